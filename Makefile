@@ -1,0 +1,68 @@
+PYTHON ?= python3
+VENV ?= .venv
+# Further arguments for pip, for example `-c constraints.txt`.
+PIP_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+NEWEST = ls -td $(1) 2>/dev/null | head -n 1
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv demo test test-all test-realdata test-minimum lint type format bench clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e ".[dev]"
+	touch $@
+
+.venv: $(INSTALLED) ## The virtual environment, again when pyproject.toml changes (PYTHON=python3.12 VENV=.venv-3.12)
+
+data/phantom: | $(INSTALLED)
+	$(BIN)/medseg phantom $@ || { rm -rf $@; exit 1; }
+
+demo: $(INSTALLED) data/phantom ## Train and test on synthetic abdomens: no data and no GPU needed
+	$(BIN)/medseg fit --config configs/experiment/demo.yaml
+	$(BIN)/medseg test --ckpt_path "$$($(call NEWEST,runs/demo/version_*/checkpoints/best.ckpt))"
+	@echo
+	@echo "Scores:   $$($(call NEWEST,runs/demo/version_*/scores_test.csv))"
+	@echo "Summary:  $$($(call NEWEST,runs/demo/version_*/summary_test.json))"
+	@echo "Overlays: $$($(call NEWEST,runs/demo/version_*/overlays))"
+
+test: $(INSTALLED) ## The tests that need minutes, no data and no network
+	$(PYTEST)
+
+test-all: $(INSTALLED) ## Every test that can run here: slow ones, real data where MEDSEG_TEST_DATA is set, Slurm where it is installed
+	$(PYTEST) -m "$(if $(shell command -v slurmctld 2>/dev/null),,not cluster)"
+
+test-realdata: $(INSTALLED) ## The tests on real data, from the folder in MEDSEG_TEST_DATA
+	@test -d "$$MEDSEG_TEST_DATA" || { echo "MEDSEG_TEST_DATA must name the folder of the real data, got '$$MEDSEG_TEST_DATA'." >&2; exit 2; }
+	@$(PYTEST) -m realdata || { status=$$?; test $$status -eq 5 || exit $$status; \
+		echo "No test is marked realdata: nothing was checked against real data."; }
+
+test-minimum: ## The tests with the oldest libraries that pyproject.toml allows (PYTHON=python3.10)
+	mkdir -p build
+	$(PYTHON) .ci/minimum.py > build/minimum.txt
+	$(MAKE) test VENV=.venv-minimum PIP_ARGS="-c build/minimum.txt"
+
+lint: $(INSTALLED) type ## Style, layers and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+type: $(INSTALLED) ## Types only
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## Put the style right where that can be done by machine
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(INSTALLED) ## Every benchmark, one after the other; prints ratios
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## Remove caches and builds; the environment, data/ and runs/ stay
+	rm -rf build dist *.egg-info htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find medseg_pl tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

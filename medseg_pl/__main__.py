@@ -1,0 +1,94 @@
+"""The command `medseg`: finds the subcommand, imports it, and turns errors into a sentence and an exit code.
+
+Nothing heavy is imported before it is needed, so that `medseg --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from medseg_pl import __version__
+from medseg_pl.core.errors import MedsegError
+
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+FILE_COMMANDS = ("phantom",)
+
+HELP = """\
+usage: medseg COMMAND [options]
+
+From a folder of medical images with masks to a segmentation model.
+
+train and use a model
+  fit        train:                medseg fit --config CONFIG [--data.source.root DIR] [any setting]
+  validate   score the validation cases of a checkpoint:  medseg validate --ckpt_path FILE
+  test       score the test cases of a checkpoint:        medseg test --ckpt_path FILE
+  predict    write masks:          medseg predict --ckpt_path FILE --input DIR --output DIR
+
+files in, files out
+  phantom    make synthetic data:  medseg phantom DIR [--layout uw_madison|decathlon|folder]
+
+  medseg COMMAND --help   every option of a command
+  medseg --version        the version
+  --debug                 with any command: show where an error comes from
+
+exit codes: 0 done, 1 the data or the run failed, 2 wrong use
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments, without the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0 done, 1 the data or the run failed, 2 wrong use.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(HELP)
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        sys.stdout.write(f"medseg {__version__}\n")
+        return 0
+    try:
+        return _dispatch(arguments[0], arguments[1:])
+    except MedsegError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"medseg: {error}\n")
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does; what is left in the buffer has no reader either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("medseg: interrupted.\n")
+        return 130
+
+
+def _dispatch(command: str, arguments: list[str]) -> int:
+    if command in TRAINER_COMMANDS:
+        from medseg_pl.cli import run
+
+        return run(command, arguments)
+    if command in FILE_COMMANDS:
+        module = importlib.import_module(f"medseg_pl.commands.{command}")
+        parser = ArgumentParser(prog=f"medseg {command}", description=module.__doc__.splitlines()[0])
+        module.add_arguments(parser)
+        return int(module.run(parser.parse_args(arguments)))
+    near = difflib.get_close_matches(command, (*TRAINER_COMMANDS, *FILE_COMMANDS), n=1)
+    hint = f"Did you mean {near[0]}?" if near else "See medseg --help."
+    sys.stderr.write(f"medseg: there is no command {command!r}. {hint}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Pictures of predictions beside references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from numpy.typing import NDArray
+
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import CasePrediction
+from medseg_pl.data.store import StoredCase, open_entry
+from medseg_pl.datamodule import SegmentationDataModule
+from medseg_pl.functional.intensity import HIGH, LOW
+from medseg_pl.functional.overlay import side_by_side, to_grey
+from medseg_pl.io.raster import write_png
+from medseg_pl.module import SegmentationModule
+
+
+class OverlayWriter(Callback):
+    """Draws image, reference and prediction of the first cases of `validate` and `test`, one PNG a case.
+
+    Of a volume it draws the slice that holds most of the labels.
+
+    Args:
+        cases: How many, on each process.
+        directory: Where to; `overlays/` in the run folder by default.
+    """
+
+    def __init__(self, cases: int = 8, directory: str | None = None) -> None:
+        self.cases = cases
+        self.directory = directory
+        self._drawn = 0
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count anew."""
+        self._drawn = 0
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count anew."""
+        self._drawn = 0
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Draw what the batch completed, at the end of training and in `validate`."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._draw(trainer, pl_module, outputs, "val")
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Draw what the batch completed."""
+        self._draw(trainer, pl_module, outputs, "test")
+
+    def _draw(self, trainer: Trainer, module: LightningModule, outputs: Any, stage: str) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(module, SegmentationModule) or not isinstance(data, SegmentationDataModule):
+            return
+        finished: list[CasePrediction] = outputs["cases"]
+        for case in finished[: max(0, self.cases - self._drawn)]:
+            path = self._folder(trainer) / stage / f"{case.case_id}.png"
+            write_png(path, overlay(case, open_entry(data.entries[case.case_id]), module.labels), replace=True)
+            self._drawn += 1
+
+    def _folder(self, trainer: Trainer) -> Path:
+        # The logger's own folder and not `trainer.log_dir`, which is a broadcast: ranks do not finish cases in step.
+        logger_dir = trainer.logger.log_dir if trainer.logger else None
+        return Path(self.directory or logger_dir or trainer.default_root_dir) / "overlays"
+
+
+def overlay(case: CasePrediction, stored: StoredCase, labels: LabelMap) -> NDArray[np.uint8]:
+    """The slice with most of the reference: image, reference, prediction."""
+    assert case.reference is not None, "overlays compare with a reference"
+    annotated = planes(case.reference, labels)
+    depth = int(annotated.sum(axis=(0, 2, 3)).argmax())
+    return side_by_side(_rgb(stored, depth), annotated[:, depth], planes(case.prediction, labels)[:, depth])
+
+
+def planes(mask: NDArray[np.uint8], labels: LabelMap) -> NDArray[np.bool_]:
+    """One boolean volume for each label, `(N, D, H, W)`."""
+    if labels.overlapping:
+        return mask == 1
+    return mask == np.arange(1, len(labels.names) + 1, dtype=np.uint8).reshape(-1, 1, 1, 1)
+
+
+def _rgb(stored: StoredCase, depth: int) -> NDArray[np.uint8]:
+    """A colour image as it is, anything else as gray between its case's percentiles."""
+    image, statistics = stored.image[:, depth], stored.statistics
+    if len(image) == 3 and image.dtype == np.uint8:
+        return np.ascontiguousarray(image.transpose(1, 2, 0))
+    grey = to_grey(image[0], float(statistics[0, LOW]), float(statistics[0, HIGH]))
+    return np.stack([grey] * 3, axis=-1)

@@ -1,0 +1,51 @@
+"""What a run was: its split and its environment, beside its configuration."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from medseg_pl.datamodule import SegmentationDataModule
+from medseg_pl.io.files import write_text
+
+_PACKAGES = ("medseg", "torch", "lightning", "segmentation-models-pytorch", "timm", "torchmetrics", "albumentations", "numpy")
+
+
+class RunRecord(Callback):
+    """Writes `splits.json` and `environment.json` when training starts."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Once, on rank zero, into the run folder."""
+        directory = trainer.log_dir  # a broadcast: every rank takes part
+        if not trainer.is_global_zero or directory is None or trainer.fast_dev_run:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, SegmentationDataModule) and data.split is not None:
+            write_text(Path(directory) / "splits.json", data.split.as_json(), replace=True)
+        write_text(Path(directory) / "environment.json", json.dumps(environment(trainer), indent=1) + "\n", replace=True)
+
+
+def environment(trainer: Trainer) -> dict[str, Any]:
+    """Versions and hardware; nothing that names a person, a host or a path."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or [platform.machine()],
+        "world_size": trainer.world_size,
+        "precision": str(trainer.precision),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

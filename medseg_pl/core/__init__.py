@@ -1,0 +1,1 @@
+"""The nouns: labels, geometry, cases and batches, errors. Imports nothing of medseg."""

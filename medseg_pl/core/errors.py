@@ -1,0 +1,43 @@
+"""The errors a user can cause, each one a sentence that ends with the remedy."""
+
+from __future__ import annotations
+
+
+class MedsegError(Exception):
+    """Something outside medseg is wrong: the data, a file, or a setting.
+
+    The message says what was expected, what came instead, in which case and file, and what to do now. The
+    command line prints it as one paragraph and exits with `exit_code`.
+    """
+
+    exit_code = 1
+
+
+class SettingError(MedsegError):
+    """A setting cannot work, whatever the data: wrong use of the command."""
+
+    exit_code = 2
+
+
+class DataError(MedsegError):
+    """The data cannot be used as it is."""
+
+
+class MissingDataError(DataError):
+    """A folder, a file or one half of an image-mask pair is not there."""
+
+
+class UnreadableFileError(DataError):
+    """A file is there but cannot be decoded, or is larger than the reader allows."""
+
+
+class MaskValueError(DataError):
+    """A mask holds a value that no label claims."""
+
+
+class GeometryError(DataError):
+    """An image and its mask, or the channels of an image, do not share one grid."""
+
+
+class OutputExistsError(MedsegError):
+    """Writing would replace something that is already there."""

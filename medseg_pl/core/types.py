@@ -1,0 +1,128 @@
+"""What flows through medseg: a case becomes a volume, its slices a batch, and a batch a prediction of cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor
+
+from medseg_pl.core.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is scored as one: a 2D image or a volume, known by its files and not yet read.
+
+    Args:
+        case_id: Unique within the source.
+        group: The patient. Cases of one group are never on two sides of a split.
+        images: The files of the image; whether they are channels or slices is known to the source that made the case.
+        masks: The files of the reference, empty where there is none.
+        split: `train`, `val` or `test` where the data set itself says so.
+        fold: The fold in which the case is held out, where the data set itself says so.
+    """
+
+    case_id: str
+    group: str
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...] = ()
+    split: str | None = None
+    fold: int | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The pixels of one case.
+
+    Args:
+        image: `(C, D, H, W)`, raw values in the data type of the file.
+        mask: `(M, D, H, W)` as `LabelMap.encode` writes it, or `None`.
+        geometry: The grid that both share.
+    """
+
+    image: Shaped[np.ndarray, "c d h w"]
+    mask: UInt8[np.ndarray, "m d h w"] | None
+    geometry: Geometry
+
+
+class Sample(NamedTuple):
+    """One training patch; several make a `Batch`.
+
+    Attributes:
+        image: `(C * (2k + 1), h, w)`, raw values; the neighbour is the outer index, the channel the inner one.
+        mask: `(M, h, w)`.
+        statistics: `(C * (2k + 1), 4)`, see `medseg_pl.functional.intensity.channel_statistics`.
+    """
+
+    image: Tensor
+    mask: Tensor
+    statistics: Tensor
+
+
+class Batch(NamedTuple):
+    """A stack of training samples, shapes as in `Sample` with `B` in front."""
+
+    image: Shaped[Tensor, "b c h w"]
+    mask: UInt8[Tensor, "b m h w"]
+    statistics: Float[Tensor, "b c 4"]
+
+
+@dataclass(frozen=True)
+class SliceReference:
+    """Which slice of which case an image of an evaluation batch is."""
+
+    case_id: str
+    group: str
+    index: int
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class EvaluationBatch:
+    """Whole slices, fitted for the network, with what it takes to put them back together.
+
+    Args:
+        image: `(B, C * (2k + 1), h, w)` on the fitted grid.
+        statistics: `(B, C * (2k + 1), 4)`.
+        slices: One entry for each image.
+        masks: The references on the native grid, `(M, H, W)` each, kept on the CPU; empty in `predict`.
+    """
+
+    image: Shaped[Tensor, "b c h w"]
+    statistics: Float[Tensor, "b c 4"]
+    slices: list[SliceReference]
+    masks: list[UInt8[np.ndarray, "m H W"]]
+
+    def to(self, device: torch.device | str, **kwargs: Any) -> EvaluationBatch:
+        """Move what the network needs; the references stay where they are scored."""
+        return replace(
+            self, image=self.image.to(device, **kwargs), statistics=self.statistics.to(device, **kwargs)
+        )
+
+    def pin_memory(self) -> EvaluationBatch:
+        """Called by the loader, so that the copy to the device need not wait."""
+        return replace(self, image=self.image.pin_memory(), statistics=self.statistics.pin_memory())
+
+
+@dataclass(frozen=True)
+class CasePrediction:
+    """A whole case on its native grid, ready to be scored or written.
+
+    Args:
+        case_id: The case.
+        group: Its patient.
+        geometry: Its native grid.
+        prediction: `(M, D, H, W)`, decided.
+        reference: `(M, D, H, W)`, or `None` in `predict`.
+    """
+
+    case_id: str
+    group: str
+    geometry: Geometry
+    prediction: UInt8[np.ndarray, "m d h w"]
+    reference: UInt8[np.ndarray, "m d h w"] | None = None

@@ -1,0 +1,1 @@
+"""From files to samples: sources, splits, the store, slices, samplers and augmentation."""

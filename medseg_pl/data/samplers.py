@@ -1,0 +1,108 @@
+"""In which order samples come, and which rank gets which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from medseg_pl.data.slices import Draw
+
+
+class EpochSampler(Sampler[Draw]):
+    """A new order for each epoch, a function of seed and epoch alone; ranks share it without overlap.
+
+    Args:
+        length: How many samples there are.
+        seed: Decides the order, together with the epoch.
+        samples_per_epoch: How long an epoch is, over all ranks; each sample once by default. A longer epoch passes
+            through the samples again, a shorter one takes the first of the epoch's order.
+        rank: This process.
+        ranks: How many processes there are; what does not divide evenly among them is left out of this epoch.
+    """
+
+    def __init__(
+        self, length: int, seed: int, samples_per_epoch: int | None = None, rank: int = 0, ranks: int = 1
+    ) -> None:
+        self.length = length
+        self.seed = seed
+        self.total = samples_per_epoch or length
+        self.rank = rank
+        self.ranks = ranks
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.total // self.ranks
+
+    def __iter__(self) -> Iterator[Draw]:
+        current, order = -1, np.empty(0, np.int64)
+        for place in range(self.rank, len(self) * self.ranks, self.ranks):
+            passage, within = divmod(place, self.length)
+            if passage != current:
+                current, order = passage, self._order(passage)
+            # The passage is part of the draw, so that a second passage is augmented differently.
+            yield self.epoch, int(order[within]) + passage * self.length
+
+    def _order(self, passage: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, self.epoch, passage)).permutation(self.length)
+
+
+class CaseBatchSampler(Sampler[list[int]]):
+    """Whole cases for each rank, in batches of slices that share one size; nothing is padded or seen twice.
+
+    Cases go to the rank that has the fewest slices so far, the largest first.
+
+    Args:
+        depths: Slices of each case.
+        sizes: Fitted size of each case's slices.
+        batch_size: At most this many slices in a batch.
+        rank: This process.
+        ranks: How many processes there are.
+    """
+
+    def __init__(
+        self,
+        depths: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+        batch_size: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        mine = _cases_of_rank(depths, rank, ranks)
+        first = np.cumsum([0, *depths])
+        slices = [(int(first[case]) + d, sizes[case]) for case in mine for d in range(depths[case])]
+        self.batches = _runs_of_one_size(slices, batch_size)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def _cases_of_rank(depths: Sequence[int], rank: int, ranks: int) -> list[int]:
+    filled = [0] * ranks
+    mine = []
+    for case in sorted(range(len(depths)), key=lambda number: (-depths[number], number)):
+        place = filled.index(min(filled))
+        filled[place] += depths[case]
+        if place == rank:
+            mine.append(case)
+    return sorted(mine)
+
+
+def _runs_of_one_size(slices: list[tuple[int, tuple[int, int]]], batch_size: int) -> list[list[int]]:
+    batches: list[list[int]] = []
+    previous = None
+    for index, size in slices:
+        if size != previous or len(batches[-1]) == batch_size:
+            batches.append([])
+        batches[-1].append(index)
+        previous = size
+    return batches
+

@@ -1,0 +1,204 @@
+"""From stored cases to samples: slices with their neighbours, cropped first and augmented then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Shaped
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from medseg_pl.core.types import Batch, Case, EvaluationBatch, Sample, SliceReference
+from medseg_pl.data.store import StoredCase, open_entry
+from medseg_pl.data.transforms import Augmentation
+from medseg_pl.functional.fit import Fit, pad_constant
+from medseg_pl.functional.intensity import LOW, replace_not_finite
+from medseg_pl.functional.windows import Padding
+
+Draw = tuple[int, int]
+"""Epoch and index: everything random about a training sample follows from them and the seed."""
+
+
+class SliceIndex:
+    """Numbers the slices of many cases from 0, without holding one entry for each.
+
+    >>> SliceIndex([3, 2]).locate(4)
+    (1, 1)
+    """
+
+    def __init__(self, depths: Sequence[int]) -> None:
+        self._ends = np.cumsum(np.asarray(depths, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """The case and the slice within it."""
+        case = int(np.searchsorted(self._ends, index, side="right"))
+        return case, index - (int(self._ends[case - 1]) if case else 0)
+
+
+class PatchDataset(Dataset[Sample]):
+    """Training patches: every slice once in an epoch, some of them exchanged for a place where a label is.
+
+    Args:
+        entries: The stored cases.
+        fit: Crops of `fit.size` on the native grid, or the whole slice scaled into it.
+        context: Neighbours on each side of a slice.
+        foreground_fraction: The share of samples that are centred on a voxel of a label, each label equally often.
+        augmentation: Applied to the patch, or `None`.
+        seed: With the epoch and the index, decides everything random.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Path],
+        fit: Fit,
+        context: int,
+        foreground_fraction: float,
+        augmentation: Augmentation | None,
+        seed: int,
+    ) -> None:
+        self.entries = list(entries)
+        self.fit = fit
+        self.context = context
+        self.foreground_fraction = foreground_fraction
+        self.augmentation = augmentation
+        self.seed = seed
+        self.index = SliceIndex([open_entry(entry).geometry.shape[0] for entry in self.entries])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        """The sample that a draw stands for, the same in every process and on every machine."""
+        epoch, index = draw
+        rng = np.random.default_rng((self.seed, epoch, index))
+        number, depth = self.index.locate(index % len(self))
+        case = open_entry(self.entries[number])
+        image, mask = self._patch(case, depth, rng)
+        statistics = np.tile(case.statistics, (2 * self.context + 1, 1))
+        image = as_network_type(image, statistics)
+        if self.augmentation is not None:
+            image, mask = self.augmentation(image, mask, statistics, int(rng.integers(2**32)))
+        return Sample(torch.from_numpy(image), torch.from_numpy(mask), torch.from_numpy(statistics))
+
+    def _patch(self, case: StoredCase, depth: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        assert case.mask is not None, "training cases have a reference"
+        centre = self._foreground_voxel(case, rng)
+        if centre is not None:
+            depth = centre[0]
+        height, width = case.geometry.shape[1:]
+        if self.fit.mode == "resize":
+            box = (0, 0, height, width)
+        else:
+            box = (*_origin((height, width), self.fit.size, centre, rng), *self.fit.size)
+        lowest = case.statistics[:, LOW]
+        image = crop(neighbours(case.image, depth, self.context), box, np.tile(lowest, 2 * self.context + 1))
+        mask = crop(case.mask[:, depth], box, np.zeros(len(case.mask), np.uint8))
+        return self.fit.apply(image, np.tile(lowest, 2 * self.context + 1)), self.fit.apply_mask(mask)
+
+    def _foreground_voxel(self, case: StoredCase, rng: np.random.Generator) -> tuple[int, int, int] | None:
+        present = [voxels for voxels in case.foreground if len(voxels)]
+        if rng.random() >= self.foreground_fraction or not present:
+            return None
+        voxels = present[rng.integers(len(present))]
+        d, h, w = voxels[rng.integers(len(voxels))].tolist()
+        return d, h, w
+
+
+class SliceDataset(Dataset[EvaluationBatch]):
+    """Whole slices of whole cases, for evaluation and prediction; an item is a batch of one."""
+
+    def __init__(self, cases: Sequence[Case], entries: Sequence[Path], fit: Fit, context: int) -> None:
+        self.cases = list(cases)
+        self.entries = list(entries)
+        self.fit = fit
+        self.context = context
+        self.shapes = [open_entry(entry).geometry.shape for entry in self.entries]
+        self.index = SliceIndex([shape[0] for shape in self.shapes])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: int) -> EvaluationBatch:
+        """Slice `index`, counted through all cases."""
+        number, depth = self.index.locate(index)
+        stored, case = open_entry(self.entries[number]), self.cases[number]
+        statistics = np.tile(stored.statistics, (2 * self.context + 1, 1))
+        fitted = self.fit.apply(neighbours(stored.image, depth, self.context), statistics[:, LOW])
+        return EvaluationBatch(
+            image=torch.from_numpy(as_network_type(fitted, statistics))[None],
+            statistics=torch.from_numpy(statistics)[None],
+            slices=[SliceReference(case.case_id, case.group, depth, stored.geometry)],
+            masks=[] if stored.mask is None else [np.array(stored.mask[:, depth])],
+        )
+
+
+def collate_samples(samples: list[Sample]) -> Batch:
+    """Stack patches; where scanners of 8 bit and others meet in one batch, all become `float32`."""
+    images = [sample.image for sample in samples]
+    if len({image.dtype for image in images}) > 1:
+        images = [image.float() for image in images]
+    return Batch(
+        torch.stack(images),
+        torch.stack([sample.mask for sample in samples]),
+        torch.stack([sample.statistics for sample in samples]),
+    )
+
+
+def collate_slices(items: list[EvaluationBatch]) -> EvaluationBatch:
+    """Join slices of one fitted size to a batch."""
+    return EvaluationBatch(
+        image=torch.cat([item.image for item in items]),
+        statistics=torch.cat([item.statistics for item in items]),
+        slices=[reference for item in items for reference in item.slices],
+        masks=[mask for item in items for mask in item.masks],
+    )
+
+
+def neighbours(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int) -> Shaped[np.ndarray, "n h w"]:
+    """A slice with `context` neighbours on each side as channels; at the ends the last slice stands in."""
+    if not context:
+        return image[:, depth]
+    places = np.clip(np.arange(depth - context, depth + context + 1), 0, image.shape[1] - 1)
+    return image[:, places].swapaxes(0, 1).reshape(-1, *image.shape[2:])
+
+
+def crop(planes: Shaped[np.ndarray, "c h w"], box: tuple[int, int, int, int], fill: NDArray[Any]) -> NDArray[Any]:
+    """Cut `(top, left, height, width)`, which may reach beyond the image; `fill[c]` is what lies there."""
+    top, left, height, width = box
+    rows, columns = planes.shape[1:]
+    inner = planes[:, max(0, top) : min(rows, top + height), max(0, left) : min(columns, left + width)]
+    beyond = Padding(max(0, -top), max(0, top + height - rows), max(0, -left), max(0, left + width - columns))
+    return pad_constant(np.ascontiguousarray(inner), beyond, fill)
+
+
+def as_network_type(image: NDArray[Any], statistics: Float32[np.ndarray, "c 4"]) -> NDArray[Any]:
+    """8-bit stays 8-bit, four times less to move; everything else becomes finite `float32`."""
+    if image.dtype == np.uint8:
+        return image
+    return replace_not_finite(image.astype(np.float32), statistics)
+
+
+def _origin(
+    size: tuple[int, int],
+    patch: tuple[int, int],
+    centre: tuple[int, int, int] | None,
+    rng: np.random.Generator,
+) -> tuple[int, int]:
+    """Where a patch begins: anywhere inside, or with a voxel in its middle; an image that is smaller sits centred."""
+    origin = []
+    for axis, (length, side) in enumerate(zip(size, patch, strict=True)):
+        space = length - side
+        if space <= 0:
+            origin.append(space // 2)
+        elif centre is None:
+            origin.append(int(rng.integers(space + 1)))
+        else:
+            origin.append(min(max(centre[axis + 1] - side // 2, 0), space))
+    return origin[0], origin[1]

@@ -1,0 +1,130 @@
+"""Folders described by a `dataset.json`: the Medical Segmentation Decathlon, and nnU-Net's raw data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from medseg_pl.core.errors import DataError, MissingDataError
+from medseg_pl.core.types import Case
+from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
+from medseg_pl.data.sources.files import FileSource, inside
+from medseg_pl.data.sources.folder import FolderSource
+from medseg_pl.io.nifti import stem
+
+
+class DecathlonSource(FileSource):
+    """`imagesTr`, `labelsTr` and a `dataset.json`.
+
+    Both dialects are read: the Decathlon's own, whose `training` lists pairs of files, and nnU-Net v2's, whose
+    `file_ending` and `channel_names` describe files such as `imagesTr/liver_01_0000.nii.gz` with the channel behind
+    the case's name.
+
+    Args:
+        root: The folder that holds `dataset.json`.
+        group: A regular expression whose parentheses find the patient in a case's name; without it every case is its
+            own patient.
+
+    References:
+        Antonelli et al., "The Medical Segmentation Decathlon", Nature Communications 13, 2022.
+    """
+
+    def __init__(self, root: str, group: str | None = None) -> None:
+        check_pattern(group)
+        self.root = Path(root)
+        self.group = group
+
+    def cases(self) -> list[Case]:
+        """One case for each training pair."""
+        description = self._description()
+        pairs = self._listed(description) if description.get("training") else self._found(description)
+        missing = [str(path) for images, mask in pairs.values() for path in (*images, mask) if not path.is_file()]
+        if missing:
+            raise MissingDataError(
+                f"{len(missing)} file(s) that {self.root / 'dataset.json'} speaks of do not exist: {shown(missing)}. "
+                "Complete the download, or remove the entries."
+            )
+        return [
+            Case(case_id=name, group=group_of(name, self.group), images=images, masks=(mask,))
+            for name, (images, mask) in sorted(pairs.items())
+        ]
+
+    def unlabelled(self, directory: Path) -> Source:
+        """Every volume of a folder; channels are told apart by nnU-Net's `_0000` endings where there are several."""
+        return _ChannelFolder(str(directory), channels=self._channels())
+
+    def _description(self) -> dict[str, Any]:
+        path = self.root / "dataset.json"
+        if not path.is_file():
+            raise MissingDataError(f"Expected {path}, which does not exist. Set data.source.root to the folder that holds it.")
+        try:
+            description = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path} is not valid JSON: {error}.") from None
+        if not isinstance(description, dict):
+            raise DataError(f"{path} holds a {type(description).__name__}; expected an object with the data set's fields.")
+        return description
+
+    def _channels(self) -> int:
+        description = self._description()
+        return len(description.get("channel_names") or description.get("modality") or {"0": ""})
+
+    def _listed(self, description: dict[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
+        """The pairs that the Decathlon's `training` lists."""
+        path = self.root / "dataset.json"
+        pairs = {}
+        for entry in description["training"]:
+            try:
+                image, mask = inside(self.root, entry["image"], str(path)), inside(self.root, entry["label"], str(path))
+            except (TypeError, KeyError):
+                raise DataError(f"{path}: expected entries {{'image': …, 'label': …}} in training, got {entry!r}.") from None
+            pairs[stem(mask)] = ((image,) if image.is_file() else _channel_files(image) or (image,), mask)
+        return pairs
+
+    def _found(self, description: dict[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
+        """The pairs that nnU-Net's naming implies."""
+        ending = description.get("file_ending", ".nii.gz")
+        masks = sorted((self.root / "labelsTr").glob(f"*{ending}"))
+        if not masks:
+            raise MissingDataError(f"{self.root / 'labelsTr'} holds no file that ends in {ending}.")
+        channels = len(description.get("channel_names") or {"0": ""})
+        names = {mask.name[: -len(ending)]: mask for mask in masks}
+        return {
+            name: (
+                tuple(self.root / "imagesTr" / f"{name}_{channel:04d}{ending}" for channel in range(channels)),
+                mask,
+            )
+            for name, mask in names.items()
+        }
+
+
+class _ChannelFolder(FolderSource):
+    """A folder of volumes in which several channels of a case may stand in files `<case>_0000`, `<case>_0001` …"""
+
+    def __init__(self, root: str, channels: int) -> None:
+        super().__init__(root, images=".", masks=None)
+        self.channels = channels
+
+    def cases(self) -> list[Case]:
+        single = super().cases()
+        if not any(case.case_id.endswith("_0000") for case in single):
+            return single
+        paths = {case.case_id: case.images[0] for case in single}
+        names = sorted(name[: -len("_0000")] for name in paths if name.endswith("_0000"))
+        return [
+            Case(name, name, tuple(self._channel(paths, name, channel) for channel in range(self.channels)))
+            for name in names
+        ]
+
+    def _channel(self, paths: dict[str, Path], name: str, channel: int) -> Path:
+        key = f"{name}_{channel:04d}"
+        if key not in paths:
+            raise MissingDataError(f"{self.root} holds {name}_0000 but not {key}; expected {self.channels} channels.")
+        return paths[key]
+
+
+def _channel_files(image: Path) -> tuple[Path, ...]:
+    """nnU-Net v1 lists `liver_01.nii.gz` and stores `liver_01_0000.nii.gz`."""
+    name, suffix = stem(image), image.name[len(stem(image)) :]
+    return tuple(sorted(image.parent.glob(f"{name}_[0-9][0-9][0-9][0-9]{suffix}")))

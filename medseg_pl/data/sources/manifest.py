@@ -1,0 +1,105 @@
+"""A table that names every file."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from medseg_pl.core.errors import DataError, MissingDataError
+from medseg_pl.core.types import Case
+from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.files import FileSource, inside
+from medseg_pl.data.sources.folder import FolderSource
+
+SPLITS = ("train", "val", "test")
+
+
+class ManifestSource(FileSource):
+    """A CSV with the columns `case_id, group, image, mask` and, if you like, `split` or `fold`.
+
+    ```
+    case_id,group,image,mask,split
+    p1_a,p1,images/p1_a.png,masks/p1_a.png,train
+    ```
+
+    `group` is the patient. Several channels stand in `image` separated by `;`. For labels that may overlap, the
+    columns `mask_<label>` take the place of `mask`, in the order of `labels.names`. `split` is train, val or test;
+    `fold` is the number of the fold in which the case is held out. Other columns are left alone.
+
+    Args:
+        manifest: The CSV file.
+        root: The folder its paths start from, and may not leave; the manifest's own folder by default.
+    """
+
+    def __init__(self, manifest: str, root: str | None = None) -> None:
+        self.manifest = Path(manifest)
+        self.root = Path(root) if root else self.manifest.parent
+
+    def cases(self) -> list[Case]:
+        """One case for each row."""
+        rows = self._rows()
+        cases = [self._case(number, row) for number, row in enumerate(rows, start=2)]
+        names = [case.case_id for case in cases]
+        repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if repeated:
+            raise DataError(f"{self.manifest}: case_id stands in several rows: {shown(repeated)}. Give each its own.")
+        return sorted(cases, key=lambda case: case.case_id)
+
+    def unlabelled(self, directory: Path) -> FolderSource:
+        """Every image below a folder."""
+        return FolderSource(str(directory), images=".", masks=None)
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self.manifest.is_file():
+            raise MissingDataError(f"{self.manifest} does not exist. Set data.source.manifest to your CSV file.")
+        with self.manifest.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {"case_id", "group", "image"} - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(
+                    f"{self.manifest} lacks the column(s) {', '.join(sorted(missing))}; expected case_id, group, image, "
+                    f"mask and optionally split or fold; got {', '.join(reader.fieldnames or ())}."
+                )
+            rows = list(reader)
+        if not rows:
+            raise MissingDataError(f"{self.manifest} has no rows.")
+        return rows
+
+    def _case(self, number: int, row: dict[str, str]) -> Case:
+        where = f"{self.manifest}, line {number}"
+        masks = [value for key, value in row.items() if key and (key == "mask" or key.startswith("mask_")) and value]
+        return Case(
+            case_id=_filled(row, "case_id", where),
+            group=_filled(row, "group", where),
+            images=tuple(self._file(part, where) for part in _filled(row, "image", where).split(";")),
+            masks=tuple(self._file(mask, where) for mask in masks),
+            split=_split(row.get("split"), where),
+            fold=_fold(row.get("fold"), where),
+        )
+
+    def _file(self, relative: str, where: str) -> Path:
+        path = inside(self.root, relative.strip(), where)
+        if not path.is_file():
+            raise MissingDataError(f"{where} names {path}, which does not exist. Correct the row, or set data.source.root.")
+        return path
+
+
+def _filled(row: dict[str, str], column: str, where: str) -> str:
+    value = (row[column] or "").strip()
+    if not value:
+        raise DataError(f"{where}: the column {column} is empty. Fill it in or remove the row.")
+    return value
+
+
+def _split(value: str | None, where: str) -> str | None:
+    name = (value or "").strip() or None
+    if name is not None and name not in SPLITS:
+        raise DataError(f"{where}: split is {name!r}; expected {', '.join(SPLITS)}, or nothing.")
+    return name
+
+
+def _fold(value: str | None, where: str) -> int | None:
+    text = (value or "").strip()
+    if text and not text.isdigit():
+        raise DataError(f"{where}: fold is {text!r}; expected 0, 1, 2 …, or nothing.")
+    return int(text) if text else None

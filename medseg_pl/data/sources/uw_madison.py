@@ -1,0 +1,181 @@
+"""UW-Madison GI tract image segmentation, in Kaggle's layout."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case, Volume
+from medseg_pl.data.sources.base import Source
+from medseg_pl.io import raster, rle
+from medseg_pl.io.files import require_folder, whole_file
+
+_SCAN = re.compile(r"slice_(\d+)_(\d+)_(\d+)_(\d+\.\d+)_(\d+\.\d+)\.png")
+
+
+class _SliceName(NamedTuple):
+    """What the name of a slice says."""
+
+    number: str
+    width: int
+    height: int
+    spacing_mm: tuple[float, float]
+
+
+class UWMadisonSource(Source):
+    """MRI of the abdomen for radiotherapy of the gastro-intestinal tract: large bowel, small bowel, stomach.
+
+    ```
+    root/train/case123/case123_day20/scans/slice_0001_266_266_1.50_1.50.png      16-bit gray
+    root/train.csv                                                               id, class, segmentation (run lengths)
+    ```
+
+    The fields of a name are number, width, height (pixels) and the two pixel spacings (mm). A case is one day of one
+    patient, a volume; its group is the patient. The organs can overlap: three labels, not three classes.
+
+    Args:
+        root: The folder that holds `train` and `train.csv`.
+        slice_spacing_mm: From slice to slice; the data set's is 3 mm.
+
+    References:
+        UW-Madison GI Tract Image Segmentation, Kaggle, 2022.
+    """
+
+    def __init__(self, root: str, slice_spacing_mm: float = 3.0) -> None:
+        self.root = Path(root)
+        self.slice_spacing_mm = slice_spacing_mm
+
+    def cases(self) -> list[Case]:
+        """One case for each day of a patient."""
+        require_folder(self.root, "the UW-Madison data", "Set data.source.root to the folder that holds train.csv.")
+        table = self.root / "train.csv"
+        if not table.is_file():
+            raise MissingDataError(f"{table} does not exist. Set data.source.root to the folder that holds train.csv.")
+        return _scan(self.root / "train", masks=(table,))
+
+    def read(self, case: Case, labels: LabelMap) -> Volume:
+        """Stack the slices in the order of their numbers, and draw the runs."""
+        names = [_parse(path) for path in case.images]
+        width, height, (spacing_y, spacing_x) = names[0].width, names[0].height, names[0].spacing_mm
+        for path, name in zip(case.images, names, strict=True):
+            if (name.width, name.height) != (width, height):
+                raise GeometryError(f"{path} is not {width} x {height} pixels like the first slice of {case.case_id}.")
+        image = np.stack([_slice(path, name) for path, name in zip(case.images, names, strict=True)])
+        geometry = Geometry(image.shape, (self.slice_spacing_mm, spacing_y, spacing_x))
+        mask = self._masks(case, [name.number for name in names], labels, (height, width)) if case.masks else None
+        return Volume(image[None], mask, geometry)
+
+    def unlabelled(self, directory: Path) -> Source:
+        """The scans anywhere below a folder, without a table."""
+        return _Scans(str(directory), self.slice_spacing_mm)
+
+    def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
+        """The rows of one case, in the columns of a submission."""
+        with whole_file(directory / "cases" / f"{case.case_id}.csv") as temporary:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(["id", "class", "predicted"])
+                for index, path in enumerate(case.images):
+                    for name, plane in zip(labels.names, _planes(mask[:, index], labels), strict=True):
+                        writer.writerow([f"{case.case_id}_slice_{_parse(path).number}", name, rle.encode(plane)])
+
+    def finish(self, directory: Path) -> None:
+        """Join the cases to `submission.csv`."""
+        parts = sorted((directory / "cases").glob("*.csv"))
+        with whole_file(directory / "submission.csv") as temporary:
+            rows = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()[1:]]
+            temporary.write_text("\n".join(["id,class,predicted", *rows]) + "\n", encoding="utf-8")
+
+    def reading_settings(self) -> tuple[object, ...]:
+        """The slice spacing stands in no file."""
+        return (self.slice_spacing_mm,)
+
+    @cached_property
+    def _runs(self) -> dict[tuple[str, str], str]:
+        """Run lengths by slice and class."""
+        table = self.root / "train.csv"
+        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+        with table.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = {"id", "class", "segmentation"} - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(f"{table} lacks the column(s) {', '.join(sorted(missing))}.")
+            return {(row["id"], row["class"]): row["segmentation"] or "" for row in reader}
+
+    def _masks(
+        self, case: Case, numbers: list[str], labels: LabelMap, size: tuple[int, int]
+    ) -> UInt8[np.ndarray, "m d h w"]:
+        planes = [np.stack([self._plane(case, n, name, size) for n in numbers]) for name in labels.names]
+        return labels.combine(planes, f"Case {case.case_id}")
+
+    def _plane(self, case: Case, number: str, label: str, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+        row = f"{case.case_id}_slice_{number}"
+        runs = self._runs.get((row, label))
+        if runs is None:
+            known = sorted({name for _, name in self._runs})
+            if label not in known:
+                raise SettingError(f"train.csv knows no class {label!r}; labels.names may hold {', '.join(known)}.")
+            raise MissingDataError(f"{self.root / 'train.csv'} has no row for {row}, class {label}. Complete the table.")
+        return rle.decode(runs, size, f"train.csv, {row}, {label}").astype(np.uint8)
+
+
+class _Scans(UWMadisonSource):
+    """Scans without a table, as in the competition's test set."""
+
+    def cases(self) -> list[Case]:
+        require_folder(self.root, "scans in the UW-Madison layout", "Set --input to the folder above the case folders.")
+        return _scan(self.root, masks=())
+
+
+def _scan(directory: Path, masks: tuple[Path, ...]) -> list[Case]:
+    """The cases below a folder, their slices in order."""
+    scans: dict[Path, list[Path]] = {}
+    for path in directory.rglob("scans/*.png"):
+        scans.setdefault(path.parent.parent, []).append(path)
+    if not scans:
+        raise MissingDataError(f"{directory} holds no case*/case*_day*/scans/slice_*.png. Check data.source.root.")
+    return [
+        Case(folder.name, folder.name.split("_")[0], tuple(sorted(paths, key=_slice_number)), masks)
+        for folder, paths in sorted(scans.items(), key=lambda item: item[0].name)
+    ]
+
+
+def _slice_number(path: Path) -> int:
+    return int(_parse(path).number)
+
+
+def _parse(path: Path) -> _SliceName:
+    match = _SCAN.fullmatch(path.name)
+    if match is None:
+        raise DataError(f"{path}: expected a name like slice_0001_266_266_1.50_1.50.png. Rename or remove the file.")
+    number, width, height, first, second = match.groups()
+    return _SliceName(number, int(width), int(height), (float(first), float(second)))
+
+
+def _slice(path: Path, name: _SliceName) -> UInt8[np.ndarray, "h w"] | np.ndarray:
+    pixels = raster.read_image(path)
+    if pixels.shape != (1, name.height, name.width):
+        channels, height, width = pixels.shape
+        raise GeometryError(
+            f"{path} is {width} x {height} pixels with {channels} channel(s), but its name says {name.width} x "
+            f"{name.height} and one channel. Replace the file with an intact copy."
+        )
+    return pixels[0]
+
+
+def _planes(mask: UInt8[np.ndarray, "m h w"], labels: LabelMap) -> list[np.ndarray]:
+    if labels.overlapping:
+        return [plane == 1 for plane in mask]
+    return [mask[0] == index for index in range(1, len(labels.names) + 1)]
+
+

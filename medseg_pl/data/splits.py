@@ -1,0 +1,153 @@
+"""Who is trained on, who is watched, who is tested. No group is ever on two sides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.types import Case
+
+SIDES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The case ids of each side, sorted; `origin` says in words how they were chosen."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+    origin: str
+
+    def as_json(self) -> str:
+        """For `splits.json` in the run folder, which `data.split_file` reads back."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+def fold_split(cases: Sequence[Case], fold: int, folds: int, seed: int) -> Split:
+    """Hold out one fold of groups for validation, train on the others.
+
+    Groups are shuffled by the seed, then the largest first goes to the fold with the fewest cases so far.
+
+    Raises:
+        SettingError: There is no such fold, or fewer groups than folds.
+    """
+    if not 0 <= fold < folds or folds < 2:
+        raise SettingError(f"data.fold must be from 0 to data.folds - 1; got fold {fold} of {folds}.")
+    sizes = _group_sizes(cases)
+    if len(sizes) < folds:
+        raise SettingError(
+            f"{folds} folds need at least {folds} patients (groups); the data has {len(sizes)}. Lower data.folds."
+        )
+    filled = [0] * folds
+    fold_of: dict[str, int] = {}
+    for group in sorted(_shuffled(sizes, seed), key=lambda name: -sizes[name]):
+        place = filled.index(min(filled))
+        fold_of[group] = place
+        filled[place] += sizes[group]
+    held_out = [case.case_id for case in cases if fold_of[case.group] == fold]
+    return _split(cases, val=held_out, test=[], origin=f"fold {fold} of {folds} by group, seed {seed}")
+
+
+def fraction_split(cases: Sequence[Case], fractions: Sequence[float], seed: int) -> Split:
+    """Give each side its share of the groups, at least one group where the share is not zero.
+
+    Raises:
+        SettingError: The fractions do not add up to one, or there are too few groups.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or not fractions[0]:
+        raise SettingError(f"data.fractions must be three shares (train, val, test) that add up to 1; got {fractions}.")
+    groups = _shuffled(_group_sizes(cases), seed)
+    wanted = [max(1, round(share * len(groups))) if share else 0 for share in fractions]
+    wanted[0] = len(groups) - wanted[1] - wanted[2]
+    if wanted[0] < 1:
+        raise SettingError(f"{len(groups)} patients (groups) are too few for the fractions {list(fractions)}.")
+    side_of = dict(zip(groups, np.repeat([1, 2, 0], [wanted[1], wanted[2], wanted[0]]).tolist(), strict=True))
+    sides = [[case.case_id for case in cases if side_of[case.group] == side] for side in range(3)]
+    shares = ", ".join(f"{share:g}" for share in fractions)
+    return _split(cases, val=sides[1], test=sides[2], origin=f"fractions {shares} by group, seed {seed}")
+
+
+def declared_split(cases: Sequence[Case], fold: int) -> Split | None:
+    """The split that the data set itself declares by case, or `None` where it declares none."""
+    if all(case.split is None and case.fold is None for case in cases):
+        return None
+    undeclared = [case.case_id for case in cases if case.split is None and case.fold is None]
+    if undeclared:
+        raise DataError(
+            f"{len(undeclared)} cases declare neither split nor fold while others do, {undeclared[0]} among them. "
+            "Declare all or none."
+        )
+    val = [case.case_id for case in cases if case.split == "val" or (case.split is None and case.fold == fold)]
+    test = [case.case_id for case in cases if case.split == "test"]
+    return _split(cases, val=val, test=test, origin=f"declared by the data set (fold {fold})")
+
+
+def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
+    """A split from a file: medseg's own `splits.json`, or nnU-Net's list with one train/val pair for each fold.
+
+    Cases that the file does not name are left out of the run.
+    """
+    if not path.is_file():
+        raise MissingDataError(f"{path} does not exist. Set data.split_file to a splits.json.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        chosen: dict[str, Any] = content[fold] if isinstance(content, list) else content
+        sides = {side: [str(name) for name in chosen.get(side, [])] for side in SIDES}
+    except (ValueError, IndexError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} holds no split for fold {fold}: {error}.") from None
+    known = {case.case_id for case in cases}
+    unknown = [name for names in sides.values() for name in names if name not in known]
+    if unknown:
+        raise DataError(f"{path} names {len(unknown)} cases that the data does not have, {unknown[0]} among them.")
+    named = set().union(*sides.values())
+    kept = [case for case in cases if case.case_id in named]
+    return _split(kept, val=sides["val"], test=sides["test"], origin=f"read from {path.name}, fold {fold}")
+
+
+def leaking_groups(split: Split, cases: Iterable[Case]) -> list[str]:
+    """The groups that stand on more than one side."""
+    side_of = {name: side for side in SIDES for name in getattr(split, side)}
+    seen: dict[str, set[str]] = {}
+    for case in cases:
+        if case.case_id in side_of:
+            seen.setdefault(case.group, set()).add(side_of[case.case_id])
+    return sorted(group for group, sides in seen.items() if len(sides) > 1)
+
+
+def _split(cases: Sequence[Case], val: Sequence[str], test: Sequence[str], origin: str) -> Split:
+    """Everything that is neither validated nor tested is trained on; a leak or an empty side is an error."""
+    held_out = {*val, *test}
+    train = sorted(case.case_id for case in cases if case.case_id not in held_out)
+    split = Split(tuple(train), tuple(sorted(val)), tuple(sorted(test)), origin)
+    leaking = leaking_groups(split, cases)
+    twice = set(val) & set(test)
+    if leaking or twice:
+        raise DataError(
+            f"The split ({origin}) puts one patient on two sides: {', '.join((leaking or sorted(twice))[:5])}. "
+            "Scores would look better than they are. Move all cases of a patient to one side."
+        )
+    if not split.train or not split.val:
+        raise DataError(
+            f"The split ({origin}) leaves {len(split.train)} cases for training and {len(split.val)} for validation; "
+            "both need at least one."
+        )
+    return split
+
+
+def _group_sizes(cases: Sequence[Case]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for case in cases:
+        sizes[case.group] = sizes.get(case.group, 0) + 1
+    return sizes
+
+
+def _shuffled(groups: Iterable[str], seed: int) -> list[str]:
+    names = sorted(groups)
+    return [names[index] for index in np.random.default_rng(seed).permutation(len(names))]

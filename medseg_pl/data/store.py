@@ -1,0 +1,221 @@
+"""Each case decoded once, into arrays that all workers and ranks map into memory.
+
+```
+store/ab/ab12…/image.npy        (C, D, H, W), raw values
+               mask.npy         (M, D, H, W), absent without a reference
+               foreground.npy   (n, 3), voxels (d, h, w) of each label in turn, a sample
+               case.json        geometry, statistics, where each label's voxels begin
+store/seen/…                    which files, by path, size and time, had which content
+```
+
+An entry is named by a hash of what it was made from, so it is never stale and may be shared by runs; it appears by a
+rename, so it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Shaped, UInt8
+from numpy.typing import NDArray
+
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case, Volume
+from medseg_pl.data.sources.base import Source
+from medseg_pl.functional.intensity import channel_statistics
+from medseg_pl.io.files import write_text
+
+FORMAT = 1
+"""Raise it when what is written changes: old entries are then left alone and made anew."""
+
+_VOXELS_FOR_EACH_LABEL = 4096
+_KEPT_TYPES = ("uint8", "uint16", "int16", "float32")
+
+
+@dataclass(frozen=True)
+class StoredCase:
+    """One entry of the store, mapped into memory and not read until it is indexed."""
+
+    image: Shaped[np.ndarray, "c d h w"]
+    mask: UInt8[np.ndarray, "m d h w"] | None
+    geometry: Geometry
+    statistics: Float32[np.ndarray, "c 4"]
+    foreground: list[NDArray[np.int32]]
+
+
+def default_directory() -> Path:
+    """`$MEDSEG_CACHE`, or `medseg` in the user's cache folder."""
+    if configured := os.environ.get("MEDSEG_CACHE"):
+        return Path(configured)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medseg"
+
+
+class Store:
+    """The decoded cases of one source.
+
+    Args:
+        directory: Where entries live; made when the first is written.
+        source: Reads a case that is not there yet.
+        labels: How masks are encoded.
+    """
+
+    def __init__(self, directory: Path, source: Source, labels: LabelMap) -> None:
+        self.directory = directory
+        self.source = source
+        self.labels = labels
+
+    def build(self, cases: Sequence[Case], threads: int, advance: Callable[[], None] = lambda: None) -> list[Path]:
+        """Make the entries that are missing, several at a time; the first fault stops the work and is raised.
+
+        Args:
+            cases: What to decode.
+            threads: How many cases are decoded at once.
+            advance: Called after each case.
+
+        Returns:
+            The entry of each case, in the order of the cases.
+        """
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            futures = [pool.submit(self._entry, case) for case in cases]
+            try:
+                return [_after(future.result(), advance) for future in futures]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _entry(self, case: Case) -> Path:
+        key = self._key(case)
+        entry = self.directory / key[:2] / key
+        if not (entry / "case.json").is_file():
+            volume = self.source.read(case, self.labels)
+            _write_entry(entry, volume, self.labels)
+        return entry
+
+    def _key(self, case: Case) -> str:
+        """A hash of the content of the case's files and of everything that decides how they are read."""
+        reading = (FORMAT, type(self.source).__qualname__, self.source.reading_settings())
+        labels = (self.labels.names, self.labels.task, self.labels.values, self.labels.ignore_value)
+        names = [path.name for path in (*case.images, *case.masks)]
+        return _digest(
+            [
+                repr((reading, [str(part) for part in labels] if case.masks else None, names, case.case_id)),
+                self._content(case),
+            ]
+        )
+
+    def _content(self, case: Case) -> str:
+        """A hash of the files' bytes, remembered as long as their path, size and time stay the same."""
+        files = (*case.images, *case.masks)
+        stats = [(path, path.stat()) for path in files]
+        seen = self.directory / "seen" / _digest(f"{p.resolve()} {s.st_size} {s.st_mtime_ns}" for p, s in stats)
+        if seen.is_file():
+            return seen.read_text()
+        content = _digest(_file_digest(path) for path in files)
+        write_text(seen, content, replace=True)
+        return content
+
+
+@lru_cache(maxsize=256)
+def open_entry(entry: Path) -> StoredCase:
+    """Map an entry into memory; the 256 used last stay open in each process."""
+    description = json.loads((entry / "case.json").read_text(encoding="utf-8"))
+    geometry = Geometry(
+        tuple(description["geometry"]["shape"]),
+        _maybe_tuple(description["geometry"]["spacing_mm"]),
+        _maybe_rows(description["geometry"]["affine"]),
+    )
+    mask = entry / "mask.npy"
+    voxels = np.load(entry / "foreground.npy", mmap_mode="r")
+    return StoredCase(
+        image=np.load(entry / "image.npy", mmap_mode="r"),
+        mask=np.load(mask, mmap_mode="r") if mask.is_file() else None,
+        geometry=geometry,
+        statistics=np.array(description["statistics"], dtype=np.float32),
+        foreground=np.split(voxels, description["foreground_ends"][:-1]) if len(voxels) else [],
+    )
+
+
+def _write_entry(entry: Path, volume: Volume, labels: LabelMap) -> None:
+    """Write beside the final place, then rename: another process that was faster wins."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=entry.parent))
+    try:
+        image = _storable(volume.image)
+        voxels, ends = _foreground(volume.mask, labels)
+        np.save(temporary / "image.npy", image)
+        np.save(temporary / "foreground.npy", voxels)
+        if volume.mask is not None:
+            np.save(temporary / "mask.npy", np.ascontiguousarray(volume.mask))
+        description = {
+            "geometry": asdict(volume.geometry),
+            "statistics": channel_statistics(image).tolist(),
+            "foreground_ends": ends,
+        }
+        (temporary / "case.json").write_text(json.dumps(description), encoding="utf-8")
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(entry)
+        except OSError:
+            if not (entry / "case.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _storable(image: NDArray[Any]) -> NDArray[Any]:
+    """Keep the types that scanners write; everything else becomes `float32`."""
+    return np.ascontiguousarray(image if image.dtype.name in _KEPT_TYPES else image.astype(np.float32))
+
+
+def _foreground(mask: NDArray[np.uint8] | None, labels: LabelMap) -> tuple[NDArray[np.int32], list[int]]:
+    """At most a few thousand voxels of each label, drawn evenly, so that training can be sent to them."""
+    if mask is None:
+        return np.zeros((0, 3), np.int32), []
+    planes = mask == 1 if labels.overlapping else (mask[0] == index for index in range(1, len(labels.names) + 1))
+    samples = [_sample(np.flatnonzero(plane), mask.shape[1:]) for plane in planes]
+    return np.concatenate(samples), np.cumsum([len(sample) for sample in samples]).tolist()
+
+
+def _sample(flat: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    kept = np.random.default_rng(0).choice(flat, min(len(flat), _VOXELS_FOR_EACH_LABEL), replace=False)
+    return np.stack(np.unravel_index(np.sort(kept), shape), axis=1).astype(np.int32)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=20)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _after(entry: Path, advance: Callable[[], None]) -> Path:
+    advance()
+    return entry
+
+
+def _maybe_tuple(values: list[float] | None) -> tuple[float, float, float] | None:
+    return None if values is None else (values[0], values[1], values[2])
+
+
+def _maybe_rows(rows: list[list[float]] | None) -> tuple[tuple[float, ...], ...] | None:
+    return None if rows is None else tuple(tuple(row) for row in rows)

@@ -1,0 +1,158 @@
+"""Augmentation of training patches. The only module that knows albumentations."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, Shaped, UInt8
+from numpy.typing import NDArray
+
+from medseg_pl.functional.intensity import HIGH, LOW
+
+# Otherwise importing albumentations asks a server for its newest version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations  # noqa: E402
+
+Image = Shaped[np.ndarray, "c h w"]
+Mask = UInt8[np.ndarray, "m h w"]
+
+
+class Augmentation(ABC):
+    """Random changes of a patch and its mask, a function of the seed alone."""
+
+    @abstractmethod
+    def __call__(
+        self, image: Image, mask: Mask, statistics: Float32[np.ndarray, "c 4"], seed: int
+    ) -> tuple[Image, Mask]:
+        """Change a patch.
+
+        Args:
+            image: `(C', h, w)`, `uint8` or `float32`, raw values.
+            mask: `(M, h, w)`.
+            statistics: What the values of each channel are like, over the whole case.
+            seed: The same seed gives the same change.
+
+        Returns:
+            Image and mask in the shapes and types that came in.
+        """
+
+
+class AlbumentationsAugmentation(Augmentation):
+    """Runs a list of albumentations transforms; a subclass says which.
+
+    Values that are not 8-bit are brought to 0 … 1 between their case's 0.5th and 99.5th percentile for the
+    transforms, and back.
+    """
+
+    @abstractmethod
+    def transforms(self) -> list[albumentations.BasicCompose | albumentations.BasicTransform]:
+        """What is applied, in this order."""
+
+    def __call__(
+        self, image: Image, mask: Mask, statistics: Float32[np.ndarray, "c 4"], seed: int
+    ) -> tuple[Image, Mask]:
+        """See `Augmentation`."""
+        unit, low, span = _to_unit(image, statistics)
+        self._pipeline.set_random_seed(seed)
+        changed = self._pipeline(image=_last(unit), mask=_last(mask))
+        pixels = _first(changed["image"], image.shape)
+        restored = pixels if unit is image else pixels * span + low
+        return np.ascontiguousarray(restored, dtype=image.dtype), np.ascontiguousarray(_first(changed["mask"], mask.shape))
+
+    @cached_property
+    def _pipeline(self) -> Any:
+        return albumentations.Compose(self.transforms())
+
+
+class StandardAugmentation(AlbumentationsAugmentation):
+    """What helps most 2D medical images: flips, small rotations, scales and shifts, and changes of the intensities.
+
+    Args:
+        flip_horizontal: Probability of exchanging left and right; 0 where labels or anatomy know the side.
+        flip_vertical: Probability of exchanging top and bottom.
+        rotate_degrees: Rotations up to this angle.
+        scale: Enlarges or shrinks by up to this share.
+        shift: Moves by up to this share of the patch.
+        geometric_probability: How often the patch is rotated, scaled and shifted, in one step.
+        brightness: Adds up to this share of the range.
+        contrast: Multiplies by up to one plus or minus this share.
+        gamma: Exponents from `1 - gamma` to `1 + gamma`.
+        noise: Standard deviation of Gaussian noise, up to this share of the range.
+        intensity_probability: How often each change of intensity happens.
+    """
+
+    def __init__(
+        self,
+        flip_horizontal: float = 0.5,
+        flip_vertical: float = 0.0,
+        rotate_degrees: float = 15.0,
+        scale: float = 0.15,
+        shift: float = 0.05,
+        geometric_probability: float = 0.5,
+        brightness: float = 0.15,
+        contrast: float = 0.15,
+        gamma: float = 0.0,
+        noise: float = 0.0,
+        intensity_probability: float = 0.3,
+    ) -> None:
+        self.flip_horizontal = flip_horizontal
+        self.flip_vertical = flip_vertical
+        self.rotate_degrees = rotate_degrees
+        self.scale = scale
+        self.shift = shift
+        self.geometric_probability = geometric_probability
+        self.brightness = brightness
+        self.contrast = contrast
+        self.gamma = gamma
+        self.noise = noise
+        self.intensity_probability = intensity_probability
+
+    def transforms(self) -> list[albumentations.BasicCompose | albumentations.BasicTransform]:
+        """Only what is switched on."""
+        often = self.intensity_probability
+        candidates = [
+            (self.flip_horizontal, albumentations.HorizontalFlip(p=self.flip_horizontal)),
+            (self.flip_vertical, albumentations.VerticalFlip(p=self.flip_vertical)),
+            (self.rotate_degrees or self.scale or self.shift, self._affine()),
+            (
+                self.brightness or self.contrast,
+                albumentations.RandomBrightnessContrast(self.brightness, self.contrast, p=often),
+            ),
+            (self.gamma, albumentations.RandomGamma((100 - 100 * self.gamma, 100 + 100 * self.gamma), p=often)),
+            (self.noise, albumentations.GaussNoise(std_range=(0.0, self.noise), p=often)),
+        ]
+        return [transform for wanted, transform in candidates if wanted]
+
+    def _affine(self) -> albumentations.Affine:
+        return albumentations.Affine(
+            scale=(1 - self.scale, 1 + self.scale),
+            rotate=(-self.rotate_degrees, self.rotate_degrees),
+            translate_percent=(-self.shift, self.shift),
+            interpolation=cv2.INTER_LINEAR,
+            mask_interpolation=cv2.INTER_NEAREST,
+            # Tissue mirrored at the border: any constant would be an intensity that this scanner may give a meaning.
+            border_mode=cv2.BORDER_REFLECT_101,
+            p=self.geometric_probability,
+        )
+
+
+def _to_unit(image: Image, statistics: NDArray[np.float32]) -> tuple[Image, Any, Any]:
+    if image.dtype == np.uint8:
+        return image, 0, 1
+    low = statistics[:, LOW, None, None]
+    span = np.maximum(statistics[:, HIGH, None, None] - low, 1e-6)
+    return ((image - low) / span).clip(0, 1).astype(np.float32), low, span
+
+
+def _last(planes: NDArray[Any]) -> NDArray[Any]:
+    """Channels behind, as albumentations wants them, or no channel axis for one plane."""
+    return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
+
+
+def _first(planes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    return planes.reshape(shape) if shape[0] == 1 else planes.transpose(2, 0, 1)

@@ -1,0 +1,240 @@
+"""The data of a run: source, split, store and loaders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from lightning.pytorch import LightningDataModule
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader
+
+from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Batch, Case, EvaluationBatch
+from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
+from medseg_pl.data.slices import PatchDataset, SliceDataset, collate_samples, collate_slices
+from medseg_pl.data.sources import Source
+from medseg_pl.data.splits import Split, declared_split, fold_split, fraction_split, read_split
+from medseg_pl.data.store import Store, default_directory, open_entry
+from medseg_pl.data.transforms import Augmentation
+from medseg_pl.functional.fit import Fit, FitMode
+
+log = logging.getLogger(__name__)
+
+
+class SegmentationDataModule(LightningDataModule):
+    """Cases of a source, split by patient, decoded once, and served as batches.
+
+    `labels`, `channels`, `context`, `fit` and `size` belong to the model and are linked from it on the command line.
+
+    Args:
+        source: The data set.
+        labels: The structures in the masks.
+        channels: Channels that an image must have.
+        context: Neighbouring slices on each side.
+        fit: `native` or `resize`.
+        size: `(height, width)` of a training patch.
+        batch_size: Training samples in a batch, on each device.
+        eval_batch_size: Slices in a batch of validation, test and prediction.
+        workers: Processes that load; 0 loads in the main one.
+        fold: The fold that is held out for validation.
+        folds: How many folds there are.
+        fractions: Shares of patients for train, validation and test; takes the place of folds.
+        split_file: A `splits.json`; takes the place of both.
+        split_seed: Shuffles the patients; apart from the training's seed, so that runs stay comparable.
+        samples_per_epoch: How long an epoch is; each slice once by default.
+        foreground_fraction: The share of training patches that are centred on a label.
+        augmentation: What happens to training patches.
+        store: Where decoded cases are kept; `$MEDSEG_CACHE` or the user's cache folder by default.
+        seed: Order and augmentation; linked from `seed_everything` on the command line.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        labels: LabelMap,
+        channels: int = 1,
+        context: int = 0,
+        fit: FitMode = "native",
+        size: tuple[int, int] = (256, 256),
+        batch_size: int = 8,
+        eval_batch_size: int = 8,
+        workers: int = 2,
+        fold: int = 0,
+        folds: int = 5,
+        fractions: tuple[float, float, float] | None = None,
+        split_file: str | None = None,
+        split_seed: int = 0,
+        samples_per_epoch: int | None = None,
+        foreground_fraction: float = 0.33,
+        augmentation: Augmentation | None = None,
+        store: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        # Paths say where and whose the data is: they stay in the checkpoint and out of hosted loggers.
+        self.save_hyperparameters(logger=False)
+        if batch_size < 1 or eval_batch_size < 1 or workers < 0:
+            raise SettingError(
+                "data.batch_size and data.eval_batch_size must be at least 1 and data.workers at least 0; "
+                f"got {batch_size}, {eval_batch_size} and {workers}."
+            )
+        if not 0 <= foreground_fraction <= 1:
+            raise SettingError(f"data.foreground_fraction must be from 0 to 1; got {foreground_fraction}.")
+        self.source = source
+        self.labels = labels
+        self.channels = channels
+        self.context = context
+        self.fit_to = Fit(fit, (size[0], size[1]))
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.workers = workers
+        self.fold = fold
+        self.folds = folds
+        self.fractions = fractions
+        self.split_file = split_file
+        self.split_seed = split_seed
+        self.samples_per_epoch = samples_per_epoch
+        self.foreground_fraction = foreground_fraction
+        self.augmentation = augmentation
+        self.store_directory = Path(store) if store else default_directory()
+        self.seed = seed
+        self.split: Split | None = None
+        self.cases: dict[str, Case] = {}
+        self.entries: dict[str, Path] = {}
+        self._scratch: TemporaryDirectory[str] | None = None
+
+    def predict_from(self, directory: Path) -> None:
+        """Make `predict` read a folder of images in this source's layout, without masks."""
+        self.source = self.source.unlabelled(directory)
+        # Decoded inputs are used once: they do not stay in the store.
+        self._scratch = TemporaryDirectory(prefix="medseg-")
+        self.store_directory = Path(self._scratch.name)
+
+    def make_split(self, cases: Sequence[Case]) -> Split:
+        """The split that the settings ask for: a file, else what the data declares, else fractions, else folds."""
+        if self.split_file is not None:
+            return read_split(Path(self.split_file), cases, self.fold)
+        declared = declared_split(cases, self.fold)
+        if declared is not None:
+            return declared
+        if self.fractions is not None:
+            return fraction_split(cases, self.fractions, self.split_seed)
+        return fold_split(cases, self.fold, self.folds, self.split_seed)
+
+    def prepare_data(self) -> None:
+        """Decode what is not in the store yet; on one process of each machine."""
+        self._decode(self.source.cases(), show_progress=True)
+
+    def setup(self, stage: str) -> None:
+        """Find the cases and their entries, and split them."""
+        cases = self.source.cases()
+        if stage != "predict":
+            self._require_masks(cases)
+            self.split = self.make_split(cases)
+            named = {*self.split.train, *self.split.val, *self.split.test}
+            cases = [case for case in cases if case.case_id in named]
+        self.cases = {case.case_id: case for case in cases}
+        self.entries = dict(zip(self.cases, self._decode(cases, show_progress=False), strict=True))
+        self._check_channels()
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Patches of the training cases, in an order that follows from seed and epoch."""
+        assert self.split is not None, "setup comes first"
+        dataset = PatchDataset(
+            [self.entries[name] for name in self.split.train],
+            self.fit_to,
+            self.context,
+            self.foreground_fraction,
+            self.augmentation,
+            self.seed,
+        )
+        rank, ranks = self._rank()
+        sampler = EpochSampler(len(dataset), self.seed, self.samples_per_epoch, rank, ranks)
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=collate_samples,
+            drop_last=len(sampler) >= self.batch_size,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[EvaluationBatch]:
+        """Whole slices of the validation cases."""
+        assert self.split is not None, "setup comes first"
+        return self._evaluation_loader(self.split.val)
+
+    def test_dataloader(self) -> DataLoader[EvaluationBatch]:
+        """Whole slices of the test cases; of the validation cases where the split has no test cases."""
+        assert self.split is not None, "setup comes first"
+        if not self.split.test:
+            log.warning("The split has no test cases (%s): testing on the validation cases.", self.split.origin)
+        return self._evaluation_loader(self.split.test or self.split.val)
+
+    def predict_dataloader(self) -> DataLoader[EvaluationBatch]:
+        """Whole slices of all cases."""
+        return self._evaluation_loader(tuple(self.cases))
+
+    def teardown(self, stage: str) -> None:
+        """Remove what was decoded for a prediction."""
+        if stage == "predict" and self._scratch is not None:
+            self._scratch.cleanup()
+
+    def _evaluation_loader(self, names: Sequence[str]) -> DataLoader[EvaluationBatch]:
+        cases = [self.cases[name] for name in names]
+        dataset = SliceDataset(cases, [self.entries[name] for name in names], self.fit_to, self.context)
+        depths = [shape[0] for shape in dataset.shapes]
+        sizes = [self.fit_to.fitted_size((shape[1], shape[2])) for shape in dataset.shapes]
+        rank, ranks = self._rank()
+        return DataLoader(
+            dataset,
+            batch_sampler=CaseBatchSampler(depths, sizes, self.eval_batch_size, rank, ranks),
+            collate_fn=collate_slices,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _decode(self, cases: Sequence[Case], *, show_progress: bool) -> list[Path]:
+        store = Store(self.store_directory, self.source, self.labels)
+        console = Console(stderr=True)
+        with Progress(
+            TextColumn("Reading cases"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not (show_progress and console.is_terminal),
+        ) as progress:
+            task = progress.add_task("", total=len(cases))
+            return store.build(cases, threads=max(2, self.workers), advance=lambda: progress.advance(task))
+
+    def _check_channels(self) -> None:
+        for name, entry in self.entries.items():
+            channels = open_entry(entry).image.shape[0]
+            if channels != self.channels:
+                raise SettingError(
+                    f"Case {name} ({self.cases[name].images[0]}) has {channels} channel(s), but model.channels is "
+                    f"{self.channels}. Set model.channels to {channels}, or convert the images that differ."
+                )
+
+    def _require_masks(self, cases: Sequence[Case]) -> None:
+        unlabelled = [case.case_id for case in cases if not case.masks]
+        if unlabelled:
+            raise DataError(
+                f"{len(unlabelled)} of {len(cases)} cases have no mask, {unlabelled[0]} among them. Add the masks or "
+                "leave the cases out; images without masks are for predict."
+            )
+
+    def _rank(self) -> tuple[int, int]:
+        """This process and how many there are; alone without a trainer, as in a notebook."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

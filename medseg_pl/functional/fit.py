@@ -1,0 +1,105 @@
+"""How an image of any size meets a network that wants one size, and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Shaped
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.functional.windows import Padding, centred_padding
+
+FitMode = Literal["native", "resize"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How pixels are brought to the network.
+
+    Args:
+        mode: `native` keeps the pixels as they are: training sees crops of `size`, evaluation the whole image.
+            `resize` scales the whole image into `size`, its proportions kept, the rest padded.
+        size: `(height, width)` in pixels.
+
+    >>> Fit("resize", (100, 100)).scaled_size((400, 200))
+    (100, 50)
+    """
+
+    mode: FitMode
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        """Reject sizes and modes that mean nothing."""
+        if self.mode not in get_args(FitMode):
+            raise SettingError(f"fit must be one of {', '.join(get_args(FitMode))}; got {self.mode!r}.")
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise SettingError(f"size must be (height, width), both at least 1 pixel; got {tuple(self.size)}.")
+
+    def fitted_size(self, native: tuple[int, int]) -> tuple[int, int]:
+        """The size at which a whole image of the native size reaches the network."""
+        return self.size if self.mode == "resize" else native
+
+    def scaled_size(self, native: tuple[int, int]) -> tuple[int, int]:
+        """The size of the image inside its padding."""
+        if self.mode == "native":
+            return native
+        scale = min(goal / length for goal, length in zip(self.size, native, strict=True))
+        height, width = (
+            min(goal, max(1, round(length * scale))) for goal, length in zip(self.size, native, strict=True)
+        )
+        return height, width
+
+    def padding(self, native: tuple[int, int]) -> Padding:
+        """What is added around the scaled image."""
+        return centred_padding(self.scaled_size(native), self.fitted_size(native))
+
+    def apply(self, image: Shaped[np.ndarray, "c h w"], fill: Shaped[np.ndarray, " c"]) -> Shaped[np.ndarray, "c H W"]:
+        """Fit an image; `fill` is the padding's value for each channel."""
+        if self.mode == "native":
+            return image
+        scaled = resize_image(image, self.scaled_size(image.shape[1:]))
+        return pad_constant(scaled, self.padding(image.shape[1:]), fill)
+
+    def apply_mask(self, mask: Shaped[np.ndarray, "m h w"]) -> Shaped[np.ndarray, "m H W"]:
+        """Fit a mask; no value arises that was not there, and the padding is background."""
+        if self.mode == "native":
+            return mask
+        height, width = self.scaled_size(mask.shape[1:])
+        scaled = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST) for plane in mask])
+        return pad_constant(scaled, self.padding(mask.shape[1:]), np.zeros(len(mask), mask.dtype))
+
+    def undo(self, probabilities: Float[Tensor, "b k h w"], native: tuple[int, int]) -> Float[Tensor, "b k H W"]:
+        """Bring probabilities from the fitted to the native grid."""
+        if self.mode == "native":
+            return probabilities
+        inner = self.padding(native).undo(probabilities)
+        return F.interpolate(inner, size=native, mode="bilinear", align_corners=False)
+
+
+def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Scale `(C, H, W)` to `(height, width)`: by area when shrinking, so that thin structures do not alias."""
+    height, width = size
+    if image.shape[1:] == size:
+        return image
+    method = cv2.INTER_AREA if image.shape[1] * image.shape[2] > height * width else cv2.INTER_LINEAR
+    # Channel by channel: OpenCV takes four at most for some types.
+    return np.stack([cv2.resize(channel, (width, height), interpolation=method) for channel in image])
+
+
+def pad_constant(image: NDArray[Any], padding: Padding, fill: NDArray[Any]) -> NDArray[Any]:
+    """Put `(C, H, W)` into a larger frame that holds `fill[c]`."""
+    if not any(padding):
+        return image
+    channels, height, width = image.shape
+    frame = np.empty(
+        (channels, height + padding.top + padding.bottom, width + padding.left + padding.right), image.dtype
+    )
+    frame[...] = fill[:, None, None].astype(image.dtype)
+    frame[:, padding.top : padding.top + height, padding.left : padding.left + width] = image
+    return frame

@@ -1,0 +1,49 @@
+"""Masks drawn over pixels, for people to look at."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Shaped, UInt8
+
+COLOURS = ((255, 176, 0), (100, 143, 255), (220, 38, 127), (120, 94, 240), (254, 97, 0), (0, 158, 115), (240, 228, 66))
+"""RGB of the first labels, told apart by colour-blind eyes as well (IBM's and Wong's palettes)."""
+
+
+def to_grey(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8[np.ndarray, "h w"]:
+    """Values between `low` and `high` as 0 to 255.
+
+    >>> to_grey(np.array([[0.0, 5.0, 20.0]]), low=0, high=10)
+    array([[  0, 127, 255]], dtype=uint8)
+    """
+    scaled = (np.nan_to_num(pixels.astype(np.float32)) - low) / max(high - low, 1e-6)
+    return (scaled.clip(0, 1) * 255).astype(np.uint8)
+
+
+def draw_contours(
+    rgb: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "n h w"], *, dashed: bool = False
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A copy with the outline of each mask in its label's colour; `dashed` tells a second set from a first."""
+    canvas = rgb.copy()
+    for index, mask in enumerate(masks):
+        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        for outline in outlines:
+            points = outline[:, 0, ::-1]
+            kept = points[(np.arange(len(points)) // 3) % 2 == 0] if dashed else points
+            canvas[kept[:, 0], kept[:, 1]] = COLOURS[index % len(COLOURS)]
+    return canvas
+
+
+def side_by_side(
+    rgb: UInt8[np.ndarray, "h w 3"],
+    reference: Bool[np.ndarray, "n h w"],
+    prediction: Bool[np.ndarray, "n h w"],
+    *,
+    min_side: int = 320,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The image, the image with the reference, and the image with the prediction, next to one another."""
+    scale = max(1, -(-min_side // max(rgb.shape[:2])))
+    large = rgb.repeat(scale, axis=0).repeat(scale, axis=1)
+    masks = [mask.repeat(scale, axis=1).repeat(scale, axis=2) for mask in (reference, prediction)]
+    gap = np.full((large.shape[0], 4, 3), 255, dtype=np.uint8)
+    return np.concatenate([large, gap, draw_contours(large, masks[0]), gap, draw_contours(large, masks[1])], axis=1)

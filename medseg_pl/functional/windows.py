@@ -1,0 +1,91 @@
+"""Windows over an image, the weights that blend them, and padding that can be undone."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Padding(NamedTuple):
+    """How many rows and columns were added on each side."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def undo(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
+        """Cut away what was added."""
+        height, width = image.shape[-2:]
+        return image[..., self.top : height - self.bottom, self.left : width - self.right]
+
+
+def centred_padding(size: tuple[int, int], padded: tuple[int, int]) -> Padding:
+    """The padding that brings `size` to `padded`, half on each side, the odd row or column at the end.
+
+    >>> centred_padding((5, 8), (8, 8))
+    Padding(top=1, bottom=2, left=0, right=0)
+    """
+    rows, columns = (max(0, goal - length) for length, goal in zip(size, padded, strict=True))
+    return Padding(rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
+
+
+def padded_size(size: tuple[int, int], multiple: int, at_least: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+    """The smallest size that holds `size` and `at_least` and divides by `multiple`.
+
+    >>> padded_size((40, 59), multiple=16, at_least=(64, 32))
+    (64, 64)
+    """
+    height, width = (
+        -(-max(length, least) // multiple) * multiple for length, least in zip(size, at_least, strict=True)
+    )
+    return height, width
+
+
+def pad(image: Float[Tensor, "b c h w"], padding: Padding) -> Float[Tensor, "b c H W"]:
+    """Add a border that holds, for each image and channel, its own smallest value: what lies around a body."""
+    if not any(padding):
+        return image
+    lowest = image.amin(dim=(-2, -1), keepdim=True)
+    sides = (padding.left, padding.right, padding.top, padding.bottom)
+    return F.pad(image - lowest, sides) + lowest
+
+
+def starts(length: int, window: int, overlap: float) -> list[int]:
+    """Where windows begin along one axis, the last one flush with the end.
+
+    The step is `window * (1 - overlap)`, as in MONAI's sliding window.
+
+    >>> starts(length=10, window=4, overlap=0.5)
+    [0, 2, 4, 6]
+    """
+    if window >= length:
+        return [0]
+    step = max(1, int(window * (1 - overlap)))
+    count = -(-(length - window) // step) + 1
+    return [min(index * step, length - window) for index in range(count)]
+
+
+def grid(size: tuple[int, int], window: tuple[int, int], overlap: float) -> list[tuple[slice, slice]]:
+    """All windows over an image, row by row."""
+    rows, columns = (starts(length, side, overlap) for length, side in zip(size, window, strict=True))
+    return [(slice(y, y + window[0]), slice(x, x + window[1])) for y, x in product(rows, columns)]
+
+
+@lru_cache(maxsize=8)
+def gaussian_weights(window: tuple[int, int], sigma_scale: float = 0.125) -> Float[Tensor, "h w"]:
+    """Weights that trust the middle of a window more than its border; never zero, so that every pixel has a value.
+
+    References:
+        Isensee et al., "nnU-Net", Nature Methods 18, 2021: sigma is one eighth of the window.
+    """
+    axes = [torch.arange(side, dtype=torch.float32) - (side - 1) / 2 for side in window]
+    y, x = (torch.exp(-0.5 * (axis / (side * sigma_scale)) ** 2) for axis, side in zip(axes, window, strict=True))
+    weights = y[:, None] * x[None, :]
+    return weights.clamp(min=float(weights[weights > 0].min()), max=None).clamp(min=1e-3)

@@ -1,0 +1,89 @@
+"""Probabilities of an image of any size: whole where it fits, in windows where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.functional.windows import Padding, centred_padding, gaussian_weights, grid, pad, padded_size
+
+Network = Callable[[Tensor], Tensor]
+LogitsListener = Callable[[Tensor, slice, slice], None]
+
+
+class SlidingWindow:
+    """Runs a network over images and blends the probabilities of overlapping windows.
+
+    Args:
+        labels: Turn logits into probabilities.
+        window: `(height, width)` of a window; smaller images are padded to it, as in training.
+        multiple: Sides that the network accepts divide by this.
+        overlap: The share of a window that its neighbour covers again.
+        max_pixels: Images up to this many pixels run whole, which is faster and sees more context.
+    """
+
+    def __init__(
+        self,
+        labels: LabelMap,
+        window: tuple[int, int],
+        multiple: int,
+        overlap: float = 0.5,
+        max_pixels: int = 1 << 20,
+    ) -> None:
+        self.labels = labels
+        self.window = padded_size(window, multiple)
+        self.multiple = multiple
+        self.overlap = overlap
+        self.max_pixels = max_pixels
+
+    def __call__(
+        self, network: Network, image: Float[Tensor, "b c h w"], on_logits: LogitsListener | None = None
+    ) -> Float[Tensor, "b k h w"]:
+        """The probabilities of a batch of images.
+
+        Args:
+            network: `(B, C, H, W)` to logits `(B, K, H, W)`.
+            image: Normalised images of one size.
+            on_logits: Told the logits of every window, and which rows and columns of the padded image they cover: how
+                the validation loss sees the plain network.
+        """
+        padding = self.padding((image.shape[-2], image.shape[-1]))
+        framed = pad(image, padding)
+        height, width = framed.shape[-2:]
+        if height * width <= self.max_pixels:
+            windows = [(slice(0, height), slice(0, width))]
+        else:
+            windows = grid((height, width), self.window, self.overlap)
+        return padding.undo(self._blend(network, framed, windows, on_logits))
+
+    def padding(self, size: tuple[int, int]) -> Padding:
+        """What is added around an image, so that the network accepts it and it is no smaller than a window."""
+        return centred_padding(size, padded_size(size, self.multiple, at_least=self.window))
+
+    def _blend(
+        self,
+        network: Network,
+        image: Float[Tensor, "b c h w"],
+        windows: list[tuple[slice, slice]],
+        on_logits: LogitsListener | None,
+    ) -> Float[Tensor, "b k h w"]:
+        total: Tensor | None = None
+        weight = image.new_zeros(image.shape[-2:], dtype=torch.float32)
+        for rows, columns in windows:
+            logits = network(image[..., rows, columns]).float()
+            if on_logits is not None:
+                on_logits(logits, rows, columns)
+            probabilities = self.labels.activate(logits)
+            if len(windows) == 1:
+                return probabilities
+            if total is None:
+                total = probabilities.new_zeros((*probabilities.shape[:2], *image.shape[-2:]))
+            trust = gaussian_weights(self.window).to(probabilities.device)
+            total[..., rows, columns] += probabilities * trust
+            weight[rows, columns] += trust
+        assert total is not None, "a grid has at least one window"
+        return total / weight

@@ -1,0 +1,1 @@
+"""File formats. The only room that imports Pillow, tifffile and nibabel."""

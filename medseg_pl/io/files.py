@@ -1,0 +1,63 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medseg_pl.core.errors import MissingDataError, OutputExistsError
+
+
+@contextmanager
+def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `path`, and rename it to `path` once the block has ended well.
+
+    Args:
+        path: Where the file should end up; its folder is made.
+        replace: Whether an existing file may go.
+
+    Raises:
+        OutputExistsError: `path` exists and `replace` is not set.
+    """
+    if path.exists() and not replace:
+        raise OutputExistsError(f"{path} exists already and is not overwritten. Choose another output, or move it away.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: writers choose the format, and whether to compress, by it.
+    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.name[-60:], dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, *, replace: bool = False) -> None:
+    """Write a whole text file, UTF-8 with `\\n` line ends on every system."""
+    with whole_file(path, replace=replace) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+def require_empty(directory: Path) -> None:
+    """Raise `OutputExistsError` unless `directory` is absent or empty."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise OutputExistsError(f"{directory} exists and is not empty; nothing was written. Choose another folder.")
+
+
+def require_folder(directory: Path, what: str, remedy: str) -> Path:
+    """Return `directory`, or raise `MissingDataError` with the setting that names it."""
+    if not directory.is_dir():
+        found = "a file" if directory.exists() else "nothing"
+        raise MissingDataError(f"Expected {what} in the folder {directory}, found {found} there. {remedy}")
+    return directory
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,133 @@
+"""NIfTI volumes, any orientation and oblique affine, written back on exactly the grid they came from.
+
+In memory a volume is `(D, H, W)` with `D` the file's last axis: the file's `(i, j, k)` reversed. The affine in
+`Geometry` is reversed with it, so both directions are exact.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.core.geometry import Geometry, affine_as_tuple
+from medseg_pl.io.files import whole_file
+
+SUFFIXES = (".nii", ".nii.gz")
+MAX_VOXELS = 4_000_000_000
+"""No volume is decoded that claims more."""
+
+_REVERSED = [2, 1, 0, 3]
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name is that of a NIfTI file."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def stem(path: Path) -> str:
+    """The name without its suffix, the double one included.
+
+    >>> stem(Path("case_01.nii.gz"))
+    'case_01'
+    """
+    name = path.name
+    for suffix in (".nii.gz", ".nii"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return path.stem
+
+
+def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Read a volume as `(C, D, H, W)` with its geometry; scaling in the header is applied.
+
+    A file with a fourth axis has its channels there (multi-modal MRI of the Decathlon). Values keep the type on disk
+    unless the header scales them or they are `float64`; then they are `float32`.
+
+    Raises:
+        MissingDataError: There is no such file.
+        UnreadableFileError: The file is damaged, too large or has no spatial grid.
+    """
+    image = _loaded(path)
+    try:
+        data = np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+    if data.dtype == np.float64:  # the header scales, or the file is in double precision: more than any scanner has
+        data = data.astype(np.float32)
+    if data.ndim == 2:
+        data = data[:, :, None]
+    if data.ndim == 5 and data.shape[3] == 1:  # NIfTI keeps vectors on the fifth axis, behind an empty time axis
+        data = data[:, :, :, 0]
+    if data.ndim == 3:
+        data = data[..., None]
+    if data.ndim != 4 or 0 in data.shape:
+        raise UnreadableFileError(f"{path} has the shape {image.shape}; expected (x, y, z) or (x, y, z, channels).")
+    volume = np.ascontiguousarray(data.transpose(3, 2, 1, 0)).astype(data.dtype.newbyteorder("="), copy=False)
+    return volume, _geometry(image, volume.shape[1:])
+
+
+def read_geometry(path: Path) -> Geometry:
+    """The grid of a volume, from its header alone."""
+    image = _loaded(path)
+    x, y, z = (*image.shape, 1, 1)[:3]
+    return _geometry(image, (z, y, x))
+
+
+def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
+    """Write `(D, H, W)` or `(C, D, H, W)` on the grid that `geometry` gives."""
+    z, y, x = geometry.spacing_mm or (1.0, 1.0, 1.0)
+    affine = np.diag([x, y, z, 1.0]) if geometry.affine is None else np.asarray(geometry.affine)[:, _REVERSED]
+    volume = array.transpose(2, 1, 0) if array.ndim == 3 else array.transpose(3, 2, 1, 0)
+    image = nibabel.Nifti1Image(volume, affine, dtype=array.dtype)
+    image.header.set_xyzt_units("mm")
+    with whole_file(path) as temporary:
+        nibabel.save(image, temporary)
+
+
+def write_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
+    """Write `(D, H, W)` label values with the header of `template`: same affine, codes, shape and data type.
+
+    The template's scaling is dropped, it was meant for intensities.
+    """
+    image = _loaded(template)
+    header = image.header.copy()
+    header.set_slope_inter(1.0, 0.0)
+    header["cal_min"], header["cal_max"] = 0, 0
+    spatial = (*image.shape, 1, 1)[:3]
+    values = mask.transpose(2, 1, 0).astype(header.get_data_dtype())
+    header.set_data_shape(spatial[: max(2, min(3, len(image.shape)))])
+    result = type(image)(values.reshape(header.get_data_shape()), None, header)
+    with whole_file(path) as temporary:
+        nibabel.save(result, temporary)
+
+
+def _loaded(path: Path) -> Any:
+    if not path.exists():
+        raise MissingDataError(f"{path} does not exist.")
+    try:
+        image = nibabel.load(path)
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+    if np.prod(image.shape, dtype=np.float64) > MAX_VOXELS:
+        raise UnreadableFileError(f"{path} claims {image.shape} voxels, more than {MAX_VOXELS:,}, and is not decoded.")
+    return image
+
+
+def _geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
+    affine = np.asarray(image.affine, dtype=np.float64)[:, _REVERSED]
+    depth, height, width = shape
+    z, y, x = (float(value) for value in np.linalg.norm(affine[:3, :3], axis=0))
+    return Geometry((depth, height, width), (z, y, x), affine_as_tuple(affine))
+
+
+def _unreadable(path: Path, error: BaseException) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"{path} ({path.stat().st_size} bytes) cannot be read as NIfTI: {error}. Replace it with an intact copy."
+    )

@@ -1,0 +1,49 @@
+"""The table of scores and its summary, as files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg_pl.io.files import write_text
+
+Row = Mapping[str, str | int | float]
+
+
+def write_rows(path: Path, rows: Sequence[Row], *, replace: bool = False) -> None:
+    """Write rows as CSV: the columns of the first row, numbers in full precision, NaN as an empty field."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_field(row.get(name, "")) for name in columns] for row in rows)
+    write_text(path, buffer.getvalue(), replace=replace)
+
+
+def write_summary(path: Path, summary: Mapping[str, Any], *, replace: bool = False) -> None:
+    """Write a summary as JSON that any parser reads: no NaN."""
+    write_text(path, json.dumps(summary, indent=1, allow_nan=False) + "\n", replace=replace)
+
+
+def numbered(path: Path) -> Path:
+    """`path`, or `name_2`, `name_3` … where it is taken: nothing is overwritten.
+
+    >>> numbered(Path("nowhere/scores_test.csv")).name
+    'scores_test.csv'
+    """
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return candidate
+
+
+def _field(value: str | int | float) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    return str(value)

@@ -1,0 +1,47 @@
+"""Losses of single pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medseg_pl.core.labels import IGNORE
+
+
+class PixelCELoss(nn.Module):
+    """Cross-entropy where labels exclude each other, binary cross-entropy for each label elsewhere.
+
+    The mean over the pixels that are not ignored; zero where all are.
+
+    Args:
+        weights: One factor for each class, the background first where there is one.
+        focus: The exponent of the focal loss, `(1 - p)^focus`; 0 is plain cross-entropy.
+
+    References:
+        Lin et al., "Focal loss for dense object detection", ICCV 2017.
+    """
+
+    def __init__(self, weights: Sequence[float] | None = None, focus: float = 0.0) -> None:
+        super().__init__()
+        self.focus = focus
+        self.weights: Tensor | None
+        self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
+
+    def forward(self, logits: Float[Tensor, "b k ..."], target: Tensor) -> Float[Tensor, ""]:
+        """The loss of `(B, K, ...)` logits; the target as `LabelMap.target` gives it."""
+        logits, valid = logits.float(), target != IGNORE
+        if target.ndim < logits.ndim:
+            losses = F.cross_entropy(logits, target, self.weights, ignore_index=IGNORE, reduction="none")
+        else:
+            known = target.where(valid, target.new_zeros(()))
+            losses = F.binary_cross_entropy_with_logits(logits, known, self._pixel_weights(logits), reduction="none")
+        if self.focus:
+            losses = losses * (1 - torch.exp(-losses)) ** self.focus
+        return (losses * valid).sum() / valid.sum().clamp(min=1)
+
+    def _pixel_weights(self, logits: Tensor) -> Tensor | None:
+        return None if self.weights is None else self.weights.view(1, -1, *([1] * (logits.ndim - 2)))

@@ -1,0 +1,225 @@
+"""The model: network, loss, scores, and everything that must travel with the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+
+from medseg_pl.core.errors import DataError
+from medseg_pl.core.labels import IGNORE, LabelMap
+from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
+from medseg_pl.functional.fit import Fit, FitMode
+from medseg_pl.inference.assembler import CaseAssembler
+from medseg_pl.inference.sliding_window import SlidingWindow
+from medseg_pl.metrics import CaseMetric, OverlapMetric, Score, summarise
+from medseg_pl.networks import NetworkFactory, build_network, load_initial_weights
+from medseg_pl.normalisation import Normalisation
+from medseg_pl.schedules import WarmupPolynomialLR
+
+Stage = Literal["val", "test"]
+LOGGED = ("dice", "iou")
+"""The scores that are logged; the files hold all of them."""
+
+
+class MetricFactory(Protocol):
+    """A `CaseMetric` that still has to be told the labels."""
+
+    def __call__(self, *, labels: LabelMap) -> CaseMetric:
+        """Make the metric."""
+
+
+class SegmentationModule(LightningModule):
+    """A segmentation network with its training and its scores.
+
+    Args:
+        network: Any class of segmentation-models-pytorch, or your own; given without `in_channels` and `classes`.
+        labels: The structures to find.
+        loss: Any `nn.Module(logits, target)`.
+        normalisation: What happens to raw values before the network.
+        channels: Channels of an image: 1 for gray, 3 for colour.
+        context: Neighbouring slices on each side that the network sees as further channels.
+        fit: `native` trains on crops and keeps pixels as they are; `resize` scales whole images.
+        size: `(height, width)` of what the network sees in training.
+        optimizer: Made with the network's parameters.
+        lr_scheduler: Made with the optimizer, stepped after every batch.
+        metrics: Further metrics, beside overlap; each adds columns to the table of scores.
+        multiple: Sides of an image that the network accepts divide by this: 32 for an encoder of depth 5.
+        overlap: How much neighbouring windows share, where an image is too large to run whole.
+        max_whole_pixels: Images with more pixels run in windows.
+        initial_weights: A file with weights to start from, of the network or its encoder.
+        channels_last: Memory format; faster with mixed precision.
+        compile_network: Whether `torch.compile` is used: slow to start, faster to run.
+    """
+
+    def __init__(
+        self,
+        network: NetworkFactory,
+        labels: LabelMap,
+        loss: nn.Module,
+        normalisation: Normalisation,
+        channels: int = 1,
+        context: int = 0,
+        fit: FitMode = "native",
+        size: tuple[int, int] = (256, 256),
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        metrics: Sequence[MetricFactory] = (),
+        multiple: int = 32,
+        overlap: float = 0.5,
+        max_whole_pixels: int = 1 << 20,
+        initial_weights: str | None = None,
+        channels_last: bool = False,
+        compile_network: bool = False,
+    ) -> None:
+        super().__init__()
+        # Not for loggers: the run folder has the whole configuration, and a hosted logger need not have the paths.
+        self.save_hyperparameters(logger=False)
+        self.labels = labels
+        self.fit_to = Fit(fit, (size[0], size[1]))
+        self.network = build_network(network, channels * (2 * context + 1), labels.classes)
+        if initial_weights:
+            load_initial_weights(self.network, Path(initial_weights))
+        self.loss = loss
+        self.normalisation = normalisation
+        self.make_optimizer = optimizer
+        self.make_scheduler = lr_scheduler
+        self.metrics = nn.ModuleList([OverlapMetric(labels), *(make(labels=labels) for make in metrics)])
+        self.evaluation_loss = MeanMetric()
+        self.sliding_window = SlidingWindow(labels, self.fit_to.size, multiple, overlap, max_whole_pixels)
+        self.assembler = CaseAssembler(labels, self.fit_to)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network.to(memory_format=self.memory_format)
+        if compile_network:
+            self.network.compile()
+        self.table: list[Score] = []
+        self.summary: dict[str, Any] = {}
+
+    def forward(
+        self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]
+    ) -> Float[Tensor, "b k h w"]:
+        """Logits of raw images."""
+        return self.network(self._normalised(image, statistics))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch of patches."""
+        loss = self.loss(self(batch.image, batch.statistics), self.labels.target(batch.mask))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.image))
+        return loss
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, list[CasePrediction]]:
+        """Score the cases that this batch completes."""
+        return {"cases": self._evaluate(batch)}
+
+    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, list[CasePrediction]]:
+        """Score the cases that this batch completes."""
+        return {"cases": self._evaluate(batch)}
+
+    def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> list[CasePrediction]:
+        """The cases that this batch completes."""
+        image = self._normalised(batch.image, batch.statistics)
+        return self.assembler.add(self.sliding_window(self.network, image), batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start with empty tables."""
+        self._reset_scores()
+
+    def on_test_epoch_start(self) -> None:
+        """Start with empty tables."""
+        self._reset_scores()
+
+    def on_validation_epoch_end(self) -> None:
+        """Summarise all cases of all ranks."""
+        self._summarise("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Summarise all cases of all ranks."""
+        self._summarise("test")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the scheduler that is stepped after every batch."""
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        scheduler = self.make_scheduler(optimizer)
+        if isinstance(scheduler, WarmupPolynomialLR):
+            scheduler.plan(int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the precision, so that a test of this checkpoint computes as training did."""
+        checkpoint["precision"] = str(self.trainer.precision)
+
+    def _normalised(self, image: Tensor, statistics: Tensor) -> Tensor:
+        return self.normalisation(image, statistics).contiguous(memory_format=self.memory_format)
+
+    def _evaluate(self, batch: EvaluationBatch) -> list[CasePrediction]:
+        """Probabilities, loss and scores of a batch of slices."""
+        target = self._padded_target(batch)
+
+        def add_loss(logits: Tensor, rows: slice, columns: slice) -> None:
+            loss = self.loss(logits, self.labels.target(target[..., rows, columns]))
+            self.evaluation_loss.update(loss, weight=len(logits))
+
+        image = self._normalised(batch.image, batch.statistics)
+        cases = self.assembler.add(self.sliding_window(self.network, image, add_loss), batch)
+        for case in cases:
+            for metric in self.metrics:
+                metric.update(case)
+        return cases
+
+    def _padded_target(self, batch: EvaluationBatch) -> Tensor:
+        """The references on the fitted grid, what is padded around an image marked as ignored."""
+        if len(batch.masks) != len(batch.slices):
+            raise DataError(f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it.")
+        fitted = torch.from_numpy(np.stack([self.fit_to.apply_mask(mask) for mask in batch.masks]))
+        top, bottom, left, right = self.sliding_window.padding((fitted.shape[-2], fitted.shape[-1]))
+        return F.pad(fitted.to(batch.image.device), (left, right, top, bottom), value=IGNORE)
+
+    def _reset_scores(self) -> None:
+        self.assembler.reset()
+        self.evaluation_loss.reset()
+        for metric in self.metrics:
+            metric.reset()
+
+    def _summarise(self, stage: Stage) -> None:
+        """Merge the tables of all ranks, and log the means."""
+        self._check_complete()
+        self.table = _joined([metric.table() for metric in self.metrics])  # type: ignore[operator]
+        self.summary = summarise(self.table, self.labels.names)
+        self.log(f"{stage}/loss", self.evaluation_loss)
+        for name in LOGGED:
+            mean = self.summary["foreground_mean"].get(name)
+            self.log(f"{stage}/{name}", float("nan") if mean is None else mean, prog_bar=name == "dice")
+            for label, described in self.summary["labels"].items():
+                if name in described and described[name]["mean"] is not None:
+                    self.log(f"{stage}/{name}/{label}", described[name]["mean"])
+
+    def _check_complete(self) -> None:
+        """A case of which slices are missing is left out only where the trainer was told to stop early."""
+        incomplete = self.assembler.incomplete()
+        limited = self.trainer.sanity_checking or any(
+            limit != 1.0 for limit in (self.trainer.limit_val_batches, self.trainer.limit_test_batches)
+        )
+        if incomplete and not limited:
+            raise DataError(f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them; no score is given.")
+        self.assembler.reset()
+
+
+def _joined(tables: list[list[Score]]) -> list[Score]:
+    """One row for each case and label, with the columns of all metrics."""
+    first, *others = tables
+    joined = []
+    for rows in zip(first, *others, strict=True):
+        values = {name: value for row in rows for name, value in row.values.items()}
+        joined.append(Score(rows[0].case_id, rows[0].group, rows[0].label, values, rows[0].status))
+    return joined

@@ -1,0 +1,88 @@
+"""How a network is made: any architecture of segmentation-models-pytorch, or any module of your own."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Protocol
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from torch import nn
+
+from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
+
+
+class NetworkFactory(Protocol):
+    """A class whose instances turn `(B, in_channels, H, W)` into logits `(B, classes, H, W)`.
+
+    In a configuration it is a `class_path` with `init_args` that leave out `in_channels` and `classes`: both follow
+    from the data's channels, the context and the labels.
+    """
+
+    def __call__(self, *, in_channels: int, classes: int) -> nn.Module:
+        """Make the network."""
+
+
+def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn.Module:
+    """Make the network, and turn what libraries throw into a sentence with the remedy.
+
+    Raises:
+        SettingError: There is no such encoder, or the network refuses its arguments.
+        MissingDataError: Pretrained weights could not be downloaded.
+    """
+    try:
+        return factory(in_channels=in_channels, classes=classes)
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise _refused(error) from error
+    except OSError as error:
+        raise MissingDataError(
+            f"The pretrained weights of the encoder could not be downloaded ({_first_line(error)}). Without internet, "
+            "start from random weights with --model.network.init_args.encoder_weights=null, or from a file that you "
+            "have with --model.initial_weights=FILE."
+        ) from error
+
+
+def load_initial_weights(network: nn.Module, path: Path) -> None:
+    """Load a state dict, of the whole network or of its encoder, to start from.
+
+    Raises:
+        MissingDataError: There is no such file.
+        UnreadableFileError: The file is no state dict that fits.
+    """
+    if not path.is_file():
+        raise MissingDataError(f"{path} does not exist. Set model.initial_weights to a file, or to null.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        whole = all(name in state for name in network.state_dict())
+        target = network if whole else network.get_submodule("encoder")
+        target.load_state_dict(state)
+    except (RuntimeError, AttributeError, OSError, ValueError, EOFError) as error:
+        raise UnreadableFileError(
+            f"{path} does not hold the weights of this network or of its encoder: {_first_line(error)}. Use a file saved "
+            "from the same architecture, or set model.initial_weights to null."
+        ) from error
+
+
+def _refused(error: Exception) -> SettingError:
+    text = str(error.args[0]) if error.args else str(error)
+    wrong = re.search(r"(?:Wrong encoder name `|Unknown model \()([^`)]+)", text)
+    if wrong is None:
+        return SettingError(f"The network cannot be made: {_first_line(error)}. Correct model.network in the configuration.")
+    name = wrong.group(1)
+    near = difflib.get_close_matches(name, encoder_names(), n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "timm's encoders are written tu-<name>."
+    return SettingError(f"There is no encoder {name!r} (model.network.init_args.encoder_name). {hint}")
+
+
+def encoder_names() -> list[str]:
+    """Every encoder name that can be given: smp's own, and timm's with `tu-` in front."""
+    return [*smp.encoders.get_encoder_names(), *(f"tu-{name}" for name in timm.list_models())]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")[:300]

@@ -1,0 +1,46 @@
+"""Learning-rate schedules that end with the run, however long it is."""
+
+from __future__ import annotations
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def warmup_polynomial(step: int, total_steps: int, warmup_steps: int, power: float) -> float:
+    """The factor of the learning rate at a step: a straight line up, then a polynomial down to zero.
+
+    >>> [warmup_polynomial(step, 10, 2, 1.0) for step in (0, 1, 2, 6, 10)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    passed = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return float((1 - min(1.0, passed)) ** power)
+
+
+class WarmupPolynomialLR(LambdaLR):
+    """Linear warm-up and polynomial decay, counted in optimizer steps.
+
+    Args:
+        optimizer: Whose learning rates are scheduled.
+        warmup_steps: Steps until the full learning rate.
+        power: 1 is a straight line, 0.9 is what nnU-Net and DeepLab use.
+        total_steps: When zero is reached; the length of the run where it is not given, see `plan`.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, warmup_steps: int = 0, power: float = 0.9, total_steps: int | None = None
+    ) -> None:
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.power = power
+        super().__init__(optimizer, self._factor)
+
+    def plan(self, steps: int) -> None:
+        """Told by the module how many steps the run has."""
+        if self.total_steps is None:
+            self.total_steps = steps
+
+    def _factor(self, step: int) -> float:
+        total = self.total_steps if self.total_steps is not None else step + 1
+        return warmup_polynomial(step, total, self.warmup_steps, self.power)

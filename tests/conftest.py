@@ -1,0 +1,45 @@
+"""What holds for every test: no network, one thread, files in a folder that vanishes, shapes checked."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import pytest
+from jaxtyping import install_import_hook
+
+# Before torch, albumentations or wandb is imported, here or in a process that a test starts.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    NO_ALBUMENTATIONS_UPDATE="1",
+    OMP_NUM_THREADS="1",
+    WANDB_MODE="offline",
+    WANDB_SILENT="true",
+)
+# Without a key a run that asks to be online fails instead of being uploaded.
+os.environ.pop("WANDB_API_KEY", None)
+
+# Before the first import of medseg_pl: from here on a tensor of another shape than its annotation is an error.
+install_import_hook("medseg_pl", "beartype.beartype")
+
+# The first call of a checked function is slow; a deadline would blame the example.
+hypothesis.settings.register_profile("medseg", deadline=None)
+hypothesis.settings.load_profile("medseg")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A hook and not a fixture, so that the doctests of medseg_pl are covered as well.
+    scratch = tempfile.TemporaryDirectory(prefix="medseg-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(scratch.cleanup)
+    os.environ["MEDSEG_CACHE"] = str(Path(scratch.name, "cache"))
+    os.environ["WANDB_DIR"] = scratch.name
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real data sets; mark the test `realdata`."""
+    if not (folder := os.environ.get("MEDSEG_TEST_DATA")):
+        pytest.skip("MEDSEG_TEST_DATA is not set: it names the folder of the real data that this test reads.")
+    return Path(folder)
