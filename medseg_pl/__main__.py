@@ -24,17 +24,17 @@ usage: medseg COMMAND [options]
 From a folder of medical images with masks to a segmentation model.
 
 train and use a model
-  fit        train:                medseg fit --config CONFIG [--data.source.root DIR] [any setting]
-  validate   score the validation cases of a checkpoint:  medseg validate --ckpt_path FILE
-  test       score the test cases of a checkpoint:        medseg test --ckpt_path FILE
-  predict    write masks:          medseg predict --ckpt_path FILE --input DIR --output DIR
+  fit        train             --config FILE [--data.source.root DIR] [any setting]
+  validate   score the validation cases     --ckpt_path FILE [any setting]
+  test       score the test cases           --ckpt_path FILE [any setting]
+  predict    write masks       --ckpt_path FILE --input DIR --output DIR
 
 files in, files out
-  phantom    make synthetic data:  medseg phantom DIR [--layout uw_madison|decathlon|folder]
+  phantom    make synthetic data    DIR [--layout uw_madison|decathlon|folder]
 
-  medseg COMMAND --help   every option of a command
-  medseg --version        the version
-  --debug                 with any command: show where an error comes from
+  medseg COMMAND --help    every option of a command
+  medseg --version         the version
+  --debug                  with any command: show where an error comes from
 
 exit codes: 0 done, 1 the data or the run failed, 2 wrong use
 """
@@ -81,7 +81,7 @@ def _dispatch(command: str, arguments: list[str]) -> int:
         return run(command, arguments)
     if command in FILE_COMMANDS:
         module = importlib.import_module(f"medseg_pl.commands.{command}")
-        parser = ArgumentParser(prog=f"medseg {command}", description=module.__doc__.splitlines()[0])
+        parser = ArgumentParser(prog=f"medseg {command}", description=str(module.__doc__).splitlines()[0])
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(arguments)))
     near = difflib.get_close_matches(command, (*TRAINER_COMMANDS, *FILE_COMMANDS), n=1)

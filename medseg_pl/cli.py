@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
-import os
 import pickle
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -26,6 +29,7 @@ import medseg_pl.losses  # noqa: F401  its classes can then be named without the
 from medseg_pl.callbacks import EpochLines, OverlayWriter, PredictionWriter, RunRecord, ScoreWriter
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 from medseg_pl.datamodule import SegmentationDataModule
+from medseg_pl.io.files import require_empty
 from medseg_pl.module import SegmentationModule
 
 SHARED = ("labels.names", "labels.task", "labels.values", "labels.ignore_value", "channels", "context", "fit", "size")
@@ -40,6 +44,8 @@ _NOISE = (
     ".*in eval mode at the start of training.*",
     ".*Trainer was configured.*logger=False",
     ".*instantiate_classes.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*custom batch sampler.*",
 )
 
 
@@ -48,7 +54,7 @@ class MedsegParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
-        raise SettingError(_one_paragraph(message, self)) from ex
+        raise SettingError(_one_paragraph(message, _known_keys(self, ex, message))) from ex
 
 
 class MedsegCLI(LightningCLI):
@@ -57,6 +63,7 @@ class MedsegCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """As LightningCLI's, with our errors."""
         kwargs.setdefault("dump_header", ["medseg"])
+        kwargs["allow_abbrev"] = False  # otherwise a misspelt setting may be taken for another
         parser = MedsegParser(**kwargs)
         parser.add_argument("-c", "--config", action="config", help="A YAML file; may be given several times.")
         return parser
@@ -68,14 +75,24 @@ class MedsegCLI(LightningCLI):
         for name in SHARED:
             parser.link_arguments(f"model.{name}", f"data.{name}")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        # Lightning's sampler pads: cases would be scored twice. Ours share cases and samples among ranks.
+        parser.set_defaults({"trainer.use_distributed_sampler": False})
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("validate", "test"):
+            parser.set_defaults(verbose=False)  # our table says it
         if subcommand == "predict":
             parser.add_argument("--input", type=str, required=True, help="A folder of images in the data set's layout.")
             parser.add_argument("--output", type=str, required=True, help="A new folder for the masks.")
             parser.set_defaults(return_predictions=False)  # otherwise every mask stays in memory
         return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Answer a misspelt top-level key first: without its section, whatever else is missing would be blamed."""
+        for path in _options(args, "config", "c"):
+            _check_sections(Path(path), [action.dest for action in self._parser(args[0])._actions])
+        super().parse_arguments(parser, args)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the checkpoint's settings are defaults already, so that given ones win."""
@@ -93,15 +110,18 @@ class MedsegCLI(LightningCLI):
         kwargs["callbacks"] = [*given, *self._callbacks(given)]
         return super().instantiate_trainer(**kwargs)
 
-    def before_predict(self) -> None:
-        """Read from `--input`."""
-        self.datamodule.predict_from(Path(self._get(self.config, "input")))
+    def predict(self, **kwargs: Any) -> None:
+        """Read from `--input`; what is decoded on the way stays no longer than the run."""
+        require_empty(Path(self._get(self.config, "output")))
+        with TemporaryDirectory(prefix="medseg-") as scratch:
+            self.datamodule.predict_from(Path(self._get(self.config, "input")), Path(scratch))
+            self.trainer.predict(**kwargs)
 
     def after_fit(self) -> None:
         """Score the validation cases with the best weights, loaded from disk as anyone would."""
-        best = next(c for c in self.trainer.callbacks if isinstance(c, ModelCheckpoint)).best_model_path
-        if best:
-            self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
+        best = self.trainer.checkpoint_callback
+        if isinstance(best, ModelCheckpoint) and best.best_model_path:
+            self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=best.best_model_path, verbose=False)
 
     def _run_folder(self) -> CSVLogger:
         return CSVLogger(self._get(self.config, "runs"), name=self._get(self.config, "experiment"))
@@ -164,7 +184,9 @@ def checkpoint_settings(path: Path) -> dict[str, Any]:
         UnreadableFileError: The file is no checkpoint of medseg, or would run code when loaded.
     """
     if not path.is_file():
-        raise MissingDataError(f"There is no checkpoint {path}. Set --ckpt_path to a file such as checkpoints/best.ckpt.")
+        raise MissingDataError(
+            f"There is no checkpoint {path}. Set --ckpt_path to a file such as checkpoints/best.ckpt."
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         model = dict(checkpoint["hyper_parameters"])
@@ -193,9 +215,11 @@ def _checkpoint_defaults(command: str, arguments: Sequence[str]) -> Iterator[lis
     if command == "fit" or wants_help:
         yield []
         return
-    path = _option(arguments, "ckpt_path")
+    path = next(iter(_options(arguments, "ckpt_path")), None)
     if path is None:
-        raise SettingError(f"medseg {command} needs --ckpt_path FILE, such as runs/demo/version_0/checkpoints/best.ckpt.")
+        raise SettingError(
+            f"medseg {command} needs --ckpt_path FILE, such as runs/demo/version_0/checkpoints/best.ckpt."
+        )
     if "://" in path:
         raise SettingError(f"--ckpt_path {path} is a URL; checkpoints are loaded from files alone. Download it first.")
     with TemporaryDirectory(prefix="medseg-") as folder:
@@ -204,24 +228,71 @@ def _checkpoint_defaults(command: str, arguments: Sequence[str]) -> Iterator[lis
         yield [str(file)]
 
 
-def _option(arguments: Sequence[str], name: str) -> str | None:
-    for i, argument in enumerate(arguments):
-        if argument == f"--{name}" and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(f"--{name}="):
-            return argument.split("=", 1)[1]
-    return None
+def _options(arguments: Sequence[str], *names: str) -> list[str]:
+    """The values of an option in the raw arguments, before any parser is made."""
+    flags = tuple(("-" if len(name) == 1 else "--") + name for name in names)
+    separate = [value for flag, value in pairwise(arguments) if flag in flags]
+    return separate + [
+        argument.split("=", 1)[1] for argument in arguments if argument.startswith(tuple(f"{f}=" for f in flags))
+    ]
 
 
-def _one_paragraph(message: str, parser: LightningArgumentParser) -> str:
-    """A parser's message without its layout, with the nearest key that exists."""
-    text = " ".join(message.split())
-    wrong = re.search(r"(?:[Kk]ey ['\"]|[Uu]nrecognized arguments?: --|[Nn]o action for key ['\"])([\w.]+)", text)
-    if wrong is None:
-        return text
-    known = [action.dest for action in parser._actions if action.dest]
-    near = difflib.get_close_matches(wrong.group(1), known, n=1)
-    return f"{text.rstrip('.')}. Did you mean {near[0]}?" if near else text
+def _check_sections(path: Path, known: Sequence[str]) -> None:
+    if not path.is_file():
+        raise SettingError(f"There is no configuration {path}. The shipped ones are in configs/.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    sections = sorted({name.split(".")[0] for name in known})
+    for key in content if isinstance(content, dict) else ():
+        if key not in sections:
+            near = difflib.get_close_matches(str(key), sections, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Expected one of {', '.join(sections)}."
+            raise SettingError(f"{path} has the section {key!r}, which does not exist. {hint}")
+
+
+def _one_paragraph(message: str, known: Sequence[str]) -> str:
+    """A parser's message without its layout, and with the nearest name where one is misspelt.
+
+    >>> _one_paragraph("Option 'bach_size' is not accepted", ["data.batch_size", "data.fold"])
+    "Option 'bach_size' is not accepted. Did you mean batch_size?"
+    """
+    text = " ".join(message.replace("Parser key", "The setting").split()).rstrip(".")
+    # Of a union, the type that was meant is the one with a complaint of its own; the rest is about null.
+    text = re.sub(
+        r"Does not validate against any of the Union subtypes.*?Errors: - (.*?\.?) - Expected a.*", r"\1", text
+    )
+    no_class = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text)
+    wrong = re.search(r"(?:[Oo]ption '|arguments: --)([\w.]+)", text)
+    if no_class is not None:
+        name, candidates = no_class.group(2), dir(sys.modules.get(no_class.group(1)))
+    elif wrong is not None:
+        name = wrong.group(1)
+        candidates = list(known) if "." in name else [key.rsplit(".", 1)[-1] for key in known]
+    else:
+        return f"{text}."
+    near = difflib.get_close_matches(name, candidates, n=1)
+    return f"{text.rstrip('.')}. Did you mean {near[0]}?" if near else f"{text}."
+
+
+def _known_keys(parser: LightningArgumentParser, error: BaseException | None, message: str) -> list[str]:
+    """What the misspelt key may have been meant to be.
+
+    The keys of the parser and its subcommands, of the parsers for classes that the error passed through, and the
+    arguments of a class that the message names.
+    """
+    parsers: list[ArgumentParser] = [parser]
+    for action in parser._actions:
+        parsers += action.choices.values() if isinstance(action.choices, dict) else []
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            parsers += [value for value in frame.f_locals.values() if isinstance(value, ArgumentParser)]
+        error = error.__cause__ or error.__context__
+    keys = [action.dest for each in parsers for action in each._actions]
+    for module, name in re.findall(r"'class_path': '([\w.]+)\.(\w+)'", message):
+        keys = [*inspect.signature(getattr(sys.modules[module], name)).parameters, *keys]
+    return list(dict.fromkeys(keys))
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -232,9 +303,9 @@ def _as_list(value: Any) -> list[Any]:
 
 def _quiet_libraries() -> None:
     """What libraries say for their own sake; warnings about the user's data and settings stay."""
-    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # five retries, each told twice; we say it once
     logging.basicConfig(format="%(message)s")
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)

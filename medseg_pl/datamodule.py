@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -107,14 +107,18 @@ class SegmentationDataModule(LightningDataModule):
         self.split: Split | None = None
         self.cases: dict[str, Case] = {}
         self.entries: dict[str, Path] = {}
-        self._scratch: TemporaryDirectory[str] | None = None
+        self._predicting = False
 
-    def predict_from(self, directory: Path) -> None:
-        """Make `predict` read a folder of images in this source's layout, without masks."""
+    def predict_from(self, directory: Path, scratch: Path) -> None:
+        """Make `predict` read a folder of images in this source's layout, without masks.
+
+        Args:
+            directory: The images.
+            scratch: Where they are decoded to; they are used once, and do not belong into the store.
+        """
+        self._predicting = True
         self.source = self.source.unlabelled(directory)
-        # Decoded inputs are used once: they do not stay in the store.
-        self._scratch = TemporaryDirectory(prefix="medseg-")
-        self.store_directory = Path(self._scratch.name)
+        self.store_directory = scratch
 
     def make_split(self, cases: Sequence[Case]) -> Split:
         """The split that the settings ask for: a file, else what the data declares, else fractions, else folds."""
@@ -128,25 +132,28 @@ class SegmentationDataModule(LightningDataModule):
         return fold_split(cases, self.fold, self.folds, self.split_seed)
 
     def prepare_data(self) -> None:
-        """Decode what is not in the store yet; on one process of each machine."""
-        self._decode(self.source.cases(), show_progress=True)
+        """Decode what is not in the store yet, on one process of each machine, and find faults before a run begins."""
+        self._find(show_progress=True)
 
     def setup(self, stage: str) -> None:
         """Find the cases and their entries, and split them."""
+        self._find(show_progress=False)
+
+    def _find(self, *, show_progress: bool) -> None:
         cases = self.source.cases()
-        if stage != "predict":
+        if not self._predicting:
             self._require_masks(cases)
             self.split = self.make_split(cases)
             named = {*self.split.train, *self.split.val, *self.split.test}
             cases = [case for case in cases if case.case_id in named]
         self.cases = {case.case_id: case for case in cases}
-        self.entries = dict(zip(self.cases, self._decode(cases, show_progress=False), strict=True))
+        self.entries = dict(zip(self.cases, self._decode(cases, show_progress=show_progress), strict=True))
         self._check_channels()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Patches of the training cases, in an order that follows from seed and epoch."""
         assert self.split is not None, "setup comes first"
-        dataset = PatchDataset(
+        dataset: Any = PatchDataset(
             [self.entries[name] for name in self.split.train],
             self.fit_to,
             self.context,
@@ -182,11 +189,6 @@ class SegmentationDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[EvaluationBatch]:
         """Whole slices of all cases."""
         return self._evaluation_loader(tuple(self.cases))
-
-    def teardown(self, stage: str) -> None:
-        """Remove what was decoded for a prediction."""
-        if stage == "predict" and self._scratch is not None:
-            self._scratch.cleanup()
 
     def _evaluation_loader(self, names: Sequence[str]) -> DataLoader[EvaluationBatch]:
         cases = [self.cases[name] for name in names]

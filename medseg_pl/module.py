@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ LOGGED = ("dice", "iou")
 """The scores that are logged; the files hold all of them."""
 
 
+@runtime_checkable
 class MetricFactory(Protocol):
     """A `CaseMetric` that still has to be told the labels."""
 
@@ -46,11 +47,11 @@ class SegmentationModule(LightningModule):
         labels: The structures to find.
         loss: Any `nn.Module(logits, target)`.
         normalisation: What happens to raw values before the network.
+        optimizer: Made with the network's parameters.
         channels: Channels of an image: 1 for gray, 3 for colour.
         context: Neighbouring slices on each side that the network sees as further channels.
         fit: `native` trains on crops and keeps pixels as they are; `resize` scales whole images.
         size: `(height, width)` of what the network sees in training.
-        optimizer: Made with the network's parameters.
         lr_scheduler: Made with the optimizer, stepped after every batch.
         metrics: Further metrics, beside overlap; each adds columns to the table of scores.
         multiple: Sides of an image that the network accepts divide by this: 32 for an encoder of depth 5.
@@ -67,11 +68,11 @@ class SegmentationModule(LightningModule):
         labels: LabelMap,
         loss: nn.Module,
         normalisation: Normalisation,
+        optimizer: OptimizerCallable,
         channels: int = 1,
         context: int = 0,
         fit: FitMode = "native",
         size: tuple[int, int] = (256, 256),
-        optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         metrics: Sequence[MetricFactory] = (),
         multiple: int = 32,
@@ -93,7 +94,7 @@ class SegmentationModule(LightningModule):
         self.normalisation = normalisation
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
-        self.metrics = nn.ModuleList([OverlapMetric(labels), *(make(labels=labels) for make in metrics)])
+        self.metrics = [OverlapMetric(labels), *(make(labels=labels) for make in metrics)]
         self.evaluation_loss = MeanMetric()
         self.sliding_window = SlidingWindow(labels, self.fit_to.size, multiple, overlap, max_whole_pixels)
         self.assembler = CaseAssembler(labels, self.fit_to)
@@ -104,15 +105,14 @@ class SegmentationModule(LightningModule):
         self.table: list[Score] = []
         self.summary: dict[str, Any] = {}
 
-    def forward(
-        self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]
-    ) -> Float[Tensor, "b k h w"]:
+    def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
         """Logits of raw images."""
-        return self.network(self._normalised(image, statistics))
+        logits: Tensor = self.network(self._normalised(image, statistics))
+        return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch of patches."""
-        loss = self.loss(self(batch.image, batch.statistics), self.labels.target(batch.mask))
+        loss: Tensor = self.loss(self(batch.image, batch.statistics), self.labels.target(batch.mask))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.image))
         return loss
 
@@ -160,7 +160,8 @@ class SegmentationModule(LightningModule):
         checkpoint["precision"] = str(self.trainer.precision)
 
     def _normalised(self, image: Tensor, statistics: Tensor) -> Tensor:
-        return self.normalisation(image, statistics).contiguous(memory_format=self.memory_format)
+        values: Tensor = self.normalisation(image, statistics)
+        return values.contiguous(memory_format=self.memory_format)
 
     def _evaluate(self, batch: EvaluationBatch) -> list[CasePrediction]:
         """Probabilities, loss and scores of a batch of slices."""
@@ -180,7 +181,9 @@ class SegmentationModule(LightningModule):
     def _padded_target(self, batch: EvaluationBatch) -> Tensor:
         """The references on the fitted grid, what is padded around an image marked as ignored."""
         if len(batch.masks) != len(batch.slices):
-            raise DataError(f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it.")
+            raise DataError(
+                f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it."
+            )
         fitted = torch.from_numpy(np.stack([self.fit_to.apply_mask(mask) for mask in batch.masks]))
         top, bottom, left, right = self.sliding_window.padding((fitted.shape[-2], fitted.shape[-1]))
         return F.pad(fitted.to(batch.image.device), (left, right, top, bottom), value=IGNORE)
@@ -194,7 +197,7 @@ class SegmentationModule(LightningModule):
     def _summarise(self, stage: Stage) -> None:
         """Merge the tables of all ranks, and log the means."""
         self._check_complete()
-        self.table = _joined([metric.table() for metric in self.metrics])  # type: ignore[operator]
+        self.table = _joined([metric.table() for metric in self.metrics])
         self.summary = summarise(self.table, self.labels.names)
         self.log(f"{stage}/loss", self.evaluation_loss)
         for name in LOGGED:
@@ -211,7 +214,9 @@ class SegmentationModule(LightningModule):
             limit != 1.0 for limit in (self.trainer.limit_val_batches, self.trainer.limit_test_batches)
         )
         if incomplete and not limited:
-            raise DataError(f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them; no score is given.")
+            raise DataError(
+                f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them; no score is given."
+            )
         self.assembler.reset()
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import pickle
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import segmentation_models_pytorch as smp
 import timm
@@ -15,6 +16,7 @@ from torch import nn
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 
 
+@runtime_checkable
 class NetworkFactory(Protocol):
     """A class whose instances turn `(B, in_channels, H, W)` into logits `(B, classes, H, W)`.
 
@@ -60,10 +62,13 @@ def load_initial_weights(network: nn.Module, path: Path) -> None:
         whole = all(name in state for name in network.state_dict())
         target = network if whole else network.get_submodule("encoder")
         target.load_state_dict(state)
-    except (RuntimeError, AttributeError, OSError, ValueError, EOFError) as error:
+    except (RuntimeError, AttributeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        # torch's own words for a pickle that is more than tensors advise to load it nevertheless.
+        unsafe = isinstance(error, pickle.UnpicklingError)
+        reason = "it is no file of tensors alone" if unsafe else _first_line(error)
         raise UnreadableFileError(
-            f"{path} does not hold the weights of this network or of its encoder: {_first_line(error)}. Use a file saved "
-            "from the same architecture, or set model.initial_weights to null."
+            f"{path} does not hold the weights of this network or of its encoder: {reason}. Use a file "
+            "saved from the same architecture, or set model.initial_weights to null."
         ) from error
 
 
@@ -71,7 +76,9 @@ def _refused(error: Exception) -> SettingError:
     text = str(error.args[0]) if error.args else str(error)
     wrong = re.search(r"(?:Wrong encoder name `|Unknown model \()([^`)]+)", text)
     if wrong is None:
-        return SettingError(f"The network cannot be made: {_first_line(error)}. Correct model.network in the configuration.")
+        return SettingError(
+            f"The network cannot be made: {_first_line(error)}. Correct model.network in the configuration."
+        )
     name = wrong.group(1)
     near = difflib.get_close_matches(name, encoder_names(), n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else "timm's encoders are written tu-<name>."
@@ -85,4 +92,4 @@ def encoder_names() -> list[str]:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")[:300]
+    return lines[0].rstrip(".:")[:300]

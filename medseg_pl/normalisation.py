@@ -17,9 +17,7 @@ class Normalisation(nn.Module):
     """Maps raw values to network values; a subclass says how."""
 
     @abstractmethod
-    def forward(
-        self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]
-    ) -> Float[Tensor, "b c h w"]:
+    def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
         """Normalise a batch.
 
         Args:
@@ -39,9 +37,7 @@ class ZScore(Normalisation):
         super().__init__()
         self.clip = clip
 
-    def forward(
-        self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]
-    ) -> Float[Tensor, "b c h w"]:
+    def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
         """See `Normalisation`."""
         columns = statistics[..., None, None]
         values = image.float()
@@ -65,9 +61,7 @@ class IntensityWindow(Normalisation):
         self.low = low
         self.high = high
 
-    def forward(
-        self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]
-    ) -> Float[Tensor, "b c h w"]:
+    def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
         """See `Normalisation`; the statistics are not used."""
         return (image.float().clamp(self.low, self.high) - self.low) * (2 / (self.high - self.low)) - 1
 
@@ -95,9 +89,7 @@ class MeanStd(Normalisation):
         self.register_buffer("mean", torch.tensor(mean) * maximum, persistent=False)
         self.register_buffer("std", torch.tensor(std) * maximum, persistent=False)
 
-    def forward(
-        self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]
-    ) -> Float[Tensor, "b c h w"]:
+    def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
         """See `Normalisation`; the statistics are not used."""
         slices, rest = divmod(image.shape[1], len(self.mean))
         if rest:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 
 def warmup_polynomial(step: int, total_steps: int, warmup_steps: int, power: float) -> float:
@@ -18,7 +19,7 @@ def warmup_polynomial(step: int, total_steps: int, warmup_steps: int, power: flo
     return float((1 - min(1.0, passed)) ** power)
 
 
-class WarmupPolynomialLR(LambdaLR):
+class WarmupPolynomialLR(LRScheduler):
     """Linear warm-up and polynomial decay, counted in optimizer steps.
 
     Args:
@@ -34,13 +35,15 @@ class WarmupPolynomialLR(LambdaLR):
         self.total_steps = total_steps
         self.warmup_steps = warmup_steps
         self.power = power
-        super().__init__(optimizer, self._factor)
+        super().__init__(optimizer)
 
     def plan(self, steps: int) -> None:
         """Told by the module how many steps the run has."""
         if self.total_steps is None:
             self.total_steps = steps
 
-    def _factor(self, step: int) -> float:
-        total = self.total_steps if self.total_steps is not None else step + 1
-        return warmup_polynomial(step, total, self.warmup_steps, self.power)
+    def get_lr(self) -> list[float | Tensor]:
+        """The learning rate of each parameter group at the current step."""
+        total = self.last_epoch + 1 if self.total_steps is None else self.total_steps
+        factor = warmup_polynomial(self.last_epoch, total, self.warmup_steps, self.power)
+        return [factor * rate for rate in self.base_lrs]

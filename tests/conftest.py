@@ -22,7 +22,8 @@ os.environ.update(
 os.environ.pop("WANDB_API_KEY", None)
 
 # Before the first import of medseg_pl: from here on a tensor of another shape than its annotation is an error.
-install_import_hook("medseg_pl", "beartype.beartype")
+# An int may stand for a float (PEP 484's numeric tower), as it may for mypy.
+install_import_hook("medseg_pl", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 # The first call of a checked function is slow; a deadline would blame the example.
 hypothesis.settings.register_profile("medseg", deadline=None)

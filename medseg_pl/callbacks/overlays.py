@@ -82,9 +82,9 @@ def overlay(case: CasePrediction, stored: StoredCase, labels: LabelMap) -> NDArr
 
 def planes(mask: NDArray[np.uint8], labels: LabelMap) -> NDArray[np.bool_]:
     """One boolean volume for each label, `(N, D, H, W)`."""
-    if labels.overlapping:
-        return mask == 1
-    return mask == np.arange(1, len(labels.names) + 1, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    values = np.ones(len(mask)) if labels.overlapping else np.arange(1, len(labels.names) + 1)
+    found: NDArray[np.bool_] = mask == values.reshape(-1, 1, 1, 1)
+    return found
 
 
 def _rgb(stored: StoredCase, depth: int) -> NDArray[np.uint8]:

@@ -30,6 +30,8 @@ class EpochLines(Callback):
         rate = trainer.global_step / seconds if seconds else 0.0
         total = trainer.estimated_stepping_batches
         left = (total - trainer.global_step) / rate if rate else float("inf")
-        shown = [f"{name} {float(values[name]):.4f}" for name in ("train/loss", "val/loss", "val/dice") if name in values]
+        shown = [
+            f"{name} {float(values[name]):.4f}" for name in ("train/loss", "val/loss", "val/dice") if name in values
+        ]
         where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step} of {total:g}"
         return f"{where}: {', '.join(shown)}; {rate:.2f} steps/s, {left / 60:.1f} min left"

@@ -14,7 +14,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.io.files import write_text
 
-_PACKAGES = ("medseg", "torch", "lightning", "segmentation-models-pytorch", "timm", "torchmetrics", "albumentations", "numpy")
+_PACKAGES = (
+    "medseg",
+    "torch",
+    "lightning",
+    "segmentation-models-pytorch",
+    "timm",
+    "torchmetrics",
+    "albumentations",
+    "numpy",
+)
 
 
 class RunRecord(Callback):
@@ -23,12 +32,14 @@ class RunRecord(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Once, on rank zero, into the run folder."""
         directory = trainer.log_dir  # a broadcast: every rank takes part
-        if not trainer.is_global_zero or directory is None or trainer.fast_dev_run:
+        if not trainer.is_global_zero or directory is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, SegmentationDataModule) and data.split is not None:
             write_text(Path(directory) / "splits.json", data.split.as_json(), replace=True)
-        write_text(Path(directory) / "environment.json", json.dumps(environment(trainer), indent=1) + "\n", replace=True)
+        write_text(
+            Path(directory) / "environment.json", json.dumps(environment(trainer), indent=1) + "\n", replace=True
+        )
 
 
 def environment(trainer: Trainer) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def summary_table(summary: dict[str, Any], stage: str) -> Table:
         interval = _interval(described.get("dice", {}).get("ci95"))
         table.add_row(label, dice, interval, *others, str(described["counts"]["n_missed"]))
     dice, *others = (_number(summary["foreground_mean"].get(name)) for name in _SHOWN)
-    table.add_row("foreground_mean", dice, "", *others, "", style="bold")
+    table.add_row("mean", dice, "", *others, "", style="bold")
     return table
 
 

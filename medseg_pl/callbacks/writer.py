@@ -9,7 +9,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.datamodule import SegmentationDataModule
-from medseg_pl.io.files import require_empty
 from medseg_pl.module import SegmentationModule
 
 
@@ -17,16 +16,11 @@ class PredictionWriter(Callback):
     """Writes each case as soon as it is complete.
 
     Args:
-        directory: Where to; absent or empty, so that nothing is overwritten.
+        directory: Where to; a file that is there already is an error and stays.
     """
 
     def __init__(self, directory: str) -> None:
         self.directory = Path(directory)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a folder with something in it before the first case is computed."""
-        if stage == "predict" and trainer.is_global_zero:
-            require_empty(self.directory)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any

@@ -67,6 +67,11 @@ class LabelMap:
             raise SettingError(
                 f"labels.values needs one different value for each of the {len(names)} labels; got {list(self.values)}."
             )
+        if self.values is not None and self.ignore_value in self.values:
+            raise SettingError(
+                f"labels.ignore_value {self.ignore_value} is the value of a label too: {list(self.values)}. A value in "
+                "the files can mean one thing only: correct labels.ignore_value or labels.values."
+            )
 
     @property
     def overlapping(self) -> bool:
@@ -109,7 +114,7 @@ class LabelMap:
     def encode_one(self, pixels: Shaped[np.ndarray, "..."], index: int, source: str) -> UInt8[np.ndarray, "..."]:
         """Turn a mask file that holds label `index` alone into 0 and 1.
 
-        The label may be written as 1, as 255, or as its own value.
+        The label is written as 1 or as 255, or as its own value where `values` gives it one.
         """
         meaning = {1: 1, 255: 1} if self.values is None else {self.file_values[index]: 1}
         return self._translate(pixels, meaning, source)
@@ -131,9 +136,9 @@ class LabelMap:
                 "one. Set labels.task to multilabel, or correct the masks."
             )
         order = np.arange(1, len(masks) + 1, dtype=np.uint8).reshape(-1, *([1] * (stack.ndim - 1)))
-        merged = ((stack == 1) * order).max(axis=0)
-        merged[ignored] = IGNORE
-        return merged[None].astype(np.uint8)
+        merged: NDArray[np.uint8] = ((stack == 1) * order).max(axis=0, keepdims=True)
+        merged[:, ignored] = IGNORE
+        return merged
 
     def decode(self, mask: UInt8[np.ndarray, "1 ..."]) -> NDArray[Any]:
         """Turn a stored mask of exclusive labels back into the values of a file, `(...)`."""
@@ -141,7 +146,8 @@ class LabelMap:
         table[1 : len(self.names) + 1] = self.file_values
         table[IGNORE] = 0 if self.ignore_value is None else self.ignore_value
         values: NDArray[Any] = table[mask[0]]
-        return values.astype(np.min_scalar_type(int(table.max())))
+        limits = (np.min_scalar_type(int(limit)) for limit in (table.min(), table.max()))
+        return values.astype(np.promote_types(*limits))
 
     def activate(self, logits: Float[Tensor, "b k ..."]) -> Float[Tensor, "b k ..."]:
         """Probabilities: softmax where labels exclude each other, sigmoid elsewhere."""

@@ -96,13 +96,11 @@ class EvaluationBatch:
     image: Shaped[Tensor, "b c h w"]
     statistics: Float[Tensor, "b c 4"]
     slices: list[SliceReference]
-    masks: list[UInt8[np.ndarray, "m H W"]]
+    masks: list[UInt8[np.ndarray, "m _ _"]]  # of different sizes
 
     def to(self, device: torch.device | str, **kwargs: Any) -> EvaluationBatch:
         """Move what the network needs; the references stay where they are scored."""
-        return replace(
-            self, image=self.image.to(device, **kwargs), statistics=self.statistics.to(device, **kwargs)
-        )
+        return replace(self, image=self.image.to(device, **kwargs), statistics=self.statistics.to(device, **kwargs))
 
     def pin_memory(self) -> EvaluationBatch:
         """Called by the loader, so that the copy to the device need not wait."""

@@ -105,4 +105,3 @@ def _runs_of_one_size(slices: list[tuple[int, tuple[int, int]]], batch_size: int
         batches[-1].append(index)
         previous = size
     return batches
-

@@ -130,7 +130,8 @@ class SliceDataset(Dataset[EvaluationBatch]):
         number, depth = self.index.locate(index)
         stored, case = open_entry(self.entries[number]), self.cases[number]
         statistics = np.tile(stored.statistics, (2 * self.context + 1, 1))
-        fitted = self.fit.apply(neighbours(stored.image, depth, self.context), statistics[:, LOW])
+        pixels = np.array(neighbours(stored.image, depth, self.context))  # a copy: the map is read-only
+        fitted = self.fit.apply(pixels, statistics[:, LOW])
         return EvaluationBatch(
             image=torch.from_numpy(as_network_type(fitted, statistics))[None],
             statistics=torch.from_numpy(statistics)[None],
@@ -175,7 +176,7 @@ def crop(planes: Shaped[np.ndarray, "c h w"], box: tuple[int, int, int, int], fi
     rows, columns = planes.shape[1:]
     inner = planes[:, max(0, top) : min(rows, top + height), max(0, left) : min(columns, left + width)]
     beyond = Padding(max(0, -top), max(0, top + height - rows), max(0, -left), max(0, left + width - columns))
-    return pad_constant(np.ascontiguousarray(inner), beyond, fill)
+    return pad_constant(np.array(inner), beyond, fill)  # a copy: the store is read-only
 
 
 def as_network_type(image: NDArray[Any], statistics: Float32[np.ndarray, "c 4"]) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from medseg_pl.functional.intensity import HIGH, LOW
 
 # Otherwise importing albumentations asks a server for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import albumentations  # noqa: E402
+import albumentations
 
 Image = Shaped[np.ndarray, "c h w"]
 Mask = UInt8[np.ndarray, "m h w"]
@@ -62,7 +62,9 @@ class AlbumentationsAugmentation(Augmentation):
         changed = self._pipeline(image=_last(unit), mask=_last(mask))
         pixels = _first(changed["image"], image.shape)
         restored = pixels if unit is image else pixels * span + low
-        return np.ascontiguousarray(restored, dtype=image.dtype), np.ascontiguousarray(_first(changed["mask"], mask.shape))
+        return np.ascontiguousarray(restored, dtype=image.dtype), np.ascontiguousarray(
+            _first(changed["mask"], mask.shape)
+        )
 
     @cached_property
     def _pipeline(self) -> Any:

@@ -38,7 +38,7 @@ class Fit:
         """Reject sizes and modes that mean nothing."""
         if self.mode not in get_args(FitMode):
             raise SettingError(f"fit must be one of {', '.join(get_args(FitMode))}; got {self.mode!r}.")
-        if len(self.size) != 2 or min(self.size) < 1:
+        if min(self.size) < 1:
             raise SettingError(f"size must be (height, width), both at least 1 pixel; got {tuple(self.size)}.")
 
     def fitted_size(self, native: tuple[int, int]) -> tuple[int, int]:
@@ -71,7 +71,9 @@ class Fit:
         if self.mode == "native":
             return mask
         height, width = self.scaled_size(mask.shape[1:])
-        scaled = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST) for plane in mask])
+        # Plain INTER_NEAREST takes the corner of each cell: it shifts a mask against its image by half a cell.
+        nearest = cv2.INTER_NEAREST_EXACT
+        scaled = np.stack([cv2.resize(plane, (width, height), interpolation=nearest) for plane in mask])
         return pad_constant(scaled, self.padding(mask.shape[1:]), np.zeros(len(mask), mask.dtype))
 
     def undo(self, probabilities: Float[Tensor, "b k h w"], native: tuple[int, int]) -> Float[Tensor, "b k H W"]:

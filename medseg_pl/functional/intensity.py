@@ -29,7 +29,9 @@ def _statistics(values: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " 4"]:
     if not finite.size:
         return np.array([0.0, 1.0, 0.0, 0.0])
     low, high = np.percentile(finite, [0.5, 99.5])
-    return np.array([finite.mean(), finite.std() or 1.0, low, high])
+    # Rounding gives equal values a standard deviation of 1e-17 instead of 0.
+    spread = finite.std() if finite.min() < finite.max() else 1.0
+    return np.array([finite.mean(), spread, low, high])
 
 
 def replace_not_finite(

@@ -11,8 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-_IGNORE = 255
-
 
 class OverlapCounts(NamedTuple):
     """Voxels of one label in one case: in both masks, in the prediction alone, in the reference alone.
@@ -87,8 +85,8 @@ def count_exclusive(
     [OverlapCounts(tp=1, fp=1, fn=0), OverlapCounts(tp=1, fp=0, fn=1)]
     """
     size = labels + 2  # background, labels, and one place for whatever is ignored
-    clipped = np.minimum(reference, size - 1).ravel()
-    joint = np.bincount(prediction.ravel() + clipped * np.uint16(size), minlength=size * size)
+    annotation, decision = (np.minimum(mask, size - 1).ravel() for mask in (reference, prediction))
+    joint = np.bincount(decision + annotation * np.uint16(size), minlength=size * size)
     table = joint.reshape(size, size)[:-1]
     predicted, annotated, both = table.sum(axis=0), table.sum(axis=1), np.diagonal(table)
     return [
@@ -97,7 +95,9 @@ def count_exclusive(
     ]
 
 
-def count_overlapping(prediction: UInt8[np.ndarray, "n ..."], reference: UInt8[np.ndarray, "n ..."]) -> list[OverlapCounts]:
+def count_overlapping(
+    prediction: UInt8[np.ndarray, "n ..."], reference: UInt8[np.ndarray, "n ..."]
+) -> list[OverlapCounts]:
     """Counts of each channel of two stacks of 0/1 masks; voxels whose reference is 255 are left out.
 
     >>> count_overlapping(np.array([[1, 1, 0]], np.uint8), np.array([[1, 0, 1]], np.uint8))

@@ -40,7 +40,7 @@ def _by_group(values: Sequence[float], groups: Sequence[str]) -> tuple[NDArray[n
     """Sum and count of each group, in the order of their names: independent of the order of the cases."""
     order = {name: index for index, name in enumerate(sorted(set(groups)))}
     places = np.array([order[name] for name in groups], dtype=np.int64)
-    sums = np.bincount(places, weights=np.asarray(values, dtype=np.float64), minlength=len(order))
+    sums = np.bincount(places, weights=np.asarray(values, dtype=np.float64), minlength=len(order)).astype(np.float64)
     return sums, np.bincount(places, minlength=len(order)).astype(np.float64)
 
 

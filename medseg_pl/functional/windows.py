@@ -54,7 +54,8 @@ def pad(image: Float[Tensor, "b c h w"], padding: Padding) -> Float[Tensor, "b c
         return image
     lowest = image.amin(dim=(-2, -1), keepdim=True)
     sides = (padding.left, padding.right, padding.top, padding.bottom)
-    return F.pad(image - lowest, sides) + lowest
+    border = F.pad(torch.zeros_like(lowest).expand_as(image), sides, value=1.0)
+    return F.pad(image, sides) + lowest * border
 
 
 def starts(length: int, window: int, overlap: float) -> list[int]:

@@ -23,7 +23,9 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
         OutputExistsError: `path` exists and `replace` is not set.
     """
     if path.exists() and not replace:
-        raise OutputExistsError(f"{path} exists already and is not overwritten. Choose another output, or move it away.")
+        raise OutputExistsError(
+            f"{path} exists already and is not overwritten. Choose another output, or move it away."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers choose the format, and whether to compress, by it.
     handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.name[-60:], dir=path.parent)
@@ -32,13 +34,13 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str, *, replace: bool = False) -> None:
-    """Write a whole text file, UTF-8 with `\\n` line ends on every system."""
+    """Write a whole text file, UTF-8 with the same line ends on every system."""
     with whole_file(path, replace=replace) as temporary:
         temporary.write_bytes(text.encode())
 

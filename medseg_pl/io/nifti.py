@@ -13,6 +13,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
@@ -24,6 +25,9 @@ MAX_VOXELS = 4_000_000_000
 """No volume is decoded that claims more."""
 
 _REVERSED = [2, 1, 0, 3]
+_MM = {1: 1000.0, 3: 0.001}
+"""What the unit codes of the header for metres and micrometres are in millimetres; all others are taken for those."""
+_DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error)
 
 
 def is_nifti(path: Path) -> bool:
@@ -57,8 +61,10 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     image = _loaded(path)
     try:
         data = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
+    if data.dtype.kind not in "iuf":
+        raise UnreadableFileError(f"{path} holds values of the type {data.dtype}; expected one real number per voxel.")
     if data.dtype == np.float64:  # the header scales, or the file is in double precision: more than any scanner has
         data = data.astype(np.float32)
     if data.ndim == 2:
@@ -94,13 +100,15 @@ def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
 def write_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
     """Write `(D, H, W)` label values with the header of `template`: same affine, codes, shape and data type.
 
-    The template's scaling is dropped, it was meant for intensities.
+    The template's scaling is dropped, it was meant for intensities; so is a data type too small for the labels.
     """
     image = _loaded(template)
     header = image.header.copy()
     header.set_slope_inter(1.0, 0.0)
     header["cal_min"], header["cal_max"] = 0, 0
     spatial = (*image.shape, 1, 1)[:3]
+    if not np.array_equal(mask.astype(header.get_data_dtype()), mask):
+        header.set_data_dtype(mask.dtype)
     values = mask.transpose(2, 1, 0).astype(header.get_data_dtype())
     header.set_data_shape(spatial[: max(2, min(3, len(image.shape)))])
     result = type(image)(values.reshape(header.get_data_shape()), None, header)
@@ -112,8 +120,8 @@ def _loaded(path: Path) -> Any:
     if not path.exists():
         raise MissingDataError(f"{path} does not exist.")
     try:
-        image = nibabel.load(path)
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        image: Any = nibabel.load(path)
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
     if np.prod(image.shape, dtype=np.float64) > MAX_VOXELS:
         raise UnreadableFileError(f"{path} claims {image.shape} voxels, more than {MAX_VOXELS:,}, and is not decoded.")
@@ -122,6 +130,7 @@ def _loaded(path: Path) -> Any:
 
 def _geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
     affine = np.asarray(image.affine, dtype=np.float64)[:, _REVERSED]
+    affine[:3] *= _MM.get(int(image.header["xyzt_units"]) % 8, 1.0)
     depth, height, width = shape
     z, y, x = (float(value) for value in np.linalg.norm(affine[:3, :3], axis=0))
     return Geometry((depth, height, width), (z, y, x), affine_as_tuple(affine))

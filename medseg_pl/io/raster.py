@@ -6,6 +6,9 @@ OpenCV returns filler rows for a truncated JPEG and expands palettes, Pillow cli
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,10 @@ from medseg_pl.io.files import whole_file
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 MAX_PIXELS = 400_000_000
-"""No image is decoded that claims more: a 100 KB file can ask for gigabytes."""
+"""No image is decoded that claims more: a 100 KB file can ask for gigabytes. Pillow itself stops a little earlier."""
+
+_ORIENTATION = 0x0112
+_VALUES = ("L", "I;16", "I;16B", "I", "F")
 
 
 def is_raster(path: Path) -> bool:
@@ -29,9 +35,13 @@ def is_raster(path: Path) -> bool:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """`(height, width)` from the header, without decoding."""
+    """`(height, width)` of what `read_image` gives, from the header, without decoding."""
+    if _is_tiff(path):
+        with _tiff_page(path) as page:
+            return page.imagelength, page.imagewidth
     with _opened(path) as image:
-        return image.height, image.width
+        sideways = image.getexif().get(_ORIENTATION, 1) >= 5
+        return (image.width, image.height) if sideways else (image.height, image.width)
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -44,15 +54,14 @@ def read_image(path: Path) -> NDArray[Any]:
         MissingDataError: There is no such file.
         UnreadableFileError: The file is damaged, too large, or of a kind that is not read.
     """
-    if path.suffix.lower() in (".tif", ".tiff"):
-        return _without_alpha(_read_tiff(path), path)
-    with _opened(path) as image:
-        if _is_deep(image, path):
-            return _without_alpha(_read_deep(path), path)
-        if image.mode not in ("L", "RGB", "I;16", "I;16B", "I", "F"):
-            image = image.convert("RGB" if _has_colour(image) else "L")  # noqa: PLW2901
-        pixels = np.asarray(_upright(image, path))
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    if (deep := _read_deep(path)) is not None:
+        return _without_alpha(deep, path)
+    with _opened(path) as opened:
+        image = _upright(opened, path)
+        if image.mode not in (*_VALUES, "RGB"):
+            image.info.pop("transparency", None)  # of a palette; Pillow warns where it cannot keep it
+            image = image.convert("RGB" if _has_colour(image) else "L")
+        return _planes(np.asarray(image))
 
 
 def read_mask(path: Path) -> NDArray[Any]:
@@ -62,17 +71,15 @@ def read_mask(path: Path) -> NDArray[Any]:
         MissingDataError: There is no such file.
         UnreadableFileError: The file is damaged, too large, or holds colours instead of values.
     """
-    if path.suffix.lower() in (".tif", ".tiff"):
-        pixels = _read_tiff(path)
-        return _only_plane(pixels, path)
-    with _opened(path) as image:
+    if (deep := _read_deep(path)) is not None:
+        return _only_plane(deep, path)
+    with _opened(path) as opened:
+        image = _upright(opened, path)
         if image.mode == "1":
-            return np.asarray(_upright(image, path)).astype(np.uint8)
-        if image.mode in ("RGB", "RGBA", "CMYK", "YCbCr"):
-            return _only_plane(np.asarray(_upright(image, path)).transpose(2, 0, 1), path)
-        if image.mode == "LA":
-            image = image.getchannel("L")  # noqa: PLW2901
-        return np.asarray(_upright(image, path))
+            return np.asarray(image).astype(np.uint8)
+        if image.mode not in (*_VALUES, "P"):
+            image = image.convert("L" if image.mode == "LA" else "RGB")
+        return _only_plane(_planes(np.asarray(image)), path)
 
 
 def write_png(path: Path, pixels: NDArray[Any], *, replace: bool = False) -> None:
@@ -80,29 +87,35 @@ def write_png(path: Path, pixels: NDArray[Any], *, replace: bool = False) -> Non
     if pixels.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"A PNG holds uint8 or uint16, not {pixels.dtype}.")
     with whole_file(path, replace=replace) as temporary:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
+        if pixels.ndim == 3 and pixels.dtype == np.uint16:  # which Pillow does not write
+            temporary.write_bytes(cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))[1].tobytes())
+        else:
+            Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
 
 
 def _opened(path: Path) -> Image.Image:
     """Open with Pillow, which knows bombs and truncation, and read the header."""
     try:
-        image = Image.open(path)
+        with warnings.catch_warnings():
+            # Pillow warns at half the size that it refuses.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise _unreadable(path, error) from error
-    except Image.DecompressionBombError as error:
-        raise _too_large(path) from error
     if image.width * image.height > MAX_PIXELS:
-        raise _too_large(path)
+        raise _too_large(path, MAX_PIXELS)
     return image
 
 
 def _upright(image: Image.Image, path: Path) -> Image.Image:
     """The decoded image, turned as its EXIF tag says."""
     try:
-        orientation = image.getexif().get(0x0112, 1)
         image.load()
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except (OSError, ValueError, SyntaxError) as error:
         raise _unreadable(path, error) from error
     turn = {
@@ -117,7 +130,23 @@ def _upright(image: Image.Image, path: Path) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _is_deep(image: Image.Image, path: Path) -> bool:
+def _has_colour(image: Image.Image) -> bool:
+    if image.mode == "P":
+        return any(r != g or g != b for r, g, b in zip(*[iter(image.getpalette() or [])] * 3, strict=False))
+    return image.mode not in ("1", "LA", "La")
+
+
+def _read_deep(path: Path) -> NDArray[Any] | None:
+    """`(C, H, W)` of a file that Pillow would read at less than its depth; `None` where Pillow reads it well."""
+    if _is_tiff(path):
+        return _read_tiff(path)
+    with _opened(path) as image:
+        if image.format == "TIFF":  # under another name
+            return _read_tiff(path)
+        return _read_deep_png(image, path) if _is_deep_png(image, path) else None
+
+
+def _is_deep_png(image: Image.Image, path: Path) -> bool:
     """Whether a PNG has 16 bits in more than one channel, which Pillow would halve."""
     if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "LA"):
         return False
@@ -126,34 +155,39 @@ def _is_deep(image: Image.Image, path: Path) -> bool:
     return header[24] == 16
 
 
-def _has_colour(image: Image.Image) -> bool:
-    if image.mode == "P":
-        return any(r != g or g != b for r, g, b in zip(*[iter(image.getpalette() or [])] * 3, strict=False))
-    return image.mode not in ("1", "LA", "La")
-
-
-def _read_deep(path: Path) -> NDArray[Any]:
-    with _opened(path) as image:
-        _upright(image, path)  # Pillow raises on damage that OpenCV would hide
+def _read_deep_png(image: Image.Image, path: Path) -> NDArray[Any]:
+    _upright(image, path)  # Pillow raises on damage that OpenCV would hide
     pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UnreadableFileError(f"{path} cannot be decoded. Replace it with an intact copy.")
-    order = [2, 1, 0, 3][: pixels.shape[2]]
-    return pixels.transpose(2, 0, 1)[order]
+    order = [0] if image.mode == "LA" else [2, 1, 0]  # OpenCV makes four channels of gray with alpha
+    return np.ascontiguousarray(_planes(pixels)[order])
 
 
-def _read_tiff(path: Path) -> NDArray[Any]:
-    """The first page as `(C, H, W)`, decoded in the file's own depth."""
+def _is_tiff(path: Path) -> bool:
+    return path.suffix.lower() in (".tif", ".tiff")
+
+
+@contextmanager
+def _tiff_page(path: Path) -> Iterator[Any]:
+    """The first page of a TIFF, not yet decoded."""
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
             if page.size > MAX_PIXELS * 4:
-                raise _too_large(path)
-            pixels, axes = page.asarray(), page.axes
+                raise _too_large(path, MAX_PIXELS)
+            yield page
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
     except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise _unreadable(path, error) from error
+
+
+def _read_tiff(path: Path) -> NDArray[Any]:
+    """The first page as `(C, H, W)`, decoded in the file's own depth."""
+    with _tiff_page(path) as page:
+        pixels: NDArray[Any] = page.asarray()
+        axes: str = page.axes
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8)
     if pixels.ndim == 2:
@@ -163,13 +197,20 @@ def _read_tiff(path: Path) -> NDArray[Any]:
     raise UnreadableFileError(f"{path} has the axes {axes}; expected one plane or one colour image.")
 
 
+def _planes(pixels: NDArray[Any]) -> NDArray[Any]:
+    """`(H, W)` or `(H, W, C)` as `(C, H, W)`."""
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
 def _without_alpha(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
     channels = len(pixels)
     if channels in (1, 3):
         return pixels
     if channels in (2, 4):
         return np.ascontiguousarray(pixels[: channels - 1])
-    raise UnreadableFileError(f"{path} has {channels} channels; expected 1 (gray) or 3 (colour), with or without alpha.")
+    raise UnreadableFileError(
+        f"{path} has {channels} channels; expected 1 (gray) or 3 (colour), with or without alpha."
+    )
 
 
 def _only_plane(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -189,7 +230,7 @@ def _unreadable(path: Path, error: BaseException) -> UnreadableFileError:
     )
 
 
-def _too_large(path: Path) -> UnreadableFileError:
+def _too_large(path: Path, limit: int) -> UnreadableFileError:
     return UnreadableFileError(
-        f"{path} claims more than {MAX_PIXELS:,} pixels and is not decoded. Tile it, or remove it from the data set."
+        f"{path} claims more than {limit:,} pixels and is not decoded. Tile it, or remove it from the data set."
     )

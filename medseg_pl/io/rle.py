@@ -44,7 +44,8 @@ def decode(text: str, shape: tuple[int, int], source: str = "run lengths") -> Bo
     if len(numbers) % 2:
         raise MaskValueError(f"{source}: expected 'start length' pairs, got an odd count of {len(numbers)} numbers.")
     starts, lengths = numbers[::2] - 1, numbers[1::2]
-    if len(numbers) and (starts.min() < 0 or lengths.min() < 0 or (starts + lengths).max() > mask.size):
+    # Compared this way round, huge numbers do not overflow.
+    if (starts < 0).any() or (lengths < 0).any() or (lengths > mask.size - starts).any():
         raise MaskValueError(
             f"{source}: a run leaves the image of {shape[0]} rows and {shape[1]} columns. "
             "Check that width and height are not exchanged."

@@ -16,7 +16,7 @@ Row = Mapping[str, str | int | float]
 
 
 def write_rows(path: Path, rows: Sequence[Row], *, replace: bool = False) -> None:
-    """Write rows as CSV: the columns of the first row, numbers in full precision, NaN as an empty field."""
+    """Write rows as CSV: one column for each name, numbers in full precision, NaN as an empty field."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -45,5 +45,5 @@ def numbered(path: Path) -> Path:
 
 def _field(value: str | int | float) -> str:
     if isinstance(value, float):
-        return "" if math.isnan(value) else repr(value)
+        return "" if math.isnan(value) else repr(float(value))  # numpy's own repr names its type
     return str(value)

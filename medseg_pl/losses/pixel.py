@@ -35,13 +35,19 @@ class PixelCELoss(nn.Module):
         """The loss of `(B, K, ...)` logits; the target as `LabelMap.target` gives it."""
         logits, valid = logits.float(), target != IGNORE
         if target.ndim < logits.ndim:
-            losses = F.cross_entropy(logits, target, self.weights, ignore_index=IGNORE, reduction="none")
+            losses = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
         else:
-            known = target.where(valid, target.new_zeros(()))
-            losses = F.binary_cross_entropy_with_logits(logits, known, self._pixel_weights(logits), reduction="none")
+            known = target.where(valid, target.new_zeros(())).to(logits.dtype)
+            losses = F.binary_cross_entropy_with_logits(logits, known, reduction="none")
         if self.focus:
-            losses = losses * (1 - torch.exp(-losses)) ** self.focus
+            # exp(-loss) is the probability of the right answer; the root of 0 has no gradient.
+            losses = losses * (1 - torch.exp(-losses)).clamp(min=1e-7) ** self.focus
+        if self.weights is not None:
+            losses = losses * self._pixel_weights(self.weights, target, logits)
         return (losses * valid).sum() / valid.sum().clamp(min=1)
 
-    def _pixel_weights(self, logits: Tensor) -> Tensor | None:
-        return None if self.weights is None else self.weights.view(1, -1, *([1] * (logits.ndim - 2)))
+    @staticmethod
+    def _pixel_weights(weights: Tensor, target: Tensor, logits: Tensor) -> Tensor:
+        if target.ndim < logits.ndim:
+            return weights[target.where(target != IGNORE, target.new_zeros(()))]
+        return weights.view(1, -1, *([1] * (logits.ndim - 2)))

@@ -90,7 +90,9 @@ class CaseMetric(Metric):
             DataError: The case has no reference.
         """
         if case.reference is None:
-            raise DataError(f"Case {case.case_id} has no reference, so it cannot be scored. Use predict for such cases.")
+            raise DataError(
+                f"Case {case.case_id} has no reference, so it cannot be scored. Use predict for such cases."
+            )
         self._scores.append(self.score(case))
 
     def table(self) -> list[Score]:

@@ -45,7 +45,7 @@ class Source(ABC):
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
         """Write a predicted mask in the format and on the grid of the case's own files."""
 
-    def finish(self, directory: Path) -> None:
+    def finish(self, directory: Path) -> None:  # noqa: B027  most formats have nothing to join
         """Called once all cases are written, for formats that join them in one file."""
 
     def reading_settings(self) -> tuple[object, ...]:
@@ -56,7 +56,7 @@ class Source(ABC):
 def group_of(case_id: str, pattern: str | None) -> str:
     """The patient in a case's name: what the parentheses of the pattern match; without a pattern the case itself.
 
-    >>> group_of("Image_01L", r"Image_(\\d+)")
+    >>> group_of("Image_01L", "Image_([0-9]+)")
     '01'
     """
     if pattern is None:
@@ -67,7 +67,7 @@ def group_of(case_id: str, pattern: str | None) -> str:
             f"The group pattern {pattern!r} does not match the case {case_id!r}, so its patient is unknown and a split "
             "could leak. Correct data.source.group so that it matches every name."
         )
-    return "_".join(match.groups()) or match.group(0)
+    return "_".join(part for part in match.groups() if part is not None) or match.group(0)
 
 
 def check_pattern(pattern: str | None) -> None:

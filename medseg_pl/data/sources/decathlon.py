@@ -57,13 +57,17 @@ class DecathlonSource(FileSource):
     def _description(self) -> dict[str, Any]:
         path = self.root / "dataset.json"
         if not path.is_file():
-            raise MissingDataError(f"Expected {path}, which does not exist. Set data.source.root to the folder that holds it.")
+            raise MissingDataError(
+                f"Expected {path}, which does not exist. Set data.source.root to the folder that holds it."
+            )
         try:
             description = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise DataError(f"{path} is not valid JSON: {error}.") from None
         if not isinstance(description, dict):
-            raise DataError(f"{path} holds a {type(description).__name__}; expected an object with the data set's fields.")
+            raise DataError(
+                f"{path} holds a {type(description).__name__}; expected an object with the data set's fields."
+            )
         return description
 
     def _channels(self) -> int:
@@ -78,7 +82,9 @@ class DecathlonSource(FileSource):
             try:
                 image, mask = inside(self.root, entry["image"], str(path)), inside(self.root, entry["label"], str(path))
             except (TypeError, KeyError):
-                raise DataError(f"{path}: expected entries {{'image': …, 'label': …}} in training, got {entry!r}.") from None
+                raise DataError(
+                    f"{path}: expected entries {{'image': …, 'label': …}} in training, got {entry!r}."
+                ) from None
             pairs[stem(mask)] = ((image,) if image.is_file() else _channel_files(image) or (image,), mask)
         return pairs
 
@@ -100,7 +106,7 @@ class DecathlonSource(FileSource):
 
 
 class _ChannelFolder(FolderSource):
-    """A folder of volumes in which several channels of a case may stand in files `<case>_0000`, `<case>_0001` …"""
+    """A folder of volumes in which several channels of a case may stand in files `<case>_0000` and so on."""
 
     def __init__(self, root: str, channels: int) -> None:
         super().__init__(root, images=".", masks=None)

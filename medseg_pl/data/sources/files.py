@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import GeometryError, MissingDataError, UnreadableFileError
+from medseg_pl.core.errors import GeometryError, MissingDataError, SettingError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -95,11 +96,22 @@ def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
         raster.write_png(stem.with_name(stem.name + ".png"), depth[0])
 
 
+def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
+    """Raise `SettingError` unless one mask for each label comes in the order of the labels: none is then mistaken."""
+    if list(names) != list(labels.names):
+        raise SettingError(
+            f"{what} names the masks {', '.join(names)}, but labels.names is {', '.join(labels.names)}. "
+            "Name the same labels in the same order on both sides."
+        )
+
+
 def inside(root: Path, relative: str, what: str) -> Path:
-    """`root / relative`, or `MissingDataError` where that leaves `root`: a manifest is data, and may be a stranger's."""
+    """`root / relative`, or `MissingDataError` where that leaves `root`: a manifest may be a stranger's."""
     path = root / relative
     if not path.resolve().is_relative_to(root.resolve()):
-        raise MissingDataError(f"{what} names {relative!r}, which lies outside {root}. Move the file inside, or set root.")
+        raise MissingDataError(
+            f"{what} names {relative!r}, which lies outside {root}. Move the file inside, or set root."
+        )
     return path
 
 

@@ -6,9 +6,10 @@ import csv
 from pathlib import Path
 
 from medseg_pl.core.errors import DataError, MissingDataError
-from medseg_pl.core.types import Case
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import shown
-from medseg_pl.data.sources.files import FileSource, inside
+from medseg_pl.data.sources.files import FileSource, check_mask_names, inside
 from medseg_pl.data.sources.folder import FolderSource
 
 SPLITS = ("train", "val", "test")
@@ -45,6 +46,19 @@ class ManifestSource(FileSource):
             raise DataError(f"{self.manifest}: case_id stands in several rows: {shown(repeated)}. Give each its own.")
         return sorted(cases, key=lambda case: case.case_id)
 
+    def read(self, case: Case, labels: LabelMap) -> Volume:
+        """See `FileSource`; the columns `mask_<label>` hold the labels they name."""
+        columns = self.reading_settings()
+        if case.masks and columns:
+            check_mask_names([str(name) for name in columns], labels, str(self.manifest))
+        return super().read(case, labels)
+
+    def reading_settings(self) -> tuple[object, ...]:
+        """Which label each column stands for."""
+        with self.manifest.open(newline="", encoding="utf-8-sig") as file:
+            columns = next(csv.reader(file), [])
+        return tuple(column.removeprefix("mask_") for column in columns if column.startswith("mask_"))
+
     def unlabelled(self, directory: Path) -> FolderSource:
         """Every image below a folder."""
         return FolderSource(str(directory), images=".", masks=None)
@@ -57,8 +71,8 @@ class ManifestSource(FileSource):
             missing = {"case_id", "group", "image"} - set(reader.fieldnames or ())
             if missing:
                 raise DataError(
-                    f"{self.manifest} lacks the column(s) {', '.join(sorted(missing))}; expected case_id, group, image, "
-                    f"mask and optionally split or fold; got {', '.join(reader.fieldnames or ())}."
+                    f"{self.manifest} lacks the column(s) {', '.join(sorted(missing))}; expected case_id, group, "
+                    f"image, mask and optionally split or fold; got {', '.join(reader.fieldnames or ())}."
                 )
             rows = list(reader)
         if not rows:
@@ -69,7 +83,7 @@ class ManifestSource(FileSource):
         where = f"{self.manifest}, line {number}"
         masks = [value for key, value in row.items() if key and (key == "mask" or key.startswith("mask_")) and value]
         return Case(
-            case_id=_filled(row, "case_id", where),
+            case_id=_name(row, where),
             group=_filled(row, "group", where),
             images=tuple(self._file(part, where) for part in _filled(row, "image", where).split(";")),
             masks=tuple(self._file(mask, where) for mask in masks),
@@ -80,7 +94,9 @@ class ManifestSource(FileSource):
     def _file(self, relative: str, where: str) -> Path:
         path = inside(self.root, relative.strip(), where)
         if not path.is_file():
-            raise MissingDataError(f"{where} names {path}, which does not exist. Correct the row, or set data.source.root.")
+            raise MissingDataError(
+                f"{where} names {path}, which does not exist. Correct the row, or set data.source.root."
+            )
         return path
 
 
@@ -89,6 +105,16 @@ def _filled(row: dict[str, str], column: str, where: str) -> str:
     if not value:
         raise DataError(f"{where}: the column {column} is empty. Fill it in or remove the row.")
     return value
+
+
+def _name(row: dict[str, str], where: str) -> str:
+    """The case's id: predictions are written under it, so it may not lead out of their folder."""
+    name = _filled(row, "case_id", where)
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DataError(
+            f"{where}: the case_id {name!r} leads out of a folder. Use a name without '..' and leading '/'."
+        )
+    return name
 
 
 def _split(value: str | None, where: str) -> str | None:

@@ -18,9 +18,12 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source
 from medseg_pl.io import raster, rle
-from medseg_pl.io.files import require_folder, whole_file
+from medseg_pl.io.files import require_folder, write_text
+from medseg_pl.io.scores import write_rows
 
 _SCAN = re.compile(r"slice_(\d+)_(\d+)_(\d+)_(\d+\.\d+)_(\d+\.\d+)\.png")
+
+_SUBMISSION = ("id", "class", "predicted")
 
 
 class _SliceName(NamedTuple):
@@ -81,20 +84,20 @@ class UWMadisonSource(Source):
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
         """The rows of one case, in the columns of a submission."""
-        with whole_file(directory / "cases" / f"{case.case_id}.csv") as temporary:
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(["id", "class", "predicted"])
-                for index, path in enumerate(case.images):
-                    for name, plane in zip(labels.names, _planes(mask[:, index], labels), strict=True):
-                        writer.writerow([f"{case.case_id}_slice_{_parse(path).number}", name, rle.encode(plane)])
+        rows = [
+            [f"{case.case_id}_slice_{_parse(path).number}", name, rle.encode(plane)]
+            for index, path in enumerate(case.images)
+            for name, plane in zip(labels.names, _planes(mask[:, index], labels), strict=True)
+        ]
+        write_rows(
+            directory / "cases" / f"{case.case_id}.csv", [dict(zip(_SUBMISSION, row, strict=True)) for row in rows]
+        )
 
     def finish(self, directory: Path) -> None:
         """Join the cases to `submission.csv`."""
         parts = sorted((directory / "cases").glob("*.csv"))
-        with whole_file(directory / "submission.csv") as temporary:
-            rows = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()[1:]]
-            temporary.write_text("\n".join(["id,class,predicted", *rows]) + "\n", encoding="utf-8")
+        rows = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()[1:]]
+        write_text(directory / "submission.csv", "\n".join([",".join(_SUBMISSION), *rows]) + "\n")
 
     def reading_settings(self) -> tuple[object, ...]:
         """The slice spacing stands in no file."""
@@ -125,7 +128,9 @@ class UWMadisonSource(Source):
             known = sorted({name for _, name in self._runs})
             if label not in known:
                 raise SettingError(f"train.csv knows no class {label!r}; labels.names may hold {', '.join(known)}.")
-            raise MissingDataError(f"{self.root / 'train.csv'} has no row for {row}, class {label}. Complete the table.")
+            raise MissingDataError(
+                f"{self.root / 'train.csv'} has no row for {row}, class {label}. Complete the table."
+            )
         return rle.decode(runs, size, f"train.csv, {row}, {label}").astype(np.uint8)
 
 
@@ -170,12 +175,11 @@ def _slice(path: Path, name: _SliceName) -> UInt8[np.ndarray, "h w"] | np.ndarra
             f"{path} is {width} x {height} pixels with {channels} channel(s), but its name says {name.width} x "
             f"{name.height} and one channel. Replace the file with an intact copy."
         )
-    return pixels[0]
+    plane: np.ndarray = pixels[0]
+    return plane
 
 
 def _planes(mask: UInt8[np.ndarray, "m h w"], labels: LabelMap) -> list[np.ndarray]:
     if labels.overlapping:
         return [plane == 1 for plane in mask]
     return [mask[0] == index for index in range(1, len(labels.names) + 1)]
-
-

@@ -1,0 +1,198 @@
+"""fit, validate, test and predict, through the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from medseg_pl.__main__ import main
+from medseg_pl.io import raster, rle
+from tests.end_to_end.conftest import SMALL
+
+ORGANS = ["large_bowel", "small_bowel", "stomach"]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_fit_leaves_the_whole_run_folder(run_folder: Path) -> None:
+    names = {path.relative_to(run_folder).as_posix() for path in run_folder.rglob("*") if path.is_file()}
+    expected = {"config.yaml", "splits.json", "environment.json", "metrics.csv", "scores_val.csv", "summary_val.json"}
+    assert expected | {"checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= names
+    assert any(name.startswith("overlays/val/") for name in names)
+
+
+def test_scores_have_a_row_for_each_case_and_label(run_folder: Path) -> None:
+    split = json.loads((run_folder / "splits.json").read_text())
+    rows = rows_of(run_folder / "scores_val.csv")
+    assert [(row["case_id"], row["label"]) for row in rows] == [(c, o) for c in split["val"] for o in ORGANS]
+    assert {row["unit"] for row in rows} == {"mm"}
+
+
+def test_summary_follows_from_the_scores(run_folder: Path) -> None:
+    rows = rows_of(run_folder / "scores_val.csv")
+    summary = json.loads((run_folder / "summary_val.json").read_text())
+    means = []
+    for organ in ORGANS:
+        dice = [float(row["dice"]) for row in rows if row["label"] == organ and row["dice"]]
+        means.append(np.mean(dice))
+        assert summary["labels"][organ]["dice"]["mean"] == pytest.approx(means[-1])
+    assert summary["foreground_mean"]["dice"] == pytest.approx(np.mean(means))
+
+
+def test_metrics_are_logged_under_their_names(run_folder: Path) -> None:
+    logged = set().union(*(row.keys() for row in rows_of(run_folder / "metrics.csv")))
+    assert {"train/loss", "val/loss", "val/dice", "val/iou", "val/dice/stomach", "val/iou/large_bowel"} <= logged
+
+
+def test_test_needs_only_the_checkpoint(
+    checkpoint: str, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "checkpoints" / "best.ckpt"
+    moved.parent.mkdir()
+    shutil.copy(checkpoint, moved)
+    assert main(["test", "--ckpt_path", str(moved)]) == 0
+    split = json.loads((run_folder / "splits.json").read_text())
+    assert sorted({row["case_id"] for row in rows_of(tmp_path / "scores_test.csv")}) == split["test"]
+    assert "95 % interval" in capsys.readouterr().out
+
+
+def test_validate_repeats_the_end_of_training_to_the_last_digit(
+    checkpoint: str, run_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(checkpoint, tmp_path / "best.ckpt")
+    assert main(["validate", f"--ckpt_path={tmp_path / 'best.ckpt'}"]) == 0
+    assert (tmp_path / "scores_val.csv").read_bytes() == (run_folder / "scores_val.csv").read_bytes()
+    assert (tmp_path / "summary_val.json").read_bytes() == (run_folder / "summary_val.json").read_bytes()
+
+
+def test_a_second_test_overwrites_nothing(checkpoint: str, tmp_path: Path) -> None:
+    shutil.copy(checkpoint, tmp_path / "best.ckpt")
+    (tmp_path / "scores_test.csv").write_text("mine")
+    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt")]) == 0
+    assert (tmp_path / "scores_test.csv").read_text() == "mine"
+    assert rows_of(tmp_path / "scores_test_2.csv")
+
+
+def test_given_settings_win_over_the_checkpoint(
+    checkpoint: str, phantoms: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(checkpoint, tmp_path / "best.ckpt")
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(phantoms["uw_madison"], copy)
+    shutil.rmtree(next((copy / "train").iterdir()))
+    options = ["--data.source.root", str(copy), "--data.fractions=null", "--data.folds=2"]
+    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), *options]) == 0
+    removed = {path.name for path in (phantoms["uw_madison"] / "train").iterdir()} - {
+        path.name for path in (copy / "train").iterdir()
+    }
+    assert removed.isdisjoint(row["group"] for row in rows_of(tmp_path / "scores_test.csv"))
+    assert "The split has no test cases (fold 0 of 2 by group, seed 0)" in caplog.text
+
+
+def test_a_second_run_gets_a_folder_of_its_own(phantoms: dict[str, Path], tmp_path: Path) -> None:
+    fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data.source.root", str(phantoms["uw_madison"])]
+    for _ in range(2):
+        assert main([*fit, "--runs", str(tmp_path), *SMALL, "--trainer.limit_train_batches=1"]) == 0
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["version_0", "version_1"]
+
+
+def test_predict_writes_a_submission_that_decodes(checkpoint: str, phantoms: dict[str, Path], tmp_path: Path) -> None:
+    scans = phantoms["uw_madison"] / "train"
+    assert main(["predict", "--ckpt_path", checkpoint, "--input", str(scans), "--output", str(tmp_path / "out")]) == 0
+    rows = rows_of(tmp_path / "out" / "submission.csv")
+    files = sorted(scans.rglob("slice_*.png"))
+    assert len(rows) == len(files) * len(ORGANS)
+    for row in rows:
+        case, number = row["id"].rsplit("_slice_", 1)
+        file = next(f for f in files if f.parent.parent.name == case and f.name.startswith(f"slice_{number}_"))
+        rle.decode(row["predicted"], raster.image_size(file))  # raises where a run leaves the image
+    assert any(row["predicted"] for row in rows)
+
+
+def test_predict_refuses_a_folder_with_something_in_it(
+    checkpoint: str, phantoms: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    scans = str(phantoms["uw_madison"])
+    assert main(["predict", "--ckpt_path", checkpoint, "--input", scans, "--output", str(tmp_path)]) == 1
+    assert "is not empty; nothing was written" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_decathlon_volume_comes_back_on_its_own_grid(phantoms: dict[str, Path], tmp_path: Path) -> None:
+    fit = ["fit", "--config", "configs/experiment/hippocampus.yaml", "--data.folds=2"]
+    labels = "--model.labels.names=[large_bowel,small_bowel,stomach]"
+    root = f"--data.source.root={phantoms['decathlon']}"
+    assert main([*fit, root, labels, "--runs", str(tmp_path), *SMALL]) == 0
+    checkpoint = str(tmp_path / "hippocampus" / "version_0" / "checkpoints" / "best.ckpt")
+    images = phantoms["decathlon"] / "imagesTr"
+    output = tmp_path / "masks"
+    assert main(["predict", "--ckpt_path", checkpoint, "--input", str(images), "--output", str(output)]) == 0
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in images.iterdir())
+    for path in images.iterdir():
+        image, mask = nibabel.load(path), nibabel.load(output / path.name)
+        assert mask.shape == image.shape
+        assert np.array_equal(mask.affine, image.affine)
+        assert mask.get_data_dtype() == image.get_data_dtype()
+        assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("fit", ["resize", "native"])
+def test_images_of_twenty_sizes_train_test_and_predict(fit: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(24 + 3 * i, 60 - 2 * i) for i in range(20)]
+    for i, (height, width) in enumerate(sizes):
+        ids = np.zeros((height, width), np.uint8)
+        ids[: height // 3], ids[height // 3 : height // 2] = 1, 2
+        ids[-4:, -4:] = 3
+        raster.write_png(
+            tmp_path / "data" / "images" / f"p{i}.png", ids * 60 + rng.integers(20, size=ids.shape, dtype=np.uint8)
+        )
+        raster.write_png(tmp_path / "data" / "masks" / f"p{i}.png", ids)
+    small = [option for option in SMALL if "network" not in option]
+    configs = [f"--config=configs/{name}.yaml" for name in ("data/folder", "model/tiny", "trainer/cpu")]
+    options = [
+        f"--data.source.root={tmp_path / 'data'}",
+        "--model.labels.names=[top,middle,corner]",
+        "--model.labels.task=multiclass",
+        "--model.channels=1",
+        f"--model.fit={fit}",
+        "--model.normalisation=ZScore",
+        "--model.multiple=16",
+    ]
+    assert main(["fit", *configs, *options, "--runs", str(tmp_path / "runs"), *small, "--model.multiple=16"]) == 0
+    checkpoint = str(tmp_path / "runs" / "default" / "version_0" / "checkpoints" / "best.ckpt")
+    assert main(["test", "--ckpt_path", checkpoint]) == 0
+    images, output = tmp_path / "data" / "images", tmp_path / "masks"
+    assert main(["predict", "--ckpt_path", checkpoint, "--input", str(images), "--output", str(output)]) == 0
+    for i, size in enumerate(sizes):
+        mask = raster.read_mask(output / f"p{i}.png")
+        assert mask.shape == size
+        assert set(np.unique(mask)) <= {0, 1, 2, 3}
+
+
+def test_the_checkpoint_holds_plain_values_only(checkpoint: str) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    settings = {"model": content["hyper_parameters"], "data": content["datamodule_hyper_parameters"]}
+    assert yaml.safe_load(yaml.safe_dump(settings)) == settings
+
+
+def test_print_config_is_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model.optimizer.init_args.lr=0.01", "--print_config"]
+    with pytest.raises(SystemExit) as left:
+        main(["fit", "--config", "configs/experiment/demo.yaml", *options])
+    assert left.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["optimizer"]["init_args"]["lr"] == 0.01
+    assert printed["model"]["optimizer"]["init_args"]["weight_decay"] == 0.01

@@ -1,0 +1,55 @@
+"""The entry point: answers at once, dispatches, and turns errors into a sentence."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import medseg_pl
+from medseg_pl.__main__ import FILE_COMMANDS, TRAINER_COMMANDS, main
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for command in (*TRAINER_COMMANDS, *FILE_COMMANDS):
+        assert f"\n  {command} " in text
+    assert max(len(line) for line in text.splitlines()) <= 84
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"medseg {medseg_pl.__version__}\n"
+
+
+def test_without_a_command_it_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert capsys.readouterr().out.startswith("usage: medseg")
+
+
+def test_unknown_command_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predct"]) == 2
+    assert capsys.readouterr().err == "medseg: there is no command 'predct'. Did you mean predict?\n"
+
+
+def test_debug_shows_where_an_error_comes_from() -> None:
+    with pytest.raises(medseg_pl.core.errors.MissingDataError):
+        main(["test", "--debug", "--ckpt_path", "nowhere.ckpt"])
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from medseg_pl.__main__ import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"torch", "lightning", "numpy", "jsonargparse"}.isdisjoint(done.stderr.split())
+
+
+@pytest.mark.parametrize("command", [*TRAINER_COMMANDS, *FILE_COMMANDS])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    usage = " ".join(capsys.readouterr().out.split())
+    assert re.match(rf"usage: medseg (\[options\] )?{command} ", usage)
