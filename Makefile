@@ -40,7 +40,7 @@ test-all: $(INSTALLED) ## Every test that can run here: slow ones, real data whe
 
 test-realdata: $(INSTALLED) ## The tests on real data, from the folder in MEDSEG_TEST_DATA
 	@test -d "$$MEDSEG_TEST_DATA" || { echo "MEDSEG_TEST_DATA must name the folder of the real data, got '$$MEDSEG_TEST_DATA'." >&2; exit 2; }
-	@$(PYTEST) -m realdata || { status=$$?; test $$status -eq 5 || exit $$status; \
+	@$(PYTEST) -m "realdata and not slow" || { status=$$?; test $$status -eq 5 || exit $$status; \
 		echo "No test is marked realdata: nothing was checked against real data."; }
 
 test-minimum: ## The tests with the oldest libraries that pyproject.toml allows (PYTHON=python3.10)

@@ -106,6 +106,9 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
     unknown = [name for names in sides.values() for name in names if name not in known]
     if unknown:
         raise DataError(f"{path} names {len(unknown)} cases that the data does not have, {unknown[0]} among them.")
+    repeated = sorted({*sides["train"]} & {*sides["val"], *sides["test"]})
+    if repeated:
+        raise DataError(f"{path} puts the case {repeated[0]} on two sides, train and another. Name each case once.")
     named = set().union(*sides.values())
     kept = [case for case in cases if case.case_id in named]
     return _split(kept, val=sides["val"], test=sides["test"], origin=f"read from {path.name}, fold {fold}")

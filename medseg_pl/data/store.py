@@ -105,7 +105,8 @@ class Store:
 
     def _key(self, case: Case) -> str:
         """A hash of the content of the case's files and of everything that decides how they are read."""
-        reading = (FORMAT, type(self.source).__qualname__, self.source.reading_settings())
+        kind = type(self.source)
+        reading = (FORMAT, kind.__module__, kind.__qualname__, self.source.reading_settings())
         labels = (self.labels.names, self.labels.task, self.labels.values, self.labels.ignore_value)
         names = [path.name for path in (*case.images, *case.masks)]
         return _digest(
@@ -176,7 +177,8 @@ def _write_entry(entry: Path, volume: Volume, labels: LabelMap) -> None:
 
 def _storable(image: NDArray[Any]) -> NDArray[Any]:
     """Keep the types that scanners write; everything else becomes `float32`."""
-    return np.ascontiguousarray(image if image.dtype.name in _KEPT_TYPES else image.astype(np.float32))
+    kept = image.dtype.newbyteorder("=") if image.dtype.name in _KEPT_TYPES else np.float32
+    return np.ascontiguousarray(image, dtype=kept)
 
 
 def _foreground(mask: NDArray[np.uint8] | None, labels: LabelMap) -> tuple[NDArray[np.int32], list[int]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,12 +27,12 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers choose the format, and whether to compress, by it.
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.name[-60:], dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.parent / f".writing-{secrets.token_hex(8)}-{path.name[-60:]}"
+    # Made here rather than by `tempfile`, whose files are for their owner alone: the umask applies without being read,
+    # which would mean to set it, for all threads.
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -57,9 +56,3 @@ def require_folder(directory: Path, what: str, remedy: str) -> Path:
         found = "a file" if directory.exists() else "nothing"
         raise MissingDataError(f"Expected {what} in the folder {directory}, found {found} there. {remedy}")
     return directory
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

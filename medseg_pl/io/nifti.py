@@ -6,6 +6,7 @@ In memory a volume is `(D, H, W)` with `D` the file's last axis: the file's `(i,
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.fileholders import FileHolder
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -60,7 +62,7 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     """
     image = _loaded(path)
     try:
-        data = np.asanyarray(image.dataobj)
+        data = _voxels(image, path)
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
     if data.dtype.kind not in "iuf":
@@ -112,6 +114,7 @@ def write_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
     values = mask.transpose(2, 1, 0).astype(header.get_data_dtype())
     header.set_data_shape(spatial[: max(2, min(3, len(image.shape)))])
     result = type(image)(values.reshape(header.get_data_shape()), None, header)
+    result.header["pixdim"][:4] = image.header["pixdim"][:4]  # nibabel forgets the thickness of a single slice
     with whole_file(path) as temporary:
         nibabel.save(result, temporary)
 
@@ -126,6 +129,17 @@ def _loaded(path: Path) -> Any:
     if np.prod(image.shape, dtype=np.float64) > MAX_VOXELS:
         raise UnreadableFileError(f"{path} claims {image.shape} voxels, more than {MAX_VOXELS:,}, and is not decoded.")
     return image
+
+
+def _voxels(image: Any, path: Path) -> NDArray[Any]:
+    """The values, scaled; of a compressed file up to its checksum, before which nibabel stops reading."""
+    if path.suffix.lower() != ".gz":
+        return np.asanyarray(image.dataobj)
+    with gzip.open(path) as file:
+        data = np.asanyarray(type(image).from_file_map({"image": FileHolder(fileobj=file)}).dataobj)
+        while file.read(1 << 20):
+            pass
+    return data
 
 
 def _geometry(image: Any, shape: tuple[int, ...]) -> Geometry:

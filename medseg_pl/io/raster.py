@@ -26,6 +26,7 @@ MAX_PIXELS = 400_000_000
 """No image is decoded that claims more: a 100 KB file can ask for gigabytes. Pillow itself stops a little earlier."""
 
 _ORIENTATION = 0x0112
+_PNG_GRAY, _PNG_GRAY_ALPHA = 0, 4
 _VALUES = ("L", "I;16", "I;16B", "I", "F")
 
 
@@ -107,6 +108,7 @@ def _opened(path: Path) -> Image.Image:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise _unreadable(path, error) from error
     if image.width * image.height > MAX_PIXELS:
+        image.close()
         raise _too_large(path, MAX_PIXELS)
     return image
 
@@ -143,24 +145,17 @@ def _read_deep(path: Path) -> NDArray[Any] | None:
     with _opened(path) as image:
         if image.format == "TIFF":  # under another name
             return _read_tiff(path)
-        return _read_deep_png(image, path) if _is_deep_png(image, path) else None
-
-
-def _is_deep_png(image: Image.Image, path: Path) -> bool:
-    """Whether a PNG has 16 bits in more than one channel, which Pillow would halve."""
-    if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "LA"):
-        return False
-    with path.open("rb") as file:
-        header = file.read(25)
-    return header[24] == 16
-
-
-def _read_deep_png(image: Image.Image, path: Path) -> NDArray[Any]:
-    _upright(image, path)  # Pillow raises on damage that OpenCV would hide
+        if image.format != "PNG":
+            return None
+        with path.open("rb") as file:
+            bits, colour_type = file.read(26)[24:]
+        if bits < 16 or colour_type == _PNG_GRAY:
+            return None
+        _upright(image, path)  # Pillow raises on damage that OpenCV would hide
     pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UnreadableFileError(f"{path} cannot be decoded. Replace it with an intact copy.")
-    order = [0] if image.mode == "LA" else [2, 1, 0]  # OpenCV makes four channels of gray with alpha
+    order = [0] if colour_type == _PNG_GRAY_ALPHA else [2, 1, 0]  # OpenCV makes four channels of gray with alpha
     return np.ascontiguousarray(_planes(pixels)[order])
 
 
@@ -174,7 +169,7 @@ def _tiff_page(path: Path) -> Iterator[Any]:
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
-            if page.size > MAX_PIXELS * 4:
+            if page.size > MAX_PIXELS * min(4, page.samplesperpixel):
                 raise _too_large(path, MAX_PIXELS)
             yield page
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE
 
 
@@ -20,6 +21,9 @@ class PixelCELoss(nn.Module):
     Args:
         weights: One factor for each class, the background first where there is one.
         focus: The exponent of the focal loss, `(1 - p)^focus`; 0 is plain cross-entropy.
+
+    Raises:
+        SettingError: In the first step, where weights and classes differ in number.
 
     References:
         Lin et al., "Focal loss for dense object detection", ICCV 2017.
@@ -43,11 +47,17 @@ class PixelCELoss(nn.Module):
             # exp(-loss) is the probability of the right answer; the root of 0 has no gradient.
             losses = losses * (1 - torch.exp(-losses)).clamp(min=1e-7) ** self.focus
         if self.weights is not None:
-            losses = losses * self._pixel_weights(self.weights, target, logits)
+            losses = losses * _pixel_weights(self.weights, logits, target)
         return (losses * valid).sum() / valid.sum().clamp(min=1)
 
-    @staticmethod
-    def _pixel_weights(weights: Tensor, target: Tensor, logits: Tensor) -> Tensor:
-        if target.ndim < logits.ndim:
-            return weights[target.where(target != IGNORE, target.new_zeros(()))]
-        return weights.view(1, -1, *([1] * (logits.ndim - 2)))
+
+def _pixel_weights(weights: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+    """The factor of the class of each pixel, or of each channel."""
+    if len(weights) != logits.shape[1]:
+        raise SettingError(
+            f"PixelCELoss has {len(weights)} weights for the {logits.shape[1]} classes of the network. Give "
+            "model.loss one weight for each label, and one for the background first where labels exclude each other."
+        )
+    if target.ndim < logits.ndim:
+        return weights[target.where(target != IGNORE, target.new_zeros(()))]
+    return weights.view(1, -1, *([1] * (logits.ndim - 2)))

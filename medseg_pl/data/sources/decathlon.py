@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class DecathlonSource(FileSource):
 
     def unlabelled(self, directory: Path) -> Source:
         """Every volume of a folder; channels are told apart by nnU-Net's `_0000` endings where there are several."""
-        return _ChannelFolder(str(directory), channels=self._channels())
+        return _ChannelFolder(str(directory), images=".", masks=None)
 
     def _description(self) -> dict[str, Any]:
         path = self.root / "dataset.json"
@@ -70,14 +71,10 @@ class DecathlonSource(FileSource):
             )
         return description
 
-    def _channels(self) -> int:
-        description = self._description()
-        return len(description.get("channel_names") or description.get("modality") or {"0": ""})
-
     def _listed(self, description: dict[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
         """The pairs that the Decathlon's `training` lists."""
         path = self.root / "dataset.json"
-        pairs = {}
+        pairs: dict[str, tuple[tuple[Path, ...], Path]] = {}
         for entry in description["training"]:
             try:
                 image, mask = inside(self.root, entry["image"], str(path)), inside(self.root, entry["label"], str(path))
@@ -85,13 +82,15 @@ class DecathlonSource(FileSource):
                 raise DataError(
                     f"{path}: expected entries {{'image': …, 'label': …}} in training, got {entry!r}."
                 ) from None
+            if stem(mask) in pairs:
+                raise DataError(f"{path} lists the case {stem(mask)} twice. Give each its own name.")
             pairs[stem(mask)] = ((image,) if image.is_file() else _channel_files(image) or (image,), mask)
         return pairs
 
     def _found(self, description: dict[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
         """The pairs that nnU-Net's naming implies."""
         ending = description.get("file_ending", ".nii.gz")
-        masks = sorted((self.root / "labelsTr").glob(f"*{ending}"))
+        masks = sorted((self.root / "labelsTr").glob(f"[!.]*{ending}"))
         if not masks:
             raise MissingDataError(f"{self.root / 'labelsTr'} holds no file that ends in {ending}.")
         channels = len(description.get("channel_names") or {"0": ""})
@@ -108,26 +107,23 @@ class DecathlonSource(FileSource):
 class _ChannelFolder(FolderSource):
     """A folder of volumes in which several channels of a case may stand in files `<case>_0000` and so on."""
 
-    def __init__(self, root: str, channels: int) -> None:
-        super().__init__(root, images=".", masks=None)
-        self.channels = channels
-
     def cases(self) -> list[Case]:
-        single = super().cases()
-        if not any(case.case_id.endswith("_0000") for case in single):
-            return single
-        paths = {case.case_id: case.images[0] for case in single}
-        names = sorted(name[: -len("_0000")] for name in paths if name.endswith("_0000"))
-        return [
-            Case(name, name, tuple(self._channel(paths, name, channel) for channel in range(self.channels)))
-            for name in names
-        ]
+        """One case for each name, whichever way its channels are stored."""
+        paths = {case.case_id: case.images[0] for case in super().cases()}
+        if not any(name.endswith("_0000") for name in paths):
+            return [Case(name, name, (path,)) for name, path in paths.items()]
+        names = sorted({re.sub(r"_\d{4}$", "", name) for name in paths})
+        return [Case(name, name, self._channels(paths, name)) for name in names]
 
-    def _channel(self, paths: dict[str, Path], name: str, channel: int) -> Path:
-        key = f"{name}_{channel:04d}"
-        if key not in paths:
-            raise MissingDataError(f"{self.root} holds {name}_0000 but not {key}; expected {self.channels} channels.")
-        return paths[key]
+    def _channels(self, paths: dict[str, Path], name: str) -> tuple[Path, ...]:
+        found = sorted(key for key in paths if re.fullmatch(re.escape(name) + r"(_\d{4})?", key))
+        for place, key in enumerate(found):
+            if key != f"{name}_{place:04d}":
+                raise MissingDataError(
+                    f"{self.root} holds {key} but not {name}_{place:04d}; expected the channels of a case to be "
+                    "numbered from _0000 without a gap. Add the file, or move the others of this case away."
+                )
+        return tuple(paths[key] for key in found)
 
 
 def _channel_files(image: Path) -> tuple[Path, ...]:

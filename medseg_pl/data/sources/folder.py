@@ -41,9 +41,10 @@ class FolderSource(FileSource):
         mask_name: str = "{stem}",
         group: str | None = None,
     ) -> None:
-        if mask_name.count("{stem}") != 1 or "{" in mask_name.replace("{stem}", ""):
+        if "{stem}" not in mask_name or set("{}/") & set(mask_name.replace("{stem}", "")):
             raise SettingError(
-                f"data.source.mask_name must contain {{stem}}, the image's name, and no other braces; got {mask_name!r}."
+                "data.source.mask_name must contain {stem}, the image's name, and no other braces or slashes; "
+                f"got {mask_name!r}."
             )
         check_pattern(group)
         self.root = Path(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from medseg_pl.core.errors import DataError, MissingDataError
@@ -38,8 +39,7 @@ class ManifestSource(FileSource):
 
     def cases(self) -> list[Case]:
         """One case for each row."""
-        rows = self._rows()
-        cases = [self._case(number, row) for number, row in enumerate(rows, start=2)]
+        cases = [self._case(number, row) for number, row in self._rows()]
         names = [case.case_id for case in cases]
         repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if repeated:
@@ -55,29 +55,34 @@ class ManifestSource(FileSource):
 
     def reading_settings(self) -> tuple[object, ...]:
         """Which label each column stands for."""
-        with self.manifest.open(newline="", encoding="utf-8-sig") as file:
-            columns = next(csv.reader(file), [])
+        columns = next(csv.reader(io.StringIO(self._text())), [])
         return tuple(column.removeprefix("mask_") for column in columns if column.startswith("mask_"))
 
     def unlabelled(self, directory: Path) -> FolderSource:
         """Every image below a folder."""
         return FolderSource(str(directory), images=".", masks=None)
 
-    def _rows(self) -> list[dict[str, str]]:
-        if not self.manifest.is_file():
-            raise MissingDataError(f"{self.manifest} does not exist. Set data.source.manifest to your CSV file.")
-        with self.manifest.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = {"case_id", "group", "image"} - set(reader.fieldnames or ())
-            if missing:
-                raise DataError(
-                    f"{self.manifest} lacks the column(s) {', '.join(sorted(missing))}; expected case_id, group, "
-                    f"image, mask and optionally split or fold; got {', '.join(reader.fieldnames or ())}."
-                )
-            rows = list(reader)
+    def _rows(self) -> list[tuple[int, dict[str, str]]]:
+        """The rows with the lines they end on."""
+        reader = csv.DictReader(io.StringIO(self._text()))
+        missing = {"case_id", "group", "image"} - set(reader.fieldnames or ())
+        if missing:
+            raise DataError(
+                f"{self.manifest} lacks the column(s) {', '.join(sorted(missing))}; expected case_id, group, "
+                f"image, mask and optionally split or fold; got {', '.join(reader.fieldnames or ())}."
+            )
+        rows = [(reader.line_num, row) for row in reader]
         if not rows:
             raise MissingDataError(f"{self.manifest} has no rows.")
         return rows
+
+    def _text(self) -> str:
+        if not self.manifest.is_file():
+            raise MissingDataError(f"{self.manifest} does not exist. Set data.source.manifest to your CSV file.")
+        try:
+            return self.manifest.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.manifest} is not UTF-8: {error}. Save it as UTF-8 from your spreadsheet.") from None
 
     def _case(self, number: int, row: dict[str, str]) -> Case:
         where = f"{self.manifest}, line {number}"
@@ -126,6 +131,6 @@ def _split(value: str | None, where: str) -> str | None:
 
 def _fold(value: str | None, where: str) -> int | None:
     text = (value or "").strip()
-    if text and not text.isdigit():
+    if text and not text.isdecimal():
         raise DataError(f"{where}: fold is {text!r}; expected 0, 1, 2 …, or nothing.")
     return int(text) if text else None

@@ -43,8 +43,9 @@ class UWMadisonSource(Source):
     root/train.csv                                                               id, class, segmentation (run lengths)
     ```
 
-    The fields of a name are number, width, height (pixels) and the two pixel spacings (mm). A case is one day of one
-    patient, a volume; its group is the patient. The organs can overlap: three labels, not three classes.
+    The fields of a name are number, width, height (pixels) and the pixel spacings in the same order (mm). A case is
+    one day of one patient, a volume; its group is the patient. The organs can overlap: three labels, not three
+    classes.
 
     Args:
         root: The folder that holds `train` and `train.csv`.
@@ -69,7 +70,7 @@ class UWMadisonSource(Source):
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Stack the slices in the order of their numbers, and draw the runs."""
         names = [_parse(path) for path in case.images]
-        width, height, (spacing_y, spacing_x) = names[0].width, names[0].height, names[0].spacing_mm
+        width, height, (spacing_x, spacing_y) = names[0].width, names[0].height, names[0].spacing_mm
         for path, name in zip(case.images, names, strict=True):
             if (name.width, name.height) != (width, height):
                 raise GeometryError(f"{path} is not {width} x {height} pixels like the first slice of {case.case_id}.")
@@ -145,10 +146,14 @@ class _Scans(UWMadisonSource):
 def _scan(directory: Path, masks: tuple[Path, ...]) -> list[Case]:
     """The cases below a folder, their slices in order."""
     scans: dict[Path, list[Path]] = {}
-    for path in directory.rglob("scans/*.png"):
+    for path in directory.rglob("scans/[!.]*.png"):
         scans.setdefault(path.parent.parent, []).append(path)
     if not scans:
         raise MissingDataError(f"{directory} holds no case*/case*_day*/scans/slice_*.png. Check data.source.root.")
+    folders = {folder.name: folder for folder in scans}
+    for folder in scans:
+        if folders[folder.name] != folder:
+            raise DataError(f"{folder} and {folders[folder.name]} have the same name. Move one of them away.")
     return [
         Case(folder.name, folder.name.split("_")[0], tuple(sorted(paths, key=_slice_number)), masks)
         for folder, paths in sorted(scans.items(), key=lambda item: item[0].name)

@@ -1,0 +1,73 @@
+"""Checkpoints: which are kept, and what can be read from one."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+
+SHARED = ("labels.names", "labels.task", "labels.values", "labels.ignore_value", "channels", "context", "fit", "size")
+"""Settings that the data takes from the model, because they travel with the weights."""
+
+
+def best_and_last() -> ModelCheckpoint:
+    """`best.ckpt` by validation Dice, and `last.ckpt`."""
+    return ModelCheckpoint(
+        monitor="val/dice",
+        mode="max",
+        filename="best",
+        save_last=True,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+
+
+def run_folder_of(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint lies in, or its own folder where it was moved.
+
+    >>> run_folder_of(Path("runs/demo/version_0/checkpoints/best.ckpt")).as_posix()
+    'runs/demo/version_0'
+    """
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def checkpoint_settings(path: Path) -> dict[str, Any]:
+    """The settings of model, data and precision that a checkpoint carries, as a configuration.
+
+    Raises:
+        MissingDataError: There is no such file.
+        UnreadableFileError: The file is no checkpoint of medseg, or would run code when loaded.
+    """
+    model, data, precision = _read(path)
+    for name in (*SHARED, "seed"):
+        data.pop(name.split(".")[0], None)
+    # The weights come from the checkpoint: nothing is downloaded or read to start from.
+    model["initial_weights"] = None
+    arguments = model["network"].get("init_args") or {}
+    if "encoder_weights" in arguments:
+        arguments["encoder_weights"] = None
+    return {"model": model, "data": data, "trainer": {"precision": precision}}
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    if not path.is_file():
+        raise MissingDataError(
+            f"There is no checkpoint {path}. Set --ckpt_path to a file such as checkpoints/best.ckpt."
+        )
+    try:
+        # `weights_only` refuses everything that is not plain data: a stranger's file runs no code.
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        parts = [dict(checkpoint[name]) for name in ("hyper_parameters", "datamodule_hyper_parameters")]
+    except (pickle.UnpicklingError, KeyError, TypeError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise UnreadableFileError(
+            f"{path} is not a checkpoint that medseg fit wrote, or it is damaged "
+            f"({type(error).__name__}). Use best.ckpt or last.ckpt of a run folder."
+        ) from error
+    model, data = ({key: value for key, value in part.items() if key != "_instantiator"} for part in parts)
+    return model, data, str(checkpoint.get("precision", "32-true"))

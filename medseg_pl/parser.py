@@ -1,0 +1,95 @@
+"""The parser of the command line: answers wrong use with one paragraph and the nearest name that exists."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser
+
+from medseg_pl.core.errors import SettingError
+
+
+class MedsegParser(LightningArgumentParser):
+    """Answers wrong use with one paragraph, and a misspelt key with the nearest that exists."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise SettingError(_one_paragraph(message, _known_keys(self, ex, message))) from ex
+
+
+def options(arguments: Sequence[str], *names: str) -> list[str]:
+    """The values of an option in the raw arguments, before any parser is made."""
+    flags = tuple(("-" if len(name) == 1 else "--") + name for name in names)
+    separate = [value for flag, value in pairwise(arguments) if flag in flags]
+    return separate + [
+        argument.split("=", 1)[1] for argument in arguments if argument.startswith(tuple(f"{f}=" for f in flags))
+    ]
+
+
+def check_sections(path: Path, known: Sequence[str]) -> None:
+    """Raise `SettingError` where a configuration file is missing, no YAML, or has a section that does not exist."""
+    if not path.is_file():
+        raise SettingError(f"There is no configuration {path}. The shipped ones are in configs/.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    sections = sorted({name.split(".")[0] for name in known})
+    for key in content if isinstance(content, dict) else ():
+        if key not in sections:
+            near = difflib.get_close_matches(str(key), sections, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Expected one of {', '.join(sections)}."
+            raise SettingError(f"{path} has the section {key!r}, which does not exist. {hint}")
+
+
+def _one_paragraph(message: str, known: Sequence[str]) -> str:
+    """A parser's message without its layout, and with the nearest name where one is misspelt.
+
+    >>> _one_paragraph("Option 'bach_size' is not accepted", ["data.batch_size", "data.fold"])
+    "Option 'bach_size' is not accepted. Did you mean batch_size?"
+    """
+    text = " ".join(message.replace("Parser key", "The setting").split()).rstrip(".")
+    # Of a union, the type that was meant is the one with a complaint of its own; the rest is about null.
+    text = re.sub(
+        r"Does not validate against any of the Union subtypes.*?Errors: - (.*?\.?) - Expected a.*", r"\1", text
+    )
+    no_class = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text)
+    wrong = re.search(r"(?:[Oo]ption '|arguments: --)([\w.]+)", text)
+    if no_class is not None:
+        name, candidates = no_class.group(2), dir(sys.modules.get(no_class.group(1)))
+    elif wrong is not None:
+        name = wrong.group(1)
+        candidates = list(known) if "." in name else [key.rsplit(".", 1)[-1] for key in known]
+    else:
+        return f"{text}."
+    near = difflib.get_close_matches(name, candidates, n=1)
+    return f"{text.rstrip('.')}. Did you mean {near[0]}?" if near else f"{text}."
+
+
+def _known_keys(parser: LightningArgumentParser, error: BaseException | None, message: str) -> list[str]:
+    """What the misspelt key may have been meant to be.
+
+    The keys of the parser and its subcommands, of the parsers for classes that the error passed through, and the
+    arguments of a class that the message names.
+    """
+    parsers: list[ArgumentParser] = [parser]
+    for action in parser._actions:
+        parsers += action.choices.values() if isinstance(action.choices, dict) else []
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            parsers += [value for value in frame.f_locals.values() if isinstance(value, ArgumentParser)]
+        error = error.__cause__ or error.__context__
+    keys = [action.dest for each in parsers for action in each._actions]
+    for module, name in re.findall(r"'class_path': '([\w.]+)\.(\w+)'", message):
+        keys = [*inspect.signature(getattr(sys.modules[module], name)).parameters, *keys]
+    return list(dict.fromkeys(keys))

@@ -1,0 +1,83 @@
+"""The shipped experiments on real data: briefly by default, to the promised score where `slow` is asked for."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from medseg_pl.__main__ import main
+from medseg_pl.io import raster
+
+pytestmark = pytest.mark.realdata
+
+BRIEF = ("--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1", "--trainer.limit_train_batches=4")
+
+
+def trained(experiment: str, root: Path, runs: Path, *options: str) -> Path:
+    """The run folder of a fit."""
+    config = f"configs/experiment/{experiment}.yaml"
+    fit = ["fit", "--config", config, "--data.source.root", str(root), "--runs", str(runs)]
+    assert main([*fit, "--trainer.accelerator=cpu", *options]) == 0
+    return runs / experiment / "version_0"
+
+
+def predict(run: Path, images: Path, output: Path) -> None:
+    checkpoint = str(run / "checkpoints" / "best.ckpt")
+    assert main(["predict", "--ckpt_path", checkpoint, "--input", str(images), "--output", str(output)]) == 0
+
+
+def assert_same_grid(mask: Path, image: Path) -> None:
+    written, given = nibabel.load(mask), nibabel.load(image)
+    assert written.shape == given.shape
+    assert np.array_equal(written.affine, given.affine)
+    assert written.get_data_dtype() == given.get_data_dtype()
+
+
+def test_hippocampus_trains_tests_and_predicts(real_data: Path, tmp_path: Path) -> None:
+    run = trained("hippocampus", real_data / "msd_hippocampus", tmp_path, *BRIEF)
+    assert main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]) == 0
+    # There are no test cases, so the held-out fold is scored again: the same numbers as at the end of training.
+    assert (run / "scores_test.csv").read_bytes() == (run / "scores_val.csv").read_bytes()
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in sorted((real_data / "msd_hippocampus" / "imagesTr").iterdir())[:4]:
+        (images / path.name).write_bytes(path.read_bytes())
+    predict(run, images, tmp_path / "masks")
+    for path in images.iterdir():
+        assert_same_grid(tmp_path / "masks" / path.name, path)
+
+
+def test_chase_db1_trains_tests_and_predicts(real_data: Path, tmp_path: Path) -> None:
+    run = trained("chase_db1", real_data / "chase_db1", tmp_path, *BRIEF)
+    assert main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]) == 0
+    with (run / "scores_test.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["group"] for row in rows} == {"11", "12", "13", "14"}
+    assert len(rows) == 8
+    predict(run, real_data / "chase_db1" / "images", tmp_path / "masks")
+    masks = sorted((tmp_path / "masks").iterdir())
+    assert len(masks) == 28
+    assert raster.read_mask(masks[0]).shape == (960, 999)
+
+
+@pytest.mark.parametrize("image", ["spine_nifti/t2.nii.gz", "spine_nifti/t2s.nii.gz", "spine_nifti/mtr.nii.gz"])
+def test_oblique_volumes_come_back_on_their_own_grid(real_data: Path, tmp_path: Path, image: str) -> None:
+    run = trained("hippocampus", real_data / "msd_hippocampus", tmp_path, *BRIEF, "--trainer.limit_val_batches=2")
+    images = tmp_path / "images"
+    images.mkdir()
+    path = real_data / image
+    (images / path.name).write_bytes(path.read_bytes())
+    predict(run, images, tmp_path / "masks")
+    assert_same_grid(tmp_path / "masks" / path.name, path)
+
+
+@pytest.mark.slow
+def test_hippocampus_reaches_the_promised_dice(real_data: Path, tmp_path: Path) -> None:
+    run = trained("hippocampus", real_data / "msd_hippocampus", tmp_path)
+    summary = json.loads((run / "summary_val.json").read_text())
+    assert summary["foreground_mean"]["dice"] >= 0.86
