@@ -36,6 +36,7 @@ _NOISE = (
     ".*instantiate_classes.*",
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*custom batch sampler.*",
+    "Image size .* exceeds limit of .* pixels, could be decompression bomb",  # ours is larger, and is an error
     ".*recommended to use `self.log.*sync_dist=True",  # scores are merged by case before they are logged
 )
 

@@ -84,6 +84,11 @@ class SegmentationDataModule(LightningDataModule):
                 "data.batch_size and data.eval_batch_size must be at least 1 and data.workers at least 0; "
                 f"got {batch_size}, {eval_batch_size} and {workers}."
             )
+        if context < 0 or (samples_per_epoch is not None and samples_per_epoch < 1):
+            raise SettingError(
+                "model.context must be at least 0 and data.samples_per_epoch at least 1, or null for each slice once; "
+                f"got {context} and {samples_per_epoch}."
+            )
         if not 0 <= foreground_fraction <= 1:
             raise SettingError(f"data.foreground_fraction must be from 0 to 1; got {foreground_fraction}.")
         self.source = source

@@ -74,12 +74,13 @@ def load_initial_weights(network: nn.Module, path: Path) -> None:
 
 def _refused(error: Exception) -> SettingError:
     text = str(error.args[0]) if error.args else str(error)
-    wrong = re.search(r"(?:Wrong encoder name `|Unknown model \()([^`)]+)", text)
+    wrong = re.search(r"(Wrong encoder name `|Unknown model \()([^`)]+)", text)
     if wrong is None:
         return SettingError(
             f"The network cannot be made: {_first_line(error)}. Correct model.network in the configuration."
         )
-    name = wrong.group(1)
+    # timm is asked without the prefix by which smp finds it.
+    name = wrong.group(2) if wrong.group(1).startswith("Wrong") else f"tu-{wrong.group(2)}"
     near = difflib.get_close_matches(name, encoder_names(), n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else "timm's encoders are written tu-<name>."
     return SettingError(f"There is no encoder {name!r} (model.network.init_args.encoder_name). {hint}")

@@ -197,7 +197,7 @@ def _origin(
     for axis, (length, side) in enumerate(zip(size, patch, strict=True)):
         space = length - side
         if space <= 0:
-            origin.append(space // 2)
+            origin.append(-(-space // 2))  # the odd row at the end, as `centred_padding` has it
         elif centre is None:
             origin.append(int(rng.integers(space + 1)))
         else:

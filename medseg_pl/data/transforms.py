@@ -57,6 +57,8 @@ class AlbumentationsAugmentation(Augmentation):
         self, image: Image, mask: Mask, statistics: Float32[np.ndarray, "c 4"], seed: int
     ) -> tuple[Image, Mask]:
         """See `Augmentation`."""
+        if not self._pipeline.transforms:
+            return image, mask
         unit, low, span = _to_unit(image, statistics)
         self._pipeline.set_random_seed(seed)
         changed = self._pipeline(image=_last(unit), mask=_last(mask))

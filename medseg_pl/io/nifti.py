@@ -136,7 +136,7 @@ def _voxels(image: Any, path: Path) -> NDArray[Any]:
     if path.suffix.lower() != ".gz":
         return np.asanyarray(image.dataobj)
     with gzip.open(path) as file:
-        data = np.asanyarray(type(image).from_file_map({"image": FileHolder(fileobj=file)}).dataobj)
+        data: NDArray[Any] = np.asanyarray(type(image).from_file_map({"image": FileHolder(fileobj=file)}).dataobj)
         while file.read(1 << 20):
             pass
     return data

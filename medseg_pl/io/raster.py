@@ -6,7 +6,6 @@ OpenCV returns filler rows for a truncated JPEG and expands palettes, Pillow cli
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.io.files import whole_file
 
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 MAX_PIXELS = 400_000_000
 """No image is decoded that claims more: a 100 KB file can ask for gigabytes. Pillow itself stops a little earlier."""
@@ -97,10 +97,8 @@ def write_png(path: Path, pixels: NDArray[Any], *, replace: bool = False) -> Non
 def _opened(path: Path) -> Image.Image:
     """Open with Pillow, which knows bombs and truncation, and read the header."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns at half the size that it refuses.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+        # By content, whatever the name; but not all that Pillow opens: some formats are run by an interpreter.
+        image = Image.open(path, formats=_FORMATS)
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
     except Image.DecompressionBombError as error:
@@ -168,7 +166,7 @@ def _tiff_page(path: Path) -> Iterator[Any]:
     """The first page of a TIFF, not yet decoded."""
     try:
         with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
+            page: Any = tiff.pages[0]
             if page.size > MAX_PIXELS * min(4, page.samplesperpixel):
                 raise _too_large(path, MAX_PIXELS)
             yield page

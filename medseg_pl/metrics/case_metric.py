@@ -110,22 +110,29 @@ class CaseMetric(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The mean over cases of every column and label, `<column>/<label>`; NaN where no case defines it."""
-        table = self.table()
-        columns: dict[tuple[str, str], list[float]] = {
-            (name, score.label): [] for score in table for name in score.values
-        }
-        for score in table:
-            for name, value in score.values.items():
-                columns[name, score.label].append(float(value))
-        return {
-            f"{name}/{label}": torch.tensor(values, dtype=torch.float64).nanmean()
-            for (name, label), values in columns.items()
-        }
+        return _means(self.table())
+
+    def forward(self, case: CasePrediction) -> dict[str, Tensor]:
+        """Score one whole case and give its own scores, named as by `compute`."""
+        # The base class would reset and restore the states it knows, which the table is none of.
+        self.update(case)
+        return _means(self._scores[-1])
 
     def reset(self) -> None:
         """Forget all cases."""
         super().reset()
         self._scores = []
+
+
+def _means(table: list[Score]) -> dict[str, Tensor]:
+    columns: dict[tuple[str, str], list[float]] = {(name, score.label): [] for score in table for name in score.values}
+    for score in table:
+        for name, value in score.values.items():
+            columns[name, score.label].append(float(value))
+    return {
+        f"{name}/{label}": torch.tensor(values, dtype=torch.float64).nanmean()
+        for (name, label), values in columns.items()
+    }
 
 
 def _from_all_processes(scores: list[list[Score]]) -> list[list[Score]]:

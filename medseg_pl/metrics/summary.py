@@ -44,7 +44,8 @@ def foreground_mean(labels: dict[str, dict[str, Any]], metric: str) -> float | N
 def _label(scores: Sequence[Score]) -> dict[str, Any]:
     groups = [score.group for score in scores]
     described = {
-        metric: describe([float(score.values[metric]) for score in scores], groups) for metric in _metrics(scores)
+        metric: describe([float(score.values.get(metric, math.nan)) for score in scores], groups)
+        for metric in _metrics(scores)
     }
     statuses = Counter(score.status for score in scores)
     counts = {"n_undefined": statuses[UNDEFINED], "n_missed": statuses[MISSED], "n_false_alarm": statuses[FALSE_ALARM]}
@@ -54,7 +55,9 @@ def _label(scores: Sequence[Score]) -> dict[str, Any]:
 def _metrics(scores: Sequence[Score]) -> list[str]:
     """The columns that are scores, in the table's order: those that a formula names, and any own metric's."""
     counted = set(OverlapCounts._fields)
-    return [name for name in (scores[0].values if scores else FORMULAS) if name not in counted]
+    # Some cases may have columns that others lack: volumes, where the spacing is known.
+    columns = dict.fromkeys(name for score in scores for name in score.values) if scores else FORMULAS
+    return [name for name in columns if name not in counted]
 
 
 def _pooled_dice(scores: Sequence[Score]) -> float | None:

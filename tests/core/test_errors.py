@@ -1,0 +1,30 @@
+"""Every error that a user can cause is one family, and its exit code says whether the command or the data was wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from medseg_pl.core import errors
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (errors.SettingError, 2),
+        (errors.DataError, 1),
+        (errors.MissingDataError, 1),
+        (errors.UnreadableFileError, 1),
+        (errors.MaskValueError, 1),
+        (errors.GeometryError, 1),
+        (errors.OutputExistsError, 1),
+    ],
+)
+def test_exit_codes(error: type[errors.MedsegError], exit_code: int) -> None:
+    assert issubclass(error, errors.MedsegError)
+    assert error.exit_code == exit_code
+
+
+def test_broken_data_can_be_caught_as_one() -> None:
+    family = {errors.MissingDataError, errors.UnreadableFileError, errors.MaskValueError, errors.GeometryError}
+    assert set(errors.DataError.__subclasses__()) == family
+    assert not issubclass(errors.SettingError, errors.DataError)

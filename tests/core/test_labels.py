@@ -1,0 +1,255 @@
+"""How labels are written in files, in memory and in a network: checked value by value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medseg_pl.core.errors import MaskValueError, SettingError
+from medseg_pl.core.labels import IGNORE, LabelMap, split_exclusive
+
+ORGANS = ["stomach", "spleen"]
+
+
+def array(values: Any, dtype: type = np.uint8) -> np.ndarray:
+    return np.array(values, dtype=dtype)
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("names", "task", "extra", "said"),
+        [
+            ([], "multiclass", {}, r"labels.names must be one or more different names; got \[\]"),
+            (["a", "a"], "multilabel", {}, "one or more different names; got"),
+            (["a", "b"], "binary", {}, "A binary task has one label; got 2: a, b. Use the task multiclass"),
+            ([str(i) for i in range(255)], "multiclass", {}, "At most 254 labels are supported; got 255"),
+            (["a", "b"], "multiclass", {"values": [1]}, r"one different value for each of the 2 labels; got \[1\]"),
+            (
+                ["a", "b"],
+                "multiclass",
+                {"values": [3, 3]},
+                r"one different value for each of the 2 labels; got \[3, 3\]",
+            ),
+            (["a"], "binary", {"values": [7], "ignore_value": 7}, "labels.ignore_value 7 is the value of a label too"),
+        ],
+    )
+    def test_what_cannot_work_is_refused(self, names: list[str], task: Any, extra: dict[str, Any], said: str) -> None:
+        with pytest.raises(SettingError, match=said) as caught:
+            LabelMap(names, task, **extra)
+        assert caught.value.exit_code == 2
+
+    def test_an_unknown_task_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it first
+        with pytest.raises(SettingError, match="task must be one of binary, multiclass, multilabel; got 'panoptic'"):
+            LabelMap(["a"], "panoptic")  # type: ignore[arg-type]
+
+    def test_254_labels_are_the_most(self) -> None:
+        labels = LabelMap([str(i) for i in range(254)], "multiclass")
+        assert labels.classes == 255
+        assert labels.encode(array([254]))[0] == 254
+
+    @pytest.mark.parametrize(
+        ("names", "task", "classes", "mask_channels", "overlapping"),
+        [
+            (["a"], "binary", 1, 1, False),
+            (["a"], "multiclass", 2, 1, False),
+            (["a", "b", "c"], "multiclass", 4, 1, False),
+            (["a"], "multilabel", 1, 1, True),
+            (["a", "b", "c"], "multilabel", 3, 3, True),
+        ],
+    )
+    def test_sizes_follow_from_the_task(
+        self, names: list[str], task: Any, classes: int, mask_channels: int, overlapping: bool
+    ) -> None:
+        labels = LabelMap(names, task)
+        assert (labels.classes, labels.mask_channels, labels.overlapping) == (classes, mask_channels, overlapping)
+
+
+class TestEncode:
+    def test_labels_are_counted_from_one_without_values(self) -> None:
+        labels = LabelMap(ORGANS, "multiclass")
+        assert labels.file_values == (1, 2)
+        assert labels.encode(array([0, 1, 2])).tolist() == [0, 1, 2]
+
+    def test_values_are_translated_in_the_order_of_the_names(self) -> None:
+        encoded = LabelMap(ORGANS, "multiclass", values=[600, 20]).encode(array([[20, 0], [600, 20]], np.uint16))
+        assert encoded.tolist() == [[2, 0], [1, 2]]
+        assert encoded.dtype == np.uint8
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float32, np.float64])
+    def test_the_type_on_disk_does_not_matter(self, dtype: type) -> None:
+        assert LabelMap(ORGANS, "multiclass").encode(array([2, 0, 1], dtype)).tolist() == [2, 0, 1]
+
+    def test_true_is_the_label_of_a_boolean_mask(self) -> None:
+        assert LabelMap(["nucleus"], "binary").encode(np.array([True, False])).tolist() == [1, 0]
+
+    def test_one_label_may_be_written_1_or_255(self) -> None:
+        for names, task in ((["nucleus"], "binary"), (["nucleus"], "multiclass")):
+            assert LabelMap(names, task).encode(array([0, 255, 1])).tolist() == [0, 1, 1]
+
+    def test_255_is_a_stray_value_beside_two_labels(self) -> None:
+        with pytest.raises(MaskValueError, match="holds the value 255, which no label claims; expected 0, 1, 2"):
+            LabelMap(ORGANS, "multiclass").encode(array([0, 255]))
+
+    def test_255_is_a_stray_value_where_the_label_has_its_own(self) -> None:
+        with pytest.raises(MaskValueError, match="the value 255, which no label claims; expected 0, 7"):
+            LabelMap(["nucleus"], "binary", values=[7]).encode(array([7, 255]))
+
+    @pytest.mark.parametrize(("value", "dtype"), [(255, np.uint8), (9, np.int16), (-1, np.int16), (-1, np.float32)])
+    def test_the_ignore_value_becomes_255(self, value: int, dtype: type) -> None:
+        labels = LabelMap(ORGANS, "multiclass", ignore_value=value)
+        assert labels.encode(array([0, value, 2], dtype)).tolist() == [0, IGNORE, 2]
+
+    def test_the_ignore_value_wins_over_the_unwritten_255_of_a_single_label(self) -> None:
+        labels = LabelMap(["nucleus"], "binary", ignore_value=255)
+        assert labels.encode(array([0, 1, 255])).tolist() == [0, 1, IGNORE]
+
+    def test_an_unclaimed_value_names_file_value_and_remedy(self) -> None:
+        with pytest.raises(MaskValueError) as caught:
+            LabelMap(ORGANS, "multiclass", values=[10, 20]).encode(array([0, 10, 30, 2]), "case_7.png")
+        assert str(caught.value) == (
+            "case_7.png holds the values 2, 30, which no label claims; expected 0, 10, 20. Name the labels and their "
+            "file values with labels.names and labels.values, or set labels.ignore_value."
+        )
+
+    def test_many_unclaimed_values_are_cut_short(self) -> None:
+        with pytest.raises(MaskValueError, match="the values 2, 3, 4, 5, 6, 7, 8, 9 …, which"):
+            LabelMap(["a"], "multiclass").encode(np.arange(20))
+
+    @pytest.mark.parametrize(("stray", "shown"), [(0.5, "0.5"), (np.nan, "nan"), (-np.inf, "-inf")])
+    def test_a_fraction_or_a_hole_is_no_label(self, stray: float, shown: str) -> None:
+        with pytest.raises(MaskValueError, match=f"holds the value {shown}, which"):
+            LabelMap(ORGANS, "multiclass").encode(array([0.0, 1.0, stray], np.float32))
+
+
+class TestEncodeOne:
+    def test_without_values_a_label_is_1_or_255(self) -> None:
+        encoded = LabelMap(ORGANS, "multilabel").encode_one(array([0, 1, 255]), 1, "spleen.png")
+        assert encoded.tolist() == [0, 1, 1]
+
+    def test_with_values_a_label_is_its_own_value_alone(self) -> None:
+        labels = LabelMap(ORGANS, "multilabel", values=[4, 9])
+        assert labels.encode_one(array([0, 9]), 1, "spleen.png").tolist() == [0, 1]
+        with pytest.raises(
+            MaskValueError, match=r"spleen\.png holds the value 4, which no label claims; expected 0, 9"
+        ):
+            labels.encode_one(array([0, 4]), 1, "spleen.png")
+
+    def test_the_ignore_value_becomes_255(self) -> None:
+        labels = LabelMap(ORGANS, "multilabel", ignore_value=2)
+        assert labels.encode_one(array([0, 1, 2]), 0, "stomach.png").tolist() == [0, 1, IGNORE]
+
+
+class TestCombine:
+    def test_overlapping_labels_keep_a_channel_each(self) -> None:
+        masks = [array([[1, 1, 0]]), array([[0, 1, IGNORE]])]
+        assert LabelMap(ORGANS, "multilabel").combine(masks).tolist() == [[[1, 1, 0]], [[0, 1, IGNORE]]]
+
+    def test_exclusive_labels_become_indices(self) -> None:
+        combined = LabelMap(ORGANS, "multiclass").combine([array([[1, 0, 0]]), array([[0, 0, 1]])])
+        assert combined.tolist() == [[[1, 0, 2]]]
+        assert combined.dtype == np.uint8
+
+    def test_a_voxel_ignored_in_one_mask_is_ignored(self) -> None:
+        masks = [array([1, IGNORE, 0]), array([IGNORE, 1, 1])]
+        assert LabelMap(ORGANS, "multiclass").combine(masks).tolist() == [[IGNORE, IGNORE, 2]]
+
+    def test_exclusive_labels_that_overlap_are_refused(self) -> None:
+        with pytest.raises(MaskValueError) as caught:
+            LabelMap(ORGANS, "multiclass").combine([array([1, 1, 1, 0]), array([1, 0, 1, 1])], "Case case_7")
+        assert str(caught.value) == (
+            "Case case_7: 2 voxels carry more than one label, but the task multiclass lets a voxel carry one. "
+            "Set labels.task to multilabel, or correct the masks."
+        )
+
+
+class TestDecode:
+    @given(
+        values=st.lists(st.integers(-300, 70_000).filter(bool), min_size=1, max_size=6, unique=True),
+        seed=st.integers(0, 2**16),
+    )
+    def test_decoding_undoes_encoding(self, values: list[int], seed: int) -> None:
+        names = [f"label {i}" for i in range(len(values))]
+        labels = LabelMap(names, "multiclass", values=values, ignore_value=70_001)
+        file = np.random.default_rng(seed).choice([0, *values, 70_001], size=(3, 4, 5))
+        decoded = labels.decode(labels.encode(file)[None])
+        np.testing.assert_array_equal(decoded, file)
+
+    @pytest.mark.parametrize(
+        ("values", "dtype"),
+        [([1, 255], np.uint8), ([1, 256], np.uint16), ([1, 70_000], np.uint32), ([-1, 255], np.int16)],
+    )
+    def test_the_smallest_type_that_holds_every_value(self, values: list[int], dtype: type) -> None:
+        assert LabelMap(ORGANS, "multiclass", values=values).decode(array([[0, 1, 2]])).dtype == dtype
+
+    def test_ignored_voxels_are_background_where_the_file_has_no_value_for_them(self) -> None:
+        assert LabelMap(ORGANS, "multiclass").decode(array([[1, IGNORE]])).tolist() == [1, 0]
+
+
+class TestTensors:
+    def test_softmax_where_labels_exclude_each_other(self) -> None:
+        logits = torch.tensor([[1.0, 3.0, 2.0]]).log()[..., None]
+        probabilities = LabelMap(ORGANS, "multiclass").activate(logits)
+        torch.testing.assert_close(probabilities.flatten(), torch.tensor([1 / 6, 1 / 2, 1 / 3]))
+
+    @pytest.mark.parametrize(("names", "task"), [(["a"], "binary"), (["a"], "multilabel")])
+    def test_sigmoid_elsewhere(self, names: list[str], task: Any) -> None:
+        logits = torch.tensor([[[0.0, 3.0]]]).where(torch.tensor([True, False]), torch.tensor(3.0).log())
+        torch.testing.assert_close(LabelMap(names, task).activate(logits).flatten(), torch.tensor([0.5, 0.75]))
+
+    def test_the_likeliest_class_is_decided_for(self) -> None:
+        probabilities = torch.tensor([[[0.2, 0.5], [0.5, 0.2], [0.3, 0.3]]])
+        mask = LabelMap(ORGANS, "multiclass").decide(probabilities)
+        assert mask.dtype == torch.uint8
+        assert mask.tolist() == [[[1, 0]]]
+
+    def test_a_label_of_its_own_needs_more_than_one_half(self) -> None:
+        mask = LabelMap(ORGANS, "multilabel").decide(torch.tensor([[[0.51, 0.5], [0.9, 0.1]]]))
+        assert mask.dtype == torch.uint8
+        assert mask.tolist() == [[[1, 0], [1, 0]]]
+
+    def test_one_hot_of_indices(self) -> None:
+        mask = torch.tensor([[[0, 1, 2, IGNORE]]], dtype=torch.uint8)
+        expected = [[[False, True, False, False], [False, False, True, False]]]
+        assert LabelMap(ORGANS, "multiclass").one_hot(mask).tolist() == expected
+
+    def test_one_hot_of_channels(self) -> None:
+        mask = torch.tensor([[[0, 1, IGNORE], [1, 1, 0]]], dtype=torch.uint8)
+        expected = [[[False, True, False], [True, True, False]]]
+        assert LabelMap(ORGANS, "multilabel").one_hot(mask).tolist() == expected
+
+    def test_the_target_of_exclusive_labels_is_class_indices(self) -> None:
+        target = LabelMap(ORGANS, "multiclass").target(torch.tensor([[[[0, 2, IGNORE]]]], dtype=torch.uint8))
+        assert target.dtype == torch.int64
+        assert target.tolist() == [[[0, 2, IGNORE]]]
+
+    @pytest.mark.parametrize(("names", "task"), [(["a"], "binary"), (ORGANS, "multilabel")])
+    def test_the_target_of_other_tasks_is_a_channel_for_each_label(self, names: list[str], task: Any) -> None:
+        labels = LabelMap(names, task)
+        mask = torch.tensor([0, 1, IGNORE], dtype=torch.uint8).expand(1, len(names), 1, 3)
+        target = labels.target(mask)
+        assert target.shape == (1, labels.classes, 1, 3)
+        assert target.dtype == torch.float32
+        assert target[0, 0, 0].tolist() == [0, 1, IGNORE]
+
+
+class TestSplitExclusive:
+    def test_class_indices(self) -> None:
+        target = torch.tensor([[0, 2, IGNORE]])
+        probabilities, one_hot, valid = split_exclusive(torch.zeros(1, 3, 3), target)
+        torch.testing.assert_close(probabilities, torch.full((1, 3, 3), 1 / 3))
+        assert one_hot.tolist() == [[[1, 0, 0], [0, 0, 0], [0, 1, 0]]]
+        assert valid.tolist() == [[[True, True, False]]]
+
+    def test_a_channel_for_each_label(self) -> None:
+        target = torch.tensor([[[0.0, 1.0], [IGNORE, 1.0]]])
+        probabilities, one_hot, valid = split_exclusive(torch.zeros(1, 2, 2), target)
+        torch.testing.assert_close(probabilities, torch.full((1, 2, 2), 0.5))
+        assert one_hot.tolist() == [[[0, 1], [0, 1]]]
+        assert valid.tolist() == [[[True, True], [False, True]]]
