@@ -91,6 +91,10 @@ class SegmentationDataModule(LightningDataModule):
             )
         if not 0 <= foreground_fraction <= 1:
             raise SettingError(f"data.foreground_fraction must be from 0 to 1; got {foreground_fraction}.")
+        if samples_per_epoch is not None and samples_per_epoch < 1:
+            raise SettingError(
+                f"data.samples_per_epoch must be at least 1, or null for every slice; got {samples_per_epoch}."
+            )
         self.source = source
         self.labels = labels
         self.channels = channels

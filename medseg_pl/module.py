@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
-from medseg_pl.core.errors import DataError
+from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
 from medseg_pl.functional.fit import Fit, FitMode
@@ -85,6 +85,7 @@ class SegmentationModule(LightningModule):
         super().__init__()
         # Not for loggers: the run folder has the whole configuration, and a hosted logger need not have the paths.
         self.save_hyperparameters(logger=False)
+        _require_at_least(channels=(channels, 1), context=(context, 0), multiple=(multiple, 1))
         self.labels = labels
         self.fit_to = Fit(fit, (size[0], size[1]))
         self.network = build_network(network, channels * (2 * context + 1), labels.classes)
@@ -107,8 +108,7 @@ class SegmentationModule(LightningModule):
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
         """Logits of raw images."""
-        logits: Tensor = self.network(self._normalised(image, statistics))
-        return logits
+        return self._logits(self._normalised(image, statistics))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch of patches."""
@@ -127,7 +127,7 @@ class SegmentationModule(LightningModule):
     def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> list[CasePrediction]:
         """The cases that this batch completes."""
         image = self._normalised(batch.image, batch.statistics)
-        return self.assembler.add(self.sliding_window(self.network, image), batch)
+        return self.assembler.add(self.sliding_window(self._logits, image), batch)
 
     def on_validation_epoch_start(self) -> None:
         """Start with empty tables."""
@@ -159,6 +159,17 @@ class SegmentationModule(LightningModule):
         """Note the precision, so that a test of this checkpoint computes as training did."""
         checkpoint["precision"] = str(self.trainer.precision)
 
+    def _logits(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.network(image)
+        expected = (len(image), self.labels.classes, *image.shape[-2:])
+        if logits.shape != expected:
+            raise SettingError(
+                f"The network returned logits of the shape {tuple(logits.shape)} for images of the shape "
+                f"{tuple(image.shape)}; expected {expected}: one channel for each class, at the images' own size. "
+                "Correct model.network."
+            )
+        return logits
+
     def _normalised(self, image: Tensor, statistics: Tensor) -> Tensor:
         values: Tensor = self.normalisation(image, statistics)
         return values.contiguous(memory_format=self.memory_format)
@@ -172,7 +183,7 @@ class SegmentationModule(LightningModule):
             self.evaluation_loss.update(loss, weight=len(logits))
 
         image = self._normalised(batch.image, batch.statistics)
-        cases = self.assembler.add(self.sliding_window(self.network, image, add_loss), batch)
+        cases = self.assembler.add(self.sliding_window(self._logits, image, add_loss), batch)
         for case in cases:
             for metric in self.metrics:
                 metric.update(case)
@@ -218,6 +229,12 @@ class SegmentationModule(LightningModule):
                 f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them; no score is given."
             )
         self.assembler.reset()
+
+
+def _require_at_least(**settings: tuple[int, int]) -> None:
+    for name, (value, least) in settings.items():
+        if value < least:
+            raise SettingError(f"model.{name} must be at least {least}; got {value}.")
 
 
 def _joined(tables: list[list[Score]]) -> list[Score]:

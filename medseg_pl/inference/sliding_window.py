@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.functional.windows import Padding, centred_padding, gaussian_weights, grid, pad, padded_size
 
@@ -34,6 +35,8 @@ class SlidingWindow:
         overlap: float = 0.5,
         max_pixels: int = 1 << 20,
     ) -> None:
+        if not 0 <= overlap < 1:
+            raise SettingError(f"model.overlap must be at least 0 and below 1; got {overlap}.")
         self.labels = labels
         self.window = padded_size(window, multiple)
         self.multiple = multiple

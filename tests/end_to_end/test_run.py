@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -196,3 +198,45 @@ def test_print_config_is_a_configuration(capsys: pytest.CaptureFixture[str]) -> 
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["model"]["optimizer"]["init_args"]["lr"] == 0.01
     assert printed["model"]["optimizer"]["init_args"]["weight_decay"] == 0.01
+
+
+def test_two_processes_write_the_table_of_one(checkpoint: str, run_folder: Path, tmp_path: Path) -> None:
+    shutil.copy(checkpoint, tmp_path / "best.ckpt")
+    two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    command = [sys.executable, "-m", "medseg_pl", "validate", f"--ckpt_path={tmp_path / 'best.ckpt'}", *two]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "scores_val.csv").read_bytes() == (run_folder / "scores_val.csv").read_bytes()
+    assert [path.name for path in tmp_path.glob("scores_val*")] == ["scores_val.csv"]
+
+
+def test_averaged_weights_and_windows(phantoms: dict[str, Path], tmp_path: Path) -> None:
+    fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data.source.root", str(phantoms["uw_madison"])]
+    options = [
+        "--trainer.callbacks+=EMAWeightAveraging",
+        "--trainer.callbacks.decay=0.5",
+        "--model.max_whole_pixels=1100",
+    ]
+    assert main([*fit, "--runs", str(tmp_path), *SMALL, *options]) == 0
+    run = tmp_path / "demo" / "version_0"
+    logged = [row["val/dice"] for row in rows_of(run / "metrics.csv") if row["val/dice"]]
+    summary = json.loads((run / "summary_val.json").read_text())
+    # What was scored while training are the averaged weights, and they are what was saved.
+    assert float(logged[-1]) == pytest.approx(summary["foreground_mean"]["dice"], abs=1e-6)
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
+def test_a_second_logger_beside_the_run_folder(logger: str, phantoms: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip(logger)
+    fit = ["fit", "--config", "configs/experiment/demo.yaml", f"--config=configs/logger/{logger}.yaml", *SMALL]
+    data = ["--data.source.root", str(phantoms["uw_madison"]), "--runs", str(tmp_path)]
+    save_dir = f"--trainer.logger.init_args.save_dir={tmp_path}"
+    offline = ["--trainer.logger.init_args.offline=true"] if logger == "wandb" else []
+    assert main([*fit, *data, save_dir, *offline, "--trainer.limit_train_batches=2"]) == 0
+    assert (tmp_path / "demo" / "version_0" / "metrics.csv").is_file()
+    written = {"tensorboard": "tensorboard/version_0/events*", "wandb": "wandb/offline-run-*"}[logger]
+    assert list(tmp_path.glob(written))
+    if logger == "wandb":
+        import wandb
+
+        wandb.finish()
