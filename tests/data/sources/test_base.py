@@ -1,0 +1,55 @@
+"""The patient in a name, and lists that stay readable."""
+
+from __future__ import annotations
+
+import pytest
+
+from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.data.sources import Source
+from medseg_pl.data.sources.base import check_pattern, group_of, shown
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "group"),
+    [
+        ("Image_01L", None, "Image_01L"),
+        ("Image_01L", r"Image_(\d+)", "01"),
+        ("site2/p7_left", r"(site\d)/(p\d+)_", "site2_p7"),
+        ("p7_left", r"^p\d+", "p7"),
+    ],
+)
+def test_the_parentheses_find_the_patient(name: str, pattern: str | None, group: str) -> None:
+    assert group_of(name, pattern) == group
+
+
+def test_a_name_without_a_patient_is_an_error() -> None:
+    with pytest.raises(
+        DataError, match=r"does not match the case 'scan_7', so its patient is unknown and a split"
+    ) as e:
+        group_of("scan_7", r"Image_(\d+)")
+    assert str(e.value).endswith("Correct data.source.group so that it matches every name.")
+
+
+def test_an_optional_part_that_is_absent_does_not_break_the_group() -> None:
+    assert group_of("p7", r"(p\d+)(_left)?") == "p7"
+
+
+def test_a_pattern_must_be_a_regular_expression() -> None:
+    with pytest.raises(SettingError, match=r"data\.source\.group '\(p' is not a regular expression: missing \)"):
+        check_pattern("(p")
+    check_pattern(None)
+    check_pattern(r"(p\d+)")
+
+
+def test_long_lists_are_cut() -> None:
+    assert shown(["a", "b", "c"]) == "a, b, c"
+    assert shown([str(number) for number in range(1000)]) == "0, 1, 2 and 997 more"
+
+
+def test_a_source_that_forgets_a_method_cannot_be_made() -> None:
+    class Forgetful(Source):
+        def cases(self) -> list:
+            return []
+
+    with pytest.raises(TypeError, match="abstract method"):
+        Forgetful()

@@ -1,0 +1,221 @@
+"""`dataset.json` in two dialects: the Decathlon's, and nnU-Net's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.sources import DecathlonSource
+from medseg_pl.functional.phantom import ORGANS
+from tests.contracts.source_contract import SourceContract, Subject
+from tests.small_files import blocks, noise, save_volume, tree
+
+TUMOUR = LabelMap(["organ", "tumour"], "multiclass")
+NNUNET = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0}, "file_ending": ".nii.gz"}
+
+
+def describe(root: Path, description: Any) -> DecathlonSource:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    return DecathlonSource(str(root))
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def listed(*names: str) -> dict[str, Any]:
+    return {"training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names]}
+
+
+def relabelled(root: Path, masks: Path) -> DecathlonSource:
+    """The same data set with other masks."""
+    again = masks.parent / "again"
+    shutil.copytree(root, again, ignore=shutil.ignore_patterns("labelsTr"))
+    shutil.copytree(masks, again / "labelsTr")
+    return DecathlonSource(str(again))
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("decathlon") / "data"
+    write_phantom(directory, "decathlon", cases=3, seed=0, slices=5, size=(40, 32))
+    return directory
+
+
+class TestDecathlon(SourceContract):
+    @pytest.fixture
+    def subject(self, phantom: Path, tmp_path: Path) -> Subject:
+        shutil.copytree(phantom, tmp_path / "data")
+        return Subject(
+            source=DecathlonSource(str(tmp_path / "data"), group=r"phantom_(\d+)"),
+            labels=LabelMap(list(ORGANS), "multiclass"),
+            cases=3,
+            images=tmp_path / "data/imagesTr",
+            again=lambda d: relabelled(tmp_path / "data", d),
+        )
+
+    def test_the_group_is_found_in_the_name(self, subject: Subject) -> None:
+        assert [case.group for case in subject.source.cases()] == ["001", "002", "003"]
+
+
+class TestNnunet(SourceContract):
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> Subject:
+        root = tmp_path / "Dataset001_Brain"
+        for seed, name in enumerate(["brain_02", "brain_01"]):
+            for channel in (0, 1):
+                pixels = noise((7, 6, 4), 2 * seed + channel, dtype=np.int16)
+                save_volume(root / "imagesTr" / f"{name}_000{channel}.nii.gz", pixels, spacing_mm=(0.5, 0.5, 7.5))
+            save_volume(root / "labelsTr" / f"{name}.nii.gz", blocks((7, 6, 4), 1, 2), spacing_mm=(0.5, 0.5, 7.5))
+        return Subject(
+            source=describe(root, NNUNET),
+            labels=TUMOUR,
+            cases=2,
+            images=root / "imagesTr",
+            again=lambda d: relabelled(root, d),
+        )
+
+    def test_channels_come_in_the_order_of_their_numbers(self, subject: Subject) -> None:
+        image = subject.source.read(subject.source.cases()[0], TUMOUR).image
+        np.testing.assert_array_equal(image[1], noise((7, 6, 4), 3, dtype=np.int16).T)
+
+    def test_images_are_found_where_the_training_data_is_not(self, subject: Subject, tmp_path: Path) -> None:
+        shutil.move(subject.images, tmp_path / "hospital")
+        shutil.rmtree(tmp_path / "Dataset001_Brain")
+        cases = subject.source.unlabelled(tmp_path / "hospital").cases()
+        assert [(case.case_id, len(case.images)) for case in cases] == [("brain_01", 2), ("brain_02", 2)]
+
+
+def test_volumes_with_channels_on_the_fourth_axis(tmp_path: Path) -> None:
+    source = describe(tmp_path, listed("a.nii.gz"))
+    pixels = noise((7, 6, 4, 2), dtype=np.int16)
+    save_volume(tmp_path / "imagesTr/a.nii.gz", pixels)
+    save_volume(tmp_path / "labelsTr/a.nii.gz", blocks((7, 6, 4), 1, 2))
+    volume = source.read(source.cases()[0], TUMOUR)
+    np.testing.assert_array_equal(volume.image, pixels.T)
+    np.testing.assert_array_equal(volume.mask, blocks((7, 6, 4), 1, 2).T[None])
+
+
+def test_the_first_dialect_of_nnunet_lists_names_without_channels(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a_0001.nii.gz", "imagesTr/a_0000.nii.gz", "imagesTr/ab_0000.nii.gz", "labelsTr/a.nii.gz")
+    (case,) = describe(tmp_path, listed("a.nii.gz")).cases()
+    assert case.case_id == "a"
+    assert [path.name for path in case.images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+
+
+def test_another_file_ending(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a_0000.png", "labelsTr/a.png", "labelsTr/a.json")
+    (case,) = describe(tmp_path, {"channel_names": {"0": "red"}, "file_ending": ".png"}).cases()
+    assert (case.case_id, case.images[0].name, case.masks[0].name) == ("a", "a_0000.png", "a.png")
+
+
+def test_hidden_files_of_an_archive_are_no_cases(tmp_path: Path) -> None:
+    names = ["imagesTr/{}a_0000.nii.gz", "imagesTr/{}a_0001.nii.gz", "labelsTr/{}a.nii.gz"]
+    touch(tmp_path, *(name.format(prefix) for name in names for prefix in ("", "._")))
+    assert [case.case_id for case in describe(tmp_path, NNUNET).cases()] == ["a"]
+
+
+def test_files_that_do_not_exist_are_counted_and_named(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/b.nii.gz")
+    source = describe(tmp_path, listed("a.nii.gz", "b.nii.gz"))
+    before = tree(tmp_path)
+    with pytest.raises(MissingDataError) as error:
+        source.cases()
+    assert str(error.value) == (
+        f"2 file(s) that {tmp_path / 'dataset.json'} speaks of do not exist: {tmp_path / 'labelsTr/a.nii.gz'}, "
+        f"{tmp_path / 'imagesTr/b.nii.gz'}. Complete the download, or remove the entries."
+    )
+    assert tree(tmp_path) == before
+
+
+def test_a_channel_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    with pytest.raises(MissingDataError, match=r"1 file\(s\) .* do not exist: .*imagesTr/a_0001\.nii\.gz\."):
+        describe(tmp_path, NNUNET).cases()
+
+
+@pytest.mark.parametrize("key", ["image", "label"])
+@pytest.mark.parametrize("path", ["../secret.nii.gz", "/etc/passwd"])
+def test_a_path_that_leaves_the_root_is_refused(tmp_path: Path, key: str, path: str) -> None:
+    touch(tmp_path, "secret.nii.gz", "data/a.nii.gz")
+    entry = {"image": "a.nii.gz", "label": "a.nii.gz", key: path}
+    with pytest.raises(MissingDataError, match=rf"dataset\.json names '{path}', which lies outside .*data"):
+        describe(tmp_path / "data", {"training": [entry]}).cases()
+
+
+@pytest.mark.parametrize("entry", ["./imagesTr/a.nii.gz", {"image": "a.nii.gz"}, {"image": 1, "label": 2}, None])
+def test_an_entry_that_is_no_pair_is_shown(tmp_path: Path, entry: Any) -> None:
+    with pytest.raises(DataError, match=r"expected entries \{'image': …, 'label': …\} in training, got "):
+        describe(tmp_path, {"training": [entry]}).cases()
+
+
+def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz")
+    with pytest.raises(DataError, match=r"dataset\.json lists the case a twice\. Give each its own name\."):
+        describe(tmp_path, listed("a.nii.gz", "a.nii.gz")).cases()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", r"is not valid JSON: "), ("[]", r"holds a list; expected an object with the data set's fields")],
+)
+def test_a_damaged_description_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "dataset.json").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"dataset\.json " + message):
+        DecathlonSource(str(tmp_path)).cases()
+
+
+def test_no_description_and_no_masks(tmp_path: Path) -> None:
+    with pytest.raises(
+        MissingDataError, match=r"Expected .*dataset\.json, which does not exist\. Set data\.source\.root"
+    ):
+        DecathlonSource(str(tmp_path)).cases()
+    with pytest.raises(MissingDataError, match=r"labelsTr holds no file that ends in \.nii\.gz"):
+        describe(tmp_path, NNUNET).cases()
+
+
+def test_a_broken_pattern_is_refused_at_once() -> None:
+    with pytest.raises(SettingError, match="is not a regular expression"):
+        DecathlonSource("data", group="(p")
+
+
+def test_without_labels_a_channel_in_the_middle_is_missed(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0002.nii.gz")
+    with pytest.raises(MissingDataError, match=r"in holds b_0002 but not b_0001; expected the channels of a case"):
+        describe(tmp_path, NNUNET).unlabelled(tmp_path / "in").cases()
+
+
+def test_without_labels_no_file_is_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a_0000.nii.gz", "a_0001.nii.gz", "b.nii.gz")
+    with pytest.raises(MissingDataError, match=r"in holds b but not b_0000"):
+        describe(tmp_path, NNUNET).unlabelled(tmp_path / "in").cases()
+
+
+def test_without_labels_names_that_only_look_like_channels_are_cases(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "scan_2019.nii.gz", "scan_2020.nii.gz")
+    cases = describe(tmp_path, listed()).unlabelled(tmp_path / "in").cases()
+    assert [case.case_id for case in cases] == ["scan_2019", "scan_2020"]
+
+
+@pytest.mark.realdata
+def test_hippocampus_is_complete(real_data: Path) -> None:
+    source = DecathlonSource(str(real_data / "msd_hippocampus"))
+    cases = source.cases()
+    assert len(cases) == 208
+    volume = source.read(cases[0], LabelMap(["anterior", "posterior"], "multiclass"))
+    assert volume.mask is not None
+    assert len(volume.image) == 1
+    assert volume.mask.shape == (1, *volume.geometry.shape)
+    assert set(np.unique(volume.mask)) == {0, 1, 2}
+    assert volume.geometry.spacing_mm == pytest.approx((1, 1, 1))

@@ -1,0 +1,198 @@
+"""A table that names every file, and may come from a stranger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.sources import ManifestSource
+from tests.contracts.source_contract import SourceContract, Subject
+from tests.small_files import blocks, noise, save_raster, tree
+
+OVERLAPPING = LabelMap(["liver", "spleen"], "multilabel")
+
+
+def manifest(root: Path, *lines: str, name: str = "cases.csv") -> ManifestSource:
+    """A table, and an empty file for every path in it that stays inside."""
+    for field in {field for line in lines[1:] for part in line.split(",") for field in part.split(";")}:
+        if field.strip().endswith(".png") and ".." not in field and not field.startswith("/"):
+            (root / field.strip()).parent.mkdir(parents=True, exist_ok=True)
+            (root / field.strip()).touch()
+    (root / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return ManifestSource(str(root / name))
+
+
+class TestOneMask(SourceContract):
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> Subject:
+        rows = ["case_id,group,image,mask,site"]
+        for seed, name in enumerate(["p2", "p1"]):
+            save_raster(tmp_path / "images" / f"{name}.png", noise((9, 12), seed, dtype=np.uint16))
+            save_raster(tmp_path / "masks" / f"{name}_reference.png", blocks((9, 12), 1, 2))
+            rows.append(f"{name},{name},images/{name}.png,masks/{name}_reference.png,Madison")
+        (tmp_path / "cases.csv").write_text("\n".join(rows), encoding="utf-8")
+        return Subject(
+            source=ManifestSource(str(tmp_path / "cases.csv")),
+            labels=LabelMap(["liver", "spleen"], "multiclass"),
+            cases=2,
+            images=tmp_path / "images",
+            again=lambda d: _again(tmp_path, {"mask": d}),
+        )
+
+
+class TestOneMaskForEachLabel(SourceContract):
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> Subject:
+        rows = ["case_id,group,image,mask_liver,mask_spleen"]
+        for seed, name in enumerate(["p1", "p2"]):
+            save_raster(tmp_path / "images" / f"{name}.png", noise((9, 12), seed))
+            for number, organ in enumerate(OVERLAPPING.names):
+                save_raster(tmp_path / organ / f"{name}.png", blocks((9, 12), *[0] * number, 255, 255))
+            rows.append(f"{name},{name},images/{name}.png,liver/{name}.png,spleen/{name}.png")
+        (tmp_path / "cases.csv").write_text("\n".join(rows), encoding="utf-8")
+        return Subject(
+            source=ManifestSource(str(tmp_path / "cases.csv")),
+            labels=OVERLAPPING,
+            cases=2,
+            images=tmp_path / "images",
+            again=lambda d: _again(tmp_path, {f"mask_{organ}": d / organ for organ in OVERLAPPING.names}),
+        )
+
+
+def _again(root: Path, folders: dict[str, Path]) -> ManifestSource:
+    rows = [",".join(["case_id", "group", "image", *folders])]
+    for name in ("p1", "p2"):
+        masks = [str((folder / f"{name}.png").relative_to(root)) for folder in folders.values()]
+        rows.append(",".join([name, name, f"images/{name}.png", *masks]))
+    (root / "again.csv").write_text("\n".join(rows), encoding="utf-8")
+    return ManifestSource(str(root / "again.csv"))
+
+
+def test_a_row_becomes_a_case(tmp_path: Path) -> None:
+    source = manifest(
+        tmp_path,
+        "case_id,group,image,mask,split,fold,comment",
+        "b,p1,b_t1.png; b_t2.png,b_mask.png,test,,blurred",
+        "a,p2,a.png,a_mask.png,train,3,",
+        "c,p3,c.png,,,,",
+    )
+    a, b, c = source.cases()
+    assert (a.case_id, a.group, a.split, a.fold) == ("a", "p2", "train", 3)
+    assert b.images == (tmp_path / "b_t1.png", tmp_path / "b_t2.png")
+    assert (b.masks, b.split, b.fold) == ((tmp_path / "b_mask.png",), "test", None)
+    assert (c.masks, c.split, c.fold) == ((), None, None)
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    manifest(tmp_path, "case_id,group,image,mask", "a,p1,a.png,a_mask.png")
+    text = (tmp_path / "cases.csv").read_text(encoding="utf-8").replace("\n", "\r\n")
+    (tmp_path / "cases.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert [case.case_id for case in ManifestSource(str(tmp_path / "cases.csv")).cases()] == ["a"]
+
+
+def test_paths_start_from_the_root(tmp_path: Path) -> None:
+    save_raster(tmp_path / "data/a.png", noise((4, 4)))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/cases.csv").write_text("case_id,group,image\na,p1,a.png\n", encoding="utf-8")
+    source = ManifestSource(str(tmp_path / "lists/cases.csv"), root=str(tmp_path / "data"))
+    assert source.cases()[0].images == (tmp_path / "data/a.png",)
+
+
+@pytest.mark.parametrize("column", ["image", "mask"])
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd", "sub/../../secret.png"])
+def test_a_path_that_leaves_the_root_is_refused(tmp_path: Path, column: str, path: str) -> None:
+    save_raster(tmp_path / "secret.png", noise((4, 4)))
+    (tmp_path / "data").mkdir()
+    image, mask = (path, "m.png") if column == "image" else ("a.png", path)
+    source = manifest(tmp_path / "data", "case_id,group,image,mask", f"a,p1,{image},{mask}")
+    with pytest.raises(MissingDataError, match=rf"cases\.csv, line 2 names '{path}', which lies outside .*data\."):
+        source.cases()
+
+
+@pytest.mark.parametrize("name", ["../../stolen", "/tmp/stolen", "a/../../b"])
+def test_a_case_id_that_leads_out_of_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    source = manifest(tmp_path, "case_id,group,image,mask", f"{name},p1,a.png,m.png")
+    with pytest.raises(DataError, match=rf"line 2: the case_id '{name}' leads out of a folder\. Use a name without"):
+        source.cases()
+
+
+def test_a_repeated_case_is_named(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "case_id,group,image", "a,p1,a.png", "b,p1,b.png", "a,p2,c.png")
+    with pytest.raises(DataError, match=r"cases\.csv: case_id stands in several rows: a\. Give each its own\."):
+        source.cases()
+
+
+def test_a_file_that_is_not_there_is_named_with_its_line(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "case_id,group,image", "a,p1,a.png", "b,p1,b.png")
+    (tmp_path / "b.png").unlink()
+    before = tree(tmp_path)
+    with pytest.raises(
+        MissingDataError, match=r"line 3 names .*b\.png, which does not exist\. Correct the row, or set"
+    ):
+        source.cases()
+    assert tree(tmp_path) == before
+
+
+def test_the_line_is_that_of_the_file_even_after_an_empty_one(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "case_id,group,image", "a,p1,a.png", "", "b,,b.png")
+    with pytest.raises(DataError, match=r"cases\.csv, line 4: the column group is empty"):
+        source.cases()
+
+
+@pytest.mark.parametrize("column", ["case_id", "group", "image"])
+def test_an_empty_field_is_named(tmp_path: Path, column: str) -> None:
+    fields = {"case_id": "a", "group": "p1", "image": "a.png", column: " "}
+    source = manifest(tmp_path, "case_id,group,image", ",".join(fields.values()))
+    with pytest.raises(DataError, match=rf"line 2: the column {column} is empty\. Fill it in or remove the row\."):
+        source.cases()
+
+
+def test_a_row_that_ends_too_early_is_an_empty_field(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 2: the column image is empty"):
+        manifest(tmp_path, "case_id,group,image", "a,p1").cases()
+
+
+def test_missing_columns_are_named_beside_those_that_are_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"lacks the column\(s\) case_id, group; expected .*; got id, image\."):
+        manifest(tmp_path, "id,image", "a,a.png").cases()
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "message"),
+    [
+        ("split", "valid", r"split is 'valid'; expected train, val, test, or nothing"),
+        ("fold", "first", r"fold is 'first'; expected 0, 1, 2 …, or nothing"),
+        ("fold", "-1", r"fold is '-1'; expected 0, 1, 2 …, or nothing"),
+        ("fold", "²", r"fold is '²'; expected 0, 1, 2 …, or nothing"),
+    ],
+)
+def test_a_split_or_fold_that_means_nothing_is_refused(tmp_path: Path, columns: str, row: str, message: str) -> None:
+    with pytest.raises(DataError, match=f"line 2: {message}"):
+        manifest(tmp_path, f"case_id,group,image,{columns}", f"a,p1,a.png,{row}").cases()
+
+
+def test_no_table_and_no_rows(tmp_path: Path) -> None:
+    with pytest.raises(
+        MissingDataError, match=r"none\.csv does not exist\. Set data\.source\.manifest to your CSV file"
+    ):
+        ManifestSource(str(tmp_path / "none.csv")).cases()
+    with pytest.raises(MissingDataError, match=r"cases\.csv has no rows"):
+        manifest(tmp_path, "case_id,group,image").cases()
+
+
+def test_a_table_in_another_encoding_says_so(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_bytes("case_id,group,image\nMüller,p1,a.png\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"cases\.csv is not UTF-8: .* Save it as UTF-8"):
+        ManifestSource(str(tmp_path / "cases.csv")).cases()
+
+
+def test_columns_in_another_order_than_the_labels_are_refused(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "case_id,group,image,mask_spleen,mask_liver", "a,p1,a.png,s.png,l.png")
+    with pytest.raises(
+        SettingError, match=r"cases\.csv names the masks spleen, liver, but labels\.names is liver, spl"
+    ):
+        source.read(source.cases()[0], OVERLAPPING)

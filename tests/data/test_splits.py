@@ -1,0 +1,240 @@
+"""Who is trained on, who is watched, who is tested: never one patient on two sides."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.types import Case
+from medseg_pl.data.splits import SIDES, Split, declared_split, fold_split, fraction_split, leaking_groups, read_split
+
+
+def cases(*sizes: int) -> list[Case]:
+    """Patients A, B, C … with so many cases each."""
+    names = [(chr(ord("A") + patient), number) for patient, size in enumerate(sizes) for number in range(size)]
+    return [Case(f"{group}{number}", group, (Path(f"{group}{number}.png"),)) for group, number in names]
+
+
+def sides(split: Split) -> list[set[str]]:
+    return [set(getattr(split, side)) for side in SIDES]
+
+
+def check_sound(split: Split, data: list[Case]) -> None:
+    """Every case on one side, every patient on one side."""
+    train, val, test = sides(split)
+    assert len(split.train) + len(split.val) + len(split.test) == len(data)
+    assert train | val | test == {case.case_id for case in data}
+    groups = [{name[0] for name in side} for side in (train, val, test)]
+    assert sum(map(len, groups)) == len(set().union(*groups))
+    assert leaking_groups(split, data) == []
+
+
+some_patients = st.lists(st.integers(1, 6), min_size=5, max_size=20)
+
+
+@given(sizes=some_patients, folds=st.integers(2, 5), seed=st.integers(0, 1000))
+def test_every_case_is_held_out_exactly_once(sizes: list[int], folds: int, seed: int) -> None:
+    data = cases(*sizes)
+    splits = [fold_split(data, fold, folds, seed) for fold in range(folds)]
+    for split in splits:
+        check_sound(split, data)
+        assert split.test == ()
+    held_out = Counter(name for split in splits for name in split.val)
+    assert held_out == Counter(case.case_id for case in data)
+
+
+@given(sizes=some_patients, seed=st.integers(0, 1000), shuffled=st.randoms(use_true_random=False))
+def test_the_order_of_the_cases_does_not_matter(sizes: list[int], seed: int, shuffled: Any) -> None:
+    data = cases(*sizes)
+    mixed = list(data)
+    shuffled.shuffle(mixed)
+    assert fold_split(mixed, 1, 3, seed) == fold_split(data, 1, 3, seed)
+    assert fraction_split(mixed, (0.5, 0.3, 0.2), seed) == fraction_split(data, (0.5, 0.3, 0.2), seed)
+
+
+def test_sides_are_sorted_and_the_origin_is_said() -> None:
+    split = fold_split(cases(*[3] * 6), fold=2, folds=3, seed=7)
+    assert all(list(getattr(split, side)) == sorted(getattr(split, side)) for side in SIDES)
+    assert split.origin == "fold 2 of 3 by group, seed 7"
+
+
+def test_another_seed_holds_out_other_patients() -> None:
+    data = cases(*[1] * 20)
+    assert len({fold_split(data, 0, 5, seed).val for seed in range(10)}) == 10
+    assert fold_split(data, 0, 5, 3) == fold_split(data, 0, 5, 3)
+
+
+def test_large_patients_are_spread_over_the_folds() -> None:
+    data = cases(9, 8, 7, 1, 1, 1, 2, 1, 3)  # 33 cases: three folds of 11, by hand 9+2, 8+3, 7+1+1+1+1
+    assert [len(fold_split(data, fold, 3, seed).val) for seed in range(5) for fold in range(3)] == [11] * 15
+
+
+@pytest.mark.parametrize(("fold", "folds"), [(5, 5), (-1, 5), (0, 1), (0, 0)])
+def test_a_fold_that_does_not_exist_is_refused(fold: int, folds: int) -> None:
+    with pytest.raises(SettingError) as error:
+        fold_split(cases(1, 1, 1, 1, 1), fold, folds, 0)
+    assert str(error.value) == f"data.fold must be from 0 to data.folds - 1; got fold {fold} of {folds}."
+
+
+def test_more_folds_than_patients_are_refused() -> None:
+    with pytest.raises(SettingError) as error:
+        fold_split(cases(9, 9, 9), 0, 5, 0)
+    assert str(error.value) == "5 folds need at least 5 patients (groups); the data has 3. Lower data.folds."
+
+
+@given(sizes=some_patients, seed=st.integers(0, 1000))
+def test_fractions_are_shares_of_the_patients(sizes: list[int], seed: int) -> None:
+    data = cases(*sizes)
+    split = fraction_split(data, (0.6, 0.2, 0.2), seed)
+    check_sound(split, data)
+    patients = [len({name[0] for name in side}) for side in sides(split)]
+    share = max(1, round(0.2 * len(sizes)))
+    assert patients == [len(sizes) - 2 * share, share, share]
+
+
+def test_a_share_of_zero_leaves_the_side_empty_and_a_small_one_does_not() -> None:
+    split = fraction_split(cases(*[1] * 10), (0.9, 0.1, 0.0), 0)
+    assert [len(side) for side in sides(split)] == [9, 1, 0]
+    split = fraction_split(cases(*[1] * 10), (0.98, 0.01, 0.01), 0)
+    assert [len(side) for side in sides(split)] == [8, 1, 1]
+    assert split.origin == "fractions 0.98, 0.01, 0.01 by group, seed 0"
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.2, 0.2), (0.5, 0.5), (1.2, -0.1, -0.1), (0.0, 0.5, 0.5)])
+def test_shares_must_add_up(fractions: tuple[float, ...]) -> None:
+    with pytest.raises(
+        SettingError, match=r"data\.fractions must be three shares \(train, val, test\) that add up to 1"
+    ):
+        fraction_split(cases(1, 1, 1), fractions, 0)
+
+
+def test_too_few_patients_for_three_sides() -> None:
+    with pytest.raises(SettingError, match=r"2 patients \(groups\) are too few for the fractions \[0\.5, 0\.3, 0\.2\]"):
+        fraction_split(cases(5, 5), (0.5, 0.3, 0.2), 0)
+
+
+def declared(**groups: Any) -> list[Case]:
+    """`A=["train", 3, None]`: the cases of a patient with what each declares."""
+    return [
+        Case(
+            f"{group}{number}",
+            group,
+            (Path("x.png"),),
+            split=what if isinstance(what, str) else None,
+            fold=what if isinstance(what, int) else None,
+        )
+        for group, declarations in groups.items()
+        for number, what in enumerate(declarations)
+    ]
+
+
+def test_a_declared_split_is_taken() -> None:
+    split = declared_split(declared(A=["train", "train"], B=["val"], C=["test"], D=["train"]), fold=0)
+    assert split == Split(("A0", "A1", "D0"), ("B0",), ("C0",), "declared by the data set (fold 0)")
+
+
+def test_declared_folds_are_taken_beside_a_declared_test_side() -> None:
+    data = declared(A=[0, 0], B=[1], C=["test"], D=[1])
+    split = declared_split(data, fold=1)
+    assert split is not None
+    assert (split.train, split.val, split.test) == (("A0", "A1"), ("B0", "D0"), ("C0",))
+
+
+def test_nothing_declared_is_no_split() -> None:
+    assert declared_split(cases(1, 2), fold=0) is None
+
+
+def test_half_a_declaration_is_refused() -> None:
+    with pytest.raises(DataError, match=r"2 cases declare neither split nor fold while others do, B0 among them\. "):
+        declared_split(declared(A=["train"], B=[None, None]), fold=0)
+
+
+def test_a_declared_leak_names_the_patient() -> None:
+    with pytest.raises(DataError) as error:
+        declared_split(declared(A=["train"], Smith=["train", "val"], B=["val"]), fold=0)
+    assert str(error.value) == (
+        "The split (declared by the data set (fold 0)) puts one patient on two sides: Smith. "
+        "Scores would look better than they are. Move all cases of a patient to one side."
+    )
+
+
+def test_a_declared_fold_without_cases_is_refused() -> None:
+    with pytest.raises(DataError, match=r"leaves 2 cases for training and 0 for validation; both need at least one"):
+        declared_split(declared(A=[0], B=[1]), fold=2)
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_our_own_file_reads_back(tmp_path: Path, folds: int) -> None:
+    data = cases(3, 1, 2, 2, 1, 1)
+    split = fold_split(data, 1, folds, seed=4)
+    read = read_split(write(tmp_path / "splits.json", split.as_json()), data, fold=0)
+    assert sides(read) == sides(split)
+    assert read.origin == "read from splits.json, fold 0"
+
+
+def test_a_list_of_folds_as_nnunet_writes_it(tmp_path: Path) -> None:
+    folds = [{"train": ["A0", "A1", "B0"], "val": ["C0"]}, {"train": ["C0", "B0"], "val": ["A1", "A0"]}]
+    path = write(tmp_path / "splits_final.json", folds)
+    data = cases(2, 1, 1)
+    assert read_split(path, data, 0) == Split(("A0", "A1", "B0"), ("C0",), (), "read from splits_final.json, fold 0")
+    assert read_split(path, data, 1).val == ("A0", "A1")
+
+
+def test_cases_that_the_file_does_not_name_are_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.json", {"train": ["A0"], "val": ["B0"], "test": ["C0"]})
+    split = read_split(path, cases(2, 3, 1), 0)
+    assert (split.train, split.val, split.test) == (("A0",), ("B0",), ("C0",))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"train": ["A0"], "val": ["A1"]},
+        {"train": ["A0", "B0"], "val": ["C0"], "test": ["A1"]},
+        {"train": ["B0"], "val": ["A0"], "test": ["A1"]},
+        {"train": ["B0"], "val": ["A0"], "test": ["A0"]},
+    ],
+)
+def test_a_leak_in_a_file_names_the_patient(tmp_path: Path, content: dict[str, list[str]]) -> None:
+    with pytest.raises(DataError, match=r"read from s\.json, fold 0\) puts one patient on two sides: A"):
+        read_split(write(tmp_path / "s.json", content), cases(2, 1, 1), 0)
+
+
+def test_a_case_that_a_file_names_twice_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.json", {"train": ["A0", "B0"], "val": ["A0"]})
+    with pytest.raises(DataError, match=r"s\.json puts the case A0 on two sides, train and another\. Name each case"):
+        read_split(path, cases(1, 1), 0)
+
+
+def test_names_that_the_data_does_not_have_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.json", {"train": ["A0", "X0"], "val": ["B0", "Y1"]})
+    with pytest.raises(DataError, match=r"s\.json names 2 cases that the data does not have, X0 among them"):
+        read_split(path, cases(1, 1), 0)
+
+
+@pytest.mark.parametrize("content", ["not json", "7", "null", [[1]], [{"train": ["A0"], "val": ["B0"]}], {"train": 5}])
+def test_a_file_without_the_fold_is_refused(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(DataError, match=r"s\.json holds no split for fold 3: "):
+        read_split(write(tmp_path / "s.json", content), cases(1, 1), 3)
+
+
+def test_a_file_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"s\.json does not exist\. Set data\.split_file to a splits\.json"):
+        read_split(tmp_path / "s.json", cases(1, 1), 0)
+
+
+def test_leaks_are_found_in_any_split() -> None:
+    split = Split(("A0", "B0"), ("A1", "C0"), ("B1", "D0"), "by hand")
+    assert leaking_groups(split, cases(2, 2, 1, 1)) == ["A", "B"]

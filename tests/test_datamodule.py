@@ -1,0 +1,322 @@
+"""From a folder to batches: splits, loaders, ranks, and what is decoded when."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.core.errors import DataError, MaskValueError, SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Batch, Case, EvaluationBatch, Volume
+from medseg_pl.data.sources import DecathlonSource, FolderSource
+from medseg_pl.data.transforms import StandardAugmentation
+from medseg_pl.datamodule import SegmentationDataModule
+from medseg_pl.functional.phantom import ORGANS
+from tests.small_files import blocks, noise, save_raster, tree
+
+LABELS = LabelMap(list(ORGANS), "multiclass")
+SLICES, WIDTH, HEIGHT, CASES = 5, 40, 32, 5
+
+Make = Callable[..., SegmentationDataModule]
+
+
+class Counting(DecathlonSource):
+    """Remembers what was decoded."""
+
+    def __init__(self, root: str, group: str | None = None) -> None:
+        super().__init__(root, group)
+        self.read_cases: list[str] = []
+
+    def read(self, case: Case, labels: LabelMap) -> Volume:
+        self.read_cases.append(case.case_id)
+        return super().read(case, labels)
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("phantom") / "data"
+    write_phantom(directory, "decathlon", cases=CASES, seed=0, slices=SLICES, size=(WIDTH, HEIGHT))
+    return directory
+
+
+@pytest.fixture
+def make(phantom: Path, tmp_path: Path) -> Make:
+    """A data module over five phantoms of five slices, the settings of your choice."""
+
+    def build(**settings: Any) -> SegmentationDataModule:
+        defaults: dict[str, Any] = {
+            "source": Counting(str(phantom)),
+            "labels": LABELS,
+            "context": 1,
+            "size": (24, 28),
+            "batch_size": 4,
+            "eval_batch_size": 3,
+            "workers": 0,
+            "store": str(tmp_path / "store"),
+        }
+        return SegmentationDataModule(**{**defaults, **settings})
+
+    return build
+
+
+def ready(data: SegmentationDataModule) -> SegmentationDataModule:
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def cases(count: int, **declared: Any) -> list[Case]:
+    return [Case(f"c{i}", f"p{i}", (Path(f"c{i}.png"),), (Path(f"m{i}.png"),), **declared) for i in range(count)]
+
+
+class TestLoaders:
+    def test_training_sees_every_slice_once(self, make: Make) -> None:
+        data = ready(make(foreground_fraction=0.0, batch_size=5))
+        batches = list(data.train_dataloader())
+        assert data.split is not None
+        assert len(batches) == 4 == len(data.split.train)  # four cases of five slices in batches of five
+        for batch in batches:
+            assert isinstance(batch, Batch)
+            assert (batch.image.shape, batch.mask.shape) == ((5, 3, 24, 28), (5, 1, 24, 28))
+            assert (batch.image.dtype, batch.mask.dtype) == (torch.float32, torch.uint8)
+            assert batch.statistics.shape == (5, 3, 4)
+
+    def test_a_last_batch_that_is_too_small_is_dropped_unless_it_is_the_only_one(self, make: Make) -> None:
+        assert [len(b.image) for b in ready(make(batch_size=6)).train_dataloader()] == [6, 6, 6]
+        assert [len(b.image) for b in ready(make(batch_size=64)).train_dataloader()] == [20]
+
+    def test_an_epoch_may_be_longer_or_shorter(self, make: Make) -> None:
+        for samples, batches in ((8, 2), (48, 12)):
+            assert len(list(ready(make(samples_per_epoch=samples)).train_dataloader())) == batches
+
+    def test_validation_sees_whole_slices_in_order_with_native_masks(self, make: Make, phantom: Path) -> None:
+        data = ready(make())
+        assert data.split is not None
+        (name,) = data.split.val
+        batches = list(data.val_dataloader())
+        assert [len(batch.slices) for batch in batches] == [3, 2]
+        slices = [reference for batch in batches for reference in batch.slices]
+        assert [(reference.case_id, reference.index) for reference in slices] == [(name, i) for i in range(SLICES)]
+        source = DecathlonSource(str(phantom))
+        volume = source.read(data.cases[name], LABELS)
+        image = torch.cat([batch.image for batch in batches])
+        np.testing.assert_array_equal(image[:, 1], volume.image[0])
+        np.testing.assert_array_equal(image[1:, 0], volume.image[0, :-1])
+        assert volume.mask is not None
+        np.testing.assert_array_equal(np.stack([m for b in batches for m in b.masks], axis=1), volume.mask)
+        assert {reference.geometry for reference in slices} == {volume.geometry}
+
+    def test_resizing_leaves_the_masks_on_their_own_grid(self, make: Make) -> None:
+        batch = next(iter(ready(make(fit="resize", size=(16, 16))).val_dataloader()))
+        assert batch.image.shape == (3, 3, 16, 16)
+        assert all(
+            mask.shape == (1, *reference.geometry.shape[1:])
+            for mask, reference in zip(batch.masks, batch.slices, strict=True)
+        )
+
+    def test_without_test_cases_the_validation_cases_are_tested_and_that_is_said(
+        self, make: Make, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        data = ready(make())
+        tested = {reference.case_id for batch in data.test_dataloader() for reference in batch.slices}
+        assert data.split is not None
+        assert tested == set(data.split.val)
+        assert caplog.messages == [
+            "The split has no test cases (fold 0 of 5 by group, seed 0): testing on the validation cases."
+        ]
+
+    def test_test_cases_are_tested_where_there_are_some(self, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+        data = ready(make(fractions=(0.6, 0.2, 0.2)))
+        assert data.split is not None
+        tested = {reference.case_id for batch in data.test_dataloader() for reference in batch.slices}
+        assert tested == set(data.split.test)
+        assert not tested & {*data.split.val, *data.split.train}
+        assert caplog.messages == []
+
+    def test_workers_change_nothing(self, make: Make) -> None:
+        alone, helped = (
+            ready(make(workers=workers, augmentation=StandardAugmentation(noise=0.1))) for workers in (0, 2)
+        )
+        for name in ("train_dataloader", "val_dataloader"):
+            ours, theirs = (list(getattr(data, name)()) for data in (alone, helped))
+            assert len(ours) == len(theirs) > 1
+            for here, there in zip(ours, theirs, strict=True):
+                assert torch.equal(here.image, there.image)
+                assert torch.equal(here.statistics, there.statistics)
+            if name == "train_dataloader":
+                assert all(torch.equal(here.mask, there.mask) for here, there in zip(ours, theirs, strict=True))
+            else:
+                assert [batch.slices for batch in ours] == [batch.slices for batch in theirs]
+
+    def test_epochs_and_seeds_differ_and_repeat(self, make: Make) -> None:
+        def epoch(number: int, seed: int = 0) -> torch.Tensor:
+            loader: Any = ready(make(seed=seed)).train_dataloader()
+            loader.sampler.set_epoch(number)
+            return torch.cat([batch.image for batch in loader])
+
+        assert torch.equal(epoch(1), epoch(1))
+        assert not torch.equal(epoch(0), epoch(1))
+        assert not torch.equal(epoch(0), epoch(0, seed=1))
+
+    @pytest.mark.parametrize("ranks", [2, 3])
+    def test_ranks_share_the_slices_and_keep_cases_whole(self, make: Make, ranks: int) -> None:
+        def of_rank(rank: int) -> tuple[torch.Tensor, list[str]]:
+            data = ready(make(fractions=(0.4, 0.6, 0.0), foreground_fraction=0.0, size=(HEIGHT, WIDTH), batch_size=1))
+            data.trainer = SimpleNamespace(global_rank=rank, world_size=ranks)  # type: ignore[assignment]
+            train = torch.cat([batch.image.flatten(1) for batch in data.train_dataloader()])
+            return train, [reference.case_id for batch in data.val_dataloader() for reference in batch.slices]
+
+        shares = [of_rank(rank) for rank in range(ranks)]
+        trained = torch.cat([train for train, _ in shares])
+        assert len(trained) == 10 - 10 % ranks == len(trained.unique(dim=0))
+        evaluated = [set(names) for _, names in shares]
+        assert sum(map(len, evaluated)) == len(set().union(*evaluated)) == 3
+        assert sum(len(names) for _, names in shares) == 3 * SLICES
+
+
+class TestSplit:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> str:
+        content = {"train": ["c0", "c1", "c2"], "val": ["c3"], "test": ["c4"], "origin": "by hand"}
+        (tmp_path / "splits.json").write_text(json.dumps(content))
+        return str(tmp_path / "splits.json")
+
+    def test_a_file_comes_before_what_the_data_declares(self, make: Make, file: str) -> None:
+        split = make(split_file=file, fractions=(0.8, 0.2, 0.0)).make_split(cases(5, fold=0))
+        assert (split.val, split.origin) == (("c3",), "read from splits.json, fold 0")
+
+    def test_what_the_data_declares_comes_before_fractions(self, make: Make) -> None:
+        declared = [*cases(3, split="train"), *[Case("v", "v", (Path("v.png"),), split="val")]]
+        split = make(fractions=(0.5, 0.5, 0.0)).make_split(declared)
+        assert (split.val, split.origin) == (("v",), "declared by the data set (fold 0)")
+
+    def test_fractions_come_before_folds(self, make: Make) -> None:
+        split = make(fractions=(0.4, 0.4, 0.2), fold=1).make_split(cases(5))
+        assert [len(side) for side in (split.train, split.val, split.test)] == [2, 2, 1]
+
+    def test_folds_are_the_rule(self, make: Make) -> None:
+        held_out = [name for fold in range(5) for name in make(fold=fold).make_split(cases(5)).val]
+        assert sorted(held_out) == ["c0", "c1", "c2", "c3", "c4"]
+
+    def test_the_split_has_a_seed_of_its_own(self, make: Make) -> None:
+        folds = [make(seed=seed, split_seed=split).make_split(cases(20)).val for split in (0, 1) for seed in (0, 1)]
+        assert folds[0] == folds[1] != folds[2] == folds[3]
+
+    def test_cases_that_the_file_leaves_out_are_not_decoded(self, make: Make, phantom: Path, tmp_path: Path) -> None:
+        (tmp_path / "s.json").write_text(json.dumps({"train": ["phantom_001"], "val": ["phantom_003"]}))
+        source = Counting(str(phantom))
+        data = ready(make(source=source, split_file=str(tmp_path / "s.json")))
+        assert sorted(source.read_cases) == sorted(data.cases) == sorted(data.entries) == ["phantom_001", "phantom_003"]
+
+
+class TestDecoding:
+    def test_each_case_is_decoded_once_over_both_hooks_and_runs(self, make: Make, phantom: Path) -> None:
+        source, later = Counting(str(phantom)), Counting(str(phantom))
+        ready(make(source=source))
+        ready(make(source=later, fold=3, seed=7, batch_size=1))
+        assert sorted(source.read_cases) == [f"phantom_00{i}" for i in range(1, 6)]
+        assert later.read_cases == []
+
+    def test_setup_works_on_a_machine_whose_store_is_empty(self, make: Make) -> None:
+        data = make()
+        data.setup("validate")
+        assert len(list(data.val_dataloader())) == 2
+
+    def test_the_store_is_where_the_environment_says(
+        self, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MEDSEG_CACHE", str(tmp_path / "cache"))
+        ready(make(store=None))
+        assert len(list((tmp_path / "cache").rglob("case.json"))) == CASES
+
+    def test_a_fault_in_a_file_is_found_before_the_run(self, make: Make, tmp_path: Path) -> None:
+        for name in "abc":
+            save_raster(tmp_path / "images" / f"{name}.png", noise((9, 12)))
+            save_raster(tmp_path / "masks" / f"{name}.png", blocks((9, 12), 9 if name == "b" else 1))
+        data = make(source=FolderSource(str(tmp_path)), folds=3)
+        with pytest.raises(MaskValueError, match=r"b\.png holds the value 9"):
+            data.prepare_data()
+
+
+class TestPredict:
+    def test_all_images_of_a_folder_without_masks(self, make: Make, phantom: Path, tmp_path: Path) -> None:
+        data = make(source=DecathlonSource(str(phantom)))
+        data.predict_from(phantom / "imagesTr", tmp_path / "scratch")
+        data.prepare_data()
+        data.setup("predict")
+        batches = list(data.predict_dataloader())
+        assert all(isinstance(batch, EvaluationBatch) and batch.masks == [] for batch in batches)
+        seen = [(reference.case_id, reference.index) for batch in batches for reference in batch.slices]
+        assert seen == [(f"phantom_00{case}", index) for case in range(1, 6) for index in range(SLICES)]
+        assert data.split is None
+
+    def test_the_store_is_left_alone(self, make: Make, phantom: Path, tmp_path: Path) -> None:
+        ready(make())
+        store, inputs = tree(tmp_path / "store"), tree(phantom)
+        data = make(source=DecathlonSource(str(phantom)))
+        data.predict_from(phantom / "imagesTr", tmp_path / "scratch")
+        data.prepare_data()
+        data.setup("predict")
+        assert len(list(data.predict_dataloader())) > 1
+        assert tree(tmp_path / "store") == store
+        assert tree(phantom) == inputs
+        assert len(list((tmp_path / "scratch").rglob("case.json"))) == CASES
+
+    def test_images_with_other_channels_are_refused(self, make: Make, tmp_path: Path) -> None:
+        save_raster(tmp_path / "in/a.png", noise((9, 12, 3)))
+        data = make(source=FolderSource(str(tmp_path)))
+        data.predict_from(tmp_path / "in", tmp_path / "scratch")
+        with pytest.raises(SettingError, match=r"Case a \(.*a\.png\) has 3 channel\(s\), but model\.channels is 1"):
+            data.prepare_data()
+
+
+class TestFaults:
+    def test_other_channels_than_the_models(self, make: Make, phantom: Path) -> None:
+        with pytest.raises(SettingError) as error:
+            make(channels=3).prepare_data()
+        assert str(error.value) == (
+            f"Case phantom_001 ({phantom / 'imagesTr/phantom_001.nii.gz'}) has 1 channel(s), but model.channels is 3. "
+            "Set model.channels to 1, or convert the images that differ."
+        )
+
+    def test_cases_without_a_mask(self, make: Make, tmp_path: Path) -> None:
+        for name in "ab":
+            save_raster(tmp_path / "images" / f"{name}.png", noise((9, 12)))
+        with pytest.raises(DataError) as error:
+            make(source=FolderSource(str(tmp_path), masks=None)).prepare_data()
+        assert str(error.value) == (
+            "2 of 2 cases have no mask, a among them. Add the masks or leave the cases out; "
+            "images without masks are for predict."
+        )
+
+    @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"eval_batch_size": 0}, {"workers": -1}])
+    def test_sizes_that_mean_nothing(self, make: Make, setting: dict[str, int]) -> None:
+        with pytest.raises(
+            SettingError, match=r"must be at least 1 and data\.workers at least 0; got -?\d, -?\d and -?\d"
+        ):
+            make(**setting)
+
+    @pytest.mark.parametrize("fraction", [-0.1, 1.1])
+    def test_a_fraction_is_from_0_to_1(self, make: Make, fraction: float) -> None:
+        with pytest.raises(SettingError, match=rf"data\.foreground_fraction must be from 0 to 1; got {fraction}"):
+            make(foreground_fraction=fraction)
+
+    @pytest.mark.parametrize("size", [(0, 16), (16, -1)])
+    def test_a_size_has_pixels(self, make: Make, size: tuple[int, int]) -> None:
+        with pytest.raises(SettingError, match=r"size must be \(height, width\), both at least 1 pixel"):
+            make(size=size)
+
+    @pytest.mark.parametrize(
+        ("setting", "got"), [({"context": -1}, "-1 and None"), ({"samples_per_epoch": 0}, "1 and 0")]
+    )
+    def test_counts_that_mean_nothing(self, make: Make, setting: dict[str, int], got: str) -> None:
+        with pytest.raises(SettingError, match=rf"context must be at least 0 and data\.samples_per_epoch .* got {got}"):
+            make(**setting)
