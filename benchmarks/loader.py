@@ -54,7 +54,8 @@ def ours(root: Path) -> Callable[[int], object]:
 
 def usual(root: Path) -> Callable[[int], object]:
     """The usual way: decode, augment the full image, crop."""
-    transforms = [*StandardAugmentation().transforms(), albumentations.RandomCrop(PATCH, PATCH)]
+    augmentation = StandardAugmentation()
+    transforms = [*augmentation.geometric(), *augmentation.intensity(), albumentations.RandomCrop(PATCH, PATCH)]
     pipeline = albumentations.Compose(transforms)
 
     def epoch(_: int) -> object:

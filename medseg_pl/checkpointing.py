@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -37,25 +37,27 @@ def run_folder_of(checkpoint: Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
-def checkpoint_settings(path: Path) -> dict[str, Any]:
-    """The settings of model, data and precision that a checkpoint carries, as a configuration.
+class Trained(NamedTuple):
+    """What a checkpoint says of its making.
+
+    Attributes:
+        path: The checkpoint.
+        settings: Of model, data and precision, as a configuration.
+        data: Who was trained on, as the data module's `state_dict` has it.
+    """
+
+    path: str
+    settings: dict[str, Any]
+    data: dict[str, Any]
+
+
+def read_trained(path: Path) -> Trained:
+    """Read everything but the weights.
 
     Raises:
         MissingDataError: There is no such file.
         UnreadableFileError: The file is no checkpoint of medseg, or would run code when loaded.
     """
-    model, data, precision = _read(path)
-    for name in (*SHARED, "seed"):
-        data.pop(name.split(".")[0], None)
-    # The weights come from the checkpoint: nothing is downloaded or read to start from.
-    model["initial_weights"] = None
-    arguments = model["network"].get("init_args") or {}
-    if "encoder_weights" in arguments:
-        arguments["encoder_weights"] = None
-    return {"model": model, "data": data, "trainer": {"precision": precision}}
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     if not path.is_file():
         raise MissingDataError(
             f"There is no checkpoint {path}. Set --ckpt_path to a file such as checkpoints/best.ckpt."
@@ -63,11 +65,32 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     try:
         # `weights_only` refuses everything that is not plain data: a stranger's file runs no code.
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        parts = [dict(checkpoint[name]) for name in ("hyper_parameters", "datamodule_hyper_parameters")]
-    except (pickle.UnpicklingError, KeyError, TypeError, RuntimeError, OSError, EOFError, ValueError) as error:
+        settings = _settings(checkpoint)
+    except (
+        pickle.UnpicklingError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+    ) as error:
         raise UnreadableFileError(
             f"{path} is not a checkpoint that medseg fit wrote, or it is damaged "
             f"({type(error).__name__}). Use best.ckpt or last.ckpt of a run folder."
         ) from error
+    return Trained(str(path), settings, checkpoint.get("SegmentationDataModule", {}))
+
+
+def _settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    parts = [dict(checkpoint[name]) for name in ("hyper_parameters", "datamodule_hyper_parameters")]
     model, data = ({key: value for key, value in part.items() if key != "_instantiator"} for part in parts)
-    return model, data, str(checkpoint.get("precision", "32-true"))
+    for name in (*SHARED, "seed"):
+        data.pop(name.split(".")[0], None)
+    # The weights come from the checkpoint: nothing is downloaded or read to start from.
+    model["initial_weights"] = None
+    arguments = model["network"].get("init_args") or {}
+    if "encoder_weights" in arguments:
+        arguments["encoder_weights"] = None
+    return {"model": model, "data": data, "trainer": {"precision": str(checkpoint["precision"])}}

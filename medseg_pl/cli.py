@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 import medseg_pl.losses  # noqa: F401  its classes can then be named without their module
 from medseg_pl.callbacks import EpochLines, OverlayWriter, PredictionWriter, RunRecord, ScoreWriter
-from medseg_pl.checkpointing import SHARED, best_and_last, checkpoint_settings, run_folder_of
+from medseg_pl.checkpointing import SHARED, Trained, best_and_last, read_trained, run_folder_of
 from medseg_pl.core.errors import SettingError
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.io.files import require_empty
@@ -44,6 +44,10 @@ _NOISE = (
 class MedsegCLI(LightningCLI):
     """Wires module and data module, the run folder, and the settings that a checkpoint carries."""
 
+    def __init__(self, *args: Any, trained: Trained | None, **kwargs: Any) -> None:
+        self.trained = trained
+        super().__init__(*args, **kwargs)
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """As LightningCLI's, with our errors."""
         kwargs.setdefault("dump_header", ["medseg"])
@@ -60,10 +64,11 @@ class MedsegCLI(LightningCLI):
             parser.link_arguments(f"model.{name}", f"data.{name}")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         # Lightning's sampler pads: cases would be scored twice. Ours share cases and samples among ranks.
-        parser.set_defaults({"trainer.use_distributed_sampler": False})
+        parser.set_defaults({"trainer.use_distributed_sampler": False, "trainer.enable_model_summary": False})
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults(weights_only=True)  # a checkpoint is data: it runs no code
         if subcommand in ("validate", "test"):
             parser.set_defaults(verbose=False)  # our table says it
         if subcommand == "predict":
@@ -81,15 +86,33 @@ class MedsegCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Nothing: the checkpoint's settings are defaults already, so that given ones win."""
 
+    def before_instantiate_classes(self) -> None:
+        """Refuse checkpoints that are not the file whose settings were read."""
+        path = self._get(self.config, "ckpt_path")
+        if path and "://" in path:
+            raise SettingError(
+                f"--ckpt_path {path} is a URL; checkpoints are loaded from files alone. Download it first."
+            )
+        if self.trained is not None and Path(path) != Path(self.trained.path):
+            raise SettingError(f"--ckpt_path is given twice: {self.trained.path} and {path}. Give it once.")
+
+    def before_validate(self) -> None:
+        """Score whom the checkpoint was not trained on."""
+        self._score_as_trained()
+
+    def before_test(self) -> None:
+        """Score whom the checkpoint was not trained on."""
+        self._score_as_trained()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the loggers and callbacks that every run has."""
         own = self._get(self.config_init, "trainer")
         if self.subcommand == "fit":
             kwargs["logger"] = [self._run_folder(), *_as_list(own.get("logger"))]
         else:
-            kwargs["logger"] = False
-        kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        kwargs["enable_model_summary"] = False
+            kwargs["logger"] = _as_list(own.get("logger"))
+        if own.get("enable_progress_bar") is None:
+            kwargs["enable_progress_bar"] = sys.stdout.isatty()
         given = _as_list(own.get("callbacks"))
         kwargs["callbacks"] = [*given, *self._callbacks(given)]
         return super().instantiate_trainer(**kwargs)
@@ -106,6 +129,10 @@ class MedsegCLI(LightningCLI):
         best = self.trainer.checkpoint_callback
         if isinstance(best, ModelCheckpoint) and best.best_model_path:
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=best.best_model_path, verbose=False)
+
+    def _score_as_trained(self) -> None:
+        if self.trained is not None:
+            self.datamodule.score_as_trained(self.trained.data)
 
     def _run_folder(self) -> CSVLogger:
         return CSVLogger(self._get(self.config, "runs"), name=self._get(self.config, "experiment"))
@@ -125,11 +152,13 @@ class MedsegCLI(LightningCLI):
 def run(command: str, arguments: Sequence[str]) -> int:
     """Run one of Lightning's subcommands; the exit code."""
     _quiet_libraries()
-    with _checkpoint_defaults(command, arguments) as defaults:
+    trained = None if command == "fit" or _wants_help(arguments) else read_trained(_checkpoint(command, arguments))
+    with _as_files(trained) as defaults:
         MedsegCLI(
             SegmentationModule,
             SegmentationDataModule,
             args=[command, *arguments],
+            trained=trained,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=SaveConfigCallback if command == "fit" else None,
@@ -139,23 +168,33 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
 
 @contextmanager
-def _checkpoint_defaults(command: str, arguments: Sequence[str]) -> Iterator[list[str]]:
+def _as_files(trained: Trained | None) -> Iterator[list[str]]:
     """The checkpoint's settings as a configuration of the lowest rank: whatever is given wins over it."""
-    wants_help = any(argument in ("-h", "--help") for argument in arguments)
-    if command == "fit" or wants_help:
+    if trained is None:
         yield []
         return
-    path = next(iter(options(arguments, "ckpt_path")), None)
-    if path is None:
+    with TemporaryDirectory(prefix="medseg-") as folder:
+        file = Path(folder) / "checkpoint.yaml"
+        file.write_text(yaml.safe_dump(trained.settings), encoding="utf-8")
+        yield [str(file)]
+
+
+def _checkpoint(command: str, arguments: Sequence[str]) -> Path:
+    """The `--ckpt_path` of a command that cannot do without."""
+    paths = options(arguments, "ckpt_path")
+    if not paths:
         raise SettingError(
             f"medseg {command} needs --ckpt_path FILE, such as runs/demo/version_0/checkpoints/best.ckpt."
         )
-    if "://" in path:
-        raise SettingError(f"--ckpt_path {path} is a URL; checkpoints are loaded from files alone. Download it first.")
-    with TemporaryDirectory(prefix="medseg-") as folder:
-        file = Path(folder) / "checkpoint.yaml"
-        file.write_text(yaml.safe_dump(checkpoint_settings(Path(path))), encoding="utf-8")
-        yield [str(file)]
+    if "://" in paths[0]:
+        raise SettingError(
+            f"--ckpt_path {paths[0]} is a URL; checkpoints are loaded from files alone. Download it first."
+        )
+    return Path(paths[0])
+
+
+def _wants_help(arguments: Sequence[str]) -> bool:
+    return any(argument in ("-h", "--help") for argument in arguments)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from medseg_pl.core.types import Batch, Case, EvaluationBatch
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.slices import PatchDataset, SliceDataset, collate_samples, collate_slices
 from medseg_pl.data.sources import Source
-from medseg_pl.data.splits import Split, declared_split, fold_split, fraction_split, read_split
+from medseg_pl.data.splits import Split, declared_split, fold_split, fraction_split, kept_split, read_split
 from medseg_pl.data.store import Store, default_directory, open_entry
 from medseg_pl.data.transforms import Augmentation
 from medseg_pl.functional.fit import Fit, FitMode
@@ -117,6 +117,7 @@ class SegmentationDataModule(LightningDataModule):
         self.cases: dict[str, Case] = {}
         self.entries: dict[str, Path] = {}
         self._predicting = False
+        self._trained: Mapping[str, Any] = {}
 
     def predict_from(self, directory: Path, scratch: Path) -> None:
         """Make `predict` read a folder of images in this source's layout, without masks.
@@ -129,16 +130,59 @@ class SegmentationDataModule(LightningDataModule):
         self.source = self.source.unlabelled(directory)
         self.store_directory = scratch
 
+    def score_as_trained(self, trained: Mapping[str, Any]) -> None:
+        """Score a checkpoint: keep its split unless another is asked for, and refuse what it was trained on.
+
+        Args:
+            trained: What `state_dict` gave when the checkpoint was written.
+        """
+        self._trained = trained
+
     def make_split(self, cases: Sequence[Case]) -> Split:
-        """The split that the settings ask for: a file, else what the data declares, else fractions, else folds."""
+        """The split that the settings ask for: a file, else what the data declares, else fractions, else folds.
+
+        Raises:
+            SettingError: Two of them were asked for.
+        """
+        if self._trained and self._trained["settings"] == self._split_settings():
+            return kept_split(self._trained["split"], cases)
         if self.split_file is not None:
+            if self.fractions is not None:
+                raise SettingError("data.split_file and data.fractions both ask for a split. Set one of them to null.")
             return read_split(Path(self.split_file), cases, self.fold)
         declared = declared_split(cases, self.fold)
         if declared is not None:
+            if self.fractions is not None:
+                raise SettingError(
+                    "The data declares its own split, and data.fractions asks for another. Set data.fractions to null, "
+                    "or remove the split and fold of the cases."
+                )
             return declared
         if self.fractions is not None:
             return fraction_split(cases, self.fractions, self.split_seed)
         return fold_split(cases, self.fold, self.folds, self.split_seed)
+
+    def scored(self, stage: str) -> dict[str, str]:
+        """Which side of which split the scores of a stage are of; for the summary, so that nobody has to guess."""
+        assert self.split is not None, "setup comes first"
+        side = "test" if stage == "test" and self.split.test else "val"
+        return {"side": side, "split": self.split.origin}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to remember of the data: who was trained on."""
+        if self.split is None:
+            return {}
+        groups = sorted({self.cases[name].group for name in self.split.train})
+        return {"split": self.split.as_dict(), "groups": groups, "settings": self._split_settings()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See that training goes on with the patients it began with."""
+        before = set(state_dict.get("split", {}).get("train", ()))
+        if self.trainer and self.trainer.state.fn == "fit" and self.split and before != set(self.split.train):
+            raise DataError(
+                f"The checkpoint was trained on {len(before)} cases, but the split now has {len(self.split.train)} or "
+                "others for training. Set the split's settings and the data as they were, or start a new run."
+            )
 
     def prepare_data(self) -> None:
         """Decode what is not in the store yet, on one process of each machine, and find faults before a run begins."""
@@ -172,6 +216,8 @@ class SegmentationDataModule(LightningDataModule):
         )
         rank, ranks = self._rank()
         sampler = EpochSampler(len(dataset), self.seed, self.samples_per_epoch, rank, ranks)
+        # Lightning opens the first iterator before it tells the sampler the epoch, which matters after a resume.
+        sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -201,6 +247,7 @@ class SegmentationDataModule(LightningDataModule):
 
     def _evaluation_loader(self, names: Sequence[str]) -> DataLoader[EvaluationBatch]:
         cases = [self.cases[name] for name in names]
+        self._refuse_trained(cases)
         dataset = SliceDataset(cases, [self.entries[name] for name in names], self.fit_to, self.context)
         depths = [shape[0] for shape in dataset.shapes]
         sizes = [self.fit_to.fitted_size((shape[1], shape[2])) for shape in dataset.shapes]
@@ -245,6 +292,21 @@ class SegmentationDataModule(LightningDataModule):
                 f"{len(unlabelled)} of {len(cases)} cases have no mask, {unlabelled[0]} among them. Add the masks or "
                 "leave the cases out; images without masks are for predict."
             )
+
+    def _refuse_trained(self, cases: Sequence[Case]) -> None:
+        trained = set(self._trained.get("groups", ()))
+        seen = [case.case_id for case in cases if case.group in trained]
+        if seen:
+            raise DataError(
+                f"{len(seen)} of the {len(cases)} cases to be scored are of patients that this checkpoint was trained "
+                f"on, {seen[0]} among them: scores would look better than they are. Leave the split's settings as they "
+                "were in training, or give other data."
+            )
+
+    def _split_settings(self) -> dict[str, Any]:
+        fractions = None if self.fractions is None else list(self.fractions)
+        numbers = {"fold": self.fold, "folds": self.folds, "split_seed": self.split_seed}
+        return {**numbers, "fractions": fractions, "split_file": self.split_file}
 
     def _rank(self) -> tuple[int, int]:
         """This process and how many there are; alone without a trainer, as in a notebook."""

@@ -12,15 +12,15 @@ from jaxtyping import Float, Shaped
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from medseg_pl.core.errors import DataError, SettingError
-from medseg_pl.core.labels import IGNORE, LabelMap
+from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
 from medseg_pl.functional.fit import Fit, FitMode
+from medseg_pl.functional.intensity import LOW
 from medseg_pl.inference.assembler import CaseAssembler
-from medseg_pl.inference.sliding_window import SlidingWindow
+from medseg_pl.inference.sliding_window import LogitsListener, SlidingWindow
 from medseg_pl.metrics import CaseMetric, OverlapMetric, Score, summarise
 from medseg_pl.networks import NetworkFactory, build_network, load_initial_weights
 from medseg_pl.normalisation import Normalisation
@@ -96,7 +96,8 @@ class SegmentationModule(LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
         self.metrics = [OverlapMetric(labels), *(make(labels=labels) for make in metrics)]
-        self.evaluation_loss = MeanMetric()
+        # torchmetrics would leave NaN out of the mean, and a network that diverged would look well.
+        self.evaluation_loss = MeanMetric(nan_strategy=float("inf"))
         self.sliding_window = SlidingWindow(labels, self.fit_to.size, multiple, overlap, max_whole_pixels)
         self.assembler = CaseAssembler(labels, self.fit_to)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -104,7 +105,6 @@ class SegmentationModule(LightningModule):
         if compile_network:
             self.network.compile()
         self.table: list[Score] = []
-        self.summary: dict[str, Any] = {}
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
         """Logits of raw images."""
@@ -126,8 +126,7 @@ class SegmentationModule(LightningModule):
 
     def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> list[CasePrediction]:
         """The cases that this batch completes."""
-        image = self._normalised(batch.image, batch.statistics)
-        return self.assembler.add(self.sliding_window(self._logits, image), batch)
+        return self.assembler.add(self._probabilities(batch), batch) if batch.slices else []
 
     def on_validation_epoch_start(self) -> None:
         """Start with empty tables."""
@@ -174,30 +173,34 @@ class SegmentationModule(LightningModule):
         values: Tensor = self.normalisation(image, statistics)
         return values.contiguous(memory_format=self.memory_format)
 
+    def _probabilities(self, batch: EvaluationBatch, on_logits: LogitsListener | None = None) -> Tensor:
+        """On the fitted grid; images too small for the network are padded with what training patches are."""
+        ground = batch.statistics[..., LOW, None, None]
+        fill = self._normalised(ground, batch.statistics)
+        return self.sliding_window(self._logits, self._normalised(batch.image, batch.statistics), fill, on_logits)
+
     def _evaluate(self, batch: EvaluationBatch) -> list[CasePrediction]:
         """Probabilities, loss and scores of a batch of slices."""
-        target = self._padded_target(batch)
+        if not batch.slices:
+            return []
+        target = self._fitted_masks(batch).to(batch.image.device)
 
         def add_loss(logits: Tensor, rows: slice, columns: slice) -> None:
             loss = self.loss(logits, self.labels.target(target[..., rows, columns]))
             self.evaluation_loss.update(loss, weight=len(logits))
 
-        image = self._normalised(batch.image, batch.statistics)
-        cases = self.assembler.add(self.sliding_window(self._logits, image, add_loss), batch)
+        cases = self.assembler.add(self._probabilities(batch, add_loss), batch)
         for case in cases:
             for metric in self.metrics:
                 metric.update(case)
         return cases
 
-    def _padded_target(self, batch: EvaluationBatch) -> Tensor:
-        """The references on the fitted grid, what is padded around an image marked as ignored."""
+    def _fitted_masks(self, batch: EvaluationBatch) -> Tensor:
         if len(batch.masks) != len(batch.slices):
             raise DataError(
                 f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it."
             )
-        fitted = torch.from_numpy(np.stack([self.fit_to.apply_mask(mask) for mask in batch.masks]))
-        top, bottom, left, right = self.sliding_window.padding((fitted.shape[-2], fitted.shape[-1]))
-        return F.pad(fitted.to(batch.image.device), (left, right, top, bottom), value=IGNORE)
+        return torch.from_numpy(np.stack([self.fit_to.apply_mask(mask) for mask in batch.masks]))
 
     def _reset_scores(self) -> None:
         self.assembler.reset()
@@ -207,26 +210,26 @@ class SegmentationModule(LightningModule):
 
     def _summarise(self, stage: Stage) -> None:
         """Merge the tables of all ranks, and log the means."""
-        self._check_complete()
+        self._check_complete(stage)
         self.table = _joined([metric.table() for metric in self.metrics])
-        self.summary = summarise(self.table, self.labels.names)
+        summary = summarise(self.table, self.labels.names, intervals=False)
         self.log(f"{stage}/loss", self.evaluation_loss)
         for name in LOGGED:
-            mean = self.summary["foreground_mean"].get(name)
+            mean = summary["foreground_mean"].get(name)
             self.log(f"{stage}/{name}", float("nan") if mean is None else mean, prog_bar=name == "dice")
-            for label, described in self.summary["labels"].items():
+            for label, described in summary["labels"].items():
                 if name in described and described[name]["mean"] is not None:
                     self.log(f"{stage}/{name}/{label}", described[name]["mean"])
 
-    def _check_complete(self) -> None:
+    def _check_complete(self, stage: Stage) -> None:
         """A case of which slices are missing is left out only where the trainer was told to stop early."""
         incomplete = self.assembler.incomplete()
-        limited = self.trainer.sanity_checking or any(
-            limit != 1.0 for limit in (self.trainer.limit_val_batches, self.trainer.limit_test_batches)
-        )
+        limit = self.trainer.limit_val_batches if stage == "val" else self.trainer.limit_test_batches
+        limited = self.trainer.sanity_checking or isinstance(limit, int) or limit < 1
         if incomplete and not limited:
             raise DataError(
-                f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them; no score is given."
+                f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them, so no score is given. A "
+                "data module of your own must serve every slice of a case, all of them to one process."
             )
         self.assembler.reset()
 

@@ -58,7 +58,7 @@ def load_initial_weights(network: nn.Module, path: Path) -> None:
         raise MissingDataError(f"{path} does not exist. Set model.initial_weights to a file, or to null.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+        state = {name.removeprefix("network."): value for name, value in state.get("state_dict", state).items()}
         whole = all(name in state for name in network.state_dict())
         target = network if whole else network.get_submodule("encoder")
         target.load_state_dict(state)

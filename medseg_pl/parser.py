@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,12 +28,18 @@ class MedsegParser(LightningArgumentParser):
 
 
 def options(arguments: Sequence[str], *names: str) -> list[str]:
-    """The values of an option in the raw arguments, before any parser is made."""
-    flags = tuple(("-" if len(name) == 1 else "--") + name for name in names)
-    separate = [value for flag, value in pairwise(arguments) if flag in flags]
-    return separate + [
-        argument.split("=", 1)[1] for argument in arguments if argument.startswith(tuple(f"{f}=" for f in flags))
-    ]
+    """The values of an option in the raw arguments, in their order, before any parser is made.
+
+    >>> options(["--config=a", "-c", "b", "--config", "c"], "config", "c")
+    ['a', 'b', 'c']
+    """
+    flags = [("-" if len(name) == 1 else "--") + name for name in names]
+    values = []
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        flag, equals, value = argument.partition("=")
+        if flag in flags and (equals or following is not None):
+            values.append(value if equals else following)
+    return values
 
 
 def check_sections(path: Path, known: Sequence[str]) -> None:

@@ -75,16 +75,9 @@ class OverlayWriter(Callback):
 def overlay(case: CasePrediction, stored: StoredCase, labels: LabelMap) -> NDArray[np.uint8]:
     """The slice with most of the reference: image, reference, prediction."""
     assert case.reference is not None, "overlays compare with a reference"
-    annotated = planes(case.reference, labels)
+    annotated = labels.planes(case.reference)
     depth = int(annotated.sum(axis=(0, 2, 3)).argmax())
-    return side_by_side(_rgb(stored, depth), annotated[:, depth], planes(case.prediction, labels)[:, depth])
-
-
-def planes(mask: NDArray[np.uint8], labels: LabelMap) -> NDArray[np.bool_]:
-    """One boolean volume for each label, `(N, D, H, W)`."""
-    values = np.ones(len(mask)) if labels.overlapping else np.arange(1, len(labels.names) + 1)
-    found: NDArray[np.bool_] = mask == values.reshape(-1, 1, 1, 1)
-    return found
+    return side_by_side(_rgb(stored, depth), annotated[:, depth], labels.planes(case.prediction)[:, depth])
 
 
 def _rgb(stored: StoredCase, depth: int) -> NDArray[np.uint8]:

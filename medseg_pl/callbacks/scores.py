@@ -11,8 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.io.scores import numbered, write_rows, write_summary
-from medseg_pl.metrics import Score
+from medseg_pl.metrics import Score, summarise
 from medseg_pl.module import SegmentationModule
 
 _SHOWN = ("dice", "iou", "precision", "recall")
@@ -41,12 +42,15 @@ class ScoreWriter(Callback):
         directory = self.directory or trainer.log_dir
         if not trainer.is_global_zero or directory is None or not isinstance(module, SegmentationModule):
             return
-        scores = numbered(Path(directory) / f"scores_{stage}.csv")
-        summary = numbered(Path(directory) / f"summary_{stage}.json")
+        scores, file = numbered(Path(directory), f"scores_{stage}.csv", f"summary_{stage}.json")
+        summary = summarise(module.table, module.labels.names)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, SegmentationDataModule):
+            summary["scored"] = data.scored(stage)
         write_rows(scores, [_row(score) for score in module.table])
-        write_summary(summary, module.summary)
+        write_summary(file, summary)
         console = Console()
-        console.print(summary_table(module.summary, stage))
+        console.print(summary_table(summary, stage))
         console.print(f"Scores of every case: {scores}", soft_wrap=True, highlight=False)
 
 

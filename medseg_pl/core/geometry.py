@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,23 @@ class Geometry:
             return None
         z, y, x = self.spacing_mm
         return z * y * x / 1000.0
+
+    def distance_voxels(self, other: Geometry) -> float:
+        """How far apart two grids of one shape put the same corner, at most, in voxels of this one.
+
+        Zero where one of them does not know its place.
+
+        >>> shifted = affine_as_tuple([[2, 0, 0, 6], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        >>> still = affine_as_tuple([[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        >>> Geometry((5, 5, 5), affine=still).distance_voxels(Geometry((5, 5, 5), affine=shifted))
+        3.0
+        """
+        if self.affine is None or other.affine is None:
+            return 0.0
+        corners = np.array([[*corner, 1] for corner in product(*((0, length - 1) for length in self.shape))]).T
+        there = np.asarray(other.affine) @ corners
+        back = np.linalg.pinv(np.asarray(self.affine)) @ there
+        return float(np.linalg.norm(back[:3] - corners[:3], axis=0).max())
 
 
 def affine_as_tuple(matrix: NDArray[np.floating] | Sequence[Sequence[float]]) -> Affine:

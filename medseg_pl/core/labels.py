@@ -67,6 +67,11 @@ class LabelMap:
             raise SettingError(
                 f"labels.values needs one different value for each of the {len(names)} labels; got {list(self.values)}."
             )
+        if 0 in (self.values or ()):
+            raise SettingError(
+                f"labels.values {list(self.values or ())} gives a label the value 0, which is the background. Leave "
+                "it out of labels.names and labels.values."
+            )
         if self.values is not None and self.ignore_value in self.values:
             raise SettingError(
                 f"labels.ignore_value {self.ignore_value} is the value of a label too: {list(self.values)}. A value in "
@@ -149,6 +154,28 @@ class LabelMap:
         limits = (np.min_scalar_type(int(limit)) for limit in (table.min(), table.max()))
         return values.astype(np.promote_types(*limits))
 
+    def decode_one(self, plane: UInt8[np.ndarray, "..."], index: int, visible: int = 1) -> NDArray[Any]:
+        """Turn the 0/1 mask of label `index` into the values of a file that holds this label alone.
+
+        Args:
+            plane: 0 and 1.
+            index: The label.
+            visible: The value to write where `values` gives the label none: 1, or 255 to be seen in a picture.
+        """
+        value = visible if self.values is None else self.file_values[index]
+        return np.where(plane == 1, value, 0).astype(np.min_scalar_type(value))
+
+    def planes(self, mask: UInt8[np.ndarray, "m ..."]) -> Bool[np.ndarray, "n ..."]:
+        """One boolean mask for each named label, of a stored mask; ignored voxels are in none.
+
+        >>> LabelMap(["a", "b"], "multiclass").planes(np.array([[2, 0, 1]], np.uint8)).astype(int)
+        array([[0, 0, 1],
+               [1, 0, 0]])
+        """
+        values = np.ones(len(mask)) if self.overlapping else np.arange(1, len(self.names) + 1)
+        found: NDArray[np.bool_] = mask == values.reshape(-1, *([1] * (mask.ndim - 1)))
+        return found
+
     def activate(self, logits: Float[Tensor, "b k ..."]) -> Float[Tensor, "b k ..."]:
         """Probabilities: softmax where labels exclude each other, sigmoid elsewhere."""
         return logits.softmax(dim=1) if self.task == "multiclass" else logits.sigmoid()
@@ -160,12 +187,6 @@ class LabelMap:
             return probabilities.max(dim=1, keepdim=True).indices.byte()
         return (probabilities > 0.5).byte()
 
-    def one_hot(self, mask: UInt8[Tensor, "b m ..."]) -> Bool[Tensor, "b n ..."]:
-        """One channel for each named label; ignored voxels are in none."""
-        if self.overlapping:
-            return mask == 1
-        return mask == self._label_indices(mask)
-
     def target(self, mask: UInt8[Tensor, "b m ..."]) -> Tensor:
         """The stored mask as losses expect it, torch's own and those of segmentation-models-pytorch alike.
 
@@ -173,10 +194,6 @@ class LabelMap:
             `(B, ...)` int64 where labels exclude each other, else `(B, N, ...)` float; ignored voxels are 255.
         """
         return mask[:, 0].long() if self.task == "multiclass" else mask.float()
-
-    def _label_indices(self, mask: Tensor) -> Tensor:
-        indices = mask.new_tensor(range(1, len(self.names) + 1))
-        return indices.view(1, -1, *([1] * (mask.ndim - 2)))
 
     def _translate(self, pixels: NDArray[Any], meaning: dict[int, int], source: str) -> NDArray[np.uint8]:
         meaning = {**meaning, 0: 0} if 0 not in meaning else meaning
@@ -199,7 +216,7 @@ class LabelMap:
         return result
 
 
-def split_exclusive(
+def probabilities_and_one_hot(
     logits: Float[Tensor, "b k ..."], target: Tensor
 ) -> tuple[Float[Tensor, "b k ..."], Float[Tensor, "b k ..."], Bool[Tensor, "b 1 ..."] | Bool[Tensor, "b k ..."]]:
     """Probabilities, one-hot target and validity of a loss's two arguments, whatever the task.

@@ -40,16 +40,17 @@ class EpochSampler(Sampler[Draw]):
         return self.total // self.ranks
 
     def __iter__(self) -> Iterator[Draw]:
+        epoch = self.epoch  # the epoch in which the iterator was opened, however late its draws are asked for
         current, order = -1, np.empty(0, np.int64)
         for place in range(self.rank, len(self) * self.ranks, self.ranks):
             passage, within = divmod(place, self.length)
             if passage != current:
-                current, order = passage, self._order(passage)
+                current, order = passage, self._order(epoch, passage)
             # The passage is part of the draw, so that a second passage is augmented differently.
-            yield self.epoch, int(order[within]) + passage * self.length
+            yield epoch, int(order[within]) + passage * self.length
 
-    def _order(self, passage: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, self.epoch, passage)).permutation(self.length)
+    def _order(self, epoch: int, passage: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch, passage)).permutation(self.length)
 
 
 class CaseBatchSampler(Sampler[list[int]]):
@@ -76,7 +77,8 @@ class CaseBatchSampler(Sampler[list[int]]):
         mine = _cases_of_rank(depths, rank, ranks)
         first = np.cumsum([0, *depths])
         slices = [(int(first[case]) + d, sizes[case]) for case in mine for d in range(depths[case])]
-        self.batches = _runs_of_one_size(slices, batch_size)
+        # A rank without a case still takes part in what all ranks do together: it gets one empty batch.
+        self.batches = _runs_of_one_size(slices, batch_size) or [[]]
 
     def __len__(self) -> int:
         return len(self.batches)

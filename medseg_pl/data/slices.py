@@ -153,7 +153,9 @@ def collate_samples(samples: list[Sample]) -> Batch:
 
 
 def collate_slices(items: list[EvaluationBatch]) -> EvaluationBatch:
-    """Join slices of one fitted size to a batch."""
+    """Join slices of one fitted size to a batch; no slices make an empty batch, for a rank without a case."""
+    if not items:
+        return EvaluationBatch(torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 4), [], [])
     return EvaluationBatch(
         image=torch.cat([item.image for item in items]),
         statistics=torch.cat([item.statistics for item in items]),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,13 @@ class Split:
     test: tuple[str, ...]
     origin: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain lists and text, for files and checkpoints."""
+        return {**{side: list(getattr(self, side)) for side in SIDES}, "origin": self.origin}
+
     def as_json(self) -> str:
         """For `splits.json` in the run folder, which `data.split_file` reads back."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return json.dumps(self.as_dict(), indent=1) + "\n"
 
 
 def fold_split(cases: Sequence[Case], fold: int, folds: int, seed: int) -> Split:
@@ -98,6 +102,10 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
         raise MissingDataError(f"{path} does not exist. Set data.split_file to a splits.json.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, list) and not 0 <= fold < len(content):
+            raise SettingError(
+                f"{path} has {len(content)} folds; data.fold must be from 0 to {len(content) - 1}, not {fold}."
+            )
         chosen: dict[str, Any] = content[fold] if isinstance(content, list) else content
         sides = {side: [str(name) for name in chosen.get(side, [])] for side in SIDES}
     except (ValueError, IndexError, AttributeError, TypeError) as error:
@@ -112,6 +120,24 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
     named = set().union(*sides.values())
     kept = [case for case in cases if case.case_id in named]
     return _split(kept, val=sides["val"], test=sides["test"], origin=f"read from {path.name}, fold {fold}")
+
+
+def kept_split(saved: Mapping[str, Any], cases: Sequence[Case]) -> Split:
+    """The split of a checkpoint, on the data as it is now; cases that came since are left out.
+
+    Raises:
+        DataError: Cases that the checkpoint wants to score are not there.
+    """
+    split = Split(tuple(saved["train"]), tuple(saved["val"]), tuple(saved["test"]), saved["origin"])
+    known = {case.case_id for case in cases}
+    missing = [name for name in (*split.val, *split.test) if name not in known]
+    if missing:
+        raise DataError(
+            f"The checkpoint's split names {len(missing)} cases to score that the data does not have, {missing[0]} "
+            "among them. Set data.source to the data of the training; for other data give a split of its own "
+            "(data.split_file, data.fractions or data.folds)."
+        )
+    return replace(split, train=tuple(name for name in split.train if name in known))
 
 
 def leaking_groups(split: Split, cases: Iterable[Case]) -> list[str]:

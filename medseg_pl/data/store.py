@@ -15,6 +15,7 @@ rename, so it is whole or absent.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -106,7 +107,7 @@ class Store:
     def _key(self, case: Case) -> str:
         """A hash of the content of the case's files and of everything that decides how they are read."""
         kind = type(self.source)
-        reading = (FORMAT, kind.__module__, kind.__qualname__, self.source.reading_settings())
+        reading = (FORMAT, kind.__module__, kind.__qualname__, self.source.reading_settings(), _code_of(kind))
         labels = (self.labels.names, self.labels.task, self.labels.values, self.labels.ignore_value)
         names = [path.name for path in (*case.images, *case.masks)]
         return _digest(
@@ -185,8 +186,7 @@ def _foreground(mask: NDArray[np.uint8] | None, labels: LabelMap) -> tuple[NDArr
     """At most a few thousand voxels of each label, drawn evenly, so that training can be sent to them."""
     if mask is None:
         return np.zeros((0, 3), np.int32), []
-    planes = mask == 1 if labels.overlapping else (mask[0] == index for index in range(1, len(labels.names) + 1))
-    samples = [_sample(np.flatnonzero(plane), mask.shape[1:]) for plane in planes]
+    samples = [_sample(np.flatnonzero(plane), mask.shape[1:]) for plane in labels.planes(mask)]
     return np.concatenate(samples), np.cumsum([len(sample) for sample in samples]).tolist()
 
 
@@ -221,3 +221,10 @@ def _maybe_tuple(values: list[float] | None) -> tuple[float, float, float] | Non
 
 def _maybe_rows(rows: list[list[float]] | None) -> tuple[tuple[float, ...], ...] | None:
     return None if rows is None else tuple(tuple(row) for row in rows)
+
+
+def _code_of(kind: type) -> str:
+    """The source text of a plug-in's module, so that an edit of its `read` is noticed; ours change with `FORMAT`."""
+    if kind.__module__.startswith("medseg_pl."):
+        return ""
+    return inspect.getsource(inspect.getmodule(kind) or kind)

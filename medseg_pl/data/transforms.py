@@ -42,35 +42,43 @@ class Augmentation(ABC):
         """
 
 
-class AlbumentationsAugmentation(Augmentation):
-    """Runs a list of albumentations transforms; a subclass says which.
+Transforms = list[albumentations.BasicTransform]
 
-    Values that are not 8-bit are brought to 0 … 1 between their case's 0.5th and 99.5th percentile for the
-    transforms, and back.
+
+class AlbumentationsAugmentation(Augmentation):
+    """Runs albumentations transforms; a subclass says which.
+
+    Values that are not 8-bit are brought to 0 … 1 between their case's 0.5th and 99.5th percentile for the intensity
+    transforms, which clip there; what lay beyond is added again afterwards.
     """
 
     @abstractmethod
-    def transforms(self) -> list[albumentations.BasicCompose | albumentations.BasicTransform]:
-        """What is applied, in this order."""
+    def geometric(self) -> Transforms:
+        """What moves pixels, of image and mask together."""
+
+    @abstractmethod
+    def intensity(self) -> Transforms:
+        """What changes the values of an image, pixel by pixel."""
 
     def __call__(
         self, image: Image, mask: Mask, statistics: Float32[np.ndarray, "c 4"], seed: int
     ) -> tuple[Image, Mask]:
         """See `Augmentation`."""
-        if not self._pipeline.transforms:
-            return image, mask
-        unit, low, span = _to_unit(image, statistics)
-        self._pipeline.set_random_seed(seed)
-        changed = self._pipeline(image=_last(unit), mask=_last(mask))
-        pixels = _first(changed["image"], image.shape)
-        restored = pixels if unit is image else pixels * span + low
-        return np.ascontiguousarray(restored, dtype=image.dtype), np.ascontiguousarray(
-            _first(changed["mask"], mask.shape)
-        )
+        moving, changing = self._pipelines
+        if moving.transforms:
+            moving.set_random_seed(seed)
+            moved = moving(image=_last(image), mask=_last(mask))
+            image, mask = _first(moved["image"], image.shape), _first(moved["mask"], mask.shape)
+        if changing.transforms:
+            unit, span = _to_unit(image, statistics)
+            changing.set_random_seed(seed + 1)
+            changed = _first(changing(image=_last(unit))["image"], image.shape)
+            image = changed if unit is image else image + (changed - unit) * span
+        return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
     @cached_property
-    def _pipeline(self) -> Any:
-        return albumentations.Compose(self.transforms())
+    def _pipelines(self) -> tuple[Any, Any]:
+        return albumentations.Compose(self.geometric()), albumentations.Compose(self.intensity())
 
 
 class StandardAugmentation(AlbumentationsAugmentation):
@@ -116,21 +124,26 @@ class StandardAugmentation(AlbumentationsAugmentation):
         self.noise = noise
         self.intensity_probability = intensity_probability
 
-    def transforms(self) -> list[albumentations.BasicCompose | albumentations.BasicTransform]:
+    def geometric(self) -> Transforms:
         """Only what is switched on."""
-        often = self.intensity_probability
-        candidates = [
+        return _wanted(
             (self.flip_horizontal, albumentations.HorizontalFlip(p=self.flip_horizontal)),
             (self.flip_vertical, albumentations.VerticalFlip(p=self.flip_vertical)),
             (self.rotate_degrees or self.scale or self.shift, self._affine()),
+        )
+
+    def intensity(self) -> Transforms:
+        """Only what is switched on."""
+        often = self.intensity_probability
+        gamma = (100 - 100 * self.gamma, 100 + 100 * self.gamma)
+        return _wanted(
             (
                 self.brightness or self.contrast,
                 albumentations.RandomBrightnessContrast(self.brightness, self.contrast, p=often),
             ),
-            (self.gamma, albumentations.RandomGamma((100 - 100 * self.gamma, 100 + 100 * self.gamma), p=often)),
+            (self.gamma, albumentations.RandomGamma(gamma, p=often)),
             (self.noise, albumentations.GaussNoise(std_range=(0.0, self.noise), p=often)),
-        ]
-        return [transform for wanted, transform in candidates if wanted]
+        )
 
     def _affine(self) -> albumentations.Affine:
         return albumentations.Affine(
@@ -145,12 +158,16 @@ class StandardAugmentation(AlbumentationsAugmentation):
         )
 
 
-def _to_unit(image: Image, statistics: NDArray[np.float32]) -> tuple[Image, Any, Any]:
+def _wanted(*candidates: tuple[float, albumentations.BasicTransform]) -> Transforms:
+    return [transform for strength, transform in candidates if strength]
+
+
+def _to_unit(image: Image, statistics: NDArray[np.float32]) -> tuple[Image, Any]:
     if image.dtype == np.uint8:
-        return image, 0, 1
+        return image, 1
     low = statistics[:, LOW, None, None]
     span = np.maximum(statistics[:, HIGH, None, None] - low, 1e-6)
-    return ((image - low) / span).clip(0, 1).astype(np.float32), low, span
+    return ((image - low) / span).clip(0, 1).astype(np.float32), span
 
 
 def _last(planes: NDArray[Any]) -> NDArray[Any]:

@@ -29,6 +29,8 @@ def _statistics(values: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " 4"]:
     if not finite.size:
         return np.array([0.0, 1.0, 0.0, 0.0])
     low, high = np.percentile(finite, [0.5, 99.5])
+    if low == high:  # less than one percent of the image is anything but ground
+        low, high = finite.min(), finite.max()
     # Rounding gives equal values a standard deviation of 1e-17 instead of 0.
     spread = finite.std() if finite.min() < finite.max() else 1.0
     return np.array([finite.mean(), spread, low, high])

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 
 class Padding(NamedTuple):
@@ -48,14 +47,15 @@ def padded_size(size: tuple[int, int], multiple: int, at_least: tuple[int, int] 
     return height, width
 
 
-def pad(image: Float[Tensor, "b c h w"], padding: Padding) -> Float[Tensor, "b c H W"]:
-    """Add a border that holds, for each image and channel, its own smallest value: what lies around a body."""
+def pad(image: Float[Tensor, "b c h w"], padding: Padding, fill: Float[Tensor, "b c 1 1"]) -> Float[Tensor, "b c H W"]:
+    """Add a border that holds the fill of each image and channel."""
     if not any(padding):
         return image
-    lowest = image.amin(dim=(-2, -1), keepdim=True)
-    sides = (padding.left, padding.right, padding.top, padding.bottom)
-    border = F.pad(torch.zeros_like(lowest).expand_as(image), sides, value=1.0)
-    return F.pad(image, sides) + lowest * border
+    height, width = image.shape[-2:]
+    size = (height + padding.top + padding.bottom, width + padding.left + padding.right)
+    frame = fill.expand(*image.shape[:2], *size).clone(memory_format=torch.contiguous_format)
+    frame[..., padding.top : padding.top + height, padding.left : padding.left + width] = image
+    return frame
 
 
 def starts(length: int, window: int, overlap: float) -> list[int]:

@@ -44,27 +44,33 @@ class SlidingWindow:
         self.max_pixels = max_pixels
 
     def __call__(
-        self, network: Network, image: Float[Tensor, "b c h w"], on_logits: LogitsListener | None = None
+        self,
+        network: Network,
+        image: Float[Tensor, "b c h w"],
+        fill: Float[Tensor, "b c 1 1"],
+        on_logits: LogitsListener | None = None,
     ) -> Float[Tensor, "b k h w"]:
         """The probabilities of a batch of images.
 
         Args:
             network: `(B, C, H, W)` to logits `(B, K, H, W)`.
             image: Normalised images of one size.
-            on_logits: Told the logits of every window, and which rows and columns of the padded image they cover: how
-                the validation loss sees the plain network.
+            fill: What lies around each image, where it has to be padded: what training patches are padded with.
+            on_logits: Told the logits of every window, without what was padded, and which rows and columns of the
+                image they cover: how the validation loss sees the plain network.
         """
-        padding = self.padding((image.shape[-2], image.shape[-1]))
-        framed = pad(image, padding)
+        padding = self._padding((image.shape[-2], image.shape[-1]))
+        framed = pad(image, padding, fill)
         height, width = framed.shape[-2:]
         if height * width <= self.max_pixels:
             windows = [(slice(0, height), slice(0, width))]
         else:
             windows = grid((height, width), self.window, self.overlap)
-        return padding.undo(self._blend(network, framed, windows, on_logits))
+        heard = _without_padding(on_logits, padding, (image.shape[-2], image.shape[-1])) if on_logits else None
+        return padding.undo(self._blend(network, framed, windows, heard))
 
-    def padding(self, size: tuple[int, int]) -> Padding:
-        """What is added around an image, so that the network accepts it and it is no smaller than a window."""
+    def _padding(self, size: tuple[int, int]) -> Padding:
+        """So that the network accepts the image, and it is no smaller than a window."""
         return centred_padding(size, padded_size(size, self.multiple, at_least=self.window))
 
     def _blend(
@@ -90,3 +96,20 @@ class SlidingWindow:
             weight[rows, columns] += trust
         assert total is not None, "a grid has at least one window"
         return total / weight
+
+
+def _without_padding(listener: LogitsListener, padding: Padding, size: tuple[int, int]) -> LogitsListener:
+    """A listener for windows of the padded image that tells `listener` of the image's own part."""
+
+    def heard(logits: Tensor, rows: slice, columns: slice) -> None:
+        top, bottom = max(rows.start, padding.top), min(rows.stop, padding.top + size[0])
+        left, right = max(columns.start, padding.left), min(columns.stop, padding.left + size[1])
+        if top < bottom and left < right:
+            own = logits[..., top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
+            listener(
+                own,
+                slice(top - padding.top, bottom - padding.top),
+                slice(left - padding.left, right - padding.left),
+            )
+
+    return heard

@@ -30,17 +30,17 @@ def write_summary(path: Path, summary: Mapping[str, Any], *, replace: bool = Fal
     write_text(path, json.dumps(summary, indent=1, allow_nan=False) + "\n", replace=replace)
 
 
-def numbered(path: Path) -> Path:
-    """`path`, or `name_2`, `name_3` … where it is taken: nothing is overwritten.
+def numbered(directory: Path, *names: str) -> list[Path]:
+    """Paths of files that belong together, `name_2`, `name_3` … where one of them is taken: nothing is overwritten.
 
-    >>> numbered(Path("nowhere/scores_test.csv")).name
-    'scores_test.csv'
+    >>> [path.name for path in numbered(Path("nowhere"), "scores.csv", "summary.json")]
+    ['scores.csv', 'summary.json']
     """
-    candidate, number = path, 1
-    while candidate.exists():
+    paths, number = [directory / name for name in names], 1
+    while any(path.exists() for path in paths):
         number += 1
-        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
-    return candidate
+        paths = [directory / f"{Path(name).stem}_{number}{Path(name).suffix}" for name in names]
+    return paths
 
 
 def _field(value: str | int | float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medseg_pl.core.labels import split_exclusive
+from medseg_pl.core.labels import probabilities_and_one_hot
 
 
 class FocalTverskyLoss(nn.Module):
@@ -50,7 +50,7 @@ class FocalTverskyLoss(nn.Module):
     def forward(self, logits: Float[Tensor, "b k ..."], target: Tensor) -> Float[Tensor, ""]:
         """The loss of `(B, K, ...)` logits; the target as `LabelMap.target` gives it."""
         # Sums over a quarter of a million pixels do not fit into half precision.
-        probabilities, one_hot, valid = split_exclusive(logits.float(), target)
+        probabilities, one_hot, valid = probabilities_and_one_hot(logits.float(), target)
         if target.ndim < logits.ndim and not self.background:
             probabilities, one_hot = probabilities[:, 1:], one_hot[:, 1:]
         probabilities = probabilities * valid

@@ -13,7 +13,7 @@ from medseg_pl.metrics.case_metric import FALSE_ALARM, MISSED, UNDEFINED, Score
 from medseg_pl.metrics.overlap import FORMULAS
 
 
-def summarise(scores: Sequence[Score], names: Sequence[str]) -> dict[str, Any]:
+def summarise(scores: Sequence[Score], names: Sequence[str], *, intervals: bool = True) -> dict[str, Any]:
     """The content of `summary_<stage>.json`.
 
     Per label the mean over cases with its interval, drawn over groups; `foreground_mean` is the mean of the labels'
@@ -22,8 +22,9 @@ def summarise(scores: Sequence[Score], names: Sequence[str]) -> dict[str, Any]:
     Args:
         scores: One for each case and label.
         names: The labels, in their order.
+        intervals: Whether the bootstrap intervals are wanted, which take most of the time.
     """
-    labels = {name: _label([score for score in scores if score.label == name]) for name in names}
+    labels = {name: _label([score for score in scores if score.label == name], intervals) for name in names}
     averaged = [metric for metric in _metrics(scores) if not metric.startswith("volume_")]
     return {
         "foreground_mean": {metric: foreground_mean(labels, metric) for metric in averaged},
@@ -41,10 +42,10 @@ def foreground_mean(labels: dict[str, dict[str, Any]], metric: str) -> float | N
     return sum(known) / len(known) if known else None
 
 
-def _label(scores: Sequence[Score]) -> dict[str, Any]:
+def _label(scores: Sequence[Score], intervals: bool) -> dict[str, Any]:
     groups = [score.group for score in scores]
     described = {
-        metric: describe([float(score.values.get(metric, math.nan)) for score in scores], groups)
+        metric: describe([float(score.values.get(metric, math.nan)) for score in scores], groups, interval=intervals)
         for metric in _metrics(scores)
     }
     statuses = Counter(score.status for score in scores)

@@ -49,8 +49,11 @@ class Source(ABC):
         """Called once all cases are written, for formats that join them in one file."""
 
     def reading_settings(self) -> tuple[object, ...]:
-        """Settings that change what `read` returns for the same files; a change makes the store read again."""
-        return ()
+        """Settings that change what `read` returns for the same files; a change makes the store read again.
+
+        All attributes unless a source knows better: a root, for example, may change without the pixels changing.
+        """
+        return tuple(sorted((name, repr(value)) for name, value in vars(self).items()))
 
 
 def group_of(case_id: str, pattern: str | None) -> str:

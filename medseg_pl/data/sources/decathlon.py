@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from medseg_pl.core.errors import DataError, MissingDataError
-from medseg_pl.core.types import Case
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
 from medseg_pl.data.sources.files import FileSource, inside
 from medseg_pl.data.sources.folder import FolderSource
@@ -51,9 +52,28 @@ class DecathlonSource(FileSource):
             for name, (images, mask) in sorted(pairs.items())
         ]
 
+    def read(self, case: Case, labels: LabelMap) -> Volume:
+        """Decode one case, once it is clear that a label of this name has the value that `dataset.json` gives it."""
+        self._check_labels(labels)
+        return super().read(case, labels)
+
     def unlabelled(self, directory: Path) -> Source:
         """Every volume of a folder; channels are told apart by nnU-Net's `_0000` endings where there are several."""
         return _ChannelFolder(str(directory), images=".", masks=None)
+
+    def reading_settings(self) -> tuple[object, ...]:
+        """None: the files say it all."""
+        return ()
+
+    def _check_labels(self, labels: LabelMap) -> None:
+        described = _values_by_name(self._description().get("labels"))
+        for name, value in zip(labels.names, labels.file_values, strict=True):
+            expected = described.get(name.lower(), value)
+            if expected != value:
+                raise SettingError(
+                    f"labels.names gives {name!r} the value {value}, but {self.root / 'dataset.json'} says that it is "
+                    f"{expected}. Put the names into the order of dataset.json, or set labels.values."
+                )
 
     def _description(self) -> dict[str, Any]:
         path = self.root / "dataset.json"
@@ -130,3 +150,14 @@ def _channel_files(image: Path) -> tuple[Path, ...]:
     """nnU-Net v1 lists `liver_01.nii.gz` and stores `liver_01_0000.nii.gz`."""
     name, suffix = stem(image), image.name[len(stem(image)) :]
     return tuple(sorted(image.parent.glob(f"{name}_[0-9][0-9][0-9][0-9]{suffix}")))
+
+
+def _values_by_name(labels: object) -> dict[str, int]:
+    """Name to value, of `{"0": "background", "1": "liver"}` and of `{"background": 0, "liver": 1}`.
+
+    nnU-Net's regions, which are lists of values, are left out.
+    """
+    if not isinstance(labels, dict):
+        return {}
+    pairs = [(name, value) if isinstance(value, int) else (value, name) for name, value in labels.items()]
+    return {str(name).lower(): int(value) for name, value in pairs if isinstance(name, str) and str(value).isdigit()}

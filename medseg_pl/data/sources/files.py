@@ -17,6 +17,9 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source
 from medseg_pl.io import nifti, raster
 
+_SAME_GRID_VOXELS = 0.1
+"""Programs round affines when they write them; a tenth of a voxel moves no border."""
+
 
 class FileSource(Source):
     """Reads the channels of `case.images`, and either one mask file with all labels or one for each label."""
@@ -25,8 +28,8 @@ class FileSource(Source):
         """Decode the channels and the masks of one case, and see that they share one grid."""
         channels = [read_image_file(path) for path in case.images]
         first, geometry = channels[0]
-        for path, (pixels, _) in zip(case.images, channels, strict=True):
-            _check_grid(case, case.images[0], geometry.shape, path, pixels.shape[1:])
+        for path, (_, grid) in zip(case.images, channels, strict=True):
+            _check_grid(case, geometry, path, grid)
         image = np.concatenate([pixels for pixels, _ in channels]) if len(channels) > 1 else first
         return Volume(image, self._read_masks(case, labels, geometry), geometry)
 
@@ -37,14 +40,16 @@ class FileSource(Source):
             return
         for name, plane in zip(labels.names, mask, strict=True):
             visible = 1 if nifti.is_nifti(case.images[0]) else 255
-            write_mask_file(directory / name / case.case_id, plane * np.uint8(visible), case.images[0])
+            values = labels.decode_one(plane, labels.names.index(name), visible)
+            write_mask_file(directory / name / case.case_id, values, case.images[0])
 
     def _read_masks(self, case: Case, labels: LabelMap, geometry: Geometry) -> UInt8[np.ndarray, "m d h w"] | None:
         if not case.masks:
             return None
-        pixels = [read_mask_file(path) for path in case.masks]
-        for path, plane in zip(case.masks, pixels, strict=True):
-            _check_grid(case, case.images[0], geometry.shape, path, plane.shape)
+        masks = [read_mask_file(path) for path in case.masks]
+        for path, (_, grid) in zip(case.masks, masks, strict=True):
+            _check_grid(case, geometry, path, grid)
+        pixels = [plane for plane, _ in masks]
         names = [str(path) for path in case.masks]
         if len(pixels) == 1 and not labels.overlapping:
             return labels.encode(pixels[0], names[0])[None]
@@ -54,8 +59,8 @@ class FileSource(Source):
                 f"{', '.join(labels.names)}. Labels that may overlap (task multilabel) need one mask for each; "
                 "name them in data.source, or use the task multiclass for one mask with ids."
             )
-        masks = [labels.encode_one(plane, i, names[i]) for i, plane in enumerate(pixels)]
-        return labels.combine(masks, f"Case {case.case_id}")
+        planes = [labels.encode_one(plane, i, names[i]) for i, plane in enumerate(pixels)]
+        return labels.combine(planes, f"Case {case.case_id}")
 
 
 def is_image(path: Path) -> bool:
@@ -75,15 +80,15 @@ def read_image_file(path: Path) -> tuple[NDArray[Any], Geometry]:
     return pixels, Geometry((1, pixels.shape[2], pixels.shape[3]))
 
 
-def read_mask_file(path: Path) -> NDArray[Any]:
-    """`(D, H, W)` values, whichever the format."""
+def read_mask_file(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """`(D, H, W)` values and the grid, whichever the format."""
     if not nifti.is_nifti(path):
-        return raster.read_mask(path)[None]
-    values, _ = nifti.read_nifti(path)
+        pixels = raster.read_mask(path)[None]
+        return pixels, Geometry((1, pixels.shape[1], pixels.shape[2]))
+    values, geometry = nifti.read_nifti(path)
     if len(values) != 1:
         raise UnreadableFileError(f"{path} is a mask with {len(values)} channels; expected one value for each voxel.")
-    plane: NDArray[Any] = values[0]
-    return plane
+    return values[0], geometry
 
 
 def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
@@ -115,11 +120,20 @@ def inside(root: Path, relative: str, what: str) -> Path:
     return path
 
 
-def _check_grid(case: Case, image: Path, expected: tuple[int, ...], path: Path, got: tuple[int, ...]) -> None:
-    if tuple(expected) != tuple(got):
+def _check_grid(case: Case, expected: Geometry, path: Path, got: Geometry) -> None:
+    """Raise `GeometryError` where a file does not lie on the grid of the case's first image."""
+    if expected.shape != got.shape:
         raise GeometryError(
-            f"Case {case.case_id}: {path} is {_size(got)}, but the image {image} is {_size(expected)}. "
-            "Image and mask must share one grid: export the mask again from this image, or remove the case."
+            f"Case {case.case_id}: {path} is {_size(got.shape)}, but the image {case.images[0]} is "
+            f"{_size(expected.shape)}. They must share one grid: export the mask again from this image, or remove the "
+            "case."
+        )
+    shift = expected.distance_voxels(got)
+    if shift > _SAME_GRID_VOXELS:
+        raise GeometryError(
+            f"Case {case.case_id}: {path} has the image's shape but lies elsewhere in space: its affine puts a corner "
+            f"{shift:.1f} voxels from where {case.images[0]} has it (flipped, shifted, or of another spacing). Export "
+            "the mask again from this image, or correct the affine."
         )
 
 

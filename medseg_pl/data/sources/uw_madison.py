@@ -88,7 +88,7 @@ class UWMadisonSource(Source):
         rows = [
             [f"{case.case_id}_slice_{_parse(path).number}", name, rle.encode(plane)]
             for index, path in enumerate(case.images)
-            for name, plane in zip(labels.names, _planes(mask[:, index], labels), strict=True)
+            for name, plane in zip(labels.names, labels.planes(mask[:, index]), strict=True)
         ]
         write_rows(
             directory / "cases" / f"{case.case_id}.csv", [dict(zip(_SUBMISSION, row, strict=True)) for row in rows]
@@ -182,9 +182,3 @@ def _slice(path: Path, name: _SliceName) -> UInt8[np.ndarray, "h w"] | np.ndarra
         )
     plane: np.ndarray = pixels[0]
     return plane
-
-
-def _planes(mask: UInt8[np.ndarray, "m h w"], labels: LabelMap) -> list[np.ndarray]:
-    if labels.overlapping:
-        return [plane == 1 for plane in mask]
-    return [mask[0] == index for index in range(1, len(labels.names) + 1)]
