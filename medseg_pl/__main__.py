@@ -65,6 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"medseg: {error}\n")
         return error.exit_code
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        if debug:
+            raise
+        sys.stderr.write(f"medseg: {error.strerror}: {error.filename}. Check the path, and what is there already.\n")
+        return 1
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; what is left in the buffer has no reader either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

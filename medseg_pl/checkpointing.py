@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,11 +64,15 @@ def read_trained(path: Path) -> Trained:
             f"There is no checkpoint {path}. Set --ckpt_path to a file such as checkpoints/best.ckpt."
         )
     try:
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:  # torch reads weights without looking at their checksums
+                raise zipfile.BadZipFile(f"{damaged} fails its checksum")
         # `weights_only` refuses everything that is not plain data: a stranger's file runs no code.
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         settings = _settings(checkpoint)
     except (
         pickle.UnpicklingError,
+        zipfile.BadZipFile,
         AttributeError,
         KeyError,
         TypeError,

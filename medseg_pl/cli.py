@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -25,6 +27,9 @@ from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.io.files import require_empty
 from medseg_pl.module import SegmentationModule
 from medseg_pl.parser import MedsegParser, check_sections, options
+
+_LIGHTNING_FINDS = ("best", "last", "hpc")
+"""Words in place of a checkpoint's path."""
 
 _NOISE = (
     "LightningCLI's args parameter is intended",
@@ -95,6 +100,34 @@ class MedsegCLI(LightningCLI):
             )
         if self.trained is not None and Path(path) != Path(self.trained.path):
             raise SettingError(f"--ckpt_path is given twice: {self.trained.path} and {path}. Give it once.")
+        if self.subcommand == "fit" and path and path not in _LIGHTNING_FINDS:
+            read_trained(Path(path))  # damaged, or of something else: better now than after the data is read
+        if self._get(self.config, "weights_only") is False:
+            raise SettingError(
+                "--weights_only=false would run code that a checkpoint holds. medseg never does; leave it out."
+            )
+        self._check_trainer(self._get(self.config, "trainer"))
+
+    def _check_trainer(self, trainer: Namespace) -> None:
+        """Refuse settings with which Lightning would end well and leave nothing."""
+        if str(trainer.precision) in ("16-true", "bf16-true"):
+            raise SettingError(
+                f"trainer.precision {trainer.precision} would score in half precision too. Use "
+                f"{str(trainer.precision).replace('true', 'mixed')}, which is as fast and keeps the weights."
+            )
+        epochs, often = trainer.max_epochs, trainer.check_val_every_n_epoch
+        if self.subcommand == "fit" and epochs and often and 0 < epochs < often:
+            raise SettingError(
+                f"trainer.max_epochs is {epochs}, but validation comes every {often} epochs, so there would be no best "
+                "weights and no scores. Set trainer.check_val_every_n_epoch to 1."
+            )
+
+    def instantiate_classes(self) -> None:
+        """As LightningCLI's, with what the trainer finds wrong in its settings as a sentence."""
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise SettingError(f"The settings do not fit: {' '.join(str(error).split())}") from error
 
     def before_validate(self) -> None:
         """Score whom the checkpoint was not trained on."""
@@ -119,15 +152,21 @@ class MedsegCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Read from `--input`; what is decoded on the way stays no longer than the run."""
-        require_empty(Path(self._get(self.config, "output")))
+        source, output = (Path(self._get(self.config, name)) for name in ("input", "output"))
+        require_empty(output)
+        if output.resolve().is_relative_to(source.resolve()):
+            raise SettingError(
+                f"--output {output} lies inside --input {source}: the next prediction would read its masks as images. "
+                "Choose a folder outside."
+            )
         with TemporaryDirectory(prefix="medseg-") as scratch:
-            self.datamodule.predict_from(Path(self._get(self.config, "input")), Path(scratch))
+            self.datamodule.predict_from(source, Path(scratch))
             self.trainer.predict(**kwargs)
 
     def after_fit(self) -> None:
         """Score the validation cases with the best weights, loaded from disk as anyone would."""
         best = self.trainer.checkpoint_callback
-        if isinstance(best, ModelCheckpoint) and best.best_model_path:
+        if isinstance(best, ModelCheckpoint) and Path(best.best_model_path).is_file():
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=best.best_model_path, verbose=False)
 
     def _score_as_trained(self) -> None:
@@ -143,7 +182,7 @@ class MedsegCLI(LightningCLI):
             return [*progress, PredictionWriter(self._get(self.config, "output"))]
         if self.subcommand == "fit":
             has_own = any(isinstance(callback, ModelCheckpoint) for callback in given)
-            checkpoints = [] if has_own else [best_and_last()]
+            checkpoints = [] if has_own or self._get(self.config, "trainer").fast_dev_run else [best_and_last()]
             return [*progress, *checkpoints, LearningRateMonitor(), RunRecord(), ScoreWriter(), OverlayWriter()]
         folder = run_folder_of(Path(self._get(self.config, "ckpt_path")))
         return [*progress, ScoreWriter(str(folder)), OverlayWriter(directory=str(folder))]
@@ -151,6 +190,8 @@ class MedsegCLI(LightningCLI):
 
 def run(command: str, arguments: Sequence[str]) -> int:
     """Run one of Lightning's subcommands; the exit code."""
+    if command == "fit" and not arguments:
+        raise SettingError("medseg fit needs --config FILE, such as configs/experiment/demo.yaml.")
     _quiet_libraries()
     trained = None if command == "fit" or _wants_help(arguments) else read_trained(_checkpoint(command, arguments))
     with _as_files(trained) as defaults:

@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Float, Shaped
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import ReduceLROnPlateau as MonitoredReduceLROnPlateau
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, DivergedError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
 from medseg_pl.functional.fit import Fit, FitMode
@@ -92,6 +94,7 @@ class SegmentationModule(LightningModule):
         if initial_weights:
             load_initial_weights(self.network, Path(initial_weights))
         self.loss = loss
+        _check_loss(loss, labels)
         self.normalisation = normalisation
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
@@ -152,7 +155,14 @@ class SegmentationModule(LightningModule):
         scheduler = self.make_scheduler(optimizer)
         if isinstance(scheduler, WarmupPolynomialLR):
             scheduler.plan(int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            # It reacts to scores, so it steps when there are new ones; Lightning's own variant names which.
+            often = self.trainer.check_val_every_n_epoch or 1
+            monitor = scheduler.monitor if isinstance(scheduler, MonitoredReduceLROnPlateau) else "val/loss"
+            plan = {"scheduler": scheduler, "interval": "epoch", "frequency": often, "monitor": monitor}
+        else:
+            plan = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": plan}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the precision, so that a test of this checkpoint computes as training did."""
@@ -212,6 +222,7 @@ class SegmentationModule(LightningModule):
         """Merge the tables of all ranks, and log the means."""
         self._check_complete(stage)
         self.table = _joined([metric.table() for metric in self.metrics])
+        self._check_finite(stage)
         summary = summarise(self.table, self.labels.names, intervals=False)
         self.log(f"{stage}/loss", self.evaluation_loss)
         for name in LOGGED:
@@ -220,6 +231,15 @@ class SegmentationModule(LightningModule):
             for label, described in summary["labels"].items():
                 if name in described and described[name]["mean"] is not None:
                     self.log(f"{stage}/{name}/{label}", described[name]["mean"])
+
+    def _check_finite(self, stage: Stage) -> None:
+        """A diverged network predicts something all the same; it must not become the best one."""
+        if not torch.isfinite(self.evaluation_loss.compute()):
+            raise DivergedError(
+                f"The {stage} loss is not finite at step {self.global_step}: training has diverged, or the images or "
+                "the weights hold values that are not numbers. Lower model.optimizer's lr, set "
+                "trainer.gradient_clip_val, or check the data."
+            )
 
     def _check_complete(self, stage: Stage) -> None:
         """A case of which slices are missing is left out only where the trainer was told to stop early."""
@@ -232,6 +252,23 @@ class SegmentationModule(LightningModule):
                 "data module of your own must serve every slice of a case, all of them to one process."
             )
         self.assembler.reset()
+
+
+def _check_loss(loss: nn.Module, labels: LabelMap) -> None:
+    """Try the loss on nothing but background: one that was made for another task says so here, not after an hour."""
+    logits, mask = (
+        torch.zeros(2, labels.classes, 16, 16),
+        torch.zeros(2, labels.mask_channels, 16, 16, dtype=torch.uint8),
+    )
+    try:
+        value = loss(logits, labels.target(mask))
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise SettingError(
+            f"model.loss {type(loss).__name__} cannot be computed for the task {labels.task} with {labels.classes} "
+            f"logits: {' '.join(str(error).split())[:200]}. Set a loss, or its mode, that fits the task."
+        ) from error
+    if not isinstance(value, Tensor) or value.ndim:
+        raise SettingError(f"model.loss {type(loss).__name__} must return one number, a tensor without axes.")
 
 
 def _require_at_least(**settings: tuple[int, int]) -> None:

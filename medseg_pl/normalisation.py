@@ -56,7 +56,7 @@ class IntensityWindow(Normalisation):
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
-        if low >= high:
+        if not low < high:
             raise SettingError(f"An intensity window needs low < high; got {low} and {high}.")
         self.low = low
         self.high = high
@@ -84,6 +84,8 @@ class MeanStd(Normalisation):
         super().__init__()
         if len(mean) != len(std) or not mean:
             raise SettingError(f"mean and std need one value for each channel; got {len(mean)} and {len(std)}.")
+        if not (min(std) > 0 and maximum > 0):
+            raise SettingError(f"std and maximum must be greater than 0; got {list(std)} and {maximum}.")
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean) * maximum, persistent=False)

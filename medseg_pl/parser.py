@@ -51,7 +51,11 @@ def check_sections(path: Path, known: Sequence[str]) -> None:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     sections = sorted({name.split(".")[0] for name in known})
-    for key in content if isinstance(content, dict) else ():
+    if not isinstance(content, dict):
+        raise SettingError(
+            f"{path} holds no settings; expected sections such as {', '.join(sections)}, each with its own."
+        )
+    for key in content:
         if key not in sections:
             near = difflib.get_close_matches(str(key), sections, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Expected one of {', '.join(sections)}."

@@ -19,6 +19,10 @@ class SettingError(MedsegError):
     exit_code = 2
 
 
+class DivergedError(MedsegError):
+    """The network's numbers are no longer finite: the run cannot give a model."""
+
+
 class DataError(MedsegError):
     """The data cannot be used as it is."""
 

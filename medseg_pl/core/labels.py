@@ -72,10 +72,11 @@ class LabelMap:
                 f"labels.values {list(self.values or ())} gives a label the value 0, which is the background. Leave "
                 "it out of labels.names and labels.values."
             )
-        if self.values is not None and self.ignore_value in self.values:
+        taken = [*self.file_values, *([255] if len(names) == 1 and self.values is None else [])]
+        if self.ignore_value in taken:
             raise SettingError(
-                f"labels.ignore_value {self.ignore_value} is the value of a label too: {list(self.values)}. A value in "
-                "the files can mean one thing only: correct labels.ignore_value or labels.values."
+                f"labels.ignore_value {self.ignore_value} is the value of a label too: {taken}. A value in the files "
+                "can mean one thing only: correct labels.ignore_value or labels.values."
             )
 
     @property

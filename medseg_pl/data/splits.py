@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,7 +66,7 @@ def fraction_split(cases: Sequence[Case], fractions: Sequence[float], seed: int)
     Raises:
         SettingError: The fractions do not add up to one, or there are too few groups.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or not fractions[0]:
+    if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6 or not fractions[0]:
         raise SettingError(f"data.fractions must be three shares (train, val, test) that add up to 1; got {fractions}.")
     groups = _shuffled(_group_sizes(cases), seed)
     wanted = [max(1, round(share * len(groups))) if share else 0 for share in fractions]
@@ -114,10 +115,10 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
     unknown = [name for names in sides.values() for name in names if name not in known]
     if unknown:
         raise DataError(f"{path} names {len(unknown)} cases that the data does not have, {unknown[0]} among them.")
-    repeated = sorted({*sides["train"]} & {*sides["val"], *sides["test"]})
+    named = Counter(name for names in sides.values() for name in names)
+    repeated = [name for name, times in named.items() if times > 1]
     if repeated:
-        raise DataError(f"{path} puts the case {repeated[0]} on two sides, train and another. Name each case once.")
-    named = set().union(*sides.values())
+        raise DataError(f"{path} names the case {repeated[0]} twice, on one side or on two. Name each case once.")
     kept = [case for case in cases if case.case_id in named]
     return _split(kept, val=sides["val"], test=sides["test"], origin=f"read from {path.name}, fold {fold}")
 

@@ -31,6 +31,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 from numpy.typing import NDArray
 
+from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -101,7 +102,7 @@ class Store:
         entry = self.directory / key[:2] / key
         if not (entry / "case.json").is_file():
             volume = self.source.read(case, self.labels)
-            _write_entry(entry, volume, self.labels)
+            _write_entry(entry, volume, self.labels, f"Case {case.case_id} ({case.images[0]})")
         return entry
 
     def _key(self, case: Case) -> str:
@@ -149,12 +150,14 @@ def open_entry(entry: Path) -> StoredCase:
     )
 
 
-def _write_entry(entry: Path, volume: Volume, labels: LabelMap) -> None:
+def _write_entry(entry: Path, volume: Volume, labels: LabelMap, what: str) -> None:
     """Write beside the final place, then rename: another process that was faster wins."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=entry.parent))
     try:
         image = _storable(volume.image)
+        if not np.isfinite(image).any():
+            raise UnreadableFileError(f"{what} holds no number at all, only NaN or infinity. Remove the case.")
         voxels, ends = _foreground(volume.mask, labels)
         np.save(temporary / "image.npy", image)
         np.save(temporary / "foreground.npy", voxels)

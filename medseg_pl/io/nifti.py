@@ -146,6 +146,11 @@ def _geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
     affine = np.asarray(image.affine, dtype=np.float64)[:, _REVERSED]
     affine[:3] *= _MM.get(int(image.header["xyzt_units"]) % 8, 1.0)
     depth, height, width = shape
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+        raise UnreadableFileError(
+            f"{image.get_filename()} has an affine that places no voxel: {np.round(affine, 3).tolist()}. Correct the "
+            "header (sform and qform), or convert the image again."
+        )
     z, y, x = (float(value) for value in np.linalg.norm(affine[:3, :3], axis=0))
     return Geometry((depth, height, width), (z, y, x), affine_as_tuple(affine))
 

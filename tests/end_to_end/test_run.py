@@ -16,6 +16,8 @@ import torch
 import yaml
 
 from medseg_pl.__main__ import main
+from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.data.slices import PatchDataset
 from medseg_pl.io import raster, rle
 from tests.end_to_end.conftest import SMALL
 
@@ -84,22 +86,67 @@ def test_a_second_test_overwrites_nothing(checkpoint: str, tmp_path: Path) -> No
     assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt")]) == 0
     assert (tmp_path / "scores_test.csv").read_text() == "mine"
     assert rows_of(tmp_path / "scores_test_2.csv")
+    assert not (tmp_path / "summary_test.json").exists()  # files that belong together have one number
+    assert (tmp_path / "summary_test_2.json").is_file()
 
 
-def test_given_settings_win_over_the_checkpoint(
-    checkpoint: str, phantoms: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_given_settings_win_over_the_checkpoint(checkpoint: str, tmp_path: Path) -> None:
+    shutil.copy(checkpoint, tmp_path / "best.ckpt")
+    pattern = "--data.source.root=nowhere"
+    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), pattern]) == 1
+    options = ["--data.eval_batch_size=1", "--model.metrics+=tests.end_to_end.plugins.Area"]
+    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), *options]) == 0
+    assert all(row["area"] for row in rows_of(tmp_path / "scores_test.csv"))
+
+
+def test_new_patients_do_not_change_whom_a_checkpoint_is_tested_on(
+    checkpoint: str, run_folder: Path, phantoms: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copy(checkpoint, tmp_path / "best.ckpt")
-    copy = tmp_path / "elsewhere"
-    shutil.copytree(phantoms["uw_madison"], copy)
-    shutil.rmtree(next((copy / "train").iterdir()))
-    options = ["--data.source.root", str(copy), "--data.fractions=null", "--data.folds=2"]
-    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), *options]) == 0
-    removed = {path.name for path in (phantoms["uw_madison"] / "train").iterdir()} - {
-        path.name for path in (copy / "train").iterdir()
+    write_phantom(tmp_path / "more", "uw_madison", cases=14, seed=0, slices=6, size=(40, 36))
+    grown = f"--data.source.root={tmp_path / 'more'}"
+    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), grown]) == 0
+    split = json.loads((run_folder / "splits.json").read_text())
+    assert sorted({row["case_id"] for row in rows_of(tmp_path / "scores_test.csv")}) == split["test"]
+    assert json.loads((tmp_path / "summary_test.json").read_text())["scored"] == {
+        "side": "test",
+        "split": split["origin"],
     }
-    assert removed.isdisjoint(row["group"] for row in rows_of(tmp_path / "scores_test.csv"))
-    assert "The split has no test cases (fold 0 of 2 by group, seed 0)" in caplog.text
+
+
+def test_patients_that_were_trained_on_are_not_scored(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(checkpoint, tmp_path / "best.ckpt")
+    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), "--data.split_seed=5"]) == 1
+    assert "are of patients that this checkpoint was trained on" in capsys.readouterr().err
+    assert not list(tmp_path.glob("scores*"))
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # a new run folder goes on from an old checkpoint
+def test_a_resumed_fit_goes_on_where_it_stopped(
+    checkpoint: str, phantoms: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, int]] = []
+    original = PatchDataset.__getitem__
+    monkeypatch.setattr(PatchDataset, "__getitem__", lambda self, draw: (drawn.append(draw), original(self, draw))[1])
+    fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data.source.root", str(phantoms["uw_madison"])]
+    last = checkpoint.replace("best.ckpt", "last.ckpt")
+    options = [*SMALL, "--trainer.max_epochs=3", "--ckpt_path", last]
+    assert main([*fit, "--runs", str(tmp_path), *options]) == 0
+    assert [epoch for epoch, _ in drawn] == [1] * (len(drawn) // 2) + [2] * (len(drawn) // 2)
+    first, second = [[index for e, index in drawn if e == epoch] for epoch in (1, 2)]
+    assert sorted(first) == sorted(second) == list(range(len(first)))
+    assert first != second
+
+
+def test_a_resumed_fit_refuses_other_patients(
+    checkpoint: str, phantoms: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data.source.root", str(phantoms["uw_madison"])]
+    options = [*SMALL, "--trainer.max_epochs=3", "--data.split_seed=5", "--ckpt_path", checkpoint]
+    assert main([*fit, "--runs", str(tmp_path), *options]) == 1
+    assert "The checkpoint was trained on" in capsys.readouterr().err
 
 
 def test_a_second_run_gets_a_folder_of_its_own(phantoms: dict[str, Path], tmp_path: Path) -> None:
@@ -200,10 +247,13 @@ def test_print_config_is_a_configuration(capsys: pytest.CaptureFixture[str]) -> 
     assert printed["model"]["optimizer"]["init_args"]["weight_decay"] == 0.01
 
 
-def test_two_processes_write_the_table_of_one(checkpoint: str, run_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("processes", "why"), [(2, "whole cases each"), (5, "more than there are cases")])
+def test_several_processes_write_the_table_of_one(
+    processes: int, why: str, checkpoint: str, run_folder: Path, tmp_path: Path
+) -> None:
     shutil.copy(checkpoint, tmp_path / "best.ckpt")
-    two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    command = [sys.executable, "-m", "medseg_pl", "validate", f"--ckpt_path={tmp_path / 'best.ckpt'}", *two]
+    several = ["--trainer.accelerator=cpu", f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
+    command = [sys.executable, "-m", "medseg_pl", "validate", f"--ckpt_path={tmp_path / 'best.ckpt'}", *several]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "scores_val.csv").read_bytes() == (run_folder / "scores_val.csv").read_bytes()

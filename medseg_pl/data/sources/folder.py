@@ -98,7 +98,7 @@ class FolderSource(FileSource):
         directory = require_folder(self.root / folder, what, f"{setting}, or correct the folder's name.")
         files: dict[str, Path] = {}
         for path in sorted(directory.rglob("*")):
-            if not is_image(path):
+            if not (is_image(path) and path.is_file()):
                 continue
             name = path.relative_to(directory).with_name(stem(path)).as_posix()
             if name in files:

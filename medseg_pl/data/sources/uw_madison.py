@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import re
 import sys
+from collections import Counter
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,10 +72,8 @@ class UWMadisonSource(Source):
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Stack the slices in the order of their numbers, and draw the runs."""
         names = [_parse(path) for path in case.images]
+        _check_stack(case, names)
         width, height, (spacing_x, spacing_y) = names[0].width, names[0].height, names[0].spacing_mm
-        for path, name in zip(case.images, names, strict=True):
-            if (name.width, name.height) != (width, height):
-                raise GeometryError(f"{path} is not {width} x {height} pixels like the first slice of {case.case_id}.")
         image = np.stack([_slice(path, name) for path, name in zip(case.images, names, strict=True)])
         geometry = Geometry(image.shape, (self.slice_spacing_mm, spacing_y, spacing_x))
         mask = self._masks(case, [name.number for name in names], labels, (height, width)) if case.masks else None
@@ -109,12 +109,23 @@ class UWMadisonSource(Source):
         """Run lengths by slice and class."""
         table = self.root / "train.csv"
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-        with table.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = {"id", "class", "segmentation"} - set(reader.fieldnames or ())
-            if missing:
-                raise DataError(f"{table} lacks the column(s) {', '.join(sorted(missing))}.")
-            return {(row["id"], row["class"]): row["segmentation"] or "" for row in reader}
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            try:
+                reader = csv.DictReader(file)
+                missing = {"id", "class", "segmentation"} - set(reader.fieldnames or ())
+                rows = [] if missing else list(reader)
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise DataError(f"{table} is no CSV in UTF-8: {error}. Save it as such.") from error
+        if missing or not rows:
+            raise DataError(
+                f"{table} has {len(rows)} rows and lacks the column(s) {', '.join(sorted(missing)) or 'none'}; "
+                "expected rows with id, class and segmentation, separated by commas. Restore the competition's table."
+            )
+        runs = {(row["id"], row["class"]): row["segmentation"] or "" for row in rows}
+        if len(runs) < len(rows):
+            twice, count = Counter((row["id"], row["class"]) for row in rows).most_common(1)[0]
+            raise DataError(f"{table} has {count} rows for {twice[0]}, class {twice[1]}. Keep one of them.")
+        return runs
 
     def _masks(
         self, case: Case, numbers: list[str], labels: LabelMap, size: tuple[int, int]
@@ -162,6 +173,25 @@ def _scan(directory: Path, masks: tuple[Path, ...]) -> list[Case]:
 
 def _slice_number(path: Path) -> int:
     return int(_parse(path).number)
+
+
+def _check_stack(case: Case, names: list[_SliceName]) -> None:
+    """Slices of one size and spacing, numbered without a gap: otherwise they are no volume."""
+    where = f"Case {case.case_id} ({case.images[0].parent})"
+    numbers = [int(name.number) for name in names]
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        wrong = next(after for before, after in pairwise(numbers) if after != before + 1)
+        raise DataError(
+            f"{where}: slice {wrong} follows no slice {wrong - 1}. Restore what is missing, remove what is twice."
+        )
+    if len({(name.width, name.height, name.spacing_mm) for name in names}) > 1:
+        raise GeometryError(
+            f"{where}: the names of the slices differ in size or spacing. Check which files belong here."
+        )
+    if not min(names[0].spacing_mm) > 0:
+        raise GeometryError(
+            f"{where}: the names say that pixels are {names[0].spacing_mm} mm apart. Correct the names."
+        )
 
 
 def _parse(path: Path) -> _SliceName:
