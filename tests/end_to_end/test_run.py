@@ -136,7 +136,8 @@ def test_a_resumed_fit_goes_on_where_it_stopped(
     assert main([*fit, "--runs", str(tmp_path), *options]) == 0
     assert [epoch for epoch, _ in drawn] == [1] * (len(drawn) // 2) + [2] * (len(drawn) // 2)
     first, second = [[index for e, index in drawn if e == epoch] for epoch in (1, 2)]
-    assert sorted(first) == sorted(second) == list(range(len(first)))
+    assert len(set(first)) == len(first)  # no slice twice; a rest that fills no batch is left out
+    assert len(set(second)) == len(second)
     assert first != second
 
 
