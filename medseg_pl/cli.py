@@ -68,8 +68,13 @@ class MedsegCLI(LightningCLI):
         for name in SHARED:
             parser.link_arguments(f"model.{name}", f"data.{name}")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
-        # Lightning's sampler pads: cases would be scored twice. Ours share cases and samples among ranks.
-        parser.set_defaults({"trainer.use_distributed_sampler": False, "trainer.enable_model_summary": False})
+        defaults = {
+            # Lightning's sampler pads: cases would be scored twice. Ours share cases and samples among ranks.
+            "trainer.use_distributed_sampler": False,
+            "trainer.enable_model_summary": False,
+            "trainer.max_epochs": 100,  # not a thousand, as Lightning has it
+        }
+        parser.set_defaults(defaults)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)

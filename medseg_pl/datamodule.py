@@ -19,7 +19,7 @@ from medseg_pl.core.types import Batch, Case, EvaluationBatch
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.slices import PatchDataset, SliceDataset, collate_samples, collate_slices
 from medseg_pl.data.sources import Source
-from medseg_pl.data.splits import Split, declared_split, fold_split, fraction_split, kept_split, read_split
+from medseg_pl.data.splits import Split, SplitSettings, kept_split
 from medseg_pl.data.store import Store, default_directory, open_entry
 from medseg_pl.data.transforms import Augmentation
 from medseg_pl.functional.fit import Fit, FitMode
@@ -79,22 +79,17 @@ class SegmentationDataModule(LightningDataModule):
         super().__init__()
         # Paths say where and whose the data is: they stay in the checkpoint and out of hosted loggers.
         self.save_hyperparameters(logger=False)
-        if batch_size < 1 or eval_batch_size < 1 or workers < 0:
-            raise SettingError(
-                "data.batch_size and data.eval_batch_size must be at least 1 and data.workers at least 0; "
-                f"got {batch_size}, {eval_batch_size} and {workers}."
-            )
-        if context < 0 or (samples_per_epoch is not None and samples_per_epoch < 1):
-            raise SettingError(
-                "model.context must be at least 0 and data.samples_per_epoch at least 1, or null for each slice once; "
-                f"got {context} and {samples_per_epoch}."
-            )
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("workers", workers, 0),
+            ("context", context, 0),
+            ("samples_per_epoch", 1 if samples_per_epoch is None else samples_per_epoch, 1),
+        ):
+            if value < least:
+                raise SettingError(f"data.{name} must be at least {least}; got {value}.")
         if not 0 <= foreground_fraction <= 1:
             raise SettingError(f"data.foreground_fraction must be from 0 to 1; got {foreground_fraction}.")
-        if samples_per_epoch is not None and samples_per_epoch < 1:
-            raise SettingError(
-                f"data.samples_per_epoch must be at least 1, or null for every slice; got {samples_per_epoch}."
-            )
         self.source = source
         self.labels = labels
         self.channels = channels
@@ -103,11 +98,7 @@ class SegmentationDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.workers = workers
-        self.fold = fold
-        self.folds = folds
-        self.fractions = fractions
-        self.split_file = split_file
-        self.split_seed = split_seed
+        self.split_settings = SplitSettings(fold, folds, fractions and tuple(fractions), split_file, split_seed)
         self.samples_per_epoch = samples_per_epoch
         self.foreground_fraction = foreground_fraction
         self.augmentation = augmentation
@@ -139,28 +130,10 @@ class SegmentationDataModule(LightningDataModule):
         self._trained = trained
 
     def make_split(self, cases: Sequence[Case]) -> Split:
-        """The split that the settings ask for: a file, else what the data declares, else fractions, else folds.
-
-        Raises:
-            SettingError: Two of them were asked for.
-        """
-        if self._trained and self._trained["settings"] == self._split_settings():
+        """The checkpoint's split where its settings are unchanged, else the one that the settings ask for."""
+        if self._trained and self._trained["settings"] == self.split_settings.as_dict():
             return kept_split(self._trained["split"], cases)
-        if self.split_file is not None:
-            if self.fractions is not None:
-                raise SettingError("data.split_file and data.fractions both ask for a split. Set one of them to null.")
-            return read_split(Path(self.split_file), cases, self.fold)
-        declared = declared_split(cases, self.fold)
-        if declared is not None:
-            if self.fractions is not None:
-                raise SettingError(
-                    "The data declares its own split, and data.fractions asks for another. Set data.fractions to null, "
-                    "or remove the split and fold of the cases."
-                )
-            return declared
-        if self.fractions is not None:
-            return fraction_split(cases, self.fractions, self.split_seed)
-        return fold_split(cases, self.fold, self.folds, self.split_seed)
+        return self.split_settings.choose(cases)
 
     def scored(self, stage: str) -> dict[str, str]:
         """Which side of which split the scores of a stage are of; for the summary, so that nobody has to guess."""
@@ -173,7 +146,7 @@ class SegmentationDataModule(LightningDataModule):
         if self.split is None:
             return {}
         groups = sorted({self.cases[name].group for name in self.split.train})
-        return {"split": self.split.as_dict(), "groups": groups, "settings": self._split_settings()}
+        return {"split": self.split.as_dict(), "groups": groups, "settings": self.split_settings.as_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See that training goes on with the patients it began with."""
@@ -302,11 +275,6 @@ class SegmentationDataModule(LightningDataModule):
                 f"on, {seen[0]} among them: scores would look better than they are. Leave the split's settings as they "
                 "were in training, or give other data."
             )
-
-    def _split_settings(self) -> dict[str, Any]:
-        fractions = None if self.fractions is None else list(self.fractions)
-        numbers = {"fold": self.fold, "folds": self.folds, "split_seed": self.split_seed}
-        return {**numbers, "fractions": fractions, "split_file": self.split_file}
 
     def _rank(self) -> tuple[int, int]:
         """This process and how many there are; alone without a trainer, as in a notebook."""

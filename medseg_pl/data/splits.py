@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,50 @@ class Split:
     def as_json(self) -> str:
         """For `splits.json` in the run folder, which `data.split_file` reads back."""
         return json.dumps(self.as_dict(), indent=1) + "\n"
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """What a run asks for: a file, else what the data declares, else fractions, else folds.
+
+    Args:
+        fold: The fold that is held out.
+        folds: How many there are.
+        fractions: Shares of the groups for train, validation and test.
+        file: A `splits.json`.
+        seed: Shuffles the groups.
+    """
+
+    fold: int
+    folds: int
+    fractions: tuple[float, ...] | None
+    file: str | None
+    seed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint."""
+        return {**asdict(self), "fractions": None if self.fractions is None else list(self.fractions)}
+
+    def choose(self, cases: Sequence[Case]) -> Split:
+        """The split of these cases.
+
+        Raises:
+            SettingError: Two ways of splitting were asked for.
+            DataError: The split puts a group on two sides, or leaves a side empty.
+        """
+        declared = (
+            declared_split(cases, self.fold) if self.file is None else read_split(Path(self.file), cases, self.fold)
+        )
+        if declared is not None:
+            if self.fractions is not None:
+                raise SettingError(
+                    f"The split is {declared.origin}, and data.fractions asks for another. Set data.fractions to null, "
+                    "or do without the file, or the split and fold columns, that say otherwise."
+                )
+            return declared
+        if self.fractions is not None:
+            return fraction_split(cases, self.fractions, self.seed)
+        return fold_split(cases, self.fold, self.folds, self.seed)
 
 
 def fold_split(cases: Sequence[Case], fold: int, folds: int, seed: int) -> Split:
