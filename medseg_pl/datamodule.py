@@ -83,7 +83,6 @@ class SegmentationDataModule(LightningDataModule):
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
             ("workers", workers, 0),
-            ("context", context, 0),
             ("samples_per_epoch", 1 if samples_per_epoch is None else samples_per_epoch, 1),
         ):
             if value < least:

@@ -18,13 +18,22 @@ def save_raster(path: Path, pixels: NDArray[Any]) -> Path:
     return path
 
 
-def save_volume(path: Path, voxels: NDArray[Any], spacing_mm: tuple[float, float, float] = (1, 1, 1)) -> Path:
-    """Save `(x, y, z)` as NIfTI on an oblique grid; the spacing is that of x, y and z."""
+def save_volume(
+    path: Path,
+    voxels: NDArray[Any],
+    spacing_mm: tuple[float, float, float] = (1, 1, 1),
+    moved: NDArray[Any] | None = None,
+) -> Path:
+    """Save `(x, y, z)` as NIfTI on an oblique grid; the spacing is that of x, y and z.
+
+    `moved` is 4 x 4 and takes the file's voxels to those of the grid: a grid that lies elsewhere.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     affine = np.eye(4)
     turn = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
     affine[:3, :3] = turn * spacing_mm
     affine[:3, 3] = (-7.5, 12.25, 3.0)
+    affine = affine if moved is None else affine @ moved
     nibabel.save(nibabel.Nifti1Image(voxels, affine, dtype=voxels.dtype), path)
     return path
 

@@ -73,6 +73,12 @@ def ready(data: SegmentationDataModule) -> SegmentationDataModule:
     return data
 
 
+def trainer(fn: str = "fit", **settings: int) -> Any:
+    """As much of a trainer as the data module asks."""
+    alone = {"global_rank": 0, "world_size": 1, "current_epoch": 0}
+    return SimpleNamespace(**{**alone, **settings}, state=SimpleNamespace(fn=fn))
+
+
 def cases(count: int, **declared: Any) -> list[Case]:
     return [Case(f"c{i}", f"p{i}", (Path(f"c{i}.png"),), (Path(f"m{i}.png"),), **declared) for i in range(count)]
 
@@ -170,7 +176,7 @@ class TestLoaders:
     def test_ranks_share_the_slices_and_keep_cases_whole(self, make: Make, ranks: int) -> None:
         def of_rank(rank: int) -> tuple[torch.Tensor, list[str]]:
             data = ready(make(fractions=(0.4, 0.6, 0.0), foreground_fraction=0.0, size=(HEIGHT, WIDTH), batch_size=1))
-            data.trainer = SimpleNamespace(global_rank=rank, world_size=ranks)  # type: ignore[assignment]
+            data.trainer = trainer(global_rank=rank, world_size=ranks)
             train = torch.cat([batch.image.flatten(1) for batch in data.train_dataloader()])
             return train, [reference.case_id for batch in data.val_dataloader() for reference in batch.slices]
 
@@ -181,6 +187,23 @@ class TestLoaders:
         assert sum(map(len, evaluated)) == len(set().union(*evaluated)) == 3
         assert sum(len(names) for _, names in shares) == 3 * SLICES
 
+    def test_a_rank_without_a_case_takes_part_with_nothing(self, make: Make) -> None:
+        data = ready(make())
+        data.trainer = trainer(global_rank=1, world_size=2)
+        (batch,) = data.val_dataloader()  # one case, and two ranks
+        assert isinstance(batch, EvaluationBatch)
+        assert (len(batch.image), batch.slices, batch.masks) == (0, [], [])
+
+    def test_a_resumed_run_draws_the_epoch_that_it_resumes(self, make: Make) -> None:
+        data = ready(make())
+        data.trainer = trainer(current_epoch=3)
+        resumed: Any = data.train_dataloader()
+        data.trainer = trainer()
+        begun: Any = data.train_dataloader()
+        assert {epoch for epoch, _ in resumed.sampler} == {3}
+        begun.sampler.set_epoch(3)
+        assert list(begun.sampler) == list(resumed.sampler)
+
 
 class TestSplit:
     @pytest.fixture
@@ -190,13 +213,20 @@ class TestSplit:
         return str(tmp_path / "splits.json")
 
     def test_a_file_comes_before_what_the_data_declares(self, make: Make, file: str) -> None:
-        split = make(split_file=file, fractions=(0.8, 0.2, 0.0)).make_split(cases(5, fold=0))
+        split = make(split_file=file).make_split(cases(5, fold=0))
         assert (split.val, split.origin) == (("c3",), "read from splits.json, fold 0")
 
-    def test_what_the_data_declares_comes_before_fractions(self, make: Make) -> None:
+    def test_a_file_and_fractions_are_two_answers(self, make: Make, file: str) -> None:
+        with pytest.raises(
+            SettingError, match=r"is read from splits\.json, fold 0, and data\.fractions asks for another"
+        ):
+            make(split_file=file, fractions=(0.8, 0.2, 0.0)).make_split(cases(5))
+
+    def test_what_the_data_declares_and_fractions_are_two_answers(self, make: Make) -> None:
         declared = [*cases(3, split="train"), *[Case("v", "v", (Path("v.png"),), split="val")]]
-        split = make(fractions=(0.5, 0.5, 0.0)).make_split(declared)
-        assert (split.val, split.origin) == (("v",), "declared by the data set (fold 0)")
+        with pytest.raises(SettingError, match=r"is declared by the data set \(fold 0\), and data\.fractions asks"):
+            make(fractions=(0.5, 0.5, 0.0)).make_split(declared)
+        assert make().make_split(declared).val == ("v",)
 
     def test_fractions_come_before_folds(self, make: Make) -> None:
         split = make(fractions=(0.4, 0.4, 0.2), fold=1).make_split(cases(5))
@@ -215,6 +245,120 @@ class TestSplit:
         source = Counting(str(phantom))
         data = ready(make(source=source, split_file=str(tmp_path / "s.json")))
         assert sorted(source.read_cases) == sorted(data.cases) == sorted(data.entries) == ["phantom_001", "phantom_003"]
+
+
+class TestResuming:
+    def test_the_state_says_who_was_trained_on(self, make: Make, phantom: Path) -> None:
+        data = ready(make(source=Counting(str(phantom), group=r"phantom_(\d+)"), fractions=(0.4, 0.4, 0.2)))
+        assert data.split is not None
+        state = json.loads(json.dumps(data.state_dict()))  # plain values, which any reader of checkpoints allows
+        assert state == data.state_dict()
+        assert state["split"] == data.split.as_dict()
+        assert state["groups"] == sorted(name.removeprefix("phantom_") for name in data.split.train)
+        assert state["settings"]["fractions"] == [0.4, 0.4, 0.2]
+
+    def test_before_the_setup_there_is_nothing_to_remember(self, make: Make) -> None:
+        assert make().state_dict() == {}
+
+    def test_training_goes_on_with_the_same_patients(self, make: Make) -> None:
+        state = ready(make()).state_dict()
+        again = ready(make(batch_size=2, seed=9))
+        again.trainer = trainer()
+        again.load_state_dict(state)
+        assert again.state_dict() == state
+
+    @pytest.mark.parametrize("changed", [{"fold": 1}, {"folds": 2}, {"fractions": (0.4, 0.6, 0.0)}])
+    def test_training_does_not_go_on_with_others(self, make: Make, changed: dict[str, Any]) -> None:
+        state = ready(make()).state_dict()
+        again = ready(make(**changed))
+        assert again.split is not None
+        again.trainer = trainer()
+        with pytest.raises(DataError) as error:
+            again.load_state_dict(state)
+        assert str(error.value) == (
+            f"The checkpoint was trained on 4 cases, but the split now has {len(again.split.train)} or others for "
+            "training. Set the split's settings and the data as they were, or start a new run."
+        )
+
+    @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+    def test_only_training_has_to_go_on(self, make: Make, stage: str) -> None:
+        state = ready(make()).state_dict()
+        again = ready(make(fold=1))
+        again.trainer = trainer(stage)
+        again.load_state_dict(state)
+        again.trainer = None
+        again.load_state_dict(state)
+
+
+class TestScoring:
+    """A checkpoint is scored on cases that it has not seen."""
+
+    @pytest.fixture
+    def trained(self, make: Make) -> dict[str, Any]:
+        return json.loads(json.dumps(ready(make(fractions=(0.4, 0.4, 0.2))).state_dict()))
+
+    def test_the_split_of_the_checkpoint_is_kept(self, make: Make, trained: dict[str, Any]) -> None:
+        data = make(fractions=(0.4, 0.4, 0.2))
+        data.score_as_trained(trained)
+        # The data has grown: a new split by the same fractions would move patients.
+        grown = [*cases(30), *[Case(name, name, (Path("x"),), (Path("m"),)) for name in _names(trained["split"])]]
+        assert data.make_split(grown).as_dict() == trained["split"]
+
+    def test_another_split_is_made_where_it_is_asked_for(self, make: Make, trained: dict[str, Any]) -> None:
+        for changed in ({"fold": 2}, {"split_seed": 3}, {"fractions": (0.2, 0.6, 0.2)}, {"fractions": None}):
+            fresh, scoring = (make(**{"fractions": (0.4, 0.4, 0.2), **changed}) for _ in range(2))
+            scoring.score_as_trained(trained)
+            assert scoring.make_split(cases(9)) == fresh.make_split(cases(9))
+
+    def test_what_was_held_out_is_scored(self, make: Make, trained: dict[str, Any]) -> None:
+        data = make(fractions=(0.4, 0.4, 0.2))
+        data.score_as_trained(trained)
+        ready(data)
+        for side, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
+            assert {ref.case_id for batch in loader for ref in batch.slices} == set(trained["split"][side])
+
+    def test_patients_that_were_trained_on_are_not_scored(self, make: Make, trained: dict[str, Any]) -> None:
+        seen, unseen = trained["split"]["train"][0], trained["split"]["val"][0]
+        data = make(split_file=_split_file(make, train=trained["split"]["test"], val=[unseen, seen]))
+        data.score_as_trained(trained)
+        ready(data)
+        with pytest.raises(DataError) as error:
+            data.val_dataloader()
+        assert str(error.value) == (
+            f"1 of the 2 cases to be scored are of patients that this checkpoint was trained on, {seen} among them: "
+            "scores would look better than they are. Leave the split's settings as they were in training, or give "
+            "other data."
+        )
+
+    def test_it_is_the_patient_and_not_the_case_that_counts(self, make: Make, trained: dict[str, Any]) -> None:
+        unseen = trained["split"]["val"][0]
+        data = make(split_file=_split_file(make, train=trained["split"]["test"], val=[unseen]))
+        data.score_as_trained({**trained, "groups": [unseen]})
+        with pytest.raises(DataError, match=rf"1 of the 1 cases to be scored .* trained on, {unseen} among them"):
+            ready(data).val_dataloader()
+
+    def test_without_a_checkpoint_nothing_is_refused(self, make: Make) -> None:
+        assert len(list(ready(make()).val_dataloader())) == 2
+
+    @pytest.mark.parametrize(
+        ("settings", "stage", "side"),
+        [({}, "val", "val"), ({}, "test", "val"), ({"fractions": (0.4, 0.4, 0.2)}, "test", "test")],
+    )
+    def test_scores_say_of_which_side_they_are(
+        self, make: Make, settings: dict[str, Any], stage: str, side: str
+    ) -> None:
+        origin = "fractions 0.4, 0.4, 0.2 by group, seed 0" if settings else "fold 0 of 5 by group, seed 0"
+        assert ready(make(**settings)).scored(stage) == {"side": side, "split": origin}
+
+
+def _names(split: dict[str, Any]) -> list[str]:
+    return [name for side in ("train", "val", "test") for name in split[side]]
+
+
+def _split_file(make: Make, **sides: list[str]) -> str:
+    path = make().store_directory.parent / "asked.json"
+    path.write_text(json.dumps(sides))
+    return str(path)
 
 
 class TestDecoding:
@@ -297,12 +441,18 @@ class TestFaults:
             "images without masks are for predict."
         )
 
-    @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"eval_batch_size": 0}, {"workers": -1}])
-    def test_sizes_that_mean_nothing(self, make: Make, setting: dict[str, int]) -> None:
-        with pytest.raises(
-            SettingError, match=r"must be at least 1 and data\.workers at least 0; got -?\d, -?\d and -?\d"
-        ):
-            make(**setting)
+    @pytest.mark.parametrize(
+        ("name", "value", "least"),
+        [
+            ("batch_size", 0, 1),
+            ("eval_batch_size", 0, 1),
+            ("workers", -1, 0),
+            ("samples_per_epoch", 0, 1),
+        ],
+    )
+    def test_counts_that_mean_nothing(self, make: Make, name: str, value: int, least: int) -> None:
+        with pytest.raises(SettingError, match=rf"{name} must be at least {least}; got {value}\."):
+            make(**{name: value})
 
     @pytest.mark.parametrize("fraction", [-0.1, 1.1])
     def test_a_fraction_is_from_0_to_1(self, make: Make, fraction: float) -> None:
@@ -313,10 +463,3 @@ class TestFaults:
     def test_a_size_has_pixels(self, make: Make, size: tuple[int, int]) -> None:
         with pytest.raises(SettingError, match=r"size must be \(height, width\), both at least 1 pixel"):
             make(size=size)
-
-    @pytest.mark.parametrize(
-        ("setting", "got"), [({"context": -1}, "-1 and None"), ({"samples_per_epoch": 0}, "1 and 0")]
-    )
-    def test_counts_that_mean_nothing(self, make: Make, setting: dict[str, int], got: str) -> None:
-        with pytest.raises(SettingError, match=rf"context must be at least 0 and data\.samples_per_epoch .* got {got}"):
-            make(**setting)

@@ -58,7 +58,7 @@ class TestIntensityWindow:
         assert normalised.dtype == torch.float32
         torch.testing.assert_close(normalised.flatten(), torch.tensor([-1, -1, 0, 0.5, 1, 1]))
 
-    @pytest.mark.parametrize(("low", "high"), [(10, 10), (240.0, -160.0)])
+    @pytest.mark.parametrize(("low", "high"), [(10, 10), (240.0, -160.0), (0.0, float("nan"))])
     def test_a_window_upside_down_is_refused(self, low: float, high: float) -> None:
         with pytest.raises(SettingError, match=f"An intensity window needs low < high; got {low} and {high}"):
             IntensityWindow(low, high)
@@ -81,6 +81,12 @@ class TestMeanStd:
         layer = MeanStd([0.0, 100.0], [1.0, 10.0], maximum=1)
         slices = torch.tensor([1.0, 110, 2, 120, 3, 130]).view(1, 6, 1, 1)
         assert layer(slices, torch.zeros(1, 6, 4)).flatten().tolist() == [1, 1, 2, 2, 3, 3]
+
+    @pytest.mark.parametrize(("std", "maximum"), [([0.2, 0.0], 255.0), ([0.2, -0.1], 255.0), ([0.2, 0.1], 0.0)])
+    def test_nothing_is_divided_by_zero(self, std: list[float], maximum: float) -> None:
+        with pytest.raises(SettingError) as caught:
+            MeanStd([0.5, 0.5], std, maximum)
+        assert str(caught.value) == f"std and maximum must be greater than 0; got {std} and {maximum}."
 
     def test_channels_that_do_not_fit_are_refused(self) -> None:
         with pytest.raises(SettingError) as caught:

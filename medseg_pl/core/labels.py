@@ -72,11 +72,12 @@ class LabelMap:
                 f"labels.values {list(self.values or ())} gives a label the value 0, which is the background. Leave "
                 "it out of labels.names and labels.values."
             )
-        taken = [*self.file_values, *([255] if len(names) == 1 and self.values is None else [])]
+        alone = self.overlapping or len(names) == 1  # a file holds one label, which may be written as 255
+        taken = [0, 1, 255] if alone and self.values is None else [0, *self.file_values]
         if self.ignore_value in taken:
             raise SettingError(
-                f"labels.ignore_value {self.ignore_value} is the value of a label too: {taken}. A value in the files "
-                "can mean one thing only: correct labels.ignore_value or labels.values."
+                f"labels.ignore_value {self.ignore_value} is the value of the background or of a label too: {taken}. A "
+                "value in the files can mean one thing only: correct labels.ignore_value or labels.values."
             )
 
     @property
@@ -123,6 +124,11 @@ class LabelMap:
         The label is written as 1 or as 255, or as its own value where `values` gives it one.
         """
         meaning = {1: 1, 255: 1} if self.values is None else {self.file_values[index]: 1}
+        if self.ignore_value in meaning:
+            raise SettingError(
+                f"{source} holds one label, in which {self.ignore_value} may mean the label or, by "
+                "labels.ignore_value, that nobody looked. Say with labels.values which value each label has."
+            )
         return self._translate(pixels, meaning, source)
 
     def combine(self, masks: Sequence[UInt8[np.ndarray, "..."]], source: str = "mask") -> UInt8[np.ndarray, "m ..."]:

@@ -40,7 +40,10 @@ class EpochSampler(Sampler[Draw]):
         return self.total // self.ranks
 
     def __iter__(self) -> Iterator[Draw]:
-        epoch = self.epoch  # the epoch in which the iterator was opened, however late its draws are asked for
+        # No generator itself: the epoch is that of this call, however late the draws are asked for.
+        return self._draws(self.epoch)
+
+    def _draws(self, epoch: int) -> Iterator[Draw]:
         current, order = -1, np.empty(0, np.int64)
         for place in range(self.rank, len(self) * self.ranks, self.ranks):
             passage, within = divmod(place, self.length)

@@ -230,4 +230,7 @@ def _code_of(kind: type) -> str:
     """The source text of a plug-in's module, so that an edit of its `read` is noticed; ours change with `FORMAT`."""
     if kind.__module__.startswith("medseg_pl."):
         return ""
-    return inspect.getsource(inspect.getmodule(kind) or kind)
+    try:
+        return inspect.getsource(inspect.getmodule(kind) or kind)
+    except (OSError, TypeError):  # typed into an interpreter: there is no text to compare
+        return ""

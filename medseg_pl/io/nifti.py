@@ -152,7 +152,9 @@ def _geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
             "header (sform and qform), or convert the image again."
         )
     z, y, x = (float(value) for value in np.linalg.norm(affine[:3, :3], axis=0))
-    return Geometry((depth, height, width), (z, y, x), affine_as_tuple(affine))
+    # Without a code the header knows the spacing but not the place, and nibabel makes one up.
+    placed = bool(image.header["sform_code"] or image.header["qform_code"])
+    return Geometry((depth, height, width), (z, y, x), affine_as_tuple(affine) if placed else None)
 
 
 def _unreadable(path: Path, error: BaseException) -> UnreadableFileError:

@@ -33,7 +33,7 @@ def reference_mask(labels: LabelMap, size: int = 16) -> Tensor:
 
 def logits_of(labels: LabelMap, mask: Tensor, certainty: float = 8.0) -> Tensor:
     """What a network gives that is certain of a mask."""
-    hot = labels.one_hot(mask)
+    hot = torch.stack([torch.from_numpy(labels.planes(sample.numpy())) for sample in mask])
     if labels.task == "multiclass":
         hot = torch.cat([~hot.any(dim=1, keepdim=True), hot], dim=1)
     return (hot.float() * 2 - 1) * certainty

@@ -17,6 +17,7 @@ from medseg_pl.core import errors
         (errors.MaskValueError, 1),
         (errors.GeometryError, 1),
         (errors.OutputExistsError, 1),
+        (errors.DivergedError, 1),
     ],
 )
 def test_exit_codes(error: type[errors.MedsegError], exit_code: int) -> None:

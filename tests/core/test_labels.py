@@ -36,7 +36,48 @@ class TestSettings:
                 {"values": [3, 3]},
                 r"one different value for each of the 2 labels; got \[3, 3\]",
             ),
-            (["a"], "binary", {"values": [7], "ignore_value": 7}, "labels.ignore_value 7 is the value of a label too"),
+            (
+                ["a", "b"],
+                "multiclass",
+                {"values": [0, 1]},
+                r"labels.values \[0, 1\] gives a label the value 0, which is the",
+            ),
+            (
+                ["a"],
+                "binary",
+                {"values": [0]},
+                "which is the background. Leave it out of labels.names and labels.values",
+            ),
+            (
+                ["a"],
+                "binary",
+                {"values": [7], "ignore_value": 7},
+                "labels.ignore_value 7 is the value of the background or of a label too",
+            ),
+            (
+                ["a", "b"],
+                "multiclass",
+                {"ignore_value": 2},
+                r"ignore_value 2 is the value of the background or of a label too: \[0, 1, 2\]\. A",
+            ),
+            (
+                ["a"],
+                "binary",
+                {"ignore_value": 1},
+                r"ignore_value 1 is the value of the background or of a label too: \[0, 1, 255\]\. A value",
+            ),
+            (
+                ["a"],
+                "multilabel",
+                {"ignore_value": 255},
+                r"ignore_value 255 is the value of the background or of a label too: \[0, 1, 255\]",
+            ),
+            (
+                ["a"],
+                "binary",
+                {"ignore_value": 255},
+                "mean one thing only: correct labels.ignore_value or labels.values",
+            ),
         ],
     )
     def test_what_cannot_work_is_refused(self, names: list[str], task: Any, extra: dict[str, Any], said: str) -> None:
@@ -106,8 +147,8 @@ class TestEncode:
         labels = LabelMap(ORGANS, "multiclass", ignore_value=value)
         assert labels.encode(array([0, value, 2], dtype)).tolist() == [0, IGNORE, 2]
 
-    def test_the_ignore_value_wins_over_the_unwritten_255_of_a_single_label(self) -> None:
-        labels = LabelMap(["nucleus"], "binary", ignore_value=255)
+    def test_255_may_be_ignored_where_a_single_label_has_its_own_value(self) -> None:
+        labels = LabelMap(["nucleus"], "binary", values=[1], ignore_value=255)
         assert labels.encode(array([0, 1, 255])).tolist() == [0, 1, IGNORE]
 
     def test_an_unclaimed_value_names_file_value_and_remedy(self) -> None:
@@ -142,8 +183,8 @@ class TestEncodeOne:
             labels.encode_one(array([0, 4]), 1, "spleen.png")
 
     def test_the_ignore_value_becomes_255(self) -> None:
-        labels = LabelMap(ORGANS, "multilabel", ignore_value=2)
-        assert labels.encode_one(array([0, 1, 2]), 0, "stomach.png").tolist() == [0, 1, IGNORE]
+        labels = LabelMap(ORGANS, "multilabel", ignore_value=9)
+        assert labels.encode_one(array([0, 1, 9]), 0, "stomach.png").tolist() == [0, 1, IGNORE]
 
 
 class TestCombine:
@@ -192,6 +233,60 @@ class TestDecode:
         assert LabelMap(ORGANS, "multiclass").decode(array([[1, IGNORE]])).tolist() == [1, 0]
 
 
+class TestDecodeOne:
+    def test_without_values_the_caller_chooses_what_is_seen(self) -> None:
+        labels = LabelMap(ORGANS, "multilabel")
+        assert labels.decode_one(array([0, 1, 1]), 1).tolist() == [0, 1, 1]
+        assert labels.decode_one(array([0, 1, 1]), 1, visible=255).tolist() == [0, 255, 255]
+
+    def test_with_values_a_label_is_its_own_value_whatever_is_seen(self) -> None:
+        labels = LabelMap(ORGANS, "multilabel", values=[4, 700])
+        assert labels.decode_one(array([[0, 1]]), 0, visible=255).tolist() == [[0, 4]]
+        assert labels.decode_one(array([[0, 1]]), 1, visible=255).tolist() == [[0, 700]]
+
+    @pytest.mark.parametrize(("value", "dtype"), [(255, np.uint8), (256, np.uint16), (-1, np.int8)])
+    def test_the_smallest_type_that_holds_the_value(self, value: int, dtype: type) -> None:
+        decoded = LabelMap(["a"], "multilabel", values=[value]).decode_one(array([0, 1]), 0)
+        assert decoded.dtype == dtype
+        assert decoded.tolist() == [0, value]
+
+    def test_an_ignored_voxel_is_background(self) -> None:
+        assert LabelMap(ORGANS, "multilabel").decode_one(array([1, IGNORE, 0]), 0).tolist() == [1, 0, 0]
+
+    @given(
+        values=st.none() | st.lists(st.integers(-300, 70_000).filter(bool), min_size=2, max_size=2, unique=True),
+        visible=st.sampled_from([1, 255]),
+        index=st.integers(0, 1),
+        seed=st.integers(0, 99),
+    )
+    def test_encoding_undoes_decoding(self, values: list[int] | None, visible: int, index: int, seed: int) -> None:
+        labels = LabelMap(ORGANS, "multilabel", values=values)
+        plane = np.random.default_rng(seed).integers(0, 2, (3, 4), dtype=np.uint8)
+        file = labels.decode_one(plane, index, visible)
+        np.testing.assert_array_equal(labels.encode_one(file, index, "organ.png"), plane)
+
+
+class TestPlanes:
+    def test_exclusive_labels_each_have_a_plane(self) -> None:
+        planes = LabelMap(ORGANS, "multiclass").planes(array([[[0, 1], [2, IGNORE]]]))
+        assert planes.dtype == np.bool_
+        assert planes.tolist() == [[[False, True], [False, False]], [[False, False], [True, False]]]
+
+    def test_overlapping_labels_keep_their_channels(self) -> None:
+        planes = LabelMap(ORGANS, "multilabel").planes(array([[0, 1, IGNORE], [1, 1, 0]]))
+        assert planes.dtype == np.bool_
+        assert planes.tolist() == [[False, True, False], [True, True, False]]
+
+    def test_a_label_that_is_absent_has_an_empty_plane(self) -> None:
+        assert LabelMap(["a", "b", "c"], "multiclass").planes(array([[3, 1]])).sum(axis=1).tolist() == [1, 0, 1]
+
+    @given(seed=st.integers(0, 99))
+    def test_combining_the_planes_gives_the_mask_again(self, seed: int) -> None:
+        labels = LabelMap(["a", "b", "c"], "multiclass")
+        mask = np.random.default_rng(seed).integers(0, 4, (1, 2, 3, 4), dtype=np.uint8)
+        np.testing.assert_array_equal(labels.combine(list(labels.planes(mask).astype(np.uint8))), mask)
+
+
 class TestTensors:
     def test_softmax_where_labels_exclude_each_other(self) -> None:
         logits = torch.tensor([[1.0, 3.0, 2.0]]).log()[..., None]
@@ -214,16 +309,6 @@ class TestTensors:
         assert mask.dtype == torch.uint8
         assert mask.tolist() == [[[1, 0], [1, 0]]]
 
-    def test_one_hot_of_indices(self) -> None:
-        mask = torch.tensor([[[0, 1, 2, IGNORE]]], dtype=torch.uint8)
-        expected = [[[False, True, False, False], [False, False, True, False]]]
-        assert LabelMap(ORGANS, "multiclass").one_hot(mask).tolist() == expected
-
-    def test_one_hot_of_channels(self) -> None:
-        mask = torch.tensor([[[0, 1, IGNORE], [1, 1, 0]]], dtype=torch.uint8)
-        expected = [[[False, True, False], [True, True, False]]]
-        assert LabelMap(ORGANS, "multilabel").one_hot(mask).tolist() == expected
-
     def test_the_target_of_exclusive_labels_is_class_indices(self) -> None:
         target = LabelMap(ORGANS, "multiclass").target(torch.tensor([[[[0, 2, IGNORE]]]], dtype=torch.uint8))
         assert target.dtype == torch.int64
@@ -239,7 +324,7 @@ class TestTensors:
         assert target[0, 0, 0].tolist() == [0, 1, IGNORE]
 
 
-class TestSplitExclusive:
+class TestProbabilitiesAndOneHot:
     def test_class_indices(self) -> None:
         target = torch.tensor([[0, 2, IGNORE]])
         probabilities, one_hot, valid = probabilities_and_one_hot(torch.zeros(1, 3, 3), target)
@@ -253,3 +338,10 @@ class TestSplitExclusive:
         torch.testing.assert_close(probabilities, torch.full((1, 2, 2), 0.5))
         assert one_hot.tolist() == [[[0, 1], [0, 1]]]
         assert valid.tolist() == [[[True, True], [False, True]]]
+
+
+def test_one_file_for_each_label_leaves_no_doubt_about_255() -> None:
+    labels = LabelMap(["a", "b"], "multiclass", ignore_value=255)
+    assert labels.encode(np.array([2, 255]), "ids.png").tolist() == [2, 255]
+    with pytest.raises(SettingError, match=r"a\.png holds one label, in which 255 may mean the label or"):
+        labels.encode_one(np.array([0, 255]), 0, "a.png")

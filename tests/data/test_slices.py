@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Sample, Volume
-from medseg_pl.data.samplers import EpochSampler
+from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.slices import (
     PatchDataset,
     SliceDataset,
@@ -68,9 +68,9 @@ def volume(image: NDArray[Any], mask: NDArray[Any] | None = None) -> Volume:
     return Volume(image, mask.astype(np.uint8), Geometry(image.shape[1:]))
 
 
-def entries(directory: Path, *volumes: Volume) -> list[Path]:
+def entries(directory: Path, *volumes: Volume, labels: LabelMap = LABELS) -> list[Path]:
     source = Given(directory, volumes)
-    return Store(directory / "store", source, LABELS).build(source.cases(), threads=1)
+    return Store(directory / "store", source, labels).build(source.cases(), threads=1)
 
 
 def patches(
@@ -179,7 +179,8 @@ class TestPatches:
     def test_the_mask_may_have_channels(self, tmp_path: Path) -> None:
         image = numbered(1, 6, 8)
         mask = np.stack([image % 2, image % 3 == 0, image % 5 == 0])
-        sample = patches(entries(tmp_path, volume(image, mask)), (3, 4))[0, 0]
+        overlapping = LabelMap(["two", "three", "five"], "multilabel")
+        sample = patches(entries(tmp_path, volume(image, mask), labels=overlapping), (3, 4))[0, 0]
         for plane, divisor, rest in zip(sample.mask, (2, 3, 5), (1, 0, 0), strict=True):
             np.testing.assert_array_equal(plane, sample.image[0].numpy() % divisor == rest)
 
@@ -385,6 +386,19 @@ class TestSlices:
         assert [reference.index for reference in batch.slices] == [2, 0]
         np.testing.assert_array_equal(batch.image[:, 0], numbered(3, 5, 6)[[2, 0]])
         assert len(batch.masks) == len(batch.statistics) == 2
+
+    def test_no_slices_are_an_empty_batch(self) -> None:
+        batch = collate_slices([])
+        assert (len(batch.image), len(batch.statistics), batch.slices, batch.masks) == (0, 0, [], [])
+        assert (batch.image.ndim, batch.statistics.shape[-1]) == (4, 4)
+        assert batch.to("cpu").image.dtype == torch.float32
+
+    def test_a_rank_without_a_case_loads_one_empty_batch(self, tmp_path: Path) -> None:
+        made = entries(tmp_path, volume(numbered(2, 5, 6)), volume(numbered(3, 5, 6)))
+        dataset: Any = SliceDataset([_case()] * 2, made, Fit("native", (8, 8)), 0)
+        sampler = CaseBatchSampler([2, 3], [(8, 8)] * 2, 4, rank=2, ranks=3)
+        (batch,) = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate_slices)
+        assert (len(batch.image), batch.slices) == (0, [])
 
 
 def test_a_batch_of_two_types_becomes_float(tmp_path: Path) -> None:

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.types import Case
-from medseg_pl.data.splits import SIDES, Split, declared_split, fold_split, fraction_split, leaking_groups, read_split
+from medseg_pl.data.splits import (
+    SIDES,
+    Split,
+    SplitSettings,
+    declared_split,
+    fold_split,
+    fraction_split,
+    kept_split,
+    leaking_groups,
+    read_split,
+)
 
 
 def cases(*sizes: int) -> list[Case]:
@@ -204,7 +214,6 @@ def test_cases_that_the_file_does_not_name_are_left_out(tmp_path: Path) -> None:
         {"train": ["A0"], "val": ["A1"]},
         {"train": ["A0", "B0"], "val": ["C0"], "test": ["A1"]},
         {"train": ["B0"], "val": ["A0"], "test": ["A1"]},
-        {"train": ["B0"], "val": ["A0"], "test": ["A0"]},
     ],
 )
 def test_a_leak_in_a_file_names_the_patient(tmp_path: Path, content: dict[str, list[str]]) -> None:
@@ -212,9 +221,19 @@ def test_a_leak_in_a_file_names_the_patient(tmp_path: Path, content: dict[str, l
         read_split(write(tmp_path / "s.json", content), cases(2, 1, 1), 0)
 
 
-def test_a_case_that_a_file_names_twice_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "s.json", {"train": ["A0", "B0"], "val": ["A0"]})
-    with pytest.raises(DataError, match=r"s\.json puts the case A0 on two sides, train and another\. Name each case"):
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"train": ["A0", "B0"], "val": ["A0"]},
+        {"train": ["B0"], "val": ["A0"], "test": ["A0"]},
+        {"train": ["B0"], "val": ["A0", "A0"]},
+    ],
+)
+def test_a_case_that_a_file_names_twice_is_refused(tmp_path: Path, content: dict[str, list[str]]) -> None:
+    path = write(tmp_path / "s.json", content)
+    with pytest.raises(
+        DataError, match=r"s\.json names the case A0 twice, on one side or on two\. Name each case once"
+    ):
         read_split(path, cases(1, 1), 0)
 
 
@@ -224,15 +243,100 @@ def test_names_that_the_data_does_not_have_are_refused(tmp_path: Path) -> None:
         read_split(path, cases(1, 1), 0)
 
 
-@pytest.mark.parametrize("content", ["not json", "7", "null", [[1]], [{"train": ["A0"], "val": ["B0"]}], {"train": 5}])
-def test_a_file_without_the_fold_is_refused(tmp_path: Path, content: Any) -> None:
+@pytest.mark.parametrize("content", ["not json", "7", "null", [0, 1, 2, [1]], {"train": 5}])
+def test_a_file_that_holds_no_split_is_refused(tmp_path: Path, content: Any) -> None:
     with pytest.raises(DataError, match=r"s\.json holds no split for fold 3: "):
         read_split(write(tmp_path / "s.json", content), cases(1, 1), 3)
+
+
+@pytest.mark.parametrize("fold", [-1, 2, 9])
+def test_a_fold_that_a_list_does_not_have_is_refused(tmp_path: Path, fold: int) -> None:
+    path = write(tmp_path / "s.json", [{"train": ["A0"], "val": ["B0"]}, {"train": ["B0"], "val": ["A0"]}])
+    with pytest.raises(SettingError) as error:
+        read_split(path, cases(1, 1), fold)
+    assert str(error.value) == f"{path} has 2 folds; data.fold must be from 0 to 1, not {fold}."
 
 
 def test_a_file_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"s\.json does not exist\. Set data\.split_file to a splits\.json"):
         read_split(tmp_path / "s.json", cases(1, 1), 0)
+
+
+SAVED = Split(("A0", "A1"), ("B0",), ("C0",), "fold 1 of 3 by group, seed 4")
+
+
+def test_a_split_is_plain_values() -> None:
+    expected = {"train": ["A0", "A1"], "val": ["B0"], "test": ["C0"], "origin": "fold 1 of 3 by group, seed 4"}
+    assert SAVED.as_dict() == expected
+    assert json.loads(SAVED.as_json()) == expected
+
+
+def test_a_kept_split_is_the_same_whatever_came_since() -> None:
+    assert kept_split(SAVED.as_dict(), cases(2, 1, 1)) == SAVED
+    assert kept_split(SAVED.as_dict(), cases(3, 2, 2, 5)) == SAVED
+
+
+def test_a_kept_split_needs_no_case_that_was_only_trained_on() -> None:
+    data = [case for case in cases(2, 1, 1) if case.case_id != "A0"]
+    assert kept_split(SAVED.as_dict(), data) == Split(("A1",), ("B0",), ("C0",), SAVED.origin)
+
+
+@pytest.mark.parametrize(("missing", "count"), [("B", 1), ("C", 1), ("BC", 2)])
+def test_a_kept_split_needs_the_cases_that_are_scored(missing: str, count: int) -> None:
+    data = [case for case in cases(2, 1, 1) if case.group not in missing]
+    with pytest.raises(DataError) as error:
+        kept_split(SAVED.as_dict(), data)
+    assert str(error.value) == (
+        f"The checkpoint's split names {count} cases to score that the data does not have, {missing[0]}0 among them. "
+        "Set data.source to the data of the training; for other data give a split of its own (data.split_file, "
+        "data.fractions or data.folds)."
+    )
+
+
+def settings(**asked: Any) -> SplitSettings:
+    return SplitSettings(**{"fold": 0, "folds": 3, "fractions": None, "file": None, "seed": 0, **asked})
+
+
+def test_a_file_comes_before_what_the_data_declares(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.json", {"train": ["A0"], "val": ["B0"]})
+    data = declared(A=["val"], B=["train"])
+    split = settings(file=str(path)).choose(data)
+    assert (split.val, split.origin) == (("B0",), "read from s.json, fold 0")
+    assert settings().choose(data).val == ("A0",)
+
+
+def test_what_the_data_declares_comes_before_folds() -> None:
+    split = settings(folds=2, fold=1).choose(declared(A=[0], B=[1], C=[0]))
+    assert (split.val, split.origin) == (("B0",), "declared by the data set (fold 1)")
+
+
+def test_fractions_come_before_folds() -> None:
+    split = settings(fractions=(0.4, 0.4, 0.2), fold=1).choose(cases(*[1] * 5))
+    assert [len(side) for side in sides(split)] == [2, 2, 1]
+
+
+def test_a_file_and_fractions_are_two_answers(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.json", {"train": ["A0"], "val": ["B0"]})
+    with pytest.raises(SettingError) as error:
+        settings(file=str(path), fractions=(0.5, 0.5, 0.0)).choose(cases(1, 1))
+    assert str(error.value) == (
+        "The split is read from s.json, fold 0, and data.fractions asks for another. Set data.fractions to null, or do "
+        "without the file, or the split and fold columns, that say otherwise."
+    )
+
+
+def test_a_declared_split_and_fractions_are_two_answers() -> None:
+    with pytest.raises(
+        SettingError, match=r"The split is declared by the data set \(fold 0\), and data\.fractions asks"
+    ):
+        settings(fractions=(0.5, 0.5, 0.0)).choose(declared(A=["train"], B=["val"]))
+
+
+def test_settings_survive_a_file() -> None:
+    asked = settings(fractions=(0.5, 0.25, 0.25), seed=7)
+    again = json.loads(json.dumps(asked.as_dict()))
+    assert again == asked.as_dict()
+    assert again == {"fold": 0, "folds": 3, "fractions": [0.5, 0.25, 0.25], "file": None, "seed": 7}
 
 
 def test_leaks_are_found_in_any_split() -> None:

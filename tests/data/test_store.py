@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
 import shutil
 import signal
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,6 +277,46 @@ def test_settings_of_the_source_are_part_of_the_key(data: Path, directory: Path)
     build(directory, again)
     build(directory, changed)
     assert (again.read_cases, sorted(changed.read_cases)) == ([], ["a", "b", "c"])
+
+
+PLUG_IN = """
+import numpy as np
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.types import Volume
+from medseg_pl.data.sources import FolderSource
+
+class Scaled(FolderSource):
+    def read(self, case, labels):
+        volume = super().read(case, labels)
+        return Volume(volume.image // FACTOR, volume.mask, volume.geometry)
+"""
+
+
+def test_an_edited_plug_in_is_read_again(
+    data: Path, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def built_with(factor: int, file: str = "plug_in") -> list[Path]:
+        (tmp_path / f"{file}.py").write_text(PLUG_IN.replace("FACTOR", str(factor)))
+        monkeypatch.delitem(sys.modules, file, raising=False)
+        importlib.invalidate_caches()
+        return build(directory, importlib.import_module(file).Scaled(str(data)))
+
+    made = built_with(2)
+    assert built_with(2) == made
+    edited = built_with(10)
+    assert not {*edited} & {*made}
+    pixels = noise((9, 12), 0)
+    np.testing.assert_array_equal(open_entry(made[0]).image[0, 0], pixels // 2)
+    np.testing.assert_array_equal(open_entry(edited[0]).image[0, 0], pixels // 10)
+    assert built_with(2) == made  # and what was there before is found again
+
+
+def test_an_edit_of_our_own_sources_is_a_matter_of_the_format(data: Path) -> None:
+    assert store_module._code_of(FolderSource) == ""
+    assert "class Counting(FolderSource):" in store_module._code_of(Counting)
 
 
 def test_the_first_fault_stops_the_work_and_names_the_file(tmp_path: Path, directory: Path) -> None:

@@ -134,10 +134,7 @@ def test_all_channels_of_a_mask_move_together() -> None:
 def test_a_flip_is_a_flip(setting: str, axis: int, dtype: str, channels: int) -> None:
     image, mask = pixels(channels, dtype), labels(3)
     changed, moved = run(only(**{setting: 1.0}), image, mask, 0)
-    if dtype == "float32":  # brought to 0 … 1 between the percentiles, and back
-        low, high = channel_statistics(image)[:, 2:].T[..., None, None]
-        image = np.clip(image, low, high)
-    np.testing.assert_allclose(changed, np.flip(image, axis), atol=1e-3)
+    np.testing.assert_array_equal(changed, np.flip(image, axis))  # raw values, those beyond the percentiles too
     np.testing.assert_array_equal(moved, np.flip(mask, axis))
 
 
@@ -159,11 +156,10 @@ def test_changes_of_intensity_leave_the_mask_alone(setting: str, dtype: str, cha
     changed = [run(only(**{setting: 0.4}), image, mask, seed) for seed in SEEDS]
     assert all((moved == mask).all() for _, moved in changed)
     assert sum(bool((now != image).mean() > 0.5) for now, _ in changed) > len(SEEDS) // 2
-    low, high = channel_statistics(image)[:, 2:].T
-    for now, _ in changed:  # nothing leaves the range of the case, whatever its units
+    for now, _ in changed:  # nothing leaves the range of the image, whatever its units
         if dtype == "float32":
-            assert (now.min(axis=(1, 2)) >= low - 1).all()
-            assert (now.max(axis=(1, 2)) <= high + 1).all()
+            assert (now.min(axis=(1, 2)) >= image.min(axis=(1, 2)) - 1).all()
+            assert (now.max(axis=(1, 2)) <= image.max(axis=(1, 2)) + 1).all()
 
 
 def test_brightness_adds_a_share_of_the_range() -> None:
@@ -175,6 +171,67 @@ def test_brightness_adds_a_share_of_the_range() -> None:
     ]
     assert 300 - 1 <= min(shifts) < 340
     assert 660 < max(shifts) <= 700 + 1
+
+
+def half(image: NDArray[Any], **_: Any) -> NDArray[Any]:
+    return image * np.float32(0.5)
+
+
+class Halved(AlbumentationsAugmentation):
+    """Every value of 0 … 1 to its half: a change that can be worked out on paper."""
+
+    def geometric(self) -> list[Any]:
+        return []
+
+    def intensity(self) -> list[Any]:
+        return [albumentations.Lambda(image=half, p=1.0)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_lies_beyond_the_percentiles_is_added_again(channels: int) -> None:
+    image = np.tile(np.array([[[-400, 100, 200], [300, 500, 900]]], np.float32), (channels, 1, 1))
+    statistics = np.tile(np.array([[0, 1, 100, 500]], np.float32), (channels, 1))
+    changed, _ = Halved()(image, labels(1, (2, 3)), statistics, 0)
+    # In 0 … 1: 0, 0, 0.25, 0.5, 1, 1, whose halves are less by 0, 0, 0.125, 0.25, 0.5, 0.5 of a range of 400.
+    expected = [[-400, 100, 150], [200, 300, 700]]
+    np.testing.assert_allclose(changed, np.tile(expected, (channels, 1, 1)), atol=1e-3)
+    assert changed.dtype == np.float32
+
+
+def test_each_channel_is_changed_in_its_own_range() -> None:
+    image = np.array([[[100, 500]], [[0, 8]]], np.float32)
+    changed, _ = Halved()(image, labels(1, (1, 2)), np.array([[0, 1, 100, 500], [0, 1, 0, 8]], np.float32), 0)
+    np.testing.assert_allclose(changed, [[[100, 300]], [[0, 4]]], atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 7])
+def test_a_move_keeps_values_beyond_the_percentiles(channels: int) -> None:
+    image = np.full((channels, 40, 40), 40, np.float32)
+    image[:, 10:30, 10:30] = 3000  # metal, in a scan whose percentiles are those of soft tissue
+    statistics = np.tile(np.array([[40, 20, -100, 300]], np.float32), (channels, 1))
+    for seed in SEEDS:
+        changed, _ = only(rotate_degrees=20.0, shift=0.05)(image, labels(1, (40, 40)), statistics, seed)
+        assert changed.max() == pytest.approx(3000)
+        assert changed.min() == pytest.approx(40)
+
+
+def test_noise_keeps_a_value_beyond_the_percentiles_there() -> None:
+    image = np.full((1, 16, 16), 3000, np.float32)
+    statistics = np.array([[40, 20, -100, 300]], np.float32)
+    changed, _ = only(noise=0.1)(image, labels(1, (16, 16)), statistics, 0)
+    # The change is that of the value at the percentile, a share of the range of 400.
+    assert 3000 - 400 * 0.6 < changed.min() < 3000
+    assert changed.max() <= 3000
+
+
+@pytest.mark.parametrize("strength", ["geometric", "intensity"])
+def test_only_what_is_switched_on_is_run(strength: str) -> None:
+    assert getattr(only(), strength)() == []
+    names = {
+        "geometric": ["HorizontalFlip", "VerticalFlip", "Affine"],
+        "intensity": ["RandomBrightnessContrast", "RandomGamma", "GaussNoise"],
+    }
+    assert [type(transform).__name__ for transform in getattr(ALL, strength)()] == names[strength]
 
 
 def test_a_shift_moves_by_at_most_its_share() -> None:
@@ -215,12 +272,29 @@ def test_a_channel_of_one_value_stays_finite() -> None:
     np.testing.assert_allclose(changed, image, atol=1e-3)
 
 
-def test_a_list_of_your_own_is_one_method() -> None:
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_lists_of_your_own_are_two_methods(dtype: str) -> None:
     class Transposed(AlbumentationsAugmentation):
-        def transforms(self) -> list[Any]:
+        def geometric(self) -> list[Any]:
             return [albumentations.Transpose(p=1.0)]
 
-    image, mask = pixels(3, size=(16, 16)), labels(1, (16, 16))
-    changed, moved = run(Transposed(), image, mask, 0)
-    np.testing.assert_array_equal(changed, image.transpose(0, 2, 1))
+        def intensity(self) -> list[Any]:
+            return [albumentations.InvertImg(p=1.0)]
+
+    image, mask = pixels(3, dtype, size=(16, 16)), labels(1, (16, 16))
+    statistics = channel_statistics(image)
+    changed, moved = Transposed()(image, mask, statistics, 0)
+    low, high = (0, 255) if dtype == "uint8" else statistics[:, 2:].T[..., None, None]
+    inside = np.clip(image, low, high)
+    inverted = image + (low + high - inside) - inside  # what lies beyond the percentiles stays that far beyond
+    np.testing.assert_allclose(changed, inverted.transpose(0, 2, 1), atol=1e-2)
     np.testing.assert_array_equal(moved, mask.transpose(0, 2, 1))
+
+
+def test_a_list_that_is_missing_is_missed() -> None:
+    class Forgetful(AlbumentationsAugmentation):
+        def geometric(self) -> list[Any]:
+            return []
+
+    with pytest.raises(TypeError, match=r"abstract method '?intensity"):
+        Forgetful()

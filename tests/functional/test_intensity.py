@@ -32,6 +32,27 @@ def test_equal_values_have_a_deviation_of_one(value: float, size: int) -> None:
     assert statistics[MEAN] == np.float32(value)
 
 
+def test_where_hardly_anything_is_not_ground_the_range_is_that_of_all_values() -> None:
+    values = np.zeros((1, 1000))
+    values[0, :4], values[0, 4] = (-3, 10, 20, 40), np.nan  # less than half a percent on either side
+    (statistics,) = channel_statistics(values)
+    assert (statistics[LOW], statistics[HIGH]) == (-3, 40)
+
+
+def test_half_a_percent_on_one_side_is_enough_for_percentiles() -> None:
+    values = np.zeros((1, 1001))
+    values[0, :7] = np.arange(1, 8)
+    # Sorted, the place of the 99.5th percentile is 995: the second of the seven values at 994 to 1000.
+    (statistics,) = channel_statistics(values)
+    assert (statistics[LOW], statistics[HIGH]) == (0, 2)
+
+
+@pytest.mark.parametrize("value", [0, -7.5])
+def test_a_channel_of_one_value_has_no_range(value: float) -> None:
+    (statistics,) = channel_statistics(np.full((1, 50), value))
+    assert (statistics[LOW], statistics[HIGH]) == (value, value)
+
+
 def test_values_that_are_no_numbers_do_not_count() -> None:
     holes = np.array([[1.0, np.nan, 3.0, -np.inf, np.inf]], np.float32)
     np.testing.assert_array_equal(channel_statistics(holes), channel_statistics(np.array([[1.0, 3.0]], np.float32)))

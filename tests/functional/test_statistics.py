@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from itertools import chain, product
 
 import numpy as np
 import pytest
 
+from medseg_pl.functional import statistics
 from medseg_pl.functional.statistics import bootstrap_interval, describe
 
 VALUES = [0.9, 0.7, 0.8, 0.2, 0.95, 0.6]
@@ -68,6 +70,31 @@ def test_a_description_worked_out_on_paper() -> None:
         "ci95": [1.0, 5.5],
         "n": 3,
     }
+
+
+def test_without_the_interval_all_else_is_the_same() -> None:
+    described = describe(VALUES, GROUPS)
+    assert described["ci95"] == list(bootstrap_interval(VALUES, GROUPS))
+    assert describe(VALUES, GROUPS, interval=False) == {**described, "ci95": None}
+
+
+def test_an_interval_that_is_not_wanted_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(*arguments: object) -> None:
+        raise AssertionError("an interval was drawn")
+
+    monkeypatch.setattr(statistics, "bootstrap_interval", drawn)
+    assert describe(VALUES, GROUPS, interval=False)["n"] == 6
+
+
+def test_many_patients_need_no_more_memory_than_one_draw() -> None:
+    groups = [str(number) for number in range(20_000)]
+    tracemalloc.start()
+    try:
+        bootstrap_interval([0.5] * len(groups), groups, resamples=200)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 200 * 20_000 * 8 / 4  # all draws at once are 32 MB of indices, and as much again of values
 
 
 def test_one_value_has_neither_deviation_nor_interval() -> None:

@@ -93,17 +93,28 @@ def test_padding_is_undone_to_the_last_bit(
     generator = torch.Generator().manual_seed(seed)
     image = (torch.randn(2, 3, *size, generator=generator, dtype=torch.float64) * 10.0 ** seed.__mod__(5)).to(dtype)
     padding = centred_padding(size, (size[0] + extra[0], size[1] + extra[1]))
-    padded = pad(image, padding)
+    padded = pad(image, padding, image.amin(dim=(-2, -1), keepdim=True))
     assert padded.shape[-2:] == (size[0] + extra[0], size[1] + extra[1])
     assert padded.dtype == dtype
     assert torch.equal(padding.undo(padded), image)
 
 
-def test_the_border_is_the_smallest_value_of_each_image_and_channel() -> None:
+def test_the_border_is_the_fill_of_each_image_and_channel() -> None:
     image = torch.tensor([[[[3.0, 1.0]], [[-5.0, 2.0]]], [[[7.0, 8.0]], [[0.1, 0.2]]]])
-    padded = pad(image, Padding(1, 0, 0, 1))
-    assert torch.equal(padded[:, :, 0, 0], image.amin(dim=(2, 3)))
-    assert torch.equal(padded[:, :, 1, 2], image.amin(dim=(2, 3)))
-    border = torch.ones_like(padded, dtype=torch.bool)
-    border[..., 1:, :2] = False
-    assert torch.equal(padded[border].view(2, 2, -1).amax(dim=-1), image.amin(dim=(2, 3)))
+    fill = torch.tensor([[-1.0, 9.0], [0.1, 1e6]])
+    padded = pad(image, Padding(1, 0, 0, 1), fill[..., None, None])
+    assert padded[0, 0].tolist() == [[-1, -1, -1], [3, 1, -1]]
+    assert padded[0, 1].tolist() == [[9, 9, 9], [-5, 2, 9]]
+    assert padded[1, 0].tolist() == [[fill[1, 0]] * 3, [7, 8, fill[1, 0]]]
+    assert padded[1, 1].tolist() == [[1e6] * 3, [*image[1, 1, 0].tolist(), 1e6]]
+
+
+def test_padding_leaves_image_and_fill_as_they_are() -> None:
+    image, fill = torch.arange(12.0).view(1, 2, 2, 3), torch.tensor([7.0, -7.0]).view(1, 2, 1, 1)
+    before = image.clone(), fill.clone()
+    padded = pad(image, Padding(1, 2, 0, 3), fill)
+    padded += 1
+    assert torch.equal(image, before[0])
+    assert torch.equal(fill, before[1])
+    assert padded.is_contiguous()
+    assert pad(image, Padding(0, 0, 0, 0), fill) is image

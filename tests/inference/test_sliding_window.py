@@ -41,6 +41,11 @@ def identity(pixels: Tensor) -> Tensor:
     return pixels[:, :1]
 
 
+def ground(pixels: Tensor, value: float = -3.0) -> Tensor:
+    """A fill that is unlike any pixel, for each image and channel."""
+    return torch.full((*pixels.shape[:2], 1, 1), value)
+
+
 class Listener:
     """Notes what the network was given, and what was told about it."""
 
@@ -64,8 +69,8 @@ def test_windows_change_nothing_for_a_network_of_single_pixels(
     labels: LabelMap, size: tuple[int, int], overlap: float
 ) -> None:
     network = convolution(labels.classes, kernel=1)
-    whole = SlidingWindow(labels, (32, 24), 8, max_pixels=1 << 20)(network, image(*size))
-    windows = SlidingWindow(labels, (32, 24), 8, overlap, max_pixels=0)(network, image(*size))
+    whole = SlidingWindow(labels, (32, 24), 8, max_pixels=1 << 20)(network, image(*size), ground(image(*size)))
+    windows = SlidingWindow(labels, (32, 24), 8, overlap, max_pixels=0)(network, image(*size), ground(image(*size)))
     assert whole.shape == (2, labels.classes, *size)
     torch.testing.assert_close(windows, whole, atol=1e-6, rtol=0)
     torch.testing.assert_close(whole, labels.activate(network(image(*size))), atol=1e-6, rtol=0)
@@ -78,7 +83,9 @@ def test_equal_to_monai_where_the_image_is_no_smaller_than_a_window(
     labels: LabelMap, size: tuple[int, int], overlap: float
 ) -> None:
     network = convolution(labels.classes, kernel=5)
-    ours = SlidingWindow(labels, (32, 24), multiple=1, overlap=overlap, max_pixels=0)(network, image(*size))
+    ours = SlidingWindow(labels, (32, 24), multiple=1, overlap=overlap, max_pixels=0)(
+        network, image(*size), ground(image(*size))
+    )
     torch.testing.assert_close(ours, monai(labels, network, image(*size), overlap), atol=1e-5, rtol=0)
 
 
@@ -91,20 +98,20 @@ def monai(labels: LabelMap, network: Callable[[Tensor], Tensor], pixels: Tensor,
     return result
 
 
-def test_around_a_small_image_monai_has_zeros_and_ours_the_lowest_value() -> None:
+def test_around_a_small_image_monai_has_zeros_and_ours_the_fill() -> None:
     network = convolution(1, kernel=5)
     pixels = image(40, 13)
     ours = SlidingWindow(BINARY, (32, 24), multiple=1, max_pixels=0)
-    assert not torch.allclose(ours(network, pixels), monai(BINARY, network, pixels), atol=1e-3)
-    above_zero = pixels - pixels.amin(dim=(-2, -1), keepdim=True)
-    torch.testing.assert_close(ours(network, above_zero), monai(BINARY, network, above_zero), atol=1e-5, rtol=0)
+    expected = monai(BINARY, network, pixels)
+    assert not torch.allclose(ours(network, pixels, ground(pixels)), expected, atol=1e-3)
+    torch.testing.assert_close(ours(network, pixels, ground(pixels, 0.0)), expected, atol=1e-5, rtol=0)
 
 
 def test_unlike_blended_logits() -> None:
     network, pixels = convolution(3, kernel=5), image(64, 64)
     logits = sliding_window_inference(pixels, (32, 24), 1, network, 0.5, mode="gaussian")
     assert isinstance(logits, Tensor)
-    ours = SlidingWindow(MULTICLASS, (32, 24), 1, max_pixels=0)(network, pixels)
+    ours = SlidingWindow(MULTICLASS, (32, 24), 1, max_pixels=0)(network, pixels, ground(pixels))
     assert (MULTICLASS.activate(logits) - ours).abs().max() > 1e-3
     torch.testing.assert_close(ours.sum(dim=1), torch.ones(2, 64, 64))  # a mean of probabilities is one
 
@@ -112,7 +119,8 @@ def test_unlike_blended_logits() -> None:
 def test_the_weights_are_those_of_the_gaussian() -> None:
     # Two windows of 4 x 8 with means at 1.5 and 3.5 and a standard deviation of 0.5; the network says which is which.
     windows = iter([torch.zeros(1, 1, 4, 8), torch.full((1, 1, 4, 8), 40.0)])
-    result = SlidingWindow(BINARY, (4, 8), 1, max_pixels=0)(lambda _: next(windows), image(6, 8, 1, 1))
+    pixels = image(6, 8, 1, 1)
+    result = SlidingWindow(BINARY, (4, 8), 1, max_pixels=0)(lambda _: next(windows), pixels, ground(pixels))
     column = result[0, 0, :, 3]
     first, second = (torch.exp(-0.5 * ((torch.arange(6) - middle) / 0.5) ** 2) for middle in (1.5, 3.5))
     expected = 0.5 * first / (first + second) + second / (first + second)
@@ -131,7 +139,7 @@ def test_the_weights_are_those_of_the_gaussian() -> None:
 def test_padding_is_undone_for_every_size(height: int, width: int, multiple: int, whole: bool) -> None:
     pixels = image(height, width, batch=1, channels=1)
     window = SlidingWindow(BINARY, (16, 12), multiple, max_pixels=1 << 20 if whole else 0)
-    torch.testing.assert_close(window(identity, pixels), pixels.sigmoid(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(window(identity, pixels, ground(pixels)), pixels.sigmoid(), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +148,7 @@ def test_padding_is_undone_for_every_size(height: int, width: int, multiple: int
 )
 def test_a_whole_image_is_padded_to_what_the_network_accepts(size: tuple[int, int], given: tuple[int, int]) -> None:
     listener = Listener(identity)
-    SlidingWindow(BINARY, (20, 40), multiple=16)(listener, image(*size))
+    SlidingWindow(BINARY, (20, 40), multiple=16)(listener, image(*size), ground(image(*size)))
     assert listener.seen == [given]
 
 
@@ -148,26 +156,34 @@ def test_a_window_is_as_large_as_the_network_needs() -> None:
     listener = Listener(identity)
     window = SlidingWindow(BINARY, (20, 40), multiple=16, overlap=0.5, max_pixels=0)
     assert window.window == (32, 48)
-    window(listener, image(70, 90))
+    window(listener, image(70, 90), ground(image(70, 90)))
     assert set(listener.seen) == {(32, 48)}
     assert len(listener.seen) == 4 * 3  # 80 rows at 0, 16, 32, 48 and 96 columns at 0, 24, 48
 
 
-def test_padding_holds_the_lowest_value_of_each_image_and_channel() -> None:
+def test_padding_holds_the_fill_of_each_image_and_channel() -> None:
     inputs = []
 
     def network(pixels: Tensor) -> Tensor:
         inputs.append(pixels)
         return pixels[:, :1]
 
-    pixels = image(3, 5) + torch.tensor([[[[10.0]], [[-20.0]]], [[[30.0]], [[5.0]]]])
-    SlidingWindow(BINARY, (8, 8), 8)(network, pixels)
+    pixels = image(3, 5)
+    fill = torch.tensor([[10.0, -20.0], [30.0, 5.0]])
+    SlidingWindow(BINARY, (8, 8), 8)(network, pixels, fill[..., None, None])
     (framed,) = inputs
-    torch.testing.assert_close(framed[..., 2:5, 1:6], pixels)
-    lowest = pixels.amin(dim=(-2, -1))
-    torch.testing.assert_close(framed[..., 0, 0], lowest)
-    torch.testing.assert_close(framed[..., 7, 7], lowest)
-    torch.testing.assert_close(framed.amin(dim=(-2, -1)), lowest)
+    assert torch.equal(framed[..., 2:5, 1:6], pixels)
+    border = torch.ones(8, 8, dtype=torch.bool)
+    border[2:5, 1:6] = False
+    assert torch.equal(framed[..., border], fill[..., None].expand(2, 2, 64 - 15))
+
+
+def test_the_padding_of_one_image_is_seen_by_no_other() -> None:
+    network, pixels = convolution(1, kernel=5), image(10, 13)
+    window = SlidingWindow(BINARY, (16, 16), 8)
+    fill = torch.tensor([[1.0, 2.0], [-3.0, 4.0]])[..., None, None]
+    alone = [window(network, pixels[i : i + 1], fill[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(window(network, pixels, fill), torch.cat(alone), atol=1e-6, rtol=0)
 
 
 def test_the_listener_is_told_of_every_window() -> None:
@@ -175,7 +191,7 @@ def test_the_listener_is_told_of_every_window() -> None:
     listener = Listener(network)
     window = SlidingWindow(MULTICLASS, (32, 32), 8, overlap=0.5, max_pixels=0)
     pixels = image(64, 80)
-    window(listener, pixels, listener.on_logits)
+    window(listener, pixels, ground(pixels), listener.on_logits)
     assert [(rows.start, columns.start) for _, rows, columns in listener.told] == [
         (y, x) for y in (0, 16, 32) for x in (0, 16, 32, 48)
     ]
@@ -184,27 +200,64 @@ def test_the_listener_is_told_of_every_window() -> None:
         torch.testing.assert_close(logits, network(pixels[..., rows, columns]))
 
 
-def test_the_listener_is_told_once_of_a_whole_image() -> None:
-    listener = Listener(convolution(1, kernel=5))
-    window = SlidingWindow(BINARY, (16, 16), 16)
-    window(listener, image(20, 33), listener.on_logits)
+def test_the_listener_is_told_of_a_whole_image_without_its_padding() -> None:
+    listener = Listener(identity)
+    pixels = image(20, 33)
+    SlidingWindow(BINARY, (16, 16), 16)(listener, pixels, ground(pixels), listener.on_logits)
     ((logits, rows, columns),) = listener.told
-    assert (rows, columns) == (slice(0, 32), slice(0, 48))
-    assert logits.shape == (2, 1, 32, 48)
-    assert window.padding((20, 33)) == (6, 6, 7, 8)
+    assert listener.seen == [(32, 48)]
+    assert (rows, columns) == (slice(0, 20), slice(0, 33))
+    assert torch.equal(logits, identity(pixels))
+
+
+def test_windows_that_reach_into_the_padding_are_told_of_their_own_part() -> None:
+    # 37 columns become 48: five before and six behind. Windows of 16 begin at 0, 8, 16, 24 and 32.
+    listener = Listener(identity)
+    pixels = image(16, 37)
+    SlidingWindow(BINARY, (16, 16), 16, max_pixels=0)(listener, pixels, ground(pixels), listener.on_logits)
+    assert [(rows, (columns.start, columns.stop)) for _, rows, columns in listener.told] == [
+        (slice(0, 16), ends) for ends in [(0, 11), (3, 19), (11, 27), (19, 35), (27, 37)]
+    ]
+    for logits, rows, columns in listener.told:
+        assert torch.equal(logits, identity(pixels)[..., rows, columns])
+
+
+@settings(max_examples=60)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    multiple=st.sampled_from([1, 2, 5, 16]),
+    overlap=st.sampled_from([0.0, 0.5, 0.9]),
+    whole=st.booleans(),
+)
+def test_the_listener_is_told_of_every_pixel_and_of_nothing_else(
+    height: int, width: int, multiple: int, overlap: float, whole: bool
+) -> None:
+    listener = Listener(identity)
+    pixels = image(height, width, batch=1, channels=1)
+    window = SlidingWindow(BINARY, (16, 12), multiple, overlap, max_pixels=1 << 20 if whole else 0)
+    window(listener, pixels, ground(pixels), listener.on_logits)
+    told = torch.zeros(height, width)
+    for logits, rows, columns in listener.told:
+        assert 0 <= rows.start < rows.stop <= height
+        assert 0 <= columns.start < columns.stop <= width
+        assert torch.equal(logits, pixels[..., rows, columns])
+        told[rows, columns] += 1
+    assert told.min() >= 1
+    assert len(listener.told) == len(listener.seen)
 
 
 def test_the_whole_image_runs_up_to_the_limit_and_not_beyond() -> None:
     for limit, calls in ((64 * 64, 1), (64 * 64 - 1, 9)):
         listener = Listener(identity)
-        SlidingWindow(BINARY, (32, 32), 8, max_pixels=limit)(listener, image(64, 64))
+        SlidingWindow(BINARY, (32, 32), 8, max_pixels=limit)(listener, image(64, 64), ground(image(64, 64)))
         assert len(listener.seen) == calls
 
 
 @pytest.mark.parametrize("max_pixels", [0, 1 << 20])
 def test_probabilities_are_float_whatever_the_network_computes_in(max_pixels: int) -> None:
     window = SlidingWindow(BINARY, (16, 16), 8, max_pixels=max_pixels)
-    result = window(lambda pixels: pixels[:, :1].bfloat16(), image(32, 32))
+    result = window(lambda pixels: pixels[:, :1].bfloat16(), image(32, 32), ground(image(32, 32)))
     assert result.dtype == torch.float32
     expected = image(32, 32)[:, :1].bfloat16().float().sigmoid()
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)

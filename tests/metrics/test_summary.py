@@ -83,6 +83,17 @@ def test_cases_and_patients_are_counted() -> None:
     assert (SUMMARY["n_cases"], SUMMARY["n_groups"]) == (4, 3)
 
 
+def test_without_intervals_all_else_is_the_same() -> None:
+    bare = summarise(TABLE, NAMES, intervals=False)
+    for described in bare["labels"].values():
+        assert {described[metric]["ci95"] for metric in FORMULAS} == {None}
+    assert SUMMARY["labels"]["liver"]["iou"]["ci95"] is not None
+    for name in NAMES:
+        for metric in FORMULAS:
+            bare["labels"][name][metric]["ci95"] = SUMMARY["labels"][name][metric]["ci95"]
+    assert bare == SUMMARY
+
+
 def test_labels_come_in_their_order() -> None:
     assert list(summarise(TABLE, ["cyst", "liver", "tumour"])["labels"]) == ["cyst", "liver", "tumour"]
 

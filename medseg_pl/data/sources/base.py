@@ -53,7 +53,7 @@ class Source(ABC):
 
         All attributes unless a source knows better: a root, for example, may change without the pixels changing.
         """
-        return tuple(sorted((name, repr(value)) for name, value in vars(self).items()))
+        return tuple(sorted((name, repr(value)) for name, value in vars(self).items() if name[0] != "_"))
 
 
 def group_of(case_id: str, pattern: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,17 @@ class DecathlonSource(FileSource):
         return ()
 
     def _check_labels(self, labels: LabelMap) -> None:
-        described = _values_by_name(self._description().get("labels"))
         for name, value in zip(labels.names, labels.file_values, strict=True):
-            expected = described.get(name.lower(), value)
+            expected = self._described.get(name.lower(), value)
             if expected != value:
                 raise SettingError(
                     f"labels.names gives {name!r} the value {value}, but {self.root / 'dataset.json'} says that it is "
                     f"{expected}. Put the names into the order of dataset.json, or set labels.values."
                 )
+
+    @cached_property
+    def _described(self) -> dict[str, int]:
+        return _values_by_name(self._description().get("labels"))
 
     def _description(self) -> dict[str, Any]:
         path = self.root / "dataset.json"

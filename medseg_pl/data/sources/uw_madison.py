@@ -118,7 +118,7 @@ class UWMadisonSource(Source):
                 raise DataError(f"{table} is no CSV in UTF-8: {error}. Save it as such.") from error
         if missing or not rows:
             raise DataError(
-                f"{table} has {len(rows)} rows and lacks the column(s) {', '.join(sorted(missing)) or 'none'}; "
+                f"{table} {'lacks the column(s) ' + ', '.join(sorted(missing)) if missing else 'has no rows'}; "
                 "expected rows with id, class and segmentation, separated by commas. Restore the competition's table."
             )
         runs = {(row["id"], row["class"]): row["segmentation"] or "" for row in rows}

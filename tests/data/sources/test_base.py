@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.base import check_pattern, group_of, shown
 
@@ -44,6 +49,40 @@ def test_a_pattern_must_be_a_regular_expression() -> None:
 def test_long_lists_are_cut() -> None:
     assert shown(["a", "b", "c"]) == "a, b, c"
     assert shown([str(number) for number in range(1000)]) == "0, 1, 2 and 997 more"
+
+
+class Windowed(Source):
+    """A source of your own that says nothing of its settings."""
+
+    def __init__(self, root: Path, low: float = 0.0, organs: tuple[str, ...] = ()) -> None:
+        self.root = root
+        self.low = low
+        self.organs = organs
+
+    def cases(self) -> list[Case]:
+        raise NotImplementedError
+
+    def read(self, case: Case, labels: LabelMap) -> Volume:
+        raise NotImplementedError
+
+    def unlabelled(self, directory: Path) -> Source:
+        raise NotImplementedError
+
+    def write(self, directory: Path, case: Case, mask: np.ndarray, labels: LabelMap) -> None:
+        raise NotImplementedError
+
+
+def test_without_a_word_every_setting_decides_how_a_case_is_read() -> None:
+    same = Windowed(Path("data"), 0.5, ("liver",)).reading_settings()
+    assert same == Windowed(Path("data"), 0.5, ("liver",)).reading_settings()
+    others = [Windowed(Path("else"), 0.5, ("liver",)), Windowed(Path("data"), 0.25, ("liver",)), Windowed(Path("data"))]
+    assert len({same, *(other.reading_settings() for other in others)}) == 4
+
+
+def test_the_order_in_which_settings_are_set_is_none() -> None:
+    turned = Windowed(Path("data"))
+    turned.__dict__ = dict(reversed(turned.__dict__.items()))
+    assert turned.reading_settings() == Windowed(Path("data")).reading_settings()
 
 
 def test_a_source_that_forgets_a_method_cannot_be_made() -> None:

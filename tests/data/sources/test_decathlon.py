@@ -185,6 +185,75 @@ def test_no_description_and_no_masks(tmp_path: Path) -> None:
         describe(tmp_path, NNUNET).cases()
 
 
+DECATHLON_LABELS = {"0": "background", "1": "Liver", "2": "cancer"}
+NNUNET_LABELS = {"background": 0, "Liver": 1, "cancer": 2}
+DIALECTS = pytest.mark.parametrize("described", [DECATHLON_LABELS, NNUNET_LABELS], ids=["decathlon", "nnunet"])
+
+
+def with_labels(root: Path, described: Any) -> DecathlonSource:
+    save_volume(root / "imagesTr/a.nii.gz", noise((7, 6, 4)))
+    save_volume(root / "labelsTr/a.nii.gz", blocks((7, 6, 4), 1, 2))
+    return describe(root, {**listed("a.nii.gz"), "labels": described})
+
+
+@DIALECTS
+def test_names_in_another_order_than_the_description_are_refused(tmp_path: Path, described: Any) -> None:
+    source = with_labels(tmp_path, described)
+    (case,) = source.cases()
+    with pytest.raises(SettingError) as error:
+        source.read(case, LabelMap(["cancer", "liver"], "multiclass"))
+    assert str(error.value) == (
+        f"labels.names gives 'cancer' the value 1, but {tmp_path / 'dataset.json'} says that it is 2. Put the names "
+        "into the order of dataset.json, or set labels.values."
+    )
+
+
+@DIALECTS
+@pytest.mark.parametrize(
+    ("names", "values", "said"),
+    [
+        (["LIVER", "tumour"], [2, 1], "'LIVER' the value 2, but .* says that it is 1"),
+        (["Cancer"], None, "'Cancer' the value 1, but .* says that it is 2"),
+        (["liver", "background"], None, "'background' the value 2, but .* says that it is 0"),
+    ],
+)
+def test_names_are_compared_in_any_case(
+    tmp_path: Path, described: Any, names: list[str], values: list[int] | None, said: str
+) -> None:
+    source = with_labels(tmp_path, described)
+    with pytest.raises(SettingError, match=said):
+        source.read(source.cases()[0], LabelMap(names, "multiclass", values=values))
+
+
+@DIALECTS
+@pytest.mark.parametrize(
+    ("names", "values", "first", "second"),
+    [
+        (["liver", "cancer"], None, 1, 2),
+        (["CANCER", "liver"], [2, 1], 2, 1),
+        (["organ", "lesion"], None, 1, 2),  # names of your own are a matter of your own
+    ],
+)
+def test_names_that_agree_with_the_description_are_read(
+    tmp_path: Path, described: Any, names: list[str], values: list[int] | None, first: int, second: int
+) -> None:
+    source = with_labels(tmp_path, described)
+    mask = source.read(source.cases()[0], LabelMap(names, "multiclass", values=values)).mask
+    np.testing.assert_array_equal(mask, blocks((7, 6, 4), first, second).T[None])
+
+
+@pytest.mark.parametrize("described", [None, ["background", "liver"], {"background": 0, "liver": [1, 2]}, {}])
+def test_a_description_without_single_values_says_nothing(tmp_path: Path, described: Any) -> None:
+    source = with_labels(tmp_path, described)
+    assert source.read(source.cases()[0], LabelMap(["cancer", "liver"], "multiclass")).mask is not None
+
+
+def test_images_without_masks_need_no_description_of_labels(tmp_path: Path) -> None:
+    source = with_labels(tmp_path, DECATHLON_LABELS)
+    bare = source.unlabelled(tmp_path / "imagesTr")
+    assert bare.read(bare.cases()[0], LabelMap(["cancer", "liver"], "multiclass")).mask is None
+
+
 def test_a_broken_pattern_is_refused_at_once() -> None:
     with pytest.raises(SettingError, match="is not a regular expression"):
         DecathlonSource("data", group="(p")

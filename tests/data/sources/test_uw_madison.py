@@ -185,7 +185,7 @@ def test_a_run_that_leaves_the_image_names_row_and_class(tmp_path: Path) -> None
 def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
     root = make(tmp_path, [])
     (root / "train.csv").write_text("id,class,predicted\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"train\.csv lacks the column\(s\) segmentation"):
+    with pytest.raises(DataError, match=r"train\.csv .*lacks the column\(s\) segmentation; expected rows"):
         read(root)
 
 
@@ -206,7 +206,36 @@ def test_slices_of_one_volume_share_a_size(tmp_path: Path) -> None:
     scans = root / "train/case7/case7_day2/scans"
     (scans / "slice_0002_6_4_1.50_1.63.png").rename(scans / "slice_0002_4_6_1.50_1.63.png")
     with pytest.raises(
-        GeometryError, match=r"slice_0002_4_6_.* is not 6 x 4 pixels like the first slice of case7_day2"
+        GeometryError,
+        match=r"Case case7_day2 \(.*scans\): the names of the slices differ in size or spacing\. Check which",
+    ):
+        read(root)
+
+
+@pytest.mark.parametrize(("new", "wrong"), [("0004", 4), ("0002", 2)], ids=["a gap", "twice"])
+def test_slices_are_numbered_without_a_gap(tmp_path: Path, new: str, wrong: int) -> None:
+    scans = make(tmp_path, rows(), {"case7_day2": 3}) / "train/case7/case7_day2/scans"
+    spacing = "1.50_1.63" if new == "0004" else "1.50_1.630"  # another name for the same slice
+    (scans / "slice_0003_6_4_1.50_1.63.png").rename(scans / f"slice_{new}_6_4_{spacing}.png")
+    with pytest.raises(
+        DataError, match=rf"Case case7_day2 \(.*scans\): slice {wrong} follows no slice {wrong - 1}\. Rest"
+    ):
+        read(tmp_path)
+
+
+def test_pixels_are_some_way_apart(tmp_path: Path) -> None:
+    scans = make(tmp_path, rows(), {"case7_day2": 1}) / "train/case7/case7_day2/scans"
+    (scans / "slice_0001_6_4_1.50_1.63.png").rename(scans / "slice_0001_6_4_1.50_0.00.png")
+    with pytest.raises(
+        GeometryError, match=r"the names say that pixels are \(1\.5, 0\.0\) mm apart\. Correct the names"
+    ):
+        read(tmp_path)
+
+
+def test_a_row_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    root = make(tmp_path, [*rows(), rows()[0]])
+    with pytest.raises(
+        DataError, match=r"train\.csv has 2 rows for case7_day2_slice_0001, class .*\. Keep one of them"
     ):
         read(root)
 
