@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 
 SHARED = ("labels.names", "labels.task", "labels.values", "labels.ignore_value", "channels", "context", "fit", "size")
 """Settings that the data takes from the model, because they travel with the weights."""
@@ -52,13 +52,20 @@ class Trained(NamedTuple):
     data: dict[str, Any]
 
 
-def read_trained(path: Path) -> Trained:
+def read_trained(name: str) -> Trained:
     """Read everything but the weights.
 
+    Args:
+        name: The path of a file; Lightning would load a URL as well, and run the code in it.
+
     Raises:
+        SettingError: The name is that of a URL.
         MissingDataError: There is no such file.
         UnreadableFileError: The file is no checkpoint of medseg, or would run code when loaded.
     """
+    if "://" in name:
+        raise SettingError(f"--ckpt_path {name} is a URL; checkpoints are loaded from files alone. Download it first.")
+    path = Path(name)
     if not path.is_file():
         raise MissingDataError(
             f"There is no checkpoint {path}. Set --ckpt_path to a file such as checkpoints/best.ckpt."
@@ -85,7 +92,7 @@ def read_trained(path: Path) -> Trained:
             f"{path} is not a checkpoint that medseg fit wrote, or it is damaged "
             f"({type(error).__name__}). Use best.ckpt or last.ckpt of a run folder."
         ) from error
-    return Trained(str(path), settings, checkpoint.get("SegmentationDataModule", {}))
+    return Trained(name, settings, checkpoint.get("SegmentationDataModule", {}))
 
 
 def _settings(checkpoint: dict[str, Any]) -> dict[str, Any]:

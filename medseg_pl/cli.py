@@ -99,14 +99,10 @@ class MedsegCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse checkpoints that are not the file whose settings were read."""
         path = self._get(self.config, "ckpt_path")
-        if path and "://" in path:
-            raise SettingError(
-                f"--ckpt_path {path} is a URL; checkpoints are loaded from files alone. Download it first."
-            )
         if self.trained is not None and Path(path) != Path(self.trained.path):
             raise SettingError(f"--ckpt_path is given twice: {self.trained.path} and {path}. Give it once.")
         if self.subcommand == "fit" and path and path not in _LIGHTNING_FINDS:
-            read_trained(Path(path))  # damaged, or of something else: better now than after the data is read
+            read_trained(path)  # damaged, or of something else: better now than after the data is read
         if self._get(self.config, "weights_only") is False:
             raise SettingError(
                 "--weights_only=false would run code that a checkpoint holds. medseg never does; leave it out."
@@ -225,18 +221,14 @@ def _as_files(trained: Trained | None) -> Iterator[list[str]]:
         yield [str(file)]
 
 
-def _checkpoint(command: str, arguments: Sequence[str]) -> Path:
+def _checkpoint(command: str, arguments: Sequence[str]) -> str:
     """The `--ckpt_path` of a command that cannot do without."""
     paths = options(arguments, "ckpt_path")
     if not paths:
         raise SettingError(
             f"medseg {command} needs --ckpt_path FILE, such as runs/demo/version_0/checkpoints/best.ckpt."
         )
-    if "://" in paths[0]:
-        raise SettingError(
-            f"--ckpt_path {paths[0]} is a URL; checkpoints are loaded from files alone. Download it first."
-        )
-    return Path(paths[0])
+    return paths[0]
 
 
 def _wants_help(arguments: Sequence[str]) -> bool:

@@ -284,10 +284,11 @@ class TestResuming:
     def test_only_training_has_to_go_on(self, make: Make, stage: str) -> None:
         state = ready(make()).state_dict()
         again = ready(make(fold=1))
-        again.trainer = trainer(stage)
-        again.load_state_dict(state)
-        again.trainer = None
-        again.load_state_dict(state)
+        before = again.split
+        for attached in (trainer(stage), None):
+            again.trainer = attached
+            again.load_state_dict(state)
+            assert again.split == before
 
 
 class TestScoring:
