@@ -217,7 +217,7 @@ def test_checkpoint_that_would_run_code(refused: Refused, phantoms: dict[str, Pa
         ("--model.labels.names=[]", "labels.names must be one or more different names"),
         ("--model.labels.task=binary", "A binary task has one label; got 3"),
         ("--model.labels.values=[1,2,0]", "gives a label the value 0, which is the background"),
-        ("--model.labels.ignore_value=2", "labels.ignore_value 2 is the value of the background or of a label too"),
+        ("--model.labels.ignore_value=255", "labels.ignore_value 255 is the value of the background or of a label too"),
         ("--model.loss=torch.nn.CTCLoss", "cannot be computed for the task multilabel"),
         ("--data.batch_size=0", "data.batch_size must be at least 1; got 0"),
         ("--data.foreground_fraction=2", "data.foreground_fraction must be from 0 to 1"),
