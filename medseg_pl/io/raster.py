@@ -179,8 +179,12 @@ def _tiff_page(path: Path) -> Iterator[Any]:
 def _read_tiff(path: Path) -> NDArray[Any]:
     """The first page as `(C, H, W)`, decoded in the file's own depth."""
     with _tiff_page(path) as page:
-        pixels: NDArray[Any] = page.asarray()
+        bits = page.bitspersample
+        pixels: NDArray[Any] = np.empty(0) if bits == 1 else page.asarray()
         axes: str = page.axes
+    if bits == 1:  # the fax codes of scanned masks, which not every tifffile knows
+        with _opened(path) as image:
+            pixels = np.asarray(_upright(image, path))
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8)
     if pixels.ndim == 2:
