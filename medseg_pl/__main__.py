@@ -16,7 +16,7 @@ from medseg_pl import __version__
 from medseg_pl.core.errors import MedsegError
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-FILE_COMMANDS = ("phantom",)
+FILE_COMMANDS = ("compare", "evaluate", "phantom", "plan")
 
 HELP = """\
 usage: medseg COMMAND [options]
@@ -30,7 +30,10 @@ train and use a model
   predict    write masks       --ckpt_path FILE --input DIR --output DIR
 
 files in, files out
+  compare    which of two runs is better    RUN_A RUN_B [--metric NAME]
+  evaluate   score anyone's masks        --reference DIR --prediction DIR -o DIR
   phantom    make synthetic data    DIR [--layout uw_madison|decathlon|folder]
+  plan       a configuration for a data set    DIR -o CONFIG [--labels LIST]
 
   medseg COMMAND --help    every option of a command
   medseg --version         the version

@@ -12,7 +12,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 
-SHARED = ("labels.names", "labels.task", "labels.values", "labels.ignore_value", "channels", "context", "fit", "size")
+SHARED = (
+    "labels.names",
+    "labels.task",
+    "labels.values",
+    "labels.ignore_value",
+    "labels.colours",
+    "labels.tolerance",
+    "channels",
+    "context",
+    "fit",
+    "size",
+    "spacing_mm",
+)
 """Settings that the data takes from the model, because they travel with the weights."""
 
 

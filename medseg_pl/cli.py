@@ -217,7 +217,7 @@ def _as_files(trained: Trained | None) -> Iterator[list[str]]:
         return
     with TemporaryDirectory(prefix="medseg-") as folder:
         file = Path(folder) / "checkpoint.yaml"
-        file.write_text(yaml.safe_dump(trained.settings), encoding="utf-8")
+        file.write_text(yaml.safe_dump(trained.settings, sort_keys=False), encoding="utf-8")
         yield [str(file)]
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.cli import ReduceLROnPlateau as MonitoredReduceLROnPlateau
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
@@ -19,11 +20,12 @@ from torchmetrics import MeanMetric
 from medseg_pl.core.errors import DataError, DivergedError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
+from medseg_pl.data.slices import SliceDataset
 from medseg_pl.functional.fit import Fit, FitMode
 from medseg_pl.functional.intensity import LOW
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.sliding_window import LogitsListener, SlidingWindow
-from medseg_pl.metrics import CaseMetric, OverlapMetric, Score, summarise
+from medseg_pl.metrics import CaseLedger, CaseMetric, OverlapMetric, Score, SurfaceMetric, VolumeMetric, summarise
 from medseg_pl.networks import NetworkFactory, build_network, load_initial_weights
 from medseg_pl.normalisation import Normalisation
 from medseg_pl.schedules import WarmupPolynomialLR
@@ -54,8 +56,13 @@ class SegmentationModule(LightningModule):
         context: Neighbouring slices on each side that the network sees as further channels.
         fit: `native` trains on crops and keeps pixels as they are; `resize` scales whole images.
         size: `(height, width)` of what the network sees in training.
+        spacing_mm: Distances `(y, x)` between pixels that slices are brought to first, with the fit `native`; scores
+            and predictions are on the native grid all the same.
         lr_scheduler: Made with the optimizer, stepped after every batch.
-        metrics: Further metrics, beside overlap; each adds columns to the table of scores.
+        distances: Whether `validate` and `test` measure HD, HD95, ASSD and NSD; a training's own validations do not.
+        nsd_tolerance: How far apart borders may be that count as the same for NSD, in mm, or in pixels where the
+            spacing is unknown: one number, or one for each label.
+        metrics: Further metrics, beside overlap, distances and volumes; each adds columns to the table of scores.
         multiple: Sides of an image that the network accepts divide by this: 32 for an encoder of depth 5.
         overlap: How much neighbouring windows share, where an image is too large to run whole.
         max_whole_pixels: Images with more pixels run in windows.
@@ -75,7 +82,10 @@ class SegmentationModule(LightningModule):
         context: int = 0,
         fit: FitMode = "native",
         size: tuple[int, int] = (256, 256),
+        spacing_mm: tuple[float, float] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        distances: bool = True,
+        nsd_tolerance: float | dict[str, float] = 1.0,
         metrics: Sequence[MetricFactory] = (),
         multiple: int = 32,
         overlap: float = 0.5,
@@ -89,7 +99,7 @@ class SegmentationModule(LightningModule):
         self.save_hyperparameters(logger=False)
         _require_at_least(channels=(channels, 1), context=(context, 0), multiple=(multiple, 1))
         self.labels = labels
-        self.fit_to = Fit(fit, (size[0], size[1]))
+        self.fit_to = Fit(fit, (size[0], size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
         self.network = build_network(network, channels * (2 * context + 1), labels.classes)
         if initial_weights:
             load_initial_weights(self.network, Path(initial_weights))
@@ -98,7 +108,10 @@ class SegmentationModule(LightningModule):
         self.normalisation = normalisation
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
-        self.metrics = [OverlapMetric(labels), *(make(labels=labels) for make in metrics)]
+        surface = SurfaceMetric(labels, nsd_tolerance)
+        built_in = [OverlapMetric(labels), *([surface] if distances else []), VolumeMetric(labels)]
+        self.metrics = [*built_in, *(make(labels=labels) for make in metrics)]
+        self.facts: dict[str, Any] = {"nsd_tolerance": surface.tolerance} if distances else {}
         # torchmetrics would leave NaN out of the mean, and a network that diverged would look well.
         self.evaluation_loss = MeanMetric(nan_strategy=float("inf"))
         self.sliding_window = SlidingWindow(labels, self.fit_to.size, multiple, overlap, max_whole_pixels)
@@ -107,6 +120,7 @@ class SegmentationModule(LightningModule):
         self.network.to(memory_format=self.memory_format)
         if compile_network:
             self.network.compile()
+        self.ledger = CaseLedger(self.metrics)
         self.table: list[Score] = []
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
@@ -138,6 +152,11 @@ class SegmentationModule(LightningModule):
     def on_test_epoch_start(self) -> None:
         """Start with empty tables."""
         self._reset_scores()
+
+    def on_predict_epoch_start(self) -> None:
+        """Start without unfinished cases, and keep masks alone."""
+        self.assembler.reset()
+        self.assembler.keep_probabilities = False
 
     def on_validation_epoch_end(self) -> None:
         """Summarise all cases of all ranks."""
@@ -201,8 +220,7 @@ class SegmentationModule(LightningModule):
 
         cases = self.assembler.add(self._probabilities(batch, add_loss), batch)
         for case in cases:
-            for metric in self.metrics:
-                metric.update(case)
+            self.ledger.add(case)
         return cases
 
     def _fitted_masks(self, batch: EvaluationBatch) -> Tensor:
@@ -210,18 +228,24 @@ class SegmentationModule(LightningModule):
             raise DataError(
                 f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it."
             )
-        return torch.from_numpy(np.stack([self.fit_to.apply_mask(mask) for mask in batch.masks]))
+        pairs = zip(batch.slices, batch.masks, strict=True)
+        fitted = [self.fit_to.on(slice_.geometry).apply_mask(mask) for slice_, mask in pairs]
+        return torch.from_numpy(np.stack(fitted))
 
     def _reset_scores(self) -> None:
-        self.assembler.reset()
         self.evaluation_loss.reset()
-        for metric in self.metrics:
-            metric.reset()
+        training = self.trainer.state.fn == TrainerFn.FITTING
+        metrics = [metric for metric in self.metrics if metric.in_training or not training]
+        self.ledger = CaseLedger(metrics)
+        self.ledger.reset()
+        self.assembler.reset()
+        self.assembler.keep_probabilities = any(metric.needs_probabilities for metric in metrics)
 
     def _summarise(self, stage: Stage) -> None:
         """Merge the tables of all ranks, and log the means."""
-        self._check_complete(stage)
-        self.table = _joined([metric.table() for metric in self.metrics])
+        self._check_slices(stage)
+        self.table = self.ledger.table(self._expected(stage))
+        self.facts["complete"] = not self._limited(stage)
         self._check_finite(stage)
         summary = summarise(self.table, self.labels.names, intervals=False)
         self.log(f"{stage}/loss", self.evaluation_loss)
@@ -241,17 +265,27 @@ class SegmentationModule(LightningModule):
                 "trainer.gradient_clip_val, or check the data."
             )
 
-    def _check_complete(self, stage: Stage) -> None:
+    def _check_slices(self, stage: Stage) -> None:
         """A case of which slices are missing is left out only where the trainer was told to stop early."""
         incomplete = self.assembler.incomplete()
-        limit = self.trainer.limit_val_batches if stage == "val" else self.trainer.limit_test_batches
-        limited = self.trainer.sanity_checking or isinstance(limit, int) or limit < 1
-        if incomplete and not limited:
+        if incomplete and not self._limited(stage):
             raise DataError(
                 f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them, so no score is given. A "
                 "data module of your own must serve every slice of a case, all of them to one process."
             )
         self.assembler.reset()
+
+    def _expected(self, stage: Stage) -> list[str] | None:
+        """The cases that have to be scored; unknown with an early stop, or with loaders of one's own."""
+        loader = self.trainer.val_dataloaders if stage == "val" else self.trainer.test_dataloaders
+        dataset = getattr(loader, "dataset", None)
+        if self._limited(stage) or not isinstance(dataset, SliceDataset):
+            return None
+        return [case.case_id for case in dataset.cases]
+
+    def _limited(self, stage: Stage) -> bool:
+        limit = self.trainer.limit_val_batches if stage == "val" else self.trainer.limit_test_batches
+        return bool(self.trainer.sanity_checking or isinstance(limit, int) or limit < 1)
 
 
 def _check_loss(loss: nn.Module, labels: LabelMap) -> None:
@@ -275,13 +309,3 @@ def _require_at_least(**settings: tuple[int, int]) -> None:
     for name, (value, least) in settings.items():
         if value < least:
             raise SettingError(f"model.{name} must be at least {least}; got {value}.")
-
-
-def _joined(tables: list[list[Score]]) -> list[Score]:
-    """One row for each case and label, with the columns of all metrics."""
-    first, *others = tables
-    joined = []
-    for rows in zip(first, *others, strict=True):
-        values = {name: value for row in rows for name, value in row.values.items()}
-        joined.append(Score(rows[0].case_id, rows[0].group, rows[0].label, values, rows[0].status))
-    return joined

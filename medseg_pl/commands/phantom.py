@@ -16,13 +16,12 @@ from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.functional.phantom import ORGANS, exclusive, patient_days
 from medseg_pl.io.files import require_empty
 from medseg_pl.io.layouts import DataCard, LabelledScan, write_decathlon, write_folder, write_uw_madison
+from medseg_pl.io.progress import progress_bar
 
 SLICE_SPACING_MM = 3.0
 FIELD_OF_VIEW_MM = 336.0
@@ -161,10 +160,10 @@ def _size_for(patient: int, size: tuple[int, int]) -> tuple[int, int]:
 
 def _with_progress(scans: Iterable[LabelledScan], total: int) -> Iterator[LabelledScan]:
     """The scans, and a bar on the terminal if there is one."""
-    console = Console(stderr=True)
-    columns = (TextColumn("phantom"), BarColumn(), MofNCompleteColumn(), TextColumn("volumes"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield from progress.track(scans, total=total)
+    with progress_bar("phantom", total, things="volumes") as advance:
+        for scan in scans:
+            yield scan
+            advance()
 
 
 def _publish(staging: Path, directory: Path) -> None:

@@ -6,7 +6,7 @@ The only module that knows the three tasks apart: `binary` (one label), `multicl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg_pl.core.errors import MaskValueError, SettingError
+from medseg_pl.core.mask_values import Mark, check_colours, paint, translate
 
 Task = Literal["binary", "multiclass", "multilabel"]
 
@@ -36,6 +37,11 @@ class LabelMap:
         values: The value of each label in the mask files. `None`: 1, 2, 3 … in the order of the names; in a file
             that holds one label only, both 1 and 255 mean the label.
         ignore_value: The value in the files that marks voxels nobody annotated.
+        colours: The colour of each label in mask pictures, such as `{stomach: [255, 0, 0]}`, which are then read by
+            colour and not by value; `background` is black unless it is given too, and `ignore` stands for what nobody
+            annotated. A NIfTI file has no colours and keeps to `values`.
+        tolerance: How far a value, or a channel of a colour, may be from that of its label. Above 0, a file that
+            holds one label only is 0/255 unless `values` says otherwise.
 
     Raises:
         SettingError: The names, the values and the task do not fit together.
@@ -48,6 +54,8 @@ class LabelMap:
     task: Task
     values: Sequence[int] | None = None
     ignore_value: int | None = None
+    colours: Mapping[str, tuple[int, int, int]] | None = None
+    tolerance: float = 0
 
     def __post_init__(self) -> None:
         """Reject what cannot work before any file is read."""
@@ -63,9 +71,20 @@ class LabelMap:
             )
         if len(names) > IGNORE - 1:
             raise SettingError(f"At most {IGNORE - 1} labels are supported; got {len(names)}.")
-        if self.values is not None and (len(self.values) != len(names) or len(set(self.values)) != len(names)):
+        self._check_values()
+        if self.colours is not None:
+            check_colours(self.colours, names)
+        if not 0 <= self.tolerance < np.inf:
+            raise SettingError(f"labels.tolerance must be a distance between values, at least 0; got {self.tolerance}.")
+
+    def _check_values(self) -> None:
+        names = list(self.names)
+        # Of labels that may overlap each has its own file, and all of these may be written alike.
+        different = 1 if self.overlapping else len(names)
+        if self.values is not None and (len(self.values) != len(names) or len(set(self.values)) < different):
             raise SettingError(
-                f"labels.values needs one different value for each of the {len(names)} labels; got {list(self.values)}."
+                f"labels.values needs one {'' if self.overlapping else 'different '}value for each of the "
+                f"{len(names)} labels; got {list(self.values)}."
             )
         if 0 in (self.values or ()):
             raise SettingError(
@@ -100,36 +119,57 @@ class LabelMap:
         """The value that stands for each label in a mask file that holds all of them."""
         return tuple(self.values) if self.values is not None else tuple(range(1, len(self.names) + 1))
 
-    def encode(self, pixels: Shaped[np.ndarray, "..."], source: str = "mask") -> UInt8[np.ndarray, "..."]:
-        """Turn the values of one mask file that holds all labels into stored indices.
+    def encode(
+        self, pixels: Shaped[np.ndarray, "..."], source: str = "mask", coloured: bool = False
+    ) -> UInt8[np.ndarray, "..."]:
+        """Turn one mask file that holds all labels into stored indices.
 
         Args:
-            pixels: Values as they stand in the file.
+            pixels: Values as they stand in the file, or `(3, ...)` colours.
             source: What to call the file in an error.
+            coloured: Whether the file is read by colour.
 
         Raises:
-            MaskValueError: A value belongs to no label.
+            MaskValueError: A value or a colour belongs to no label.
 
         >>> LabelMap(["nucleus"], "binary").encode(np.array([0, 255]))
         array([0, 1], dtype=uint8)
         """
-        meaning = {value: index for index, value in enumerate(self.file_values, start=1)}
-        if len(self.names) == 1 and self.values is None:
-            meaning[255] = 1
-        return self._translate(pixels, meaning, source)
+        if len(self.names) == 1:
+            return self.encode_one(pixels, 0, source, coloured)
+        marks = self._marks(coloured)
+        return self._translate(pixels, {mark: i for i, mark in enumerate(marks, start=1)}, source, coloured)
 
-    def encode_one(self, pixels: Shaped[np.ndarray, "..."], index: int, source: str) -> UInt8[np.ndarray, "..."]:
+    def encode_one(
+        self, pixels: Shaped[np.ndarray, "..."], index: int, source: str, coloured: bool = False
+    ) -> UInt8[np.ndarray, "..."]:
         """Turn a mask file that holds label `index` alone into 0 and 1.
 
-        The label is written as 1 or as 255, or as its own value where `values` gives it one.
+        The label is written as 1 or as 255, or as its own value or colour where it is given one.
         """
-        meaning = {1: 1, 255: 1} if self.values is None else {self.file_values[index]: 1}
-        if self.ignore_value in meaning:
+        if coloured or self.values is not None:
+            return self._translate(pixels, {self._marks(coloured)[index]: 1}, source, coloured)
+        if self.ignore_value in (1, 255):
             raise SettingError(
                 f"{source} holds one label, in which {self.ignore_value} may mean the label or, by "
                 "labels.ignore_value, that nobody looked. Say with labels.values which value each label has."
             )
-        return self._translate(pixels, meaning, source)
+        if self.tolerance and pixels.max() == 1:
+            raise MaskValueError(
+                f"{source} holds nothing above 1, which may be the label or, by labels.tolerance, the background. Say "
+                "with labels.values which value each label has, or set labels.tolerance to 0."
+            )
+        return self._translate(pixels, {(255,): 1} if self.tolerance else {(1,): 1, (255,): 1}, source, coloured)
+
+    @staticmethod
+    def unite(masks: Sequence[UInt8[np.ndarray, "..."]]) -> UInt8[np.ndarray, "..."]:
+        """Merge several 0/1 masks of one label: it is where any of them has it, and open where none does but one is.
+
+        >>> LabelMap.unite([np.array([1, 0, 255], np.uint8), np.array([255, 0, 0], np.uint8)])
+        array([  1,   0, 255], dtype=uint8)
+        """
+        united: NDArray[np.uint8] = np.where((np.stack(masks) == 1).any(axis=0), 1, np.max(masks, axis=0))
+        return united.astype(np.uint8)
 
     def combine(self, masks: Sequence[UInt8[np.ndarray, "..."]], source: str = "mask") -> UInt8[np.ndarray, "m ..."]:
         """Merge one 0/1 mask for each label, in the order of the names, into a stored mask.
@@ -152,25 +192,27 @@ class LabelMap:
         merged[:, ignored] = IGNORE
         return merged
 
-    def decode(self, mask: UInt8[np.ndarray, "1 ..."]) -> NDArray[Any]:
-        """Turn a stored mask of exclusive labels back into the values of a file, `(...)`."""
-        table = np.zeros(256, dtype=np.int64)
-        table[1 : len(self.names) + 1] = self.file_values
-        table[IGNORE] = 0 if self.ignore_value is None else self.ignore_value
-        values: NDArray[Any] = table[mask[0]]
-        limits = (np.min_scalar_type(int(limit)) for limit in (table.min(), table.max()))
-        return values.astype(np.promote_types(*limits))
+    def decode(self, mask: UInt8[np.ndarray, "1 ..."], coloured: bool = False) -> NDArray[Any]:
+        """Turn a stored mask of exclusive labels back into the values of a file, `(...)`, or colours, `(3, ...)`."""
+        background, ignore = self._others(coloured)
+        marks = [background] * 256
+        marks[1 : len(self.names) + 1] = self._marks(coloured)
+        marks[IGNORE] = ignore or background
+        return paint(mask[0], marks)
 
-    def decode_one(self, plane: UInt8[np.ndarray, "..."], index: int, visible: int = 1) -> NDArray[Any]:
-        """Turn the 0/1 mask of label `index` into the values of a file that holds this label alone.
+    def decode_one(
+        self, plane: UInt8[np.ndarray, "..."], index: int, visible: int = 1, coloured: bool = False
+    ) -> NDArray[Any]:
+        """Turn the 0/1 mask of label `index` into a file that holds this label alone, as `decode` does.
 
         Args:
             plane: 0 and 1.
             index: The label.
             visible: The value to write where `values` gives the label none: 1, or 255 to be seen in a picture.
+            coloured: Whether the file is read by colour.
         """
-        value = visible if self.values is None else self.file_values[index]
-        return np.where(plane == 1, value, 0).astype(np.min_scalar_type(value))
+        own = self._marks(coloured)[index] if coloured or self.values is not None else (visible,)
+        return paint(plane == 1, [self._others(coloured)[0], own])
 
     def planes(self, mask: UInt8[np.ndarray, "m ..."]) -> Bool[np.ndarray, "n ..."]:
         """One boolean mask for each named label, of a stored mask; ignored voxels are in none.
@@ -182,6 +224,39 @@ class LabelMap:
         values = np.ones(len(mask)) if self.overlapping else np.arange(1, len(self.names) + 1)
         found: NDArray[np.bool_] = mask == values.reshape(-1, *([1] * (mask.ndim - 1)))
         return found
+
+    def plane(self, mask: UInt8[np.ndarray, "m ..."], index: int) -> Bool[np.ndarray, "..."]:
+        """Where a stored mask has label `index`.
+
+        >>> LabelMap(["a", "b"], "multiclass").plane(np.array([[2, 0, 1]], np.uint8), 1)
+        array([ True, False, False])
+        """
+        found: NDArray[np.bool_] = mask[index] == 1 if self.overlapping else mask[0] == index + 1
+        return found
+
+    def unannotated(self, mask: UInt8[np.ndarray, "m ..."], index: int) -> Bool[np.ndarray, "..."]:
+        """Where a stored mask leaves open whether label `index` is there."""
+        found: NDArray[np.bool_] = mask[index if self.overlapping else 0] == IGNORE
+        return found
+
+    def probability(self, probabilities: Float[np.ndarray, "k ..."], index: int) -> Float[np.ndarray, "..."]:
+        """The plane of label `index` in probabilities as `activate` gives them."""
+        plane: NDArray[Any] = probabilities[index + (self.task == "multiclass")]
+        return plane
+
+    def distribution(self, probabilities: Float[np.ndarray, "k ..."], index: int) -> Float[np.ndarray, "c ..."]:
+        """The probabilities of all classes that compete for a voxel with label `index`; they sum to 1.
+
+        The background and all labels where they exclude each other, else the label's absence and the label.
+
+        >>> LabelMap(["a", "b"], "multilabel").distribution(np.array([[0.9, 0.5], [0.25, 1.0]]), 1)
+        array([[0.75, 0.  ],
+               [0.25, 1.  ]])
+        """
+        if self.task == "multiclass":
+            return probabilities
+        plane = self.probability(probabilities, index)
+        return np.stack([1 - plane, plane])
 
     def activate(self, logits: Float[Tensor, "b k ..."]) -> Float[Tensor, "b k ..."]:
         """Probabilities: softmax where labels exclude each other, sigmoid elsewhere."""
@@ -202,25 +277,26 @@ class LabelMap:
         """
         return mask[:, 0].long() if self.task == "multiclass" else mask.float()
 
-    def _translate(self, pixels: NDArray[Any], meaning: dict[int, int], source: str) -> NDArray[np.uint8]:
-        meaning = {**meaning, 0: 0} if 0 not in meaning else meaning
-        if self.ignore_value is not None:
-            meaning = {**meaning, self.ignore_value: IGNORE}
-        result = np.zeros(pixels.shape, dtype=np.uint8)
-        claimed = pixels == 0
-        for value, index in meaning.items():
-            found = pixels == value
-            result[found] = index
-            claimed |= found
-        if not claimed.all():
-            stray = np.unique(pixels[~claimed])
-            shown = ", ".join(f"{value:g}" for value in stray[:8]) + (" …" if len(stray) > 8 else "")
-            raise MaskValueError(
-                f"{source} holds the value{'s' if len(stray) > 1 else ''} {shown}, which no label claims; expected "
-                f"{', '.join(str(value) for value in sorted(meaning))}. Name the labels and their file values with "
-                "labels.names and labels.values, or set labels.ignore_value."
-            )
-        return result
+    def _marks(self, coloured: bool) -> list[Mark]:
+        """What stands for each label in a file that is read by colour, or by value."""
+        if not coloured:
+            return [(value,) for value in self.file_values]
+        assert self.colours is not None, "without colours no file is read by colour"
+        return [tuple(self.colours[name]) for name in self.names]
+
+    def _others(self, coloured: bool) -> tuple[Mark, Mark | None]:
+        """What stands for the background, and for voxels that nobody annotated."""
+        if not coloured:
+            return (0,), None if self.ignore_value is None else (self.ignore_value,)
+        others = {name: tuple(mark) for name, mark in (self.colours or {}).items() if name not in self.names}
+        return others.get("background", (0, 0, 0)), others.get("ignore")
+
+    def _translate(
+        self, pixels: NDArray[Any], meaning: dict[Mark, int], source: str, coloured: bool
+    ) -> NDArray[np.uint8]:
+        background, ignore = self._others(coloured)
+        meaning = {background: 0, **meaning} if ignore is None else {background: 0, **meaning, ignore: IGNORE}
+        return translate(pixels if coloured else pixels[None], meaning, self.tolerance, source)
 
 
 def probabilities_and_one_hot(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg_pl.core.geometry import Geometry
@@ -25,6 +26,7 @@ class Case:
         masks: The files of the reference, empty where there is none.
         split: `train`, `val` or `test` where the data set itself says so.
         fold: The fold in which the case is held out, where the data set itself says so.
+        strata: What else is known of the case, such as `(("site", "A"),)`: scores are also reported by it.
     """
 
     case_id: str
@@ -33,6 +35,7 @@ class Case:
     masks: tuple[Path, ...] = ()
     split: str | None = None
     fold: int | None = None
+    strata: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class CasePrediction:
         geometry: Its native grid.
         prediction: `(M, D, H, W)`, decided.
         reference: `(M, D, H, W)`, or `None` in `predict`.
+        probabilities: `(K, D, H, W)` before the decision, or `None` where nobody asked for them.
     """
 
     case_id: str
@@ -124,3 +128,36 @@ class CasePrediction:
     geometry: Geometry
     prediction: UInt8[np.ndarray, "m d h w"]
     reference: UInt8[np.ndarray, "m d h w"] | None = None
+    probabilities: Float[np.ndarray, "k d h w"] | None = None
+
+    @classmethod
+    def from_masks(
+        cls,
+        case_id: str,
+        prediction: Tensor | NDArray[Any],
+        reference: Tensor | NDArray[Any],
+        group: str | None = None,
+        spacing_mm: tuple[float, float, float] | None = None,
+    ) -> CasePrediction:
+        """A case from masks of anyone's making, as tensors or arrays, so that any loop can feed the metrics.
+
+        Args:
+            case_id: Unique within what is scored.
+            prediction: `(H, W)` or `(D, H, W)` with 0 for background and `i + 1` for label `i`; or `(N, D, H, W)`
+                with 0 and 1 for each of `N` labels that may overlap.
+            reference: As the prediction; 255 where nobody annotated.
+            group: The patient; the case is its own by default.
+            spacing_mm: Along `(z, y, x)`; distances are in pixels without it.
+
+        >>> CasePrediction.from_masks("a", np.zeros((2, 3)), np.ones((2, 3))).geometry.shape
+        (1, 2, 3)
+        """
+        masks = [_stored_mask(mask) for mask in (prediction, reference)]
+        depth, height, width = masks[0].shape[1:]
+        return cls(case_id, group or case_id, Geometry((depth, height, width), spacing_mm), *masks)
+
+
+def _stored_mask(mask: Tensor | NDArray[Any]) -> NDArray[np.uint8]:
+    """`(M, D, H, W)` of a mask with any of its leading axes left out."""
+    values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    return values.astype(np.uint8).reshape((1,) * (4 - values.ndim) + values.shape)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, Sample, SliceReference
 from medseg_pl.data.store import StoredCase, open_entry
 from medseg_pl.data.transforms import Augmentation
-from medseg_pl.functional.fit import Fit, pad_constant
+from medseg_pl.functional.fit import Fit, pad_constant, resize_image, resize_mask
 from medseg_pl.functional.intensity import LOW, replace_not_finite
 from medseg_pl.functional.windows import Padding
 
@@ -92,15 +92,16 @@ class PatchDataset(Dataset[Sample]):
         centre = self._foreground_voxel(case, rng)
         if centre is not None:
             depth = centre[0]
+        fit = self.fit.on(case.geometry)
         height, width = case.geometry.shape[1:]
-        if self.fit.mode == "resize":
-            box = (0, 0, height, width)
-        else:
-            box = (*_origin((height, width), self.fit.size, centre, rng), *self.fit.size)
-        lowest = case.statistics[:, LOW]
-        image = crop(neighbours(case.image, depth, self.context), box, np.tile(lowest, 2 * self.context + 1))
+        resize = fit.mode == "resize"
+        box = (0, 0, height, width) if resize else (*_origin((height, width), fit.patch, centre, rng), *fit.patch)
+        lowest = np.tile(case.statistics[:, LOW], 2 * self.context + 1)
+        image = crop(neighbours(case.image, depth, self.context), box, lowest)
         mask = crop(case.mask[:, depth], box, np.zeros(len(case.mask), np.uint8))
-        return self.fit.apply(image, np.tile(lowest, 2 * self.context + 1)), self.fit.apply_mask(mask)
+        if resize:
+            return fit.apply(image, lowest), fit.apply_mask(mask)
+        return resize_image(image, fit.size), resize_mask(mask, fit.size)
 
     def _foreground_voxel(self, case: StoredCase, rng: np.random.Generator) -> tuple[int, int, int] | None:
         present = [voxels for voxels in case.foreground if len(voxels)]
@@ -112,15 +113,20 @@ class PatchDataset(Dataset[Sample]):
 
 
 class SliceDataset(Dataset[EvaluationBatch]):
-    """Whole slices of whole cases, for evaluation and prediction; an item is a batch of one."""
+    """Whole slices of whole cases, for evaluation and prediction; an item is a batch of one.
+
+    `depths` and `sizes` are the slices of each case and their size once fitted.
+    """
 
     def __init__(self, cases: Sequence[Case], entries: Sequence[Path], fit: Fit, context: int) -> None:
         self.cases = list(cases)
         self.entries = list(entries)
         self.fit = fit
         self.context = context
-        self.shapes = [open_entry(entry).geometry.shape for entry in self.entries]
-        self.index = SliceIndex([shape[0] for shape in self.shapes])
+        geometries = [open_entry(entry).geometry for entry in self.entries]
+        self.depths = [geometry.shape[0] for geometry in geometries]
+        self.sizes = [fit.on(geometry).fitted_size(geometry.shape[1:]) for geometry in geometries]
+        self.index = SliceIndex(self.depths)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -131,7 +137,7 @@ class SliceDataset(Dataset[EvaluationBatch]):
         stored, case = open_entry(self.entries[number]), self.cases[number]
         statistics = np.tile(stored.statistics, (2 * self.context + 1, 1))
         pixels = np.array(neighbours(stored.image, depth, self.context))  # a copy: the map is read-only
-        fitted = self.fit.apply(pixels, statistics[:, LOW])
+        fitted = self.fit.on(stored.geometry).apply(pixels, statistics[:, LOW])
         return EvaluationBatch(
             image=torch.from_numpy(as_network_type(fitted, statistics))[None],
             statistics=torch.from_numpy(statistics)[None],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import cv2
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medseg_pl.core.errors import SettingError
+from medseg_pl.core.geometry import Geometry
 from medseg_pl.functional.windows import Padding, centred_padding
 
 FitMode = Literal["native", "resize"]
@@ -26,6 +28,8 @@ class Fit:
         mode: `native` keeps the pixels as they are: training sees crops of `size`, evaluation the whole image.
             `resize` scales the whole image into `size`, its proportions kept, the rest padded.
         size: `(height, width)` in pixels.
+        spacing_mm: With `native`, bring every slice to these distances `(y, x)` between pixels first.
+        scale: By how much `(height, width)` grow; `on` finds it for a case.
 
     >>> Fit("resize", (100, 100)).scaled_size((400, 200))
     (100, 50)
@@ -33,6 +37,8 @@ class Fit:
 
     mode: FitMode
     size: tuple[int, int]
+    spacing_mm: tuple[float, float] | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         """Reject sizes and modes that mean nothing."""
@@ -40,15 +46,39 @@ class Fit:
             raise SettingError(f"fit must be one of {', '.join(get_args(FitMode))}; got {self.mode!r}.")
         if min(self.size) < 1:
             raise SettingError(f"size must be (height, width), both at least 1 pixel; got {tuple(self.size)}.")
+        if self.spacing_mm is not None and (self.mode != "native" or not 0 < min(self.spacing_mm) < math.inf):
+            raise SettingError(
+                f"spacing_mm must be two distances above 0 and goes with the fit native; got {self.spacing_mm} with "
+                f"the fit {self.mode}. Correct model.spacing_mm, or set it to null."
+            )
+
+    def on(self, geometry: Geometry) -> Fit:
+        """This fit for the slices of one case.
+
+        >>> Fit("native", (64, 64), spacing_mm=(2.0, 2.0)).on(Geometry((1, 10, 10), (5.0, 1.0, 0.5))).scale
+        (0.5, 0.25)
+        """
+        if self.spacing_mm is None:
+            return self
+        assert geometry.spacing_mm is not None, "the data module has refused such cases"
+        (_, y, x), (goal_y, goal_x) = geometry.spacing_mm, self.spacing_mm
+        return replace(self, scale=(y / goal_y, x / goal_x))
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """How many native pixels a training crop of `size` covers."""
+        height, width = (max(1, round(side / grow)) for side, grow in zip(self.size, self.scale, strict=True))
+        return height, width
 
     def fitted_size(self, native: tuple[int, int]) -> tuple[int, int]:
         """The size at which a whole image of the native size reaches the network."""
-        return self.size if self.mode == "resize" else native
+        return self.size if self.mode == "resize" else self.scaled_size(native)
 
     def scaled_size(self, native: tuple[int, int]) -> tuple[int, int]:
         """The size of the image inside its padding."""
         if self.mode == "native":
-            return native
+            height, width = (max(1, round(length * grow)) for length, grow in zip(native, self.scale, strict=True))
+            return height, width
         scale = min(goal / length for goal, length in zip(self.size, native, strict=True))
         height, width = (
             min(goal, max(1, round(length * scale))) for goal, length in zip(self.size, native, strict=True)
@@ -61,24 +91,17 @@ class Fit:
 
     def apply(self, image: Shaped[np.ndarray, "c h w"], fill: Shaped[np.ndarray, " c"]) -> Shaped[np.ndarray, "c H W"]:
         """Fit an image; `fill` is the padding's value for each channel."""
-        if self.mode == "native":
-            return image
         scaled = resize_image(image, self.scaled_size(image.shape[1:]))
         return pad_constant(scaled, self.padding(image.shape[1:]), fill)
 
     def apply_mask(self, mask: Shaped[np.ndarray, "m h w"]) -> Shaped[np.ndarray, "m H W"]:
         """Fit a mask; no value arises that was not there, and the padding is background."""
-        if self.mode == "native":
-            return mask
-        height, width = self.scaled_size(mask.shape[1:])
-        # Plain INTER_NEAREST takes the corner of each cell: it shifts a mask against its image by half a cell.
-        nearest = cv2.INTER_NEAREST_EXACT
-        scaled = np.stack([cv2.resize(plane, (width, height), interpolation=nearest) for plane in mask])
+        scaled = resize_mask(mask, self.scaled_size(mask.shape[1:]))
         return pad_constant(scaled, self.padding(mask.shape[1:]), np.zeros(len(mask), mask.dtype))
 
     def undo(self, probabilities: Float[Tensor, "b k h w"], native: tuple[int, int]) -> Float[Tensor, "b k H W"]:
         """Bring probabilities from the fitted to the native grid."""
-        if self.mode == "native":
+        if probabilities.shape[2:] == native:
             return probabilities
         inner = self.padding(native).undo(probabilities)
         return F.interpolate(inner, size=native, mode="bilinear", align_corners=False)
@@ -92,6 +115,16 @@ def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     method = cv2.INTER_AREA if image.shape[1] * image.shape[2] > height * width else cv2.INTER_LINEAR
     # Channel by channel: OpenCV takes four at most for some types.
     return np.stack([cv2.resize(channel, (width, height), interpolation=method) for channel in image])
+
+
+def resize_mask(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Scale `(M, H, W)` to `(height, width)`; every value is that of the nearest pixel."""
+    height, width = size
+    if mask.shape[1:] == size:
+        return mask
+    # Plain INTER_NEAREST takes the corner of each cell: it shifts a mask against its image by half a cell.
+    nearest = cv2.INTER_NEAREST_EXACT
+    return np.stack([cv2.resize(plane, (width, height), interpolation=nearest) for plane in mask])
 
 
 def pad_constant(image: NDArray[Any], padding: Padding, fill: NDArray[Any]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool
 
 
 class OverlapCounts(NamedTuple):
@@ -74,33 +74,11 @@ def recall(counts: OverlapCounts) -> float:
     return ratio(counts.tp, counts.tp + counts.fn)
 
 
-def count_exclusive(
-    prediction: UInt8[np.ndarray, "..."], reference: UInt8[np.ndarray, "..."], labels: int
-) -> list[OverlapCounts]:
-    """Counts of labels `1 … labels` in two index masks; voxels whose reference is 255 are left out.
+def count(prediction: Bool[np.ndarray, "..."], reference: Bool[np.ndarray, "..."]) -> OverlapCounts:
+    """Counts of one label, in exact integers whatever the number of voxels.
 
-    One joint histogram holds all the counts, in exact integers.
-
-    >>> count_exclusive(np.array([1, 1, 2, 0], np.uint8), np.array([1, 2, 2, 255], np.uint8), labels=2)
-    [OverlapCounts(tp=1, fp=1, fn=0), OverlapCounts(tp=1, fp=0, fn=1)]
+    >>> count(np.array([True, True, False]), np.array([True, False, True]))
+    OverlapCounts(tp=1, fp=1, fn=1)
     """
-    size = labels + 2  # background, labels, and one place for whatever is ignored
-    annotation, decision = (np.minimum(mask, size - 1).ravel() for mask in (reference, prediction))
-    joint = np.bincount(decision + annotation * np.uint16(size), minlength=size * size)
-    table = joint.reshape(size, size)[:-1]
-    predicted, annotated, both = table.sum(axis=0), table.sum(axis=1), np.diagonal(table)
-    return [
-        OverlapCounts(int(both[i]), int(predicted[i] - both[i]), int(annotated[i] - both[i]))
-        for i in range(1, labels + 1)
-    ]
-
-
-def count_overlapping(
-    prediction: UInt8[np.ndarray, "n ..."], reference: UInt8[np.ndarray, "n ..."]
-) -> list[OverlapCounts]:
-    """Counts of each channel of two stacks of 0/1 masks; voxels whose reference is 255 are left out.
-
-    >>> count_overlapping(np.array([[1, 1, 0]], np.uint8), np.array([[1, 0, 1]], np.uint8))
-    [OverlapCounts(tp=1, fp=1, fn=1)]
-    """
-    return [count_exclusive(p, r, labels=1)[0] for p, r in zip(prediction, reference, strict=True)]
+    both = int(np.count_nonzero(prediction & reference))
+    return OverlapCounts(both, int(np.count_nonzero(prediction)) - both, int(np.count_nonzero(reference)) - both)

@@ -3,48 +3,121 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
+_HELD_AT_ONCE = 2**14
+"""Drawn numbers in memory, whatever the number of groups: arrays that fit the cache are twice as fast."""
+
+
+class Values(NamedTuple):
+    """One finite value for each case, beside the patient of each case."""
+
+    values: Sequence[float]
+    groups: Sequence[str]
+
+
+class Totals(NamedTuple):
+    """Sum and number of the values of each group, `(G, L)` each: one column for each of `L` sets of values."""
+
+    sums: Float64[np.ndarray, "g l"]
+    counts: Float64[np.ndarray, "g l"]
 
 
 def bootstrap_interval(
     values: Sequence[float], groups: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean, drawn over groups, since cases of one patient are alike.
+    """95 % interval of the mean by the bootstrap-t, drawn over groups, since cases of one patient are alike.
+
+    Each draw is measured in units of its own standard error, which keeps the interval honest with few patients and
+    with scores that pile up near 1. On simulated patients it holds the true mean in 93 to 96 of 100 data sets from 10
+    patients on, where percentiles of the drawn means do so in 86 to 88; with 5 patients in 91 to 93, with 3 in 88 to
+    92. It cannot know of failures that it was not shown: where one patient in ten fails altogether, 10 patients give
+    89. `tests/functional/test_statistics_simulation.py` measures it.
 
     Args:
         values: One finite value for each case.
         groups: The patient of each case.
         resamples: How many sets of groups are drawn.
-        seed: Makes the interval a function of the data alone.
+        seed: Makes the interval a function of the data alone, whatever the order of the cases.
 
     Returns:
-        The lower and the upper end; both NaN with fewer than two groups.
+        The lower and the upper end, within the range of the values; both NaN with fewer than two groups.
 
     References:
-        Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; drawn by cluster.
+        Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 12; drawn by cluster as in Cameron,
+        Gelbach and Miller, "Bootstrap-based improvements for inference with clustered errors", Review of Economics and
+        Statistics 90:414, 2008.
     """
-    sums, counts = _by_group(values, groups)
-    if len(sums) < 2:
+    return interval_of_means([Values(values, groups)], resamples=resamples, seed=seed)
+
+
+def interval_of_means(columns: Sequence[Values], *, resamples: int, seed: int) -> tuple[float, float]:
+    """95 % interval of the mean of the columns' means, whose groups are drawn together; see `bootstrap_interval`.
+
+    Draws in which a column has no value do not count. Both ends are NaN where a column has fewer than two groups, or
+    where that leaves fewer than half of the draws.
+    """
+    if not columns or any(len(set(column.groups)) < 2 for column in columns):
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for i in range(resamples):  # one at a time: all at once would take a gigabyte for 50,000 groups
-        drawn = rng.integers(len(sums), size=len(sums))
-        means[i] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    totals = group_totals(columns)
+    mean, error = mean_and_error(totals)
+    noise = rounding_noise(totals)
+    drawn = _draws(totals, resamples, np.random.default_rng(seed))
+    deviations = np.sort(_studentised(drawn - [mean, 0.0], noise))
+    if len(deviations) < resamples / 2:
+        return float("nan"), float("nan")
+    rank = int(0.025 * len(deviations))
+    ends = mean - deviations[-1 - rank] * error, mean - deviations[rank] * error
+    least, most = (float(np.mean([limit(column.values) for column in columns])) for limit in (min, max))
+    low, high = (float(min(max(end, least), most)) for end in ends)
+    return low, high
 
 
-def _by_group(values: Sequence[float], groups: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum and count of each group, in the order of their names: independent of the order of the cases."""
-    order = {name: index for index, name in enumerate(sorted(set(groups)))}
-    places = np.array([order[name] for name in groups], dtype=np.int64)
-    sums = np.bincount(places, weights=np.asarray(values, dtype=np.float64), minlength=len(order)).astype(np.float64)
-    return sums, np.bincount(places, minlength=len(order)).astype(np.float64)
+def group_totals(columns: Sequence[Values]) -> Totals:
+    """Sums and counts by group, to the last digit independent of the order of the cases and of the groups' names."""
+    names = {name: place for place, name in enumerate(sorted({name for column in columns for name in column.groups}))}
+    sums, counts = np.zeros((2, len(names), len(columns)))
+    for i, column in enumerate(columns):
+        values = np.asarray(column.values, dtype=np.float64)
+        places = np.array([names[name] for name in column.groups], dtype=np.int64)
+        order = np.lexsort((values, places))
+        sums[:, i] = np.bincount(places[order], weights=values[order], minlength=len(names))
+        counts[:, i] = np.bincount(places, minlength=len(names))
+    order = np.lexsort((*sums.T, *counts.T))
+    return Totals(sums[order], counts[order])
+
+
+def mean_and_error(totals: Totals) -> tuple[float, float]:
+    r"""The mean of the columns' means, and its cluster-robust standard error.
+
+    With $s_g$ and $n_g$ the sum and the number of the values of group $g$ of $G$, $m = \sum s_g / \sum n_g$:
+
+    $$\mathrm{SE}^2 = \frac{G}{G-1} \sum_g \Big(\frac{s_g - m\,n_g}{\sum n_g}\Big)^2,$$
+
+    where the term in brackets is averaged over the columns. With one case in each group it is the usual standard error;
+    of one group it is NaN.
+
+    References:
+        Cameron and Miller, "A practitioner's guide to cluster-robust inference", Journal of Human Resources 50:317,
+        2015.
+
+    >>> mean, error = mean_and_error(group_totals([Values([1.0, 3.0], ["a", "b"])]))
+    >>> mean, round(error, 12)
+    (2.0, 1.0)
+    """
+    means, errors = _means_and_errors(totals.sums[None], totals.counts[None])
+    return float(means[0]), float(errors[0])
+
+
+def rounding_noise(totals: Totals) -> float:
+    """What rounding can do to a mean of such values: a smaller difference is none."""
+    scale = (np.abs(totals.sums).sum(axis=0) / totals.counts.sum(axis=0)).mean()
+    return max(1e-12 * float(scale), 1e-150)  # of anything less the square, and so the standard error, is 0
 
 
 def describe(values: Sequence[float], groups: Sequence[str], *, interval: bool = True) -> dict[str, object]:
@@ -67,3 +140,41 @@ def describe(values: Sequence[float], groups: Sequence[str], *, interval: bool =
         "ci95": None if np.isnan(low) else [low, high],
         "n": len(numbers),
     }
+
+
+def _draws(totals: Totals, resamples: int, rng: np.random.Generator) -> Float64[np.ndarray, "r 2"]:
+    """Mean and standard error of as many groups, drawn with replacement; draws that leave a column empty are not kept.
+
+    No matrix product: its last digit depends on the number of threads.
+    """
+    groups = len(totals.sums)
+    rows = max(1, _HELD_AT_ONCE // totals.sums.size)
+    drawn = np.empty((resamples, 2))
+    for start in range(0, resamples, rows):
+        block = drawn[start : start + rows]
+        chosen = rng.integers(groups, size=(len(block), groups))
+        block[:, 0], block[:, 1] = _means_and_errors(totals.sums[chosen], totals.counts[chosen])
+    return drawn[np.isfinite(drawn[:, 0])]
+
+
+def _means_and_errors(
+    sums: Float64[np.ndarray, "r g l"], counts: Float64[np.ndarray, "r g l"]
+) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
+    """`mean_and_error` of many sets of groups; NaN where a column has no value, or no second group an error."""
+    totals = counts.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        means = sums.sum(axis=1, keepdims=True) / totals
+        influences = ((sums - means * counts) / totals).mean(axis=2)
+    groups = sums.shape[1]
+    correction = groups / (groups - 1) if groups > 1 else np.nan
+    return means.mean(axis=(1, 2)), np.sqrt(correction * (influences**2).sum(axis=1))
+
+
+def _studentised(drawn: Float64[np.ndarray, "r 2"], noise: float) -> NDArray[np.float64]:
+    """Deviations in units of their own standard error; infinite where the draw shows no spread at all.
+
+    What rounding alone made is 0: of patients with one mean, an infinite deviation would fill the range of the values.
+    """
+    deviations, errors = np.where(np.abs(drawn) <= noise, 0.0, drawn).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(deviations == 0, 0.0, deviations / errors)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +22,7 @@ class _Unfinished:
 
     prediction: NDArray[np.uint8]
     reference: NDArray[np.uint8] | None
+    probabilities: NDArray[np.float32] | None
     seen: set[int] = field(default_factory=set)
 
 
@@ -30,11 +32,13 @@ class CaseAssembler:
     Args:
         labels: Decide what the probabilities mean.
         fit: How slices were brought to the network.
+        keep_probabilities: Whether cases carry their probabilities, which take `4 K` bytes for each voxel.
     """
 
-    def __init__(self, labels: LabelMap, fit: Fit) -> None:
+    def __init__(self, labels: LabelMap, fit: Fit, keep_probabilities: bool = False) -> None:
         self.labels = labels
         self.fit = fit
+        self.keep_probabilities = keep_probabilities
         self._unfinished: dict[str, _Unfinished] = {}
 
     def add(self, probabilities: Float[Tensor, "b k h w"], batch: EvaluationBatch) -> list[CasePrediction]:
@@ -46,9 +50,10 @@ class CaseAssembler:
         finished = []
         for i, slice_ in enumerate(batch.slices):
             height, width = slice_.geometry.shape[1:]
-            native = self.fit.undo(probabilities[i : i + 1], (height, width))
+            native = self.fit.on(slice_.geometry).undo(probabilities[i : i + 1], (height, width))
             mask = self.labels.decide(native)[0].cpu().numpy()
-            finished += self._place(slice_, mask, batch.masks[i] if batch.masks else None)
+            kept = native[0].float().cpu().numpy() if self.keep_probabilities else None
+            finished += self._place(slice_, mask, batch.masks[i] if batch.masks else None, kept)
         return finished
 
     def incomplete(self) -> list[str]:
@@ -60,12 +65,15 @@ class CaseAssembler:
         self._unfinished.clear()
 
     def _place(
-        self, slice_: SliceReference, mask: UInt8[np.ndarray, "m h w"], reference: UInt8[np.ndarray, "m h w"] | None
+        self,
+        slice_: SliceReference,
+        mask: UInt8[np.ndarray, "m h w"],
+        reference: UInt8[np.ndarray, "m h w"] | None,
+        probabilities: Float32[np.ndarray, "k h w"] | None,
     ) -> list[CasePrediction]:
         case = self._unfinished.get(slice_.case_id)
         if case is None:
-            shape = (len(mask), *slice_.geometry.shape)
-            case = _Unfinished(np.empty(shape, np.uint8), None if reference is None else np.empty(shape, np.uint8))
+            case = _Unfinished(*(_stack_of(part, slice_) for part in (mask, reference, probabilities)))
             self._unfinished[slice_.case_id] = case
         if slice_.index in case.seen:
             raise DataError(f"Slice {slice_.index} of case {slice_.case_id} came twice. Case ids must be unique.")
@@ -73,7 +81,15 @@ class CaseAssembler:
         case.prediction[:, slice_.index] = mask
         if case.reference is not None and reference is not None:
             case.reference[:, slice_.index] = reference
+        if case.probabilities is not None and probabilities is not None:
+            case.probabilities[:, slice_.index] = probabilities
         if len(case.seen) < slice_.geometry.shape[0]:
             return []
         del self._unfinished[slice_.case_id]
-        return [CasePrediction(slice_.case_id, slice_.group, slice_.geometry, case.prediction, case.reference)]
+        whole = (case.prediction, case.reference, case.probabilities)
+        return [CasePrediction(slice_.case_id, slice_.group, slice_.geometry, *whole)]
+
+
+def _stack_of(part: NDArray[Any] | None, slice_: SliceReference) -> Any:
+    """Room for all slices of a case, given one of them."""
+    return None if part is None else np.empty((len(part), *slice_.geometry.shape), part.dtype)

@@ -6,13 +6,38 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.io.files import write_text
 
 Row = Mapping[str, str | int | float]
+
+_NAMES = ("case_id", "group", "label", "status")
+"""The columns that every table of scores has; what they hold is text, even where it looks like a number."""
+
+
+def read_rows(path: Path) -> list[dict[str, str | float]]:
+    """Read a table that `write_rows` wrote.
+
+    Names stay text; another column is one of numbers where all its fields are numbers or empty, an empty field being
+    NaN, and else one of text.
+
+    Raises:
+        MissingDataError: There is no such file.
+        UnreadableFileError: It is no table of scores: no UTF-8, no rows, a row of another length than the header, a
+            column that is there twice or not at all.
+    """
+    header, lines = _split(path)
+    columns = dict(zip(header, zip(*lines, strict=True), strict=True))
+    numbers = {name for name, fields in columns.items() if name not in _NAMES and all(map(_is_number, fields))}
+    return [
+        {name: _parse(field) if name in numbers else field for name, field in zip(header, line, strict=True)}
+        for line in lines
+    ]
 
 
 def write_rows(path: Path, rows: Sequence[Row], *, replace: bool = False) -> None:
@@ -30,6 +55,39 @@ def write_summary(path: Path, summary: Mapping[str, Any], *, replace: bool = Fal
     write_text(path, json.dumps(summary, indent=1, allow_nan=False) + "\n", replace=replace)
 
 
+def find_scores(path: Path) -> Path:
+    """The table of scores that is meant: a file itself; in a folder `scores_test.csv`, or else the only one there.
+
+    Raises:
+        MissingDataError: There is none, or there are several and none of them is of the test.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise MissingDataError(
+            f"There is nothing at {path}. Name a run folder, such as runs/demo/version_0, or a table of scores (.csv)."
+        )
+    tables = sorted(entry.name for entry in path.glob("scores_*.csv"))
+    if "scores_test.csv" in tables or len(tables) == 1:
+        return path / ("scores_test.csv" if "scores_test.csv" in tables else tables[0])
+    names = tables or sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
+    found = ", ".join(names[:8]) + (" …" if len(names) > 8 else "") or "nothing"
+    raise MissingDataError(
+        f"Expected scores_test.csv, or one other table of scores, in {path}, found {found}. Name the file itself, or "
+        "the folder of a run that was scored."
+    )
+
+
+def stage_of(path: Path) -> str | None:
+    """What was scored, as the name of the table says it.
+
+    >>> stage_of(Path("scores_val_2.csv")), stage_of(Path("ours.csv"))
+    ('val', None)
+    """
+    match = re.fullmatch(r"scores_([a-z]+)(_\d+)?\.csv", path.name)
+    return match.group(1) if match else None
+
+
 def numbered(directory: Path, *names: str) -> list[Path]:
     """Paths of files that belong together, `name_2`, `name_3` … where one of them is taken: nothing is overwritten.
 
@@ -41,6 +99,51 @@ def numbered(directory: Path, *names: str) -> list[Path]:
         number += 1
         paths = [directory / f"{Path(name).stem}_{number}{Path(name).suffix}" for name in names]
     return paths
+
+
+def _split(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of a table of scores, as text."""
+    if not path.is_file():
+        raise MissingDataError(f"There is no table of scores {path}. Name a scores_<stage>.csv that medseg wrote.")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet marks its UTF-8
+            header, *lines = [line for line in csv.reader(file, strict=True) if line] or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UnreadableFileError(f"{path} is not a table in UTF-8 with commas: {error}.") from error
+    _check_header(path, header)
+    for number, line in enumerate(lines, start=1):
+        if len(line) != len(header):
+            raise UnreadableFileError(
+                f"{path}: row {number} has {len(line)} fields where the header has {len(header)}. The file was cut off "
+                "or edited; write it again with medseg test or medseg evaluate."
+            )
+    if not lines:
+        raise UnreadableFileError(f"{path} has a header and no rows: no case was scored.")
+    return header, lines
+
+
+def _check_header(path: Path, header: Sequence[str]) -> None:
+    """Raise `UnreadableFileError` unless the columns are those of a table of scores, each once."""
+    wrong = [f"no column {name}" for name in _NAMES if name not in header]
+    wrong += [f"the column {name} twice" for name in dict.fromkeys(header) if header.count(name) > 1]
+    if wrong:
+        found = ", ".join(header[:8]) + (" …" if len(header) > 8 else "") or "nothing"
+        raise UnreadableFileError(
+            f"{path} is no table of scores: it has {' and '.join(wrong)}. Expected comma-separated columns "
+            f"{', '.join(_NAMES)} and the scores, as medseg test and medseg evaluate write them; found {found}."
+        )
+
+
+def _is_number(field: str) -> bool:
+    try:
+        _parse(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse(field: str) -> float:
+    return float(field) if field else math.nan
 
 
 def _field(value: str | int | float) -> str:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 import torch.distributed
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.functional.overlap import OverlapCounts
+from medseg_pl.functional.overlap import OverlapCounts, count
 
 OK, UNDEFINED, MISSED, FALSE_ALARM = "ok", "undefined", "missed", "false_alarm"
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one metric says of one case and label.
+    """What is known of one case and label: a row of the table.
 
     Args:
         case_id: The case.
@@ -31,6 +35,7 @@ class Score:
         values: Columns of the table, in its order.
         status: `ok`; `undefined` where both masks are empty; `missed` or `false_alarm` where only the prediction or
             only the reference is.
+        unit: What distances are in: `mm`, or `px` where the spacing is unknown.
     """
 
     case_id: str
@@ -38,40 +43,112 @@ class Score:
     label: str
     values: Mapping[str, float | int]
     status: str
+    unit: str
 
 
-def status_of(counts: OverlapCounts) -> str:
-    """Which of the two masks is empty."""
-    if not counts.reference:
-        return FALSE_ALARM if counts.prediction else UNDEFINED
-    return OK if counts.prediction else MISSED
+@dataclass(frozen=True)
+class LabelPair:
+    """One label of one case: prediction and reference as boolean masks, whatever the task.
+
+    Voxels that the reference leaves open (255) are in neither mask.
+
+    Args:
+        case: The case, which has a reference.
+        labels: The labels that are scored.
+        index: Which of them.
+    """
+
+    case: CasePrediction
+    labels: LabelMap
+    index: int
+
+    @property
+    def label(self) -> str:
+        """The label's name."""
+        return self.labels.names[self.index]
+
+    @cached_property
+    def annotated(self) -> Bool[np.ndarray, "d h w"]:
+        """The voxels that count."""
+        assert self.case.reference is not None, "CaseMetric.update has checked it"
+        return ~self.labels.unannotated(self.case.reference, self.index)
+
+    @cached_property
+    def reference(self) -> Bool[np.ndarray, "d h w"]:
+        """The voxels that were annotated as the label."""
+        assert self.case.reference is not None, "CaseMetric.update has checked it"
+        return self.labels.plane(self.case.reference, self.index)
+
+    @cached_property
+    def prediction(self) -> Bool[np.ndarray, "d h w"]:
+        """The voxels that were predicted as the label."""
+        found: NDArray[np.bool_] = self.labels.plane(self.case.prediction, self.index) & self.annotated
+        return found
+
+    @property
+    def probability(self) -> Float[np.ndarray, "d h w"]:
+        """The probability of the label.
+
+        Raises:
+            DataError: The case was made without probabilities.
+        """
+        if self.case.probabilities is None:
+            raise DataError(f"Case {self.case.case_id} has no probabilities; only its decided mask is known.")
+        return self.labels.probability(self.case.probabilities, self.index)
+
+    @cached_property
+    def counts(self) -> OverlapCounts:
+        """The voxels of both masks."""
+        return count(self.prediction, self.reference)
+
+    @property
+    def status(self) -> str:
+        """Which of the two masks is empty."""
+        if not self.counts.reference:
+            return FALSE_ALARM if self.counts.prediction else UNDEFINED
+        return OK if self.counts.prediction else MISSED
 
 
-def with_empty_rule(value: float, counts: OverlapCounts) -> float:
-    """Apply the rule to a score of which 1 is best: NaN where both masks are empty, 0 where exactly one is.
+def with_empty_rule(
+    pair: LabelPair, worst: Mapping[str, float], compute: Callable[[], Mapping[str, float]]
+) -> dict[str, float]:
+    """Apply the rule for empty masks: NaN where both are empty, the worst score where exactly one is.
 
     So a prediction is never better off empty when the reference is not.
 
-    >>> with_empty_rule(float("nan"), OverlapCounts(tp=0, fp=0, fn=5))
-    0.0
+    Args:
+        pair: The two masks.
+        worst: The worst value of each score.
+        compute: Gives the same scores where neither mask is empty.
     """
-    status = status_of(counts)
-    if status == UNDEFINED:
-        return math.nan
-    return value if status == OK else 0.0
+    if pair.status == UNDEFINED:
+        return dict.fromkeys(worst, math.nan)
+    return dict(compute() if pair.status == OK else worst)
 
 
 class CaseMetric(Metric):
     """A metric that scores whole cases and keeps what it found by case.
 
     Processes are merged by case id: no padding, no duplicates, and the order in which cases came does not matter. A
-    subclass implements `score`.
+    subclass implements `score`. It is a `torchmetrics.Metric`: it works alone, in a `MetricCollection` and in any
+    `LightningModule`, on one process or many:
+
+    ```python
+    self.metric = OverlapMetric(LabelMap(["liver", "tumour"], "multiclass"))        # in the constructor
+    self.metric.update(CasePrediction.from_masks(case_id, prediction, reference))   # for each case, in a step
+    self.log_dict(self.metric.compute())                                            # at the epoch's end
+    self.metric.reset()
+    ```
 
     Args:
         labels: The labels that are scored.
     """
 
     full_state_update = False
+    in_training = True
+    """Whether the validations of a training are scored too; false for what takes long."""
+    needs_probabilities = False
+    """Whether cases must come with their probabilities, which are many times larger than masks."""
 
     def __init__(self, labels: LabelMap) -> None:
         # Scores are no tensors: `table` collects them from all processes, so torchmetrics need not.
@@ -80,20 +157,22 @@ class CaseMetric(Metric):
         self._scores: list[list[Score]] = []
 
     @abstractmethod
-    def score(self, case: CasePrediction) -> list[Score]:
-        """One entry for each label, in the order of the labels."""
+    def score(self, pair: LabelPair) -> Mapping[str, float | int]:
+        """The columns of one label of one case."""
 
     def update(self, case: CasePrediction) -> None:
         """Score one whole case.
 
         Raises:
-            DataError: The case has no reference.
+            DataError: The case has no reference, or its masks do not fit the labels and each other.
         """
         if case.reference is None:
             raise DataError(
                 f"Case {case.case_id} has no reference, so it cannot be scored. Use predict for such cases."
             )
-        self._scores.append(self.score(case))
+        self._check_shapes(case, case.reference)
+        pairs = (LabelPair(case, self.labels, index) for index in range(len(self.labels.names)))
+        self._scores.append([self._row(pair) for pair in pairs])
 
     def table(self) -> list[Score]:
         """The scores of all processes, sorted by case.
@@ -122,6 +201,20 @@ class CaseMetric(Metric):
         """Forget all cases."""
         super().reset()
         self._scores = []
+
+    def _check_shapes(self, case: CasePrediction, reference: NDArray[np.uint8]) -> None:
+        """Numpy would stretch a mask of one row, and compare it with all the others."""
+        expected = (self.labels.mask_channels, *case.geometry.shape)
+        if case.prediction.shape != expected or reference.shape != expected:
+            raise DataError(
+                f"Case {case.case_id}: the prediction has the shape {case.prediction.shape} and the reference "
+                f"{reference.shape}; expected {expected} for both: the mask channels of the task {self.labels.task}, "
+                "then the case's grid."
+            )
+
+    def _row(self, pair: LabelPair) -> Score:
+        case = pair.case
+        return Score(case.case_id, case.group, pair.label, dict(self.score(pair)), pair.status, case.geometry.unit)
 
 
 def _means(table: list[Score]) -> dict[str, Tensor]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction
+from collections.abc import Mapping
+
 from medseg_pl.functional import overlap
-from medseg_pl.functional.overlap import OverlapCounts
-from medseg_pl.metrics.case_metric import CaseMetric, Score, status_of, with_empty_rule
+from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, with_empty_rule
 
 FORMULAS = {
     "dice": overlap.dice,
@@ -14,6 +13,7 @@ FORMULAS = {
     "precision": overlap.precision,
     "recall": overlap.recall,
 }
+_WORST = dict.fromkeys(FORMULAS, 0.0)
 
 
 class OverlapMetric(CaseMetric):
@@ -25,35 +25,15 @@ class OverlapMetric(CaseMetric):
       \mathrm{precision} = \frac{TP}{TP + FP},\quad \mathrm{recall} = \frac{TP}{TP + FN}.$$
 
     Both masks empty: NaN. Exactly one empty: 0. Voxels that the reference leaves open (255) do not count.
+
+    Columns: `tp`, `fp`, `fn`, `dice`, `iou`, `precision`, `recall`.
+
+    References:
+        Taha and Hanbury, "Metrics for evaluating 3D medical image segmentation", BMC Medical Imaging 15:29, 2015.
     """
 
-    def score(self, case: CasePrediction) -> list[Score]:
-        """One entry for each label."""
-        assert case.reference is not None, "update has checked it"
-        counts = count(case, self.labels)
-        return [
-            Score(case.case_id, case.group, name, _values(counts[i], case), status_of(counts[i]))
-            for i, name in enumerate(self.labels.names)
-        ]
-
-
-def count(case: CasePrediction, labels: LabelMap) -> list[OverlapCounts]:
-    """The counts of each label in one case."""
-    assert case.reference is not None, "cases without a reference are not counted"
-    if labels.overlapping:
-        return overlap.count_overlapping(case.prediction, case.reference)
-    return overlap.count_exclusive(case.prediction[0], case.reference[0], len(labels.names))
-
-
-def _values(counts: OverlapCounts, case: CasePrediction) -> dict[str, float | int]:
-    scores = {name: with_empty_rule(formula(counts), counts) for name, formula in FORMULAS.items()}
-    voxel_ml = case.geometry.voxel_ml
-    volumes = (
-        {}
-        if voxel_ml is None
-        else {
-            "volume_reference_ml": counts.reference * voxel_ml,
-            "volume_prediction_ml": counts.prediction * voxel_ml,
-        }
-    )
-    return {**counts._asdict(), **scores, **volumes}
+    def score(self, pair: LabelPair) -> Mapping[str, float | int]:
+        """Counts and the scores that are read from them."""
+        counts = pair.counts
+        scores = with_empty_rule(pair, _WORST, lambda: {name: formula(counts) for name, formula in FORMULAS.items()})
+        return {**counts._asdict(), **scores}

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medseg_pl.functional.overlap import OverlapCounts, dice
 from medseg_pl.functional.statistics import describe
 from medseg_pl.metrics.case_metric import FALSE_ALARM, MISSED, UNDEFINED, Score
 from medseg_pl.metrics.overlap import FORMULAS
+from medseg_pl.metrics.surface import DISTANCES
+
+Strata = Mapping[str, Mapping[str, str]]
+"""What is known of each case, by its id: `{"case_1": {"site": "A"}}`."""
 
 
-def summarise(scores: Sequence[Score], names: Sequence[str], *, intervals: bool = True) -> dict[str, Any]:
+def summarise(
+    scores: Sequence[Score], names: Sequence[str], *, intervals: bool = True, strata: Strata | None = None
+) -> dict[str, Any]:
     """The content of `summary_<stage>.json`.
 
     Per label the mean over cases with its interval, drawn over groups; `foreground_mean` is the mean of the labels'
@@ -23,16 +29,16 @@ def summarise(scores: Sequence[Score], names: Sequence[str], *, intervals: bool 
         scores: One for each case and label.
         names: The labels, in their order.
         intervals: Whether the bootstrap intervals are wanted, which take most of the time.
+        strata: Where given, `strata.<name>.<value>` summarises the cases of each value, such as those of each site.
     """
-    labels = {name: _label([score for score in scores if score.label == name], intervals) for name in names}
-    averaged = [metric for metric in _metrics(scores) if not metric.startswith("volume_")]
-    return {
-        "foreground_mean": {metric: foreground_mean(labels, metric) for metric in averaged},
-        "labels": labels,
-        "pooled": {name: {"dice": _pooled_dice([s for s in scores if s.label == name])} for name in names},
-        "n_cases": len({score.case_id for score in scores}),
-        "n_groups": len({score.group for score in scores}),
-    }
+    summary = _summary(scores, names, intervals)
+    for stratum in dict.fromkeys(name for known in (strata or {}).values() for name in known):
+        values = {case_id: known[stratum] for case_id, known in (strata or {}).items() if stratum in known}
+        summary.setdefault("strata", {})[stratum] = {
+            value: _summary([score for score in scores if values.get(score.case_id) == value], names, intervals)
+            for value in sorted({values[score.case_id] for score in scores if score.case_id in values})
+        }
+    return summary
 
 
 def foreground_mean(labels: dict[str, dict[str, Any]], metric: str) -> float | None:
@@ -42,11 +48,26 @@ def foreground_mean(labels: dict[str, dict[str, Any]], metric: str) -> float | N
     return sum(known) / len(known) if known else None
 
 
-def _label(scores: Sequence[Score], intervals: bool) -> dict[str, Any]:
+def _summary(scores: Sequence[Score], names: Sequence[str], intervals: bool) -> dict[str, Any]:
+    of_label = {name: [score for score in scores if score.label == name] for name in names}
+    metrics = _metrics(scores)
+    labels = {name: _label(rows, metrics, intervals) for name, rows in of_label.items()}
+    averaged = [metric for metric in metrics if not metric.startswith("volume_")]
+    return {
+        "foreground_mean": {metric: foreground_mean(labels, metric) for metric in averaged},
+        "labels": labels,
+        "pooled": {name: {"dice": _pooled_dice(rows)} for name, rows in of_label.items()},
+        "units": sorted({score.unit for score in scores}),
+        "n_cases": len({score.case_id for score in scores}),
+        "n_groups": len({score.group for score in scores}),
+    }
+
+
+def _label(scores: Sequence[Score], metrics: Sequence[str], intervals: bool) -> dict[str, Any]:
     groups = [score.group for score in scores]
     described = {
         metric: describe([float(score.values.get(metric, math.nan)) for score in scores], groups, interval=intervals)
-        for metric in _metrics(scores)
+        for metric in metrics
     }
     statuses = Counter(score.status for score in scores)
     counts = {"n_undefined": statuses[UNDEFINED], "n_missed": statuses[MISSED], "n_false_alarm": statuses[FALSE_ALARM]}
@@ -54,11 +75,15 @@ def _label(scores: Sequence[Score], intervals: bool) -> dict[str, Any]:
 
 
 def _metrics(scores: Sequence[Score]) -> list[str]:
-    """The columns that are scores, in the table's order: those that a formula names, and any own metric's."""
-    counted = set(OverlapCounts._fields)
-    # Some cases may have columns that others lack: volumes, where the spacing is known.
+    """The columns that are scores, in the table's order: all but the counts.
+
+    Distances are left out where some cases have them in mm and others in pixels: their mean would mean nothing.
+    """
     columns = dict.fromkeys(name for score in scores for name in score.values) if scores else FORMULAS
-    return [name for name in columns if name not in counted]
+    left_out = {*OverlapCounts._fields}
+    if len({score.unit for score in scores}) > 1:
+        left_out |= {*DISTANCES}
+    return [name for name in columns if name not in left_out]
 
 
 def _pooled_dice(scores: Sequence[Score]) -> float | None:

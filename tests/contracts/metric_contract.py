@@ -6,7 +6,9 @@ import copy
 import math
 import multiprocessing
 import os
+import pickle
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,10 @@ def with_masks(
 
 def comparable(table: list[Score]) -> list[tuple[Any, ...]]:
     """Rows to the last digit, NaN equal to itself."""
-    return [(s.case_id, s.group, s.label, s.status, *((name, repr(v)) for name, v in s.values.items())) for s in table]
+    return [
+        (s.case_id, s.group, s.label, s.status, s.unit, *((name, repr(v)) for name, v in s.values.items()))
+        for s in table
+    ]
 
 
 class CaseMetricContract(ABC):
@@ -66,6 +71,8 @@ class CaseMetricContract(ABC):
     """Columns of which 1 is the best and 0 the worst value."""
     best_is_zero: tuple[str, ...] = ()
     """Columns of which 0 is the best value, such as distances."""
+    others: tuple[str, ...] = ()
+    """Columns for which no value is the best or the worst; they are there, and NaN where both masks are empty."""
 
     @abstractmethod
     def make(self, labels: LabelMap) -> CaseMetric:
@@ -79,8 +86,9 @@ class CaseMetricContract(ABC):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        assert self.best_is_one or self.best_is_zero, "name the columns of the metric"
-        return (*self.best_is_one, *self.best_is_zero)
+        columns = (*self.best_is_one, *self.best_is_zero, *self.others)
+        assert columns, "name the columns of the metric"
+        return columns
 
     @TASKS
     def test_one_row_for_each_case_and_label_in_order(self, labels: LabelMap) -> None:
@@ -90,6 +98,13 @@ class CaseMetricContract(ABC):
         ]
         assert all(set(self.columns) <= set(score.values) for score in table)
         assert {score.status for score in table} == {"ok"}
+
+    @TASKS
+    def test_a_row_says_what_distances_are_in(self, labels: LabelMap) -> None:
+        known = random_case(labels, 0)
+        unknown = replace(random_case(labels, 1), geometry=Geometry(random_case(labels, 1).geometry.shape))
+        n = len(labels.names)
+        assert [score.unit for score in self.table(labels, known, unknown)] == ["mm"] * n + ["px"] * n
 
     @TASKS
     def test_the_order_of_the_cases_does_not_matter(self, labels: LabelMap) -> None:
@@ -170,6 +185,18 @@ class CaseMetricContract(ABC):
         other.update(random_case(BINARY, 1))
         assert ([len(metric.table()), len(other.table())]) == [1, 2]
 
+    @TASKS
+    def test_it_survives_what_is_done_to_metrics(self, labels: LabelMap) -> None:
+        metric = self.make(labels)
+        metric.update(random_case(labels, 0))
+        expected = comparable(self.table(labels, random_case(labels, 0), random_case(labels, 1)))
+        for copied in (metric.clone(), pickle.loads(pickle.dumps(metric)), copy.deepcopy(metric).to("cpu").double()):
+            copied.update(random_case(labels, 1))
+            assert comparable(copied.table()) == expected
+            means = {key: float(value) for key, value in copied.compute().items()}
+            assert {f"{column}/{name}" for column in self.columns for name in labels.names} <= set(means)
+        assert len(metric.table()) == len(labels.names)
+
     def test_calling_it_keeps_the_cases_before(self) -> None:
         metric = self.make(MULTICLASS)
         cases = [random_case(MULTICLASS, number) for number in range(3)]
@@ -204,7 +231,9 @@ class CaseMetricContract(ABC):
         for (key, value), column in zip(metric.compute().items(), _columns(table), strict=True):
             assert key == f"{column[0]}/{column[1]}"
             of_label = [score.values[column[0]] for score in table if score.label == column[1]]
-            assert float(value) == pytest.approx(sum(of_label) / 4)
+            known = [value for value in of_label if not math.isnan(value)]
+            assert len(known) == 4 or column[0] in self.others
+            assert float(value) == pytest.approx(sum(known) / len(known) if known else math.nan, nan_ok=True)
             assert value.dtype == torch.float64
 
     @pytest.mark.parametrize("shares", [[(3, 0), (1, 4, 2)], [(0, 1, 2, 3, 4), ()]], ids=["uneven", "one rank empty"])

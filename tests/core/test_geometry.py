@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 import pytest
 
-from medseg_pl.core.geometry import Geometry, affine_as_tuple
+from medseg_pl.core.errors import GeometryError
+from medseg_pl.core.geometry import Geometry, affine_as_tuple, slice_order
 
 OBLIQUE = np.array([[0.1, -1.7, 1 / 3, 12.5], [1e-9, 0.3, 2.0, -7.0], [5.0, 0.0, np.pi, 1e6], [0.0, 0.0, 0.0, 1.0]])
 
@@ -20,6 +23,18 @@ def test_a_millilitre_is_a_cubic_centimetre() -> None:
 
 def test_an_unknown_spacing_has_no_volume() -> None:
     assert Geometry(shape=(1, 4, 5)).voxel_ml is None
+
+
+def test_distances_are_in_mm_where_the_spacing_is_known() -> None:
+    known = Geometry(shape=(3, 4, 5), spacing_mm=(10.0, 20.0, 0.5))
+    assert (known.unit, known.spacing_in_unit) == ("mm", (10.0, 20.0, 0.5))
+
+
+def test_distances_are_in_pixels_where_it_is_not() -> None:
+    unknown = Geometry(shape=(3, 4, 5))
+    assert (unknown.unit, unknown.spacing_in_unit) == ("px", (1.0, 1.0, 1.0))
+    # A millimetre each way is as long, and known.
+    assert Geometry(shape=(3, 4, 5), spacing_mm=(1.0, 1.0, 1.0)).unit == "mm"
 
 
 def test_an_affine_survives_json_to_the_last_digit() -> None:
@@ -94,3 +109,88 @@ def test_geometries_of_one_grid_are_equal_and_hash_alike() -> None:
     assert first == second
     assert len({first, second}) == 1
     assert first != Geometry((1, 2, 3), (1.0, 1.0, 1.0), affine_as_tuple(np.eye(4)))
+
+
+class TestReordered:
+    @pytest.mark.parametrize("order", list(permutations(range(3))))
+    def test_every_voxel_stays_where_it_is(self, order: tuple[int, int, int]) -> None:
+        before = Geometry((3, 4, 5), (1.5, 2.0, 7.0), affine_as_tuple(OBLIQUE))
+        values = np.arange(60).reshape(before.shape)
+        after, moved = before.reordered(order), values.transpose(order)
+        assert after.shape == moved.shape
+        for index in product(*(range(length) for length in before.shape)):
+            place = tuple(index[axis] for axis in order)
+            assert moved[place] == values[index]
+            there, here = (np.array(g.affine) @ (*i, 1) for g, i in ((after, place), (before, index)))
+            np.testing.assert_allclose(there, here, rtol=1e-12)
+        assert after.spacing_mm is not None
+        assert [after.spacing_mm[i] for i in range(3)] == [(1.5, 2.0, 7.0)[axis] for axis in order]
+
+    @pytest.mark.parametrize("order", list(permutations(range(3))))
+    def test_argsort_leads_back(self, order: tuple[int, int, int]) -> None:
+        before = Geometry((3, 4, 5), (1.5, 2.0, 7.0), affine_as_tuple(OBLIQUE))
+        first, second, third = (int(axis) for axis in np.argsort(order))
+        assert before.reordered(order).reordered((first, second, third)) == before
+
+    def test_what_is_unknown_stays_unknown(self) -> None:
+        assert Geometry((3, 4, 5)).reordered((2, 0, 1)) == Geometry((5, 3, 4))
+
+
+def lying(*columns: tuple[float, float, float]) -> Geometry:
+    """A grid whose axes D, H and W run along these directions, in mm to the right, to the front and to the head."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(columns).T
+    spacing = [float(np.linalg.norm(column)) for column in columns]
+    return Geometry((9, 9, 9), (spacing[0], spacing[1], spacing[2]), affine_as_tuple(affine))
+
+
+AXIAL = lying((0, 0, 5), (0, -1, 0), (-1, 0, 0))
+SAGITTAL = lying((3, 0, 0), (0, 0, -1), (0, 1, 0))  # the file's last axis runs from left to right
+TILTED = lying((0, 1.2, 1.6), (0.1, 0.8, -0.6), (1, 0, 0.1))  # 37 degrees from the long axis of the body
+
+
+class TestSliceOrder:
+    @pytest.mark.parametrize(
+        ("geometry", "slicing", "order"),
+        [
+            (AXIAL, "file", (0, 1, 2)),
+            (AXIAL, "axial", (0, 1, 2)),
+            (AXIAL, "coronal", (1, 0, 2)),
+            (AXIAL, "sagittal", (2, 0, 1)),
+            (AXIAL, "thick", (0, 1, 2)),
+            (SAGITTAL, "file", (0, 1, 2)),
+            (SAGITTAL, "sagittal", (0, 1, 2)),
+            (SAGITTAL, "axial", (1, 0, 2)),
+            (SAGITTAL, "coronal", (2, 0, 1)),
+            (TILTED, "axial", (0, 1, 2)),
+            (TILTED, "coronal", (1, 0, 2)),
+            (TILTED, "sagittal", (2, 0, 1)),
+            (Geometry((9, 9, 9), (0.5, 0.5, 7.5)), "thick", (2, 0, 1)),
+            (Geometry((9, 9, 9), (0.5, 7.5, 0.5)), "thick", (1, 0, 2)),
+            (Geometry((9, 9, 9), (1.0, 1.0, 1.0)), "thick", (0, 1, 2)),
+            (Geometry((9, 9, 9), (0.5, 2.0, 2.0)), "thick", (1, 0, 2)),
+            (Geometry((9, 9, 9), (1.0, 1.0000001, 1.0)), "thick", (0, 1, 2)),
+            (Geometry((9, 9, 9), (1.0, 1.01, 1.0)), "thick", (1, 0, 2)),
+            (Geometry((9, 9, 9)), "file", (0, 1, 2)),
+        ],
+    )
+    def test_the_axis_across_comes_first(self, geometry: Geometry, slicing: Any, order: tuple[int, int, int]) -> None:
+        assert slice_order(geometry, slicing, "a.nii") == order
+
+    def test_a_large_spacing_does_not_turn_a_direction(self) -> None:
+        # 20 mm steps that lean to the front cover more of it than 1 mm steps that point there.
+        leaning = lying((0, 6, 19), (0, 0.95, -0.3), (1, 0, 0))
+        assert slice_order(leaning, "coronal", "a.nii") == (1, 0, 2)
+
+    @pytest.mark.parametrize("slicing", ["axial", "coronal", "sagittal"])
+    def test_without_a_place_there_is_no_direction(self, slicing: Any) -> None:
+        with pytest.raises(GeometryError) as caught:
+            slice_order(Geometry((9, 9, 9), (1.0, 1.0, 5.0)), slicing, "Case p1: a.nii")
+        assert str(caught.value) == (
+            f"Case p1: a.nii does not say how it lies, so it cannot be cut as data.source.slicing {slicing} asks for. "
+            "Set it to file, or convert the image to NIfTI with its orientation."
+        )
+
+    def test_without_a_spacing_there_is_no_thick_one(self) -> None:
+        with pytest.raises(GeometryError, match=r"a\.png does not say how far its voxels are apart, so it cannot be"):
+            slice_order(Geometry((1, 9, 9)), "thick", "a.png")

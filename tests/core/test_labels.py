@@ -48,6 +48,15 @@ class TestSettings:
                 {"values": [0]},
                 "which is the background. Leave it out of labels.names and labels.values",
             ),
+            (["a", "b"], "multilabel", {"values": [1]}, r"labels.values needs one value for each of the 2 labels; got"),
+            (
+                ["a"],
+                "binary",
+                {"tolerance": -1},
+                "labels.tolerance must be a distance between values, at least 0; got -1",
+            ),
+            (["a"], "binary", {"tolerance": float("nan")}, "at least 0; got nan"),
+            (["a", "b"], "multiclass", {"colours": {"a": (255, 0, 0)}}, "labels.colours needs a colour for each of"),
             (
                 ["a"],
                 "binary",
@@ -135,11 +144,11 @@ class TestEncode:
             assert LabelMap(names, task).encode(array([0, 255, 1])).tolist() == [0, 1, 1]
 
     def test_255_is_a_stray_value_beside_two_labels(self) -> None:
-        with pytest.raises(MaskValueError, match="holds the value 255, which no label claims; expected 0, 1, 2"):
+        with pytest.raises(MaskValueError, match="the value 255, which no label claims, in 1 voxel; expected 0, 1, 2"):
             LabelMap(ORGANS, "multiclass").encode(array([0, 255]))
 
     def test_255_is_a_stray_value_where_the_label_has_its_own(self) -> None:
-        with pytest.raises(MaskValueError, match="the value 255, which no label claims; expected 0, 7"):
+        with pytest.raises(MaskValueError, match="the value 255, which no label claims, in 1 voxel; expected 0, 7"):
             LabelMap(["nucleus"], "binary", values=[7]).encode(array([7, 255]))
 
     @pytest.mark.parametrize(("value", "dtype"), [(255, np.uint8), (9, np.int16), (-1, np.int16), (-1, np.float32)])
@@ -155,8 +164,8 @@ class TestEncode:
         with pytest.raises(MaskValueError) as caught:
             LabelMap(ORGANS, "multiclass", values=[10, 20]).encode(array([0, 10, 30, 2]), "case_7.png")
         assert str(caught.value) == (
-            "case_7.png holds the values 2, 30, which no label claims; expected 0, 10, 20. Name the labels and their "
-            "file values with labels.names and labels.values, or set labels.ignore_value."
+            "case_7.png holds the values 2, 30, which no label claims, in 2 voxels; expected 0, 10, 20. Name the "
+            "labels and their file values with labels.names and labels.values, or set labels.ignore_value."
         )
 
     def test_many_unclaimed_values_are_cut_short(self) -> None:
@@ -178,13 +187,99 @@ class TestEncodeOne:
         labels = LabelMap(ORGANS, "multilabel", values=[4, 9])
         assert labels.encode_one(array([0, 9]), 1, "spleen.png").tolist() == [0, 1]
         with pytest.raises(
-            MaskValueError, match=r"spleen\.png holds the value 4, which no label claims; expected 0, 9"
+            MaskValueError, match=r"spleen\.png holds the value 4, which no label claims, in 1 voxel; expected 0, 9"
         ):
             labels.encode_one(array([0, 4]), 1, "spleen.png")
 
     def test_the_ignore_value_becomes_255(self) -> None:
         labels = LabelMap(ORGANS, "multilabel", ignore_value=9)
         assert labels.encode_one(array([0, 1, 9]), 0, "stomach.png").tolist() == [0, 1, IGNORE]
+
+    def test_labels_in_files_of_their_own_may_all_be_written_alike(self) -> None:
+        labels = LabelMap(ORGANS, "multilabel", values=[7, 7])
+        assert [labels.encode_one(array([0, 7]), index, "a.png").tolist() for index in (0, 1)] == [[0, 1], [0, 1]]
+        assert [labels.decode_one(array([0, 1]), index).tolist() for index in (0, 1)] == [[0, 7], [0, 7]]
+
+
+class TestTolerance:
+    def test_a_file_of_one_label_is_then_0_and_255(self) -> None:
+        for labels in (LabelMap(["axon"], "binary", tolerance=40), LabelMap(["axon"], "multilabel", tolerance=40)):
+            assert labels.encode(array([0, 218, 255, 40]), "axon.png").tolist() == [0, 1, 1, 0]
+        labels = LabelMap(ORGANS, "multiclass", tolerance=40)
+        assert labels.encode_one(array([3, 250]), 1, "spleen.png").tolist() == [0, 1]
+
+    def test_a_file_of_0_and_1_could_be_either(self) -> None:
+        with pytest.raises(MaskValueError) as caught:
+            LabelMap(["axon"], "binary", tolerance=40).encode(array([0, 1, 1]), "axon.png")
+        assert str(caught.value) == (
+            "axon.png holds nothing above 1, which may be the label or, by labels.tolerance, the background. Say with "
+            "labels.values which value each label has, or set labels.tolerance to 0."
+        )
+
+    def test_with_values_it_is_known(self) -> None:
+        labels = LabelMap(["axon"], "binary", values=[1], tolerance=0.3)
+        assert labels.encode(array([0.0, 0.75, 1.25, 0.25], np.float32)).tolist() == [0, 1, 1, 0]
+
+    def test_an_empty_file_is_empty(self) -> None:
+        assert LabelMap(["axon"], "binary", tolerance=40).encode(array([0, 0])).tolist() == [0, 0]
+
+    def test_ids_one_apart_leave_no_room(self) -> None:
+        with pytest.raises(SettingError, match=r"labels\.tolerance 40 cannot tell 0 and 1 apart"):
+            LabelMap(ORGANS, "multiclass", tolerance=40).encode(array([0, 1]))
+
+    def test_ids_far_apart_do(self) -> None:
+        labels = LabelMap(ORGANS, "multiclass", values=[100, 200], ignore_value=255, tolerance=20)
+        assert labels.encode(array([0, 20, 80, 120, 180, 220, 240, 255])).tolist() == [0, 0, 1, 1, 2, 2, IGNORE, IGNORE]
+
+
+RED, YELLOW, WHITE, GRAY = (255, 0, 0), (255, 255, 0), (255, 255, 255), (128, 128, 128)
+COLOURED = LabelMap(ORGANS, "multiclass", colours={"spleen": YELLOW, "stomach": RED})
+
+
+def colours(*pixels: tuple[int, int, int]) -> np.ndarray:
+    """`(3, n)`."""
+    return array(pixels).T
+
+
+class TestColours:
+    def test_the_order_is_that_of_the_names(self) -> None:
+        assert COLOURED.encode(colours(YELLOW, (0, 0, 0), RED), "a.png", coloured=True).tolist() == [2, 0, 1]
+
+    def test_a_file_of_one_label_holds_its_colour_alone(self) -> None:
+        labels = LabelMap(ORGANS, "multilabel", colours={"stomach": RED, "spleen": YELLOW})
+        assert labels.encode_one(colours(YELLOW, (0, 0, 0)), 1, "spleen.png", coloured=True).tolist() == [1, 0]
+        with pytest.raises(MaskValueError, match=r"spleen\.png holds the colour \(255, 0, 0\), which no label claims"):
+            labels.encode_one(colours(RED, YELLOW), 1, "spleen.png", coloured=True)
+
+    def test_background_and_ignored_have_colours_too(self) -> None:
+        labels = LabelMap(["a"], "binary", colours={"a": (0, 0, 0), "background": WHITE, "ignore": GRAY})
+        pixels = colours((0, 0, 0), WHITE, GRAY)
+        assert labels.encode(pixels, "a.png", coloured=True).tolist() == [1, 0, IGNORE]
+        np.testing.assert_array_equal(labels.decode(array([[1, 0, IGNORE]]), coloured=True), pixels)
+
+    def test_a_label_may_be_called_ignore(self) -> None:
+        labels = LabelMap(["ignore"], "binary", colours={"ignore": RED})
+        assert labels.encode(colours(RED, (0, 0, 0)), "a.png", coloured=True).tolist() == [1, 0]
+        assert labels.decode(array([[IGNORE]]), coloured=True).tolist() == [[0], [0], [0]]
+
+    def test_values_are_left_as_they_were(self) -> None:
+        assert COLOURED.encode(array([0, 1, 2])).tolist() == [0, 1, 2]
+        assert COLOURED.decode(array([[0, 1, 2]])).tolist() == [0, 1, 2]
+
+    def test_decoding_gives_the_colours_back(self) -> None:
+        decoded = COLOURED.decode(array([[[0, 2], [1, IGNORE]]]), coloured=True)
+        assert decoded.dtype == np.uint8
+        assert np.moveaxis(decoded, 0, -1).tolist() == [[[0, 0, 0], list(YELLOW)], [list(RED), [0, 0, 0]]]
+        one = COLOURED.decode_one(array([1, 0]), 1, visible=255, coloured=True)
+        assert one.T.tolist() == [list(YELLOW), [0, 0, 0]]
+
+
+class TestUnite:
+    def test_a_label_is_where_any_file_has_it(self) -> None:
+        masks = [array([1, 0, 0, IGNORE]), array([0, 0, 1, 1]), array([IGNORE, IGNORE, 0, 0])]
+        united = LabelMap.unite(masks)
+        assert united.tolist() == [1, IGNORE, 1, 1]
+        assert united.dtype == np.uint8
 
 
 class TestCombine:
@@ -287,6 +382,39 @@ class TestPlanes:
         np.testing.assert_array_equal(labels.combine(list(labels.planes(mask).astype(np.uint8))), mask)
 
 
+class TestPlane:
+    @pytest.mark.parametrize(
+        ("names", "task"), [(["a"], "binary"), (["a", "b", "c"], "multiclass"), (ORGANS, "multilabel")]
+    )
+    @given(seed=st.integers(0, 99))
+    def test_each_is_one_of_the_planes(self, names: list[str], task: Any, seed: int) -> None:
+        labels = LabelMap(names, task)
+        highest = 1 if labels.overlapping else len(names)
+        values = np.array([*range(highest + 1), IGNORE], np.uint8)
+        mask = np.random.default_rng(seed).choice(values, (labels.mask_channels, 2, 3, 4))
+        planes = labels.planes(mask)
+        for index in range(len(names)):
+            plane, unannotated = labels.plane(mask, index), labels.unannotated(mask, index)
+            assert plane.dtype == unannotated.dtype == np.bool_
+            np.testing.assert_array_equal(plane, planes[index])
+            np.testing.assert_array_equal(unannotated, mask[index if labels.overlapping else 0] == IGNORE)
+
+    def test_a_voxel_that_is_open_for_exclusive_labels_is_open_for_all(self) -> None:
+        labels = LabelMap(ORGANS, "multiclass")
+        mask = array([[1, IGNORE, 2, 0]])
+        assert [labels.plane(mask, i).tolist() for i in (0, 1)] == [
+            [True, False, False, False],
+            [False, False, True, False],
+        ]
+        assert [labels.unannotated(mask, i).tolist() for i in (0, 1)] == [[False, True, False, False]] * 2
+
+    def test_a_voxel_may_be_open_for_one_of_overlapping_labels(self) -> None:
+        labels = LabelMap(ORGANS, "multilabel")
+        mask = array([[1, IGNORE], [1, 1]])
+        assert [labels.plane(mask, i).tolist() for i in (0, 1)] == [[True, False], [True, True]]
+        assert [labels.unannotated(mask, i).tolist() for i in (0, 1)] == [[False, True], [False, False]]
+
+
 class TestTensors:
     def test_softmax_where_labels_exclude_each_other(self) -> None:
         logits = torch.tensor([[1.0, 3.0, 2.0]]).log()[..., None]
@@ -322,6 +450,35 @@ class TestTensors:
         assert target.shape == (1, labels.classes, 1, 3)
         assert target.dtype == torch.float32
         assert target[0, 0, 0].tolist() == [0, 1, IGNORE]
+
+
+class TestProbabilities:
+    GIVEN = np.array([[0.5, 0.0], [0.25, 1.0], [0.25, 0.0]], np.float32)
+
+    def test_the_background_comes_before_exclusive_labels(self) -> None:
+        assert LabelMap(ORGANS, "multiclass").probability(self.GIVEN, 1).tolist() == [0.25, 0.0]
+        assert LabelMap(["a", "b", "c"], "multilabel").probability(self.GIVEN, 1).tolist() == [0.25, 1.0]
+        assert LabelMap(["a"], "binary").probability(self.GIVEN[:1], 0).tolist() == [0.5, 0.0]
+
+    def test_exclusive_labels_compete_with_each_other_and_the_background(self) -> None:
+        labels = LabelMap(ORGANS, "multiclass")
+        for index in (0, 1):
+            np.testing.assert_array_equal(labels.distribution(self.GIVEN, index), self.GIVEN)
+
+    @pytest.mark.parametrize(
+        ("names", "task", "index", "expected"),
+        [
+            (["a"], "binary", 0, [[0.5, 1.0], [0.5, 0.0]]),
+            (["a", "b", "c"], "multilabel", 1, [[0.75, 0.0], [0.25, 1.0]]),
+        ],
+    )
+    def test_another_label_competes_with_its_absence(
+        self, names: list[str], task: Any, index: int, expected: list[list[float]]
+    ) -> None:
+        labels = LabelMap(names, task)
+        found = labels.distribution(self.GIVEN[: labels.classes], index)
+        assert found.tolist() == expected
+        assert found.dtype == np.float32
 
 
 class TestProbabilitiesAndOneHot:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,21 @@ class TestResize:
         assert np.abs(centres[0] - centres[1]).max() < 0.25  # of a native pixel: nothing is shifted
 
 
+class TestSpacing:
+    def test_a_crop_covers_the_pixels_that_its_spacing_asks_for(self, tmp_path: Path) -> None:
+        """Pixels of 1 x 0.5 mm, brought to 2 x 2 mm: 3 x 2 pixels are the means of 2 x 4 blocks."""
+        image = np.arange(2 * 6 * 8, dtype=np.float32).reshape(2, 6, 8)
+        made = entries(tmp_path, replace(volume(image), geometry=Geometry((2, 6, 8), (4.0, 1.0, 0.5))))
+        blocks = image.reshape(2, 3, 2, 2, 4).mean(axis=(2, 4))
+        fit = Fit("native", (3, 2), spacing_mm=(2.0, 2.0))
+        sample = PatchDataset(made, fit, 0, 0.0, None, seed=0)[0, 1]
+        assert sample.mask.shape == (1, 3, 2)
+        np.testing.assert_allclose(sample.image[0], blocks[1])
+        dataset = SliceDataset([_case()], made, fit, 0)
+        assert dataset.sizes == [(3, 2)]
+        np.testing.assert_allclose(dataset[0].image[0, 0], blocks[0])
+
+
 class TestTypes:
     def test_eight_bits_stay_eight_bits(self, tmp_path: Path) -> None:
         sample = patches(entries(tmp_path, volume(numbered(1, 6, 8, np.uint8))), (3, 4))[0, 0]
@@ -365,7 +381,7 @@ class TestSlices:
         made = entries(tmp_path, *volumes)
         dataset = SliceDataset(Given(tmp_path, volumes).cases(), made, Fit("native", (64, 64)), context=1)
         assert len(dataset) == 5
-        assert dataset.shapes == [(2, 5, 6), (3, 4, 9)]
+        assert (dataset.depths, dataset.sizes) == ([2, 3], [(5, 6), (4, 9)])
         item = dataset[3]
         (reference,) = item.slices
         assert (reference.case_id, reference.group, reference.index) == ("1", "patient1", 1)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import CaseMetric, Score
+from medseg_pl.metrics import CaseMetric, LabelPair
 
 
 class Area(CaseMetric):
     """Voxels of the prediction, all labels together."""
 
-    def score(self, case: CasePrediction) -> list[Score]:
-        area = float((case.prediction == 1).sum())
-        return [Score(case.case_id, case.group, name, {"area": area}, "ok") for name in self.labels.names]
+    def score(self, pair: LabelPair) -> dict[str, float]:
+        return {"area": float((pair.case.prediction == 1).sum())}
 
 
 class Halving(nn.Conv2d):

@@ -87,6 +87,11 @@ def test_mask_without_image(refused_folder: Refused, folder: Path) -> None:
     assert "d.png" in error
 
 
+def test_a_spacing_that_the_images_do_not_have(refused_folder: Refused) -> None:
+    error = refused_folder("--model.spacing_mm=[1,1]", "--model.fit=native", code=2)
+    assert "images/a.png) does not say its spacing, but model.spacing_mm is (1.0, 1.0)" in error
+
+
 def test_wrong_mask_value(refused_folder: Refused, folder: Path) -> None:
     mask = folder / "masks" / "b.png"
     mask.unlink()

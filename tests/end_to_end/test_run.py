@@ -180,12 +180,16 @@ def test_predict_refuses_a_folder_with_something_in_it(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_decathlon_volume_comes_back_on_its_own_grid(phantoms: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("resampling", ["--model.spacing_mm=null", "--model.spacing_mm=[12,7]"])
+def test_a_decathlon_volume_comes_back_on_its_own_grid(
+    resampling: str, phantoms: dict[str, Path], tmp_path: Path
+) -> None:
     fit = ["fit", "--config", "configs/experiment/hippocampus.yaml", "--data.folds=2"]
     labels = "--model.labels.names=[large_bowel,small_bowel,stomach]"
     root = f"--data.source.root={phantoms['decathlon']}"
-    assert main([*fit, root, labels, "--runs", str(tmp_path), *SMALL]) == 0
+    assert main([*fit, root, labels, resampling, "--runs", str(tmp_path), *SMALL]) == 0
     checkpoint = str(tmp_path / "hippocampus" / "version_0" / "checkpoints" / "best.ckpt")
+    assert main(["test", "--ckpt_path", checkpoint]) == 0
     images = phantoms["decathlon"] / "imagesTr"
     output = tmp_path / "masks"
     assert main(["predict", "--ckpt_path", checkpoint, "--input", str(images), "--output", str(output)]) == 0

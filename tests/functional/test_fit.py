@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.functional.fit import Fit, pad_constant, resize_image
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.functional.fit import Fit, FitMode, pad_constant, resize_image
 from medseg_pl.functional.windows import Padding
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -44,6 +45,44 @@ class TestNative:
         assert fit.apply(image, np.zeros(1)) is image
         assert fit.apply_mask(mask) is mask
         assert fit.undo(probabilities, (5, 20)) is probabilities
+
+
+class TestSpacing:
+    """`native` with a spacing: 1 mm x 0.5 mm pixels are brought to 2 mm x 2 mm."""
+
+    FIT = Fit("native", (8, 8), spacing_mm=(2.0, 2.0)).on(Geometry((3, 40, 60), (5.0, 1.0, 0.5)))
+
+    def test_sizes_on_paper(self) -> None:
+        assert self.FIT.scaled_size((40, 60)) == self.FIT.fitted_size((40, 60)) == (20, 15)
+        assert self.FIT.patch == (16, 32)  # 8 pixels of 2 mm cover 16 of 1 mm and 32 of 0.5 mm
+        assert self.FIT.padding((40, 60)) == Padding(0, 0, 0, 0)
+
+    def test_a_slice_never_vanishes(self) -> None:
+        fit = Fit("native", (8, 8), spacing_mm=(10.0, 10.0)).on(Geometry((1, 3, 3), (1.0, 1.0, 1.0)))
+        assert fit.scaled_size((3, 3)) == (1, 1)
+
+    def test_without_a_spacing_every_case_is_as_it_is(self) -> None:
+        fit = Fit("native", (8, 8))
+        assert fit.on(Geometry((1, 4, 4))) is fit
+        assert fit.patch == (8, 8)
+
+    @given(native=SIZES, pixel=st.tuples(st.floats(0.2, 5), st.floats(0.2, 5)))
+    def test_back_exactly_on_the_native_grid(self, native: tuple[int, int], pixel: tuple[float, float]) -> None:
+        fit = Fit("native", (8, 8), spacing_mm=(1.0, 1.5)).on(Geometry((1, *native), (1.0, *pixel)))
+        image = fit.apply(np.full((1, *native), 0.25, np.float32), np.zeros(1))
+        assert image.shape[1:] == fit.fitted_size(native) == fit.apply_mask(np.zeros((1, *native), np.uint8)).shape[1:]
+        torch.testing.assert_close(fit.undo(torch.from_numpy(image)[None], native), torch.full((1, 1, *native), 0.25))
+
+    def test_a_structure_stays_where_it_was(self) -> None:
+        blob = np.zeros((1, 40, 60), np.float32)
+        blob[0, 7:25, 20:51] = 1
+        back = self.FIT.undo(torch.from_numpy(self.FIT.apply(blob, np.zeros(1)))[None], (40, 60))[0].numpy()
+        np.testing.assert_allclose(centre(back[0]), centre(blob[0]), atol=0.005)
+
+    @pytest.mark.parametrize(("mode", "spacing"), [("resize", (1.0, 1.0)), ("native", (0.0, 1.0))])
+    def test_a_spacing_that_cannot_be_is_refused(self, mode: FitMode, spacing: tuple[float, float]) -> None:
+        with pytest.raises(SettingError, match="spacing_mm must be two distances above 0 and goes with the fit native"):
+            Fit(mode, (8, 8), spacing)
 
 
 class TestResize:

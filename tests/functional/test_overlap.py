@@ -10,31 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from torchmetrics.functional.classification import multiclass_stat_scores
+from torchmetrics.functional.classification import binary_stat_scores
 
-from medseg_pl.functional.overlap import (
-    OverlapCounts,
-    count_exclusive,
-    count_overlapping,
-    dice,
-    iou,
-    precision,
-    ratio,
-    recall,
-)
-
-IGNORE = 255
+from medseg_pl.functional.overlap import OverlapCounts, count, dice, iou, precision, ratio, recall
 
 
-def counted_one_by_one(prediction: np.ndarray, reference: np.ndarray, labels: int) -> list[OverlapCounts]:
-    counts = [[0, 0, 0] for _ in range(labels)]
+def counted_one_by_one(prediction: np.ndarray, reference: np.ndarray) -> OverlapCounts:
+    tp = fp = fn = 0
     for predicted, annotated in zip(prediction.ravel().tolist(), reference.ravel().tolist(), strict=True):
-        for label in range(1, labels + 1):
-            if annotated != IGNORE:
-                counts[label - 1][0] += predicted == label and annotated == label
-                counts[label - 1][1] += predicted == label and annotated != label
-                counts[label - 1][2] += predicted != label and annotated == label
-    return [OverlapCounts(*triple) for triple in counts]
+        tp += predicted and annotated
+        fp += predicted and not annotated
+        fn += annotated and not predicted
+    return OverlapCounts(tp, fp, fn)
 
 
 def test_scores_worked_out_on_paper() -> None:
@@ -72,56 +59,37 @@ def test_pooling_adds_voxels_and_not_tuples() -> None:
         OverlapCounts(1, 2, 3) + 4  # type: ignore[operator]
 
 
-@given(
-    data=st.data(),
-    labels=st.integers(1, 6),
-    shape=array_shapes(max_dims=3, max_side=6),
-)
-def test_counts_equal_those_of_a_loop(data: st.DataObject, labels: int, shape: tuple[int, ...]) -> None:
-    # A prediction made elsewhere may hold 255 too: it is then wrong wherever the reference says anything.
-    values = st.sampled_from([*range(labels + 1), IGNORE])
-    prediction, reference = (data.draw(arrays(np.uint8, shape, elements=values)) for _ in range(2))
-    assert count_exclusive(prediction, reference, labels) == counted_one_by_one(prediction, reference, labels)
+@given(data=st.data(), shape=array_shapes(max_dims=4, min_side=0, max_side=6))
+def test_counts_equal_those_of_a_loop(data: st.DataObject, shape: tuple[int, ...]) -> None:
+    prediction, reference = (data.draw(arrays(np.bool_, shape)) for _ in range(2))
+    assert count(prediction, reference) == counted_one_by_one(prediction, reference)
 
 
-@pytest.mark.parametrize("labels", [1, 3, 7])
-def test_counts_equal_those_of_torchmetrics(labels: int) -> None:
-    rng = np.random.default_rng(labels)
-    prediction = rng.integers(0, labels + 1, (5, 40, 33)).astype(np.uint8)
-    reference = rng.choice([*range(labels + 1), IGNORE], (5, 40, 33)).astype(np.uint8)
-    scores = multiclass_stat_scores(
-        torch.from_numpy(prediction).long(),
-        torch.from_numpy(reference).long(),
-        num_classes=labels + 1,
-        average=None,
-        ignore_index=IGNORE,
-    )
-    expected = [OverlapCounts(int(tp), int(fp), int(fn)) for tp, fp, _, fn, _ in scores.tolist()[1:]]
-    assert count_exclusive(prediction, reference, labels) == expected
+@pytest.mark.parametrize("density", [0.01, 0.5, 0.99])
+def test_counts_equal_those_of_torchmetrics(density: float) -> None:
+    prediction, reference = np.random.default_rng(int(100 * density)).random((2, 5, 40, 33)) < density
+    tp, fp, _, fn, _ = binary_stat_scores(torch.from_numpy(prediction).long(), torch.from_numpy(reference).long())
+    assert count(prediction, reference) == OverlapCounts(int(tp), int(fp), int(fn))
 
 
-def test_the_most_labels_that_fit_into_a_byte() -> None:
-    values = np.arange(256, dtype=np.uint8)
-    counts = count_exclusive(values, values, labels=254)
-    assert counts == [OverlapCounts(1, 0, 0)] * 254
-    shifted = count_exclusive(np.roll(values, 1), values, labels=254)
-    assert shifted[:-1] == [OverlapCounts(0, 1, 1)] * 253
-    assert shifted[-1] == OverlapCounts(0, 0, 1)  # where it was predicted the reference is ignored
+def test_counts_are_plain_integers_that_json_can_write() -> None:
+    mask = np.ones((2, 3), bool)
+    assert [type(value) for value in count(mask, ~mask)] == [int, int, int]
+
+
+def test_a_part_of_a_larger_array_is_counted_as_its_copy() -> None:
+    prediction, reference = np.random.default_rng(0).random((2, 7, 12, 10)) < 0.5
+    parts = [mask[::2, 1::3, ::-1].swapaxes(0, 2) for mask in (prediction, reference)]
+    assert count(*parts) == count(*(part.copy() for part in parts))
 
 
 def test_counts_are_exact_where_single_precision_ends() -> None:
-    voxels = 2**24 + 1
-    ones = np.ones(voxels, np.uint8)
-    assert count_exclusive(ones, ones, labels=1) == [OverlapCounts(voxels, 0, 0)]
-
-
-def test_overlapping_labels_are_counted_channel_by_channel() -> None:
-    rng = np.random.default_rng(0)
-    prediction = rng.integers(0, 2, (3, 4, 11, 9)).astype(np.uint8)
-    reference = rng.choice([0, 1, IGNORE], (3, 4, 11, 9)).astype(np.uint8)
-    known = reference != IGNORE
-    expected = [
-        OverlapCounts(int((p & (r == 1) & k).sum()), int((p & (r == 0) & k).sum()), int(((1 - p) & (r == 1) & k).sum()))
-        for p, r, k in zip(prediction, reference, known, strict=True)
-    ]
-    assert count_overlapping(prediction, reference) == expected
+    # float32 counts no further than 16,777,216.
+    voxels = 10**8
+    prediction = np.ones(voxels, bool)
+    reference = np.ones(voxels, bool)
+    prediction[-7:] = False
+    reference[:5] = False
+    counts = count(prediction, reference)
+    assert counts == OverlapCounts(tp=99_999_988, fp=5, fn=7)
+    assert dice(counts) == 199_999_976 / 199_999_988

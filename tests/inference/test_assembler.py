@@ -107,6 +107,50 @@ def test_without_references_there_is_none() -> None:
     np.testing.assert_array_equal(case.prediction[0], masks(1, seed=ord("b"))[:, ::-1])
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_probabilities_are_kept_where_they_are_wanted(order: tuple[int, ...]) -> None:
+    assembler = CaseAssembler(LABELS, NATIVE, keep_probabilities=True)
+    slices = [("c", index, 3) for index in order]
+    given = probabilities(*slices) + torch.rand(3, 3, *SIZE, generator=torch.Generator().manual_seed(0)) / 10
+    assert assembler.add(given[:1], batch(*slices[:1])) == []
+    (case,) = assembler.add(given[1:], batch(*slices[1:]))
+    check(case, 3)
+    assert case.probabilities is not None
+    assert (case.probabilities.shape, case.probabilities.dtype) == ((3, 3, *SIZE), np.float32)
+    for place, index in enumerate(order):
+        np.testing.assert_array_equal(case.probabilities[:, index], given[place].numpy())
+
+
+def test_probabilities_are_not_kept_unasked() -> None:
+    assembler = CaseAssembler(LABELS, NATIVE)
+    (case,) = assembler.add(probabilities(("b", 0, 1)), batch(("b", 0, 1)))
+    assert case.probabilities is None
+    assembler.keep_probabilities = True  # as between a training's validation and a test
+    (case,) = assembler.add(probabilities(("b", 0, 1)), batch(("b", 0, 1), reference=False))
+    assert case.reference is None
+    assert case.probabilities is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_probabilities_are_kept_in_single_precision(dtype: torch.dtype) -> None:
+    assembler = CaseAssembler(LABELS, NATIVE, keep_probabilities=True)
+    given = probabilities(("b", 0, 1)).to(dtype)
+    (case,) = assembler.add(given, batch(("b", 0, 1)))
+    assert case.probabilities is not None
+    assert case.probabilities.dtype == np.float32
+    np.testing.assert_array_equal(case.probabilities[:, 0], given[0].float().numpy())
+
+
+def test_kept_probabilities_are_on_the_native_grid_and_are_what_was_decided_on() -> None:
+    fitted = torch.tensor([[[[0.2, 1.0]]]])
+    labels = LabelMap(["lesion"], "binary")
+    (case,) = CaseAssembler(labels, Fit("resize", (1, 2)), keep_probabilities=True).add(fitted, one_slice((40, 80)))
+    assert case.probabilities is not None
+    assert case.probabilities.shape == (1, 1, 40, 80)
+    np.testing.assert_array_equal(case.probabilities[0] > 0.5, case.prediction[0] == 1)
+    assert case.probabilities[0, 0, 20, [0, 79]].tolist() == pytest.approx([0.2, 1.0])
+
+
 def one_slice(size: tuple[int, int], channels: int = 1) -> Any:
     return EvaluationBatch(
         image=torch.zeros(1, 1, 8, 8),

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseg_pl.core.errors import OutputExistsError
-from medseg_pl.io.scores import numbered, write_rows, write_summary
+from medseg_pl.core.errors import MissingDataError, OutputExistsError, UnreadableFileError
+from medseg_pl.io.scores import find_scores, numbered, read_rows, write_rows, write_summary
 
 
 def test_a_table_as_bytes(tmp_path: Path) -> None:
@@ -82,3 +82,88 @@ def test_a_number_must_be_free_for_all_of_them(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     names = [path.name for path in numbered(tmp_path, "scores.csv", "summary.json")]
     assert names == ["scores_3.csv", "summary_3.json"]
+
+
+HEADER = "case_id,group,label,status"
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    rows = [
+        {"case_id": "001", "group": "7", "label": "a, b", "tp": 12, "dice": 0.1 + 0.2, "status": "ok", "site": "Ulm"},
+        {"case_id": "1e3", "group": "", "label": "ß", "tp": 0, "dice": 1e-300, "status": "ok", "site": ""},
+    ]
+    write_rows(tmp_path / "scores.csv", rows)
+    assert read_rows(tmp_path / "scores.csv") == rows
+
+
+def test_an_empty_field_is_nan_among_numbers_alone(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text(f"{HEADER},dice,site,hd_mm\nc1,p,x,ok,0.5,,\nc2,p,x,ok,,7b,\n")
+    first, second = read_rows(tmp_path / "scores.csv")
+    assert (first["dice"], first["site"], second["site"]) == (0.5, "", "7b")
+    assert all(math.isnan(float(value)) for value in (second["dice"], first["hd_mm"], second["hd_mm"]))
+
+
+def test_a_spreadsheet_may_have_saved_it(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_bytes(b"\xef\xbb\xbf" + HEADER.encode() + b"\r\nc1,p,x,ok\r\n\r\n")
+    assert read_rows(tmp_path / "scores.csv") == [{"case_id": "c1", "group": "p", "label": "x", "status": "ok"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it has no column case_id and no column group and .* found nothing"),
+        (b"case_id;group;label;status\n1;2;3;4\n", "found case_id;group;label;status"),
+        (b"case_id,group,dice\n1,2,3\n", "it has no column label and no column status"),
+        (b"case_id,group,label,status,dice,dice\n", "it has the column dice twice"),
+        (b"case_id,group,label,status\n", "has a header and no rows: no case was scored"),
+        (b"case_id,group,label,status\nc1,p,x,ok\nc2,p\n", "row 2 has 2 fields where the header has 4"),
+        (b"case_id,group,label,status\nM\xfcller,p,x,ok\n", "is not a table in UTF-8 with commas"),
+        (b'case_id,group,label,status\n"c1,p,x,ok\n', "is not a table in UTF-8 with commas: unexpected end of data"),
+    ],
+)
+def test_no_table_of_scores(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=rf"scores\.csv.*{message}"):
+        read_rows(tmp_path / "scores.csv")
+
+
+def test_a_table_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        MissingDataError, match=r"^There is no table of scores .*scores\.csv\. Name a scores_<stage>\.csv"
+    ):
+        read_rows(tmp_path / "scores.csv")
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["scores_test.csv", "scores_val.csv", "scores_test_2.csv"], "scores_test.csv"),
+        (["scores_evaluate.csv", "metrics.csv", "summary_evaluate.json"], "scores_evaluate.csv"),
+    ],
+)
+def test_the_table_of_a_folder(names: list[str], found: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert find_scores(tmp_path) == tmp_path / found
+    assert find_scores(tmp_path / names[-1]) == tmp_path / names[-1]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["scores_val.csv", "scores_val_2.csv"], r"found scores_val\.csv, scores_val_2\.csv\. Name the file itself"),
+        (["metrics.csv", "checkpoints/"], r"found checkpoints/, metrics\.csv\. Name"),
+        ([], "found nothing"),
+        ([f"{i}.ckpt" for i in range(9)], r"found 0\.ckpt, .*, 7\.ckpt …\. Name"),
+    ],
+)
+def test_a_folder_in_which_no_table_is_meant(names: list[str], message: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    with pytest.raises(MissingDataError, match=rf"^Expected scores_test\.csv, or one other table .*{message}"):
+        find_scores(tmp_path)
+
+
+def test_a_path_to_nothing(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"^There is nothing at .*gone\. Name a run folder"):
+        find_scores(tmp_path / "gone")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from monai.metrics import compute_dice, compute_iou
 from torchmetrics.functional.classification import (
     binary_f1_score,
@@ -16,9 +19,13 @@ from torchmetrics.functional.classification import (
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import CaseMetric, OverlapMetric, Score
-from medseg_pl.metrics.overlap import count
+from medseg_pl.metrics import CaseMetric, OverlapMetric, Score, summarise
+from medseg_pl.metrics.overlap import FORMULAS
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, TASKS, CaseMetricContract, random_case
+from tests.functional import surface_oracle
+from tests.functional.surface_pairs import KINDS, pair
+
+BIT = st.integers(0, 1)
 
 
 class TestOverlapMetric(CaseMetricContract):
@@ -58,9 +65,8 @@ def test_a_case_on_paper() -> None:
         "iou": 2 / 3,
         "precision": 2 / 3,
         "recall": 1.0,
-        "volume_reference_ml": pytest.approx(2 * 0.009),
-        "volume_prediction_ml": pytest.approx(3 * 0.009),
     }
+    assert (first.case_id, first.group, first.label, first.unit) == ("c", "p", "a", "mm")
     assert (second.values["tp"], second.values["fp"], second.values["fn"]) == (2, 0, 2)
     assert (second.values["dice"], second.values["iou"]) == (2 / 3, 1 / 2)
 
@@ -77,9 +83,10 @@ def test_labels_may_overlap() -> None:
     assert bowel.values["dice"] == 2 / 3
 
 
-def test_without_a_spacing_there_is_no_volume() -> None:
+def test_without_a_spacing_the_columns_are_the_same() -> None:
     (score,) = scores(BINARY, case([[[1]]], [[[1]]]))
     assert list(score.values) == ["tp", "fp", "fn", "dice", "iou", "precision", "recall"]
+    assert score.unit == "px"
 
 
 def test_open_voxels_do_not_count() -> None:
@@ -92,25 +99,37 @@ def test_open_voxels_do_not_count() -> None:
 
 
 def test_more_voxels_than_a_float_can_count() -> None:
-    side = 4097  # 16,785,409 voxels; float32 stops at 16,777,216
-    full = np.ones((1, side, side), np.uint8)
-    (counts,) = count(case(full, full), BINARY)
-    assert counts.tp == side * side
+    full = np.ones((1, 100, 1000, 1000), np.uint8)  # 10**8; float32 stops at 16,777,216
+    prediction = full.copy()
+    prediction[0, 0, 0, :3] = 0
+    (score,) = scores(BINARY, CasePrediction("c", "p", Geometry((100, 1000, 1000)), prediction, full))
+    assert (score.values["tp"], score.values["fp"], score.values["fn"]) == (99_999_997, 0, 3)
+    assert score.values["dice"] == 199_999_994 / 199_999_997
+    assert summarise([score], BINARY.names)["pooled"]["lesion"]["dice"] == 199_999_994 / 199_999_997
+
+
+def test_equal_to_the_sets_of_voxels() -> None:
+    for number in range(100 * len(KINDS)):
+        drawn = pair(number)
+        (score,) = scores(BINARY, CasePrediction.from_masks("c", drawn.prediction, drawn.reference))
+        expected = surface_oracle.scores(*drawn[1:])
+        for name in ("dice", "iou"):
+            assert score.values[name] == pytest.approx(expected[name], rel=0, abs=1e-12, nan_ok=True), drawn
 
 
 @TASKS
 @pytest.mark.parametrize("number", range(4))
 def test_equal_to_torchmetrics(labels: LabelMap, number: int) -> None:
-    given = random_case(labels, number)
-    assert given.reference is not None
-    prediction, reference = one_hot(given.prediction, labels), one_hot(given.reference, labels)
+    scored = random_case(labels, number)
+    assert scored.reference is not None
+    prediction, reference = one_hot(scored.prediction, labels), one_hot(scored.reference, labels)
     peers = {
         "dice": binary_f1_score,
         "iou": binary_jaccard_index,
         "precision": binary_precision,
         "recall": binary_recall,
     }
-    for i, score in enumerate(scores(labels, given)):
+    for i, score in enumerate(scores(labels, scored)):
         for name, peer in peers.items():
             expected = float(peer(prediction[i].flatten(), reference[i].flatten()))
             assert score.values[name] == pytest.approx(expected, rel=1e-6), (score.label, name)
@@ -119,29 +138,57 @@ def test_equal_to_torchmetrics(labels: LabelMap, number: int) -> None:
 @TASKS
 @pytest.mark.parametrize("number", range(4))
 def test_equal_to_monai(labels: LabelMap, number: int) -> None:
-    given = random_case(labels, number)
-    assert given.reference is not None
-    masks = [one_hot(mask, labels)[None] for mask in (given.prediction, given.reference)]
+    scored = random_case(labels, number)
+    assert scored.reference is not None
+    masks = [one_hot(mask, labels)[None] for mask in (scored.prediction, scored.reference)]
     for name, peer in (("dice", compute_dice), ("iou", compute_iou)):
         expected = peer(*masks, include_background=True)[0].tolist()
-        assert [score.values[name] for score in scores(labels, given)] == pytest.approx(expected, rel=1e-6)
+        assert [score.values[name] for score in scores(labels, scored)] == pytest.approx(expected, rel=1e-6)
 
 
 def test_unlike_monai_a_false_alarm_costs() -> None:
-    given = case([[[1, 0]]], [[[0, 0]]])
+    scored = case([[[1, 0]]], [[[0, 0]]])
     assert torch.isnan(compute_dice(torch.tensor([[[[1, 0]]]]), torch.tensor([[[[0, 0]]]]), ignore_empty=True)).all()
-    (score,) = scores(BINARY, given)
+    (score,) = scores(BINARY, scored)
     assert (score.values["dice"], score.status) == (0.0, "false_alarm")
 
 
-def test_open_voxels_are_as_if_cut_away() -> None:
-    given = random_case(MULTICLASS, 2, ignore=True)
-    assert given.reference is not None
-    cut = CasePrediction(
-        given.case_id,
-        given.group,
-        Geometry((given.geometry.shape[0], 7, 11), given.geometry.spacing_mm),
-        given.prediction[:, :, 2:],
-        given.reference[:, :, 2:],
+MASK_PAIRS = array_shapes(min_dims=2, max_dims=3, max_side=6).flatmap(
+    lambda shape: st.tuples(arrays(np.uint8, shape, elements=BIT), arrays(np.uint8, shape, elements=BIT))
+)
+
+
+@given(masks=MASK_PAIRS)
+def test_exchanging_the_masks_exchanges_precision_and_recall(masks: tuple[np.ndarray, np.ndarray]) -> None:
+    (forth,) = scores(BINARY, CasePrediction.from_masks("c", *masks))
+    (back,) = scores(BINARY, CasePrediction.from_masks("c", *masks[::-1]))
+    for name, other in [("dice", "dice"), ("iou", "iou"), ("precision", "recall"), ("recall", "precision")]:
+        assert forth.values[name] == pytest.approx(back.values[other], rel=0, abs=0, nan_ok=True)
+    assert (forth.values["tp"], forth.values["fp"], forth.values["fn"]) == (
+        back.values["tp"],
+        back.values["fn"],
+        back.values["fp"],
     )
-    assert scores(MULTICLASS, given) == scores(MULTICLASS, cut)
+
+
+@given(masks=MASK_PAIRS)
+def test_emptying_a_prediction_never_improves_it(masks: tuple[np.ndarray, np.ndarray]) -> None:
+    prediction, reference = masks
+    reference.flat[0] = 1
+    (before,) = scores(BINARY, CasePrediction.from_masks("c", prediction, reference))
+    (after,) = scores(BINARY, CasePrediction.from_masks("c", np.zeros_like(prediction), reference))
+    assert after.status == "missed"
+    assert all(after.values[name] == 0 <= before.values[name] for name in FORMULAS)
+
+
+def test_open_voxels_are_as_if_cut_away() -> None:
+    scored = random_case(MULTICLASS, 2, ignore=True)
+    assert scored.reference is not None
+    cut = CasePrediction(
+        scored.case_id,
+        scored.group,
+        Geometry((scored.geometry.shape[0], 7, 11), scored.geometry.spacing_mm),
+        scored.prediction[:, :, 2:],
+        scored.reference[:, :, 2:],
+    )
+    assert scores(MULTICLASS, scored) == scores(MULTICLASS, cut)

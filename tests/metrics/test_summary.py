@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import CasePrediction
 from medseg_pl.functional.statistics import bootstrap_interval
-from medseg_pl.metrics import Score, summarise
-from medseg_pl.metrics.case_metric import status_of, with_empty_rule
-from medseg_pl.metrics.overlap import FORMULAS, OverlapCounts
+from medseg_pl.metrics import CaseLedger, OverlapMetric, Score, SurfaceMetric, summarise
+from medseg_pl.metrics.overlap import FORMULAS
+from medseg_pl.metrics.surface import DISTANCES
 
 NAMES = ["liver", "tumour", "cyst"]
 
 
-def row(case: str, label: str, tp: int, fp: int, fn: int, **extra: float) -> Score:
-    counts = OverlapCounts(tp, fp, fn)
-    values = {name: with_empty_rule(formula(counts), counts) for name, formula in FORMULAS.items()}
-    return Score(case, case[0], label, {**counts._asdict(), **values, **extra}, status_of(counts))
+def row(case: str, label: str, tp: int, fp: int, fn: int, unit: str = "mm", **extra: float) -> Score:
+    """The score of masks with so many voxels, and further columns."""
+    prediction = np.repeat([1, 1, 0, 0], [tp, fp, fn, 1])[None]
+    reference = np.repeat([1, 0, 1, 0], [tp, fp, fn, 1])[None]
+    metric = OverlapMetric(LabelMap([label], "binary"))
+    metric.update(CasePrediction.from_masks(case, prediction, reference, group=case[0]))
+    (score,) = metric.table()
+    return replace(score, values={**score.values, **extra}, unit=unit)
 
 
 TABLE = [
@@ -134,3 +148,121 @@ def test_no_cases_at_all() -> None:
     summary = summarise([], ["liver"])
     assert summary["foreground_mean"]["dice"] is None
     assert (summary["n_cases"], summary["pooled"]) == (0, {"liver": {"dice": None}})
+    assert summary["units"] == []
+
+
+MIXED = [
+    row("A1", "liver", 1, 1, 0, hd_mm=3.0, hd95_mm=3.0, assd_mm=2.0, nsd=0.5, volume_reference_ml=1.5),
+    row("B1", "liver", 1, 0, 0, "px", hd_mm=90.0, hd95_mm=80.0, assd_mm=70.0, nsd=0.1),
+]
+
+
+class TestUnits:
+    def test_a_summary_says_what_distances_are_in(self) -> None:
+        assert SUMMARY["units"] == ["mm"]
+        assert summarise(MIXED[1:], ["liver"])["units"] == ["px"]
+
+    def test_pixels_and_millimetres_have_no_mean(self) -> None:
+        summary = summarise(MIXED, ["liver"])
+        assert summary["units"] == ["mm", "px"]
+        assert not {*DISTANCES} & ({*summary["labels"]["liver"]} | {*summary["foreground_mean"]})
+        assert summary["foreground_mean"]["dice"] == pytest.approx((2 / 3 + 1) / 2)
+        assert summary["labels"]["liver"]["volume_reference_ml"]["n"] == 1
+
+    @pytest.mark.parametrize(("case", "mean"), [(0, 3.0), (1, 80.0)])
+    def test_alone_each_of_them_has_one(self, case: int, mean: float) -> None:
+        summary = summarise([MIXED[case]], ["liver"])
+        assert summary["foreground_mean"]["hd95_mm"] == mean
+        assert [summary["labels"]["liver"][name]["n"] for name in DISTANCES] == [1] * 4
+
+    def test_a_stratum_of_one_unit_has_a_mean(self) -> None:
+        strata = {"A1": {"site": "A"}, "B1": {"site": "B"}}
+        sites = summarise(MIXED, ["liver"], strata=strata)["strata"]["site"]
+        assert (sites["A"]["units"], sites["A"]["foreground_mean"]["hd_mm"]) == (["mm"], 3.0)
+        assert (sites["B"]["units"], sites["B"]["foreground_mean"]["hd_mm"]) == (["px"], 90.0)
+
+
+STRATA = {
+    "A1": {"site": "north", "sex": "f"},
+    "A2": {"site": "east"},
+    "B1": {"site": "north", "sex": "m"},
+    "Z9": {"site": "nowhere", "age": "old"},  # was not scored
+}
+
+
+class TestStrata:
+    def test_each_value_is_summarised_as_its_cases_alone(self) -> None:
+        summary = summarise(TABLE, NAMES, strata=STRATA)
+        assert summary["strata"]["site"] == {
+            "east": summarise(_of(["A2"]), NAMES),
+            "north": summarise(_of(["A1", "B1"]), NAMES),
+        }
+        assert summary["strata"]["sex"] == {"f": summarise(_of(["A1"]), NAMES), "m": summarise(_of(["B1"]), NAMES)}
+        assert list(summary["strata"]["site"]) == ["east", "north"]
+
+    def test_a_case_of_unknown_stratum_counts_in_the_whole_only(self) -> None:
+        summary = summarise(TABLE, NAMES, strata=STRATA)
+        assert sum(part["n_cases"] for part in summary["strata"]["site"].values()) == 3
+        assert {key: value for key, value in summary.items() if key != "strata"} == SUMMARY
+
+    def test_values_that_no_scored_case_has_are_left_out(self) -> None:
+        strata = summarise(TABLE, NAMES, strata=STRATA)["strata"]
+        assert "nowhere" not in strata["site"]
+        assert strata["age"] == {}
+
+    @pytest.mark.parametrize("strata", [None, {}, {"A1": {}}])
+    def test_without_strata_there_is_no_such_part(self, strata: dict[str, dict[str, str]] | None) -> None:
+        assert summarise(TABLE, NAMES, strata=strata) == SUMMARY
+
+    def test_intervals_are_left_out_there_too(self) -> None:
+        north = summarise(TABLE, NAMES, intervals=False, strata=STRATA)["strata"]["site"]["north"]
+        assert north == summarise(_of(["A1", "B1"]), NAMES, intervals=False)
+
+
+def _of(cases: list[str]) -> list[Score]:
+    return [score for score in TABLE if score.case_id in cases]
+
+
+LABELS = LabelMap(["stomach", "bowel"], "multilabel")
+Masks = NDArray[np.uint8]
+
+
+def averages(predictions: Sequence[Masks], references: Sequence[Masks]) -> dict[str, Any]:
+    ledger = CaseLedger([OverlapMetric(LABELS), SurfaceMetric(LABELS)])
+    for number, masks in enumerate(zip(predictions, references, strict=True)):
+        ledger.add(CasePrediction.from_masks(f"case{number}", *masks, spacing_mm=(2.0, 1.0, 0.5)))
+    return summarise(ledger.table(), LABELS.names, intervals=False)
+
+
+CASES = arrays(np.uint8, (3, 2, 1, 3, 4), elements=st.integers(0, 1))
+
+
+@given(predictions=CASES, references=CASES, emptied=arrays(np.bool_, (3, 2)))
+def test_emptying_predictions_of_what_is_there_never_improves_an_average(
+    predictions: Masks, references: Masks, emptied: NDArray[np.bool_]
+) -> None:
+    emptied &= references.any(axis=(2, 3, 4))
+    worse = np.where(emptied[:, :, None, None, None], 0, predictions).astype(np.uint8)
+    before, after = averages(predictions, references), averages(worse, references)
+    for name in LABELS.names:
+        for metric in (*FORMULAS, *DISTANCES):
+            for average in ("mean", "median"):
+                _check_no_better(metric, *(found["labels"][name][metric][average] for found in (before, after)))
+    for metric in (*FORMULAS, *DISTANCES):
+        _check_no_better(metric, *(found["foreground_mean"][metric] for found in (before, after)))
+
+
+def _check_no_better(metric: str, before: float | None, after: float | None) -> None:
+    assert (before is None) == (after is None)
+    if before is not None and after is not None:
+        assert after >= before if metric.endswith("_mm") else after <= before, metric
+
+
+def test_emptying_a_prediction_may_improve_pooled_dice_which_is_no_average() -> None:
+    # The false positives of the first case outweigh all that was found in the second.
+    astray, found = row("A1", "liver", 0, 96, 2), row("B1", "liver", 2, 0, 0)
+    emptied = row("A1", "liver", 0, 0, 2)
+    before, after = (summarise([first, found], ["liver"]) for first in (astray, emptied))
+    assert before["pooled"]["liver"]["dice"] == 4 / 102
+    assert after["pooled"]["liver"]["dice"] == 4 / 6
+    assert before["foreground_mean"]["dice"] == after["foreground_mean"]["dice"] == 0.5

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import GeometryError, MissingDataError, SettingError, UnreadableFileError
-from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError, UnreadableFileError
+from medseg_pl.core.geometry import Geometry, Order, Slicing, slice_order
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.mask_values import whole_numbers
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source
 from medseg_pl.io import nifti, raster
@@ -22,45 +24,63 @@ _SAME_GRID_VOXELS = 0.1
 
 
 class FileSource(Source):
-    """Reads the channels of `case.images`, and either one mask file with all labels or one for each label."""
+    """Reads the channels of `case.images`, and either one mask file with all labels or files for each label.
+
+    Attributes:
+        slicing: Which axis of a volume becomes `D`, the one across which it is cut into slices.
+    """
+
+    slicing: Slicing = "file"
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Decode the channels and the masks of one case, and see that they share one grid."""
         channels = [read_image_file(path) for path in case.images]
         first, geometry = channels[0]
-        for path, (_, grid) in zip(case.images, channels, strict=True):
-            _check_grid(case, geometry, path, grid)
+        grid = Grid(geometry, case.images[0], "image", "export the mask again from this image")
+        for path, (_, got) in zip(case.images, channels, strict=True):
+            check_grid(case.case_id, path, got, grid)
         image = np.concatenate([pixels for pixels, _ in channels]) if len(channels) > 1 else first
-        return Volume(image, self._read_masks(case, labels, geometry), geometry)
+        masks = [read_mask_file(path, labels) for path in case.masks]
+        shares = self.mask_shares(case)
+        mask = stored_mask(case.case_id, case.masks, masks, labels, grid, shares) if masks else None
+        return _in_slices(Volume(image, mask, geometry), self._order(case, geometry))
+
+    def mask_shares(self, case: Case) -> Sequence[int]:
+        """How many of the case's mask files, in their order, each label has: one, unless a source knows better."""
+        return [1] * len(case.masks)
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
         """One file in the image's own format; for labels that may overlap, one folder for each label."""
+        template = case.images[0]
+        if self.slicing != "file":
+            back = np.argsort(self._order(case, read_image_geometry(template)))
+            mask = mask.transpose(0, *(1 + back))
+        coloured = by_colour(template, labels)
         if not labels.overlapping:
-            write_mask_file(directory / case.case_id, labels.decode(mask), case.images[0])
+            write_mask_file(directory / case.case_id, labels.decode(mask, coloured), template)
             return
-        for name, plane in zip(labels.names, mask, strict=True):
-            visible = 1 if nifti.is_nifti(case.images[0]) else 255
-            values = labels.decode_one(plane, labels.names.index(name), visible)
-            write_mask_file(directory / name / case.case_id, values, case.images[0])
+        visible = 1 if nifti.is_nifti(template) else 255
+        for index, (name, plane) in enumerate(zip(labels.names, mask, strict=True)):
+            values = labels.decode_one(plane, index, visible, coloured)
+            write_mask_file(directory / name / case.case_id, values, template)
 
-    def _read_masks(self, case: Case, labels: LabelMap, geometry: Geometry) -> UInt8[np.ndarray, "m d h w"] | None:
-        if not case.masks:
-            return None
-        masks = [read_mask_file(path) for path in case.masks]
-        for path, (_, grid) in zip(case.masks, masks, strict=True):
-            _check_grid(case, geometry, path, grid)
-        pixels = [plane for plane, _ in masks]
-        names = [str(path) for path in case.masks]
-        if len(pixels) == 1 and not labels.overlapping:
-            return labels.encode(pixels[0], names[0])[None]
-        if len(pixels) != len(labels.names):
-            raise GeometryError(
-                f"Case {case.case_id} has {len(pixels)} mask file(s) for the {len(labels.names)} labels "
-                f"{', '.join(labels.names)}. Labels that may overlap (task multilabel) need one mask for each; "
-                "name them in data.source, or use the task multiclass for one mask with ids."
-            )
-        planes = [labels.encode_one(plane, i, names[i]) for i, plane in enumerate(pixels)]
-        return labels.combine(planes, f"Case {case.case_id}")
+    def _order(self, case: Case, geometry: Geometry) -> Order:
+        return slice_order(geometry, self.slicing, f"Case {case.case_id}: {case.images[0]}")
+
+
+def files_by_name(paths: Iterable[Path], directory: Path, what: str) -> dict[str, Path]:
+    """The files by their names below `directory`, without suffix and with sub-folders, sorted.
+
+    Raises:
+        DataError: Two files have one name.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(paths):
+        name = path.relative_to(directory).with_name(nifti.stem(path)).as_posix()
+        if name in files:
+            raise DataError(f"{files[name]} and {path} have the same name, so {what} cannot be told apart. Rename one.")
+        files[name] = path
+    return files
 
 
 def is_image(path: Path) -> bool:
@@ -80,25 +100,93 @@ def read_image_file(path: Path) -> tuple[NDArray[Any], Geometry]:
     return pixels, Geometry((1, pixels.shape[2], pixels.shape[3]))
 
 
-def read_mask_file(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """`(D, H, W)` values and the grid, whichever the format."""
+def read_image_geometry(path: Path) -> Geometry:
+    """The grid of an image file, from its header alone."""
+    return nifti.read_geometry(path) if nifti.is_nifti(path) else Geometry((1, *raster.image_size(path)))
+
+
+def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[Any], Geometry]:
+    """`(D, H, W)` values and the grid, whichever the format; `(3, D, H, W)` colours where the labels are known by them.
+
+    Args:
+        path: The file.
+        labels: What is read by colour; without them nothing is.
+    """
     if not nifti.is_nifti(path):
-        pixels = raster.read_mask(path)[None]
-        return pixels, Geometry((1, pixels.shape[1], pixels.shape[2]))
+        coloured = labels is not None and by_colour(path, labels)
+        pixels = raster.read_mask_colours(path) if coloured else raster.read_mask(path)
+        return pixels[..., None, :, :], Geometry((1, *pixels.shape[-2:]))
     values, geometry = nifti.read_nifti(path)
     if len(values) != 1:
         raise UnreadableFileError(f"{path} is a mask with {len(values)} channels; expected one value for each voxel.")
-    return values[0], geometry
+    return whole_numbers(values[0]), geometry
+
+
+def by_colour(path: Path, labels: LabelMap) -> bool:
+    """Whether labels are written in this file as colours: in pictures, where they have any."""
+    return labels.colours is not None and raster.is_raster(path)
+
+
+def stored_mask(
+    case_id: str,
+    paths: Sequence[Path],
+    masks: Sequence[tuple[NDArray[Any], Geometry]],
+    labels: LabelMap,
+    grid: Grid,
+    shares: Sequence[int] | None = None,
+) -> UInt8[np.ndarray, "m d h w"]:
+    """What the mask files of one case hold: one file with all labels, or files for each label.
+
+    Args:
+        case_id: The case.
+        paths: The files.
+        masks: What `read_mask_file` gave for each of them.
+        labels: How they are encoded.
+        grid: Where they must lie.
+        shares: How many of the files, in their order, each label has; one by default. A label is where any of its
+            files has it.
+
+    Raises:
+        GeometryError: A file lies on another grid, or there are too many or too few of them.
+        MaskValueError: A file holds a value that no label claims.
+    """
+    for path, (_, got) in zip(paths, masks, strict=True):
+        check_grid(case_id, path, got, grid)
+    shares = [1] * len(paths) if shares is None else shares
+    if len(paths) == 1 and not labels.overlapping:
+        return labels.encode(masks[0][0], str(paths[0]), by_colour(paths[0], labels))[None]
+    if len(shares) != len(labels.names):
+        raise GeometryError(
+            f"Case {case_id} has {len(paths)} mask file(s) for the {len(labels.names)} labels "
+            f"{', '.join(labels.names)}. Labels that may overlap (task multilabel) need one mask for each; "
+            "name them in data.source, or use the task multiclass for one mask with ids."
+        )
+    files = zip(paths, (pixels for pixels, _ in masks), strict=True)
+    planes = [
+        labels.unite([labels.encode_one(p, i, str(path), by_colour(path, labels)) for path, p in islice(files, share)])
+        for i, share in enumerate(shares)
+    ]
+    return labels.combine(planes, f"Case {case_id}")
 
 
 def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
-    """Write `(D, H, W)` values beside `stem`: NIfTI with the template's header, or PNG for any raster image."""
+    """Write `(D, H, W)` values beside `stem`: NIfTI with the template's header, or PNG for any raster image.
+
+    Colours, `(3, D, H, W)`, are for raster images.
+    """
     if nifti.is_nifti(template):
         suffix = template.name[len(nifti.stem(template)) :]
         nifti.write_mask_like(stem.with_name(stem.name + suffix), values, template)
-    else:
-        depth = values.astype(np.uint16 if values.max(initial=0) > 255 else np.uint8)
-        raster.write_png(stem.with_name(stem.name + ".png"), depth[0])
+        return
+    if not 0 <= values.min(initial=0) <= values.max(initial=0) <= 65535:
+        raise SettingError(
+            f"{stem}.png cannot hold labels.values from {values.min()} to {values.max()}; expected 0 to 65535. Choose "
+            "other values for what is written."
+        )
+    pixels = np.moveaxis(values[:, 0], 0, -1) if values.ndim == 4 else values[0]
+    raster.write_png(
+        stem.with_name(stem.name + ".png"), pixels.astype(np.uint16 if values.max(initial=0) > 255 else np.uint8)
+    )
 
 
 def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
@@ -113,28 +201,56 @@ def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
 def inside(root: Path, relative: str, what: str) -> Path:
     """`root / relative`, or `MissingDataError` where that leaves `root`: a manifest may be a stranger's."""
     path = root / relative
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        within = path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, or links in a circle
+        raise MissingDataError(f"{what} names {relative!r}, which is no file: {error}. Correct the name.") from error
+    if not within:
         raise MissingDataError(
             f"{what} names {relative!r}, which lies outside {root}. Move the file inside, or set root."
         )
     return path
 
 
-def _check_grid(case: Case, expected: Geometry, path: Path, got: Geometry) -> None:
-    """Raise `GeometryError` where a file does not lie on the grid of the case's first image."""
-    if expected.shape != got.shape:
+class Grid(NamedTuple):
+    """Where all files of a case must lie.
+
+    Attributes:
+        geometry: The grid.
+        path: The file that has it.
+        what: What an error calls this file.
+        remedy: What to do with a file that lies elsewhere.
+    """
+
+    geometry: Geometry
+    path: Path
+    what: str
+    remedy: str
+
+
+def check_grid(case_id: str, path: Path, got: Geometry, grid: Grid) -> None:
+    """Raise `GeometryError` where a file does not lie on the grid of its case."""
+    if grid.geometry.shape != got.shape:
         raise GeometryError(
-            f"Case {case.case_id}: {path} is {_size(got.shape)}, but the image {case.images[0]} is "
-            f"{_size(expected.shape)}. They must share one grid: export the mask again from this image, or remove the "
-            "case."
+            f"Case {case_id}: {path} is {_size(got.shape)}, but the {grid.what} {grid.path} is "
+            f"{_size(grid.geometry.shape)}. They must share one grid: {grid.remedy}, or remove the case."
         )
-    shift = expected.distance_voxels(got)
+    shift = grid.geometry.distance_voxels(got)
     if shift > _SAME_GRID_VOXELS:
         raise GeometryError(
-            f"Case {case.case_id}: {path} has the image's shape but lies elsewhere in space: its affine puts a corner "
-            f"{shift:.1f} voxels from where {case.images[0]} has it (flipped, shifted, or of another spacing). Export "
-            "the mask again from this image, or correct the affine."
+            f"Case {case_id}: {path} has the {grid.what}'s shape but lies elsewhere in space: its affine puts a corner "
+            f"{shift:.1f} voxels from where {grid.path} has it (flipped, shifted, or of another spacing). "
+            f"{grid.remedy[0].upper()}{grid.remedy[1:]}, or correct the affine."
         )
+
+
+def _in_slices(volume: Volume, order: Order) -> Volume:
+    """A volume with its axes in another order."""
+    if order == (0, 1, 2):
+        return volume
+    axes = (0, *(1 + axis for axis in order))
+    mask = None if volume.mask is None else np.ascontiguousarray(volume.mask.transpose(axes))
+    return Volume(np.ascontiguousarray(volume.image.transpose(axes)), mask, volume.geometry.reordered(order))
 
 
 def _size(shape: tuple[int, ...]) -> str:

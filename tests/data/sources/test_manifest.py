@@ -10,6 +10,7 @@ import pytest
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import ManifestSource
+from medseg_pl.data.store import Store
 from tests.contracts.source_contract import SourceContract, Subject
 from tests.small_files import blocks, noise, save_raster, tree
 
@@ -196,3 +197,45 @@ def test_columns_in_another_order_than_the_labels_are_refused(tmp_path: Path) ->
         SettingError, match=r"cases\.csv names the masks spleen, liver, but labels\.names is liver, spl"
     ):
         source.read(source.cases()[0], OVERLAPPING)
+
+
+def test_site_and_scanner_become_strata_where_they_are_there(tmp_path: Path) -> None:
+    rows = ["case_id,group,image,scanner,site,age", "a,p1,a.png, X ,north,40", "b,p2,b.png,,south,", "c,p3,c.png"]
+    a, b, c = manifest(tmp_path, *rows).cases()
+    assert a.strata == (("site", "north"), ("scanner", "X"))
+    assert b.strata == (("site", "south"),)
+    assert c.strata == ()
+    assert manifest(tmp_path, "case_id,group,image", "a,p1,a.png").cases()[0].strata == ()
+
+
+def test_other_columns_are_strata_where_they_are_named(tmp_path: Path) -> None:
+    manifest(tmp_path, "case_id,group,image,site,age", "a,p1,a.png,north,40")
+    source = ManifestSource(str(tmp_path / "cases.csv"), strata=["age"])
+    assert source.cases()[0].strata == (("age", "40"),)
+    assert ManifestSource(str(tmp_path / "cases.csv"), strata=[]).cases()[0].strata == ()
+
+
+def test_a_named_column_has_to_be_there_and_may_be_no_column_of_scores(tmp_path: Path) -> None:
+    manifest(tmp_path, "case_id,group,image,site", "a,p1,a.png,north")
+    with pytest.raises(
+        DataError,
+        match=r"cases\.csv lacks the column\(s\) scanner that data\.source\.strata names; got case_id, group, image, s",
+    ):
+        ManifestSource(str(tmp_path / "cases.csv"), strata=["site", "scanner"]).cases()
+    with pytest.raises(
+        SettingError, match=r"data\.source\.strata names group, which is a column of every table of sco"
+    ):
+        ManifestSource(str(tmp_path / "cases.csv"), strata=["group"]).cases()
+
+
+def test_strata_do_not_make_the_store_read_again(tmp_path: Path) -> None:
+    save_raster(tmp_path / "a.png", noise((4, 4)))
+    save_raster(tmp_path / "a_mask.png", blocks((4, 4), 1))
+    store = Store(tmp_path / "store", ManifestSource("unused"), LabelMap(["liver"], "binary"))
+    entries = set()
+    for header, fields, strata in [("", "", None), (",site", ",north", None), (",site,age", ",south,40", ["age"])]:
+        text = f"case_id,group,image,mask{header}\na,p1,a.png,a_mask.png{fields}\n"
+        (tmp_path / "cases.csv").write_text(text, encoding="utf-8")
+        store.source = ManifestSource(str(tmp_path / "cases.csv"), strata=strata)
+        entries.update(store.build(store.source.cases(), threads=1))
+    assert len(entries) == 1

@@ -1,0 +1,87 @@
+"""Options that several commands take, and the texts they are typed as.
+
+Imports nothing heavy: `--help` is to be quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+TASKS = ("binary", "multiclass", "multilabel")
+"""Those of `LabelMap`, which is not imported for `--help`."""
+LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "folder")
+"""Those of `recognise`."""
+
+
+def add_data_set(parser: argparse.ArgumentParser) -> None:
+    """A folder, and what its files do not say of it."""
+    add = parser.add_argument
+    add("directory", type=Path, metavar="DIR", help="the data set")
+    add("--layout", choices=LAYOUTS, help="found out by default")
+    add("--masks", metavar="NAME", help="the masks' folder beside images/, where there are several")
+    pattern = "regular expression whose parentheses find the patient in a case's name"
+    add("--group", type=parse_pattern, metavar="REGEX", help=pattern)
+    add_labels(parser)
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """What the masks hold."""
+    names = "liver,tumour for the values 1 and 2, or 1=liver,4=tumour; default: what the data says"
+    parser.add_argument("--labels", type=parse_labels, metavar="LIST", help=names)
+    tasks = "multilabel: labels may overlap; default: binary for one label, multiclass for several"
+    parser.add_argument("--task", choices=TASKS, help=tasks)
+    ignored = "value of voxels that nobody annotated; they do not count"
+    parser.add_argument("--ignore_value", type=int, metavar="V", help=ignored)
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """How much is done at once."""
+    workers = "cases in memory at once; default: one for each core"
+    parser.add_argument("--workers", type=parse_workers, default=os.cpu_count() or 1, metavar="N", help=workers)
+
+
+def parse_names(text: str) -> list[str]:
+    """Names with commas between them.
+
+    >>> parse_names("site, scanner")
+    ['site', 'scanner']
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"expected names such as site,scanner, got {text!r}")
+    return names
+
+
+def parse_labels(text: str) -> dict[str, int | None]:
+    """Names, and their values in the files where these are given.
+
+    >>> parse_labels("1=liver,4=tumour"), parse_labels("lesion")
+    ({'liver': 1, 'tumour': 4}, {'lesion': None})
+    """
+    parts = [re.fullmatch(r"\s*(?:(-?[0-9]+)\s*=)?\s*([^=]*[^=\s])\s*", part) for part in text.split(",")]
+    found = {match[2]: None if match[1] is None else int(match[1]) for match in parts if match}
+    numbered = {value is not None for value in found.values()}
+    if len(found) != len(parts) or len(numbered) != 1:
+        raise argparse.ArgumentTypeError(
+            f"expected different names as in liver,tumour, or each with its value as in 1=liver,4=tumour, got {text!r}"
+        )
+    return found
+
+
+def parse_pattern(text: str) -> str:
+    """A regular expression, as text."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from None
+    return text
+
+
+def parse_workers(text: str) -> int:
+    """A number of threads."""
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1024, got {text!r}")
+    return int(text)

@@ -1,0 +1,273 @@
+"""`medseg compare`: two runs on the same cases, by how much they differ and how sure that is.
+
+A and B are run folders, folders of an evaluation, or tables of scores. Rows are paired by case and label, differences
+are B minus A, and what is drawn or flipped are whole patients.
+
+The file of `--json` holds
+
+- `a`, `b`: `{file, stage, unpaired}`, the last being how many of its rows have no partner and were left out;
+- `resamples`, `seed`;
+- `metrics.<metric>`: `higher_is_better`, `labels.<label>`, and `mean`, the mean over labels. Labels and mean have the
+  fields of `medseg_pl.functional.comparison.Comparison`; a label has besides `undefined`, `false_alarms_a` and
+  `false_alarms_b`, see `medseg_pl.functional.pairing.PairedScores`, and `better`: `a`, `b`, or null where no difference
+  is shown, the corrected p being 0.05 or more. What cannot be said is null.
+
+The file of `--csv` has the same, a line for each metric and label; its column `row` is `label` or `mean`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from medseg_pl.core.errors import OutputExistsError, SettingError
+from medseg_pl.functional.comparison import ALPHA, RESAMPLES, Comparison, compare_labels, compare_means
+from medseg_pl.functional.pairing import HIGHER_IS_BETTER, Matched, PairedScores, Table, match, scores_by_label
+from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, write_rows, write_summary
+
+_LEGEND = (
+    "B − A: mean difference, with its 95 % interval. p: whole groups change sign; Holm: corrected for the labels. "
+    "win/tie/loss: cases of B. needed: cases that would show this difference in 80 of 100 studies."
+)
+_NO_EDGE = 100_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add, default = parser.add_argument, "default: %(default)s"
+    run_help = "run folder, folder of an evaluation, or table of scores (.csv)"
+    add("a", type=Path, metavar="A", help=run_help)
+    add("b", type=Path, metavar="B", help="the same of the run to compare with it")
+    add(
+        "--metric", action="append", metavar="NAME", help="column to compare; can be given several times, default: dice"
+    )
+    add("--json", type=Path, metavar="FILE", help="write everything to a new JSON file")
+    add("--csv", type=Path, metavar="FILE", help="write everything to a new table")
+    add("--allow_unpaired", action="store_true", help="leave out what only one of the runs has scored")
+    add("--resamples", type=_whole_number(100, 1_000_000), default=RESAMPLES, metavar="N", help=default)
+    add("--seed", type=_whole_number(0, 2**32 - 1), default=0, metavar="S", help=default)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, print, and write what was asked for.
+
+    Raises:
+        OutputExistsError: A file to be written is there already.
+    """
+    for path in (arguments.json, arguments.csv):
+        if path is not None and path.exists():
+            raise OutputExistsError(f"{path} exists already and is not overwritten. Choose another file.")
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width to fold for
+        console = Console(width=_NO_EDGE)
+    files = [find_scores(path) for path in (arguments.a, arguments.b)]
+    for line in introduction(files):
+        console.print(Text(line), soft_wrap=True)  # a path that is folded cannot be copied
+    tables = [Table(str(file), read_rows(file)) for file in files]
+    metrics = [check_metric(name, tables) for name in dict.fromkeys(arguments.metric or ["dice"])]
+    matched = match(*tables, allow_unpaired=arguments.allow_unpaired)
+    how = {"resamples": arguments.resamples, "seed": arguments.seed}
+    result = {
+        **_sides(files, matched),
+        **how,
+        "metrics": {name: compare_metric(matched, name, tables, **how) for name in metrics},
+    }
+    show(console, result)
+    if arguments.json is not None:
+        write_summary(arguments.json, result)
+    if arguments.csv is not None:
+        write_rows(arguments.csv, csv_rows(result))
+    return 0
+
+
+def check_metric(name: str, tables: Sequence[Table]) -> str:
+    """Return `name`, or raise `SettingError` unless it says which run is better and both tables have it."""
+    lacking = [table for table in tables if name not in table.rows[0]]
+    comparable = [column for column in HIGHER_IS_BETTER if all(column in table.rows[0] for table in tables)]
+    choice = f"Choose from {', '.join(comparable) or 'nothing: no other column of both can be compared'}."
+    if len(lacking) < len(tables) and name not in HIGHER_IS_BETTER:
+        raise SettingError(f"--metric {name}: more of it is neither better nor worse, so no run can win. {choice}")
+    if lacking:
+        near = difflib.get_close_matches(name, comparable, n=1)
+        hint = f"Did you mean {near[0]}?" if near and near[0] != name else choice
+        raise SettingError(
+            f"--metric {name}: there is no such column in {' and '.join(t.name for t in lacking)}. {hint}"
+        )
+    return name
+
+
+def compare_metric(
+    matched: Matched, metric: str, tables: Sequence[Table], *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """One entry of `metrics` in the file of `--json`."""
+    higher_is_better = HIGHER_IS_BETTER[metric]
+    scores = scores_by_label(matched, metric, *(table.name for table in tables))
+    compared = compare_labels(scores, higher_is_better=higher_is_better, resamples=resamples, seed=seed)
+    return {
+        "higher_is_better": higher_is_better,
+        "labels": {name: _label(scores[name], compared[name], higher_is_better) for name in scores},
+        "mean": asdict(compare_means(scores, resamples=resamples, seed=seed)),
+    }
+
+
+def csv_rows(result: Mapping[str, Any]) -> list[Row]:
+    """The file of `--csv`: a row for each metric and label, an empty field for what cannot be said."""
+    rows: list[Row] = []
+    for metric, compared in result["metrics"].items():
+        labels = [("label", name, fields) for name, fields in compared["labels"].items()]
+        for kind, name, fields in [*labels, ("mean", "", compared["mean"])]:
+            low, high = fields["interval"] or (None, None)
+            flat = {**fields, "interval_low": low, "interval_high": high}
+            known = {key: "" if value is None else value for key, value in flat.items() if key != "interval"}
+            rows.append({"metric": metric, "row": kind, "label": name, **known})
+    return rows
+
+
+def introduction(files: Sequence[Path]) -> list[str]:
+    """Which tables are compared, and what a reader should know of them."""
+    lines = [f"A  {files[0]}", f"B  {files[1]}"]
+    stages = [stage_of(file) for file in files]
+    if None not in stages and stages[0] != stages[1]:
+        lines.append(f"Note: A holds the scores of {stages[0]}, B those of {stages[1]}.")
+    for side, file in zip("AB", files, strict=True):
+        if later := sorted(other.name for other in file.parent.glob(f"{file.stem}_*.csv")):
+            lines.append(f"Note: beside {file.name} of {side} there is {', '.join(later)}; name a file to compare it.")
+    return lines
+
+
+def show(console: Console, result: Mapping[str, Any]) -> None:
+    """Print a table for each metric, each with a line in plain words."""
+    unpaired = [result[side]["unpaired"] for side in "ab"]
+    if any(unpaired):
+        _say(console, f"Left out: {unpaired[0]} rows that only A has, {unpaired[1]} that only B has.")
+    for metric, compared in result["metrics"].items():
+        better, mean = "higher" if compared["higher_is_better"] else "lower", compared["mean"]
+        _say(console, f"\n{metric} ({better} is better): {mean['cases']} cases of {mean['groups']} groups")
+        console.print(comparison_table(compared, 2 if metric.endswith("_mm") else 3, ruled=console.is_terminal))
+        _say(console, verdict(metric, compared["labels"]))
+        for line in filter(None, (too_few(compared["labels"]), empty_masks(compared["labels"]))):
+            _say(console, line)
+    _say(console, f"\n{_LEGEND}")
+
+
+def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool) -> Grid:
+    """One metric: a row for each label and one for their mean; fits 80 columns."""
+    frame, padding = (box.SIMPLE_HEAD, 0) if ruled else (None, (0, 1))
+    table = Grid(box=frame, padding=padding, pad_edge=False, show_edge=False)
+    table.add_column("label", overflow="fold")
+    for name in ("A", "B", "B − A", "95 % interval", "p", "Holm", "win/tie/loss", "needed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, fields in compared["labels"].items():
+        table.add_row(Text(label), *_cells(fields, decimals))
+    table.add_row("mean", *_cells(compared["mean"], decimals), style="bold")
+    return table
+
+
+def verdict(metric: str, labels: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which run is better for which labels, in words.
+
+    >>> verdict("dice", {"liver": {"better": "b"}, "spleen": {"better": None}})
+    'dice: B is better for liver; no difference is shown for spleen.'
+    """
+    parts = []
+    for side, said in (("b", "B is better for"), ("a", "A is better for"), (None, "no difference is shown for")):
+        if names := [name for name, fields in labels.items() if fields["better"] == side]:
+            parts.append(f"{said} {', '.join(names)}")
+    return f"{metric}: {'; '.join(parts)}."
+
+
+def too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
+    """What cannot be shown, whatever the scores: of 2^G combinations of signs two are as extreme as any.
+
+    >>> too_few({"liver": {"groups": 5}})
+    'With 5 groups p is at least 0.0625: no difference can be shown, however large.'
+    """
+    tested = [fields["groups"] for fields in labels.values() if fields["groups"] > 1]
+    groups = max(tested, default=0)
+    if not tested:
+        return "With fewer than two groups there is neither an interval nor a p."
+    least = min(1.0, 2 * len(tested) / 2**groups)
+    if least < ALPHA:
+        return ""
+    p = "the corrected p" if len(tested) > 1 else "p"
+    return f"With {groups} groups {p} is at least {least:.3g}: no difference can be shown, however large."
+
+
+def empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:
+    """What became of the cases in which the reference is empty; nothing where there are none."""
+    undefined, alarms_a, alarms_b = (
+        sum(fields[name] for fields in labels.values()) for name in ("undefined", "false_alarms_a", "false_alarms_b")
+    )
+    said = [f"{undefined} rows without a score in either run are left out"] if undefined else []
+    if alarms_a or alarms_b:
+        said.append(
+            f"where one run alone found what the reference has not, the other got the best score (false alarms: "
+            f"{alarms_a} of A, {alarms_b} of B)"
+        )
+    return f"Empty references: {'; '.join(said)}." if said else ""
+
+
+def _cells(fields: Mapping[str, Any], decimals: int) -> list[str]:
+    """Numbers as they are printed, a dash for what cannot be said."""
+    numbers = [_number(fields[name], decimals) for name in ("mean_a", "mean_b", "difference")]
+    interval = fields["interval"]
+    ends = "–" if interval is None else " to ".join(_number(end, decimals) for end in interval)
+    by_case = "–" if fields["wins"] is None else f"{fields['wins']}/{fields['ties']}/{fields['losses']}"
+    needed = "–" if fields["cases_needed"] is None else f"{fields['cases_needed']}"
+    return [*numbers, ends, _p(fields["p"]), _p(fields["p_holm"]), by_case, needed]
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _sides(files: Sequence[Path], matched: Matched) -> dict[str, Any]:
+    """What was compared."""
+    sides = zip("ab", files, (matched.only_a, matched.only_b), strict=True)
+    return {side: {"file": str(file), "stage": stage_of(file), "unpaired": only} for side, file, only in sides}
+
+
+def _label(scores: PairedScores, comparison: Comparison, higher_is_better: bool) -> dict[str, Any]:
+    """The fields of one label."""
+    better = None
+    if comparison.p_holm is not None and comparison.p_holm < ALPHA:
+        assert comparison.difference, "without a difference p is 1"
+        better = "b" if (comparison.difference > 0) == higher_is_better else "a"
+    return {
+        **asdict(comparison),
+        "undefined": scores.undefined,
+        "false_alarms_a": scores.false_alarms_a,
+        "false_alarms_b": scores.false_alarms_b,
+        "better": better,
+    }
+
+
+def _say(console: Console, text: str) -> None:
+    """A line of plain words, of which nothing is taken for markup."""
+    console.print(Text(text))
+
+
+def _whole_number(low: int, high: int) -> Callable[[str], int]:
+    """A type for argparse that refuses what is out of range."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
+        return int(text)
+
+    return parse

@@ -1,0 +1,197 @@
+"""Which rows of two tables of scores belong together, and what each pair says of a metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from medseg_pl.core.errors import DataError
+
+Row = Mapping[str, str | int | float]
+
+HIGHER_IS_BETTER = {
+    "dice": True,
+    "iou": True,
+    "precision": True,
+    "recall": True,
+    "nsd": True,
+    "uw_madison": True,
+    "hd_mm": False,
+    "hd95_mm": False,
+    "assd_mm": False,
+    "brier": False,
+    "ece": False,
+}
+"""The columns that say which of two runs is better. Counts, volumes and entropies do not."""
+IN_UNITS = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
+"""The columns that depend on whether the spacing was known."""
+
+
+class Table(NamedTuple):
+    """The rows of one run, and the file that errors shall name."""
+
+    name: str
+    rows: Sequence[Row]
+
+
+class Matched(NamedTuple):
+    """Two tables, row by row, sorted by label and case; and how many rows of each have no partner."""
+
+    pairs: list[tuple[Row, Row]]
+    only_a: int
+    only_b: int
+
+
+class PairedScores(NamedTuple):
+    """One metric of one label in both runs.
+
+    Attributes:
+        cases: The cases that have a score in both.
+        groups: The patient of each case.
+        a: The score of each case in the first run.
+        b: The same in the second run.
+        undefined: Cases left out, since neither run has a score: reference and predictions are empty.
+        false_alarms_a: Cases without the label in which the first run found it and the second did not.
+        false_alarms_b: The same the other way round.
+    """
+
+    cases: list[str]
+    groups: list[str]
+    a: list[float]
+    b: list[float]
+    undefined: int
+    false_alarms_a: int
+    false_alarms_b: int
+
+
+def match(a: Table, b: Table, *, allow_unpaired: bool = False) -> Matched:
+    """Pair the rows of two tables by case and label.
+
+    Raises:
+        DataError: A case and label is there twice, or is in one table only while `allow_unpaired` is not set; or the
+            tables have none in common, or disagree about a group or the size of a reference.
+    """
+    rows_a, rows_b = _by_label_and_case(a), _by_label_and_case(b)
+    only_a, only_b = sorted(rows_a.keys() - rows_b.keys()), sorted(rows_b.keys() - rows_a.keys())
+    both = sorted(rows_a.keys() & rows_b.keys())
+    if (only_a or only_b) and not allow_unpaired:
+        lacks = [f"{t.name} lacks {_some(only)}" for t, only in ((b, only_a), (a, only_b)) if only]
+        raise DataError(
+            f"The runs were not scored on the same cases and labels: {'; '.join(lacks)}. Score both on the same cases, "
+            "or leave these out with --allow_unpaired."
+        )
+    if not both:
+        raise DataError(f"{a.name} and {b.name} have no case and label in common, so there is nothing to compare.")
+    pairs = [(rows_a[key], rows_b[key]) for key in both]
+    for row_a, row_b in pairs:
+        _check_same_case(row_a, row_b, a.name, b.name)
+    return Matched(pairs, len(only_a), len(only_b))
+
+
+def scores_by_label(matched: Matched, metric: str, a: str, b: str) -> dict[str, PairedScores]:
+    """The paired scores of each label.
+
+    Where both masks are empty in both runs, nobody has a score. Where the reference is empty and one run has found
+    something, the other, which rightly has not, gets the best score there is: a false alarm costs its run.
+
+    Args:
+        matched: The paired rows.
+        metric: A column of `HIGHER_IS_BETTER`.
+        a: What errors shall call the first table.
+        b: The same of the second.
+
+    Raises:
+        DataError: A score was not measured, is no finite number, or is in different units.
+    """
+    labels: dict[str, list[tuple[Row, float, float]]] = {}
+    for row_a, row_b in matched.pairs:
+        if metric in IN_UNITS:
+            _check_same_unit(row_a, row_b, metric, a, b)
+        pair = row_a, _score(row_a, metric, a), _score(row_b, metric, b)
+        labels.setdefault(str(row_a["label"]), []).append(pair)
+    return {label: _paired(pairs, float(HIGHER_IS_BETTER[metric])) for label, pairs in labels.items()}
+
+
+def _paired(pairs: Sequence[tuple[Row, float, float]], best: float) -> PairedScores:
+    """The scores of one label, under the rule for empty masks; `best` is the best score there is."""
+    scored = [(row, a, b) for row, a, b in pairs if not (math.isnan(a) and math.isnan(b))]
+    return PairedScores(
+        cases=[str(row["case_id"]) for row, _, _ in scored],
+        groups=[str(row["group"]) for row, _, _ in scored],
+        a=[best if math.isnan(a) else a for _, a, _ in scored],
+        b=[best if math.isnan(b) else b for _, _, b in scored],
+        undefined=len(pairs) - len(scored),
+        false_alarms_a=sum(math.isnan(b) for _, _, b in scored),
+        false_alarms_b=sum(math.isnan(a) for _, a, _ in scored),
+    )
+
+
+def _score(row: Row, metric: str, name: str) -> float:
+    """The score of a row; NaN where both masks are empty."""
+    value = row.get(metric, math.nan)
+    where = f"{name}: {metric} of case {row['case_id']}, label {row['label']},"
+    if isinstance(value, str) or math.isinf(value):
+        raise DataError(f"{where} is {value!r}, which is no score. Correct the file, or score the run again.")
+    if math.isnan(value) and (row.get("status") != "undefined" or _reference_voxels(row, name)):
+        raise DataError(
+            f"{where} is empty although its status is {row.get('status')}: it was not measured. Score the run again "
+            "with this metric, or compare another one with --metric."
+        )
+    return float(value)
+
+
+def _check_same_case(row_a: Row, row_b: Row, a: str, b: str) -> None:
+    """Raise `DataError` where two rows of one name cannot be of the same case."""
+    case = f"Case {row_a['case_id']}, label {row_a['label']}"
+    if row_a.get("group") != row_b.get("group"):
+        raise DataError(
+            f"{case}: its group is {row_a.get('group')!r} in {a} and {row_b.get('group')!r} in {b}. One patient must "
+            "have one name; score both runs with the same groups."
+        )
+    voxels_a, voxels_b = _reference_voxels(row_a, a), _reference_voxels(row_b, b)
+    if voxels_a != voxels_b:
+        raise DataError(
+            f"{case}: the reference has {voxels_a:.15g} voxels in {a} and {voxels_b:.15g} in {b}, so the runs were "
+            "scored against different references. Score both against the same one."
+        )
+
+
+def _reference_voxels(row: Row, name: str) -> float:
+    """True positives and false negatives of a row."""
+    counts = [row.get(column, math.nan) for column in ("tp", "fn")]
+    if any(isinstance(count, str) or not math.isfinite(count) for count in counts):
+        raise DataError(
+            f"{name}: case {row['case_id']}, label {row['label']} has no number in tp or fn, so nothing tells whether "
+            "both runs were scored against the same reference. Score the run again."
+        )
+    return sum(float(count) for count in counts)
+
+
+def _check_same_unit(row_a: Row, row_b: Row, metric: str, a: str, b: str) -> None:
+    if row_a.get("unit") != row_b.get("unit"):
+        raise DataError(
+            f"Case {row_a['case_id']}, label {row_a['label']}: {metric} is in {row_a.get('unit') or 'no known unit'} "
+            f"in {a} and in {row_b.get('unit') or 'no known unit'} in {b}. Score both with the same spacing."
+        )
+
+
+def _by_label_and_case(table: Table) -> dict[tuple[str, str], Row]:
+    rows: dict[tuple[str, str], Row] = {}
+    for row in table.rows:
+        key = str(row["label"]), str(row["case_id"])
+        if key in rows:
+            raise DataError(f"{table.name} has case {key[1]}, label {key[0]} more than once. Case ids must be unique.")
+        rows[key] = row
+    return rows
+
+
+def _some(keys: Sequence[tuple[str, str]]) -> str:
+    """How many cases and labels, and the first of them.
+
+    >>> _some([("liver", "c1"), ("liver", "c2"), ("liver", "c3"), ("spleen", "c1")])
+    '4 rows (c1 liver, c2 liver, c3 liver …)'
+    """
+    named = (f"{case_id} {label}" for label, case_id in keys[:3])
+    rows = "1 row" if len(keys) == 1 else f"{len(keys)} rows"
+    return f"{rows} ({', '.join(named)}{' …' if len(keys) > 3 else ''})"

@@ -1,0 +1,98 @@
+"""A table of scores as `scores_<stage>.csv`, as `summary_<stage>.json` and on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from medseg_pl.io.scores import Row, numbered, write_rows, write_summary
+from medseg_pl.metrics.case_metric import Score
+from medseg_pl.metrics.summary import Strata, summarise
+
+COUNTS = ("tp", "fp", "fn")
+SCORES = ("dice", "iou", "precision", "recall", "hd_mm", "hd95_mm", "assd_mm", "nsd")
+VOLUMES = ("volume_reference_ml", "volume_prediction_ml")
+_OVERLAP = {"Dice": "dice", "IoU": "iou", "precision": "precision", "recall": "recall"}
+_DISTANCES = {"HD95": "hd95_mm", "ASSD": "assd_mm", "NSD": "nsd"}
+
+
+def write_scores(
+    directory: Path,
+    stage: str,
+    table: Sequence[Score],
+    names: Sequence[str],
+    *,
+    strata: Strata | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the table and its summary side by side, and print what a reader wants first.
+
+    Where one of the files is there already, both get the same number: `scores_test_2.csv`.
+
+    Args:
+        directory: The run folder, or that of an evaluation.
+        stage: What was scored: `val`, `test` or `evaluate`.
+        table: One row for each case and label.
+        names: The labels, in their order.
+        strata: What else is known of the cases; becomes columns, and parts of the summary.
+        facts: What else the summary should say, such as the tolerance of NSD.
+    """
+    scores, file = numbered(directory, f"scores_{stage}.csv", f"summary_{stage}.json")
+    summary = {**summarise(table, names, strata=strata), **(facts or {})}
+    write_rows(scores, [row(score, (strata or {}).get(score.case_id, {})) for score in table])
+    write_summary(file, summary)
+    console = Console()
+    for part in summary_tables(summary, stage):
+        console.print(part)
+    console.print(f"Scores of every case: {scores}", soft_wrap=True, highlight=False, markup=False)
+
+
+def row(score: Score, strata: Mapping[str, str]) -> Row:
+    """One line of the table: the columns that every table has, then those of optional metrics, then strata.
+
+    A stratum that has the name of a column, such as `group`, becomes `stratum_group`.
+    """
+    always = {name: score.values.get(name, math.nan) for name in (*COUNTS, *SCORES, *VOLUMES)}
+    optional = {name: value for name, value in score.values.items() if name not in always}
+    where = {"case_id": score.case_id, "group": score.group, "label": score.label}
+    columns = {**where, **always, "status": score.status, "unit": score.unit, **optional}
+    return {**columns, **{f"stratum_{name}" if name in columns else name: value for name, value in strata.items()}}
+
+
+def summary_tables(summary: Mapping[str, Any], stage: str) -> list[Table]:
+    """The means of each label, overlap and, where they were measured, distances; each fits 80 columns."""
+    title = f"{stage}: {summary['n_cases']} cases of {summary['n_groups']} groups"
+    tables = [_table(summary, title, _OVERLAP, "dice")]
+    if "hd95_mm" in summary["foreground_mean"]:
+        tables.append(_table(summary, f"distances in {' and '.join(summary['units'])}", _DISTANCES, "hd95_mm"))
+    return tables
+
+
+def _table(summary: Mapping[str, Any], title: str, columns: Mapping[str, str], headline: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("label", overflow="fold")
+    first, *others = columns
+    for name in (first, "95 % interval", *others, "missed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, described in summary["labels"].items():
+        value, *rest = (_number(described.get(name, {}).get("mean")) for name in columns.values())
+        interval = _interval(described.get(headline, {}).get("ci95"))
+        table.add_row(Text(label), value, interval, *rest, str(described["counts"]["n_missed"]))
+    value, *rest = (_number(summary["foreground_mean"].get(name)) for name in columns.values())
+    table.add_row("mean", value, "", *rest, "", style="bold")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return "–" if interval is None else f"{interval[0]:.3f} – {interval[1]:.3f}"

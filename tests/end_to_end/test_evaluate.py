@@ -1,0 +1,155 @@
+"""Masks of `predict`, scored by `evaluate`, have the scores of `test`; and what a manifest knows of cases is told."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medseg_pl.__main__ import main
+from medseg_pl.io import raster
+from medseg_pl.io.nifti import stem
+from tests.end_to_end.conftest import SMALL
+from tests.small_files import tree
+
+ORGANS = ["large_bowel", "small_bowel", "stomach"]
+FOLDER = [f"--config=configs/{name}.yaml" for name in ("data/folder", "model/tiny", "trainer/cpu")]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def fitted_and_tested(runs: Path, *options: str) -> Path:
+    """The run folder of a small fit and its test."""
+    assert main(["fit", *options, "--runs", str(runs), *SMALL]) == 0
+    run = next(runs.glob("*/version_0"))
+    assert main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]) == 0
+    return run
+
+
+def predicted(run: Path, images: Path, output: Path) -> Path:
+    best = run / "checkpoints" / "best.ckpt"
+    assert main(["predict", "--ckpt_path", str(best), "--input", str(images), "--output", str(output)]) == 0
+    return output
+
+
+def only(cases: Sequence[str], folder: Path, copy: Path) -> Path:
+    """A folder with the files of some cases."""
+    for path in folder.rglob("*"):
+        if path.relative_to(folder).with_name(stem(path)).as_posix() in cases:
+            (copy / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy / path.relative_to(folder))
+    return copy
+
+
+def evaluate(reference: Path, prediction: Path, output: Path, *options: str) -> Path:
+    folders = ["--reference", str(reference), "--prediction", str(prediction), "-o", str(output)]
+    assert main(["evaluate", *folders, *options]) == 0
+    return output / "scores_evaluate.csv"
+
+
+def test_volumes_have_the_scores_of_test(phantoms: dict[str, Path], tmp_path: Path) -> None:
+    labels = f"--model.labels.names=[{','.join(ORGANS)}]"
+    root, group = phantoms["decathlon"], "phantom_00([0-9])"
+    data = [
+        f"--data.source.root={root}",
+        f"--data.source.group={group}",
+        "--data.folds=2",
+        "--trainer.limit_train_batches=4",
+    ]
+    run = fitted_and_tested(tmp_path / "runs", "--config", "configs/experiment/hippocampus.yaml", *data, labels)
+    cases = sorted({row["case_id"] for row in rows_of(run / "scores_test.csv")})
+    masks = predicted(run, only(cases, root / "imagesTr", tmp_path / "images"), tmp_path / "masks")
+    reference = only(cases, root / "labelsTr", tmp_path / "reference")
+    scores = evaluate(reference, masks, tmp_path / "scores", "--labels", ",".join(ORGANS), "--group", group)
+    assert scores.read_bytes() == (run / "scores_test.csv").read_bytes()
+    assert {row["status"] for row in rows_of(scores)} >= {"ok"}
+    assert {row["group"] for row in rows_of(scores)} == {case[-1] for case in cases}
+    ours = json.loads(scores.with_name("summary_evaluate.json").read_text())
+    theirs = json.loads((run / "summary_test.json").read_text())
+    assert ours.pop("n_unmatched_predictions") == ours.pop("n_missing_as_empty") == 0
+    assert ours == {name: theirs[name] for name in ours}
+
+
+@pytest.fixture(scope="module")
+def overlapping(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of two sizes, with two labels that overlap, each in a folder of its own."""
+    root = tmp_path_factory.mktemp("overlapping")
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        shape = (40 + number % 2 * 9, 48)
+        disc, bar = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+        disc[8:24, 8 + number : 28 + number], bar[18:30] = 255, 255
+        noise = rng.integers(20, size=shape, dtype=np.uint8)
+        raster.write_png(root / "images" / f"p{number // 2}_{number}.png", disc // 4 + bar // 3 + noise)
+        raster.write_png(root / "disc" / f"p{number // 2}_{number}.png", disc)
+        raster.write_png(root / "bar" / f"p{number // 2}_{number}.png", bar)
+    return root
+
+
+OVERLAPPING = [
+    "--model.labels.names=[bar,disc]",
+    "--model.labels.task=multilabel",
+    "--model.channels=1",
+    "--model.normalisation=ZScore",
+    "--data.folds=3",
+]
+
+
+def test_labels_that_overlap_have_the_scores_of_test(overlapping: Path, tmp_path: Path) -> None:
+    group = "^(p[0-9]+)_"
+    source = [
+        f"--data.source.root={overlapping}",
+        "--data.source.init_args.masks={bar: bar, disc: disc}",
+        f"--data.source.init_args.group={group}",
+    ]
+    run = fitted_and_tested(tmp_path / "runs", *FOLDER, *source, *OVERLAPPING)
+    cases = sorted({row["case_id"] for row in rows_of(run / "scores_test.csv")})
+    masks = predicted(run, only(cases, overlapping / "images", tmp_path / "images"), tmp_path / "masks")
+    for label in ("disc", "bar"):
+        only(cases, overlapping / label, tmp_path / "reference" / label)
+    options = ["--labels=bar,disc", "--task=multilabel", "--group", group]
+    scores = evaluate(tmp_path / "reference", masks, tmp_path / "scores", *options)
+    assert scores.read_bytes() == (run / "scores_test.csv").read_bytes()
+    assert {row["status"] for row in rows_of(scores)} == {"ok"}
+
+
+def test_sites_of_a_manifest_reach_the_scores(overlapping: Path, tmp_path: Path) -> None:
+    names = sorted(path.stem for path in (overlapping / "images").iterdir())
+    sites = {name: ("north", "south", "")[number % 3] for number, name in enumerate(names)}
+    lines = ["case_id,group,image,mask_bar,mask_disc,split,site,age"]
+    for number, (name, site) in enumerate(sites.items()):
+        split = "train" if number < 6 else "test" if number > 7 else "val"
+        files = ",".join(f"{folder}/{name}.png" for folder in ("images", "bar", "disc"))
+        lines.append(f"{name},{name.split('_')[0]},{files},{split},{site},{40 + number % 2}")
+    table = overlapping / "cases.csv"
+    table.write_text("\n".join(lines) + "\n")
+    source = ["--config=configs/data/manifest.yaml", *FOLDER[1:], f"--data.source.manifest={table}", *OVERLAPPING]
+    options = ["--data.source.init_args.strata=[site,age]"]
+    run = fitted_and_tested(tmp_path / "runs", *source, *options)
+    rows = rows_of(run / "scores_test.csv")
+    assert {row["case_id"]: row["site"] for row in rows} == {name: sites[name] for name in names[8:]}
+    assert {row["age"] for row in rows} == {"40", "41"}
+    strata = json.loads((run / "summary_test.json").read_text())["strata"]
+    assert {name: sorted(values) for name, values in strata.items()} == {
+        "site": ["north", "south"],
+        "age": ["40", "41"],
+    }
+    dice = [float(r["dice"]) for r in rows if r["site"] == "north" and r["label"] == "disc"]
+    assert strata["site"]["north"]["labels"]["disc"]["dice"]["mean"] == pytest.approx(np.mean(dice))
+
+    masks = predicted(run, only(names[8:], overlapping / "images", tmp_path / "images"), tmp_path / "masks")
+    for label in ("disc", "bar"):
+        only(names[8:], overlapping / label, tmp_path / "reference" / label)
+    evaluated = ["--labels=bar,disc", "--task=multilabel", "--cases", str(table), "--strata=site,age"]
+    scores = evaluate(tmp_path / "reference", masks, tmp_path / "scores", *evaluated)
+    assert scores.read_bytes() == (run / "scores_test.csv").read_bytes()
+    assert json.loads((scores.parent / "summary_evaluate.json").read_text())["strata"] == strata
+    assert sorted(tree(scores.parent)) == ["scores_evaluate.csv", "summary_evaluate.json"]

@@ -1,0 +1,98 @@
+"""The table of scores is the same file, byte for byte, whoever computed it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medseg_pl.__main__ import main
+from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.data.sources import DecathlonSource
+from tests.end_to_end.conftest import SMALL
+
+CASES = (1, 2, 3, 5, 7, 8, 13)
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Sixteen volumes of two sizes, and their ids."""
+    root = tmp_path_factory.mktemp("volumes") / "data"
+    write_phantom(root, "decathlon", cases=16, seed=2, slices=5, size=(40, 36))
+    return root, [case.case_id for case in DecathlonSource(str(root)).cases()]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(volumes: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained on the first two cases."""
+    root, names = volumes
+    folder = tmp_path_factory.mktemp("trained")
+    split = write_split(folder / "split.json", names, tested=0)
+    fit = ["fit", "--config", "configs/experiment/hippocampus.yaml", "--data.source.root", str(root), *SMALL]
+    labels = ["--model.labels.names=[large_bowel,small_bowel,stomach]"]
+    assert main([*fit, *labels, "--data.split_file", str(split), "--runs", str(folder / "runs")]) == 0
+    return next(folder.rglob("best.ckpt"))
+
+
+def write_split(path: Path, names: list[str], tested: int) -> Path:
+    """Two cases to train on, one to validate, the last ones to test."""
+    sides = {"train": names[:2], "val": names[2:3], "test": names[len(names) - tested :]}
+    path.write_text(json.dumps(sides))
+    return path
+
+
+def scored(
+    folder: Path, checkpoint: Path, names: list[str], processes: int, batch_size: int, numbers: tuple[int, ...] = CASES
+) -> dict[int, bytes]:
+    """`scores_test.csv` of each number of cases, from so many processes."""
+    folder.mkdir()
+    splits = [write_split(folder / f"{number}.json", names, number) for number in numbers]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = str(Path(__file__).with_name("score_on_ranks.py"))
+    command = [sys.executable, script, str(checkpoint), str(batch_size), *map(str, splits)]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "NODE_RANK": "0"}
+    ranks = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **meeting, "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(processes)
+    ]
+    errors = [rank.communicate(timeout=600)[1].decode() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * processes, "\n".join(errors)
+    assert not list(folder.rglob("scores_test_2.csv")), "one process writes"
+    return {number: (folder / str(number) / "scores_test.csv").read_bytes() for number in numbers}
+
+
+@pytest.mark.slow
+def test_cases_and_processes(volumes: tuple[Path, list[str]], checkpoint: Path, tmp_path: Path) -> None:
+    _, names = volumes
+    alone = scored(tmp_path / "alone", checkpoint, names, processes=1, batch_size=4)
+    for number, table in alone.items():
+        assert len(table.splitlines()) == 1 + 3 * number
+    for processes in (2, 3, 4):
+        together = scored(tmp_path / f"{processes}", checkpoint, names, processes, batch_size=4)
+        assert together == alone, f"{processes} processes"
+
+
+@pytest.mark.slow
+def test_the_batch_size_and_the_order_of_the_cases(
+    volumes: tuple[Path, list[str]], checkpoint: Path, tmp_path: Path
+) -> None:
+    _, names = volumes
+    tables = [
+        scored(tmp_path / f"{size}", checkpoint, names, processes=1, batch_size=size, numbers=(13,))
+        for size in (1, 3, 16)
+    ]
+    assert tables[0] == tables[1] == tables[2]
+    turned = [*names[:3], *reversed(names[3:])]
+    assert scored(tmp_path / "turned", checkpoint, turned, processes=2, batch_size=4, numbers=(13,)) == tables[0]
