@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medseg_pl.core.errors import DataError
 from medseg_pl.core.geometry import Geometry
 
 
@@ -149,15 +150,27 @@ class CasePrediction:
             group: The patient; the case is its own by default.
             spacing_mm: Along `(z, y, x)`; distances are in pixels without it.
 
+        Raises:
+            DataError: A mask has more axes, or holds anything but whole numbers from 0 to 255.
+
         >>> CasePrediction.from_masks("a", np.zeros((2, 3)), np.ones((2, 3))).geometry.shape
         (1, 2, 3)
         """
-        masks = [_stored_mask(mask) for mask in (prediction, reference)]
+        masks = [_stored_mask(mask, case_id) for mask in (prediction, reference)]
         depth, height, width = masks[0].shape[1:]
         return cls(case_id, group or case_id, Geometry((depth, height, width), spacing_mm), *masks)
 
 
-def _stored_mask(mask: Tensor | NDArray[Any]) -> NDArray[np.uint8]:
+def _stored_mask(mask: Tensor | NDArray[Any], case_id: str) -> NDArray[np.uint8]:
     """`(M, D, H, W)` of a mask with any of its leading axes left out."""
     values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if not 2 <= values.ndim <= 4:
+        raise DataError(f"Case {case_id}: a mask has the shape {values.shape}; expected two to four axes.")
+    if values.dtype not in (np.bool_, np.uint8) and values.size:
+        wrong = values[(values != np.round(values)) | (values < 0) | (values > 255)]
+        if len(wrong):
+            raise DataError(
+                f"Case {case_id}: a mask holds {wrong[0]}; expected decided labels, whole numbers from 0 to 255. Decide "
+                "between probabilities first."
+            )
     return values.astype(np.uint8).reshape((1,) * (4 - values.ndim) + values.shape)

@@ -17,10 +17,12 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from medseg_pl.core.errors import DataError
-from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.functional.overlap import OverlapCounts, count
 
+DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
+"""The columns whose unit is that of the spacing, or that follow from it."""
 OK, UNDEFINED, MISSED, FALSE_ALARM = "ok", "undefined", "missed", "false_alarm"
 
 
@@ -171,6 +173,7 @@ class CaseMetric(Metric):
                 f"Case {case.case_id} has no reference, so it cannot be scored. Use predict for such cases."
             )
         self._check_shapes(case, case.reference)
+        self._check_values(case, case.reference)
         pairs = (LabelPair(case, self.labels, index) for index in range(len(self.labels.names)))
         self._scores.append([self._row(pair) for pair in pairs])
 
@@ -212,16 +215,29 @@ class CaseMetric(Metric):
                 "then the case's grid."
             )
 
+    def _check_values(self, case: CasePrediction, reference: NDArray[np.uint8]) -> None:
+        """A label that nobody has named would count as background, and no score would tell."""
+        highest = 1 if self.labels.overlapping else len(self.labels.names)
+        annotated = reference[reference != IGNORE]
+        for what, values in (("prediction", case.prediction), ("reference", annotated)):
+            if values.max(initial=0) > highest:
+                raise DataError(
+                    f"Case {case.case_id}: the {what} holds the value {values.max()}; expected 0 to {highest} for the "
+                    f"labels {', '.join(self.labels.names)}, task {self.labels.task}."
+                )
+
     def _row(self, pair: LabelPair) -> Score:
         case = pair.case
         return Score(case.case_id, case.group, pair.label, dict(self.score(pair)), pair.status, case.geometry.unit)
 
 
 def _means(table: list[Score]) -> dict[str, Tensor]:
+    """NaN for distances of which some are in mm and others in pixels."""
+    mixed = DISTANCES if len({score.unit for score in table}) > 1 else ()
     columns: dict[tuple[str, str], list[float]] = {(name, score.label): [] for score in table for name in score.values}
     for score in table:
         for name, value in score.values.items():
-            columns[name, score.label].append(float(value))
+            columns[name, score.label].append(math.nan if name in mixed else float(value))
     return {
         f"{name}/{label}": torch.tensor(values, dtype=torch.float64).nanmean()
         for (name, label), values in columns.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from medseg_pl.core.errors import DataError
+from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.metrics.case_metric import CaseMetric, Score
 
@@ -14,9 +14,19 @@ class CaseLedger:
 
     Args:
         metrics: In the order of their columns.
+
+    Raises:
+        SettingError: Two metrics would write the same columns.
     """
 
     def __init__(self, metrics: Sequence[CaseMetric]) -> None:
+        kinds = [type(metric).__name__ for metric in metrics]
+        twice = [kind for kind in kinds if kinds.count(kind) > 1]
+        if twice:
+            raise SettingError(
+                f"{twice[0]} is there twice and would write its columns twice. Overlap, distances and volumes are "
+                "always measured: leave them out of model.metrics, and name others once."
+            )
         self.metrics = list(metrics)
 
     def add(self, case: CasePrediction) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 from medseg_pl.functional.overlap import OverlapCounts, dice
 from medseg_pl.functional.statistics import describe
-from medseg_pl.metrics.case_metric import FALSE_ALARM, MISSED, UNDEFINED, Score
+from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, UNDEFINED, Score
 from medseg_pl.metrics.overlap import FORMULAS
-from medseg_pl.metrics.surface import DISTANCES
 
 Strata = Mapping[str, Mapping[str, str]]
 """What is known of each case, by its id: `{"case_1": {"site": "A"}}`."""
@@ -23,7 +22,8 @@ def summarise(
     """The content of `summary_<stage>.json`.
 
     Per label the mean over cases with its interval, drawn over groups; `foreground_mean` is the mean of the labels'
-    means. Pooled Dice comes from the summed counts, and has a name of its own.
+    means. Pooled Dice comes from the summed counts and has a name of its own: large cases outweigh small ones in it,
+    and leaving a bad case out can improve it.
 
     Args:
         scores: One for each case and label.

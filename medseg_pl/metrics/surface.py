@@ -17,9 +17,6 @@ from medseg_pl.functional.surface import (
 )
 from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, with_empty_rule
 
-DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
-"""The columns whose unit is that of the spacing, or that follow from it."""
-
 
 class SurfaceMetric(CaseMetric):
     r"""Distances between the borders of two masks, on the native grid.

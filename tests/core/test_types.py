@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from medseg_pl.core.errors import DataError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
 
@@ -85,3 +86,14 @@ class TestFromMasks:
         tensor[:] = 9
         np.testing.assert_array_equal(case.prediction[0], self.MASK)
         np.testing.assert_array_equal(case.reference[0], self.MASK)
+
+
+@pytest.mark.parametrize("value", [0.9, 256, -1, float("nan")])
+def test_a_mask_that_is_not_decided_is_refused(value: float) -> None:
+    with pytest.raises(DataError, match=f"Case a: a mask holds {value}; expected decided labels, whole numbers from 0"):
+        CasePrediction.from_masks("a", np.array([[0, value]]), np.array([[0, 1]]))
+
+
+def test_a_mask_of_five_axes_is_refused() -> None:
+    with pytest.raises(DataError, match=r"Case a: a mask has the shape \(1, 1, 1, 2, 2\); expected two to four axes"):
+        CasePrediction.from_masks("a", np.zeros((1, 1, 1, 2, 2)), np.zeros((2, 2)))

@@ -211,3 +211,14 @@ def test_masks_of_overlapping_labels_do_not_fit_exclusive_ones() -> None:
         "Case case4: the prediction has the shape (2, 2, 9, 11) and the reference (2, 2, 9, 11); expected "
         "(1, 2, 9, 11) for both: the mask channels of the task multiclass, then the case's grid."
     )
+
+
+@pytest.mark.parametrize("what", ["prediction", "reference"])
+def test_a_label_that_nobody_has_named_is_refused(what: str) -> None:
+    masks = {"prediction": [1, 0, 2], "reference": [1, 255, 2]}
+    masks[what][0] = 3
+    with pytest.raises(DataError) as error:
+        Agreement(LabelMap(["a", "b"], "multiclass")).update(case("x", **masks))
+    assert str(error.value) == (
+        f"Case x: the {what} holds the value 3; expected 0 to 2 for the labels a, b, task multiclass."
+    )

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from medseg_pl.core.errors import DataError
+from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.metrics import CaseLedger, OverlapMetric, SurfaceMetric, VolumeMetric
 from tests.contracts.metric_contract import BINARY, MULTICLASS, TASKS, LabelMap, comparable, random_case
 
@@ -87,3 +87,13 @@ def test_reset_forgets_all_cases_in_every_metric() -> None:
     assert [metric.table() for metric in book.metrics] == [[], [], []]
     book.add(random_case(BINARY, 0))
     assert comparable(book.table()) == comparable(ledger(BINARY, 0).table())
+
+
+def test_a_metric_that_is_there_twice_is_refused() -> None:
+    labels = LabelMap(["lesion"], "binary")
+    with pytest.raises(SettingError) as error:
+        CaseLedger([OverlapMetric(labels), SurfaceMetric(labels), SurfaceMetric(labels, tolerance=2.0)])
+    assert str(error.value) == (
+        "SurfaceMetric is there twice and would write its columns twice. Overlap, distances and volumes are always "
+        "measured: leave them out of model.metrics, and name others once."
+    )

@@ -19,8 +19,8 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.functional.statistics import bootstrap_interval
 from medseg_pl.metrics import CaseLedger, OverlapMetric, Score, SurfaceMetric, summarise
+from medseg_pl.metrics.case_metric import DISTANCES
 from medseg_pl.metrics.overlap import FORMULAS
-from medseg_pl.metrics.surface import DISTANCES
 
 NAMES = ["liver", "tumour", "cyst"]
 

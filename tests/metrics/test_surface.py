@@ -17,7 +17,7 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.metrics import CaseMetric, Score, SurfaceMetric
-from medseg_pl.metrics.surface import DISTANCES
+from medseg_pl.metrics.case_metric import DISTANCES
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, CaseMetricContract
 from tests.functional import surface_oracle
 from tests.functional.surface_pairs import KINDS, pair
@@ -259,3 +259,11 @@ class TestAnyMasks:
         volume = scores(*(np.pad(np.array(mask)[None], ((1, 1), (0, 0), (0, 0))) for mask in (SMALL, LARGE)))
         assert image["assd_mm"] == pytest.approx((20 + 4 * math.sqrt(2)) / 24)
         assert volume["assd_mm"] == pytest.approx((12 + 4 * math.sqrt(2)) / 34)
+
+
+def test_pixels_and_millimetres_are_not_averaged() -> None:
+    metric = SurfaceMetric(LabelMap(["a"], "binary"))
+    for name, spacing in (("x", None), ("y", (1.0, 100.0, 100.0))):
+        metric.update(CasePrediction.from_masks(name, np.array([[1, 0]]), np.array([[0, 1]]), spacing_mm=spacing))
+    assert [score.values["hd_mm"] for score in metric.table()] == [1.0, 100.0]
+    assert all(math.isnan(mean) for mean in metric.compute().values())
