@@ -1,0 +1,239 @@
+"""From what a data set is like to a configuration that trains well as it stands, with the reason for each choice.
+
+The rules are those of common practice in 2D segmentation, sized for the machine: on a CPU a small encoder and some ten
+minutes on two cores, on a GPU a larger one and more steps.
+
+References:
+    Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation",
+    Nature Methods 18, 2021 (the idea of a fingerprint, and CT windows from foreground percentiles).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.fingerprint import Fingerprint
+from medseg_pl.io.annotated_yaml import Remark
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the training may use.
+
+    Args:
+        gpu: Whether there is one.
+        memory_gb: Of the GPU, or of the machine.
+    """
+
+    gpu: bool
+    memory_gb: float
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How large networks, patches and runs are on a kind of hardware."""
+
+    encoder: str
+    patch: int
+    batch_pixels: int
+    run_pixels: float
+    steps: tuple[int, int]
+
+
+_CPU = _Scale("tu-resnet10t", 256, 1 << 18, 4e8, (300, 4000))
+_GPU = _Scale("resnet34", 512, 1 << 21, 2e10, (4000, 40000))
+_BYTES_A_PIXEL = 1500
+"""What a pixel of a batch takes in a training step of the larger encoder, in bf16, roughly and on the safe side."""
+_EPOCHS = 10
+_SIDES = re.compile(r"(^|[_\s-])(left|right|l|r|sin|dex|lt|rt)([_\s-]|$)", re.IGNORECASE)
+
+
+def plan(found: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, Any]:
+    """The settings of model, data and trainer, a `Remark` wherever there was a choice.
+
+    Raises:
+        SettingError: One patient cannot be split into two sides, or nothing is annotated.
+    """
+    if found.groups < 2:
+        raise SettingError(
+            f"The data has {found.groups} patient (group); training and validation need two. Add patients, or correct "
+            "--group."
+        )
+    if not any(found.label_cases.values()):
+        raise SettingError("No label is in any mask. Correct --labels, or the masks.")
+    scale = _GPU if hardware.gpu else _CPU
+    spacing = _spacing(found)
+    depth = _encoder_depth(found, scale)
+    fit, size = _fit_and_size(found, spacing.value, 2**depth.value, scale)
+    batch = _batch(size.value, scale, hardware)
+    steps = _steps(size.value, batch.value, scale)
+    return {
+        "model": {
+            "network": _network(scale, depth, found),
+            "labels": _labels(labels),
+            "channels": found.channels,
+            "context": _context(found),
+            "fit": fit,
+            "size": size,
+            "spacing_mm": spacing,
+            "multiple": Remark(2**depth.value, "2 to the encoder's depth"),
+            "normalisation": _normalisation(found),
+            "loss": _loss(found),
+            "optimizer": _optimizer(batch.value),
+            "lr_scheduler": {
+                "class_path": "medseg_pl.schedules.WarmupPolynomialLR",
+                "init_args": {"warmup_steps": Remark(min(100, steps.value // 20), "a twentieth of the run")},
+            },
+            "channels_last": Remark(True, "faster with mixed precision"),
+        },
+        "data": {
+            "fold": 0,
+            "folds": Remark(min(5, found.groups), f"{found.groups} patients"),
+            "batch_size": batch,
+            "eval_batch_size": Remark(
+                _power_of_two(scale.batch_pixels * 2 / math.prod(found.sizes[2]), 1, 64), "whole slices"
+            ),
+            "samples_per_epoch": Remark(steps.value * batch.value // _EPOCHS, f"a tenth of {steps.value} steps"),
+            "foreground_fraction": _foreground_fraction(found),
+            "augmentation": _augmentation(found, labels),
+        },
+        "trainer": {
+            "accelerator": "auto",
+            "devices": 1,
+            "precision": Remark("bf16-mixed", "half the time, and no loss scaling"),
+            "max_epochs": Remark(_EPOCHS, steps.comment),
+            "check_val_every_n_epoch": Remark(2, "five validations in the run"),
+            "log_every_n_steps": 10,
+        },
+    }
+
+
+def _spacing(found: Fingerprint) -> Remark:
+    if found.spacing_mm is None:
+        return Remark(None, "the images do not say it")
+    if found.spacing_varies <= 1.1:
+        return Remark(None, "alike in nearly all cases: pixels stay as they are")
+    _, y, x = found.spacing_mm
+    reason = f"the median; pixels differ by a factor of {found.spacing_varies:.1f} between cases"
+    return Remark([round(y, 3), round(x, 3)], reason)
+
+
+def _encoder_depth(found: Fingerprint, scale: _Scale) -> Remark:
+    shorter = min(*found.sizes[1], scale.patch)
+    depth = min(5, max(3, int(math.log2(shorter / 4))))
+    return Remark(depth, f"{shorter} pixels become about {max(1, shorter >> depth)} at the bottom")
+
+
+def _fit_and_size(
+    found: Fingerprint, spacing: list[float] | None, multiple: int, scale: _Scale
+) -> tuple[Remark, Remark]:
+    low, middle, high = found.sizes
+    unlike = max(high[0] / low[0], high[1] / low[1])
+    side = [min(scale.patch, -(-length // multiple) * multiple) for length in middle]
+    if found.spacing_mm is None and unlike > 2:
+        reason = f"sizes differ by a factor of {unlike:.1f} and no spacing tells why"
+        return Remark("resize", reason), Remark(side, "whole images, proportions kept")
+    whole = all(length <= part for length, part in zip(middle, side, strict=True))
+    kept = "pixels are resampled to spacing_mm" if spacing else "pixels as they are"
+    what = "whole slices, padded" if whole else f"crops of slices of {middle[0]} x {middle[1]}"
+    return Remark("native", kept), Remark(side, what)
+
+
+def _network(scale: _Scale, depth: Remark, found: Fingerprint) -> dict[str, Any]:
+    channels = [max(16, 256 >> level) for level in range(5 - depth.value, 5)]
+    reason = f"for {found.slices} slices on a {'GPU' if scale is _GPU else 'CPU'}"
+    return {
+        "class_path": "segmentation_models_pytorch.Unet",
+        "init_args": {
+            "encoder_name": Remark(scale.encoder, reason),
+            "encoder_weights": Remark(None, "random: nothing is downloaded; imagenet helps photographs most"),
+            "encoder_depth": depth,
+            "decoder_channels": channels,
+        },
+    }
+
+
+def _labels(labels: LabelMap) -> dict[str, Any]:
+    known: dict[str, Any] = {"names": list(labels.names), "task": labels.task}
+    known |= {"values": list(labels.values)} if labels.values is not None else {}
+    return known | ({"ignore_value": labels.ignore_value} if labels.ignore_value is not None else {})
+
+
+def _context(found: Fingerprint) -> Remark:
+    if found.depth == 1:
+        return Remark(0, "single images")
+    if found.spacing_mm is None:
+        return Remark(1, "a volume whose slice distance is unknown")
+    z, y, x = found.spacing_mm
+    ratio = z / max(y, x)
+    context = 2 if ratio < 1.5 else 1 if ratio < 5 else 0
+    return Remark(context, f"neighbours on each side; slices are {ratio:.1f} pixels apart")
+
+
+def _normalisation(found: Fingerprint) -> Any:
+    room = "medseg_pl.normalisation."
+    low, high = found.foreground_intensities
+    if "CT" in re.split(r"\W+", found.modality) or (not found.modality and found.lowest < -500):
+        reason = "CT: the 0.5th and 99.5th percentile of the labelled voxels"
+        window = {"low": Remark(round(low, 1), reason), "high": round(max(high, low + 1), 1)}
+        return {"class_path": room + "IntensityWindow", "init_args": window}
+    if found.channels == 3 and found.is_8bit and found.depth == 1:
+        kind = Remark(room + "MeanStd", "photographs: the statistics of ImageNet, which encoders expect")
+        return {"class_path": kind, "init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
+    return {"class_path": Remark(room + "ZScore", "intensities have no unit: per case and channel")}
+
+
+def _loss(found: Fingerprint) -> dict[str, Any]:
+    rarest, share = min(found.label_shares.items(), key=lambda pair: pair[1] or math.inf)
+    if share < 1e-4:
+        reason = f"{rarest} is {share:.1e} of the voxels: misses weigh more than false alarms"
+        return {"class_path": Remark("medseg_pl.losses.FocalTverskyLoss", reason)}
+    reason = f"the rarest label, {rarest}, is {share:.1%} of the voxels"
+    return {"class_path": Remark("medseg_pl.losses.DiceCELoss", reason)}
+
+
+def _optimizer(batch: int) -> dict[str, Any]:
+    rate = 3e-3 if batch >= 8 else 2e-3
+    return {
+        "class_path": "torch.optim.AdamW",
+        "init_args": {"lr": Remark(rate, f"for a batch of {batch}"), "weight_decay": 0.01, "fused": True},
+    }
+
+
+def _foreground_fraction(found: Fingerprint) -> Remark:
+    share = sum(found.label_shares.values())
+    if share > 0.05:
+        return Remark(0.33, f"labels fill {share:.0%} of the voxels")
+    return Remark(0.5, f"labels fill only {share:.1%} of the voxels")
+
+
+def _augmentation(found: Fingerprint, labels: LabelMap) -> dict[str, Any]:
+    sided = [name for name in labels.names if _SIDES.search(name)]
+    flip = Remark(0.0, f"{sided[0]} knows its side") if sided else Remark(0.5, "no label is named by its side")
+    body = found.depth > 1 or bool(found.modality)
+    settings = {"flip_horizontal": flip, "rotate_degrees": 20.0, "scale": 0.2}
+    if not body:
+        settings |= {"flip_vertical": Remark(0.5, "no up or down in such pictures"), "rotate_degrees": 45.0}
+    return {"class_path": "medseg_pl.data.transforms.StandardAugmentation", "init_args": settings}
+
+
+def _batch(size: list[int], scale: _Scale, hardware: Hardware) -> Remark:
+    fitting = hardware.memory_gb * 1e9 * 0.8 / _BYTES_A_PIXEL
+    pixels = min(scale.batch_pixels, fitting)
+    return Remark(_power_of_two(pixels / math.prod(size), 2, 32), f"fits in {hardware.memory_gb:.0f} GB")
+
+
+def _steps(size: list[int], batch: int, scale: _Scale) -> Remark:
+    low, high = scale.steps
+    steps = int(min(high, max(low, scale.run_pixels / (batch * math.prod(size)))))
+    minutes = "about ten minutes on two cores" if scale is _CPU else "within hours on one GPU"
+    return Remark(steps, f"{steps} steps in all, {minutes}")
+
+
+def _power_of_two(value: float, low: int, high: int) -> int:
+    return min(high, max(low, 1 << max(0, int(math.log2(max(1.0, value))))))

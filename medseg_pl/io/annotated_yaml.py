@@ -1,0 +1,46 @@
+"""YAML in which a value may be followed by a comment that says why it was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import yaml
+
+
+class Remark(NamedTuple):
+    """A value with a comment."""
+
+    value: Any
+    comment: str
+
+
+def annotated_yaml(settings: Mapping[str, Any]) -> str:
+    """Nested mappings as YAML, the same text for the same settings.
+
+    >>> print(annotated_yaml({"model": {"context": Remark(1, "neighbours"), "size": [64, 64]}}), end="")
+    model:
+      context: 1  # neighbours
+      size: [64, 64]
+    """
+    return "".join(line + "\n" for line in _lines(settings, ""))
+
+
+def _lines(settings: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, value in settings.items():
+        inner, comment = value if isinstance(value, Remark) else (value, "")
+        if isinstance(inner, Mapping):
+            yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
+            yield from _lines(inner, indent + "  ")
+        else:
+            yield f"{indent}{key}: {_scalar(inner)}" + (f"  # {comment}" if comment else "")
+
+
+def _scalar(value: Any) -> str:
+    """On one line, quoted where YAML would read something else."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
+    text = text.removesuffix("...\n").strip()
+    if text.isprintable():
+        return text
+    # Line breaks, of which Unicode has several, would be folded; between double quotes they are escaped.
+    return yaml.safe_dump(value, default_style='"', default_flow_style=True, width=10**9).strip()

@@ -1,0 +1,137 @@
+"""Layouts told apart by their own files, and labels read from masks that nobody has described."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.core.errors import MissingDataError, SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.recognition import labels_named, layout_of, recognise
+from medseg_pl.data.sources import DecathlonSource, FolderSource, ManifestSource, UWMadisonSource
+from medseg_pl.io.raster import write_png
+
+ORGANS = ["large_bowel", "small_bowel", "stomach"]
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    roots = {}
+    for layout in ("uw_madison", "decathlon", "folder"):
+        roots[layout] = tmp_path_factory.mktemp("phantom") / layout
+        write_phantom(roots[layout], layout, cases=4, seed=1, slices=8, size=(48, 40))
+    return roots
+
+
+def folder_of(root: Path, *masks: object, masks_folder: str = "masks") -> Path:
+    """A folder of small images with these masks."""
+    for number, mask in enumerate(masks):
+        pixels = np.asarray(mask, np.uint8)
+        write_png(root / "images" / f"{number}.png", pixels)
+        write_png(root / masks_folder / f"{number}.png", pixels)
+    return root
+
+
+class TestLayouts:
+    def test_decathlon(self, phantoms: dict[str, Path]) -> None:
+        found = recognise(phantoms["decathlon"])
+        assert isinstance(found.source, DecathlonSource)
+        assert found.labels == LabelMap(ORGANS, "multiclass")
+        assert (found.modality, found.notes) == ("MRI", ())
+        assert found.config == {
+            "class_path": "medseg_pl.data.sources.DecathlonSource",
+            "init_args": {"root": str(phantoms["decathlon"])},
+        }
+
+    def test_labels_of_a_dialect_with_gaps(self, phantoms: dict[str, Path], tmp_path: Path) -> None:
+        root = shutil.copytree(phantoms["decathlon"], tmp_path / "copy")
+        description = json.loads((root / "dataset.json").read_text())
+        description["labels"] = {"background": 0, "tumour": 7, "liver": 2}
+        (root / "dataset.json").write_text(json.dumps(description))
+        assert recognise(root).labels == LabelMap(["liver", "tumour"], "multiclass", [2, 7])
+
+    def test_uw_madison(self, phantoms: dict[str, Path]) -> None:
+        found = recognise(phantoms["uw_madison"])
+        assert isinstance(found.source, UWMadisonSource)
+        assert found.labels == LabelMap(ORGANS, "multilabel")
+
+    def test_a_folder(self, phantoms: dict[str, Path]) -> None:
+        found = recognise(phantoms["folder"], group=r"(case\d+)_")
+        assert isinstance(found.source, FolderSource)
+        assert found.labels == LabelMap(["label_1", "label_2", "label_3"], "multiclass")
+        assert found.notes == ("the masks' values 1, 2, 3 are taken for labels",)
+        assert found.config["init_args"]["group"] == r"(case\d+)_"
+        assert len({case.group for case in found.source.cases()}) < len(found.source.cases())
+
+    def test_a_manifest(self, tmp_path: Path) -> None:
+        root = folder_of(tmp_path, [[0, 255]], [[255, 0]])
+        with (root / "cases.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(
+                [
+                    ["case_id", "group", "image", "mask"],
+                    *([str(i), "p", f"images/{i}.png", f"masks/{i}.png"] for i in "01"),
+                ]
+            )
+        found = recognise(root)
+        assert isinstance(found.source, ManifestSource)
+        assert found.labels == LabelMap(["foreground"], "binary")
+
+    def test_nothing_that_is_known(self, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("hello")
+        with pytest.raises(MissingDataError, match=r"has no layout that is known: expected a dataset.json"):
+            recognise(tmp_path)
+        with pytest.raises(MissingDataError, match=r"Expected a data set in the folder .*nowhere, found nothing there"):
+            recognise(tmp_path / "nowhere")
+
+    def test_an_unknown_layout(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingError, match=r"There is no layout 'bids'. Choose one of decathlon, uw_madison"):
+            recognise(tmp_path, layout="bids")
+
+    def test_several_folders_of_masks(self, tmp_path: Path) -> None:
+        root = folder_of(tmp_path, [[0, 1]], masks_folder="first")
+        shutil.copytree(root / "first", root / "second")
+        with pytest.raises(
+            SettingError, match=r"several folders that may hold the masks: first, second. Say which with"
+        ):
+            recognise(root)
+        assert recognise(root, masks="second").config["init_args"]["masks"] == "second"
+        assert layout_of(root) == "folder"
+
+
+class TestLabels:
+    @pytest.mark.parametrize("value", [1, 255])
+    def test_one_value_is_a_foreground(self, value: int, tmp_path: Path) -> None:
+        found = recognise(folder_of(tmp_path, [[0, value]], [[0, 0]]))
+        assert found.labels == LabelMap(["foreground"], "binary")
+        assert found.notes[0] == f"the masks' value {value} is taken for the label foreground"
+
+    def test_values_with_gaps(self, tmp_path: Path) -> None:
+        found = recognise(folder_of(tmp_path, [[0, 50, 120]], [[50, 120, 0]]))
+        assert found.labels == LabelMap(["label_50", "label_120"], "multiclass", [50, 120])
+
+    def test_a_stray_value_is_no_label(self, tmp_path: Path) -> None:
+        found = recognise(folder_of(tmp_path, *[[[0, 1, 2]]] * 6, [[0, 2, 9]]))
+        assert found.labels == LabelMap(["label_1", "label_2"], "multiclass")
+        assert "the rare values 9 are taken for faults; name them with --labels if not" in found.notes
+
+    def test_nothing_annotated(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingError, match=r"No value but 0 stands in the masks\. Name the labels with --labels\."):
+            recognise(folder_of(tmp_path, [[0, 0]]))
+
+    def test_named_labels_win(self, tmp_path: Path) -> None:
+        labels = LabelMap(["a", "b"], "multiclass", [1, 9])
+        found = recognise(folder_of(tmp_path, [[0, 1, 9]]), labels=labels)
+        assert found.labels == labels
+        assert found.notes == ("every image is taken for a patient of its own; say with --group where one has several",)
+
+    def test_from_the_command_line(self) -> None:
+        assert labels_named(None, None, None) is None
+        assert labels_named({"a": None}, None, None) == LabelMap(["a"], "binary")
+        assert labels_named({"a": 1, "b": 4}, None, 9) == LabelMap(["a", "b"], "multiclass", [1, 4], 9)
+        assert labels_named({"a": None, "b": None}, "multilabel", None) == LabelMap(["a", "b"], "multilabel")
