@@ -7,6 +7,8 @@ In memory a volume is `(D, H, W)` with `D` the file's last axis: the file's `(i,
 from __future__ import annotations
 
 import gzip
+import math
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,17 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry, affine_as_tuple
+from medseg_pl.io import limits
 from medseg_pl.io.files import whole_file
 
 SUFFIXES = (".nii", ".nii.gz")
-MAX_VOXELS = 4_000_000_000
-"""No volume is decoded that claims more."""
-
 _REVERSED = [2, 1, 0, 3]
 _MM = {1: 1000.0, 3: 0.001}
 """What the unit codes of the header for metres and micrometres are in millimetres; all others are taken for those."""
 _DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error)
+_READ = "be read as NIfTI"
+_GZIP_RATIO = 1032
+"""What deflate cannot exceed: it says 258 bytes in two bits."""
 
 
 def is_nifti(path: Path) -> bool:
@@ -64,7 +67,7 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     try:
         data = _voxels(image, path)
     except _DAMAGE as error:
-        raise _unreadable(path, error) from error
+        raise limits.unreadable(path, error, _READ) from error
     if data.dtype.kind not in "iuf":
         raise UnreadableFileError(f"{path} holds values of the type {data.dtype}; expected one real number per voxel.")
     if data.dtype == np.float64:  # the header scales, or the file is in double precision: more than any scanner has
@@ -123,22 +126,50 @@ def _loaded(path: Path) -> Any:
     if not path.exists():
         raise MissingDataError(f"{path} does not exist.")
     try:
+        _check_offset(path)
         image: Any = nibabel.load(path)
+        item_bytes = image.get_data_dtype().itemsize
     except _DAMAGE as error:
-        raise _unreadable(path, error) from error
-    if np.prod(image.shape, dtype=np.float64) > MAX_VOXELS:
-        raise UnreadableFileError(f"{path} claims {image.shape} voxels, more than {MAX_VOXELS:,}, and is not decoded.")
+        raise limits.unreadable(path, error, _READ) from error
+    voxels = math.prod(image.shape)
+    limits.check_claim(path, voxels, limits.MAX_VOXELS, "voxels", item_bytes)
+    if _compressed(path) and voxels * item_bytes > path.stat().st_size * _GZIP_RATIO:
+        raise UnreadableFileError(
+            f"{path} claims {voxels * item_bytes:,} bytes of voxels, more than its {path.stat().st_size:,} bytes can "
+            "hold. Replace it with an intact copy."
+        )
     return image
+
+
+def _compressed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def _check_offset(path: Path) -> None:
+    """Raise `UnreadableFileError` where voxels begin so late that what lies before them would fill the memory."""
+    with gzip.open(path) if _compressed(path) else path.open("rb") as file:
+        header = file.read(176)
+    for size, place, kind in ((348, 108, "f"), (540, 168, "q")):
+        for order in "<>":
+            if header[:4] == struct.pack(f"{order}i", size) and len(header) == 176:
+                (offset,) = struct.unpack_from(f"{order}{kind}", header, place)
+                if not offset <= limits.MAX_BEHIND_BYTES:
+                    raise limits.too_large(path, limits.MAX_BEHIND_BYTES, "bytes of header")
 
 
 def _voxels(image: Any, path: Path) -> NDArray[Any]:
     """The values, scaled; of a compressed file up to its checksum, before which nibabel stops reading."""
-    if path.suffix.lower() != ".gz":
+    if not _compressed(path):
         return np.asanyarray(image.dataobj)
     with gzip.open(path) as file:
         data: NDArray[Any] = np.asanyarray(type(image).from_file_map({"image": FileHolder(fileobj=file)}).dataobj)
+        end = file.tell() + limits.MAX_BEHIND_BYTES
         while file.read(1 << 20):
-            pass
+            if file.tell() > end:
+                raise UnreadableFileError(
+                    f"{path} goes on for more than {limits.MAX_BEHIND_BYTES:,} bytes behind its last voxel. Replace it "
+                    "with an intact copy."
+                )
     return data
 
 
@@ -155,9 +186,3 @@ def _geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
     # Without a code the header knows the spacing but not the place, and nibabel makes one up.
     placed = bool(image.header["sform_code"] or image.header["qform_code"])
     return Geometry((depth, height, width), (z, y, x), affine_as_tuple(affine) if placed else None)
-
-
-def _unreadable(path: Path, error: BaseException) -> UnreadableFileError:
-    return UnreadableFileError(
-        f"{path} ({path.stat().st_size} bytes) cannot be read as NIfTI: {error}. Replace it with an intact copy."
-    )

@@ -6,26 +6,23 @@ OpenCV returns filler rows for a truncated JPEG and expands palettes, Pillow cli
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.core.errors import MaskValueError, MissingDataError, UnreadableFileError
+from medseg_pl.core.mask_values import different, listed
+from medseg_pl.io import limits, tiff
 from medseg_pl.io.files import whole_file
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
-MAX_PIXELS = 400_000_000
-"""No image is decoded that claims more: a 100 KB file can ask for gigabytes. Pillow itself stops a little earlier."""
-
 _ORIENTATION = 0x0112
+_DECODED = "be decoded as an image"
 _PNG_GRAY, _PNG_GRAY_ALPHA = 0, 4
 _VALUES = ("L", "I;16", "I;16B", "I", "F")
 
@@ -37,10 +34,11 @@ def is_raster(path: Path) -> bool:
 
 def image_size(path: Path) -> tuple[int, int]:
     """`(height, width)` of what `read_image` gives, from the header, without decoding."""
-    if _is_tiff(path):
-        with _tiff_page(path) as page:
-            return page.imagelength, page.imagewidth
+    if tiff.is_tiff(path):
+        return tiff.size(path)
     with _opened(path) as image:
+        if image.format == "TIFF":  # under another name
+            return tiff.size(path)
         sideways = image.getexif().get(_ORIENTATION, 1) >= 5
         return (image.width, image.height) if sideways else (image.height, image.width)
 
@@ -48,14 +46,14 @@ def image_size(path: Path) -> tuple[int, int]:
 def read_image(path: Path) -> NDArray[Any]:
     """Read an image as `(C, H, W)`: one channel for gray, three for colour; transparency is dropped.
 
-    The data type is the file's (`uint8`, `uint16`, `float32` …). A rotation noted in EXIF is applied: it is how the
-    image was meant to be seen, and how annotation tools show it.
+    The data type is the file's (`uint8`, `uint16`, `float32` …). A rotation noted in EXIF or by TIFF is applied: it is
+    how the image was meant to be seen, and how annotation tools show it.
 
     Raises:
         MissingDataError: There is no such file.
         UnreadableFileError: The file is damaged, too large, or of a kind that is not read.
     """
-    if (deep := _read_deep(path)) is not None:
+    if (deep := _read_deep(path, seen=True)) is not None:
         return _without_alpha(deep, path)
     with _opened(path) as opened:
         image = _upright(opened, path)
@@ -70,9 +68,10 @@ def read_mask(path: Path) -> NDArray[Any]:
 
     Raises:
         MissingDataError: There is no such file.
-        UnreadableFileError: The file is damaged, too large, or holds colours instead of values.
+        UnreadableFileError: The file is damaged or too large.
+        MaskValueError: The file holds colours instead of values.
     """
-    if (deep := _read_deep(path)) is not None:
+    if (deep := _read_deep(path, seen=False)) is not None:
         return _only_plane(deep, path)
     with _opened(path) as opened:
         image = _upright(opened, path)
@@ -81,6 +80,19 @@ def read_mask(path: Path) -> NDArray[Any]:
         if image.mode not in (*_VALUES, "P"):
             image = image.convert("L" if image.mode == "LA" else "RGB")
         return _only_plane(_planes(np.asarray(image)), path)
+
+
+def read_mask_colours(path: Path) -> NDArray[Any]:
+    """Read a mask as `(3, H, W)` colours, a palette's included; gray is a colour of three equal channels.
+
+    Raises:
+        MissingDataError: There is no such file.
+        UnreadableFileError: The file is damaged, too large, or of a depth that no colour has.
+    """
+    pixels = read_image(path)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UnreadableFileError(f"{path} holds values of the type {pixels.dtype}; expected colours of 8 or 16 bits.")
+    return np.broadcast_to(pixels, (3, *pixels.shape[1:]))
 
 
 def write_png(path: Path, pixels: NDArray[Any], *, replace: bool = False) -> None:
@@ -102,12 +114,14 @@ def _opened(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
     except Image.DecompressionBombError as error:
-        raise _too_large(path, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)) from error
+        raise limits.too_large(path, 2 * (Image.MAX_IMAGE_PIXELS or limits.MAX_PIXELS), "pixels") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise _unreadable(path, error) from error
-    if image.width * image.height > MAX_PIXELS:
+        raise limits.unreadable(path, error, _DECODED) from error
+    try:
+        limits.check_claim(path, image.width * image.height, limits.MAX_PIXELS, "pixels")
+    except UnreadableFileError:
         image.close()
-        raise _too_large(path, MAX_PIXELS)
+        raise
     return image
 
 
@@ -117,7 +131,7 @@ def _upright(image: Image.Image, path: Path) -> Image.Image:
         image.load()
         orientation = image.getexif().get(_ORIENTATION, 1)
     except (OSError, ValueError, SyntaxError) as error:
-        raise _unreadable(path, error) from error
+        raise limits.unreadable(path, error, _DECODED) from error
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -136,13 +150,16 @@ def _has_colour(image: Image.Image) -> bool:
     return image.mode not in ("1", "LA", "La")
 
 
-def _read_deep(path: Path) -> NDArray[Any] | None:
-    """`(C, H, W)` of a file that Pillow would read at less than its depth; `None` where Pillow reads it well."""
-    if _is_tiff(path):
-        return _read_tiff(path)
+def _read_deep(path: Path, *, seen: bool) -> NDArray[Any] | None:
+    """`(C, H, W)` of a file that Pillow would read at less than its depth; `None` where Pillow reads it well.
+
+    `seen` is that of `tiff.read`.
+    """
+    if tiff.is_tiff(path):
+        return tiff.read(path, seen=seen)
     with _opened(path) as image:
         if image.format == "TIFF":  # under another name
-            return _read_tiff(path)
+            return tiff.read(path, seen=seen)
         if image.format != "PNG":
             return None
         with path.open("rb") as file:
@@ -155,43 +172,6 @@ def _read_deep(path: Path) -> NDArray[Any] | None:
         raise UnreadableFileError(f"{path} cannot be decoded. Replace it with an intact copy.")
     order = [0] if colour_type == _PNG_GRAY_ALPHA else [2, 1, 0]  # OpenCV makes four channels of gray with alpha
     return np.ascontiguousarray(_planes(pixels)[order])
-
-
-def _is_tiff(path: Path) -> bool:
-    return path.suffix.lower() in (".tif", ".tiff")
-
-
-@contextmanager
-def _tiff_page(path: Path) -> Iterator[Any]:
-    """The first page of a TIFF, not yet decoded."""
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page: Any = tiff.pages[0]
-            if page.size > MAX_PIXELS * min(4, page.samplesperpixel):
-                raise _too_large(path, MAX_PIXELS)
-            yield page
-    except FileNotFoundError:
-        raise MissingDataError(f"{path} does not exist.") from None
-    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_tiff(path: Path) -> NDArray[Any]:
-    """The first page as `(C, H, W)`, decoded in the file's own depth."""
-    with _tiff_page(path) as page:
-        bits = page.bitspersample
-        pixels: NDArray[Any] = np.empty(0) if bits == 1 else page.asarray()
-        axes: str = page.axes
-    if bits == 1:  # the fax codes of scanned masks, which not every tifffile knows
-        with _opened(path) as image:
-            pixels = np.asarray(_upright(image, path))
-    if pixels.dtype == np.bool_:
-        pixels = pixels.astype(np.uint8)
-    if pixels.ndim == 2:
-        return pixels[None]
-    if pixels.ndim == 3:
-        return np.ascontiguousarray(np.moveaxis(pixels, axes.index("S"), 0)) if "S" in axes else pixels
-    raise UnreadableFileError(f"{path} has the axes {axes}; expected one plane or one colour image.")
 
 
 def _planes(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -215,19 +195,8 @@ def _only_plane(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
     planes = _without_alpha(pixels, path)
     if len(planes) == 1 or bool((planes == planes[:1]).all()):
         return np.ascontiguousarray(planes[0])
-    raise UnreadableFileError(
-        f"{path} is a mask in colours; expected one value for each pixel. Convert its colours to label values first."
-    )
-
-
-def _unreadable(path: Path, error: BaseException) -> UnreadableFileError:
-    size = path.stat().st_size if path.exists() else 0
-    return UnreadableFileError(
-        f"{path} ({size} bytes) cannot be decoded as an image: {error}. Replace it with an intact copy."
-    )
-
-
-def _too_large(path: Path, limit: int) -> UnreadableFileError:
-    return UnreadableFileError(
-        f"{path} claims more than {limit:,} pixels and is not decoded. Tile it, or remove it from the data set."
+    colours = f", {listed(different(planes.reshape(3, -1)))}" if planes.dtype.kind == "u" else ""
+    raise MaskValueError(
+        f"{path} is a mask in colours{colours}; expected one value for each pixel. Say with labels.colours which label "
+        "each colour is."
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from medseg_pl.core.errors import MedsegError, MissingDataError, OutputExistsError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry, affine_as_tuple
-from medseg_pl.io import nifti
+from medseg_pl.io import limits, nifti
 
 SHAPE = (4, 5, 6)  # x, y, z
 ORIENTATIONS = [
@@ -334,13 +334,15 @@ class TestDamage:
 
     def test_a_volume_over_the_limit_is_not_decoded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = save(tmp_path / "a.nii", values())
-        monkeypatch.setattr(nifti, "MAX_VOXELS", 120)
+        monkeypatch.setattr(limits, "MAX_VOXELS", 120)
         assert nifti.read_nifti(path)[0].shape == (1, 6, 5, 4)
-        monkeypatch.setattr(nifti, "MAX_VOXELS", 119)
+        monkeypatch.setattr(limits, "MAX_VOXELS", 119)
         for read in (nifti.read_nifti, nifti.read_geometry):
             with pytest.raises(UnreadableFileError) as caught:
                 read(path)
-            assert str(caught.value) == f"{path} claims (4, 5, 6) voxels, more than 119, and is not decoded."
+            assert str(caught.value) == (
+                f"{path} claims more than 119 voxels and is not decoded. Divide it, or remove it from the data set."
+            )
 
     def test_a_film_of_channels_is_no_volume(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.nii", values((4, 5, 6, 2, 3)))
@@ -356,6 +358,66 @@ class TestDamage:
         nibabel.save(nibabel.Nifti1Image(np.zeros(SHAPE, dtype), np.eye(4)), path)
         with pytest.raises(UnreadableFileError, match="expected one real number per voxel"):
             nifti.read_nifti(path)
+
+
+class TestBombs:
+    def test_voxels_that_the_compressed_bytes_cannot_hold_are_refused(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.nii.gz", values())
+        header = bytearray(gzip.decompress(path.read_bytes()))
+        header[42:48] = np.array([2000, 1000, 1000], "<i2").tobytes()
+        path.write_bytes(gzip.compress(header))
+        for read in (nifti.read_nifti, nifti.read_geometry):
+            with pytest.raises(UnreadableFileError) as caught:
+                read(path)
+            assert str(caught.value) == (
+                f"{path} claims 4,000,000,000 bytes of voxels, more than its {path.stat().st_size} bytes can hold. "
+                "Replace it with an intact copy."
+            )
+
+    def test_an_empty_mask_compresses_a_thousandfold_and_is_read(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.nii.gz", np.zeros((200, 200, 200), np.uint8))
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 9))
+        assert path.stat().st_size < 200**3 / 900
+        assert not nifti.read_nifti(path)[0].any()
+
+    def test_the_type_of_a_voxel_counts_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = save(tmp_path / "a.nii", values(dtype=np.float64))
+        monkeypatch.setattr(limits, "MAX_VOXELS", 120)
+        assert nifti.read_nifti(path)[0].shape == (1, 6, 5, 4)
+        monkeypatch.setattr(limits, "MAX_ITEM_BYTES", 7)
+        with pytest.raises(UnreadableFileError, match="claims more than 840 bytes and is not decoded"):
+            nifti.read_nifti(path)
+
+    def test_what_follows_the_last_voxel_is_not_inflated_without_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = save(tmp_path / "a.nii.gz", values())
+        monkeypatch.setattr(limits, "MAX_BEHIND_BYTES", 1 << 20)
+        path.write_bytes(path.read_bytes() + gzip.compress(bytes(1 << 20)))
+        np.testing.assert_array_equal(nifti.read_nifti(path)[0][0], values().T)
+        path.write_bytes(path.read_bytes() + gzip.compress(bytes(4 << 20)) + b"no gzip at all, and never reached")
+        with pytest.raises(UnreadableFileError) as caught:
+            nifti.read_nifti(path)
+        assert str(caught.value) == (
+            f"{path} goes on for more than 1,048,576 bytes behind its last voxel. Replace it with an intact copy."
+        )
+
+    @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+    @pytest.mark.parametrize("order", "<>")
+    @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+    def test_voxels_that_begin_too_late_are_not_looked_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, order: str, suffix: str
+    ) -> None:
+        path = tmp_path / f"a{suffix}"
+        image = kind(values(), oblique(0), kind.header_class(endianness=order))
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"x" * 4000))
+        nibabel.save(image, path)
+        monkeypatch.setattr(limits, "MAX_BEHIND_BYTES", 6000)
+        assert nifti.read_nifti(path)[0].shape == (1, 6, 5, 4)
+        monkeypatch.setattr(limits, "MAX_BEHIND_BYTES", 4000)
+        for read in (nifti.read_nifti, nifti.read_geometry):
+            with pytest.raises(UnreadableFileError, match="claims more than 4,000 bytes of header and is not decoded"):
+                read(path)
 
 
 def test_names() -> None:

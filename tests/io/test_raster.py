@@ -14,8 +14,14 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from medseg_pl.core.errors import MedsegError, MissingDataError, OutputExistsError, UnreadableFileError
-from medseg_pl.io import raster
+from medseg_pl.core.errors import (
+    MaskValueError,
+    MedsegError,
+    MissingDataError,
+    OutputExistsError,
+    UnreadableFileError,
+)
+from medseg_pl.io import limits, raster
 
 SHAPE = (23, 31)
 RNG = np.random.default_rng(0)
@@ -26,6 +32,7 @@ RGB = RNG.integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
 RGBA = RNG.integers(0, 256, (*SHAPE, 4)).astype(np.uint8)
 DEEP_RGBA = RNG.integers(0, 65536, (*SHAPE, 4)).astype(np.uint16)
 INDEX = RNG.choice([0, 2], SHAPE).astype(np.uint8)
+COLOUR_MASK = np.array([[0, 0, 0], [9, 9, 9], [200, 100, 50]], np.uint8)[INDEX]
 COLOURS = [10, 20, 30, 0, 0, 0, 200, 100, 50]
 
 
@@ -40,12 +47,19 @@ def save_chunks(path: Path, pixels: np.ndarray, colour_type: int, claimed: tuple
     """A PNG byte by byte: for kinds that no library writes."""
     height, width = claimed or pixels.shape[:2]
     rows = b"".join(b"\0" + row.astype(pixels.dtype.newbyteorder(">")).tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour_type, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    framed = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+    save_stream(path, (height, width, colour_type), zlib.compress(rows), 8 * pixels.itemsize)
+
+
+def save_stream(path: Path, header: tuple[int, int, int], stream: bytes, bits: int = 8) -> None:
+    """A PNG of height, width and colour type, of any compressed stream."""
+    height, width, colour_type = header
+    chunk = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + framed(b"IHDR", chunk) + framed(b"IDAT", stream) + framed(b"IEND", b""))
+
+
+def framed(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def save_opencv(path: Path, pixels: np.ndarray) -> None:
@@ -225,12 +239,55 @@ class TestReadMask:
     )
     def test_colours_are_no_labels(self, tmp_path: Path, name: str, write: Callable[[Path], None]) -> None:
         write(tmp_path / name)
-        with pytest.raises(UnreadableFileError) as caught:
+        with pytest.raises(
+            MaskValueError, match=rf"{name} is a mask in colours, \(.*\) …; expected one value for each"
+        ):
             raster.read_mask(tmp_path / name)
+
+    def test_the_colours_are_told(self, tmp_path: Path) -> None:
+        pillow(COLOUR_MASK)(tmp_path / "mask.png")
+        with pytest.raises(MaskValueError) as caught:
+            raster.read_mask(tmp_path / "mask.png")
         assert str(caught.value) == (
-            f"{tmp_path / name} is a mask in colours; expected one value for each pixel. "
-            "Convert its colours to label values first."
+            f"{tmp_path / 'mask.png'} is a mask in colours, (0, 0, 0), (200, 100, 50); expected one value for each "
+            "pixel. Say with labels.colours which label each colour is."
         )
+
+
+class TestReadMaskColours:
+    @pytest.mark.parametrize(
+        ("name", "write"),
+        [
+            ("rgb.png", pillow(COLOUR_MASK)),
+            ("rgb.bmp", pillow(COLOUR_MASK)),
+            ("rgb.tif", tiff(COLOUR_MASK, photometric="rgb")),
+            ("rgba.png", pillow(np.dstack([COLOUR_MASK, RGBA[..., 3:]]))),
+            ("palette.png", lambda path: save_palette(path, [0, 0, 0, 9, 9, 9, 200, 100, 50])),
+            ("palette_alpha.png", lambda path: save_palette(path, [0, 0, 0, 9, 9, 9, 200, 100, 50], transparency=0)),
+            ("palette.tif", lambda path: save_palette(path, [0, 0, 0, 9, 9, 9, 200, 100, 50])),
+        ],
+    )
+    def test_colours_arrive_as_they_are_seen(self, tmp_path: Path, name: str, write: Callable[[Path], None]) -> None:
+        write(tmp_path / name)
+        np.testing.assert_array_equal(raster.read_mask_colours(tmp_path / name), COLOUR_MASK.transpose(2, 0, 1))
+
+    @pytest.mark.parametrize(
+        ("name", "write", "gray"),
+        [
+            ("gray.png", pillow(INDEX * 100), INDEX * 100),
+            ("bit.png", pillow(INDEX > 0), INDEX // 2 * 255),
+            ("bit.tif", pillow(INDEX > 0), INDEX // 2 * 255),
+            ("deep.png", pillow(DEEP), DEEP),
+        ],
+    )
+    def test_gray_is_a_colour(self, tmp_path: Path, name: str, write: Callable[[Path], None], gray: np.ndarray) -> None:
+        write(tmp_path / name)
+        np.testing.assert_array_equal(raster.read_mask_colours(tmp_path / name), np.stack([gray] * 3))
+
+    def test_real_numbers_are_no_colours(self, tmp_path: Path) -> None:
+        tiff(REAL)(tmp_path / "mask.tif")
+        with pytest.raises(UnreadableFileError, match=r"values of the type float32; expected colours of 8 or 16 bits"):
+            raster.read_mask_colours(tmp_path / "mask.tif")
 
 
 class TestDamage:
@@ -309,23 +366,37 @@ class TestBombs:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, read: Callable[[Path], Any]
     ) -> None:
         EXACT[name][0](tmp_path / name)
-        monkeypatch.setattr(raster, "MAX_PIXELS", 23 * 31 - 1)
+        monkeypatch.setattr(limits, "MAX_PIXELS", 23 * 31 - 1)
         with pytest.raises(UnreadableFileError) as caught:
             read(tmp_path / name)
         assert str(caught.value) == (
             f"{tmp_path / name} claims more than 712 pixels and is not decoded. "
-            "Tile it, or remove it from the data set."
+            "Divide it, or remove it from the data set."
         )
 
     @pytest.mark.parametrize("name", ["gray_8.png", "rgba_16.png", "gray_8.tif", "rgba_16.tif"])
     def test_an_image_at_the_limit_is_decoded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         EXACT[name][0](tmp_path / name)
-        monkeypatch.setattr(raster, "MAX_PIXELS", 23 * 31)
+        monkeypatch.setattr(limits, "MAX_PIXELS", 23 * 31)
         assert raster.read_image(tmp_path / name).shape[1:] == SHAPE
 
     def test_a_small_file_that_claims_gigabytes_is_refused(self, tmp_path: Path) -> None:
         save_chunks(tmp_path / "bomb.png", np.zeros((4, 4), np.uint8), colour_type=0, claimed=(60_000, 60_000))
         with pytest.raises(UnreadableFileError, match=r"bomb\.png claims more than [\d,]+ pixels and is not decoded"):
+            raster.read_image(tmp_path / "bomb.png")
+
+    def test_a_stream_may_go_on_behind_the_last_pixel(self, tmp_path: Path) -> None:
+        rows = b"".join(b"\0" + row.tobytes() for row in GRAY)
+        save_stream(tmp_path / "long.png", (*SHAPE, 0), zlib.compress(rows + bytes(1 << 20)))
+        np.testing.assert_array_equal(raster.read_image(tmp_path / "long.png")[0], GRAY)
+
+    def test_a_text_that_unpacks_to_gigabytes_is_refused(self, tmp_path: Path) -> None:
+        EXACT["gray_8.png"][0](tmp_path / "bomb.png")
+        whole = (tmp_path / "bomb.png").read_bytes()
+        deflate = zlib.compressobj(9)
+        text = b"".join(deflate.compress(bytes(1 << 20)) for _ in range(200)) + deflate.flush()
+        (tmp_path / "bomb.png").write_bytes(whole[:33] + framed(b"zTXt", b"note\0\0" + text) + whole[33:])
+        with pytest.raises(UnreadableFileError, match="Decompressed data too large"):
             raster.read_image(tmp_path / "bomb.png")
 
     def test_where_pillow_stops_earlier_the_limit_is_pillows(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
@@ -28,15 +30,18 @@ class DecathlonSource(FileSource):
         root: The folder that holds `dataset.json`.
         group: A regular expression whose parentheses find the patient in a case's name; without it every case is its
             own patient.
+        slicing: Across which axis volumes are cut into slices: `file` for their last one, `axial`, `coronal` or
+            `sagittal` for the one closest to that direction, `thick` for the one of the largest spacing.
 
     References:
         Antonelli et al., "The Medical Segmentation Decathlon", Nature Communications 13, 2022.
     """
 
-    def __init__(self, root: str, group: str | None = None) -> None:
+    def __init__(self, root: str, group: str | None = None, slicing: Slicing = "file") -> None:
         check_pattern(group)
         self.root = Path(root)
         self.group = group
+        self.slicing = slicing
 
     def cases(self) -> list[Case]:
         """One case for each training pair."""
@@ -60,11 +65,11 @@ class DecathlonSource(FileSource):
 
     def unlabelled(self, directory: Path) -> Source:
         """Every volume of a folder; channels are told apart by nnU-Net's `_0000` endings where there are several."""
-        return _ChannelFolder(str(directory), images=".", masks=None)
+        return _ChannelFolder(str(directory), images=".", masks=None, slicing=self.slicing)
 
     def reading_settings(self) -> tuple[object, ...]:
-        """None: the files say it all."""
-        return ()
+        """How volumes are cut: all else is in the files."""
+        return (self.slicing,)
 
     def _check_labels(self, labels: LabelMap) -> None:
         for name, value in zip(labels.names, labels.file_values, strict=True):
@@ -77,7 +82,7 @@ class DecathlonSource(FileSource):
 
     @cached_property
     def _described(self) -> dict[str, int]:
-        return _values_by_name(self._description().get("labels"))
+        return values_by_name(self._description().get("labels"))
 
     def _description(self) -> dict[str, Any]:
         path = self.root / "dataset.json"
@@ -99,7 +104,7 @@ class DecathlonSource(FileSource):
         """The pairs that the Decathlon's `training` lists."""
         path = self.root / "dataset.json"
         pairs: dict[str, tuple[tuple[Path, ...], Path]] = {}
-        for entry in description["training"]:
+        for entry in _list(description["training"], path, "training"):
             try:
                 image, mask = inside(self.root, entry["image"], str(path)), inside(self.root, entry["label"], str(path))
             except (TypeError, KeyError):
@@ -108,24 +113,37 @@ class DecathlonSource(FileSource):
                 ) from None
             if stem(mask) in pairs:
                 raise DataError(f"{path} lists the case {stem(mask)} twice. Give each its own name.")
-            pairs[stem(mask)] = ((image,) if image.is_file() else _channel_files(image) or (image,), mask)
+            channels = (image,) if image.is_file() else self._channel_files(image) or (image,)
+            pairs[stem(mask)] = (channels, mask)
         return pairs
 
     def _found(self, description: dict[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
         """The pairs that nnU-Net's naming implies."""
+        path = self.root / "dataset.json"
         ending = description.get("file_ending", ".nii.gz")
+        if not isinstance(ending, str) or not re.fullmatch(r"(\.\w+)+", ending):
+            raise DataError(f"{path}: file_ending is {ending!r}; expected what the names end in, such as '.nii.gz'.")
         masks = sorted((self.root / "labelsTr").glob(f"[!.]*{ending}"))
         if not masks:
             raise MissingDataError(f"{self.root / 'labelsTr'} holds no file that ends in {ending}.")
-        channels = len(description.get("channel_names") or {"0": ""})
-        names = {mask.name[: -len(ending)]: mask for mask in masks}
+        channels = len(_list(description.get("channel_names") or {"0": ""}, path, "channel_names"))
+        names = {mask.name[: -len(ending)]: self._inside("labelsTr", mask.name) for mask in masks}
         return {
             name: (
-                tuple(self.root / "imagesTr" / f"{name}_{channel:04d}{ending}" for channel in range(channels)),
+                tuple(self._inside("imagesTr", f"{name}_{channel:04d}{ending}") for channel in range(channels)),
                 mask,
             )
             for name, mask in names.items()
         }
+
+    def _channel_files(self, image: Path) -> tuple[Path, ...]:
+        """nnU-Net v1 lists `liver_01.nii.gz` and stores `liver_01_0000.nii.gz`."""
+        name, suffix = stem(image), image.name[len(stem(image)) :]
+        found = sorted(image.parent.glob(f"{escape(name)}_[0-9][0-9][0-9][0-9]{escape(suffix)}"))
+        return tuple(self._inside(path.parent.relative_to(self.root).as_posix(), path.name) for path in found)
+
+    def _inside(self, folder: str, name: str) -> Path:
+        return inside(self.root, f"{folder}/{name}", str(self.root / "dataset.json"))
 
 
 class _ChannelFolder(FolderSource):
@@ -150,13 +168,13 @@ class _ChannelFolder(FolderSource):
         return tuple(paths[key] for key in found)
 
 
-def _channel_files(image: Path) -> tuple[Path, ...]:
-    """nnU-Net v1 lists `liver_01.nii.gz` and stores `liver_01_0000.nii.gz`."""
-    name, suffix = stem(image), image.name[len(stem(image)) :]
-    return tuple(sorted(image.parent.glob(f"{name}_[0-9][0-9][0-9][0-9]{suffix}")))
+def _list(entries: Any, path: Path, field: str) -> list[Any]:
+    if not isinstance(entries, (list, dict)):
+        raise DataError(f"{path}: {field} is {entries!r}; expected a list.")
+    return list(entries)
 
 
-def _values_by_name(labels: object) -> dict[str, int]:
+def values_by_name(labels: object) -> dict[str, int]:
     """Name to value, of `{"0": "background", "1": "liver"}` and of `{"background": 0, "liver": 1}`.
 
     nnU-Net's regions, which are lists of values, are left out.

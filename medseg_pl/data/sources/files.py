@@ -203,6 +203,7 @@ def inside(root: Path, relative: str, what: str) -> Path:
     path = root / relative
     try:
         within = path.resolve().is_relative_to(root.resolve())
+        path.exists()
     except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, or links in a circle
         raise MissingDataError(f"{what} names {relative!r}, which is no file: {error}. Correct the name.") from error
     if not within:

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import check_pattern, group_of, shown
-from medseg_pl.data.sources.files import FileSource, check_mask_names, is_image
+from medseg_pl.data.sources.files import FileSource, check_mask_names, files_by_name, is_image
+from medseg_pl.data.sources.places import Place, place_of
 from medseg_pl.io.files import require_folder
 from medseg_pl.io.nifti import stem
+
+_SETTING = "data.source.masks"
+
+Found = Mapping[str, list[list[Path]]]
+"""The masks of each image, place by place."""
 
 
 class FolderSource(FileSource):
     r"""Images and masks paired by name.
 
     ```
-    root/images/patient7_a.png      root/masks/patient7_a.png                     one mask with ids, or 0/255
-                                    root/stomach/patient7_a.png, root/bowel/…     or one folder for each label
+    images/a.png   masks/a.png                          masks: masks                       one mask with ids, or 0/255
+                   masks/a_seg.png                      mask_name: "{stem}_seg"
+                   masks/a/1.png, masks/a/2.png …       mask_name: "{stem}/*"              several files of one label
+                   stomach/a.png, bowel/a.png           masks: {stomach: stomach, bowel: bowel}
+                   masks/a_stomach.png, …               masks: {stomach: "masks/{stem}_stomach", …}
+    a.png          a_mask.png                           images: ., masks: ., mask_name: "{stem}_mask"
     ```
 
-    Raster files (PNG, TIFF, JPEG, BMP) and NIfTI volumes; sub-folders belong to the case's name.
+    Raster files (PNG, TIFF, JPEG, BMP) and NIfTI volumes; sub-folders belong to the case's name. `*` stands for
+    anything but a slash, and a label is where any of its files has it. A file that is the mask of an image is no image.
 
     Args:
         root: The folder that holds everything.
         images: The images' folder, below `root`.
-        masks: The masks' folder, below `root`; or one folder for each label, `{stomach: stomach, bowel: bowel}`, in
-            the order of `labels.names`; or null for images without masks.
-        mask_name: The mask's name without suffix, given the image's: `"{stem}_seg"` pairs `a.png` with `a_seg.png`.
+        masks: The masks' folder, below `root`, or the path of a mask, where it holds `{stem}`; or one of either for
+            each label, in the order of `labels.names`; or null for images without masks.
+        mask_name: The mask's name in a folder, without suffix, given the image's: `"{stem}_seg"` pairs `a.png` with
+            `a_seg.png`.
         group: A regular expression whose parentheses find the patient in a case's name; without it every image is
             its own patient. Set it wherever a patient has several images: `Image_(\d+)`.
+        slicing: Across which axis volumes are cut into slices: `file` for their last one, `axial`, `coronal` or
+            `sagittal` for the one closest to that direction, `thick` for the one of the largest spacing.
     """
 
     def __init__(
@@ -40,88 +57,115 @@ class FolderSource(FileSource):
         masks: str | dict[str, str] | None = "masks",
         mask_name: str = "{stem}",
         group: str | None = None,
+        slicing: Slicing = "file",
     ) -> None:
-        if "{stem}" not in mask_name or set("{}/") & set(mask_name.replace("{stem}", "")):
-            raise SettingError(
-                "data.source.mask_name must contain {stem}, the image's name, and no other braces or slashes; "
-                f"got {mask_name!r}."
-            )
         check_pattern(group)
         self.root = Path(root)
         self.images = images
         self.masks = masks
-        self.mask_name = mask_name
         self.group = group
+        self.slicing = slicing
+        folders = masks if isinstance(masks, dict) else {"": masks or "."}
+        places = tuple(place_of(text, mask_name, _SETTING) for text in folders.values())
+        self._places: tuple[Place, ...] = () if masks is None else places
 
     def cases(self) -> list[Case]:
-        """One case for each image, with its mask; nothing on either side may be left over."""
+        """One case for each image, with its masks; nothing on either side may be left over."""
         images = self._files(self.images, "images")
-        masks = [(folder, self._files(folder, "masks")) for folder in self._mask_folders()]
-        for folder, found in masks:
-            self._check_pairs(images, found, folder)
+        masks = {folder: self._files(folder, "masks") for folder in dict.fromkeys(p.folder for p in self._places)}
+        found = self._pairs(images, masks)
+        taken = {path for places in found.values() for paths in places for path in paths}
+        images = {name: path for name, path in images.items() if path not in taken}
+        found = {name: found[name] for name in images}
+        self._check_pairs(images, masks, found)
+        self._check_unshared(found)
         return [
             Case(
                 case_id=name,
                 group=group_of(name, self.group),
                 images=(path,),
-                masks=tuple(found[self._mask_of(name)] for _, found in masks),
+                masks=tuple(mask for paths in found[name] for mask in paths),
             )
             for name, path in sorted(images.items())
         ]
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """See `FileSource`; a folder for each label holds the label that it is given to."""
+        """See `FileSource`; a place for each label holds the label that it is given to."""
         if case.masks and isinstance(self.masks, dict):
-            check_mask_names(list(self.masks), labels, "data.source.masks")
+            check_mask_names(list(self.masks), labels, _SETTING)
         return super().read(case, labels)
 
+    def mask_shares(self, case: Case) -> list[int]:
+        """One for each label, or as many as its place has."""
+        if not any(place.several for place in self._places):
+            return [1] * len(case.masks)
+        return [sum(self._is_at(path, place, case.case_id) for path in case.masks) for place in self._places]
+
     def reading_settings(self) -> tuple[object, ...]:
-        """Which label each folder stands for."""
-        return tuple(self.masks) if isinstance(self.masks, dict) else ()
+        """Which label each place stands for, and how volumes are cut."""
+        several = [place.name for place in self._places if place.several]
+        return (self.slicing, *(self.masks if isinstance(self.masks, dict) else ()), *several)
 
     def unlabelled(self, directory: Path) -> FolderSource:
         """Every image below a folder."""
-        return FolderSource(str(directory), images=".", masks=None)
-
-    def _mask_folders(self) -> list[str]:
-        if self.masks is None:
-            return []
-        return [self.masks] if isinstance(self.masks, str) else list(self.masks.values())
-
-    def _mask_of(self, name: str) -> str:
-        path = Path(name)
-        return path.with_name(self.mask_name.replace("{stem}", path.name)).as_posix()
+        return FolderSource(str(directory), images=".", masks=None, slicing=self.slicing)
 
     def _files(self, folder: str, what: str) -> dict[str, Path]:
-        """Name without suffix, sub-folders included, to path."""
-        setting = "Set data.source.root to your data" if what == "images" else "Set data.source.masks"
+        """Name without suffix, sub-folders included, to path; sorted by name."""
+        setting = "Set data.source.root to your data" if what == "images" else f"Set {_SETTING}"
         directory = require_folder(self.root / folder, what, f"{setting}, or correct the folder's name.")
-        files: dict[str, Path] = {}
-        for path in sorted(directory.rglob("*")):
-            if not (is_image(path) and path.is_file()):
-                continue
-            name = path.relative_to(directory).with_name(stem(path)).as_posix()
-            if name in files:
-                raise DataError(
-                    f"{files[name]} and {path} have the same name, so {what} cannot be told apart. Rename one."
-                )
-            files[name] = path
+        files = files_by_name((p for p in directory.rglob("*") if is_image(p) and p.is_file()), directory, what)
         if not files:
             raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")
-        return files
+        return dict(sorted(files.items()))
 
-    def _check_pairs(self, images: dict[str, Path], masks: dict[str, Path], folder: str) -> None:
-        expected = {self._mask_of(name): path for name, path in images.items()}
-        lonely = [str(path) for name, path in expected.items() if name not in masks]
-        if lonely:
-            raise MissingDataError(
-                f"{len(lonely)} of {len(images)} images have no mask in {self.root / folder}: {shown(lonely)}; "
-                f"expected the name {self.mask_name!r}. Add the masks, move the images away, or set "
-                "data.source.mask_name."
+    def _pairs(self, images: Mapping[str, Path], masks: Mapping[str, Mapping[str, Path]]) -> Found:
+        pairs: dict[str, list[list[Path]]] = {name: [] for name in images}
+        for place in self._places:
+            files, names = masks[place.folder], list(masks[place.folder])
+            for image, places in pairs.items():
+                places.append([files[name] for name in place.found(image, names)])
+        alone = [str(images[name]) for name, places in pairs.items() if any(images[name] in paths for paths in places)]
+        if alone:
+            raise SettingError(
+                f"{len(alone)} images would be masks of themselves: {shown(alone)}. Where images and masks share a "
+                "folder, set data.source.mask_name to what sets them apart, such as '{stem}_mask'."
             )
-        orphans = [str(path) for name, path in masks.items() if name not in expected]
-        if orphans:
-            raise MissingDataError(
-                f"{len(orphans)} of {len(masks)} masks belong to no image in {self.root / self.images}: "
-                f"{shown(orphans)}. Add the images, move the masks away, or set data.source.mask_name."
+        return pairs
+
+    def _check_pairs(self, images: Mapping[str, Path], masks: Mapping[str, Mapping[str, Path]], found: Found) -> None:
+        """Raise `MissingDataError` where something is left over on one side."""
+        known = {*images.values(), *(path for places in found.values() for paths in places for path in paths)}
+        for number, place in enumerate(self._places):
+            lonely = [str(path) for name, path in images.items() if not found[name][number]]
+            if lonely:
+                raise MissingDataError(
+                    f"{len(lonely)} of {len(images)} images have no mask in {self.root / place.folder}: "
+                    f"{shown(lonely)}; expected the name {place.name!r}. Add the masks, move the images away, or set "
+                    f"{place.setting}."
+                )
+            orphans = [str(path) for path in masks[place.folder].values() if path not in known]
+            if orphans:
+                raise MissingDataError(
+                    f"{len(orphans)} of {len(masks[place.folder])} masks belong to no image in "
+                    f"{self.root / self.images}: {shown(orphans)}. Add the images, move the masks away, or set "
+                    f"{place.setting}."
+                )
+
+    def _check_unshared(self, found: Found) -> None:
+        """Raise `DataError` where a file would be the mask of two images, or of two labels."""
+        uses = Counter(path for places in found.values() for paths in places for path in paths)
+        shared = sorted(str(path) for path, times in uses.items() if times > 1)
+        if shared:
+            raise DataError(
+                f"{len(shared)} masks belong to several images or labels: {shown(shared)}. Make the names in "
+                f"{_SETTING} or data.source.mask_name tell them apart."
             )
+
+    def _is_at(self, path: Path, place: Place, image: str) -> bool:
+        folder = self.root / place.folder
+        return path.is_relative_to(folder) and bool(place.found(image, [_name(path, folder)]))
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_name(stem(path)).as_posix()

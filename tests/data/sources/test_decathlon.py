@@ -97,6 +97,28 @@ class TestNnunet(SourceContract):
         assert [(case.case_id, len(case.images)) for case in cases] == [("brain_01", 2), ("brain_02", 2)]
 
 
+class TestSlicing(SourceContract):
+    @pytest.fixture
+    def subject(self, phantom: Path, tmp_path: Path) -> Subject:
+        shutil.copytree(phantom, tmp_path / "data")
+        return Subject(
+            source=DecathlonSource(str(tmp_path / "data"), slicing="sagittal"),
+            labels=LabelMap(list(ORGANS), "multiclass"),
+            cases=3,
+            images=tmp_path / "data/imagesTr",
+            again=lambda d: DecathlonSource(str(relabelled(tmp_path / "data", d).root), slicing="sagittal"),
+        )
+
+    def test_slices_follow_each_other_from_left_to_right(self, subject: Subject) -> None:
+        plain = DecathlonSource(str(subject.images.parent))
+        (case, *_) = plain.cases()
+        expected, volume = plain.read(case, subject.labels), subject.source.read(case, subject.labels)
+        assert expected.geometry.shape == (5, 32, 40)
+        assert volume.geometry == expected.geometry.reordered((2, 0, 1))
+        np.testing.assert_array_equal(volume.image, expected.image.transpose(0, 3, 1, 2))
+        assert plain.reading_settings() != subject.source.reading_settings()
+
+
 def test_volumes_with_channels_on_the_fourth_axis(tmp_path: Path) -> None:
     source = describe(tmp_path, listed("a.nii.gz"))
     pixels = noise((7, 6, 4, 2), dtype=np.int16)
@@ -158,6 +180,30 @@ def test_a_path_that_leaves_the_root_is_refused(tmp_path: Path, key: str, path: 
 def test_an_entry_that_is_no_pair_is_shown(tmp_path: Path, entry: Any) -> None:
     with pytest.raises(DataError, match=r"expected entries \{'image': …, 'label': …\} in training, got "):
         describe(tmp_path, {"training": [entry]}).cases()
+
+
+@pytest.mark.parametrize("ending", ["/../../secret.nii.gz", "", "*", None, ["nii"], ".nii/../x"])
+def test_an_ending_that_is_none_is_refused(tmp_path: Path, ending: Any) -> None:
+    touch(tmp_path, "secret.nii.gz", "data/labelsTr/a/b.nii.gz")
+    with pytest.raises(DataError, match=r"dataset\.json: file_ending is .*; expected what the names end in, such as"):
+        describe(tmp_path / "data", {**NNUNET, "file_ending": ending}).cases()
+
+
+@pytest.mark.parametrize(("field", "value"), [("channel_names", 7), ("training", 7), ("training", "imagesTr")])
+def test_a_field_that_is_no_list_is_refused(tmp_path: Path, field: str, value: Any) -> None:
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    with pytest.raises(DataError, match=rf"dataset\.json: {field} is '?{value}'?; expected a list\."):
+        describe(tmp_path, {**NNUNET, field: value}).cases()
+
+
+@pytest.mark.parametrize("link", ["labelsTr/a.nii.gz", "imagesTr/a_0000.nii.gz"])
+@pytest.mark.parametrize("description", [{"channel_names": {"0": "CT"}}, listed("a.nii.gz")], ids=["v2", "v1"])
+def test_a_link_that_leaves_the_root_is_refused(tmp_path: Path, link: str, description: dict[str, Any]) -> None:
+    touch(tmp_path, "secret.nii.gz", "data/imagesTr/a_0000.nii.gz", "data/labelsTr/a.nii.gz")
+    (tmp_path / "data" / link).unlink()
+    (tmp_path / "data" / link).symlink_to(tmp_path / "secret.nii.gz")
+    with pytest.raises(MissingDataError, match=r"dataset\.json names '.*', which lies outside .*data"):
+        describe(tmp_path / "data", description).cases()
 
 
 def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from medseg_pl.core.errors import GeometryError, MaskValueError, MissingDataError, UnreadableFileError
-from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.errors import (
+    GeometryError,
+    MaskValueError,
+    MissingDataError,
+    SettingError,
+    UnreadableFileError,
+)
+from medseg_pl.core.geometry import Geometry, Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.files import FileSource, inside, is_image, read_mask_file
+from medseg_pl.data.sources.files import (
+    FileSource,
+    Grid,
+    inside,
+    is_image,
+    read_image_file,
+    read_image_geometry,
+    read_mask_file,
+    stored_mask,
+)
 from medseg_pl.io.raster import read_mask
 from tests.contracts.source_contract import SourceContract, Subject
 from tests.small_files import blocks, noise, save_raster, save_volume, tree
@@ -246,6 +265,168 @@ def test_a_label_value_that_the_image_type_cannot_hold_survives(tmp_path: Path) 
     np.testing.assert_array_equal(labels.encode(read_mask_file(tmp_path / "out/p1.nii.gz")[0]), blocks((5, 7, 6), 1, 2))
 
 
+SAVE: dict[str, Callable[[Path, np.ndarray], Path]] = {
+    "mask.png": save_raster,
+    "mask.tif": lambda path, pixels: tifffile.imwrite(path, pixels) or path,
+    "mask.nii.gz": lambda path, pixels: save_volume(path, pixels.T[..., None]),
+}
+
+
+def read_beside_an_image(folder: Path, name: str, pixels: np.ndarray, labels: LabelMap) -> list[list[int]]:
+    image = "image.nii.gz" if name.endswith(".nii.gz") else "image.png"
+    SAVE[image.replace("image", "mask")](folder / image, noise(pixels.shape))
+    mask: list[list[int]] = read(folder / image, SAVE[name](folder / name, pixels), labels=labels)[0, 0].tolist()
+    return mask
+
+
+@pytest.mark.parametrize("name", SAVE)
+class TestValuesAsPeopleHaveThem:
+    """The same in pictures and in volumes."""
+
+    def test_0_and_255(self, tmp_path: Path, name: str) -> None:
+        assert read_beside_an_image(tmp_path, name, np.array([[0, 255, 0]], np.uint8), BINARY) == [[0, 1, 0]]
+
+    def test_values_with_gaps(self, tmp_path: Path, name: str) -> None:
+        labels = LabelMap(["liver", "spleen"], "multiclass", values=[600, 20], ignore_value=9)
+        assert read_beside_an_image(tmp_path, name, np.array([[0, 20, 600, 9]], np.uint16), labels) == [[0, 2, 1, 255]]
+
+    def test_values_near_0_and_255(self, tmp_path: Path, name: str) -> None:
+        labels = LabelMap(["axon"], "binary", tolerance=40)
+        assert read_beside_an_image(tmp_path, name, np.array([[0, 3, 218, 255]], np.uint8), labels) == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("name", ["mask.tif", "mask.nii.gz"])
+class TestRealNumbers:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_whole_ones_are_values(self, tmp_path: Path, name: str, dtype: type) -> None:
+        assert read_beside_an_image(tmp_path, name, np.array([[0.0, 2.0, 1.0]], dtype), ORGANS) == [[0, 2, 1]]
+
+    def test_fractions_are_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(MaskValueError) as error:
+            read_beside_an_image(tmp_path, name, np.array([[0.0, 0.5, 1.0]], np.float32), ORGANS)
+        assert str(error.value) == (
+            f"{tmp_path / name} holds the value 0.5, which no label claims, in 1 voxel; expected 0, 1, 2. Name the "
+            "labels and their file values with labels.names and labels.values, or set labels.ignore_value. Values "
+            "between whole numbers are what interpolation leaves: resample masks with nearest neighbour, or round them "
+            "with labels.tolerance."
+        )
+
+    def test_a_tolerance_rounds(self, tmp_path: Path, name: str) -> None:
+        labels = LabelMap(["liver", "spleen"], "multiclass", tolerance=0.4)
+        assert read_beside_an_image(tmp_path, name, np.array([[0.25, 1.75, 1.0]], np.float32), labels) == [[0, 2, 1]]
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(1 / 255, 0.0), (1 / 3, 0.0), (0.5, -1.5), (0.1, -1.0)])
+def test_a_volume_whose_header_scales_holds_whole_numbers(tmp_path: Path, slope: float, inter: float) -> None:
+    image = save_volume(tmp_path / "image.nii", noise((4, 3, 2)))
+    wanted = np.random.default_rng(0).integers(0, 3, (4, 3, 2))
+    stored = nibabel.Nifti1Image(np.round((wanted - inter) / slope).astype(np.int16), nibabel.load(image).affine)
+    stored.header.set_slope_inter(slope, inter)
+    # As it stands: nibabel would undo the scaling while it saves.
+    raw = stored.header.copy()
+    raw["vox_offset"], raw["magic"] = 352, b"n+1"
+    (tmp_path / "mask.nii").write_bytes(raw.binaryblock + bytes(4) + np.asarray(stored.dataobj).tobytes(order="F"))
+    np.testing.assert_array_equal(read(image, tmp_path / "mask.nii", labels=ORGANS)[0], wanted.T)
+
+
+def test_a_volume_has_no_colours_and_keeps_to_values(tmp_path: Path) -> None:
+    labels = LabelMap(["liver", "spleen"], "multiclass", colours={"liver": (255, 0, 0), "spleen": (0, 255, 0)})
+    image = save_volume(tmp_path / "image.nii.gz", noise((6, 7, 5)))
+    mask = save_volume(tmp_path / "mask.nii.gz", blocks((6, 7, 5), 1, 2))
+    np.testing.assert_array_equal(read(image, mask, labels=labels)[0], blocks((6, 7, 5), 1, 2).T)
+    Pairs(tmp_path).write(tmp_path / "out", Case("p1", "p1", (image,)), blocks((5, 7, 6), 2, 1)[None], labels)
+    np.testing.assert_array_equal(read_mask_file(tmp_path / "out/p1.nii.gz", labels)[0], blocks((5, 7, 6), 2, 1))
+
+
+def test_labels_that_have_colours_are_not_read_by_value(tmp_path: Path) -> None:
+    labels = LabelMap(["lesion"], "binary", colours={"lesion": (255, 255, 255)})
+    image = save_raster(tmp_path / "image.png", noise((9, 12)))
+    np.testing.assert_array_equal(
+        read(image, save_raster(tmp_path / "a.png", blocks((9, 12), 255)), labels=labels)[0, 0], blocks((9, 12), 1)
+    )
+    with pytest.raises(
+        MaskValueError, match=r"b\.png holds the colour \(1, 1, 1\), which no label claims, in 24 pixels"
+    ):
+        read(image, save_raster(tmp_path / "b.png", blocks((9, 12), 1)), labels=labels)
+
+
+def test_a_value_that_no_picture_can_hold_is_not_written(tmp_path: Path) -> None:
+    image = save_raster(tmp_path / "p1.png", noise((9, 12)))
+    for value in (-1, 70_000):
+        labels = LabelMap(["lesion"], "binary", values=[value])
+        with pytest.raises(SettingError, match=r"p1\.png cannot hold labels\.values from .*; expected 0 to 65535"):
+            Pairs(tmp_path).write(tmp_path / "out", Case("p1", "p1", (image,)), blocks((9, 12), 1)[None, None], labels)
+    assert not (tmp_path / "out").exists()
+
+
+class TestSlicing:
+    """Whatever way a volume is cut, what is written is on the file's own grid."""
+
+    @pytest.mark.parametrize("slicing", ["file", "axial", "coronal", "sagittal", "thick"])
+    @settings(max_examples=20)
+    @given(seed=st.integers(0, 2**20), dtype=st.sampled_from(["u1", "<i2", ">i2", "<f4"]))
+    def test_a_mask_goes_through_unchanged(
+        self, tmp_path_factory: pytest.TempPathFactory, slicing: Slicing, seed: int, dtype: str
+    ) -> None:
+        folder = tmp_path_factory.mktemp("oblique")
+        rng = np.random.default_rng(seed)
+        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        affine = np.eye(4)
+        affine[:3, :3], affine[:3, 3] = turn * rng.uniform(0.3, 8.0, 3), rng.uniform(-200, 200, 3)
+        header = nibabel.Nifti1Header(endianness=">" if dtype[0] == ">" else "<")
+        header.set_data_dtype(np.dtype(dtype))
+        stored = rng.integers(0, 3, (4, 5, 6)).astype(dtype)
+        nibabel.save(nibabel.Nifti1Image(stored, affine, header), folder / "p1.nii")
+
+        source, case = Pairs(folder), Case("p1", "p1", (folder / "p1.nii",), (folder / "p1.nii",))
+        source.slicing = slicing
+        volume = source.read(case, ORGANS)
+        assert volume.mask is not None
+        source.write(folder / "out", case, volume.mask, ORGANS)
+        assert (folder / "out/p1.nii").read_bytes() == (folder / "p1.nii").read_bytes()
+
+        placed = np.array(nibabel.load(folder / "p1.nii").affine)
+        for voxel in np.ndindex(*volume.geometry.shape):
+            where = np.array(volume.geometry.affine) @ (*voxel, 1)
+            i, j, k = np.round((np.linalg.inv(placed) @ where)[:3]).astype(int)
+            np.testing.assert_allclose((placed @ (i, j, k, 1)), where, atol=1e-3)
+            assert volume.image[(0, *voxel)] == stored[i, j, k]
+            assert volume.mask[(0, *voxel)] == stored[i, j, k]
+
+    def test_every_channel_is_cut_alike(self, tmp_path: Path) -> None:
+        paths = tuple(save_volume(tmp_path / f"{n}.nii.gz", noise((6, 7, 5), n)) for n in (0, 1))
+        source = Pairs(tmp_path)
+        source.slicing = "sagittal"
+        image = source.read(Case("p1", "p1", paths), BINARY).image
+        assert image.flags.c_contiguous
+        np.testing.assert_array_equal(image, np.stack([noise((6, 7, 5), n).transpose(0, 2, 1) for n in (0, 1)]))
+
+    def test_without_a_place_a_direction_is_refused(self, tmp_path: Path) -> None:
+        image = nibabel.Nifti1Image(noise((6, 7, 5)), None)
+        nibabel.save(image, tmp_path / "p1.nii")
+        source = Pairs(tmp_path)
+        source.slicing = "axial"
+        with pytest.raises(GeometryError, match=r"Case p1: .*p1\.nii does not say how it lies, so it cannot be cut as"):
+            source.read(Case("p1", "p1", (tmp_path / "p1.nii",)), BINARY)
+
+
+def test_several_files_of_a_label_are_checked_like_one(tmp_path: Path) -> None:
+    grid = Grid(Geometry((1, 9, 12)), Path("image.png"), "image", "export it again")
+    paths = [Path("liver_1.png"), Path("liver_2.png"), Path("spleen.png")]
+    planes = [blocks((9, 12), 255)[None], blocks((9, 12), 0, 1)[None], blocks((9, 12), 0, 0, 1)[None]]
+    masks = [(plane, Geometry((1, 9, 12))) for plane in planes]
+    np.testing.assert_array_equal(stored_mask("p1", paths, masks, ORGANS, grid, [2, 1])[0, 0], blocks((9, 12), 1, 1, 2))
+    with pytest.raises(MaskValueError, match=r"liver_2\.png holds the value 7"):
+        stored_mask("p1", paths, [masks[0], (planes[1] * 7, masks[1][1]), masks[2]], ORGANS, grid, [2, 1])
+    with pytest.raises(GeometryError, match=r"has 3 mask file\(s\) for the 2 labels"):
+        stored_mask("p1", paths, masks, ORGANS, grid)
+
+
+def test_the_grid_of_an_image_needs_no_decoding(tmp_path: Path) -> None:
+    for path in (save_raster(tmp_path / "a.png", noise((9, 12))), save_volume(tmp_path / "a.nii.gz", noise((6, 7, 5)))):
+        assert read_image_geometry(path) == read_image_file(path)[1]
+
+
 def test_a_mask_with_channels_is_refused(tmp_path: Path) -> None:
     path = save_volume(tmp_path / "mask.nii.gz", np.zeros((4, 4, 3, 2), np.uint8))
     with pytest.raises(UnreadableFileError, match="is a mask with 2 channels; expected one value for each voxel"):
@@ -279,6 +460,26 @@ def test_a_link_that_leaves_the_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "root" / "link.png").symlink_to(tmp_path / "secret.png")
     with pytest.raises(MissingDataError, match="lies outside"):
         inside(tmp_path / "root", "link.png", "table.csv")
+
+
+@pytest.mark.parametrize("path", ["a\0b.png", "x" * 5000])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(MissingDataError, match=r"table\.csv names '.*', which is no file: .*\. Correct the name\."):
+        inside(tmp_path, path, "table.csv")
+
+
+def test_a_link_to_a_folder_outside_is_refused(tmp_path: Path) -> None:
+    save_raster(tmp_path / "elsewhere" / "a.png", noise((4, 4)))
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "images").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(MissingDataError, match="lies outside"):
+        inside(tmp_path / "root", "images/a.png", "table.csv")
+
+
+def test_a_link_that_stays_inside_is_fine(tmp_path: Path) -> None:
+    save_raster(tmp_path / "real" / "a.png", noise((4, 4)))
+    (tmp_path / "images").symlink_to(tmp_path / "real", target_is_directory=True)
+    assert inside(tmp_path, "images/a.png", "table.csv").is_file()
 
 
 def test_a_path_with_dots_that_stays_inside_is_fine(tmp_path: Path) -> None:

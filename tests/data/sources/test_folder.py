@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medseg_pl.commands.phantom import write_phantom
-from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError, SettingError
+from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, MissingDataError, SettingError
+from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.functional.phantom import ORGANS
@@ -17,6 +19,8 @@ from tests.contracts.source_contract import SourceContract, Subject
 from tests.small_files import blocks, noise, save_raster, save_volume, tree
 
 BINARY = LabelMap(["lesion"], "binary")
+RED, YELLOW = (255, 0, 0), (255, 255, 0)
+PALETTE = np.array([(0, 0, 0), RED, YELLOW], np.uint8)
 
 
 def make(root: Path, images: list[str], masks: list[str], folder: str = "masks") -> Path:
@@ -25,6 +29,12 @@ def make(root: Path, images: list[str], masks: list[str], folder: str = "masks")
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
     return root
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
 
 
 def pairs(source: FolderSource) -> dict[str, tuple[str, ...]]:
@@ -96,6 +106,247 @@ class TestVolumes(SourceContract):
             images=tmp_path / "images",
             again=lambda d: FolderSource(str(tmp_path), masks=str(d)),
         )
+
+
+class TestOneSuffixForEachLabel(SourceContract):
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> Subject:
+        organs = ["stomach", "bowel"]
+        for seed, name in enumerate(["p1/left", "p2/left"]):
+            save_raster(tmp_path / "images" / f"{name}.png", noise((9, 12), seed))
+            for number, organ in enumerate(organs):
+                mask = blocks((9, 12), *[0] * number, 255, 255)
+                save_raster(tmp_path / "masks" / f"{name}_{organ}.png", mask)
+        return Subject(
+            source=FolderSource(str(tmp_path), masks={o: f"masks/{{stem}}_{o}" for o in organs}),
+            labels=LabelMap(organs, "multilabel"),
+            cases=2,
+            images=tmp_path / "images",
+            again=lambda d: FolderSource(str(tmp_path), masks={o: str(d / o) for o in organs}),
+        )
+
+
+class TestSeveralFilesOfOneLabel(SourceContract):
+    """A file for each nucleus, as competitions hand them out."""
+
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> Subject:
+        for seed, name in enumerate(["b", "a", "a_b"]):
+            save_raster(tmp_path / "images" / f"{name}.png", noise((9, 12), seed))
+            for number in range(seed + 1):
+                save_raster(tmp_path / "masks" / name / f"{number}.png", blocks((9, 12), *[0] * number, 255))
+        return Subject(
+            source=FolderSource(str(tmp_path), mask_name="{stem}/*"),
+            labels=LabelMap(["nucleus"], "binary"),
+            cases=3,
+            images=tmp_path / "images",
+            again=lambda d: FolderSource(str(tmp_path), masks=str(d)),
+        )
+
+    def test_the_label_is_where_any_of_them_has_it(self, subject: Subject) -> None:
+        cases = subject.source.cases()
+        assert [(case.case_id, len(case.masks)) for case in cases] == [("a", 2), ("a_b", 3), ("b", 1)]
+        mask = subject.source.read(cases[1], subject.labels).mask
+        np.testing.assert_array_equal(mask, blocks((9, 12), 1, 1, 1)[None, None])
+
+
+class TestSeveralFilesOfSeveralLabels(SourceContract):
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> Subject:
+        for seed, name in enumerate(["a", "b"]):
+            save_raster(tmp_path / "images" / f"{name}.png", noise((9, 12), seed))
+            save_raster(tmp_path / "masks" / f"{name}_cell.png", blocks((9, 12), 255))
+            for number in (1, 2):
+                save_raster(tmp_path / "masks" / f"{name}_debris_{number}.png", blocks((9, 12), *[0] * number, 255))
+        return Subject(
+            source=FolderSource(str(tmp_path), masks={"cell": "masks/{stem}_cell*", "debris": "masks/{stem}_debris_*"}),
+            labels=LabelMap(["cell", "debris"], "multiclass"),
+            cases=2,
+            images=tmp_path / "images",
+            again=lambda d: FolderSource(str(tmp_path), masks=str(d)),
+        )
+
+    def test_each_file_goes_to_its_label(self, subject: Subject) -> None:
+        mask = subject.source.read(subject.source.cases()[0], subject.labels).mask
+        np.testing.assert_array_equal(mask, blocks((9, 12), 1, 2, 2)[None, None])
+
+    def test_files_without_a_label_cannot_be_told_apart(self, subject: Subject, tmp_path: Path) -> None:
+        source = FolderSource(str(tmp_path), mask_name="{stem}_*")
+        with pytest.raises(GeometryError, match=r"Case a has 3 mask file\(s\) for the 2 labels cell, debris"):
+            source.read(source.cases()[0], subject.labels)
+
+
+class TestColours(SourceContract):
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> Subject:
+        for seed, name in enumerate(["a", "b"]):
+            save_raster(tmp_path / "images" / f"{name}.png", noise((9, 12), seed))
+            save_raster(tmp_path / "masks" / f"{name}.png", PALETTE[blocks((9, 12), 1, 2)])
+        return Subject(
+            source=FolderSource(str(tmp_path)),
+            labels=LabelMap(["liver", "spleen"], "multiclass", colours={"liver": RED, "spleen": YELLOW}),
+            cases=2,
+            images=tmp_path / "images",
+            again=lambda d: FolderSource(str(tmp_path), masks=str(d)),
+        )
+
+    def test_a_prediction_has_the_same_colours(self, subject: Subject, tmp_path: Path) -> None:
+        (case, _), mask = subject.source.cases(), blocks((9, 12), 2, 1)[None, None]
+        subject.source.write(tmp_path / "out", case, mask, subject.labels)
+        with Image.open(tmp_path / "out/a.png") as written:
+            assert written.mode == "RGB"
+            np.testing.assert_array_equal(np.asarray(written), PALETTE[blocks((9, 12), 2, 1)])
+
+    def test_another_colour_names_the_file(self, subject: Subject, tmp_path: Path) -> None:
+        pixels = PALETTE[blocks((9, 12), 1, 2)].copy()
+        pixels[0, :3] = (0, 0, 255)
+        (tmp_path / "masks/a.png").unlink()
+        path = save_raster(tmp_path / "masks/a.png", pixels)
+        with pytest.raises(MaskValueError) as error:
+            subject.source.read(subject.source.cases()[0], subject.labels)
+        assert str(error.value) == (
+            f"{path} holds the colour (0, 0, 255), which no label claims, in 3 pixels; expected (0, 0, 0), (255, 0, "
+            "0), (255, 255, 0). Name the labels and their colours with labels.names and labels.colours."
+        )
+
+
+class TestColoursInFilesOfTheirOwn(SourceContract):
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> Subject:
+        organs = ["liver", "spleen"]
+        for seed, name in enumerate(["a", "b"]):
+            save_raster(tmp_path / "images" / f"{name}.png", noise((9, 12), seed))
+            save_raster(tmp_path / "liver" / f"{name}.png", PALETTE[blocks((9, 12), 1, 1)])
+            save_raster(tmp_path / "spleen" / f"{name}.png", PALETTE[blocks((9, 12), 0, 2, 2)])
+        return Subject(
+            source=FolderSource(str(tmp_path), masks={o: o for o in organs}),
+            labels=LabelMap(organs, "multilabel", colours={"liver": RED, "spleen": YELLOW}),
+            cases=2,
+            images=tmp_path / "images",
+            again=lambda d: FolderSource(str(tmp_path), masks={o: str(d / o) for o in organs}),
+        )
+
+
+@pytest.mark.parametrize("slicing", ["axial", "coronal", "sagittal", "thick"])
+class TestSlicing(SourceContract):
+    @pytest.fixture
+    def subject(self, tmp_path: Path, slicing: Slicing) -> Subject:
+        for seed, name in enumerate(["b", "a"]):
+            image = noise((6, 7, 5), seed, dtype=np.int16)
+            save_volume(tmp_path / "images" / f"{name}.nii.gz", image, spacing_mm=(7.5, 0.5, 0.6))
+            save_volume(tmp_path / "masks" / f"{name}.nii.gz", blocks((6, 7, 5), 1, 2), spacing_mm=(7.5, 0.5, 0.6))
+        return Subject(
+            source=FolderSource(str(tmp_path), slicing=slicing),
+            labels=LabelMap(["liver", "spleen"], "multiclass"),
+            cases=2,
+            images=tmp_path / "images",
+            again=lambda d: FolderSource(str(tmp_path), masks=str(d), slicing=slicing),
+        )
+
+    def test_volumes_are_cut_across_the_axis(self, subject: Subject, slicing: Slicing) -> None:
+        volume = subject.source.read(subject.source.cases()[1], subject.labels)
+        # The file's axes run to the right, to the front and to the head; the first one is the thick one.
+        axes = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1), "thick": (0, 2, 1)}[slicing]
+        np.testing.assert_array_equal(volume.image[0], noise((6, 7, 5), 0, dtype=np.int16).transpose(axes))
+        assert volume.mask is not None
+        np.testing.assert_array_equal(volume.mask[0], blocks((6, 7, 5), 1, 2).transpose(axes))
+        assert volume.geometry.spacing_mm == pytest.approx([(7.5, 0.5, 0.6)[axis] for axis in axes])
+
+    def test_another_cut_is_read_anew(self, subject: Subject, tmp_path: Path) -> None:
+        plain = FolderSource(str(tmp_path))
+        assert plain.reading_settings() != subject.source.reading_settings()
+
+
+class TestOneFolderForAll:
+    def test_a_file_that_is_the_mask_of_an_image_is_no_image(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.png", "a_mask.png", "p1/b (1).png", "p1/b (1)_mask.png")
+        assert pairs(FolderSource(str(tmp_path), images=".", masks=".", mask_name="{stem}_mask")) == {
+            "a": ("a.png", "a_mask.png"),
+            "p1/b (1)": ("p1/b (1).png", "p1/b (1)_mask.png"),
+        }
+
+    def test_masks_may_lie_below_the_images(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.png", "masks/a.png")
+        assert pairs(FolderSource(str(tmp_path), images=".")) == {"a": ("a.png", "masks/a.png")}
+
+    def test_several_masks_of_an_image(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.png", "a_mask.png", "a_mask_1.png", "b.png", "b_mask.png")
+        assert pairs(FolderSource(str(tmp_path), images=".", masks=".", mask_name="{stem}_mask*")) == {
+            "a": ("a.png", "a_mask.png", "a_mask_1.png"),
+            "b": ("b.png", "b_mask.png"),
+        }
+
+    def test_an_image_without_a_mask_is_still_one(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.png", "a_mask.png", "b.png", "c_mask.png")
+        with pytest.raises(
+            MissingDataError, match=r"2 of 3 images have no mask in .*: .*b\.png, .*c_mask\.png; expected"
+        ):
+            FolderSource(str(tmp_path), images=".", masks=".", mask_name="{stem}_mask").cases()
+
+    @pytest.mark.parametrize("name", ["{stem}", "{stem}*"])
+    def test_an_image_is_not_its_own_mask(self, tmp_path: Path, name: str) -> None:
+        touch(tmp_path, "a.png", "a_mask.png")
+        with pytest.raises(SettingError) as error:
+            FolderSource(str(tmp_path), images=".", masks=".", mask_name=name).cases()
+        assert str(error.value) == (
+            f"2 images would be masks of themselves: {tmp_path / 'a.png'}, {tmp_path / 'a_mask.png'}. Where images and "
+            "masks share a folder, set data.source.mask_name to what sets them apart, such as '{stem}_mask'."
+        )
+
+
+def test_a_mask_of_two_images_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, ["a.png", "a_b.png"], ["a_1.png", "a_b_1.png"])
+    with pytest.raises(DataError) as error:
+        FolderSource(str(tmp_path), mask_name="{stem}_*").cases()
+    assert str(error.value) == (
+        f"1 masks belong to several images or labels: {tmp_path / 'masks/a_b_1.png'}. Make the names in "
+        "data.source.masks or data.source.mask_name tell them apart."
+    )
+
+
+def test_a_mask_of_two_labels_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, ["a.png"], ["a.png"])
+    with pytest.raises(DataError, match="1 masks belong to several images or labels"):
+        FolderSource(str(tmp_path), masks={"liver": "masks", "spleen": "masks"}).cases()
+
+
+def test_labels_that_share_a_folder_leave_nothing_over(tmp_path: Path) -> None:
+    make(tmp_path, ["a.png"], ["a_liver.png", "a_spleen.png", "a_kidney.png"])
+    source = FolderSource(str(tmp_path), masks={o: f"masks/{{stem}}_{o}" for o in ("liver", "spleen")})
+    with pytest.raises(MissingDataError) as error:
+        source.cases()
+    assert str(error.value) == (
+        f"1 of 3 masks belong to no image in {tmp_path / 'images'}: {tmp_path / 'masks/a_kidney.png'}. "
+        "Add the images, move the masks away, or set data.source.masks."
+    )
+
+
+def test_the_place_that_has_no_mask_is_named(tmp_path: Path) -> None:
+    make(tmp_path, ["a.png", "b.png"], ["a_liver.png", "a_spleen.png", "b_liver.png"])
+    source = FolderSource(str(tmp_path), masks={o: f"masks/{{stem}}_{o}" for o in ("liver", "spleen")})
+    with pytest.raises(
+        MissingDataError, match=r"1 of 2 .* expected the name '\{stem\}_spleen'\. .* data\.source\.masks"
+    ):
+        source.cases()
+
+
+def test_another_division_among_the_labels_is_read_anew() -> None:
+    settings = [
+        FolderSource("data", masks={"a": f"m/{{stem}}_{first}*", "b": f"m/{{stem}}_{second}*"}).reading_settings()
+        for first, second in (("1", "2"), ("2", "1"))
+    ]
+    assert settings[0] != settings[1]
+
+
+def test_a_picture_cannot_be_cut(tmp_path: Path) -> None:
+    save_raster(tmp_path / "images/a.png", noise((9, 12)))
+    source = FolderSource(str(tmp_path), masks=None, slicing="sagittal")
+    with pytest.raises(GeometryError, match=r"Case a: .*images/a\.png does not say how it lies, so it cannot be cut"):
+        source.read(source.cases()[0], BINARY)
+
+
+def test_without_masks_volumes_are_cut_alike(tmp_path: Path) -> None:
+    assert FolderSource(str(tmp_path), slicing="thick").unlabelled(tmp_path).slicing == "thick"
 
 
 def test_suffixes_may_differ(tmp_path: Path) -> None:
@@ -194,12 +445,12 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         FolderSource(str(tmp_path), masks=None).cases()
 
 
-@pytest.mark.parametrize("name", ["mask", "{stem}_{organ}", "{stem}/mask", "{0}"])
+@pytest.mark.parametrize("name", ["mask", "{stem}_{organ}", "{0}"])
 def test_the_mask_name_must_hold_the_images_name_and_no_more(name: str) -> None:
     with pytest.raises(SettingError) as error:
         FolderSource("data", mask_name=name)
     assert str(error.value) == (
-        f"data.source.mask_name must contain {{stem}}, the image's name, and no other braces or slashes; got {name!r}."
+        f"data.source.mask_name must contain {{stem}}, the image's name, and no other braces; got {name!r}."
     )
 
 

@@ -12,7 +12,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import ManifestSource
 from medseg_pl.data.store import Store
 from tests.contracts.source_contract import SourceContract, Subject
-from tests.small_files import blocks, noise, save_raster, tree
+from tests.small_files import blocks, noise, save_raster, save_volume, tree
 
 OVERLAPPING = LabelMap(["liver", "spleen"], "multilabel")
 
@@ -62,6 +62,32 @@ class TestOneMaskForEachLabel(SourceContract):
             images=tmp_path / "images",
             again=lambda d: _again(tmp_path, {f"mask_{organ}": d / organ for organ in OVERLAPPING.names}),
         )
+
+
+class TestSlicing(SourceContract):
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> Subject:
+        for seed, name in enumerate(["p1", "p2"]):
+            save_volume(tmp_path / "images" / f"{name}.nii.gz", noise((6, 7, 5), seed), spacing_mm=(0.5, 7.5, 0.5))
+            save_volume(tmp_path / "masks" / f"{name}.nii.gz", blocks((6, 7, 5), 1), spacing_mm=(0.5, 7.5, 0.5))
+        return Subject(
+            source=_volumes(tmp_path, tmp_path / "masks"),
+            labels=LabelMap(["cord"], "binary"),
+            cases=2,
+            images=tmp_path / "images",
+            again=lambda d: _volumes(tmp_path, d),
+        )
+
+    def test_the_thick_axis_comes_first(self, subject: Subject) -> None:
+        volume = subject.source.read(subject.source.cases()[0], subject.labels)
+        np.testing.assert_array_equal(volume.image[0], noise((6, 7, 5), 0).transpose(1, 2, 0))
+        assert volume.geometry.spacing_mm == pytest.approx((7.5, 0.5, 0.5))
+
+
+def _volumes(root: Path, masks: Path) -> ManifestSource:
+    rows = [f"{n},{n},images/{n}.nii.gz,{(masks / n).relative_to(root)}.nii.gz" for n in ("p1", "p2")]
+    (root / "volumes.csv").write_text("\n".join(["case_id,group,image,mask", *rows]), encoding="utf-8")
+    return ManifestSource(str(root / "volumes.csv"), slicing="thick")
 
 
 def _again(root: Path, folders: dict[str, Path]) -> ManifestSource:
@@ -150,6 +176,25 @@ def test_an_empty_field_is_named(tmp_path: Path, column: str) -> None:
     source = manifest(tmp_path, "case_id,group,image", ",".join(fields.values()))
     with pytest.raises(DataError, match=rf"line 2: the column {column} is empty\. Fill it in or remove the row\."):
         source.cases()
+
+
+@pytest.mark.parametrize(
+    ("row", "column"), [("a,p1,a.png,,s.png", "mask_liver"), ("a,p1,a.png,l.png, ", "mask_spleen")]
+)
+def test_a_mask_that_only_some_labels_have_is_missed(tmp_path: Path, row: str, column: str) -> None:
+    # Left alone, the mask of the spleen would be read as that of the first label.
+    source = manifest(tmp_path, "case_id,group,image,mask_liver,mask_spleen", row)
+    with pytest.raises(DataError) as error:
+        source.cases()
+    assert str(error.value) == (
+        f"{tmp_path / 'cases.csv'}, line 2: the column {column} is empty, but others name masks. Fill in all of them "
+        "or none."
+    )
+
+
+def test_a_row_without_any_mask_is_an_image_alone(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "case_id,group,image,mask_liver,mask_spleen", "a,p1,a.png,,")
+    assert [case.masks for case in source.cases()] == [()]
 
 
 def test_a_row_that_ends_too_early_is_an_empty_field(tmp_path: Path) -> None:

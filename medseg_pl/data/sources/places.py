@@ -1,0 +1,85 @@
+"""Where a folder keeps its masks: names that follow from the image's, for one file or for several."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from medseg_pl.core.errors import SettingError
+
+STEM = "{stem}"
+"""Stands for the image's name without its suffix."""
+
+_LAST = chr(0x10FFFF)
+"""Comes after every letter of a name."""
+
+
+class Place(NamedTuple):
+    """A folder, and the names that masks have in it.
+
+    Attributes:
+        folder: Below the root.
+        name: Without suffix; `{stem}` stands for the image's name and `*` for anything but a slash.
+        setting: Where it was set.
+    """
+
+    folder: str
+    name: str
+    setting: str
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have more than one file here."""
+        return "*" in self.name
+
+    def found(self, image: str, names: Sequence[str]) -> list[str]:
+        """Which names are those of masks for an image; they share its sub-folders.
+
+        Args:
+            image: The image's name, without suffix and with sub-folders.
+            names: All that there are, likewise, sorted.
+
+        >>> Place("masks", "{stem}/*", "masks").found("p1/a", ["p1/a/1", "p1/a/2", "p1/ab/1", "p2/a/1"])
+        ['p1/a/1', 'p1/a/2']
+        """
+        path = PurePosixPath(image)
+        parts = (path.parent / self.name).as_posix().replace(STEM, "\0").split("*")
+        start, *rest = (part.replace("\0", path.name) for part in parts)
+        pattern = re.compile("[^/]*".join(re.escape(part) for part in (start, *rest)))
+        alike = names[bisect_left(names, start) : bisect_left(names, start + _LAST)]
+        return [name for name in alike if pattern.fullmatch(name)]
+
+
+def place_of(text: str, mask_name: str, setting: str) -> Place:
+    """What a setting stands for: a folder with masks called `mask_name`, or the path of a mask where it holds `{stem}`.
+
+    Args:
+        text: The setting.
+        mask_name: The name of masks in a folder.
+        setting: What the setting is called.
+
+    Raises:
+        SettingError: A name does not depend on the image, or a folder does.
+
+    >>> place_of("masks/{stem}_liver", "{stem}", "masks")[:2]
+    ('masks', '{stem}_liver')
+    """
+    parts = PurePosixPath(text).parts
+    depth = next((depth for depth, part in enumerate(parts) if STEM in part), None)
+    if depth is None:
+        found = Place(text, mask_name, "data.source.mask_name")
+    else:
+        found = Place(PurePosixPath(*parts[:depth]).as_posix(), "/".join(parts[depth:]), setting)
+    if STEM not in found.name or set("{}") & set(found.name.replace(STEM, "")):
+        raise SettingError(
+            f"{found.setting} must contain {STEM}, the image's name, and no other braces; got {found.name!r}."
+        )
+    if set("{}*") & set(found.folder):
+        raise SettingError(
+            f"{setting} {text!r} names no single folder. Write the path of a mask, such as 'masks/{STEM}/*', where "
+            "several files belong to an image."
+        )
+    return found
