@@ -62,7 +62,7 @@ def fingerprint(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap
     """
     stored = [open_entry(entry) for entry in entries]
     shapes = np.array([case.geometry.shape for case in stored])
-    counts = np.array([_label_voxels(case, labels) for case in stored])
+    counts = np.array([case.label_voxels for case in stored])
     spacings = [case.geometry.spacing_mm for case in stored]
     known = None if None in spacings else np.array(spacings, dtype=np.float64)
     return Fingerprint(
@@ -83,11 +83,6 @@ def fingerprint(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap
         },
         label_cases={name: int((counts[:, index] > 0).sum()) for index, name in enumerate(labels.names)},
     )
-
-
-def _label_voxels(case: StoredCase, labels: LabelMap) -> list[int]:
-    assert case.mask is not None, "planning takes cases with references"
-    return [int(np.count_nonzero(labels.plane(np.asarray(case.mask), index))) for index in range(len(labels.names))]
 
 
 def _foreground_values(stored: Iterable[StoredCase]) -> NDArray[np.float32]:

@@ -2,9 +2,18 @@
 
 from medseg_pl.data.sources.base import Source
 from medseg_pl.data.sources.decathlon import DecathlonSource
+from medseg_pl.data.sources.dicom import DicomSource
 from medseg_pl.data.sources.files import FileSource
 from medseg_pl.data.sources.folder import FolderSource
 from medseg_pl.data.sources.manifest import ManifestSource
 from medseg_pl.data.sources.uw_madison import UWMadisonSource
 
-__all__ = ["DecathlonSource", "FileSource", "FolderSource", "ManifestSource", "Source", "UWMadisonSource"]
+__all__ = [
+    "DecathlonSource",
+    "DicomSource",
+    "FileSource",
+    "FolderSource",
+    "ManifestSource",
+    "Source",
+    "UWMadisonSource",
+]

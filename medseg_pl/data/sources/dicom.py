@@ -1,0 +1,230 @@
+"""DICOM series with segmentations or contours."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case, Volume
+from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
+from medseg_pl.io.dicom.headers import Entry
+from medseg_pl.io.dicom.references import read_masks, read_structures
+from medseg_pl.io.dicom.series import Series, open_series, read_series_geometry, read_values
+from medseg_pl.io.dicom.structures import Key, Structure, matching
+from medseg_pl.io.dicom.tree import DicomTree, homes_of_series
+from medseg_pl.io.files import require_folder
+from medseg_pl.io.nifti import write_nifti
+
+
+class DicomSource(Source):
+    """CT, MR or PET series, with DICOM SEG or RTSTRUCT for references.
+
+    ```
+    root/patient7/2024-05-02/ct/IM0001, IM0002, …       one series to a folder: the case patient7/2024-05-02/ct
+    root/patient7/2024-05-02/seg/1-1.dcm                anywhere below root: belongs to the series it refers to
+    ```
+
+    Series may have one file for each slice or a single file (enhanced CT, MR, PET). Several references of one series
+    complement each other. Labels are found by the names of segments and regions, in any case and with spaces or
+    underscores. Predictions are written as NIfTI on the grid of the series.
+
+    Of the headers nothing but geometry is kept, in the store or elsewhere. Names of folders become the names of cases
+    and groups: they should not name a patient.
+
+    Args:
+        root: The folder that holds everything; it is looked through once.
+        images: Which series are cases: a pattern for their folders below `root`, such as `*/ct`.
+        references: Which files may be references: a pattern for their paths below `root`, such as `*/seg/*`; null
+            for images without references.
+        segments: The structures that make up a label where they are called otherwise, by name or number in the file:
+            `{liver: Hepar, kidneys: [kidney left, kidney right]}`. All that are there are united; one must be.
+        missing_is_empty: Whether a label that nobody drew in a case with references is absent there; otherwise it is
+            an error.
+        skip_unreferenced: Whether series without references are left out; otherwise they are an error.
+        group: A regular expression whose parentheses find the patient in a case's name; without it the patient is the
+            first folder below `root`.
+        group_by_patient_id: Whether cases of one PatientID are one group instead. The group is called after its first
+            case, so the PatientID itself is not kept.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        images: str = "*",
+        references: str | None = "*",
+        segments: dict[str, int | str | list[int | str]] | None = None,
+        missing_is_empty: bool = False,
+        skip_unreferenced: bool = False,
+        group: str | None = None,
+        group_by_patient_id: bool = False,
+    ) -> None:
+        check_pattern(group)
+        if group is not None and group_by_patient_id:
+            raise SettingError("data.source.group and data.source.group_by_patient_id both say who is whom. Set one.")
+        self.root = Path(root)
+        self.images = images
+        self.references = references
+        self.segments = segments or {}
+        self.missing_is_empty = missing_is_empty
+        self.skip_unreferenced = skip_unreferenced
+        self.group = group
+        self.group_by_patient_id = group_by_patient_id
+
+    def cases(self) -> list[Case]:
+        """One case for each folder that holds a series, with the references that belong to it."""
+        folders = self._folders()
+        homes = homes_of_series(folders)
+        drawn: dict[str, list[Path]] = {}
+        if self.references is not None:
+            drawn = self._drawn(homes)
+            self._check_referenced(folders, drawn)
+            folders = {name: entries for name, entries in folders.items() if name in drawn}
+        groups = self._groups(folders)
+        return [
+            Case(name, groups[name], tuple(entry.path for entry in entries), tuple(drawn.get(name, ())))
+            for name, entries in sorted(folders.items())
+        ]
+
+    def read(self, case: Case, labels: LabelMap) -> Volume:
+        """Order and decode the slices, and put the references on them."""
+        series = open_series(case.images)
+        image = read_values(series)[None]
+        return Volume(image, self._mask(case, labels, series) if case.masks else None, series.geometry)
+
+    def unlabelled(self, directory: Path) -> Source:
+        """Every series below a folder."""
+        return DicomSource(str(directory), references=None)
+
+    def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
+        """One NIfTI file on the grid of the series; for labels that may overlap, one folder for each label."""
+        geometry = read_series_geometry(case.images)
+        if not labels.overlapping:
+            _write_mask(directory / case.case_id, labels.decode(mask), geometry)
+            return
+        for index, (name, plane) in enumerate(zip(labels.names, mask, strict=True)):
+            _write_mask(directory / name / case.case_id, labels.decode_one(plane, index), geometry)
+
+    def reading_settings(self) -> tuple[object, ...]:
+        """Which structures make up a label."""
+        return (sorted((name, repr(keys)) for name, keys in self.segments.items()), self.missing_is_empty)
+
+    @cached_property
+    def _tree(self) -> DicomTree:
+        require_folder(self.root, "DICOM series", "Set data.source.root to your data.")
+        return DicomTree(self.root, patients=self.group_by_patient_id)
+
+    def _folders(self) -> dict[str, list[Entry]]:
+        """The images of each case."""
+        found = self._tree.images
+        chosen = {name: entries for name, entries in found.items() if fnmatchcase(name, self.images)}
+        if not chosen:
+            raise MissingDataError(
+                f"{self.root} holds no CT, MR or PET series in a folder like {self.images!r} "
+                f"({len(self._tree.entries)} DICOM file(s), {len(found)} folder(s) with series). Set data.source.root "
+                "or data.source.images."
+            )
+        return chosen
+
+    def _drawn(self, homes: dict[str, str]) -> dict[str, list[Path]]:
+        """The references of each case; none may be left over."""
+        chosen = [entry for name, entry in self._tree.references.items() if fnmatchcase(name, self.references or "")]
+        drawn: dict[str, list[Path]] = defaultdict(list)
+        lonely = []
+        for entry in chosen:
+            there = self._tree.drawn_on(entry)
+            names = sorted(homes[series] for series in there if series in homes)
+            if len(names) > 1:
+                raise DataError(
+                    f"{entry.path} belongs to several series: {shown(names)}. Choose one with data.source.images."
+                )
+            for name in names:
+                drawn[name].append(entry.path)
+            if not there:
+                lonely.append(str(entry.path))
+        if lonely:
+            raise MissingDataError(
+                f"{len(lonely)} of {len(chosen)} references were drawn on a series that is not below {self.root}: "
+                f"{shown(lonely)}. Add the series, move the references away, or set data.source.references."
+            )
+        return drawn
+
+    def _check_referenced(self, names: Collection[str], drawn: Collection[str]) -> None:
+        bare = sorted(set(names) - set(drawn))
+        if len(bare) == len(names) or (bare and not self.skip_unreferenced):
+            raise MissingDataError(
+                f"{len(bare)} of {len(names)} series below {self.root} have no reference (DICOM SEG or RTSTRUCT): "
+                f"{shown(bare)}. Add the references, choose the series with data.source.images, or set "
+                "data.source.skip_unreferenced."
+            )
+
+    def _groups(self, folders: dict[str, list[Entry]]) -> dict[str, str]:
+        if not self.group_by_patient_id:
+            return {name: group_of(name, self.group) if self.group else name.split("/")[0] for name in folders}
+        first: dict[str, str] = {}
+        for name, entries in sorted(folders.items()):
+            patient = entries[0].patient_id
+            if not patient or any(entry.patient_id != patient for entry in entries):
+                raise DataError(
+                    f"{name} (below {self.root}) has {'more than one' if patient else 'no'} PatientID, so its patient "
+                    "is unknown and a split could leak. Set data.source.group in place of "
+                    "data.source.group_by_patient_id."
+                )
+            first.setdefault(patient, name)
+        return {name: first[entries[0].patient_id] for name, entries in folders.items()}
+
+    def _mask(self, case: Case, labels: LabelMap, series: Series) -> UInt8[np.ndarray, "m d h w"]:
+        structures = {path: read_structures(path) for path in case.masks}
+        unknown = [name for name in self.segments if name not in labels.names]
+        if unknown:
+            raise SettingError(
+                f"data.source.segments speaks of {shown(unknown)}, but labels.names is {', '.join(labels.names)}."
+            )
+        homes = [self._home(case, name, structures) for name in labels.names]
+        planes = [np.zeros(series.geometry.shape, dtype=np.uint8) for _ in labels.names]
+        for path in dict.fromkeys(home for home, _ in homes if home):
+            mine = [index for index, (home, _) in enumerate(homes) if home == path]
+            for index, mask in zip(mine, read_masks(path, [homes[index][1] for index in mine], series), strict=True):
+                planes[index] = mask.astype(np.uint8)
+        return labels.combine(planes, f"Case {case.case_id}")
+
+    def _home(
+        self, case: Case, label: str, structures: dict[Path, list[Structure]]
+    ) -> tuple[Path | None, Sequence[int]]:
+        """The file that holds a label, and the structures in it."""
+        keys = _as_list(self.segments.get(label, label))
+        found = {path: numbers for path, held in structures.items() if (numbers := matching(held, keys))}
+        if len(found) > 1:
+            raise DataError(
+                f"Case {case.case_id}: the label {label!r} is in {len(found)} references, "
+                f"{shown([str(path) for path in found])}. Choose one with data.source.references, or move the others "
+                "away."
+            )
+        if found:
+            return next(iter(found.items()))
+        if self.missing_is_empty:
+            return None, ()
+        held = [f"{number} {name!r}" for several in structures.values() for number, name in several]
+        raise MissingDataError(
+            f"Case {case.case_id}: nothing drawn is called {' or '.join(repr(key) for key in keys)}, the label "
+            f"{label!r}; {shown([str(path) for path in structures])} hold(s) {shown(held, 20) or 'nothing'}. Name it "
+            "with data.source.segments, or set data.source.missing_is_empty if a label that is not drawn is absent."
+        )
+
+
+def _write_mask(stem: Path, values: NDArray[np.generic], geometry: Geometry) -> None:
+    """The file of a prediction: the one place that knows its format."""
+    write_nifti(stem.with_name(f"{stem.name}.nii.gz"), values, geometry)
+
+
+def _as_list(keys: Key | Iterable[Key]) -> list[Key]:
+    return [keys] if isinstance(keys, int | str) else list(keys)

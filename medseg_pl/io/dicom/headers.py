@@ -1,0 +1,213 @@
+"""What a DICOM file is and whom it refers to, from its header alone."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydicom import config, uid
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import dcmread, read_file_meta_info, read_partial
+
+from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+
+Kind = Literal["image", "segmentation", "structures", "other"]
+
+SUFFIXES = (".dcm", ".dicom", ".ima")
+"""Names that promise DICOM; many scanners write names without any suffix."""
+
+LABELMAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # of 2024, and unknown to pydicom 3.0
+
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(
+        (
+            uid.CTImageStorage,
+            uid.EnhancedCTImageStorage,
+            uid.LegacyConvertedEnhancedCTImageStorage,
+            uid.MRImageStorage,
+            uid.EnhancedMRImageStorage,
+            uid.LegacyConvertedEnhancedMRImageStorage,
+            uid.PositronEmissionTomographyImageStorage,
+            uid.EnhancedPETImageStorage,
+            uid.LegacyConvertedEnhancedPETImageStorage,
+        ),
+        "image",
+    ),
+    uid.SegmentationStorage: "segmentation",
+    LABELMAP_STORAGE: "segmentation",
+    uid.RTStructureSetStorage: "structures",
+}
+_MAGIC = slice(128, 132)
+_DAMAGE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError),
+    *(RecursionError, RuntimeError, TypeError, ValueError, struct.error, zlib.error),
+    *(BytesLengthException, InvalidDicomError),
+)
+"""What pydicom and the decoders raise on bytes that make no sense."""
+
+_FRAME_OF_REFERENCE = 0x00200052
+_REFERENCED_FRAMES_OF_REFERENCE = 0x30060010  # of structure sets
+
+
+class Entry(NamedTuple):
+    """What has to be known of a file to put it beside others.
+
+    Attributes:
+        path: The file.
+        kind: What it holds.
+        series: The series it belongs to.
+        frame_of_reference: The coordinate systems it speaks of.
+        refers_to: The series it was drawn on.
+        patient_id: Empty unless it was asked for.
+    """
+
+    path: Path
+    kind: Kind
+    series: str
+    frame_of_reference: tuple[str, ...]
+    refers_to: tuple[str, ...]
+    patient_id: str
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the content begins as a DICOM file does."""
+    with damage(path), path.open("rb") as file:
+        return file.read(_MAGIC.stop)[_MAGIC] == b"DICM"
+
+
+def read_entry(path: Path, *, patient: bool = False) -> Entry | None:
+    """What the file is, or `None` where it is no DICOM and does not promise to be one by its name.
+
+    Args:
+        path: The file.
+        patient: Whether to read the PatientID too.
+
+    Raises:
+        UnreadableFileError: The file should be DICOM, and is not or is damaged.
+    """
+    if path.suffix.lower() not in SUFFIXES and not is_dicom(path):
+        return None
+    _check_readable(path)
+    with damage(path):
+        dataset = _beginning(path, _FRAME_OF_REFERENCE)
+        if (kind := kind_of(dataset)) == "structures":
+            dataset = _beginning(path, _REFERENCED_FRAMES_OF_REFERENCE)
+        return Entry(
+            path=path,
+            kind=kind,
+            series=text(dataset, "SeriesInstanceUID"),
+            frame_of_reference=tuple(_frames_of_reference(dataset)),
+            refers_to=tuple(_references(dataset)),
+            patient_id=text(dataset, "PatientID") if patient else "",
+        )
+
+
+def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
+    """The header of a file, and its pixels where they are asked for.
+
+    Raises:
+        MissingDataError: There is no such file.
+        UnreadableFileError: It is no DICOM, or it is damaged.
+    """
+    if not path.is_file():
+        raise MissingDataError(f"{path} does not exist.")
+    _check_readable(path)
+    with damage(path):
+        return dcmread(path, stop_before_pixels=not pixels)
+
+
+def kind_of(dataset: Dataset) -> Kind:
+    """What a file holds."""
+    return _KINDS.get(text(dataset, "SOPClassUID"), "other")
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """A value as text without padding, empty where there is none.
+
+    >>> text(Dataset(), "Modality")
+    ''
+    """
+    return str(dataset.get(keyword) or "").strip()
+
+
+def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence, none where there is no such sequence."""
+    return list(dataset.get(keyword) or ())
+
+
+def required(dataset: Dataset, keyword: str, path: Path) -> Any:
+    """The value of an element without which the file cannot be used.
+
+    Raises:
+        UnreadableFileError: It is not there, or it is empty.
+    """
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        raise UnreadableFileError(
+            f"{path} has no {keyword}, without which it cannot be read. Export it again as a whole."
+        )
+    return value
+
+
+@contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """Turn what pydicom raises on damaged bytes into an error that names the file.
+
+    The original text stays out of the message, since it may quote any element of the header.
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        raise UnreadableFileError(
+            f"{path} ({_size(path)}) cannot be read as DICOM: its content is damaged or cut off "
+            f"({type(error).__name__}). Replace it with an intact copy."
+        ) from error
+
+
+def _check_readable(path: Path) -> None:
+    """DICOM of a kind that is not inflated without a bound."""
+    if not is_dicom(path):
+        raise UnreadableFileError(
+            f"{path} ({_size(path)}) is no DICOM file: expected 'DICM' behind the first 128 bytes. Replace it with an "
+            "intact copy, convert it (dcmconv of DCMTK adds what old files lack), or move it away."
+        )
+    # Values that break a rule of the standard are common and harmless, and a warning would quote them.
+    config.settings.reading_validation_mode = config.IGNORE
+    with damage(path):
+        deflated = text(read_file_meta_info(path), "TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
+    if deflated:
+        raise UnreadableFileError(
+            f"{path} is deflated as a whole, so its size is unknown before it is unpacked. Convert it to Explicit VR "
+            "Little Endian, for example with dcmconv +te of DCMTK."
+        )
+
+
+def _beginning(path: Path, last: int) -> Dataset:
+    """The elements up to a tag; they are sorted, so pixels, contours and most of the header are not even parsed."""
+    with path.open("rb") as file:
+        return read_partial(file, stop_when=lambda tag, vr, length: tag > last)
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size} bytes" if path.is_file() else "no file"
+
+
+def _references(dataset: Dataset) -> Iterator[str]:
+    """The series that a segmentation or a structure set names."""
+    for series in items(dataset, "ReferencedSeriesSequence"):
+        yield text(series, "SeriesInstanceUID")
+    for frame in items(dataset, "ReferencedFrameOfReferenceSequence"):
+        for study in items(frame, "RTReferencedStudySequence"):
+            for series in items(study, "RTReferencedSeriesSequence"):
+                yield text(series, "SeriesInstanceUID")
+
+
+def _frames_of_reference(dataset: Dataset) -> Iterator[str]:
+    own = text(dataset, "FrameOfReferenceUID")
+    others = (text(item, "FrameOfReferenceUID") for item in items(dataset, "ReferencedFrameOfReferenceSequence"))
+    yield from dict.fromkeys(name for name in (own, *others) if name)

@@ -1,0 +1,170 @@
+"""Where each image of a file lies, one image to a file or many (enhanced CT, MR and PET, segmentations).
+
+DICOM counts millimetres towards the patient's left, back and head (LPS). Everything here does; only the `Geometry` of
+a series counts like the rest of medseg, towards right, front and head (RAS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from pydicom.dataset import Dataset
+
+from medseg_pl.core.errors import UnreadableFileError
+from medseg_pl.io.dicom.headers import damage, items, required, text
+from medseg_pl.io.dicom.pixels import read_layout
+
+_MACROS = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+}
+"""Where a file of many images keeps an element that a file of one image has at its top."""
+
+_RESCALE = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
+_LARGEST_RESCALE = 1e9
+FARTHEST_MM = 1e6
+"""No coordinate is believed that lies farther away."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One image in space.
+
+    Args:
+        path: The file.
+        frame: The number of the image in the file, from 0.
+        series: The series.
+        position_mm: Centre of the pixel in row 0 and column 0 (LPS).
+        orientation: Unit vector along a row, then along a column (LPS).
+        spacing_mm: From row to row, from column to column.
+        size: Rows and columns.
+        thickness_mm: Of the slice; `None` where the header does not say. Not the distance to the next one.
+        slope: What a stored value is multiplied by.
+        intercept: What is added then.
+    """
+
+    path: Path
+    frame: int
+    series: str
+    position_mm: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing_mm: tuple[float, ...]
+    size: tuple[int, int]
+    thickness_mm: float | None
+    slope: float
+    intercept: float
+
+    @property
+    def axes(self) -> Float64[np.ndarray, "3 3"]:
+        """Unit vectors: the slice normal, down a column, along a row."""
+        along_row, down_column = np.array(self.orientation, dtype=np.float64).reshape(2, 3)
+        normal = np.cross(along_row, down_column)
+        return np.stack([normal / np.linalg.norm(normal), down_column, along_row])
+
+    def locate(self, points_mm: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+        """Points as their distance from the plane in mm, their row and their column."""
+        offsets: Float64[np.ndarray, "n 3"] = (points_mm - np.asarray(self.position_mm)) @ self.axes.T
+        offsets /= (1.0, *self.spacing_mm)
+        return offsets
+
+    def point(self, row: float, column: float) -> Float64[np.ndarray, "3"]:
+        """Where a pixel lies."""
+        _, down_column, along_row = self.axes
+        between_rows, between_columns = self.spacing_mm
+        place: Float64[np.ndarray, "3"] = (
+            np.asarray(self.position_mm) + row * between_rows * down_column + column * between_columns * along_row
+        )
+        return place
+
+
+def read_planes(dataset: Dataset, path: Path) -> list[Plane]:
+    """The images of a file.
+
+    Raises:
+        UnreadableFileError: The header lacks a place, or says it in a way that cannot be.
+    """
+    layout = read_layout(dataset, path)
+    with damage(path):
+        found = frame_elements(dataset, path)
+        if len(found) != layout.frames:
+            raise UnreadableFileError(
+                f"{path} holds {layout.frames} images and the places of {len(found)}. Export it again as enhanced "
+                "multi-frame DICOM, or as one file for each slice."
+            )
+        series = text(dataset, "SeriesInstanceUID")
+        return [_plane(elements, path, frame, series, layout.size) for frame, elements in enumerate(found)]
+
+
+def frame_elements(dataset: Dataset, path: Path) -> list[Dataset]:
+    """For each image of a file the elements that place it, wherever the file keeps them."""
+    with damage(path):
+        frames = items(dataset, "PerFrameFunctionalGroupsSequence")
+        if not frames:
+            return [dataset]
+        shared = [*items(dataset, "SharedFunctionalGroupsSequence")[:1], dataset]
+        return [_collected([frame, *shared]) for frame in frames]
+
+
+def _collected(groups: Sequence[Dataset]) -> Dataset:
+    elements = Dataset()
+    for keyword, macro in _MACROS.items():
+        holders = [holder for group in groups for holder in (*items(group, macro)[:1], group)]
+        values = [holder.get(keyword) for holder in holders]
+        if (value := next((value for value in values if value is not None), None)) is not None:
+            setattr(elements, keyword, value)
+    return elements
+
+
+def _plane(elements: Dataset, path: Path, frame: int, series: str, size: tuple[int, int]) -> Plane:
+    orientation = _numbers(elements, "ImageOrientationPatient", 6, path)
+    spacing_mm = _numbers(elements, "PixelSpacing", 2, path)
+    vectors = np.reshape(orientation, (2, 3))
+    if not np.allclose(vectors @ vectors.T, np.eye(2), atol=1e-3) or not min(spacing_mm) > 0:
+        raise UnreadableFileError(
+            f"{path} says that its rows and columns run along {orientation} and its pixels are {spacing_mm} mm apart; "
+            "expected two unit vectors at a right angle and positive distances. Correct the header, or export it again."
+        )
+    slope, intercept = (_number(elements, keyword, default) for keyword, default in _RESCALE.items())
+    if not (0 < abs(slope) < _LARGEST_RESCALE and abs(intercept) < _LARGEST_RESCALE):
+        raise UnreadableFileError(
+            f"{path} has the rescale slope {slope} and intercept {intercept}; expected numbers of less than "
+            f"{_LARGEST_RESCALE:g}, the slope not 0. Correct the header, or export it again."
+        )
+    thickness_mm = _number(elements, "SliceThickness", 0.0)
+    return Plane(
+        path=path,
+        frame=frame,
+        series=series,
+        position_mm=_numbers(elements, "ImagePositionPatient", 3, path),
+        orientation=orientation,
+        spacing_mm=spacing_mm,
+        size=size,
+        thickness_mm=thickness_mm if thickness_mm > 0 else None,
+        slope=slope,
+        intercept=intercept,
+    )
+
+
+def _number(elements: Dataset, keyword: str, default: float) -> float:
+    value: Any = elements.get(keyword)
+    return default if value is None or value == "" else float(value)
+
+
+def _numbers(elements: Dataset, keyword: str, count: int, path: Path) -> tuple[float, ...]:
+    value = required(elements, keyword, path)
+    numbers = tuple(float(number) for number in (value if isinstance(value, Iterable) else [value]))
+    if len(numbers) != count or not all(abs(number) < FARTHEST_MM for number in numbers):
+        raise UnreadableFileError(
+            f"{path} has the {len(numbers)} number(s) {numbers} in {keyword}; expected {count}, each less than "
+            f"{FARTHEST_MM:g}. Correct the header, or export it again."
+        )
+    return numbers

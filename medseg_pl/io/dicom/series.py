@@ -1,0 +1,180 @@
+"""A series of slices as one volume, ordered by where the slices lie and by nothing else.
+
+In memory a volume is `(C, D, H, W)` with slices along `D`, in the direction of their normal (row direction × column
+direction), rows along `H` and columns along `W`. The affine in `Geometry` is that of `medseg_pl.io.nifti`: it takes
+`(d, h, w, 1)` to millimetres towards the patient's right, front and head (RAS).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Shaped
+from numpy.typing import NDArray
+
+from medseg_pl.core.errors import DataError, GeometryError, UnreadableFileError
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.io.dicom.headers import damage, read_dataset, read_entry, text
+from medseg_pl.io.dicom.pixels import read_frames, read_layout
+from medseg_pl.io.dicom.planes import Plane, read_planes
+from medseg_pl.io.dicom.stack import Problem, grid_of, in_order, problems_of
+from medseg_pl.io.limits import MAX_VOXELS, check_claim
+
+
+@dataclass(frozen=True)
+class Series:
+    """The slices of one volume in their order.
+
+    Args:
+        planes: One for each slice.
+        geometry: The grid that they make.
+    """
+
+    planes: tuple[Plane, ...]
+    geometry: Geometry
+
+    @property
+    def slack_mm(self) -> float:
+        """How far from a slice something may lie and still be on it: a quarter of the way to the next one."""
+        (z, _, _) = self.geometry.spacing_mm or (min(self.planes[0].spacing_mm), 0, 0)
+        return z / 4
+
+    def nearest(self, point_mm: Float64[np.ndarray, "3"]) -> int:
+        """The slice whose plane is nearest to a point (LPS)."""
+        return int(np.abs(self._positions_mm @ self._normal - point_mm @ self._normal).argmin())
+
+    @cached_property
+    def _positions_mm(self) -> Float64[np.ndarray, "d 3"]:
+        return np.array([plane.position_mm for plane in self.planes])
+
+    @cached_property
+    def _normal(self) -> Float64[np.ndarray, "3"]:
+        normal: Float64[np.ndarray, "3"] = self.planes[0].axes[0]
+        return normal
+
+
+def series_files(folder: Path) -> list[Path]:
+    """The CT, MR and PET images in a folder, without its sub-folders."""
+    paths = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
+    entries = (read_entry(path) for path in paths)
+    return [entry.path for entry in entries if entry is not None and entry.kind == "image"]
+
+
+def read_series(files: Sequence[Path]) -> tuple[Shaped[np.ndarray, "1 d h w"], Geometry]:
+    """Read a volume, rescaled as the headers say (to Hounsfield units in CT).
+
+    Values are `int16` or `uint16` where whole numbers of this range come out, else `float32`. Where small values are
+    bright (MONOCHROME1), stored values are mirrored in their range before they are rescaled, so that larger is
+    brighter everywhere.
+
+    Args:
+        files: All files of one series, in any order.
+
+    Raises:
+        GeometryError: The files are no volume: slices are missing, doubled or of another series.
+        UnreadableFileError: A file cannot be decoded.
+    """
+    series = open_series(files)
+    return read_values(series)[None], series.geometry
+
+
+def read_series_geometry(files: Sequence[Path]) -> Geometry:
+    """The grid of a series, from its headers alone."""
+    return open_series(files).geometry
+
+
+def series_problems(files: Sequence[Path]) -> list[Problem]:
+    """Everything that keeps the files from being one volume, from their headers alone."""
+    planes: list[Plane] = []
+    problems: list[Problem] = []
+    for path in files:
+        try:
+            planes.extend(_planes_of(path))
+        except DataError as error:
+            problems.append(Problem("unreadable", str(error)))
+    return [*problems, *problems_of(planes)]
+
+
+def open_series(files: Sequence[Path]) -> Series:
+    """The slices of a series in their order, from their headers alone.
+
+    Raises:
+        GeometryError: The files are no volume: slices are missing, doubled or of another series.
+        UnreadableFileError: A header cannot be read.
+    """
+    planes = [plane for path in files for plane in _planes_of(path)]
+    for problem in problems_of(planes):
+        raise GeometryError(problem.message)
+    ordered = in_order(planes)
+    return Series(tuple(ordered), grid_of(ordered))
+
+
+def read_values(series: Series) -> Shaped[np.ndarray, "d h w"]:
+    """The rescaled values of all slices; see `read_series`."""
+    check_claim(series.planes[0].path.parent, math.prod(series.geometry.shape), MAX_VOXELS, "voxels")
+    slices: list[NDArray[Any]] = [np.empty(0)] * len(series.planes)
+    places = {(plane.path, plane.frame): (place, plane) for place, plane in enumerate(series.planes)}
+    for path in dict.fromkeys(plane.path for plane in series.planes):
+        dataset = read_dataset(path, pixels=True)
+        layout = read_layout(dataset, path)
+        for frame, stored in read_frames(dataset, path):
+            place, plane = places[path, frame]
+            values = _mirrored(stored, layout.bits, layout.signed) if layout.inverted else stored
+            slices[place] = _rescaled(values, plane)
+    return _narrowed(slices)
+
+
+def _planes_of(path: Path) -> list[Plane]:
+    dataset = read_dataset(path)
+    with damage(path):
+        photometric, by_table = text(dataset, "PhotometricInterpretation"), "ModalityLUTSequence" in dataset
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise UnreadableFileError(
+            f"{path} holds pixels of the kind {photometric or 'unknown'}; expected MONOCHROME1 or MONOCHROME2. Move it "
+            "away, or export it as gray values."
+        )
+    if by_table:
+        raise UnreadableFileError(
+            f"{path} turns stored into physical values by a table (ModalityLUTSequence), which is not read; expected "
+            "RescaleSlope and RescaleIntercept. Export it with these."
+        )
+    return read_planes(dataset, path)
+
+
+def _mirrored(stored: NDArray[Any], bits: int, signed: bool) -> NDArray[Any]:
+    """The largest value a file can store in place of the smallest, and so on.
+
+    >>> _mirrored(np.array([0, 1000, 4095]), 12, signed=False)
+    array([4095, 3095,    0])
+    """
+    highest = -1 if signed else (1 << bits) - 1
+    mirrored: NDArray[Any] = highest - stored.astype(np.int64)
+    return mirrored
+
+
+def _rescaled(stored: NDArray[Any], plane: Plane) -> NDArray[Any]:
+    """Whole numbers as `int16` where they fit, else as `int64`; others as `float32`."""
+    if not (plane.slope.is_integer() and plane.intercept.is_integer()):
+        return (stored * plane.slope + plane.intercept).astype(np.float32)
+    values = stored.astype(np.int64) * int(plane.slope) + int(plane.intercept)
+    return values.astype(np.int16) if _fits(values, np.int16) else values
+
+
+def _narrowed(slices: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """All slices in the one type that holds them."""
+    if all(values.dtype == np.int16 for values in slices):
+        return np.stack(slices)
+    if all(values.dtype.kind == "i" and _fits(values, np.uint16) for values in slices):
+        return np.stack([values.astype(np.uint16) for values in slices])
+    return np.stack([values.astype(np.float32) for values in slices])
+
+
+def _fits(values: NDArray[Any], kind: type[np.integer[Any]]) -> bool:
+    limits = np.iinfo(kind)
+    return bool(limits.min <= values.min() and values.max() <= limits.max)

@@ -1,0 +1,176 @@
+"""Whether images make one volume, in which order, and on which grid. Nothing counts but where they lie."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from medseg_pl.core.geometry import Geometry, affine_as_tuple
+from medseg_pl.io.dicom.planes import Plane
+
+EVEN_VOXELS = 0.2
+"""How far a slice may lie from an even grid, in voxels: scanners round positions to 0.1 mm, a lost slice is 0.5 off."""
+
+_SAME_PLACE_MM = 1e-3
+_SAME_DIRECTION = 1e-4
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+Code = Literal["unreadable", "mixed", "unlike", "duplicate", "gap"]
+
+
+class Problem(NamedTuple):
+    """Why files are no volume.
+
+    Attributes:
+        code: What kind of problem it is.
+        message: What was expected, what came, in which files, and what to do.
+    """
+
+    code: Code
+    message: str
+
+
+def problems_of(planes: Sequence[Plane]) -> Iterator[Problem]:
+    """What is wrong with the slices of one volume, the plainest first; later checks need the earlier ones to pass."""
+    checks = (_mixed, _unlike, _duplicates, _gaps, _unevenness)
+    for check in checks if planes else ():
+        if found := list(check(planes)):
+            yield from found
+            return
+
+
+def mixed_series(files: Sequence[tuple[str, Path]]) -> str | None:
+    """What is wrong where files are of several series, told by their numbers and not by what could name a patient.
+
+    Args:
+        files: The series of each file (or image), and the file.
+    """
+    counts = Counter(series for series, _ in files)
+    if len(counts) < 2:
+        return None
+    names = dict(reversed(files))
+    parts = (f"{count} image(s) such as {names[series].name}" for series, count in counts.items())
+    return (
+        f"{files[0][1].parent} holds {len(counts)} series: {', '.join(parts)}. A volume is one series: move each into "
+        "a folder of its own."
+    )
+
+
+def in_order(planes: Sequence[Plane]) -> list[Plane]:
+    """Along the normal; the names of files decide only where places do not."""
+    heights = _heights_mm(planes)
+    return [planes[place] for place in np.argsort(heights, kind="stable")]
+
+
+def grid_of(planes: Sequence[Plane]) -> Geometry:
+    """The grid of evenly spaced slices.
+
+    Between two slices lies their distance along the normal, also where the gantry was tilted and the stack is sheared.
+    A single slice has no such distance, and takes its thickness instead.
+    """
+    first, last = planes[0], planes[-1]
+    normal, down_column, along_row = first.axes
+    rows_mm, columns_mm = first.spacing_mm
+    if len(planes) > 1:
+        step = (np.array(last.position_mm) - first.position_mm) / (len(planes) - 1)
+        slices_mm: float | None = float(step @ normal)
+    else:
+        slices_mm = first.thickness_mm
+        step = normal * (slices_mm or 1.0)
+    affine = np.eye(4)
+    affine[:3] = np.stack([step, down_column * rows_mm, along_row * columns_mm, first.position_mm], axis=1)
+    spacing_mm = None if slices_mm is None else (slices_mm, rows_mm, columns_mm)
+    return Geometry((len(planes), *first.size), spacing_mm, affine_as_tuple(_LPS_TO_RAS @ affine))
+
+
+def _mixed(planes: Sequence[Plane]) -> Iterator[Problem]:
+    if message := mixed_series([(plane.series, plane.path) for plane in planes]):
+        yield Problem("mixed", message)
+
+
+def _unlike(planes: Sequence[Plane]) -> Iterator[Problem]:
+    first = planes[0]
+    for plane in planes:
+        same = (
+            plane.size == first.size
+            and np.allclose(plane.spacing_mm, first.spacing_mm, rtol=_SAME_DIRECTION, atol=0)
+            and np.allclose(plane.orientation, first.orientation, rtol=0, atol=_SAME_DIRECTION)
+        )
+        if not same:
+            yield Problem(
+                "unlike",
+                f"{_named(plane)} is {_described(plane)}, but {_named(first)} is {_described(first)}. Slices of one "
+                "volume share size, spacing and orientation: move what does not belong here away, such as a localizer.",
+            )
+            return
+
+
+def _duplicates(planes: Sequence[Plane]) -> Iterator[Problem]:
+    ordered = in_order(planes)
+    heights = _heights_mm(ordered)
+    groups = np.cumsum(np.diff(heights, prepend=heights[0]) > _SAME_PLACE_MM)
+    repeated = [list(group) for _, group in groupby(range(len(ordered)), key=lambda place: groups[place])]
+    if len(repeated) < len(ordered):
+        first, second, *_ = next(group for group in repeated if len(group) > 1)
+        yield Problem(
+            "duplicate",
+            f"{_named(ordered[first])} and {_named(ordered[second])} lie in the same place: {len(ordered)} slices are "
+            f"in {len(repeated)} places. Expected one slice in each: remove copies, and give every time point, echo "
+            "or direction a folder of its own.",
+        )
+
+
+def _gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
+    """Where slices are missing, with their neighbours."""
+    ordered = in_order(planes)
+    steps_mm = np.diff(_heights_mm(ordered))
+    usual_mm = float(np.sort(steps_mm)[(len(steps_mm) - 1) // 2]) if len(steps_mm) else 0.0  # of 2, the smaller
+    for before in np.flatnonzero(steps_mm > 1.5 * usual_mm):
+        missing = round(float(steps_mm[before]) / usual_mm) - 1
+        yield Problem(
+            "gap",
+            f"{_named(ordered[before])} and {_named(ordered[before + 1])} are {steps_mm[before]:.2f} mm apart, other "
+            f"slices of this series {usual_mm:.2f} mm: {missing} slice(s) between them seem to be missing. Restore "
+            "them, or move the series away.",
+        )
+
+
+def _unevenness(planes: Sequence[Plane]) -> Iterator[Problem]:
+    """Slices that one affine cannot place."""
+    ordered = in_order(planes)
+    places = np.array([plane.position_mm for plane in ordered])
+    steps_mm = np.diff(_heights_mm(ordered))
+    if len(steps_mm) < 2:
+        return
+    even = np.linspace(places[0], places[-1], len(places))
+    away = np.abs((places - even) @ ordered[0].axes.T) / (steps_mm.mean(), *ordered[0].spacing_mm)
+    if away.max() > EVEN_VOXELS:
+        yield Problem(
+            "gap",
+            f"{_named(ordered[int(away.max(axis=1).argmax())])} lies {away.max():.2f} voxels from where even spacing "
+            f"would put it, more than {EVEN_VOXELS} (slices are {steps_mm.min():.2f} to {steps_mm.max():.2f} mm "
+            "apart). Restore missing slices, or resample the series.",
+        )
+
+
+def _heights_mm(planes: Sequence[Plane]) -> Float64[np.ndarray, "n"]:
+    """Along the normal of the first slice."""
+    heights: Float64[np.ndarray, "n"] = np.array([plane.position_mm for plane in planes]) @ planes[0].axes[0]
+    return heights
+
+
+def _named(plane: Plane) -> str:
+    return f"{plane.path}, image {plane.frame + 1}," if plane.frame else str(plane.path)
+
+
+def _described(plane: Plane) -> str:
+    rows, columns = plane.size
+    between_rows, between_columns = plane.spacing_mm
+    directions = ", ".join(f"{value:.4g}" for value in plane.orientation)
+    return f"{rows} x {columns} pixels of {between_rows:.4g} x {between_columns:.4g} mm along ({directions})"

@@ -1,0 +1,85 @@
+"""A folder of DICOM files: which series lie where, and which references were drawn on them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from pathlib import Path
+
+from medseg_pl.core.errors import DataError
+from medseg_pl.io.dicom.headers import Entry, read_entry
+from medseg_pl.io.dicom.stack import mixed_series
+
+_REFERENCES = ("segmentation", "structures")
+_THREADS = 8
+"""A network drive answers slowly, but several at once."""
+
+
+class DicomTree:
+    """What the headers below a folder say, each read once.
+
+    Args:
+        root: The folder.
+        patients: Whether to read who was scanned.
+    """
+
+    def __init__(self, root: Path, *, patients: bool = False) -> None:
+        self.root = root
+        paths = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+        with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+            found = pool.map(partial(read_entry, patient=patients), paths)
+            self.entries = tuple(entry for entry in found if entry is not None)
+
+    @cached_property
+    def images(self) -> dict[str, list[Entry]]:
+        """The CT, MR and PET images of each folder, by its path below the root; the root's own by its name."""
+        folders: dict[str, list[Entry]] = defaultdict(list)
+        for entry in self.entries:
+            if entry.kind == "image":
+                relative = entry.path.parent.relative_to(self.root).as_posix()
+                folders[self.root.resolve().name if relative == "." else relative].append(entry)
+        return dict(folders)
+
+    @cached_property
+    def references(self) -> dict[str, Entry]:
+        """Segmentations and structure sets by their path below the root."""
+        return {e.path.relative_to(self.root).as_posix(): e for e in self.entries if e.kind in _REFERENCES}
+
+    def drawn_on(self, reference: Entry) -> set[str]:
+        """The series below the root that a reference names; where it names none, those in its coordinate system."""
+        if reference.refers_to:
+            return self._series & set(reference.refers_to)
+        return {series for name in reference.frame_of_reference for series in self._placed.get(name, ())}
+
+    @cached_property
+    def _series(self) -> set[str]:
+        return {entry.series for entries in self.images.values() for entry in entries}
+
+    @cached_property
+    def _placed(self) -> dict[str, set[str]]:
+        """The series in each coordinate system."""
+        placed: dict[str, set[str]] = defaultdict(set)
+        for entries in self.images.values():
+            for entry in entries:
+                for name in entry.frame_of_reference:
+                    placed[name].add(entry.series)
+        return dict(placed)
+
+
+def homes_of_series(folders: dict[str, list[Entry]]) -> dict[str, str]:
+    """The folder of each series.
+
+    Raises:
+        DataError: A folder holds several series, or a series lies in several folders.
+    """
+    homes: dict[str, str] = {}
+    for name, entries in folders.items():
+        if message := mixed_series([(entry.series, entry.path) for entry in entries]):
+            raise DataError(message)
+        first = homes.setdefault(entries[0].series, name)
+        if first != name:
+            raise DataError(
+                f"{first} and {name} hold images of the same series. Put them into one folder, or move the copy away."
+            )
+    return homes

@@ -1,0 +1,138 @@
+"""DICOM through the command line: trained on, tested on and predicted on, and nobody is named on the way."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from medseg_pl.__main__ import main
+from tests.dicom_files import ORIGIN, SECRET, SPACING, save_segmentation, save_series, save_structures, uid_of
+from tests.end_to_end.conftest import SMALL
+
+DATA = (
+    "--config",
+    "configs/data/dicom.yaml",
+    "--config",
+    "configs/model/tiny.yaml",
+    "--config",
+    "configs/trainer/cpu.yaml",
+)
+SHAPE = (4, 40, 36)
+
+
+def scan(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A bright liver with a brighter tumour in it, in stored values, and masks `(D, H, W, 2)`."""
+    rng = np.random.default_rng(seed)
+    top, left = rng.integers(4, 14, 2)
+    masks = np.zeros((*SHAPE, 2), np.uint8)
+    masks[:, top : top + 18, left : left + 14, 0] = 1
+    masks[1:3, top + 5 : top + 11, left + 4 : left + 10, 1] = 1
+    return (924 + 100 * masks.sum(axis=-1) + rng.normal(0, 10, SHAPE)).astype(np.int16), masks
+
+
+def contours(mask: np.ndarray) -> list[np.ndarray]:
+    """The outline of a box on each slice that has it, between the centres of pixels."""
+    found = []
+    for d in np.flatnonzero(mask.any(axis=(1, 2))):
+        rows, columns = np.nonzero(mask[d])
+        top, bottom, left, right = rows.min() - 0.5, rows.max() + 0.5, columns.min() - 0.5, columns.max() + 0.5
+        corners = [(top, left), (top, right), (bottom, right), (bottom, left)]
+        found.append(np.add(ORIGIN, [(c * SPACING[2], r * SPACING[1], d * SPACING[0]) for r, c in corners]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six patients; half of them were segmented, half were contoured."""
+    root = tmp_path_factory.mktemp("dicom") / "data"
+    for number in range(6):
+        name = f"p{number}"
+        stored, masks = scan(number)
+        paths = save_series(root / name / "ct", stored, series=name)
+        if number % 2:
+            save_segmentation(root / name / "seg.dcm", paths, masks, ["Liver", "Tumour"])
+        else:
+            save_structures(
+                root / name / "rt.dcm", name, {"LIVER": contours(masks[..., 0]), "tumour": contours(masks[..., 1])}
+            )
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    fit = [
+        "fit",
+        *DATA,
+        "--data.source.root",
+        str(root),
+        "--data.folds=3",
+        "--runs",
+        str(runs),
+        "--experiment",
+        "dicom",
+    ]
+    assert main([*fit, *SMALL, "--data.store", str(runs / "store")]) == 0
+    return runs
+
+
+def test_it_trains_and_scores(run: Path) -> None:
+    (table,) = run.rglob("scores_val.csv")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["case_id"] for row in rows} == {row["group"] + "/ct" for row in rows}
+    voxel_ml = np.prod(SPACING) / 1000
+    for row in rows:
+        voxels = {"liver": 4 * 18 * 14, "tumour": 2 * 6 * 6}[row["label"]]  # whether by SEG or by RTSTRUCT
+        assert float(row["volume_reference_ml"]) == pytest.approx(voxels * voxel_ml, rel=1e-4)
+        assert row["unit"] == "mm"
+
+
+def test_predictions_lie_on_the_series(run: Path, root: Path, tmp_path: Path) -> None:
+    (checkpoint,) = run.rglob("best.ckpt")
+    output = tmp_path / "masks"
+    assert main(["predict", "--ckpt_path", str(checkpoint), "--input", str(root), "--output", str(output)]) == 0
+    written = sorted(path.relative_to(output).as_posix() for path in output.rglob("*.nii.gz"))
+    assert written == [f"{label}/p{number}/ct.nii.gz" for label in ("liver", "tumour") for number in range(6)]
+    image = nibabel.load(output / written[0])
+    assert image.shape == SHAPE[::-1]  # type: ignore[attr-defined]
+    z, y, x = SPACING
+    np.testing.assert_allclose(
+        image.affine,  # type: ignore[attr-defined]
+        [[-x, 0, 0, -ORIGIN[0]], [0, -y, 0, -ORIGIN[1]], [0, 0, z, ORIGIN[2]], [0, 0, 0, 1]],
+    )
+    assert_nobody_is_named(output)
+
+
+def test_nobody_is_named_in_a_run(run: Path) -> None:
+    assert list(run.rglob("*.ckpt"))
+    assert list(run.rglob("case.json"))
+    assert_nobody_is_named(run)
+
+
+def test_an_error_names_the_file_and_nobody(
+    root: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = save_series(tmp_path / "in" / "p1", scan(0)[0])
+    paths[2].unlink()
+    (checkpoint,) = run.rglob("best.ckpt")
+    predict = ["predict", "--ckpt_path", str(checkpoint), "--input", str(tmp_path / "in")]
+    assert main([*predict, "--output", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "1 slice(s) between them seem to be missing" in said
+    assert str(paths[1]) in said
+    assert SECRET not in said
+
+
+def assert_nobody_is_named(folder: Path) -> None:
+    secrets = [SECRET.encode(), *(uid_of(f"p{number}").encode() for number in range(6)), uid_of("study").encode()]
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            content = gzip.decompress(content) if path.suffix == ".gz" else content
+            assert not any(secret in content for secret in secrets), path

@@ -1,0 +1,37 @@
+"""SEG and RTSTRUCT behind one door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medseg_pl.core.errors import UnreadableFileError
+from medseg_pl.io.dicom.references import read_masks, read_structures
+from medseg_pl.io.dicom.series import open_series
+from tests.dicom_files import ORIGIN, save_segmentation, save_series, save_structures
+
+STORED = np.zeros((2, 4, 6), np.int16)
+
+
+def test_both_formats_draw_the_same_box(tmp_path: Path) -> None:
+    """Rows 1 … 2 and columns 2 … 4 of the first slice: 0.75 mm to a row, 0.5 mm to a column."""
+    images = save_series(tmp_path / "ct", STORED)
+    drawn = np.zeros((*STORED.shape, 1), np.uint8)
+    drawn[0, 1:3, 2:5] = 1
+    corners = np.add(ORIGIN, [[0.75, 0.375, 0], [2.25, 0.375, 0], [2.25, 1.875, 0], [0.75, 1.875, 0]])
+    for path in (
+        save_segmentation(tmp_path / "seg.dcm", images, drawn, ["liver"]),
+        save_structures(tmp_path / "rt.dcm", "series", {"liver": [corners]}),
+    ):
+        assert read_structures(path) == [(1, "liver")]
+        (mask,) = read_masks(path, [[1]], open_series(images))
+        np.testing.assert_array_equal(mask, drawn[..., 0].astype(bool))
+
+
+def test_an_image_is_no_reference(tmp_path: Path) -> None:
+    images = save_series(tmp_path / "ct", STORED)
+    with pytest.raises(UnreadableFileError) as error:
+        read_structures(images[0])
+    assert str(error.value) == f"{images[0]} is neither a DICOM SEG nor an RTSTRUCT. Move it away."

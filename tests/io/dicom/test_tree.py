@@ -1,0 +1,87 @@
+"""Which series lie where below a folder, and what was drawn on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medseg_pl.core.errors import DataError, UnreadableFileError
+from medseg_pl.io.dicom.tree import DicomTree, homes_of_series
+from tests.dicom_files import SECRET, edit, save_series, save_structures, uid_of
+
+STORED = np.zeros((2, 4, 6), np.int16)
+CONTOUR = {"liver": [np.zeros((3, 3))]}
+
+
+def test_folders_with_images_and_files_with_references(tmp_path: Path) -> None:
+    save_series(tmp_path / "p1/day 2/ct", STORED, series="a")
+    save_series(tmp_path / "p2", STORED, series="b")
+    save_structures(tmp_path / "p1/rt.dcm", "a", CONTOUR)
+    (tmp_path / "notes.txt").write_text("text")
+    tree = DicomTree(tmp_path)
+    assert {name: len(entries) for name, entries in tree.images.items()} == {"p1/day 2/ct": 2, "p2": 2}
+    assert list(tree.references) == ["p1/rt.dcm"]
+    assert homes_of_series(tree.images) == {uid_of("a"): "p1/day 2/ct", uid_of("b"): "p2"}
+
+
+def test_a_series_in_the_root_is_called_after_it(tmp_path: Path) -> None:
+    save_series(tmp_path / "scan", STORED)
+    assert list(DicomTree(tmp_path / "scan").images) == ["scan"]
+
+
+def test_files_of_other_kinds_are_neither(tmp_path: Path) -> None:
+    save_series(tmp_path / "sc", STORED, SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    tree = DicomTree(tmp_path)
+    assert len(tree.entries) == 2
+    assert tree.images == {}
+    assert tree.references == {}
+
+
+def test_what_a_reference_was_drawn_on(tmp_path: Path) -> None:
+    for name in "abc":
+        save_series(tmp_path / name, STORED, series=name, FrameOfReferenceUID=uid_of(name != "c"))
+    named = save_structures(tmp_path / "named.dcm", "a", CONTOUR)
+    elsewhere = save_structures(tmp_path / "elsewhere.dcm", "nowhere", CONTOUR)
+    placed = edit(save_structures(tmp_path / "placed.dcm", "a", CONTOUR), ReferencedFrameOfReferenceSequence=None)
+    edit(placed, FrameOfReferenceUID=uid_of(True))
+    lost = edit(save_structures(tmp_path / "lost.dcm", "a", CONTOUR), ReferencedFrameOfReferenceSequence=None)
+    tree = DicomTree(tmp_path)
+    found = {name: tree.drawn_on(entry) for name, entry in tree.references.items()}
+    assert found == {
+        named.name: {uid_of("a")},
+        elsewhere.name: set(),
+        placed.name: {uid_of("a"), uid_of("b")},
+        lost.name: set(),
+    }
+
+
+def test_who_was_scanned_is_read_only_when_asked_for(tmp_path: Path) -> None:
+    save_series(tmp_path / "a", STORED)
+    assert {entry.patient_id for entry in DicomTree(tmp_path).entries} == {""}
+    assert {entry.patient_id for entry in DicomTree(tmp_path, patients=True).entries} == {f"{SECRET}-ID"}
+
+
+def test_a_folder_with_several_series(tmp_path: Path) -> None:
+    save_series(tmp_path / "all", STORED, series="a", names=["1", "2"])
+    save_series(tmp_path / "all", STORED, series="b", names=["3", "4"])
+    with pytest.raises(DataError, match=r"all holds 2 series: 2 image\(s\) such as 1, 2 image\(s\) such as 3\. A vol"):
+        homes_of_series(DicomTree(tmp_path).images)
+
+
+def test_a_series_in_several_folders(tmp_path: Path) -> None:
+    save_series(tmp_path / "first", STORED)
+    save_series(tmp_path / "copy", STORED)
+    with pytest.raises(DataError) as error:
+        homes_of_series(DicomTree(tmp_path).images)
+    assert str(error.value) == (
+        "copy and first hold images of the same series. Put them into one folder, or move the copy away."
+    )
+
+
+def test_a_damaged_file_is_not_passed_over(tmp_path: Path) -> None:
+    (path, _) = save_series(tmp_path / "a", STORED)
+    path.write_bytes(b"text")
+    with pytest.raises(UnreadableFileError, match=r"IM002\.dcm \(4 bytes\) is no DICOM file"):
+        DicomTree(tmp_path)
