@@ -16,7 +16,7 @@ from medseg_pl import __version__
 from medseg_pl.core.errors import MedsegError
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-FILE_COMMANDS = ("compare", "evaluate", "phantom", "plan")
+FILE_COMMANDS = ("check", "compare", "evaluate", "phantom", "plan")
 
 HELP = """\
 usage: medseg COMMAND [options]
@@ -24,16 +24,17 @@ usage: medseg COMMAND [options]
 From a folder of medical images with masks to a segmentation model.
 
 train and use a model
-  fit        train             --config FILE [--data.source.root DIR] [any setting]
-  validate   score the validation cases     --ckpt_path FILE [any setting]
-  test       score the test cases           --ckpt_path FILE [any setting]
-  predict    write masks       --ckpt_path FILE --input DIR --output DIR
+  fit        train                       --config FILE [any setting]
+  validate   score the validation cases  --ckpt_path FILE [any setting]
+  test       score the test cases        --ckpt_path FILE [any setting]
+  predict    write masks                 --ckpt_path FILE --input DIR --output DIR
 
 files in, files out
-  compare    which of two runs is better    RUN_A RUN_B [--metric NAME]
+  check      find faults in a data set   DIR [--json FILE] [--html FILE]
+  compare    say how two runs differ     RUN_A RUN_B [--metric NAME]
   evaluate   score anyone's masks        --reference DIR --prediction DIR -o DIR
-  phantom    make synthetic data    DIR [--layout uw_madison|decathlon|folder]
-  plan       a configuration for a data set    DIR -o CONFIG [--labels LIST]
+  phantom    make synthetic data         DIR [--layout NAME]
+  plan       a configuration for data    DIR -o CONFIG
 
   medseg COMMAND --help    every option of a command
   medseg --version         the version

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Batch, Case, EvaluationBatch
+from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.slices import PatchDataset, SliceDataset, collate_samples, collate_slices
 from medseg_pl.data.sources import Source
@@ -23,6 +22,7 @@ from medseg_pl.data.splits import Split, SplitSettings, kept_split
 from medseg_pl.data.store import Store, default_directory, open_entry
 from medseg_pl.data.transforms import Augmentation
 from medseg_pl.functional.fit import Fit, FitMode
+from medseg_pl.io.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 class SegmentationDataModule(LightningDataModule):
     """Cases of a source, split by patient, decoded once, and served as batches.
 
-    `labels`, `channels`, `context`, `fit` and `size` belong to the model and are linked from it on the command line.
+    `labels`, `channels`, `context`, `fit`, `size` and `spacing_mm` belong to the model and are linked from it on the
+    command line.
 
     Args:
         source: The data set.
@@ -39,6 +40,7 @@ class SegmentationDataModule(LightningDataModule):
         context: Neighbouring slices on each side.
         fit: `native` or `resize`.
         size: `(height, width)` of a training patch.
+        spacing_mm: `(y, x)` that slices are resampled to, or `None`.
         batch_size: Training samples in a batch, on each device.
         eval_batch_size: Slices in a batch of validation, test and prediction.
         workers: Processes that load; 0 loads in the main one.
@@ -47,6 +49,7 @@ class SegmentationDataModule(LightningDataModule):
         fractions: Shares of patients for train, validation and test; takes the place of folds.
         split_file: A `splits.json`; takes the place of both.
         split_seed: Shuffles the patients; apart from the training's seed, so that runs stay comparable.
+        allow_duplicates: Whether the same image may be on two sides of the split; it is recorded in the run.
         samples_per_epoch: How long an epoch is; each slice once by default.
         foreground_fraction: The share of training patches that are centred on a label.
         augmentation: What happens to training patches.
@@ -62,6 +65,7 @@ class SegmentationDataModule(LightningDataModule):
         context: int = 0,
         fit: FitMode = "native",
         size: tuple[int, int] = (256, 256),
+        spacing_mm: tuple[float, float] | None = None,
         batch_size: int = 8,
         eval_batch_size: int = 8,
         workers: int = 2,
@@ -70,6 +74,7 @@ class SegmentationDataModule(LightningDataModule):
         fractions: tuple[float, float, float] | None = None,
         split_file: str | None = None,
         split_seed: int = 0,
+        allow_duplicates: bool = False,
         samples_per_epoch: int | None = None,
         foreground_fraction: float = 0.33,
         augmentation: Augmentation | None = None,
@@ -93,11 +98,13 @@ class SegmentationDataModule(LightningDataModule):
         self.labels = labels
         self.channels = channels
         self.context = context
-        self.fit_to = Fit(fit, (size[0], size[1]))
+        self.fit_to = Fit(fit, (size[0], size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.workers = workers
         self.split_settings = SplitSettings(fold, folds, fractions and tuple(fractions), split_file, split_seed)
+        self.allow_duplicates = allow_duplicates
+        self.duplicates: list[Duplicate] = []
         self.samples_per_epoch = samples_per_epoch
         self.foreground_fraction = foreground_fraction
         self.augmentation = augmentation
@@ -128,11 +135,11 @@ class SegmentationDataModule(LightningDataModule):
         """
         self._trained = trained
 
-    def make_split(self, cases: Sequence[Case]) -> Split:
-        """The checkpoint's split where its settings are unchanged, else the one that the settings ask for."""
+    def given_split(self, cases: Sequence[Case]) -> Split | None:
+        """The checkpoint's split where its settings are unchanged, else one that a file or the data set gives."""
         if self._trained and self._trained["settings"] == self.split_settings.as_dict():
             return kept_split(self._trained["split"], cases)
-        return self.split_settings.choose(cases)
+        return self.split_settings.given(cases)
 
     def scored(self, stage: str) -> dict[str, str]:
         """Which side of which split the scores of a stage are of; for the summary, so that nobody has to guess."""
@@ -145,7 +152,13 @@ class SegmentationDataModule(LightningDataModule):
         if self.split is None:
             return {}
         groups = sorted({self.cases[name].group for name in self.split.train})
-        return {"split": self.split.as_dict(), "groups": groups, "settings": self.split_settings.as_dict()}
+        return {"split": self.split_record(), "groups": groups, "settings": self.split_settings.as_dict()}
+
+    def split_record(self) -> dict[str, Any]:
+        """The split, and the duplicates on its sides that were allowed; reads back as `data.split_file`."""
+        assert self.split is not None, "setup comes first"
+        accepted = [duplicate.as_dict() for duplicate in self.duplicates]
+        return {**self.split.as_dict(), **({"accepted_duplicates": accepted} if accepted else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See that training goes on with the patients it began with."""
@@ -159,6 +172,8 @@ class SegmentationDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Decode what is not in the store yet, on one process of each machine, and find faults before a run begins."""
         self._find(show_progress=True)
+        if self.trainer and self.trainer.state.fn == "fit":
+            self._refuse_duplicates()
 
     def setup(self, stage: str) -> None:
         """Find the cases and their entries, and split them."""
@@ -168,12 +183,18 @@ class SegmentationDataModule(LightningDataModule):
         cases = self.source.cases()
         if not self._predicting:
             self._require_masks(cases)
-            self.split = self.make_split(cases)
-            named = {*self.split.train, *self.split.val, *self.split.test}
-            cases = [case for case in cases if case.case_id in named]
+            self.split = self.given_split(cases)
+            if self.split is not None:
+                named = {*self.split.train, *self.split.val, *self.split.test}
+                cases = [case for case in cases if case.case_id in named]
         self.cases = {case.case_id: case for case in cases}
         self.entries = dict(zip(self.cases, self._decode(cases, show_progress=show_progress), strict=True))
+        if not self._predicting and self.split is None:
+            stored = {name: open_entry(entry).label_voxels for name, entry in self.entries.items()}
+            voxels = {name: counts for name, counts in stored.items() if counts is not None}
+            self.split = self.split_settings.choose(cases, voxels)
         self._check_channels()
+        self._check_spacing()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Patches of the training cases, in an order that follows from seed and epoch."""
@@ -221,12 +242,10 @@ class SegmentationDataModule(LightningDataModule):
         cases = [self.cases[name] for name in names]
         self._refuse_trained(cases)
         dataset = SliceDataset(cases, [self.entries[name] for name in names], self.fit_to, self.context)
-        depths = [shape[0] for shape in dataset.shapes]
-        sizes = [self.fit_to.fitted_size((shape[1], shape[2])) for shape in dataset.shapes]
         rank, ranks = self._rank()
         return DataLoader(
             dataset,
-            batch_sampler=CaseBatchSampler(depths, sizes, self.eval_batch_size, rank, ranks),
+            batch_sampler=CaseBatchSampler(dataset.depths, dataset.sizes, self.eval_batch_size, rank, ranks),
             collate_fn=collate_slices,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -235,18 +254,23 @@ class SegmentationDataModule(LightningDataModule):
 
     def _decode(self, cases: Sequence[Case], *, show_progress: bool) -> list[Path]:
         store = Store(self.store_directory, self.source, self.labels)
-        console = Console(stderr=True)
-        with Progress(
-            TextColumn("Reading cases"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not (show_progress and console.is_terminal),
-        ) as progress:
-            task = progress.add_task("", total=len(cases))
-            return store.build(cases, threads=max(2, self.workers), advance=lambda: progress.advance(task))
+        with progress_bar("Reading cases", len(cases), show=show_progress) as advance:
+            return store.build(cases, threads=max(2, self.workers), advance=advance)
+
+    def _refuse_duplicates(self) -> None:
+        """The same image on two sides is a leak as well as a patient is, and no group tells."""
+        assert self.split is not None, "setup comes first"
+        self.duplicates = duplicates_across_sides(self.split, self.cases, self.entries)
+        if not self.duplicates:
+            return
+        listed = "; ".join(str(duplicate) for duplicate in self.duplicates[:3])
+        found = f"{len(self.duplicates)} cases show what a case on another side of the split shows: {listed}"
+        if not self.allow_duplicates:
+            raise DataError(
+                f"{found}. Scores would look better than they are. Remove the copies, or give both the same patient "
+                "(data.source's group); data.allow_duplicates=true trains all the same, and the run records it."
+            )
+        log.warning("%s. They are allowed, and recorded in splits.json.", found)
 
     def _check_channels(self) -> None:
         for name, entry in self.entries.items():
@@ -255,6 +279,15 @@ class SegmentationDataModule(LightningDataModule):
                 raise SettingError(
                     f"Case {name} ({self.cases[name].images[0]}) has {channels} channel(s), but model.channels is "
                     f"{self.channels}. Set model.channels to {channels}, or convert the images that differ."
+                )
+
+    def _check_spacing(self) -> None:
+        for name, entry in self.entries.items():
+            if self.fit_to.spacing_mm is not None and open_entry(entry).geometry.spacing_mm is None:
+                raise SettingError(
+                    f"Case {name} ({self.cases[name].images[0]}) does not say its spacing, but model.spacing_mm is "
+                    f"{self.fit_to.spacing_mm}. Set model.spacing_mm to null, or convert the images to a format that "
+                    "holds the spacing."
                 )
 
     def _require_masks(self, cases: Sequence[Case]) -> None:

@@ -136,7 +136,7 @@ class TestLoaders:
         assert data.split is not None
         assert tested == set(data.split.val)
         assert caplog.messages == [
-            "The split has no test cases (fold 0 of 5 by group, seed 0): testing on the validation cases."
+            "The split has no test cases (fold 0 of 5 by group, stratified by label, seed 0): testing on the validation cases."
         ]
 
     def test_test_cases_are_tested_where_there_are_some(self, make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -213,31 +213,35 @@ class TestSplit:
         return str(tmp_path / "splits.json")
 
     def test_a_file_comes_before_what_the_data_declares(self, make: Make, file: str) -> None:
-        split = make(split_file=file).make_split(cases(5, fold=0))
+        split = make(split_file=file).split_settings.choose(cases(5, fold=0))
         assert (split.val, split.origin) == (("c3",), "read from splits.json, fold 0")
 
     def test_a_file_and_fractions_are_two_answers(self, make: Make, file: str) -> None:
         with pytest.raises(
             SettingError, match=r"is read from splits\.json, fold 0, and data\.fractions asks for another"
         ):
-            make(split_file=file, fractions=(0.8, 0.2, 0.0)).make_split(cases(5))
+            make(split_file=file, fractions=(0.8, 0.2, 0.0)).split_settings.choose(cases(5))
 
     def test_what_the_data_declares_and_fractions_are_two_answers(self, make: Make) -> None:
         declared = [*cases(3, split="train"), *[Case("v", "v", (Path("v.png"),), split="val")]]
         with pytest.raises(SettingError, match=r"is declared by the data set \(fold 0\), and data\.fractions asks"):
-            make(fractions=(0.5, 0.5, 0.0)).make_split(declared)
-        assert make().make_split(declared).val == ("v",)
+            make(fractions=(0.5, 0.5, 0.0)).split_settings.choose(declared)
+        assert make().split_settings.choose(declared).val == ("v",)
 
     def test_fractions_come_before_folds(self, make: Make) -> None:
-        split = make(fractions=(0.4, 0.4, 0.2), fold=1).make_split(cases(5))
+        split = make(fractions=(0.4, 0.4, 0.2), fold=1).split_settings.choose(cases(5))
         assert [len(side) for side in (split.train, split.val, split.test)] == [2, 2, 1]
 
     def test_folds_are_the_rule(self, make: Make) -> None:
-        held_out = [name for fold in range(5) for name in make(fold=fold).make_split(cases(5)).val]
+        held_out = [name for fold in range(5) for name in make(fold=fold).split_settings.choose(cases(5)).val]
         assert sorted(held_out) == ["c0", "c1", "c2", "c3", "c4"]
 
     def test_the_split_has_a_seed_of_its_own(self, make: Make) -> None:
-        folds = [make(seed=seed, split_seed=split).make_split(cases(20)).val for split in (0, 1) for seed in (0, 1)]
+        folds = [
+            make(seed=seed, split_seed=split).split_settings.choose(cases(20)).val
+            for split in (0, 1)
+            for seed in (0, 1)
+        ]
         assert folds[0] == folds[1] != folds[2] == folds[3]
 
     def test_cases_that_the_file_leaves_out_are_not_decoded(self, make: Make, phantom: Path, tmp_path: Path) -> None:
@@ -303,13 +307,15 @@ class TestScoring:
         data.score_as_trained(trained)
         # The data has grown: a new split by the same fractions would move patients.
         grown = [*cases(30), *[Case(name, name, (Path("x"),), (Path("m"),)) for name in _names(trained["split"])]]
-        assert data.make_split(grown).as_dict() == trained["split"]
+        kept = data.given_split(grown)
+        assert kept is not None
+        assert kept.as_dict() == trained["split"]
 
     def test_another_split_is_made_where_it_is_asked_for(self, make: Make, trained: dict[str, Any]) -> None:
         for changed in ({"fold": 2}, {"split_seed": 3}, {"fractions": (0.2, 0.6, 0.2)}, {"fractions": None}):
-            fresh, scoring = (make(**{"fractions": (0.4, 0.4, 0.2), **changed}) for _ in range(2))
+            scoring = make(**{"fractions": (0.4, 0.4, 0.2), **changed})
             scoring.score_as_trained(trained)
-            assert scoring.make_split(cases(9)) == fresh.make_split(cases(9))
+            assert scoring.given_split(cases(9)) is None
 
     def test_what_was_held_out_is_scored(self, make: Make, trained: dict[str, Any]) -> None:
         data = make(fractions=(0.4, 0.4, 0.2))
@@ -348,7 +354,11 @@ class TestScoring:
     def test_scores_say_of_which_side_they_are(
         self, make: Make, settings: dict[str, Any], stage: str, side: str
     ) -> None:
-        origin = "fractions 0.4, 0.4, 0.2 by group, seed 0" if settings else "fold 0 of 5 by group, seed 0"
+        origin = (
+            "fractions 0.4, 0.4, 0.2 by group, stratified by label, seed 0"
+            if settings
+            else "fold 0 of 5 by group, stratified by label, seed 0"
+        )
         assert ready(make(**settings)).scored(stage) == {"side": side, "split": origin}
 
 

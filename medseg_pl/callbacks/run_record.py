@@ -36,7 +36,8 @@ class RunRecord(Callback):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, SegmentationDataModule) and data.split is not None:
-            write_text(Path(directory) / "splits.json", data.split.as_json(), replace=True)
+            record = json.dumps(data.split_record(), indent=1) + "\n"
+            write_text(Path(directory) / "splits.json", record, replace=True)
         write_text(
             Path(directory) / "environment.json", json.dumps(environment(trainer), indent=1) + "\n", replace=True
         )

@@ -1,4 +1,8 @@
-"""Who is trained on, who is watched, who is tested. No group is ever on two sides."""
+"""Who is trained on, who is watched, who is tested. No group is ever on two sides.
+
+Folds and fractions are stratified: beside the number of cases, the voxels of each label and the cases that hold it are
+shared out evenly, as well as whole groups allow.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.types import Case
+from medseg_pl.functional.stratification import deal
+
+LabelVoxels = Mapping[str, Sequence[int]]
+"""How many voxels each label has, by case."""
 
 SIDES = ("train", "val", "test")
 
@@ -27,12 +36,8 @@ class Split:
     origin: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain lists and text, for files and checkpoints."""
+        """Plain lists and text, for `splits.json` and checkpoints."""
         return {**{side: list(getattr(self, side)) for side in SIDES}, "origin": self.origin}
-
-    def as_json(self) -> str:
-        """For `splits.json` in the run folder, which `data.split_file` reads back."""
-        return json.dumps(self.as_dict(), indent=1) + "\n"
 
 
 @dataclass(frozen=True)
@@ -57,54 +62,64 @@ class SplitSettings:
         """Plain values, for a checkpoint."""
         return {**asdict(self), "fractions": None if self.fractions is None else list(self.fractions)}
 
-    def choose(self, cases: Sequence[Case]) -> Split:
+    def given(self, cases: Sequence[Case]) -> Split | None:
+        """The split that a file or the data set itself gives, or `None` where neither does.
+
+        Raises:
+            SettingError: Another way of splitting was asked for, too.
+            DataError: The split puts a group on two sides, or leaves a side empty.
+        """
+        given = declared_split(cases, self.fold) if self.file is None else read_split(Path(self.file), cases, self.fold)
+        if given is not None and self.fractions is not None:
+            raise SettingError(
+                f"The split is {given.origin}, and data.fractions asks for another. Set data.fractions to null, or do "
+                "without the file, or the split and fold columns, that say otherwise."
+            )
+        return given
+
+    def choose(self, cases: Sequence[Case], label_voxels: LabelVoxels | None = None) -> Split:
         """The split of these cases.
+
+        Args:
+            cases: All of them.
+            label_voxels: Balances folds and fractions by label too; without it they are balanced by case alone.
 
         Raises:
             SettingError: Two ways of splitting were asked for.
             DataError: The split puts a group on two sides, or leaves a side empty.
         """
-        declared = (
-            declared_split(cases, self.fold) if self.file is None else read_split(Path(self.file), cases, self.fold)
-        )
-        if declared is not None:
-            if self.fractions is not None:
-                raise SettingError(
-                    f"The split is {declared.origin}, and data.fractions asks for another. Set data.fractions to null, "
-                    "or do without the file, or the split and fold columns, that say otherwise."
-                )
-            return declared
+        given = self.given(cases)
+        if given is not None:
+            return given
         if self.fractions is not None:
-            return fraction_split(cases, self.fractions, self.seed)
-        return fold_split(cases, self.fold, self.folds, self.seed)
+            return fraction_split(cases, self.fractions, self.seed, label_voxels)
+        return fold_split(cases, self.fold, self.folds, self.seed, label_voxels)
 
 
-def fold_split(cases: Sequence[Case], fold: int, folds: int, seed: int) -> Split:
-    """Hold out one fold of groups for validation, train on the others.
-
-    Groups are shuffled by the seed, then the largest first goes to the fold with the fewest cases so far.
+def fold_split(
+    cases: Sequence[Case], fold: int, folds: int, seed: int, label_voxels: LabelVoxels | None = None
+) -> Split:
+    """Hold out one fold of groups for validation, train on the others; see `medseg_pl.functional.stratification.deal`.
 
     Raises:
         SettingError: There is no such fold, or fewer groups than folds.
     """
     if not 0 <= fold < folds or folds < 2:
         raise SettingError(f"data.fold must be from 0 to data.folds - 1; got fold {fold} of {folds}.")
-    sizes = _group_sizes(cases)
-    if len(sizes) < folds:
+    groups = sorted({case.group for case in cases})
+    if len(groups) < folds:
         raise SettingError(
-            f"{folds} folds need at least {folds} patients (groups); the data has {len(sizes)}. Lower data.folds."
+            f"{folds} folds need at least {folds} patients (groups); the data has {len(groups)}. Lower data.folds."
         )
-    filled = [0] * folds
-    fold_of: dict[str, int] = {}
-    for group in sorted(_shuffled(sizes, seed), key=lambda name: -sizes[name]):
-        place = filled.index(min(filled))
-        fold_of[group] = place
-        filled[place] += sizes[group]
+    amounts = _amounts(cases, groups, label_voxels)
+    fold_of = dict(zip(groups, deal(amounts, None, [1 / folds] * folds, seed).tolist(), strict=True))
     held_out = [case.case_id for case in cases if fold_of[case.group] == fold]
-    return _split(cases, val=held_out, test=[], origin=f"fold {fold} of {folds} by group, seed {seed}")
+    return _split(cases, val=held_out, test=[], origin=f"fold {fold} of {folds} {_manner(amounts)}, seed {seed}")
 
 
-def fraction_split(cases: Sequence[Case], fractions: Sequence[float], seed: int) -> Split:
+def fraction_split(
+    cases: Sequence[Case], fractions: Sequence[float], seed: int, label_voxels: LabelVoxels | None = None
+) -> Split:
     """Give each side its share of the groups, at least one group where the share is not zero.
 
     Raises:
@@ -112,15 +127,19 @@ def fraction_split(cases: Sequence[Case], fractions: Sequence[float], seed: int)
     """
     if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6 or not fractions[0]:
         raise SettingError(f"data.fractions must be three shares (train, val, test) that add up to 1; got {fractions}.")
-    groups = _shuffled(_group_sizes(cases), seed)
+    groups = sorted({case.group for case in cases})
     wanted = [max(1, round(share * len(groups))) if share else 0 for share in fractions]
     wanted[0] = len(groups) - wanted[1] - wanted[2]
     if wanted[0] < 1:
         raise SettingError(f"{len(groups)} patients (groups) are too few for the fractions {list(fractions)}.")
-    side_of = dict(zip(groups, np.repeat([1, 2, 0], [wanted[1], wanted[2], wanted[0]]).tolist(), strict=True))
+    asked = [side for side in range(3) if wanted[side]]
+    amounts = _amounts(cases, groups, label_voxels)
+    room = [wanted[side] for side in asked]
+    parts = deal(amounts, room, [count / len(groups) for count in room], seed)
+    side_of = {group: asked[part] for group, part in zip(groups, parts.tolist(), strict=True)}
     sides = [[case.case_id for case in cases if side_of[case.group] == side] for side in range(3)]
-    shares = ", ".join(f"{share:g}" for share in fractions)
-    return _split(cases, val=sides[1], test=sides[2], origin=f"fractions {shares} by group, seed {seed}")
+    origin = f"fractions {', '.join(f'{share:g}' for share in fractions)} {_manner(amounts)}, seed {seed}"
+    return _split(cases, val=sides[1], test=sides[2], origin=origin)
 
 
 def declared_split(cases: Sequence[Case], fold: int) -> Split | None:
@@ -215,13 +234,19 @@ def _split(cases: Sequence[Case], val: Sequence[str], test: Sequence[str], origi
     return split
 
 
-def _group_sizes(cases: Sequence[Case]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for case in cases:
-        sizes[case.group] = sizes.get(case.group, 0) + 1
-    return sizes
+def _amounts(
+    cases: Sequence[Case], groups: Sequence[str], label_voxels: LabelVoxels | None
+) -> Float64[np.ndarray, "g a"]:
+    """Of each group the number of cases; then, where all have a reference, of each label its voxels and its cases."""
+    columns = np.ones((len(cases), 1))
+    if label_voxels is not None and all(case.case_id in label_voxels for case in cases):
+        voxels = np.array([label_voxels[case.case_id] for case in cases], dtype=np.float64)
+        columns = np.hstack([columns, voxels, voxels > 0])
+    row = {group: number for number, group in enumerate(groups)}
+    amounts = np.zeros((len(groups), columns.shape[1]))
+    np.add.at(amounts, [row[case.group] for case in cases], columns)
+    return amounts
 
 
-def _shuffled(groups: Iterable[str], seed: int) -> list[str]:
-    names = sorted(groups)
-    return [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
+def _manner(amounts: Float64[np.ndarray, "g a"]) -> str:
+    return "by group, stratified by label" if amounts.shape[1] > 1 else "by group"

@@ -4,7 +4,8 @@
 store/ab/ab12…/image.npy        (C, D, H, W), raw values
                mask.npy         (M, D, H, W), absent without a reference
                foreground.npy   (n, 3), voxels (d, h, w) of each label in turn, a sample
-               case.json        geometry, statistics, where each label's voxels begin
+               signature.npy    (z, 32, 32), what copies of the image have in common
+               case.json        geometry, statistics, voxels of each label, where those of the sample begin
 store/seen/…                    which files, by path, size and time, had which content
 ```
 
@@ -37,9 +38,10 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source
 from medseg_pl.functional.intensity import channel_statistics
+from medseg_pl.functional.perceptual import Likeness, likeness
 from medseg_pl.io.files import write_text
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when what is written changes: old entries are then left alone and made anew."""
 
 _VOXELS_FOR_EACH_LABEL = 4096
@@ -48,13 +50,23 @@ _KEPT_TYPES = ("uint8", "uint16", "int16", "float32")
 
 @dataclass(frozen=True)
 class StoredCase:
-    """One entry of the store, mapped into memory and not read until it is indexed."""
+    """One entry of the store, mapped into memory and not read until it is indexed.
+
+    Args:
+        image: Raw values.
+        mask: As `LabelMap.encode` writes it; `None` without a reference.
+        geometry: The grid that both share.
+        statistics: Of each channel, see `medseg_pl.functional.intensity.channel_statistics`.
+        foreground: A sample of each label's voxels `(d, h, w)`; empty without a reference.
+        label_voxels: How many voxels each label has; `None` without a reference.
+    """
 
     image: Shaped[np.ndarray, "c d h w"]
     mask: UInt8[np.ndarray, "m d h w"] | None
     geometry: Geometry
     statistics: Float32[np.ndarray, "c 4"]
     foreground: list[NDArray[np.int32]]
+    label_voxels: tuple[int, ...] | None
 
 
 def default_directory() -> Path:
@@ -109,7 +121,7 @@ class Store:
         """A hash of the content of the case's files and of everything that decides how they are read."""
         kind = type(self.source)
         reading = (FORMAT, kind.__module__, kind.__qualname__, self.source.reading_settings(), _code_of(kind))
-        labels = (self.labels.names, self.labels.task, self.labels.values, self.labels.ignore_value)
+        labels = vars(self.labels).values()  # all of them: each changes what a mask file means
         names = [path.name for path in (*case.images, *case.masks)]
         return _digest(
             [
@@ -147,7 +159,15 @@ def open_entry(entry: Path) -> StoredCase:
         geometry=geometry,
         statistics=np.array(description["statistics"], dtype=np.float32),
         foreground=np.split(voxels, description["foreground_ends"][:-1]) if len(voxels) else [],
+        label_voxels=None if description["label_voxels"] is None else tuple(description["label_voxels"]),
     )
+
+
+def open_likeness(entry: Path) -> Likeness:
+    """What tells copies of an entry's image; a few kilobytes, and no pixel is touched."""
+    description = json.loads((entry / "case.json").read_text(encoding="utf-8"))
+    shortest = min(description["geometry"]["shape"][1:])
+    return Likeness(description["pixels"], np.load(entry / "signature.npy"), shortest)
 
 
 def _write_entry(entry: Path, volume: Volume, labels: LabelMap, what: str) -> None:
@@ -158,15 +178,20 @@ def _write_entry(entry: Path, volume: Volume, labels: LabelMap, what: str) -> No
         image = _storable(volume.image)
         if not np.isfinite(image).any():
             raise UnreadableFileError(f"{what} holds no number at all, only NaN or infinity. Remove the case.")
-        voxels, ends = _foreground(volume.mask, labels)
+        sample, ends, counts = _foreground(volume.mask, labels)
+        statistics = channel_statistics(image)
+        copies = likeness(image, statistics)
         np.save(temporary / "image.npy", image)
-        np.save(temporary / "foreground.npy", voxels)
+        np.save(temporary / "foreground.npy", sample)
+        np.save(temporary / "signature.npy", copies.signature)
         if volume.mask is not None:
             np.save(temporary / "mask.npy", np.ascontiguousarray(volume.mask))
         description = {
             "geometry": asdict(volume.geometry),
-            "statistics": channel_statistics(image).tolist(),
+            "statistics": statistics.tolist(),
+            "pixels": copies.pixels,
             "foreground_ends": ends,
+            "label_voxels": counts,
         }
         (temporary / "case.json").write_text(json.dumps(description), encoding="utf-8")
         temporary.chmod(0o755)
@@ -185,12 +210,20 @@ def _storable(image: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(image, dtype=kept)
 
 
-def _foreground(mask: NDArray[np.uint8] | None, labels: LabelMap) -> tuple[NDArray[np.int32], list[int]]:
-    """At most a few thousand voxels of each label, drawn evenly, so that training can be sent to them."""
+def _foreground(
+    mask: NDArray[np.uint8] | None, labels: LabelMap
+) -> tuple[NDArray[np.int32], list[int], list[int] | None]:
+    """At most a few thousand voxels of each label, drawn evenly, so that training can be sent to them.
+
+    Returns:
+        The voxels, where those of each label end, and how many each label has in all.
+    """
     if mask is None:
-        return np.zeros((0, 3), np.int32), []
-    samples = [_sample(np.flatnonzero(plane), mask.shape[1:]) for plane in labels.planes(mask)]
-    return np.concatenate(samples), np.cumsum([len(sample) for sample in samples]).tolist()
+        return np.zeros((0, 3), np.int32), [], None
+    found = [np.flatnonzero(plane) for plane in labels.planes(mask)]
+    samples = [_sample(flat, mask.shape[1:]) for flat in found]
+    ends = np.cumsum([len(sample) for sample in samples]).tolist()
+    return np.concatenate(samples), ends, [len(flat) for flat in found]
 
 
 def _sample(flat: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.int32]:

@@ -118,7 +118,7 @@ def test_patients_that_were_trained_on_are_not_scored(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(checkpoint, tmp_path / "best.ckpt")
-    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), "--data.split_seed=5"]) == 1
+    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), "--data.fractions=[0.2,0.2,0.6]"]) == 1
     assert "are of patients that this checkpoint was trained on" in capsys.readouterr().err
     assert not list(tmp_path.glob("scores*"))
 

@@ -1,0 +1,149 @@
+"""The same image under two names: what makes scores look better than they are, though no patient is on two sides.
+
+Twenty thousand images are searched in SECONDS on two cores, in memory that grows with their number; what is compared is
+made once, when a case is decoded.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from medseg_pl.core.types import Case
+from medseg_pl.data.splits import SIDES, Split
+from medseg_pl.data.store import open_entry, open_likeness
+from medseg_pl.functional.perceptual import (
+    COARSE,
+    SAME,
+    Likeness,
+    agreement,
+    coarse_patterns,
+    coarse_similarity,
+    same_pixels,
+)
+
+_BLOCK = 1024
+"""Cases that are compared with all earlier ones at a time: 40 MB for 20,000."""
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """Two cases that show the same.
+
+    Args:
+        case_a: The earlier one.
+        case_b: Its copy.
+        kind: `exact` where the values are equal, flips and quarter turns aside; else `near`.
+        how: What was found, in words.
+    """
+
+    case_a: str
+    case_b: str
+    kind: Literal["exact", "near"]
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.case_b} is {self.case_a} ({self.how})"
+
+    def as_dict(self) -> dict[str, str]:
+        """Plain text, for files and checkpoints."""
+        return asdict(self)
+
+
+class _Pair(NamedTuple):
+    """The places of two copies, and what `Duplicate` says of them."""
+
+    earlier: int
+    later: int
+    kind: Literal["exact", "near"]
+    how: str
+
+
+def find_duplicates(
+    cases: Sequence[Case], entries: Sequence[Path], apart: Sequence[str] | None = None
+) -> list[Duplicate]:
+    """The cases that show what an earlier case shows, each with one such case: without them no two are alike.
+
+    Images and volumes are not compared with each other, and an image of one value is a copy of nothing.
+
+    Args:
+        cases: Their order decides which of two is the earlier.
+        entries: Where the store keeps each.
+        apart: Only cases that differ in it are compared; their groups by default, for copies of one patient cannot
+            leak.
+    """
+    if not cases:
+        return []
+    _, sides = np.unique([case.group for case in cases] if apart is None else list(apart), return_inverse=True)
+    copies = [open_likeness(entry) for entry in entries]
+    exact = {pair.later: pair for pair in _exact(copies, entries, sides)}
+    near = {pair.later: pair for pair in _near(copies, sides) if pair.later not in exact}
+    pairs = sorted((exact | near).values(), key=lambda pair: pair.later)
+    return [Duplicate(cases[p.earlier].case_id, cases[p.later].case_id, p.kind, p.how) for p in pairs]
+
+
+def duplicates_across_sides(split: Split, cases: Mapping[str, Case], entries: Mapping[str, Path]) -> list[Duplicate]:
+    """The held-out cases that show what a case on another side shows, a training case where there is one.
+
+    Args:
+        split: The sides.
+        cases: By their ids.
+        entries: Where the store keeps each, by the same ids.
+    """
+    named = [(name, side) for side in SIDES for name in getattr(split, side)]
+    return find_duplicates(
+        [cases[name] for name, _ in named], [entries[name] for name, _ in named], [side for _, side in named]
+    )
+
+
+def _exact(copies: Sequence[Likeness], entries: Sequence[Path], sides: Int64[np.ndarray, " n"]) -> Iterator[_Pair]:
+    """Copies whose values are equal; the digests only say which are worth being read."""
+    seen: dict[str, list[int]] = defaultdict(list)
+    for later, copy in enumerate(copies):
+        for earlier in seen[copy.pixels] if copy.pixels else ():
+            if sides[earlier] == sides[later]:
+                continue
+            turn = same_pixels(open_entry(entries[earlier]).image, open_entry(entries[later]).image)
+            if turn is not None:
+                yield _Pair(earlier, later, "exact", "the same pixels" + ", flipped or turned" * any(turn))
+                break
+        seen[copy.pixels].append(later)
+
+
+def _near(copies: Sequence[Likeness], sides: Int64[np.ndarray, " n"]) -> Iterator[_Pair]:
+    """Copies that look the same; images and volumes each among themselves."""
+    for slabs in sorted({len(copy.signature) for copy in copies}):
+        chosen = [place for place, copy in enumerate(copies) if len(copy.signature) == slabs and copy.signature.any()]
+        if chosen:
+            patterns = coarse_patterns(np.stack([copies[place].signature for place in chosen]))
+            for row, columns in _candidates(patterns, sides[chosen]):
+                yield from _first_alike(copies, chosen[row], [chosen[column] for column in columns])
+
+
+def _candidates(
+    patterns: Float32[np.ndarray, "n z k k"], sides: Int64[np.ndarray, " n"]
+) -> Iterator[tuple[int, list[int]]]:
+    """Each pattern that has earlier ones like it on other sides, with these, the most similar first."""
+    for start in range(0, len(patterns), _BLOCK):
+        end = min(start + _BLOCK, len(patterns))
+        similarity = coarse_similarity(patterns[start:end], patterns[:end])
+        worth = (similarity >= COARSE) & (sides[start:end, None] != sides[:end])
+        worth &= np.tri(end - start, end, start - 1, dtype=bool)
+        for row in np.flatnonzero(worth.any(axis=1)).tolist():
+            columns = np.flatnonzero(worth[row])
+            yield start + row, columns[np.argsort(-similarity[row, columns], kind="stable")].tolist()
+
+
+def _first_alike(copies: Sequence[Likeness], later: int, candidates: Sequence[int]) -> Iterator[_Pair]:
+    for earlier in candidates:
+        agreed, turn = agreement(copies[earlier], copies[later])
+        if agreed >= SAME:
+            how = f"nearly the same pixels, agreement {agreed:.2f}" + ", flipped or turned" * any(turn)
+            yield _Pair(earlier, later, "near", how)
+            return
