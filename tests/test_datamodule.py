@@ -136,7 +136,8 @@ class TestLoaders:
         assert data.split is not None
         assert tested == set(data.split.val)
         assert caplog.messages == [
-            "The split has no test cases (fold 0 of 5 by group, stratified by label, seed 0): testing on the validation cases."
+            "The split has no test cases (fold 0 of 5 by group, stratified by label, seed 0): testing on the "
+            "validation cases."
         ]
 
     def test_test_cases_are_tested_where_there_are_some(self, make: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -170,7 +170,7 @@ def _stored_mask(mask: Tensor | NDArray[Any], case_id: str) -> NDArray[np.uint8]
         wrong = values[(values != np.round(values)) | (values < 0) | (values > 255)]
         if len(wrong):
             raise DataError(
-                f"Case {case_id}: a mask holds {wrong[0]}; expected decided labels, whole numbers from 0 to 255. Decide "
-                "between probabilities first."
+                f"Case {case_id}: a mask holds {wrong[0]}; expected decided labels, whole numbers from 0 to 255. "
+                "Decide between probabilities first."
             )
     return values.astype(np.uint8).reshape((1,) * (4 - values.ndim) + values.shape)

@@ -1,7 +1,7 @@
 """The same image under two names: what makes scores look better than they are, though no patient is on two sides.
 
-Twenty thousand images are searched in SECONDS on two cores, in memory that grows with their number; what is compared is
-made once, when a case is decoded.
+Memory grows with the number of cases, time with its square, though by matrix products; what is compared is made once,
+when a case is decoded.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def find_duplicates(
     _, sides = np.unique([case.group for case in cases] if apart is None else list(apart), return_inverse=True)
     copies = [open_likeness(entry) for entry in entries]
     exact = {pair.later: pair for pair in _exact(copies, entries, sides)}
-    near = {pair.later: pair for pair in _near(copies, sides) if pair.later not in exact}
+    near = {pair.later: pair for pair in near_copies(copies, sides) if pair.later not in exact}
     pairs = sorted((exact | near).values(), key=lambda pair: pair.later)
     return [Duplicate(cases[p.earlier].case_id, cases[p.later].case_id, p.kind, p.how) for p in pairs]
 
@@ -116,7 +116,7 @@ def _exact(copies: Sequence[Likeness], entries: Sequence[Path], sides: Int64[np.
         seen[copy.pixels].append(later)
 
 
-def _near(copies: Sequence[Likeness], sides: Int64[np.ndarray, " n"]) -> Iterator[_Pair]:
+def near_copies(copies: Sequence[Likeness], sides: Int64[np.ndarray, " n"]) -> Iterator[_Pair]:
     """Copies that look the same; images and volumes each among themselves."""
     for slabs in sorted({len(copy.signature) for copy in copies}):
         chosen = [place for place, copy in enumerate(copies) if len(copy.signature) == slabs and copy.signature.any()]

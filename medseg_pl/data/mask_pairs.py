@@ -173,8 +173,8 @@ def _masks(directory: Path, what: str) -> dict[str, Path]:
     lossy = sorted(str(path) for path in files if path.suffix.lower() in _LOSSY)
     if lossy:
         raise DataError(
-            f"{len(lossy)} of {len(files)} {what} are JPEG, which does not keep the values of labels: {shown(lossy)}. Save them "
-            "as PNG from the original, or move them away if they are no masks."
+            f"{len(lossy)} of {len(files)} {what} are JPEG, which does not keep the values of labels: {shown(lossy)}. "
+            "Save them as PNG from the original, or move them away if they are no masks."
         )
     if not files:
         raise MissingDataError(f"{directory} holds no mask that can be read; expected PNG, TIFF, BMP or NIfTI files.")

@@ -19,7 +19,6 @@ from medseg_pl.data.sources import DecathlonSource, DicomSource, FolderSource, M
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.decathlon import values_by_name
 from medseg_pl.data.sources.files import is_image, read_mask_file
-
 from medseg_pl.io.dicom.headers import is_dicom
 from medseg_pl.io.files import require_folder
 

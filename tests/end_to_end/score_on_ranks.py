@@ -15,7 +15,7 @@ import torch
 
 from medseg_pl.__main__ import main
 
-RANKS = os.environ["WORLD_SIZE"]
+RANKS = os.environ.get("WORLD_SIZE", "1")
 
 
 def score(checkpoint: Path, split: Path, batch_size: str) -> None:

@@ -67,12 +67,12 @@ class FolderSource(FileSource):
         self.slicing = slicing
         folders = masks if isinstance(masks, dict) else {"": masks or "."}
         places = tuple(place_of(text, mask_name, _SETTING) for text in folders.values())
-        self._places: tuple[Place, ...] = () if masks is None else places
+        self.places: tuple[Place, ...] = () if masks is None else places
 
     def cases(self) -> list[Case]:
         """One case for each image, with its masks; nothing on either side may be left over."""
         images = self._files(self.images, "images")
-        masks = {folder: self._files(folder, "masks") for folder in dict.fromkeys(p.folder for p in self._places)}
+        masks = {folder: self._files(folder, "masks") for folder in dict.fromkeys(p.folder for p in self.places)}
         found = self._pairs(images, masks)
         taken = {path for places in found.values() for paths in places for path in paths}
         images = {name: path for name, path in images.items() if path not in taken}
@@ -97,13 +97,13 @@ class FolderSource(FileSource):
 
     def mask_shares(self, case: Case) -> list[int]:
         """One for each label, or as many as its place has."""
-        if not any(place.several for place in self._places):
+        if not any(place.several for place in self.places):
             return [1] * len(case.masks)
-        return [sum(self._is_at(path, place, case.case_id) for path in case.masks) for place in self._places]
+        return [sum(self._is_at(path, place, case.case_id) for path in case.masks) for place in self.places]
 
     def reading_settings(self) -> tuple[object, ...]:
         """Which label each place stands for, and how volumes are cut."""
-        several = [place.name for place in self._places if place.several]
+        several = [place.name for place in self.places if place.several]
         return (self.slicing, *(self.masks if isinstance(self.masks, dict) else ()), *several)
 
     def unlabelled(self, directory: Path) -> FolderSource:
@@ -121,7 +121,7 @@ class FolderSource(FileSource):
 
     def _pairs(self, images: Mapping[str, Path], masks: Mapping[str, Mapping[str, Path]]) -> Found:
         pairs: dict[str, list[list[Path]]] = {name: [] for name in images}
-        for place in self._places:
+        for place in self.places:
             files, names = masks[place.folder], list(masks[place.folder])
             for image, places in pairs.items():
                 places.append([files[name] for name in place.found(image, names)])
@@ -136,7 +136,7 @@ class FolderSource(FileSource):
     def _check_pairs(self, images: Mapping[str, Path], masks: Mapping[str, Mapping[str, Path]], found: Found) -> None:
         """Raise `MissingDataError` where something is left over on one side."""
         known = {*images.values(), *(path for places in found.values() for paths in places for path in paths)}
-        for number, place in enumerate(self._places):
+        for number, place in enumerate(self.places):
             lonely = [str(path) for name, path in images.items() if not found[name][number]]
             if lonely:
                 raise MissingDataError(

@@ -1,0 +1,169 @@
+"""Which cases a data set has, found in spite of faults: one case's missing file hides no other case."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg_pl.core.errors import DataError
+from medseg_pl.core.types import Case
+from medseg_pl.data.integrity.files import without_remedy
+from medseg_pl.data.integrity.findings import Finding, finding
+from medseg_pl.data.integrity.listings import Found, cases_of_dataset_json, cases_of_manifest, group_in
+from medseg_pl.data.integrity.trees import cases_of_dicom, cases_of_scans
+from medseg_pl.data.sources import (
+    DecathlonSource,
+    DicomSource,
+    FolderSource,
+    ManifestSource,
+    Source,
+    UWMadisonSource,
+)
+from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.files import is_image
+from medseg_pl.io.nifti import stem
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """What was found of a data set before any file is read.
+
+    Args:
+        cases: All that have an image; masks may be missing.
+        findings: What is wrong with names and lists.
+    """
+
+    cases: tuple[Case, ...]
+    findings: tuple[Finding, ...]
+
+
+def discover(source: Source) -> Discovered:
+    """The cases of a source, and why there are not more.
+
+    A source that raises nothing is taken at its word. Otherwise its folder is gone through again, case by case.
+    """
+    found: list[Finding] = []
+    try:
+        cases = tuple(source.cases())
+    except DataError as error:
+        tolerated, found = _tolerant(source)
+        cases = tuple(sorted(tolerated, key=lambda case: case.case_id))
+        if not any(f.level == "error" for f in found):
+            found.append(finding("listing-invalid" if cases else "no-cases", without_remedy(str(error))))
+    if isinstance(source, FolderSource):
+        folders = dict.fromkeys((source.images, *(place.folder for place in source.places)))
+        for folder in folders:
+            found.extend(_about_files(source.root / folder))
+    if isinstance(source, DecathlonSource):
+        found.extend(_unlisted(source.root / "imagesTr", cases))
+    found.extend(_differing_by_case(cases))
+    if not cases and not any(f.level == "error" for f in found):
+        found.append(finding("no-cases", "There is no case."))
+    return Discovered(cases, tuple(found))
+
+
+def _tolerant(source: Source) -> Found:
+    if isinstance(source, FolderSource):
+        return _cases_of_folder(source)
+    if isinstance(source, ManifestSource):
+        return cases_of_manifest(source)
+    if isinstance(source, DecathlonSource):
+        return cases_of_dataset_json(source)
+    if isinstance(source, UWMadisonSource):
+        return cases_of_scans(source)
+    if isinstance(source, DicomSource):
+        return cases_of_dicom(source)
+    return [], []
+
+
+def _cases_of_folder(source: FolderSource) -> Found:
+    """Pair what can be paired."""
+    found: list[Finding] = []
+    images = _files(source.root / source.images, found)
+    places = source.places
+    masks = {place.folder: _files(source.root / place.folder, found) for place in places}
+    names = {folder: sorted(files) for folder, files in masks.items()}
+    of_image = {
+        image: [[masks[place.folder][name] for name in place.found(image, names[place.folder])] for place in places]
+        for image in images
+    }
+    taken = Counter(path for found_here in of_image.values() for paths in found_here for path in paths)
+    images = {name: path for name, path in images.items() if path not in taken}
+    orphans = {path for files in masks.values() for path in files.values()} - set(taken) - set(images.values())
+    found.extend(
+        finding("shared-mask", f"The mask belongs to {times} images or labels.", "", path)
+        for path, times in taken.items()
+        if times > 1
+    )
+    lonely = {name: path for name, path in images.items() if not all(of_image[name])}
+    found.extend(_unpaired(lonely, orphans))
+    cases: list[Case] = []
+    for name, path in images.items():
+        complete = name not in lonely
+        masks_here = tuple(mask for paths in of_image[name] for mask in paths) if complete else ()
+        cases.append(Case(name, group_in(name, source.group, path, found), (path,), masks_here))
+    return cases, found
+
+
+def _files(folder: Path, found: list[Finding]) -> dict[str, Path]:
+    """Images below a folder by name; a name that is there twice is reported."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if not is_image(path) or not path.is_file():
+            continue
+        name = path.relative_to(folder).with_name(stem(path)).as_posix()
+        if name in files:
+            found.append(finding("duplicate-name", f"There is also {files[name].name}.", name, path))
+        else:
+            files[name] = path
+    return files
+
+
+def _about_files(folder: Path) -> Iterator[Finding]:
+    """Links to nothing, and files that are no images."""
+    ignored = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.exists():
+            yield finding("broken-link", "The link leads to nothing.", "", path)
+        elif path.is_file() and not is_image(path) and not path.name.startswith("."):
+            ignored.append(path)
+    if ignored:
+        said = f"{len(ignored)} file(s) are of no format that is read: {shown([path.name for path in ignored])}."
+        yield finding("ignored-file", said, "", ignored[0])
+
+
+def _unlisted(folder: Path, cases: Iterable[Case]) -> Iterator[Finding]:
+    listed = {path for case in cases for path in case.images}
+    others = [path for path in sorted(folder.glob("*")) if is_image(path) and path not in listed]
+    if others:
+        said = f"{len(others)} image(s) are in no entry: {shown([path.name for path in others])}."
+        yield finding("unlisted-file", said, "", others[0])
+
+
+def _unpaired(lonely: Mapping[str, Path], orphans: Iterable[Path]) -> Iterator[Finding]:
+    """Images without masks and masks without images; those that differ by capitals alone are named together."""
+    by_lower = {stem(path).lower(): path for path in orphans}
+    matched = set()
+    for name, path in lonely.items():
+        other = by_lower.get(stem(path).lower())
+        if other is None:
+            yield finding("missing-mask", "The image has no mask, or not one for each label.", name, path)
+        else:
+            matched.add(other)
+            said = f"The only mask of nearly this name is {other.name}."
+            yield finding("pair-differs-by-case", said, name, path)
+    for path in sorted(set(by_lower.values()) - matched):
+        yield finding("missing-image", "The mask belongs to no image.", "", path)
+
+
+def _differing_by_case(cases: Iterable[Case]) -> Iterator[Finding]:
+    alike: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        alike[case.case_id.lower()].append(case)
+    for same in alike.values():
+        if len(same) > 1:
+            names = shown([case.case_id for case in same])
+            said = f"{names} differ in capitals only."
+            yield finding("names-differ-by-case", said, same[0].case_id, same[0].images[0])

@@ -1,0 +1,171 @@
+"""What a file says of itself before anything is decoded: how its values are stored, and how large it claims to be."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import tifffile
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from PIL import Image, UnidentifiedImageError
+
+from medseg_pl.core.errors import UnreadableFileError
+from medseg_pl.io import limits
+from medseg_pl.io.content import content_of
+from medseg_pl.io.nifti import is_nifti
+
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_ORIENTATION = 0x0112
+_DEFLATE_RATIO = 1032
+"""Deflate packs no tighter: a file that claims more than this cannot hold it."""
+_WITH_ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
+_WITHOUT_COLOUR = ("1", "L", "LA", "La", "P", "PA", "I", "I;16", "I;16B", "F")
+_MOST_PAGES = 64
+_DAMAGE = (
+    *(tifffile.TiffFileError, UnidentifiedImageError, ImageFileError, HeaderDataError, OSError, EOFError),
+    *(ArithmeticError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError),
+    *(struct.error, zlib.error),
+)
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """The header of an image file.
+
+    Args:
+        content: The format by the file's content, see `medseg_pl.io.content`.
+        claimed_bytes: What it takes in memory once decoded, 0 where the header cannot be read.
+        too_large: Whether it is not decoded for the size that it claims.
+        cut_off: Whether the file ends before the data that its header speaks of.
+        orientation: How EXIF, or TIFF, turns the pixels; 1 for not at all.
+        size: `(height, width)` as stored, before anything is turned; `None` of volumes.
+        stacked: Whether the file holds several images that are no small copies of the first.
+        lossy: Whether its compression changes values.
+        palette: Whether values are indices of a palette.
+        coloured: Whether a pixel has three channels.
+        alpha: `none`, `opaque` or `varying`.
+        scaled: Whether the header scales the values.
+    """
+
+    content: str
+    claimed_bytes: int = 0
+    too_large: bool = False
+    cut_off: bool = False
+    orientation: int = 1
+    size: tuple[int, int] | None = None
+    stacked: bool = False
+    lossy: bool = False
+    palette: bool = False
+    coloured: bool = False
+    alpha: str = "none"
+    scaled: bool = False
+
+
+def read_header(path: Path) -> FileHeader:
+    """The header of a raster or NIfTI file; of a file that cannot be opened only what its first bytes tell."""
+    content = content_of(path)
+    try:
+        if is_nifti(path):
+            return _nifti(path, content)
+        return _tiff(path) if content == "TIFF" else _raster(path, content)
+    except Image.DecompressionBombError:
+        return FileHeader(content, too_large=True)
+    except _DAMAGE:
+        return FileHeader(content)
+
+
+def _nifti(path: Path, content: str) -> FileHeader:
+    image: Any = nibabel.load(path)
+    voxels, item_bytes = math.prod(image.shape), int(image.get_data_dtype().itemsize)
+    room = path.stat().st_size * (_DEFLATE_RATIO if content == "gzip" else 1)
+    return FileHeader(
+        content,
+        claimed_bytes=voxels * item_bytes,
+        too_large=_refused(path, voxels, limits.MAX_VOXELS, item_bytes)
+        or (content == "gzip" and voxels * item_bytes > room),
+        cut_off=content == "NIfTI" and image.dataobj.offset + voxels * item_bytes > room,
+        scaled=(image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0),
+    )
+
+
+def _raster(path: Path, content: str) -> FileHeader:
+    with Image.open(path, formats=_FORMATS) as image:
+        pixels, item_bytes = image.width * image.height, len(image.getbands())
+        too_large = _refused(path, pixels, limits.MAX_PIXELS, item_bytes)
+        return FileHeader(
+            content,
+            claimed_bytes=pixels * item_bytes,
+            too_large=too_large,
+            orientation=int(image.getexif().get(_ORIENTATION, 1)),
+            size=(image.height, image.width),
+            lossy=content == "JPEG",
+            palette=image.mode == "P",
+            coloured=image.mode not in _WITHOUT_COLOUR,
+            alpha=_alpha(image) if image.mode in _WITH_ALPHA and not too_large else "none",
+        )
+
+
+def _alpha(image: Image.Image) -> str:
+    try:
+        low, high = image.getchannel("A").getextrema()
+    except _DAMAGE:  # of the pixels, which is for the reader to say
+        return "none"
+    return "opaque" if low == high else "varying"
+
+
+def _tiff(path: Path) -> FileHeader:
+    with tifffile.TiffFile(path) as tiff:
+        page: Any = tiff.pages[0]
+        samples = int(page.samplesperpixel)
+        pixels, item_bytes = int(page.imagewidth * page.imagelength), samples * -(-page.bitspersample // 8)
+        too_large = _refused(path, pixels, limits.MAX_PIXELS, item_bytes)
+        orientation = page.tags.get(_ORIENTATION)
+        return FileHeader(
+            "TIFF",
+            claimed_bytes=pixels * item_bytes,
+            too_large=too_large,
+            cut_off=_last_byte(page) > path.stat().st_size,
+            orientation=1 if orientation is None else int(orientation.value),
+            size=(int(page.imagelength), int(page.imagewidth)),
+            stacked=_stacked(tiff),
+            lossy=page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG),
+            palette=page.photometric == tifffile.PHOTOMETRIC.PALETTE,
+            coloured=samples >= 3,
+            alpha=_tiff_alpha(page) if samples in (2, 4) and not too_large else "none",
+        )
+
+
+def _stacked(tiff: tifffile.TiffFile) -> bool:
+    others: list[Any] = list(islice(tiff.pages, 1, _MOST_PAGES))
+    in_one = int((tiff.imagej_metadata or {}).get("images", 1))
+    return in_one > 1 or any(not (page.is_reduced or page.is_mask) for page in others)
+
+
+def _last_byte(page: Any) -> int:
+    """Where the last strip or tile ends."""
+    return max((start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
+
+
+def _tiff_alpha(page: Any) -> str:
+    try:
+        pixels = page.asarray()
+    except _DAMAGE:
+        return "none"
+    alpha = np.take(pixels, -1, axis=page.axes.index("S"))
+    return "opaque" if alpha.min() == alpha.max() else "varying"
+
+
+def _refused(path: Path, count: int, most: int, item_bytes: int) -> bool:
+    try:
+        limits.check_claim(path, count, most, "items", item_bytes)
+    except UnreadableFileError:
+        return True
+    return False
