@@ -1,0 +1,119 @@
+"""Two hundred planted copies among pictures that resemble each other, and nothing else, are found."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides, find_duplicates
+from medseg_pl.data.sources import FolderSource
+from medseg_pl.data.splits import Split
+from medseg_pl.data.store import Store
+from medseg_pl.functional.phantom import patient_days
+from medseg_pl.io.raster import write_png
+
+Picture = NDArray[np.uint8]
+EACH = 50
+
+
+def texture(seed: int) -> Picture:
+    """Noise with structures of many sizes."""
+    rng = np.random.default_rng((seed, 5))
+    height, width = 80 + seed % 40, 90 + seed % 30
+    layers = sum(gaussian_filter(rng.normal(size=(height, width)), size) * size for size in (1, 3, 8))
+    low, high = np.percentile(layers, [1, 99])
+    return (255 * np.clip((layers - low) / (high - low), 0, 1)).astype(np.uint8)
+
+
+def abdomen(seed: int) -> Picture:
+    """A middle slice of a synthetic patient: all of them resemble each other."""
+    image, _ = next(iter(patient_days((seed, 1), [(seed, 2)], (9, 96, 112))))
+    return (255 * np.clip(image[4] / np.percentile(image[4], 99.5), 0, 1)).astype(np.uint8)
+
+
+def turned(picture: Picture, seed: int) -> Picture:
+    quarter = np.rot90(picture, seed % 4)
+    return np.ascontiguousarray(quarter[:, ::-1] if seed % 4 == 0 or seed % 3 else quarter)
+
+
+def resized(picture: Picture, seed: int) -> Picture:
+    factor = np.random.default_rng(seed).uniform(0.5, 2.0)
+    size = (round(picture.shape[1] * factor), round(picture.shape[0] * factor))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+
+
+def recompressed(picture: Picture, seed: int) -> Picture:
+    buffer = BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=int(np.random.default_rng(seed).integers(30, 91)))
+    return np.asarray(Image.open(buffer))
+
+
+CHANGES = {"equal": lambda picture, seed: picture, "turned": turned, "resized": resized, "recompressed": recompressed}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[Duplicate]:
+    """Of 160 textures and 160 abdomens, 200 have a copy, under names that come later."""
+    root = tmp_path_factory.mktemp("copies")
+    originals = [texture(seed) for seed in range(160)] + [abdomen(seed) for seed in range(160)]
+    for number, picture in enumerate(originals):
+        write_png(root / "images" / f"a{number:03d}.png", picture)
+    copied = np.random.default_rng(0).choice(len(originals), 4 * EACH, replace=False).tolist()
+    for place, number in enumerate(copied):
+        change = list(CHANGES.values())[place // EACH]
+        write_png(root / "images" / f"b{number:03d}.png", change(originals[number], number))
+    source = FolderSource(str(root), masks=None)
+    cases = source.cases()
+    entries = Store(root / "store", source, LabelMap(["any"], "binary")).build(cases, threads=2)
+    return find_duplicates(cases, entries)
+
+
+def test_nearly_all_copies_are_found(found: list[Duplicate]) -> None:
+    right = [pair for pair in found if pair.case_b == f"b{pair.case_a[1:]}"]
+    assert len(right) >= 0.95 * 4 * EACH
+
+
+def test_hardly_anything_else_is_taken_for_a_copy(found: list[Duplicate]) -> None:
+    wrong = [pair for pair in found if pair.case_b != f"b{pair.case_a[1:]}"]
+    assert len(wrong) <= 0.01 * 520, [str(pair) for pair in wrong]
+
+
+def test_equal_pixels_are_called_exact(found: list[Duplicate]) -> None:
+    kinds = [pair.kind for pair in found]
+    assert kinds.count("exact") >= EACH
+    assert kinds.count("near") >= 2 * EACH * 0.95
+
+
+class TestSides:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> FolderSource:
+        for name, seed in (("p1_a", 1), ("p1_b", 1), ("p2", 2), ("p3", 1)):
+            write_png(tmp_path / "images" / f"{name}.png", texture(seed))
+        return FolderSource(str(tmp_path), masks=None, group=r"(p\d)")
+
+    def test_copies_of_one_patient_are_no_leak(self, folder: FolderSource, tmp_path: Path) -> None:
+        cases = folder.cases()
+        entries = Store(tmp_path / "store", folder, LabelMap(["any"], "binary")).build(cases, threads=1)
+        assert [(pair.case_a, pair.case_b) for pair in find_duplicates(cases, entries)] == [("p1_a", "p3")]
+
+    def test_only_copies_on_another_side_count(self, folder: FolderSource, tmp_path: Path) -> None:
+        cases = {case.case_id: case for case in folder.cases()}
+        store = Store(tmp_path / "store", folder, LabelMap(["any"], "binary"))
+        entries = dict(zip(cases, store.build(list(cases.values()), threads=1), strict=True))
+        apart = Split(("p1_a", "p1_b"), ("p2",), ("p3",), "by hand")
+        (pair,) = duplicates_across_sides(apart, cases, entries)
+        assert (pair.case_a, pair.case_b, pair.kind, str(pair)) == (
+            "p1_a",
+            "p3",
+            "exact",
+            "p3 is p1_a (the same pixels)",
+        )
+        together = Split(("p1_a", "p1_b", "p3"), ("p2",), (), "by hand")
+        assert duplicates_across_sides(together, cases, entries) == []
