@@ -28,7 +28,7 @@ from medseg_pl.functional.perceptual import (
     same_pixels,
 )
 
-_BLOCK = 1024
+_BLOCK = 512
 """Cases that are compared with all earlier ones at a time: 40 MB for 20,000."""
 
 

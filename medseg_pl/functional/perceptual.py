@@ -37,7 +37,7 @@ Copies reach 0.83 in 98 of 100 cases; the most alike pairs of different patients
 0.41 (retinas), 0.16 (hippocampi) and 0.66 (synthetic abdomens, whose solid organs differ by a pixel or two).
 """
 
-_TILE = 8192
+_TILE = 4096
 _SIDE = 64
 _SLABS = 4
 _FREQUENCIES = 32

@@ -218,6 +218,7 @@ def test_images_of_twenty_sizes_train_test_and_predict(fit: str, tmp_path: Path)
     configs = [f"--config=configs/{name}.yaml" for name in ("data/folder", "model/tiny", "trainer/cpu")]
     options = [
         f"--data.source.root={tmp_path / 'data'}",
+        "--data.allow_duplicates=true",  # such figures resemble each other
         "--model.labels.names=[top,middle,corner]",
         "--model.labels.task=multiclass",
         "--model.channels=1",
