@@ -39,7 +39,7 @@ def _lines(settings: Mapping[str, Any], indent: str) -> Iterator[str]:
 def _scalar(value: Any) -> str:
     """On one line, quoted where YAML would read something else."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
-    text = text.removesuffix("...\n").strip()
+    text = text.removesuffix("...\n").rstrip("\n")  # only these: a no-break space may be the value
     if text.isprintable():
         return text
     # Line breaks, of which Unicode has several, would be folded; between double quotes they are escaped.

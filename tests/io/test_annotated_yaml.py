@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medseg_pl.io.annotated_yaml import Remark, annotated_yaml
@@ -23,6 +23,7 @@ def bare(value: object) -> object:
 @given(
     st.dictionaries(KEYS, st.recursive(LEAVES, lambda inner: st.dictionaries(KEYS, inner, min_size=1), max_leaves=6))
 )
+@example({"a": "\xa0", "b": "\u2003 x"})
 def test_what_is_read_is_what_was_written(settings: dict[str, object]) -> None:
     assert (yaml.safe_load(annotated_yaml(settings)) or {}) == bare(settings)
 
