@@ -72,7 +72,8 @@ def indexed(values: Shaped[np.ndarray, "d h w"]) -> tuple[Shaped[np.ndarray, "d 
     ([[[0, 2, 1]]], [0, 7, 255])
     """
     low, high = values.min(), values.max()
-    whole = values.dtype.kind != "f" or bool((values == np.rint(values)).all() and np.isfinite(high - low))
+    finite = bool(np.isfinite(low) and np.isfinite(high))  # NaN, too, is its own minimum
+    whole = values.dtype.kind != "f" or (finite and bool((values == np.rint(values)).all()))
     if not whole or float(high) - float(low) >= _TABLE or abs(float(low)) > _EXACT:
         table, indices = np.unique(values, return_inverse=True)
         return indices.reshape(values.shape), table
