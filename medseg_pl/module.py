@@ -23,7 +23,9 @@ from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
 from medseg_pl.data.slices import SliceDataset
 from medseg_pl.functional.fit import Fit, FitMode
 from medseg_pl.functional.intensity import LOW
+from medseg_pl.functional.symmetry import IDENTITY, SymmetryGroup, symmetries
 from medseg_pl.inference.assembler import CaseAssembler
+from medseg_pl.inference.postprocess import Cleaning, check_cleaning
 from medseg_pl.inference.sliding_window import LogitsListener, SlidingWindow
 from medseg_pl.metrics import CaseLedger, CaseMetric, OverlapMetric, Score, SurfaceMetric, VolumeMetric, summarise
 from medseg_pl.networks import NetworkFactory, build_network, load_initial_weights
@@ -66,6 +68,9 @@ class SegmentationModule(LightningModule):
         multiple: Sides of an image that the network accepts divide by this: 32 for an encoder of depth 5.
         overlap: How much neighbouring windows share, where an image is too large to run whole.
         max_whole_pixels: Images with more pixels run in windows.
+        tta: Test-time augmentation, the mean over flips or turns of the image, in `validate`, `test` and `predict`.
+            Only what training has flipped too: where a label is the left one of two, nothing that exchanges sides.
+        postprocess: How each label of a predicted case is cleaned up, by its name.
         initial_weights: A file with weights to start from, of the network or its encoder.
         channels_last: Memory format; faster with mixed precision.
         compile_network: Whether `torch.compile` is used: slow to start, faster to run.
@@ -90,6 +95,8 @@ class SegmentationModule(LightningModule):
         multiple: int = 32,
         overlap: float = 0.5,
         max_whole_pixels: int = 1 << 20,
+        tta: SymmetryGroup = "none",
+        postprocess: dict[str, Cleaning] | None = None,
         initial_weights: str | None = None,
         channels_last: bool = False,
         compile_network: bool = False,
@@ -115,7 +122,9 @@ class SegmentationModule(LightningModule):
         # torchmetrics would leave NaN out of the mean, and a network that diverged would look well.
         self.evaluation_loss = MeanMetric(nan_strategy=float("inf"))
         self.sliding_window = SlidingWindow(labels, self.fit_to.size, multiple, overlap, max_whole_pixels)
-        self.assembler = CaseAssembler(labels, self.fit_to)
+        self.symmetries = symmetries(tta)
+        check_cleaning(postprocess or {}, labels)
+        self.assembler = CaseAssembler(labels, self.fit_to, cleaning=postprocess)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
         if compile_network:
@@ -206,7 +215,10 @@ class SegmentationModule(LightningModule):
         """On the fitted grid; images too small for the network are padded with what training patches are."""
         ground = batch.statistics[..., LOW, None, None]
         fill = self._normalised(ground, batch.statistics)
-        return self.sliding_window(self._logits, self._normalised(batch.image, batch.statistics), fill, on_logits)
+        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        seen = (IDENTITY,) if fitting else self.symmetries
+        image = self._normalised(batch.image, batch.statistics)
+        return self.sliding_window(self._logits, image, fill, on_logits, seen)
 
     def _evaluate(self, batch: EvaluationBatch) -> list[CasePrediction]:
         """Probabilities, loss and scores of a batch of slices."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from medseg_pl.core.errors import DataError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
 from medseg_pl.functional.fit import Fit
+from medseg_pl.inference.postprocess import Cleaning, clean
 
 
 @dataclass
@@ -27,17 +29,25 @@ class _Unfinished:
 
 
 class CaseAssembler:
-    """Undoes the fit, decides, and collects slices until their case is complete.
+    """Undoes the fit, decides, collects slices until their case is complete, and cleans it.
 
     Args:
         labels: Decide what the probabilities mean.
         fit: How slices were brought to the network.
         keep_probabilities: Whether cases carry their probabilities, which take `4 K` bytes for each voxel.
+        cleaning: What is done to each label of a whole case; the probabilities stay as they are.
     """
 
-    def __init__(self, labels: LabelMap, fit: Fit, keep_probabilities: bool = False) -> None:
+    def __init__(
+        self,
+        labels: LabelMap,
+        fit: Fit,
+        keep_probabilities: bool = False,
+        cleaning: Mapping[str, Cleaning] | None = None,
+    ) -> None:
         self.labels = labels
         self.fit = fit
+        self.cleaning = cleaning or {}
         self.keep_probabilities = keep_probabilities
         self._unfinished: dict[str, _Unfinished] = {}
 
@@ -86,7 +96,10 @@ class CaseAssembler:
         if len(case.seen) < slice_.geometry.shape[0]:
             return []
         del self._unfinished[slice_.case_id]
-        whole = (case.prediction, case.reference, case.probabilities)
+        prediction = case.prediction
+        if self.cleaning:
+            prediction = clean(prediction, slice_.geometry, self.labels, self.cleaning)
+        whole = (prediction, case.reference, case.probabilities)
         return [CasePrediction(slice_.case_id, slice_.group, slice_.geometry, *whole)]
 
 

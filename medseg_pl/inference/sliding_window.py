@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.functional.symmetry import IDENTITY, Symmetry
 from medseg_pl.functional.windows import Padding, centred_padding, gaussian_weights, grid, pad, padded_size
 
 Network = Callable[[Tensor], Tensor]
@@ -49,6 +50,7 @@ class SlidingWindow:
         image: Float[Tensor, "b c h w"],
         fill: Float[Tensor, "b c 1 1"],
         on_logits: LogitsListener | None = None,
+        symmetries: Sequence[Symmetry] = (IDENTITY,),
     ) -> Float[Tensor, "b k h w"]:
         """The probabilities of a batch of images.
 
@@ -58,6 +60,8 @@ class SlidingWindow:
             fill: What lies around each image, where it has to be padded: what training patches are padded with.
             on_logits: Told the logits of every window, without what was padded, and which rows and columns of the
                 image they cover: how the validation loss sees the plain network.
+            symmetries: Each window is seen in all of them, the first being the identity, and the probabilities are
+                averaged (test-time augmentation).
         """
         padding = self._padding((image.shape[-2], image.shape[-1]))
         framed = pad(image, padding, fill)
@@ -67,7 +71,7 @@ class SlidingWindow:
         else:
             windows = grid((height, width), self.window, self.overlap)
         heard = _without_padding(on_logits, padding, (image.shape[-2], image.shape[-1])) if on_logits else None
-        return padding.undo(self._blend(network, framed, windows, heard))
+        return padding.undo(self._blend(network, framed, windows, symmetries, heard))
 
     def _padding(self, size: tuple[int, int]) -> Padding:
         """So that the network accepts the image, and it is no smaller than a window."""
@@ -78,15 +82,17 @@ class SlidingWindow:
         network: Network,
         image: Float[Tensor, "b c h w"],
         windows: list[tuple[slice, slice]],
+        symmetries: Sequence[Symmetry],
         on_logits: LogitsListener | None,
     ) -> Float[Tensor, "b k h w"]:
         total: Tensor | None = None
         weight = image.new_zeros(image.shape[-2:], dtype=torch.float32)
         for rows, columns in windows:
-            logits = network(image[..., rows, columns]).float()
+            part = image[..., rows, columns]
+            logits = network(part).float()
             if on_logits is not None:
                 on_logits(logits, rows, columns)
-            probabilities = self.labels.activate(logits)
+            probabilities = self._averaged(network, part, logits, symmetries[1:])
             if len(windows) == 1:
                 return probabilities
             if total is None:
@@ -96,6 +102,19 @@ class SlidingWindow:
             weight[rows, columns] += trust
         assert total is not None, "a grid has at least one window"
         return total / weight
+
+    def _averaged(
+        self,
+        network: Network,
+        image: Float[Tensor, "b c h w"],
+        logits: Float[Tensor, "b k h w"],
+        symmetries: Sequence[Symmetry],
+    ) -> Float[Tensor, "b k h w"]:
+        """The mean of the probabilities that the logits stand for and of those of the image in each symmetry."""
+        total = self.labels.activate(logits)
+        for symmetry in symmetries:
+            total = total + symmetry.undo(self.labels.activate(network(symmetry.apply(image)).float()))
+        return total / (1 + len(symmetries)) if symmetries else total
 
 
 def _without_padding(listener: LogitsListener, padding: Padding, size: tuple[int, int]) -> LogitsListener:

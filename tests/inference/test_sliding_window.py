@@ -12,6 +12,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.functional.symmetry import symmetries
 from medseg_pl.inference.sliding_window import SlidingWindow
 
 BINARY = LabelMap(["lesion"], "binary")
@@ -261,3 +262,32 @@ def test_probabilities_are_float_whatever_the_network_computes_in(max_pixels: in
     assert result.dtype == torch.float32
     expected = image(32, 32)[:, :1].bfloat16().float().sigmoid()
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
+
+
+@TASKS
+@pytest.mark.parametrize("max_pixels", [0, 1 << 20], ids=["windows", "whole"])
+def test_symmetries_are_averaged_as_probabilities(labels: LabelMap, max_pixels: int) -> None:
+    network, pixels = convolution(labels.classes, kernel=5), image(64, 48)
+    window = SlidingWindow(labels, (32, 24), 8, overlap=0.0, max_pixels=max_pixels)
+    averaged = window(network, pixels, ground(pixels), symmetries=symmetries("flips"))
+    alone = [
+        window(network, pixels.flip(axes), ground(pixels)).flip(axes) for axes in ([], [-1], [-2], [-1, -2])
+    ]  # without overlap the windows of the mirrored image are those of the image
+    torch.testing.assert_close(averaged, torch.stack(alone).mean(dim=0), atol=1e-6, rtol=0)
+    assert (averaged - alone[0]).abs().max() > 1e-3
+
+
+def test_a_network_that_knows_no_direction_is_not_changed_by_turning() -> None:
+    network, pixels = convolution(1, kernel=1), image(40, 24)
+    window = SlidingWindow(BINARY, (32, 24), 8)
+    turned = window(network, pixels, ground(pixels), symmetries=symmetries("all"))
+    torch.testing.assert_close(turned, window(network, pixels, ground(pixels)), atol=1e-6, rtol=0)
+
+
+def test_the_loss_hears_the_plain_network_once() -> None:
+    listener, pixels = Listener(identity), image(32, 24)
+    SlidingWindow(BINARY, (32, 24), 8)(listener, pixels, ground(pixels), listener.on_logits, symmetries("flips"))
+    assert len(listener.seen) == 4
+    ((logits, rows, columns),) = listener.told
+    assert torch.equal(logits, pixels[:, :1])
+    assert (rows, columns) == (slice(0, 32), slice(0, 24))

@@ -1,0 +1,48 @@
+"""What can be said of a mask without its image: which of its parts belong to it, and what they enclose."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool
+from scipy import ndimage
+
+_TOUCHING = np.ones((3, 3, 3), bool)
+"""Voxels of a component touch at a face, an edge or a corner."""
+
+
+def largest_component(mask: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h w"]:
+    """The component with most voxels; of several that have as many, the one that comes first in the array.
+
+    >>> largest_component(np.array([[[1, 0, 1, 1, 0, 1]]], bool)).astype(int)
+    array([[[0, 0, 1, 1, 0, 0]]])
+    """
+    components, number = ndimage.label(mask, _TOUCHING)
+    if number < 2:
+        return mask
+    largest: Bool[np.ndarray, "d h w"] = components == 1 + np.bincount(components.ravel())[1:].argmax()
+    return largest
+
+
+def without_small(mask: Bool[np.ndarray, "d h w"], least: float) -> Bool[np.ndarray, "d h w"]:
+    """The components of at least as many voxels.
+
+    >>> without_small(np.array([[[1, 0, 1, 1, 0, 1]]], bool), least=2).astype(int)
+    array([[[0, 0, 1, 1, 0, 0]]])
+    """
+    components, _ = ndimage.label(mask, _TOUCHING)
+    kept = np.bincount(components.ravel()) >= least
+    kept[0] = False
+    large: Bool[np.ndarray, "d h w"] = kept[components]
+    return large
+
+
+def filled(mask: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h w"]:
+    """The mask with what it encloses: in space, or within the slice where there is one only.
+
+    >>> filled(np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], bool)).astype(int)
+    array([[[1, 1, 1],
+            [1, 1, 1],
+            [1, 1, 1]]])
+    """
+    whole = ndimage.binary_fill_holes(mask[0])[None] if len(mask) == 1 else ndimage.binary_fill_holes(mask)
+    return np.asarray(whole)
