@@ -5,7 +5,9 @@ PIP_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PYTEST := $(BIN)/python -m pytest
+# How many processes run tests; those of one file stay together, since they share what they trained.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 NEWEST = ls -td $(1) 2>/dev/null | head -n 1
 
 .DEFAULT_GOAL := help
