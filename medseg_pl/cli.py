@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
@@ -21,7 +22,15 @@ from lightning.pytorch.loggers import CSVLogger
 
 import medseg_pl.losses  # noqa: F401  its classes can then be named without their module
 from medseg_pl.callbacks import EpochLines, OverlayWriter, PredictionWriter, RunRecord, ScoreWriter
-from medseg_pl.checkpointing import SHARED, Trained, best_and_last, read_trained, run_folder_of
+from medseg_pl.checkpointing import (
+    SHARED,
+    BestCheckpoint,
+    DurableCheckpointIO,
+    LastCheckpoint,
+    Trained,
+    read_trained,
+    run_folder_of,
+)
 from medseg_pl.core.errors import SettingError
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.io.files import require_empty
@@ -148,6 +157,9 @@ class MedsegCLI(LightningCLI):
             kwargs["logger"] = _as_list(own.get("logger"))
         if own.get("enable_progress_bar") is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        plugins = _as_list(own.get("plugins"))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, DurableCheckpointIO()]
         given = _as_list(own.get("callbacks"))
         kwargs["callbacks"] = [*given, *self._callbacks(given)]
         return super().instantiate_trainer(**kwargs)
@@ -183,11 +195,19 @@ class MedsegCLI(LightningCLI):
         if self.subcommand == "predict":
             return [*progress, PredictionWriter(self._get(self.config, "output"))]
         if self.subcommand == "fit":
-            has_own = any(isinstance(callback, ModelCheckpoint) for callback in given)
-            checkpoints = [] if has_own or self._get(self.config, "trainer").fast_dev_run else [best_and_last()]
+            checkpoints = self._checkpoints(given)
             return [*progress, *checkpoints, LearningRateMonitor(), RunRecord(), ScoreWriter(), OverlayWriter()]
         folder = run_folder_of(Path(self._get(self.config, "ckpt_path")))
         return [*progress, ScoreWriter(str(folder)), OverlayWriter(directory=str(folder))]
+
+    def _checkpoints(self, given: Sequence[Callback]) -> list[Callback]:
+        """Those that are not given; a run can always be gone on with, whatever else is kept of it."""
+        trainer = self._get(self.config, "trainer")
+        if trainer.fast_dev_run or trainer.enable_checkpointing is False:
+            return []
+        best = [] if any(isinstance(callback, ModelCheckpoint) for callback in given) else [BestCheckpoint()]
+        last = [] if any(isinstance(callback, LastCheckpoint) for callback in given) else [LastCheckpoint()]
+        return [*best, *last]
 
 
 def run(command: str, arguments: Sequence[str]) -> int:

@@ -43,5 +43,9 @@ class GeometryError(DataError):
     """An image and its mask, or the channels of an image, do not share one grid."""
 
 
+class UnwritableFileError(MedsegError):
+    """A file cannot be written where it belongs: the disk is full, read-only or broken."""
+
+
 class OutputExistsError(MedsegError):
     """Writing would replace something that is already there."""

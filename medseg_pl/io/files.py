@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from medseg_pl.core.errors import MissingDataError, OutputExistsError
+
+_UNFINISHED = ".writing-"
 
 
 @contextmanager
@@ -26,16 +30,42 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
             f"{path} exists already and is not overwritten. Choose another output, or move it away."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers choose the format, and whether to compress, by it.
-    temporary = path.parent / f".writing-{secrets.token_hex(8)}-{path.name[-60:]}"
-    # Made here rather than by `tempfile`, whose files are for their owner alone: the umask applies without being read,
-    # which would mean to set it, for all threads.
-    temporary.touch(exist_ok=False)
-    try:
+    with unfinished(path) as temporary:
+        # Made here rather than by `tempfile`, whose files are for their owner alone: the umask applies without being
+        # read, which would mean to set it, for all threads.
+        temporary.touch(exist_ok=False)
         yield temporary
         temporary.replace(path)
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` for what is on its way there, and remove what is still there when the block ends."""
+    # The suffix stays last: writers choose the format, and whether to compress, by it.
+    temporary = path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}-{path.name[-60:]}"
+    try:
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote; nobody else may be writing into the folder."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        left.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk and not only on their way."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder; they write names at once.
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str, *, replace: bool = False) -> None:

@@ -123,7 +123,6 @@ def test_patients_that_were_trained_on_are_not_scored(
     assert not list(tmp_path.glob("scores*"))
 
 
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # a new run folder goes on from an old checkpoint
 def test_a_resumed_fit_goes_on_where_it_stopped(
     checkpoint: str, phantoms: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

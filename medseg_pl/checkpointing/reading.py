@@ -1,14 +1,13 @@
-"""Checkpoints: which are kept, and what can be read from one."""
+"""What can be read from a checkpoint: plain data whose checksums are right, and never code."""
 
 from __future__ import annotations
 
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 
@@ -27,17 +26,8 @@ SHARED = (
 )
 """Settings that the data takes from the model, because they travel with the weights."""
 
-
-def best_and_last() -> ModelCheckpoint:
-    """`best.ckpt` by validation Dice, and `last.ckpt`."""
-    return ModelCheckpoint(
-        monitor="val/dice",
-        mode="max",
-        filename="best",
-        save_last=True,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
+MapLocation: TypeAlias = Any
+"""What `torch.load` takes: a device, its name, a function, a dictionary."""
 
 
 def run_folder_of(checkpoint: Path) -> Path:
@@ -75,20 +65,42 @@ def read_trained(name: str) -> Trained:
         MissingDataError: There is no such file.
         UnreadableFileError: The file is no checkpoint of medseg, or would run code when loaded.
     """
-    if "://" in name:
+    path = local_file(name)
+    checkpoint = load_plain(path, mmap=True)
+    try:
+        settings = _settings(checkpoint)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return Trained(name, settings, checkpoint.get("SegmentationDataModule", {}))
+
+
+def local_file(name: str | Path) -> Path:
+    """The path that a name is of; raises `SettingError` for a URL and `MissingDataError` where there is no file."""
+    if "://" in str(name):
         raise SettingError(f"--ckpt_path {name} is a URL; checkpoints are loaded from files alone. Download it first.")
-    path = Path(name)
-    if not path.is_file():
+    if not (path := Path(name)).is_file():
         raise MissingDataError(
             f"There is no checkpoint {path}. Set --ckpt_path to a file such as checkpoints/best.ckpt."
         )
+    return path
+
+
+def load_plain(path: Path, map_location: MapLocation = "cpu", *, mmap: bool = False) -> dict[str, Any]:
+    """Load a file whose checksums are right, and which holds plain data and tensors alone.
+
+    Args:
+        path: The checkpoint.
+        map_location: As `torch.load` takes it.
+        mmap: Whether weights stay on the disk until they are looked at.
+
+    Raises:
+        UnreadableFileError: The file is damaged, no checkpoint at all, or would run code when loaded.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if (damaged := archive.testzip()) is not None:  # torch reads weights without looking at their checksums
-                raise zipfile.BadZipFile(f"{damaged} fails its checksum")
+        verify(path)
         # `weights_only` refuses everything that is not plain data: a stranger's file runs no code.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        settings = _settings(checkpoint)
+        loaded = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+        return dict(loaded)
     except (
         pickle.UnpicklingError,
         zipfile.BadZipFile,
@@ -100,11 +112,26 @@ def read_trained(name: str) -> Trained:
         EOFError,
         ValueError,
     ) as error:
-        raise UnreadableFileError(
-            f"{path} is not a checkpoint that medseg fit wrote, or it is damaged "
-            f"({type(error).__name__}). Use best.ckpt or last.ckpt of a run folder."
-        ) from error
-    return Trained(name, settings, checkpoint.get("SegmentationDataModule", {}))
+        raise _unreadable(path, error) from error
+
+
+def verify(path: Path) -> None:
+    """Raise `zipfile.BadZipFile` unless every byte of the file's content has the checksum it was written with.
+
+    A checkpoint is a zip archive, with a CRC-32 of each member in it: a digest of the whole file would find no more
+    accidents, and a second file that holds it could not be replaced together with the first. `torch.load` reads
+    weights without looking at the checksums.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"{damaged} fails its checksum")
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"{path} is not a checkpoint that medseg fit wrote, or it is damaged "
+        f"({type(error).__name__}). Use best.ckpt or last.ckpt of a run folder."
+    )
 
 
 def _settings(checkpoint: dict[str, Any]) -> dict[str, Any]:

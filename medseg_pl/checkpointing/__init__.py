@@ -1,0 +1,16 @@
+"""Checkpoints: how they are written and read, which are kept, and from which one a run goes on."""
+
+from medseg_pl.checkpointing.durable import DurableCheckpointIO
+from medseg_pl.checkpointing.policy import BestCheckpoint, LastCheckpoint, last_checkpoint
+from medseg_pl.checkpointing.reading import SHARED, Trained, read_trained, run_folder_of
+
+__all__ = [
+    "SHARED",
+    "BestCheckpoint",
+    "DurableCheckpointIO",
+    "LastCheckpoint",
+    "Trained",
+    "last_checkpoint",
+    "read_trained",
+    "run_folder_of",
+]

@@ -1,0 +1,87 @@
+"""Which checkpoints a run keeps: the best weights, and the state that it can go on from."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+from medseg_pl.checkpointing.durable import LAST
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps `best.ckpt`, the weights with the highest validation Dice."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            monitor="val/dice",
+            mode="max",
+            filename="best",
+            auto_insert_metric_name=False,
+            enable_version_counter=False,  # replaced by renaming: it is never missing, and never there twice
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the best so far of this run, wherever its folder is now; another run's best is not ours."""
+        folder = Path(str(self.dirpath))
+        best = folder / Path(state_dict["best_model_path"]).name
+        if not best.is_file():
+            return
+        scores = {str(folder / Path(name).name): score for name, score in state_dict["best_k_models"].items()}
+        moved = {"best_model_path": str(best), "kth_best_model_path": str(best), "best_k_models": scores}
+        super().load_state_dict({**state_dict, **moved, "dirpath": self.dirpath})
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps `last.ckpt`, the state that a run goes on from: at each epoch's end, and every few minutes in between.
+
+    Args:
+        minutes: How much training a crash may cost at most.
+    """
+
+    def __init__(self, minutes: float = 10.0) -> None:
+        self.minutes = minutes
+        self._saved_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Save where the minutes have passed, or where training is told to stop in mid-epoch."""
+        if not trainer.is_last_batch and (trainer.should_stop or self._is_due(trainer)):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after the epoch's validation; not where the epoch was cut short, which the state would call done."""
+        if trainer.is_last_batch or not trainer.should_stop:
+            self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write what was logged so far, whoever saves: a run that goes on does not log it again."""
+        for logger in trainer.loggers:
+            logger.save()
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        # All ranks save or none, and to agree on it they wait for each other: not at every step.
+        if trainer.world_size > 1 and trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return False
+        due = time.monotonic() - self._saved_at >= 60 * self.minutes
+        return bool(trainer.strategy.broadcast(due))
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        trainer.save_checkpoint(last_checkpoint(trainer))
+        self._saved_at = time.monotonic()
+
+
+def last_checkpoint(trainer: Trainer) -> Path:
+    """Where `last.ckpt` of this run is; every rank has to ask, and gets the same answer.
+
+    `trainer.save_checkpoint(last_checkpoint(trainer))` saves the state at a step's end.
+    """
+    return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / LAST
