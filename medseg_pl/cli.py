@@ -31,11 +31,14 @@ from medseg_pl.checkpointing import (
     read_trained,
     run_folder_of,
 )
-from medseg_pl.core.errors import SettingError
+from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.datamodule import SegmentationDataModule
-from medseg_pl.io.files import require_empty
+from medseg_pl.io.files import digest_of
+from medseg_pl.io.output import OutputFolder
 from medseg_pl.module import SegmentationModule
-from medseg_pl.parser import MedsegParser, check_sections, options
+from medseg_pl.parser import MedsegParser, check_sections, first_only, options
+from medseg_pl.prediction import PredictionModule
+from medseg_pl.predictor import Predictor, load_module, load_weights
 
 _LIGHTNING_FINDS = ("best", "last", "hpc")
 """Words in place of a checkpoint's path."""
@@ -59,8 +62,9 @@ _NOISE = (
 class MedsegCLI(LightningCLI):
     """Wires module and data module, the run folder, and the settings that a checkpoint carries."""
 
-    def __init__(self, *args: Any, trained: Trained | None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, trained: Trained | None, others: Sequence[Trained] = (), **kwargs: Any) -> None:
         self.trained = trained
+        self.others = others
         super().__init__(*args, **kwargs)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -94,7 +98,8 @@ class MedsegCLI(LightningCLI):
         if subcommand == "predict":
             parser.add_argument("--input", type=str, required=True, help="A folder of images in the data set's layout.")
             parser.add_argument("--output", type=str, required=True, help="A new folder for the masks.")
-            parser.set_defaults(return_predictions=False)  # otherwise every mask stays in memory
+            parser.add_argument("--probabilities", type=bool, default=False, help="Write the probabilities, too.")
+            parser.add_argument("--overlays", type=bool, default=False, help="Draw a picture of each case, too.")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -165,17 +170,55 @@ class MedsegCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def predict(self, **kwargs: Any) -> None:
-        """Read from `--input`; what is decoded on the way stays no longer than the run."""
-        source, output = (Path(self._get(self.config, name)) for name in ("input", "output"))
-        require_empty(output)
-        if output.resolve().is_relative_to(source.resolve()):
+        """Read from `--input`, case by case, and write to `--output`."""
+        assert self.trained is not None, "predict needs a checkpoint"
+        images, folder = (Path(self._get(self.config, name)) for name in ("input", "output"))
+        if folder.resolve().is_relative_to(images.resolve()):
             raise SettingError(
-                f"--output {output} lies inside --input {source}: the next prediction would read its masks as images. "
+                f"--output {folder} lies inside --input {images}: the next prediction would read its masks as images. "
                 "Choose a folder outside."
             )
-        with TemporaryDirectory(prefix="medseg-") as scratch:
-            self.datamodule.predict_from(source, Path(scratch))
-            self.trainer.predict(**kwargs)
+        output = OutputFolder(folder, self._record(images))
+        output.check()
+        source = self.datamodule.source.unlabelled(images)
+        writer = PredictionWriter(output, source, overlays=self._get(self.config, "overlays"))
+        self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+        predictor = self._predictor()
+        module = PredictionModule(
+            predictor,
+            source,
+            source.cases(),
+            is_finished=lambda case: output.is_finished(case.case_id, case.images),
+            workers=self.datamodule.workers,
+            probabilities=self._get(self.config, "probabilities"),
+        )
+        self.trainer.predict(module, return_predictions=False)
+        if writer.faults:
+            raise DataError(
+                f"{len(writer.faults)} cases could not be predicted; the others were. " + " ".join(writer.faults)
+            )
+
+    def _predictor(self) -> Predictor:
+        """The model with the settings that were given, and those of further checkpoints with its flips."""
+        assert self.trained is not None, "predict needs a checkpoint"
+        load_weights(self.model, self.trained.path)
+        others = [load_module(trained) for trained in self.others]
+        for other in others:
+            other.symmetries = self.model.symmetries
+        return Predictor([self.model.eval(), *others], self.datamodule.eval_batch_size)
+
+    def _record(self, images: Path) -> dict[str, Any]:
+        """What masks follow from: where they are taken up again, it has to be the same."""
+        settings = {key: value for key, value in self.model.hparams.items() if key != "_instantiator"}
+        return {
+            "input": str(images.resolve()),
+            "checkpoints": [digest_of(Path(each.path)) for each in (self.trained, *self.others) if each],
+            "model": yaml.safe_load(yaml.safe_dump(settings)),
+            "source": [repr(part) for part in self.datamodule.source.reading_settings()],
+            "precision": str(self.trainer.precision),
+            "probabilities": bool(self._get(self.config, "probabilities")),
+            "overlays": bool(self._get(self.config, "overlays")),
+        }
 
     def after_fit(self) -> None:
         """Score the validation cases with the best weights, loaded from disk as anyone would."""
@@ -193,7 +236,7 @@ class MedsegCLI(LightningCLI):
     def _callbacks(self, given: Sequence[Callback]) -> list[Callback]:
         progress: list[Callback] = [RichProgressBar()] if sys.stdout.isatty() else [EpochLines()]
         if self.subcommand == "predict":
-            return [*progress, PredictionWriter(self._get(self.config, "output"))]
+            return progress
         if self.subcommand == "fit":
             checkpoints = self._checkpoints(given)
             return [*progress, *checkpoints, LearningRateMonitor(), RunRecord(), ScoreWriter(), OverlayWriter()]
@@ -216,12 +259,17 @@ def run(command: str, arguments: Sequence[str]) -> int:
         raise SettingError("medseg fit needs --config FILE, such as configs/experiment/demo.yaml.")
     _quiet_libraries()
     trained = None if command == "fit" or _wants_help(arguments) else read_trained(_checkpoint(command, arguments))
+    others: list[Trained] = []
+    if command == "predict":
+        others = [read_trained(path) for path in options(arguments, "ckpt_path")[1:]]
+        arguments = first_only(arguments, "ckpt_path")
     with _as_files(trained) as defaults:
         MedsegCLI(
             SegmentationModule,
             SegmentationDataModule,
             args=[command, *arguments],
             trained=trained,
+            others=others,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=SaveConfigCallback if command == "fit" else None,

@@ -113,19 +113,7 @@ class SegmentationDataModule(LightningDataModule):
         self.split: Split | None = None
         self.cases: dict[str, Case] = {}
         self.entries: dict[str, Path] = {}
-        self._predicting = False
         self._trained: Mapping[str, Any] = {}
-
-    def predict_from(self, directory: Path, scratch: Path) -> None:
-        """Make `predict` read a folder of images in this source's layout, without masks.
-
-        Args:
-            directory: The images.
-            scratch: Where they are decoded to; they are used once, and do not belong into the store.
-        """
-        self._predicting = True
-        self.source = self.source.unlabelled(directory)
-        self.store_directory = scratch
 
     def score_as_trained(self, trained: Mapping[str, Any]) -> None:
         """Score a checkpoint: keep its split unless another is asked for, and refuse what it was trained on.
@@ -181,15 +169,14 @@ class SegmentationDataModule(LightningDataModule):
 
     def _find(self, *, show_progress: bool) -> None:
         cases = self.source.cases()
-        if not self._predicting:
-            self._require_masks(cases)
-            self.split = self.given_split(cases)
-            if self.split is not None:
-                named = {*self.split.train, *self.split.val, *self.split.test}
-                cases = [case for case in cases if case.case_id in named]
+        self._require_masks(cases)
+        self.split = self.given_split(cases)
+        if self.split is not None:
+            named = {*self.split.train, *self.split.val, *self.split.test}
+            cases = [case for case in cases if case.case_id in named]
         self.cases = {case.case_id: case for case in cases}
         self.entries = dict(zip(self.cases, self._decode(cases, show_progress=show_progress), strict=True))
-        if not self._predicting and self.split is None:
+        if self.split is None:
             stored = {name: open_entry(entry).label_voxels for name, entry in self.entries.items()}
             voxels = {name: counts for name, counts in stored.items() if counts is not None}
             self.split = self.split_settings.choose(cases, voxels)
@@ -233,10 +220,6 @@ class SegmentationDataModule(LightningDataModule):
         if not self.split.test:
             log.warning("The split has no test cases (%s): testing on the validation cases.", self.split.origin)
         return self._evaluation_loader(self.split.test or self.split.val)
-
-    def predict_dataloader(self) -> DataLoader[EvaluationBatch]:
-        """Whole slices of all cases."""
-        return self._evaluation_loader(tuple(self.cases))
 
     def _evaluation_loader(self, names: Sequence[str]) -> DataLoader[EvaluationBatch]:
         cases = [self.cases[name] for name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -103,9 +104,14 @@ class SegmentationModule(LightningModule):
     ) -> None:
         super().__init__()
         # Not for loggers: the run folder has the whole configuration, and a hosted logger need not have the paths.
-        self.save_hyperparameters(logger=False)
+        with warnings.catch_warnings():
+            # What it recommends would leave the loss out of the checkpoint, which could then not be loaded.
+            warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module` and is already saved")
+            self.save_hyperparameters(logger=False)
         _require_at_least(channels=(channels, 1), context=(context, 0), multiple=(multiple, 1))
         self.labels = labels
+        self.channels = channels
+        self.context = context
         self.fit_to = Fit(fit, (size[0], size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
         self.network = build_network(network, channels * (2 * context + 1), labels.classes)
         if initial_weights:
@@ -136,6 +142,20 @@ class SegmentationModule(LightningModule):
         """Logits of raw images."""
         return self._logits(self._normalised(image, statistics))
 
+    def probabilities(self, batch: EvaluationBatch, on_logits: LogitsListener | None = None) -> Tensor:
+        """Of slices, on the fitted grid; images too small for the network are padded with what training patches are.
+
+        Args:
+            batch: Raw slices.
+            on_logits: Told the logits of the plain network, see `SlidingWindow`.
+        """
+        ground = batch.statistics[..., LOW, None, None]
+        fill = self._normalised(ground, batch.statistics)
+        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        seen = (IDENTITY,) if fitting else self.symmetries
+        image = self._normalised(batch.image, batch.statistics)
+        return self.sliding_window(self._logits, image, fill, on_logits, seen)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch of patches."""
         loss: Tensor = self.loss(self(batch.image, batch.statistics), self.labels.target(batch.mask))
@@ -150,10 +170,6 @@ class SegmentationModule(LightningModule):
         """Score the cases that this batch completes."""
         return {"cases": self._evaluate(batch)}
 
-    def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> list[CasePrediction]:
-        """The cases that this batch completes."""
-        return self.assembler.add(self._probabilities(batch), batch) if batch.slices else []
-
     def on_validation_epoch_start(self) -> None:
         """Start with empty tables."""
         self._reset_scores()
@@ -161,11 +177,6 @@ class SegmentationModule(LightningModule):
     def on_test_epoch_start(self) -> None:
         """Start with empty tables."""
         self._reset_scores()
-
-    def on_predict_epoch_start(self) -> None:
-        """Start without unfinished cases, and keep masks alone."""
-        self.assembler.reset()
-        self.assembler.keep_probabilities = False
 
     def on_validation_epoch_end(self) -> None:
         """Summarise all cases of all ranks."""
@@ -211,15 +222,6 @@ class SegmentationModule(LightningModule):
         values: Tensor = self.normalisation(image, statistics)
         return values.contiguous(memory_format=self.memory_format)
 
-    def _probabilities(self, batch: EvaluationBatch, on_logits: LogitsListener | None = None) -> Tensor:
-        """On the fitted grid; images too small for the network are padded with what training patches are."""
-        ground = batch.statistics[..., LOW, None, None]
-        fill = self._normalised(ground, batch.statistics)
-        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        seen = (IDENTITY,) if fitting else self.symmetries
-        image = self._normalised(batch.image, batch.statistics)
-        return self.sliding_window(self._logits, image, fill, on_logits, seen)
-
     def _evaluate(self, batch: EvaluationBatch) -> list[CasePrediction]:
         """Probabilities, loss and scores of a batch of slices."""
         if not batch.slices:
@@ -230,7 +232,7 @@ class SegmentationModule(LightningModule):
             loss = self.loss(logits, self.labels.target(target[..., rows, columns]))
             self.evaluation_loss.update(loss, weight=len(logits))
 
-        cases = self.assembler.add(self._probabilities(batch, add_loss), batch)
+        cases = self.assembler.add(self.probabilities(batch, add_loss), batch)
         for case in cases:
             self.ledger.add(case)
         return cases

@@ -42,6 +42,24 @@ def options(arguments: Sequence[str], *names: str) -> list[str]:
     return values
 
 
+def first_only(arguments: Sequence[str], name: str) -> list[str]:
+    """The raw arguments without an option's second and further values.
+
+    >>> first_only(["--ckpt_path", "a", "--output=o", "--ckpt_path=b", "--ckpt_path", "c"], "ckpt_path")
+    ['--ckpt_path', 'a', '--output=o']
+    """
+    kept: list[str] = []
+    seen, skipped = False, False
+    for argument in arguments:
+        flag, equals, _ = argument.partition("=")
+        if skipped or (seen and flag == f"--{name}"):
+            skipped = not skipped and not equals
+            continue
+        seen = seen or flag == f"--{name}"
+        kept.append(argument)
+    return kept
+
+
 def check_sections(path: Path, known: Sequence[str]) -> None:
     """Raise `SettingError` where a configuration file is missing, no YAML, or has a section that does not exist."""
     if not path.is_file():

@@ -20,7 +20,7 @@ from medseg_pl.data.sources import DecathlonSource, FolderSource
 from medseg_pl.data.transforms import StandardAugmentation
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.functional.phantom import ORGANS
-from tests.small_files import blocks, noise, save_raster, tree
+from tests.small_files import blocks, noise, save_raster
 
 LABELS = LabelMap(list(ORGANS), "multiclass")
 SLICES, WIDTH, HEIGHT, CASES = 5, 40, 32, 5
@@ -399,38 +399,6 @@ class TestDecoding:
             save_raster(tmp_path / "masks" / f"{name}.png", blocks((9, 12), 9 if name == "b" else 1))
         data = make(source=FolderSource(str(tmp_path)), folds=3)
         with pytest.raises(MaskValueError, match=r"b\.png holds the value 9"):
-            data.prepare_data()
-
-
-class TestPredict:
-    def test_all_images_of_a_folder_without_masks(self, make: Make, phantom: Path, tmp_path: Path) -> None:
-        data = make(source=DecathlonSource(str(phantom)))
-        data.predict_from(phantom / "imagesTr", tmp_path / "scratch")
-        data.prepare_data()
-        data.setup("predict")
-        batches = list(data.predict_dataloader())
-        assert all(isinstance(batch, EvaluationBatch) and batch.masks == [] for batch in batches)
-        seen = [(reference.case_id, reference.index) for batch in batches for reference in batch.slices]
-        assert seen == [(f"phantom_00{case}", index) for case in range(1, 6) for index in range(SLICES)]
-        assert data.split is None
-
-    def test_the_store_is_left_alone(self, make: Make, phantom: Path, tmp_path: Path) -> None:
-        ready(make())
-        store, inputs = tree(tmp_path / "store"), tree(phantom)
-        data = make(source=DecathlonSource(str(phantom)))
-        data.predict_from(phantom / "imagesTr", tmp_path / "scratch")
-        data.prepare_data()
-        data.setup("predict")
-        assert len(list(data.predict_dataloader())) > 1
-        assert tree(tmp_path / "store") == store
-        assert tree(phantom) == inputs
-        assert len(list((tmp_path / "scratch").rglob("case.json"))) == CASES
-
-    def test_images_with_other_channels_are_refused(self, make: Make, tmp_path: Path) -> None:
-        save_raster(tmp_path / "in/a.png", noise((9, 12, 3)))
-        data = make(source=FolderSource(str(tmp_path)))
-        data.predict_from(tmp_path / "in", tmp_path / "scratch")
-        with pytest.raises(SettingError, match=r"Case a \(.*a\.png\) has 3 channel\(s\), but model\.channels is 1"):
             data.prepare_data()
 
 

@@ -77,13 +77,14 @@ def overlay(case: CasePrediction, stored: StoredCase, labels: LabelMap) -> NDArr
     assert case.reference is not None, "overlays compare with a reference"
     annotated = labels.planes(case.reference)
     depth = int(annotated.sum(axis=(0, 2, 3)).argmax())
-    return side_by_side(_rgb(stored, depth), annotated[:, depth], labels.planes(case.prediction)[:, depth])
+    rgb = rgb_of(stored.image, stored.statistics, depth)
+    return side_by_side(rgb, annotated[:, depth], labels.planes(case.prediction)[:, depth])
 
 
-def _rgb(stored: StoredCase, depth: int) -> NDArray[np.uint8]:
-    """A colour image as it is, anything else as gray between its case's percentiles."""
-    image, statistics = stored.image[:, depth], stored.statistics
-    if len(image) == 3 and image.dtype == np.uint8:
-        return np.ascontiguousarray(image.transpose(1, 2, 0))
-    grey = to_grey(image[0], float(statistics[0, LOW]), float(statistics[0, HIGH]))
+def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], depth: int) -> NDArray[np.uint8]:
+    """A slice of a case: a colour image as it is, anything else as gray between its case's percentiles."""
+    pixels = image[:, depth]
+    if len(pixels) == 3 and pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    grey = to_grey(pixels[0], float(statistics[0, LOW]), float(statistics[0, HIGH]))
     return np.stack([grey] * 3, axis=-1)

@@ -2,39 +2,95 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 
-from medseg_pl.core.types import CasePrediction
-from medseg_pl.datamodule import SegmentationDataModule
-from medseg_pl.module import SegmentationModule
+from medseg_pl.callbacks.overlays import rgb_of
+from medseg_pl.core.types import Volume
+from medseg_pl.data.sources import Source
+from medseg_pl.functional.intensity import channel_statistics
+from medseg_pl.functional.overlay import draw_contours
+from medseg_pl.io.files import whole_file
+from medseg_pl.io.output import OutputFolder
+from medseg_pl.io.raster import write_png
+from medseg_pl.prediction import Predicted
+from medseg_pl.predictor import Prediction
 
 
 class PredictionWriter(Callback):
-    """Writes each case as soon as it is complete.
+    """Writes each case as soon as it is predicted, and collects what could not be.
 
     Args:
-        directory: Where to; a file that is there already is an error and stays.
+        output: Where to.
+        source: Knows the formats.
+        overlays: Whether a picture of each case is drawn as well, in `overlays/`.
     """
 
-    def __init__(self, directory: str) -> None:
-        self.directory = Path(directory)
+    def __init__(self, output: OutputFolder, source: Source, overlays: bool = False) -> None:
+        self.output = output
+        self.source = source
+        self.overlays = overlays
+        self.faults: list[str] = []
+        self.written = 0
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare the folder before any rank writes."""
+        if trainer.is_global_zero:
+            self.output.begin()
+        trainer.strategy.barrier()
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Write what the batch completed."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, SegmentationDataModule) and isinstance(pl_module, SegmentationModule)
-        finished: list[CasePrediction] = outputs
-        for case in finished:
-            data.source.write(self.directory, data.cases[case.case_id], case.prediction, pl_module.labels)
+        """Write the case, or note its fault."""
+        if not isinstance(outputs, Predicted):
+            return
+        if outputs.prediction is None:
+            self.faults.append(outputs.fault)
+            return
+        case, volume = outputs.decoded.case, outputs.decoded.volume
+        assert volume is not None, "what was predicted had been read"
+        with self.output.case(case.case_id, case.images) as stage:
+            self.source.write(stage, case, outputs.prediction.mask, outputs.prediction.labels)
+            if outputs.prediction.probabilities is not None:
+                _write_probabilities(stage / "probabilities" / f"{case.case_id}.npz", outputs.prediction)
+            if self.overlays:
+                write_png(stage / "overlays" / f"{case.case_id}.png", picture(volume, outputs.prediction))
+        self.written += 1
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join what the format wants in one file, once all ranks are done."""
-        trainer.strategy.barrier()
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.is_global_zero and isinstance(data, SegmentationDataModule):
-            data.source.finish(self.directory)
+        self.written, self.faults = _of_all_ranks(self.written, self.faults)
+        if trainer.is_global_zero:
+            self.source.finish(self.output.directory)
+            sys.stdout.write(f"{self.written} cases written to {self.output.directory}\n")
+
+
+def picture(volume: Volume, prediction: Prediction) -> NDArray[np.uint8]:
+    """The slice with most of the prediction: the image, and the image with what was found."""
+    planes = prediction.labels.planes(prediction.mask)
+    depth = int(planes.sum(axis=(0, 2, 3)).argmax())
+    rgb = rgb_of(volume.image, channel_statistics(volume.image), depth)
+    return np.concatenate([rgb, draw_contours(rgb, planes[:, depth])], axis=1)
+
+
+def _write_probabilities(path: Path, prediction: Prediction) -> None:
+    """`(K, D, H, W)` with the labels' names; not in half precision, which moves what is close to one half."""
+    assert prediction.probabilities is not None, "asked for"
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, probabilities=prediction.probabilities, labels=np.array(prediction.labels.names))
+
+
+def _of_all_ranks(written: int, faults: list[str]) -> tuple[int, list[str]]:
+    """The sum and the union, the same on every rank."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return written, faults
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, (written, faults))
+    return sum(count for count, _ in gathered), [fault for _, several in gathered for fault in several]

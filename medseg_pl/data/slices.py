@@ -135,11 +135,10 @@ class SliceDataset(Dataset[EvaluationBatch]):
         """Slice `index`, counted through all cases."""
         number, depth = self.index.locate(index)
         stored, case = open_entry(self.entries[number]), self.cases[number]
-        statistics = np.tile(stored.statistics, (2 * self.context + 1, 1))
-        pixels = np.array(neighbours(stored.image, depth, self.context))  # a copy: the map is read-only
-        fitted = self.fit.on(stored.geometry).apply(pixels, statistics[:, LOW])
+        fit = self.fit.on(stored.geometry)
+        image, statistics = fitted_slice(stored.image, stored.statistics, depth, self.context, fit)
         return EvaluationBatch(
-            image=torch.from_numpy(as_network_type(fitted, statistics))[None],
+            image=torch.from_numpy(image)[None],
             statistics=torch.from_numpy(statistics)[None],
             slices=[SliceReference(case.case_id, case.group, depth, stored.geometry)],
             masks=[] if stored.mask is None else [np.array(stored.mask[:, depth])],
@@ -168,6 +167,23 @@ def collate_slices(items: list[EvaluationBatch]) -> EvaluationBatch:
         slices=[reference for item in items for reference in item.slices],
         masks=[mask for item in items for mask in item.masks],
     )
+
+
+def fitted_slice(
+    image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"], depth: int, context: int, fit: Fit
+) -> tuple[Shaped[np.ndarray, "n H W"], Float32[np.ndarray, "n 4"]]:
+    """A slice with its neighbours as the network takes it, and the statistics of its channels.
+
+    Args:
+        image: A whole case, raw values.
+        statistics: Of its channels.
+        depth: Which slice.
+        context: Neighbours on each side.
+        fit: For this case.
+    """
+    repeated = np.tile(statistics, (2 * context + 1, 1))
+    pixels = np.array(neighbours(image, depth, context))  # a copy: a stored image is read-only
+    return as_network_type(fit.apply(pixels, repeated[:, LOW]), repeated), repeated
 
 
 def neighbours(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int) -> Shaped[np.ndarray, "n h w"]:

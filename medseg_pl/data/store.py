@@ -39,7 +39,7 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source
 from medseg_pl.functional.intensity import channel_statistics
 from medseg_pl.functional.perceptual import Likeness, likeness
-from medseg_pl.io.files import write_text
+from medseg_pl.io.files import digest_of, write_text
 
 FORMAT = 2
 """Raise it when what is written changes: old entries are then left alone and made anew."""
@@ -137,7 +137,7 @@ class Store:
         seen = self.directory / "seen" / _digest(f"{p.resolve()} {s.st_size} {s.st_mtime_ns}" for p, s in stats)
         if seen.is_file():
             return seen.read_text()
-        content = _digest(_file_digest(path) for path in files)
+        content = _digest(digest_of(path) for path in files)
         write_text(seen, content, replace=True)
         return content
 
@@ -175,9 +175,7 @@ def _write_entry(entry: Path, volume: Volume, labels: LabelMap, what: str) -> No
     entry.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=entry.parent))
     try:
-        image = _storable(volume.image)
-        if not np.isfinite(image).any():
-            raise UnreadableFileError(f"{what} holds no number at all, only NaN or infinity. Remove the case.")
+        image = storable(volume.image, what)
         sample, ends, counts = _foreground(volume.mask, labels)
         statistics = channel_statistics(image)
         copies = likeness(image, statistics)
@@ -204,10 +202,21 @@ def _write_entry(entry: Path, volume: Volume, labels: LabelMap, what: str) -> No
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _storable(image: NDArray[Any]) -> NDArray[Any]:
-    """Keep the types that scanners write; everything else becomes `float32`."""
+def storable(image: NDArray[Any], what: str) -> NDArray[Any]:
+    """Keep the types that scanners write; everything else becomes `float32`.
+
+    Args:
+        image: Raw values.
+        what: What to call the case in an error.
+
+    Raises:
+        UnreadableFileError: There is no number in it.
+    """
     kept = image.dtype.newbyteorder("=") if image.dtype.name in _KEPT_TYPES else np.float32
-    return np.ascontiguousarray(image, dtype=kept)
+    stored = np.ascontiguousarray(image, dtype=kept)
+    if not np.isfinite(stored).any():
+        raise UnreadableFileError(f"{what} holds no number at all, only NaN or infinity. Remove the case.")
+    return stored
 
 
 def _foreground(
@@ -235,14 +244,6 @@ def _digest(parts: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=20)
     for part in parts:
         digest.update(part.encode() + b"\0")
-    return digest.hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=20)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
     return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -72,6 +73,15 @@ def write_text(path: Path, text: str, *, replace: bool = False) -> None:
     """Write a whole text file, UTF-8 with the same line ends on every system."""
     with whole_file(path, replace=replace) as temporary:
         temporary.write_bytes(text.encode())
+
+
+def digest_of(path: Path) -> str:
+    """A hash of a file's bytes, 40 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=20)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def require_empty(directory: Path) -> None:

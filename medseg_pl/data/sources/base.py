@@ -46,7 +46,10 @@ class Source(ABC):
         """Write a predicted mask in the format and on the grid of the case's own files."""
 
     def finish(self, directory: Path) -> None:  # noqa: B027  most formats have nothing to join
-        """Called once all cases are written, for formats that join them in one file."""
+        """Called once all cases are written, for formats that join them in one file.
+
+        Called again where a prediction was interrupted, so it replaces what it wrote before.
+        """
 
     def reading_settings(self) -> tuple[object, ...]:
         """Settings that change what `read` returns for the same files; a change makes the store read again.

@@ -98,7 +98,7 @@ class UWMadisonSource(Source):
         """Join the cases to `submission.csv`."""
         parts = sorted((directory / "cases").glob("*.csv"))
         rows = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()[1:]]
-        write_text(directory / "submission.csv", "\n".join([",".join(_SUBMISSION), *rows]) + "\n")
+        write_text(directory / "submission.csv", "\n".join([",".join(_SUBMISSION), *rows]) + "\n", replace=True)
 
     def reading_settings(self) -> tuple[object, ...]:
         """The slice spacing stands in no file."""

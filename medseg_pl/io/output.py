@@ -1,0 +1,89 @@
+"""A folder of results that may be interrupted and taken up again: what is there is whole.
+
+```
+folder/…                        results, each moved here when all files of its case are whole
+       .medseg/record.json      what they are results of
+       .medseg/finished/…       one file for each finished case
+       .medseg/stage-…/         a case that is being written
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medseg_pl.core.errors import OutputExistsError
+from medseg_pl.io.files import require_empty, write_text
+
+
+class OutputFolder:
+    """Results by case, see above.
+
+    Args:
+        directory: The folder.
+        record: What the results follow from; plain values.
+    """
+
+    def __init__(self, directory: Path, record: Mapping[str, Any]) -> None:
+        self.directory = directory
+        self.record = json.dumps(record, indent=1, sort_keys=True) + "\n"
+        self._own = directory / ".medseg"
+
+    def check(self) -> None:
+        """Raise `OutputExistsError` unless the folder is absent, empty, or holds results of the same record."""
+        record = self._own / "record.json"
+        if not record.is_file():
+            require_empty(self.directory)
+        elif record.read_text(encoding="utf-8") != self.record:
+            raise OutputExistsError(
+                f"{self.directory} holds results of other inputs, checkpoints or settings; nothing was written. Choose "
+                "another folder, or repeat the command that began it."
+            )
+
+    def begin(self) -> None:
+        """Make the folder, and remove what an interrupted run left half written. For one process alone."""
+        self.check()
+        write_text(self._own / "record.json", self.record, replace=True)
+        for stage in self._own.glob("stage-*"):
+            shutil.rmtree(stage)
+        for leftover in self.directory.rglob(".writing-*"):
+            leftover.unlink(missing_ok=True)
+
+    def is_finished(self, name: str, inputs: Sequence[Path]) -> bool:
+        """Whether a case is there that was made from these files as they are now."""
+        marker = self._marker(name)
+        return marker.is_file() and marker.read_text(encoding="utf-8") == _state_of(inputs)
+
+    @contextmanager
+    def case(self, name: str, inputs: Sequence[Path]) -> Iterator[Path]:
+        """Give a folder to write a case's files to; they move to their places when the block has ended well."""
+        stage = Path(tempfile.mkdtemp(prefix="stage-", dir=self._own))
+        try:
+            stage.chmod(0o755)
+            yield stage
+            for file in sorted(path for path in stage.rglob("*") if path.is_file()):
+                place = self.directory / file.relative_to(stage)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(place)
+            write_text(self._marker(name), _state_of(inputs), replace=True)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+    def _marker(self, name: str) -> Path:
+        return self._own / "finished" / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+
+
+def _state_of(inputs: Sequence[Path]) -> str:
+    """Changes with every file that is written anew."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in inputs:
+        state = path.stat()
+        digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\0".encode())
+    return digest.hexdigest()

@@ -1,0 +1,273 @@
+"""From images to masks in Python: one model or several, whatever the format of the image.
+
+```python
+predictor = Predictor.from_checkpoint("runs/demo/version_0/checkpoints/best.ckpt")
+prediction = predictor.predict("patient7.nii.gz")
+stomach = prediction.plane("stomach")
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Shaped, UInt8
+from torch import Tensor
+
+from medseg_pl.checkpointing import Trained, read_trained
+from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import EvaluationBatch, SliceReference, Volume
+from medseg_pl.data.slices import fitted_slice
+from medseg_pl.data.sources import DicomSource
+from medseg_pl.data.sources.files import read_image_file
+from medseg_pl.data.store import storable
+from medseg_pl.functional.intensity import channel_statistics
+from medseg_pl.functional.symmetry import SymmetryGroup, symmetries
+from medseg_pl.inference.postprocess import clean
+from medseg_pl.module import SegmentationModule
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one image, on the image's own grid.
+
+    Args:
+        mask: As `LabelMap` describes it: one channel with 0 for background and `i + 1` for label `i`, or one channel
+            of 0 and 1 for each label where labels may overlap.
+        labels: The labels.
+        geometry: The grid.
+        probabilities: `(K, D, H, W)` before the decision, or `None` where nobody asked for them.
+    """
+
+    mask: UInt8[np.ndarray, "m d h w"]
+    labels: LabelMap
+    geometry: Geometry
+    probabilities: Float32[np.ndarray, "k d h w"] | None = None
+
+    def plane(self, label: str) -> Bool[np.ndarray, "d h w"]:
+        """Where the label is.
+
+        Raises:
+            SettingError: There is no such label.
+        """
+        if label not in self.labels.names:
+            raise SettingError(f"There is no label {label!r}; the model knows {', '.join(self.labels.names)}.")
+        return self.labels.plane(self.mask, list(self.labels.names).index(label))
+
+
+class Predictor:
+    """Predicts with one model, or with the mean over several that know the same labels.
+
+    The models may differ in everything else: architecture, size, spacing, context, normalisation. What post-processing
+    there is, is that of the first.
+
+    Args:
+        members: The models, in evaluation mode, on one device.
+        batch_size: Slices at a time.
+        precision: Of the computation, in Lightning's words: `32-true`, `bf16-mixed` or `16-mixed`.
+
+    Raises:
+        SettingError: The models know different labels, or take different channels.
+    """
+
+    def __init__(self, members: Sequence[SegmentationModule], batch_size: int = 8, precision: str = "32-true") -> None:
+        if not members:
+            raise SettingError("A prediction needs at least one model.")
+        self.members = list(members)
+        self.batch_size = batch_size
+        self.precision = precision
+        first = self.members[0]
+        self.labels = first.labels
+        self.channels = first.channels
+        for number, member in enumerate(self.members[1:], start=2):
+            same = (list(member.labels.names), member.labels.task) == (list(self.labels.names), self.labels.task)
+            if not same or member.channels != self.channels:
+                raise SettingError(
+                    f"The models of an ensemble must know the same labels and take the same channels: model 1 has "
+                    f"{_described(first)}, model {number} {_described(member)}. Leave one of them out."
+                )
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        paths: str | Path | Sequence[str | Path],
+        tta: SymmetryGroup | None = None,
+        device: str | None = None,
+        batch_size: int = 8,
+    ) -> Predictor:
+        """Load the models of one or several checkpoints.
+
+        Args:
+            paths: Files that `medseg fit` wrote.
+            tta: Flips to average over, in place of those stored with the model.
+            device: `cpu`, `cuda`, `cuda:1` …; a GPU by default, where there is one.
+            batch_size: Slices at a time.
+
+        Raises:
+            MedsegError: A file is missing, damaged, or no checkpoint; or the models do not go together.
+        """
+        files = [paths] if isinstance(paths, str | Path) else list(paths)
+        trained = [read_trained(str(path)) for path in files]
+        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        members = [load_module(each).to(where) for each in trained]
+        if tta is not None:
+            for member in members:
+                member.symmetries = symmetries(tta)
+        precision = str(trained[0].settings["trainer"]["precision"]) if trained else "32-true"
+        return cls(members, batch_size, precision)
+
+    def predict(
+        self,
+        image: str | Path | Shaped[np.ndarray, "..."],
+        spacing_mm: tuple[float, float, float] | None = None,
+        *,
+        probabilities: bool = True,
+    ) -> Prediction:
+        """Predict one image.
+
+        Args:
+            image: A file (PNG, TIFF, JPEG, BMP, NIfTI), a folder that holds one DICOM series, or raw values
+                `(H, W)`, `(D, H, W)` or `(C, D, H, W)`.
+            spacing_mm: Of raw values, along `(z, y, x)`; files bring their own.
+            probabilities: Whether the prediction keeps its probabilities.
+
+        Raises:
+            DataError: The image cannot be read, or has other channels than the models take.
+        """
+        if isinstance(image, str | Path):
+            pixels, geometry = _read(Path(image), self.labels)
+            return self.predict_volume(Volume(pixels, None, geometry), str(image), probabilities=probabilities)
+        if not 2 <= image.ndim <= 4:
+            raise DataError(f"The image has the shape {image.shape}; expected (H, W), (D, H, W) or (C, D, H, W).")
+        pixels = image.reshape((1,) * (4 - image.ndim) + image.shape)
+        depth, height, width = pixels.shape[1:]
+        geometry = Geometry((depth, height, width), spacing_mm)
+        return self.predict_volume(Volume(pixels, None, geometry), "image", probabilities=probabilities)
+
+    def predict_volume(self, volume: Volume, what: str, *, probabilities: bool = False) -> Prediction:
+        """Predict what a source has read.
+
+        Args:
+            volume: The image, on its grid.
+            what: What to call it in an error.
+            probabilities: Whether the prediction keeps its probabilities, which take `4 K` bytes for each voxel.
+
+        Raises:
+            DataError: The image does not fit the models.
+        """
+        self._check(volume, what)
+        image = storable(volume.image, what)
+        statistics = channel_statistics(image)
+        depth, height, width = volume.geometry.shape
+        mask = np.empty((self.labels.mask_channels, depth, height, width), np.uint8)
+        kept = np.empty((self.labels.classes, depth, height, width), np.float32) if probabilities else None
+        with torch.inference_mode(), self._autocast():
+            for start in range(0, depth, self.batch_size):
+                places = range(start, min(start + self.batch_size, depth))
+                mean = self._mean(image, statistics, volume.geometry, places)
+                mask[:, places] = self.labels.decide(mean).cpu().numpy().swapaxes(0, 1)
+                if kept is not None:
+                    kept[:, places] = mean.float().cpu().numpy().swapaxes(0, 1)
+        cleaning = self.members[0].assembler.cleaning
+        mask = clean(mask, volume.geometry, self.labels, cleaning) if cleaning else mask
+        return Prediction(mask, self.labels, volume.geometry, kept)
+
+    def _mean(
+        self,
+        image: Shaped[np.ndarray, "c d h w"],
+        statistics: Float32[np.ndarray, "c 4"],
+        geometry: Geometry,
+        places: Sequence[int],
+    ) -> Float[Tensor, "b k h w"]:
+        """The mean of the models' probabilities of some slices, on the native grid."""
+        total: Tensor | None = None
+        for member in self.members:
+            own = _probabilities(member, image, statistics, geometry, places)
+            total = own if total is None else total + own
+        assert total is not None, "there is at least one model"
+        return total / len(self.members) if len(self.members) > 1 else total
+
+    def _check(self, volume: Volume, what: str) -> None:
+        if len(volume.image) != self.channels:
+            raise DataError(
+                f"{what} has {len(volume.image)} channel(s), but the model takes {self.channels}. Give images like "
+                "those that it was trained on."
+            )
+        if volume.geometry.spacing_mm is None and any(m.fit_to.spacing_mm is not None for m in self.members):
+            raise DataError(
+                f"{what} does not say its spacing, but the model brings images to a spacing of its own. Give a format "
+                "that holds the spacing, such as NIfTI, or raw values with spacing_mm."
+            )
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+        if self.precision not in kinds:
+            return nullcontext()
+        return torch.autocast(self.members[0].device.type, kinds[self.precision])
+
+
+def load_module(trained: Trained) -> SegmentationModule:
+    """The model of a checkpoint with its weights, ready to predict."""
+    module = SegmentationModule.load_from_checkpoint(
+        trained.path, map_location="cpu", weights_only=True, **trained.settings["model"]
+    )
+    return module.eval().requires_grad_(False)
+
+
+def load_weights(module: SegmentationModule, path: str) -> None:
+    """Put a checkpoint's weights into a model of the same settings.
+
+    Raises:
+        SettingError: The model is another.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise SettingError(
+            f"The weights in {path} do not fit the model: {str(error).splitlines()[-1].strip()} Leave the settings of "
+            "model.network, model.channels, model.context and model.labels as they were in training."
+        ) from error
+
+
+def _probabilities(
+    member: SegmentationModule,
+    image: Shaped[np.ndarray, "c d h w"],
+    statistics: Float32[np.ndarray, "c 4"],
+    geometry: Geometry,
+    places: Sequence[int],
+) -> Float[Tensor, "b k h w"]:
+    """Of one model, on the native grid."""
+    fit = member.fit_to.on(geometry)
+    fitted = [fitted_slice(image, statistics, place, member.context, fit) for place in places]
+    batch = EvaluationBatch(
+        image=torch.from_numpy(np.stack([pixels for pixels, _ in fitted])),
+        statistics=torch.from_numpy(np.stack([repeated for _, repeated in fitted])),
+        slices=[SliceReference("", "", place, geometry) for place in places],
+        masks=[],
+    )
+    return fit.undo(member.probabilities(batch.to(member.device)), geometry.shape[1:])
+
+
+def _read(path: Path, labels: LabelMap) -> tuple[Shaped[np.ndarray, "c d h w"], Geometry]:
+    if not path.is_dir():
+        return read_image_file(path)
+    source = DicomSource(str(path), references=None)
+    cases = source.cases()
+    if len(cases) != 1:
+        raise DataError(
+            f"{path} holds {len(cases)} DICOM series; expected one. Give the folder of one, or use medseg predict."
+        )
+    volume = source.read(cases[0], labels)
+    return volume.image, volume.geometry
+
+
+def _described(member: SegmentationModule) -> str:
+    return f"{', '.join(member.labels.names)} ({member.labels.task}), {member.channels} channel(s)"
