@@ -48,7 +48,15 @@ def ours(root: Path) -> Callable[[int], object]:
     """One epoch of `PatchDataset` over a built store."""
     source, labels = FolderSource(str(root)), LabelMap(["disc"], "binary")
     entries = Store(root / "store", source, labels).build(source.cases(), threads=1)
-    dataset = PatchDataset(entries, Fit("native", (PATCH, PATCH)), 0, 0.33, StandardAugmentation(), seed=0)
+    dataset = PatchDataset(
+        entries,
+        [entry.name for entry in entries],
+        Fit("native", (PATCH, PATCH)),
+        0,
+        0.33,
+        StandardAugmentation(),
+        seed=0,
+    )
     return lambda epoch: [dataset[epoch, index] for index in range(IMAGES)]
 
 

@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger
 
 import medseg_pl.losses  # noqa: F401  its classes can then be named without their module
-from medseg_pl.callbacks import EpochLines, OverlayWriter, PredictionWriter, RunRecord, ScoreWriter
+from medseg_pl.callbacks import EpochLines, Guard, OverlayWriter, PredictionWriter, RunRecord, ScoreWriter
 from medseg_pl.checkpointing import (
     SHARED,
     BestCheckpoint,
@@ -33,6 +33,7 @@ from medseg_pl.checkpointing import (
 )
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.datamodule import SegmentationDataModule
+from medseg_pl.faults import in_words
 from medseg_pl.io.files import digest_of
 from medseg_pl.io.output import OutputFolder
 from medseg_pl.module import SegmentationModule
@@ -239,7 +240,15 @@ class MedsegCLI(LightningCLI):
             return progress
         if self.subcommand == "fit":
             checkpoints = self._checkpoints(given)
-            return [*progress, *checkpoints, LearningRateMonitor(), RunRecord(), ScoreWriter(), OverlayWriter()]
+            return [
+                *progress,
+                Guard(),
+                *checkpoints,
+                LearningRateMonitor(),
+                RunRecord(),
+                ScoreWriter(),
+                OverlayWriter(),
+            ]
         folder = run_folder_of(Path(self._get(self.config, "ckpt_path")))
         return [*progress, ScoreWriter(str(folder)), OverlayWriter(directory=str(folder))]
 
@@ -263,7 +272,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     if command == "predict":
         others = [read_trained(path) for path in options(arguments, "ckpt_path")[1:]]
         arguments = first_only(arguments, "ckpt_path")
-    with _as_files(trained) as defaults:
+    with _as_files(trained) as defaults, in_words(command):
         MedsegCLI(
             SegmentationModule,
             SegmentationDataModule,

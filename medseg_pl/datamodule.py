@@ -188,6 +188,7 @@ class SegmentationDataModule(LightningDataModule):
         assert self.split is not None, "setup comes first"
         dataset: Any = PatchDataset(
             [self.entries[name] for name in self.split.train],
+            self.split.train,
             self.fit_to,
             self.context,
             self.foreground_fraction,

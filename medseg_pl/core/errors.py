@@ -23,6 +23,18 @@ class DivergedError(MedsegError):
     """The network's numbers are no longer finite: the run cannot give a model."""
 
 
+class OutOfMemoryError(MedsegError):
+    """The settings ask for more memory than there is."""
+
+
+class LostProcessError(MedsegError):
+    """A process that the run depends on has died."""
+
+
+class LoggerError(MedsegError):
+    """A logger's server cannot be reached, or does not let us in."""
+
+
 class DataError(MedsegError):
     """The data cannot be used as it is."""
 

@@ -61,19 +61,22 @@ class Sample(NamedTuple):
         image: `(C * (2k + 1), h, w)`, raw values; the neighbour is the outer index, the channel the inner one.
         mask: `(M, h, w)`.
         statistics: `(C * (2k + 1), 4)`, see `medseg_pl.functional.intensity.channel_statistics`.
+        case_id: The case that it is a patch of.
     """
 
     image: Tensor
     mask: Tensor
     statistics: Tensor
+    case_id: str = ""
 
 
 class Batch(NamedTuple):
-    """A stack of training samples, shapes as in `Sample` with `B` in front."""
+    """A stack of training samples, shapes as in `Sample` with `B` in front; which cases they are of, for an error."""
 
     image: Shaped[Tensor, "b c h w"]
     mask: UInt8[Tensor, "b m h w"]
     statistics: Float[Tensor, "b c 4"]
+    case_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

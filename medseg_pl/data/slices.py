@@ -12,6 +12,7 @@ from jaxtyping import Float32, Shaped
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, Sample, SliceReference
 from medseg_pl.data.store import StoredCase, open_entry
 from medseg_pl.data.transforms import Augmentation
@@ -47,6 +48,7 @@ class PatchDataset(Dataset[Sample]):
 
     Args:
         entries: The stored cases.
+        names: Their ids.
         fit: Crops of `fit.size` on the native grid, or the whole slice scaled into it.
         context: Neighbours on each side of a slice.
         foreground_fraction: The share of samples that are centred on a voxel of a label, each label equally often.
@@ -57,6 +59,7 @@ class PatchDataset(Dataset[Sample]):
     def __init__(
         self,
         entries: Sequence[Path],
+        names: Sequence[str],
         fit: Fit,
         context: int,
         foreground_fraction: float,
@@ -64,6 +67,7 @@ class PatchDataset(Dataset[Sample]):
         seed: int,
     ) -> None:
         self.entries = list(entries)
+        self.names = list(names)
         self.fit = fit
         self.context = context
         self.foreground_fraction = foreground_fraction
@@ -79,13 +83,13 @@ class PatchDataset(Dataset[Sample]):
         epoch, index = draw
         rng = np.random.default_rng((self.seed, epoch, index))
         number, depth = self.index.locate(index % len(self))
-        case = open_entry(self.entries[number])
+        case = opened(self.entries[number], self.names[number])
         image, mask = self._patch(case, depth, rng)
         statistics = np.tile(case.statistics, (2 * self.context + 1, 1))
         image = as_network_type(image, statistics)
         if self.augmentation is not None:
             image, mask = self.augmentation(image, mask, statistics, int(rng.integers(2**32)))
-        return Sample(torch.from_numpy(image), torch.from_numpy(mask), torch.from_numpy(statistics))
+        return Sample(torch.from_numpy(image), torch.from_numpy(mask), torch.from_numpy(statistics), self.names[number])
 
     def _patch(self, case: StoredCase, depth: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         assert case.mask is not None, "training cases have a reference"
@@ -134,7 +138,8 @@ class SliceDataset(Dataset[EvaluationBatch]):
     def __getitem__(self, index: int) -> EvaluationBatch:
         """Slice `index`, counted through all cases."""
         number, depth = self.index.locate(index)
-        stored, case = open_entry(self.entries[number]), self.cases[number]
+        case = self.cases[number]
+        stored = opened(self.entries[number], case.case_id)
         fit = self.fit.on(stored.geometry)
         image, statistics = fitted_slice(stored.image, stored.statistics, depth, self.context, fit)
         return EvaluationBatch(
@@ -143,6 +148,21 @@ class SliceDataset(Dataset[EvaluationBatch]):
             slices=[SliceReference(case.case_id, case.group, depth, stored.geometry)],
             masks=[] if stored.mask is None else [np.array(stored.mask[:, depth])],
         )
+
+
+def opened(entry: Path, name: str) -> StoredCase:
+    """The stored case of that name.
+
+    Raises:
+        UnreadableFileError: It has gone since the run began, or is damaged.
+    """
+    try:
+        return open_entry(entry)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UnreadableFileError(
+            f"Case {name}: its entry in the store, {entry}, is gone or damaged ({type(error).__name__}). Delete what "
+            "is left of it and go on with --ckpt_path last: the case is then read again from its own files."
+        ) from error
 
 
 def collate_samples(samples: list[Sample]) -> Batch:
@@ -154,6 +174,7 @@ def collate_samples(samples: list[Sample]) -> Batch:
         torch.stack(images),
         torch.stack([sample.mask for sample in samples]),
         torch.stack([sample.statistics for sample in samples]),
+        tuple(sample.case_id for sample in samples),
     )
 
 

@@ -1,0 +1,126 @@
+"""Training whose numbers are no longer finite stops, says where, and leaves no checkpoint that looks sound."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from medseg_pl.core.errors import DivergedError
+from medseg_pl.core.types import Batch
+
+_REMEDY = "Lower model.optimizer's lr, set trainer.gradient_clip_val, or check the data with medseg check."
+
+
+@dataclass
+class _Watched:
+    """A step whose numbers are on their way from the device."""
+
+    step: int
+    cases: tuple[str, ...]
+    loss: Tensor
+    scale: Tensor | None
+    has_come: Callable[[], bool]
+
+
+class Guard(Callback):
+    """Ends a run that has diverged: at the step of the first loss that is no number, and before any file is written.
+
+    On a GPU the losses are copied to the host without waiting for them, so that a fault is told a few steps later than
+    it happens; before a checkpoint is saved, all of them are waited for and the weights are looked at. With
+    `16-mixed` a loss or a gradient that is not finite is part of the method: the step is left out and the loss scale
+    lowered; many in a row are an error.
+
+    Args:
+        skips: How many steps in a row `16-mixed` may leave out.
+    """
+
+    def __init__(self, skips: int = 20) -> None:
+        self.skips = skips
+        self._watched: deque[_Watched] = deque()
+        self._skipped = 0
+        self._scale: float | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Watch this step's loss, and look at those that have come."""
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if not isinstance(loss, Tensor):
+            return
+        cases = batch.case_ids if isinstance(batch, Batch) else ()
+        self._watched.append(_watch(loss.detach(), _scale_of(trainer), trainer.global_step, cases))
+        while self._watched and self._watched[0].has_come():
+            self._look(self._watched.popleft())
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let nothing be saved that is not finite."""
+        self._look_at_all()
+        broken = [name for name, value in checkpoint["state_dict"].items() if not _is_finite(value)]
+        if broken:
+            raise DivergedError(
+                f"At step {trainer.global_step} {len(broken)} of {len(checkpoint['state_dict'])} weights are not "
+                f"finite numbers, {broken[0]} among them: training has diverged, and nothing was saved. {_REMEDY}"
+            )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the last steps."""
+        self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        if self._watched and torch.cuda.is_available():
+            torch.cuda.synchronize()
+        while self._watched:
+            self._look(self._watched.popleft())
+
+    def _look(self, seen: _Watched) -> None:
+        finite = bool(torch.isfinite(seen.loss))
+        if seen.scale is None:
+            if not finite:
+                raise DivergedError(
+                    f"The training loss is {float(seen.loss)} at step {seen.step}{_of(seen.cases)}: training has "
+                    f"diverged, or the images hold values that make it so. {_REMEDY}"
+                )
+            return
+        scale = float(seen.scale)
+        skipped = not finite or (self._scale is not None and scale < self._scale)
+        self._scale = scale
+        self._skipped = self._skipped + 1 if skipped else 0
+        if self._skipped > self.skips:
+            raise DivergedError(
+                f"Half precision left out {self._skipped} steps in a row, the last at step {seen.step}"
+                f"{_of(seen.cases)}, since their gradients were not finite; the loss scale is {scale:g}. Set "
+                f"trainer.precision to bf16-mixed, or: {_REMEDY[0].lower()}{_REMEDY[1:]}"
+            )
+
+
+def _watch(loss: Tensor, scale: Tensor | None, step: int, cases: tuple[str, ...]) -> _Watched:
+    if loss.device.type != "cuda":
+        return _Watched(step, cases, loss, scale, lambda: True)
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copies = (value.to("cpu", non_blocking=True) if value is not None else None for value in (loss, scale))
+    loss_copy, scale_copy = copies
+    event.record()
+    assert loss_copy is not None, "a loss was given"
+    return _Watched(step, cases, loss_copy, scale_copy, event.query)
+
+
+def _scale_of(trainer: Trainer) -> Tensor | None:
+    """The loss scale of `16-mixed`, after this step; asking the scaler for a number would wait for the device."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    scale = getattr(scaler, "_scale", None)
+    return scale.detach().clone() if isinstance(scale, Tensor) else None
+
+
+def _is_finite(value: Any) -> bool:
+    return not (isinstance(value, Tensor) and value.is_floating_point()) or bool(torch.isfinite(value).all())
+
+
+def _of(cases: tuple[str, ...]) -> str:
+    shown = ", ".join(dict.fromkeys(cases))
+    return f", in a batch of the cases {shown}" if shown else ""

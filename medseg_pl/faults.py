@@ -1,0 +1,101 @@
+"""What goes wrong in the middle of a run, in words: libraries say it in a stack trace."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from medseg_pl.core.errors import (
+    LoggerError,
+    LostProcessError,
+    MedsegError,
+    MissingDataError,
+    OutOfMemoryError,
+    UnwritableFileError,
+)
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "NCCL", "Broken pipe", "Timed out waiting")
+
+
+@contextmanager
+def in_words(command: str) -> Iterator[None]:
+    """Turn what is known to go wrong within the block into a `MedsegError`; what is not known keeps its trace.
+
+    Args:
+        command: What runs, since the settings that save memory depend on it.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = _told(error, command)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _told(error: Exception, command: str) -> MedsegError | None:
+    text = str(error)
+    if isinstance(error, MedsegError):
+        return _from_worker(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY)
+    ):
+        return _out_of_memory(command)
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return MissingDataError(
+            f"{error.filename} is not there, or no more. Put it back, and go on with --ckpt_path last where training "
+            "was interrupted."
+        )
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return UnwritableFileError(
+            f"{error.filename or 'A file'} could not be written: {error.strerror}. What was there before is still "
+            "there. Free some space or choose another folder with --runs, then go on with --ckpt_path last."
+        )
+    if type(error).__module__.startswith("wandb."):
+        return LoggerError(
+            f"Weights & Biases cannot be reached: {_first_line(text)}. Log in with wandb login, or set the logger's "
+            "offline to true and upload later with wandb sync."
+        )
+    if isinstance(error, RuntimeError) and _DEAD_WORKER.search(text):
+        return LostProcessError(
+            "A process that loads data has died, as one does that is killed or finds no memory. Lower data.workers or "
+            "data.batch_size, see that /dev/shm is large enough, and go on with --ckpt_path last."
+        )
+    if isinstance(error, RuntimeError) and any(sign in text for sign in _LOST_RANK):
+        return LostProcessError(
+            f"Another process of this run has ended, so this one ends as well ({_first_line(text)}). Its own message "
+            "says why. Go on with --ckpt_path last."
+        )
+    return None
+
+
+def _from_worker(error: MedsegError) -> MedsegError | None:
+    """The sentence of an error that was raised in a worker, without the trace that torch packs around it."""
+    kind = type(error)
+    text = str(error)
+    if not text.startswith(f"Caught {kind.__name__} in "):
+        return None
+    return kind(text.rsplit(f"{kind.__name__}: ", 1)[-1].strip())
+
+
+def _out_of_memory(command: str) -> OutOfMemoryError:
+    if command == "fit":
+        remedy = (
+            "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it), model.size or model.context, or "
+            "set trainer.precision to bf16-mixed; if it happens in validation, lower data.eval_batch_size or "
+            "model.max_whole_pixels"
+        )
+    else:
+        remedy = "Lower data.eval_batch_size or model.max_whole_pixels, or set trainer.precision to bf16-mixed"
+    return OutOfMemoryError(f"There is not enough memory for medseg {command} with these settings. {remedy}.")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:200] if text.strip() else "no reason given"

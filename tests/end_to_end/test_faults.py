@@ -1,0 +1,321 @@
+"""What goes wrong in the middle of a run, injected: the sentence, the exit code, and what is left on the disk.
+
+`docs/faults.md` promises how each of them ends, and names the test that holds it to that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from medseg_pl.__main__ import main
+from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.data.slices import PatchDataset
+from medseg_pl.data.sources import UWMadisonSource
+from medseg_pl.losses import DiceCELoss
+from tests.end_to_end.conftest import SMALL
+
+DOCUMENT = Path("docs/faults.md")
+
+Fit = Callable[..., int]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def fit(phantoms: dict[str, Path], runs: Path) -> Fit:
+    """Run a small `fit`; two epochs of two steps."""
+    data = f"--data.source.root={phantoms['uw_madison']}"
+    short = ["--trainer.max_epochs=2", "--data.samples_per_epoch=8"]
+
+    def run(*options: str) -> int:
+        command = ["fit", "--config", "configs/experiment/demo.yaml", data, *SMALL, *short]
+        return main([*command, "--runs", str(runs), *options])
+
+    return run
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """The one paragraph on stderr."""
+
+    def read() -> str:
+        (paragraph,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("medseg: ")]
+        assert "Traceback" not in paragraph
+        return paragraph
+
+    return read
+
+
+def spoil_loss(monkeypatch: pytest.MonkeyPatch, at_step: int, spoil: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Let the loss of one training step, counted from 1, be something else."""
+    steps, original = [0], DiceCELoss.forward
+
+    def forward(self: DiceCELoss, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        loss = original(self, logits, target)
+        if not logits.requires_grad:
+            return loss
+        steps[0] += 1
+        return spoil(loss) if steps[0] == at_step else loss
+
+    monkeypatch.setattr(DiceCELoss, "forward", forward)
+
+
+def checkpoints(runs: Path) -> list[str]:
+    return sorted(path.name for path in runs.rglob("*.ckpt"))
+
+
+def assert_nothing_looks_finished(runs: Path) -> None:
+    assert not list(runs.rglob("scores_*"))
+    assert not list(runs.rglob("summary_*"))
+    assert not list(runs.rglob(".writing-*"))
+
+
+def test_nan_loss(fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil_loss(monkeypatch, 3, lambda loss: loss * float("nan"))
+    assert fit() == 1
+    error = told()
+    assert "The training loss is nan at step 3, in a batch of the cases case" in error
+    assert "Lower model.optimizer's lr" in error
+    assert checkpoints(runs) == ["best.ckpt", "last.ckpt"]  # of the first epoch
+    last = torch.load(next(runs.rglob("last.ckpt")), weights_only=True)
+    assert last["global_step"] == 2
+    assert all(torch.isfinite(value).all() for value in last["state_dict"].values() if value.is_floating_point())
+    assert_nothing_looks_finished(runs)
+
+
+def infinite_gradient(loss: torch.Tensor) -> torch.Tensor:
+    """The same loss, with a slope that is no number."""
+    return loss + (0 * loss).sqrt()
+
+
+def test_inf_gradient(fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil_loss(monkeypatch, 1, infinite_gradient)
+    assert fit() == 1
+    assert "The training loss is nan at step 2" in told()  # the first step that sees what it did to the weights
+    assert checkpoints(runs) == []
+    assert_nothing_looks_finished(runs)
+
+
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # without a validation there is no best
+def test_weights_are_looked_at_before_they_are_saved(
+    fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_loss(monkeypatch, 2, infinite_gradient)
+    # No step follows, and no validation: nothing but the weights themselves can tell.
+    assert fit("--trainer.max_steps=2", "--trainer.limit_val_batches=0") == 1
+    assert "weights are not finite numbers" in told()
+    assert checkpoints(runs) == []
+
+
+def test_nan_image(runs: Path, told: Callable[[], str], tmp_path: Path) -> None:
+    write_phantom(tmp_path / "data", "decathlon", cases=6, seed=0, slices=4, size=(40, 36))
+    file = sorted((tmp_path / "data" / "imagesTr").iterdir())[2]
+    image = nibabel.load(file)
+    voxels = np.full(image.shape, np.nan, np.float32)
+    nibabel.save(nibabel.Nifti1Image(voxels, image.affine), file)
+    command = ["fit", "--config", "configs/experiment/hippocampus.yaml", f"--data.source.root={tmp_path / 'data'}"]
+    labels = "--model.labels.names=[large_bowel,small_bowel,stomach]"
+    assert main([*command, *SMALL, labels, "--runs", str(runs)]) == 1
+    error = told()
+    assert f"Case {file.name.split('.')[0]} ({file})" in error
+    assert "holds no number at all" in error
+    assert not runs.exists()
+
+    voxels[: image.shape[0] // 2] = np.asarray(image.dataobj)[: image.shape[0] // 2]
+    nibabel.save(nibabel.Nifti1Image(voxels, image.affine), file)
+    assert main([*command, *SMALL, labels, "--runs", str(runs)]) == 0  # single voxels are replaced; `check` names them
+
+
+def test_out_of_memory(fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(loss: torch.Tensor) -> torch.Tensor:
+        return loss + torch.empty(1 << 50, dtype=torch.uint8)[0]  # a petabyte
+
+    spoil_loss(monkeypatch, 3, greedy)
+    assert fit() == 1
+    error = told()
+    assert "There is not enough memory for medseg fit" in error
+    assert "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it), model.size" in error
+    assert checkpoints(runs) == ["best.ckpt", "last.ckpt"]
+    assert_nothing_looks_finished(runs)
+
+
+def test_a_gpu_out_of_memory_is_told_alike(
+    checkpoint: str, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("medseg_pl.module.SegmentationModule.probabilities", refuse)
+    assert main(["test", "--ckpt_path", checkpoint]) == 1
+    error = told()
+    assert "not enough memory for medseg test" in error
+    assert "Lower data.eval_batch_size or model.max_whole_pixels" in error
+    assert not list(Path(checkpoint).parents[1].glob("scores_test*"))
+
+
+def test_truncated_image(runs: Path, told: Callable[[], str], tmp_path: Path) -> None:
+    write_phantom(tmp_path / "data", "uw_madison", cases=6, seed=0, slices=4, size=(40, 36))
+    file = sorted(tmp_path.rglob("slice_*.png"))[7]
+    file.write_bytes(file.read_bytes()[:100])
+    command = ["fit", "--config", "configs/experiment/demo.yaml", f"--data.source.root={tmp_path / 'data'}"]
+    assert main([*command, *SMALL, "--runs", str(runs)]) == 1
+    assert str(file) in told()
+    assert not runs.exists()
+
+
+def test_missing_file(runs: Path, told: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_phantom(tmp_path / "data", "uw_madison", cases=6, seed=0, slices=4, size=(40, 36))
+    file = sorted(tmp_path.rglob("slice_*.png"))[7]
+    original = UWMadisonSource.cases
+
+    def cases(self: UWMadisonSource) -> Any:
+        found = original(self)
+        file.unlink(missing_ok=True)  # after it was listed
+        return found
+
+    monkeypatch.setattr(UWMadisonSource, "cases", cases)
+    command = ["fit", "--config", "configs/experiment/demo.yaml", f"--data.source.root={tmp_path / 'data'}"]
+    assert main([*command, *SMALL, "--runs", str(runs)]) == 1
+    assert f"{file} is not there, or no more" in told()
+    assert not runs.exists()
+
+
+def in_worker(monkeypatch: pytest.MonkeyPatch, do: Callable[[PatchDataset, int], None]) -> None:
+    """Let something happen in a loading process, at the third sample that it is asked for."""
+    asked, original = [0], PatchDataset.__getitem__
+
+    def getitem(self: PatchDataset, draw: tuple[int, int]) -> Any:
+        asked[0] += 1
+        if torch.utils.data.get_worker_info() is not None and asked[0] == 3:
+            do(self, draw[1])
+        return original(self, draw)
+
+    monkeypatch.setattr(PatchDataset, "__getitem__", getitem)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 of fork
+def test_worker_killed(fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    in_worker(monkeypatch, lambda dataset, index: os.kill(os.getpid(), signal.SIGKILL))
+    assert fit("--data.workers=1") == 1
+    error = told()
+    assert "A process that loads data has died" in error
+    assert "Lower data.workers" in error
+    assert_nothing_looks_finished(runs)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_an_error_in_a_worker_is_told_once(fit: Fit, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(dataset: PatchDataset, index: int) -> None:
+        dataset.entries = [entry / "gone" for entry in dataset.entries]
+
+    in_worker(monkeypatch, lose)
+    assert fit("--data.workers=1") == 1
+    assert re.search(r"medseg: Case case\w+: its entry in the store, \S+, is gone or damaged", told())
+
+
+LOSE_A_RANK = """
+import os, signal, sys
+from lightning.pytorch import Callback
+from medseg_pl.callbacks import Guard
+from medseg_pl.__main__ import main
+
+original = Guard.on_train_batch_end
+def lose(self, trainer, *arguments):
+    original(self, trainer, *arguments)
+    if trainer.global_rank == 1 and trainer.global_step == 2:
+        {deed}
+Guard.on_train_batch_end = lose
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deed", ["os.kill(os.getpid(), signal.SIGKILL)", "raise ZeroDivisionError('a bug')"])
+def test_rank_killed(deed: str, phantoms: dict[str, Path], runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "lose.py").write_text(LOSE_A_RANK.format(deed=deed))
+    several = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=50"]
+    data = f"--data.source.root={phantoms['uw_madison']}"
+    command = ["fit", "--config", "configs/experiment/demo.yaml", data, *SMALL, *several, "--runs", str(runs)]
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "lose.py"), *command],
+        capture_output=True,
+        text=True,
+        timeout=150,  # of which most is the start
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+    assert done.returncode != 0
+    assert_nothing_looks_finished(runs)
+    left = subprocess.run(["pgrep", "-f", str(tmp_path / "lose.py")], capture_output=True, text=True, check=False)
+    assert left.stdout == ""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 5 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("This machine lets nobody mount a file system, so there is no small disk to fill.")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_disk_full(fit: Fit, small_disk: Path, told: Callable[[], str]) -> None:
+    assert fit("--runs", str(small_disk)) == 1
+    error = told()
+    assert os.strerror(errno.ENOSPC) in error
+    assert not [path for path in small_disk.rglob("*.ckpt") if path.stat().st_size == 0]
+    assert not list(small_disk.rglob(".writing-*"))
+
+
+def test_read_only_run_folder(fit: Fit, small_disk: Path, told: Callable[[], str]) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert fit("--runs", str(small_disk)) == 1
+    assert "Read-only file system" in told()
+    assert list(small_disk.iterdir()) == []
+
+
+def test_logger_offline(fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "5")
+    logger = ["--config=configs/logger/wandb.yaml", f"--trainer.logger.init_args.save_dir={runs}"]
+    assert fit(*logger) == 1
+    error = told()
+    assert "Weights & Biases cannot be reached" in error
+    assert "offline to true" in error
+    assert checkpoints(runs) == []
+
+
+def test_corrupt_checkpoint(checkpoint: str, told: Callable[[], str], tmp_path: Path) -> None:
+    damaged = tmp_path / "best.ckpt"
+    content = bytearray(Path(checkpoint).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    damaged.write_bytes(content)
+    assert main(["test", "--ckpt_path", str(damaged)]) == 1
+    assert f"{damaged} is not a checkpoint that medseg fit wrote, or it is damaged" in told()
+    assert not list(tmp_path.glob("scores*"))
+
+
+def test_the_document_names_every_test() -> None:
+    named = set(re.findall(r"`(test_\w+)`", DOCUMENT.read_text()))
+    assert named == {name for name in globals() if name.startswith("test_")} - {"test_the_document_names_every_test"}
