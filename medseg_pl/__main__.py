@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from medseg_pl import __version__
 from medseg_pl.core.errors import MedsegError
+from medseg_pl.core.stopping import StopRequest
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 FILE_COMMANDS = ("check", "compare", "evaluate", "phantom", "plan")
@@ -40,7 +41,8 @@ files in, files out
   medseg --version         the version
   --debug                  with any command: show where an error comes from
 
-exit codes: 0 done, 1 the data or the run failed, 2 wrong use
+exit codes: 0 done, 1 the data or the run failed, 2 wrong use, 75 stopped by
+            the cluster (SIGUSR1, SIGTERM) and to be continued
 """
 
 
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0 done, 1 the data or the run failed, 2 wrong use.
+        The exit code: 0 done, 1 the data or the run failed, 2 wrong use, 75 stopped and to be continued.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -84,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(command: str, arguments: list[str]) -> int:
+    if command == "fit":
+        with StopRequest() as stop:  # before the import, which takes seconds
+            from medseg_pl.cli import run
+
+            return run(command, arguments, stop)
     if command in TRAINER_COMMANDS:
         from medseg_pl.cli import run
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
@@ -21,7 +23,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger
 
 import medseg_pl.losses  # noqa: F401  its classes can then be named without their module
-from medseg_pl.callbacks import EpochLines, Guard, OverlayWriter, PredictionWriter, RunRecord, ScoreWriter
+from medseg_pl.callbacks import (
+    EpochLines,
+    Guard,
+    OverlayWriter,
+    PredictionWriter,
+    Preemption,
+    RunRecord,
+    ScoreWriter,
+)
 from medseg_pl.checkpointing import (
     SHARED,
     BestCheckpoint,
@@ -32,6 +42,7 @@ from medseg_pl.checkpointing import (
     run_folder_of,
 )
 from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.stopping import StopRequest
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.faults import in_words
 from medseg_pl.io.files import digest_of
@@ -63,9 +74,17 @@ _NOISE = (
 class MedsegCLI(LightningCLI):
     """Wires module and data module, the run folder, and the settings that a checkpoint carries."""
 
-    def __init__(self, *args: Any, trained: Trained | None, others: Sequence[Trained] = (), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        trained: Trained | None,
+        others: Sequence[Trained] = (),
+        stop: StopRequest | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.trained = trained
         self.others = others
+        self.stop = stop or StopRequest()
         super().__init__(*args, **kwargs)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -146,6 +165,10 @@ class MedsegCLI(LightningCLI):
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise SettingError(f"The settings do not fit: {' '.join(str(error).split())}") from error
 
+    def before_fit(self) -> None:
+        """Let the data stop as well: reading it for the first time may take longer than the cluster waits."""
+        self.datamodule.stop = self.stop
+
     def before_validate(self) -> None:
         """Score whom the checkpoint was not trained on."""
         self._score_as_trained()
@@ -163,9 +186,7 @@ class MedsegCLI(LightningCLI):
             kwargs["logger"] = _as_list(own.get("logger"))
         if own.get("enable_progress_bar") is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        plugins = _as_list(own.get("plugins"))
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*plugins, DurableCheckpointIO()]
+        kwargs["plugins"] = _with_ours(_as_list(own.get("plugins")))
         given = _as_list(own.get("callbacks"))
         kwargs["callbacks"] = [*given, *self._callbacks(given)]
         return super().instantiate_trainer(**kwargs)
@@ -248,6 +269,7 @@ class MedsegCLI(LightningCLI):
                 RunRecord(),
                 ScoreWriter(),
                 OverlayWriter(),
+                Preemption(self.stop),
             ]
         folder = run_folder_of(Path(self._get(self.config, "ckpt_path")))
         return [*progress, ScoreWriter(str(folder)), OverlayWriter(directory=str(folder))]
@@ -262,8 +284,17 @@ class MedsegCLI(LightningCLI):
         return [*best, *last]
 
 
-def run(command: str, arguments: Sequence[str]) -> int:
-    """Run one of Lightning's subcommands; the exit code."""
+def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None) -> int:
+    """Run one of Lightning's subcommands.
+
+    Args:
+        command: Which.
+        arguments: What follows it on the command line.
+        stop: Where it is noted that a training is asked to stop.
+
+    Returns:
+        The exit code.
+    """
     if command == "fit" and not arguments:
         raise SettingError("medseg fit needs --config FILE, such as configs/experiment/demo.yaml.")
     _quiet_libraries()
@@ -279,6 +310,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
             args=[command, *arguments],
             trained=trained,
             others=others,
+            stop=stop,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=SaveConfigCallback if command == "fit" else None,
@@ -311,6 +343,15 @@ def _checkpoint(command: str, arguments: Sequence[str]) -> str:
 
 def _wants_help(arguments: Sequence[str]) -> bool:
     return any(argument in ("-h", "--help") for argument in arguments)
+
+
+def _with_ours(plugins: Sequence[Any]) -> list[Any]:
+    """Those that are given, and ours of the kinds that are not."""
+    ours: list[Any] = [] if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [DurableCheckpointIO()]
+    given = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
+    if not given and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        ours.append(SLURMEnvironment(auto_requeue=False))  # Lightning's way saves in the middle of a step
+    return [*plugins, *ours]
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.stopping import StopRequest, leave_signals_to_main
 from medseg_pl.core.types import Batch, Case, EvaluationBatch
 from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
@@ -113,6 +114,7 @@ class SegmentationDataModule(LightningDataModule):
         self.split: Split | None = None
         self.cases: dict[str, Case] = {}
         self.entries: dict[str, Path] = {}
+        self.stop = StopRequest()
         self._trained: Mapping[str, Any] = {}
 
     def score_as_trained(self, trained: Mapping[str, Any]) -> None:
@@ -159,15 +161,15 @@ class SegmentationDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Decode what is not in the store yet, on one process of each machine, and find faults before a run begins."""
-        self._find(show_progress=True)
+        self._find(preparing=True)
         if self.trainer and self.trainer.state.fn == "fit":
             self._refuse_duplicates()
 
     def setup(self, stage: str) -> None:
         """Find the cases and their entries, and split them."""
-        self._find(show_progress=False)
+        self._find(preparing=False)
 
-    def _find(self, *, show_progress: bool) -> None:
+    def _find(self, *, preparing: bool) -> None:
         cases = self.source.cases()
         self._require_masks(cases)
         self.split = self.given_split(cases)
@@ -175,7 +177,7 @@ class SegmentationDataModule(LightningDataModule):
             named = {*self.split.train, *self.split.val, *self.split.test}
             cases = [case for case in cases if case.case_id in named]
         self.cases = {case.case_id: case for case in cases}
-        self.entries = dict(zip(self.cases, self._decode(cases, show_progress=show_progress), strict=True))
+        self.entries = dict(zip(self.cases, self._decode(cases, preparing=preparing), strict=True))
         if self.split is None:
             stored = {name: open_entry(entry).label_voxels for name, entry in self.entries.items()}
             voxels = {name: counts for name, counts in stored.items() if counts is not None}
@@ -206,6 +208,7 @@ class SegmentationDataModule(LightningDataModule):
             collate_fn=collate_samples,
             drop_last=len(sampler) >= self.batch_size,
             num_workers=self.workers,
+            worker_init_fn=leave_signals_to_main,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -232,14 +235,21 @@ class SegmentationDataModule(LightningDataModule):
             batch_sampler=CaseBatchSampler(dataset.depths, dataset.sizes, self.eval_batch_size, rank, ranks),
             collate_fn=collate_slices,
             num_workers=self.workers,
+            worker_init_fn=leave_signals_to_main,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _decode(self, cases: Sequence[Case], *, show_progress: bool) -> list[Path]:
+    def _decode(self, cases: Sequence[Case], *, preparing: bool) -> list[Path]:
         store = Store(self.store_directory, self.source, self.labels)
-        with progress_bar("Reading cases", len(cases), show=show_progress) as advance:
-            return store.build(cases, threads=max(2, self.workers), advance=advance)
+        with progress_bar("Reading cases", len(cases), show=preparing) as advance:
+
+            def next_case() -> None:
+                advance()
+                if preparing:  # on one process of each machine, and what is decoded stays
+                    self.stop.leave_before_training()
+
+            return store.build(cases, threads=max(2, self.workers), advance=next_case)
 
     def _refuse_duplicates(self) -> None:
         """The same image on two sides is a leak as well as a patient is, and no group tells."""

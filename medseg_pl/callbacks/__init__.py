@@ -2,9 +2,10 @@
 
 from medseg_pl.callbacks.guard import Guard
 from medseg_pl.callbacks.overlays import OverlayWriter
+from medseg_pl.callbacks.preemption import Preemption
 from medseg_pl.callbacks.progress import EpochLines
 from medseg_pl.callbacks.run_record import RunRecord
 from medseg_pl.callbacks.scores import ScoreWriter
 from medseg_pl.callbacks.writer import PredictionWriter
 
-__all__ = ["EpochLines", "Guard", "OverlayWriter", "PredictionWriter", "RunRecord", "ScoreWriter"]
+__all__ = ["EpochLines", "Guard", "OverlayWriter", "PredictionWriter", "Preemption", "RunRecord", "ScoreWriter"]

@@ -59,5 +59,11 @@ class UnwritableFileError(MedsegError):
     """A file cannot be written where it belongs: the disk is full, read-only or broken."""
 
 
+class PreemptedError(MedsegError):
+    """The training was asked to stop, and has kept its state: it is to go on, not to be looked into."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+
 class OutputExistsError(MedsegError):
     """Writing would replace something that is already there."""
