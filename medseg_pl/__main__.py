@@ -17,7 +17,7 @@ from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.stopping import StopRequest
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-FILE_COMMANDS = ("check", "compare", "evaluate", "phantom", "plan")
+FILE_COMMANDS = ("check", "compare", "evaluate", "export", "phantom", "plan")
 
 HELP = """\
 usage: medseg COMMAND [options]
@@ -34,11 +34,13 @@ files in, files out
   check      find faults in a data set   DIR [--json FILE] [--html FILE]
   compare    say how two runs differ     RUN_A RUN_B [--metric NAME]
   evaluate   score anyone's masks        --reference DIR --prediction DIR -o DIR
+  export     weights for other programs  --ckpt_path FILE -o DIR
   phantom    make synthetic data         DIR [--layout NAME]
   plan       a configuration for data    DIR -o CONFIG
 
   medseg COMMAND --help    every option of a command
   medseg --version         the version
+  --plugins PACKAGE        with the first four: code of yours that settings may name
   --debug                  with any command: show where an error comes from
 
 exit codes: 0 done, 1 the data or the run failed, 2 wrong use, 75 stopped by

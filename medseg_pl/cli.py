@@ -48,9 +48,10 @@ from medseg_pl.faults import in_words
 from medseg_pl.io.files import digest_of
 from medseg_pl.io.output import OutputFolder
 from medseg_pl.module import SegmentationModule
-from medseg_pl.parser import MedsegParser, check_sections, first_only, options
+from medseg_pl.parser import MedsegParser, check_sections, first_only, options, without
 from medseg_pl.prediction import PredictionModule
 from medseg_pl.predictor import Predictor, load_module, load_weights
+from medseg_pl.trust import only_known_code
 
 _LIGHTNING_FINDS = ("best", "last", "hpc")
 """Words in place of a checkpoint's path."""
@@ -303,7 +304,9 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
     if command == "predict":
         others = [read_trained(path) for path in options(arguments, "ckpt_path")[1:]]
         arguments = first_only(arguments, "ckpt_path")
-    with _as_files(trained) as defaults, in_words(command):
+    plugins = [name for value in options(arguments, "plugins") for name in value.split(",")]
+    arguments = without(arguments, "plugins")  # of the command line alone: no file may allow itself anything
+    with only_known_code(plugins), _as_files(trained) as defaults, in_words(command):
         MedsegCLI(
             SegmentationModule,
             SegmentationDataModule,

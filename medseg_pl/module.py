@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -115,7 +114,7 @@ class SegmentationModule(LightningModule):
         self.fit_to = Fit(fit, (size[0], size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
         self.network = build_network(network, channels * (2 * context + 1), labels.classes)
         if initial_weights:
-            load_initial_weights(self.network, Path(initial_weights))
+            load_initial_weights(self.network, initial_weights)
         self.loss = loss
         _check_loss(loss, labels)
         self.normalisation = normalisation

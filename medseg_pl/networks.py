@@ -6,11 +6,13 @@ import difflib
 import pickle
 import re
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
@@ -47,22 +49,34 @@ def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn
         ) from error
 
 
-def load_initial_weights(network: nn.Module, path: Path) -> None:
-    """Load a state dict, of the whole network or of its encoder, to start from.
+def load_initial_weights(network: nn.Module, name: str) -> None:
+    """Load weights, of the whole network or of its encoder, to start from: a state dict or `.safetensors`.
 
     Raises:
         MissingDataError: There is no such file.
         UnreadableFileError: The file is no state dict that fits.
     """
+    if "://" in name:
+        raise SettingError(f"model.initial_weights {name} is a URL; weights are loaded from files alone.")
+    path = Path(name)
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist. Set model.initial_weights to a file, or to null.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _tensors(path)
         state = {name.removeprefix("network."): value for name, value in state.get("state_dict", state).items()}
         whole = all(name in state for name in network.state_dict())
         target = network if whole else network.get_submodule("encoder")
         target.load_state_dict(state)
-    except (RuntimeError, AttributeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        AttributeError,
+        OSError,
+        TypeError,
+        ValueError,
+        EOFError,
+        pickle.UnpicklingError,
+        SafetensorError,
+    ) as error:
         # torch's own words for a pickle that is more than tensors advise to load it nevertheless.
         unsafe = isinstance(error, pickle.UnpicklingError)
         reason = "it is no file of tensors alone" if unsafe else _first_line(error)
@@ -70,6 +84,13 @@ def load_initial_weights(network: nn.Module, path: Path) -> None:
             f"{path} does not hold the weights of this network or of its encoder: {reason}. Use a file "
             "saved from the same architecture, or set model.initial_weights to null."
         ) from error
+
+
+def _tensors(path: Path) -> Any:
+    """What a file of tensors holds; neither of the two formats runs code."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _refused(error: Exception) -> SettingError:

@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.core.errors import SettingError
+from medseg_pl.trust import refusal
 
 
 class MedsegParser(LightningArgumentParser):
@@ -40,6 +41,15 @@ def options(arguments: Sequence[str], *names: str) -> list[str]:
         if flag in flags and (equals or following is not None):
             values.append(value if equals else following)
     return values
+
+
+def without(arguments: Sequence[str], name: str) -> list[str]:
+    """The raw arguments without an option and its values.
+
+    >>> without(["--plugins", "a", "--output=o", "--plugins=b"], "plugins")
+    ['--output=o']
+    """
+    return first_only([f"--{name}=", *arguments], name)[1:]
 
 
 def first_only(arguments: Sequence[str], name: str) -> list[str]:
@@ -88,6 +98,8 @@ def _one_paragraph(message: str, known: Sequence[str]) -> str:
     """
     text = " ".join(message.replace("Parser key", "The setting").split()).rstrip(".")
     # Of a union, the type that was meant is the one with a complaint of its own; the rest is about null.
+    if (refused := refusal(text)) is not None:
+        return refused
     text = re.sub(
         r"Does not validate against any of the Union subtypes.*?Errors: - (.*?\.?) - Expected a.*", r"\1", text
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Shaped, UInt8
+from jsonargparse import ArgumentError
 from torch import Tensor
 
 from medseg_pl.checkpointing import Trained, read_trained
@@ -32,6 +33,7 @@ from medseg_pl.functional.intensity import channel_statistics
 from medseg_pl.functional.symmetry import SymmetryGroup, symmetries
 from medseg_pl.inference.postprocess import clean
 from medseg_pl.module import SegmentationModule
+from medseg_pl.trust import only_known_code, refusal
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Predictor:
         tta: SymmetryGroup | None = None,
         device: str | None = None,
         batch_size: int = 8,
+        plugins: Sequence[str] = (),
     ) -> Predictor:
         """Load the models of one or several checkpoints.
 
@@ -109,6 +112,7 @@ class Predictor:
             tta: Flips to average over, in place of those stored with the model.
             device: `cpu`, `cuda`, `cuda:1` …; a GPU by default, where there is one.
             batch_size: Slices at a time.
+            plugins: Packages of your own that the checkpoints' settings may name.
 
         Raises:
             MedsegError: A file is missing, damaged, or no checkpoint; or the models do not go together.
@@ -116,7 +120,8 @@ class Predictor:
         files = [paths] if isinstance(paths, str | Path) else list(paths)
         trained = [read_trained(str(path)) for path in files]
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        members = [load_module(each).to(where) for each in trained]
+        with only_known_code(plugins):
+            members = [load_module(each).to(where) for each in trained]
         if tta is not None:
             for member in members:
                 member.symmetries = symmetries(tta)
@@ -214,10 +219,18 @@ class Predictor:
 
 
 def load_module(trained: Trained) -> SegmentationModule:
-    """The model of a checkpoint with its weights, ready to predict."""
-    module = SegmentationModule.load_from_checkpoint(
-        trained.path, map_location="cpu", weights_only=True, **trained.settings["model"]
-    )
+    """The model of a checkpoint with its weights, ready to predict.
+
+    Raises:
+        SettingError: Its settings name code that is not allowed, or do not fit.
+    """
+    try:
+        module = SegmentationModule.load_from_checkpoint(
+            trained.path, map_location="cpu", weights_only=True, **trained.settings["model"]
+        )
+    except (ArgumentError, ImportError) as error:
+        reason = refusal(str(error)) or " ".join(str(error).split())
+        raise SettingError(f"{trained.path} cannot be loaded. {reason}") from error
     return module.eval().requires_grad_(False)
 
 

@@ -113,18 +113,18 @@ class TestInitialWeights:
     def test_the_whole_network(self, tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
         torch.save(wrap(Tiny(7.0).state_dict()), tmp_path / "weights.pt")
         network = Tiny()
-        load_initial_weights(network, tmp_path / "weights.pt")
+        load_initial_weights(network, str(tmp_path / "weights.pt"))
         assert values(network) == {7.0}
 
     def test_the_encoder_alone(self, tmp_path: Path) -> None:
         torch.save(Tiny(7.0).encoder.state_dict(), tmp_path / "encoder.pt")
         network = Tiny()
-        load_initial_weights(network, tmp_path / "encoder.pt")
+        load_initial_weights(network, str(tmp_path / "encoder.pt"))
         assert (values(network.encoder), values(network.head)) == ({7.0}, {0.0})
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(MissingDataError) as caught:
-            load_initial_weights(Tiny(), tmp_path / "gone.pt")
+            load_initial_weights(Tiny(), str(tmp_path / "gone.pt"))
         assert str(caught.value) == (
             f"{tmp_path / 'gone.pt'} does not exist. Set model.initial_weights to a file, or to null."
         )
@@ -149,7 +149,7 @@ class TestInitialWeights:
             torch.save(content, path)
         network = Tiny()
         with pytest.raises(UnreadableFileError) as caught:
-            load_initial_weights(network, path)
+            load_initial_weights(network, str(path))
         start, middle = f"{path} does not hold the weights of this network or of its encoder: ", str(caught.value)
         assert middle.startswith(start + reason)
         assert middle.endswith(". Use a file saved from the same architecture, or set model.initial_weights to null.")
@@ -162,7 +162,7 @@ class TestInitialWeights:
         torch.save(Tiny().state_dict(), buffer)
         (tmp_path / "weights.pt").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
         with pytest.raises(UnreadableFileError, match="does not hold the weights of this network"):
-            load_initial_weights(Tiny(), tmp_path / "weights.pt")
+            load_initial_weights(Tiny(), str(tmp_path / "weights.pt"))
 
     def test_a_file_runs_no_code(self, tmp_path: Path) -> None:
         victim = tmp_path / "victim"
@@ -173,10 +173,10 @@ class TestInitialWeights:
 
         torch.save({"encoder.weight": Attack()}, tmp_path / "weights.pt")
         with pytest.raises(UnreadableFileError, match="it is no file of tensors alone"):
-            load_initial_weights(Tiny(), tmp_path / "weights.pt")
+            load_initial_weights(Tiny(), str(tmp_path / "weights.pt"))
         assert not victim.exists()
 
     def test_a_network_without_encoder_needs_all_its_weights(self, tmp_path: Path) -> None:
         torch.save({"other": torch.zeros(1)}, tmp_path / "weights.pt")
         with pytest.raises(UnreadableFileError, match="Linear has no attribute `encoder`"):
-            load_initial_weights(nn.Linear(2, 2), tmp_path / "weights.pt")
+            load_initial_weights(nn.Linear(2, 2), str(tmp_path / "weights.pt"))

@@ -84,7 +84,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_each_enters_by_its_class_path(own: Path) -> None:
+def test_each_enters_by_its_class_path(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = [
         "--model.network=own_plugins.OnePixel",
         "--model.network.hidden=3",
@@ -102,7 +102,20 @@ def test_each_enters_by_its_class_path(own: Path) -> None:
         f"--runs={own / 'runs'}",
     ]
     small = [option for option in SMALL if "network" not in option]
-    assert main(["fit", *options, *small, "--trainer.max_epochs=20", "--trainer.check_val_every_n_epoch=20"]) == 0
+    assert (
+        main(
+            [
+                "fit",
+                *options,
+                *small,
+                "--plugins",
+                "own_plugins",
+                "--trainer.max_epochs=20",
+                "--trainer.check_val_every_n_epoch=20",
+            ]
+        )
+        == 0
+    )
     with (own / "runs/default/version_0/scores_val.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
@@ -110,4 +123,6 @@ def test_each_enters_by_its_class_path(own: Path) -> None:
         assert float(row["area"]) == int(row["tp"]) + int(row["fp"])
         assert float(row["dice"]) == 1.0  # a bright pixel is a square: one layer can tell
     checkpoint = own / "runs/default/version_0/checkpoints/best.ckpt"
-    assert main(["test", "--ckpt_path", str(checkpoint)]) == 0
+    assert main(["test", "--ckpt_path", str(checkpoint)]) == 2
+    assert "add --plugins own_plugins" in capsys.readouterr().err
+    assert main(["test", "--ckpt_path", str(checkpoint), "--plugins=own_plugins"]) == 0

@@ -94,7 +94,7 @@ def test_given_settings_win_over_the_checkpoint(checkpoint: str, tmp_path: Path)
     shutil.copy(checkpoint, tmp_path / "best.ckpt")
     pattern = "--data.source.root=nowhere"
     assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), pattern]) == 1
-    options = ["--data.eval_batch_size=1", "--model.metrics+=tests.end_to_end.plugins.Area"]
+    options = ["--data.eval_batch_size=1", "--model.metrics+=tests.end_to_end.plugins.Area", "--plugins=tests"]
     assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), *options]) == 0
     assert all(row["area"] for row in rows_of(tmp_path / "scores_test.csv"))
 

@@ -1,0 +1,77 @@
+"""Which code a configuration or a checkpoint may name: medseg's, its libraries', and what the user allows."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from jsonargparse import _common, set_parsing_settings
+
+from medseg_pl.core.errors import SettingError
+
+KNOWN = ("medseg_pl", "torch", "lightning", "segmentation_models_pytorch", "torchmetrics")
+"""Packages whose classes a `class_path` may name."""
+
+_NOT_OF_THESE = (
+    "lightning.fabric.cli",
+    "lightning.pytorch.cli",
+    "torch._C",
+    "torch.classes",
+    "torch.distributed.rpc",
+    "torch.hub",
+    "torch.jit.load",
+    "torch.load",
+    "torch.multiprocessing",
+    "torch.ops",
+    "torch.package",
+    "torch.serialization",
+    "torch.utils.cpp_extension",
+    "torch.utils.model_zoo",
+)
+"""What loads or starts foreign code in turn."""
+
+
+@contextmanager
+def only_known_code(plugins: Sequence[str] = ()) -> Iterator[None]:
+    """Within the block, a `class_path` of any other package is refused before it is imported.
+
+    Args:
+        plugins: Further packages or modules, of which the user says that they may run.
+
+    Raises:
+        SettingError: A plug-in has no name that a package can have.
+    """
+    for name in plugins:
+        root = name.split(".")[0]
+        named = all(part.isidentifier() for part in name.split("."))
+        if not named or root == "jsonargparse" or root in sys.stdlib_module_names:
+            raise SettingError(
+                f"--plugins {name}: expected the name of a package or module of yours, such as mypackage.losses."
+            )
+    # jsonargparse has no way back to the settings of before, which belong to whoever imported us.
+    before = dict(_common.parsing_settings)
+    try:
+        set_parsing_settings(import_path_denylist=["*", *_NOT_OF_THESE], import_path_allowlist=[*KNOWN, *plugins])
+        yield
+    finally:
+        _common.parsing_settings.update(before)
+
+
+def refusal(text: str) -> str | None:
+    """What to say where a parser's message is about a `class_path` that is not allowed; `None` of other messages."""
+    denied = re.search(r"Importing '([\w.]+)' is not allowed", text)
+    if denied is None:
+        return None
+    path = denied.group(1)
+    package = path.split(".")[0]
+    if package in KNOWN or package in sys.stdlib_module_names:
+        return (
+            f"The settings name {path}, which loads or starts other code, so no setting may name it. Name a class "
+            "that does the work itself."
+        )
+    return (
+        f"The settings name {path}, which would run code of {package}; nothing of it was imported. If you trust this "
+        f"package, and who wrote the settings, add --plugins {package} to the command."
+    )
