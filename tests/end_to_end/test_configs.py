@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch.strategies import FSDPStrategy
 
 from medseg_pl.__main__ import main
 
@@ -52,3 +53,8 @@ def test_it_parses_and_keeps_its_values(path: Path, capsys: pytest.CaptureFixtur
 def test_each_begins_with_what_it_is_for() -> None:
     for path in CONFIGS.glob("*/*.yaml"):
         assert path.read_text().startswith("# "), f"{path} does not say what it is for"
+
+
+def test_sharded_training_keeps_whole_checkpoints() -> None:
+    settings = yaml.safe_load(Path("configs/trainer/fsdp.yaml").read_text())["trainer"]["strategy"]["init_args"]
+    assert FSDPStrategy(**settings)._state_dict_type == "full"
