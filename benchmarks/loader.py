@@ -1,14 +1,18 @@
 """Loader: crop from the memory map, then augment, against decode, augment the whole image, then crop.
 
-512 x 512 gray PNG to a 256 x 256 patch on one core; both sides use the same albumentations transforms.
+512 x 512 gray PNG to a 256 x 256 patch on one core; both sides use the same albumentations transforms. Then what a
+process that loads holds in memory of its own, with ten times the images: pages of the memory map are not counted, for
+all processes share them and the system takes them back. Linux only (`/proc`).
 
-    python benchmarks/loader.py
+    python benchmarks/loader.py [results.json]
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -31,12 +35,14 @@ from medseg_pl.functional.fit import Fit
 from medseg_pl.io.raster import write_png
 
 IMAGES, SIZE, PATCH, ROUNDS = 64, 512, 256, 7
+FEW, MANY, DRAWN = 100, 1000, 2000
+"""Images of the two data sets whose memory is compared, and patches that are drawn from each."""
 
 
-def make_images(root: Path) -> None:
+def make_images(root: Path, count: int = IMAGES) -> None:
     """Smooth noise, which compresses about as well as a scan, with a disc to segment."""
     rng = np.random.default_rng(0)
-    for number in range(IMAGES):
+    for number in range(count):
         noise = cv2.GaussianBlur(rng.normal(size=(SIZE, SIZE)).astype(np.float32), (0, 0), 2)
         pixels = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
         disc = cv2.circle(np.zeros((SIZE, SIZE), np.uint8), tuple(rng.integers(90, 420, 2).tolist()), 60, 1, -1)
@@ -44,20 +50,49 @@ def make_images(root: Path) -> None:
         write_png(root / "masks" / f"{number}.png", disc)
 
 
+def build(root: Path, count: int = IMAGES) -> list[Path]:
+    """The entries of the first images in the store."""
+    source, labels = FolderSource(str(root)), LabelMap(["disc"], "binary")
+    return Store(root / "store", source, labels).build(source.cases()[:count], threads=1)
+
+
+def patches(entries: list[Path]) -> PatchDataset:
+    """What training draws from."""
+    names = [entry.name for entry in entries]
+    return PatchDataset(entries, names, Fit("native", (PATCH, PATCH)), 0, 0.33, StandardAugmentation(), seed=0)
+
+
 def ours(root: Path) -> Callable[[int], object]:
     """One epoch of `PatchDataset` over a built store."""
-    source, labels = FolderSource(str(root)), LabelMap(["disc"], "binary")
-    entries = Store(root / "store", source, labels).build(source.cases(), threads=1)
-    dataset = PatchDataset(
-        entries,
-        [entry.name for entry in entries],
-        Fit("native", (PATCH, PATCH)),
-        0,
-        0.33,
-        StandardAugmentation(),
-        seed=0,
-    )
+    dataset = patches(build(root))
     return lambda epoch: [dataset[epoch, index] for index in range(IMAGES)]
+
+
+def anonymous_mb(entries: list[Path]) -> float:
+    """Anonymous resident memory of this process after it has drawn patches from all of the entries."""
+    cv2.setNumThreads(0)
+    dataset = patches(entries)
+    for draw in range(DRAWN):
+        dataset[divmod(draw, len(entries))]
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, "Linux has it"
+    return int(found[1]) / 1024
+
+
+def memory() -> dict[str, float]:
+    """The same draws from few images and from ten times as many, each in a process of its own."""
+    fresh = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        make_images(Path(folder), MANY)
+        entries = build(Path(folder), MANY)
+        held = {}
+        for count in (FEW, MANY):
+            with fresh.Pool(1) as pool:
+                held[str(count)] = pool.apply(anonymous_mb, (entries[:count],))
+            print(f"{count:5} images {held[str(count)]:8.1f} MB of anonymous memory after {DRAWN} patches")
+    few, many = held.values()
+    print(f"{MANY // FEW} times the images, {many / few - 1:+.1%} memory")
+    return held
 
 
 def usual(root: Path) -> Callable[[int], object]:
@@ -93,8 +128,9 @@ def main() -> None:
     for name, rate in medians.items():
         print(f"{name:34} {rate:8.0f} images/s")
     print(f"ratio {medians['medseg'] / medians['decode + full-image augmentation']:.1f} (median of {ROUNDS} rounds)")
+    results = {"images_per_s": medians, "anonymous_mb": memory()}
     if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps(medians))
+        Path(sys.argv[1]).write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.stopping import StopRequest, leave_signals_to_main
 from medseg_pl.core.types import Batch, Case, EvaluationBatch
 from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides
+from medseg_pl.data.integrity import Counted, cheap_findings, in_brief
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.slices import PatchDataset, SliceDataset, collate_samples, collate_slices
 from medseg_pl.data.sources import Source
-from medseg_pl.data.splits import Split, SplitSettings, kept_split
+from medseg_pl.data.splits import SIDES, Split, SplitSettings, kept_split
 from medseg_pl.data.store import Store, default_directory, open_entry
 from medseg_pl.data.transforms import Augmentation
 from medseg_pl.functional.fit import Fit, FitMode
@@ -163,6 +164,7 @@ class SegmentationDataModule(LightningDataModule):
         """Decode what is not in the store yet, on one process of each machine, and find faults before a run begins."""
         self._find(preparing=True)
         if self.trainer and self.trainer.state.fn == "fit":
+            self._refuse_faults()
             self._refuse_duplicates()
 
     def setup(self, stage: str) -> None:
@@ -250,6 +252,22 @@ class SegmentationDataModule(LightningDataModule):
                     self.stop.leave_before_training()
 
             return store.build(cases, threads=max(2, self.workers), advance=next_case)
+
+    def _refuse_faults(self) -> None:
+        """What `medseg check` finds without a look at pixels: errors stop the run, and what is doubtful is told."""
+        assert self.split is not None, "setup comes first"
+        stored = ((name, open_entry(entry)) for name, entry in self.entries.items())
+        counted = {name: Counted(entry.geometry, entry.label_voxels) for name, entry in stored}
+        sides = {side: getattr(self.split, side) for side in SIDES}
+        findings = cheap_findings(list(self.cases.values()), counted, self.labels, sides, self.fit_to)
+        errors = [finding for finding in findings if finding.level == "error"]
+        if errors:
+            raise DataError(
+                f"The data cannot be trained on as it is ({self.split.origin}). {' '.join(in_brief(errors))} medseg "
+                "check looks at every pixel and may find more."
+            )
+        for said in in_brief(findings):
+            log.warning("%s", said)
 
     def _refuse_duplicates(self) -> None:
         """The same image on two sides is a leak as well as a patient is, and no group tells."""

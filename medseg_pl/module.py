@@ -27,7 +27,16 @@ from medseg_pl.functional.symmetry import IDENTITY, SymmetryGroup, symmetries
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.postprocess import Cleaning, check_cleaning
 from medseg_pl.inference.sliding_window import LogitsListener, SlidingWindow
-from medseg_pl.metrics import CaseLedger, CaseMetric, OverlapMetric, Score, SurfaceMetric, VolumeMetric, summarise
+from medseg_pl.metrics import (
+    CaseLedger,
+    CaseMetric,
+    OverlapMetric,
+    Score,
+    SurfaceMetric,
+    VolumeMetric,
+    from_all_processes,
+    summarise,
+)
 from medseg_pl.networks import NetworkFactory, build_network, load_initial_weights
 from medseg_pl.normalisation import Normalisation
 from medseg_pl.schedules import WarmupPolynomialLR
@@ -280,7 +289,8 @@ class SegmentationModule(LightningModule):
 
     def _check_slices(self, stage: Stage) -> None:
         """A case of which slices are missing is left out only where the trainer was told to stop early."""
-        incomplete = self.assembler.incomplete()
+        # Asked of all ranks, so that all of them end with this error: the others would wait for one that has left.
+        incomplete = sorted(from_all_processes(self.assembler.incomplete()))
         if incomplete and not self._limited(stage):
             raise DataError(
                 f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them, so no score is given. A "

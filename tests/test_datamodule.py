@@ -411,6 +411,34 @@ class TestFaults:
             "Set model.channels to 1, or convert the images that differ."
         )
 
+    def test_a_label_that_nobody_can_learn_stops_a_training_and_nothing_else(self, make: Make, tmp_path: Path) -> None:
+        for name in "abc":
+            save_raster(tmp_path / "images" / f"{name}.png", noise((28, 32)))
+            save_raster(tmp_path / "masks" / f"{name}.png", blocks((28, 32), 2 if name == "c" else 1))
+        (tmp_path / "split.json").write_text('{"train": ["a", "b"], "val": ["c"]}')
+        labels = LabelMap(["organ", "lesion"], "multiclass")
+        data = make(source=FolderSource(str(tmp_path)), labels=labels, split_file=str(tmp_path / "split.json"))
+        data.trainer = trainer("fit")
+        with pytest.raises(DataError) as error:
+            data.prepare_data()
+        assert str(error.value) == (
+            "The data cannot be trained on as it is (read from split.json, fold 0). label-missing-from-training: The "
+            "label 'lesion' is in none of 2 cases. Move a patient who has it to the training side. medseg check looks "
+            "at every pixel and may find more."
+        )
+        data.trainer = trainer("validate")
+        data.prepare_data()
+
+    def test_what_is_doubtful_is_told_once(self, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        data = make(size=(33, 40), folds=2)
+        data.trainer = trainer("fit")
+        data.prepare_data()
+        (said,) = [record.getMessage() for record in caplog.records if "smaller-than-patch" in record.getMessage()]
+        assert said == (
+            "smaller-than-patch: Case phantom_001: A slice has 32 x 40 pixels; the patch needs 33 x 40. The same of 4 "
+            "more. Choose a smaller patch, or expect padding."
+        )
+
     def test_cases_without_a_mask(self, make: Make, tmp_path: Path) -> None:
         for name in "ab":
             save_raster(tmp_path / "images" / f"{name}.png", noise((9, 12)))

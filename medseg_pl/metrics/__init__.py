@@ -1,7 +1,7 @@
 """Scores of whole cases, kept by case so that any number of processes gives the same table."""
 
 from medseg_pl.metrics.calibration import CalibrationMetric
-from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, Score
+from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, Score, from_all_processes
 from medseg_pl.metrics.ledger import CaseLedger
 from medseg_pl.metrics.overlap import OverlapMetric
 from medseg_pl.metrics.summary import summarise
@@ -19,5 +19,6 @@ __all__ = [
     "SurfaceMetric",
     "UWMadisonScore",
     "VolumeMetric",
+    "from_all_processes",
     "summarise",
 ]

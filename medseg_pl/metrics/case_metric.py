@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.functional.overlap import OverlapCounts, count
 
+T = TypeVar("T")
 DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
 """The columns whose unit is that of the spacing, or that follow from it."""
 OK, UNDEFINED, MISSED, FALSE_ALARM = "ok", "undefined", "missed", "false_alarm"
@@ -184,7 +186,7 @@ class CaseMetric(Metric):
             DataError: A case was scored twice.
         """
         merged: dict[str, list[Score]] = {}
-        for scores in _from_all_processes(self._scores):
+        for scores in from_all_processes(self._scores):
             if scores[0].case_id in merged:
                 raise DataError(f"Case {scores[0].case_id} was scored twice. Case ids must be unique.")
             merged[scores[0].case_id] = scores
@@ -244,9 +246,10 @@ def _means(table: list[Score]) -> dict[str, Tensor]:
     }
 
 
-def _from_all_processes(scores: list[list[Score]]) -> list[list[Score]]:
+def from_all_processes(entries: list[T]) -> list[T]:
+    """What all processes have, in the order of their ranks, the same on each; every one of them has to call it."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return scores
-    gathered: list[list[list[Score]]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(gathered, scores)
+        return entries
+    gathered: list[list[T]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(gathered, entries)
     return [entry for part in gathered for entry in part]

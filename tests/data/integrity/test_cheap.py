@@ -4,44 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.integrity import cheap_findings
-from medseg_pl.data.store import StoredCase
+from medseg_pl.data.integrity import Counted, cheap_findings, in_brief
 from medseg_pl.functional.fit import Fit
 from tests.data.integrity.facts_of import case_of, codes
 
 LABELS = LabelMap(["organ", "lesion"], "multiclass")
+GRID = Geometry((1, 32, 40))
 
 
-class Untouchable(np.ndarray):
-    """Pixels that nobody may look at."""
-
-    def __getitem__(self, key: object) -> object:
-        raise AssertionError("a pixel was read")
-
-
-def stored(voxels: Sequence[int], shape: tuple[int, int, int] = (1, 32, 40)) -> StoredCase:
-    pixels = np.zeros((1, *shape)).view(Untouchable)
-    return StoredCase(
-        image=pixels,
-        mask=pixels.astype(np.uint8),
-        geometry=Geometry(shape),
-        statistics=np.zeros((1, 4), np.float32),
-        foreground=[np.zeros((min(count, 1), 3), np.int32) for count in voxels],
-        label_voxels=tuple(voxels),
-    )
+def counted(voxels: Sequence[int]) -> Counted:
+    return Counted(GRID, tuple(voxels))
 
 
 def found(
     *voxels: Sequence[int], train: str = "012", val: str = "3", groups: str = "0123", patch: Fit | None = None
 ) -> list[str]:
     cases = [case_of(str(number), group) for number, group in zip(range(len(voxels)), groups, strict=True)]
-    entries = {str(number): stored(counts) for number, counts in enumerate(voxels)}
+    entries = {str(number): counted(counts) for number, counts in enumerate(voxels)}
     return codes(cheap_findings(cases, entries, LABELS, {"train": list(train), "val": list(val), "test": []}, patch))
 
 
@@ -64,6 +48,18 @@ def test_findings(voxels: list[tuple[int, int]], options: dict[str, object], cod
 def test_cases_without_masks_hold_no_label() -> None:
     bare = Case("bare", "bare", case_of("a").images)
     with_mask = [case_of(str(number)) for number in range(2)]
-    entries = {"bare": stored(()), "0": stored((9, 3)), "1": stored((9, 3))}
+    entries = {"bare": Counted(GRID, None), "0": counted((9, 3)), "1": counted((9, 3))}
     sides = {"train": ["0", "bare"], "val": ["1"]}
     assert codes(cheap_findings([bare, *with_mask], entries, LABELS, sides)) == []
+
+
+def test_findings_of_a_kind_are_told_once() -> None:
+    cases = [case_of(str(number)) for number in range(4)]
+    entries = {case.case_id: counted((9, 0)) for case in cases}
+    sides = {"train": ["0", "1", "2"], "val": ["3"], "test": []}
+    assert in_brief(cheap_findings(cases, entries, LABELS, sides, Fit("native", (33, 40)))) == [
+        "label-never-present: The label 'lesion' is in none of 4 masks. Correct the label's name or value, or leave "
+        "the label out.",
+        "smaller-than-patch: Case 0: A slice has 32 x 40 pixels; the patch needs 33 x 40. The same of 3 more. Choose a "
+        "smaller patch, or expect padding.",
+    ]
