@@ -78,13 +78,16 @@ def hardware(device: str | None, memory_gb: float | None) -> Hardware:
 
     from medseg_pl.data.planning import Hardware
 
-    gpu = torch.cuda.is_available() if device is None else device == "gpu"
-    if memory_gb is not None:
-        return Hardware(gpu, memory_gb)
+    here = torch.cuda.is_available()
+    gpu = here if device is None else device == "gpu"
+    if memory_gb is None:
+        memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        if gpu:
+            memory_gb = torch.cuda.get_device_properties(0).total_memory / 1e9 if here else 16.0
     if gpu:
-        here = torch.cuda.is_available()
-        return Hardware(gpu, torch.cuda.get_device_properties(0).total_memory / 1e9 if here else 16.0)
-    return Hardware(gpu, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
+        return Hardware(gpu, memory_gb, bf16=torch.cuda.is_bf16_supported() if here else True)
+    # No public function tells: `torch.backends.cpu` knows AVX-512 as a whole, which came ten years before its bf16.
+    return Hardware(gpu, memory_gb, bf16=torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def configuration(

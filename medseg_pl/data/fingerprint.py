@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.store import StoredCase, open_entry
@@ -60,24 +62,24 @@ def fingerprint(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap
         labels: What the masks hold.
         modality: What the data set says of itself.
     """
-    stored = [open_entry(entry) for entry in entries]
-    shapes = np.array([case.geometry.shape for case in stored])
-    counts = np.array([case.label_voxels for case in stored])
-    spacings = [case.geometry.spacing_mm for case in stored]
+    measured = [_measure(open_entry(entry)) for entry in entries]  # one open at a time: each takes file descriptors
+    shapes = np.array([one.geometry.shape for one in measured])
+    counts = np.array([one.label_voxels for one in measured])
+    spacings = [one.geometry.spacing_mm for one in measured]
     known = None if None in spacings else np.array(spacings, dtype=np.float64)
     return Fingerprint(
         cases=len(cases),
         groups=len({case.group for case in cases}),
         slices=int(shapes[:, 0].sum()),
-        channels=max(len(case.image) for case in stored),
+        channels=max(one.channels for one in measured),
         modality=modality.upper(),
-        is_8bit=all(case.image.dtype == np.uint8 for case in stored),
+        is_8bit=all(one.is_8bit for one in measured),
         sizes=_size_percentiles(shapes[:, 1:]),
         depth=int(np.median(shapes[:, 0])),
         spacing_mm=None if known is None else _three(np.median(known, axis=0)),
         spacing_varies=1.0 if known is None else _spread(known[:, 1:]),
-        lowest=min(float(case.image[np.isfinite(case.image)].min()) for case in stored),
-        foreground_intensities=_percentiles(_foreground_values(stored)),
+        lowest=min(one.lowest for one in measured),
+        foreground_intensities=_percentiles(np.concatenate([one.foreground for one in measured])),
         label_shares={
             name: float(counts[:, index].sum() / shapes.prod(axis=1).sum()) for index, name in enumerate(labels.names)
         },
@@ -85,13 +87,29 @@ def fingerprint(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap
     )
 
 
-def _foreground_values(stored: Iterable[StoredCase]) -> NDArray[np.float32]:
+class _Measured(NamedTuple):
+    """What is kept of a case when it has been looked at: no array of the store."""
+
+    geometry: Geometry
+    label_voxels: tuple[int, ...] | None
+    channels: int
+    is_8bit: bool
+    lowest: float
+    foreground: NDArray[np.float32]
+
+
+def _measure(case: StoredCase) -> _Measured:
+    lowest = float(case.image[np.isfinite(case.image)].min())
+    is_8bit = case.image.dtype == np.uint8
+    return _Measured(case.geometry, case.label_voxels, len(case.image), is_8bit, lowest, _foreground_values(case))
+
+
+def _foreground_values(case: StoredCase) -> NDArray[np.float32]:
     """Intensities of the store's sample of labelled voxels, all channels together."""
     values = [np.zeros(0, np.float32)]
-    for case in stored:
-        for voxels in case.foreground:
-            d, h, w = np.asarray(voxels).T
-            values.append(np.asarray(case.image[:, d, h, w], dtype=np.float32).ravel())
+    for voxels in case.foreground:
+        d, h, w = np.asarray(voxels).T
+        values.append(np.asarray(case.image[:, d, h, w], dtype=np.float32).ravel())
     found = np.concatenate(values)
     return found[np.isfinite(found)]
 

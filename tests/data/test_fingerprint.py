@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,3 +102,14 @@ def test_nothing_annotated(tmp_path: Path) -> None:
     found = measured(tmp_path, volume((1, 4, 4), None, 0, 0), volume((1, 4, 4), None, 0, 0))
     assert found.label_cases == {"liver": 0, "tumour": 0}
     assert found.foreground_intensities == (0.0, 1.0)
+
+
+def test_more_cases_than_a_process_may_have_files(tmp_path: Path) -> None:
+    open_already = len(list(Path("/proc/self/fd").iterdir()))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_already + 800, limits[1]))  # 256 entries stay open, of 3 files
+    try:
+        found = measured(tmp_path, *[volume((1, 4, 5), None, number % 7 + 1, 2) for number in range(300)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (found.cases, found.label_cases) == (300, {"liver": 300, "tumour": 300})

@@ -120,6 +120,21 @@ class TestLabels:
         assert "tumour is 2.0e-05 of the voxels" in reason(rare, "model", "loss", "class_path")
 
     @pytest.mark.parametrize(
+        ("hardware", "precision", "steps"),
+        [
+            (CPU, "bf16-mixed", 4000),
+            (replace(CPU, bf16=False), "32-true", 1200),
+            (GPU, "bf16-mixed", 40000),
+            (replace(GPU, bf16=False), "16-mixed", 40000),
+        ],
+    )
+    def test_precision_is_what_the_machine_computes_with(self, hardware: Hardware, precision: str, steps: int) -> None:
+        assert chosen(MRI, "trainer", "precision", hardware=hardware) == precision
+        samples = chosen(MRI, "data", "samples_per_epoch", hardware=hardware)
+        drawn = samples * chosen(MRI, "trainer", "max_epochs", hardware=hardware)
+        assert drawn // chosen(MRI, "data", "batch_size", hardware=hardware) <= steps
+
+    @pytest.mark.parametrize(
         ("name", "flip"),
         [("left_kidney", 0.0), ("kidney-R", 0.0), ("right lung", 0.0), ("cleft", 0.5), ("liver", 0.5), ("bright", 0.5)],
     )

@@ -15,7 +15,13 @@ from medseg_pl.io import raster
 
 pytestmark = pytest.mark.realdata
 
-BRIEF = ("--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1", "--trainer.limit_train_batches=4")
+# In 32 bits: a processor without bf16 imitates it, eight times slower.
+BRIEF = (
+    "--trainer.precision=32-true",
+    "--trainer.max_epochs=1",
+    "--trainer.check_val_every_n_epoch=1",
+    "--trainer.limit_train_batches=4",
+)
 
 
 def trained(experiment: str, root: Path, runs: Path, *options: str) -> Path:
