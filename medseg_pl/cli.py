@@ -20,10 +20,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 import medseg_pl.losses  # noqa: F401  its classes can then be named without their module
 from medseg_pl.callbacks import (
+    BoardRecord,
+    Dashboard,
     EpochLines,
     Guard,
     OverlayWriter,
@@ -31,6 +34,7 @@ from medseg_pl.callbacks import (
     Preemption,
     RunRecord,
     ScoreWriter,
+    make_private,
 )
 from medseg_pl.checkpointing import (
     SHARED,
@@ -185,12 +189,26 @@ class MedsegCLI(LightningCLI):
             kwargs["logger"] = [self._run_folder(), *_as_list(own.get("logger"))]
         else:
             kwargs["logger"] = _as_list(own.get("logger"))
+        self._make_private(kwargs["logger"])
         if own.get("enable_progress_bar") is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         kwargs["plugins"] = _with_ours(_as_list(own.get("plugins")))
         given = _as_list(own.get("callbacks"))
         kwargs["callbacks"] = [*given, *self._callbacks(given)]
         return super().instantiate_trainer(**kwargs)
+
+    def _make_private(self, loggers: Sequence[Logger]) -> None:
+        """Let no logger collect what is personal, and let W&B go on with the run that a run folder belongs to."""
+        hosted = [logger for logger in loggers if isinstance(logger, WandbLogger)]
+        if not hosted or rank_zero_only.rank:  # type: ignore[attr-defined]  # only rank zero talks to W&B
+            return
+        folder = self._evaluated_folder() if self.subcommand != "fit" else loggers[0].log_dir
+        record = BoardRecord.read(Path(folder)) if folder else None
+        for logger in hosted:
+            make_private(logger, record.wandb_run_id if record else None)
+
+    def _evaluated_folder(self) -> Path:
+        return run_folder_of(Path(self._get(self.config, "ckpt_path")))
 
     def predict(self, **kwargs: Any) -> None:
         """Read from `--input`, case by case, and write to `--output`."""
@@ -270,10 +288,19 @@ class MedsegCLI(LightningCLI):
                 RunRecord(),
                 ScoreWriter(),
                 OverlayWriter(),
+                *self._dashboard(given),
                 Preemption(self.stop),
             ]
-        folder = run_folder_of(Path(self._get(self.config, "ckpt_path")))
-        return [*progress, ScoreWriter(str(folder)), OverlayWriter(directory=str(folder))]
+        folder = str(self._evaluated_folder())
+        ours = [ScoreWriter(folder), OverlayWriter(directory=folder), *self._dashboard(given, folder)]
+        return [*progress, *ours]
+
+    def _dashboard(self, given: Sequence[Callback], folder: str | None = None) -> list[Callback]:
+        """One, unless it is given with settings of its own."""
+        own = [callback for callback in given if isinstance(callback, Dashboard)]
+        for callback in own:
+            callback.directory = callback.directory or folder
+        return [] if own else [Dashboard(directory=folder)]
 
     def _checkpoints(self, given: Sequence[Callback]) -> list[Callback]:
         """Those that are not given; a run can always be gone on with, whatever else is kept of it."""

@@ -1,5 +1,7 @@
 """Side effects of a run: files, pictures, progress."""
 
+from medseg_pl.callbacks.boards import BoardRecord, make_private
+from medseg_pl.callbacks.dashboard import Dashboard
 from medseg_pl.callbacks.guard import Guard
 from medseg_pl.callbacks.overlays import OverlayWriter
 from medseg_pl.callbacks.preemption import Preemption
@@ -8,4 +10,15 @@ from medseg_pl.callbacks.run_record import RunRecord
 from medseg_pl.callbacks.scores import ScoreWriter
 from medseg_pl.callbacks.writer import PredictionWriter
 
-__all__ = ["EpochLines", "Guard", "OverlayWriter", "PredictionWriter", "Preemption", "RunRecord", "ScoreWriter"]
+__all__ = [
+    "BoardRecord",
+    "Dashboard",
+    "EpochLines",
+    "Guard",
+    "OverlayWriter",
+    "PredictionWriter",
+    "Preemption",
+    "RunRecord",
+    "ScoreWriter",
+    "make_private",
+]
