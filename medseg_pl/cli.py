@@ -19,13 +19,14 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 import medseg_pl.losses  # noqa: F401  its classes can then be named without their module
 from medseg_pl.callbacks import (
     BoardRecord,
+    ConfigRecord,
     Dashboard,
     EpochLines,
     Guard,
@@ -41,8 +42,12 @@ from medseg_pl.checkpointing import (
     BestCheckpoint,
     DurableCheckpointIO,
     LastCheckpoint,
+    Resumption,
     Trained,
+    find_resumption,
+    is_complete,
     read_trained,
+    record_complete,
     run_folder_of,
 )
 from medseg_pl.core.errors import DataError, SettingError
@@ -55,10 +60,8 @@ from medseg_pl.module import SegmentationModule
 from medseg_pl.parser import MedsegParser, check_sections, first_only, options, without
 from medseg_pl.prediction import PredictionModule
 from medseg_pl.predictor import Predictor, load_module, load_weights
+from medseg_pl.run_log import RunLog
 from medseg_pl.trust import only_known_code
-
-_LIGHTNING_FINDS = ("best", "last", "hpc")
-"""Words in place of a checkpoint's path."""
 
 _NOISE = (
     "LightningCLI's args parameter is intended",
@@ -67,6 +70,7 @@ _NOISE = (
     ".*LeafSpec.*",
     ".*in eval mode at the start of training.*",
     ".*Trainer was configured.*logger=False",
+    "Checkpoint directory .* exists and is not empty",  # a run that goes on
     ".*instantiate_classes.*",
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*custom batch sampler.*",
@@ -74,6 +78,10 @@ _NOISE = (
     "The `srun` command is available on your system but is not used",  # not every run on a cluster's machine is a job
     ".*recommended to use `self.log.*sync_dist=True",  # scores are merged by case before they are logged
 )
+
+
+class _RunIsComplete(Exception):  # noqa: N818  an answer and no error
+    """A run that is to be gone on with has trained as long as it was told to."""
 
 
 class MedsegCLI(LightningCLI):
@@ -90,6 +98,7 @@ class MedsegCLI(LightningCLI):
         self.trained = trained
         self.others = others
         self.stop = stop or StopRequest()
+        self.resumption: Resumption | None = None
         super().__init__(*args, **kwargs)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -137,17 +146,39 @@ class MedsegCLI(LightningCLI):
         """Nothing: the checkpoint's settings are defaults already, so that given ones win."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse checkpoints that are not the file whose settings were read."""
+        """Refuse checkpoints that are not the file whose settings were read; find the one to go on from."""
         path = self._get(self.config, "ckpt_path")
         if self.trained is not None and Path(path) != Path(self.trained.path):
             raise SettingError(f"--ckpt_path is given twice: {self.trained.path} and {path}. Give it once.")
-        if self.subcommand == "fit" and path and path not in _LIGHTNING_FINDS:
-            read_trained(path)  # damaged, or of something else: better now than after the data is read
         if self._get(self.config, "weights_only") is False:
             raise SettingError(
                 "--weights_only=false would run code that a checkpoint holds. medseg never does; leave it out."
             )
         self._check_trainer(self._get(self.config, "trainer"))
+        if self.subcommand == "fit" and path:
+            self._resume(str(path))
+
+    def _resume(self, name: str) -> None:
+        """Find the checkpoint, and the run that it belongs to; better now than after the data is read."""
+        experiment = self._experiment()
+        found = find_resumption(name, experiment)
+        if found and found.folder and is_complete(found.folder, self._limits()):
+            raise _RunIsComplete(
+                f"{found.folder} is complete: epochs done: {found.epochs}, steps done: {found.steps}. A higher "
+                "trainer.max_epochs goes on with it; without --ckpt_path a new run begins."
+            )
+        _say(str(found or f"There is nothing to go on from in {experiment}: a new run begins."))
+        if found and not found.folder:
+            _say(f"{found.checkpoint} is not the last.ckpt of a run folder: a new run begins with its state.")
+        self.resumption = found
+        self.config[self.subcommand].ckpt_path = found and str(found.checkpoint)
+
+    def _limits(self) -> dict[str, Any]:
+        trainer = self._get(self.config, "trainer")
+        return {name: trainer[name] and str(trainer[name]) for name in ("max_epochs", "max_steps", "max_time")}
+
+    def _experiment(self) -> Path:
+        return Path(self._get(self.config, "runs"), self._get(self.config, "experiment"))
 
     def _check_trainer(self, trainer: Namespace) -> None:
         """Refuse settings with which Lightning would end well and leave nothing."""
@@ -262,17 +293,23 @@ class MedsegCLI(LightningCLI):
         }
 
     def after_fit(self) -> None:
-        """Score the validation cases with the best weights, loaded from disk as anyone would."""
+        """Score the validation cases with the best weights, loaded from disk as anyone would; then the run is done."""
+        epochs, steps = self.trainer.current_epoch, self.trainer.global_step
         best = self.trainer.checkpoint_callback
         if isinstance(best, ModelCheckpoint) and Path(best.best_model_path).is_file():
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=best.best_model_path, verbose=False)
+        folder = self.trainer.log_dir  # a broadcast: every rank takes part
+        if folder and self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
+            record_complete(Path(folder), self._limits(), epochs, steps)
 
     def _score_as_trained(self) -> None:
         if self.trained is not None:
             self.datamodule.score_as_trained(self.trained.data)
 
-    def _run_folder(self) -> CSVLogger:
-        return CSVLogger(self._get(self.config, "runs"), name=self._get(self.config, "experiment"))
+    def _run_folder(self) -> RunLog:
+        if self.resumption and (run := self.resumption.folder):
+            return RunLog(run.parent.parent, run.parent.name, version=run.name, resumed_at=self.resumption.steps)
+        return RunLog(self._experiment().parent, self._experiment().name)
 
     def _callbacks(self, given: Sequence[Callback]) -> list[Callback]:
         progress: list[Callback] = [RichProgressBar()] if sys.stdout.isatty() else [EpochLines()]
@@ -333,7 +370,7 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
         arguments = first_only(arguments, "ckpt_path")
     plugins = [name for value in options(arguments, "plugins") for name in value.split(",")]
     arguments = without(arguments, "plugins")  # of the command line alone: no file may allow itself anything
-    with only_known_code(plugins), _as_files(trained) as defaults, in_words(command):
+    with only_known_code(plugins), _as_files(trained) as defaults, in_words(command), _complete_runs():
         MedsegCLI(
             SegmentationModule,
             SegmentationDataModule,
@@ -343,10 +380,25 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
             stop=stop,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            save_config_callback=SaveConfigCallback if command == "fit" else None,
+            save_config_callback=ConfigRecord if command == "fit" else None,
             parser_kwargs={"prog": "medseg", command: {"default_config_files": defaults}},
         )
     return 0
+
+
+@contextmanager
+def _complete_runs() -> Iterator[None]:
+    """Say that there is nothing to train, and end well."""
+    try:
+        yield
+    except _RunIsComplete as answer:
+        _say(str(answer))
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 @contextmanager

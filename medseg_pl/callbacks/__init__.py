@@ -1,6 +1,7 @@
 """Side effects of a run: files, pictures, progress."""
 
 from medseg_pl.callbacks.boards import BoardRecord, make_private
+from medseg_pl.callbacks.config_record import ConfigRecord
 from medseg_pl.callbacks.dashboard import Dashboard
 from medseg_pl.callbacks.guard import Guard
 from medseg_pl.callbacks.overlays import OverlayWriter
@@ -12,6 +13,7 @@ from medseg_pl.callbacks.writer import PredictionWriter
 
 __all__ = [
     "BoardRecord",
+    "ConfigRecord",
     "Dashboard",
     "EpochLines",
     "Guard",

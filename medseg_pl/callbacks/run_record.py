@@ -27,7 +27,10 @@ _PACKAGES = (
 
 
 class RunRecord(Callback):
-    """Writes `splits.json` and `environment.json` when training starts."""
+    """Writes `splits.json` and `environment.json` when training starts.
+
+    Where the run was started before, both stay; the environment that it goes on in is added to the `resumed` ones.
+    """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Once, on rank zero, into the run folder."""
@@ -35,12 +38,14 @@ class RunRecord(Callback):
         if not trainer.is_global_zero or directory is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, SegmentationDataModule) and data.split is not None:
-            record = json.dumps(data.split_record(), indent=1) + "\n"
-            write_text(Path(directory) / "splits.json", record, replace=True)
-        write_text(
-            Path(directory) / "environment.json", json.dumps(environment(trainer), indent=1) + "\n", replace=True
-        )
+        splits, record = Path(directory) / "splits.json", Path(directory) / "environment.json"
+        if isinstance(data, SegmentationDataModule) and data.split is not None and not splits.exists():
+            write_text(splits, json.dumps(data.split_record(), indent=1) + "\n")
+        now = environment(trainer)
+        if record.exists():
+            before = json.loads(record.read_text(encoding="utf-8"))
+            now = {**before, "resumed": [*before.get("resumed", []), now]}
+        write_text(record, json.dumps(now, indent=1) + "\n", replace=True)
 
 
 def environment(trainer: Trainer) -> dict[str, Any]:

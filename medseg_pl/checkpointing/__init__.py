@@ -1,6 +1,7 @@
 """Checkpoints: how they are written and read, which are kept, and from which one a run goes on."""
 
 from medseg_pl.checkpointing.durable import DurableCheckpointIO
+from medseg_pl.checkpointing.finding import Resumption, find_resumption, is_complete, record_complete
 from medseg_pl.checkpointing.policy import BestCheckpoint, LastCheckpoint, last_checkpoint
 from medseg_pl.checkpointing.reading import SHARED, Trained, read_trained, run_folder_of
 
@@ -9,8 +10,12 @@ __all__ = [
     "BestCheckpoint",
     "DurableCheckpointIO",
     "LastCheckpoint",
+    "Resumption",
     "Trained",
+    "find_resumption",
+    "is_complete",
     "last_checkpoint",
     "read_trained",
+    "record_complete",
     "run_folder_of",
 ]

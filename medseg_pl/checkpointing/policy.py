@@ -10,6 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from medseg_pl.checkpointing.durable import LAST
+from medseg_pl.checkpointing.finding import forget_complete
+from medseg_pl.checkpointing.reading import run_folder_of
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -47,8 +49,11 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock; a run that trains is not complete."""
         self._saved_at = time.monotonic()
+        run = run_folder_of(last_checkpoint(trainer))
+        if trainer.is_global_zero:
+            forget_complete(run)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Save where the minutes have passed, or where training is told to stop in mid-epoch."""
