@@ -124,13 +124,14 @@ def test_patients_that_were_trained_on_are_not_scored(
 
 
 def test_a_resumed_fit_goes_on_where_it_stopped(
-    checkpoint: str, phantoms: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_folder: Path, phantoms: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[int, int]] = []
     original = PatchDataset.__getitem__
     monkeypatch.setattr(PatchDataset, "__getitem__", lambda self, draw: (drawn.append(draw), original(self, draw))[1])
     fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data.source.root", str(phantoms["uw_madison"])]
-    last = checkpoint.replace("best.ckpt", "last.ckpt")
+    shutil.copytree(run_folder, tmp_path / "demo" / "version_0")  # the run goes on in its own folder
+    last = str(tmp_path / "demo" / "version_0" / "checkpoints" / "last.ckpt")
     options = [*SMALL, "--trainer.max_epochs=3", "--ckpt_path", last]
     assert main([*fit, "--runs", str(tmp_path), *options]) == 0
     assert [epoch for epoch, _ in drawn] == [1] * (len(drawn) // 2) + [2] * (len(drawn) // 2)
