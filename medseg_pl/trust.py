@@ -1,4 +1,4 @@
-"""Which code a configuration or a checkpoint may name: medseg's, its libraries', and what the user allows."""
+"""Which code a configuration or a checkpoint may name: parts of medseg and its libraries, and what the user allows."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ from jsonargparse import _common, set_parsing_settings
 
 from medseg_pl.core.errors import SettingError
 
-KNOWN = ("medseg_pl", "torch", "lightning", "segmentation_models_pytorch", "torchmetrics")
-"""Packages whose classes a `class_path` may name."""
-
-_NOT_OF_THESE = (
-    "lightning.fabric.cli",
-    "lightning.pytorch.cli",
-    "torch._C",
-    "torch.classes",
-    "torch.distributed.rpc",
-    "torch.hub",
-    "torch.jit.load",
-    "torch.load",
-    "torch.multiprocessing",
-    "torch.ops",
-    "torch.package",
-    "torch.serialization",
-    "torch.utils.cpp_extension",
-    "torch.utils.model_zoo",
+KNOWN = (
+    "lightning.fabric.plugins",
+    "lightning.pytorch.accelerators",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.plugins",
+    "lightning.pytorch.profilers",
+    "lightning.pytorch.strategies",
+    "medseg_pl.callbacks",
+    "medseg_pl.data.sources",
+    "medseg_pl.data.transforms",
+    "medseg_pl.losses",
+    "medseg_pl.metrics",
+    "medseg_pl.networks",
+    "medseg_pl.normalisation",
+    "medseg_pl.schedules",
+    "segmentation_models_pytorch",
+    "torch.distributed.fsdp",
+    "torch.nn",
+    "torch.optim",
+    "torchmetrics",
 )
-"""What loads or starts foreign code in turn."""
+"""Where the classes are that a `class_path` may name.
+
+Not whole packages: of torch and Lightning many a function starts a program, opens an address or loads a pickle when it
+is called, and what a `class_path` names is called.
+"""
 
 
 @contextmanager
@@ -53,7 +60,10 @@ def only_known_code(plugins: Sequence[str] = ()) -> Iterator[None]:
     # jsonargparse has no way back to the settings of before, which belong to whoever imported us.
     before = dict(_common.parsing_settings)
     try:
-        set_parsing_settings(import_path_denylist=["*", *_NOT_OF_THESE], import_path_allowlist=[*KNOWN, *plugins])
+        set_parsing_settings(
+            import_path_denylist=["*", "segmentation_models_pytorch.from_pretrained"],
+            import_path_allowlist=[*KNOWN, *plugins],
+        )
         yield
     finally:
         _common.parsing_settings.update(before)
@@ -66,10 +76,10 @@ def refusal(text: str) -> str | None:
         return None
     path = denied.group(1)
     package = path.split(".")[0]
-    if package in KNOWN or package in sys.stdlib_module_names:
+    if package in {name.split(".")[0] for name in KNOWN} or package in sys.stdlib_module_names:
         return (
-            f"The settings name {path}, which loads or starts other code, so no setting may name it. Name a class "
-            "that does the work itself."
+            f"The settings name {path}, which is none of the classes that settings may name; nothing was run. They are "
+            f"those of {', '.join(KNOWN)}, and of packages that --plugins allows."
         )
     return (
         f"The settings name {path}, which would run code of {package}; nothing of it was imported. If you trust this "

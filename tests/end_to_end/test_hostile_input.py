@@ -100,6 +100,15 @@ SETTINGS = [
     "--model.loss=torch.hub.load",
     "--model.optimizer=torch.load",
     "--model.network=torch.utils.cpp_extension.load",
+    '--model.network={"class_path": "torch.utils.collect_env.run", "init_args": {"command": "touch $CANARY"}}',
+    '--model.optimizer={"class_path": "torch.utils.collect_env.run", "init_args": {"command": "touch $CANARY"}}',
+    '--model.lr_scheduler={"class_path": "torch.utils.collect_env.run", "init_args": {"command": "touch $CANARY"}}',
+    '--trainer.callbacks+={"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {"setup": '
+    '{"class_path": "torch.utils.collect_env.run", "init_args": {"command": "touch $CANARY"}}}}',
+    "--model.network=torch.jit._serialization.load",
+    "--model.network=medseg_pl.io.files.write_text",
+    "--model.network=medseg_pl.__main__.main",
+    "--model.network=segmentation_models_pytorch.from_pretrained",
     "--model.network=builtins.exec",
     "--model.network=subprocess.Popen",
     "--plugins=os",
@@ -116,7 +125,7 @@ def test_the_refusal_says_how_to_allow(refused: Callable[..., str]) -> None:
     error = refused(*DEMO, "--model.loss=hostile_module.Thing")
     assert "hostile_module.Thing, which would run code of hostile_module; nothing of it was imported" in error
     assert "add --plugins hostile_module" in error
-    assert "no setting may name it" in refused(*DEMO, "--model.network=torch.os.system")
+    assert "none of the classes that settings may name" in refused(*DEMO, "--model.network=torch.os.system")
 
 
 def test_a_file_cannot_allow_itself(refused: Callable[..., str], tmp_path: Path) -> None:
