@@ -115,7 +115,8 @@ class MedsegCLI(LightningCLI):
         parser.add_argument("--runs", type=str, default="runs", help="Where the folders of all experiments are.")
         for name in SHARED:
             parser.link_arguments(f"model.{name}", f"data.{name}")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        for part in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
         defaults = {
             # Lightning's sampler pads: cases would be scored twice. Ours share cases and samples among ranks.
             "trainer.use_distributed_sampler": False,

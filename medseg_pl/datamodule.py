@@ -17,6 +17,7 @@ from medseg_pl.core.stopping import StopRequest, leave_signals_to_main
 from medseg_pl.core.types import Batch, Case, EvaluationBatch
 from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides
 from medseg_pl.data.integrity import Counted, cheap_findings, in_brief
+from medseg_pl.data.loading import TrainingLoader
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.slices import PatchDataset, SliceDataset, collate_samples, collate_slices
 from medseg_pl.data.sources import Source
@@ -25,6 +26,7 @@ from medseg_pl.data.store import Store, default_directory, open_entry
 from medseg_pl.data.transforms import Augmentation
 from medseg_pl.functional.fit import Fit, FitMode
 from medseg_pl.io.progress import progress_bar
+from medseg_pl.resuming import batches_done
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +205,7 @@ class SegmentationDataModule(LightningDataModule):
         sampler = EpochSampler(len(dataset), self.seed, self.samples_per_epoch, rank, ranks)
         # Lightning opens the first iterator before it tells the sampler the epoch, which matters after a resume.
         sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)
-        return DataLoader(
+        loader = TrainingLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
@@ -214,6 +216,9 @@ class SegmentationDataModule(LightningDataModule):
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+        if self.trainer:
+            loader.begin_after(*batches_done(self.trainer.fit_loop))
+        return loader
 
     def val_dataloader(self) -> DataLoader[EvaluationBatch]:
         """Whole slices of the validation cases."""

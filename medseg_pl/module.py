@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -11,10 +12,8 @@ import torch
 from jaxtyping import Float, Shaped
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.cli import ReduceLROnPlateau as MonitoredReduceLROnPlateau
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from medseg_pl.core.errors import DataError, DivergedError, SettingError
@@ -39,7 +38,10 @@ from medseg_pl.metrics import (
 )
 from medseg_pl.networks import NetworkFactory, build_network, load_initial_weights
 from medseg_pl.normalisation import Normalisation
-from medseg_pl.schedules import WarmupPolynomialLR
+from medseg_pl.resuming import begin, between_steps, resumable
+from medseg_pl.schedules import WarmupPolynomialLR, follow_scores, follows_scores
+
+log = logging.getLogger(__name__)
 
 Stage = Literal["val", "test"]
 LOGGED = ("dice", "iou")
@@ -69,7 +71,8 @@ class SegmentationModule(LightningModule):
         size: `(height, width)` of what the network sees in training.
         spacing_mm: Distances `(y, x)` between pixels that slices are brought to first, with the fit `native`; scores
             and predictions are on the native grid all the same.
-        lr_scheduler: Made with the optimizer, stepped after every batch.
+        lr_scheduler: Made with the optimizer, stepped after every step of it; torch's `ReduceLROnPlateau` after every
+            validation.
         distances: Whether `validate` and `test` measure HD, HD95, ASSD and NSD; a training's own validations do not.
         nsd_tolerance: How far apart borders may be that count as the same for NSD, in mm, or in pixels where the
             spacing is unknown: one number, or one for each label.
@@ -83,6 +86,7 @@ class SegmentationModule(LightningModule):
         initial_weights: A file with weights to start from, of the network or its encoder.
         channels_last: Memory format; faster with mixed precision.
         compile_network: Whether `torch.compile` is used: slow to start, faster to run.
+        seed: Dropout and all else that is random in a training step; linked from `seed_everything` on the command line.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class SegmentationModule(LightningModule):
         initial_weights: str | None = None,
         channels_last: bool = False,
         compile_network: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         # Not for loggers: the run folder has the whole configuration, and a hosted logger need not have the paths.
@@ -145,6 +150,9 @@ class SegmentationModule(LightningModule):
             self.network.compile()
         self.ledger = CaseLedger(self.metrics)
         self.table: list[Score] = []
+        self.seed = seed
+        self._validated = -1
+        self._resumed_metrics: dict[str, Tensor] = {}
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
         """Logits of raw images."""
@@ -163,6 +171,21 @@ class SegmentationModule(LightningModule):
         seen = (IDENTITY,) if fitting else self.symmetries
         image = self._normalised(batch.image, batch.statistics)
         return self.sliding_window(self._logits, image, fill, on_logits, seen)
+
+    def on_train_start(self) -> None:
+        """Plan the schedule, now that the loader tells the length of a run; go on where a checkpoint was written."""
+        begin(self.trainer)
+        # Those who look at a score between two validations, early stopping among them, find the last one.
+        self.trainer.callback_metrics.update(self._resumed_metrics)
+        for configured in self.trainer.lr_scheduler_configs:
+            # Not earlier: Lightning would make the loader, and begin to load, before it knows where a resumed run is.
+            if isinstance(configured.scheduler, WarmupPolynomialLR):
+                configured.scheduler.plan(int(self.trainer.estimated_stepping_batches))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make what is random in a step a function of seed, epoch, batch and rank: it needs no memory to be resumed."""
+        place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch of patches."""
@@ -187,33 +210,51 @@ class SegmentationModule(LightningModule):
         self._reset_scores()
 
     def on_validation_epoch_end(self) -> None:
-        """Summarise all cases of all ranks."""
+        """Summarise all cases of all ranks; a schedule that reacts to scores does so."""
         self._summarise("val")
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            # Before anyone saves a checkpoint at the end of this validation; Lightning's own step would come after it.
+            for configured in self.trainer.lr_scheduler_configs:
+                follow_scores(configured.scheduler, self.trainer.callback_metrics)
+            self._validated = self.trainer.fit_loop.total_batch_idx + 1
 
     def on_test_epoch_end(self) -> None:
         """Summarise all cases of all ranks."""
         self._summarise("test")
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and the scheduler that is stepped after every batch."""
+        """The optimizer, and the scheduler that is stepped with it."""
         optimizer = self.make_optimizer(self.parameters())
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer)
-        if isinstance(scheduler, WarmupPolynomialLR):
-            scheduler.plan(int(self.trainer.estimated_stepping_batches))
-        if isinstance(scheduler, ReduceLROnPlateau):
-            # It reacts to scores, so it steps when there are new ones; Lightning's own variant names which.
-            often = self.trainer.check_val_every_n_epoch or 1
-            monitor = scheduler.monitor if isinstance(scheduler, MonitoredReduceLROnPlateau) else "val/loss"
-            plan = {"scheduler": scheduler, "interval": "epoch", "frequency": often, "monitor": monitor}
-        else:
-            plan = {"scheduler": scheduler, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": plan}
+        # Those that react to scores have steps of their own, see `on_validation_epoch_end`.
+        every = {"interval": "epoch", "reduce_on_plateau": False} if follows_scores(scheduler) else {"interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **every}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step the schedules that follow the steps of the optimizer."""
+        if not follows_scores(scheduler):
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the precision, so that a test of this checkpoint computes as training did."""
+        """Note the precision, so that a test of this checkpoint computes as training did; and where a fit goes on."""
         checkpoint["precision"] = str(self.trainer.precision)
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        loops = checkpoint["loops"]
+        if waiting := between_steps(self.trainer):
+            log.warning(
+                "A checkpoint is written between two steps of the optimizer: %d batches of which no gradient is kept "
+                "are run again on a resume, and count twice in the statistics of batch normalisation.",
+                waiting,
+            )
+        loops["fit_loop"] = resumable(self.trainer, loops["fit_loop"], self._validated)
+        checkpoint["metrics"] = {name: value.detach().cpu() for name, value in self.trainer.callback_metrics.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the last scores along."""
+        self._resumed_metrics = checkpoint.get("metrics", {})
 
     def _logits(self, image: Tensor) -> Tensor:
         logits: Tensor = self.network(image)

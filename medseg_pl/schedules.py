@@ -1,10 +1,16 @@
-"""Learning-rate schedules that end with the run, however long it is."""
+"""Learning-rate schedules: one that ends with the run, however long it is, and those that follow scores."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.cli import ReduceLROnPlateau as MonitoredReduceLROnPlateau
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from medseg_pl.core.errors import SettingError
 
 
 def warmup_polynomial(step: int, total_steps: int, warmup_steps: int, power: float) -> float:
@@ -47,3 +53,25 @@ class WarmupPolynomialLR(LRScheduler):
         total = self.last_epoch + 1 if self.total_steps is None else self.total_steps
         factor = warmup_polynomial(self.last_epoch, total, self.warmup_steps, self.power)
         return [factor * rate for rate in self.base_lrs]
+
+
+def follows_scores(scheduler: Any) -> bool:
+    """Whether a schedule steps when there are new scores, and not with the optimizer."""
+    return isinstance(scheduler, ReduceLROnPlateau)
+
+
+def follow_scores(scheduler: Any, scores: Mapping[str, Tensor]) -> None:
+    """Step a schedule that follows scores: `val/loss`, or what Lightning's variant has as its monitor.
+
+    Raises:
+        SettingError: There is no such score.
+    """
+    if not follows_scores(scheduler):
+        return
+    monitor = scheduler.monitor if isinstance(scheduler, MonitoredReduceLROnPlateau) else "val/loss"
+    if monitor not in scores:
+        raise SettingError(
+            f"model.lr_scheduler follows {monitor}, which is not logged. Set its monitor to one of "
+            f"{', '.join(sorted(scores))}."
+        )
+    scheduler.step(float(scores[monitor]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,10 +74,12 @@ def ready(data: SegmentationDataModule) -> SegmentationDataModule:
     return data
 
 
-def trainer(fn: str = "fit", **settings: int) -> Any:
-    """As much of a trainer as the data module asks."""
+def trainer(fn: str = "fit", done: int = 0, last: bool = False, **settings: int) -> Any:
+    """As much of a trainer as the data module asks; resumed, where batches are done of its epoch."""
     alone = {"global_rank": 0, "world_size": 1, "current_epoch": 0}
-    return SimpleNamespace(**{**alone, **settings}, state=SimpleNamespace(fn=fn))
+    progress = SimpleNamespace(current=SimpleNamespace(ready=done), is_last_batch=last)
+    loop = SimpleNamespace(restarting=done > 0, epoch_loop=SimpleNamespace(batch_progress=progress))
+    return SimpleNamespace(**{**alone, **settings}, state=SimpleNamespace(fn=fn), fit_loop=loop)
 
 
 def cases(count: int, **declared: Any) -> list[Case]:
@@ -204,6 +207,47 @@ class TestLoaders:
         assert {epoch for epoch, _ in resumed.sampler} == {3}
         begun.sampler.set_epoch(3)
         assert list(begun.sampler) == list(resumed.sampler)
+
+    def test_a_run_resumed_within_an_epoch_draws_the_rest_of_it(self, make: Make) -> None:
+        data = ready(make(batch_size=2))
+        data.trainer = trainer(current_epoch=3)
+        whole: Any = data.train_dataloader()
+        data.trainer = trainer(current_epoch=3, done=2)
+        rest: Any = data.train_dataloader()
+        assert len(rest) == len(whole)  # of an epoch, also of one that was begun before
+        assert list(rest.batch_sampler) == list(whole.batch_sampler)[2:]
+        rest.sampler.set_epoch(4)
+        whole.sampler.set_epoch(4)
+        assert list(rest.batch_sampler) == list(whole.batch_sampler)
+
+    @pytest.mark.parametrize("batch_size", [1, 3])
+    def test_an_epoch_of_which_only_the_end_is_left_has_no_batch(self, make: Make, batch_size: int) -> None:
+        data = ready(make(batch_size=batch_size))
+        data.trainer = trainer(done=4, last=True)
+        loader: Any = data.train_dataloader()
+        assert list(loader.batch_sampler) == []
+        loader.load_state_dict({"batch_size": 2, "devices": 1, "seed": 0})  # of batches that were of another size
+
+    def test_an_epoch_that_was_begun_goes_on_with_the_same_batches_or_not_at_all(self, make: Make) -> None:
+        data = ready(make(batch_size=2, seed=5))
+        data.trainer = trainer(done=2, world_size=2)
+        loader: Any = data.train_dataloader()
+        loader.load_state_dict(loader.state_dict())
+        message = (
+            "within an epoch, after 2 of its batches, and was trained with batch_size 4, devices 1; "
+            "now it is batch_size 2, devices 2."
+        )
+        with pytest.raises(SettingError, match=re.escape(message)):
+            loader.load_state_dict({"batch_size": 4, "devices": 1, "seed": 5})
+        with pytest.raises(SettingError, match="trained with seed 6; now it is seed 5"):
+            loader.load_state_dict({"batch_size": 2, "devices": 2, "seed": 6})
+
+    def test_at_an_epochs_end_batches_may_change(self, make: Make) -> None:
+        data = ready(make(batch_size=2))
+        data.trainer = trainer(current_epoch=3)
+        loader: Any = data.train_dataloader()
+        loader.load_state_dict({"batch_size": 4, "devices": 8, "seed": 6})
+        assert len(list(loader.batch_sampler)) == len(loader)
 
 
 class TestSplit:

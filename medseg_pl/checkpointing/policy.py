@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from medseg_pl.checkpointing.durable import LAST
 from medseg_pl.checkpointing.finding import forget_complete
 from medseg_pl.checkpointing.reading import run_folder_of
+from medseg_pl.resuming import between_steps
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -73,6 +74,8 @@ class LastCheckpoint(Checkpoint):
     def _is_due(self, trainer: Trainer) -> bool:
         # All ranks save or none, and to agree on it they wait for each other: not at every step.
         if trainer.world_size > 1 and trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return False
+        if between_steps(trainer):  # gradients that wait for a step are in no checkpoint: their batches would run twice
             return False
         due = time.monotonic() - self._saved_at >= 60 * self.minutes
         return bool(trainer.strategy.broadcast(due))

@@ -139,6 +139,7 @@ def _settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     model, data = ({key: value for key, value in part.items() if key != "_instantiator"} for part in parts)
     for name in (*SHARED, "seed"):
         data.pop(name.split(".")[0], None)
+    model.pop("seed", None)
     # The weights come from the checkpoint: nothing is downloaded or read to start from.
     model["initial_weights"] = None
     arguments = model["network"].get("init_args") or {}

@@ -31,21 +31,28 @@ class EpochSampler(Sampler[Draw]):
         self.rank = rank
         self.ranks = ranks
         self.epoch = 0
+        self._begun = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch."""
         self.epoch = epoch
 
+    def leave_out(self, draws: int) -> None:
+        """Begin the current epoch, and no other one, after so many draws of this rank: they were made before a stop."""
+        self._begun = (self.epoch, draws)
+
     def __len__(self) -> int:
+        """Of a whole epoch, also of one that was begun before."""
         return self.total // self.ranks
 
     def __iter__(self) -> Iterator[Draw]:
         # No generator itself: the epoch is that of this call, however late the draws are asked for.
-        return self._draws(self.epoch)
+        epoch, done = self._begun
+        return self._draws(self.epoch, done if epoch == self.epoch else 0)
 
-    def _draws(self, epoch: int) -> Iterator[Draw]:
+    def _draws(self, epoch: int, done: int) -> Iterator[Draw]:
         current, order = -1, np.empty(0, np.int64)
-        for place in range(self.rank, len(self) * self.ranks, self.ranks):
+        for place in range(done * self.ranks + self.rank, len(self) * self.ranks, self.ranks):
             passage, within = divmod(place, self.length)
             if passage != current:
                 current, order = passage, self._order(epoch, passage)

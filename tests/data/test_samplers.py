@@ -74,6 +74,19 @@ class TestEpochSampler:
         seen = {index for epoch in range(60) for _, index in order(50, epoch=epoch, samples_per_epoch=8)}
         assert seen == set(range(50))
 
+    @given(length=lengths, ranks=some_ranks, total=st.integers(1, 150), done=st.integers(0, 60), rank=st.integers(0, 5))
+    def test_what_was_drawn_before_a_stop_is_left_out(
+        self, length: int, ranks: int, total: int, done: int, rank: int
+    ) -> None:
+        shared = {"samples_per_epoch": total, "rank": rank % ranks, "ranks": ranks}
+        sampler = EpochSampler(length, 0, **shared)
+        sampler.set_epoch(2)
+        sampler.leave_out(done)
+        assert list(sampler) == order(length, 0, 2, **shared)[done:]
+        assert len(sampler) == total // ranks
+        sampler.set_epoch(3)
+        assert list(sampler) == order(length, 0, 3, **shared)
+
     def test_the_order_is_not_biased(self) -> None:
         first = Counter(order(4, seed)[0][1] for seed in range(2000))
         assert all(abs(count - 500) < 5 * 20 for count in first.values())

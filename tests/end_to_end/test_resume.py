@@ -1,173 +1,221 @@
-"""A run that was cut off goes on in its own folder, whatever was left of it."""
+"""A training that is stopped anywhere and resumed ends as if it had never been stopped, bit for bit."""
 
 from __future__ import annotations
 
-import csv
 import json
+import math
 import os
-import shutil
-from collections.abc import Callable
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medseg_pl.__main__ import main
-from medseg_pl.checkpointing import LastCheckpoint
-from tests.end_to_end.conftest import SMALL
+from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.data.sources import DecathlonSource
+from tests.end_to_end.stopping import EPOCHS, Plan, run
 
-Fit = Callable[..., int]
+pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")  # a run folder for each part of a training
 
-SHORT = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=3")
+SAMPLES = 56  # in batches of 4: 14 of them in an epoch
+Stop = tuple[str, int]
+"""A hook, and how many batches are done."""
 
-
-class PowerCutError(BaseException):
-    """Ends a run at once; nothing but what is on the disk is left of it."""
-
-
-@pytest.fixture
-def fit(phantoms: dict[str, Path], tmp_path: Path) -> Fit:
-    """`medseg fit` into a folder of the test's, for two epochs unless it is told otherwise."""
-    arguments = ["--config", "configs/experiment/demo.yaml", "--data.source.root", str(phantoms["uw_madison"])]
-
-    def run(*options: str) -> int:
-        return main(["fit", *arguments, "--runs", str(tmp_path), *SMALL, *SHORT, *options])
-
-    return run
-
-
-def cut(monkeypatch: pytest.MonkeyPatch, fit: Fit, *options: str, at: int) -> None:
-    """Train until the power fails, right before a step."""
-
-    def fail(self: Callback, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if trainer.global_step == at:
-            raise PowerCutError
-
-    with monkeypatch.context() as context, pytest.raises(PowerCutError):
-        context.setattr(LastCheckpoint, "on_train_batch_start", fail, raising=False)
-        fit(*options)
-
-
-def rows_of(run: Path) -> list[dict[str, str]]:
-    with (run / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def steps_of(run: Path) -> list[int]:
-    return [int(row["step"]) for row in rows_of(run) if row["train/loss"]]
+CONFIG = """
+seed_everything: 3
+model:
+  network:
+    class_path: segmentation_models_pytorch.FPN
+    init_args:
+      encoder_name: tu-test_resnet
+      encoder_depth: 3
+      upsampling: 1
+      encoder_weights: null
+      decoder_pyramid_channels: 16
+      decoder_segmentation_channels: 32
+      decoder_dropout: 0.3
+  labels:
+    names: [large_bowel, small_bowel, stomach]
+    task: multiclass
+  size: [32, 32]
+  distances: false
+  normalisation: {class_path: medseg_pl.normalisation.ZScore}
+  loss: {class_path: medseg_pl.losses.DiceCELoss}
+  optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 3.0e-3, fused: true}}
+  lr_scheduler: {class_path: medseg_pl.schedules.WarmupPolynomialLR, init_args: {warmup_steps: 7}}
+data:
+  source: {class_path: medseg_pl.data.sources.DecathlonSource}
+  augmentation: {class_path: medseg_pl.data.transforms.StandardAugmentation}
+  batch_size: 4
+trainer:
+  accelerator: cpu
+  precision: 32-true
+  max_epochs: 3
+  log_every_n_steps: 1
+"""
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments of a training on seven volumes of eight slices, with another one to validate on."""
+    folder = tmp_path_factory.mktemp("resume")
+    root = folder / "data"
+    write_phantom(root, "decathlon", cases=8, seed=4, slices=8, size=(40, 36))
+    names = [case.case_id for case in DecathlonSource(str(root)).cases()]
+    (folder / "split.json").write_text(json.dumps({"train": names[:7], "val": names[7:], "test": []}))
+    (folder / "config.yaml").write_text(CONFIG)
+    data = [f"--data.source.root={root}", f"--data.split_file={folder / 'split.json'}"]
+    return ["--config", str(folder / "config.yaml"), *data]
 
 
-def test_the_same_command_begins_goes_on_and_ends(
-    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "demo" / "version_0"
-    cut(monkeypatch, fit, "--ckpt_path=last", at=5)
-    assert f"There is nothing to go on from in {tmp_path / 'demo'}: a new run begins." in capsys.readouterr().out
-    before = {name: (run / name).read_bytes() for name in ("config.yaml", "splits.json")}
-    epoch = int(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"])
-    assert 0 < epoch < 5
-    with (run / "metrics.csv").open("a") as file:
-        file.write("0.25,9,99")  # the process was killed in the middle of a row
-
-    assert fit("--ckpt_path=last") == 0
-    said = capsys.readouterr().out
-    assert f"Going on from {run / 'checkpoints' / 'last.ckpt'}, epochs done: 1, steps done: {epoch}." in said
-    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["version_0"]
-    assert {name: (run / name).read_bytes() for name in before} == before
-    assert len(json.loads((run / "environment.json").read_text())["resumed"]) == 1
-    assert steps_of(run) == list(range(2 * epoch))  # each step once, those that the power cut took included
-    assert [int(row["step"]) for row in rows_of(run) if row["val/dice"]][:2] == [epoch - 1, 2 * epoch - 1]
-    assert (run / "summary_val.json").is_file()
-
-    left = files(tmp_path)
-    assert fit("--ckpt_path=last") == 0
-    assert f"{run} is complete: epochs done: 2, steps done: {2 * epoch}." in capsys.readouterr().out
-    assert files(tmp_path) == left
+def resumed_from(folder: Path, options: list[str], stops: Sequence[Stop]) -> Plan:
+    """A training that is not stopped, and others that go on from what it saved on the way."""
+    resumed = [
+        {"name": f"{hook}-{done}", "options": options, "resume": str(folder / f"whole-{hook}-{done}.ckpt")}
+        for hook, done in stops
+    ]
+    return [{"name": "whole", "options": options, "stops": stops}, *resumed]
 
 
-def test_other_settings_are_kept_beside_the_first_ones(
-    fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = tmp_path / "demo" / "version_0"
-    assert fit("--trainer.max_epochs=1") == 0
-    first = (run / "config.yaml").read_bytes()
-    assert fit("--trainer.max_epochs=2", f"--ckpt_path={run}/checkpoints/last.ckpt", "--experiment=other") == 0
-    assert not (tmp_path / "other").exists()
-    assert (run / "config.yaml").read_bytes() == first
-    assert yaml.safe_load((run / "config_resumed_1.yaml").read_text())["trainer"]["max_epochs"] == 2
-    assert "Settings differ from those that this run had before: trainer.max_epochs, experiment." in caplog.text
-    assert json.loads((run / "complete.json").read_text())["epochs"] == 2
-    assert len(set(steps_of(run))) == len(steps_of(run))
+def seen(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
+    return json.loads((folder / f"{name}.{rank}.json").read_text())
 
 
-def test_a_damaged_last_gives_way_to_the_one_before(
-    fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert fit("--trainer.max_epochs=2") == 0
-    checkpoints = tmp_path / "demo" / "version_0" / "checkpoints"
-    (tmp_path / "demo" / "version_0" / "complete.json").unlink()
-    shutil.copy(checkpoints / "last.previous.ckpt", tmp_path / "previous.ckpt")
-    for name in ("last.ckpt", "last.previous.ckpt"):
-        content = bytearray((checkpoints / name).read_bytes())
-        content[len(content) // 2] ^= 0xFF
-        (checkpoints / name).write_bytes(content)
-    (checkpoints / "best.ckpt").unlink()
-    assert fit("--ckpt_path=last") == 1
-    assert "cannot be read" in capsys.readouterr().err
-
-    shutil.copy(tmp_path / "previous.ckpt", checkpoints / "last.previous.ckpt")
-    assert fit(f"--ckpt_path={checkpoints / 'last.ckpt'}") == 0
-    assert f"Going on from {checkpoints / 'last.previous.ckpt'} instead" in caplog.text
-    assert f"{checkpoints / 'last.ckpt'} is not a checkpoint" in caplog.text
-    assert steps_of(checkpoints.parent) == list(range(len(steps_of(checkpoints.parent))))
+def same(first: Any, second: Any, where: str = "") -> None:
+    """Assert that two checkpoints are equal, to the last bit of each tensor."""
+    assert type(first) is type(second), where
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            same(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), where
+        for place, (one, other) in enumerate(zip(first, second, strict=True)):
+            same(one, other, f"{where}[{place}]")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    else:
+        assert first == second or (math.isnan(first) and math.isnan(second)), f"{where}: {first} is not {second}"
 
 
-def test_a_run_that_died_before_its_scores_gets_them(fit: Fit, tmp_path: Path) -> None:
-    run = tmp_path / "demo" / "version_0"
-    assert fit("--trainer.max_epochs=1") == 0
-    scores = (run / "scores_val.csv").read_bytes()
-    for name in ("complete.json", "scores_val.csv", "summary_val.json"):
-        (run / name).unlink()
-    logged = steps_of(run)
-    assert fit("--trainer.max_epochs=1", "--ckpt_path=last") == 0
-    assert (run / "scores_val.csv").read_bytes() == scores
-    assert steps_of(run) == logged
+def final(folder: Path, name: str) -> dict[str, Any]:
+    checkpoint = torch.load(folder / f"{name}.final.ckpt", weights_only=True)
+    callbacks = checkpoint["callbacks"].items()
+    # Which file is the best belongs to a run folder, and each part of a training has its own here.
+    checkpoint["callbacks"] = {callback: state for callback, state in callbacks if "BestCheckpoint" not in callback}
+    return checkpoint
 
 
-def test_any_other_checkpoint_begins_a_new_run(
-    checkpoint: str, fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = files(Path(checkpoint).parent.parent)
-    assert fit("--ckpt_path", checkpoint) == 0
-    assert f"{checkpoint} is not the last.ckpt of a run folder: a new run begins" in capsys.readouterr().out
-    assert files(Path(checkpoint).parent.parent) == before
-    assert (tmp_path / "demo" / "version_0" / "checkpoints" / "last.ckpt").is_file()
+def once_in_an_epoch(folder: Path, ranks: int = 1, epochs: int = EPOCHS) -> None:
+    """Each sample is seen once in each epoch, by one of the ranks."""
+    draws = [draw for rank in range(ranks) for _, drawn in seen(folder, "whole", rank)["batches"] for draw in drawn]
+    assert sorted(draws) == [[epoch, index] for epoch in range(epochs) for index in range(SAMPLES)]
 
 
-def test_a_full_disk_ends_the_run_and_leaves_the_state_before(
-    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The disk is full from the second epoch on."""
-    saves, save = [], torch.save
+def as_if_never_stopped(folder: Path, stops: Sequence[Stop], ranks: int = 1) -> None:
+    """What was resumed drew what was left, validated when it was due and had not, and ended alike."""
+    for hook, done in stops:
+        for rank in range(ranks):
+            whole, resumed = seen(folder, "whole", rank), seen(folder, f"{hook}-{done}", rank)
+            assert resumed["batches"] == whole["batches"][done:], (hook, done)
+            left = [after for after in whole["validations"] if after + (hook == "batch_end") > done]
+            assert resumed["validations"] == left, (hook, done)
+        same(final(folder, f"{hook}-{done}"), final(folder, "whole"), f"{hook} {done}: ")
 
-    def full(*args: Any, **kwargs: Any) -> None:
-        saves.append(1)
-        if len(saves) > 2:
-            raise OSError(28, os.strerror(28))
-        save(*args, **kwargs)
 
-    with monkeypatch.context() as context:
-        context.setattr(torch, "save", full)
-        assert fit() == 1
-    assert "No space left on device. The one saved before it is whole and stays." in capsys.readouterr().err
-    run = tmp_path / "demo" / "version_0"
-    assert not (run / "complete.json").exists() and not (run / "summary_val.json").exists()
-    assert fit("--ckpt_path=last") == 0
-    assert steps_of(run) == list(range(len(steps_of(run))))
+def on_ranks(plan: Plan, folder: Path, ranks: int) -> list[int]:
+    """Run a plan in processes that train together; their exit codes."""
+    (folder / "plan.json").write_text(json.dumps(plan))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "NODE_RANK": "0"}
+    command = [sys.executable, "-m", "tests.end_to_end.stopping", str(folder / "plan.json"), str(folder)]
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **meeting, "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(ranks)
+    ]
+    errors = [process.communicate(timeout=600)[1].decode() for process in processes]
+    codes = [process.returncode for process in processes]
+    assert set(codes) <= {0, -signal.SIGKILL}, "\n".join(errors)
+    return codes
+
+
+def test_in_the_middle_of_an_epoch_and_at_its_end(options: list[str], tmp_path: Path) -> None:
+    stops = [("batch_end", 14), ("batch_end", 20)]
+    run(resumed_from(tmp_path, [*options, "--data.workers=0", "--trainer.max_epochs=2"], stops), tmp_path)
+    once_in_an_epoch(tmp_path, epochs=2)
+    as_if_never_stopped(tmp_path, stops)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_at_every_tenth_step(options: list[str], tmp_path: Path, workers: int, ranks: int) -> None:
+    stops = [("batch_end", done) for done in (10, 14, 20, 28, 30, 40)]
+    sizes = [f"--data.workers={workers}", f"--data.batch_size={4 // ranks}"]
+    on_ranks(resumed_from(tmp_path, [*options, *sizes], stops), tmp_path, ranks)
+    once_in_an_epoch(tmp_path, ranks)
+    as_if_never_stopped(tmp_path, stops, ranks)
+
+
+ENDS = [("batch_end", 14), ("validation_end", 14), ("epoch_end", 14), ("validation_end", 28), ("batch_end", 30)]
+VARIANTS = {
+    "hooks": ([], ENDS),
+    "bf16": (["--trainer.precision=bf16-mixed"], [("batch_end", 20)]),
+    "deterministic": (["--trainer.deterministic=true"], [("batch_end", 20)]),
+    "accumulate": (["--trainer.accumulate_grad_batches=3"], [("batch_end", 9), ("batch_end", 14), ("batch_end", 20)]),
+    "validations within an epoch": (
+        ["--trainer.val_check_interval=0.5"],
+        [(hook, done) for done in (7, 14) for hook in ("batch_end", "validation_end")],
+    ),
+    "validations by steps": (
+        ["--trainer.val_check_interval=10", "--trainer.check_val_every_n_epoch=null"],
+        [("batch_end", 10), ("validation_end", 20), ("epoch_end", 14), ("batch_end", 28)],
+    ),
+    "plateau": (
+        [
+            "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau",
+            "--model.lr_scheduler.monitor=val/loss",
+            "--model.lr_scheduler.threshold=9",
+            "--model.lr_scheduler.patience=0",
+        ],
+        ENDS,
+    ),
+    "average": (
+        [
+            "--trainer.callbacks=lightning.pytorch.callbacks.EMAWeightAveraging",
+            "--trainer.callbacks.decay=0.9",
+        ],
+        ENDS,
+    ),
+    "early stopping": (
+        [
+            "--trainer.callbacks=lightning.pytorch.callbacks.EarlyStopping",
+            "--trainer.callbacks.monitor=val/dice",
+            "--trainer.callbacks.mode=max",
+            "--trainer.callbacks.min_delta=1",
+            "--trainer.callbacks.patience=1",
+        ],
+        [("batch_end", 10), *ENDS[:3]],
+    ),
+    "steps": (["--trainer.max_steps=40", "--trainer.max_epochs=-1"], [*ENDS, ("batch_end", 20)]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_with_everything_that_has_a_memory(variant: str, options: list[str], tmp_path: Path) -> None:
+    settings, stops = VARIANTS[variant]
+    on_ranks(resumed_from(tmp_path, [*options, "--data.workers=0", *settings], stops), tmp_path, ranks=1)
+    as_if_never_stopped(tmp_path, stops)

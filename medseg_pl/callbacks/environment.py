@@ -1,0 +1,127 @@
+"""What a training ran on, with what, and how: enough to repeat it; nothing that names a person, a host or a path."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from medseg_pl.data.splits import SIDES
+from medseg_pl.datamodule import SegmentationDataModule
+from medseg_pl.io.git import git_state
+from medseg_pl.module import SegmentationModule
+
+_PACKAGES = (
+    "medseg",
+    "torch",
+    "lightning",
+    "segmentation-models-pytorch",
+    "timm",
+    "torchmetrics",
+    "albumentations",
+    "numpy",
+)
+
+
+def environment(trainer: Trainer) -> dict[str, Any]:
+    """Everything below; `data` is null for a data module of one's own."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "git": git_state(Path.cwd()),
+        "hardware": hardware(),
+        "training": training(trainer),
+        "data": data_fingerprint(trainer),
+    }
+
+
+def training(trainer: Trainer) -> dict[str, Any]:
+    """What a learning rate belongs to: how many samples each step of the optimizer sees, in how many processes."""
+    data, module = trainer.datamodule, trainer.lightning_module  # type: ignore[attr-defined]
+    batch = data.batch_size if isinstance(data, SegmentationDataModule) else None
+    accumulated = trainer.accumulate_grad_batches
+    rates = [group.get("initial_lr", group["lr"]) for each in trainer.optimizers for group in each.param_groups]
+    return {
+        "seed": module.seed if isinstance(module, SegmentationModule) else None,
+        "world_size": trainer.world_size,
+        "batch_size": batch,
+        "accumulate_grad_batches": accumulated,
+        "effective_batch": None if batch is None else batch * trainer.world_size * accumulated,
+        "learning_rate": sorted({float(rate) for rate in rates}),
+        "precision": str(trainer.precision),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def describe(facts: dict[str, Any]) -> str:
+    """`training` in one line.
+
+    >>> describe({"effective_batch": 32, "batch_size": 8, "world_size": 2, "accumulate_grad_batches": 2,
+    ...     "learning_rate": [0.001], "precision": "32-true", "seed": 0, "deterministic": False})
+    'effective batch 32 = 8 × 2 devices × 2 accumulated, learning rate 0.001, precision 32-true, seed 0'
+    """
+    factors = [f"{facts['world_size']} devices", f"{facts['accumulate_grad_batches']} accumulated"]
+    batch = f"{facts['effective_batch']} = {' × '.join([str(facts['batch_size']), *factors])}"
+    rate = ", ".join(f"{rate:g}" for rate in facts["learning_rate"])
+    rest = f"precision {facts['precision']}, seed {facts['seed']}{', deterministic' * facts['deterministic']}"
+    return f"effective batch {batch}, learning rate {rate}, {rest}"
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and GPUs; nothing that tells one machine from another of its kind."""
+    return {
+        "cpu": _processor(Path("/proc/cpuinfo")),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "gpus": [_gpu(number) for number in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,  # type: ignore[no-untyped-call]
+    }
+
+
+def data_fingerprint(trainer: Trainer) -> dict[str, Any] | None:
+    """How much data each side has, and a digest: of what files hold and how they are read, not of where they are."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, SegmentationDataModule) or data.split is None:
+        return None
+    sides = {side: getattr(data.split, side) for side in SIDES}
+    keys = sorted(f"{side} {data.entries[name].name}" for side, names in sides.items() for name in names)
+    counted = {
+        side: {"cases": len(names), "groups": len({data.cases[name].group for name in names})}
+        for side, names in sides.items()
+    }
+    return {"sha256": hashlib.sha256("\n".join(keys).encode()).hexdigest(), **counted}
+
+
+def _processor(table: Path) -> str:
+    """The name of the model where Linux says it, the architecture elsewhere."""
+    listed = re.search(r"^model name\s*:\s*(.+)$", table.read_text(errors="replace"), re.M) if table.is_file() else None
+    return listed[1] if listed else platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return None
+
+
+def _gpu(number: int) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(number)
+    return {"name": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

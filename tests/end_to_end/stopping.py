@@ -1,0 +1,149 @@
+"""Trainings that are stopped and resumed, and what each of them saw: `python stopping.py PLAN FOLDER` runs one rank.
+
+A plan is a list of trainings, each with its `name` and `options`, and perhaps with `stops` and `how`, as `Stopper` has
+them, and a checkpoint to `resume`.
+Rank and number of processes come from the environment, as on a cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from medseg_pl.__main__ import main
+from medseg_pl.cli import MedsegCLI
+from medseg_pl.data.slices import PatchDataset
+
+RANKS = os.environ.get("WORLD_SIZE", "1")
+EPOCHS = 3
+Plan = list[dict[str, Any]]
+
+
+class StopError(Exception):
+    """What a stop looks like from within."""
+
+
+class Stopper(Checkpoint):
+    """Saves checkpoints `NAME-HOOK-BATCHES.ckpt` on the way, and perhaps ends the training at one of these places.
+
+    Args:
+        folder: Of the checkpoints.
+        name: Of the training.
+        stops: The hooks and the numbers of batches, of all epochs, after which they are saved.
+        how: `go_on` does not end the training; `raise`, `should_stop` and `kill` do, the last one without saving.
+    """
+
+    def __init__(self, folder: Path, name: str, stops: Sequence[tuple[str, int]], how: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.stops = [tuple(stop) for stop in stops]
+        self.how = how
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._stop(trainer, "batch_end")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop(trainer, "validation_end")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop(trainer, "epoch_end")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop(trainer, "train_end")
+
+    def _stop(self, trainer: Trainer, hook: str) -> None:
+        done = trainer.fit_loop.total_batch_idx + 1
+        if (hook, done) not in self.stops:
+            return
+        if self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        trainer.save_checkpoint(self.folder / f"{self.name}-{hook}-{done}.ckpt")
+        if self.how == "should_stop":
+            trainer.should_stop = True
+        elif self.how == "raise":
+            raise StopError
+
+
+class Witness(Checkpoint):
+    """Notes which samples every batch held, found by their pixels, when validations ran, and how the training ended."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.batches: list[tuple[int, list[list[int]]]] = []
+        self.validations: list[int] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        known = drawn_as(trainer.train_dataloader.dataset)
+        draws = [known[digest(image, mask)] for image, mask in zip(batch.image, batch.mask, strict=True)]
+        self.batches.append((batch_idx, draws))
+        self._write(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.validations.append(trainer.fit_loop.total_batch_idx + 1)
+            self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.folder / f"{self.name}.final.ckpt")
+
+    def _write(self, trainer: Trainer) -> None:
+        seen = {"batches": self.batches, "validations": self.validations}
+        (self.folder / f"{self.name}.{trainer.global_rank}.json").write_text(json.dumps(seen))
+
+
+def digest(image: torch.Tensor, mask: torch.Tensor) -> bytes:
+    return hashlib.sha256(image.numpy().tobytes() + mask.numpy().tobytes()).digest()
+
+
+@cache
+def drawn_as(dataset: PatchDataset) -> dict[bytes, list[int]]:
+    """The epoch and the index of every sample that there can be."""
+    draws = [(epoch, index) for epoch in range(EPOCHS) for index in range(len(dataset))]
+    known = {}
+    for draw in draws:
+        sample = dataset[draw]
+        known[digest(sample.image, sample.mask)] = list(draw)
+    assert len(known) == len(draws), "samples are told apart by their pixels"
+    return known
+
+
+def fit(arguments: Sequence[str], callbacks: Sequence[Callback]) -> int:
+    """`medseg fit` with further callbacks."""
+    original = MedsegCLI._callbacks
+    MedsegCLI._callbacks = lambda self, given: [*original(self, given), *callbacks]  # type: ignore[method-assign]
+    try:
+        return main(["fit", *arguments])
+    except StopError:
+        return 0
+    finally:
+        MedsegCLI._callbacks = original  # type: ignore[method-assign]
+
+
+def run(plan: Plan, folder: Path) -> None:
+    """Run trainings one after the other; one that ends leaves `NAME.final.ckpt`."""
+    for training in plan:
+        if int(RANKS) > 1:
+            os.environ["WORLD_SIZE"] = RANKS  # Lightning removes it after each run
+        name = training["name"]
+        stopper = Stopper(folder, name, training.get("stops", ()), training.get("how", "go_on"))
+        resume = ["--ckpt_path", training["resume"]] if "resume" in training else []
+        runs = ["--runs", str(folder / "runs"), "--experiment", name]
+        devices = [f"--trainer.devices={RANKS}", *(["--trainer.strategy=ddp"] if int(RANKS) > 1 else [])]
+        assert fit([*training["options"], *runs, *devices, *resume], [Witness(folder, name), stopper]) == 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
