@@ -1,4 +1,7 @@
-"""One of several processes that train together: `torchrun … ask_one_rank.py fit …`; the second one is asked to stop."""
+"""One of several processes that train together: `torchrun … ask_one_rank.py fit …`; the second one is asked to stop.
+
+`ASK_IN=training` does so in its third step, `ASK_IN=validation` in the first validation.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,24 @@ from medseg_pl.module import SegmentationModule
 
 
 class Asked(SegmentationModule):
-    """The usual module, which sends SIGTERM to its process in its third step, on rank 1."""
+    """The usual module, which sends SIGTERM to its process on rank 1."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """As usual."""
-        if self.global_rank == 1 and self.global_step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if self.global_step == 2:
+            self.ask("training")
         return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        """As usual."""
+        if not self.trainer.sanity_checking:
+            self.ask("validation")
+        return super().validation_step(batch, batch_idx)
+
+    def ask(self, where: str) -> None:
+        """Send the signal, if it is here."""
+        if self.global_rank == 1 and os.environ["ASK_IN"] == where:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -104,8 +104,17 @@ def test_time_is_up_in_mid_epoch(
     assert checkpoint(folder)["global_step"] == 3
     assert logged(folder, "train/loss") == ["0", "1", "2"], "the last step before the stop as well"
 
+    assert fit("--ckpt_path", "last") == 0
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["version_0"]
+    resumed = checkpoint(folder)
+    assert fit("--runs", str(tmp_path / "undisturbed")) == 0
+    undisturbed = checkpoint(tmp_path / "undisturbed" / "demo" / "version_0")
+    assert resumed["global_step"] == undisturbed["global_step"]
+    for name, tensor in undisturbed["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][name], tensor), name
 
-def test_a_validation_is_broken_off(
+
+def test_a_validation_is_broken_off_and_run_again(
     fit: Callable[..., int], queue: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sanity = ["--trainer.num_sanity_val_steps=0"]
@@ -116,6 +125,9 @@ def test_a_validation_is_broken_off(
     folder = tmp_path / "runs" / "demo" / "version_0"
     assert checkpoint(folder)["global_step"] == 9
     assert not (folder / "checkpoints" / "best.ckpt").exists()
+    assert fit("--ckpt_path", "last", *sanity) == 0
+    assert set(logged(folder, "val/dice")) == {"8", "17"}, "after both epochs"
+    assert (folder / "checkpoints" / "best.ckpt").exists()
 
 
 def test_nothing_is_saved_before_the_first_step(
@@ -169,9 +181,12 @@ def test_lightning_leaves_requeueing_to_us(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "lightning"])
+@pytest.mark.parametrize(
+    ("launcher", "where", "steps"),
+    [("torchrun", "training", 3), ("lightning", "training", 3), ("torchrun", "validation", 4)],
+)
 def test_whichever_rank_is_asked_all_leave_at_the_same_step(
-    launcher: str, phantoms: dict[str, Path], tmp_path: Path
+    launcher: str, where: str, steps: int, phantoms: dict[str, Path], tmp_path: Path
 ) -> None:
     script = str(Path(__file__).with_name("ask_one_rank.py"))
     start = {
@@ -181,10 +196,15 @@ def test_whichever_rank_is_asked_all_leave_at_the_same_step(
     data = ["--data.source.root", str(phantoms["uw_madison"]), "--runs", str(tmp_path / "runs")]
     configs = ["--config=configs/experiment/demo.yaml", "--config=configs/trainer/ddp_cpu.yaml"]
     command = [sys.executable, *start[launcher], "fit", *configs, *data, *SMALL, "--trainer.max_epochs=2"]
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "ASK_IN": where}
     stopped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert stopped.returncode == (1 if launcher == "torchrun" else 75), stopped.stderr  # torchrun has a code of its own
     for rank in range(2):
         assert f"rank {rank} ends with 75" in stopped.stdout
     run = tmp_path / "runs" / "demo" / "version_0"
-    assert checkpoint(run)["global_step"] == 3
+    assert checkpoint(run)["global_step"] == steps
+    going_on = [*command, "--ckpt_path", "last"]
+    finished = subprocess.run(going_on, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert (run / "scores_val.csv").is_file()
+    assert [path.name for path in run.parent.iterdir()] == ["version_0"]
