@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,15 @@ from medseg_pl.core.errors import (
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-_LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "NCCL", "Broken pipe", "Timed out waiting")
+_LOST_RANK = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "NCCL communicator was aborted",
+    "ncclRemoteError",
+    "Broken pipe",
+    "Timed out waiting",
+)
+_OF_A_FILE = re.compile(r"\[Errno (\d+)\] .+?: '([^']+)'")
 
 
 @contextmanager
@@ -48,14 +57,15 @@ def _told(error: Exception, command: str) -> MedsegError | None:
         isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY)
     ):
         return _out_of_memory(command)
-    if isinstance(error, FileNotFoundError) and error.filename:
+    number, name = _file_of(error)
+    if isinstance(error, FileNotFoundError) and name:
         return MissingDataError(
-            f"{error.filename} is not there, or no more. Put it back, and go on with --ckpt_path last where training "
+            f"{name} is not there, or no more. Put it back, and go on with --ckpt_path last where training "
             "was interrupted."
         )
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if number in _DISK:
         return UnwritableFileError(
-            f"{error.filename or 'A file'} could not be written: {error.strerror}. What was there before is still "
+            f"{name or 'A file'} could not be written: {os.strerror(number)}. What was there before is still "
             "there. Free some space or choose another folder with --runs, then go on with --ckpt_path last."
         )
     if type(error).__module__.startswith("wandb."):
@@ -74,6 +84,16 @@ def _told(error: Exception, command: str) -> MedsegError | None:
             "says why. Go on with --ckpt_path last."
         )
     return None
+
+
+def _file_of(error: Exception) -> tuple[int, str]:
+    """The number and the file of an `OSError`; of one from a loading process torch keeps the text alone."""
+    if not isinstance(error, OSError):
+        return 0, ""
+    told = _OF_A_FILE.search(str(error))
+    if error.errno is None and told is not None:
+        return int(told.group(1)), told.group(2)
+    return error.errno or 0, str(error.filename or "")
 
 
 def _from_worker(error: MedsegError) -> MedsegError | None:

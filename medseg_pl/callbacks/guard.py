@@ -44,7 +44,9 @@ class Guard(Callback):
         self.skips = skips
         self._watched: deque[_Watched] = deque()
         self._skipped = 0
+        self._step = 0
         self._scale: float | None = None
+        self._spoilt = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -87,9 +89,12 @@ class Guard(Callback):
                     f"diverged, or the images hold values that make it so. {_REMEDY}"
                 )
             return
+        self._spoilt = self._spoilt or not finite
+        if seen.step == self._step:  # gradients are still being added up
+            return
         scale = float(seen.scale)
-        skipped = not finite or (self._scale is not None and scale < self._scale)
-        self._scale = scale
+        skipped = self._spoilt or (self._scale is not None and scale < self._scale)
+        self._step, self._scale, self._spoilt = seen.step, scale, False
         self._skipped = self._skipped + 1 if skipped else 0
         if self._skipped > self.skips:
             raise DivergedError(

@@ -49,6 +49,17 @@ def test_half_precision_may_leave_out_steps_but_not_all() -> None:
         after(guard, 9, 0.5, scale / 2)
 
 
+def test_batches_that_are_added_up_are_one_step() -> None:
+    guard, scale = Guard(skips=3), 65536.0
+    after(guard, 1, 0.5, scale)
+    with pytest.raises(DivergedError, match="left out 4 steps in a row, the last at step 5"):
+        for step in range(2, 9):
+            scale /= 2
+            for _ in range(3):
+                after(guard, step - 1, 0.5, 2 * scale)  # between two steps
+            after(guard, step, 0.5, scale)
+
+
 def test_a_growing_scale_is_no_skip() -> None:
     guard = Guard(skips=0)
     for step, scale in enumerate([2.0, 4.0, 4.0, 8.0]):
