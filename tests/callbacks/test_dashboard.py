@@ -47,7 +47,7 @@ trainer:
 
 
 class Planted(NamedTuple):
-    """Two runs in processes of their own, in which everything personal has a name that can be searched for."""
+    """Runs in processes of their own, in which everything personal has a name that can be searched for."""
 
     folder: Path
     run: Path
@@ -61,7 +61,7 @@ class Planted(NamedTuple):
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    """A fit with pictures on two dashboards, and a test of its checkpoint, which goes on in the same W&B run."""
+    """A fit with pictures on two dashboards, a test of its checkpoint, and more of the fit, all in one W&B run."""
     folder = tmp_path_factory.mktemp("boards") / PLANTED["folder"]
     here, home, data = folder / PLANTED["directory"], folder / PLANTED["home"], folder / "data"
     write_phantom(data, "uw_madison", cases=8, seed=0, slices=4, size=(40, 36))
@@ -79,12 +79,13 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     run = here / "runs" / PLANTED["experiment"] / "version_0"
     save_dir = f"--trainer.logger.init_args.save_dir={folder / 'boards'}"
     test = ["test", f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}", f"--config={offline}", save_dir]
+    more = [*fit, "--trainer.max_epochs=2", "--ckpt_path=last"]
     (here / "medseg_in_process.py").write_text(
         "import sys, wandb\nfrom medseg_pl.__main__ import main\n"
         "for arguments in sys.argv[1].split('\\n'):\n    assert main(arguments.split(' ')) == 0\n    wandb.finish()\n"
     )
     started = subprocess.run(
-        [sys.executable, "medseg_in_process.py", "\n".join(" ".join(line) for line in (fit, test))],
+        [sys.executable, "medseg_in_process.py", "\n".join(" ".join(line) for line in (fit, test, more))],
         cwd=here,
         env=personal_environment(home),
         capture_output=True,
@@ -208,14 +209,21 @@ def test_fixed_and_worst_cases_have_masks_with_label_names(planted: Planted) -> 
 
 
 def test_the_test_of_a_run_goes_on_in_the_same_run(planted: Planted) -> None:
-    fit, test = planted.run_files()
+    fit, test, _ = planted.run_files()
     assert wandb_file.run_ids(fit) == wandb_file.run_ids(test)
     assert wandb_file.history(test)["scores/test.nrows"]
     assert "final/test/dice" in wandb_file.summary(test)
 
 
+def test_a_fit_that_goes_on_does_so_in_the_same_run(planted: Planted) -> None:
+    fit, _, more = planted.run_files()
+    assert wandb_file.run_ids(more) == wandb_file.run_ids(fit)
+    assert sorted(path.name for path in planted.run.parent.iterdir()) == ["version_0"]
+    assert min(wandb_file.history(more)["epoch"]) == 1  # the second, and no first one again
+
+
 def test_no_pixel_is_written_unless_asked(planted: Planted) -> None:
-    _, test = planted.run_files()  # `test` was not asked for pictures
+    _, test, _ = planted.run_files()  # `test` was not asked for pictures
     assert not list(test.parent.rglob("*.png"))
     assert not [name for name in wandb_file.history(test) if "overlays" in name]
 
