@@ -68,7 +68,8 @@ def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Options that add the callback above, which writes `noted.txt`."""
     (tmp_path / "own_watch.py").write_text(WATCH)
     monkeypatch.syspath_prepend(tmp_path)
-    return ["--trainer.callbacks+=own_watch.Watch", f"--trainer.callbacks.file={tmp_path / 'noted.txt'}"]
+    callback = ["--trainer.callbacks+=own_watch.Watch", f"--trainer.callbacks.file={tmp_path / 'noted.txt'}"]
+    return [*callback, "--plugins=own_watch"]
 
 
 def noted(folder: Path) -> set[str]:
