@@ -66,7 +66,7 @@ def test_chase_db1_trains_tests_and_predicts(real_data: Path, tmp_path: Path) ->
     assert {row["group"] for row in rows} == {"11", "12", "13", "14"}
     assert len(rows) == 8
     predict(run, real_data / "chase_db1" / "images", tmp_path / "masks")
-    masks = sorted((tmp_path / "masks").iterdir())
+    masks = sorted((tmp_path / "masks").glob("[!.]*"))
     assert len(masks) == 28
     assert raster.read_mask(masks[0]).shape == (960, 999)
 
