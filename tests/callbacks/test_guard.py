@@ -62,8 +62,10 @@ def test_batches_that_are_added_up_are_one_step() -> None:
 
 def test_a_growing_scale_is_no_skip() -> None:
     guard = Guard(skips=0)
-    for step, scale in enumerate([2.0, 4.0, 4.0, 8.0]):
+    for step, scale in enumerate([2.0, 4.0, 4.0, 8.0], start=1):
         after(guard, step, 0.5, scale)
+    with pytest.raises(DivergedError):  # the same guard, were it one
+        after(guard, 5, 0.5, 4.0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -76,4 +78,6 @@ def test_nothing_is_saved_that_is_not_finite(value: float) -> None:
 
 
 def test_what_returns_no_loss_is_not_watched() -> None:
-    Guard().on_train_batch_end(trainer(1), NO_MODULE, None, BATCH, 0)
+    guard = Guard()
+    guard.on_train_batch_end(trainer(1), NO_MODULE, None, BATCH, 0)
+    assert not guard._watched
