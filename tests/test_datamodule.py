@@ -474,13 +474,13 @@ class TestFaults:
         data.prepare_data()
 
     def test_what_is_doubtful_is_told_once(self, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        data = make(size=(33, 40), folds=2)
+        data = make(size=(64, 50), folds=2)
         data.trainer = trainer("fit")
         data.prepare_data()
         (said,) = [record.getMessage() for record in caplog.records if "smaller-than-patch" in record.getMessage()]
         assert said == (
-            "smaller-than-patch: Case phantom_001: A slice has 32 x 40 pixels; the patch needs 33 x 40. The same of 4 "
-            "more. Choose a smaller patch, or expect padding."
+            "smaller-than-patch: Case phantom_001: A slice of 32 x 40 pixels fills 40% of a patch of 64 x 50. The same "
+            "of 3 more. Choose a smaller patch, or expect padding."
         )
 
     def test_cases_without_a_mask(self, make: Make, tmp_path: Path) -> None:

@@ -216,11 +216,11 @@ def codes(tmp_path: Path, *options: object) -> dict[str, int]:
 def test_a_configuration_names_everything(folder: Path, tmp_path: Path) -> None:
     path = config(tmp_path / "c.yaml", folder_source(folder))
     assert codes(tmp_path, "--config", path) == {}
-    assert codes(tmp_path, "--config", config(path, folder_source(folder), model={"size": [64, 64]})) == {
+    assert codes(tmp_path, "--config", config(path, folder_source(folder), model={"size": [96, 96]})) == {
         "smaller-than-patch": 10
     }
     assert (
-        codes(tmp_path, "--config", config(path, folder_source(folder), model={"size": [64, 64], "fit": "resize"}))
+        codes(tmp_path, "--config", config(path, folder_source(folder), model={"size": [96, 96], "fit": "resize"}))
         == {}
     )
 

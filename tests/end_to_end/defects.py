@@ -575,7 +575,7 @@ GEOMETRY = [
         write_dicom,
         lambda root: edit(dicom_files(root)[3], PixelSpacing=[9.0, 9.0]),
     ),
-    Defect("smaller than the patch", "smaller-than-patch", write_folder, id, (*NAMED, "--patch", "64", "64")),
+    Defect("smaller than the patch", "smaller-than-patch", write_folder, id, (*NAMED, "--patch", "96", "96")),
     Defect("wildly different size", "size-outlier", write_folder, another_size),
     Defect("mask that is moved", "image-mask-shift", write_folder, moved_mask),
 ]

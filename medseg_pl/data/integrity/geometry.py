@@ -109,7 +109,9 @@ def spacing_findings(facts: CaseFacts) -> Iterator[Finding]:
 
 
 def patch_findings(cases: Sequence[tuple[str, Path | None, Geometry]], patch: Fit | None) -> Iterator[Finding]:
-    """Images in which a training patch does not fit.
+    """Images that fill less than half of a training patch: the network would see mostly padding.
+
+    A little padding is usual, since the sides of a patch divide by what the network asks for.
 
     Args:
         cases: The name, the file and the grid of each case.
@@ -120,8 +122,9 @@ def patch_findings(cases: Sequence[tuple[str, Path | None, Geometry]], patch: Fi
     for case_id, path, geometry in cases:
         known = patch.spacing_mm is None or geometry.spacing_mm is not None
         height, width = patch.on(geometry).patch if known else patch.size
-        if geometry.shape[1] < height or geometry.shape[2] < width:
-            said = f"A slice has {_times(geometry.shape[1:])} pixels; the patch needs {height} x {width}."
+        filled = min(1, geometry.shape[1] / height) * min(1, geometry.shape[2] / width)
+        if filled < 0.5:
+            said = f"A slice of {_times(geometry.shape[1:])} pixels fills {filled:.0%} of a patch of {height} x {width}."
             yield finding("smaller-than-patch", said, case_id, path)
 
 

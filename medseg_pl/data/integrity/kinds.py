@@ -192,7 +192,9 @@ KINDS: dict[str, Kind] = {
         "warning", "a size far from that of the other cases", "Check whether the case belongs to the data set."
     ),
     "smaller-than-patch": Kind(
-        "warning", "an image smaller than the training patch", "Choose a smaller patch, or expect padding."
+        "warning",
+        "an image that fills less than half of the training patch",
+        "Choose a smaller patch, or expect padding.",
     ),
     "image-mask-shift": Kind(
         "warning", "the mask fits the image better when moved", "Look at the two together; export the mask again."

@@ -38,7 +38,7 @@ def found(
         ([(9, 0), (9, 0), (9, 0), (9, 3)], {}, ["label-missing-from-training", "label-in-one-case"]),
         ([(9, 3)] * 4, {"train": "0123", "val": ""}, ["empty-side"]),
         ([(9, 3)] * 4, {"groups": "0120"}, ["patient-on-both-sides"]),
-        ([(9, 3)] * 4, {"patch": Fit("native", (33, 40))}, ["smaller-than-patch"] * 4),
+        ([(9, 3)] * 4, {"patch": Fit("native", (64, 50))}, ["smaller-than-patch"] * 4),
     ],
 )
 def test_findings(voxels: list[tuple[int, int]], options: dict[str, object], codes: list[str]) -> None:
@@ -57,9 +57,9 @@ def test_findings_of_a_kind_are_told_once() -> None:
     cases = [case_of(str(number)) for number in range(4)]
     entries = {case.case_id: counted((9, 0)) for case in cases}
     sides = {"train": ["0", "1", "2"], "val": ["3"], "test": []}
-    assert in_brief(cheap_findings(cases, entries, LABELS, sides, Fit("native", (33, 40)))) == [
+    assert in_brief(cheap_findings(cases, entries, LABELS, sides, Fit("native", (64, 50)))) == [
         "label-never-present: The label 'lesion' is in none of 4 masks. Correct the label's name or value, or leave "
         "the label out.",
-        "smaller-than-patch: Case 0: A slice has 32 x 40 pixels; the patch needs 33 x 40. The same of 3 more. Choose a "
-        "smaller patch, or expect padding.",
+        "smaller-than-patch: Case 0: A slice of 32 x 40 pixels fills 40% of a patch of 64 x 50. The same of 3 more. "
+        "Choose a smaller patch, or expect padding.",
     ]

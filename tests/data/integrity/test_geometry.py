@@ -139,10 +139,12 @@ def test_plausible_spacing(spacing: tuple[float, float, float], found: list[str]
 def test_patches_are_counted_on_the_native_grid() -> None:
     small = ("a", None, Geometry((1, 40, 64), (5.0, 2.0, 2.0)))
     assert codes(patch_findings([small], Fit("native", (40, 64)))) == []
-    assert codes(patch_findings([small], Fit("native", (41, 64)))) == ["smaller-than-patch"]
+    assert codes(patch_findings([small], Fit("native", (41, 64)))) == []
+    assert codes(patch_findings([small], Fit("native", (80, 64)))) == []  # exactly half
+    assert codes(patch_findings([small], Fit("native", (80, 65)))) == ["smaller-than-patch"]
     assert codes(patch_findings([small], Fit("resize", (512, 512)))) == []
     assert codes(patch_findings([small], Fit("native", (80, 128), (1.0, 1.0)))) == []
-    assert codes(patch_findings([small], Fit("native", (80, 132), (1.0, 1.0)))) == ["smaller-than-patch"]
+    assert codes(patch_findings([small], Fit("native", (160, 132), (1.0, 1.0)))) == ["smaller-than-patch"]
     assert codes(patch_findings([small], None)) == []
 
 

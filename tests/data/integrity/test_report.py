@@ -33,7 +33,7 @@ def test_labels_are_seen_in_the_masks_where_nobody_named_them() -> None:
 def test_findings_of_all_kinds_come_together_once_and_the_worst_first() -> None:
     early = finding("missing-mask", "It has none.", "x")
     odd = facts_of(image_of(textured(9, MASK.shape)), mask_of(MASK * 3), name="odd", findings=(early,))
-    report = report_on([*cases(), odd], [early], LABELS, patch=Fit("native", (9, 9)))
+    report = report_on([*cases(), odd], [early], LABELS, patch=Fit("native", (19, 19)))
     assert codes(report.findings) == ["missing-mask", "mask-unknown-value", *["smaller-than-patch"] * 4]
     assert report.counts() == {"error": 2, "warning": 4, "note": 0}
 
