@@ -16,6 +16,8 @@ from medseg_pl.io.files import write_text
 class RunRecord(Callback):
     """Writes `splits.json` and `environment.json` when training starts, and says what a step of it is.
 
+    `splits.json` names the group of each case, so that anyone can see that none is on two sides.
+
     Where the run was started before, both stay; the environment that it goes on in is added to the `resumed` ones.
     """
 
@@ -31,7 +33,8 @@ class RunRecord(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         splits, record = Path(directory) / "splits.json", Path(directory) / "environment.json"
         if isinstance(data, SegmentationDataModule) and data.split is not None and not splits.exists():
-            write_text(splits, json.dumps(data.split_record(), indent=1) + "\n")
+            groups = {name: case.group for name, case in sorted(data.cases.items())}
+            write_text(splits, json.dumps({**data.split_record(), "groups": groups}, indent=1) + "\n")
         if record.exists():
             before = json.loads(record.read_text(encoding="utf-8"))
             now = {**before, "resumed": [*before.get("resumed", []), now]}

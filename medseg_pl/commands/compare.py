@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from medseg_pl.core.errors import OutputExistsError, SettingError
-from medseg_pl.functional.comparison import ALPHA, RESAMPLES, Comparison, compare_labels, compare_means
-from medseg_pl.functional.pairing import HIGHER_IS_BETTER, Matched, PairedScores, Table, match, scores_by_label
+from medseg_pl.functional.comparison import RESAMPLES
+from medseg_pl.functional.pairing import HIGHER_IS_BETTER, Matched, Table, match
+from medseg_pl.functional.verdicts import compare_metric, empty_masks, too_few, verdict
 from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, write_rows, write_summary
 
 _LEGEND = (
@@ -105,20 +105,6 @@ def check_metric(name: str, tables: Sequence[Table]) -> str:
     return name
 
 
-def compare_metric(
-    matched: Matched, metric: str, tables: Sequence[Table], *, resamples: int, seed: int
-) -> dict[str, Any]:
-    """One entry of `metrics` in the file of `--json`."""
-    higher_is_better = HIGHER_IS_BETTER[metric]
-    scores = scores_by_label(matched, metric, *(table.name for table in tables))
-    compared = compare_labels(scores, higher_is_better=higher_is_better, resamples=resamples, seed=seed)
-    return {
-        "higher_is_better": higher_is_better,
-        "labels": {name: _label(scores[name], compared[name], higher_is_better) for name in scores},
-        "mean": asdict(compare_means(scores, resamples=resamples, seed=seed)),
-    }
-
-
 def csv_rows(result: Mapping[str, Any]) -> list[Row]:
     """The file of `--csv`: a row for each metric and label, an empty field for what cannot be said."""
     rows: list[Row] = []
@@ -172,50 +158,6 @@ def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool)
     return table
 
 
-def verdict(metric: str, labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which run is better for which labels, in words.
-
-    >>> verdict("dice", {"liver": {"better": "b"}, "spleen": {"better": None}})
-    'dice: B is better for liver; no difference is shown for spleen.'
-    """
-    parts = []
-    for side, said in (("b", "B is better for"), ("a", "A is better for"), (None, "no difference is shown for")):
-        if names := [name for name, fields in labels.items() if fields["better"] == side]:
-            parts.append(f"{said} {', '.join(names)}")
-    return f"{metric}: {'; '.join(parts)}."
-
-
-def too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """What cannot be shown, whatever the scores: of 2^G combinations of signs two are as extreme as any.
-
-    >>> too_few({"liver": {"groups": 5}})
-    'With 5 groups p is at least 0.0625: no difference can be shown, however large.'
-    """
-    tested = [fields["groups"] for fields in labels.values() if fields["groups"] > 1]
-    groups = max(tested, default=0)
-    if not tested:
-        return "With fewer than two groups there is neither an interval nor a p."
-    least = min(1.0, 2 * len(tested) / 2**groups)
-    if least < ALPHA:
-        return ""
-    p = "the corrected p" if len(tested) > 1 else "p"
-    return f"With {groups} groups {p} is at least {least:.3g}: no difference can be shown, however large."
-
-
-def empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """What became of the cases in which the reference is empty; nothing where there are none."""
-    undefined, alarms_a, alarms_b = (
-        sum(fields[name] for fields in labels.values()) for name in ("undefined", "false_alarms_a", "false_alarms_b")
-    )
-    said = [f"{undefined} rows without a score in either run are left out"] if undefined else []
-    if alarms_a or alarms_b:
-        said.append(
-            f"where one run alone found what the reference has not, the other got the best score (false alarms: "
-            f"{alarms_a} of A, {alarms_b} of B)"
-        )
-    return f"Empty references: {'; '.join(said)}." if said else ""
-
-
 def _cells(fields: Mapping[str, Any], decimals: int) -> list[str]:
     """Numbers as they are printed, a dash for what cannot be said."""
     numbers = [_number(fields[name], decimals) for name in ("mean_a", "mean_b", "difference")]
@@ -240,21 +182,6 @@ def _sides(files: Sequence[Path], matched: Matched) -> dict[str, Any]:
     """What was compared."""
     sides = zip("ab", files, (matched.only_a, matched.only_b), strict=True)
     return {side: {"file": str(file), "stage": stage_of(file), "unpaired": only} for side, file, only in sides}
-
-
-def _label(scores: PairedScores, comparison: Comparison, higher_is_better: bool) -> dict[str, Any]:
-    """The fields of one label."""
-    better = None
-    if comparison.p_holm is not None and comparison.p_holm < ALPHA:
-        assert comparison.difference, "without a difference p is 1"
-        better = "b" if (comparison.difference > 0) == higher_is_better else "a"
-    return {
-        **asdict(comparison),
-        "undefined": scores.undefined,
-        "false_alarms_a": scores.false_alarms_a,
-        "false_alarms_b": scores.false_alarms_b,
-        "better": better,
-    }
 
 
 def _say(console: Console, text: str) -> None:

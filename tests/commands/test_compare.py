@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from medseg_pl.__main__ import main
-from medseg_pl.commands.compare import comparison_table, too_few
+from medseg_pl.commands.compare import comparison_table
 from medseg_pl.io.scores import write_rows
 
 PATIENTS = [f"p{i}" for i in range(8)]
@@ -193,12 +193,6 @@ def test_of_one_patient_nothing_can_be_said(tmp_path: Path, capsys: pytest.Captu
     printed = capsys.readouterr().out
     assert re.search(r"\nliver +0\.750 +0\.824 +0\.074 +– +– +– +5/0/0 +–\n", printed)
     assert "\nWith fewer than two groups there is neither an interval nor a p.\n" in printed
-
-
-def test_the_least_corrected_p() -> None:
-    labels = {name: {"groups": 6} for name in ("liver", "spleen")}
-    assert too_few(labels).startswith("With 6 groups the corrected p is at least 0.0625:")
-    assert not too_few({"liver": {"groups": 6}})
 
 
 def test_a_false_alarm_costs_its_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

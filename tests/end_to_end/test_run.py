@@ -54,6 +54,14 @@ def test_summary_follows_from_the_scores(run_folder: Path) -> None:
     assert summary["foreground_mean"]["dice"] == pytest.approx(np.mean(means))
 
 
+def test_the_split_names_the_patient_of_each_case(run_folder: Path) -> None:
+    split = json.loads((run_folder / "splits.json").read_text())
+    sides = {side: {split["groups"][name] for name in split[side]} for side in ("train", "val", "test")}
+    assert all(sides.values())
+    assert not sides["train"] & sides["val"] and not (sides["train"] | sides["val"]) & sides["test"]
+    assert {row["group"] for row in rows_of(run_folder / "scores_val.csv")} == sides["val"]
+
+
 def test_metrics_are_logged_under_their_names(run_folder: Path) -> None:
     logged = set().union(*(row.keys() for row in rows_of(run_folder / "metrics.csv")))
     assert {"train/loss", "val/loss", "val/dice", "val/iou", "val/dice/stomach", "val/iou/large_bowel"} <= logged

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Any
 
-from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 
 from medseg_pl.datamodule import SegmentationDataModule
+from medseg_pl.functional.disclosure import SHOWN_OF_DATA, plain
 
-_DATA = (
-    "allow_duplicates",
-    "augmentation",
-    "batch_size",
-    "eval_batch_size",
-    "fold",
-    "folds",
-    "foreground_fraction",
-    "fractions",
-    "samples_per_epoch",
-    "seed",
-    "split_seed",
-)
-"""Of the data, these and nothing else: a source's settings say where it is, and may name cases."""
 _NOT_OF_THE_MODEL = ("_instantiator", "initial_weights")
-_A_NAME = re.compile(r"[A-Za-z0-9][\w .+-]*")
-_A_FILE = re.compile(
-    r"\.(bin|ckpt|csv|dcm|gz|json|nii|npy|npz|onnx|png|pt|pth|safetensors|tiff?|txt|ya?ml)$", re.IGNORECASE
-)
 
 
 def shown_settings(trainer: Trainer, module: LightningModule, data: Any) -> dict[str, Any]:
@@ -43,7 +23,7 @@ def shown_settings(trainer: Trainer, module: LightningModule, data: Any) -> dict
     model = {name: plain(value) for name, value in module.hparams.items() if name not in _NOT_OF_THE_MODEL}
     shown: dict[str, Any] = {"model": model, "trainer": _trainer(trainer)}
     if isinstance(data, SegmentationDataModule):
-        harmless = {name: plain(data.hparams[name]) for name in _DATA if name in data.hparams}
+        harmless = {name: plain(data.hparams[name]) for name in SHOWN_OF_DATA if name in data.hparams}
         across = trainer.world_size * trainer.accumulate_grad_batches
         shown["data"] = {**harmless, "source": type(data.source).__name__}
         shown["trainer"]["effective_batch_size"] = data.batch_size * across
@@ -51,25 +31,6 @@ def shown_settings(trainer: Trainer, module: LightningModule, data: Any) -> dict
             sides = {"train": data.split.train, "val": data.split.val, "test": data.split.test}
             shown["data"]["cases"] = {side: len(cases) for side, cases in sides.items()}
     return shown
-
-
-def plain(value: Any) -> Any:
-    """A setting as numbers, names, lists and dictionaries; text that could be a path or a file is left out.
-
-    >>> plain({"encoder_name": "resnet34", "weights": "/home/someone/w.pt", "depth": 5})
-    {'encoder_name': 'resnet34', 'weights': '…', 'depth': 5}
-    """
-    if isinstance(value, Namespace):
-        value = value.as_dict()
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, str):
-        return value if _A_NAME.fullmatch(value) and not _A_FILE.search(value) else "…"
-    if isinstance(value, Mapping):
-        return {str(name): plain(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    return type(value).__name__
 
 
 def _trainer(trainer: Trainer) -> dict[str, Any]:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
-import pytest
 
-from medseg_pl.callbacks.boards import BoardRecord, Gallery, Picture, worst_cases
+from medseg_pl.callbacks.boards import Gallery, Picture, worst_cases
 from medseg_pl.callbacks.boards.pictures import picture_of, telling_slice
-from medseg_pl.callbacks.boards.settings import plain
 from medseg_pl.callbacks.boards.wandb_board import mask_layers
-from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.metrics import Score
@@ -27,31 +23,6 @@ def case_with(name: str, hits: int) -> CasePrediction:
     prediction = np.zeros_like(reference)
     prediction[1].flat[:hits] = 1
     return CasePrediction.from_masks(name, prediction, reference)
-
-
-def test_names_are_hashed_with_a_key_of_the_run() -> None:
-    one, other = BoardRecord.new(), BoardRecord.new()
-    assert one.pseudonym("case", "a") == one.pseudonym("case", "a")
-    assert len({one.pseudonym("case", "a"), one.pseudonym("group", "a"), other.pseudonym("case", "a")}) == 3
-
-
-def test_a_record_is_read_back_and_a_damaged_one_named(tmp_path: Path) -> None:
-    assert BoardRecord.read(tmp_path) is None
-    record = BoardRecord.new().with_run("abc")
-    record.write(tmp_path)
-    assert BoardRecord.read(tmp_path) == record
-    (tmp_path / "dashboard.json").write_text('{"key": "zz", "wandb_run_id": null}')
-    with pytest.raises(UnreadableFileError, match=r"dashboard\.json is damaged"):
-        BoardRecord.read(tmp_path)
-
-
-@pytest.mark.parametrize("personal", ["/home/a", "a\\b", "~/x", "weights.pth", "scan.nii.gz", "../x", "file:x"])
-def test_text_that_may_be_a_path_is_not_shown(personal: str) -> None:
-    assert plain({"inner": [personal]}) == {"inner": ["…"]}
-
-
-def test_objects_are_shown_by_their_class() -> None:
-    assert plain(NUCLEUS) == "LabelMap"
 
 
 def test_a_gallery_keeps_the_fixed_and_the_worst_and_no_others() -> None:

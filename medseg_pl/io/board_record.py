@@ -1,4 +1,4 @@
-"""What a run folder remembers of its dashboards: the key to the hashed names, and the run at W&B."""
+"""What a run folder remembers of the names that others see: the key to the hashed ones, and the run at W&B."""
 
 from __future__ import annotations
 

@@ -1,0 +1,19 @@
+"""What a comparison says in plain words."""
+
+from __future__ import annotations
+
+from medseg_pl.functional.verdicts import empty_masks, too_few
+
+
+def test_the_least_corrected_p() -> None:
+    labels = {name: {"groups": 6} for name in ("liver", "spleen")}
+    assert too_few(labels).startswith("With 6 groups the corrected p is at least 0.0625:")
+    assert not too_few({"liver": {"groups": 6}})
+
+
+def test_what_became_of_empty_references_is_told_only_where_there_are_some() -> None:
+    none = {"undefined": 0, "false_alarms_a": 0, "false_alarms_b": 0}
+    assert not empty_masks({"liver": none})
+    said = empty_masks({"liver": none, "spleen": {"undefined": 2, "false_alarms_a": 1, "false_alarms_b": 0}})
+    assert said.startswith("Empty references: 2 rows without a score")
+    assert "(false alarms: 1 of A, 0 of B)" in said
