@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -45,3 +47,15 @@ def real_data() -> Path:
     if not (folder := os.environ.get("MEDSEG_TEST_DATA")):
         pytest.skip("MEDSEG_TEST_DATA is not set: it names the folder of the real data that this test reads.")
     return Path(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 5 MB in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("This user may not mount a file system, which the test needs to fill one.")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

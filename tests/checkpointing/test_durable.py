@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,30 +145,18 @@ def refused(last: Path, step: int, numbers: int = 256) -> str:
     return str(raised.value)
 
 
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 5 MB in memory."""
-    folder = tmp_path / "mounted"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("This user may not mount a file system, which the test needs to fill one.")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_full_disk_is_a_sentence_and_the_old_file_stays(mounted: Path) -> None:
-    last = saved(mounted, 1, 2)
+def test_a_full_disk_is_a_sentence_and_the_old_file_stays(small_disk: Path) -> None:
+    last = saved(small_disk, 1, 2)
     message = refused(last, 3, numbers=2_000_000)
     assert "No space left on device" in message and "stays" in message and "Free some space" in message
     assert step_of(last) == 2
-    assert sorted(path.name for path in mounted.iterdir()) == ["last.ckpt", "last.previous.ckpt"]
-    assert "There is none from before" in refused(mounted / "best.ckpt", 3, numbers=2_000_000)
+    assert sorted(path.name for path in small_disk.iterdir()) == ["last.ckpt", "last.previous.ckpt"]
+    assert "There is none from before" in refused(small_disk / "best.ckpt", 3, numbers=2_000_000)
 
 
-def test_a_read_only_folder_is_a_sentence_and_the_old_file_stays(mounted: Path) -> None:
-    last = saved(mounted, 1)
-    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+def test_a_read_only_folder_is_a_sentence_and_the_old_file_stays(small_disk: Path) -> None:
+    last = saved(small_disk, 1)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert "Read-only file system" in refused(last, 2)
     assert step_of(last) == 1
 

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ import pytest
 import torch
 
 from medseg_pl.__main__ import main
+from medseg_pl.checkpointing.reading import load_plain
 from medseg_pl.commands.phantom import write_phantom
 from medseg_pl.data.slices import PatchDataset
 from medseg_pl.data.sources import UWMadisonSource
@@ -80,6 +84,21 @@ def checkpoints(runs: Path) -> list[str]:
     return sorted(path.name for path in runs.rglob("*.ckpt"))
 
 
+def step_of_last(runs: Path) -> int:
+    """At which step the state is that the one run there goes on from; every number of it has to be finite."""
+    (last,) = runs.rglob("last.ckpt")
+    state = load_plain(last)
+    assert all(torch.isfinite(value).all() for value in state["state_dict"].values() if value.is_floating_point())
+    return int(state["global_step"])
+
+
+def logged_steps(runs: Path) -> list[int]:
+    """The steps whose training loss is in the log of the one run there."""
+    (log,) = runs.rglob("metrics.csv")
+    with log.open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
 def assert_nothing_looks_finished(runs: Path) -> None:
     assert not list(runs.rglob("scores_*"))
     assert not list(runs.rglob("summary_*"))
@@ -93,9 +112,7 @@ def test_nan_loss(fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: py
     assert "The training loss is nan at step 3, in a batch of the cases case" in error
     assert "Lower model.optimizer's lr" in error
     assert checkpoints(runs) == ["best.ckpt", "last.ckpt"]  # of the first epoch
-    last = torch.load(next(runs.rglob("last.ckpt")), weights_only=True)
-    assert last["global_step"] == 2
-    assert all(torch.isfinite(value).all() for value in last["state_dict"].values() if value.is_floating_point())
+    assert step_of_last(runs) == 2
     assert_nothing_looks_finished(runs)
 
 
@@ -151,7 +168,7 @@ def test_out_of_memory(fit: Fit, runs: Path, told: Callable[[], str], monkeypatc
     error = told()
     assert "There is not enough memory for medseg fit" in error
     assert "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it), model.size" in error
-    assert checkpoints(runs) == ["best.ckpt", "last.ckpt"]
+    assert step_of_last(runs) == 2
     assert_nothing_looks_finished(runs)
 
 
@@ -197,12 +214,11 @@ def test_missing_file(runs: Path, told: Callable[[], str], tmp_path: Path, monke
 
 
 def in_worker(monkeypatch: pytest.MonkeyPatch, do: Callable[[PatchDataset, int], None]) -> None:
-    """Let something happen in a loading process, at the third sample that it is asked for."""
-    asked, original = [0], PatchDataset.__getitem__
+    """Let something happen in a loading process, as soon as it is asked for the second epoch."""
+    original = PatchDataset.__getitem__
 
     def getitem(self: PatchDataset, draw: tuple[int, int]) -> Any:
-        asked[0] += 1
-        if torch.utils.data.get_worker_info() is not None and asked[0] == 3:
+        if torch.utils.data.get_worker_info() is not None and draw[0] == 1:
             do(self, draw[1])
         return original(self, draw)
 
@@ -216,17 +232,22 @@ def test_worker_killed(fit: Fit, runs: Path, told: Callable[[], str], monkeypatc
     error = told()
     assert "A process that loads data has died" in error
     assert "Lower data.workers" in error
+    assert step_of_last(runs) == 2
     assert_nothing_looks_finished(runs)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_an_error_in_a_worker_is_told_once(fit: Fit, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_worker_is_told_once(
+    fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def lose(dataset: PatchDataset, index: int) -> None:
         dataset.entries = [entry / "gone" for entry in dataset.entries]
 
     in_worker(monkeypatch, lose)
     assert fit("--data.workers=1") == 1
     assert re.search(r"medseg: Case case\w+: its entry in the store, \S+, is gone or damaged", told())
+    assert step_of_last(runs) == 2
+    assert_nothing_looks_finished(runs)
 
 
 LOSE_A_RANK = """
@@ -238,52 +259,78 @@ from medseg_pl.__main__ import main
 original = Guard.on_train_batch_end
 def lose(self, trainer, *arguments):
     original(self, trainer, *arguments)
-    if trainer.global_rank == 1 and trainer.global_step == 2:
+    if trainer.global_rank == {rank} and trainer.global_step == 3:
         {deed}
 Guard.on_train_batch_end = lose
 sys.exit(main(sys.argv[1:]))
 """
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+PROMISED_S = 60
+"""Within which the others have to leave; the first seconds of a run, with its imports, come on top."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("deed", ["os.kill(os.getpid(), signal.SIGKILL)", "raise ZeroDivisionError('a bug')"])
-def test_rank_killed(deed: str, phantoms: dict[str, Path], runs: Path, tmp_path: Path) -> None:
-    (tmp_path / "lose.py").write_text(LOSE_A_RANK.format(deed=deed))
-    several = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=50"]
+@pytest.mark.parametrize(
+    ("launcher", "rank", "deed"),
+    [
+        ("lightning", 1, KILL),
+        ("lightning", 1, "raise ZeroDivisionError('a bug')"),
+        ("torchrun", 1, KILL),
+        ("torchrun", 0, KILL),
+    ],
+)
+def test_rank_killed(
+    launcher: str, rank: int, deed: str, phantoms: dict[str, Path], runs: Path, tmp_path: Path
+) -> None:
+    script = str(tmp_path / "lose.py")
+    Path(script).write_text(LOSE_A_RANK.format(rank=rank, deed=deed))
+    start = {
+        "lightning": [script],
+        "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script],
+    }
+    several = ["--config=configs/trainer/ddp_cpu.yaml", "--trainer.max_epochs=1000", "--data.samples_per_epoch=16"]
     data = f"--data.source.root={phantoms['uw_madison']}"
-    command = ["fit", "--config", "configs/experiment/demo.yaml", data, *SMALL, *several, "--runs", str(runs)]
+    command = ["fit", "--config=configs/experiment/demo.yaml", data, *several, *SMALL, "--trainer.max_epochs=1000"]
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "lose.py"), *command],
+        [sys.executable, *start[launcher], *command, "--runs", str(runs)],
         capture_output=True,
         text=True,
-        timeout=150,  # of which most is the start
+        timeout=PROMISED_S + 90,
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )
     assert done.returncode != 0
+    assert re.search(
+        r"medseg: Another process of this run has ended, so this one ends as well \(.+\)\. Its own message says why\. "
+        r"Go on with --ckpt_path last\.",
+        done.stderr,
+    ), done.stderr
+    assert step_of_last(runs) == 2
     assert_nothing_looks_finished(runs)
-    left = subprocess.run(["pgrep", "-f", str(tmp_path / "lose.py")], capture_output=True, text=True, check=False)
+    left = subprocess.run(["pgrep", "-f", script], capture_output=True, text=True, check=False)
     assert left.stdout == ""
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 5 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("This machine lets nobody mount a file system, so there is no small disk to fill.")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 def test_disk_full(fit: Fit, small_disk: Path, told: Callable[[], str]) -> None:
-    assert fit("--runs", str(small_disk)) == 1
-    error = told()
-    assert os.strerror(errno.ENOSPC) in error
-    assert not [path for path in small_disk.rglob("*.ckpt") if path.stat().st_size == 0]
+    # Room for one whole run; of what is left, none.
+    subprocess.run(["mount", "-o", "remount,size=32m", str(small_disk)], check=True)
+    last = ["--runs", str(small_disk), "--ckpt_path=last"]
+    assert fit("--runs", str(small_disk), "--trainer.max_epochs=1") == 0
+    scores = {path.name: path.read_bytes() for path in small_disk.rglob("*_val.*")}
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    assert fit(*last) == 1
+    assert os.strerror(errno.ENOSPC) in told()
+    assert step_of_last(small_disk) == 2
+    assert {path.name: path.read_bytes() for path in small_disk.rglob("*_val.*")} == scores
     assert not list(small_disk.rglob(".writing-*"))
+
+    filler.unlink()
+    assert fit(*last) == 0
+    assert step_of_last(small_disk) == 4
+    assert logged_steps(small_disk) == [0, 1, 2, 3]
 
 
 def test_read_only_run_folder(fit: Fit, small_disk: Path, told: Callable[[], str]) -> None:
@@ -306,14 +353,41 @@ def test_logger_offline(fit: Fit, runs: Path, told: Callable[[], str], monkeypat
     assert checkpoints(runs) == []
 
 
+def damage(path: Path) -> None:
+    """Change one byte in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
 def test_corrupt_checkpoint(checkpoint: str, told: Callable[[], str], tmp_path: Path) -> None:
     damaged = tmp_path / "best.ckpt"
-    content = bytearray(Path(checkpoint).read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    damaged.write_bytes(content)
+    shutil.copy(checkpoint, damaged)
+    damage(damaged)
     assert main(["test", "--ckpt_path", str(damaged)]) == 1
     assert f"{damaged} is not a checkpoint that medseg fit wrote, or it is damaged" in told()
     assert not list(tmp_path.glob("scores*"))
+
+
+def test_corrupt_last_checkpoint(
+    fit: Fit, run_folder: Path, runs: Path, told: Callable[[], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = shutil.copytree(run_folder, runs / "demo" / "version_0")
+    last, previous = (run / "checkpoints" / name for name in ("last.ckpt", "last.previous.ckpt"))
+    shutil.copy(last, previous)
+    whole, steps = previous.read_bytes(), step_of_last(run)
+    damage(last)
+    damage(previous)
+    (run / "checkpoints" / "best.ckpt").unlink()
+    assert fit("--ckpt_path=last") == 1
+    assert f"Nothing to go on from: {last} and {previous} cannot be read" in told()
+
+    previous.write_bytes(whole)
+    assert fit(f"--ckpt_path={last}") == 0
+    assert f"{last} is not a checkpoint that medseg fit wrote, or it is damaged" in caplog.text
+    assert f"Going on from {previous} instead" in caplog.text
+    assert step_of_last(run) == steps + 2
+    assert logged_steps(run) == list(range(steps + 2))
 
 
 def test_the_document_names_every_test() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,28 +105,6 @@ def test_other_settings_are_kept_beside_the_first_ones(
     assert len(set(steps_of(run))) == len(steps_of(run))
 
 
-def test_a_damaged_last_gives_way_to_the_one_before(
-    fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert fit("--trainer.max_epochs=2") == 0
-    checkpoints = tmp_path / "demo" / "version_0" / "checkpoints"
-    (tmp_path / "demo" / "version_0" / "complete.json").unlink()
-    shutil.copy(checkpoints / "last.previous.ckpt", tmp_path / "previous.ckpt")
-    for name in ("last.ckpt", "last.previous.ckpt"):
-        content = bytearray((checkpoints / name).read_bytes())
-        content[len(content) // 2] ^= 0xFF
-        (checkpoints / name).write_bytes(content)
-    (checkpoints / "best.ckpt").unlink()
-    assert fit("--ckpt_path=last") == 1
-    assert "cannot be read" in capsys.readouterr().err
-
-    shutil.copy(tmp_path / "previous.ckpt", checkpoints / "last.previous.ckpt")
-    assert fit(f"--ckpt_path={checkpoints / 'last.ckpt'}") == 0
-    assert f"Going on from {checkpoints / 'last.previous.ckpt'} instead" in caplog.text
-    assert f"{checkpoints / 'last.ckpt'} is not a checkpoint" in caplog.text
-    assert steps_of(checkpoints.parent) == list(range(len(steps_of(checkpoints.parent))))
-
-
 def test_a_run_that_died_before_its_scores_gets_them(fit: Fit, tmp_path: Path) -> None:
     run = tmp_path / "demo" / "version_0"
     assert fit("--trainer.max_epochs=1") == 0
@@ -149,25 +125,3 @@ def test_any_other_checkpoint_begins_a_new_run(
     assert f"{checkpoint} is not the last.ckpt of a run folder: a new run begins" in capsys.readouterr().out
     assert files(Path(checkpoint).parent.parent) == before
     assert (tmp_path / "demo" / "version_0" / "checkpoints" / "last.ckpt").is_file()
-
-
-def test_a_full_disk_ends_the_run_and_leaves_the_state_before(
-    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The disk is full from the second epoch on."""
-    saves, save = [], torch.save
-
-    def full(*args: Any, **kwargs: Any) -> None:
-        saves.append(1)
-        if len(saves) > 2:
-            raise OSError(28, os.strerror(28))
-        save(*args, **kwargs)
-
-    with monkeypatch.context() as context:
-        context.setattr(torch, "save", full)
-        assert fit() == 1
-    assert "No space left on device. The one saved before it is whole and stays." in capsys.readouterr().err
-    run = tmp_path / "demo" / "version_0"
-    assert not (run / "complete.json").exists() and not (run / "summary_val.json").exists()
-    assert fit("--ckpt_path=last") == 0
-    assert steps_of(run) == list(range(len(steps_of(run))))
