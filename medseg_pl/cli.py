@@ -283,11 +283,12 @@ class MedsegCLI(LightningCLI):
     def _record(self, images: Path) -> dict[str, Any]:
         """What masks follow from: where they are taken up again, it has to be the same."""
         settings = {key: value for key, value in self.model.hparams.items() if key != "_instantiator"}
+        source = self.datamodule.source
         return {
             "input": str(images.resolve()),
             "checkpoints": [digest_of(Path(each.path)) for each in (self.trained, *self.others) if each],
             "model": yaml.safe_load(yaml.safe_dump(settings)),
-            "source": [repr(part) for part in self.datamodule.source.reading_settings()],
+            "source": [repr(part) for part in (*source.reading_settings(), *source.writing_settings())],
             "precision": str(self.trainer.precision),
             "probabilities": bool(self._get(self.config, "probabilities")),
             "overlays": bool(self._get(self.config, "overlays")),

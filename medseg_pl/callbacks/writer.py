@@ -12,7 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
 from medseg_pl.callbacks.overlays import rgb_of
-from medseg_pl.core.types import Volume
+from medseg_pl.core.errors import DataError
+from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import Source
 from medseg_pl.functional.intensity import channel_statistics
 from medseg_pl.functional.overlay import draw_contours
@@ -56,13 +57,20 @@ class PredictionWriter(Callback):
             return
         case, volume = outputs.decoded.case, outputs.decoded.volume
         assert volume is not None, "what was predicted had been read"
+        try:
+            self._write(case, volume, outputs.prediction)
+        except DataError as error:  # what its format cannot hold or refer to; a full disk stops all
+            self.faults.append(str(error))
+        else:
+            self.written += 1
+
+    def _write(self, case: Case, volume: Volume, prediction: Prediction) -> None:
         with self.output.case(case.case_id, case.images) as stage:
-            self.source.write(stage, case, outputs.prediction.mask, outputs.prediction.labels)
-            if outputs.prediction.probabilities is not None:
-                _write_probabilities(stage / "probabilities" / f"{case.case_id}.npz", outputs.prediction)
+            self.source.write(stage, case, prediction.mask, prediction.labels)
+            if prediction.probabilities is not None:
+                _write_probabilities(stage / "probabilities" / f"{case.case_id}.npz", prediction)
             if self.overlays:
-                write_png(stage / "overlays" / f"{case.case_id}.png", picture(volume, outputs.prediction))
-        self.written += 1
+                write_png(stage / "overlays" / f"{case.case_id}.png", picture(volume, prediction))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join what the format wants in one file, once all ranks are done."""

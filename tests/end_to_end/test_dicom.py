@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import gzip
+import shutil
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from medseg_pl.__main__ import main
-from tests.dicom_files import ORIGIN, SECRET, SPACING, save_segmentation, save_series, save_structures, uid_of
+from medseg_pl.data.sources import DicomSource
+from medseg_pl.io.dicom.references import read_masks, read_structures
+from medseg_pl.io.dicom.series import open_series
+from medseg_pl.io.nifti import read_nifti
+from tests.dicom_files import ORIGIN, SECRET, SPACING, edit, save_segmentation, save_series, save_structures, uid_of
 from tests.end_to_end.conftest import SMALL
 
 DATA = (
@@ -93,11 +99,67 @@ def test_it_trains_and_scores(run: Path) -> None:
         assert row["unit"] == "mm"
 
 
-def test_predictions_lie_on_the_series(run: Path, root: Path, tmp_path: Path) -> None:
+def predict(run: Path, images: Path, output: Path, *options: str) -> int:
     (checkpoint,) = run.rglob("best.ckpt")
+    return main(["predict", "--ckpt_path", str(checkpoint), "--input", str(images), "--output", str(output), *options])
+
+
+def files_of(output: Path, suffix: str) -> list[str]:
+    return sorted(path.relative_to(output).as_posix() for path in output.rglob(f"*{suffix}"))
+
+
+def test_predictions_refer_to_the_series(
+    run: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert predict(run, root, tmp_path / "seg") == 0
+    assert files_of(tmp_path / "seg", ".dcm") == [f"p{number}/ct.dcm" for number in range(6)]
+    assert SECRET not in "".join(capsys.readouterr()) + caplog.text
+
+    assert predict(run, root, tmp_path / "nifti", "--data.source.write_as=nifti") == 0
+    source = DicomSource(str(root), references=None)
+    for case in source.cases():
+        series = open_series(case.images)
+        path = tmp_path / "seg" / f"{case.case_id}.dcm"
+        assert read_structures(path) == [(1, "liver"), (2, "tumour")]
+        masks = read_masks(path, [[1], [2]], series)
+        for label, mask in zip(("liver", "tumour"), masks, strict=True):
+            values, _ = read_nifti(tmp_path / "nifti" / label / f"{case.case_id}.nii.gz")
+            np.testing.assert_array_equal(values[0] == 1, mask)
+        dataset = dcmread(path)
+        assert dataset.ReferencedSeriesSequence[0].SeriesInstanceUID == uid_of(case.group)
+
+    assert predict(run, root, tmp_path / "again") == 0
+    assert [path.read_bytes() for path in sorted((tmp_path / "again").rglob("*.dcm"))] == [
+        path.read_bytes() for path in sorted((tmp_path / "seg").rglob("*.dcm"))
+    ]
+    # One folder holds results of one kind.
+    assert predict(run, root, tmp_path / "seg", "--data.source.write_as=nifti") == 1
+    assert "holds results of other inputs, checkpoints or settings" in capsys.readouterr().err
+    assert predict(run, root, tmp_path / "seg", "--data.source.write_as=rtstruct") == 2
+
+
+def test_a_series_that_no_segmentation_can_refer_to_stops_no_other(
+    run: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("p0", "p1"):
+        shutil.copytree(root / name / "ct", tmp_path / "in" / name / "ct")
+    for path in (tmp_path / "in" / "p0").rglob("*.dcm"):
+        edit(path, FrameOfReferenceUID=None)
+    meaning = "--data.source.property_types={tumour: [108369006, SCT, Neoplasm]}"
+    assert predict(run, tmp_path / "in", tmp_path / "out", meaning) == 1
+    said = capsys.readouterr().err
+    assert "1 cases could not be predicted; the others were." in said
+    assert "p0/ct" in said and "set data.source.write_as to nifti" in said
+    assert files_of(tmp_path / "out", ".dcm") == ["p1/ct.dcm"]
+    segments = dcmread(tmp_path / "out" / "p1" / "ct.dcm").SegmentSequence
+    assert [segment.SegmentedPropertyTypeCodeSequence[0].CodeValue for segment in segments] == ["91772007", "108369006"]
+    assert predict(run, tmp_path / "in", tmp_path / "nifti", "--data.source.write_as=nifti") == 0
+
+
+def test_nifti_lies_on_the_series(run: Path, root: Path, tmp_path: Path) -> None:
     output = tmp_path / "masks"
-    assert main(["predict", "--ckpt_path", str(checkpoint), "--input", str(root), "--output", str(output)]) == 0
-    written = sorted(path.relative_to(output).as_posix() for path in output.rglob("*.nii.gz"))
+    assert predict(run, root, output, "--data.source.write_as=nifti") == 0
+    written = files_of(output, ".nii.gz")
     assert written == [f"{label}/p{number}/ct.nii.gz" for label in ("liver", "tumour") for number in range(6)]
     image = nibabel.load(output / written[0])
     assert image.shape == SHAPE[::-1]  # type: ignore[attr-defined]
@@ -120,9 +182,7 @@ def test_an_error_names_the_file_and_nobody(
 ) -> None:
     paths = save_series(tmp_path / "in" / "p1", scan(0)[0])
     paths[2].unlink()
-    (checkpoint,) = run.rglob("best.ckpt")
-    predict = ["predict", "--ckpt_path", str(checkpoint), "--input", str(tmp_path / "in")]
-    assert main([*predict, "--output", str(tmp_path / "out")]) == 1
+    assert predict(run, tmp_path / "in", tmp_path / "out") == 1
     said = capsys.readouterr().err
     assert "1 slice(s) between them seem to be missing" in said
     assert str(paths[1]) in said

@@ -7,7 +7,7 @@ from pathlib import Path
 import highdicom
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import FileDataset, dcmread
 
 from medseg_pl.core.errors import GeometryError, MissingDataError
 from medseg_pl.core.labels import LabelMap
@@ -114,6 +114,52 @@ def test_segments_that_overlap(real_data: Path) -> None:
     ]
     assert volume.mask.sum() == 43639  # the pixels that are set in the file
     assert (volume.mask.sum(axis=0) > 1).any()
+
+
+@pytest.mark.parametrize(("references", "labels"), [("liver_seg.dcm", LIVER), ("partial_overlaps.dcm", COLOURS)])
+def test_a_mask_comes_back_from_the_segmentation_it_is_written_to(
+    real_data: Path, tmp_path: Path, references: str, labels: LabelMap
+) -> None:
+    """Our reader, highdicom and pydicom find on each CT slice what the original draws on it."""
+    root = real_data / "dicom_seg"
+    volume = read(root, references, labels)
+    assert volume.mask is not None
+    source = DicomSource(str(root), references=references)
+    (case,) = source.cases()
+    source.write(tmp_path, case, volume.mask, labels)
+    written = tmp_path / f"{case.case_id}.dcm"
+    series = open_series(case.images)
+    numbers = [[number] for number, _ in read_structures(written)]
+    np.testing.assert_array_equal(read_segmentation(written, numbers, series), volume.mask == 1)
+
+    instances = [dcmread(plane.path).SOPInstanceUID for plane in series.planes]
+    file = highdicom.seg.segread(written)
+    found = file.get_pixels_by_source_instance(instances, assert_missing_frames_are_empty=True)
+    np.testing.assert_array_equal(np.moveaxis(found, -1, 0), volume.mask)
+
+    dataset, original = dcmread(written), dcmread(root / references)
+    assert dataset.StudyInstanceUID == original.StudyInstanceUID
+    assert dataset.PatientID == original.PatientID
+    assert dataset.FrameOfReferenceUID == original.FrameOfReferenceUID
+    assert set_pixels(dataset) == set_pixels(original)
+
+
+def set_pixels(dataset: FileDataset) -> dict[tuple[str, float], int]:
+    """How many pixels each segment has at each height of the body, frame by frame."""
+    names = {item.SegmentNumber: plain(item.SegmentLabel) for item in dataset.SegmentSequence}
+    (shared,) = dataset.SharedFunctionalGroupsSequence
+    counts: dict[tuple[str, float], int] = {}
+    for pixels, group in zip(dataset.pixel_array, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        holder = group if "SegmentIdentificationSequence" in group else shared
+        name = names[holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber]
+        height = round(float(group.PlanePositionSequence[0].ImagePositionPatient[2]), 3)
+        if pixels.any():
+            counts[name, height] = counts.get((name, height), 0) + int(pixels.sum())
+    return counts
+
+
+def plain(name: str) -> str:
+    return name.replace("_", " ").lower()
 
 
 def test_a_label_map_of_a_part_of_its_slices(real_data: Path, tmp_path: Path) -> None:

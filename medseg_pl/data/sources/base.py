@@ -58,6 +58,10 @@ class Source(ABC):
         """
         return tuple(sorted((name, repr(value)) for name, value in vars(self).items() if name[0] != "_"))
 
+    def writing_settings(self) -> tuple[object, ...]:
+        """Settings that change what `write` makes of the same mask: results of others are not added to a folder."""
+        return ()
+
 
 def group_of(case_id: str, pattern: str | None) -> str:
     """The patient in a case's name: what the parentheses of the pattern match; without a pattern the case itself.

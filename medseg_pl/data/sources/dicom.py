@@ -10,20 +10,19 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
-from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
+from medseg_pl.data.sources.dicom_output import Output, Term, check_known, segments_of, write_as_nifti
 from medseg_pl.io.dicom.headers import Entry
 from medseg_pl.io.dicom.references import read_masks, read_structures
-from medseg_pl.io.dicom.series import Series, open_series, read_series_geometry, read_values
+from medseg_pl.io.dicom.seg_writing import write_segmentation
+from medseg_pl.io.dicom.series import Series, open_series, read_values
 from medseg_pl.io.dicom.structures import Key, Structure, matching
 from medseg_pl.io.dicom.tree import DicomTree, homes_of_series
 from medseg_pl.io.files import require_folder
-from medseg_pl.io.nifti import write_nifti
 
 
 class DicomSource(Source):
@@ -36,10 +35,12 @@ class DicomSource(Source):
 
     Series may have one file for each slice or a single file (enhanced CT, MR, PET). Several references of one series
     complement each other. Labels are found by the names of segments and regions, in any case and with spaces or
-    underscores. Predictions are written as NIfTI on the grid of the series.
+    underscores. Predictions are written as one DICOM SEG for each series, which refers to its images, or as NIfTI on
+    the grid of the series.
 
-    Of the headers nothing but geometry is kept, in the store or elsewhere. Names of folders become the names of cases
-    and groups: they should not name a patient.
+    Of the headers nothing but geometry is kept, in the store or elsewhere, with one exception: a DICOM SEG belongs to
+    its patient's study and repeats what the series says of them, so it is as confidential as the series. Names of
+    folders become the names of cases and groups: they should not name a patient.
 
     Args:
         root: The folder that holds everything; it is looked through once.
@@ -55,6 +56,11 @@ class DicomSource(Source):
             first folder below `root`.
         group_by_patient_id: Whether cases of one PatientID are one group instead. The group is called after its first
             case, so the PatientID itself is not kept.
+        write_as: What predictions are written as: `seg` for DICOM SEG, or `nifti`, which names nobody.
+        property_types: What labels are, for a DICOM SEG, as a code, its terminology and its meaning:
+            `{liver: [10200004, SCT, Liver]}`. What is not given is an organ.
+        property_categories: The same for their categories: `{tumour: [49755003, SCT, Morphologically Abnormal
+            Structure]}`. What is not given is an anatomical structure.
     """
 
     def __init__(
@@ -67,6 +73,9 @@ class DicomSource(Source):
         skip_unreferenced: bool = False,
         group: str | None = None,
         group_by_patient_id: bool = False,
+        write_as: Output = "seg",
+        property_types: dict[str, Term] | None = None,
+        property_categories: dict[str, Term] | None = None,
     ) -> None:
         check_pattern(group)
         if group is not None and group_by_patient_id:
@@ -79,6 +88,9 @@ class DicomSource(Source):
         self.skip_unreferenced = skip_unreferenced
         self.group = group
         self.group_by_patient_id = group_by_patient_id
+        self.write_as = write_as
+        self.property_types = property_types or {}
+        self.property_categories = property_categories or {}
 
     def cases(self) -> list[Case]:
         """One case for each folder that holds a series, with the references that belong to it."""
@@ -103,20 +115,30 @@ class DicomSource(Source):
 
     def unlabelled(self, directory: Path) -> Source:
         """Every series below a folder."""
-        return DicomSource(str(directory), references=None)
+        return DicomSource(
+            str(directory),
+            references=None,
+            write_as=self.write_as,
+            property_types=self.property_types,
+            property_categories=self.property_categories,
+        )
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
-        """One NIfTI file on the grid of the series; for labels that may overlap, one folder for each label."""
-        geometry = read_series_geometry(case.images)
-        if not labels.overlapping:
-            _write_mask(directory / case.case_id, labels.decode(mask), geometry)
-            return
-        for index, (name, plane) in enumerate(zip(labels.names, mask, strict=True)):
-            _write_mask(directory / name / case.case_id, labels.decode_one(plane, index), geometry)
+        """One DICOM SEG for all labels; or one NIfTI file, and where labels may overlap one for each of them."""
+        if self.write_as == "seg":
+            segments = segments_of(labels, self.property_types, self.property_categories)
+            write_segmentation(directory / f"{case.case_id}.dcm", mask, segments, open_series(case.images))
+        else:
+            write_as_nifti(directory, case, mask, labels)
 
     def reading_settings(self) -> tuple[object, ...]:
         """Which structures make up a label."""
         return (sorted((name, repr(keys)) for name, keys in self.segments.items()), self.missing_is_empty)
+
+    def writing_settings(self) -> tuple[object, ...]:
+        """The format, and what segments are said to be."""
+        meanings = (self.property_types, self.property_categories)
+        return (self.write_as, *(sorted((name, tuple(term)) for name, term in terms.items()) for terms in meanings))
 
     @cached_property
     def _tree(self) -> DicomTree:
@@ -184,11 +206,7 @@ class DicomSource(Source):
 
     def _mask(self, case: Case, labels: LabelMap, series: Series) -> UInt8[np.ndarray, "m d h w"]:
         structures = {path: read_structures(path) for path in case.masks}
-        unknown = [name for name in self.segments if name not in labels.names]
-        if unknown:
-            raise SettingError(
-                f"data.source.segments speaks of {shown(unknown)}, but labels.names is {', '.join(labels.names)}."
-            )
+        check_known("segments", self.segments, labels)
         homes = [self._home(case, name, structures) for name in labels.names]
         planes = [np.zeros(series.geometry.shape, dtype=np.uint8) for _ in labels.names]
         for path in dict.fromkeys(home for home, _ in homes if home):
@@ -219,11 +237,6 @@ class DicomSource(Source):
             f"{label!r}; {shown([str(path) for path in structures])} hold(s) {shown(held, 20) or 'nothing'}. Name it "
             "with data.source.segments, or set data.source.missing_is_empty if a label that is not drawn is absent."
         )
-
-
-def _write_mask(stem: Path, values: NDArray[np.generic], geometry: Geometry) -> None:
-    """The file of a prediction: the one place that knows its format."""
-    write_nifti(stem.with_name(f"{stem.name}.nii.gz"), values, geometry)
 
 
 def _as_list(keys: Key | Iterable[Key]) -> list[Key]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,19 @@ def save_case(root: Path, name: str, seed: int = 0, overlap: bool = False, **opt
     return paths
 
 
+class Segmented(DicomSource):
+    """The same series, with the DICOM SEG files that were written for them."""
+
+    def __init__(self, root: str, masks: Path) -> None:
+        super().__init__(root, references=None)
+        self.written = masks
+
+    def cases(self) -> list[Case]:
+        return [replace(case, masks=(self.written / f"{case.case_id}.dcm",)) for case in super().cases()]
+
+
 class Predicted(DicomSource):
-    """The same series, with the masks that were written for them."""
+    """The same series, with the NIfTI files that were written for them."""
 
     def __init__(self, root: str, masks: Path) -> None:
         super().__init__(root, references=None)
@@ -83,7 +95,7 @@ class TestSegmentations(SourceContract):
             labels=ORGANS,
             cases=3,
             images=tmp_path / "data",
-            again=lambda masks: Predicted(str(tmp_path / "data"), masks),
+            again=lambda masks: Segmented(str(tmp_path / "data"), masks),
         )
 
     def test_a_case_is_a_folder_and_its_group_the_first_one(self, subject: Subject) -> None:
@@ -114,7 +126,7 @@ class TestContoursThatOverlap(SourceContract):
             labels=OVERLAPPING,
             cases=2,
             images=root,
-            again=lambda masks: Predicted(str(root), masks),
+            again=lambda masks: Segmented(str(root), masks),
         )
 
     def test_references_may_lie_in_a_folder_of_their_own(self, subject: Subject) -> None:
@@ -130,6 +142,20 @@ class TestContoursThatOverlap(SourceContract):
         assert (mask[0] & mask[1]).sum() == 4
         with pytest.raises(MaskValueError, match="Case images/a: 4 voxels carry more than one label"):
             subject.source.read(subject.source.cases()[0], ORGANS)
+
+
+@pytest.mark.parametrize("labels", [ORGANS, OVERLAPPING], ids=["exclusive", "overlapping"])
+class TestNifti(SourceContract):
+    @pytest.fixture
+    def subject(self, tmp_path: Path, labels: LabelMap) -> Subject:
+        save_case(tmp_path / "data", "p1", overlap=labels.overlapping)
+        return Subject(
+            source=DicomSource(str(tmp_path / "data"), write_as="nifti"),
+            labels=labels,
+            cases=1,
+            images=tmp_path / "data",
+            again=lambda masks: Predicted(str(tmp_path / "data"), masks),
+        )
 
 
 class TestLabels:
@@ -350,10 +376,51 @@ class TestRefused:
 
 
 class TestWritten:
-    def test_a_mask_lies_on_the_grid_of_its_series(self, tmp_path: Path) -> None:
+    def write(self, tmp_path: Path, labels: LabelMap, **settings: Any) -> np.ndarray:
+        source = DicomSource(str(tmp_path / "in"), **settings).unlabelled(tmp_path / "in")
+        (case,) = source.cases()
+        mask = DicomSource(str(tmp_path / "in")).read(DicomSource(str(tmp_path / "in")).cases()[0], labels).mask
+        assert mask is not None
+        source.write(tmp_path / "out", case, mask, labels)
+        return mask
+
+    @pytest.mark.parametrize("labels", [ORGANS, OVERLAPPING], ids=["exclusive", "overlapping"])
+    def test_one_segmentation_for_all_labels(self, tmp_path: Path, labels: LabelMap) -> None:
+        save_case(tmp_path / "in", "p1", overlap=labels.overlapping)
+        written = self.write(tmp_path, labels)
+        assert list(tree(tmp_path / "out")) == ["p1/ct.dcm"]
+        # Beside its series it is a reference like any other.
+        shutil.copytree(tmp_path / "in" / "p1" / "ct", tmp_path / "again" / "p1" / "ct")
+        shutil.copy(tmp_path / "out" / "p1" / "ct.dcm", tmp_path / "again" / "prediction.dcm")
+        source = DicomSource(str(tmp_path / "again"))
+        np.testing.assert_array_equal(source.read(source.cases()[0], labels).mask, written)
+
+    def test_labels_may_be_given_a_meaning(self, tmp_path: Path) -> None:
+        save_case(tmp_path / "in", "p1")
+        abnormal = (49755003, "SCT", "Morphologically Abnormal Structure")
+        self.write(
+            tmp_path,
+            ORGANS,
+            property_types={"liver": (10200004, "SCT", "Liver")},
+            property_categories={"spleen": abnormal},
+        )
+        liver, spleen = dcmread(tmp_path / "out/p1/ct.dcm").SegmentSequence
+        assert liver.SegmentedPropertyTypeCodeSequence[0].CodeValue == "10200004"
+        assert liver.SegmentedPropertyCategoryCodeSequence[0].CodeMeaning == "Anatomical Structure"
+        assert spleen.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Organ"
+        assert spleen.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "49755003"
+
+    def test_settings_that_write_other_files_are_told_apart(self) -> None:
+        meaning = {"liver": (10200004, "SCT", "Liver")}
+        settings = [{}, {"write_as": "nifti"}, {"property_types": meaning}, {"property_categories": meaning}]
+        sources = [DicomSource("data", **each) for each in settings]  # type: ignore[arg-type]
+        assert len({repr(source.writing_settings()) for source in sources}) == 4
+        assert len({repr(source.reading_settings()) for source in sources}) == 1
+
+    def test_nifti_lies_on_the_grid_of_its_series(self, tmp_path: Path) -> None:
         """A voxel stays in its place of the body: DICOM counts to the left and back, NIfTI to the right and front."""
         save_case(tmp_path / "in", "p1")
-        source = DicomSource(str(tmp_path / "in"))
+        source = DicomSource(str(tmp_path / "in"), write_as="nifti")
         (case,) = source.cases()
         mask = np.zeros((1, *SHAPE), np.uint8)
         mask[0, 3, 2, 5] = 2
@@ -366,13 +433,9 @@ class TestWritten:
         place = np.add(ORIGIN, (5 * SPACING[2], 2 * SPACING[1], 3 * SPACING[0]))
         np.testing.assert_allclose((image.affine @ (x, y, z, 1))[:3], place * (-1, -1, 1), atol=1e-5)  # type: ignore[attr-defined]
 
-    def test_labels_that_overlap_have_a_folder_each(self, tmp_path: Path) -> None:
+    def test_labels_that_overlap_have_a_folder_each_as_nifti(self, tmp_path: Path) -> None:
         save_case(tmp_path / "in", "p1", overlap=True)
-        source = DicomSource(str(tmp_path / "in"))
-        (case,) = source.cases()
-        mask = source.read(case, OVERLAPPING).mask
-        assert mask is not None
-        source.write(tmp_path / "out", case, mask, OVERLAPPING)
+        self.write(tmp_path, OVERLAPPING, write_as="nifti")
         assert list(tree(tmp_path / "out")) == ["liver/p1/ct.nii.gz", "spleen/p1/ct.nii.gz"]
 
     @pytest.mark.parametrize("labels", [ORGANS, OVERLAPPING], ids=["exclusive", "overlapping"])
@@ -381,14 +444,12 @@ class TestWritten:
         source = DicomSource(str(tmp_path / "in"), group_by_patient_id=True)
         (case,) = source.cases()
         (entry,) = Store(tmp_path / "store", source, labels).build([case], threads=1)
-        mask = source.read(case, labels).mask
-        assert mask is not None
-        source.write(tmp_path / "out", case, mask, labels)
+        self.write(tmp_path, labels, write_as="nifti")
         kept = [*tree(tmp_path / "store").values(), *unpacked(tmp_path / "out")]
         assert entry.is_dir()
         assert len(kept) >= 6
         for secret in (SECRET, uid_of("p1"), uid_of("study"), uid_of("space")):
-            assert secret not in repr((case, source.reading_settings()))
+            assert secret not in repr((case, source.reading_settings(), source.writing_settings()))
             assert not any(secret.encode() in content for content in kept)
 
 
