@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -24,8 +24,9 @@ from medseg_pl.functional.fit import Fit, FitMode
 from medseg_pl.functional.intensity import LOW
 from medseg_pl.functional.symmetry import IDENTITY, SymmetryGroup, symmetries
 from medseg_pl.inference.assembler import CaseAssembler
+from medseg_pl.inference.bands import Band
 from medseg_pl.inference.postprocess import Cleaning, check_cleaning
-from medseg_pl.inference.sliding_window import LogitsListener, SlidingWindow
+from medseg_pl.inference.sliding_window import LogitsListener, RowReader, SlidingWindow
 from medseg_pl.metrics import (
     CaseLedger,
     CaseMetric,
@@ -165,12 +166,25 @@ class SegmentationModule(LightningModule):
             batch: Raw slices.
             on_logits: Told the logits of the plain network, see `SlidingWindow`.
         """
-        ground = batch.statistics[..., LOW, None, None]
-        fill = self._normalised(ground, batch.statistics)
         fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         seen = (IDENTITY,) if fitting else self.symmetries
         image = self._normalised(batch.image, batch.statistics)
-        return self.sliding_window(self._logits, image, fill, on_logits, seen)
+        return self.sliding_window(self._logits, image, self._fill(batch.statistics), on_logits, seen)
+
+    def bands(self, read: RowReader, size: tuple[int, int], statistics: Float[Tensor, "b c 4"]) -> Iterator[Band]:
+        """The probabilities of slices a few rows at a time, so that no image is too large.
+
+        Args:
+            read: Gives the rows of the raw slices that are asked for, on the fitted grid.
+            size: `(height, width)` of that grid.
+            statistics: Of the channels of the slices.
+        """
+
+        def normalised(rows: slice) -> Tensor:
+            return self._normalised(read(rows).to(self.device), own)
+
+        own = statistics.to(self.device)
+        return self.sliding_window.bands(self._logits, size, normalised, self._fill(own), symmetries=self.symmetries)
 
     def on_train_start(self) -> None:
         """Plan the schedule, now that the loader tells the length of a run; go on where a checkpoint was written."""
@@ -270,6 +284,10 @@ class SegmentationModule(LightningModule):
     def _normalised(self, image: Tensor, statistics: Tensor) -> Tensor:
         values: Tensor = self.normalisation(image, statistics)
         return values.contiguous(memory_format=self.memory_format)
+
+    def _fill(self, statistics: Tensor) -> Tensor:
+        """What lies around images in the eyes of the network."""
+        return self._normalised(statistics[..., LOW, None, None], statistics)
 
     def _evaluate(self, batch: EvaluationBatch) -> list[CasePrediction]:
         """Probabilities, loss and scores of a batch of slices."""

@@ -9,14 +9,14 @@ stomach = prediction.plane("stomach")
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float32, Shaped, UInt8
 from jsonargparse import ArgumentError
 from torch import Tensor
 
@@ -24,13 +24,14 @@ from medseg_pl.checkpointing import Trained, read_trained
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import EvaluationBatch, SliceReference, Volume
-from medseg_pl.data.slices import fitted_slice
+from medseg_pl.core.types import Volume
+from medseg_pl.data.slices import as_network_type, neighbours
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.data.sources.files import read_image_file
 from medseg_pl.data.store import storable
-from medseg_pl.functional.intensity import channel_statistics
+from medseg_pl.functional.intensity import LOW, channel_statistics
 from medseg_pl.functional.symmetry import SymmetryGroup, symmetries
+from medseg_pl.inference.bands import Band, mean_of, undone
 from medseg_pl.inference.postprocess import clean
 from medseg_pl.module import SegmentationModule
 from medseg_pl.trust import only_known_code, refusal
@@ -174,30 +175,33 @@ class Predictor:
         mask = np.empty((self.labels.mask_channels, depth, height, width), np.uint8)
         kept = np.empty((self.labels.classes, depth, height, width), np.float32) if probabilities else None
         with torch.inference_mode(), self._autocast():
-            for start in range(0, depth, self.batch_size):
-                places = range(start, min(start + self.batch_size, depth))
-                mean = self._mean(image, statistics, volume.geometry, places)
-                mask[:, places] = self.labels.decide(mean).cpu().numpy().swapaxes(0, 1)
-                if kept is not None:
-                    kept[:, places] = mean.float().cpu().numpy().swapaxes(0, 1)
+            for places in self._batches(volume.geometry):
+                for rows, mean in self._bands(image, statistics, volume.geometry, places):
+                    mask[:, places, rows] = self.labels.decide(mean).cpu().numpy().swapaxes(0, 1)
+                    if kept is not None:
+                        kept[:, places, rows] = mean.float().cpu().numpy().swapaxes(0, 1)
         cleaning = self.members[0].assembler.cleaning
         mask = clean(mask, volume.geometry, self.labels, cleaning) if cleaning else mask
         return Prediction(mask, self.labels, volume.geometry, kept)
 
-    def _mean(
+    def _batches(self, geometry: Geometry) -> Iterator[slice]:
+        """Which slices are seen together: fewer where they are too large for the network to see whole."""
+        depth, height, width = geometry.shape
+        fitted = [member.fit_to.on(geometry).fitted_size((height, width)) for member in self.members]
+        crowd = max(h * w / m.sliding_window.max_pixels for (h, w), m in zip(fitted, self.members, strict=True))
+        count = max(1, int(self.batch_size / max(1, crowd)))
+        return (slice(start, min(start + count, depth)) for start in range(0, depth, count))
+
+    def _bands(
         self,
         image: Shaped[np.ndarray, "c d h w"],
         statistics: Float32[np.ndarray, "c 4"],
         geometry: Geometry,
-        places: Sequence[int],
-    ) -> Float[Tensor, "b k h w"]:
+        places: slice,
+    ) -> Iterator[Band]:
         """The mean of the models' probabilities of some slices, on the native grid."""
-        total: Tensor | None = None
-        for member in self.members:
-            own = _probabilities(member, image, statistics, geometry, places)
-            total = own if total is None else total + own
-        assert total is not None, "there is at least one model"
-        return total / len(self.members) if len(self.members) > 1 else total
+        seen = [_bands(member, image, statistics, geometry, places) for member in self.members]
+        return mean_of(seen, geometry.shape[1])
 
     def _check(self, volume: Volume, what: str) -> None:
         if len(volume.image) != self.channels:
@@ -250,23 +254,27 @@ def load_weights(module: SegmentationModule, path: str) -> None:
         ) from error
 
 
-def _probabilities(
+def _bands(
     member: SegmentationModule,
     image: Shaped[np.ndarray, "c d h w"],
     statistics: Float32[np.ndarray, "c 4"],
     geometry: Geometry,
-    places: Sequence[int],
-) -> Float[Tensor, "b k h w"]:
+    places: slice,
+) -> Iterator[Band]:
     """Of one model, on the native grid."""
+    native = geometry.shape[1:]
     fit = member.fit_to.on(geometry)
-    fitted = [fitted_slice(image, statistics, place, member.context, fit) for place in places]
-    batch = EvaluationBatch(
-        image=torch.from_numpy(np.stack([pixels for pixels, _ in fitted])),
-        statistics=torch.from_numpy(np.stack([repeated for _, repeated in fitted])),
-        slices=[SliceReference("", "", place, geometry) for place in places],
-        masks=[],
-    )
-    return fit.undo(member.probabilities(batch.to(member.device)), geometry.shape[1:])
+    repeated = np.tile(statistics, (2 * member.context + 1, 1))
+    fitted = [
+        fit.apply(neighbours(image, place, member.context), repeated[:, LOW])
+        for place in range(places.start, places.stop)
+    ]
+
+    def read(rows: slice) -> Tensor:
+        return torch.from_numpy(np.stack([as_network_type(pixels[:, rows], repeated) for pixels in fitted]))
+
+    of_all = torch.from_numpy(np.tile(repeated, (len(fitted), 1, 1)))
+    return undone(member.bands(read, fit.fitted_size(native), of_all), fit, native)
 
 
 def _read(path: Path, labels: LabelMap) -> tuple[Shaped[np.ndarray, "c d h w"], Geometry]:

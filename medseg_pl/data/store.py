@@ -259,7 +259,7 @@ def storable(image: NDArray[Any], what: str) -> NDArray[Any]:
     """
     kept = image.dtype.newbyteorder("=") if image.dtype.name in _KEPT_TYPES else np.float32
     stored = np.ascontiguousarray(image, dtype=kept)
-    if not np.isfinite(stored).any():
+    if stored.dtype.kind == "f" and not np.isfinite(stored).any():
         raise UnreadableFileError(f"{what} holds no number at all, only NaN or infinity. Remove the case.")
     return stored
 

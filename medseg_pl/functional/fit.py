@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
@@ -105,6 +106,29 @@ class Fit:
             return probabilities
         inner = self.padding(native).undo(probabilities)
         return F.interpolate(inner, size=native, mode="bilinear", align_corners=False)
+
+    def undo_rows(
+        self, probabilities: Float[Tensor, "b k h w"], native: tuple[int, int], rows: slice
+    ) -> Float[Tensor, "b k r W"]:
+        """Some rows of what `undo` gives, for an image that is too large to be scaled up whole."""
+        if rows == slice(0, native[0]):
+            return self.undo(probabilities, native)
+        return scaled_rows(self.padding(native).undo(probabilities), native, rows)
+
+
+def scaled_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: slice) -> Float[Tensor, "b k r W"]:
+    """Some rows of an image that is scaled, bilinearly and between the centres of pixels, to `(height, width)`.
+
+    >>> scaled_rows(torch.tensor([[[[0.0], [4.0]]]]), (4, 1), slice(1, 3)).flatten().tolist()
+    [1.0, 3.0]
+    """
+    height = image.shape[-2]
+    places = torch.arange(rows.start, rows.stop, device=image.device, dtype=torch.float64) + 0.5
+    places = (places * (height / size[0]) - 0.5).clamp(min=0)
+    upper = places.floor().long()
+    share = (places - upper).to(image.dtype)[:, None]
+    mixed = torch.lerp(image[..., upper, :], image[..., (upper + 1).clamp(max=height - 1), :], share)
+    return F.interpolate(mixed, size=(len(places), size[1]), mode="bilinear", align_corners=False)
 
 
 def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -11,10 +12,13 @@ from torch import Tensor
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.functional.symmetry import IDENTITY, Symmetry
-from medseg_pl.functional.windows import Padding, centred_padding, gaussian_weights, grid, pad, padded_size
+from medseg_pl.functional.windows import Padding, centred_padding, gaussian_weights, pad, padded_size, starts
+from medseg_pl.inference.bands import Band, joined
 
 Network = Callable[[Tensor], Tensor]
 LogitsListener = Callable[[Tensor, slice, slice], None]
+RowReader = Callable[[slice], Tensor]
+"""Gives some rows `(B, C, rows, W)` of normalised images."""
 
 
 class SlidingWindow:
@@ -63,45 +67,63 @@ class SlidingWindow:
             symmetries: Each window is seen in all of them, the first being the identity, and the probabilities are
                 averaged (test-time augmentation).
         """
-        padding = self._padding((image.shape[-2], image.shape[-1]))
-        framed = pad(image, padding, fill)
-        height, width = framed.shape[-2:]
-        if height * width <= self.max_pixels:
-            windows = [(slice(0, height), slice(0, width))]
-        else:
-            windows = grid((height, width), self.window, self.overlap)
-        heard = _without_padding(on_logits, padding, (image.shape[-2], image.shape[-1])) if on_logits else None
-        return padding.undo(self._blend(network, framed, windows, symmetries, heard))
+        size = (image.shape[-2], image.shape[-1])
+        return joined(self.bands(network, size, lambda rows: image[..., rows, :], fill, on_logits, symmetries))
 
-    def _padding(self, size: tuple[int, int]) -> Padding:
-        """So that the network accepts the image, and it is no smaller than a window."""
-        return centred_padding(size, padded_size(size, self.multiple, at_least=self.window))
-
-    def _blend(
+    def bands(
         self,
         network: Network,
-        image: Float[Tensor, "b c h w"],
-        windows: list[tuple[slice, slice]],
+        size: tuple[int, int],
+        read: RowReader,
+        fill: Float[Tensor, "b c 1 1"],
+        on_logits: LogitsListener | None = None,
+        symmetries: Sequence[Symmetry] = (IDENTITY,),
+    ) -> Iterator[Band]:
+        """The same of images that are read a few rows at a time; no more than one row of windows is held.
+
+        Args:
+            network: As for `__call__`.
+            size: `(height, width)` of the images.
+            read: Gives the rows that are asked for.
+            fill: As for `__call__`.
+            on_logits: As for `__call__`.
+            symmetries: As for `__call__`.
+        """
+        window, padding = self._plan(size)
+        frame = _Frame(read, size, padding, fill)
+        height, width = frame.height, frame.width
+        heard = frame.tell(on_logits) if on_logits else None
+        tops, lefts = (starts(side, own, self.overlap) for side, own in zip((height, width), window, strict=True))
+        blend = _Blend(window, width)
+        for top, following in zip(tops, [*tops[1:], height], strict=True):
+            rows = slice(top, top + window[0])
+            seen = self._seen(network, frame.strip(rows), rows, [(x, x + window[1]) for x in lefts], symmetries, heard)
+            band = next(seen)[1] if len(tops) == len(lefts) == 1 else blend.add(seen, following - top)
+            yield frame.without_padding(Band(slice(top, following), band))
+
+    def _plan(self, size: tuple[int, int]) -> tuple[tuple[int, int], Padding]:
+        """What the network sees at a time, and the padding for it: the whole image where it fits, or a window."""
+        whole = padded_size(size, self.multiple, at_least=self.window)
+        if whole[0] * whole[1] <= self.max_pixels:
+            return whole, centred_padding(size, whole)
+        return self.window, centred_padding(size, padded_size(size, 1, at_least=self.window))
+
+    def _seen(
+        self,
+        network: Network,
+        strip: Float[Tensor, "b c r w"],
+        rows: slice,
+        windows: Sequence[tuple[int, int]],
         symmetries: Sequence[Symmetry],
         on_logits: LogitsListener | None,
-    ) -> Float[Tensor, "b k h w"]:
-        total: Tensor | None = None
-        weight = image.new_zeros(image.shape[-2:], dtype=torch.float32)
-        for rows, columns in windows:
-            part = image[..., rows, columns]
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """The columns of each window of a row, and its probabilities."""
+        for columns in (slice(*window) for window in windows):
+            part = strip[..., columns]
             logits = network(part).float()
             if on_logits is not None:
                 on_logits(logits, rows, columns)
-            probabilities = self._averaged(network, part, logits, symmetries[1:])
-            if len(windows) == 1:
-                return probabilities
-            if total is None:
-                total = probabilities.new_zeros((*probabilities.shape[:2], *image.shape[-2:]))
-            trust = gaussian_weights(self.window).to(probabilities.device)
-            total[..., rows, columns] += probabilities * trust
-            weight[rows, columns] += trust
-        assert total is not None, "a grid has at least one window"
-        return total / weight
+            yield columns, self._averaged(network, part, logits, symmetries[1:])
 
     def _averaged(
         self,
@@ -117,18 +139,87 @@ class SlidingWindow:
         return total / (1 + len(symmetries)) if symmetries else total
 
 
-def _without_padding(listener: LogitsListener, padding: Padding, size: tuple[int, int]) -> LogitsListener:
-    """A listener for windows of the padded image that tells `listener` of the image's own part."""
+class _Blend:
+    """Adds up windows, one row of them after the other, each pixel trusted the more, the nearer it is to the middle."""
 
-    def heard(logits: Tensor, rows: slice, columns: slice) -> None:
-        top, bottom = max(rows.start, padding.top), min(rows.stop, padding.top + size[0])
-        left, right = max(columns.start, padding.left), min(columns.stop, padding.left + size[1])
-        if top < bottom and left < right:
-            own = logits[..., top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
-            listener(
-                own,
-                slice(top - padding.top, bottom - padding.top),
-                slice(left - padding.left, right - padding.left),
-            )
+    def __init__(self, window: tuple[int, int], width: int) -> None:
+        self.trust = gaussian_weights(window)
+        self.width = width
+        self._carried: tuple[Tensor, Tensor] | None = None
 
-    return heard
+    def add(self, seen: Iterable[tuple[slice, Tensor]], ready: int) -> Float[Tensor, "b k r w"]:
+        """Take the windows of the next row, and give its first rows, the `ready` ones that no later window reaches."""
+        total: Tensor | None = None
+        weight = torch.zeros(0)
+        for columns, probabilities in seen:
+            trust = self.trust.to(probabilities.device)
+            if total is None:
+                total, weight = self._begun(probabilities)
+            total[..., columns] += probabilities * trust
+            weight[:, columns] += trust
+        assert total is not None, "a row has at least one window"
+        self._carried = (total[..., ready:, :], weight[ready:])
+        return total[..., :ready, :] / weight[:ready]
+
+    def _begun(self, like: Float[Tensor, "b k r c"]) -> tuple[Tensor, Tensor]:
+        """What the rows above have added to these already."""
+        height = len(self.trust)
+        total = like.new_zeros((*like.shape[:2], height, self.width))
+        weight = like.new_zeros((height, self.width))
+        if self._carried is not None:
+            added, trusted = self._carried
+            total[..., : len(trusted), :] = added
+            weight[: len(trusted)] = trusted
+        return total, weight
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Images of one size in their padding, read a few rows at a time."""
+
+    read: RowReader
+    size: tuple[int, int]
+    padding: Padding
+    fill: Tensor
+
+    @property
+    def height(self) -> int:
+        return self.size[0] + self.padding.top + self.padding.bottom
+
+    @property
+    def width(self) -> int:
+        return self.size[1] + self.padding.left + self.padding.right
+
+    def strip(self, rows: slice) -> Float[Tensor, "b c r w"]:
+        """Some rows, counted with the padding."""
+        own, within = _inside(rows, self.padding.top, self.size[0])
+        below = rows.stop - rows.start - within.stop
+        return pad(self.read(own), Padding(within.start, below, self.padding.left, self.padding.right), self.fill)
+
+    def without_padding(self, band: Band) -> Band:
+        """The part of a band that is no padding."""
+        own, within = _inside(band.rows, self.padding.top, self.size[0])
+        columns = slice(self.padding.left, self.padding.left + self.size[1])
+        return Band(own, band.probabilities[..., within, columns])
+
+    def tell(self, listener: LogitsListener) -> LogitsListener:
+        """A listener for windows of the padded image that tells another one of the image's own part."""
+
+        def heard(logits: Tensor, rows: slice, columns: slice) -> None:
+            own_rows, rows_within = _inside(rows, self.padding.top, self.size[0])
+            own_columns, columns_within = _inside(columns, self.padding.left, self.size[1])
+            if own_rows.start < own_rows.stop and own_columns.start < own_columns.stop:
+                listener(logits[..., rows_within, columns_within], own_rows, own_columns)
+
+        return heard
+
+
+def _inside(span: slice, before: int, length: int) -> tuple[slice, slice]:
+    """Which part of an axis a span of its padded form covers: counted on the axis, and from the span's beginning.
+
+    >>> _inside(slice(0, 4), before=1, length=2)
+    (slice(0, 2, None), slice(1, 3, None))
+    """
+    first = min(max(span.start, before), before + length)
+    last = max(min(span.stop, before + length), first)
+    return slice(first - before, last - before), slice(first - span.start, last - span.start)

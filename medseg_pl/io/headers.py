@@ -21,8 +21,8 @@ from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.io import limits
 from medseg_pl.io.content import content_of
 from medseg_pl.io.nifti import is_nifti
+from medseg_pl.io.raster import open_undecoded
 
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _ORIENTATION = 0x0112
 _DEFLATE_RATIO = 1032
 """Deflate packs no tighter: a file that claims more than this cannot hold it."""
@@ -76,8 +76,6 @@ def read_header(path: Path) -> FileHeader:
         if is_nifti(path):
             return _nifti(path, content)
         return _tiff(path) if content == "TIFF" else _raster(path, content)
-    except Image.DecompressionBombError:
-        return FileHeader(content, too_large=True)
     except _DAMAGE:
         return FileHeader(content)
 
@@ -97,19 +95,19 @@ def _nifti(path: Path, content: str) -> FileHeader:
 
 
 def _raster(path: Path, content: str) -> FileHeader:
-    with Image.open(path, formats=_FORMATS) as image:
+    with open_undecoded(path) as image:
         pixels, item_bytes = image.width * image.height, len(image.getbands())
-        too_large = _refused(path, pixels, limits.MAX_PIXELS, item_bytes)
+        if _refused(path, pixels, limits.MAX_PIXELS, item_bytes):
+            return FileHeader(content, claimed_bytes=pixels * item_bytes, too_large=True)  # looked at no further
         return FileHeader(
             content,
             claimed_bytes=pixels * item_bytes,
-            too_large=too_large,
             orientation=int(image.getexif().get(_ORIENTATION, 1)),
             size=(image.height, image.width),
             lossy=content == "JPEG",
             palette=image.mode == "P",
             coloured=image.mode not in _WITHOUT_COLOUR,
-            alpha=_alpha(image) if image.mode in _WITH_ALPHA and not too_large else "none",
+            alpha=_alpha(image) if image.mode in _WITH_ALPHA else "none",
         )
 
 
@@ -139,7 +137,7 @@ def _tiff(path: Path) -> FileHeader:
             lossy=page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG),
             palette=page.photometric == tifffile.PHOTOMETRIC.PALETTE,
             coloured=samples >= 3,
-            alpha=_tiff_alpha(page) if samples in (2, 4) and not too_large else "none",
+            alpha=_tiff_alpha(page) if samples in (2, 4) else "none",
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from medseg_pl.core.errors import UnreadableFileError
 
 MAX_PIXELS = 400_000_000
-"""Of a picture: a file of 100 KB can ask for gigabytes. Pillow itself stops a little earlier."""
+"""Of a picture: a file of 100 KB can ask for gigabytes."""
 
 MAX_VOXELS = 4_000_000_000
 """Of a volume, channels included."""

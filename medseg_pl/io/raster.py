@@ -7,6 +7,7 @@ OpenCV returns filler rows for a truncated JPEG and expands palettes, Pillow cli
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -24,6 +25,8 @@ SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 _ORIENTATION = 0x0112
 _DECODED = "be decoded as an image"
 _PNG_GRAY, _PNG_GRAY_ALPHA = 0, 4
+_ONE_AT_A_TIME = Lock()
+"""Pillow has its limit in a variable of all threads."""
 _VALUES = ("L", "I;16", "I;16B", "I", "F")
 
 
@@ -55,12 +58,7 @@ def read_image(path: Path) -> NDArray[Any]:
     """
     if (deep := _read_deep(path, seen=True)) is not None:
         return _without_alpha(deep, path)
-    with _opened(path) as opened:
-        image = _upright(opened, path)
-        if image.mode not in (*_VALUES, "RGB"):
-            image.info.pop("transparency", None)  # of a palette; Pillow warns where it cannot keep it
-            image = image.convert("RGB" if _has_colour(image) else "L")
-        return _planes(np.asarray(image))
+    return _planes(_seen_pixels(path))  # by then Pillow has let go of its own copy
 
 
 def read_mask(path: Path) -> NDArray[Any]:
@@ -106,15 +104,25 @@ def write_png(path: Path, pixels: NDArray[Any], *, replace: bool = False) -> Non
             Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
 
 
+def open_undecoded(path: Path) -> Image.Image:
+    """Open with Pillow and read the header; how much it claims is for the caller to check.
+
+    By content, whatever the name; but not all that Pillow opens: some formats are run by an interpreter.
+    """
+    with _ONE_AT_A_TIME:
+        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # less than half of what `limits` allows
+        try:
+            return Image.open(path, formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
+
+
 def _opened(path: Path) -> Image.Image:
-    """Open with Pillow, which knows bombs and truncation, and read the header."""
+    """Open with Pillow, which knows truncation, where the file does not claim too much."""
     try:
-        # By content, whatever the name; but not all that Pillow opens: some formats are run by an interpreter.
-        image = Image.open(path, formats=_FORMATS)
+        image = open_undecoded(path)
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
-    except Image.DecompressionBombError as error:
-        raise limits.too_large(path, 2 * (Image.MAX_IMAGE_PIXELS or limits.MAX_PIXELS), "pixels") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise limits.unreadable(path, error, _DECODED) from error
     try:
@@ -123,6 +131,16 @@ def _opened(path: Path) -> Image.Image:
         image.close()
         raise
     return image
+
+
+def _seen_pixels(path: Path) -> NDArray[Any]:
+    """`(H, W)` or `(H, W, 3)`, through a palette and without transparency."""
+    with _opened(path) as opened:
+        image = _upright(opened, path)
+        if image.mode not in (*_VALUES, "RGB"):
+            image.info.pop("transparency", None)  # of a palette; Pillow warns where it cannot keep it
+            image = image.convert("RGB" if _has_colour(image) else "L")
+        return np.asarray(image)
 
 
 def _upright(image: Image.Image, path: Path) -> Image.Image:

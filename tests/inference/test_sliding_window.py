@@ -212,12 +212,12 @@ def test_the_listener_is_told_of_a_whole_image_without_its_padding() -> None:
 
 
 def test_windows_that_reach_into_the_padding_are_told_of_their_own_part() -> None:
-    # 37 columns become 48: five before and six behind. Windows of 16 begin at 0, 8, 16, 24 and 32.
+    # 10 rows become 16, three above and three below; the columns need no padding. Windows begin at 0, 8, 16 and 21.
     listener = Listener(identity)
-    pixels = image(16, 37)
+    pixels = image(10, 37)
     SlidingWindow(BINARY, (16, 16), 16, max_pixels=0)(listener, pixels, ground(pixels), listener.on_logits)
     assert [(rows, (columns.start, columns.stop)) for _, rows, columns in listener.told] == [
-        (slice(0, 16), ends) for ends in [(0, 11), (3, 19), (11, 27), (19, 35), (27, 37)]
+        (slice(0, 10), ends) for ends in [(0, 16), (8, 24), (16, 32), (21, 37)]
     ]
     for logits, rows, columns in listener.told:
         assert torch.equal(logits, identity(pixels)[..., rows, columns])

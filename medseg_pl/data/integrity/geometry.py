@@ -124,7 +124,9 @@ def patch_findings(cases: Sequence[tuple[str, Path | None, Geometry]], patch: Fi
         height, width = patch.on(geometry).patch if known else patch.size
         filled = min(1, geometry.shape[1] / height) * min(1, geometry.shape[2] / width)
         if filled < 0.5:
-            said = f"A slice of {_times(geometry.shape[1:])} pixels fills {filled:.0%} of a patch of {height} x {width}."
+            said = (
+                f"A slice of {_times(geometry.shape[1:])} pixels fills {filled:.0%} of a patch of {height} x {width}."
+            )
             yield finding("smaller-than-patch", said, case_id, path)
 
 
