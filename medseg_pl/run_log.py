@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from medseg_pl.core.errors import UnwritableFileError
 from medseg_pl.io.files import write_text
+from medseg_pl.io.logged import read_rows
 
 Row = Mapping[str, Any]
 
@@ -107,13 +108,6 @@ class MetricsFile:
             write_text(self.path, header + _as_csv(rows, self._columns), replace=True)
         except OSError as error:
             raise _unwritable(self.path, error) from error
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics file, without the part of a row that a killed process may have left at its end."""
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return [{name: value for name, value in row.items() if value} for row in csv.DictReader(io.StringIO(whole))]
 
 
 def rows_before(rows: Sequence[dict[str, str]], step: int | None) -> list[dict[str, str]]:

@@ -1,0 +1,41 @@
+"""`medseg report`: one HTML page that says how good a run is, how sure that is, where it fails, and on whom.
+
+The page is a single file: it opens from disk, asks no server for anything, and holds no path, host or user. Cases and
+patients have hashed names (HMAC), the same as on the run's dashboards, unless `--names true` is given; the key stays in
+`dashboard.json` of the first run's folder.
+
+A run is a run folder of `medseg fit`, or the folder of `medseg evaluate`. What a folder lacks is left out of the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+__all__ = ["add_arguments", "run"]
+
+STAGES = ("test", "val", "evaluate")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    several = "run folder, or folder of an evaluation; the others are compared with the first"
+    add("runs", type=Path, nargs="+", metavar="RUN", help=several)
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="a new page (.html)")
+    add("--stage", choices=STAGES, help="which scores; default: test where they are there, else the only ones")
+    names = "true: call cases and patients by their names; default: hashed names"
+    add("--names", type=_switch, default=False, metavar="true|false", help=names)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page, see `medseg_pl.commands.report.writing`."""
+    from medseg_pl.commands.report.writing import write_report
+
+    return write_report(arguments)
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return text.lower() == "true"

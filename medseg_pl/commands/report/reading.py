@@ -1,0 +1,137 @@
+"""What a run folder holds, as far as it is there."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.io.logged import read_rows as read_logged
+from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, or one evaluation.
+
+    Args:
+        folder: Where it is; not for showing.
+        title: What it is called on the page: its experiment and its folder's name.
+        stage: What was scored: `test`, `val` or `evaluate`.
+        rows: The table of scores, one row for each case and label.
+        summary: The content of `summary_<stage>.json`.
+        log: The rows of `metrics.csv`.
+        splits: The content of `splits.json`.
+        environment: The content of `environment.json`.
+        config: The settings that the run last had.
+    """
+
+    folder: Path
+    title: str
+    stage: str
+    rows: Sequence[Row]
+    summary: Values
+    log: Sequence[Mapping[str, str]]
+    splits: Values | None
+    environment: Values | None
+    config: Values | None
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels, in their order."""
+        return list(self.summary["labels"])
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best weights, if they are there."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    def values(self, label: str, metric: str) -> list[tuple[Row, float]]:
+        """The rows of a label that have a score, each with it."""
+        found = ((row, number(row, metric)) for row in self.rows if row["label"] == label)
+        return [(row, value) for row, value in found if not math.isnan(value)]
+
+
+def read_run(folder: Path, stage: str | None) -> Run:
+    """Read a folder.
+
+    Args:
+        folder: The folder of a run or of an evaluation.
+        stage: Which scores; those of the test by default, or else the only ones.
+
+    Raises:
+        MissingDataError: There is no such folder, or it has no scores.
+        UnreadableFileError: A file in it is damaged.
+    """
+    if not folder.is_dir():
+        raise MissingDataError(f"{folder} is no folder. Name a run folder, such as runs/demo/version_0.")
+    scores = folder / f"scores_{stage}.csv" if stage else find_scores(folder)
+    known = stage_of(scores) or "test"
+    summary = _json(scores.with_name(scores.name.replace("scores_", "summary_", 1).replace(".csv", ".json")))
+    if summary is None or not isinstance(summary.get("labels"), dict):
+        raise MissingDataError(
+            f"Expected summary_{known}.json with the labels beside {scores}. Score the run again with medseg "
+            f"{'evaluate' if known == 'evaluate' else 'test'}, which writes both."
+        )
+    config = _config(folder)
+    log = folder / "metrics.csv"
+    return Run(
+        folder=folder,
+        title=_title(folder, config),
+        stage=known,
+        rows=read_rows(scores),
+        summary=summary,
+        log=read_logged(log) if log.is_file() else [],
+        splits=_json(folder / "splits.json"),
+        environment=_json(folder / "environment.json"),
+        config=config,
+    )
+
+
+def number(row: Mapping[str, Any], column: str) -> float:
+    """The number in a column; NaN where there is none."""
+    value = row.get(column, math.nan)
+    return math.nan if isinstance(value, str) else float(value)
+
+
+def _title(folder: Path, config: Values | None) -> str:
+    """The experiment's name and the folder's own, and nothing of where the folder is."""
+    experiment = str((config or {}).get("experiment") or "")
+    name = folder.resolve().name
+    return f"{experiment}, {name}" if experiment and experiment != name else name
+
+
+def _config(folder: Path) -> Values | None:
+    """The newest configuration: a run that went on with other settings has several."""
+    later = sorted(folder.glob("config_resumed_*.yaml"), key=lambda path: (len(path.name), path.name))
+    path = [folder / "config.yaml", *later][-1]
+    if not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UnreadableFileError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    return _mapping(path, content)
+
+
+def _json(path: Path) -> Values | None:
+    if not path.is_file():
+        return None
+    try:
+        return _mapping(path, json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UnreadableFileError(f"{path} is not valid JSON: {error}. Restore it, or move it away.") from None
+
+
+def _mapping(path: Path, content: Any) -> Values:
+    if not isinstance(content, dict):
+        raise UnreadableFileError(f"{path} holds a {type(content).__name__}; expected named values.")
+    return content
