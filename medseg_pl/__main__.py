@@ -17,7 +17,7 @@ from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.stopping import StopRequest
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-FILE_COMMANDS = ("check", "compare", "evaluate", "export", "phantom", "plan", "report")
+FILE_COMMANDS = ("check", "compare", "evaluate", "export", "phantom", "plan", "postprocess", "report")
 
 HELP = """\
 usage: medseg COMMAND [options]
@@ -37,6 +37,7 @@ files in, files out
   export     weights for other programs  --ckpt_path FILE -o DIR
   phantom    make synthetic data         DIR [--layout NAME]
   plan       a configuration for data    DIR -o CONFIG
+  postprocess  choose how labels are cleaned up   --ckpt_path FILE -o FILE
   report     a page that shows a run     RUN [RUN ...] -o FILE.html
 
   medseg COMMAND --help    every option of a command

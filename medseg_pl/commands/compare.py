@@ -28,10 +28,11 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from medseg_pl.core.errors import OutputExistsError, SettingError
+from medseg_pl.core.errors import SettingError
 from medseg_pl.functional.comparison import RESAMPLES
 from medseg_pl.functional.pairing import HIGHER_IS_BETTER, Matched, Table, match
 from medseg_pl.functional.verdicts import compare_metric, empty_masks, too_few, verdict
+from medseg_pl.io.files import require_absent
 from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, write_rows, write_summary
 
 _LEGEND = (
@@ -63,9 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         OutputExistsError: A file to be written is there already.
     """
-    for path in (arguments.json, arguments.csv):
-        if path is not None and path.exists():
-            raise OutputExistsError(f"{path} exists already and is not overwritten. Choose another file.")
+    require_absent(arguments.json, arguments.csv)
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width to fold for
         console = Console(width=_NO_EDGE)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg_pl.arguments import add_data_set, add_workers
-from medseg_pl.core.errors import DataError, OutputExistsError
-from medseg_pl.io.files import write_text
+from medseg_pl.core.errors import DataError
+from medseg_pl.io.files import require_absent, write_text
 from medseg_pl.io.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from medseg_pl.data.planning import plan
     from medseg_pl.data.recognition import labels_named, recognise
 
-    if arguments.output.exists():
-        raise OutputExistsError(f"{arguments.output} exists already and is not overwritten. Choose another name.")
+    require_absent(arguments.output)
     labels = labels_named(arguments.labels, arguments.task, arguments.ignore_value)
     found = recognise(
         arguments.directory, layout=arguments.layout, masks=arguments.masks, group=arguments.group, labels=labels

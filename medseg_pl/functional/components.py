@@ -23,6 +23,16 @@ def largest_component(mask: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h 
     return largest
 
 
+def component_sizes(mask: Bool[np.ndarray, "d h w"]) -> list[int]:
+    """The voxels of each component, in the order in which they come in the array.
+
+    >>> component_sizes(np.array([[[1, 0, 1, 1, 0, 1]]], bool))
+    [1, 2, 1]
+    """
+    components, _ = ndimage.label(mask, _TOUCHING)
+    return [int(size) for size in np.bincount(components.ravel())[1:]]
+
+
 def without_small(mask: Bool[np.ndarray, "d h w"], least: float) -> Bool[np.ndarray, "d h w"]:
     """The components of at least as many voxels.
 

@@ -40,7 +40,7 @@ class Cleaning:
         if self.fill_holes:
             plane = filled(plane)
         if self.minimum_size:
-            plane = without_small(plane, self.minimum_size / _voxel_size(geometry))
+            plane = without_small(plane, self.minimum_size / voxel_size(geometry))
         return largest_component(plane) if self.largest_only else plane
 
 
@@ -77,7 +77,7 @@ def _clean_label(
     plane[after & (plane == 0)] = 1 if labels.overlapping else index + 1
 
 
-def _voxel_size(geometry: Geometry) -> float:
-    """The area of a pixel where there is one slice, else the volume of a voxel; 1 where the spacing is unknown."""
+def voxel_size(geometry: Geometry) -> float:
+    """What a voxel counts in `minimum_size`: its area in a case of one slice, else its volume; 1 without a spacing."""
     z, y, x = geometry.spacing_in_unit
     return y * x if geometry.shape[0] == 1 else z * y * x

@@ -26,10 +26,8 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
         OutputExistsError: `path` exists and `replace` is not set.
     """
-    if path.exists() and not replace:
-        raise OutputExistsError(
-            f"{path} exists already and is not overwritten. Choose another output, or move it away."
-        )
+    if not replace:
+        require_absent(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with unfinished(path) as temporary:
         # Made here rather than by `tempfile`, whose files are for their owner alone: the umask applies without being
@@ -82,6 +80,15 @@ def digest_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def require_absent(*paths: Path | None) -> None:
+    """Raise `OutputExistsError` where one of the files to be written is there: long work asks before it begins."""
+    for path in paths:
+        if path is not None and path.exists():
+            raise OutputExistsError(
+                f"{path} exists already and is not overwritten. Choose another output, or move it away."
+            )
 
 
 def require_empty(directory: Path) -> None:

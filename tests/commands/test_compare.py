@@ -321,7 +321,10 @@ def test_what_is_there_is_not_overwritten(option: str, tmp_path: Path, capsys: p
     (tmp_path / "old").write_text("irreplaceable")
     other = "--csv" if option == "--json" else "--json"
     code, said = refusal(tmp_path, capsys, FAIR, BETTER, other, str(tmp_path / "new"), option, str(tmp_path / "old"))
-    assert (code, said) == (1, "medseg: old exists already and is not overwritten. Choose another file.\n")
+    assert (code, said) == (
+        1,
+        "medseg: old exists already and is not overwritten. Choose another output, or move it away.\n",
+    )
     assert (tmp_path / "old").read_text() == "irreplaceable"
     assert not (tmp_path / "new").exists()
 

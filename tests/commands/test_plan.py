@@ -47,7 +47,10 @@ def test_a_file_that_is_there_stays(phantom: Path, tmp_path: Path, capsys: pytes
     config = tmp_path / "plan.yaml"
     config.write_text("mine")
     assert main(["plan", str(phantom), "-o", str(config)]) == 1
-    assert capsys.readouterr().err == f"medseg: {config} exists already and is not overwritten. Choose another name.\n"
+    assert (
+        capsys.readouterr().err
+        == f"medseg: {config} exists already and is not overwritten. Choose another output, or move it away.\n"
+    )
     assert config.read_text() == "mine"
 
 

@@ -18,36 +18,26 @@ from medseg_pl.io.raster import read_mask, write_png
 from tests.end_to_end.conftest import SMALL
 
 SIDE, WINDOW = 20_000, 1024
-NETWORK = """
-from torch import nn
 
 
-class OnePixel(nn.Conv2d):
-    def __init__(self, in_channels: int, classes: int) -> None:
-        super().__init__(in_channels, classes, 1)
-"""
-
-
-def memory_of(process: int) -> int:
-    """The bytes that a process and its descendants hold, what they share counted once."""
+def memory_of(session: int) -> int:
+    """The bytes that the processes of a session hold, what they share counted once."""
     held = 0
     for directory in Path("/proc").iterdir():
         if not directory.name.isdigit():
             continue
         try:
-            parents = f"{os.getpgid(int(directory.name))}"
+            own = os.getsid(int(directory.name)) == session
             found = re.search(r"^Pss:\s+(\d+) kB", (directory / "smaps_rollup").read_text(), re.MULTILINE)
         except (OSError, ProcessLookupError):
             continue  # it has ended meanwhile
-        held += 1024 * int(found[1]) if found and parents == str(process) else 0
+        held += 1024 * int(found[1]) if found and own else 0
     return held
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkpoint(tmp_path: Path) -> Path:
     """A network that tells bright from dark, pixel by pixel."""
-    (tmp_path / "one_pixel.py").write_text(NETWORK)
-    monkeypatch.syspath_prepend(tmp_path)
     rng = np.random.default_rng(0)
     for number in range(6):
         mask = np.zeros((64, 64), np.uint8)
@@ -58,7 +48,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         )
     config = ["--config", "configs/data/folder.yaml", "--config", "configs/model/tiny.yaml"]
     labels = ["--model.labels.names=[bright]", "--model.labels.task=binary", "--model.channels=1"]
-    network = ["--plugins", "one_pixel", "--model.network=one_pixel.OnePixel", "--model.network.init_args={}"]
+    network = ["--plugins=tests", "--model.network=tests.end_to_end.plugins.OnePixel", "--model.network.init_args={}"]
     options = [
         "--model.normalisation=medseg_pl.normalisation.IntensityWindow",
         "--model.normalisation.low=0",
@@ -81,10 +71,9 @@ def test_a_huge_image_is_predicted_within_four_gigabytes(checkpoint: Path, tmp_p
     bright = np.zeros((SIDE, SIDE), bool)
     bright[3_000:17_500, 123:9_876] = True
     tifffile.imwrite(tmp_path / "huge" / "slide.tif", np.where(bright, 180, 20).astype(np.uint8), tile=(512, 512))
-    command = [sys.executable, "-m", "medseg_pl", "predict", "--ckpt_path", str(checkpoint), "--plugins", "one_pixel"]
+    command = [sys.executable, "-m", "medseg_pl", "predict", "--ckpt_path", str(checkpoint), "--plugins=tests"]
     command += ["--input", str(tmp_path / "huge"), "--output", str(tmp_path / "out")]
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', Path.cwd())}"}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = subprocess.Popen(command, start_new_session=True)
     most = 0
     while process.poll() is None:
         most = max(most, memory_of(process.pid))

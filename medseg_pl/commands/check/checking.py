@@ -22,7 +22,7 @@ from rich.text import Text
 from medseg_pl.commands.check.page import write_page
 from medseg_pl.commands.check.settings import Settings, settings_of
 from medseg_pl.commands.check.wording import described, printable, verdict
-from medseg_pl.core.errors import DataError, OutputExistsError, SettingError
+from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.data.integrity.discovery import discover
 from medseg_pl.data.integrity.facts import CaseFacts
 from medseg_pl.data.integrity.findings import Finding
@@ -30,7 +30,7 @@ from medseg_pl.data.integrity.inspection import inspect_all
 from medseg_pl.data.integrity.kinds import KINDS, Level
 from medseg_pl.data.integrity.masks import Claims
 from medseg_pl.data.integrity.report import Report, report_on
-from medseg_pl.io.files import write_text
+from medseg_pl.io.files import require_absent, write_text
 from medseg_pl.io.progress import progress_bar
 
 _WIDTH = 80
@@ -48,9 +48,7 @@ def check(arguments: argparse.Namespace) -> int:
         OutputExistsError: A file to be written is there already.
         SettingError: Wrong use.
     """
-    for path in (arguments.json, arguments.html):
-        if path is not None and path.exists():
-            raise OutputExistsError(f"{path} exists already and is not overwritten. Choose another file.")
+    require_absent(arguments.json, arguments.html)
     if arguments.patch and min(arguments.patch) < 1:
         raise SettingError(f"--patch needs a height and a width of at least 1 pixel; got {arguments.patch}.")
     settings = settings_of(arguments)
