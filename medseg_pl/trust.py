@@ -15,11 +15,14 @@ KNOWN = (
     "lightning.fabric.plugins",
     "lightning.pytorch.accelerators",
     "lightning.pytorch.callbacks",
+    "lightning.pytorch.cli.ReduceLROnPlateau",  # torch's, with the score that it follows
     "lightning.pytorch.loggers",
     "lightning.pytorch.plugins",
     "lightning.pytorch.profilers",
     "lightning.pytorch.strategies",
     "medseg_pl.callbacks",
+    "medseg_pl.checkpointing.LastCheckpoint",
+    "medseg_pl.checkpointing.policy",  # where it is
     "medseg_pl.core.labels",
     "medseg_pl.data.sources",
     "medseg_pl.data.transforms",

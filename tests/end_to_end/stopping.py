@@ -1,7 +1,7 @@
 """Trainings that are stopped and resumed, and what each of them saw: `python stopping.py PLAN FOLDER` runs one rank.
 
-A plan is a list of trainings, each with its `name` and `options`, and perhaps with `stops` and `how`, as `Stopper` has
-them, and a checkpoint to `resume`.
+A plan is a list of trainings, each with its `name` and `options`, and perhaps with a checkpoint to `resume`, and with
+`stops` and `killed_at` as `Stopper` has them.
 Rank and number of processes come from the environment, as on a cluster.
 """
 
@@ -30,25 +30,21 @@ EPOCHS = 3
 Plan = list[dict[str, Any]]
 
 
-class StopError(Exception):
-    """What a stop looks like from within."""
-
-
 class Stopper(Checkpoint):
-    """Saves checkpoints `NAME-HOOK-BATCHES.ckpt` on the way, and perhaps ends the training at one of these places.
+    """Saves checkpoints `NAME-HOOK-BATCHES.ckpt` on the way, and perhaps kills its process.
 
     Args:
         folder: Of the checkpoints.
         name: Of the training.
         stops: The hooks and the numbers of batches, of all epochs, after which they are saved.
-        how: `go_on` does not end the training; `raise`, `should_stop` and `kill` do, the last one without saving.
+        killed_at: The number of batches after which the process is killed.
     """
 
-    def __init__(self, folder: Path, name: str, stops: Sequence[tuple[str, int]], how: str) -> None:
+    def __init__(self, folder: Path, name: str, stops: Sequence[tuple[str, int]], killed_at: int | None) -> None:
         self.folder = folder
         self.name = name
         self.stops = [tuple(stop) for stop in stops]
-        self.how = how
+        self.killed_at = killed_at
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._stop(trainer, "batch_end")
@@ -64,15 +60,10 @@ class Stopper(Checkpoint):
 
     def _stop(self, trainer: Trainer, hook: str) -> None:
         done = trainer.fit_loop.total_batch_idx + 1
-        if (hook, done) not in self.stops:
-            return
-        if self.how == "kill":
+        if done == self.killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        trainer.save_checkpoint(self.folder / f"{self.name}-{hook}-{done}.ckpt")
-        if self.how == "should_stop":
-            trainer.should_stop = True
-        elif self.how == "raise":
-            raise StopError
+        if (hook, done) in self.stops:
+            trainer.save_checkpoint(self.folder / f"{self.name}-{hook}-{done}.ckpt")
 
 
 class Witness(Checkpoint):
@@ -125,8 +116,6 @@ def fit(arguments: Sequence[str], callbacks: Sequence[Callback]) -> int:
     MedsegCLI._callbacks = lambda self, given: [*original(self, given), *callbacks]  # type: ignore[method-assign]
     try:
         return main(["fit", *arguments])
-    except StopError:
-        return 0
     finally:
         MedsegCLI._callbacks = original  # type: ignore[method-assign]
 
@@ -137,7 +126,7 @@ def run(plan: Plan, folder: Path) -> None:
         if int(RANKS) > 1:
             os.environ["WORLD_SIZE"] = RANKS  # Lightning removes it after each run
         name = training["name"]
-        stopper = Stopper(folder, name, training.get("stops", ()), training.get("how", "go_on"))
+        stopper = Stopper(folder, name, training.get("stops", ()), training.get("killed_at"))
         resume = ["--ckpt_path", training["resume"]] if "resume" in training else []
         runs = ["--runs", str(folder / "runs"), "--experiment", name]
         devices = [f"--trainer.devices={RANKS}", *(["--trainer.strategy=ddp"] if int(RANKS) > 1 else [])]

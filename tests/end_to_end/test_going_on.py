@@ -96,11 +96,14 @@ def test_other_settings_are_kept_beside_the_first_ones(
     run = tmp_path / "demo" / "version_0"
     assert fit("--trainer.max_epochs=1") == 0
     first = (run / "config.yaml").read_bytes()
-    assert fit("--trainer.max_epochs=2", f"--ckpt_path={run}/checkpoints/last.ckpt", "--experiment=other") == 0
+    again = ["--trainer.max_epochs=2", f"--ckpt_path={run}/checkpoints/last.ckpt", "--experiment=other"]
+    often = ["--trainer.callbacks+=medseg_pl.checkpointing.LastCheckpoint", "--trainer.callbacks.minutes=0"]
+    assert fit(*again, *often) == 0
     assert not (tmp_path / "other").exists()
     assert (run / "config.yaml").read_bytes() == first
     assert yaml.safe_load((run / "config_resumed_1.yaml").read_text())["trainer"]["max_epochs"] == 2
-    assert "Settings differ from those that this run had before: trainer.max_epochs, experiment." in caplog.text
+    changed = "trainer.callbacks, trainer.max_epochs, experiment"
+    assert f"Settings differ from those that this run had before: {changed}." in caplog.text
     assert json.loads((run / "complete.json").read_text())["epochs"] == 2
     assert len(set(steps_of(run))) == len(steps_of(run))
 

@@ -22,9 +22,12 @@ from medseg_pl.data.store import Store
 from medseg_pl.module import SegmentationModule
 from tests.end_to_end.conftest import SMALL
 
+Fit = Callable[..., int]
+Queue = Callable[[], list[str]]
+
 
 @pytest.fixture
-def fit(phantoms: dict[str, Path], tmp_path: Path) -> Callable[..., int]:
+def fit(phantoms: dict[str, Path], tmp_path: Path) -> Fit:
     """Train in `tmp_path/runs`, in steps of four slices, two epochs with a validation each."""
 
     def run(*options: str) -> int:
@@ -38,7 +41,7 @@ def fit(phantoms: dict[str, Path], tmp_path: Path) -> Callable[..., int]:
 
 
 @pytest.fixture
-def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
     """Be a job of Slurm; how `scontrol` was called."""
     calls = tmp_path / "scontrol.txt"
     calls.touch()
@@ -86,11 +89,7 @@ def logged(folder: Path, name: str) -> list[str]:
 
 
 def test_time_is_up_in_mid_epoch(
-    fit: Callable[..., int],
-    queue: Callable[[], list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    fit: Fit, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)]
     with monkeypatch.context() as patch:
@@ -115,7 +114,7 @@ def test_time_is_up_in_mid_epoch(
 
 
 def test_a_validation_is_broken_off_and_run_again(
-    fit: Callable[..., int], queue: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fit: Fit, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sanity = ["--trainer.num_sanity_val_steps=0"]
     with monkeypatch.context() as patch:
@@ -132,11 +131,7 @@ def test_a_validation_is_broken_off_and_run_again(
 
 
 def test_nothing_is_saved_before_the_first_step(
-    fit: Callable[..., int],
-    queue: Callable[[], list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    fit: Fit, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     during(monkeypatch, Store, "build", send(signal.SIGUSR1))
     assert fit() == 75
@@ -145,9 +140,7 @@ def test_nothing_is_saved_before_the_first_step(
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_a_signal_to_all_processes_ends_no_worker(
-    fit: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signal_to_all_processes_ends_no_worker(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def to_all() -> None:
         for process in multiprocessing.active_children():
             for number in (signal.SIGUSR1, signal.SIGTERM):
@@ -160,11 +153,7 @@ def test_a_signal_to_all_processes_ends_no_worker(
 
 
 def test_a_refusal_to_put_the_job_back_is_told(
-    fit: Callable[..., int],
-    queue: Callable[[], list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    fit: Fit, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "bin" / "scontrol").write_text("#!/bin/sh\necho 'Job is not requeueable' >&2\nexit 1\n")
     during(monkeypatch, SegmentationModule, "training_step", send(signal.SIGUSR1))

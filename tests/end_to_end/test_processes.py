@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +11,7 @@ from medseg_pl.__main__ import main
 from medseg_pl.commands.phantom import write_phantom
 from medseg_pl.data.sources import DecathlonSource
 from tests.end_to_end.conftest import SMALL
+from tests.end_to_end.ranks import on_ranks
 
 CASES = (1, 2, 3, 5, 7, 8, 13)
 
@@ -52,23 +49,8 @@ def scored(
     """`scores_test.csv` of each number of cases, from so many processes."""
     folder.mkdir()
     splits = [write_split(folder / f"{number}.json", names, number) for number in numbers]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    script = str(Path(__file__).with_name("score_on_ranks.py"))
-    command = [sys.executable, script, str(checkpoint), str(batch_size), *map(str, splits)]
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "NODE_RANK": "0"}
-    ranks = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **meeting, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(processes)
-    ]
-    errors = [rank.communicate(timeout=600)[1].decode() for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * processes, "\n".join(errors)
+    script = Path(__file__).with_name("score_on_ranks.py")
+    assert on_ranks([script, checkpoint, str(batch_size), *splits], processes) == [0] * processes
     assert not list(folder.rglob("scores_test_2.csv")), "one process writes"
     return {number: (folder / str(number) / "scores_test.csv").read_bytes() for number in numbers}
 

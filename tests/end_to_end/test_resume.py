@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ import torch
 
 from medseg_pl.commands.phantom import write_phantom
 from medseg_pl.data.sources import DecathlonSource
+from tests.end_to_end.ranks import on_ranks
 from tests.end_to_end.stopping import EPOCHS, Plan, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")  # a run folder for each part of a training
@@ -128,27 +125,10 @@ def as_if_never_stopped(folder: Path, stops: Sequence[Stop], ranks: int = 1) -> 
         same(final(folder, f"{hook}-{done}"), final(folder, "whole"), f"{hook} {done}: ")
 
 
-def on_ranks(plan: Plan, folder: Path, ranks: int) -> list[int]:
+def run_on_ranks(plan: Plan, folder: Path, ranks: int) -> list[int]:
     """Run a plan in processes that train together; their exit codes."""
     (folder / "plan.json").write_text(json.dumps(plan))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "NODE_RANK": "0"}
-    command = [sys.executable, "-m", "tests.end_to_end.stopping", str(folder / "plan.json"), str(folder)]
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **meeting, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(ranks)
-    ]
-    errors = [process.communicate(timeout=600)[1].decode() for process in processes]
-    codes = [process.returncode for process in processes]
-    assert set(codes) <= {0, -signal.SIGKILL}, "\n".join(errors)
-    return codes
+    return on_ranks(["-m", "tests.end_to_end.stopping", folder / "plan.json", folder], ranks)
 
 
 def test_in_the_middle_of_an_epoch_and_at_its_end(options: list[str], tmp_path: Path) -> None:
@@ -164,9 +144,39 @@ def test_in_the_middle_of_an_epoch_and_at_its_end(options: list[str], tmp_path: 
 def test_at_every_tenth_step(options: list[str], tmp_path: Path, workers: int, ranks: int) -> None:
     stops = [("batch_end", done) for done in (10, 14, 20, 28, 30, 40)]
     sizes = [f"--data.workers={workers}", f"--data.batch_size={4 // ranks}"]
-    on_ranks(resumed_from(tmp_path, [*options, *sizes], stops), tmp_path, ranks)
+    run_on_ranks(resumed_from(tmp_path, [*options, *sizes], stops), tmp_path, ranks)
     once_in_an_epoch(tmp_path, ranks)
     as_if_never_stopped(tmp_path, stops, ranks)
+
+
+KILLED_AT = 24  # of 28 batches in two epochs
+SAVING = {
+    # Where the state is that is found, and the settings that make it so.
+    "at the epoch's end": (14, []),
+    "at every step": (
+        24,
+        ["--trainer.callbacks=medseg_pl.checkpointing.LastCheckpoint", "--trainer.callbacks.minutes=0"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("saving", SAVING)
+def test_killed_in_the_middle_of_an_epoch(options: list[str], tmp_path: Path, ranks: int, saving: str) -> None:
+    """`kill -9`, and the same command again with `--ckpt_path last`; the loading processes are left to themselves."""
+    done, settings = SAVING[saving]
+    settings = [*options, *settings, "--data.workers=1", f"--data.batch_size={4 // ranks}"]
+    whole = {"name": "whole", "options": settings}
+    killed = {"name": "killed", "options": settings, "killed_at": KILLED_AT}
+    assert run_on_ranks([whole, killed], tmp_path, ranks) == [-signal.SIGKILL] * ranks
+    assert [len(seen(tmp_path, "killed", rank)["batches"]) for rank in range(ranks)] == [KILLED_AT] * ranks
+
+    assert run_on_ranks([{"name": "killed", "options": settings, "resume": "last"}], tmp_path, ranks) == [0] * ranks
+    assert [path.name for path in (tmp_path / "runs" / "killed").iterdir()] == ["version_0"]
+    for rank in range(ranks):
+        assert seen(tmp_path, "killed", rank)["batches"] == seen(tmp_path, "whole", rank)["batches"][done:]
+    same(final(tmp_path, "killed"), final(tmp_path, "whole"))
 
 
 ENDS = [("batch_end", 14), ("validation_end", 14), ("epoch_end", 14), ("validation_end", 28), ("batch_end", 30)]
@@ -217,5 +227,5 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_with_everything_that_has_a_memory(variant: str, options: list[str], tmp_path: Path) -> None:
     settings, stops = VARIANTS[variant]
-    on_ranks(resumed_from(tmp_path, [*options, "--data.workers=0", *settings], stops), tmp_path, ranks=1)
+    run_on_ranks(resumed_from(tmp_path, [*options, "--data.workers=0", *settings], stops), tmp_path, ranks=1)
     as_if_never_stopped(tmp_path, stops)
