@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,7 @@ from medseg_pl.callbacks import (
     make_private,
 )
 from medseg_pl.checkpointing import (
+    NEWEST,
     SHARED,
     BestCheckpoint,
     DurableCheckpointIO,
@@ -46,6 +48,7 @@ from medseg_pl.checkpointing import (
     Trained,
     find_resumption,
     is_complete,
+    newest_run,
     read_trained,
     record_complete,
     run_folder_of,
@@ -55,6 +58,7 @@ from medseg_pl.core.stopping import StopRequest
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.faults import in_words
 from medseg_pl.io.files import digest_of
+from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output import OutputFolder
 from medseg_pl.module import SegmentationModule
 from medseg_pl.parser import MedsegParser, check_sections, first_only, options, without
@@ -93,11 +97,13 @@ class MedsegCLI(LightningCLI):
         trained: Trained | None,
         others: Sequence[Trained] = (),
         stop: StopRequest | None = None,
+        locks: FolderLocks | None = None,
         **kwargs: Any,
     ) -> None:
         self.trained = trained
         self.others = others
         self.stop = stop or StopRequest()
+        self.locks = locks or FolderLocks()
         self.resumption: Resumption | None = None
         super().__init__(*args, **kwargs)
 
@@ -162,7 +168,11 @@ class MedsegCLI(LightningCLI):
     def _resume(self, name: str) -> None:
         """Find the checkpoint, and the run that it belongs to; better now than after the data is read."""
         experiment = self._experiment()
+        if name == NEWEST and (run := newest_run(experiment)):
+            self._take(run)  # before anything is saved there, too: whoever has begun it goes on
         found = find_resumption(name, experiment)
+        if found and found.folder:
+            self._take(found.folder)
         if found and found.folder and is_complete(found.folder, self._limits()):
             raise _RunIsComplete(
                 f"{found.folder} is complete: epochs done: {found.epochs}, steps done: {found.steps}. A higher "
@@ -173,6 +183,11 @@ class MedsegCLI(LightningCLI):
             _say(f"{found.checkpoint} is not the last.ckpt of a run folder: a new run begins with its state.")
         self.resumption = found
         self.config[self.subcommand].ckpt_path = found and str(found.checkpoint)
+
+    def _take(self, run: Path) -> None:
+        """Have a run folder for this training; the first of its processes has it for all of them."""
+        if not rank_zero_only.rank and os.environ.get("NODE_RANK", "0") == "0":  # type: ignore[attr-defined]
+            self.locks.take(run)
 
     def _limits(self) -> dict[str, Any]:
         trainer = self._get(self.config, "trainer")
@@ -310,8 +325,9 @@ class MedsegCLI(LightningCLI):
 
     def _run_folder(self) -> RunLog:
         if self.resumption and (run := self.resumption.folder):
-            return RunLog(run.parent.parent, run.parent.name, version=run.name, resumed_at=self.resumption.steps)
-        return RunLog(self._experiment().parent, self._experiment().name)
+            resumed_at = self.resumption.steps
+            return RunLog(run.parent.parent, run.parent.name, self.locks, run.name, resumed_at)
+        return RunLog(self._experiment().parent, self._experiment().name, self.locks)
 
     def _callbacks(self, given: Sequence[Callback]) -> list[Callback]:
         progress: list[Callback] = [RichProgressBar()] if sys.stdout.isatty() else [EpochLines()]
@@ -372,7 +388,13 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
         arguments = first_only(arguments, "ckpt_path")
     plugins = [name for value in options(arguments, "plugins") for name in value.split(",")]
     arguments = without(arguments, "plugins")  # of the command line alone: no file may allow itself anything
-    with only_known_code(plugins), _as_files(trained) as defaults, in_words(command), _complete_runs():
+    with (
+        only_known_code(plugins),
+        _as_files(trained) as defaults,
+        in_words(command),
+        _complete_runs(),
+        FolderLocks() as locks,
+    ):
         MedsegCLI(
             SegmentationModule,
             SegmentationDataModule,
@@ -380,6 +402,7 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
             trained=trained,
             others=others,
             stop=stop,
+            locks=locks,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=ConfigRecord if command == "fit" else None,

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from medseg_pl.core.errors import UnwritableFileError
 from medseg_pl.io.files import write_text
+from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.logged import read_rows
 
 Row = Mapping[str, Any]
@@ -25,23 +26,47 @@ class RunLog(CSVLogger):
     Args:
         runs: The folder of all experiments.
         experiment: The experiment's name.
+        locks: Takes the run folder for this process.
         version: The run folder's name; the next free one by default.
         resumed_at: Steps behind the state that the run goes on from. Rows of later steps are dropped: those steps
             come again.
     """
 
-    def __init__(self, runs: Path, experiment: str, version: str | None = None, resumed_at: int | None = None) -> None:
+    def __init__(
+        self,
+        runs: Path,
+        experiment: str,
+        locks: FolderLocks,
+        version: str | None = None,
+        resumed_at: int | None = None,
+    ) -> None:
         super().__init__(runs, name=experiment, version=version)
+        self.is_new = version is None
         self.resumed_at = resumed_at
+        self.locks = locks
         self._file: MetricsFile | None = None
 
     @property
     @rank_zero_experiment
     def experiment(self) -> MetricsFile:
-        """The file; made when something is first logged, on rank zero."""
+        """The file; made with the run folder when training is set up, on rank zero."""
         if self._file is None:
+            self._make_folder()
+            self.locks.take(Path(self.log_dir))
             self._file = MetricsFile(Path(self.log_dir), self.resumed_at)
         return self._file
+
+    def _make_folder(self) -> None:
+        """Make the run folder; a new one under another number if someone has made it since its number was chosen."""
+        while True:
+            try:
+                Path(self.log_dir).mkdir(parents=True, exist_ok=not self.is_new)
+            except FileExistsError:
+                if not Path(self.log_dir).is_dir():
+                    raise
+                self._version = None
+            else:
+                return
 
     def finalize(self, status: str) -> None:
         """Write what is left."""

@@ -1,11 +1,19 @@
 """Checkpoints: how they are written and read, which are kept, and from which one a run goes on."""
 
 from medseg_pl.checkpointing.durable import DurableCheckpointIO
-from medseg_pl.checkpointing.finding import Resumption, find_resumption, is_complete, record_complete
+from medseg_pl.checkpointing.finding import (
+    NEWEST,
+    Resumption,
+    find_resumption,
+    is_complete,
+    newest_run,
+    record_complete,
+)
 from medseg_pl.checkpointing.policy import BestCheckpoint, LastCheckpoint, last_checkpoint
 from medseg_pl.checkpointing.reading import SHARED, Trained, read_trained, run_folder_of
 
 __all__ = [
+    "NEWEST",
     "SHARED",
     "BestCheckpoint",
     "DurableCheckpointIO",
@@ -15,6 +23,7 @@ __all__ = [
     "find_resumption",
     "is_complete",
     "last_checkpoint",
+    "newest_run",
     "read_trained",
     "record_complete",
     "run_folder_of",

@@ -59,6 +59,10 @@ class UnwritableFileError(MedsegError):
     """A file cannot be written where it belongs: the disk is full, read-only or broken."""
 
 
+class FolderInUseError(MedsegError):
+    """Another process works in a folder that is for one at a time."""
+
+
 class PreemptedError(MedsegError):
     """The training was asked to stop, and has kept its state: it is to go on, not to be looked into."""
 

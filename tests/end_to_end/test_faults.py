@@ -390,6 +390,35 @@ def test_corrupt_last_checkpoint(
     assert logged_steps(run) == list(range(steps + 2))
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from medseg_pl.io.locks import FolderLocks
+
+FolderLocks().take(Path(sys.argv[1]))
+print(flush=True)
+time.sleep(600)
+"""
+
+
+def test_two_trainings_in_one_run_folder(fit: Fit, runs: Path, told: Callable[[], str]) -> None:
+    """The second one finds a run that has begun and saved nothing yet."""
+    run = runs / "demo" / "version_0"
+    run.mkdir(parents=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    first = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], env=environment, stdout=subprocess.PIPE)
+    assert first.stdout is not None and first.stdout.readline() == b"\n"
+    try:
+        assert fit("--ckpt_path=last") == 1
+        assert f"{run} is in use: process {first.pid} on" in told()
+        assert [path.name for path in run.iterdir()] == [".lock"]
+    finally:
+        first.kill()
+        first.communicate()
+    assert fit("--ckpt_path=last", "--trainer.max_epochs=1") == 0
+    assert sorted(path.name for path in run.parent.iterdir()) == ["version_0", "version_1"]
+
+
 def test_the_document_names_every_test() -> None:
     named = set(re.findall(r"`(test_\w+)`", DOCUMENT.read_text()))
     assert named == {name for name in globals() if name.startswith("test_")} - {"test_the_document_names_every_test"}
