@@ -17,7 +17,7 @@ from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.stopping import StopRequest
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-FILE_COMMANDS = ("check", "compare", "evaluate", "export", "phantom", "plan", "postprocess", "report")
+FILE_COMMANDS = ("check", "compare", "evaluate", "export", "new", "phantom", "plan", "postprocess", "report")
 
 HELP = """\
 usage: medseg COMMAND [options]
@@ -35,6 +35,7 @@ files in, files out
   compare    say how two runs differ     RUN_A RUN_B [--metric NAME]
   evaluate   score anyone's masks        --reference DIR --prediction DIR -o DIR
   export     weights for other programs  --ckpt_path FILE -o DIR
+  new        a project of your own       DIR [--data DIR]
   phantom    make synthetic data         DIR [--layout NAME]
   plan       a configuration for data    DIR -o CONFIG
   postprocess  choose how labels are cleaned up   --ckpt_path FILE -o FILE

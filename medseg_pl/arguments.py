@@ -18,8 +18,13 @@ LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "folder")
 
 def add_data_set(parser: argparse.ArgumentParser) -> None:
     """A folder, and what its files do not say of it."""
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the data set")
+    add_data_options(parser)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """What the files of a data set do not say of it."""
     add = parser.add_argument
-    add("directory", type=Path, metavar="DIR", help="the data set")
     add("--layout", choices=LAYOUTS, help="found out by default")
     add("--masks", metavar="NAME", help="the masks' folder beside images/, where there are several")
     pattern = "regular expression whose parentheses find the patient in a case's name"
