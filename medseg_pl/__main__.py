@@ -17,7 +17,7 @@ from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.stopping import StopRequest
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-FILE_COMMANDS = ("check", "compare", "evaluate", "export", "new", "phantom", "plan", "postprocess", "report")
+FILE_COMMANDS = ("check", "compare", "evaluate", "export", "new", "phantom", "plan", "postprocess", "report", "review")
 
 HELP = """\
 usage: medseg COMMAND [options]
@@ -40,6 +40,7 @@ files in, files out
   plan       a configuration for data    DIR -o CONFIG
   postprocess  choose how labels are cleaned up   --ckpt_path FILE -o FILE
   report     a page that shows a run     RUN [RUN ...] -o FILE.html
+  review     find labels that are wrong  --ckpt_path FILE [FILE ...] -o DIR
 
   medseg COMMAND --help    every option of a command
   medseg --version         the version

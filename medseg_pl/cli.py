@@ -34,6 +34,7 @@ from medseg_pl.callbacks import (
     OverlayWriter,
     PredictionWriter,
     Preemption,
+    ReviewQueue,
     RunRecord,
     ScoreWriter,
     make_private,
@@ -141,6 +142,8 @@ class MedsegCLI(LightningCLI):
             parser.add_argument("--output", type=str, required=True, help="A new folder for the masks.")
             parser.add_argument("--probabilities", type=bool, default=False, help="Write the probabilities, too.")
             parser.add_argument("--overlays", type=bool, default=False, help="Draw a picture of each case, too.")
+            parser.add_argument("--review", type=bool, default=False, help="Say which cases a person should look at.")
+            parser.add_argument("--review_top", type=int, default=20, help="How many of them to draw.")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -269,16 +272,20 @@ class MedsegCLI(LightningCLI):
         output = OutputFolder(folder, self._record(images))
         output.check()
         source = self.datamodule.source.unlabelled(images)
-        writer = PredictionWriter(output, source, overlays=self._get(self.config, "overlays"))
+        predictor, cases = self._predictor(), source.cases()
+        review = bool(self._get(self.config, "review"))
+        top = self._get(self.config, "review_top")
+        queue = ReviewQueue(output, cases, predictor.labels.names, top) if review else None
+        writer = PredictionWriter(output, source, overlays=self._get(self.config, "overlays"), queue=queue)
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
-        predictor = self._predictor()
         module = PredictionModule(
             predictor,
             source,
-            source.cases(),
+            cases,
             is_finished=lambda case: output.is_finished(case.case_id, case.images),
             workers=self.datamodule.workers,
             probabilities=self._get(self.config, "probabilities"),
+            review=review,
         )
         self.trainer.predict(module, return_predictions=False)
         if writer.faults:
@@ -307,6 +314,7 @@ class MedsegCLI(LightningCLI):
             "precision": str(self.trainer.precision),
             "probabilities": bool(self._get(self.config, "probabilities")),
             "overlays": bool(self._get(self.config, "overlays")),
+            "review": bool(self._get(self.config, "review")),
         }
 
     def after_fit(self) -> None:

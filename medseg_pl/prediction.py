@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -11,10 +12,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from medseg_pl.core.errors import MedsegError
-from medseg_pl.core.types import Case
+from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.decoding import Decoded, case_loader
 from medseg_pl.data.sources import Source
+from medseg_pl.inference.review import CaseSigns, signs_of_prediction
 from medseg_pl.predictor import Prediction, Predictor
+from medseg_pl.voting import elect
 
 
 class Predicted(NamedTuple):
@@ -24,11 +27,13 @@ class Predicted(NamedTuple):
         decoded: The case and its image.
         prediction: `None` where the case could not be predicted.
         fault: Why it could not.
+        signs: Whether a person should look at it, where that was asked for.
     """
 
     decoded: Decoded
     prediction: Prediction | None
     fault: str = ""
+    signs: CaseSigns | None = None
 
 
 class PredictionModule(LightningModule):
@@ -41,6 +46,7 @@ class PredictionModule(LightningModule):
         is_finished: Whether a case was predicted before, so that it can be left out.
         workers: Processes that decode; 0 decodes in the main one.
         probabilities: Whether predictions keep their probabilities.
+        review: Whether it is asked how far each prediction can be believed.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class PredictionModule(LightningModule):
         is_finished: Callable[[Case], bool],
         workers: int,
         probabilities: bool = False,
+        review: bool = False,
     ) -> None:
         super().__init__()
         self.predictor = predictor
@@ -60,6 +67,7 @@ class PredictionModule(LightningModule):
         self.is_finished = is_finished
         self.workers = workers
         self.keeps_probabilities = probabilities
+        self.reviews = review
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The cases of this rank that are not finished; what is finished does not change which rank has which."""
@@ -81,7 +89,17 @@ class PredictionModule(LightningModule):
             return Predicted(batch, None, batch.fault)
         what = f"Case {batch.case.case_id} ({batch.case.images[0]})"
         try:
+            if self.reviews:
+                return self._reviewed(batch, batch.volume, what)
             found = self.predictor.predict_volume(batch.volume, what, probabilities=self.keeps_probabilities)
         except MedsegError as error:
             return Predicted(batch, None, str(error))
         return Predicted(batch, found)
+
+    def _reviewed(self, batch: Decoded, volume: Volume, what: str) -> Predicted:
+        """The same prediction, and what speaks against it."""
+        found, votes = elect(self.predictor, volume, what)
+        assert found.probabilities is not None, "an election keeps them"
+        signs = signs_of_prediction(found.labels, found.mask, found.probabilities, votes, found.geometry)
+        kept = found if self.keeps_probabilities else replace(found, probabilities=None)
+        return Predicted(batch, kept, signs=signs)

@@ -7,6 +7,7 @@ from medseg_pl.callbacks.guard import Guard
 from medseg_pl.callbacks.overlays import OverlayWriter
 from medseg_pl.callbacks.preemption import Preemption
 from medseg_pl.callbacks.progress import EpochLines
+from medseg_pl.callbacks.review_queue import ReviewQueue
 from medseg_pl.callbacks.run_record import RunRecord
 from medseg_pl.callbacks.scores import ScoreWriter
 from medseg_pl.callbacks.writer import PredictionWriter
@@ -20,6 +21,7 @@ __all__ = [
     "OverlayWriter",
     "PredictionWriter",
     "Preemption",
+    "ReviewQueue",
     "RunRecord",
     "ScoreWriter",
     "make_private",

@@ -12,8 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
 from medseg_pl.callbacks.overlays import rgb_of
+from medseg_pl.callbacks.review_queue import ReviewQueue
 from medseg_pl.core.errors import DataError
-from medseg_pl.core.types import Case, Volume
+from medseg_pl.core.types import Volume
 from medseg_pl.data.sources import Source
 from medseg_pl.functional.intensity import channel_statistics
 from medseg_pl.functional.overlay import draw_contours
@@ -31,12 +32,16 @@ class PredictionWriter(Callback):
         output: Where to.
         source: Knows the formats.
         overlays: Whether a picture of each case is drawn as well, in `overlays/`.
+        queue: Takes down what a review has to know of each case.
     """
 
-    def __init__(self, output: OutputFolder, source: Source, overlays: bool = False) -> None:
+    def __init__(
+        self, output: OutputFolder, source: Source, overlays: bool = False, queue: ReviewQueue | None = None
+    ) -> None:
         self.output = output
         self.source = source
         self.overlays = overlays
+        self.queue = queue
         self.faults: list[str] = []
         self.written = 0
 
@@ -55,22 +60,25 @@ class PredictionWriter(Callback):
         if outputs.prediction is None:
             self.faults.append(outputs.fault)
             return
-        case, volume = outputs.decoded.case, outputs.decoded.volume
-        assert volume is not None, "what was predicted had been read"
         try:
-            self._write(case, volume, outputs.prediction)
+            self._write(outputs, outputs.prediction)
         except DataError as error:  # what its format cannot hold or refer to; a full disk stops all
             self.faults.append(str(error))
         else:
             self.written += 1
 
-    def _write(self, case: Case, volume: Volume, prediction: Prediction) -> None:
+    def _write(self, outputs: Predicted, prediction: Prediction) -> None:
+        case, volume = outputs.decoded.case, outputs.decoded.volume
+        assert volume is not None, "what was predicted had been read"
         with self.output.case(case.case_id, case.images) as stage:
             self.source.write(stage, case, prediction.mask, prediction.labels)
             if prediction.probabilities is not None:
                 _write_probabilities(stage / "probabilities" / f"{case.case_id}.npz", prediction)
             if self.overlays:
                 write_png(stage / "overlays" / f"{case.case_id}.png", picture(volume, prediction))
+            if self.queue and outputs.signs:
+                drawn = picture(volume, prediction, outputs.signs.slice)
+                self.queue.note(stage, case.case_id, outputs.signs, drawn)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join what the format wants in one file, once all ranks are done."""
@@ -78,12 +86,14 @@ class PredictionWriter(Callback):
         if trainer.is_global_zero:
             self.source.finish(self.output.directory)
             sys.stdout.write(f"{self.written} cases written to {self.output.directory}\n")
+            if self.queue:
+                sys.stdout.write(f"{self.queue.write()}\n")
 
 
-def picture(volume: Volume, prediction: Prediction) -> NDArray[np.uint8]:
-    """The slice with most of the prediction: the image, and the image with what was found."""
+def picture(volume: Volume, prediction: Prediction, depth: int | None = None) -> NDArray[np.uint8]:
+    """A slice, by default that with most of the prediction: the image, and the image with what was found."""
     planes = prediction.labels.planes(prediction.mask)
-    depth = int(planes.sum(axis=(0, 2, 3)).argmax())
+    depth = int(planes.sum(axis=(0, 2, 3)).argmax()) if depth is None else depth
     rgb = rgb_of(volume.image, channel_statistics(volume.image), depth)
     return np.concatenate([rgb, draw_contours(rgb, planes[:, depth])], axis=1)
 

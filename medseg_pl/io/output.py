@@ -4,6 +4,7 @@
 folder/…                        results, each moved here when all files of its case are whole
        .medseg/record.json      what they are results of
        .medseg/finished/…       one file for each finished case
+       .medseg/notes/…          what a later step has to know of a case
        .medseg/stage-…/         a case that is being written
 ```
 """
@@ -76,8 +77,17 @@ class OutputFolder:
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
+    def note(self, name: str, suffix: str) -> Path:
+        """Where something that is not a result is kept of a case, below the folder, and below that of `case`."""
+        return Path(self._own.name, "notes", f"{_digest(name)}{suffix}")
+
     def _marker(self, name: str) -> Path:
-        return self._own / "finished" / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+        return self._own / "finished" / _digest(name)
+
+
+def _digest(name: str) -> str:
+    """A name for a file, whatever a case is called."""
+    return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 def _state_of(inputs: Sequence[Path]) -> str:

@@ -1,0 +1,170 @@
+"""What a person should look at first, from the command line."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medseg_pl.__main__ import main
+from medseg_pl.checkpointing import read_trained
+from medseg_pl.data.sources import UWMadisonSource
+from medseg_pl.predictor import Predictor
+from medseg_pl.voting import elect
+from tests.small_files import tree
+
+
+@pytest.fixture(scope="module")
+def scans(phantoms: dict[str, Path]) -> Path:
+    return phantoms["uw_madison"] / "train"
+
+
+@pytest.fixture(scope="module")
+def relative(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that is a little different."""
+    content = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)
+    generator = torch.Generator().manual_seed(0)
+    for name, value in content["state_dict"].items():
+        if name.startswith("network.") and value.is_floating_point():
+            value.mul_(1 + 0.1 * torch.randn(value.shape, generator=generator))
+    path = tmp_path_factory.mktemp("relative") / "best.ckpt"
+    torch.save(content, path)
+    return str(path)
+
+
+def predict(images: Path, output: Path, *checkpoints: str, options: tuple[str, ...] = ("--review=true",)) -> int:
+    paths = [argument for path in checkpoints for argument in ("--ckpt_path", path)]
+    return main(["predict", *paths, "--input", str(images), "--output", str(output), *options])
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    with (output / "review.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def results(output: Path) -> dict[str, bytes]:
+    return {name: content for name, content in tree(output).items() if not name.startswith(".medseg")}
+
+
+def test_predictions_are_put_in_order(
+    checkpoint: str, relative: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(scans, tmp_path / "out", checkpoint, relative, options=("--review=true", "--review_top=3")) == 0
+    assert f"Where to look first: {tmp_path / 'out' / 'review.csv'}" in capsys.readouterr().out
+    queued = rows(tmp_path / "out")
+    assert list(queued[0]) == ["rank", "case_id", "score", "label", "disagreement", "doubt", "size", "reason"]
+    assert [int(row["rank"]) for row in queued] == list(range(1, 9))
+    scores = [float(row["score"]) for row in queued]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 0
+    assert queued[0]["reason"].startswith(f"{queued[0]['label']}: ")
+    assert any(float(row["disagreement"]) > 0 for row in queued)
+    pictures = sorted(path.name for path in (tmp_path / "out" / "review").iterdir())
+    assert pictures == [f"{rank:04d}_{row['case_id']}.png" for rank, row in enumerate(queued[:3], start=1)]
+
+    # The masks are those that there would have been.
+    assert predict(scans, tmp_path / "plain", checkpoint, relative, options=()) == 0
+    plain = results(tmp_path / "plain")
+    assert {name: content for name, content in results(tmp_path / "out").items() if name in plain} == plain
+
+
+def test_votes_are_what_each_model_says_alone(checkpoint: str, relative: str, scans: Path) -> None:
+    source = UWMadisonSource(str(scans.parent)).unlabelled(scans)
+    volume = source.read(source.cases()[0], Predictor.from_checkpoint(checkpoint, device="cpu").labels)
+    alone = [Predictor.from_checkpoint(path, device="cpu") for path in (checkpoint, relative)]
+    both = Predictor.from_checkpoint([checkpoint, relative], device="cpu")
+    prediction, votes = elect(both, volume, "the case")
+    np.testing.assert_array_equal(votes, [each.predict_volume(volume, "the case").mask for each in alone])
+    expected = both.predict_volume(volume, "the case", probabilities=True)
+    np.testing.assert_array_equal(prediction.mask, expected.mask)
+    np.testing.assert_array_equal(prediction.probabilities, expected.probabilities)
+
+    flipped = Predictor.from_checkpoint(checkpoint, tta="flips", device="cpu")
+    _, (plain,) = elect(flipped, volume, "the case")
+    np.testing.assert_array_equal(plain, alone[0].predict_volume(volume, "the case").mask)
+    assert len(flipped.members[0].symmetries) == 4
+    assert elect(alone[0], volume, "the case").votes == []
+
+
+def test_a_single_model_has_its_doubts_and_its_flips(checkpoint: str, scans: Path, tmp_path: Path) -> None:
+    assert predict(scans, tmp_path / "alone", checkpoint) == 0
+    assert {row["disagreement"] for row in rows(tmp_path / "alone")} == {""}
+    assert any(float(row["doubt"]) > 0 for row in rows(tmp_path / "alone"))
+    options = ("--review=true", "--model.tta=flips")
+    assert predict(scans, tmp_path / "flips", checkpoint, options=options) == 0
+    assert any(float(row["disagreement"]) > 0 for row in rows(tmp_path / "flips"))
+
+
+def test_an_interrupted_review_goes_on(
+    checkpoint: str, relative: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(scans, tmp_path / "in")
+    bad = sorted((tmp_path / "in").rglob("slice_*.png"))[8]
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:200])
+    assert predict(tmp_path / "in", tmp_path / "out", checkpoint, relative) == 1
+    assert len(rows(tmp_path / "out")) == 7
+    bad.write_bytes(whole)
+    assert predict(tmp_path / "in", tmp_path / "out", checkpoint, relative) == 0
+    assert "1 cases written" in capsys.readouterr().out
+    assert predict(scans, tmp_path / "whole", checkpoint, relative) == 0
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+    assert predict(scans, tmp_path / "whole", checkpoint, relative, options=()) == 1
+    assert "holds results of other inputs, checkpoints or settings" in capsys.readouterr().err
+
+
+class TestLabels:
+    def review(self, output: Path, *arguments: str) -> int:
+        return main(["review", "--ckpt_path", *arguments, "-o", str(output), "--device=cpu"])
+
+    def test_those_who_were_trained_on_a_patient_do_not_judge(
+        self, checkpoint: str, phantoms: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.review(tmp_path / "out", checkpoint, "--top=2") == 0
+        known = set(read_trained(checkpoint).data["groups"])
+        cases = UWMadisonSource(str(phantoms["uw_madison"])).cases()
+        left = {case.case_id for case in cases if case.group not in known}
+        assert 0 < len(left) < len(cases)
+        queued = rows(tmp_path / "out")
+        assert list(queued[0]) == ["rank", "case_id", "score", "label", "surprise", "size", "reason"]
+        assert {row["case_id"] for row in queued} == left
+        assert len(list((tmp_path / "out" / "review").iterdir())) == 2
+        said = capsys.readouterr().out
+        assert f"{len(cases) - len(left)} of {len(cases)} cases are left out" in said
+        assert f"Where to look first: {tmp_path / 'out' / 'review.csv'}" in said
+
+    def test_corrected_labels_are_looked_at_again(
+        self, checkpoint: str, phantoms: dict[str, Path], tmp_path: Path
+    ) -> None:
+        moved = shutil.copytree(phantoms["uw_madison"], tmp_path / "moved")
+        assert self.review(tmp_path / "out", checkpoint, "--root", str(moved)) == 0
+        before = rows(tmp_path / "out")
+        emptied = before[0]["case_id"]
+        table = (moved / "train.csv").read_text().splitlines()
+        kept = [line.rsplit(",", 1)[0] + "," if line.startswith(f"{emptied}_") else line for line in table]
+        (moved / "train.csv").write_text("\n".join(kept) + "\n")
+        assert self.review(tmp_path / "out", checkpoint, "--root", str(moved)) == 0
+        assert rows(tmp_path / "out") != before
+        assert self.review(tmp_path / "anew", checkpoint, "--root", str(moved)) == 0
+        assert results(tmp_path / "out") == results(tmp_path / "anew")
+
+    def test_whom_a_checkpoint_knows_has_to_be_known(
+        self, checkpoint: str, phantoms: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        content = torch.load(checkpoint, weights_only=True)
+        groups = content["SegmentationDataModule"].pop("groups")
+        torch.save(content, tmp_path / "silent.ckpt")
+        assert self.review(tmp_path / "out", str(tmp_path / "silent.ckpt")) == 2
+        assert "silent.ckpt does not say whom it was trained on" in capsys.readouterr().err
+        everyone = [
+            case.group
+            for case in UWMadisonSource(content["datamodule_hyper_parameters"]["source"]["init_args"]["root"]).cases()
+        ]
+        content["SegmentationDataModule"]["groups"] = [*groups, *everyone]
+        torch.save(content, tmp_path / "all.ckpt")
+        assert self.review(tmp_path / "out", str(tmp_path / "all.ckpt")) == 1
+        assert "None of the 8 cases can be reviewed" in capsys.readouterr().err
