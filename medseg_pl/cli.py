@@ -62,7 +62,7 @@ from medseg_pl.io.files import digest_of
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output import OutputFolder
 from medseg_pl.module import SegmentationModule
-from medseg_pl.parser import MedsegParser, check_sections, first_only, options, without
+from medseg_pl.parser import MedsegParser, check_sections, first_only, options, unfit, without
 from medseg_pl.prediction import PredictionModule
 from medseg_pl.predictor import Predictor, load_module, load_weights
 from medseg_pl.run_log import RunLog
@@ -217,8 +217,8 @@ class MedsegCLI(LightningCLI):
         """As LightningCLI's, with what the trainer finds wrong in its settings as a sentence."""
         try:
             super().instantiate_classes()
-        except (MisconfigurationException, ValueError, TypeError) as error:
-            raise SettingError(f"The settings do not fit: {' '.join(str(error).split())}") from error
+        except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError) as error:
+            raise SettingError(unfit(str(error))) from error
 
     def before_fit(self) -> None:
         """Let the data stop as well: reading it for the first time may take longer than the cluster waits."""

@@ -19,6 +19,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from medseg_pl.core.errors import SettingError
 from medseg_pl.trust import refusal
 
+_EXTRAS = ("wandb", "tensorboard")
+"""Packages that come with an extra of the same name."""
+
 
 class MedsegParser(LightningArgumentParser):
     """Answers wrong use with one paragraph, and a misspelt key with the nearest that exists."""
@@ -88,6 +91,31 @@ def check_sections(path: Path, known: Sequence[str]) -> None:
             near = difflib.get_close_matches(str(key), sections, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Expected one of {', '.join(sections)}."
             raise SettingError(f"{path} has the section {key!r}, which does not exist. {hint}")
+
+
+def unfit(message: str) -> str:
+    """What to say where settings have been read, but the objects that they name cannot be made.
+
+    >>> unfit("Requirement 'wandb>=0.12.10' not met. HINT: Try pip")
+    "The settings need a package that is not installed (Requirement 'wandb>=0.12.10' not met). Install it with pip \
+install 'medseg[wandb]', or leave out what needs it."
+    """
+    # Of a union, the class that was named is the one with a complaint of its own.
+    problem = re.search(
+        r"Problem with given class_path '([\w.]+)':\s*(.*?)\s*(?:- Expected a |Given value|$)", message, re.S
+    )
+    what, reason = problem.groups() if problem else ("The settings", message)
+    reason = " ".join(reason.split())
+    if re.search(r"Requirement '.*' not met|No module named|pip install", reason):
+        extra = next((name for name in _EXTRAS if name in reason.lower()), None)
+        remedy = f"pip install 'medseg[{extra}]'" if extra else "pip"
+        first = re.split(r"\. (?:HINT|Try)", reason)[0].rstrip(".")
+        verb = "need" if problem is None else "needs"
+        return (
+            f"{what} {verb} a package that is not installed ({first}). Install it with {remedy}, or leave out what "
+            "needs it."
+        )
+    return f"{what} cannot be made: {reason}" if problem else f"{what} do not fit: {reason}"
 
 
 def _one_paragraph(message: str, known: Sequence[str]) -> str:

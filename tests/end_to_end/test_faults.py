@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from lightning_utilities.core import imports
 
 from medseg_pl.__main__ import main
 from medseg_pl.checkpointing.reading import load_plain
@@ -351,6 +353,26 @@ def test_logger_offline(fit: Fit, runs: Path, told: Callable[[], str], monkeypat
     assert "Weights & Biases cannot be reached" in error
     assert "offline to true" in error
     assert checkpoints(runs) == []
+
+
+def test_logger_missing(fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is where `pip install medseg` came without the extra."""
+
+    def version(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(imports, "_version", version)
+        absent = imports.RequirementCache("wandb>=0.12.10")
+        assert not absent
+    monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", absent)
+    assert fit("--config=configs/logger/wandb.yaml") == 2
+    error = told()
+    assert "lightning.pytorch.loggers.WandbLogger needs a package that is not installed (" in error
+    assert "wandb>=0.12.10" in error
+    assert "Install it with pip install 'medseg[wandb]', or leave out what needs it." in error
+    assert not runs.exists()
 
 
 def damage(path: Path) -> None:
