@@ -15,7 +15,7 @@ from medseg_pl.core.types import CasePrediction
 from medseg_pl.data.store import StoredCase, open_entry
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.functional.intensity import HIGH, LOW
-from medseg_pl.functional.overlay import side_by_side, to_grey
+from medseg_pl.functional.overlay import side_by_side, to_rgb
 from medseg_pl.io.raster import write_png
 from medseg_pl.module import SegmentationModule
 
@@ -83,8 +83,4 @@ def overlay(case: CasePrediction, stored: StoredCase, labels: LabelMap) -> NDArr
 
 def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], depth: int) -> NDArray[np.uint8]:
     """A slice of a case: a colour image as it is, anything else as gray between its case's percentiles."""
-    pixels = image[:, depth]
-    if len(pixels) == 3 and pixels.dtype == np.uint8:
-        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    grey = to_grey(pixels[0], float(statistics[0, LOW]), float(statistics[0, HIGH]))
-    return np.stack([grey] * 3, axis=-1)
+    return to_rgb(image[:, depth], float(statistics[0, LOW]), float(statistics[0, HIGH]))

@@ -20,6 +20,13 @@ def to_grey(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8
     return (scaled.clip(0, 1) * 255).astype(np.uint8)
 
 
+def to_rgb(pixels: Shaped[np.ndarray, "c h w"], low: float, high: float) -> UInt8[np.ndarray, "h w 3"]:
+    """A colour image of 8 bits as it is; of anything else the first channel as gray between `low` and `high`."""
+    if len(pixels) == 3 and pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    return np.stack([to_grey(pixels[0], low, high)] * 3, axis=-1)
+
+
 def draw_contours(
     rgb: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "n h w"], *, dashed: bool = False
 ) -> UInt8[np.ndarray, "h w 3"]:

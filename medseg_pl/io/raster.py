@@ -6,6 +6,7 @@ OpenCV returns filler rows for a truncated JPEG and expands palettes, Pillow cli
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -115,6 +116,13 @@ def open_undecoded(path: Path) -> Image.Image:
             return Image.open(path, formats=_FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = usual
+
+
+def webp(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """`(H, W)` or `(H, W, 3)` pixels as a lossy WebP file, for pages: a third of a PNG, in every browser."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="WEBP", quality=quality, method=4)
+    return buffer.getvalue()
 
 
 def _opened(path: Path) -> Image.Image:

@@ -4,7 +4,9 @@ The page is a single file: it opens from disk, asks no server for anything, and 
 patients have hashed names (HMAC), the same as on the run's dashboards, unless `--names true` is given; the key stays in
 `dashboard.json` of the first run's folder.
 
-A run is a run folder of `medseg fit`, or the folder of `medseg evaluate`. What a folder lacks is left out of the page.
+Pictures come from the data and from `checkpoints/best.ckpt`, which predicts again; where one of them is not to be had,
+the page goes without. A run is a run folder of `medseg fit`, or the folder of `medseg evaluate`. What a folder lacks is
+left out of the page.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("runs", type=Path, nargs="+", metavar="RUN", help=several)
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="a new page (.html)")
     add("--stage", choices=STAGES, help="which scores; default: test where they are there, else the only ones")
+    pictures = "how many cases get pictures, the worst first; 0 for none; default: %(default)s"
+    add("--pictures", type=_count, default=50, metavar="N", help=pictures)
+    add("--data", type=Path, metavar="DIR", help="where the data set is now; default: where it was in training")
+    plugins = "with pictures: a package of yours that the run's settings may name; can be given several times"
+    add("--plugins", action="append", default=[], metavar="PACKAGE", help=plugins)
     names = "true: call cases and patients by their names; default: hashed names"
     add("--names", type=_switch, default=False, metavar="true|false", help=names)
 
@@ -33,6 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
     from medseg_pl.commands.report.writing import write_report
 
     return write_report(arguments)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) > 100_000:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 100000, got {text!r}")
+    return int(text)
 
 
 def _switch(text: str) -> bool:

@@ -12,6 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from medseg_pl.commands.report.drawing import INK, PAPER, QUIET, series_colour, svg
 from medseg_pl.commands.report.reading import Run, number
+from medseg_pl.functional.calibration import CalibrationSums
 
 _ROW = 34
 _FRAME = 62
@@ -94,6 +95,25 @@ def size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | N
         axes.legend(loc="best")
 
     return svg(draw, "Dice of every case over the volume of its reference", 230, f"size-{name}")
+
+
+def reliability(sums: Mapping[str, CalibrationSums], labels: Sequence[str], name: str) -> Markup | None:
+    """How often voxels of a given probability have the label; `None` where nothing was predicted for the page."""
+    if not sums:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        for place, label in enumerate(labels):
+            if label in sums and (filled := sums[label].voxels > 0).any():
+                voxels = sums[label].voxels[filled]
+                said, found = sums[label].probability[filled] / voxels, sums[label].positives[filled] / voxels
+                axes.plot(said, found, marker="o", markersize=4, color=series_colour(place), label=_short(label))
+        axes.set_xlabel("probability")
+        axes.set_ylabel("share that has the label")
+        axes.legend(loc="upper left")
+
+    return svg(draw, "Share of voxels with the label over their probability", 260, f"reliability-{name}")
 
 
 def differences(compared: Mapping[str, Any], what: str, name: str) -> Markup:

@@ -14,7 +14,9 @@ from markupsafe import Markup
 
 from medseg_pl import __version__
 from medseg_pl.commands.report import figures
+from medseg_pl.commands.report.album import Pictures, galleries
 from medseg_pl.commands.report.answers import answers_of, mean_interval
+from medseg_pl.commands.report.calibration import calibration_of
 from medseg_pl.commands.report.cases import SHOWN, CaseEntry, as_data
 from medseg_pl.commands.report.comparing import Comparison
 from medseg_pl.commands.report.proof import prove
@@ -24,17 +26,25 @@ from medseg_pl.commands.report.strata import sizes_of, strata_of
 from medseg_pl.functional.overlay import COLOURS
 
 _PACKAGE = "medseg_pl.commands.report"
-_SCRIPTS = ("theme.js", "cases.js", "viewer.js", "page.js")
+_SCRIPTS = ("theme.js", "cases.js", "drawing.js", "viewer.js", "page.js")
 _DRAWN = {"dice": "Dice", "hd95_mm": "HD95", "nsd": "NSD"}
 
 
-def page_of(runs: Sequence[Run], entries: Sequence[CaseEntry], compared: Sequence[Comparison], *, hashed: bool) -> str:
+def page_of(
+    runs: Sequence[Run],
+    entries: Sequence[CaseEntry],
+    compared: Sequence[Comparison],
+    pictures: Pictures | None,
+    *,
+    hashed: bool,
+) -> str:
     """The whole page.
 
     Args:
         runs: The runs, the first being the one that the others are compared with.
         entries: The cases of all runs.
         compared: The first run beside each other.
+        pictures: The pixels, `None` where there are none.
         hashed: Whether names are hashed.
     """
     places = {entry.case_id: entry.number for entry in entries}
@@ -44,12 +54,14 @@ def page_of(runs: Sequence[Run], entries: Sequence[CaseEntry], compared: Sequenc
         .get_template("page.html.j2")
         .render(
             version=__version__,
-            runs=[_described(run, entries, place, places) for place, run in enumerate(runs)],
+            runs=[_described(run, entries, place, places, pictures) for place, run in enumerate(runs)],
             labels=_labels(runs),
             entries=entries,
             hashed=hashed,
             spreads=_spreads(runs, places),
             compared=compared,
+            pictures=pictures,
+            gallery=_gallery(entries, pictures),
             settings=settings_of(runs),
             environment=environments_of(runs),
             colours=[_shades(colour) for colour in (*COLOURS, *_MORE)],
@@ -60,6 +72,7 @@ def page_of(runs: Sequence[Run], entries: Sequence[CaseEntry], compared: Sequenc
                 "runs": [run.title for run in runs],
                 "labels": _labels(runs),
                 "colours": COLOURS,
+                "overlapping": bool(pictures and pictures.overlapping),
                 "columns": [[column, *named] for column, named in SHOWN.items()],
                 "cases": as_data(entries),
             },
@@ -71,7 +84,9 @@ _MORE = ((86, 180, 233), (204, 121, 167), (213, 94, 0), (148, 103, 189), (140, 8
 """Further colours of drawings, for those with many lines."""
 
 
-def _described(run: Run, entries: Sequence[CaseEntry], place: int, places: Mapping[str, int]) -> dict[str, Any]:
+def _described(
+    run: Run, entries: Sequence[CaseEntry], place: int, places: Mapping[str, int], pictures: Pictures | None
+) -> dict[str, Any]:
     letter = chr(ord("A") + place)
     return {
         "letter": letter,
@@ -84,6 +99,8 @@ def _described(run: Run, entries: Sequence[CaseEntry], place: int, places: Mappi
         "strata": strata_of(run),
         "sizes": sizes_of(run),
         "size_drawing": figures.size_and_score(run, places, letter),
+        "calibration": calibration_of(run),
+        "reliability": figures.reliability(pictures.calibration[place], run.labels, letter) if pictures else None,
         "proof": prove(run),
         "digest": ((run.environment or {}).get("data") or {}).get("sha256"),
     }
@@ -105,6 +122,14 @@ def _spreads(runs: Sequence[Run], places: Mapping[str, int]) -> list[Markup]:
     names = {metric: f"{name}, {' or '.join(sorted(units))}" if metric == "hd95_mm" else name
              for metric, name in _DRAWN.items()}  # fmt: skip
     return [figures.distribution(runs, metric, names[metric], places) for metric in measured]
+
+
+def _gallery(entries: Sequence[CaseEntry], pictures: Pictures | None) -> list[tuple[str, list[CaseEntry]]]:
+    """The worst and the best of the cases that have a picture."""
+    drawn = [entry for entry in entries if pictures and entry.number in pictures.thumbnails]
+    found = galleries(drawn)
+    half = (len(found) + 1) // 2
+    return [(title, part) for title, part in (("The worst", found[:half]), ("The best", found[half:])) if part]
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from medseg_pl.commands.report.cases import case_entries
+from medseg_pl.commands.report.album import Pictures
+from medseg_pl.commands.report.cases import CaseEntry, case_entries
 from medseg_pl.commands.report.comparing import comparisons
 from medseg_pl.commands.report.names import names_for
 from medseg_pl.commands.report.page import page_of
-from medseg_pl.commands.report.reading import read_run
+from medseg_pl.commands.report.reading import Run, read_run
 from medseg_pl.core.errors import OutputExistsError
 from medseg_pl.io.files import write_text
+
+_MOST_NOTES = 5
 
 
 def write_report(arguments: argparse.Namespace) -> int:
@@ -31,9 +35,29 @@ def write_report(arguments: argparse.Namespace) -> int:
     for one in compared:
         if one.fault:
             _say(f"Note: A and {one.letter} are not compared. {one.fault}")
-    write_text(arguments.output, page_of(runs, entries, compared, hashed=names.record is not None))
+    pictures = _pictures(arguments, runs, entries)
+    write_text(arguments.output, page_of(runs, entries, compared, pictures, hashed=names.record is not None))
     _say(f"Wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.1f} MB.")
     return 0
+
+
+def _pictures(arguments: argparse.Namespace, runs: Sequence[Run], entries: Sequence[CaseEntry]) -> Pictures | None:
+    """Those of the page, with what is missing told; `None` where none are wanted, or no run has weights."""
+    if not arguments.pictures:
+        return None
+    if not any(run.checkpoint.is_file() for run in runs):
+        _say("Note: no run has a checkpoints/best.ckpt, so the page has no pictures.")
+        return None
+    from medseg_pl.commands.report.pictures import gather  # torch and the networks, which take seconds
+
+    found = gather(runs, entries, arguments.pictures, arguments.data, arguments.plugins)
+    for note in list(dict.fromkeys(found.notes))[:_MOST_NOTES]:
+        _say(f"Note: {note}")
+    differing = sum(1 for case in found.cases.values() if case.get("differs"))
+    if differing:
+        _say(f"Note: of {differing} cases the masks are not those that were scored. Was the test given other settings?")
+    _say(f"Pictures: {len(found.cases)} of {len(entries)} cases.")
+    return found
 
 
 def _say(line: str) -> None:

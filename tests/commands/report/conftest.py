@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medseg_pl.__main__ import main
-from tests.commands.report.run_folders import CONFIG, some_scores, write_run
+from medseg_pl.commands.report.album import Pictures
+from medseg_pl.commands.report.cases import case_entries
+from medseg_pl.commands.report.comparing import comparisons
+from medseg_pl.commands.report.images import Masks, case_images, thumbnail
+from medseg_pl.commands.report.names import Names
+from medseg_pl.commands.report.page import page_of
+from medseg_pl.commands.report.reading import read_run
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.functional.calibration import calibration_sums
+from medseg_pl.functional.intensity import channel_statistics
+from tests.commands.report.run_folders import CONFIG, HOSTILE, HOSTILE_LABEL, score, some_scores, write_run
 
 
 @pytest.fixture(scope="session")
@@ -34,4 +45,46 @@ def page_of_two(two_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) 
     """The report of both runs, with hashed names."""
     file = tmp_path_factory.mktemp("pages") / "two.html"
     assert main(["report", *map(str, two_runs), "-o", str(file)]) == 0
+    return file
+
+
+@pytest.fixture(scope="session")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run whose names would be code, if they were taken for markup."""
+    folder = tmp_path_factory.mktemp("hostile")
+    table = [score(f"{HOSTILE}{i}", f"{HOSTILE}p{i}", HOSTILE_LABEL, 0.5 + i / 10) for i in range(3)]
+    run = write_run(folder / "run", table, [HOSTILE_LABEL], config={**CONFIG, "experiment": HOSTILE})
+    assert main(["report", str(run), "-o", str(folder / "page.html"), "--names", "true"]) == 0
+    return folder / "page.html"
+
+
+@pytest.fixture(scope="session")
+def page_with_pictures(two_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of both runs, with pictures of all cases but the last.
+
+    Each is a gray ramp of 6 slices; the large bowel is a square of 12 x 12 of which A misses the left half and B
+    nothing, and beside which A invents a strip; the stomach is a strip that both find.
+    """
+    image = np.broadcast_to(np.arange(40, dtype=np.uint16) * 50, (1, 6, 30, 40)) + np.zeros((1, 6, 30, 40), np.uint16)
+    reference = np.zeros((3, 6, 30, 40), np.uint8)
+    reference[0, 1:5, 8:20, 10:22] = 1
+    reference[2, 1:5, 24:28, 4:30] = 1
+    found = reference.copy()
+    found[0, :, :, :16] = 0
+    found[0, 1:5, 8:20, 22:25] = 1
+    found[0, 3] = reference[0, 3] * 0
+    statistics = channel_statistics(image)
+    runs = [read_run(folder, None) for folder in two_runs]
+    entries = case_entries(runs, Names(None))
+    shown = case_images(image, statistics, Masks(reference, [found, reference]), Geometry((6, 30, 40), None), 3, 10**6)
+    small = thumbnail(image[:, 2], statistics, [mask[:, 2] > 0 for mask in (reference, found, reference)])
+    sums = calibration_sums(np.linspace(0, 1, 100), np.arange(100) > 40, np.ones(100, bool), 10)
+    pictures = Pictures(
+        cases={entry.number: {**shown, "differs": entry.number == 1} for entry in entries[:-1]},
+        thumbnails={entry.number: small for entry in (*entries[:6], *entries[-7:-1])},
+        calibration=[{"stomach": sums}, {}],
+        overlapping=True,
+    )
+    file = tmp_path_factory.mktemp("pages") / "pictures.html"
+    file.write_text(page_of(runs, entries, comparisons(runs), pictures, hashed=False), encoding="utf-8")
     return file

@@ -16,6 +16,7 @@ from medseg_pl.metrics.files import write_scores
 
 LABELS = ("large_bowel", "small_bowel", "stomach")
 HOSTILE = "<script>alert(1)</script>"
+HOSTILE_LABEL = "<img src=x onerror=alert(1)>\"'&$x^2$</script>"
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
     "experiment": "demo",

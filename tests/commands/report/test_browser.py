@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.commands.report.run_folders import HOSTILE, score, write_run
+from tests.commands.report.run_folders import HOSTILE, HOSTILE_LABEL
 
 pytestmark = pytest.mark.browser
 
@@ -161,18 +161,14 @@ def test_two_runs_can_be_sorted_by_their_difference(browser: Browser, page_of_tw
     context.close()
 
 
-def test_a_hostile_name_runs_nothing(browser: Browser, tmp_path: Path) -> None:
-    from medseg_pl.__main__ import main
-
-    evil = "<img src=x onerror=alert(1)>"
-    run = write_run(tmp_path / "run", [score(HOSTILE, evil, evil, 0.5)], [evil])
-    assert main(["report", str(run), "-o", str(tmp_path / "page.html"), "--names", "true"]) == 0
+def test_a_hostile_name_runs_nothing(browser: Browser, hostile_page: Path) -> None:
     context = browser.new_context()
     shown = context.new_page()
     shown.on("dialog", lambda dialog: pytest.fail(f"the page ran code: {dialog.message}"))
-    watched = Watched(shown, tmp_path / "page.html")
-    shown.locator("#case-table tbody a").click()
-    expect(shown.locator("#viewer-title")).to_have_text(HOSTILE)
+    watched = Watched(shown, hostile_page)
+    shown.locator("#case-table tbody a").first.click()
+    expect(shown.locator("#viewer-title")).to_have_text(f"{HOSTILE}0")
+    expect(shown.locator("#viewer-scores tbody th")).to_have_text(HOSTILE_LABEL)
     assert shown.locator("img").count() == 0
     assert watched.is_quiet(), (watched.said, watched.asked)
     context.close()
@@ -185,3 +181,105 @@ def test_in_print_everything_is_unfolded_and_controls_are_gone(opened: Watched) 
     expect(page.locator("#filters")).to_be_hidden()
     expect(page.locator("#settings tbody").first).to_be_visible()
     assert page.evaluate("getComputedStyle(document.querySelector('.tall')).maxHeight") == "none"
+
+
+@pytest.fixture
+def viewed(browser: Browser, page_with_pictures: Path) -> Iterator[Watched]:
+    """A page with pictures, with the worst case open."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    watched = Watched(context.new_page(), page_with_pictures)
+    watched.page.locator("#case-table tbody a").first.click()
+    expect(watched.page.locator("#viewer canvas")).to_be_visible()
+    yield watched
+    assert watched.is_quiet(), (watched.said, watched.asked)
+    context.close()
+
+
+def drawn(page: Page) -> str:
+    return str(page.evaluate("document.querySelector('#viewer canvas').toDataURL()"))
+
+
+def colour_at(page: Page, x: float, y: float) -> list[int]:
+    """The colour of the canvas at a pixel of the picture, which has 40 by 30 of them."""
+    code = """([x, y]) => {
+      const canvas = document.querySelector("#viewer canvas");
+      const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+      copy.drawImage(canvas, 0, 0);
+      return [...copy.getImageData(x * canvas.width / 40, y * canvas.height / 30, 1, 1).data].slice(0, 3);
+    }"""
+    return [int(part) for part in page.evaluate(code, [x, y])]
+
+
+def test_the_left_and_right_arrows_turn_the_slices(viewed: Watched) -> None:
+    page, name = viewed.page, viewed.page.locator("#viewer-slice-name")
+    expect(name).to_have_text("slice 4 of 6")  # the one that differs most
+    first = drawn(page)
+    page.keyboard.press("ArrowRight")
+    expect(name).to_have_text("slice 5 of 6")
+    assert drawn(page) != first
+    for _ in range(9):
+        page.keyboard.press("ArrowLeft")
+    expect(name).to_have_text("slice 1 of 6")
+    page.get_by_label("slice", exact=True).fill("3")
+    expect(name).to_have_text("slice 4 of 6")
+    assert drawn(page) == first
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("r", "reference"), ("p", "prediction"), ("d", "difference"), ("1", "large_bowel"), ("3", "stomach")],
+)
+def test_each_switch_draws_by_mouse_and_by_key(viewed: Watched, key: str, name: str) -> None:
+    page, box = viewed.page, viewed.page.locator("#viewer-controls").get_by_label(name)
+    page.keyboard.press("ArrowLeft")
+    before, checked = drawn(page), box.is_checked()
+    page.keyboard.press(key)
+    assert box.is_checked() is not checked and drawn(page) != before
+    box.click()
+    assert box.is_checked() is checked and drawn(page) == before
+
+
+def test_the_difference_tells_what_was_missed_from_what_was_invented(viewed: Watched) -> None:
+    page = viewed.page
+    page.keyboard.press("ArrowLeft")
+    for key in "rpd":
+        page.keyboard.press(key)
+    page.get_by_label("opacity").fill("1")
+    assert colour_at(page, 12.5, 14.5) == [255, 70, 110]
+    assert colour_at(page, 23.5, 14.5) == [60, 210, 255]
+    hit = colour_at(page, 18.5, 14.5)
+    assert hit[0] == hit[1] == hit[2]  # gray: found as it should be
+    page.keyboard.press("1")
+    missed = colour_at(page, 12.5, 14.5)
+    assert missed[0] == missed[1] == missed[2]
+
+
+def test_the_prediction_of_the_other_run_can_be_chosen(viewed: Watched) -> None:
+    page = viewed.page
+    page.keyboard.press("d")
+    first = drawn(page)
+    page.locator("#viewer-run").select_option("1")
+    assert drawn(page) != first
+    page.keyboard.press("Escape")
+    page.locator("#gallery .card").nth(3).click()
+    expect(page.locator("#viewer canvas")).to_be_visible()
+    expect(page.locator("#viewer-run")).to_have_value("1")  # as it was left
+    expect(page.locator("#viewer-controls").get_by_label("difference")).to_be_checked()
+
+
+def test_the_page_says_what_a_case_lacks(viewed: Watched) -> None:
+    page = viewed.page
+    assert not page.locator("#viewer-view .warning").count()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#viewer-view .warning")).to_contain_text("not those that were scored")
+    page.evaluate("location.hash = '#case-23'")
+    expect(page.locator("#viewer-view")).to_have_text("This page holds no pictures of this case.")
+
+
+def test_the_viewer_fits_a_telephone(browser: Browser, page_with_pictures: Path) -> None:
+    opened = browser.new_page(viewport={"width": 360, "height": 740})
+    opened.goto(f"{page_with_pictures.as_uri()}#case-0")
+    box = opened.locator("#viewer canvas").bounding_box()
+    assert box and box["x"] >= 0 and box["x"] + box["width"] <= 360
+    assert box["height"] / box["width"] == pytest.approx(30 / 40, rel=0.02)
+    opened.close()

@@ -14,7 +14,7 @@ import pytest
 
 from medseg_pl.__main__ import main
 from medseg_pl.io.board_record import BoardRecord
-from tests.commands.report.run_folders import CONFIG, HOSTILE, score, some_scores, write_run
+from tests.commands.report.run_folders import HOSTILE, score, some_scores, write_run
 
 
 def report(*arguments: object) -> int:
@@ -94,16 +94,12 @@ def test_no_path_and_no_user_is_on_the_page(page: Path, page_of_two: Path, two_r
         assert "FolderSource" in text and "demo, version_0" in text
 
 
-def test_a_case_that_calls_itself_markup_is_text(tmp_path: Path) -> None:
-    table = [score(f"{HOSTILE}{i}", f"{HOSTILE}p{i}", f'{HOSTILE}"&$x^2$', 0.5 + i / 10) for i in range(3)]
-    run = write_run(tmp_path / "run", table, [f'{HOSTILE}"&$x^2$'], config={**CONFIG, "experiment": HOSTILE})
-    assert report(run, "-o", tmp_path / "page.html", "--names", "true") == 0
-    text = (tmp_path / "page.html").read_text()
-    assert [attributes for tag, attributes in Tags(text).found if tag == "script"] == [
-        {"type": "application/json", "id": "data"},
-        {},
-    ]
-    assert data_of(tmp_path / "page.html")["cases"][0]["name"] == f"{HOSTILE}0"
+def test_a_case_that_calls_itself_markup_is_text(hostile_page: Path) -> None:
+    tags = Tags(hostile_page.read_text()).found
+    scripts = [attributes for tag, attributes in tags if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "data"}, {}]
+    assert not any(tag == "img" for tag, _ in tags)
+    assert data_of(hostile_page)["cases"][0]["name"] == f"{HOSTILE}0"
 
 
 def test_a_page_that_is_there_stays(tmp_path: Path, two_runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,13 +116,13 @@ def test_a_folder_without_scores_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_runs_on_other_cases_stand_side_by_side_without_a_comparison(
-    tmp_path: Path, two_runs: list[Path], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = write_run(tmp_path / "other", [score("elsewhere", "p", "stomach", 0.7)], ["stomach"])
-    assert report(two_runs[0], other, "-o", tmp_path / "page.html") == 0
+    one, other = (write_run(tmp_path / name, [score(name, "p", "stomach", 0.7)], ["stomach"]) for name in ("a", "b"))
+    assert report(one, other, "-o", tmp_path / "page.html") == 0
     assert "Note: A and B are not compared. A and B have no case and label in common" in capsys.readouterr().out
     assert "cannot be compared pair by pair" in (tmp_path / "page.html").read_text()
-    assert len(data_of(tmp_path / "page.html")["cases"]) == 25
+    assert len(data_of(tmp_path / "page.html")["cases"]) == 2
 
 
 def test_an_evaluation_without_a_training_has_a_report(tmp_path: Path) -> None:
