@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any
@@ -65,15 +66,21 @@ class AlbumentationsAugmentation(Augmentation):
     ) -> tuple[Image, Mask]:
         """See `Augmentation`."""
         moving, changing = self._pipelines
+        # One source for all of them: `set_random_seed` gives each transform its own, seeded alike, and two flips would
+        # always come together.
+        draws = np.random.default_rng(seed), random.Random(seed)
+        for pipeline in self._pipelines:
+            pipeline.set_random_state(*draws)
         if moving.transforms:
-            moving.set_random_seed(seed)
             moved = moving(image=_last(image), mask=_last(mask))
             image, mask = _first(moved["image"], image.shape), _first(moved["mask"], mask.shape)
         if changing.transforms:
             unit, span = _to_unit(image, statistics)
-            changing.set_random_seed(seed + 1)
-            changed = _first(changing(image=_last(unit))["image"], image.shape)
-            image = changed if unit is image else image + (changed - unit) * span
+            given = _last(unit)
+            changed = changing(image=given)["image"]
+            if changed is not given:
+                changed = _first(changed, image.shape)
+                image = changed if unit is image else image + (changed - unit) * span
         return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
     @cached_property

@@ -138,6 +138,16 @@ def test_a_flip_is_a_flip(setting: str, axis: int, dtype: str, channels: int) ->
     np.testing.assert_array_equal(moved, np.flip(mask, axis))
 
 
+def test_changes_come_independently_of_each_other() -> None:
+    image, mask = pixels(1), labels(1)
+    both = StandardAugmentation(**{**OFF, "flip_horizontal": 0.5, "flip_vertical": 0.5})
+    flips = {(across, along): image[:, ::along, ::across] for across in (1, -1) for along in (1, -1)}
+    seen = [both(image, mask, channel_statistics(image), seed)[0] for seed in range(200)]
+    counts = [sum(np.array_equal(flipped, other) for other in seen) for flipped in flips.values()]
+    assert sum(counts) == 200
+    assert min(counts) > 30  # a quarter each, within three standard deviations
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("channels", [1, 3, 7])
 def test_all_off_changes_nothing(dtype: str, channels: int) -> None:
