@@ -16,11 +16,13 @@ from medseg_pl.core.errors import (
     MedsegError,
     MissingDataError,
     OutOfMemoryError,
+    SettingError,
     UnwritableFileError,
 )
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
+_INEXACT = re.compile(r"(\S+) does not have a deterministic implementation")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _LOST_RANK = (
     "Connection closed by peer",
@@ -72,6 +74,11 @@ def _told(error: Exception, command: str) -> MedsegError | None:
         return LoggerError(
             f"Weights & Biases cannot be reached: {_first_line(text)}. Log in with wandb login, or set the logger's "
             "offline to true and upload later with wandb sync."
+        )
+    if isinstance(error, RuntimeError) and (inexact := _INEXACT.search(text)):
+        return SettingError(
+            f"trainer.deterministic is true, and {inexact.group(1)} gives other sums each time on this device. Set "
+            "trainer.deterministic to warn, which does what can be done, or choose a network without it."
         )
     if isinstance(error, RuntimeError) and _DEAD_WORKER.search(text):
         return LostProcessError(

@@ -14,6 +14,7 @@ from medseg_pl.core.errors import (
     MedsegError,
     MissingDataError,
     OutOfMemoryError,
+    SettingError,
     UnreadableFileError,
     UnwritableFileError,
 )
@@ -37,6 +38,11 @@ from medseg_pl.faults import in_words
         (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), LostProcessError, "Lower data.workers"),
         (RuntimeError("[gloo] Connection closed by peer [::1]:5"), LostProcessError, "Another process of this run has"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), MissingDataError, "a.png is not there"),
+        (
+            RuntimeError("upsample_bilinear2d_backward_out_cuda does not have a deterministic implementation, but you"),
+            SettingError,
+            "and upsample_bilinear2d_backward_out_cuda gives other sums each time on this device. Set trainer.determin",
+        ),
         (OSError(errno.ENOSPC, "No space left on device", "x.csv"), UnwritableFileError, "x.csv could not be written"),
     ],
 )

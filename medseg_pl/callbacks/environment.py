@@ -8,7 +8,7 @@ import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
@@ -57,7 +57,7 @@ def training(trainer: Trainer) -> dict[str, Any]:
         "effective_batch": None if batch is None else batch * trainer.world_size * accumulated,
         "learning_rate": sorted({float(rate) for rate in rates}),
         "precision": str(trainer.precision),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "deterministic": _deterministic(),
         "threads": torch.get_num_threads(),
     }
 
@@ -69,11 +69,20 @@ def describe(facts: dict[str, Any]) -> str:
     ...     "learning_rate": [0.001], "precision": "32-true", "seed": 0, "deterministic": False})
     'effective batch 32 = 8 × 2 devices × 2 accumulated, learning rate 0.001, precision 32-true, seed 0'
     """
-    factors = [f"{facts['world_size']} devices", f"{facts['accumulate_grad_batches']} accumulated"]
-    batch = f"{facts['effective_batch']} = {' × '.join([str(facts['batch_size']), *factors])}"
+    factors = f"{facts['world_size']} devices × {facts['accumulate_grad_batches']} accumulated"
+    batch = f"{facts['effective_batch']} = {facts['batch_size']} × {factors}"
+    if facts["effective_batch"] is None:  # a data module of one's own
+        batch = f"what the loaders give × {factors}"
     rate = ", ".join(f"{rate:g}" for rate in facts["learning_rate"])
-    rest = f"precision {facts['precision']}, seed {facts['seed']}{', deterministic' * facts['deterministic']}"
+    exact = {False: "", True: ", deterministic", "warn": ", deterministic where it can be"}[facts["deterministic"]]
+    rest = f"precision {facts['precision']}, seed {facts['seed']}{exact}"
     return f"effective batch {batch}, learning rate {rate}, {rest}"
+
+
+def _deterministic() -> bool | Literal["warn"]:
+    """As `trainer.deterministic` has it."""
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    return "warn" if warns else torch.are_deterministic_algorithms_enabled()
 
 
 def hardware() -> dict[str, Any]:

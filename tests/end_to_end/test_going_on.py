@@ -77,6 +77,7 @@ def test_the_same_command_begins_goes_on_and_ends(
     assert fit("--ckpt_path=last") == 0
     said = capsys.readouterr().out
     assert f"Going on from {run / 'checkpoints' / 'last.ckpt'}, epochs done: 1, steps done: {epoch}." in said
+    assert "\nTraining: effective batch 4 = 4 × 1 devices × 1 accumulated, learning rate 0.003, precision 32" in said
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["version_0"]
     assert {name: (run / name).read_bytes() for name in before} == before
     assert len(json.loads((run / "environment.json").read_text())["resumed"]) == 1
