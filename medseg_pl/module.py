@@ -342,8 +342,7 @@ class SegmentationModule(LightningModule):
         if not torch.isfinite(self.evaluation_loss.compute()):
             raise DivergedError(
                 f"The {stage} loss is not finite at step {self.global_step}: training has diverged, or the images or "
-                "the weights hold values that are not numbers. Lower model.optimizer's lr, set "
-                "trainer.gradient_clip_val, or check the data."
+                f"the weights hold values that are not numbers. {DivergedError.REMEDY}"
             )
 
     def _check_slices(self, stage: Stage) -> None:

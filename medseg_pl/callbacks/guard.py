@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from medseg_pl.core.errors import DivergedError
 from medseg_pl.core.types import Batch
 
-_REMEDY = "Lower model.optimizer's lr, set trainer.gradient_clip_val, or check the data with medseg check."
+_REMEDY = DivergedError.REMEDY
 
 
 @dataclass
@@ -32,9 +32,9 @@ class Guard(Callback):
     """Ends a run that has diverged: at the step of the first loss that is no number, and before any file is written.
 
     On a GPU the losses are copied to the host without waiting for them, so that a fault is told a few steps later than
-    it happens; before a checkpoint is saved, all of them are waited for and the weights are looked at. With
-    `16-mixed` a loss or a gradient that is not finite is part of the method: the step is left out and the loss scale
-    lowered; many in a row are an error.
+    it happens; before a checkpoint is saved, all of them are waited for, and the weights and what the optimizer
+    remembers are looked at. With `16-mixed` a loss or a gradient that is not finite is part of the method: the step is
+    left out and the loss scale lowered; many in a row are an error.
 
     Args:
         skips: How many steps in a row `16-mixed` may leave out.
@@ -63,11 +63,12 @@ class Guard(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let nothing be saved that is not finite."""
         self._look_at_all()
-        broken = [name for name, value in checkpoint["state_dict"].items() if not _is_finite(value)]
+        saved = list(_numbers(checkpoint))
+        broken = [name for name, value in saved if not _is_finite(value)]
         if broken:
             raise DivergedError(
-                f"At step {trainer.global_step} {len(broken)} of {len(checkpoint['state_dict'])} weights are not "
-                f"finite numbers, {broken[0]} among them: training has diverged, and nothing was saved. {_REMEDY}"
+                f"At step {trainer.global_step} {len(broken)} of the {len(saved)} tensors to save are not finite "
+                f"numbers, {broken[0]} among them: training has diverged, and nothing was saved. {_REMEDY}"
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -120,6 +121,18 @@ def _scale_of(trainer: Trainer) -> Tensor | None:
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     scale = getattr(scaler, "_scale", None)
     return scale.detach().clone() if isinstance(scale, Tensor) else None
+
+
+def _numbers(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What training goes on from: the weights, and the optimizers' memory of gradients.
+
+    A gradient whose square is infinite leaves weights alone: Adam divides by that square ever after, and nothing moves.
+    """
+    yield from checkpoint["state_dict"].items()
+    for optimizer in checkpoint.get("optimizer_states", ()):
+        for parameter, memory in optimizer.get("state", {}).items():  # of sharded weights rank zero has it alone
+            for name, value in memory.items():
+                yield f"the optimizer's {name} of parameter {parameter}", value
 
 
 def _is_finite(value: Any) -> bool:

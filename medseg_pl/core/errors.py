@@ -22,6 +22,8 @@ class SettingError(MedsegError):
 class DivergedError(MedsegError):
     """The network's numbers are no longer finite: the run cannot give a model."""
 
+    REMEDY = "Lower model.optimizer's lr, set trainer.gradient_clip_val, or check the data with medseg check."
+
 
 class OutOfMemoryError(MedsegError):
     """The settings ask for more memory than there is."""

@@ -71,10 +71,30 @@ def test_a_growing_scale_is_no_skip() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_nothing_is_saved_that_is_not_finite(value: float) -> None:
     state = {"a": torch.ones(2), "n": torch.ones(1, dtype=torch.int64), "b": torch.tensor([1.0, value])}
-    with pytest.raises(DivergedError, match="At step 4 1 of 3 weights are not finite numbers, b among them"):
+    told = "At step 4 1 of the 3 tensors to save are not finite numbers, b among them"
+    with pytest.raises(DivergedError, match=told):
         Guard().on_save_checkpoint(trainer(4), NO_MODULE, {"state_dict": state})
     del state["b"]
     Guard().on_save_checkpoint(trainer(4), NO_MODULE, {"state_dict": state})
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
+def test_a_square_that_overflows_in_the_optimizer_is_found(kind: type[torch.optim.Optimizer]) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = kind([weight])
+
+    def save_after(gradient: float) -> None:
+        weight.grad = torch.full((3,), gradient)
+        optimizer.step()
+        checkpoint = {"state_dict": {"weight": weight.detach()}, "optimizer_states": [optimizer.state_dict()]}
+        Guard().on_save_checkpoint(trainer(2), NO_MODULE, checkpoint)
+
+    save_after(1.0)
+    with pytest.raises(
+        DivergedError, match=r"1 of the \d tensors to save are not .*, the optimizer's \w+ of parameter 0"
+    ):
+        save_after(1e30)
+    assert torch.isfinite(weight).all(), "the weights show nothing"
 
 
 def test_what_returns_no_loss_is_not_watched() -> None:

@@ -132,13 +132,25 @@ def test_inf_gradient(fit: Fit, runs: Path, told: Callable[[], str], monkeypatch
 
 
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # without a validation there is no best
-def test_weights_are_looked_at_before_they_are_saved(
-    fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("spoil", "where"),
+    [(infinite_gradient, "network."), (lambda loss: 1e30 * loss, "the optimizer's exp_avg_sq of parameter")],
+    ids=["weights", "optimizer"],
+)
+def test_what_is_saved_is_looked_at_before(
+    spoil: Callable[[torch.Tensor], torch.Tensor],
+    where: str,
+    fit: Fit,
+    runs: Path,
+    told: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spoil_loss(monkeypatch, 2, infinite_gradient)
-    # No step follows, and no validation: nothing but the weights themselves can tell.
-    assert fit("--trainer.max_steps=2", "--trainer.limit_val_batches=0") == 1
-    assert "weights are not finite numbers" in told()
+    spoil_loss(monkeypatch, 2, spoil)
+    # No step follows, and no validation: nothing but the state itself can tell.
+    assert fit("--trainer.max_steps=2", "--trainer.limit_val_batches=0", "--trainer.gradient_clip_val=null") == 1
+    error = told()
+    assert "tensors to save are not finite numbers" in error
+    assert where in error
     assert checkpoints(runs) == []
 
 
