@@ -7,6 +7,9 @@ patients have hashed names (HMAC), the same as on the run's dashboards, unless `
 Pictures come from the data and from `checkpoints/best.ckpt`, which predicts again; where one of them is not to be had,
 the page goes without. A run is a run folder of `medseg fit`, or the folder of `medseg evaluate`. What a folder lacks is
 left out of the page.
+
+`--readme FILE` puts what the run says between marks such as `<!-- medseg:evaluate -->` and `<!-- /medseg:evaluate -->`,
+for each of `dataset`, `model`, `configuration`, `train` and `evaluate`, and changes nothing else in the file.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     several = "run folder, or folder of an evaluation; the others are compared with the first"
     add("runs", type=Path, nargs="+", metavar="RUN", help=several)
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help="a new page (.html)")
+    add("-o", "--output", type=Path, metavar="FILE", help="a new page (.html)")
+    add("--readme", type=Path, metavar="FILE", help="a README; what the run says is put between its medseg: marks")
     add("--stage", choices=STAGES, help="which scores; default: test where they are there, else the only ones")
     pictures = "how many cases get pictures, the worst first; 0 for none; default: %(default)s"
     add("--pictures", type=_count, default=50, metavar="N", help=pictures)

@@ -92,4 +92,5 @@ def _inline(text: str, what: str, anchors: str) -> str:
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
     text = re.sub(r"#0a00([0-9a-f]{2})", lambda found: f"var(--series-{int(found[1], 16)})", text)
-    return re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", text)
+    text = re.sub(r" ?font-family: [^;\"]*;", "", text)
+    return re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)  # as matplotlib before 3.10 writes it

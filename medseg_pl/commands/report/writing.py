@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from medseg_pl.commands.report.album import Pictures
 from medseg_pl.commands.report.cases import CaseEntry, case_entries
@@ -12,21 +13,42 @@ from medseg_pl.commands.report.comparing import comparisons
 from medseg_pl.commands.report.names import names_for
 from medseg_pl.commands.report.page import page_of
 from medseg_pl.commands.report.reading import Run, read_run
-from medseg_pl.core.errors import OutputExistsError
+from medseg_pl.commands.report.readme import fill_readme
+from medseg_pl.core.errors import OutputExistsError, SettingError
 from medseg_pl.io.files import write_text
 
 _MOST_NOTES = 5
 
 
 def write_report(arguments: argparse.Namespace) -> int:
-    """Write the page, and say what is not on it.
+    """Write the page, fill the README, and say what is missing.
 
     Raises:
         OutputExistsError: The page is there already.
+        SettingError: Neither is asked for, or a README of several runs.
     """
-    if arguments.output.exists():
+    if arguments.output is None and arguments.readme is None:
+        raise SettingError("There is nothing to write. Name a page with -o FILE.html, or a README with --readme FILE.")
+    if arguments.readme is not None and len(arguments.runs) > 1:
+        raise SettingError(f"A README is of one run; {len(arguments.runs)} are given. Name one with --readme.")
+    if arguments.output is not None and arguments.output.exists():
         raise OutputExistsError(f"{arguments.output} exists already and is not overwritten. Choose another file.")
     runs = [read_run(folder, arguments.stage) for folder in arguments.runs]
+    if arguments.readme is not None:
+        _fill_readme(arguments.readme, runs[0])
+    if arguments.output is not None:
+        _write_page(arguments, runs)
+    return 0
+
+
+def _fill_readme(path: Path, run: Run) -> None:
+    changed, without = fill_readme(path, run)
+    if without:
+        _say(f"Note: {path} has no marks for {', '.join(without)}.")
+    _say(f"Filled {path}." if changed else f"{path} says what the run says already.")
+
+
+def _write_page(arguments: argparse.Namespace, runs: Sequence[Run]) -> None:
     names = names_for(arguments.runs[0], plain=arguments.names)
     if not names.kept:
         _say(f"Note: {arguments.runs[0]} cannot be written to, so nobody can tell which case a hashed name is of.")
@@ -38,7 +60,6 @@ def write_report(arguments: argparse.Namespace) -> int:
     pictures = _pictures(arguments, runs, entries)
     write_text(arguments.output, page_of(runs, entries, compared, pictures, hashed=names.record is not None))
     _say(f"Wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.1f} MB.")
-    return 0
 
 
 def _pictures(arguments: argparse.Namespace, runs: Sequence[Run], entries: Sequence[CaseEntry]) -> Pictures | None:

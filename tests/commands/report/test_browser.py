@@ -267,6 +267,15 @@ def test_the_prediction_of_the_other_run_can_be_chosen(viewed: Watched) -> None:
     expect(page.locator("#viewer-controls").get_by_label("difference")).to_be_checked()
 
 
+def test_keys_work_on_a_page_that_is_opened_at_a_case(browser: Browser, page_with_pictures: Path) -> None:
+    opened = browser.new_page()
+    opened.goto(f"{page_with_pictures.as_uri()}#case-0")
+    expect(opened.locator("#viewer canvas")).to_be_visible()
+    opened.keyboard.press("d")
+    expect(opened.locator("#viewer-controls").get_by_label("difference")).to_be_checked()
+    opened.close()
+
+
 def test_the_page_says_what_a_case_lacks(viewed: Watched) -> None:
     page = viewed.page
     assert not page.locator("#viewer-view .warning").count()

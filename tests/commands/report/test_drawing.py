@@ -23,6 +23,7 @@ def test_colours_are_those_of_the_page_and_text_is_text() -> None:
     assert not re.search(r"#0[01]0[0-9a-f]{3}", drawn)
     assert "a $x^2$ &lt;b&gt;" in drawn and "<b>" not in drawn
     assert '<a href="#case-1">' in drawn
+    assert "DejaVu" not in drawn and "font-size: 10px" in drawn
     whole = str(drawn).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
     assert ET.fromstring(whole).get("aria-label") == "two points"
 

@@ -99,7 +99,7 @@ function caseViewer(dialog, data, order) {
         legend,
       ),
       group("Labels", ...data.labels.map(labelCheck)),
-      element("p", "← → slices · ↑ ↓ cases · r p d 1–9 switches · Esc closes", { class: "quiet" }),
+      element("p", "← → slices · ↑ ↓ cases · r p d 1–9 switches · Esc closes", { class: "quiet keys" }),
     ];
   };
 
@@ -212,15 +212,16 @@ function caseViewer(dialog, data, order) {
   };
 
   const moves = { ArrowLeft: [turn, -1], ArrowRight: [turn, 1], ArrowUp: [step, -1], ArrowDown: [step, 1] };
-  dialog.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
+  // On the document: a page that was opened at a case has the focus outside of the dialog.
+  document.addEventListener("keydown", (event) => {
+    if (!dialog.open || event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.target.matches("#viewer-opacity, select") && moves[event.key]) return; // they have these keys themselves
     if (moves[event.key]) moves[event.key][0](moves[event.key][1]);
     else if (!/^[a-z1-9]$/i.test(event.key) || !press(event.key.toLowerCase())) return;
     event.preventDefault();
   });
   dialog.addEventListener("click", (event) => {
-    if (event.target === dialog || event.target.closest("[data-close]")) close();
+    if (event.target.closest("[data-close]")) close();
     const button = event.target.closest("[data-step]");
     if (button) step(Number(button.dataset.step));
   });
