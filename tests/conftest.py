@@ -29,7 +29,7 @@ install_import_hook("medseg_pl", "beartype.beartype(conf=beartype.BeartypeConf(i
 
 # The first call of a checked function is slow; a deadline would blame the example.
 # On a CI machine the examples are the same in every run: a change is judged by what it changed. Elsewhere they are new.
-hypothesis.settings.register_profile("medseg", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.register_profile("medseg", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("medseg")
 
 

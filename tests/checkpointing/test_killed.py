@@ -16,7 +16,7 @@ from tests.checkpointing import kill_saves
 OTHER = Path("/dev/shm")
 
 
-@pytest.mark.parametrize("kills", [12, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("temporary", ["same", "other"])
 def test_no_kill_costs_a_state(temporary: str, kills: int, tmp_path: Path) -> None:
     """Each state that a save said to be on the disk is found there, whichever file system temporary files go to."""

@@ -261,7 +261,10 @@ def test_print_config_is_a_configuration(capsys: pytest.CaptureFixture[str]) -> 
     assert printed["model"]["optimizer"]["init_args"]["weight_decay"] == 0.01
 
 
-@pytest.mark.parametrize(("processes", "why"), [(2, "whole cases each"), (5, "more than there are cases")])
+@pytest.mark.parametrize(
+    ("processes", "why"),
+    [(2, "whole cases each"), pytest.param(5, "more than there are cases", marks=pytest.mark.slow)],
+)
 def test_several_processes_write_the_table_of_one(
     processes: int, why: str, checkpoint: str, run_folder: Path, tmp_path: Path
 ) -> None:

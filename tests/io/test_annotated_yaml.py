@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hypothesis
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ def bare(value: object) -> object:
     return {key: bare(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
+@hypothesis.settings(max_examples=20)  # of many values each, and the reader is slow
 @given(
     st.dictionaries(KEYS, st.recursive(LEAVES, lambda inner: st.dictionaries(KEYS, inner, min_size=1), max_leaves=6))
 )
