@@ -8,10 +8,11 @@ INSTALLED := $(VENV)/.installed
 # How many processes run tests; those of one file stay together, since they share what they trained.
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+SPHINX := $(BIN)/python -m sphinx -W --keep-going -n -q
 NEWEST = ls -td $(1) 2>/dev/null | head -n 1
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-all test-realdata test-minimum lint type format bench clean
+.PHONY: help .venv demo test test-all test-realdata test-minimum lint type format docs docs-links bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +62,13 @@ type: $(INSTALLED) ## Types only
 format: $(INSTALLED) ## Put the style right where that can be done by machine
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(INSTALLED) ## The documentation, to build/docs; a link between pages that leads nowhere is an error
+	$(SPHINX) -b html docs build/docs
+	@echo "Open build/docs/index.html"
+
+docs-links: $(INSTALLED) ## Ask the network for every link of the documentation that leads out of it
+	$(SPHINX) -b linkcheck docs build/docs-links
 
 bench: $(INSTALLED) ## Every benchmark, one after the other; prints ratios
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

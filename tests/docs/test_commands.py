@@ -1,0 +1,133 @@
+"""Every command of the documentation is one that exists, with options that exist."""
+
+from __future__ import annotations
+
+import importlib
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
+
+from medseg_pl.__main__ import FILE_COMMANDS, TRAINER_COMMANDS
+from medseg_pl.cli import MedsegCLI
+from medseg_pl.core.errors import SettingError
+from medseg_pl.datamodule import SegmentationDataModule
+from medseg_pl.module import SegmentationModule
+from medseg_pl.parser import first_only, options, without
+from medseg_pl.trust import only_known_code
+from tests.docs.commands import ELSEWHERE, PAGES, Command, blocks, commands
+
+DEMO = Path("configs/experiment/demo.yaml")
+
+
+class _Built(Exception):  # noqa: N818  no error
+    """The parser is there, and nothing else is wanted."""
+
+
+class _ParserOnly(MedsegCLI):
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        raise _Built(parser)
+
+
+@pytest.fixture(scope="module")
+def parser(tmp_path_factory: pytest.TempPathFactory) -> LightningArgumentParser:
+    """Of `fit`, `validate`, `test` and `predict`; these three as with a checkpoint of the demo."""
+    settings = yaml.safe_load(DEMO.read_text())
+    trained = tmp_path_factory.mktemp("checkpoint") / "settings.yaml"
+    trained.write_text(yaml.safe_dump({part: settings[part] for part in ("model", "data")}))
+    later = {command: {"default_config_files": [str(trained)]} for command in TRAINER_COMMANDS if command != "fit"}
+    with pytest.raises(_Built) as built:
+        _ParserOnly(
+            SegmentationModule,
+            SegmentationDataModule,
+            args=["fit"],
+            trained=None,
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": "medseg", **later},
+        )
+    made: LightningArgumentParser = built.value.args[0]
+    return made
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the module that the page about plug-ins shows."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "mypackage.py").write_text(blocks(Path("docs/plugins.md"), "python")[0][1])
+    return folder
+
+
+def parse(words: Sequence[str], parser: LightningArgumentParser) -> None:
+    """Read a command line as `medseg` would, up to where files are opened or anything is made.
+
+    Raises:
+        SettingError: Of a trainer's command, where an option does not exist.
+        SystemExit: Of another command, where an option does not exist; with 0 where the help is asked for.
+    """
+    command, *arguments = words
+    if command in TRAINER_COMMANDS:
+        assert command == "fit" or options(arguments, "ckpt_path"), f"medseg {command} needs a checkpoint"
+        plugins = options(arguments, "plugins")
+        known = [word for word in first_only(without(arguments, "plugins"), "ckpt_path") if word != "--print_config"]
+        # A configuration that an earlier command of the page writes is not there yet.
+        there = [word if not word.endswith(".yaml") or Path(word).is_file() else str(DEMO) for word in known]
+        with only_known_code(plugins):
+            parser.parse_args([command, *there])
+        return
+    assert command in FILE_COMMANDS, f"there is no command {command}"
+    module = importlib.import_module(f"medseg_pl.commands.{command}")
+    own = ArgumentParser(prog=f"medseg {command}")
+    module.add_arguments(own)
+    own.parse_args(arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_commands_and_options_exist(
+    page: Path, parser: LightningArgumentParser, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(plugin)
+    for command in commands(page):
+        program, *words = command.words
+        assert program == "medseg" or program in ELSEWHERE, f"{command}: name the program in ELSEWHERE, or run it"
+        if program == "medseg":
+            try:
+                parse(words, parser)
+            except SystemExit as left:
+                assert left.code == 0, str(command)
+            except SettingError as error:
+                pytest.fail(f"{command}: {error}")
+
+
+def test_a_wrong_option_is_found(parser: LightningArgumentParser) -> None:
+    parse(["fit", "--config", str(DEMO), "--data.batch_size", "2"], parser)
+    with pytest.raises(SettingError, match="bach_size"):
+        parse(["fit", "--config", str(DEMO), "--data.bach_size", "2"], parser)
+    with pytest.raises(SettingError, match="lrr"):
+        parse(["fit", "--config", str(DEMO), "--model.optimizer.init_args.lrr", "2"], parser)
+    with pytest.raises(SettingError, match="inputs"):
+        parse(["predict", "--ckpt_path", "a.ckpt", "--inputs", "a", "--output", "b"], parser)
+    with pytest.raises(SystemExit):
+        parse(["plan", "mydata", "--outputs", "plan.yaml"], parser)
+
+
+def test_lines_are_read_as_a_shell_reads_them(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "words\n```bash\nmedseg check 'my data' [--html a.html]   # why\nmedseg fit \\\n    --a b\n"
+        "make demo && medseg phantom x\n```\n```yaml\nno: command\n```\n"
+    )
+    assert commands(page) == [
+        Command(page, 3, ("medseg", "check", "my data", "--html", "a.html")),
+        Command(page, 4, ("medseg", "fit", "--a", "b")),
+        Command(page, 6, ("make", "demo")),
+        Command(page, 6, ("medseg", "phantom", "x")),
+    ]
+
+
+def test_every_page_that_is_to_be_followed_has_commands() -> None:
+    without_commands = [page.stem for page in PAGES if not any(each.words[0] == "medseg" for each in commands(page))]
+    assert without_commands == ["design", "faults", "index"]

@@ -1,0 +1,81 @@
+"""Every page is found from the first one, every link inside the repository leads somewhere, and the pages build."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from medseg_pl.data.integrity.kinds import KINDS
+from tests.docs.commands import blocks
+
+DOCS = Path("docs")
+WRITTEN = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def conf() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("conf", DOCS / "conf.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_first_page_lists_every_other_one() -> None:
+    (listed,) = re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(), re.DOTALL)
+    pages = [line for line in listed.splitlines() if line and not line.startswith(":")]
+    assert sorted(pages) == sorted(page.stem for page in DOCS.glob("*.md") if page.stem != "index")
+    table = (DOCS / "index.md").read_text()
+    assert [page for page in pages if f"]({page}.md)" not in table] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The places of a page that a link can name, as GitHub and MyST call them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=str)
+def test_its_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    links = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r"\{download\}`([^`]+)`", text)]
+    inside = [link for link in links if "://" not in link]
+    for link in inside:
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), f"{page} links to {link}, which does not exist"
+        assert not anchor or anchor in anchors(target), f"{page} links to {link}; {target} has no such heading"
+    assert inside or page.name not in ("README.md", "index.md")
+
+
+def test_the_page_of_check_has_every_code_with_its_remedy(conf: ModuleType) -> None:
+    assert conf.CODES in (DOCS / "checks.md").read_text()
+    page = conf.codes_as_markdown()
+    for code, kind in KINDS.items():
+        assert page.count(f"| `{code}` | {kind.meaning} | {kind.remedy} |") == 1
+    assert page.count("\n| `") == len(KINDS)
+    assert page.index("## Errors") < page.index("`no-cases`") < page.index("## Warnings") < page.index("## Notes")
+
+
+def test_its_python_examples_hold() -> None:
+    """Those of the page of metrics, which need nothing; the others are run where there is a checkpoint."""
+    ((_, example),) = blocks(DOCS / "metrics.md", "python")
+    exec(compile(example, "docs/metrics.md", "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", str(DOCS), str(tmp_path)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for page in DOCS.glob("*.md"):
+        assert (tmp_path / f"{page.stem}.html").is_file()
+    checks = (tmp_path / "checks.html").read_text()
+    assert all(code in checks for code in KINDS)
