@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,26 @@ def test_nothing_is_overwritten_and_nothing_half_made(
 def test_a_package_name_is_one() -> None:
     for name in ("p", "Größe 3", "2024", "torch", "--", "class"):
         assert package_name(name).isidentifier()
+
+
+@pytest.mark.slow
+def test_make_demo_trains_and_reports(data: Path, tmp_path: Path) -> None:
+    project = tmp_path / "p"
+    assert main(["new", str(project), "--data", str(data)]) == 0
+    settings = "SETTINGS=--data.samples_per_epoch=8 --data.workers=0"
+    own = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    medseg = f"MEDSEG=env PYTHONPATH={Path.cwd()}:{project} {sys.executable} -m medseg_pl"
+
+    def make(target: str) -> None:
+        subprocess.run(["make", target, medseg, f"PYTHON={sys.executable}", settings], cwd=project, env=own, check=True)
+
+    make("demo")
+    (report,) = (project / "runs" / "demo" / "version_0").glob("report.html")
+    assert report.stat().st_size > 10_000
+    readme = project / "README.md"
+    filled = readme.read_text()
+    assert "Not trained yet." not in filled
+    readme.write_text(filled.replace("*Why this one.*", "Since it is small."))
+    make("report")
+    assert readme.read_text() == filled.replace("*Why this one.*", "Since it is small.")
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "tests"], cwd=project, check=True)
