@@ -12,9 +12,14 @@ import torch
 
 from medseg_pl.__main__ import main
 from medseg_pl.checkpointing import read_trained
+from medseg_pl.commands.phantom import make_scans
 from medseg_pl.data.sources import UWMadisonSource
+from medseg_pl.functional.phantom import ORGANS
+from medseg_pl.io.layouts import write_uw_madison
 from medseg_pl.predictor import Predictor
 from medseg_pl.voting import elect
+from tests.end_to_end.conftest import SMALL
+from tests.inference.review.simulated_predictions import FAULTS, with_fault
 from tests.small_files import tree
 
 
@@ -168,3 +173,25 @@ class TestLabels:
         torch.save(content, tmp_path / "all.ckpt")
         assert self.review(tmp_path / "out", str(tmp_path / "all.ckpt")) == 1
         assert "None of the 8 cases can be reviewed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_wrong_training_labels_come_first(tmp_path: Path) -> None:
+    """A tenth of the phantoms with organs that are shifted, dropped or exchanged; two folds are trained on all that."""
+    rng, scans = np.random.default_rng(0), list(make_scans(50, seed=0, slices=10, size=(48, 44)))
+    faulty = [scans[place].case_id for place in rng.choice(len(scans), 5, replace=False)]
+    for place, scan in enumerate(scans):
+        if scan.case_id in faulty:
+            fault = FAULTS[faulty.index(scan.case_id) % len(FAULTS)]
+            scans[place] = scan._replace(masks=with_fault(scan.masks, fault, rng))
+    write_uw_madison(tmp_path / "data", scans, ORGANS)
+    options = ["--data.source.root", str(tmp_path / "data"), "--data.fractions=null", "--data.folds=2", *SMALL]
+    options += ["--trainer.max_epochs=20", "--trainer.check_val_every_n_epoch=20", "--runs", str(tmp_path / "runs")]
+    for fold in ("0", "1"):
+        own = ["--data.fold", fold, "--experiment", f"fold{fold}"]
+        assert main(["fit", "--config", "configs/experiment/demo.yaml", *options, *own]) == 0
+    checkpoints = sorted(str(path) for path in (tmp_path / "runs").rglob("best.ckpt"))
+    assert main(["review", "--ckpt_path", *checkpoints, "-o", str(tmp_path / "out"), "--device=cpu"]) == 0
+    queued = [row["case_id"] for row in rows(tmp_path / "out")]
+    assert len(queued) == len(scans)
+    assert len(set(queued[:5]) & set(faulty)) / 5 >= 0.8
