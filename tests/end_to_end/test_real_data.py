@@ -44,18 +44,37 @@ def assert_same_grid(mask: Path, image: Path) -> None:
     assert written.get_data_dtype() == given.get_data_dtype()
 
 
-def test_hippocampus_trains_tests_and_predicts(real_data: Path, tmp_path: Path) -> None:
-    run = trained("hippocampus", real_data / "msd_hippocampus", tmp_path, *BRIEF)
-    assert main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]) == 0
+def copies(paths: list[Path], folder: Path) -> Path:
+    """A folder with these files alone."""
+    folder.mkdir()
+    for path in paths:
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hippocampus(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a brief training."""
+    return trained("hippocampus", real_data / "msd_hippocampus", tmp_path_factory.mktemp("hippocampus"), *BRIEF)
+
+
+def test_hippocampus_trains_tests_and_predicts(hippocampus: Path, real_data: Path, tmp_path: Path) -> None:
+    assert main(["test", "--ckpt_path", str(hippocampus / "checkpoints" / "best.ckpt")]) == 0
     # There are no test cases, so the held-out fold is scored again: the same numbers as at the end of training.
-    assert (run / "scores_test.csv").read_bytes() == (run / "scores_val.csv").read_bytes()
-    images = tmp_path / "images"
-    images.mkdir()
-    for path in sorted((real_data / "msd_hippocampus" / "imagesTr").iterdir())[:4]:
-        (images / path.name).write_bytes(path.read_bytes())
-    predict(run, images, tmp_path / "masks")
+    assert (hippocampus / "scores_test.csv").read_bytes() == (hippocampus / "scores_val.csv").read_bytes()
+    images = copies(sorted((real_data / "msd_hippocampus" / "imagesTr").iterdir())[:4], tmp_path / "images")
+    predict(hippocampus, images, tmp_path / "masks")
     for path in images.iterdir():
         assert_same_grid(tmp_path / "masks" / path.name, path)
+
+
+@pytest.mark.parametrize("image", ["spine_nifti/t2.nii.gz", "spine_nifti/t2s.nii.gz", "spine_nifti/mtr.nii.gz"])
+def test_oblique_volumes_come_back_on_their_own_grid(
+    hippocampus: Path, real_data: Path, tmp_path: Path, image: str
+) -> None:
+    path = real_data / image
+    predict(hippocampus, copies([path], tmp_path / "images"), tmp_path / "masks")
+    assert_same_grid(tmp_path / "masks" / path.name, path)
 
 
 def test_chase_db1_trains_tests_and_predicts(real_data: Path, tmp_path: Path) -> None:
@@ -65,21 +84,11 @@ def test_chase_db1_trains_tests_and_predicts(real_data: Path, tmp_path: Path) ->
         rows = list(csv.DictReader(file))
     assert {row["group"] for row in rows} == {"11", "12", "13", "14"}
     assert len(rows) == 8
-    predict(run, real_data / "chase_db1" / "images", tmp_path / "masks")
-    masks = sorted((tmp_path / "masks").glob("[!.]*"))
-    assert len(masks) == 28
-    assert raster.read_mask(masks[0]).shape == (960, 999)
-
-
-@pytest.mark.parametrize("image", ["spine_nifti/t2.nii.gz", "spine_nifti/t2s.nii.gz", "spine_nifti/mtr.nii.gz"])
-def test_oblique_volumes_come_back_on_their_own_grid(real_data: Path, tmp_path: Path, image: str) -> None:
-    run = trained("hippocampus", real_data / "msd_hippocampus", tmp_path, *BRIEF, "--trainer.limit_val_batches=2")
-    images = tmp_path / "images"
-    images.mkdir()
-    path = real_data / image
-    (images / path.name).write_bytes(path.read_bytes())
+    images = copies(sorted((real_data / "chase_db1" / "images").iterdir())[:4], tmp_path / "images")
     predict(run, images, tmp_path / "masks")
-    assert_same_grid(tmp_path / "masks" / path.name, path)
+    masks = sorted((tmp_path / "masks").glob("[!.]*"))
+    assert len(masks) == 4
+    assert raster.read_mask(masks[0]).shape == (960, 999)
 
 
 @pytest.mark.slow
