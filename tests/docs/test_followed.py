@@ -51,11 +51,7 @@ def run(words: Sequence[str]) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "desk"),
-    [
-        (page, "empty_desk" if page.stem == "start" else "used_desk")
-        for page in PAGES
-        if page.stem not in ("README", "faults")
-    ],
+    [(page, "empty_desk" if page.stem == "start" else "used_desk") for page in PAGES if page.stem != "faults"],
     ids=str,
     indirect=["desk"],
 )
