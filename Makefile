@@ -30,7 +30,9 @@ data/phantom: | $(INSTALLED)
 demo: $(INSTALLED) data/phantom ## Train and test on synthetic abdomens: no data and no GPU needed
 	$(BIN)/medseg fit --config configs/experiment/demo.yaml
 	$(BIN)/medseg test --ckpt_path "$$($(call NEWEST,runs/demo/version_*/checkpoints/best.ckpt))"
+	$(BIN)/medseg report "$$($(call NEWEST,runs/demo/version_*))" -o "$$($(call NEWEST,runs/demo/version_*))/report.html"
 	@echo
+	@echo "Report:   $$($(call NEWEST,runs/demo/version_*/report.html))"
 	@echo "Scores:   $$($(call NEWEST,runs/demo/version_*/scores_test.csv))"
 	@echo "Summary:  $$($(call NEWEST,runs/demo/version_*/summary_test.json))"
 	@echo "Overlays: $$($(call NEWEST,runs/demo/version_*/overlays))"

@@ -60,7 +60,7 @@ def how_sure(run: Run) -> Answer:
         why = f"{_counted(groups, 'patient')} cannot say how much patients differ: the score may not hold for others."
         return Answer("How sure?", "no interval", [why])
     low, high = interval
-    said = ["95 % interval of the mean, drawn over patients."]
+    said = [f"95 % interval of the mean, drawn over {groups} patients."]
     if groups < _FEW:
         said.append(f"With {groups} patients it is too narrow more often than that.")
     return Answer("How sure?", f"{low:.3f} to {high:.3f}", said)

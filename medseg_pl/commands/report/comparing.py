@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -90,6 +91,15 @@ def _described(metric: str, compared: dict[str, Any], letter: str) -> Compared:
         digits,
         labels,
         compared["mean"],
-        [line.replace("B is better", f"{letter} is better") for line in sentences],
+        [_with_letter(line, letter) for line in sentences],
         differences(compared, name, f"{metric}-{letter}"),
     )
+
+
+def _with_letter(sentence: str, letter: str) -> str:
+    """A sentence that speaks of the second run as B, about a run of another letter.
+
+    >>> _with_letter("Dice: B is better for liver (false alarms: 1 of A, 0 of B).", "C")
+    'Dice: C is better for liver (false alarms: 1 of A, 0 of C).'
+    """
+    return re.sub(r"\bB(?= is better)|(?<=\d of )B\b", letter, sentence)

@@ -18,6 +18,7 @@ _ROW = 34
 _FRAME = 62
 _MOST_POINTS = 400
 _LONGEST_NAME = 18
+_MOST_NAMES = 12
 
 
 def distribution(runs: Sequence[Run], metric: str, what: str, places: Mapping[str, int]) -> Markup:
@@ -68,7 +69,7 @@ def curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: st
             axes.plot(steps, values, color=series_colour(place), label=title, marker=marker, markersize=3.5)
         axes.set_xlabel("steps of the optimizer")
         axes.set_ylabel(what)
-        axes.legend(loc="best", ncols=1 + (len(known) > 5))
+        _legend(axes)
 
     return svg(draw, f"{what} over the steps of training", 230, f"curve-{name}")
 
@@ -92,7 +93,7 @@ def size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | N
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("reference, ml")
         axes.set_ylabel("Dice")
-        axes.legend(loc="best")
+        _legend(axes)
 
     return svg(draw, "Dice of every case over the volume of its reference", 230, f"size-{name}")
 
@@ -111,7 +112,7 @@ def reliability(sums: Mapping[str, CalibrationSums], labels: Sequence[str], name
                 axes.plot(said, found, marker="o", markersize=4, color=series_colour(place), label=_short(label))
         axes.set_xlabel("probability")
         axes.set_ylabel("share that has the label")
-        axes.legend(loc="upper left")
+        _legend(axes)
 
     return svg(draw, "Share of voxels with the label over their probability", 260, f"reliability-{name}")
 
@@ -136,6 +137,13 @@ def differences(compared: Mapping[str, Any], what: str, name: str) -> Markup:
         axes.set_xlabel(f"difference of {what}, with its 95 % interval")
 
     return svg(draw, f"Difference of {what} by label", _FRAME + _ROW * len(lines), f"difference-{name}")
+
+
+def _legend(axes: Axes) -> None:
+    """In two columns where names are many; none where it would hide the drawing."""
+    names = len(axes.get_legend_handles_labels()[1])
+    if names <= _MOST_NAMES:
+        axes.legend(loc="best", ncols=1 + (names > 5))
 
 
 def _points(
@@ -166,7 +174,13 @@ def _bar_and_mean(axes: Axes, run: Run, label: str, metric: str, height: float, 
 
 
 def _logged(run: Run, column: str) -> list[tuple[int, float]]:
-    return [(int(row["step"]) + 1, float(row[column])) for row in run.log if column in row and "step" in row]
+    """The values of a column after so many steps.
+
+    The last validation of a run is that of its best weights, a step after the last of training: no point of a curve.
+    """
+    points = [(int(row["step"]) + 1, float(row[column])) for row in run.log if column in row and "step" in row]
+    again = column.startswith("val/") and len(points) > 1 and points[-1][0] == points[-2][0] + 1
+    return points[:-1] if again else points
 
 
 def _sized(run: Run, label: str) -> list[tuple[float, float, str]]:

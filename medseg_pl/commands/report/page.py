@@ -27,6 +27,8 @@ from medseg_pl.functional.overlay import COLOURS
 
 _PACKAGE = "medseg_pl.commands.report"
 _SCRIPTS = ("theme.js", "cases.js", "drawing.js", "viewer.js", "page.js")
+_MOST_LINES = 10
+"""Labels that are told apart in one drawing of lines."""
 _DRAWN = {"dice": "Dice", "hd95_mm": "HD95", "nsd": "NSD"}
 
 
@@ -107,7 +109,8 @@ def _described(
 
 
 def _curves(run: Run, letter: str) -> list[Markup | None]:
-    dice = {"val/dice": ("mean", 11)} | {f"val/dice/{name}": (name, place) for place, name in enumerate(run.labels)}
+    labels = run.labels if len(run.labels) <= _MOST_LINES else []
+    dice = {"val/dice": ("mean", 11)} | {f"val/dice/{name}": (name, place) for place, name in enumerate(labels)}
     rates = sorted({column for row in run.log for column in row if column.startswith("lr-")})
     return [
         figures.curves(run, {"train/loss": ("training", 1), "val/loss": ("validation", 0)}, "loss", f"loss-{letter}"),

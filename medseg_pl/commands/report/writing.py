@@ -18,6 +18,7 @@ from medseg_pl.core.errors import OutputExistsError, SettingError
 from medseg_pl.io.files import write_text
 
 _MOST_NOTES = 5
+_MOST_RUNS = 8
 
 
 def write_report(arguments: argparse.Namespace) -> int:
@@ -31,6 +32,8 @@ def write_report(arguments: argparse.Namespace) -> int:
         raise SettingError("There is nothing to write. Name a page with -o FILE.html, or a README with --readme FILE.")
     if arguments.readme is not None and len(arguments.runs) > 1:
         raise SettingError(f"A README is of one run; {len(arguments.runs)} are given. Name one with --readme.")
+    if len(arguments.runs) > _MOST_RUNS:
+        raise SettingError(f"A page shows at most {_MOST_RUNS} runs; {len(arguments.runs)} are given. Name fewer.")
     if arguments.output is not None and arguments.output.exists():
         raise OutputExistsError(f"{arguments.output} exists already and is not overwritten. Choose another file.")
     runs = [read_run(folder, arguments.stage) for folder in arguments.runs]

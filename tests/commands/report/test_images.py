@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medseg_pl.commands.report import pictures
+from medseg_pl.commands.report.album import Pictures
+from medseg_pl.commands.report.cases import case_entries
 from medseg_pl.commands.report.images import Masks, case_images, thumbnail
+from medseg_pl.commands.report.names import Names
+from medseg_pl.commands.report.page import page_of
+from medseg_pl.commands.report.reading import read_run
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.functional.intensity import channel_statistics
 
@@ -80,3 +86,15 @@ def test_a_thumbnail_shows_a_panel_for_each_set_of_masks() -> None:
     text = thumbnail(image[:, 0], channel_statistics(image), [mask[:, 0], ~mask[:, 0]])
     decoded = Image.open(io.BytesIO(base64.b64decode(text)))
     assert decoded.size == (180 + 3 + 180, 180)
+
+
+def test_fifty_volumes_stay_below_twenty_megabytes(two_runs: list[Path]) -> None:
+    runs = [read_run(folder, None) for folder in two_runs]
+    entries = case_entries(runs, Names(None))
+    entries += [entries[0]._replace(number=place, case_id=f"further{place}") for place in range(24, 50)]
+    mask = balls(24, 330)
+    shown = images_of(noisy(24, 330), Masks(mask, [mask, 1 - mask]), pictures.PAGE_BYTES // 50)
+    small = thumbnail(noisy(1, 330)[:, 0], channel_statistics(noisy(1, 330)), [mask[:, 12] > 0] * 3)
+    album = Pictures(dict.fromkeys(range(50), shown), dict.fromkeys(range(12), small), [{}, {}], True)
+    page = page_of(runs, entries, [], album, hashed=False)
+    assert 12e6 < len(page.encode()) < 20e6
