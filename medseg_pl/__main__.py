@@ -34,7 +34,7 @@ files in, files out
   check      find faults in a data set   DIR [--json FILE] [--html FILE]
   compare    say how two runs differ     RUN_A RUN_B [--metric NAME]
   evaluate   score anyone's masks        --reference DIR --prediction DIR -o DIR
-  export     weights for other programs  --ckpt_path FILE -o DIR
+  export     a model without torch       --ckpt_path FILE -o DIR
   new        a project of your own       DIR [--data DIR]
   phantom    make synthetic data         DIR [--layout NAME]
   plan       a configuration for data    DIR -o CONFIG
@@ -44,7 +44,7 @@ files in, files out
 
   medseg COMMAND --help    every option of a command
   medseg --version         the version
-  --plugins PACKAGE        with the first four: code of yours that settings may name
+  --plugins PACKAGE        with the first four and export: code settings may name
   --debug                  with any command: show where an error comes from
 
 exit codes: 0 done, 1 the data or the run failed, 2 wrong use, 75 stopped by

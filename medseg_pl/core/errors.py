@@ -57,6 +57,10 @@ class GeometryError(DataError):
     """An image and its mask, or the channels of an image, do not share one grid."""
 
 
+class ExportError(MedsegError):
+    """A model cannot be exported, or does not compute the same afterwards."""
+
+
 class UnwritableFileError(MedsegError):
     """A file cannot be written where it belongs: the disk is full, read-only or broken."""
 

@@ -8,7 +8,11 @@ from jaxtyping import Float32, Shaped
 MEAN, STD, LOW, HIGH = range(4)
 """The columns of the statistics."""
 
-_SAMPLE = 4_000_000
+SAMPLE = 4_000_000
+"""How many values of a channel its statistics are made of, at least half as many where there are more."""
+
+PERCENTILES = (0.5, 99.5)
+"""What stands for the lowest and the highest value."""
 
 
 def channel_statistics(image: Shaped[np.ndarray, "c ..."]) -> Float32[np.ndarray, "c 4"]:
@@ -24,11 +28,11 @@ def channel_statistics(image: Shaped[np.ndarray, "c ..."]) -> Float32[np.ndarray
 
 def _statistics(values: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " 4"]:
     # Every k-th value of a large volume: percentiles sort, and four million values fix them to three digits.
-    values = values[:: max(1, values.size // _SAMPLE)].astype(np.float64)
+    values = values[:: max(1, values.size // SAMPLE)].astype(np.float64)
     finite = values[np.isfinite(values)]
     if not finite.size:
         return np.array([0.0, 1.0, 0.0, 0.0])
-    low, high = np.percentile(finite, [0.5, 99.5])
+    low, high = np.percentile(finite, PERCENTILES)
     if low == high:  # less than one percent of the image is anything but ground
         low, high = finite.min(), finite.max()
     # Rounding gives equal values a standard deviation of 1e-17 instead of 0.

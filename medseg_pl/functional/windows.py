@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+SIGMA = 0.125
+"""Of the weights of a window, as a share of its side."""
+
 
 class Padding(NamedTuple):
     """How many rows and columns were added on each side."""
@@ -80,7 +83,7 @@ def grid(size: tuple[int, int], window: tuple[int, int], overlap: float) -> list
 
 
 @lru_cache(maxsize=8)
-def gaussian_weights(window: tuple[int, int], sigma_scale: float = 0.125) -> Float[Tensor, "h w"]:
+def gaussian_weights(window: tuple[int, int], sigma_scale: float = SIGMA) -> Float[Tensor, "h w"]:
     """Weights that trust the middle of a window more than its border; never zero, so that every pixel has a value.
 
     References:

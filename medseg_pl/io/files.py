@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,26 @@ def unfinished(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a new folder beside `path`, and rename it to `path` once the block has ended well.
+
+    Raises:
+        OutputExistsError: There is something in `path`.
+    """
+    require_empty(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".unfinished-{secrets.token_hex(8)}-{path.name[-60:]}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            path.rmdir()  # it is empty
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_unfinished(folder: Path) -> None:

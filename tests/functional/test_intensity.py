@@ -75,7 +75,7 @@ def test_sums_do_not_overflow_the_type_of_the_file(dtype: type) -> None:
 def test_a_large_volume_is_described_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(50, 10, (1, 200_000))
     exact = channel_statistics(values)
-    monkeypatch.setattr(intensity, "_SAMPLE", 20_000)
+    monkeypatch.setattr(intensity, "SAMPLE", 20_000)
     sampled = channel_statistics(values)
     assert (sampled != exact).any()
     np.testing.assert_allclose(sampled, exact, atol=1.5)

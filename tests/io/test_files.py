@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medseg_pl.core.errors import MissingDataError, OutputExistsError
-from medseg_pl.io.files import require_empty, require_folder, whole_file, write_text
+from medseg_pl.io.files import require_empty, require_folder, whole_file, whole_folder, write_text
 
 
 def names(directory: Path) -> list[str]:
@@ -78,6 +78,36 @@ class TestWholeFile:
         finally:
             os.umask(before)
         assert (tmp_path / "scores.csv").stat().st_mode & 0o777 == 0o640
+
+
+class TestWholeFolder:
+    @pytest.mark.parametrize("there", [True, False])
+    def test_it_gets_its_name_when_the_block_ends(self, tmp_path: Path, there: bool) -> None:
+        target = tmp_path / "new" / "model"
+        if there:
+            target.mkdir(parents=True)
+        with whole_folder(target) as temporary:
+            (temporary / "a.txt").write_text("whole")
+            assert temporary.parent == target.parent
+            assert not (target / "a.txt").exists()
+        assert (target / "a.txt").read_text() == "whole"
+        assert names(target.parent) == ["model"]
+
+    def test_a_failure_leaves_nothing(self, tmp_path: Path) -> None:
+        def write_half() -> None:
+            with whole_folder(tmp_path / "model") as temporary:
+                (temporary / "a.txt").write_text("half")
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            write_half()
+        assert names(tmp_path) == []
+
+    def test_what_is_there_is_kept(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("old")
+        with pytest.raises(OutputExistsError), whole_folder(tmp_path):
+            pass
+        assert names(tmp_path) == ["a.txt"]
 
 
 def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
