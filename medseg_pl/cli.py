@@ -32,6 +32,7 @@ from medseg_pl.callbacks import (
     EpochLines,
     Guard,
     OverlayWriter,
+    PhaseNote,
     PredictionWriter,
     Preemption,
     ReviewQueue,
@@ -62,7 +63,7 @@ from medseg_pl.io.files import digest_of
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output import OutputFolder
 from medseg_pl.module import SegmentationModule
-from medseg_pl.parser import MedsegParser, check_sections, first_only, options, unfit, without
+from medseg_pl.parser import MedsegParser, check_sections, first_only, options, place_of, unfit, without
 from medseg_pl.prediction import PredictionModule
 from medseg_pl.predictor import Predictor, load_module, load_weights
 from medseg_pl.run_log import RunLog
@@ -99,22 +100,29 @@ class MedsegCLI(LightningCLI):
         others: Sequence[Trained] = (),
         stop: StopRequest | None = None,
         locks: FolderLocks | None = None,
+        doing: PhaseNote | None = None,
         **kwargs: Any,
     ) -> None:
         self.trained = trained
         self.others = others
         self.stop = stop or StopRequest()
         self.locks = locks or FolderLocks()
+        self.doing = doing or PhaseNote()
         self.resumption: Resumption | None = None
+        self.arguments: Sequence[str] = kwargs.get("args") or ()
         super().__init__(*args, **kwargs)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """As LightningCLI's, with our errors."""
         kwargs.setdefault("dump_header", ["medseg"])
         kwargs["allow_abbrev"] = False  # otherwise a misspelt setting may be taken for another
-        parser = MedsegParser(**kwargs)
+        parser = MedsegParser.that_knows(self._place_of)(**kwargs)
         parser.add_argument("-c", "--config", action="config", help="A YAML file; may be given several times.")
         return parser
+
+    def _place_of(self, name: str) -> str:
+        settings = yaml.safe_dump(self.trained.settings) if self.trained else ""
+        return place_of(name, self.arguments, self.trained and self.trained.path, settings)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run folder, and link what the data takes from the model."""
@@ -244,7 +252,7 @@ class MedsegCLI(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         kwargs["plugins"] = _with_ours(_as_list(own.get("plugins")))
         given = _as_list(own.get("callbacks"))
-        kwargs["callbacks"] = [*given, *self._callbacks(given)]
+        kwargs["callbacks"] = [self.doing, *given, *self._callbacks(given)]
         return super().instantiate_trainer(**kwargs)
 
     def _make_private(self, loggers: Sequence[Logger]) -> None:
@@ -399,7 +407,7 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
     with (
         only_known_code(plugins),
         _as_files(trained) as defaults,
-        in_words(command),
+        in_words(doing := PhaseNote()),
         _complete_runs(),
         FolderLocks() as locks,
     ):
@@ -411,6 +419,7 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
             others=others,
             stop=stop,
             locks=locks,
+            doing=doing,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=ConfigRecord if command == "fit" else None,

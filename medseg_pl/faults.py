@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
+from medseg_pl.callbacks import PhaseNote
+from medseg_pl.callbacks.phase import Phase
 from medseg_pl.core.errors import (
     LoggerError,
     LostProcessError,
@@ -35,30 +37,43 @@ _LOST_RANK = (
 _OF_A_FILE = re.compile(r"\[Errno (\d+)\] .+?: '([^']+)'")
 
 
+_WHOLE_IMAGES = "Lower data.eval_batch_size or model.max_whole_pixels, or set trainer.precision to bf16-mixed"
+_LESS_MEMORY: dict[Phase, str] = {
+    "preparation": "Lower data.workers (as many cases are decoded at once), or choose a smaller model.network",
+    "training": "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it), model.size or model.context, "
+    "or set trainer.precision to bf16-mixed",
+    "validation": _WHOLE_IMAGES,
+    "test": _WHOLE_IMAGES,
+    "prediction": _WHOLE_IMAGES,
+}
+
+
 @contextmanager
-def in_words(command: str) -> Iterator[None]:
+def in_words(doing: PhaseNote) -> Iterator[None]:
     """Turn what is known to go wrong within the block into a `MedsegError`; what is not known keeps its trace.
 
     Args:
-        command: What runs, since the settings that save memory depend on it.
+        doing: What is done at the moment, since the settings that save memory depend on it.
     """
     try:
         yield
     except Exception as error:
-        told = _told(error, command)
+        told = _told(error, doing.phase)
         if told is None:
             raise
         raise told from error
 
 
-def _told(error: Exception, command: str) -> MedsegError | None:
+def _told(error: Exception, phase: Phase) -> MedsegError | None:
     text = str(error)
     if isinstance(error, MedsegError):
         return _from_worker(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY)
     ):
-        return _out_of_memory(command)
+        return OutOfMemoryError(
+            f"There is not enough memory for the {phase} with these settings. {_LESS_MEMORY[phase]}."
+        )
     number, name = _file_of(error)
     if isinstance(error, FileNotFoundError) and name:
         return MissingDataError(
@@ -104,24 +119,18 @@ def _file_of(error: Exception) -> tuple[int, str]:
 
 
 def _from_worker(error: MedsegError) -> MedsegError | None:
-    """The sentence of an error that was raised in a worker, without the trace that torch packs around it."""
+    """The sentence of an error that was raised in a worker, without the trace that torch packs around it.
+
+    A trace is indented, so it ends where the error's name begins a line. Of errors that led to each other the last one
+    was raised; what it says may look like a name as well.
+    """
     kind = type(error)
     text = str(error)
     if not text.startswith(f"Caught {kind.__name__} in "):
         return None
-    return kind(text.rsplit(f"{kind.__name__}: ", 1)[-1].strip())
-
-
-def _out_of_memory(command: str) -> OutOfMemoryError:
-    if command == "fit":
-        remedy = (
-            "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it), model.size or model.context, or "
-            "set trainer.precision to bf16-mixed; if it happens in validation, lower data.eval_batch_size or "
-            "model.max_whole_pixels"
-        )
-    else:
-        remedy = "Lower data.eval_batch_size or model.max_whole_pixels, or set trainer.precision to bf16-mixed"
-    return OutOfMemoryError(f"There is not enough memory for medseg {command} with these settings. {remedy}.")
+    last = re.split(r"^(?:Original )?Traceback \(most recent call last\):$", text, flags=re.M)[-1]
+    said = re.search(rf"^{re.escape(f'{kind.__module__}.{kind.__qualname__}')}: (.*)", last, re.M | re.S)
+    return kind(" ".join((said.group(1) if said else last).split()))
 
 
 def _first_line(text: str) -> str:

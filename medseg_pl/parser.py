@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
@@ -26,9 +26,20 @@ _EXTRAS = ("wandb", "tensorboard")
 class MedsegParser(LightningArgumentParser):
     """Answers wrong use with one paragraph, and a misspelt key with the nearest that exists."""
 
+    @classmethod
+    def that_knows(cls, place_of: Callable[[str], str]) -> type[MedsegParser]:
+        """A kind of parser that says where a refused class is named, as do those it makes for nested settings."""
+        return type(cls.__name__, (cls,), {"place_of": staticmethod(place_of)})
+
+    @staticmethod
+    def place_of(name: str) -> str:
+        """Where a class or a setting is named; not known here."""
+        return ""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
-        raise SettingError(_one_paragraph(message, _known_keys(self, ex, message))) from ex
+        said = refusal(message, self.place_of) or _one_paragraph(message, _known_keys(self, ex, message))
+        raise SettingError(said) from ex
 
 
 def options(arguments: Sequence[str], *names: str) -> list[str]:
@@ -44,6 +55,30 @@ def options(arguments: Sequence[str], *names: str) -> list[str]:
         if flag in flags and (equals or following is not None):
             values.append(value if equals else following)
     return values
+
+
+def place_of(name: str, arguments: Sequence[str], checkpoint: str | None = None, settings: str = "") -> str:
+    """Where a class or a setting is named, last of all, by the raw arguments or else by a checkpoint.
+
+    Args:
+        name: As in `torch.nn.Module`, or `model.loss`.
+        arguments: The raw arguments.
+        checkpoint: Where the settings are from that are not given.
+        settings: These, as text.
+
+    >>> place_of("model.loss", ["--config", "a.yaml", "--model.loss=mine.Loss"])
+    ' on the command line'
+    >>> place_of("mine.Loss", ["--config", "a.yaml"], "best.ckpt", "loss: mine.Loss")
+    ' in best.ckpt'
+    """
+    named = re.compile(rf"(?<![\w.]){re.escape(name)}(?![\w.])")
+    files = [Path(path) for path in options(arguments, "config", "c")]
+    if any(named.search(argument) for argument in arguments):
+        return " on the command line"
+    for path in reversed(files):
+        if path.is_file() and named.search(path.read_text(encoding="utf-8", errors="replace")):
+            return f" in {path}"
+    return f" in {checkpoint}" if checkpoint and named.search(settings) else ""
 
 
 def without(arguments: Sequence[str], name: str) -> list[str]:
@@ -126,8 +161,6 @@ def _one_paragraph(message: str, known: Sequence[str]) -> str:
     """
     text = " ".join(message.replace("Parser key", "The setting").split()).rstrip(".")
     # Of a union, the type that was meant is the one with a complaint of its own; the rest is about null.
-    if (refused := refusal(text)) is not None:
-        return refused
     text = re.sub(
         r"Does not validate against any of the Union subtypes.*?Errors: - (.*?\.?) - Expected a.*", r"\1", text
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from jsonargparse import _common, set_parsing_settings
@@ -74,19 +74,27 @@ def only_known_code(plugins: Sequence[str] = ()) -> Iterator[None]:
         _common.parsing_settings.update(before)
 
 
-def refusal(text: str) -> str | None:
-    """What to say where a parser's message is about a `class_path` that is not allowed; `None` of other messages."""
+def refusal(text: str, place_of: Callable[[str], str] = lambda name: "") -> str | None:
+    """What to say where a parser's message is about a `class_path` that is not allowed; `None` of other messages.
+
+    Args:
+        text: The message.
+        place_of: Where a class or a setting is named, as ` in FILE`; nothing where that is not known.
+    """
     denied = re.search(r"Importing '([\w.]+)' is not allowed", text)
     if denied is None:
         return None
     path = denied.group(1)
+    setting = re.search(r'(?:The setting|Parser key) "([\w.]+)"', text)
+    place = place_of(path) or (place_of(setting.group(1)) if setting else "")
+    names = f"The setting {setting.group(1)}{place} names" if setting else f"The settings{place} name"
     package = path.split(".")[0]
     if package in {name.split(".")[0] for name in KNOWN} or package in sys.stdlib_module_names:
         return (
-            f"The settings name {path}, which is none of the classes that settings may name; nothing was run. They are "
-            f"those of {', '.join(KNOWN)}, and of packages that --plugins allows."
+            f"{names} {path}, which is none of the classes that settings may name; nothing was run. They are those of "
+            f"{', '.join(KNOWN)}, and of packages that --plugins allows."
         )
     return (
-        f"The settings name {path}, which would run code of {package}; nothing of it was imported. If you trust this "
-        f"package, and who wrote the settings, add --plugins {package} to the command."
+        f"{names} {path}, which would run code of {package}; nothing of it was imported. If you trust this package, "
+        f"and who wrote the settings, add --plugins {package} to the command."
     )

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from medseg_pl.callbacks import PhaseNote
+from medseg_pl.callbacks.phase import Phase
 from medseg_pl.core.errors import (
     LostProcessError,
     MedsegError,
@@ -20,6 +22,9 @@ from medseg_pl.core.errors import (
 )
 from medseg_pl.faults import in_words
 
+TRAINING = PhaseNote()
+TRAINING.phase = "training"
+
 
 @pytest.mark.parametrize(
     ("error", "kind", "phrase"),
@@ -28,7 +33,7 @@ from medseg_pl.faults import in_words
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory"),
             OutOfMemoryError,
-            "not enough memory for medseg fit",
+            "not enough memory for the training",
         ),
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
@@ -47,7 +52,7 @@ from medseg_pl.faults import in_words
     ],
 )
 def test_known(error: Exception, kind: type[MedsegError], phrase: str) -> None:
-    with pytest.raises(kind, match=phrase), in_words("fit"):
+    with pytest.raises(kind, match=phrase), in_words(TRAINING):
         raise error
 
 
@@ -60,9 +65,28 @@ def test_known(error: Exception, kind: type[MedsegError], phrase: str) -> None:
     ],
 )
 def test_what_is_not_known_stays_as_it_is(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, in_words("fit"):
+    with pytest.raises(type(error)) as caught, in_words(TRAINING):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("phase", "lower", "not_lower"),
+    [
+        ("preparation", "data.workers", "batch_size"),
+        ("training", "data.batch_size", "eval_batch_size"),
+        ("validation", "data.eval_batch_size", "data.batch_size"),
+        ("test", "model.max_whole_pixels", "data.batch_size"),
+        ("prediction", "model.max_whole_pixels", "data.batch_size"),
+    ],
+)
+def test_what_to_lower_depends_on_the_phase(phase: Phase, lower: str, not_lower: str) -> None:
+    doing = PhaseNote()
+    doing.phase = phase
+    with pytest.raises(OutOfMemoryError) as caught, in_words(doing):
+        raise MemoryError
+    assert f"for the {phase} with these settings. Lower " in str(caught.value)
+    assert lower in str(caught.value) and not_lower not in str(caught.value)
 
 
 class Failing(Dataset[int]):
@@ -81,8 +105,23 @@ class Failing(Dataset[int]):
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 of fork
 def test_from_a_loading_process() -> None:
-    with pytest.raises(MissingDataError, match=r"^gone\.npy is not there"), in_words("fit"):
+    with pytest.raises(MissingDataError, match=r"^gone\.npy is not there"), in_words(TRAINING):
         list(DataLoader(Failing(None), num_workers=1))
-    with pytest.raises(UnreadableFileError) as caught, in_words("fit"):
-        list(DataLoader(Failing(UnreadableFileError("Case a: broken.")), num_workers=1))
-    assert str(caught.value) == "Case a: broken."
+
+
+SAYINGS = [
+    "Case a: broken.",
+    "Case a: expected a mask, got UnreadableFileError: x, and medseg_pl.core.errors.UnreadableFileError: y.",
+    "Case a: the library says\nValueError: no\n  File z\nCorrect it.",
+    "Traceback (most recent call last): was in its header.",
+]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("said", SAYINGS, ids=range(len(SAYINGS)))
+def test_our_own_error_from_a_loading_process_is_its_sentence(said: str) -> None:
+    error = UnreadableFileError(said)
+    error.__cause__ = UnreadableFileError("What led to it.")
+    with pytest.raises(UnreadableFileError) as caught, in_words(TRAINING):
+        list(DataLoader(Failing(error), num_workers=1))
+    assert str(caught.value) == " ".join(said.split())

@@ -5,6 +5,7 @@ from medseg_pl.callbacks.config_record import ConfigRecord
 from medseg_pl.callbacks.dashboard import Dashboard
 from medseg_pl.callbacks.guard import Guard
 from medseg_pl.callbacks.overlays import OverlayWriter
+from medseg_pl.callbacks.phase import PhaseNote
 from medseg_pl.callbacks.preemption import Preemption
 from medseg_pl.callbacks.progress import EpochLines
 from medseg_pl.callbacks.review_queue import ReviewQueue
@@ -19,6 +20,7 @@ __all__ = [
     "EpochLines",
     "Guard",
     "OverlayWriter",
+    "PhaseNote",
     "PredictionWriter",
     "Preemption",
     "ReviewQueue",

@@ -180,24 +180,34 @@ def test_out_of_memory(fit: Fit, runs: Path, told: Callable[[], str], monkeypatc
     spoil_loss(monkeypatch, 3, greedy)
     assert fit() == 1
     error = told()
-    assert "There is not enough memory for medseg fit" in error
+    assert "There is not enough memory for the training" in error
     assert "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it), model.size" in error
     assert step_of_last(runs) == 2
     assert_nothing_looks_finished(runs)
 
 
+@pytest.mark.parametrize(("command", "phase"), [("fit", "validation"), ("test", "test"), ("predict", "prediction")])
 def test_a_gpu_out_of_memory_is_told_alike(
-    checkpoint: str, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    command: str,
+    phase: str,
+    fit: Fit,
+    checkpoint: str,
+    phantoms: dict[str, Path],
+    told: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     def refuse(*arguments: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("medseg_pl.module.SegmentationModule.probabilities", refuse)
-    assert main(["test", "--ckpt_path", checkpoint]) == 1
+    monkeypatch.setattr("medseg_pl.inference.sliding_window.SlidingWindow._plan", refuse)
+    folders = [f"--input={phantoms['uw_madison']}", f"--output={tmp_path / 'masks'}"] if command == "predict" else []
+    assert (fit() if command == "fit" else main([command, "--ckpt_path", checkpoint, *folders])) == 1
     error = told()
-    assert "not enough memory for medseg test" in error
+    assert f"There is not enough memory for the {phase} with these settings" in error
     assert "Lower data.eval_batch_size or model.max_whole_pixels" in error
     assert not list(Path(checkpoint).parents[1].glob("scores_test*"))
+    assert not list(tmp_path.rglob("*.png"))
 
 
 def test_truncated_image(runs: Path, told: Callable[[], str], tmp_path: Path) -> None:
