@@ -25,22 +25,22 @@ usage: medseg COMMAND [options]
 From a folder of medical images with masks to a segmentation model.
 
 train and use a model
-  fit        train                       --config FILE [any setting]
-  validate   score the validation cases  --ckpt_path FILE [any setting]
-  test       score the test cases        --ckpt_path FILE [any setting]
-  predict    write masks                 --ckpt_path FILE --input DIR --output DIR
+  fit         train                    --config FILE [any setting]
+  validate    score validation cases   --ckpt_path FILE [any setting]
+  test        score test cases         --ckpt_path FILE [any setting]
+  predict     write masks              --ckpt_path FILE --input DIR --output DIR
 
 files in, files out
-  check      find faults in a data set   DIR [--json FILE] [--html FILE]
-  compare    say how two runs differ     RUN_A RUN_B [--metric NAME]
-  evaluate   score anyone's masks        --reference DIR --prediction DIR -o DIR
-  export     a model without torch       --ckpt_path FILE -o DIR
-  new        a project of your own       DIR [--data DIR]
-  phantom    make synthetic data         DIR [--layout NAME]
-  plan       a configuration for data    DIR -o CONFIG
-  postprocess  choose how labels are cleaned up   --ckpt_path FILE -o FILE
-  report     a page that shows a run     RUN [RUN ...] -o FILE.html
-  review     find labels that are wrong  --ckpt_path FILE [FILE ...] -o DIR
+  check       find faults in data      DIR [--json FILE] [--html FILE]
+  compare     say how two runs differ  RUN_A RUN_B [--metric NAME]
+  evaluate    score anyone's masks     --reference DIR --prediction DIR -o DIR
+  export      a model without torch    --ckpt_path FILE -o DIR
+  new         a project of your own    DIR [--data DIR]
+  phantom     make synthetic data      DIR [--layout NAME]
+  plan        a configuration for data DIR -o CONFIG
+  postprocess how to clean up masks    --ckpt_path FILE -o FILE
+  report      a page that shows a run  RUN [RUN ...] -o FILE.html
+  review      find doubtful labels     --ckpt_path FILE [FILE ...] -o DIR
 
   medseg COMMAND --help    every option of a command
   medseg --version         the version
