@@ -61,7 +61,7 @@ def specification(
         "overlap": windows.overlap,
         "window_sigma": SIGMA,
         "max_whole_pixels": windows.max_pixels if any_size else windows.window[0] * windows.window[1],
-        "tta": settings["tta"],
+        "tta": settings.get("tta", "none"),
         "activation": "softmax" if exclusive else "sigmoid",
         "decision": {"rule": "likeliest"} if exclusive else {"rule": "above", "threshold": 0.5},
         "classes": (["background"] if exclusive else []) + list(labels.names),

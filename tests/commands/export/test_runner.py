@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -38,7 +38,6 @@ MASKS = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7)).flatm
 
 
 class TestScaling:
-    @settings(max_examples=200)
     @given(SIDES, SIDES, SIDES, SIDES, st.sampled_from(["uint8", "uint16", "int16", "float32"]), st.integers(0, 99))
     def test_it_is_opencvs(self, height: int, width: int, new: int, wide: int, dtype: str, seed: int) -> None:
         """Up to the last bit, which differs between processors."""
@@ -146,7 +145,6 @@ class TestAfterTheNetwork:
         rule = {"rule": "likeliest"} if task == "multiclass" else {"rule": "above", "threshold": 0.5}
         np.testing.assert_array_equal(runner.decide(found, rule), labels.decide(expected)[0])
 
-    @settings(max_examples=300)
     @given(MASKS)
     def test_components_are_scipys(self, mask: NDArray[np.bool_]) -> None:
         np.testing.assert_array_equal(runner.largest_component(mask), components.largest_component(mask))
