@@ -21,6 +21,9 @@ from medseg_pl.io.raster import webp
 MOST_SLICES = 48
 _SIDES = (320, 256, 192, 128)
 """The longest side of a slice, in pixels; the shorter ones where a case would be too large otherwise."""
+_LARGE_SIDE = 640
+_FEW_SLICES = 4
+"""Of so few, as of a 2D image, each may be large: vessels and lesions of a few pixels are lost otherwise."""
 _ENOUGH_SLICES = 12
 _QUALITY = 72
 _THUMBNAIL = 180
@@ -54,7 +57,7 @@ def case_images(
     drawn = [mask for mask in (masks.reference, *masks.predictions) if mask is not None]
     holding = np.any([(mask != 0).any(axis=(0, 2, 3)) for mask in drawn], axis=0)
     places = spread_slices(holding, MOST_SLICES, telling)
-    for side in _SIDES:
+    for side in _SIDES if len(places) > _FEW_SLICES else (_LARGE_SIDE, *_SIDES):
         size = _size(image.shape[2:], side)
         made = _slices(image, statistics, masks, places, size)
         fitting = max(1, budget * len(places) // _bytes(made))

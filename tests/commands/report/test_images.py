@@ -81,6 +81,12 @@ def test_large_cases_keep_to_their_budget_and_the_telling_slice() -> None:
     assert shown.mean() == pytest.approx(mask[:, found["slices"]].mean(), rel=0.02)
 
 
+def test_a_large_image_without_depth_keeps_more_of_its_pixels() -> None:
+    image, mask = np.zeros((3, 1, 700, 800), np.uint8), np.zeros((1, 1, 700, 800), np.uint8)
+    found = images_of(image, Masks(mask, [mask]), pictures.PAGE_BYTES // 50)
+    assert (found["width"], found["height"]) == (640, 560)
+
+
 def test_a_thumbnail_shows_a_panel_for_each_set_of_masks() -> None:
     image, mask = noisy(1, 60), balls(1, 60).astype(bool)
     text = thumbnail(image[:, 0], channel_statistics(image), [mask[:, 0], ~mask[:, 0]])

@@ -18,7 +18,7 @@ function holds(volume, label, start, size, slices, overlapping) {
 function drawCase(canvas, picture, state, labels, colours, overlapping) {
   const { width, height } = picture;
   const size = width * height;
-  const scale = Math.max(1, Math.round(768 / Math.max(width, height)));
+  const scale = Math.ceil(900 / Math.max(width, height));
   const brush = canvas.getContext("2d");
   const at = (volume, label, pixel) =>
     volume !== null && holds(volume, label, state.slice * size + pixel, size, picture.slices.length, overlapping);
