@@ -93,4 +93,4 @@ def _inline(text: str, what: str, anchors: str) -> str:
         text = text.replace(colour, f"var({variable})")
     text = re.sub(r"#0a00([0-9a-f]{2})", lambda found: f"var(--series-{int(found[1], 16)})", text)
     text = re.sub(r" ?font-family: [^;\"]*;", "", text)
-    return re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)  # as matplotlib before 3.10 writes it
+    return re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)  # as matplotlib before 3.11 writes it
