@@ -23,6 +23,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+import wandb
 from lightning_utilities.core import imports
 
 from medseg_pl.__main__ import main
@@ -365,6 +366,7 @@ def test_read_only_run_folder(fit: Fit, small_disk: Path, told: Callable[[], str
 
 
 def test_logger_offline(fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb.teardown()  # it reads its environment once in a process, and another test may have had it do so
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
