@@ -16,7 +16,7 @@ OFFERED = re.compile(r"(?:class_path:\s*|--[\w.]+\+?=)((?:[a-z]\w*\.)+[A-Z]\w*)"
 
 
 def offered() -> set[str]:
-    """Every class that a page, a configuration or a docstring gives as a setting; `mine` and `mypackage` are made up."""
+    """Every class that a page, configuration or docstring gives as a setting; `mine` and `mypackage` are made up."""
     found = {name for page in PAGES for name in OFFERED.findall(page.read_text(encoding="utf-8"))}
     return {name for name in found if not name.startswith(("mine.", "mypackage."))}
 
