@@ -27,7 +27,8 @@ class FolderLocks:
     `kill -9` as well, while a process that was forked to load data and lives on for some seconds never has it. It is
     known to all machines that share the folder by NFS, and by Lustre and GPFS where they are mounted with locks;
     where there are none, a warning says so. The file says who has the lock while someone does. It stays: whoever
-    removed it would let in a second process beside one that is about to lock it.
+    removed it would let in a second process beside one that is about to lock it. Nothing else in the process that has
+    the lock may open the file: POSIX gives a lock back as soon as the process closes the file, by any descriptor.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, FolderLocks() as locks:
