@@ -144,7 +144,7 @@ def test_in_the_middle_of_an_epoch_and_at_its_end(options: list[str], tmp_path: 
 def test_at_every_tenth_step(options: list[str], tmp_path: Path, workers: int, ranks: int) -> None:
     stops = [("batch_end", done) for done in (10, 14, 20, 28, 30, 40)]
     sizes = [f"--data.workers={workers}", f"--data.batch_size={4 // ranks}"]
-    run_on_ranks(resumed_from(tmp_path, [*options, *sizes], stops), tmp_path, ranks)
+    assert run_on_ranks(resumed_from(tmp_path, [*options, *sizes], stops), tmp_path, ranks) == [0] * ranks
     once_in_an_epoch(tmp_path, ranks)
     as_if_never_stopped(tmp_path, stops, ranks)
 
@@ -227,5 +227,5 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_with_everything_that_has_a_memory(variant: str, options: list[str], tmp_path: Path) -> None:
     settings, stops = VARIANTS[variant]
-    run_on_ranks(resumed_from(tmp_path, [*options, "--data.workers=0", *settings], stops), tmp_path, ranks=1)
+    assert run_on_ranks(resumed_from(tmp_path, [*options, "--data.workers=0", *settings], stops), tmp_path, 1) == [0]
     as_if_never_stopped(tmp_path, stops)
