@@ -36,7 +36,7 @@ class RefusedError(Exception):
     """What was expected, what came instead, and what to do."""
 
 
-# The model ------------------------------------------------------------------------------------------------------------
+# The model.
 
 
 class Model:
@@ -52,15 +52,20 @@ class Model:
         check_specification(self.spec, self.session.get_modelmeta().custom_metadata_map)
 
     def predict(
-        self, image: Array, spacing_mm: Spacing | None = None, *, keep: bool = False, whole: int | None = None
+        self,
+        image: Array,
+        spacing_mm: Spacing | None = None,
+        *,
+        probabilities: bool = False,
+        max_whole_pixels: int | None = None,
     ) -> tuple[Array, Array | None]:
         """The mask of a case, and its probabilities.
 
         Args:
             image: `(C, D, H, W)` raw values.
             spacing_mm: Between voxels along `(z, y, x)`, where it is known.
-            keep: Whether the probabilities are wanted, which take `4 K` bytes for each voxel.
-            whole: Up to how many pixels a slice is seen at once; by default what the specification says.
+            probabilities: Whether they are wanted; they take `4 K` bytes for each voxel.
+            max_whole_pixels: Up to how many a slice is seen at once; by default what the specification says.
 
         Returns:
             `(M, D, H, W)` with 0 for background and `i + 1` for label `i`, or one channel of 0 and 1 for each label
@@ -69,14 +74,14 @@ class Model:
         image = storable(image)
         scale = self._scale(image, spacing_mm)
         statistics = channel_statistics(image, self.spec["statistics"])
-        most = self.spec["max_whole_pixels"] if whole is None else whole
+        most = self.spec["max_whole_pixels"] if max_whole_pixels is None else max_whole_pixels
         masks, kept = [], []
         for depth in range(image.shape[1]):
-            probabilities = self._of_slice(image, statistics, depth, scale, most)
-            masks.append(decide(probabilities, self.spec["decision"]))
-            kept += [probabilities] if keep else []
+            found = self._of_slice(image, statistics, depth, scale, most)
+            masks.append(decide(found, self.spec["decision"]))
+            kept += [found] if probabilities else []
         mask = clean(np.stack(masks, axis=1), spacing_mm, self.spec)
-        return mask, np.stack(kept, axis=1) if keep else None
+        return mask, np.stack(kept, axis=1) if probabilities else None
 
     def _scale(self, image: Array, spacing_mm: Spacing | None) -> tuple[float, float]:
         """By how much a slice grows to have the model's spacing."""
@@ -173,7 +178,7 @@ def differences(now: Any, then: Any, where: str = "") -> list[str]:
     return [line for one, other, place in pairs for line in differences(one, other, place)]
 
 
-# Before the network ---------------------------------------------------------------------------------------------------
+# Before the network.
 
 
 def storable(image: Array) -> Array:
@@ -222,12 +227,10 @@ def fitted_sizes(
     if spec["fit"] == "resize":
         goal = (spec["size"][0], spec["size"][1])
         least = min(goal[0] / native[0], goal[1] / native[1])
-        return (
-            min(goal[0], max(1, round(native[0] * least))),
-            min(goal[1], max(1, round(native[1] * least))),
-        ), goal
-    scaled = max(1, round(native[0] * scale[0])), max(1, round(native[1] * scale[1]))
-    return scaled, scaled
+        height, width = (min(side, max(1, round(own * least))) for side, own in zip(goal, native, strict=True))
+        return (height, width), goal
+    height, width = (max(1, round(own * grow)) for own, grow in zip(native, scale, strict=True))
+    return (height, width), (height, width)
 
 
 def padded(image: Array, size: tuple[int, ...], fill: Array) -> Array:
@@ -248,7 +251,7 @@ def cropped(image: Array, size: tuple[int, ...]) -> Array:
     return image[:, top : top + size[0], left : left + size[1]]
 
 
-# Scaling, as OpenCV does it -------------------------------------------------------------------------------------------
+# Scaling, as OpenCV does it.
 
 Taps = tuple[Array, Array]
 """`(n, t)` positions in the old image that each new pixel is made of, and `(n, t)` their weights."""
@@ -297,10 +300,10 @@ def mixed_taps(old: int, new: int) -> Taps:
 
 
 def two_taps(low: Array, share: Array, old: int) -> Taps:
-    """The positions `low` and the next, of which the next has the share."""
-    share = np.where((low < 0) | (low >= old - 1), 0, share).astype(np.float32)
-    low = low.clip(0, old - 1)
-    return np.stack([low, np.minimum(low + 1, old - 1)], 1), np.stack([1 - share, share], 1)
+    """The positions `low` and the next, of which the next has the share; beyond the border both are the last one."""
+    positions = np.stack([low, low + 1], 1).clip(0, old - 1)
+    share = share.astype(np.float32)
+    return positions, np.stack([1 - share, share], 1)
 
 
 def area_taps(old: int, new: int) -> Taps:
@@ -318,6 +321,7 @@ def area_taps(old: int, new: int) -> Taps:
 def in_fixed_point(image: Array, rows: Taps, columns: Taps) -> Array:
     """How OpenCV scales 8 bits: with whole numbers, the weights in 2048ths."""
     (y, down), (x, across) = ((at, np.rint(weights * 2048).astype(np.int64)) for at, weights in (rows, columns))
+    across[x[:, 0] == x[:, 1]] = 2048, 0  # two weights that are rounded need not add up; rows are left as they are
     wide = along(image.astype(np.int64), (x, across), 2) >> 4
     parts = [wide.take(y[:, t], 1) * down[:, t, None] >> 16 for t in (0, 1)]
     scaled: Array = (parts[0] + parts[1] + 2) >> 2
@@ -334,7 +338,7 @@ def enlarged(probabilities: Array, size: tuple[int, int]) -> Array:
     return probabilities
 
 
-# Windows and symmetries -----------------------------------------------------------------------------------------------
+# Windows and symmetries.
 
 TURNS = [(mirrored, turns) for mirrored in (False, True) for turns in range(4)]
 SYMMETRIES = {
@@ -376,7 +380,7 @@ def gaussian_weights(window: list[int], sigma: float) -> Array:
     return weights.astype(np.float32)
 
 
-# After the network ----------------------------------------------------------------------------------------------------
+# After the network.
 
 
 def activate(logits: Array, activation: str) -> Array:
@@ -486,7 +490,7 @@ def connected(length: int, pairs: Array) -> Array:
             return np.unique(lowest, return_inverse=True)[1].reshape(-1) + 1
 
 
-# Files ----------------------------------------------------------------------------------------------------------------
+# Files.
 
 
 def read(path: Path, spec: dict[str, Any]) -> tuple[Array, Spacing | None]:
@@ -657,7 +661,7 @@ def write_volume(path: Path, values: Array, source: Path, spec: dict[str, Any]) 
     nibabel.save(result, path)
 
 
-# The command ----------------------------------------------------------------------------------------------------------
+# The command.
 
 
 def self_test(folder: Path = FOLDER) -> list[str]:
@@ -692,13 +696,15 @@ def check_file(folder: Path, name: str, digest: str | None) -> None:
         raise RefusedError(f"{name} is not the file that was exported. Take the folder as it was made.")
 
 
-def check_case(model: Model, path: Path, whole: int | None) -> str:
+def check_case(model: Model, path: Path, max_whole_pixels: int | None) -> str:
     """One golden case: a line that says how well it agrees, or `RefusedError`."""
     with np.load(path) as case:
         expected = dict(case)
     spacing = tuple(expected["spacing_mm"].tolist()) if "spacing_mm" in expected else None
     if "image" in expected:
-        mask, probabilities = model.predict(expected["image"], spacing, keep=True, whole=whole)
+        mask, probabilities = model.predict(
+            expected["image"], spacing, probabilities=True, max_whole_pixels=max_whole_pixels
+        )
     else:
         probabilities = expected["probabilities"]
         mask = clean(decide(probabilities, model.spec["decision"]), spacing, model.spec)
@@ -737,7 +743,7 @@ def run_case(model: Model, paths: list[Path], masked: list[Path], arguments: arg
     if slices and image.shape[1] != len(paths):
         raise RefusedError("volumes are no slices: give each of them by itself")
     spacing = parts[0][1] or (tuple(arguments.spacing) if arguments.spacing else None)
-    mask, probabilities = model.predict(image, spacing, keep=arguments.probabilities)
+    mask, probabilities = model.predict(image, spacing, probabilities=arguments.probabilities)
     write(arguments.output, masked, mask, model.spec)
     if probabilities is not None:
         np.savez_compressed(arguments.output / f"{masked[0].name}.npz", probabilities=probabilities)

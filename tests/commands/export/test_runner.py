@@ -40,7 +40,7 @@ MASKS = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7)).flatm
 class TestScaling:
     @given(SIDES, SIDES, SIDES, SIDES, st.sampled_from(["uint8", "uint16", "int16", "float32"]), st.integers(0, 99))
     def test_it_is_opencvs(self, height: int, width: int, new: int, wide: int, dtype: str, seed: int) -> None:
-        """Up to the last bit, which differs between processors."""
+        """Up to the last bit."""
         image = np.random.default_rng(seed).integers(0, 250, (1, height, width)).astype(dtype)
         expected = resize_image(image, (new, wide))
         scaled = runner.resized(image, (new, wide))
