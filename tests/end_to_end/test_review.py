@@ -175,23 +175,51 @@ class TestLabels:
         assert "None of the 8 cases can be reviewed" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_wrong_training_labels_come_first(tmp_path: Path) -> None:
-    """A tenth of the phantoms with organs that are shifted, dropped or exchanged; two folds are trained on all that."""
-    rng, scans = np.random.default_rng(0), list(make_scans(50, seed=0, slices=10, size=(48, 44)))
-    faulty = [scans[place].case_id for place in rng.choice(len(scans), 5, replace=False)]
-    for place, scan in enumerate(scans):
-        if scan.case_id in faulty:
-            fault = FAULTS[faulty.index(scan.case_id) % len(FAULTS)]
-            scans[place] = scan._replace(masks=with_fault(scan.masks, fault, rng))
-    write_uw_madison(tmp_path / "data", scans, ORGANS)
-    options = ["--data.source.root", str(tmp_path / "data"), "--data.fractions=null", "--data.folds=2", *SMALL]
-    options += ["--trainer.max_epochs=20", "--trainer.check_val_every_n_epoch=20", "--runs", str(tmp_path / "runs")]
+FAULTY = 5
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Phantoms of which a tenth has organs that are shifted, dropped or exchanged, and which these are."""
+    root, rng = tmp_path_factory.mktemp("faulty") / "data", np.random.default_rng(0)
+    scans = list(make_scans(10 * FAULTY, seed=0, slices=10, size=(48, 44)))
+    places = rng.choice(len(scans), FAULTY, replace=False).tolist()
+    for number, place in enumerate(places):
+        fault = FAULTS[number % len(FAULTS)]
+        scans[place] = scans[place]._replace(masks=with_fault(scans[place].masks, fault, rng))
+    write_uw_madison(root, scans, ORGANS)
+    return root, [scans[place].case_id for place in places]
+
+
+@pytest.fixture(scope="module")
+def folds(faulty: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The checkpoints of two folds that were trained on all that."""
+    runs = tmp_path_factory.mktemp("folds")
+    options = ["--data.source.root", str(faulty[0]), "--data.fractions=null", "--data.folds=2", *SMALL]
+    options += ["--trainer.max_epochs=20", "--trainer.check_val_every_n_epoch=20", "--runs", str(runs)]
     for fold in ("0", "1"):
         own = ["--data.fold", fold, "--experiment", f"fold{fold}"]
         assert main(["fit", "--config", "configs/experiment/demo.yaml", *options, *own]) == 0
-    checkpoints = sorted(str(path) for path in (tmp_path / "runs").rglob("best.ckpt"))
-    assert main(["review", "--ckpt_path", *checkpoints, "-o", str(tmp_path / "out"), "--device=cpu"]) == 0
+    return sorted(str(path) for path in runs.rglob("best.ckpt"))
+
+
+@pytest.mark.slow
+def test_wrong_training_labels_come_first(faulty: tuple[Path, list[str]], folds: list[str], tmp_path: Path) -> None:
+    assert main(["review", "--ckpt_path", *folds, "-o", str(tmp_path / "out"), "--device=cpu"]) == 0
     queued = [row["case_id"] for row in rows(tmp_path / "out")]
-    assert len(queued) == len(scans)
-    assert len(set(queued[:5]) & set(faulty)) / 5 >= 0.8
+    assert len(queued) == 10 * FAULTY
+    assert len(set(queued[:FAULTY]) & set(faulty[1])) / FAULTY >= 0.8
+
+
+@pytest.mark.slow
+def test_predictions_on_odd_images_come_first(folds: list[str], tmp_path: Path) -> None:
+    """Of new images one is inverted, and one is dark on the side that is far from the receiving coil."""
+    scans = list(make_scans(20, seed=1, slices=10, size=(48, 44)))
+    dark = np.linspace(0, 1, scans[7].image.shape[-1]) ** 2
+    spoilt = {3: scans[3].image.max() - scans[3].image, 7: scans[7].image * dark}
+    for place, image in spoilt.items():
+        scans[place] = scans[place]._replace(image=image.astype(scans[place].image.dtype))
+    write_uw_madison(tmp_path / "new", scans, ORGANS)
+    assert predict(tmp_path / "new" / "train", tmp_path / "out", *folds) == 0
+    first = {row["case_id"] for row in rows(tmp_path / "out")[:2]}
+    assert first == {scans[place].case_id for place in spoilt}
