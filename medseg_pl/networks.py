@@ -11,7 +11,6 @@ from typing import Any, Protocol, runtime_checkable
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -61,36 +60,34 @@ def load_initial_weights(network: nn.Module, name: str) -> None:
     path = Path(name)
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist. Set model.initial_weights to a file, or to null.")
+    state = _tensors(path)
     try:
-        state = _tensors(path)
         state = {name.removeprefix("network."): value for name, value in state.get("state_dict", state).items()}
         whole = all(name in state for name in network.state_dict())
         target = network if whole else network.get_submodule("encoder")
         target.load_state_dict(state)
-    except (
-        RuntimeError,
-        AttributeError,
-        OSError,
-        TypeError,
-        ValueError,
-        EOFError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
-        # torch's own words for a pickle that is more than tensors advise to load it nevertheless.
-        unsafe = isinstance(error, pickle.UnpicklingError)
-        reason = "it is no file of tensors alone" if unsafe else _first_line(error)
-        raise UnreadableFileError(
-            f"{path} does not hold the weights of this network or of its encoder: {reason}. Use a file "
-            "saved from the same architecture, or set model.initial_weights to null."
-        ) from error
+    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+        raise _no_weights(path, _first_line(error)) from error
 
 
 def _tensors(path: Path) -> Any:
     """What a file of tensors holds; neither of the two formats runs code."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own words for a pickle that is more than tensors advise to load it nevertheless.
+        raise _no_weights(path, "it is no file of tensors alone") from error
+    except Exception as error:  # A damaged file makes its reader stumble in any way.
+        raise _no_weights(path, _first_line(error)) from error
+
+
+def _no_weights(path: Path, reason: str) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"{path} does not hold the weights of this network or of its encoder: {reason}. Use a file "
+        "saved from the same architecture, or set model.initial_weights to null."
+    )
 
 
 def _refused(error: Exception) -> SettingError:

@@ -72,11 +72,11 @@ def test_a_damaged_file_never_takes_the_place_of_the_good_one_before(tmp_path: P
 
 
 def test_no_changed_byte_goes_unnoticed(tmp_path: Path) -> None:
-    """Each byte in turn: the file is refused, or the byte was one that says nothing, such as a date."""
+    """Each byte in turn, all its bits: the file is refused, or the byte was one that says nothing, such as a date."""
     path = tmp_path / "best.ckpt"
     DurableCheckpointIO().save_checkpoint(state(7, numbers=16), path)
     whole, refused = path.read_bytes(), 0
-    for at in range(0, len(whole), 3):
+    for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         try:
             loaded = DurableCheckpointIO().load_checkpoint(path)
@@ -85,6 +85,20 @@ def test_no_changed_byte_goes_unnoticed(tmp_path: Path) -> None:
         else:
             assert loaded["global_step"] == 7 and (loaded["weights"] == 7).all() and loaded["names"] == ["a", "b"]
     assert refused > 100
+
+
+@pytest.mark.parametrize("member", range(3))
+def test_a_member_that_is_called_a_folder_is_refused(tmp_path: Path, member: int) -> None:
+    """`torch.load` would leave its tensor as the memory was."""
+    path = tmp_path / "best.ckpt"
+    DurableCheckpointIO().save_checkpoint(state(7, numbers=16), path)
+    whole, at = path.read_bytes(), -1
+    for _ in range(member + 1):
+        at = whole.index(b"PK\x01\x02", at + 1)
+    attributes = at + 38
+    path.write_bytes(whole[:attributes] + b"\x10" + whole[attributes + 1 :])
+    with pytest.raises(UnreadableFileError, match="damaged"):
+        DurableCheckpointIO().load_checkpoint(path)
 
 
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
