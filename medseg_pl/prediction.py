@@ -81,10 +81,11 @@ class PredictionModule(LightningModule):
         """Leave the case where it is: the predictor moves a few slices at a time."""
         return batch
 
-    def predict_step(self, batch: Decoded | None, batch_idx: int) -> Predicted | None:
-        """Predict a case."""
-        if batch is None:
-            return None
+    def predict_step(self, batch: Decoded | None, batch_idx: int) -> list[Predicted]:
+        """Predict a case, or nothing where all were finished before; Lightning warns of a step that returns `None`."""
+        return [] if batch is None else [self._predict(batch)]
+
+    def _predict(self, batch: Decoded) -> Predicted:
         if batch.volume is None:
             return Predicted(batch, None, batch.fault)
         what = f"Case {batch.case.case_id} ({batch.case.images[0]})"

@@ -55,20 +55,22 @@ class PredictionWriter(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Write the case, or note its fault."""
-        if not isinstance(outputs, Predicted):
-            return
-        if outputs.prediction is None:
-            self.faults.append(outputs.fault)
+        for predicted in outputs:
+            self._keep(predicted)
+
+    def _keep(self, predicted: Predicted) -> None:
+        if predicted.prediction is None:
+            self.faults.append(predicted.fault)
             return
         try:
-            self._write(outputs, outputs.prediction)
+            self._write(predicted, predicted.prediction)
         except DataError as error:  # what its format cannot hold or refer to; a full disk stops all
             self.faults.append(str(error))
         else:
             self.written += 1
 
-    def _write(self, outputs: Predicted, prediction: Prediction) -> None:
-        case, volume = outputs.decoded.case, outputs.decoded.volume
+    def _write(self, predicted: Predicted, prediction: Prediction) -> None:
+        case, volume = predicted.decoded.case, predicted.decoded.volume
         assert volume is not None, "what was predicted had been read"
         with self.output.case(case.case_id, case.images) as stage:
             self.source.write(stage, case, prediction.mask, prediction.labels)
@@ -76,9 +78,9 @@ class PredictionWriter(Callback):
                 _write_probabilities(stage / "probabilities" / f"{case.case_id}.npz", prediction)
             if self.overlays:
                 write_png(stage / "overlays" / f"{case.case_id}.png", picture(volume, prediction))
-            if self.queue and outputs.signs:
-                drawn = picture(volume, prediction, outputs.signs.slice)
-                self.queue.note(stage, case.case_id, outputs.signs, drawn)
+            if self.queue and predicted.signs:
+                drawn = picture(volume, prediction, predicted.signs.slice)
+                self.queue.note(stage, case.case_id, predicted.signs, drawn)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join what the format wants in one file, once all ranks are done."""

@@ -191,6 +191,17 @@ def test_several_processes_write_what_one_writes(processes: int, checkpoint: str
     assert results(tmp_path / "many") == results(tmp_path / "one")
 
 
+def test_nothing_is_left_to_do(
+    checkpoint: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(checkpoint, scans, tmp_path / "out") == 0
+    before = results(tmp_path / "out")
+    capsys.readouterr()
+    assert predict(checkpoint, scans, tmp_path / "out") == 0
+    assert capsys.readouterr() == (f"0 cases written to {tmp_path / 'out'}\n", "")
+    assert results(tmp_path / "out") == before
+
+
 @pytest.mark.slow
 def test_killed_at_ten_random_times(checkpoint: str, scans: Path, tmp_path: Path) -> None:
     assert predict(checkpoint, scans, tmp_path / "one") == 0
