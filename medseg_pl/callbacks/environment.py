@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 
+from medseg_pl.data.fingerprint import survey
 from medseg_pl.data.splits import SIDES
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.io.git import git_state
@@ -98,7 +100,10 @@ def hardware() -> dict[str, Any]:
 
 
 def data_fingerprint(trainer: Trainer) -> dict[str, Any] | None:
-    """How much data each side has, and a digest: of what files hold and how they are read, not of where they are."""
+    """How much data each side has, what it is like, and a digest.
+
+    The digest is of what files hold and how they are read, not of where they are.
+    """
     data = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(data, SegmentationDataModule) or data.split is None:
         return None
@@ -108,7 +113,9 @@ def data_fingerprint(trainer: Trainer) -> dict[str, Any] | None:
         side: {"cases": len(names), "groups": len({data.cases[name].group for name in names})}
         for side, names in sides.items()
     }
-    return {"sha256": hashlib.sha256("\n".join(keys).encode()).hexdigest(), **counted}
+    digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()
+    found = survey(list(data.cases.values()), list(data.entries.values()), data.labels)
+    return {"sha256": digest, **counted, "survey": asdict(found)}
 
 
 def _processor(table: Path) -> str:

@@ -17,22 +17,19 @@ from medseg_pl.data.store import StoredCase, open_entry
 
 
 @dataclass(frozen=True)
-class Fingerprint:
-    """A data set in numbers; planning from it is a pure function.
+class Survey:
+    """What can be said of a data set without a look at its pixels.
 
     Args:
         cases: How many there are.
         groups: Of how many patients.
         slices: How many slices they have together.
         channels: Channels of an image, the largest number where they differ.
-        modality: What the data set says of itself, in capitals; empty where it says nothing.
-        is_8bit: Whether all images hold 8 bit.
+        types: Of the stored values: `("uint8",)` where all images hold 8 bit.
         sizes: `(height, width)` of the slices at the 5th, 50th and 95th percentile of the cases.
         depth: Slices of a case, the median.
         spacing_mm: `(z, y, x)`, the medians; `None` where a case does not know its own.
         spacing_varies: The 90th percentile of the in-plane spacing over the 10th.
-        lowest: The smallest intensity of any case.
-        foreground_intensities: The 0.5th and the 99.5th percentile of all labelled voxels.
         label_shares: The share of each label in all annotated voxels.
         label_cases: In how many cases each label is.
     """
@@ -41,45 +38,53 @@ class Fingerprint:
     groups: int
     slices: int
     channels: int
-    modality: str
-    is_8bit: bool
+    types: tuple[str, ...]
     sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
     depth: int
     spacing_mm: tuple[float, float, float] | None
     spacing_varies: float
-    lowest: float
-    foreground_intensities: tuple[float, float]
     label_shares: Mapping[str, float]
     label_cases: Mapping[str, int]
 
 
-def fingerprint(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap, modality: str = "") -> Fingerprint:
-    """Look at every stored case once.
+@dataclass(frozen=True)
+class Fingerprint(Survey):
+    """A data set in numbers; planning from it is a pure function.
+
+    Args:
+        modality: What the data set says of itself, in capitals; empty where it says nothing.
+        lowest: The smallest intensity of any case.
+        foreground_intensities: The 0.5th and the 99.5th percentile of all labelled voxels.
+    """
+
+    modality: str
+    lowest: float
+    foreground_intensities: tuple[float, float]
+
+
+def survey(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap) -> Survey:
+    """Look at what the store knows of every case.
 
     Args:
         cases: All of them, with references.
         entries: Where the store keeps each.
         labels: What the masks hold.
-        modality: What the data set says of itself.
     """
-    measured = [_measure(open_entry(entry)) for entry in entries]  # one open at a time: each takes file descriptors
-    shapes = np.array([one.geometry.shape for one in measured])
-    counts = np.array([one.label_voxels for one in measured])
-    spacings = [one.geometry.spacing_mm for one in measured]
+    seen = [_look(open_entry(entry)) for entry in entries]  # one open at a time: each takes file descriptors
+    shapes = np.array([one.geometry.shape for one in seen])
+    counts = np.array([one.label_voxels for one in seen])
+    spacings = [one.geometry.spacing_mm for one in seen]
     known = None if None in spacings else np.array(spacings, dtype=np.float64)
-    return Fingerprint(
+    return Survey(
         cases=len(cases),
         groups=len({case.group for case in cases}),
         slices=int(shapes[:, 0].sum()),
-        channels=max(one.channels for one in measured),
-        modality=modality.upper(),
-        is_8bit=all(one.is_8bit for one in measured),
+        channels=max(one.channels for one in seen),
+        types=tuple(sorted({one.type for one in seen})),
         sizes=_size_percentiles(shapes[:, 1:]),
         depth=int(np.median(shapes[:, 0])),
         spacing_mm=None if known is None else _three(np.median(known, axis=0)),
         spacing_varies=1.0 if known is None else _spread(known[:, 1:]),
-        lowest=min(one.lowest for one in measured),
-        foreground_intensities=_percentiles(np.concatenate([one.foreground for one in measured])),
         label_shares={
             name: float(counts[:, index].sum() / shapes.prod(axis=1).sum()) for index, name in enumerate(labels.names)
         },
@@ -87,31 +92,46 @@ def fingerprint(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap
     )
 
 
-class _Measured(NamedTuple):
+def fingerprint(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap, modality: str = "") -> Fingerprint:
+    """Look at the pixels of every stored case once.
+
+    Args:
+        cases: All of them, with references.
+        entries: Where the store keeps each.
+        labels: What the masks hold.
+        modality: What the data set says of itself.
+    """
+    intensities = [_intensities(open_entry(entry)) for entry in entries]
+    return Fingerprint(
+        **vars(survey(cases, entries, labels)),
+        modality=modality.upper(),
+        lowest=min(lowest for lowest, _ in intensities),
+        foreground_intensities=_percentiles(np.concatenate([foreground for _, foreground in intensities])),
+    )
+
+
+class _Seen(NamedTuple):
     """What is kept of a case when it has been looked at: no array of the store."""
 
     geometry: Geometry
     label_voxels: tuple[int, ...] | None
     channels: int
-    is_8bit: bool
-    lowest: float
-    foreground: NDArray[np.float32]
+    type: str
 
 
-def _measure(case: StoredCase) -> _Measured:
+def _look(case: StoredCase) -> _Seen:
+    return _Seen(case.geometry, case.label_voxels, len(case.image), case.image.dtype.name)
+
+
+def _intensities(case: StoredCase) -> tuple[float, NDArray[np.float32]]:
+    """The lowest one; and those of the store's sample of labelled voxels, all channels together."""
     lowest = float(case.image[np.isfinite(case.image)].min())
-    is_8bit = case.image.dtype == np.uint8
-    return _Measured(case.geometry, case.label_voxels, len(case.image), is_8bit, lowest, _foreground_values(case))
-
-
-def _foreground_values(case: StoredCase) -> NDArray[np.float32]:
-    """Intensities of the store's sample of labelled voxels, all channels together."""
     values = [np.zeros(0, np.float32)]
     for voxels in case.foreground:
         d, h, w = np.asarray(voxels).T
         values.append(np.asarray(case.image[:, d, h, w], dtype=np.float32).ravel())
     found = np.concatenate(values)
-    return found[np.isfinite(found)]
+    return lowest, found[np.isfinite(found)]
 
 
 def _percentiles(values: NDArray[np.float32]) -> tuple[float, float]:

@@ -194,7 +194,7 @@ def _normalisation(found: Fingerprint) -> Any:
         reason = "CT: the 0.5th and 99.5th percentile of the labelled voxels"
         window = {"low": Remark(round(low, 1), reason), "high": round(max(high, low + 1), 1)}
         return {"class_path": room + "IntensityWindow", "init_args": window}
-    if found.channels == 3 and found.is_8bit and found.depth == 1:
+    if found.channels == 3 and found.types == ("uint8",) and found.depth == 1:
         kind = Remark(room + "MeanStd", "photographs: the statistics of ImageNet, which encoders expect")
         return {"class_path": kind, "init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
     return {"class_path": Remark(room + "ZScore", "intensities have no unit: per case and channel")}

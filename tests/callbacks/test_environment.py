@@ -152,4 +152,4 @@ def test_a_run_that_goes_on_adds_what_it_goes_on_with(
     written = json.loads((tmp_path / "environment.json").read_text())
     assert written["training"]["world_size"] == 2
     assert [each["training"]["world_size"] for each in written["resumed"]] == [4]
-    assert written["data"] == data_fingerprint(trainer(data))
+    assert written["data"] == json.loads(json.dumps(data_fingerprint(trainer(data))))

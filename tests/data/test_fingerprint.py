@@ -70,7 +70,7 @@ def volumes() -> list[Volume]:
 def test_counted_by_hand(tmp_path: Path, volumes: list[Volume]) -> None:
     found = measured(tmp_path, *volumes)
     assert (found.cases, found.groups, found.slices, found.channels, found.depth) == (3, 2, 12, 1, 4)
-    assert (found.modality, found.is_8bit, found.lowest) == ("MRI", False, -5.0)
+    assert (found.modality, found.types, found.lowest) == ("MRI", ("int16",), -5.0)
     assert found.sizes == ((4, 5), (4, 5), (8, 5))
     assert found.spacing_mm == (3.0, 1.0, 1.0)
     assert found.label_shares == {"liver": 20 / 360, "tumour": 2 / 360}

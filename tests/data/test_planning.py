@@ -21,7 +21,7 @@ MRI = Fingerprint(
     slices=1200,
     channels=1,
     modality="MRI",
-    is_8bit=False,
+    types=("int16",),
     sizes=((180, 200), (190, 210), (200, 220)),
     depth=30,
     spacing_mm=(3.0, 1.0, 1.0),
@@ -32,7 +32,7 @@ MRI = Fingerprint(
     label_cases={"liver": 40, "tumour": 12},
 )
 PHOTOGRAPHS = replace(
-    MRI, channels=3, modality="", is_8bit=True, depth=1, spacing_mm=None, slices=40, sizes=((512, 512),) * 3
+    MRI, channels=3, modality="", types=("uint8",), depth=1, spacing_mm=None, slices=40, sizes=((512, 512),) * 3
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from medseg_pl.commands.report.reading import Run
+from medseg_pl.run_folder.reading import Run
 
 METRICS = {"brier": "Brier score", "ece": "calibration error", "entropy": "entropy, nats"}
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from medseg_pl.commands.report.names import Names
-from medseg_pl.commands.report.reading import Run, number
 from medseg_pl.io.scores import Row
+from medseg_pl.run_folder.reading import Run, number
 
 SHOWN = {
     "dice": ("Dice", 3),
@@ -60,7 +60,8 @@ def case_entries(runs: Sequence[Run], names: Names) -> list[CaseEntry]:
     """All cases of all runs, the worst of the first run first; those without a score come last."""
     by_run = [_by_case(run.rows) for run in runs]
     groups = {str(row["case_id"]): str(row["group"]) for run in reversed(runs) for row in run.rows}
-    means = {case_id: [mean_dice(of_run.get(case_id, {})) for of_run in by_run] for case_id in groups}
+    of_runs = [run.means for run in runs]
+    means = {case_id: [known.get(case_id) for known in of_runs] for case_id in groups}
     # Not by id where names are hashed: the order of equal cases would tell something of their ids.
     ranked = sorted(groups, key=lambda case_id: (*map(_rank, means[case_id]), names.case(case_id)))
     return [
@@ -74,16 +75,6 @@ def case_entries(runs: Sequence[Run], names: Names) -> list[CaseEntry]:
         )
         for place, case_id in enumerate(ranked)
     ]
-
-
-def mean_dice(rows: Mapping[str, Row]) -> float | None:
-    """The mean Dice over the labels of a case that have one.
-
-    >>> mean_dice({"a": {"dice": 0.5}, "b": {"dice": 1.0}, "c": {"dice": math.nan}})
-    0.75
-    """
-    known = [value for row in rows.values() if not math.isnan(value := number(row, "dice"))]
-    return sum(known) / len(known) if known else None
 
 
 def as_data(entries: Sequence[CaseEntry]) -> list[dict[str, Any]]:

@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from medseg_pl.commands.report.cases import SHOWN
 from medseg_pl.commands.report.figures import differences
-from medseg_pl.commands.report.reading import Run
 from medseg_pl.core.errors import DataError
 from medseg_pl.functional.comparison import RESAMPLES
 from medseg_pl.functional.pairing import HIGHER_IS_BETTER, Table, match
 from medseg_pl.functional.verdicts import compare_metric, empty_masks, too_few, verdict
+from medseg_pl.run_folder.reading import Run
 
 METRICS = ("dice", "hd95_mm", "nsd")
 

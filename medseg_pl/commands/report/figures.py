@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from medseg_pl.commands.report.drawing import INK, PAPER, QUIET, series_colour, svg
-from medseg_pl.commands.report.reading import Run, number
 from medseg_pl.functional.calibration import CalibrationSums
+from medseg_pl.run_folder.reading import Run, number
 
 _ROW = 34
 _FRAME = 62

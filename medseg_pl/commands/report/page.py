@@ -15,15 +15,15 @@ from markupsafe import Markup
 from medseg_pl import __version__
 from medseg_pl.commands.report import figures
 from medseg_pl.commands.report.album import Pictures, galleries
-from medseg_pl.commands.report.answers import answers_of, mean_interval
 from medseg_pl.commands.report.calibration import calibration_of
 from medseg_pl.commands.report.cases import SHOWN, CaseEntry, as_data
 from medseg_pl.commands.report.comparing import Comparison
-from medseg_pl.commands.report.proof import prove
-from medseg_pl.commands.report.reading import Run
-from medseg_pl.commands.report.settings import environments_of, settings_of
-from medseg_pl.commands.report.strata import sizes_of, strata_of
 from medseg_pl.functional.overlay import COLOURS
+from medseg_pl.run_folder.answers import answers_of, mean_interval
+from medseg_pl.run_folder.proof import prove
+from medseg_pl.run_folder.reading import Run
+from medseg_pl.run_folder.settings import environments_of, settings_of
+from medseg_pl.run_folder.strata import sizes_of, strata_of
 
 _PACKAGE = "medseg_pl.commands.report"
 _SCRIPTS = ("theme.js", "cases.js", "drawing.js", "viewer.js", "page.js")
@@ -56,9 +56,10 @@ def page_of(
         .get_template("page.html.j2")
         .render(
             version=__version__,
-            runs=[_described(run, entries, place, places, pictures) for place, run in enumerate(runs)],
+            runs=[_described(run, place, places, pictures) for place, run in enumerate(runs)],
             labels=_labels(runs),
             entries=entries,
+            places=places,
             hashed=hashed,
             spreads=_spreads(runs, places),
             compared=compared,
@@ -86,9 +87,7 @@ _MORE = ((86, 180, 233), (204, 121, 167), (213, 94, 0), (148, 103, 189), (140, 8
 """Further colours of drawings, for those with many lines."""
 
 
-def _described(
-    run: Run, entries: Sequence[CaseEntry], place: int, places: Mapping[str, int], pictures: Pictures | None
-) -> dict[str, Any]:
+def _described(run: Run, place: int, places: Mapping[str, int], pictures: Pictures | None) -> dict[str, Any]:
     letter = chr(ord("A") + place)
     return {
         "letter": letter,
@@ -96,7 +95,7 @@ def _described(
         "stage": run.stage,
         "summary": run.summary,
         "interval": mean_interval(run),
-        "answers": answers_of(run, entries, place),
+        "answers": answers_of(run),
         "curves": [drawing for drawing in _curves(run, letter) if drawing],
         "strata": strata_of(run),
         "sizes": sizes_of(run),

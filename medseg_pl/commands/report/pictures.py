@@ -13,7 +13,6 @@ from medseg_pl.commands.report.album import Pictures, chosen_cases, galleries
 from medseg_pl.commands.report.cases import CaseEntry
 from medseg_pl.commands.report.images import Masks, case_images, thumbnail
 from medseg_pl.commands.report.predicting import attempt, data_set_of, predictor_of
-from medseg_pl.commands.report.reading import Run, number
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction, Volume
 from medseg_pl.functional.calibration import CalibrationSums, calibration_sums
@@ -23,6 +22,7 @@ from medseg_pl.functional.slice_choice import telling_slice
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.metrics.case_metric import LabelPair
 from medseg_pl.predictor import Prediction, Predictor
+from medseg_pl.run_folder.reading import Run, number
 
 PAGE_BYTES = 15_000_000
 """What the pictures of a page may take together."""

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, TypeVar
 from jsonargparse import ArgumentError
 
 from medseg_pl.checkpointing import read_trained
-from medseg_pl.commands.report.reading import Run
 from medseg_pl.core.errors import DataError, MedsegError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import Source
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.predictor import Predictor
+from medseg_pl.run_folder.reading import Run
 from medseg_pl.trust import only_known_code, refusal
 
 T = TypeVar("T")

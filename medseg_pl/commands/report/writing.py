@@ -12,10 +12,10 @@ from medseg_pl.commands.report.cases import CaseEntry, case_entries
 from medseg_pl.commands.report.comparing import comparisons
 from medseg_pl.commands.report.names import names_for
 from medseg_pl.commands.report.page import page_of
-from medseg_pl.commands.report.reading import Run, read_run
 from medseg_pl.commands.report.readme import fill_readme
 from medseg_pl.core.errors import OutputExistsError, SettingError
 from medseg_pl.io.files import write_text
+from medseg_pl.run_folder.reading import Run, read_run
 
 _MOST_NOTES = 5
 _MOST_RUNS = 8

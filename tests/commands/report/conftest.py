@@ -14,22 +14,17 @@ from medseg_pl.commands.report.comparing import comparisons
 from medseg_pl.commands.report.images import Masks, case_images, thumbnail
 from medseg_pl.commands.report.names import Names
 from medseg_pl.commands.report.page import page_of
-from medseg_pl.commands.report.reading import read_run
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.functional.calibration import calibration_sums
 from medseg_pl.functional.intensity import channel_statistics
-from tests.commands.report.run_folders import CONFIG, HOSTILE, HOSTILE_LABEL, score, some_scores, write_run
+from medseg_pl.run_folder.reading import read_run
+from tests.run_folder.run_folders import CONFIG, HOSTILE, HOSTILE_LABEL, score, write_run, write_two_runs
 
 
 @pytest.fixture(scope="session")
 def two_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs on the same 24 cases, of which the second is a little better."""
-    runs = tmp_path_factory.mktemp("runs")
-    other = {**CONFIG, "experiment": "other", "model": {**CONFIG["model"], "context": 2}}
-    return [
-        write_run(runs / "demo" / "version_0", some_scores(24, seed=1)),
-        write_run(runs / "other" / "version_3", some_scores(24, seed=2, better=0.02), config=other),
-    ]
+    return write_two_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")

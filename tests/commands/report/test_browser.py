@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.commands.report.run_folders import HOSTILE, HOSTILE_LABEL
+from tests.run_folder.run_folders import HOSTILE, HOSTILE_LABEL
 
 pytestmark = pytest.mark.browser
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from medseg_pl.commands.report import figures
-from medseg_pl.commands.report.reading import read_run
-from tests.commands.report.run_folders import score, write_run
+from medseg_pl.run_folder.reading import read_run
+from tests.run_folder.run_folders import score, write_run
 
 
 def test_every_case_is_a_point_that_leads_to_it(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from medseg_pl.commands.report.cases import case_entries
 from medseg_pl.commands.report.images import Masks, case_images, thumbnail
 from medseg_pl.commands.report.names import Names
 from medseg_pl.commands.report.page import page_of
-from medseg_pl.commands.report.reading import read_run
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.functional.intensity import channel_statistics
+from medseg_pl.run_folder.reading import read_run
 
 
 def noisy(depth: int, side: int, seed: int = 0) -> NDArray[np.uint16]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medseg_pl.__main__ import main
-from tests.commands.report.run_folders import CONFIG, HOSTILE, score, write_run
+from tests.run_folder.run_folders import CONFIG, HOSTILE, score, write_run
 
 NAMES = ("dataset", "model", "configuration", "train", "evaluate")
 

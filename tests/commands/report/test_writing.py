@@ -14,7 +14,7 @@ import pytest
 
 from medseg_pl.__main__ import main
 from medseg_pl.io.board_record import BoardRecord
-from tests.commands.report.run_folders import HOSTILE, score, some_scores, write_run
+from tests.run_folder.run_folders import HOSTILE, score, some_scores, write_run
 
 
 def report(*arguments: object) -> int:

@@ -108,3 +108,12 @@ def learning(labels: Sequence[str], epochs: int = 12) -> str:
         dice = [f"{0.9 - left * (0.6 + place / 10):.4f}" for place in range(len(names))]
         lines.append(f"{epoch},,{step},,{0.88 - 0.7 * left:.4f},{0.2 + left:.4f}," + ",".join(dice))
     return "\n".join(lines) + "\n"
+
+
+def write_two_runs(runs: Path) -> list[Path]:
+    """Two runs on the same 24 cases, of which the second is a little better."""
+    other = {**CONFIG, "experiment": "other", "model": {**CONFIG["model"], "context": 2}}
+    return [
+        write_run(runs / "demo" / "version_0", some_scores(24, seed=1)),
+        write_run(runs / "other" / "version_3", some_scores(24, seed=2, better=0.02), config=other),
+    ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medseg_pl.commands.report.reading import read_run
-from medseg_pl.commands.report.settings import environments_of, settings_of
+from medseg_pl.run_folder.reading import read_run
+from medseg_pl.run_folder.settings import environments_of, settings_of
 
 
 def test_what_differs_comes_first(two_runs: list[Path]) -> None:

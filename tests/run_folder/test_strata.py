@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from medseg_pl.commands.report.answers import where_it_fails
-from medseg_pl.commands.report.reading import read_run
-from medseg_pl.commands.report.strata import sizes_of, strata_of, weakest
-from tests.commands.report.run_folders import score, write_run
+from medseg_pl.run_folder.answers import where_it_fails
+from medseg_pl.run_folder.reading import read_run
+from medseg_pl.run_folder.strata import sizes_of, strata_of, weakest
+from tests.run_folder.run_folders import score, write_run
 
 
 def test_thirds_by_size_are_means_of_the_cases_in_them(tmp_path: Path) -> None:
@@ -31,4 +31,4 @@ def test_strata_are_those_of_the_summary(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path, table, ["liver"]), None)
     found = {each.value: (each.kind, each.cases, each.mean) for each in strata_of(run)}
     assert found == {"north": ("site", 2, pytest.approx(0.85)), "south": ("site", 2, pytest.approx(0.45))}
-    assert "Weakest by site: south (2 cases, Dice 0.450)." in where_it_fails(run, [], 0).sentences
+    assert "Weakest by site: south (2 cases, Dice 0.450)." in where_it_fails(run).sentences

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from medseg_pl.commands.report.proof import Proof, prove
-from medseg_pl.commands.report.reading import read_run
-from tests.commands.report.run_folders import some_scores, write_run
+from medseg_pl.run_folder.proof import Proof, prove
+from medseg_pl.run_folder.reading import read_run
+from tests.run_folder.run_folders import some_scores, write_run
 
 
 def proof_of(folder: Path, **splits: Any) -> Proof:

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from medseg_pl.commands.report.cases import CaseEntry
-from medseg_pl.commands.report.proof import prove
-from medseg_pl.commands.report.reading import Run
-from medseg_pl.commands.report.strata import sizes_of, strata_of, weakest
 from medseg_pl.functional.statistics import RESAMPLES, Values, interval_of_means
+from medseg_pl.run_folder.proof import prove
+from medseg_pl.run_folder.reading import Run
+from medseg_pl.run_folder.strata import sizes_of, strata_of, weakest
 
 _FEW = 10
 """Patients below which the interval itself is uncertain, see `medseg_pl.functional.statistics`."""
 
 
 class Answer(NamedTuple):
-    """A question with a few words and a few sentences; `case` is the place of a case to look at."""
+    """A question with a few words and a few sentences; `case` is the id of a case to look at."""
 
     question: str
     headline: str
     sentences: list[str]
-    case: int | None = None
+    case: str | None = None
 
 
-def answers_of(run: Run, entries: Sequence[CaseEntry], place: int) -> list[Answer]:
-    """The four answers of a run.
-
-    Args:
-        run: The run.
-        entries: The cases of the page.
-        place: The place of the run among the runs of the page.
-    """
+def answers_of(run: Run) -> list[Answer]:
+    """The four answers of a run."""
     proof = prove(run)
     trust = Answer("Can I trust the split?", proof.headline, proof.sentences)
-    return [how_good(run), how_sure(run), where_it_fails(run, entries, place), trust]
+    return [how_good(run), how_sure(run), where_it_fails(run), trust]
 
 
 def how_good(run: Run) -> Answer:
@@ -66,7 +58,7 @@ def how_sure(run: Run) -> Answer:
     return Answer("How sure?", f"{low:.3f} to {high:.3f}", said)
 
 
-def where_it_fails(run: Run, entries: Sequence[CaseEntry], place: int) -> Answer:
+def where_it_fails(run: Run) -> Answer:
     """The weakest label, the worst case, what was missed or invented, and the weakest stratum."""
     means = {label: _mean(run, label) for label in run.labels}
     known = {label: mean for label, mean in means.items() if mean is not None}
@@ -79,10 +71,9 @@ def where_it_fails(run: Run, entries: Sequence[CaseEntry], place: int) -> Answer
     if (stratum := weakest([*strata_of(run), *sizes_of(run)])) is not None:
         who = _counted(stratum.cases, "case")
         said.append(f"Weakest by {stratum.kind}: {stratum.value} ({who}, {_dice(stratum.mean)}).")
-    scored = [entry for entry in entries if entry.means[place] is not None]
-    worst = min(scored, key=lambda entry: entry.means[place] or 0.0, default=None)
-    headline = f"worst case {worst.means[place]:.3f}" if worst else "not known"
-    return Answer("Where does it fail?", headline, said, worst and worst.number)
+    worst = min(run.means.items(), key=lambda item: item[1], default=None)
+    headline = f"worst case {worst[1]:.3f}" if worst else "not known"
+    return Answer("Where does it fail?", headline, said, worst and worst[0])
 
 
 def mean_interval(run: Run) -> tuple[float, float] | None:

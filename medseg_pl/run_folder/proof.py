@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from medseg_pl.commands.report.reading import Run
+from medseg_pl.run_folder.reading import Run
 
 SIDES = ("train", "val", "test")
 _NAMES = {"train": "training", "val": "validation", "test": "test"}

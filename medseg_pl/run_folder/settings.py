@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from medseg_pl.commands.report.reading import Run
 from medseg_pl.functional.disclosure import shown_config
+from medseg_pl.run_folder.reading import Run
 
 
 class Setting(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medseg_pl.commands.report.reading import Run, number
 from medseg_pl.functional.statistics import describe
+from medseg_pl.run_folder.reading import Run, number
 
 _FEWEST = 6
 """Rows of a label below which thirds of it say nothing."""

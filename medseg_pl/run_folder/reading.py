@@ -54,6 +54,15 @@ class Run:
         """The best weights, if they are there."""
         return self.folder / "checkpoints" / "best.ckpt"
 
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean Dice over the labels of each case that has one."""
+        cases: dict[str, list[float]] = {}
+        for row in self.rows:
+            if not math.isnan(value := number(row, "dice")):
+                cases.setdefault(str(row["case_id"]), []).append(value)
+        return {case_id: sum(values) / len(values) for case_id, values in cases.items()}
+
     def values(self, label: str, metric: str) -> list[tuple[Row, float]]:
         """The rows of a label that have a score, each with it."""
         found = ((row, number(row, metric)) for row in self.rows if row["label"] == label)
