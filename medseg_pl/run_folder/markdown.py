@@ -44,6 +44,41 @@ def _dataset(run: Run) -> str:
     return "\n".join(lines)
 
 
+def survey(run: Run) -> list[str]:
+    """What the data is like, as a table."""
+    seen = _surveyed(run)
+    if not seen:
+        return ["What the data is like was not recorded."]
+    low, middle, high = (" × ".join(map(str, size)) for size in seen["sizes"])
+    spacing = seen["spacing_mm"]
+    rows = [
+        ["cases", seen["cases"]],
+        ["patients", seen["groups"]],
+        ["slices", seen["slices"]],
+        ["slices of a case, median", seen["depth"]],
+        ["size of a slice, median (5th to 95th percentile)", f"{middle} ({low} to {high})"],
+        ["spacing, median z × y × x", " × ".join(f"{mm:.3g}" for mm in spacing) + " mm" if spacing else "not known"],
+        ["channels", seen["channels"]],
+        ["values", ", ".join(seen["types"])],
+    ]
+    return table(["", ""], rows)
+
+
+def shares(run: Run) -> list[str]:
+    """How much there is of each label, as a table."""
+    seen = _surveyed(run)
+    if not seen:
+        return ["How much there is of each label was not recorded."]
+    counted = seen["label_cases"].items()
+    of_all, share = seen["cases"], seen["label_shares"]
+    rows = [[escaped(name), f"{cases} of {of_all}", f"{share[name]:.2%}"] for name, cases in counted]
+    return table(["label", "cases that have it", "share of all voxels"], rows)
+
+
+def _surveyed(run: Run) -> Mapping[str, Any]:
+    return ((run.environment or {}).get("data") or {}).get("survey") or {}
+
+
 def _settings(run: Run, names: Sequence[str]) -> str:
     lines = [[f"`{line.name}`", escaped(line.values[0])] for line in settings_of([run]) if _below(line.name, names)]
     return "\n".join(table(["setting", "value"], lines)) if lines else "The configuration was not recorded."

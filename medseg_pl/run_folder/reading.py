@@ -69,12 +69,13 @@ class Run:
         return [(row, value) for row, value in found if not math.isnan(value)]
 
 
-def read_run(folder: Path, stage: str | None) -> Run:
+def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = None) -> Run:
     """Read a folder.
 
     Args:
         folder: The folder of a run or of an evaluation.
         stage: Which scores; those of the test by default, or else the only ones.
+        labels: With them a run that was not scored is read as well, and has these labels and no rows.
 
     Raises:
         MissingDataError: There is no such folder, or it has no scores.
@@ -82,6 +83,24 @@ def read_run(folder: Path, stage: str | None) -> Run:
     """
     if not folder.is_dir():
         raise MissingDataError(f"{folder} is no folder. Name a run folder, such as runs/demo/version_0.")
+    scored = labels is None or any(folder.glob("scores_*.csv"))
+    known, rows, summary = _scores(folder, stage) if scored else _unscored(labels or ())
+    config = _config(folder)
+    log = folder / "metrics.csv"
+    return Run(
+        folder=folder,
+        title=_title(folder, config),
+        stage=known,
+        rows=rows,
+        summary=summary,
+        log=read_logged(log) if log.is_file() else [],
+        splits=_json(folder / "splits.json"),
+        environment=_json(folder / "environment.json"),
+        config=config,
+    )
+
+
+def _scores(folder: Path, stage: str | None) -> tuple[str, Sequence[Row], Values]:
     scores = folder / f"scores_{stage}.csv" if stage else find_scores(folder)
     known = stage_of(scores) or "test"
     summary = _json(scores.with_name(scores.name.replace("scores_", "summary_", 1).replace(".csv", ".json")))
@@ -90,19 +109,11 @@ def read_run(folder: Path, stage: str | None) -> Run:
             f"Expected summary_{known}.json with the labels beside {scores}. Score the run again with medseg "
             f"{'evaluate' if known == 'evaluate' else 'test'}, which writes both."
         )
-    config = _config(folder)
-    log = folder / "metrics.csv"
-    return Run(
-        folder=folder,
-        title=_title(folder, config),
-        stage=known,
-        rows=read_rows(scores),
-        summary=summary,
-        log=read_logged(log) if log.is_file() else [],
-        splits=_json(folder / "splits.json"),
-        environment=_json(folder / "environment.json"),
-        config=config,
-    )
+    return known, read_rows(scores), summary
+
+
+def _unscored(labels: Sequence[str]) -> tuple[str, Sequence[Row], Values]:
+    return "none", [], {"labels": {label: {} for label in labels}}
 
 
 def number(row: Mapping[str, Any], column: str) -> float:

@@ -6,6 +6,8 @@ weights.safetensors    the network's weights, for torch; model.initial_weights r
 spec.json              all that happens before and after the network, and the checksums of the other files
 run.py                 runs the model on images; needs numpy, onnxruntime and a reader of images
 golden/                synthetic images with the probabilities and masks that belong to them
+MODEL_CARD.md          what the model is, how good it is, and what is known against it
+DATA_CARD.md           what it was trained and scored on
 ```
 
 None of it names a case, a person or a path.

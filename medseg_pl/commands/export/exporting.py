@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 from medseg_pl import __version__
 from medseg_pl.checkpointing import Trained, read_trained
+from medseg_pl.commands.export.cards import write_cards
 from medseg_pl.core.errors import ExportError, SettingError
 from medseg_pl.io.files import require_empty, whole_folder
 from medseg_pl.predictor import Predictor, load_module
@@ -74,6 +75,7 @@ def _write(folder: Path, trained: Trained, arguments: argparse.Namespace) -> Non
         spec["measured"] = _measured(trained, folder, arguments.root)
         seal(folder, graph.model, spec)
         _self_test(folder)
+    write_cards(folder, trained, spec)  # sealed with no checksum: they are there to be written on
 
 
 def network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
