@@ -13,11 +13,13 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from medseg_pl import __version__
+from medseg_pl.commands import FILE_COMMANDS
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.stopping import StopRequest
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-FILE_COMMANDS = ("check", "compare", "evaluate", "export", "new", "phantom", "plan", "postprocess", "report", "review")
+MODULES = {**{name: f"medseg_pl.commands.{name}" for name in FILE_COMMANDS}, "completion": "medseg_pl.completion"}
+"""Of each other command."""
 
 HELP = """\
 usage: medseg COMMAND [options]
@@ -42,9 +44,12 @@ files in, files out
   report      a page that shows a run  RUN [RUN ...] -o FILE.html
   review      find doubtful labels     --ckpt_path FILE [FILE ...] -o DIR
 
+for a shell
+  completion  what Tab completes       bash|fish|zsh
+
   medseg COMMAND --help    every option of a command
   medseg --version         the version
-  --plugins PACKAGE        with the first four and export: code settings may name
+  --plugins PACKAGE        where models run: code of yours that settings name
   --debug                  with any command: show where an error comes from
 
 exit codes: 0 done, 1 the data or the run failed, 2 wrong use, 75 stopped by
@@ -101,12 +106,12 @@ def _dispatch(command: str, arguments: list[str]) -> int:
         from medseg_pl.cli import run
 
         return run(command, arguments)
-    if command in FILE_COMMANDS:
-        module = importlib.import_module(f"medseg_pl.commands.{command}")
+    if command in MODULES:
+        module = importlib.import_module(MODULES[command])
         parser = ArgumentParser(prog=f"medseg {command}", description=str(module.__doc__).splitlines()[0])
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(arguments)))
-    near = difflib.get_close_matches(command, (*TRAINER_COMMANDS, *FILE_COMMANDS), n=1)
+    near = difflib.get_close_matches(command, (*TRAINER_COMMANDS, *MODULES), n=1)
     hint = f"Did you mean {near[0]}?" if near else "See medseg --help."
     sys.stderr.write(f"medseg: there is no command {command!r}. {hint}\n")
     return 2

@@ -9,15 +9,15 @@ import sys
 import pytest
 
 import medseg_pl
-from medseg_pl.__main__ import FILE_COMMANDS, TRAINER_COMMANDS, main
+from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS, main
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for command in (*TRAINER_COMMANDS, *FILE_COMMANDS):
+    for command in (*TRAINER_COMMANDS, *MODULES):
         assert f"\n  {command} " in text
-    assert max(len(line) for line in text.splitlines()) <= 84
+    assert max(len(line) for line in text.splitlines()) <= 80
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,7 +46,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert {"torch", "lightning", "numpy", "jsonargparse"}.isdisjoint(done.stderr.split())
 
 
-@pytest.mark.parametrize("command", [*TRAINER_COMMANDS, *FILE_COMMANDS])
+@pytest.mark.parametrize("command", [*TRAINER_COMMANDS, *MODULES])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])

@@ -1,1 +1,3 @@
 """Files in, files out: one file, one subcommand."""
+
+FILE_COMMANDS = ("check", "compare", "evaluate", "export", "new", "phantom", "plan", "postprocess", "report", "review")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PAGES = (Path("README.md"), *sorted(Path("docs").glob("*.md")))
-ELSEWHERE = ("cd", "make", "pip", "python", "sbatch", "source", "torchrun")
+ELSEWHERE = ("cd", "make", "mkdir", "pip", "python", "sbatch", "source", "torchrun")
 """Programs of others that pages name; their lines are not run here."""
 
 
@@ -51,9 +51,9 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
 
 
 def _split(text: str) -> list[list[str]]:
-    """The commands of one line, with `&&` between them."""
+    """The commands of one line, with `&&` between them; where a shell puts the output is no part of them."""
     parts: list[list[str]] = [[]]
-    for word in shlex.split(text, comments=True):
+    for word in shlex.split(re.sub(r" > \S+", "", text), comments=True):
         if word == "&&":
             parts.append([])
         else:

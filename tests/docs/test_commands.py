@@ -6,31 +6,19 @@ import importlib
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from medseg_pl.__main__ import FILE_COMMANDS, TRAINER_COMMANDS
-from medseg_pl.cli import MedsegCLI
+from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS
 from medseg_pl.core.errors import SettingError
-from medseg_pl.datamodule import SegmentationDataModule
-from medseg_pl.module import SegmentationModule
 from medseg_pl.parser import first_only, options, without
+from medseg_pl.trainer_parser import trainer_parser
 from medseg_pl.trust import only_known_code
 from tests.docs.commands import ELSEWHERE, PAGES, Command, blocks, commands
 
 DEMO = Path("configs/experiment/demo.yaml")
-
-
-class _Built(Exception):  # noqa: N818  no error
-    """The parser is there, and nothing else is wanted."""
-
-
-class _ParserOnly(MedsegCLI):
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        raise _Built(parser)
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +28,7 @@ def parser(tmp_path_factory: pytest.TempPathFactory) -> LightningArgumentParser:
     trained = tmp_path_factory.mktemp("checkpoint") / "settings.yaml"
     trained.write_text(yaml.safe_dump({part: settings[part] for part in ("model", "data")}))
     later = {command: {"default_config_files": [str(trained)]} for command in TRAINER_COMMANDS if command != "fit"}
-    with pytest.raises(_Built) as built:
-        _ParserOnly(
-            SegmentationModule,
-            SegmentationDataModule,
-            args=["fit"],
-            trained=None,
-            auto_configure_optimizers=False,
-            parser_kwargs={"prog": "medseg", **later},
-        )
-    made: LightningArgumentParser = built.value.args[0]
-    return made
+    return trainer_parser(**later)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +56,8 @@ def parse(words: Sequence[str], parser: LightningArgumentParser) -> None:
         with only_known_code(plugins):
             parser.parse_args([command, *there])
         return
-    assert command in FILE_COMMANDS, f"there is no command {command}"
-    module = importlib.import_module(f"medseg_pl.commands.{command}")
+    assert command in MODULES, f"there is no command {command}"
+    module = importlib.import_module(MODULES[command])
     own = ArgumentParser(prog=f"medseg {command}")
     module.add_arguments(own)
     own.parse_args(arguments)
@@ -118,7 +96,7 @@ def test_lines_are_read_as_a_shell_reads_them(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "words\n```bash\nmedseg check 'my data' [--html a.html]   # why\nmedseg fit \\\n    --a b\n"
-        "make demo && medseg phantom x\n```\n```yaml\nno: command\n```\n"
+        "make demo && medseg phantom x > 'x' # > y\n```\n```yaml\nno: command\n```\n"
     )
     assert commands(page) == [
         Command(page, 3, ("medseg", "check", "my data", "--html", "a.html")),
