@@ -72,8 +72,15 @@ docs: $(INSTALLED) ## The documentation, to build/docs; a link between pages tha
 docs-links: $(INSTALLED) ## Ask the network for every link of the documentation that leads out of it
 	$(SPHINX) -b linkcheck docs build/docs-links
 
-bench: $(INSTALLED) ## Every benchmark, one after the other; prints ratios
-	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+$(VENV)/.bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e ".[bench]"
+	touch $@
+
+bench: $(VENV)/.bench ## Every benchmark, one after the other, with its peers; fills docs/speed.md
+	mkdir -p build/bench
+	@for script in benchmarks/[!_]*.py; do \
+		echo "== $$script"; $(BIN)/python $$script build/bench/$$(basename $$script .py).json || exit 1; done
+	$(BIN)/python benchmarks/_page.py build/bench docs/speed.md
 
 clean: ## Remove caches and builds; the environment, data/ and runs/ stay
 	rm -rf build dist *.egg-info htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

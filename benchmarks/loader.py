@@ -9,15 +9,12 @@ all processes share them and the system takes them back. Linux only (`/proc`).
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import re
-import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -25,6 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import albumentations
 import cv2
 import numpy as np
+from _report import Claim, finish, medians
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.slices import PatchDataset
@@ -39,10 +37,10 @@ FEW, MANY, DRAWN = 100, 1000, 2000
 """Images of the two data sets whose memory is compared, and patches that are drawn from each."""
 
 
-def make_images(root: Path, count: int = IMAGES) -> None:
+def make_images(root: Path, images: int = IMAGES) -> None:
     """Smooth noise, which compresses about as well as a scan, with a disc to segment."""
     rng = np.random.default_rng(0)
-    for number in range(count):
+    for number in range(images):
         noise = cv2.GaussianBlur(rng.normal(size=(SIZE, SIZE)).astype(np.float32), (0, 0), 2)
         pixels = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
         disc = cv2.circle(np.zeros((SIZE, SIZE), np.uint8), tuple(rng.integers(90, 420, 2).tolist()), 60, 1, -1)
@@ -50,10 +48,10 @@ def make_images(root: Path, count: int = IMAGES) -> None:
         write_png(root / "masks" / f"{number}.png", disc)
 
 
-def build(root: Path, count: int = IMAGES) -> list[Path]:
+def build(root: Path, images: int = IMAGES) -> list[Path]:
     """The entries of the first images in the store."""
     source, labels = FolderSource(str(root)), LabelMap(["disc"], "binary")
-    return Store(root / "store", source, labels).build(source.cases()[:count], threads=1)
+    return Store(root / "store", source, labels).build(source.cases()[:images], threads=1)
 
 
 def patches(entries: list[Path]) -> PatchDataset:
@@ -62,10 +60,15 @@ def patches(entries: list[Path]) -> PatchDataset:
     return PatchDataset(entries, names, Fit("native", (PATCH, PATCH)), 0, 0.33, StandardAugmentation(), seed=0)
 
 
-def ours(root: Path) -> Callable[[int], object]:
+def ours(root: Path) -> Callable[[], object]:
     """One epoch of `PatchDataset` over a built store."""
-    dataset = patches(build(root))
-    return lambda epoch: [dataset[epoch, index] for index in range(IMAGES)]
+    dataset, epochs = patches(build(root)), count()
+
+    def epoch() -> object:
+        number = next(epochs)
+        return [dataset[number, index] for index in range(IMAGES)]
+
+    return epoch
 
 
 def anonymous_mb(entries: list[Path]) -> float:
@@ -86,22 +89,20 @@ def memory() -> dict[str, float]:
         make_images(Path(folder), MANY)
         entries = build(Path(folder), MANY)
         held = {}
-        for count in (FEW, MANY):
+        for images in (FEW, MANY):
             with fresh.Pool(1) as pool:
-                held[str(count)] = pool.apply(anonymous_mb, (entries[:count],))
-            print(f"{count:5} images {held[str(count)]:8.1f} MB of anonymous memory after {DRAWN} patches")
-    few, many = held.values()
-    print(f"{MANY // FEW} times the images, {many / few - 1:+.1%} memory")
+                held[str(images)] = pool.apply(anonymous_mb, (entries[:images],))
+            print(f"{images:5} images {held[str(images)]:8.1f} MB of anonymous memory after {DRAWN} patches")
     return held
 
 
-def usual(root: Path) -> Callable[[int], object]:
+def usual(root: Path) -> Callable[[], object]:
     """The usual way: decode, augment the full image, crop."""
     augmentation = StandardAugmentation()
     transforms = [*augmentation.geometric(), *augmentation.intensity(), albumentations.RandomCrop(PATCH, PATCH)]
     pipeline = albumentations.Compose(transforms)
 
-    def epoch(_: int) -> object:
+    def epoch() -> object:
         return [
             pipeline(
                 image=cv2.imread(str(root / "images" / f"{number}.png"), cv2.IMREAD_UNCHANGED),
@@ -117,20 +118,19 @@ def main() -> None:
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
         make_images(Path(folder))
-        contenders = {"medseg": ours(Path(folder)), "decode + full-image augmentation": usual(Path(folder))}
-        rates: dict[str, list[float]] = {name: [] for name in contenders}
-        for round_ in range(ROUNDS):
-            for name, epoch in contenders.items():
-                started = time.perf_counter()
-                epoch(round_)
-                rates[name].append(IMAGES / (time.perf_counter() - started))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, rate in medians.items():
+        usual_way = "decode + full-image augmentation"
+        spent = medians({"medseg": ours(Path(folder)), usual_way: usual(Path(folder))}, ROUNDS)
+    rates = {name: IMAGES / seconds for name, seconds in spent.items()}
+    for name, rate in rates.items():
         print(f"{name:34} {rate:8.0f} images/s")
-    print(f"ratio {medians['medseg'] / medians['decode + full-image augmentation']:.1f} (median of {ROUNDS} rounds)")
-    results = {"images_per_s": medians, "anonymous_mb": memory()}
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps(results, indent=1))
+    ratio, held = rates["medseg"] / rates[usual_way], memory()
+    more = held[str(MANY)] / held[str(FEW)] - 1
+    claims = [
+        Claim("loading a patch", usual_way, "8 times as fast", f"{ratio:.1f} times as fast", ratio >= 8),
+        Claim("patches on one core", "-", "800 a second", f"{rates['medseg']:.0f} a second", rates["medseg"] >= 800),
+        Claim("memory", f"{MANY // FEW} times the images", "at most 5 % more", f"{more:+.1%}", more <= 0.05),
+    ]
+    finish(claims, {"images_per_s": rates, "anonymous_mb": held}, ["albumentations", "opencv-python-headless"], cores=1)
 
 
 if __name__ == "__main__":

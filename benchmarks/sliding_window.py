@@ -7,16 +7,11 @@ Both blend probabilities with Gaussian weights and an overlap of one half, and g
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
-import time
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 
 import segmentation_models_pytorch as smp
 import torch
+from _report import Claim, finish, medians
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
@@ -32,20 +27,6 @@ def network() -> nn.Module:
     torch.manual_seed(0)
     model = smp.Unet("tu-mobilenetv3_small_100", encoder_weights=None, in_channels=1, classes=1)
     return model.eval().requires_grad_(False)
-
-
-def seconds(function: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
-
-
-def interleaved(contenders: list[Callable[[], object]]) -> list[float]:
-    """Medians, the contenders taking turns."""
-    for contender in contenders:
-        contender()
-    rounds = [[seconds(contender) for contender in contenders] for _ in range(ROUNDS)]
-    return [statistics.median(times) for times in zip(*rounds, strict=True)]
 
 
 def compare(shape: tuple[int, int], model: nn.Module) -> dict[str, float]:
@@ -65,15 +46,10 @@ def compare(shape: tuple[int, int], model: nn.Module) -> dict[str, float]:
         assert isinstance(result, Tensor)
         return result
 
-    ours_s, monai_s, whole_s = interleaved([ours, monai, lambda: whole(model, image, fill)])
+    spent = medians({"ours_s": ours, "monai_s": monai, "whole_s": lambda: whole(model, image, fill)}, ROUNDS)
     difference = float((ours() - monai()).abs().max())
     assert difference < 1e-5, difference
-    return {
-        "ours_s": ours_s,
-        "monai_s": monai_s,
-        "whole_s": whole_s,
-        "difference": difference,
-    }
+    return {**spent, "difference": difference}
 
 
 def main() -> None:
@@ -88,10 +64,18 @@ def main() -> None:
     share = statistics.median(found["ours_s"] / found["monai_s"] for found in results.values())
     gain = statistics.median(found["ours_s"] / found["whole_s"] for found in results.values())
     most = max(found["difference"] for found in results.values())
-    print(f"monai {version('monai')}, torch {version('torch')}, 1 thread; medians of {ROUNDS} rounds, over the shapes:")
-    print(f"{share:.3f} of MONAI's time, equal within {most:.0e}; the whole image is {gain:.1f} times as fast")
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps(results, indent=1))
+    claims = [
+        Claim(
+            "sliding window",
+            "MONAI's, equal within 1e-5",
+            "1.05 of its time",
+            f"{share:.3f} of its time",
+            share <= 1.05,
+        ),
+        Claim("the whole image", "its windows", "2 times as fast", f"{gain:.1f} times as fast", gain >= 2),
+    ]
+    print(f"equal within {most:.0e}")
+    finish(claims, results, ["monai", "segmentation-models-pytorch"], cores=1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,109 @@
+"""The benchmarks run to their end, small; what they measure is of no interest here."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FOLDER = Path("benchmarks").resolve()
+SMALL: dict[str, dict[str, Any]] = {
+    "augmentation": {"PATCHES": 2, "ROUNDS": 1},
+    "gpu": {},
+    "rle": {"MASKS": 2, "ROUNDS": 1},
+    "sliding_window": {"SHAPES": [(129, 140)], "ROUNDS": 1},
+}
+SLOW: dict[str, dict[str, Any]] = {
+    "export_runner": {"ROUNDS": 1, "VOLUMES": 1},
+    "loader": {"IMAGES": 2, "FEW": 2, "MANY": 4, "DRAWN": 4, "ROUNDS": 1},
+    "metrics": {"ROUNDS": 1},
+    "start_up": {"ROUNDS": 1},
+    "training_step": {"ROUNDS": 1, "STEPS": 14},
+}
+UNTRIED = {"ensemble", "nnunet"}
+"""They train for long, on data that is not made here, and end at once without it."""
+
+
+@pytest.fixture
+def benchmark(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A script as a module, with what it imports from its own folder."""
+    monkeypatch.syspath_prepend(FOLDER)
+    module = importlib.import_module(request.param)
+    for name, value in {**SMALL, **SLOW}.get(request.param, {}).items():
+        assert hasattr(module, name)
+        monkeypatch.setattr(module, name, value)
+    return module
+
+
+def run(benchmark: ModuleType, file: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[str, Any]:
+    """The content of the file that it writes."""
+    monkeypatch.setattr(sys, "argv", [benchmark.__name__, *options, str(file)])
+    benchmark.main()
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def check(result: dict[str, Any]) -> None:
+    assert result["claims"] and result["details"]
+    assert all(claim["measured"] and claim["what"] for claim in result["claims"])
+    assert result["conditions"]["packages"]["torch"] and result["conditions"]["cores"] >= 1
+
+
+@pytest.mark.parametrize("benchmark", sorted(SMALL.keys() - {"gpu"}), indirect=True)
+def test_runs_to_its_end(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(run(benchmark, tmp_path / "found.json", monkeypatch))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark", sorted(SLOW), indirect=True)
+def test_a_longer_one_runs_to_its_end(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(run(benchmark, tmp_path / "found.json", monkeypatch))
+
+
+@pytest.mark.parametrize("benchmark", ["gpu"], indirect=True)
+def test_the_settings_of_a_gpu_run_on_a_cpu(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run(benchmark, tmp_path / "found.json", monkeypatch, "--device", "cpu")
+    assert result["claims"] == [], "a CPU says nothing of a GPU"
+    assert len(result["details"]["images_per_s"]) == 5 and min(result["details"]["images_per_s"].values()) > 0
+
+
+@pytest.mark.parametrize("benchmark", sorted(UNTRIED), indirect=True)
+def test_what_needs_data_says_so(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Task04_Hippocampus" in run(benchmark, tmp_path / "found.json", monkeypatch)["left_out"]
+
+
+def test_every_benchmark_is_tried() -> None:
+    assert {path.stem for path in FOLDER.glob("[!_]*.py")} == SMALL.keys() | SLOW.keys() | UNTRIED
+
+
+def test_the_page_shows_what_was_kept_missed_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    conditions = {"packages": {"torch": "2.14.1", "absent": None}, "python": "3.11.7", "cores": 1, "load": 0.3}
+    claim = {
+        "what": "loading",
+        "against": "decoding",
+        "target": "8 times as fast",
+        "measured": "9.4 times",
+        "met": True,
+    }
+    kept = {"claims": [claim, {**claim, "what": "memory", "met": False}], "conditions": conditions, "details": {}}
+    page = importlib.import_module("_page").page({"gpu": {"claims": [], "left_out": "there is no GPU"}, "loader": kept})
+    assert "| loading | decoding | 8 times as fast | 9.4 times | met | `loader` |" in page
+    assert "| memory | decoding | 8 times as fast | 9.4 times | **missed** | `loader` |" in page
+    assert "- `loader`: torch 2.14.1, Python 3.11.7, 1 core, load 0.3 at the end." in page
+    assert "- `gpu`: there is no GPU." in page
+
+
+def test_the_folds_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn by scikit-learn 1.9.1: `KFold(5, shuffle=True, random_state=12345)` over twelve names."""
+    monkeypatch.syspath_prepend(FOLDER)
+    split = importlib.import_module("nnunet").fold_0([f"h{number:02d}" for number in range(12)])
+    assert split["val"] == ["h00", "h03", "h08"]
+    assert split["train"] == [f"h{number:02d}" for number in range(12) if number not in (0, 3, 8)]
