@@ -6,9 +6,9 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from medseg_pl.cli import MedsegCLI
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.module import SegmentationModule
+from medseg_pl.wiring import MedsegCLI
 
 
 def trainer_parser(**settings: Any) -> LightningArgumentParser:

@@ -22,8 +22,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from medseg_pl.__main__ import main
-from medseg_pl.cli import MedsegCLI
 from medseg_pl.data.slices import PatchDataset
+from medseg_pl.wiring import MedsegCLI
 
 RANKS = os.environ.get("WORLD_SIZE", "1")
 EPOCHS = 3
@@ -112,12 +112,18 @@ def drawn_as(dataset: PatchDataset) -> dict[bytes, list[int]]:
 
 def fit(arguments: Sequence[str], callbacks: Sequence[Callback]) -> int:
     """`medseg fit` with further callbacks."""
-    original = MedsegCLI._callbacks
-    MedsegCLI._callbacks = lambda self, given: [*original(self, given), *callbacks]  # type: ignore[method-assign]
+    original = MedsegCLI.instantiate_trainer
+
+    def instantiate_trainer(self: MedsegCLI, **kwargs: Any) -> Trainer:
+        trainer = original(self, **kwargs)
+        trainer.callbacks += callbacks  # type: ignore[attr-defined]
+        return trainer
+
+    MedsegCLI.instantiate_trainer = instantiate_trainer  # type: ignore[method-assign]
     try:
         return main(["fit", *arguments])
     finally:
-        MedsegCLI._callbacks = original  # type: ignore[method-assign]
+        MedsegCLI.instantiate_trainer = original  # type: ignore[method-assign]
 
 
 def run(plan: Plan, folder: Path) -> None:

@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from medseg_pl.__main__ import main
-from medseg_pl.cli import _with_ours
 from medseg_pl.data.store import Store
 from medseg_pl.module import SegmentationModule
 from tests.end_to_end.conftest import SMALL
@@ -159,15 +157,6 @@ def test_a_refusal_to_put_the_job_back_is_told(
     during(monkeypatch, SegmentationModule, "training_step", send(signal.SIGUSR1))
     assert fit() == 75
     assert "Slurm does not put job 17 back into the queue (Job is not requeueable)" in caplog.text
-
-
-def test_lightning_leaves_requeueing_to_us(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_NTASKS", "1")
-    monkeypatch.setenv("SLURM_JOB_NAME", "medseg")
-    found = [plugin for plugin in _with_ours([]) if isinstance(plugin, SLURMEnvironment)]
-    assert [plugin.auto_requeue for plugin in found] == [False]
-    own = SLURMEnvironment(auto_requeue=True)
-    assert [plugin for plugin in _with_ours([own]) if isinstance(plugin, SLURMEnvironment)] == [own]
 
 
 @pytest.mark.slow

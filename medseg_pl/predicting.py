@@ -1,0 +1,124 @@
+"""`medseg predict`: the models of some checkpoints on a folder of images, case by case, into a folder of masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser
+
+from medseg_pl.callbacks import PredictionWriter, ReviewQueue
+from medseg_pl.checkpointing import Trained
+from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.data.sources import Source
+from medseg_pl.datamodule import SegmentationDataModule
+from medseg_pl.io.files import digest_of
+from medseg_pl.io.output import OutputFolder
+from medseg_pl.module import SegmentationModule
+from medseg_pl.prediction import PredictionModule
+from medseg_pl.predictor import Predictor, load_module, load_weights
+
+
+class Order(NamedTuple):
+    """What is to be predicted, and what is wanted beside the masks; see `add_options`."""
+
+    images: Path
+    folder: Path
+    probabilities: bool
+    overlays: bool
+    review: bool
+    review_top: int
+
+    @classmethod
+    def of(cls, options: Namespace) -> Order:
+        """What the command line says."""
+        images, folder = Path(options["input"]), Path(options["output"])
+        if folder.resolve().is_relative_to(images.resolve()):
+            raise SettingError(
+                f"--output {folder} lies inside --input {images}: the next prediction would read its masks as images. "
+                "Choose a folder outside."
+            )
+        return cls(images, folder, *(options[name] for name in cls._fields[2:]))
+
+
+def add_options(parser: LightningArgumentParser) -> None:
+    """Add what `predict` alone is told."""
+    parser.add_argument("--input", type=str, required=True, help="A folder of images in the data set's layout.")
+    parser.add_argument("--output", type=str, required=True, help="A new folder for the masks.")
+    parser.add_argument("--probabilities", type=bool, default=False, help="Write the probabilities, too.")
+    parser.add_argument("--overlays", type=bool, default=False, help="Draw a picture of each case, too.")
+    parser.add_argument("--review", type=bool, default=False, help="Say which cases a person should look at.")
+    parser.add_argument("--review_top", type=int, default=20, help="How many of them to draw.")
+
+
+def predict(
+    order: Order,
+    trainer: Trainer,
+    module: SegmentationModule,
+    data: SegmentationDataModule,
+    checkpoints: Sequence[Trained],
+) -> None:
+    """Predict whatever is not finished.
+
+    Args:
+        order: What.
+        trainer: Shares the cases among its processes.
+        module: The model of the first checkpoint, with the settings that were given; its weights are loaded here.
+        data: Its source says the layout.
+        checkpoints: One, or those of an ensemble.
+
+    Raises:
+        DataError: Some cases could not be predicted; the others were.
+    """
+    output = OutputFolder(order.folder, _record(order, trainer, module, data.source, checkpoints))
+    output.check()
+    source = data.source.unlabelled(order.images)
+    predictor, cases = _predictor(module, checkpoints, data.eval_batch_size), source.cases()
+    queue = ReviewQueue(output, cases, predictor.labels.names, order.review_top) if order.review else None
+    writer = PredictionWriter(output, source, overlays=order.overlays, queue=queue)
+    trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+    prediction = PredictionModule(
+        predictor,
+        source,
+        cases,
+        is_finished=lambda case: output.is_finished(case.case_id, case.images),
+        workers=data.workers,
+        probabilities=order.probabilities,
+        review=order.review,
+    )
+    trainer.predict(prediction, return_predictions=False)
+    if writer.faults:
+        raise DataError(
+            f"{len(writer.faults)} cases could not be predicted; the others were. " + " ".join(writer.faults)
+        )
+
+
+def _predictor(module: SegmentationModule, checkpoints: Sequence[Trained], batch_size: int) -> Predictor:
+    """The model with the settings that were given, and those of further checkpoints with its flips."""
+    first, *others = checkpoints
+    load_weights(module, first.path)
+    members = [load_module(trained) for trained in others]
+    for member in members:
+        member.symmetries = module.symmetries
+    return Predictor([module.eval(), *members], batch_size)
+
+
+def _record(
+    order: Order, trainer: Trainer, module: SegmentationModule, source: Source, checkpoints: Sequence[Trained]
+) -> dict[str, Any]:
+    """What masks follow from: where they are taken up again, it has to be the same."""
+    settings = {key: value for key, value in module.hparams.items() if key != "_instantiator"}
+    return {
+        "input": str(order.images.resolve()),
+        "checkpoints": [digest_of(Path(each.path)) for each in checkpoints],
+        "model": yaml.safe_load(yaml.safe_dump(settings)),
+        "source": [repr(part) for part in (*source.reading_settings(), *source.writing_settings())],
+        "precision": str(trainer.precision),
+        "probabilities": order.probabilities,
+        "overlays": order.overlays,
+        "review": order.review,
+    }

@@ -1,0 +1,109 @@
+"""What every trainer has beside what the settings name: loggers, callbacks and plug-ins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from medseg_pl.callbacks import (
+    BoardRecord,
+    Dashboard,
+    EpochLines,
+    Guard,
+    OverlayWriter,
+    Preemption,
+    RunRecord,
+    ScoreWriter,
+    make_private,
+)
+from medseg_pl.checkpointing import BestCheckpoint, DurableCheckpointIO, LastCheckpoint, Resumption
+from medseg_pl.core.stopping import StopRequest
+from medseg_pl.io.locks import FolderLocks
+from medseg_pl.run_log import RunLog
+
+
+def run_log(experiment: Path, resumption: Resumption | None, locks: FolderLocks) -> RunLog:
+    """The log of a training: in a new run folder of the experiment, or in the one that is gone on with."""
+    if resumption and (run := resumption.folder):
+        return RunLog(run.parent.parent, run.parent.name, locks, run.name, resumption.steps)
+    return RunLog(experiment.parent, experiment.name, locks)
+
+
+def keep_private(loggers: Sequence[Logger], folder: Path | None = None) -> None:
+    """Let no logger collect what is personal, and let W&B go on with the run that a run folder belongs to.
+
+    Args:
+        loggers: Of the trainer; of a training, the run's log comes first.
+        folder: The run folder that is evaluated; by default the one that is trained in.
+    """
+    hosted = [logger for logger in loggers if isinstance(logger, WandbLogger)]
+    if not hosted or rank_zero_only.rank:  # type: ignore[attr-defined]  # only rank zero talks to W&B
+        return
+    place = folder or loggers[0].log_dir
+    record = BoardRecord.read(Path(place)) if place else None
+    for logger in hosted:
+        make_private(logger, record.wandb_run_id if record else None)
+
+
+def progress() -> list[Callback]:
+    """A bar on a terminal, plain lines elsewhere."""
+    return [RichProgressBar()] if sys.stdout.isatty() else [EpochLines()]
+
+
+def of_training(given: Sequence[Callback], stop: StopRequest, *, keeps: bool) -> list[Callback]:
+    """What a training has beside its progress.
+
+    Args:
+        given: The callbacks that the settings name; where one takes the place of ours, ours is left out.
+        stop: Where it is noted that the training is asked to stop.
+        keeps: Whether checkpoints are kept.
+    """
+    checkpoints = _checkpoints(given) if keeps else []
+    records = [RunRecord(), ScoreWriter(), OverlayWriter(), *_dashboard(given)]
+    return [Guard(), *checkpoints, LearningRateMonitor(), *records, Preemption(stop)]
+
+
+def of_evaluation(given: Sequence[Callback], folder: str) -> list[Callback]:
+    """What `validate` and `test` have beside their progress; `folder` takes what they write."""
+    return [ScoreWriter(folder), OverlayWriter(directory=folder), *_dashboard(given, folder)]
+
+
+def plugins(given: Sequence[Any]) -> list[Any]:
+    """Those that are given, and ours of the kinds that are not."""
+    ours: list[Any] = [] if any(isinstance(plugin, CheckpointIO) for plugin in given) else [DurableCheckpointIO()]
+    placed = any(isinstance(plugin, ClusterEnvironment) for plugin in given)
+    if not placed and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        ours.append(SLURMEnvironment(auto_requeue=False))  # Lightning's way saves in the middle of a step
+    return [*given, *ours]
+
+
+def as_list(value: Any) -> list[Any]:
+    """A setting of the trainer that may be one thing, several, or a switch."""
+    if value in (None, True, False):
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _dashboard(given: Sequence[Callback], folder: str | None = None) -> list[Callback]:
+    """One, unless it is given with settings of its own."""
+    own = [callback for callback in given if isinstance(callback, Dashboard)]
+    for callback in own:
+        callback.directory = callback.directory or folder
+    return [] if own else [Dashboard(directory=folder)]
+
+
+def _checkpoints(given: Sequence[Callback]) -> list[Callback]:
+    """Those that are not given; a run can always be gone on with, whatever else is kept of it."""
+    best = [] if any(isinstance(callback, ModelCheckpoint) for callback in given) else [BestCheckpoint()]
+    last = [] if any(isinstance(callback, LastCheckpoint) for callback in given) else [LastCheckpoint()]
+    return [*best, *last]
