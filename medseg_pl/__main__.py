@@ -16,6 +16,7 @@ from medseg_pl import __version__
 from medseg_pl.commands import FILE_COMMANDS
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.stopping import StopRequest
+from medseg_pl.core.text import printable
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 MODULES = {**{name: f"medseg_pl.commands.{name}" for name in FILE_COMMANDS}, "completion": "medseg_pl.completion"}
@@ -80,12 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MedsegError as error:
         if debug:
             raise
-        sys.stderr.write(f"medseg: {error}\n")
+        sys.stderr.write(f"medseg: {printable(str(error))}\n")
         return error.exit_code
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         if debug:
             raise
-        sys.stderr.write(f"medseg: {error.strerror}: {error.filename}. Check the path, and what is there already.\n")
+        name = printable(str(error.filename))
+        sys.stderr.write(f"medseg: {error.strerror}: {name}. Check the path, and what is there already.\n")
         return 1
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; what is left in the buffer has no reader either.

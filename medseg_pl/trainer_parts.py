@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,13 @@ from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
 
 from medseg_pl.callbacks import (
+    Bar,
     BoardRecord,
     Dashboard,
     EpochLines,
@@ -29,6 +30,7 @@ from medseg_pl.callbacks import (
 from medseg_pl.checkpointing import BestCheckpoint, DurableCheckpointIO, LastCheckpoint, Resumption
 from medseg_pl.core.stopping import StopRequest
 from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.progress import redraws
 from medseg_pl.run_log import RunLog
 
 
@@ -57,7 +59,7 @@ def keep_private(loggers: Sequence[Logger], folder: Path | None = None) -> None:
 
 def progress() -> list[Callback]:
     """A bar on a terminal, plain lines elsewhere."""
-    return [RichProgressBar()] if sys.stdout.isatty() else [EpochLines()]
+    return [Bar()] if redraws(Console()) else [EpochLines()]
 
 
 def of_training(given: Sequence[Callback], stop: StopRequest, *, keeps: bool) -> list[Callback]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from rich.console import Console
 
 import medseg_pl.losses  # noqa: F401  its classes can then be named without their module
 from medseg_pl.callbacks import PhaseNote
@@ -21,6 +21,7 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.stopping import StopRequest
 from medseg_pl.going_on import go_on
 from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.progress import redraws
 from medseg_pl.parser import MedsegParser, check_sections, options, place_of, unfit
 from medseg_pl.predicting import Order, add_options, predict
 from medseg_pl.trainer_parts import as_list, keep_private, of_evaluation, of_training, plugins, progress, run_log
@@ -155,7 +156,7 @@ class MedsegCLI(LightningCLI):
         kwargs["logger"] = [*log, *as_list(own.get("logger"))]
         keep_private(kwargs["logger"], None if self.subcommand == "fit" else self._evaluated_folder())
         if own.get("enable_progress_bar") is None:
-            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+            kwargs["enable_progress_bar"] = redraws(Console())
         kwargs["plugins"] = plugins(as_list(own.get("plugins")))
         given = as_list(own.get("callbacks"))
         kwargs["callbacks"] = [self.doing, *given, *progress(), *self._callbacks(given)]

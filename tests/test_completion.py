@@ -25,12 +25,21 @@ printf '%s\n' "${COMPREPLY[@]}"
 """
 ZSH = r"""
 zmodload zsh/zpty
-zpty shell zsh -f -i
+await() {  # at most ten seconds: whoever waits for a shell for ever never ends
+  local answer chunk tries
+  for tries in {1..200}; do
+    zpty -rt shell chunk && answer+=$chunk
+    [[ $answer == ${~1} ]] && break
+    sleep 0.05
+  done
+  print -r -- "$answer"
+}
+zpty -b shell zsh -f -i
 zpty -w shell "PS1= ; fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -d $1/dump; print REA''DY"
-zpty -r -m shell began '*READY*'
+await '*READY*'
 zpty -w -n shell "$2"$'\t\C-a'"print -r -- '<"$'\C-e'">'"$'\n'
-zpty -r -m shell answer $'*\n<*>*'
-print -r -- "$answer"
+await $'*\n<*>*'
+zpty -d shell
 """
 """Types a line and Tab, and has the line printed that this becomes."""
 

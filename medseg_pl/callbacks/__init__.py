@@ -7,13 +7,14 @@ from medseg_pl.callbacks.guard import Guard
 from medseg_pl.callbacks.overlays import OverlayWriter
 from medseg_pl.callbacks.phase import PhaseNote
 from medseg_pl.callbacks.preemption import Preemption
-from medseg_pl.callbacks.progress import EpochLines
+from medseg_pl.callbacks.progress import Bar, EpochLines
 from medseg_pl.callbacks.review_queue import ReviewQueue
 from medseg_pl.callbacks.run_record import RunRecord
 from medseg_pl.callbacks.scores import ScoreWriter
 from medseg_pl.callbacks.writer import PredictionWriter
 
 __all__ = [
+    "Bar",
     "BoardRecord",
     "ConfigRecord",
     "Dashboard",

@@ -40,6 +40,7 @@ _LEGEND = (
     "win/tie/loss: cases of B. needed: cases that would show this difference in 80 of 100 studies."
 )
 _NO_EDGE = 100_000
+_WIDTH = 80
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     require_absent(arguments.json, arguments.csv)
     console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to fold for
+    if not console.is_terminal:  # a file or a pipe has no width to fold sentences for
         console = Console(width=_NO_EDGE)
     files = [find_scores(path) for path in (arguments.a, arguments.b)]
     for line in introduction(files):
@@ -137,7 +138,8 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
     for metric, compared in result["metrics"].items():
         better, mean = "higher" if compared["higher_is_better"] else "lower", compared["mean"]
         _say(console, f"\n{metric} ({better} is better): {mean['cases']} cases of {mean['groups']} groups")
-        console.print(comparison_table(compared, 2 if metric.endswith("_mm") else 3, ruled=console.is_terminal))
+        table = comparison_table(compared, 2 if metric.endswith("_mm") else 3, ruled=console.is_terminal)
+        console.print(table, width=min(console.width, _WIDTH))
         _say(console, verdict(metric, compared["labels"]))
         for line in filter(None, (too_few(compared["labels"]), empty_masks(compared["labels"]))):
             _say(console, line)

@@ -10,6 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 
+def redraws(console: Console) -> bool:
+    """Whether a line can be drawn anew there: not in a file, even where colour is forced, nor where TERM=dumb."""
+    return console.is_interactive and console.file.isatty()
+
+
 @contextmanager
 def progress_bar(doing: str, total: int, *, things: str = "cases", show: bool = True) -> Iterator[Callable[[], None]]:
     """Show how much is done, how fast, and how long the rest will take.
@@ -25,7 +30,7 @@ def progress_bar(doing: str, total: int, *, things: str = "cases", show: bool = 
     """
     console = Console(stderr=True)
     columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn(things), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal)) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not (show and redraws(console))) as progress:
         task = progress.add_task("", total=total)
         yield lambda: progress.advance(task)
 

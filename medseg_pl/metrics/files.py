@@ -20,6 +20,7 @@ COUNTS = ("tp", "fp", "fn")
 SCORES = ("dice", "iou", "precision", "recall", "hd_mm", "hd95_mm", "assd_mm", "nsd")
 VOLUMES = ("volume_reference_ml", "volume_prediction_ml")
 _OVERLAP = {"Dice": "dice", "IoU": "iou", "precision": "precision", "recall": "recall"}
+_WIDTH = 80
 _DISTANCES = {"HD95": "hd95_mm", "ASSD": "assd_mm", "NSD": "nsd"}
 
 
@@ -50,7 +51,7 @@ def write_scores(
     write_summary(file, summary)
     console = Console()
     for part in summary_tables(summary, stage):
-        console.print(part)
+        console.print(part, width=min(console.width, _WIDTH))
     console.print(f"Scores of every case: {scores}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -21,8 +21,9 @@ from rich.text import Text
 
 from medseg_pl.commands.check.page import write_page
 from medseg_pl.commands.check.settings import Settings, settings_of
-from medseg_pl.commands.check.wording import described, printable, verdict
+from medseg_pl.commands.check.wording import described, verdict
 from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.text import printable
 from medseg_pl.data.integrity.discovery import discover
 from medseg_pl.data.integrity.facts import CaseFacts
 from medseg_pl.data.integrity.findings import Finding

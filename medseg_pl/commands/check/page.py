@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medseg_pl import __version__
 from medseg_pl.commands.check.settings import Settings
-from medseg_pl.commands.check.wording import described, printable
+from medseg_pl.commands.check.wording import described
+from medseg_pl.core.text import printable
 from medseg_pl.data.integrity.findings import Finding
 from medseg_pl.data.integrity.kinds import KINDS, LEVELS
 from medseg_pl.data.integrity.report import Report

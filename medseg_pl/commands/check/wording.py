@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medseg_pl.core.text import printable
 from medseg_pl.data.integrity.findings import Finding
 from medseg_pl.data.integrity.report import Report
-
-_NO_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
 def verdict(report: Report) -> str:
@@ -28,15 +27,6 @@ def described(finding: Finding, root: Path) -> dict[str, str]:
         "message": printable(finding.message.replace(f"{root}/", "")),
         "remedy": finding.remedy,
     }
-
-
-def printable(text: str) -> str:
-    r"""Text without what a terminal would obey and what UTF-8 cannot hold: names of files may be a stranger's.
-
-    >>> printable("a\x1b[2J\udcff.png")
-    'a�[2J�.png'
-    """
-    return "".join(character if character.isprintable() else _NO_CHARACTER for character in text)
 
 
 def _relative(path: Path | None, root: Path) -> str:

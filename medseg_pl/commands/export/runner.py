@@ -713,10 +713,10 @@ def check_case(model: Model, path: Path, max_whole_pixels: int | None) -> str:
     assert probabilities is not None, "they were asked for"
     agreed = float((mask == expected["mask"]).mean())
     apart = np.abs(probabilities.astype(np.float64) - expected["probabilities"])
-    line = f"{path.name}: {100 * agreed:.4f} % of pixels agree, probabilities differ by {apart.max():.1e} at most"
+    line = f"{path.name}: {100 * agreed:.4f} % of pixels agree, probabilities within {apart.max():.1e}"
     least, mean = model.spec["tolerance"]["agreement"], model.spec["tolerance"]["mean_difference"]
     if not (agreed >= least and apart.mean() <= mean):
-        raise RefusedError(f"{line} and {apart.mean():.1e} on average; expected {100 * least} % and {mean:.0e}.")
+        raise RefusedError(f"{line}, {apart.mean():.1e} on average; expected {100 * least} % and {mean:.0e}.")
     return line
 
 

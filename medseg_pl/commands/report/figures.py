@@ -66,7 +66,7 @@ def curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: st
             title, place = columns[column]
             steps, values = zip(*points, strict=True)
             marker = "o" if len(points) < 40 else None
-            axes.plot(steps, values, color=series_colour(place), label=title, marker=marker, markersize=3.5)
+            axes.plot(steps, values, color=series_colour(place), label=_short(title), marker=marker, markersize=3.5)
         axes.set_xlabel("steps of the optimizer")
         axes.set_ylabel(what)
         _legend(axes)
