@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.settings import require_at_least
 from medseg_pl.core.stopping import StopRequest, leave_signals_to_main
 from medseg_pl.core.types import Batch, Case, EvaluationBatch
 from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides
@@ -88,14 +89,9 @@ class SegmentationDataModule(LightningDataModule):
         super().__init__()
         # Paths say where and whose the data is: they stay in the checkpoint and out of hosted loggers.
         self.save_hyperparameters(logger=False)
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("workers", workers, 0),
-            ("samples_per_epoch", 1 if samples_per_epoch is None else samples_per_epoch, 1),
-        ):
-            if value < least:
-                raise SettingError(f"data.{name} must be at least {least}; got {value}.")
+        require_at_least("data", batch_size=(batch_size, 1), eval_batch_size=(eval_batch_size, 1), workers=(workers, 0))
+        if samples_per_epoch is not None:
+            require_at_least("data", samples_per_epoch=(samples_per_epoch, 1))
         if not 0 <= foreground_fraction <= 1:
             raise SettingError(f"data.foreground_fraction must be from 0 to 1; got {foreground_fraction}.")
         self.source = source

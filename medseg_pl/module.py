@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,12 +14,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
-from medseg_pl.core.errors import DataError, DivergedError, SettingError
+from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.settings import require_at_least
 from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
-from medseg_pl.data.slices import SliceDataset
 from medseg_pl.functional.fit import Fit, FitMode
 from medseg_pl.functional.intensity import LOW
 from medseg_pl.functional.symmetry import IDENTITY, SymmetryGroup, symmetries
@@ -27,26 +26,16 @@ from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.bands import Band
 from medseg_pl.inference.postprocess import Cleaning, check_cleaning
 from medseg_pl.inference.sliding_window import LogitsListener, RowReader, SlidingWindow
-from medseg_pl.metrics import (
-    CaseLedger,
-    CaseMetric,
-    OverlapMetric,
-    Score,
-    SurfaceMetric,
-    VolumeMetric,
-    from_all_processes,
-    summarise,
-)
+from medseg_pl.losses.checking import check_loss
+from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.networks import NetworkFactory, build_network, load_initial_weights
 from medseg_pl.normalisation import Normalisation
+from medseg_pl.optimization import make_optimization
 from medseg_pl.resuming import begin, between_steps, resumable
 from medseg_pl.schedules import WarmupPolynomialLR, follow_scores, follows_scores
+from medseg_pl.scoring import Scoring, Stage, fitted_masks
 
 log = logging.getLogger(__name__)
-
-Stage = Literal["val", "test"]
-LOGGED = ("dice", "iou")
-"""The scores that are logged; the files hold all of them."""
 
 
 @runtime_checkable
@@ -122,7 +111,7 @@ class SegmentationModule(LightningModule):
             # What it recommends would leave the loss out of the checkpoint, which could then not be loaded.
             warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module` and is already saved")
             self.save_hyperparameters(logger=False)
-        _require_at_least(channels=(channels, 1), context=(context, 0), multiple=(multiple, 1))
+        require_at_least("model", channels=(channels, 1), context=(context, 0), multiple=(multiple, 1))
         self.labels = labels
         self.channels = channels
         self.context = context
@@ -131,26 +120,24 @@ class SegmentationModule(LightningModule):
         if initial_weights:
             load_initial_weights(self.network, initial_weights)
         self.loss = loss
-        _check_loss(loss, labels)
+        check_loss(loss, labels)
         self.normalisation = normalisation
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
-        surface = SurfaceMetric(labels, nsd_tolerance)
-        built_in = [OverlapMetric(labels), *([surface] if distances else []), VolumeMetric(labels)]
-        self.metrics = [*built_in, *(make(labels=labels) for make in metrics)]
-        self.facts: dict[str, Any] = {"nsd_tolerance": surface.tolerance} if distances else {}
-        # torchmetrics would leave NaN out of the mean, and a network that diverged would look well.
-        self.evaluation_loss = MeanMetric(nan_strategy=float("inf"))
         self.sliding_window = SlidingWindow(labels, self.fit_to.size, multiple, overlap, max_whole_pixels)
         self.symmetries = symmetries(tta)
         check_cleaning(postprocess or {}, labels)
         self.assembler = CaseAssembler(labels, self.fit_to, cleaning=postprocess)
+        surface = SurfaceMetric(labels, nsd_tolerance)
+        built_in = [OverlapMetric(labels), *([surface] if distances else []), VolumeMetric(labels)]
+        facts = {"nsd_tolerance": surface.tolerance} if distances else {}
+        self.scoring = Scoring(self.assembler, [*built_in, *(make(labels=labels) for make in metrics)], facts)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
         if compile_network:
             self.network.compile()
-        self.ledger = CaseLedger(self.metrics)
-        self.table: list[Score] = []
+        # What torch refuses is refused here, and not when the data is read and a run folder made.
+        make_optimization(optimizer, lr_scheduler, self.parameters())
         self.seed = seed
         self._validated = -1
         self._resumed_metrics: dict[str, Tensor] = {}
@@ -238,13 +225,7 @@ class SegmentationModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the scheduler that is stepped with it."""
-        optimizer = self.make_optimizer(self.parameters())
-        if self.make_scheduler is None:
-            return optimizer
-        scheduler = self.make_scheduler(optimizer)
-        # Those that react to scores have steps of their own, see `on_validation_epoch_end`.
-        every = {"interval": "epoch", "reduce_on_plateau": False} if follows_scores(scheduler) else {"interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **every}}
+        return make_optimization(self.make_optimizer, self.make_scheduler, self.parameters())
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedules that follow the steps of the optimizer."""
@@ -293,100 +274,20 @@ class SegmentationModule(LightningModule):
         """Probabilities, loss and scores of a batch of slices."""
         if not batch.slices:
             return []
-        target = self._fitted_masks(batch).to(batch.image.device)
+        target = fitted_masks(batch, self.fit_to).to(batch.image.device)
 
         def add_loss(logits: Tensor, rows: slice, columns: slice) -> None:
             loss = self.loss(logits, self.labels.target(target[..., rows, columns]))
-            self.evaluation_loss.update(loss, weight=len(logits))
+            self.scoring.loss.update(loss, weight=len(logits))
 
-        cases = self.assembler.add(self.probabilities(batch, add_loss), batch)
-        for case in cases:
-            self.ledger.add(case)
-        return cases
-
-    def _fitted_masks(self, batch: EvaluationBatch) -> Tensor:
-        if len(batch.masks) != len(batch.slices):
-            raise DataError(
-                f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it."
-            )
-        pairs = zip(batch.slices, batch.masks, strict=True)
-        fitted = [self.fit_to.on(slice_.geometry).apply_mask(mask) for slice_, mask in pairs]
-        return torch.from_numpy(np.stack(fitted))
+        return self.scoring.add(self.probabilities(batch, add_loss), batch)
 
     def _reset_scores(self) -> None:
-        self.evaluation_loss.reset()
-        training = self.trainer.state.fn == TrainerFn.FITTING
-        metrics = [metric for metric in self.metrics if metric.in_training or not training]
-        self.ledger = CaseLedger(metrics)
-        self.ledger.reset()
-        self.assembler.reset()
-        self.assembler.keep_probabilities = any(metric.needs_probabilities for metric in metrics)
+        self.scoring.reset(training=self.trainer.state.fn == TrainerFn.FITTING)
 
     def _summarise(self, stage: Stage) -> None:
         """Merge the tables of all ranks, and log the means."""
-        self._check_slices(stage)
-        self.table = self.ledger.table(self._expected(stage))
-        self.facts["complete"] = not self._limited(stage)
-        self._check_finite(stage)
-        summary = summarise(self.table, self.labels.names, intervals=False)
-        self.log(f"{stage}/loss", self.evaluation_loss)
-        for name in LOGGED:
-            mean = summary["foreground_mean"].get(name)
-            self.log(f"{stage}/{name}", float("nan") if mean is None else mean, prog_bar=name == "dice")
-            for label, described in summary["labels"].items():
-                if name in described and described[name]["mean"] is not None:
-                    self.log(f"{stage}/{name}/{label}", described[name]["mean"])
-
-    def _check_finite(self, stage: Stage) -> None:
-        """A diverged network predicts something all the same; it must not become the best one."""
-        if not torch.isfinite(self.evaluation_loss.compute()):
-            raise DivergedError(
-                f"The {stage} loss is not finite at step {self.global_step}: training has diverged, or the images or "
-                f"the weights hold values that are not numbers. {DivergedError.REMEDY}"
-            )
-
-    def _check_slices(self, stage: Stage) -> None:
-        """A case of which slices are missing is left out only where the trainer was told to stop early."""
-        # Asked of all ranks, so that all of them end with this error: the others would wait for one that has left.
-        incomplete = sorted(from_all_processes(self.assembler.incomplete()))
-        if incomplete and not self._limited(stage):
-            raise DataError(
-                f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them, so no score is given. A "
-                "data module of your own must serve every slice of a case, all of them to one process."
-            )
-        self.assembler.reset()
-
-    def _expected(self, stage: Stage) -> list[str] | None:
-        """The cases that have to be scored; unknown with an early stop, or with loaders of one's own."""
-        loader = self.trainer.val_dataloaders if stage == "val" else self.trainer.test_dataloaders
-        dataset = getattr(loader, "dataset", None)
-        if self._limited(stage) or not isinstance(dataset, SliceDataset):
-            return None
-        return [case.case_id for case in dataset.cases]
-
-    def _limited(self, stage: Stage) -> bool:
-        limit = self.trainer.limit_val_batches if stage == "val" else self.trainer.limit_test_batches
-        return bool(self.trainer.sanity_checking or isinstance(limit, int) or limit < 1)
-
-
-def _check_loss(loss: nn.Module, labels: LabelMap) -> None:
-    """Try the loss on nothing but background: one that was made for another task says so here, not after an hour."""
-    logits, mask = (
-        torch.zeros(2, labels.classes, 16, 16),
-        torch.zeros(2, labels.mask_channels, 16, 16, dtype=torch.uint8),
-    )
-    try:
-        value = loss(logits, labels.target(mask))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise SettingError(
-            f"model.loss {type(loss).__name__} cannot be computed for the task {labels.task} with {labels.classes} "
-            f"logits: {' '.join(str(error).split())[:200]}. Set a loss, or its mode, that fits the task."
-        ) from error
-    if not isinstance(value, Tensor) or value.ndim:
-        raise SettingError(f"model.loss {type(loss).__name__} must return one number, a tensor without axes.")
-
-
-def _require_at_least(**settings: tuple[int, int]) -> None:
-    for name, (value, least) in settings.items():
-        if value < least:
-            raise SettingError(f"model.{name} must be at least {least}; got {value}.")
+        self.scoring.finish(self.trainer, stage)
+        self.log(f"{stage}/loss", self.scoring.loss)
+        for name, mean in self.scoring.means(self.labels.names):
+            self.log(f"{stage}/{name}", mean, prog_bar=name == "dice")

@@ -33,11 +33,17 @@ class WarmupPolynomialLR(LRScheduler):
         warmup_steps: Steps until the full learning rate.
         power: 1 is a straight line, 0.9 is what nnU-Net and DeepLab use.
         total_steps: When zero is reached; the length of the run where it is not given, see `plan`.
+
+    Raises:
+        ValueError: A negative number of steps, or a negative power, with which the rate would end at infinity.
     """
 
     def __init__(
         self, optimizer: Optimizer, warmup_steps: int = 0, power: float = 0.9, total_steps: int | None = None
     ) -> None:
+        for name, value in {"warmup_steps": warmup_steps, "power": power, "total_steps": total_steps or 0}.items():
+            if value < 0:
+                raise ValueError(f"{name} must be at least 0; got {value}")
         self.total_steps = total_steps
         self.warmup_steps = warmup_steps
         self.power = power

@@ -16,6 +16,8 @@ from medseg_pl.io import raster
 from tests.end_to_end.conftest import SMALL
 
 Refused = Callable[..., str]
+NEGATIVE_MOMENTUM = '{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": -0.9}}'
+GROWING = '{"class_path": "torch.optim.lr_scheduler.ReduceLROnPlateau", "init_args": {"factor": 2.0}}'
 
 
 @pytest.fixture
@@ -224,6 +226,11 @@ def test_checkpoint_that_would_run_code(refused: Refused, phantoms: dict[str, Pa
         ("--model.labels.values=[1,2,0]", "gives a label the value 0, which is the background"),
         ("--model.labels.ignore_value=255", "labels.ignore_value 255 is the value of the background or of a label too"),
         ("--model.loss=torch.nn.CTCLoss", "cannot be computed for the task multilabel"),
+        ("--model.optimizer.init_args.lr=-1", "model.optimizer cannot be made: Invalid learning rate: -1.0. Correct"),
+        ("--model.optimizer.init_args.weight_decay=-1", "model.optimizer cannot be made: Invalid weight_decay value"),
+        ("--model.optimizer=" + NEGATIVE_MOMENTUM, "model.optimizer cannot be made: Invalid momentum value: -0.9"),
+        ("--model.lr_scheduler.init_args.warmup_steps=-1", "model.lr_scheduler cannot be made: warmup_steps must be"),
+        ("--model.lr_scheduler=" + GROWING, "model.lr_scheduler cannot be made: Factor should be < 1.0"),
         ("--data.batch_size=0", "data.batch_size must be at least 1; got 0"),
         ("--data.foreground_fraction=2", "data.foreground_fraction must be from 0 to 1"),
         ("--data.fractions=[0.5,0.1,0.1]", "three shares (train, val, test) that add up to 1"),

@@ -1,0 +1,67 @@
+"""What the optimizer and the schedule are made of, and what is said where they cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.optimization import make_optimization
+from medseg_pl.schedules import WarmupPolynomialLR
+
+
+def made(optimizer: Callable[..., Any], schedule: Callable[..., Any] | None = None) -> dict[str, Any]:
+    return make_optimization(optimizer, schedule, torch.nn.Linear(2, 1).parameters())
+
+
+def test_an_optimizer_alone() -> None:
+    found = made(partial(SGD, lr=0.5))
+    assert list(found) == ["optimizer"]
+    assert [group["lr"] for group in found["optimizer"].param_groups] == [0.5]
+    assert len(found["optimizer"].param_groups[0]["params"]) == 2
+
+
+def test_a_schedule_is_stepped_with_the_optimizer_and_one_that_follows_scores_is_not() -> None:
+    found = made(partial(SGD, lr=0.5), partial(WarmupPolynomialLR, warmup_steps=2))["lr_scheduler"]
+    assert found["scheduler"].get_last_lr() == [0.25]
+    assert found["interval"] == "step"
+    found = made(partial(SGD, lr=0.5), ReduceLROnPlateau)["lr_scheduler"]
+    assert (found["interval"], found["reduce_on_plateau"]) == ("epoch", False)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        (partial(AdamW, lr=-1.0), "Invalid learning rate: -1.0"),
+        (partial(AdamW, weight_decay=-1.0), "Invalid weight_decay value: -1.0"),
+        (partial(AdamW, betas=(1.5, 0.9)), "Invalid beta parameter at index 0: 1.5"),
+        (partial(AdamW, fused=True, foreach=True), "`fused` and `foreach` cannot be `True` together"),
+        (partial(SGD, lr=0.1, momentum=-1.0), "Invalid momentum value: -1.0"),
+    ],
+)
+def test_an_optimizer_that_refuses_its_settings(optimizer: Callable[..., Any], said: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        made(optimizer)
+    assert str(caught.value) == f"model.optimizer cannot be made: {said}. Correct its init_args."
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        (partial(ReduceLROnPlateau, factor=2.0), "Factor should be < 1.0"),
+        (partial(OneCycleLR, max_lr=0.1), "You must define either total_steps OR"),
+        (partial(WarmupPolynomialLR, warmup_steps=-1), "warmup_steps must be at least 0; got -1"),
+        (partial(WarmupPolynomialLR, power=-0.9), "power must be at least 0; got -0.9"),
+    ],
+)
+def test_a_schedule_that_refuses_its_settings(schedule: Callable[..., Any], said: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        made(partial(SGD, lr=0.1), schedule)
+    assert str(caught.value).startswith(f"model.lr_scheduler cannot be made: {said}")
+    assert str(caught.value).endswith(". Correct its init_args.")
