@@ -63,13 +63,7 @@ def plan(found: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, 
     Raises:
         SettingError: One patient cannot be split into two sides, or nothing is annotated.
     """
-    if found.groups < 2:
-        raise SettingError(
-            f"The data has {found.groups} patient (group); training and validation need two. Add patients, or correct "
-            "--group."
-        )
-    if not any(found.label_cases.values()):
-        raise SettingError("No label is in any mask. Correct --labels, or the masks.")
+    _require_learnable(found)
     scale = _GPU if hardware.gpu else _CPU if hardware.bf16 else _CPU_WITHOUT_BF16
     spacing = _spacing(found)
     depth = _encoder_depth(found, scale)
@@ -89,31 +83,50 @@ def plan(found: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, 
             "normalisation": _normalisation(found),
             "loss": _loss(found),
             "optimizer": _optimizer(batch.value),
-            "lr_scheduler": {
-                "class_path": "medseg_pl.schedules.WarmupPolynomialLR",
-                "init_args": {"warmup_steps": Remark(min(100, steps.value // 20), "a twentieth of the run")},
-            },
+            "lr_scheduler": _schedule(steps.value),
             "channels_last": Remark(True, "faster with mixed precision"),
         },
-        "data": {
-            "fold": 0,
-            "folds": Remark(min(5, found.groups), f"{found.groups} patients"),
-            "batch_size": batch,
-            "eval_batch_size": Remark(
-                _power_of_two(scale.batch_pixels * 2 / math.prod(found.sizes[2]), 1, 64), "whole slices"
-            ),
-            "samples_per_epoch": Remark(steps.value * batch.value // _EPOCHS, f"a tenth of {steps.value} steps"),
-            "foreground_fraction": _foreground_fraction(found),
-            "augmentation": _augmentation(found, labels),
-        },
-        "trainer": {
-            "accelerator": "auto",
-            "devices": 1,
-            "precision": _precision(hardware),
-            "max_epochs": Remark(_EPOCHS, steps.comment),
-            "check_val_every_n_epoch": Remark(2, "five validations in the run"),
-            "log_every_n_steps": 10,
-        },
+        "data": _data(found, labels, scale, batch, steps.value),
+        "trainer": _trainer(hardware, steps),
+    }
+
+
+def _require_learnable(found: Fingerprint) -> None:
+    if found.groups < 2:
+        raise SettingError(
+            f"The data has {found.groups} patient (group); training and validation need two. Add patients, or correct "
+            "--group."
+        )
+    if not any(found.label_cases.values()):
+        raise SettingError("No label is in any mask. Correct --labels, or the masks.")
+
+
+def _schedule(steps: int) -> dict[str, Any]:
+    warmup = Remark(min(100, steps // 20), "a twentieth of the run")
+    return {"class_path": "medseg_pl.schedules.WarmupPolynomialLR", "init_args": {"warmup_steps": warmup}}
+
+
+def _data(found: Fingerprint, labels: LabelMap, scale: _Scale, batch: Remark, steps: int) -> dict[str, Any]:
+    slices = _power_of_two(scale.batch_pixels * 2 / math.prod(found.sizes[2]), 1, 64)
+    return {
+        "fold": 0,
+        "folds": Remark(min(5, found.groups), f"{found.groups} patients"),
+        "batch_size": batch,
+        "eval_batch_size": Remark(slices, "whole slices"),
+        "samples_per_epoch": Remark(steps * batch.value // _EPOCHS, f"a tenth of {steps} steps"),
+        "foreground_fraction": _foreground_fraction(found),
+        "augmentation": _augmentation(found, labels),
+    }
+
+
+def _trainer(hardware: Hardware, steps: Remark) -> dict[str, Any]:
+    return {
+        "accelerator": "auto",
+        "devices": 1,
+        "precision": _precision(hardware),
+        "max_epochs": Remark(_EPOCHS, steps.comment),
+        "check_val_every_n_epoch": Remark(2, "five validations in the run"),
+        "log_every_n_steps": 10,
     }
 
 
