@@ -13,8 +13,8 @@ from medseg_pl.commands.report.comparing import comparisons
 from medseg_pl.commands.report.names import names_for
 from medseg_pl.commands.report.page import page_of
 from medseg_pl.commands.report.readme import fill_readme
-from medseg_pl.core.errors import OutputExistsError, SettingError
-from medseg_pl.io.files import write_text
+from medseg_pl.core.errors import SettingError
+from medseg_pl.io.files import require_absent, write_text
 from medseg_pl.run_folder.reading import Run, read_run
 
 _MOST_NOTES = 5
@@ -34,8 +34,7 @@ def write_report(arguments: argparse.Namespace) -> int:
         raise SettingError(f"A README is of one run; {len(arguments.runs)} are given. Name one with --readme.")
     if len(arguments.runs) > _MOST_RUNS:
         raise SettingError(f"A page shows at most {_MOST_RUNS} runs; {len(arguments.runs)} are given. Name fewer.")
-    if arguments.output is not None and arguments.output.exists():
-        raise OutputExistsError(f"{arguments.output} exists already and is not overwritten. Choose another file.")
+    require_absent(arguments.output)
     runs = [read_run(folder, arguments.stage) for folder in arguments.runs]
     if arguments.readme is not None:
         _fill_readme(arguments.readme, runs[0])
