@@ -57,7 +57,7 @@ def in_words(doing: PhaseNote) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # Libraries raise whatever they like; what is not recognised goes on as it is.
         told = _told(error, doing.phase)
         if told is None:
             raise

@@ -28,6 +28,12 @@ time.sleep(600)
 """
 
 
+def taken_by_another(folder: Path) -> str:
+    """What another process says that tries to have the lock."""
+    take = f"import fcntl; fcntl.lockf(open({str(folder / LOCK)!r}, 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    return subprocess.run([sys.executable, "-c", take], capture_output=True, text=True, check=False).stderr
+
+
 def test_a_second_process_is_refused_until_the_first_one_is_killed(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], env=environment, stdout=subprocess.PIPE)
@@ -65,3 +71,5 @@ def test_a_full_disk_does_not_keep_a_lock_from_being_taken(tmp_path: Path, monke
     monkeypatch.setattr(os, "pwrite", refuse)
     with FolderLocks() as locks:
         locks.take(tmp_path)
+        assert "BlockingIOError" in taken_by_another(tmp_path)
+    assert taken_by_another(tmp_path) == ""

@@ -82,7 +82,7 @@ def test_both_empty_is_not_a_number(reference: list[int]) -> None:
 @pytest.mark.parametrize("prediction", [[0, 0], [1, 0]])
 def test_nothing_is_computed_where_a_mask_is_empty(prediction: list[int]) -> None:
     (pair,) = pairs(LESION, case("x", prediction, [0, 0]))
-    with_empty_rule(pair, {"score": 0.1}, lambda: pytest.fail("computed"))
+    assert list(with_empty_rule(pair, {"score": 0.1}, lambda: pytest.fail("computed"))) == ["score"]
 
 
 class TestLabelPair:
