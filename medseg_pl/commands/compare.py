@@ -37,7 +37,7 @@ from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, write_row
 
 _LEGEND = (
     "B − A: mean difference, with its 95 % interval. p: whole groups change sign; Holm: corrected for the labels. "
-    "win/tie/loss: cases of B. needed: cases that would show this difference in 80 of 100 studies."
+    "w/t/l: cases that B wins, ties, loses. needed: cases that would show this difference in 80 of 100 studies."
 )
 _NO_EDGE = 100_000
 _WIDTH = 80
@@ -151,7 +151,7 @@ def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool)
     frame, padding = (box.SIMPLE_HEAD, 0) if ruled else (None, (0, 1))
     table = Grid(box=frame, padding=padding, pad_edge=False, show_edge=False)
     table.add_column("label", overflow="fold")
-    for name in ("A", "B", "B − A", "95 % interval", "p", "Holm", "win/tie/loss", "needed"):
+    for name in ("A", "B", "B − A", "95 % interval", "p", "Holm", "w/t/l", "needed"):
         table.add_column(name, justify="right", no_wrap=True)
     for label, fields in compared["labels"].items():
         table.add_row(Text(label), *_cells(fields, decimals))

@@ -41,6 +41,6 @@ def test_it_runs(notebook: nbformat.NotebookNode, desk: Path) -> None:
     outputs = [output for cell in code(notebook) for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)  # the slice with its prediction
     compared = [output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs]
-    assert any("win/tie/loss" in text for text in compared)
+    assert any("w/t/l" in text for text in compared)
     assert (desk / "runs/notebook_25d/version_0/scores_test.csv").is_file()
     assert (desk / "runs/notebook_2d/version_0/scores_test.csv").is_file()
