@@ -29,6 +29,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from medseg_pl.core.errors import SettingError
+from medseg_pl.core.text import printable
 from medseg_pl.functional.comparison import RESAMPLES
 from medseg_pl.functional.pairing import HIGHER_IS_BETTER, Matched, Table, match
 from medseg_pl.functional.verdicts import compare_metric, empty_masks, too_few, verdict
@@ -154,7 +155,7 @@ def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool)
     for name in ("A", "B", "B − A", "95 % interval", "p", "Holm", "w/t/l", "needed"):
         table.add_column(name, justify="right", no_wrap=True)
     for label, fields in compared["labels"].items():
-        table.add_row(Text(label), *_cells(fields, decimals))
+        table.add_row(Text(printable(label)), *_cells(fields, decimals))
     table.add_row("mean", *_cells(compared["mean"], decimals), style="bold")
     return table
 
@@ -186,8 +187,8 @@ def _sides(files: Sequence[Path], matched: Matched) -> dict[str, Any]:
 
 
 def _say(console: Console, text: str) -> None:
-    """A line of plain words, of which nothing is taken for markup."""
-    console.print(Text(text))
+    """Lines of plain words, of which nothing is taken for markup."""
+    console.print(Text("\n".join(printable(line) for line in text.split("\n"))))
 
 
 def _whole_number(low: int, high: int) -> Callable[[str], int]:

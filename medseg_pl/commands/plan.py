@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from medseg_pl.arguments import add_data_set, add_workers
+from medseg_pl.core.text import printable
 from medseg_pl.io.files import require_absent, write_text
 
 
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     planned = plan_file(found, hardware, arguments.directory.resolve().name, arguments.workers)
     write_text(arguments.output, planned.text)
     for note in planned.notes:
-        sys.stdout.write(f"Note: {note}.\n")
-    sys.stdout.write(f"{planned.summary}\nWrote {arguments.output}; train with\n")
+        sys.stdout.write(f"Note: {printable(note)}.\n")
+    sys.stdout.write(f"{printable(planned.summary)}\nWrote {arguments.output}; train with\n")
     sys.stdout.write(f"  medseg fit --config {shlex.quote(str(arguments.output))}\n")
     return 0

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from medseg_pl.core.text import printable
 from medseg_pl.io.scores import Row, numbered, write_rows, write_summary
 from medseg_pl.metrics.case_metric import Score
 from medseg_pl.metrics.summary import Strata, summarise
@@ -85,7 +86,7 @@ def _table(summary: Mapping[str, Any], title: str, columns: Mapping[str, str], h
     for label, described in summary["labels"].items():
         value, *rest = (_number(described.get(name, {}).get("mean")) for name in columns.values())
         interval = _interval(described.get(headline, {}).get("ci95"))
-        table.add_row(Text(label), value, interval, *rest, str(described["counts"]["n_missed"]))
+        table.add_row(Text(printable(label)), value, interval, *rest, str(described["counts"]["n_missed"]))
     value, *rest = (_number(summary["foreground_mean"].get(name)) for name in columns.values())
     table.add_row("mean", value, "", *rest, "", style="bold")
     return table

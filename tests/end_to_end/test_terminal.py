@@ -159,3 +159,17 @@ def test_forced_colours_make_no_bar_in_a_file(monkeypatch: pytest.MonkeyPatch) -
 def test_a_name_that_a_terminal_would_obey_is_made_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "\x1b[31mred", "b"]) == 1
     assert "\N{REPLACEMENT CHARACTER}[31mred" in capsys.readouterr().err
+
+
+def test_so_is_a_label_and_a_case(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        for number in range(2):
+            write_png(tmp_path / folder / f"\x1b[2J{number}.png", np.eye(8, dtype=np.uint8))
+    write_png(tmp_path / "b" / "\x1b[2Jalone.png", np.eye(8, dtype=np.uint8))
+    folders = ["--reference", str(tmp_path / "a"), "--prediction", str(tmp_path / "b")]
+    assert main(["evaluate", *folders, "-o", str(tmp_path / "out"), "--labels", "\x1b[31mred"]) == 0
+    assert main(["compare", str(tmp_path / "out"), str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "\N{REPLACEMENT CHARACTER}[31mred" in printed
+    assert "\N{REPLACEMENT CHARACTER}[2Jalone" in printed
+    assert "\x1b" not in printed

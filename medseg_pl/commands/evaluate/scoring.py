@@ -14,6 +14,7 @@ from medseg_pl.commands.evaluate.cases import of_each
 from medseg_pl.commands.evaluate.options import Tolerance
 from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap, Task
+from medseg_pl.core.text import printable
 from medseg_pl.data.groups import Known, known_by_name, known_by_table
 from medseg_pl.data.mask_pairs import MaskPair, label_of_each_value, pair_folders, read_pair, values_in
 from medseg_pl.data.sources.base import shown
@@ -39,7 +40,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     _check_pairs(arguments, pairs)
     known = _known(arguments, [pair.case_id for pair in pairs])
     for line in _notes(arguments, pairs, unmatched):
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{printable(line)}\n")
     labels = labels or _labels_in_files(arguments, pairs)
     tolerance = None if arguments.no_distances else 1.0 if arguments.tolerance is None else arguments.tolerance
     facts = facts_of(make_metrics(labels, tolerance), pairs, unmatched)
@@ -138,7 +139,7 @@ def _named_labels(arguments: argparse.Namespace) -> LabelMap | None:
 def _labels_in_files(arguments: argparse.Namespace, pairs: Sequence[MaskPair]) -> LabelMap:
     found = of_each(pairs, values_in, arguments.workers, "Finding labels")
     labels, described = label_of_each_value(found, arguments.task, arguments.ignore_value)
-    sys.stdout.write(f"Labels, by the values in the files: {described}.\n")
+    sys.stdout.write(f"Labels, by the values in the files: {printable(described)}.\n")
     return labels
 
 

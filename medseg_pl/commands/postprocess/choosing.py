@@ -15,6 +15,7 @@ from medseg_pl.checkpointing import DurableCheckpointIO, Trained, read_trained
 from medseg_pl.checkpointing.reading import load_plain
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.text import printable
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import Source
 from medseg_pl.inference.cleaning_choice import Gain, agreements, best_gain, candidates, smallest_component
@@ -42,7 +43,7 @@ def choose(arguments: argparse.Namespace) -> None:
     cases = validation_cases(trained, source.cases())
     gains = gains_of(predictor, source, cases)
     write(trained, gains, arguments.output)
-    sys.stdout.write("".join(f"{_told(name, gain)}\n" for name, gain in gains.items()))
+    sys.stdout.write("".join(f"{printable(_told(name, gain))}\n" for name, gain in gains.items()))
     sys.stdout.write(f"Wrote {arguments.output}\n")
 
 
