@@ -12,8 +12,9 @@ from typing import Any
 
 HEAD = """# Speed
 
-Each line is what a script of `benchmarks/` printed when `make bench` last ran: medians of interleaved rounds, beside
-the peer and in the same run, on a machine that others use as well. What a line was measured with stands below.
+Each line is what a script of `benchmarks/` printed last: medians of interleaved rounds, beside the peer and in the same
+run, on a machine that others use as well. `make bench` runs them all and makes this page anew. What a line was measured
+with stands below.
 
 | what | against | promised | measured | | script |
 | --- | --- | --- | --- | --- | --- |
