@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -16,6 +18,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.settings import require_at_least
 from medseg_pl.core.stopping import StopRequest, leave_signals_to_main
 from medseg_pl.core.types import Batch, Case, EvaluationBatch
+from medseg_pl.data.catalogue import Catalogue, NamedEntries, catalogue_of, known_catalogue, prepared_catalogue
 from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides
 from medseg_pl.data.integrity import Counted, cheap_findings, in_brief
 from medseg_pl.data.loading import TrainingLoader
@@ -23,7 +26,7 @@ from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.slices import PatchDataset, SliceDataset, collate_samples, collate_slices
 from medseg_pl.data.sources import Source
 from medseg_pl.data.splits import SIDES, Split, SplitSettings, kept_split
-from medseg_pl.data.store import Store, default_directory, open_entry
+from medseg_pl.data.store import Store, default_directory
 from medseg_pl.data.transforms import Augmentation
 from medseg_pl.functional.fit import Fit, FitMode
 from medseg_pl.io.progress import progress_bar
@@ -112,7 +115,7 @@ class SegmentationDataModule(LightningDataModule):
         self.seed = seed
         self.split: Split | None = None
         self.cases: dict[str, Case] = {}
-        self.entries: dict[str, Path] = {}
+        self.entries = NamedEntries([], catalogue_of([]))
         self.stop = StopRequest()
         self._trained: Mapping[str, Any] = {}
 
@@ -177,10 +180,10 @@ class SegmentationDataModule(LightningDataModule):
             named = {*self.split.train, *self.split.val, *self.split.test}
             cases = [case for case in cases if case.case_id in named]
         self.cases = {case.case_id: case for case in cases}
-        self.entries = dict(zip(self.cases, self._decode(cases, preparing=preparing), strict=True))
+        self.entries = NamedEntries(self.cases, self._decode(cases, preparing=preparing))
         if self.split is None:
-            stored = {name: open_entry(entry).label_voxels for name, entry in self.entries.items()}
-            voxels = {name: counts for name, counts in stored.items() if counts is not None}
+            counted = {name: self.entries.catalogue.label_voxels(place) for place, name in enumerate(self.cases)}
+            voxels = {name: counts for name, counts in counted.items() if counts is not None}
             self.split = self.split_settings.choose(cases, voxels)
         self._check_channels()
         self._check_spacing()
@@ -189,7 +192,7 @@ class SegmentationDataModule(LightningDataModule):
         """Patches of the training cases, in an order that follows from seed and epoch."""
         assert self.split is not None, "setup comes first"
         dataset: Any = PatchDataset(
-            [self.entries[name] for name in self.split.train],
+            self.entries.of(self.split.train),
             self.split.train,
             self.fit_to,
             self.context,
@@ -208,7 +211,7 @@ class SegmentationDataModule(LightningDataModule):
             collate_fn=collate_samples,
             drop_last=len(sampler) >= self.batch_size,
             num_workers=self.workers,
-            worker_init_fn=leave_signals_to_main,
+            worker_init_fn=_begin_to_load,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -231,20 +234,24 @@ class SegmentationDataModule(LightningDataModule):
     def _evaluation_loader(self, names: Sequence[str]) -> DataLoader[EvaluationBatch]:
         cases = [self.cases[name] for name in names]
         self._refuse_trained(cases)
-        dataset = SliceDataset(cases, [self.entries[name] for name in names], self.fit_to, self.context)
+        dataset = SliceDataset(cases, self.entries.of(names), self.fit_to, self.context)
         rank, ranks = self._rank()
         return DataLoader(
             dataset,
             batch_sampler=CaseBatchSampler(dataset.depths, dataset.sizes, self.eval_batch_size, rank, ranks),
             collate_fn=collate_slices,
             num_workers=self.workers,
-            worker_init_fn=leave_signals_to_main,
+            worker_init_fn=_begin_to_load,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _decode(self, cases: Sequence[Case], *, preparing: bool) -> list[Path]:
+    def _decode(self, cases: Sequence[Case], *, preparing: bool) -> Catalogue:
         store = Store(self.store_directory, self.source, self.labels)
+        # The trainer has let one process of each machine prepare: the others need not ask for a million files again.
+        known = None if preparing or self.trainer is None else known_catalogue(store, cases)
+        if known is not None:
+            return known
         with progress_bar("Reading cases", len(cases), show=preparing) as advance:
 
             def next_case() -> None:
@@ -252,13 +259,16 @@ class SegmentationDataModule(LightningDataModule):
                 if preparing:  # on one process of each machine, and what is decoded stays
                     self.stop.leave_before_training()
 
-            return store.build(cases, threads=max(2, self.workers), advance=next_case)
+            entries = store.build(cases, max(2, self.workers), next_case, first=self._first_of_node(len(cases)))
+        return prepared_catalogue(store, cases, entries)
 
     def _refuse_faults(self) -> None:
         """What `medseg check` finds without a look at pixels: errors stop the run, and what is doubtful is told."""
         assert self.split is not None, "setup comes first"
-        stored = ((name, open_entry(entry)) for name, entry in self.entries.items())
-        counted = {name: Counted(entry.geometry, entry.label_voxels) for name, entry in stored}
+        known = self.entries.catalogue
+        counted = {
+            name: Counted(known.geometry(place), known.label_voxels(place)) for place, name in enumerate(self.cases)
+        }
         sides = {side: getattr(self.split, side) for side in SIDES}
         findings = cheap_findings(list(self.cases.values()), counted, self.labels, sides, self.fit_to)
         errors = [finding for finding in findings if finding.level == "error"]
@@ -273,7 +283,7 @@ class SegmentationDataModule(LightningDataModule):
     def _refuse_duplicates(self) -> None:
         """The same image on two sides is a leak as well as a patient is, and no group tells."""
         assert self.split is not None, "setup comes first"
-        self.duplicates = duplicates_across_sides(self.split, self.cases, self.entries)
+        self.duplicates = duplicates_across_sides(self.split, self.cases, self.entries, self.store_directory / "copies")
         if not self.duplicates:
             return
         listed = "; ".join(str(duplicate) for duplicate in self.duplicates[:3])
@@ -286,22 +296,23 @@ class SegmentationDataModule(LightningDataModule):
         log.warning("%s. They are allowed, and recorded in splits.json.", found)
 
     def _check_channels(self) -> None:
-        for name, entry in self.entries.items():
-            channels = open_entry(entry).image.shape[0]
-            if channels != self.channels:
-                raise SettingError(
-                    f"Case {name} ({self.cases[name].images[0]}) has {channels} channel(s), but model.channels is "
-                    f"{self.channels}. Set model.channels to {channels}, or convert the images that differ."
-                )
+        found = self.entries.catalogue.shapes[:, 0]
+        for place in np.flatnonzero(found != self.channels)[:1].tolist():
+            raise SettingError(
+                f"{self._named(place)} has {found[place]} channel(s), but model.channels is {self.channels}. Set "
+                f"model.channels to {found[place]}, or convert the images that differ."
+            )
 
     def _check_spacing(self) -> None:
-        for name, entry in self.entries.items():
-            if self.fit_to.spacing_mm is not None and open_entry(entry).geometry.spacing_mm is None:
-                raise SettingError(
-                    f"Case {name} ({self.cases[name].images[0]}) does not say its spacing, but model.spacing_mm is "
-                    f"{self.fit_to.spacing_mm}. Set model.spacing_mm to null, or convert the images to a format that "
-                    "holds the spacing."
-                )
+        for place in self.entries.catalogue.without_spacing()[:1] if self.fit_to.spacing_mm is not None else ():
+            raise SettingError(
+                f"{self._named(place)} does not say its spacing, but model.spacing_mm is {self.fit_to.spacing_mm}. Set "
+                "model.spacing_mm to null, or convert the images to a format that holds the spacing."
+            )
+
+    def _named(self, place: int) -> str:
+        case = list(self.cases.values())[place]
+        return f"Case {case.case_id} ({case.images[0]})"
 
     def _require_masks(self, cases: Sequence[Case]) -> None:
         unlabelled = [case.case_id for case in cases if not case.masks]
@@ -321,6 +332,16 @@ class SegmentationDataModule(LightningDataModule):
                 "were in training, or give other data."
             )
 
+    def _first_of_node(self, cases: int) -> int:
+        """Where this machine begins to decode: those that share a store share the work."""
+        return cases * self.trainer.node_rank // self.trainer.num_nodes if self.trainer else 0
+
     def _rank(self) -> tuple[int, int]:
         """This process and how many there are; alone without a trainer, as in a notebook."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _begin_to_load(worker: int) -> None:
+    """Leave what the worker was forked with alone: to look for garbage in it would copy the pages that it lies on."""
+    leave_signals_to_main(worker)
+    gc.freeze()

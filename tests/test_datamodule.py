@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from medseg_pl.core.errors import DataError, MaskValueError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, Volume
 from medseg_pl.data.sources import DecathlonSource, FolderSource
+from medseg_pl.data.store import Store
 from medseg_pl.data.transforms import StandardAugmentation
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.functional.phantom import ORGANS
@@ -76,7 +78,7 @@ def ready(data: SegmentationDataModule) -> SegmentationDataModule:
 
 def trainer(fn: str = "fit", done: int = 0, last: bool = False, **settings: int) -> Any:
     """As much of a trainer as the data module asks; resumed, where batches are done of its epoch."""
-    alone = {"global_rank": 0, "world_size": 1, "current_epoch": 0}
+    alone = {"global_rank": 0, "world_size": 1, "node_rank": 0, "num_nodes": 1, "current_epoch": 0}
     progress = SimpleNamespace(current=SimpleNamespace(ready=done), is_last_batch=last)
     loop = SimpleNamespace(restarting=done > 0, epoch_loop=SimpleNamespace(batch_progress=progress))
     return SimpleNamespace(**{**alone, **settings}, state=SimpleNamespace(fn=fn), fit_loop=loop)
@@ -429,6 +431,49 @@ class TestDecoding:
         data = make()
         data.setup("validate")
         assert len(list(data.val_dataloader())) == 2
+
+    def test_a_process_that_others_have_prepared_for_asks_for_no_file_again(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second, alone = ready(make()), make(), make()
+
+        def ask(*arguments: Any, **settings: Any) -> None:
+            raise AssertionError("a case was looked at again")
+
+        monkeypatch.setattr(Store, "build", ask)
+        monkeypatch.setattr("medseg_pl.data.catalogue.describe", ask)
+        second.trainer = trainer("fit", global_rank=1, world_size=2)
+        second.setup("fit")
+        assert second.entries == first.entries
+        assert second.split == first.split
+        with pytest.raises(AssertionError, match="looked at again"):  # nobody has prepared for it now
+            alone.setup("fit")
+
+    def test_machines_begin_to_decode_at_places_of_their_own(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        begun, build = [], Store.build
+
+        def note(store: Store, *arguments: Any, first: int) -> list[Path]:
+            begun.append(first)
+            return build(store, *arguments, first=first)
+
+        monkeypatch.setattr(Store, "build", note)
+        for node in range(3):
+            data = make()
+            data.trainer = trainer("validate", node_rank=node, num_nodes=3)
+            data.prepare_data()
+        make().prepare_data()
+        assert begun == [0, 1, 3, 0]  # of five cases
+
+    def test_a_store_that_may_only_be_read_serves(self, make: Make, tmp_path: Path) -> None:
+        before = ready(make())
+        for kept in ("listings", "copies"):
+            shutil.rmtree(tmp_path / "store" / kept, ignore_errors=True)
+            (tmp_path / "store" / kept).write_text("no folder can be made here")
+        data = make()
+        data.trainer = trainer("fit")
+        data.prepare_data()
+        data.setup("fit")
+        assert data.entries == before.entries
 
     def test_the_store_is_where_the_environment_says(
         self, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -114,7 +114,7 @@ def data_fingerprint(trainer: Trainer) -> dict[str, Any] | None:
         for side, names in sides.items()
     }
     digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()
-    found = survey(list(data.cases.values()), list(data.entries.values()), data.labels)
+    found = survey(list(data.cases.values()), data.entries.of(data.cases), data.labels)
     return {"sha256": digest, **counted, "survey": asdict(found)}
 
 

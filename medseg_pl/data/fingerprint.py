@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
+from medseg_pl.data.catalogue import catalogue_of
 from medseg_pl.data.store import StoredCase, open_entry
 
 
@@ -70,21 +69,20 @@ def survey(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap) -> 
         entries: Where the store keeps each.
         labels: What the masks hold.
     """
-    seen = [_look(open_entry(entry)) for entry in entries]  # one open at a time: each takes file descriptors
-    shapes = np.array([one.geometry.shape for one in seen])
-    counts = np.array([one.label_voxels for one in seen])
-    spacings = [one.geometry.spacing_mm for one in seen]
-    known = None if None in spacings else np.array(spacings, dtype=np.float64)
+    known = catalogue_of(entries)
+    shapes = known.shapes[:, 1:]
+    counts = np.array([known.label_voxels(place) for place in range(len(known))])
+    spacings_mm = None if known.without_spacing() else known.spacings_mm
     return Survey(
         cases=len(cases),
         groups=len({case.group for case in cases}),
         slices=int(shapes[:, 0].sum()),
-        channels=max(one.channels for one in seen),
-        types=tuple(sorted({one.type for one in seen})),
+        channels=int(known.shapes[:, 0].max()),
+        types=tuple(sorted(known.types)),
         sizes=_size_percentiles(shapes[:, 1:]),
         depth=int(np.median(shapes[:, 0])),
-        spacing_mm=None if known is None else _three(np.median(known, axis=0)),
-        spacing_varies=1.0 if known is None else _spread(known[:, 1:]),
+        spacing_mm=None if spacings_mm is None else _three(np.median(spacings_mm, axis=0)),
+        spacing_varies=1.0 if spacings_mm is None else _spread(spacings_mm[:, 1:]),
         label_shares={
             name: float(counts[:, index].sum() / shapes.prod(axis=1).sum()) for index, name in enumerate(labels.names)
         },
@@ -108,19 +106,6 @@ def fingerprint(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap
         lowest=min(lowest for lowest, _ in intensities),
         foreground_intensities=_percentiles(np.concatenate([foreground for _, foreground in intensities])),
     )
-
-
-class _Seen(NamedTuple):
-    """What is kept of a case when it has been looked at: no array of the store."""
-
-    geometry: Geometry
-    label_voxels: tuple[int, ...] | None
-    channels: int
-    type: str
-
-
-def _look(case: StoredCase) -> _Seen:
-    return _Seen(case.geometry, case.label_voxels, len(case.image), case.image.dtype.name)
 
 
 def _intensities(case: StoredCase) -> tuple[float, NDArray[np.float32]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from heapq import heapreplace
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -98,11 +99,11 @@ class CaseBatchSampler(Sampler[list[int]]):
 
 
 def _cases_of_rank(depths: Sequence[int], rank: int, ranks: int) -> list[int]:
-    filled = [0] * ranks
+    filled = [(0, place) for place in range(ranks)]  # a heap: the first of those that have fewest is on top
     mine = []
     for case in sorted(range(len(depths)), key=lambda number: (-depths[number], number)):
-        place = filled.index(min(filled))
-        filled[place] += depths[case]
+        slices, place = filled[0]
+        heapreplace(filled, (slices + depths[case], place))
         if place == rank:
             mine.append(case)
     return sorted(mine)

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, Sample, SliceReference
-from medseg_pl.data.store import StoredCase, open_entry
+from medseg_pl.data.catalogue import Catalogue, catalogue_of
+from medseg_pl.data.store import StoredCase
 from medseg_pl.data.transforms import Augmentation
 from medseg_pl.functional.fit import Fit, pad_constant, resize_image, resize_mask
 from medseg_pl.functional.intensity import LOW, replace_not_finite
@@ -31,7 +32,7 @@ class SliceIndex:
     (1, 1)
     """
 
-    def __init__(self, depths: Sequence[int]) -> None:
+    def __init__(self, depths: Sequence[int] | NDArray[np.int64]) -> None:
         self._ends = np.cumsum(np.asarray(depths, dtype=np.int64))
 
     def __len__(self) -> int:
@@ -66,14 +67,15 @@ class PatchDataset(Dataset[Sample]):
         augmentation: Augmentation | None,
         seed: int,
     ) -> None:
-        self.entries = list(entries)
-        self.names = list(names)
+        self.entries = catalogue_of(entries)
+        # No list of objects: a worker that counts a reference to one copies the page that it lies on.
+        self.names = np.array(list(names), dtype=np.str_)
         self.fit = fit
         self.context = context
         self.foreground_fraction = foreground_fraction
         self.augmentation = augmentation
         self.seed = seed
-        self.index = SliceIndex([open_entry(entry).geometry.shape[0] for entry in self.entries])
+        self.index = SliceIndex(self.entries.shapes[:, 1])
 
     def __len__(self) -> int:
         return len(self.index)
@@ -83,13 +85,14 @@ class PatchDataset(Dataset[Sample]):
         epoch, index = draw
         rng = np.random.default_rng((self.seed, epoch, index))
         number, depth = self.index.locate(index % len(self))
-        case = opened(self.entries[number], self.names[number])
+        name = str(self.names[number])
+        case = opened(self.entries, number, name)
         image, mask = self._patch(case, depth, rng)
         statistics = np.tile(case.statistics, (2 * self.context + 1, 1))
         image = as_network_type(image, statistics)
         if self.augmentation is not None:
             image, mask = self.augmentation(image, mask, statistics, int(rng.integers(2**32)))
-        return Sample(torch.from_numpy(image), torch.from_numpy(mask), torch.from_numpy(statistics), self.names[number])
+        return Sample(torch.from_numpy(image), torch.from_numpy(mask), torch.from_numpy(statistics), name)
 
     def _patch(self, case: StoredCase, depth: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         assert case.mask is not None, "training cases have a reference"
@@ -124,10 +127,10 @@ class SliceDataset(Dataset[EvaluationBatch]):
 
     def __init__(self, cases: Sequence[Case], entries: Sequence[Path], fit: Fit, context: int) -> None:
         self.cases = list(cases)
-        self.entries = list(entries)
+        self.entries = catalogue_of(entries)
         self.fit = fit
         self.context = context
-        geometries = [open_entry(entry).geometry for entry in self.entries]
+        geometries = [self.entries.geometry(place) for place in range(len(self.entries))]
         self.depths = [geometry.shape[0] for geometry in geometries]
         self.sizes = [fit.on(geometry).fitted_size(geometry.shape[1:]) for geometry in geometries]
         self.index = SliceIndex(self.depths)
@@ -139,7 +142,7 @@ class SliceDataset(Dataset[EvaluationBatch]):
         """Slice `index`, counted through all cases."""
         number, depth = self.index.locate(index)
         case = self.cases[number]
-        stored = opened(self.entries[number], case.case_id)
+        stored = opened(self.entries, number, case.case_id)
         fit = self.fit.on(stored.geometry)
         image, statistics = fitted_slice(stored.image, stored.statistics, depth, self.context, fit)
         return EvaluationBatch(
@@ -150,18 +153,18 @@ class SliceDataset(Dataset[EvaluationBatch]):
         )
 
 
-def opened(entry: Path, name: str) -> StoredCase:
-    """The stored case of that name.
+def opened(entries: Catalogue, place: int, name: str) -> StoredCase:
+    """The stored case at that place, which has that name.
 
     Raises:
         UnreadableFileError: It has gone since the run began, or is damaged.
     """
     try:
-        return open_entry(entry)
+        return entries.open(place)
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise UnreadableFileError(
-            f"Case {name}: its entry in the store, {entry}, is gone or damaged ({type(error).__name__}). Delete what "
-            "is left of it and go on with --ckpt_path last: the case is then read again from its own files."
+            f"Case {name}: its entry in the store, {entries[place]}, is gone or damaged ({type(error).__name__}). "
+            "Delete what is left of it and go on with --ckpt_path last: the case is then read again from its own files."
         ) from error
 
 

@@ -7,6 +7,8 @@ store/ab/ab12…/image.npy        (C, D, H, W), raw values
                signature.npy    (z, 32, 32), what copies of the image have in common
                case.json        geometry, statistics, voxels of each label, where those of the sample begin
 store/seen/…                    which files, by path, size and time, had which content
+store/listings/….npy            the entries of a whole data set, see `medseg_pl.data.catalogue`
+store/copies/….json             what `medseg_pl.data.duplicates` has found on the sides of a split
 ```
 
 An entry is named by a hash of what it was made from, so it is never stale and may be shared by runs; it appears by a
@@ -24,8 +26,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +48,7 @@ FORMAT = 2
 """Raise it when what is written changes: old entries are then left alone and made anew."""
 
 _VOXELS_FOR_EACH_LABEL = 4096
+_MOST_OPEN = 256
 _KEPT_TYPES = ("uint8", "uint16", "int16", "float32")
 
 
@@ -70,11 +73,22 @@ class StoredCase:
     label_voxels: tuple[int, ...] | None
 
 
+_OPEN: dict[Path, StoredCase] = {}
+"""The entries that this process has open, those used last at the end."""
+
+
 def default_directory() -> Path:
     """`$MEDSEG_CACHE`, or `medseg` in the user's cache folder."""
     if configured := os.environ.get("MEDSEG_CACHE"):
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medseg"
+
+
+class _Reading(NamedTuple):
+    """What decides, beside a case's own files, what they are read as; the same for all cases."""
+
+    settings: tuple[object, ...]
+    labels: list[str]
 
 
 class Store:
@@ -90,73 +104,108 @@ class Store:
         self.directory = directory
         self.source = source
         self.labels = labels
+        self._folders: dict[Path, str] = {}
 
-    def build(self, cases: Sequence[Case], threads: int, advance: Callable[[], None] = lambda: None) -> list[Path]:
+    def listing(self, cases: Sequence[Case]) -> Path:
+        """Where the catalogue of these cases is kept: named by their names and files and by how these are read."""
+        reading = self._reading()
+        # Absolute, for other data may have the same relative names in another folder.
+        listed = (f"{c.case_id} {[str(path.absolute()) for path in (*c.images, *c.masks)]}" for c in cases)
+        return self.directory / "listings" / f"{_digest([repr(reading), *listed])}.npy"
+
+    def build(
+        self, cases: Sequence[Case], threads: int, advance: Callable[[], None] = lambda: None, first: int = 0
+    ) -> list[Path]:
         """Make the entries that are missing, several at a time; the first fault stops the work and is raised.
 
         Args:
             cases: What to decode.
             threads: How many cases are decoded at once.
             advance: Called after each case.
+            first: The place of the case to begin with; those before it come last. Machines that share a store begin at
+                places of their own, and find done what others have done meanwhile.
 
         Returns:
             The entry of each case, in the order of the cases.
         """
+        reading = self._reading()
         with ThreadPoolExecutor(max_workers=threads) as pool:
-            futures = [pool.submit(self._entry, case) for case in cases]
+            futures = [pool.submit(self._entry, case, reading) for case in (*cases[first:], *cases[:first])]
             try:
-                return [_after(future.result(), advance) for future in futures]
+                made = [_after(future.result(), advance) for future in futures]
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        return made[len(cases) - first :] + made[: len(cases) - first]
 
-    def _entry(self, case: Case) -> Path:
-        key = self._key(case)
-        entry = self.directory / key[:2] / key
+    def _entry(self, case: Case, reading: _Reading) -> Path:
+        entry = entry_path(self.directory, self._key(case, reading))
         if not (entry / "case.json").is_file():
             volume = self.source.read(case, self.labels)
             _write_entry(entry, volume, self.labels, f"Case {case.case_id} ({case.images[0]})")
         return entry
 
-    def _key(self, case: Case) -> str:
+    def _key(self, case: Case, reading: _Reading) -> str:
         """A hash of the content of the case's files and of everything that decides how they are read."""
-        kind = type(self.source)
-        reading = (FORMAT, kind.__module__, kind.__qualname__, self.source.reading_settings(), _code_of(kind))
-        labels = vars(self.labels).values()  # all of them: each changes what a mask file means
         names = [path.name for path in (*case.images, *case.masks)]
-        return _digest(
-            [
-                repr((reading, [str(part) for part in labels] if case.masks else None, names, case.case_id)),
-                self._content(case),
-            ]
-        )
+        labels = reading.labels if case.masks else None
+        return _digest([repr((reading.settings, labels, names, case.case_id)), self._content(case)])
+
+    def _reading(self) -> _Reading:
+        kind = type(self.source)
+        settings = (FORMAT, kind.__module__, kind.__qualname__, self.source.reading_settings(), _code_of(kind))
+        # All that is to be known of labels: each part changes what a mask file means.
+        return _Reading(settings, [str(part) for part in vars(self.labels).values()])
 
     def _content(self, case: Case) -> str:
         """A hash of the files' bytes, remembered as long as their path, size and time stay the same."""
         files = (*case.images, *case.masks)
         stats = [(path, path.stat()) for path in files]
-        seen = self.directory / "seen" / _digest(f"{p.resolve()} {s.st_size} {s.st_mtime_ns}" for p, s in stats)
-        if seen.is_file():
+        seen = self.directory / "seen" / _digest(f"{self._resolved(p)} {s.st_size} {s.st_mtime_ns}" for p, s in stats)
+        with suppress(FileNotFoundError):
             return seen.read_text()
         content = _digest(digest_of(path) for path in files)
         write_text(seen, content, replace=True)
         return content
 
+    def _resolved(self, path: Path) -> str:
+        """As `Path.resolve`, which asks for every folder above a file; here once for all files of a folder."""
+        if path.is_symlink():
+            return str(path.resolve())
+        if path.parent not in self._folders:
+            self._folders[path.parent] = str(path.parent.resolve()).rstrip("/")
+        return f"{self._folders[path.parent]}/{path.name}"
 
-@lru_cache(maxsize=256)
+
 def open_entry(entry: Path) -> StoredCase:
+    """Map an entry into memory."""
+    return open_described(entry, describe)
+
+
+def open_described(entry: Path, described: Callable[[Path], Description]) -> StoredCase:
     """Map an entry into memory; the 256 used last stay open in each process.
 
     Not more of them, for each takes three file descriptors, of which a process commonly has 1,024.
+
+    Args:
+        entry: Of the store.
+        described: Says what is in it where it is not open.
     """
-    known = _describe(entry)
+    case = _OPEN.pop(entry, None) or _mapped_case(described(entry))
+    _OPEN[entry] = case  # behind all others, for it was used last
+    if len(_OPEN) > _MOST_OPEN:
+        del _OPEN[next(iter(_OPEN))]
+    return case
+
+
+def _mapped_case(known: Description) -> StoredCase:
     image, mask, voxels = (None if array is None else _mapped(array) for array in known.arrays)
     assert image is not None and voxels is not None, "only masks may be absent"
     foreground = np.split(voxels, known.foreground_ends[:-1]) if len(voxels) else []
     return StoredCase(image, mask, known.geometry, known.statistics, foreground, known.label_voxels)
 
 
-class _Array(NamedTuple):
+class StoredArray(NamedTuple):
     """Where a file has its array, so that it can be mapped without reading its header again."""
 
     path: Path
@@ -165,19 +214,18 @@ class _Array(NamedTuple):
     offset: int
 
 
-class _Description(NamedTuple):
+class Description(NamedTuple):
     """What is small of an entry; the arrays are image, mask and foreground."""
 
     geometry: Geometry
     statistics: Float32[np.ndarray, "c 4"]
     label_voxels: tuple[int, ...] | None
     foreground_ends: list[int]
-    arrays: tuple[_Array | None, ...]
+    arrays: tuple[StoredArray | None, ...]
 
 
-@lru_cache(maxsize=1 << 14)
-def _describe(entry: Path) -> _Description:
-    """Two kilobytes that stay when an entry is closed: to open it again then takes a tenth of the time."""
+def describe(entry: Path) -> Description:
+    """Read what is small of an entry; `medseg_pl.data.catalogue` does so once for all of a run."""
     description = json.loads((entry / "case.json").read_text(encoding="utf-8"))
     geometry = Geometry(
         tuple(description["geometry"]["shape"]),
@@ -186,7 +234,7 @@ def _describe(entry: Path) -> _Description:
     )
     counts = description["label_voxels"]
     paths = (entry / "image.npy", entry / "mask.npy", entry / "foreground.npy")
-    return _Description(
+    return Description(
         geometry,
         np.array(description["statistics"], dtype=np.float32),
         None if counts is None else tuple(counts),
@@ -195,13 +243,13 @@ def _describe(entry: Path) -> _Description:
     )
 
 
-def _array_in(path: Path) -> _Array:
+def _array_in(path: Path) -> StoredArray:
     """Read the header of what `np.save` wrote."""
     whole = np.load(path, mmap_mode="r")
-    return _Array(path, whole.dtype, whole.shape, whole.offset)
+    return StoredArray(path, whole.dtype, whole.shape, whole.offset)
 
 
-def _mapped(array: _Array) -> NDArray[Any]:
+def _mapped(array: StoredArray) -> NDArray[Any]:
     """A plain read-only array over the file; `np.memmap` takes ten times as long to make and three times to slice."""
     with array.path.open("rb") as file:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -213,6 +261,11 @@ def open_likeness(entry: Path) -> Likeness:
     description = json.loads((entry / "case.json").read_text(encoding="utf-8"))
     shortest = min(description["geometry"]["shape"][1:])
     return Likeness(description["pixels"], np.load(entry / "signature.npy"), shortest)
+
+
+def entry_path(directory: Path, key: str) -> Path:
+    """Where a store keeps the entry of that name."""
+    return directory / key[:2] / key
 
 
 def _write_entry(entry: Path, volume: Volume, labels: LabelMap, what: str) -> None:

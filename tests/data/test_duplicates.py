@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.data import duplicates as duplicates_module
 from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides, find_duplicates
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.splits import Split
 from medseg_pl.data.store import Store
+from medseg_pl.functional.perceptual import Likeness, coarse_similarity
 from medseg_pl.functional.phantom import patient_days
 from medseg_pl.io.raster import write_png
 
@@ -108,7 +111,7 @@ class TestSides:
         store = Store(tmp_path / "store", folder, LabelMap(["any"], "binary"))
         entries = dict(zip(cases, store.build(list(cases.values()), threads=1), strict=True))
         apart = Split(("p1_a", "p1_b"), ("p2",), ("p3",), "by hand")
-        (pair,) = duplicates_across_sides(apart, cases, entries)
+        (pair,) = duplicates_across_sides(apart, cases, entries, tmp_path / "copies")
         assert (pair.case_a, pair.case_b, pair.kind, str(pair)) == (
             "p1_a",
             "p3",
@@ -116,4 +119,46 @@ class TestSides:
             "p3 is p1_a (the same pixels)",
         )
         together = Split(("p1_a", "p1_b", "p3"), ("p2",), (), "by hand")
-        assert duplicates_across_sides(together, cases, entries) == []
+        assert duplicates_across_sides(together, cases, entries, tmp_path / "copies") == []
+
+    def test_the_same_sides_are_searched_once(
+        self, folder: FolderSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cases = {case.case_id: case for case in folder.cases()}
+        store = Store(tmp_path / "store", folder, LabelMap(["any"], "binary"))
+        entries = dict(zip(cases, store.build(list(cases.values()), threads=1), strict=True))
+        searched = []
+
+        def search(*arguments: Any) -> list[Duplicate]:
+            searched.append(arguments)
+            return find_duplicates(*arguments)
+
+        monkeypatch.setattr(duplicates_module, "find_duplicates", search)
+        known = tmp_path / "copies"
+        apart = Split(("p1_a", "p1_b"), ("p2",), ("p3",), "by hand")
+        first = duplicates_across_sides(apart, cases, entries, known)
+        assert duplicates_across_sides(apart, cases, entries, known) == first
+        assert (len(first), len(searched)) == (1, 1)
+        others = Split(("p1_a",), ("p1_b", "p2"), ("p3",), "by hand")
+        assert len(duplicates_across_sides(others, cases, entries, known)) == 2
+        assert len(searched) == 2
+        for file in known.iterdir():
+            file.write_text("[{")  # cut off
+        assert duplicates_across_sides(apart, cases, entries, known) == first
+        assert len(searched) == 3
+
+
+def test_cases_of_one_side_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def similarity(rows: Any, columns: Any) -> Any:
+        compared.append((len(rows), len(columns)))
+        return coarse_similarity(rows, columns)
+
+    monkeypatch.setattr(duplicates_module, "coarse_similarity", similarity)
+    monkeypatch.setattr(duplicates_module, "_BLOCK", 2)
+    signatures = np.random.default_rng(0).normal(size=(3, 1, 32, 32)).astype(np.float16)
+    copies = [Likeness("", signatures[number], 32) for number in (0, 1, 2, 2, 0, 1)]
+    pairs = [(p.earlier, p.later) for p in duplicates_module.near_copies(copies, np.array([0, 0, 0, 0, 1, 1]))]
+    assert pairs == [(0, 4), (1, 5)]
+    assert compared == [(2, 6)]

@@ -129,6 +129,18 @@ class TestCaseBatchSampler:
         loads = [sum(map(len, batches(cases, 4, rank, ranks))) for rank in range(ranks)]
         assert max(loads) - min(loads) <= max(depth for depth, _ in cases)
 
+    @given(cases=some_cases, ranks=st.sampled_from([1, 2, 3, 5]))
+    def test_a_case_goes_to_the_first_rank_that_has_fewest_slices(
+        self, cases: list[tuple[int, tuple[int, int]]], ranks: int
+    ) -> None:
+        filled, owned = [0] * ranks, [set[int]() for _ in range(ranks)]
+        for number in sorted(range(len(cases)), key=lambda number: (-cases[number][0], number)):
+            rank = filled.index(min(filled))
+            filled[rank] += cases[number][0]
+            owned[rank].add(number)
+        owner = case_of(cases)
+        assert owned == [{owner[i] for batch in batches(cases, 3, rank, ranks) for i in batch} for rank in range(ranks)]
+
     def test_slices_of_a_case_come_in_order(self) -> None:
         cases = [(3, (8, 8)), (2, (8, 8)), (4, (9, 9))]
         assert batches(cases, 4) == [[0, 1, 2, 3], [4], [5, 6, 7, 8]]

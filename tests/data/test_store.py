@@ -177,6 +177,14 @@ def test_each_case_advances_the_progress(data: Path, directory: Path) -> None:
     assert len(steps) == 3
 
 
+@pytest.mark.parametrize(("first", "order"), [(0, "abc"), (1, "bca"), (2, "cab")])
+def test_decoding_may_begin_with_any_case(data: Path, directory: Path, first: int, order: str) -> None:
+    source = Counting(data)
+    made = Store(directory, source, LABELS).build(source.cases(), threads=1, first=first)
+    assert source.read_cases == list(order)
+    assert made == build(directory, Counting(data))
+
+
 def test_changed_content_is_read_again(data: Path, directory: Path) -> None:
     before = build(directory, Counting(data))
     save_raster(data / "images/b.png", noise((9, 12), seed=99))

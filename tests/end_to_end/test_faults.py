@@ -266,7 +266,7 @@ def test_an_error_in_a_worker_is_told_once(
     fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose(dataset: PatchDataset, index: int) -> None:
-        dataset.entries = [entry / "gone" for entry in dataset.entries]
+        dataset.entries.directory /= "gone"
 
     in_worker(monkeypatch, lose)
     assert fit("--data.workers=1") == 1

@@ -34,8 +34,8 @@ def measure(trained: Trained, predictor: Predictor, folder: Path, root: str | No
     ledgers = {name: CaseLedger([OverlapMetric(predictor.labels)]) for name in ("checkpoint", "exported")}
     model = runner.Model(folder)
     with progress_bar("Measuring", len(dataset.cases)) as advance:
-        for case, entry in zip(dataset.cases, dataset.entries, strict=True):
-            stored = opened(entry, case.case_id)
+        for place, case in enumerate(dataset.cases):
+            stored = opened(dataset.entries, place, case.case_id)
             volume = Volume(stored.image, stored.mask, stored.geometry)
             masks = {
                 "checkpoint": predictor.predict_volume(volume, f"Case {case.case_id}").mask,

@@ -14,9 +14,6 @@ from medseg_pl.data.integrity.facts import CaseFacts, ImageFacts
 from medseg_pl.data.integrity.findings import Finding, finding
 from medseg_pl.data.sources.base import shown
 
-MOST_COMPARED = 40_000
-"""Each image is compared with each other one: with more of them that would take longer than reading them."""
-
 
 class _Image(NamedTuple):
     case: Case
@@ -36,7 +33,7 @@ def duplicate_findings(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
     for same in alike.values():
         if len(same) > 1:
             yield _about_same(same)
-    if len(alike) <= MOST_COMPARED:
+    if len(alike) <= duplicates.MOST_COMPARED:
         yield from _near([same[0] for same in alike.values()])
 
 

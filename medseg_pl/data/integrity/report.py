@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.duplicates import MOST_COMPARED
 from medseg_pl.data.integrity.alignment import shift_findings
-from medseg_pl.data.integrity.copies import MOST_COMPARED, duplicate_findings
+from medseg_pl.data.integrity.copies import duplicate_findings
 from medseg_pl.data.integrity.dataset import (
     Annotated,
     ignore_findings,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.files import FileSource, check_mask_names, inside
 from medseg_pl.data.sources.folder import FolderSource
-from medseg_pl.data.sources.table import check_unique, filled, read_table, read_text, strata_columns, strata_of
+from medseg_pl.data.sources.table import check_unique, filled, read_table, strata_columns, strata_of
 
 SPLITS = ("train", "val", "test")
 
@@ -79,7 +78,9 @@ class ManifestSource(FileSource):
         return FolderSource(str(directory), images=".", masks=None, slicing=self.slicing)
 
     def _mask_columns(self) -> list[str]:
-        columns = next(csv.reader(io.StringIO(read_text(self.manifest, _REMEDY))), [])
+        # The first line alone: this is asked for each case that is read, and a table may be long.
+        with self.manifest.open(encoding="utf-8-sig", newline="") as file:
+            columns = next(csv.reader(file), [])
         return [column.removeprefix("mask_") for column in columns if column.startswith("mask_")]
 
     def _case(self, number: int, row: dict[str, str], strata: Sequence[str]) -> Case:

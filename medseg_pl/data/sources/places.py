@@ -48,8 +48,11 @@ class Place(NamedTuple):
         path = PurePosixPath(image)
         parts = (path.parent / self.name).as_posix().replace(STEM, "\0").split("*")
         start, *rest = (part.replace("\0", path.name) for part in parts)
+        first = bisect_left(names, start)
+        if not rest:  # without a pattern to compile for each of a million images
+            return list(names[first : first + 1]) if start in names[first : first + 1] else []
         pattern = re.compile("[^/]*".join(re.escape(part) for part in (start, *rest)))
-        alike = names[bisect_left(names, start) : bisect_left(names, start + _LAST)]
+        alike = names[first : bisect_left(names, start + _LAST)]
         return [name for name in alike if pattern.fullmatch(name)]
 
 
