@@ -22,6 +22,7 @@ SLOW: dict[str, dict[str, Any]] = {
     "export_runner": {"ROUNDS": 1, "VOLUMES": 1},
     "loader": {"IMAGES": 2, "FEW": 2, "MANY": 4, "DRAWN": 4, "ROUNDS": 1},
     "metrics": {"ROUNDS": 1},
+    "scale": {"SLICES": [400, 800]},
     "start_up": {"ROUNDS": 1},
     "training_step": {"ROUNDS": 1, "STEPS": 14},
 }
@@ -63,6 +64,21 @@ def test_runs_to_its_end(benchmark: ModuleType, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("benchmark", sorted(SLOW), indirect=True)
 def test_a_longer_one_runs_to_its_end(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(run(benchmark, tmp_path / "found.json", monkeypatch))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("benchmark", ["scale"], indirect=True)
+@pytest.mark.filterwarnings("ignore")  # Lightning's, of a network that is not validated and of few workers
+def test_what_grows_is_measured(
+    benchmark: ModuleType, depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "BATCHES", 12)
+    benchmark.fill(tmp_path / "data", 25, depth)
+    found = benchmark.measure(tmp_path / "data")
+    found["batch_cpu_ms"] = benchmark.draw([tmp_path / "data"])["data"]
+    assert found.keys() == benchmark.COLUMNS.keys()
+    assert all(value > 0 for value in found.values())
+    assert len(list((tmp_path / "data/store").rglob("case.json"))) == 25, "what was filled in is what is read"
 
 
 @pytest.mark.parametrize("benchmark", ["gpu"], indirect=True)
