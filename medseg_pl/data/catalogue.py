@@ -133,6 +133,7 @@ def prepared_catalogue(store: Store, cases: Sequence[Case], entries: Sequence[Pa
         return kept
     made = catalogue_of(entries)
     with suppress(OSError):  # a store that may only be read, or is full, serves all the same
+        path.unlink(missing_ok=True)  # where the new one cannot be written, no process may take the old one for it
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path, replace=True) as temporary:  # processes that have mapped an older one keep it
             np.save(temporary, made.rows)

@@ -137,6 +137,22 @@ class TestKept:
         assert list(known) == edited
         assert known.geometry(1).shape == (1, 10, 12)
 
+    def test_an_old_one_goes_where_a_new_one_cannot_be_written(
+        self, data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Or other processes would train on what one of them knows to have changed."""
+        store, cases, entries = build(data)
+        prepared_catalogue(store, cases, entries)
+        save_raster(data / "images/b.png", noise((9, 12), 7))
+        edited = store.build(cases, threads=1)
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(catalogue_module, "whole_file", full)
+        assert list(prepared_catalogue(store, cases, edited)) == edited
+        assert known_catalogue(store, cases) is None
+
     def test_other_cases_and_other_labels_have_their_own(self, data: Path) -> None:
         store, cases, entries = build(data)
         prepared_catalogue(store, cases, entries)
