@@ -33,7 +33,7 @@ def test_no_kill_costs_a_state(temporary: str, kills: int, tmp_path: Path) -> No
             check=True,
         )
     counts = json.loads(done.stdout.splitlines()[-1])
-    assert counts["kills"] == kills
-    assert counts["in_mid_save"] > kills / 8, "the kills missed the saves: the test shows nothing"
-    assert counts["steps"] > kills / 4, "next to nothing was saved: the test shows nothing"
-    assert (counts["lost"], counts["unreadable"]) == (0, 0)
+    assert (counts["kills"], counts["lost"], counts["unreadable"]) == (kills, 0, 0)
+    # How many there are of either depends on the disk: enough of both, or the test shows nothing.
+    assert counts["in_mid_save"] > kills / 8, "the kills missed the saves"
+    assert counts["steps"] > kills / 8, "next to nothing was saved"
