@@ -28,7 +28,7 @@ from medseg_pl.core.types import Volume
 from medseg_pl.data.slices import as_network_type, neighbours
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.data.sources.files import read_image_file
-from medseg_pl.data.store import storable
+from medseg_pl.data.entries import storable
 from medseg_pl.functional.intensity import LOW, channel_statistics
 from medseg_pl.functional.symmetry import SymmetryGroup, symmetries
 from medseg_pl.inference.bands import Band, mean_of, undone

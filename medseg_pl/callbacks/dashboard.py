@@ -23,7 +23,7 @@ from medseg_pl.callbacks.boards import (
 from medseg_pl.callbacks.boards.pictures import case_means, picture_of, telling_slice
 from medseg_pl.callbacks.overlays import rgb_of
 from medseg_pl.core.types import Batch, CasePrediction
-from medseg_pl.data.store import open_entry
+from medseg_pl.data.entries import open_entry
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.metrics.files import row
 from medseg_pl.metrics.summary import summarise

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.data.store import StoredCase, open_entry
+from medseg_pl.data.entries import StoredCase, open_entry
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.functional.intensity import HIGH, LOW
 from medseg_pl.functional.overlay import side_by_side, to_rgb

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.types import Case
-from medseg_pl.data.store import Description, Store, StoredArray, StoredCase, describe, entry_path, open_described
+from medseg_pl.data.entries import Description, StoredArray, StoredCase, describe, open_described
+from medseg_pl.data.store import Store, entry_path
 from medseg_pl.io.files import whole_file
 
 _AT_ONCE = 4096

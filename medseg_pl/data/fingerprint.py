@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.catalogue import catalogue_of
-from medseg_pl.data.store import StoredCase, open_entry
+from medseg_pl.data.entries import StoredCase, open_entry
 
 
 @dataclass(frozen=True)

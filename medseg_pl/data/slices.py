@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, Sample, SliceReference
 from medseg_pl.data.catalogue import Catalogue, catalogue_of
-from medseg_pl.data.store import StoredCase
+from medseg_pl.data.entries import StoredCase
 from medseg_pl.data.transforms import Augmentation
 from medseg_pl.functional.fit import Fit, pad_constant, resize_image, resize_mask
 from medseg_pl.functional.intensity import LOW, replace_not_finite

@@ -14,7 +14,8 @@ from medseg_pl.core.types import Case
 from medseg_pl.data import catalogue as catalogue_module
 from medseg_pl.data.catalogue import Catalogue, NamedEntries, catalogue_of, known_catalogue, prepared_catalogue
 from medseg_pl.data.sources import FolderSource
-from medseg_pl.data.store import Store, open_entry
+from medseg_pl.data.entries import open_entry
+from medseg_pl.data.store import Store
 from tests.small_files import blocks, noise, save_raster, save_volume
 
 LABELS = LabelMap(["liver", "spleen"], "multiclass")
@@ -57,7 +58,7 @@ def test_a_case_is_what_its_entry_holds(entries: list[Path], at_once: int, monke
     monkeypatch.setattr(catalogue_module, "describe", None)  # everything is known by now
     for place, entry in enumerate(entries):
         expected = open_entry(entry)
-        monkeypatch.setattr("medseg_pl.data.store._OPEN", {})
+        monkeypatch.setattr("medseg_pl.data.entries._OPEN", {})
         got = catalogue.open(place)
         assert (got.geometry, got.label_voxels) == (expected.geometry, expected.label_voxels)
         np.testing.assert_array_equal(got.image, expected.image, strict=True)

@@ -22,9 +22,11 @@ from medseg_pl.core.errors import MaskValueError, SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
+from medseg_pl.data import entries as entries_module
 from medseg_pl.data import store as store_module
 from medseg_pl.data.sources import FolderSource, UWMadisonSource
-from medseg_pl.data.store import Store, default_directory, open_entry
+from medseg_pl.data.entries import open_entry
+from medseg_pl.data.store import Store, default_directory
 from medseg_pl.functional.intensity import channel_statistics
 from tests.small_files import blocks, noise, save_raster, save_volume, tree
 
@@ -380,14 +382,14 @@ def test_a_killed_writer_leaves_nothing_that_looks_whole(data: Path, directory: 
 
 def test_two_processes_that_build_the_same_entries_agree(data: Path, directory: Path) -> None:
     barrier = multiprocessing.get_context("fork").Barrier(2)
-    foreground = store_module._foreground
+    foreground = entries_module._foreground
 
     def wait_for_the_other(*arguments: Any) -> Any:
         barrier.wait(60)  # both have found the entry missing and are about to write it
         return foreground(*arguments)
 
     def both() -> None:
-        store_module._foreground = wait_for_the_other
+        entries_module._foreground = wait_for_the_other
         build(directory, Counting(data), threads=1)
 
     processes = [in_a_process(both) for _ in range(2)]

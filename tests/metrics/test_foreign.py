@@ -29,7 +29,6 @@ Item = tuple[str, Tensor, Tensor]
 quiet = pytest.mark.filterwarnings(
     "ignore:The '(train|val)_dataloader' does not have many workers",
     "ignore:The number of training batches",
-    "ignore:The `srun` command is available",  # on a machine with Slurm
     # Every process logs the same number: there is nothing to average.
     "ignore:It is recommended to use `self.log.*sync_dist=True",
 )
