@@ -23,7 +23,7 @@ from torch import nn
 
 from medseg_pl.__main__ import main as medseg
 
-ROUNDS, STEPS = 5, 20
+ROUNDS, STEPS, SCALING_STEPS = 5, 20, 60
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,16 @@ def rates(job: Job, rounds: int, amount: int) -> dict[str, float]:
 
 def scaling(most: int) -> dict[str, float]:
     """Images a second of `medseg fit` on 1, 2, 4, … GPUs, each with a batch of its own."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    from training_step import BATCH, fit
+    from training_step import BATCH, FIT, fit
 
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         assert medseg(["phantom", str(Path(folder) / "data")]) == 0
         for devices in (1 << power for power in range(most.bit_length())):
             strategy = "auto" if devices == 1 else "ddp"
-            steps = fit(Path(folder), accelerator="gpu", devices=devices, strategy=strategy, precision="bf16-mixed")
-            found[str(devices)] = devices * BATCH / statistics.median(steps)
+            parts = {"devices": devices, "strategy": strategy, "precision": "bf16-mixed"}
+            spent = fit(Path(folder), SCALING_STEPS, accelerator="gpu", **parts)[FIT]
+            found[str(devices)] = devices * BATCH / statistics.median(spent[SCALING_STEPS // 6 :])
     return found
 
 

@@ -25,10 +25,10 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
+from medseg_pl.data.entries import storable
 from medseg_pl.data.slices import as_network_type, neighbours
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.data.sources.files import read_image_file
-from medseg_pl.data.entries import storable
 from medseg_pl.functional.intensity import LOW, channel_statistics
 from medseg_pl.functional.symmetry import SymmetryGroup, symmetries
 from medseg_pl.inference.bands import Band, mean_of, undone

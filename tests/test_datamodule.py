@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,6 +76,25 @@ def ready(data: SegmentationDataModule) -> SegmentationDataModule:
     data.prepare_data()
     data.setup("fit")
     return data
+
+
+def test_a_script_ends_though_it_still_loads(phantom: Path, tmp_path: Path) -> None:
+    lines = [
+        "from medseg_pl.core.labels import LabelMap",
+        "from medseg_pl.data.sources import DecathlonSource",
+        "from medseg_pl.datamodule import SegmentationDataModule",
+        f"labels, source = LabelMap({list(ORGANS)}, 'multiclass'), DecathlonSource({str(phantom)!r})",
+        f"settings = dict(size=(24, 28), batch_size=2, store={str(tmp_path / 'store')!r})",
+        "data = SegmentationDataModule(source, labels, **settings)",
+        "data.prepare_data()",
+        "data.setup('fit')",
+        "batches = iter(data.train_dataloader())",
+        "print(len(next(batches).image))",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "2"
 
 
 def trainer(fn: str = "fit", done: int = 0, last: bool = False, **settings: int) -> Any:

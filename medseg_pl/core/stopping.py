@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -76,7 +79,18 @@ class StopRequest:
 def leave_signals_to_main(worker: int) -> None:
     """Keep a process that loads data alive: Slurm may signal all processes of a job, and a lost worker ends the run.
 
-    A worker ends when it is told to by the process that it works for, or when that process is gone.
+    A worker ends when it is told to by the process that it works for, or when that process is gone. An interpreter
+    that ends tells its workers with SIGTERM and waits for them, so that signal is asked who sent it.
     """
-    for number in (TIME_IS_UP, LEAVE):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(TIME_IS_UP, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is None or sys.platform != "linux":  # elsewhere nobody can be asked, and there is no Slurm
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {LEAVE})
+    threading.Thread(target=_leave_when_told, args=(parent.pid,), daemon=True).start()
+
+
+def _leave_when_told(by: int | None) -> None:
+    while signal.sigwaitinfo({LEAVE}).si_pid != by:
+        pass
+    os._exit(0)

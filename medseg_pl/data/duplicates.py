@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from medseg_pl.core.types import Case
-from medseg_pl.data.splits import SIDES, Split
 from medseg_pl.data.entries import open_entry, open_likeness
+from medseg_pl.data.splits import SIDES, Split
 from medseg_pl.functional.perceptual import (
     COARSE,
     SAME,

@@ -24,7 +24,7 @@ SLOW: dict[str, dict[str, Any]] = {
     "metrics": {"ROUNDS": 1},
     "scale": {"SLICES": [400, 800]},
     "start_up": {"ROUNDS": 1},
-    "training_step": {"ROUNDS": 1, "STEPS": 14},
+    "training_step": {"ROUNDS": 1, "ROUND": 2},
 }
 UNTRIED = {"ensemble", "nnunet"}
 """They train for long, on data that is not made here, and end at once without it."""

@@ -13,8 +13,8 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data import catalogue as catalogue_module
 from medseg_pl.data.catalogue import Catalogue, NamedEntries, catalogue_of, known_catalogue, prepared_catalogue
-from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.entries import open_entry
+from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.store import Store
 from tests.small_files import blocks, noise, save_raster, save_volume
 

@@ -24,8 +24,8 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data import entries as entries_module
 from medseg_pl.data import store as store_module
-from medseg_pl.data.sources import FolderSource, UWMadisonSource
 from medseg_pl.data.entries import open_entry
+from medseg_pl.data.sources import FolderSource, UWMadisonSource
 from medseg_pl.data.store import Store, default_directory
 from medseg_pl.functional.intensity import channel_statistics
 from tests.small_files import blocks, noise, save_raster, save_volume, tree
