@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.module import SegmentationModule
@@ -40,5 +40,8 @@ class _Made(Exception):  # noqa: N818  no error
 
 
 class _ParserOnly(MedsegCLI):
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        return LightningCLI.subcommands()
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         raise _Made(parser)
