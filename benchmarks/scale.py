@@ -14,6 +14,7 @@ machine hardly change; waiting for a disk is not in it. Linux only (`/proc`).
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import pickle
@@ -208,6 +209,7 @@ def _patches(root: Path) -> PatchDataset:
 
 def _worker_mb(data: Timed) -> float:
     data.workers = 1
+    gc.freeze()  # a collection here would write to shared pages, and the worker would have the old ones to itself
     loading = iter(data.train_dataloader())
     for _ in range(BATCHES):
         if next(loading, None) is None:

@@ -11,7 +11,7 @@ from functools import partial
 
 from _report import Claim, finish, medians
 
-ROUNDS = 7
+ROUNDS = 5
 BARE = """
 from lightning.pytorch.cli import LightningCLI
 from medseg_pl.datamodule import SegmentationDataModule

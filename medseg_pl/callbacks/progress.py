@@ -40,7 +40,7 @@ class Bar(RichProgressBar):
 class EpochLines(Callback):
     """Prints one plain line after each validation of a training: for log files, where a bar would be noise.
 
-    Lines are 76 characters long, under a header that comes again and again, since logs are read from their end.
+    Lines are 78 characters long, under a header that comes again and again, since logs are read from their end.
     """
 
     def __init__(self) -> None:

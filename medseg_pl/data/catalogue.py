@@ -35,6 +35,7 @@ class Catalogue(Sequence[Path]):
 
     def __init__(self, directory: Path, rows: NDArray[Any], places: Int64[np.ndarray, " n"] | None = None) -> None:
         self.directory = directory
+        self._folder = str(directory)
         self.rows = rows
         self.places = np.arange(len(rows)) if places is None else places
 
@@ -56,7 +57,8 @@ class Catalogue(Sequence[Path]):
 
     def open(self, place: int) -> StoredCase:
         """What `open_entry` gives for the entry, without a look at anything but its arrays."""
-        return open_described(self[place], lambda entry: _description(entry, self._row(place)))
+        row = self._row(place)
+        return open_described((self._folder, row["key"]), lambda: _description(self[place], row))
 
     @property
     def keys(self) -> Shaped[np.ndarray, " n"]:

@@ -17,7 +17,7 @@ import json
 import mmap
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,25 +78,25 @@ class Description(NamedTuple):
     arrays: tuple[StoredArray | None, ...]
 
 
-_OPEN: dict[Path, StoredCase] = {}
+_OPEN: dict[Hashable, StoredCase] = {}
 """The entries that this process has open, those used last at the end."""
 
 
 def open_entry(entry: Path) -> StoredCase:
     """Map an entry into memory."""
-    return open_described(entry, describe)
+    return open_described(entry, lambda: describe(entry))
 
 
-def open_described(entry: Path, described: Callable[[Path], Description]) -> StoredCase:
+def open_described(entry: Hashable, described: Callable[[], Description]) -> StoredCase:
     """Map an entry into memory; the 256 used last stay open in each process.
 
     Not more of them, for each takes three file descriptors, of which a process commonly has 1,024.
 
     Args:
-        entry: Of the store.
+        entry: What tells it from others: a path takes longer to make than an entry that is open takes to find.
         described: Says what is in it where it is not open.
     """
-    case = _OPEN.pop(entry, None) or _mapped_case(described(entry))
+    case = _OPEN.pop(entry, None) or _mapped_case(described())
     _OPEN[entry] = case  # behind all others, for it was used last
     if len(_OPEN) > _MOST_OPEN:
         del _OPEN[next(iter(_OPEN))]

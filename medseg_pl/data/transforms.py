@@ -19,6 +19,9 @@ from medseg_pl.functional.intensity import HIGH, LOW
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations
 
+_WARPED_AT_ONCE = 4
+"""Channels that OpenCV warps in one call."""
+
 Image = Shaped[np.ndarray, "c h w"]
 Mask = UInt8[np.ndarray, "m h w"]
 
@@ -153,7 +156,7 @@ class StandardAugmentation(AlbumentationsAugmentation):
         )
 
     def _affine(self) -> albumentations.Affine:
-        return albumentations.Affine(
+        return _Affine(
             scale=(1 - self.scale, 1 + self.scale),
             rotate=(-self.rotate_degrees, self.rotate_degrees),
             translate_percent=(-self.shift, self.shift),
@@ -163,6 +166,33 @@ class StandardAugmentation(AlbumentationsAugmentation):
             border_mode=cv2.BORDER_REFLECT_101,
             p=self.geometric_probability,
         )
+
+
+class _Affine(albumentations.Affine):  # type: ignore[misc]  # it has no types
+    """The same pixels without what albumentations asks before each warp, which takes as long as to warp a mask."""
+
+    def apply(self, img: NDArray[Any], matrix: NDArray[Any], output_shape: tuple[int, int], **params: Any) -> Any:
+        if _channels(img) > _WARPED_AT_ONCE:
+            return super().apply(img, matrix, output_shape, **params)
+        return _warped(img, matrix, output_shape, self.interpolation, self.border_mode)
+
+    def apply_to_mask(
+        self, mask: NDArray[Any], matrix: NDArray[Any], output_shape: tuple[int, int], **params: Any
+    ) -> Any:
+        if _channels(mask) > _WARPED_AT_ONCE:
+            return super().apply_to_mask(mask, matrix, output_shape, **params)
+        return _warped(mask, matrix, output_shape, self.mask_interpolation, self.border_mode)
+
+
+def _channels(planes: NDArray[Any]) -> int:
+    return 1 if planes.ndim == 2 else planes.shape[2]
+
+
+def _warped(
+    planes: NDArray[Any], matrix: NDArray[Any], shape: tuple[int, int], interpolation: int, border: int
+) -> NDArray[Any]:
+    height, width = shape
+    return cv2.warpAffine(planes, matrix[:2], (width, height), flags=interpolation, borderMode=border)
 
 
 def _wanted(*candidates: tuple[float, albumentations.BasicTransform]) -> Transforms:
