@@ -40,7 +40,8 @@ def page(results: dict[str, dict[str, Any]]) -> str:
 def _conditions(found: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in found["packages"].items() if number)
     cores = f"{found['cores']} core{'' if found['cores'] == 1 else 's'}"
-    return f"{packages}, Python {found['python']}, {cores}, load {found['load']} at the end."
+    machine = f"{cores} of {found['processor']}, load {found['load']} at the end"
+    return f"{packages}, Python {found['python']}, {machine}."
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,6 +72,7 @@ def finish(claims: Iterable[Claim], details: Any, packages: Iterable[str] = (), 
     conditions = {
         "packages": {name: _version(name) for name in (*ALWAYS, *packages)},
         "python": platform.python_version(),
+        "processor": _processor(),
         "cores": cores or len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 1),
     }
@@ -86,6 +88,15 @@ def left_out(why: str) -> None:
     print(f"left out: {why}")
     if len(sys.argv) > 1 and sys.argv[-1].endswith(".json"):
         Path(sys.argv[-1]).write_text(json.dumps({"claims": [], "left_out": why}, indent=1) + "\n")
+
+
+def _processor() -> str:
+    """Its name on Linux; elsewhere what Python knows of it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

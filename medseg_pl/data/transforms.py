@@ -88,7 +88,9 @@ class AlbumentationsAugmentation(Augmentation):
 
     @cached_property
     def _pipelines(self) -> tuple[Any, Any]:
-        return albumentations.Compose(self.geometric()), albumentations.Compose(self.intensity())
+        # Image and mask are cut from one case: nobody need ask whether they fit.
+        moving, changing = self.geometric(), self.intensity()
+        return tuple(albumentations.Compose(each, is_check_shapes=False) for each in (moving, changing))
 
 
 class StandardAugmentation(AlbumentationsAugmentation):
@@ -192,7 +194,8 @@ def _warped(
     planes: NDArray[Any], matrix: NDArray[Any], shape: tuple[int, int], interpolation: int, border: int
 ) -> NDArray[Any]:
     height, width = shape
-    return cv2.warpAffine(planes, matrix[:2], (width, height), flags=interpolation, borderMode=border)
+    warped = cv2.warpAffine(planes, matrix[:2], (width, height), flags=interpolation, borderMode=border)
+    return warped.reshape(height, width, *planes.shape[2:])  # OpenCV drops the axis of a single channel
 
 
 def _wanted(*candidates: tuple[float, albumentations.BasicTransform]) -> Transforms:

@@ -52,7 +52,8 @@ def run(benchmark: ModuleType, file: Path, monkeypatch: pytest.MonkeyPatch, *opt
 def check(result: dict[str, Any]) -> None:
     assert result["claims"] and result["details"]
     assert all(claim["measured"] and claim["what"] for claim in result["claims"])
-    assert result["conditions"]["packages"]["torch"] and result["conditions"]["cores"] >= 1
+    conditions = result["conditions"]
+    assert conditions["packages"]["torch"] and conditions["cores"] >= 1 and conditions["processor"]
 
 
 @pytest.mark.parametrize("benchmark", sorted(SMALL.keys() - {"gpu"}), indirect=True)
@@ -102,6 +103,7 @@ def test_every_benchmark_is_tried() -> None:
 def test_the_page_shows_what_was_kept_missed_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FOLDER)
     conditions = {"packages": {"torch": "2.14.1", "absent": None}, "python": "3.11.7", "cores": 1, "load": 0.3}
+    conditions["processor"] = "A processor"
     claim = {
         "what": "loading",
         "against": "decoding",
@@ -113,7 +115,7 @@ def test_the_page_shows_what_was_kept_missed_and_left_out(tmp_path: Path, monkey
     page = importlib.import_module("_page").page({"gpu": {"claims": [], "left_out": "there is no GPU"}, "loader": kept})
     assert "| loading | decoding | 8 times as fast | 9.4 times | met | `loader` |" in page
     assert "| memory | decoding | 8 times as fast | 9.4 times | **missed** | `loader` |" in page
-    assert "- `loader`: torch 2.14.1, Python 3.11.7, 1 core, load 0.3 at the end." in page
+    assert "- `loader`: torch 2.14.1, Python 3.11.7, 1 core of A processor, load 0.3 at the end." in page
     assert "- `gpu`: there is no GPU." in page
 
 

@@ -6,11 +6,12 @@ import pickle
 from typing import Any
 
 import albumentations
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medseg_pl.data.transforms import AlbumentationsAugmentation, StandardAugmentation
+from medseg_pl.data.transforms import AlbumentationsAugmentation, StandardAugmentation, _Affine
 from medseg_pl.functional.intensity import channel_statistics
 
 OFF: dict[str, float] = {
@@ -241,7 +242,27 @@ def test_only_what_is_switched_on_is_run(strength: str) -> None:
         "geometric": ["HorizontalFlip", "VerticalFlip", "Affine"],
         "intensity": ["RandomBrightnessContrast", "RandomGamma", "GaussNoise"],
     }
-    assert [type(transform).__name__ for transform in getattr(ALL, strength)()] == names[strength]
+    found = getattr(ALL, strength)()
+    assert all(
+        isinstance(each, getattr(albumentations, name)) for each, name in zip(found, names[strength], strict=True)
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("channels", [1, 3, 4, 5, 9])
+def test_a_turned_patch_is_that_of_albumentations(channels: int, dtype: type) -> None:
+    rng = np.random.default_rng(channels)
+    image = rng.integers(0, 255, (31, 44, channels)).astype(dtype)
+    mask = rng.integers(0, 3, (31, 44, channels)).astype(np.uint8)
+    given = {"rotate": (10, 20), "scale": (0.8, 1.2), "border_mode": cv2.BORDER_REFLECT_101, "p": 1.0}
+    for kind in ({"image": image, "mask": mask}, {"image": image[..., 0], "mask": mask[..., 0]}):
+        ours, theirs = _Affine(**given), albumentations.Affine(**given)
+        for transform in (ours, theirs):
+            transform.set_random_seed(7)
+        found, expected = ours(**kind), theirs(**kind)
+        for name in kind:
+            np.testing.assert_array_equal(found[name], expected[name])
+            assert not np.array_equal(found[name], kind[name])
 
 
 def test_a_shift_moves_by_at_most_its_share() -> None:
