@@ -100,8 +100,8 @@ def rates(job: Job, rounds: int, amount: int) -> dict[str, float]:
     return {name: amount * job.batch / seconds for name, seconds in spent.items()}
 
 
-def scaling(most: int) -> dict[str, float]:
-    """Images a second of `medseg fit` on 1, 2, 4, … GPUs, each with a batch of its own."""
+def scaling(most: int, accelerator: str = "gpu", precision: str = "bf16-mixed") -> dict[str, float]:
+    """Images a second of `medseg fit` on 1, 2, 4, … devices, each with a batch of its own."""
     from training_step import BATCH, FIT, fit
 
     found = {}
@@ -109,8 +109,8 @@ def scaling(most: int) -> dict[str, float]:
         assert medseg(["phantom", str(Path(folder) / "data")]) == 0
         for devices in (1 << power for power in range(most.bit_length())):
             strategy = "auto" if devices == 1 else "ddp"
-            parts = {"devices": devices, "strategy": strategy, "precision": "bf16-mixed"}
-            spent = fit(Path(folder), SCALING_STEPS, accelerator="gpu", **parts)[FIT]
+            where = {"accelerator": accelerator, "devices": devices, "strategy": strategy, "precision": precision}
+            spent = fit(Path(folder), SCALING_STEPS, **where)[FIT]
             found[str(devices)] = devices * BATCH / statistics.median(spent[SCALING_STEPS // 6 :])
     return found
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -99,15 +101,25 @@ def settings(work: Path, trainer: Mapping[str, object]) -> list[str]:
     return ["fit", "--config", CONFIG, "--plugins=training_step", "--data.workers=1", *files, *options]
 
 
-def fit(work: Path, steps: int, *, beside: bool = False, **trainer: object) -> dict[str, list[float]]:
-    """Seconds of each step of a training; on `devices` of them all together see as many times the samples."""
-    sys.path.insert(0, str(Path(__file__).parent))  # where the settings find the timer
+def fit(work: Path, steps: int, *, beside: bool = False, threads: int = 1, **trainer: object) -> dict[str, list[float]]:
+    """Seconds of each step of a training, which has a process of its own, so that it can start others for its ranks.
+
+    Args:
+        work: Has the phantoms in `data`.
+        steps: How many; on several devices all together see as many times the samples.
+        beside: See `StepTimer`.
+        threads: What the network computes with.
+        trainer: Settings of the trainer.
+    """
     times = work / "times.json"
     timer = ["--trainer.callbacks+=training_step.StepTimer", f"--trainer.callbacks.path={times}"]
     timer.append(f"--trainer.callbacks.beside={beside}")
     samples = BATCH * steps * int(str(trainer.get("devices", 1)))
     length = ["--data.samples_per_epoch", str(samples), "--trainer.max_epochs", "1"]
-    assert medseg([*settings(work, trainer), *timer, *length]) == 0
+    command = [sys.executable, "-m", "medseg_pl", *settings(work, trainer), *timer, *length]
+    # Where the settings find the timer.
+    where = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": where, "OMP_NUM_THREADS": str(threads)})
     found: dict[str, list[float]] = json.loads(times.read_text())
     return found
 
@@ -141,8 +153,7 @@ def main() -> None:
         work = Path(folder)
         assert medseg(["phantom", str(work / "data")]) == 0
         for where, (threads, promised) in ways.items():
-            torch.set_num_threads(threads)
-            found[where] = fit(work, ROUND * (ROUNDS + 1), beside=True)
+            found[where] = fit(work, ROUND * (ROUNDS + 1), beside=True, threads=threads)
             shown += claims(found[where], where, promised)
             for name, seconds in found[where].items():
                 print(f"{where}: {name:26} {1000 * statistics.median(rounds(seconds)) / ROUND:8.1f} ms a step")

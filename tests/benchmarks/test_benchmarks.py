@@ -91,6 +91,14 @@ def test_the_settings_of_a_gpu_run_on_a_cpu(
     assert len(result["details"]["images_per_s"]) == 5 and min(result["details"]["images_per_s"].values()) > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark", ["gpu"], indirect=True)
+def test_the_steps_of_two_ranks_are_counted(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "SCALING_STEPS", 12)
+    found = benchmark.scaling(2, "cpu", "32-true")
+    assert list(found) == ["1", "2"] and min(found.values()) > 0
+
+
 @pytest.mark.parametrize("benchmark", sorted(UNTRIED), indirect=True)
 def test_what_needs_data_says_so(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Task04_Hippocampus" in run(benchmark, tmp_path / "found.json", monkeypatch)["left_out"]
