@@ -35,7 +35,6 @@ class Catalogue(Sequence[Path]):
 
     def __init__(self, directory: Path, rows: NDArray[Any], places: Int64[np.ndarray, " n"] | None = None) -> None:
         self.directory = directory
-        self._folder = str(directory)
         self.rows = rows
         self.places = np.arange(len(rows)) if places is None else places
 
@@ -58,7 +57,7 @@ class Catalogue(Sequence[Path]):
     def open(self, place: int) -> StoredCase:
         """What `open_entry` gives for the entry, without a look at anything but its arrays."""
         row = self._row(place)
-        return open_described((self._folder, row["key"]), lambda: _description(self[place], row))
+        return open_described((str(self.directory), row["key"]), lambda: _description(self[place], row))
 
     @property
     def keys(self) -> Shaped[np.ndarray, " n"]:
