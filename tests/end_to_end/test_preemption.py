@@ -145,13 +145,15 @@ def test_a_signal_to_all_processes_ends_no_worker(fit: Fit, tmp_path: Path, monk
         assert processes
         # A worker that another test has killed is found again by torch whenever any process ends.
         found_by_torch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in (signal.SIGUSR1, signal.SIGTERM):
-            # By another process, as Slurm does: what a worker is told by its own parent it heeds.
-            told = f"import os; [os.kill(process, {number:d}) for process in {processes}]"
-            subprocess.run([sys.executable, "-c", told], check=True)
-        children[0].join(0.5)
-        assert all(child.is_alive() for child in children)
-        signal.signal(signal.SIGCHLD, found_by_torch)
+        try:
+            for number in (signal.SIGUSR1, signal.SIGTERM):
+                # By another process, as Slurm does: what a worker is told by its own parent it heeds.
+                told = f"import os; [os.kill(process, {number:d}) for process in {processes}]"
+                subprocess.run([sys.executable, "-c", told], check=True)
+            children[0].join(0.5)
+            assert all(child.is_alive() for child in children)
+        finally:
+            signal.signal(signal.SIGCHLD, found_by_torch)
         os.kill(os.getpid(), signal.SIGTERM)
 
     during(monkeypatch, SegmentationModule, "training_step", to_all, calls=2)
