@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.settings import require_at_least
-from medseg_pl.core.stopping import StopRequest, leave_signals_to_main
+from medseg_pl.core.stopping import ParentEnding, StopRequest, leave_signals_to_main
 from medseg_pl.core.types import Batch, Case, EvaluationBatch
 from medseg_pl.data.catalogue import Catalogue, NamedEntries, catalogue_of, known_catalogue, prepared_catalogue
 from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides
@@ -211,7 +212,7 @@ class SegmentationDataModule(LightningDataModule):
             collate_fn=collate_samples,
             drop_last=len(sampler) >= self.batch_size,
             num_workers=self.workers,
-            worker_init_fn=_begin_to_load,
+            worker_init_fn=partial(_begin_to_load, ParentEnding()),
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -241,7 +242,7 @@ class SegmentationDataModule(LightningDataModule):
             batch_sampler=CaseBatchSampler(dataset.depths, dataset.sizes, self.eval_batch_size, rank, ranks),
             collate_fn=collate_slices,
             num_workers=self.workers,
-            worker_init_fn=_begin_to_load,
+            worker_init_fn=partial(_begin_to_load, ParentEnding()),
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -341,7 +342,7 @@ class SegmentationDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-def _begin_to_load(worker: int) -> None:
+def _begin_to_load(parent: ParentEnding, worker: int) -> None:
     """Leave what the worker was forked with alone: to look for garbage in it would copy the pages that it lies on."""
-    leave_signals_to_main(worker)
+    leave_signals_to_main(parent)
     gc.freeze()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import threading
+from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any
 
@@ -76,21 +77,33 @@ class StopRequest:
         self.received.add(number)
 
 
-def leave_signals_to_main(worker: int) -> None:
+class ParentEnding:
+    """Whether the process that made this is about to end; the processes that load data for it are handed it.
+
+    An interpreter that ends tells its workers with SIGTERM, waits for each, and runs these finalizers before: as
+    neither the signal nor, once a native library keeps threads of its own, its sender can be relied on, this tells
+    the workers which SIGTERM is meant for them.
+    """
+
+    def __init__(self) -> None:
+        self._is_near = multiprocessing.RawValue(ctypes.c_bool, False)
+        # Not `atexit`, which is not run where a process was started by multiprocessing.
+        Finalize(None, self._announce, exitpriority=0)
+
+    def _announce(self) -> None:
+        self._is_near.value = True
+
+    def leave(self, number: int, frame: FrameType | None) -> None:
+        """End this process if its parent is about to: a handler of signals."""
+        if self._is_near.value:
+            os._exit(0)
+
+
+def leave_signals_to_main(parent: ParentEnding) -> None:
     """Keep a process that loads data alive: Slurm may signal all processes of a job, and a lost worker ends the run.
 
-    A worker ends when it is told to by the process that it works for, or when that process is gone. An interpreter
-    that ends tells its workers with SIGTERM and waits for them, so that signal is asked who sent it.
+    Handlers hold for all threads of a process; a mask would hold for those alone that are started after it, and some
+    libraries start threads at each fork.
     """
     signal.signal(TIME_IS_UP, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is None or sys.platform != "linux":  # elsewhere nobody can be asked, and there is no Slurm
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {LEAVE})
-    threading.Thread(target=_leave_when_told, args=(parent.pid,), daemon=True).start()
-
-
-def _leave_when_told(by: int | None) -> None:
-    while signal.sigwaitinfo({LEAVE}).si_pid != by:
-        pass
-    os._exit(0)
+    signal.signal(LEAVE, parent.leave)

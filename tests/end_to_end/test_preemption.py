@@ -141,19 +141,13 @@ def test_nothing_is_saved_before_the_first_step(
 def test_a_signal_to_all_processes_ends_no_worker(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def to_all() -> None:
         children = multiprocessing.active_children()
-        processes = [child.pid for child in children]
-        assert processes
-        # A worker that another test has killed is found again by torch whenever any process ends.
-        found_by_torch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        try:
-            for number in (signal.SIGUSR1, signal.SIGTERM):
-                # By another process, as Slurm does: what a worker is told by its own parent it heeds.
-                told = f"import os; [os.kill(process, {number:d}) for process in {processes}]"
-                subprocess.run([sys.executable, "-c", told], check=True)
-            children[0].join(0.5)
-            assert all(child.is_alive() for child in children)
-        finally:
-            signal.signal(signal.SIGCHLD, found_by_torch)
+        assert children
+        for child in children:
+            assert child.pid
+            os.kill(child.pid, signal.SIGUSR1)
+            os.kill(child.pid, signal.SIGTERM)
+        children[0].join(0.5)
+        assert all(child.is_alive() for child in children)
         os.kill(os.getpid(), signal.SIGTERM)
 
     during(monkeypatch, SegmentationModule, "training_step", to_all, calls=2)
