@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import warnings
 
+from medseg_pl.core.text import printable
+
 _NOISE = (
     "LightningCLI's args parameter is intended",
     ".*does not have many workers.*",
@@ -22,11 +24,21 @@ _NOISE = (
 )
 
 
+class PrintableFormatter(logging.Formatter):
+    """Leaves out of a message what a terminal would obey: cases are named in it, and a stranger names files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, line by line."""
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+
+
 def quiet_libraries() -> None:
     """Have loggers and warnings of this process say only what the user can do something about."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # five retries, each told twice; we say it once
-    logging.basicConfig(format="%(message)s")
+    told = logging.StreamHandler()
+    told.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(handlers=[told])
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -37,3 +39,14 @@ def test_only_what_a_user_can_do_something_about_is_told() -> None:
     assert not told("The 'train_dataloader' does not have many workers which may be a bottleneck")
     assert told("The split has no test cases")
     assert [logging.getLogger(name).getEffectiveLevel() for name in NAMES] == [30, 30, 50]
+
+
+def test_no_name_of_a_file_commands_the_terminal() -> None:
+    lines = [
+        "import logging",
+        "from medseg_pl.quiet import quiet_libraries",
+        "quiet_libraries()",
+        "logging.getLogger('medseg_pl').warning('Case %s is empty.\\nSo is another.', 'a\\x1b[2Jb')",
+    ]
+    said = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert said.stderr == "Case a\N{REPLACEMENT CHARACTER}[2Jb is empty.\nSo is another.\n"

@@ -14,6 +14,7 @@ import jinja2
 
 from medseg_pl import __version__
 from medseg_pl.core.errors import SettingError
+from medseg_pl.core.text import printable
 from medseg_pl.data.recognition import labels_named, recognise
 from medseg_pl.io.files import require_empty, require_folder
 from medseg_pl.plan_file import PlanFile, hardware_of, plan_file
@@ -54,7 +55,7 @@ def make_project(arguments: argparse.Namespace) -> None:
             (staging / "configs" / "train.yaml").write_text(planned.text)
         _publish(staging, project)
     for note in planned.notes if planned else ():
-        sys.stdout.write(f"Note: {note}.\n")
+        sys.stdout.write(f"Note: {printable(note)}.\n")
     sys.stdout.write(f"Made {arguments.project}; go on with\n  cd {arguments.project} && make demo\n")
 
 

@@ -14,6 +14,7 @@ from medseg_pl.commands.report.names import names_for
 from medseg_pl.commands.report.page import page_of
 from medseg_pl.commands.report.readme import fill_readme
 from medseg_pl.core.errors import SettingError
+from medseg_pl.core.text import printable
 from medseg_pl.io.files import require_absent, write_text
 from medseg_pl.run_folder.reading import Run, read_run
 
@@ -84,4 +85,4 @@ def _pictures(arguments: argparse.Namespace, runs: Sequence[Run], entries: Seque
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{printable(line)}\n")

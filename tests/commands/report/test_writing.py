@@ -125,6 +125,12 @@ def test_runs_on_other_cases_stand_side_by_side_without_a_comparison(
     assert len(data_of(tmp_path / "page.html")["cases"]) == 2
 
 
+def test_no_name_commands_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "scored", some_scores(4, seed=0))
+    assert report(run, "-o", tmp_path / "a\x1b[2Jb.html") == 0
+    assert "a\N{REPLACEMENT CHARACTER}[2Jb.html, " in capsys.readouterr().out
+
+
 def test_an_evaluation_without_a_training_has_a_report(tmp_path: Path) -> None:
     run = write_run(tmp_path / "scored", some_scores(4, seed=0))
     for name in ("splits.json", "environment.json", "config.yaml", "metrics.csv"):
