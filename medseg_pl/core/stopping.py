@@ -80,9 +80,8 @@ class StopRequest:
 class ParentEnding:
     """Whether the process that made this is about to end; the processes that load data for it are handed it.
 
-    An interpreter that ends tells its workers with SIGTERM, waits for each, and runs these finalizers before: as
-    neither the signal nor, once a native library keeps threads of its own, its sender can be relied on, this tells
-    the workers which SIGTERM is meant for them.
+    An interpreter that ends sends SIGTERM to its workers and waits for each of them; Slurm may send the same signal to
+    all processes of a job. A worker cannot tell one from the other by the signal, so it looks here.
     """
 
     def __init__(self) -> None:
