@@ -53,9 +53,8 @@ def test_a_worker_ends_with_its_parent_and_by_no_signal_before(method: str) -> N
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_threads_of_a_library_give_no_signal_a_way_in() -> None:
-    scipy.fft.fft(
-        np.zeros((64, 1024)), workers=2
-    )  # from here on each fork has these threads, whose masks are their own
+    # From here on each fork has the threads of this library, whose masks are their own.
+    scipy.fft.fft(np.zeros((64, 1024)), workers=2)
     context = multiprocessing.get_context("fork")
     ready = context.Event()
     worker = context.Process(target=wait, args=(ParentEnding(), ready), daemon=True)
@@ -73,7 +72,7 @@ def test_threads_of_a_library_give_no_signal_a_way_in() -> None:
 def test_an_interpreter_that_ends_ends_its_workers(method: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import multiprocessing, sys\n"
+        "import multiprocessing\n"
         "from medseg_pl.core.stopping import ParentEnding\n"
         "from tests.core.test_stopping import wait\n"
         "if __name__ == '__main__':\n"
