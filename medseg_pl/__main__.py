@@ -6,11 +6,13 @@ Nothing heavy is imported before it is needed, so that `medseg --help` answers a
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import os
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from medseg_pl import __version__
 from medseg_pl.commands import FILE_COMMANDS
@@ -101,15 +103,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(command: str, arguments: list[str]) -> int:
     if command == "fit":
         with StopRequest() as stop:  # before the import, which takes seconds
-            from medseg_pl.cli import run
+            with _uncollected():
+                from medseg_pl.cli import run
 
             return run(command, arguments, stop)
     if command in TRAINER_COMMANDS:
-        from medseg_pl.cli import run
+        with _uncollected():
+            from medseg_pl.cli import run
 
         return run(command, arguments)
     if command in MODULES:
-        module = importlib.import_module(MODULES[command])
+        with _uncollected():
+            module = importlib.import_module(MODULES[command])
         parser = ArgumentParser(prog=f"medseg {command}", description=str(module.__doc__).splitlines()[0])
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(arguments)))
@@ -117,6 +122,18 @@ def _dispatch(command: str, arguments: list[str]) -> int:
     hint = f"Did you mean {near[0]}?" if near else "See medseg --help."
     sys.stderr.write(f"medseg: there is no command {command!r}. {hint}\n")
     return 2
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without the garbage collector, which would search a million objects again and again, though all stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 import medseg_pl
-from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS, main
+from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS, _uncollected, main
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,3 +54,15 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert left.value.code == 0
     usage = " ".join(capsys.readouterr().out.split())
     assert re.match(rf"usage: medseg (\[options\] )?{command} ", usage)
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_the_collector_is_as_before_once_a_command_is_imported(collecting: bool) -> None:
+    gc.enable() if collecting else gc.disable()
+    try:
+        with pytest.raises(ZeroDivisionError), _uncollected():
+            assert not gc.isenabled()
+            raise ZeroDivisionError
+        assert gc.isenabled() is collecting
+    finally:
+        gc.enable()
