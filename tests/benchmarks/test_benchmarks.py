@@ -22,7 +22,7 @@ SLOW: dict[str, dict[str, Any]] = {
     "export_runner": {"ROUNDS": 1, "VOLUMES": 1},
     "loader": {"IMAGES": 2, "FEW": 2, "MANY": 4, "DRAWN": 4, "ROUNDS": 1},
     "metrics": {"ROUNDS": 1},
-    "scale": {"SLICES": [400, 800]},
+    "scale": {"SLICES": {"images": [400, 800], "volumes": [400, 800]}, "WORKERS": 2},
     "start_up": {"ROUNDS": 1},
     "training_step": {"ROUNDS": 1, "ROUND": 2},
 }
