@@ -1,4 +1,4 @@
-"""Accuracy for compute: medseg's own plan and nnU-Net v2 in 2D on the hippocampus, given the same minutes of a core.
+"""Accuracy for compute: medseg's own plan, in no more minutes of a core, beside nnU-Net v2 in 2D, on the hippocampus.
 
 Fold 0 of nnU-Net's split (scikit-learn's `KFold(5, shuffle=True, random_state=12345)` over the sorted names). Each side
 trains on four fifths of the volumes, alone on one core, and predicts the others with its last weights, so that neither
@@ -7,8 +7,8 @@ by `medseg evaluate`.
 
 medseg trains what `medseg plan` writes, with nothing edited but the seed. nnU-Net plans batches of several hundred
 slices for these small images, of which a core computes a few in a minute: its epochs are shortened to five, of 250
-steps each, and its batch is lowered until they take the same minutes, both as its documentation allows. It has no seed;
-its runs differ nevertheless.
+steps each, and its batch is lowered, both as its documentation allows. With `--batch 32` it had two to four times
+medseg's minutes, by the processor; the minutes of both are printed. It has no seed; its runs differ nevertheless.
 
     python benchmarks/nnunet.py DATA WORK [--runs 0 1 2] [--batch 32] [--nnunet FOLDER] [--core 0] [--json FILE]
 
