@@ -17,6 +17,7 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.data.sources import Source
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.io.files import digest_of
+from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output import OutputFolder
 from medseg_pl.module import SegmentationModule
 from medseg_pl.prediction import PredictionModule
@@ -61,6 +62,7 @@ def predict(
     module: SegmentationModule,
     data: SegmentationDataModule,
     checkpoints: Sequence[Trained],
+    locks: FolderLocks,
 ) -> None:
     """Predict whatever is not finished.
 
@@ -70,11 +72,12 @@ def predict(
         module: The model of the first checkpoint, with the settings that were given; its weights are loaded here.
         data: Its source says the layout.
         checkpoints: One, or those of an ensemble.
+        locks: Takes the folder for this process.
 
     Raises:
         DataError: Some cases could not be predicted; the others were.
     """
-    output = OutputFolder(order.folder, _record(order, trainer, module, data.source, checkpoints))
+    output = OutputFolder(order.folder, _record(order, trainer, module, data.source, checkpoints), locks)
     output.check()
     source = data.source.unlabelled(order.images)
     predictor, cases = _predictor(module, checkpoints, data.eval_batch_size), source.cases()

@@ -183,7 +183,7 @@ class MedsegCLI(LightningCLI):
         """Read from `--input`, case by case, and write to `--output`."""
         assert self.trained is not None, "predict needs a checkpoint"
         order = Order.of(self.config[self.subcommand])
-        predict(order, self.trainer, self.model, self.datamodule, [self.trained, *self.others])
+        predict(order, self.trainer, self.model, self.datamodule, [self.trained, *self.others], self.locks)
 
     def after_fit(self) -> None:
         """Score the validation cases with the best weights, loaded from disk as anyone would; then the run is done."""

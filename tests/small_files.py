@@ -54,3 +54,8 @@ def noise(shape: tuple[int, ...], seed: int = 0, dtype: type = np.uint8) -> NDAr
 def tree(directory: Path) -> dict[str, bytes]:
     """Every file below a folder with its content."""
     return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def results(output: Path) -> dict[str, bytes]:
+    """Every file of an output folder but what the folder notes for itself."""
+    return {name: content for name, content in tree(output).items() if not name.startswith(".medseg")}

@@ -112,9 +112,9 @@ def require_absent(*paths: Path | None) -> None:
             )
 
 
-def require_empty(directory: Path) -> None:
-    """Raise `OutputExistsError` unless `directory` is absent or empty."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+def require_empty(directory: Path, but: str = "") -> None:
+    """Raise `OutputExistsError` unless `directory` is absent or empty, `but` for one name."""
+    if directory.exists() and (not directory.is_dir() or any(path.name != but for path in directory.iterdir())):
         raise OutputExistsError(f"{directory} exists and is not empty; nothing was written. Choose another folder.")
 
 

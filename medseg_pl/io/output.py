@@ -2,6 +2,7 @@
 
 ```
 folder/…                        results, each moved here when all files of its case are whole
+       .medseg/.lock            says which process works here
        .medseg/record.json      what they are results of
        .medseg/finished/…       one file for each finished case
        .medseg/notes/…          what a later step has to know of a case
@@ -22,6 +23,7 @@ from typing import Any
 
 from medseg_pl.core.errors import OutputExistsError
 from medseg_pl.io.files import require_empty, write_text
+from medseg_pl.io.locks import FolderLocks
 
 
 class OutputFolder:
@@ -30,18 +32,20 @@ class OutputFolder:
     Args:
         directory: The folder.
         record: What the results follow from; plain values.
+        locks: Takes the folder for this process.
     """
 
-    def __init__(self, directory: Path, record: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, record: Mapping[str, Any], locks: FolderLocks) -> None:
         self.directory = directory
         self.record = json.dumps(record, indent=1, sort_keys=True) + "\n"
+        self.locks = locks
         self._own = directory / ".medseg"
 
     def check(self) -> None:
         """Raise `OutputExistsError` unless the folder is absent, empty, or holds results of the same record."""
         record = self._own / "record.json"
         if not record.is_file():
-            require_empty(self.directory)
+            require_empty(self.directory, but=self._own.name)  # of a run that was interrupted before its record
         elif record.read_text(encoding="utf-8") != self.record:
             raise OutputExistsError(
                 f"{self.directory} holds results of other inputs, checkpoints or settings; nothing was written. Choose "
@@ -49,8 +53,16 @@ class OutputFolder:
             )
 
     def begin(self) -> None:
-        """Make the folder, and remove what an interrupted run left half written. For one process alone."""
-        self.check()
+        """Make the folder, and remove what an interrupted run left half written. On one rank alone.
+
+        Raises:
+            FolderInUseError: Another run writes to it.
+            OutputExistsError: See `check`.
+        """
+        self.check()  # before anything is made
+        self._own.mkdir(parents=True, exist_ok=True)
+        self.locks.take(self._own)
+        self.check()  # what may have come before the lock
         write_text(self._own / "record.json", self.record, replace=True)
         for stage in self._own.glob("stage-*"):
             shutil.rmtree(stage)

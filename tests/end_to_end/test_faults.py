@@ -32,6 +32,7 @@ from medseg_pl.commands.phantom import write_phantom
 from medseg_pl.data.slices import PatchDataset
 from medseg_pl.data.sources import UWMadisonSource
 from medseg_pl.losses import DiceCELoss
+from tests.another_process import working_in
 from tests.end_to_end.conftest import SMALL
 
 DOCUMENT = Path("docs/faults.md")
@@ -436,31 +437,14 @@ def test_corrupt_last_checkpoint(
     assert logged_steps(run) == list(range(steps + 2))
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from medseg_pl.io.locks import FolderLocks
-
-FolderLocks().take(Path(sys.argv[1]))
-print(flush=True)
-time.sleep(600)
-"""
-
-
 def test_two_trainings_in_one_run_folder(fit: Fit, runs: Path, told: Callable[[], str]) -> None:
     """The second one finds a run that has begun and saved nothing yet."""
     run = runs / "demo" / "version_0"
     run.mkdir(parents=True)
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    first = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], env=environment, stdout=subprocess.PIPE)
-    assert first.stdout is not None and first.stdout.readline() == b"\n"
-    try:
+    with working_in(run) as first:
         assert fit("--ckpt_path=last") == 1
-        assert f"{run} is in use: process {first.pid} on" in told()
+        assert f"{run} is in use: process {first} on" in told()
         assert [path.name for path in run.iterdir()] == [".lock"]
-    finally:
-        first.kill()
-        first.communicate()
     assert fit("--ckpt_path=last", "--trainer.max_epochs=1") == 0
     assert sorted(path.name for path in run.parent.iterdir()) == ["version_0", "version_1"]
 

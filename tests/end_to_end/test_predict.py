@@ -21,8 +21,9 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.sources import UWMadisonSource
 from medseg_pl.io import raster, rle
 from medseg_pl.predictor import Predictor
+from tests.another_process import working_in
 from tests.end_to_end.conftest import SMALL
-from tests.small_files import tree
+from tests.small_files import results, tree
 
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
 
@@ -142,11 +143,6 @@ def test_a_bad_file_stops_no_other(
     assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
-def results(output: Path) -> dict[str, bytes]:
-    """Every file but what the folder notes for itself."""
-    return {name: content for name, content in tree(output).items() if not name.startswith(".medseg")}
-
-
 def test_another_checkpoint_or_input_is_not_mixed_in(
     checkpoint: str, other: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +153,19 @@ def test_another_checkpoint_or_input_is_not_mixed_in(
     assert predict(checkpoint, scans.parent, tmp_path / "out") == 1
     assert capsys.readouterr().err.count("holds results of other inputs, checkpoints or settings") == 3
     assert tree(tmp_path / "out") == before
+
+
+def test_two_predictions_into_one_folder(
+    checkpoint: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second one would take the first one's half-written cases for those of a run that was killed."""
+    own = tmp_path / "out" / ".medseg"
+    own.mkdir(parents=True)
+    with working_in(own) as first:
+        assert predict(checkpoint, scans, tmp_path / "out") == 1
+        assert f"{own} is in use: process {first} on" in capsys.readouterr().err
+        assert list(tree(tmp_path / "out")) == [".medseg/.lock"]
+    assert predict(checkpoint, scans, tmp_path / "out") == 0
 
 
 def test_probabilities_and_pictures_on_request(checkpoint: str, scans: Path, tmp_path: Path) -> None:

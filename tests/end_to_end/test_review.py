@@ -20,7 +20,7 @@ from medseg_pl.predictor import Predictor
 from medseg_pl.voting import elect
 from tests.end_to_end.conftest import SMALL
 from tests.inference.review.simulated_predictions import FAULTS, with_fault
-from tests.small_files import tree
+from tests.small_files import results
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,6 @@ def predict(images: Path, output: Path, *checkpoints: str, options: tuple[str, .
 def rows(output: Path) -> list[dict[str, str]]:
     with (output / "review.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def results(output: Path) -> dict[str, bytes]:
-    return {name: content for name, content in tree(output).items() if not name.startswith(".medseg")}
 
 
 def test_predictions_are_put_in_order(

@@ -23,6 +23,7 @@ from medseg_pl.functional.intensity import channel_statistics
 from medseg_pl.functional.overlay import side_by_side
 from medseg_pl.inference.review import signs_of_reference
 from medseg_pl.io.files import digest_of
+from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output import OutputFolder
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.predictor import Prediction, Predictor
@@ -43,18 +44,12 @@ def review(arguments: argparse.Namespace) -> None:
     with only_known_code(plugins):
         source = source_of(trained[0], arguments.root)
     cases = reviewable(source.cases(), jury)
-    output = OutputFolder(arguments.output, _record(trained, source))
-    output.begin()
-    queue = ReviewQueue(output, cases, jury.labels.names, arguments.top)
-    faults = []
-    with progress_bar("Reviewing", len(cases)) as advance:
-        for case in cases:
-            try:
-                _review(case, source, jury, queue)
-            except DataError as error:
-                faults.append(str(error))
-            advance()
-    sys.stdout.write(f"{queue.write()}\n")
+    with FolderLocks() as locks:
+        output = OutputFolder(arguments.output, _record(trained, source), locks)
+        output.begin()
+        queue = ReviewQueue(output, cases, jury.labels.names, arguments.top)
+        faults = _review_all(cases, source, jury, queue)
+        sys.stdout.write(f"{queue.write()}\n")
     if faults:
         raise DataError(f"{len(faults)} cases could not be reviewed; the others were. {' '.join(faults)}")
 
@@ -106,6 +101,19 @@ def reviewable(cases: Sequence[Case], jury: Jury) -> list[Case]:
             "was trained on their patients. Checkpoints of all folds review every case.\n"
         )
     return chosen
+
+
+def _review_all(cases: Sequence[Case], source: Source, jury: Jury, queue: ReviewQueue) -> list[str]:
+    """Returns what is wrong with the cases that could not be reviewed."""
+    faults = []
+    with progress_bar("Reviewing", len(cases)) as advance:
+        for case in cases:
+            try:
+                _review(case, source, jury, queue)
+            except DataError as error:
+                faults.append(str(error))
+            advance()
+    return faults
 
 
 def _review(case: Case, source: Source, jury: Jury, queue: ReviewQueue) -> None:

@@ -1,0 +1,87 @@
+"""A folder of results: nothing that is there is lost, and whoever stops leaves nothing that looks whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medseg_pl.core.errors import FolderInUseError, OutputExistsError
+from medseg_pl.io.locks import LOCK, FolderLocks
+from medseg_pl.io.output import OutputFolder
+from tests.another_process import working_in
+from tests.small_files import results, tree
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    (tmp_path / "image.png").write_bytes(b"pixels")
+    return tmp_path / "image.png"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def of(folder: Path, record: str = "a") -> OutputFolder:
+    return OutputFolder(folder, {"model": record}, FolderLocks())
+
+
+def test_a_case_is_there_when_it_is_whole(folder: Path, image: Path) -> None:
+    output = of(folder)
+    output.begin()
+    with pytest.raises(RuntimeError, match="in the middle"), output.case("one", [image]) as stage:
+        (stage / "mask.png").write_bytes(b"half")
+        raise RuntimeError("in the middle")
+    assert results(folder) == {}
+    assert not output.is_finished("one", [image])
+    with output.case("one", [image]) as stage:
+        (stage / "masks").mkdir()
+        (stage / "masks" / "one.png").write_bytes(b"whole")
+    assert results(folder) == {"masks/one.png": b"whole"}
+    assert output.is_finished("one", [image])
+    image.write_bytes(b"other pixels")
+    assert not output.is_finished("one", [image])
+    output.locks.give_back()
+
+
+def test_a_run_that_was_killed_is_taken_up_wherever_it_was(folder: Path, image: Path) -> None:
+    """Before its record was there, while a file was written, and while a case was."""
+    own = folder / ".medseg"
+    own.mkdir(parents=True)
+    (own / ".writing-record.json").touch()
+    of(folder).begin()
+    assert sorted(tree(own)) == [LOCK, "record.json"]
+    (own / "stage-1").mkdir()
+    (own / "stage-1" / "mask.png").write_bytes(b"half")
+    (folder / ".writing-table.csv").write_bytes(b"half")
+    of(folder).begin()
+    assert sorted(tree(folder)) == [f".medseg/{LOCK}", ".medseg/record.json"]
+    assert sorted(path.name for path in own.iterdir()) == [LOCK, "record.json"]
+
+
+@pytest.mark.parametrize("record", [None, "b"])
+def test_what_is_there_of_others_stays(folder: Path, record: str | None) -> None:
+    folder.mkdir()
+    (folder / "mine.txt").touch()
+    if record:
+        (folder / ".medseg").mkdir()
+        (folder / ".medseg" / "record.json").write_text(record)
+    before = tree(folder)
+    with pytest.raises(OutputExistsError, match=str(folder)):
+        of(folder).begin()
+    assert tree(folder) == before
+
+
+def test_a_second_run_leaves_the_first_one_alone(folder: Path) -> None:
+    output = of(folder)
+    output.begin()
+    output.locks.give_back()
+    (folder / ".medseg" / "stage-1").mkdir()
+    (folder / ".medseg" / "stage-1" / "mask.png").write_bytes(b"half")
+    with working_in(folder / ".medseg") as other:
+        with pytest.raises(FolderInUseError, match=rf"is in use: process {other} on"):
+            of(folder).begin()
+        assert tree(folder)[".medseg/stage-1/mask.png"] == b"half"
+    of(folder).begin()
