@@ -11,6 +11,7 @@ import pytest
 
 from medseg_pl import completion
 from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS, main
+from tests.patience import HANG_S
 
 Ask = Callable[..., set[str]]
 
@@ -60,7 +61,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def _printed(words: list[str], folder: Path) -> list[str]:
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True, timeout=HANG_S)
     return done.stdout.splitlines()
 
 

@@ -25,6 +25,7 @@ from medseg_pl.data.store import Store
 from medseg_pl.data.transforms import StandardAugmentation
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.functional.phantom import ORGANS
+from tests.patience import HANG_S
 from tests.small_files import blocks, noise, save_raster
 
 LABELS = LabelMap(list(ORGANS), "multiclass")
@@ -92,7 +93,7 @@ def test_a_script_ends_though_it_still_loads(phantom: Path, tmp_path: Path) -> N
         "print(len(next(batches).image))",
     ]
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True, timeout=HANG_S
     )
     assert done.stdout.strip() == "2"
 

@@ -15,6 +15,7 @@ import pytest
 import scipy.fft
 
 from medseg_pl.core.stopping import ParentEnding, leave_signals_to_main
+from tests.patience import HANG_S
 
 METHODS = pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 
@@ -41,7 +42,7 @@ def test_a_worker_ends_with_its_parent_and_by_no_signal_before(method: str) -> N
     ready, parent = context.Event(), ParentEnding()
     worker = context.Process(target=wait, args=(parent, ready), daemon=True)  # type: ignore[attr-defined]
     worker.start()
-    assert ready.wait(60)
+    assert ready.wait(HANG_S)
     tell(worker.pid)
     worker.join(0.2)
     assert worker.is_alive()
@@ -59,7 +60,7 @@ def test_threads_of_a_library_give_no_signal_a_way_in() -> None:
     ready = context.Event()
     worker = context.Process(target=wait, args=(ParentEnding(), ready), daemon=True)
     worker.start()
-    assert ready.wait(60)
+    assert ready.wait(HANG_S)
     assert threads(worker.pid) > 1
     tell(worker.pid)
     worker.join(0.2)
@@ -80,11 +81,16 @@ def test_an_interpreter_that_ends_ends_its_workers(method: str, tmp_path: Path) 
         "    ready = context.Event()\n"
         "    worker = context.Process(target=wait, args=(ParentEnding(), ready), daemon=True)\n"
         "    worker.start()\n"
-        "    assert ready.wait(60)\n"
+        f"    assert ready.wait({HANG_S})\n"
         "    print('ready')\n"
     )
     root = Path(__file__).parents[2]
     ended = subprocess.run(
-        [sys.executable, script], env={"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, script],
+        env={"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=True,
     )
     assert (ended.stdout, ended.stderr) == ("ready\n", "")

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.patience import HANG_S
+
 
 def on_ranks(program: Sequence[str | Path], ranks: int) -> list[int]:
     """Run `python PROGRAM` on so many ranks; their exit codes, which have to be 0 or that of a kill."""
@@ -26,7 +28,7 @@ def on_ranks(program: Sequence[str | Path], ranks: int) -> list[int]:
         )
         for rank in range(ranks)
     ]
-    errors = [process.communicate(timeout=1200)[1].decode() for process in processes]
+    errors = [process.communicate(timeout=HANG_S)[1].decode() for process in processes]
     codes = [process.returncode for process in processes]
     assert set(codes) <= {0, -signal.SIGKILL}, "\n".join(errors)
     return codes

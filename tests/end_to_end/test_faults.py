@@ -34,6 +34,7 @@ from medseg_pl.data.sources import UWMadisonSource
 from medseg_pl.losses import DiceCELoss
 from tests.another_process import working_in
 from tests.end_to_end.conftest import SMALL
+from tests.patience import HANG_S
 
 DOCUMENT = Path("docs/faults.md")
 
@@ -291,8 +292,6 @@ Guard.on_train_batch_end = lose
 sys.exit(main(sys.argv[1:]))
 """
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
-PROMISED_S = 60
-"""Within which the others have to leave; the first seconds of a run, with its imports, come on top."""
 
 
 @pytest.mark.slow
@@ -321,7 +320,7 @@ def test_rank_killed(
         [sys.executable, *start[launcher], *command, "--runs", str(runs)],
         capture_output=True,
         text=True,
-        timeout=PROMISED_S + 90,
+        timeout=HANG_S,
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )

@@ -23,6 +23,7 @@ from medseg_pl.io import raster, rle
 from medseg_pl.predictor import Predictor
 from tests.another_process import working_in
 from tests.end_to_end.conftest import SMALL
+from tests.patience import HANG_S
 from tests.small_files import results, tree
 
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
@@ -193,7 +194,7 @@ def test_several_processes_write_what_one_writes(processes: int, checkpoint: str
         command(checkpoint, scans, tmp_path / "many", *several),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

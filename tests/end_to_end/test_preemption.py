@@ -19,6 +19,7 @@ from medseg_pl.__main__ import main
 from medseg_pl.data.store import Store
 from medseg_pl.module import SegmentationModule
 from tests.end_to_end.conftest import SMALL
+from tests.patience import HANG_S
 
 Fit = Callable[..., int]
 Queue = Callable[[], list[str]]
@@ -181,14 +182,14 @@ def test_whichever_rank_is_asked_all_leave_at_the_same_step(
     configs = ["--config=configs/experiment/demo.yaml", "--config=configs/trainer/ddp_cpu.yaml"]
     command = [sys.executable, *start[launcher], "fit", *configs, *data, *SMALL, "--trainer.max_epochs=2"]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "ASK_IN": where}
-    stopped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    stopped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert stopped.returncode == (1 if launcher == "torchrun" else 75), stopped.stderr  # torchrun has a code of its own
     for rank in range(2):
         assert f"rank {rank} ends with 75" in stopped.stdout
     run = tmp_path / "runs" / "demo" / "version_0"
     assert checkpoint(run)["global_step"] == steps
     going_on = [*command, "--ckpt_path", "last"]
-    finished = subprocess.run(going_on, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    finished = subprocess.run(going_on, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert finished.returncode == 0, finished.stderr
     assert (run / "scores_val.csv").is_file()
     assert [path.name for path in run.parent.iterdir()] == ["version_0"]

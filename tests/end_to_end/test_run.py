@@ -20,6 +20,7 @@ from medseg_pl.commands.phantom import write_phantom
 from medseg_pl.data.slices import PatchDataset
 from medseg_pl.io import raster, rle
 from tests.end_to_end.conftest import SMALL
+from tests.patience import HANG_S
 
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
 
@@ -271,7 +272,7 @@ def test_several_processes_write_the_table_of_one(
     shutil.copy(checkpoint, tmp_path / "best.ckpt")
     several = ["--trainer.accelerator=cpu", f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
     command = [sys.executable, "-m", "medseg_pl", "validate", f"--ckpt_path={tmp_path / 'best.ckpt'}", *several]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "scores_val.csv").read_bytes() == (run_folder / "scores_val.csv").read_bytes()
     assert [path.name for path in tmp_path.glob("scores_val*")] == ["scores_val.csv"]
