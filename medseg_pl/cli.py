@@ -48,7 +48,7 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
     with (
         only_known_code(plugins),
         _as_files(trained) as defaults,
-        in_words(doing := PhaseNote()),
+        in_words(command, doing := PhaseNote()),
         complete_runs(),
         FolderLocks() as locks,
     ):

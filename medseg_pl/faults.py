@@ -47,25 +47,33 @@ _LESS_MEMORY: dict[Phase, str] = {
     "prediction": _WHOLE_IMAGES,
 }
 
+_ELSEWHERE = {
+    "fit": " or choose another folder with --runs",
+    "predict": " or choose another folder with --output",
+}
+"""Where else the files of a command may go; scores belong beside their checkpoint."""
+
 
 @contextmanager
-def in_words(doing: PhaseNote) -> Iterator[None]:
+def in_words(command: str, doing: PhaseNote) -> Iterator[None]:
     """Turn what is known to go wrong within the block into a `MedsegError`; what is not known keeps its trace.
 
     Args:
+        command: What was asked for, since the remedies depend on it.
         doing: What is done at the moment, since the settings that save memory depend on it.
     """
     try:
         yield
     except Exception as error:  # Libraries raise whatever they like; what is not recognised goes on as it is.
-        told = _told(error, doing.phase)
+        told = _told(error, command, doing.phase)
         if told is None:
             raise
         raise told from error
 
 
-def _told(error: Exception, phase: Phase) -> MedsegError | None:
+def _told(error: Exception, command: str, phase: Phase) -> MedsegError | None:
     text = str(error)
+    again = "go on with --ckpt_path last" if command == "fit" else "repeat the command"
     if isinstance(error, MedsegError):
         return _from_worker(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
@@ -76,14 +84,11 @@ def _told(error: Exception, phase: Phase) -> MedsegError | None:
         )
     number, name = _file_of(error)
     if isinstance(error, FileNotFoundError) and name:
-        return MissingDataError(
-            f"{name} is not there, or no more. Put it back, and go on with --ckpt_path last where training "
-            "was interrupted."
-        )
+        return MissingDataError(f"{name} is not there, or no more. Put it back, and {again}.")
     if number in _DISK:
         return UnwritableFileError(
             f"{name or 'A file'} could not be written: {os.strerror(number)}. What was there before is still "
-            "there. Free some space or choose another folder with --runs, then go on with --ckpt_path last."
+            f"there. Free some space{_ELSEWHERE.get(command, '')}, then {again}."
         )
     if type(error).__module__.startswith("wandb."):
         return LoggerError(
@@ -98,12 +103,12 @@ def _told(error: Exception, phase: Phase) -> MedsegError | None:
     if isinstance(error, RuntimeError) and _DEAD_WORKER.search(text):
         return LostProcessError(
             "A process that loads data has died, as one does that is killed or finds no memory. Lower data.workers or "
-            "data.batch_size, see that /dev/shm is large enough, and go on with --ckpt_path last."
+            f"data.batch_size, see that /dev/shm is large enough, and {again}."
         )
     if isinstance(error, RuntimeError) and any(sign in text for sign in _LOST_RANK):
         return LostProcessError(
             f"Another process of this run has ended, so this one ends as well ({_first_line(text)}). Its own message "
-            "says why. Go on with --ckpt_path last."
+            f"says why. {again.capitalize()}."
         )
     return None
 

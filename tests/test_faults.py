@@ -52,7 +52,7 @@ TRAINING.phase = "training"
     ],
 )
 def test_known(error: Exception, kind: type[MedsegError], phrase: str) -> None:
-    with pytest.raises(kind, match=phrase), in_words(TRAINING):
+    with pytest.raises(kind, match=phrase), in_words("fit", TRAINING):
         raise error
 
 
@@ -65,7 +65,7 @@ def test_known(error: Exception, kind: type[MedsegError], phrase: str) -> None:
     ],
 )
 def test_what_is_not_known_stays_as_it_is(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, in_words(TRAINING):
+    with pytest.raises(type(error)) as caught, in_words("fit", TRAINING):
         raise error
     assert caught.value is error
 
@@ -83,10 +83,27 @@ def test_what_is_not_known_stays_as_it_is(error: Exception) -> None:
 def test_what_to_lower_depends_on_the_phase(phase: Phase, lower: str, not_lower: str) -> None:
     doing = PhaseNote()
     doing.phase = phase
-    with pytest.raises(OutOfMemoryError) as caught, in_words(doing):
+    with pytest.raises(OutOfMemoryError) as caught, in_words("fit", doing):
         raise MemoryError
     assert f"for the {phase} with these settings. Lower " in str(caught.value)
     assert lower in str(caught.value) and not_lower not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "elsewhere", "again"),
+    [
+        ("fit", " or choose another folder with --runs", "go on with --ckpt_path last"),
+        ("test", "", "repeat the command"),
+        ("predict", " or choose another folder with --output", "repeat the command"),
+    ],
+)
+def test_how_to_go_on_depends_on_the_command(command: str, elsewhere: str, again: str) -> None:
+    with pytest.raises(UnwritableFileError) as full, in_words(command, TRAINING):
+        raise OSError(errno.ENOSPC, "No space left on device", "x.csv")
+    assert str(full.value).endswith(f"Free some space{elsewhere}, then {again}.")
+    with pytest.raises(LostProcessError) as lost, in_words(command, TRAINING):
+        raise RuntimeError("Connection closed by peer")
+    assert str(lost.value).endswith(f"Its own message says why. {again[0].upper()}{again[1:]}.")
 
 
 class Failing(Dataset[int]):
@@ -105,7 +122,7 @@ class Failing(Dataset[int]):
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 of fork
 def test_from_a_loading_process() -> None:
-    with pytest.raises(MissingDataError, match=r"^gone\.npy is not there"), in_words(TRAINING):
+    with pytest.raises(MissingDataError, match=r"^gone\.npy is not there"), in_words("fit", TRAINING):
         list(DataLoader(Failing(None), num_workers=1))
 
 
@@ -122,6 +139,6 @@ SAYINGS = [
 def test_our_own_error_from_a_loading_process_is_its_sentence(said: str) -> None:
     error = UnreadableFileError(said)
     error.__cause__ = UnreadableFileError("What led to it.")
-    with pytest.raises(UnreadableFileError) as caught, in_words(TRAINING):
+    with pytest.raises(UnreadableFileError) as caught, in_words("fit", TRAINING):
         list(DataLoader(Failing(error), num_workers=1))
     assert str(caught.value) == " ".join(said.split())
