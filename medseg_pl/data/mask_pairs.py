@@ -19,7 +19,7 @@ from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import Grid, files_by_name, is_image, read_mask_file, stored_mask
-from medseg_pl.io.files import require_folder
+from medseg_pl.io.files import files_below, require_folder
 
 MOST_LABELS = IGNORE - 1
 
@@ -168,8 +168,7 @@ def _values(path: Path) -> set[int]:
 def _masks(directory: Path, what: str) -> dict[str, Path]:
     """All masks below a folder, by name."""
     require_folder(directory, what, "Correct the path; labels that may overlap have one folder each, named like them.")
-    below = [path for path in directory.rglob("*") if is_image(path) and path.is_file()]
-    files = [path for path in below if not any(part.startswith(".") for part in path.relative_to(directory).parts)]
+    files = [path for path in files_below(directory) if is_image(path)]
     lossy = sorted(str(path) for path in files if path.suffix.lower() in _LOSSY)
     if lossy:
         raise DataError(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.decathlon import values_by_name
 from medseg_pl.data.sources.files import is_image, read_mask_file
 from medseg_pl.io.dicom.headers import is_dicom
-from medseg_pl.io.files import require_folder
+from medseg_pl.io.files import files_below, require_folder
 
 LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "folder")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
@@ -98,7 +99,7 @@ def layout_of(directory: Path) -> str:
         return "manifest"
     if _image_folder(directory) is not None:
         return "folder"
-    if any(is_dicom(path) for path in sorted(directory.rglob("*"))[:200] if path.is_file()):
+    if any(is_dicom(path) for path in islice(files_below(directory), 200)):
         return "dicom"
     raise MissingDataError(
         f"{directory} has no layout that is known: expected a dataset.json, train.csv beside train/, a CSV with the "
@@ -234,7 +235,7 @@ def _masks_of(source: Source) -> list[Path]:
 
 
 def _images_in(directory: Path) -> list[Path]:
-    return [path for path in sorted(directory.rglob("*")) if is_image(path) and path.is_file()]
+    return [path for path in files_below(directory) if is_image(path)]
 
 
 def _image_folder(directory: Path) -> str | None:
@@ -242,8 +243,8 @@ def _image_folder(directory: Path) -> str | None:
 
 
 def _mask_folder(directory: Path, images: str) -> str:
-    others = sorted(path for path in directory.iterdir() if path.is_dir() and path.name != images)
-    found = [path.name for path in others if any(is_image(file) for file in path.rglob("*"))]
+    others = sorted(path for path in directory.glob("[!.]*") if path.is_dir() and path.name != images)
+    found = [path.name for path in others if any(map(is_image, files_below(path)))]
     if len(found) != 1:
         what = f"several folders that may hold the masks: {', '.join(found)}" if found else "no folder of masks"
         raise SettingError(f"Beside {directory / images} there are {what}. Say which with --masks.")

@@ -112,6 +112,34 @@ def require_absent(*paths: Path | None) -> None:
             )
 
 
+def files_below(directory: Path) -> Iterator[Path]:
+    """Every file below a folder, in the order of paths, but for hidden ones and those in hidden folders.
+
+    Notebooks keep copies of images in `.ipynb_checkpoints`, and a prediction what it has to remember in `.medseg`.
+    Links to folders are not followed. A folder that is not there has no files.
+
+    Raises:
+        PermissionError: A folder may not be listed: what it holds must not be missing without a word.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.png", "a/c.png", "a/.hidden.png", ".ipynb_checkpoints/b-checkpoint.png"):
+    ...         Path(folder, name).parent.mkdir(exist_ok=True)
+    ...         Path(folder, name).touch()
+    ...     [path.relative_to(folder).as_posix() for path in files_below(Path(folder))]
+    ['a/c.png', 'b.png']
+    """
+    if not directory.is_dir():
+        return
+    with os.scandir(directory) as entries:
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in visible:
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_below(Path(entry.path))
+        elif entry.is_file(follow_symlinks=False) or Path(entry.path).is_file():  # the second knows circles of links
+            yield Path(entry.path)
+
+
 def require_empty(directory: Path, but: str = "") -> None:
     """Raise `OutputExistsError` unless `directory` is absent or empty, `but` for one name."""
     if directory.exists() and (not directory.is_dir() or any(path.name != but for path in directory.iterdir())):

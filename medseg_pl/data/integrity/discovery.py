@@ -23,6 +23,7 @@ from medseg_pl.data.sources import (
 )
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import is_image
+from medseg_pl.io.files import files_below
 from medseg_pl.io.nifti import stem
 
 
@@ -110,9 +111,7 @@ def _cases_of_folder(source: FolderSource) -> Found:
 def _files(folder: Path, found: list[Finding]) -> dict[str, Path]:
     """Images below a folder by name; a name that is there twice is reported."""
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if not is_image(path) or not path.is_file():
-            continue
+    for path in filter(is_image, files_below(folder)):
         name = path.relative_to(folder).with_name(stem(path)).as_posix()
         if name in files:
             found.append(finding("duplicate-name", f"There is also {files[name].name}.", name, path))
@@ -123,12 +122,10 @@ def _files(folder: Path, found: list[Finding]) -> dict[str, Path]:
 
 def _about_files(folder: Path) -> Iterator[Finding]:
     """Links to nothing, and files that are no images."""
-    ignored = []
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not path.exists():
             yield finding("broken-link", "The link leads to nothing.", "", path)
-        elif path.is_file() and not is_image(path) and not path.name.startswith("."):
-            ignored.append(path)
+    ignored = [path for path in files_below(folder) if not is_image(path)]
     if ignored:
         said = f"{len(ignored)} file(s) are of no format that is read: {shown([path.name for path in ignored])}."
         yield finding("ignored-file", said, "", ignored[0])

@@ -15,6 +15,7 @@ from medseg_pl.data.integrity.listings import Found, group_in
 from medseg_pl.data.sources import DicomSource, UWMadisonSource
 from medseg_pl.io.dicom.headers import Entry, read_entry
 from medseg_pl.io.dicom.stack import mixed_series
+from medseg_pl.io.files import files_below
 
 
 def cases_of_scans(source: UWMadisonSource) -> Found:
@@ -64,9 +65,9 @@ def cases_of_dicom(source: DicomSource) -> Found:
 
 def _entries(root: Path, found: list[Finding]) -> Iterator[Entry]:
     """Every DICOM file below a folder; one that cannot be read is reported."""
-    for path in sorted(root.rglob("*")):
+    for path in files_below(root):
         try:
-            entry = read_entry(path) if path.is_file() and not path.name.startswith(".") else None
+            entry = read_entry(path)
         except DataError as error:
             found.append(finding("unreadable-file", without_remedy(str(error)), "", path))
             continue

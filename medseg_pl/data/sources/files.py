@@ -69,13 +69,13 @@ class FileSource(Source):
 
 
 def files_by_name(paths: Iterable[Path], directory: Path, what: str) -> dict[str, Path]:
-    """The files by their names below `directory`, without suffix and with sub-folders, sorted.
+    """The files by their names below `directory`, without suffix and with sub-folders.
 
     Raises:
         DataError: Two files have one name.
     """
     files: dict[str, Path] = {}
-    for path in sorted(paths):
+    for path in paths:
         name = path.relative_to(directory).with_name(nifti.stem(path)).as_posix()
         if name in files:
             raise DataError(f"{files[name]} and {path} have the same name, so {what} cannot be told apart. Rename one.")

@@ -13,7 +13,7 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import check_pattern, group_of, shown
 from medseg_pl.data.sources.files import FileSource, check_mask_names, files_by_name, is_image
 from medseg_pl.data.sources.places import Place, place_of
-from medseg_pl.io.files import require_folder
+from medseg_pl.io.files import files_below, require_folder
 from medseg_pl.io.nifti import stem
 
 _SETTING = "data.source.masks"
@@ -114,7 +114,7 @@ class FolderSource(FileSource):
         """Name without suffix, sub-folders included, to path; sorted by name."""
         setting = "Set data.source.root to your data" if what == "images" else f"Set {_SETTING}"
         directory = require_folder(self.root / folder, what, f"{setting}, or correct the folder's name.")
-        files = files_by_name((p for p in directory.rglob("*") if is_image(p) and p.is_file()), directory, what)
+        files = files_by_name(filter(is_image, files_below(directory)), directory, what)
         if not files:
             raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")
         return dict(sorted(files.items()))

@@ -10,6 +10,7 @@ from pathlib import Path
 from medseg_pl.core.errors import DataError
 from medseg_pl.io.dicom.headers import Entry, read_entry
 from medseg_pl.io.dicom.stack import mixed_series
+from medseg_pl.io.files import files_below
 
 _REFERENCES = ("segmentation", "structures")
 _THREADS = 8
@@ -26,9 +27,8 @@ class DicomTree:
 
     def __init__(self, root: Path, *, patients: bool = False) -> None:
         self.root = root
-        paths = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.name.startswith(".")]
         with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-            found = pool.map(partial(read_entry, patient=patients), paths)
+            found = pool.map(partial(read_entry, patient=patients), files_below(root))
             self.entries = tuple(entry for entry in found if entry is not None)
 
     @cached_property

@@ -106,6 +106,8 @@ def test_no_case_at_all(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_read_are_told_once(tmp_path: Path) -> None:
-    discovered = found(tmp_path, "images/a.png", "masks/a.png", "images/b.gif", "images/c.gif", "images/.hidden")
+    discovered = found(
+        tmp_path, "images/a.png", "masks/a.png", "images/b.gif", "images/c.gif", "images/.hidden", "images/.git/d.gif"
+    )
     (note,) = discovered.findings
     assert note.message == "2 file(s) are of no format that is read: b.gif, c.gif."

@@ -371,6 +371,14 @@ def test_files_that_are_no_images_are_left_alone(tmp_path: Path) -> None:
     assert list(pairs(FolderSource(str(root)))) == ["a"]
 
 
+def test_what_is_hidden_is_left_alone(tmp_path: Path) -> None:
+    """What a notebook keeps of images that were opened in it, and what a prediction notes among the masks it wrote."""
+    make(tmp_path, ["a.png", "._a.png", ".ipynb_checkpoints/a-checkpoint.png"], ["a.png", ".medseg/notes/1f.png"])
+    assert pairs(FolderSource(str(tmp_path))) == {"a": ("images/a.png", "masks/a.png")}
+    (case,) = FolderSource(str(tmp_path)).unlabelled(tmp_path / "images").cases()
+    assert case.case_id == "a"
+
+
 def test_images_without_masks(tmp_path: Path) -> None:
     source = FolderSource(str(make(tmp_path, ["a.png"], [])), masks=None)
     assert pairs(source) == {"a": ("images/a.png",)}
