@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from medseg_pl.core.errors import MissingDataError, OutputExistsError
-from medseg_pl.io.files import require_empty, require_folder, whole_file, whole_folder, write_text
+from medseg_pl.io.files import files_below, require_empty, require_folder, whole_file, whole_folder, write_text
 
 
 def names(directory: Path) -> list[str]:
@@ -113,6 +114,40 @@ class TestWholeFolder:
 def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
     write_text(tmp_path / "notes.txt", "µm\n±\n")
     assert (tmp_path / "notes.txt").read_bytes() == b"\xc2\xb5m\n\xc2\xb1\n"
+
+
+class TestFilesBelow:
+    def test_the_order_is_that_of_paths(self, tmp_path: Path) -> None:
+        for name in ("a/b.png", "a.png", "a-1/c.png", "B.png", "a/b/c.png"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        found = list(files_below(tmp_path))
+        assert found == sorted(path for path in tmp_path.rglob("*") if path.is_file())
+        assert len(found) == 5
+
+    def test_links_to_files_count_and_links_to_folders_do_not(self, tmp_path: Path) -> None:
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / "a.png").touch()
+        (tmp_path / "images" / "b.png").symlink_to("a.png")
+        (tmp_path / "images" / "up").symlink_to("..")
+        (tmp_path / "images" / "nothing.png").symlink_to("gone.png")
+        (tmp_path / "images" / "circle.png").symlink_to("circle.png")
+        assert [path.name for path in files_below(tmp_path)] == ["a.png", "b.png"]
+
+    def test_a_folder_that_may_not_be_listed_is_not_passed_over(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "closed").mkdir()
+        listed = os.scandir
+
+        def refuse(path: Path) -> os._ScandirIterator[str]:
+            if Path(path).name == "closed":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return listed(path)  # type: ignore[return-value]
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        with pytest.raises(PermissionError, match="closed"):
+            list(files_below(tmp_path))
 
 
 class TestRequireEmpty:

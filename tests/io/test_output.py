@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,39 +26,44 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def of(folder: Path, record: str = "a") -> OutputFolder:
-    return OutputFolder(folder, {"model": record}, FolderLocks())
+@contextmanager
+def begun(folder: Path) -> Iterator[OutputFolder]:
+    """A run from its begin to its end."""
+    with FolderLocks() as locks:
+        output = OutputFolder(folder, {"model": "a"}, locks)
+        output.begin()
+        yield output
 
 
 def test_a_case_is_there_when_it_is_whole(folder: Path, image: Path) -> None:
-    output = of(folder)
-    output.begin()
-    with pytest.raises(RuntimeError, match="in the middle"), output.case("one", [image]) as stage:
-        (stage / "mask.png").write_bytes(b"half")
-        raise RuntimeError("in the middle")
-    assert results(folder) == {}
-    assert not output.is_finished("one", [image])
-    with output.case("one", [image]) as stage:
-        (stage / "masks").mkdir()
-        (stage / "masks" / "one.png").write_bytes(b"whole")
-    assert results(folder) == {"masks/one.png": b"whole"}
-    assert output.is_finished("one", [image])
-    image.write_bytes(b"other pixels")
-    assert not output.is_finished("one", [image])
-    output.locks.give_back()
+    with begun(folder) as output:
+        with pytest.raises(RuntimeError, match="in the middle"), output.case("one", [image]) as stage:
+            (stage / "mask.png").write_bytes(b"half")
+            raise RuntimeError("in the middle")
+        assert results(folder) == {}
+        assert not output.is_finished("one", [image])
+        with output.case("one", [image]) as stage:
+            (stage / "masks").mkdir()
+            (stage / "masks" / "one.png").write_bytes(b"whole")
+        assert results(folder) == {"masks/one.png": b"whole"}
+        assert output.is_finished("one", [image])
+        image.write_bytes(b"other pixels")
+        assert not output.is_finished("one", [image])
 
 
-def test_a_run_that_was_killed_is_taken_up_wherever_it_was(folder: Path, image: Path) -> None:
+def test_a_run_that_was_killed_is_taken_up_wherever_it_was(folder: Path) -> None:
     """Before its record was there, while a file was written, and while a case was."""
     own = folder / ".medseg"
     own.mkdir(parents=True)
     (own / ".writing-record.json").touch()
-    of(folder).begin()
+    with begun(folder):
+        pass
     assert sorted(tree(own)) == [LOCK, "record.json"]
     (own / "stage-1").mkdir()
     (own / "stage-1" / "mask.png").write_bytes(b"half")
     (folder / ".writing-table.csv").write_bytes(b"half")
-    of(folder).begin()
+    with begun(folder):
+        pass
     assert sorted(tree(folder)) == [f".medseg/{LOCK}", ".medseg/record.json"]
     assert sorted(path.name for path in own.iterdir()) == [LOCK, "record.json"]
 
@@ -69,19 +76,20 @@ def test_what_is_there_of_others_stays(folder: Path, record: str | None) -> None
         (folder / ".medseg").mkdir()
         (folder / ".medseg" / "record.json").write_text(record)
     before = tree(folder)
-    with pytest.raises(OutputExistsError, match=str(folder)):
-        of(folder).begin()
+    with pytest.raises(OutputExistsError, match=str(folder)), begun(folder):
+        pass
     assert tree(folder) == before
 
 
 def test_a_second_run_leaves_the_first_one_alone(folder: Path) -> None:
-    output = of(folder)
-    output.begin()
-    output.locks.give_back()
-    (folder / ".medseg" / "stage-1").mkdir()
-    (folder / ".medseg" / "stage-1" / "mask.png").write_bytes(b"half")
+    with begun(folder):
+        pass
+    half = folder / ".medseg" / "stage-1" / "mask.png"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
     with working_in(folder / ".medseg") as other:
-        with pytest.raises(FolderInUseError, match=rf"is in use: process {other} on"):
-            of(folder).begin()
-        assert tree(folder)[".medseg/stage-1/mask.png"] == b"half"
-    of(folder).begin()
+        with pytest.raises(FolderInUseError, match=rf"is in use: process {other} on"), begun(folder):
+            pass
+        assert half.read_bytes() == b"half"
+    with begun(folder):
+        assert not half.exists(), "nobody else is there, so it is left over"
