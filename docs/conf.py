@@ -16,6 +16,7 @@ release = version = __version__
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
 exclude_patterns = ["figures"]
+smartquotes = False  # a reader copies commands: `--layout` must not become an en dash, nor "…" curly quotes
 html_theme = "furo"
 html_title = f"medseg {release}"
 linkcheck_timeout = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import re
 import subprocess
@@ -70,12 +71,38 @@ def test_its_python_examples_hold() -> None:
     exec(compile(example, "docs/metrics.md", "exec"), {})
 
 
+def build_pages(folder: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", "-c", str(DOCS)]
+    return subprocess.run([*command, str(folder), str(output)], capture_output=True, text=True, check=False)
+
+
+def changed_options(text: str) -> list[str]:
+    """Options whose two hyphens became a dash, which no command takes."""
+    return re.findall(r"[–—][a-z][\w-]*", re.sub(r"<[^>]+>", "", text))
+
+
+def test_options_and_quotes_can_be_copied_from_a_page(tmp_path: Path, conf: ModuleType) -> None:
+    words = 'Set --layout or "--data.source" beside `--x "y"`.'
+    (tmp_path / "index.md").write_text(f"# Codes\n\n{words}\n\n{conf.CODES}\n")
+    done = build_pages(tmp_path, tmp_path / "html")
+    assert done.returncode == 0, done.stderr
+    page = html.unescape((tmp_path / "html" / "index.html").read_text())
+    assert 'Set --layout or "--data.source" beside' in page
+    assert any("--layout" in kind.remedy for kind in KINDS.values())
+    assert changed_options(page) == []
+
+
+@pytest.mark.parametrize("page", [*WRITTEN, Path("CHANGELOG.md")], ids=str)
+def test_no_option_is_written_with_a_dash(page: Path) -> None:
+    assert changed_options("–layout") == ["–layout"]
+    assert changed_options(page.read_text(encoding="utf-8")) == []
+
+
 @pytest.mark.slow
 def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", str(DOCS), str(tmp_path)]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    done = build_pages(DOCS, tmp_path)
     assert done.returncode == 0, done.stderr
     for page in DOCS.glob("*.md"):
-        assert (tmp_path / f"{page.stem}.html").is_file()
+        assert changed_options((tmp_path / f"{page.stem}.html").read_text()) == []
     checks = (tmp_path / "checks.html").read_text()
     assert all(code in checks for code in KINDS)
