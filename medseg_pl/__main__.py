@@ -19,6 +19,7 @@ from medseg_pl.commands import FILE_COMMANDS
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.stopping import StopRequest
 from medseg_pl.core.text import printable
+from medseg_pl.io.shipped import shipped_configs
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 MODULES = {**{name: f"medseg_pl.commands.{name}" for name in FILE_COMMANDS}, "completion": "medseg_pl.completion"}
@@ -52,6 +53,7 @@ for a shell
 
   medseg COMMAND --help    every option of a command
   medseg --version         the version
+  medseg --configs         the folder of the shipped configurations
   --plugins PACKAGE        where models run: code of yours that settings name
   --debug                  with any command: show where an error comes from
 
@@ -77,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     if arguments[0] in ("-V", "--version"):
         sys.stdout.write(f"medseg {__version__}\n")
+        return 0
+    if arguments[0] == "--configs":
+        sys.stdout.write(f"{shipped_configs()}\n")
         return 0
     try:
         return _dispatch(arguments[0], arguments[1:])

@@ -17,6 +17,7 @@ from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.faults import in_words
 from medseg_pl.going_on import complete_runs
 from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.shipped import find_configs
 from medseg_pl.module import SegmentationModule
 from medseg_pl.parser import first_only, options, without
 from medseg_pl.quiet import quiet_libraries
@@ -38,6 +39,7 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
     if command == "fit" and not arguments:
         raise SettingError("medseg fit needs --config FILE, such as configs/experiment/demo.yaml.")
     quiet_libraries()
+    arguments = find_configs(arguments)
     trained = None if command == "fit" or _wants_help(arguments) else read_trained(_checkpoint(command, arguments))
     others: list[Trained] = []
     if command == "predict":

@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.core.errors import SettingError
+from medseg_pl.io.shipped import config_names, shipped_configs
 from medseg_pl.trust import refusal
 
 _EXTRAS = ("wandb", "tensorboard")
@@ -111,7 +112,9 @@ def first_only(arguments: Sequence[str], name: str) -> list[str]:
 def check_sections(path: Path, known: Sequence[str]) -> None:
     """Raise `SettingError` where a configuration file is missing, no YAML, or has a section that does not exist."""
     if not path.is_file():
-        raise SettingError(f"There is no configuration {path}. The shipped ones are in configs/.")
+        near = difflib.get_close_matches(path.as_posix(), config_names(), n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"The shipped ones are in {shipped_configs()}."
+        raise SettingError(f"There is no configuration {path}. {hint}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -19,6 +19,7 @@ from jaxtyping import Float64
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.types import Case
 from medseg_pl.functional.stratification import deal
+from medseg_pl.io.shipped import find_config
 
 LabelVoxels = Mapping[str, Sequence[int]]
 """How many voxels each label has, by case."""
@@ -69,7 +70,10 @@ class SplitSettings:
             SettingError: Another way of splitting was asked for, too.
             DataError: The split puts a group on two sides, or leaves a side empty.
         """
-        given = declared_split(cases, self.fold) if self.file is None else read_split(Path(self.file), cases, self.fold)
+        if self.file is None:
+            given = declared_split(cases, self.fold)
+        else:
+            given = read_split(find_config(self.file), cases, self.fold)
         if given is not None and self.fractions is not None:
             raise SettingError(
                 f"The split is {given.origin}, and data.fractions asks for another. Set data.fractions to null, or do "

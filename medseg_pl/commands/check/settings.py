@@ -31,6 +31,7 @@ from medseg_pl.data.sources import (
 )
 from medseg_pl.data.splits import LabelVoxels, SplitSettings
 from medseg_pl.functional.fit import Fit
+from medseg_pl.io.shipped import find_config
 
 Known = DecathlonSource | DicomSource | FolderSource | ManifestSource | UWMadisonSource
 _SOURCES = ("DecathlonSource", "DicomSource", "FolderSource", "ManifestSource", "UWMadisonSource")
@@ -122,7 +123,7 @@ def _of_config(config: Mapping[str, Any], directory: Path | None) -> Settings:
         fold=data.get("fold", 0),
         folds=data.get("folds", 5),
         fractions=data.get("fractions"),
-        file=data.get("split_file"),
+        file=data.get("split_file") and str(find_config(str(data["split_file"]))),
         seed=data.get("split_seed", 0),
     )
     return Settings(Path(source.root), source, labels, "", patch, split)
@@ -171,7 +172,7 @@ def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _merged(paths: Sequence[Path]) -> dict[str, Any]:
     """Several files as one, later ones winning, as `fit` takes them."""
     merged: dict[str, Any] = {}
-    for path in paths:
+    for path in map(find_config, paths):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:

@@ -1,0 +1,94 @@
+"""Configurations are found outside a clone, as they lie in a built package."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medseg_pl.__main__ import main
+from medseg_pl.io.shipped import config_names, find_config, find_configs, shipped_configs
+
+CLONE = Path.cwd()
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The content of a wheel, unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = "import sys, hatchling.build; print(hatchling.build.build_wheel(sys.argv[1]))"
+    built = subprocess.run(
+        [sys.executable, "-c", build, str(folder)], capture_output=True, text=True, check=True, cwd=CLONE
+    )
+    with zipfile.ZipFile(folder / built.stdout.split()[-1]) as wheel:
+        wheel.extractall(folder / "site")
+    return folder / "site"
+
+
+def run_elsewhere(package: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the unpacked wheel's command in a folder that is no clone."""
+    environment = {**os.environ, "PYTHONPATH": str(package)}
+    command = [sys.executable, "-m", "medseg_pl", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+
+
+def test_a_wheel_holds_every_shipped_file(package: Path, tmp_path: Path) -> None:
+    done = run_elsewhere(package, tmp_path, "--configs")
+    assert Path(done.stdout.strip()) == package / "medseg_pl" / "configs"
+    written = {path.relative_to("configs") for path in Path("configs").rglob("*") if path.is_file()}
+    assert Path("slurm/train.sbatch") in written
+    for path in written:
+        assert (package / "medseg_pl" / "configs" / path).read_bytes() == Path("configs", path).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_wheel_reads_its_configurations(package: Path, tmp_path: Path) -> None:
+    config = "configs/experiment/demo.yaml"
+    done = run_elsewhere(package, tmp_path, "fit", "--config", config, "--print_config")
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["experiment"] == "demo"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shipped_file_stands_in_for_one_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = shipped_configs()
+    monkeypatch.chdir(tmp_path)
+    assert find_config("configs/model/tiny.yaml") == shipped / "model" / "tiny.yaml"
+    assert find_config("configs/model/tinny.yaml") == Path("configs/model/tinny.yaml")
+    assert find_config("configs/../pyproject.toml") == Path("configs/../pyproject.toml")
+    own = tmp_path / "configs" / "model" / "tiny.yaml"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert find_config("configs/model/tiny.yaml") == Path("configs/model/tiny.yaml")  # one's own wins
+    words = ["-c", "configs/data/folder.yaml", "--data.split_file=configs/experiment/chase_db1_splits.json"]
+    assert find_configs(words) == [
+        "-c",
+        str(shipped / "data" / "folder.yaml"),
+        f"--data.split_file={shipped / 'experiment' / 'chase_db1_splits.json'}",
+    ]
+
+
+def test_commands_read_them_outside_a_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(["fit", "--config=configs/experiment/demo.yaml", "-c", "configs/trainer/cpu.yaml", "--print_config"])
+    assert left.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["experiment"] == "demo"
+    # `check` goes as far as to look for the data that the file names.
+    assert main(["check", "--config", "configs/experiment/chase_db1.yaml"]) == 1
+    assert "data/chase_db1" in "".join(capsys.readouterr())
+
+
+def test_a_misspelt_one_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", "configs/experiment/dmeo.yaml"]) == 2
+    assert "There is no configuration configs/experiment/dmeo.yaml. Did you mean configs/experiment/demo.yaml?" in (
+        capsys.readouterr().err
+    )
+    assert "configs/model/tiny.yaml" in config_names()
