@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.settings import require_at_least
 from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
 from medseg_pl.functional.fit import Fit, FitMode
@@ -26,7 +26,7 @@ from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.bands import Band
 from medseg_pl.inference.postprocess import Cleaning, check_cleaning
 from medseg_pl.inference.sliding_window import LogitsListener, RowReader, SlidingWindow
-from medseg_pl.losses.checking import check_loss
+from medseg_pl.losses.checking import check_loss, exclude_ignored
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.networks import NetworkFactory, build_network, load_initial_weights
 from medseg_pl.normalisation import Normalisation
@@ -119,8 +119,8 @@ class SegmentationModule(LightningModule):
         self.network = build_network(network, channels * (2 * context + 1), labels.classes)
         if initial_weights:
             load_initial_weights(self.network, initial_weights)
-        self.loss = loss
-        check_loss(loss, labels)
+        self.loss = exclude_ignored(loss, labels)
+        check_loss(self.loss, labels)
         self.normalisation = normalisation
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
@@ -277,8 +277,11 @@ class SegmentationModule(LightningModule):
         target = fitted_masks(batch, self.fit_to).to(batch.image.device)
 
         def add_loss(logits: Tensor, rows: slice, columns: slice) -> None:
-            loss = self.loss(logits, self.labels.target(target[..., rows, columns]))
-            self.scoring.loss.update(loss, weight=len(logits))
+            window = target[..., rows, columns]
+            loss = self.loss(logits, self.labels.target(window))
+            # Slices that nobody annotated have a loss of 0, which says nothing of the network.
+            annotated = (window != IGNORE).float().mean().clamp(min=1e-9) if self.labels.has_ignored else 1.0
+            self.scoring.loss.update(loss, weight=len(logits) * annotated)
 
         return self.scoring.add(self.probabilities(batch, add_loss), batch)
 

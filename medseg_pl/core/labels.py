@@ -105,6 +105,11 @@ class LabelMap:
         return self.task == "multilabel"
 
     @property
+    def has_ignored(self) -> bool:
+        """Whether mask files can mark voxels that nobody annotated."""
+        return self.ignore_value is not None or "ignore" in (self.colours or {})
+
+    @property
     def classes(self) -> int:
         """How many logits the network gives for each pixel: with a background only where labels exclude each other."""
         return len(self.names) + (self.task == "multiclass")
