@@ -12,7 +12,7 @@ SPHINX := $(BIN)/python -m sphinx -W --keep-going -n -q
 NEWEST = ls -td $(1) 2>/dev/null | head -n 1
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-all test-realdata test-minimum lint type format docs docs-links bench clean
+.PHONY: help .venv demo test test-processes test-documents test-all test-realdata test-minimum lint type format docs docs-links bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,12 @@ demo: $(INSTALLED) data/phantom ## Train and test on synthetic abdomens: no data
 
 test: $(INSTALLED) ## The tests that need minutes, no data and no network
 	$(PYTEST)
+
+test-processes: $(INSTALLED) ## The tests that start processes of their own: signals, kills, ranks, terminals, dashboards
+	$(PYTEST) -m "processes and not slow"
+
+test-documents: $(INSTALLED) ## The tests that run the documentation's commands and the benchmarks
+	$(PYTEST) -m "documents and not slow"
 
 test-all: $(INSTALLED) ## Every test that can run here: slow ones, real data where MEDSEG_TEST_DATA is set, Slurm where it is installed
 	$(PYTEST) -m "$(if $(shell command -v slurmctld 2>/dev/null),,not cluster)"

@@ -13,6 +13,8 @@ from medseg_pl import completion
 from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS, main
 from tests.patience import HANG_S
 
+pytestmark = pytest.mark.processes
+
 Ask = Callable[..., set[str]]
 
 BASH = r"""

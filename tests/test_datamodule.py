@@ -79,6 +79,7 @@ def ready(data: SegmentationDataModule) -> SegmentationDataModule:
     return data
 
 
+@pytest.mark.processes
 def test_a_script_ends_though_it_still_loads(phantom: Path, tmp_path: Path) -> None:
     lines = [
         "from medseg_pl.core.labels import LabelMap",

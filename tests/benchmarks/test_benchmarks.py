@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.documents
+
 FOLDER = Path("benchmarks").resolve()
 SMALL: dict[str, dict[str, Any]] = {
     "augmentation": {"PATCHES": 2, "ROUNDS": 1},

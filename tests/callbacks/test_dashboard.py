@@ -18,6 +18,8 @@ from medseg_pl.commands.phantom import write_phantom
 from tests.callbacks import wandb_file
 from tests.end_to_end.conftest import SMALL
 
+pytestmark = pytest.mark.processes
+
 pytest.importorskip("wandb")
 
 PLANTED = {

@@ -13,6 +13,8 @@ import pytest
 
 from tests.checkpointing import kill_saves
 
+pytestmark = pytest.mark.processes
+
 OTHER = Path("/dev/shm")
 
 

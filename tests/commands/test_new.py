@@ -15,6 +15,8 @@ from medseg_pl.__main__ import main
 from medseg_pl.commands.new.project import package_name
 from medseg_pl.commands.phantom import write_phantom
 
+pytestmark = pytest.mark.documents
+
 MARKS = ["dataset", "model", "configuration", "train", "evaluate"]
 SECTIONS = [
     "## 1. Problem Statement",

@@ -17,6 +17,8 @@ import scipy.fft
 from medseg_pl.core.stopping import ParentEnding, leave_signals_to_main
 from tests.patience import HANG_S
 
+pytestmark = pytest.mark.processes
+
 METHODS = pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 
 

@@ -18,6 +18,8 @@ from medseg_pl.trainer_parser import trainer_parser
 from medseg_pl.trust import only_known_code
 from tests.docs.commands import ELSEWHERE, PAGES, Command, blocks, commands
 
+pytestmark = pytest.mark.documents
+
 DEMO = Path("configs/experiment/demo.yaml")
 
 

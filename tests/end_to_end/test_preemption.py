@@ -21,6 +21,8 @@ from medseg_pl.module import SegmentationModule
 from tests.end_to_end.conftest import SMALL
 from tests.patience import HANG_S
 
+pytestmark = pytest.mark.processes
+
 Fit = Callable[..., int]
 Queue = Callable[[], list[str]]
 

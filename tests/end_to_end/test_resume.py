@@ -131,6 +131,7 @@ def run_on_ranks(plan: Plan, folder: Path, ranks: int) -> list[int]:
     return on_ranks(["-m", "tests.end_to_end.stopping", folder / "plan.json", folder], ranks)
 
 
+@pytest.mark.processes
 def test_in_the_middle_of_an_epoch_and_at_its_end(options: list[str], tmp_path: Path) -> None:
     stops = [("batch_end", 14), ("batch_end", 20)]
     run(resumed_from(tmp_path, [*options, "--data.workers=0", "--trainer.max_epochs=2"], stops), tmp_path)

@@ -262,6 +262,7 @@ def test_print_config_is_a_configuration(capsys: pytest.CaptureFixture[str]) -> 
     assert printed["model"]["optimizer"]["init_args"]["weight_decay"] == 0.01
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("processes", "why"),
     [(2, "whole cases each"), pytest.param(5, "more than there are cases", marks=pytest.mark.slow)],

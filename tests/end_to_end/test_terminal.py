@@ -17,6 +17,8 @@ from medseg_pl.io.raster import write_png
 from tests.end_to_end.conftest import SMALL
 from tests.terminal import Screen, terminal, too_wide
 
+pytestmark = pytest.mark.processes
+
 LONG = "whose_name_is_far_longer_than_a_terminal_is_wide_as_in_a_nomenclature_of_all_anatomy"
 LABELS = (f"a_structure_{LONG}", "a label with spaces")
 NAMED = ("--labels", ",".join(LABELS), "--group", r"^(patient\d+)_")
