@@ -26,6 +26,7 @@ from medseg_pl.data.loading import TrainingLoader
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.slices import PatchDataset, SliceDataset, collate_samples, collate_slices
 from medseg_pl.data.sources import Source
+from medseg_pl.data.sources.unread import describe_left_out
 from medseg_pl.data.splits import SIDES, Split, SplitSettings, kept_split
 from medseg_pl.data.store import Store, default_directory
 from medseg_pl.data.transforms import Augmentation
@@ -165,6 +166,7 @@ class SegmentationDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Decode what is not in the store yet, on one process of each machine, and find faults before a run begins."""
         self._find(preparing=True)
+        self._warn_of_left_out()
         if self.trainer and self.trainer.state.fn == "fit":
             self._refuse_faults()
             self._refuse_duplicates()
@@ -280,6 +282,13 @@ class SegmentationDataModule(LightningDataModule):
             )
         for said in in_brief(findings):
             log.warning("%s", said)
+
+    def _warn_of_left_out(self) -> None:
+        lost = [each for each in self.source.left_out() if each.is_lost]
+        if lost:
+            log.warning(
+                "%d file(s) of the data set may hold an image and are left out. %s", len(lost), describe_left_out(lost)
+            )
 
     def _refuse_duplicates(self) -> None:
         """The same image on two sides is a leak as well as a patient is, and no group tells."""

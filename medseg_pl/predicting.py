@@ -11,17 +11,20 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from medseg_pl.callbacks import PredictionWriter, ReviewQueue
+from medseg_pl.callbacks import Inputs, PredictionWriter, ReviewQueue
 from medseg_pl.checkpointing import Trained
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.data.sources import Source
 from medseg_pl.datamodule import SegmentationDataModule
+from medseg_pl.inference.outcomes import Outcome
 from medseg_pl.io.files import digest_of
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output import OutputFolder
 from medseg_pl.module import SegmentationModule
 from medseg_pl.prediction import PredictionModule
 from medseg_pl.predictor import Predictor, load_module, load_weights
+
+_FAULTS_SHOWN = 10
 
 
 class Order(NamedTuple):
@@ -48,7 +51,9 @@ class Order(NamedTuple):
 
 def add_options(parser: LightningArgumentParser) -> None:
     """Add what `predict` alone is told."""
-    parser.add_argument("--input", type=str, required=True, help="A folder of images in the data set's layout.")
+    parser.add_argument(
+        "--input", type=str, required=True, help="A folder of images in the data set's layout, or an image."
+    )
     parser.add_argument("--output", type=str, required=True, help="A new folder for the masks.")
     parser.add_argument("--probabilities", type=bool, default=False, help="Write the probabilities, too.")
     parser.add_argument("--overlays", type=bool, default=False, help="Draw a picture of each case, too.")
@@ -81,23 +86,36 @@ def predict(
     output.check()
     source = data.source.unlabelled(order.images)
     predictor, cases = _predictor(module, checkpoints, data.eval_batch_size), source.cases()
+    # Before any rank writes: what is finished later in this run is new.
+    finished = frozenset(case.case_id for case in cases if output.is_finished(case.case_id, case.images))
+    inputs = Inputs(order.images, cases, source.left_out(), finished)
     queue = ReviewQueue(output, cases, predictor.labels.names, order.review_top) if order.review else None
-    writer = PredictionWriter(output, source, overlays=order.overlays, queue=queue)
+    writer = PredictionWriter(output, source, inputs, overlays=order.overlays, queue=queue)
     trainer.callbacks.append(writer)  # type: ignore[attr-defined]
     prediction = PredictionModule(
         predictor,
         source,
         cases,
-        is_finished=lambda case: output.is_finished(case.case_id, case.images),
+        is_finished=lambda case: case.case_id in finished,
         workers=data.workers,
         probabilities=order.probabilities,
         review=order.review,
     )
     trainer.predict(prediction, return_predictions=False)
-    if writer.faults:
-        raise DataError(
-            f"{len(writer.faults)} cases could not be predicted; the others were. " + " ".join(writer.faults)
-        )
+    _raise_faults(writer.outcomes, order.folder)
+
+
+def _raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Raise `DataError` where an input has no mask that should have one."""
+    faults = [each for each in outcomes if each.is_fault]
+    if not faults:
+        return
+    named = [each.reason if each.case_id else f"{each.path}: {each.reason}" for each in faults[:_FAULTS_SHOWN]]
+    more = [f"And {len(faults) - _FAULTS_SHOWN} more."] if len(faults) > _FAULTS_SHOWN else []
+    raise DataError(
+        f"{len(faults)} of {len(outcomes)} inputs could not be predicted; the others were. {' '.join([*named, *more])} "
+        f"{folder / 'predictions.csv'} lists them all."
+    )
 
 
 def _predictor(module: SegmentationModule, checkpoints: Sequence[Trained], batch_size: int) -> Predictor:

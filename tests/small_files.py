@@ -57,5 +57,9 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 
 def results(output: Path) -> dict[str, bytes]:
-    """Every file of an output folder but what the folder notes for itself."""
-    return {name: content for name, content in tree(output).items() if not name.startswith(".medseg")}
+    """Every file of an output folder but what it notes for itself, and what it says of the last run."""
+    return {
+        name: content
+        for name, content in tree(output).items()
+        if not name.startswith(".medseg") and name != "predictions.csv"
+    }

@@ -11,7 +11,7 @@ from medseg_pl.callbacks.progress import Bar, EpochLines
 from medseg_pl.callbacks.review_queue import ReviewQueue
 from medseg_pl.callbacks.run_record import RunRecord
 from medseg_pl.callbacks.scores import ScoreWriter
-from medseg_pl.callbacks.writer import PredictionWriter
+from medseg_pl.callbacks.writer import Inputs, PredictionWriter
 
 __all__ = [
     "Bar",
@@ -20,6 +20,7 @@ __all__ = [
     "Dashboard",
     "EpochLines",
     "Guard",
+    "Inputs",
     "OverlayWriter",
     "PhaseNote",
     "PredictionWriter",

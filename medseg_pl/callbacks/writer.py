@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,36 +15,61 @@ from numpy.typing import NDArray
 from medseg_pl.callbacks.overlays import rgb_of
 from medseg_pl.callbacks.review_queue import ReviewQueue
 from medseg_pl.core.errors import DataError
-from medseg_pl.core.types import Volume
+from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import Source
 from medseg_pl.functional.intensity import channel_statistics
 from medseg_pl.functional.overlay import draw_contours
-from medseg_pl.io.files import whole_file
+from medseg_pl.inference.outcomes import Outcome, list_outcomes, summarize_outcomes, write_outcomes
+from medseg_pl.io.files import LeftOut, whole_file
 from medseg_pl.io.output import OutputFolder
 from medseg_pl.io.raster import write_png
 from medseg_pl.prediction import Predicted
 from medseg_pl.predictor import Prediction
 
 
+class Inputs(NamedTuple):
+    """What a prediction was given.
+
+    Attributes:
+        root: The folder or file.
+        cases: All cases in it, over all ranks.
+        left_out: What is in no case.
+        finished: The cases that had been predicted before.
+    """
+
+    root: Path
+    cases: Sequence[Case]
+    left_out: Sequence[LeftOut]
+    finished: frozenset[str]
+
+
 class PredictionWriter(Callback):
-    """Writes each case as soon as it is predicted, and collects what could not be.
+    """Writes each case as soon as it is predicted, and at the end what became of each input.
 
     Args:
         output: Where to.
         source: Knows the formats.
+        inputs: All that was given, for `predictions.csv`.
         overlays: Whether a picture of each case is drawn as well, in `overlays/`.
         queue: Takes down what a review has to know of each case.
     """
 
     def __init__(
-        self, output: OutputFolder, source: Source, overlays: bool = False, queue: ReviewQueue | None = None
+        self,
+        output: OutputFolder,
+        source: Source,
+        inputs: Inputs,
+        overlays: bool = False,
+        queue: ReviewQueue | None = None,
     ) -> None:
         self.output = output
         self.source = source
+        self.inputs = inputs
         self.overlays = overlays
         self.queue = queue
-        self.faults: list[str] = []
-        self.written = 0
+        self.faults: dict[str, str] = {}
+        self.written: frozenset[str] = frozenset()
+        self.outcomes: list[Outcome] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare the folder before any rank writes."""
@@ -59,15 +85,16 @@ class PredictionWriter(Callback):
             self._keep(predicted)
 
     def _keep(self, predicted: Predicted) -> None:
+        name = predicted.decoded.case.case_id
         if predicted.prediction is None:
-            self.faults.append(predicted.fault)
+            self.faults[name] = predicted.fault
             return
         try:
             self._write(predicted, predicted.prediction)
         except DataError as error:  # what its format cannot hold or refer to; a full disk stops all
-            self.faults.append(str(error))
+            self.faults[name] = str(error)
         else:
-            self.written += 1
+            self.written |= {name}
 
     def _write(self, predicted: Predicted, prediction: Prediction) -> None:
         case, volume = predicted.decoded.case, predicted.decoded.volume
@@ -84,10 +111,13 @@ class PredictionWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join what the format wants in one file, once all ranks are done."""
-        self.written, self.faults = _of_all_ranks(self.written, self.faults)
+        self.written, self.faults = _gather_ranks(self.written, self.faults)
+        root, cases, left_out, finished = self.inputs
+        self.outcomes = list_outcomes(cases, left_out, finished, self.faults, self.written, root)
         if trainer.is_global_zero:
             self.source.finish(self.output.directory)
-            sys.stdout.write(f"{self.written} cases written to {self.output.directory}\n")
+            write_outcomes(self.output.directory / "predictions.csv", self.outcomes)
+            sys.stdout.write(f"{summarize_outcomes(self.outcomes, self.output.directory)}\n")
             if self.queue:
                 sys.stdout.write(f"{self.queue.write()}\n")
 
@@ -107,10 +137,11 @@ def _write_probabilities(path: Path, prediction: Prediction) -> None:
         np.savez_compressed(file, probabilities=prediction.probabilities, labels=np.array(prediction.labels.names))
 
 
-def _of_all_ranks(written: int, faults: list[str]) -> tuple[int, list[str]]:
-    """The sum and the union, the same on every rank."""
+def _gather_ranks(written: frozenset[str], faults: dict[str, str]) -> tuple[frozenset[str], dict[str, str]]:
+    """Unite what the ranks have, the same on each of them."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return written, faults
     gathered: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(gathered, (written, faults))
-    return sum(count for count, _ in gathered), [fault for _, several in gathered for fault in several]
+    united = {name: fault for _, several in gathered for name, fault in several.items()}
+    return frozenset[str]().union(*(names for names, _ in gathered)), united

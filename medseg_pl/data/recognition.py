@@ -20,11 +20,11 @@ from medseg_pl.data.sources import DecathlonSource, DicomSource, FolderSource, M
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.decathlon import values_by_name
 from medseg_pl.data.sources.files import is_image, read_mask_file
+from medseg_pl.data.sources.unlabelled import IMAGE_FOLDERS
 from medseg_pl.io.dicom.headers import is_dicom
 from medseg_pl.io.files import files_below, require_folder
 
 LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "folder")
-IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 _SAMPLED_MASKS = 200
 _SHARE_OF_A_LABEL = 0.1
 """A value in fewer of the masks is taken for a stray one; a label that is as rare has to be named."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import struct
 import zlib
@@ -78,7 +79,12 @@ def is_cut_off(path: Path) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    return all(byte >= 32 or byte in b"\t\r\n\f" for byte in head) and bytes(head).isascii()
+    """Check whether the bytes are UTF-8 without control characters; the last character may be cut off."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(byte >= 32 or byte in b"\t\r\n\f" for byte in head)
 
 
 def _tail(path: Path) -> bytes:

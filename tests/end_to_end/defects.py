@@ -414,7 +414,13 @@ FILES = [
     Defect("several pages", "multi-page-tiff", write_folder, pages),
     Defect("link to nothing", "broken-link", write_folder, link("nowhere.png"), also=frozenset({"missing-image"})),
     Defect("link out of the data", "link-outside", write_folder, link("outside.png")),
-    Defect("another format", "ignored-file", write_folder, lambda r: (r / "images" / "notes.txt").write_text("todo")),
+    Defect(
+        "another format",
+        "unread-file",
+        write_folder,
+        lambda r: (r / "images" / "x.npy").write_bytes(b"\x93NUMPY\x01\x00"),
+    ),
+    Defect("a text", "ignored-file", write_folder, lambda r: (r / "images" / "notes.txt").write_text("todo")),
 ]
 
 PAIRS = [

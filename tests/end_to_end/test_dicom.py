@@ -148,7 +148,7 @@ def test_a_series_that_no_segmentation_can_refer_to_stops_no_other(
     meaning = "--data.source.property_types={tumour: [108369006, SCT, Neoplasm]}"
     assert predict(run, tmp_path / "in", tmp_path / "out", meaning) == 1
     said = capsys.readouterr().err
-    assert "1 cases could not be predicted; the others were." in said
+    assert "inputs could not be predicted; the others were." in said
     assert "p0/ct" in said and "set data.source.write_as to nifti" in said
     assert files_of(tmp_path / "out", ".dcm") == ["p1/ct.dcm"]
     segments = dcmread(tmp_path / "out" / "p1" / "ct.dcm").SegmentSequence

@@ -128,7 +128,7 @@ def test_a_bad_file_stops_no_other(
     bad.write_bytes(whole[:200])
     assert predict(checkpoint, tmp_path / "in", tmp_path / "out") == 1
     error = capsys.readouterr().err
-    assert "1 cases could not be predicted; the others were." in error
+    assert "inputs could not be predicted; the others were." in error
     assert str(bad) in error
     cases = UWMadisonSource(str(scans.parent)).unlabelled(scans).cases()
     written = {path.stem: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cases").iterdir()}
@@ -136,7 +136,7 @@ def test_a_bad_file_stops_no_other(
 
     bad.write_bytes(whole)  # mended: the next run does what is missing, and nothing twice
     assert predict(checkpoint, tmp_path / "in", tmp_path / "out") == 0
-    assert "1 cases written" in capsys.readouterr().out
+    assert "1 new cases written" in capsys.readouterr().out
     after = {path.stem: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cases").iterdir()}
     assert len(after) == len(cases)
     assert {name: after[name] for name in written} == written
@@ -208,7 +208,10 @@ def test_nothing_is_left_to_do(
     before = results(tmp_path / "out")
     capsys.readouterr()
     assert predict(checkpoint, scans, tmp_path / "out") == 0
-    assert capsys.readouterr() == (f"0 cases written to {tmp_path / 'out'}\n", "")
+    assert capsys.readouterr() == (
+        f"0 new cases written to {tmp_path / 'out'}; {len(list((tmp_path / 'out/cases').iterdir()))} finished before\n",
+        "",
+    )
     assert results(tmp_path / "out") == before
 
 

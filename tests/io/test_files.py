@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from medseg_pl.core.errors import MissingDataError, OutputExistsError
-from medseg_pl.io.files import files_below, require_empty, require_folder, whole_file, whole_folder, write_text
+from medseg_pl.io.files import (
+    files_below,
+    find_dead_links,
+    require_empty,
+    require_folder,
+    whole_file,
+    whole_folder,
+    write_text,
+)
 
 
 def names(directory: Path) -> list[str]:
@@ -125,14 +133,34 @@ class TestFilesBelow:
         assert found == sorted(path for path in tmp_path.rglob("*") if path.is_file())
         assert len(found) == 5
 
-    def test_links_to_files_count_and_links_to_folders_do_not(self, tmp_path: Path) -> None:
-        (tmp_path / "images").mkdir()
-        (tmp_path / "images" / "a.png").touch()
-        (tmp_path / "images" / "b.png").symlink_to("a.png")
-        (tmp_path / "images" / "up").symlink_to("..")
-        (tmp_path / "images" / "nothing.png").symlink_to("gone.png")
-        (tmp_path / "images" / "circle.png").symlink_to("circle.png")
-        assert [path.name for path in files_below(tmp_path)] == ["a.png", "b.png"]
+    def test_links_are_followed_and_each_folder_is_listed_once(self, tmp_path: Path) -> None:
+        for name in ("data/p1/a.png", "disk/p2/b.png", "disk/p2/in/c.png", "data/.store/p3/d.png"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        links = {
+            "data/p2": tmp_path / "disk/p2",
+            "data/p2_again": tmp_path / "disk/p2",
+            "data/p1_again": tmp_path / "data/p1",
+            "data/p3": tmp_path / "data/.store/p3",
+            "data/p1/up": tmp_path / "data",
+            "disk/p2/in/round": tmp_path / "disk/p2",
+            "data/e.png": tmp_path / "data/p1/a.png",
+            "data/nothing.png": Path("gone.png"),
+            "data/circle.png": Path("circle.png"),
+        }
+        for name, target in links.items():
+            (tmp_path / name).symlink_to(target)
+        root = tmp_path / "data"
+        listed = ["e.png", "p1/a.png", "p2/b.png", "p2/in/c.png", "p3/d.png"]
+        assert [path.relative_to(root).as_posix() for path in files_below(root)] == listed
+        assert {each.path.relative_to(root).as_posix(): each.kind for each in find_dead_links(root)} == {
+            "circle.png": "dead-link",
+            "nothing.png": "dead-link",
+            "p1/up": "repeated-link",
+            "p1_again": "repeated-link",
+            "p2/in/round": "repeated-link",
+            "p2_again": "repeated-link",
+        }
 
     def test_a_folder_that_may_not_be_listed_is_not_passed_over(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

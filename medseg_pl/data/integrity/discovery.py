@@ -53,10 +53,7 @@ def discover(source: Source) -> Discovered:
         cases = tuple(sorted(tolerated, key=lambda case: case.case_id))
         if not any(f.level == "error" for f in found):
             found.append(finding("listing-invalid" if cases else "no-cases", without_remedy(str(error))))
-    if isinstance(source, FolderSource):
-        folders = dict.fromkeys((source.images, *(place.folder for place in source.places)))
-        for folder in folders:
-            found.extend(_about_files(source.root / folder))
+    found.extend(_about_left_out(source))
     if isinstance(source, DecathlonSource):
         found.extend(_unlisted(source.root / "imagesTr", cases))
     found.extend(_differing_by_case(cases))
@@ -120,20 +117,35 @@ def _files(folder: Path, found: list[Finding]) -> dict[str, Path]:
     return files
 
 
-def _about_files(folder: Path) -> Iterator[Finding]:
-    """Links to nothing, and files that are no images."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() and not path.exists():
-            yield finding("broken-link", "The link leads to nothing.", "", path)
-    ignored = [path for path in files_below(folder) if not is_image(path)]
-    if ignored:
-        said = f"{len(ignored)} file(s) are of no format that is read: {shown([path.name for path in ignored])}."
-        yield finding("ignored-file", said, "", ignored[0])
+_CODES = {
+    "unread": "unread-file",
+    "dead-link": "broken-link",
+    "repeated-link": "repeated-link",
+    "side-file": "ignored-file",
+}
+
+
+def _about_left_out(source: Source) -> Iterator[Finding]:
+    """Report files and links that are in no case: those that may hold an image one by one, the others together.
+
+    What no list names is found by the listings, which go on where a source would raise.
+    """
+    try:
+        left_out = source.left_out()
+    except DataError:  # the listing's own fault, which is among the findings
+        return
+    for kind, code in _CODES.items():
+        several = [each for each in left_out if each.kind == kind]
+        if kind in ("unread", "dead-link"):
+            yield from (finding(code, each.reason, "", each.path) for each in several)
+        elif several:
+            said = f"{len(several)}: {shown([each.path.name for each in several])}. {several[0].reason}"
+            yield finding(code, said, "", several[0].path)
 
 
 def _unlisted(folder: Path, cases: Iterable[Case]) -> Iterator[Finding]:
     listed = {path for case in cases for path in case.images}
-    others = [path for path in sorted(folder.glob("*")) if is_image(path) and path not in listed]
+    others = [path for path in files_below(folder) if is_image(path) and path not in listed]
     if others:
         said = f"{len(others)} image(s) are in no entry: {shown([path.name for path in others])}."
         yield finding("unlisted-file", said, "", others[0])

@@ -90,9 +90,10 @@ def extension_findings(path: Path, header: FileHeader, case_id: str) -> Iterator
 
 
 def link_findings(path: Path, root: Path, case_id: str) -> Iterator[Finding]:
-    """A link that leads out of the data set."""
-    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-        yield finding("link-outside", "The file is a link that leads out of the data set.", case_id, path)
+    """A link that leads out of the data set: the file, or a folder on the way to it."""
+    above = [parent for parent in path.parents if parent.is_relative_to(root) and parent != root]
+    if any(each.is_symlink() for each in (path, *above)) and not path.resolve().is_relative_to(root.resolve()):
+        yield finding("link-outside", "A link leads out of the data set.", case_id, path)
 
 
 def without_remedy(message: str) -> str:

@@ -57,7 +57,13 @@ KINDS: dict[str, Kind] = {
         "a link that leads out of the data set",
         "Copy the file into the data set if its pixels are to be used and shown.",
     ),
-    "ignored-file": Kind("note", "a file of no format that is read", "Convert it if it is an image."),
+    "unread-file": Kind(
+        "warning", "a file that may hold an image and is not read", "Convert it, or move it away if it is none."
+    ),
+    "repeated-link": Kind(
+        "note", "a link to a folder that is read under another name", "Nothing, if the folder is one patient's."
+    ),
+    "ignored-file": Kind("note", "a file that holds no image", "Nothing must be done."),
     # pairs and lists
     "missing-mask": Kind("error", "an image without a mask", "Add the mask, or move the image away."),
     "missing-image": Kind("error", "a mask without an image", "Add the image, or move the mask away."),

@@ -22,7 +22,8 @@ def cases_of_scans(source: UWMadisonSource) -> Found:
     """One case for each folder of scans whose names can be read."""
     cases: dict[str, Case] = {}
     found: list[Finding] = []
-    for scans in sorted((source.root / "train").rglob("scans")):
+    files = files_below(source.root / "train")
+    for scans in sorted({path.parent for path in files if path.parent.name == "scans" and path.suffix == ".png"}):
         try:
             (case,) = source.unlabelled(scans.parent).cases()
         except DataError as error:

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
+from medseg_pl.io.files import LeftOut
 
 
 class Source(ABC):
@@ -39,11 +40,18 @@ class Source(ABC):
 
     @abstractmethod
     def unlabelled(self, directory: Path) -> Source:
-        """A source over a folder of the same kind of images, without masks: the input of `predict`."""
+        """A source over images of the same kind without masks: the input of `predict`, a folder or a single file.
+
+        What is no case there is for `left_out` to name: it keeps `cases` from no other.
+        """
 
     @abstractmethod
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
         """Write a predicted mask in the format and on the grid of the case's own files."""
+
+    def left_out(self) -> list[LeftOut]:
+        """List the inputs that are in no case, and why, so that none is left out without a word."""
+        return []
 
     def finish(self, directory: Path) -> None:  # noqa: B027  most formats have nothing to join
         """Called once all cases are written, for formats that join them in one file.

@@ -14,8 +14,10 @@ from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
-from medseg_pl.data.sources.files import FileSource, inside
-from medseg_pl.data.sources.folder import FolderSource
+from medseg_pl.data.sources.files import FileSource, inside, is_image
+from medseg_pl.data.sources.unlabelled import ChannelFolder, find_image_folders
+from medseg_pl.data.sources.unread import explain_unread
+from medseg_pl.io.files import LeftOut, files_below, find_dead_links
 from medseg_pl.io.nifti import stem
 
 
@@ -45,8 +47,7 @@ class DecathlonSource(FileSource):
 
     def cases(self) -> list[Case]:
         """One case for each training pair."""
-        description = self._description()
-        pairs = self._listed(description) if description.get("training") else self._found(description)
+        pairs = self._pairs()
         missing = [str(path) for images, mask in pairs.values() for path in (*images, mask) if not path.is_file()]
         if missing:
             raise MissingDataError(
@@ -64,8 +65,22 @@ class DecathlonSource(FileSource):
         return super().read(case, labels)
 
     def unlabelled(self, directory: Path) -> Source:
-        """Every volume of a folder; channels are told apart by nnU-Net's `_0000` endings where there are several."""
-        return _ChannelFolder(str(directory), images=".", masks=None, slicing=self.slicing)
+        """Every image of a folder; channels are told apart by nnU-Net's `_0000` endings where there are several."""
+        folders = find_image_folders(directory, ("imagesTr", "imagesTs"), ("labelsTr", "labelsTs"))
+        return ChannelFolder(str(directory), self.slicing, folders)
+
+    def left_out(self) -> list[LeftOut]:
+        """List what is in no training pair, in the folders of training images and masks."""
+        used = {path for images, mask in self._pairs().values() for path in (*images, mask)}
+        folders = [self.root / name for name in ("imagesTr", "labelsTr")]
+        others = [path for folder in folders for path in files_below(folder) if path not in used]
+        unused = [
+            LeftOut(path, f"No training pair of {self.root / 'dataset.json'} has it.", "unlisted")
+            if is_image(path)
+            else explain_unread(path)
+            for path in others
+        ]
+        return [*unused, *(dead for folder in folders for dead in find_dead_links(folder))]
 
     def reading_settings(self) -> tuple[object, ...]:
         """How volumes are cut: all else is in the files."""
@@ -99,6 +114,11 @@ class DecathlonSource(FileSource):
                 f"{path} holds a {type(description).__name__}; expected an object with the data set's fields."
             )
         return description
+
+    def _pairs(self) -> dict[str, tuple[tuple[Path, ...], Path]]:
+        """The files of each case, whether they are there or not."""
+        description = self._description()
+        return self._listed(description) if description.get("training") else self._found(description)
 
     def _listed(self, description: dict[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
         """The pairs that the Decathlon's `training` lists."""
@@ -144,28 +164,6 @@ class DecathlonSource(FileSource):
 
     def _inside(self, folder: str, name: str) -> Path:
         return inside(self.root, f"{folder}/{name}", str(self.root / "dataset.json"))
-
-
-class _ChannelFolder(FolderSource):
-    """A folder of volumes in which several channels of a case may stand in files `<case>_0000` and so on."""
-
-    def cases(self) -> list[Case]:
-        """One case for each name, whichever way its channels are stored."""
-        paths = {case.case_id: case.images[0] for case in super().cases()}
-        if not any(name.endswith("_0000") for name in paths):
-            return [Case(name, name, (path,)) for name, path in paths.items()]
-        names = sorted({re.sub(r"_\d{4}$", "", name) for name in paths})
-        return [Case(name, name, self._channels(paths, name)) for name in names]
-
-    def _channels(self, paths: dict[str, Path], name: str) -> tuple[Path, ...]:
-        found = sorted(key for key in paths if re.fullmatch(re.escape(name) + r"(_\d{4})?", key))
-        for place, key in enumerate(found):
-            if key != f"{name}_{place:04d}":
-                raise MissingDataError(
-                    f"{self.root} holds {key} but not {name}_{place:04d}; expected the channels of a case to be "
-                    "numbered from _0000 without a gap. Add the file, or move the others of this case away."
-                )
-        return tuple(paths[key] for key in found)
 
 
 def _list(entries: Any, path: Path, field: str) -> list[Any]:

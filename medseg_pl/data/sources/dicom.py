@@ -15,14 +15,16 @@ from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
+from medseg_pl.data.sources.dicom_listing import list_unused, sort_series
 from medseg_pl.data.sources.dicom_output import Output, Term, check_known, segments_of, write_as_nifti
+from medseg_pl.data.sources.unread import describe_left_out
 from medseg_pl.io.dicom.headers import Entry
 from medseg_pl.io.dicom.references import read_masks, read_structures
 from medseg_pl.io.dicom.seg_writing import write_segmentation
 from medseg_pl.io.dicom.series import Series, open_series, read_values
 from medseg_pl.io.dicom.structures import Key, Structure, matching
 from medseg_pl.io.dicom.tree import DicomTree, homes_of_series
-from medseg_pl.io.files import require_folder
+from medseg_pl.io.files import LeftOut, require_folder
 
 
 class DicomSource(Source):
@@ -113,9 +115,13 @@ class DicomSource(Source):
         image = read_values(series)[None]
         return Volume(image, self._mask(case, labels, series) if case.masks else None, series.geometry)
 
+    def left_out(self) -> list[LeftOut]:
+        """List files of other kinds than images and references."""
+        return list_unused(self._tree)
+
     def unlabelled(self, directory: Path) -> Source:
         """Every series below a folder."""
-        return DicomSource(
+        return DicomFolder(
             str(directory),
             references=None,
             write_as=self.write_as,
@@ -143,7 +149,9 @@ class DicomSource(Source):
     @cached_property
     def _tree(self) -> DicomTree:
         require_folder(self.root, "DICOM series", "Set data.source.root to your data.")
-        return DicomTree(self.root, patients=self.group_by_patient_id)
+        tree = DicomTree(self.root, patients=self.group_by_patient_id)
+        tree.require_intact()
+        return tree
 
     def _folders(self) -> dict[str, list[Entry]]:
         """The images of each case."""
@@ -237,6 +245,38 @@ class DicomSource(Source):
             f"{label!r}; {shown([str(path) for path in structures])} hold(s) {shown(held, 20) or 'nothing'}. Name it "
             "with data.source.segments, or set data.source.missing_is_empty if a label that is not drawn is absent."
         )
+
+
+class DicomFolder(DicomSource):
+    """Every series below a folder, or a single file, without references; a folder that is no case hides no other.
+
+    Of a folder with several series each is a case of its own, `<folder>/series_<number>`.
+    """
+
+    def cases(self) -> list[Case]:
+        """One case for each series.
+
+        Raises:
+            MissingDataError: There is none.
+        """
+        cases, left_out = sort_series(self._tree)
+        if not cases:
+            said = describe_left_out(left_out)
+            raise MissingDataError(
+                f"{self.root} holds no CT, MR or PET series that can be read. {said + ' ' if said else ''}Set --input "
+                "to your series."
+            )
+        return cases
+
+    def left_out(self) -> list[LeftOut]:
+        """List what is in no case."""
+        return sort_series(self._tree)[1]
+
+    @cached_property
+    def _tree(self) -> DicomTree:
+        if not self.root.exists():
+            raise MissingDataError(f"--input {self.root} does not exist. Give a folder of DICOM series, or a file.")
+        return DicomTree(self.root)
 
 
 def _as_list(keys: Key | Iterable[Key]) -> list[Key]:

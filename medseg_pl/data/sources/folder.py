@@ -13,7 +13,9 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import check_pattern, group_of, shown
 from medseg_pl.data.sources.files import FileSource, check_mask_names, files_by_name, is_image
 from medseg_pl.data.sources.places import Place, place_of
-from medseg_pl.io.files import files_below, require_folder
+from medseg_pl.data.sources.unlabelled import ImageFolder, find_image_folders
+from medseg_pl.data.sources.unread import explain_unread
+from medseg_pl.io.files import LeftOut, files_below, find_dead_links, require_folder
 from medseg_pl.io.nifti import stem
 
 _SETTING = "data.source.masks"
@@ -106,9 +108,18 @@ class FolderSource(FileSource):
         several = [place.name for place in self.places if place.several]
         return (self.slicing, *(self.masks if isinstance(self.masks, dict) else ()), *several)
 
-    def unlabelled(self, directory: Path) -> FolderSource:
-        """Every image below a folder."""
-        return FolderSource(str(directory), images=".", masks=None, slicing=self.slicing)
+    def unlabelled(self, directory: Path) -> ImageFolder:
+        """Every image below a folder; of a data set's root those in its folder of images."""
+        folders = find_image_folders(directory, [self.images], [place.folder for place in self.places])
+        return ImageFolder(str(directory), self.slicing, folders)
+
+    def left_out(self) -> list[LeftOut]:
+        """List what is not read in the folders of images and masks."""
+        folders = dict.fromkeys(self.root / folder for folder in (self.images, *(p.folder for p in self.places)))
+        unread = {
+            path: explain_unread(path) for folder in folders for path in files_below(folder) if not is_image(path)
+        }
+        return [*unread.values(), *(dead for folder in folders for dead in find_dead_links(folder))]
 
     def _files(self, folder: str, what: str) -> dict[str, Path]:
         """Name without suffix, sub-folders included, to path; sorted by name."""

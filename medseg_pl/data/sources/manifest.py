@@ -12,8 +12,8 @@ from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.files import FileSource, check_mask_names, inside
-from medseg_pl.data.sources.folder import FolderSource
 from medseg_pl.data.sources.table import check_unique, filled, read_table, strata_columns, strata_of
+from medseg_pl.data.sources.unlabelled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders
 
 SPLITS = ("train", "val", "test")
 
@@ -73,9 +73,10 @@ class ManifestSource(FileSource):
         """How volumes are cut, and which label each column stands for."""
         return (self.slicing, *self._mask_columns())
 
-    def unlabelled(self, directory: Path) -> FolderSource:
-        """Every image below a folder."""
-        return FolderSource(str(directory), images=".", masks=None, slicing=self.slicing)
+    def unlabelled(self, directory: Path) -> ImageFolder:
+        """Every image below a folder; of a data set's root those in its folder of images."""
+        folders = find_image_folders(directory, IMAGE_FOLDERS, MASK_FOLDERS)
+        return ImageFolder(str(directory), self.slicing, folders)
 
     def _mask_columns(self) -> list[str]:
         # The first line alone: this is asked for each case that is read, and a table may be long.

@@ -19,8 +19,10 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source
+from medseg_pl.data.sources.unread import describe_left_out, explain_unread
 from medseg_pl.io import raster, rle
-from medseg_pl.io.files import require_folder, write_text
+from medseg_pl.io.files import LeftOut, files_below, find_dead_links, require_folder, write_text
+from medseg_pl.io.raster import is_raster
 from medseg_pl.io.scores import write_rows
 
 _SCAN = re.compile(r"slice_(\d+)_(\d+)_(\d+)_(\d+\.\d+)_(\d+\.\d+)\.png")
@@ -67,7 +69,19 @@ class UWMadisonSource(Source):
         table = self.root / "train.csv"
         if not table.is_file():
             raise MissingDataError(f"{table} does not exist. Set data.source.root to the folder that holds train.csv.")
-        return _scan(self.root / "train", masks=(table,))
+        cases, left_out = _find_scans(self.root / "train", masks=(table,))
+        for wrong in left_out:
+            if wrong.kind == "unlisted":
+                raise DataError(f"{wrong.path}: {wrong.reason}")
+        if not cases:
+            raise MissingDataError(
+                f"{self.root / 'train'} holds no case*/case*_day*/scans/slice_*.png. Check data.source.root."
+            )
+        return cases
+
+    def left_out(self) -> list[LeftOut]:
+        """List the files among the scans that are no slices."""
+        return _find_scans(self.root / "train", masks=())[1]
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Stack the slices in the order of their numbers, and draw the runs."""
@@ -147,28 +161,44 @@ class UWMadisonSource(Source):
 
 
 class _Scans(UWMadisonSource):
-    """Scans without a table, as in the competition's test set."""
+    """Scans without a table, as in the competition's test set; a case that is none hides no other."""
 
     def cases(self) -> list[Case]:
-        require_folder(self.root, "scans in the UW-Madison layout", "Set --input to the folder above the case folders.")
-        return _scan(self.root, masks=())
+        remedy = "Set --input to the folder above the case folders."
+        require_folder(self.root, "scans in the UW-Madison layout", remedy)
+        cases, left_out = _find_scans(self.root, masks=())
+        if not cases:
+            said = describe_left_out(left_out)
+            raise MissingDataError(f"{self.root} holds no scan that can be read. {said + ' ' if said else ''}{remedy}")
+        return cases
+
+    def left_out(self) -> list[LeftOut]:
+        return _find_scans(self.root, masks=())[1]
 
 
-def _scan(directory: Path, masks: tuple[Path, ...]) -> list[Case]:
-    """The cases below a folder, their slices in order."""
+def _find_scans(directory: Path, masks: tuple[Path, ...]) -> tuple[list[Case], list[LeftOut]]:
+    """Find the cases below a folder, their slices in order, and what is no case."""
     scans: dict[Path, list[Path]] = {}
-    for path in directory.rglob("scans/[!.]*.png"):
-        scans.setdefault(path.parent.parent, []).append(path)
-    if not scans:
-        raise MissingDataError(f"{directory} holds no case*/case*_day*/scans/slice_*.png. Check data.source.root.")
-    folders = {folder.name: folder for folder in scans}
-    for folder in scans:
-        if folders[folder.name] != folder:
-            raise DataError(f"{folder} and {folders[folder.name]} have the same name. Move one of them away.")
-    return [
-        Case(folder.name, folder.name.split("_")[0], tuple(sorted(paths, key=_slice_number)), masks)
-        for folder, paths in sorted(scans.items(), key=lambda item: item[0].name)
-    ]
+    left_out = find_dead_links(directory)
+    for path in files_below(directory):
+        if path.parent.name == "scans" and path.suffix == ".png":
+            scans.setdefault(path.parent.parent, []).append(path)
+        else:
+            lost = LeftOut(path, "It lies in no folder called scans.")
+            left_out.append(lost if is_raster(path) else explain_unread(path))
+    cases: dict[str, Case] = {}
+    for folder, paths in scans.items():
+        wrong = next((path for path in paths if not _SCAN.fullmatch(path.name)), None)
+        if wrong is not None:
+            remedy = "expected a name like slice_0001_266_266_1.50_1.50.png. Rename or remove the file."
+            left_out.append(LeftOut(folder, f"{wrong.name}: {remedy}", "unlisted"))
+        elif folder.name in cases:
+            other = cases[folder.name].images[0].parent.parent
+            left_out.append(LeftOut(folder, f"{other} has the same name. Move one of them away.", "unlisted"))
+        else:
+            ordered = tuple(sorted(paths, key=_slice_number))
+            cases[folder.name] = Case(folder.name, folder.name.split("_")[0], ordered, masks)
+    return [case for _, case in sorted(cases.items())], left_out
 
 
 def _slice_number(path: Path) -> int:

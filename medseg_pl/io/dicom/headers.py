@@ -64,6 +64,8 @@ class Entry(NamedTuple):
         frame_of_reference: The coordinate systems it speaks of.
         refers_to: The series it was drawn on.
         patient_id: Empty unless it was asked for.
+        number: Of the series in its study; empty where the file does not say.
+        content: What the standard calls such files.
     """
 
     path: Path
@@ -72,6 +74,8 @@ class Entry(NamedTuple):
     frame_of_reference: tuple[str, ...]
     refers_to: tuple[str, ...]
     patient_id: str
+    number: str = ""
+    content: str = ""
 
 
 def is_dicom(path: Path) -> bool:
@@ -104,6 +108,8 @@ def read_entry(path: Path, *, patient: bool = False) -> Entry | None:
             frame_of_reference=tuple(_frames_of_reference(dataset)),
             refers_to=tuple(_references(dataset)),
             patient_id=text(dataset, "PatientID") if patient else "",
+            number=text(dataset, "SeriesNumber"),
+            content=uid.UID(text(dataset, "SOPClassUID")).name,
         )
 
 

@@ -21,15 +21,28 @@ class DicomTree:
     """What the headers below a folder say, each read once.
 
     Args:
-        root: The folder.
+        root: The folder, or a single file.
         patients: Whether to read who was scanned.
+
+    Attributes:
+        entries: The DICOM files.
+        damaged: Files that should be DICOM and cannot be read, and why.
+        others: Files that are no DICOM.
     """
 
     def __init__(self, root: Path, *, patients: bool = False) -> None:
-        self.root = root
+        self.root = root.parent if root.is_file() else root
+        paths = [root] if root.is_file() else list(files_below(root))
         with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-            found = pool.map(partial(read_entry, patient=patients), files_below(root))
-            self.entries = tuple(entry for entry in found if entry is not None)
+            found = list(pool.map(partial(_read_or_explain, patient=patients), paths))
+        self.entries = tuple(entry for entry in found if isinstance(entry, Entry))
+        self.damaged = {path: error for path, error in zip(paths, found, strict=True) if isinstance(error, DataError)}
+        self.others = tuple(path for path, entry in zip(paths, found, strict=True) if entry is None)
+
+    def require_intact(self) -> None:
+        """Raise the error of the first damaged file."""
+        for error in self.damaged.values():
+            raise error
 
     @cached_property
     def images(self) -> dict[str, list[Entry]]:
@@ -65,6 +78,13 @@ class DicomTree:
                 for name in entry.frame_of_reference:
                     placed[name].add(entry.series)
         return dict(placed)
+
+
+def _read_or_explain(path: Path, *, patient: bool) -> Entry | DataError | None:
+    try:
+        return read_entry(path, patient=patient)
+    except DataError as error:
+        return error
 
 
 def homes_of_series(folders: dict[str, list[Entry]]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import pytest
 from medseg_pl.data.integrity.discovery import Discovered, discover
 from medseg_pl.data.sources import FolderSource
 from tests.data.integrity.facts_of import codes
+from tests.small_files import noise, save_raster
 
 
 def make(root: Path, *files: str) -> Path:
@@ -45,6 +46,9 @@ def test_one_missing_mask_hides_no_other_case(tmp_path: Path) -> None:
 
 
 def test_all_faults_of_names_at_once(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.png")
+    (tmp_path / "images/readme.txt").write_text("Nothing.")
+    (tmp_path / "images/a.png").unlink()
     discovered = found(
         tmp_path,
         *("images/p1_a.png", "images/p1_a.bmp", "masks/p1_a.png"),
@@ -53,7 +57,6 @@ def test_all_faults_of_names_at_once(tmp_path: Path) -> None:
         *("masks/p4_a.png",),
         *("images/x.png", "masks/x.png"),
         *("images/p5_a.png", "masks/p5_a.png", "images/P5_a.png", "masks/P5_a.png"),
-        *("images/readme.txt",),
         group="^([pP][0-9])",
     )
     assert sorted(codes(discovered.findings)) == [
@@ -89,7 +92,7 @@ def test_links_that_lead_nowhere_or_in_circles(tmp_path: Path) -> None:
     (tmp_path / "images" / "loop").symlink_to(tmp_path)
     discovered = discover(FolderSource(str(tmp_path)))
     assert names(discovered) == {"a": ("a.png",)}
-    assert codes(discovered.findings) == ["broken-link", "broken-link"]
+    assert codes(discovered.findings) == ["broken-link", "broken-link", "repeated-link"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="This system has no named pipes.")
@@ -105,9 +108,31 @@ def test_no_case_at_all(tmp_path: Path) -> None:
     assert codes(discover(FolderSource(str(tmp_path / "nowhere"))).findings) == ["no-cases"]
 
 
-def test_files_that_are_not_read_are_told_once(tmp_path: Path) -> None:
-    discovered = found(
-        tmp_path, "images/a.png", "masks/a.png", "images/b.gif", "images/c.gif", "images/.hidden", "images/.git/d.gif"
-    )
-    (note,) = discovered.findings
-    assert note.message == "2 file(s) are of no format that is read: b.gif, c.gif."
+def test_files_that_are_not_read_are_named(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.png", "masks/a.png", "images/.hidden", "images/.git/d.heic")
+    for name in ("images/b.heic", "images/c.npy", "masks/b.txt"):
+        (tmp_path / name).write_bytes(noise((9, 9)).tobytes())
+    for name in ("images/readme.txt", "images/côté.json"):
+        (tmp_path / name).write_text("Näheres in µm.", encoding="utf-8")
+    (tmp_path / "images/d.txt").write_bytes(save_raster(tmp_path / "d.png", noise((9, 9))).read_bytes())
+    findings = discover(FolderSource(str(tmp_path))).findings
+    assert [(f.code, f.file and f.file.name) for f in findings] == [
+        ("unread-file", "b.heic"),
+        ("unread-file", "c.npy"),
+        ("unread-file", "d.txt"),
+        ("unread-file", "b.txt"),
+        ("ignored-file", "côté.json"),
+    ]
+    assert findings[2].message == "The content is PNG, but the name says otherwise. Rename it."
+    assert findings[4].message == "2: côté.json, readme.txt. A text, no image."
+
+
+def test_patients_that_are_links_are_there(tmp_path: Path) -> None:
+    """A data set under version control, or on a storage of its own."""
+    for kind in ("images", "masks"):
+        make(tmp_path, f"data/{kind}/p0/s.png", f"disk/{kind}/p1/s.png")
+        (tmp_path / "data" / kind / "p1").symlink_to(tmp_path / "disk" / kind / "p1")
+    (tmp_path / "data/images/p2").symlink_to(tmp_path / "data/images/p0")
+    discovered = discover(FolderSource(str(tmp_path / "data")))
+    assert names(discovered) == {"p0/s": ("s.png",), "p1/s": ("s.png",)}
+    assert codes(discovered.findings) == ["repeated-link"]

@@ -104,6 +104,10 @@ def test_links(tmp_path: Path, image: Path) -> None:
     (root / "b.png").symlink_to("inside.png")
     assert codes(link_findings(root / "a.png", root, "a")) == ["link-outside"]
     assert codes(link_findings(root / "b.png", root, "b")) == []
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/c.png").symlink_to(image)
+    (root / "p1").symlink_to(tmp_path / "disk")
+    assert codes(link_findings(root / "p1/c.png", root, "c")) == ["link-outside"]
     (tmp_path / "mirror").symlink_to(root)  # the data set itself may be reached by a link
     assert codes(link_findings(tmp_path / "mirror" / "b.png", tmp_path / "mirror", "b")) == []
 

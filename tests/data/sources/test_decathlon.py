@@ -306,15 +306,37 @@ def test_a_broken_pattern_is_refused_at_once() -> None:
 
 
 def test_without_labels_a_channel_in_the_middle_is_missed(tmp_path: Path) -> None:
-    touch(tmp_path / "in", "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0002.nii.gz")
-    with pytest.raises(MissingDataError, match=r"in holds b_0002 but not b_0001; expected the channels of a case"):
-        describe(tmp_path, NNUNET).unlabelled(tmp_path / "in").cases()
+    touch(tmp_path / "in", "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0002.nii.gz", "c.nii.gz")
+    source = describe(tmp_path, NNUNET).unlabelled(tmp_path / "in")
+    assert [(case.case_id, len(case.images)) for case in source.cases()] == [("a", 2), ("c", 1)]
+    assert [each.path.name for each in source.left_out()] == ["b_0000.nii.gz", "b_0002.nii.gz"]
+    assert source.left_out()[0].reason == "b_0001 is missing: channels are numbered from _0000 without a gap."
 
 
-def test_without_labels_no_file_is_passed_over(tmp_path: Path) -> None:
-    touch(tmp_path / "in", "a_0000.nii.gz", "a_0001.nii.gz", "b.nii.gz")
-    with pytest.raises(MissingDataError, match=r"in holds b but not b_0000"):
-        describe(tmp_path, NNUNET).unlabelled(tmp_path / "in").cases()
+def test_one_channel_brings_the_others(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
+    (case,) = describe(tmp_path, NNUNET).unlabelled(tmp_path / "in/a_0000.nii.gz").cases()
+    assert (case.case_id, [path.name for path in case.images]) == ("a", ["a_0000.nii.gz", "a_0001.nii.gz"])
+
+
+def test_of_a_root_the_images_are_predicted(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    source = describe(tmp_path, NNUNET)
+    assert [case.case_id for case in source.unlabelled(tmp_path).cases()] == ["a"]
+    touch(tmp_path, "imagesTs/b_0000.nii.gz")
+    assert [case.case_id for case in source.unlabelled(tmp_path).cases()] == ["imagesTr/a", "imagesTs/b"]
+
+
+def test_what_no_pair_has_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/a.nii.gz")
+    (tmp_path / "labelsTr/c.heic").write_bytes(bytes(range(256)))
+    (tmp_path / "imagesTr/d.nii.gz").symlink_to("nowhere")
+    source = describe(tmp_path, {"training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}]})
+    assert [(each.path.name, each.kind) for each in source.left_out()] == [
+        ("b.nii.gz", "unlisted"),
+        ("c.heic", "unread"),
+        ("d.nii.gz", "dead-link"),
+    ]
 
 
 def test_without_labels_names_that_only_look_like_channels_are_cases(tmp_path: Path) -> None:

@@ -263,7 +263,21 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
     root = make(tmp_path, rows())
-    shutil.copytree(root / "train", tmp_path / "in/train")
-    shutil.copytree(root / "train", tmp_path / "in/copy")
-    with pytest.raises(DataError, match=r"case7_day2 and .*case7_day2 have the same name\. Move one of them away"):
-        UWMadisonSource(str(root)).unlabelled(tmp_path / "in").cases()
+    shutil.copytree(root / "train", root / "train/copy")
+    with pytest.raises(DataError, match=r"case7_day2 has the same name\. Move one of them away"):
+        UWMadisonSource(str(root)).cases()
+
+
+def test_a_case_that_is_none_hides_no_other(tmp_path: Path) -> None:
+    root = make(tmp_path, rows())
+    shutil.copytree(root / "train/case7", tmp_path / "disk/case8")
+    (tmp_path / "disk/case8/case7_day2").rename(tmp_path / "disk/case8/case8_day1")
+    (root / "train/case8").symlink_to(tmp_path / "disk/case8")
+    save_raster(root / "train/case9/case9_day1/scans/slice_3.png", noise((HEIGHT, WIDTH)))
+    save_raster(root / "train/case9/slice_4.png", noise((HEIGHT, WIDTH)))
+    bare = UWMadisonSource(str(root)).unlabelled(root / "train")
+    assert [case.case_id for case in bare.cases()] == ["case7_day2", "case8_day1"]
+    assert [(each.path.name, each.kind) for each in bare.left_out()] == [
+        ("slice_4.png", "unread"),
+        ("case9_day1", "unlisted"),
+    ]

@@ -83,5 +83,7 @@ def test_a_series_in_several_folders(tmp_path: Path) -> None:
 def test_a_damaged_file_is_not_passed_over(tmp_path: Path) -> None:
     (path, _) = save_series(tmp_path / "a", STORED)
     path.write_bytes(b"text")
+    tree = DicomTree(tmp_path)
+    assert [name.name for name in tree.damaged] == ["IM002.dcm"]
     with pytest.raises(UnreadableFileError, match=r"IM002\.dcm \(4 bytes\) is no DICOM file"):
-        DicomTree(tmp_path)
+        tree.require_intact()

@@ -1,0 +1,80 @@
+"""Which files of a DICOM tree are cases of a prediction, and which are none."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from medseg_pl.core.types import Case
+from medseg_pl.data.sources.unread import explain_unread
+from medseg_pl.io.dicom.headers import Entry
+from medseg_pl.io.dicom.stack import mixed_series
+from medseg_pl.io.dicom.tree import DicomTree
+from medseg_pl.io.files import LeftOut, find_dead_links
+
+_MIXED = "They have no numbers that tell them apart."
+
+
+def sort_series(tree: DicomTree) -> tuple[list[Case], list[LeftOut]]:
+    """Part a tree into cases, one for each series, and what is left out.
+
+    A series that may be incomplete is no case: one with a damaged file in its folder, or in several folders.
+    """
+    left_out = list_unused(tree)
+    left_out += [LeftOut(path, str(error).removeprefix(f"{path} ")) for path, error in tree.damaged.items()]
+    left_out += [LeftOut(e.path, "A reference, no image.", "side-file") for e in tree.references.values()]
+    homes: dict[str, set[str]] = defaultdict(set)
+    for folder, entries in tree.images.items():
+        for entry in entries:
+            homes[entry.series].add(folder)
+    cases: list[Case] = []
+    for folder, entries in tree.images.items():
+        for name, series in _name_series(folder, entries).items():
+            if reason := _find_fault(folder, series, homes, tree):
+                left_out.append(LeftOut(series[0].path.parent, reason))
+            else:
+                cases.append(Case(name, name.split("/")[0], tuple(entry.path for entry in series)))
+    return sorted(cases, key=lambda case: case.case_id), left_out
+
+
+def list_unused(tree: DicomTree) -> list[LeftOut]:
+    """List the files of a tree that are neither images nor references."""
+    left_out = [
+        LeftOut(entry.path, "The index of a medium, no image.", "side-file")
+        if "Directory" in entry.content or entry.path.name.upper() == "DICOMDIR"
+        else LeftOut(entry.path, f"{entry.content or 'DICOM of no kind'} is not read; CT, MR and PET images are.")
+        for entry in tree.entries
+        if entry.kind == "other"
+    ]
+    return [*left_out, *(_explain_foreign(path) for path in tree.others), *find_dead_links(tree.root)]
+
+
+def _explain_foreign(path: Path) -> LeftOut:
+    found = explain_unread(path)
+    if found.kind == "side-file":
+        return found
+    return LeftOut(path, "It is no DICOM file; data.source FolderSource reads pictures and NIfTI.")
+
+
+def _name_series(folder: str, entries: list[Entry]) -> Mapping[str, list[Entry]]:
+    """Name a folder's only series after it, and several after their numbers, if these differ."""
+    series: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        series[entry.series].append(entry)
+    numbers = {min(entry.number for entry in members) for members in series.values()}
+    if len(series) == 1 or len(numbers) < len(series) or "" in numbers:
+        return {folder: entries}
+    return {f"{folder}/series_{members[0].number}": members for members in series.values()}
+
+
+def _find_fault(folder: str, series: list[Entry], homes: Mapping[str, set[str]], tree: DicomTree) -> str:
+    """Say why the images of a series are no case; empty where they are."""
+    if mixed := mixed_series([(entry.series, entry.path) for entry in series]):
+        return f"{mixed} {_MIXED}"
+    damaged = [path.name for path in tree.damaged if path.parent == series[0].path.parent]
+    if damaged:
+        return f"{damaged[0]} beside the series cannot be read, so a slice may be missing. Replace or remove it."
+    if others := sorted(homes[series[0].series] - {folder}):
+        return f"{', '.join(others)} has images of the same series. Put them into one folder, or move the copy away."
+    return ""

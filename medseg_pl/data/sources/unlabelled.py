@@ -1,0 +1,166 @@
+"""Images without masks, a folder of them or a single file: the input of `predict`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from medseg_pl.core.errors import MissingDataError
+from medseg_pl.core.geometry import Slicing
+from medseg_pl.core.types import Case
+from medseg_pl.data.sources.files import FileSource, is_image
+from medseg_pl.data.sources.unread import describe_left_out, explain_unread
+from medseg_pl.io.files import LeftOut, files_below, find_dead_links
+from medseg_pl.io.nifti import stem
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentations", "gt")
+"""What folders are called in data sets whose settings do not say it."""
+
+_NUMBERED = re.compile(r"(.+)_(\d{4})")
+
+
+class ImageFolder(FileSource):
+    """Every image below a folder, or one image file. A file that is no case hides no other.
+
+    Images that share a name, such as `a.png` and `a.jpg`, keep their suffix in the names of their cases.
+
+    Args:
+        path: The folder, or the file.
+        slicing: Across which axis volumes are cut into slices.
+        folders: Which folders below `path` hold the images; the whole of it by default.
+    """
+
+    def __init__(self, path: str, slicing: Slicing = "file", folders: Sequence[str] = ()) -> None:
+        self.path = Path(path)
+        self.slicing = slicing
+        self.folders = tuple(folders)
+
+    def cases(self) -> list[Case]:
+        """One case for each image.
+
+        Raises:
+            MissingDataError: There is no image.
+        """
+        cases, left_out = self._sort_files()
+        if not cases:
+            said = describe_left_out(left_out)
+            raise MissingDataError(
+                f"{self.path} holds no image that can be read. {said + ' ' if said else ''}Give images of the kind "
+                "that the model was trained on with --input."
+            )
+        return cases
+
+    def left_out(self) -> list[LeftOut]:
+        """List the files that are in no case."""
+        return self._sort_files()[1]
+
+    def reading_settings(self) -> tuple[object, ...]:
+        """How volumes are cut."""
+        return (self.slicing,)
+
+    def unlabelled(self, directory: Path) -> ImageFolder:
+        """The images somewhere else."""
+        return type(self)(str(directory), self.slicing)
+
+    def _sort_files(self) -> tuple[list[Case], list[LeftOut]]:
+        """Part what is below the path into cases and what is left out."""
+        if not self.path.exists():
+            raise MissingDataError(f"--input {self.path} does not exist. Give a folder of images, or an image.")
+        paths = list(self._list_files())
+        left_out = [explain_unread(path) for path in paths if not is_image(path)]
+        left_out += [] if self.path.is_file() else [dead for root in self._roots() for dead in find_dead_links(root)]
+        named, alike = _name_files([path for path in paths if is_image(path)], self._base())
+        cases, apart = self._group_files(named)
+        return sorted(cases, key=lambda case: case.case_id), [*left_out, *alike, *apart]
+
+    def _group_files(self, named: Mapping[str, Path]) -> tuple[list[Case], list[LeftOut]]:
+        """Make cases of files by their names."""
+        return [Case(name, name, (path,)) for name, path in named.items()], []
+
+    def _list_files(self) -> Iterator[Path]:
+        if self.path.is_file():
+            yield self.path
+        else:
+            for root in self._roots():
+                yield from files_below(root)
+
+    def _roots(self) -> list[Path]:
+        return [self.path / folder for folder in self.folders] or [self.path]
+
+    def _base(self) -> Path:
+        """The folder that the names of cases begin below."""
+        if self.path.is_file():
+            return self.path.parent
+        return self._roots()[0] if len(self.folders) == 1 else self.path
+
+
+class ChannelFolder(ImageFolder):
+    """Images of which several may be the channels of one case, `<case>_0000` and so on, as nnU-Net names them."""
+
+    def _list_files(self) -> Iterator[Path]:
+        """Yield the other channels of a single file, too."""
+        number = _NUMBERED.fullmatch(stem(self.path))
+        if not (self.path.is_file() and number):
+            yield from super()._list_files()
+            return
+        suffix = self.path.name[len(stem(self.path)) :]
+        for path in sorted(self.path.parent.iterdir()):
+            other = _NUMBERED.fullmatch(stem(path))
+            if other and other[1] == number[1] and path.name.endswith(suffix):
+                yield path
+
+    def _group_files(self, named: Mapping[str, Path]) -> tuple[list[Case], list[LeftOut]]:
+        """Put numbered channels together, if numbers begin with 0000 somewhere; a gap is left out."""
+        if not any(name.endswith("_0000") for name in named):
+            return super()._group_files(named)
+        channels: dict[str, dict[int, Path]] = defaultdict(dict)
+        single: dict[str, Path] = {}
+        for name, path in named.items():
+            if number := _NUMBERED.fullmatch(name):
+                channels[number[1]][int(number[2])] = path
+            else:
+                single[name] = path
+        cases, left_out = super()._group_files(single)
+        for name, numbered in channels.items():
+            if sorted(numbered) != list(range(len(numbered))) or name in single:
+                first = next((number for number in range(len(numbered)) if number not in numbered), 0)
+                missing = f"is not numbered like the channels of {name}" if name in single else "is missing"
+                reason = f"{name}_{first:04d} {missing}: channels are numbered from _0000 without a gap."
+                left_out += [LeftOut(path, reason) for path in numbered.values()]
+            else:
+                cases.append(Case(name, name, tuple(numbered[number] for number in sorted(numbered))))
+        return cases, left_out
+
+
+def find_image_folders(directory: Path, images: Sequence[str], masks: Sequence[str]) -> list[str]:
+    """Find the folders of images where a directory is the root of a data set; none where it is a folder of images.
+
+    Args:
+        directory: What was given.
+        images: What folders of images are called in such data sets.
+        masks: What folders of masks are called, which are no input.
+    """
+    inside = [name for name in images if name != "." and (directory / name).is_dir()]
+    apart = [directory / name for name in (*inside, *masks)]
+    if not inside or any(
+        is_image(path) and not any(path.is_relative_to(folder) for folder in apart) for path in files_below(directory)
+    ):
+        return []
+    return inside
+
+
+def _name_files(paths: Sequence[Path], base: Path) -> tuple[dict[str, Path], list[LeftOut]]:
+    """Name files without their suffix, and those that would share a name with it."""
+    plain = {path: path.relative_to(base).with_name(stem(path)).as_posix() for path in paths}
+    counts = Counter(plain.values())
+    named = {name: path for path, name in plain.items() if counts[name] == 1}
+    left_out = []
+    for path, name in plain.items():
+        if counts[name] > 1:
+            whole = path.relative_to(base).as_posix()
+            if named.setdefault(whole, path) != path:
+                left_out.append(LeftOut(path, f"{named[whole]} has the same name. Rename one."))
+    return named, left_out

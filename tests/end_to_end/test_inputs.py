@@ -1,0 +1,87 @@
+"""What `predict` makes of any input: no file is left out without a word."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medseg_pl.__main__ import main
+from tests.data.sources.test_unlabelled import fill
+from tests.end_to_end.conftest import SMALL
+from tests.small_files import blocks, noise, save_raster
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gray pictures beside masks of 0 and 255."""
+    root = tmp_path_factory.mktemp("pictures")
+    for seed in range(6):
+        save_raster(root / "images" / f"p{seed}.png", noise((32, 32), seed))
+        save_raster(root / "masks" / f"p{seed}.png", blocks((32, 32), *[255] * 8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(root: Path) -> Path:
+    settings = {
+        "model": {"labels": {"names": ["lesion"], "task": "binary"}, "channels": 1, "context": 0, "fit": "resize"},
+        "data": {"source": {"class_path": "FolderSource", "init_args": {"root": str(root)}}},
+    }
+    (root / "own.yaml").write_text(yaml.safe_dump(settings))
+    configs = ["--config", "configs/experiment/demo.yaml", "--data.source=FolderSource", "--config"]
+    assert main(["fit", *configs, str(root / "own.yaml"), "--runs", str(root / "runs"), *SMALL]) == 0
+    return root / "runs/demo/version_0"
+
+
+def predict(run: Path, images: Path, output: Path) -> int:
+    checkpoint = str(run / "checkpoints/best.ckpt")
+    return main(["predict", "--ckpt_path", checkpoint, "--input", str(images), "--output", str(output)])
+
+
+def statuses(output: Path) -> dict[str, str]:
+    with (output / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return {row["input"]: row["status"] for row in csv.DictReader(file)}
+
+
+def masks(output: Path) -> set[str]:
+    return {path.relative_to(output).as_posix() for path in output.rglob("[!.]*.*") if path.suffix in (".png", ".gz")}
+
+
+def test_every_input_has_a_row(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path / "in")
+    save_raster(tmp_path / "disk/q.png", noise((9, 8)))
+    (tmp_path / "in/p1").symlink_to(tmp_path / "disk")
+    (tmp_path / "in/gone.png").symlink_to("nowhere.png")
+    damaged = save_raster(tmp_path / "in/damaged.png", noise((32, 32)))
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    assert predict(run, tmp_path / "in", tmp_path / "out") == 1
+    images = ["a.jpg", "a.png", "b.tif", "c.bmp", "d.nii.gz", "p1/q.png"]
+    expected = {
+        **dict.fromkeys(images, "written"),
+        **dict.fromkeys(["e.npy", "f.heic", "g.svs", "gone.png", "h.pdf", "i.txt"], "not read"),
+        **dict.fromkeys(["Thumbs.db", "j.csv"], "no image"),
+        "damaged.png": "failed",
+    }
+    assert statuses(tmp_path / "out") == expected
+    assert masks(tmp_path / "out") == {"a.jpg.png", "a.png.png", "b.png", "c.png", "d.nii.gz", "p1/q.png"}
+    printed = capsys.readouterr()
+    assert printed.out == f"6 cases written to {tmp_path / 'out'}; 1 failed; 6 not read\n"
+    assert "7 of 15 inputs could not be predicted; the others were." in printed.err
+    assert all(name in printed.err for name in ("damaged.png", "e.npy", "f.heic", "gone.png", "predictions.csv"))
+
+    shutil.copy(tmp_path / "in/a.png", damaged)  # mended, and nothing is done twice
+    assert predict(run, tmp_path / "in", tmp_path / "out") == 1
+    done = {**expected, **dict.fromkeys(images, "finished before"), "damaged.png": "written"}
+    assert statuses(tmp_path / "out") == done
+
+
+def test_nothing_that_can_be_read(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.heic").write_bytes(b"\x01\x02\x03")
+    assert predict(run, tmp_path / "in", tmp_path / "out") == 1
+    assert "a.heic: It is of no format that is read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
