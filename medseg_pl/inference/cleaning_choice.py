@@ -14,8 +14,15 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.functional.components import component_sizes
 from medseg_pl.functional.overlap import count, dice
-from medseg_pl.functional.statistics import bootstrap_interval
+from medseg_pl.functional.selection import selection_p
+from medseg_pl.functional.statistics import Values, bootstrap_interval, group_totals
 from medseg_pl.inference.postprocess import Cleaning, clean, voxel_size
+
+ALPHA = 0.025
+"""One-sided: the 5 % of a two-sided test, of which only gains matter."""
+
+FEWEST_PATIENTS = 6
+"""With fewer no p is as small: of 2^5 combinations of signs one is more than 2.5 %."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,9 @@ class Gain:
         after: Mean Dice with it.
         interval: 95 % interval over patients of the mean difference; NaN with fewer than two of them.
         cases: How many.
+        patients: Of how many patients.
+        tried: How many cleanings were tried, of all labels.
+        p: The chance of a gain as sure if nothing helps, corrected for all that were tried; 1 without a gain.
     """
 
     cleaning: Cleaning
@@ -35,11 +45,14 @@ class Gain:
     after: float
     interval: tuple[float, float]
     cases: int
+    patients: int
+    tried: int
+    p: float
 
     @property
     def is_safe(self) -> bool:
-        """Whether the mean is better, and no worse at the lower end of the interval."""
-        return self.after > self.before and self.interval[0] >= 0
+        """Whether the mean is better, and not by chance."""
+        return self.after > self.before and self.p <= ALPHA
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""
@@ -87,18 +100,43 @@ def agreements(
 
 
 def best_gain(tried: Sequence[Cleaning], dices: Float[np.ndarray, "n t"], groups: Sequence[str]) -> Gain:
-    """The cleaning with the highest mean Dice, and what it gains on the first one, which does nothing.
+    """Find the best cleaning of a single label, see `best_gains`."""
+    return best_gains([tried], [dices], groups)[0]
+
+
+def best_gains(
+    tried: Sequence[Sequence[Cleaning]], dices: Sequence[Float[np.ndarray, "n _"]], groups: Sequence[str]
+) -> list[Gain]:
+    """Find the cleaning of each label with the highest mean Dice, among those that gain not by chance.
+
+    Where no gain is sure, the cleaning with the highest mean is given all the same, with its p.
 
     Args:
-        tried: The cleanings.
-        dices: Of each case with each of them.
+        tried: The cleanings of each label, of which the first does nothing.
+        dices: Of each label, those of each case with each of its cleanings.
         groups: The patient of each case.
     """
+    gains = [scores - scores[:, :1] for scores in dices]
+    columns = [Values(column, groups) for label in gains for column in label.T.tolist()]
+    p_values = iter(selection_p(group_totals(columns).sums).tolist())
+    number = sum(len(cleanings) - 1 for cleanings in tried)
+    return [
+        _best_gain(cleanings, scores, groups, [next(p_values) for _ in cleanings], number)
+        for cleanings, scores in zip(tried, dices, strict=True)
+    ]
+
+
+def _best_gain(
+    tried: Sequence[Cleaning], dices: Float[np.ndarray, "n t"], groups: Sequence[str], p: Sequence[float], number: int
+) -> Gain:
+    """Choose among the cleanings of one label, by their p-values and their means."""
     means = dices.mean(axis=0)
-    chosen = int(means.argmax())
+    sure = np.array(p) <= ALPHA
+    chosen = int(np.where(sure, means, -np.inf).argmax() if sure.any() else means.argmax())
     gained = (dices[:, chosen] - dices[:, 0]).tolist()
     interval = bootstrap_interval(gained, groups) if chosen else (0.0, 0.0)
-    return Gain(tried[chosen], float(means[0]), float(means[chosen]), interval, len(dices))
+    before, after = float(means[0]), float(means[chosen])
+    return Gain(tried[chosen], before, after, interval, len(dices), len(set(groups)), number, p[chosen])
 
 
 def _agreement(prediction: Bool[np.ndarray, "d h w"], reference: Bool[np.ndarray, "d h w"]) -> float:

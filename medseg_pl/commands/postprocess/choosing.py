@@ -18,7 +18,15 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.text import printable
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import Source
-from medseg_pl.inference.cleaning_choice import Gain, agreements, best_gain, candidates, smallest_component
+from medseg_pl.inference.cleaning_choice import (
+    ALPHA,
+    FEWEST_PATIENTS,
+    Gain,
+    agreements,
+    best_gains,
+    candidates,
+    smallest_component,
+)
 from medseg_pl.io.files import require_absent
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.predictor import Predictor
@@ -80,11 +88,8 @@ def gains_of(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dic
                 scored = agreements(found.mask, volume.mask, volume.geometry, labels, index, cleanings)
                 dices[index].append(scored)
             advance()
-    groups = [case.group for case in cases]
-    return {
-        name: best_gain(cleanings, np.array(scores), groups)
-        for name, cleanings, scores in zip(labels.names, tried, dices, strict=True)
-    }
+    gains = best_gains(tried, [np.array(scores) for scores in dices], [case.group for case in cases])
+    return dict(zip(labels.names, gains, strict=True))
 
 
 def write(trained: Trained, gains: dict[str, Gain], output: Path) -> None:
@@ -113,9 +118,17 @@ def _told(name: str, gain: Gain) -> str:
     done = ", ".join(f"{key} {value:g}" for key, value in asdict(gain.cleaning).items() if value)
     if not done:
         return f"{name}: nothing helps (Dice {gain.before:.4f} on {gain.cases} cases)"
-    verdict = "chosen" if gain.is_safe else "not chosen, since that may be chance"
     low, high = gain.interval
     return (
-        f"{name}: {done}: Dice {gain.before:.4f} -> {gain.after:.4f} on {gain.cases} cases, "
-        f"95 % interval of the gain {low:+.4f} to {high:+.4f}; {verdict}"
+        f"{name}: {done}: Dice {gain.before:.4f} -> {gain.after:.4f} on {gain.cases} cases of {gain.patients} patients"
+        f", 95 % interval of the gain {low:+.4f} to {high:+.4f}, p {gain.p:.2g} with {gain.tried} tried; "
+        f"{_verdict(gain)}"
     )
+
+
+def _verdict(gain: Gain) -> str:
+    if gain.is_safe:
+        return "chosen"
+    if gain.patients < FEWEST_PATIENTS:
+        return f"not chosen, since fewer than {FEWEST_PATIENTS} patients cannot show a gain"
+    return f"not chosen, since that may be chance (p above {ALPHA})"
