@@ -29,8 +29,10 @@ class Normalisation(nn.Module):
 class ZScore(Normalisation):
     """Mean 0 and standard deviation 1 over each case: for MRI, whose units mean nothing across scans.
 
+    Both are those of the values moved to the case's 0.5th and 99.5th percentile, see `channel_statistics`.
+
     Args:
-        clip: Whether values beyond the case's 0.5th and 99.5th percentile are moved there first.
+        clip: Whether values beyond the percentiles are moved there.
     """
 
     def __init__(self, clip: bool = True) -> None:

@@ -41,9 +41,19 @@ class TestZScore:
     def test_a_whole_case_becomes_mean_0_and_deviation_1(self) -> None:
         pixels = np.random.default_rng(0).normal(1000, 200, (2, 60, 70)).astype(np.float32)
         statistics = torch.from_numpy(channel_statistics(pixels))[None]
-        normalised = ZScore(clip=False)(torch.from_numpy(pixels)[None], statistics)
+        normalised = ZScore()(torch.from_numpy(pixels)[None], statistics)
         torch.testing.assert_close(normalised.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
         torch.testing.assert_close(normalised.std(dim=(0, 2, 3), correction=0), torch.ones(2), atol=1e-4, rtol=0)
+
+    def test_hot_pixels_leave_mean_0_and_deviation_1(self) -> None:
+        pixels = np.random.default_rng(0).normal(100, 20, (1, 100, 100)).astype(np.float32)
+        pixels[0, 50, 50] = 30_000.0
+        statistics = torch.from_numpy(channel_statistics(pixels))[None]
+        normalised = ZScore()(torch.from_numpy(pixels)[None], statistics)
+        assert normalised.mean().item() == pytest.approx(0, abs=1e-4)
+        assert normalised.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+        unclipped = ZScore(clip=False)(torch.from_numpy(pixels)[None], statistics)
+        assert unclipped.flatten().sort().values[:-50].std().item() == pytest.approx(1, abs=0.05)
 
     def test_an_empty_scan_becomes_zero(self) -> None:
         pixels = np.full((1, 4, 4), 7.0, np.float32)

@@ -27,7 +27,7 @@ from medseg_pl.data.entries import write_entry
 from medseg_pl.data.sources.base import Source
 from medseg_pl.io.files import digest_of, write_text
 
-FORMAT = 2
+FORMAT = 3
 """Raise it when what is written changes: old entries are then left alone and made anew."""
 
 

@@ -52,8 +52,8 @@ Transforms = list[albumentations.BasicTransform]
 class AlbumentationsAugmentation(Augmentation):
     """Runs albumentations transforms; a subclass says which.
 
-    Values that are not 8-bit are brought to 0 … 1 between their case's 0.5th and 99.5th percentile for the intensity
-    transforms, which clip there; what lay beyond is added again afterwards.
+    For the intensity transforms values are brought to 0 … 1 between their case's 0.5th and 99.5th percentile, whatever
+    the type of the file. Transforms clip there; what lay beyond is added again afterwards.
     """
 
     @abstractmethod
@@ -83,7 +83,7 @@ class AlbumentationsAugmentation(Augmentation):
             changed = changing(image=given)["image"]
             if changed is not given:
                 changed = _first(changed, image.shape)
-                image = changed if unit is image else image + (changed - unit) * span
+                image = _from_unit(image, changed - unit, span)
         return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
     @cached_property
@@ -103,7 +103,7 @@ class StandardAugmentation(AlbumentationsAugmentation):
         scale: Enlarges or shrinks by up to this share.
         shift: Moves by up to this share of the patch.
         geometric_probability: How often the patch is rotated, scaled and shifted, in one step.
-        brightness: Adds up to this share of the range.
+        brightness: Adds up to this share of the range, from the case's 0.5th to its 99.5th percentile.
         contrast: Multiplies by up to one plus or minus this share.
         gamma: Exponents from `1 - gamma` to `1 + gamma`.
         noise: Standard deviation of Gaussian noise, up to this share of the range.
@@ -202,12 +202,23 @@ def _wanted(*candidates: tuple[float, albumentations.BasicTransform]) -> Transfo
     return [transform for strength, transform in candidates if strength]
 
 
-def _to_unit(image: Image, statistics: NDArray[np.float32]) -> tuple[Image, Any]:
-    if image.dtype == np.uint8:
-        return image, 1
+def _to_unit(
+    image: Image, statistics: NDArray[np.float32]
+) -> tuple[Float32[np.ndarray, "c h w"], Float32[np.ndarray, "c 1 1"]]:
+    """Bring the range of each channel to 0 … 1; return it with its width."""
     low = statistics[:, LOW, None, None]
     span = np.maximum(statistics[:, HIGH, None, None] - low, 1e-6)
-    return ((image - low) / span).clip(0, 1).astype(np.float32), span
+    if image.dtype != np.uint8:
+        return ((image - low) / span).clip(0, 1).astype(np.float32), span
+    # A table of 256 values is looked up several times as fast as an image is computed.
+    tables = ((np.arange(256, dtype=np.float32) - low[:, 0]) / span[:, 0]).clip(0, 1)
+    return np.stack([cv2.LUT(plane, table) for plane, table in zip(image, tables, strict=True)]), span
+
+
+def _from_unit(image: Image, change: Float32[np.ndarray, "c h w"], span: Float32[np.ndarray, "c 1 1"]) -> Image:
+    """Add a change in units of the range to an image, in the image's own type."""
+    values: NDArray[Any] = image + change * span
+    return values if image.dtype != np.uint8 else np.rint(values).clip(0, 255).astype(np.uint8)
 
 
 def _last(planes: NDArray[Any]) -> NDArray[Any]:

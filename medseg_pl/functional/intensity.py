@@ -16,12 +16,14 @@ PERCENTILES = (0.5, 99.5)
 
 
 def channel_statistics(image: Shaped[np.ndarray, "c ..."]) -> Float32[np.ndarray, "c 4"]:
-    """Mean, standard deviation, and the 0.5th and 99.5th percentile of each channel, over finite values.
+    """Compute mean, standard deviation, and the 0.5th and 99.5th percentile of each channel.
 
-    A channel of one value has a standard deviation of 1: dividing by it changes nothing.
+    Mean and standard deviation are those of the values moved to the percentiles, so that a few hot pixels, or metal,
+    do not decide on them. Values that are not finite do not count. A channel of one value has a standard deviation of
+    1: dividing by it changes nothing.
 
     >>> channel_statistics(np.array([[0.0, 2.0]])).round(2)
-    array([[1.  , 1.  , 0.01, 1.99]], dtype=float32)
+    array([[1.  , 0.99, 0.01, 1.99]], dtype=float32)
     """
     return np.stack([_statistics(channel.ravel()) for channel in image]).astype(np.float32)
 
@@ -35,9 +37,10 @@ def _statistics(values: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " 4"]:
     low, high = np.percentile(finite, PERCENTILES)
     if low == high:  # less than one percent of the image is anything but ground
         low, high = finite.min(), finite.max()
+    clipped = finite.clip(low, high)
     # Rounding gives equal values a standard deviation of 1e-17 instead of 0.
-    spread = finite.std() if finite.min() < finite.max() else 1.0
-    return np.array([finite.mean(), spread, low, high])
+    spread = clipped.std() if low < high else 1.0
+    return np.array([clipped.mean(), spread, low, high])
 
 
 def replace_not_finite(

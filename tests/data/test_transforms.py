@@ -184,6 +184,21 @@ def test_brightness_adds_a_share_of_the_range() -> None:
     assert 660 < max(shifts) <= 700 + 1
 
 
+@pytest.mark.parametrize("setting", ["brightness", "contrast", "gamma", "noise"])
+def test_eight_bits_are_changed_as_sixteen_are(setting: str) -> None:
+    values = np.random.default_rng(0).integers(0, 40, (2, 64, 64))
+    mask = np.zeros((1, 64, 64), np.uint8)
+    augmentation, low, high = only(**{setting: 0.15}), values.min(), values.max()
+    shifts = []
+    for seed in range(60):
+        eight, _ = run(augmentation, values.astype(np.uint8), mask, seed)
+        sixteen, _ = run(augmentation, values.astype(np.float32), mask, seed)
+        np.testing.assert_allclose(eight, sixteen, atol=0.5)
+        shifts.append(abs(float(eight.mean()) - float(values.mean())))
+    assert max(shifts) <= 0.15 * (high - low) + 0.5
+    assert setting != "brightness" or max(shifts) > 0.1 * (high - low)
+
+
 def half(image: NDArray[Any], **_: Any) -> NDArray[Any]:
     return image * np.float32(0.5)
 
@@ -315,10 +330,10 @@ def test_lists_of_your_own_are_two_methods(dtype: str) -> None:
     image, mask = pixels(3, dtype, size=(16, 16)), labels(1, (16, 16))
     statistics = channel_statistics(image)
     changed, moved = Transposed()(image, mask, statistics, 0)
-    low, high = (0, 255) if dtype == "uint8" else statistics[:, 2:].T[..., None, None]
+    low, high = statistics[:, 2:].T[..., None, None]
     inside = np.clip(image, low, high)
     inverted = image + (low + high - inside) - inside  # what lies beyond the percentiles stays that far beyond
-    np.testing.assert_allclose(changed, inverted.transpose(0, 2, 1), atol=1e-2)
+    np.testing.assert_allclose(changed, inverted.transpose(0, 2, 1), atol=0.5 if dtype == "uint8" else 1e-2)
     np.testing.assert_array_equal(moved, mask.transpose(0, 2, 1))
 
 

@@ -13,8 +13,17 @@ def test_the_columns_of_a_thousand_and_one_values() -> None:
     (statistics,) = channel_statistics(np.arange(1001)[None])
     assert statistics.dtype == np.float32
     assert statistics[MEAN] == 500
-    assert statistics[STD] == pytest.approx(np.sqrt((1001**2 - 1) / 12))  # of a discrete uniform distribution
     assert (statistics[LOW], statistics[HIGH]) == (5, 995)
+    # Of 5 to 995, each once, and five more of either end; about the mean of 500.
+    assert statistics[STD] == pytest.approx(np.sqrt((2 * np.sum(np.arange(496) ** 2) + 10 * 495**2) / 1001))
+
+
+def test_one_hot_pixel_in_ten_thousand_decides_on_nothing() -> None:
+    values = np.random.default_rng(0).normal(100, 20, (1, 80_000)).astype(np.float32)
+    (clean,) = channel_statistics(values)
+    values[0, ::10_000] = 30_000.0
+    (hot,) = channel_statistics(values)
+    np.testing.assert_allclose(hot, clean, rtol=2e-3)
 
 
 def test_each_channel_has_its_own_row_whatever_its_shape() -> None:

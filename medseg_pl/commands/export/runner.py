@@ -191,7 +191,7 @@ def storable(image: Array) -> Array:
 
 
 def channel_statistics(image: Array, how: dict[str, Any]) -> Array:
-    """`(C, 4)`, the `COLUMNS` of each channel: over its finite values, low and high being percentiles."""
+    """`(C, 4)`, the `COLUMNS` of each channel: percentiles of its finite values, and of these clipped mean and std."""
     rows = []
     for channel in image:
         values = channel.ravel()
@@ -203,7 +203,8 @@ def channel_statistics(image: Array, how: dict[str, Any]) -> Array:
         low, high = np.percentile(values, how["percentiles"])
         if low == high:
             low, high = values.min(), values.max()
-        rows.append([values.mean(), values.std() if values.min() < values.max() else 1.0, low, high])
+        clipped = values.clip(low, high)
+        rows.append([clipped.mean(), clipped.std() if low < high else 1.0, low, high])
     return np.array(rows, np.float32)
 
 

@@ -43,7 +43,7 @@ def specification(
     exclusive = labels.task == "multiclass"
     values = labels.values if labels.overlapping else labels.file_values
     spec = {
-        "format": 1,
+        "format": 2,
         "medseg": __version__,
         "network": settings["network"],
         "normalisation": settings["normalisation"],
@@ -51,7 +51,7 @@ def specification(
         "context": module.context,
         "in_channels": module.channels * (2 * module.context + 1),
         "slicing": slicing,
-        "statistics": {"sample": intensity.SAMPLE, "percentiles": list(intensity.PERCENTILES)},
+        "statistics": {"sample": intensity.SAMPLE, "percentiles": list(intensity.PERCENTILES), "of": "clipped values"},
         "padding": "low",
         "fit": module.fit_to.mode,
         "size": module.fit_to.size,
