@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,45 @@ Order = tuple[int, int, int]
 Slicing = Literal["file", "axial", "coronal", "sagittal", "thick"]
 """Across which axis a volume is cut into slices."""
 
-_WORLD = {"sagittal": 0, "coronal": 1, "axial": 2}
-"""Which axis of the scanner's frame, left-right, back-front or feet-head, such slices follow each other along."""
+_PARALLEL = 0.05
+"""How far axes may be from each other's, in voxels along a voxel, and still be the same ones."""
+
+_PLANES: dict[str, tuple[tuple[int, int], ...]] = {
+    "axial": ((2, 1), (1, -1), (0, -1)),
+    "coronal": ((1, -1), (2, -1), (0, -1)),
+    "sagittal": ((0, 1), (2, -1), (1, -1)),
+}
+"""Where `(D, H, W)` run in standard slices: an axis of the scanner's frame (right, front, head) and a direction on it.
+
+As in DICOM: rows run to the back or the feet, columns to the patient's left or back, and slices along the normal."""
+
+
+class Reorientation(NamedTuple):
+    """An array's axes in another order, some of them backwards: no voxel is changed, and it is undone exactly.
+
+    Attributes:
+        order: Which of the old axes `(D, H, W)` comes first, second and third.
+        flips: Which of the new axes run backwards.
+    """
+
+    order: Order = (0, 1, 2)
+    flips: tuple[bool, bool, bool] = (False, False, False)
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Reorient the last three axes of an array; a view.
+
+        >>> Reorientation((0, 2, 1), (False, True, False)).apply(np.array([[[1, 2], [3, 4]]])).tolist()
+        [[[2, 4], [1, 3]]]
+        """
+        before = array.ndim - 3
+        turned = array.transpose(*range(before), *(before + axis for axis in self.order))
+        return turned[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
+
+    def undo(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Bring the last three axes back to what they were before `apply`; a view."""
+        before = array.ndim - 3
+        turned = array[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
+        return turned.transpose(*range(before), *(before + int(axis) for axis in np.argsort(self.order)))
 
 
 @dataclass(frozen=True)
@@ -57,22 +94,46 @@ class Geometry:
         """Distance between voxel centres along `(z, y, x)`, in `unit`."""
         return (1.0, 1.0, 1.0) if self.spacing_mm is None else self.spacing_mm
 
-    def reordered(self, order: Order) -> Geometry:
-        """The grid of an array whose axes are put into another order: every voxel stays where it is in space.
+    def reoriented(self, reorientation: Reorientation) -> Geometry:
+        """The grid of a reoriented array: every voxel stays where it is in space.
 
-        Args:
-            order: Which of `(D, H, W)` comes first, second and third.
-
-        >>> Geometry((10, 4, 5), (3.0, 1.5, 1.0)).reordered((2, 0, 1))
+        >>> Geometry((10, 4, 5), (3.0, 1.5, 1.0)).reoriented(Reorientation((2, 0, 1)))
         Geometry(shape=(5, 10, 4), spacing_mm=(1.0, 3.0, 1.5), affine=None)
         """
-        first, second, third = order
+        first, second, third = reorientation.order
+        shape = (self.shape[first], self.shape[second], self.shape[third])
         spacing_mm = self.spacing_mm and (self.spacing_mm[first], self.spacing_mm[second], self.spacing_mm[third])
-        return Geometry(
-            (self.shape[first], self.shape[second], self.shape[third]),
-            spacing_mm,
-            self.affine and affine_as_tuple(np.asarray(self.affine)[:, [*order, 3]]),
-        )
+        if self.affine is None:
+            return Geometry(shape, spacing_mm)
+        affine = np.asarray(self.affine)[:, [*reorientation.order, 3]]
+        for axis, (flip, length) in enumerate(zip(reorientation.flips, shape, strict=True)):
+            if flip:
+                affine[:, 3] += affine[:, axis] * (length - 1)
+                affine[:, axis] *= -1
+        return Geometry(shape, spacing_mm, affine_as_tuple(affine))
+
+    def find_reorientation(self, other: Geometry) -> Reorientation | None:
+        """Find how an array on this grid is reoriented to have its axes along those of another grid.
+
+        Returns:
+            `None` where a grid does not know its place, or axes of the one lie between axes of the other.
+        """
+        if self.affine is None or other.affine is None:
+            return None
+        axes = np.linalg.pinv(np.asarray(other.affine)[:3, :3]) @ np.asarray(self.affine)[:3, :3]
+        nearest = np.rint(axes)
+        if np.abs(axes - nearest).max() > _PARALLEL or not np.array_equal(np.abs(nearest).sum(axis=0), [1, 1, 1]):
+            return None
+        if not np.array_equal(np.abs(nearest).sum(axis=1), [1, 1, 1]):
+            return None
+        first, second, third = np.abs(nearest).argmax(axis=1).tolist()
+        down, back, left = (nearest.sum(axis=1) < 0).tolist()
+        return Reorientation((first, second, third), (down, back, left))
+
+    @property
+    def is_unplaced(self) -> bool:
+        """Whether the format could say where the grid lies, and the file does not."""
+        return self.affine is None and self.spacing_mm is not None
 
     def distance_voxels(self, other: Geometry) -> float:
         """How far apart two grids of one shape put the same corner, at most, in voxels of this one.
@@ -97,42 +158,46 @@ def affine_as_tuple(matrix: NDArray[np.floating] | Sequence[Sequence[float]]) ->
     return tuple(tuple(float(value) for value in row) for row in np.asarray(matrix, dtype=np.float64))
 
 
-def slice_order(geometry: Geometry, slicing: Slicing, source: str) -> Order:
-    """The order of axes in which the one to cut across comes first; the other two keep theirs.
-
-    `numpy.argsort` of it leads back.
+def find_slicing(geometry: Geometry, slicing: Slicing, source: str) -> Reorientation:
+    """Find how a volume is reoriented to be cut into slices.
 
     Args:
         geometry: The grid as the file has it.
-        slicing: `file` leaves the axes alone; `thick` cuts across the largest spacing, the first of equals; the others
-            across the axis that is closest to that direction of the body.
+        slicing: `file` leaves the volume alone; `thick` cuts across the largest spacing, the first of equals, and
+            leaves the other axes as they are; the others give standard radiological slices of that plane, whichever
+            way the volume was stored.
         source: What to call the file in an error.
 
     Raises:
         GeometryError: The file does not say how it lies, or how far its voxels are apart.
 
-    >>> slice_order(Geometry((52, 55, 60), (0.5, 0.5, 7.5)), "thick", "t2.nii.gz")
+    >>> find_slicing(Geometry((52, 55, 60), (0.5, 0.5, 7.5)), "thick", "t2.nii.gz").order
     (2, 0, 1)
     """
-    axis = 0 if slicing == "file" else _across(geometry, slicing)
-    if axis is None:
+    if slicing == "file":
+        return Reorientation()
+    if slicing == "thick" and geometry.spacing_mm is not None:
+        # Programs round what they write: a thousandth makes no axis the thicker one.
+        across = int(np.argmax(np.asarray(geometry.spacing_mm) > 0.999 * max(geometry.spacing_mm)))
+        first, second = (other for other in range(3) if other != across)
+        return Reorientation((across, first, second))
+    if slicing == "thick" or geometry.affine is None:
         raise GeometryError(
             f"{source} does not say {'how far its voxels are apart' if slicing == 'thick' else 'how it lies'}, so it "
             f"cannot be cut as data.source.slicing {slicing} asks for. Set it to file, or convert the image to NIfTI "
             "with its orientation."
         )
-    first, second = (other for other in range(3) if other != axis)
-    return (axis, first, second)
+    return _find_plane(np.asarray(geometry.affine)[:3, :3], _PLANES[slicing])
 
 
-def _across(geometry: Geometry, slicing: Slicing) -> int | None:
-    """The axis to cut across; `None` where the grid does not say."""
-    if slicing == "thick":
-        spacing = geometry.spacing_mm
-        # Programs round what they write: a thousandth makes no axis the thicker one.
-        return None if spacing is None else int(np.argmax(np.asarray(spacing) > 0.999 * max(spacing)))
-    if geometry.affine is None:
-        return None
-    directions = np.asarray(geometry.affine)[:3, :3]
+def _find_plane(directions: NDArray[np.floating], plane: Sequence[tuple[int, int]]) -> Reorientation:
+    """Find which axes are nearest to those of a plane; the one across the slices is chosen before the others."""
     cosines = directions / np.linalg.norm(directions, axis=0)
-    return int(np.argmax(np.abs(cosines[_WORLD[slicing]])))
+    (across_axis, _), (row_axis, _), (column_axis, _) = plane
+    across = int(np.argmax(np.abs(cosines[across_axis])))
+    one, other = (axis for axis in range(3) if axis != across)
+    straight = abs(cosines[row_axis, one]) + abs(cosines[column_axis, other])
+    crossed = abs(cosines[row_axis, other]) + abs(cosines[column_axis, one])
+    order = (across, one, other) if straight >= crossed else (across, other, one)
+    down, back, left = (bool(cosines[world, axis] * sign < 0) for axis, (world, sign) in zip(order, plane, strict=True))
+    return Reorientation(order, (down, back, left))

@@ -174,10 +174,10 @@ def _voxels(image: Any, path: Path) -> NDArray[Any]:
 
 
 def _geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
-    affine = np.asarray(image.affine, dtype=np.float64)[:, _REVERSED]
+    affine = _find_affine(image)[:, _REVERSED]
     affine[:3] *= _MM.get(int(image.header["xyzt_units"]) % 8, 1.0)
     depth, height, width = shape
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+    if not _places_voxels(affine):
         raise UnreadableFileError(
             f"{image.get_filename()} has an affine that places no voxel: {np.round(affine, 3).tolist()}. Correct the "
             "header (sform and qform), or convert the image again."
@@ -186,3 +186,15 @@ def _geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
     # Without a code the header knows the spacing but not the place, and nibabel makes one up.
     placed = bool(image.header["sform_code"] or image.header["qform_code"])
     return Geometry((depth, height, width), (z, y, x), affine_as_tuple(affine) if placed else None)
+
+
+def _find_affine(image: Any) -> NDArray[np.float64]:
+    """The affine of a header; where its sform places no voxel, as some programs leave it, that of its qform."""
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if _places_voxels(affine) or not image.header["qform_code"]:
+        return affine
+    return np.asarray(image.header.get_qform(), dtype=np.float64)
+
+
+def _places_voxels(affine: NDArray[np.float64]) -> bool:
+    return bool(np.isfinite(affine).all() and abs(np.linalg.det(affine)) >= 1e-12)

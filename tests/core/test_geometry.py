@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medseg_pl.core.errors import GeometryError
-from medseg_pl.core.geometry import Geometry, affine_as_tuple, slice_order
+from medseg_pl.core.geometry import Geometry, Reorientation, affine_as_tuple, find_slicing
 
 OBLIQUE = np.array([[0.1, -1.7, 1 / 3, 12.5], [1e-9, 0.3, 2.0, -7.0], [5.0, 0.0, np.pi, 1e6], [0.0, 0.0, 0.0, 1.0]])
 
@@ -111,29 +111,40 @@ def test_geometries_of_one_grid_are_equal_and_hash_alike() -> None:
     assert first != Geometry((1, 2, 3), (1.0, 1.0, 1.0), affine_as_tuple(np.eye(4)))
 
 
-class TestReordered:
-    @pytest.mark.parametrize("order", list(permutations(range(3))))
-    def test_every_voxel_stays_where_it_is(self, order: tuple[int, int, int]) -> None:
+REORIENTATIONS = [Reorientation(o, f) for o in permutations(range(3)) for f in product([False, True], repeat=3)]
+
+
+class TestReoriented:
+    @pytest.mark.parametrize("turn", REORIENTATIONS)
+    def test_every_voxel_stays_where_it_is(self, turn: Reorientation) -> None:
         before = Geometry((3, 4, 5), (1.5, 2.0, 7.0), affine_as_tuple(OBLIQUE))
         values = np.arange(60).reshape(before.shape)
-        after, moved = before.reordered(order), values.transpose(order)
+        after, moved = before.reoriented(turn), turn.apply(values)
         assert after.shape == moved.shape
-        for index in product(*(range(length) for length in before.shape)):
-            place = tuple(index[axis] for axis in order)
-            assert moved[place] == values[index]
+        for place in product(*(range(length) for length in after.shape)):
+            index = np.argwhere(values == moved[place])[0]
             there, here = (np.array(g.affine) @ (*i, 1) for g, i in ((after, place), (before, index)))
-            np.testing.assert_allclose(there, here, rtol=1e-12)
-        assert after.spacing_mm is not None
-        assert [after.spacing_mm[i] for i in range(3)] == [(1.5, 2.0, 7.0)[axis] for axis in order]
+            np.testing.assert_allclose(there, here, rtol=1e-9)
+        assert after.spacing_mm == tuple((1.5, 2.0, 7.0)[axis] for axis in turn.order)
 
-    @pytest.mark.parametrize("order", list(permutations(range(3))))
-    def test_argsort_leads_back(self, order: tuple[int, int, int]) -> None:
+    @pytest.mark.parametrize("turn", REORIENTATIONS)
+    def test_it_is_undone_exactly(self, turn: Reorientation) -> None:
+        values = np.arange(120).reshape(2, 3, 4, 5)
+        np.testing.assert_array_equal(turn.undo(turn.apply(values)), values)
+
+    @pytest.mark.parametrize("turn", REORIENTATIONS)
+    def test_it_is_found_from_the_grids(self, turn: Reorientation) -> None:
         before = Geometry((3, 4, 5), (1.5, 2.0, 7.0), affine_as_tuple(OBLIQUE))
-        first, second, third = (int(axis) for axis in np.argsort(order))
-        assert before.reordered(order).reordered((first, second, third)) == before
+        assert before.find_reorientation(before.reoriented(turn)) == turn
+
+    def test_none_is_found_between_axes_or_without_a_place(self) -> None:
+        turned = OBLIQUE @ np.array([[0.9, -0.4, 0, 0], [0.4, 0.9, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        here = Geometry((3, 4, 5), (1.0, 1.0, 1.0), affine_as_tuple(OBLIQUE))
+        assert here.find_reorientation(Geometry((3, 4, 5), affine=affine_as_tuple(turned))) is None
+        assert here.find_reorientation(Geometry((3, 4, 5), (1.0, 1.0, 1.0))) is None
 
     def test_what_is_unknown_stays_unknown(self) -> None:
-        assert Geometry((3, 4, 5)).reordered((2, 0, 1)) == Geometry((5, 3, 4))
+        assert Geometry((3, 4, 5)).reoriented(Reorientation((2, 0, 1))) == Geometry((5, 3, 4))
 
 
 def lying(*columns: tuple[float, float, float]) -> Geometry:
@@ -149,7 +160,7 @@ SAGITTAL = lying((3, 0, 0), (0, 0, -1), (0, 1, 0))  # the file's last axis runs 
 TILTED = lying((0, 1.2, 1.6), (0.1, 0.8, -0.6), (1, 0, 0.1))  # 37 degrees from the long axis of the body
 
 
-class TestSliceOrder:
+class TestSlicing:
     @pytest.mark.parametrize(
         ("geometry", "slicing", "order"),
         [
@@ -160,8 +171,8 @@ class TestSliceOrder:
             (AXIAL, "thick", (0, 1, 2)),
             (SAGITTAL, "file", (0, 1, 2)),
             (SAGITTAL, "sagittal", (0, 1, 2)),
-            (SAGITTAL, "axial", (1, 0, 2)),
-            (SAGITTAL, "coronal", (2, 0, 1)),
+            (SAGITTAL, "axial", (1, 2, 0)),
+            (SAGITTAL, "coronal", (2, 1, 0)),
             (TILTED, "axial", (0, 1, 2)),
             (TILTED, "coronal", (1, 0, 2)),
             (TILTED, "sagittal", (2, 0, 1)),
@@ -175,17 +186,32 @@ class TestSliceOrder:
         ],
     )
     def test_the_axis_across_comes_first(self, geometry: Geometry, slicing: Any, order: tuple[int, int, int]) -> None:
-        assert slice_order(geometry, slicing, "a.nii") == order
+        assert find_slicing(geometry, slicing, "a.nii").order == order
+
+    @pytest.mark.parametrize("turn", REORIENTATIONS)
+    @pytest.mark.parametrize(
+        ("slicing", "axes"),
+        [
+            ("axial", ((0, 0, 5), (0, -1, 0), (-1, 0, 0))),  # to the head; to the back; to the patient's left
+            ("coronal", ((0, -5, 0), (0, 0, -1), (-1, 0, 0))),  # to the back; to the feet; to the left
+            ("sagittal", ((5, 0, 0), (0, 0, -1), (0, -1, 0))),  # to the right; to the feet; to the back
+        ],
+    )
+    def test_a_plane_is_the_same_however_it_is_stored(self, slicing: Any, axes: Any, turn: Reorientation) -> None:
+        standard = lying(*axes)
+        stored = standard.reoriented(turn)
+        again = stored.reoriented(find_slicing(stored, slicing, "a.nii"))
+        assert again == standard
 
     def test_a_large_spacing_does_not_turn_a_direction(self) -> None:
         # 20 mm steps that lean to the front cover more of it than 1 mm steps that point there.
         leaning = lying((0, 6, 19), (0, 0.95, -0.3), (1, 0, 0))
-        assert slice_order(leaning, "coronal", "a.nii") == (1, 0, 2)
+        assert find_slicing(leaning, "coronal", "a.nii").order == (1, 0, 2)
 
     @pytest.mark.parametrize("slicing", ["axial", "coronal", "sagittal"])
     def test_without_a_place_there_is_no_direction(self, slicing: Any) -> None:
         with pytest.raises(GeometryError) as caught:
-            slice_order(Geometry((9, 9, 9), (1.0, 1.0, 5.0)), slicing, "Case p1: a.nii")
+            find_slicing(Geometry((9, 9, 9), (1.0, 1.0, 5.0)), slicing, "Case p1: a.nii")
         assert str(caught.value) == (
             f"Case p1: a.nii does not say how it lies, so it cannot be cut as data.source.slicing {slicing} asks for. "
             "Set it to file, or convert the image to NIfTI with its orientation."
@@ -193,4 +219,4 @@ class TestSliceOrder:
 
     def test_without_a_spacing_there_is_no_thick_one(self) -> None:
         with pytest.raises(GeometryError, match=r"a\.png does not say how far its voxels are apart, so it cannot be"):
-            slice_order(Geometry((1, 9, 9)), "thick", "a.png")
+            find_slicing(Geometry((1, 9, 9)), "thick", "a.png")

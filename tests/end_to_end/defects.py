@@ -287,10 +287,8 @@ def scaled_mask(change: Callable[[NDArray[Any]], NDArray[Any]], slope: float, in
 
 
 def mirrored_affine() -> NDArray[Any]:
-    """The first axis of the file runs the other way."""
-    matrix = np.diag([-1.0, 1, 1, 1])
-    matrix[0, 3] = volume(0)[0].shape[0] - 1
-    return matrix
+    """The first axis of the file runs the other way, out of the image."""
+    return np.diag([-1.0, 1, 1, 1])
 
 
 def turned_affine() -> NDArray[Any]:

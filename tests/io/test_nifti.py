@@ -158,6 +158,20 @@ class TestRead:
         _, geometry = nifti.read_nifti(tmp_path / "a.nii")
         np.testing.assert_allclose(np.array(geometry.affine)[:, [2, 1, 0, 3]], oblique(3), atol=1e-4)
 
+    def test_an_sform_of_zeros_gives_way_to_the_quaternion(self, tmp_path: Path) -> None:
+        image = nibabel.Nifti1Image(values(), None)
+        image.set_qform(oblique(3), code=1)
+        nibabel.save(image, tmp_path / "a.nii")
+        content = bytearray((tmp_path / "a.nii").read_bytes())
+        content[252:256], content[280:328] = bytes((1, 0, 1, 0)), bytes(48)
+        (tmp_path / "a.nii").write_bytes(content)
+        _, geometry = nifti.read_nifti(tmp_path / "a.nii")
+        np.testing.assert_allclose(np.array(geometry.affine)[:, [2, 1, 0, 3]], oblique(3), atol=1e-4)
+        content[252:254] = bytes(2)  # no quaternion either
+        (tmp_path / "a.nii").write_bytes(content)
+        with pytest.raises(UnreadableFileError, match="affine that places no voxel"):
+            nifti.read_geometry(tmp_path / "a.nii")
+
 
 class TestWrite:
     @given(

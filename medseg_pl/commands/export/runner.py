@@ -28,6 +28,12 @@ Spacing = tuple[float, float, float]
 
 FOLDER = Path(__file__).resolve().parent
 COLUMNS = ("mean", "std", "low", "high")
+PLANES = {
+    "axial": ((2, 1), (1, -1), (0, -1)),
+    "coronal": ((1, -1), (2, -1), (0, -1)),
+    "sagittal": ((0, 1), (2, -1), (1, -1)),
+}
+"""Where slices, rows and columns run: the axis of the body (right, front, head) and the direction on it."""
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUMES = (".nii", ".nii.gz")
 
@@ -498,9 +504,9 @@ def read(path: Path, spec: dict[str, Any]) -> tuple[Array, Spacing | None]:
     """`(C, D, H, W)` raw values, and the spacing along `(z, y, x)` where the file knows it."""
     if is_volume(path):
         image, affine = read_volume(path)
-        order = slice_order(affine, spec["slicing"])
+        order, flips = find_slicing(affine, spec["slicing"])
         z, y, x = np.linalg.norm(affine[:3, :3], axis=0)[order].tolist()
-        return image.transpose(0, *(1 + axis for axis in order)), (z, y, x)
+        return flipped(image.transpose(0, *(1 + axis for axis in order)), flips), (z, y, x)
     if path.suffix.lower() not in PICTURES:
         raise RefusedError(f"it is of no format that is read; expected one of {', '.join((*PICTURES, *VOLUMES))}")
     return read_picture(path)[:, None], None
@@ -561,21 +567,35 @@ def read_volume(path: Path) -> tuple[Array, Array]:
     data = data[..., None] if data.ndim == 3 else data
     if data.ndim != 4 or data.dtype.kind not in "iuf":
         raise RefusedError(f"it has the shape {image.shape}; expected (x, y, z) or (x, y, z, channels) of real numbers")
-    affine = np.asarray(image.affine, np.float64)[:, [2, 1, 0, 3]]
+    affine = np.asarray(image.affine, np.float64)
+    if abs(np.linalg.det(affine)) < 1e-12 and image.header["qform_code"]:
+        affine = np.asarray(image.header.get_qform(), np.float64)
+    affine = affine[:, [2, 1, 0, 3]]
     affine[:3] *= {1: 1000.0, 3: 0.001}.get(int(image.header["xyzt_units"]) % 8, 1.0)
     return data.transpose(3, 2, 1, 0), affine
 
 
-def slice_order(affine: Array, slicing: str) -> list[int]:
-    """Which of the axes `(D, H, W)` comes first: the one that slices follow each other along; the others keep order."""
-    across = 0
+def find_slicing(affine: Array, slicing: str) -> tuple[list[int], list[bool]]:
+    """Which of the axes `(D, H, W)` come first, second and third, and which of them then run backwards."""
+    if slicing == "file":
+        return [0, 1, 2], [False] * 3
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if slicing == "thick":
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
         across = int(np.argmax(spacing > 0.999 * spacing.max()))
-    elif slicing != "file":
-        cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-        across = int(np.argmax(np.abs(cosines[["sagittal", "coronal", "axial"].index(slicing)])))
-    return [across, *(axis for axis in range(3) if axis != across)]
+        return [across, *(axis for axis in range(3) if axis != across)], [False] * 3
+    cosines, plane = affine[:3, :3] / spacing, PLANES[slicing]
+    (first, _), (second, _), (third, _) = plane
+    across = int(np.argmax(np.abs(cosines[first])))
+    one, other = (axis for axis in range(3) if axis != across)
+    straight = abs(cosines[second, one]) + abs(cosines[third, other])
+    crossed = abs(cosines[second, other]) + abs(cosines[third, one])
+    order = [across, one, other] if straight >= crossed else [across, other, one]
+    return order, [bool(cosines[world, axis] * sign < 0) for axis, (world, sign) in zip(order, plane, strict=True)]
+
+
+def flipped(array: Array, flips: list[bool]) -> Array:
+    """The last three axes backwards, where they should be."""
+    return array[(..., *(slice(None, None, -1 if flip else 1) for flip in flips))]
 
 
 def file_values(mask: Array, spec: dict[str, Any], picture: bool) -> dict[str, Array]:
@@ -649,14 +669,14 @@ def write_volume(path: Path, values: Array, source: Path, spec: dict[str, Any]) 
     import nibabel
 
     image: Any = nibabel.load(source)
-    back = np.argsort(slice_order(read_volume(source)[1], spec["slicing"]))
+    order, flips = find_slicing(read_volume(source)[1], spec["slicing"])
     header = image.header.copy()
     header.set_slope_inter(1.0, 0.0)
     header["cal_min"], header["cal_max"] = 0, 0
     if not np.array_equal(values.astype(header.get_data_dtype()), values):
         header.set_data_dtype(values.dtype)
     header.set_data_shape((*image.shape, 1, 1)[: max(2, min(3, len(image.shape)))])
-    data = values.transpose(back).transpose(2, 1, 0).astype(header.get_data_dtype())
+    data = flipped(values, flips).transpose(np.argsort(order)).transpose(2, 1, 0).astype(header.get_data_dtype())
     result = type(image)(data.reshape(header.get_data_shape()), None, header)
     result.header["pixdim"][:4] = image.header["pixdim"][:4]
     nibabel.save(result, path)

@@ -64,6 +64,8 @@ def _mismatch(expected: Geometry, got: Geometry) -> tuple[str, str] | None:
     """The plainest difference of two grids: its code, and words for it."""
     if expected.shape != got.shape:
         return "shape-mismatch", f"is {_times(got.shape)} voxels, expected {_times(expected.shape)} as has"
+    if expected.affine is not None and got.is_unplaced:
+        return "place-unknown", "does not say where it lies (sform and qform codes are 0), as does"
     axes = [axis_codes(grid.affine) for grid in (expected, got) if grid.affine is not None]
     if len(axes) == 2 and axes[0] != axes[1]:
         return "orientation-mismatch", f"has axes towards {axes[1]}, expected {axes[0]} as has"

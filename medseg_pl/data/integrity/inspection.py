@@ -20,11 +20,12 @@ from medseg_pl.data.integrity.alignment import align
 from medseg_pl.data.integrity.facts import Alignment, CaseFacts, ImageFacts, MaskFacts
 from medseg_pl.data.integrity.files import FaultError, extension_findings, link_findings, read_or_fault
 from medseg_pl.data.integrity.findings import Finding, finding
+from medseg_pl.data.integrity.geometry import axis_codes
 from medseg_pl.data.integrity.images import measure_image
 from medseg_pl.data.integrity.marks import measure_mask
 from medseg_pl.data.integrity.stacks import inspect_stack
 from medseg_pl.data.sources import FileSource, Source
-from medseg_pl.data.sources.files import read_image_file, read_mask_file
+from medseg_pl.data.sources.files import find_turn, read_image_file, read_mask_file
 from medseg_pl.io import raster
 from medseg_pl.io.headers import FileHeader, read_header
 
@@ -64,6 +65,15 @@ class _Files:
             return None
         self.findings.extend(extension_findings(path, self.headers[path], self.case_id))
         return result
+
+    def turn(self, path: Path, read: Read, first: Read | None) -> Read:
+        """Reorient a file as its source does, and note it."""
+        if first is None or (turn := find_turn(read[1], first[1])) is None:
+            return read
+        codes = [axis_codes(grid.affine) for grid in (read[1], first[1]) if grid.affine is not None]
+        said = f"Its axes run towards {codes[0]}, those of the image towards {codes[-1]}."
+        self.findings.append(finding("axes-turned", said, self.case_id, path))
+        return turn.apply(read[0]), read[1].reoriented(turn)
 
 
 def inspect_all(
@@ -120,11 +130,14 @@ def _inspect_files(case: Case, held: Sequence[int | None], labels: LabelMap | No
     """Images and masks in files of their own."""
     files = _Files(case.case_id, {path: read_header(path) for path in (*case.images, *case.masks)})
     channels = [files.read(path, partial(read_image_file, path)) for path in case.images]
+    channels = [
+        channel and files.turn(path, channel, channels[0]) for path, channel in zip(case.images, channels, strict=True)
+    ]
     pixels, image = _image(case, [channel for channel in channels if channel is not None], files)
     masks = []
     for path, label in zip(case.masks, held, strict=True):
         mask = files.read(path, partial(_read_mask, path, labels))
-        masks.extend([] if mask is None else [_MaskFile(path, label, *mask)])
+        masks.extend([] if mask is None else [_MaskFile(path, label, *files.turn(path, mask, channels[0]))])
     facts = tuple(measure_mask(m.pixels, m.geometry, m.path, files.headers[m.path], m.label) for m in masks)
     complete = len(masks) == len(case.masks) and len({mask.plane.shape for mask in masks}) == 1
     return CaseFacts(

@@ -174,6 +174,12 @@ KINDS: dict[str, Kind] = {
     "shape-mismatch": Kind("error", "image and mask, or two channels, of different shapes", _GRID),
     "spacing-mismatch": Kind("error", "image and mask, or two channels, of different spacing", _GRID),
     "orientation-mismatch": Kind("error", "image and mask, or two channels, whose axes point elsewhere", _GRID),
+    "place-unknown": Kind(
+        "error", "a mask, or a channel, that does not say where it lies beside an image that does", _GRID
+    ),
+    "axes-turned": Kind(
+        "note", "a mask, or a channel, whose axes run otherwise; it is turned exactly", "Nothing must be done."
+    ),
     "affine-mismatch": Kind("error", "image and mask, or two channels, that lie elsewhere in space", _GRID),
     "slice-gap": Kind("error", "slices that are missing, or not evenly spaced", "Restore the missing slices."),
     "mixed-series": Kind(
@@ -192,7 +198,7 @@ KINDS: dict[str, Kind] = {
     "orientations-differ": Kind(
         "warning",
         "volumes whose axes point elsewhere than those of most others",
-        "Reorient the volumes, or slices will show another plane of the body.",
+        "Set data.source.slicing to axial, coronal or sagittal, or reorient the volumes.",
     ),
     "size-outlier": Kind(
         "warning", "a size far from that of the other cases", "Check whether the case belongs to the data set."

@@ -17,7 +17,7 @@ from medseg_pl.data.integrity.files import DAMAGE
 from medseg_pl.data.integrity.images import finite_sample
 from medseg_pl.data.integrity.marks import indexed
 from medseg_pl.data.sources import FileSource, Source
-from medseg_pl.data.sources.files import read_image_file, read_mask_file
+from medseg_pl.data.sources.files import Grid, bring_to_grid, read_image_file, read_mask_file
 from medseg_pl.functional.overlay import COLOURS, draw_contours, to_grey
 
 _SIDE = 224
@@ -49,11 +49,12 @@ def thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
 
 
 def _of_files(case: Case) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    image, _ = read_image_file(case.images[0])
+    image, geometry = read_image_file(case.images[0])
+    grid = Grid(geometry, case.images[0], "image", "")
     masks = []
     for path in case.masks:
         try:
-            masks.append(read_mask_file(path)[0])
+            masks.append(bring_to_grid(case.case_id, path, *read_mask_file(path), grid))
         except (DataError, *DAMAGE):
             return image, None
     if not masks or len({mask.shape for mask in masks}) > 1:

@@ -32,8 +32,9 @@ class DecathlonSource(FileSource):
         root: The folder that holds `dataset.json`.
         group: A regular expression whose parentheses find the patient in a case's name; without it every case is its
             own patient.
-        slicing: Across which axis volumes are cut into slices: `file` for their last one, `axial`, `coronal` or
-            `sagittal` for the one closest to that direction, `thick` for the one of the largest spacing.
+        slicing: How volumes are cut into slices: `file` across their last axis, `thick` across the largest spacing,
+            both with rows and columns as they are stored; `axial`, `coronal` or `sagittal` as radiologists see them,
+            whichever way the volume was stored.
 
     References:
         Antonelli et al., "The Medical Segmentation Decathlon", Nature Communications 13, 2022.

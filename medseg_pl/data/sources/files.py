@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError, UnreadableFileError
-from medseg_pl.core.geometry import Geometry, Order, Slicing, slice_order
+from medseg_pl.core.geometry import Geometry, Reorientation, Slicing, find_slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.mask_values import whole_numbers
 from medseg_pl.core.types import Case, Volume
@@ -27,23 +27,25 @@ class FileSource(Source):
     """Reads the channels of `case.images`, and either one mask file with all labels or files for each label.
 
     Attributes:
-        slicing: Which axis of a volume becomes `D`, the one across which it is cut into slices.
+        slicing: How a volume is cut into slices, see `find_slicing`.
     """
 
     slicing: Slicing = "file"
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """Decode the channels and the masks of one case, and see that they share one grid."""
+        """Decode the channels and the masks of one case, on the grid of the first channel."""
         channels = [read_image_file(path) for path in case.images]
-        first, geometry = channels[0]
+        geometry = channels[0][1]
         grid = Grid(geometry, case.images[0], "image", "export the mask again from this image")
-        for path, (_, got) in zip(case.images, channels, strict=True):
-            check_grid(case.case_id, path, got, grid)
-        image = np.concatenate([pixels for pixels, _ in channels]) if len(channels) > 1 else first
+        planes = [
+            bring_to_grid(case.case_id, path, *channel, grid)
+            for path, channel in zip(case.images, channels, strict=True)
+        ]
+        image = np.concatenate(planes) if len(planes) > 1 else planes[0]
         masks = [read_mask_file(path, labels) for path in case.masks]
         shares = self.mask_shares(case)
         mask = stored_mask(case.case_id, case.masks, masks, labels, grid, shares) if masks else None
-        return _in_slices(Volume(image, mask, geometry), self._order(case, geometry))
+        return _in_slices(Volume(image, mask, geometry), self._slicing(case, geometry))
 
     def mask_shares(self, case: Case) -> Sequence[int]:
         """How many of the case's mask files, in their order, each label has: one, unless a source knows better."""
@@ -53,8 +55,7 @@ class FileSource(Source):
         """One file in the image's own format; for labels that may overlap, one folder for each label."""
         template = case.images[0]
         if self.slicing != "file":
-            back = np.argsort(self._order(case, read_image_geometry(template)))
-            mask = mask.transpose(0, *(1 + back))
+            mask = self._slicing(case, read_image_geometry(template)).undo(mask)
         coloured = by_colour(template, labels)
         if not labels.overlapping:
             write_mask_file(directory / case.case_id, labels.decode(mask, coloured), template)
@@ -64,8 +65,8 @@ class FileSource(Source):
             values = labels.decode_one(plane, index, visible, coloured)
             write_mask_file(directory / name / case.case_id, values, template)
 
-    def _order(self, case: Case, geometry: Geometry) -> Order:
-        return slice_order(geometry, self.slicing, f"Case {case.case_id}: {case.images[0]}")
+    def _slicing(self, case: Case, geometry: Geometry) -> Reorientation:
+        return find_slicing(geometry, self.slicing, f"Case {case.case_id}: {case.images[0]}")
 
 
 def files_by_name(paths: Iterable[Path], directory: Path, what: str) -> dict[str, Path]:
@@ -150,18 +151,17 @@ def stored_mask(
         GeometryError: A file lies on another grid, or there are too many or too few of them.
         MaskValueError: A file holds a value that no label claims.
     """
-    for path, (_, got) in zip(paths, masks, strict=True):
-        check_grid(case_id, path, got, grid)
+    pixels = [bring_to_grid(case_id, path, *mask, grid) for path, mask in zip(paths, masks, strict=True)]
     shares = [1] * len(paths) if shares is None else shares
     if len(paths) == 1 and not labels.overlapping:
-        return labels.encode(masks[0][0], str(paths[0]), by_colour(paths[0], labels))[None]
+        return labels.encode(pixels[0], str(paths[0]), by_colour(paths[0], labels))[None]
     if len(shares) != len(labels.names):
         raise GeometryError(
             f"Case {case_id} has {len(paths)} mask file(s) for the {len(labels.names)} labels "
             f"{', '.join(labels.names)}. Labels that may overlap (task multilabel) need one mask for each; "
             "name them in data.source, or use the task multiclass for one mask with ids."
         )
-    files = zip(paths, (pixels for pixels, _ in masks), strict=True)
+    files = zip(paths, pixels, strict=True)
     planes = [
         labels.unite([labels.encode_one(p, i, str(path), by_colour(path, labels)) for path, p in islice(files, share)])
         for i, share in enumerate(shares)
@@ -229,12 +229,45 @@ class Grid(NamedTuple):
     remedy: str
 
 
-def check_grid(case_id: str, path: Path, got: Geometry, grid: Grid) -> None:
+def bring_to_grid(case_id: str, path: Path, array: NDArray[Any], got: Geometry, grid: Grid) -> NDArray[Any]:
+    """Reorient a file's array to the grid of its case, which changes no voxel.
+
+    Args:
+        case_id: The case.
+        path: The file.
+        array: `(..., D, H, W)`.
+        got: Where it lies.
+        grid: Where it should.
+
+    Raises:
+        GeometryError: It lies elsewhere, or does not say where it lies and the case does.
+    """
+    if (turn := find_turn(got, grid.geometry)) is not None:
+        return np.ascontiguousarray(turn.apply(array))
+    _check_grid(case_id, path, got, grid)
+    return array
+
+
+def find_turn(got: Geometry, grid: Geometry) -> Reorientation | None:
+    """Find the reorientation that brings a file exactly onto a grid; `None` where it lies there, or elsewhere."""
+    turn = got.find_reorientation(grid)
+    if turn is None or turn == Reorientation():
+        return None
+    turned = got.reoriented(turn)
+    return turn if turned.shape == grid.shape and grid.distance_voxels(turned) <= _SAME_GRID_VOXELS else None
+
+
+def _check_grid(case_id: str, path: Path, got: Geometry, grid: Grid) -> None:
     """Raise `GeometryError` where a file does not lie on the grid of its case."""
     if grid.geometry.shape != got.shape:
         raise GeometryError(
             f"Case {case_id}: {path} is {_size(got.shape)}, but the {grid.what} {grid.path} is "
             f"{_size(grid.geometry.shape)}. They must share one grid: {grid.remedy}, or remove the case."
+        )
+    if grid.geometry.affine is not None and got.is_unplaced:
+        raise GeometryError(
+            f"Case {case_id}: {path} does not say where it lies (its sform and qform codes are 0), but the {grid.what} "
+            f"{grid.path} does, so it may be flipped. {grid.remedy[0].upper()}{grid.remedy[1:]}, or copy its affine."
         )
     shift = grid.geometry.distance_voxels(got)
     if shift > _SAME_GRID_VOXELS:
@@ -245,13 +278,12 @@ def check_grid(case_id: str, path: Path, got: Geometry, grid: Grid) -> None:
         )
 
 
-def _in_slices(volume: Volume, order: Order) -> Volume:
-    """A volume with its axes in another order."""
-    if order == (0, 1, 2):
+def _in_slices(volume: Volume, slicing: Reorientation) -> Volume:
+    """Reorient a volume."""
+    if slicing == Reorientation():
         return volume
-    axes = (0, *(1 + axis for axis in order))
-    mask = None if volume.mask is None else np.ascontiguousarray(volume.mask.transpose(axes))
-    return Volume(np.ascontiguousarray(volume.image.transpose(axes)), mask, volume.geometry.reordered(order))
+    mask = None if volume.mask is None else np.ascontiguousarray(slicing.apply(volume.mask))
+    return Volume(np.ascontiguousarray(slicing.apply(volume.image)), mask, volume.geometry.reoriented(slicing))
 
 
 def _size(shape: tuple[int, ...]) -> str:

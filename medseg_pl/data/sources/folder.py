@@ -48,8 +48,9 @@ class FolderSource(FileSource):
             `a_seg.png`.
         group: A regular expression whose parentheses find the patient in a case's name; without it every image is
             its own patient. Set it wherever a patient has several images: `Image_(\d+)`.
-        slicing: Across which axis volumes are cut into slices: `file` for their last one, `axial`, `coronal` or
-            `sagittal` for the one closest to that direction, `thick` for the one of the largest spacing.
+        slicing: How volumes are cut into slices: `file` across their last axis, `thick` across the largest spacing,
+            both with rows and columns as they are stored; `axial`, `coronal` or `sagittal` as radiologists see them,
+            whichever way the volume was stored.
     """
 
     def __init__(

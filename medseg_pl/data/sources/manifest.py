@@ -38,8 +38,9 @@ class ManifestSource(FileSource):
         manifest: The CSV file.
         root: The folder its paths start from, and may not leave; the manifest's own folder by default.
         strata: The columns that are strata, all of which must be there; null for `site` and `scanner` where they are.
-        slicing: Across which axis volumes are cut into slices: `file` for their last one, `axial`, `coronal` or
-            `sagittal` for the one closest to that direction, `thick` for the one of the largest spacing.
+        slicing: How volumes are cut into slices: `file` across their last axis, `thick` across the largest spacing,
+            both with rows and columns as they are stored; `axial`, `coronal` or `sagittal` as radiologists see them,
+            whichever way the volume was stored.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ def affine(matrix: NDArray[np.float64] = STRAIGHT, shift: tuple[float, ...] = (0
 def pair(
     mask_affine: Affine | None,
     shape: tuple[int, ...] = SHAPE,
-    spacing_mm: tuple[float, float, float] = (3.0, 1.0, 1.0),
+    spacing_mm: tuple[float, float, float] | None = (3.0, 1.0, 1.0),
     image_affine: Affine | None = affine(),  # noqa: B008  a constant
 ) -> CaseFacts:
     image = image_of(textured(0, SHAPE), spacing_mm=(3.0, 1.0, 1.0), affine=image_affine)
@@ -71,9 +71,11 @@ def test_orientation_comes_before_spacing() -> None:
     assert found.code == "orientation-mismatch"
 
 
-def test_without_a_place_only_shape_and_spacing_count() -> None:
-    assert codes(grid_findings(pair(None))) == []
-    assert codes(grid_findings(pair(None, spacing_mm=(2.0, 1.0, 1.0)))) == ["spacing-mismatch"]
+def test_a_mask_that_could_say_its_place_and_does_not() -> None:
+    (found,) = grid_findings(pair(None))
+    assert found.code == "place-unknown"
+    assert "sform and qform codes are 0" in found.message
+    assert codes(grid_findings(pair(None, spacing_mm=None))) == []  # a picture has no place
 
 
 def test_channels_share_a_grid_too() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from medseg_pl.commands.phantom import write_phantom
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.geometry import Reorientation
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import DecathlonSource
 from medseg_pl.functional.phantom import ORGANS
@@ -114,8 +115,9 @@ class TestSlicing(SourceContract):
         (case, *_) = plain.cases()
         expected, volume = plain.read(case, subject.labels), subject.source.read(case, subject.labels)
         assert expected.geometry.shape == (5, 32, 40)
-        assert volume.geometry == expected.geometry.reordered((2, 0, 1))
-        np.testing.assert_array_equal(volume.image, expected.image.transpose(0, 3, 1, 2))
+        turn = Reorientation((2, 0, 1), (True, True, False))  # the file's columns run to the left
+        assert volume.geometry == expected.geometry.reoriented(turn)
+        np.testing.assert_array_equal(volume.image, turn.apply(expected.image))
         assert plain.reading_settings() != subject.source.reading_settings()
 
 

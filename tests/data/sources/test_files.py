@@ -120,7 +120,7 @@ def grid_change(axis: int, scale: float = 1, shift: float = 0) -> np.ndarray:
 @pytest.mark.parametrize(
     ("moved", "voxels"),
     [
-        (grid_change(0, scale=-1, shift=5), "5.0"),  # mirrored in place: the first of six columns is the last
+        (grid_change(0, scale=-1), "10.0"),  # mirrored at the first of six columns
         (grid_change(1, shift=1), "1.0"),
         (grid_change(2, shift=-0.2), "0.2"),
         (grid_change(2, scale=1.5), "2.0"),  # four steps of 1.5 end at 6 instead of 4
@@ -399,7 +399,9 @@ class TestSlicing:
         source.slicing = "sagittal"
         image = source.read(Case("p1", "p1", paths), BINARY).image
         assert image.flags.c_contiguous
-        np.testing.assert_array_equal(image, np.stack([noise((6, 7, 5), n).transpose(0, 2, 1) for n in (0, 1)]))
+        np.testing.assert_array_equal(
+            image, np.stack([noise((6, 7, 5), n).transpose(0, 2, 1)[:, ::-1, ::-1] for n in (0, 1)])
+        )
 
     def test_without_a_place_a_direction_is_refused(self, tmp_path: Path) -> None:
         image = nibabel.Nifti1Image(noise((6, 7, 5)), None)
