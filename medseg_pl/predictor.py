@@ -22,7 +22,7 @@ from torch import Tensor
 
 from medseg_pl.checkpointing import Trained, read_trained
 from medseg_pl.core.errors import DataError, SettingError
-from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
 from medseg_pl.data.entries import storable
@@ -75,17 +75,25 @@ class Predictor:
         members: The models, in evaluation mode, on one device.
         batch_size: Slices at a time.
         precision: Of the computation, in Lightning's words: `32-true`, `bf16-mixed` or `16-mixed`.
+        slicing: How files of volumes are cut into slices; predictions are on the grid of the file.
 
     Raises:
         SettingError: The models know different labels, or take different channels.
     """
 
-    def __init__(self, members: Sequence[SegmentationModule], batch_size: int = 8, precision: str = "32-true") -> None:
+    def __init__(
+        self,
+        members: Sequence[SegmentationModule],
+        batch_size: int = 8,
+        precision: str = "32-true",
+        slicing: Slicing = "file",
+    ) -> None:
         if not members:
             raise SettingError("A prediction needs at least one model.")
         self.members = list(members)
         self.batch_size = batch_size
         self.precision = precision
+        self.slicing: Slicing = slicing
         first = self.members[0]
         self.labels = first.labels
         self.channels = first.channels
@@ -127,7 +135,7 @@ class Predictor:
             for member in members:
                 member.symmetries = symmetries(tta)
         precision = str(trained[0].settings["trainer"]["precision"]) if trained else "32-true"
-        return cls(members, batch_size, precision)
+        return cls(members, batch_size, precision, _find_slicing_setting(trained))
 
     def predict(
         self,
@@ -149,7 +157,12 @@ class Predictor:
         """
         if isinstance(image, str | Path):
             pixels, geometry = _read(Path(image), self.labels)
-            return self.predict_volume(Volume(pixels, None, geometry), str(image), probabilities=probabilities)
+            slicing: Slicing = "file" if Path(image).is_dir() else self.slicing
+            turn = find_slicing(geometry, slicing, str(image))
+            volume = Volume(np.ascontiguousarray(turn.apply(pixels)), None, geometry.reoriented(turn))
+            found = self.predict_volume(volume, str(image), probabilities=probabilities)
+            kept = found.probabilities if found.probabilities is None else turn.undo(found.probabilities)
+            return Prediction(np.ascontiguousarray(turn.undo(found.mask)), self.labels, geometry, kept)
         if not 2 <= image.ndim <= 4:
             raise DataError(f"The image has the shape {image.shape}; expected (H, W), (D, H, W) or (C, D, H, W).")
         pixels = image.reshape((1,) * (4 - image.ndim) + image.shape)
@@ -288,6 +301,13 @@ def _read(path: Path, labels: LabelMap) -> tuple[Shaped[np.ndarray, "c d h w"], 
         )
     volume = source.read(cases[0], labels)
     return volume.image, volume.geometry
+
+
+def _find_slicing_setting(trained: Sequence[Trained]) -> Slicing:
+    """Find how the first model's data set cut volumes."""
+    source = trained[0].settings.get("data", {}).get("source", {}) if trained else {}
+    slicing: Slicing = (source.get("init_args") or {}).get("slicing", "file")
+    return slicing
 
 
 def _described(member: SegmentationModule) -> str:

@@ -49,12 +49,12 @@ class Reorientation(NamedTuple):
         """
         before = array.ndim - 3
         turned = array.transpose(*range(before), *(before + axis for axis in self.order))
-        return turned[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
+        return np.flip(turned, tuple(before + axis for axis, flip in enumerate(self.flips) if flip))
 
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
         """Bring the last three axes back to what they were before `apply`; a view."""
         before = array.ndim - 3
-        turned = array[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
+        turned = np.flip(array, tuple(before + axis for axis, flip in enumerate(self.flips) if flip))
         return turned.transpose(*range(before), *(before + int(axis) for axis in np.argsort(self.order)))
 
 

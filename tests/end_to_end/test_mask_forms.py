@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from medseg_pl.__main__ import main
+from medseg_pl.predictor import Predictor
 from tests.end_to_end.conftest import SMALL
 from tests.small_files import noise, save_raster, save_volume
 
@@ -61,9 +62,11 @@ def test_predictions_of_volumes_cut_anew_lie_on_the_grid_of_the_file(tmp_path: P
         save_volume(tmp_path / "images" / f"p{seed}.nii.gz", noise((4, 40, 36), seed, np.int16), (7.5, 0.5, 0.5))
         mask = (noise((4, 40, 36), seed) % 3).astype(np.uint8)
         save_volume(tmp_path / "masks" / f"p{seed}.nii.gz", mask, (7.5, 0.5, 0.5))
-    checkpoint = fit(tmp_path, LABELS, channels=1, slicing="thick")
+    checkpoint = fit(tmp_path, LABELS, channels=1, slicing="sagittal")
     predict(checkpoint, tmp_path / "images", tmp_path / "out")
     for seed in range(5):
         written, image = (nibabel.load(tmp_path / part / f"p{seed}.nii.gz") for part in ("out", "images"))
         assert written.shape == image.shape == (4, 40, 36)  # type: ignore[attr-defined]
         np.testing.assert_array_equal(written.affine, image.affine)  # type: ignore[attr-defined]
+    found = Predictor.from_checkpoint(checkpoint, device="cpu").predict(tmp_path / "images/p4.nii.gz")
+    np.testing.assert_array_equal(found.mask[0], np.asanyarray(written.dataobj).T)  # type: ignore[attr-defined]

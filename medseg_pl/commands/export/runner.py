@@ -595,7 +595,7 @@ def find_slicing(affine: Array, slicing: str) -> tuple[list[int], list[bool]]:
 
 def flipped(array: Array, flips: list[bool]) -> Array:
     """The last three axes backwards, where they should be."""
-    return array[(..., *(slice(None, None, -1 if flip else 1) for flip in flips))]
+    return np.flip(array, tuple(array.ndim - 3 + axis for axis, flip in enumerate(flips) if flip))
 
 
 def file_values(mask: Array, spec: dict[str, Any], picture: bool) -> dict[str, Array]:
