@@ -20,10 +20,9 @@ from medseg_pl.core.types import CasePrediction
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import Grid, files_by_name, is_image, read_mask_file, stored_mask
 from medseg_pl.io.files import files_below, require_folder
+from medseg_pl.io.headers import is_lossy
 
 MOST_LABELS = IGNORE - 1
-
-_LOSSY = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -169,14 +168,17 @@ def _masks(directory: Path, what: str) -> dict[str, Path]:
     """All masks below a folder, by name."""
     require_folder(directory, what, "Correct the path; labels that may overlap have one folder each, named like them.")
     files = [path for path in files_below(directory) if is_image(path)]
-    lossy = sorted(str(path) for path in files if path.suffix.lower() in _LOSSY)
+    lossy = sorted(str(path) for path in files if is_lossy(path))
     if lossy:
         raise DataError(
-            f"{len(lossy)} of {len(files)} {what} are JPEG, which does not keep the values of labels: {shown(lossy)}. "
+            f"{len(lossy)} of {len(files)} {what} are in a lossy format, which does not keep the values of labels: "
+            f"{shown(lossy)}. "
             "Save them as PNG from the original, or move them away if they are no masks."
         )
     if not files:
-        raise MissingDataError(f"{directory} holds no mask that can be read; expected PNG, TIFF, BMP or NIfTI files.")
+        raise MissingDataError(
+            f"{directory} holds no mask that can be read; expected PNG, TIFF, NIfTI, MetaImage or NRRD files."
+        )
     return files_by_name(files, directory, what)
 
 

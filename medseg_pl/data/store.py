@@ -26,6 +26,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.entries import write_entry
 from medseg_pl.data.sources.base import Source
 from medseg_pl.io.files import digest_of, write_text
+from medseg_pl.io.itk import find_data_files
 
 FORMAT = 3
 """Raise it when what is written changes: old entries are then left alone and made anew."""
@@ -113,7 +114,7 @@ class Store:
 
     def _content(self, case: Case) -> str:
         """A hash of the files' bytes, remembered as long as their path, size and time stay the same."""
-        files = (*case.images, *case.masks)
+        files = (*case.images, *case.masks, *find_data_files((*case.images, *case.masks)))
         stats = [(path, path.stat()) for path in files]
         seen = self.directory / "seen" / _digest(f"{self._resolved(p)} {s.st_size} {s.st_mtime_ns}" for p, s in stats)
         with suppress(FileNotFoundError):

@@ -8,6 +8,8 @@ import struct
 import zlib
 from pathlib import Path
 
+from medseg_pl.io.itk_header import read_itk_header
+
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
@@ -23,11 +25,11 @@ _MAGIC = (
     (b"%PDF", "PDF"),
     (b"\x93NUMPY", "NumPy"),
     (b"NRRD", "NRRD"),
+    (b"ObjectType", "MetaImage"),
+    (b"NDims", "MetaImage"),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
 )
-_SUFFIXES = {
-    **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"},
-    **{".gz": "gzip", ".nii": "NIfTI", ".dcm": "DICOM"},
-}
 _NIFTI_SIZES = (struct.pack("<i", 348), struct.pack(">i", 348), struct.pack("<i", 540), struct.pack(">i", 540))
 _HEAD = 512
 _TAIL = 65536
@@ -54,15 +56,6 @@ def content_of(path: Path) -> str:
     return "text" if _is_text(head) else "unknown"
 
 
-def content_by_name(path: Path) -> str | None:
-    """The format that the name promises, `None` where it promises none.
-
-    >>> content_by_name(Path("a.nii.gz")), content_by_name(Path("a.JPG"))
-    ('gzip', 'JPEG')
-    """
-    return _SUFFIXES.get(path.suffix.lower())
-
-
 def is_cut_off(path: Path) -> bool:
     """Whether the end that the format has is missing; false where the format has none that is known."""
     content = content_of(path)
@@ -75,6 +68,13 @@ def is_cut_off(path: Path) -> bool:
     if content == "BMP":
         with path.open("rb") as file:
             return int.from_bytes(file.read(6)[2:], "little") > path.stat().st_size
+    if content == "WebP":
+        with path.open("rb") as file:
+            return 8 + int.from_bytes(file.read(8)[4:], "little") > path.stat().st_size
+    if content == "GIF":
+        return not _tail(path).rstrip(b"\x00").endswith(b"\x3b")
+    if content in ("MetaImage", "NRRD"):
+        return read_itk_header(path).cut_off
     return False
 
 

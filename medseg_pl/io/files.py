@@ -73,7 +73,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def remove_unfinished(folder: Path) -> None:
     """Remove what a process left that was killed while it wrote; nobody else may be writing into the folder."""
     for left in folder.glob(f"{_UNFINISHED}*"):
-        left.unlink(missing_ok=True)
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,19 @@ from nibabel.spatialimages import HeaderDataError
 from PIL import Image, UnidentifiedImageError
 
 from medseg_pl.core.errors import UnreadableFileError
-from medseg_pl.io import limits
+from medseg_pl.io import jpeg2000, limits
 from medseg_pl.io.content import content_of
-from medseg_pl.io.nifti import is_nifti
+from medseg_pl.io.itk_header import read_itk_header
 from medseg_pl.io.raster import open_undecoded
+from medseg_pl.io.suffixes import is_itk, is_nifti, is_picture, promised_format
+from medseg_pl.io.tiff_stack import is_stack, makes_volume
+from medseg_pl.io.tiff_tags import find_alpha
 
 _ORIENTATION = 0x0112
 _DEFLATE_RATIO = 1032
 """Deflate packs no tighter: a file that claims more than this cannot hold it."""
 _WITH_ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
 _WITHOUT_COLOUR = ("1", "L", "LA", "La", "P", "PA", "I", "I;16", "I;16B", "F")
-_MOST_PAGES = 64
 _DAMAGE = (
     *(tifffile.TiffFileError, UnidentifiedImageError, ImageFileError, HeaderDataError, OSError, EOFError),
     *(ArithmeticError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError),
@@ -47,7 +49,7 @@ class FileHeader:
         cut_off: Whether the file ends before the data that its header speaks of.
         orientation: How EXIF, or TIFF, turns the pixels; 1 for not at all.
         size: `(height, width)` as stored, before anything is turned; `None` of volumes.
-        stacked: Whether the file holds several images that are no small copies of the first.
+        stacked: Whether the file holds several images that make no volume.
         lossy: Whether its compression changes values.
         palette: Whether values are indices of a palette.
         coloured: Whether a pixel has three channels.
@@ -70,11 +72,13 @@ class FileHeader:
 
 
 def read_header(path: Path) -> FileHeader:
-    """The header of a raster or NIfTI file; of a file that cannot be opened only what its first bytes tell."""
+    """The header of a picture or volume; of a file that cannot be opened only what its first bytes tell."""
     content = content_of(path)
     try:
         if is_nifti(path):
             return _nifti(path, content)
+        if is_itk(path):
+            return _itk(path, content)
         return _tiff(path) if content == "TIFF" else _raster(path, content)
     except _DAMAGE:
         return FileHeader(content)
@@ -94,6 +98,22 @@ def _nifti(path: Path, content: str) -> FileHeader:
     )
 
 
+def _itk(path: Path, content: str) -> FileHeader:
+    header = read_itk_header(path)
+    return FileHeader(
+        content,
+        claimed_bytes=header.voxels * header.item_bytes,
+        too_large=_refused(path, header.voxels, limits.MAX_VOXELS, header.item_bytes) or header.overblown,
+        cut_off=header.cut_off,
+        scaled=header.scaling != (1.0, 0.0),
+    )
+
+
+def is_lossy(path: Path) -> bool:
+    """Tell whether a picture's compression changes values: by the name of a JPEG, by the header of others."""
+    return is_picture(path) and (promised_format(path) == "JPEG" or read_header(path).lossy)
+
+
 def _raster(path: Path, content: str) -> FileHeader:
     with open_undecoded(path) as image:
         pixels, item_bytes = image.width * image.height, len(image.getbands())
@@ -104,11 +124,28 @@ def _raster(path: Path, content: str) -> FileHeader:
             claimed_bytes=pixels * item_bytes,
             orientation=int(image.getexif().get(_ORIENTATION, 1)),
             size=(image.height, image.width),
-            lossy=content == "JPEG",
+            lossy=_is_lossy(path, content),
             palette=image.mode == "P",
             coloured=image.mode not in _WITHOUT_COLOUR,
             alpha=_alpha(image) if image.mode in _WITH_ALPHA else "none",
         )
+
+
+def _is_lossy(path: Path, content: str) -> bool:
+    if content == "JPEG 2000":
+        return jpeg2000.read_codestream(path).lossy
+    return content == "JPEG" or (content == "WebP" and b"VP8 " in _webp_chunks(path))
+
+
+def _webp_chunks(path: Path) -> Iterator[bytes]:
+    """The names of a WebP file's chunks."""
+    with path.open("rb") as file:
+        place, size = 12, path.stat().st_size
+        while place + 8 <= size:
+            file.seek(place)
+            name, length = struct.unpack("<4sI", file.read(8))
+            yield name
+            place += 8 + length + length % 2
 
 
 def _alpha(image: Image.Image) -> str:
@@ -133,18 +170,12 @@ def _tiff(path: Path) -> FileHeader:
             cut_off=_last_byte(page) > path.stat().st_size,
             orientation=1 if orientation is None else int(orientation.value),
             size=(int(page.imagelength), int(page.imagewidth)),
-            stacked=_stacked(tiff),
+            stacked=is_stack(tiff) and not makes_volume(tiff),
             lossy=page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG),
             palette=page.photometric == tifffile.PHOTOMETRIC.PALETTE,
             coloured=samples >= 3,
-            alpha=_tiff_alpha(page) if samples in (2, 4) else "none",
+            alpha=_tiff_alpha(page, find_alpha(page)),
         )
-
-
-def _stacked(tiff: tifffile.TiffFile) -> bool:
-    others: list[Any] = list(islice(tiff.pages, 1, _MOST_PAGES))
-    in_one = int((tiff.imagej_metadata or {}).get("images", 1))
-    return in_one > 1 or any(not (page.is_reduced or page.is_mask) for page in others)
 
 
 def _last_byte(page: Any) -> int:
@@ -152,12 +183,15 @@ def _last_byte(page: Any) -> int:
     return max((start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
 
 
-def _tiff_alpha(page: Any) -> str:
+def _tiff_alpha(page: Any, channels: list[int]) -> str:
+    """What the channels of transparency hide."""
+    if not channels:
+        return "none"
     try:
         pixels = page.asarray()
     except _DAMAGE:
         return "none"
-    alpha = np.take(pixels, -1, axis=page.axes.index("S"))
+    alpha = np.take(pixels, channels, axis=page.axes.index("S"))
     return "opaque" if alpha.min() == alpha.max() else "varying"
 
 

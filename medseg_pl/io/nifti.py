@@ -25,7 +25,6 @@ from medseg_pl.core.geometry import Geometry, affine_as_tuple
 from medseg_pl.io import limits
 from medseg_pl.io.files import whole_file
 
-SUFFIXES = (".nii", ".nii.gz")
 _REVERSED = [2, 1, 0, 3]
 _MM = {1: 1000.0, 3: 0.001}
 """What the unit codes of the header for metres and micrometres are in millimetres; all others are taken for those."""
@@ -33,24 +32,6 @@ _DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, Overf
 _READ = "be read as NIfTI"
 _GZIP_RATIO = 1032
 """What deflate cannot exceed: it says 258 bytes in two bits."""
-
-
-def is_nifti(path: Path) -> bool:
-    """Whether the name is that of a NIfTI file."""
-    return path.name.lower().endswith(SUFFIXES)
-
-
-def stem(path: Path) -> str:
-    """The name without its suffix, the double one included.
-
-    >>> stem(Path("case_01.nii.gz"))
-    'case_01'
-    """
-    name = path.name
-    for suffix in (".nii.gz", ".nii"):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return path.stem
 
 
 def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:

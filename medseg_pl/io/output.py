@@ -23,6 +23,7 @@ from typing import Any
 
 from medseg_pl.core.errors import OutputExistsError
 from medseg_pl.io.files import require_empty, write_text
+from medseg_pl.io.itk import find_data_files
 from medseg_pl.io.locks import FolderLocks
 
 
@@ -105,7 +106,7 @@ def _digest(name: str) -> str:
 def _state_of(inputs: Sequence[Path]) -> str:
     """Changes with every file that is written anew."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in inputs:
+    for path in (*inputs, *find_data_files(inputs)):
         state = path.stat()
         digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\0".encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""PNG, TIFF, JPEG and BMP: pixels as they stand in the file, no value changed on the way.
+"""PNG, TIFF, JPEG, JPEG 2000, WebP, GIF and BMP: pixels as they stand in the file, no value changed on the way.
 
 OpenCV returns filler rows for a truncated JPEG and expands palettes, Pillow clips 16-bit gray on conversion and reads
 16-bit colour as 8-bit; so Pillow checks and decodes 8-bit files, and OpenCV or tifffile decodes the deep ones.
@@ -18,22 +18,18 @@ from PIL import Image, UnidentifiedImageError
 
 from medseg_pl.core.errors import MaskValueError, MissingDataError, UnreadableFileError
 from medseg_pl.core.mask_values import different, listed
-from medseg_pl.io import limits, tiff
+from medseg_pl.io import jpeg2000, limits, tiff
 from medseg_pl.io.files import whole_file
+from medseg_pl.io.palettes import read_palette_values
 
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000")
+_ANIMATED = ("PNG", "GIF", "WEBP")
 _ORIENTATION = 0x0112
 _DECODED = "be decoded as an image"
 _PNG_GRAY, _PNG_GRAY_ALPHA = 0, 4
 _ONE_AT_A_TIME = Lock()
 """Pillow has its limit in a variable of all threads."""
 _VALUES = ("L", "I;16", "I;16B", "I", "F")
-
-
-def is_raster(path: Path) -> bool:
-    """Whether the name is that of an image this module reads."""
-    return path.suffix.lower() in SUFFIXES
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -48,7 +44,9 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """Read an image as `(C, H, W)`: one channel for gray, three for colour; transparency is dropped.
+    """Read an image as `(C, H, W)`: one channel for gray, three for colour, all that a TIFF declares to be data.
+
+    Transparency is dropped.
 
     The data type is the file's (`uint8`, `uint16`, `float32` …). A rotation noted in EXIF or by TIFF is applied: it is
     how the image was meant to be seen, and how annotation tools show it.
@@ -58,17 +56,17 @@ def read_image(path: Path) -> NDArray[Any]:
         UnreadableFileError: The file is damaged, too large, or of a kind that is not read.
     """
     if (deep := _read_deep(path, seen=True)) is not None:
-        return _without_alpha(deep, path)
+        return deep
     return _planes(_seen_pixels(path))  # by then Pillow has let go of its own copy
 
 
 def read_mask(path: Path) -> NDArray[Any]:
-    """Read a mask as `(H, W)` values: indices of a palette, 0 and 1 of a 1-bit file, gray values as they stand.
+    """Read a mask as `(H, W)` values: labels of a palette, 0 and 1 of a 1-bit file, gray values as they stand.
 
     Raises:
         MissingDataError: There is no such file.
         UnreadableFileError: The file is damaged or too large.
-        MaskValueError: The file holds colours instead of values.
+        MaskValueError: The file holds colours instead of values, or a palette that may mean either.
     """
     if (deep := _read_deep(path, seen=False)) is not None:
         return _only_plane(deep, path)
@@ -76,7 +74,10 @@ def read_mask(path: Path) -> NDArray[Any]:
         image = _upright(opened, path)
         if image.mode == "1":
             return np.asarray(image).astype(np.uint8)
-        if image.mode not in (*_VALUES, "P"):
+        if image.mode == "P":
+            palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            return np.ascontiguousarray(read_palette_values(np.asarray(image), palette, path))
+        if image.mode not in _VALUES:
             image = image.convert("L" if image.mode == "LA" else "RGB")
         return _only_plane(_planes(np.asarray(image)), path)
 
@@ -91,6 +92,8 @@ def read_mask_colours(path: Path) -> NDArray[Any]:
     pixels = read_image(path)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UnreadableFileError(f"{path} holds values of the type {pixels.dtype}; expected colours of 8 or 16 bits.")
+    if len(pixels) not in (1, 3):
+        raise UnreadableFileError(f"{path} has {len(pixels)} channels; expected colours. Save it as RGB.")
     return np.broadcast_to(pixels, (3, *pixels.shape[1:]))
 
 
@@ -135,10 +138,21 @@ def _opened(path: Path) -> Image.Image:
         raise limits.unreadable(path, error, _DECODED) from error
     try:
         limits.check_claim(path, image.width * image.height, limits.MAX_PIXELS, "pixels")
+        _check_alone(path, image)
     except UnreadableFileError:
         image.close()
         raise
     return image
+
+
+def _check_alone(path: Path, image: Image.Image) -> None:
+    """Raise `UnreadableFileError` where a file holds several frames, of which Pillow decodes the first."""
+    try:
+        frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise limits.unreadable(path, error, _DECODED) from error
+    if frames > 1:
+        raise UnreadableFileError(f"{path} holds {frames} frames; expected one image. Save each as a file of its own.")
 
 
 def _seen_pixels(path: Path) -> NDArray[Any]:
@@ -186,6 +200,10 @@ def _read_deep(path: Path, *, seen: bool) -> NDArray[Any] | None:
     with _opened(path) as image:
         if image.format == "TIFF":  # under another name
             return tiff.read(path, seen=seen)
+        if image.format == "JPEG2000" and jpeg2000.read_codestream(path).deep:
+            return _drop_last_alpha(jpeg2000.read_deep_jpeg2000(path))
+        if image.format == "BMP" and image.mode == "1":
+            return _read_bytes_of_two_colors(path, image, seen=seen)
         if image.format != "PNG":
             return None
         with path.open("rb") as file:
@@ -205,22 +223,33 @@ def _planes(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _without_alpha(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
-    channels = len(pixels)
-    if channels in (1, 3):
-        return pixels
-    if channels in (2, 4):
-        return np.ascontiguousarray(pixels[: channels - 1])
-    raise UnreadableFileError(
-        f"{path} has {channels} channels; expected 1 (gray) or 3 (colour), with or without alpha."
-    )
+def _read_bytes_of_two_colors(path: Path, image: Image.Image, *, seen: bool) -> NDArray[Any] | None:
+    """A black and white BMP of a byte for each pixel, which Pillow takes for one of a bit; `None` of any other."""
+    with path.open("rb") as file:
+        bits = int.from_bytes(file.read(30)[28:], "little")
+    if bits == 1:
+        return None
+    pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
+    if pixels is None or pixels.shape != (image.height, image.width):
+        raise UnreadableFileError(f"{path} cannot be decoded. Replace it with an intact copy.")
+    return pixels[None] if seen else (pixels[None] > 0).astype(np.uint8)
+
+
+def _drop_last_alpha(planes: NDArray[Any]) -> NDArray[Any]:
+    """Gray or colour without the transparency behind it."""
+    return np.ascontiguousarray(planes[: len(planes) - 1]) if len(planes) in (2, 4) else planes
 
 
 def _only_plane(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
     """The single plane of a mask; colour files in which every channel says the same are accepted."""
-    planes = _without_alpha(pixels, path)
+    planes = pixels
     if len(planes) == 1 or bool((planes == planes[:1]).all()):
         return np.ascontiguousarray(planes[0])
+    if len(planes) != 3:
+        raise MaskValueError(
+            f"{path} is a mask with {len(planes)} different channels; expected one value for each pixel. Save each "
+            "channel as a file of its own."
+        )
     colours = f", {listed(different(planes.reshape(3, -1)))}" if planes.dtype.kind == "u" else ""
     raise MaskValueError(
         f"{path} is a mask in colours{colours}; expected one value for each pixel. Say with labels.colours which label "

@@ -69,7 +69,7 @@ def test_a_format_that_changes_values_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         pair_folders(files(tmp_path / "r", "a.png"), prediction)
     assert str(error.value) == (
-        f"2 of 3 predictions are JPEG, which does not keep the values of labels: {prediction / 'b.jpg'}, "
+        f"2 of 3 predictions are in a lossy format, which does not keep the values of labels: {prediction / 'b.jpg'}, "
         f"{prediction / 'c.JPEG'}. Save them as PNG from the original, or move them away if they are no masks."
     )
 
@@ -82,7 +82,9 @@ def test_folders_that_are_not_there_or_hold_no_mask(tmp_path: Path) -> None:
         MissingDataError, match=r"Expected references in the folder .*bowel, found nothing there\. .* one"
     ):
         pair_folders(files(tmp_path / "r", "stomach/a.png"), reference, ORGANS.names)
-    with pytest.raises(MissingDataError, match=r"empty holds no mask that can be read; expected PNG, TIFF, BMP or NIf"):
+    with pytest.raises(
+        MissingDataError, match=r"empty holds no mask that can be read; expected PNG, TIFF, NIfTI, MetaImage"
+    ):
         pair_folders(reference, files(tmp_path / "empty", "a.npy"))
 
 

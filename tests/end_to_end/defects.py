@@ -218,9 +218,9 @@ def turned_with_fitting_mask(root: Path) -> None:
 
 def pages(root: Path) -> None:
     image_of(root).unlink()
-    tifffile.imwrite(
-        root / "images" / f"{NAME}.tif", np.stack([picture(VICTIM)[0], picture(99)[0]]), photometric="minisblack"
-    )
+    with tifffile.TiffWriter(root / "images" / f"{NAME}.tif") as file:
+        file.write(picture(VICTIM)[0], photometric="minisblack")
+        file.write(picture(99)[0][:20], photometric="minisblack")
 
 
 def with_alpha(root: Path) -> None:

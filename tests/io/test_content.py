@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medseg_pl.io.content import content_by_name, content_of, is_cut_off
+from medseg_pl.io.content import content_of, is_cut_off
 from tests.dicom_files import save_series
 from tests.small_files import noise
 
@@ -79,8 +79,3 @@ def test_a_png_of_chunks_that_lead_nowhere_ends(files: dict[str, Path]) -> None:
 def test_formats_without_a_known_end(files: dict[str, Path]) -> None:
     assert not is_cut_off(files["text"])
     assert not is_cut_off(files["nothing"])
-
-
-def test_names() -> None:
-    promised = [content_by_name(Path(name)) for name in ("a.TIF", "a.bmp", "a.nii", "a.dcm", "IM0001")]
-    assert promised == ["TIFF", "BMP", "NIfTI", "DICOM", None]

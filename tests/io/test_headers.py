@@ -76,8 +76,10 @@ def test_orientation(tmp_path: Path, name: str) -> None:
     assert (header.orientation, header.size) == (6, (40, 30))
 
 
-def test_pages_that_are_no_copies_are_a_stack(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "stack.tif", np.stack([GRAY, GRAY]), photometric="minisblack")
+def test_pages_of_several_sizes_that_are_no_copies_make_no_volume(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "stack.tif") as tiff:
+        tiff.write(GRAY, photometric="minisblack")
+        tiff.write(GRAY[:9], photometric="minisblack")
     with tifffile.TiffWriter(tmp_path / "pyramid.tif") as tiff:
         tiff.write(GRAY, photometric="minisblack")
         tiff.write(GRAY[::2, ::2], photometric="minisblack", subfiletype=1)

@@ -179,16 +179,6 @@ class TestReadImage:
         save_palette(tmp_path / "palette.png", COLOURS, exif=exif)
         np.testing.assert_array_equal(raster.read_mask(tmp_path / "palette.png"), np.rot90(INDEX, -1))
 
-    def test_five_channels_are_refused(self, tmp_path: Path) -> None:
-        tifffile.imwrite(
-            tmp_path / "many.tif", np.zeros((*SHAPE, 5), np.uint8), photometric="minisblack", planarconfig=1
-        )
-        with pytest.raises(UnreadableFileError) as caught:
-            raster.read_image(tmp_path / "many.tif")
-        assert str(caught.value) == (
-            f"{tmp_path / 'many.tif'} has 5 channels; expected 1 (gray) or 3 (colour), with or without alpha."
-        )
-
 
 class TestReadMask:
     @pytest.mark.parametrize(
@@ -414,10 +404,10 @@ def test_only_the_named_formats_are_opened(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EOF\n")
     with pytest.raises(UnreadableFileError, match="cannot be decoded as an image"):
         raster.read_image(tmp_path / "image.png")
-    Image.fromarray(GRAY).save(tmp_path / "image.gif")
-    (tmp_path / "image.gif").rename(tmp_path / "gif.png")
+    Image.fromarray(GRAY).save(tmp_path / "image.ppm")
+    (tmp_path / "image.ppm").rename(tmp_path / "ppm.png")
     with pytest.raises(UnreadableFileError, match="cannot be decoded as an image"):
-        raster.read_image(tmp_path / "gif.png")
+        raster.read_image(tmp_path / "ppm.png")
 
 
 class TestWritePng:
@@ -444,11 +434,6 @@ class TestWritePng:
         with pytest.raises(OutputExistsError, match="exists already and is not overwritten"):
             raster.write_png(tmp_path / "image.png", GRAY * 0)
         np.testing.assert_array_equal(raster.read_mask(tmp_path / "image.png"), GRAY)
-
-
-def test_rasters_are_known_by_their_suffix() -> None:
-    assert all(raster.is_raster(Path(f"a{suffix}")) for suffix in (".png", ".TIF", ".tiff", ".JPG", ".jpeg", ".bmp"))
-    assert not any(raster.is_raster(Path(name)) for name in ("a.nii", "a.png.gz", "png", "a.dcm", "a.gif"))
 
 
 @pytest.mark.realdata

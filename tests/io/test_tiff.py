@@ -94,15 +94,10 @@ class TestPalettes:
 
 class TestPages:
     @pytest.mark.parametrize("read", [raster.read_image, raster.read_mask, raster.image_size])
-    @pytest.mark.parametrize("options", [{}, {"imagej": True}, {"ome": True}, {"compression": "zlib"}])
-    def test_several_pages_are_refused(self, tmp_path: Path, read: Any, options: dict[str, Any]) -> None:
-        tifffile.imwrite(tmp_path / "a.tif", np.stack([GRAY, GRAY, GRAY]), photometric="minisblack", **options)
-        with pytest.raises(UnreadableFileError) as caught:
+    def test_several_pages_are_no_picture(self, tmp_path: Path, read: Any) -> None:
+        tifffile.imwrite(tmp_path / "a.tif", np.stack([GRAY, GRAY, GRAY]), photometric="minisblack")
+        with pytest.raises(UnreadableFileError, match=r"a\.tif holds several pages; expected one image"):
             read(tmp_path / "a.tif")
-        assert str(caught.value) == (
-            f"{tmp_path / 'a.tif'} holds several pages; expected one image. Save each page as a file of its own, or "
-            "the stack as a NIfTI volume."
-        )
 
     def test_a_stack_that_imagej_describes_in_one_page_is_refused(self, tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "a.tif", GRAY, metadata=None, description="ImageJ=1.53\nimages=40\nslices=40\n")

@@ -19,7 +19,7 @@ from medseg_pl.data.groups import Known, known_by_name, known_by_table
 from medseg_pl.data.mask_pairs import MaskPair, label_of_each_value, pair_folders, read_pair, values_in
 from medseg_pl.data.sources.base import shown
 from medseg_pl.io.files import require_empty
-from medseg_pl.io.nifti import is_nifti
+from medseg_pl.io.suffixes import is_volume_name
 from medseg_pl.metrics import CaseLedger, CaseMetric, OverlapMetric, Score, SurfaceMetric, VolumeMetric
 from medseg_pl.metrics.files import write_scores
 
@@ -120,7 +120,7 @@ def _check_pairs(arguments: argparse.Namespace, pairs: Sequence[MaskPair]) -> No
             f"{len(missing)} of {len(pairs)} references have no prediction in {arguments.prediction}: "
             f"{shown(missing)}. Add the predictions, or set --missing_as_empty, which scores them as missed."
         )
-    knowing = [str(path) for pair in pairs for path in pair.references if is_nifti(path)]
+    knowing = [str(path) for pair in pairs for path in pair.references if is_volume_name(path)]
     if knowing and arguments.spacing is not None:
         raise SettingError(
             f"--spacing is for files that do not know their own, but {len(knowing)} reference(s) do: {shown(knowing)}. "

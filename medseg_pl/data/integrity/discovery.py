@@ -24,7 +24,7 @@ from medseg_pl.data.sources import (
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import is_image
 from medseg_pl.io.files import files_below
-from medseg_pl.io.nifti import stem
+from medseg_pl.io.suffixes import stem
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import TypeVar
 
 from medseg_pl.core.errors import DataError
 from medseg_pl.data.integrity.findings import Finding, finding
-from medseg_pl.io.content import content_by_name, content_of, is_cut_off
+from medseg_pl.io.content import content_of, is_cut_off
 from medseg_pl.io.headers import FileHeader
+from medseg_pl.io.suffixes import PICTURES, promised_format
 
 Read = TypeVar("Read")
 
@@ -57,7 +58,8 @@ def read_or_fault(
         said = f"The {header.content} file of {path.stat().st_size:,} bytes ends before its data does."
         raise FaultError(finding("truncated-file", said, case_id, path))
     if header.stacked:
-        raise FaultError(finding("multi-page-tiff", "The TIFF holds several pages; expected one.", case_id, path))
+        said = "The TIFF holds several images that make no volume."
+        raise FaultError(finding("multi-page-tiff", said, case_id, path))
     try:
         return read()
     except (DataError, *DAMAGE) as error:
@@ -68,7 +70,7 @@ def read_or_fault(
 
 def diagnose(path: Path, case_id: str, error: Exception) -> Finding:
     """The fault of a file at which a reader gave up."""
-    content, promised = content_of(path), content_by_name(path)
+    content, promised = content_of(path), promised_format(path)
     size = path.stat().st_size
     if content == "nothing":
         return finding("empty-file", "The file has no byte.", case_id, path)
@@ -83,7 +85,7 @@ def diagnose(path: Path, case_id: str, error: Exception) -> Finding:
 
 def extension_findings(path: Path, header: FileHeader, case_id: str) -> Iterator[Finding]:
     """A file that could be read although its name says something else."""
-    promised = content_by_name(path)
+    promised = promised_format(path)
     if promised is not None and header.content not in (promised, "unknown", "nothing"):
         said = f"The name says {promised}, the content is {header.content}."
         yield finding("wrong-extension", said, case_id, path)
@@ -122,4 +124,4 @@ def _bomb(path: Path, header: FileHeader, case_id: str) -> Finding:
 
 def _readable_anyway(content: str, promised: str) -> bool:
     """Whether the readers open this content under this name: then the damage is elsewhere."""
-    return content in ("PNG", "JPEG", "TIFF", "BMP") and promised in ("PNG", "JPEG", "BMP")
+    return content in PICTURES.values() and promised in set(PICTURES.values()) - {"TIFF"}

@@ -48,8 +48,8 @@ KINDS: dict[str, Kind] = {
     "unreadable-case": Kind("error", "a case that cannot be put together", "Correct what the message says."),
     "multi-page-tiff": Kind(
         "error",
-        "a TIFF of several pages, of which only the first is an image here",
-        "Write each page to a file of its own, or the stack as NIfTI.",
+        "a TIFF whose pages are of several sizes, or follow each other along several axes",
+        "Write each image to a file of its own.",
     ),
     "broken-link": Kind("error", "a link to a file that is not there", "Restore the file, or remove the link."),
     "link-outside": Kind(
@@ -121,7 +121,9 @@ KINDS: dict[str, Kind] = {
         "a mask with the traces of JPEG compression round its values",
         "Export the mask again as PNG; if that cannot be done, set labels.tolerance.",
     ),
-    "mask-lossy-format": Kind("warning", "a mask stored as JPEG, which changes values", "Store masks as PNG."),
+    "mask-lossy-format": Kind(
+        "warning", "a mask in a lossy format (JPEG, WebP, JPEG 2000), which changes values", "Store masks as PNG."
+    ),
     "mask-is-picture": Kind(
         "error", "a mask that looks like an image", "Check whether the image was given in place of its mask."
     ),

@@ -16,7 +16,7 @@ from medseg_pl.data.sources.base import group_of
 from medseg_pl.data.sources.files import inside
 from medseg_pl.data.sources.manifest import SPLITS
 from medseg_pl.data.sources.table import filled, read_table
-from medseg_pl.io.nifti import stem
+from medseg_pl.io.suffixes import stem
 
 Found = tuple[list[Case], list[Finding]]
 

@@ -163,7 +163,12 @@ def is_main(mark: Marked, mask: MaskFacts) -> bool:
 def _about_storage(facts: CaseFacts, mask: MaskFacts) -> Iterator[Finding]:
     case = facts.case.case_id
     if mask.header.lossy:
-        yield finding("mask-lossy-format", "The mask is a JPEG; its values happen to be intact.", case, mask.path)
+        yield finding(
+            "mask-lossy-format",
+            f"The mask is a lossy {mask.header.content}; its values happen to be intact.",
+            case,
+            mask.path,
+        )
     if mask.header.palette and not mask.coloured:
         values = listed([mark.mark for mark in mask.marks])
         yield finding("mask-palette-indices", f"The indices {values} of a palette are labels.", case, mask.path)

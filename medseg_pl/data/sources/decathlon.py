@@ -18,7 +18,7 @@ from medseg_pl.data.sources.files import FileSource, inside, is_image
 from medseg_pl.data.sources.unlabelled import ChannelFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.files import LeftOut, files_below, find_dead_links
-from medseg_pl.io.nifti import stem
+from medseg_pl.io.suffixes import stem
 
 
 class DecathlonSource(FileSource):

@@ -1,4 +1,4 @@
-"""Cases that are image files with mask files, raster or NIfTI: what folder, manifest and Decathlon layouts share."""
+"""Cases that are image files with mask files: what folder, manifest and Decathlon layouts share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.mask_values import whole_numbers
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source
-from medseg_pl.io import nifti, raster
+from medseg_pl.io import raster, suffixes, volumes
 
 _SAME_GRID_VOXELS = 0.1
 """Programs round affines when they write them; a tenth of a voxel moves no border."""
@@ -60,7 +60,7 @@ class FileSource(Source):
         if not labels.overlapping:
             write_mask_file(directory / case.case_id, labels.decode(mask, coloured), template)
             return
-        visible = 1 if nifti.is_nifti(template) else 255
+        visible = 1 if volumes.is_volume(template) else 255
         for index, (name, plane) in enumerate(zip(labels.names, mask, strict=True)):
             values = labels.decode_one(plane, index, visible, coloured)
             write_mask_file(directory / name / case.case_id, values, template)
@@ -77,7 +77,7 @@ def files_by_name(paths: Iterable[Path], directory: Path, what: str) -> dict[str
     """
     files: dict[str, Path] = {}
     for path in paths:
-        name = path.relative_to(directory).with_name(nifti.stem(path)).as_posix()
+        name = path.relative_to(directory).with_name(suffixes.stem(path)).as_posix()
         if name in files:
             raise DataError(f"{files[name]} and {path} have the same name, so {what} cannot be told apart. Rename one.")
         files[name] = path
@@ -86,24 +86,24 @@ def files_by_name(paths: Iterable[Path], directory: Path, what: str) -> dict[str
 
 def is_image(path: Path) -> bool:
     """Whether the file is one that `read_image_file` reads, by its name."""
-    return (raster.is_raster(path) or nifti.is_nifti(path)) and not path.name.startswith(".")
+    return bool(suffixes.find_suffix(path)) and not path.name.startswith(".")
 
 
 def read_image_file(path: Path) -> tuple[NDArray[Any], Geometry]:
     """`(C, D, H, W)` and the grid, whichever the format."""
-    if nifti.is_nifti(path):
-        return nifti.read_nifti(path)
-    if not raster.is_raster(path):
-        raise UnreadableFileError(
-            f"{path} is of no format that is read; expected one of {', '.join((*raster.SUFFIXES, *nifti.SUFFIXES))}."
-        )
+    if volumes.is_volume(path):
+        return volumes.read_volume(path)
+    if not suffixes.is_picture(path):
+        raise UnreadableFileError(f"{path} is of no format that is read; expected one of {', '.join(suffixes.IMAGES)}.")
     pixels = raster.read_image(path)[:, None]
     return pixels, Geometry((1, pixels.shape[2], pixels.shape[3]))
 
 
 def read_image_geometry(path: Path) -> Geometry:
     """The grid of an image file, from its header alone."""
-    return nifti.read_geometry(path) if nifti.is_nifti(path) else Geometry((1, *raster.image_size(path)))
+    if volumes.is_volume(path):
+        return volumes.read_volume_geometry(path)
+    return Geometry((1, *raster.image_size(path)))
 
 
 def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[Any], Geometry]:
@@ -113,11 +113,11 @@ def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[
         path: The file.
         labels: What is read by colour; without them nothing is.
     """
-    if not nifti.is_nifti(path):
+    if not volumes.is_volume(path):
         coloured = labels is not None and by_colour(path, labels)
         pixels = raster.read_mask_colours(path) if coloured else raster.read_mask(path)
         return pixels[..., None, :, :], Geometry((1, *pixels.shape[-2:]))
-    values, geometry = nifti.read_nifti(path)
+    values, geometry = volumes.read_volume(path, seen=False)
     if len(values) != 1:
         raise UnreadableFileError(f"{path} is a mask with {len(values)} channels; expected one value for each voxel.")
     return whole_numbers(values[0]), geometry
@@ -125,7 +125,7 @@ def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[
 
 def by_colour(path: Path, labels: LabelMap) -> bool:
     """Whether labels are written in this file as colours: in pictures, where they have any."""
-    return labels.colours is not None and raster.is_raster(path)
+    return labels.colours is not None and not volumes.is_volume(path)
 
 
 def stored_mask(
@@ -170,13 +170,13 @@ def stored_mask(
 
 
 def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
-    """Write `(D, H, W)` values beside `stem`: NIfTI with the template's header, or PNG for any raster image.
+    """Write `(D, H, W)` values beside `stem`: in the format and on the grid of a volume, as PNG for any picture.
 
-    Colours, `(3, D, H, W)`, are for raster images.
+    Colours, `(3, D, H, W)`, are for pictures.
     """
-    if nifti.is_nifti(template):
-        suffix = template.name[len(nifti.stem(template)) :]
-        nifti.write_mask_like(stem.with_name(stem.name + suffix), values, template)
+    if volumes.is_volume(template):
+        path = stem.with_name(stem.name + suffixes.find_suffix(template))
+        volumes.write_mask_like(path, values, template)
         return
     if not 0 <= values.min(initial=0) <= values.max(initial=0) <= 65535:
         raise SettingError(

@@ -16,7 +16,7 @@ from medseg_pl.data.sources.places import Place, place_of
 from medseg_pl.data.sources.unlabelled import ImageFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.files import LeftOut, files_below, find_dead_links, require_folder
-from medseg_pl.io.nifti import stem
+from medseg_pl.io.suffixes import stem
 
 _SETTING = "data.source.masks"
 

@@ -13,7 +13,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.sources.files import FileSource, is_image
 from medseg_pl.data.sources.unread import describe_left_out, explain_unread
 from medseg_pl.io.files import LeftOut, files_below, find_dead_links
-from medseg_pl.io.nifti import stem
+from medseg_pl.io.suffixes import stem
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentations", "gt")

@@ -22,8 +22,8 @@ from medseg_pl.data.sources.base import Source
 from medseg_pl.data.sources.unread import describe_left_out, explain_unread
 from medseg_pl.io import raster, rle
 from medseg_pl.io.files import LeftOut, files_below, find_dead_links, require_folder, write_text
-from medseg_pl.io.raster import is_raster
 from medseg_pl.io.scores import write_rows
+from medseg_pl.io.suffixes import is_picture
 
 _SCAN = re.compile(r"slice_(\d+)_(\d+)_(\d+)_(\d+\.\d+)_(\d+\.\d+)\.png")
 
@@ -185,7 +185,7 @@ def _find_scans(directory: Path, masks: tuple[Path, ...]) -> tuple[list[Case], l
             scans.setdefault(path.parent.parent, []).append(path)
         else:
             lost = LeftOut(path, "It lies in no folder called scans.")
-            left_out.append(lost if is_raster(path) else explain_unread(path))
+            left_out.append(lost if is_picture(path) else explain_unread(path))
     cases: dict[str, Case] = {}
     for folder, paths in scans.items():
         wrong = next((path for path in paths if not _SCAN.fullmatch(path.name)), None)

@@ -15,11 +15,9 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import dcmread, read_file_meta_info, read_partial
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.io.suffixes import DICOM
 
 Kind = Literal["image", "segmentation", "structures", "other"]
-
-SUFFIXES = (".dcm", ".dicom", ".ima")
-"""Names that promise DICOM; many scanners write names without any suffix."""
 
 LABELMAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # of 2024, and unknown to pydicom 3.0
 
@@ -94,7 +92,7 @@ def read_entry(path: Path, *, patient: bool = False) -> Entry | None:
     Raises:
         UnreadableFileError: The file should be DICOM, and is not or is damaged.
     """
-    if path.suffix.lower() not in SUFFIXES and not is_dicom(path):
+    if path.suffix.lower() not in DICOM and not is_dicom(path):
         return None
     _check_readable(path)
     with damage(path):

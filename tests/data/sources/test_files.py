@@ -436,9 +436,9 @@ def test_a_mask_with_channels_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_format_that_is_not_read_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "scan.mha"
-    path.write_bytes(b"ObjectType = Image")
-    with pytest.raises(UnreadableFileError, match=r"scan\.mha is of no format that is read; expected one of \.png"):
+    path = tmp_path / "scan.svg"
+    path.write_bytes(b"<svg/>")
+    with pytest.raises(UnreadableFileError, match=r"scan\.svg is of no format that is read; expected one of \.png"):
         Pairs(tmp_path).read(Case("p1", "p1", (path,)), BINARY)
 
 
