@@ -21,7 +21,7 @@ IMAGES = (*PICTURES, *VOLUMES)
 DICOM = {".dcm": "DICOM", ".dicom": "DICOM", ".ima": "DICOM"}
 """Suffixes of DICOM files, which often have none."""
 
-DETACHED = (".raw", ".zraw", ".raw.gz", ".raw.bz2")
+DETACHED = (".raw.gz", ".raw.bz2", ".raw", ".zraw", ".img")
 """Suffixes of the voxels that a `.mhd` or `.nhdr` header names."""
 
 

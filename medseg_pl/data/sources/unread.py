@@ -7,11 +7,11 @@ from pathlib import Path
 
 from medseg_pl.io.content import content_of
 from medseg_pl.io.files import LeftOut
+from medseg_pl.io.suffixes import DETACHED, PICTURES, VOLUMES, find_suffix
 
 _SIDE_FILES = ("thumbs.db", "dicomdir")
 """What Windows and DICOM media put beside images."""
 _HEADERS = (".mhd", ".nhdr")
-_RAW = (".raw", ".zraw", ".img")
 
 
 def explain_unread(path: Path) -> LeftOut:
@@ -22,14 +22,15 @@ def explain_unread(path: Path) -> LeftOut:
     """
     if path.name.lower() in _SIDE_FILES:
         return LeftOut(path, "A file of the system, no image.", "side-file")
-    if path.suffix.lower() in _RAW and any(path.with_suffix(header).is_file() for header in _HEADERS):
+    raw = find_suffix(path, DETACHED)
+    if raw and any(path.with_name(path.name[: -len(raw)] + header).is_file() for header in _HEADERS):
         return LeftOut(path, "The voxels of the header beside it.", "side-file")
     content = content_of(path)
     if content == "text" and path.suffix.lower() != ".svg":
         return LeftOut(path, "A text, no image.", "side-file")
     if content == "DICOM":
         return LeftOut(path, "A DICOM file, which data.source DicomSource reads.")
-    if content in ("PNG", "JPEG", "TIFF", "BMP", "NIfTI"):
+    if content in {*PICTURES.values(), *VOLUMES.values()} - {"gzip"}:
         return LeftOut(path, f"The content is {content}, but the name says otherwise. Rename it.")
     what = {"nothing": "The file is empty.", "unknown": "It is of no format that is read."}
     return LeftOut(path, what.get(content, f"The content is {content}, which is not read here."))
