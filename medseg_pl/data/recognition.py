@@ -18,7 +18,7 @@ from medseg_pl.core.errors import DataError, MedsegError, MissingDataError, Sett
 from medseg_pl.core.labels import LabelMap, Task
 from medseg_pl.data.sources import DecathlonSource, DicomSource, FolderSource, ManifestSource, Source, UWMadisonSource
 from medseg_pl.data.sources.base import shown
-from medseg_pl.data.sources.decathlon import values_by_name
+from medseg_pl.data.sources.dataset_json import read_labels
 from medseg_pl.data.sources.files import is_image, read_mask_file
 from medseg_pl.data.sources.unlabelled import IMAGE_FOLDERS
 from medseg_pl.io.dicom.headers import is_dicom
@@ -112,17 +112,17 @@ def _decathlon(directory: Path, group: str | None, labels: LabelMap | None) -> R
     path = directory / "dataset.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        values = values_by_name(description.get("labels"))
+        described = read_labels(description.get("labels")).as_label_map()
         channels = description.get("modality") or description.get("channel_names") or {}
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as a data set's description: {error}.") from None
-    named = {name: value for name, value in sorted(values.items(), key=lambda pair: pair[1]) if value}
-    if labels is None and not named:
+    found = labels or described
+    if found is None:
         raise SettingError(f"{path} names no labels. Name them with --labels.")
     modality = ", ".join(str(name) for name in channels.values()) if isinstance(channels, dict) else ""
     settings = {"root": str(directory)} | ({"group": group} if group else {})
     source = DecathlonSource(str(directory), group)
-    return Recognised(source, labels or exclusive(named), _config(source, settings), modality)
+    return Recognised(source, found, _config(source, settings), modality)
 
 
 def _uw_madison(directory: Path, labels: LabelMap | None) -> Recognised:

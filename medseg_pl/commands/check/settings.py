@@ -104,7 +104,7 @@ def _of_directory(arguments: argparse.Namespace, labels: LabelMap | None, patch:
         labels=UNNAMED if unnamed else labels,
     )
     known = _labels_of_columns(found.source) if unnamed else found.labels
-    return Settings(arguments.directory, found.source, known, found.modality, patch, notes=found.notes)
+    return _by_value(Settings(arguments.directory, found.source, known, found.modality, patch, notes=found.notes))
 
 
 def _labels_of_columns(source: Source) -> LabelMap | None:
@@ -126,7 +126,16 @@ def _of_config(config: Mapping[str, Any], directory: Path | None) -> Settings:
         file=data.get("split_file") and str(find_config(str(data["split_file"]))),
         seed=data.get("split_seed", 0),
     )
-    return Settings(Path(source.root), source, labels, "", patch, split)
+    return _by_value(Settings(Path(source.root), source, labels, "", patch, split))
+
+
+def _by_value(settings: Settings) -> Settings:
+    """Check the values of the mask files where labels are regions of several values."""
+    source, labels = settings.source, settings.labels
+    if not isinstance(source, DecathlonSource) or labels is None or source.file_labels(labels) is labels:
+        return settings
+    note = f"{', '.join(labels.names)} are regions, so the values that they are made of are checked"
+    return settings._replace(labels=source.file_labels(labels), notes=(*settings.notes, note))
 
 
 def _source(settings: Mapping[str, Any], directory: Path | None) -> Known:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from medseg_pl.core.errors import DataError, MissingDataError
 from medseg_pl.core.types import Case
@@ -13,6 +14,7 @@ from medseg_pl.data.integrity.files import without_remedy
 from medseg_pl.data.integrity.findings import Finding, finding
 from medseg_pl.data.sources import DecathlonSource, ManifestSource
 from medseg_pl.data.sources.base import group_of
+from medseg_pl.data.sources.dataset_json import list_channels, list_dataset
 from medseg_pl.data.sources.files import inside
 from medseg_pl.data.sources.manifest import SPLITS
 from medseg_pl.data.sources.table import filled, read_table
@@ -57,14 +59,14 @@ def cases_of_dataset_json(source: DecathlonSource) -> Found:
     found: list[Finding] = []
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        entries = list(description.get("training") or _nnunet_entries(source.root, description))
+        entries = _entries(source.root, description)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         return [], [finding("listing-invalid", f"{path} cannot be read: {error}.", "", path)]
     for entry in entries:
         if not (isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("image", "label"))):
             found.append(finding("listing-invalid", f"Expected image and label, got {str(entry)[:80]}.", "", path))
             continue
-        name = stem(Path(entry["label"]))
+        name = entry.get("name") or stem(Path(entry["label"]))
         if name in cases:
             found.append(finding("duplicate-name", f"The case {name} is listed twice.", name, path))
             continue
@@ -112,16 +114,23 @@ def _channels_of(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{escape(name)}_[0-9][0-9][0-9][0-9]{escape(suffix)}"))
 
 
-def _nnunet_entries(root: Path, description: dict[str, object]) -> list[dict[str, str]]:
-    """What the names in nnU-Net's folders imply, in the Decathlon's form; channels are separated by `;`."""
+def _entries(root: Path, description: dict[str, Any]) -> list[Any]:
+    """The entries of a description in the Decathlon's form; channels are separated by `;`."""
+    if description.get("dataset"):
+        if (listed := list_dataset(description["dataset"])) is None:
+            raise ValueError("expected entries {'images': [...], 'label': ...} in dataset")
+        return [{"image": ";".join(e["images"]), "label": e["label"], "name": str(e["name"])} for e in listed]
+    return list(description.get("training") or _nnunet_entries(root, description))
+
+
+def _nnunet_entries(root: Path, description: dict[str, Any]) -> list[dict[str, str]]:
+    """What the names in nnU-Net's folders imply."""
     ending = str(description.get("file_ending", ".nii.gz"))
     names = description.get("channel_names")
     channels = len(names) if isinstance(names, dict | list) and names else 1
     return [
         {
-            "image": ";".join(
-                f"imagesTr/{mask.name[: -len(ending)]}_{number:04d}{ending}" for number in range(channels)
-            ),
+            "image": ";".join(list_channels(root, mask.name[: -len(ending)], ending, channels)),
             "label": f"labelsTr/{mask.name}",
         }
         for mask in sorted((root / "labelsTr").glob("[!.]*"))

@@ -9,12 +9,16 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
+
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.geometry import Slicing
-from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
-from medseg_pl.data.sources.files import FileSource, inside, is_image
+from medseg_pl.data.sources.dataset_json import DescribedLabels, list_channels, list_dataset, read_labels
+from medseg_pl.data.sources.files import FileSource, Grid, inside, is_image
 from medseg_pl.data.sources.unlabelled import ChannelFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.files import LeftOut, files_below, find_dead_links
@@ -26,7 +30,10 @@ class DecathlonSource(FileSource):
 
     Both dialects are read: the Decathlon's own, whose `training` lists pairs of files, and nnU-Net v2's, whose
     `file_ending` and `channel_names` describe files such as `imagesTr/liver_01_0000.nii.gz` with the channel behind
-    the case's name.
+    the case's name, or whose `dataset` lists the files of each case. Of pictures, one file may hold all channels.
+
+    nnU-Net's label `ignore` is `labels.ignore_value`. Its regions, labels with several values, overlap: with the task
+    multilabel each is where the mask has any of its values.
 
     Args:
         root: The folder that holds `dataset.json`.
@@ -84,12 +91,44 @@ class DecathlonSource(FileSource):
         return [*unused, *(dead for folder in folders for dead in find_dead_links(folder))]
 
     def reading_settings(self) -> tuple[object, ...]:
-        """How volumes are cut: all else is in the files."""
-        return (self.slicing,)
+        """How volumes are cut, and which values make up a region."""
+        regions = self._described.regions if (self.root / "dataset.json").is_file() else {}
+        return (self.slicing, *sorted(regions.items()))
+
+    def file_labels(self, labels: LabelMap) -> LabelMap:
+        """What mask files hold: for regions, which overlap, a label for each value."""
+        return self._described.of_values() if labels.overlapping and self._described.regions else labels
+
+    def read_masks(self, case: Case, labels: LabelMap, grid: Grid) -> UInt8[np.ndarray, "m d h w"]:
+        """See `FileSource`; regions are united from the values of one file."""
+        held = self.file_labels(labels)
+        if held is labels:
+            return super().read_masks(case, labels, grid)
+        (mask,) = super().read_masks(case, held, grid)
+        places = {value: place for place, value in enumerate(held.file_values, start=1)}
+        regions = [[places[value] for value in self._region(name)] for name in labels.names]
+        planes = [np.isin(mask, places_here).astype(np.uint8) for places_here in regions]
+        return np.where(mask == IGNORE, np.uint8(IGNORE), np.stack(planes))
+
+    def _region(self, name: str) -> tuple[int, ...]:
+        regions = self._described.regions
+        if name.lower() not in regions:
+            raise SettingError(
+                f"{self.root / 'dataset.json'} has no region {name!r}; labels.names may hold {', '.join(regions)}."
+            )
+        return regions[name.lower()]
 
     def _check_labels(self, labels: LabelMap) -> None:
+        ignore = self._described.ignore
+        if ignore is not None and "ignore" in [name.lower() for name in labels.names]:
+            raise SettingError(
+                f"labels.names holds 'ignore', which {self.root / 'dataset.json'} gives to what nobody annotated. Take "
+                f"it out, and set labels.ignore_value to {ignore}."
+            )
+        if labels.overlapping and self._described.regions:
+            return
         for name, value in zip(labels.names, labels.file_values, strict=True):
-            expected = self._described.get(name.lower(), value)
+            expected = self._described.values.get(name.lower(), value)
             if expected != value:
                 raise SettingError(
                     f"labels.names gives {name!r} the value {value}, but {self.root / 'dataset.json'} says that it is "
@@ -97,8 +136,8 @@ class DecathlonSource(FileSource):
                 )
 
     @cached_property
-    def _described(self) -> dict[str, int]:
-        return values_by_name(self._description().get("labels"))
+    def _described(self) -> DescribedLabels:
+        return read_labels(self._description().get("labels"))
 
     def _description(self) -> dict[str, Any]:
         path = self.root / "dataset.json"
@@ -119,7 +158,23 @@ class DecathlonSource(FileSource):
     def _pairs(self) -> dict[str, tuple[tuple[Path, ...], Path]]:
         """The files of each case, whether they are there or not."""
         description = self._description()
+        if description.get("dataset"):
+            return self._listed_by_name(description["dataset"])
         return self._listed(description) if description.get("training") else self._found(description)
+
+    def _listed_by_name(self, dataset: object) -> dict[str, tuple[tuple[Path, ...], Path]]:
+        """The pairs that nnU-Net's `dataset` lists."""
+        path = self.root / "dataset.json"
+        if (entries := list_dataset(dataset)) is None:
+            raise DataError(f"{path}: expected entries {{'images': [...], 'label': ...}} in dataset.")
+        pairs: dict[str, tuple[tuple[Path, ...], Path]] = {}
+        for entry in entries:
+            name = str(entry["name"])
+            if name in pairs:
+                raise DataError(f"{path} lists the case {name} twice. Give each its own name.")
+            images = tuple(inside(self.root, image, str(path)) for image in entry["images"])
+            pairs[name] = (images, inside(self.root, entry["label"], str(path)))
+        return pairs
 
     def _listed(self, description: dict[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
         """The pairs that the Decathlon's `training` lists."""
@@ -149,11 +204,9 @@ class DecathlonSource(FileSource):
             raise MissingDataError(f"{self.root / 'labelsTr'} holds no file that ends in {ending}.")
         channels = len(_list(description.get("channel_names") or {"0": ""}, path, "channel_names"))
         names = {mask.name[: -len(ending)]: self._inside("labelsTr", mask.name) for mask in masks}
+        images = {name: list_channels(self.root, name, ending, channels) for name in names}
         return {
-            name: (
-                tuple(self._inside("imagesTr", f"{name}_{channel:04d}{ending}") for channel in range(channels)),
-                mask,
-            )
+            name: (tuple(inside(self.root, image, str(path)) for image in images[name]), mask)
             for name, mask in names.items()
         }
 
@@ -171,14 +224,3 @@ def _list(entries: Any, path: Path, field: str) -> list[Any]:
     if not isinstance(entries, (list, dict)):
         raise DataError(f"{path}: {field} is {entries!r}; expected a list.")
     return list(entries)
-
-
-def values_by_name(labels: object) -> dict[str, int]:
-    """Name to value, of `{"0": "background", "1": "liver"}` and of `{"background": 0, "liver": 1}`.
-
-    nnU-Net's regions, which are lists of values, are left out.
-    """
-    if not isinstance(labels, dict):
-        return {}
-    pairs = [(name, value) if isinstance(value, int) else (value, name) for name, value in labels.items()]
-    return {str(name).lower(): int(value) for name, value in pairs if isinstance(name, str) and str(value).isdigit()}

@@ -42,10 +42,13 @@ class FileSource(Source):
             for path, channel in zip(case.images, channels, strict=True)
         ]
         image = np.concatenate(planes) if len(planes) > 1 else planes[0]
-        masks = [read_mask_file(path, labels) for path in case.masks]
-        shares = self.mask_shares(case)
-        mask = stored_mask(case.case_id, case.masks, masks, labels, grid, shares) if masks else None
+        mask = self.read_masks(case, labels, grid) if case.masks else None
         return _in_slices(Volume(image, mask, geometry), self._slicing(case, geometry))
+
+    def read_masks(self, case: Case, labels: LabelMap, grid: Grid) -> UInt8[np.ndarray, "m d h w"]:
+        """Decode the masks of one case, on its grid."""
+        masks = [read_mask_file(path, labels) for path in case.masks]
+        return stored_mask(case.case_id, case.masks, masks, labels, grid, self.mask_shares(case))
 
     def mask_shares(self, case: Case) -> Sequence[int]:
         """How many of the case's mask files, in their order, each label has: one, unless a source knows better."""
