@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from medseg_pl.checkpointing import NEWEST, Resumption, find_resumption, is_complete, newest_run
+from medseg_pl.checkpointing import NEWEST, Resumption, find_resumption, is_complete, newest_run, remove_records
 from medseg_pl.io.locks import FolderLocks
 
 
@@ -29,7 +29,7 @@ def go_on(name: str, experiment: Path, limits: Mapping[str, Any], locks: FolderL
         locks: Takes the run folder for this process.
 
     Returns:
-        Where training goes on; `None` if there is nothing to go on from.
+        Where training goes on, in a folder without checkpoints from its beginning; `None` where a new run begins.
     """
     if name == NEWEST and (run := newest_run(experiment)):
         _take(run, locks)  # before anything is saved there, too: whoever has begun it goes on
@@ -41,6 +41,8 @@ def go_on(name: str, experiment: Path, limits: Mapping[str, Any], locks: FolderL
             f"{found.folder} is complete: epochs done: {found.epochs}, steps done: {found.steps}. A higher "
             "trainer.max_epochs goes on with it; without --ckpt_path a new run begins."
         )
+    if found and found.folder and found.checkpoint is None and _is_first():
+        remove_records(found.folder)
     _say(str(found or f"There is nothing to go on from in {experiment}: a new run begins."))
     if found and not found.folder:
         _say(f"{found.checkpoint} is not the last.ckpt of a run folder: a new run begins with its state.")
@@ -58,8 +60,12 @@ def complete_runs() -> Iterator[None]:
 
 def _take(run: Path, locks: FolderLocks) -> None:
     """Have a run folder for this training; the first of its processes has it for all of them."""
-    if not rank_zero_only.rank and os.environ.get("NODE_RANK", "0") == "0":  # type: ignore[attr-defined]
+    if _is_first():
         locks.take(run)
+
+
+def _is_first() -> bool:
+    return not rank_zero_only.rank and os.environ.get("NODE_RANK", "0") == "0"  # type: ignore[attr-defined]
 
 
 @rank_zero_only

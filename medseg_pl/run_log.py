@@ -77,6 +77,9 @@ class RunLog(CSVLogger):
 class MetricsFile:
     """A table that grows, in rows and in columns; a row that is on the disk is never in danger again.
 
+    A value that a step has already logged is left out: `LogBeforeSave` writes before Lightning does, and Lightning's
+    monitor of learning rates writes once for each batch of which gradients are accumulated.
+
     Args:
         folder: The run folder.
         resumed_at: See `RunLog`.
@@ -88,6 +91,7 @@ class MetricsFile:
         self.settings = folder / "hparams.yaml"
         self.metrics: list[Row] = []
         self._columns: list[str] = []
+        self._newest: dict[str, Any] = {}
         if self.path.is_file():
             rows = rows_before(read_rows(self.path), resumed_at)
             self._columns = _columns(rows)
@@ -96,7 +100,11 @@ class MetricsFile:
     def log_metrics(self, metrics: Row, step: int | None = None) -> None:
         """Add a row; it is written by `save`."""
         values = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
-        self.metrics.append({**values, "step": step})
+        before = self._newest if self._newest.get("step") == step else {"step": step}
+        new = {name: value for name, value in values.items() if name == "epoch" or before.get(name) != value}
+        self._newest = {**before, **values}
+        if new.keys() - {"epoch"} or not values:
+            self.metrics.append({**new, "step": step})
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Write the module's settings, once: those of the first start stay."""

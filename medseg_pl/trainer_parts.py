@@ -21,6 +21,7 @@ from medseg_pl.callbacks import (
     Dashboard,
     EpochLines,
     Guard,
+    LogBeforeSave,
     OverlayWriter,
     Preemption,
     RunRecord,
@@ -28,6 +29,7 @@ from medseg_pl.callbacks import (
     make_private,
 )
 from medseg_pl.checkpointing import BestCheckpoint, DurableCheckpointIO, LastCheckpoint, Resumption
+from medseg_pl.core.errors import SettingError
 from medseg_pl.core.stopping import StopRequest
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.progress import redraws
@@ -45,13 +47,13 @@ def keep_private(loggers: Sequence[Logger], folder: Path | None = None) -> None:
     """Let no logger collect what is personal, and let W&B go on with the run that a run folder belongs to.
 
     Args:
-        loggers: Of the trainer; of a training, the run's log comes first.
+        loggers: Of the trainer; of a training, the run's log is among them.
         folder: The run folder that is evaluated; by default the one that is trained in.
     """
     hosted = [logger for logger in loggers if isinstance(logger, WandbLogger)]
     if not hosted or rank_zero_only.rank:  # type: ignore[attr-defined]  # only rank zero talks to W&B
         return
-    place = folder or loggers[0].log_dir
+    place = folder or next(logger.log_dir for logger in loggers if isinstance(logger, RunLog))
     record = BoardRecord.read(Path(place)) if place else None
     for logger in hosted:
         make_private(logger, record.wandb_run_id if record else None)
@@ -72,7 +74,7 @@ def of_training(given: Sequence[Callback], stop: StopRequest, *, keeps: bool) ->
     """
     checkpoints = _checkpoints(given) if keeps else []
     records = [RunRecord(), ScoreWriter(), OverlayWriter(), *_dashboard(given)]
-    return [Guard(), *checkpoints, LearningRateMonitor(), *records, Preemption(stop)]
+    return [Guard(), LogBeforeSave(), *checkpoints, LearningRateMonitor(), *records, Preemption(stop)]
 
 
 def of_evaluation(given: Sequence[Callback], folder: str) -> list[Callback]:
@@ -105,7 +107,26 @@ def _dashboard(given: Sequence[Callback], folder: str | None = None) -> list[Cal
 
 
 def _checkpoints(given: Sequence[Callback]) -> list[Callback]:
-    """Those that are not given; a run can always be gone on with, whatever else is kept of it."""
-    best = [] if any(isinstance(callback, ModelCheckpoint) for callback in given) else [BestCheckpoint()]
+    """Those that are not given: every run keeps its best weights and its last state, whatever else is kept of it.
+
+    Raises:
+        SettingError: Another callback would write to the same file.
+    """
+    for callback in given:
+        if isinstance(callback, ModelCheckpoint) and not isinstance(callback, BestCheckpoint):
+            _refuse_taken_name(callback)
+    best = [callback for callback in given if isinstance(callback, BestCheckpoint)]
+    if len(best) > 1:
+        raise SettingError("trainer.callbacks: BestCheckpoint is there twice, but there is one best.ckpt. Keep one.")
     last = [] if any(isinstance(callback, LastCheckpoint) for callback in given) else [LastCheckpoint()]
-    return [*best, *last]
+    return [*([] if best else [BestCheckpoint()]), *last]
+
+
+def _refuse_taken_name(callback: ModelCheckpoint) -> None:
+    """Raise where a further `ModelCheckpoint` writes to the file of the best weights or of the last state."""
+    if callback.dirpath is None and callback.filename in ("best", "last"):
+        raise SettingError(
+            f"trainer.callbacks: ModelCheckpoint's filename {callback.filename!r} is that of a file which every run "
+            "keeps. Choose another one; to choose the best weights by another score, give "
+            "medseg_pl.checkpointing.BestCheckpoint its monitor and mode."
+        )

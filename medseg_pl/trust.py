@@ -21,6 +21,7 @@ KNOWN = (
     "lightning.pytorch.profilers",
     "lightning.pytorch.strategies",
     "medseg_pl.callbacks",
+    "medseg_pl.checkpointing.BestCheckpoint",
     "medseg_pl.checkpointing.LastCheckpoint",
     "medseg_pl.checkpointing.policy",  # where it is
     "medseg_pl.core.labels",

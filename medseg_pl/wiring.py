@@ -10,13 +10,12 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 import medseg_pl.losses  # noqa: F401  its classes can then be named without their module
 from medseg_pl.callbacks import PhaseNote
-from medseg_pl.checkpointing import SHARED, Resumption, Trained, record_complete, run_folder_of
+from medseg_pl.checkpointing import SHARED, Resumption, Trained, find_best_weights, record_complete, run_folder_of
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.stopping import StopRequest
 from medseg_pl.going_on import go_on
@@ -112,7 +111,8 @@ class MedsegCLI(LightningCLI):
         self._check_trainer(self._get(self.config, "trainer"))
         if self.subcommand == "fit" and path:
             self.resumption = go_on(str(path), self._experiment(), self._limits(), self.locks)
-            self.config[self.subcommand].ckpt_path = self.resumption and str(self.resumption.checkpoint)
+            checkpoint = self.resumption and self.resumption.checkpoint
+            self.config[self.subcommand].ckpt_path = checkpoint and str(checkpoint)
 
     def _limits(self) -> dict[str, Any]:
         trainer = self._get(self.config, "trainer")
@@ -188,9 +188,8 @@ class MedsegCLI(LightningCLI):
     def after_fit(self) -> None:
         """Score the validation cases with the best weights, loaded from disk as anyone would; then the run is done."""
         epochs, steps = self.trainer.current_epoch, self.trainer.global_step
-        best = self.trainer.checkpoint_callback
-        if isinstance(best, ModelCheckpoint) and Path(best.best_model_path).is_file():
-            self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=best.best_model_path, verbose=False)
+        if best := find_best_weights(self.trainer):
+            self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
         folder = self.trainer.log_dir  # a broadcast: every rank takes part
         if folder and self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
             record_complete(Path(folder), self._limits(), epochs, steps)

@@ -4,6 +4,7 @@ from medseg_pl.callbacks.boards import BoardRecord, make_private
 from medseg_pl.callbacks.config_record import ConfigRecord
 from medseg_pl.callbacks.dashboard import Dashboard
 from medseg_pl.callbacks.guard import Guard
+from medseg_pl.callbacks.log_before_save import LogBeforeSave
 from medseg_pl.callbacks.overlays import OverlayWriter
 from medseg_pl.callbacks.phase import PhaseNote
 from medseg_pl.callbacks.preemption import Preemption
@@ -21,6 +22,7 @@ __all__ = [
     "EpochLines",
     "Guard",
     "Inputs",
+    "LogBeforeSave",
     "OverlayWriter",
     "PhaseNote",
     "PredictionWriter",

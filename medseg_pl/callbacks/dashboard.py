@@ -49,6 +49,7 @@ class Dashboard(Callback):
         self._best: dict[str, float] = {}
         self._images = 0
         self._since = 0.0
+        self._step = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, for a run that goes on."""
@@ -73,6 +74,10 @@ class Dashboard(Callback):
         self._open(trainer, pl_module)
         self._hang(trainer, pl_module, "test")
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the step that a resumed training begins after."""
+        self._step = trainer.global_step
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock: what lies between epochs is no training."""
         self._restart_clock()
@@ -82,14 +87,16 @@ class Dashboard(Callback):
     ) -> None:
         """Log the images a second, as often as the loss is, whose logging waits for the device anyway."""
         self._images += len(batch.image) if isinstance(batch, Batch) else 0
-        step = trainer.global_step - 1  # Lightning counts the logged steps from 0
-        if trainer.global_step % trainer.log_every_n_steps or not self._images:  # type: ignore[attr-defined]
+        stepped = trainer.global_step != self._step  # not where gradients are still being accumulated
+        self._step = trainer.global_step
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not stepped or not every or self._step % every or not self._images:
             return
         seconds = time.monotonic() - self._since
         if seconds and trainer.is_global_zero:
             rate = self._images * trainer.world_size / seconds
             for logger in trainer.loggers:
-                logger.log_metrics({"train/images_per_second": rate}, step)
+                logger.log_metrics({"train/images_per_second": rate}, self._step - 1)  # Lightning's steps begin at 0
         self._restart_clock()
 
     def on_validation_batch_end(

@@ -33,15 +33,16 @@ class OverlayWriter(Callback):
     def __init__(self, cases: int = 8, directory: str | None = None) -> None:
         self.cases = cases
         self.directory = directory
+        self._folder = Path()
         self._drawn = 0
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count anew."""
-        self._drawn = 0
+        self._begin(trainer)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count anew."""
-        self._drawn = 0
+        self._begin(trainer)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
@@ -56,20 +57,20 @@ class OverlayWriter(Callback):
         """Draw what the batch completed."""
         self._draw(trainer, pl_module, outputs, "test")
 
+    def _begin(self, trainer: Trainer) -> None:
+        # `trainer.log_dir` is a broadcast, and later ranks do not finish cases in step.
+        self._folder = Path(self.directory or trainer.log_dir or trainer.default_root_dir) / "overlays"
+        self._drawn = 0
+
     def _draw(self, trainer: Trainer, module: LightningModule, outputs: Any, stage: str) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(module, SegmentationModule) or not isinstance(data, SegmentationDataModule):
             return
         finished: list[CasePrediction] = outputs["cases"]
         for case in finished[: max(0, self.cases - self._drawn)]:
-            path = self._folder(trainer) / stage / f"{case.case_id}.png"
+            path = self._folder / stage / f"{case.case_id}.png"
             write_png(path, overlay(case, open_entry(data.entries[case.case_id]), module.labels), replace=True)
             self._drawn += 1
-
-    def _folder(self, trainer: Trainer) -> Path:
-        # The logger's own folder and not `trainer.log_dir`, which is a broadcast: ranks do not finish cases in step.
-        logger_dir = trainer.logger.log_dir if trainer.logger else None
-        return Path(self.directory or logger_dir or trainer.default_root_dir) / "overlays"
 
 
 def overlay(case: CasePrediction, stored: StoredCase, labels: LabelMap) -> NDArray[np.uint8]:

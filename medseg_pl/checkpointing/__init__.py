@@ -8,8 +8,9 @@ from medseg_pl.checkpointing.finding import (
     is_complete,
     newest_run,
     record_complete,
+    remove_records,
 )
-from medseg_pl.checkpointing.policy import BestCheckpoint, LastCheckpoint, last_checkpoint
+from medseg_pl.checkpointing.policy import BestCheckpoint, LastCheckpoint, find_best_weights, last_checkpoint
 from medseg_pl.checkpointing.reading import SHARED, Trained, read_trained, run_folder_of
 
 __all__ = [
@@ -20,11 +21,13 @@ __all__ = [
     "LastCheckpoint",
     "Resumption",
     "Trained",
+    "find_best_weights",
     "find_resumption",
     "is_complete",
     "last_checkpoint",
     "newest_run",
     "read_trained",
     "record_complete",
+    "remove_records",
     "run_folder_of",
 ]

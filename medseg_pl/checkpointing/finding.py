@@ -21,18 +21,22 @@ NEWEST = "last"
 
 _COMPLETE = "complete.json"
 
+_RECORDS = ("config.yaml", "hparams.yaml", "splits.json", "environment.json", "metrics.csv")
+"""What a training writes before its first save."""
+
 
 class Resumption(NamedTuple):
     """Where training goes on.
 
     Attributes:
-        checkpoint: The state that is restored.
+        checkpoint: The state that is restored; `None` where a run was stopped before its first save, and begins again
+            in its folder.
         epochs: Epochs that are behind it.
         steps: Steps of the optimizer that are behind it.
         folder: The run folder that is continued, or `None` where a new run begins with another one's state.
     """
 
-    checkpoint: Path
+    checkpoint: Path | None
     epochs: int
     steps: int
     folder: Path | None
@@ -43,6 +47,8 @@ class Resumption(NamedTuple):
         >>> print(Resumption(Path("runs/demo/version_0/checkpoints/last.ckpt"), 3, 120, Path("runs/demo/version_0")))
         Going on from runs/demo/version_0/checkpoints/last.ckpt, epochs done: 3, steps done: 120.
         """
+        if self.checkpoint is None:
+            return f"{self.folder} was stopped before its first save: the run begins again there."
         return f"Going on from {self.checkpoint}, epochs done: {self.epochs}, steps done: {self.steps}."
 
 
@@ -55,7 +61,7 @@ def find_resumption(name: str, experiment: Path) -> Resumption | None:
         experiment: The folder of the experiment's runs, for `last`.
 
     Returns:
-        Where to go on; `None` if `last` finds no run, or one that was not saved yet.
+        Where to go on; `None` if `last` finds no run, or one that has scores but no checkpoints.
 
     Raises:
         MissingDataError: There is no such file.
@@ -72,7 +78,9 @@ def find_resumption(name: str, experiment: Path) -> Resumption | None:
     # Those of other names are no state that a run was meant to go on from: newest first, and only where there is none.
     rest = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
     found = _first_whole([last, previous_of(last), *rest])
-    return found and found._replace(folder=run)
+    if found is None:
+        return None if (run / _COMPLETE).is_file() or any(run.glob("scores_*")) else Resumption(None, 0, 0, run)
+    return found._replace(folder=run)
 
 
 def newest_run(experiment: Path) -> Path | None:
@@ -80,6 +88,12 @@ def newest_run(experiment: Path) -> Path | None:
     numbers = [re.fullmatch(r"version_(\d+)", path.name) for path in experiment.glob("version_*") if path.is_dir()]
     runs = [int(match[1]) for match in numbers if match]
     return experiment / f"version_{max(runs)}" if runs else None
+
+
+def remove_records(run: Path) -> None:
+    """Remove what a run that was never saved has noted of itself: settings and split may be others now."""
+    for name in _RECORDS:
+        (run / name).unlink(missing_ok=True)
 
 
 def record_complete(run: Path, limits: Mapping[str, Any], epochs: int, steps: int) -> None:

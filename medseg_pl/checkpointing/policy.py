@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
@@ -16,12 +16,17 @@ from medseg_pl.resuming import between_steps
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`, the weights with the highest validation Dice."""
+    """Keeps `best.ckpt`, the weights with the best validation score.
 
-    def __init__(self) -> None:
+    Args:
+        monitor: The score, by the name under which it is logged.
+        mode: `max` where more of it is better, `min` for losses and distances.
+    """
+
+    def __init__(self, monitor: str = "val/dice", mode: Literal["min", "max"] = "max") -> None:
         super().__init__(
-            monitor="val/dice",
-            mode="max",
+            monitor=monitor,
+            mode=mode,
             filename="best",
             auto_insert_metric_name=False,
             enable_version_counter=False,  # replaced by renaming: it is never missing, and never there twice
@@ -66,11 +71,6 @@ class LastCheckpoint(Checkpoint):
         if trainer.is_last_batch or not trainer.should_stop:
             self._save(trainer)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write what was logged so far, whoever saves: a run that goes on does not log it again."""
-        for logger in trainer.loggers:
-            logger.save()
-
     def _is_due(self, trainer: Trainer) -> bool:
         # All ranks save or none, and to agree on it they wait for each other: not at every step.
         if trainer.world_size > 1 and trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
@@ -85,6 +85,19 @@ class LastCheckpoint(Checkpoint):
             return
         trainer.save_checkpoint(last_checkpoint(trainer))
         self._saved_at = time.monotonic()
+
+
+def find_best_weights(trainer: Trainer) -> Path | None:
+    """Find the file of the best weights, wherever their callback stands in the trainer's list.
+
+    Lightning's `trainer.checkpoint_callback` is the first that keeps any checkpoint, `LastCheckpoint` included.
+
+    Returns:
+        The file; `None` where no validation was better than another, or no checkpoints are kept.
+    """
+    kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)]
+    files = [Path(callback.best_model_path) for callback in kept]
+    return next((file for file in files if file.is_file()), None)
 
 
 def last_checkpoint(trainer: Trainer) -> Path:
