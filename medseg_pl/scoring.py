@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from medseg_pl.data.slices import SliceDataset
 from medseg_pl.functional.fit import Fit
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.metrics import CaseLedger, CaseMetric, Score, from_all_processes, summarise
+
+log = logging.getLogger(__name__)
 
 Stage = Literal["val", "test"]
 LOGGED = ("dice", "iou")
@@ -34,6 +37,7 @@ class Scoring(nn.Module):
     Attributes:
         loss: The mean over all slices.
         table: A row for each case and label, of all ranks.
+        cut: The cases that the trainer's limit cut, as they were told last.
         facts: Those that were given, and whether all cases were scored.
     """
 
@@ -46,6 +50,7 @@ class Scoring(nn.Module):
         self.loss = MeanMetric(nan_strategy=float("inf"))
         self.ledger = CaseLedger(metrics)
         self.table: list[Score] = []
+        self.cut: list[str] = []
 
     def reset(self, *, training: bool) -> None:
         """Start with empty tables; within a training some metrics are left out."""
@@ -67,12 +72,21 @@ class Scoring(nn.Module):
         """Merge the tables of all ranks.
 
         Raises:
-            DataError: A case, or a slice of one, is missing though the trainer was not told to stop early.
+            DataError: A case, or a slice of one, is missing though the trainer was not told to stop early; or no case
+                is complete.
             DivergedError: The loss is no number.
         """
         limited = _is_limited(trainer, stage)
-        self._check_slices(limited)
+        cut = self._find_cut_cases(limited)
         self.table = self.ledger.table(None if limited else _expected(trainer, stage))
+        if not self.table and not trainer.sanity_checking:
+            self._refuse_no_case(trainer, stage, limited)
+        if cut and cut != self.cut and not trainer.sanity_checking:
+            log.warning(
+                "trainer.limit_%s_batches cuts %d cases, %s among them: they are left out of the scores.",
+                *(stage, len(cut), cut[0]),
+            )
+            self.cut = cut
         self.facts["complete"] = not limited
         self._check_finite(stage, trainer.global_step)
 
@@ -86,8 +100,8 @@ class Scoring(nn.Module):
                 if score in described and described[score]["mean"] is not None:
                     yield f"{score}/{label}", described[score]["mean"]
 
-    def _check_slices(self, limited: bool) -> None:
-        """A case of which slices are missing is left out only where the trainer was told to stop early."""
+    def _find_cut_cases(self, limited: bool) -> list[str]:
+        """Return the cases of which slices are missing: an error, unless the trainer was told to stop early."""
         # Asked of all ranks, so that all of them end with this error: the others would wait for one that has left.
         incomplete = sorted(from_all_processes(self.assembler.incomplete()))
         if incomplete and not limited:
@@ -96,6 +110,19 @@ class Scoring(nn.Module):
                 "data module of your own must serve every slice of a case, all of them to one process."
             )
         self.assembler.reset()
+        return incomplete
+
+    def _refuse_no_case(self, trainer: Trainer, stage: Stage, limited: bool) -> None:
+        """Raise where an evaluation has no score: NaN would end an early stopping, or become the best."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # it tries the code, and nobody reads its scores
+            return
+        if not limited:
+            raise DataError(f"The {stage} loader gave no complete case, so there is no score. Give it cases to score.")
+        name = f"trainer.limit_{stage}_batches"
+        raise DataError(
+            f"No case is complete within {name}={getattr(trainer, name.split('.')[1])}, so there is no score. Raise "
+            "it or data.eval_batch_size until whole volumes fit, or leave it out."
+        )
 
     def _check_finite(self, stage: Stage, step: int) -> None:
         """A diverged network predicts something all the same; it must not become the best one."""

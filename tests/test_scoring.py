@@ -17,7 +17,7 @@ from medseg_pl.core.types import EvaluationBatch, SliceReference
 from medseg_pl.functional.fit import Fit
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.metrics import OverlapMetric, SurfaceMetric
-from medseg_pl.scoring import Scoring, fitted_masks
+from medseg_pl.scoring import Scoring, Stage, fitted_masks
 
 LABELS = LabelMap(["liver", "spleen"], "multiclass")
 FIT = Fit("native", (2, 2))
@@ -36,7 +36,8 @@ def scoring() -> Scoring:
 def trainer(**limits: Any) -> Any:
     """As much of a trainer as is asked."""
     whole = {"limit_val_batches": 1.0, "limit_test_batches": 1.0, "val_dataloaders": None, "test_dataloaders": None}
-    return Mock(spec=Trainer, **{"sanity_checking": False, "global_step": 7, **whole, **limits})
+    state = {"sanity_checking": False, "fast_dev_run": False, "global_step": 7}
+    return Mock(spec=Trainer, **{**state, **whole, **limits})
 
 
 def batch(case: str, depth: int = 1) -> EvaluationBatch:
@@ -88,8 +89,37 @@ def test_nothing_is_left_of_the_evaluation_before(scoring: Scoring) -> None:
     assert float(scoring.loss.compute()) == 0.25
 
 
-def test_without_a_case_a_mean_is_no_number(scoring: Scoring) -> None:
-    scoring.finish(trainer(), "val")
+@pytest.mark.parametrize(
+    ("stage", "limits", "message"),
+    [
+        ("val", {"limit_val_batches": 1}, r"within trainer\.limit_val_batches=1, .*data\.eval_batch_size"),
+        ("test", {"limit_test_batches": 0.25}, r"within trainer\.limit_test_batches=0\.25,"),
+        ("val", {}, "The val loader gave no complete case"),
+    ],
+)
+def test_an_evaluation_without_a_whole_case_is_an_error(
+    stage: Stage, limits: dict[str, Any], message: str, scoring: Scoring
+) -> None:
+    if limits:
+        scoring.add(certain(RIGHT), batch("a", depth=2))
+    with pytest.raises(DataError, match=message):
+        scoring.finish(trainer(**limits), stage)
+
+
+def test_cases_that_a_limit_cuts_are_named_once(scoring: Scoring, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        scoring.reset(training=True)
+        scoring.loss.update(torch.tensor(0.5))
+        scoring.add(certain(RIGHT), batch("a"))
+        scoring.add(certain(RIGHT), batch("b", depth=2))
+        scoring.finish(trainer(limit_val_batches=2), "val")
+    assert caplog.messages == ["trainer.limit_val_batches cuts 1 cases, b among them: they are left out of the scores."]
+
+
+@pytest.mark.parametrize("trial", [{"sanity_checking": True}, {"fast_dev_run": 1, "limit_val_batches": 1}])
+def test_in_a_trial_of_the_code_a_mean_may_be_no_number(trial: dict[str, Any], scoring: Scoring) -> None:
+    scoring.add(certain(RIGHT), batch("a", depth=2))
+    scoring.finish(trainer(**trial), "val")
     assert {name: np.isnan(mean) for name, mean in scoring.means(LABELS.names)} == {"dice": True, "iou": True}
 
 
