@@ -34,7 +34,7 @@ from medseg_pl.functional.comparison import RESAMPLES
 from medseg_pl.functional.pairing import HIGHER_IS_BETTER, Matched, Table, match
 from medseg_pl.functional.verdicts import compare_metric, empty_masks, too_few, verdict
 from medseg_pl.io.files import require_absent
-from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, write_rows, write_summary
+from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, tables_of_stage, write_rows, write_summary
 
 _LEGEND = (
     "B − A: mean difference, with its 95 % interval. p: whole groups change sign; Holm: corrected for the labels. "
@@ -126,8 +126,12 @@ def introduction(files: Sequence[Path]) -> list[str]:
     if None not in stages and stages[0] != stages[1]:
         lines.append(f"Note: A holds the scores of {stages[0]}, B those of {stages[1]}.")
     for side, file in zip("AB", files, strict=True):
-        if later := sorted(other.name for other in file.parent.glob(f"{file.stem}_*.csv")):
-            lines.append(f"Note: beside {file.name} of {side} there is {', '.join(later)}; name a file to compare it.")
+        tables = tables_of_stage(file.parent, stage) if (stage := stage_of(file)) else []
+        if others := sorted(other.name for other in tables if other != file):
+            which = "the newest of several" if file == tables[-1] else "not the newest"
+            lines.append(
+                f"Note: {file.name} of {side} is {which}, beside {', '.join(others)}; name a file to compare it."
+            )
     return lines
 
 

@@ -55,11 +55,18 @@ def write_summary(path: Path, summary: Mapping[str, Any], *, replace: bool = Fal
     write_text(path, json.dumps(summary, indent=1, allow_nan=False) + "\n", replace=replace)
 
 
-def find_scores(path: Path) -> Path:
-    """The table of scores that is meant: a file itself; in a folder `scores_test.csv`, or else the only one there.
+def find_scores(path: Path, stage: str | None = None) -> Path:
+    """Find the table of scores that is meant.
+
+    Args:
+        path: A table, which is the one; or a folder.
+        stage: What was scored; in a folder the test by default, or else the only stage that was.
+
+    Returns:
+        Of several tables of that stage the newest.
 
     Raises:
-        MissingDataError: There is none, or there are several and none of them is of the test.
+        MissingDataError: There is none, or there are several stages and none of them is the test.
     """
     if path.is_file():
         return path
@@ -67,15 +74,42 @@ def find_scores(path: Path) -> Path:
         raise MissingDataError(
             f"There is nothing at {path}. Name a run folder, such as runs/demo/version_0, or a table of scores (.csv)."
         )
-    tables = sorted(entry.name for entry in path.glob("scores_*.csv"))
-    if "scores_test.csv" in tables or len(tables) == 1:
-        return path / ("scores_test.csv" if "scores_test.csv" in tables else tables[0])
-    names = tables or sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
+    stages = sorted({stage_of(entry) or entry.name for entry in path.glob("scores_*.csv")})
+    wanted = stage or ("test" if "test" in stages else stages[0] if len(stages) == 1 else None)
+    if wanted in stages:
+        return (tables_of_stage(path, wanted) or [path / wanted])[-1]
+    names = [entry.name for entry in sorted(path.glob("scores_*.csv"))]
+    names = names or sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
     found = ", ".join(names[:8]) + (" …" if len(names) > 8 else "") or "nothing"
+    expected = f"scores_{stage}.csv" if stage else "scores_test.csv, or one other table of scores"
     raise MissingDataError(
-        f"Expected scores_test.csv, or one other table of scores, in {path}, found {found}. Name the file itself, or "
-        "the folder of a run that was scored."
+        f"Expected {expected}, in {path}, found {found}. Name the file itself, or the folder of a run that was scored."
     )
+
+
+def tables_of_stage(folder: Path, stage: str) -> list[Path]:
+    """List the tables of a stage, oldest first: a later one has a higher number, see `numbered`.
+
+    Those that have no summary beside them come before all others: whoever wrote them was stopped in between.
+    """
+    tables = [path for path in folder.glob(f"scores_{stage}*.csv") if stage_of(path) == stage]
+    return sorted(tables, key=lambda path: (summary_beside(path).is_file(), _number_of(path)))
+
+
+def note_newest(table: Path | None) -> str:
+    """Say that a table is the newest of several, for whoever reads it; empty where there is one."""
+    stage = table and stage_of(table)
+    older = [path.name for path in tables_of_stage(table.parent, stage) if path != table] if table and stage else []
+    return f"Note: {table} is read, the newest scores of {stage}; older ones: {', '.join(older)}." if older else ""
+
+
+def summary_beside(table: Path) -> Path:
+    """Return where the summary of a table is.
+
+    >>> summary_beside(Path("run/scores_val_2.csv")).as_posix()
+    'run/summary_val_2.json'
+    """
+    return table.with_name(table.name.replace("scores_", "summary_", 1)).with_suffix(".json")
 
 
 def stage_of(path: Path) -> str | None:
@@ -91,14 +125,26 @@ def stage_of(path: Path) -> str | None:
 def numbered(directory: Path, *names: str) -> list[Path]:
     """Paths of files that belong together, `name_2`, `name_3` … where one of them is taken: nothing is overwritten.
 
+    The number is higher than any there is, so that the highest one is the newest.
+
     >>> [path.name for path in numbered(Path("nowhere"), "scores.csv", "summary.json")]
     ['scores.csv', 'summary.json']
     """
-    paths, number = [directory / name for name in names], 1
-    while any(path.exists() for path in paths):
-        number += 1
-        paths = [directory / f"{Path(name).stem}_{number}{Path(name).suffix}" for name in names]
-    return paths
+    stems = {Path(name).stem: Path(name).suffix for name in names}
+    taken = [
+        _number_of(path)
+        for stem, suffix in stems.items()
+        for path in directory.glob(f"{stem}*{suffix}")
+        if re.fullmatch(rf"{re.escape(stem)}(_\d+)?", path.stem)
+    ]
+    number = max(taken, default=0) + 1
+    return [directory / (f"{stem}_{number}{suffix}" if taken else stem + suffix) for stem, suffix in stems.items()]
+
+
+def _number_of(path: Path) -> int:
+    """Return the number at the end of a file's name, 1 without one."""
+    match = re.search(r"_(\d+)$", path.stem)
+    return int(match[1]) if match else 1
 
 
 def _split(path: Path) -> tuple[list[str], list[list[str]]]:

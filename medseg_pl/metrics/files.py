@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medseg_pl.core.text import printable
+from medseg_pl.io.files import whole_file
 from medseg_pl.io.scores import Row, numbered, write_rows, write_summary
 from medseg_pl.metrics.case_metric import Score
 from medseg_pl.metrics.summary import Strata, summarise
@@ -48,8 +49,10 @@ def write_scores(
     """
     scores, file = numbered(directory, f"scores_{stage}.csv", f"summary_{stage}.json")
     summary = {**summarise(table, names, strata=strata), **(facts or {})}
-    write_rows(scores, [row(score, (strata or {}).get(score.case_id, {})) for score in table])
-    write_summary(file, summary)
+    # Both whole before either is seen, and the summary first: a table without one was left by whoever was stopped.
+    with whole_file(scores) as rows, whole_file(file) as described:
+        write_rows(rows, [row(score, (strata or {}).get(score.case_id, {})) for score in table], replace=True)
+        write_summary(described, summary, replace=True)
     console = Console()
     for part in summary_tables(summary, stage):
         console.print(part, width=min(console.width, _WIDTH))

@@ -13,7 +13,7 @@ import yaml
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.io.logged import read_rows as read_logged
-from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of
+from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, summary_beside
 
 Values = Mapping[str, Any]
 
@@ -32,6 +32,7 @@ class Run:
         splits: The content of `splits.json`.
         environment: The content of `environment.json`.
         config: The settings that the run last had.
+        table: The file that holds `rows`, the newest of its stage.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Run:
     splits: Values | None
     environment: Values | None
     config: Values | None
+    table: Path | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -84,13 +86,14 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
     if not folder.is_dir():
         raise MissingDataError(f"{folder} is no folder. Name a run folder, such as runs/demo/version_0.")
     scored = labels is None or any(folder.glob("scores_*.csv"))
-    known, rows, summary = _scores(folder, stage) if scored else _unscored(labels or ())
+    table, rows, summary = _scores(folder, stage) if scored else _unscored(labels or ())
     config = _config(folder)
     log = folder / "metrics.csv"
     return Run(
         folder=folder,
         title=_title(folder, config),
-        stage=known,
+        stage="none" if table is None else stage_of(table) or "test",
+        table=table,
         rows=rows,
         summary=summary,
         log=read_logged(log) if log.is_file() else [],
@@ -100,20 +103,20 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
     )
 
 
-def _scores(folder: Path, stage: str | None) -> tuple[str, Sequence[Row], Values]:
-    scores = folder / f"scores_{stage}.csv" if stage else find_scores(folder)
+def _scores(folder: Path, stage: str | None) -> tuple[Path | None, Sequence[Row], Values]:
+    scores = find_scores(folder, stage)
     known = stage_of(scores) or "test"
-    summary = _json(scores.with_name(scores.name.replace("scores_", "summary_", 1).replace(".csv", ".json")))
+    summary = _json(summary_beside(scores))
     if summary is None or not isinstance(summary.get("labels"), dict):
         raise MissingDataError(
-            f"Expected summary_{known}.json with the labels beside {scores}. Score the run again with medseg "
+            f"Expected {summary_beside(scores).name} with the labels beside {scores}. Score the run again with medseg "
             f"{'evaluate' if known == 'evaluate' else 'test'}, which writes both."
         )
-    return known, read_rows(scores), summary
+    return scores, read_rows(scores), summary
 
 
-def _unscored(labels: Sequence[str]) -> tuple[str, Sequence[Row], Values]:
-    return "none", [], {"labels": {label: {} for label in labels}}
+def _unscored(labels: Sequence[str]) -> tuple[Path | None, Sequence[Row], Values]:
+    return None, [], {"labels": {label: {} for label in labels}}
 
 
 def number(row: Mapping[str, Any], column: str) -> float:

@@ -290,13 +290,13 @@ def test_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     target = tmp_path / "out" / "c.json"
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json", str(target)]) == 0
     result = json.loads(target.read_text())
-    assert result["a"] == {"file": str(tmp_path / "a" / "scores_test.csv"), "stage": "test", "unpaired": 0}
+    assert result["a"] == {"file": str(tmp_path / "a" / "scores_test_2.csv"), "stage": "test", "unpaired": 0}
     assert result["b"] == {"file": str(tmp_path / "b" / "scores_val.csv"), "stage": "val", "unpaired": 0}
     assert capsys.readouterr().out.splitlines()[:4] == [
-        f"A  {tmp_path / 'a' / 'scores_test.csv'}",
+        f"A  {tmp_path / 'a' / 'scores_test_2.csv'}",
         f"B  {tmp_path / 'b' / 'scores_val.csv'}",
         "Note: A holds the scores of test, B those of val.",
-        "Note: beside scores_test.csv of A there is scores_test_2.csv; name a file to compare it.",
+        "Note: scores_test_2.csv of A is the newest of several, beside scores_test.csv; name a file to compare it.",
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medseg_pl.core.errors import MissingDataError, OutputExistsError, UnreadableFileError
-from medseg_pl.io.scores import find_scores, numbered, read_rows, write_rows, write_summary
+from medseg_pl.io.scores import find_scores, note_newest, numbered, read_rows, write_rows, write_summary
 
 
 def test_a_table_as_bytes(tmp_path: Path) -> None:
@@ -137,7 +137,11 @@ def test_a_table_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        (["scores_test.csv", "scores_val.csv", "scores_test_2.csv"], "scores_test.csv"),
+        (["scores_test.csv", "scores_val.csv", "scores_val_2.csv"], "scores_test.csv"),
+        (["scores_test.csv", "scores_test_2.csv", "scores_test_10.csv", "scores_val.csv"], "scores_test_10.csv"),
+        (["scores_val.csv", "scores_val_2.csv"], "scores_val_2.csv"),
+        # A process was killed between the two files of a pair.
+        (["scores_val.csv", "summary_val.json", "scores_val_2.csv"], "scores_val.csv"),
         (["scores_evaluate.csv", "metrics.csv", "summary_evaluate.json"], "scores_evaluate.csv"),
     ],
 )
@@ -151,7 +155,7 @@ def test_the_table_of_a_folder(names: list[str], found: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["scores_val.csv", "scores_val_2.csv"], r"found scores_val\.csv, scores_val_2\.csv\. Name the file itself"),
+        (["scores_evaluate.csv", "scores_val.csv"], r"found scores_evaluate\.csv, scores_val\.csv\. Name the file"),
         (["metrics.csv", "checkpoints/"], r"found checkpoints/, metrics\.csv\. Name"),
         ([], "found nothing"),
         ([f"{i}.ckpt" for i in range(9)], r"found 0\.ckpt, .*, 7\.ckpt …\. Name"),
@@ -162,6 +166,24 @@ def test_a_folder_in_which_no_table_is_meant(names: list[str], message: str, tmp
         (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
     with pytest.raises(MissingDataError, match=rf"^Expected scores_test\.csv, or one other table .*{message}"):
         find_scores(tmp_path)
+
+
+def test_the_newest_table_of_a_stage(tmp_path: Path) -> None:
+    for name in ("scores_test.csv", "scores_val.csv", "scores_val_2.csv"):
+        (tmp_path / name).touch()
+    assert find_scores(tmp_path, "val") == tmp_path / "scores_val_2.csv"
+    assert note_newest(tmp_path / "scores_val_2.csv") == (
+        f"Note: {tmp_path / 'scores_val_2.csv'} is read, the newest scores of val; older ones: scores_val.csv."
+    )
+    assert note_newest(tmp_path / "scores_test.csv") == ""
+    with pytest.raises(MissingDataError, match=r"^Expected scores_evaluate\.csv, in .*found scores_test\.csv"):
+        find_scores(tmp_path, "evaluate")
+
+
+def test_the_highest_number_is_the_newest_though_older_files_went(tmp_path: Path) -> None:
+    (tmp_path / "scores_val_3.csv").touch()
+    names = [path.name for path in numbered(tmp_path, "scores_val.csv", "summary_val.json")]
+    assert names == ["scores_val_4.csv", "summary_val_4.json"]
 
 
 def test_a_path_to_nothing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from medseg_pl.commands.report.readme import fill_readme
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.text import printable
 from medseg_pl.io.files import require_absent, write_text
+from medseg_pl.io.scores import note_newest
 from medseg_pl.run_folder.reading import Run, read_run
 
 _MOST_NOTES = 5
@@ -37,6 +38,8 @@ def write_report(arguments: argparse.Namespace) -> int:
         raise SettingError(f"A page shows at most {_MOST_RUNS} runs; {len(arguments.runs)} are given. Name fewer.")
     require_absent(arguments.output)
     runs = [read_run(folder, arguments.stage) for folder in arguments.runs]
+    for note in filter(None, (note_newest(run.table) for run in runs)):
+        _say(note)
     if arguments.readme is not None:
         _fill_readme(arguments.readme, runs[0])
     if arguments.output is not None:
