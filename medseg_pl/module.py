@@ -28,7 +28,13 @@ from medseg_pl.inference.postprocess import Cleaning, check_cleaning
 from medseg_pl.inference.sliding_window import LogitsListener, RowReader, SlidingWindow
 from medseg_pl.losses.checking import check_loss, exclude_ignored
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
-from medseg_pl.networks import NetworkFactory, build_network, load_initial_weights
+from medseg_pl.networks import (
+    NetworkFactory,
+    build_network,
+    load_initial_weights,
+    refuse_activation,
+    refuse_probabilities,
+)
 from medseg_pl.normalisation import Normalisation
 from medseg_pl.optimization import make_optimization
 from medseg_pl.resuming import begin, between_steps, resumable
@@ -117,6 +123,7 @@ class SegmentationModule(LightningModule):
         self.context = context
         self.fit_to = Fit(fit, (size[0], size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
         self.network = build_network(network, channels * (2 * context + 1), labels.classes)
+        refuse_activation(self.network)
         if initial_weights:
             load_initial_weights(self.network, initial_weights)
         self.loss = exclude_ignored(loss, labels)
@@ -190,7 +197,9 @@ class SegmentationModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch of patches."""
-        loss: Tensor = self.loss(self(batch.image, batch.statistics), self.labels.target(batch.mask))
+        logits = self(batch.image, batch.statistics)
+        refuse_probabilities(logits)
+        loss: Tensor = self.loss(logits, self.labels.target(batch.mask))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.image))
         return loss
 

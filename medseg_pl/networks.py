@@ -12,9 +12,15 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
+
+_SMP = "segmentation_models_pytorch."
+_SQUASHING = (nn.Sigmoid, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.LogSigmoid, nn.Hardsigmoid, nn.Tanh)
+_HEAD_ACTIVATIONS = (smp.base.modules.ArgMax, smp.base.modules.Clamp)
+_PASSED_THROUGH = ("Alias", "Clone", "Permute", "Slice", "ToCopy", "Unsafe", "Upsample", "View")
+"""Operations that leave values as they are, or between their neighbors."""
 
 
 @runtime_checkable
@@ -46,6 +52,52 @@ def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn
             "start from random weights with --model.network.init_args.encoder_weights=null, or from a file that you "
             "have with --model.initial_weights=FILE."
         ) from error
+
+
+def refuse_activation(network: nn.Module) -> None:
+    """Refuse a network that is built to end in an activation: loss and decision turn its logits into probabilities.
+
+    Raises:
+        SettingError: The output are no logits; sigmoid of a sigmoid calls everything foreground.
+    """
+    last = _last_module(network)
+    of_head = type(getattr(network, "segmentation_head", None)).__module__.startswith(_SMP)
+    if isinstance(last, _SQUASHING) or (of_head and isinstance(last, _HEAD_ACTIVATIONS)):
+        raise _no_logits(type(last).__name__)
+
+
+def refuse_probabilities(logits: Tensor) -> None:
+    """Refuse an output whose last operation was an activation, wherever a network's `forward` calls it.
+
+    Args:
+        logits: With the operations that led to them: as in a training step, and not under `no_grad`.
+
+    Raises:
+        SettingError: They are no logits.
+    """
+    node = logits.grad_fn
+    while node is not None and node.name().startswith(_PASSED_THROUGH):
+        node = node.next_functions[0][0]
+    name = "" if node is None else node.name().removesuffix("0").removesuffix("Backward")
+    if name in ("Sigmoid", "Softmax", "LogSoftmax", "Tanh", "Hardsigmoid"):
+        raise _no_logits(name)
+
+
+def _last_module(module: nn.Module) -> nn.Module:
+    """Return the module that computes the output, as far as the structure tells."""
+    if isinstance(head := getattr(module, "segmentation_head", None), nn.Module):
+        return _last_module(head)
+    inner = getattr(module, "activation", None)
+    if type(module).__module__.startswith(_SMP) and isinstance(inner, nn.Module):
+        return _last_module(inner)
+    return _last_module(module[-1]) if isinstance(module, nn.Sequential) and len(module) else module
+
+
+def _no_logits(name: str) -> SettingError:
+    return SettingError(
+        f"model.network ends in the activation {name}, but loss and decision expect logits and apply their own. Set "
+        "model.network.init_args.activation to null, or leave the activation out of your network."
+    )
 
 
 def load_initial_weights(network: nn.Module, name: str) -> None:

@@ -14,7 +14,13 @@ import torch
 from torch import nn
 
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
-from medseg_pl.networks import build_network, encoder_names, load_initial_weights
+from medseg_pl.networks import (
+    build_network,
+    encoder_names,
+    load_initial_weights,
+    refuse_activation,
+    refuse_probabilities,
+)
 
 UNET = partial(smp.Unet, encoder_name="resnet18", encoder_weights=None, encoder_depth=3, decoder_channels=[16, 8, 8])
 
@@ -180,3 +186,48 @@ class TestInitialWeights:
         torch.save({"other": torch.zeros(1)}, tmp_path / "weights.pt")
         with pytest.raises(UnreadableFileError, match="Linear has no attribute `encoder`"):
             load_initial_weights(nn.Linear(2, 2), str(tmp_path / "weights.pt"))
+
+
+class Gated(nn.Module):
+    """A network with a sigmoid inside, which is none of its output; or with one at its end that is no module."""
+
+    def __init__(self, *, at_end: bool = False) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 2, 1)
+        self.activation = nn.Sigmoid()  # registered last
+        self.at_end = at_end
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.convolution(image) * self.activation(image)
+        return nn.functional.interpolate(logits.sigmoid(), scale_factor=2.0) if self.at_end else logits
+
+
+class TestActivations:
+    @pytest.mark.parametrize("activation", ["sigmoid", "softmax2d", "logsoftmax", "tanh", "argmax2d", "clamp"])
+    def test_one_in_the_arguments_of_a_network_is_refused(self, activation: str) -> None:
+        network = smp.Unet("resnet18", encoder_weights=None, activation=activation)
+        with pytest.raises(SettingError, match=r"ends in the activation \w+, .*init_args\.activation to null"):
+            refuse_activation(network)
+
+    @pytest.mark.parametrize("architecture", [smp.Unet, smp.FPN, smp.PSPNet, smp.DeepLabV3, smp.Segformer])
+    def test_every_head_is_looked_at(self, architecture: Any) -> None:
+        with pytest.raises(SettingError, match="ends in the activation Sigmoid"):
+            refuse_activation(architecture("resnet18", encoder_weights=None, activation="sigmoid"))
+        refuse_activation(architecture("resnet18", encoder_weights=None))
+
+    def test_a_ready_network_is_refused_too(self) -> None:
+        with pytest.raises(SettingError, match="ends in the activation Softmax"):
+            refuse_activation(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.Softmax(dim=1))))
+
+    def test_one_within_a_network_is_none_of_its_output(self) -> None:
+        network = Gated()
+        refuse_activation(network)
+        refuse_probabilities(network(torch.ones(1, 1, 4, 4)))
+
+    def test_one_that_is_no_module_shows_in_the_first_step(self) -> None:
+        network = Gated(at_end=True)
+        refuse_activation(network)
+        with pytest.raises(SettingError, match="ends in the activation Sigmoid"):
+            refuse_probabilities(network(torch.ones(1, 1, 4, 4)))
+        with torch.no_grad():
+            refuse_probabilities(network(torch.ones(1, 1, 4, 4)))  # nothing to tell by
