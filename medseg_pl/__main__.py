@@ -17,13 +17,21 @@ from contextlib import contextmanager
 from medseg_pl import __version__
 from medseg_pl.commands import FILE_COMMANDS
 from medseg_pl.core.errors import MedsegError
-from medseg_pl.core.stopping import StopRequest
+from medseg_pl.core.file_errors import files_in_words
+from medseg_pl.core.stopping import NOTHING_TO_SAVE, StoppedError, StopRequest
 from medseg_pl.core.text import printable
 from medseg_pl.io.shipped import shipped_configs
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 MODULES = {**{name: f"medseg_pl.commands.{name}" for name in FILE_COMMANDS}, "completion": "medseg_pl.completion"}
 """Of each other command."""
+
+_BEGINS_AGAIN = "What was begun is left out, nothing is half written; the same command begins again."
+_AFTER_STOP = {
+    "fit": NOTHING_TO_SAVE,
+    "predict": "Cases that are finished stay; the same command goes on.",
+    "review": "Cases that are finished stay; the same command goes on.",
+}
 
 HELP = """\
 usage: medseg COMMAND [options]
@@ -58,7 +66,8 @@ for a shell
   --debug                  with any command: show where an error comes from
 
 exit codes: 0 done, 1 the data or the run failed, 2 wrong use, 75 stopped by
-            the cluster (SIGUSR1, SIGTERM) and to be continued
+            the cluster (SIGUSR1, SIGTERM) and to be continued, 130 stopped by
+            Ctrl-C (129 where the terminal was closed)
 """
 
 
@@ -69,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0 done, 1 the data or the run failed, 2 wrong use, 75 stopped and to be continued.
+        The exit code: 0 done, 1 the data or the run failed, 2 wrong use, 75 stopped and to be continued, 130 Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -83,40 +92,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--configs":
         sys.stdout.write(f"{shipped_configs()}\n")
         return 0
+    command = arguments[0]
     try:
-        return _dispatch(arguments[0], arguments[1:])
+        # Before the imports, which take seconds.
+        with StopRequest(trains=command == "fit") as stop, files_in_words(command):
+            return _dispatch(command, arguments[1:], stop)
     except MedsegError as error:
         if debug:
             raise
         sys.stderr.write(f"medseg: {printable(str(error))}\n")
         return error.exit_code
-    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        if debug:
-            raise
-        name = printable(str(error.filename))
-        sys.stderr.write(f"medseg: {error.strerror}: {name}. Check the path, and what is there already.\n")
-        return 1
+    except StoppedError as stopped:
+        sys.stderr.write(f"medseg: {stopped} {_AFTER_STOP.get(command, _BEGINS_AGAIN)}\n")
+        return stopped.exit_code
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; what is left in the buffer has no reader either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("medseg: interrupted.\n")
-        return 130
 
 
-def _dispatch(command: str, arguments: list[str]) -> int:
-    if command == "fit":
-        with StopRequest() as stop:  # before the import, which takes seconds
-            with _uncollected():
-                from medseg_pl.cli import run
-
-            return run(command, arguments, stop)
+def _dispatch(command: str, arguments: list[str], stop: StopRequest) -> int:
     if command in TRAINER_COMMANDS:
         with _uncollected():
             from medseg_pl.cli import run
 
-        return run(command, arguments)
+        return run(command, arguments, stop)
     if command in MODULES:
         with _uncollected():
             module = importlib.import_module(MODULES[command])

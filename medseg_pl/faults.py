@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,16 +14,14 @@ from medseg_pl.core.errors import (
     LoggerError,
     LostProcessError,
     MedsegError,
-    MissingDataError,
     OutOfMemoryError,
     SettingError,
-    UnwritableFileError,
 )
+from medseg_pl.core.file_errors import explain_file_error
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
 _INEXACT = re.compile(r"(\S+) does not have a deterministic implementation")
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _LOST_RANK = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -34,7 +30,6 @@ _LOST_RANK = (
     "Broken pipe",
     "Timed out waiting",
 )
-_OF_A_FILE = re.compile(r"\[Errno (\d+)\] .+?: '([^']+)'")
 
 
 _WHOLE_IMAGES = "Lower data.eval_batch_size or model.max_whole_pixels, or set trainer.precision to bf16-mixed"
@@ -46,12 +41,6 @@ _LESS_MEMORY: dict[Phase, str] = {
     "test": _WHOLE_IMAGES,
     "prediction": _WHOLE_IMAGES,
 }
-
-_ELSEWHERE = {
-    "fit": " or choose another folder with --runs",
-    "predict": " or choose another folder with --output",
-}
-"""Where else the files of a command may go; scores belong beside their checkpoint."""
 
 
 @contextmanager
@@ -82,14 +71,8 @@ def _told(error: Exception, command: str, phase: Phase) -> MedsegError | None:
         return OutOfMemoryError(
             f"There is not enough memory for the {phase} with these settings. {_LESS_MEMORY[phase]}."
         )
-    number, name = _file_of(error)
-    if isinstance(error, FileNotFoundError) and name:
-        return MissingDataError(f"{name} is not there, or no more. Put it back, and {again}.")
-    if number in _DISK:
-        return UnwritableFileError(
-            f"{name or 'A file'} could not be written: {os.strerror(number)}. What was there before is still "
-            f"there. Free some space{_ELSEWHERE.get(command, '')}, then {again}."
-        )
+    if isinstance(error, OSError) and (about_file := explain_file_error(error, command)):
+        return about_file
     if type(error).__module__.startswith("wandb."):
         return LoggerError(
             f"Weights & Biases cannot be reached: {_first_line(text)}. Log in with wandb login, or set the logger's "
@@ -111,16 +94,6 @@ def _told(error: Exception, command: str, phase: Phase) -> MedsegError | None:
             f"says why. {again.capitalize()}."
         )
     return None
-
-
-def _file_of(error: Exception) -> tuple[int, str]:
-    """The number and the file of an `OSError`; of one from a loading process torch keeps the text alone."""
-    if not isinstance(error, OSError):
-        return 0, ""
-    told = _OF_A_FILE.search(str(error))
-    if error.errno is None and told is not None:
-        return int(told.group(1)), told.group(2)
-    return error.errno or 0, str(error.filename or "")
 
 
 def _from_worker(error: MedsegError) -> MedsegError | None:

@@ -1,4 +1,4 @@
-"""A cluster wants its machine back: save at the next step's end, go back into the queue, leave."""
+"""A cluster wants its machine back, or a person stops a training: save at the next step's end, and leave."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from medseg_pl.checkpointing import last_checkpoint
 from medseg_pl.core.errors import PreemptedError
-from medseg_pl.core.stopping import NOTHING_TO_SAVE, StopRequest
+from medseg_pl.core.stopping import BY_HAND, LEAVE, NOTHING_TO_SAVE, TIME_IS_UP, StopRequest, stop_error
 
 log = logging.getLogger(__name__)
 
+SIGNALS = (TIME_IS_UP, LEAVE, *BY_HAND)
+
 
 class Preemption(Callback):
-    """Ends a training that is asked to stop so that it can go on later, with exit code 75.
+    """Ends a training that is asked to stop so that it can go on later: exit code 75, or 130 after Ctrl-C.
 
     All ranks agree before each step, by one number summed over them: whoever was signalled, all of them leave at the
     same step. Lightning exchanges such a number before each step as well, so ours never waits for a device that would
     not have been waited for anyway. A validation is broken off, and is run again when the training goes on: ranks have
-    different numbers of validation batches, so they agree after the last one. Before the first step nothing is saved.
+    different numbers of validation batches, so they agree after the last one. Before the first step nothing is saved,
+    and Ctrl-C ends at once whatever is being done.
 
     Args:
         stop: Where the signals are noted.
@@ -43,6 +46,10 @@ class Preemption(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do not begin."""
         self._leave_if_asked(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on there is state to save."""
+        self.stop.defers = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Leave between two steps of the optimizer; here, and not at a batch's end, the last one is logged as well."""
@@ -68,14 +75,16 @@ class Preemption(Callback):
     def _leave_if_asked(self, trainer: Trainer) -> None:
         if not trainer.strategy.reduce_boolean_decision(self.stop.asked, all=False):
             return
-        self._requeue = trainer.strategy.reduce_boolean_decision(self.stop.time_is_up, all=False)
+        reduce = trainer.strategy.reduce_boolean_decision
+        received = [number for number in SIGNALS if reduce(number in self.stop.received, all=False)]
+        self._requeue = TIME_IS_UP in received
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.procs.clear()  # it would kill us when it sees that the other ranks have left
         kept = self._save(trainer)
         for logger in trainer.loggers:
             logger.save()
-        raise PreemptedError(f"Asked to stop ({self.stop.names or 'another rank was signalled'}). {kept}")
+        raise stop_error(received, kept)
 
     def _save(self, trainer: Trainer) -> str:
         """Write the state of a training that has one; a sentence about what there is to go on from."""

@@ -167,6 +167,6 @@ def _unwritable(target: Path, error: OSError) -> UnwritableFileError:
     kept = "The one saved before it is whole and stays" if target.is_file() else "There is none from before"
     remedy = _REMEDIES.get(error.errno or 0, "Check the disk")
     return UnwritableFileError(
-        f"The checkpoint {target} could not be saved: {error.strerror or error}. {kept}. {remedy}, then go on with "
-        "medseg fit and the same settings, and --ckpt_path last."
+        f"The checkpoint {target} could not be saved: {error.strerror or error}. {kept}. {remedy}, then "
+        "repeat the command; a training goes on with --ckpt_path last."
     )

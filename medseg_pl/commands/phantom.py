@@ -7,9 +7,7 @@ changes none.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, count, islice
@@ -19,7 +17,7 @@ import numpy as np
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.functional.phantom import ORGANS, exclusive, patient_days
-from medseg_pl.io.files import require_empty
+from medseg_pl.io.files import whole_folder
 from medseg_pl.io.layouts import DataCard, LabelledScan, write_decathlon, write_folder, write_uw_madison
 from medseg_pl.io.progress import progress_bar
 
@@ -93,14 +91,8 @@ def write_phantom(directory: Path, layout: str, cases: int, seed: int, slices: i
     """
     if layout not in _WRITERS:
         raise SettingError(f"There is no layout {layout!r}. Choose one of {', '.join(_WRITERS)}.")
-    directory = directory.resolve()
-    require_empty(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-phantom-", dir=directory.parent) as temporary:
-        staging = Path(temporary) / "data"
-        staging.mkdir()
+    with whole_folder(directory.resolve()) as staging:
         _WRITERS[layout](staging, _with_progress(make_scans(cases, seed, slices, size), cases))
-        _publish(staging, directory)
 
 
 def make_scans(cases: int, seed: int, slices: int, size: tuple[int, int]) -> Iterator[LabelledScan]:
@@ -164,16 +156,3 @@ def _with_progress(scans: Iterable[LabelledScan], total: int) -> Iterator[Labell
         for scan in scans:
             yield scan
             advance()
-
-
-def _publish(staging: Path, directory: Path) -> None:
-    """Move a finished data set into place.
-
-    An existing folder is filled rather than replaced, since it may be a mount or somebody's working directory; the
-    index files go last.
-    """
-    if not directory.exists():
-        staging.rename(directory)
-        return
-    for entry in sorted(staging.iterdir(), key=lambda entry: (entry.is_file(), entry.name)):
-        shutil.move(entry, directory / entry.name)

@@ -75,5 +75,18 @@ class PreemptedError(MedsegError):
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
+class InterruptedRunError(MedsegError):
+    """Somebody has stopped the training, and it has kept its state.
+
+    Args:
+        message: What is said.
+        exit_code: 128 and the number of the signal, as a shell has it: 130 for Ctrl-C.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class OutputExistsError(MedsegError):
     """Writing would replace something that is already there."""

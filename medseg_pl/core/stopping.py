@@ -1,4 +1,4 @@
-"""The signals with which a cluster asks a training to stop."""
+"""The signals by which a cluster or a person asks a command to stop."""
 
 from __future__ import annotations
 
@@ -7,35 +7,63 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Collection
 from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any
 
-from medseg_pl.core.errors import PreemptedError
+from medseg_pl.core.errors import InterruptedRunError, MedsegError, PreemptedError
 
 TIME_IS_UP = signal.SIGUSR1
 """Slurm's warning before a job's time is over (`--signal=USR1@120`): we are to go back into the queue."""
 LEAVE = signal.SIGTERM
 """The job ends: cancelled, or preempted by another one, after which Slurm puts it back into the queue by itself."""
+BY_HAND = (signal.SIGINT, signal.SIGHUP)
+"""Ctrl-C, and a terminal that was closed."""
 
 NOTHING_TO_SAVE = "No step was made since the start, so nothing is to be saved; the same command starts again."
 
 
+class StoppedError(BaseException):
+    """A signal ends a command that has no state to save.
+
+    Not a `KeyboardInterrupt`, which Lightning answers with the exit code 1; and no `Exception`, so that nobody takes it
+    for a fault of what is being done.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"Interrupted ({signal.Signals(number).name}).")
+        self.exit_code = 128 + number
+
+
 class StopRequest:
-    """Notes the signals that ask for a stop while it is entered, and does nothing about them.
+    """Answers the signals that ask for a stop, while it is entered.
 
-    What is to be done takes collectives and files, which hang or break in the middle of a step: it waits for a step's
-    end, where someone looks here. Further signals are noted as well, so that none of them ends a save halfway.
+    A training that has state to save cannot do so at once: saving takes collectives and files, which hang or break in
+    the middle of a step. There a signal is noted, and waits for a step's end, where someone looks here. Further ones
+    are noted as well, so that none of them ends a save halfway; only a second Ctrl-C leaves at once. Everywhere else a
+    signal raises `StoppedError`. Signals that the process was started to ignore, as by `nohup`, stay ignored.
 
-    >>> with StopRequest() as stop:
+    Args:
+        trains: Whether the command is a training: those of a cluster are then noted from the start.
+
+    Attributes:
+        defers: Whether Ctrl-C and a closed terminal are noted, too; whoever looks for them sets it.
+
+    >>> with StopRequest(trains=True) as stop:
     ...     before = stop.asked
     ...     signal.raise_signal(signal.SIGUSR1)
     >>> before, stop.asked, stop.names
     (False, True, 'SIGUSR1')
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, trains: bool = True) -> None:
         self.received: set[int] = set()
+        self.defers = False
+        self._trains = trains
         self._before: dict[int, Any] = {}
 
     @property
@@ -51,7 +79,7 @@ class StopRequest:
     @property
     def names(self) -> str:
         """What came, for a message."""
-        return " and ".join(sorted(signal.Signals(number).name for number in self.received))
+        return name_signals(self.received)
 
     def leave_before_training(self) -> None:
         """Raise if asked to stop, in long work that comes before the first step: nothing needs to be saved then.
@@ -60,12 +88,13 @@ class StopRequest:
             PreemptedError: Any signal came.
         """
         if self.asked:
-            raise PreemptedError(f"Asked to stop ({self.names}). {NOTHING_TO_SAVE}")
+            raise stop_error(self.received, NOTHING_TO_SAVE)
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
-            for number in (TIME_IS_UP, LEAVE):
-                self._before[number] = signal.signal(number, self._note)
+            for number in (*BY_HAND, LEAVE, *([TIME_IS_UP] if self._trains else [])):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._answer)
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -73,8 +102,44 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set by other than Python
         self._before.clear()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _answer(self, number: int, frame: FrameType | None) -> None:
+        again = number in self.received
         self.received.add(number)
+        if number == signal.SIGINT and again:
+            _leave_at_once(number)
+        if not again and not (self.defers or (self._trains and number not in BY_HAND)):
+            raise StoppedError(number)
+
+
+def name_signals(numbers: Collection[int]) -> str:
+    """Name signals, for a message.
+
+    >>> name_signals([signal.SIGTERM, signal.SIGINT])
+    'SIGINT and SIGTERM'
+    """
+    return " and ".join(sorted(signal.Signals(number).name for number in numbers))
+
+
+def stop_error(received: Collection[int], kept: str) -> MedsegError:
+    """Make the error with which a training ends that was asked to stop.
+
+    Args:
+        received: The signals; those of a cluster decide the exit code.
+        kept: A sentence about what there is to go on from.
+    """
+    names = name_signals(received)
+    if not set(received) <= set(BY_HAND):
+        return PreemptedError(f"Asked to stop ({names}). {kept}")
+    return InterruptedRunError(f"Interrupted ({names}). {kept}", 128 + max(received, default=signal.SIGINT))
+
+
+def _leave_at_once(number: int) -> None:
+    """End this process and those that it has started, without any clean-up."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    # Not `sys.stderr`, in the middle of whose writing the signal may have come.
+    os.write(2, b"\nmedseg: Interrupted twice: left at once. Files that were complete before stay.\n")
+    os._exit(128 + number)
 
 
 class ParentEnding:
@@ -101,8 +166,11 @@ class ParentEnding:
 def leave_signals_to_main(parent: ParentEnding) -> None:
     """Keep a process that loads data alive: Slurm may signal all processes of a job, and a lost worker ends the run.
 
+    A terminal sends Ctrl-C to all of them.
+
     Handlers hold for all threads of a process; a mask would hold for those alone that are started after it, and some
     libraries start threads at each fork.
     """
-    signal.signal(TIME_IS_UP, signal.SIG_IGN)
+    for number in (TIME_IS_UP, *BY_HAND):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(LEAVE, parent.leave)

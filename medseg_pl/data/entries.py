@@ -32,6 +32,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
 from medseg_pl.functional.intensity import channel_statistics
 from medseg_pl.functional.perceptual import Likeness, likeness
+from medseg_pl.io.arrays import write_array
 
 _VOXELS_FOR_EACH_LABEL = 4096
 _MOST_OPEN = 256
@@ -158,11 +159,11 @@ def write_entry(entry: Path, volume: Volume, labels: LabelMap, what: str) -> Non
         sample, ends, counts = _foreground(volume.mask, labels)
         statistics = channel_statistics(image)
         copies = likeness(image, statistics)
-        np.save(temporary / "image.npy", image)
-        np.save(temporary / "foreground.npy", sample)
-        np.save(temporary / "signature.npy", copies.signature)
+        write_array(temporary / "image.npy", image)
+        write_array(temporary / "foreground.npy", sample)
+        write_array(temporary / "signature.npy", copies.signature)
         if volume.mask is not None:
-            np.save(temporary / "mask.npy", np.ascontiguousarray(volume.mask))
+            write_array(temporary / "mask.npy", volume.mask)
         description = {
             "geometry": asdict(volume.geometry),
             "statistics": statistics.tolist(),

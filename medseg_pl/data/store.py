@@ -15,13 +15,15 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from medseg_pl.core.errors import UnwritableFileError
+from medseg_pl.core.file_errors import DISK, number_and_file
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.threads import thread_pool
 from medseg_pl.core.types import Case
 from medseg_pl.data.entries import write_entry
 from medseg_pl.data.sources.base import Source
@@ -84,13 +86,9 @@ class Store:
             The entry of each case, in the order of the cases.
         """
         reading = self._reading()
-        with ThreadPoolExecutor(max_workers=threads) as pool:
+        with _full_store_in_words(self.directory), thread_pool(threads) as pool:
             futures = [pool.submit(self._entry, case, reading) for case in (*cases[first:], *cases[:first])]
-            try:
-                made = [_after(future.result(), advance) for future in futures]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            made = [_after(future.result(), advance) for future in futures]
         return made[len(cases) - first :] + made[: len(cases) - first]
 
     def _entry(self, case: Case, reading: _Reading) -> Path:
@@ -135,6 +133,21 @@ class Store:
 def entry_path(directory: Path, key: str) -> Path:
     """Where a store keeps the entry of that name."""
     return directory / key[:2] / key
+
+
+@contextmanager
+def _full_store_in_words(directory: Path) -> Iterator[None]:
+    """Say where else the store may be, where its disk is full or read-only."""
+    try:
+        yield
+    except OSError as error:
+        number, _ = number_and_file(error)
+        if number not in DISK:
+            raise
+        raise UnwritableFileError(
+            f"The store {directory} could not be written: {os.strerror(number)}. Free some space, or set $MEDSEG_CACHE "
+            "or data.store to another folder, then repeat the command."
+        ) from error
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -8,11 +8,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from medseg_pl.core.errors import MissingDataError, OutputExistsError
+from medseg_pl.core.file_errors import DISK, number_and_file
 
 _UNFINISHED = ".writing-"
 
@@ -30,8 +31,8 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     if not replace:
         require_absent(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with unfinished(path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # Made here rather than by `tempfile`, whose files are for their owner alone: the umask applies without being
         # read, which would mean to set it, for all threads.
         temporary.touch(exist_ok=False)
@@ -45,29 +46,57 @@ def unfinished(path: Path) -> Iterator[Path]:
     # The suffix stays last: writers choose the format, and whether to compress, by it.
     temporary = path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}-{path.name[-60:]}"
     try:
-        yield temporary
+        with name_errors(path, temporary):
+            yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that is read-only: there is nothing to remove
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a new folder beside `path`, and rename it to `path` once the block has ended well.
+    """Give a new folder, and let it take the place of `path` once the block has ended well.
+
+    An empty folder that is there is filled rather than replaced: it may be a mount, or somebody's working directory.
 
     Raises:
         OutputExistsError: There is something in `path`.
     """
     require_empty(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".unfinished-{secrets.token_hex(8)}-{path.name[-60:]}"
-    temporary.mkdir()
+    exists = path.is_dir()
+    around = path if exists else path.parent
+    temporary = around / f".unfinished-{secrets.token_hex(8)}-{path.name[-60:]}"
     try:
-        yield temporary
-        if path.exists():
-            path.rmdir()  # it is empty
-        temporary.replace(path)
+        with name_errors(path, temporary):
+            around.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            yield temporary
+            if exists:
+                # Index files last: what they list is then there.
+                for entry in sorted(temporary.iterdir(), key=lambda entry: (entry.is_file(), entry.name)):
+                    entry.rename(path / entry.name)
+            else:
+                temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def name_errors(path: Path, temporary: Path) -> Iterator[None]:
+    """Let an error of the disk within the block name the file or folder that is meant.
+
+    Args:
+        path: What is written.
+        temporary: Where it is written to first, whose name tells nobody anything.
+    """
+    try:
+        yield
+    except OSError as error:
+        number, name = number_and_file(error)
+        meant = name.replace(str(temporary), str(path)) if name else str(path)
+        if number not in DISK or meant == error.filename:
+            raise
+        raise OSError(number, error.strerror or os.strerror(number), meant) from error
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_pl.core.errors import OutputExistsError
-from medseg_pl.io.files import require_empty, write_text
+from medseg_pl.io.files import name_errors, require_empty, write_text
 from medseg_pl.io.itk import find_data_files
 from medseg_pl.io.locks import FolderLocks
 
@@ -81,11 +81,12 @@ class OutputFolder:
         stage = Path(tempfile.mkdtemp(prefix="stage-", dir=self._own))
         try:
             stage.chmod(0o755)
-            yield stage
-            for file in sorted(path for path in stage.rglob("*") if path.is_file()):
-                place = self.directory / file.relative_to(stage)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                file.replace(place)
+            with name_errors(self.directory, stage):
+                yield stage
+                for file in sorted(path for path in stage.rglob("*") if path.is_file()):
+                    place = self.directory / file.relative_to(stage)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    file.replace(place)
             write_text(self._marker(name), _state_of(inputs), replace=True)
         finally:
             shutil.rmtree(stage, ignore_errors=True)

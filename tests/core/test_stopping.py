@@ -1,4 +1,4 @@
-"""What may end a process that loads: the end of its parent, and no signal before."""
+"""What signals do: to a command, to a training, and to the processes that load data for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from medseg_pl.core.stopping import ParentEnding, leave_signals_to_main
+from medseg_pl.core.errors import InterruptedRunError, MedsegError, PreemptedError
+from medseg_pl.core.stopping import ParentEnding, leave_signals_to_main, stop_error
 from tests.patience import HANG_S
 
 pytestmark = pytest.mark.processes
@@ -30,7 +31,7 @@ def wait(parent: ParentEnding, ready: Event) -> None:
 
 def tell(process: int | None) -> None:
     """As Slurm does, which is another process."""
-    told = f"import os; [os.kill({process}, number) for number in ({signal.SIGUSR1:d}, {signal.SIGTERM:d})]"
+    told = f"import os; [os.kill({process}, number) for number in ({signal.SIGUSR1:d}, {signal.SIGTERM:d}, 2, 1)]"
     subprocess.run([sys.executable, "-c", told], check=True)
 
 
@@ -96,3 +97,90 @@ def test_an_interpreter_that_ends_ends_its_workers(method: str, tmp_path: Path) 
         check=True,
     )
     assert (ended.stdout, ended.stderr) == ("ready\n", "")
+
+
+def answered(script: str, *numbers: int, ignored: int | None = None) -> tuple[int, str, str]:
+    """Run a script that prints `ready` and is then sent signals, one after the other; its exit code and its output."""
+    # Whoever starts the tests may have made them ignore Ctrl-C.
+    usual = "import signal; [signal.signal(number, signal.SIG_DFL) for number in (1, 2, 15)]\n"
+    ignoring = f"signal.signal({ignored:d}, signal.SIG_IGN)\n" if ignored else ""
+    process = subprocess.Popen(
+        [sys.executable, "-c", usual + ignoring + script],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for number in numbers:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+    out, error = process.communicate(timeout=HANG_S)
+    return process.returncode, out, error
+
+
+NOTES = """
+import sys, time
+from medseg_pl.core.stopping import StopRequest
+with StopRequest(trains={trains}) as stop:
+    stop.defers = {defers}
+    for _ in range(2):
+        heard = len(stop.received)
+        print("ready", flush=True)
+        while len(stop.received) == heard:
+            time.sleep(0.01)
+print(stop.names)
+"""
+
+
+def test_a_second_control_c_leaves_at_once() -> None:
+    script = NOTES.format(trains=True, defers=True)
+    code, out, error = answered(script, signal.SIGINT, signal.SIGINT)
+    assert (code, out) == (130, "")
+    assert "Interrupted twice: left at once." in error
+
+
+def test_other_signals_are_noted_while_there_is_something_to_save() -> None:
+    code, out, error = answered(NOTES.format(trains=True, defers=True), signal.SIGHUP, signal.SIGTERM)
+    assert (code, out, error) == (0, "SIGHUP and SIGTERM\n", "")
+
+
+COMMAND = """
+import sys, time, types
+from medseg_pl import __main__
+def run(arguments):
+    print("ready", flush=True)
+    time.sleep({seconds})
+    return 0
+__main__.MODULES = {{"work": "work"}}
+sys.modules["work"] = types.SimpleNamespace(__doc__="Work.", add_arguments=lambda parser: None, run=run)
+sys.exit(__main__.main(["work"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_any_command_ends_with_a_sentence(number: int) -> None:
+    code, out, error = answered(COMMAND.format(seconds=600), number)
+    assert (code, out) == (128 + number, "")
+    said = f"Interrupted ({signal.Signals(number).name}). What was begun is left out, nothing is half written"
+    assert error == f"medseg: {said}; the same command begins again.\n"
+
+
+def test_a_command_that_was_started_to_outlive_its_terminal_does() -> None:
+    assert answered(COMMAND.format(seconds=1), signal.SIGHUP, ignored=signal.SIGHUP) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("received", "code", "kind"),
+    [
+        ([signal.SIGINT], 130, InterruptedRunError),
+        ([signal.SIGHUP], 129, InterruptedRunError),
+        ([signal.SIGHUP, signal.SIGINT], 130, InterruptedRunError),
+        ([signal.SIGINT, signal.SIGTERM], 75, PreemptedError),
+    ],
+)
+def test_a_training_that_was_stopped_says_by_what(received: list[int], code: int, kind: type[MedsegError]) -> None:
+    error = stop_error(received, "Step 3 is saved.")
+    assert type(error) is kind and error.exit_code == code
+    assert all(signal.Signals(number).name in str(error) for number in received)
+    assert str(error).endswith(". Step 3 is saved.")

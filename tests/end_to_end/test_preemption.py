@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from medseg_pl.__main__ import main
 from medseg_pl.data.store import Store
@@ -165,6 +167,57 @@ def test_a_refusal_to_put_the_job_back_is_told(
     during(monkeypatch, SegmentationModule, "training_step", send(signal.SIGUSR1))
     assert fit() == 75
     assert "Slurm does not put job 17 back into the queue (Job is not requeueable)" in caplog.text
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_control_c_saves_and_leaves(
+    number: int,
+    code: int,
+    fit: Fit,
+    queue: Queue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler = signal.signal(number, signal.SIG_DFL)
+    try:
+        during(monkeypatch, SegmentationModule, "training_step", send(number), calls=3)
+        assert fit("--trainer.num_sanity_val_steps=0") == code
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, handler)
+    name = signal.Signals(number).name
+    assert f"medseg: Interrupted ({name}). Step 3 is saved; the same command with" in capsys.readouterr().err
+    folder = tmp_path / "runs" / "demo" / "version_0"
+    assert checkpoint(folder)["global_step"] == 3
+    assert logged(folder, "train/loss") == ["0", "1", "2"]
+    assert queue() == [], "a job that a person has stopped stays away"
+
+
+def test_a_run_that_was_never_saved_is_begun_again_in_its_folder(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with monkeypatch.context() as patch:
+            # While there is nothing to save, a signal ends the command at once; here the run folder is made already.
+            during(patch, SegmentationModule, "validation_step", send(signal.SIGINT))
+            assert fit() == 130
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert "medseg: Interrupted (SIGINT). No step was made since the start" in capsys.readouterr().err
+    folder = tmp_path / "runs" / "demo" / "version_0"
+    before = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "splits.json"} <= before and not list(folder.rglob("*.ckpt"))
+
+    again = ["--trainer.max_epochs=1", "--data.split_seed=5", "--trainer.limit_train_batches=2"]
+    assert fit("--ckpt_path", "last", *again) == 0
+    assert f"{folder} was stopped before its first save: the run begins again there." in capsys.readouterr().out
+    assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
+    assert not list(folder.glob("config_resumed*"))
+    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["split_seed"] == 5
+    assert "seed 5" in json.loads((folder / "splits.json").read_text())["origin"]
+    assert logged(folder, "train/loss") == ["0", "1"]
 
 
 @pytest.mark.slow

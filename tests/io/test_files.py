@@ -97,7 +97,7 @@ class TestWholeFolder:
             target.mkdir(parents=True)
         with whole_folder(target) as temporary:
             (temporary / "a.txt").write_text("whole")
-            assert temporary.parent == target.parent
+            assert temporary.parent == (target if there else target.parent)  # which may be a mount
             assert not (target / "a.txt").exists()
         assert (target / "a.txt").read_text() == "whole"
         assert names(target.parent) == ["model"]

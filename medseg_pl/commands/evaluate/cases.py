@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from medseg_pl.core.errors import DataError
+from medseg_pl.core.threads import thread_pool
 from medseg_pl.data.mask_pairs import MaskPair
 from medseg_pl.io.progress import progress_bar
 
@@ -26,18 +26,13 @@ def of_each(pairs: Sequence[MaskPair], function: Callable[[MaskPair], T], worker
     # as long as a thousand such cases.
     results: list[T] = []
     faults: list[DataError] = []
-    with ThreadPoolExecutor(max_workers=workers) as pool, progress_bar(doing, len(pairs)) as advance:
-        futures = [pool.submit(function, pair) for pair in pairs]
-        try:
-            for future in futures:
-                try:
-                    results.append(future.result())
-                except DataError as error:
-                    faults.append(error)
-                advance()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with thread_pool(workers) as pool, progress_bar(doing, len(pairs)) as advance:
+        for future in [pool.submit(function, pair) for pair in pairs]:
+            try:
+                results.append(future.result())
+            except DataError as error:
+                faults.append(error)
+            advance()
     if faults:
         raise DataError(_all_faults(faults, len(pairs)))
     return results

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +14,7 @@ from medseg_pl import __version__
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.text import printable
 from medseg_pl.data.recognition import labels_named, recognise
-from medseg_pl.io.files import require_empty, require_folder
+from medseg_pl.io.files import require_empty, require_folder, whole_folder
 from medseg_pl.plan_file import PlanFile, hardware_of, plan_file
 
 _SUFFIX = ".j2"
@@ -47,13 +45,10 @@ def make_project(arguments: argparse.Namespace) -> None:
     require_empty(project)
     planned = _planned(arguments, project.name) if arguments.data is not None else None
     names = Names(project.name, package_name(project.name), planned.summary if planned else "")
-    project.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-project-", dir=project.parent) as temporary:
-        staging = Path(temporary) / "project"
+    with whole_folder(project) as staging:
         fill(Path(__file__).with_name("template"), staging, names)
         if planned is not None:
             (staging / "configs" / "train.yaml").write_text(planned.text)
-        _publish(staging, project)
     for note in planned.notes if planned else ():
         sys.stdout.write(f"Note: {printable(note)}.\n")
     sys.stdout.write(f"Made {arguments.project}; go on with\n  cd {arguments.project} && make demo\n")
@@ -71,7 +66,7 @@ def package_name(project: str) -> str:
 
 def fill(template: Path, target: Path, names: Names) -> None:
     """Copy a folder of the template, its names and contents filled in; `package` becomes the project's own."""
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     for entry in sorted(template.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
@@ -80,14 +75,6 @@ def fill(template: Path, target: Path, names: Names) -> None:
             continue
         text = environment.from_string(entry.read_text(encoding="utf-8")).render(names._asdict(), version=__version__)
         (target / entry.name.removesuffix(_SUFFIX).replace("dot.", ".")).write_text(text, encoding="utf-8")
-
-
-def _publish(staging: Path, project: Path) -> None:
-    """Move a finished project into place; an empty folder is filled, since somebody may be working in it."""
-    if project.exists():
-        shutil.copytree(staging, project, dirs_exist_ok=True)
-    else:
-        staging.rename(project)
 
 
 def _planned(arguments: argparse.Namespace, name: str) -> PlanFile:

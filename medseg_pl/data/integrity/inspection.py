@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.errors import MaskValueError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.threads import thread_pool
 from medseg_pl.core.types import Case
 from medseg_pl.data.integrity.alignment import align
 from medseg_pl.data.integrity.facts import Alignment, CaseFacts, ImageFacts, MaskFacts
@@ -96,7 +96,7 @@ def inspect_all(
         workers: How many cases are read, and in memory, at once.
         advance: Called after each case.
     """
-    with ThreadPoolExecutor(max_workers=workers) as pool:
+    with thread_pool(workers) as pool:
         for facts in pool.map(partial(inspect_case, source, labels=labels, root=root), cases):
             advance()
             yield facts

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 
 from medseg_pl.core.errors import DataError
+from medseg_pl.core.threads import thread_pool
 from medseg_pl.io.dicom.headers import Entry, read_entry
 from medseg_pl.io.dicom.stack import mixed_series
 from medseg_pl.io.files import files_below
@@ -33,7 +33,7 @@ class DicomTree:
     def __init__(self, root: Path, *, patients: bool = False) -> None:
         self.root = root.parent if root.is_file() else root
         paths = [root] if root.is_file() else list(files_below(root))
-        with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        with thread_pool(_THREADS) as pool:
             found = list(pool.map(partial(_read_or_explain, patient=patients), paths))
         self.entries = tuple(entry for entry in found if isinstance(entry, Entry))
         self.damaged = {path: error for path, error in zip(paths, found, strict=True) if isinstance(error, DataError)}
