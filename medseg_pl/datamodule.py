@@ -293,7 +293,15 @@ class SegmentationDataModule(LightningDataModule):
     def _refuse_duplicates(self) -> None:
         """The same image on two sides is a leak as well as a patient is, and no group tells."""
         assert self.split is not None, "setup comes first"
-        self.duplicates = duplicates_across_sides(self.split, self.cases, self.entries, self.store_directory / "copies")
+        alike = duplicates_across_sides(self.split, self.cases, self.entries, self.store_directory / "copies")
+        self.duplicates = [duplicate for duplicate in alike if duplicate.certain]
+        if similar := [str(duplicate) for duplicate in alike if not duplicate.certain]:
+            log.warning(
+                "%d cases look like a case on another side of the split: %s. Look at them; if they are copies, give "
+                "both the same patient (data.source's group).",
+                len(similar),
+                "; ".join(similar[:3]),
+            )
         if not self.duplicates:
             return
         listed = "; ".join(str(duplicate) for duplicate in self.duplicates[:3])

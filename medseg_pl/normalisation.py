@@ -103,3 +103,29 @@ class MeanStd(Normalisation):
             )
         mean, std = (buffer.repeat(slices)[None, :, None, None] for buffer in (self.mean, self.std))
         return (image.float() - mean) / std
+
+
+class PerChannel(Normalisation):
+    """Normalise each channel its own way: a window for the CT, z-scores for the PET beside it.
+
+    Args:
+        channels: One normalization for each of `model.channels`, in their order.
+    """
+
+    def __init__(self, channels: Sequence[Normalisation]) -> None:
+        super().__init__()
+        if not channels:
+            raise SettingError("PerChannel needs a normalization for each of model.channels; got none.")
+        self.channels = nn.ModuleList(channels)
+
+    def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
+        """See `Normalisation`."""
+        count = len(self.channels)
+        if image.shape[1] % count:
+            raise SettingError(
+                f"PerChannel has {count} normalization(s), but the images have {image.shape[1]} channel(s). Give "
+                "model.normalisation.channels one for each of model.channels."
+            )
+        # The channels of each slice follow one another, so those of one kind are `count` apart.
+        normalized = [how(image[:, i::count], statistics[:, i::count]) for i, how in enumerate(self.channels)]
+        return torch.stack(normalized, dim=2).flatten(1, 2)

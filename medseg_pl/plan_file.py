@@ -57,7 +57,7 @@ def look_at(found: Recognised, workers: int) -> Fingerprint:
     store = Store(default_directory(), found.source, found.labels)
     with progress_bar("Reading cases", len(cases)) as advance:
         entries = store.build(cases, threads=workers, advance=advance)
-    return fingerprint(cases, entries, found.labels, found.modality)
+    return fingerprint(cases, entries, found.labels, found.modalities)
 
 
 def hardware_of(device: str | None, memory_gb: float | None) -> Hardware:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -241,9 +242,10 @@ def load_module(trained: Trained) -> SegmentationModule:
     Raises:
         SettingError: Its settings name code that is not allowed, or do not fit.
     """
+    settings = deepcopy(trained.settings["model"])  # jsonargparse puts objects of its own into nested lists
     try:
         module = SegmentationModule.load_from_checkpoint(
-            trained.path, map_location="cpu", weights_only=True, **trained.settings["model"]
+            trained.path, map_location="cpu", weights_only=True, **settings
         )
     except (ArgumentError, ImportError) as error:
         reason = refusal(str(error)) or " ".join(str(error).split())

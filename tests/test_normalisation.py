@@ -8,7 +8,7 @@ import torch
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.functional.intensity import channel_statistics
-from medseg_pl.normalisation import IntensityWindow, MeanStd, Normalisation, ZScore
+from medseg_pl.normalisation import IntensityWindow, MeanStd, Normalisation, PerChannel, ZScore
 
 TYPES = [torch.uint8, torch.int16, torch.uint16, torch.float16, torch.float32]
 UNUSED = torch.full((1, 1, 4), torch.nan)
@@ -115,7 +115,23 @@ class TestMeanStd:
         assert {buffer.device.type for buffer in MeanStd().to("meta").buffers()} == {"meta"}
 
 
-@pytest.mark.parametrize("layer", [ZScore(), ZScore(clip=False), IntensityWindow(0, 9), MeanStd()])
+class TestPerChannel:
+    def test_each_channel_goes_its_own_way(self) -> None:
+        layer = PerChannel([IntensityWindow(-100, 100), ZScore(clip=False)])
+        pixels = torch.tensor([-100.0, 6.0, 0.0, 8.0]).view(1, 4, 1, 1)  # two slices of a CT and a PET
+        statistics = torch.tensor([[0.0, 1.0, 0.0, 0.0], [4.0, 2.0, 0.0, 9.0]]).repeat(2, 1)[None]
+        assert layer(pixels, statistics).flatten().tolist() == [-1, 1, 0, 2]
+
+    def test_one_normalization_for_each_channel(self) -> None:
+        with pytest.raises(SettingError, match=r"has 2 normalization\(s\), but the images have 3 channel\(s\)"):
+            PerChannel([ZScore(), ZScore()])(torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 4))
+        with pytest.raises(SettingError, match=r"for each of model\.channels; got none"):
+            PerChannel([])
+
+
+@pytest.mark.parametrize(
+    "layer", [ZScore(), ZScore(clip=False), IntensityWindow(0, 9), MeanStd(), PerChannel([ZScore(), MeanStd([0], [1])])]
+)
 def test_settings_travel_as_hyper_parameters_and_not_as_weights(layer: Normalisation) -> None:
     assert layer.state_dict() == {}
 

@@ -23,13 +23,18 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.entries import open_entry, open_likeness
 from medseg_pl.data.splits import SIDES, Split
 from medseg_pl.functional.perceptual import (
+    CERTAIN,
+    CERTAINLY_DISTINCT,
     COARSE,
+    DISTINCT,
     SAME,
     Likeness,
     agreement,
     coarse_patterns,
     coarse_similarity,
+    distinct_agreement,
     same_pixels,
+    usual_correlations,
 )
 from medseg_pl.io.files import write_text
 
@@ -37,6 +42,11 @@ log = logging.getLogger(__name__)
 
 MOST_COMPARED = 40_000
 """Each image is compared with each other one: with more of them that would take longer than reading them."""
+
+Kind = Literal["exact", "near", "similar"]
+
+_NEIGHBORS = 24
+"""Images of a set that show what is usual in it."""
 
 _BLOCK = 512
 """Cases that are compared with all earlier ones at a time: 40 MB for 20,000."""
@@ -49,14 +59,20 @@ class Duplicate:
     Args:
         case_a: The earlier one.
         case_b: Its copy.
-        kind: `exact` where the values are equal, flips and quarter turns aside; else `near`.
+        kind: `exact` where the values are equal, flips and quarter turns aside; `near` where they are as good as
+            equal; `similar` where the images look alike and it takes a person to say whether they are copies.
         how: What was found, in words.
     """
 
     case_a: str
     case_b: str
-    kind: Literal["exact", "near"]
+    kind: Kind
     how: str
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is a copy beyond doubt."""
+        return self.kind != "similar"
 
     def __str__(self) -> str:
         return f"{self.case_b} is {self.case_a} ({self.how})"
@@ -71,7 +87,7 @@ class _Pair(NamedTuple):
 
     earlier: int
     later: int
-    kind: Literal["exact", "near"]
+    kind: Kind
     how: str
 
 
@@ -128,7 +144,8 @@ def duplicates_across_sides(
             "pixels are found, and none that are nearly alike.",
             len(named),
         )
-    searched = repr((COARSE, SAME, MOST_COMPARED, [(name, side, entries[name].name) for name, side in named]))
+    thresholds = (COARSE, SAME, DISTINCT, CERTAIN, CERTAINLY_DISTINCT, MOST_COMPARED)
+    searched = repr((thresholds, [(name, side, entries[name].name) for name, side in named]))
     file = known / f"{hashlib.blake2b(searched.encode(), digest_size=20).hexdigest()}.json"
     if file.is_file():
         with suppress(ValueError):  # cut off when a machine was lost
@@ -161,8 +178,9 @@ def near_copies(copies: Sequence[Likeness], sides: Int64[np.ndarray, " n"]) -> I
         chosen = [place for place, copy in enumerate(copies) if len(copy.signature) == slabs and copy.signature.any()]
         if chosen:
             patterns = coarse_patterns(np.stack([copies[place].signature for place in chosen]))
+            neighborhood = _Neighborhood(copies, chosen)
             for row, columns in _candidates(patterns, sides[chosen]):
-                yield from _first_alike(copies, chosen[row], [chosen[column] for column in columns])
+                yield from _most_alike(neighborhood, chosen[row], [chosen[column] for column in columns])
 
 
 def _candidates(
@@ -181,10 +199,46 @@ def _candidates(
             yield start + row, columns[np.argsort(-similarity[row, columns], kind="stable")].tolist()
 
 
-def _first_alike(copies: Sequence[Likeness], later: int, candidates: Sequence[int]) -> Iterator[_Pair]:
+class _Neighborhood:
+    """Images of one kind, which show what is usual among them.
+
+    Args:
+        copies: All images.
+        chosen: The places of those of this kind.
+    """
+
+    def __init__(self, copies: Sequence[Likeness], chosen: Sequence[int]) -> None:
+        self.copies = copies
+        # Two more than are needed: those of a pair are no neighbors of it.
+        spread = np.linspace(0, len(chosen) - 1, min(_NEIGHBORS + 2, len(chosen))).astype(int)
+        self.sample = [chosen[place] for place in spread.tolist()]
+
+    def kind(self, earlier: int, later: int) -> tuple[Kind | None, float, bool]:
+        """Say whether two images are copies, with their agreement and whether one is turned."""
+        a, b = self.copies[earlier], self.copies[later]
+        agreed, turn = agreement(a, b)
+        if agreed < SAME:
+            return None, agreed, any(turn)
+        neighbors = [self.copies[place] for place in self.sample if place not in (earlier, later)]
+        usual = [usual_correlations(one, other, neighbors) for one, other in ((a, b), (b, a))]
+        if usual[0] is None or usual[1] is None:
+            return "near" if agreed >= CERTAIN else None, agreed, any(turn)
+        distinct = min(distinct_agreement(a, b, usual[0]), distinct_agreement(b, a, usual[1]))
+        if agreed >= CERTAIN and distinct >= CERTAINLY_DISTINCT:
+            return "near", agreed, any(turn)
+        return "similar" if distinct >= DISTINCT else None, agreed, any(turn)
+
+
+def _most_alike(neighborhood: _Neighborhood, later: int, candidates: Sequence[int]) -> Iterator[_Pair]:
+    """The first candidate that is certainly the same, or else the first that is similar."""
+    similar = None
     for earlier in candidates:
-        agreed, turn = agreement(copies[earlier], copies[later])
-        if agreed >= SAME:
-            how = f"nearly the same pixels, agreement {agreed:.2f}" + ", flipped or turned" * any(turn)
-            yield _Pair(earlier, later, "near", how)
+        kind, agreed, turned = neighborhood.kind(earlier, later)
+        said = "nearly the same pixels" if kind == "near" else "perhaps the same picture"
+        how = f"{said}, agreement {agreed:.2f}" + ", flipped or turned" * turned
+        if kind == "near":
+            yield _Pair(earlier, later, kind, how)
             return
+        similar = similar or (_Pair(earlier, later, kind, how) if kind else None)
+    if similar is not None:
+        yield similar

@@ -51,14 +51,14 @@ class Fingerprint(Survey):
     """A data set in numbers; planning from it is a pure function.
 
     Args:
-        modality: What the data set says of itself, in capitals; empty where it says nothing.
-        lowest: The smallest intensity of any case.
-        foreground_intensities: The 0.5th and the 99.5th percentile of all labelled voxels.
+        modalities: What the data set says of each channel, in capitals; empty where it says nothing.
+        lowest: The smallest intensity of each channel in any case.
+        foreground_intensities: The 0.5th and the 99.5th percentile of all labelled voxels, of each channel.
     """
 
-    modality: str
-    lowest: float
-    foreground_intensities: tuple[float, float]
+    modalities: tuple[str, ...]
+    lowest: tuple[float, ...]
+    foreground_intensities: tuple[tuple[float, float], ...]
 
 
 def survey(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap) -> Survey:
@@ -90,33 +90,48 @@ def survey(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap) -> 
     )
 
 
-def fingerprint(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap, modality: str = "") -> Fingerprint:
+def fingerprint(
+    cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap, modalities: Sequence[str] = ()
+) -> Fingerprint:
     """Look at the pixels of every stored case once.
 
     Args:
         cases: All of them, with references.
         entries: Where the store keeps each.
         labels: What the masks hold.
-        modality: What the data set says of itself.
+        modalities: What the data set says of each channel; one name stands for all of them.
     """
-    intensities = [_intensities(open_entry(entry)) for entry in entries]
+    counted = survey(cases, entries, labels)
+    by_channel = [
+        [_intensities(open_entry(entry), channel) for entry in entries] for channel in range(counted.channels)
+    ]
+    named = list(modalities) * counted.channels if len(modalities) == 1 else list(modalities)
     return Fingerprint(
-        **vars(survey(cases, entries, labels)),
-        modality=modality.upper(),
-        lowest=min(lowest for lowest, _ in intensities),
-        foreground_intensities=_percentiles(np.concatenate([foreground for _, foreground in intensities])),
+        **vars(counted),
+        modalities=tuple(name.upper() for name in (named + [""] * counted.channels)[: counted.channels]),
+        lowest=tuple(min(lowest for lowest, _ in channel) for channel in by_channel),
+        foreground_intensities=tuple(
+            _percentiles(np.concatenate([foreground for _, foreground in channel])) for channel in by_channel
+        ),
     )
 
 
-def _intensities(case: StoredCase) -> tuple[float, NDArray[np.float32]]:
-    """The lowest one; and those of the store's sample of labelled voxels, all channels together."""
-    lowest = float(case.image[np.isfinite(case.image)].min())
+def _intensities(case: StoredCase, channel: int) -> tuple[float, NDArray[np.float32]]:
+    """Find the lowest value of a channel, and those at the store's sample of labelled voxels.
+
+    A case without the channel has none; `fit` refuses it.
+    """
+    if channel >= len(case.image):
+        return np.inf, np.zeros(0, np.float32)
+    pixels = case.image[channel]
+    finite = pixels[np.isfinite(pixels)]
     values = [np.zeros(0, np.float32)]
     for voxels in case.foreground:
         d, h, w = np.asarray(voxels).T
-        values.append(np.asarray(case.image[:, d, h, w], dtype=np.float32).ravel())
-    found = np.concatenate(values)
-    return lowest, found[np.isfinite(found)]
+        values.append(np.asarray(pixels[d, h, w], dtype=np.float32))
+    foreground = np.concatenate(values)
+    lowest = float(finite.min()) if finite.size else np.inf
+    return lowest, foreground[np.isfinite(foreground)]
 
 
 def _percentiles(values: NDArray[np.float32]) -> tuple[float, float]:

@@ -54,6 +54,9 @@ _GPU = _Scale("resnet34", 512, 1 << 21, 2e10, (4000, 40000))
 _BYTES_A_PIXEL = 1500
 """What a pixel of a batch takes in a training step of the larger encoder, in bf16, roughly and on the safe side."""
 _EPOCHS = 10
+_NORMALIZATIONS = "medseg_pl.normalisation."
+_AIR = -500
+"""Hounsfield units that only a CT has below; air has -1000."""
 _SIDES = re.compile(r"(^|[_\s-])(left|right|l|r|sin|dex|lt|rt)([_\s-]|$)", re.IGNORECASE)
 
 
@@ -201,16 +204,34 @@ def _context(found: Fingerprint) -> Remark:
 
 
 def _normalisation(found: Fingerprint) -> Any:
-    room = "medseg_pl.normalisation."
-    low, high = found.foreground_intensities
-    if "CT" in re.split(r"\W+", found.modality) or (not found.modality and found.lowest < -500):
-        reason = "CT: the 0.5th and 99.5th percentile of the labelled voxels"
-        window = {"low": Remark(round(low, 1), reason), "high": round(max(high, low + 1), 1)}
-        return {"class_path": room + "IntensityWindow", "init_args": window}
-    if found.channels == 3 and found.types == ("uint8",) and found.depth == 1:
-        kind = Remark(room + "MeanStd", "photographs: the statistics of ImageNet, which encoders expect")
-        return {"class_path": kind, "init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
-    return {"class_path": Remark(room + "ZScore", "intensities have no unit: per case and channel")}
+    windowed = [_is_ct(modality, low) for modality, low in zip(found.modalities, found.lowest, strict=True)]
+    if not any(windowed):
+        if found.channels == 3 and found.types == ("uint8",) and found.depth == 1:
+            kind = Remark(_NORMALIZATIONS + "MeanStd", "photographs: the statistics of ImageNet, which encoders expect")
+            return {"class_path": kind, "init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
+        return _z_scores("intensities have no unit: per case and channel")
+    channels = [
+        _window(*found.foreground_intensities[i]) if ct else _z_scores(f"{found.modalities[i] or 'no CT'}: per case")
+        for i, ct in enumerate(windowed)
+    ]
+    if len(channels) == 1:
+        return channels[0]
+    kind = Remark(_NORMALIZATIONS + "PerChannel", "each channel by its own intensities, in the order of the channels")
+    return {"class_path": kind, "init_args": {"channels": channels}}
+
+
+def _is_ct(modality: str, lowest: float) -> bool:
+    return "CT" in re.split(r"\W+", modality) or (not modality and lowest < _AIR)
+
+
+def _window(low: float, high: float) -> dict[str, Any]:
+    reason = "CT: the 0.5th and 99.5th percentile of the labelled voxels"
+    window = {"low": Remark(round(low, 1), reason), "high": round(max(high, low + 1), 1)}
+    return {"class_path": _NORMALIZATIONS + "IntensityWindow", "init_args": window}
+
+
+def _z_scores(reason: str) -> dict[str, Any]:
+    return {"class_path": Remark(_NORMALIZATIONS + "ZScore", reason)}
 
 
 def _loss(found: Fingerprint) -> dict[str, Any]:
@@ -240,7 +261,7 @@ def _foreground_fraction(found: Fingerprint) -> Remark:
 def _augmentation(found: Fingerprint, labels: LabelMap) -> dict[str, Any]:
     sided = [name for name in labels.names if _SIDES.search(name)]
     flip = Remark(0.0, f"{sided[0]} knows its side") if sided else Remark(0.5, "no label is named by its side")
-    body = found.depth > 1 or bool(found.modality)
+    body = found.depth > 1 or any(found.modalities)
     settings = {"flip_horizontal": flip, "rotate_degrees": 20.0, "scale": 0.2}
     if not body:
         settings |= {"flip_vertical": Remark(0.5, "no up or down in such pictures"), "rotate_degrees": 45.0}

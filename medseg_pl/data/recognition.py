@@ -38,14 +38,14 @@ class Recognised:
         source: Reads it.
         labels: What its masks hold.
         config: The source as `class_path` and `init_args`, for a configuration.
-        modality: `CT`, `MRI` or whatever the data set says of itself; empty where it says nothing.
+        modalities: `CT`, `MRI` or whatever the data set says of each channel; nothing where it says nothing.
         notes: What was concluded rather than read, in words.
     """
 
     source: Source
     labels: LabelMap
     config: dict[str, Any]
-    modality: str = ""
+    modalities: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -119,10 +119,10 @@ def _decathlon(directory: Path, group: str | None, labels: LabelMap | None) -> R
     found = labels or described
     if found is None:
         raise SettingError(f"{path} names no labels. Name them with --labels.")
-    modality = ", ".join(str(name) for name in channels.values()) if isinstance(channels, dict) else ""
+    modalities = tuple(str(name) for name in channels.values()) if isinstance(channels, dict) else ()
     settings = {"root": str(directory)} | ({"group": group} if group else {})
     source = DecathlonSource(str(directory), group)
-    return Recognised(source, found, _config(source, settings), modality)
+    return Recognised(source, found, _config(source, settings), modalities)
 
 
 def _uw_madison(directory: Path, labels: LabelMap | None) -> Recognised:
@@ -132,7 +132,7 @@ def _uw_madison(directory: Path, labels: LabelMap | None) -> Recognised:
     if labels is None and not names:
         raise SettingError(f"{directory / 'train.csv'} names no class. Name the labels with --labels.")
     found = labels or LabelMap(names, "multilabel")
-    return Recognised(source, found, _config(source, {"root": str(directory)}), "MRI")
+    return Recognised(source, found, _config(source, {"root": str(directory)}), ("MRI",))
 
 
 def _manifest(directory: Path, labels: LabelMap | None) -> Recognised:

@@ -5,7 +5,8 @@ softened sizes of the coarsest frequencies tell at once which of millions of pai
 then compared place by place, because pictures of one kind share their outline, a round field of view or a body, and
 only copies agree everywhere.
 
-What it does not see: a part of another image, a shift, a small rotation, a slice of a volume.
+What it does not see: a part of another image (1 % cut off on each side is enough), a shift, a small rotation, a slice
+of a volume.
 
 References:
     Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010 (signs of low DCT frequencies).
@@ -14,13 +15,13 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float16, Float32, Shaped
+from jaxtyping import Float, Float16, Float32, Float64, Shaped
 from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 
@@ -31,11 +32,20 @@ COARSE = 0.86
 """Coarse similarity from which a pair is worth a closer look. Of 10,000 copies 99 in 100 reach 0.90."""
 
 SAME = 0.75
-"""Agreement from which two images show the same.
+"""Agreement below which two images do not show the same; copies reach 0.83 in 98 of 100 cases."""
 
-Copies reach 0.83 in 98 of 100 cases; the most alike pairs of different patients in sets that share an outline reach
-0.41 (retinas), 0.16 (hippocampi) and 0.66 (synthetic abdomens, whose solid organs differ by a pixel or two).
+DISTINCT = 0.3
+"""Distinct agreement from which a pair stands out of its set.
+
+In sets that share an outline and an anatomy copies reach 0.5 in 95 of 100 cases, whatever they went through. Pairs of
+different patients that reach `SAME` stay below 0.1 there: `benchmarks/duplicates.py` measures it.
 """
+
+CERTAIN, CERTAINLY_DISTINCT = 0.9, 0.8
+"""As good as the same pixels: agreement, and distinct agreement, that no two patients came near."""
+
+FEWEST_NEIGHBORS = 8
+"""With fewer other images nobody knows what is usual, and only `CERTAIN` agreement counts."""
 
 _TILE = 4096
 _SIDE = 64
@@ -45,6 +55,7 @@ _COARSEST = 12
 _SOFTENING = 0.35  # between 1, where the outline decides alone, and 0, which keeps the signs and with them the noise
 _RESOLVED = 0.6  # of the pixels along a side: finer details do not survive halving or compression
 _STRUCTURED = 0.3  # of the root mean square: a place with less is background, and its noise means nothing
+_ALL_ALIKE = 0.95  # correlation with the neighbors from which a place tells none from another
 _MAY_DIFFER = 0.15  # of the places: a burnt-in text, a saturated highlight
 
 
@@ -158,17 +169,81 @@ def agreement(a: Likeness, b: Likeness) -> tuple[float, Turn]:
     Returns:
         The correlation, and the turn that brings `b` onto `a`.
     """
+    places = _compare(a, b, _finest(a, b))
+    return places.in_most(places.correlations, np.ones(len(places.correlations))), places.turn
+
+
+def usual_correlations(
+    image: Likeness, other: Likeness, neighbors: Sequence[Likeness]
+) -> Float64[np.ndarray, " p"] | None:
+    """Find how well each place of an image agrees with other pictures of its kind.
+
+    Args:
+        image: The image.
+        other: The one that it is to be compared with; the same frequencies are looked at.
+        neighbors: Images of the same set, few of which may be copies.
+
+    Returns:
+        The median over the neighbors, from 0 to 1; `None` where they are too few to tell.
+    """
+    if len(neighbors) < FEWEST_NEIGHBORS:
+        return None
+    finest = _finest(image, other)
+    usual = np.median([_compare(image, neighbor, finest).correlations for neighbor in neighbors], axis=0)
+    return np.asarray(np.clip(usual, 0, 1), dtype=np.float64)
+
+
+def distinct_agreement(a: Likeness, b: Likeness, usual: Float64[np.ndarray, " p"]) -> float:
+    """How much of what others of its kind leave open two images agree in: 1 for copies, about 0 for neighbors.
+
+    As Cohen's kappa corrects an agreement for chance: pictures by one camera share its field of view, and those of one
+    organ its anatomy, so that places full of these agree between any two of them. Places in which all are alike say
+    nothing and are left out.
+
+    Args:
+        a: The image.
+        b: The one that may be its copy.
+        usual: Of `a`, see `usual_correlations`.
+    """
+    places = _compare(a, b, _finest(a, b))
+    telling = np.where(usual < _ALL_ALIKE, np.sqrt(1 - usual**2), 0)
+    corrected = (places.correlations - usual) / np.maximum(1 - usual, 1e-12)
+    return places.in_most(corrected, telling)
+
+
+class _Places(NamedTuple):
+    """Two images compared place by place.
+
+    Attributes:
+        correlations: Of each place.
+        lengths: Root of the energy of each place, in either image.
+        turn: What brings the second onto the first.
+    """
+
+    correlations: Float64[np.ndarray, " p"]
+    lengths: Float64[np.ndarray, "2 p"]
+    turn: Turn
+
+    def in_most(self, values: Float64[np.ndarray, " p"], weights: Float64[np.ndarray, " p"]) -> float:
+        """The value reached in all but the worst 15 % of the places whose weighted details stand out."""
+        lengths = self.lengths * weights
+        structured = (lengths > _STRUCTURED * np.sqrt((lengths**2).mean(axis=1, keepdims=True))).any(axis=0)
+        return float(np.quantile(values[structured], _MAY_DIFFER)) if structured.any() else 0.0
+
+
+def _compare(a: Likeness, b: Likeness, finest: int) -> _Places:
     shapes = [coarse_patterns(one.signature[None])[0] for one in (a, b)]
     turn = max(_turns(len(shapes[1])), key=lambda turn: float((shapes[0] * _turned_frequencies(shapes[1], turn)).sum()))
-    finest = min(_FREQUENCIES, max(6, math.floor(_RESOLVED * min(a.shortest, b.shortest))))
     details = (_details(one, finest) for one in (a.signature, _turned_frequencies(b.signature, turn)))
-    first, second = (_places(one, 8 if finest > 16 else 4) for one in details)
-    lengths = [np.sqrt((one**2).sum(axis=1)) for one in (first, second)]
-    structured = np.any([length > _STRUCTURED * np.sqrt((length**2).mean()) for length in lengths], axis=0)
-    if not structured.any():
-        return 0.0, turn
-    products = (first * second).sum(axis=1)[structured]
-    return float(np.quantile(products / np.maximum(lengths[0] * lengths[1], 1e-12)[structured], _MAY_DIFFER)), turn
+    first, second = (_places(one, 8 if finest > 16 else 4).astype(np.float64) for one in details)
+    lengths = np.sqrt(np.stack([(first**2).sum(axis=1), (second**2).sum(axis=1)]))
+    correlations = (first * second).sum(axis=1) / np.maximum(lengths.prod(axis=0), 1e-12)
+    return _Places(np.asarray(correlations), np.asarray(lengths), turn)
+
+
+def _finest(a: Likeness, b: Likeness) -> int:
+    """The frequency up to which both resolve details."""
+    return min(_FREQUENCIES, max(6, math.floor(_RESOLVED * min(a.shortest, b.shortest))))
 
 
 def _products(

@@ -22,6 +22,13 @@ def annotated_yaml(settings: Mapping[str, Any]) -> str:
     model:
       context: 1  # neighbours
       size: [64, 64]
+
+    A list of mappings takes a line for each of their values, so that each can have its comment.
+
+    >>> print(annotated_yaml({"channels": [{"low": Remark(0, "air")}, {"low": 1}]}), end="")
+    channels:
+      - low: 0  # air
+      - low: 1
     """
     return "".join(line + "\n" for line in _lines(settings, ""))
 
@@ -32,6 +39,12 @@ def _lines(settings: Mapping[str, Any], indent: str) -> Iterator[str]:
         if isinstance(inner, Mapping):
             yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
             yield from _lines(inner, indent + "  ")
+        elif isinstance(inner, list) and inner and all(isinstance(item, Mapping) and item for item in inner):
+            yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
+            for item in inner:
+                first, *others = _lines(item, indent + "    ")
+                yield f"{indent}  - {first.lstrip()}"
+                yield from others
         else:
             yield f"{indent}{key}: {_scalar(inner)}" + (f"  # {comment}" if comment else "")
 

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.documents
 FOLDER = Path("benchmarks").resolve()
 SMALL: dict[str, dict[str, Any]] = {
     "augmentation": {"PATCHES": 2, "ROUNDS": 1},
+    "duplicates": {"PEOPLE": 3, "CONTRASTS": (0.05,)},
     "gpu": {},
     "rle": {"MASKS": 2, "ROUNDS": 1},
     "sliding_window": {"SHAPES": [(129, 140)], "ROUNDS": 1},

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -23,7 +24,7 @@ from tests.end_to_end.clean_sets import (
     write_manifest,
     write_volumes,
 )
-from tests.small_files import tree
+from tests.small_files import save_raster, tree
 
 Printed = pytest.CaptureFixture[str]
 
@@ -295,3 +296,25 @@ def test_labels_that_are_not_those_of_the_files(tmp_path: Path, capsys: Printed)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     assert check("--config", tmp_path / "c.yaml") == 2
     assert "Name the same labels in the same order" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [("mask",), ("mask_a", "mask_b")])
+def test_a_table_names_no_label_but_those_of_its_columns(
+    columns: tuple[str, ...], tmp_path: Path, capsys: Printed
+) -> None:
+    rows = [",".join(("case_id", "group", "image", *columns))]
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        mask = np.zeros((2, 64, 64), np.uint8)
+        mask[0, 5 + number : 30, 10:40] = 1
+        mask[1, 35:50, 5 + number : 30] = 1
+        save_raster(tmp_path / "images" / f"p{number}.png", rng.integers(0, 255, (64, 64), np.uint8))
+        planes = mask if len(columns) > 1 else [mask[0] + 2 * mask[1]]
+        for name, plane in zip(columns, planes, strict=True):
+            save_raster(tmp_path / name / f"p{number}.png", plane)
+        rows.append(f"p{number},p{number},images/p{number}.png," + ",".join(f"{c}/p{number}.png" for c in columns))
+    (tmp_path / "cases.csv").write_text("\n".join(rows))
+    assert check(tmp_path, "--json", tmp_path / "found.json") == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    expected = {"a": 1, "b": 2} if len(columns) > 1 else {"label_1": 1, "label_2": 2}
+    assert (found["findings"], found["data"]["labels"]) == ([], expected)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from medseg_pl.__main__ import main
 from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.functional.intensity import channel_statistics
+from medseg_pl.normalisation import IntensityWindow, PerChannel, ZScore
 from tests.end_to_end.conftest import SMALL
+from tests.small_files import save_volume
 
 PLANNED = ("--device", "cpu", "--memory_gb", "8")
 
@@ -67,6 +73,42 @@ def test_reasons_stand_beside_the_choices(tmp_path: Path) -> None:
         "flip_horizontal: 0.5  # no label is named by its side\n",
     ):
         assert line in text
+
+
+def test_ct_and_pet_are_normalized_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        mask = np.zeros((24, 24, 6), np.uint8)
+        mask[8:16, 8:16, 2:4] = 1
+        ct = np.where(mask, rng.normal(40, 15, mask.shape), rng.normal(-600, 300, mask.shape).clip(-1000, 1500))
+        pet = np.where(mask, rng.normal(8, 2, mask.shape), 0.6 * rng.gamma(2, 0.5, mask.shape))
+        for channel, voxels in enumerate((ct, pet)):
+            image = tmp_path / "data" / "imagesTr" / f"c{number}_000{channel}.nii.gz"
+            save_volume(image, voxels.astype(np.float32))
+        save_volume(tmp_path / "data" / "labelsTr" / f"c{number}.nii.gz", mask)
+    description = {
+        "channel_names": {"0": "CT", "1": "PET"},
+        "labels": {"background": 0, "tumour": 1},
+        "numTraining": 4,
+        "file_ending": ".nii.gz",
+    }
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(description))
+    assert main(["plan", str(tmp_path / "data"), "-o", str(tmp_path / "plan.yaml"), *PLANNED]) == 0
+    assert "class_path: medseg_pl.normalisation.ZScore  # PET: per case\n" in (tmp_path / "plan.yaml").read_text()
+    planned = yaml.safe_load((tmp_path / "plan.yaml").read_text())["model"]["normalisation"]
+    window, pet_settings = planned["init_args"]["channels"]
+    low, high = (window["init_args"][end] for end in ("low", "high"))
+    assert -10 < low < 20
+    assert 60 < high < 95
+    layer = PerChannel([IntensityWindow(low, high), ZScore(**pet_settings.get("init_args", {}))])
+    statistics = torch.from_numpy(channel_statistics(np.stack([ct, pet]).astype(np.float32)))[None]
+    air, lesion = (
+        layer(torch.tensor([hu, suv]).view(1, 2, 1, 1), statistics)[0, :, 0, 0] for hu, suv in ((0.0, 1.0), (40.0, 8.0))
+    )
+    assert lesion[1] - air[1] > 2  # PET 1 and 8 were 0.014 apart in the window of both
+    assert lesion[0] - air[0] > 0.5
+    short = ["--trainer.max_epochs=2", "--data.samples_per_epoch=8", "--data.workers=0", "--data.folds=2"]
+    assert main(["fit", "--config", str(tmp_path / "plan.yaml"), "--runs", str(tmp_path / "runs"), *short]) == 0
 
 
 def test_cases_without_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,13 +17,13 @@ from scipy.ndimage import gaussian_filter
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data import duplicates as duplicates_module
-from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides, find_duplicates
+from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides, find_duplicates, near_copies
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.splits import Split
 from medseg_pl.data.store import Store
-from medseg_pl.functional.perceptual import Likeness, coarse_similarity
+from medseg_pl.functional.perceptual import FEWEST_NEIGHBORS, SAME, Likeness, coarse_similarity
 from medseg_pl.functional.phantom import patient_days
-from medseg_pl.io.raster import write_png
+from medseg_pl.io.raster import read_image, write_png
 
 Picture = NDArray[np.uint8]
 EACH = 50
@@ -92,6 +95,47 @@ def test_equal_pixels_are_called_exact(found: list[Duplicate]) -> None:
     kinds = [pair.kind for pair in found]
     assert kinds.count("exact") >= EACH
     assert kinds.count("near") >= 2 * EACH * 0.95
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    """The benchmark, which makes the pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path("benchmarks").resolve())
+        yield importlib.import_module("duplicates")
+
+
+class TestLookAlikes:
+    """Different people whose pictures share the camera and the anatomy."""
+
+    @pytest.mark.parametrize("people", [12, pytest.param(40, marks=pytest.mark.slow)])
+    def test_copies_stand_out_and_people_do_not(self, script: ModuleType, people: int) -> None:
+        results = dict(script.measure([script.retina(person, 0.03) for person in range(people)]))
+        assert results["highest agreement of two people"] > SAME  # by that alone they would be copies
+        assert (results["false pairs"], results["false pairs among copies"]) == (0, 0)
+        assert results["promised copies found"] >= 0.95
+
+    @pytest.mark.realdata
+    def test_retinas_of_children(self, script: ModuleType, real_data: Path) -> None:
+        files = sorted((real_data / "chase_db1" / "images").glob("*.jpg"))
+        results = dict(script.measure([read_image(path) for path in files]))
+        assert (len(files), results["false pairs"], results["false pairs among copies"]) == (28, 0, 0)
+        assert results["promised copies found"] >= 0.95
+
+    def test_what_few_images_share_says_nothing(self, script: ModuleType) -> None:
+        pictures = [script.retina(person, 0.03) for person in range(FEWEST_NEIGHBORS)]
+        assert script.found_pairs([script.reduce_picture(picture) for picture in pictures]) == set()
+        copy = script.recompressed(pictures[3], np.random.default_rng(0))
+        copies = [script.reduce_picture(picture) for picture in (*pictures[:5], copy)]
+        assert script.found_pairs(copies) == {(3, 5)}
+
+    def test_only_what_is_as_good_as_equal_is_certain(self, script: ModuleType) -> None:
+        pictures = [script.retina(person, 0.03) for person in range(12)]
+        rng = np.random.default_rng(0)
+        changed = [script.turned(pictures[2], rng), script.altogether(pictures[7], rng)]
+        copies = [script.reduce_picture(picture) for picture in (*pictures, *changed)]
+        kinds = {(pair.earlier, pair.later): pair.kind for pair in near_copies(copies, np.arange(14))}
+        assert kinds == {(2, 12): "near", (7, 13): "similar"}
 
 
 class TestSides:

@@ -55,7 +55,7 @@ def measured(tmp_path: Path, *volumes: Volume) -> Fingerprint:
     source = InMemory(tmp_path, list(volumes))
     cases = source.cases()
     entries = Store(tmp_path / "store", source, LABELS).build(cases, threads=1)
-    return fingerprint(cases, entries, LABELS, "mri")
+    return fingerprint(cases, entries, LABELS, ["mri"])
 
 
 @pytest.fixture
@@ -70,12 +70,12 @@ def volumes() -> list[Volume]:
 def test_counted_by_hand(tmp_path: Path, volumes: list[Volume]) -> None:
     found = measured(tmp_path, *volumes)
     assert (found.cases, found.groups, found.slices, found.channels, found.depth) == (3, 2, 12, 1, 4)
-    assert (found.modality, found.types, found.lowest) == ("MRI", ("int16",), -5.0)
+    assert (found.modalities, found.types, found.lowest) == (("MRI",), ("int16",), (-5.0,))
     assert found.sizes == ((4, 5), (4, 5), (8, 5))
     assert found.spacing_mm == (3.0, 1.0, 1.0)
     assert found.label_shares == {"liver": 20 / 360, "tumour": 2 / 360}
     assert found.label_cases == {"liver": 3, "tumour": 1}
-    assert found.foreground_intensities == (100.0, 200.0)
+    assert found.foreground_intensities == ((100.0, 200.0),)
 
 
 def test_one_unknown_spacing_leaves_all_unknown(tmp_path: Path, volumes: list[Volume]) -> None:
@@ -94,14 +94,14 @@ def test_voxels_that_are_no_number_are_left_out(tmp_path: Path, volumes: list[Vo
     image = volumes[0].image.astype(np.float32)
     image[0, 0, 0, 0], image[0, 1, 3, 4] = np.nan, -np.inf
     found = measured(tmp_path, replace(volumes[0], image=image), volumes[1])
-    assert found.lowest == -5.0
+    assert found.lowest == (-5.0,)
     assert np.isfinite(found.foreground_intensities).all()
 
 
 def test_nothing_annotated(tmp_path: Path) -> None:
     found = measured(tmp_path, volume((1, 4, 4), None, 0, 0), volume((1, 4, 4), None, 0, 0))
     assert found.label_cases == {"liver": 0, "tumour": 0}
-    assert found.foreground_intensities == (0.0, 1.0)
+    assert found.foreground_intensities == ((0.0, 1.0),)
 
 
 def test_more_cases_than_a_process_may_have_files(tmp_path: Path) -> None:

@@ -20,19 +20,28 @@ MRI = Fingerprint(
     groups=30,
     slices=1200,
     channels=1,
-    modality="MRI",
+    modalities=("MRI",),
     types=("int16",),
     sizes=((180, 200), (190, 210), (200, 220)),
     depth=30,
     spacing_mm=(3.0, 1.0, 1.0),
     spacing_varies=1.0,
-    lowest=0.0,
-    foreground_intensities=(80.0, 900.0),
+    lowest=(0.0,),
+    foreground_intensities=((80.0, 900.0),),
     label_shares={"liver": 0.03, "tumour": 0.001},
     label_cases={"liver": 40, "tumour": 12},
 )
 PHOTOGRAPHS = replace(
-    MRI, channels=3, modality="", types=("uint8",), depth=1, spacing_mm=None, slices=40, sizes=((512, 512),) * 3
+    MRI,
+    channels=3,
+    modalities=("",) * 3,
+    lowest=(0.0,) * 3,
+    foreground_intensities=((20.0, 240.0),) * 3,
+    types=("uint8",),
+    depth=1,
+    spacing_mm=None,
+    slices=40,
+    sizes=((512, 512),) * 3,
 )
 
 
@@ -96,16 +105,38 @@ class TestGeometry:
 
 class TestIntensities:
     def test_ct_gets_a_window_from_its_labels(self) -> None:
-        found = replace(MRI, modality="CT", foreground_intensities=(-57.25, 162.0))
+        found = replace(MRI, modalities=("CT",), foreground_intensities=((-57.25, 162.0),))
         assert chosen(found, "model", "normalisation", "class_path") == "medseg_pl.normalisation.IntensityWindow"
         assert chosen(found, "model", "normalisation", "init_args", "low") == -57.2
         assert chosen(found, "model", "normalisation", "init_args", "high") == 162.0
 
     def test_hounsfield_units_tell_a_ct_that_nobody_has_named(self) -> None:
         path = ("model", "normalisation", "class_path")
-        assert chosen(replace(MRI, modality="", lowest=-1024.0), *path).endswith("IntensityWindow")
-        assert chosen(replace(MRI, modality="MRI", lowest=-1024.0), *path).endswith("ZScore")
-        assert chosen(replace(MRI, modality="FLAIR, DOCTOR"), *path).endswith("ZScore")
+        assert chosen(replace(MRI, modalities=("",), lowest=(-1024.0,)), *path).endswith("IntensityWindow")
+        assert chosen(replace(MRI, modalities=("MRI",), lowest=(-1024.0,)), *path).endswith("ZScore")
+        assert chosen(replace(MRI, modalities=("FLAIR, DOCTOR",)), *path).endswith("ZScore")
+
+    def test_each_channel_is_normalized_by_its_own_intensities(self) -> None:
+        found = replace(
+            MRI,
+            channels=3,
+            modalities=("CT", "PET", "CT"),
+            lowest=(-1000.0, 0.0, -900.0),
+            foreground_intensities=((-60.0, 160.0), (1.0, 12.0), (-20.0, 90.0)),
+        )
+        assert chosen(found, "model", "normalisation", "class_path") == "medseg_pl.normalisation.PerChannel"
+        ct, pet, late = chosen(found, "model", "normalisation", "init_args", "channels")
+        assert [one["class_path"].rpartition(".")[2] for one in (ct, late)] == ["IntensityWindow"] * 2
+        assert [(one["init_args"]["low"].value, one["init_args"]["high"]) for one in (ct, late)] == [
+            (-60.0, 160.0),
+            (-20.0, 90.0),
+        ]
+        assert pet["class_path"] == Remark("medseg_pl.normalisation.ZScore", "PET: per case")
+
+    def test_channels_without_a_ct_are_normalized_alike(self) -> None:
+        two = {"channels": 2, "modalities": ("T1", "T2"), "lowest": (0.0, 0.0)}
+        found = replace(MRI, **two, foreground_intensities=((1.0, 2.0),) * 2)
+        assert chosen(found, "model", "normalisation", "class_path") == "medseg_pl.normalisation.ZScore"
 
     def test_photographs_get_the_statistics_of_the_encoder(self) -> None:
         assert chosen(PHOTOGRAPHS, "model", "normalisation", "class_path") == "medseg_pl.normalisation.MeanStd"

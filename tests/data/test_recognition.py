@@ -43,7 +43,7 @@ class TestLayouts:
         found = recognise(phantoms["decathlon"])
         assert isinstance(found.source, DecathlonSource)
         assert found.labels == LabelMap(ORGANS, "multiclass")
-        assert (found.modality, found.notes) == ("MRI", ())
+        assert (found.modalities, found.notes) == (("MRI",), ())
         assert found.config == {
             "class_path": "medseg_pl.data.sources.DecathlonSource",
             "init_args": {"root": str(phantoms["decathlon"])},

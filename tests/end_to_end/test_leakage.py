@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from medseg_pl.__main__ import main
+from medseg_pl.data import duplicates
+from medseg_pl.data.duplicates import Duplicate
 from medseg_pl.io import raster
 from tests.end_to_end.conftest import SMALL
 
@@ -66,5 +68,16 @@ def test_copies_on_one_side_are_nobody_else_s_business(folder: Path) -> None:
     sides = {"train": ["p0", "p1", "p2", "p9"], "val": ["p3", "p4", "p5"]}
     (folder.parent / "split.json").write_text(json.dumps(sides))
     assert fit(folder) == 0
+    run = folder.parent / "runs" / "default" / "version_0"
+    assert "accepted_duplicates" not in json.loads((run / "splits.json").read_text())
+
+
+def test_what_only_looks_alike_is_told_and_trained_on(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    similar = Duplicate("p1", "p9", "similar", "perhaps the same picture, agreement 0.80")
+    monkeypatch.setattr(duplicates, "find_duplicates", lambda *_: [similar])
+    assert fit(folder) == 0
+    assert "p9 is p1 (perhaps the same picture, agreement 0.80). Look at them; if they" in caplog.text
     run = folder.parent / "runs" / "default" / "version_0"
     assert "accepted_duplicates" not in json.loads((run / "splits.json").read_text())

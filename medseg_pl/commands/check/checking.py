@@ -73,7 +73,7 @@ def look(settings: Settings, workers: int) -> Report:
         cases,
         found.findings,
         settings.labels,
-        modality=settings.modality,
+        modalities=settings.modalities,
         patch=settings.patch,
         split=partial(settings.sides, found.cases),
     )

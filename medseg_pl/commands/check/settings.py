@@ -46,7 +46,7 @@ class Settings(NamedTuple):
         root: The folder of the data set.
         source: Reads it.
         labels: What masks should hold, `None` where the masks have to tell.
-        modality: What the data set says of itself.
+        modalities: What the data set says of each channel.
         patch: How images are brought to the network, where that is known.
         split: The split of a configuration, or `None`.
         notes: What was concluded rather than read, in words.
@@ -55,7 +55,7 @@ class Settings(NamedTuple):
     root: Path
     source: Source
     labels: LabelMap | None
-    modality: str = ""
+    modalities: tuple[str, ...] = ()
     patch: Fit | None = None
     split: SplitSettings | None = None
     notes: tuple[str, ...] = ()
@@ -104,13 +104,13 @@ def _of_directory(arguments: argparse.Namespace, labels: LabelMap | None, patch:
         labels=UNNAMED if unnamed else labels,
     )
     known = _labels_of_columns(found.source) if unnamed else found.labels
-    return _by_value(Settings(arguments.directory, found.source, known, found.modality, patch, notes=found.notes))
+    return _by_value(Settings(arguments.directory, found.source, known, found.modalities, patch, notes=found.notes))
 
 
 def _labels_of_columns(source: Source) -> LabelMap | None:
     """The labels that a manifest names in its columns."""
-    columns = source.reading_settings() if isinstance(source, ManifestSource) else ()
-    return LabelMap([str(name) for name in columns], "multilabel") if columns else None
+    columns = source.mask_labels() if isinstance(source, ManifestSource) else []
+    return LabelMap(columns, "multilabel") if columns else None
 
 
 def _of_config(config: Mapping[str, Any], directory: Path | None) -> Settings:
@@ -126,7 +126,7 @@ def _of_config(config: Mapping[str, Any], directory: Path | None) -> Settings:
         file=data.get("split_file") and str(find_config(str(data["split_file"]))),
         seed=data.get("split_seed", 0),
     )
-    return _by_value(Settings(Path(source.root), source, labels, "", patch, split))
+    return _by_value(Settings(Path(source.root), source, labels, (), patch, split))
 
 
 def _by_value(settings: Settings) -> Settings:

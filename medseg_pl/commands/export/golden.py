@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Float64, Shaped
 from numpy.typing import NDArray
 
 from medseg_pl.core.geometry import Geometry
@@ -16,7 +16,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
 from medseg_pl.inference.postprocess import clean
 from medseg_pl.module import SegmentationModule
-from medseg_pl.normalisation import IntensityWindow, MeanStd
+from medseg_pl.normalisation import IntensityWindow, MeanStd, Normalisation, PerChannel
 from medseg_pl.predictor import Predictor
 
 Spacing = tuple[float, float, float]
@@ -45,11 +45,13 @@ def golden_cases(module: SegmentationModule) -> list[GoldenCase]:
     height, width = module.sliding_window.window
     rng = np.random.default_rng(0)
     depth = module.context + 2
-    low, high = _range_of(module)
+    low, high = np.array(_ranges(module.normalisation, module.channels)).T[..., None, None, None]
     large = _image(rng, (module.channels, depth, _odd(1.3 * height), _odd(1.15 * width)), low, high)
     large[0, 0, :2, 0] = np.nan  # no infinity: OpenCV scales it as the processor likes
     long = _image(rng, (module.channels, 1, _odd(1.6 * height), _odd(1.2 * width)), low, high)
-    small = _image(rng, (module.channels, 1, _odd(0.6 * height), _odd(0.45 * width)), max(0, low), min(255, high))
+    small = _image(
+        rng, (module.channels, 1, _odd(0.6 * height), _odd(0.45 * width)), np.maximum(0, low), np.minimum(255, high)
+    )
     spacing = _spacing(module)
     flat = spacing if module.fit_to.spacing_mm else None
     return [
@@ -118,18 +120,22 @@ def _spacing(module: SegmentationModule) -> Spacing:
     return 3.0, 1.3 * y, 0.8 * x
 
 
-def _range_of(module: SegmentationModule) -> tuple[float, float]:
-    """Which raw values the model is made for."""
-    how = module.normalisation
+def _ranges(how: Normalisation, channels: int) -> list[tuple[float, float]]:
+    """Find the raw values that the model is made for, channel by channel."""
+    if isinstance(how, PerChannel):
+        return [_ranges(one, 1)[0] for one in how.channels if isinstance(one, Normalisation)]
     if isinstance(how, IntensityWindow):
-        return 1.2 * how.low - 0.2 * how.high, 1.2 * how.high - 0.2 * how.low
+        return [(1.2 * how.low - 0.2 * how.high, 1.2 * how.high - 0.2 * how.low)] * channels
     if isinstance(how, MeanStd):
-        return 0.0, float((how.mean + 2 * how.std).max())
-    return 0.0, 1000.0
+        return [(0.0, float((how.mean + 2 * how.std).max()))] * channels
+    return [(0.0, 1000.0)] * channels
 
 
 def _image(
-    rng: np.random.Generator, shape: tuple[int, int, int, int], low: float, high: float
+    rng: np.random.Generator,
+    shape: tuple[int, int, int, int],
+    low: Float64[np.ndarray, "c 1 1 1"],
+    high: Float64[np.ndarray, "c 1 1 1"],
 ) -> Float32[np.ndarray, "c d h w"]:
     """Smooth blobs under noise, on a dark ground."""
     channels, depth, height, width = shape
@@ -140,7 +146,7 @@ def _image(
             z, y, x = rng.uniform(-0.8, 0.8, 3)
             radii = ((d - z) / 2) ** 2 + ((h - y) / rng.uniform(0.1, 0.5)) ** 2 + ((w - x) / rng.uniform(0.1, 0.5)) ** 2
             image[channel] += rng.uniform(0.2, 0.8) * np.exp(-radii)
-    return (low + (high - low) * np.clip(image, 0, 1)).astype(np.float32)
+    return np.asarray(low + (high - low) * np.clip(image, 0, 1), dtype=np.float32)
 
 
 def _odd(length: float) -> int:

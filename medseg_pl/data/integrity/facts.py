@@ -94,6 +94,7 @@ class ImageFacts:
         finite: The share of values that are numbers.
         lowest: The smallest number.
         highest: The largest one.
+        ends: The smallest and the largest number of each channel.
         percentiles: The 1st, 50th and 99th percentile.
         at_top: The share of values that are the highest one.
         below_top: The share of values just below it.
@@ -114,6 +115,7 @@ class ImageFacts:
     finite: float
     lowest: float
     highest: float
+    ends: tuple[tuple[float, float], ...]
     percentiles: tuple[float, float, float]
     at_top: float
     below_top: float

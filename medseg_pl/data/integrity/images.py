@@ -45,7 +45,8 @@ def measure_image(
     """
     finite = float(np.isfinite(pixels).mean()) if pixels.dtype.kind == "f" else 1.0
     values = finite_sample(pixels)
-    lowest, highest = _ends(pixels, finite)
+    ends = tuple(_ends(channel, finite) for channel in pixels)
+    lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
     low, middle, high = np.percentile(values, [1, 50, 99]).tolist() if values.size else (0.0, 0.0, 0.0)
     just_below = highest - _JUST_BELOW * (highest - low)
     return ImageFacts(
@@ -58,6 +59,7 @@ def measure_image(
         finite=finite,
         lowest=lowest,
         highest=highest,
+        ends=ends,
         percentiles=(low, middle, high),
         at_top=float((values == highest).mean()) if values.size else 0.0,
         below_top=float(((values >= just_below) & (values < highest)).mean()) if values.size else 0.0,

@@ -24,12 +24,12 @@ _ENOUGH = 5
 _ENOUGH_FOR_CONTRAST = 8
 
 
-def image_findings(facts: CaseFacts, modality: str = "") -> Iterator[Finding]:
+def image_findings(facts: CaseFacts, modalities: Sequence[str] = ()) -> Iterator[Finding]:
     """What the image of one case has wrong.
 
     Args:
         facts: The case.
-        modality: What the data set says of itself, such as `CT`.
+        modalities: What the data set says of each channel, such as `CT`; one name stands for all channels.
     """
     if facts.image is None:
         return
@@ -38,7 +38,7 @@ def image_findings(facts: CaseFacts, modality: str = "") -> Iterator[Finding]:
         *_about_numbers(image),
         *_about_top(image),
         *_about_storage(image),
-        *_about_rescaling(image, image.modality or modality),
+        *_about_rescaling(image, [image.modality] if image.modality else modalities),
     ):
         yield finding(code, said, facts.case.case_id, image.path)
 
@@ -74,20 +74,23 @@ def _about_storage(image: ImageFacts) -> Iterator[tuple[str, str]]:
         yield "monochrome1", "Small stored values are bright (MONOCHROME1)."
 
 
-def _about_rescaling(image: ImageFacts, modality: str) -> Iterator[tuple[str, str]]:
-    if modality.upper() == "CT" and image.lowest >= 0 and image.highest > _BONE:
-        yield "ct-not-rescaled", _said_of_ct(image)
+def _about_rescaling(image: ImageFacts, modalities: Sequence[str]) -> Iterator[tuple[str, str]]:
+    named = list(modalities) * image.channels if len(modalities) == 1 else modalities
+    for modality, (lowest, highest) in zip(named, image.ends, strict=False):
+        if modality.upper() == "CT" and lowest >= 0 and highest > _BONE:
+            yield "ct-not-rescaled", _said_of_ct(lowest, highest)
+            return
 
 
-def _said_of_ct(image: ImageFacts) -> str:
-    return f"Values run from {image.lowest:g} to {image.highest:g}; expected Hounsfield units, of which air has -1000."
+def _said_of_ct(lowest: float, highest: float) -> str:
+    return f"Values run from {lowest:g} to {highest:g}; expected Hounsfield units, of which air has -1000."
 
 
 def _is_constant(image: ImageFacts) -> bool:
     return image.finite == 0 or len(image.constant) == image.channels
 
 
-def comparison_findings(cases: Sequence[CaseFacts], modality: str = "") -> Iterator[Finding]:
+def comparison_findings(cases: Sequence[CaseFacts], modalities: Sequence[str] = ()) -> Iterator[Finding]:
     """Cases whose intensities are unlike those of the others."""
     images = [(f.case.case_id, f.image) for f in cases if f.image is not None and not _is_constant(f.image)]
     everything = [(f.case.case_id, f.image) for f in cases if f.image is not None]
@@ -96,7 +99,7 @@ def comparison_findings(cases: Sequence[CaseFacts], modality: str = "") -> Itera
     if len(images) >= _ENOUGH:
         yield from _white_among_others(images)
         yield from _far_ranges(images)
-        if modality.upper() != "CT":
+        if "CT" not in [modality.upper() for modality in modalities]:
             yield from _raw_among_rescaled(images)
     if len(images) >= _ENOUGH_FOR_CONTRAST:
         yield from _inverted(images)
@@ -148,7 +151,7 @@ def _raw_among_rescaled(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Fi
     rescaled = sum(image.lowest <= _AIR for _, image in images)
     for name, image in images:
         if rescaled >= 0.6 * len(images) and image.lowest >= _NEARLY_AIR and image.highest > _BONE:
-            yield finding("ct-not-rescaled", _said_of_ct(image), name, image.path)
+            yield finding("ct-not-rescaled", _said_of_ct(image.lowest, image.highest), name, image.path)
 
 
 def _inverted(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:

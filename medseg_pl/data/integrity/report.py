@@ -58,7 +58,7 @@ def report_on(
     discovered: Iterable[Finding],
     labels: LabelMap | None,
     *,
-    modality: str = "",
+    modalities: Sequence[str] = (),
     patch: Fit | None = None,
     split: Splitting = lambda _: ([], []),
 ) -> Report:
@@ -68,7 +68,7 @@ def report_on(
         cases: What reading each has shown.
         discovered: What looking for them has shown.
         labels: What masks should hold; by default what most of them hold.
-        modality: What the data set says of itself.
+        modalities: What the data set says of each channel.
         patch: How images are brought to the network.
         split: Gives the splits that are to be checked.
     """
@@ -78,7 +78,7 @@ def report_on(
     claims = Claims(known)
     voxels = {facts.case.case_id: claims.voxels(facts.masks) for facts in cases if facts.masks}
     sides, found = split(voxels)
-    findings = [*discovered, *found, *_of_each(cases, claims, modality, patch), *_of_all(cases, modality)]
+    findings = [*discovered, *found, *_of_each(cases, claims, modalities, patch), *_of_all(cases, modalities)]
     findings.extend(_of_labels(cases, claims, voxels))
     annotated = [Annotated(facts.case, voxels.get(facts.case.case_id, [0] * len(known.names))) for facts in cases]
     for chosen in sides:
@@ -86,21 +86,23 @@ def report_on(
     return Report(tuple(cases), tuple(dict.fromkeys(worst_first(findings))), known, notes)
 
 
-def _of_each(cases: Sequence[CaseFacts], claims: Claims, modality: str, patch: Fit | None) -> Iterator[Finding]:
+def _of_each(
+    cases: Sequence[CaseFacts], claims: Claims, modalities: Sequence[str], patch: Fit | None
+) -> Iterator[Finding]:
     ignores = any(_ignores(mask, claims) for facts in cases for mask in facts.masks)
     for facts in cases:
         yield from facts.findings
         yield from mask_findings(facts, claims, ignores=ignores)
         yield from grid_findings(facts)
         yield from spacing_findings(facts)
-        yield from image_findings(facts, modality)
+        yield from image_findings(facts, modalities)
         if facts.image is not None:
             yield from patch_findings([(facts.case.case_id, facts.image.path, facts.image.geometry)], patch)
 
 
-def _of_all(cases: Sequence[CaseFacts], modality: str) -> Iterator[Finding]:
+def _of_all(cases: Sequence[CaseFacts], modalities: Sequence[str]) -> Iterator[Finding]:
     yield from outlier_findings(cases)
-    yield from comparison_findings(cases, modality)
+    yield from comparison_findings(cases, modalities)
     yield from shift_findings(cases)
     yield from duplicate_findings(cases)
 

@@ -65,21 +65,22 @@ class ManifestSource(FileSource):
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """See `FileSource`; the columns `mask_<label>` hold the labels they name."""
-        columns = self._mask_columns()
+        columns = self.mask_labels()
         if case.masks and columns:
             check_mask_names(columns, labels, str(self.manifest))
         return super().read(case, labels)
 
     def reading_settings(self) -> tuple[object, ...]:
         """How volumes are cut, and which label each column stands for."""
-        return (self.slicing, *self._mask_columns())
+        return (self.slicing, *self.mask_labels())
 
     def unlabelled(self, directory: Path) -> ImageFolder:
         """Every image below a folder; of a data set's root those in its folder of images."""
         folders = find_image_folders(directory, IMAGE_FOLDERS, MASK_FOLDERS)
         return ImageFolder(str(directory), self.slicing, folders)
 
-    def _mask_columns(self) -> list[str]:
+    def mask_labels(self) -> list[str]:
+        """Name the labels that have a column of their own, in the order of the columns."""
         # The first line alone: this is asked for each case that is read, and a table may be long.
         with self.manifest.open(encoding="utf-8-sig", newline="") as file:
             columns = next(csv.reader(file), [])

@@ -19,7 +19,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from medseg_pl.__main__ import main
 from medseg_pl.commands.export import runner
 from medseg_pl.predictor import Predictor
-from tests.commands.export.checkpoints import OURS, PHOTOGRAPH, write_checkpoint
+from tests.commands.export.checkpoints import OURS, PHOTOGRAPH, ZSCORE, write_checkpoint
 from tests.small_files import blocks, noise, save_raster, save_volume
 
 PLUGINS = ("--plugins", OURS.rsplit(".", 1)[0])
@@ -312,6 +312,18 @@ def test_lower_precisions_say_what_they_cost(
     types = {tensor.data_type for tensor in onnx.load(output / "model.onnx").graph.initializer}
     assert {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.UINT8}[precision] in types
     assert runner.self_test(output)
+
+
+def test_channels_that_are_normalized_apart(tmp_path: Path) -> None:
+    window = {"class_path": "medseg_pl.normalisation.IntensityWindow", "init_args": {"low": -100.0, "high": 200.0}}
+    apart = {"class_path": "medseg_pl.normalisation.PerChannel", "init_args": {"channels": [window, ZSCORE]}}
+    checkpoint = write_checkpoint(tmp_path / "petct.ckpt", channels=2, context=1, normalisation=apart)
+    assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out"), *PLUGINS]) == 0
+    with np.load(tmp_path / "out" / "golden" / "whole.npz") as case:
+        ct, pet = case["image"]
+    assert np.nanmin(ct) < -100
+    assert np.nanmin(pet) >= 0  # each golden channel lies where its own normalization looks
+    assert all("done" in line or "agree" in line for line in runner.self_test(tmp_path / "out"))
 
 
 def test_a_network_of_one_size_runs_in_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from tests.data.integrity.facts_of import codes, facts_of, image_of, textured
 
 
 def alone(pixels: NDArray[Any], modality: str = "", **elements: Any) -> list[str]:
-    return codes(image_findings(facts_of(image_of(pixels, **elements)), modality))
+    return codes(image_findings(facts_of(image_of(pixels, **elements)), [modality]))
 
 
 def among(pixels: NDArray[Any], number: int = 9, change: Any = lambda values: values) -> list[str]:
@@ -56,6 +56,10 @@ def test_monochrome1() -> None:
     assert alone(textured(), turned_bright=True) == ["monochrome1"]
 
 
+def alone_with(pixels: NDArray[Any], *modalities: str) -> list[str]:
+    return codes(image_findings(facts_of(image_of(pixels)), modalities))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "modality", "found"),
     [
@@ -70,9 +74,16 @@ def test_hounsfield_units(low: float, high: float, modality: str, found: list[st
     assert alone(textured() / 1000 * (high - low) + low, modality) == found
 
 
+def test_each_channel_has_its_own_modality() -> None:
+    stored, pet = textured() * 4, textured(1) / 100
+    channels = np.stack([stored, pet - 9])  # the PET is negative, which says nothing of the CT
+    assert alone_with(channels, "CT", "PET") == ["ct-not-rescaled"]
+    assert alone_with(channels, "PET", "CT") == []
+
+
 def test_dicom_knows_its_modality() -> None:
     assert alone(textured() * 4, modality="CT") == ["ct-not-rescaled"]
-    assert codes(image_findings(facts_of(image_of(textured() * 4, modality="MR")), "CT")) == []
+    assert codes(image_findings(facts_of(image_of(textured() * 4, modality="MR")), ["CT"])) == []
 
 
 def test_stored_values_among_hounsfield_units() -> None:
