@@ -108,7 +108,7 @@ def script() -> Iterator[ModuleType]:
 class TestLookAlikes:
     """Different people whose pictures share the camera and the anatomy."""
 
-    @pytest.mark.parametrize("people", [12, pytest.param(40, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("people", [10, pytest.param(40, marks=pytest.mark.slow)])
     def test_copies_stand_out_and_people_do_not(self, script: ModuleType, people: int) -> None:
         results = dict(script.measure([script.retina(person, 0.03) for person in range(people)]))
         assert results["highest agreement of two people"] > SAME  # by that alone they would be copies
@@ -131,11 +131,12 @@ class TestLookAlikes:
 
     def test_only_what_is_as_good_as_equal_is_certain(self, script: ModuleType) -> None:
         pictures = [script.retina(person, 0.03) for person in range(12)]
-        rng = np.random.default_rng(0)
-        changed = [script.turned(pictures[2], rng), script.altogether(pictures[7], rng)]
+        seed = next(seed for seed in range(99) if 40 <= np.random.default_rng(seed).integers(30, 91) <= 60)
+        rng = np.random.default_rng(seed)  # which compresses so that vessels blur
+        changed = [script.recompressed(pictures[7], rng), script.turned(pictures[2], rng)]
         copies = [script.reduce_picture(picture) for picture in (*pictures, *changed)]
         kinds = {(pair.earlier, pair.later): pair.kind for pair in near_copies(copies, np.arange(14))}
-        assert kinds == {(2, 12): "near", (7, 13): "similar"}
+        assert kinds == {(7, 12): "similar", (2, 13): "near"}
 
 
 class TestSides:

@@ -75,6 +75,7 @@ def test_copies_on_one_side_are_nobody_else_s_business(folder: Path) -> None:
 def test_what_only_looks_alike_is_told_and_trained_on(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MEDSEG_CACHE", str(folder.parent / "store"))  # another knows what was found before
     similar = Duplicate("p1", "p9", "similar", "perhaps the same picture, agreement 0.80")
     monkeypatch.setattr(duplicates, "find_duplicates", lambda *_: [similar])
     assert fit(folder) == 0
