@@ -105,7 +105,7 @@ def inspect_all(
 def inspect_case(source: Source, case: Case, *, labels: LabelMap | None, root: Path) -> CaseFacts:
     """What one case is like."""
     links = [f for path in (*case.images, *case.masks) for f in link_findings(path, root, case.case_id)]
-    if isinstance(source, FileSource):
+    if isinstance(source, FileSource) and source.reads_marks(case):
         facts = _inspect_case_of_files(source, case, labels)
     else:
         assert labels is not None, "layouts that are no files name their labels"

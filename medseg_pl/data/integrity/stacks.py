@@ -1,4 +1,4 @@
-"""Cases whose slices lie in files of their own: DICOM series and scans in Kaggle's layout."""
+"""Cases that are read as their source does: DICOM series, scans in Kaggle's layout, pictures with outlines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from medseg_pl.core.errors import DataError
+from medseg_pl.core.errors import DataError, GeometryError, MaskValueError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.integrity.alignment import align
@@ -18,13 +18,15 @@ from medseg_pl.data.integrity.files import DAMAGE, FaultError, diagnose, read_or
 from medseg_pl.data.integrity.findings import Finding, finding
 from medseg_pl.data.integrity.images import measure_image
 from medseg_pl.data.integrity.marks import measure_mask
-from medseg_pl.data.sources import DicomSource, Source
+from medseg_pl.data.sources import DicomSource, FileSource, Source
+from medseg_pl.data.sources.files import read_image_file
 from medseg_pl.io import raster
 from medseg_pl.io.dicom.headers import read_dataset, text
 from medseg_pl.io.dicom.series import series_problems
 from medseg_pl.io.headers import FileHeader, read_header
 
 _CODES = {"mixed": "mixed-series", "unlike": "slices-differ", "duplicate": "slices-doubled", "gap": "slice-gap"}
+_CODES_OF_MASKS = {MaskValueError: "mask-unknown-value", GeometryError: "shape-mismatch"}
 
 
 def inspect_stack(source: Source, case: Case, labels: LabelMap) -> CaseFacts:
@@ -38,7 +40,7 @@ def inspect_stack(source: Source, case: Case, labels: LabelMap) -> CaseFacts:
 
 def _faulty(source: Source, case: Case, labels: LabelMap, error: Exception) -> CaseFacts:
     """What is wrong with the slices; where they are in order, the fault is the mask's, and the image is measured."""
-    found = list(_faults_of_series(case) if isinstance(source, DicomSource) else _faults_of_scans(case))
+    found = list(_faults_of_images(source, case))
     if found:
         return CaseFacts(case, findings=tuple(found))
     try:
@@ -46,13 +48,15 @@ def _faulty(source: Source, case: Case, labels: LabelMap, error: Exception) -> C
     except (DataError, *DAMAGE):
         about_image = finding("unreadable-case", said_of(error), case.case_id, case.images[0])
         return CaseFacts(case, findings=(about_image,))
-    about_mask = finding("unreadable-case", said_of(error), case.case_id, next(iter(case.masks), None))
+    code = _CODES_OF_MASKS.get(type(error), "unreadable-case")
+    about_mask = finding(code, said_of(error), case.case_id, next(iter(case.masks), None))
     return replace(_measured(source, case, volume), findings=(about_mask,))
 
 
 def _measured(source: Source, case: Case, volume: Volume) -> CaseFacts:
     dataset = read_dataset(case.images[0]) if isinstance(source, DicomSource) else None
-    header = FileHeader("PNG" if dataset is None else "DICOM")
+    single = isinstance(source, FileSource)
+    header = read_header(case.images[0]) if single else FileHeader("PNG" if dataset is None else "DICOM")
     image = measure_image(
         volume.image,
         [volume.geometry],
@@ -63,13 +67,28 @@ def _measured(source: Source, case: Case, volume: Volume) -> CaseFacts:
     )
     if volume.mask is None:
         return CaseFacts(case, image)
-    several = len(volume.mask) > 1
+    several, drawn = len(volume.mask) > 1, FileHeader("text") if single else header
     masks = [
-        measure_mask(plane, volume.geometry, case.masks[0], header, index if several else None, stored=True)
+        measure_mask(plane, volume.geometry, case.masks[0], drawn, index if several else None, stored=True)
         for index, plane in enumerate(volume.mask)
     ]
     weights = 2.0 ** np.arange(len(volume.mask), dtype=np.float32)
     return CaseFacts(case, image, tuple(masks), align(volume.image, np.tensordot(weights, volume.mask, axes=1)))
+
+
+def _faults_of_images(source: Source, case: Case) -> Iterator[Finding]:
+    if isinstance(source, DicomSource):
+        return _faults_of_series(case)
+    return _faults_of_files(case) if isinstance(source, FileSource) else _faults_of_scans(case)
+
+
+def _faults_of_files(case: Case) -> Iterator[Finding]:
+    """Images that cannot be read."""
+    for path in case.images:
+        try:
+            read_or_fault(path, read_header(path), case.case_id, partial(read_image_file, path))
+        except FaultError as fault:
+            yield fault.found
 
 
 def _faults_of_series(case: Case) -> Iterator[Finding]:

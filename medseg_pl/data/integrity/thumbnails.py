@@ -33,7 +33,11 @@ def thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
         labels: What its masks hold.
     """
     try:
-        image, mask = _of_files(case) if isinstance(source, FileSource) else _of_source(source, case, labels)
+        image, mask = (
+            _of_files(case)
+            if isinstance(source, FileSource) and source.reads_marks(case)
+            else _of_source(source, case, labels)
+        )
     except (DataError, MemoryError, *DAMAGE):
         return None
     if mask is not None and mask.shape != image.shape[1:]:

@@ -6,6 +6,7 @@ from medseg_pl.data.sources.dicom import DicomSource
 from medseg_pl.data.sources.files import FileSource
 from medseg_pl.data.sources.folder import FolderSource
 from medseg_pl.data.sources.manifest import ManifestSource
+from medseg_pl.data.sources.polygons import PolygonSource
 from medseg_pl.data.sources.uw_madison import UWMadisonSource
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "FileSource",
     "FolderSource",
     "ManifestSource",
+    "PolygonSource",
     "Source",
     "UWMadisonSource",
 ]

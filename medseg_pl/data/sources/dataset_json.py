@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medseg_pl.core.labels import LabelMap, Task
-from medseg_pl.io.nifti import is_nifti, stem
+from medseg_pl.io.suffixes import is_volume_name, stem
 
 _IGNORE = "ignore"
 
@@ -69,7 +69,7 @@ def list_channels(root: Path, name: str, ending: str, channels: int) -> list[str
     A picture with several channels may stand in `<case>_0000` alone.
     """
     names = [f"imagesTr/{name}_{channel:04d}{ending}" for channel in range(channels)]
-    in_one = channels > 1 and not is_nifti(Path(names[0])) and (root / names[0]).is_file()
+    in_one = channels > 1 and not is_volume_name(Path(names[0])) and (root / names[0]).is_file()
     return names[:1] if in_one and not any((root / other).exists() for other in names[1:]) else names
 
 

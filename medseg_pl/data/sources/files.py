@@ -50,6 +50,10 @@ class FileSource(Source):
         masks = [read_mask_file(path, labels) for path in case.masks]
         return stored_mask(case.case_id, case.masks, masks, labels, grid, self.mask_shares(case))
 
+    def reads_marks(self, case: Case) -> bool:
+        """Tell whether the case's masks are files of values or colors, each of which can be looked at by itself."""
+        return True
+
     def mask_shares(self, case: Case) -> Sequence[int]:
         """How many of the case's mask files, in their order, each label has: one, unless a source knows better."""
         return [1] * len(case.masks)

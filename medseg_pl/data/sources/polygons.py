@@ -1,0 +1,195 @@
+"""Images with outlines: COCO, labelme, CVAT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from medseg_pl.core.errors import DataError, GeometryError, MissingDataError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case, Volume
+from medseg_pl.data.sources.base import check_pattern, group_of, shown
+from medseg_pl.data.sources.files import FileSource, files_by_name, is_image
+from medseg_pl.data.sources.named import NameMatcher, Overlaps, combine_named
+from medseg_pl.data.sources.unlabelled import ImageFolder, find_image_folders
+from medseg_pl.data.sources.unread import explain_unread
+from medseg_pl.io.annotations import AnnotatedImage, draw_region, read_annotations
+from medseg_pl.io.annotations.reading import SUFFIXES
+from medseg_pl.io.files import LeftOut, files_below, find_dead_links, require_folder
+from medseg_pl.io.suffixes import stem
+
+_SETTING = "data.source.annotations"
+
+
+class PolygonSource(FileSource):
+    r"""Pictures with the outlines that an annotation tool wrote.
+
+    ```
+    images/a.png, images/b.png     annotations.json          annotations: annotations.json     COCO: one file for all
+                                   annotations.xml           annotations: annotations.xml      CVAT for images 1.1
+                                   annotations/a.json …      annotations: annotations          labelme: one for each
+    a.png, a.json                                            images: ., annotations: .         labelme, side by side
+    ```
+
+    A pixel belongs to an outline if its center lies inside. Categories are matched to labels by name, in any case and
+    with spaces or underscores. Of COCO polygons and run lengths are read, of labelme polygons, rectangles, circles and
+    masks, of CVAT polygons, boxes, ellipses and masks; anything without an area is an error. An image that is in no
+    annotation file is an error, too: nobody said that it shows nothing.
+
+    Args:
+        root: The folder that holds everything.
+        images: The images' folder, below `root`.
+        annotations: The file of all images, or a folder with one for each, below `root`.
+        categories: The categories that make up a label where they are called otherwise: `{lesion: [tumor, cyst]}`.
+        skip: Categories that are background.
+        overlaps: Where labels that exclude each other overlap: `refuse` for an error, `last` for the one drawn last.
+        group: A regular expression whose parentheses find the patient in a case's name; without it every image is
+            its own patient. Set it wherever a patient has several images: `Image_(\d+)`.
+
+    References:
+        Lin et al., "Microsoft COCO: common objects in context", ECCV 2014. labelme: https://github.com/wkentaro/labelme.
+        CVAT: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        images: str = "images",
+        annotations: str = "annotations.json",
+        categories: dict[str, str | list[str]] | None = None,
+        skip: Sequence[str] = (),
+        overlaps: Overlaps = "refuse",
+        group: str | None = None,
+    ) -> None:
+        check_pattern(group)
+        self.root = Path(root)
+        self.images = images
+        self.annotations = annotations
+        self.categories = categories or {}
+        self.skip = tuple(skip)
+        self.overlaps: Overlaps = overlaps
+        self.group = group
+
+    def cases(self) -> list[Case]:
+        """One case for each image, with the file of its annotations; nothing on either side may be left over."""
+        images = self._find_images()
+        whole = self.root / self.annotations
+        files = self._find_annotation_files() if self._has_folder else dict.fromkeys(self._entries, whole)
+        lonely = sorted(str(images[name]) for name in set(images) - set(files))
+        if lonely:
+            raise MissingDataError(
+                f"{len(lonely)} of {len(images)} images have no annotations in {self.root / self.annotations}: "
+                f"{shown(lonely)}. Annotate them (also with nothing), move them away, or set {_SETTING}."
+            )
+        orphans = sorted(set(files) - set(images))
+        if orphans:
+            raise MissingDataError(
+                f"{len(orphans)} annotated images are not in {self.root / self.images}: {shown(orphans)}. Add them, or "
+                "set data.source.images."
+            )
+        return [
+            Case(name, group_of(name, self.group), (path,), (files[name],)) for name, path in sorted(images.items())
+        ]
+
+    def read(self, case: Case, labels: LabelMap) -> Volume:
+        """Decode the image, and draw what was outlined."""
+        volume = super().read(replace(case, masks=()), labels)
+        return replace(volume, mask=self._draw(case, labels, volume)) if case.masks else volume
+
+    def reads_marks(self, case: Case) -> bool:
+        """Outlines are no files of values."""
+        return False
+
+    def find_categories(self) -> list[str]:
+        """List the categories that are drawn somewhere, sorted."""
+        return sorted({region.category for case in self.cases() for region in self._annotated(case).regions})
+
+    def unlabelled(self, directory: Path) -> ImageFolder:
+        """Every image below a folder; of a data set's root those in its folder of images."""
+        return ImageFolder(str(directory), "file", find_image_folders(directory, [self.images], []))
+
+    def left_out(self) -> list[LeftOut]:
+        """List what is not read in the folder of images."""
+        folder = self.root / self.images
+        others = [path for path in files_below(folder) if not is_image(path)]
+        unread = [explain_unread(path) for path in others if path.suffix.lower() not in SUFFIXES]
+        return [*unread, *find_dead_links(folder)]
+
+    def reading_settings(self) -> tuple[object, ...]:
+        """Which categories make up a label, and what lies in front."""
+        named = sorted((name, repr(meant)) for name, meant in self.categories.items())
+        return (named, self.skip, self.overlaps)
+
+    @property
+    def _has_folder(self) -> bool:
+        return (self.root / self.annotations).is_dir()
+
+    @cached_property
+    def _entries(self) -> dict[str, AnnotatedImage]:
+        """What the file of all images holds, by case."""
+        images = self._find_images()
+        entries: dict[str, AnnotatedImage] = {}
+        for entry in read_annotations(self.root / self.annotations):
+            name = self._case_of(entry, images)
+            if name in entries:
+                raise DataError(
+                    f"{self.root / self.annotations} lists the image {entry.name} twice. Keep one of the entries."
+                )
+            entries[name] = entry
+        return entries
+
+    def _find_images(self) -> dict[str, Path]:
+        directory = require_folder(self.root / self.images, "images", "Set data.source.root to your data.")
+        files = files_by_name(filter(is_image, files_below(directory)), directory, "images")
+        if not files:
+            raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")
+        return files
+
+    def _find_annotation_files(self) -> dict[str, Path]:
+        directory = self.root / self.annotations
+        files = (path for path in files_below(directory) if path.suffix.lower() in SUFFIXES)
+        return files_by_name(files, directory, "annotations")
+
+    def _case_of(self, entry: AnnotatedImage, images: dict[str, Path]) -> str:
+        """The case whose file an entry names: below the folder of images, below the root, or by the file's name."""
+        path = PurePosixPath(entry.name)
+        below_root = path.relative_to(self.images) if path.is_relative_to(self.images) else path
+        for candidate in (path, below_root, PurePosixPath(path.name)):
+            name = candidate.with_name(stem(Path(candidate.name))).as_posix()
+            if name in images and images[name].name == path.name:
+                return name
+        return entry.name
+
+    def _annotated(self, case: Case) -> AnnotatedImage:
+        if not self._has_folder:
+            return self._entries[case.case_id]
+        entries = read_annotations(case.masks[0])
+        if len(entries) == 1:
+            return entries[0]
+        named = [entry for entry in entries if PurePosixPath(entry.name).name == case.images[0].name]
+        if len(named) != 1:
+            raise DataError(
+                f"{case.masks[0]} holds {len(entries)} images, {len(named)} of them {case.images[0].name}; expected "
+                f"one. Give the file itself with {_SETTING} if it is that of all images."
+            )
+        return named[0]
+
+    def _draw(self, case: Case, labels: LabelMap, volume: Volume) -> UInt8[np.ndarray, "m 1 h w"]:
+        entry, where = self._annotated(case), f"{case.masks[0]}, {case.images[0].name}"
+        if volume.geometry.shape != (1, *entry.size):
+            raise GeometryError(
+                f"Case {case.case_id}: {case.masks[0]} was drawn on {entry.size[0]} x {entry.size[1]} pixels, but "
+                f"{case.images[0]} is {' x '.join(map(str, volume.geometry.shape[1:]))}. Annotate this image itself."
+            )
+        matcher = NameMatcher(labels, self.categories, self.skip)
+        return combine_named(_drawn(entry, where), labels, matcher, entry.size, where, self.overlaps)[:, None]
+
+
+def _drawn(entry: AnnotatedImage, where: str) -> Iterator[tuple[str, Bool[np.ndarray, "h w"]]]:
+    for region in entry.regions:
+        yield region.category, draw_region(region, entry.size, where)

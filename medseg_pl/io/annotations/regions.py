@@ -1,0 +1,129 @@
+"""Regions of an image by their outlines or runs, and which pixels they cover."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from numpy.typing import NDArray
+
+from medseg_pl.core.errors import MaskValueError
+from medseg_pl.io.dicom.contours import inside_polygons
+
+_ROUND = 360
+"""Corners of an ellipse: the outline is off by 4e-5 of its radius."""
+
+
+class Runs(NamedTuple):
+    """A mask inside a box, as lengths of runs of pixels that are outside and inside in turn.
+
+    Attributes:
+        lengths: The first is one of outside.
+        corner: `(row, column)` of the box.
+        size: `(height, width)` of the box.
+        by_columns: Whether pixels follow each other down the columns, as in COCO.
+    """
+
+    lengths: Int64[np.ndarray, " n"]
+    corner: tuple[int, int]
+    size: tuple[int, int]
+    by_columns: bool = False
+
+
+class Region(NamedTuple):
+    """One object that somebody outlined.
+
+    Attributes:
+        category: What it is called.
+        polygons: Its parts: corners `(x, y)` in pixels, the corner of the image being `(0, 0)`.
+        runs: The same as runs, where the tool painted instead.
+    """
+
+    category: str
+    polygons: tuple[Float64[np.ndarray, "_ 2"], ...] = ()
+    runs: Runs | None = None
+
+
+class AnnotatedImage(NamedTuple):
+    """What was outlined in one image.
+
+    Attributes:
+        name: The image's file as the tool names it.
+        size: `(height, width)` of the image that was annotated.
+        regions: In the order in which they were drawn, those behind first.
+    """
+
+    name: str
+    size: tuple[int, int]
+    regions: tuple[Region, ...]
+
+
+def draw_region(region: Region, size: tuple[int, int], source: str) -> Bool[np.ndarray, "h w"]:
+    """Mark the pixels whose centers lie in any part of a region; what lies outside the image is cut off.
+
+    Args:
+        region: The region.
+        size: `(height, width)` of the image.
+        source: What to call the region in an error.
+
+    Raises:
+        MaskValueError: Runs do not fill their box, or the box leaves the image.
+
+    >>> corners = np.array([[1.0, 0.0], [3.0, 0.0], [3.0, 2.0], [1.0, 2.0]])
+    >>> draw_region(Region("a", (corners,)), (3, 4), "a").astype(int)
+    array([[0, 1, 1, 0],
+           [0, 1, 1, 0],
+           [0, 0, 0, 0]])
+    """
+    mask = np.zeros(size, dtype=bool)
+    for polygon in region.polygons:
+        _draw_polygon(mask, polygon)
+    if region.runs is not None:
+        _draw_runs(mask, region.runs, source)
+    return mask
+
+
+def outline_ellipse(
+    center: tuple[float, float], radii: tuple[float, float], degrees: float = 0.0
+) -> Float64[np.ndarray, "_ 2"]:
+    """Return the corners of an ellipse, turned clockwise as seen."""
+    angles = np.linspace(0, 2 * np.pi, _ROUND, endpoint=False)
+    return turn_points(np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii, degrees) + center
+
+
+def outline_box(left: float, top: float, right: float, bottom: float, degrees: float = 0.0) -> NDArray[np.float64]:
+    """Return the corners of a box, turned clockwise about its center as seen."""
+    center = np.array([(left + right) / 2, (top + bottom) / 2])
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    return turn_points(corners - center, degrees) + center
+
+
+def turn_points(points: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+    """Turn `(x, y)` clockwise as seen, for `y` runs down."""
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.stack([points[:, 0] * cosine - points[:, 1] * sine, points[:, 0] * sine + points[:, 1] * cosine], axis=1)
+
+
+def _draw_polygon(mask: NDArray[np.bool_], polygon: NDArray[np.float64]) -> None:
+    """Draw within the polygon's own box, which is small in a large image."""
+    limits = np.array(mask.shape)
+    corners = polygon[:, ::-1] - 0.5  # a pixel's center is half a pixel from its corner
+    low = np.clip(np.floor(corners.min(axis=0)).astype(np.int64), 0, limits)
+    high = np.clip(np.ceil(corners.max(axis=0)).astype(np.int64) + 1, low, limits)
+    top, left, bottom, right = *low.tolist(), *high.tolist()
+    mask[top:bottom, left:right] |= inside_polygons([corners - low], (bottom - top, right - left))
+
+
+def _draw_runs(mask: NDArray[np.bool_], runs: Runs, source: str) -> None:
+    (top, left), (height, width) = runs.corner, runs.size
+    lengths = runs.lengths
+    fits = 0 <= top <= top + height <= mask.shape[0] and 0 <= left <= left + width <= mask.shape[1]
+    if not fits or (lengths < 0).any() or int(lengths.sum()) != height * width:
+        raise MaskValueError(
+            f"{source}: runs of {int(lengths.sum())} pixels in a box of {height} x {width} at ({top}, {left}) do not "
+            f"fit the image of {mask.shape[0]} x {mask.shape[1]}. Export the annotation again."
+        )
+    inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    box = inside.reshape(width, height).T if runs.by_columns else inside.reshape(height, width)
+    mask[top : top + height, left : left + width] |= box
