@@ -53,6 +53,10 @@ class MaskValueError(DataError):
     """A mask holds a value that no label claims."""
 
 
+class LabelOverlapError(MaskValueError):
+    """A voxel carries several labels that exclude each other."""
+
+
 class GeometryError(DataError):
     """An image and its mask, or the channels of an image, do not share one grid."""
 

@@ -16,15 +16,25 @@ import numpy as np
 
 from medseg_pl.core.errors import DataError, MedsegError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap, Task
-from medseg_pl.data.sources import DecathlonSource, DicomSource, FolderSource, ManifestSource, Source, UWMadisonSource
+from medseg_pl.data.sources import (
+    DecathlonSource,
+    DicomSource,
+    FolderSource,
+    ManifestSource,
+    PolygonSource,
+    Source,
+    UWMadisonSource,
+)
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.dataset_json import read_labels
 from medseg_pl.data.sources.files import is_image, read_mask_file
+from medseg_pl.data.sources.polygon_layout import find_polygon_settings
+from medseg_pl.data.sources.segments import list_segment_labels
 from medseg_pl.data.sources.unlabelled import IMAGE_FOLDERS
 from medseg_pl.io.dicom.headers import is_dicom
 from medseg_pl.io.files import files_below, require_folder
 
-LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "folder")
+LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
 _SAMPLED_MASKS = 200
 _SHARE_OF_A_LABEL = 0.1
 """A value in fewer of the masks is taken for a stray one; a label that is as rare has to be named."""
@@ -82,6 +92,8 @@ def recognise(
         return _manifest(directory, labels)
     if chosen == "dicom":
         return _dicom(directory, group, labels)
+    if chosen == "polygons":
+        return _polygons(directory, group, labels)
     return _folder(directory, masks, group, labels)
 
 
@@ -97,6 +109,8 @@ def layout_of(directory: Path) -> str:
         return "uw_madison"
     if _manifests(directory):
         return "manifest"
+    if find_polygon_settings(directory) is not None:
+        return "polygons"
     if _image_folder(directory) is not None:
         return "folder"
     if any(is_dicom(path) for path in islice(files_below(directory), 200)):
@@ -161,6 +175,22 @@ def _dicom(directory: Path, group: str | None, labels: LabelMap | None) -> Recog
     return Recognised(source, labels, _config(source, settings))
 
 
+def _polygons(directory: Path, group: str | None, labels: LabelMap | None) -> Recognised:
+    found = find_polygon_settings(directory)
+    if found is None:
+        raise MissingDataError(f"{directory} holds no annotations of COCO, labelme or CVAT. Choose another --layout.")
+    settings = {"root": str(directory), **found} | ({"group": group} if group else {})
+    source = PolygonSource(**settings)
+    if labels is not None:
+        return Recognised(source, labels, _config(source, settings))
+    names = source.find_categories()
+    if not names:
+        raise SettingError(f"Nothing is drawn in {directory / found['annotations']}. Name the labels with --labels.")
+    task: Task = "binary" if len(names) == 1 else "multilabel"
+    notes = ("the categories are labels that may overlap; say otherwise with --task multiclass",) if names[1:] else ()
+    return Recognised(source, LabelMap(names, task), _config(source, settings), notes=notes)
+
+
 def _folder(directory: Path, masks: str | None, group: str | None, labels: LabelMap | None) -> Recognised:
     images = _image_folder(directory)
     if images is None:
@@ -202,7 +232,9 @@ def exclusive(values: dict[str, int]) -> LabelMap:
 
 
 def _labels_in(masks: Sequence[Path]) -> tuple[LabelMap, tuple[str, ...]]:
-    """The labels whose values stand in a sample of the masks, under names of our making."""
+    """The labels whose values stand in a sample of the masks, under names of our making or those of segments."""
+    if (named := list_segment_labels(masks)) is not None:
+        return named, ()
     step = max(1, len(masks) // _SAMPLED_MASKS)
     with ThreadPoolExecutor() as pool:
         found = [values for values in pool.map(_values_in, masks[::step]) if values]

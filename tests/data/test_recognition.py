@@ -14,8 +14,9 @@ from medseg_pl.commands.phantom import write_phantom
 from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.recognition import labels_named, layout_of, recognise
-from medseg_pl.data.sources import DecathlonSource, FolderSource, ManifestSource, UWMadisonSource
+from medseg_pl.data.sources import DecathlonSource, FolderSource, ManifestSource, PolygonSource, UWMadisonSource
 from medseg_pl.io.raster import write_png
+from tests.annotation_files import save_coco, save_cvat, save_labelme
 
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
 
@@ -135,3 +136,52 @@ class TestLabels:
         assert labels_named({"a": None}, None, None) == LabelMap(["a"], "binary")
         assert labels_named({"a": 1, "b": 4}, None, 9) == LabelMap(["a", "b"], "multiclass", [1, 4], 9)
         assert labels_named({"a": None, "b": None}, "multilabel", None) == LabelMap(["a", "b"], "multilabel")
+
+
+class TestOutlines:
+    @pytest.mark.parametrize("tool", ["coco", "cvat", "labelme", "labelme side by side"])
+    def test_annotations_are_found_beside_images(self, tmp_path: Path, tool: str) -> None:
+        size, corners = (12, 14), [(2.0, 2.0), (9.0, 2.0), (9.0, 9.0)]
+        folder = tmp_path if tool == "labelme side by side" else tmp_path / "images"
+        for name in ("a", "b"):
+            write_png(folder / f"{name}.png", np.zeros(size, np.uint8))
+        if tool == "coco":
+            save_coco(tmp_path / "all.json", {"a.png": [("liver", corners), ("spleen", corners)], "b.png": []}, size)
+        elif tool == "cvat":
+            element = '<polygon label="liver" points="2,2;9,2;9,9"/>'
+            save_cvat(tmp_path / "all.xml", {"a.png": [element], "b.png": []}, size)
+        else:
+            place = folder if tool == "labelme side by side" else tmp_path / "labels"
+            for name in ("a", "b"):
+                save_labelme(place / f"{name}.json", [{"label": "liver", "points": corners}], size)
+        expected = {
+            "coco": ("images", "all.json"),
+            "cvat": ("images", "all.xml"),
+            "labelme": ("images", "labels"),
+            "labelme side by side": (".", "."),
+        }
+        found = recognise(tmp_path)
+        assert isinstance(found.source, PolygonSource)
+        assert (found.source.images, found.source.annotations) == expected[tool]
+        assert found.config["init_args"]["annotations"] == expected[tool][1]
+        names = ["liver", "spleen"] if tool == "coco" else ["liver"]
+        assert found.labels == LabelMap(names, "multilabel" if tool == "coco" else "binary")
+        assert len(found.source.cases()) == 2
+
+    def test_masks_come_before_annotations(self, tmp_path: Path) -> None:
+        folder_of(tmp_path, [[0, 1]])
+        save_coco(tmp_path / "all.json", {"0.png": []}, (1, 2))
+        assert layout_of(tmp_path) == "folder"
+
+    def test_several_files_are_refused(self, tmp_path: Path) -> None:
+        write_png(tmp_path / "images/a.png", np.zeros((3, 4), np.uint8))
+        for name in ("train", "val"):
+            save_coco(tmp_path / f"{name}.json", {"a.png": []}, (3, 4))
+        with pytest.raises(SettingError, match=r"several annotation files: train\.json, val\.json"):
+            layout_of(tmp_path)
+
+    def test_other_json_is_no_annotation(self, tmp_path: Path) -> None:
+        folder_of(tmp_path, [[0, 1]])
+        (tmp_path / "notes.json").write_text('{"camera": 3}')
+        shutil.rmtree(tmp_path / "masks")
+        assert layout_of(tmp_path) == "folder"

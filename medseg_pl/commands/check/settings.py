@@ -26,15 +26,17 @@ from medseg_pl.data.sources import (
     DicomSource,
     FolderSource,
     ManifestSource,
+    PolygonSource,
     Source,
     UWMadisonSource,
 )
+from medseg_pl.data.sources.segments import list_segment_labels
 from medseg_pl.data.splits import LabelVoxels, SplitSettings
 from medseg_pl.functional.fit import Fit
 from medseg_pl.io.shipped import find_config
 
-Known = DecathlonSource | DicomSource | FolderSource | ManifestSource | UWMadisonSource
-_SOURCES = ("DecathlonSource", "DicomSource", "FolderSource", "ManifestSource", "UWMadisonSource")
+Known = DecathlonSource | DicomSource | FolderSource | ManifestSource | PolygonSource | UWMadisonSource
+_SOURCES = ("DecathlonSource", "DicomSource", "FolderSource", "ManifestSource", "PolygonSource", "UWMadisonSource")
 _WITHOUT_NAMES = ("folder", "manifest")
 """Layouts that may leave it to the masks which labels there are."""
 
@@ -103,7 +105,7 @@ def _of_directory(arguments: argparse.Namespace, labels: LabelMap | None, patch:
         group=arguments.group,
         labels=UNNAMED if unnamed else labels,
     )
-    known = _labels_of_columns(found.source) if unnamed else found.labels
+    known = _labels_of_columns(found.source) or _labels_of_segments(found.source) if unnamed else found.labels
     return _by_value(Settings(arguments.directory, found.source, known, found.modalities, patch, notes=found.notes))
 
 
@@ -111,6 +113,15 @@ def _labels_of_columns(source: Source) -> LabelMap | None:
     """The labels that a manifest names in its columns."""
     columns = source.mask_labels() if isinstance(source, ManifestSource) else []
     return LabelMap(columns, "multilabel") if columns else None
+
+
+def _labels_of_segments(source: Source) -> LabelMap | None:
+    """The labels that masks name themselves; a listing with a fault is for the check to report."""
+    try:
+        masks = [path for case in source.cases() for path in case.masks]
+        return list_segment_labels(masks)
+    except DataError:
+        return None
 
 
 def _of_config(config: Mapping[str, Any], directory: Path | None) -> Settings:

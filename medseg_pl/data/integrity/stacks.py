@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from medseg_pl.core.errors import DataError, GeometryError, MaskValueError
+from medseg_pl.core.errors import DataError, GeometryError, LabelOverlapError, MaskValueError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.integrity.alignment import align
@@ -26,7 +26,11 @@ from medseg_pl.io.dicom.series import series_problems
 from medseg_pl.io.headers import FileHeader, read_header
 
 _CODES = {"mixed": "mixed-series", "unlike": "slices-differ", "duplicate": "slices-doubled", "gap": "slice-gap"}
-_CODES_OF_MASKS = {MaskValueError: "mask-unknown-value", GeometryError: "shape-mismatch"}
+_CODES_OF_MASKS = {
+    LabelOverlapError: "mask-overlap",
+    MaskValueError: "mask-unknown-value",
+    GeometryError: "shape-mismatch",
+}
 
 
 def inspect_stack(source: Source, case: Case, labels: LabelMap) -> CaseFacts:
@@ -48,7 +52,8 @@ def _faulty(source: Source, case: Case, labels: LabelMap, error: Exception) -> C
     except (DataError, *DAMAGE):
         about_image = finding("unreadable-case", said_of(error), case.case_id, case.images[0])
         return CaseFacts(case, findings=(about_image,))
-    code = _CODES_OF_MASKS.get(type(error), "unreadable-case")
+    named = isinstance(source, FileSource)
+    code = _CODES_OF_MASKS.get(type(error), "unreadable-case") if named else "unreadable-case"
     about_mask = finding(code, said_of(error), case.case_id, next(iter(case.masks), None))
     return replace(_measured(source, case, volume), findings=(about_mask,))
 

@@ -17,7 +17,9 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.mask_values import whole_numbers
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source
+from medseg_pl.data.sources.segments import read_segmentations
 from medseg_pl.io import raster, suffixes, volumes
+from medseg_pl.io.segments import is_segmentation
 
 _SAME_GRID_VOXELS = 0.1
 """Programs round affines when they write them; a tenth of a voxel moves no border."""
@@ -47,12 +49,14 @@ class FileSource(Source):
 
     def read_masks(self, case: Case, labels: LabelMap, grid: Grid) -> UInt8[np.ndarray, "m d h w"]:
         """Decode the masks of one case, on its grid."""
+        if not self.reads_marks(case):
+            return read_segmentations(case.masks, labels, grid.geometry)
         masks = [read_mask_file(path, labels) for path in case.masks]
         return stored_mask(case.case_id, case.masks, masks, labels, grid, self.mask_shares(case))
 
     def reads_marks(self, case: Case) -> bool:
-        """Tell whether the case's masks are files of values or colors, each of which can be looked at by itself."""
-        return True
+        """Tell whether the case's masks are files of values or colors, and not of structures that are known by name."""
+        return not any(is_segmentation(path) for path in case.masks)
 
     def mask_shares(self, case: Case) -> Sequence[int]:
         """How many of the case's mask files, in their order, each label has: one, unless a source knows better."""

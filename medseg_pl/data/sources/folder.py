@@ -36,8 +36,8 @@ class FolderSource(FileSource):
     a.png          a_mask.png                           images: ., masks: ., mask_name: "{stem}_mask"
     ```
 
-    Raster files (PNG, TIFF, JPEG, BMP) and NIfTI volumes; sub-folders belong to the case's name. `*` stands for
-    anything but a slash, and a label is where any of its files has it. A file that is the mask of an image is no image.
+    Pictures and volumes of every format; sub-folders belong to the case's name. `*` stands for anything but a slash,
+    and a label is where any of its files has it. A file that is the mask of an image is no image.
 
     Args:
         root: The folder that holds everything.

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from medseg_pl.core.errors import MaskValueError, SettingError
+from medseg_pl.core.errors import LabelOverlapError, MaskValueError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources.base import shown
 from medseg_pl.io.dicom.structures import Structure, matching
@@ -88,7 +88,7 @@ def combine_named(
             planes[index][mask] = 1
     overlap = 0 if labels.overlapping else int((planes.sum(axis=0) > 1).sum())
     if overlap:
-        raise MaskValueError(
+        raise LabelOverlapError(
             f"{source}: {overlap} voxels carry more than one label. Set labels.task to multilabel, or "
             "data.source.overlaps to last, where what was drawn last lies in front."
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -12,9 +11,9 @@ from jaxtyping import Bool, UInt8
 
 from medseg_pl.core.errors import DataError, GeometryError, MissingDataError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import Case, Volume
+from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import check_pattern, group_of, shown
-from medseg_pl.data.sources.files import FileSource, files_by_name, is_image
+from medseg_pl.data.sources.files import FileSource, Grid, files_by_name, is_image
 from medseg_pl.data.sources.named import NameMatcher, Overlaps, combine_named
 from medseg_pl.data.sources.unlabelled import ImageFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
@@ -96,10 +95,16 @@ class PolygonSource(FileSource):
             Case(name, group_of(name, self.group), (path,), (files[name],)) for name, path in sorted(images.items())
         ]
 
-    def read(self, case: Case, labels: LabelMap) -> Volume:
-        """Decode the image, and draw what was outlined."""
-        volume = super().read(replace(case, masks=()), labels)
-        return replace(volume, mask=self._draw(case, labels, volume)) if case.masks else volume
+    def read_masks(self, case: Case, labels: LabelMap, grid: Grid) -> UInt8[np.ndarray, "m d h w"]:
+        """Draw what was outlined."""
+        entry, where = self._annotated(case), f"{case.masks[0]}, {case.images[0].name}"
+        if grid.geometry.shape != (1, *entry.size):
+            raise GeometryError(
+                f"Case {case.case_id}: {case.masks[0]} was drawn on {entry.size[0]} x {entry.size[1]} pixels, but "
+                f"{case.images[0]} is {' x '.join(map(str, grid.geometry.shape[1:]))}. Annotate this image itself."
+            )
+        matcher = NameMatcher(labels, self.categories, self.skip)
+        return combine_named(_drawn(entry, where), labels, matcher, entry.size, where, self.overlaps)[:, None]
 
     def reads_marks(self, case: Case) -> bool:
         """Outlines are no files of values."""
@@ -178,16 +183,6 @@ class PolygonSource(FileSource):
                 f"one. Give the file itself with {_SETTING} if it is that of all images."
             )
         return named[0]
-
-    def _draw(self, case: Case, labels: LabelMap, volume: Volume) -> UInt8[np.ndarray, "m 1 h w"]:
-        entry, where = self._annotated(case), f"{case.masks[0]}, {case.images[0].name}"
-        if volume.geometry.shape != (1, *entry.size):
-            raise GeometryError(
-                f"Case {case.case_id}: {case.masks[0]} was drawn on {entry.size[0]} x {entry.size[1]} pixels, but "
-                f"{case.images[0]} is {' x '.join(map(str, volume.geometry.shape[1:]))}. Annotate this image itself."
-            )
-        matcher = NameMatcher(labels, self.categories, self.skip)
-        return combine_named(_drawn(entry, where), labels, matcher, entry.size, where, self.overlaps)[:, None]
 
 
 def _drawn(entry: AnnotatedImage, where: str) -> Iterator[tuple[str, Bool[np.ndarray, "h w"]]]:
