@@ -179,7 +179,7 @@ def _polygons(directory: Path, group: str | None, labels: LabelMap | None) -> Re
     found = find_polygon_settings(directory)
     if found is None:
         raise MissingDataError(f"{directory} holds no annotations of COCO, labelme or CVAT. Choose another --layout.")
-    settings = {"root": str(directory), **found} | ({"group": group} if group else {})
+    settings: dict[str, Any] = {"root": str(directory), **found} | ({"group": group} if group else {})
     source = PolygonSource(**settings)
     if labels is not None:
         return Recognised(source, labels, _config(source, settings))

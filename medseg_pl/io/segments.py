@@ -52,7 +52,7 @@ def read_segments(path: Path) -> list[Segment]:
         MaskValueError: A field is damaged.
     """
     fields = read_itk_header(path).fields
-    segments = []
+    segments: list[Segment] = []
     while _key(len(segments), "Name") in fields:
         number = len(segments)
         try:

@@ -26,7 +26,7 @@ from medseg_pl.io.dicom.series import series_problems
 from medseg_pl.io.headers import FileHeader, read_header
 
 _CODES = {"mixed": "mixed-series", "unlike": "slices-differ", "duplicate": "slices-doubled", "gap": "slice-gap"}
-_CODES_OF_MASKS = {
+_CODES_OF_MASKS: dict[type[Exception], str] = {
     LabelOverlapError: "mask-overlap",
     MaskValueError: "mask-unknown-value",
     GeometryError: "shape-mismatch",

@@ -51,8 +51,8 @@ def _region(shape: Any, where: str) -> Region:
         return Region(category, (read_points(pairs, where),))
     turned = _number(values, "rotation", where, "0")
     if shape.tag == "box":
-        sides = [_number(values, name, where) for name in ("xtl", "ytl", "xbr", "ybr")]
-        return Region(category, (outline_box(*sides, degrees=turned),))
+        left, top, right, bottom = (_number(values, name, where) for name in ("xtl", "ytl", "xbr", "ybr"))
+        return Region(category, (outline_box(left, top, right, bottom, turned),))
     if shape.tag == "ellipse":
         x, y, across, down = (_number(values, name, where) for name in ("cx", "cy", "rx", "ry"))
         return Region(category, (outline_ellipse((x, y), (across, down), turned),))

@@ -28,12 +28,14 @@ def load_json(path: Path) -> Any:
 
 def require_list(record: Mapping[str, Any], name: str, where: str) -> list[Any]:
     """Return a field that must be a list."""
-    return _require(record, name, list, where)
+    values: list[Any] = _require(record, name, list, where)
+    return values
 
 
 def require_text(record: Mapping[str, Any], name: str, where: str) -> str:
     """Return a field that must be a text that is not empty."""
-    return _require(record, name, str, where)
+    text: str = _require(record, name, str, where)
+    return text
 
 
 def require_size(record: Mapping[str, Any], names: tuple[str, str], where: str) -> tuple[int, int]:
@@ -67,7 +69,7 @@ def refuse_shape(shape: str, where: str, readable: Sequence[str]) -> MaskValueEr
     )
 
 
-def _require(record: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
+def _require(record: Any, name: str, kind: type, where: str) -> Any:
     value = record.get(name) if isinstance(record, Mapping) else None
     if not isinstance(value, kind) or value == "":
         raise DataError(f"{where} has no field {name!r} with a {kind.__name__}. Export the annotations again.")

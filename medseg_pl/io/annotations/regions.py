@@ -96,7 +96,8 @@ def outline_box(left: float, top: float, right: float, bottom: float, degrees: f
     """Return the corners of a box, turned clockwise about its center as seen."""
     center = np.array([(left + right) / 2, (top + bottom) / 2])
     corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-    return turn_points(corners - center, degrees) + center
+    turned: NDArray[np.float64] = turn_points(corners - center, degrees) + center
+    return turned
 
 
 def turn_points(points: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
@@ -111,7 +112,7 @@ def _draw_polygon(mask: NDArray[np.bool_], polygon: NDArray[np.float64]) -> None
     corners = polygon[:, ::-1] - 0.5  # a pixel's center is half a pixel from its corner
     low = np.clip(np.floor(corners.min(axis=0)).astype(np.int64), 0, limits)
     high = np.clip(np.ceil(corners.max(axis=0)).astype(np.int64) + 1, low, limits)
-    top, left, bottom, right = *low.tolist(), *high.tolist()
+    (top, left), (bottom, right) = (int(low[0]), int(low[1])), (int(high[0]), int(high[1]))
     mask[top:bottom, left:right] |= inside_polygons([corners - low], (bottom - top, right - left))
 
 
