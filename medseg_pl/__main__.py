@@ -42,7 +42,7 @@ train and use a model
   fit         train                    --config FILE [any setting]
   validate    score validation cases   --ckpt_path FILE [any setting]
   test        score test cases         --ckpt_path FILE [any setting]
-  predict     write masks              --ckpt_path FILE --input DIR --output DIR
+  predict     write masks              --ckpt_path FILE --input PATH --output DIR
 
 files in, files out
   check       find faults in data      DIR [--json FILE] [--html FILE]
@@ -53,7 +53,7 @@ files in, files out
   phantom     make synthetic data      DIR [--layout NAME]
   plan        a configuration for data DIR -o CONFIG
   postprocess how to clean up masks    --ckpt_path FILE -o FILE
-  report      a page that shows a run  RUN [RUN ...] -o FILE.html
+  report      a page that shows a run  RUN [RUN ...] [-o FILE.html]
   review      find doubtful labels     --ckpt_path FILE [FILE ...] -o DIR
 
 for a shell

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
 
 from medseg_pl.callbacks import ConfigRecord, PhaseNote
-from medseg_pl.checkpointing import Trained, read_trained
+from medseg_pl.checkpointing import Trained, find_checkpoint, read_trained
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.stopping import StopRequest
 from medseg_pl.datamodule import SegmentationDataModule
@@ -19,7 +21,7 @@ from medseg_pl.going_on import complete_runs
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.shipped import find_configs
 from medseg_pl.module import SegmentationModule
-from medseg_pl.parser import first_only, options, without
+from medseg_pl.parser import first_only, options, replace_values, without
 from medseg_pl.quiet import quiet_libraries
 from medseg_pl.trust import only_known_code
 from medseg_pl.wiring import MedsegCLI
@@ -40,6 +42,8 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
         raise SettingError("medseg fit needs --config FILE, such as configs/experiment/demo.yaml.")
     quiet_libraries()
     arguments = find_configs(arguments)
+    if command != "fit":
+        arguments = replace_values(arguments, "ckpt_path", partial(_find_checkpoint, arguments))
     trained = None if command == "fit" or _wants_help(arguments) else read_trained(_checkpoint(command, arguments))
     others: list[Trained] = []
     if command == "predict":
@@ -83,12 +87,19 @@ def _as_files(trained: Trained | None) -> Iterator[list[str]]:
         yield [str(file)]
 
 
+def _find_checkpoint(arguments: Sequence[str], name: str) -> str:
+    """Find a checkpoint among the runs of the experiment that the arguments name."""
+    runs, experiments = (options(arguments, option) for option in ("runs", "experiment"))
+    return find_checkpoint(name, Path(runs[-1] if runs else "runs"), escape(experiments[-1]) if experiments else "*")
+
+
 def _checkpoint(command: str, arguments: Sequence[str]) -> str:
     """The `--ckpt_path` of a command that cannot do without."""
     paths = options(arguments, "ckpt_path")
     if not paths:
         raise SettingError(
-            f"medseg {command} needs --ckpt_path FILE, such as runs/demo/version_0/checkpoints/best.ckpt."
+            f"medseg {command} needs --ckpt_path: a file such as runs/demo/version_0/checkpoints/best.ckpt, a run "
+            "folder, or best for that of the newest run."
         )
     return paths[0]
 

@@ -91,6 +91,20 @@ def without(arguments: Sequence[str], name: str) -> list[str]:
     return first_only([f"--{name}=", *arguments], name)[1:]
 
 
+def replace_values(arguments: Sequence[str], name: str, replace: Callable[[str], str]) -> list[str]:
+    """Replace the values of an option in the raw arguments.
+
+    >>> replace_values(["--ckpt_path", "a", "--output=o", "--ckpt_path=b"], "ckpt_path", str.upper)
+    ['--ckpt_path', 'A', '--output=o', '--ckpt_path=B']
+    """
+    flag = f"--{name}"
+    replaced = [f"{flag}={replace(a[len(flag) + 1 :])}" if a.startswith(f"{flag}=") else a for a in arguments]
+    for place, before in enumerate(arguments[:-1], start=1):
+        if before == flag:
+            replaced[place] = replace(arguments[place])
+    return replaced
+
+
 def first_only(arguments: Sequence[str], name: str) -> list[str]:
     """The raw arguments without an option's second and further values.
 

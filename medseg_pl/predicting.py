@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from medseg_pl.callbacks import Inputs, PredictionWriter, ReviewQueue
 from medseg_pl.checkpointing import Trained
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.data.sources import Source
+from medseg_pl.data.sources.unlabelled import ImageFolder
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.inference.outcomes import Outcome
 from medseg_pl.io.files import digest_of
@@ -85,6 +87,9 @@ def predict(
     output = OutputFolder(order.folder, _record(order, trainer, module, data.source, checkpoints), locks)
     output.check()
     source = data.source.unlabelled(order.images)
+    if isinstance(source, ImageFolder) and source.folders and trainer.is_global_zero:
+        names = " and ".join(source.folders)
+        sys.stdout.write(f"{order.images} is the root of a data set: images are read from its {names}.\n")
     predictor, cases = _predictor(module, checkpoints, data.eval_batch_size), source.cases()
     # Before any rank writes: what is finished later in this run is new.
     finished = frozenset(case.case_id for case in cases if output.is_finished(case.case_id, case.images))

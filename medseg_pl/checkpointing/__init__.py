@@ -11,7 +11,7 @@ from medseg_pl.checkpointing.finding import (
     remove_records,
 )
 from medseg_pl.checkpointing.policy import BestCheckpoint, LastCheckpoint, find_best_weights, last_checkpoint
-from medseg_pl.checkpointing.reading import SHARED, Trained, read_trained, run_folder_of
+from medseg_pl.checkpointing.reading import SHARED, Trained, find_checkpoint, read_trained, run_folder_of
 
 __all__ = [
     "NEWEST",
@@ -22,6 +22,7 @@ __all__ = [
     "Resumption",
     "Trained",
     "find_best_weights",
+    "find_checkpoint",
     "find_resumption",
     "is_complete",
     "last_checkpoint",

@@ -56,8 +56,8 @@ def find_resumption(name: str, experiment: Path) -> Resumption | None:
     """Find what `--ckpt_path` means for `fit`.
 
     Args:
-        name: A file, or `last`. The `last.ckpt` of a run folder continues that run; any other file begins a new one,
-            so that the steps a run made after its `best.ckpt` are not lost.
+        name: A file, a run folder for its `last.ckpt`, or `last`. The `last.ckpt` of a run folder continues that run;
+            any other file begins a new one, so that the steps a run made after its `best.ckpt` are not lost.
         experiment: The folder of the experiment's runs, for `last`.
 
     Returns:
@@ -68,6 +68,8 @@ def find_resumption(name: str, experiment: Path) -> Resumption | None:
         SettingError: The name is a URL.
         UnreadableFileError: The file is damaged, and so is the one before it, or it cannot be gone on from.
     """
+    if name != NEWEST and Path(name).is_dir():
+        name = str(Path(name, "checkpoints", LAST))
     if name != NEWEST:
         return _first_whole([local_file(name), previous_of(Path(name))])
     run = newest_run(experiment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -24,6 +25,10 @@ SHARED = (
     "spacing_mm",
 )
 """Settings that the data takes from the model, because they travel with the weights."""
+
+_RUNS = Path("runs")
+_PLACES = ("version_*/checkpoints/best.ckpt", "best.ckpt", "checkpoints/best.ckpt")
+"""Where a folder has its best weights, the surest place last."""
 
 MapLocation: TypeAlias = Any
 """What `torch.load` takes: a device, its name, a function, a dictionary."""
@@ -53,17 +58,54 @@ class Trained(NamedTuple):
     data: dict[str, Any]
 
 
+def find_checkpoint(name: str, runs: Path = _RUNS, experiment: str = "*") -> str:
+    """Find the file that `--ckpt_path` means.
+
+    Args:
+        name: A file; a run folder, or an experiment with several, for the `best.ckpt` of the newest run; `best` or
+            `last` for that checkpoint of the newest run of all.
+        runs: Where experiments are.
+        experiment: Which of them, for `best` and `last`.
+
+    Raises:
+        MissingDataError: There is no such checkpoint.
+    """
+    path = Path(name)
+    if name in ("best", "last") and not path.exists():
+        found = sorted(
+            runs.glob(f"{experiment}/version_*/checkpoints/{name}.ckpt"), key=lambda file: file.stat().st_mtime
+        )
+        if not found:
+            raise MissingDataError(f"There is no {name}.ckpt of a run below {runs}. Set --ckpt_path to a file.")
+        return str(found[-1])
+    if path.is_dir():
+        found = [file for place in _PLACES for file in sorted(path.glob(place), key=_number)]
+        if not found:
+            raise MissingDataError(
+                f"{path} is a folder without checkpoints/best.ckpt. Set --ckpt_path to a run folder or a file."
+            )
+        return str(found[-1])
+    return name
+
+
+def _number(checkpoint: Path) -> tuple[int, str]:
+    """The number of the run that a checkpoint lies in."""
+    match = re.fullmatch(r"version_(\d+)", run_folder_of(checkpoint).name)
+    return (int(match[1]) if match else 0, str(checkpoint))
+
+
 def read_trained(name: str) -> Trained:
     """Read everything but the weights.
 
     Args:
-        name: The path of a file; Lightning would load a URL as well, and run the code in it.
+        name: What `find_checkpoint` takes; Lightning would load a URL as well, and run the code in it.
 
     Raises:
         SettingError: The name is that of a URL.
         MissingDataError: There is no such file.
         UnreadableFileError: The file is no checkpoint of medseg, or would run code when loaded.
     """
+    name = find_checkpoint(name)
     path = local_file(name)
     checkpoint = load_plain(path, mmap=True)
     try:

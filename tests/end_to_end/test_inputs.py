@@ -38,8 +38,7 @@ def run(root: Path) -> Path:
 
 
 def predict(run: Path, images: Path, output: Path) -> int:
-    checkpoint = str(run / "checkpoints/best.ckpt")
-    return main(["predict", "--ckpt_path", checkpoint, "--input", str(images), "--output", str(output)])
+    return main(["predict", "--ckpt_path", str(run), "--input", str(images), "--output", str(output)])
 
 
 def statuses(output: Path) -> dict[str, str]:
@@ -85,3 +84,26 @@ def test_nothing_that_can_be_read(run: Path, tmp_path: Path, capsys: pytest.Capt
     assert predict(run, tmp_path / "in", tmp_path / "out") == 1
     assert "a.heic: It is of no format that is read" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_one_image_or_the_root_of_a_data_set(run: Path, root: Path, tmp_path: Path) -> None:
+    assert predict(run, root / "images/p3.png", tmp_path / "one") == 0
+    assert statuses(tmp_path / "one") == {"p3.png": "written"}
+    assert predict(run.parent, root, tmp_path / "all") == 0  # an experiment stands for its newest run
+    assert masks(tmp_path / "all") == {f"p{seed}.png" for seed in range(6)}
+    assert statuses(tmp_path / "all") == {f"images/p{seed}.png": "written" for seed in range(6)}
+
+
+def test_the_best_weights_of_the_newest_run(run: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = ["--runs", str(root / "runs"), "--experiment", "demo"]
+    assert main(["validate", "--ckpt_path", "best", *named]) == 0
+    assert main(["validate", "--ckpt_path=best", "--runs", str(root / "nowhere")]) == 1
+    assert "There is no best.ckpt of a run below" in capsys.readouterr().err
+
+
+def test_a_page_beside_its_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run), "-o", str(run / "page.pdf")]) == 2
+    assert "page.pdf is no .html file" in capsys.readouterr().err
+    assert main(["report", str(run), "--pictures", "0"]) == 0
+    assert (run / "report.html").is_file()
+    assert main(["report", str(run), "--pictures", "0"]) == 1  # nothing is overwritten

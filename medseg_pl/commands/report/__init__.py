@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     several = "run folder, or folder of an evaluation; the others are compared with the first"
     add("runs", type=Path, nargs="+", metavar="RUN", help=several)
-    add("-o", "--output", type=Path, metavar="FILE", help="a new page (.html)")
+    add("-o", "--output", type=Path, metavar="FILE", help="a new page (.html); default: RUN/report.html")
     add("--readme", type=Path, metavar="FILE", help="a README; what the run says is put between its medseg: marks")
     add("--stage", choices=STAGES, help="which scores; default: test where they are there, else the only ones")
     pictures = "how many cases get pictures, the worst first; 0 for none; default: %(default)s"

@@ -28,10 +28,14 @@ def write_report(arguments: argparse.Namespace) -> int:
 
     Raises:
         OutputExistsError: The page is there already.
-        SettingError: Neither is asked for, or a README of several runs.
+        SettingError: The page is no HTML, or a README is of several runs.
     """
     if arguments.output is None and arguments.readme is None:
-        raise SettingError("There is nothing to write. Name a page with -o FILE.html, or a README with --readme FILE.")
+        arguments.output = arguments.runs[0] / "report.html"
+    if arguments.output is not None and arguments.output.suffix.lower() not in (".html", ".htm"):
+        raise SettingError(
+            f"-o {arguments.output} is no .html file, and a page is HTML. Name it .html; a browser prints it as PDF."
+        )
     if arguments.readme is not None and len(arguments.runs) > 1:
         raise SettingError(f"A README is of one run; {len(arguments.runs)} are given. Name one with --readme.")
     if len(arguments.runs) > _MOST_RUNS:

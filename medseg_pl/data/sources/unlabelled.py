@@ -144,12 +144,11 @@ def find_image_folders(directory: Path, images: Sequence[str], masks: Sequence[s
         masks: What folders of masks are called, which are no input.
     """
     inside = [name for name in images if name != "." and (directory / name).is_dir()]
-    apart = [directory / name for name in (*inside, *masks)]
-    if not inside or any(
-        is_image(path) and not any(path.is_relative_to(folder) for folder in apart) for path in files_below(directory)
-    ):
-        return []
-    return inside
+    if not inside or any((directory / name).is_dir() for name in masks if name != "."):
+        return inside
+    folders = [directory / name for name in inside]
+    elsewhere = (path for path in files_below(directory) if not any(path.is_relative_to(f) for f in folders))
+    return [] if any(is_image(path) for path in elsewhere) else inside
 
 
 def _name_files(paths: Sequence[Path], base: Path) -> tuple[dict[str, Path], list[LeftOut]]:

@@ -110,7 +110,7 @@ def test_marks_that_are_not_there_are_told(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["RUN"], "There is nothing to write"),
+        (["RUN", "-o", "page.pdf"], "is no .html file"),
         (["RUN", "RUN", "--readme", "README.md"], "A README is of one run; 2 are given"),
         (["RUN", "--readme", "nowhere.md"], "There is no nowhere.md"),
         (["RUN"] * 9 + ["-o", "page.html"], "at most 8 runs; 9 are given"),

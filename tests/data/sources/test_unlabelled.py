@@ -65,9 +65,10 @@ def test_of_a_root_the_masks_are_no_input(tmp_path: Path) -> None:
         save_raster(tmp_path / name, noise((9, 8)))
     trained = FolderSource("elsewhere")
     assert [case.case_id for case in trained.unlabelled(tmp_path).cases()] == ["a"]
-    save_raster(tmp_path / "more/b.png", noise((9, 8)))
-    names = [case.case_id for case in trained.unlabelled(tmp_path).cases()]
-    assert names == ["images/a", "masks/a", "more/b"]  # no root of the kind that was trained on
+    save_raster(tmp_path / "runs/overlays/a.png", noise((9, 8)))
+    assert [case.case_id for case in trained.unlabelled(tmp_path).cases()] == ["a"]
+    shutil.rmtree(tmp_path / "masks")  # no root of the kind that was trained on
+    assert [case.case_id for case in trained.unlabelled(tmp_path).cases()] == ["images/a", "runs/overlays/a"]
 
 
 class TestDicom:
