@@ -12,12 +12,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
+from medseg_pl.core.addresses import find_address
 from medseg_pl.core.errors import SettingError
+from medseg_pl.core.text import shorten
 from medseg_pl.io.shipped import config_names, shipped_configs
+from medseg_pl.io.structured import read_yaml
 from medseg_pl.trust import refusal
 
 _EXTRAS = ("wandb", "tensorboard")
@@ -130,9 +132,15 @@ def check_sections(path: Path, known: Sequence[str]) -> None:
         hint = f"Did you mean {near[0]}?" if near else f"The shipped ones are in {shipped_configs()}."
         raise SettingError(f"There is no configuration {path}. {hint}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+        content = read_yaml(path)
+        address = find_address(content)
+    except ValueError as error:
+        raise SettingError(f"{path} is not valid YAML: {error}.") from error
+    if address:
+        raise SettingError(
+            f"{path}: the setting {address[0]} is the address {shorten(address[1])}; settings in files open none. "
+            "Download it and give its path, or type the setting on the command line."
+        )
     sections = sorted({name.split(".")[0] for name in known})
     if not isinstance(content, dict):
         raise SettingError(

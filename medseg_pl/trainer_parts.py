@@ -26,6 +26,7 @@ from medseg_pl.callbacks import (
     Preemption,
     RunRecord,
     ScoreWriter,
+    check_wandb,
     make_private,
 )
 from medseg_pl.checkpointing import BestCheckpoint, DurableCheckpointIO, LastCheckpoint, Resumption
@@ -50,6 +51,7 @@ def keep_private(loggers: Sequence[Logger], folder: Path | None = None) -> None:
         loggers: Of the trainer; of a training, the run's log is among them.
         folder: The run folder that is evaluated; by default the one that is trained in.
     """
+    check_wandb(loggers)  # on every rank, so that none waits for one that was refused
     hosted = [logger for logger in loggers if isinstance(logger, WandbLogger)]
     if not hosted or rank_zero_only.rank:  # type: ignore[attr-defined]  # only rank zero talks to W&B
         return

@@ -17,7 +17,9 @@ import medseg_pl.losses  # noqa: F401  its classes can then be named without the
 from medseg_pl.callbacks import PhaseNote
 from medseg_pl.checkpointing import SHARED, Resumption, Trained, find_best_weights, record_complete, run_folder_of
 from medseg_pl.core.errors import SettingError
+from medseg_pl.core.names import path_fault
 from medseg_pl.core.stopping import StopRequest
+from medseg_pl.core.text import shorten
 from medseg_pl.going_on import go_on
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.progress import redraws
@@ -119,7 +121,10 @@ class MedsegCLI(LightningCLI):
         return {name: trainer[name] and str(trainer[name]) for name in ("max_epochs", "max_steps", "max_time")}
 
     def _experiment(self) -> Path:
-        return Path(self._get(self.config, "runs"), self._get(self.config, "experiment"))
+        name = str(self._get(self.config, "experiment"))
+        if (fault := path_fault(name)) is not None:
+            raise SettingError(f"The experiment {shorten(name)} {fault}. Name it plainly; --runs says where it goes.")
+        return Path(self._get(self.config, "runs"), name)
 
     def _check_trainer(self, trainer: Namespace) -> None:
         """Refuse settings with which Lightning would end well and leave nothing."""

@@ -1,6 +1,6 @@
 """Side effects of a run: files, pictures, progress."""
 
-from medseg_pl.callbacks.boards import BoardRecord, make_private
+from medseg_pl.callbacks.boards import BoardRecord, check_wandb, make_private
 from medseg_pl.callbacks.config_record import ConfigRecord
 from medseg_pl.callbacks.dashboard import Dashboard
 from medseg_pl.callbacks.guard import Guard
@@ -30,5 +30,6 @@ __all__ = [
     "ReviewQueue",
     "RunRecord",
     "ScoreWriter",
+    "check_wandb",
     "make_private",
 ]

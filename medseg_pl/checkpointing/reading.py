@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
+from medseg_pl.core.addresses import iterate_texts
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
+from medseg_pl.trust import check_stored
 
 SHARED = (
     "labels.names",
@@ -109,10 +112,15 @@ def read_trained(name: str) -> Trained:
     path = local_file(name)
     checkpoint = load_plain(path, mmap=True)
     try:
-        settings = _settings(checkpoint)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        settings, data = _settings(checkpoint), checkpoint.get("SegmentationDataModule", {})
+        check_stored(settings)
+        for _ in iterate_texts(data, most=10_000_000):  # names of cases; whoever copies them needs the stack for it
+            pass
+    except SettingError as error:
+        raise SettingError(f"{path} is not loaded: {error}") from error
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise _unreadable(path, error) from error
-    return Trained(name, settings, checkpoint.get("SegmentationDataModule", {}))
+    return Trained(name, settings, data)
 
 
 def local_file(name: str | Path) -> Path:
@@ -168,6 +176,20 @@ def _unreadable(path: Path, error: Exception) -> UnreadableFileError:
     )
 
 
+def _without_downloads(network: Any) -> Any:
+    """Copy a network's settings, at every depth without pretrained weights, which smp downloads by default."""
+    if isinstance(network, list | tuple):
+        return [_without_downloads(value) for value in network]
+    if not isinstance(network, Mapping):
+        return network
+    settings = {
+        name: None if name == "encoder_weights" else _without_downloads(value) for name, value in network.items()
+    }
+    if str(settings.get("class_path", "")).startswith("segmentation_models_pytorch."):
+        settings["init_args"] = {**(settings.get("init_args") or {}), "encoder_weights": None}
+    return settings
+
+
 def _settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     parts = [dict(checkpoint[name]) for name in ("hyper_parameters", "datamodule_hyper_parameters")]
     model, data = ({key: value for key, value in part.items() if key != "_instantiator"} for part in parts)
@@ -176,7 +198,6 @@ def _settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     model.pop("seed", None)
     # The weights come from the checkpoint: nothing is downloaded or read to start from.
     model["initial_weights"] = None
-    arguments = model["network"].get("init_args") or {}
-    if "encoder_weights" in arguments:
-        arguments["encoder_weights"] = None
+    model["network"] = _without_downloads(model["network"])
+    data["store"] = None  # where this user's cases are kept, a stranger's checkpoint does not say
     return {"model": model, "data": data, "trainer": {"precision": str(checkpoint["precision"])}}

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from medseg_pl.core.errors import MaskValueError, SettingError
 from medseg_pl.core.mask_values import Mark, check_colours, paint, translate
+from medseg_pl.core.names import name_fault
+from medseg_pl.core.text import shorten
 
 Task = Literal["binary", "multiclass", "multilabel"]
 
@@ -64,6 +66,7 @@ class LabelMap:
             raise SettingError(f"task must be one of {', '.join(get_args(Task))}; got {self.task!r}.")
         if not names or len(set(names)) != len(names):
             raise SettingError(f"labels.names must be one or more different names; got {names}.")
+        self._check_names()
         if self.task == "binary" and len(names) != 1:
             raise SettingError(
                 f"A binary task has one label; got {len(names)}: {', '.join(names)}. "
@@ -76,6 +79,13 @@ class LabelMap:
             check_colours(self.colours, names)
         if not 0 <= self.tolerance < np.inf:
             raise SettingError(f"labels.tolerance must be a distance between values, at least 0; got {self.tolerance}.")
+
+    def _check_names(self) -> None:
+        for name in self.names:
+            if (fault := name_fault(name)) is not None:
+                raise SettingError(
+                    f"The label {shorten(name)} {fault}; folders of masks get that name. Correct labels.names."
+                )
 
     def _check_values(self) -> None:
         names = list(self.names)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.names import path_fault
+from medseg_pl.core.text import shorten
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Case:
     """What is scored as one: a 2D image or a volume, known by its files and not yet read.
 
     Args:
-        case_id: Unique within the source.
+        case_id: Unique within the source: a name, or names with `/` between them.
         group: The patient. Cases of one group are never on two sides of a split.
         images: The files of the image; whether they are channels or slices is known to the source that made the case.
         masks: The files of the reference, empty where there is none.
@@ -37,6 +39,13 @@ class Case:
     split: str | None = None
     fold: int | None = None
     strata: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject an id that predictions could not be written under."""
+        if (fault := path_fault(self.case_id)) is not None:
+            raise DataError(
+                f"The case {shorten(self.case_id)} {fault}, but its results are written under that name. Rename it."
+            )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from medseg_pl.data.sources.segments import list_segment_labels
 from medseg_pl.data.sources.unlabelled import IMAGE_FOLDERS
 from medseg_pl.io.dicom.headers import is_dicom
 from medseg_pl.io.files import files_below, require_folder
+from medseg_pl.io.structured import read_json
 
 LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
 _SAMPLED_MASKS = 200
@@ -125,7 +125,7 @@ def layout_of(directory: Path) -> str:
 def _decathlon(directory: Path, group: str | None, labels: LabelMap | None) -> Recognised:
     path = directory / "dataset.json"
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
         described = read_labels(description.get("labels")).as_label_map()
         channels = description.get("modality") or description.get("channel_names") or {}
     except (OSError, ValueError, AttributeError) as error:

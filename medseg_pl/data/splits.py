@@ -6,7 +6,6 @@ shared out evenly, as well as whole groups allow.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.types import Case
 from medseg_pl.functional.stratification import deal
 from medseg_pl.io.shipped import find_config
+from medseg_pl.io.structured import read_json
 
 LabelVoxels = Mapping[str, Sequence[int]]
 """How many voxels each label has, by case."""
@@ -169,7 +169,7 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist. Set data.split_file to a splits.json.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if isinstance(content, list) and not 0 <= fold < len(content):
             raise SettingError(
                 f"{path} has {len(content)} folds; data.fold must be from 0 to {len(content) - 1}, not {fold}."

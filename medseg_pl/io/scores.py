@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.io.cells import read_cell, write_cell
 from medseg_pl.io.files import write_text
 
 Row = Mapping[str, str | int | float]
@@ -45,7 +46,7 @@ def write_rows(path: Path, rows: Sequence[Row], *, replace: bool = False) -> Non
     columns = list(dict.fromkeys(name for row in rows for name in row))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(write_cell, columns))
     writer.writerows([_field(row.get(name, "")) for name in columns] for row in rows)
     write_text(path, buffer.getvalue(), replace=replace)
 
@@ -153,7 +154,8 @@ def _split(path: Path) -> tuple[list[str], list[list[str]]]:
         raise MissingDataError(f"There is no table of scores {path}. Name a scores_<stage>.csv that medseg wrote.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet marks its UTF-8
-            header, *lines = [line for line in csv.reader(file, strict=True) if line] or [[]]
+            lines = [list(map(read_cell, line)) for line in csv.reader(file, strict=True) if line]
+            header = lines.pop(0) if lines else []
     except (csv.Error, UnicodeDecodeError) as error:
         raise UnreadableFileError(f"{path} is not a table in UTF-8 with commas: {error}.") from error
     _check_header(path, header)
@@ -195,4 +197,4 @@ def _parse(field: str) -> float:
 def _field(value: str | int | float) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else repr(float(value))  # numpy's own repr names its type
-    return str(value)
+    return write_cell(value) if isinstance(value, str) else str(value)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.io.logged import read_rows as read_logged
 from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, summary_beside
+from medseg_pl.io.structured import read_json, read_yaml
 
 Values = Mapping[str, Any]
 
@@ -139,9 +137,9 @@ def _config(folder: Path) -> Values | None:
     if not path.is_file():
         return None
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UnreadableFileError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+        content = read_yaml(path)
+    except ValueError as error:
+        raise UnreadableFileError(f"{path} is not valid YAML: {error}.") from None
     return _mapping(path, content)
 
 
@@ -149,7 +147,7 @@ def _json(path: Path) -> Values | None:
     if not path.is_file():
         return None
     try:
-        return _mapping(path, json.loads(path.read_text(encoding="utf-8")))
+        return _mapping(path, read_json(path))
     except ValueError as error:
         raise UnreadableFileError(f"{path} is not valid JSON: {error}. Restore it, or move it away.") from None
 

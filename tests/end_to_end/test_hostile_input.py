@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
 import os
 import pickle
+import socket
 import struct
 import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ import torch
 import yaml
 
 from medseg_pl.__main__ import main
-from medseg_pl.core.errors import SettingError
+from medseg_pl.checkpointing import read_trained
+from medseg_pl.core.errors import MedsegError, SettingError
 from medseg_pl.predictor import Predictor
 from medseg_pl.trust import only_known_code
 from tests.end_to_end.conftest import SMALL
@@ -39,6 +42,28 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("CANARY", str(path))
     return path
+
+
+@pytest.fixture(autouse=True)
+def sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Forbid every connection, and every look-up of a name; what was tried fails the test at its end."""
+    tried: list[Any] = []
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        tried.append(arguments[-1])
+        raise OSError("no address may be opened here")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    for name in ("create_connection", "getaddrinfo", "gethostbyname"):
+        monkeypatch.setattr(socket, name, refuse)
+    yield tried
+    assert tried == []
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """What a folder holds, to see whether anything in it has changed."""
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture
@@ -184,6 +209,190 @@ def test_a_checkpoint_names_no_stranger(refused: Callable[..., str], checkpoint:
     with pytest.raises((SettingError, ValueError)):
         Predictor.from_checkpoint(tmp_path / "named.ckpt")
     assert "hostile_module" not in sys.modules
+
+
+URL = "http://127.0.0.1:9/l.yaml"
+OUTSIDE = "OUTSIDE"
+"""In place of a folder outside the output."""
+
+
+def nest(depth: int) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = {"a": [value]}
+    return value
+
+
+# Where in a checkpoint, what stands there, and a word of the refusal.
+STORED: dict[str, tuple[str, Any, str]] = {
+    "absolute label": ("labels.names", [OUTSIDE], "label"),
+    "climbing label": ("labels.names", ["../../x"], "label"),
+    "label that commands": ("labels.names", ["a\x1b[2J"], "label"),
+    "loss": ("loss", URL, "is the address"),
+    "nested loss": ("loss", {"class_path": "medseg_pl.losses.WeightedSum", "init_args": {"losses": [URL]}}, "address"),
+    "normalization": ("normalisation", f"simplecache::{URL}", "is the address"),
+    "labels": ("labels", URL, "is the address"),
+    "network": ("network", URL, "is the address"),
+    "optimizer": ("optimizer", "s3://bucket/o.yaml", "is the address"),
+    "source": ("data.source", URL, "is the address"),
+    "root": ("data.source.init_args", {"root": "s3://bucket/data"}, "is the address"),
+    "augmentation": ("data.augmentation", URL, "is the address"),
+    "hub": ("network.init_args.encoder_name", "tu-hf-hub:timm/resnet18.a1_in1k", "looked up elsewhere"),
+    "folder of a network": ("network.init_args.encoder_name", "tu-local-dir:/tmp/x", "looked up elsewhere"),
+    "file as a loss": ("loss", f"{OUTSIDE}/loss.yaml", "is the file"),
+    "file as a source": ("data.source", f"{OUTSIDE}/loss.yaml", "is not a checkpoint"),
+    "deep settings": ("loss", nest(150), "is not a checkpoint"),
+    "deep split": ("SegmentationDataModule", nest(150), "is not a checkpoint"),
+    "circle": ("optimizer", [], "is not a checkpoint"),
+    "perceptual loss": (
+        "loss",
+        {"class_path": "torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity"},
+        "torchmetrics",
+    ),
+    "downloading encoder": (
+        "network",
+        {"class_path": "segmentation_models_pytorch.encoders.get_encoder", "init_args": {"name": "resnet18"}},
+        "segmentation_models_pytorch",
+    ),
+}
+
+
+def put_outside(value: Any, folder: Path) -> Any:
+    if isinstance(value, str):
+        return value.replace(OUTSIDE, str(folder))
+    return [str(folder)] if value == [OUTSIDE] else value
+
+
+def change(content: dict[str, Any], place: str, value: Any) -> None:
+    """Put a value into a checkpoint's settings, or beside them."""
+    if place == "SegmentationDataModule":
+        content[place] = value
+        return
+    part = "datamodule_hyper_parameters" if place.startswith("data.") else "hyper_parameters"
+    *names, last = place.removeprefix("data.").split(".")
+    settings = content[part]
+    for name in names:
+        settings = settings[name]
+    settings[last] = value
+    if last == "names":
+        settings["task"] = "multilabel"
+    if value == []:
+        value.append(value)
+
+
+@pytest.mark.parametrize("kind", list(STORED))
+def test_a_checkpoint_opens_and_writes_nothing(
+    kind: str, refused: Callable[..., str], checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    place, value, word = STORED[kind]
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "loss.yaml").write_text("class_path: medseg_pl.losses.DiceCELoss\n")
+    content = torch.load(checkpoint, weights_only=True)
+    change(content, place, put_outside(value, outside))
+    hostile = outside / "hostile.ckpt"
+    torch.save(content, hostile)
+    save_raster(tmp_path / "images" / "a.png", noise((40, 36)))
+    before = files_in(tmp_path)
+    error = refused(
+        "predict", "--ckpt_path", str(hostile), f"--input={tmp_path / 'images'}", f"--output={tmp_path / 'predicted'}"
+    )
+    assert word in error
+    assert len(error) < 1000
+    after = files_in(tmp_path)
+    assert {path: after[path] for path in after if not path.startswith(str(tmp_path / "predicted"))} == before
+    with pytest.raises((MedsegError, ValueError)):
+        Predictor.from_checkpoint(hostile)
+
+
+def test_a_checkpoint_says_neither_where_to_keep_cases_nor_what_to_download(checkpoint: str, tmp_path: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["datamodule_hyper_parameters"]["store"] = str(tmp_path / "elsewhere")
+    network = content["hyper_parameters"]["network"]
+    network["init_args"].pop("encoder_weights", None)  # smp's default are weights from a hub
+    content["hyper_parameters"]["initial_weights"] = URL
+    torch.save(content, tmp_path / "a.ckpt")
+    settings = read_trained(str(tmp_path / "a.ckpt")).settings
+    assert settings["data"]["store"] is None
+    assert settings["model"]["network"]["init_args"]["encoder_weights"] is None
+    assert settings["model"]["initial_weights"] is None
+    wrapped = {"class_path": "mine.Net", "init_args": {"inner": [network], "encoder_weights": "imagenet"}}
+    content["hyper_parameters"]["network"] = wrapped
+    torch.save(content, tmp_path / "a.ckpt")
+    (inner,) = read_trained(str(tmp_path / "a.ckpt")).settings["model"]["network"]["init_args"]["inner"]
+    assert inner["init_args"]["encoder_weights"] is None
+
+
+def test_an_encoder_of_a_hub_is_taken_from_the_cache_where_the_user_says_so(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"]["network"]["init_args"]["encoder_name"] = "tu-hf-hub:a/b"
+    torch.save(content, tmp_path / "a.ckpt")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert read_trained(str(tmp_path / "a.ckpt")).path
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with pytest.raises(SettingError, match=r"a\.ckpt is not loaded: .*HF_HUB_OFFLINE=1"):
+        read_trained(str(tmp_path / "a.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (f"model: {{loss: '{URL}'}}", "the setting model.loss is the address"),
+        (f"data: '{URL}'", "the setting data is the address"),
+        (f"trainer: {{logger: {{save_dir: '{URL}'}}}}", "the setting trainer.logger.save_dir is the address"),
+        (f"trainer: {{logger: {{settings: {{base_url: '{URL}'}}}}}}", "base_url is the address"),
+        (f"config: '{URL}'", "the setting config is the address"),
+        ("a: " + "[" * 900 + "]" * 900, "nested too deep"),
+        ("experiment: ../../x", "The experiment '../../x' holds '..'"),
+        ("experiment: /abs", "The experiment '/abs'"),
+        ("model: {labels: {names: [../x], task: binary}}", "The label '../x' holds '/'"),
+    ],
+    ids=["loss", "data", "logger", "key", "config", "deep", "climbing", "absolute", "label"],
+)
+def test_a_configuration_opens_and_writes_nothing(
+    text: str, word: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "hostile.yaml").write_text(f"{text}\n")
+    before = files_in(tmp_path)
+    assert word in refused(*DEMO, "--config", str(tmp_path / "hostile.yaml"))
+    assert files_in(tmp_path) == before
+
+
+def test_the_key_of_wandb_stays(refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    key = "0123456789" * 4
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    logger = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "p"}}
+    logger["init_args"] |= {"save_dir": str(tmp_path), "settings": {"base_url": "127.0.0.1:8931"}}  # type: ignore[operator]
+    (tmp_path / "key.yaml").write_text(yaml.safe_dump({"trainer": {"logger": logger}}))
+    error = refused(*DEMO, "--config", str(tmp_path / "key.yaml"))
+    assert "WandbLogger's setting base_url is not taken" in error
+    assert "WANDB_BASE_URL" in error
+    assert key not in error + "".join(str(content) for content in files_in(tmp_path).values())
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "split.json"])
+def test_deep_json_is_one_sentence(name: str, refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / name).write_text("[" * 50_000)
+    command = folder_of(tmp_path / "data")
+    if name == "split.json":
+        command.append(f"--data.split_file={tmp_path / name}")
+    else:
+        command = ["plan", str(tmp_path), "-o", str(tmp_path / "plan.yaml")]
+    assert name in (error := refused(*command))
+    assert "nested too deep" in error
+
+
+def test_a_table_with_a_field_without_end_is_one_sentence(refused: Callable[..., str], tmp_path: Path) -> None:
+    csv.field_size_limit(131_072)  # Python's own; the table of run lengths raises it for the whole process
+    command = folder_of(tmp_path / "data")
+    (tmp_path / "data" / "m.csv").write_text(f"case_id,group,image,mask\n{'a' * 200_000},x,images/a.png,masks/a.png\n")
+    source = ["--data.source=ManifestSource", f"--data.source.manifest={tmp_path / 'data' / 'm.csv'}"]
+    error = refused(*[option for option in command if not option.startswith("--data.source")], *source)
+    assert "m.csv is no CSV" in error
 
 
 def test_initial_weights_run_nothing(refused: Callable[..., str], canary: Path, phantoms: dict[str, Path]) -> None:

@@ -169,9 +169,13 @@ def test_so_is_a_label_and_a_case(capsys: pytest.CaptureFixture[str], tmp_path: 
             write_png(tmp_path / folder / f"\x1b[2J{number}.png", np.eye(8, dtype=np.uint8))
     write_png(tmp_path / "b" / "\x1b[2Jalone.png", np.eye(8, dtype=np.uint8))
     folders = ["--reference", str(tmp_path / "a"), "--prediction", str(tmp_path / "b")]
-    assert main(["evaluate", *folders, "-o", str(tmp_path / "out"), "--labels", "\x1b[31mred"]) == 0
+    assert main(["evaluate", *folders, "-o", str(tmp_path / "out"), "--labels", "\x1b[31mred"]) == 2
+    error = capsys.readouterr().err
+    assert "The label '\N{REPLACEMENT CHARACTER}[31mred' holds a character that cannot be printed" in error
+    assert "\x1b" not in error
+    assert main(["evaluate", *folders, "-o", str(tmp_path / "out"), "--labels", "red"]) == 0
     assert main(["compare", str(tmp_path / "out"), str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "\N{REPLACEMENT CHARACTER}[31mred" in printed
+    assert "\x1b" not in (tmp_path / "out" / "scores_evaluate.csv").read_text()
     assert "\N{REPLACEMENT CHARACTER}[2Jalone" in printed
     assert "\x1b" not in printed

@@ -1,5 +1,6 @@
 """What dashboards show, and what they must not know: one adapter for each that shows more than scalars."""
 
+from medseg_pl.callbacks.boards.allowed import check_wandb
 from medseg_pl.callbacks.boards.board import Board
 from medseg_pl.callbacks.boards.pictures import Gallery, Picture, worst_cases
 from medseg_pl.callbacks.boards.privacy import make_private
@@ -15,6 +16,7 @@ __all__ = [
     "Picture",
     "TensorBoardBoard",
     "WandbBoard",
+    "check_wandb",
     "make_private",
     "shown_settings",
     "worst_cases",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-_PRIVATE: dict[str, Any] = {
+PRIVATE: dict[str, Any] = {
     # Host, user, program, argv, paths and the disks' names: wandb-metadata.json and the record of the environment.
     "x_disable_meta": True,
     "host": "",
@@ -49,10 +50,7 @@ def make_private(logger: Logger, wandb_run_id: str | None = None) -> None:
     import wandb  # noqa: PLC0415  an extra, and only those who configured its logger have it
 
     init = logger._wandb_init
-    given = init.get("settings") or {}
-    if isinstance(given, wandb.Settings):
-        given = {name: getattr(given, name) for name in given.model_fields_set}
-    init["settings"] = wandb.Settings(**{**given, **_PRIVATE})
+    init["settings"] = wandb.Settings(**{**given_settings(logger), **PRIVATE})
     init["save_code"] = False
     if init.get("anonymous") is None:
         init.pop("anonymous", None)  # Lightning hands it over even unset, of which W&B warns
@@ -61,6 +59,14 @@ def make_private(logger: Logger, wandb_run_id: str | None = None) -> None:
     if logger._id is None and wandb_run_id is not None:
         init["id"] = logger._id = wandb_run_id
     _quiet_debug_logs()
+
+
+def given_settings(logger: WandbLogger) -> dict[str, Any]:
+    """Return what the logger was given as W&B's settings."""
+    given = logger._wandb_init.get("settings") or {}
+    return (
+        dict(given) if isinstance(given, Mapping) else {name: getattr(given, name) for name in given.model_fields_set}
+    )
 
 
 def remove_links(logger: WandbLogger) -> None:

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
@@ -34,6 +32,7 @@ from medseg_pl.data.sources.segments import list_segment_labels
 from medseg_pl.data.splits import LabelVoxels, SplitSettings
 from medseg_pl.functional.fit import Fit
 from medseg_pl.io.shipped import find_config
+from medseg_pl.io.structured import read_yaml
 
 Known = DecathlonSource | DicomSource | FolderSource | ManifestSource | PolygonSource | UWMadisonSource
 _SOURCES = ("DecathlonSource", "DicomSource", "FolderSource", "ManifestSource", "PolygonSource", "UWMadisonSource")
@@ -194,11 +193,11 @@ def _merged(paths: Sequence[Path]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for path in map(find_config, paths):
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = read_yaml(path)
         except OSError as error:
             raise SettingError(f"The configuration {path} cannot be read: {error.strerror}.") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SettingError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+        except ValueError as error:
+            raise SettingError(f"{path} is not valid YAML: {error}.") from None
         if not isinstance(content, dict):
             raise SettingError(f"{path} holds no settings; expected the sections model and data.")
         merged = _joined(merged, content)

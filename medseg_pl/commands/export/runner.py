@@ -157,9 +157,27 @@ def read_specification(folder: Path) -> dict[str, Any]:
     """What spec.json holds."""
     try:
         spec: dict[str, Any] = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedError(f"spec.json is no JSON: {error}. Take the folder as it was made.") from error
+    check_names(spec)
     return spec
+
+
+def check_names(spec: Any) -> None:
+    """Raise `RefusedError` where a name would lead out of the folder that it is part of: it may be a stranger's."""
+    try:
+        golden = [case["file"].removeprefix("golden/") for case in spec.get("golden", ())]
+        names = [*spec.get("labels", {}).get("names", ()), *golden]
+        wrong = [name for name in names if not is_name(name)]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RefusedError("spec.json is no specification. Take the folder as it was made.") from error
+    if wrong:
+        raise RefusedError(f"spec.json has the name {wrong[0]!r}, which is none of a file. Take the folder as made.")
+
+
+def is_name(name: str) -> bool:
+    """Whether a file or a folder may be called so, on every system."""
+    return name.strip(". ") == name != "" and name.isprintable() and not set(name) & set('/\\:*?"<>|')
 
 
 def check_specification(spec: dict[str, Any], metadata: dict[str, str]) -> None:

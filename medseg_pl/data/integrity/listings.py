@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
@@ -18,6 +17,7 @@ from medseg_pl.data.sources.dataset_json import list_channels, list_dataset
 from medseg_pl.data.sources.files import inside
 from medseg_pl.data.sources.manifest import SPLITS
 from medseg_pl.data.sources.table import filled, read_table
+from medseg_pl.io.structured import read_json
 from medseg_pl.io.suffixes import stem
 
 Found = tuple[list[Case], list[Finding]]
@@ -58,7 +58,7 @@ def cases_of_dataset_json(source: DecathlonSource) -> Found:
     cases: dict[str, Case] = {}
     found: list[Finding] = []
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
         entries = _entries(source.root, description)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         return [], [finding("listing-invalid", f"{path} cannot be read: {error}.", "", path)]

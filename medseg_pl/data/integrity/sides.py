@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.integrity.findings import Finding, finding
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.splits import SIDES
+from medseg_pl.io.structured import read_json
 
 Sides = Mapping[str, Sequence[str]]
 """The case ids of `train`, `val` and `test`."""
@@ -31,7 +31,7 @@ def declared_sides(cases: Sequence[Case]) -> tuple[list[Sides], list[Finding]]:
 def sides_in_file(path: Path, cases: Sequence[Case]) -> tuple[list[Sides], list[Finding]]:
     """The split of a `splits.json`, or all folds of nnU-Net's."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         splits = [
             {side: [str(name) for name in split.get(side, ())] for side in SIDES}
             for split in (content if isinstance(content, list) else [content])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cached_property
 from glob import escape
@@ -22,6 +21,7 @@ from medseg_pl.data.sources.files import FileSource, Grid, inside, is_image
 from medseg_pl.data.sources.unlabelled import ChannelFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.files import LeftOut, files_below, find_dead_links
+from medseg_pl.io.structured import read_json
 from medseg_pl.io.suffixes import stem
 
 
@@ -146,7 +146,7 @@ class DecathlonSource(FileSource):
                 f"Expected {path}, which does not exist. Set data.source.root to the folder that holds it."
             )
         try:
-            description = json.loads(path.read_text(encoding="utf-8"))
+            description = read_json(path)
         except ValueError as error:
             raise DataError(f"{path} is not valid JSON: {error}.") from None
         if not isinstance(description, dict):

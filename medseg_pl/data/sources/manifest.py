@@ -10,6 +10,8 @@ from pathlib import Path
 from medseg_pl.core.errors import DataError, MissingDataError
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.names import path_fault
+from medseg_pl.core.text import shorten
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.files import FileSource, check_mask_names, inside
 from medseg_pl.data.sources.table import check_unique, filled, read_table, strata_columns, strata_of
@@ -116,10 +118,8 @@ class ManifestSource(FileSource):
 def _name(row: dict[str, str], where: str) -> str:
     """The case's id: predictions are written under it, so it may not lead out of their folder."""
     name = filled(row, "case_id", where)
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise DataError(
-            f"{where}: the case_id {name!r} leads out of a folder. Use a name without '..' and leading '/'."
-        )
+    if (fault := path_fault(name)) is not None:
+        raise DataError(f"{where}: the case_id {shorten(name)} {fault}. Use a plain name.")
     return name
 
 

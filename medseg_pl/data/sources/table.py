@@ -45,15 +45,19 @@ def read_table(path: Path, needed: Collection[str], expected: str, remedy: str) 
         DataError: A column is missing.
         MissingDataError: There is no such file, or it has no rows.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path, remedy)))
-    missing = set(needed) - set(reader.fieldnames or ())
+    text = read_text(path, remedy)
+    try:
+        reader = csv.DictReader(io.StringIO(text))
+        columns = reader.fieldnames or ()
+        # What a row has beyond the header's columns, the reader gives under no name.
+        rows = [(reader.line_num, {name: field for name, field in row.items() if name is not None}) for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV: {error}. Save it anew from your spreadsheet.") from None
+    missing = set(needed) - set(columns)
     if missing:
         raise DataError(
-            f"{path} lacks the column(s) {', '.join(sorted(missing))}; expected {expected}; got "
-            f"{', '.join(reader.fieldnames or ())}."
+            f"{path} lacks the column(s) {', '.join(sorted(missing))}; expected {expected}; got {', '.join(columns)}."
         )
-    # What a row has beyond the header's columns, the reader gives under no name.
-    rows = [(reader.line_num, {name: field for name, field in row.items() if name is not None}) for row in reader]
     if not rows:
         raise MissingDataError(f"{path} has no rows.")
     return rows

@@ -239,6 +239,25 @@ class TestFiles:
             runner.check_outputs(both[:1])
 
 
+@pytest.mark.parametrize("name", ["/abs/dir", "../../x", r"..\x", "", "a/b", "a\x1b[2J", ".x", "C:"])
+def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
+    for spec in ({"labels": {"names": [name]}, "golden": []}, {"golden": [{"file": f"golden/{name}"}]}):
+        (tmp_path / "spec.json").write_text(json.dumps(spec))
+        with pytest.raises(runner.RefusedError, match=r"spec\.json has the name .* Take the folder"):
+            runner.read_specification(tmp_path)
+    (tmp_path / "spec.json").write_text(json.dumps({"labels": {"names": ["left kidney"]}}))
+    assert runner.read_specification(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[]", '{"labels": 1}', '{"golden": [{}]}', '{"labels": {"names": [1]}}']
+)
+def test_what_is_no_specification_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text(text)
+    with pytest.raises(runner.RefusedError, match=r"spec\.json is no"):
+        runner.read_specification(tmp_path)
+
+
 def test_differences_are_named() -> None:
     now, then = {"a": [1, {"b": None}], "c": True}, {"a": [2, {}], "c": 1, "d": {}}
     assert runner.differences(then, then) == []
