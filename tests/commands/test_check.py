@@ -148,7 +148,10 @@ def test_names_are_bytes_of_a_stranger(folder: Path, tmp_path: Path, capsys: Pri
     assert check(folder, *NAMED, "--html", tmp_path / "page.html", "--json", tmp_path / "report.json") == 1
     assert "images/\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[2J.png" in (tmp_path / "page.html").read_text()
     assert "\x1b" not in capsys.readouterr().out
-    assert json.loads((tmp_path / "report.json").read_text())["counts"]["error"] == 1
+    (fault,) = [
+        each for each in json.loads((tmp_path / "report.json").read_text())["findings"] if each["level"] == "error"
+    ]
+    assert fault["code"] == "bad-name"
 
 
 def test_a_page_without_findings(folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.integrity.files import without_remedy
 from medseg_pl.data.integrity.findings import Finding, finding
 from medseg_pl.data.integrity.listings import Found, cases_of_dataset_json, cases_of_manifest, group_in
+from medseg_pl.data.integrity.naming import make_case
 from medseg_pl.data.integrity.trees import cases_of_dicom, cases_of_scans
 from medseg_pl.data.sources import (
     DecathlonSource,
@@ -101,7 +102,7 @@ def _cases_of_folder(source: FolderSource) -> Found:
     for name, path in images.items():
         complete = name not in lonely
         masks_here = tuple(mask for paths in of_image[name] for mask in paths) if complete else ()
-        cases.append(Case(name, group_in(name, source.group, path, found), (path,), masks_here))
+        cases += make_case(found, path, name, group_in(name, source.group, path, found), (path,), masks_here)
     return cases, found
 
 

@@ -67,6 +67,7 @@ KINDS: dict[str, Kind] = {
     # pairs and lists
     "missing-mask": Kind("error", "an image without a mask", "Add the mask, or move the image away."),
     "missing-image": Kind("error", "a mask without an image", "Add the image, or move the mask away."),
+    "bad-name": Kind("error", "a name that results cannot be written under", "Rename it."),
     "duplicate-name": Kind("error", "two files, or two rows, with one name", "Keep one of them, or rename it."),
     "pair-differs-by-case": Kind(
         "error", "an image and a mask whose names differ in capitals only", "Rename one of the two."

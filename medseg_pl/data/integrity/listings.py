@@ -11,6 +11,7 @@ from medseg_pl.core.errors import DataError, MissingDataError
 from medseg_pl.core.types import Case
 from medseg_pl.data.integrity.files import without_remedy
 from medseg_pl.data.integrity.findings import Finding, finding
+from medseg_pl.data.integrity.naming import make_case
 from medseg_pl.data.sources import DecathlonSource, ManifestSource
 from medseg_pl.data.sources.base import group_of
 from medseg_pl.data.sources.dataset_json import list_channels, list_dataset
@@ -48,7 +49,8 @@ def cases_of_manifest(source: ManifestSource) -> Found:
         if not any(fields):
             found.append(finding("missing-mask", f"{where} names no mask.", name, source.manifest))
         if images:
-            cases[name] = Case(name, group, images, masks, split, fold)
+            made = make_case(found, source.manifest, name, group, images, masks, split, fold)
+            cases.update({case.case_id: case for case in made})
     return list(cases.values()), found
 
 
@@ -73,7 +75,8 @@ def cases_of_dataset_json(source: DecathlonSource) -> Found:
         images = _listed(source.root, entry["image"].split(";"), path, name, found, channels=True)
         masks = _listed(source.root, [entry["label"]], path, name, found)
         if images:
-            cases[name] = Case(name, group_in(name, source.group, path, found), images, masks)
+            made = make_case(found, path, name, group_in(name, source.group, path, found), images, masks)
+            cases.update({case.case_id: case for case in made})
     return list(cases.values()), found
 
 

@@ -12,6 +12,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.integrity.files import without_remedy
 from medseg_pl.data.integrity.findings import Finding, finding
 from medseg_pl.data.integrity.listings import Found, group_in
+from medseg_pl.data.integrity.naming import make_case
 from medseg_pl.data.sources import DicomSource, UWMadisonSource
 from medseg_pl.io.dicom.headers import Entry, read_entry
 from medseg_pl.io.dicom.stack import mixed_series
@@ -60,7 +61,7 @@ def cases_of_dicom(source: DicomSource) -> Found:
         if not drawn and source.references is not None and not source.skip_unreferenced:
             found.append(finding("missing-mask", "Nothing was drawn on the series.", name, members[0].path))
         group = group_in(name, source.group, folder, found) if source.group else name.split("/")[0]
-        cases.append(Case(name, group, tuple(entry.path for entry in members), drawn))
+        cases += make_case(found, members[0].path, name, group, tuple(entry.path for entry in members), drawn)
     return cases, found
 
 
