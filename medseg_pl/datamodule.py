@@ -30,6 +30,7 @@ from medseg_pl.data.sources.unread import describe_left_out
 from medseg_pl.data.splits import SIDES, Split, SplitSettings, kept_split
 from medseg_pl.data.store import Store, default_directory
 from medseg_pl.data.transforms import Augmentation
+from medseg_pl.data.written_values import find_mask_values
 from medseg_pl.functional.fit import Fit, FitMode
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.resuming import batches_done
@@ -116,6 +117,7 @@ class SegmentationDataModule(LightningDataModule):
         self.store_directory = Path(store) if store else default_directory()
         self.seed = seed
         self.split: Split | None = None
+        self.mask_values: list[int] | None = None
         self.cases: dict[str, Case] = {}
         self.entries = NamedEntries([], catalogue_of([]))
         self.stop = StopRequest()
@@ -142,11 +144,16 @@ class SegmentationDataModule(LightningDataModule):
         return {"side": side, "split": self.split.origin}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint has to remember of the data: who was trained on."""
+        """What a checkpoint has to remember of the data: who was trained on, and the values in their masks."""
         if self.split is None:
             return {}
         groups = sorted({self.cases[name].group for name in self.split.train})
-        return {"split": self.split_record(), "groups": groups, "settings": self.split_settings.as_dict()}
+        return {
+            "split": self.split_record(),
+            "groups": groups,
+            "settings": self.split_settings.as_dict(),
+            "mask_values": self.mask_values,
+        }
 
     def split_record(self) -> dict[str, Any]:
         """The split, and the duplicates on its sides that were allowed; reads back as `data.split_file`."""
@@ -172,8 +179,11 @@ class SegmentationDataModule(LightningDataModule):
             self._refuse_duplicates()
 
     def setup(self, stage: str) -> None:
-        """Find the cases and their entries, and split them."""
+        """Find the cases and their entries, and split them; see how the masks of training are written."""
         self._find(preparing=False)
+        if stage == "fit" and self.split is not None:
+            training = [self.cases[name] for name in self.split.train]
+            self.mask_values = find_mask_values(self.source, training, self.labels)
 
     def _find(self, *, preparing: bool) -> None:
         cases = self.source.cases()

@@ -17,6 +17,7 @@ from medseg_pl.checkpointing import Trained
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.unlabelled import ImageFolder
+from medseg_pl.data.written_values import use_mask_values
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.inference.outcomes import Outcome
 from medseg_pl.io.files import digest_of
@@ -95,7 +96,8 @@ def predict(
     finished = frozenset(case.case_id for case in cases if output.is_finished(case.case_id, case.images))
     inputs = Inputs(order.images, cases, source.left_out(), finished)
     queue = ReviewQueue(output, cases, predictor.labels.names, order.review_top) if order.review else None
-    writer = PredictionWriter(output, source, inputs, overlays=order.overlays, queue=queue)
+    labels = use_mask_values(predictor.labels, checkpoints[0].mask_values)
+    writer = PredictionWriter(output, source, inputs, labels, overlays=order.overlays, queue=queue)
     trainer.callbacks.append(writer)  # type: ignore[attr-defined]
     prediction = PredictionModule(
         predictor,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medseg_pl.callbacks.overlays import rgb_of
 from medseg_pl.callbacks.review_queue import ReviewQueue
 from medseg_pl.core.errors import DataError
+from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import Source
 from medseg_pl.functional.intensity import channel_statistics
@@ -25,6 +26,8 @@ from medseg_pl.io.output import OutputFolder
 from medseg_pl.io.raster import write_png
 from medseg_pl.prediction import Predicted
 from medseg_pl.predictor import Prediction
+
+_WHITE = 255
 
 
 class Inputs(NamedTuple):
@@ -50,6 +53,7 @@ class PredictionWriter(Callback):
         output: Where to.
         source: Knows the formats.
         inputs: All that was given, for `predictions.csv`.
+        labels: With the values that are written.
         overlays: Whether a picture of each case is drawn as well, in `overlays/`.
         queue: Takes down what a review has to know of each case.
     """
@@ -59,12 +63,14 @@ class PredictionWriter(Callback):
         output: OutputFolder,
         source: Source,
         inputs: Inputs,
+        labels: LabelMap,
         overlays: bool = False,
         queue: ReviewQueue | None = None,
     ) -> None:
         self.output = output
         self.source = source
         self.inputs = inputs
+        self.labels = labels
         self.overlays = overlays
         self.queue = queue
         self.faults: dict[str, str] = {}
@@ -100,7 +106,7 @@ class PredictionWriter(Callback):
         case, volume = predicted.decoded.case, predicted.decoded.volume
         assert volume is not None, "what was predicted had been read"
         with self.output.case(case.case_id, case.images) as stage:
-            self.source.write(stage, case, prediction.mask, prediction.labels)
+            self.source.write(stage, case, prediction.mask, self.labels)
             if prediction.probabilities is not None:
                 _write_probabilities(stage / "probabilities" / f"{case.case_id}.npz", prediction)
             if self.overlays:
@@ -118,6 +124,8 @@ class PredictionWriter(Callback):
             self.source.finish(self.output.directory)
             write_outcomes(self.output.directory / "predictions.csv", self.outcomes)
             sys.stdout.write(f"{summarize_outcomes(self.outcomes, self.output.directory)}\n")
+            if set(self.labels.values or ()) == {_WHITE}:
+                sys.stdout.write(f"Masks hold 0 and {_WHITE}, as the training masks do.\n")
             if self.queue:
                 sys.stdout.write(f"{self.queue.write()}\n")
 

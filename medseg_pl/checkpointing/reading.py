@@ -60,6 +60,12 @@ class Trained(NamedTuple):
     settings: dict[str, Any]
     data: dict[str, Any]
 
+    @property
+    def mask_values(self) -> list[int] | None:
+        """The value that each label has in the training masks; `None` where there is no choice, or it is not known."""
+        values = self.data.get("mask_values")
+        return None if values is None else [int(value) for value in values]
+
 
 def find_checkpoint(name: str, runs: Path = _RUNS, experiment: str = "*") -> str:
     """Find the file that `--ckpt_path` means.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from medseg_pl.__main__ import main
 from tests.data.sources.test_unlabelled import fill
@@ -68,7 +71,8 @@ def test_every_input_has_a_row(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert statuses(tmp_path / "out") == expected
     assert masks(tmp_path / "out") == {"a.jpg.png", "a.png.png", "b.png", "c.png", "d.nii.gz", "p1/q.png"}
     printed = capsys.readouterr()
-    assert printed.out == f"6 cases written to {tmp_path / 'out'}; 1 failed; 6 not read\n"
+    said = "Masks hold 0 and 255, as the training masks do."
+    assert printed.out == f"6 cases written to {tmp_path / 'out'}; 1 failed; 6 not read\n{said}\n"
     assert "7 of 15 inputs could not be predicted; the others were." in printed.err
     assert all(name in printed.err for name in ("damaged.png", "e.npy", "f.heic", "gone.png", "predictions.csv"))
 
@@ -107,3 +111,19 @@ def test_a_page_beside_its_run(run: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["report", str(run), "--pictures", "0"]) == 0
     assert (run / "report.html").is_file()
     assert main(["report", str(run), "--pictures", "0"]) == 1  # nothing is overwritten
+
+
+def test_masks_look_like_those_of_training(run: Path, root: Path, tmp_path: Path) -> None:
+    assert predict(run, root / "images", tmp_path / "out") == 0
+    values = {value for path in (tmp_path / "out").glob("*.png") for value in np.unique(Image.open(path)).tolist()}
+    assert 255 in values <= {0, 255}
+    assert (
+        main(
+            ["evaluate", f"--reference={root / 'masks'}", f"--prediction={tmp_path / 'out'}", "-o", str(tmp_path / "s")]
+        )
+        == 0
+    )
+    pytest.importorskip("onnxruntime")
+    assert main(["export", "--ckpt_path", str(run), "-o", str(tmp_path / "exported")]) == 0
+    spec = json.loads((tmp_path / "exported/spec.json").read_text())
+    assert spec["labels"]["values"] == [255]

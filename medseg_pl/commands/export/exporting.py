@@ -17,6 +17,7 @@ from medseg_pl import __version__
 from medseg_pl.checkpointing import Trained, read_trained
 from medseg_pl.commands.export.cards import write_cards
 from medseg_pl.core.errors import ExportError, SettingError
+from medseg_pl.data.written_values import use_mask_values
 from medseg_pl.io.files import require_empty, whole_folder
 from medseg_pl.predictor import Predictor, load_module
 from medseg_pl.trust import only_known_code
@@ -52,6 +53,7 @@ def _write(folder: Path, trained: Trained, arguments: argparse.Namespace) -> Non
 
     settings = {**trained.settings["model"], "compile_network": False}
     module = load_module(Trained(trained.path, {**trained.settings, "model": settings}, trained.data))
+    module.labels = use_mask_values(module.labels, trained.mask_values)
     tensors = save(network_weights(module.state_dict()), {"format": "pt", "medseg": __version__})
     (folder / "weights.safetensors").write_bytes(tensors)
     graph = make_graph(module, arguments.precision)
