@@ -15,16 +15,18 @@ import numpy as np
 import tifffile
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.io import jpeg2000, limits
 from medseg_pl.io.content import content_of
 from medseg_pl.io.itk_header import read_itk_header
+from medseg_pl.io.palettes import colors_by_value
 from medseg_pl.io.raster import open_undecoded
 from medseg_pl.io.suffixes import is_itk, is_nifti, is_picture, promised_format
 from medseg_pl.io.tiff_stack import is_stack, makes_volume
-from medseg_pl.io.tiff_tags import find_alpha
+from medseg_pl.io.tiff_tags import find_alpha, read_palette
 
 _ORIENTATION = 0x0112
 _DEFLATE_RATIO = 1032
@@ -52,6 +54,7 @@ class FileHeader:
         stacked: Whether the file holds several images that make no volume.
         lossy: Whether its compression changes values.
         palette: Whether values are indices of a palette.
+        colors: The color of each value, of a picture with a palette.
         coloured: Whether a pixel has three channels.
         alpha: `none`, `opaque` or `varying`.
         scaled: Whether the header scales the values.
@@ -66,6 +69,7 @@ class FileHeader:
     stacked: bool = False
     lossy: bool = False
     palette: bool = False
+    colors: tuple[tuple[int, int, int], ...] = ()
     coloured: bool = False
     alpha: str = "none"
     scaled: bool = False
@@ -126,9 +130,16 @@ def _raster(path: Path, content: str) -> FileHeader:
             size=(image.height, image.width),
             lossy=_is_lossy(path, content),
             palette=image.mode == "P",
+            colors=_colors(np.array(image.getpalette("RGB"))) if image.mode == "P" else (),
             coloured=image.mode not in _WITHOUT_COLOUR,
             alpha=_alpha(image) if image.mode in _WITH_ALPHA else "none",
         )
+
+
+def _colors(palette: NDArray[Any]) -> tuple[tuple[int, int, int], ...]:
+    """The colors of a palette's values, as far as bytes reach."""
+    table = palette.reshape(-1, 3) if palette.shape[0] != 3 or palette.ndim == 1 else palette.T
+    return colors_by_value(table[:256].astype(np.uint8))
 
 
 def _is_lossy(path: Path, content: str) -> bool:
@@ -173,6 +184,7 @@ def _tiff(path: Path) -> FileHeader:
             stacked=is_stack(tiff) and not makes_volume(tiff),
             lossy=page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG),
             palette=page.photometric == tifffile.PHOTOMETRIC.PALETTE,
+            colors=_colors(read_palette(page.colormap)) if page.photometric == tifffile.PHOTOMETRIC.PALETTE else (),
             coloured=samples >= 3,
             alpha=_tiff_alpha(page, find_alpha(page)),
         )

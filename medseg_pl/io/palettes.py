@@ -32,7 +32,7 @@ def read_palette_values(indices: NDArray[Any], palette: UInt8[np.ndarray, "n 3"]
     used = np.unique(indices)
     table = np.zeros((max(len(palette), int(used[-1]) + 1), 3), np.int64)
     table[: len(palette)] = palette
-    if (table[0] == 255).all() and not table[1:].any() and used[-1] <= 1:
+    if _is_white_before_black(table) and used[-1] <= 1:
         return 1 - indices
     colors = table[used]
     hidden_black = bool(table[0].any()) and used[~colors.any(axis=1)].size > 0
@@ -46,3 +46,18 @@ def read_palette_values(indices: NDArray[Any], palette: UInt8[np.ndarray, "n 3"]
             "labels.colours which label each color is, and which is the background."
         )
     return indices
+
+
+def colors_by_value(palette: UInt8[np.ndarray, "n 3"]) -> tuple[tuple[int, int, int], ...]:
+    """List the color of each label value that `read_palette_values` gives.
+
+    >>> colors_by_value(np.array([[255] * 3, [0] * 3], np.uint8))
+    ((0, 0, 0), (255, 255, 255))
+    """
+    colors = [(int(red), int(green), int(blue)) for red, green, blue in palette]
+    return tuple([colors[1], colors[0], *colors[2:]] if len(colors) > 1 and _is_white_before_black(palette) else colors)
+
+
+def _is_white_before_black(table: NDArray[Any]) -> bool:
+    """Tell whether a palette is white and then black alone."""
+    return bool((table[0] == 255).all() and not table[1:].any())

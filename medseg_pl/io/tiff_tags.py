@@ -53,7 +53,7 @@ def apply_tags(planes: NDArray[Any], page: Any, path: Path, *, seen: bool) -> ND
     if page.photometric == _PHOTOMETRIC.MINISWHITE:
         planes = _count_from_black(planes, page, path, seen=seen)
     if page.photometric == _PHOTOMETRIC.PALETTE:
-        table = _read_palette(page.colormap)
+        table = read_palette(page.colormap)
         planes = _look_up(planes[0], table) if seen else read_palette_values(planes[0], table.T, path)[None]
     return turn(planes, read_orientation(page))
 
@@ -108,8 +108,8 @@ def _count_from_black(planes: NDArray[Any], page: Any, path: Path, *, seen: bool
     return exchanged
 
 
-def _read_palette(colormap: NDArray[Any]) -> NDArray[np.uint8]:
-    """A palette `(3, n)` of 8 bits; some writers ignore that TIFF has 16."""
+def read_palette(colormap: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return a palette `(3, n)` of 8 bits; some writers ignore that TIFF has 16."""
     return (colormap if colormap.max() < 256 else colormap >> 8).astype(np.uint8)
 
 

@@ -117,6 +117,11 @@ KINDS: dict[str, Kind] = {
         "a mask with a palette; its indices are read as labels",
         "Nothing, if the indices are the labels. Other programs may show the colours instead.",
     ),
+    "mask-palettes-differ": Kind(
+        "error",
+        "masks whose palettes give one index several colors, or one color several indices",
+        "Set labels.colours, so that colors count and not indices.",
+    ),
     "mask-jpeg-artefacts": Kind(
         "error",
         "a mask with the traces of JPEG compression round its values",

@@ -23,6 +23,7 @@ from medseg_pl.data.integrity.intensities import comparison_findings, image_find
 from medseg_pl.data.integrity.kinds import Level
 from medseg_pl.data.integrity.labelling import labels_in
 from medseg_pl.data.integrity.masks import Claims, mask_findings
+from medseg_pl.data.integrity.palettes import palette_findings
 from medseg_pl.data.integrity.sides import Sides
 from medseg_pl.data.splits import LabelVoxels
 from medseg_pl.functional.fit import Fit
@@ -105,6 +106,7 @@ def _of_all(cases: Sequence[CaseFacts], modalities: Sequence[str]) -> Iterator[F
     yield from comparison_findings(cases, modalities)
     yield from shift_findings(cases)
     yield from duplicate_findings(cases)
+    yield from palette_findings(cases)
 
 
 def _of_labels(cases: Sequence[CaseFacts], claims: Claims, voxels: Mapping[str, Sequence[int]]) -> Iterator[Finding]:
