@@ -43,7 +43,7 @@ train and use a model
   fit         train                    --config FILE [any setting]
   validate    score validation cases   --ckpt_path FILE [any setting]
   test        score test cases         --ckpt_path FILE [any setting]
-  predict     write masks              --ckpt_path FILE --input PATH --output DIR
+  predict     write masks              --ckpt_path FILE --input DIR --output DIR
 
 files in, files out
   check       find faults in data      DIR [--json FILE] [--html FILE]
@@ -54,7 +54,7 @@ files in, files out
   phantom     make synthetic data      DIR [--layout NAME]
   plan        a configuration for data DIR -o CONFIG
   postprocess how to clean up masks    --ckpt_path FILE -o FILE
-  report      a page that shows a run  RUN [RUN ...] [-o FILE.html]
+  report      a page that shows a run  RUN [RUN ...] [-o FILE]
   review      find doubtful labels     --ckpt_path FILE [FILE ...] -o DIR
 
 for a shell
