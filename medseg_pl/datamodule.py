@@ -291,6 +291,12 @@ class SegmentationDataModule(LightningDataModule):
                 f"The data cannot be trained on as it is ({self.split.origin}). {' '.join(in_brief(errors))} medseg "
                 "check looks at every pixel and may find more."
             )
+        annotated = [name for name in self.split.val if any(counted[name].label_voxels or ())]
+        if not annotated and self.trainer and self.trainer.limit_val_batches:
+            raise DataError(
+                f"None of the {len(self.split.val)} validation cases ({self.split.origin}) holds a label, so no score "
+                "can choose the best weights. Move a patient who has one to the validation side."
+            )
         for said in in_brief(findings):
             log.warning("%s", said)
 

@@ -541,6 +541,20 @@ class TestFaults:
         data.trainer = trainer("validate")
         data.prepare_data()
 
+    def test_a_validation_side_without_any_label_stops_a_training(self, make: Make, tmp_path: Path) -> None:
+        for name in "abc":
+            save_raster(tmp_path / "images" / f"{name}.png", noise((28, 32), ord(name)))
+            save_raster(tmp_path / "masks" / f"{name}.png", blocks((28, 32), *([] if name == "c" else [1])))
+        (tmp_path / "split.json").write_text('{"train": ["a", "b"], "val": ["c"]}')
+        labels = LabelMap(["organ"], "binary")
+        data = make(source=FolderSource(str(tmp_path)), labels=labels, split_file=str(tmp_path / "split.json"))
+        data.trainer = trainer("fit")
+        data.trainer.limit_val_batches = 1.0
+        with pytest.raises(DataError, match=r"None of the 1 validation cases .*holds a label.*Move a patient"):
+            data.prepare_data()
+        data.trainer.limit_val_batches = 0  # without validations nobody misses it
+        data.prepare_data()
+
     def test_what_is_doubtful_is_told_once(self, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         data = make(size=(64, 50), folds=2)
         data.trainer = trainer("fit")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.stopping import ParentEnding, leave_signals_to_main
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import Source
 
@@ -57,7 +59,13 @@ def case_loader(cases: Sequence[Case], source: Source, labels: LabelMap, workers
         num_workers=min(workers, len(cases)),
         prefetch_factor=1 if workers and cases else None,
         collate_fn=_as_it_is,
+        worker_init_fn=partial(_leave_signals, ParentEnding()),
     )
+
+
+def _leave_signals(parent: ParentEnding, worker: int) -> None:
+    """Let the main process answer Ctrl-C: a terminal sends it to workers as well, which would add their traces."""
+    leave_signals_to_main(parent)
 
 
 def _as_it_is(item: T) -> T:

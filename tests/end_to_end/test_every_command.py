@@ -153,7 +153,7 @@ PLACES = {
     "check": "medseg_pl.commands.check.checking.as_json",
     "report": "medseg_pl.commands.report.writing.case_entries",
     "new": "medseg_pl.commands.new.project.package_name",
-    "predict": "medseg_pl.predictor.Predictor.predict",
+    "predict": "medseg_pl.predictor.Predictor.predict_volume",
     "export": "medseg_pl.commands.export.golden.golden_cases",
     "postprocess": "medseg_pl.commands.postprocess.choosing.write",
     "review": "medseg_pl.inference.review.CaseSigns.as_dict",
@@ -187,7 +187,11 @@ from medseg_pl.module import SegmentationModule
 from medseg_pl.predictor import Predictor
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-owner, name = {{"fit": (SegmentationModule, "training_step"), "test": (SegmentationModule, "test_step")}}[sys.argv[1]]
+owner, name = {{
+    "fit": (SegmentationModule, "training_step"),
+    "test": (SegmentationModule, "test_step"),
+    "predict": (Predictor, "predict_volume"),
+}}[sys.argv[1]]
 original, calls = getattr(owner, name), []
 def method(self, *arguments, **options):
     calls.append(1)
@@ -221,6 +225,7 @@ def processes_of(group: int) -> list[str]:
         ("fit", "SIGHUP", 1, 129, "Interrupted (SIGHUP). Step 2 is saved"),
         ("fit", "SIGTERM", 1, 75, "Asked to stop (SIGTERM). Step 2 is saved"),
         ("test", "SIGINT", 1, 130, "Interrupted (SIGINT). What was begun is left out"),
+        ("predict", "SIGINT", 1, 130, "Interrupted (SIGINT). Cases that are finished stay; the same command goes on."),
         ("test", "SIGHUP", 1, 129, "Interrupted (SIGHUP). What was begun is left out"),
     ],
 )
@@ -232,7 +237,8 @@ def test_no_process_is_left(
     shutil.copy(given.best, tmp_path)
     line = {
         "fit": ["--config=configs/experiment/demo.yaml", f"--data.source.root={given.data}", *SMALL],
-        "test": [f"--ckpt_path={tmp_path / 'best.ckpt'}", "--trainer.accelerator=cpu"],
+        "test": [f"--ckpt_path={tmp_path / 'best.ckpt'}", "--trainer.accelerator=cpu", "--data.eval_batch_size=2"],
+        "predict": [f"--ckpt_path={given.best}", f"--input={given.data / 'train'}", f"--output={tmp_path / 'masks'}"],
     }[command]
     runs = [f"--runs={tmp_path / 'runs'}"] if command == "fit" else []
     process = subprocess.Popen(
