@@ -82,11 +82,12 @@ def save_enhanced(
     orientation: Sequence[float] = AXIAL,
     order: Sequence[int] | None = None,
     slopes: Sequence[float] | None = None,
+    series: str = "series",
 ) -> Path:
     """One enhanced CT file with a frame for each slice, the frames in any order."""
     position = position or evenly(orientation)
     order = list(order or range(len(stored)))
-    dataset = _image(stored[order], "series", SECRET, number=1)
+    dataset = _image(stored[order], series, SECRET, number=1)
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = uid.EnhancedCTImageStorage
     dataset.NumberOfFrames = len(order)
     for name in ("PixelSpacing", "SliceThickness", "RescaleSlope", "RescaleIntercept"):
@@ -106,6 +107,30 @@ def save_enhanced(
         dataset.PerFrameFunctionalGroupsSequence.append(frame)
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def save_projection(path: Path, pixels: NDArray[Any], *, series: str = "series", **elements: Any) -> Path:
+    """One digital radiograph of `(H, W)` stored values, which lies nowhere in the patient."""
+    dataset = _image(pixels, series, SECRET, number=1)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = uid.DigitalXRayImageStorageForPresentation
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid_of(path.name, series)
+    dataset.Modality, dataset.ImagerPixelSpacing = "DX", list(SPACING[1:])
+    for name in ("PixelSpacing", "SliceThickness", "FrameOfReferenceUID", "PositionReferenceIndicator"):
+        delattr(dataset, name)
+    for name, value in elements.items():
+        _set(dataset, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def remove_preamble(path: Path, *, explicit: bool = False) -> Path:
+    """Save a file as the first programs wrote them: neither preamble nor group 2."""
+    dataset = dcmread(path)
+    del dataset.file_meta
+    dataset.preamble = None
+    dataset.save_as(path, implicit_vr=not explicit, little_endian=True)
     return path
 
 

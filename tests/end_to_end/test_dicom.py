@@ -17,7 +17,17 @@ from medseg_pl.data.sources import DicomSource
 from medseg_pl.io.dicom.references import read_masks, read_structures
 from medseg_pl.io.dicom.series import open_series
 from medseg_pl.io.nifti import read_nifti
-from tests.dicom_files import ORIGIN, SECRET, SPACING, edit, save_segmentation, save_series, save_structures, uid_of
+from tests.dicom_files import (
+    ORIGIN,
+    SECRET,
+    SPACING,
+    edit,
+    save_enhanced,
+    save_segmentation,
+    save_series,
+    save_structures,
+    uid_of,
+)
 from tests.end_to_end.conftest import SMALL
 
 DATA = (
@@ -169,6 +179,43 @@ def test_nifti_lies_on_the_series(run: Path, root: Path, tmp_path: Path) -> None
         [[-x, 0, 0, -ORIGIN[0]], [0, -y, 0, -ORIGIN[1]], [0, 0, z, ORIGIN[2]], [0, 0, 0, 1]],
     )
     assert_nobody_is_named(output)
+
+
+def test_enhanced_files_are_read_by_every_command_and_masks_come_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each patient is one file with a frame for each slice, in no order."""
+    root = tmp_path / "data"
+    for number in range(4):
+        name = f"p{number}"
+        stored, masks = scan(number)
+        save_enhanced(root / name / "ct" / "all.dcm", stored, order=[2, 0, 3, 1], series=name)
+        regions = {"LIVER": contours(masks[..., 0]), "tumour": contours(masks[..., 1])}
+        save_structures(root / name / "rt.dcm", name, regions)
+    labels = ["--labels", "liver", "tumour", "--task", "multilabel"]
+    assert main(["check", str(root), *labels]) == 0
+    assert main(["plan", str(root), "-o", str(tmp_path / "plan.yaml"), *labels]) == 0
+    fit = [
+        "fit",
+        *DATA,
+        f"--data.source.root={root}",
+        "--data.fractions=[0.5,0.25,0.25]",
+        f"--runs={tmp_path / 'runs'}",
+    ]
+    assert main([*fit, *SMALL]) == 0
+    (checkpoint,) = (tmp_path / "runs").rglob("best.ckpt")
+    assert main(["test", "--ckpt_path", str(checkpoint)]) == 0
+    assert predict(tmp_path / "runs", root, tmp_path / "seg") == 0
+    assert predict(tmp_path / "runs", root, tmp_path / "nifti", "--data.source.write_as=nifti") == 0
+    for number in range(4):
+        series = open_series([root / f"p{number}" / "ct" / "all.dcm"])
+        masks = read_masks(tmp_path / "seg" / f"p{number}" / "ct.dcm", [[1], [2]], series)
+        for label, mask in zip(("liver", "tumour"), masks, strict=True):
+            values, geometry = read_nifti(tmp_path / "nifti" / label / f"p{number}" / "ct.nii.gz")
+            np.testing.assert_array_equal(values[0] == 1, mask)
+            assert geometry.spacing_mm == pytest.approx(SPACING)
+            np.testing.assert_allclose(geometry.affine, series.geometry.affine, atol=1e-5)
+    assert SECRET not in "".join(capsys.readouterr())
 
 
 def test_nobody_is_named_in_a_run(run: Path) -> None:

@@ -16,6 +16,7 @@ from medseg_pl.data.integrity.naming import make_case
 from medseg_pl.data.sources import DicomSource, UWMadisonSource
 from medseg_pl.io.dicom.headers import Entry, read_entry
 from medseg_pl.io.dicom.stack import mixed_series
+from medseg_pl.io.dicom.tree import IMAGES, name_series
 from medseg_pl.io.files import files_below
 
 
@@ -38,10 +39,10 @@ def cases_of_scans(source: UWMadisonSource) -> Found:
 
 
 def cases_of_dicom(source: DicomSource) -> Found:
-    """One case for each folder with a single series, and the references that were drawn on it."""
+    """One case for each series or projection, and the references that were drawn on it."""
     found: list[Finding] = []
     entries = list(_entries(source.root, found))
-    images = [entry for entry in entries if entry.kind == "image"]
+    images = [entry for entry in entries if entry.kind in IMAGES]
     references = [entry for entry in entries if _is_reference(entry, source)]
     for entry in references:
         if not any(_drawn_on(entry, image) for image in images):
@@ -50,8 +51,12 @@ def cases_of_dicom(source: DicomSource) -> Found:
     for entry in images:
         folders[entry.path.parent].append(entry)
     cases = []
+    named = {}
     for folder, members in folders.items():
-        name = folder.relative_to(source.root).as_posix() if folder != source.root else source.root.resolve().name
+        place = folder.relative_to(source.root).as_posix() if folder != source.root else source.root.resolve().name
+        named |= name_series(place, members)
+    for name, members in named.items():
+        folder = members[0].path.parent
         if not fnmatchcase(name, source.images):
             continue
         if message := mixed_series([(entry.series, entry.path) for entry in members]):

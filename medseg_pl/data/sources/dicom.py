@@ -17,6 +17,7 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
 from medseg_pl.data.sources.dicom_listing import list_unused, sort_series
 from medseg_pl.data.sources.dicom_output import Output, Term, check_known, segments_of, write_as_nifti
+from medseg_pl.data.sources.files import is_image
 from medseg_pl.data.sources.unread import describe_left_out
 from medseg_pl.io.dicom.headers import Entry
 from medseg_pl.io.dicom.references import read_masks, read_structures
@@ -28,11 +29,13 @@ from medseg_pl.io.files import LeftOut, require_folder
 
 
 class DicomSource(Source):
-    """CT, MR or PET series, with DICOM SEG or RTSTRUCT for references.
+    """CT, MR or PET series, or radiographs, with DICOM SEG or RTSTRUCT for references.
 
     ```
     root/patient7/2024-05-02/ct/IM0001, IM0002, …       one series to a folder: the case patient7/2024-05-02/ct
     root/patient7/2024-05-02/seg/1-1.dcm                anywhere below root: belongs to the series it refers to
+    root/patient8/IM0001, IM0002, …                     several series in a folder: patient8/series_2, patient8/series_3
+    root/patient9/dx/left.dcm, right.dcm                CR, DX and MG: each image a case, patient9/dx/left
     ```
 
     Series may have one file for each slice or a single file (enhanced CT, MR, PET). Several references of one series
@@ -46,7 +49,8 @@ class DicomSource(Source):
 
     Args:
         root: The folder that holds everything; it is looked through once.
-        images: Which series are cases: a pattern for their folders below `root`, such as `*/ct`.
+        images: Which series are cases: a pattern for their names, which are those of their folders below `root`, such
+            as `*/ct`.
         references: Which files may be references: a pattern for their paths below `root`, such as `*/seg/*`; null
             for images without references.
         segments: The structures that make up a label where they are called otherwise, by name or number in the file:
@@ -95,7 +99,7 @@ class DicomSource(Source):
         self.property_categories = property_categories or {}
 
     def cases(self) -> list[Case]:
-        """One case for each folder that holds a series, with the references that belong to it."""
+        """One case for each series or projection, with the references that belong to it."""
         folders = self._folders()
         homes = homes_of_series(folders)
         drawn: dict[str, list[Path]] = {}
@@ -155,12 +159,12 @@ class DicomSource(Source):
 
     def _folders(self) -> dict[str, list[Entry]]:
         """The images of each case."""
-        found = self._tree.images
+        found = self._tree.series
         chosen = {name: entries for name, entries in found.items() if fnmatchcase(name, self.images)}
         if not chosen:
             raise MissingDataError(
-                f"{self.root} holds no CT, MR or PET series in a folder like {self.images!r} "
-                f"({len(self._tree.entries)} DICOM file(s), {len(found)} folder(s) with series). Set data.source.root "
+                f"{self.root} holds no CT, MR, PET or X-ray images that are called like {self.images!r} "
+                f"({len(self._tree.entries)} DICOM file(s), {len(found)} series). Set data.source.root "
                 "or data.source.images."
             )
         return chosen
@@ -190,6 +194,13 @@ class DicomSource(Source):
 
     def _check_referenced(self, names: Collection[str], drawn: Collection[str]) -> None:
         bare = sorted(set(names) - set(drawn))
+        pictures = [path for path in self._tree.others if is_image(path)]
+        if len(bare) == len(names) and pictures:
+            raise MissingDataError(
+                f"{self.root} has DICOM images without references and {len(pictures)} other image(s), such as "
+                f"{pictures[0].name}. Masks of DICOM are SEG or RTSTRUCT: convert them, or convert the series to NIfTI "
+                "as well and use FolderSource."
+            )
         if len(bare) == len(names) or (bare and not self.skip_unreferenced):
             raise MissingDataError(
                 f"{len(bare)} of {len(names)} series below {self.root} have no reference (DICOM SEG or RTSTRUCT): "
@@ -263,7 +274,7 @@ class DicomFolder(DicomSource):
         if not cases:
             said = describe_left_out(left_out)
             raise MissingDataError(
-                f"{self.root} holds no CT, MR or PET series that can be read. {said + ' ' if said else ''}Set --input "
+                f"{self.root} holds no CT, MR, PET or X-ray images that can be read. {said + ' ' if said else ''}Set --input "
                 "to your series."
             )
         return cases

@@ -10,7 +10,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.dicom.headers import Entry
 from medseg_pl.io.dicom.stack import mixed_series
-from medseg_pl.io.dicom.tree import DicomTree
+from medseg_pl.io.dicom.tree import DicomTree, name_series
 from medseg_pl.io.files import LeftOut, find_dead_links
 
 _MIXED = "They have no numbers that tell them apart."
@@ -30,7 +30,7 @@ def sort_series(tree: DicomTree) -> tuple[list[Case], list[LeftOut]]:
             homes[entry.series].add(folder)
     cases: list[Case] = []
     for folder, entries in tree.images.items():
-        for name, series in _name_series(folder, entries).items():
+        for name, series in name_series(folder, entries).items():
             if reason := _find_fault(folder, series, homes, tree):
                 left_out.append(LeftOut(series[0].path.parent, reason))
             else:
@@ -43,7 +43,7 @@ def list_unused(tree: DicomTree) -> list[LeftOut]:
     left_out = [
         LeftOut(entry.path, "The index of a medium, no image.", "side-file")
         if "Directory" in entry.content or entry.path.name.upper() == "DICOMDIR"
-        else LeftOut(entry.path, f"{entry.content or 'DICOM of no kind'} is not read; CT, MR and PET images are.")
+        else LeftOut(entry.path, f"{entry.content or 'DICOM of no kind'} is not read; CT, MR, PET and X-rays are.")
         for entry in tree.entries
         if entry.kind == "other"
     ]
@@ -55,17 +55,6 @@ def _explain_foreign(path: Path) -> LeftOut:
     if found.kind == "side-file":
         return found
     return LeftOut(path, "It is no DICOM file; data.source FolderSource reads pictures and NIfTI.")
-
-
-def _name_series(folder: str, entries: list[Entry]) -> Mapping[str, list[Entry]]:
-    """Name a folder's only series after it, and several after their numbers, if these differ."""
-    series: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        series[entry.series].append(entry)
-    numbers = {min(entry.number for entry in members) for members in series.values()}
-    if len(series) == 1 or len(numbers) < len(series) or "" in numbers:
-        return {folder: entries}
-    return {f"{folder}/series_{members[0].number}": members for members in series.values()}
 
 
 def _find_fault(folder: str, series: list[Entry], homes: Mapping[str, set[str]], tree: DicomTree) -> str:

@@ -17,7 +17,7 @@ from pydicom.filereader import dcmread, read_file_meta_info, read_partial
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.io.suffixes import DICOM
 
-Kind = Literal["image", "segmentation", "structures", "other"]
+Kind = Literal["image", "projection", "segmentation", "structures", "other"]
 
 LABELMAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # of 2024, and unknown to pydicom 3.0
 
@@ -36,6 +36,16 @@ _KINDS: dict[str, Kind] = {
         ),
         "image",
     ),
+    **dict.fromkeys(
+        (
+            uid.ComputedRadiographyImageStorage,
+            uid.DigitalXRayImageStorageForPresentation,
+            uid.DigitalXRayImageStorageForProcessing,
+            uid.DigitalMammographyXRayImageStorageForPresentation,
+            uid.DigitalMammographyXRayImageStorageForProcessing,
+        ),
+        "projection",
+    ),
     uid.SegmentationStorage: "segmentation",
     LABELMAP_STORAGE: "segmentation",
     uid.RTStructureSetStorage: "structures",
@@ -48,6 +58,10 @@ _DAMAGE = (
 )
 """What pydicom and the decoders raise on bytes that make no sense."""
 
+_FIRST_ELEMENTS = {(group, element) for group in (0x0002, 0x0008) for element in (0, 1, 5, 8, 0x12, 0x16)}
+_FIRST_KINDS = (b"UL", b"CS", b"DA", b"UI")
+_GROUP = (0x0002, 0x0008)
+
 _FRAME_OF_REFERENCE = 0x00200052
 _REFERENCED_FRAMES_OF_REFERENCE = 0x30060010  # of structure sets
 
@@ -58,7 +72,7 @@ class Entry(NamedTuple):
     Attributes:
         path: The file.
         kind: What it holds.
-        series: The series it belongs to.
+        series: The series it belongs to; of a projection, which is a case of its own, the image.
         frame_of_reference: The coordinate systems it speaks of.
         refers_to: The series it was drawn on.
         patient_id: Empty unless it was asked for.
@@ -77,9 +91,27 @@ class Entry(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the content begins as a DICOM file does."""
+    """Whether the content begins as a DICOM file does, or as what older programs wrote without a preamble."""
     with damage(path), path.open("rb") as file:
-        return file.read(_MAGIC.stop)[_MAGIC] == b"DICM"
+        begin = file.read(_MAGIC.stop)
+    return begin[_MAGIC] == b"DICM" or _is_bare(begin)
+
+
+def _is_bare(begin: bytes) -> bool:
+    r"""Whether the first element is one that a data set without preamble begins with, and is as long as it says.
+
+    >>> _is_bare(bytes.fromhex("0800 0500 4353 0a00") + b"ISO_IR 100" + b"\x08\0" * 9), _is_bare(bytes(132))
+    (True, False)
+    """
+    if len(begin) < 16:
+        return False
+    group, element = struct.unpack_from("<2H", begin)
+    if (group, element) not in _FIRST_ELEMENTS:
+        return False
+    explicit = begin[4:6] in _FIRST_KINDS
+    length = struct.unpack_from("<H", begin, 6)[0] if explicit else struct.unpack_from("<I", begin, 4)[0]
+    following = (8 + length, *_GROUP) if 8 + length + 2 <= len(begin) else None
+    return length <= 64 and (following is None or struct.unpack_from("<H", begin, following[0])[0] in _GROUP)
 
 
 def read_entry(path: Path, *, patient: bool = False) -> Entry | None:
@@ -102,7 +134,7 @@ def read_entry(path: Path, *, patient: bool = False) -> Entry | None:
         return Entry(
             path=path,
             kind=kind,
-            series=text(dataset, "SeriesInstanceUID"),
+            series=text(dataset, "SOPInstanceUID" if kind == "projection" else "SeriesInstanceUID"),
             frame_of_reference=tuple(_frames_of_reference(dataset)),
             refers_to=tuple(_references(dataset)),
             patient_id=text(dataset, "PatientID") if patient else "",
@@ -122,7 +154,12 @@ def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
         raise MissingDataError(f"{path} does not exist.")
     _check_readable(path)
     with damage(path):
-        return dcmread(path, stop_before_pixels=not pixels)
+        dataset = dcmread(path, stop_before_pixels=not pixels, force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:  # without a preamble nothing else says it
+            implicit, _ = dataset.original_encoding
+            syntax = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+            dataset.file_meta.TransferSyntaxUID = syntax
+        return dataset
 
 
 def kind_of(dataset: Dataset) -> Kind:
@@ -183,7 +220,10 @@ def _check_readable(path: Path) -> None:
     # Values that break a rule of the standard are common and harmless, and a warning would quote them.
     config.settings.reading_validation_mode = config.IGNORE
     with damage(path):
-        deflated = text(read_file_meta_info(path), "TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
+        with path.open("rb") as file:
+            bare = _is_bare(file.read(_MAGIC.stop))
+        meta = Dataset() if bare else read_file_meta_info(path)
+        deflated = text(meta, "TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
     if deflated:
         raise UnreadableFileError(
             f"{path} is deflated as a whole, so its size is unknown before it is unpacked. Convert it to Explicit VR "
@@ -194,7 +234,7 @@ def _check_readable(path: Path) -> None:
 def _beginning(path: Path, last: int) -> Dataset:
     """The elements up to a tag; they are sorted, so pixels, contours and most of the header are not even parsed."""
     with path.open("rb") as file:
-        return read_partial(file, stop_when=lambda tag, vr, length: tag > last)
+        return read_partial(file, stop_when=lambda tag, vr, length: tag > last, force=True)
 
 
 def _size(path: Path) -> str:
@@ -205,6 +245,9 @@ def _references(dataset: Dataset) -> Iterator[str]:
     """The series that a segmentation or a structure set names."""
     for series in items(dataset, "ReferencedSeriesSequence"):
         yield text(series, "SeriesInstanceUID")
+        for image in items(series, "ReferencedInstanceSequence"):
+            if _KINDS.get(text(image, "ReferencedSOPClassUID")) == "projection":
+                yield text(image, "ReferencedSOPInstanceUID")
     for frame in items(dataset, "ReferencedFrameOfReferenceSequence"):
         for study in items(frame, "RTReferencedStudySequence"):
             for series in items(study, "RTReferencedSeriesSequence"):

@@ -16,7 +16,7 @@ from jaxtyping import Float64
 from pydicom.dataset import Dataset
 
 from medseg_pl.core.errors import UnreadableFileError
-from medseg_pl.io.dicom.headers import damage, items, required, text
+from medseg_pl.io.dicom.headers import damage, items, kind_of, required, text
 from medseg_pl.io.dicom.pixels import read_layout
 
 _MACROS = {
@@ -100,6 +100,8 @@ def read_planes(dataset: Dataset, path: Path) -> list[Plane]:
                 f"{path} holds {layout.frames} images and the places of {len(found)}. Export it again as enhanced "
                 "multi-frame DICOM, or as one file for each slice."
             )
+        if kind_of(dataset) == "projection":
+            return [_projection(dataset, path, frame, layout.size) for frame in range(layout.frames)]
         series = text(dataset, "SeriesInstanceUID")
         return [_plane(elements, path, frame, series, layout.size) for frame, elements in enumerate(found)]
 
@@ -122,6 +124,21 @@ def _collected(groups: Sequence[Dataset]) -> Dataset:
         if (value := next((value for value in values if value is not None), None)) is not None:
             setattr(elements, keyword, value)
     return elements
+
+
+def _projection(dataset: Dataset, path: Path, frame: int, size: tuple[int, int]) -> Plane:
+    """Place an image that lies nowhere in the patient, such as a radiograph, at the origin.
+
+    Where it does not say how far its pixels are apart, it has no thickness, and so no spacing.
+    """
+    elements = Dataset()
+    elements.update({element.tag: element for element in dataset if element.keyword in _RESCALE})
+    apart = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
+    elements.PixelSpacing = apart or [1, 1]
+    elements.ImagePositionPatient, elements.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
+    if apart:
+        elements.SliceThickness = 1
+    return _plane(elements, path, frame, text(dataset, "SOPInstanceUID"), size)
 
 
 def _plane(elements: Dataset, path: Path, frame: int, series: str, size: tuple[int, int]) -> Plane:

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from medseg_pl.core.errors import GeometryError, UnreadableFileError
 from medseg_pl.io.dicom.headers import damage, items, read_dataset, required, text
-from medseg_pl.io.dicom.pixels import read_frames
+from medseg_pl.io.dicom.pixels import read_frames, read_layout
 from medseg_pl.io.dicom.planes import Plane, read_planes
 from medseg_pl.io.dicom.series import Series
 from medseg_pl.io.dicom.structures import Structure
@@ -50,7 +50,7 @@ def read_segmentation(path: Path, wanted: Sequence[Collection[int]], series: Ser
     dataset = read_dataset(path, pixels=True)
     kind = _type(dataset, path)
     masks = [np.zeros(series.geometry.shape, dtype=bool) for _ in wanted]
-    planes = read_planes(dataset, path)
+    planes = _planes(dataset, path, series)
     owners = [None] * len(planes) if kind == "LABELMAP" else _owners(dataset, path)
     needed = {number for numbers in wanted for number in numbers}
     chosen = [frame for frame, owner in enumerate(owners) if owner is None or owner in needed]
@@ -63,6 +63,13 @@ def read_segmentation(path: Path, wanted: Sequence[Collection[int]], series: Ser
             elif owner in numbers:
                 _place(values > threshold, planes[frame], series, mask)
     return masks
+
+
+def _planes(dataset: Dataset, path: Path, series: Series) -> list[Plane]:
+    """Where the frames lie: on the only image, where neither it nor they lie anywhere in the patient."""
+    if "FrameOfReferenceUID" in dataset or len(series.planes) > 1:
+        return read_planes(dataset, path)
+    return [series.planes[0]] * read_layout(dataset, path).frames
 
 
 def _segments(dataset: Dataset, path: Path) -> list[Structure]:

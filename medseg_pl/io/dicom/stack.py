@@ -17,6 +17,9 @@ from medseg_pl.io.dicom.planes import Plane
 EVEN_VOXELS = 0.2
 """How far a slice may lie from an even grid, in voxels: scanners round positions to 0.1 mm, a lost slice is 0.5 off."""
 
+_MOST_GAPS = 0.2
+"""The share of distances that may be gaps; with more, the series was scanned unevenly."""
+
 _SAME_PLACE_MM = 1e-3
 _SAME_DIRECTION = 1e-4
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -131,7 +134,19 @@ def _gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
     ordered = in_order(planes)
     steps_mm = np.diff(_heights_mm(ordered))
     usual_mm = float(np.sort(steps_mm)[(len(steps_mm) - 1) // 2]) if len(steps_mm) else 0.0  # of 2, the smaller
-    for before in np.flatnonzero(steps_mm > 1.5 * usual_mm):
+    wide = np.flatnonzero(steps_mm > 1.5 * usual_mm)
+    narrow = np.flatnonzero(steps_mm * 1.5 < usual_mm)
+    if len(other := max(wide, narrow, key=len)) > 2 and len(other) > _MOST_GAPS * len(steps_mm):
+        distances = Counter(f"{step:.2f}" for step in steps_mm).most_common(4)
+        listed = ", ".join(f"{count} of {step} mm" for step, count in sorted(distances))
+        yield Problem(
+            "gap",
+            f"{ordered[0].path.parent}: slices are {steps_mm.min():.2f} to {steps_mm.max():.2f} mm apart ({listed}); "
+            "a volume has even distances. Resample the series to even ones and save it as NIfTI, or split it where "
+            "the distance changes.",
+        )
+        return
+    for before in wide:
         missing = round(float(steps_mm[before]) / usual_mm) - 1
         yield Problem(
             "gap",

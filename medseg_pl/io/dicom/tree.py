@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from medseg_pl.io.dicom.headers import Entry, read_entry
 from medseg_pl.io.dicom.stack import mixed_series
 from medseg_pl.io.files import files_below
 
+IMAGES = ("image", "projection")
 _REFERENCES = ("segmentation", "structures")
 _THREADS = 8
 """A network drive answers slowly, but several at once."""
@@ -46,13 +48,21 @@ class DicomTree:
 
     @cached_property
     def images(self) -> dict[str, list[Entry]]:
-        """The CT, MR and PET images of each folder, by its path below the root; the root's own by its name."""
+        """The images of each folder, by its path below the root; the root's own by its name."""
         folders: dict[str, list[Entry]] = defaultdict(list)
         for entry in self.entries:
-            if entry.kind == "image":
+            if entry.kind in IMAGES:
                 relative = entry.path.parent.relative_to(self.root).as_posix()
                 folders[self.root.resolve().name if relative == "." else relative].append(entry)
         return dict(folders)
+
+    @cached_property
+    def series(self) -> dict[str, list[Entry]]:
+        """The images of each case, by its name; see `name_series`."""
+        named: dict[str, list[Entry]] = {}
+        for folder, entries in self.images.items():
+            named |= name_series(folder, entries)
+        return named
 
     @cached_property
     def references(self) -> dict[str, Entry]:
@@ -87,11 +97,31 @@ def _read_or_explain(path: Path, *, patient: bool) -> Entry | DataError | None:
         return error
 
 
+def name_series(folder: str, entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Part the images of a folder into cases: a series each, and each projection by itself.
+
+    A folder's only series is called after the folder, several are `<folder>/series_<number>`; without numbers that
+    tell them apart they stay together, to be refused as mixed. A projection is `<folder>/<file>`.
+    """
+    series: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.kind == "image":
+            series[entry.series].append(entry)
+    flat = [entry for entry in entries if entry.kind == "projection"]
+    stems = [entry.path.stem for entry in flat]
+    named = {f"{folder}/{e.path.stem if stems.count(e.path.stem) == 1 else e.path.name}": [e] for e in flat}
+    numbers = {min(entry.number for entry in members) for members in series.values()}
+    if len(series) > 1 and len(numbers) == len(series) and "" not in numbers:
+        return named | {f"{folder}/series_{members[0].number}": members for members in series.values()}
+    together = [entry for entry in entries if entry.kind == "image"]
+    return named | ({folder: together} if together else {})
+
+
 def homes_of_series(folders: dict[str, list[Entry]]) -> dict[str, str]:
-    """The folder of each series.
+    """The case of each series.
 
     Raises:
-        DataError: A folder holds several series, or a series lies in several folders.
+        DataError: Series of a folder cannot be told apart, or a series lies in several folders.
     """
     homes: dict[str, str] = {}
     for name, entries in folders.items():

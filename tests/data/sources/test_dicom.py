@@ -18,10 +18,22 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.data.store import Store
+from medseg_pl.io.dicom.references import read_masks
+from medseg_pl.io.dicom.series import open_series
 from medseg_pl.io.nifti import read_nifti
 from tests.contracts.source_contract import SourceContract, Subject
-from tests.dicom_files import ORIGIN, SECRET, SPACING, edit, save_segmentation, save_series, save_structures, uid_of
-from tests.small_files import tree
+from tests.dicom_files import (
+    ORIGIN,
+    SECRET,
+    SPACING,
+    edit,
+    save_projection,
+    save_segmentation,
+    save_series,
+    save_structures,
+    uid_of,
+)
+from tests.small_files import save_raster, tree
 
 SHAPE = (4, 6, 8)
 ORGANS = LabelMap(["liver", "spleen"], "multiclass")
@@ -350,8 +362,8 @@ class TestRefused:
         with pytest.raises(MissingDataError) as error:
             DicomSource(str(tmp_path)).cases()
         assert str(error.value) == (
-            f"{tmp_path} holds no CT, MR or PET series in a folder like '*' (4 DICOM file(s), 0 folder(s) with "
-            "series). Set data.source.root or data.source.images."
+            f"{tmp_path} holds no CT, MR, PET or X-ray images that are called like '*' (4 DICOM file(s), 0 series). "
+            "Set data.source.root or data.source.images."
         )
 
     def test_two_series_in_a_folder(self, tmp_path: Path) -> None:
@@ -475,3 +487,60 @@ def unpacked(folder: Path) -> list[bytes]:
 
     read: Callable[[Path], bytes] = lambda path: gzip.decompress(path.read_bytes())  # noqa: E731
     return [read(path) for path in folder.rglob("*.nii.gz")]
+
+
+class TestSeveralInOneFolder:
+    def test_each_series_is_a_case_with_its_references(self, tmp_path: Path) -> None:
+        for number, name in ((2, "a"), (3, "b")):
+            names = [f"{name}{d}.dcm" for d in range(SHAPE[0])]
+            paths = save_series(tmp_path / "p1", stored(number), series=name, names=names, SeriesNumber=number)
+            save_segmentation(tmp_path / "p1" / f"seg_{name}.dcm", paths, organs(number), ["Liver", "Spleen"])
+        source = DicomSource(str(tmp_path))
+        cases = source.cases()
+        assert [(case.case_id, case.group) for case in cases] == [("p1/series_2", "p1"), ("p1/series_3", "p1")]
+        for case, seed in zip(cases, (2, 3), strict=True):
+            volume = source.read(case, ORGANS)
+            np.testing.assert_array_equal(volume.image[0], stored(seed) - 1024)
+            assert volume.mask is not None
+            np.testing.assert_array_equal(volume.mask[0], organs(seed)[..., 0] + 2 * organs(seed)[..., 1])
+
+    def test_pictures_beside_a_series_are_no_masks_of_it(self, tmp_path: Path) -> None:
+        save_series(tmp_path / "p1" / "ct", stored())
+        save_raster(tmp_path / "p1" / "masks" / "001.png", np.eye(8, dtype=np.uint8))
+        with pytest.raises(MissingDataError, match=r"1 other image\(s\), such as 001\.png\. Masks of DICOM are SEG"):
+            DicomSource(str(tmp_path)).cases()
+
+
+class TestProjections:
+    def test_a_radiograph_and_its_segmentation(self, tmp_path: Path) -> None:
+        pixels = np.arange(48, dtype=np.uint16).reshape(6, 8)
+        mask = (pixels % 3 == 0)[None, ..., None].astype(np.uint8)
+        for name in ("left", "right"):
+            path = save_projection(tmp_path / "p1" / f"{name}.dcm", pixels, PhotometricInterpretation="MONOCHROME1")
+            turned = mask if name == "left" else 1 - mask
+            save_segmentation(tmp_path / "p1" / f"seg_{name}.dcm", [path], turned, ["Liver"])
+        source = DicomSource(str(tmp_path))
+        left, right = source.cases()
+        assert (left.case_id, right.case_id) == ("p1/left", "p1/right")
+        volume = source.read(left, LIVER)
+        assert volume.geometry.spacing_mm == (1.0, *SPACING[1:])
+        np.testing.assert_array_equal(volume.image[0, 0], 65535 - pixels - 1024)  # small values are bright
+        assert volume.mask is not None
+        np.testing.assert_array_equal(volume.mask[0], mask[..., 0])
+        other = source.read(right, LIVER).mask
+        assert other is not None
+        np.testing.assert_array_equal(other[0], 1 - mask[..., 0])
+
+    @pytest.mark.parametrize("elements", [{}, {"ImagerPixelSpacing": None}, {"FrameOfReferenceUID": uid_of("space")}])
+    def test_a_prediction_comes_back(self, elements: dict[str, Any], tmp_path: Path) -> None:
+        pixels = np.arange(48, dtype=np.uint16).reshape(6, 8)
+        path = save_projection(tmp_path / "in" / "p1" / "left.dcm", pixels, **elements)
+        source = DicomSource(str(tmp_path / "in")).unlabelled(tmp_path / "in")
+        (case,) = source.cases()
+        volume = source.read(case, LIVER)
+        assert (volume.geometry.spacing_mm is None) == (elements == {"ImagerPixelSpacing": None})
+        mask = (pixels % 5 == 0)[None, None].astype(np.uint8)
+        source.write(tmp_path / "out", case, mask, LIVER)
+        written = tmp_path / "out" / "p1" / "left.dcm"
+        (found,) = read_masks(written, [[1]], open_series([path]))
+        np.testing.assert_array_equal(found, mask[0])

@@ -99,6 +99,18 @@ def test_slices_that_are_not_even_say_how_far_they_are() -> None:
     )
 
 
+def test_an_honest_series_of_two_distances_is_not_said_to_miss_slices() -> None:
+    """A head: 4 slices of 2.5 mm at its base, 6 of 5 mm above; not one of them is lost."""
+    (problem,) = problems_of(stack(0, 2.5, 5, 7.5, 10, 15, 20, 25, 30, 35, 40))
+    assert problem.code == "gap"
+    assert problem.message == (
+        f"{Path('folder')}: slices are 2.50 to 5.00 mm apart (4 of 2.50 mm, 6 of 5.00 mm); a volume has even "
+        "distances. Resample the series to even ones and save it as NIfTI, or split it where the distance changes."
+    )
+    (problem,) = problems_of(stack(0, 1, 2, 3, 4, 5, 8, 11, 14))
+    assert "(5 of 1.00 mm, 3 of 3.00 mm)" in problem.message
+
+
 def test_slices_that_wander_sideways_have_no_affine() -> None:
     assert codes([plane(z, shift=(x, 0)) for z, x in ((0, 0), (1, 0.5), (2, 0))]) == ["gap"]
     assert codes([plane(z, shift=(x, 0)) for z, x in ((0, 0), (1, 0.5), (2, 1))]) == []  # a sheared stack

@@ -9,7 +9,7 @@ import pytest
 
 from medseg_pl.core.errors import DataError, UnreadableFileError
 from medseg_pl.io.dicom.tree import DicomTree, homes_of_series
-from tests.dicom_files import SECRET, edit, save_series, save_structures, uid_of
+from tests.dicom_files import SECRET, edit, save_projection, save_series, save_structures, uid_of
 
 STORED = np.zeros((2, 4, 6), np.int16)
 CONTOUR = {"liver": [np.zeros((3, 3))]}
@@ -87,3 +87,24 @@ def test_a_damaged_file_is_not_passed_over(tmp_path: Path) -> None:
     assert [name.name for name in tree.damaged] == ["IM002.dcm"]
     with pytest.raises(UnreadableFileError, match=r"IM002\.dcm \(4 bytes\) is no DICOM file"):
         tree.require_intact()
+
+
+def test_series_of_a_folder_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
+    for number, name in ((2, "a"), (3, "b")):
+        names = [f"{name}{d}" for d in range(2)]
+        save_series(tmp_path / "p1", STORED, series=name, names=names, SeriesNumber=number)
+    save_series(tmp_path / "p2", STORED, series="c")
+    series = DicomTree(tmp_path).series
+    assert {name: len(entries) for name, entries in series.items()} == {"p1/series_2": 2, "p1/series_3": 2, "p2": 2}
+    assert homes_of_series(series) == {uid_of("a"): "p1/series_2", uid_of("b"): "p1/series_3", uid_of("c"): "p2"}
+    for path in (tmp_path / "p1").iterdir():
+        edit(path, SeriesNumber=7)
+    with pytest.raises(DataError, match="p1 holds 2 series"):
+        homes_of_series(DicomTree(tmp_path).series)
+
+
+def test_each_projection_is_a_case(tmp_path: Path) -> None:
+    for name in ("left.dcm", "right.dcm", "right.ima"):
+        save_projection(tmp_path / "p1" / name, STORED[0])
+    save_series(tmp_path / "p1", STORED, series="ct")
+    assert sorted(DicomTree(tmp_path).series) == ["p1", "p1/left", "p1/right.dcm", "p1/right.ima"]
