@@ -51,7 +51,7 @@ def cases_of_dicom(source: DicomSource) -> Found:
     for entry in images:
         folders[entry.path.parent].append(entry)
     cases = []
-    named = {}
+    named: dict[str, list[Entry]] = {}
     for folder, members in folders.items():
         place = folder.relative_to(source.root).as_posix() if folder != source.root else source.root.resolve().name
         named |= name_series(place, members)
