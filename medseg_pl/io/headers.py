@@ -18,7 +18,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from medseg_pl.core.errors import UnreadableFileError
+from medseg_pl.core.errors import DataError, UnreadableFileError
 from medseg_pl.io import jpeg2000, limits
 from medseg_pl.io.content import content_of
 from medseg_pl.io.itk_header import read_itk_header
@@ -38,7 +38,7 @@ _WITHOUT_COLOUR = ("1", "L", "LA", "La", "P", "PA", "I", "I;16", "I;16B", "F")
 _DAMAGE = (
     *(tifffile.TiffFileError, UnidentifiedImageError, ImageFileError, HeaderDataError, OSError, EOFError),
     *(ArithmeticError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError),
-    *(struct.error, zlib.error),
+    *(AssertionError, struct.error, zlib.error),
 )
 
 
@@ -90,7 +90,7 @@ def read_header(path: Path) -> FileHeader:
         if is_itk(path):
             return _itk(path, content)
         return _tiff(path) if content == "TIFF" else _raster(path, content)
-    except _DAMAGE:
+    except (DataError, *_DAMAGE):
         return FileHeader(content)
 
 

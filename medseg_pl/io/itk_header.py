@@ -31,6 +31,7 @@ _NRRD_BYTES = {
     **dict.fromkeys(("int64", "int64_t", "ulonglong", "unsigned long long", "unsigned long long int"), 8),
     **dict.fromkeys(("uint64", "uint64_t", "double"), 8),
 }
+_READ = "be read as MetaImage or NRRD"
 _MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "µm": 0.001, "μm": 0.001, "microns": 0.001, "nm": 1e-6}
 
 
@@ -48,6 +49,7 @@ class ItkHeader:
         placed: Whether it knows its place in space.
         spaced: Whether it knows the spacing.
         unit_mm: A unit of length in millimeters.
+        packed_bytes: How many bytes the compressed voxels take; 0 where the file does not say.
         scaling: Slope and intercept that the file asks for, and its library does not apply.
         fields: All fields by name, NRRD's in lower case; its keys, such as `Segment0_Name`, as they stand.
     """
@@ -61,6 +63,7 @@ class ItkHeader:
     placed: bool
     spaced: bool
     unit_mm: float
+    packed_bytes: int
     scaling: tuple[float, float]
     fields: dict[str, str]
 
@@ -69,7 +72,7 @@ class ItkHeader:
         """Whether the file is too short for what it claims to hold."""
         held = self.data.stat().st_size - (self.offset or 0)
         if self.compressed:
-            return held < int(self.fields.get("CompressedDataSize", 0) or 0)
+            return held < self.packed_bytes
         return self.offset is not None and held < self.voxels * self.item_bytes
 
     @property
@@ -91,8 +94,10 @@ def read_itk_header(path: Path) -> ItkHeader:
         head = file.read(_MOST_HEADER_BYTES)
     try:
         return _nrrd(path, head) if head.startswith(b"NRRD") else _meta_image(path, head)
-    except (ValueError, KeyError, OverflowError) as error:
-        raise limits.unreadable(path, error, "be read as MetaImage or NRRD") from error
+    except KeyError as error:
+        raise limits.unreadable(path, ValueError(f"the field {error} is missing"), _READ) from error
+    except (ValueError, OverflowError) as error:
+        raise limits.unreadable(path, error, _READ) from error
 
 
 def _meta_image(path: Path, head: bytes) -> ItkHeader:
@@ -122,6 +127,7 @@ def _meta_image(path: Path, head: bytes) -> ItkHeader:
         placed=bool({"TransformMatrix", "Rotation", "Orientation", "Offset", "Position", "Origin"} & set(fields)),
         spaced=bool({"ElementSpacing", "ElementSize"} & set(fields)),
         unit_mm=_unit(fields.get("DistanceUnits", "mm")),
+        packed_bytes=int(fields.get("CompressedDataSize", 0) or 0),
         scaling=(
             float(fields.get("ElementToIntensityFunctionSlope", 1)),
             float(fields.get("ElementToIntensityFunctionOffset", 0)),
@@ -155,6 +161,7 @@ def _nrrd(path: Path, head: bytes) -> ItkHeader:
         placed="space directions" in fields and bool({"space", "space dimension"} & set(fields)),
         spaced=bool({"space directions", "spacings"} & set(fields)),
         unit_mm=_unit(fields.get("space units", "mm")),
+        packed_bytes=0,
         scaling=(1.0, 0.0),
         fields=fields,
     )
@@ -174,7 +181,7 @@ def _beside(path: Path, name: str) -> Path:
     if name.upper().startswith("LIST") or "%" in name:
         raise ValueError(f"its voxels lie in several files ({name}); save it as one file, .mha or .nrrd")
     if Path(name).name != name or name in (".", ".."):
-        raise ValueError(f"it names its voxels {name!r}, outside its own folder; put both files into one folder")
+        raise ValueError(f"it names its voxels {name[:60]!r}, outside its own folder; put both files into one folder")
     data = path.with_name(name)
     if not data.is_file():
         raise MissingDataError(f"{path} names its voxels {name}, which does not exist. Put it beside the header.")

@@ -7,6 +7,7 @@ OpenCV returns filler rows for a truncated JPEG and expands palettes, Pillow cli
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -29,6 +30,8 @@ _DECODED = "be decoded as an image"
 _PNG_GRAY, _PNG_GRAY_ALPHA = 0, 4
 _ONE_AT_A_TIME = Lock()
 """Pillow has its limit in a variable of all threads."""
+_DAMAGE = (OSError, EOFError, LookupError, SyntaxError, TypeError, ValueError, struct.error)
+"""What Pillow raises on bytes that make no sense."""
 _VALUES = ("L", "I;16", "I;16B", "I", "F")
 
 
@@ -39,7 +42,10 @@ def image_size(path: Path) -> tuple[int, int]:
     with _opened(path) as image:
         if image.format == "TIFF":  # under another name
             return tiff.size(path)
-        sideways = image.getexif().get(_ORIENTATION, 1) >= 5
+        try:
+            sideways = image.getexif().get(_ORIENTATION, 1) >= 5
+        except _DAMAGE as error:
+            raise limits.unreadable(path, error, _DECODED) from error
         return (image.width, image.height) if sideways else (image.height, image.width)
 
 
@@ -134,7 +140,7 @@ def _opened(path: Path) -> Image.Image:
         image = open_undecoded(path)
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (UnidentifiedImageError, *_DAMAGE) as error:
         raise limits.unreadable(path, error, _DECODED) from error
     try:
         limits.check_claim(path, image.width * image.height, limits.MAX_PIXELS, "pixels")
@@ -149,7 +155,7 @@ def _check_alone(path: Path, image: Image.Image) -> None:
     """Raise `UnreadableFileError` where a file holds several frames, of which Pillow decodes the first."""
     try:
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except _DAMAGE as error:
         raise limits.unreadable(path, error, _DECODED) from error
     if frames > 1:
         raise UnreadableFileError(f"{path} holds {frames} frames; expected one image. Save each as a file of its own.")
@@ -170,7 +176,7 @@ def _upright(image: Image.Image, path: Path) -> Image.Image:
     try:
         image.load()
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError) as error:
+    except _DAMAGE as error:
         raise limits.unreadable(path, error, _DECODED) from error
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,

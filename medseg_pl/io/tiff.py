@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.io import limits
 from medseg_pl.io.suffixes import promised_format
-from medseg_pl.io.tiff_stack import is_stack
-from medseg_pl.io.tiff_tags import apply_tags, is_left_to_pillow, read_orientation
+from medseg_pl.io.tiff_stack import DAMAGE, is_stack
+from medseg_pl.io.tiff_tags import apply_tags, check_depth_for_pillow, is_left_to_pillow, read_orientation
 
 
 def is_tiff(path: Path) -> bool:
@@ -43,6 +43,7 @@ def read(path: Path, *, seen: bool) -> NDArray[Any] | None:
     """
     with _page(path) as page:
         if is_left_to_pillow(page):
+            check_depth_for_pillow(page, path)
             return None
         planes = _channels_first(page.asarray(), page.axes, path)
         return np.ascontiguousarray(apply_tags(planes, page, path, seen=seen))
@@ -70,7 +71,7 @@ def _page(path: Path) -> Iterator[Any]:
             yield page
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
-    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+    except DAMAGE as error:
         raise limits.unreadable(path, error, "be decoded as an image") from error
 
 

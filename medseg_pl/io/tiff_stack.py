@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -22,8 +24,14 @@ from medseg_pl.io.tiff_tags import apply_tags, read_orientation
 
 _MOST_COPIES = 64
 """A pyramid halves its size from page to page, so that none is higher."""
+_MOST_PACKED = 5000
+"""No compression of TIFF packs tighter: LZW reaches some 4,000 of an empty page."""
 _MM = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "um": 0.001, "µm": 0.001, "μm": 0.001, "micron": 0.001, "nm": 1e-6}
-_DAMAGE = (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, RuntimeError)
+DAMAGE = (
+    *(tifffile.TiffFileError, OSError, EOFError, ArithmeticError, AttributeError, LookupError, RuntimeError),
+    *(AssertionError, TypeError, ValueError, struct.error, zlib.error),
+)
+"""What tifffile raises on tags and pixels that make no sense."""
 
 
 def is_stack(tiff: tifffile.TiffFile) -> bool:
@@ -38,7 +46,7 @@ def is_stack_file(path: Path) -> bool:
     try:
         with tifffile.TiffFile(path) as tiff:
             return is_stack(tiff)
-    except _DAMAGE:
+    except DAMAGE:
         return False
 
 
@@ -117,12 +125,30 @@ def _series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
                     "file of its own."
                 )
             (series,) = _main_series(tiff)
-            limits.check_claim(path, math.prod(series.shape), limits.MAX_VOXELS, "voxels", item_bytes)
+            claimed = math.prod(series.shape)
+            limits.check_claim(path, claimed, limits.MAX_VOXELS, "voxels", item_bytes)
+            _check_room(path, page, claimed * page.bitspersample // 8)
+            described = int((tiff.imagej_metadata or {}).get("images", 1))
+            held = claimed // (page.imagewidth * page.imagelength * page.samplesperpixel)
+            if described > held:
+                raise UnreadableFileError(
+                    f"{path} describes {described} images and holds {held}. Replace it with an intact copy."
+                )
             yield tiff, series
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise limits.unreadable(path, error, "be decoded as a stack") from error
+
+
+def _check_room(path: Path, page: Any, claimed_bytes: int) -> None:
+    """Raise `UnreadableFileError` where a file cannot hold what ImageJ's or its pages' tags speak of."""
+    held = path.stat().st_size * (1 if page.compression == tifffile.COMPRESSION.NONE else _MOST_PACKED)
+    if claimed_bytes > held:
+        raise UnreadableFileError(
+            f"{path} claims {claimed_bytes:,} bytes of voxels, more than its {path.stat().st_size:,} bytes can hold. "
+            "Replace it with an intact copy."
+        )
 
 
 def _main_series(tiff: tifffile.TiffFile) -> list[Any]:

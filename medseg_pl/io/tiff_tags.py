@@ -16,6 +16,7 @@ _ORIENTATION = 0x0112
 _PHOTOMETRIC = tifffile.PHOTOMETRIC
 _READ = (_PHOTOMETRIC.MINISWHITE, _PHOTOMETRIC.MINISBLACK, _PHOTOMETRIC.RGB, _PHOTOMETRIC.PALETTE, _PHOTOMETRIC.YCBCR)
 _COLORS = (_PHOTOMETRIC.RGB, _PHOTOMETRIC.YCBCR)
+_JPEG = (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG, tifffile.COMPRESSION.JPEG_LOSSY)
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
@@ -25,8 +26,16 @@ def is_left_to_pillow(page: Any) -> bool:
     Fax codes of scanned masks, which not every tifffile knows; print colors, whose black is no transparency; and
     luminance with color differences, unless JPEG's decoder turns them into colors.
     """
-    differences = page.photometric == _PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.NONE
-    return bool(page.bitspersample == 1 or page.photometric == _PHOTOMETRIC.SEPARATED or differences)
+    return bool(page.bitspersample == 1 or page.photometric == _PHOTOMETRIC.SEPARATED or _has_differences(page))
+
+
+def check_depth_for_pillow(page: Any, path: Path) -> None:
+    """Raise `UnreadableFileError` where Pillow would keep 8 bits of more."""
+    if page.bitspersample > 8:
+        raise UnreadableFileError(
+            f"{path} stores {page.bitspersample} bits as {page.photometric.name}, of which 8 would be read. Save it as "
+            "RGB or gray."
+        )
 
 
 def apply_tags(planes: NDArray[Any], page: Any, path: Path, *, seen: bool) -> NDArray[Any]:
@@ -42,7 +51,7 @@ def apply_tags(planes: NDArray[Any], page: Any, path: Path, *, seen: bool) -> ND
         UnreadableFileError: The tags ask for what is not read.
         MaskValueError: A palette, or an inverted table of ImageJ's, may mean either of two masks.
     """
-    if page.photometric not in _READ:
+    if page.photometric not in _READ or _has_differences(page):
         name = getattr(page.photometric, "name", page.photometric)
         raise UnreadableFileError(f"{path} stores its colors as {name}, which is not read. Save it as RGB or gray.")
     if planes.dtype.kind not in "iufb":
@@ -79,6 +88,11 @@ def find_alpha(page: Any) -> list[int]:
     """List the channels that the page declares to be transparency."""
     first = int(page.samplesperpixel) - len(page.extrasamples)
     return [first + place for place, kind in enumerate(page.extrasamples) if kind in _ALPHA]
+
+
+def _has_differences(page: Any) -> bool:
+    """Tell whether samples are luminance and color differences, which only a JPEG's decoder turns into colors."""
+    return bool(page.photometric == _PHOTOMETRIC.YCBCR and page.compression not in _JPEG)
 
 
 def _drop_alpha(planes: NDArray[Any], page: Any, path: Path) -> NDArray[Any]:

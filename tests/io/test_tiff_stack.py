@@ -136,6 +136,14 @@ class TestNoVolume:
         with pytest.raises(UnreadableFileError, match="claims more than 479 voxels"):
             volumes.read_volume(tmp_path / "a.tif")
 
+    def test_more_images_than_the_file_can_hold(self, tmp_path: Path) -> None:
+        tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, metadata={"axes": "ZYX"})
+        content = (tmp_path / "a.tif").read_bytes()
+        pages = content.replace(b"images=4", b"images=9").replace(b"slices=4", b"slices=9")
+        (tmp_path / "a.tif").write_bytes(pages)
+        with pytest.raises(UnreadableFileError, match=r"a\.tif describes 9 images and holds 4"):
+            volumes.read_volume(tmp_path / "a.tif")
+
     def test_a_stack_that_is_cut_off(self, tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "a.tif", STACK, photometric="minisblack", compression="zlib")
         (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-100])

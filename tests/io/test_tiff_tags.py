@@ -90,9 +90,11 @@ class TestExtraSamples:
 
 
 class TestColorSpaces:
-    def test_luminance_and_differences_become_colors(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+    def test_luminance_and_differences_become_colors(self, tmp_path: Path, compression: str | None) -> None:
         stored = np.asarray(Image.fromarray(SMOOTH).convert("YCbCr"))
-        tifffile.imwrite(tmp_path / "a.tif", stored, photometric="ycbcr", subsampling=(1, 1))
+        options: dict[str, Any] = {"subsampling": (1, 1), "compression": compression}
+        tifffile.imwrite(tmp_path / "a.tif", stored, photometric="ycbcr", **options)
         difference = raster.read_image(tmp_path / "a.tif").transpose(1, 2, 0).astype(int) - SMOOTH
         assert np.abs(difference).mean() < 3
 
@@ -109,6 +111,12 @@ class TestColorSpaces:
         pixels: Any = GRAY if kind == "cfa" else SMOOTH
         tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=kind)
         with pytest.raises(UnreadableFileError, match=rf"a\.tif stores its colors as {kind.upper()}"):
+            raster.read_image(tmp_path / "a.tif")
+
+    def test_print_colors_of_16_bits_are_refused(self, tmp_path: Path) -> None:
+        pixels = RNG.integers(0, 65536, (*SHAPE, 4)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="separated")
+        with pytest.raises(UnreadableFileError, match=r"a\.tif stores 16 bits as SEPARATED"):
             raster.read_image(tmp_path / "a.tif")
 
     def test_complex_values_are_refused(self, tmp_path: Path) -> None:

@@ -95,5 +95,5 @@ def _parse(path: Path) -> Any:
         with path.open("rb") as file:
             parser.ParseFile(file)
         return builder.close()
-    except (expat.ExpatError, AssertionError) as error:
+    except (expat.ExpatError, AssertionError, LookupError, ValueError) as error:
         raise DataError(f"{path} is no XML: {error}. Export the annotations again.") from None
