@@ -11,6 +11,8 @@ MAX_LENGTH = 120
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _OWN_FOLDER = ".medseg"
+_FOLDERS_OF_OUTPUTS = ("cases", "overlays", "probabilities", "review")
+"""What a prediction writes beside the folders of labels."""
 
 
 def name_fault(name: str) -> str | None:
@@ -23,6 +25,8 @@ def name_fault(name: str) -> str | None:
         return f"holds {found.group()!r}"
     if _RESERVED.fullmatch(name):
         return "is the name of a device on Windows"
+    if name.lower() in _FOLDERS_OF_OUTPUTS:
+        return "is a folder that predictions write other files to"
     if name.startswith((".", " ")) or name.endswith((".", " ")):
         return "begins or ends with a dot or a space"
     return _part_fault(name)

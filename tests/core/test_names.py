@@ -29,7 +29,23 @@ LEADING_OUT = [
 
 
 @pytest.mark.parametrize(
-    "name", [*LEADING_OUT, "a/b", "C:", "a:b", "nul", "COM1.png", ".medseg", "liver.", " liver", "x" * 121, "a?", "a|b"]
+    "name",
+    [
+        *LEADING_OUT,
+        "a/b",
+        "C:",
+        "a:b",
+        "nul",
+        "COM1.png",
+        "overlays",
+        "Review",
+        ".medseg",
+        "liver.",
+        " liver",
+        "x" * 121,
+        "a?",
+        "a|b",
+    ],
 )
 def test_no_label_leads_out_of_a_folder(name: str) -> None:
     assert name_fault(name)
