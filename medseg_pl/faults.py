@@ -22,6 +22,7 @@ from medseg_pl.core.file_errors import explain_file_error
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
 _INEXACT = re.compile(r"(\S+) does not have a deterministic implementation")
+_NO_SCORE = re.compile(r"Early stopping conditioned on metric `([^`]+)` which is not available")
 _LOST_RANK = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -82,6 +83,11 @@ def _told(error: Exception, command: str, phase: Phase) -> MedsegError | None:
         return SettingError(
             f"trainer.deterministic is true, and {inexact.group(1)} gives other sums each time on this device. Set "
             "trainer.deterministic to warn, which does what can be done, or choose a network without it."
+        )
+    if isinstance(error, RuntimeError) and (unknown := _NO_SCORE.search(text)):
+        return SettingError(
+            f"EarlyStopping follows {unknown.group(1)}, which is not logged. Set its monitor to one of "
+            f"{', '.join(sorted(re.findall(r'`([^`]+)`', text[unknown.end() :])[1:]))}."
         )
     if isinstance(error, RuntimeError) and _DEAD_WORKER.search(text):
         return LostProcessError(

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from medseg_pl.checkpointing import NEWEST, Resumption, find_resumption, is_complete, newest_run, remove_records
+from medseg_pl.core.errors import TooShortError
 from medseg_pl.io.locks import FolderLocks
 
 
@@ -30,12 +31,17 @@ def go_on(name: str, experiment: Path, limits: Mapping[str, Any], locks: FolderL
 
     Returns:
         Where training goes on, in a folder without checkpoints from its beginning; `None` where a new run begins.
+
+    Raises:
+        TooShortError: More is done than the limits allow.
     """
     if name == NEWEST and (run := newest_run(experiment)):
         _take(run, locks)  # before anything is saved there, too: whoever has begun it goes on
     found = find_resumption(name, experiment)
     if found and found.folder:
         _take(found.folder, locks)
+    if found:
+        _require_not_lowered(found, limits)
     if found and found.folder and is_complete(found.folder, limits):
         raise _RunIsComplete(
             f"{found.folder} is complete: epochs done: {found.epochs}, steps done: {found.steps}. A higher "
@@ -56,6 +62,17 @@ def complete_runs() -> Iterator[None]:
         yield
     except _RunIsComplete as answer:
         _say(str(answer))
+
+
+def _require_not_lowered(found: Resumption, limits: Mapping[str, Any]) -> None:
+    """Refuse a length of training that is behind the state already."""
+    for name, done in (("max_epochs", found.epochs), ("max_steps", found.steps)):
+        limit = limits.get(name)
+        if limit is not None and 0 <= int(limit) < done:
+            raise TooShortError(
+                f"trainer.{name} is {limit}, but {found.checkpoint} has {done} {name[4:]} behind it. Set it to {done} "
+                "or more, or begin anew without --ckpt_path."
+            )
 
 
 def _take(run: Path, locks: FolderLocks) -> None:

@@ -15,10 +15,12 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from medseg_pl.averaging import warn_of_slow_average
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.settings import require_at_least
 from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
+from medseg_pl.final_validation import require_validation, validate_at_end
 from medseg_pl.functional.fit import Fit, FitMode
 from medseg_pl.functional.intensity import LOW
 from medseg_pl.functional.symmetry import IDENTITY, SymmetryGroup, symmetries
@@ -37,9 +39,11 @@ from medseg_pl.networks import (
 )
 from medseg_pl.normalisation import Normalisation
 from medseg_pl.optimization import make_optimization
+from medseg_pl.restored_settings import apply_changed_numbers, apply_changed_optimization, optimization_settings
 from medseg_pl.resuming import begin, between_steps, resumable
-from medseg_pl.schedules import WarmupPolynomialLR, follow_scores, follows_scores
+from medseg_pl.schedules import Interval, follow_scores, follows_scores
 from medseg_pl.scoring import Scoring, Stage, fitted_masks
+from medseg_pl.training_length import count_run_steps, plan_schedules, restore_accumulation, step_schedule
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +71,9 @@ class SegmentationModule(LightningModule):
         size: `(height, width)` of what the network sees in training.
         spacing_mm: Distances `(y, x)` between pixels that slices are brought to first, with the fit `native`; scores
             and predictions are on the native grid all the same.
-        lr_scheduler: Made with the optimizer, stepped after every step of it; torch's `ReduceLROnPlateau` after every
-            validation.
+        lr_scheduler: Made with the optimizer; torch's `ReduceLROnPlateau` is stepped after every validation.
+        lr_interval: Whether the schedule is stepped after every `step` of the optimizer or after every `epoch`. By
+            default WarmupPolynomialLR, OneCycleLR and CyclicLR count steps, and all others epochs, as in Lightning.
         distances: Whether `validate` and `test` measure HD, HD95, ASSD and NSD; a training's own validations do not.
         nsd_tolerance: How far apart borders may be that count as the same for NSD, in mm, or in pixels where the
             spacing is unknown: one number, or one for each label.
@@ -98,6 +103,7 @@ class SegmentationModule(LightningModule):
         size: tuple[int, int] = (256, 256),
         spacing_mm: tuple[float, float] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Interval | None = None,
         distances: bool = True,
         nsd_tolerance: float | dict[str, float] = 1.0,
         metrics: Sequence[MetricFactory] = (),
@@ -131,6 +137,7 @@ class SegmentationModule(LightningModule):
         self.normalisation = normalisation
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
         self.sliding_window = SlidingWindow(labels, self.fit_to.size, multiple, overlap, max_whole_pixels)
         self.symmetries = symmetries(tta)
         check_cleaning(postprocess or {}, labels)
@@ -144,7 +151,7 @@ class SegmentationModule(LightningModule):
         if compile_network:
             self.network.compile()
         # What torch refuses is refused here, and not when the data is read and a run folder made.
-        make_optimization(optimizer, lr_scheduler, self.parameters())
+        self._optimization = optimization_settings(self.configure_optimizers())
         self.seed = seed
         self._validated = -1
         self._resumed_metrics: dict[str, Tensor] = {}
@@ -180,15 +187,19 @@ class SegmentationModule(LightningModule):
         own = statistics.to(self.device)
         return self.sliding_window.bands(self._logits, size, normalised, self._fill(own), symmetries=self.symmetries)
 
+    def on_fit_start(self) -> None:
+        """Refuse what waits for scores that never come."""
+        require_validation(self.trainer, (each.scheduler for each in self.trainer.lr_scheduler_configs))
+
     def on_train_start(self) -> None:
         """Plan the schedule, now that the loader tells the length of a run; go on where a checkpoint was written."""
         begin(self.trainer)
         # Those who look at a score between two validations, early stopping among them, find the last one.
         self.trainer.callback_metrics.update(self._resumed_metrics)
-        for configured in self.trainer.lr_scheduler_configs:
-            # Not earlier: Lightning would make the loader, and begin to load, before it knows where a resumed run is.
-            if isinstance(configured.scheduler, WarmupPolynomialLR):
-                configured.scheduler.plan(int(self.trainer.estimated_stepping_batches))
+        restore_accumulation(self.trainer)
+        # Not earlier: Lightning would make the loader, and begin to load, before it knows where a resumed run is.
+        plan_schedules(self.trainer)
+        warn_of_slow_average(self.trainer, count_run_steps(self.trainer))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make what is random in a step a function of seed, epoch, batch and rank: it needs no memory to be resumed."""
@@ -210,6 +221,10 @@ class SegmentationModule(LightningModule):
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, list[CasePrediction]]:
         """Score the cases that this batch completes."""
         return {"cases": self._evaluate(batch)}
+
+    def on_train_epoch_end(self) -> None:
+        """Validate at the end of training at the latest."""
+        validate_at_end(self.trainer, self._validated)
 
     def on_validation_epoch_start(self) -> None:
         """Start with empty tables."""
@@ -234,12 +249,12 @@ class SegmentationModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the scheduler that is stepped with it."""
-        return make_optimization(self.make_optimizer, self.make_scheduler, self.parameters())
+        return make_optimization(self.make_optimizer, self.make_scheduler, self.parameters(), self.lr_interval)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step the schedules that follow the steps of the optimizer."""
+        """Step the schedules that follow steps or epochs."""
         if not follows_scores(scheduler):
-            super().lr_scheduler_step(scheduler, metric)
+            step_schedule(self.trainer, scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the precision, so that a test of this checkpoint computes as training did; and where a fit goes on."""
@@ -254,11 +269,20 @@ class SegmentationModule(LightningModule):
                 waiting,
             )
         loops["fit_loop"] = resumable(self.trainer, loops["fit_loop"], self._validated)
+        checkpoint["validated"] = self._validated
+        checkpoint["optimization"] = self._optimization
         checkpoint["metrics"] = {name: value.detach().cpu() for name, value in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the last scores along."""
+        """Take the last scores along; what the settings say now wins over what they said then."""
         self._resumed_metrics = checkpoint.get("metrics", {})
+        self._validated = checkpoint.get("validated", -1)
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        changes = apply_changed_optimization(checkpoint, self._optimization, self.configure_optimizers)
+        changes += apply_changed_numbers(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
+        if changes:
+            log.warning("Changed since the checkpoint was written, and in force from here on: %s.", ", ".join(changes))
 
     def _logits(self, image: Tensor) -> Tensor:
         logits: Tensor = self.network(image)

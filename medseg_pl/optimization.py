@@ -9,16 +9,25 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.schedules import follows_scores
+from medseg_pl.schedules import Interval, follows_scores, natural_interval
 
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
 
 
 def make_optimization(
-    optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None, parameters: Iterable[nn.Parameter]
+    optimizer: OptimizerCallable,
+    lr_scheduler: LRSchedulerCallable | None,
+    parameters: Iterable[nn.Parameter],
+    interval: Interval | None = None,
 ) -> dict[str, Any]:
-    """What Lightning asks `configure_optimizers` for: the optimizer, and the schedule that is stepped with it.
+    """Make what Lightning asks `configure_optimizers` for: the optimizer, and its schedule.
+
+    Args:
+        optimizer: Makes the optimizer.
+        lr_scheduler: Makes the schedule, where there is one.
+        parameters: What is optimized.
+        interval: How often the schedule is stepped; as it is meant to be where it is not given.
 
     Raises:
         SettingError: One of them refuses its settings.
@@ -28,8 +37,13 @@ def make_optimization(
         return {"optimizer": made}
     schedule = _made("model.lr_scheduler", lr_scheduler, made)
     # Those that react to scores are stepped by the module, at the end of a validation.
-    every = {"interval": "epoch", "reduce_on_plateau": False} if follows_scores(schedule) else {"interval": "step"}
-    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, **every}}
+    if follows_scores(schedule):
+        return {
+            "optimizer": made,
+            "lr_scheduler": {"scheduler": schedule, "interval": "epoch", "reduce_on_plateau": False},
+        }
+    interval = interval or natural_interval(schedule)
+    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
 
 
 def _made(setting: str, make: Callable[[_Given], _Made], given: _Given) -> _Made:

@@ -25,6 +25,7 @@ KNOWN = (
     "lightning.pytorch.plugins",
     "lightning.pytorch.profilers",
     "lightning.pytorch.strategies",
+    "medseg_pl.averaging.WarmupEMA",
     "medseg_pl.callbacks",
     "medseg_pl.checkpointing.BestCheckpoint",
     "medseg_pl.checkpointing.LastCheckpoint",

@@ -15,7 +15,15 @@ from rich.console import Console
 
 import medseg_pl.losses  # noqa: F401  its classes can then be named without their module
 from medseg_pl.callbacks import PhaseNote
-from medseg_pl.checkpointing import SHARED, Resumption, Trained, find_best_weights, record_complete, run_folder_of
+from medseg_pl.checkpointing import (
+    SHARED,
+    Resumption,
+    Trained,
+    find_best_weights,
+    keep_last_as_best,
+    record_complete,
+    run_folder_of,
+)
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.names import path_fault
 from medseg_pl.core.stopping import StopRequest
@@ -133,12 +141,9 @@ class MedsegCLI(LightningCLI):
                 f"trainer.precision {trainer.precision} would score in half precision too. Use "
                 f"{str(trainer.precision).replace('true', 'mixed')}, which is as fast and keeps the weights."
             )
-        epochs, often = trainer.max_epochs, trainer.check_val_every_n_epoch
-        if self.subcommand == "fit" and epochs and often and 0 < epochs < often:
-            raise SettingError(
-                f"trainer.max_epochs is {epochs}, but validation comes every {often} epochs, so there would be no best "
-                "weights and no scores. Set trainer.check_val_every_n_epoch to 1."
-            )
+        for name in ("max_epochs", "max_steps"):
+            if self.subcommand == "fit" and trainer[name] == 0:
+                raise SettingError(f"trainer.{name} is 0: nothing would be trained. Set it to 1 or more.")
 
     def instantiate_classes(self) -> None:
         """As LightningCLI's, with what the trainer finds wrong in its settings as a sentence."""
@@ -193,7 +198,7 @@ class MedsegCLI(LightningCLI):
     def after_fit(self) -> None:
         """Score the validation cases with the best weights, loaded from disk as anyone would; then the run is done."""
         epochs, steps = self.trainer.current_epoch, self.trainer.global_step
-        if best := find_best_weights(self.trainer):
+        if best := find_best_weights(self.trainer) or keep_last_as_best(self.trainer):
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
         folder = self.trainer.log_dir  # a broadcast: every rank takes part
         if folder and self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:

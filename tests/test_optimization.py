@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 import torch
 from torch.optim import SGD, AdamW
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.optimization import make_optimization
 from medseg_pl.schedules import WarmupPolynomialLR
 
 
-def made(optimizer: Callable[..., Any], schedule: Callable[..., Any] | None = None) -> dict[str, Any]:
-    return make_optimization(optimizer, schedule, torch.nn.Linear(2, 1).parameters())
+def made(
+    optimizer: Callable[..., Any], schedule: Callable[..., Any] | None = None, interval: Any = None
+) -> dict[str, Any]:
+    return make_optimization(optimizer, schedule, torch.nn.Linear(2, 1).parameters(), interval)
 
 
 def test_an_optimizer_alone() -> None:
@@ -25,6 +27,23 @@ def test_an_optimizer_alone() -> None:
     assert list(found) == ["optimizer"]
     assert [group["lr"] for group in found["optimizer"].param_groups] == [0.5]
     assert len(found["optimizer"].param_groups[0]["params"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("schedule", "natural"),
+    [
+        (WarmupPolynomialLR, "step"),
+        (partial(OneCycleLR, max_lr=0.1, total_steps=6), "step"),
+        (partial(CyclicLR, base_lr=0.1, max_lr=0.2, cycle_momentum=False), "step"),
+        (partial(StepLR, step_size=2), "epoch"),
+        (partial(CosineAnnealingLR, T_max=5), "epoch"),
+        (partial(ExponentialLR, gamma=0.9), "epoch"),
+    ],
+)
+def test_torchs_schedules_count_epochs_unless_told_otherwise(schedule: Callable[..., Any], natural: str) -> None:
+    assert made(partial(SGD, lr=0.5), schedule)["lr_scheduler"]["interval"] == natural
+    for interval in ("step", "epoch"):
+        assert made(partial(SGD, lr=0.5), schedule, interval)["lr_scheduler"]["interval"] == interval
 
 
 def test_a_schedule_is_stepped_with_the_optimizer_and_one_that_follows_scores_is_not() -> None:
@@ -57,6 +76,8 @@ def test_an_optimizer_that_refuses_its_settings(optimizer: Callable[..., Any], s
         (partial(ReduceLROnPlateau, factor=2.0), "Factor should be < 1.0"),
         (partial(OneCycleLR, max_lr=0.1), "You must define either total_steps OR"),
         (partial(WarmupPolynomialLR, warmup_steps=-1), "warmup_steps must be at least 0; got -1"),
+        (partial(WarmupPolynomialLR, warmup_fraction=1.0), "warmup_fraction must be at least 0 and below 1; got 1.0"),
+        (partial(WarmupPolynomialLR, warmup_steps=8, total_steps=8), "warmup_steps (8) must be fewer than total_steps"),
         (partial(WarmupPolynomialLR, power=-0.9), "power must be at least 0; got -0.9"),
     ],
 )

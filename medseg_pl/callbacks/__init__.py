@@ -1,5 +1,6 @@
 """Side effects of a run: files, pictures, progress."""
 
+from medseg_pl.averaging import WarmupEMA
 from medseg_pl.callbacks.boards import BoardRecord, check_wandb, make_private
 from medseg_pl.callbacks.config_record import ConfigRecord
 from medseg_pl.callbacks.dashboard import Dashboard
@@ -30,6 +31,7 @@ __all__ = [
     "ReviewQueue",
     "RunRecord",
     "ScoreWriter",
+    "WarmupEMA",
     "check_wandb",
     "make_private",
 ]

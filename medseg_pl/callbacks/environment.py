@@ -19,6 +19,8 @@ from medseg_pl.data.splits import SIDES
 from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.io.git import git_state
 from medseg_pl.module import SegmentationModule
+from medseg_pl.schedules import follows_scores
+from medseg_pl.training_length import accumulated_batches
 
 _PACKAGES = (
     "medseg",
@@ -49,7 +51,11 @@ def training(trainer: Trainer) -> dict[str, Any]:
     """What a learning rate belongs to: how many samples each step of the optimizer sees, in how many processes."""
     data, module = trainer.datamodule, trainer.lightning_module  # type: ignore[attr-defined]
     batch = data.batch_size if isinstance(data, SegmentationDataModule) else None
-    accumulated = trainer.accumulate_grad_batches
+    accumulated = accumulated_batches(trainer, trainer.current_epoch)
+    schedules = [
+        f"{type(each.scheduler).__name__} per {'validation' if follows_scores(each.scheduler) else each.interval}"
+        for each in trainer.lr_scheduler_configs
+    ]
     rates = [group.get("initial_lr", group["lr"]) for each in trainer.optimizers for group in each.param_groups]
     return {
         "seed": module.seed if isinstance(module, SegmentationModule) else None,
@@ -58,6 +64,7 @@ def training(trainer: Trainer) -> dict[str, Any]:
         "accumulate_grad_batches": accumulated,
         "effective_batch": None if batch is None else batch * trainer.world_size * accumulated,
         "learning_rate": sorted({float(rate) for rate in rates}),
+        "schedule": ", ".join(schedules) or None,
         "precision": str(trainer.precision),
         "deterministic": _deterministic(),
         "threads": torch.get_num_threads(),
@@ -65,17 +72,20 @@ def training(trainer: Trainer) -> dict[str, Any]:
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """`training` in one line.
+    """Put `training` in one line.
 
     >>> describe({"effective_batch": 32, "batch_size": 8, "world_size": 2, "accumulate_grad_batches": 2,
-    ...     "learning_rate": [0.001], "precision": "32-true", "seed": 0, "deterministic": False})
-    'effective batch 32 = 8 × 2 devices × 2 accumulated, learning rate 0.001, precision 32-true, seed 0'
+    ...     "learning_rate": [0.001], "schedule": "StepLR per epoch", "precision": "32-true", "seed": 0,
+    ...     "deterministic": False})
+    'effective batch 32 = 8 × 2 devices × 2 accumulated, learning rate 0.001 (StepLR per epoch), precision 32-true, \
+seed 0'
     """
     factors = f"{facts['world_size']} devices × {facts['accumulate_grad_batches']} accumulated"
     batch = f"{facts['effective_batch']} = {facts['batch_size']} × {factors}"
     if facts["effective_batch"] is None:  # a data module of one's own
         batch = f"what the loaders give × {factors}"
     rate = ", ".join(f"{rate:g}" for rate in facts["learning_rate"])
+    rate += f" ({facts['schedule']})" if facts["schedule"] else ""
     exact = {False: "", True: ", deterministic", "warn": ", deterministic where it can be"}[facts["deterministic"]]
     rest = f"precision {facts['precision']}, seed {facts['seed']}{exact}"
     return f"effective batch {batch}, learning rate {rate}, {rest}"

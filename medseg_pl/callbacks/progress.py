@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+
+from medseg_pl.training_length import count_run_steps, seconds_left
 
 _WIDTHS = {"epoch": 7, "step": 17, "train/loss": 12, "val/loss": 10, "val/dice": 10, "steps/s": 10, "min left": 10}
 _LINES_TO_A_HEADER = 20
@@ -46,11 +49,13 @@ class EpochLines(Callback):
     def __init__(self) -> None:
         self._started = 0.0
         self._first_step = 0
+        self._steps = math.inf
         self._lines = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._started, self._first_step = time.monotonic(), trainer.global_step
+        self._steps = count_run_steps(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print epoch, steps, losses, score, rate and time left."""
@@ -63,12 +68,12 @@ class EpochLines(Callback):
     def _values(self, trainer: Trainer) -> dict[str, str]:
         seconds = time.monotonic() - self._started
         rate = (trainer.global_step - self._first_step) / seconds if seconds else 0.0
-        total = trainer.estimated_stepping_batches
-        left = (total - trainer.global_step) / rate if rate else float("inf")
+        left = seconds_left(trainer, (self._steps - trainer.global_step) / rate if rate else math.inf)
+        total = f"/{self._steps:.0f}" if math.isfinite(self._steps) else ""
         shown = {name: f"{float(value):.4f}" for name, value in trainer.callback_metrics.items() if name in _WIDTHS}
         return {
             "epoch": f"{trainer.current_epoch + 1}",
-            "step": f"{trainer.global_step}/{total:.0f}",
+            "step": f"{trainer.global_step}{total}",
             **shown,
             "steps/s": f"{rate:.2f}",
             "min left": f"{left / 60:.1f}",

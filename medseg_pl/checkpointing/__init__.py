@@ -10,7 +10,13 @@ from medseg_pl.checkpointing.finding import (
     record_complete,
     remove_records,
 )
-from medseg_pl.checkpointing.policy import BestCheckpoint, LastCheckpoint, find_best_weights, last_checkpoint
+from medseg_pl.checkpointing.policy import (
+    BestCheckpoint,
+    LastCheckpoint,
+    find_best_weights,
+    keep_last_as_best,
+    last_checkpoint,
+)
 from medseg_pl.checkpointing.reading import SHARED, Trained, find_checkpoint, read_trained, run_folder_of
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "find_checkpoint",
     "find_resumption",
     "is_complete",
+    "keep_last_as_best",
     "last_checkpoint",
     "newest_run",
     "read_trained",

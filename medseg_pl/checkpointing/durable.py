@@ -95,7 +95,7 @@ class DurableCheckpointIO(CheckpointIO):
             _read_back(new)
             keep = target.name == LAST and self._is_whole(target)
             if keep:
-                _link(target, old)
+                link_or_copy(target, old)
             new.replace(target)
             if keep:
                 old.replace(previous)
@@ -146,7 +146,7 @@ def _read_back(path: Path) -> None:
         raise OSError(errno.EIO, "what was written cannot be read back") from error
 
 
-def _link(path: Path, name: Path) -> None:
+def link_or_copy(path: Path, name: Path) -> None:
     """Give a file a second name, or copy it where the file system has no hard links."""
     try:
         name.hardlink_to(path)

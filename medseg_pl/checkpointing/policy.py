@@ -9,9 +9,10 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from medseg_pl.checkpointing.durable import LAST
+from medseg_pl.checkpointing.durable import LAST, link_or_copy
 from medseg_pl.checkpointing.finding import forget_complete
 from medseg_pl.checkpointing.reading import run_folder_of
+from medseg_pl.io.files import unfinished
 from medseg_pl.resuming import between_steps
 
 
@@ -67,9 +68,8 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after the epoch's validation; not where the epoch was cut short, which the state would call done."""
-        if trainer.is_last_batch or not trainer.should_stop:
-            self._save(trainer)
+        """Save after the validation of the epoch, or of as much of it as there is."""
+        self._save(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
         # All ranks save or none, and to agree on it they wait for each other: not at every step.
@@ -98,6 +98,27 @@ def find_best_weights(trainer: Trainer) -> Path | None:
     kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)]
     files = [Path(callback.best_model_path) for callback in kept]
     return next((file for file in files if file.is_file()), None)
+
+
+def keep_last_as_best(trainer: Trainer) -> Path | None:
+    """Keep the newest weights as the best ones, where a training ended in the validation at its end.
+
+    Lightning does not train where nothing is left to train, and so does not validate either. Every rank has to ask.
+
+    Returns:
+        `best.ckpt`; `None` where the trainer keeps no best weights, or has no validation.
+    """
+    last = last_checkpoint(trainer)
+    best = last.with_name(f"best{last.suffix}")
+    keeps = any(isinstance(callback, BestCheckpoint) for callback in trainer.checkpoint_callbacks)
+    if not keeps or not trainer.enable_validation or not trainer.strategy.broadcast(last.is_file()):
+        return None
+    if trainer.is_global_zero:
+        with unfinished(best) as new:
+            link_or_copy(last, new)
+            new.replace(best)
+    trainer.strategy.barrier()
+    return best
 
 
 def last_checkpoint(trainer: Trainer) -> Path:

@@ -29,6 +29,10 @@ class OutOfMemoryError(MedsegError):
     """The settings ask for more memory than there is."""
 
 
+class TooShortError(MedsegError):
+    """A training is to end before the state that it goes on from."""
+
+
 class LostProcessError(MedsegError):
     """A process that the run depends on has died."""
 

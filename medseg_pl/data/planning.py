@@ -86,7 +86,7 @@ def plan(found: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, 
             "normalisation": _normalisation(found),
             "loss": _loss(found),
             "optimizer": _optimizer(batch.value),
-            "lr_scheduler": _schedule(steps.value),
+            "lr_scheduler": _schedule(),
             "channels_last": Remark(True, "faster with mixed precision"),
         },
         "data": _data(found, labels, scale, batch, steps.value),
@@ -104,9 +104,9 @@ def _require_learnable(found: Fingerprint) -> None:
         raise SettingError("No label is in any mask. Correct --labels, or the masks.")
 
 
-def _schedule(steps: int) -> dict[str, Any]:
-    warmup = Remark(min(100, steps // 20), "a twentieth of the run")
-    return {"class_path": "medseg_pl.schedules.WarmupPolynomialLR", "init_args": {"warmup_steps": warmup}}
+def _schedule() -> dict[str, Any]:
+    warmup = Remark(0.05, "a twentieth of the run, however long")
+    return {"class_path": "medseg_pl.schedules.WarmupPolynomialLR", "init_args": {"warmup_fraction": warmup}}
 
 
 def _data(found: Fingerprint, labels: LabelMap, scale: _Scale, batch: Remark, steps: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from torch.optim.lr_scheduler import StepLR
 
 from medseg_pl.callbacks.environment import data_fingerprint, describe, environment
 from medseg_pl.callbacks.run_record import RunRecord
@@ -64,6 +65,9 @@ def trainer(data: Any, **settings: Any) -> Any:
             "world_size": 2,
             "accumulate_grad_batches": 3,
             "optimizers": [optimizer],
+            "lr_scheduler_configs": [SimpleNamespace(scheduler=object.__new__(StepLR), interval="epoch")],
+            "callbacks": [],
+            "current_epoch": 0,
             "precision": "bf16-mixed",
             "fast_dev_run": False,
             **settings,
@@ -107,7 +111,8 @@ def test_the_training_says_what_a_step_of_it_is(data: SegmentationDataModule) ->
     assert facts["effective_batch"] == 48
     assert facts["learning_rate"] == [3e-4, 1e-3]  # of the schedule's begin, and of a group without one
     assert describe(facts) == (
-        "effective batch 48 = 8 × 2 devices × 3 accumulated, learning rate 0.0003, 0.001, precision bf16-mixed, seed 7"
+        "effective batch 48 = 8 × 2 devices × 3 accumulated, learning rate 0.0003, 0.001 (StepLR per epoch), "
+        "precision bf16-mixed, seed 7"
     )
 
 

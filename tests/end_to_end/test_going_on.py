@@ -77,7 +77,7 @@ def test_the_same_command_begins_goes_on_and_ends(
     assert fit("--ckpt_path=last") == 0
     said = capsys.readouterr().out
     assert f"Going on from {run / 'checkpoints' / 'last.ckpt'}, epochs done: 1, steps done: {epoch}." in said
-    assert "\nTraining: effective batch 4 = 4 × 1 devices × 1 accumulated, learning rate 0.003, precision 32" in said
+    assert "\nTraining: effective batch 4 = 4 × 1 devices × 1 accumulated, learning rate 0.003 (Warmup" in said
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["version_0"]
     assert {name: (run / name).read_bytes() for name in before} == before
     assert len(json.loads((run / "environment.json").read_text())["resumed"]) == 1
@@ -109,15 +109,18 @@ def test_other_settings_are_kept_beside_the_first_ones(
     assert len(set(steps_of(run))) == len(steps_of(run))
 
 
-def test_a_run_that_died_before_its_scores_gets_them(fit: Fit, tmp_path: Path) -> None:
+@pytest.mark.parametrize("died", ["before its scores", "in the validation at its end"])
+def test_a_run_that_died_before_its_scores_gets_them(died: str, fit: Fit, tmp_path: Path) -> None:
     run = tmp_path / "demo" / "version_0"
     assert fit("--trainer.max_epochs=1") == 0
     scores = (run / "scores_val.csv").read_bytes()
-    for name in ("complete.json", "scores_val.csv", "summary_val.json"):
+    validated = ["checkpoints/best.ckpt"] if died == "in the validation at its end" else []
+    for name in ("complete.json", "scores_val.csv", "summary_val.json", *validated):
         (run / name).unlink()
     logged = steps_of(run)
     assert fit("--trainer.max_epochs=1", "--ckpt_path=last") == 0
     assert (run / "scores_val.csv").read_bytes() == scores
+    assert (run / "checkpoints" / "best.ckpt").is_file()
     assert steps_of(run) == logged
 
 

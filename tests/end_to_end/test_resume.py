@@ -205,10 +205,25 @@ VARIANTS = {
     ),
     "average": (
         [
-            "--trainer.callbacks=lightning.pytorch.callbacks.EMAWeightAveraging",
+            "--trainer.callbacks=medseg_pl.callbacks.WarmupEMA",
             "--trainer.callbacks.decay=0.9",
         ],
         ENDS,
+    ),
+    "plain average": (
+        [
+            "--trainer.callbacks=lightning.pytorch.callbacks.EMAWeightAveraging",
+            "--trainer.callbacks.decay=0.9",
+        ],
+        [("batch_end", 20)],
+    ),
+    "schedule of epochs": (
+        ["--model.lr_scheduler=torch.optim.lr_scheduler.StepLR", "--model.lr_scheduler.step_size=1"],
+        [*ENDS, ("batch_end", 20)],
+    ),
+    "validation at the end": (
+        ["--trainer.check_val_every_n_epoch=2"],
+        [("batch_end", 28), ("epoch_end", 28), ("batch_end", 42)],
     ),
     "early stopping": (
         [

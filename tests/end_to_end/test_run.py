@@ -282,7 +282,7 @@ def test_several_processes_write_the_table_of_one(
 def test_averaged_weights_and_windows(phantoms: dict[str, Path], tmp_path: Path) -> None:
     fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data.source.root", str(phantoms["uw_madison"])]
     options = [
-        "--trainer.callbacks+=EMAWeightAveraging",
+        "--trainer.callbacks+=medseg_pl.callbacks.WarmupEMA",
         "--trainer.callbacks.decay=0.5",
         "--model.max_whole_pixels=1100",
     ]
