@@ -14,6 +14,7 @@ from PIL import Image
 
 from medseg_pl.__main__ import main
 from tests.data.sources.test_unlabelled import fill
+from tests.dicom_files import save_series
 from tests.end_to_end.conftest import SMALL
 from tests.small_files import blocks, noise, save_raster
 
@@ -127,3 +128,13 @@ def test_masks_look_like_those_of_training(run: Path, root: Path, tmp_path: Path
     assert main(["export", "--ckpt_path", str(run), "-o", str(tmp_path / "exported")]) == 0
     spec = json.loads((tmp_path / "exported/spec.json").read_text())
     assert spec["labels"]["values"] == [255]
+
+
+def test_a_model_may_read_another_kind_of_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_series(tmp_path / "in/p1", noise((2, 32, 32)))
+    assert predict(run, tmp_path / "in", tmp_path / "out") == 1
+    remedy = "--data.source=DicomSource --data.source.root=."
+    assert remedy in capsys.readouterr().err
+    command = ["predict", "--ckpt_path", str(run), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert main([*command, *remedy.split()]) == 0
+    assert (tmp_path / "out/p1.dcm").is_file()

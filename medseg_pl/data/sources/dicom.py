@@ -18,7 +18,7 @@ from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
 from medseg_pl.data.sources.dicom_listing import list_unused, sort_series
 from medseg_pl.data.sources.dicom_output import Output, Term, check_known, segments_of, write_as_nifti
 from medseg_pl.data.sources.files import is_image
-from medseg_pl.data.sources.unread import describe_left_out
+from medseg_pl.data.sources.unread import describe_left_out, name_other_source
 from medseg_pl.io.dicom.headers import Entry
 from medseg_pl.io.dicom.references import read_masks, read_structures
 from medseg_pl.io.dicom.seg_writing import write_segmentation
@@ -272,10 +272,10 @@ class DicomFolder(DicomSource):
         """
         cases, left_out = sort_series(self._tree)
         if not cases:
-            said = describe_left_out(left_out)
+            said = name_other_source(left_out, "FolderSource") or describe_left_out(left_out) + " "
             raise MissingDataError(
-                f"{self.root} holds no CT, MR, PET or X-ray images that can be read. {said + ' ' if said else ''}Set "
-                "--input to your series."
+                f"{self.root} holds no CT, MR, PET or X-ray images that can be read. {said.lstrip()}Set --input to your "
+                "series."
             )
         return cases
 

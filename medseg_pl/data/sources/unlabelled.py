@@ -11,7 +11,7 @@ from medseg_pl.core.errors import MissingDataError
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.files import FileSource, is_image
-from medseg_pl.data.sources.unread import describe_left_out, explain_unread
+from medseg_pl.data.sources.unread import describe_left_out, explain_unread, name_other_source
 from medseg_pl.io.files import LeftOut, files_below, find_dead_links
 from medseg_pl.io.suffixes import stem
 
@@ -46,10 +46,10 @@ class ImageFolder(FileSource):
         """
         cases, left_out = self._sort_files()
         if not cases:
-            said = describe_left_out(left_out)
+            said = name_other_source(left_out, "DicomSource") or describe_left_out(left_out) + " "
             raise MissingDataError(
-                f"{self.path} holds no image that can be read. {said + ' ' if said else ''}Give images of the kind "
-                "that the model was trained on with --input."
+                f"{self.path} holds no image that can be read. {said.lstrip()}Give images of the kind that the model "
+                "was trained on with --input."
             )
         return cases
 

@@ -36,6 +36,18 @@ def explain_unread(path: Path) -> LeftOut:
     return LeftOut(path, what.get(content, f"The content is {content}, which is not read here."))
 
 
+def name_other_source(left_out: Iterable[LeftOut], source: str) -> str:
+    """Say how a folder is read by another source, where its files are of the other's kind; empty where they are not.
+
+    Args:
+        left_out: What one source did not read.
+        source: The other one.
+    """
+    if not any(source in each.reason for each in left_out):
+        return ""
+    return f"{source} reads such a folder: add --data.source={source} --data.source.root=. to the command. "
+
+
 def describe_left_out(left_out: Iterable[LeftOut], most: int = 3) -> str:
     """Name what is left out, with its reasons, in a few sentences.
 

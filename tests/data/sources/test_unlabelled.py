@@ -115,3 +115,12 @@ class TestDicom:
         (tmp_path / "in/p1").symlink_to(tmp_path / "disk")
         assert self.sort(tmp_path / "in") == (["p1"], {})
         assert self.sort(path) == (["disk"], {})
+
+
+def test_the_source_that_reads_a_folder_is_named(tmp_path: Path) -> None:
+    save_series(tmp_path / "scans/p1", noise((2, 4, 5)))
+    save_volume(tmp_path / "volumes/a.nii.gz", noise((5, 6, 4)))
+    with pytest.raises(MissingDataError, match=r"scans holds no image .* --data\.source=DicomSource --data\.source\.r"):
+        FolderSource("elsewhere").unlabelled(tmp_path / "scans").cases()
+    with pytest.raises(MissingDataError, match=r"volumes holds no CT, .* --data\.source=FolderSource --data\.source"):
+        DicomSource("elsewhere").unlabelled(tmp_path / "volumes").cases()
