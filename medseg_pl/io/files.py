@@ -214,11 +214,11 @@ def _walk_folder(directory: Path, root: Path, seen: set[tuple[int, int]]) -> Ite
             if entry.is_symlink():
                 yield LeftOut(path, "The link leads to nothing.", "dead-link")
         elif entry.is_symlink() and root.is_relative_to(path.resolve()):
-            yield LeftOut(path, f"The link leads to {path.resolve()}, which it lies in.", "repeated-link")
+            yield LeftOut(path, f"The link leads to {path.resolve().name}, which it lies in.", "repeated-link")
         elif entry.is_symlink() and _is_listed_elsewhere(path.resolve(), root):
-            yield LeftOut(path, f"The link leads to {path.resolve()}, read under its own name.", "repeated-link")
+            yield LeftOut(path, f"The link leads to {path.resolve().name}, read under its own name.", "repeated-link")
         elif (identity := _identify(path)) in seen:
-            yield LeftOut(path, f"The folder {path.resolve()} is read under another name.", "repeated-link")
+            yield LeftOut(path, f"The folder {path.resolve().name} is read under another name.", "repeated-link")
         else:
             seen.add(identity)
             yield from _walk_folder(path, root, seen)

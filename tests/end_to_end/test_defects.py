@@ -94,6 +94,8 @@ def test_every_kind_of_finding_is_planted() -> None:
     # Those that need a data set larger or stranger than these have tests of their own beside the module.
     elsewhere = {"unreadable-case", "shared-mask", "mask-count", "mask-lossy-format"}
     elsewhere |= {"label-in-one-patient", "constant-channel", "intensities-differ"}
+    elsewhere |= {"repeated-link", "place-unknown", "axes-turned", "spacing-unset", "time-axis"}
+    elsewhere |= {"bad-name", "mask-palettes-differ"}
     assert planted | elsewhere == set(KINDS)
     assert not planted & elsewhere
     assert len(planted) >= 60

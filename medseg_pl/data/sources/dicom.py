@@ -274,8 +274,8 @@ class DicomFolder(DicomSource):
         if not cases:
             said = name_other_source(left_out, "FolderSource") or describe_left_out(left_out) + " "
             raise MissingDataError(
-                f"{self.root} holds no CT, MR, PET or X-ray images that can be read. {said.lstrip()}Set --input to your "
-                "series."
+                f"{self.root} holds no CT, MR, PET or X-ray images that can be read. {said.lstrip()}Set --input to "
+                "your series."
             )
         return cases
 
