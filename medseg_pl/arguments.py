@@ -12,23 +12,34 @@ from pathlib import Path
 
 TASKS = ("binary", "multiclass", "multilabel")
 """Those of `LabelMap`, which is not imported for `--help`."""
-LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "folder")
+SLICINGS = ("file", "axial", "coronal", "sagittal", "thick")
+"""Those of `Slicing`."""
+LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
 """Those of `recognise`."""
 
 
 def add_data_set(parser: argparse.ArgumentParser) -> None:
     """A folder, and what its files do not say of it."""
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the data set")
+    parser.add_argument(
+        "directory", type=Path, nargs="?", metavar="DIR", help="the data set; default: that of --config"
+    )
     add_data_options(parser)
+    config = "of a training; names source and labels"
+    parser.add_argument("--config", type=Path, action="append", metavar="FILE", help=config)
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """What the files of a data set do not say of it."""
     add = parser.add_argument
     add("--layout", choices=LAYOUTS, help="found out by default")
-    add("--masks", metavar="NAME", help="the masks' folder beside images/, where there are several")
+    add("--images", metavar="NAME", help="the images' folder; . where they lie beside their masks")
+    add("--image_name", metavar="NAME", help="what images are called, such as {stem}_training; default: {stem}")
+    masks = "the masks' folder, or one for each label as in liver=liver,spleen=masks/spleen"
+    add("--masks", type=parse_masks, metavar="NAME", help=masks)
+    add("--mask_name", metavar="NAME", help="what the mask of an image is called, such as {stem}_seg or {stem}/*")
     pattern = "regular expression whose parentheses find the patient in a case's name"
     add("--group", type=parse_pattern, metavar="REGEX", help=pattern)
+    add("--slicing", choices=SLICINGS, help="how volumes are cut into slices; default: file")
     add_labels(parser)
 
 
@@ -40,6 +51,10 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=TASKS, help=tasks)
     ignored = "value of voxels that nobody annotated; they do not count"
     parser.add_argument("--ignore_value", type=int, metavar="V", help=ignored)
+    colors = "of masks in colors: lesion=#ff0000,background=#ffffff"
+    parser.add_argument("--colors", type=parse_colors, metavar="LIST", help=colors)
+    near = "how far a value, or a channel of a color, may be from its label's"
+    parser.add_argument("--tolerance", type=float, metavar="T", help=near)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +89,34 @@ def parse_labels(text: str) -> dict[str, int | None]:
             f"expected different names as in liver,tumour, or each with its value as in 1=liver,4=tumour, got {text!r}"
         )
     return found
+
+
+def parse_masks(text: str) -> str | dict[str, str]:
+    """A folder of masks, or one for each label.
+
+    >>> parse_masks("masks"), parse_masks("liver=a,spleen=b")
+    ('masks', {'liver': 'a', 'spleen': 'b'})
+    """
+    if "=" not in text:
+        return text
+    pairs = [part.strip().split("=", 1) for part in text.split(",")]
+    folders = {pair[0].strip(): pair[-1].strip() for pair in pairs}
+    if len(folders) < len(pairs) or not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise argparse.ArgumentTypeError(f"expected a folder, or liver=liver,spleen=spleen, got {text!r}")
+    return folders
+
+
+def parse_colors(text: str) -> dict[str, tuple[int, int, int]]:
+    """The color of each label.
+
+    >>> parse_colors("lesion=#ff0000,background=#FFFFFF")
+    {'lesion': (255, 0, 0), 'background': (255, 255, 255)}
+    """
+    parts = [re.fullmatch(r"\s*([^=]*[^=\s])\s*=\s*#?([0-9a-fA-F]{6})\s*", part) for part in text.split(",")]
+    found = {match[1]: tuple(bytes.fromhex(match[2])) for match in parts if match}
+    if len(found) != len(parts):
+        raise argparse.ArgumentTypeError(f"expected colors such as lesion=#ff0000,organ=#00ff00, got {text!r}")
+    return {name: (red, green, blue) for name, (red, green, blue) in found.items()}
 
 
 def parse_pattern(text: str) -> str:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from medseg_pl.arguments import add_data_set, add_workers
+from medseg_pl.core.errors import SettingError
 from medseg_pl.core.text import printable
 from medseg_pl.io.files import require_absent, write_text
 
@@ -29,17 +30,25 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         OutputExistsError: The file is there already.
+        SettingError: Something has to be said that the data does not say.
     """
-    from medseg_pl.data.recognition import labels_named, recognise
+    from medseg_pl.data.configured import open_configured
+    from medseg_pl.data.recognition import DataSettings, open_data_set, recognise_opened
     from medseg_pl.plan_file import hardware_of, plan_file
 
     require_absent(arguments.output)
-    labels = labels_named(arguments.labels, arguments.task, arguments.ignore_value)
-    found = recognise(
-        arguments.directory, layout=arguments.layout, masks=arguments.masks, group=arguments.group, labels=labels
-    )
+    said = DataSettings.from_arguments(arguments)
+    root = arguments.directory
+    if arguments.config:
+        opened, config = open_configured(arguments.config, root, said)
+        root = root or config.source.root
+    elif root is None:
+        raise SettingError("There is nothing to plan for. Give a folder, or a configuration with --config.")
+    else:
+        opened = open_data_set(root, said)
+    found = recognise_opened(opened, said.labels)
     hardware = hardware_of(arguments.device, arguments.memory_gb)
-    planned = plan_file(found, hardware, arguments.directory.resolve().name, arguments.workers)
+    planned = plan_file(found, hardware, root.resolve().name, arguments.workers)
     write_text(arguments.output, planned.text)
     for note in planned.notes:
         sys.stdout.write(f"Note: {printable(note)}.\n")

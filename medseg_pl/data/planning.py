@@ -189,6 +189,8 @@ def _network(scale: _Scale, depth: Remark, found: Fingerprint) -> dict[str, Any]
 def _labels(labels: LabelMap) -> dict[str, Any]:
     known: dict[str, Any] = {"names": list(labels.names), "task": labels.task}
     known |= {"values": list(labels.values)} if labels.values is not None else {}
+    known |= {"colours": {name: list(color) for name, color in labels.colours.items()}} if labels.colours else {}
+    known |= {"tolerance": labels.tolerance} if labels.tolerance else {}
     return known | ({"ignore_value": labels.ignore_value} if labels.ignore_value is not None else {})
 
 

@@ -1,43 +1,105 @@
-"""Which layout a folder has, and which labels: what `check` and `plan` say of a data set nobody has described yet."""
+"""The one recognition of a data set that nobody has described: its layout, its pairs and its labels.
+
+`check`, `plan` and `new` ask here, so that none knows more than another.
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medseg_pl.core.errors import DataError, MedsegError, MissingDataError, SettingError
-from medseg_pl.core.labels import LabelMap, Task
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case
+from medseg_pl.data.arrangement import IMAGE_FOLDERS, arrange, find_image_folder
+from medseg_pl.data.integrity.facts import MaskFacts
+from medseg_pl.data.integrity.files import DAMAGE
+from medseg_pl.data.integrity.inspection import read_any_mask
+from medseg_pl.data.integrity.labelling import Labelling, LabelSettings, find_labels
+from medseg_pl.data.integrity.marks import measure_mask
 from medseg_pl.data.sources import (
     DecathlonSource,
     DicomSource,
+    FileSource,
     FolderSource,
     ManifestSource,
     PolygonSource,
     Source,
     UWMadisonSource,
 )
-from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.dataset_json import read_labels
-from medseg_pl.data.sources.files import is_image, read_mask_file
 from medseg_pl.data.sources.polygon_layout import find_polygon_settings
 from medseg_pl.data.sources.segments import list_segment_labels
-from medseg_pl.data.sources.unlabelled import IMAGE_FOLDERS
 from medseg_pl.io.dicom.headers import is_dicom
 from medseg_pl.io.files import files_below, require_folder
+from medseg_pl.io.headers import read_header
 from medseg_pl.io.structured import read_json
 
 LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
-_SAMPLED_MASKS = 200
-_SHARE_OF_A_LABEL = 0.1
-"""A value in fewer of the masks is taken for a stray one; a label that is as rare has to be named."""
+READING = ("images", "image_name", "masks", "mask_name", "group", "slicing")
+"""Settings of sources that options give, by the same names."""
+
+_READ_BY = {
+    "decathlon": {"group", "slicing"},
+    "uw_madison": set[str](),
+    "manifest": {"slicing"},
+    "dicom": {"group"},
+    "polygons": {"group"},
+    "folder": set(READING),
+}
+_SAMPLED_CASES = 200
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What was said of a data set; the data have to tell the rest.
+
+    Args:
+        layout: One of `LAYOUTS`.
+        reading: Settings of its source, by their names in `READING`.
+        labels: What was said of labels.
+    """
+
+    layout: str | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    labels: LabelSettings = field(default_factory=LabelSettings)
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> DataSettings:
+        """Collect the options of `medseg_pl.arguments.add_data_options`."""
+        reading = {name: getattr(arguments, name) for name in READING if getattr(arguments, name) is not None}
+        labels = LabelSettings(
+            arguments.labels, arguments.task, arguments.ignore_value, arguments.colors, arguments.tolerance
+        )
+        return cls(arguments.layout, reading, labels)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A data set before its masks were looked at.
+
+    Args:
+        source: Reads it.
+        config: The source as `class_path` and `init_args`, for a configuration.
+        labels: What its description says of labels; `None` where the masks have to tell.
+        apart: The labels that have files of their own.
+        modalities: `CT`, `MRI` or whatever the data set says of each channel; nothing where it says nothing.
+        notes: What was concluded rather than read, in words.
+    """
+
+    source: Source
+    config: dict[str, Any]
+    labels: LabelMap | None = None
+    apart: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,42 +121,83 @@ class Recognised:
     notes: tuple[str, ...] = ()
 
 
-def recognise(
-    directory: Path,
-    *,
-    layout: str | None = None,
-    masks: str | None = None,
-    group: str | None = None,
-    labels: LabelMap | None = None,
-) -> Recognised:
+def recognise(directory: Path, said: DataSettings | None = None) -> Recognised:
     """Find out how a data set is laid out and what its masks hold.
 
     Args:
         directory: The data set.
-        layout: One of `LAYOUTS`, where the folder should not be left to speak for itself.
-        masks: The masks' folder, where a `folder` has several.
-        group: A regular expression that finds the patient in a case's name.
-        labels: The labels, where they are known; else they are read from the data.
+        said: What is known of it.
 
     Raises:
         MissingDataError: There is no such folder, or nothing in it that is known.
         SettingError: The layout is unknown, or something has to be said that the data does not say.
     """
+    said = said or DataSettings()
+    return recognise_opened(open_data_set(directory, said), said.labels)
+
+
+def recognise_opened(opened: Opened, said: LabelSettings) -> Recognised:
+    """Find out what the masks of an opened data set hold.
+
+    Raises:
+        SettingError: Something has to be said that the masks do not say.
+    """
+    labelling = conclude_labels(opened, opened.source.cases(), said)
+    if labelling.problem:
+        raise SettingError(labelling.problem)
+    notes = (*labelling.notes, *opened.notes)
+    return Recognised(opened.source, labelling.labels, opened.config, opened.modalities, notes)
+
+
+def open_data_set(directory: Path, said: DataSettings) -> Opened:
+    """Find the layout of a data set and the settings of its source.
+
+    Raises:
+        MissingDataError: There is no such folder, or nothing in it that is known.
+        SettingError: The layout is unknown, or has no such setting.
+    """
     require_folder(directory, "a data set", "Give the folder that holds it.")
-    chosen = layout or layout_of(directory)
-    if chosen not in LAYOUTS:
-        raise SettingError(f"There is no layout {chosen!r}. Choose one of {', '.join(LAYOUTS)}.")
-    if chosen == "decathlon":
-        return _decathlon(directory, group, labels)
-    if chosen == "uw_madison":
-        return _uw_madison(directory, labels)
-    if chosen == "manifest":
-        return _manifest(directory, labels)
-    if chosen == "dicom":
-        return _dicom(directory, group, labels)
-    if chosen == "polygons":
-        return _polygons(directory, group, labels)
-    return _folder(directory, masks, group, labels)
+    only_folders = said.reading.keys() - _READ_BY["decathlon"]
+    layout = said.layout or ("folder" if only_folders else layout_of(directory))
+    if layout not in LAYOUTS:
+        raise SettingError(f"There is no layout {layout!r}. Choose one of {', '.join(LAYOUTS)}.")
+    if foreign := sorted(said.reading.keys() - _READ_BY[layout]):
+        raise SettingError(
+            f"--{foreign[0]} says nothing of the layout {layout}, which {directory} has. Leave it out, or choose "
+            "another --layout."
+        )
+    openers = {
+        "decathlon": _decathlon,
+        "uw_madison": _uw_madison,
+        "manifest": _manifest,
+        "dicom": _dicom,
+        "polygons": _polygons,
+    }
+    return openers.get(layout, _folder)(directory, said)
+
+
+def conclude_labels(opened: Opened, cases: Sequence[Case], said: LabelSettings) -> Labelling:
+    """Find the labels of a data set: those said, those described, or those that a sample of its masks tells.
+
+    Args:
+        opened: The data set.
+        cases: Its cases, as many as can be read.
+        said: What was said of labels.
+    """
+    if (
+        opened.labels is not None
+        or not isinstance(opened.source, FileSource)
+        or isinstance(opened.source, PolygonSource)
+    ):
+        return _complete(opened.labels, said)
+    sample = [case for case in cases if case.masks]
+    segments = list_segment_labels([path for case in sample for path in case.masks])
+    if segments is not None:
+        return _complete(segments, said)
+    sample = sample[:: max(1, len(sample) // _SAMPLED_CASES)]
+    with ThreadPoolExecutor() as pool:
+        measured = list(pool.map(partial(_measure, opened.source, bool(opened.apart)), sample))
+    return find_labels([mask for masks in measured for mask in masks], said, opened.apart)
 
 
 def layout_of(directory: Path) -> str:
@@ -111,18 +214,21 @@ def layout_of(directory: Path) -> str:
         return "manifest"
     if find_polygon_settings(directory) is not None:
         return "polygons"
-    if _image_folder(directory) is not None:
+    images = find_image_folder(directory)
+    if images not in (None, "."):
         return "folder"
     if any(is_dicom(path) for path in islice(files_below(directory), 200)):
         return "dicom"
+    if images is not None:
+        return "folder"
     raise MissingDataError(
         f"{directory} has no layout that is known: expected a dataset.json, train.csv beside train/, a CSV with the "
-        f"columns case_id, group and image, a folder {' or '.join(IMAGE_FOLDERS)} beside one of masks, or DICOM "
-        "series. Write a CSV that names your files, as ManifestSource describes."
+        f"columns case_id, group and image, a folder {' or '.join(IMAGE_FOLDERS[:2])} beside one of masks, images with "
+        "masks in one folder, or DICOM series. Write a CSV that names your files, as ManifestSource describes."
     )
 
 
-def _decathlon(directory: Path, group: str | None, labels: LabelMap | None) -> Recognised:
+def _decathlon(directory: Path, said: DataSettings) -> Opened:
     path = directory / "dataset.json"
     try:
         description = read_json(path)
@@ -130,157 +236,96 @@ def _decathlon(directory: Path, group: str | None, labels: LabelMap | None) -> R
         channels = description.get("modality") or description.get("channel_names") or {}
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as a data set's description: {error}.") from None
-    found = labels or described
-    if found is None:
+    if described is None and said.labels.names is None:
         raise SettingError(f"{path} names no labels. Name them with --labels.")
     modalities = tuple(str(name) for name in channels.values()) if isinstance(channels, dict) else ()
-    settings = {"root": str(directory)} | ({"group": group} if group else {})
-    source = DecathlonSource(str(directory), group)
-    return Recognised(source, found, _config(source, settings), modalities)
+    source, config = _make(DecathlonSource, {"root": str(directory), **said.reading})
+    return Opened(source, config, described, modalities=modalities)
 
 
-def _uw_madison(directory: Path, labels: LabelMap | None) -> Recognised:
-    source = UWMadisonSource(str(directory))
+def _uw_madison(directory: Path, said: DataSettings) -> Opened:
+    source, config = _make(UWMadisonSource, {"root": str(directory)})
     with (directory / "train.csv").open(encoding="utf-8-sig", newline="") as file:
         names = sorted({row["class"] for row in csv.DictReader(file) if row.get("class")})
-    if labels is None and not names:
+    if said.labels.names is None and not names:
         raise SettingError(f"{directory / 'train.csv'} names no class. Name the labels with --labels.")
-    found = labels or LabelMap(names, "multilabel")
-    return Recognised(source, found, _config(source, {"root": str(directory)}), ("MRI",))
+    return Opened(source, config, LabelMap(names, "multilabel") if names else None, modalities=("MRI",))
 
 
-def _manifest(directory: Path, labels: LabelMap | None) -> Recognised:
+def _manifest(directory: Path, said: DataSettings) -> Opened:
     tables = _manifests(directory)
     if len(tables) != 1:
         names = ", ".join(path.name for path in tables) or "none"
         raise SettingError(
             f"{directory} must hold one CSV with the columns case_id, group and image; it holds {names}."
         )
-    source = ManifestSource(str(tables[0]))
-    columns = [column.removeprefix("mask_") for column in _columns(tables[0]) if column.startswith("mask_")]
-    config = _config(source, {"manifest": str(tables[0])})
-    if labels is None and columns:
-        return Recognised(source, LabelMap(columns, "multilabel"), config)
-    found, notes = (labels, ()) if labels else _labels_in(_masks_of(source))
-    return Recognised(source, found, config, notes=notes)
+    settings = {"manifest": str(tables[0]), **said.reading}
+    source, config = _make(ManifestSource, settings)
+    return Opened(source, config, apart=tuple(ManifestSource(**settings).mask_labels()))
 
 
-def _dicom(directory: Path, group: str | None, labels: LabelMap | None) -> Recognised:
-    if labels is None:
+def _dicom(directory: Path, said: DataSettings) -> Opened:
+    if said.labels.names is None:
         raise SettingError(
             "The labels of a DICOM data set have to be named as its segments are. Name them with --labels."
         )
-    source = DicomSource(str(directory), group=group)
-    settings = {"root": str(directory)} | ({"group": group} if group else {})
-    return Recognised(source, labels, _config(source, settings))
+    source, config = _make(DicomSource, {"root": str(directory), **said.reading})
+    return Opened(source, config)
 
 
-def _polygons(directory: Path, group: str | None, labels: LabelMap | None) -> Recognised:
+def _polygons(directory: Path, said: DataSettings) -> Opened:
     found = find_polygon_settings(directory)
     if found is None:
         raise MissingDataError(f"{directory} holds no annotations of COCO, labelme or CVAT. Choose another --layout.")
-    settings: dict[str, Any] = {"root": str(directory), **found} | ({"group": group} if group else {})
-    source = PolygonSource(**settings)
-    if labels is not None:
-        return Recognised(source, labels, _config(source, settings))
-    names = source.find_categories()
+    settings: dict[str, Any] = {"root": str(directory), **found, **said.reading}
+    source, config = _make(PolygonSource, settings)
+    if said.labels.names is not None:
+        return Opened(source, config)
+    names = PolygonSource(**settings).find_categories()
     if not names:
         raise SettingError(f"Nothing is drawn in {directory / found['annotations']}. Name the labels with --labels.")
-    task: Task = "binary" if len(names) == 1 else "multilabel"
     notes = ("the categories are labels that may overlap; say otherwise with --task multiclass",) if names[1:] else ()
-    return Recognised(source, LabelMap(names, task), _config(source, settings), notes=notes)
+    return Opened(source, config, LabelMap(names, "binary" if len(names) == 1 else "multilabel"), notes=notes)
 
 
-def _folder(directory: Path, masks: str | None, group: str | None, labels: LabelMap | None) -> Recognised:
-    images = _image_folder(directory)
-    if images is None:
-        raise MissingDataError(f"{directory} holds no folder {' or '.join(IMAGE_FOLDERS)} with images.")
-    chosen = masks or _mask_folder(directory, images)
-    settings: dict[str, Any] = {"root": str(directory), "images": images, "masks": chosen}
-    settings |= {"group": group} if group else {}
-    source = FolderSource(**settings)
-    found, notes = (labels, ()) if labels else _labels_in(_images_in(directory / chosen))
-    alone = () if group else ("every image is taken for a patient of its own; say with --group where one has several",)
-    return Recognised(source, found, _config(source, settings), notes=(*notes, *alone))
+def _folder(directory: Path, said: DataSettings) -> Opened:
+    found = arrange(directory, said.reading)
+    source, config = _make(FolderSource, {"root": str(directory), **found.settings})
+    alone = "every image is taken for a patient of its own; say with --group where one has several"
+    notes = found.notes if "group" in found.settings else (*found.notes, alone)
+    return Opened(source, config, apart=found.labels, notes=notes)
 
 
-def labels_named(
-    values: Mapping[str, int | None] | None, task: Task | None, ignore_value: int | None
-) -> LabelMap | None:
-    """The labels that were named on the command line, `None` where none were.
-
-    Args:
-        values: The value of each, or `None` for 1, 2, 3 …
-        task: By default labels exclude each other.
-        ignore_value: The value of voxels that nobody annotated.
-    """
-    if values is None:
-        return None
-    given = [value for value in values.values() if value is not None]
-    return LabelMap(list(values), task or ("binary" if len(values) == 1 else "multiclass"), given or None, ignore_value)
-
-
-def exclusive(values: dict[str, int]) -> LabelMap:
-    """Labels that exclude each other, by name and file value, written as briefly as a configuration would.
-
-    >>> exclusive({"liver": 1, "tumour": 2})
-    LabelMap(names=['liver', 'tumour'], task='multiclass', ...)
-    """
-    task: Task = "binary" if len(values) == 1 else "multiclass"
-    plain = list(values.values()) == list(range(1, len(values) + 1))
-    return LabelMap(list(values), task, None if plain else list(values.values()))
+def _complete(labels: LabelMap | None, said: LabelSettings) -> Labelling:
+    """Put what was said in the place of what a data set describes."""
+    if said.names is not None:
+        return Labelling(said.label_map(said.names))
+    assert labels is not None, "a data set that is no files names its labels, or they were named"
+    return Labelling(
+        replace(
+            labels,
+            task=said.task or labels.task,
+            ignore_value=labels.ignore_value if said.ignore_value is None else said.ignore_value,
+            tolerance=labels.tolerance if said.tolerance is None else said.tolerance,
+        )
+    )
 
 
-def _labels_in(masks: Sequence[Path]) -> tuple[LabelMap, tuple[str, ...]]:
-    """The labels whose values stand in a sample of the masks, under names of our making or those of segments."""
-    if (named := list_segment_labels(masks)) is not None:
-        return named, ()
-    step = max(1, len(masks) // _SAMPLED_MASKS)
-    with ThreadPoolExecutor() as pool:
-        found = [values for values in pool.map(_values_in, masks[::step]) if values]
-    holding = Counter(value for values in found for value in values)
-    least = max(2, _SHARE_OF_A_LABEL * len(found)) if len(found) > 2 else 1
-    kept = sorted(value for value, files in holding.items() if files >= least)
-    if not kept:
-        raise SettingError("No value but 0 stands in the masks. Name the labels with --labels.")
-    if len(kept) == 1 and kept[0] in (1, 255):
-        return LabelMap(["foreground"], "binary"), (f"the masks' value {kept[0]} is taken for the label foreground",)
-    labels = exclusive({f"label_{value}": value for value in kept})
-    stray = [str(value) for value in sorted(set(holding) - set(kept))]
-    notes = [f"the masks' values {', '.join(map(str, kept))} are taken for labels"]
-    notes += [f"the rare values {shown(stray)} are taken for faults; name them with --labels if not"] if stray else []
-    return labels, tuple(notes)
+def _measure(source: FileSource, apart: bool, case: Case) -> list[MaskFacts]:
+    """Count what the masks of a case hold; what cannot be read is for `check` to tell."""
+    held: list[int | None] = [None] * len(case.masks)
+    if apart:
+        held = [label for label, share in enumerate(source.mask_shares(case)) for _ in range(share)]
+    return list(_measured(case, held))
 
 
-def _values_in(path: Path) -> list[int]:
-    """The whole values of a mask other than 0; none where the file is no mask, which is for `check` to say."""
-    try:
-        values = np.unique(read_mask_file(path)[0])
-    except MedsegError:
-        return []
-    whole = values[np.isfinite(values) & (values == np.round(values)) & (values > 0)]
-    return [int(value) for value in whole]
-
-
-def _masks_of(source: Source) -> list[Path]:
-    return [path for case in source.cases() for path in case.masks]
-
-
-def _images_in(directory: Path) -> list[Path]:
-    return [path for path in files_below(directory) if is_image(path)]
-
-
-def _image_folder(directory: Path) -> str | None:
-    return next((name for name in IMAGE_FOLDERS if (directory / name).is_dir()), None)
-
-
-def _mask_folder(directory: Path, images: str) -> str:
-    others = sorted(path for path in directory.glob("[!.]*") if path.is_dir() and path.name != images)
-    found = [path.name for path in others if any(map(is_image, files_below(path)))]
-    if len(found) != 1:
-        what = f"several folders that may hold the masks: {', '.join(found)}" if found else "no folder of masks"
-        raise SettingError(f"Beside {directory / images} there are {what}. Say which with --masks.")
-    return found[0]
+def _measured(case: Case, held: Sequence[int | None]) -> Iterator[MaskFacts]:
+    for path, label in zip(case.masks, held, strict=True):
+        try:
+            pixels, geometry = read_any_mask(path)
+            yield measure_mask(pixels, geometry, path, read_header(path), label, with_specks=False)
+        except (MedsegError, MemoryError, *DAMAGE):
+            continue
 
 
 def _manifests(directory: Path) -> list[Path]:
@@ -295,6 +340,6 @@ def _columns(path: Path) -> list[str]:
         return []
 
 
-def _config(source: Source, settings: dict[str, Any]) -> dict[str, Any]:
-    kind = type(source)
-    return {"class_path": f"medseg_pl.data.sources.{kind.__name__}", "init_args": settings}
+def _make(kind: type[Source], settings: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
+    """A source, and how a configuration names it."""
+    return kind(**settings), {"class_path": f"medseg_pl.data.sources.{kind.__name__}", "init_args": settings}

@@ -173,8 +173,8 @@ def test_nothing_is_overwritten(folder: Path, tmp_path: Path, capsys: Printed, o
     ("options", "said"),
     [
         ((), "There is nothing to check. Give a folder, or a training's configuration with --config."),
-        (("{folder}", "--task", "multiclass"), "Give --labels too."),
-        (("{folder}", "--ignore_value", "255"), "Give --labels too."),
+        (("{folder}", "--layout", "decathlon", "--images", "x"), "--images says nothing of the layout decathlon"),
+        (("--config", "c.yaml", "--mask_name", "{{stem}}_seg"), "--config and --mask_name both say how"),
         (("{folder}", "--patch", "0", "5"), "--patch needs a height and a width of at least 1 pixel"),
         (("--config", "{folder}/nowhere.yaml"), "cannot be read: No such file"),
     ],
@@ -279,7 +279,10 @@ def test_a_configuration_of_a_stranger_runs_no_code(folder: Path, tmp_path: Path
         ("3", "holds no settings"),
         ("data: 3", "data in the configuration is 3; expected settings below it"),
         ("data: {source: {class_path: FolderSource, init_args: {roots: x}}}", "does not describe a FolderSource"),
-        ("data: {source: {class_path: FolderSource, init_args: {root: x}}}", "does not describe a LabelMap"),
+        (
+            "{model: {labels: {name: x}}, data: {source: {class_path: FolderSource, init_args: {root: x}}}}",
+            "does not describe a LabelMap",
+        ),
         ("data: {source: {class_path: FolderSource, init_args: {root: x, group: '('}}}", "is not a regular expression"),
     ],
 )

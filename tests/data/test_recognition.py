@@ -13,7 +13,8 @@ import pytest
 from medseg_pl.commands.phantom import write_phantom
 from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.recognition import labels_named, layout_of, recognise
+from medseg_pl.data.integrity.labelling import LabelSettings
+from medseg_pl.data.recognition import DataSettings, layout_of, recognise
 from medseg_pl.data.sources import DecathlonSource, FolderSource, ManifestSource, PolygonSource, UWMadisonSource
 from medseg_pl.io.raster import write_png
 from tests.annotation_files import save_coco, save_cvat, save_labelme
@@ -63,7 +64,7 @@ class TestLayouts:
         assert found.labels == LabelMap(ORGANS, "multilabel")
 
     def test_a_folder(self, phantoms: dict[str, Path]) -> None:
-        found = recognise(phantoms["folder"], group=r"(case\d+)_")
+        found = recognise(phantoms["folder"], DataSettings(reading={"group": r"(case\d+)_"}))
         assert isinstance(found.source, FolderSource)
         assert found.labels == LabelMap(["label_1", "label_2", "label_3"], "multiclass")
         assert found.notes == ("the masks' values 1, 2, 3 are taken for labels",)
@@ -92,16 +93,16 @@ class TestLayouts:
 
     def test_an_unknown_layout(self, tmp_path: Path) -> None:
         with pytest.raises(SettingError, match=r"There is no layout 'bids'. Choose one of decathlon, uw_madison"):
-            recognise(tmp_path, layout="bids")
+            recognise(tmp_path, DataSettings("bids"))
 
     def test_several_folders_of_masks(self, tmp_path: Path) -> None:
         root = folder_of(tmp_path, [[0, 1]], masks_folder="first")
         shutil.copytree(root / "first", root / "second")
         with pytest.raises(
-            SettingError, match=r"several folders that may hold the masks: first, second. Say which with"
+            SettingError, match=r"several folders that may hold the masks: first, second\. Say which with --masks first"
         ):
             recognise(root)
-        assert recognise(root, masks="second").config["init_args"]["masks"] == "second"
+        assert recognise(root, DataSettings(reading={"masks": "second"})).config["init_args"]["masks"] == "second"
         assert layout_of(root) == "folder"
 
 
@@ -126,16 +127,24 @@ class TestLabels:
             recognise(folder_of(tmp_path, [[0, 0]]))
 
     def test_named_labels_win(self, tmp_path: Path) -> None:
-        labels = LabelMap(["a", "b"], "multiclass", [1, 9])
-        found = recognise(folder_of(tmp_path, [[0, 1, 9]]), labels=labels)
-        assert found.labels == labels
+        found = recognise(folder_of(tmp_path, [[0, 1, 9]]), DataSettings(labels=LabelSettings({"a": 1, "b": 9})))
+        assert found.labels == LabelMap(["a", "b"], "multiclass", [1, 9])
         assert found.notes == ("every image is taken for a patient of its own; say with --group where one has several",)
 
-    def test_from_the_command_line(self) -> None:
-        assert labels_named(None, None, None) is None
-        assert labels_named({"a": None}, None, None) == LabelMap(["a"], "binary")
-        assert labels_named({"a": 1, "b": 4}, None, 9) == LabelMap(["a", "b"], "multiclass", [1, 4], 9)
-        assert labels_named({"a": None, "b": None}, "multilabel", None) == LabelMap(["a", "b"], "multilabel")
+    def test_what_was_said_wins_over_a_description(self, phantoms: dict[str, Path]) -> None:
+        said = DataSettings(labels=LabelSettings(ignore_value=9), reading={"slicing": "axial"})
+        found = recognise(phantoms["decathlon"], said)
+        assert found.labels == LabelMap(ORGANS, "multiclass", None, 9)
+        assert found.config["init_args"]["slicing"] == "axial"
+        with pytest.raises(SettingError, match=r"--mask_name says nothing of the layout decathlon"):
+            recognise(phantoms["decathlon"], DataSettings("decathlon", {"mask_name": "{stem}_seg"}))
+
+    def test_settings_of_labels(self) -> None:
+        assert LabelSettings().label_map(["a"]) == LabelMap(["a"], "binary")
+        two = LabelSettings({"a": 1, "b": 4}, ignore_value=9)
+        assert two.label_map(["a", "b"]) == LabelMap(["a", "b"], "multiclass", [1, 4], 9)
+        overlapping = LabelSettings({"a": None, "b": None}, "multilabel")
+        assert overlapping.label_map(["a", "b"]) == LabelMap(["a", "b"], "multilabel")
 
 
 class TestOutlines:

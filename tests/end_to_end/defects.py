@@ -484,7 +484,7 @@ MASKS = [
         "mask-jpeg-artefacts",
         write_folder,
         jpeg_masks,
-        ("--labels", "organ"),
+        ("--labels", "organ", "--tolerance", "0"),
     ),
     Defect("palette", "mask-palette", write_folder, palette_mask),
     Defect("palette of labels", "mask-palette-indices", write_folder, palette_of_labels),

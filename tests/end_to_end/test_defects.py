@@ -16,7 +16,6 @@ from medseg_pl.commands.check import add_arguments
 from medseg_pl.commands.check.settings import settings_of
 from medseg_pl.commands.phantom import write_phantom
 from medseg_pl.data.integrity import KINDS
-from medseg_pl.data.integrity.labelling import UNNAMED
 from tests.end_to_end.clean_sets import CLEAN, NAMED, NAMES, write_folder
 from tests.end_to_end.defects import DEFECTS, VICTIM, Defect
 
@@ -84,8 +83,10 @@ def test_without_an_error_every_case_can_be_read(clean_sets: dict[Write, Path], 
     add_arguments(parser)
     settings = settings_of(parser.parse_args([str(root), *options]))
     if not any(KINDS[code].level == "error" for code in defect.also):
-        for case in settings.source.cases():
-            volume = settings.source.read(case, settings.labels or UNNAMED)
+        cases = settings.source.cases()
+        labels = settings.find_labels(cases).labels
+        for case in cases:
+            volume = settings.source.read(case, labels)
             assert volume.mask is not None
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medseg_pl.arguments import LAYOUTS, add_labels, add_workers, parse_pattern
+from medseg_pl.arguments import add_data_set, add_workers
 
 __all__ = ["add_arguments", "run"]
 
@@ -21,13 +21,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
-    add("directory", type=Path, nargs="?", metavar="DIR", help="the data set; default: that of --config")
-    add("--layout", choices=LAYOUTS, help="found out by default")
-    add("--masks", metavar="NAME", help="the masks' folder beside images/, where there are several")
-    pattern = "regular expression whose parentheses find the patient in a case's name"
-    add("--group", type=parse_pattern, metavar="REGEX", help=pattern)
-    add_labels(parser)
-    add("--config", type=Path, action="append", metavar="FILE", help="of a training; names source, labels and split")
+    add_data_set(parser)
     add("--patch", type=int, nargs=2, metavar=("H", "W"), help="size of a training patch, to find images below it")
     add("--json", type=Path, metavar="FILE", help="write everything to a new JSON file")
     add("--html", type=Path, metavar="FILE", help="write a new page with pictures of the worst cases")

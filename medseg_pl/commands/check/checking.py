@@ -23,6 +23,7 @@ from medseg_pl.commands.check.page import write_page
 from medseg_pl.commands.check.settings import Settings, settings_of
 from medseg_pl.commands.check.wording import described, verdict
 from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.text import printable
 from medseg_pl.data.integrity.discovery import discover
 from medseg_pl.data.integrity.facts import CaseFacts
@@ -31,6 +32,7 @@ from medseg_pl.data.integrity.inspection import inspect_all
 from medseg_pl.data.integrity.kinds import KINDS, Level
 from medseg_pl.data.integrity.masks import Claims
 from medseg_pl.data.integrity.report import Report, report_on
+from medseg_pl.data.sources import Source
 from medseg_pl.io.files import require_absent, write_text
 from medseg_pl.io.progress import progress_bar
 
@@ -67,25 +69,29 @@ def look(settings: Settings, workers: int) -> Report:
     found = discover(settings.source)
     with warnings.catch_warnings(), progress_bar("Checking cases", len(found.cases)) as advance:
         warnings.simplefilter("ignore")  # decoders warn of damage, of which the findings speak
-        cases = list(inspect_all(settings.source, found.cases, settings.labels, settings.root, workers, advance))
-    _try_as_fit_does(settings, cases)
+        labelling = settings.find_labels(found.cases)
+        cases = list(inspect_all(settings.source, found.cases, labelling.labels, settings.root, workers, advance))
+    _try_as_fit_does(settings.source, labelling.labels, cases)
     report = report_on(
         cases,
         found.findings,
-        settings.labels,
-        modalities=settings.modalities,
+        labelling.labels,
+        modalities=settings.opened.modalities,
+        tolerated=bool(labelling.labels.tolerance)
+        and settings.opened.labels is None
+        and settings.said.tolerance is None,
         patch=settings.patch,
         split=partial(settings.sides, found.cases),
     )
-    return replace(report, notes=(*settings.notes, *report.notes))
+    return replace(report, notes=(*labelling.notes, *settings.opened.notes, *report.notes))
 
 
-def _try_as_fit_does(settings: Settings, cases: Sequence[CaseFacts]) -> None:
+def _try_as_fit_does(source: Source, labels: LabelMap, cases: Sequence[CaseFacts]) -> None:
     """Read one intact case through its source, which refuses labels that are not those of its files."""
     intact = next((facts for facts in cases if facts.image and facts.masks and not facts.findings), None)
-    if intact is not None and settings.labels is not None:
+    if intact is not None:
         with suppress(DataError):  # which the findings tell in detail
-            settings.source.read(intact.case, settings.labels)
+            source.read(intact.case, labels)
 
 
 def show(console: Console, report: Report, root: Path) -> None:

@@ -13,7 +13,7 @@ import jinja2
 from medseg_pl import __version__
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.text import printable
-from medseg_pl.data.recognition import labels_named, recognise
+from medseg_pl.data.recognition import DataSettings, recognise
 from medseg_pl.io.files import require_empty, require_folder, whole_folder
 from medseg_pl.plan_file import PlanFile, hardware_of, plan_file
 
@@ -81,6 +81,5 @@ def _planned(arguments: argparse.Namespace, name: str) -> PlanFile:
     data = require_folder(arguments.data, "a data set", "Set --data to the folder that holds it.").resolve()
     if data.is_relative_to(arguments.project.resolve()):
         raise SettingError(f"The data set {data} lies in the project's folder, which must be new. Move it elsewhere.")
-    labels = labels_named(arguments.labels, arguments.task, arguments.ignore_value)
-    found = recognise(data, layout=arguments.layout, masks=arguments.masks, group=arguments.group, labels=labels)
+    found = recognise(data, DataSettings.from_arguments(arguments))
     return plan_file(found, hardware_of(None, None), name, arguments.workers)

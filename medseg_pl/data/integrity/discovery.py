@@ -80,7 +80,7 @@ def _tolerant(source: Source) -> Found:
 def _cases_of_folder(source: FolderSource) -> Found:
     """Pair what can be paired."""
     found: list[Finding] = []
-    images = _files(source.root / source.images, found)
+    images = {n: path for n, path in _files(source.root / source.images, found).items() if source.is_image_name(n)}
     places = source.places
     masks = {place.folder: _files(source.root / place.folder, found) for place in places}
     names = {folder: sorted(files) for folder, files in masks.items()}

@@ -136,7 +136,7 @@ def _inspect_files(case: Case, held: Sequence[int | None], labels: LabelMap | No
     pixels, image = _image(case, [channel for channel in channels if channel is not None], files)
     masks = []
     for path, label in zip(case.masks, held, strict=True):
-        mask = files.read(path, partial(_read_mask, path, labels))
+        mask = files.read(path, partial(read_any_mask, path, labels))
         masks.extend([] if mask is None else [_MaskFile(path, label, *files.turn(path, mask, channels[0]))])
     facts = tuple(measure_mask(m.pixels, m.geometry, m.path, files.headers[m.path], m.label) for m in masks)
     complete = len(masks) == len(case.masks) and len({mask.plane.shape for mask in masks}) == 1
@@ -160,7 +160,7 @@ def _image(case: Case, channels: Sequence[Read], files: _Files) -> tuple[NDArray
     return pixels, measure_image(pixels, grids, case.images, [files.headers[path] for path in case.images])
 
 
-def _read_mask(path: Path, labels: LabelMap | None) -> Read:
+def read_any_mask(path: Path, labels: LabelMap | None = None) -> Read:
     """Values, or colours where the labels are known by them or the file holds nothing else."""
     try:
         return read_mask_file(path, labels)

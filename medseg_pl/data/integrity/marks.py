@@ -30,6 +30,7 @@ def measure_mask(
     header: FileHeader,
     label: int | None = None,
     stored: bool = False,
+    with_specks: bool = True,
 ) -> MaskFacts:
     """Count what a mask file holds.
 
@@ -40,6 +41,7 @@ def measure_mask(
         header: What it says of itself.
         label: The index of the label that the file holds alone.
         stored: Whether the values are those of a stored mask.
+        with_specks: Whether components are measured too, which takes longest.
     """
     coloured = pixels.ndim == 4
     finite = bool(np.isfinite(pixels).all())
@@ -59,7 +61,7 @@ def measure_mask(
         finite=finite,
         whole=coloured or bool((table[np.isfinite(table)] % 1 == 0).all()),
         coloured=coloured,
-        specks=() if coloured or len(table) > _MOST_MEASURED else _all_specks(indices, table),
+        specks=() if not with_specks or coloured or len(table) > _MOST_MEASURED else _all_specks(indices, table),
         stored=stored,
     )
 

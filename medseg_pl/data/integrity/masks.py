@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,14 +13,8 @@ from medseg_pl.core.mask_values import listed
 from medseg_pl.data.integrity.facts import CaseFacts, Mark, Marked, MaskFacts
 from medseg_pl.data.integrity.findings import Finding, finding
 from medseg_pl.data.integrity.marks import TINY
+from medseg_pl.data.integrity.smears import is_smoothed, kind_of_smear
 
-_FEW_STRAYS = 4
-"""Fewer different values than this are not what compression or smoothing leave behind."""
-_COHERENT = 0.5
-"""A structure's pixels have a neighbour like themselves more often than not; a smoothed border's do not."""
-_MAIN_SHARE = 0.005
-_NEAR, _MOSTLY = 24, 0.7
-"""JPEG leaves this share of the values that it changes this near to where they were, of 255; smoothing about half."""
 _LARGE, _DOMINANT = 100, 0.9
 _PICTURE_VALUES = 64
 
@@ -75,19 +70,21 @@ class Claims:
         return mask.label + 1 if encoded == 1 else encoded
 
 
-def mask_findings(facts: CaseFacts, claims: Claims, *, ignores: bool) -> Iterator[Finding]:
+def mask_findings(facts: CaseFacts, claims: Claims, *, ignores: bool, tolerated: bool = False) -> Iterator[Finding]:
     """What the masks of one case have wrong.
 
     Args:
         facts: The case.
         claims: What its masks should hold.
         ignores: Whether 255 stands beside labels in some mask of the data set, so that it is no label.
+        tolerated: Whether the tolerance was found and not set, so that the values it moves are told.
     """
     for mask in facts.masks:
         if strays := claims.strays(mask):
             yield _about_strays(facts, mask, strays, claims, ignores)
         else:
-            yield from _about_storage(facts, mask)
+            moved = list(_about_tolerance(facts, mask, claims)) if tolerated else []
+            yield from moved or _about_storage(facts, mask)
         yield from _about_specks(facts, mask)
     if facts.overlap and not claims.labels.overlapping:
         yield finding(
@@ -111,6 +108,17 @@ def _about_strays(
     if mask.header.scaled and code == "mask-not-integer":
         expected += "; the header scales the values, which is meant for intensities"
     return finding(code, f"The mask holds the {said}; {expected}.", facts.case.case_id, mask.path)
+
+
+def _about_tolerance(facts: CaseFacts, mask: MaskFacts, claims: Claims) -> Iterator[Finding]:
+    """A mask that only the tolerance makes readable: what `plan` writes trains, on edges that were guessed."""
+    exact = Claims(replace(claims.labels, tolerance=0))
+    if not (moved := exact.strays(mask)):
+        return
+    code = "mask-antialiased" if is_smoothed(mask) and not mask.header.lossy else "mask-jpeg-artefacts"
+    said = f"The mask holds {listed([mark.mark for mark in moved], 6)}; labels.tolerance {claims.labels.tolerance:g} "
+    found = finding(code, f"{said}reads each as the nearest label.", facts.case.case_id, mask.path)
+    yield replace(found, level="warning")
 
 
 def _expected(mask: MaskFacts, labels: LabelMap) -> str:
@@ -139,25 +147,7 @@ def _kind_of_strays(mask: MaskFacts, strays: Sequence[Marked], claims: Claims, i
         return "ignore-value-unset" if ignores or any(claims.voxels([mask])) else "mask-0-255"
     if mask.distinct > _PICTURE_VALUES and sum(mark.voxels for mark in strays) > mask.voxels / 2:
         return "mask-is-picture"
-    return _kind_of_smear(mask, strays) or "mask-unknown-value"
-
-
-def _kind_of_smear(mask: MaskFacts, strays: Sequence[Marked]) -> str | None:
-    """Whether values are what compression or smoothing has left round those of the structures."""
-    main = [mark for mark in mask.marks if is_main(mark, mask)]
-    smear = [mark for mark in strays if mark not in main]
-    voxels = sum(mark.voxels for mark in smear)
-    if len(smear) < _FEW_STRAYS or sum(mark.coherence * mark.voxels for mark in smear) > _COHERENT * voxels:
-        return None
-    values = [mark.mark[0] for mark in mask.marks]
-    true = np.array([min(values), max(values), *(mark.mark[0] for mark in main)])
-    near = sum(mark.voxels for mark in smear if np.abs(true - mark.mark[0]).min() <= _NEAR)
-    return "mask-jpeg-artefacts" if near > _MOSTLY * voxels else "mask-antialiased"
-
-
-def is_main(mark: Marked, mask: MaskFacts) -> bool:
-    """Whether a value is that of a structure and not of a smeared border."""
-    return mark.coherence >= _COHERENT and mark.voxels >= _MAIN_SHARE * mask.voxels
+    return kind_of_smear(mask, list(strays)) or "mask-unknown-value"
 
 
 def _about_storage(facts: CaseFacts, mask: MaskFacts) -> Iterator[Finding]:

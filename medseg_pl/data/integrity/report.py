@@ -21,7 +21,6 @@ from medseg_pl.data.integrity.findings import Finding, worst_first
 from medseg_pl.data.integrity.geometry import grid_findings, outlier_findings, patch_findings, spacing_findings
 from medseg_pl.data.integrity.intensities import comparison_findings, image_findings
 from medseg_pl.data.integrity.kinds import Level
-from medseg_pl.data.integrity.labelling import labels_in
 from medseg_pl.data.integrity.masks import Claims, mask_findings
 from medseg_pl.data.integrity.palettes import palette_findings
 from medseg_pl.data.integrity.sides import Sides
@@ -57,43 +56,49 @@ class Report:
 def report_on(
     cases: Sequence[CaseFacts],
     discovered: Iterable[Finding],
-    labels: LabelMap | None,
+    labels: LabelMap,
     *,
     modalities: Sequence[str] = (),
     patch: Fit | None = None,
     split: Splitting = lambda _: ([], []),
+    tolerated: bool = False,
 ) -> Report:
     """All findings that follow from what is known of the cases.
 
     Args:
         cases: What reading each has shown.
         discovered: What looking for them has shown.
-        labels: What masks should hold; by default what most of them hold.
+        labels: What masks should hold.
         modalities: What the data set says of each channel.
         patch: How images are brought to the network.
         split: Gives the splits that are to be checked.
+        tolerated: Whether the tolerance of the labels was found and not set.
     """
-    known, notes = labels_in([mask for facts in cases for mask in facts.masks]) if labels is None else (labels, ())
-    if len(cases) > MOST_COMPARED:
-        notes = (*notes, f"more than {MOST_COMPARED:,} images are not searched for near-duplicates")
-    claims = Claims(known)
+    many = f"more than {MOST_COMPARED:,} images are not searched for near-duplicates"
+    notes = (many,) if len(cases) > MOST_COMPARED else ()
+    claims = Claims(labels)
     voxels = {facts.case.case_id: claims.voxels(facts.masks) for facts in cases if facts.masks}
     sides, found = split(voxels)
-    findings = [*discovered, *found, *_of_each(cases, claims, modalities, patch), *_of_all(cases, modalities)]
+    findings = [
+        *discovered,
+        *found,
+        *_of_each(cases, claims, modalities, patch, tolerated),
+        *_of_all(cases, modalities),
+    ]
     findings.extend(_of_labels(cases, claims, voxels))
-    annotated = [Annotated(facts.case, voxels.get(facts.case.case_id, [0] * len(known.names))) for facts in cases]
+    annotated = [Annotated(facts.case, voxels.get(facts.case.case_id, [0] * len(labels.names))) for facts in cases]
     for chosen in sides:
-        findings.extend(side_findings(annotated, chosen, known))
-    return Report(tuple(cases), tuple(dict.fromkeys(worst_first(findings))), known, notes)
+        findings.extend(side_findings(annotated, chosen, labels))
+    return Report(tuple(cases), tuple(dict.fromkeys(worst_first(findings))), labels, notes)
 
 
 def _of_each(
-    cases: Sequence[CaseFacts], claims: Claims, modalities: Sequence[str], patch: Fit | None
+    cases: Sequence[CaseFacts], claims: Claims, modalities: Sequence[str], patch: Fit | None, tolerated: bool
 ) -> Iterator[Finding]:
     ignores = any(_ignores(mask, claims) for facts in cases for mask in facts.masks)
     for facts in cases:
         yield from facts.findings
-        yield from mask_findings(facts, claims, ignores=ignores)
+        yield from mask_findings(facts, claims, ignores=ignores, tolerated=tolerated)
         yield from grid_findings(facts)
         yield from spacing_findings(facts)
         yield from image_findings(facts, modalities)

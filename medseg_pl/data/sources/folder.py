@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.geometry import Slicing
@@ -12,7 +12,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import check_pattern, group_of, shown
 from medseg_pl.data.sources.files import FileSource, check_mask_names, files_by_name, is_image
-from medseg_pl.data.sources.places import Place, place_of
+from medseg_pl.data.sources.places import STEM, Place, place_of, shared_stem
 from medseg_pl.data.sources.unlabelled import ImageFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.files import LeftOut, files_below, find_dead_links, require_folder
@@ -34,6 +34,7 @@ class FolderSource(FileSource):
                    stomach/a.png, bowel/a.png           masks: {stomach: stomach, bowel: bowel}
                    masks/a_stomach.png, …               masks: {stomach: "masks/{stem}_stomach", …}
     a.png          a_mask.png                           images: ., masks: ., mask_name: "{stem}_mask"
+    21_train.tif   21_manual.gif                        image_name: "{stem}_train", mask_name: "{stem}_manual"
     ```
 
     Pictures and volumes of every format; sub-folders belong to the case's name. `*` stands for anything but a slash,
@@ -46,6 +47,8 @@ class FolderSource(FileSource):
             each label, in the order of `labels.names`; or null for images without masks.
         mask_name: The mask's name in a folder, without suffix, given the image's: `"{stem}_seg"` pairs `a.png` with
             `a_seg.png`.
+        image_name: The image's own name, where it has an ending that its mask does not have; files of other names are
+            no images.
         group: A regular expression whose parentheses find the patient in a case's name; without it every image is
             its own patient. Set it wherever a patient has several images: `Image_(\d+)`.
         slicing: How volumes are cut into slices: `file` across their last axis, `thick` across the largest spacing,
@@ -61,6 +64,7 @@ class FolderSource(FileSource):
         mask_name: str = "{stem}",
         group: str | None = None,
         slicing: Slicing = "file",
+        image_name: str = STEM,
     ) -> None:
         check_pattern(group)
         self.root = Path(root)
@@ -68,13 +72,14 @@ class FolderSource(FileSource):
         self.masks = masks
         self.group = group
         self.slicing = slicing
+        self.image_name = image_name
         folders = masks if isinstance(masks, dict) else {"": masks or "."}
-        places = tuple(place_of(text, mask_name, _SETTING) for text in folders.values())
+        places = tuple(place_of(text, mask_name, _SETTING, image_name) for text in folders.values())
         self.places: tuple[Place, ...] = () if masks is None else places
 
     def cases(self) -> list[Case]:
         """One case for each image, with its masks; nothing on either side may be left over."""
-        images = self._files(self.images, "images")
+        images = {n: path for n, path in self._files(self.images, "images").items() if self.is_image_name(n)}
         masks = {folder: self._files(folder, "masks") for folder in dict.fromkeys(p.folder for p in self.places)}
         found = self._pairs(images, masks)
         taken = {path for places in found.values() for paths in places for path in paths}
@@ -91,6 +96,10 @@ class FolderSource(FileSource):
             )
             for name, path in sorted(images.items())
         ]
+
+    def is_image_name(self, name: str) -> bool:
+        """Whether a file of the images' folder is an image, by its name without suffix."""
+        return shared_stem(PurePosixPath(name).name, self.image_name) is not None
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """See `FileSource`; a place for each label holds the label that it is given to."""

@@ -24,11 +24,13 @@ class Place(NamedTuple):
         folder: Below the root.
         name: Without suffix; `{stem}` stands for the image's name and `*` for anything but a slash.
         setting: Where it was set.
+        image: What images are called; `{stem}` is what they share with their masks.
     """
 
     folder: str
     name: str
     setting: str
+    image: str = STEM
 
     @property
     def several(self) -> bool:
@@ -46,8 +48,10 @@ class Place(NamedTuple):
         ['p1/a/1', 'p1/a/2']
         """
         path = PurePosixPath(image)
+        if (shared := shared_stem(path.name, self.image)) is None:
+            return []
         parts = (path.parent / self.name).as_posix().replace(STEM, "\0").split("*")
-        start, *rest = (part.replace("\0", path.name) for part in parts)
+        start, *rest = (part.replace("\0", shared) for part in parts)
         first = bisect_left(names, start)
         if not rest:  # without a pattern to compile for each of a million images
             return list(names[first : first + 1]) if start in names[first : first + 1] else []
@@ -56,13 +60,25 @@ class Place(NamedTuple):
         return [name for name in alike if pattern.fullmatch(name)]
 
 
-def place_of(text: str, mask_name: str, setting: str) -> Place:
+def shared_stem(name: str, pattern: str) -> str | None:
+    """Return what the name of an image shares with those of its masks, `None` where the pattern is not that name's.
+
+    >>> shared_stem("21_training", "{stem}_training"), shared_stem("21_test", "{stem}_training")
+    ('21', None)
+    """
+    before, _, after = pattern.partition(STEM)
+    fits = name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)
+    return name[len(before) : len(name) - len(after)] if fits else None
+
+
+def place_of(text: str, mask_name: str, setting: str, image_name: str = STEM) -> Place:
     """What a setting stands for: a folder with masks called `mask_name`, or the path of a mask where it holds `{stem}`.
 
     Args:
         text: The setting.
         mask_name: The name of masks in a folder.
         setting: What the setting is called.
+        image_name: What images are called.
 
     Raises:
         SettingError: A name does not depend on the image, or a folder does.
@@ -73,9 +89,13 @@ def place_of(text: str, mask_name: str, setting: str) -> Place:
     parts = PurePosixPath(text).parts
     depth = next((depth for depth, part in enumerate(parts) if STEM in part), None)
     if depth is None:
-        found = Place(text, mask_name, "data.source.mask_name")
+        found = Place(text, mask_name, "data.source.mask_name", image_name)
     else:
-        found = Place(PurePosixPath(*parts[:depth]).as_posix(), "/".join(parts[depth:]), setting)
+        found = Place(PurePosixPath(*parts[:depth]).as_posix(), "/".join(parts[depth:]), setting, image_name)
+    if image_name.count(STEM) != 1 or set("{}*/") & set(image_name.replace(STEM, "")):
+        raise SettingError(
+            f"data.source.image_name must contain {STEM} once, and no slash, star or other braces; got {image_name!r}."
+        )
     if STEM not in found.name or set("{}") & set(found.name.replace(STEM, "")):
         raise SettingError(
             f"{found.setting} must contain {STEM}, the image's name, and no other braces; got {found.name!r}."

@@ -24,12 +24,6 @@ def test_a_data_set_in_order() -> None:
     assert report.counts() == {"error": 0, "warning": 0, "note": 0}
 
 
-def test_labels_are_seen_in_the_masks_where_nobody_named_them() -> None:
-    report = report_on(cases(), [], None)
-    assert report.labels.names == ["label_1", "label_2"]
-    assert report.notes == ("the masks' values 1, 2 are taken for labels",)
-
-
 def test_findings_of_all_kinds_come_together_once_and_the_worst_first() -> None:
     early = finding("missing-mask", "It has none.", "x")
     odd = facts_of(image_of(textured(9, MASK.shape)), mask_of(MASK * 3), name="odd", findings=(early,))
@@ -56,4 +50,4 @@ def test_masks_that_nobody_understands_are_not_called_empty() -> None:
 
 
 def test_no_case() -> None:
-    assert report_on([], [], None).findings == ()
+    assert report_on([], [], LABELS).findings == ()

@@ -1,0 +1,325 @@
+"""How a folder keeps its images and masks: the settings of `FolderSource` that pair them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from medseg_pl.core.errors import MissingDataError, SettingError
+from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.files import is_image
+from medseg_pl.data.sources.places import STEM
+from medseg_pl.io.files import files_below
+from medseg_pl.io.suffixes import is_picture, name_below
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr")
+_MASK_WORDS = re.compile(r"mask|seg|label|annot|manual|truth|(^|[_\-. ])gt|roi|contour", re.IGNORECASE)
+_SECTION = r"[_-]?(?:slice|section|sec|sl|z|frame)[_-]?\d+"
+
+
+class Pattern(NamedTuple):
+    """What images and masks that belong together are called.
+
+    Attributes:
+        image: The image's name, with `{stem}` for what both share.
+        mask: The mask's name.
+    """
+
+    image: str
+    mask: str
+
+
+SAME = Pattern(STEM, STEM)
+
+
+class Arrangement(NamedTuple):
+    """The settings that pair the images and masks of a folder.
+
+    Attributes:
+        settings: Of `FolderSource`, without the root.
+        labels: Those that have a folder of their own.
+        notes: What was concluded rather than read, in words.
+    """
+
+    settings: dict[str, Any]
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def find_image_folder(directory: Path) -> str | None:
+    """Find the folder of images, `.` where they lie in no folder of their own; `None` where there are none."""
+    named = {path.name.lower(): path.name for path in sorted(directory.glob("[!.]*")) if path.is_dir()}
+    known = next((named[name] for name in IMAGE_FOLDERS if name in named), None)
+    return known or ("." if any(map(is_image, files_below(directory))) else None)
+
+
+def arrange(directory: Path, said: Mapping[str, Any]) -> Arrangement:
+    """Find the settings that nobody has given.
+
+    Args:
+        directory: The data set.
+        said: What was given of `images`, `masks`, `image_name`, `mask_name`, `group` and `slicing`.
+
+    Raises:
+        MissingDataError: There are no images.
+        SettingError: Several folders or names may be those of masks, or none.
+    """
+    images = said.get("images") or find_image_folder(directory)
+    if images is None:
+        raise MissingDataError(f"{directory} holds no image that can be read. Give the folder that holds them.")
+    given = {name: value for name, value in said.items() if value is not None}
+    names = _names(directory / images)
+    masks = given.get("masks")
+    labels: tuple[str, ...] = tuple(masks) if isinstance(masks, Mapping) else ()
+    notes: tuple[str, ...] = ()
+    settings: dict[str, Any] = {"images": images}
+    if masks is None:
+        folder = _find_mask_folder(directory, images)
+        places = _find_label_folders(directory, folder, names) if folder != images else {}
+        if places:
+            labels, settings = tuple(places), settings | {"masks": places}
+            notes = (f"the folders {', '.join(places)} in {folder} are taken for labels, which may overlap",)
+        else:
+            settings["masks"] = folder
+    else:
+        settings["masks"] = dict(masks) if isinstance(masks, Mapping) else masks
+    if isinstance(settings["masks"], str) and STEM not in settings["masks"] and not given.keys() & {"mask_name"}:
+        settings |= _name_settings(_find_pattern(directory, images, settings["masks"], names))
+    settings |= {name: value for name, value in given.items() if name not in settings}
+    found = [name for name in names if _is_image_name(name, settings)]
+    if "group" not in settings and (group := _find_group(found, directory / images)):
+        settings["group"] = group
+        notes = (*notes, f"the images that {group!r} finds alike in are taken for one patient (data.source.group)")
+    return Arrangement({"images": images, **settings}, labels, notes)
+
+
+def find_patterns(images: Sequence[str], masks: Sequence[str]) -> list[Pattern]:
+    """Find by which names images and masks of two folders can be paired: one pattern, or several that fit as well.
+
+    Args:
+        images: Names without suffix, with sub-folders.
+        masks: Likewise.
+
+    >>> find_patterns(["21_training", "22_training"], ["21_manual1", "22_manual1"])
+    [Pattern(image='{stem}_training', mask='{stem}_manual1')]
+    >>> find_patterns(["a", "b"], ["a_seg", "b_seg"])
+    [Pattern(image='{stem}', mask='{stem}_seg')]
+    """
+    known = set(masks)
+    candidates = list(dict.fromkeys([SAME, *_around_stem(images, masks), *_both_affixed(images, masks)]))
+    found = {pattern: _match(pattern, images, known) for pattern in candidates}
+    best = max((matched, len(used)) for matched, used in found.values())
+    equal = [pattern for pattern in candidates if (found[pattern][0], len(found[pattern][1])) == best]
+    if best[0] < len(images) or SAME in equal:
+        return [SAME if SAME in equal else equal[0]] if any(best) else []
+    different = {frozenset(found[pattern][1]): pattern for pattern in reversed(equal)}
+    return [pattern for pattern in equal if pattern in different.values()]
+
+
+def find_patterns_within(names: Sequence[str]) -> list[Pattern]:
+    """Find by which names images and masks of one folder are told apart.
+
+    >>> find_patterns_within(["a", "a_mask", "b", "b_mask"])
+    [Pattern(image='{stem}', mask='{stem}_mask')]
+    >>> find_patterns_within(["1_image", "1_label", "2_image", "2_label"])
+    [Pattern(image='{stem}_image', mask='{stem}_label')]
+    """
+    known = set(names)
+    affixes = Counter(pattern for name in names for pattern in _affixed(name, known))
+    covering = []
+    for pattern, _ in affixes.most_common():
+        images = [name for name in names if _masks_of(name, pattern, known)]
+        masks = {mask for name in images for mask in _masks_of(name, pattern, known)}
+        if images and set(images) | masks == known and not masks & set(images):
+            covering.append(pattern)
+    if covering:
+        return covering[:1]
+    classes: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        path = PurePosixPath(name)
+        start = max(path.name.rfind(mark) for mark in "_-. ")
+        classes[path.name[start:] if start > 0 else ""].add(name[: len(name) - len(path.name) + max(start, 0)])
+    if len(classes) == 2 and len({frozenset(keys) for keys in classes.values()}) == 1 and "" not in classes:
+        mask = [ending for ending in classes if _MASK_WORDS.search(ending)]
+        if len(mask) == 1:
+            (image,) = (ending for ending in classes if ending != mask[0])
+            return [Pattern(STEM + image, STEM + mask[0])]
+    return [pattern for pattern, count in affixes.most_common() if count == affixes.most_common(1)[0][1]]
+
+
+def _find_pattern(directory: Path, images: str, folder: str, names: Sequence[str]) -> Pattern:
+    apart = folder != images
+    patterns = find_patterns(names, _names(directory / folder)) if apart else find_patterns_within(names)
+    if len(patterns) == 1:
+        return patterns[0]
+    if not patterns and apart:
+        return SAME  # the source says which files have no partner
+    options = shown([pattern.mask for pattern in patterns]) or f"such as '{STEM}_mask'"
+    raise SettingError(
+        f"{directory / folder} does not tell which files are masks of which images. Say with --mask_name how masks are "
+        f"called: {options}."
+    )
+
+
+def _name_settings(pattern: Pattern) -> dict[str, str]:
+    """Settings for names that are not the usual ones."""
+    settings = {"image_name": pattern.image, "mask_name": pattern.mask}
+    return {name: value for name, value in settings.items() if value != STEM}
+
+
+def _find_mask_folder(directory: Path, images: str) -> str:
+    if images == ".":
+        return images
+    others = sorted(path for path in directory.glob("[!.]*") if path.is_dir() and path.name != images)
+    found = [path.name for path in others if any(map(is_image, files_below(path)))]
+    if len(found) == 1:
+        return found[0]
+    if not found and any(_MASK_WORDS.search(PurePosixPath(name).name) for name in _names(directory / images)):
+        return images
+    if not found:
+        raise SettingError(f"Beside {directory / images} there is no folder of masks. Say which with --masks.")
+    raise SettingError(
+        f"Beside {directory / images} there are several folders that may hold the masks: {', '.join(found)}. Say which "
+        f"with --masks {found[0]}, or name the label of each: --masks liver={found[0]},…"
+    )
+
+
+def _find_label_folders(directory: Path, folder: str, images: Sequence[str]) -> dict[str, str]:
+    """Find folders inside that of masks which have a mask of every image each, as one for each label has."""
+    inner = sorted(path for path in (directory / folder).glob("[!.]*") if path.is_dir())
+    if not inner or any(is_image(path) for path in (directory / folder).iterdir() if path.is_file()):
+        return {}
+    places = {}
+    for path in inner:
+        masks = _names(path)
+        if len(masks) < len(images) or not (patterns := find_patterns(images, masks)):
+            return {}
+        matched, used = _match(patterns[0], images, set(masks))
+        if patterns[0].image != STEM or (matched, len(used)) != (len(images), len(masks)):
+            return {}
+        plain = patterns[0] == SAME
+        places[path.name] = f"{folder}/{path.name}" + ("" if plain else f"/{patterns[0].mask}")
+    return places
+
+
+def _find_group(names: Sequence[str], folder: Path) -> str | None:
+    """Find the pattern of patients whose sections are images of their own: a folder each, or numbered sections."""
+    if not all(is_picture(path) for path in files_below(folder) if is_image(path)):
+        return None
+    for group in (r"^(.+)/", rf"^(.+?){_SECTION}"):
+        matches = [re.search(group, name) for name in names]
+        patients = Counter(match[1] for match in matches if match)
+        if all(matches) and len(patients) > 1 and len(patients) < len(names):
+            return group
+    return None
+
+
+def _is_image_name(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a name of the images' folder is that of an image, as far as patterns tell."""
+    if settings["images"] == settings["masks"] and _matches(settings.get("mask_name", STEM), name):
+        return bool(settings.get("mask_name", STEM) == STEM)
+    return _matches(settings.get("image_name", STEM), name)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    parts = [re.escape(part).replace(r"\*", ".*") for part in pattern.split(STEM)]
+    return re.fullmatch(".+".join(parts), PurePosixPath(name).name) is not None
+
+
+def _names(folder: Path) -> list[str]:
+    """Names of the images below a folder, without suffix."""
+    if not folder.is_dir():
+        return []
+    files = (path for path in files_below(folder) if is_image(path))
+    return sorted({name_below(path, folder) for path in files})
+
+
+def _around_stem(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pattern]:
+    """Patterns in which the whole name of the first image stands in its mask's, or is the folder of its masks."""
+    first = PurePosixPath(images[0]) if images else PurePosixPath()
+    own = [PurePosixPath(mask) for mask in masks if first.name in mask]
+    endings = []
+    for mask in own:
+        if mask.parent == first.parent and first.name in mask.name:
+            for found in re.finditer(re.escape(first.name), mask.name):
+                before, after = mask.name[: found.start()], mask.name[found.end() :]
+                yield Pattern(STEM, f"{before}{STEM}{after}")
+                endings += [after] if not before else []
+    # Numbered files are parts of one mask; files of other endings are those of other observers.
+    shared = _common_start(endings).rstrip("0123456789") if len(endings) > 1 else ""
+    if shared and all(ending[len(shared) :].isdecimal() for ending in endings):
+        yield Pattern(STEM, f"{STEM}{shared}*")
+    if any(mask.parent == first for mask in own):
+        yield Pattern(STEM, f"{STEM}/*")
+
+
+def _both_affixed(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pattern]:
+    """Patterns in which both have something of their own before or behind what they share."""
+    (i_before, i_after), (m_before, m_after) = _affixes(images), _affixes(masks)
+    for image in (("", i_after), (i_before, ""), (i_before, i_after)):
+        for mask in (("", m_after), (m_before, ""), (m_before, m_after)):
+            if image != ("", ""):
+                yield Pattern(f"{image[0]}{STEM}{image[1]}", f"{mask[0]}{STEM}{mask[1]}")
+
+
+def _affixes(names: Sequence[str]) -> tuple[str, str]:
+    """What all names begin and end with; digits there are rather part of what tells them apart."""
+    last = [PurePosixPath(name).name for name in names]
+    if len(last) < 2:
+        return "", ""
+    before = re.sub(r"[0-9]+$", "", _common_start(last))
+    after = _common_start([name[::-1] for name in last])[::-1]
+    return before, re.sub(r"^[^_\-. ]+", "", after)
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    """What all texts begin with: what the first and the last of them in order do.
+
+    >>> _common_start(["mask_10", "mask_12"])
+    'mask_1'
+    """
+    first, last = min(texts), max(texts)
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+
+
+def _affixed(name: str, known: set[str]) -> Iterator[Pattern]:
+    """Patterns by which a name is that of a mask of another one."""
+    path = PurePosixPath(name)
+    head = name[: len(name) - len(path.name)]
+    for mark in re.finditer(r"[_\-. ]", path.name):
+        if head + path.name[: mark.start()] in known:
+            ending = path.name[mark.start() :]
+            yield Pattern(STEM, STEM + ending)
+            yield Pattern(STEM, STEM + re.sub(r"[_\-. ]?[0-9]+$", "", ending) + "*")
+        if head + path.name[mark.end() :] in known:
+            yield Pattern(STEM, path.name[: mark.end()] + STEM)
+
+
+def _masks_of(name: str, pattern: Pattern, known: set[str]) -> set[str]:
+    path = PurePosixPath(name)
+    mask = (path.parent / pattern.mask.replace(STEM, path.name)).as_posix()
+    if not mask.endswith("*"):
+        return {mask} & known
+    return {other for other in known if other.startswith(mask[:-1])}
+
+
+def _match(pattern: Pattern, images: Sequence[str], masks: set[str]) -> tuple[int, set[str]]:
+    """Count the images that have a mask by a pattern, and collect these masks."""
+    before, _, after = pattern.image.partition(STEM)
+    matched = 0
+    found: set[str] = set()
+    for name in images:
+        path = PurePosixPath(name)
+        if not (path.name.startswith(before) and path.name.endswith(after)):
+            continue
+        key = path.name[len(before) : len(path.name) - len(after)]
+        own = (
+            _masks_of((path.parent / key).as_posix() if key else "", Pattern(STEM, pattern.mask), masks)
+            if key
+            else set()
+        )
+        matched, found = matched + bool(own), found | own
+    return matched, found

@@ -1,0 +1,134 @@
+"""Folders as people have them: the settings that pair their images and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.data.arrangement import Pattern, arrange, find_patterns, find_patterns_within
+from medseg_pl.data.sources import FolderSource
+from tests.small_files import save_raster
+
+PIXELS = np.zeros((4, 4), np.uint8)
+BUSI = ["benign (1)", "benign (1)_mask", "benign (1)_mask_1", "benign (2)", "benign (2)_mask"]
+
+
+def write(root: Path, *names: str) -> Path:
+    for name in names:
+        save_raster(root / name, PIXELS)
+    return root
+
+
+def settings_of(root: Path, **said: Any) -> dict[str, Any]:
+    """The settings, once they have been tried."""
+    found = arrange(root, said).settings
+    cases = FolderSource(str(root), **found).cases()
+    assert all(case.masks for case in cases)
+    return {"cases": [case.case_id for case in cases], **found}
+
+
+class TestTwoFolders:
+    @pytest.mark.parametrize(
+        ("images", "masks", "pattern"),
+        [
+            (["a", "b"], ["a", "b"], Pattern("{stem}", "{stem}")),
+            (["ISIC_1", "ISIC_2"], ["ISIC_1_segmentation", "ISIC_2_segmentation"], ("{stem}", "{stem}_segmentation")),
+            (["a", "b"], ["mask_a", "mask_b"], ("{stem}", "mask_{stem}")),
+            (["21_training", "32_training"], ["21_manual1", "32_manual1"], ("{stem}_training", "{stem}_manual1")),
+            (["img_01", "img_02"], ["mask_01", "mask_02"], ("img_{stem}", "mask_{stem}")),
+            (["p10_0000", "p20_0000"], ["p10", "p20"], ("{stem}_0000", "{stem}")),
+            (["a", "b"], ["a/1", "a/2", "b/1"], ("{stem}", "{stem}/*")),
+            (["a", "b"], ["a_1", "a_2", "b_1"], ("{stem}", "{stem}_*")),
+            (["p/a", "q/a"], ["p/a_seg", "q/a_seg"], ("{stem}", "{stem}_seg")),
+        ],
+    )
+    def test_names(self, images: Sequence[str], masks: Sequence[str], pattern: tuple[str, str]) -> None:
+        assert find_patterns(images, masks) == [pattern]
+
+    def test_two_observers_are_not_chosen_between(self, tmp_path: Path) -> None:
+        write(
+            tmp_path, *(f"images/{n}.png" for n in "ab"), *(f"masks/{n}_{o}.png" for n in "ab" for o in ("1st", "2nd"))
+        )
+        with pytest.raises(SettingError, match=r"Say with --mask_name how masks are called: {stem}_1st, {stem}_2nd"):
+            arrange(tmp_path, {})
+        assert arrange(tmp_path, {"mask_name": "{stem}_1st"}).settings["mask_name"] == "{stem}_1st"
+
+    def test_a_missing_mask_changes_no_pattern(self) -> None:
+        assert find_patterns(["a", "b", "c"], ["a", "b"]) == [Pattern("{stem}", "{stem}")]
+        assert find_patterns(["a", "b", "c"], ["a_seg", "b_seg"]) == [Pattern("{stem}", "{stem}_seg")]
+
+    def test_names_that_have_nothing_in_common(self) -> None:
+        assert find_patterns(["a", "b"], ["x", "y"]) == []
+
+
+class TestOneFolder:
+    @pytest.mark.parametrize(
+        ("names", "pattern"),
+        [
+            (["a", "a_mask", "b", "b_mask"], ("{stem}", "{stem}_mask")),
+            (["a", "b", "mask_a", "mask_b"], ("{stem}", "mask_{stem}")),
+            (BUSI, ("{stem}", "{stem}_mask*")),
+            (["1_image", "1_label", "2_image", "2_label"], ("{stem}_image", "{stem}_label")),
+            (["p/p_1", "p/p_1_mask", "q/q_1", "q/q_1_mask"], ("{stem}", "{stem}_mask")),
+        ],
+    )
+    def test_names(self, names: Sequence[str], pattern: tuple[str, str]) -> None:
+        assert find_patterns_within(names) == [pattern]
+
+    def test_sections_of_one_stack_are_of_one_patient(self, tmp_path: Path) -> None:
+        write(
+            tmp_path, *(f"{p}/{p}_{n}{end}.png" for p in ("TCGA_1", "TCGA_2") for n in (1, 2) for end in ("", "_mask"))
+        )
+        found = settings_of(tmp_path)
+        assert (found["images"], found["masks"], found["mask_name"]) == (".", ".", "{stem}_mask")
+        assert (found["group"], len(found["cases"])) == ("^(.+)/", 4)
+
+    def test_files_that_tell_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            SettingError, match=r"does not tell which files are masks of which images\. Say with --mask_n"
+        ):
+            arrange(write(tmp_path, "a.png", "b.png"), {})
+
+
+class TestFolders:
+    def test_a_folder_for_each_label(self, tmp_path: Path) -> None:
+        names = [f"images/{n}.png" for n in "ab"]
+        write(tmp_path, *names, *(f"masks/{label}/{n}.png" for n in "ab" for label in ("liver", "spleen")))
+        found = arrange(tmp_path, {})
+        assert found.settings["masks"] == {"liver": "masks/liver", "spleen": "masks/spleen"}
+        assert found.labels == ("liver", "spleen")
+        assert found.notes == ("the folders liver, spleen in masks are taken for labels, which may overlap",)
+        assert settings_of(tmp_path)["cases"] == ["a", "b"]
+
+    def test_a_folder_for_each_label_with_its_name_in_files(self, tmp_path: Path) -> None:
+        names = [f"images/{n}.png" for n in "ab"]
+        write(tmp_path, *names, *(f"masks/{label}/{n}_{label}.png" for n in "ab" for label in ("liver", "spleen")))
+        assert settings_of(tmp_path)["masks"]["spleen"] == "masks/spleen/{stem}_spleen"
+
+    def test_folders_of_labels_that_were_named(self, tmp_path: Path) -> None:
+        write(tmp_path, *(f"{folder}/{n}.png" for n in "ab" for folder in ("images", "liver", "spleen")))
+        found = arrange(tmp_path, {"masks": {"liver": "liver", "spleen": "spleen"}})
+        assert (found.settings["masks"], found.labels) == ({"liver": "liver", "spleen": "spleen"}, ("liver", "spleen"))
+
+    def test_patients_folders_on_both_sides_are_no_labels(self, tmp_path: Path) -> None:
+        write(tmp_path, *(f"{folder}/{p}/{n}.png" for p in "pq" for n in "ab" for folder in ("Images", "masks")))
+        found = settings_of(tmp_path)
+        assert (found["images"], found["masks"], found["group"]) == ("Images", "masks", "^(.+)/")
+
+    def test_numbered_sections(self, tmp_path: Path) -> None:
+        names = [f"{p}_slice_{n}.png" for p in ("ct1", "ct2") for n in (1, 2, 3)]
+        write(tmp_path, *(f"{folder}/{name}" for name in names for folder in ("images", "masks")))
+        found = arrange(tmp_path, {}).settings
+        assert {case.group for case in FolderSource(str(tmp_path), **found).cases()} == {"ct1", "ct2"}
+
+    def test_images_of_other_names_are_none(self, tmp_path: Path) -> None:
+        write(tmp_path, "images/1_img.png", "images/1_superpixels.png", "masks/1.png")
+        source = FolderSource(str(tmp_path), image_name="{stem}_img")
+        assert [(case.case_id, case.masks[0].name) for case in source.cases()] == [("1_img", "1.png")]
+        with pytest.raises(SettingError, match=r"data\.source\.image_name must contain {stem} once"):
+            FolderSource(str(tmp_path), image_name="img")
