@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from medseg_pl.data.entries import Description, StoredArray, StoredCase, describ
 from medseg_pl.data.store import Store, entry_path
 from medseg_pl.io.files import whole_file
 
+_CHECKSUM_BYTES = 4
 _AT_ONCE = 4096
 """Descriptions that exist as objects while rows are made of them: a million would take gigabytes."""
 
@@ -139,6 +142,8 @@ def prepared_catalogue(store: Store, cases: Sequence[Case], entries: Sequence[Pa
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path, replace=True) as temporary:  # processes that have mapped an older one keep it
             np.save(temporary, made.rows)
+            with temporary.open("ab") as file:
+                file.write(_checksum(made.rows))
     return made
 
 
@@ -159,9 +164,16 @@ def catalogue_of(entries: Sequence[Path]) -> Catalogue:
 def _opened(path: Path, directory: Path) -> Catalogue | None:
     try:
         # As a plain array: rows of `np.memmap` take several times as long to read.
-        return Catalogue(directory, np.asarray(np.load(path, mmap_mode="r")))
+        rows = np.asarray(np.load(path, mmap_mode="r"))
+        with path.open("rb") as file:
+            file.seek(-_CHECKSUM_BYTES, os.SEEK_END)
+            return Catalogue(directory, rows) if file.read() == _checksum(rows) else None
     except (OSError, ValueError, EOFError):  # none yet, or cut off when a machine was lost
         return None
+
+
+def _checksum(rows: NDArray[Any]) -> bytes:
+    return zlib.crc32(rows.data).to_bytes(_CHECKSUM_BYTES, "big")
 
 
 def _row_type(channels: int, labels: int) -> np.dtype[Any]:

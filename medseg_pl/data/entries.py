@@ -6,6 +6,7 @@ ab12…/image.npy        (C, D, H, W), raw values
       foreground.npy   (n, 3), voxels (d, h, w) of each label in turn, a sample
       signature.npy    (z, 32, 32), what copies of the image have in common
       case.json        geometry, statistics, voxels of each label, where those of the sample begin
+      checksums        of all these files, see `medseg_pl.data.checksums`
 ```
 
 An entry appears by a rename, so it is whole or absent.
@@ -14,10 +15,13 @@ An entry appears by a rename, so it is whole or absent.
 from __future__ import annotations
 
 import json
+import math
 import mmap
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +34,7 @@ from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
+from medseg_pl.data.checksums import find_damage, write_checksums
 from medseg_pl.functional.intensity import channel_statistics
 from medseg_pl.functional.perceptual import Likeness, likeness
 from medseg_pl.io.arrays import write_array
@@ -139,6 +144,8 @@ def _array_in(path: Path) -> StoredArray:
 def _mapped(array: StoredArray) -> NDArray[Any]:
     """A plain read-only array over the file; `np.memmap` takes ten times as long to make and three times to slice."""
     with array.path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < array.offset + array.dtype.itemsize * math.prod(array.shape):
+            raise UnreadableFileError(f"{array.path} in the cache is cut off. Start again: damaged cases are redone.")
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return np.ndarray(array.shape, array.dtype, pages, array.offset)
 
@@ -151,7 +158,10 @@ def open_likeness(entry: Path) -> Likeness:
 
 
 def write_entry(entry: Path, volume: Volume, labels: LabelMap, what: str) -> None:
-    """Write beside the final place, then rename: another process that was faster wins."""
+    """Write beside the final place, then rename: another process that was faster wins.
+
+    An entry that is there and damaged goes; processes that have mapped it keep what they have.
+    """
     entry.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=entry.parent))
     try:
@@ -172,14 +182,34 @@ def write_entry(entry: Path, volume: Volume, labels: LabelMap, what: str) -> Non
             "label_voxels": counts,
         }
         (temporary / "case.json").write_text(json.dumps(description), encoding="utf-8")
+        write_checksums(temporary)
         temporary.chmod(0o755)
         try:
             temporary.rename(entry)
         except OSError:
-            if not (entry / "case.json").is_file():
+            if not entry.is_dir():
                 raise
+            _replace_damaged(entry, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_damaged(entry: Path, temporary: Path) -> None:
+    """Put a new entry in the place of one that is damaged; one that is whole stays."""
+    if find_damage(entry) is None:
+        return
+    _OPEN.clear()
+    damaged = Path(tempfile.mkdtemp(prefix=".damaged-", dir=entry.parent))
+    try:
+        with suppress(FileNotFoundError):  # another process has just moved it
+            entry.rename(damaged / entry.name)
+        try:
+            temporary.rename(entry)
+        except OSError:
+            if find_damage(entry) is not None:
+                raise
+    finally:
+        shutil.rmtree(damaged, ignore_errors=True)
 
 
 def storable(image: NDArray[Any], what: str) -> NDArray[Any]:

@@ -2,18 +2,20 @@
 
 ```
 store/ab/ab12…/                 one case, see `medseg_pl.data.entries`
-store/seen/…                    which files, by path, size and time, had which content
+store/seen/…                    which files, by path, size, times and inode, had which content
 store/listings/….npy            the entries of a whole data set, see `medseg_pl.data.catalogue`
 store/copies/….json             what `medseg_pl.data.duplicates` has found on the sides of a split
 ```
 
-An entry is named by a hash of what it was made from, so it is never stale and may be shared by runs.
+An entry is named by a hash of what it was made from, so it is never stale and may be shared by runs. One whose files
+are not as they were written is decoded again, see `medseg_pl.data.checksums`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,13 +27,20 @@ from medseg_pl.core.file_errors import DISK, number_and_file
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.threads import thread_pool
 from medseg_pl.core.types import Case
+from medseg_pl.data.checksums import find_damage
 from medseg_pl.data.entries import write_entry
 from medseg_pl.data.sources.base import Source
-from medseg_pl.io.files import digest_of, write_text
+from medseg_pl.io.files import digest_of, state_of_stat, write_text
 from medseg_pl.io.itk import find_data_files
 
-FORMAT = 3
+log = logging.getLogger(__name__)
+
+FORMAT = 5
 """Raise it when what is written changes: old entries are then left alone and made anew."""
+
+
+_DIGITS = 40
+"""Hexadecimal digits of a hash."""
 
 
 def default_directory() -> Path:
@@ -73,7 +82,7 @@ class Store:
     def build(
         self, cases: Sequence[Case], threads: int, advance: Callable[[], None] = lambda: None, first: int = 0
     ) -> list[Path]:
-        """Make the entries that are missing, several at a time; the first fault stops the work and is raised.
+        """Make the entries that are missing or damaged, several at a time; the first fault stops the work.
 
         Args:
             cases: What to decode.
@@ -93,9 +102,13 @@ class Store:
 
     def _entry(self, case: Case, reading: _Reading) -> Path:
         entry = entry_path(self.directory, self._key(case, reading))
-        if not (entry / "case.json").is_file():
-            volume = self.source.read(case, self.labels)
-            write_entry(entry, volume, self.labels, f"Case {case.case_id} ({case.images[0]})")
+        with suppress(FileNotFoundError):
+            damaged = find_damage(entry)
+            if damaged is None:
+                return entry
+            log.warning("Case %s: %s is damaged and is decoded again.", case.case_id, entry / damaged)
+        volume = self.source.read(case, self.labels)
+        write_entry(entry, volume, self.labels, f"Case {case.case_id} ({case.images[0]})")
         return entry
 
     def _key(self, case: Case, reading: _Reading) -> str:
@@ -111,12 +124,14 @@ class Store:
         return _Reading(settings, [str(part) for part in vars(self.labels).values()])
 
     def _content(self, case: Case) -> str:
-        """A hash of the files' bytes, remembered as long as their path, size and time stay the same."""
+        """A hash of the files' bytes, remembered as long as their path, size, times and inode stay the same."""
         files = (*case.images, *case.masks, *find_data_files((*case.images, *case.masks)))
-        stats = [(path, path.stat()) for path in files]
-        seen = self.directory / "seen" / _digest(f"{self._resolved(p)} {s.st_size} {s.st_mtime_ns}" for p, s in stats)
+        states = [f"{self._resolved(path)} {state_of_stat(path.stat())}" for path in files]
+        seen = self.directory / "seen" / _digest(states)
         with suppress(FileNotFoundError):
-            return seen.read_text()
+            content = seen.read_text()
+            if len(content) == _DIGITS:  # else cut off when a machine was lost
+                return content
         content = _digest(digest_of(path) for path in files)
         write_text(seen, content, replace=True)
         return content
@@ -151,7 +166,7 @@ def _full_store_in_words(directory: Path) -> Iterator[None]:
 
 
 def _digest(parts: Iterable[str]) -> str:
-    digest = hashlib.blake2b(digest_size=20)
+    digest = hashlib.blake2b(digest_size=_DIGITS // 2)
     for part in parts:
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()

@@ -127,6 +127,15 @@ def write_text(path: Path, text: str, *, replace: bool = False) -> None:
         temporary.write_bytes(text.encode())
 
 
+def state_of_stat(stat: os.stat_result) -> str:
+    """Describe a file without reading it: the text changes whenever its content may have changed.
+
+    Size and time of modification alone do not tell: `cp -p`, `tar` and `rsync -a` set the time that they were given.
+    The time of change is the system's own, and a file that was put in the place of another has another inode.
+    """
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+
+
 def digest_of(path: Path) -> str:
     """A hash of a file's bytes, 40 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=20)

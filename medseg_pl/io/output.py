@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_pl.core.errors import OutputExistsError
-from medseg_pl.io.files import name_errors, require_empty, write_text
+from medseg_pl.io.files import digest_of, name_errors, require_empty, state_of_stat, write_text
 from medseg_pl.io.itk import find_data_files
 from medseg_pl.io.locks import FolderLocks
 
@@ -71,9 +71,15 @@ class OutputFolder:
             leftover.unlink(missing_ok=True)
 
     def is_finished(self, name: str, inputs: Sequence[Path]) -> bool:
-        """Whether a case is there that was made from these files as they are now."""
+        """Whether a case is there that was made from these files as they are now.
+
+        Files that were copied since, as to the local disk of a node, count as the same where their bytes are.
+        """
         marker = self._marker(name)
-        return marker.is_file() and marker.read_text(encoding="utf-8") == _state_of(inputs)
+        if not marker.is_file():
+            return False
+        state, _, content = marker.read_text(encoding="utf-8").partition(" ")
+        return state == _state(inputs) or content == _content(inputs)
 
     @contextmanager
     def case(self, name: str, inputs: Sequence[Path]) -> Iterator[Path]:
@@ -87,7 +93,7 @@ class OutputFolder:
                     place = self.directory / file.relative_to(stage)
                     place.parent.mkdir(parents=True, exist_ok=True)
                     file.replace(place)
-            write_text(self._marker(name), _state_of(inputs), replace=True)
+            write_text(self._marker(name), f"{_state(inputs)} {_content(inputs)}", replace=True)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
@@ -104,10 +110,12 @@ def _digest(name: str) -> str:
     return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 
-def _state_of(inputs: Sequence[Path]) -> str:
-    """Changes with every file that is written anew."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in (*inputs, *find_data_files(inputs)):
-        state = path.stat()
-        digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\0".encode())
-    return digest.hexdigest()
+def _state(inputs: Sequence[Path]) -> str:
+    """Describe files without reading them; see `state_of_stat`."""
+    files = (*inputs, *find_data_files(inputs))
+    return _digest("\0".join(f"{path.name} {state_of_stat(path.stat())}" for path in files))
+
+
+def _content(inputs: Sequence[Path]) -> str:
+    files = (*inputs, *find_data_files(inputs))
+    return _digest("\0".join(f"{path.name} {digest_of(path)}" for path in files))

@@ -172,6 +172,20 @@ class TestKept:
         assert known is not None
         assert list(known) == entries
 
+    @pytest.mark.parametrize("place", [-1, -30, -300])
+    def test_one_with_a_flipped_bit_is_made_again(self, data: Path, place: int) -> None:
+        store, cases, entries = build(data)
+        rows = prepared_catalogue(store, cases, entries).rows.copy()
+        (file,) = listings(store)
+        content = bytearray(file.read_bytes())
+        content[place % len(content)] ^= 1
+        file.write_bytes(content)
+        assert known_catalogue(store, cases) is None
+        prepared_catalogue(store, cases, entries)
+        known = known_catalogue(store, cases)
+        assert known is not None
+        assert known.rows.tobytes() == rows.tobytes()
+
     def test_the_same_relative_names_in_another_folder_have_their_own(
         self, data: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medseg_pl.core.errors import MaskValueError, SettingError
+from medseg_pl.core.errors import MaskValueError, SettingError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data import entries as entries_module
 from medseg_pl.data import store as store_module
-from medseg_pl.data.entries import open_entry
+from medseg_pl.data.entries import Description, describe, open_described, open_entry
 from medseg_pl.data.sources import FolderSource, UWMadisonSource
 from medseg_pl.data.store import Store, default_directory
 from medseg_pl.functional.intensity import channel_statistics
@@ -166,6 +166,7 @@ def test_pixels_are_mapped_and_not_loaded(data: Path, directory: Path) -> None:
 def test_a_second_build_decodes_nothing(data: Path, directory: Path) -> None:
     first, second = Counting(data), Counting(data)
     made = build(directory, first)
+    build(directory, second)  # notes what it has verified
     before = tree(directory)
     assert sorted(first.read_cases) == ["a", "b", "c"]
     assert build(directory, second) == made
@@ -207,6 +208,104 @@ def test_a_changed_mask_is_read_again(data: Path, directory: Path) -> None:
 def test_a_touched_file_is_hashed_and_not_decoded(data: Path, directory: Path) -> None:
     made = build(directory, Counting(data))
     os.utime(data / "images/b.png", ns=(1, 1))
+    source = Counting(data)
+    assert build(directory, source) == made
+    assert source.read_cases == []
+
+
+@pytest.mark.parametrize("way", ["written over", "put in its place"])
+def test_an_edit_of_the_same_size_and_time_is_noticed(data: Path, directory: Path, tmp_path: Path, way: str) -> None:
+    """As `cp -p`, `tar` and `rsync -a` leave it: files of one size, and the time that they had elsewhere."""
+    for folder in ("images", "masks"):
+        (data / folder / "a.png").unlink()
+    save_raster(data / "images/a.bmp", noise((9, 12), 0))
+    save_raster(data / "masks/a.bmp", blocks((9, 12), 1, 2))
+    mask = data / "masks/a.bmp"
+    build(directory, Counting(data))
+    before = mask.stat()
+    edited = mask if way == "written over" else tmp_path / "edited.bmp"
+    save_raster(edited, blocks((9, 12), 2, 1))
+    edited.replace(mask)
+    os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (mask.stat().st_size, mask.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    source = Counting(data)
+    (entry, *_) = build(directory, source)
+    assert source.read_cases == ["a"]
+    np.testing.assert_array_equal(open_entry(entry).mask, source.read(source.cases()[0], LABELS).mask)
+
+
+def flip_last_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def cut_in_half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("name", ["image.npy", "mask.npy", "foreground.npy", "signature.npy", "case.json"])
+@pytest.mark.parametrize("damage", [flip_last_byte, cut_in_half, Path.unlink])
+def test_a_damaged_entry_is_decoded_again(
+    data: Path, directory: Path, damage: Callable[[Path], object], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = build(directory, Counting(data))
+    held = open_entry(first[1]).image
+    damage(first[1] / name)
+    source = Counting(data)
+    assert build(directory, source) == first
+    assert source.read_cases == ["b"]
+    assert f"Case b: {first[1] / name} is damaged and is decoded again." in caplog.text
+    np.testing.assert_array_equal(open_entry(first[1]).image, source.read(source.cases()[1], LABELS).image)
+    assert held.shape == (1, 1, 9, 12)  # what was mapped before stays mapped
+    assert not list(directory.rglob(".damaged-*"))
+    again = Counting(data)
+    build(directory, again)
+    assert again.read_cases == []
+
+
+def test_two_processes_that_mend_the_same_entry_agree(data: Path, directory: Path) -> None:
+    barrier = multiprocessing.get_context("fork").Barrier(2)
+    for entry in build(directory, Counting(data)):
+        flip_last_byte(entry / "image.npy")
+    foreground = entries_module._foreground
+
+    def wait_for_the_other(*arguments: Any) -> Any:
+        barrier.wait(60)  # both have found the entry damaged and are about to write it
+        return foreground(*arguments)
+
+    def both() -> None:
+        entries_module._foreground = wait_for_the_other
+        build(directory, Counting(data), threads=1)
+
+    processes = [in_a_process(both) for _ in range(2)]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(entries(directory)) == 3
+    assert not [path for path in directory.rglob(".*") if path.name.startswith((".writing-", ".damaged-"))]
+    source = Counting(data)
+    build(directory, source)
+    assert source.read_cases == []
+
+
+def test_an_entry_cut_off_while_a_run_uses_it_is_named(data: Path, directory: Path) -> None:
+    (entry, *_) = build(directory, Counting(data))
+    with pytest.raises(UnreadableFileError, match=r"image\.npy in the cache is cut off\. Start again"):
+        open_described(entry, lambda: _cut_after_description(entry))
+
+
+def _cut_after_description(entry: Path) -> Description:
+    known = describe(entry)
+    cut_in_half(entry / "image.npy")
+    return known
+
+
+@pytest.mark.parametrize("left", ["", "0123"])
+def test_a_remembered_content_that_was_cut_off_is_worked_out_again(data: Path, directory: Path, left: str) -> None:
+    made = build(directory, Counting(data))
+    for remembered in (directory / "seen").iterdir():
+        remembered.write_text(left)
     source = Counting(data)
     assert build(directory, source) == made
     assert source.read_cases == []
@@ -350,7 +449,7 @@ def test_a_fault_leaves_the_good_cases_in_place(data: Path, directory: Path) -> 
     assert source.read_cases == ["c"]
 
 
-@pytest.mark.parametrize("victim", ["image.npy", "foreground.npy", "mask.npy", "case.json"])
+@pytest.mark.parametrize("victim", ["image.npy", "foreground.npy", "mask.npy", "case.json", "checksums"])
 def test_a_killed_writer_leaves_nothing_that_looks_whole(data: Path, directory: Path, victim: str) -> None:
     def die() -> None:
         save, write = entries_module.write_array, Path.write_text

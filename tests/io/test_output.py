@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,25 @@ def test_a_case_is_there_when_it_is_whole(folder: Path, image: Path) -> None:
         assert output.is_finished("one", [image])
         image.write_bytes(b"other pixels")
         assert not output.is_finished("one", [image])
+
+
+def test_an_input_edited_under_its_old_time_is_done_again(folder: Path, image: Path) -> None:
+    with begun(folder) as output:
+        with output.case("one", [image]) as stage:
+            (stage / "one.png").write_bytes(b"whole")
+        before = image.stat()
+        image.write_bytes(b"slexip")
+        os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert not output.is_finished("one", [image])
+
+
+def test_a_copy_of_the_input_is_the_same_input(folder: Path, image: Path, tmp_path: Path) -> None:
+    with begun(folder) as output:
+        with output.case("one", [image]) as stage:
+            (stage / "one.png").write_bytes(b"whole")
+        (tmp_path / "scratch").mkdir()
+        copied = Path(shutil.copy(image, tmp_path / "scratch"))
+        assert output.is_finished("one", [copied])
 
 
 def test_a_run_that_was_killed_is_taken_up_wherever_it_was(folder: Path) -> None:
