@@ -32,7 +32,7 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.text import printable
 from medseg_pl.functional.comparison import RESAMPLES
 from medseg_pl.functional.pairing import HIGHER_IS_BETTER, Matched, Table, match
-from medseg_pl.functional.verdicts import compare_metric, empty_masks, too_few, verdict
+from medseg_pl.functional.verdicts import compare_metric, empty_masks, narrow_intervals, too_few, verdict
 from medseg_pl.io.files import require_absent
 from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, tables_of_stage, write_rows, write_summary
 
@@ -146,8 +146,9 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
         table = comparison_table(compared, 2 if metric.endswith("_mm") else 3, ruled=console.is_terminal)
         console.print(table, width=min(console.width, _WIDTH))
         _say(console, verdict(metric, compared["labels"]))
-        for line in filter(None, (too_few(compared["labels"]), empty_masks(compared["labels"]))):
-            _say(console, line)
+        for note in (too_few, narrow_intervals, empty_masks):
+            if line := note(compared["labels"]):
+                _say(console, line)
     _say(console, f"\n{_LEGEND}")
 
 

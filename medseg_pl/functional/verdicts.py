@@ -8,6 +8,7 @@ from typing import Any
 
 from medseg_pl.functional.comparison import ALPHA, Comparison, compare_labels, compare_means
 from medseg_pl.functional.pairing import HIGHER_IS_BETTER, Matched, PairedScores, Table, scores_by_label
+from medseg_pl.functional.statistics import FEW_GROUPS, HELD_WITH_FEW
 
 
 def compare_metric(
@@ -64,6 +65,19 @@ def too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     p = "the corrected p" if len(tested) > 1 else "p"
     return f"With {groups} groups {p} is at least {least:.3g}: no difference can be shown, however large."
+
+
+def narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say that intervals over few groups are too narrow; nothing where there are enough.
+
+    >>> narrow_intervals({"liver": {"groups": 10}})
+    ''
+    """
+    groups = max((fields["groups"] for fields in labels.values()), default=0)
+    if not 2 <= groups < FEW_GROUPS:
+        return ""
+    low, high = HELD_WITH_FEW
+    return f"{groups} groups make a 95 % interval too narrow; with 5 it holds the mean {low} to {high} times in 100."
 
 
 def empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:

@@ -56,6 +56,8 @@ def write_scores(
     console = Console()
     for part in summary_tables(summary, stage):
         console.print(part, width=min(console.width, _WIDTH))
+    for caution in summary["cautions"]:
+        console.print(Text(printable(caution)), width=min(console.width, _WIDTH))
     console.print(f"Scores of every case: {scores}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from medseg_pl.functional.overlap import OverlapCounts, dice
 from medseg_pl.functional.statistics import describe
 from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, UNDEFINED, Score
+from medseg_pl.metrics.cautions import interval_cautions
 from medseg_pl.metrics.overlap import FORMULAS
 
 Strata = Mapping[str, Mapping[str, str]]
@@ -28,7 +29,7 @@ def summarise(
     Args:
         scores: One for each case and label.
         names: The labels, in their order.
-        intervals: Whether the bootstrap intervals are wanted, which take most of the time.
+        intervals: Whether the bootstrap intervals are wanted, which take most of the time; `cautions` come with them.
         strata: Where given, `strata.<name>.<value>` summarises the cases of each value, such as those of each site.
     """
     summary = _summary(scores, names, intervals)
@@ -60,6 +61,7 @@ def _summary(scores: Sequence[Score], names: Sequence[str], intervals: bool) -> 
         "units": sorted({score.unit for score in scores}),
         "n_cases": len({score.case_id for score in scores}),
         "n_groups": len({score.group for score in scores}),
+        **({"cautions": interval_cautions(scores, names)} if intervals else {}),
     }
 
 

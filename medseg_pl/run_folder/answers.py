@@ -10,9 +10,6 @@ from medseg_pl.run_folder.proof import prove
 from medseg_pl.run_folder.reading import Run
 from medseg_pl.run_folder.strata import sizes_of, strata_of, weakest
 
-_FEW = 10
-"""Patients below which the interval itself is uncertain, see `medseg_pl.functional.statistics`."""
-
 
 class Answer(NamedTuple):
     """A question with a few words and a few sentences; `case` is the id of a case to look at."""
@@ -53,8 +50,7 @@ def how_sure(run: Run) -> Answer:
         return Answer("How sure?", "no interval", [why])
     low, high = interval
     said = [f"95 % interval of the mean, drawn over {groups} patients."]
-    if groups < _FEW:
-        said.append(f"With {groups} patients it is too narrow more often than that.")
+    said += run.summary.get("cautions", [])
     return Answer("How sure?", f"{low:.3f} to {high:.3f}", said)
 
 

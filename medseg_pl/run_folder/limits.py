@@ -14,7 +14,8 @@ def limits_of(run: Run) -> list[str]:
     """One sentence each; none where nothing is known against it."""
     if not run.rows:
         return ["No score of this model is known."]
-    return [*_of_split(run), *(said for label in run.labels for said in _of_label(run, label)), *_of_pixels(run)]
+    of_labels = [said for label in run.labels for said in _of_label(run, label)]
+    return [*_of_split(run), *of_labels, *run.summary.get("cautions", []), *_of_pixels(run)]
 
 
 def _of_split(run: Run) -> list[str]:

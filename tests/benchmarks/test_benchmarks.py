@@ -23,6 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 SLOW: dict[str, dict[str, Any]] = {
     "export_runner": {"ROUNDS": 1, "VOLUMES": 1},
+    "intervals": {"DATA_SETS": 3, "PATIENTS": (5, 10)},
     "loader": {"IMAGES": 2, "FEW": 2, "MANY": 4, "DRAWN": 4, "ROUNDS": 1},
     "metrics": {"ROUNDS": 1},
     "scale": {"SLICES": {"images": [400, 800], "volumes": [400, 800]}, "WORKERS": 2},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medseg_pl.functional.verdicts import empty_masks, too_few
+from medseg_pl.functional.verdicts import empty_masks, narrow_intervals, too_few
 
 
 def test_the_least_corrected_p() -> None:
@@ -17,3 +17,9 @@ def test_what_became_of_empty_references_is_told_only_where_there_are_some() -> 
     said = empty_masks({"liver": none, "spleen": {"undefined": 2, "false_alarms_a": 1, "false_alarms_b": 0}})
     assert said.startswith("Empty references: 2 rows without a score")
     assert "(false alarms: 1 of A, 0 of B)" in said
+
+
+def test_intervals_over_few_groups_are_said_to_be_too_narrow() -> None:
+    assert narrow_intervals({"a": {"groups": 1}, "b": {"groups": 9}}).startswith("9 groups make a 95 % interval")
+    assert narrow_intervals({"a": {"groups": 1}}) == ""
+    assert narrow_intervals({"a": {"groups": 4}, "b": {"groups": 10}}) == ""

@@ -13,7 +13,7 @@ from medseg_pl.commands.report.figures import differences
 from medseg_pl.core.errors import DataError
 from medseg_pl.functional.comparison import RESAMPLES
 from medseg_pl.functional.pairing import HIGHER_IS_BETTER, Table, match
-from medseg_pl.functional.verdicts import compare_metric, empty_masks, too_few, verdict
+from medseg_pl.functional.verdicts import compare_metric, empty_masks, narrow_intervals, too_few, verdict
 from medseg_pl.run_folder.reading import Run
 
 METRICS = ("dice", "hd95_mm", "nsd")
@@ -84,7 +84,8 @@ def _compare(first: Run, other: Run, letter: str) -> Comparison:
 def _described(metric: str, compared: dict[str, Any], letter: str) -> Compared:
     name, digits = SHOWN[metric]
     labels = compared["labels"]
-    sentences = [line for line in (verdict(name, labels), too_few(labels), empty_masks(labels)) if line]
+    notes = (verdict(name, labels), too_few(labels), narrow_intervals(labels), empty_masks(labels))
+    sentences = [line for line in notes if line]
     return Compared(
         name,
         HIGHER_IS_BETTER[metric],
