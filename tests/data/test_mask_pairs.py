@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, MissingDataError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.mask_pairs import MaskPair, label_of_each_value, pair_folders, read_pair, values_in
-from tests.small_files import blocks, save_raster, save_volume
+from tests.small_files import blocks, noise, save_raster, save_volume
 
 BAR = blocks((9, 12), 1)
 ORGANS = LabelMap(["stomach", "bowel"], "multilabel")
@@ -166,3 +167,24 @@ def test_values_that_say_nothing_are_refused() -> None:
         "Some files hold the value 1 and others 255, never both: one label or two? Name one with --labels lesion, and "
         "both values mean it, or two with --labels 1=lesion,255=other."
     )
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_formats_of_volumes_may_differ(tmp_path: Path, suffix: str) -> None:
+    mask = (noise((4, 9, 10)) % 2).astype(np.uint8)
+    image = sitk.GetImageFromArray(mask)
+    image.SetSpacing((0.5, 0.7, 3.0))
+    image.SetDirection((0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0))
+    for folder in ("r", "p"):
+        (tmp_path / folder).mkdir()
+    sitk.WriteImage(image, str(tmp_path / "r" / f"a{suffix}"))
+    sitk.WriteImage(image, str(tmp_path / "p" / "a.nii.gz"))
+    ((pair,), _) = pair_folders(tmp_path / "r", tmp_path / "p")
+    found = read_pair(pair, LabelMap(["lesion"], "binary"), "a")
+    np.testing.assert_array_equal(found.prediction[0], mask)
+    np.testing.assert_array_equal(found.reference, found.prediction)
+    assert found.geometry.spacing_mm == pytest.approx((3.0, 0.7, 0.5))
+    image.SetOrigin((0.0, 5.0, 0.0))
+    sitk.WriteImage(image, str(tmp_path / "p" / "a.nii.gz"))
+    with pytest.raises(GeometryError, match=r"a\.nii\.gz .*lies elsewhere"):
+        read_pair(pair, LabelMap(["lesion"], "binary"), "a")

@@ -131,6 +131,15 @@ class TestWhatTheLibraryDoesNotApply:
         affine = read_itk(tmp_path / "v.nrrd")[1].affine
         np.testing.assert_allclose(affine, [[0, 0, 2, 1], [0, 3, 0, 2], [4, 0, 0, 3], [0, 0, 0, 1]])
 
+    def test_axes_that_are_not_at_right_angles(self, tmp_path: Path) -> None:
+        header = "NRRD0004\ntype: uint8\ndimension: 3\nspace: LPS\nsizes: 2 2 2\nencoding: raw\n"
+        header += "space directions: (1,0,0) (0.5,1,0) (0,0,1)\nspace origin: (0,0,0)\n\n"
+        (tmp_path / "v.nrrd").write_bytes(header.encode() + bytes(8))
+        geometry = read_itk(tmp_path / "v.nrrd")[1]
+        np.testing.assert_allclose(geometry.affine, [[0, -0.5, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+        write_itk_mask_like(tmp_path / "out.nrrd", np.ones((2, 2, 2), np.uint8), tmp_path / "v.nrrd")
+        np.testing.assert_allclose(read_itk(tmp_path / "out.nrrd")[1].affine, geometry.affine)
+
     def test_a_file_that_knows_its_spacing_alone_has_no_place(self, tmp_path: Path) -> None:
         header = b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 2 2 2\nspacings: 1 2 3\nencoding: raw\n\n"
         (tmp_path / "v.nrrd").write_bytes(header + bytes(8))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from medseg_pl.commands.phantom import write_phantom
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
@@ -142,6 +143,23 @@ def test_another_file_ending(tmp_path: Path) -> None:
     touch(tmp_path, "imagesTr/a_0000.png", "labelsTr/a.png", "labelsTr/a.json")
     (case,) = describe(tmp_path, {"channel_names": {"0": "red"}, "file_ending": ".png"}).cases()
     assert (case.case_id, case.images[0].name, case.masks[0].name) == ("a", "a_0000.png", "a.png")
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
+def test_volumes_of_itk(tmp_path: Path, ending: str) -> None:
+    for folder, names in {"imagesTr": ("a_0000", "a_0001"), "labelsTr": ("a",)}.items():
+        (tmp_path / folder).mkdir(parents=True)
+        for name in names:
+            sitk.WriteImage(sitk.GetImageFromArray(blocks((4, 9, 10), 1)), str(tmp_path / folder / f"{name}{ending}"))
+    source = describe(tmp_path, {"channel_names": {"0": "CT", "1": "PET"}, "file_ending": ending})
+    labels = LabelMap(["lesion"], "binary")
+    (case,) = source.cases()
+    volume = source.read(case, labels)
+    assert (volume.image.shape, volume.geometry.spacing_mm) == ((2, 4, 9, 10), (1.0, 1.0, 1.0))
+    assert volume.mask is not None
+    source.write(tmp_path / "out", case, volume.mask, labels)
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / f"a{ending}")))
+    np.testing.assert_array_equal(written, blocks((4, 9, 10), 1))
 
 
 def test_hidden_files_of_an_archive_are_no_cases(tmp_path: Path) -> None:
