@@ -32,6 +32,8 @@ def find_mask_values(source: Source, cases: Sequence[Case], labels: LabelMap) ->
         return None
     found: list[set[int]] = [set() for _ in labels.names]
     for case in cases[:: max(1, len(cases) // _SAMPLED)]:
+        if not source.reads_marks(case):  # structures that are known by name have no value of their own
+            return None
         shares = source.mask_shares(case) if labels.overlapping else [len(case.masks)]
         if len(shares) != len(found) or any(by_colour(path, labels) for path in case.masks):
             return None

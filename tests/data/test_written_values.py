@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from medseg_pl.core.labels import LabelMap, Task
-from medseg_pl.data.sources import FolderSource
+from medseg_pl.data.sources import FolderSource, PolygonSource
 from medseg_pl.data.written_values import find_mask_values, use_mask_values
+from tests.annotation_files import save_coco
 from tests.small_files import blocks, save_raster
 
 ONE = LabelMap(["lesion"], "binary")
@@ -58,3 +59,10 @@ def test_labels_in_files_of_their_own(tmp_path: Path, value: int, written: list[
     source = FolderSource(str(tmp_path), masks={"a": "a", "b": "b"})
     assert find_mask_values(source, source.cases(), labels) == written
     assert use_mask_values(labels, written).values == written
+
+
+def test_outlines_have_no_value(tmp_path: Path) -> None:
+    save_raster(tmp_path / "images/a.png", blocks((9, 8), 1))
+    save_coco(tmp_path / "annotations.json", {"a.png": [("lesion", [(1.0, 1.0), (5.0, 1.0), (5.0, 5.0)])]}, (9, 8))
+    source = PolygonSource(str(tmp_path))
+    assert find_mask_values(source, source.cases(), ONE) is None

@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image
 
 from medseg_pl.__main__ import main
+from tests.annotation_files import save_coco
 from tests.end_to_end.conftest import SMALL
 from tests.small_files import noise, results
 
@@ -152,4 +153,34 @@ def test_pictures_of_every_format(tmp_path: Path) -> None:
     for name in PICTURES:
         with Image.open(tmp_path / "out" / f"{name}.png") as written:
             assert written.size == (WIDTH, HEIGHT)
-            assert set(np.unique(np.asarray(written))) <= {0, 1}
+            assert set(np.unique(np.asarray(written))) <= {0, 1, 255}
+
+
+@pytest.mark.slow
+def test_outlines(tmp_path: Path) -> None:
+    outlines = {}
+    for seed in range(6):
+        save_picture(tmp_path / "images" / f"p{seed}.png", scan(seed)[0][1])
+        top, left, bottom, right = 8.0 + seed, 6.0, 24.0 + seed, 20.0 + seed
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        outlines[f"p{seed}.png"] = [("lesion", corners)]
+    save_coco(tmp_path / "annotations.json", outlines, (HEIGHT, WIDTH))
+    checkpoint = run(tmp_path)
+    predict(checkpoint, tmp_path / "images", tmp_path / "out")
+    assert set(results(tmp_path / "out")) == {f"p{seed}.png" for seed in range(6)}
+
+
+@pytest.mark.slow
+def test_segmentations_of_slicer(tmp_path: Path) -> None:
+    for seed in range(6):
+        voxels, labels = scan(seed)
+        save_volume(tmp_path / "images" / f"p{seed}.nrrd", voxels)
+        image = sitk.GetImageFromArray(labels * (1 + seed))  # the value of a segment differs from file to file
+        image.CopyInformation(sitk.ReadImage(str(tmp_path / "images" / f"p{seed}.nrrd")))
+        image.SetMetaData("Segment0_Name", "Lesion")
+        image.SetMetaData("Segment0_LabelValue", str(1 + seed))
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        sitk.WriteImage(image, str(tmp_path / "masks" / f"p{seed}.nrrd"))
+    checkpoint = run(tmp_path)
+    predict(checkpoint, tmp_path / "images", tmp_path / "out")
+    assert set(results(tmp_path / "out")) == {f"p{seed}.nrrd" for seed in range(6)}
