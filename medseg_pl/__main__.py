@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import gc
 import importlib
+import logging
 import os
 import sys
 from argparse import ArgumentParser
@@ -42,7 +43,7 @@ train and use a model
   fit         train                    --config FILE [any setting]
   validate    score validation cases   --ckpt_path FILE [any setting]
   test        score test cases         --ckpt_path FILE [any setting]
-  predict     write masks              --ckpt_path FILE --input PATH --output DIR
+  predict     write masks              --ckpt_path FILE --input DIR --output DIR
 
 files in, files out
   check       find faults in data      DIR [--json FILE] [--html FILE]
@@ -53,7 +54,7 @@ files in, files out
   phantom     make synthetic data      DIR [--layout NAME]
   plan        a configuration for data DIR -o CONFIG
   postprocess how to clean up masks    --ckpt_path FILE -o FILE
-  report      a page that shows a run  RUN [RUN ...] [-o FILE.html]
+  report      a page that shows a run  RUN [RUN ...] [-o FILE]
   review      find doubtful labels     --ckpt_path FILE [FILE ...] -o DIR
 
 for a shell
@@ -112,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(command: str, arguments: list[str], stop: StopRequest) -> int:
+    logging.getLogger("nibabel.global").addFilter(_SAY_ONCE)
     if command in TRAINER_COMMANDS:
         with _uncollected():
             from medseg_pl.cli import run
@@ -127,6 +129,24 @@ def _dispatch(command: str, arguments: list[str], stop: StopRequest) -> int:
     hint = f"Did you mean {near[0]}?" if near else "See medseg --help."
     sys.stderr.write(f"medseg: there is no command {command!r}. {hint}\n")
     return 2
+
+
+class SayOnce(logging.Filter):
+    """Let each message of a library through once: nibabel repeats it whenever it opens a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the message is new."""
+        message = record.getMessage()
+        is_new = message not in self.said
+        self.said.add(message)
+        return is_new
+
+
+_SAY_ONCE = SayOnce()
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.unread import describe_left_out
 from medseg_pl.data.splits import SIDES, Split, SplitSettings, kept_split
 from medseg_pl.data.store import Store, default_directory
+from medseg_pl.data.time_axes import find_time_axes
 from medseg_pl.data.transforms import Augmentation
 from medseg_pl.data.written_values import find_mask_values
 from medseg_pl.functional.fit import Fit, FitMode
@@ -300,6 +301,8 @@ class SegmentationDataModule(LightningDataModule):
             log.warning("%s", said)
 
     def _warn_of_left_out(self) -> None:
+        for note in find_time_axes(list(self.cases.values())):
+            log.warning("%s", note)
         lost = [each for each in self.source.left_out() if each.is_lost]
         if lost:
             log.warning(

@@ -14,6 +14,7 @@ from medseg_pl.data.fingerprint import Fingerprint, fingerprint
 from medseg_pl.data.planning import Hardware, plan
 from medseg_pl.data.recognition import Recognised
 from medseg_pl.data.store import Store, default_directory
+from medseg_pl.data.time_axes import find_time_axes
 from medseg_pl.io.annotated_yaml import annotated_yaml
 from medseg_pl.io.progress import progress_bar
 
@@ -47,7 +48,8 @@ def plan_file(found: Recognised, hardware: Hardware, name: str, workers: int) ->
     """
     known = look_at(found, workers)
     settings = plan(known, found.labels, hardware)
-    return PlanFile(_text(found, known, settings, name), summary(known), found.notes)
+    notes = [note.rstrip(".") for note in find_time_axes(found.source.cases())]
+    return PlanFile(_text(found, known, settings, name), summary(known), (*found.notes, *notes))
 
 
 def look_at(found: Recognised, workers: int) -> Fingerprint:

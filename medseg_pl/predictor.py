@@ -148,7 +148,7 @@ class Predictor:
         """Predict one image.
 
         Args:
-            image: A file (PNG, TIFF, JPEG, BMP, NIfTI), a folder that holds one DICOM series, or raw values
+            image: A file of any format that is read, a folder that holds one DICOM series, or raw values
                 `(H, W)`, `(D, H, W)` or `(C, D, H, W)`.
             spacing_mm: Of raw values, along `(z, y, x)`; files bring their own.
             probabilities: Whether the prediction keeps its probabilities.

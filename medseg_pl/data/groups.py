@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 from medseg_pl.core.errors import DataError
 from medseg_pl.data.sources.base import group_of, shown
@@ -58,7 +59,7 @@ def known_by_table(names: Sequence[str], path: Path, strata: Sequence[str] | Non
     rows = read_table(path, ("case_id", "group"), _EXPECTED, "Set --cases to your CSV file.")
     columns = strata_columns(rows[0][1], strata, path, "--strata")
     where = [f"{path}, line {number}" for number, _ in rows]
-    ids = [filled(row, "case_id", place) for place, (_, row) in zip(where, rows, strict=True)]
+    ids = [normalize("NFC", filled(row, "case_id", place)) for place, (_, row) in zip(where, rows, strict=True)]
     check_unique(ids, path)
     known = {name: (place, row) for name, place, (_, row) in zip(ids, where, rows, strict=True)}
     absent = [name for name in names if name not in known]

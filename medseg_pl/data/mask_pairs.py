@@ -19,7 +19,8 @@ from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import Grid, files_by_name, is_image, read_mask_file, stored_mask
-from medseg_pl.io.files import files_below, require_folder
+from medseg_pl.data.sources.unread import explain_unread
+from medseg_pl.io.files import LeftOut, files_below, find_dead_links, require_folder
 from medseg_pl.io.headers import is_lossy
 
 MOST_LABELS = IGNORE - 1
@@ -76,6 +77,12 @@ def pair_folders(
             "sub-folders; rename the files of one side, or name the folder above or below."
         )
     return pairs, unmatched
+
+
+def list_left_out(directory: Path) -> list[LeftOut]:
+    """List the files of a folder of masks that are not read and may hold one."""
+    unread = (explain_unread(path) for path in files_below(directory) if not is_image(path) and path.suffix != ".npz")
+    return [each for each in (*unread, *find_dead_links(directory)) if each.is_lost]
 
 
 def read_pair(
@@ -142,6 +149,10 @@ def label_of_each_value(
             f"The files hold {len(values)} different values, which are no labels. Are they images, or were masks "
             "resampled with interpolation? Name the labels with --labels to see which files hold other values."
         )
+    if {frozenset(references), frozenset(predictions)} == {frozenset({1}), frozenset({255})}:
+        (reference,), (prediction,) = references, predictions
+        said = f"{reference} (written as {prediction} in the predictions)"
+        return LabelMap([str(reference)], "binary", None, ignore_value), said
     if values == [1, 255] and not any(side >= {1, 255} for sides in found for side in sides):
         raise DataError(
             "Some files hold the value 1 and others 255, never both: one label or two? Name one with --labels lesion, "

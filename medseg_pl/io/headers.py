@@ -22,6 +22,7 @@ from medseg_pl.core.errors import DataError, UnreadableFileError
 from medseg_pl.io import jpeg2000, limits
 from medseg_pl.io.content import content_of
 from medseg_pl.io.itk_header import read_itk_header
+from medseg_pl.io.nifti import is_unspaced
 from medseg_pl.io.palettes import colors_by_value
 from medseg_pl.io.raster import open_undecoded
 from medseg_pl.io.suffixes import is_itk, is_nifti, is_picture, promised_format
@@ -29,6 +30,7 @@ from medseg_pl.io.tiff_stack import is_stack, makes_volume
 from medseg_pl.io.tiff_tags import find_alpha, read_palette
 
 _ORIENTATION = 0x0112
+_TIMES = ("sec", "msec", "usec")
 _DEFLATE_RATIO = 1032
 """Deflate packs no tighter: a file that claims more than this cannot hold it."""
 _WITH_ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
@@ -58,6 +60,8 @@ class FileHeader:
         coloured: Whether a pixel has three channels.
         alpha: `none`, `opaque` or `varying`.
         scaled: Whether the header scales the values.
+        times: How many points in time a volume has, by its header; 0 where it speaks of none.
+        unspaced: Whether the header of a volume gives no spacing, so that it is taken for 1 mm.
     """
 
     content: str
@@ -73,6 +77,8 @@ class FileHeader:
     coloured: bool = False
     alpha: str = "none"
     scaled: bool = False
+    times: int = 0
+    unspaced: bool = False
 
 
 def read_header(path: Path) -> FileHeader:
@@ -99,7 +105,14 @@ def _nifti(path: Path, content: str) -> FileHeader:
         or (content == "gzip" and voxels * item_bytes > room),
         cut_off=content == "NIfTI" and image.dataobj.offset + voxels * item_bytes > room,
         scaled=(image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0),
+        times=_count_times(image),
+        unspaced=is_unspaced(path),
     )
+
+
+def _count_times(image: Any) -> int:
+    timed = len(image.shape) == 4 and image.header["pixdim"][4] > 0 and image.header.get_xyzt_units()[1] in _TIMES
+    return int(image.shape[3]) if timed else 0
 
 
 def _itk(path: Path, content: str) -> FileHeader:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  its own documentation calls it so
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import UnreadableFileError
+from medseg_pl.core.errors import DataError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry, affine_as_tuple
 from medseg_pl.io import limits
 from medseg_pl.io.files import require_absent, whole_file
 from medseg_pl.io.itk_header import ItkHeader, read_itk_header
-from medseg_pl.io.suffixes import find_suffix, is_itk
+from medseg_pl.io.suffixes import find_suffix
 
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0])
 _DETACHED = (".mhd", ".nhdr")
@@ -85,15 +86,14 @@ def write_itk_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
 def find_data_files(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield the files in which the voxels of `.mhd` and `.nhdr` headers stand, and nothing for other files.
 
-    Raises:
-        MissingDataError: A header names a file that does not exist.
-        UnreadableFileError: A header is damaged.
+    A header that cannot be read has none: that is for its reader to say.
     """
     for path in paths:
-        if is_itk(path) and find_suffix(path).lower() in _DETACHED:
-            header = read_itk_header(path)
-            if header.data != path:
-                yield header.data
+        if find_suffix(path).lower() in _DETACHED:
+            with suppress(DataError):
+                header = read_itk_header(path)
+                if header.data != path:
+                    yield header.data
 
 
 def _checked_header(path: Path) -> ItkHeader:

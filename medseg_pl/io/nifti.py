@@ -138,6 +138,18 @@ def _check_offset(path: Path) -> None:
                     raise limits.too_large(path, limits.MAX_BEHIND_BYTES, "bytes of header")
 
 
+def is_unspaced(path: Path) -> bool:
+    """Tell whether a header gives 0 for a spacing, which nibabel takes for 1 mm."""
+    with gzip.open(path) if _compressed(path) else path.open("rb") as file:
+        header = file.read(176)
+    for size, dim, dims, pixdim, kind in ((348, 40, "8h", 76, "8f"), (540, 16, "8q", 104, "8d")):
+        for order in "<>":
+            if header[:4] == struct.pack(f"{order}i", size) and len(header) == 176:
+                axes = min(3, struct.unpack_from(order + dims, header, dim)[0])
+                return 0 in struct.unpack_from(order + kind, header, pixdim)[1 : axes + 1]
+    return False
+
+
 def _voxels(image: Any, path: Path) -> NDArray[Any]:
     """The values, scaled; of a compressed file up to its checksum, before which nibabel stops reading."""
     if not _compressed(path):

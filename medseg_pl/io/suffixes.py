@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
 PICTURES = {
     **{".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"},
@@ -63,6 +64,18 @@ def stem(path: Path) -> str:
     """
     suffix = find_suffix(path)
     return path.name[: -len(suffix)] if suffix else path.stem
+
+
+def name_below(path: Path, directory: Path) -> str:
+    """Name a file by its path below a folder, without suffix.
+
+    Letters with accents are one character each (NFC), as Linux and Windows write them; macOS takes them apart (NFD),
+    and the two look the same.
+
+    >>> name_below(Path("masks/p1/a.nii.gz"), Path("masks"))
+    'p1/a'
+    """
+    return normalize("NFC", path.relative_to(directory).with_name(stem(path)).as_posix())
 
 
 def promised_format(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, MissingDataError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.mask_pairs import MaskPair, label_of_each_value, pair_folders, read_pair, values_in
+from medseg_pl.data.mask_pairs import MaskPair, label_of_each_value, list_left_out, pair_folders, read_pair, values_in
 from tests.small_files import blocks, noise, save_raster, save_volume
 
 BAR = blocks((9, 12), 1)
@@ -156,13 +157,38 @@ def test_each_value_is_a_label() -> None:
     assert two.names == ["1", "255"]
 
 
+@pytest.mark.parametrize(("reference", "prediction"), [(1, 255), (255, 1)])
+def test_black_and_white_stands_for_0_and_1(tmp_path: Path, reference: int, prediction: int) -> None:
+    found = [sides({reference}, {prediction}), sides({reference}, set())]
+    labels, said = label_of_each_value(found)
+    assert said == f"{reference} (written as {prediction} in the predictions)"
+    for folder, value in (("r", reference), ("p", prediction)):
+        save_raster(tmp_path / folder / "a.png", blocks((9, 8), value))
+    pair = read_pair(pair_folders(tmp_path / "r", tmp_path / "p")[0][0], labels, "a")
+    np.testing.assert_array_equal(pair.prediction, pair.reference)
+
+
+def test_names_that_look_alike_are_one(tmp_path: Path) -> None:
+    for folder, form in (("r", "NFC"), ("p", "NFD")):
+        save_raster(tmp_path / folder / (normalize(form, "Rücken") + ".png"), blocks((9, 8), 1))
+    (pair,), unmatched = pair_folders(tmp_path / "r", tmp_path / "p")
+    assert (pair.case_id, pair.complete, unmatched) == (normalize("NFC", "Rücken"), True, [])
+
+
+def test_files_that_may_be_masks_are_named(tmp_path: Path) -> None:
+    files(tmp_path, "a.png", "predictions.csv")
+    (tmp_path / "predictions.csv").write_text("input\n")
+    (tmp_path / "b.heic").write_bytes(b"\x01\x02")
+    assert [each.path.name for each in list_left_out(tmp_path)] == ["b.heic"]
+
+
 def test_values_that_say_nothing_are_refused() -> None:
     with pytest.raises(DataError, match=r"All masks are empty, so there is no telling which labels there are\. Name "):
         label_of_each_value([sides(set(), {9}), sides(set(), set())], ignore_value=9)
     with pytest.raises(DataError, match=r"The files hold 300 different values, which are no labels\. Are they images"):
         label_of_each_value([sides(set(range(1, 301)), set())])
     with pytest.raises(DataError) as error:
-        label_of_each_value([sides({1}, {255}), sides({1}, set())])
+        label_of_each_value([sides({1}, {255}), sides({255}, set())])
     assert str(error.value) == (
         "Some files hold the value 1 and others 255, never both: one label or two? Name one with --labels lesion, and "
         "both values mean it, or two with --labels 1=lesion,255=other."

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from medseg_pl.core.errors import MaskValueError, SettingError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry
@@ -537,3 +538,18 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert default_directory() == Path("/home/me/.cache/medseg")
+
+
+def test_voxels_beside_their_header_are_part_of_a_case(tmp_path: Path, directory: Path) -> None:
+    for folder, voxels in {"images": noise((2, 9, 12)), "masks": blocks((2, 9, 12), 1)}.items():
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / "data" / folder / "a.mhd"))
+    source = Counting(tmp_path / "data")
+    labels = LabelMap(["liver"], "binary")
+    (case,) = source.cases()
+    (first,) = Store(directory, source, labels).build([case], 1)
+    assert open_entry(first).image.any()
+    (tmp_path / "data/images/a.raw").write_bytes(bytes(2 * 9 * 12))
+    (second,) = Store(directory, source, labels).build([case], 1)
+    assert not open_entry(second).image.any()
+    assert source.read_cases == ["a", "a"]

@@ -221,6 +221,10 @@ class TestDamage:
 
 
 class TestTwoFiles:
+    def test_a_damaged_header_has_none(self, tmp_path: Path) -> None:
+        (tmp_path / "v.mhd").write_bytes(b"damaged")
+        assert list(find_data_files([tmp_path / "v.mhd"])) == []
+
     def test_their_voxels_are_found(self, tmp_path: Path) -> None:
         header = save(tmp_path / "v.mhd", oblique(), compressed=False)
         alone = save(tmp_path / "w.mha", oblique())

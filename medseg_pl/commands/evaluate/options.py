@@ -14,7 +14,7 @@ Tolerance = float | dict[str, float]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
-    add("--reference", type=Path, required=True, metavar="DIR", help="folder of annotated masks: PNG, TIFF, BMP, NIfTI")
+    add("--reference", type=Path, required=True, metavar="DIR", help="folder of annotated masks, pictures or volumes")
     add("--prediction", type=Path, required=True, metavar="DIR", help="folder of predicted masks with the same names")
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to make; must be absent or empty")
     names = "liver,tumour for the values 1 and 2, or 1=liver,4=tumour; default: each value in the files is a label"

@@ -16,8 +16,16 @@ from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap, Task
 from medseg_pl.core.text import printable
 from medseg_pl.data.groups import Known, known_by_name, known_by_table
-from medseg_pl.data.mask_pairs import MaskPair, label_of_each_value, pair_folders, read_pair, values_in
+from medseg_pl.data.mask_pairs import (
+    MaskPair,
+    label_of_each_value,
+    list_left_out,
+    pair_folders,
+    read_pair,
+    values_in,
+)
 from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.unread import describe_left_out
 from medseg_pl.io.files import require_empty
 from medseg_pl.io.suffixes import is_volume_name
 from medseg_pl.metrics import CaseLedger, CaseMetric, OverlapMetric, Score, SurfaceMetric, VolumeMetric
@@ -161,6 +169,9 @@ def _notes(arguments: argparse.Namespace, pairs: Sequence[MaskPair], unmatched: 
         )
     if unmatched:
         lines.append(f"Predictions without a reference, left out: {len(unmatched)} ({shown(list(unmatched))}).")
+    for option, folder in (("--reference", arguments.reference), ("--prediction", arguments.prediction)):
+        if lost := list_left_out(folder):
+            lines.append(f"Files of {option} that are not read, left out: {len(lost)} ({describe_left_out(lost)})")
     missing = [pair.case_id for pair in pairs if not pair.complete]
     if missing:
         lines.append(f"References without a prediction, scored as missed: {len(missing)} ({shown(missing)}).")

@@ -555,7 +555,7 @@ def read_picture(path: Path) -> Array:
 
 def check_depth(image: Any, path: Path) -> None:
     """Raise `RefusedError` for files that Pillow would change on reading."""
-    if image.format == "TIFF" and image.n_frames > 1:
+    if image.format in ("TIFF", "PNG") and getattr(image, "n_frames", 1) > 1:
         raise RefusedError("it holds several images; save each as a file of its own")
     if image.format == "PNG":
         with path.open("rb") as file:
@@ -564,8 +564,12 @@ def check_depth(image: Any, path: Path) -> None:
     else:
         tags = getattr(image, "tag_v2", {})
         bits, kinds = tags.get(258, (8,)), tags.get(339, (1,))
-        inverted = tags.get(262) == 0 and 1 < bits[0] <= 8
-        deep = (max(bits) > 8 and len(bits) > 1) or inverted or (bits[0] == 8 and kinds[0] == 2)
+        inverted = tags.get(262) == 0 and bits[0] > 1
+        data = 0 in tags.get(338, ()) or (len(bits) == 4 and tags.get(262) == 2 and 338 not in tags)
+        deep = (max(bits) > 8 and len(bits) > 1) or inverted or data or (bits[0] == 8 and kinds[0] == 2)
+        if image.format == "BMP" and image.mode == "1":  # Pillow takes bytes of two colors for bits
+            with path.open("rb") as file:
+                deep = file.read(30)[28] != 1
     if deep:
         raise RefusedError("its kind of pixels cannot be read without loss here; save it as gray or as 8-bit colour")
 

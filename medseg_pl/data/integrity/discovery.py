@@ -25,7 +25,7 @@ from medseg_pl.data.sources import (
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import is_image
 from medseg_pl.io.files import files_below
-from medseg_pl.io.suffixes import stem
+from medseg_pl.io.suffixes import name_below, stem
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _files(folder: Path, found: list[Finding]) -> dict[str, Path]:
     """Images below a folder by name; a name that is there twice is reported."""
     files: dict[str, Path] = {}
     for path in filter(is_image, files_below(folder)):
-        name = path.relative_to(folder).with_name(stem(path)).as_posix()
+        name = name_below(path, folder)
         if name in files:
             found.append(finding("duplicate-name", f"There is also {files[name].name}.", name, path))
         else:

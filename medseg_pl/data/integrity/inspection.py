@@ -66,6 +66,15 @@ class _Files:
         self.findings.extend(extension_findings(path, self.headers[path], self.case_id))
         return result
 
+    def report_headers(self) -> None:
+        """Note what headers say that is easily overlooked."""
+        for path, header in self.headers.items():
+            if header.times:
+                said = f"The fourth axis has {header.times} points in time; they are read as channels."
+                self.findings.append(finding("time-axis", said, self.case_id, path))
+            if header.unspaced:
+                self.findings.append(finding("spacing-unset", "The header gives no spacing.", self.case_id, path))
+
     def turn(self, path: Path, read: Read, first: Read | None) -> Read:
         """Reorient a file as its source does, and note it."""
         if first is None or (turn := find_turn(read[1], first[1])) is None:
@@ -129,6 +138,7 @@ def _inspect_case_of_files(source: FileSource, case: Case, labels: LabelMap | No
 def _inspect_files(case: Case, held: Sequence[int | None], labels: LabelMap | None) -> CaseFacts:
     """Images and masks in files of their own."""
     files = _Files(case.case_id, {path: read_header(path) for path in (*case.images, *case.masks)})
+    files.report_headers()
     channels = [files.read(path, partial(read_image_file, path)) for path in case.images]
     channels = [
         channel and files.turn(path, channel, channels[0]) for path, channel in zip(case.images, channels, strict=True)

@@ -197,6 +197,14 @@ KINDS: dict[str, Kind] = {
         "error", "slices of different size, spacing or orientation", "Move away what does not belong to the volume."
     ),
     "slices-doubled": Kind("error", "two slices in one place", "Remove the copy."),
+    "spacing-unset": Kind(
+        "warning", "a header that gives a spacing of 0, taken for 1 mm", "Correct the header, or export the file again."
+    ),
+    "time-axis": Kind(
+        "note",
+        "a volume over time, whose points in time are read as channels",
+        "Write each point in time to a file of its own, unless they are to be seen together.",
+    ),
     "implausible-spacing": Kind(
         "warning", "a spacing that no scanner has", "Correct the header: lengths are in millimetres."
     ),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 from jaxtyping import UInt8
@@ -88,7 +89,7 @@ def files_by_name(paths: Iterable[Path], directory: Path, what: str) -> dict[str
     """
     files: dict[str, Path] = {}
     for path in paths:
-        name = path.relative_to(directory).with_name(suffixes.stem(path)).as_posix()
+        name = suffixes.name_below(path, directory)
         if name in files:
             raise DataError(f"{files[name]} and {path} have the same name, so {what} cannot be told apart. Rename one.")
         files[name] = path
@@ -210,9 +211,14 @@ def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
 
 
 def inside(root: Path, relative: str, what: str) -> Path:
-    """`root / relative`, or `MissingDataError` where that leaves `root`: a manifest may be a stranger's."""
+    """`root / relative`, or `MissingDataError` where that leaves `root`: a manifest may be a stranger's.
+
+    A name may be spelt in another form of Unicode than the file's.
+    """
     path = root / relative
     try:
+        spellings = (root / normalize(form, relative) for form in ("NFC", "NFD"))
+        path = next((other for other in (path, *spellings) if other.exists()), path)
         within = path.resolve().is_relative_to(root.resolve())
         path.exists()
     except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, or links in a circle

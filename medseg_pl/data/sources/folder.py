@@ -16,7 +16,7 @@ from medseg_pl.data.sources.places import STEM, Place, place_of, shared_stem
 from medseg_pl.data.sources.unlabelled import ImageFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.files import LeftOut, files_below, find_dead_links, require_folder
-from medseg_pl.io.suffixes import stem
+from medseg_pl.io.suffixes import name_below
 
 _SETTING = "data.source.masks"
 
@@ -185,8 +185,4 @@ class FolderSource(FileSource):
 
     def _is_at(self, path: Path, place: Place, image: str) -> bool:
         folder = self.root / place.folder
-        return path.is_relative_to(folder) and bool(place.found(image, [_name(path, folder)]))
-
-
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_name(stem(path)).as_posix()
+        return path.is_relative_to(folder) and bool(place.found(image, [name_below(path, folder)]))

@@ -13,7 +13,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.sources.files import FileSource, is_image
 from medseg_pl.data.sources.unread import describe_left_out, explain_unread, name_other_source
 from medseg_pl.io.files import LeftOut, files_below, find_dead_links
-from medseg_pl.io.suffixes import stem
+from medseg_pl.io.suffixes import name_below, stem
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentations", "gt")
@@ -153,7 +153,7 @@ def find_image_folders(directory: Path, images: Sequence[str], masks: Sequence[s
 
 def _name_files(paths: Sequence[Path], base: Path) -> tuple[dict[str, Path], list[LeftOut]]:
     """Name files without their suffix, and those that would share a name with it."""
-    plain = {path: path.relative_to(base).with_name(stem(path)).as_posix() for path in paths}
+    plain = {path: name_below(path, base) for path in paths}
     counts = Counter(plain.values())
     named = {name: path for path, name in plain.items() if counts[name] == 1}
     left_out = []

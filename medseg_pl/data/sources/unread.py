@@ -11,6 +11,8 @@ from medseg_pl.io.suffixes import DETACHED, PICTURES, VOLUMES, find_suffix
 
 _SIDE_FILES = ("thumbs.db", "dicomdir")
 """What Windows and DICOM media put beside images."""
+_TEXTS = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".log")
+"""Names that promise no image, of files that may as well be empty."""
 _HEADERS = (".mhd", ".nhdr")
 
 
@@ -26,7 +28,8 @@ def explain_unread(path: Path) -> LeftOut:
     if raw and any(path.with_name(path.name[: -len(raw)] + header).is_file() for header in _HEADERS):
         return LeftOut(path, "The voxels of the header beside it.", "side-file")
     content = content_of(path)
-    if content == "text" and path.suffix.lower() != ".svg":
+    empty_text = content == "nothing" and path.suffix.lower() in _TEXTS
+    if empty_text or (content == "text" and path.suffix.lower() != ".svg"):
         return LeftOut(path, "A text, no image.", "side-file")
     if content == "DICOM":
         return LeftOut(path, "A DICOM file, which data.source DicomSource reads.")

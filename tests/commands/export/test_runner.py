@@ -9,10 +9,12 @@ from typing import Any, get_args
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from medseg_pl.commands.export import runner
 from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
@@ -177,6 +179,33 @@ class TestFiles:
         np.testing.assert_array_equal(image, expected)
         if name != "gray_signed.tif":  # which Pillow gives as 32 bits
             assert runner.storable(image).dtype == expected.dtype
+
+    @pytest.mark.parametrize(
+        ("name", "shape", "options"),
+        [
+            ("8 bits.tif", (9, 12), {"photometric": "miniswhite"}),
+            ("16 bits.tif", (9, 12), {"photometric": "miniswhite", "dtype": np.uint16}),
+            ("two.tif", (9, 12, 2), {"photometric": "minisblack", "planarconfig": "contig"}),
+            ("four.tif", (9, 12, 4), {"photometric": "rgb", "extrasamples": ["unspecified"]}),
+            ("colors.bmp", (9, 12), {}),
+            ("frames.png", (9, 12), {}),
+        ],
+    )
+    def test_tags_that_pillow_does_not_apply_are_refused(
+        self, tmp_path: Path, name: str, shape: tuple[int, ...], options: dict[str, Any]
+    ) -> None:
+        pixels, path = noise(shape, dtype=options.pop("dtype", np.uint8)), tmp_path / name
+        if path.suffix == ".tif":
+            tifffile.imwrite(path, pixels, **options)
+        elif path.suffix == ".bmp":
+            image = Image.fromarray(pixels % 2)
+            image.putpalette([0, 0, 0, 255, 255, 255])
+            image.save(path)
+            np.testing.assert_array_equal(raster.read_image(path)[0], pixels % 2 * 255)
+        else:
+            Image.fromarray(pixels).save(path, save_all=True, append_images=[Image.fromarray(255 - pixels)])
+        with pytest.raises(runner.RefusedError, match=r"cannot be read without loss|holds several images"):
+            runner.read_picture(path)
 
     @pytest.mark.parametrize("slicing", get_args(Slicing))
     def test_volumes_are_cut_alike(self, tmp_path: Path, slicing: Slicing) -> None:

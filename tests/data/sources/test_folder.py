@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from medseg_pl.commands.phantom import write_phantom
 from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, MissingDataError, SettingError
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.sources import FolderSource
+from medseg_pl.data.integrity.discovery import discover
+from medseg_pl.data.sources import FolderSource, ManifestSource
 from medseg_pl.functional.phantom import ORGANS
 from tests.contracts.source_contract import SourceContract, Subject
 from tests.small_files import blocks, noise, save_raster, save_volume, tree
@@ -526,3 +528,26 @@ def test_every_nucleus_image_has_its_mask(real_data: Path) -> None:
     volumes = [source.read(case, LabelMap(["nucleus"], "binary")) for case in cases[:10]]
     assert all(volume.image.shape[1:] == (1, 256, 256) for volume in volumes)
     assert all(volume.mask is not None and set(np.unique(volume.mask)) == {0, 1} for volume in volumes)
+
+
+class TestUnicode:
+    """On a Mac, names are written with their accents apart: they look the same and are other bytes."""
+
+    def test_forms_of_one_name_are_paired(self, tmp_path: Path) -> None:
+        composed, apart = (normalize(form, "Müller") for form in ("NFC", "NFD"))
+        make(tmp_path, [f"{composed}.png"], [f"{apart}_1.png", f"{apart}_2.png"])
+        source = FolderSource(str(tmp_path), mask_name="{stem}_*")
+        (case,) = source.cases()
+        assert case.case_id == composed
+        assert len(case.masks) == 2
+        assert discover(source).findings == ()
+        (bare,) = source.unlabelled(tmp_path / "images").cases()
+        assert bare.case_id == composed
+
+    def test_a_table_may_spell_otherwise_than_the_disk(self, tmp_path: Path) -> None:
+        composed, apart = (normalize(form, "Müller.png") for form in ("NFC", "NFD"))
+        make(tmp_path, [apart], [apart])
+        row = f"a,a,images/{composed},masks/{composed}"
+        (tmp_path / "table.csv").write_text(f"case_id,group,image,mask\n{row}\n", encoding="utf-8")
+        (case,) = ManifestSource(str(tmp_path / "table.csv")).cases()
+        assert case.images[0].is_file()
