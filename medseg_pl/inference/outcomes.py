@@ -13,7 +13,7 @@ from medseg_pl.io.scores import write_rows
 
 Status = Literal["written", "finished before", "failed", "not reached", "not read", "no image"]
 
-_MOST_FILES = 8
+_MOST_FILES = 4
 """A case of more files, such as a series, is named by its folder."""
 
 
