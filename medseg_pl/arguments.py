@@ -31,7 +31,7 @@ def add_data_set(parser: argparse.ArgumentParser) -> None:
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """What the files of a data set do not say of it."""
     add = parser.add_argument
-    add("--layout", choices=LAYOUTS, help="found out by default")
+    add("--layout", choices=LAYOUTS, metavar="LAYOUT", help=f"{', '.join(LAYOUTS)}; found out by default")
     add("--images", metavar="NAME", help="the images' folder; . where they lie beside their masks")
     add("--image_name", metavar="NAME", help="what images are called, such as {stem}_training; default: {stem}")
     masks = "the masks' folder, or one for each label as in liver=liver,spleen=masks/spleen"
