@@ -124,6 +124,10 @@ def test_masks_look_like_those_of_training(run: Path, root: Path, tmp_path: Path
         )
         == 0
     )
+
+
+@pytest.mark.slow
+def test_an_exported_model_writes_them_too(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     assert main(["export", "--ckpt_path", str(run), "-o", str(tmp_path / "exported")]) == 0
     spec = json.loads((tmp_path / "exported/spec.json").read_text())
