@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from medseg_pl.data.catalogue import Catalogue, NamedEntries, catalogue_of, know
 from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides
 from medseg_pl.data.integrity import Counted, cheap_findings, in_brief
 from medseg_pl.data.loading import TrainingLoader
-from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
+from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler, FixedSampler
 from medseg_pl.data.slices import PatchDataset, SliceDataset, collate_samples, collate_slices
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.unread import describe_left_out
@@ -34,16 +34,28 @@ from medseg_pl.data.transforms import Augmentation
 from medseg_pl.data.written_values import find_mask_values
 from medseg_pl.functional.fit import Fit, FitMode
 from medseg_pl.io.progress import progress_bar
+from medseg_pl.recording import keep_settings
 from medseg_pl.resuming import batches_done
 
 log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class SharedSettings(Protocol):
+    """What the data takes from the model."""
+
+    labels: LabelMap
+    channels: int
+    context: int
+    fit_to: Fit
+    seed: int
 
 
 class SegmentationDataModule(LightningDataModule):
     """Cases of a source, split by patient, decoded once, and served as batches.
 
     `labels`, `channels`, `context`, `fit`, `size` and `spacing_mm` belong to the model and are linked from it on the
-    command line.
+    command line; a script calls `SegmentationDataModule.for_module`.
 
     Args:
         source: The data set.
@@ -93,9 +105,9 @@ class SegmentationDataModule(LightningDataModule):
         store: str | None = None,
         seed: int = 0,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        # Paths say where and whose the data is: they stay in the checkpoint and out of hosted loggers.
-        self.save_hyperparameters(logger=False)
+        self._unrecorded = keep_settings(self, given, "data")
         require_at_least("data", batch_size=(batch_size, 1), eval_batch_size=(eval_batch_size, 1), workers=(workers, 0))
         if samples_per_epoch is not None:
             require_at_least("data", samples_per_epoch=(samples_per_epoch, 1))
@@ -123,6 +135,20 @@ class SegmentationDataModule(LightningDataModule):
         self.entries = NamedEntries([], catalogue_of([]))
         self.stop = StopRequest()
         self._trained: Mapping[str, Any] = {}
+
+    @classmethod
+    def for_module(cls, module: SharedSettings, source: Source, **settings: Any) -> SegmentationDataModule:
+        """Make a data module that takes labels, channels, context, fit, size, spacing and seed from the model.
+
+        Args:
+            module: The `SegmentationModule` to be trained.
+            source: The data set.
+            settings: Further arguments of the data module.
+        """
+        fit = module.fit_to
+        shared: dict[str, Any] = {"channels": module.channels, "context": module.context, "seed": module.seed}
+        shared |= {"fit": fit.mode, "size": fit.size, "spacing_mm": fit.spacing_mm}
+        return cls(source, module.labels, **{**shared, **settings})
 
     def score_as_trained(self, trained: Mapping[str, Any]) -> None:
         """Score a checkpoint: keep its split unless another is asked for, and refuse what it was trained on.
@@ -173,6 +199,7 @@ class SegmentationDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Decode what is not in the store yet, on one process of each machine, and find faults before a run begins."""
+        self._check_module()
         self._find(preparing=True)
         self._warn_of_left_out()
         if self.trainer and self.trainer.state.fn == "fit":
@@ -185,6 +212,20 @@ class SegmentationDataModule(LightningDataModule):
         if stage == "fit" and self.split is not None:
             training = [self.cases[name] for name in self.split.train]
             self.mask_values = find_mask_values(self.source, training, self.labels)
+
+    def _check_module(self) -> None:
+        """Raise `SettingError` where the model would see other images than it was made for."""
+        if (trainer := self.trainer) is None:
+            return
+        for name in ("labels", "channels", "context", "fit_to"):
+            mine, models = getattr(self, name), getattr(trainer.lightning_module, name, None)
+            if models is not None and models != mine:
+                raise SettingError(
+                    f"{name.removesuffix('_to')} is {mine} in the data module, but {models} in the model. Make the "
+                    "data module with SegmentationDataModule.for_module(module, source), which takes it from there."
+                )
+        if self._unrecorded and trainer.state.fn == "fit" and trainer.checkpoint_callbacks:
+            raise SettingError(self._unrecorded)
 
     def _find(self, *, preparing: bool) -> None:
         cases = self.source.cases()
@@ -215,7 +256,9 @@ class SegmentationDataModule(LightningDataModule):
             self.seed,
         )
         rank, ranks = self._rank()
-        sampler = EpochSampler(len(dataset), self.seed, self.samples_per_epoch, rank, ranks)
+        fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        make_sampler = FixedSampler if fixed else EpochSampler
+        sampler = make_sampler(len(dataset), self.seed, self.samples_per_epoch, rank, ranks)
         # Lightning opens the first iterator before it tells the sampler the epoch, which matters after a resume.
         sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)
         loader = TrainingLoader(

@@ -23,6 +23,8 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CU
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
 _INEXACT = re.compile(r"(\S+) does not have a deterministic implementation")
 _NO_SCORE = re.compile(r"Early stopping conditioned on metric `([^`]+)` which is not available")
+_UNUSED = ("parameters that were not used in producing the loss", "Expected to have finished reduction")
+_RARE_VALIDATION = re.compile(r"`val_check_interval` \((\S+)\) must be less than .* batches \((\d+)\)")
 _LOST_RANK = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -83,6 +85,16 @@ def _told(error: Exception, command: str, phase: Phase) -> MedsegError | None:
         return SettingError(
             f"trainer.deterministic is true, and {inexact.group(1)} gives other sums each time on this device. Set "
             "trainer.deterministic to warn, which does what can be done, or choose a network without it."
+        )
+    if isinstance(error, RuntimeError) and "unable to allocate shared memory" in text:
+        return OutOfMemoryError(
+            "/dev/shm is full, through which loading processes hand over batches. Give the container a larger one "
+            f"(docker run --shm-size=2g), set data.workers to 0, or lower data.batch_size; then {again}."
+        )
+    if isinstance(error, RuntimeError) and any(sign in text for sign in _UNUSED):
+        return SettingError(
+            "Some parameters of the network get no gradient in some steps, for which DDP waits. Set trainer.strategy "
+            "to ddp_find_unused_parameters_true."
         )
     if isinstance(error, RuntimeError) and (unknown := _NO_SCORE.search(text)):
         return SettingError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Float, Shaped
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
@@ -38,11 +38,14 @@ from medseg_pl.networks import (
     refuse_probabilities,
 )
 from medseg_pl.normalisation import Normalisation
-from medseg_pl.optimization import make_optimization
+from medseg_pl.optimization import find_learning_rate, include_added_groups, make_optimization, rescale_schedules
+from medseg_pl.recording import keep_settings
+from medseg_pl.rehearsal import compute_logits, rehearse
 from medseg_pl.restored_settings import apply_changed_numbers, apply_changed_optimization, optimization_settings
 from medseg_pl.resuming import begin, between_steps, resumable
 from medseg_pl.schedules import Interval, follow_scores, follows_scores
 from medseg_pl.scoring import Scoring, Stage, fitted_masks
+from medseg_pl.trainer_checks import check_trainer, exclude_from_ddp, refuse_gradients
 from medseg_pl.training_length import count_run_steps, plan_schedules, restore_accumulation, step_schedule
 
 log = logging.getLogger(__name__)
@@ -60,7 +63,8 @@ class SegmentationModule(LightningModule):
     """A segmentation network with its training and its scores.
 
     Args:
-        network: Any class of segmentation-models-pytorch, or your own; given without `in_channels` and `classes`.
+        network: Any class of segmentation-models-pytorch, or your own, or `functools.partial` of one; called with
+            `in_channels` and `classes`. Or a ready network.
         labels: The structures to find.
         loss: Any `nn.Module(logits, target)`.
         normalisation: What happens to raw values before the network.
@@ -117,18 +121,16 @@ class SegmentationModule(LightningModule):
         compile_network: bool = False,
         seed: int = 0,
     ) -> None:
+        in_channels = channels * (2 * context + 1)
+        given = {name: value for name, value in locals().items() if name not in ("self", "in_channels", "__class__")}
         super().__init__()
-        # Not for loggers: the run folder has the whole configuration, and a hosted logger need not have the paths.
-        with warnings.catch_warnings():
-            # What it recommends would leave the loss out of the checkpoint, which could then not be loaded.
-            warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module` and is already saved")
-            self.save_hyperparameters(logger=False)
+        self._unrecorded = keep_settings(self, given, "model", network=(in_channels, labels.classes))
         require_at_least("model", channels=(channels, 1), context=(context, 0), multiple=(multiple, 1))
         self.labels = labels
         self.channels = channels
         self.context = context
         self.fit_to = Fit(fit, (size[0], size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
-        self.network = build_network(network, channels * (2 * context + 1), labels.classes)
+        self.network = build_network(network, in_channels, labels.classes)
         refuse_activation(self.network)
         if initial_weights:
             load_initial_weights(self.network, initial_weights)
@@ -151,7 +153,11 @@ class SegmentationModule(LightningModule):
         if compile_network:
             self.network.compile()
         # What torch refuses is refused here, and not when the data is read and a run folder made.
-        self._optimization = optimization_settings(self.configure_optimizers())
+        self._lr_factor = 1.0
+        optimization = self.configure_optimizers()
+        self._optimization = optimization_settings(optimization)
+        self._lr = find_learning_rate(optimization)
+        self._without_gradient: list[str] = []
         self.seed = seed
         self._validated = -1
         self._resumed_metrics: dict[str, Tensor] = {}
@@ -191,6 +197,48 @@ class SegmentationModule(LightningModule):
         """Refuse what waits for scores that never come."""
         require_validation(self.trainer, (each.scheduler for each in self.trainer.lr_scheduler_configs))
 
+    @property
+    def backbone(self) -> nn.Module:
+        """The network's encoder, by the name under which Lightning's `BackboneFinetuning` looks for it."""
+        return self.network.get_submodule("encoder")
+
+    @property
+    def lr(self) -> float:
+        """The optimizer's learning rate, by the name under which Lightning's `LearningRateFinder` sets it."""
+        return self._lr * self._lr_factor
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        if self._trainer is not None:  # the finder is done with the optimizer that goes on training
+            rescale_schedules(self.trainer.lr_scheduler_configs, value / self.lr)
+        log.warning("The learning rate is set to %.3g; it was %.3g.", value, self.lr)
+        self._lr_factor = value / self._lr
+
+    def prepare_data(self) -> None:
+        """Refuse what cannot be trained before a run folder is made; the data module prepares the data."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_trainer(self.trainer, self)
+            if self._unrecorded and self.trainer.checkpoint_callbacks:
+                raise SettingError(self._unrecorded)
+            self._rehearse()
+
+    def setup(self, stage: str) -> None:
+        """Leave parameters that never get a gradient out of what DDP waits for."""
+        if stage == TrainerFn.FITTING and isinstance(self.trainer.strategy, DDPStrategy):
+            self._without_gradient = exclude_from_ddp(self.trainer.strategy, self, self._rehearse())
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Stop where a parameter that DDP does not share got a gradient after all."""
+        if self._without_gradient:
+            refuse_gradients(self, self._without_gradient)
+
+    def _rehearse(self) -> list[str]:
+        """The parameters without a gradient, after a training step on shapes alone."""
+        batch = min(2, getattr(self.trainer.datamodule, "batch_size", 2))  # type: ignore[attr-defined]
+        channels = self.channels * (2 * self.context + 1)
+        names = rehearse(self.network, (batch, channels, *self.fit_to.size), self.labels.classes)
+        return [f"network.{name}" for name in names]
+
     def on_train_start(self) -> None:
         """Plan the schedule, now that the loader tells the length of a run; go on where a checkpoint was written."""
         begin(self.trainer)
@@ -200,6 +248,10 @@ class SegmentationModule(LightningModule):
         # Not earlier: Lightning would make the loader, and begin to load, before it knows where a resumed run is.
         plan_schedules(self.trainer)
         warn_of_slow_average(self.trainer, count_run_steps(self.trainer))
+
+    def on_train_epoch_start(self) -> None:
+        """Schedule what a finetuning callback has thawed."""
+        include_added_groups(self.trainer.lr_scheduler_configs)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make what is random in a step a function of seed, epoch, batch and rank: it needs no memory to be resumed."""
@@ -249,7 +301,9 @@ class SegmentationModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the scheduler that is stepped with it."""
-        return make_optimization(self.make_optimizer, self.make_scheduler, self.parameters(), self.lr_interval)
+        # Those that a callback or the user has frozen come in when they are thawed, as Lightning's callbacks expect.
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return make_optimization(self.make_optimizer, self.make_scheduler, trained, self.lr_interval, self._lr_factor)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedules that follow steps or epochs."""
@@ -258,6 +312,8 @@ class SegmentationModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the precision, so that a test of this checkpoint computes as training did; and where a fit goes on."""
+        if self._unrecorded:
+            raise SettingError(self._unrecorded)
         checkpoint["precision"] = str(self.trainer.precision)
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
@@ -285,15 +341,7 @@ class SegmentationModule(LightningModule):
             log.warning("Changed since the checkpoint was written, and in force from here on: %s.", ", ".join(changes))
 
     def _logits(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.network(image)
-        expected = (len(image), self.labels.classes, *image.shape[-2:])
-        if logits.shape != expected:
-            raise SettingError(
-                f"The network returned logits of the shape {tuple(logits.shape)} for images of the shape "
-                f"{tuple(image.shape)}; expected {expected}: one channel for each class, at the images' own size. "
-                "Correct model.network."
-            )
-        return logits
+        return compute_logits(self.network, image, self.labels.classes)
 
     def _normalised(self, image: Tensor, statistics: Tensor) -> Tensor:
         values: Tensor = self.normalisation(image, statistics)

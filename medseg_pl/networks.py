@@ -38,10 +38,17 @@ class NetworkFactory(Protocol):
 def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn.Module:
     """Make the network, and turn what libraries throw into a sentence with the remedy.
 
+    Args:
+        factory: What makes it; a ready network is taken as it is.
+        in_channels: Of the images, with their neighbors.
+        classes: Channels of the logits.
+
     Raises:
         SettingError: There is no such encoder, or the network refuses its arguments.
         MissingDataError: Pretrained weights could not be downloaded.
     """
+    if isinstance(factory, nn.Module):
+        return _check_ready(factory, in_channels, classes)
     try:
         return factory(in_channels=in_channels, classes=classes)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
@@ -98,6 +105,18 @@ def _no_logits(name: str) -> SettingError:
         f"model.network ends in the activation {name}, but loss and decision expect logits and apply their own. Set "
         "model.network.init_args.activation to null, or leave the activation out of your network."
     )
+
+
+def _check_ready(network: nn.Module, in_channels: int, classes: int) -> nn.Module:
+    """Compare what a network of segmentation-models-pytorch was made for; others tell when they run."""
+    made_for = getattr(network, "config", None)
+    for name, needed in {"in_channels": in_channels, "classes": classes}.items():
+        if isinstance(made_for, dict) and made_for.get(name, needed) != needed:
+            raise SettingError(
+                f"The network was made with {name}={made_for[name]}, but the model's channels, context and labels need "
+                f"{needed}. Make it with {name}={needed}."
+            )
+    return network
 
 
 def load_initial_weights(network: nn.Module, name: str) -> None:

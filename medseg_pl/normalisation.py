@@ -10,10 +10,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
+from medseg_pl.core.recorded import Recorded
 from medseg_pl.functional.intensity import HIGH, LOW, MEAN, STD
 
 
-class Normalisation(nn.Module):
+class Normalisation(Recorded, nn.Module):
     """Maps raw values to network values; a subclass says how."""
 
     @abstractmethod

@@ -20,6 +20,7 @@ def make_optimization(
     lr_scheduler: LRSchedulerCallable | None,
     parameters: Iterable[nn.Parameter],
     interval: Interval | None = None,
+    factor: float = 1.0,
 ) -> dict[str, Any]:
     """Make what Lightning asks `configure_optimizers` for: the optimizer, and its schedule.
 
@@ -28,11 +29,14 @@ def make_optimization(
         lr_scheduler: Makes the schedule, where there is one.
         parameters: What is optimized.
         interval: How often the schedule is stepped; as it is meant to be where it is not given.
+        factor: Multiplies the learning rates that the optimizer was given.
 
     Raises:
         SettingError: One of them refuses its settings.
     """
     made = _made("model.optimizer", optimizer, parameters)
+    for group in made.param_groups if factor != 1 else ():
+        group["lr"] *= factor
     if lr_scheduler is None:
         return {"optimizer": made}
     schedule = _made("model.lr_scheduler", lr_scheduler, made)
@@ -44,6 +48,35 @@ def make_optimization(
         }
     interval = interval or natural_interval(schedule)
     return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+
+
+def find_learning_rate(optimization: dict[str, Any]) -> float:
+    """Return the learning rate that an optimizer starts with, before any schedule."""
+    group = optimization["optimizer"].param_groups[0]
+    return float(group.get("initial_lr", group["lr"]))
+
+
+def rescale_schedules(configured: Iterable[Any], factor: float) -> None:
+    """Multiply the learning rates that running schedules are computed from."""
+    for schedule in (each.scheduler for each in configured):
+        schedule.base_lrs = [factor * rate for rate in getattr(schedule, "base_lrs", ())]
+        for group in schedule.optimizer.param_groups:
+            group["initial_lr"] = factor * group.get("initial_lr", group["lr"])
+
+
+def include_added_groups(configured: Iterable[Any]) -> None:
+    """Let schedules go on from the learning rates of groups that a callback has added or changed.
+
+    Lightning's finetuning callbacks add what they thaw as a group of its own, which torch's schedules do not expect.
+    """
+    for schedule in (each.scheduler for each in configured):
+        first, *added = schedule.optimizer.param_groups
+        if not added or not hasattr(schedule, "base_lrs"):
+            continue
+        factor = first["lr"] / schedule.base_lrs[0] or 1.0
+        for group in added:
+            group |= {name: value for name, value in first.items() if name not in group}
+        schedule.base_lrs = [schedule.base_lrs[0], *(group["lr"] / factor for group in added)]
 
 
 def _made(setting: str, make: Callable[[_Given], _Made], given: _Given) -> _Made:

@@ -10,6 +10,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
@@ -33,6 +34,7 @@ from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.progress import redraws
 from medseg_pl.parser import MedsegParser, check_sections, options, place_of, unfit
 from medseg_pl.predicting import Order, add_options, predict
+from medseg_pl.trainer_checks import check_precision
 from medseg_pl.trainer_parts import as_list, keep_private, of_evaluation, of_training, plugins, progress, run_log
 
 
@@ -136,10 +138,11 @@ class MedsegCLI(LightningCLI):
 
     def _check_trainer(self, trainer: Namespace) -> None:
         """Refuse settings with which Lightning would end well and leave nothing."""
-        if str(trainer.precision) in ("16-true", "bf16-true"):
+        check_precision(str(trainer.precision))
+        if trainer.barebones:
             raise SettingError(
-                f"trainer.precision {trainer.precision} would score in half precision too. Use "
-                f"{str(trainer.precision).replace('true', 'mixed')}, which is as fast and keeps the weights."
+                "trainer.barebones leaves out checkpoints, logs and scores, so a run would leave nothing. Set it to "
+                "false; trainer.profiler simple says where the time goes."
             )
         for name in ("max_epochs", "max_steps"):
             if self.subcommand == "fit" and trainer[name] == 0:
@@ -170,11 +173,13 @@ class MedsegCLI(LightningCLI):
         log = [run_log(self._experiment(), self.resumption, self.locks)] if self.subcommand == "fit" else []
         kwargs["logger"] = [*log, *as_list(own.get("logger"))]
         keep_private(kwargs["logger"], None if self.subcommand == "fit" else self._evaluated_folder())
-        if own.get("enable_progress_bar") is None:
-            kwargs["enable_progress_bar"] = redraws(Console())
-        kwargs["plugins"] = plugins(as_list(own.get("plugins")))
         given = as_list(own.get("callbacks"))
-        kwargs["callbacks"] = [self.doing, *given, *progress(), *self._callbacks(given)]
+        bars = [callback for callback in given if isinstance(callback, ProgressBar)]
+        if own.get("enable_progress_bar") is None:
+            kwargs["enable_progress_bar"] = bool(bars) or redraws(Console())
+        kwargs["plugins"] = plugins(as_list(own.get("plugins")))
+        shown = [] if bars else progress()
+        kwargs["callbacks"] = [self.doing, *given, *shown, *self._callbacks(given)]
         return super().instantiate_trainer(**kwargs)
 
     def _callbacks(self, given: Sequence[Callback]) -> list[Callback]:

@@ -101,7 +101,8 @@ def test_a_script_ends_though_it_still_loads(phantom: Path, tmp_path: Path) -> N
 
 def trainer(fn: str = "fit", done: int = 0, last: bool = False, **settings: int) -> Any:
     """As much of a trainer as the data module asks; resumed, where batches are done of its epoch."""
-    alone = {"global_rank": 0, "world_size": 1, "node_rank": 0, "num_nodes": 1, "current_epoch": 0}
+    alone: dict[str, Any] = {"global_rank": 0, "world_size": 1, "node_rank": 0, "num_nodes": 1, "current_epoch": 0}
+    alone |= {"overfit_batches": 0, "lightning_module": None, "checkpoint_callbacks": []}
     progress = SimpleNamespace(current=SimpleNamespace(ready=done), is_last_batch=last)
     loop = SimpleNamespace(restarting=done > 0, epoch_loop=SimpleNamespace(batch_progress=progress))
     return SimpleNamespace(**{**alone, **settings}, state=SimpleNamespace(fn=fn), fit_loop=loop)

@@ -48,6 +48,21 @@ TRAINING.phase = "training"
             SettingError,
             "and upsample_bilinear2d_backward_out_cuda gives other sums each time on this device. Set trainer.determin",
         ),
+        (
+            RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"),
+            OutOfMemoryError,
+            "/dev/shm is full.*data.workers to 0",
+        ),
+        (
+            RuntimeError("Expected to have finished reduction in the prior iteration before starting a new one."),
+            SettingError,
+            "ddp_find_unused_parameters_true",
+        ),
+        (
+            ValueError("`val_check_interval` (9) must be less than or equal to the number of the batches (6)."),
+            SettingError,
+            "val_check_interval is 9, but an epoch has 6 batches",
+        ),
         (OSError(errno.ENOSPC, "No space left on device", "x.csv"), UnwritableFileError, "x.csv could not be written"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,15 @@ from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.optimization import make_optimization
+from medseg_pl.optimization import (
+    find_learning_rate,
+    include_added_groups,
+    make_optimization,
+    rescale_schedules,
+)
 from medseg_pl.schedules import WarmupPolynomialLR
+
+PARAMETER = torch.nn.Parameter(torch.ones(()))
 
 
 def made(
@@ -86,3 +94,33 @@ def test_a_schedule_that_refuses_its_settings(schedule: Callable[..., Any], said
         made(partial(SGD, lr=0.1), schedule)
     assert str(caught.value).startswith(f"model.lr_scheduler cannot be made: {said}")
     assert str(caught.value).endswith(". Correct its init_args.")
+
+
+def test_a_factor_multiplies_the_learning_rate_before_it_is_scheduled() -> None:
+    made = make_optimization(partial(SGD, lr=0.5), partial(WarmupPolynomialLR, warmup_steps=2), [PARAMETER], factor=0.5)
+    assert find_learning_rate(made) == 0.25
+    assert made["lr_scheduler"]["scheduler"].base_lrs == [0.25]
+
+
+def test_schedules_follow_a_learning_rate_that_was_found() -> None:
+    optimizer = SGD([PARAMETER], lr=0.5)
+    schedule = WarmupPolynomialLR(optimizer, total_steps=10)
+    rescale_schedules([SimpleNamespace(scheduler=schedule)], 0.5)
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.25 * 0.9**0.9)
+
+
+@pytest.mark.parametrize("schedule", [partial(WarmupPolynomialLR, total_steps=10), partial(CosineAnnealingLR, T_max=9)])
+def test_an_added_group_is_scheduled_from_its_own_rate(schedule: Callable[..., Any]) -> None:
+    optimizer = SGD([PARAMETER], lr=0.5)
+    scheduler = schedule(optimizer)
+    optimizer.step()
+    scheduler.step()
+    first = optimizer.param_groups[0]
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(()))], "lr": first["lr"] / 10})
+    include_added_groups([SimpleNamespace(scheduler=scheduler)])
+    optimizer.step()
+    scheduler.step()
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates[1] == pytest.approx(rates[0] / 10)

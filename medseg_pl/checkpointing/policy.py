@@ -73,7 +73,8 @@ class LastCheckpoint(Checkpoint):
 
     def _is_due(self, trainer: Trainer) -> bool:
         # All ranks save or none, and to agree on it they wait for each other: not at every step.
-        if trainer.world_size > 1 and trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps or 50  # type: ignore[attr-defined]  # 0 logs nothing, and saves all the same
+        if trainer.world_size > 1 and trainer.global_step % every:
             return False
         if between_steps(trainer):  # gradients that wait for a step are in no checkpoint: their batches would run twice
             return False

@@ -197,7 +197,8 @@ def _without_downloads(network: Any) -> Any:
 
 
 def _settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    parts = [dict(checkpoint[name]) for name in ("hyper_parameters", "datamodule_hyper_parameters")]
+    # Who trains with loaders of their own has no data module.
+    parts = [dict(checkpoint["hyper_parameters"]), dict(checkpoint.get("datamodule_hyper_parameters", {}))]
     model, data = ({key: value for key, value in part.items() if key != "_instantiator"} for part in parts)
     for name in (*SHARED, "seed"):
         data.pop(name.split(".")[0], None)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from heapq import heapreplace
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 
 from medseg_pl.data.slices import Draw
 
@@ -62,6 +62,16 @@ class EpochSampler(Sampler[Draw]):
 
     def _order(self, epoch: int, passage: int) -> np.ndarray:
         return np.random.default_rng((self.seed, epoch, passage)).permutation(self.length)
+
+
+class FixedSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]  # draws are pairs, not numbers
+    """The order of the first epoch in every epoch, for `trainer.overfit_batches`.
+
+    Lightning exchanges any sampler that is not sequential for one that gives plain numbers.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Stay in the first epoch."""
 
 
 class CaseBatchSampler(Sampler[list[int]]):

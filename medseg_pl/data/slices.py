@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Shaped
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
 
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, Sample, SliceReference
@@ -174,9 +175,9 @@ def collate_samples(samples: list[Sample]) -> Batch:
     if len({image.dtype for image in images}) > 1:
         images = [image.float() for image in images]
     return Batch(
-        torch.stack(images),
-        torch.stack([sample.mask for sample in samples]),
-        torch.stack([sample.statistics for sample in samples]),
+        share(torch.stack(images)),
+        share(torch.stack([sample.mask for sample in samples])),
+        share(torch.stack([sample.statistics for sample in samples])),
         tuple(sample.case_id for sample in samples),
     )
 
@@ -186,11 +187,20 @@ def collate_slices(items: list[EvaluationBatch]) -> EvaluationBatch:
     if not items:
         return EvaluationBatch(torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 4), [], [])
     return EvaluationBatch(
-        image=torch.cat([item.image for item in items]),
-        statistics=torch.cat([item.statistics for item in items]),
+        image=share(torch.cat([item.image for item in items])),
+        statistics=share(torch.cat([item.statistics for item in items])),
         slices=[reference for item in items for reference in item.slices],
         masks=[mask for item in items for mask in item.masks],
     )
+
+
+def share(batch: Tensor) -> Tensor:
+    """Move a batch to shared memory, within a process that loads.
+
+    The queue to the main process would do it in a thread of its own, whose error nobody hears where `/dev/shm` is full:
+    training would wait for this batch for ever.
+    """
+    return batch if get_worker_info() is None else batch.share_memory_()  # type: ignore[no-untyped-call]
 
 
 def fitted_slice(

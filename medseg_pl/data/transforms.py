@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 from numpy.typing import NDArray
 
+from medseg_pl.core.recorded import Recorded
 from medseg_pl.functional.intensity import HIGH, LOW
 
 # Otherwise importing albumentations asks a server for its newest version.
@@ -26,7 +27,7 @@ Image = Shaped[np.ndarray, "c h w"]
 Mask = UInt8[np.ndarray, "m h w"]
 
 
-class Augmentation(ABC):
+class Augmentation(Recorded, ABC):
     """Random changes of a patch and its mask, a function of the seed alone."""
 
     @abstractmethod

@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
+from medseg_pl.core.recorded import Recorded
 from medseg_pl.losses.pixel import PixelCELoss
 from medseg_pl.losses.region import DiceLoss
 
 
-class WeightedSum(nn.Module):
+class WeightedSum(Recorded, nn.Module):
     """A weighted sum of any losses.
 
     Args:

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE
+from medseg_pl.core.recorded import Recorded
 
 
-class PixelCELoss(nn.Module):
+class PixelCELoss(Recorded, nn.Module):
     """Cross-entropy where labels exclude each other, binary cross-entropy for each label elsewhere.
 
     The mean over the pixels that are not ignored; zero where all are.

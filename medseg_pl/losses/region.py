@@ -6,9 +6,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medseg_pl.core.labels import probabilities_and_one_hot
+from medseg_pl.core.recorded import Recorded
 
 
-class FocalTverskyLoss(nn.Module):
+class FocalTverskyLoss(Recorded, nn.Module):
     r"""One minus the Tversky index, to a power that lets hard labels weigh more.
 
     For each class $c$, with sums over the pixels of the whole batch (or of each sample),

@@ -453,3 +453,18 @@ def test_the_document_names_every_test() -> None:
     beside = Path(__file__).with_name("test_every_command.py").read_text()
     tests = {*globals(), *re.findall(r"^def (test_\w+)", beside, re.M)} - {"test_the_document_names_every_test"}
     assert named == {name for name in tests if name.startswith("test_")}
+
+
+@pytest.mark.processes
+def test_a_small_shared_memory(phantoms: dict[str, Path], runs: Path) -> None:
+    fit = ["fit", "--config", "configs/experiment/demo.yaml", f"--data.source.root={phantoms['uw_madison']}", *SMALL]
+    large = ["--model.size=[256,256]", "--data.batch_size=16", "--data.workers=1", "--runs", str(runs)]
+    # In a mount namespace of its own, so that nobody else's shared memory shrinks.
+    shell = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
+    command = ["unshare", "-m", "bash", "-c", shell, "-", sys.executable, "-m", "medseg_pl", *fit, *large]
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("This user may not mount a file system, which the test needs to shrink /dev/shm.")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_S)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"^medseg: /dev/shm is full.*--shm-size.*data\.workers to 0", done.stderr, re.M)

@@ -7,7 +7,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,21 @@ def export(arguments: argparse.Namespace) -> None:
     with only_known_code(plugins), whole_folder(arguments.output) as folder:
         _write(folder, trained, arguments)
     sys.stdout.write(f"Wrote {arguments.output}: python run.py IMAGE ... -o DIR runs it without torch.\n")
+
+
+def export_checkpoint(
+    ckpt_path: str | Path, output: str | Path, precision: str = "fp32", plugins: Sequence[str] = ()
+) -> None:
+    """Export a checkpoint from Python, as `medseg export` does.
+
+    Args:
+        ckpt_path: The checkpoint.
+        output: A new folder.
+        precision: Of the weights: `fp32`, `fp16` or `int8`.
+        plugins: Packages of your own that the checkpoint's settings may name.
+    """
+    options = {"measure": False, "root": None, "plugins": list(plugins)}
+    export(argparse.Namespace(ckpt_path=str(ckpt_path), output=Path(output), precision=precision, **options))
 
 
 def _write(folder: Path, trained: Trained, arguments: argparse.Namespace) -> None:

@@ -11,11 +11,12 @@ from jaxtyping import UInt8
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.recorded import Recorded
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.io.files import LeftOut
 
 
-class Source(ABC):
+class Source(Recorded, ABC):
     """A data set: which cases there are, and how one is read and written.
 
     A source of your own is one file with a subclass; it enters by its `class_path` in the configuration. Nothing is
@@ -53,7 +54,7 @@ class Source(ABC):
         """List the inputs that are in no case, and why, so that none is left out without a word."""
         return []
 
-    def finish(self, directory: Path) -> None:  # noqa: B027  most formats have nothing to join
+    def finish(self, directory: Path) -> None:
         """Called once all cases are written, for formats that join them in one file.
 
         Called again where a prediction was interrupted, so it replaces what it wrote before.

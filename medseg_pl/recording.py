@@ -1,0 +1,203 @@
+"""Constructor arguments as plain settings, so that a checkpoint of one's own script can be loaded anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin, _given_hyperparameters
+from torch import Tensor, nn
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.recorded import Recorded
+
+INSTANTIATOR = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
+"""Tells Lightning's `load_from_checkpoint` that settings are plain and name classes by their path."""
+
+
+def keep_settings(
+    module: HyperparametersMixin, arguments: Mapping[str, Any], part: str, network: tuple[int, int] | None = None
+) -> str:
+    """Keep constructor arguments as hyperparameters: those of LightningCLI, or a description of a script's objects.
+
+    Args:
+        module: A module or data module, within its constructor.
+        arguments: What its constructor was given.
+        part: `model` or `data`, for an error.
+        network: `in_channels` and `classes`, where one of the arguments is a `network`.
+
+    Returns:
+        Why a checkpoint could not be loaded; empty where it can.
+    """
+    # Not for loggers: the run folder has the whole configuration, and a hosted logger need not have the paths.
+    if _given_hyperparameters.get() is not None:
+        module.save_hyperparameters(logger=False)
+        return ""
+    try:
+        described = describe_arguments({name: each for name, each in arguments.items() if name != "network"}, part)
+        if network is not None:
+            described["network"] = describe_network(arguments["network"], *network)
+    except SettingError as error:
+        return str(error)
+    module.save_hyperparameters({**described, **INSTANTIATOR}, logger=False)
+    return ""
+
+
+def describe_arguments(arguments: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Describe constructor arguments as LightningCLI does: plain values, and classes with their `init_args`.
+
+    Args:
+        arguments: What a constructor was given.
+        part: `model` or `data`, for an error.
+
+    Raises:
+        SettingError: An argument is an object of which nobody can tell how it was made.
+    """
+    return {name: _describe(value, f"{part}.{name}") for name, value in arguments.items()}
+
+
+def describe_network(network: Any, in_channels: int, classes: int) -> Any:
+    """Describe a network or its factory without `in_channels` and `classes`, which follow from other settings.
+
+    Raises:
+        SettingError: A ready network was made with arguments that cannot be read from it.
+    """
+    known = {"in_channels": in_channels, "classes": classes}
+    if isinstance(network, nn.Module):
+        described = _describe_object(network, "model.network", known)
+    else:
+        described = _describe(network, "model.network")
+    if isinstance(described, dict):
+        # Weights come from the checkpoint: whoever loads it downloads nothing.
+        made_with = {name: value for name, value in described["init_args"].items() if name not in known}
+        no_weights = {"encoder_weights": None} if "encoder_weights" in _parameters(_imported(network)) else {}
+        described["init_args"] = made_with | no_weights
+    return described
+
+
+def _describe(value: Any, name: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _describe(each, f"{name}.{key}") for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_describe(each, name) for each in value]
+    if isinstance(value, functools.partial):
+        given = inspect.signature(value.func).bind_partial(*value.args, **value.keywords).arguments
+        return {"class_path": _import_path(value.func, name), "init_args": describe_arguments(given, name)}
+    if isinstance(value, type):
+        return {"class_path": _import_path(value, name), "init_args": {}}
+    if inspect.isroutine(value):
+        return _import_path(value, name)
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        return describe_arguments(fields, name)
+    return _describe_object(value, name, {})
+
+
+def _describe_object(value: Any, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe an object by the arguments that it keeps, and see that they make the same object again."""
+    if isinstance(value, Recorded):
+        described = describe_arguments(value.made_with, name)
+        return {"class_path": _import_path(type(value), name), "init_args": described}
+    arguments = {**_kept_arguments(value, name, known), **known}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            again = type(value)(**arguments)
+    except Exception as error:  # The constructor is anyone's.
+        raise _unknown(value, name) from error
+    if not _is_same(value, again):
+        raise _unknown(value, name)
+    return {"class_path": _import_path(type(value), name), "init_args": describe_arguments(arguments, name)}
+
+
+def _kept_arguments(value: Any, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(kept := getattr(value, "_hub_mixin_config", None), dict):  # networks of segmentation-models-pytorch
+        # No weights are needed to compare architectures.
+        return {**kept, **({"encoder_weights": None} if "encoder_weights" in kept else {})}
+    arguments = {}
+    for parameter in _parameters(type(value)).values():
+        missing = parameter.name not in known and not hasattr(value, parameter.name)
+        if missing and parameter.default is inspect.Parameter.empty:
+            raise _unknown(value, name)
+        if hasattr(value, parameter.name):
+            kept = getattr(value, parameter.name)
+            arguments[parameter.name] = kept.tolist() if isinstance(kept, Tensor) else kept
+    return arguments
+
+
+def _parameters(function: Any) -> dict[str, inspect.Parameter]:
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.items()
+    return {name: each for name, each in parameters if each.kind not in variable}
+
+
+def _imported(factory: Any) -> Any:
+    """Return what a described network or factory is made by."""
+    if isinstance(factory, functools.partial):
+        return factory.func
+    return type(factory) if isinstance(factory, nn.Module) else factory
+
+
+def _import_path(function: Callable[..., Any], name: str) -> str:
+    """Return the shortest path under which a class or function can be imported."""
+    parts = str(function.__module__).split(".")
+    if "." not in function.__qualname__:
+        for count in range(1, len(parts) + 1):
+            module = ".".join(parts[:count])
+            if getattr(sys.modules.get(module), function.__qualname__, None) is function:
+                return f"{module}.{function.__qualname__}"
+    raise SettingError(
+        f"{name} is {function.__qualname__}, which a checkpoint cannot name. Pass a class or functools.partial of one, "
+        "defined at the top of a module."
+    )
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two objects are alike in all that their constructors have set, weights left aside."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, nn.Module):
+        pairs = list(zip(one.modules(), other.modules(), strict=False))
+        shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (one, other)]
+        return shapes[0] == shapes[1] and all(type(a) is type(b) and _public(a) == _public(b) for a, b in pairs)
+    return _public(one) == _public(other)
+
+
+def _public(value: Any) -> dict[str, Any]:
+    """Return plain attributes; objects are represented by their class and attributes of their own."""
+    kept = {name: each for name, each in vars(value).items() if not name.startswith("_") and name != "training"}
+    return {name: _comparable(each) for name, each in kept.items()}
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _comparable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_comparable(each) for each in value]
+    if isinstance(value, nn.Module):  # compared on its own
+        return type(value)
+    if "__eq__" in type(value).__dict__ or inspect.isroutine(value):
+        return value
+    return (type(value), _public(value)) if hasattr(value, "__dict__") else value
+
+
+def _unknown(value: Any, name: str) -> SettingError:
+    kind = type(value).__name__
+    return SettingError(
+        f"{name} is a {kind} whose arguments cannot be read from it, so a checkpoint could not be loaded. Pass "
+        f"functools.partial({kind}, ...), or keep each argument in an attribute of its name."
+    )
