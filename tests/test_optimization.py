@@ -102,16 +102,22 @@ def test_a_factor_multiplies_the_learning_rate_before_it_is_scheduled() -> None:
     assert made["lr_scheduler"]["scheduler"].base_lrs == [0.25]
 
 
+def planned_schedule(optimizer: torch.optim.Optimizer) -> WarmupPolynomialLR:
+    schedule = WarmupPolynomialLR(optimizer, warmup_steps=0)
+    schedule.plan(10)
+    return schedule
+
+
 def test_schedules_follow_a_learning_rate_that_was_found() -> None:
     optimizer = SGD([PARAMETER], lr=0.5)
-    schedule = WarmupPolynomialLR(optimizer, total_steps=10)
+    schedule = planned_schedule(optimizer)
     rescale_schedules([SimpleNamespace(scheduler=schedule)], 0.5)
     optimizer.step()
     schedule.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.25 * 0.9**0.9)
 
 
-@pytest.mark.parametrize("schedule", [partial(WarmupPolynomialLR, total_steps=10), partial(CosineAnnealingLR, T_max=9)])
+@pytest.mark.parametrize("schedule", [planned_schedule, partial(CosineAnnealingLR, T_max=9)])
 def test_an_added_group_is_scheduled_from_its_own_rate(schedule: Callable[..., Any]) -> None:
     optimizer = SGD([PARAMETER], lr=0.5)
     scheduler = schedule(optimizer)
