@@ -41,8 +41,10 @@ def count_run_steps(trainer: Trainer) -> float:
         first = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         begun = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         each = [accumulated_batches(trainer, epoch) for epoch in range(first, epochs)]
-        done_in_epoch = begun // each[0] if each else 0
-        limits.append(trainer.global_step + sum(math.ceil(batches / size) for size in each) - done_in_epoch)
+        left = sum(math.ceil(batches / size) for size in each)
+        if each:  # the last step of an epoch may have fewer batches than the others
+            left -= math.ceil(begun / each[0]) if begun >= batches else begun // each[0]
+        limits.append(trainer.global_step + left)
     return min(limits, default=math.inf)
 
 

@@ -72,6 +72,8 @@ ACCUMULATED = [GradientAccumulationScheduler({0: 1, 2: 4})]
         ({"num_training_batches": math.inf}, math.inf),
         ({"epoch": 4, "global_step": 24}, 24),
         ({"epoch": 1, "batch": 2, "global_step": 8}, 24),
+        ({"accumulate_grad_batches": 4, "batch": 4, "global_step": 1}, 8),
+        ({"accumulate_grad_batches": 4, "batch": 6, "global_step": 2}, 8),  # all batches of the epoch, not yet its end
         # Batches were half as large before: what is done counts as it was done.
         ({"epoch": 2, "global_step": 24}, 24 + 12),
     ],
