@@ -148,10 +148,11 @@ def refusal(text: str, place_of: Callable[[str], str] = lambda name: "") -> str 
     place = place_of(path) or (place_of(setting.group(1)) if setting else "")
     names = f"The setting {setting.group(1)}{place} names" if setting else f"The settings{place} name"
     package = path.split(".")[0]
-    if package in {name.split(".")[0] for name in KNOWN} or package in sys.stdlib_module_names:
+    roots = sorted({name.split(".")[0] for name in KNOWN})
+    if package in roots or package in sys.stdlib_module_names:
         return (
-            f"{names} {path}, which is none of the classes that settings may name; nothing was run. They are those of "
-            f"{', '.join(KNOWN)}, and of packages that --plugins allows."
+            f"{names} {path}, which is none of the classes that settings may name; nothing was run. Name one of "
+            f"{', '.join(roots)}, or allow a package of yours by --plugins."
         )
     return (
         f"{names} {path}, which would run code of {package}; nothing of it was imported. If you trust this package, "
