@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from medseg_pl.core.types import Volume
 from medseg_pl.data.entries import storable
 from medseg_pl.data.slices import as_network_type, neighbours
 from medseg_pl.data.sources import DicomSource
+from medseg_pl.data.sources.dicom_output import UnevenSlices
 from medseg_pl.data.sources.files import read_image_file
 from medseg_pl.functional.intensity import LOW, channel_statistics
 from medseg_pl.functional.symmetry import SymmetryGroup, symmetries
@@ -77,6 +79,8 @@ class Predictor:
         batch_size: Slices at a time.
         precision: Of the computation, in Lightning's words: `32-true`, `bf16-mixed` or `16-mixed`.
         slicing: How files of volumes are cut into slices; predictions are on the grid of the file.
+        uneven_slices: What becomes of DICOM series with uneven slices, see `DicomSource`; of one that is resampled,
+            predictions are on the even grid.
 
     Raises:
         SettingError: The models know different labels, or take different channels.
@@ -88,6 +92,7 @@ class Predictor:
         batch_size: int = 8,
         precision: str = "32-true",
         slicing: Slicing = "file",
+        uneven_slices: UnevenSlices = "refuse",
     ) -> None:
         if not members:
             raise SettingError("A prediction needs at least one model.")
@@ -95,6 +100,7 @@ class Predictor:
         self.batch_size = batch_size
         self.precision = precision
         self.slicing: Slicing = slicing
+        self.uneven_slices: UnevenSlices = uneven_slices
         first = self.members[0]
         self.labels = first.labels
         self.channels = first.channels
@@ -136,7 +142,9 @@ class Predictor:
             for member in members:
                 member.symmetries = symmetries(tta)
         precision = str(trained[0].settings["trainer"]["precision"]) if trained else "32-true"
-        return cls(members, batch_size, precision, _find_slicing_setting(trained))
+        source = _find_source_settings(trained)
+        slicing, uneven_slices = source.get("slicing", "file"), source.get("uneven_slices", "refuse")
+        return cls(members, batch_size, precision, slicing, uneven_slices)
 
     def predict(
         self,
@@ -157,7 +165,7 @@ class Predictor:
             DataError: The image cannot be read, or has other channels than the models take.
         """
         if isinstance(image, str | Path):
-            pixels, geometry = _read(Path(image), self.labels)
+            pixels, geometry = _read(Path(image), self.labels, self.uneven_slices)
             slicing: Slicing = "file" if Path(image).is_dir() else self.slicing
             turn = find_slicing(geometry, slicing, str(image))
             volume = Volume(np.ascontiguousarray(turn.apply(pixels)), None, geometry.reoriented(turn))
@@ -292,10 +300,10 @@ def _bands(
     return undone(member.bands(read, fit.fitted_size(native), of_all), fit, native)
 
 
-def _read(path: Path, labels: LabelMap) -> tuple[Shaped[np.ndarray, "c d h w"], Geometry]:
+def _read(path: Path, labels: LabelMap, uneven_slices: UnevenSlices) -> tuple[Shaped[np.ndarray, "c d h w"], Geometry]:
     if not path.is_dir():
         return read_image_file(path)
-    source = DicomSource(str(path), references=None)
+    source = DicomSource(str(path), references=None, uneven_slices=uneven_slices)
     cases = source.cases()
     if len(cases) != 1:
         raise DataError(
@@ -305,11 +313,10 @@ def _read(path: Path, labels: LabelMap) -> tuple[Shaped[np.ndarray, "c d h w"], 
     return volume.image, volume.geometry
 
 
-def _find_slicing_setting(trained: Sequence[Trained]) -> Slicing:
-    """Find how the first model's data set cut volumes."""
+def _find_source_settings(trained: Sequence[Trained]) -> dict[str, Any]:
+    """Find how the first model's data set was read."""
     source = trained[0].settings.get("data", {}).get("source", {}) if trained else {}
-    slicing: Slicing = (source.get("init_args") or {}).get("slicing", "file")
-    return slicing
+    return source.get("init_args") or {}
 
 
 def _described(member: SegmentationModule) -> str:

@@ -96,6 +96,7 @@ def test_every_kind_of_finding_is_planted() -> None:
     elsewhere = {"unreadable-case", "shared-mask", "mask-count", "mask-lossy-format"}
     elsewhere |= {"label-in-one-patient", "constant-channel", "intensities-differ"}
     elsewhere |= {"repeated-link", "place-unknown", "axes-turned", "spacing-unset", "time-axis"}
+    elsewhere |= {"slices-interpolated", "slices-resampled"}
     elsewhere |= {"bad-name", "mask-palettes-differ"}
     assert planted | elsewhere == set(KINDS)
     assert not planted & elsewhere

@@ -189,7 +189,17 @@ KINDS: dict[str, Kind] = {
         "note", "a mask, or a channel, whose axes run otherwise; it is turned exactly", "Nothing must be done."
     ),
     "affine-mismatch": Kind("error", "image and mask, or two channels, that lie elsewhere in space", _GRID),
-    "slice-gap": Kind("error", "slices that are missing, or not evenly spaced", "Restore the missing slices."),
+    "slice-gap": Kind(
+        "error",
+        "slices that are missing, or not evenly spaced",
+        "Restore the missing slices, or set data.source.uneven_slices of DicomSource to resample.",
+    ),
+    "slices-interpolated": Kind(
+        "warning", "slices that are missing are interpolated, as the settings say", "Restore the missing slices."
+    ),
+    "slices-resampled": Kind(
+        "note", "unevenly spaced slices are resampled to even ones, as the settings say", "Nothing must be done."
+    ),
     "mixed-series": Kind(
         "error", "files of several DICOM series in one folder", "Give each series a folder of its own."
     ),

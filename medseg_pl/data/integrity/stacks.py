@@ -22,10 +22,16 @@ from medseg_pl.data.sources import DicomSource, FileSource, Source
 from medseg_pl.data.sources.files import read_image_file
 from medseg_pl.io import raster
 from medseg_pl.io.dicom.headers import read_dataset, text
-from medseg_pl.io.dicom.series import series_problems
+from medseg_pl.io.dicom.series import open_series, series_problems
 from medseg_pl.io.headers import FileHeader, read_header
 
-_CODES = {"mixed": "mixed-series", "unlike": "slices-differ", "duplicate": "slices-doubled", "gap": "slice-gap"}
+_CODES = {
+    "mixed": "mixed-series",
+    "unlike": "slices-differ",
+    "duplicate": "slices-doubled",
+    "gap": "slice-gap",
+    "uneven": "slice-gap",
+}
 _CODES_OF_MASKS: dict[type[Exception], str] = {
     LabelOverlapError: "mask-overlap",
     MaskValueError: "mask-unknown-value",
@@ -39,7 +45,16 @@ def inspect_stack(source: Source, case: Case, labels: LabelMap) -> CaseFacts:
         volume = source.read(case, labels)
     except (DataError, *DAMAGE) as error:
         return _faulty(source, case, labels, error)
-    return _measured(source, case, volume)
+    return replace(_measured(source, case, volume), findings=tuple(_find_resampling(source, case)))
+
+
+def _find_resampling(source: Source, case: Case) -> Iterator[Finding]:
+    """Find what is resampled of a series that is read as a volume of even slices."""
+    if not isinstance(source, DicomSource) or not source.resamples:
+        return
+    for problem in open_series(case.images, resample=True).unevenness:
+        code = "slices-interpolated" if problem.code == "gap" else "slices-resampled"
+        yield finding(code, without_remedy(problem.message), case.case_id, case.images[0].parent)
 
 
 def _faulty(source: Source, case: Case, labels: LabelMap, error: Exception) -> CaseFacts:
@@ -83,7 +98,7 @@ def _measured(source: Source, case: Case, volume: Volume) -> CaseFacts:
 
 def _faults_of_images(source: Source, case: Case) -> Iterator[Finding]:
     if isinstance(source, DicomSource):
-        return _faults_of_series(case)
+        return _faults_of_series(case, resample=source.resamples)
     return _faults_of_files(case) if isinstance(source, FileSource) else _faults_of_scans(case)
 
 
@@ -96,7 +111,7 @@ def _faults_of_files(case: Case) -> Iterator[Finding]:
             yield fault.found
 
 
-def _faults_of_series(case: Case) -> Iterator[Finding]:
+def _faults_of_series(case: Case, *, resample: bool) -> Iterator[Finding]:
     """What keeps DICOM files from being one volume."""
     for path in case.images:
         if not path.stat().st_size:
@@ -106,7 +121,7 @@ def _faults_of_series(case: Case) -> Iterator[Finding]:
             read_dataset(path)
         except DataError as error:
             yield diagnose(path, case.case_id, error)
-    for problem in series_problems(case.images):
+    for problem in series_problems(case.images, resample=resample):
         if problem.code in _CODES:
             yield finding(_CODES[problem.code], without_remedy(problem.message), case.case_id, case.images[0].parent)
 

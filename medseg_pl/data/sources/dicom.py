@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -16,7 +17,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
 from medseg_pl.data.sources.dicom_listing import list_unused, sort_series
-from medseg_pl.data.sources.dicom_output import Output, Term, check_known, segments_of, write_as_nifti
+from medseg_pl.data.sources.dicom_output import Output, Term, UnevenSlices, check_known, segments_of, write_as_nifti
 from medseg_pl.data.sources.files import is_image
 from medseg_pl.data.sources.unread import describe_left_out, name_other_source
 from medseg_pl.io.dicom.headers import Entry
@@ -26,6 +27,8 @@ from medseg_pl.io.dicom.series import Series, open_series, read_values
 from medseg_pl.io.dicom.structures import Key, Structure, matching
 from medseg_pl.io.dicom.tree import DicomTree, homes_of_series
 from medseg_pl.io.files import LeftOut, require_folder
+
+log = logging.getLogger(__name__)
 
 
 class DicomSource(Source):
@@ -41,7 +44,7 @@ class DicomSource(Source):
     Series may have one file for each slice or a single file (enhanced CT, MR, PET). Several references of one series
     complement each other. Labels are found by the names of segments and regions, in any case and with spaces or
     underscores. Predictions are written as one DICOM SEG for each series, which refers to its images, or as NIfTI on
-    the grid of the series.
+    the grid of the volume.
 
     Of the headers nothing but geometry is kept, in the store or elsewhere, with one exception: a DICOM SEG belongs to
     its patient's study and repeats what the series says of them, so it is as confidential as the series. Names of
@@ -63,6 +66,11 @@ class DicomSource(Source):
         group_by_patient_id: Whether cases of one PatientID are one group instead. The group is called after its first
             case, so the PatientID itself is not kept.
         write_as: What predictions are written as: `seg` for DICOM SEG, or `nifti`, which names nobody.
+        uneven_slices: What becomes of a series whose slices are not evenly spaced: `refuse` makes it an error;
+            `resample` interpolates the image linearly to even slices, as far apart as the closest ones of the series,
+            and gives each the mask of the nearest slice. A slice that is missing is interpolated, too. Predictions
+            return to the slices of the series in a DICOM SEG, and stay on the even ones in NIfTI, which knows no
+            others.
         property_types: What labels are, for a DICOM SEG, as a code, its terminology and its meaning:
             `{liver: [10200004, SCT, Liver]}`. What is not given is an organ.
         property_categories: The same for their categories: `{tumour: [49755003, SCT, Morphologically Abnormal
@@ -80,6 +88,7 @@ class DicomSource(Source):
         group: str | None = None,
         group_by_patient_id: bool = False,
         write_as: Output = "seg",
+        uneven_slices: UnevenSlices = "refuse",
         property_types: dict[str, Term] | None = None,
         property_categories: dict[str, Term] | None = None,
     ) -> None:
@@ -95,8 +104,14 @@ class DicomSource(Source):
         self.group = group
         self.group_by_patient_id = group_by_patient_id
         self.write_as = write_as
+        self.uneven_slices = uneven_slices
         self.property_types = property_types or {}
         self.property_categories = property_categories or {}
+
+    @property
+    def resamples(self) -> bool:
+        """Whether series of uneven slices are resampled to even ones."""
+        return self.uneven_slices == "resample"
 
     def cases(self) -> list[Case]:
         """One case for each series or projection, with the references that belong to it."""
@@ -115,8 +130,9 @@ class DicomSource(Source):
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Order and decode the slices, and put the references on them."""
-        series = open_series(case.images)
+        series = self._open(case)
         image = read_values(series)[None]
+        _report_resampling(case, series)
         return Volume(image, self._mask(case, labels, series) if case.masks else None, series.geometry)
 
     def left_out(self) -> list[LeftOut]:
@@ -129,21 +145,24 @@ class DicomSource(Source):
             str(directory),
             references=None,
             write_as=self.write_as,
+            uneven_slices=self.uneven_slices,
             property_types=self.property_types,
             property_categories=self.property_categories,
         )
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
         """One DICOM SEG for all labels; or one NIfTI file, and where labels may overlap one for each of them."""
+        series = self._open(case)
         if self.write_as == "seg":
             segments = segments_of(labels, self.property_types, self.property_categories)
-            write_segmentation(directory / f"{case.case_id}.dcm", mask, segments, open_series(case.images))
+            write_segmentation(directory / f"{case.case_id}.dcm", series.restore_mask(mask), segments, series)
         else:
-            write_as_nifti(directory, case, mask, labels)
+            write_as_nifti(directory, case, mask, labels, series.geometry)
 
     def reading_settings(self) -> tuple[object, ...]:
-        """Which structures make up a label."""
-        return (sorted((name, repr(keys)) for name, keys in self.segments.items()), self.missing_is_empty)
+        """Which structures make up a label, and whether slices are resampled."""
+        structures = sorted((name, repr(keys)) for name, keys in self.segments.items())
+        return (structures, self.missing_is_empty, self.uneven_slices)
 
     def writing_settings(self) -> tuple[object, ...]:
         """The format, and what segments are said to be."""
@@ -227,12 +246,15 @@ class DicomSource(Source):
         structures = {path: read_structures(path) for path in case.masks}
         check_known("segments", self.segments, labels)
         homes = [self._home(case, name, structures) for name in labels.names]
-        planes = [np.zeros(series.geometry.shape, dtype=np.uint8) for _ in labels.names]
+        planes = [np.zeros(series.shape, dtype=np.uint8) for _ in labels.names]
         for path in dict.fromkeys(home for home, _ in homes if home):
             mine = [index for index, (home, _) in enumerate(homes) if home == path]
             for index, mask in zip(mine, read_masks(path, [homes[index][1] for index in mine], series), strict=True):
                 planes[index] = mask.astype(np.uint8)
-        return labels.combine(planes, f"Case {case.case_id}")
+        return series.spread_mask(labels.combine(planes, f"Case {case.case_id}"))
+
+    def _open(self, case: Case) -> Series:
+        return open_series(case.images, resample=self.resamples)
 
     def _home(
         self, case: Case, label: str, structures: dict[Path, list[Structure]]
@@ -288,6 +310,22 @@ class DicomFolder(DicomSource):
         if not self.root.exists():
             raise MissingDataError(f"--input {self.root} does not exist. Give a folder of DICOM series, or a file.")
         return DicomTree(self.root)
+
+
+def _report_resampling(case: Case, series: Series) -> None:
+    """Log that a series is resampled; a warning where slices seem to be missing."""
+    if not series.resampling:
+        return
+    log.info(
+        "Case %s: %d uneven slices are resampled to %d, %.2f mm apart.",
+        *(case.case_id, len(series.planes), len(series.resampling.even_mm), series.resampling.distance_mm),
+    )
+    gaps = [problem for problem in series.unevenness if problem.code == "gap"]
+    if gaps:
+        log.warning(
+            "Case %s: slices seem to be missing in %d place(s) and are interpolated. Restore them to be safe.",
+            *(case.case_id, len(gaps)),
+        )
 
 
 def _as_list(keys: Key | Iterable[Key]) -> list[Key]:

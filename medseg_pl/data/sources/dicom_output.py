@@ -16,10 +16,11 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import shown
 from medseg_pl.io.dicom.seg_writing import ANATOMICAL_STRUCTURE, ORGAN, Concept, Segment
-from medseg_pl.io.dicom.series import read_series_geometry
 from medseg_pl.io.nifti import write_nifti
 
 Output = Literal["seg", "nifti"]
+
+UnevenSlices = Literal["refuse", "resample"]
 
 Term = tuple[int | str, str, str]
 """A concept as it stands in a configuration, where most codes are numbers."""
@@ -46,9 +47,10 @@ def segments_of(labels: LabelMap, types: Mapping[str, Term], categories: Mapping
     ]
 
 
-def write_as_nifti(directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
-    """One file on the grid of the series; for labels that may overlap, one folder for each label."""
-    geometry = read_series_geometry(case.images)
+def write_as_nifti(
+    directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap, geometry: Geometry
+) -> None:
+    """One file on the grid of the volume; for labels that may overlap, one folder for each label."""
     if not labels.overlapping:
         _write(directory / case.case_id, labels.decode(mask), geometry)
         return

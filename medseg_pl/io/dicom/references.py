@@ -25,7 +25,7 @@ def read_structures(path: Path) -> list[Structure]:
 
 
 def read_masks(path: Path, wanted: Sequence[Collection[int]], series: Series) -> list[Bool[np.ndarray, "d h w"]]:
-    """Masks of structures on the grid of the series they were drawn on.
+    """Masks of structures on the slices of the series they were drawn on, as the files hold them.
 
     Args:
         path: The file.

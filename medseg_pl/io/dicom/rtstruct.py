@@ -34,7 +34,7 @@ def read_regions(path: Path) -> list[Structure]:
 
 
 def read_contours(path: Path, wanted: Sequence[Collection[int]], series: Series) -> list[Bool[np.ndarray, "d h w"]]:
-    """Masks of regions on the grid of the series they were drawn on.
+    """Masks of regions on the slices of the series they were drawn on, as the files hold them.
 
     A pixel is inside where its centre is inside an odd number of the region's contours on its slice, so that a contour
     inside another one is a hole. See `inside_polygons` for centres on a contour.
@@ -49,7 +49,7 @@ def read_contours(path: Path, wanted: Sequence[Collection[int]], series: Series)
         UnreadableFileError: The file is damaged.
     """
     dataset = read_dataset(path)
-    masks = [np.zeros(series.geometry.shape, dtype=bool) for _ in wanted]
+    masks = [np.zeros(series.shape, dtype=bool) for _ in wanted]
     with damage(path):
         regions = [(number, _closed(item)) for number, item in _regions(dataset, path)]
         names = {structure.number: structure.name for structure in _named(dataset, path)}

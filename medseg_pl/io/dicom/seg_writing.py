@@ -78,7 +78,8 @@ def write_segmentation(
 
     Args:
         path: The file to write.
-        mask: One channel with `i + 1` for segment `i`, or one channel of 0 and 1 for each segment.
+        mask: One channel with `i + 1` for segment `i`, or one channel of 0 and 1 for each segment; on the slices of
+            the files, also where the volume is resampled.
         segments: What the labels are.
         series: What was segmented.
 

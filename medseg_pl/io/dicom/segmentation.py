@@ -32,7 +32,7 @@ def read_segments(path: Path) -> list[Structure]:
 
 
 def read_segmentation(path: Path, wanted: Sequence[Collection[int]], series: Series) -> list[Bool[np.ndarray, "d h w"]]:
-    """Masks of segments on the grid of the series they were drawn on.
+    """Masks of segments on the slices of the series they were drawn on, as the files hold them.
 
     A frame goes to the slice in whose plane it lies, whatever its order in the file; it may be a part of the slice.
     Slices without a frame are empty. Of a fractional segmentation, what is more than half covered, or more than half
@@ -49,7 +49,7 @@ def read_segmentation(path: Path, wanted: Sequence[Collection[int]], series: Ser
     """
     dataset = read_dataset(path, pixels=True)
     kind = _type(dataset, path)
-    masks = [np.zeros(series.geometry.shape, dtype=bool) for _ in wanted]
+    masks = [np.zeros(series.shape, dtype=bool) for _ in wanted]
     planes = _planes(dataset, path, series)
     owners = [None] * len(planes) if kind == "LABELMAP" else _owners(dataset, path)
     needed = {number for numbers in wanted for number in numbers}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float64, Shaped, UInt8
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, GeometryError, UnreadableFileError
@@ -23,7 +23,8 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.io.dicom.headers import damage, read_dataset, read_entry, text
 from medseg_pl.io.dicom.pixels import read_frames, read_layout
 from medseg_pl.io.dicom.planes import Plane, read_planes
-from medseg_pl.io.dicom.stack import Problem, grid_of, in_order, problems_of
+from medseg_pl.io.dicom.resampling import SliceResampling, plan_resampling
+from medseg_pl.io.dicom.stack import Problem, find_unevenness, grid_of, heights_mm, in_order, problems_of
 from medseg_pl.io.limits import MAX_VOXELS, check_claim
 
 
@@ -33,11 +34,28 @@ class Series:
 
     Args:
         planes: One for each slice.
-        geometry: The grid that they make.
+        geometry: The grid of the volume: that of the slices, or of the even ones that replace them.
+        resampling: The even slices that replace those of the series; `None` where these are even.
+        unevenness: What is uneven about the series where it is resampled.
     """
 
     planes: tuple[Plane, ...]
     geometry: Geometry
+    resampling: SliceResampling | None = None
+    unevenness: tuple[Problem, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows and columns as the files hold them."""
+        return (len(self.planes), *self.planes[0].size)
+
+    def spread_mask(self, mask: UInt8[np.ndarray, "m d h w"]) -> UInt8[np.ndarray, "m e h w"]:
+        """Bring a mask from the slices of the files to the grid of the volume."""
+        return self.resampling.spread_mask(mask) if self.resampling else mask
+
+    def restore_mask(self, mask: UInt8[np.ndarray, "m e h w"]) -> UInt8[np.ndarray, "m d h w"]:
+        """Bring a mask from the grid of the volume to the slices of the files."""
+        return self.resampling.restore_mask(mask) if self.resampling else mask
 
     @property
     def slack_mm(self) -> float:
@@ -89,8 +107,8 @@ def read_series_geometry(files: Sequence[Path]) -> Geometry:
     return open_series(files).geometry
 
 
-def series_problems(files: Sequence[Path]) -> list[Problem]:
-    """Everything that keeps the files from being one volume, from their headers alone."""
+def series_problems(files: Sequence[Path], *, resample: bool = False) -> list[Problem]:
+    """Everything that keeps the files from being one volume, from their headers alone; see `open_series`."""
     planes: list[Plane] = []
     problems: list[Problem] = []
     for path in files:
@@ -98,26 +116,35 @@ def series_problems(files: Sequence[Path]) -> list[Problem]:
             planes.extend(_planes_of(path))
         except DataError as error:
             problems.append(Problem("unreadable", str(error)))
-    return [*problems, *problems_of(planes)]
+    return [*problems, *problems_of(planes, resample=resample)]
 
 
-def open_series(files: Sequence[Path]) -> Series:
+def open_series(files: Sequence[Path], *, resample: bool = False) -> Series:
     """The slices of a series in their order, from their headers alone.
+
+    Args:
+        files: All files of one series, in any order.
+        resample: Whether a series of uneven slices becomes a volume of even ones; otherwise it is an error.
 
     Raises:
         GeometryError: The files are no volume: slices are missing, doubled or of another series.
         UnreadableFileError: A header cannot be read.
     """
     planes = [plane for path in files for plane in _planes_of(path)]
-    for problem in problems_of(planes):
+    for problem in problems_of(planes, resample=resample):
         raise GeometryError(problem.message)
     ordered = in_order(planes)
-    return Series(tuple(ordered), grid_of(ordered))
+    unevenness = find_unevenness(planes) if resample else ()
+    if not unevenness:
+        return Series(tuple(ordered), grid_of(ordered))
+    resampling = plan_resampling(heights_mm(ordered))
+    return Series(tuple(ordered), grid_of(ordered, len(resampling.even_mm)), resampling, unevenness)
 
 
 def read_values(series: Series) -> Shaped[np.ndarray, "d h w"]:
-    """The rescaled values of all slices; see `read_series`."""
-    check_claim(series.planes[0].path.parent, math.prod(series.geometry.shape), MAX_VOXELS, "voxels")
+    """The rescaled values on the grid of the volume; see `read_series`."""
+    voxels = max(math.prod(series.shape), math.prod(series.geometry.shape))
+    check_claim(series.planes[0].path.parent, voxels, MAX_VOXELS, "voxels")
     slices: list[NDArray[Any]] = [np.empty(0)] * len(series.planes)
     places = {(plane.path, plane.frame): (place, plane) for place, plane in enumerate(series.planes)}
     for path in dict.fromkeys(plane.path for plane in series.planes):
@@ -125,9 +152,10 @@ def read_values(series: Series) -> Shaped[np.ndarray, "d h w"]:
         layout = read_layout(dataset, path)
         for frame, stored in read_frames(dataset, path):
             place, plane = places[path, frame]
-            values = _mirrored(stored, layout.bits, layout.signed) if layout.inverted else stored
-            slices[place] = _rescaled(values, plane)
-    return _narrowed(slices)
+            upright = _mirrored(stored, layout.bits, layout.signed) if layout.inverted else stored
+            slices[place] = _rescaled(upright, plane)
+    values = _narrowed(slices)
+    return series.resampling.interpolate(values) if series.resampling else values
 
 
 def _planes_of(path: Path) -> list[Plane]:

@@ -17,6 +17,9 @@ from medseg_pl.io.dicom.planes import Plane
 EVEN_VOXELS = 0.2
 """How far a slice may lie from an even grid, in voxels: scanners round positions to 0.1 mm, a lost slice is 0.5 off."""
 
+MOST_SLICES = 10
+"""How many times as many slices resampling may make: more come of two slices that lie almost in one place."""
+
 _MOST_GAPS = 0.2
 """The share of distances that may be gaps; with more, the series was scanned unevenly."""
 
@@ -24,7 +27,9 @@ _SAME_PLACE_MM = 1e-3
 _SAME_DIRECTION = 1e-4
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
-Code = Literal["unreadable", "mixed", "unlike", "duplicate", "gap"]
+_RESAMPLE = "set data.source.uneven_slices to resample"
+
+Code = Literal["unreadable", "mixed", "unlike", "duplicate", "gap", "uneven"]
 
 
 class Problem(NamedTuple):
@@ -39,13 +44,23 @@ class Problem(NamedTuple):
     message: str
 
 
-def problems_of(planes: Sequence[Plane]) -> Iterator[Problem]:
-    """What is wrong with the slices of one volume, the plainest first; later checks need the earlier ones to pass."""
-    checks = (_mixed, _unlike, _duplicates, _gaps, _unevenness)
-    for check in checks if planes else ():
+def problems_of(planes: Sequence[Plane], *, resample: bool = False) -> Iterator[Problem]:
+    """What is wrong with the slices of one volume, the plainest first; later checks need the earlier ones to pass.
+
+    Args:
+        planes: The slices, in any order.
+        resample: Whether uneven distances are none of it, since slices are to be resampled along their normal.
+    """
+    placement = (_wandering, _excess) if resample else (_gaps, _unevenness)
+    for check in (_mixed, _unlike, _duplicates, *placement) if planes else ():
         if found := list(check(planes)):
             yield from found
             return
+
+
+def find_unevenness(planes: Sequence[Plane]) -> tuple[Problem, ...]:
+    """Find what keeps slices from lying on an even grid: gaps, else uneven distances."""
+    return tuple(_gaps(planes)) or tuple(_unevenness(planes))
 
 
 def mixed_series(files: Sequence[tuple[str, Path]]) -> str | None:
@@ -67,21 +82,26 @@ def mixed_series(files: Sequence[tuple[str, Path]]) -> str | None:
 
 def in_order(planes: Sequence[Plane]) -> list[Plane]:
     """Along the normal; the names of files decide only where places do not."""
-    heights = _heights_mm(planes)
+    heights = heights_mm(planes)
     return [planes[place] for place in np.argsort(heights, kind="stable")]
 
 
-def grid_of(planes: Sequence[Plane]) -> Geometry:
+def grid_of(planes: Sequence[Plane], count: int | None = None) -> Geometry:
     """The grid of evenly spaced slices.
 
     Between two slices lies their distance along the normal, also where the gantry was tilted and the stack is sheared.
     A single slice has no such distance, and takes its thickness instead.
+
+    Args:
+        planes: The slices in their order.
+        count: How many slices the grid has from the first to the last; as many as there are by default.
     """
+    count = count or len(planes)
     first, last = planes[0], planes[-1]
     normal, down_column, along_row = first.axes
     rows_mm, columns_mm = first.spacing_mm
     if len(planes) > 1:
-        step = (np.array(last.position_mm) - first.position_mm) / (len(planes) - 1)
+        step = (np.array(last.position_mm) - first.position_mm) / (count - 1)
         slices_mm: float | None = float(step @ normal)
     else:
         slices_mm = first.thickness_mm
@@ -89,7 +109,7 @@ def grid_of(planes: Sequence[Plane]) -> Geometry:
     affine = np.eye(4)
     affine[:3] = np.stack([step, down_column * rows_mm, along_row * columns_mm, first.position_mm], axis=1)
     spacing_mm = None if slices_mm is None else (slices_mm, rows_mm, columns_mm)
-    return Geometry((len(planes), *first.size), spacing_mm, affine_as_tuple(_LPS_TO_RAS @ affine))
+    return Geometry((count, *first.size), spacing_mm, affine_as_tuple(_LPS_TO_RAS @ affine))
 
 
 def _mixed(planes: Sequence[Plane]) -> Iterator[Problem]:
@@ -116,7 +136,7 @@ def _unlike(planes: Sequence[Plane]) -> Iterator[Problem]:
 
 def _duplicates(planes: Sequence[Plane]) -> Iterator[Problem]:
     ordered = in_order(planes)
-    heights = _heights_mm(ordered)
+    heights = heights_mm(ordered)
     groups = np.cumsum(np.diff(heights, prepend=heights[0]) > _SAME_PLACE_MM)
     repeated = [list(group) for _, group in groupby(range(len(ordered)), key=lambda place: groups[place])]
     if len(repeated) < len(ordered):
@@ -132,7 +152,7 @@ def _duplicates(planes: Sequence[Plane]) -> Iterator[Problem]:
 def _gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
     """Where slices are missing, with their neighbours."""
     ordered = in_order(planes)
-    steps_mm = np.diff(_heights_mm(ordered))
+    steps_mm = np.diff(heights_mm(ordered))
     usual_mm = float(np.sort(steps_mm)[(len(steps_mm) - 1) // 2]) if len(steps_mm) else 0.0  # of 2, the smaller
     wide = np.flatnonzero(steps_mm > 1.5 * usual_mm)
     narrow = np.flatnonzero(steps_mm * 1.5 < usual_mm)
@@ -140,10 +160,9 @@ def _gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
         distances = Counter(f"{step:.2f}" for step in steps_mm).most_common(4)
         listed = ", ".join(f"{count} of {step} mm" for step, count in sorted(distances))
         yield Problem(
-            "gap",
+            "uneven",
             f"{ordered[0].path.parent}: slices are {steps_mm.min():.2f} to {steps_mm.max():.2f} mm apart ({listed}); "
-            "a volume has even distances. Resample the series to even ones and save it as NIfTI, or split it where "
-            "the distance changes.",
+            f"a volume has even distances. S{_RESAMPLE[1:]}, or split the series where the distance changes.",
         )
         return
     for before in wide:
@@ -152,7 +171,7 @@ def _gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
             "gap",
             f"{_named(ordered[before])} and {_named(ordered[before + 1])} are {steps_mm[before]:.2f} mm apart, other "
             f"slices of this series {usual_mm:.2f} mm: {missing} slice(s) between them seem to be missing. Restore "
-            "them, or move the series away.",
+            f"them, move the series away, or {_RESAMPLE}, which interpolates them.",
         )
 
 
@@ -160,22 +179,56 @@ def _unevenness(planes: Sequence[Plane]) -> Iterator[Problem]:
     """Slices that one affine cannot place."""
     ordered = in_order(planes)
     places = np.array([plane.position_mm for plane in ordered])
-    steps_mm = np.diff(_heights_mm(ordered))
+    steps_mm = np.diff(heights_mm(ordered))
     if len(steps_mm) < 2:
         return
     even = np.linspace(places[0], places[-1], len(places))
     away = np.abs((places - even) @ ordered[0].axes.T) / (steps_mm.mean(), *ordered[0].spacing_mm)
     if away.max() > EVEN_VOXELS:
+        remedy = "split the series" if list(_wandering(planes)) else _RESAMPLE
         yield Problem(
-            "gap",
+            "uneven",
             f"{_named(ordered[int(away.max(axis=1).argmax())])} lies {away.max():.2f} voxels from where even spacing "
             f"would put it, more than {EVEN_VOXELS} (slices are {steps_mm.min():.2f} to {steps_mm.max():.2f} mm "
-            "apart). Restore missing slices, or resample the series.",
+            f"apart). Restore missing slices, or {remedy}.",
         )
 
 
-def _heights_mm(planes: Sequence[Plane]) -> Float64[np.ndarray, "n"]:
-    """Along the normal of the first slice."""
+def _wandering(planes: Sequence[Plane]) -> Iterator[Problem]:
+    """Slices beside the line from the first to the last, which resampling along the normal cannot place."""
+    ordered = in_order(planes)
+    places, heights = np.array([plane.position_mm for plane in ordered]), heights_mm(ordered)
+    if len(ordered) < 3:
+        return
+    shares = (heights - heights[0]) / (heights[-1] - heights[0])
+    line = places[0] + shares[:, None] * (places[-1] - places[0])
+    aside = np.abs((places - line) @ ordered[0].axes[1:].T) / ordered[0].spacing_mm
+    if aside.max() > EVEN_VOXELS:
+        yield Problem(
+            "uneven",
+            f"{_named(ordered[int(aside.max(axis=1).argmax())])} lies {aside.max():.2f} pixels beside the line from "
+            f"the first slice to the last, more than {EVEN_VOXELS}, and slices are resampled along that line only. "
+            "Split the series, or move the slice away.",
+        )
+
+
+def _excess(planes: Sequence[Plane]) -> Iterator[Problem]:
+    """Slices so close that an even grid would consist of many times as many."""
+    ordered = in_order(planes)
+    steps_mm = np.diff(heights_mm(ordered))
+    if not find_unevenness(planes) or steps_mm.sum() <= MOST_SLICES * len(ordered) * steps_mm.min():
+        return
+    closest = int(steps_mm.argmin())
+    yield Problem(
+        "uneven",
+        f"{_named(ordered[closest])} and {_named(ordered[closest + 1])} are {steps_mm[closest]:.3f} mm apart; even "
+        f"distances of that size make {steps_mm.sum() / steps_mm.min():.0f} slices of {len(ordered)}, more than "
+        f"{MOST_SLICES} times as many. Move one of the two slices away.",
+    )
+
+
+def heights_mm(planes: Sequence[Plane]) -> Float64[np.ndarray, "n"]:
+    """Heights of slices along the normal of the first."""
     heights: Float64[np.ndarray, "n"] = np.array([plane.position_mm for plane in planes]) @ planes[0].axes[0]
     return heights
 

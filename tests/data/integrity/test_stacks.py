@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
 
 from medseg_pl.core.labels import LabelMap
@@ -11,8 +13,9 @@ from medseg_pl.data.integrity.discovery import discover
 from medseg_pl.data.integrity.facts import CaseFacts
 from medseg_pl.data.integrity.stacks import inspect_stack
 from medseg_pl.data.sources import DicomSource, Source, UWMadisonSource
+from medseg_pl.data.sources.dicom_output import UnevenSlices
 from tests.data.integrity.facts_of import codes
-from tests.dicom_files import edit
+from tests.dicom_files import edit, save_series
 from tests.end_to_end.clean_sets import DEPTH, LABELS, SIZE, scan, write_dicom, write_scans
 
 EXCLUSIVE = LabelMap(list(LABELS), "multiclass")
@@ -72,6 +75,30 @@ def test_series_that_are_no_volume(tmp_path: Path) -> None:
     facts = inspected(DicomSource(str(tmp_path)), EXCLUSIVE)
     assert [codes(one.findings) for one in facts] == [["slices-differ"], ["unreadable-case"], ["slice-gap"]]
     assert "IM004.dcm" in facts[1].findings[0].message
+
+
+def test_a_series_that_is_resampled_is_no_error(tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(0, 3000, (10, 16, 16)).astype(np.int16)
+    heights = {"even": range(10), "gap": [0, 1, 2, 3, 5, 6, 7, 8, 9, 10], "uneven": [0, 1, 2, 3, 4, 5, 7, 9, 11, 13]}
+    for name, places in heights.items():
+        save_series(tmp_path / name, stored, series=name, position=lambda d, places=places: (0, 0, places[d] * 3))  # type: ignore[misc]
+    refused, resampled = (
+        inspected(DicomSource(str(tmp_path), references=None, uneven_slices=setting), EXCLUSIVE)
+        for setting in get_args(UnevenSlices)
+    )
+    assert [codes(one.findings) for one in refused] == [[], ["slice-gap"], ["slice-gap"]]
+    assert [codes(one.findings) for one in resampled] == [[], ["slices-interpolated"], ["slices-resampled"]]
+    gap, uneven = (one.findings[0] for one in resampled[1:])
+    assert (gap.level, uneven.level) == ("warning", "note")
+    assert gap.message.endswith("1 slice(s) between them seem to be missing.")
+    assert uneven.message == (
+        f"{tmp_path / 'uneven'}: slices are 3.00 to 6.00 mm apart (5 of 3.00 mm, 4 of 6.00 mm); a volume has even "
+        "distances."
+    )
+    assert [one.image.geometry.shape[0] for one in resampled if one.image] == [10, 11, 14]
+    edit(next((tmp_path / "uneven").iterdir()), PixelSpacing=[9.0, 9.0])
+    found = inspected(DicomSource(str(tmp_path), references=None, uneven_slices="resample"), EXCLUSIVE)
+    assert codes(found[2].findings) == ["slices-differ"]
 
 
 def test_a_label_that_was_not_drawn(tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def save_case(root: Path, name: str, seed: int = 0, overlap: bool = False, **opt
 class Segmented(DicomSource):
     """The same series, with the DICOM SEG files that were written for them."""
 
-    def __init__(self, root: str, masks: Path) -> None:
-        super().__init__(root, references=None)
+    def __init__(self, root: str, masks: Path, **settings: Any) -> None:
+        super().__init__(root, references=None, **settings)
         self.written = masks
 
     def cases(self) -> list[Case]:
@@ -78,8 +78,8 @@ class Segmented(DicomSource):
 class Predicted(DicomSource):
     """The same series, with the NIfTI files that were written for them."""
 
-    def __init__(self, root: str, masks: Path) -> None:
-        super().__init__(root, references=None)
+    def __init__(self, root: str, masks: Path, **settings: Any) -> None:
+        super().__init__(root, references=None, **settings)
         self.written = masks
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
@@ -241,8 +241,9 @@ class TestLabels:
             DicomSource("data", segments={"liver": 1}).reading_settings(),
             DicomSource("data", segments={"liver": "1"}).reading_settings(),
             DicomSource("data", missing_is_empty=True).reading_settings(),
+            DicomSource("data", uneven_slices="resample").reading_settings(),
         ]
-        assert len({repr(setting) for setting in settings}) == 4
+        assert len({repr(setting) for setting in settings}) == 5
         elsewhere = DicomSource("elsewhere", group="p(.)", images="a*").reading_settings()
         assert elsewhere == settings[0]  # none of which changes a voxel
 
@@ -509,6 +510,113 @@ class TestSeveralInOneFolder:
         save_raster(tmp_path / "p1" / "masks" / "001.png", np.eye(8, dtype=np.uint8))
         with pytest.raises(MissingDataError, match=r"1 other image\(s\), such as 001\.png\. Masks of DICOM are SEG"):
             DicomSource(str(tmp_path)).cases()
+
+
+HEIGHTS_MM = (0.0, 2.5, 5.0, 10.0)
+
+
+def place_unevenly(d: int) -> np.ndarray:
+    return np.add(ORIGIN, (0, 0, HEIGHTS_MM[d]))
+
+
+def outline(d: int) -> np.ndarray:
+    """A box of 3 by 4 pixels on a slice of an uneven series."""
+    _, y, x = SPACING
+    corners = [(0.5, 1.5), (0.5, 5.5), (3.5, 5.5), (3.5, 1.5)]
+    return np.add(place_unevenly(d), [(column * x, row * y, 0) for row, column in corners])
+
+
+@pytest.mark.parametrize("labels", [ORGANS, OVERLAPPING], ids=["exclusive", "overlapping"])
+@pytest.mark.parametrize("write_as", ["seg", "nifti"])
+class TestUnevenSlices(SourceContract):
+    """The contract of sources: what is written on an uneven series is read again as it was."""
+
+    @pytest.fixture
+    def subject(self, tmp_path: Path, labels: LabelMap, write_as: Any) -> Subject:
+        root = tmp_path / "data"
+        save_case(root, "p1", overlap=labels.overlapping, position=place_unevenly)
+        again = {"seg": Segmented, "nifti": Predicted}[write_as]
+        return Subject(
+            source=DicomSource(str(root), write_as=write_as, uneven_slices="resample"),
+            labels=labels,
+            cases=1,
+            images=root,
+            again=lambda masks: again(str(root), masks, uneven_slices="resample"),
+        )
+
+
+class TestUneven:
+    def open(self, root: Path, **settings: Any) -> tuple[DicomSource, Case]:
+        source = DicomSource(str(root), uneven_slices="resample", **settings)
+        (case,) = source.cases()
+        return source, case
+
+    def test_without_the_setting_the_error_names_it(self, tmp_path: Path) -> None:
+        save_case(tmp_path, "p1", position=place_unevenly)
+        source = DicomSource(str(tmp_path))
+        with pytest.raises(GeometryError, match=r"set data\.source\.uneven_slices to resample"):
+            source.read(source.cases()[0], ORGANS)
+
+    def test_a_segmentation_goes_to_the_nearest_slices(self, tmp_path: Path) -> None:
+        save_case(tmp_path, "p1", position=place_unevenly)
+        volume = DicomSource.read(*self.open(tmp_path), ORGANS)
+        drawn = organs()[..., 0] + 2 * organs()[..., 1]
+        assert volume.mask is not None
+        np.testing.assert_array_equal(volume.mask[0], drawn[[0, 1, 2, 2, 3]])
+        assert volume.geometry.shape == volume.mask.shape[1:] == volume.image.shape[1:]
+
+    def test_contours_are_drawn_on_their_slices_and_spread(self, tmp_path: Path) -> None:
+        save_series(tmp_path / "p1", stored(), series="p1", position=place_unevenly)
+        save_structures(tmp_path / "rt.dcm", "p1", {"liver": [outline(2), outline(3)]})
+        mask = DicomSource.read(*self.open(tmp_path), LIVER).mask
+        assert mask is not None
+        assert mask[0].sum(axis=(1, 2)).tolist() == [0, 0, 12, 12, 12]
+
+    def test_a_written_segmentation_refers_to_each_real_image(self, tmp_path: Path) -> None:
+        paths = save_series(tmp_path / "in" / "p1", stored(), series="p1", position=place_unevenly)
+        source = DicomSource(str(tmp_path / "in"), uneven_slices="resample").unlabelled(tmp_path / "in")
+        (case,) = source.cases()
+        mask = np.zeros((1, 5, *SHAPE[1:]), np.uint8)
+        mask[:, 2:, 1:4, 2:6] = 1
+        source.write(tmp_path / "out", case, mask, LIVER)
+        written = tmp_path / "out" / "p1.dcm"
+        (found,) = read_masks(written, [[1]], open_series(paths, resample=True))
+        np.testing.assert_array_equal(found, mask[0][[0, 1, 2, 4]])
+        dataset = dcmread(written)
+        (referred,) = dataset.ReferencedSeriesSequence
+        named = {item.ReferencedSOPInstanceUID for item in referred.ReferencedInstanceSequence}
+        assert named == {dcmread(path).SOPInstanceUID for path in paths}
+        heights = [
+            float(frame.PlanePositionSequence[0].ImagePositionPatient[2]) - ORIGIN[2]
+            for frame in dataset.PerFrameFunctionalGroupsSequence
+        ]
+        assert sorted(heights) == [5, 10]  # and none between
+
+    def test_nifti_holds_the_even_grid(self, tmp_path: Path) -> None:
+        save_series(tmp_path / "in" / "p1", stored(), series="p1", position=place_unevenly)
+        given = DicomSource(str(tmp_path / "in"), write_as="nifti", uneven_slices="resample")
+        source = given.unlabelled(tmp_path / "in")
+        (case,) = source.cases()
+        mask = (np.random.default_rng(1).random((1, 5, *SHAPE[1:])) > 0.5).astype(np.uint8)
+        source.write(tmp_path / "out", case, mask, LIVER)
+        values, geometry = read_nifti(tmp_path / "out" / "p1.nii.gz")
+        np.testing.assert_array_equal(values[0], mask[0])
+        assert source.read(case, LIVER).geometry.distance_voxels(geometry) < 1e-4
+
+    def test_resampling_is_logged_and_a_missing_slice_is_a_warning(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        save_case(tmp_path / "uneven", "p1", position=lambda d: np.add(ORIGIN, (0, 0, (0, 1, 2.3, 3)[d])))
+        DicomSource.read(*self.open(tmp_path / "uneven"), ORGANS)
+        (message,) = (record.getMessage() for record in caplog.records if record.name.startswith("medseg_pl"))
+        assert message == "Case p1/ct: 4 uneven slices are resampled to 6, 0.60 mm apart."
+        caplog.clear()
+        paths = save_series(tmp_path / "gap" / "p1", stored(), series="p1")
+        paths[1].unlink()
+        DicomSource.read(*self.open(tmp_path / "gap", references=None), ORGANS)
+        assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+        assert caplog.messages[1].startswith("Case p1: slices seem to be missing in 1 place(s) and are interpolated.")
 
 
 class TestProjections:

@@ -283,6 +283,54 @@ class TestEnhanced:
             read_series([path])
 
 
+class TestResampled:
+    """4 stored slices at 0, 2.5, 5 and 10 mm."""
+
+    HEIGHTS = (0, 2.5, 5, 10)
+
+    @pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=ORIENTATIONS)
+    def test_every_even_voxel_is_where_it_is_seen(self, tmp_path: Path, orientation: tuple[float, ...]) -> None:
+        """The image is a ramp along the normal, so each value tells its height."""
+        ramp = np.broadcast_to(np.reshape(self.HEIGHTS, (4, 1, 1)) * 10, (4, 4, 6)).astype(np.int16)
+        paths = save_series(
+            tmp_path, ramp, orientation=orientation, position=lambda d: self.place(d, orientation), RescaleIntercept=0
+        )
+        series = open_series(sorted(paths), resample=True)
+        values = read_values(series)
+        assert series.geometry.shape == values.shape == (5, 4, 6)
+        assert values.dtype == np.int16
+        np.testing.assert_allclose(series.geometry.spacing_mm, SPACING)
+        for d, h, w in np.ndindex(values.shape):
+            place = to_ras((np.array(series.geometry.affine) @ (d, h, w, 1))[:3])
+            height = (place - ORIGIN) @ normal_of(orientation)
+            assert values[d, h, w] == pytest.approx(10 * height, abs=1e-4)
+
+    def place(self, d: int, orientation: tuple[float, ...]) -> np.ndarray:
+        return np.add(ORIGIN, self.HEIGHTS[d] * normal_of(orientation))
+
+    def test_an_enhanced_file_is_resampled_too(self, tmp_path: Path) -> None:
+        path = save_enhanced(tmp_path / "many.dcm", STORED[:4], position=lambda d: self.place(d, AXIAL))
+        series = open_series([path], resample=True)
+        values = read_values(series)
+        np.testing.assert_array_equal(values[[0, 1, 2, 4]], STORED[:4] - 1024)
+        np.testing.assert_array_equal(values[3], np.rint(STORED[2:4].mean(axis=0) - 1024))
+
+    def test_an_even_series_is_as_it_was(self, tmp_path: Path) -> None:
+        paths = save_series(tmp_path, STORED)
+        series = open_series(paths, resample=True)
+        assert (series.resampling, series.unevenness) == (None, ())
+        assert series.geometry == read_series_geometry(paths)
+        np.testing.assert_array_equal(read_values(series), STORED - 1024)
+
+    def test_a_missing_slice_is_filled_and_told(self, tmp_path: Path) -> None:
+        paths = save_series(tmp_path, STORED)
+        series = open_series([*paths[:2], *paths[3:]], resample=True)
+        assert [problem.code for problem in series.unevenness] == ["gap"]
+        values = read_values(series)
+        np.testing.assert_array_equal(values[[0, 1, 3, 4]], STORED[[0, 1, 3, 4]] - 1024)
+        np.testing.assert_array_equal(values[2], np.rint((STORED[1].astype(float) + STORED[3]) / 2 - 1024))
+
+
 class TestRefused:
     def test_a_missing_slice(self, tmp_path: Path) -> None:
         paths = save_series(tmp_path, STORED)
@@ -291,7 +339,8 @@ class TestRefused:
             read_series([path for path in paths if path.exists()])
         assert str(error.value) == (
             f"{paths[2]} and {paths[4]} are 5.00 mm apart, other slices of this series 2.50 mm: 1 slice(s) between "
-            "them seem to be missing. Restore them, or move the series away."
+            "them seem to be missing. Restore them, move the series away, or set data.source.uneven_slices to "
+            "resample, which interpolates them."
         )
 
     def test_two_series_in_a_folder(self, tmp_path: Path) -> None:

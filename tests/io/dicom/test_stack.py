@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg_pl.io.dicom.planes import Plane
-from medseg_pl.io.dicom.stack import EVEN_VOXELS, grid_of, in_order, mixed_series, problems_of
+from medseg_pl.io.dicom.stack import EVEN_VOXELS, find_unevenness, grid_of, in_order, mixed_series, problems_of
 
 
 def plane(
@@ -82,7 +82,8 @@ def test_a_missing_slice_is_named_by_its_neighbours() -> None:
     assert problem == (
         "gap",
         f"{Path('folder/002.dcm')} and {Path('folder/003.dcm')} are 7.50 mm apart, other slices of this series 2.50 "
-        "mm: 2 slice(s) between them seem to be missing. Restore them, or move the series away.",
+        "mm: 2 slice(s) between them seem to be missing. Restore them, move the series away, or set "
+        "data.source.uneven_slices to resample, which interpolates them.",
     )
 
 
@@ -92,27 +93,29 @@ def test_every_gap_is_a_problem() -> None:
 
 def test_slices_that_are_not_even_say_how_far_they_are() -> None:
     (problem,) = problems_of(stack(0, 1, 2.3, 3))
-    assert problem.code == "gap"
+    assert problem.code == "uneven"
     assert problem.message == (
         f"{Path('folder/002.dcm')} lies 0.30 voxels from where even spacing would put it, more than 0.2 (slices are "
-        "0.70 to 1.30 mm apart). Restore missing slices, or resample the series."
+        "0.70 to 1.30 mm apart). Restore missing slices, or set data.source.uneven_slices to resample."
     )
 
 
 def test_an_honest_series_of_two_distances_is_not_said_to_miss_slices() -> None:
     """A head: 4 slices of 2.5 mm at its base, 6 of 5 mm above; not one of them is lost."""
     (problem,) = problems_of(stack(0, 2.5, 5, 7.5, 10, 15, 20, 25, 30, 35, 40))
-    assert problem.code == "gap"
+    assert problem.code == "uneven"
     assert problem.message == (
         f"{Path('folder')}: slices are 2.50 to 5.00 mm apart (4 of 2.50 mm, 6 of 5.00 mm); a volume has even "
-        "distances. Resample the series to even ones and save it as NIfTI, or split it where the distance changes."
+        "distances. Set data.source.uneven_slices to resample, or split the series where the distance changes."
     )
     (problem,) = problems_of(stack(0, 1, 2, 3, 4, 5, 8, 11, 14))
     assert "(5 of 1.00 mm, 3 of 3.00 mm)" in problem.message
 
 
 def test_slices_that_wander_sideways_have_no_affine() -> None:
-    assert codes([plane(z, shift=(x, 0)) for z, x in ((0, 0), (1, 0.5), (2, 0))]) == ["gap"]
+    (problem,) = problems_of([plane(z, shift=(x, 0)) for z, x in ((0, 0), (1, 0.5), (2, 0))])
+    assert problem.code == "uneven"
+    assert problem.message.endswith("Restore missing slices, or split the series.")  # resampling would not help
     assert codes([plane(z, shift=(x, 0)) for z, x in ((0, 0), (1, 0.5), (2, 1))]) == []  # a sheared stack
 
 
@@ -127,6 +130,46 @@ def test_any_slice_that_is_missing_inside_is_noticed(count: int, data: st.DataOb
 def test_small_deviations_are_none(seed: int, count: int) -> None:
     noise = np.random.default_rng(seed).uniform(-EVEN_VOXELS, EVEN_VOXELS, count) * 0.4
     assert codes(stack(*(np.arange(count) + noise))) == []
+
+
+@pytest.mark.parametrize("heights", [(0, 2.5, 5, 12.5, 15), (0, 1, 2.3, 3), (0, 1, 2, 3, 4, 5, 8, 11, 14)])
+def test_uneven_slices_can_be_resampled(heights: tuple[float, ...]) -> None:
+    planes = stack(*heights)
+    assert codes(planes) == [problem.code for problem in find_unevenness(planes)] != []
+    assert list(problems_of(planes, resample=True)) == []
+
+
+def test_the_even_grid_reaches_as_far_as_the_slices() -> None:
+    geometry = grid_of(stack(10, 12.5, 15, 20), count=5)
+    assert geometry.shape == (5, 4, 6)
+    assert geometry.spacing_mm == (2.5, 0.75, 0.5)
+    assert geometry.affine == ((0, 0, -0.5, 20), (0, -0.75, 0, 30), (2.5, 0, 0, 10), (0, 0, 0, 1))
+
+
+def test_slices_beside_their_line_cannot_be_resampled() -> None:
+    (problem,) = problems_of([plane(z, str(z), shift=(x, 0)) for z, x in ((0, 0), (1, 0.5), (4, 0))], resample=True)
+    assert problem == (
+        "uneven",
+        f"{Path('folder/1.dcm')} lies 1.00 pixels beside the line from the first slice to the last, more than 0.2, and "
+        "slices are resampled along that line only. Split the series, or move the slice away.",
+    )
+    sheared = [plane(z, shift=(z / 2, 0)) for z in (0, 1, 4)]
+    assert list(problems_of(sheared, resample=True)) == []
+
+
+def test_slices_almost_in_one_place_are_not_resampled_to_thousands() -> None:
+    (problem,) = problems_of(stack(0, 5, 5.01, 10), resample=True)
+    assert problem == (
+        "uneven",
+        f"{Path('folder/001.dcm')} and {Path('folder/002.dcm')} are 0.010 mm apart; even distances of that size make "
+        "1000 slices of 4, more than 10 times as many. Move one of the two slices away.",
+    )
+
+
+@pytest.mark.parametrize("code", ["mixed", "unlike", "duplicate"])
+def test_other_problems_stay_where_slices_are_resampled(code: str) -> None:
+    other = {"mixed": plane(9, series="two"), "unlike": plane(9, size=(9, 9)), "duplicate": plane(5)}[code]
+    assert [problem.code for problem in problems_of([plane(0), plane(5), other], resample=True)] == [code]
 
 
 def test_two_slices_in_one_place() -> None:
