@@ -17,6 +17,7 @@ from medseg_pl.data.sources import DicomSource
 from medseg_pl.io.dicom.references import read_masks, read_structures
 from medseg_pl.io.dicom.series import open_series
 from medseg_pl.io.nifti import read_nifti
+from medseg_pl.predictor import Predictor
 from tests.dicom_files import (
     ORIGIN,
     SECRET,
@@ -87,6 +88,7 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *DATA,
         "--data.source.root",
         str(root),
+        "--data.source.uneven_slices=resample",
         "--data.folds=3",
         "--runs",
         str(runs),
@@ -218,6 +220,26 @@ def test_enhanced_files_are_read_by_every_command_and_masks_come_back(
     assert SECRET not in "".join(capsys.readouterr())
 
 
+def test_uneven_slices_are_predicted_as_the_checkpoint_says(run: Path, tmp_path: Path) -> None:
+    """The setting travels; the segmentation refers to the real images, NIfTI holds the even grid."""
+    heights = (0, 2.5, 5, 10)
+    paths = save_series(
+        tmp_path / "in" / "p1", scan(0)[0], series="p1", position=lambda d: np.add(ORIGIN, (0, 0, heights[d]))
+    )
+    assert predict(run, tmp_path / "in", tmp_path / "seg") == 0
+    assert predict(run, tmp_path / "in", tmp_path / "nifti", "--data.source.write_as=nifti") == 0
+    series = open_series(paths, resample=True)
+    (checkpoint,) = run.rglob("best.ckpt")
+    prediction = Predictor.from_checkpoint(checkpoint).predict(tmp_path / "in" / "p1")
+    assert prediction.geometry == series.geometry
+    masks = read_masks(tmp_path / "seg" / "p1.dcm", [[1], [2]], series)
+    for label, mask in zip(("liver", "tumour"), masks, strict=True):
+        values, geometry = read_nifti(tmp_path / "nifti" / label / "p1.nii.gz")
+        assert geometry.distance_voxels(series.geometry) < 1e-4
+        np.testing.assert_array_equal(values[0][[0, 1, 2, 4]] == 1, mask)
+        np.testing.assert_array_equal(values[0] == 1, prediction.plane(label))
+
+
 def test_nobody_is_named_in_a_run(run: Path) -> None:
     assert list(run.rglob("*.ckpt"))
     assert list(run.rglob("case.json"))
@@ -229,7 +251,7 @@ def test_an_error_names_the_file_and_nobody(
 ) -> None:
     paths = save_series(tmp_path / "in" / "p1", scan(0)[0])
     paths[2].unlink()
-    assert predict(run, tmp_path / "in", tmp_path / "out") == 1
+    assert predict(run, tmp_path / "in", tmp_path / "out", "--data.source.uneven_slices=refuse") == 1
     said = capsys.readouterr().err
     assert "1 slice(s) between them seem to be missing" in said
     assert str(paths[1]) in said
