@@ -18,6 +18,7 @@ from medseg_pl.data.recognition import DataSettings, layout_of, recognise
 from medseg_pl.data.sources import DecathlonSource, FolderSource, ManifestSource, PolygonSource, UWMadisonSource
 from medseg_pl.io.raster import write_png
 from tests.annotation_files import save_coco, save_cvat, save_labelme
+from tests.small_files import save_raster
 
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
 
@@ -112,6 +113,17 @@ class TestLabels:
         found = recognise(folder_of(tmp_path, [[0, value]], [[0, 0]]))
         assert found.labels == LabelMap(["foreground"], "binary")
         assert found.notes[0] == f"the masks' value {value} is taken for the label foreground"
+
+    def test_1_in_a_gif_and_255_in_a_png_are_one_label(self, tmp_path: Path) -> None:
+        root = folder_of(tmp_path, *[[[0, 255], [255, 0]]] * 2)
+        (root / "masks" / "0.png").unlink()
+        save_raster(root / "masks" / "0.gif", np.array([[0, 1], [1, 0]], np.uint8))
+        found = recognise(root)
+        assert found.labels == LabelMap(["foreground"], "binary")
+        assert found.notes[0] == "the masks' values 1 and 255 are taken for the label foreground"
+        gif, png = (found.source.read(case, found.labels).mask for case in found.source.cases())
+        assert gif is not None and png is not None
+        assert gif.tolist() == png.tolist() == [[[[0, 1], [1, 0]]]]
 
     def test_values_with_gaps(self, tmp_path: Path) -> None:
         found = recognise(folder_of(tmp_path, [[0, 50, 120]], [[50, 120, 0]]))

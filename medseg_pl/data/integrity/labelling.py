@@ -139,7 +139,8 @@ def _find_values(masks: Sequence[MaskFacts], said: LabelSettings) -> Labelling:
         return Labelling(labels, _about_values(values[:-1], []), problem)
     if set(values) <= {1, 255}:
         labels = said.label_map(["foreground"])
-        said_so = f"the masks' value {' and '.join(map(str, values))} is taken for the label foreground"
+        what = f"value {values[0]} is" if len(values) == 1 else "values 1 and 255 are"
+        said_so = f"the masks' {what} taken for the label foreground"
         notes: tuple[str, ...] = (said_so,)
     else:
         labels = said.label_map([f"label_{value}" for value in values], values=values)

@@ -52,9 +52,13 @@ def _find_resampling(source: Source, case: Case) -> Iterator[Finding]:
     """Find what is resampled of a series that is read as a volume of even slices."""
     if not isinstance(source, DicomSource) or not source.resamples:
         return
-    for problem in open_series(case.images, resample=True).unevenness:
-        code = "slices-interpolated" if problem.code == "gap" else "slices-resampled"
-        yield finding(code, without_remedy(problem.message), case.case_id, case.images[0].parent)
+    series = open_series(case.images, resample=True)
+    for problem in series.unevenness:
+        code, message = "slices-interpolated", without_remedy(problem.message)
+        if problem.code == "uneven" and series.resampling:
+            code = "slices-resampled"
+            message += f" Resampled to {series.geometry.shape[0]} slices, {series.resampling.distance_mm:.2f} mm apart."
+        yield finding(code, message, case.case_id, case.images[0].parent)
 
 
 def _faulty(source: Source, case: Case, labels: LabelMap, error: Exception) -> CaseFacts:

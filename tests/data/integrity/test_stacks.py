@@ -93,7 +93,7 @@ def test_a_series_that_is_resampled_is_no_error(tmp_path: Path) -> None:
     assert gap.message.endswith("1 slice(s) between them seem to be missing.")
     assert uneven.message == (
         f"{tmp_path / 'uneven'}: slices are 3.00 to 6.00 mm apart (5 of 3.00 mm, 4 of 6.00 mm); a volume has even "
-        "distances."
+        "distances. Resampled to 14 slices, 3.00 mm apart."
     )
     assert [one.image.geometry.shape[0] for one in resampled if one.image] == [10, 11, 14]
     edit(next((tmp_path / "uneven").iterdir()), PixelSpacing=[9.0, 9.0])
