@@ -23,8 +23,8 @@ import torch
 from _report import Claim, finish, medians
 from monai.transforms import Compose, RandAffined, RandFlipd, RandScaleIntensityd, RandShiftIntensityd
 
-from medseg_pl.data.transforms import StandardAugmentation
-from medseg_pl.functional.intensity import channel_statistics
+from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.data.transforms.augmentation import StandardAugmentation
 
 SIDE, PATCHES, ROUNDS = 256, 60, 7
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from medseg_pl.core.intensity import channel_statistics
 from medseg_pl.data.duplicates import near_copies
-from medseg_pl.functional.intensity import channel_statistics
-from medseg_pl.functional.perceptual import Likeness, agreement, likeness
+from medseg_pl.data.perceptual_hash import Likeness, agreement, likeness
 from medseg_pl.io.raster import read_image
 
 PEOPLE, SIZE = 40, (292, 282)

@@ -19,7 +19,7 @@ from medseg_pl.__main__ import main as medseg
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
 from medseg_pl.data.sources import UWMadisonSource
-from medseg_pl.predictor import Predictor
+from medseg_pl.inference.predictor import Predictor
 
 ROUNDS, VOLUMES = 5, 4
 CONFIG = "configs/experiment/demo.yaml"
@@ -43,7 +43,7 @@ def main() -> None:
     if importlib.util.find_spec("onnxruntime") is None:
         left_out("it needs pip install 'medseg[export]'")
         return
-    from medseg_pl.commands.export import runner
+    from medseg_pl.export import runner
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr
 from scipy.stats import norm
 
-from medseg_pl.functional.statistics import bootstrap_interval
+from medseg_pl.metrics.statistics.intervals import bootstrap_interval
 
 DATA_SETS = 1000
 RESAMPLES = 1000

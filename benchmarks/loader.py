@@ -25,11 +25,11 @@ import numpy as np
 from _report import Claim, finish, medians
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.slices import PatchDataset
+from medseg_pl.data.cache.store import Store
+from medseg_pl.data.datasets import PatchDataset
 from medseg_pl.data.sources import FolderSource
-from medseg_pl.data.store import Store
-from medseg_pl.data.transforms import StandardAugmentation
-from medseg_pl.functional.fit import Fit
+from medseg_pl.data.transforms.augmentation import StandardAugmentation
+from medseg_pl.data.transforms.resize import Fit
 from medseg_pl.io.raster import write_png
 
 IMAGES, SIZE, PATCH, ROUNDS = 64, 512, 256, 7

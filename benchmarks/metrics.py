@@ -27,11 +27,11 @@ from torchmetrics.segmentation import DiceScore
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
-from medseg_pl.functional import surface
-from medseg_pl.functional.fit import Fit
-from medseg_pl.functional.overlap import count
+from medseg_pl.data.transforms.resize import Fit
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.metrics import CaseLedger, OverlapMetric, SurfaceMetric, VolumeMetric
+from medseg_pl.metrics.functional import surface
+from medseg_pl.metrics.functional.overlap import count
 
 ROUNDS = 5
 TOLERANCE = 2.0

@@ -39,18 +39,18 @@ from lightning.pytorch import LightningModule, Trainer
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.catalogue import known_catalogue
+from medseg_pl.data.cache.index import known_catalogue
+from medseg_pl.data.cache.store import Store, entry_path
+from medseg_pl.data.datasets import PatchDataset
 from medseg_pl.data.samplers import EpochSampler
-from medseg_pl.data.slices import PatchDataset
 from medseg_pl.data.sources import FolderSource
-from medseg_pl.data.store import Store, entry_path
-from medseg_pl.datamodule import SegmentationDataModule
 from medseg_pl.io.nifti import write_nifti
 from medseg_pl.io.raster import write_png
 from medseg_pl.metrics import OverlapMetric
 from medseg_pl.metrics.case_metric import Score
 from medseg_pl.metrics.ledger import CaseLedger
 from medseg_pl.metrics.summary import summarise
+from medseg_pl.training.datamodule import SegmentationDataModule
 
 SIDE, DEPTH, DECODED, RANKS = 64, 100, 10, 64
 LABELS = LabelMap(["square"], "binary")

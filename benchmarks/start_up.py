@@ -14,8 +14,8 @@ from _report import Claim, finish, medians
 ROUNDS = 5
 BARE = """
 from lightning.pytorch.cli import LightningCLI
-from medseg_pl.datamodule import SegmentationDataModule
-from medseg_pl.module import SegmentationModule
+from medseg_pl.training.datamodule import SegmentationDataModule
+from medseg_pl.training.module import SegmentationModule
 LightningCLI(SegmentationModule, SegmentationDataModule, args=["fit", "--help"])
 """
 COMMANDS = {

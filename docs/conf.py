@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from medseg_pl import __version__
-from medseg_pl.data.integrity.kinds import KINDS, LEVELS
+from medseg_pl.checks.codes import KINDS, LEVELS
 
 project = "medseg"
 author = "The medseg authors"

@@ -16,15 +16,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from medseg_pl import __version__
-from medseg_pl.commands import FILE_COMMANDS
+from medseg_pl.cli.commands import FILE_COMMANDS
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.file_errors import files_in_words
-from medseg_pl.core.stopping import NOTHING_TO_SAVE, StoppedError, StopRequest
+from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopRequest
 from medseg_pl.core.text import printable
 from medseg_pl.io.shipped import shipped_configs
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-MODULES = {**{name: f"medseg_pl.commands.{name}" for name in FILE_COMMANDS}, "completion": "medseg_pl.completion"}
+MODULES = {
+    **{name: f"medseg_pl.cli.commands.{name}" for name in FILE_COMMANDS},
+    "completion": "medseg_pl.cli.completion",
+}
 """Of each other command."""
 
 _BEGINS_AGAIN = "What was begun is left out, nothing is half written; the same command begins again."
@@ -116,7 +119,7 @@ def _dispatch(command: str, arguments: list[str], stop: StopRequest) -> int:
     logging.getLogger("nibabel.global").addFilter(_SAY_ONCE)
     if command in TRAINER_COMMANDS:
         with _uncollected():
-            from medseg_pl.cli import run
+            from medseg_pl.cli.run import run
 
         return run(command, arguments, stop)
     if command in MODULES:

@@ -20,9 +20,9 @@ from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg_pl.core.errors import MedsegError
-from medseg_pl.networks import build_network
-from medseg_pl.rehearsal import Shape, compute_logits, rehearse
-from medseg_pl.trainer_checks import exclude_from_ddp, refuse_gradients
+from medseg_pl.models.networks import build_network
+from medseg_pl.training.rehearsal import Shape, compute_logits, rehearse
+from medseg_pl.training.trainer_checks import exclude_from_ddp, refuse_gradients
 
 ARCHITECTURES = (
     *(smp.Unet, smp.UnetPlusPlus, smp.MAnet, smp.Linknet, smp.FPN, smp.PSPNet),

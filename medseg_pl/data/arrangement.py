@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import is_image
-from medseg_pl.data.sources.places import STEM
-from medseg_pl.io.files import files_below
+from medseg_pl.data.sources.mask_paths import STEM
+from medseg_pl.io.atomic_files import files_below
 from medseg_pl.io.suffixes import is_picture, name_below
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr")

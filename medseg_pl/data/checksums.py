@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from medseg_pl.io.files import state_of_stat
+from medseg_pl.io.atomic_files import state_of_stat
 
 _NAME = "checksums"
 _BLOCK = 1 << 20

@@ -20,9 +20,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from medseg_pl.core.types import Case
-from medseg_pl.data.entries import open_entry, open_likeness
-from medseg_pl.data.splits import SIDES, Split
-from medseg_pl.functional.perceptual import (
+from medseg_pl.data.cache.case import open_entry, open_likeness
+from medseg_pl.data.perceptual_hash import (
     CERTAIN,
     CERTAINLY_DISTINCT,
     COARSE,
@@ -36,7 +35,8 @@ from medseg_pl.functional.perceptual import (
     same_pixels,
     usual_correlations,
 )
-from medseg_pl.io.files import write_text
+from medseg_pl.data.splits import SIDES, Split
+from medseg_pl.io.atomic_files import write_text
 
 log = logging.getLogger(__name__)
 

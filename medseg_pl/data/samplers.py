@@ -8,7 +8,7 @@ from heapq import heapreplace
 import numpy as np
 from torch.utils.data import Sampler, SequentialSampler
 
-from medseg_pl.data.slices import Draw
+from medseg_pl.data.datasets import Draw
 
 
 class EpochSampler(Sampler[Draw]):

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.types import Case
-from medseg_pl.functional.stratification import deal
+from medseg_pl.data.stratification import deal
 from medseg_pl.io.shipped import find_config
 from medseg_pl.io.structured import read_json
 
@@ -103,7 +103,7 @@ class SplitSettings:
 def fold_split(
     cases: Sequence[Case], fold: int, folds: int, seed: int, label_voxels: LabelVoxels | None = None
 ) -> Split:
-    """Hold out one fold of groups for validation, train on the others; see `medseg_pl.functional.stratification.deal`.
+    """Hold out one fold of groups for validation, train on the others; see `medseg_pl.data.stratification.deal`.
 
     Raises:
         SettingError: There is no such fold, or fewer groups than folds.

@@ -12,7 +12,7 @@ from jaxtyping import Bool, UInt8
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.functional.components import filled, largest_component, without_small
+from medseg_pl.inference.components import filled, largest_component, without_small
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.functional.symmetry import IDENTITY, Symmetry
-from medseg_pl.functional.windows import Padding, centred_padding, gaussian_weights, pad, padded_size, starts
-from medseg_pl.inference.bands import Band, joined
+from medseg_pl.data.transforms.windows import Padding, centred_padding, gaussian_weights, pad, padded_size, starts
+from medseg_pl.inference.row_blocks import Band, joined
+from medseg_pl.inference.tta import IDENTITY, Symmetry
 
 Network = Callable[[Tensor], Tensor]
 LogitsListener = Callable[[Tensor, slice, slice], None]

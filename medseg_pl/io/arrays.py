@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_pl.io.files import name_errors
+from medseg_pl.io.atomic_files import name_errors
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

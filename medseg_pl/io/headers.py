@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from medseg_pl.core.errors import DataError, UnreadableFileError
-from medseg_pl.io import jpeg2000, limits
-from medseg_pl.io.content import content_of
+from medseg_pl.io import jpeg2000, size_limits
+from medseg_pl.io.file_type import content_of
 from medseg_pl.io.itk_header import read_itk_header
 from medseg_pl.io.nifti import is_unspaced
 from medseg_pl.io.palettes import colors_by_value
@@ -47,7 +47,7 @@ class FileHeader:
     """The header of an image file.
 
     Args:
-        content: The format by the file's content, see `medseg_pl.io.content`.
+        content: The format by the file's content, see `medseg_pl.io.file_type`.
         claimed_bytes: What it takes in memory once decoded, 0 where the header cannot be read.
         too_large: Whether it is not decoded for the size that it claims.
         cut_off: Whether the file ends before the data that its header speaks of.
@@ -101,7 +101,7 @@ def _nifti(path: Path, content: str) -> FileHeader:
     return FileHeader(
         content,
         claimed_bytes=voxels * item_bytes,
-        too_large=_refused(path, voxels, limits.MAX_VOXELS, item_bytes)
+        too_large=_refused(path, voxels, size_limits.MAX_VOXELS, item_bytes)
         or (content == "gzip" and voxels * item_bytes > room),
         cut_off=content == "NIfTI" and image.dataobj.offset + voxels * item_bytes > room,
         scaled=(image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0),
@@ -120,7 +120,7 @@ def _itk(path: Path, content: str) -> FileHeader:
     return FileHeader(
         content,
         claimed_bytes=header.voxels * header.item_bytes,
-        too_large=_refused(path, header.voxels, limits.MAX_VOXELS, header.item_bytes) or header.overblown,
+        too_large=_refused(path, header.voxels, size_limits.MAX_VOXELS, header.item_bytes) or header.overblown,
         cut_off=header.cut_off,
         scaled=header.scaling != (1.0, 0.0),
     )
@@ -134,7 +134,7 @@ def is_lossy(path: Path) -> bool:
 def _raster(path: Path, content: str) -> FileHeader:
     with open_undecoded(path) as image:
         pixels, item_bytes = image.width * image.height, len(image.getbands())
-        if _refused(path, pixels, limits.MAX_PIXELS, item_bytes):
+        if _refused(path, pixels, size_limits.MAX_PIXELS, item_bytes):
             return FileHeader(content, claimed_bytes=pixels * item_bytes, too_large=True)  # looked at no further
         return FileHeader(
             content,
@@ -185,7 +185,7 @@ def _tiff(path: Path) -> FileHeader:
         page: Any = tiff.pages[0]
         samples = int(page.samplesperpixel)
         pixels, item_bytes = int(page.imagewidth * page.imagelength), samples * -(-page.bitspersample // 8)
-        too_large = _refused(path, pixels, limits.MAX_PIXELS, item_bytes)
+        too_large = _refused(path, pixels, size_limits.MAX_PIXELS, item_bytes)
         orientation = page.tags.get(_ORIENTATION)
         return FileHeader(
             "TIFF",
@@ -222,7 +222,7 @@ def _tiff_alpha(page: Any, channels: list[int]) -> str:
 
 def _refused(path: Path, count: int, most: int, item_bytes: int) -> bool:
     try:
-        limits.check_claim(path, count, most, "items", item_bytes)
+        size_limits.check_claim(path, count, most, "items", item_bytes)
     except UnreadableFileError:
         return True
     return False

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry, affine_as_tuple
-from medseg_pl.io import limits
-from medseg_pl.io.files import require_absent, whole_file
+from medseg_pl.io import size_limits
+from medseg_pl.io.atomic_files import require_absent, whole_file
 from medseg_pl.io.itk_header import ItkHeader, read_itk_header
 from medseg_pl.io.suffixes import find_suffix
 
@@ -43,7 +43,7 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise limits.unreadable(path, _reason(error), _READ) from error
+        raise size_limits.unreadable(path, _reason(error), _READ) from error
     data: NDArray[Any] = sitk.GetArrayFromImage(image)
     channels_last = image.GetNumberOfComponentsPerPixel() > 1
     if image.GetDimension() + channels_last > 4:
@@ -98,7 +98,7 @@ def find_data_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _checked_header(path: Path) -> ItkHeader:
     header = read_itk_header(path)
-    limits.check_claim(path, header.voxels, limits.MAX_VOXELS, "voxels", header.item_bytes)
+    size_limits.check_claim(path, header.voxels, size_limits.MAX_VOXELS, "voxels", header.item_bytes)
     if header.overblown or header.cut_off:
         raise UnreadableFileError(
             f"{path} claims {header.voxels * header.item_bytes:,} bytes of voxels, more than the "
@@ -113,7 +113,7 @@ def _open(path: Path) -> Any:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise limits.unreadable(path, _reason(error), _READ) from error
+        raise size_limits.unreadable(path, _reason(error), _READ) from error
     return reader
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg_pl.core.errors import MissingDataError
-from medseg_pl.io import limits
+from medseg_pl.io import size_limits
 
 _MOST_HEADER_BYTES = 1 << 22
 _MOST_AXES = 5
@@ -95,9 +95,9 @@ def read_itk_header(path: Path) -> ItkHeader:
     try:
         return _nrrd(path, head) if head.startswith(b"NRRD") else _meta_image(path, head)
     except KeyError as error:
-        raise limits.unreadable(path, ValueError(f"the field {error} is missing"), _READ) from error
+        raise size_limits.unreadable(path, ValueError(f"the field {error} is missing"), _READ) from error
     except (ValueError, OverflowError) as error:
-        raise limits.unreadable(path, error, _READ) from error
+        raise size_limits.unreadable(path, error, _READ) from error
 
 
 def _meta_image(path: Path, head: bytes) -> ItkHeader:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import UnreadableFileError
-from medseg_pl.io import limits
+from medseg_pl.io import size_limits
 
 _START = b"\xff\x4f\xff\x51"
 _CODING_STYLE = b"\xff\x52"
@@ -53,9 +53,9 @@ def read_codestream(path: Path) -> Codestream:
         if start < 0:
             raise ValueError("it has no codestream")
     except (struct.error, IndexError, ValueError) as error:
-        raise limits.unreadable(path, error, "be decoded as JPEG 2000") from error
+        raise size_limits.unreadable(path, error, "be decoded as JPEG 2000") from error
     width, height = right - left, lower - upper
-    limits.check_claim(path, width * height, limits.MAX_PIXELS, "pixels", 2 * channels)
+    size_limits.check_claim(path, width * height, size_limits.MAX_PIXELS, "pixels", 2 * channels)
     return Codestream(width, height, any(depth > 7 for depth in depths), transform != _REVERSIBLE)
 
 
@@ -68,7 +68,7 @@ def read_deep_jpeg2000(path: Path) -> NDArray[Any]:
     try:
         pixels: NDArray[Any] = imagecodecs.jpeg2k_decode(path.read_bytes())
     except (imagecodecs.Jpeg2kError, ValueError, RuntimeError) as error:
-        raise limits.unreadable(path, error, "be decoded as JPEG 2000") from error
+        raise size_limits.unreadable(path, error, "be decoded as JPEG 2000") from error
     if not 2 <= pixels.ndim <= 3:
         raise UnreadableFileError(f"{path} has {pixels.ndim} axes; expected one image. Save it as PNG or TIFF.")
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry, affine_as_tuple
-from medseg_pl.io import limits
-from medseg_pl.io.files import whole_file
+from medseg_pl.io import size_limits
+from medseg_pl.io.atomic_files import whole_file
 
 _REVERSED = [2, 1, 0, 3]
 _MM = {1: 1000.0, 3: 0.001}
@@ -48,7 +48,7 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     try:
         data = _voxels(image, path)
     except _DAMAGE as error:
-        raise limits.unreadable(path, error, _READ) from error
+        raise size_limits.unreadable(path, error, _READ) from error
     if data.dtype.kind not in "iuf":
         raise UnreadableFileError(f"{path} holds values of the type {data.dtype}; expected one real number per voxel.")
     if data.dtype == np.float64:  # the header scales, or the file is in double precision: more than any scanner has
@@ -111,9 +111,9 @@ def _loaded(path: Path) -> Any:
         image: Any = nibabel.load(path)
         item_bytes = image.get_data_dtype().itemsize
     except _DAMAGE as error:
-        raise limits.unreadable(path, error, _READ) from error
+        raise size_limits.unreadable(path, error, _READ) from error
     voxels = math.prod(image.shape)
-    limits.check_claim(path, voxels, limits.MAX_VOXELS, "voxels", item_bytes)
+    size_limits.check_claim(path, voxels, size_limits.MAX_VOXELS, "voxels", item_bytes)
     if _compressed(path) and voxels * item_bytes > path.stat().st_size * _GZIP_RATIO:
         raise UnreadableFileError(
             f"{path} claims {voxels * item_bytes:,} bytes of voxels, more than its {path.stat().st_size:,} bytes can "
@@ -134,8 +134,8 @@ def _check_offset(path: Path) -> None:
         for order in "<>":
             if header[:4] == struct.pack(f"{order}i", size) and len(header) == 176:
                 (offset,) = struct.unpack_from(f"{order}{kind}", header, place)
-                if not offset <= limits.MAX_BEHIND_BYTES:
-                    raise limits.too_large(path, limits.MAX_BEHIND_BYTES, "bytes of header")
+                if not offset <= size_limits.MAX_BEHIND_BYTES:
+                    raise size_limits.too_large(path, size_limits.MAX_BEHIND_BYTES, "bytes of header")
 
 
 def is_unspaced(path: Path) -> bool:
@@ -156,12 +156,12 @@ def _voxels(image: Any, path: Path) -> NDArray[Any]:
         return np.asanyarray(image.dataobj)
     with gzip.open(path) as file:
         data: NDArray[Any] = np.asanyarray(type(image).from_file_map({"image": FileHolder(fileobj=file)}).dataobj)
-        end = file.tell() + limits.MAX_BEHIND_BYTES
+        end = file.tell() + size_limits.MAX_BEHIND_BYTES
         while file.read(1 << 20):
             if file.tell() > end:
                 raise UnreadableFileError(
-                    f"{path} goes on for more than {limits.MAX_BEHIND_BYTES:,} bytes behind its last voxel. Replace it "
-                    "with an intact copy."
+                    f"{path} goes on for more than {size_limits.MAX_BEHIND_BYTES:,} bytes behind its last voxel. "
+                    "Replace it with an intact copy."
                 )
     return data
 

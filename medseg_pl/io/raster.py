@@ -19,8 +19,8 @@ from PIL import Image, UnidentifiedImageError
 
 from medseg_pl.core.errors import MaskValueError, MissingDataError, UnreadableFileError
 from medseg_pl.core.mask_values import different, listed
-from medseg_pl.io import jpeg2000, limits, tiff
-from medseg_pl.io.files import whole_file
+from medseg_pl.io import jpeg2000, size_limits, tiff
+from medseg_pl.io.atomic_files import whole_file
 from medseg_pl.io.palettes import read_palette_values
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000")
@@ -45,7 +45,7 @@ def image_size(path: Path) -> tuple[int, int]:
         try:
             sideways = image.getexif().get(_ORIENTATION, 1) >= 5
         except _DAMAGE as error:
-            raise limits.unreadable(path, error, _DECODED) from error
+            raise size_limits.unreadable(path, error, _DECODED) from error
         return (image.width, image.height) if sideways else (image.height, image.width)
 
 
@@ -141,9 +141,9 @@ def _opened(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
     except (UnidentifiedImageError, *_DAMAGE) as error:
-        raise limits.unreadable(path, error, _DECODED) from error
+        raise size_limits.unreadable(path, error, _DECODED) from error
     try:
-        limits.check_claim(path, image.width * image.height, limits.MAX_PIXELS, "pixels")
+        size_limits.check_claim(path, image.width * image.height, size_limits.MAX_PIXELS, "pixels")
         _check_alone(path, image)
     except UnreadableFileError:
         image.close()
@@ -156,7 +156,7 @@ def _check_alone(path: Path, image: Image.Image) -> None:
     try:
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
     except _DAMAGE as error:
-        raise limits.unreadable(path, error, _DECODED) from error
+        raise size_limits.unreadable(path, error, _DECODED) from error
     if frames > 1:
         raise UnreadableFileError(f"{path} holds {frames} frames; expected one image. Save each as a file of its own.")
 
@@ -177,7 +177,7 @@ def _upright(image: Image.Image, path: Path) -> Image.Image:
         image.load()
         orientation = image.getexif().get(_ORIENTATION, 1)
     except _DAMAGE as error:
-        raise limits.unreadable(path, error, _DECODED) from error
+        raise size_limits.unreadable(path, error, _DECODED) from error
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.cells import read_cell, write_cell
-from medseg_pl.io.files import write_text
 
 Row = Mapping[str, str | int | float]
 

@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
-from medseg_pl.io import limits
+from medseg_pl.io import size_limits
 from medseg_pl.io.suffixes import promised_format
 from medseg_pl.io.tiff_stack import DAMAGE, is_stack
 from medseg_pl.io.tiff_tags import apply_tags, check_depth_for_pillow, is_left_to_pillow, read_orientation
@@ -72,7 +72,7 @@ def _page(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
     except DAMAGE as error:
-        raise limits.unreadable(path, error, "be decoded as an image") from error
+        raise size_limits.unreadable(path, error, "be decoded as an image") from error
 
 
 def _check_claim(path: Path, page: Any) -> None:
@@ -82,7 +82,7 @@ def _check_claim(path: Path, page: Any) -> None:
         (page.imagewidth, page.imagelength, page.imagedepth),
         (page.tilewidth, page.tilelength, page.tiledepth),
     ):
-        limits.check_claim(path, width * length * depth, limits.MAX_PIXELS, "pixels", item_bytes)
+        size_limits.check_claim(path, width * length * depth, size_limits.MAX_PIXELS, "pixels", item_bytes)
 
 
 def _channels_first(pixels: NDArray[Any], axes: str, path: Path) -> NDArray[Any]:

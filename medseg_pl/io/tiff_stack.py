@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.io import limits
-from medseg_pl.io.files import whole_file
+from medseg_pl.io import size_limits
+from medseg_pl.io.atomic_files import whole_file
 from medseg_pl.io.tiff_tags import apply_tags, read_orientation
 
 _MOST_COPIES = 64
@@ -118,7 +118,7 @@ def _series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
             page: Any = tiff.pages[0]
             item_bytes = -(-page.bitspersample // 8)
             tile = page.tilewidth * page.tilelength * page.tiledepth * page.samplesperpixel
-            limits.check_claim(path, tile, limits.MAX_PIXELS, "pixels", item_bytes)
+            size_limits.check_claim(path, tile, size_limits.MAX_PIXELS, "pixels", item_bytes)
             if not makes_volume(tiff):
                 raise UnreadableFileError(
                     f"{path} holds {_described(tiff)}; expected pages of one size along one axis. Save each image as a "
@@ -126,7 +126,7 @@ def _series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
                 )
             (series,) = _main_series(tiff)
             claimed = math.prod(series.shape)
-            limits.check_claim(path, claimed, limits.MAX_VOXELS, "voxels", item_bytes)
+            size_limits.check_claim(path, claimed, size_limits.MAX_VOXELS, "voxels", item_bytes)
             _check_room(path, page, claimed * page.bitspersample // 8)
             described = int((tiff.imagej_metadata or {}).get("images", 1))
             held = claimed // (page.imagewidth * page.imagelength * page.samplesperpixel)
@@ -138,7 +138,7 @@ def _series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
     except DAMAGE as error:
-        raise limits.unreadable(path, error, "be decoded as a stack") from error
+        raise size_limits.unreadable(path, error, "be decoded as a stack") from error
 
 
 def _check_room(path: Path, page: Any, claimed_bytes: int) -> None:

@@ -10,9 +10,9 @@ from jaxtyping import Float
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.functional.calibration import brier_score, calibration_sums, entropy, expected_calibration_error
-from medseg_pl.functional.overlap import ratio
 from medseg_pl.metrics.case_metric import UNDEFINED, CaseMetric, LabelPair
+from medseg_pl.metrics.functional.calibration import brier_score, calibration_sums, entropy, expected_calibration_error
+from medseg_pl.metrics.functional.overlap import ratio
 
 _ROUNDING = 1e-3
 """How far a probability may be beyond 0 or 1: averaging and scaling round."""

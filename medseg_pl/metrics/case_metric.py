@@ -20,7 +20,7 @@ from torchmetrics import Metric
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.functional.overlap import OverlapCounts, count
+from medseg_pl.metrics.functional.overlap import OverlapCounts, count
 
 T = TypeVar("T")
 DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "nsd")

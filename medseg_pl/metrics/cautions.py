@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from medseg_pl.functional.statistics import FEW_GROUPS, HELD_WITH_FEW
 from medseg_pl.metrics.case_metric import FALSE_ALARM, MISSED, UNDEFINED, Score
+from medseg_pl.metrics.statistics.intervals import FEW_GROUPS, HELD_WITH_FEW
 
 _RARE = 0.05
 """Misses that are rarer than this change a mean by less than most intervals are wide."""

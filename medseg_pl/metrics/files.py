@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medseg_pl.core.text import printable
-from medseg_pl.io.files import whole_file
+from medseg_pl.io.atomic_files import whole_file
 from medseg_pl.io.scores import Row, numbered, write_rows, write_summary
 from medseg_pl.metrics.case_metric import Score
 from medseg_pl.metrics.summary import Strata, summarise

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medseg_pl.functional import overlap
 from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, with_empty_rule
+from medseg_pl.metrics.functional import overlap
 
 FORMULAS = {
     "dice": overlap.dice,

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medseg_pl.functional.overlap import OverlapCounts, dice
-from medseg_pl.functional.statistics import describe
 from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, UNDEFINED, Score
 from medseg_pl.metrics.cautions import interval_cautions
+from medseg_pl.metrics.functional.overlap import OverlapCounts, dice
 from medseg_pl.metrics.overlap import FORMULAS
+from medseg_pl.metrics.statistics.intervals import describe
 
 Strata = Mapping[str, Mapping[str, str]]
 """What is known of each case, by its id: `{"case_1": {"site": "A"}}`."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.functional.surface import (
+from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, with_empty_rule
+from medseg_pl.metrics.functional.surface import (
     average_distance,
     diagonal,
     hausdorff,
@@ -15,7 +16,6 @@ from medseg_pl.functional.surface import (
     surface_dice,
     surface_distances,
 )
-from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, with_empty_rule
 
 
 class SurfaceMetric(CaseMetric):

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from medseg_pl.functional.overlap import count, dice
-from medseg_pl.functional.surface import diagonal, hausdorff, surface_distances
 from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, with_empty_rule
+from medseg_pl.metrics.functional.overlap import count, dice
+from medseg_pl.metrics.functional.surface import diagonal, hausdorff, surface_distances
 
 _PIXELS = (1.0, 1.0, 1.0)
 """The competition counts in pixels, and sets the depth of a slice to one of them."""

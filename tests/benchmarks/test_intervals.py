@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from medseg_pl.functional.statistics import FEW_GROUPS, HELD_WITH_FEW, bootstrap_interval
+from medseg_pl.metrics.statistics.intervals import FEW_GROUPS, HELD_WITH_FEW, bootstrap_interval
 
 PAGE = Path("docs/metrics.md")
 CELLS = re.compile(r"\| ([^|]+?) \| " + r" \| ".join([r"(\d+)"] * 5) + r" \|")

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from medseg_pl.__main__ import main
-from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.cli.commands.phantom import write_phantom
 from tests.cluster.slurm import SlurmCluster, wait_until
 from tests.end_to_end.conftest import SMALL
 

@@ -15,7 +15,7 @@ from medseg_pl.core.errors import OutputExistsError
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import Source
-from tests.small_files import tree
+from tests.sample_files import tree
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from medseg_pl.core.stopping import StoppedError
+from medseg_pl.core.stop_signals import StoppedError
 from medseg_pl.core.threads import thread_pool
 
 

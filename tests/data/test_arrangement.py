@@ -12,7 +12,7 @@ import pytest
 from medseg_pl.core.errors import SettingError
 from medseg_pl.data.arrangement import Pattern, arrange, find_patterns, find_patterns_within
 from medseg_pl.data.sources import FolderSource
-from tests.small_files import save_raster
+from tests.sample_files import save_raster
 
 PIXELS = np.zeros((4, 4), np.uint8)
 BUSI = ["benign (1)", "benign (1)_mask", "benign (1)_mask_1", "benign (2)", "benign (2)_mask"]

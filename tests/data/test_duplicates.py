@@ -17,12 +17,12 @@ from scipy.ndimage import gaussian_filter
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data import duplicates as duplicates_module
+from medseg_pl.data.cache.store import Store
 from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides, find_duplicates, near_copies
+from medseg_pl.data.perceptual_hash import FEWEST_NEIGHBORS, SAME, Likeness, coarse_similarity
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.splits import Split
-from medseg_pl.data.store import Store
-from medseg_pl.functional.perceptual import FEWEST_NEIGHBORS, SAME, Likeness, coarse_similarity
-from medseg_pl.functional.phantom import patient_days
+from medseg_pl.data.synthetic import patient_days
 from medseg_pl.io.raster import read_image, write_png
 
 Picture = NDArray[np.uint8]

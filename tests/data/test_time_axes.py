@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from medseg_pl.__main__ import SayOnce
+from medseg_pl.checks.inspection import inspect_case
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.integrity.inspection import inspect_case
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.time_axes import find_time_axes
-from tests.data.integrity.facts_of import codes
+from tests.checks.facts_of import codes
 
 
 def save(path: Path, shape: tuple[int, ...], unit: str = "unknown") -> Path:

@@ -12,7 +12,7 @@ from medseg_pl.core.labels import LabelMap, Task
 from medseg_pl.data.sources import FolderSource, PolygonSource
 from medseg_pl.data.written_values import find_mask_values, use_mask_values
 from tests.annotation_files import save_coco
-from tests.small_files import blocks, save_raster
+from tests.sample_files import blocks, save_raster
 
 ONE = LabelMap(["lesion"], "binary")
 

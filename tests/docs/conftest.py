@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medseg_pl.__main__ import main
-from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.io.raster import write_png
 from tests.docs.commands import blocks
 from tests.end_to_end.conftest import SMALL

@@ -12,10 +12,10 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS
+from medseg_pl.cli.parser import first_only, options, without
+from medseg_pl.cli.trainer_parser import trainer_parser
 from medseg_pl.core.errors import SettingError
-from medseg_pl.parser import first_only, options, without
-from medseg_pl.trainer_parser import trainer_parser
-from medseg_pl.trust import only_known_code
+from medseg_pl.core.import_policy import only_known_code
 from tests.docs.commands import ELSEWHERE, PAGES, Command, blocks, commands
 
 pytestmark = pytest.mark.documents

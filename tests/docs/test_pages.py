@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from medseg_pl.data.integrity.kinds import KINDS
+from medseg_pl.checks.codes import KINDS
 from tests.docs.commands import blocks
 
 DOCS = Path("docs")

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from medseg_pl.__main__ import main
-from medseg_pl.datamodule import SegmentationDataModule
-from medseg_pl.module import SegmentationModule
+from medseg_pl.training.datamodule import SegmentationDataModule
+from medseg_pl.training.module import SegmentationModule
 from tests.docs.commands import blocks
-from tests.patience import HANG_S
-from tests.small_files import save_raster
+from tests.sample_files import save_raster
+from tests.timeouts import HANG_S
 
 PAGE = Path("docs/script.md")
 
@@ -53,7 +53,7 @@ class TestScript:
         (path,) = folder.glob("lightning_logs/*/checkpoints/best.ckpt")
         settings = torch.load(path, weights_only=True)["hyper_parameters"]
         assert settings["network"]["class_path"] == "segmentation_models_pytorch.Unet"
-        assert settings["loss"] == {"class_path": "medseg_pl.losses.DiceCELoss", "init_args": {}}
+        assert settings["loss"] == {"class_path": "medseg_pl.models.losses.DiceCELoss", "init_args": {}}
 
     def test_the_commands_take_its_checkpoint(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from medseg_pl.__main__ import main
-from medseg_pl.module import SegmentationModule
+from medseg_pl.training.module import SegmentationModule
 
 
 class Asked(SegmentationModule):
@@ -36,10 +36,10 @@ class Asked(SegmentationModule):
 
 
 if __name__ == "__main__":
-    import medseg_pl.cli
+    import medseg_pl.cli.run
 
     if "--ckpt_path" not in sys.argv:
-        medseg_pl.cli.SegmentationModule = Asked  # type: ignore[misc]
+        medseg_pl.cli.run.SegmentationModule = Asked  # type: ignore[misc]
     code = main()
     sys.stdout.write(f"rank {os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0'))} ends with {code}\n")
     sys.exit(code)

@@ -15,9 +15,9 @@ import yaml
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg_pl.io.layouts import LabelledScan, write_uw_madison
+from medseg_pl.data.synthetic.layouts import LabelledScan, write_uw_madison
 from tests.dicom_files import save_segmentation, save_series
-from tests.small_files import save_raster, save_volume
+from tests.sample_files import save_raster, save_volume
 
 CASES = 10
 NAMES = tuple(f"p{number}_a" for number in range(CASES))

@@ -39,7 +39,7 @@ from tests.end_to_end.clean_sets import (
     write_scans,
     write_volumes,
 )
-from tests.small_files import save_raster, save_volume
+from tests.sample_files import save_raster, save_volume
 
 Plant = Callable[[Path], object]
 VICTIM = 3

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.patience import HANG_S
+from tests.timeouts import HANG_S
 
 
 def on_ranks(program: Sequence[str | Path], ranks: int) -> list[int]:

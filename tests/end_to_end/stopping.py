@@ -22,8 +22,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from medseg_pl.__main__ import main
-from medseg_pl.data.slices import PatchDataset
-from medseg_pl.wiring import MedsegCLI
+from medseg_pl.cli.lightning_cli import MedsegCLI
+from medseg_pl.data.datasets import PatchDataset
 
 RANKS = os.environ.get("WORLD_SIZE", "1")
 EPOCHS = 3

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import HANG_S
+from tests.timeouts import HANG_S
 
 
 @pytest.mark.slow

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from medseg_pl.__main__ import main
-from medseg_pl.commands.check import add_arguments
-from medseg_pl.commands.check.settings import settings_of
-from medseg_pl.commands.phantom import write_phantom
-from medseg_pl.data.integrity import KINDS
+from medseg_pl.checks import KINDS
+from medseg_pl.checks.settings import settings_of
+from medseg_pl.cli.commands.check import add_arguments
+from medseg_pl.cli.commands.phantom import write_phantom
 from tests.end_to_end.clean_sets import CLEAN, NAMED, NAMES, write_folder
 from tests.end_to_end.defects import DEFECTS, VICTIM, Defect
 

@@ -14,10 +14,10 @@ from pydicom import dcmread
 
 from medseg_pl.__main__ import main
 from medseg_pl.data.sources import DicomSource
+from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.dicom.references import read_masks, read_structures
 from medseg_pl.io.dicom.series import open_series
 from medseg_pl.io.nifti import read_nifti
-from medseg_pl.predictor import Predictor
 from tests.dicom_files import (
     ORIGIN,
     SECRET,

@@ -15,7 +15,7 @@ from medseg_pl.__main__ import main
 from medseg_pl.io import raster
 from medseg_pl.io.suffixes import stem
 from tests.end_to_end.conftest import SMALL
-from tests.small_files import tree
+from tests.sample_files import tree
 
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
 FOLDER = [f"--config=configs/{name}.yaml" for name in ("data/folder", "model/tiny", "trainer/cpu")]

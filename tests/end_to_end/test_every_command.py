@@ -21,7 +21,7 @@ import pytest
 
 from medseg_pl.__main__ import main
 from tests.end_to_end.conftest import SMALL
-from tests.patience import HANG_S
+from tests.timeouts import HANG_S
 
 Line = list[str]
 
@@ -146,19 +146,19 @@ def interrupt(*_: Any, **__: Any) -> None:
 
 
 PLACES = {
-    "phantom": "medseg_pl.commands.phantom._scans_of",
-    "plan": "medseg_pl.plan_file.hardware_of",
-    "evaluate": "medseg_pl.commands.evaluate.scoring.make_metrics",
-    "compare": "medseg_pl.commands.compare.csv_rows",
-    "check": "medseg_pl.commands.check.checking.as_json",
-    "report": "medseg_pl.commands.report.writing.case_entries",
-    "new": "medseg_pl.commands.new.project.package_name",
-    "predict": "medseg_pl.predictor.Predictor.predict_volume",
-    "export": "medseg_pl.commands.export.golden.golden_cases",
-    "postprocess": "medseg_pl.commands.postprocess.choosing.write",
+    "phantom": "medseg_pl.cli.commands.phantom._scans_of",
+    "plan": "medseg_pl.planning.config_file.hardware_of",
+    "evaluate": "medseg_pl.cli.commands.evaluate.scoring.make_metrics",
+    "compare": "medseg_pl.cli.commands.compare.csv_rows",
+    "check": "medseg_pl.checks.report.as_json",
+    "report": "medseg_pl.reporting.write_report.case_entries",
+    "new": "medseg_pl.cli.commands.new.project.package_name",
+    "predict": "medseg_pl.inference.predictor.Predictor.predict_volume",
+    "export": "medseg_pl.export.golden_cases.golden_cases",
+    "postprocess": "medseg_pl.cli.commands.postprocess.search.write",
     "review": "medseg_pl.inference.review.CaseSigns.as_dict",
-    "test": "medseg_pl.module.SegmentationModule.test_step",
-    "validate": "medseg_pl.module.SegmentationModule.validation_step",
+    "test": "medseg_pl.training.module.SegmentationModule.test_step",
+    "validate": "medseg_pl.training.module.SegmentationModule.validation_step",
 }
 """Where each command is interrupted."""
 
@@ -183,8 +183,8 @@ def test_control_c(
 GROUP = """
 import os, signal, sys
 from medseg_pl.__main__ import main
-from medseg_pl.module import SegmentationModule
-from medseg_pl.predictor import Predictor
+from medseg_pl.training.module import SegmentationModule
+from medseg_pl.inference.predictor import Predictor
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 owner, name = {{

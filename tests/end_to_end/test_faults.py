@@ -27,14 +27,14 @@ import wandb
 from lightning_utilities.core import imports
 
 from medseg_pl.__main__ import main
-from medseg_pl.checkpointing.reading import load_plain
-from medseg_pl.commands.phantom import write_phantom
-from medseg_pl.data.slices import PatchDataset
+from medseg_pl.cli.commands.phantom import write_phantom
+from medseg_pl.data.datasets import PatchDataset
 from medseg_pl.data.sources import UWMadisonSource
-from medseg_pl.losses import DiceCELoss
-from tests.another_process import working_in
+from medseg_pl.models.checkpoint import load_plain
+from medseg_pl.models.losses import DiceCELoss
 from tests.end_to_end.conftest import SMALL
-from tests.patience import HANG_S
+from tests.subprocess_holder import working_in
+from tests.timeouts import HANG_S
 
 DOCUMENT = Path("docs/faults.md")
 
@@ -280,7 +280,7 @@ def test_an_error_in_a_worker_is_told_once(
 LOSE_A_RANK = """
 import os, signal, sys
 from lightning.pytorch import Callback
-from medseg_pl.callbacks import Guard
+from medseg_pl.training.callbacks import Guard
 from medseg_pl.__main__ import main
 
 original = Guard.on_train_batch_end

@@ -16,7 +16,7 @@ from PIL import Image
 from medseg_pl.__main__ import main
 from tests.annotation_files import save_coco
 from tests.end_to_end.conftest import SMALL
-from tests.small_files import noise, results
+from tests.sample_files import noise, results
 
 DEPTH, HEIGHT, WIDTH = 4, 40, 36
 SPACING_MM = (0.7, 0.8, 3.0)

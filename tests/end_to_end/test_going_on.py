@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medseg_pl.__main__ import main
-from medseg_pl.checkpointing import LastCheckpoint
+from medseg_pl.training.checkpoints import LastCheckpoint
 from tests.end_to_end.conftest import SMALL
 
 Fit = Callable[..., int]
@@ -98,7 +98,7 @@ def test_other_settings_are_kept_beside_the_first_ones(
     assert fit("--trainer.max_epochs=1") == 0
     first = (run / "config.yaml").read_bytes()
     again = ["--trainer.max_epochs=2", f"--ckpt_path={run}/checkpoints/last.ckpt", "--experiment=other"]
-    often = ["--trainer.callbacks+=medseg_pl.checkpointing.LastCheckpoint", "--trainer.callbacks.minutes=0"]
+    often = ["--trainer.callbacks+=medseg_pl.training.checkpoints.LastCheckpoint", "--trainer.callbacks.minutes=0"]
     assert fit(*again, *often) == 0
     assert not (tmp_path / "other").exists()
     assert (run / "config.yaml").read_bytes() == first

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medseg_pl.__main__ import main
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import UWMadisonSource
-from medseg_pl.functional.components import largest_component
+from medseg_pl.inference.components import largest_component
 from medseg_pl.io.scores import read_rows
 from tests.end_to_end.conftest import SMALL
 

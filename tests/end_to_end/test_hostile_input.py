@@ -24,12 +24,12 @@ import torch
 import yaml
 
 from medseg_pl.__main__ import main
-from medseg_pl.checkpointing import read_trained
 from medseg_pl.core.errors import MedsegError, SettingError
-from medseg_pl.predictor import Predictor
-from medseg_pl.trust import only_known_code
+from medseg_pl.core.import_policy import only_known_code
+from medseg_pl.inference.predictor import Predictor
+from medseg_pl.training.checkpoints import read_trained
 from tests.end_to_end.conftest import SMALL
-from tests.small_files import blocks, noise, save_raster
+from tests.sample_files import blocks, noise, save_raster
 
 DEMO = ["fit", "--config", "configs/experiment/demo.yaml", *SMALL]
 
@@ -117,11 +117,11 @@ SETTINGS = [
     "--trainer.plugins=hostile_module.Thing",
     "--trainer.strategy=hostile_module.Thing",
     "--trainer.profiler=hostile_module.Thing",
-    '--model.loss={"class_path": "medseg_pl.losses.WeightedSum", "init_args": {"losses": [{"class_path": '
+    '--model.loss={"class_path": "medseg_pl.models.losses.WeightedSum", "init_args": {"losses": [{"class_path": '
     '"hostile_module.Thing"}]}}',
     "--model.network=torch.os.system",
     "--model.network=torch.serialization.os.system",
-    "--model.network=medseg_pl.io.files.os.system",
+    "--model.network=medseg_pl.io.atomic_files.os.system",
     "--model.loss=torch.hub.load",
     "--model.optimizer=torch.load",
     "--model.network=torch.utils.cpp_extension.load",
@@ -131,7 +131,7 @@ SETTINGS = [
     '--trainer.callbacks+={"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {"setup": '
     '{"class_path": "torch.utils.collect_env.run", "init_args": {"command": "touch $CANARY"}}}}',
     "--model.network=torch.jit._serialization.load",
-    "--model.network=medseg_pl.io.files.write_text",
+    "--model.network=medseg_pl.io.atomic_files.write_text",
     "--model.network=medseg_pl.__main__.main",
     "--model.network=segmentation_models_pytorch.from_pretrained",
     "--model.network=builtins.exec",
@@ -229,7 +229,11 @@ STORED: dict[str, tuple[str, Any, str]] = {
     "climbing label": ("labels.names", ["../../x"], "label"),
     "label that commands": ("labels.names", ["a\x1b[2J"], "label"),
     "loss": ("loss", URL, "is the address"),
-    "nested loss": ("loss", {"class_path": "medseg_pl.losses.WeightedSum", "init_args": {"losses": [URL]}}, "address"),
+    "nested loss": (
+        "loss",
+        {"class_path": "medseg_pl.models.losses.WeightedSum", "init_args": {"losses": [URL]}},
+        "address",
+    ),
     "normalization": ("normalisation", f"simplecache::{URL}", "is the address"),
     "labels": ("labels", URL, "is the address"),
     "network": ("network", URL, "is the address"),
@@ -288,7 +292,7 @@ def test_a_checkpoint_opens_and_writes_nothing(
     place, value, word = STORED[kind]
     outside = tmp_path / "outside"
     outside.mkdir()
-    (outside / "loss.yaml").write_text("class_path: medseg_pl.losses.DiceCELoss\n")
+    (outside / "loss.yaml").write_text("class_path: medseg_pl.models.losses.DiceCELoss\n")
     content = torch.load(checkpoint, weights_only=True)
     change(content, place, put_outside(value, outside))
     hostile = outside / "hostile.ckpt"

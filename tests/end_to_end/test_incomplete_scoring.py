@@ -40,7 +40,7 @@ class Forgetful(CaseBatchSampler):
 def test_a_slice_that_never_came(
     copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("medseg_pl.datamodule.CaseBatchSampler", Forgetful)
+    monkeypatch.setattr("medseg_pl.training.datamodule.CaseBatchSampler", Forgetful)
     assert score(copied) == 1
     error = " ".join(capsys.readouterr().err.split())
     assert re.search(r"Slices of 1 cases never came, case\d+_day\d+ among them, so no score is given\.", error)

@@ -16,7 +16,7 @@ from medseg_pl.__main__ import main
 from tests.data.sources.test_unlabelled import fill
 from tests.dicom_files import save_series
 from tests.end_to_end.conftest import SMALL
-from tests.small_files import blocks, noise, save_raster
+from tests.sample_files import blocks, noise, save_raster
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from medseg_pl.__main__ import main
-from medseg_pl.module import SegmentationModule
+from medseg_pl.training.module import SegmentationModule
 from tests.end_to_end.conftest import SMALL
 
 Fit = Callable[..., list[dict[str, str]]]

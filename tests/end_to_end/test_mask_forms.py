@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from medseg_pl.__main__ import main
-from medseg_pl.predictor import Predictor
+from medseg_pl.inference.predictor import Predictor
 from tests.end_to_end.conftest import SMALL
-from tests.small_files import noise, save_raster, save_volume
+from tests.sample_files import noise, save_raster, save_volume
 
 COLOURS = np.array([(0, 0, 0), (255, 0, 0), (255, 255, 0)], np.uint8)
 LABELS = {"names": ["large_bowel", "small_bowel"], "task": "multiclass"}

@@ -17,7 +17,7 @@ from medseg_pl.__main__ import main
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
-from medseg_pl.functional.fit import Fit
+from medseg_pl.data.transforms.resize import Fit
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.sliding_window import SlidingWindow
 from medseg_pl.metrics import CalibrationMetric

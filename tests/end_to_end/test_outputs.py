@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from medseg_pl.__main__ import main
-from medseg_pl.checkpointing import LastCheckpoint
+from medseg_pl.training.checkpoints import LastCheckpoint
 from tests.end_to_end.conftest import SMALL
 
 # Lightning's own remark on an OnExceptionCheckpoint, which it takes for a wish to go on.
@@ -42,7 +42,7 @@ def fit(phantoms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 def crowded(fit: Fit) -> Path:
     """The run of two epochs with three callbacks of the user's that keep checkpoints."""
     own = [
-        "--trainer.callbacks+=medseg_pl.checkpointing.LastCheckpoint",
+        "--trainer.callbacks+=medseg_pl.training.checkpoints.LastCheckpoint",
         "--trainer.callbacks.minutes=5",
         "--trainer.callbacks+=ModelCheckpoint",
         "--trainer.callbacks.every_n_epochs=1",
@@ -128,7 +128,7 @@ class PowerCutError(BaseException):
 def test_the_log_is_never_behind_a_checkpoint(hook: str, fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Path(fit.runs) / hook / "version_0"  # type: ignore[attr-defined]
     cut = Cut(run, hook)
-    often = ["--trainer.callbacks+=medseg_pl.checkpointing.LastCheckpoint", "--trainer.callbacks.minutes=0"]
+    often = ["--trainer.callbacks+=medseg_pl.training.checkpoints.LastCheckpoint", "--trainer.callbacks.minutes=0"]
     options = [f"--experiment={hook}", "--ckpt_path=last", *often]
     original = LastCheckpoint.setup
 

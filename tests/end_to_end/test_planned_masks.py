@@ -19,7 +19,7 @@ from PIL import Image
 from medseg_pl.__main__ import main
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data import sources
-from tests.small_files import save_raster
+from tests.sample_files import save_raster
 
 PEOPLE = range(6)
 SIDE = 48

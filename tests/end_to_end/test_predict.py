@@ -19,12 +19,12 @@ from medseg_pl.__main__ import main
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import UWMadisonSource
+from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io import raster, rle
-from medseg_pl.predictor import Predictor
-from tests.another_process import working_in
 from tests.end_to_end.conftest import SMALL
-from tests.patience import HANG_S
-from tests.small_files import results, tree
+from tests.sample_files import results, tree
+from tests.subprocess_holder import working_in
+from tests.timeouts import HANG_S
 
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
 

@@ -18,10 +18,10 @@ import torch
 import yaml
 
 from medseg_pl.__main__ import main
-from medseg_pl.data.store import Store
-from medseg_pl.module import SegmentationModule
+from medseg_pl.data.cache.store import Store
+from medseg_pl.training.module import SegmentationModule
 from tests.end_to_end.conftest import SMALL
-from tests.patience import HANG_S
+from tests.timeouts import HANG_S
 
 pytestmark = pytest.mark.processes
 

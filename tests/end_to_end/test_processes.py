@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medseg_pl.__main__ import main
-from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.data.sources import DecathlonSource
 from tests.end_to_end.conftest import SMALL
 from tests.end_to_end.ranks import on_ranks

@@ -14,9 +14,9 @@ from medseg_pl.core.errors import MaskValueError
 from medseg_pl.core.geometry import Geometry, Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.entries import open_entry
+from medseg_pl.data.cache.case import open_entry
+from medseg_pl.data.cache.store import Store
 from medseg_pl.data.sources import FolderSource, ManifestSource
-from medseg_pl.data.store import Store
 from medseg_pl.io import raster
 
 pytestmark = pytest.mark.realdata

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.data.sources import DecathlonSource
 from tests.end_to_end.ranks import on_ranks
 from tests.end_to_end.stopping import EPOCHS, Plan, run
@@ -41,13 +41,13 @@ model:
     task: multiclass
   size: [32, 32]
   distances: false
-  normalisation: {class_path: medseg_pl.normalisation.ZScore}
-  loss: {class_path: medseg_pl.losses.DiceCELoss}
+  normalisation: {class_path: medseg_pl.models.normalization.ZScore}
+  loss: {class_path: medseg_pl.models.losses.DiceCELoss}
   optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 3.0e-3, fused: true}}
-  lr_scheduler: {class_path: medseg_pl.schedules.WarmupPolynomialLR, init_args: {warmup_steps: 7}}
+  lr_scheduler: {class_path: medseg_pl.models.lr_schedulers.WarmupPolynomialLR, init_args: {warmup_steps: 7}}
 data:
   source: {class_path: medseg_pl.data.sources.DecathlonSource}
-  augmentation: {class_path: medseg_pl.data.transforms.StandardAugmentation}
+  augmentation: {class_path: medseg_pl.data.transforms.augmentation.StandardAugmentation}
   batch_size: 4
 trainer:
   accelerator: cpu
@@ -156,7 +156,7 @@ SAVING = {
     "at the epoch's end": (14, []),
     "at every step": (
         24,
-        ["--trainer.callbacks=medseg_pl.checkpointing.LastCheckpoint", "--trainer.callbacks.minutes=0"],
+        ["--trainer.callbacks=medseg_pl.training.checkpoints.LastCheckpoint", "--trainer.callbacks.minutes=0"],
     ),
 }
 
@@ -205,7 +205,7 @@ VARIANTS = {
     ),
     "average": (
         [
-            "--trainer.callbacks=medseg_pl.callbacks.WarmupEMA",
+            "--trainer.callbacks=medseg_pl.training.callbacks.WarmupEMA",
             "--trainer.callbacks.decay=0.9",
         ],
         ENDS,

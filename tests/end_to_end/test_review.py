@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from medseg_pl.__main__ import main
-from medseg_pl.checkpointing import read_trained
-from medseg_pl.commands.phantom import make_scans
+from medseg_pl.cli.commands.phantom import make_scans
 from medseg_pl.data.sources import UWMadisonSource
-from medseg_pl.functional.phantom import ORGANS
-from medseg_pl.io.layouts import write_uw_madison
-from medseg_pl.predictor import Predictor
-from medseg_pl.voting import elect
+from medseg_pl.data.synthetic import ORGANS
+from medseg_pl.data.synthetic.layouts import write_uw_madison
+from medseg_pl.inference.ensemble import elect
+from medseg_pl.inference.predictor import Predictor
+from medseg_pl.training.checkpoints import read_trained
 from tests.end_to_end.conftest import SMALL
 from tests.inference.review.simulated_predictions import FAULTS, with_fault
-from tests.small_files import results
+from tests.sample_files import results
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ import torch
 import yaml
 
 from medseg_pl.__main__ import main
-from medseg_pl.commands.phantom import write_phantom
-from medseg_pl.data.slices import PatchDataset
+from medseg_pl.cli.commands.phantom import write_phantom
+from medseg_pl.data.datasets import PatchDataset
 from medseg_pl.io import raster, rle
 from tests.end_to_end.conftest import SMALL
-from tests.patience import HANG_S
+from tests.timeouts import HANG_S
 
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
 
@@ -282,7 +282,7 @@ def test_several_processes_write_the_table_of_one(
 def test_averaged_weights_and_windows(phantoms: dict[str, Path], tmp_path: Path) -> None:
     fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data.source.root", str(phantoms["uw_madison"])]
     options = [
-        "--trainer.callbacks+=medseg_pl.callbacks.WarmupEMA",
+        "--trainer.callbacks+=medseg_pl.training.callbacks.WarmupEMA",
         "--trainer.callbacks.decay=0.5",
         "--model.max_whole_pixels=1100",
     ]

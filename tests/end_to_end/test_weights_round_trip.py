@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medseg_pl.__main__ import main
-from medseg_pl.module import SegmentationModule
+from medseg_pl.training.module import SegmentationModule
 
 
 def fresh(checkpoint: str, folder: Path, initial_weights: str | None) -> SegmentationModule:

@@ -16,7 +16,7 @@ from medseg_pl.core.errors import DataError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
-from medseg_pl.functional.fit import Fit
+from medseg_pl.data.transforms.resize import Fit
 from medseg_pl.inference.assembler import CaseAssembler
 
 LABELS = LabelMap(["liver", "spleen"], "multiclass")

@@ -12,8 +12,8 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.functional.symmetry import symmetries
 from medseg_pl.inference.sliding_window import SlidingWindow
+from medseg_pl.inference.tta import symmetries
 
 BINARY = LabelMap(["lesion"], "binary")
 MULTICLASS = LabelMap(["liver", "spleen"], "multiclass")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.data.sources.files import read_image_file, read_image_geometry, read_mask_file
-from medseg_pl.io import limits
+from medseg_pl.io import size_limits
 from medseg_pl.io.annotations import draw_region, read_annotations
 from medseg_pl.io.headers import read_header
 from medseg_pl.io.segments import is_segmentation
@@ -70,8 +70,8 @@ def change(content: bytes, random_: random.Random) -> bytes:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FILES)
 def test_nothing_else_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(limits, "MAX_PIXELS", 1_000_000)
-    monkeypatch.setattr(limits, "MAX_VOXELS", 1_000_000)
+    monkeypatch.setattr(size_limits, "MAX_PIXELS", 1_000_000)
+    monkeypatch.setattr(size_limits, "MAX_VOXELS", 1_000_000)
     FILES[name](tmp_path / name)
     whole, random_ = (tmp_path / name).read_bytes(), random.Random(name)
     readers: list[Callable[[Path], Any]] = [read_image_file, read_mask_file, read_image_geometry]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from medseg_pl.io.headers import FileHeader, read_header
 from tests.end_to_end.defects import png
-from tests.small_files import noise, save_raster, save_volume
+from tests.sample_files import noise, save_raster, save_volume
 
 GRAY = noise((40, 30))
 COLOUR = noise((40, 30, 3))

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from medseg_pl.core.errors import MissingDataError, OutputExistsError, UnreadableFileError
-from medseg_pl.io import limits
+from medseg_pl.io import size_limits
 from medseg_pl.io.headers import read_header
 from medseg_pl.io.itk import find_data_files, read_itk, read_itk_geometry, write_itk_mask_like
 from medseg_pl.io.itk_header import read_itk_header
@@ -215,7 +215,7 @@ class TestDamage:
 
     def test_limits_hold(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = save(tmp_path / "v.mha", oblique())
-        monkeypatch.setattr(limits, "MAX_VOXELS", 119)
+        monkeypatch.setattr(size_limits, "MAX_VOXELS", 119)
         with pytest.raises(UnreadableFileError, match="claims more than 119 voxels"):
             read_itk(path)
 

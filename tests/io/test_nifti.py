@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from medseg_pl.core.errors import MedsegError, MissingDataError, OutputExistsError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry, affine_as_tuple
-from medseg_pl.io import limits, nifti
+from medseg_pl.io import nifti, size_limits
 
 SHAPE = (4, 5, 6)  # x, y, z
 ORIENTATIONS = [
@@ -348,9 +348,9 @@ class TestDamage:
 
     def test_a_volume_over_the_limit_is_not_decoded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = save(tmp_path / "a.nii", values())
-        monkeypatch.setattr(limits, "MAX_VOXELS", 120)
+        monkeypatch.setattr(size_limits, "MAX_VOXELS", 120)
         assert nifti.read_nifti(path)[0].shape == (1, 6, 5, 4)
-        monkeypatch.setattr(limits, "MAX_VOXELS", 119)
+        monkeypatch.setattr(size_limits, "MAX_VOXELS", 119)
         for read in (nifti.read_nifti, nifti.read_geometry):
             with pytest.raises(UnreadableFileError) as caught:
                 read(path)
@@ -396,9 +396,9 @@ class TestBombs:
 
     def test_the_type_of_a_voxel_counts_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = save(tmp_path / "a.nii", values(dtype=np.float64))
-        monkeypatch.setattr(limits, "MAX_VOXELS", 120)
+        monkeypatch.setattr(size_limits, "MAX_VOXELS", 120)
         assert nifti.read_nifti(path)[0].shape == (1, 6, 5, 4)
-        monkeypatch.setattr(limits, "MAX_ITEM_BYTES", 7)
+        monkeypatch.setattr(size_limits, "MAX_ITEM_BYTES", 7)
         with pytest.raises(UnreadableFileError, match="claims more than 840 bytes and is not decoded"):
             nifti.read_nifti(path)
 
@@ -406,7 +406,7 @@ class TestBombs:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = save(tmp_path / "a.nii.gz", values())
-        monkeypatch.setattr(limits, "MAX_BEHIND_BYTES", 1 << 20)
+        monkeypatch.setattr(size_limits, "MAX_BEHIND_BYTES", 1 << 20)
         path.write_bytes(path.read_bytes() + gzip.compress(bytes(1 << 20)))
         np.testing.assert_array_equal(nifti.read_nifti(path)[0][0], values().T)
         path.write_bytes(path.read_bytes() + gzip.compress(bytes(4 << 20)) + b"no gzip at all, and never reached")
@@ -426,9 +426,9 @@ class TestBombs:
         image = kind(values(), oblique(0), kind.header_class(endianness=order))
         image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"x" * 4000))
         nibabel.save(image, path)
-        monkeypatch.setattr(limits, "MAX_BEHIND_BYTES", 6000)
+        monkeypatch.setattr(size_limits, "MAX_BEHIND_BYTES", 6000)
         assert nifti.read_nifti(path)[0].shape == (1, 6, 5, 4)
-        monkeypatch.setattr(limits, "MAX_BEHIND_BYTES", 4000)
+        monkeypatch.setattr(size_limits, "MAX_BEHIND_BYTES", 4000)
         for read in (nifti.read_nifti, nifti.read_geometry):
             with pytest.raises(UnreadableFileError, match="claims more than 4,000 bytes of header and is not decoded"):
                 read(path)

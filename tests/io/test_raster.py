@@ -21,7 +21,7 @@ from medseg_pl.core.errors import (
     OutputExistsError,
     UnreadableFileError,
 )
-from medseg_pl.io import limits, raster
+from medseg_pl.io import raster, size_limits
 
 SHAPE = (23, 31)
 RNG = np.random.default_rng(0)
@@ -356,7 +356,7 @@ class TestBombs:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, read: Callable[[Path], Any]
     ) -> None:
         EXACT[name][0](tmp_path / name)
-        monkeypatch.setattr(limits, "MAX_PIXELS", 23 * 31 - 1)
+        monkeypatch.setattr(size_limits, "MAX_PIXELS", 23 * 31 - 1)
         with pytest.raises(UnreadableFileError) as caught:
             read(tmp_path / name)
         assert str(caught.value) == (
@@ -367,7 +367,7 @@ class TestBombs:
     @pytest.mark.parametrize("name", ["gray_8.png", "rgba_16.png", "gray_8.tif", "rgba_16.tif"])
     def test_an_image_at_the_limit_is_decoded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         EXACT[name][0](tmp_path / name)
-        monkeypatch.setattr(limits, "MAX_PIXELS", 23 * 31)
+        monkeypatch.setattr(size_limits, "MAX_PIXELS", 23 * 31)
         assert raster.read_image(tmp_path / name).shape[1:] == SHAPE
 
     def test_a_small_file_that_claims_gigabytes_is_refused(self, tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ class TestBombs:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own
         np.testing.assert_array_equal(raster.read_image(tmp_path / "large.png")[0], GRAY)
         assert Image.MAX_IMAGE_PIXELS == 100
-        monkeypatch.setattr(limits, "MAX_PIXELS", 200)
+        monkeypatch.setattr(size_limits, "MAX_PIXELS", 200)
         with pytest.raises(UnreadableFileError, match="claims more than 200 pixels and is not decoded"):
             raster.read_image(tmp_path / "large.png")
 

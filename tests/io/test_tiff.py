@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from medseg_pl.core.errors import UnreadableFileError
-from medseg_pl.io import limits, raster, tiff
+from medseg_pl.io import raster, size_limits, tiff
 
 GRAY = np.random.default_rng(0).integers(0, 256, (5, 9)).astype(np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65536, (5, 9)).astype(np.uint16)
@@ -148,10 +148,10 @@ class TestBombs:
 
     def test_depth_and_channels_count_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 9, 4), np.float64), photometric="rgb")
-        monkeypatch.setattr(limits, "MAX_PIXELS", 45)
+        monkeypatch.setattr(size_limits, "MAX_PIXELS", 45)
         with pytest.raises(UnreadableFileError, match="claims more than 360 bytes and is not decoded"):
             raster.read_image(tmp_path / "a.tif")
-        monkeypatch.setattr(limits, "MAX_ITEM_BYTES", 32)
+        monkeypatch.setattr(size_limits, "MAX_ITEM_BYTES", 32)
         assert raster.read_image(tmp_path / "a.tif").shape == (3, 5, 9)
 
     def test_a_strip_that_unpacks_to_more_than_was_claimed_is_damage(self, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from medseg_pl.core.errors import SettingError, UnreadableFileError
-from medseg_pl.io import limits, volumes
+from medseg_pl.io import size_limits, volumes
 from medseg_pl.io.headers import read_header
 
 STACK = np.random.default_rng(0).integers(0, 250, (4, 10, 12)).astype(np.uint8)
@@ -132,7 +132,7 @@ class TestNoVolume:
 
     def test_a_claim_of_too_much(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tifffile.imwrite(tmp_path / "a.tif", STACK, photometric="minisblack")
-        monkeypatch.setattr(limits, "MAX_VOXELS", 479)
+        monkeypatch.setattr(size_limits, "MAX_VOXELS", 479)
         with pytest.raises(UnreadableFileError, match="claims more than 479 voxels"):
             volumes.read_volume(tmp_path / "a.tif")
 

@@ -18,9 +18,9 @@ from medseg_pl.core.errors import DataError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.functional.overlap import OverlapCounts
 from medseg_pl.metrics import CaseMetric, LabelPair
 from medseg_pl.metrics.case_metric import with_empty_rule
+from medseg_pl.metrics.functional.overlap import OverlapCounts
 from tests.contracts.metric_contract import MULTICLASS, MULTILABEL, TASKS, CaseMetricContract, random_case
 
 

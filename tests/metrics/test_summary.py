@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.functional.statistics import bootstrap_interval
 from medseg_pl.metrics import CaseLedger, OverlapMetric, Score, SurfaceMetric, summarise
 from medseg_pl.metrics.case_metric import DISTANCES
 from medseg_pl.metrics.overlap import FORMULAS
+from medseg_pl.metrics.statistics.intervals import bootstrap_interval
 
 NAMES = ["liver", "tumour", "cyst"]
 

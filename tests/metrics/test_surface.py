@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
+from tests.functional import surface_oracle
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
@@ -19,8 +20,7 @@ from medseg_pl.core.types import CasePrediction
 from medseg_pl.metrics import CaseMetric, Score, SurfaceMetric
 from medseg_pl.metrics.case_metric import DISTANCES
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, CaseMetricContract
-from tests.functional import surface_oracle
-from tests.functional.surface_pairs import KINDS, pair
+from tests.metrics.functional.surface_pairs import KINDS, pair
 
 Spacing = tuple[float, float, float]
 IN_MM = ("hd_mm", "hd95_mm", "assd_mm")

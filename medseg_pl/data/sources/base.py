@@ -13,7 +13,7 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.recorded import Recorded
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.io.files import LeftOut
+from medseg_pl.io.atomic_files import LeftOut
 
 
 class Source(Recorded, ABC):

@@ -20,7 +20,7 @@ from medseg_pl.data.sources.dataset_json import DescribedLabels, list_channels, 
 from medseg_pl.data.sources.files import FileSource, Grid, inside, is_image
 from medseg_pl.data.sources.unlabelled import ChannelFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
-from medseg_pl.io.files import LeftOut, files_below, find_dead_links
+from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links
 from medseg_pl.io.structured import read_json
 from medseg_pl.io.suffixes import stem
 

@@ -12,10 +12,10 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import check_pattern, group_of, shown
 from medseg_pl.data.sources.files import FileSource, check_mask_names, files_by_name, is_image
-from medseg_pl.data.sources.places import STEM, Place, place_of, shared_stem
+from medseg_pl.data.sources.mask_paths import STEM, Place, place_of, shared_stem
 from medseg_pl.data.sources.unlabelled import ImageFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
-from medseg_pl.io.files import LeftOut, files_below, find_dead_links, require_folder
+from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links, require_folder
 from medseg_pl.io.suffixes import name_below
 
 _SETTING = "data.source.masks"

@@ -13,8 +13,8 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.names import path_fault
 from medseg_pl.core.text import shorten
 from medseg_pl.core.types import Case, Volume
+from medseg_pl.data.sources.csv_table import check_unique, filled, read_table, strata_columns, strata_of
 from medseg_pl.data.sources.files import FileSource, check_mask_names, inside
-from medseg_pl.data.sources.table import check_unique, filled, read_table, strata_columns, strata_of
 from medseg_pl.data.sources.unlabelled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders
 
 SPLITS = ("train", "val", "test")

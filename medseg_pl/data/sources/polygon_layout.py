@@ -12,7 +12,7 @@ from medseg_pl.data.sources.files import is_image
 from medseg_pl.data.sources.unlabelled import IMAGE_FOLDERS, MASK_FOLDERS
 from medseg_pl.io.annotations.fields import load_json
 from medseg_pl.io.annotations.reading import SUFFIXES
-from medseg_pl.io.files import files_below
+from medseg_pl.io.atomic_files import files_below
 
 _HEAD = 4096
 _SAMPLED = 200

@@ -19,7 +19,7 @@ from medseg_pl.data.sources.unlabelled import ImageFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.annotations import AnnotatedImage, draw_region, read_annotations
 from medseg_pl.io.annotations.reading import SUFFIXES
-from medseg_pl.io.files import LeftOut, files_below, find_dead_links, require_folder
+from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links, require_folder
 from medseg_pl.io.suffixes import stem
 
 _SETTING = "data.source.annotations"

@@ -12,7 +12,7 @@ from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.files import FileSource, is_image
 from medseg_pl.data.sources.unread import describe_left_out, explain_unread, name_other_source
-from medseg_pl.io.files import LeftOut, files_below, find_dead_links
+from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links
 from medseg_pl.io.suffixes import name_below, stem
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from medseg_pl.io.content import content_of
-from medseg_pl.io.files import LeftOut
+from medseg_pl.io.atomic_files import LeftOut
+from medseg_pl.io.file_type import content_of
 from medseg_pl.io.suffixes import DETACHED, PICTURES, VOLUMES, find_suffix
 
 _SIDE_FILES = ("thumbs.db", "dicomdir")

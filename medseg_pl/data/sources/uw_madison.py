@@ -21,7 +21,7 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source
 from medseg_pl.data.sources.unread import describe_left_out, explain_unread
 from medseg_pl.io import raster, rle
-from medseg_pl.io.files import LeftOut, files_below, find_dead_links, require_folder, write_text
+from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links, require_folder, write_text
 from medseg_pl.io.scores import write_rows
 from medseg_pl.io.suffixes import is_picture
 

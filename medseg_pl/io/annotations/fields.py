@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, MaskValueError
-from medseg_pl.io import limits
+from medseg_pl.io import size_limits
 
 
 def load_json(path: Path) -> Any:
@@ -41,7 +41,7 @@ def require_text(record: Mapping[str, Any], name: str, where: str) -> str:
 def require_size(record: Mapping[str, Any], names: tuple[str, str], where: str) -> tuple[int, int]:
     """Return `(height, width)` from two fields."""
     height, width = (_whole(record.get(name), name, where) for name in names)
-    if height * width > limits.MAX_PIXELS:
+    if height * width > size_limits.MAX_PIXELS:
         raise DataError(f"{where} claims {height} x {width} pixels, too many for an image. Correct it.")
     return height, width
 

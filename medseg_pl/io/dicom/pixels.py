@@ -23,7 +23,7 @@ from pydicom.pixels.utils import iter_pixels
 
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.io.dicom.headers import damage, required, text
-from medseg_pl.io.limits import MAX_PIXELS, MAX_VOXELS, check_claim
+from medseg_pl.io.size_limits import MAX_PIXELS, MAX_VOXELS, check_claim
 
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 _DECODERS: dict[str, Callable[[bytes], NDArray[Any]]] = {

@@ -25,10 +25,10 @@ from pydicom.valuerep import DSfloat
 
 from medseg_pl import __version__
 from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.io.atomic_files import whole_file
 from medseg_pl.io.dicom.headers import items, read_dataset, text
 from medseg_pl.io.dicom.planes import Plane
 from medseg_pl.io.dicom.series import Series
-from medseg_pl.io.files import whole_file
 
 Concept = tuple[str, str, str]
 """A term of a terminology: its code, the terminology (SCT is SNOMED CT), and what it says in English."""

@@ -25,7 +25,7 @@ from medseg_pl.io.dicom.pixels import read_frames, read_layout
 from medseg_pl.io.dicom.planes import Plane, read_planes
 from medseg_pl.io.dicom.resampling import SliceResampling, plan_resampling
 from medseg_pl.io.dicom.stack import Problem, find_unevenness, grid_of, heights_mm, in_order, problems_of
-from medseg_pl.io.limits import MAX_VOXELS, check_claim
+from medseg_pl.io.size_limits import MAX_VOXELS, check_claim
 
 
 @dataclass(frozen=True)

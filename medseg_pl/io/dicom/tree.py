@@ -9,9 +9,9 @@ from pathlib import Path
 
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.threads import thread_pool
+from medseg_pl.io.atomic_files import files_below
 from medseg_pl.io.dicom.headers import Entry, read_entry
 from medseg_pl.io.dicom.stack import mixed_series
-from medseg_pl.io.files import files_below
 
 IMAGES = ("image", "projection")
 _REFERENCES = ("segmentation", "structures")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from medseg_pl.__main__ import main
+from medseg_pl.checks.discovery import discover
+from medseg_pl.checks.layout_detection import recognise
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.data.integrity.discovery import discover
-from medseg_pl.data.recognition import recognise
 from medseg_pl.data.sources import DecathlonSource
 from medseg_pl.data.sources.dataset_json import read_labels
-from tests.small_files import blocks, noise, save_raster
+from tests.sample_files import blocks, noise, save_raster
 
 REGIONS = {"background": 0, "whole": [1, 2, 3], "Core": [2, 3], "edge": 3}
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.geometry import Reorientation
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import DecathlonSource
-from medseg_pl.functional.phantom import ORGANS
+from medseg_pl.data.synthetic import ORGANS
 from tests.contracts.source_contract import SourceContract, Subject
-from tests.small_files import blocks, noise, save_volume, tree
+from tests.sample_files import blocks, noise, save_volume, tree
 
 TUMOUR = LabelMap(["organ", "tumour"], "multiclass")
 NNUNET = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0}, "file_ending": ".nii.gz"}

@@ -16,8 +16,8 @@ from pydicom import dcmread
 from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
+from medseg_pl.data.cache.store import Store
 from medseg_pl.data.sources import DicomSource
-from medseg_pl.data.store import Store
 from medseg_pl.io.dicom.references import read_masks
 from medseg_pl.io.dicom.series import open_series
 from medseg_pl.io.nifti import read_nifti
@@ -33,7 +33,7 @@ from tests.dicom_files import (
     save_structures,
     uid_of,
 )
-from tests.small_files import save_raster, tree
+from tests.sample_files import save_raster, tree
 
 SHAPE = (4, 6, 8)
 ORGANS = LabelMap(["liver", "spleen"], "multiclass")

@@ -35,7 +35,7 @@ from medseg_pl.data.sources.files import (
 )
 from medseg_pl.io.raster import read_mask
 from tests.contracts.source_contract import SourceContract, Subject
-from tests.small_files import blocks, noise, save_raster, save_volume, tree
+from tests.sample_files import blocks, noise, save_raster, save_volume, tree
 
 BINARY = LabelMap(["lesion"], "binary")
 ORGANS = LabelMap(["liver", "spleen"], "multiclass")

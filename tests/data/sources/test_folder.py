@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.checks.discovery import discover
+from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, MissingDataError, SettingError
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.integrity.discovery import discover
 from medseg_pl.data.sources import FolderSource, ManifestSource
-from medseg_pl.functional.phantom import ORGANS
+from medseg_pl.data.synthetic import ORGANS
 from tests.contracts.source_contract import SourceContract, Subject
-from tests.small_files import blocks, noise, save_raster, save_volume, tree
+from tests.sample_files import blocks, noise, save_raster, save_volume, tree
 
 BINARY = LabelMap(["lesion"], "binary")
 RED, YELLOW = (255, 0, 0), (255, 255, 0)

@@ -10,10 +10,10 @@ import pytest
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.cache.store import Store
 from medseg_pl.data.sources import ManifestSource
-from medseg_pl.data.store import Store
 from tests.contracts.source_contract import SourceContract, Subject
-from tests.small_files import blocks, noise, save_raster, save_volume, tree
+from tests.sample_files import blocks, noise, save_raster, save_volume, tree
 
 OVERLAPPING = LabelMap(["liver", "spleen"], "multilabel")
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from medseg_pl.checks.inspection import inspect_case
+from medseg_pl.cli.commands.evaluate.mask_pairs import pair_folders, read_pair
 from medseg_pl.core.errors import GeometryError
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.integrity.inspection import inspect_case
-from medseg_pl.data.mask_pairs import pair_folders, read_pair
 from medseg_pl.data.sources import FolderSource
-from tests.data.integrity.facts_of import codes
-from tests.small_files import noise
+from tests.checks.facts_of import codes
+from tests.sample_files import noise
 
 KIDNEYS = LabelMap(["right", "left"], "multiclass")
 CODES = ["".join(c) for axes in permutations(["RL", "AP", "SI"]) for c in product(*axes)]

@@ -12,7 +12,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import FolderSource, PolygonSource
 from tests.annotation_files import save_coco, save_cvat, save_labelme
 from tests.contracts.source_contract import SourceContract, Subject
-from tests.small_files import noise, save_raster
+from tests.sample_files import noise, save_raster
 
 SIZE = (14, 18)
 LIVER = [(2.0, 3.0), (9.0, 3.0), (9.0, 8.0), (2.0, 8.0)]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
+from medseg_pl.checks.inspection import inspect_case
+from medseg_pl.checks.layout_detection import recognise
 from medseg_pl.core.errors import GeometryError, MaskValueError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.integrity.inspection import inspect_case
-from medseg_pl.data.recognition import recognise
 from medseg_pl.data.sources import FolderSource
-from tests.small_files import noise
+from tests.sample_files import noise
 
 SHAPE = (5, 10, 12)
 LIVER, SPLEEN = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)

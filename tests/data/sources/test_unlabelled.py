@@ -12,7 +12,7 @@ from medseg_pl.core.errors import MissingDataError
 from medseg_pl.data.sources import DicomSource, FolderSource
 from medseg_pl.data.sources.unlabelled import ImageFolder
 from tests.dicom_files import save_segmentation, save_series
-from tests.small_files import noise, save_raster, save_volume
+from tests.sample_files import noise, save_raster, save_volume
 
 
 def fill(folder: Path) -> Path:

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseg_pl.commands.phantom import write_phantom
+from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
 from medseg_pl.data.sources import UWMadisonSource
-from medseg_pl.functional.phantom import ORGANS
+from medseg_pl.data.synthetic import ORGANS
 from medseg_pl.io.rle import decode
 from tests.contracts.source_contract import SourceContract, Subject
-from tests.small_files import noise, save_raster, tree
+from tests.sample_files import noise, save_raster, tree
 
 LABELS = LabelMap(["large_bowel", "small_bowel", "stomach"], "multilabel")
 WIDTH, HEIGHT = 6, 4

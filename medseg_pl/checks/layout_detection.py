@@ -1,0 +1,345 @@
+"""The one recognition of a data set that nobody has described: its layout, its pairs and its labels.
+
+`check`, `plan` and `new` ask here, so that none knows more than another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from medseg_pl.checks.file_checks import DAMAGE
+from medseg_pl.checks.inspection import read_any_mask
+from medseg_pl.checks.label_inference import Labelling, LabelSettings, find_labels
+from medseg_pl.checks.mask_measurement import measure_mask
+from medseg_pl.checks.measurements import MaskFacts
+from medseg_pl.core.errors import DataError, MedsegError, MissingDataError, SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case
+from medseg_pl.data.arrangement import IMAGE_FOLDERS, arrange, find_image_folder
+from medseg_pl.data.sources import (
+    DecathlonSource,
+    DicomSource,
+    FileSource,
+    FolderSource,
+    ManifestSource,
+    PolygonSource,
+    Source,
+    UWMadisonSource,
+)
+from medseg_pl.data.sources.dataset_json import read_labels
+from medseg_pl.data.sources.polygon_layout import find_polygon_settings
+from medseg_pl.data.sources.segments import list_segment_labels
+from medseg_pl.io.atomic_files import files_below, require_folder
+from medseg_pl.io.dicom.headers import is_dicom
+from medseg_pl.io.headers import read_header
+from medseg_pl.io.structured import read_json
+
+LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
+READING = ("images", "image_name", "masks", "mask_name", "group", "slicing")
+"""Settings of sources that options give, by the same names."""
+
+_READ_BY = {
+    "decathlon": {"group", "slicing"},
+    "uw_madison": set[str](),
+    "manifest": {"slicing"},
+    "dicom": {"group"},
+    "polygons": {"group"},
+    "folder": set(READING),
+}
+_SAMPLED_CASES = 200
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What was said of a data set; the data have to tell the rest.
+
+    Args:
+        layout: One of `LAYOUTS`.
+        reading: Settings of its source, by their names in `READING`.
+        labels: What was said of labels.
+    """
+
+    layout: str | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    labels: LabelSettings = field(default_factory=LabelSettings)
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> DataSettings:
+        """Collect the options of `medseg_pl.cli.arguments.add_data_options`."""
+        reading = {name: getattr(arguments, name) for name in READING if getattr(arguments, name) is not None}
+        labels = LabelSettings(
+            arguments.labels, arguments.task, arguments.ignore_value, arguments.colors, arguments.tolerance
+        )
+        return cls(arguments.layout, reading, labels)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A data set before its masks were looked at.
+
+    Args:
+        source: Reads it.
+        config: The source as `class_path` and `init_args`, for a configuration.
+        labels: What its description says of labels; `None` where the masks have to tell.
+        apart: The labels that have files of their own.
+        modalities: `CT`, `MRI` or whatever the data set says of each channel; nothing where it says nothing.
+        notes: What was concluded rather than read, in words.
+    """
+
+    source: Source
+    config: dict[str, Any]
+    labels: LabelMap | None = None
+    apart: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A data set as it was found.
+
+    Args:
+        source: Reads it.
+        labels: What its masks hold.
+        config: The source as `class_path` and `init_args`, for a configuration.
+        modalities: `CT`, `MRI` or whatever the data set says of each channel; nothing where it says nothing.
+        notes: What was concluded rather than read, in words.
+    """
+
+    source: Source
+    labels: LabelMap
+    config: dict[str, Any]
+    modalities: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def recognise(directory: Path, said: DataSettings | None = None) -> Recognised:
+    """Find out how a data set is laid out and what its masks hold.
+
+    Args:
+        directory: The data set.
+        said: What is known of it.
+
+    Raises:
+        MissingDataError: There is no such folder, or nothing in it that is known.
+        SettingError: The layout is unknown, or something has to be said that the data does not say.
+    """
+    said = said or DataSettings()
+    return recognise_opened(open_data_set(directory, said), said.labels)
+
+
+def recognise_opened(opened: Opened, said: LabelSettings) -> Recognised:
+    """Find out what the masks of an opened data set hold.
+
+    Raises:
+        SettingError: Something has to be said that the masks do not say.
+    """
+    labelling = conclude_labels(opened, opened.source.cases(), said)
+    if labelling.problem:
+        raise SettingError(labelling.problem)
+    notes = (*labelling.notes, *opened.notes)
+    return Recognised(opened.source, labelling.labels, opened.config, opened.modalities, notes)
+
+
+def open_data_set(directory: Path, said: DataSettings) -> Opened:
+    """Find the layout of a data set and the settings of its source.
+
+    Raises:
+        MissingDataError: There is no such folder, or nothing in it that is known.
+        SettingError: The layout is unknown, or has no such setting.
+    """
+    require_folder(directory, "a data set", "Give the folder that holds it.")
+    only_folders = said.reading.keys() - _READ_BY["decathlon"]
+    layout = said.layout or ("folder" if only_folders else layout_of(directory))
+    if layout not in LAYOUTS:
+        raise SettingError(f"There is no layout {layout!r}. Choose one of {', '.join(LAYOUTS)}.")
+    if foreign := sorted(said.reading.keys() - _READ_BY[layout]):
+        raise SettingError(
+            f"--{foreign[0]} says nothing of the layout {layout}, which {directory} has. Leave it out, or choose "
+            "another --layout."
+        )
+    openers = {
+        "decathlon": _decathlon,
+        "uw_madison": _uw_madison,
+        "manifest": _manifest,
+        "dicom": _dicom,
+        "polygons": _polygons,
+    }
+    return openers.get(layout, _folder)(directory, said)
+
+
+def conclude_labels(opened: Opened, cases: Sequence[Case], said: LabelSettings) -> Labelling:
+    """Find the labels of a data set: those said, those described, or those that a sample of its masks tells.
+
+    Args:
+        opened: The data set.
+        cases: Its cases, as many as can be read.
+        said: What was said of labels.
+    """
+    if (
+        opened.labels is not None
+        or not isinstance(opened.source, FileSource)
+        or isinstance(opened.source, PolygonSource)
+    ):
+        return _complete(opened.labels, said)
+    sample = [case for case in cases if case.masks]
+    segments = list_segment_labels([path for case in sample for path in case.masks])
+    if segments is not None:
+        return _complete(segments, said)
+    sample = sample[:: max(1, len(sample) // _SAMPLED_CASES)]
+    with ThreadPoolExecutor() as pool:
+        measured = list(pool.map(partial(_measure, opened.source, bool(opened.apart)), sample))
+    return find_labels([mask for masks in measured for mask in masks], said, opened.apart)
+
+
+def layout_of(directory: Path) -> str:
+    """The layout that a folder's own files tell.
+
+    Raises:
+        MissingDataError: They tell none.
+    """
+    if (directory / "dataset.json").is_file():
+        return "decathlon"
+    if (directory / "train.csv").is_file() and (directory / "train").is_dir():
+        return "uw_madison"
+    if _manifests(directory):
+        return "manifest"
+    if find_polygon_settings(directory) is not None:
+        return "polygons"
+    images = find_image_folder(directory)
+    if images not in (None, "."):
+        return "folder"
+    if any(is_dicom(path) for path in islice(files_below(directory), 200)):
+        return "dicom"
+    if images is not None:
+        return "folder"
+    raise MissingDataError(
+        f"{directory} has no layout that is known: expected a dataset.json, train.csv beside train/, a CSV with the "
+        f"columns case_id, group and image, a folder {' or '.join(IMAGE_FOLDERS[:2])} beside one of masks, images with "
+        "masks in one folder, or DICOM series. Write a CSV that names your files, as ManifestSource describes."
+    )
+
+
+def _decathlon(directory: Path, said: DataSettings) -> Opened:
+    path = directory / "dataset.json"
+    try:
+        description = read_json(path)
+        described = read_labels(description.get("labels")).as_label_map()
+        channels = description.get("modality") or description.get("channel_names") or {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read as a data set's description: {error}.") from None
+    if described is None and said.labels.names is None:
+        raise SettingError(f"{path} names no labels. Name them with --labels.")
+    modalities = tuple(str(name) for name in channels.values()) if isinstance(channels, dict) else ()
+    source, config = _make(DecathlonSource, {"root": str(directory), **said.reading})
+    return Opened(source, config, described, modalities=modalities)
+
+
+def _uw_madison(directory: Path, said: DataSettings) -> Opened:
+    source, config = _make(UWMadisonSource, {"root": str(directory)})
+    with (directory / "train.csv").open(encoding="utf-8-sig", newline="") as file:
+        names = sorted({row["class"] for row in csv.DictReader(file) if row.get("class")})
+    if said.labels.names is None and not names:
+        raise SettingError(f"{directory / 'train.csv'} names no class. Name the labels with --labels.")
+    return Opened(source, config, LabelMap(names, "multilabel") if names else None, modalities=("MRI",))
+
+
+def _manifest(directory: Path, said: DataSettings) -> Opened:
+    tables = _manifests(directory)
+    if len(tables) != 1:
+        names = ", ".join(path.name for path in tables) or "none"
+        raise SettingError(
+            f"{directory} must hold one CSV with the columns case_id, group and image; it holds {names}."
+        )
+    settings = {"manifest": str(tables[0]), **said.reading}
+    source, config = _make(ManifestSource, settings)
+    return Opened(source, config, apart=tuple(ManifestSource(**settings).mask_labels()))
+
+
+def _dicom(directory: Path, said: DataSettings) -> Opened:
+    if said.labels.names is None:
+        raise SettingError(
+            "The labels of a DICOM data set have to be named as its segments are. Name them with --labels."
+        )
+    source, config = _make(DicomSource, {"root": str(directory), **said.reading})
+    return Opened(source, config)
+
+
+def _polygons(directory: Path, said: DataSettings) -> Opened:
+    found = find_polygon_settings(directory)
+    if found is None:
+        raise MissingDataError(f"{directory} holds no annotations of COCO, labelme or CVAT. Choose another --layout.")
+    settings: dict[str, Any] = {"root": str(directory), **found, **said.reading}
+    source, config = _make(PolygonSource, settings)
+    if said.labels.names is not None:
+        return Opened(source, config)
+    names = PolygonSource(**settings).find_categories()
+    if not names:
+        raise SettingError(f"Nothing is drawn in {directory / found['annotations']}. Name the labels with --labels.")
+    notes = ("the categories are labels that may overlap; say otherwise with --task multiclass",) if names[1:] else ()
+    return Opened(source, config, LabelMap(names, "binary" if len(names) == 1 else "multilabel"), notes=notes)
+
+
+def _folder(directory: Path, said: DataSettings) -> Opened:
+    found = arrange(directory, said.reading)
+    source, config = _make(FolderSource, {"root": str(directory), **found.settings})
+    alone = "every image is taken for a patient of its own; say with --group where one has several"
+    notes = found.notes if "group" in found.settings else (*found.notes, alone)
+    return Opened(source, config, apart=found.labels, notes=notes)
+
+
+def _complete(labels: LabelMap | None, said: LabelSettings) -> Labelling:
+    """Put what was said in the place of what a data set describes."""
+    if said.names is not None:
+        return Labelling(said.label_map(said.names))
+    assert labels is not None, "a data set that is no files names its labels, or they were named"
+    return Labelling(
+        replace(
+            labels,
+            task=said.task or labels.task,
+            ignore_value=labels.ignore_value if said.ignore_value is None else said.ignore_value,
+            tolerance=labels.tolerance if said.tolerance is None else said.tolerance,
+        )
+    )
+
+
+def _measure(source: FileSource, apart: bool, case: Case) -> list[MaskFacts]:
+    """Count what the masks of a case hold; what cannot be read is for `check` to tell."""
+    held: list[int | None] = [None] * len(case.masks)
+    if apart:
+        held = [label for label, share in enumerate(source.mask_shares(case)) for _ in range(share)]
+    return list(_measured(case, held))
+
+
+def _measured(case: Case, held: Sequence[int | None]) -> Iterator[MaskFacts]:
+    for path, label in zip(case.masks, held, strict=True):
+        try:
+            pixels, geometry = read_any_mask(path)
+            yield measure_mask(pixels, geometry, path, read_header(path), label, with_specks=False)
+        except (MedsegError, MemoryError, *DAMAGE):
+            continue
+
+
+def _manifests(directory: Path) -> list[Path]:
+    return [path for path in sorted(directory.glob("*.csv")) if {"case_id", "group", "image"} <= set(_columns(path))]
+
+
+def _columns(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return next(csv.reader(file), [])
+    except (UnicodeDecodeError, csv.Error):
+        return []
+
+
+def _make(kind: type[Source], settings: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
+    """A source, and how a configuration names it."""
+    return kind(**settings), {"class_path": f"medseg_pl.data.sources.{kind.__name__}", "init_args": settings}

@@ -1,0 +1,1 @@
+"""Command line: parser, LightningCLI and error messages."""

@@ -1,0 +1,35 @@
+"""`medseg check`: finds every common fault of a data set before training, and says what to do.
+
+Exit codes: 0 no error (there may be warnings), 1 errors, 2 wrong use. The file of `--json` holds
+
+- `directory`, `notes`: the data set, and what was concluded of it rather than read;
+- `data`: `source`, `cases`, `patients`, `labels`, `cases_with_label`, `channels`, `types`, `shapes`, `spacings_mm`;
+- `counts`: findings of each level, and `codes`: of each code;
+- `findings`: `code`, `level`, `case_id`, `file` (below the data set), `message`, `remedy`; the worst first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from medseg_pl.cli.arguments import add_data_set, add_workers
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    add_data_set(parser)
+    add("--patch", type=int, nargs=2, metavar=("H", "W"), help="size of a training patch, to find images below it")
+    add("--json", type=Path, metavar="FILE", help="write everything to a new JSON file")
+    add("--html", type=Path, metavar="FILE", help="write a new page with pictures of the worst cases")
+    add_workers(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check a data set, see `medseg_pl.checks.report`."""
+    from medseg_pl.checks.report import check  # torch, for which --help shall not wait
+
+    return check(arguments)

@@ -1,0 +1,207 @@
+"""`medseg compare`: two runs on the same cases, by how much they differ and how sure that is.
+
+A and B are run folders, folders of an evaluation, or tables of scores. Rows are paired by case and label, differences
+are B minus A, and what is drawn or flipped are whole patients.
+
+The file of `--json` holds
+
+- `a`, `b`: `{file, stage, unpaired}`, the last being how many of its rows have no partner and were left out;
+- `resamples`, `seed`;
+- `metrics.<metric>`: `higher_is_better`, `labels.<label>`, and `mean`, the mean over labels. Labels and mean have the
+  fields of `medseg_pl.metrics.statistics.comparison.Comparison`; a label has besides `undefined`, `false_alarms_a` and
+  `false_alarms_b`, see `medseg_pl.metrics.statistics.paired_scores.PairedScores`, and `better`: `a`, `b`, or null where
+  no difference is shown, the corrected p being 0.05 or more. What cannot be said is null.
+
+The file of `--csv` has the same, a line for each metric and label; its column `row` is `label` or `mean`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.text import printable
+from medseg_pl.io.atomic_files import require_absent
+from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, tables_of_stage, write_rows, write_summary
+from medseg_pl.metrics.statistics.comparison import RESAMPLES
+from medseg_pl.metrics.statistics.conclusions import compare_metric, empty_masks, narrow_intervals, too_few, verdict
+from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched, Table, match
+
+_LEGEND = (
+    "B − A: mean difference, with its 95 % interval. p: whole groups change sign; Holm: corrected for the labels. "
+    "w/t/l: cases that B wins, ties, loses. needed: cases that would show this difference in 80 of 100 studies."
+)
+_NO_EDGE = 100_000
+_WIDTH = 80
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add, default = parser.add_argument, "default: %(default)s"
+    run_help = "run folder, folder of an evaluation, or table of scores (.csv)"
+    add("a", type=Path, metavar="A", help=run_help)
+    add("b", type=Path, metavar="B", help="the same of the run to compare with it")
+    add(
+        "--metric", action="append", metavar="NAME", help="column to compare; can be given several times, default: dice"
+    )
+    add("--json", type=Path, metavar="FILE", help="write everything to a new JSON file")
+    add("--csv", type=Path, metavar="FILE", help="write everything to a new table")
+    add("--allow_unpaired", action="store_true", help="leave out what only one of the runs has scored")
+    add("--resamples", type=_whole_number(100, 1_000_000), default=RESAMPLES, metavar="N", help=default)
+    add("--seed", type=_whole_number(0, 2**32 - 1), default=0, metavar="S", help=default)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, print, and write what was asked for.
+
+    Raises:
+        OutputExistsError: A file to be written is there already.
+    """
+    require_absent(arguments.json, arguments.csv)
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width to fold sentences for
+        console = Console(width=_NO_EDGE)
+    files = [find_scores(path) for path in (arguments.a, arguments.b)]
+    for line in introduction(files):
+        console.print(Text(line), soft_wrap=True)  # a path that is folded cannot be copied
+    tables = [Table(str(file), read_rows(file)) for file in files]
+    metrics = [check_metric(name, tables) for name in dict.fromkeys(arguments.metric or ["dice"])]
+    matched = match(*tables, allow_unpaired=arguments.allow_unpaired)
+    how = {"resamples": arguments.resamples, "seed": arguments.seed}
+    result = {
+        **_sides(files, matched),
+        **how,
+        "metrics": {name: compare_metric(matched, name, tables, **how) for name in metrics},
+    }
+    show(console, result)
+    if arguments.json is not None:
+        write_summary(arguments.json, result)
+    if arguments.csv is not None:
+        write_rows(arguments.csv, csv_rows(result))
+    return 0
+
+
+def check_metric(name: str, tables: Sequence[Table]) -> str:
+    """Return `name`, or raise `SettingError` unless it says which run is better and both tables have it."""
+    lacking = [table for table in tables if name not in table.rows[0]]
+    comparable = [column for column in HIGHER_IS_BETTER if all(column in table.rows[0] for table in tables)]
+    choice = f"Choose from {', '.join(comparable) or 'nothing: no other column of both can be compared'}."
+    if len(lacking) < len(tables) and name not in HIGHER_IS_BETTER:
+        raise SettingError(f"--metric {name}: more of it is neither better nor worse, so no run can win. {choice}")
+    if lacking:
+        near = difflib.get_close_matches(name, comparable, n=1)
+        hint = f"Did you mean {near[0]}?" if near and near[0] != name else choice
+        raise SettingError(
+            f"--metric {name}: there is no such column in {' and '.join(t.name for t in lacking)}. {hint}"
+        )
+    return name
+
+
+def csv_rows(result: Mapping[str, Any]) -> list[Row]:
+    """The file of `--csv`: a row for each metric and label, an empty field for what cannot be said."""
+    rows: list[Row] = []
+    for metric, compared in result["metrics"].items():
+        labels = [("label", name, fields) for name, fields in compared["labels"].items()]
+        for kind, name, fields in [*labels, ("mean", "", compared["mean"])]:
+            low, high = fields["interval"] or (None, None)
+            flat = {**fields, "interval_low": low, "interval_high": high}
+            known = {key: "" if value is None else value for key, value in flat.items() if key != "interval"}
+            rows.append({"metric": metric, "row": kind, "label": name, **known})
+    return rows
+
+
+def introduction(files: Sequence[Path]) -> list[str]:
+    """Which tables are compared, and what a reader should know of them."""
+    lines = [f"A  {files[0]}", f"B  {files[1]}"]
+    stages = [stage_of(file) for file in files]
+    if None not in stages and stages[0] != stages[1]:
+        lines.append(f"Note: A holds the scores of {stages[0]}, B those of {stages[1]}.")
+    for side, file in zip("AB", files, strict=True):
+        tables = tables_of_stage(file.parent, stage) if (stage := stage_of(file)) else []
+        if others := sorted(other.name for other in tables if other != file):
+            which = "the newest of several" if file == tables[-1] else "not the newest"
+            lines.append(
+                f"Note: {file.name} of {side} is {which}, beside {', '.join(others)}; name a file to compare it."
+            )
+    return lines
+
+
+def show(console: Console, result: Mapping[str, Any]) -> None:
+    """Print a table for each metric, each with a line in plain words."""
+    unpaired = [result[side]["unpaired"] for side in "ab"]
+    if any(unpaired):
+        _say(console, f"Left out: {unpaired[0]} rows that only A has, {unpaired[1]} that only B has.")
+    for metric, compared in result["metrics"].items():
+        better, mean = "higher" if compared["higher_is_better"] else "lower", compared["mean"]
+        _say(console, f"\n{metric} ({better} is better): {mean['cases']} cases of {mean['groups']} groups")
+        table = comparison_table(compared, 2 if metric.endswith("_mm") else 3, ruled=console.is_terminal)
+        console.print(table, width=min(console.width, _WIDTH))
+        _say(console, verdict(metric, compared["labels"]))
+        for note in (too_few, narrow_intervals, empty_masks):
+            if line := note(compared["labels"]):
+                _say(console, line)
+    _say(console, f"\n{_LEGEND}")
+
+
+def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool) -> Grid:
+    """One metric: a row for each label and one for their mean; fits 80 columns."""
+    frame, padding = (box.SIMPLE_HEAD, 0) if ruled else (None, (0, 1))
+    table = Grid(box=frame, padding=padding, pad_edge=False, show_edge=False)
+    table.add_column("label", overflow="fold")
+    for name in ("A", "B", "B − A", "95 % interval", "p", "Holm", "w/t/l", "needed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, fields in compared["labels"].items():
+        table.add_row(Text(printable(label)), *_cells(fields, decimals))
+    table.add_row("mean", *_cells(compared["mean"], decimals), style="bold")
+    return table
+
+
+def _cells(fields: Mapping[str, Any], decimals: int) -> list[str]:
+    """Numbers as they are printed, a dash for what cannot be said."""
+    numbers = [_number(fields[name], decimals) for name in ("mean_a", "mean_b", "difference")]
+    interval = fields["interval"]
+    ends = "–" if interval is None else " to ".join(_number(end, decimals) for end in interval)
+    by_case = "–" if fields["wins"] is None else f"{fields['wins']}/{fields['ties']}/{fields['losses']}"
+    needed = "–" if fields["cases_needed"] is None else f"{fields['cases_needed']}"
+    return [*numbers, ends, _p(fields["p"]), _p(fields["p_holm"]), by_case, needed]
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _sides(files: Sequence[Path], matched: Matched) -> dict[str, Any]:
+    """What was compared."""
+    sides = zip("ab", files, (matched.only_a, matched.only_b), strict=True)
+    return {side: {"file": str(file), "stage": stage_of(file), "unpaired": only} for side, file, only in sides}
+
+
+def _say(console: Console, text: str) -> None:
+    """Lines of plain words, of which nothing is taken for markup."""
+    console.print(Text("\n".join(printable(line) for line in text.split("\n"))))
+
+
+def _whole_number(low: int, high: int) -> Callable[[str], int]:
+    """A type for argparse that refuses what is out of range."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
+        return int(text)
+
+    return parse

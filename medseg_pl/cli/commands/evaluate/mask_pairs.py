@@ -1,0 +1,206 @@
+"""Two folders of masks, references beside predictions that anything may have made, paired by name.
+
+```
+reference/site1/p7.nii.gz     prediction/site1/p7.nii             one file with all labels: the case site1/p7
+reference/stomach/p7.tif      prediction/stomach/p7.png           or one folder for each label that may overlap: p7
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError
+from medseg_pl.core.labels import IGNORE, LabelMap, Task
+from medseg_pl.core.types import CasePrediction
+from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.files import Grid, files_by_name, is_image, read_mask_file, stored_mask
+from medseg_pl.data.sources.unread import explain_unread
+from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links, require_folder
+from medseg_pl.io.headers import is_lossy
+
+MOST_LABELS = IGNORE - 1
+
+
+@dataclass(frozen=True)
+class MaskPair:
+    """One case by its files.
+
+    Args:
+        case_id: Its name without suffix, sub-folders included.
+        references: One file with all labels, or one for each label.
+        predictions: As the references; `None` where there is no file.
+    """
+
+    case_id: str
+    references: tuple[Path, ...]
+    predictions: tuple[Path | None, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every reference has its prediction."""
+        return None not in self.predictions
+
+
+def pair_folders(
+    reference: Path, prediction: Path, labels: Sequence[str] | None = None
+) -> tuple[list[MaskPair], list[str]]:
+    """One pair for each reference, sorted by name, and the names of the predictions that have no reference.
+
+    Args:
+        reference: The folder of references.
+        prediction: The folder of predictions.
+        labels: The labels' own folders on both sides, where there is one for each label.
+
+    Raises:
+        MissingDataError: A folder is not there or has no masks, a label of a reference is missing, or no reference has
+            a prediction.
+        DataError: Two files of a folder have one name, or there are files in a format that does not keep values.
+    """
+    folders = ["."] if labels is None else labels
+    references = [_masks(reference / folder, "references") for folder in folders]
+    predictions = [_masks(prediction / folder, "predictions") for folder in folders]
+    names = sorted({name for files in references for name in files})
+    _check_references(names, references, reference, folders)
+    pairs = [
+        MaskPair(name, tuple(f[name] for f in references), tuple(f.get(name) for f in predictions)) for name in names
+    ]
+    unmatched = sorted({name for files in predictions for name in files} - set(names))
+    if all(pair.predictions.count(None) == len(folders) for pair in pairs):
+        raise MissingDataError(
+            f"No reference in {reference} has a prediction of the same name in {prediction}: there are references such "
+            f"as {names[0]!r} and predictions such as {unmatched[0]!r}. Names are compared without suffix and with "
+            "sub-folders; rename the files of one side, or name the folder above or below."
+        )
+    return pairs, unmatched
+
+
+def list_left_out(directory: Path) -> list[LeftOut]:
+    """List the files of a folder of masks that are not read and may hold one."""
+    unread = (explain_unread(path) for path in files_below(directory) if not is_image(path) and path.suffix != ".npz")
+    return [each for each in (*unread, *find_dead_links(directory)) if each.is_lost]
+
+
+def read_pair(
+    pair: MaskPair, labels: LabelMap, group: str, spacing_mm: tuple[float, float, float] | None = None
+) -> CasePrediction:
+    """Decode both sides of one case, on the grid of its reference; a prediction that is missing is empty.
+
+    Args:
+        pair: The files.
+        labels: How masks are encoded.
+        group: The patient.
+        spacing_mm: Along `(z, y, x)`, for a reference that does not know its own.
+
+    Raises:
+        DataError: A file cannot be used, or lies on another grid than the reference.
+    """
+    references = [read_mask_file(path) for path in pair.references]
+    remedy = "write the prediction on the grid of its reference"
+    grid = Grid(references[0][1], pair.references[0], "reference", remedy)
+    empty = np.zeros(grid.geometry.shape, np.uint8), grid.geometry
+    predictions = [read_mask_file(path) if path is not None else empty for path in pair.predictions]
+    paths = [path or Path("missing") for path in pair.predictions]
+    return CasePrediction(
+        case_id=pair.case_id,
+        group=group,
+        geometry=replace(grid.geometry, spacing_mm=grid.geometry.spacing_mm or spacing_mm),
+        prediction=stored_mask(pair.case_id, paths, predictions, labels, grid),
+        reference=stored_mask(pair.case_id, pair.references, references, labels, grid),
+    )
+
+
+def values_in(pair: MaskPair) -> tuple[frozenset[int], frozenset[int]]:
+    """The values in the references and in the predictions of one case, without the background.
+
+    Raises:
+        MaskValueError: A value is no whole number.
+    """
+    references = frozenset[int]().union(*(_values(path) for path in pair.references))
+    return references, frozenset[int]().union(*(_values(path) for path in pair.predictions if path is not None))
+
+
+def label_of_each_value(
+    found: Sequence[tuple[frozenset[int], frozenset[int]]], task: Task | None = None, ignore_value: int | None = None
+) -> tuple[LabelMap, str]:
+    """A label for each value, named by it, and these names with what should be known of them.
+
+    Args:
+        found: What `values_in` gave for every case.
+        task: `binary` for one label and `multiclass` for several, by default.
+        ignore_value: The value that is no label.
+
+    Raises:
+        DataError: There is no value, more than there can be labels, or it is unknown whether 1 and 255 mean the same.
+
+    >>> label_of_each_value([(frozenset({1, 2}), frozenset({1}))])[1]
+    '1, 2 (in no prediction)'
+    """
+    references, predictions = (frozenset[int]().union(*side) - {ignore_value} for side in zip(*found, strict=True))
+    values = sorted(references | predictions)
+    if not values:
+        raise DataError("All masks are empty, so there is no telling which labels there are. Name them with --labels.")
+    if len(values) > MOST_LABELS:
+        raise DataError(
+            f"The files hold {len(values)} different values, which are no labels. Are they images, or were masks "
+            "resampled with interpolation? Name the labels with --labels to see which files hold other values."
+        )
+    if {frozenset(references), frozenset(predictions)} == {frozenset({1}), frozenset({255})}:
+        (reference,), (prediction,) = references, predictions
+        said = f"{reference} (written as {prediction} in the predictions)"
+        return LabelMap([str(reference)], "binary", None, ignore_value), said
+    if values == [1, 255] and not any(side >= {1, 255} for sides in found for side in sides):
+        raise DataError(
+            "Some files hold the value 1 and others 255, never both: one label or two? Name one with --labels lesion, "
+            "and both values mean it, or two with --labels 1=lesion,255=other."
+        )
+    only = {True: " (in no reference)", False: " (in no prediction)"}
+    says = [f"{v}{'' if v in references & predictions else only[v in predictions]}" for v in values]
+    task = task or ("binary" if len(values) == 1 else "multiclass")
+    return LabelMap([str(value) for value in values], task, values, ignore_value), ", ".join(says)
+
+
+def _values(path: Path) -> set[int]:
+    found = np.unique(read_mask_file(path)[0])
+    strange = found[~np.isfinite(found) | (found != np.round(found))]
+    if len(strange):
+        raise MaskValueError(
+            f"{path} holds the value {strange[0]:g}, but labels are whole numbers. Decide probabilities first, and "
+            "resample masks without interpolation."
+        )
+    return {int(value) for value in found} - {0}
+
+
+def _masks(directory: Path, what: str) -> dict[str, Path]:
+    """All masks below a folder, by name."""
+    require_folder(directory, what, "Correct the path; labels that may overlap have one folder each, named like them.")
+    files = [path for path in files_below(directory) if is_image(path)]
+    lossy = sorted(str(path) for path in files if is_lossy(path))
+    if lossy:
+        raise DataError(
+            f"{len(lossy)} of {len(files)} {what} are in a lossy format, which does not keep the values of labels: "
+            f"{shown(lossy)}. "
+            "Save them as PNG from the original, or move them away if they are no masks."
+        )
+    if not files:
+        raise MissingDataError(
+            f"{directory} holds no mask that can be read; expected PNG, TIFF, NIfTI, MetaImage or NRRD files."
+        )
+    return files_by_name(files, directory, what)
+
+
+def _check_references(
+    names: Sequence[str], references: Sequence[dict[str, Path]], directory: Path, folders: Sequence[str]
+) -> None:
+    """Raise `MissingDataError` where a case has a reference of one label and none of another."""
+    sides = list(zip(folders, references, strict=True))
+    lacking = [f"{folder}/{name}" for name in names for folder, files in sides if name not in files]
+    if lacking:
+        raise MissingDataError(
+            f"{len(lacking)} reference(s) are not in {directory}: {shown(lacking)}. A case needs a mask of each label, "
+            "an empty one where the label is absent; add them, or leave the case out."
+        )

@@ -1,0 +1,178 @@
+"""Two folders of masks become a table of scores, several cases at a time."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from medseg_pl.cli.commands.evaluate.cases import of_each
+from medseg_pl.cli.commands.evaluate.mask_pairs import (
+    MaskPair,
+    label_of_each_value,
+    list_left_out,
+    pair_folders,
+    read_pair,
+    values_in,
+)
+from medseg_pl.cli.commands.evaluate.options import Tolerance
+from medseg_pl.cli.commands.evaluate.patients import Known, known_by_name, known_by_table
+from medseg_pl.core.errors import MissingDataError, SettingError
+from medseg_pl.core.labels import LabelMap, Task
+from medseg_pl.core.text import printable
+from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.unread import describe_left_out
+from medseg_pl.io.atomic_files import require_empty
+from medseg_pl.io.suffixes import is_volume_name
+from medseg_pl.metrics import CaseLedger, CaseMetric, OverlapMetric, Score, SurfaceMetric, VolumeMetric
+from medseg_pl.metrics.files import write_scores
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Pair, score, write and print; nothing is written unless every case was scored.
+
+    Raises:
+        OutputExistsError: The output folder is not empty.
+        SettingError: Options contradict each other or the files.
+        DataError: Masks are missing, or some of them cannot be scored.
+    """
+    require_empty(arguments.output)
+    _check_options(arguments)
+    labels = _named_labels(arguments)
+    folders = labels.names if labels is not None and labels.overlapping else None
+    pairs, unmatched = pair_folders(arguments.reference, arguments.prediction, folders)
+    _check_pairs(arguments, pairs)
+    known = _known(arguments, [pair.case_id for pair in pairs])
+    for line in _notes(arguments, pairs, unmatched):
+        sys.stdout.write(f"{printable(line)}\n")
+    labels = labels or _labels_in_files(arguments, pairs)
+    tolerance = None if arguments.no_distances else 1.0 if arguments.tolerance is None else arguments.tolerance
+    facts = facts_of(make_metrics(labels, tolerance), pairs, unmatched)
+    scorer = partial(score, labels=labels, groups=known.groups, tolerance=tolerance, spacing=arguments.spacing)
+    table = [row for rows in of_each(pairs, scorer, arguments.workers, "Scoring") for row in rows]
+    write_scores(arguments.output, "evaluate", table, labels.names, strata=known.strata, facts=facts)
+
+
+def make_metrics(labels: LabelMap, tolerance: Tolerance | None) -> list[CaseMetric]:
+    """Those of `medseg test`; without a tolerance, distances are not measured."""
+    surface = [] if tolerance is None else [SurfaceMetric(labels, tolerance)]
+    return [OverlapMetric(labels), *surface, VolumeMetric(labels)]
+
+
+def facts_of(metrics: Sequence[CaseMetric], pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> dict[str, Any]:
+    """What the summary says besides the scores."""
+    tolerances = [metric.tolerance for metric in metrics if isinstance(metric, SurfaceMetric)]
+    return {
+        **({"nsd_tolerance": tolerances[0]} if tolerances else {}),
+        "n_unmatched_predictions": len(unmatched),
+        "n_missing_as_empty": sum(not pair.complete for pair in pairs),
+    }
+
+
+def score(
+    pair: MaskPair,
+    labels: LabelMap,
+    groups: Mapping[str, str],
+    tolerance: Tolerance | None,
+    spacing: Sequence[float] | None,
+) -> list[Score]:
+    """The rows of one case.
+
+    Args:
+        pair: Its files.
+        labels: What is scored.
+        groups: The patient of each case.
+        tolerance: Of NSD; `None` measures no distances.
+        spacing: `(y, x)` or `(z, y, x)` in mm where the files do not know it; volumes stay unknown without `z`.
+    """
+    ledger = CaseLedger(make_metrics(labels, tolerance))
+    thick = spacing is None or len(spacing) == 3
+    ledger.add(read_pair(pair, labels, groups[pair.case_id], _with_thickness(spacing)))
+    return [row if thick else _without_volumes(row) for row in ledger.table([pair.case_id])]
+
+
+def _with_thickness(spacing: Sequence[float] | None) -> tuple[float, float, float] | None:
+    """`(z, y, x)`; a raster file is one slice, in which no distance depends on how thick it is."""
+    if spacing is None:
+        return None
+    *thickness, y, x = spacing
+    return (thickness[0] if thickness else 1.0, y, x)
+
+
+def _without_volumes(row: Score) -> Score:
+    unknown = {name: math.nan for name in row.values if name.startswith("volume_")}
+    return replace(row, values={**row.values, **unknown})
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Raise `SettingError` where one option takes the sense from another."""
+    if arguments.strata is not None and arguments.cases is None:
+        raise SettingError(
+            "--strata names columns of the table that --cases gives. Give it too, or leave --strata out."
+        )
+    if arguments.tolerance is not None and arguments.no_distances:
+        raise SettingError("--tolerance is that of NSD, which --no_distances leaves out. Give one of the two.")
+    if arguments.task == "multilabel" and arguments.labels is None:
+        raise SettingError("--task multilabel needs --labels: the sub-folders that hold the masks are named like them.")
+
+
+def _check_pairs(arguments: argparse.Namespace, pairs: Sequence[MaskPair]) -> None:
+    """Raise where a prediction is missing that should be there, or a spacing was given that files know."""
+    missing = [pair.case_id for pair in pairs if not pair.complete]
+    if missing and not arguments.missing_as_empty:
+        raise MissingDataError(
+            f"{len(missing)} of {len(pairs)} references have no prediction in {arguments.prediction}: "
+            f"{shown(missing)}. Add the predictions, or set --missing_as_empty, which scores them as missed."
+        )
+    knowing = [str(path) for pair in pairs for path in pair.references if is_volume_name(path)]
+    if knowing and arguments.spacing is not None:
+        raise SettingError(
+            f"--spacing is for files that do not know their own, but {len(knowing)} reference(s) do: {shown(knowing)}. "
+            "Leave it out, or score the raster files apart."
+        )
+
+
+def _named_labels(arguments: argparse.Namespace) -> LabelMap | None:
+    if arguments.labels is None:
+        return None
+    names, values = list(arguments.labels), [value for value in arguments.labels.values() if value is not None]
+    task: Task = arguments.task or ("binary" if len(names) == 1 else "multiclass")
+    return LabelMap(names, task, values or None, arguments.ignore_value)
+
+
+def _labels_in_files(arguments: argparse.Namespace, pairs: Sequence[MaskPair]) -> LabelMap:
+    found = of_each(pairs, values_in, arguments.workers, "Finding labels")
+    labels, described = label_of_each_value(found, arguments.task, arguments.ignore_value)
+    sys.stdout.write(f"Labels, by the values in the files: {printable(described)}.\n")
+    return labels
+
+
+def _known(arguments: argparse.Namespace, names: Sequence[str]) -> Known:
+    if arguments.cases is not None:
+        return known_by_table(names, arguments.cases, arguments.strata)
+    return known_by_name(names, arguments.group, "--group")
+
+
+def _notes(arguments: argparse.Namespace, pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> list[str]:
+    """What a reader should know before the scores, a line each."""
+    lines = []
+    if arguments.reference.resolve() == arguments.prediction.resolve():
+        lines.append("--reference and --prediction are one folder, so every prediction is perfect.")
+    if arguments.group is None and arguments.cases is None:
+        lines.append(
+            "Every case is its own group, so intervals assume that no patient has two cases; --group or --cases name "
+            "the patients."
+        )
+    if unmatched:
+        lines.append(f"Predictions without a reference, left out: {len(unmatched)} ({shown(list(unmatched))}).")
+    for option, folder in (("--reference", arguments.reference), ("--prediction", arguments.prediction)):
+        if lost := list_left_out(folder):
+            lines.append(f"Files of {option} that are not read, left out: {len(lost)} ({describe_left_out(lost)})")
+    missing = [pair.case_id for pair in pairs if not pair.complete]
+    if missing:
+        lines.append(f"References without a prediction, scored as missed: {len(missing)} ({shown(missing)}).")
+    return lines

@@ -1,0 +1,43 @@
+"""`medseg export`: a trained model in a folder that runs without torch, and proves itself.
+
+```
+model.onnx             the network, normalisation included: raw values and their statistics in, logits out
+weights.safetensors    the network's weights, for torch; model.initial_weights reads them
+spec.json              all that happens before and after the network, and the checksums of the other files
+run.py                 runs the model on images; needs numpy, onnxruntime and a reader of images
+golden/                synthetic images with the probabilities and masks that belong to them
+MODEL_CARD.md          what the model is, how good it is, and what is known against it
+DATA_CARD.md           what it was trained and scored on
+```
+
+None of it names a case, a person or a path.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+__all__ = ["add_arguments", "run"]
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    add("--ckpt_path", required=True, metavar="FILE", help="a checkpoint that medseg fit wrote")
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="a new folder")
+    precision = "of the weights: fp16 halves the file, int8 quarters it (dynamic quantisation); default: fp32"
+    add("--precision", choices=PRECISIONS, default="fp32", help=precision)
+    add("--measure", action="store_true", help="measure what the export costs in Dice on the validation cases")
+    add("--data.source.root", dest="root", metavar="DIR", help="where the data is now, to measure")
+    add("--plugins", action="append", default=[], metavar="PACKAGE", help="code of yours that settings may name")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export a checkpoint, see `medseg_pl.export.exporter`."""
+    from medseg_pl.export.exporter import export  # torch, for which --help shall not wait
+
+    export(arguments)
+    return 0

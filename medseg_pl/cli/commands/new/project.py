@@ -1,0 +1,85 @@
+"""A new project: the template's files with the project's names in them, and a plan for its data."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+
+from medseg_pl import __version__
+from medseg_pl.checks.layout_detection import DataSettings, recognise
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.text import printable
+from medseg_pl.io.atomic_files import require_empty, require_folder, whole_folder
+from medseg_pl.planning.config_file import PlanFile, hardware_of, plan_file
+
+_SUFFIX = ".j2"
+
+
+class Names(NamedTuple):
+    """What the files of a project are filled with.
+
+    Attributes:
+        name: Of the project.
+        package: Of the project's own parts, as Python imports it.
+        summary: The data set in one line; empty where the project begins with synthetic data.
+    """
+
+    name: str
+    package: str
+    summary: str
+
+
+def make_project(arguments: argparse.Namespace) -> None:
+    """Write the project beside its place first, so that a failure leaves nothing that looks whole.
+
+    Raises:
+        OutputExistsError: There is something in the folder.
+        DataError: The data set cannot be planned for.
+    """
+    project: Path = arguments.project.resolve()
+    require_empty(project)
+    planned = _planned(arguments, project.name) if arguments.data is not None else None
+    names = Names(project.name, package_name(project.name), planned.summary if planned else "")
+    with whole_folder(project) as staging:
+        fill(Path(__file__).with_name("template"), staging, names)
+        if planned is not None:
+            (staging / "configs" / "train.yaml").write_text(planned.text)
+    for note in planned.notes if planned else ():
+        sys.stdout.write(f"Note: {printable(note)}.\n")
+    sys.stdout.write(f"Made {arguments.project}; go on with\n  cd {arguments.project} && make demo\n")
+
+
+def package_name(project: str) -> str:
+    """The project's name as that of a Python package, which no other package has by chance.
+
+    >>> package_name("Liver-MRI 2"), package_name("2024")
+    ('liver_mri_2_parts', 'project_2024_parts')
+    """
+    name = re.sub(r"\W+", "_", project.lower(), flags=re.ASCII).strip("_")
+    return f"{name if name and not name[0].isdigit() else f'project_{name}'}_parts"
+
+
+def fill(template: Path, target: Path, names: Names) -> None:
+    """Copy a folder of the template, its names and contents filled in; `package` becomes the project's own."""
+    target.mkdir(parents=True, exist_ok=True)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    for entry in sorted(template.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            if entry.name != "__pycache__":
+                fill(entry, target / (names.package if entry.name == "package" else entry.name), names)
+            continue
+        text = environment.from_string(entry.read_text(encoding="utf-8")).render(names._asdict(), version=__version__)
+        (target / entry.name.removesuffix(_SUFFIX).replace("dot.", ".")).write_text(text, encoding="utf-8")
+
+
+def _planned(arguments: argparse.Namespace, name: str) -> PlanFile:
+    data = require_folder(arguments.data, "a data set", "Set --data to the folder that holds it.").resolve()
+    if data.is_relative_to(arguments.project.resolve()):
+        raise SettingError(f"The data set {data} lies in the project's folder, which must be new. Move it elsewhere.")
+    found = recognise(data, DataSettings.from_arguments(arguments))
+    return plan_file(found, hardware_of(None, None), name, arguments.workers)

@@ -1,0 +1,57 @@
+"""`medseg plan`: looks at a data set and writes a configuration for it, each choice with its reason.
+
+Planning the same data again for the same hardware gives the same file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from medseg_pl.cli.arguments import add_data_set, add_workers
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.text import printable
+from medseg_pl.io.atomic_files import require_absent, write_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add_data_set(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="CONFIG", help="the YAML file to write")
+    parser.add_argument("--device", choices=["cpu", "gpu"], help="what it is planned for; default: what there is")
+    parser.add_argument("--memory_gb", type=float, metavar="GB", help="of the GPU, or of the machine")
+    add_workers(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read the data set, write the configuration and say what was found.
+
+    Raises:
+        OutputExistsError: The file is there already.
+        SettingError: Something has to be said that the data does not say.
+    """
+    from medseg_pl.checks.configured_data import open_configured
+    from medseg_pl.checks.layout_detection import DataSettings, open_data_set, recognise_opened
+    from medseg_pl.planning.config_file import hardware_of, plan_file
+
+    require_absent(arguments.output)
+    said = DataSettings.from_arguments(arguments)
+    root = arguments.directory
+    if arguments.config:
+        opened, config = open_configured(arguments.config, root, said)
+        root = root or config.source.root
+    elif root is None:
+        raise SettingError("There is nothing to plan for. Give a folder, or a configuration with --config.")
+    else:
+        opened = open_data_set(root, said)
+    found = recognise_opened(opened, said.labels)
+    hardware = hardware_of(arguments.device, arguments.memory_gb)
+    planned = plan_file(found, hardware, root.resolve().name, arguments.workers)
+    write_text(arguments.output, planned.text)
+    for note in planned.notes:
+        sys.stdout.write(f"Note: {printable(note)}.\n")
+    sys.stdout.write(f"{printable(planned.summary)}\nWrote {arguments.output}; train with\n")
+    sys.stdout.write(f"  medseg fit --config {shlex.quote(str(arguments.output))}\n")
+    return 0

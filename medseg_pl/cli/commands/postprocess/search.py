@@ -1,0 +1,134 @@
+"""Predicts the validation cases, tries each cleaning on each label, and keeps what is sure to help."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg_pl.core.errors import DataError
+from medseg_pl.core.import_policy import only_known_code
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.text import printable
+from medseg_pl.core.types import Case
+from medseg_pl.data.sources import Source
+from medseg_pl.data.sources.from_settings import source_of
+from medseg_pl.inference.postprocess_gain import (
+    ALPHA,
+    FEWEST_PATIENTS,
+    Gain,
+    agreements,
+    best_gains,
+    candidates,
+    smallest_component,
+)
+from medseg_pl.inference.predictor import Predictor
+from medseg_pl.io.atomic_files import require_absent
+from medseg_pl.io.progress import progress_bar
+from medseg_pl.models.checkpoint import load_plain
+from medseg_pl.training.checkpoints import DurableCheckpointIO, Trained, read_trained
+
+
+def choose(arguments: argparse.Namespace) -> None:
+    """Choose the cleaning of each label and write a checkpoint that has it.
+
+    Raises:
+        OutputExistsError: The new file exists.
+        DataError: A validation case is gone, or cannot be read.
+    """
+    require_absent(arguments.output)
+    trained = read_trained(arguments.ckpt_path)
+    plugins = [name for name in arguments.plugins.split(",") if name]
+    predictor = Predictor.from_checkpoint(trained.path, device=arguments.device, plugins=plugins)
+    predictor.members[0].assembler.cleaning = {}  # what was chosen before is chosen anew
+    with only_known_code(plugins):
+        source = source_of(trained, arguments.root)
+    cases = validation_cases(trained, source.cases())
+    gains = gains_of(predictor, source, cases)
+    write(trained, gains, arguments.output)
+    sys.stdout.write("".join(f"{printable(_told(name, gain))}\n" for name, gain in gains.items()))
+    sys.stdout.write(f"Wrote {arguments.output}\n")
+
+
+def validation_cases(trained: Trained, cases: Sequence[Case]) -> list[Case]:
+    """The cases that the checkpoint was validated on: not those it was trained on, and not those it is tested on.
+
+    Raises:
+        DataError: One of them is gone, or the checkpoint knows of none.
+    """
+    names = trained.data.get("split", {}).get("val", [])
+    found = {case.case_id: case for case in cases if case.masks}
+    missing = [name for name in names if name not in found]
+    if missing or not names:
+        what = f"{len(missing)} of its {len(names)} validation cases are not there" if names else "it knows of none"
+        raise DataError(
+            f"Post-processing is chosen on the validation cases of {trained.path}, but {what}"
+            f"{f', {missing[0]} among them' if missing else ''}. Say with --root where the data set is."
+        )
+    return [found[name] for name in names]
+
+
+def gains_of(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dict[str, Gain]:
+    """What the best cleaning of each label gains on some cases."""
+    labels = predictor.labels
+    smallest = _smallest(source, cases, labels)
+    tried = [candidates(size if np.isfinite(size) else None) for size in smallest]
+    dices: list[list[list[float]]] = [[] for _ in labels.names]
+    with progress_bar("Predicting", len(cases)) as advance:
+        for case in cases:
+            volume = source.read(case, labels)
+            assert volume.mask is not None, "only such cases are chosen"
+            found = predictor.predict_volume(replace(volume, mask=None), f"Case {case.case_id} ({case.images[0]})")
+            for index, cleanings in enumerate(tried):
+                scored = agreements(found.mask, volume.mask, volume.geometry, labels, index, cleanings)
+                dices[index].append(scored)
+            advance()
+    gains = best_gains(tried, [np.array(scores) for scores in dices], [case.group for case in cases])
+    return dict(zip(labels.names, gains, strict=True))
+
+
+def write(trained: Trained, gains: dict[str, Gain], output: Path) -> None:
+    """The checkpoint again, with the cleanings that are safe among its settings, and with all gains."""
+    checkpoint: dict[str, Any] = load_plain(Path(trained.path))
+    chosen = {name: asdict(gain.cleaning) for name, gain in gains.items() if gain.is_safe}
+    checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "postprocess": chosen or None}
+    checkpoint["postprocess_gain"] = {name: gain.as_dict() for name, gain in gains.items()}
+    DurableCheckpointIO().save_checkpoint(checkpoint, output)
+
+
+def _smallest(source: Source, cases: Sequence[Case], labels: LabelMap) -> list[float]:
+    """Of each label, over all cases."""
+    sizes = []
+    with progress_bar("Reading references", len(cases)) as advance:
+        for case in cases:
+            volume = source.read(case, labels)
+            assert volume.mask is not None, "only such cases are chosen"
+            sizes.append(smallest_component(volume.mask, labels, volume.geometry))
+            advance()
+    return [min(column) for column in zip(*sizes, strict=True)]
+
+
+def _told(name: str, gain: Gain) -> str:
+    """A line for a label."""
+    done = ", ".join(f"{key} {value:g}" for key, value in asdict(gain.cleaning).items() if value)
+    if not done:
+        return f"{name}: nothing helps (Dice {gain.before:.4f} on {gain.cases} cases)"
+    low, high = gain.interval
+    return (
+        f"{name}: {done}: Dice {gain.before:.4f} -> {gain.after:.4f} on {gain.cases} cases of {gain.patients} patients"
+        f", 95 % interval of the gain {low:+.4f} to {high:+.4f}, p {gain.p:.2g} with {gain.tried} tried; "
+        f"{_verdict(gain)}"
+    )
+
+
+def _verdict(gain: Gain) -> str:
+    if gain.is_safe:
+        return "chosen"
+    if gain.patients < FEWEST_PATIENTS:
+        return f"not chosen, since fewer than {FEWEST_PATIENTS} patients cannot show a gain"
+    return f"not chosen, since that may be chance (p above {ALPHA})"

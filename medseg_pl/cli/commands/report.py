@@ -1,0 +1,58 @@
+"""`medseg report`: one HTML page that says how good a run is, how sure that is, where it fails, and on whom.
+
+The page is a single file: it opens from disk, asks no server for anything, and holds no path, host or user. Cases and
+patients have hashed names (HMAC), the same as on the run's dashboards, unless `--names true` is given; the key stays in
+`dashboard.json` of the first run's folder.
+
+Pictures come from the data and from `checkpoints/best.ckpt`, which predicts again; where one of them is not to be had,
+the page goes without. A run is a run folder of `medseg fit`, or the folder of `medseg evaluate`. What a folder lacks is
+left out of the page.
+
+`--readme FILE` puts what the run says between marks such as `<!-- medseg:evaluate -->` and `<!-- /medseg:evaluate -->`,
+for each of `dataset`, `model`, `configuration`, `train` and `evaluate`, and changes nothing else in the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+__all__ = ["add_arguments", "run"]
+
+STAGES = ("test", "val", "evaluate")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    several = "run folder, or folder of an evaluation; the others are compared with the first"
+    add("runs", type=Path, nargs="+", metavar="RUN", help=several)
+    add("-o", "--output", type=Path, metavar="FILE", help="a new page (.html); default: RUN/report.html")
+    add("--readme", type=Path, metavar="FILE", help="a README; what the run says is put between its medseg: marks")
+    add("--stage", choices=STAGES, help="which scores; default: test where they are there, else the only ones")
+    pictures = "how many cases get pictures, the worst first; 0 for none; default: %(default)s"
+    add("--pictures", type=_count, default=50, metavar="N", help=pictures)
+    add("--data", type=Path, metavar="DIR", help="where the data set is now; default: where it was in training")
+    plugins = "with pictures: a package of yours that the run's settings may name; can be given several times"
+    add("--plugins", action="append", default=[], metavar="PACKAGE", help=plugins)
+    names = "true: call cases and patients by their names; default: hashed names"
+    add("--names", type=_switch, default=False, metavar="true|false", help=names)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page, see `medseg_pl.reporting.write_report`."""
+    from medseg_pl.reporting.write_report import write_report
+
+    return write_report(arguments)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) > 100_000:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 100000, got {text!r}")
+    return int(text)
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return text.lower() == "true"

@@ -1,0 +1,263 @@
+"""From stored cases to samples: slices with their neighbours, cropped first and augmented then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Shaped
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from medseg_pl.core.errors import UnreadableFileError
+from medseg_pl.core.intensity import LOW, replace_not_finite
+from medseg_pl.core.types import Batch, Case, EvaluationBatch, Sample, SliceReference
+from medseg_pl.data.cache.case import StoredCase
+from medseg_pl.data.cache.index import Catalogue, catalogue_of
+from medseg_pl.data.transforms.augmentation import Augmentation
+from medseg_pl.data.transforms.resize import Fit, pad_constant, resize_image, resize_mask
+from medseg_pl.data.transforms.windows import Padding
+
+Draw = tuple[int, int]
+"""Epoch and index: everything random about a training sample follows from them and the seed."""
+
+
+class SliceIndex:
+    """Numbers the slices of many cases from 0, without holding one entry for each.
+
+    >>> SliceIndex([3, 2]).locate(4)
+    (1, 1)
+    """
+
+    def __init__(self, depths: Sequence[int] | NDArray[np.int64]) -> None:
+        self._ends = np.cumsum(np.asarray(depths, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """The case and the slice within it."""
+        case = int(np.searchsorted(self._ends, index, side="right"))
+        return case, index - (int(self._ends[case - 1]) if case else 0)
+
+
+class PatchDataset(Dataset[Sample]):
+    """Training patches: every slice once in an epoch, some of them exchanged for a place where a label is.
+
+    Args:
+        entries: The stored cases.
+        names: Their ids.
+        fit: Crops of `fit.size` on the native grid, or the whole slice scaled into it.
+        context: Neighbours on each side of a slice.
+        foreground_fraction: The share of samples that are centred on a voxel of a label, each label equally often.
+        augmentation: Applied to the patch, or `None`.
+        seed: With the epoch and the index, decides everything random.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Path],
+        names: Sequence[str],
+        fit: Fit,
+        context: int,
+        foreground_fraction: float,
+        augmentation: Augmentation | None,
+        seed: int,
+    ) -> None:
+        self.entries = catalogue_of(entries)
+        # No list of objects: a worker that counts a reference to one copies the page that it lies on.
+        self.names = np.array(list(names), dtype=np.str_)
+        self.fit = fit
+        self.context = context
+        self.foreground_fraction = foreground_fraction
+        self.augmentation = augmentation
+        self.seed = seed
+        self.index = SliceIndex(self.entries.shapes[:, 1])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        """The sample that a draw stands for, the same in every process and on every machine."""
+        epoch, index = draw
+        rng = np.random.default_rng((self.seed, epoch, index))
+        number, depth = self.index.locate(index % len(self))
+        name = str(self.names[number])
+        case = opened(self.entries, number, name)
+        image, mask = self._patch(case, depth, rng)
+        statistics = np.tile(case.statistics, (2 * self.context + 1, 1))
+        image = as_network_type(image, statistics)
+        if self.augmentation is not None:
+            image, mask = self.augmentation(image, mask, statistics, int(rng.integers(2**32)))
+        return Sample(torch.from_numpy(image), torch.from_numpy(mask), torch.from_numpy(statistics), name)
+
+    def _patch(self, case: StoredCase, depth: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        assert case.mask is not None, "training cases have a reference"
+        centre = self._foreground_voxel(case, rng)
+        if centre is not None:
+            depth = centre[0]
+        fit = self.fit.on(case.geometry)
+        height, width = case.geometry.shape[1:]
+        resize = fit.mode == "resize"
+        box = (0, 0, height, width) if resize else (*_origin((height, width), fit.patch, centre, rng), *fit.patch)
+        lowest = np.tile(case.statistics[:, LOW], 2 * self.context + 1)
+        image = crop(neighbours(case.image, depth, self.context), box, lowest)
+        mask = crop(case.mask[:, depth], box, np.zeros(len(case.mask), np.uint8))
+        if resize:
+            return fit.apply(image, lowest), fit.apply_mask(mask)
+        return resize_image(image, fit.size), resize_mask(mask, fit.size)
+
+    def _foreground_voxel(self, case: StoredCase, rng: np.random.Generator) -> tuple[int, int, int] | None:
+        present = [voxels for voxels in case.foreground if len(voxels)]
+        if rng.random() >= self.foreground_fraction or not present:
+            return None
+        voxels = present[rng.integers(len(present))]
+        d, h, w = voxels[rng.integers(len(voxels))].tolist()
+        return d, h, w
+
+
+class SliceDataset(Dataset[EvaluationBatch]):
+    """Whole slices of whole cases, for evaluation and prediction; an item is a batch of one.
+
+    `depths` and `sizes` are the slices of each case and their size once fitted.
+    """
+
+    def __init__(self, cases: Sequence[Case], entries: Sequence[Path], fit: Fit, context: int) -> None:
+        self.cases = list(cases)
+        self.entries = catalogue_of(entries)
+        self.fit = fit
+        self.context = context
+        geometries = [self.entries.geometry(place) for place in range(len(self.entries))]
+        self.depths = [geometry.shape[0] for geometry in geometries]
+        self.sizes = [fit.on(geometry).fitted_size(geometry.shape[1:]) for geometry in geometries]
+        self.index = SliceIndex(self.depths)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: int) -> EvaluationBatch:
+        """Slice `index`, counted through all cases."""
+        number, depth = self.index.locate(index)
+        case = self.cases[number]
+        stored = opened(self.entries, number, case.case_id)
+        fit = self.fit.on(stored.geometry)
+        image, statistics = fitted_slice(stored.image, stored.statistics, depth, self.context, fit)
+        return EvaluationBatch(
+            image=torch.from_numpy(image)[None],
+            statistics=torch.from_numpy(statistics)[None],
+            slices=[SliceReference(case.case_id, case.group, depth, stored.geometry)],
+            masks=[] if stored.mask is None else [np.array(stored.mask[:, depth])],
+        )
+
+
+def opened(entries: Catalogue, place: int, name: str) -> StoredCase:
+    """The stored case at that place, which has that name.
+
+    Raises:
+        UnreadableFileError: It has gone since the run began, or is damaged.
+    """
+    try:
+        return entries.open(place)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UnreadableFileError(
+            f"Case {name}: its entry in the store, {entries[place]}, is gone or damaged ({type(error).__name__}). "
+            "Delete what is left of it and go on with --ckpt_path last: the case is then read again from its own files."
+        ) from error
+
+
+def collate_samples(samples: list[Sample]) -> Batch:
+    """Stack patches; where scanners of 8 bit and others meet in one batch, all become `float32`."""
+    images = [sample.image for sample in samples]
+    if len({image.dtype for image in images}) > 1:
+        images = [image.float() for image in images]
+    return Batch(
+        share(torch.stack(images)),
+        share(torch.stack([sample.mask for sample in samples])),
+        share(torch.stack([sample.statistics for sample in samples])),
+        tuple(sample.case_id for sample in samples),
+    )
+
+
+def collate_slices(items: list[EvaluationBatch]) -> EvaluationBatch:
+    """Join slices of one fitted size to a batch; no slices make an empty batch, for a rank without a case."""
+    if not items:
+        return EvaluationBatch(torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 4), [], [])
+    return EvaluationBatch(
+        image=share(torch.cat([item.image for item in items])),
+        statistics=share(torch.cat([item.statistics for item in items])),
+        slices=[reference for item in items for reference in item.slices],
+        masks=[mask for item in items for mask in item.masks],
+    )
+
+
+def share(batch: Tensor) -> Tensor:
+    """Move a batch to shared memory, within a process that loads.
+
+    The queue to the main process would do it in a thread of its own, whose error nobody hears where `/dev/shm` is full:
+    training would wait for this batch for ever.
+    """
+    return batch if get_worker_info() is None else batch.share_memory_()  # type: ignore[no-untyped-call]
+
+
+def fitted_slice(
+    image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"], depth: int, context: int, fit: Fit
+) -> tuple[Shaped[np.ndarray, "n H W"], Float32[np.ndarray, "n 4"]]:
+    """A slice with its neighbours as the network takes it, and the statistics of its channels.
+
+    Args:
+        image: A whole case, raw values.
+        statistics: Of its channels.
+        depth: Which slice.
+        context: Neighbours on each side.
+        fit: For this case.
+    """
+    repeated = np.tile(statistics, (2 * context + 1, 1))
+    pixels = np.array(neighbours(image, depth, context))  # a copy: a stored image is read-only
+    return as_network_type(fit.apply(pixels, repeated[:, LOW]), repeated), repeated
+
+
+def neighbours(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int) -> Shaped[np.ndarray, "n h w"]:
+    """A slice with `context` neighbours on each side as channels; at the ends the last slice stands in."""
+    if not context:
+        return image[:, depth]
+    places = np.clip(np.arange(depth - context, depth + context + 1), 0, image.shape[1] - 1)
+    return image[:, places].swapaxes(0, 1).reshape(-1, *image.shape[2:])
+
+
+def crop(planes: Shaped[np.ndarray, "c h w"], box: tuple[int, int, int, int], fill: NDArray[Any]) -> NDArray[Any]:
+    """Cut `(top, left, height, width)`, which may reach beyond the image; `fill[c]` is what lies there."""
+    top, left, height, width = box
+    rows, columns = planes.shape[1:]
+    inner = planes[:, max(0, top) : min(rows, top + height), max(0, left) : min(columns, left + width)]
+    beyond = Padding(max(0, -top), max(0, top + height - rows), max(0, -left), max(0, left + width - columns))
+    return pad_constant(np.array(inner), beyond, fill)  # a copy: the store is read-only
+
+
+def as_network_type(image: NDArray[Any], statistics: Float32[np.ndarray, "c 4"]) -> NDArray[Any]:
+    """8-bit stays 8-bit, four times less to move; everything else becomes finite `float32`."""
+    if image.dtype == np.uint8:
+        return image
+    return replace_not_finite(image.astype(np.float32), statistics)
+
+
+def _origin(
+    size: tuple[int, int],
+    patch: tuple[int, int],
+    centre: tuple[int, int, int] | None,
+    rng: np.random.Generator,
+) -> tuple[int, int]:
+    """Where a patch begins: anywhere inside, or with a voxel in its middle; an image that is smaller sits centred."""
+    origin = []
+    for axis, (length, side) in enumerate(zip(size, patch, strict=True)):
+        space = length - side
+        if space <= 0:
+            origin.append(-(-space // 2))  # the odd row at the end, as `centred_padding` has it
+        elif centre is None:
+            origin.append(int(rng.integers(space + 1)))
+        else:
+            origin.append(min(max(centre[axis + 1] - side // 2, 0), space))
+    return origin[0], origin[1]

@@ -1,0 +1,118 @@
+"""The voxels of a scan: where they lie in the body, and which of them a shape covers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32
+from numpy.typing import NDArray
+
+from medseg_pl.data.synthetic.shapes import Ellipsoid, Tube
+
+Field = Float32[np.ndarray, "d h w"]
+Mask = Bool[np.ndarray, "d h w"]
+
+_STACK = (-0.72, 0.78)  # z of the lowest and the highest border of the stack
+_PICTURE = (1.72, 2.26)  # a slice is at least this high and wide
+_FAR = 9.0
+_MARGIN = 0.05  # how far around a tube its depth is known
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Voxel positions of one scan in body units, and the way back to voxel indices.
+
+    Args:
+        z: Towards the head.
+        y: Towards the back.
+        x: To the patient's left.
+        steps: From voxel to voxel along `(D, H, W)`.
+        tilt: Rotation in the slice, radians.
+        origin: Fractional voxel index of the middle of the body.
+    """
+
+    z: Field
+    y: Field
+    x: Field
+    steps: Float64[np.ndarray, "3"]
+    tilt: float
+    origin: Float64[np.ndarray, "3"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(D, H, W)`."""
+        depth, height, width = self.z.shape
+        return depth, height, width
+
+    def index_of(self, points: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+        """Fractional voxel indices of `points`."""
+        cosine, sine = np.cos(self.tilt), np.sin(self.tilt)
+        z, y, x = points.T
+        turned = np.stack([z, cosine * y + sine * x, cosine * x - sine * y], axis=1)
+        return np.asarray(turned / self.steps + self.origin)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A tube on the grid.
+
+    Args:
+        depth: Signed distance to the surface, negative inside; large where the tube is far.
+        nearest: Number of the nearest point of the path.
+    """
+
+    depth: Field
+    nearest: Int32[np.ndarray, "d h w"]
+
+
+def make_grid(shape: tuple[int, int, int], tilt: float, offset: tuple[float, float, float]) -> Grid:
+    """The grid that shows a body turned by `tilt` and shifted by `offset`."""
+    depth, height, width = shape
+    pixel = max(_PICTURE[0] / height, _PICTURE[1] / width)
+    steps = np.array([(_STACK[1] - _STACK[0]) / depth, pixel, pixel])
+    middle = np.array([-_STACK[0] / steps[0] - 0.5, (height - 1) / 2, (width - 1) / 2])
+    origin = middle + np.array(offset) / steps
+    z, v, u = np.ix_(*((np.arange(n, dtype=np.float32) - o) * s for n, o, s in zip(shape, origin, steps, strict=True)))
+    cosine, sine = np.cos(tilt), np.sin(tilt)
+    return Grid(*_warped(z, cosine * v - sine * u, cosine * u + sine * v), steps, tilt, origin)
+
+
+def inside(grid: Grid, solid: Ellipsoid) -> Mask:
+    """The voxels that `solid` covers."""
+    (z, y, x), (tall, high, wide) = solid.centre, solid.radii
+    cosine, sine = np.float32(np.cos(solid.angle)), np.float32(np.sin(solid.angle))
+    dy, dx = grid.y - np.float32(y), grid.x - np.float32(x)
+    v, u = cosine * dy - sine * dx, cosine * dx + sine * dy
+    squared = ((grid.z - z) / tall) ** 2 + (v / high) ** 2 + (u / wide) ** 2
+    return np.asarray(np.asarray(squared, np.float32) < 1)
+
+
+def sweep(grid: Grid, tube: Tube) -> Sweep:
+    """Draw a tube ball by ball, visiting the box around each."""
+    depth = np.full(grid.shape, _FAR, np.float32)
+    nearest = np.zeros(grid.shape, np.int32)
+    for number, (centre, radius) in enumerate(zip(grid.index_of(tube.points), tube.radii, strict=True)):
+        box, distance = _ball(grid, centre, float(radius))
+        closer = distance < depth[box]
+        depth[box][closer] = distance[closer]
+        nearest[box][closer] = number
+    return Sweep(depth, nearest)
+
+
+def _warped(z: NDArray[np.floating], y: NDArray[np.floating], x: NDArray[np.floating]) -> tuple[Field, Field, Field]:
+    """Positions gently bent, so that no outline is a perfect ellipse."""
+    bent_y, bent_x = y + 0.015 * np.sin(6 * x + 4 * z), x + 0.015 * np.sin(7 * y - 3 * z)
+    z, y, x = (np.asarray(axis, np.float32) for axis in np.broadcast_arrays(z, bent_y, bent_x))
+    return z, y, x
+
+
+def _ball(grid: Grid, centre: Float64[np.ndarray, "3"], radius: float) -> tuple[tuple[slice, ...], Field]:
+    """The box of voxels that a ball and a small margin touch, and their signed distance to its surface."""
+    reach = (radius + _MARGIN) / grid.steps
+    lows = np.clip(np.ceil(centre - reach), 0, grid.shape).astype(int)
+    highs = np.clip(np.floor(centre + reach) + 1, lows, grid.shape).astype(int)
+    box = tuple(slice(low, high) for low, high in zip(lows, highs, strict=True))
+    indices = np.ogrid[box]
+    z, y, x = (((i.astype(np.float32) - c) * s) ** 2 for i, c, s in zip(indices, centre, grid.steps, strict=True))
+    return box, np.asarray(np.sqrt(z + y + x) - radius, np.float32)

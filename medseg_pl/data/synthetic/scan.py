@@ -1,0 +1,99 @@
+"""From a patient to the image and the masks of one scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, UInt8, UInt16
+from scipy import ndimage
+
+from medseg_pl.data.synthetic.grid import Field, Grid, Sweep, make_grid, sweep
+from medseg_pl.data.synthetic.organs import Organ
+from medseg_pl.data.synthetic.patient import Patient, draw_patient, on_another_day
+from medseg_pl.data.synthetic.tissue import Texture, draw_texture, interior, surroundings, trunk_of
+
+Masks = Bool[np.ndarray, "k d h w"]
+Seed = int | Sequence[int]
+
+
+class Phantom(NamedTuple):
+    """One synthetic volume.
+
+    Args:
+        image: Intensities; slice 0 is nearest the feet.
+        masks: One mask per name in `ORGANS`; they can overlap by a rim of voxels.
+    """
+
+    image: UInt16[np.ndarray, "d h w"]
+    masks: Masks
+
+
+def abdomen(rng: np.random.Generator, shape: tuple[int, int, int] = (24, 96, 112)) -> Phantom:
+    """One scan of a new patient.
+
+    >>> scan = abdomen(np.random.default_rng(0), shape=(8, 48, 56))
+    >>> scan.image.dtype, scan.masks.shape
+    (dtype('uint16'), (3, 8, 48, 56))
+    """
+    return _scan(draw_patient(rng), rng, shape)
+
+
+def patient_days(patient_seed: Seed, day_seeds: Sequence[Seed], shape: tuple[int, int, int]) -> Iterator[Phantom]:
+    """The scans of one patient on several days: one anatomy, with other fillings, bends and noise each day."""
+    patient = draw_patient(np.random.default_rng(patient_seed))
+    for seed in day_seeds:
+        yield _scan(patient, np.random.default_rng(seed), shape)
+
+
+def exclusive(masks: Bool[np.ndarray, "k *shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Masks as one label map of 0 to K: where they overlap, the later one wins.
+
+    >>> exclusive(np.array([[True, True, False], [False, True, False]])).tolist()
+    [1, 2, 0]
+    """
+    labels = np.zeros(masks.shape[1:], np.uint8)
+    for value, mask in enumerate(masks, start=1):
+        labels[mask] = value
+    return labels
+
+
+def _scan(patient: Patient, rng: np.random.Generator, shape: tuple[int, int, int]) -> Phantom:
+    """The patient as one scan shows them: organs moved and filled differently, then texture, bias and noise."""
+    today = on_another_day(patient, rng)
+    grid = make_grid(shape, today.tilt, today.offset)
+    texture = draw_texture(rng, grid)
+    trunk = trunk_of(today, grid)
+    tissue = surroundings(today.solids, grid, trunk, texture)
+    sweeps = [_rough_sweep(grid, organ, texture) for organ in today.organs]
+    masks = np.stack([(swept.depth < 0) & trunk.cavity for swept in sweeps])
+    for organ, swept, mask in zip(today.organs, sweeps, masks, strict=True):
+        np.copyto(tissue, interior(rng, grid, organ, swept, texture), where=mask)
+    return Phantom(_acquired(rng, grid, tissue, today.peak), _separated(masks, sweeps, today.overlap))
+
+
+def _rough_sweep(grid: Grid, organ: Organ, texture: Texture) -> Sweep:
+    """The organ on the grid, with a slightly rough surface."""
+    smooth = sweep(grid, organ.tube)
+    return replace(smooth, depth=smooth.depth + np.float32(0.008) * texture.mottle)
+
+
+def _separated(masks: Masks, sweeps: Sequence[Sweep], overlap: float) -> Masks:
+    """Masks that share no more than a rim: an organ ends where another, painted later, is `overlap` deep."""
+    separated = masks.copy()
+    for organ, later in combinations(range(len(masks)), 2):
+        separated[organ] &= ~(masks[later] & (sweeps[later].depth < -overlap))
+    return separated
+
+
+def _acquired(rng: np.random.Generator, grid: Grid, tissue: Field, peak: float) -> UInt16[np.ndarray, "d h w"]:
+    """What the scanner makes of the tissue: blur, receive bias, Rician noise, arbitrary scale."""
+    blurred = ndimage.gaussian_filter(tissue, (0.0, 0.55, 0.55))
+    a, b, c, d = rng.normal(0, (0.10, 0.12, 0.12, 0.10)).tolist()
+    bias = np.exp(a * grid.z + b * grid.y + c * grid.x + d * grid.x**2)
+    real, imaginary = rng.standard_normal((2, *grid.shape), dtype=np.float32) * rng.uniform(0.015, 0.03)
+    signal = np.hypot(blurred * bias + real, imaginary)
+    return np.asarray(np.round(signal * (peak / float(signal.max()))), np.uint16)

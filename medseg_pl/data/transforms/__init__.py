@@ -1,0 +1,1 @@
+"""Resizing, windows and augmentation."""

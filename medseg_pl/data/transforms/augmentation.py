@@ -1,0 +1,231 @@
+"""Augmentation of training patches. The only module that knows albumentations."""
+
+from __future__ import annotations
+
+import os
+import random
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, Shaped, UInt8
+from numpy.typing import NDArray
+
+from medseg_pl.core.intensity import HIGH, LOW
+from medseg_pl.core.recorded import Recorded
+
+# Otherwise importing albumentations asks a server for its newest version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations
+
+_WARPED_AT_ONCE = 4
+"""Channels that OpenCV warps in one call."""
+
+Image = Shaped[np.ndarray, "c h w"]
+Mask = UInt8[np.ndarray, "m h w"]
+
+
+class Augmentation(Recorded, ABC):
+    """Random changes of a patch and its mask, a function of the seed alone."""
+
+    @abstractmethod
+    def __call__(
+        self, image: Image, mask: Mask, statistics: Float32[np.ndarray, "c 4"], seed: int
+    ) -> tuple[Image, Mask]:
+        """Change a patch.
+
+        Args:
+            image: `(C', h, w)`, `uint8` or `float32`, raw values.
+            mask: `(M, h, w)`.
+            statistics: What the values of each channel are like, over the whole case.
+            seed: The same seed gives the same change.
+
+        Returns:
+            Image and mask in the shapes and types that came in.
+        """
+
+
+Transforms = list[albumentations.BasicTransform]
+
+
+class AlbumentationsAugmentation(Augmentation):
+    """Runs albumentations transforms; a subclass says which.
+
+    For the intensity transforms values are brought to 0 … 1 between their case's 0.5th and 99.5th percentile, whatever
+    the type of the file. Transforms clip there; what lay beyond is added again afterwards.
+    """
+
+    @abstractmethod
+    def geometric(self) -> Transforms:
+        """What moves pixels, of image and mask together."""
+
+    @abstractmethod
+    def intensity(self) -> Transforms:
+        """What changes the values of an image, pixel by pixel."""
+
+    def __call__(
+        self, image: Image, mask: Mask, statistics: Float32[np.ndarray, "c 4"], seed: int
+    ) -> tuple[Image, Mask]:
+        """See `Augmentation`."""
+        moving, changing = self._pipelines
+        # One source for all of them: `set_random_seed` gives each transform its own, seeded alike, and two flips would
+        # always come together.
+        draws = np.random.default_rng(seed), random.Random(seed)
+        for pipeline in self._pipelines:
+            pipeline.set_random_state(*draws)
+        if moving.transforms:
+            moved = moving(image=_last(image), mask=_last(mask))
+            image, mask = _first(moved["image"], image.shape), _first(moved["mask"], mask.shape)
+        if changing.transforms:
+            unit, span = _to_unit(image, statistics)
+            given = _last(unit)
+            changed = changing(image=given)["image"]
+            if changed is not given:
+                changed = _first(changed, image.shape)
+                image = _from_unit(image, changed - unit, span)
+        return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+    @cached_property
+    def _pipelines(self) -> tuple[Any, Any]:
+        # Image and mask are cut from one case: nobody need ask whether they fit.
+        moving, changing = self.geometric(), self.intensity()
+        return tuple(albumentations.Compose(each, is_check_shapes=False) for each in (moving, changing))
+
+
+class StandardAugmentation(AlbumentationsAugmentation):
+    """What helps most 2D medical images: flips, small rotations, scales and shifts, and changes of the intensities.
+
+    Args:
+        flip_horizontal: Probability of exchanging left and right; 0 where labels or anatomy know the side.
+        flip_vertical: Probability of exchanging top and bottom.
+        rotate_degrees: Rotations up to this angle.
+        scale: Enlarges or shrinks by up to this share.
+        shift: Moves by up to this share of the patch.
+        geometric_probability: How often the patch is rotated, scaled and shifted, in one step.
+        brightness: Adds up to this share of the range, from the case's 0.5th to its 99.5th percentile.
+        contrast: Multiplies by up to one plus or minus this share.
+        gamma: Exponents from `1 - gamma` to `1 + gamma`.
+        noise: Standard deviation of Gaussian noise, up to this share of the range.
+        intensity_probability: How often each change of intensity happens.
+    """
+
+    def __init__(
+        self,
+        flip_horizontal: float = 0.5,
+        flip_vertical: float = 0.0,
+        rotate_degrees: float = 15.0,
+        scale: float = 0.15,
+        shift: float = 0.05,
+        geometric_probability: float = 0.5,
+        brightness: float = 0.15,
+        contrast: float = 0.15,
+        gamma: float = 0.0,
+        noise: float = 0.0,
+        intensity_probability: float = 0.3,
+    ) -> None:
+        self.flip_horizontal = flip_horizontal
+        self.flip_vertical = flip_vertical
+        self.rotate_degrees = rotate_degrees
+        self.scale = scale
+        self.shift = shift
+        self.geometric_probability = geometric_probability
+        self.brightness = brightness
+        self.contrast = contrast
+        self.gamma = gamma
+        self.noise = noise
+        self.intensity_probability = intensity_probability
+
+    def geometric(self) -> Transforms:
+        """Only what is switched on."""
+        return _wanted(
+            (self.flip_horizontal, albumentations.HorizontalFlip(p=self.flip_horizontal)),
+            (self.flip_vertical, albumentations.VerticalFlip(p=self.flip_vertical)),
+            (self.rotate_degrees or self.scale or self.shift, self._affine()),
+        )
+
+    def intensity(self) -> Transforms:
+        """Only what is switched on."""
+        often = self.intensity_probability
+        gamma = (100 - 100 * self.gamma, 100 + 100 * self.gamma)
+        return _wanted(
+            (
+                self.brightness or self.contrast,
+                albumentations.RandomBrightnessContrast(self.brightness, self.contrast, p=often),
+            ),
+            (self.gamma, albumentations.RandomGamma(gamma, p=often)),
+            (self.noise, albumentations.GaussNoise(std_range=(0.0, self.noise), p=often)),
+        )
+
+    def _affine(self) -> albumentations.Affine:
+        return _Affine(
+            scale=(1 - self.scale, 1 + self.scale),
+            rotate=(-self.rotate_degrees, self.rotate_degrees),
+            translate_percent=(-self.shift, self.shift),
+            interpolation=cv2.INTER_LINEAR,
+            mask_interpolation=cv2.INTER_NEAREST,
+            # Tissue mirrored at the border: any constant would be an intensity that this scanner may give a meaning.
+            border_mode=cv2.BORDER_REFLECT_101,
+            p=self.geometric_probability,
+        )
+
+
+class _Affine(albumentations.Affine):  # type: ignore[misc]  # it has no types
+    """The same pixels without what albumentations asks before each warp, which takes as long as to warp a mask."""
+
+    def apply(self, img: NDArray[Any], matrix: NDArray[Any], output_shape: tuple[int, int], **params: Any) -> Any:
+        if _channels(img) > _WARPED_AT_ONCE:
+            return super().apply(img, matrix, output_shape, **params)
+        return _warped(img, matrix, output_shape, self.interpolation, self.border_mode)
+
+    def apply_to_mask(
+        self, mask: NDArray[Any], matrix: NDArray[Any], output_shape: tuple[int, int], **params: Any
+    ) -> Any:
+        if _channels(mask) > _WARPED_AT_ONCE:
+            return super().apply_to_mask(mask, matrix, output_shape, **params)
+        return _warped(mask, matrix, output_shape, self.mask_interpolation, self.border_mode)
+
+
+def _channels(planes: NDArray[Any]) -> int:
+    return 1 if planes.ndim == 2 else planes.shape[2]
+
+
+def _warped(
+    planes: NDArray[Any], matrix: NDArray[Any], shape: tuple[int, int], interpolation: int, border: int
+) -> NDArray[Any]:
+    height, width = shape
+    warped = cv2.warpAffine(planes, matrix[:2], (width, height), flags=interpolation, borderMode=border)
+    return warped.reshape(height, width, *planes.shape[2:])  # OpenCV drops the axis of a single channel
+
+
+def _wanted(*candidates: tuple[float, albumentations.BasicTransform]) -> Transforms:
+    return [transform for strength, transform in candidates if strength]
+
+
+def _to_unit(
+    image: Image, statistics: NDArray[np.float32]
+) -> tuple[Float32[np.ndarray, "c h w"], Float32[np.ndarray, "c 1 1"]]:
+    """Bring the range of each channel to 0 … 1; return it with its width."""
+    low = statistics[:, LOW, None, None]
+    span = np.maximum(statistics[:, HIGH, None, None] - low, 1e-6)
+    if image.dtype != np.uint8:
+        return ((image - low) / span).clip(0, 1).astype(np.float32), span
+    # A table of 256 values is looked up several times as fast as an image is computed.
+    tables = ((np.arange(256, dtype=np.float32) - low[:, 0]) / span[:, 0]).clip(0, 1)
+    return np.stack([cv2.LUT(plane, table) for plane, table in zip(image, tables, strict=True)]), span
+
+
+def _from_unit(image: Image, change: Float32[np.ndarray, "c h w"], span: Float32[np.ndarray, "c 1 1"]) -> Image:
+    """Add a change in units of the range to an image, in the image's own type."""
+    values: NDArray[Any] = image + change * span
+    return values if image.dtype != np.uint8 else np.rint(values).clip(0, 255).astype(np.uint8)
+
+
+def _last(planes: NDArray[Any]) -> NDArray[Any]:
+    """Channels behind, as albumentations wants them, or no channel axis for one plane."""
+    return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
+
+
+def _first(planes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    return planes.reshape(shape) if shape[0] == 1 else planes.transpose(2, 0, 1)

@@ -1,0 +1,164 @@
+"""How an image of any size meets a network that wants one size, and the way back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.data.transforms.windows import Padding, centred_padding
+
+FitMode = Literal["native", "resize"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How pixels are brought to the network.
+
+    Args:
+        mode: `native` keeps the pixels as they are: training sees crops of `size`, evaluation the whole image.
+            `resize` scales the whole image into `size`, its proportions kept, the rest padded.
+        size: `(height, width)` in pixels.
+        spacing_mm: With `native`, bring every slice to these distances `(y, x)` between pixels first.
+        scale: By how much `(height, width)` grow; `on` finds it for a case.
+
+    >>> Fit("resize", (100, 100)).scaled_size((400, 200))
+    (100, 50)
+    """
+
+    mode: FitMode
+    size: tuple[int, int]
+    spacing_mm: tuple[float, float] | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Reject sizes and modes that mean nothing."""
+        if self.mode not in get_args(FitMode):
+            raise SettingError(f"fit must be one of {', '.join(get_args(FitMode))}; got {self.mode!r}.")
+        if min(self.size) < 1:
+            raise SettingError(f"size must be (height, width), both at least 1 pixel; got {tuple(self.size)}.")
+        if self.spacing_mm is not None and (self.mode != "native" or not 0 < min(self.spacing_mm) < math.inf):
+            raise SettingError(
+                f"spacing_mm must be two distances above 0 and goes with the fit native; got {self.spacing_mm} with "
+                f"the fit {self.mode}. Correct model.spacing_mm, or set it to null."
+            )
+
+    def on(self, geometry: Geometry) -> Fit:
+        """This fit for the slices of one case.
+
+        >>> Fit("native", (64, 64), spacing_mm=(2.0, 2.0)).on(Geometry((1, 10, 10), (5.0, 1.0, 0.5))).scale
+        (0.5, 0.25)
+        """
+        if self.spacing_mm is None:
+            return self
+        assert geometry.spacing_mm is not None, "the data module has refused such cases"
+        (_, y, x), (goal_y, goal_x) = geometry.spacing_mm, self.spacing_mm
+        return replace(self, scale=(y / goal_y, x / goal_x))
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """How many native pixels a training crop of `size` covers."""
+        height, width = (max(1, round(side / grow)) for side, grow in zip(self.size, self.scale, strict=True))
+        return height, width
+
+    def fitted_size(self, native: tuple[int, int]) -> tuple[int, int]:
+        """The size at which a whole image of the native size reaches the network."""
+        return self.size if self.mode == "resize" else self.scaled_size(native)
+
+    def scaled_size(self, native: tuple[int, int]) -> tuple[int, int]:
+        """The size of the image inside its padding."""
+        if self.mode == "native":
+            height, width = (max(1, round(length * grow)) for length, grow in zip(native, self.scale, strict=True))
+            return height, width
+        scale = min(goal / length for goal, length in zip(self.size, native, strict=True))
+        height, width = (
+            min(goal, max(1, round(length * scale))) for goal, length in zip(self.size, native, strict=True)
+        )
+        return height, width
+
+    def padding(self, native: tuple[int, int]) -> Padding:
+        """What is added around the scaled image."""
+        return centred_padding(self.scaled_size(native), self.fitted_size(native))
+
+    def apply(self, image: Shaped[np.ndarray, "c h w"], fill: Shaped[np.ndarray, " c"]) -> Shaped[np.ndarray, "c H W"]:
+        """Fit an image; `fill` is the padding's value for each channel."""
+        scaled = resize_image(image, self.scaled_size(image.shape[1:]))
+        return pad_constant(scaled, self.padding(image.shape[1:]), fill)
+
+    def apply_mask(self, mask: Shaped[np.ndarray, "m h w"]) -> Shaped[np.ndarray, "m H W"]:
+        """Fit a mask; no value arises that was not there, and the padding is background."""
+        scaled = resize_mask(mask, self.scaled_size(mask.shape[1:]))
+        return pad_constant(scaled, self.padding(mask.shape[1:]), np.zeros(len(mask), mask.dtype))
+
+    def undo(self, probabilities: Float[Tensor, "b k h w"], native: tuple[int, int]) -> Float[Tensor, "b k H W"]:
+        """Bring probabilities from the fitted to the native grid."""
+        if probabilities.shape[2:] == native:
+            return probabilities
+        inner = self.padding(native).undo(probabilities)
+        return F.interpolate(inner, size=native, mode="bilinear", align_corners=False)
+
+    def undo_rows(
+        self, probabilities: Float[Tensor, "b k h w"], native: tuple[int, int], rows: slice
+    ) -> Float[Tensor, "b k r W"]:
+        """Some rows of what `undo` gives, for an image that is too large to be scaled up whole."""
+        if rows == slice(0, native[0]):
+            return self.undo(probabilities, native)
+        return scaled_rows(self.padding(native).undo(probabilities), native, rows)
+
+
+def scaled_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: slice) -> Float[Tensor, "b k r W"]:
+    """Some rows of an image that is scaled, bilinearly and between the centres of pixels, to `(height, width)`.
+
+    >>> scaled_rows(torch.tensor([[[[0.0], [4.0]]]]), (4, 1), slice(1, 3)).flatten().tolist()
+    [1.0, 3.0]
+    """
+    height = image.shape[-2]
+    places = torch.arange(rows.start, rows.stop, device=image.device, dtype=torch.float64) + 0.5
+    places = (places * (height / size[0]) - 0.5).clamp(min=0)
+    upper = places.floor().long()
+    share = (places - upper).to(image.dtype)[:, None]
+    mixed = torch.lerp(image[..., upper, :], image[..., (upper + 1).clamp(max=height - 1), :], share)
+    return F.interpolate(mixed, size=(len(places), size[1]), mode="bilinear", align_corners=False)
+
+
+def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Scale `(C, H, W)` to `(height, width)`: by area when shrinking, so that thin structures do not alias."""
+    height, width = size
+    if image.shape[1:] == size:
+        return image
+    method = cv2.INTER_AREA if image.shape[1] * image.shape[2] > height * width else cv2.INTER_LINEAR
+    # Channel by channel: OpenCV takes four at most for some types.
+    return np.stack([cv2.resize(channel, (width, height), interpolation=method) for channel in image])
+
+
+def resize_mask(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Scale `(M, H, W)` to `(height, width)`; every value is that of the nearest pixel."""
+    height, width = size
+    if mask.shape[1:] == size:
+        return mask
+    # Plain INTER_NEAREST takes the corner of each cell: it shifts a mask against its image by half a cell.
+    nearest = cv2.INTER_NEAREST_EXACT
+    return np.stack([cv2.resize(plane, (width, height), interpolation=nearest) for plane in mask])
+
+
+def pad_constant(image: NDArray[Any], padding: Padding, fill: NDArray[Any]) -> NDArray[Any]:
+    """Put `(C, H, W)` into a larger frame that holds `fill[c]`."""
+    if not any(padding):
+        return image
+    channels, height, width = image.shape
+    frame = np.empty(
+        (channels, height + padding.top + padding.bottom, width + padding.left + padding.right), image.dtype
+    )
+    frame[...] = fill[:, None, None].astype(image.dtype)
+    frame[:, padding.top : padding.top + height, padding.left : padding.left + width] = image
+    return frame

@@ -1,0 +1,1 @@
+"""Exported models: ONNX graph, specification, golden cases, runner and cards."""

@@ -1,0 +1,107 @@
+"""The cards of an export: what the model is and how good, and what data it comes from, in Markdown for its author.
+
+After "Model Cards for Model Reporting" (Mitchell et al. 2019) and "Datasheets for Datasets" (Gebru et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from medseg_pl.reporting import Run, read_run
+from medseg_pl.reporting.limitations import limits_of
+from medseg_pl.reporting.markdown import blocks, escaped, shares, survey, table
+from medseg_pl.training.checkpoints import Trained, run_folder_of
+
+MODEL_CARD, DATA_CARD = "MODEL_CARD.md", "DATA_CARD.md"
+NOT_KNOWN = "not known"
+
+
+def write_cards(folder: Path, trained: Trained, spec: Mapping[str, Any]) -> None:
+    """Write both cards.
+
+    Args:
+        folder: Of the export.
+        trained: The checkpoint, whose run folder has the scores.
+        spec: What the export says of itself.
+
+    Raises:
+        UnreadableFileError: A file of the run folder is damaged.
+    """
+    checkpoint = Path(trained.path).name
+    run = run_of(trained, spec["labels"]["names"])
+    environment = Environment(
+        loader=PackageLoader("medseg_pl.export", "cards"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["escaped"] = escaped
+    known: dict[str, Any] = {"run": run, "spec": spec, "labels": run.labels, "blocks": blocks(run)}
+    known |= {"checkpoint": checkpoint, "inputs": inputs(spec), "exported": exported(spec)}
+    known |= {"survey": survey(run), "shares": shares(run), "limits": limits_of(run) + _of_export(spec, checkpoint)}
+    known["evaluation"] = known["blocks"]["evaluate"] if run.rows else f"Its scores are {NOT_KNOWN}: medseg test."
+    for name in (MODEL_CARD, DATA_CARD):
+        text = environment.get_template(f"{name.lower()}.j2").render(known)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def run_of(trained: Trained, labels: list[str]) -> Run:
+    """The run of a checkpoint; of one that lies alone, what the checkpoint itself says."""
+    folder = run_folder_of(Path(trained.path))
+    if (folder / "config.yaml").is_file():
+        return read_run(folder, None, labels=labels)
+    summary: dict[str, Any] = {"labels": {label: {} for label in labels}}
+    title = str(trained.settings.get("experiment") or Path(trained.path).stem)
+    return Run(folder, title, "none", [], summary, [], trained.data.get("split"), None, trained.settings)
+
+
+def inputs(spec: Mapping[str, Any]) -> list[str]:
+    """What an image has to be, and what the masks are."""
+    context, spacing = spec["context"], spec["spacing_mm"]
+    neighbours = f"; each is seen with {context} of its neighbours on each side" if context else ""
+    rows = [
+        ["channels", spec["channels"]],
+        ["slices", f"slicing: {spec['slicing']}{neighbours}"],
+        ["values", "raw; the network normalises them"],
+        ["size", "as it is" if spec["fit"] == "native" else f"{spec['fit']}, {_by(spec['size'])}"],
+        ["spacing", "as it is" if spacing is None else f"resampled to {_by(spacing)} mm, and back"],
+        ["labels", ", ".join(escaped(name) for name in spec["labels"]["names"])],
+        ["labels may overlap", "yes" if spec["labels"]["task"] == "multilabel" else "no"],
+        ["cleaning", ", ".join(escaped(name) for name in spec["postprocess"]) or "none"],
+    ]
+    return table(["", ""], rows)
+
+
+def exported(spec: Mapping[str, Any]) -> list[str]:
+    """How the export differs from the checkpoint."""
+    tolerance, measured = spec["tolerance"], spec["measured"]
+    rows = [
+        ["precision", spec["precision"]],
+        ["sizes", "any" if spec["any_size"] else f"windows of {_by(spec['window'])}"],
+        ["self-test", f"{tolerance['agreement']:.2%} of the pixels of {len(spec['golden'])} golden cases must agree"],
+    ]
+    if measured is None:
+        return table(["", ""], [*rows, ["cost in Dice", NOT_KNOWN]])
+    before, after, cost = (_dice(measured["dice"][name]) for name in ("checkpoint", "exported", "cost"))
+    said = f"{cost}: {before} by the checkpoint, {after} exported, over {measured['cases']} validation cases"
+    return table(["", ""], [*rows, ["cost in Dice", said]])
+
+
+def _of_export(spec: Mapping[str, Any], checkpoint: str) -> list[str]:
+    found = []
+    if checkpoint != "best.ckpt":
+        found.append(f"The scores are of the run; this export is of {checkpoint}, which may not be what was scored.")
+    if spec["precision"] != "fp32" and spec["measured"] is None:
+        found.append(f"What {spec['precision']} costs in Dice was not measured.")
+    return found
+
+
+def _by(numbers: Any) -> str:
+    return " × ".join(f"{number:g}" for number in numbers)
+
+
+def _dice(value: float | None) -> str:
+    return NOT_KNOWN if value is None else f"{value:.4f}"

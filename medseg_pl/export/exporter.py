@@ -1,0 +1,157 @@
+"""From a checkpoint to a folder that has proved itself."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from medseg_pl import __version__
+from medseg_pl.core.errors import ExportError, SettingError
+from medseg_pl.core.import_policy import only_known_code
+from medseg_pl.data.written_values import use_mask_values
+from medseg_pl.export.cards import write_cards
+from medseg_pl.inference.predictor import Predictor, load_module
+from medseg_pl.io.atomic_files import require_empty, whole_folder
+from medseg_pl.training.checkpoints import Trained, read_trained
+
+_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+_RUNNER = Path(__file__).with_name("runner.py")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write the folder, run its golden cases as anyone would, and give it its name only then.
+
+    Raises:
+        SettingError: A package is missing, or the checkpoint's settings name code that is not allowed.
+        ExportError: The network cannot be written, or computes something else afterwards.
+        OutputExistsError: There is something in the folder.
+    """
+    _require_packages()
+    require_empty(arguments.output)
+    trained = read_trained(arguments.ckpt_path)
+    plugins = [name for value in arguments.plugins for name in value.split(",")]
+    with only_known_code(plugins), whole_folder(arguments.output) as folder:
+        _write(folder, trained, arguments)
+    sys.stdout.write(f"Wrote {arguments.output}: python run.py IMAGE ... -o DIR runs it without torch.\n")
+
+
+def export_checkpoint(
+    ckpt_path: str | Path, output: str | Path, precision: str = "fp32", plugins: Sequence[str] = ()
+) -> None:
+    """Export a checkpoint from Python, as `medseg export` does.
+
+    Args:
+        ckpt_path: The checkpoint.
+        output: A new folder.
+        precision: Of the weights: `fp32`, `fp16` or `int8`.
+        plugins: Packages of your own that the checkpoint's settings may name.
+    """
+    options = {"measure": False, "root": None, "plugins": list(plugins)}
+    export(argparse.Namespace(ckpt_path=str(ckpt_path), output=Path(output), precision=precision, **options))
+
+
+def _write(folder: Path, trained: Trained, arguments: argparse.Namespace) -> None:
+    from medseg_pl.export.golden_cases import (
+        golden_cases,
+        save_arrays,
+    )  # these need the packages that were asked for
+    from medseg_pl.export.onnx_model import around, make_graph
+    from medseg_pl.export.specification import golden_entries, seal, specification
+
+    settings = {**trained.settings["model"], "compile_network": False}
+    module = load_module(Trained(trained.path, {**trained.settings, "model": settings}, trained.data))
+    module.labels = use_mask_values(module.labels, trained.mask_values)
+    tensors = save(network_weights(module.state_dict()), {"format": "pt", "medseg": __version__})
+    (folder / "weights.safetensors").write_bytes(tensors)
+    graph = make_graph(module, arguments.precision)
+    spec = specification(
+        module, settings, slicing=_slicing(trained), any_size=graph.any_size, precision=arguments.precision
+    )
+    module.sliding_window.max_pixels = spec["max_whole_pixels"]
+    exact = arguments.precision == "fp32"
+    cases = golden_cases(module if exact else around(module, graph.model))
+    (folder / "golden").mkdir()
+    for case in cases:
+        save_arrays(folder / "golden" / f"{case.name}.npz", case.arrays)
+    shutil.copyfile(_RUNNER, folder / "run.py")
+    spec |= {"golden": golden_entries(cases), "measured": None}
+    seal(folder, graph.model, spec)
+    sys.stdout.write(_self_test(folder))
+    measured = arguments.measure or arguments.root is not None
+    for note in _notes(spec, measured=measured):
+        sys.stdout.write(f"{note}\n")
+    if measured:
+        spec["measured"] = _measured(trained, folder, arguments.root)
+        seal(folder, graph.model, spec)
+        _self_test(folder)
+    write_cards(folder, trained, spec)  # sealed with no checksum: they are there to be written on
+
+
+def network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The network's own part of a module's state, under the names that the network gives."""
+    own = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+    return {name: value.contiguous().clone() for name, value in own.items()}
+
+
+def _measured(trained: Trained, folder: Path, root: str | None) -> dict[str, Any]:
+    from medseg_pl.export.accuracy import measure
+
+    predictor = Predictor([load_module(trained)], precision=str(trained.settings["trainer"]["precision"]))
+    found = measure(trained, predictor, folder, root)
+    shown = {name: "unknown" if value is None else f"{value:.4f}" for name, value in found["dice"].items()}
+    sys.stdout.write(
+        f"Mean Dice of {found['cases']} validation cases: {shown['checkpoint']} by the checkpoint, {shown['exported']} "
+        f"exported; the export costs {shown['cost']}.\n"
+    )
+    return found
+
+
+def _self_test(folder: Path) -> str:
+    """What `run.py --self-test` prints, in a process that sees no more than whoever gets the folder."""
+    command = [sys.executable, "-I", "run.py", "--self-test"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ExportError(
+            "The exported model does not compute what the checkpoint does, so nothing was written. "
+            f"{done.stderr.strip().splitlines()[-1]} A normalisation of your own has to treat each pixel by itself; "
+            "weights that were hardly trained may be too unstable to be compared."
+        )
+    return done.stdout
+
+
+def _slicing(trained: Trained) -> str:
+    """How the source cuts volumes; one that knows no choice takes the file's own slices."""
+    return str((trained.settings["data"]["source"].get("init_args") or {}).get("slicing", "file"))
+
+
+def _notes(spec: Mapping[str, Any], *, measured: bool) -> list[str]:
+    """What a user should know of this export."""
+    lines = []
+    if spec["precision"] != "fp32" and not measured:
+        lines.append(
+            f"What {spec['precision']} costs in Dice was not measured; --measure does, on the validation cases."
+        )
+    if not spec["any_size"]:
+        height, width = spec["window"]
+        lines.append(
+            f"The network can be exported for one size only, {height} x {width}: larger images run in windows, which "
+            "medseg predict runs whole where they fit."
+        )
+    return lines
+
+
+def _require_packages() -> None:
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SettingError(
+            f"medseg export needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed. "
+            "Install what belongs to it with pip install 'medseg[export]'."
+        )

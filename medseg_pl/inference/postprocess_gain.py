@@ -1,0 +1,144 @@
+"""Which cleaning helps a label, as far as validation cases can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.inference.components import component_sizes
+from medseg_pl.inference.postprocess import Cleaning, clean, voxel_size
+from medseg_pl.metrics.functional.overlap import count, dice
+from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, group_totals
+from medseg_pl.metrics.statistics.selection import selection_p
+
+ALPHA = 0.025
+"""One-sided: the 5 % of a two-sided test, of which only gains matter."""
+
+FEWEST_PATIENTS = 6
+"""With fewer no p is as small: of 2^5 combinations of signs one is more than 2.5 %."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a cleaning does to the Dice of a label.
+
+    Args:
+        cleaning: The cleaning.
+        before: Mean Dice without it; a case that has the label neither predicted nor annotated counts as 1.
+        after: Mean Dice with it.
+        interval: 95 % interval over patients of the mean difference; NaN with fewer than two of them.
+        cases: How many.
+        patients: Of how many patients.
+        tried: How many cleanings were tried, of all labels.
+        p: The chance of a gain as sure if nothing helps, corrected for all that were tried; 1 without a gain.
+    """
+
+    cleaning: Cleaning
+    before: float
+    after: float
+    interval: tuple[float, float]
+    cases: int
+    patients: int
+    tried: int
+    p: float
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether the mean is better, and not by chance."""
+        return self.after > self.before and self.p <= ALPHA
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return {**asdict(self), "interval": list(self.interval)}
+
+
+def candidates(smallest: float | None) -> list[Cleaning]:
+    """The cleanings that are tried for a label.
+
+    Args:
+        smallest: The size of the smallest component that was ever annotated: what is smaller than half of it is taken
+            for noise. `None` where the label was never annotated.
+
+    >>> [cleaning.minimum_size for cleaning in candidates(10.0)]
+    [0.0, 0.0, 5.0, 0.0, 0.0, 5.0]
+    """
+    removals: list[dict[str, Any]] = [{}, {"largest_only": True}]
+    if smallest is not None:
+        removals.append({"minimum_size": smallest / 2})
+    return [Cleaning(fill_holes=fill, **removal) for fill, removal in product((False, True), removals)]
+
+
+def smallest_component(reference: UInt8[np.ndarray, "m d h w"], labels: LabelMap, geometry: Geometry) -> list[float]:
+    """The size of the smallest component of each label, in the unit of `Cleaning.minimum_size`; infinity without."""
+    sizes = (component_sizes(labels.plane(reference, index)) for index in range(len(labels.names)))
+    return [float(min(found, default=np.inf)) * voxel_size(geometry) for found in sizes]
+
+
+def agreements(
+    prediction: UInt8[np.ndarray, "m d h w"],
+    reference: UInt8[np.ndarray, "m d h w"],
+    geometry: Geometry,
+    labels: LabelMap,
+    index: int,
+    tried: Sequence[Cleaning],
+) -> list[float]:
+    """The Dice of one label of a case with each cleaning; 1 where it is neither predicted nor annotated.
+
+    Voxels that nobody annotated do not count.
+    """
+    counted = ~labels.unannotated(reference, index)
+    annotated = labels.plane(reference, index)
+    cleaned = (clean(prediction, geometry, labels, {labels.names[index]: cleaning}) for cleaning in tried)
+    return [_agreement(labels.plane(mask, index) & counted, annotated) for mask in cleaned]
+
+
+def best_gain(tried: Sequence[Cleaning], dices: Float[np.ndarray, "n t"], groups: Sequence[str]) -> Gain:
+    """Find the best cleaning of a single label, see `best_gains`."""
+    return best_gains([tried], [dices], groups)[0]
+
+
+def best_gains(
+    tried: Sequence[Sequence[Cleaning]], dices: Sequence[Float[np.ndarray, "n _"]], groups: Sequence[str]
+) -> list[Gain]:
+    """Find the cleaning of each label with the highest mean Dice, among those that gain not by chance.
+
+    Where no gain is sure, the cleaning with the highest mean is given all the same, with its p.
+
+    Args:
+        tried: The cleanings of each label, of which the first does nothing.
+        dices: Of each label, those of each case with each of its cleanings.
+        groups: The patient of each case.
+    """
+    gains = [scores - scores[:, :1] for scores in dices]
+    columns = [Values(column, groups) for label in gains for column in label.T.tolist()]
+    p_values = iter(selection_p(group_totals(columns).sums).tolist())
+    number = sum(len(cleanings) - 1 for cleanings in tried)
+    return [
+        _best_gain(cleanings, scores, groups, [next(p_values) for _ in cleanings], number)
+        for cleanings, scores in zip(tried, dices, strict=True)
+    ]
+
+
+def _best_gain(
+    tried: Sequence[Cleaning], dices: Float[np.ndarray, "n t"], groups: Sequence[str], p: Sequence[float], number: int
+) -> Gain:
+    """Choose among the cleanings of one label, by their p-values and their means."""
+    means = dices.mean(axis=0)
+    sure = np.array(p) <= ALPHA
+    chosen = int(np.where(sure, means, -np.inf).argmax() if sure.any() else means.argmax())
+    gained = (dices[:, chosen] - dices[:, 0]).tolist()
+    interval = bootstrap_interval(gained, groups) if chosen else (0.0, 0.0)
+    before, after = float(means[0]), float(means[chosen])
+    return Gain(tried[chosen], before, after, interval, len(dices), len(set(groups)), number, p[chosen])
+
+
+def _agreement(prediction: Bool[np.ndarray, "d h w"], reference: Bool[np.ndarray, "d h w"]) -> float:
+    counts = count(prediction, reference)
+    return dice(counts) if counts.prediction or counts.reference else 1.0

@@ -1,0 +1,121 @@
+"""A folder of results that may be interrupted and taken up again: what is there is whole.
+
+```
+folder/…                        results, each moved here when all files of its case are whole
+       .medseg/.lock            says which process works here
+       .medseg/record.json      what they are results of
+       .medseg/finished/…       one file for each finished case
+       .medseg/notes/…          what a later step has to know of a case
+       .medseg/stage-…/         a case that is being written
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medseg_pl.core.errors import OutputExistsError
+from medseg_pl.io.atomic_files import digest_of, name_errors, require_empty, state_of_stat, write_text
+from medseg_pl.io.itk import find_data_files
+from medseg_pl.io.locks import FolderLocks
+
+
+class OutputFolder:
+    """Results by case, see above.
+
+    Args:
+        directory: The folder.
+        record: What the results follow from; plain values.
+        locks: Takes the folder for this process.
+    """
+
+    def __init__(self, directory: Path, record: Mapping[str, Any], locks: FolderLocks) -> None:
+        self.directory = directory
+        self.record = json.dumps(record, indent=1, sort_keys=True) + "\n"
+        self.locks = locks
+        self._own = directory / ".medseg"
+
+    def check(self) -> None:
+        """Raise `OutputExistsError` unless the folder is absent, empty, or holds results of the same record."""
+        record = self._own / "record.json"
+        if not record.is_file():
+            require_empty(self.directory, but=self._own.name)  # of a run that was interrupted before its record
+        elif record.read_text(encoding="utf-8") != self.record:
+            raise OutputExistsError(
+                f"{self.directory} holds results of other inputs, checkpoints or settings; nothing was written. Choose "
+                "another folder, or repeat the command that began it."
+            )
+
+    def begin(self) -> None:
+        """Make the folder, and remove what an interrupted run left half written. On one rank alone.
+
+        Raises:
+            FolderInUseError: Another run writes to it.
+            OutputExistsError: See `check`.
+        """
+        self.check()  # before anything is made
+        self._own.mkdir(parents=True, exist_ok=True)
+        self.locks.take(self._own)
+        self.check()  # what may have come before the lock
+        write_text(self._own / "record.json", self.record, replace=True)
+        for stage in self._own.glob("stage-*"):
+            shutil.rmtree(stage)
+        for leftover in self.directory.rglob(".writing-*"):
+            leftover.unlink(missing_ok=True)
+
+    def is_finished(self, name: str, inputs: Sequence[Path]) -> bool:
+        """Whether a case is there that was made from these files as they are now.
+
+        Files that were copied since, as to the local disk of a node, count as the same where their bytes are.
+        """
+        marker = self._marker(name)
+        if not marker.is_file():
+            return False
+        state, _, content = marker.read_text(encoding="utf-8").partition(" ")
+        return state == _state(inputs) or content == _content(inputs)
+
+    @contextmanager
+    def case(self, name: str, inputs: Sequence[Path]) -> Iterator[Path]:
+        """Give a folder to write a case's files to; they move to their places when the block has ended well."""
+        stage = Path(tempfile.mkdtemp(prefix="stage-", dir=self._own))
+        try:
+            stage.chmod(0o755)
+            with name_errors(self.directory, stage):
+                yield stage
+                for file in sorted(path for path in stage.rglob("*") if path.is_file()):
+                    place = self.directory / file.relative_to(stage)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    file.replace(place)
+            write_text(self._marker(name), f"{_state(inputs)} {_content(inputs)}", replace=True)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+    def note(self, name: str, suffix: str) -> Path:
+        """Where something that is not a result is kept of a case, below the folder, and below that of `case`."""
+        return Path(self._own.name, "notes", f"{_digest(name)}{suffix}")
+
+    def _marker(self, name: str) -> Path:
+        return self._own / "finished" / _digest(name)
+
+
+def _digest(name: str) -> str:
+    """A name for a file, whatever a case is called."""
+    return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+
+
+def _state(inputs: Sequence[Path]) -> str:
+    """Describe files without reading them; see `state_of_stat`."""
+    files = (*inputs, *find_data_files(inputs))
+    return _digest("\0".join(f"{path.name} {state_of_stat(path.stat())}" for path in files))
+
+
+def _content(inputs: Sequence[Path]) -> str:
+    files = (*inputs, *find_data_files(inputs))
+    return _digest("\0".join(f"{path.name} {digest_of(path)}" for path in files))

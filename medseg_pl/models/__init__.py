@@ -1,0 +1,1 @@
+"""Networks, normalization, losses, optimizers and learning-rate schedules."""

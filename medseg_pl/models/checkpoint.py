@@ -1,0 +1,210 @@
+"""What can be read from a checkpoint: plain data whose checksums are right, and never code."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+
+from medseg_pl.core.addresses import iterate_texts
+from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
+from medseg_pl.core.import_policy import check_stored
+
+SHARED = (
+    "labels.names",
+    "labels.task",
+    "labels.values",
+    "labels.ignore_value",
+    "labels.colours",
+    "labels.tolerance",
+    "channels",
+    "context",
+    "fit",
+    "size",
+    "spacing_mm",
+)
+"""Settings that the data takes from the model, because they travel with the weights."""
+
+_RUNS = Path("runs")
+_PLACES = ("version_*/checkpoints/best.ckpt", "best.ckpt", "checkpoints/best.ckpt")
+"""Where a folder has its best weights, the surest place last."""
+
+MapLocation: TypeAlias = Any
+"""What `torch.load` takes: a device, its name, a function, a dictionary."""
+
+
+def run_folder_of(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint lies in, or its own folder where it was moved.
+
+    >>> run_folder_of(Path("runs/demo/version_0/checkpoints/best.ckpt")).as_posix()
+    'runs/demo/version_0'
+    """
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+class Trained(NamedTuple):
+    """What a checkpoint says of its making.
+
+    Attributes:
+        path: The checkpoint.
+        settings: Of model, data and precision, as a configuration.
+        data: Who was trained on, as the data module's `state_dict` has it.
+    """
+
+    path: str
+    settings: dict[str, Any]
+    data: dict[str, Any]
+
+    @property
+    def mask_values(self) -> list[int] | None:
+        """The value that each label has in the training masks; `None` where there is no choice, or it is not known."""
+        values = self.data.get("mask_values")
+        return None if values is None else [int(value) for value in values]
+
+
+def find_checkpoint(name: str, runs: Path = _RUNS, experiment: str = "*") -> str:
+    """Find the file that `--ckpt_path` means.
+
+    Args:
+        name: A file; a run folder, or an experiment with several, for the `best.ckpt` of the newest run; `best` or
+            `last` for that checkpoint of the newest run of all.
+        runs: Where experiments are.
+        experiment: Which of them, for `best` and `last`.
+
+    Raises:
+        MissingDataError: There is no such checkpoint.
+    """
+    path = Path(name)
+    if name in ("best", "last") and not path.exists():
+        found = sorted(
+            runs.glob(f"{experiment}/version_*/checkpoints/{name}.ckpt"), key=lambda file: file.stat().st_mtime
+        )
+        if not found:
+            raise MissingDataError(f"There is no {name}.ckpt of a run below {runs}. Set --ckpt_path to a file.")
+        return str(found[-1])
+    if path.is_dir():
+        found = [file for place in _PLACES for file in sorted(path.glob(place), key=_number)]
+        if not found:
+            raise MissingDataError(
+                f"{path} is a folder without checkpoints/best.ckpt. Set --ckpt_path to a run folder or a file."
+            )
+        return str(found[-1])
+    return name
+
+
+def _number(checkpoint: Path) -> tuple[int, str]:
+    """The number of the run that a checkpoint lies in."""
+    match = re.fullmatch(r"version_(\d+)", run_folder_of(checkpoint).name)
+    return (int(match[1]) if match else 0, str(checkpoint))
+
+
+def read_trained(name: str) -> Trained:
+    """Read everything but the weights.
+
+    Args:
+        name: What `find_checkpoint` takes; Lightning would load a URL as well, and run the code in it.
+
+    Raises:
+        SettingError: The name is that of a URL.
+        MissingDataError: There is no such file.
+        UnreadableFileError: The file is no checkpoint of medseg, or would run code when loaded.
+    """
+    name = find_checkpoint(name)
+    path = local_file(name)
+    checkpoint = load_plain(path, mmap=True)
+    try:
+        settings, data = _settings(checkpoint), checkpoint.get("SegmentationDataModule", {})
+        check_stored(settings)
+        for _ in iterate_texts(data, most=10_000_000):  # names of cases; whoever copies them needs the stack for it
+            pass
+    except SettingError as error:
+        raise SettingError(f"{path} is not loaded: {error}") from error
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return Trained(name, settings, data)
+
+
+def local_file(name: str | Path) -> Path:
+    """The path that a name is of; raises `SettingError` for a URL and `MissingDataError` where there is no file."""
+    if "://" in str(name):
+        raise SettingError(f"--ckpt_path {name} is a URL; checkpoints are loaded from files alone. Download it first.")
+    if not (path := Path(name)).is_file():
+        raise MissingDataError(
+            f"There is no checkpoint {path}. Set --ckpt_path to a file such as checkpoints/best.ckpt."
+        )
+    return path
+
+
+def load_plain(path: Path, map_location: MapLocation = "cpu", *, mmap: bool = False) -> dict[str, Any]:
+    """Load a file whose checksums are right, and which holds plain data and tensors alone.
+
+    Args:
+        path: The checkpoint.
+        map_location: As `torch.load` takes it.
+        mmap: Whether weights stay on the disk until they are looked at.
+
+    Raises:
+        UnreadableFileError: The file is damaged, no checkpoint at all, or would run code when loaded.
+    """
+    try:
+        verify(path)
+        # `weights_only` refuses everything that is not plain data: a stranger's file runs no code.
+        loaded = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+        return dict(loaded)
+    except Exception as error:  # A damaged pickle makes its reader stumble in any way, over an IndexError as well.
+        raise _unreadable(path, error) from error
+
+
+def verify(path: Path) -> None:
+    """Raise `zipfile.BadZipFile` unless every byte of the file's content has the checksum it was written with.
+
+    A checkpoint is a zip archive, with a CRC-32 of each member in it: a digest of the whole file would find no more
+    accidents, and a second file that holds it could not be replaced together with the first. `torch.load` reads
+    weights without looking at the checksums; and of a member whose attributes call it a folder it reads nothing at
+    all, which leaves the tensor with what the memory held before.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(member.external_attr for member in archive.infolist()):
+            raise zipfile.BadZipFile("torch.save gives no attributes")
+        if (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"{damaged} fails its checksum")
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"{path} is not a checkpoint that medseg fit wrote, or it is damaged "
+        f"({type(error).__name__}). Use best.ckpt or last.ckpt of a run folder."
+    )
+
+
+def _without_downloads(network: Any) -> Any:
+    """Copy a network's settings, at every depth without pretrained weights, which smp downloads by default."""
+    if isinstance(network, list | tuple):
+        return [_without_downloads(value) for value in network]
+    if not isinstance(network, Mapping):
+        return network
+    settings = {
+        name: None if name == "encoder_weights" else _without_downloads(value) for name, value in network.items()
+    }
+    if str(settings.get("class_path", "")).startswith("segmentation_models_pytorch."):
+        settings["init_args"] = {**(settings.get("init_args") or {}), "encoder_weights": None}
+    return settings
+
+
+def _settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    # Who trains with loaders of their own has no data module.
+    parts = [dict(checkpoint["hyper_parameters"]), dict(checkpoint.get("datamodule_hyper_parameters", {}))]
+    model, data = ({key: value for key, value in part.items() if key != "_instantiator"} for part in parts)
+    for name in (*SHARED, "seed"):
+        data.pop(name.split(".")[0], None)
+    model.pop("seed", None)
+    # The weights come from the checkpoint: nothing is downloaded or read to start from.
+    model["initial_weights"] = None
+    model["network"] = _without_downloads(model["network"])
+    data["store"] = None  # where this user's cases are kept, a stranger's checkpoint does not say
+    return {"model": model, "data": data, "trainer": {"precision": str(checkpoint["precision"])}}

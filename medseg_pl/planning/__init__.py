@@ -1,0 +1,1 @@
+"""Plans: layout detection, fingerprint, planner and configuration file."""

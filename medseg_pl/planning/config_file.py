@@ -1,0 +1,108 @@
+"""The configuration of `medseg plan` as a file: what was found, and the settings with their reasons."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from medseg_pl.checks.layout_detection import Recognised
+from medseg_pl.core.errors import DataError
+from medseg_pl.core.types import Case
+from medseg_pl.data.cache.store import Store, default_directory
+from medseg_pl.data.time_axes import find_time_axes
+from medseg_pl.io.progress import progress_bar
+from medseg_pl.planning.annotated_yaml import annotated_yaml
+from medseg_pl.planning.fingerprint import Fingerprint, fingerprint
+from medseg_pl.planning.planner import Hardware, plan
+
+
+class PlanFile(NamedTuple):
+    """A configuration, and what there is to say of it.
+
+    Attributes:
+        text: The YAML file.
+        summary: The data set in one line.
+        notes: What was taken for granted.
+    """
+
+    text: str
+    summary: str
+    notes: Sequence[str]
+
+
+def plan_file(found: Recognised, hardware: Hardware, name: str, workers: int) -> PlanFile:
+    """Read a data set whole and write a configuration for it.
+
+    Args:
+        found: The data set.
+        hardware: What it is planned for.
+        name: Of the experiment.
+        workers: How many cases are read at once.
+
+    Raises:
+        DataError: A case has no reference.
+        SettingError: The data cannot be trained on.
+    """
+    known = look_at(found, workers)
+    settings = plan(known, found.labels, hardware)
+    notes = [note.rstrip(".") for note in find_time_axes(found.source.cases())]
+    return PlanFile(_text(found, known, settings, name), summary(known), (*found.notes, *notes))
+
+
+def look_at(found: Recognised, workers: int) -> Fingerprint:
+    """Decode every case into the store, where `fit` finds it again, and measure."""
+    cases = found.source.cases()
+    _require_masks(cases)
+    store = Store(default_directory(), found.source, found.labels)
+    with progress_bar("Reading cases", len(cases)) as advance:
+        entries = store.build(cases, threads=workers, advance=advance)
+    return fingerprint(cases, entries, found.labels, found.modalities)
+
+
+def hardware_of(device: str | None, memory_gb: float | None) -> Hardware:
+    """What was asked for, or what the machine has."""
+    here = torch.cuda.is_available()
+    gpu = here if device is None else device == "gpu"
+    if memory_gb is None:
+        memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        if gpu:
+            memory_gb = torch.cuda.get_device_properties(0).total_memory / 1e9 if here else 16.0
+    if gpu:
+        return Hardware(gpu, memory_gb, bf16=torch.cuda.is_bf16_supported() if here else True)
+    # No public function tells: `torch.backends.cpu` knows AVX-512 as a whole, which came ten years before its bf16.
+    return Hardware(gpu, memory_gb, bf16=torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _text(found: Recognised, known: Fingerprint, settings: dict[str, Any], name: str) -> str:
+    """The whole file: what was found, then the settings with their reasons."""
+    head = [f"Planned by `medseg plan` from {summary(known)}", *(f"Taken for granted: {note}." for note in found.notes)]
+    data = {"source": found.config, **settings["data"]}
+    whole = {"experiment": name, "seed_everything": 0, **settings, "data": data}
+    return "".join(f"# {line}\n" for line in head) + annotated_yaml(whole)
+
+
+def summary(known: Fingerprint) -> str:
+    """The data set in one line."""
+    height, width = known.sizes[1]
+    spacing = "unknown spacing" if known.spacing_mm is None else f"{_times(known.spacing_mm)} mm"
+    labels = ", ".join(f"{name} {share:.2%}" for name, share in known.label_shares.items())
+    return (
+        f"{known.cases} cases of {known.groups} patients, {known.slices} slices, about {height} x {width}, "
+        f"{known.channels} channel(s), {spacing}; {labels}."
+    )
+
+
+def _times(lengths: Sequence[float]) -> str:
+    return " x ".join(f"{length:.3g}" for length in lengths)
+
+
+def _require_masks(cases: Sequence[Case]) -> None:
+    lacking = [case.case_id for case in cases if not case.masks]
+    if lacking:
+        raise DataError(
+            f"{len(lacking)} of {len(cases)} cases have no reference, {lacking[0]} among them. Planning needs all of "
+            "them annotated; move the others away."
+        )

@@ -1,0 +1,156 @@
+"""What a data set is like, in the few numbers from which a configuration follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case
+from medseg_pl.data.cache.case import StoredCase, open_entry
+from medseg_pl.data.cache.index import catalogue_of
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What can be said of a data set without a look at its pixels.
+
+    Args:
+        cases: How many there are.
+        groups: Of how many patients.
+        slices: How many slices they have together.
+        channels: Channels of an image, the largest number where they differ.
+        types: Of the stored values: `("uint8",)` where all images hold 8 bit.
+        sizes: `(height, width)` of the slices at the 5th, 50th and 95th percentile of the cases.
+        depth: Slices of a case, the median.
+        spacing_mm: `(z, y, x)`, the medians; `None` where a case does not know its own.
+        spacing_varies: The 90th percentile of the in-plane spacing over the 10th.
+        label_shares: The share of each label in all annotated voxels.
+        label_cases: In how many cases each label is.
+    """
+
+    cases: int
+    groups: int
+    slices: int
+    channels: int
+    types: tuple[str, ...]
+    sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    depth: int
+    spacing_mm: tuple[float, float, float] | None
+    spacing_varies: float
+    label_shares: Mapping[str, float]
+    label_cases: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Fingerprint(Survey):
+    """A data set in numbers; planning from it is a pure function.
+
+    Args:
+        modalities: What the data set says of each channel, in capitals; empty where it says nothing.
+        lowest: The smallest intensity of each channel in any case.
+        foreground_intensities: The 0.5th and the 99.5th percentile of all labelled voxels, of each channel.
+    """
+
+    modalities: tuple[str, ...]
+    lowest: tuple[float, ...]
+    foreground_intensities: tuple[tuple[float, float], ...]
+
+
+def survey(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap) -> Survey:
+    """Look at what the store knows of every case.
+
+    Args:
+        cases: All of them, with references.
+        entries: Where the store keeps each.
+        labels: What the masks hold.
+    """
+    known = catalogue_of(entries)
+    shapes = known.shapes[:, 1:]
+    counts = np.array([known.label_voxels(place) for place in range(len(known))])
+    spacings_mm = None if known.without_spacing() else known.spacings_mm
+    return Survey(
+        cases=len(cases),
+        groups=len({case.group for case in cases}),
+        slices=int(shapes[:, 0].sum()),
+        channels=int(known.shapes[:, 0].max()),
+        types=tuple(sorted(known.types)),
+        sizes=_size_percentiles(shapes[:, 1:]),
+        depth=int(np.median(shapes[:, 0])),
+        spacing_mm=None if spacings_mm is None else _three(np.median(spacings_mm, axis=0)),
+        spacing_varies=1.0 if spacings_mm is None else _spread(spacings_mm[:, 1:]),
+        label_shares={
+            name: float(counts[:, index].sum() / shapes.prod(axis=1).sum()) for index, name in enumerate(labels.names)
+        },
+        label_cases={name: int((counts[:, index] > 0).sum()) for index, name in enumerate(labels.names)},
+    )
+
+
+def fingerprint(
+    cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap, modalities: Sequence[str] = ()
+) -> Fingerprint:
+    """Look at the pixels of every stored case once.
+
+    Args:
+        cases: All of them, with references.
+        entries: Where the store keeps each.
+        labels: What the masks hold.
+        modalities: What the data set says of each channel; one name stands for all of them.
+    """
+    counted = survey(cases, entries, labels)
+    by_channel = [
+        [_intensities(open_entry(entry), channel) for entry in entries] for channel in range(counted.channels)
+    ]
+    named = list(modalities) * counted.channels if len(modalities) == 1 else list(modalities)
+    return Fingerprint(
+        **vars(counted),
+        modalities=tuple(name.upper() for name in (named + [""] * counted.channels)[: counted.channels]),
+        lowest=tuple(min(lowest for lowest, _ in channel) for channel in by_channel),
+        foreground_intensities=tuple(
+            _percentiles(np.concatenate([foreground for _, foreground in channel])) for channel in by_channel
+        ),
+    )
+
+
+def _intensities(case: StoredCase, channel: int) -> tuple[float, NDArray[np.float32]]:
+    """Find the lowest value of a channel, and those at the store's sample of labelled voxels.
+
+    A case without the channel has none; `fit` refuses it.
+    """
+    if channel >= len(case.image):
+        return np.inf, np.zeros(0, np.float32)
+    pixels = case.image[channel]
+    finite = pixels[np.isfinite(pixels)]
+    values = [np.zeros(0, np.float32)]
+    for voxels in case.foreground:
+        d, h, w = np.asarray(voxels).T
+        values.append(np.asarray(pixels[d, h, w], dtype=np.float32))
+    foreground = np.concatenate(values)
+    lowest = float(finite.min()) if finite.size else np.inf
+    return lowest, foreground[np.isfinite(foreground)]
+
+
+def _percentiles(values: NDArray[np.float32]) -> tuple[float, float]:
+    if not len(values):
+        return 0.0, 1.0
+    low, high = np.percentile(values, [0.5, 99.5])
+    return float(low), float(high)
+
+
+def _size_percentiles(sizes: NDArray[np.int64]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    low, middle, high = (np.percentile(sizes, share, axis=0, method="nearest").astype(int) for share in (5, 50, 95))
+    return (int(low[0]), int(low[1])), (int(middle[0]), int(middle[1])), (int(high[0]), int(high[1]))
+
+
+def _spread(in_plane: NDArray[np.float64]) -> float:
+    low, high = np.percentile(in_plane, [10, 90], axis=0)
+    return float((high / low).max())
+
+
+def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    z, y, x = (float(value) for value in values)
+    return z, y, x

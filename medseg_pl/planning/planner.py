@@ -1,0 +1,287 @@
+"""From what a data set is like to a configuration that trains well as it stands, with the reason for each choice.
+
+The rules are those of common practice in 2D segmentation, sized for the machine: on a CPU a small encoder and some ten
+minutes on two cores, on a GPU a larger one and more steps.
+
+References:
+    Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation",
+    Nature Methods 18, 2021 (the idea of a fingerprint, and CT windows from foreground percentiles).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.planning.annotated_yaml import Remark
+from medseg_pl.planning.fingerprint import Fingerprint
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the training may use.
+
+    Args:
+        gpu: Whether there is one.
+        memory_gb: Of the GPU, or of the machine.
+        bf16: Whether it computes with bf16 numbers; a processor that only imitates them is slower than with 32 bits.
+    """
+
+    gpu: bool
+    memory_gb: float
+    bf16: bool = True
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How large networks, patches and runs are on a kind of hardware."""
+
+    encoder: str
+    patch: int
+    batch_pixels: int
+    run_pixels: float
+    steps: tuple[int, int]
+
+
+_CPU = _Scale("tu-resnet10t", 256, 1 << 18, 4e8, (300, 4000))
+_CPU_WITHOUT_BF16 = replace(_CPU, run_pixels=1.2e8, steps=(300, 1200))
+"""So few steps that a training ends in a quarter of an hour on such processors (AVX2), too."""
+_GPU = _Scale("resnet34", 512, 1 << 21, 2e10, (4000, 40000))
+_BYTES_A_PIXEL = 1500
+"""What a pixel of a batch takes in a training step of the larger encoder, in bf16, roughly and on the safe side."""
+_EPOCHS = 10
+_NORMALIZATIONS = "medseg_pl.models.normalization."
+_AIR = -500
+"""Hounsfield units that only a CT has below; air has -1000."""
+_SIDES = re.compile(r"(^|[_\s-])(left|right|l|r|sin|dex|lt|rt)([_\s-]|$)", re.IGNORECASE)
+
+
+def plan(found: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, Any]:
+    """The settings of model, data and trainer, a `Remark` wherever there was a choice.
+
+    Raises:
+        SettingError: One patient cannot be split into two sides, or nothing is annotated.
+    """
+    _require_learnable(found)
+    scale = _GPU if hardware.gpu else _CPU if hardware.bf16 else _CPU_WITHOUT_BF16
+    spacing = _spacing(found)
+    depth = _encoder_depth(found, scale)
+    fit, size = _fit_and_size(found, spacing.value, 2**depth.value, scale)
+    batch = _batch(size.value, scale, hardware)
+    steps = _steps(size.value, batch.value, scale)
+    return {
+        "model": {
+            "network": _network(scale, depth, found),
+            "labels": _labels(labels),
+            "channels": found.channels,
+            "context": _context(found),
+            "fit": fit,
+            "size": size,
+            "spacing_mm": spacing,
+            "multiple": Remark(2**depth.value, "2 to the encoder's depth"),
+            "normalisation": _normalisation(found),
+            "loss": _loss(found),
+            "optimizer": _optimizer(batch.value),
+            "lr_scheduler": _schedule(),
+            "channels_last": Remark(True, "faster with mixed precision"),
+        },
+        "data": _data(found, labels, scale, batch, steps.value),
+        "trainer": _trainer(hardware, steps),
+    }
+
+
+def _require_learnable(found: Fingerprint) -> None:
+    if found.groups < 2:
+        raise SettingError(
+            f"The data has {found.groups} patient (group); training and validation need two. Add patients, or correct "
+            "--group."
+        )
+    if not any(found.label_cases.values()):
+        raise SettingError("No label is in any mask. Correct --labels, or the masks.")
+
+
+def _schedule() -> dict[str, Any]:
+    warmup = Remark(0.05, "a twentieth of the run, however long")
+    return {"class_path": "medseg_pl.models.lr_schedulers.WarmupPolynomialLR", "init_args": {"warmup_fraction": warmup}}
+
+
+def _data(found: Fingerprint, labels: LabelMap, scale: _Scale, batch: Remark, steps: int) -> dict[str, Any]:
+    slices = _power_of_two(scale.batch_pixels * 2 / math.prod(found.sizes[2]), 1, 64)
+    return {
+        "fold": 0,
+        "folds": Remark(min(5, found.groups), f"{found.groups} patients"),
+        "batch_size": batch,
+        "eval_batch_size": Remark(slices, "whole slices"),
+        "samples_per_epoch": Remark(steps * batch.value // _EPOCHS, f"a tenth of {steps} steps"),
+        "foreground_fraction": _foreground_fraction(found),
+        "augmentation": _augmentation(found, labels),
+    }
+
+
+def _trainer(hardware: Hardware, steps: Remark) -> dict[str, Any]:
+    return {
+        "accelerator": "auto",
+        "devices": 1,
+        "precision": _precision(hardware),
+        "max_epochs": Remark(_EPOCHS, steps.comment),
+        "check_val_every_n_epoch": Remark(2, "five validations in the run"),
+        "log_every_n_steps": 10,
+    }
+
+
+def _precision(hardware: Hardware) -> Remark:
+    if hardware.bf16:
+        return Remark("bf16-mixed", "half the time, and no loss scaling")
+    if hardware.gpu:
+        return Remark("16-mixed", "half the time; this GPU has no bf16")
+    return Remark("32-true", "this processor has no bf16, and imitates it several times slower")
+
+
+def _spacing(found: Fingerprint) -> Remark:
+    if found.spacing_mm is None:
+        return Remark(None, "the images do not say it")
+    if found.spacing_varies <= 1.1:
+        return Remark(None, "alike in nearly all cases: pixels stay as they are")
+    _, y, x = found.spacing_mm
+    reason = f"the median; pixels differ by a factor of {found.spacing_varies:.1f} between cases"
+    return Remark([round(y, 3), round(x, 3)], reason)
+
+
+def _encoder_depth(found: Fingerprint, scale: _Scale) -> Remark:
+    shorter = min(*found.sizes[1], scale.patch)
+    depth = min(5, max(3, int(math.log2(shorter / 4))))
+    return Remark(depth, f"{shorter} pixels become about {max(1, shorter >> depth)} at the bottom")
+
+
+def _fit_and_size(
+    found: Fingerprint, spacing: list[float] | None, multiple: int, scale: _Scale
+) -> tuple[Remark, Remark]:
+    low, middle, high = found.sizes
+    unlike = max(high[0] / low[0], high[1] / low[1])
+    side = [min(scale.patch, -(-length // multiple) * multiple) for length in middle]
+    if found.spacing_mm is None and unlike > 2:
+        reason = f"sizes differ by a factor of {unlike:.1f} and no spacing tells why"
+        return Remark("resize", reason), Remark(side, "whole images, proportions kept")
+    whole = all(length <= part for length, part in zip(middle, side, strict=True))
+    kept = "pixels are resampled to spacing_mm" if spacing else "pixels as they are"
+    what = "whole slices, padded" if whole else f"crops of slices of {middle[0]} x {middle[1]}"
+    return Remark("native", kept), Remark(side, what)
+
+
+def _network(scale: _Scale, depth: Remark, found: Fingerprint) -> dict[str, Any]:
+    channels = [max(16, 256 >> level) for level in range(5 - depth.value, 5)]
+    reason = f"for {found.slices} slices on a {'GPU' if scale is _GPU else 'CPU'}"
+    return {
+        "class_path": "segmentation_models_pytorch.Unet",
+        "init_args": {
+            "encoder_name": Remark(scale.encoder, reason),
+            "encoder_weights": Remark(None, "random: nothing is downloaded; imagenet helps photographs most"),
+            "encoder_depth": depth,
+            "decoder_channels": channels,
+        },
+    }
+
+
+def _labels(labels: LabelMap) -> dict[str, Any]:
+    known: dict[str, Any] = {"names": list(labels.names), "task": labels.task}
+    known |= {"values": list(labels.values)} if labels.values is not None else {}
+    known |= {"colours": {name: list(color) for name, color in labels.colours.items()}} if labels.colours else {}
+    known |= {"tolerance": labels.tolerance} if labels.tolerance else {}
+    return known | ({"ignore_value": labels.ignore_value} if labels.ignore_value is not None else {})
+
+
+def _context(found: Fingerprint) -> Remark:
+    if found.depth == 1:
+        return Remark(0, "single images")
+    if found.spacing_mm is None:
+        return Remark(1, "a volume whose slice distance is unknown")
+    z, y, x = found.spacing_mm
+    ratio = z / max(y, x)
+    context = 2 if ratio < 1.5 else 1 if ratio < 5 else 0
+    return Remark(context, f"neighbours on each side; slices are {ratio:.1f} pixels apart")
+
+
+def _normalisation(found: Fingerprint) -> Any:
+    windowed = [_is_ct(modality, low) for modality, low in zip(found.modalities, found.lowest, strict=True)]
+    if not any(windowed):
+        if found.channels == 3 and found.types == ("uint8",) and found.depth == 1:
+            kind = Remark(_NORMALIZATIONS + "MeanStd", "photographs: the statistics of ImageNet, which encoders expect")
+            return {"class_path": kind, "init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
+        return _z_scores("intensities have no unit: per case and channel")
+    channels = [
+        _window(*found.foreground_intensities[i]) if ct else _z_scores(f"{found.modalities[i] or 'no CT'}: per case")
+        for i, ct in enumerate(windowed)
+    ]
+    if len(channels) == 1:
+        return channels[0]
+    kind = Remark(_NORMALIZATIONS + "PerChannel", "each channel by its own intensities, in the order of the channels")
+    return {"class_path": kind, "init_args": {"channels": channels}}
+
+
+def _is_ct(modality: str, lowest: float) -> bool:
+    return "CT" in re.split(r"\W+", modality) or (not modality and lowest < _AIR)
+
+
+def _window(low: float, high: float) -> dict[str, Any]:
+    reason = "CT: the 0.5th and 99.5th percentile of the labelled voxels"
+    window = {"low": Remark(round(low, 1), reason), "high": round(max(high, low + 1), 1)}
+    return {"class_path": _NORMALIZATIONS + "IntensityWindow", "init_args": window}
+
+
+def _z_scores(reason: str) -> dict[str, Any]:
+    return {"class_path": Remark(_NORMALIZATIONS + "ZScore", reason)}
+
+
+def _loss(found: Fingerprint) -> dict[str, Any]:
+    rarest, share = min(found.label_shares.items(), key=lambda pair: pair[1] or math.inf)
+    if share < 1e-4:
+        reason = f"{rarest} is {share:.1e} of the voxels: misses weigh more than false alarms"
+        return {"class_path": Remark("medseg_pl.models.losses.FocalTverskyLoss", reason)}
+    reason = f"the rarest label, {rarest}, is {share:.1%} of the voxels"
+    return {"class_path": Remark("medseg_pl.models.losses.DiceCELoss", reason)}
+
+
+def _optimizer(batch: int) -> dict[str, Any]:
+    rate = 3e-3 if batch >= 8 else 2e-3
+    return {
+        "class_path": "torch.optim.AdamW",
+        "init_args": {"lr": Remark(rate, f"for a batch of {batch}"), "weight_decay": 0.01, "fused": True},
+    }
+
+
+def _foreground_fraction(found: Fingerprint) -> Remark:
+    share = sum(found.label_shares.values())
+    if share > 0.05:
+        return Remark(0.33, f"labels fill {share:.0%} of the voxels")
+    return Remark(0.5, f"labels fill only {share:.1%} of the voxels")
+
+
+def _augmentation(found: Fingerprint, labels: LabelMap) -> dict[str, Any]:
+    sided = [name for name in labels.names if _SIDES.search(name)]
+    flip = Remark(0.0, f"{sided[0]} knows its side") if sided else Remark(0.5, "no label is named by its side")
+    body = found.depth > 1 or any(found.modalities)
+    settings = {"flip_horizontal": flip, "rotate_degrees": 20.0, "scale": 0.2}
+    if not body:
+        settings |= {"flip_vertical": Remark(0.5, "no up or down in such pictures"), "rotate_degrees": 45.0}
+    return {"class_path": "medseg_pl.data.transforms.augmentation.StandardAugmentation", "init_args": settings}
+
+
+def _batch(size: list[int], scale: _Scale, hardware: Hardware) -> Remark:
+    fitting = hardware.memory_gb * 1e9 * 0.8 / _BYTES_A_PIXEL
+    pixels = min(scale.batch_pixels, fitting)
+    return Remark(_power_of_two(pixels / math.prod(size), 2, 32), f"fits in {hardware.memory_gb:.0f} GB")
+
+
+def _steps(size: list[int], batch: int, scale: _Scale) -> Remark:
+    low, high = scale.steps
+    steps = int(min(high, max(low, scale.run_pixels / (batch * math.prod(size)))))
+    minutes = "within hours on one GPU" if scale is _GPU else "about ten minutes on two cores"
+    return Remark(steps, f"{steps} steps in all, {minutes}")
+
+
+def _power_of_two(value: float, low: int, high: int) -> int:
+    return min(high, max(low, 1 << max(0, int(math.log2(max(1.0, value))))))

@@ -1,0 +1,106 @@
+"""The table of cases: what each run made of each case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from medseg_pl.io.scores import Row
+from medseg_pl.reporting.html.names import Names
+from medseg_pl.reporting.run import Run, number
+
+SHOWN = {
+    "dice": ("Dice", 3),
+    "iou": ("IoU", 3),
+    "precision": ("precision", 3),
+    "recall": ("recall", 3),
+    "hd95_mm": ("HD95", 1),
+    "assd_mm": ("ASSD", 2),
+    "nsd": ("NSD", 3),
+    "volume_reference_ml": ("reference, ml", 2),
+    "volume_prediction_ml": ("prediction, ml", 2),
+}
+"""The columns of the table of scores that the page shows, with their names and digits."""
+_FAULTS = {"missed": "missed", "false_alarm": "false alarm"}
+
+
+class CaseEntry(NamedTuple):
+    """A case on the page.
+
+    Attributes:
+        number: Its place, by which the page refers to it.
+        case_id: Its id; not for showing.
+        name: What it is called.
+        group: What its patient is called.
+        scores: For each run its rows by label; empty where the run did not score the case.
+        means: For each run the mean Dice over labels; `None` where no label has one.
+    """
+
+    number: int
+    case_id: str
+    name: str
+    group: str
+    scores: list[dict[str, Row]]
+    means: list[float | None]
+
+    @property
+    def faults(self) -> list[str]:
+        """What was missed or invented, by any run: `missed: liver`."""
+        found = {
+            (str(row["status"]), label): f"{_FAULTS[str(row['status'])]}: {label}"
+            for rows in self.scores
+            for label, row in rows.items()
+            if str(row["status"]) in _FAULTS
+        }
+        return list(found.values())
+
+
+def case_entries(runs: Sequence[Run], names: Names) -> list[CaseEntry]:
+    """All cases of all runs, the worst of the first run first; those without a score come last."""
+    by_run = [_by_case(run.rows) for run in runs]
+    groups = {str(row["case_id"]): str(row["group"]) for run in reversed(runs) for row in run.rows}
+    of_runs = [run.means for run in runs]
+    means = {case_id: [known.get(case_id) for known in of_runs] for case_id in groups}
+    # Not by id where names are hashed: the order of equal cases would tell something of their ids.
+    ranked = sorted(groups, key=lambda case_id: (*map(_rank, means[case_id]), names.case(case_id)))
+    return [
+        CaseEntry(
+            place,
+            case_id,
+            names.case(case_id),
+            names.group(groups[case_id]),
+            [of_run.get(case_id, {}) for of_run in by_run],
+            means[case_id],
+        )
+        for place, case_id in enumerate(ranked)
+    ]
+
+
+def as_data(entries: Sequence[CaseEntry]) -> list[dict[str, Any]]:
+    """What the page's script knows of the cases: names and scores."""
+    return [
+        {
+            "name": entry.name,
+            "group": entry.group,
+            "scores": [{label: _shown(row) for label, row in rows.items()} for rows in entry.scores],
+        }
+        for entry in entries
+    ]
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    numbers = {column: number(row, column) for column in SHOWN if column in row}
+    known = {column: None if math.isnan(value) else round(value, 5) for column, value in numbers.items()}
+    return {**known, "status": str(row["status"]), "unit": str(row.get("unit", ""))}
+
+
+def _by_case(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    cases: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        cases.setdefault(str(row["case_id"]), {})[str(row["label"])] = row
+    return cases
+
+
+def _rank(mean: float | None) -> float:
+    return math.inf if mean is None else mean

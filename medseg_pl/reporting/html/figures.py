@@ -1,0 +1,200 @@
+"""What is drawn of a run: distributions, learning curves, calibration, differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from medseg_pl.metrics.functional.calibration import CalibrationSums
+from medseg_pl.reporting.html.svg import INK, PAPER, QUIET, series_colour, svg
+from medseg_pl.reporting.run import Run, number
+
+_ROW = 34
+_FRAME = 62
+_MOST_POINTS = 400
+_LONGEST_NAME = 18
+_MOST_NAMES = 12
+
+
+def distribution(runs: Sequence[Run], metric: str, what: str, places: Mapping[str, int]) -> Markup:
+    """Every case as a point that leads to it, the middle half as a bar, the mean with its interval.
+
+    Args:
+        runs: Whose scores.
+        metric: Their column.
+        what: What the axis is called.
+        places: The place of each case on the page.
+    """
+    labels = _labels(runs)
+    lines = [(label, place) for label in labels for place in range(len(runs)) if label in runs[place].labels]
+
+    def draw(axes: Axes) -> None:
+        for height, (label, place) in enumerate(lines):
+            colour = series_colour(labels.index(label) if len(runs) == 1 else place)
+            _points(axes, runs[place], label, metric, -height, colour, places)
+            _bar_and_mean(axes, runs[place], label, metric, -height, colour)
+        axes.set_yticks([-height for height in range(len(lines))], [_line_name(runs, *line) for line in lines])
+        axes.set_ylim(-len(lines) + 0.4, 0.6)
+        axes.tick_params(axis="y", length=0, colors=INK)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(what)
+
+    return svg(draw, f"{what} of every case, by label", _FRAME + _ROW * len(lines), f"spread-{metric}")
+
+
+def curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: str) -> Markup | None:
+    """Logged values over the steps of training; `None` where nothing was logged.
+
+    Args:
+        run: Whose log.
+        columns: What each column of the log is called, and the place of its colour.
+        what: What the axis is called.
+        name: Of the drawing, unlike those of others.
+    """
+    known = {column: _logged(run, column) for column in columns}
+    known = {column: points for column, points in known.items() if points}
+    if not known:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for column, points in known.items():
+            title, place = columns[column]
+            steps, values = zip(*points, strict=True)
+            marker = "o" if len(points) < 40 else None
+            axes.plot(steps, values, color=series_colour(place), label=_short(title), marker=marker, markersize=3.5)
+        axes.set_xlabel("steps of the optimizer")
+        axes.set_ylabel(what)
+        _legend(axes)
+
+    return svg(draw, f"{what} over the steps of training", 230, f"curve-{name}")
+
+
+def size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | None:
+    """The Dice of each case over the volume of its reference, on a logarithmic axis."""
+    found = {label: _sized(run, label) for label in run.labels}
+    found = {label: rows for label, rows in found.items() if rows}
+    if not found:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for label, rows in found.items():
+            volumes, scores, cases = zip(*rows, strict=True)
+            points = axes.scatter(volumes, scores, s=16, alpha=0.7, color=series_colour(run.labels.index(label)))
+            points.set_label(_short(label))
+            points.set_urls([f"#case-{places[case]}" for case in cases])
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+        axes.xaxis.set_major_formatter(lambda volume, _: f"{volume:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("reference, ml")
+        axes.set_ylabel("Dice")
+        _legend(axes)
+
+    return svg(draw, "Dice of every case over the volume of its reference", 230, f"size-{name}")
+
+
+def reliability(sums: Mapping[str, CalibrationSums], labels: Sequence[str], name: str) -> Markup | None:
+    """How often voxels of a given probability have the label; `None` where nothing was predicted for the page."""
+    if not sums:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        for place, label in enumerate(labels):
+            if label in sums and (filled := sums[label].voxels > 0).any():
+                voxels = sums[label].voxels[filled]
+                said, found = sums[label].probability[filled] / voxels, sums[label].positives[filled] / voxels
+                axes.plot(said, found, marker="o", markersize=4, color=series_colour(place), label=_short(label))
+        axes.set_xlabel("probability")
+        axes.set_ylabel("share that has the label")
+        _legend(axes)
+
+    return svg(draw, "Share of voxels with the label over their probability", 260, f"reliability-{name}")
+
+
+def differences(compared: Mapping[str, Any], what: str, name: str) -> Markup:
+    """The mean difference of two runs for each label with its interval; beyond the line nothing is shown to differ."""
+    lines = [*compared["labels"].items(), ("mean", compared["mean"])]
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=QUIET, linewidth=1)
+        for height, (label, fields) in enumerate(lines):
+            if fields["difference"] is None:
+                continue
+            colour = INK if label == "mean" else series_colour(height)
+            low, high = fields["interval"] or (fields["difference"],) * 2
+            axes.plot([low, high], [-height, -height], color=colour, linewidth=2.5, solid_capstyle="butt")
+            axes.plot([fields["difference"]], [-height], marker="D", color=colour, markersize=6)
+        axes.set_yticks([-height for height in range(len(lines))], [_short(label) for label, _ in lines])
+        axes.set_ylim(-len(lines) + 0.4, 0.6)
+        axes.tick_params(axis="y", length=0, colors=INK)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"difference of {what}, with its 95 % interval")
+
+    return svg(draw, f"Difference of {what} by label", _FRAME + _ROW * len(lines), f"difference-{name}")
+
+
+def _legend(axes: Axes) -> None:
+    """In two columns where names are many; none where it would hide the drawing."""
+    names = len(axes.get_legend_handles_labels()[1])
+    if names <= _MOST_NAMES:
+        axes.legend(loc="best", ncols=1 + (names > 5))
+
+
+def _points(
+    axes: Axes, run: Run, label: str, metric: str, height: float, colour: str, places: Mapping[str, int]
+) -> None:
+    rows = sorted(((value, str(row["case_id"])) for row, value in run.values(label, metric)), key=lambda row: row[0])
+    kept = [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_POINTS)).astype(int))]
+    if not kept:
+        return
+    # Neighbours in value are put at different heights, always the same ones.
+    shifts = 0.28 * np.sin(2.4 * np.arange(len(kept)))
+    drawn = axes.scatter([value for value, _ in kept], height + shifts, s=18, alpha=0.55, color=colour, linewidths=0)
+    drawn.set_urls([f"#case-{places[case]}" for _, case in kept])
+
+
+def _bar_and_mean(axes: Axes, run: Run, label: str, metric: str, height: float, colour: str) -> None:
+    values = [value for _, value in run.values(label, metric)]
+    described = run.summary["labels"][label].get(metric) or {}
+    if len(values) > 3:
+        low, middle, high = np.percentile(values, [25, 50, 75])
+        axes.barh(height, high - low, left=low, height=0.62, color=colour, alpha=0.16, zorder=1)
+        axes.plot([middle, middle], [height - 0.31, height + 0.31], color=colour, linewidth=1.2, zorder=1)
+    if described.get("mean") is None:
+        return
+    if described.get("ci95"):
+        axes.plot(described["ci95"], [height, height], color=INK, linewidth=1.6, zorder=3)
+    axes.plot([described["mean"]], [height], marker="D", color=INK, markeredgecolor=PAPER, markersize=6, zorder=4)
+
+
+def _logged(run: Run, column: str) -> list[tuple[int, float]]:
+    """The values of a column after so many steps.
+
+    The last validation of a run is that of its best weights, a step after the last of training: no point of a curve.
+    """
+    points = [(int(row["step"]) + 1, float(row[column])) for row in run.log if column in row and "step" in row]
+    again = column.startswith("val/") and len(points) > 1 and points[-1][0] == points[-2][0] + 1
+    return points[:-1] if again else points
+
+
+def _sized(run: Run, label: str) -> list[tuple[float, float, str]]:
+    rows = [(number(row, "volume_reference_ml"), dice, str(row["case_id"])) for row, dice in run.values(label, "dice")]
+    return [row for row in rows if row[0] > 0][:_MOST_POINTS]
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(label for run in runs for label in run.labels))
+
+
+def _line_name(runs: Sequence[Run], label: str, place: int) -> str:
+    return _short(label) if len(runs) == 1 else f"{_short(label)} · {chr(ord('A') + place)}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

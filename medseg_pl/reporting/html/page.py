@@ -1,0 +1,176 @@
+"""The page: what is known of the runs, put into templates, as one file that needs no other."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from medseg_pl import __version__
+from medseg_pl.core.visualization import COLOURS
+from medseg_pl.reporting.html import figures
+from medseg_pl.reporting.html.calibration import calibration_of
+from medseg_pl.reporting.html.case_selection import Pictures, galleries
+from medseg_pl.reporting.html.cases import SHOWN, CaseEntry, as_data
+from medseg_pl.reporting.html.comparison import Comparison
+from medseg_pl.reporting.run import Run
+from medseg_pl.reporting.settings_table import environments_of, settings_of
+from medseg_pl.reporting.split_audit import prove
+from medseg_pl.reporting.subgroups import sizes_of, strata_of
+from medseg_pl.reporting.summary import answers_of, mean_interval
+
+_PACKAGE = "medseg_pl.reporting.html"
+_SCRIPTS = ("theme.js", "cases.js", "drawing.js", "viewer.js", "page.js")
+_MOST_LINES = 10
+"""Labels that are told apart in one drawing of lines."""
+_DRAWN = {"dice": "Dice", "hd95_mm": "HD95", "nsd": "NSD"}
+
+
+def page_of(
+    runs: Sequence[Run],
+    entries: Sequence[CaseEntry],
+    compared: Sequence[Comparison],
+    pictures: Pictures | None,
+    *,
+    hashed: bool,
+) -> str:
+    """The whole page.
+
+    Args:
+        runs: The runs, the first being the one that the others are compared with.
+        entries: The cases of all runs.
+        compared: The first run beside each other.
+        pictures: The pixels, `None` where there are none.
+        hashed: Whether names are hashed.
+    """
+    places = {entry.case_id: entry.number for entry in entries}
+    script = "\n".join(_file(name) for name in _SCRIPTS)
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            version=__version__,
+            runs=[_described(run, place, places, pictures) for place, run in enumerate(runs)],
+            labels=_labels(runs),
+            entries=entries,
+            places=places,
+            hashed=hashed,
+            spreads=_spreads(runs, places),
+            compared=compared,
+            pictures=pictures,
+            gallery=_gallery(entries, pictures),
+            settings=settings_of(runs),
+            environment=environments_of(runs),
+            colours=[_shades(colour) for colour in (*COLOURS, *_MORE)],
+            style=Markup(_file("page.css")),
+            script=Markup(script),
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+            data={
+                "runs": [run.title for run in runs],
+                "labels": _labels(runs),
+                "colours": COLOURS,
+                "overlapping": bool(pictures and pictures.overlapping),
+                "columns": [[column, *named] for column, named in SHOWN.items()],
+                "cases": as_data(entries),
+            },
+        )
+    )
+
+
+_MORE = ((86, 180, 233), (204, 121, 167), (213, 94, 0), (148, 103, 189), (140, 86, 75))
+"""Further colours of drawings, for those with many lines."""
+
+
+def _described(run: Run, place: int, places: Mapping[str, int], pictures: Pictures | None) -> dict[str, Any]:
+    letter = chr(ord("A") + place)
+    return {
+        "letter": letter,
+        "title": run.title,
+        "stage": run.stage,
+        "summary": run.summary,
+        "interval": mean_interval(run),
+        "answers": answers_of(run),
+        "curves": [drawing for drawing in _curves(run, letter) if drawing],
+        "strata": strata_of(run),
+        "sizes": sizes_of(run),
+        "size_drawing": figures.size_and_score(run, places, letter),
+        "calibration": calibration_of(run),
+        "reliability": figures.reliability(pictures.calibration[place], run.labels, letter) if pictures else None,
+        "proof": prove(run),
+        "digest": ((run.environment or {}).get("data") or {}).get("sha256"),
+    }
+
+
+def _curves(run: Run, letter: str) -> list[Markup | None]:
+    labels = run.labels if len(run.labels) <= _MOST_LINES else []
+    dice = {"val/dice": ("mean", 11)} | {f"val/dice/{name}": (name, place) for place, name in enumerate(labels)}
+    rates = sorted({column for row in run.log for column in row if column.startswith("lr-")})
+    return [
+        figures.curves(run, {"train/loss": ("training", 1), "val/loss": ("validation", 0)}, "loss", f"loss-{letter}"),
+        figures.curves(run, dice, "validation Dice", f"dice-{letter}"),
+        figures.curves(run, {name: (name, 5) for name in rates[:1]}, "learning rate", f"rate-{letter}"),
+    ]
+
+
+def _spreads(runs: Sequence[Run], places: Mapping[str, int]) -> list[Markup]:
+    measured = [metric for metric in _DRAWN if any(metric in run.summary["foreground_mean"] for run in runs)]
+    units = {unit for run in runs for unit in run.summary.get("units", ())}
+    names = {metric: f"{name}, {' or '.join(sorted(units))}" if metric == "hd95_mm" else name
+             for metric, name in _DRAWN.items()}  # fmt: skip
+    return [figures.distribution(runs, metric, names[metric], places) for metric in measured]
+
+
+def _gallery(entries: Sequence[CaseEntry], pictures: Pictures | None) -> list[tuple[str, list[CaseEntry]]]:
+    """The worst and the best of the cases that have a picture."""
+    drawn = [entry for entry in entries if pictures and entry.number in pictures.thumbnails]
+    found = galleries(drawn)
+    half = (len(found) + 1) // 2
+    return [(title, part) for title, part in (("The worst", found[:half]), ("The best", found[half:])) if part]
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(label for run in runs for label in run.labels))
+
+
+def _shades(colour: Sequence[int]) -> tuple[str, str]:
+    """A colour for the light and one for the dark: a bright line is lost on white."""
+    light = [round(part * min(1.0, 330 / (sum(colour) or 1))) for part in colour]
+    return f"rgb({light[0]} {light[1]} {light[2]})", f"rgb({colour[0]} {colour[1]} {colour[2]})"
+
+
+def _file(name: str) -> str:
+    return files(_PACKAGE).joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _environment() -> Environment:
+    # Names of labels, cases and settings may be a stranger's: whatever stands in them is text and no markup.
+    environment = Environment(
+        loader=PackageLoader(_PACKAGE, "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": _number, "interval": _interval, "p": _p}
+    return environment
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _interval(ends: Sequence[float] | None, digits: int = 3) -> str:
+    return "–" if ends is None else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,167 @@
+"""What a run says of itself in Markdown: data set, model, configuration, training, evaluation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from medseg_pl.core.privacy import shown_config
+from medseg_pl.reporting.run import Run
+from medseg_pl.reporting.settings_table import environments_of, settings_of
+from medseg_pl.reporting.split_audit import prove
+from medseg_pl.reporting.summary import how_sure, mean_interval, where_it_fails
+
+_MODEL = ("model.network", "model.labels", "model.channels", "model.context", "model.fit", "model.size")
+_MODEL_TOO = ("model.spacing_mm", "model.normalisation", "model.loss", "model.tta", "model.postprocess")
+_CHOSEN = ("seed_everything", "model.optimizer", "model.lr_scheduler", "data.batch_size", "data.augmentation")
+_CHOSEN_TOO = ("data.foreground_fraction", "trainer.max_epochs", "trainer.precision", "trainer.devices")
+
+
+def blocks(run: Run) -> dict[str, str]:
+    """The blocks by the names of their marks."""
+    return {
+        "dataset": _dataset(run),
+        "model": _settings(run, (*_MODEL, *_MODEL_TOO)),
+        "configuration": _configuration(run),
+        "train": _train(run),
+        "evaluate": _evaluate(run),
+    }
+
+
+def _dataset(run: Run) -> str:
+    proof = prove(run)
+    source = shown_config(run.config or {}).get("data", {}).get("source")
+    lines = [f"Read by `{source}`.", ""] if source else []
+    if proof.sides:
+        lines += table(["side", "cases", "patients"], [[s.name, s.cases, _or_dash(s.groups)] for s in proof.sides])
+        lines.append("")
+    lines.append(" ".join(escaped(sentence) for sentence in proof.sentences))
+    if digest := ((run.environment or {}).get("data") or {}).get("sha256"):
+        lines += ["", f"Fingerprint of files and reading: `{digest}`"]
+    return "\n".join(lines)
+
+
+def survey(run: Run) -> list[str]:
+    """What the data is like, as a table."""
+    seen = _surveyed(run)
+    if not seen:
+        return ["What the data is like was not recorded."]
+    low, middle, high = (" × ".join(map(str, size)) for size in seen["sizes"])
+    spacing = seen["spacing_mm"]
+    rows = [
+        ["cases", seen["cases"]],
+        ["patients", seen["groups"]],
+        ["slices", seen["slices"]],
+        ["slices of a case, median", seen["depth"]],
+        ["size of a slice, median (5th to 95th percentile)", f"{middle} ({low} to {high})"],
+        ["spacing, median z × y × x", " × ".join(f"{mm:.3g}" for mm in spacing) + " mm" if spacing else "not known"],
+        ["channels", seen["channels"]],
+        ["values", ", ".join(seen["types"])],
+    ]
+    return table(["", ""], rows)
+
+
+def shares(run: Run) -> list[str]:
+    """How much there is of each label, as a table."""
+    seen = _surveyed(run)
+    if not seen:
+        return ["How much there is of each label was not recorded."]
+    counted = seen["label_cases"].items()
+    of_all, share = seen["cases"], seen["label_shares"]
+    rows = [[escaped(name), f"{cases} of {of_all}", f"{share[name]:.2%}"] for name, cases in counted]
+    return table(["label", "cases that have it", "share of all voxels"], rows)
+
+
+def _surveyed(run: Run) -> Mapping[str, Any]:
+    return ((run.environment or {}).get("data") or {}).get("survey") or {}
+
+
+def _settings(run: Run, names: Sequence[str]) -> str:
+    lines = [[f"`{line.name}`", escaped(line.values[0])] for line in settings_of([run]) if _below(line.name, names)]
+    return "\n".join(table(["setting", "value"], lines)) if lines else "The configuration was not recorded."
+
+
+def _below(name: str, names: Sequence[str]) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in names)
+
+
+def _configuration(run: Run) -> str:
+    shown = shown_config(run.config or {})
+    if not shown:
+        return "The configuration was not recorded."
+    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)
+    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", text))])
+    whole = [
+        "<details><summary>Every setting but folders and accounts</summary>",
+        "",
+        f"{fence}yaml",
+        text.strip(),
+        fence,
+    ]
+    return "\n".join([_settings(run, (*_CHOSEN, *_CHOSEN_TOO)), "", *whole, "", "</details>"])
+
+
+def _train(run: Run) -> str:
+    steps = [int(row["step"]) + 1 for row in run.log if "step" in row]
+    best = [float(row["val/dice"]) for row in run.log if "val/dice" in row]
+    lines = (
+        [f"{max(steps)} steps of the optimizer; best validation Dice {max(best):.3f}.", ""] if steps and best else []
+    )
+    facts = [[f"`{line.name}`", escaped(line.values[0])] for line in environments_of([run])]
+    return "\n".join(lines + (table(["environment", "value"], facts) if facts else ["The training was not recorded."]))
+
+
+def _evaluate(run: Run) -> str:
+    labels: Mapping[str, Any] = run.summary["labels"]
+    unit = " and ".join(run.summary.get("units", []))
+    header = ["label", "Dice", "95 % interval", f"HD95, {unit}", "NSD", "cases", "missed", "invented"]
+    rows = [_row(label, described) for label, described in labels.items()]
+    means = run.summary.get("foreground_mean", {})
+    last = [
+        "**mean of labels**",
+        _number(means.get("dice")),
+        _interval(mean_interval(run)),
+        _number(means.get("hd95_mm"), 1),
+    ]
+    rows.append([*last, _number(means.get("nsd")), run.summary.get("n_cases"), "", ""])
+    what = f"{run.stage}: {run.summary.get('n_cases')} cases of {run.summary.get('n_groups')} patients."
+    said = [*how_sure(run).sentences, *where_it_fails(run).sentences]
+    return "\n".join([what, "", *table(header, rows), "", " ".join(escaped(sentence) for sentence in said)])
+
+
+def _row(label: str, described: Mapping[str, Any]) -> list[Any]:
+    dice, counts = described.get("dice", {}), described.get("counts", {})
+    others = [_number(described.get(name, {}).get("mean"), digits) for name, digits in (("hd95_mm", 1), ("nsd", 3))]
+    found = [escaped(label), _number(dice.get("mean")), _interval(dice.get("ci95")), *others]
+    return [*found, dice.get("n"), counts.get("n_missed"), counts.get("n_false_alarm")]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The lines of a table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines]
+
+
+def escaped(text: str) -> str:
+    r"""Text that is no markup, whoever chose it.
+
+    >>> print(escaped("large_bowel a|b <c>"))
+    large_bowel a\|b &lt;c>
+    """
+    plain = re.sub(r"([\\`*{}\[\]|#]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
+    return plain.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _interval(ends: Sequence[float] | None) -> str:
+    return "–" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def _or_dash(value: int | None) -> Any:
+    return "–" if value is None else value

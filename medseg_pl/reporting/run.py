@@ -1,0 +1,158 @@
+"""What a run folder holds, as far as it is there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.io.metrics_csv import read_rows as read_logged
+from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, summary_beside
+from medseg_pl.io.structured import read_json, read_yaml
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, or one evaluation.
+
+    Args:
+        folder: Where it is; not for showing.
+        title: What it is called on the page: its experiment and its folder's name.
+        stage: What was scored: `test`, `val` or `evaluate`.
+        rows: The table of scores, one row for each case and label.
+        summary: The content of `summary_<stage>.json`.
+        log: The rows of `metrics.csv`.
+        splits: The content of `splits.json`.
+        environment: The content of `environment.json`.
+        config: The settings that the run last had.
+        table: The file that holds `rows`, the newest of its stage.
+    """
+
+    folder: Path
+    title: str
+    stage: str
+    rows: Sequence[Row]
+    summary: Values
+    log: Sequence[Mapping[str, str]]
+    splits: Values | None
+    environment: Values | None
+    config: Values | None
+    table: Path | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels, in their order."""
+        return list(self.summary["labels"])
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best weights, if they are there."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean Dice over the labels of each case that has one."""
+        cases: dict[str, list[float]] = {}
+        for row in self.rows:
+            if not math.isnan(value := number(row, "dice")):
+                cases.setdefault(str(row["case_id"]), []).append(value)
+        return {case_id: sum(values) / len(values) for case_id, values in cases.items()}
+
+    def values(self, label: str, metric: str) -> list[tuple[Row, float]]:
+        """The rows of a label that have a score, each with it."""
+        found = ((row, number(row, metric)) for row in self.rows if row["label"] == label)
+        return [(row, value) for row, value in found if not math.isnan(value)]
+
+
+def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = None) -> Run:
+    """Read a folder.
+
+    Args:
+        folder: The folder of a run or of an evaluation.
+        stage: Which scores; those of the test by default, or else the only ones.
+        labels: With them a run that was not scored is read as well, and has these labels and no rows.
+
+    Raises:
+        MissingDataError: There is no such folder, or it has no scores.
+        UnreadableFileError: A file in it is damaged.
+    """
+    if not folder.is_dir():
+        raise MissingDataError(f"{folder} is no folder. Name a run folder, such as runs/demo/version_0.")
+    scored = labels is None or any(folder.glob("scores_*.csv"))
+    table, rows, summary = _scores(folder, stage) if scored else _unscored(labels or ())
+    config = _config(folder)
+    log = folder / "metrics.csv"
+    return Run(
+        folder=folder,
+        title=_title(folder, config),
+        stage="none" if table is None else stage_of(table) or "test",
+        table=table,
+        rows=rows,
+        summary=summary,
+        log=read_logged(log) if log.is_file() else [],
+        splits=_json(folder / "splits.json"),
+        environment=_json(folder / "environment.json"),
+        config=config,
+    )
+
+
+def _scores(folder: Path, stage: str | None) -> tuple[Path | None, Sequence[Row], Values]:
+    scores = find_scores(folder, stage)
+    known = stage_of(scores) or "test"
+    summary = _json(summary_beside(scores))
+    if summary is None or not isinstance(summary.get("labels"), dict):
+        raise MissingDataError(
+            f"Expected {summary_beside(scores).name} with the labels beside {scores}. Score the run again with medseg "
+            f"{'evaluate' if known == 'evaluate' else 'test'}, which writes both."
+        )
+    return scores, read_rows(scores), summary
+
+
+def _unscored(labels: Sequence[str]) -> tuple[Path | None, Sequence[Row], Values]:
+    return None, [], {"labels": {label: {} for label in labels}}
+
+
+def number(row: Mapping[str, Any], column: str) -> float:
+    """The number in a column; NaN where there is none."""
+    value = row.get(column, math.nan)
+    return math.nan if isinstance(value, str) else float(value)
+
+
+def _title(folder: Path, config: Values | None) -> str:
+    """The experiment's name and the folder's own, and nothing of where the folder is."""
+    experiment = str((config or {}).get("experiment") or "")
+    name = folder.resolve().name
+    return f"{experiment}, {name}" if experiment and experiment != name else name
+
+
+def _config(folder: Path) -> Values | None:
+    """The newest configuration: a run that went on with other settings has several."""
+    later = sorted(folder.glob("config_resumed_*.yaml"), key=lambda path: (len(path.name), path.name))
+    path = [folder / "config.yaml", *later][-1]
+    if not path.is_file():
+        return None
+    try:
+        content = read_yaml(path)
+    except ValueError as error:
+        raise UnreadableFileError(f"{path} is not valid YAML: {error}.") from None
+    return _mapping(path, content)
+
+
+def _json(path: Path) -> Values | None:
+    if not path.is_file():
+        return None
+    try:
+        return _mapping(path, read_json(path))
+    except ValueError as error:
+        raise UnreadableFileError(f"{path} is not valid JSON: {error}. Restore it, or move it away.") from None
+
+
+def _mapping(path: Path, content: Any) -> Values:
+    if not isinstance(content, dict):
+        raise UnreadableFileError(f"{path} holds a {type(content).__name__}; expected named values.")
+    return content

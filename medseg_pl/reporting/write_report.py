@@ -1,0 +1,95 @@
+"""The work of `medseg report`: read the runs, write the page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.text import printable
+from medseg_pl.io.atomic_files import require_absent, write_text
+from medseg_pl.io.scores import note_newest
+from medseg_pl.reporting.html.case_selection import Pictures
+from medseg_pl.reporting.html.cases import CaseEntry, case_entries
+from medseg_pl.reporting.html.comparison import comparisons
+from medseg_pl.reporting.html.names import names_for
+from medseg_pl.reporting.html.page import page_of
+from medseg_pl.reporting.readme import fill_readme
+from medseg_pl.reporting.run import Run, read_run
+
+_MOST_NOTES = 5
+_MOST_RUNS = 8
+
+
+def write_report(arguments: argparse.Namespace) -> int:
+    """Write the page, fill the README, and say what is missing.
+
+    Raises:
+        OutputExistsError: The page is there already.
+        SettingError: The page is no HTML, or a README is of several runs.
+    """
+    if arguments.output is None and arguments.readme is None:
+        arguments.output = arguments.runs[0] / "report.html"
+    if arguments.output is not None and arguments.output.suffix.lower() not in (".html", ".htm"):
+        raise SettingError(
+            f"-o {arguments.output} is no .html file, and a page is HTML. Name it .html; a browser prints it as PDF."
+        )
+    if arguments.readme is not None and len(arguments.runs) > 1:
+        raise SettingError(f"A README is of one run; {len(arguments.runs)} are given. Name one with --readme.")
+    if len(arguments.runs) > _MOST_RUNS:
+        raise SettingError(f"A page shows at most {_MOST_RUNS} runs; {len(arguments.runs)} are given. Name fewer.")
+    require_absent(arguments.output)
+    runs = [read_run(folder, arguments.stage) for folder in arguments.runs]
+    for note in filter(None, (note_newest(run.table) for run in runs)):
+        _say(note)
+    if arguments.readme is not None:
+        _fill_readme(arguments.readme, runs[0])
+    if arguments.output is not None:
+        _write_page(arguments, runs)
+    return 0
+
+
+def _fill_readme(path: Path, run: Run) -> None:
+    changed, without = fill_readme(path, run)
+    if without:
+        _say(f"Note: {path} has no marks for {', '.join(without)}.")
+    _say(f"Filled {path}." if changed else f"{path} says what the run says already.")
+
+
+def _write_page(arguments: argparse.Namespace, runs: Sequence[Run]) -> None:
+    names = names_for(arguments.runs[0], plain=arguments.names)
+    if not names.kept:
+        _say(f"Note: {arguments.runs[0]} cannot be written to, so nobody can tell which case a hashed name is of.")
+    entries = case_entries(runs, names)
+    compared = comparisons(runs)
+    for one in compared:
+        if one.fault:
+            _say(f"Note: A and {one.letter} are not compared. {one.fault}")
+    pictures = _pictures(arguments, runs, entries)
+    write_text(arguments.output, page_of(runs, entries, compared, pictures, hashed=names.record is not None))
+    _say(f"Wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.1f} MB.")
+
+
+def _pictures(arguments: argparse.Namespace, runs: Sequence[Run], entries: Sequence[CaseEntry]) -> Pictures | None:
+    """Those of the page, with what is missing told; `None` where none are wanted, or no run has weights."""
+    if not arguments.pictures:
+        return None
+    if not any(run.checkpoint.is_file() for run in runs):
+        _say("Note: no run has a checkpoints/best.ckpt, so the page has no pictures.")
+        return None
+    from medseg_pl.reporting.html.pictures import gather  # torch and the networks, which take seconds
+
+    found = gather(runs, entries, arguments.pictures, arguments.data, arguments.plugins)
+    for note in list(dict.fromkeys(found.notes))[:_MOST_NOTES]:
+        _say(f"Note: {note}")
+    differing = sum(1 for case in found.cases.values() if case.get("differs"))
+    if differing:
+        _say(f"Note: of {differing} cases the masks are not those that were scored. Was the test given other settings?")
+    _say(f"Pictures: {len(found.cases)} of {len(entries)} cases.")
+    return found
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{printable(line)}\n")

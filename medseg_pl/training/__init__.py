@@ -1,0 +1,1 @@
+"""Lightning code: module, data module, callbacks, checkpoints and loggers."""

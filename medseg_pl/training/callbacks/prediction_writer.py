@@ -1,0 +1,155 @@
+"""Predictions as files, in the format of what was predicted on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+
+from medseg_pl.core.errors import DataError
+from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case, Volume
+from medseg_pl.core.visualization import draw_contours
+from medseg_pl.data.sources import Source
+from medseg_pl.inference.outcomes import Outcome, list_outcomes, summarize_outcomes, write_outcomes
+from medseg_pl.inference.predictor import Prediction
+from medseg_pl.inference.review.writer import ReviewQueue
+from medseg_pl.io.atomic_files import LeftOut, whole_file
+from medseg_pl.io.output_folder import OutputFolder
+from medseg_pl.io.raster import write_png
+from medseg_pl.training.callbacks.overlay_writer import rgb_of
+from medseg_pl.training.prediction_module import Predicted
+
+_WHITE = 255
+
+
+class Inputs(NamedTuple):
+    """What a prediction was given.
+
+    Attributes:
+        root: The folder or file.
+        cases: All cases in it, over all ranks.
+        left_out: What is in no case.
+        finished: The cases that had been predicted before.
+    """
+
+    root: Path
+    cases: Sequence[Case]
+    left_out: Sequence[LeftOut]
+    finished: frozenset[str]
+
+
+class PredictionWriter(Callback):
+    """Writes each case as soon as it is predicted, and at the end what became of each input.
+
+    Args:
+        output: Where to.
+        source: Knows the formats.
+        inputs: All that was given, for `predictions.csv`.
+        labels: With the values that are written.
+        overlays: Whether a picture of each case is drawn as well, in `overlays/`.
+        queue: Takes down what a review has to know of each case.
+    """
+
+    def __init__(
+        self,
+        output: OutputFolder,
+        source: Source,
+        inputs: Inputs,
+        labels: LabelMap,
+        overlays: bool = False,
+        queue: ReviewQueue | None = None,
+    ) -> None:
+        self.output = output
+        self.source = source
+        self.inputs = inputs
+        self.labels = labels
+        self.overlays = overlays
+        self.queue = queue
+        self.faults: dict[str, str] = {}
+        self.written: frozenset[str] = frozenset()
+        self.outcomes: list[Outcome] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare the folder before any rank writes."""
+        if trainer.is_global_zero:
+            self.output.begin()
+        trainer.strategy.barrier()
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Write the case, or note its fault."""
+        for predicted in outputs:
+            self._keep(predicted)
+
+    def _keep(self, predicted: Predicted) -> None:
+        name = predicted.decoded.case.case_id
+        if predicted.prediction is None:
+            self.faults[name] = predicted.fault
+            return
+        try:
+            self._write(predicted, predicted.prediction)
+        except DataError as error:  # what its format cannot hold or refer to; a full disk stops all
+            self.faults[name] = str(error)
+        else:
+            self.written |= {name}
+
+    def _write(self, predicted: Predicted, prediction: Prediction) -> None:
+        case, volume = predicted.decoded.case, predicted.decoded.volume
+        assert volume is not None, "what was predicted had been read"
+        with self.output.case(case.case_id, case.images) as stage:
+            self.source.write(stage, case, prediction.mask, self.labels)
+            if prediction.probabilities is not None:
+                _write_probabilities(stage / "probabilities" / f"{case.case_id}.npz", prediction)
+            if self.overlays:
+                write_png(stage / "overlays" / f"{case.case_id}.png", picture(volume, prediction))
+            if self.queue and predicted.signs:
+                drawn = picture(volume, prediction, predicted.signs.slice)
+                self.queue.note(stage, case.case_id, predicted.signs, drawn)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Join what the format wants in one file, once all ranks are done."""
+        self.written, self.faults = _gather_ranks(self.written, self.faults)
+        root, cases, left_out, finished = self.inputs
+        self.outcomes = list_outcomes(cases, left_out, finished, self.faults, self.written, root)
+        if trainer.is_global_zero:
+            self.source.finish(self.output.directory)
+            write_outcomes(self.output.directory / "predictions.csv", self.outcomes)
+            sys.stdout.write(f"{summarize_outcomes(self.outcomes, self.output.directory)}\n")
+            if set(self.labels.values or ()) == {_WHITE}:
+                sys.stdout.write(f"Masks hold 0 and {_WHITE}, as the training masks do.\n")
+            if self.queue:
+                sys.stdout.write(f"{self.queue.write()}\n")
+
+
+def picture(volume: Volume, prediction: Prediction, depth: int | None = None) -> NDArray[np.uint8]:
+    """A slice, by default that with most of the prediction: the image, and the image with what was found."""
+    planes = prediction.labels.planes(prediction.mask)
+    depth = int(planes.sum(axis=(0, 2, 3)).argmax()) if depth is None else depth
+    rgb = rgb_of(volume.image, channel_statistics(volume.image), depth)
+    return np.concatenate([rgb, draw_contours(rgb, planes[:, depth])], axis=1)
+
+
+def _write_probabilities(path: Path, prediction: Prediction) -> None:
+    """`(K, D, H, W)` with the labels' names; not in half precision, which moves what is close to one half."""
+    assert prediction.probabilities is not None, "asked for"
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, probabilities=prediction.probabilities, labels=np.array(prediction.labels.names))
+
+
+def _gather_ranks(written: frozenset[str], faults: dict[str, str]) -> tuple[frozenset[str], dict[str, str]]:
+    """Unite what the ranks have, the same on each of them."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return written, faults
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, (written, faults))
+    united = {name: fault for _, several in gathered for name, fault in several.items()}
+    return frozenset[str]().union(*(names for names, _ in gathered)), united

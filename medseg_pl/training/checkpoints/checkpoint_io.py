@@ -1,0 +1,172 @@
+"""Checkpoint files that appear whole, stay whole, and give way only to whole ones."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from medseg_pl.core.errors import UnreadableFileError, UnwritableFileError
+from medseg_pl.io.atomic_files import remove_unfinished, sync, unfinished
+from medseg_pl.models.checkpoint import MapLocation, load_plain, local_file, verify
+
+log = logging.getLogger(__name__)
+
+LAST = "last.ckpt"
+"""The file that a run goes on from."""
+
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+
+_REMEDIES = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some of your quota",
+    errno.EROFS: "Make the folder writable",
+    errno.EACCES: "Make the folder writable",
+    errno.EPERM: "Make the folder writable",
+}
+
+
+class DurableCheckpointIO(CheckpointIO):
+    """Saves through a temporary file beside the target, and loads nothing that is damaged or would run code.
+
+    A file is written under another name in the same folder, synced to the disk, read back, and then renamed: there is
+    no moment at which a crash, a full disk or a lost machine leaves less than what was there before. Of `last.ckpt`
+    the one before is kept as `last.previous.ckpt`, and loaded where `last.ckpt` is damaged.
+    """
+
+    def __init__(self) -> None:
+        self._cleaned: set[Path] = set()
+        self._whole: set[Path] = set()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Save, or leave everything as it was.
+
+        Raises:
+            UnwritableFileError: The file cannot be written; what was there before is still there.
+        """
+        if storage_options is not None:
+            raise TypeError("DurableCheckpointIO takes no storage_options")
+        target = Path(path)
+        try:
+            self._save(checkpoint, target)
+        except (OSError, RuntimeError) as error:
+            # torch's writer answers a failed write with a RuntimeError of its own.
+            if (cause := _os_error(error)) is None:
+                raise
+            raise _unwritable(target, cause) from error
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: MapLocation = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Load a verified file, or the one before it where that is kept.
+
+        Args:
+            path: A file; never a URL.
+            map_location: As `torch.load` takes it.
+            weights_only: Has no effect: files that hold more than plain data and tensors are always refused.
+
+        Raises:
+            SettingError: The path is a URL.
+            MissingDataError: There is no such file.
+            UnreadableFileError: The file is damaged or would run code, and none is kept from before.
+        """
+        return load_or_previous(local_file(path), map_location)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a file; a folder stays, since this class writes none."""
+        Path(path).unlink(missing_ok=True)
+
+    def _save(self, checkpoint: dict[str, Any], target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.parent not in self._cleaned:
+            remove_unfinished(target.parent)  # of runs that were killed while they saved
+            self._cleaned.add(target.parent)
+        previous = previous_of(target)
+        with unfinished(target) as new, unfinished(previous) as old:
+            with new.open("wb") as file:
+                torch.save(checkpoint, file)
+            sync(new)
+            _read_back(new)
+            keep = target.name == LAST and self._is_whole(target)
+            if keep:
+                link_or_copy(target, old)
+            new.replace(target)
+            if keep:
+                old.replace(previous)
+        sync(target.parent)
+        self._whole.add(target)
+
+    def _is_whole(self, path: Path) -> bool:
+        """Whether a file is worth keeping: one that is damaged must not take the place of a good one."""
+        if path not in self._whole and path.is_file():
+            try:
+                verify(path)
+            except (OSError, zipfile.BadZipFile):
+                return False
+            self._whole.add(path)
+        return path in self._whole
+
+
+def previous_of(path: Path) -> Path:
+    """Where the file is kept that was saved before this one.
+
+    >>> previous_of(Path("checkpoints/last.ckpt")).as_posix()
+    'checkpoints/last.previous.ckpt'
+    """
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def load_or_previous(path: Path, map_location: MapLocation = "cpu") -> dict[str, Any]:
+    """Load a checkpoint, or the one saved before it where it is damaged, and say so.
+
+    Raises:
+        UnreadableFileError: The file cannot be loaded, and there is none from before that can.
+    """
+    try:
+        return load_plain(path, map_location)
+    except UnreadableFileError as error:
+        previous = previous_of(path)
+        if not previous.is_file():
+            raise
+        checkpoint = load_plain(previous, map_location)
+        log.warning("%s Going on with %s, which was saved before it.", error, previous)
+        return checkpoint
+
+
+def _read_back(path: Path) -> None:
+    try:
+        verify(path)
+    except zipfile.BadZipFile as error:
+        raise OSError(errno.EIO, "what was written cannot be read back") from error
+
+
+def link_or_copy(path: Path, name: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no hard links."""
+    try:
+        name.hardlink_to(path)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        shutil.copyfile(path, name)
+        sync(name)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _unwritable(target: Path, error: OSError) -> UnwritableFileError:
+    kept = "The one saved before it is whole and stays" if target.is_file() else "There is none from before"
+    remedy = _REMEDIES.get(error.errno or 0, "Check the disk")
+    return UnwritableFileError(
+        f"The checkpoint {target} could not be saved: {error.strerror or error}. {kept}. {remedy}, then "
+        "repeat the command; a training goes on with --ckpt_path last."
+    )

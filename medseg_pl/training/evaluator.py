@@ -1,0 +1,154 @@
+"""The scores of a validation or a test: of each case when its last slice has come, then of all cases of all ranks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from medseg_pl.core.errors import DataError, DivergedError
+from medseg_pl.core.types import CasePrediction, EvaluationBatch
+from medseg_pl.data.datasets import SliceDataset
+from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.inference.assembler import CaseAssembler
+from medseg_pl.metrics import CaseLedger, CaseMetric, Score, from_all_processes, summarise
+
+log = logging.getLogger(__name__)
+
+Stage = Literal["val", "test"]
+LOGGED = ("dice", "iou")
+"""The scores that are logged; the files hold all of them."""
+
+
+class Scoring(nn.Module):
+    """Puts cases together, scores each, and keeps what was found until the next evaluation begins.
+
+    Args:
+        assembler: Puts the slices of a case together.
+        metrics: What a whole case is scored by.
+        facts: What a summary should say of how they measure.
+
+    Attributes:
+        loss: The mean over all slices.
+        table: A row for each case and label, of all ranks.
+        cut: The cases that the trainer's limit cut, as they were told last.
+        facts: Those that were given, and whether all cases were scored.
+    """
+
+    def __init__(self, assembler: CaseAssembler, metrics: Sequence[CaseMetric], facts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.assembler = assembler
+        self.metrics = metrics
+        self.facts = dict(facts)
+        # torchmetrics would leave NaN out of the mean, and a network that diverged would look well.
+        self.loss = MeanMetric(nan_strategy=float("inf"))
+        self.ledger = CaseLedger(metrics)
+        self.table: list[Score] = []
+        self.cut: list[str] = []
+
+    def reset(self, *, training: bool) -> None:
+        """Start with empty tables; within a training some metrics are left out."""
+        self.loss.reset()
+        metrics = [metric for metric in self.metrics if metric.in_training or not training]
+        self.ledger = CaseLedger(metrics)
+        self.ledger.reset()
+        self.assembler.reset()
+        self.assembler.keep_probabilities = any(metric.needs_probabilities for metric in metrics)
+
+    def add(self, probabilities: Tensor, batch: EvaluationBatch) -> list[CasePrediction]:
+        """Score the cases that a batch completes."""
+        cases = self.assembler.add(probabilities, batch)
+        for case in cases:
+            self.ledger.add(case)
+        return cases
+
+    def finish(self, trainer: Trainer, stage: Stage) -> None:
+        """Merge the tables of all ranks.
+
+        Raises:
+            DataError: A case, or a slice of one, is missing though the trainer was not told to stop early; or no case
+                is complete.
+            DivergedError: The loss is no number.
+        """
+        limited = _is_limited(trainer, stage)
+        cut = self._find_cut_cases(limited)
+        self.table = self.ledger.table(None if limited else _expected(trainer, stage))
+        if not self.table and not trainer.sanity_checking:
+            self._refuse_no_case(trainer, stage, limited)
+        if cut and cut != self.cut and not trainer.sanity_checking:
+            log.warning(
+                "trainer.limit_%s_batches cuts %d cases, %s among them: they are left out of the scores.",
+                *(stage, len(cut), cut[0]),
+            )
+            self.cut = cut
+        self.facts["complete"] = not limited
+        self._check_finite(stage, trainer.global_step)
+
+    def means(self, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+        """What is logged: of each score the foreground mean, NaN where there is none, and those of the labels."""
+        summary = summarise(self.table, names, intervals=False)
+        for score in LOGGED:
+            mean = summary["foreground_mean"].get(score)
+            yield score, float("nan") if mean is None else mean
+            for label, described in summary["labels"].items():
+                if score in described and described[score]["mean"] is not None:
+                    yield f"{score}/{label}", described[score]["mean"]
+
+    def _find_cut_cases(self, limited: bool) -> list[str]:
+        """Return the cases of which slices are missing: an error, unless the trainer was told to stop early."""
+        # Asked of all ranks, so that all of them end with this error: the others would wait for one that has left.
+        incomplete = sorted(from_all_processes(self.assembler.incomplete()))
+        if incomplete and not limited:
+            raise DataError(
+                f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them, so no score is given. A "
+                "data module of your own must serve every slice of a case, all of them to one process."
+            )
+        self.assembler.reset()
+        return incomplete
+
+    def _refuse_no_case(self, trainer: Trainer, stage: Stage, limited: bool) -> None:
+        """Raise where an evaluation has no score: NaN would end an early stopping, or become the best."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # it tries the code, and nobody reads its scores
+            return
+        if not limited:
+            raise DataError(f"The {stage} loader gave no complete case, so there is no score. Give it cases to score.")
+        name = f"trainer.limit_{stage}_batches"
+        raise DataError(
+            f"No case is complete within {name}={getattr(trainer, name.split('.')[1])}, so there is no score. Raise "
+            "it or data.eval_batch_size until whole volumes fit, or leave it out."
+        )
+
+    def _check_finite(self, stage: Stage, step: int) -> None:
+        """A diverged network predicts something all the same; it must not become the best one."""
+        if not torch.isfinite(self.loss.compute()):
+            raise DivergedError(
+                f"The {stage} loss is not finite at step {step}: training has diverged, or the images or "
+                f"the weights hold values that are not numbers. {DivergedError.REMEDY}"
+            )
+
+
+def fitted_masks(batch: EvaluationBatch, fit: Fit) -> Tensor:
+    """The references of slices on the fitted grid, where the loss is computed."""
+    if len(batch.masks) != len(batch.slices):
+        raise DataError(f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it.")
+    pairs = zip(batch.slices, batch.masks, strict=True)
+    return torch.from_numpy(np.stack([fit.on(slice_.geometry).apply_mask(mask) for slice_, mask in pairs]))
+
+
+def _expected(trainer: Trainer, stage: Stage) -> list[str] | None:
+    """The cases that have to be scored; unknown with loaders of one's own."""
+    loader = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
+    dataset = getattr(loader, "dataset", None)
+    return [case.case_id for case in dataset.cases] if isinstance(dataset, SliceDataset) else None
+
+
+def _is_limited(trainer: Trainer, stage: Stage) -> bool:
+    """Whether the trainer was told to stop early."""
+    limit = trainer.limit_val_batches if stage == "val" else trainer.limit_test_batches
+    return bool(trainer.sanity_checking or isinstance(limit, int) or limit < 1)

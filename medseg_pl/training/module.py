@@ -1,0 +1,381 @@
+"""The model: network, loss, scores, and everything that must travel with the weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.intensity import LOW
+from medseg_pl.core.labels import IGNORE, LabelMap
+from medseg_pl.core.settings import require_at_least
+from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
+from medseg_pl.data.transforms.resize import Fit, FitMode
+from medseg_pl.inference.assembler import CaseAssembler
+from medseg_pl.inference.postprocess import Cleaning, check_cleaning
+from medseg_pl.inference.row_blocks import Band
+from medseg_pl.inference.sliding_window import LogitsListener, RowReader, SlidingWindow
+from medseg_pl.inference.tta import IDENTITY, SymmetryGroup, symmetries
+from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
+from medseg_pl.models.losses.checking import check_loss, exclude_ignored
+from medseg_pl.models.lr_schedulers import Interval, follow_scores, follows_scores
+from medseg_pl.models.networks import (
+    NetworkFactory,
+    build_network,
+    load_initial_weights,
+    refuse_activation,
+    refuse_probabilities,
+)
+from medseg_pl.models.normalization import Normalisation
+from medseg_pl.models.optimization import find_learning_rate, include_added_groups, make_optimization, rescale_schedules
+from medseg_pl.training.checkpoints.loop_state import begin, between_steps, resumable
+from medseg_pl.training.evaluator import Scoring, Stage, fitted_masks
+from medseg_pl.training.final_validation import require_validation, validate_at_end
+from medseg_pl.training.recording import keep_settings
+from medseg_pl.training.rehearsal import compute_logits, rehearse
+from medseg_pl.training.restored_settings import (
+    apply_changed_numbers,
+    apply_changed_optimization,
+    optimization_settings,
+)
+from medseg_pl.training.trainer_checks import check_trainer, exclude_from_ddp, refuse_gradients
+from medseg_pl.training.training_length import count_run_steps, plan_schedules, restore_accumulation, step_schedule
+from medseg_pl.training.weight_averaging import warn_of_slow_average
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class MetricFactory(Protocol):
+    """A `CaseMetric` that still has to be told the labels."""
+
+    def __call__(self, *, labels: LabelMap) -> CaseMetric:
+        """Make the metric."""
+
+
+class SegmentationModule(LightningModule):
+    """A segmentation network with its training and its scores.
+
+    Args:
+        network: Any class of segmentation-models-pytorch, or your own, or `functools.partial` of one; called with
+            `in_channels` and `classes`. Or a ready network.
+        labels: The structures to find.
+        loss: Any `nn.Module(logits, target)`.
+        normalisation: What happens to raw values before the network.
+        optimizer: Made with the network's parameters.
+        channels: Channels of an image: 1 for gray, 3 for colour.
+        context: Neighbouring slices on each side that the network sees as further channels.
+        fit: `native` trains on crops and keeps pixels as they are; `resize` scales whole images.
+        size: `(height, width)` of what the network sees in training.
+        spacing_mm: Distances `(y, x)` between pixels that slices are brought to first, with the fit `native`; scores
+            and predictions are on the native grid all the same.
+        lr_scheduler: Made with the optimizer; torch's `ReduceLROnPlateau` is stepped after every validation.
+        lr_interval: Whether the schedule is stepped after every `step` of the optimizer or after every `epoch`. By
+            default WarmupPolynomialLR, OneCycleLR and CyclicLR count steps, and all others epochs, as in Lightning.
+        distances: Whether `validate` and `test` measure HD, HD95, ASSD and NSD; a training's own validations do not.
+        nsd_tolerance: How far apart borders may be that count as the same for NSD, in mm, or in pixels where the
+            spacing is unknown: one number, or one for each label.
+        metrics: Further metrics, beside overlap, distances and volumes; each adds columns to the table of scores.
+        multiple: Sides of an image that the network accepts divide by this: 32 for an encoder of depth 5.
+        overlap: How much neighbouring windows share, where an image is too large to run whole.
+        max_whole_pixels: Images with more pixels run in windows.
+        tta: Test-time augmentation, the mean over flips or turns of the image, in `validate`, `test` and `predict`.
+            Only what training has flipped too: where a label is the left one of two, nothing that exchanges sides.
+        postprocess: How each label of a predicted case is cleaned up, by its name.
+        initial_weights: A file with weights to start from, of the network or its encoder.
+        channels_last: Memory format; faster with mixed precision.
+        compile_network: Whether `torch.compile` is used: slow to start, faster to run.
+        seed: Dropout and all else that is random in a training step; linked from `seed_everything` on the command line.
+    """
+
+    def __init__(
+        self,
+        network: NetworkFactory,
+        labels: LabelMap,
+        loss: nn.Module,
+        normalisation: Normalisation,
+        optimizer: OptimizerCallable,
+        channels: int = 1,
+        context: int = 0,
+        fit: FitMode = "native",
+        size: tuple[int, int] = (256, 256),
+        spacing_mm: tuple[float, float] | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Interval | None = None,
+        distances: bool = True,
+        nsd_tolerance: float | dict[str, float] = 1.0,
+        metrics: Sequence[MetricFactory] = (),
+        multiple: int = 32,
+        overlap: float = 0.5,
+        max_whole_pixels: int = 1 << 20,
+        tta: SymmetryGroup = "none",
+        postprocess: dict[str, Cleaning] | None = None,
+        initial_weights: str | None = None,
+        channels_last: bool = False,
+        compile_network: bool = False,
+        seed: int = 0,
+    ) -> None:
+        in_channels = channels * (2 * context + 1)
+        given = {name: value for name, value in locals().items() if name not in ("self", "in_channels", "__class__")}
+        super().__init__()
+        self._unrecorded = keep_settings(self, given, "model", network=(in_channels, labels.classes))
+        require_at_least("model", channels=(channels, 1), context=(context, 0), multiple=(multiple, 1))
+        self.labels = labels
+        self.channels = channels
+        self.context = context
+        self.fit_to = Fit(fit, (size[0], size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
+        self.network = build_network(network, in_channels, labels.classes)
+        refuse_activation(self.network)
+        if initial_weights:
+            load_initial_weights(self.network, initial_weights)
+        self.loss = exclude_ignored(loss, labels)
+        check_loss(self.loss, labels)
+        self.normalisation = normalisation
+        self.make_optimizer = optimizer
+        self.make_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
+        self.sliding_window = SlidingWindow(labels, self.fit_to.size, multiple, overlap, max_whole_pixels)
+        self.symmetries = symmetries(tta)
+        check_cleaning(postprocess or {}, labels)
+        self.assembler = CaseAssembler(labels, self.fit_to, cleaning=postprocess)
+        surface = SurfaceMetric(labels, nsd_tolerance)
+        built_in = [OverlapMetric(labels), *([surface] if distances else []), VolumeMetric(labels)]
+        facts = {"nsd_tolerance": surface.tolerance} if distances else {}
+        self.scoring = Scoring(self.assembler, [*built_in, *(make(labels=labels) for make in metrics)], facts)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network.to(memory_format=self.memory_format)
+        if compile_network:
+            self.network.compile()
+        # What torch refuses is refused here, and not when the data is read and a run folder made.
+        self._lr_factor = 1.0
+        optimization = self.configure_optimizers()
+        self._optimization = optimization_settings(optimization)
+        self._lr = find_learning_rate(optimization)
+        self._without_gradient: list[str] = []
+        self.seed = seed
+        self._validated = -1
+        self._resumed_metrics: dict[str, Tensor] = {}
+
+    def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
+        """Logits of raw images."""
+        return self._logits(self._normalised(image, statistics))
+
+    def probabilities(self, batch: EvaluationBatch, on_logits: LogitsListener | None = None) -> Tensor:
+        """Of slices, on the fitted grid; images too small for the network are padded with what training patches are.
+
+        Args:
+            batch: Raw slices.
+            on_logits: Told the logits of the plain network, see `SlidingWindow`.
+        """
+        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        seen = (IDENTITY,) if fitting else self.symmetries
+        image = self._normalised(batch.image, batch.statistics)
+        return self.sliding_window(self._logits, image, self._fill(batch.statistics), on_logits, seen)
+
+    def bands(self, read: RowReader, size: tuple[int, int], statistics: Float[Tensor, "b c 4"]) -> Iterator[Band]:
+        """The probabilities of slices a few rows at a time, so that no image is too large.
+
+        Args:
+            read: Gives the rows of the raw slices that are asked for, on the fitted grid.
+            size: `(height, width)` of that grid.
+            statistics: Of the channels of the slices.
+        """
+
+        def normalised(rows: slice) -> Tensor:
+            return self._normalised(read(rows).to(self.device), own)
+
+        own = statistics.to(self.device)
+        return self.sliding_window.bands(self._logits, size, normalised, self._fill(own), symmetries=self.symmetries)
+
+    def on_fit_start(self) -> None:
+        """Refuse what waits for scores that never come."""
+        require_validation(self.trainer, (each.scheduler for each in self.trainer.lr_scheduler_configs))
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network's encoder, by the name under which Lightning's `BackboneFinetuning` looks for it."""
+        return self.network.get_submodule("encoder")
+
+    @property
+    def lr(self) -> float:
+        """The optimizer's learning rate, by the name under which Lightning's `LearningRateFinder` sets it."""
+        return self._lr * self._lr_factor
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        if self._trainer is not None:  # the finder is done with the optimizer that goes on training
+            rescale_schedules(self.trainer.lr_scheduler_configs, value / self.lr)
+        log.warning("The learning rate is set to %.3g; it was %.3g.", value, self.lr)
+        self._lr_factor = value / self._lr
+
+    def prepare_data(self) -> None:
+        """Refuse what cannot be trained before a run folder is made; the data module prepares the data."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_trainer(self.trainer, self)
+            if self._unrecorded and self.trainer.checkpoint_callbacks:
+                raise SettingError(self._unrecorded)
+            self._rehearse()
+
+    def setup(self, stage: str) -> None:
+        """Leave parameters that never get a gradient out of what DDP waits for."""
+        if stage == TrainerFn.FITTING and isinstance(self.trainer.strategy, DDPStrategy):
+            self._without_gradient = exclude_from_ddp(self.trainer.strategy, self, self._rehearse())
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Stop where a parameter that DDP does not share got a gradient after all."""
+        if self._without_gradient:
+            refuse_gradients(self, self._without_gradient)
+
+    def _rehearse(self) -> list[str]:
+        """The parameters without a gradient, after a training step on shapes alone."""
+        batch = min(2, getattr(self.trainer.datamodule, "batch_size", 2))  # type: ignore[attr-defined]
+        channels = self.channels * (2 * self.context + 1)
+        names = rehearse(self.network, (batch, channels, *self.fit_to.size), self.labels.classes)
+        return [f"network.{name}" for name in names]
+
+    def on_train_start(self) -> None:
+        """Plan the schedule, now that the loader tells the length of a run; go on where a checkpoint was written."""
+        begin(self.trainer)
+        # Those who look at a score between two validations, early stopping among them, find the last one.
+        self.trainer.callback_metrics.update(self._resumed_metrics)
+        restore_accumulation(self.trainer)
+        # Not earlier: Lightning would make the loader, and begin to load, before it knows where a resumed run is.
+        plan_schedules(self.trainer)
+        warn_of_slow_average(self.trainer, count_run_steps(self.trainer))
+
+    def on_train_epoch_start(self) -> None:
+        """Schedule what a finetuning callback has thawed."""
+        include_added_groups(self.trainer.lr_scheduler_configs)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make what is random in a step a function of seed, epoch, batch and rank: it needs no memory to be resumed."""
+        place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch of patches."""
+        logits = self(batch.image, batch.statistics)
+        refuse_probabilities(logits)
+        loss: Tensor = self.loss(logits, self.labels.target(batch.mask))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.image))
+        return loss
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, list[CasePrediction]]:
+        """Score the cases that this batch completes."""
+        return {"cases": self._evaluate(batch)}
+
+    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, list[CasePrediction]]:
+        """Score the cases that this batch completes."""
+        return {"cases": self._evaluate(batch)}
+
+    def on_train_epoch_end(self) -> None:
+        """Validate at the end of training at the latest."""
+        validate_at_end(self.trainer, self._validated)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start with empty tables."""
+        self._reset_scores()
+
+    def on_test_epoch_start(self) -> None:
+        """Start with empty tables."""
+        self._reset_scores()
+
+    def on_validation_epoch_end(self) -> None:
+        """Summarise all cases of all ranks; a schedule that reacts to scores does so."""
+        self._summarise("val")
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            # Before anyone saves a checkpoint at the end of this validation; Lightning's own step would come after it.
+            for configured in self.trainer.lr_scheduler_configs:
+                follow_scores(configured.scheduler, self.trainer.callback_metrics)
+            self._validated = self.trainer.fit_loop.total_batch_idx + 1
+
+    def on_test_epoch_end(self) -> None:
+        """Summarise all cases of all ranks."""
+        self._summarise("test")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the scheduler that is stepped with it."""
+        # Those that a callback or the user has frozen come in when they are thawed, as Lightning's callbacks expect.
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return make_optimization(self.make_optimizer, self.make_scheduler, trained, self.lr_interval, self._lr_factor)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step the schedules that follow steps or epochs."""
+        if not follows_scores(scheduler):
+            step_schedule(self.trainer, scheduler)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the precision, so that a test of this checkpoint computes as training did; and where a fit goes on."""
+        if self._unrecorded:
+            raise SettingError(self._unrecorded)
+        checkpoint["precision"] = str(self.trainer.precision)
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        loops = checkpoint["loops"]
+        if waiting := between_steps(self.trainer):
+            log.warning(
+                "A checkpoint is written between two steps of the optimizer: %d batches of which no gradient is kept "
+                "are run again on a resume, and count twice in the statistics of batch normalisation.",
+                waiting,
+            )
+        loops["fit_loop"] = resumable(self.trainer, loops["fit_loop"], self._validated)
+        checkpoint["validated"] = self._validated
+        checkpoint["optimization"] = self._optimization
+        checkpoint["metrics"] = {name: value.detach().cpu() for name, value in self.trainer.callback_metrics.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the last scores along; what the settings say now wins over what they said then."""
+        self._resumed_metrics = checkpoint.get("metrics", {})
+        self._validated = checkpoint.get("validated", -1)
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        changes = apply_changed_optimization(checkpoint, self._optimization, self.configure_optimizers)
+        changes += apply_changed_numbers(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
+        if changes:
+            log.warning("Changed since the checkpoint was written, and in force from here on: %s.", ", ".join(changes))
+
+    def _logits(self, image: Tensor) -> Tensor:
+        return compute_logits(self.network, image, self.labels.classes)
+
+    def _normalised(self, image: Tensor, statistics: Tensor) -> Tensor:
+        values: Tensor = self.normalisation(image, statistics)
+        return values.contiguous(memory_format=self.memory_format)
+
+    def _fill(self, statistics: Tensor) -> Tensor:
+        """What lies around images in the eyes of the network."""
+        return self._normalised(statistics[..., LOW, None, None], statistics)
+
+    def _evaluate(self, batch: EvaluationBatch) -> list[CasePrediction]:
+        """Probabilities, loss and scores of a batch of slices."""
+        if not batch.slices:
+            return []
+        target = fitted_masks(batch, self.fit_to).to(batch.image.device)
+
+        def add_loss(logits: Tensor, rows: slice, columns: slice) -> None:
+            window = target[..., rows, columns]
+            loss = self.loss(logits, self.labels.target(window))
+            # Slices that nobody annotated have a loss of 0, which says nothing of the network.
+            annotated = (window != IGNORE).float().mean().clamp(min=1e-9) if self.labels.has_ignored else 1.0
+            self.scoring.loss.update(loss, weight=len(logits) * annotated)
+
+        return self.scoring.add(self.probabilities(batch, add_loss), batch)
+
+    def _reset_scores(self) -> None:
+        self.scoring.reset(training=self.trainer.state.fn == TrainerFn.FITTING)
+
+    def _summarise(self, stage: Stage) -> None:
+        """Merge the tables of all ranks, and log the means."""
+        self.scoring.finish(self.trainer, stage)
+        self.log(f"{stage}/loss", self.scoring.loss)
+        for name, mean in self.scoring.means(self.labels.names):
+            self.log(f"{stage}/{name}", mean, prog_bar=name == "dice")

@@ -1,0 +1,134 @@
+"""What every trainer has beside what the settings name: loggers, callbacks and plug-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.stop_signals import StopRequest
+from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.progress import redraws
+from medseg_pl.training.callbacks import (
+    Bar,
+    BoardRecord,
+    Dashboard,
+    EpochLines,
+    Guard,
+    LogBeforeSave,
+    OverlayWriter,
+    Preemption,
+    RunRecord,
+    ScoreWriter,
+    check_wandb,
+    make_private,
+)
+from medseg_pl.training.checkpoints import BestCheckpoint, DurableCheckpointIO, LastCheckpoint, Resumption
+from medseg_pl.training.loggers.csv_logger import RunLog
+
+
+def run_log(experiment: Path, resumption: Resumption | None, locks: FolderLocks) -> RunLog:
+    """The log of a training: in a new run folder of the experiment, or in the one that is gone on with."""
+    if resumption and (run := resumption.folder):
+        return RunLog(run.parent.parent, run.parent.name, locks, run.name, resumption.steps)
+    return RunLog(experiment.parent, experiment.name, locks)
+
+
+def keep_private(loggers: Sequence[Logger], folder: Path | None = None) -> None:
+    """Let no logger collect what is personal, and let W&B go on with the run that a run folder belongs to.
+
+    Args:
+        loggers: Of the trainer; of a training, the run's log is among them.
+        folder: The run folder that is evaluated; by default the one that is trained in.
+    """
+    check_wandb(loggers)  # on every rank, so that none waits for one that was refused
+    hosted = [logger for logger in loggers if isinstance(logger, WandbLogger)]
+    if not hosted or rank_zero_only.rank:  # type: ignore[attr-defined]  # only rank zero talks to W&B
+        return
+    place = folder or next(logger.log_dir for logger in loggers if isinstance(logger, RunLog))
+    record = BoardRecord.read(Path(place)) if place else None
+    for logger in hosted:
+        make_private(logger, record.wandb_run_id if record else None)
+
+
+def progress() -> list[Callback]:
+    """A bar on a terminal, plain lines elsewhere."""
+    return [Bar()] if redraws(Console()) else [EpochLines()]
+
+
+def of_training(given: Sequence[Callback], stop: StopRequest, *, keeps: bool) -> list[Callback]:
+    """What a training has beside its progress.
+
+    Args:
+        given: The callbacks that the settings name; where one takes the place of ours, ours is left out.
+        stop: Where it is noted that the training is asked to stop.
+        keeps: Whether checkpoints are kept.
+    """
+    checkpoints = _checkpoints(given) if keeps else []
+    records = [RunRecord(), ScoreWriter(), OverlayWriter(), *_dashboard(given)]
+    return [Guard(), LogBeforeSave(), *checkpoints, LearningRateMonitor(), *records, Preemption(stop)]
+
+
+def of_evaluation(given: Sequence[Callback], folder: str) -> list[Callback]:
+    """What `validate` and `test` have beside their progress; `folder` takes what they write."""
+    return [ScoreWriter(folder), OverlayWriter(directory=folder), *_dashboard(given, folder)]
+
+
+def plugins(given: Sequence[Any]) -> list[Any]:
+    """Those that are given, and ours of the kinds that are not."""
+    ours: list[Any] = [] if any(isinstance(plugin, CheckpointIO) for plugin in given) else [DurableCheckpointIO()]
+    placed = any(isinstance(plugin, ClusterEnvironment) for plugin in given)
+    if not placed and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        ours.append(SLURMEnvironment(auto_requeue=False))  # Lightning's way saves in the middle of a step
+    return [*given, *ours]
+
+
+def as_list(value: Any) -> list[Any]:
+    """A setting of the trainer that may be one thing, several, or a switch."""
+    if value in (None, True, False):
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _dashboard(given: Sequence[Callback], folder: str | None = None) -> list[Callback]:
+    """One, unless it is given with settings of its own."""
+    own = [callback for callback in given if isinstance(callback, Dashboard)]
+    for callback in own:
+        callback.directory = callback.directory or folder
+    return [] if own else [Dashboard(directory=folder)]
+
+
+def _checkpoints(given: Sequence[Callback]) -> list[Callback]:
+    """Those that are not given: every run keeps its best weights and its last state, whatever else is kept of it.
+
+    Raises:
+        SettingError: Another callback would write to the same file.
+    """
+    for callback in given:
+        if isinstance(callback, ModelCheckpoint) and not isinstance(callback, BestCheckpoint):
+            _refuse_taken_name(callback)
+    best = [callback for callback in given if isinstance(callback, BestCheckpoint)]
+    if len(best) > 1:
+        raise SettingError("trainer.callbacks: BestCheckpoint is there twice, but there is one best.ckpt. Keep one.")
+    last = [] if any(isinstance(callback, LastCheckpoint) for callback in given) else [LastCheckpoint()]
+    return [*([] if best else [BestCheckpoint()]), *last]
+
+
+def _refuse_taken_name(callback: ModelCheckpoint) -> None:
+    """Raise where a further `ModelCheckpoint` writes to the file of the best weights or of the last state."""
+    if callback.dirpath is None and callback.filename in ("best", "last"):
+        raise SettingError(
+            f"trainer.callbacks: ModelCheckpoint's filename {callback.filename!r} is that of a file which every run "
+            "keeps. Choose another one; to choose the best weights by another score, give "
+            "medseg_pl.training.checkpoints.BestCheckpoint its monitor and mode."
+        )

@@ -1,0 +1,165 @@
+"""Length of a training in optimizer steps and in time, and learning-rate schedules planned for it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
+from torch.optim.lr_scheduler import OneCycleLR
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.models.lr_schedulers import HUNDREDTHS, WarmupPolynomialLR, follows_scores
+
+log = logging.getLogger(__name__)
+
+
+def accumulated_batches(trainer: Trainer, epoch: int) -> int:
+    """Return how many batches make one optimizer step in an epoch."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GradientAccumulationScheduler):
+            return callback.get_accumulate_grad_batches(epoch)
+    return int(trainer.accumulate_grad_batches)
+
+
+def restore_accumulation(trainer: Trainer) -> None:
+    """Set the accumulation of the epoch that training goes on in: Lightning does so at an epoch's begin alone."""
+    trainer.accumulate_grad_batches = accumulated_batches(trainer, trainer.current_epoch)
+
+
+def count_run_steps(trainer: Trainer) -> float:
+    """Count the optimizer steps of a run, from its first to its last; infinite where only time ends it.
+
+    Steps that are done count as they were done, and those to come as the settings are now. To be asked when training
+    starts, when the loader has been made.
+    """
+    limits: list[float] = [trainer.max_steps] if trainer.max_steps != -1 else []
+    batches, epochs = trainer.num_training_batches, trainer.max_epochs
+    if epochs not in (None, -1) and not math.isinf(batches):
+        first = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        begun = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        each = [accumulated_batches(trainer, epoch) for epoch in range(first, epochs)]
+        left = sum(math.ceil(batches / size) for size in each)
+        if each:  # the last step of an epoch may have fewer batches than the others
+            left -= math.ceil(begun / each[0]) if begun >= batches else begun // each[0]
+        limits.append(trainer.global_step + left)
+    return min(limits, default=math.inf)
+
+
+def has_time_limit(trainer: Trainer) -> bool:
+    """Tell whether `trainer.max_time` or a `Timer` ends the run."""
+    return bool(_timers(trainer))
+
+
+def passed_hundredths(trainer: Trainer) -> int:
+    """Return how many hundredths of a run's time have passed, the same on all ranks; 0 without a limit."""
+    if not (timers := _timers(trainer)):
+        return 0
+    shares = [timer.time_elapsed() / (timer.time_elapsed() + max(0.0, _remaining(timer))) for timer in timers]
+    return int(trainer.strategy.broadcast(int(HUNDREDTHS * max(shares))))
+
+
+def seconds_left(trainer: Trainer, by_steps: float) -> float:
+    """Return how long a training still takes: what its steps take, or what a time limit leaves of it."""
+    return max(0.0, min([by_steps, *(_remaining(timer) for timer in _timers(trainer))]))
+
+
+def plan_schedules(trainer: Trainer) -> None:
+    """Fit the schedules to the length of the run, and say where they do not follow it.
+
+    Raises:
+        SettingError: A schedule ends before the run does, or its warm-up does not, or the run has no end to plan for.
+    """
+    steps = count_run_steps(trainer)
+    for configured in trainer.lr_scheduler_configs:
+        scheduler = configured.scheduler
+        if isinstance(scheduler, WarmupPolynomialLR):
+            _plan(scheduler, steps, trainer)
+            continue
+        if isinstance(scheduler, OneCycleLR):
+            _require_length(scheduler, configured.interval, steps, trainer)
+        if has_time_limit(trainer) and not follows_scores(scheduler):
+            log.warning(
+                "model.lr_scheduler %s does not follow the time limit: the run may end before the schedule does. "
+                "WarmupPolynomialLR follows it.",
+                type(scheduler).__name__,
+            )
+
+
+def step_schedule(trainer: Trainer, scheduler: Any) -> None:
+    """Step a schedule, which may follow the time as well.
+
+    Raises:
+        SettingError: The schedule is over.
+    """
+    if isinstance(scheduler, WarmupPolynomialLR):
+        scheduler.pass_time(passed_hundredths(trainer))
+    try:
+        scheduler.step()
+    except ValueError as error:
+        if "total steps" not in str(error):
+            raise
+        raise SettingError(
+            f"model.lr_scheduler {type(scheduler).__name__} is over after {scheduler.total_steps} steps, and the run "
+            "is not. Raise its total_steps."
+        ) from error
+
+
+def _plan(scheduler: WarmupPolynomialLR, steps: float, trainer: Trainer) -> None:
+    if math.isinf(steps) and scheduler.total_steps is None and not has_time_limit(trainer):
+        raise SettingError(
+            "The run has no end that the learning rate could follow. Set trainer.max_epochs, max_steps or max_time, or "
+            "total_steps of model.lr_scheduler."
+        )
+    before = scheduler.planned_steps
+    scheduler.pass_time(passed_hundredths(trainer))
+    planned = scheduler.plan(steps)
+    rate = scheduler.get_last_lr()[0]
+    if before is not None and before != planned:
+        now, then = (f"{length:.0f} steps" if math.isfinite(length) else "its time" for length in (planned, before))
+        log.warning("The learning rate is planned for %s now, no longer for %s: it goes on at %.3g.", now, then, rate)
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        _check_warmup(scheduler, planned)
+    if math.isfinite(planned) and planned < steps:
+        log.warning(
+            "model.lr_scheduler has total_steps %.0f, and the run more: the learning rate is zero after them. Leave "
+            "total_steps out to follow the run.",
+            planned,
+        )
+
+
+def _check_warmup(scheduler: WarmupPolynomialLR, steps: float) -> None:
+    """Refuse a warm-up as long as the run, and tell of one that takes most of it."""
+    warmup = scheduler.planned_warmup
+    if scheduler.last_epoch >= warmup or warmup <= steps / 2:
+        return
+    remedy = "Set warmup_fraction of model.lr_scheduler in place of warmup_steps, or train for longer."
+    if warmup >= steps:
+        share = steps / warmup
+        raise SettingError(
+            f"model.lr_scheduler warms up for {warmup} steps, but the run has {steps:.0f}: it would end at {share:.0%} "
+            f"of its learning rate. {remedy}"
+        )
+    log.warning("model.lr_scheduler warms up for %d of the run's %.0f steps. %s", warmup, steps, remedy)
+
+
+def _require_length(scheduler: OneCycleLR, interval: str, steps: float, trainer: Trainer) -> None:
+    """Refuse a cycle that ends before the run: torch would stop training in its middle."""
+    needed = steps if interval == "step" else trainer.max_epochs or 0
+    if math.isfinite(needed) and needed > scheduler.total_steps:
+        raise SettingError(
+            f"model.lr_scheduler OneCycleLR ends after {scheduler.total_steps} {interval}s, but the run has "
+            f"{needed:.0f}. Set its total_steps to {needed:.0f}."
+        )
+
+
+def _timers(trainer: Trainer) -> list[Timer]:
+    """The timers of a trainer that end it."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    return [timer for timer in timers if timer.time_remaining() is not None]
+
+
+def _remaining(timer: Timer) -> float:
+    return timer.time_remaining() or 0.0

@@ -1,0 +1,99 @@
+"""Exponential moving averages of weights that forget the first steps of a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+_MOST = 0.05
+"""The share of an average that its first weights may have at the end of a run."""
+
+
+class WarmupEMA(WeightAveraging):
+    """Average the weights exponentially, with a decay that rises to its full value.
+
+    After `n` updates the decay is `min(decay, (1 + n) / (10 + n))`. With a plain decay of 0.999 the weights after the
+    first step are 63 % of the average at the end of a run of 457 steps; here they are forgotten. Validation,
+    `best.ckpt` and the end of training use the averaged weights; a resumed run goes on with both.
+
+    Args:
+        decay: The full decay: about its `1 / (1 - decay)` last steps count.
+        use_buffers: Whether the statistics of batch normalization are averaged as well.
+        device: Where the averaged weights are kept, such as `cpu`; by default where the model is.
+
+    Raises:
+        ValueError: A decay that is not between 0 and 1.
+
+    References:
+        The warm-up is that of TensorFlow's `ExponentialMovingAverage(num_updates=…)`.
+    """
+
+    def __init__(self, decay: float = 0.999, use_buffers: bool = True, device: str | None = None) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be at least 0 and below 1; got {decay}")
+        super().__init__(device=device, use_buffers=use_buffers, multi_avg_fn=_averaging(decay))
+
+
+def warmed_decay(decay: float, updates: float) -> float:
+    """Return the decay of the update that comes after so many others.
+
+    >>> [round(warmed_decay(0.99, updates), 3) for updates in (0, 8, 90, 10_000)]
+    [0.1, 0.5, 0.91, 0.99]
+    """
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+def warn_of_slow_average(trainer: Trainer, steps: float) -> None:
+    """Warn where Lightning's plain average still is the run's first weights at its end.
+
+    Args:
+        trainer: Whose callbacks are looked at.
+        steps: Optimizer steps of the run.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EMAWeightAveraging) and (share := first_share(callback, steps)) > _MOST:
+            log.warning(
+                "At the end of this run's %.0f steps %.0f %% of the averaged weights are those it began with: "
+                "EMAWeightAveraging has too slow a decay. Use medseg_pl.training.callbacks.WarmupEMA in its place.",
+                steps,
+                100 * share,
+            )
+
+
+def first_share(callback: EMAWeightAveraging, steps: float) -> float:
+    """Return the share of the first averaged weights in the average after a run's steps."""
+    if math.isinf(steps):
+        return 0.0
+    begin = callback.update_starting_at_step or 0
+    updates = (steps - begin) // max(1, callback.update_every_n_steps)
+    if callback.update_starting_at_epoch is not None or updates < 1:
+        return 0.0  # averages once an epoch or never: not a matter of steps
+    return float(_plain_decay(callback) ** (updates - 1))
+
+
+def _plain_decay(callback: EMAWeightAveraging) -> float:
+    """Ask the averaging function: Lightning keeps the decay nowhere else."""
+    average: Callable[[Tensor, Tensor, int], Tensor] = callback._kwargs["avg_fn"]
+    return float(average(torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 1))
+
+
+def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Make the function that `AveragedModel` calls with all tensors of one kind at once."""
+
+    @torch.no_grad()
+    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
+        if not averaged[0].is_floating_point():  # counts, as of the batches that batch normalization has seen
+            torch._foreach_copy_(list(averaged), list(current))
+            return
+        torch._foreach_lerp_(list(averaged), list(current), 1 - warmed_decay(decay, float(updates)))
+
+    return average

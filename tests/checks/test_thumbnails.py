@@ -1,0 +1,82 @@
+"""Small pictures of cases, of good ones and of bad ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from medseg_pl.checks.discovery import discover
+from medseg_pl.checks.thumbnails import thumbnail
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.sources import DecathlonSource, DicomSource, FolderSource, Source, UWMadisonSource
+from tests.end_to_end.clean_sets import (
+    LABELS,
+    NAMES,
+    picture,
+    write_dicom,
+    write_folder,
+    write_labels_apart,
+    write_scans,
+    write_volumes,
+)
+from tests.sample_files import save_raster
+
+EXCLUSIVE = LabelMap(list(LABELS), "multiclass")
+APART = LabelMap(list(LABELS), "multilabel")
+
+
+def drawn(source: Source, labels: LabelMap) -> NDArray[np.uint8]:
+    jpeg = thumbnail(source, discover(source).cases[0], labels)
+    assert jpeg is not None
+    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+
+def has_colour(image: NDArray[np.uint8]) -> bool:
+    return bool((np.ptp(image.astype(int), axis=2) > 60).sum() > 50)
+
+
+@pytest.mark.parametrize("layout", ["folder", "apart", "volumes", "scans", "dicom"])
+def test_outlines_are_drawn(tmp_path: Path, layout: str) -> None:
+    root = str(tmp_path)
+    sources = {
+        "folder": (write_folder, lambda: FolderSource(root), EXCLUSIVE),
+        "apart": (write_labels_apart, lambda: FolderSource(root, masks={name: name for name in LABELS}), APART),
+        "volumes": (write_volumes, lambda: DecathlonSource(root), EXCLUSIVE),
+        "scans": (write_scans, lambda: UWMadisonSource(root), APART),
+        "dicom": (write_dicom, lambda: DicomSource(root), EXCLUSIVE),
+    }
+    write, make, labels = sources[layout]
+    write(tmp_path)
+    image = drawn(make(), labels)
+    assert max(image.shape) == 224
+    assert has_colour(image)
+
+
+def test_a_mask_of_another_shape_is_left_out(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    save_raster(tmp_path / "masks" / f"{NAMES[0]}.png", picture(0)[1][:-1])
+    assert not has_colour(drawn(FolderSource(str(tmp_path)), EXCLUSIVE))
+
+
+def test_a_mask_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "masks" / f"{NAMES[0]}.png").write_bytes(b"no")
+    assert not has_colour(drawn(FolderSource(str(tmp_path)), EXCLUSIVE))
+
+
+def test_an_image_that_cannot_be_read_has_no_picture(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "images" / f"{NAMES[0]}.png").write_bytes(b"no")
+    source = FolderSource(str(tmp_path))
+    assert thumbnail(source, source.cases()[0], EXCLUSIVE) is None
+
+
+def test_large_and_strange_images(tmp_path: Path) -> None:
+    tall = np.zeros((2000, 3, 3), np.uint8)
+    save_raster(tmp_path / "images" / "a.png", tall)
+    save_raster(tmp_path / "masks" / "a.png", tall[..., 0])
+    assert drawn(FolderSource(str(tmp_path)), EXCLUSIVE).shape == (224, 1, 3)

@@ -1,0 +1,159 @@
+"""What libraries throw, and what is said of it."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from medseg_pl.cli.error_messages import in_words
+from medseg_pl.core.errors import (
+    LostProcessError,
+    MedsegError,
+    MissingDataError,
+    OutOfMemoryError,
+    SettingError,
+    UnreadableFileError,
+    UnwritableFileError,
+)
+from medseg_pl.training.callbacks import PhaseNote
+from medseg_pl.training.callbacks.phase import Phase
+
+TRAINING = PhaseNote()
+TRAINING.phase = "training"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "phrase"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), OutOfMemoryError, "Lower data.batch_size"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            OutOfMemoryError,
+            "not enough memory for the training",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+            LostProcessError,
+            "Lower data.workers",
+        ),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), LostProcessError, "Lower data.workers"),
+        (RuntimeError("[gloo] Connection closed by peer [::1]:5"), LostProcessError, "Another process of this run has"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), MissingDataError, "a.png is not there"),
+        (
+            RuntimeError("upsample_bilinear2d_backward_out_cuda does not have a deterministic implementation, but you"),
+            SettingError,
+            "and upsample_bilinear2d_backward_out_cuda gives other sums each time on this device. Set trainer.determin",
+        ),
+        (
+            RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"),
+            OutOfMemoryError,
+            "/dev/shm is full.*data.workers to 0",
+        ),
+        (
+            RuntimeError("Expected to have finished reduction in the prior iteration before starting a new one."),
+            SettingError,
+            "ddp_find_unused_parameters_true",
+        ),
+        (
+            ValueError("`val_check_interval` (9) must be less than or equal to the number of the batches (6)."),
+            SettingError,
+            "val_check_interval is 9, but an epoch has 6 batches",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "x.csv"), UnwritableFileError, "x.csv could not be written"),
+    ],
+)
+def test_known(error: Exception, kind: type[MedsegError], phrase: str) -> None:
+    with pytest.raises(kind, match=phrase), in_words("fit", TRAINING):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("NCCL error: invalid usage, duplicate GPU detected"),  # a setting, and nobody else's fault
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        ZeroDivisionError("a bug"),
+    ],
+)
+def test_what_is_not_known_stays_as_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, in_words("fit", TRAINING):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("phase", "lower", "not_lower"),
+    [
+        ("preparation", "data.workers", "batch_size"),
+        ("training", "data.batch_size", "eval_batch_size"),
+        ("validation", "data.eval_batch_size", "data.batch_size"),
+        ("test", "model.max_whole_pixels", "data.batch_size"),
+        ("prediction", "model.max_whole_pixels", "data.batch_size"),
+    ],
+)
+def test_what_to_lower_depends_on_the_phase(phase: Phase, lower: str, not_lower: str) -> None:
+    doing = PhaseNote()
+    doing.phase = phase
+    with pytest.raises(OutOfMemoryError) as caught, in_words("fit", doing):
+        raise MemoryError
+    assert f"for the {phase} with these settings. Lower " in str(caught.value)
+    assert lower in str(caught.value) and not_lower not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "elsewhere", "again"),
+    [
+        ("fit", " or choose another folder with --runs", "go on with --ckpt_path last"),
+        ("test", "", "repeat the command"),
+        ("predict", " or choose another folder with --output", "repeat the command"),
+    ],
+)
+def test_how_to_go_on_depends_on_the_command(command: str, elsewhere: str, again: str) -> None:
+    with pytest.raises(UnwritableFileError) as full, in_words(command, TRAINING):
+        raise OSError(errno.ENOSPC, "No space left on device", "x.csv")
+    assert str(full.value).endswith(f"Free some space{elsewhere}, then {again}.")
+    with pytest.raises(LostProcessError) as lost, in_words(command, TRAINING):
+        raise RuntimeError("Connection closed by peer")
+    assert str(lost.value).endswith(f"Its own message says why. {again[0].upper()}{again[1:]}.")
+
+
+class Failing(Dataset[int]):
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        if self.error is not None:
+            raise self.error
+        Path("gone.npy").read_bytes()
+        return 0
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 of fork
+def test_from_a_loading_process() -> None:
+    with pytest.raises(MissingDataError, match=r"^gone\.npy is not there"), in_words("fit", TRAINING):
+        list(DataLoader(Failing(None), num_workers=1))
+
+
+SAYINGS = [
+    "Case a: broken.",
+    "Case a: expected a mask, got UnreadableFileError: x, and medseg_pl.core.errors.UnreadableFileError: y.",
+    "Case a: the library says\nValueError: no\n  File z\nCorrect it.",
+    "Traceback (most recent call last): was in its header.",
+]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("said", SAYINGS, ids=range(len(SAYINGS)))
+def test_our_own_error_from_a_loading_process_is_its_sentence(said: str) -> None:
+    error = UnreadableFileError(said)
+    error.__cause__ = UnreadableFileError("What led to it.")
+    with pytest.raises(UnreadableFileError) as caught, in_words("fit", TRAINING):
+        list(DataLoader(Failing(error), num_workers=1))
+    assert str(caught.value) == " ".join(said.split())

@@ -1,0 +1,38 @@
+"""What of a run's settings leaves the machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.privacy import plain, shown_config
+
+
+@pytest.mark.parametrize("personal", ["/home/a", "a\\b", "~/x", "weights.pth", "scan.nii.gz", "../x", "file:x"])
+def test_text_that_may_be_a_path_is_not_shown(personal: str) -> None:
+    assert plain({"inner": [personal]}) == {"inner": ["…"]}
+
+
+def test_objects_are_shown_by_their_class() -> None:
+    assert plain(LabelMap(["nucleus"], "binary")) == "LabelMap"
+
+
+def test_a_configuration_loses_folders_accounts_and_what_is_not_set() -> None:
+    config = {
+        "seed_everything": 3,
+        "trainer": {"max_epochs": 2, "max_time": None, "logger": {"entity": "someone"}, "default_root_dir": "here"},
+        "model": {"initial_weights": "/w.ckpt", "loss": {"class_path": "medseg_pl.models.losses.DiceCELoss"}},
+        "data": {"source": {"class_path": "mine.Scans", "init_args": {"group": "Smith"}}, "store": "s", "fold": 1},
+        "runs": "/home/someone",
+        "ckpt_path": "last",
+    }
+    assert shown_config(config) == {
+        "seed_everything": 3,
+        "model": {"loss": {"class_path": "medseg_pl.models.losses.DiceCELoss"}},
+        "trainer": {"max_epochs": 2},
+        "data": {"fold": 1, "source": "Scans"},
+    }
+
+
+def test_a_configuration_without_its_sections_is_shown_as_far_as_it_goes() -> None:
+    assert shown_config({"data": {"source": None}, "model": "x"}) == {"data": {}}

@@ -1,0 +1,379 @@
+"""`medseg export`: the folder works without medseg, proves itself, and notices every change."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+from medseg_pl.__main__ import main
+from medseg_pl.export import runner
+from medseg_pl.inference.predictor import Predictor
+from tests.export.checkpoints import OURS, PHOTOGRAPH, ZSCORE, write_checkpoint
+from tests.sample_files import blocks, noise, save_raster, save_volume
+
+PLUGINS = ("--plugins", OURS.rsplit(".", 1)[0])
+CLEANING = {"fill_holes": True, "minimum_size": 9.0, "largest_only": True}
+STACKS: dict[str, Any] = {
+    "context": 1,
+    "spacing_mm": [1.5, 0.75],
+    "tta": "flips",
+    "overlap": 0.25,
+    "max_whole_pixels": 3000,
+    "postprocess": {"a": CLEANING},
+    "labels": {"values": [4, 9], "colours": {"a": [255, 0, 0], "b": [0, 9, 0], "background": [1, 1, 1]}},
+}
+"""Volumes of one channel, labels that exclude each other."""
+PHOTOGRAPHS: dict[str, Any] = {
+    "names": ("vessel",),
+    "task": "binary",
+    "fit": "resize",
+    "size": [40, 32],
+    "channels": 3,
+    "normalisation": PHOTOGRAPH,
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {
+        "stacks": write_checkpoint(folder / "stacks.ckpt", **STACKS),
+        "photographs": write_checkpoint(folder / "photographs.ckpt", **PHOTOGRAPHS),
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of each checkpoint."""
+    folders = {name: tmp_path_factory.mktemp("exported") / name for name in checkpoints}
+    for name, folder in folders.items():
+        assert main(["export", "--ckpt_path", checkpoints[name], "-o", str(folder), *PLUGINS]) == 0
+    return folders
+
+
+@pytest.fixture(params=["stacks", "photographs"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def copied(exported: dict[str, Path], kind: str, tmp_path: Path) -> Path:
+    """A folder that may be spoilt."""
+    return Path(shutil.copytree(exported[kind], tmp_path / "copy"))
+
+
+def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """`python run.py`, in a process that has no medseg."""
+    command = [sys.executable, "-I", str(folder / "run.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the values of a JSON document are that hold no others."""
+    inner = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    if not inner:
+        yield path
+    for key, part in inner:
+        yield from leaves(part, (*path, key))
+
+
+def changed(spec: dict[str, Any], path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> str:
+    """The text of a specification in which one value is another."""
+    other = json.loads(json.dumps(spec))
+    place = other
+    for key in path[:-1]:
+        place = place[key]
+    change(place, path[-1])
+    return json.dumps(other)
+
+
+def another(place: Any, key: Any) -> None:
+    """Put another value of the same kind."""
+    value = place[key]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        place[key] = {str: f"{value}x", bool: not value}.get(type(value), "something")
+    else:
+        place[key] = value + 1
+
+
+def without(place: Any, key: Any) -> None:
+    del place[key]
+
+
+def test_every_field_is_guarded(copied: Path) -> None:
+    runner.self_test(copied)
+    spec = runner.read_specification(copied)
+    places = list(leaves(spec))
+    assert len(places) > 50
+    for path in places:
+        for change in (another, without):
+            (copied / "spec.json").write_text(changed(spec, path, change))
+            with pytest.raises(runner.RefusedError):
+                runner.self_test(copied)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "golden/small.npz"])
+def test_every_file_is_guarded(copied: Path, name: str) -> None:
+    content = bytearray((copied / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / name).write_bytes(content)
+    done = run(copied, "--self-test")
+    assert done.returncode == 1
+    assert done.stderr == f"run.py: {name} is not the file that was exported. Take the folder as it was made.\n"
+    (copied / name).unlink()
+    assert f"{name} is missing" in run(copied, "--self-test").stderr
+
+
+def test_a_changed_specification_is_named_before_any_image_is_read(copied: Path, tmp_path: Path) -> None:
+    spec = runner.read_specification(copied)
+    (copied / "spec.json").write_text(changed(spec, ("overlap",), another))
+    done = run(copied, save_raster(tmp_path / "a.png", noise((9, 9))), "-o", tmp_path / "masks")
+    assert done.returncode == 1
+    assert f"overlap is {spec['overlap'] + 1} and was {spec['overlap']}" in done.stderr
+    assert not (tmp_path / "masks").exists()
+
+
+SHOWN: dict[str, list[tuple[tuple[Any, ...], Any]]] = {
+    "stacks": [
+        (("context",), 0),
+        (("statistics", "percentiles", 0), 5.0),
+        (("statistics", "percentiles", 1), 90.0),
+        (("padding",), "high"),
+        (("fit",), "resize"),
+        (("spacing_mm", 0), 1.0),
+        (("spacing_mm", 1), 1.0),
+        (("window", 1), 40),
+        (("overlap",), 0.6),
+        (("window_sigma",), 0.5),
+        (("max_whole_pixels",), 400),
+        (("tta",), "none"),
+        (("activation",), "sigmoid"),
+        (("decision",), {"rule": "above", "threshold": 0.5}),
+        (("labels", "task"), "multilabel"),
+        (("labels", "names", 0), "c"),
+        (("labels", "colours", "b", 1), 8),
+        (("labels", "colours", "background", 1), 0),
+        (("postprocess", "a", "fill_holes"), False),
+        (("postprocess", "a", "minimum_size"), 9000.0),
+        (("postprocess", "a", "largest_only"), False),
+    ],
+    "photographs": [
+        (("fit",), "native"),
+        (("size", 0), 32),
+        (("size", 1), 40),
+        (("multiple",), 64),
+        (("activation",), "softmax"),
+        (("decision", "threshold"), 0.6),
+        (("labels", "values"), [7]),
+        (("channels",), 1),
+    ],
+}
+"""Fields that the golden cases show, beside the comparison with what model.onnx holds."""
+
+
+def shown(model: runner.Model, folder: Path) -> bool:
+    """Whether a golden case fails."""
+    try:
+        for case in model.spec["golden"]:
+            runner.check_case(model, folder / case["file"], case["max_whole_pixels"])
+    except (runner.RefusedError, IndexError, KeyError, ValueError, InvalidArgument):
+        return True
+    return False
+
+
+def test_golden_cases_show_what_a_field_does(exported: dict[str, Path], kind: str) -> None:
+    """The comparison alone could guard a field that the runner never looks at."""
+    model = runner.Model(exported[kind])
+    spec = model.spec
+    assert not shown(model, exported[kind])
+    for path, value in SHOWN[kind]:
+
+        def put(place: Any, key: Any, value: Any = value) -> None:
+            place[key] = value
+
+        model.spec = json.loads(changed(spec, path, put))
+        assert shown(model, exported[kind]), path
+
+
+def test_nothing_tells_of_where_it_was_made(exported: dict[str, Path], kind: str) -> None:
+    for name in ("model.onnx", "spec.json", "run.py"):
+        content = (exported[kind] / name).read_bytes()
+        assert str(Path.cwd()).encode() not in content
+        assert b"site-packages" not in content
+    model = onnx.load(exported[kind] / "model.onnx")
+    assert [prop.key for prop in model.metadata_props] == ["medseg"]
+    assert [dim.dim_param != "" for dim in model.graph.input[0].type.tensor_type.shape.dim] == [True, False, True, True]
+
+
+class TestRunning:
+    def test_volumes(self, checkpoints: dict[str, str], exported: dict[str, Path], tmp_path: Path) -> None:
+        """Odd sizes, a grid that turns, two files; the masks are those of `Predictor`."""
+        paths = [
+            save_volume(tmp_path / "one.nii.gz", noise((57, 83, 3), dtype=np.int16), (0.7, 1.9, 4.0)),
+            save_volume(tmp_path / "two.nii", noise((41, 19, 1), 1), (0.7, 0.9, 4.0)),
+        ]
+        done = run(exported["stacks"], *paths, "-o", tmp_path / "masks", "--probabilities")
+        assert (done.returncode, done.stderr) == (0, "")
+        predictor = Predictor.from_checkpoint(checkpoints["stacks"], device="cpu", plugins=[OURS])
+        for path in paths:
+            expected = predictor.predict(path)
+            found, _ = runner.read(tmp_path / "masks" / path.name, {"slicing": "file"})
+            assert (found == np.array([0, 4, 9])[expected.mask]).mean() >= 0.9999
+            assert set(np.unique(found)) == {0, 4, 9}
+            probabilities = np.load(tmp_path / "masks" / f"{path.name}.npz")["probabilities"]
+            np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-4)
+
+    def test_photographs(self, checkpoints: dict[str, str], exported: dict[str, Path], tmp_path: Path) -> None:
+        predictor = Predictor.from_checkpoint(checkpoints["photographs"], device="cpu", plugins=[OURS])
+        paths = [save_raster(tmp_path / f"{side}.png", noise((side, 201, 3), side)) for side in (33, 87, 11)]
+        done = run(exported["photographs"], *paths, "-o", tmp_path / "masks")
+        assert (done.returncode, done.stderr) == (0, "")
+        for path in paths:
+            found = runner.read_picture(tmp_path / "masks" / path.name)
+            assert (found == predictor.predict(path).mask[:, 0]).mean() >= 0.9999
+            assert found.max() == 1
+
+    def test_slices_of_a_volume_and_channels_of_an_image(
+        self, checkpoints: dict[str, str], exported: dict[str, Path], tmp_path: Path
+    ) -> None:
+        planes = noise((3, 45, 51))
+        paths = [save_raster(tmp_path / f"{i}.png", plane) for i, plane in enumerate(planes)]
+        spacing = ("--spacing", "3", "1", "1")
+        assert run(exported["stacks"], *paths, "-o", tmp_path / "s", "--together", "slices", *spacing).returncode == 0
+        predictor = Predictor.from_checkpoint(checkpoints["stacks"], device="cpu", plugins=[OURS])
+        expected = predictor.predict(planes, (3.0, 1.0, 1.0)).mask[0]
+        for mask, path in zip(expected, paths, strict=True):
+            found = runner.read_picture(tmp_path / "s" / path.name)
+            assert ((found == np.array([[1, 1, 1], [255, 0, 0], [0, 9, 0]])[mask].transpose(2, 0, 1)).mean()) >= 0.9999
+        assert run(exported["photographs"], *paths, "-o", tmp_path / "c", "--together", "channels").returncode == 0
+        predictor = Predictor.from_checkpoint(checkpoints["photographs"], device="cpu", plugins=[OURS])
+        found = runner.read_picture(tmp_path / "c" / "0.png")
+        assert (found == predictor.predict(planes[:, None]).mask[:, 0]).mean() >= 0.9999
+
+    def test_one_bad_file_stops_no_other(self, exported: dict[str, Path], tmp_path: Path) -> None:
+        good = save_raster(tmp_path / "good.png", noise((20, 21, 3)))
+        gray = save_raster(tmp_path / "gray.png", noise((20, 21)))
+        (tmp_path / "text.png").write_text("no image")
+        done = run(exported["photographs"], tmp_path / "text.png", gray, good, "-o", tmp_path / "masks")
+        assert done.returncode == 1
+        assert f"{gray} was left out: it has 1 channel(s), but the model takes 3" in done.stderr
+        assert "text.png was left out" in done.stderr
+        assert [path.name for path in (tmp_path / "masks").iterdir()] == ["good.png"]
+        again = run(exported["photographs"], good, "-o", tmp_path / "masks")
+        assert "good.png is there already" in again.stderr
+
+    def test_wrong_use(self, exported: dict[str, Path], tmp_path: Path) -> None:
+        done = run(exported["stacks"])
+        assert done.returncode == 2
+        assert "give images and -o DIR, or --self-test" in done.stderr
+        flat = save_raster(tmp_path / "flat.png", noise((20, 21)))
+        assert "give it with --spacing Z Y X" in run(exported["stacks"], flat, "-o", tmp_path / "m").stderr
+
+
+@pytest.fixture(scope="module")
+def measurable(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint beside the data that it claims to come from."""
+    folder = tmp_path_factory.mktemp("data")
+    for i in range(5):
+        save_raster(folder / "images" / f"{i}.png", noise((37, 41), i))
+        save_raster(folder / "masks" / f"{i}.png", blocks((37, 41), 1, 2))
+    source = {"class_path": "medseg_pl.data.sources.FolderSource", "init_args": {"root": "gone"}}
+    write_checkpoint(folder / "a.ckpt", source=source)
+    return str(folder / "a.ckpt")
+
+
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "int8"])
+def test_lower_precisions_say_what_they_cost(
+    measurable: str, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = f"--data.source.root={Path(measurable).parent}"
+    output = tmp_path / "out"
+    command = ["export", "--ckpt_path", measurable, "-o", str(output), "--precision", precision, root, *PLUGINS]
+    assert main(command) == 0
+    spec = runner.read_specification(output)
+    measured = spec["measured"]
+    assert measured["cases"] == 1
+    for dice in (measured["dice"], *measured["labels"].values()):
+        assert dice["cost"] == dice["checkpoint"] - dice["exported"]
+        assert 0 < dice["exported"] < 1
+    printed = capsys.readouterr().out
+    assert f"Mean Dice of 1 validation cases: {measured['dice']['checkpoint']:.4f} by the checkpoint" in printed
+    types = {tensor.data_type for tensor in onnx.load(output / "model.onnx").graph.initializer}
+    assert {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.UINT8}[precision] in types
+    assert runner.self_test(output)
+
+
+def test_channels_that_are_normalized_apart(tmp_path: Path) -> None:
+    window = {
+        "class_path": "medseg_pl.models.normalization.IntensityWindow",
+        "init_args": {"low": -100.0, "high": 200.0},
+    }
+    apart = {"class_path": "medseg_pl.models.normalization.PerChannel", "init_args": {"channels": [window, ZSCORE]}}
+    checkpoint = write_checkpoint(tmp_path / "petct.ckpt", channels=2, context=1, normalisation=apart)
+    assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out"), *PLUGINS]) == 0
+    with np.load(tmp_path / "out" / "golden" / "whole.npz") as case:
+        ct, pet = case["image"]
+    assert np.nanmin(ct) < -100
+    assert np.nanmin(pet) >= 0  # each golden channel lies where its own normalization looks
+    assert all("done" in line or "agree" in line for line in runner.self_test(tmp_path / "out"))
+
+
+def test_a_network_of_one_size_runs_in_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = write_checkpoint(tmp_path / "a.ckpt", network=f"{OURS}.OneSize", max_whole_pixels=1024)
+    assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out"), *PLUGINS]) == 0
+    assert "can be exported for one size only, 32 x 32" in capsys.readouterr().out
+    model = runner.Model(tmp_path / "out")
+    assert (model.spec["any_size"], model.spec["max_whole_pixels"]) == (False, 1024)
+    image = noise((1, 1, 77, 45))
+    expected = Predictor.from_checkpoint(checkpoint, device="cpu", plugins=[OURS]).predict(image).mask
+    assert (model.predict(image)[0] == expected).mean() >= 0.9999
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"network": f"{OURS}.Undecided"}, "torch cannot write this network as ONNX"),
+        (
+            {"normalisation": {"class_path": f"{OURS}.ByItsOwnMean"}},
+            "does not compute what the checkpoint does, so nothing was written. run.py: ",
+        ),
+    ],
+    ids=["undecided", "by its own mean"],
+)
+def test_what_cannot_be_exported_leaves_nothing(
+    tmp_path: Path, settings: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "a.ckpt", **settings)
+    assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out"), *PLUGINS]) == 1
+    assert reason in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_code_of_others_has_to_be_allowed(
+    checkpoints: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "--ckpt_path", checkpoints["stacks"], "-o", str(tmp_path / "out")]) == 2
+    assert "add --plugins tests" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
+    assert main(["export", "--ckpt_path", "any.ckpt", "-o", str(tmp_path / "out")]) == 2
+    assert (
+        "needs onnxscript, which is not installed. Install what belongs to it with pip install 'medseg[export]'."
+        in (capsys.readouterr().err)
+    )

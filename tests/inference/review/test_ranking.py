@@ -1,0 +1,111 @@
+"""The queue: what is wrong comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from medseg_pl.cli.commands.phantom import make_scans
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.synthetic.layouts import LabelledScan
+from medseg_pl.inference.review import (
+    CaseSigns,
+    LabelSigns,
+    Sign,
+    queue,
+    queue_rows,
+    signs_of_prediction,
+    signs_of_reference,
+)
+from tests.inference.review.simulated_predictions import FAULTS, probabilities_near, with_fault
+
+ORGANS = LabelMap(["large_bowel", "small_bowel", "stomach"], "multilabel")
+CASES = 40
+FAULTY = CASES // 10
+
+
+@pytest.fixture(scope="module")
+def scans() -> list[LabelledScan]:
+    return list(make_scans(CASES, seed=0, slices=8, size=(40, 36)))
+
+
+def precision(queued: Sequence[str], faulty: Sequence[str]) -> float:
+    """How many of the first tenth are faulty."""
+    return len(set(queued[:FAULTY]) & set(faulty)) / FAULTY
+
+
+@pytest.mark.parametrize("noise", [1.0, 2.0], ids=["Dice 0.9", "Dice 0.75"])
+def test_wrong_labels_come_first(scans: list[LabelledScan], noise: float) -> None:
+    """A tenth of the cases with labels that are shifted, dropped or exchanged; predictions that are good or poor."""
+    rng = np.random.default_rng(0)
+    faulty = [scans[place].case_id for place in rng.choice(CASES, FAULTY, replace=False)]
+    cases = {}
+    for scan in scans:
+        planes = np.asarray(scan.masks) == 1
+        probabilities = probabilities_near(planes, rng, noise * rng.uniform(0.5, 1.5))
+        if scan.case_id in faulty:
+            planes = with_fault(planes, FAULTS[faulty.index(scan.case_id) % 3], rng)
+        mask = (probabilities > 0.5).astype(np.uint8)
+        grid = Geometry(planes.shape[1:], scan.spacing_mm)
+        cases[scan.case_id] = signs_of_reference(ORGANS, planes.astype(np.uint8), mask, probabilities, grid)
+    queued = queue(cases, ORGANS.names)
+    assert len(queued) == CASES
+    assert precision([each.case_id for each in queued], faulty) >= 0.8
+
+
+def test_poor_predictions_come_first(scans: list[LabelledScan]) -> None:
+    """A tenth of the cases of which two models are unsure, and disagree, or in which both miss an organ."""
+    rng = np.random.default_rng(0)
+    faulty = [scans[place].case_id for place in rng.choice(CASES, FAULTY, replace=False)]
+    cases = {}
+    for scan in scans:
+        planes = np.asarray(scan.masks) == 1
+        poor = scan.case_id in faulty
+        missed = with_fault(planes, "dropped", rng) if poor and faulty.index(scan.case_id) % 2 else planes
+        both = [probabilities_near(missed, rng, 3.0 if poor else 1.0, 3.0 if poor else 1.0) for _ in range(2)]
+        mean = (both[0] + both[1]) / 2
+        votes = [(each > 0.5).astype(np.uint8) for each in both]
+        grid = Geometry(planes.shape[1:], scan.spacing_mm)
+        cases[scan.case_id] = signs_of_prediction(ORGANS, (mean > 0.5).astype(np.uint8), mean, votes, grid)
+    queued = queue(cases, ORGANS.names)
+    assert precision([each.case_id for each in queued], faulty) >= 0.8
+
+
+class TestQueue:
+    def case(self, liver: float, spleen: float = 0.0, size: float = 100.0) -> CaseSigns:
+        return CaseSigns(
+            [
+                LabelSigns({"surprise": Sign(liver, "is odd")}, size, f"{size:g} ml"),
+                LabelSigns({"surprise": Sign(spleen, "is strange")}, 100.0, "100 ml"),
+            ],
+            0,
+        )
+
+    def test_a_case_counts_by_its_worst_label(self) -> None:
+        queued = queue({"a": self.case(0.1, 0.2), "b": self.case(0.5), "c": self.case(0.1)}, ["liver", "spleen"])
+        assert [(each.case_id, each.label, round(each.score, 6), each.reason) for each in queued] == [
+            ("b", "liver", 0.5, "liver: is odd"),
+            ("a", "spleen", 0.2, "spleen: is strange"),
+            ("c", "liver", 0.1, "liver: is odd"),
+        ]
+
+    def test_a_label_that_is_hard_in_all_cases_hides_no_other(self) -> None:
+        cases = {f"case{number}": self.case(0.6) for number in range(20)}
+        cases["odd"] = self.case(0.6, 0.3)
+        first, second, *_ = queue(cases, ["liver", "spleen"])
+        assert (first.case_id, first.label) == ("odd", "spleen")
+        assert second.score == 0
+
+    def test_an_unusual_size_is_a_reason(self) -> None:
+        cases = {f"case{number}": self.case(0.0, size=100 + number) for number in range(20)}
+        cases["small"] = self.case(0.02, size=5)
+        first, second, *_ = queue(cases, ["liver", "spleen"])
+        assert (first.case_id, first.reason) == ("small", "liver: 5 ml of it, where 109 ml are usual")
+        assert (second.score, second.reason) == (0, "")
+
+    def test_equal_cases_stand_in_the_order_of_their_names(self) -> None:
+        cases = {name: self.case(0.25) for name in ("b", "c", "a")}
+        assert [row["case_id"] for row in queue_rows(queue(cases, ["liver", "spleen"]))] == ["a", "b", "c"]

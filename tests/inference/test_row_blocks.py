@@ -1,0 +1,74 @@
+"""Rows that come piece by piece make the image that comes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.inference.row_blocks import Band, joined, mean_of, undone
+from medseg_pl.inference.sliding_window import SlidingWindow
+
+IMAGE = torch.rand((2, 3, 12, 5), generator=torch.Generator().manual_seed(0))
+
+
+def cut(image: Tensor, ends: Sequence[int]) -> Iterator[Band]:
+    """The image in bands that end at these rows."""
+    starts = [0, *ends[:-1]]
+    return (Band(slice(a, b), image[..., a:b, :]) for a, b in zip(starts, ends, strict=True))
+
+
+def rows_of(bands: list[Band]) -> list[tuple[int, int]]:
+    return [(band.rows.start, band.rows.stop) for band in bands]
+
+
+@pytest.mark.parametrize("ends", [[12], [1, 12], [5, 5, 9, 12]])
+def test_joined_bands_are_the_image(ends: list[int]) -> None:
+    assert torch.equal(joined(cut(IMAGE, ends)), IMAGE)
+
+
+def test_the_mean_of_bands_that_end_at_different_rows() -> None:
+    members = [cut(IMAGE, [4, 12]), cut(2 * IMAGE, [3, 6, 12]), cut(6 * IMAGE, [12])]
+    bands = list(mean_of(members, 12))
+    assert rows_of(bands) == [(0, 3), (3, 4), (4, 6), (6, 12)]
+    torch.testing.assert_close(joined(iter(bands)), 3 * IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("fit", "native"),
+    [
+        (Fit("resize", (12, 16)), (31, 13)),
+        (Fit("resize", (12, 16)), (5, 7)),
+        (Fit("native", (8, 8), (1.0, 1.0), (0.5, 0.75)), (25, 20)),
+        (Fit("native", (8, 8)), (25, 20)),
+    ],
+)
+def test_what_is_undone_row_by_row_is_what_is_undone_at_once(fit: Fit, native: tuple[int, int]) -> None:
+    fitted = torch.rand((1, 2, *fit.fitted_size(native)), generator=torch.Generator().manual_seed(1))
+    ends = [2, len(fitted[0, 0])]
+    bands = list(undone(cut(fitted, ends), fit, native, most=2 * native[1] * 4))
+    assert len(bands) > 1
+    torch.testing.assert_close(joined(iter(bands)), fit.undo(fitted, native), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(65, 97), (64, 32), (20, 100), (131, 17)])
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9])
+def test_windows_read_no_more_rows_at_a_time_than_they_are_high(size: tuple[int, int], overlap: float) -> None:
+    torch.manual_seed(0)
+    network = nn.Conv2d(2, 3, 5, padding="same").requires_grad_(False)
+    pixels, fill = torch.rand(1, 2, *size), torch.zeros(1, 2, 1, 1)
+    window = SlidingWindow(LabelMap(["a", "b"], "multiclass"), (32, 24), 8, overlap, max_pixels=0)
+    asked: list[slice] = []
+
+    def read(rows: slice) -> Tensor:
+        asked.append(rows)
+        return pixels[..., rows, :]
+
+    bands = list(window.bands(network, size, read, fill))
+    assert max(rows.stop - rows.start for rows in asked) <= 32
+    assert [row for band in bands for row in range(band.rows.start, band.rows.stop)] == list(range(size[0]))
+    assert torch.equal(joined(iter(bands)), window(network, pixels, fill))

@@ -1,0 +1,216 @@
+"""Intervals of few patients: against every possible draw, counted out, and against scipy where there are many."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from itertools import product
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+
+from medseg_pl.metrics.statistics import intervals
+from medseg_pl.metrics.statistics.intervals import (
+    Values,
+    bootstrap_interval,
+    describe,
+    group_totals,
+    interval_of_means,
+    mean_and_error,
+)
+
+VALUES = [0.9, 0.7, 0.8, 0.2, 0.95, 0.6]
+GROUPS = ["a", "b", "b", "c", "d", "d"]
+
+
+def mean_and_error_by_hand(members: list[list[float]]) -> tuple[float, float]:
+    """Group by group, as the formula is written down."""
+    n = sum(len(values) for values in members)
+    mean = sum(sum(values) for values in members) / n
+    shares = [sum(value - mean for value in values) / n for values in members]
+    return mean, math.sqrt(len(members) / (len(members) - 1) * sum(share**2 for share in shares))
+
+
+def exact_interval(values: list[float], groups: list[str]) -> tuple[float, float]:
+    """The bootstrap-t over all equally likely draws of groups, without drawing any."""
+    members = [[v for v, g in zip(values, groups, strict=True) if g == name] for name in sorted(set(groups))]
+    mean, error = mean_and_error_by_hand(members)
+    deviations = []
+    for draw in product(members, repeat=len(members)):
+        drawn, spread = mean_and_error_by_hand(list(draw))
+        far = drawn - mean if abs(drawn - mean) > 1e-12 else 0.0
+        deviations.append(far / spread if spread > 1e-12 else math.copysign(math.inf, far) if far else 0.0)
+    deviations.sort()
+    rank = 0.025 * len(deviations)
+    assert rank % 1 > 0.05, "an end that lies between two outcomes would be a matter of luck"
+    low, high = (mean - deviations[place] * error for place in (-1 - math.floor(rank), math.floor(rank)))
+    return max(low, min(values)), min(high, max(values))
+
+
+@pytest.mark.parametrize(
+    ("values", "groups"),
+    [
+        (VALUES, GROUPS),  # both ends are clipped: a draw without spread is not rare among four groups
+        ([0.61, 0.7, 0.74, 0.9, 0.77, 0.66, 0.81, 0.69], list("aabbccde")),
+        ([0.0, 1.0, 0.1, 0.3, 0.35, 0.5, 0.55, 0.6, 0.65, 0.9], list("aaabbcddef")),
+    ],
+)
+def test_the_interval_is_that_of_all_possible_draws(values: list[float], groups: list[str]) -> None:
+    drawn = bootstrap_interval(values, groups, resamples=100_000)
+    np.testing.assert_allclose(drawn, exact_interval(values, groups), rtol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["percentile", "BCa"])
+def test_with_many_patients_it_is_the_interval_of_scipy(method: str) -> None:
+    values = np.random.default_rng(0).beta(6, 1.5, 500)
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method=method, random_state=np.random.default_rng(0)
+    ).confidence_interval
+    ours = bootstrap_interval(values.tolist(), [str(i) for i in range(500)], resamples=20_000)
+    np.testing.assert_allclose(ours, theirs, atol=0.05 * (theirs.high - theirs.low))
+
+
+def test_two_patients_say_little_however_many_images_they_have() -> None:
+    assert bootstrap_interval([0.0] * 50 + [1.0] * 50, ["a"] * 50 + ["b"] * 50) == (0.0, 1.0)
+    low, high = bootstrap_interval([0.0] * 50 + [1.0] * 50, [str(i) for i in range(100)])
+    # The standard error of a share of one half among a hundred is 0.05.
+    assert (low, high) == (pytest.approx(0.5 - 1.98 * 0.05, abs=0.02), pytest.approx(0.5 + 1.98 * 0.05, abs=0.02))
+
+
+def test_a_standard_error_worked_out_on_paper() -> None:
+    # Mean 3; the groups' shares are (2 - 3 + 4 - 3) / 4 = 0, (1 - 3) / 4 and (5 - 3) / 4: 3 / 2 of 1 / 2.
+    totals = group_totals([Values([2.0, 4.0, 1.0, 5.0], ["a", "a", "b", "c"])])
+    assert mean_and_error(totals) == (3.0, pytest.approx(math.sqrt(3) / 2))
+
+
+def test_with_one_case_a_patient_it_is_the_usual_standard_error() -> None:
+    totals = group_totals([Values(VALUES, list("abcdef"))])
+    assert mean_and_error(totals)[1] == pytest.approx(scipy.stats.sem(VALUES))
+
+
+def test_columns_of_one_patient_are_drawn_together() -> None:
+    up, groups = [0.1, 0.5, 0.4, 0.9, 0.3, 0.8], list("abcdef")
+    down = [1 - value for value in up]
+    # What one label gains the other loses: the mean of both is known without error. Drawn apart, it would not be.
+    assert interval_of_means([Values(up, groups), Values(down, groups)], resamples=500, seed=0) == (0.5, 0.5)
+    twice = interval_of_means([Values(up, groups), Values(up, groups)], resamples=500, seed=0)
+    assert twice == pytest.approx(bootstrap_interval(up, groups, resamples=500))
+
+
+def test_a_label_of_one_patient_leaves_the_mean_over_labels_without_an_interval() -> None:
+    columns = [Values(VALUES, GROUPS), Values([0.5, 0.6], ["a", "a"])]
+    assert all(math.isnan(end) for end in interval_of_means(columns, resamples=500, seed=0))
+
+
+def test_so_do_labels_that_are_seldom_drawn_together() -> None:
+    columns = [Values([0.5, 0.6], [f"{i}", f"{i + 1}"]) for i in range(0, 20, 2)]
+    # Ten labels of two patients each, among twenty: each is in seven of eight draws, all of them in every fourth.
+    assert all(math.isnan(end) for end in interval_of_means(columns, resamples=500, seed=0))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 0.3, 0.7, 0.95, 1.0]) | st.floats(0, 1), st.sampled_from("abcdefgh")),
+        min_size=2,
+        max_size=30,
+    )
+)
+def test_the_interval_holds_the_mean_and_stays_within_the_values(cases: list[tuple[float, str]]) -> None:
+    values, groups = [value for value, _ in cases], [group for _, group in cases]
+    low, high = bootstrap_interval(values, groups, resamples=200)
+    if len(set(groups)) < 2:
+        assert math.isnan(low)
+        assert math.isnan(high)
+    else:
+        assert min(values) <= low <= np.mean(values) + 1e-12
+        assert np.mean(values) - 1e-12 <= high <= max(values)
+
+
+def test_equal_scores_have_no_uncertainty() -> None:
+    assert bootstrap_interval([0.5, 0.5, 0.5], ["a", "b", "c"]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("groups", [[], ["a"], ["a", "a"]])
+def test_fewer_than_two_patients_have_no_interval(groups: list[str]) -> None:
+    assert all(math.isnan(end) for end in bootstrap_interval([0.5] * len(groups), groups))
+
+
+def test_rounding_is_no_uncertainty() -> None:
+    assert bootstrap_interval([0.1] * 7, list("aaabbcd")) == (0.1, 0.1)
+    # Every patient has the same mean, 0.2 up to the last digit, although his slices differ.
+    for values, groups in ([0.1, 0.2, 0.3, 0.2], "aaab"), ([0.1, 0.2, 0.3, 0.15, 0.25, 0.2], "aaabbc"):
+        assert bootstrap_interval(values, list(groups)) == (pytest.approx(0.2), pytest.approx(0.2))
+    low, high = bootstrap_interval([0.0, 1e-309], ["a", "b"])
+    assert low == high, "the square of such a deviation is 0"
+
+
+def test_neither_the_order_of_the_cases_nor_the_names_matter() -> None:
+    rng = np.random.default_rng(1)
+    values, groups = rng.random(40), rng.integers(8, size=40)
+    expected = bootstrap_interval(values.tolist(), [str(group) for group in groups])
+    for _ in range(5):
+        order, names = rng.permutation(40), rng.permutation(8)
+        moved = bootstrap_interval(values[order].tolist(), [f"p{names[group]}" for group in groups[order]])
+        assert moved == expected, "to the last digit"
+
+
+def test_the_seed_makes_the_interval() -> None:
+    values = np.random.default_rng(0).random(20).tolist()
+    groups = [str(i) for i in range(20)]
+    assert bootstrap_interval(values, groups) == bootstrap_interval(values, groups)
+    assert bootstrap_interval(values, groups) != bootstrap_interval(values, groups, seed=1)
+
+
+def test_a_description_worked_out_on_paper() -> None:
+    described = describe([1.0, math.nan, 3.0, 8.0], ["a", "b", "c", "c"])
+    assert described == {
+        "mean": 4.0,
+        "median": 3.0,
+        "std": pytest.approx(math.sqrt((9 + 1 + 16) / 2)),
+        # Patient b has no value; of the draws of a and c, half have one patient alone, and so no spread.
+        "ci95": [1.0, 8.0],
+        "n": 3,
+    }
+
+
+def test_without_the_interval_all_else_is_the_same() -> None:
+    described = describe(VALUES, GROUPS)
+    assert described["ci95"] == list(bootstrap_interval(VALUES, GROUPS))
+    assert describe(VALUES, GROUPS, interval=False) == {**described, "ci95": None}
+
+
+def test_an_interval_that_is_not_wanted_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(*arguments: object) -> None:
+        raise AssertionError("an interval was drawn")
+
+    monkeypatch.setattr(intervals, "bootstrap_interval", drawn)
+    assert describe(VALUES, GROUPS, interval=False)["n"] == 6
+
+
+def test_many_patients_need_no_more_memory_than_one_draw() -> None:
+    groups = [str(number) for number in range(20_000)]
+    tracemalloc.start()
+    try:
+        bootstrap_interval([0.5] * len(groups), groups, resamples=200)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 200 * 20_000 * 8 / 4  # all draws at once are 32 MB of indices, and as much again of values
+
+
+def test_one_value_has_neither_deviation_nor_interval() -> None:
+    assert describe([0.5], ["a"]) == {"mean": 0.5, "median": 0.5, "std": None, "ci95": None, "n": 1}
+
+
+@pytest.mark.parametrize("values", [[], [math.nan, math.nan]])
+def test_no_value_at_all_is_said_so(values: list[float]) -> None:
+    described = describe(values, ["a", "b"][: len(values)])
+    assert described == {"mean": None, "median": None, "std": None, "ci95": None, "n": 0}
+
+
+def test_values_and_groups_must_belong_together() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        describe([0.5, 0.6], ["a"])

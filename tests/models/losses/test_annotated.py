@@ -1,0 +1,142 @@
+"""Losses of other libraries, restricted to annotated pixels."""
+
+from __future__ import annotations
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.labels import IGNORE, LabelMap
+from medseg_pl.models.losses import DiceCELoss, DiceLoss, WeightedSum
+from medseg_pl.models.losses.annotated import AnnotatedLoss
+from medseg_pl.models.losses.checking import check_loss, exclude_ignored
+
+BINARY = LabelMap(["a"], "binary", ignore_value=9)
+CLASSES = LabelMap(["a", "b"], "multiclass", ignore_value=9)
+OVERLAPPING = LabelMap(["a", "b"], "multilabel", ignore_value=9)
+LOSSES = [
+    *((BINARY, loss("binary")) for loss in (smp.losses.DiceLoss, smp.losses.JaccardLoss, smp.losses.TverskyLoss)),
+    (BINARY, smp.losses.FocalLoss("binary")),
+    (BINARY, smp.losses.LovaszLoss("binary", per_image=True)),
+    (BINARY, smp.losses.SoftBCEWithLogitsLoss(ignore_index=IGNORE)),  # its mean counts the ignored pixels too
+    (BINARY, nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0))),
+    (CLASSES, nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 4.0]), label_smoothing=0.1)),
+    (CLASSES, nn.CrossEntropyLoss(ignore_index=IGNORE)),  # NaN where nobody annotated anything
+    (CLASSES, smp.losses.JaccardLoss("multiclass")),
+    (CLASSES, smp.losses.DiceLoss("multiclass", log_loss=True)),
+    (CLASSES, smp.losses.SoftCrossEntropyLoss(smooth_factor=0.1)),
+    (CLASSES, smp.losses.LovaszLoss("multiclass")),
+    (OVERLAPPING, nn.BCEWithLogitsLoss()),
+    (OVERLAPPING, smp.losses.DiceLoss("multilabel")),
+    (OVERLAPPING, smp.losses.FocalLoss("multilabel")),
+    (OVERLAPPING, WeightedSum([DiceLoss(batch=False), nn.BCEWithLogitsLoss(), smp.losses.JaccardLoss("multilabel")])),
+]
+PLACED = torch.linspace(0, 1, 256).view(16, 16)
+
+
+class WeightedByPlace(nn.Module):
+    """Asks where a pixel lies."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return (PLACED * (logits.sigmoid() - target) ** 2).mean()
+
+
+@pytest.fixture(params=LOSSES, ids=[f"{type(loss).__name__}-{labels.task}" for labels, loss in LOSSES])
+def case(request: pytest.FixtureRequest) -> tuple[LabelMap, nn.Module]:
+    return request.param  # type: ignore[no-any-return]
+
+
+def sample(labels: LabelMap, columns: int = 12) -> tuple[Tensor, Tensor]:
+    """Logits and a fully annotated mask `(2, M, 16, columns)`."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, labels.classes, 16, columns, generator=generator)
+    most = 2 if labels.overlapping else labels.classes if labels.task == "multiclass" else 2
+    return logits, torch.randint(most, (2, labels.mask_channels, 16, columns), generator=generator, dtype=torch.uint8)
+
+
+def test_ignored_pixels_have_no_gradient_and_no_influence(case: tuple[LabelMap, nn.Module]) -> None:
+    labels, loss = case
+    loss = exclude_ignored(loss, labels)
+    check_loss(loss, labels)
+    logits, mask = sample(labels)
+    mask[0, 0, 2:9] = IGNORE
+    mask[1, :, 4:] = IGNORE
+    logits.requires_grad_()
+    value = loss(logits, labels.target(mask))
+    value.backward()
+    assert logits.grad is not None
+    ignored = (mask == IGNORE).expand_as(logits)
+    assert torch.isfinite(logits.grad).all()
+    assert (logits.grad[ignored] == 0).all()
+    assert (logits.grad[~ignored] != 0).any()
+    other = torch.where(ignored, logits.detach() * -3 + 5, logits.detach())
+    torch.testing.assert_close(loss(other, labels.target(mask)), value.detach())
+
+
+def test_the_value_is_that_of_the_annotated_part(case: tuple[LabelMap, nn.Module]) -> None:
+    labels, loss = case
+    logits, mask = sample(labels)
+    expected = loss(logits[..., :5].contiguous(), labels.target(mask[..., :5].contiguous()))
+    mask[..., 5:] = IGNORE
+    torch.testing.assert_close(exclude_ignored(loss, labels)(logits, labels.target(mask)), expected)
+
+
+def test_fully_annotated_masks_have_the_loss_they_had(case: tuple[LabelMap, nn.Module]) -> None:
+    labels, loss = case
+    logits, mask = sample(labels)
+    target = labels.target(mask)
+    torch.testing.assert_close(exclude_ignored(loss, labels)(logits, target), loss(logits, target))
+
+
+def test_a_batch_that_nobody_annotated_moves_nothing(case: tuple[LabelMap, nn.Module]) -> None:
+    labels, loss = case
+    logits, mask = sample(labels)
+    logits.requires_grad_()
+    value = exclude_ignored(loss, labels)(logits, labels.target(torch.full_like(mask, IGNORE)))
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_binary_cross_entropy_with_ignored_pixels_by_hand() -> None:
+    loss = exclude_ignored(nn.BCEWithLogitsLoss(), BINARY)
+    logits = torch.tensor([[[[4.0, -4.0, 0.0, 0.0]]]])
+    target = BINARY.target(torch.tensor([[[[1, 0, 255, 255]]]], dtype=torch.uint8))
+    assert loss(logits, target).item() == pytest.approx(0.01815, abs=1e-5)  # log(1 + exp(-4))
+
+
+@pytest.mark.parametrize("labels", [BINARY, CLASSES, OVERLAPPING])
+def test_losses_that_skip_ignored_pixels_stay_as_they_are(labels: LabelMap) -> None:
+    for loss in (DiceCELoss(), DiceLoss(batch=False), smp.losses.DiceLoss(labels.task, ignore_index=IGNORE)):
+        assert exclude_ignored(loss, labels) is loss
+
+
+def test_without_ignored_voxels_every_loss_stays_as_it_is() -> None:
+    loss = nn.BCEWithLogitsLoss()
+    assert exclude_ignored(loss, LabelMap(["a"], "binary")) is loss
+
+
+def test_colors_can_mark_ignored_voxels_too() -> None:
+    labels = LabelMap(["a"], "binary", colours={"a": (255, 0, 0), "ignore": (0, 0, 255)})
+    assert isinstance(exclude_ignored(nn.BCEWithLogitsLoss(), labels), AnnotatedLoss)
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels"),
+    [
+        (WeightedByPlace(), BINARY),
+        (nn.BCEWithLogitsLoss(pos_weight=torch.tensor([[[2.0]], [[5.0]]])), OVERLAPPING),
+    ],
+)
+def test_a_loss_that_cannot_skip_them_is_refused_by_name(loss: nn.Module, labels: LabelMap) -> None:
+    message = rf"model\.loss {type(loss).__name__} counts voxels that labels\.ignore_value .*DiceCELoss"
+    with pytest.raises(SettingError, match=message):
+        check_loss(exclude_ignored(loss, labels), labels)
+
+
+def test_the_bare_loss_does_not_pass_the_check() -> None:
+    with pytest.raises(SettingError, match=r"model\.loss BCEWithLogitsLoss counts voxels"):
+        check_loss(nn.BCEWithLogitsLoss(), BINARY)

@@ -1,0 +1,214 @@
+"""From a fingerprint to settings: each rule on a data set described in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.planning.annotated_yaml import Remark
+from medseg_pl.planning.fingerprint import Fingerprint
+from medseg_pl.planning.planner import Hardware, plan
+
+CPU, GPU = Hardware(gpu=False, memory_gb=24.0), Hardware(gpu=True, memory_gb=80.0)
+ORGANS = LabelMap(["liver", "tumour"], "multiclass")
+MRI = Fingerprint(
+    cases=40,
+    groups=30,
+    slices=1200,
+    channels=1,
+    modalities=("MRI",),
+    types=("int16",),
+    sizes=((180, 200), (190, 210), (200, 220)),
+    depth=30,
+    spacing_mm=(3.0, 1.0, 1.0),
+    spacing_varies=1.0,
+    lowest=(0.0,),
+    foreground_intensities=((80.0, 900.0),),
+    label_shares={"liver": 0.03, "tumour": 0.001},
+    label_cases={"liver": 40, "tumour": 12},
+)
+PHOTOGRAPHS = replace(
+    MRI,
+    channels=3,
+    modalities=("",) * 3,
+    lowest=(0.0,) * 3,
+    foreground_intensities=((20.0, 240.0),) * 3,
+    types=("uint8",),
+    depth=1,
+    spacing_mm=None,
+    slices=40,
+    sizes=((512, 512),) * 3,
+)
+
+
+def chosen(found: Fingerprint, *path: str, labels: LabelMap = ORGANS, hardware: Hardware = CPU) -> Any:
+    """The value at a place of the plan, without its reason."""
+    value: Any = plan(found, labels, hardware)
+    for key in path:
+        value = value[key]
+    return value.value if isinstance(value, Remark) else value
+
+
+def reason(found: Fingerprint, *path: str) -> str:
+    value: Any = plan(found, ORGANS, CPU)
+    for key in path:
+        value = value[key]
+    assert isinstance(value, Remark)
+    return value.comment
+
+
+class TestGeometry:
+    @pytest.mark.parametrize(
+        ("spacing", "context"),
+        [((1.0, 1.0, 1.0), 2), ((3.0, 1.0, 1.0), 1), ((8.0, 1.0, 0.5), 0), ((1.0, 0.8, 0.9), 2), (None, 1)],
+    )
+    def test_neighbours_follow_from_their_distance(
+        self, spacing: tuple[float, float, float] | None, context: int
+    ) -> None:
+        assert chosen(replace(MRI, spacing_mm=spacing), "model", "context") == context
+
+    def test_single_images_have_no_neighbours(self) -> None:
+        assert chosen(PHOTOGRAPHS, "model", "context") == 0
+
+    def test_pixels_are_resampled_where_they_differ(self) -> None:
+        varying = replace(MRI, spacing_mm=(3.0, 0.82, 0.79), spacing_varies=1.6)
+        assert chosen(varying, "model", "spacing_mm") == [0.82, 0.79]
+        assert reason(varying, "model", "spacing_mm") == "the median; pixels differ by a factor of 1.6 between cases"
+        assert chosen(MRI, "model", "spacing_mm") is None
+
+    def test_whole_slices_where_they_are_small_and_crops_where_not(self) -> None:
+        assert chosen(MRI, "model", "size") == [192, 224]
+        assert reason(MRI, "model", "size") == "whole slices, padded"
+        assert chosen(PHOTOGRAPHS, "model", "size") == [256, 256]
+        assert chosen(PHOTOGRAPHS, "model", "size", hardware=GPU) == [512, 512]
+        assert reason(PHOTOGRAPHS, "model", "size") == "crops of slices of 512 x 512"
+
+    def test_pictures_of_all_sizes_are_scaled(self) -> None:
+        motley = replace(PHOTOGRAPHS, sizes=((200, 300), (400, 500), (900, 1200)))
+        assert chosen(motley, "model", "fit") == "resize"
+        assert chosen(PHOTOGRAPHS, "model", "fit") == "native"
+        assert chosen(replace(motley, spacing_mm=(1.0, 1.0, 1.0)), "model", "fit") == "native"
+
+    @pytest.mark.parametrize("side", [16, 30, 40, 64, 100, 200, 1000])
+    def test_the_network_accepts_its_patches(self, side: int) -> None:
+        found = replace(MRI, sizes=((side, side),) * 3)
+        depth = chosen(found, "model", "network", "init_args", "encoder_depth")
+        multiple = chosen(found, "model", "multiple")
+        assert multiple == 2**depth
+        assert all(length % multiple == 0 for length in chosen(found, "model", "size"))
+        assert len(chosen(found, "model", "network", "init_args", "decoder_channels")) == depth
+
+
+class TestIntensities:
+    def test_ct_gets_a_window_from_its_labels(self) -> None:
+        found = replace(MRI, modalities=("CT",), foreground_intensities=((-57.25, 162.0),))
+        assert chosen(found, "model", "normalisation", "class_path") == "medseg_pl.models.normalization.IntensityWindow"
+        assert chosen(found, "model", "normalisation", "init_args", "low") == -57.2
+        assert chosen(found, "model", "normalisation", "init_args", "high") == 162.0
+
+    def test_hounsfield_units_tell_a_ct_that_nobody_has_named(self) -> None:
+        path = ("model", "normalisation", "class_path")
+        assert chosen(replace(MRI, modalities=("",), lowest=(-1024.0,)), *path).endswith("IntensityWindow")
+        assert chosen(replace(MRI, modalities=("MRI",), lowest=(-1024.0,)), *path).endswith("ZScore")
+        assert chosen(replace(MRI, modalities=("FLAIR, DOCTOR",)), *path).endswith("ZScore")
+
+    def test_each_channel_is_normalized_by_its_own_intensities(self) -> None:
+        found = replace(
+            MRI,
+            channels=3,
+            modalities=("CT", "PET", "CT"),
+            lowest=(-1000.0, 0.0, -900.0),
+            foreground_intensities=((-60.0, 160.0), (1.0, 12.0), (-20.0, 90.0)),
+        )
+        assert chosen(found, "model", "normalisation", "class_path") == "medseg_pl.models.normalization.PerChannel"
+        ct, pet, late = chosen(found, "model", "normalisation", "init_args", "channels")
+        assert [one["class_path"].rpartition(".")[2] for one in (ct, late)] == ["IntensityWindow"] * 2
+        assert [(one["init_args"]["low"].value, one["init_args"]["high"]) for one in (ct, late)] == [
+            (-60.0, 160.0),
+            (-20.0, 90.0),
+        ]
+        assert pet["class_path"] == Remark("medseg_pl.models.normalization.ZScore", "PET: per case")
+
+    def test_channels_without_a_ct_are_normalized_alike(self) -> None:
+        two = {"channels": 2, "modalities": ("T1", "T2"), "lowest": (0.0, 0.0)}
+        found = replace(MRI, **two, foreground_intensities=((1.0, 2.0),) * 2)
+        assert chosen(found, "model", "normalisation", "class_path") == "medseg_pl.models.normalization.ZScore"
+
+    def test_photographs_get_the_statistics_of_the_encoder(self) -> None:
+        assert chosen(PHOTOGRAPHS, "model", "normalisation", "class_path") == "medseg_pl.models.normalization.MeanStd"
+        assert chosen(PHOTOGRAPHS, "model", "normalisation", "init_args", "mean") == [0.485, 0.456, 0.406]
+
+
+class TestLabels:
+    def test_a_rare_label_changes_the_loss(self) -> None:
+        rare = replace(MRI, label_shares={"liver": 0.03, "tumour": 2e-5})
+        assert chosen(MRI, "model", "loss", "class_path") == "medseg_pl.models.losses.DiceCELoss"
+        assert chosen(rare, "model", "loss", "class_path") == "medseg_pl.models.losses.FocalTverskyLoss"
+        assert "tumour is 2.0e-05 of the voxels" in reason(rare, "model", "loss", "class_path")
+
+    @pytest.mark.parametrize(
+        ("hardware", "precision", "steps"),
+        [
+            (CPU, "bf16-mixed", 4000),
+            (replace(CPU, bf16=False), "32-true", 1200),
+            (GPU, "bf16-mixed", 40000),
+            (replace(GPU, bf16=False), "16-mixed", 40000),
+        ],
+    )
+    def test_precision_is_what_the_machine_computes_with(self, hardware: Hardware, precision: str, steps: int) -> None:
+        assert chosen(MRI, "trainer", "precision", hardware=hardware) == precision
+        samples = chosen(MRI, "data", "samples_per_epoch", hardware=hardware)
+        drawn = samples * chosen(MRI, "trainer", "max_epochs", hardware=hardware)
+        assert drawn // chosen(MRI, "data", "batch_size", hardware=hardware) <= steps
+
+    @pytest.mark.parametrize(
+        ("name", "flip"),
+        [("left_kidney", 0.0), ("kidney-R", 0.0), ("right lung", 0.0), ("cleft", 0.5), ("liver", 0.5), ("bright", 0.5)],
+    )
+    def test_labels_that_know_their_side_are_not_flipped(self, name: str, flip: float) -> None:
+        found = replace(MRI, label_shares={name: 0.1}, label_cases={name: 3})
+        path = ("data", "augmentation", "init_args", "flip_horizontal")
+        assert chosen(found, *path, labels=LabelMap([name], "binary")) == flip
+
+    def test_values_and_ignore_value_are_kept(self) -> None:
+        labels = LabelMap(["liver", "tumour"], "multiclass", [1, 4], 255)
+        assert chosen(MRI, "model", "labels", labels=labels) == {
+            "names": ["liver", "tumour"],
+            "task": "multiclass",
+            "values": [1, 4],
+            "ignore_value": 255,
+        }
+
+    def test_nothing_annotated(self) -> None:
+        with pytest.raises(SettingError, match=r"No label is in any mask\. Correct --labels, or the masks\."):
+            plan(replace(MRI, label_cases={"liver": 0, "tumour": 0}), ORGANS, CPU)
+
+
+class TestRun:
+    def test_few_patients_make_few_folds(self) -> None:
+        assert chosen(replace(MRI, groups=3), "data", "folds") == 3
+        assert chosen(MRI, "data", "folds") == 5
+
+    def test_one_patient_cannot_be_split(self) -> None:
+        with pytest.raises(SettingError, match=r"The data has 1 patient \(group\); training and validation need two"):
+            plan(replace(MRI, groups=1), ORGANS, CPU)
+
+    def test_the_batch_fits_the_memory(self) -> None:
+        sizes = [
+            chosen(PHOTOGRAPHS, "data", "batch_size", hardware=Hardware(gpu=True, memory_gb=memory))
+            for memory in (2, 4, 8, 80)
+        ]
+        assert sizes == sorted(sizes)
+        assert (sizes[0], sizes[-1]) == (4, 8)
+
+    @pytest.mark.parametrize("hardware", [CPU, GPU])
+    @pytest.mark.parametrize("found", [MRI, PHOTOGRAPHS])
+    def test_ten_epochs_make_the_steps(self, found: Fingerprint, hardware: Hardware) -> None:
+        settings = plan(found, ORGANS, hardware)
+        batch = settings["data"]["batch_size"].value
+        steps = settings["trainer"]["max_epochs"].value * (settings["data"]["samples_per_epoch"].value // batch)
+        assert int(settings["trainer"]["max_epochs"].comment.split()[0]) == pytest.approx(steps, abs=10)

@@ -1,0 +1,85 @@
+"""Pages that several tests only look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medseg_pl.__main__ import main
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.metrics.functional.calibration import calibration_sums
+from medseg_pl.reporting.html.case_images import Masks, case_images, thumbnail
+from medseg_pl.reporting.html.case_selection import Pictures
+from medseg_pl.reporting.html.cases import case_entries
+from medseg_pl.reporting.html.comparison import comparisons
+from medseg_pl.reporting.html.names import Names
+from medseg_pl.reporting.html.page import page_of
+from medseg_pl.reporting.run import read_run
+from tests.reporting.run_folders import CONFIG, HOSTILE, HOSTILE_LABEL, score, write_run, write_two_runs
+
+
+@pytest.fixture(scope="session")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs on the same 24 cases, of which the second is a little better."""
+    return write_two_runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def page(two_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the first run, with the names of its cases."""
+    file = tmp_path_factory.mktemp("pages") / "one.html"
+    assert main(["report", str(two_runs[0]), "-o", str(file), "--names", "true"]) == 0
+    return file
+
+
+@pytest.fixture(scope="session")
+def page_of_two(two_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of both runs, with hashed names."""
+    file = tmp_path_factory.mktemp("pages") / "two.html"
+    assert main(["report", *map(str, two_runs), "-o", str(file)]) == 0
+    return file
+
+
+@pytest.fixture(scope="session")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run whose names would be code, if they were taken for markup."""
+    folder = tmp_path_factory.mktemp("hostile")
+    table = [score(f"{HOSTILE}{i}", f"{HOSTILE}p{i}", HOSTILE_LABEL, 0.5 + i / 10) for i in range(3)]
+    run = write_run(folder / "run", table, [HOSTILE_LABEL], config={**CONFIG, "experiment": HOSTILE})
+    assert main(["report", str(run), "-o", str(folder / "page.html"), "--names", "true"]) == 0
+    return folder / "page.html"
+
+
+@pytest.fixture(scope="session")
+def page_with_pictures(two_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of both runs, with pictures of all cases but the last.
+
+    Each is a gray ramp of 6 slices; the large bowel is a square of 12 x 12 of which A misses the left half and B
+    nothing, and beside which A invents a strip; the stomach is a strip that both find.
+    """
+    image = np.broadcast_to(np.arange(40, dtype=np.uint16) * 50, (1, 6, 30, 40)) + np.zeros((1, 6, 30, 40), np.uint16)
+    reference = np.zeros((3, 6, 30, 40), np.uint8)
+    reference[0, 1:5, 8:20, 10:22] = 1
+    reference[2, 1:5, 24:28, 4:30] = 1
+    found = reference.copy()
+    found[0, :, :, :16] = 0
+    found[0, 1:5, 8:20, 22:25] = 1
+    found[0, 3] = reference[0, 3] * 0
+    statistics = channel_statistics(image)
+    runs = [read_run(folder, None) for folder in two_runs]
+    entries = case_entries(runs, Names(None))
+    shown = case_images(image, statistics, Masks(reference, [found, reference]), Geometry((6, 30, 40), None), 3, 10**6)
+    small = thumbnail(image[:, 2], statistics, [mask[:, 2] > 0 for mask in (reference, found, reference)])
+    sums = calibration_sums(np.linspace(0, 1, 100), np.arange(100) > 40, np.ones(100, bool), 10)
+    pictures = Pictures(
+        cases={entry.number: {**shown, "differs": entry.number == 1} for entry in entries[:-1]},
+        thumbnails={entry.number: small for entry in (*entries[:6], *entries[-7:-1])},
+        calibration=[{"stomach": sums}, {}],
+        overlapping=True,
+    )
+    file = tmp_path_factory.mktemp("pages") / "pictures.html"
+    file.write_text(page_of(runs, entries, comparisons(runs), pictures, hashed=False), encoding="utf-8")
+    return file

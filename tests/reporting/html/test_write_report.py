@@ -1,0 +1,144 @@
+"""`medseg report`: the page holds what the run holds, and nothing personal."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medseg_pl.__main__ import main
+from medseg_pl.io.pseudonyms import BoardRecord
+from tests.reporting.run_folders import HOSTILE, score, some_scores, write_run
+
+
+def report(*arguments: object) -> int:
+    return main(["report", *map(str, arguments)])
+
+
+def data_of(page: Path) -> Any:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+class Tags(HTMLParser):
+    """What elements and attributes a browser would see."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_the_page_knows_every_score_of_every_case(page: Path) -> None:
+    data = data_of(page)
+    table = some_scores(24, seed=1)
+    assert len(data["cases"]) == 24
+    for case in data["cases"]:
+        rows = {row.label: row for row in table if row.case_id == case["name"]}
+        assert case["group"] == rows["stomach"].group
+        assert case["scores"][0]["large_bowel"]["dice"] == pytest.approx(rows["large_bowel"].values["dice"], abs=1e-5)
+    assert data["cases"][0]["scores"][0]["small_bowel"]["status"] == "missed"  # the worst comes first
+
+
+def test_the_page_says_what_the_summary_says(page: Path, two_runs: list[Path]) -> None:
+    summary = json.loads((two_runs[0] / "summary_test.json").read_text())
+    text = page.read_text()
+    described = summary["labels"]["stomach"]["dice"]
+    low, high = described["ci95"]
+    assert f"Dice {summary['foreground_mean']['dice']:.3f}" in text
+    assert f"<td>{low:.3f} to {high:.3f}</td>" in text
+    assert "yes: no patient on two sides" in text
+    assert summary["strata"]["site"]["south"]["n_cases"] == 12 and ">south<" in text
+
+
+def test_nothing_can_be_asked_of_a_server(page_of_two: Path) -> None:
+    tags = Tags(page_of_two.read_text()).found
+    for tag, attributes in tags:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
+    policy = next(a["content"] for t, a in tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy and policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert not re.search(r"url\(\s*[^#\s]|@import", page_of_two.read_text())
+
+
+def test_the_policy_allows_the_one_script_that_is_ours(page: Path) -> None:
+    text = page.read_text()
+    script = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert len(script) == 1 and f"script-src 'sha256-{digest}'" in text
+
+
+def test_cases_and_patients_have_the_hashed_names_of_the_dashboards(page_of_two: Path, two_runs: list[Path]) -> None:
+    text, data = page_of_two.read_text(), data_of(page_of_two)
+    assert not re.search(r"case\d{3}|patient\d\d", text)
+    record = BoardRecord.read(two_runs[0])
+    assert record
+    assert {case["name"] for case in data["cases"]} == {record.pseudonym("case", f"case{i:03d}") for i in range(24)}
+    assert not (two_runs[1] / "dashboard.json").exists()
+
+
+def test_no_path_and_no_user_is_on_the_page(page: Path, page_of_two: Path, two_runs: list[Path]) -> None:
+    for file in (page, page_of_two):
+        text = file.read_text()
+        assert "/home/" not in text and "someone" not in text and str(two_runs[0].parent) not in text
+        assert "FolderSource" in text and "demo, version_0" in text
+
+
+def test_a_case_that_calls_itself_markup_is_text(hostile_page: Path) -> None:
+    tags = Tags(hostile_page.read_text()).found
+    scripts = [attributes for tag, attributes in tags if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "data"}, {}]
+    assert not any(tag == "img" for tag, _ in tags)
+    assert data_of(hostile_page)["cases"][0]["name"] == f"{HOSTILE}0"
+
+
+def test_a_page_that_is_there_stays(tmp_path: Path, two_runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "page.html").write_text("mine")
+    assert report(two_runs[0], "-o", tmp_path / "page.html") == 1
+    assert "exists already and is not overwritten" in capsys.readouterr().err
+    assert (tmp_path / "page.html").read_text() == "mine"
+
+
+def test_a_folder_without_scores_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(tmp_path, "-o", tmp_path / "page.html") == 1
+    assert "Expected scores_test.csv" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_runs_on_other_cases_stand_side_by_side_without_a_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (write_run(tmp_path / name, [score(name, "p", "stomach", 0.7)], ["stomach"]) for name in ("a", "b"))
+    assert report(one, other, "-o", tmp_path / "page.html") == 0
+    assert "Note: A and B are not compared. A and B have no case and label in common" in capsys.readouterr().out
+    assert "cannot be compared pair by pair" in (tmp_path / "page.html").read_text()
+    assert len(data_of(tmp_path / "page.html")["cases"]) == 2
+
+
+def test_no_name_commands_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "scored", some_scores(4, seed=0))
+    assert report(run, "-o", tmp_path / "a\x1b[2Jb.html") == 0
+    assert "a\N{REPLACEMENT CHARACTER}[2Jb.html, " in capsys.readouterr().out
+
+
+def test_an_evaluation_without_a_training_has_a_report(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "scored", some_scores(4, seed=0))
+    for name in ("splits.json", "environment.json", "config.yaml", "metrics.csv"):
+        (run / name).unlink()
+    for name in ("scores", "summary"):
+        kept = next(run.glob(f"{name}_test.*"))
+        kept.rename(run / kept.name.replace("_test", "_evaluate"))
+    assert report(run, "-o", tmp_path / "page.html") == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "does not say who was trained on" in text and "no log of a training" in text
+    assert "4 cases, evaluate" in text

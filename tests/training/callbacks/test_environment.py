@@ -1,0 +1,160 @@
+"""`environment.json` and the line that is printed: what was run on what, and nothing that names a host or a place."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.optim.lr_scheduler import StepLR
+
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.sources import FolderSource
+from medseg_pl.io.git import git_state
+from medseg_pl.training.callbacks.environment import data_fingerprint, describe, environment
+from medseg_pl.training.callbacks.save_provenance import RunRecord
+from medseg_pl.training.datamodule import SegmentationDataModule
+from medseg_pl.training.module import SegmentationModule
+from tests.sample_files import blocks, noise, save_raster
+
+
+def images_of(root: Path, changed: bool = False) -> Path:
+    """Six images of six patients; one pixel of one of them may differ."""
+    for number in range(6):
+        image = noise((16, 16), seed=number)
+        image[3, 3] += np.uint8(changed and number == 4)
+        save_raster(root / "images" / f"{number}.png", image)
+        save_raster(root / "masks" / f"{number}.png", blocks((16, 16), 1))
+    return root
+
+
+def data_of(root: Path, fold: int = 0) -> SegmentationDataModule:
+    data = SegmentationDataModule(
+        FolderSource(str(root)),
+        LabelMap(["lesion"], "binary"),
+        size=(16, 16),
+        batch_size=8,
+        workers=0,
+        store=str(root / "store"),
+        folds=3,
+        fold=fold,
+    )
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def trainer(data: Any, **settings: Any) -> Any:
+    """As much of a trainer as is looked at: two devices, three batches a step."""
+    optimizer = SimpleNamespace(param_groups=[{"lr": 1e-5, "initial_lr": 3e-4}, {"lr": 1e-3}])
+    return Mock(
+        spec=Trainer,
+        **{
+            "datamodule": data,
+            "lightning_module": Mock(spec=SegmentationModule, seed=7),
+            "world_size": 2,
+            "accumulate_grad_batches": 3,
+            "optimizers": [optimizer],
+            "lr_scheduler_configs": [SimpleNamespace(scheduler=object.__new__(StepLR), interval="epoch")],
+            "callbacks": [],
+            "current_epoch": 0,
+            "precision": "bf16-mixed",
+            "fast_dev_run": False,
+            **settings,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SegmentationDataModule:
+    return data_of(images_of(tmp_path_factory.mktemp("environment")))
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """Leave torch as it was."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_versions_git_and_hardware_are_those_of_this_machine(data: SegmentationDataModule) -> None:
+    facts = environment(trainer(data))
+    assert facts["python"] == platform.python_version()
+    assert facts["packages"]["torch"] == version("torch")
+    assert {"medseg", "lightning", "segmentation-models-pytorch", "numpy"} <= facts["packages"].keys()
+    assert all(facts["packages"].values())
+    assert facts["git"] == git_state(Path.cwd())
+    hardware = facts["hardware"]
+    assert hardware["cpu"]
+    assert hardware["cores"] == len(os.sched_getaffinity(0))
+    assert hardware["memory_gib"] > 0.1
+    assert len(hardware["gpus"]) == torch.cuda.device_count()
+    assert hardware.keys() == {"cpu", "cores", "memory_gib", "gpus", "cuda", "cudnn"}, "no host, no user"
+    text = json.dumps(facts)
+    assert str(Path.cwd()) not in text and str(data.source.root) not in text
+
+
+def test_the_training_says_what_a_step_of_it_is(data: SegmentationDataModule) -> None:
+    facts = environment(trainer(data))["training"]
+    assert facts["seed"] == 7
+    assert (facts["batch_size"], facts["world_size"], facts["accumulate_grad_batches"]) == (8, 2, 3)
+    assert facts["effective_batch"] == 48
+    assert facts["learning_rate"] == [3e-4, 1e-3]  # of the schedule's begin, and of a group without one
+    assert describe(facts) == (
+        "effective batch 48 = 8 × 2 devices × 3 accumulated, learning rate 0.0003, 0.001 (StepLR per epoch), "
+        "precision bf16-mixed, seed 7"
+    )
+
+
+def test_a_data_module_of_ones_own_has_no_batch_and_no_fingerprint() -> None:
+    facts = environment(trainer(Mock(spec=LightningDataModule)))
+    assert facts["data"] is None and facts["training"]["effective_batch"] is None
+    assert describe(facts["training"]).startswith("effective batch what the loaders give × 2 devices × 3 accumulated, ")
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("setting", [False, True, "warn"])
+def test_how_far_results_repeat_is_recorded(setting: Any, data: SegmentationDataModule) -> None:
+    torch.use_deterministic_algorithms(bool(setting), warn_only=setting == "warn")
+    facts = environment(trainer(data))["training"]
+    assert facts["deterministic"] == setting
+    assert ("deterministic" in describe(facts)) == bool(setting)
+
+
+def test_the_fingerprint_is_of_what_files_hold_and_who_is_trained_on(
+    data: SegmentationDataModule, tmp_path: Path
+) -> None:
+    fingerprint = data_fingerprint(trainer(data))
+    assert fingerprint is not None and data.split is not None
+    for side in ("train", "val", "test"):
+        names = getattr(data.split, side)
+        assert fingerprint[side] == {"cases": len(names), "groups": len(names)}
+    moved = data_of(images_of(tmp_path / "moved"))
+    assert data_fingerprint(trainer(moved)) == fingerprint
+    changed = data_fingerprint(trainer(data_of(images_of(tmp_path / "changed", changed=True))))
+    split_anew = data_fingerprint(trainer(data_of(tmp_path / "moved", fold=1)))
+    assert changed is not None and split_anew is not None
+    assert len({fingerprint["sha256"], changed["sha256"], split_anew["sha256"]}) == 3
+
+
+def test_a_run_that_goes_on_adds_what_it_goes_on_with(
+    data: SegmentationDataModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for world_size in (2, 4):
+        running = trainer(data, world_size=world_size, log_dir=str(tmp_path), is_global_zero=True)
+        RunRecord().on_fit_start(running, running.lightning_module)
+        assert capsys.readouterr().out.startswith(f"Training: effective batch {24 * world_size} = 8 × {world_size} dev")
+    written = json.loads((tmp_path / "environment.json").read_text())
+    assert written["training"]["world_size"] == 2
+    assert [each["training"]["world_size"] for each in written["resumed"]] == [4]
+    assert written["data"] == json.loads(json.dumps(data_fingerprint(trainer(data))))

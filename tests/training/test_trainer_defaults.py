@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.stop_signals import StopRequest
+from medseg_pl.io.locks import FolderLocks
+from medseg_pl.training.callbacks import BoardRecord, Dashboard
+from medseg_pl.training.checkpoints import BestCheckpoint, DurableCheckpointIO, LastCheckpoint
+from medseg_pl.training.trainer_defaults import keep_private, of_evaluation, of_training, plugins, run_log
+
+
+def test_lightning_leaves_requeueing_to_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "medseg")
+    found = [plugin for plugin in plugins([]) if isinstance(plugin, SLURMEnvironment)]
+    assert [plugin.auto_requeue for plugin in found] == [False]
+    own = SLURMEnvironment(auto_requeue=True)
+    assert [plugin for plugin in plugins([own]) if isinstance(plugin, SLURMEnvironment)] == [own]
+
+
+def test_a_given_plugin_takes_the_place_of_ours() -> None:
+    assert [type(plugin) for plugin in plugins([])] == [DurableCheckpointIO]
+    own = DurableCheckpointIO()
+    assert plugins([own]) == [own]
+
+
+def of_kind(callbacks: list[Callback], *kinds: type) -> list[type]:
+    return [type(callback) for callback in callbacks if isinstance(callback, kinds)]
+
+
+def test_a_given_callback_takes_the_place_of_ours() -> None:
+    kinds = (ModelCheckpoint, LastCheckpoint, Dashboard)
+    assert of_kind(of_training([], StopRequest(), keeps=True), *kinds) == [BestCheckpoint, LastCheckpoint, Dashboard]
+    own = [BestCheckpoint(monitor="val/loss", mode="min"), Dashboard()]
+    assert of_kind(of_training(own, StopRequest(), keeps=True), *kinds) == [LastCheckpoint]
+    assert of_kind(of_training([], StopRequest(), keeps=False), *kinds) == [Dashboard]
+
+
+def test_a_further_checkpoint_leaves_the_best_one_in_place() -> None:
+    ours = of_training([ModelCheckpoint(every_n_epochs=1, save_top_k=-1)], StopRequest(), keeps=True)
+    assert of_kind(ours, ModelCheckpoint, LastCheckpoint) == [BestCheckpoint, LastCheckpoint]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([ModelCheckpoint(filename="best", monitor="val/loss")], "filename 'best' .*BestCheckpoint its monitor"),
+        ([ModelCheckpoint(filename="last")], "filename 'last'"),
+        ([BestCheckpoint(), BestCheckpoint("val/loss", "min")], "BestCheckpoint is there twice"),
+    ],
+)
+def test_two_that_write_to_one_file_are_refused(given: list[Callback], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        of_training(given, StopRequest(), keeps=True)
+    assert of_training(given, StopRequest(), keeps=False), "no checkpoints, no clash"
+
+
+def test_the_run_log_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(BoardRecord, "read", asked.append)
+    monkeypatch.setattr("medseg_pl.training.trainer_defaults.make_private", lambda *_: None)
+    with FolderLocks() as locks:
+        keep_private([Mock(spec=WandbLogger), run_log(tmp_path / "demo", None, locks)])
+    assert asked == [tmp_path / "demo" / "version_0"]
+
+
+def test_a_given_dashboard_writes_where_an_evaluation_does() -> None:
+    own, elsewhere = Dashboard(), Dashboard(directory="elsewhere")
+    assert not of_kind(of_evaluation([own, elsewhere], "run"), Dashboard)
+    assert (own.directory, elsewhere.directory) == ("run", "elsewhere")
