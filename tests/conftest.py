@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(scratch.cleanup)
     os.environ["MEDSEG_CACHE"] = str(Path(scratch.name, "cache"))
     os.environ["WANDB_DIR"] = scratch.name
+    # Tests send themselves the signal of Ctrl-C, which the background jobs of a shell ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -96,6 +96,11 @@ def _told(error: Exception, command: str, phase: Phase) -> MedsegError | None:
             "Some parameters of the network get no gradient in some steps, for which DDP waits. Set trainer.strategy "
             "to ddp_find_unused_parameters_true."
         )
+    if isinstance(error, ValueError) and (rare := _RARE_VALIDATION.search(text)):
+        return SettingError(
+            f"trainer.val_check_interval is {rare.group(1)}, but an epoch has {rare.group(2)} batches. Lower it, or "
+            "set trainer.check_val_every_n_epoch to null, which counts on over epochs."
+        )
     if isinstance(error, RuntimeError) and (unknown := _NO_SCORE.search(text)):
         return SettingError(
             f"EarlyStopping follows {unknown.group(1)}, which is not logged. Set its monitor to one of "

@@ -202,7 +202,7 @@ def test_a_decathlon_volume_comes_back_on_its_own_grid(
     images = phantoms["decathlon"] / "imagesTr"
     output = tmp_path / "masks"
     assert main(["predict", "--ckpt_path", checkpoint, "--input", str(images), "--output", str(output)]) == 0
-    assert sorted(path.name for path in output.glob("[!.]*")) == sorted(path.name for path in images.iterdir())
+    assert sorted(path.name for path in output.glob("*.nii.gz")) == sorted(path.name for path in images.iterdir())
     for path in images.iterdir():
         image, mask = nibabel.load(path), nibabel.load(output / path.name)
         assert mask.shape == image.shape

@@ -195,7 +195,7 @@ class TestTables:
         "names",
         [
             ["liver", "tumour"],
-            ["left_upper_lobe_of_the_lung_without_the_lingula_segments", "organ_at_risk_" * 9],
+            ["left_upper_lobe_of_the_lung_without_the_lingula_segments", "organ_at_risk_" * 8],
             ["a name of many words that somebody wrote into the file of the data set", "x"],
             ["肝臓の腫瘍と周囲の浮腫を含む領域の全体", "t"],
         ],

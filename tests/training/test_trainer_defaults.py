@@ -67,7 +67,7 @@ def test_the_run_log_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(BoardRecord, "read", asked.append)
     monkeypatch.setattr("medseg_pl.training.trainer_defaults.make_private", lambda *_: None)
     with FolderLocks() as locks:
-        keep_private([Mock(spec=WandbLogger), run_log(tmp_path / "demo", None, locks)])
+        keep_private([Mock(spec=WandbLogger, _wandb_init={}), run_log(tmp_path / "demo", None, locks)])
     assert asked == [tmp_path / "demo" / "version_0"]
 
 
