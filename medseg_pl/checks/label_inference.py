@@ -234,7 +234,7 @@ def _labels_of_mask(mask: MaskFacts) -> list[Mark]:
     main = [mark for mark in whole if is_main(mark, mask) and mark not in smear]
     if not main:  # a structure too small for its share: the commonest value that holds together
         main = sorted((mark for mark in whole if mark.coherence >= COHERENT), key=lambda mark: -mark.voxels)[:1]
-    if not main and max(mark.mark[0] for mark in whole) >= 255 - _CLOSE and not is_smoothed(mask):
+    if not main and whole and max(mark.mark[0] for mark in whole) >= 255 - _CLOSE and not is_smoothed(mask):
         return [(255.0,)]  # compression has left no two pixels alike, but most of them near the ends
     return [mark.mark for mark in main]
 

@@ -329,7 +329,8 @@ def _measured(case: Case, held: Sequence[int | None]) -> Iterator[MaskFacts]:
 
 
 def _manifests(directory: Path) -> list[Path]:
-    return [path for path in sorted(directory.glob("*.csv")) if {"case_id", "group", "image"} <= set(_columns(path))]
+    tables = (path for path in sorted(directory.glob("*.csv")) if path.is_file())
+    return [path for path in tables if {"case_id", "group", "image"} <= set(_columns(path))]
 
 
 def _columns(path: Path) -> list[str]:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class Model:
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.spec = read_specification(folder)
+        # Of a damaged file onnxruntime raises errors of its own kinds.
+        check_file(folder, "model.onnx", self.spec.get("files", {}).get("model.onnx"))
         self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
         check_specification(self.spec, self.session.get_modelmeta().custom_metadata_map)
 
@@ -580,9 +583,11 @@ def read_volume(path: Path) -> tuple[Array, Array]:
 
     try:
         image: Any = nibabel.load(path)
+        data = np.asanyarray(image.dataobj)
     except nibabel.filebasedimages.ImageFileError as error:
         raise RefusedError(f"it cannot be read: {error}") from error
-    data = np.asanyarray(image.dataobj)
+    except (EOFError, ValueError, zlib.error) as error:
+        raise RefusedError(f"it is damaged: {error}") from error
     data = data.astype(np.float32) if data.dtype == np.float64 else data
     data = data[:, :, None] if data.ndim == 2 else data
     data = data[:, :, :, 0] if data.ndim == 5 and data.shape[3] == 1 else data
@@ -716,7 +721,6 @@ def self_test(folder: Path = FOLDER) -> list[str]:
     Raises:
         RefusedError: A file or a field is not as it was, or a result differs.
     """
-    check_file(folder, "model.onnx", read_specification(folder).get("files", {}).get("model.onnx"))
     model = Model(folder)
     check_files(folder, model.spec)
     return [check_case(model, folder / case["file"], case["max_whole_pixels"]) for case in model.spec["golden"]]
@@ -789,7 +793,10 @@ def run_case(model: Model, paths: list[Path], masked: list[Path], arguments: arg
     mask, probabilities = model.predict(image, spacing, probabilities=arguments.probabilities)
     write(arguments.output, masked, mask, model.spec)
     if probabilities is not None:
-        np.savez_compressed(arguments.output / f"{masked[0].name}.npz", probabilities=probabilities)
+        path = arguments.output / f"{masked[0].name}.npz"
+        unfinished = path.with_name(f".writing-{path.name}")
+        np.savez_compressed(unfinished, probabilities=probabilities)
+        unfinished.replace(path)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -811,7 +818,9 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         model = Model()
         cases = cases_of(arguments.images, arguments.together)
-        check_outputs([out for _, masked in cases for out in output_paths(arguments.output, masked, model.spec)])
+        outputs = [out for _, masked in cases for out in output_paths(arguments.output, masked, model.spec)]
+        tables = [arguments.output / f"{masked[0].name}.npz" for _, masked in cases if arguments.probabilities]
+        check_outputs([*outputs, *tables])
     except (RefusedError, OSError) as error:
         sys.stderr.write(f"run.py: {error}\n")
         return 1

@@ -46,6 +46,7 @@ from medseg_pl.training.rehearsal import compute_logits, rehearse
 from medseg_pl.training.restored_settings import (
     apply_changed_numbers,
     apply_changed_optimization,
+    keeps_learning_rate,
     optimization_settings,
 )
 from medseg_pl.training.trainer_checks import check_trainer, exclude_from_ddp, refuse_gradients
@@ -331,6 +332,7 @@ class SegmentationModule(LightningModule):
         loops["fit_loop"] = resumable(self.trainer, loops["fit_loop"], self._validated)
         checkpoint["validated"] = self._validated
         checkpoint["optimization"] = self._optimization
+        checkpoint["lr_factor"] = self._lr_factor
         checkpoint["metrics"] = {name: value.detach().cpu() for name, value in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -339,6 +341,9 @@ class SegmentationModule(LightningModule):
         self._validated = checkpoint.get("validated", -1)
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
+        # What LearningRateFinder found holds, unless another rate is set on purpose.
+        found = keeps_learning_rate(checkpoint, self._optimization)
+        self._lr_factor = checkpoint.get("lr_factor", 1.0) if found else 1.0
         changes = apply_changed_optimization(checkpoint, self._optimization, self.configure_optimizers)
         changes += apply_changed_numbers(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
         if changes:

@@ -65,13 +65,22 @@ def apply_changed_optimization(checkpoint: dict[str, Any], now: dict[str, Any], 
         group.update({key: value for key, value in new.items() if _differ(then.get(key), value)})
     if now["scheduler"] is None:
         checkpoint["lr_schedulers"] = []
-        for group, new in zip(groups, now["groups"], strict=True):
+        # A rate that no schedule moved is the optimizer's own, or what a search has found.
+        for group, new in zip(groups, now["groups"], strict=False) if before["scheduler"] is not None else ():
             group["lr"] = new["lr"]
     elif follows_scores(made["lr_scheduler"]["scheduler"]):
         _keep_reductions(checkpoint, before, now, reached)
     elif _is_scheduled_otherwise(before, now):
         _replay(checkpoint, made)
     return changes
+
+
+def keeps_learning_rate(checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Tell whether the optimizer is given the rates that it was given when a checkpoint was written."""
+    before = checkpoint.get("optimization")
+    return before is not None and [_setting(group, "lr") for group in before["groups"]] == [
+        _setting(group, "lr") for group in now["groups"]
+    ]
 
 
 def apply_changed_numbers(checkpoint: dict[str, Any], callbacks: Sequence[Callback]) -> list[str]:
@@ -104,10 +113,16 @@ def _replay(checkpoint: dict[str, Any], made: Made) -> None:
             f"model.lr_scheduler {type(scheduler).__name__} is over before the step that the run goes on from "
             f"({error}). Give it the length of the whole run."
         ) from error
-    checkpoint["lr_schedulers"] = [scheduler.state_dict()]
+    state = scheduler.state_dict()
     fresh = made["optimizer"].state_dict()["param_groups"]
-    for group, new in zip(checkpoint["optimizer_states"][0]["param_groups"], fresh, strict=True):
+    groups = checkpoint["optimizer_states"][0]["param_groups"]
+    for group, new in zip(groups, fresh, strict=False):
         group.update(_without_parameters(new))
+    # Groups that a callback has added since, as BackboneFinetuning does, go on at the rates that they have.
+    for added in groups[len(fresh) :]:
+        state["base_lrs"] = [*state["base_lrs"], added.get("initial_lr", added["lr"])]
+        state["_last_lr"] = [*state["_last_lr"], added["lr"]]
+    checkpoint["lr_schedulers"] = [state]
 
 
 def _count_schedule_steps(checkpoint: Mapping[str, Any], interval: str) -> int:

@@ -52,6 +52,11 @@ def test_one_value_is_the_foreground() -> None:
     assert labels_of(masks((1,), (255,)))[0] == UNNAMED
 
 
+def test_masks_of_fractions_alone_hold_no_label() -> None:
+    steps = np.linspace(0, 0.45, 64).reshape(1, 8, 8)
+    assert "labels are whole numbers" in conclude([steps] * 4).problem
+
+
 def test_rare_values_are_faults() -> None:
     labels, notes = labels_of([*masks((1, 2), times=20), *masks((1, 9), times=1)])
     assert labels.names == ["label_1", "label_2"]

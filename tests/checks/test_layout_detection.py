@@ -206,3 +206,9 @@ class TestOutlines:
         (tmp_path / "notes.json").write_text('{"camera": 3}')
         shutil.rmtree(tmp_path / "masks")
         assert layout_of(tmp_path) == "folder"
+
+
+def test_a_folder_named_like_a_table_is_none(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "set", "folder", cases=2, seed=0, slices=2, size=(24, 24))
+    (tmp_path / "set" / "old.csv").mkdir()
+    assert layout_of(tmp_path / "set") == "folder"

@@ -273,6 +273,21 @@ class TestRunning:
         again = run(exported["photographs"], good, "-o", tmp_path / "masks")
         assert "good.png is there already" in again.stderr
 
+    def test_a_truncated_volume_stops_no_other(self, exported: dict[str, Path], tmp_path: Path) -> None:
+        good = save_volume(tmp_path / "good.nii.gz", noise((21, 19, 2), dtype=np.int16), (1.0, 1.0, 4.0))
+        half = tmp_path / "half.nii.gz"
+        half.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+        done = run(exported["stacks"], half, good, "-o", tmp_path / "masks")
+        assert (done.returncode, f"{half} was left out: " in done.stderr) == (1, True)
+        assert [path.name for path in (tmp_path / "masks").iterdir()] == ["good.nii.gz"]
+
+    def test_a_damaged_network_is_named(self, exported: dict[str, Path], tmp_path: Path) -> None:
+        copy = shutil.copytree(exported["stacks"], tmp_path / "copy")
+        (copy / "model.onnx").write_bytes(b"no network")
+        done = run(copy, save_volume(tmp_path / "a.nii", noise((21, 19, 2)), (1, 1, 1)), "-o", tmp_path / "masks")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "model.onnx is not the file that was exported" in done.stderr
+
     def test_wrong_use(self, exported: dict[str, Path], tmp_path: Path) -> None:
         done = run(exported["stacks"])
         assert done.returncode == 2

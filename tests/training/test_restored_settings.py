@@ -21,6 +21,7 @@ from medseg_pl.models.optimization import make_optimization
 from medseg_pl.training.restored_settings import (
     apply_changed_numbers,
     apply_changed_optimization,
+    keeps_learning_rate,
     optimization_settings,
 )
 
@@ -141,6 +142,34 @@ def test_settings_of_the_optimizer_alone_change_nothing_else() -> None:
     assert resumed.resume(checkpoint) == ["optimizer.weight_decay 0.01 → 0.5"]
     assert resumed.optimizer.param_groups[0]["weight_decay"] == 0.5
     assert checkpoint["lr_schedulers"] == schedule
+
+
+def test_groups_that_a_callback_added_keep_their_rates() -> None:
+    done = Training(adamw, step)
+    thawed = torch.nn.Parameter(torch.ones(3))
+    done.optimizer.add_param_group({"params": [thawed], "lr": 0.02})
+    done.schedule.base_lrs.append(0.02)
+    checkpoint = done.save()
+    resumed = Training(partial(AdamW, lr=0.3), step)
+    resumed.optimizer.add_param_group({"params": [thawed], "lr": 0.02})
+    assert resumed.resume(checkpoint) == ["optimizer.lr 0.1 → 0.3"]
+    assert [group["lr"] for group in resumed.optimizer.param_groups] == [0.3, 0.02]
+    assert resumed.schedule.base_lrs == [0.3, 0.02]
+
+
+def test_a_rate_that_was_searched_for_stays_without_a_schedule() -> None:
+    done = Training(adamw, None)
+    done.optimizer.param_groups[0]["lr"] = 0.05
+    resumed = Training(partial(AdamW, lr=0.1, weight_decay=0.5), None)
+    resumed.resume(done.save())
+    assert resumed.optimizer.param_groups[0]["lr"] == 0.05
+
+
+def test_another_rate_is_told_from_the_same() -> None:
+    checkpoint = Training(adamw, step).save()
+    assert keeps_learning_rate(checkpoint, Training(partial(AdamW, lr=0.1, weight_decay=0.5), step).settings)
+    assert not keeps_learning_rate(checkpoint, Training(partial(AdamW, lr=0.2), step).settings)
+    assert not keeps_learning_rate({}, Training(adamw, step).settings)
 
 
 def test_another_optimizer_begins_with_an_empty_memory() -> None:

@@ -265,7 +265,7 @@ def test_a_configuration_of_a_stranger_runs_no_code(folder: Path, tmp_path: Path
             "evil_source.Source",
             "evil_source.FolderSource",
             "os.system",
-            "medseg_pl.training.module.FolderSource",
+            "medseg_pl.training.module.Batch",
         ):
             source = {"class_path": name, "init_args": {"root": str(folder)}}
             assert check("--config", config(tmp_path / "c.yaml", source)) == 2
