@@ -11,7 +11,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.io.atomic_files import LeftOut
 from medseg_pl.io.scores import write_rows
 
-Status = Literal["written", "finished before", "failed", "not reached", "not read", "no image"]
+Status = Literal["written", "finished before", "failed", "not reached", "not asked for", "not read", "no image"]
 
 _MOST_FILES = 4
 """A case of more files, such as a series, is named by its folder."""
@@ -23,7 +23,8 @@ class Outcome(NamedTuple):
     Attributes:
         path: The file, the first of several; or a folder.
         case_id: Empty where the input is no case.
-        status: `not read` and `failed` are faults, `no image` is a text and the like.
+        status: `not read`, `failed` and `not reached` are faults, `not asked for` is beyond
+            `trainer.limit_predict_batches`, `no image` is a text and the like.
         reason: Why there is no mask; empty where there is one.
     """
 
@@ -35,7 +36,7 @@ class Outcome(NamedTuple):
     @property
     def is_fault(self) -> bool:
         """Whether there should be a mask and is none."""
-        return self.status in ("failed", "not read")
+        return self.status in ("failed", "not reached", "not read")
 
 
 def list_outcomes(
@@ -45,6 +46,8 @@ def list_outcomes(
     faults: Mapping[str, str],
     written: frozenset[str],
     root: Path,
+    *,
+    limited: bool = False,
 ) -> list[Outcome]:
     """List what became of each input, sorted by its path below the root.
 
@@ -55,6 +58,7 @@ def list_outcomes(
         faults: Why a case could not be predicted, by its name.
         written: The cases that are new.
         root: What `--input` named.
+        limited: Whether the settings asked for some of the cases alone.
 
     >>> a, b = Case("a", "a", (Path("in/a.png"),)), Case("b", "b", (Path("in/b.png"),))
     >>> for found in list_outcomes([a, b], [], frozenset("a"), {"b": "Damaged."}, frozenset(), Path("in")):
@@ -69,8 +73,12 @@ def list_outcomes(
             outcomes.append(Outcome(path, name, "failed", faults[name]))
         elif name in finished:
             outcomes.append(Outcome(path, name, "finished before"))
+        elif name in written:
+            outcomes.append(Outcome(path, name, "written"))
+        elif limited:
+            outcomes.append(Outcome(path, name, "not asked for", "Beyond trainer.limit_predict_batches."))
         else:
-            outcomes.append(Outcome(path, name, "written" if name in written else "not reached"))
+            outcomes.append(Outcome(path, name, "not reached", f"{path} was not reached before the run ended."))
     for each in left_out:
         outcomes.append(
             Outcome(_shorten([each.path], root), "", "not read" if each.is_lost else "no image", each.reason)
@@ -94,7 +102,7 @@ def summarize_outcomes(outcomes: Sequence[Outcome], folder: Path) -> str:
     """
     counts = Counter(each.status for each in outcomes)
     new = "new cases" if counts["finished before"] else "cases"
-    others: tuple[Status, ...] = ("finished before", "failed", "not reached", "not read")
+    others: tuple[Status, ...] = ("finished before", "failed", "not reached", "not asked for", "not read")
     parts = [f"{counts[status]} {status}" for status in others if counts[status]]
     return "; ".join([f"{counts['written']} {new} written to {folder}", *parts])
 

@@ -169,13 +169,13 @@ def _described(tiff: tifffile.TiffFile) -> str:
 
 
 def _channels_first(series: Any) -> NDArray[Any]:
-    """`(C, D, H, W)`; planes of color stand inside those of channels in pages of their own."""
+    """`(C, D, H, W)`; samples of a page stand inside channels in pages of their own, whichever way they are stored."""
     data: NDArray[Any] = series.asarray()
     axes, stack = series.axes, _stack_axes(series)
     lengthy = [place for place, axis in enumerate(axes) if axis in "CSYX" or axis in stack]
     data = data.reshape([data.shape[place] for place in lengthy])
     kept = [axes[place] for place in lengthy]
-    order = [*(axis for axis in kept if axis in "CS"), *stack, "Y", "X"]
+    order = [*(axis for axis in "CS" if axis in kept), *stack, "Y", "X"]
     data = data.transpose([kept.index(axis) for axis in order])
     height, width = data.shape[-2:]
     depth = data.shape[-3] if stack else 1

@@ -42,7 +42,7 @@ def apply_tags(planes: NDArray[Any], page: Any, path: Path, *, seen: bool) -> ND
     """Give stored samples the meaning that the page's tags say they have.
 
     Args:
-        planes: `(C, ..., H, W)` as decoded.
+        planes: `(C, ..., H, W)` as decoded; of several channels with several samples each, samples are inside.
         page: The page, whose tags count.
         path: The file, for an error.
         seen: Whether colors are wanted through a palette, or the labels that it stands for.
@@ -62,6 +62,10 @@ def apply_tags(planes: NDArray[Any], page: Any, path: Path, *, seen: bool) -> ND
     if page.photometric == _PHOTOMETRIC.MINISWHITE:
         planes = _count_from_black(planes, page, path, seen=seen)
     if page.photometric == _PHOTOMETRIC.PALETTE:
+        if len(planes) != 1:
+            raise UnreadableFileError(
+                f"{path} has a palette and {len(planes)} channels, which is not read. Save them as gray."
+            )
         table = read_palette(page.colormap)
         planes = _look_up(planes[0], table) if seen else read_palette_values(planes[0], table.T, path)[None]
     return turn(planes, read_orientation(page))
@@ -85,7 +89,7 @@ def turn(planes: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def find_alpha(page: Any) -> list[int]:
-    """List the channels that the page declares to be transparency."""
+    """List the samples of a page that it declares to be transparency."""
     first = int(page.samplesperpixel) - len(page.extrasamples)
     return [first + place for place, kind in enumerate(page.extrasamples) if kind in _ALPHA]
 
@@ -102,8 +106,9 @@ def _drop_alpha(planes: NDArray[Any], page: Any, path: Path) -> NDArray[Any]:
             f"{path} has four channels and does not say whether the last is transparency. Set its ExtraSamples tag "
             "(tiffset -s 338 1 0 for data, 2 for transparency)."
         )
-    alpha = set(find_alpha(page))
-    return planes[[channel for channel in range(len(planes)) if channel not in alpha]] if alpha else planes
+    alpha, samples = set(find_alpha(page)), int(page.samplesperpixel)
+    # A stack may have several channels, each with all samples of a page, which are the inner axis.
+    return planes[[plane for plane in range(len(planes)) if plane % samples not in alpha]] if alpha else planes
 
 
 def _count_from_black(planes: NDArray[Any], page: Any, path: Path, *, seen: bool) -> NDArray[Any]:

@@ -60,6 +60,28 @@ def test_channels_in_pages_of_their_own(tmp_path: Path, axes: str, shape: tuple[
     assert geometry.shape == expected.shape[1:]
 
 
+@pytest.mark.parametrize("options", [{"imagej": True}, {"ome": True}, {"ome": True, "planarconfig": "separate"}, {}])
+def test_every_channel_loses_its_transparency(tmp_path: Path, options: dict[str, Any]) -> None:
+    pixels = np.random.default_rng(1).integers(0, 250, (3, 2, 10, 12, 4)).astype(np.uint8)
+    stored = np.moveaxis(pixels, -1, 2) if "planarconfig" in options else pixels
+    axes = "ZCSYX" if "planarconfig" in options else "ZCYXS"
+    options = {"photometric": "rgb", "extrasamples": ["unassalpha"], "metadata": {"axes": axes}, **options}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+    array, geometry = volumes.read_volume(tmp_path / "a.tif")
+    expected = [pixels[:, channel, ..., color] for channel in range(2) for color in range(3)]
+    np.testing.assert_array_equal(array, expected)
+    assert geometry.shape == (3, 10, 12)
+
+
+def test_one_palette_for_several_channels_is_refused(tmp_path: Path) -> None:
+    table = np.zeros((3, 256), np.uint16)
+    pixels = np.stack([STACK, STACK // 2])
+    options: dict[str, Any] = {"photometric": "palette", "colormap": table, "ome": True, "metadata": {"axes": "CZYX"}}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    with pytest.raises(UnreadableFileError, match=r"a\.tif has a palette and 2 channels.*gray"):
+        volumes.read_volume(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_orientation_palette_and_white_apply_to_every_page(tmp_path: Path, orientation: int) -> None:
     tag = [(274, "H", 1, orientation, True)]

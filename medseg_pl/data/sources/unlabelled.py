@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from medseg_pl.core.errors import MissingDataError
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.files import FileSource, is_image
+from medseg_pl.data.sources.mask_paths import STEM, Place, shared_stem
 from medseg_pl.data.sources.unread import describe_left_out, explain_unread, name_other_source
 from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links
 from medseg_pl.io.suffixes import name_below, stem
@@ -22,6 +24,23 @@ MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentation
 _NUMBERED = re.compile(r"(.+)_(\d{4})")
 
 
+class DatasetNames(NamedTuple):
+    """Names of images and masks in a data set: they tell masks in a folder from images.
+
+    Attributes:
+        images: The images' folder, below the root.
+        image_name: What images are called.
+        places: Where masks are.
+    """
+
+    images: str = "."
+    image_name: str = STEM
+    places: tuple[Place, ...] = ()
+
+
+_ANY_NAMES = DatasetNames()
+
+
 class ImageFolder(FileSource):
     """Every image below a folder, or one image file. A file that is no case hides no other.
 
@@ -31,12 +50,16 @@ class ImageFolder(FileSource):
         path: The folder, or the file.
         slicing: Across which axis volumes are cut into slices.
         folders: Which folders below `path` hold the images; the whole of it by default.
+        names: What images and masks are called; a mask of an image in the folder is no image.
     """
 
-    def __init__(self, path: str, slicing: Slicing = "file", folders: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: str, slicing: Slicing = "file", folders: Sequence[str] = (), names: DatasetNames = _ANY_NAMES
+    ) -> None:
         self.path = Path(path)
         self.slicing = slicing
         self.folders = tuple(folders)
+        self.names = names
 
     def cases(self) -> list[Case]:
         """One case for each image.
@@ -63,7 +86,7 @@ class ImageFolder(FileSource):
 
     def unlabelled(self, directory: Path) -> ImageFolder:
         """The images somewhere else."""
-        return type(self)(str(directory), self.slicing)
+        return type(self)(str(directory), self.slicing, names=self.names)
 
     def _sort_files(self) -> tuple[list[Case], list[LeftOut]]:
         """Part what is below the path into cases and what is left out."""
@@ -72,7 +95,10 @@ class ImageFolder(FileSource):
         paths = list(self._list_files())
         left_out = [explain_unread(path) for path in paths if not is_image(path)]
         left_out += [] if self.path.is_file() else [dead for root in self._roots() for dead in find_dead_links(root)]
-        named, alike = _name_files([path for path in paths if is_image(path)], self._base())
+        images = [path for path in paths if is_image(path)]
+        excluded = {} if self.path.is_file() else _exclude_files(images, self.path, self.names)
+        left_out += [LeftOut(path, reason, "side-file") for path, reason in excluded.items()]
+        named, alike = _name_files([path for path in images if path not in excluded], self._base())
         cases, apart = self._group_files(named)
         return sorted(cases, key=lambda case: case.case_id), [*left_out, *alike, *apart]
 
@@ -149,6 +175,43 @@ def find_image_folders(directory: Path, images: Sequence[str], masks: Sequence[s
     folders = [directory / name for name in inside]
     elsewhere = (path for path in files_below(directory) if not any(path.is_relative_to(f) for f in folders))
     return [] if any(is_image(path) for path in elsewhere) else inside
+
+
+def _exclude_files(paths: Sequence[Path], directory: Path, names: DatasetNames) -> dict[Path, str]:
+    """Find the files that are no images by their names, each with the reason."""
+    other = [path for path in paths if shared_stem(name_below(path, path.parent), names.image_name) is None]
+    if len(other) == len(paths):  # a folder of other names, such as a test set's, and not one with something beside
+        other = []
+    reasons = dict.fromkeys(other, f"Not an image by data.source.image_name, {names.image_name!r}.")
+    masks = _find_masks(paths, directory, names)
+    # A mask has no mask: what would be one of it is an image.
+    return reasons | {mask: f"The mask of {image.name}." for mask, image in masks.items() if image not in masks}
+
+
+def _find_masks(paths: Sequence[Path], directory: Path, names: DatasetNames) -> dict[Path, Path]:
+    """Find the masks among files, each with its image; the directory is a data set's root or its folder of images."""
+    masks: dict[Path, Path] = {}
+    for place in names.places:
+        folders = {(names.images, place.folder)}
+        if PurePosixPath(place.folder).is_relative_to(names.images):
+            folders.add((".", PurePosixPath(place.folder).relative_to(names.images).as_posix()))
+        for image_folder, mask_folder in folders:
+            images = _group_by_name(paths, directory / image_folder)
+            candidates = _group_by_name(paths, directory / mask_folder)
+            ordered = sorted(candidates)
+            for name, (image, *_) in images.items():
+                found = (mask for mask in place.found(name, ordered) if image not in candidates[mask])
+                masks.update((path, image) for mask in found for path in candidates[mask])
+    return masks
+
+
+def _group_by_name(paths: Sequence[Path], folder: Path) -> dict[str, list[Path]]:
+    """Group files below a folder by their names without suffix."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        if path.is_relative_to(folder):
+            groups[name_below(path, folder)].append(path)
+    return groups
 
 
 def _name_files(paths: Sequence[Path], base: Path) -> tuple[dict[str, Path], list[LeftOut]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ class Inputs(NamedTuple):
 
 
 class PredictionWriter(Callback):
-    """Writes each case as soon as it is predicted, and at the end what became of each input.
+    """Writes each case as soon as it is predicted, and what became of each input when the run ends, well or not.
 
     Args:
         output: Where to.
@@ -76,11 +77,14 @@ class PredictionWriter(Callback):
         self.faults: dict[str, str] = {}
         self.written: frozenset[str] = frozenset()
         self.outcomes: list[Outcome] = []
+        self._began = False
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare the folder before any rank writes."""
         if trainer.is_global_zero:
             self.output.begin()
+            self._table.unlink(missing_ok=True)  # an earlier run's; a run that is killed leaves none that looks new
+            self._began = True
         trainer.strategy.barrier()
 
     def on_predict_batch_end(
@@ -119,15 +123,32 @@ class PredictionWriter(Callback):
         """Join what the format wants in one file, once all ranks are done."""
         self.written, self.faults = _gather_ranks(self.written, self.faults)
         root, cases, left_out, finished = self.inputs
-        self.outcomes = list_outcomes(cases, left_out, finished, self.faults, self.written, root)
+        limited = _is_limited(trainer)
+        self.outcomes = list_outcomes(cases, left_out, finished, self.faults, self.written, root, limited=limited)
         if trainer.is_global_zero:
             self.source.finish(self.output.directory)
-            write_outcomes(self.output.directory / "predictions.csv", self.outcomes)
+            write_outcomes(self._table, self.outcomes)
             sys.stdout.write(f"{summarize_outcomes(self.outcomes, self.output.directory)}\n")
             if set(self.labels.values or ()) == {_WHITE}:
                 sys.stdout.write(f"Masks hold 0 and {_WHITE}, as the training masks do.\n")
             if self.queue:
                 sys.stdout.write(f"{self.queue.write()}\n")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write what became of each input so far, as far as this rank knows; nothing is gathered from stopped ranks."""
+        if not (trainer.is_global_zero and self._began):  # before, the folder may be another run's
+            return
+        # The disk may be full still, or gone. What stopped the run is what is to be told, not that it cannot be listed.
+        with contextlib.suppress(OSError):
+            root, cases, left_out, finished = self.inputs
+            # What other ranks wrote is known by its marks on the disk.
+            written = frozenset(case.case_id for case in cases if self.output.is_finished(case.case_id, case.images))
+            self.outcomes = list_outcomes(cases, left_out, finished, self.faults, self.written | written, root)
+            write_outcomes(self._table, self.outcomes)
+
+    @property
+    def _table(self) -> Path:
+        return self.output.directory / "predictions.csv"
 
 
 def picture(volume: Volume, prediction: Prediction, depth: int | None = None) -> NDArray[np.uint8]:
@@ -136,6 +157,12 @@ def picture(volume: Volume, prediction: Prediction, depth: int | None = None) ->
     depth = int(planes.sum(axis=(0, 2, 3)).argmax()) if depth is None else depth
     rgb = rgb_of(volume.image, channel_statistics(volume.image), depth)
     return np.concatenate([rgb, draw_contours(rgb, planes[:, depth])], axis=1)
+
+
+def _is_limited(trainer: Trainer) -> bool:
+    """Tell whether the settings ask for some batches alone; an integer counts them, a float is a share."""
+    limit: int | float = trainer.limit_predict_batches
+    return isinstance(limit, int) or limit < 1.0
 
 
 def _write_probabilities(path: Path, prediction: Prediction) -> None:

@@ -71,6 +71,69 @@ def test_of_a_root_the_masks_are_no_input(tmp_path: Path) -> None:
     assert [case.case_id for case in trained.unlabelled(tmp_path).cases()] == ["images/a", "runs/overlays/a"]
 
 
+def save_names(folder: Path, *names: str) -> Path:
+    for name in names:
+        save_raster(folder / f"{name}.png", noise((9, 8)))
+    return folder
+
+
+def named_inputs(source: FolderSource, folder: Path) -> tuple[list[str], dict[str, str]]:
+    inputs = source.unlabelled(folder)
+    assert all(each.kind == "side-file" for each in inputs.left_out())
+    return [case.case_id for case in inputs.cases()], {each.path.name: each.reason for each in inputs.left_out()}
+
+
+class TestMasksBesideImages:
+    SHARED = FolderSource("elsewhere", images=".", masks=".", mask_name="{stem}_mask")
+
+    def test_of_one_folder_are_no_input(self, tmp_path: Path) -> None:
+        save_names(tmp_path, "0", "0_mask", "p1/1", "p1/1_mask")
+        left_out = {"0_mask.png": "The mask of 0.png.", "1_mask.png": "The mask of 1.png."}
+        assert named_inputs(self.SHARED, tmp_path) == (["0", "p1/1"], left_out)
+        assert named_inputs(self.SHARED, tmp_path / "p1") == (["1"], {"1_mask.png": "The mask of 1.png."})
+        assert [case.case_id for case in self.SHARED.unlabelled(tmp_path / "0_mask.png").cases()] == ["0_mask"]
+
+    def test_an_image_whose_name_matches_is_predicted(self, tmp_path: Path) -> None:
+        save_names(tmp_path, "a_mask", "b_mask", "c")
+        assert named_inputs(self.SHARED, tmp_path) == (["a_mask", "b_mask", "c"], {})
+
+    def test_a_mask_has_no_mask(self, tmp_path: Path) -> None:
+        save_names(tmp_path, "a", "a_mask", "a_mask_mask")
+        assert named_inputs(self.SHARED, tmp_path)[0] == ["a", "a_mask_mask"]
+
+    def test_names_of_images(self, tmp_path: Path) -> None:
+        save_names(tmp_path / "both", "1_image", "1_label", "2_image", "2_label", "overview")
+        save_names(tmp_path / "others", "1_test", "2_test")
+        source = FolderSource("x", images=".", masks=".", image_name="{stem}_image", mask_name="{stem}_label")
+        names, reasons = named_inputs(source, tmp_path / "both")
+        assert names == ["1_image", "2_image"]
+        assert reasons["2_label.png"] == "The mask of 2_image.png."
+        assert "data.source.image_name" in reasons["overview.png"]
+        assert named_inputs(source, tmp_path / "others") == (["1_test", "2_test"], {})
+
+    @pytest.mark.parametrize(
+        ("images", "masks", "mask"),
+        [
+            (".", "masks", "masks/a"),
+            ("images", "images/{stem}_seg", "images/a_seg"),
+            ("images", "images/gt", "images/gt/a"),
+            ("images", "{stem}_seg", "a_seg"),
+            (".", "{stem}/*", "a/1"),
+        ],
+    )
+    def test_wherever_they_are(self, tmp_path: Path, images: str, masks: str, mask: str) -> None:
+        save_names(tmp_path, f"{images}/a", mask)
+        source = FolderSource(str(tmp_path), images=images, masks=masks)
+        assert len(source.cases()) == 1
+        for folder in {tmp_path, tmp_path / images}:
+            assert [case.images for case in source.unlabelled(folder).cases()] == [(tmp_path / images / "a.png",)]
+
+    def test_of_several_labels(self, tmp_path: Path) -> None:
+        save_names(tmp_path, "a", "a_liver", "a_spleen", "b")
+        source = FolderSource("x", images=".", masks={"liver": "{stem}_liver", "spleen": "{stem}_spleen"})
+        assert named_inputs(source, tmp_path)[0] == ["a", "b"]
+
+
 class TestDicom:
     def sort(self, folder: Path) -> tuple[list[str], dict[str, str]]:
         source = DicomSource("elsewhere").unlabelled(folder)
