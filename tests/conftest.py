@@ -40,8 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(scratch.cleanup)
     os.environ["MEDSEG_CACHE"] = str(Path(scratch.name, "cache"))
     os.environ["WANDB_DIR"] = scratch.name
-    # Tests send themselves the signal of Ctrl-C, which the background jobs of a shell ignore.
+    # Tests send signals to themselves and to what they start; background jobs of a shell and nohup ignore these.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

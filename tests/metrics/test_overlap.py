@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from monai.metrics import compute_dice, compute_iou
-from tests.functional import surface_oracle
 from torchmetrics.functional.classification import (
     binary_f1_score,
     binary_jaccard_index,
@@ -23,6 +22,7 @@ from medseg_pl.core.types import CasePrediction
 from medseg_pl.metrics import CaseMetric, OverlapMetric, Score, summarise
 from medseg_pl.metrics.overlap import FORMULAS
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, TASKS, CaseMetricContract, random_case
+from tests.metrics.functional import surface_oracle
 from tests.metrics.functional.surface_pairs import KINDS, pair
 
 BIT = st.integers(0, 1)

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
-from tests.functional import surface_oracle
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
@@ -20,6 +19,7 @@ from medseg_pl.core.types import CasePrediction
 from medseg_pl.metrics import CaseMetric, Score, SurfaceMetric
 from medseg_pl.metrics.case_metric import DISTANCES
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, CaseMetricContract
+from tests.metrics.functional import surface_oracle
 from tests.metrics.functional.surface_pairs import KINDS, pair
 
 Spacing = tuple[float, float, float]

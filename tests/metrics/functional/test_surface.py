@@ -10,7 +10,6 @@ import surface_distance as deepmind
 import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 from numpy.typing import NDArray
-from tests.functional import surface_oracle
 
 from medseg_pl.metrics.functional import surface
 from medseg_pl.metrics.functional.surface import (
@@ -24,6 +23,7 @@ from medseg_pl.metrics.functional.surface import (
     surface_dice,
     surface_distances,
 )
+from tests.metrics.functional import surface_oracle
 from tests.metrics.functional.surface_pairs import KINDS, Pair, pair
 
 UNIT = (1.0, 1.0, 1.0)
