@@ -41,6 +41,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.index import known_catalogue
 from medseg_pl.data.cache.store import Store, entry_path
+from medseg_pl.data.checksums import write_checksums
 from medseg_pl.data.datasets import PatchDataset
 from medseg_pl.data.samplers import EpochSampler
 from medseg_pl.data.sources import FolderSource
@@ -113,6 +114,7 @@ def _make_different(before: Path, entry: Path, place: int) -> None:
     (entry / "case.json").write_text(json.dumps({**described, "pixels": f"{described['pixels']}-{place}"}))
     shape = np.load(before / "signature.npy", mmap_mode="r").shape
     np.save(entry / "signature.npy", np.random.default_rng(place).uniform(-1, 1, shape).astype(np.float16))
+    write_checksums(entry)  # an entry without them is decoded again
 
 
 class FirstBatch(LightningModule):
