@@ -37,9 +37,9 @@ def sides(root: Path) -> tuple[list[str], list[list[str]]]:
 def train(root: Path, work: Path, test: list[str], folds: list[list[str]], settings: list[str]) -> list[Path]:
     """The best checkpoint of each fold."""
     for number, val in enumerate(folds):
-        learnt = [name for fold in folds if fold is not val for name in fold]
+        learned = [name for fold in folds if fold is not val for name in fold]
         split = work / f"split_{number}.json"
-        split.write_text(json.dumps({"train": sorted(learnt), "val": val, "test": test}))
+        split.write_text(json.dumps({"train": sorted(learned), "val": val, "test": test}))
         where = ["--data.source.root", root, "--data.split_file", split, "--runs", work / "runs"]
         medseg("fit", "--config", CONFIG, *where, "--experiment", f"fold_{number}", *settings)
     return [work / "runs" / f"fold_{number}" / "version_0" / "checkpoints" / "best.ckpt" for number in range(FOLDS)]

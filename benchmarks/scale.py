@@ -39,7 +39,7 @@ from lightning.pytorch import LightningModule, Trainer
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.cache.index import known_catalogue
+from medseg_pl.data.cache.index import known_catalog
 from medseg_pl.data.cache.store import Store, entry_path
 from medseg_pl.data.checksums import write_checksums
 from medseg_pl.data.datasets import PatchDataset
@@ -50,7 +50,7 @@ from medseg_pl.io.raster import write_png
 from medseg_pl.metrics import OverlapMetric
 from medseg_pl.metrics.case_metric import Score
 from medseg_pl.metrics.ledger import CaseLedger
-from medseg_pl.metrics.summary import summarise
+from medseg_pl.metrics.summary import summarize
 from medseg_pl.training.datamodule import SegmentationDataModule
 
 SIDE, DEPTH, DECODED, RANKS = 64, 100, 10, 64
@@ -159,7 +159,7 @@ def measure(root: Path) -> dict[str, float]:
     found = {"first_cpu_s": first["start_cpu_s"], **_start(data), "own_mb": own_mb(os.getpid())}
     store, cases = Store(data.store_directory, data.source, LABELS), list(data.cases.values())
     found["index_mb"] = store.listing(cases).stat().st_size / 2**20
-    found["index_cpu_s"] = cpu(lambda: known_catalogue(store, cases))
+    found["index_cpu_s"] = cpu(lambda: known_catalog(store, cases))
     found["worker_mb"] = statistics.median(_worker_mb(data) for _ in range(WORKERS))
     slices = len(data.train_dataloader().dataset)
     found["order_1_cpu_s"] = cpu(lambda: list(EpochSampler(slices, 0)))
@@ -203,7 +203,7 @@ def draw(roots: list[Path]) -> dict[str, float]:
 
 def _patches(root: Path) -> PatchDataset:
     data = _data(root)
-    known = known_catalogue(Store(data.store_directory, data.source, LABELS), data.source.cases())
+    known = known_catalog(Store(data.store_directory, data.source, LABELS), data.source.cases())
     assert known is not None, "`measure` has prepared it"
     names = [str(place) for place in range(len(known))]
     return PatchDataset(known, names, data.fit_to, 0, data.foreground_fraction, None, 0)
@@ -233,7 +233,7 @@ def _scoring(cases: int) -> dict[str, float]:
 
     def merge() -> None:
         ledger.metrics[0]._scores = [rows for part in parts for rows in pickle.loads(part)]
-        summarise(ledger.table(), LABELS.names, intervals=False)
+        summarize(ledger.table(), LABELS.names, intervals=False)
 
     return {"scores_cpu_s": cpu(merge), "scores_mb": sum(map(len, parts)) / 2**20}
 

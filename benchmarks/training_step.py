@@ -44,7 +44,7 @@ class BareLoop:
         self.optimizer = module.make_optimizer(self.network.parameters())
 
     def step(self, batch: Batch) -> None:
-        image = self.module.normalisation(batch.image, batch.statistics)
+        image = self.module.normalization(batch.image, batch.statistics)
         logits = self.network(image.contiguous(memory_format=self.module.memory_format))
         loss = self.module.loss(logits, self.module.labels.target(batch.mask))
         self.optimizer.zero_grad()

@@ -201,7 +201,7 @@ def save_structures(
     Args:
         path: The file to write.
         series: The name of the series, as given to `save_series`.
-        regions: For each region its contours, `(n, 3)` points in millimetres (LPS).
+        regions: For each region its contours, `(n, 3)` points in millimeters (LPS).
         kind: What the contours are.
         elements: Replace elements of the header.
     """

@@ -17,7 +17,7 @@ from rich.cells import cell_len
 
 WIDTH = 80
 _ESCAPE = r"\x1b\[([0-9;?]*)([A-Za-z])"
-_COLOUR = re.compile(r"[349][0-7]|10[0-7]|[34]8")
+_COLOR = re.compile(r"[349][0-7]|10[0-7]|[34]8")
 
 
 @dataclass
@@ -36,14 +36,14 @@ class Screen:
 
     @property
     def escapes(self) -> list[str]:
-        """The final letters of all escape sequences: `m` is a colour or a weight, the others move the cursor."""
+        """The final letters of all escape sequences: `m` is a color or a weight, the others move the cursor."""
         return [match[2] for match in re.finditer(_ESCAPE, self.text)]
 
     @property
-    def colours(self) -> list[str]:
-        """The codes that choose a colour, and no weight."""
+    def colors(self) -> list[str]:
+        """The codes that choose a color, and no weight."""
         codes = [match[1].split(";") for match in re.finditer(_ESCAPE, self.text) if match[2] == "m"]
-        return [code for several in codes for code in several if _COLOUR.fullmatch(code)]
+        return [code for several in codes for code in several if _COLOR.fullmatch(code)]
 
     @property
     def lines(self) -> list[str]:

@@ -79,7 +79,7 @@ def _is_moved(found: Alignment) -> bool:
 
 
 def _busiest(mask: Shaped[np.ndarray, "d h w"]) -> list[int]:
-    """The slices with most labelled pixels."""
+    """The slices with most labeled pixels."""
     filled = np.count_nonzero(mask, axis=(1, 2))
     return [int(index) for index in np.argsort(-filled, kind="stable")[:_SLICES] if filled[index]]
 

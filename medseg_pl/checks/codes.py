@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
 _COPY = "Replace the file with an intact copy."
 _EXPORT = "Export the mask again from the annotation tool, as PNG or NIfTI with one whole number for each label."
-_GRID = "Export the mask again from this image, or resample it onto the image's grid with nearest neighbour."
+_GRID = "Export the mask again from this image, or resample it onto the image's grid with nearest neighbor."
 
 KINDS: dict[str, Kind] = {
     # files
@@ -102,27 +102,27 @@ KINDS: dict[str, Kind] = {
     "mask-scaled": Kind(
         "warning", "a mask whose header scales its values", "Write the mask with slope 1 and intercept 0."
     ),
-    "mask-colours": Kind(
+    "mask-colors": Kind(
         "error",
-        "a mask in colours that no label claims",
-        "Say with labels.colours which colour is which label, or convert the mask to label values.",
+        "a mask in colors that no label claims",
+        "Say with labels.colors which color is which label, or convert the mask to label values.",
     ),
     "mask-palette": Kind(
         "error",
         "a mask with a palette whose indices are no labels",
-        "Convert the palette's colours to label values, or set labels.colours.",
+        "Convert the palette's colors to label values, or set labels.colors.",
     ),
     "mask-palette-indices": Kind(
         "note",
         "a mask with a palette; its indices are read as labels",
-        "Nothing, if the indices are the labels. Other programs may show the colours instead.",
+        "Nothing, if the indices are the labels. Other programs may show the colors instead.",
     ),
     "mask-palettes-differ": Kind(
         "error",
         "masks whose palettes give one index several colors, or one color several indices",
-        "Set labels.colours, so that colors count and not indices.",
+        "Set labels.colors, so that colors count and not indices.",
     ),
-    "mask-jpeg-artefacts": Kind(
+    "mask-jpeg-artifacts": Kind(
         "error",
         "a mask with the traces of JPEG compression round its values",
         "Export the mask again as PNG; if that cannot be done, set labels.tolerance.",
@@ -159,10 +159,12 @@ KINDS: dict[str, Kind] = {
         "error", "a label that is in no mask", "Correct the label's name or value, or leave the label out."
     ),
     "label-in-one-case": Kind(
-        "warning", "a label that is in one case only", "It cannot be both learnt and tested: add cases or leave it out."
+        "warning",
+        "a label that is in one case only",
+        "It cannot be both learned and tested: add cases or leave it out.",
     ),
     "label-in-one-patient": Kind(
-        "warning", "a label of one patient only", "It cannot be both learnt and tested: add patients or leave it out."
+        "warning", "a label of one patient only", "It cannot be both learned and tested: add patients or leave it out."
     ),
     "mask-full": Kind("warning", "a mask without background", "Check whether mask and label values are right."),
     "mask-specks": Kind(
@@ -216,7 +218,7 @@ KINDS: dict[str, Kind] = {
         "Write each point in time to a file of its own, unless they are to be seen together.",
     ),
     "implausible-spacing": Kind(
-        "warning", "a spacing that no scanner has", "Correct the header: lengths are in millimetres."
+        "warning", "a spacing that no scanner has", "Correct the header: lengths are in millimeters."
     ),
     "spacing-outlier": Kind(
         "warning", "a spacing far from that of the other cases", "Check the header and its unit of length."
@@ -267,7 +269,7 @@ KINDS: dict[str, Kind] = {
     "monochrome1": Kind("note", "a DICOM image stored inverted; it is turned back", "Nothing must be done."),
     "alpha-opaque": Kind("note", "transparency that hides nothing; it is dropped", "Nothing must be done."),
     "intensities-differ": Kind(
-        "note", "many images have another scale than others", "Normalise each case by itself (ZScore)."
+        "note", "many images have another scale than others", "Normalize each case by itself (ZScore)."
     ),
     "data-types-differ": Kind(
         "note", "another depth of intensities than most images have", "Check that all come from one conversion."

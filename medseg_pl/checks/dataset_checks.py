@@ -22,7 +22,7 @@ class Annotated(NamedTuple):
 
 
 def label_findings(cases: Sequence[Annotated], labels: LabelMap) -> Iterator[Finding]:
-    """Labels that are nowhere, or in too few places to be learnt and tested."""
+    """Labels that are nowhere, or in too few places to be learned and tested."""
     if not cases:
         return
     if not any(any(voxels) for _, voxels in cases):
@@ -45,7 +45,7 @@ def label_findings(cases: Sequence[Annotated], labels: LabelMap) -> Iterator[Fin
 def side_findings(
     cases: Sequence[Annotated], sides: Mapping[str, Sequence[str]], labels: LabelMap
 ) -> Iterator[Finding]:
-    """Patients on two sides of a split, sides without cases, and labels that cannot be learnt.
+    """Patients on two sides of a split, sides without cases, and labels that cannot be learned.
 
     Args:
         cases: All of the data set.

@@ -45,7 +45,7 @@ class _MaskFile(NamedTuple):
 
     @property
     def plane(self) -> NDArray[Any]:
-        """`(D, H, W)`, of which colours are brought into one number."""
+        """`(D, H, W)`, of which colors are brought into one number."""
         return self.pixels if self.pixels.ndim == 3 else self.pixels.max(axis=0)
 
 
@@ -171,11 +171,11 @@ def _image(case: Case, channels: Sequence[Read], files: _Files) -> tuple[NDArray
 
 
 def read_any_mask(path: Path, labels: LabelMap | None = None) -> Read:
-    """Values, or colours where the labels are known by them or the file holds nothing else."""
+    """Values, or colors where the labels are known by them or the file holds nothing else."""
     try:
         return read_mask_file(path, labels)
     except MaskValueError:
-        pixels = raster.read_mask_colours(path)[:, None]
+        pixels = raster.read_mask_colors(path)[:, None]
         return pixels, Geometry((1, pixels.shape[2], pixels.shape[3]))
 
 

@@ -62,7 +62,7 @@ class LabelSettings:
         settings = {
             "values": given or None,
             "ignore_value": self.ignore_value,
-            "colours": self.colors,
+            "colors": self.colors,
             "tolerance": self.tolerance,
         }
         merged = {name: found.get(name) if value is None else value for name, value in settings.items()}
@@ -73,7 +73,7 @@ class LabelSettings:
         return LabelMap(list(names), self.task or task or usual, **{**merged, "tolerance": merged["tolerance"] or 0})  # type: ignore[arg-type]
 
 
-class Labelling(NamedTuple):
+class Labeling(NamedTuple):
     """The labels of a data set.
 
     Attributes:
@@ -87,7 +87,7 @@ class Labelling(NamedTuple):
     problem: str = ""
 
 
-def find_labels(masks: Sequence[MaskFacts], said: LabelSettings, apart: Sequence[str] = ()) -> Labelling:
+def find_labels(masks: Sequence[MaskFacts], said: LabelSettings, apart: Sequence[str] = ()) -> Labeling:
     """Conclude what masks hold, for everything that nobody has said.
 
     Rare values, and those that compression or smoothing leave along borders, are no labels.
@@ -98,17 +98,17 @@ def find_labels(masks: Sequence[MaskFacts], said: LabelSettings, apart: Sequence
         apart: The labels of data sets that keep each in files of its own.
     """
     masks = [mask for mask in masks if mask.finite]
-    colored = sum(mask.coloured for mask in masks)
+    colored = sum(mask.colored for mask in masks)
     if said.colors is None and colored > _SMEARED * sum(len(mask.marks) > 1 for mask in masks):
-        return _find_colors([mask for mask in masks if mask.coloured], said)
-    values = [mask for mask in masks if not mask.coloured]
+        return _find_colors([mask for mask in masks if mask.colored], said)
+    values = [mask for mask in masks if not mask.colored]
     if apart:
         return _find_apart(values, said, said.names or list(apart))
     if said.names is not None:
         labels = said.label_map(said.names)
         if said.tolerance is None and said.colors is None and _are_smeared(values):
             return _tolerate(values, labels, said)
-        return Labelling(labels)
+        return Labeling(labels)
     return _find_values(values, said)
 
 
@@ -121,14 +121,14 @@ def exclusive(values: dict[str, int]) -> LabelMap:
     return LabelSettings().label_map(list(values), values=list(values.values()))
 
 
-def _find_values(masks: Sequence[MaskFacts], said: LabelSettings) -> Labelling:
+def _find_values(masks: Sequence[MaskFacts], said: LabelSettings) -> Labeling:
     held = [[mark for mark in _labels_of_mask(mask) if mark[0] != said.ignore_value] for mask in masks]
     kept, stray = _frequent(held, len(masks))
     values = [int(mark[0]) for mark in kept]
     if _are_smeared(masks):
         values = _without_close(values, Counter(int(mark[0]) for marks in held for mark in marks))
     if not values:
-        return Labelling(UNNAMED, problem=_why_nothing(masks))
+        return Labeling(UNNAMED, problem=_why_nothing(masks))
     if len(values) > 1 and values[-1] == 255 and 1 < values[-2] <= _HIGHEST_ID:
         others = listed([(value,) for value in values[:-1]])
         labels = said.label_map([f"label_{value}" for value in values[:-1]], values=values[:-1])
@@ -136,7 +136,7 @@ def _find_values(masks: Sequence[MaskFacts], said: LabelSettings) -> Labelling:
             f"The masks hold 255 beside {others}, and nothing says what it means. Set --ignore_value 255 if it marks "
             "what nobody annotated; else name it with --labels."
         )
-        return Labelling(labels, _about_values(values[:-1], []), problem)
+        return Labeling(labels, _about_values(values[:-1], []), problem)
     if set(values) <= {1, 255}:
         labels = said.label_map(["foreground"])
         what = f"value {values[0]} is" if len(values) == 1 else "values 1 and 255 are"
@@ -147,10 +147,10 @@ def _find_values(masks: Sequence[MaskFacts], said: LabelSettings) -> Labelling:
         notes = _about_values(values, [int(mark[0]) for mark in stray])
     if said.tolerance is None and _are_smeared(masks):
         return _tolerate(masks, labels, said, notes)
-    return Labelling(labels, notes)
+    return Labeling(labels, notes)
 
 
-def _find_apart(masks: Sequence[MaskFacts], said: LabelSettings, names: Sequence[str]) -> Labelling:
+def _find_apart(masks: Sequence[MaskFacts], said: LabelSettings, names: Sequence[str]) -> Labeling:
     """Conclude what stands for each label where each has files of its own."""
     values: list[int] = []
     for index, name in enumerate(names):
@@ -159,42 +159,42 @@ def _find_apart(masks: Sequence[MaskFacts], said: LabelSettings, names: Sequence
         found = _without_close([int(mark[0]) for mark in kept], Counter({int(mark[0]): 1 for mark in kept}))
         if len(set(found) - {1, 255}) + bool({1, 255} & set(found)) > 1:
             problem = f"The masks of {name} hold {shown([str(value) for value in found])}; expected one value. Name "
-            return Labelling(said.label_map(names, "multilabel"), (), f"{problem}them with --labels VALUE={name},….")
+            return Labeling(said.label_map(names, "multilabel"), (), f"{problem}them with --labels VALUE={name},….")
         values.append(found[0] if found else 1)
     usual = set(values) <= {1, 255}
     labels = said.label_map(names, "multilabel", values=None if usual else values)
-    return _tolerate(masks, labels, said) if said.tolerance is None and _are_smeared(masks) else Labelling(labels)
+    return _tolerate(masks, labels, said) if said.tolerance is None and _are_smeared(masks) else Labeling(labels)
 
 
-def _find_colors(masks: Sequence[MaskFacts], said: LabelSettings) -> Labelling:
+def _find_colors(masks: Sequence[MaskFacts], said: LabelSettings) -> Labeling:
     held = [[mark.mark for mark in mask.marks if _is_color(mark, mask)] for mask in masks]
     kept, stray = _frequent(held, len(masks))
     colors = [(int(r), int(g), int(b)) for r, g, b in kept]
     shown_colors = listed(kept)
     if said.names is not None:
         problem = f"The masks are in colors: {shown_colors}. Say with --colors which color each label has."
-        return Labelling(said.label_map(said.names), (), problem)
+        return Labeling(said.label_map(said.names), (), problem)
     voxels = Counter[tuple[int, ...]]()
     for mask in masks:
         voxels.update({tuple(map(int, mark.mark)): mark.voxels for mark in mask.marks})
     ground = (0, 0, 0) if (0, 0, 0) in colors or not colors else max(colors, key=lambda color: voxels[color])
     colors = [color for color in colors if color != ground]
     if not colors:
-        return Labelling(UNNAMED, problem="No color but one stands in the masks. Name the labels with --colors.")
+        return Labeling(UNNAMED, problem="No color but one stands in the masks. Name the labels with --colors.")
     names = [_name_color(color, len(colors)) for color in colors]
     table = {"background": ground} if ground != (0, 0, 0) else {}
-    labels = said.label_map(names, colours={**table, **dict(zip(names, colors, strict=True))})
+    labels = said.label_map(names, colors={**table, **dict(zip(names, colors, strict=True))})
     notes = [f"the masks' colors {listed(colors)} are taken for labels, {ground} for the background"]
     notes += [f"the rare colors {shown([str(mark) for mark in stray])} are taken for faults"] if stray else []
-    return _tolerate(masks, labels, said, tuple(notes)) if _are_smeared(masks) else Labelling(labels, tuple(notes))
+    return _tolerate(masks, labels, said, tuple(notes)) if _are_smeared(masks) else Labeling(labels, tuple(notes))
 
 
 def _tolerate(
     masks: Sequence[MaskFacts], labels: LabelMap, said: LabelSettings, notes: tuple[str, ...] = ()
-) -> Labelling:
+) -> Labeling:
     """Find the tolerance with which smeared masks can be read, or say why there is none."""
     smeared = [mask for mask in masks if find_smear(mask)]
-    marks = _all_marks(labels, coloured=masks[0].coloured)
+    marks = _all_marks(labels, colored=masks[0].colored)
     strays = np.array([mark.mark for mask in smeared for mark in mask.marks])
     needed = float(np.abs(strays[:, None] - marks).max(axis=2).min(axis=1).max())
     gap = min(np.abs(first - second).max() for first, second in combinations(marks, 2))
@@ -206,20 +206,20 @@ def _tolerate(
             f"The masks have {why} round {listed([tuple(m) for m in marks[1:]])}, so what lies between is no label. "
             "Export them without smoothing, as PNG; or name the labels with --labels and set --tolerance."
         )
-        return Labelling(labels, notes, problem)
+        return Labeling(labels, notes, problem)
     tolerance = min(most, float(_FAR)) if needed <= _FAR else most
     cause = "smoothed" if smoothed else "inexact"
     said_so = (
         f"the masks' values are {cause}; up to {tolerance:g} from a label's they are read as it (labels.tolerance)"
     )
-    described = {name: getattr(labels, name) for name in ("values", "colours")}
-    return Labelling(said.label_map(labels.names, labels.task, **described, tolerance=tolerance), (*notes, said_so))
+    described = {name: getattr(labels, name) for name in ("values", "colors")}
+    return Labeling(said.label_map(labels.names, labels.task, **described, tolerance=tolerance), (*notes, said_so))
 
 
-def _all_marks(labels: LabelMap, coloured: bool) -> np.ndarray:
+def _all_marks(labels: LabelMap, colored: bool) -> np.ndarray:
     """What stands for the background and for each label."""
-    if coloured and labels.colours is not None:
-        own = dict(labels.colours)
+    if colored and labels.colors is not None:
+        own = dict(labels.colors)
         return np.array([own.pop("background", (0, 0, 0)), *own.values()], dtype=float)
     alone = labels.values is None and (labels.overlapping or len(labels.names) == 1)
     return np.array([[value] for value in (0, *([255] if alone else labels.file_values))], dtype=float)

@@ -17,7 +17,7 @@ from typing import Any
 
 from medseg_pl.checks.file_checks import DAMAGE
 from medseg_pl.checks.inspection import read_any_mask
-from medseg_pl.checks.label_inference import Labelling, LabelSettings, find_labels
+from medseg_pl.checks.label_inference import Labeling, LabelSettings, find_labels
 from medseg_pl.checks.mask_measurement import measure_mask
 from medseg_pl.checks.measurements import MaskFacts
 from medseg_pl.core.errors import DataError, MedsegError, MissingDataError, SettingError
@@ -103,7 +103,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Recognised:
+class Recognized:
     """A data set as it was found.
 
     Args:
@@ -121,7 +121,7 @@ class Recognised:
     notes: tuple[str, ...] = ()
 
 
-def recognise(directory: Path, said: DataSettings | None = None) -> Recognised:
+def recognize(directory: Path, said: DataSettings | None = None) -> Recognized:
     """Find out how a data set is laid out and what its masks hold.
 
     Args:
@@ -133,20 +133,20 @@ def recognise(directory: Path, said: DataSettings | None = None) -> Recognised:
         SettingError: The layout is unknown, or something has to be said that the data does not say.
     """
     said = said or DataSettings()
-    return recognise_opened(open_data_set(directory, said), said.labels)
+    return recognize_opened(open_data_set(directory, said), said.labels)
 
 
-def recognise_opened(opened: Opened, said: LabelSettings) -> Recognised:
+def recognize_opened(opened: Opened, said: LabelSettings) -> Recognized:
     """Find out what the masks of an opened data set hold.
 
     Raises:
         SettingError: Something has to be said that the masks do not say.
     """
-    labelling = conclude_labels(opened, opened.source.cases(), said)
-    if labelling.problem:
-        raise SettingError(labelling.problem)
-    notes = (*labelling.notes, *opened.notes)
-    return Recognised(opened.source, labelling.labels, opened.config, opened.modalities, notes)
+    labeling = conclude_labels(opened, opened.source.cases(), said)
+    if labeling.problem:
+        raise SettingError(labeling.problem)
+    notes = (*labeling.notes, *opened.notes)
+    return Recognized(opened.source, labeling.labels, opened.config, opened.modalities, notes)
 
 
 def open_data_set(directory: Path, said: DataSettings) -> Opened:
@@ -176,7 +176,7 @@ def open_data_set(directory: Path, said: DataSettings) -> Opened:
     return openers.get(layout, _folder)(directory, said)
 
 
-def conclude_labels(opened: Opened, cases: Sequence[Case], said: LabelSettings) -> Labelling:
+def conclude_labels(opened: Opened, cases: Sequence[Case], said: LabelSettings) -> Labeling:
     """Find the labels of a data set: those said, those described, or those that a sample of its masks tells.
 
     Args:
@@ -296,12 +296,12 @@ def _folder(directory: Path, said: DataSettings) -> Opened:
     return Opened(source, config, apart=found.labels, notes=notes)
 
 
-def _complete(labels: LabelMap | None, said: LabelSettings) -> Labelling:
+def _complete(labels: LabelMap | None, said: LabelSettings) -> Labeling:
     """Put what was said in the place of what a data set describes."""
     if said.names is not None:
-        return Labelling(said.label_map(said.names))
+        return Labeling(said.label_map(said.names))
     assert labels is not None, "a data set that is no files names its labels, or they were named"
-    return Labelling(
+    return Labeling(
         replace(
             labels,
             task=said.task or labels.task,

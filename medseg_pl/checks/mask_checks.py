@@ -20,7 +20,7 @@ _PICTURE_VALUES = 64
 
 
 class Claims:
-    """Which label each value or colour of a mask stands for.
+    """Which label each value or color of a mask stands for.
 
     Args:
         labels: What masks should hold.
@@ -32,7 +32,7 @@ class Claims:
 
     def of(self, mark: Mark, mask: MaskFacts) -> int | None:
         """The label, counted from 1; 0 the background, 255 what nobody annotated, `None` what nothing claims."""
-        key = (mark, mask.label, mask.coloured, mask.stored)
+        key = (mark, mask.label, mask.colored, mask.stored)
         if key not in self._known:
             self._known[key] = self._look_up(mark, mask)
         return self._known[key]
@@ -52,19 +52,19 @@ class Claims:
         return voxels
 
     def _look_up(self, mark: Mark, mask: MaskFacts) -> int | None:
-        if mask.coloured and self.labels.colours is None:
+        if mask.colored and self.labels.colors is None:
             return None
         if mask.stored:
             value = int(mark[0])
             return value if value in (0, IGNORE) or mask.label is None else mask.label + 1
         # With a tolerance a file of nothing above 1 is refused as unclear; 255 beside it says which kind of file it is.
-        beside = [255.0] if self.labels.tolerance and not mask.coloured else []
+        beside = [255.0] if self.labels.tolerance and not mask.colored else []
         pixels = np.array([[part, *beside] for part in mark])
-        pixels = pixels if mask.coloured else pixels[0]
+        pixels = pixels if mask.colored else pixels[0]
         try:
             if mask.label is None:
-                return int(self.labels.encode(pixels, "mask", mask.coloured)[0])
-            encoded = int(self.labels.encode_one(pixels, mask.label, "mask", mask.coloured)[0])
+                return int(self.labels.encode(pixels, "mask", mask.colored)[0])
+            encoded = int(self.labels.encode_one(pixels, mask.label, "mask", mask.colored)[0])
         except MaskValueError:
             return None
         return mask.label + 1 if encoded == 1 else encoded
@@ -101,7 +101,7 @@ def _about_strays(
 ) -> Finding:
     code = _kind_of_strays(mask, strays, claims, ignores)
     count, share = sum(mark.voxels for mark in strays), sum(mark.voxels for mark in strays) / mask.voxels
-    what = "colour" if mask.coloured else "value"
+    what = "color" if mask.colored else "value"
     shown = listed([mark.mark for mark in strays], 6)
     said = f"{what}{'s' if len(strays) > 1 else ''} {shown}, in {count:,} voxels ({share:.2%})"
     expected = f"expected {_expected(mask, claims.labels)}"
@@ -115,7 +115,7 @@ def _about_tolerance(facts: CaseFacts, mask: MaskFacts, claims: Claims) -> Itera
     exact = Claims(replace(claims.labels, tolerance=0))
     if not (moved := exact.strays(mask)):
         return
-    code = "mask-antialiased" if is_smoothed(mask) and not mask.header.lossy else "mask-jpeg-artefacts"
+    code = "mask-antialiased" if is_smoothed(mask) and not mask.header.lossy else "mask-jpeg-artifacts"
     said = f"The mask holds {listed([mark.mark for mark in moved], 6)}; labels.tolerance {claims.labels.tolerance:g} "
     found = finding(code, f"{said}reads each as the nearest label.", facts.case.case_id, mask.path)
     yield replace(found, level="warning")
@@ -123,8 +123,8 @@ def _about_tolerance(facts: CaseFacts, mask: MaskFacts, claims: Claims) -> Itera
 
 def _expected(mask: MaskFacts, labels: LabelMap) -> str:
     """What would be understood."""
-    if mask.coloured:
-        return "one value for each label" if labels.colours is None else f"{dict(labels.colours)}"
+    if mask.colored:
+        return "one value for each label" if labels.colors is None else f"{dict(labels.colors)}"
     if labels.values is None and (mask.label is not None or len(labels.names) == 1):
         return "0 and 1, or 0 and 255"
     values = labels.file_values if mask.label is None else (labels.file_values[mask.label],)
@@ -137,12 +137,12 @@ def _kind_of_strays(mask: MaskFacts, strays: Sequence[Marked], claims: Claims, i
         return "mask-not-finite"
     if not mask.whole:
         return "mask-not-integer"
-    if mask.coloured:
-        return "mask-colours"
+    if mask.colored:
+        return "mask-colors"
     if mask.header.palette:
         return "mask-palette"
     if mask.header.lossy:
-        return "mask-jpeg-artefacts"
+        return "mask-jpeg-artifacts"
     if {mark.mark for mark in strays} == {(255.0,)}:
         return "ignore-value-unset" if ignores or any(claims.voxels([mask])) else "mask-0-255"
     if mask.distinct > _PICTURE_VALUES and sum(mark.voxels for mark in strays) > mask.voxels / 2:
@@ -159,7 +159,7 @@ def _about_storage(facts: CaseFacts, mask: MaskFacts) -> Iterator[Finding]:
             case,
             mask.path,
         )
-    if mask.header.palette and not mask.coloured:
+    if mask.header.palette and not mask.colored:
         values = listed([mark.mark for mark in mask.marks])
         yield finding("mask-palette-indices", f"The indices {values} of a palette are labels.", case, mask.path)
     if mask.header.scaled:

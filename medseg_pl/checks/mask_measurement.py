@@ -35,7 +35,7 @@ def measure_mask(
     """Count what a mask file holds.
 
     Args:
-        pixels: Values `(D, H, W)`, or colours `(3, D, H, W)`.
+        pixels: Values `(D, H, W)`, or colors `(3, D, H, W)`.
         geometry: Where they lie.
         path: The file.
         header: What it says of itself.
@@ -43,10 +43,10 @@ def measure_mask(
         stored: Whether the values are those of a stored mask.
         with_specks: Whether components are measured too, which takes longest.
     """
-    coloured = pixels.ndim == 4
+    colored = pixels.ndim == 4
     finite = bool(np.isfinite(pixels).all())
-    indices, table = indexed(_packed(pixels) if coloured else pixels)
-    marks = [tuple(float(part) for part in _unpacked(value)) if coloured else (float(value),) for value in table]
+    indices, table = indexed(_packed(pixels) if colored else pixels)
+    marks = [tuple(float(part) for part in _unpacked(value)) if colored else (float(value),) for value in table]
     counts = np.bincount(indices.ravel(), minlength=len(table))
     common = np.argsort(-counts, kind="stable")[:_MOST_MARKS]
     coherence = _coherence(indices, counts)
@@ -59,9 +59,9 @@ def measure_mask(
         marks=tuple(Marked(marks[i], int(counts[i]), float(coherence[i])) for i in common),
         distinct=len(table),
         finite=finite,
-        whole=coloured or bool((table[np.isfinite(table)] % 1 == 0).all()),
-        coloured=coloured,
-        specks=() if not with_specks or coloured or len(table) > _MOST_MEASURED else _all_specks(indices, table),
+        whole=colored or bool((table[np.isfinite(table)] % 1 == 0).all()),
+        colored=colored,
+        specks=() if not with_specks or colored or len(table) > _MOST_MEASURED else _all_specks(indices, table),
         stored=stored,
     )
 
@@ -86,9 +86,9 @@ def indexed(values: Shaped[np.ndarray, "d h w"]) -> tuple[Shaped[np.ndarray, "d 
     return places[offsets], np.flatnonzero(present) + int(low)
 
 
-def _packed(colours: Shaped[np.ndarray, "3 d h w"]) -> Shaped[np.ndarray, "d h w"]:
-    """Each colour as one number; only the first 64 bits of 16-bit colours are needed."""
-    red, green, blue = colours.astype(np.int64)
+def _packed(colors: Shaped[np.ndarray, "3 d h w"]) -> Shaped[np.ndarray, "d h w"]:
+    """Each color as one number; only the first 64 bits of 16-bit colors are needed."""
+    red, green, blue = colors.astype(np.int64)
     return np.asarray(red << 32 | green << 16 | blue)
 
 

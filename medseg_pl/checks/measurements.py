@@ -13,16 +13,16 @@ from medseg_pl.data.perceptual_hash import Likeness
 from medseg_pl.io.headers import FileHeader
 
 Mark = tuple[float, ...]
-"""What stands in a mask for a label: one value, or the three of a colour."""
+"""What stands in a mask for a label: one value, or the three of a color."""
 
 
 class Marked(NamedTuple):
-    """One value or colour of a mask file.
+    """One value or color of a mask file.
 
     Attributes:
-        mark: The value, or the colour.
+        mark: The value, or the color.
         voxels: How many there are.
-        coherence: The share of them whose neighbour in a row or a column is the same; borders smoothed by a program
+        coherence: The share of them whose neighbor in a row or a column is the same; borders smoothed by a program
             have little of it.
     """
 
@@ -58,10 +58,10 @@ class MaskFacts:
         header: What the file says of itself.
         voxels: How many there are.
         marks: What stands in it, the commonest first, a few hundred at most.
-        distinct: How many different values or colours there are.
+        distinct: How many different values or colors there are.
         finite: Whether all values are numbers.
         whole: Whether all values are whole numbers.
-        coloured: Whether it is read by colour.
+        colored: Whether it is read by color.
         specks: The components of each value, of masks with few values.
         stored: Whether values are those of a stored mask, 0 and 1, whatever the file holds.
     """
@@ -75,7 +75,7 @@ class MaskFacts:
     distinct: int
     finite: bool = True
     whole: bool = True
-    coloured: bool = False
+    colored: bool = False
     specks: tuple[Specks, ...] = ()
     stored: bool = False
 

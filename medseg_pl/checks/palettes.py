@@ -35,7 +35,7 @@ def palette_findings(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
 
 def _used_colors(mask: MaskFacts) -> Iterator[tuple[int, _Color]]:
     """Index and color of what stands in a mask that is read by its indices, grays left out."""
-    if mask.coloured or not mask.header.palette:
+    if mask.colored or not mask.header.palette:
         return
     for marked in mask.marks:
         index = int(marked.mark[0])

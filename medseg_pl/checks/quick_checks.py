@@ -31,7 +31,7 @@ class Counted(NamedTuple):
 def cheap_findings(
     cases: Sequence[Case], counted: Mapping[str, Counted], labels: LabelMap, sides: Sides, patch: Fit | None = None
 ) -> list[Finding]:
-    """Labels that cannot be learnt, sides without cases, patients on two sides, images smaller than the patch.
+    """Labels that cannot be learned, sides without cases, patients on two sides, images smaller than the patch.
 
     No pixel is read: the store has counted the labels already.
 

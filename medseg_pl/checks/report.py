@@ -69,21 +69,21 @@ def look(settings: Settings, workers: int) -> Report:
     found = discover(settings.source)
     with warnings.catch_warnings(), progress_bar("Checking cases", len(found.cases)) as advance:
         warnings.simplefilter("ignore")  # decoders warn of damage, of which the findings speak
-        labelling = settings.find_labels(found.cases)
-        cases = list(inspect_all(settings.source, found.cases, labelling.labels, settings.root, workers, advance))
-    _try_as_fit_does(settings.source, labelling.labels, cases)
+        labeling = settings.find_labels(found.cases)
+        cases = list(inspect_all(settings.source, found.cases, labeling.labels, settings.root, workers, advance))
+    _try_as_fit_does(settings.source, labeling.labels, cases)
     report = report_on(
         cases,
         found.findings,
-        labelling.labels,
+        labeling.labels,
         modalities=settings.opened.modalities,
-        tolerated=bool(labelling.labels.tolerance)
+        tolerated=bool(labeling.labels.tolerance)
         and settings.opened.labels is None
         and settings.said.tolerance is None,
         patch=settings.patch,
         split=partial(settings.sides, found.cases),
     )
-    return replace(report, notes=(*labelling.notes, *settings.opened.notes, *report.notes))
+    return replace(report, notes=(*labeling.notes, *settings.opened.notes, *report.notes))
 
 
 def _try_as_fit_does(source: Source, labels: LabelMap, cases: Sequence[CaseFacts]) -> None:

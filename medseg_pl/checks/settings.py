@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from medseg_pl.checks.configured_data import open_configured
 from medseg_pl.checks.findings import Finding, finding
-from medseg_pl.checks.label_inference import Labelling, LabelSettings
+from medseg_pl.checks.label_inference import Labeling, LabelSettings
 from medseg_pl.checks.layout_detection import DataSettings, Opened, conclude_labels, open_data_set
 from medseg_pl.checks.split_checks import Sides, declared_sides, sides_in_file
 from medseg_pl.core.errors import DataError, SettingError
@@ -41,14 +41,14 @@ class Settings(NamedTuple):
         """What reads the data set."""
         return self.opened.source
 
-    def find_labels(self, cases: Sequence[Case]) -> Labelling:
+    def find_labels(self, cases: Sequence[Case]) -> Labeling:
         """Find what masks should hold; of regions, the values that they are made of."""
-        labelling = conclude_labels(self.opened, cases, self.said)
-        labels, notes = labelling.labels, labelling.notes
+        labeling = conclude_labels(self.opened, cases, self.said)
+        labels, notes = labeling.labels, labeling.notes
         if isinstance(self.source, DecathlonSource) and self.source.file_labels(labels) is not labels:
             note = f"{', '.join(labels.names)} are regions, so the values that they are made of are checked"
-            return Labelling(self.source.file_labels(labels), (*notes, note))
-        return labelling
+            return Labeling(self.source.file_labels(labels), (*notes, note))
+        return labeling
 
     def sides(self, cases: Sequence[Case], label_voxels: LabelVoxels) -> tuple[list[Sides], list[Finding]]:
         """The splits that are to be checked: that of the configuration's file, the data's own, or the one drawn."""

@@ -31,7 +31,7 @@ def find_smear(mask: MaskFacts) -> list[Marked]:
         return []
     if mask.header.lossy or (len(rest) >= _FEW_STRAYS and not _hold_together(rest)):
         return rest
-    if mask.coloured or not main:
+    if mask.colored or not main:
         return []
     low, high = 0.0, max(mark.mark[0] for mark in main)
     near = all(min(abs(mark.mark[0] - low), abs(mark.mark[0] - high)) <= _NEAR for mark in mask.marks)
@@ -57,7 +57,7 @@ def kind_of_smear(mask: MaskFacts, strays: list[Marked]) -> str | None:
     smear = [mark for mark in strays if not is_main(mark, mask)]
     if len(smear) < _FEW_STRAYS or _hold_together(smear):
         return None
-    return "mask-jpeg-artefacts" if share_near(mask, smear) > _MOSTLY else "mask-antialiased"
+    return "mask-jpeg-artifacts" if share_near(mask, smear) > _MOSTLY else "mask-antialiased"
 
 
 def _hold_together(marks: list[Marked]) -> bool:

@@ -16,7 +16,7 @@ from medseg_pl.checks.mask_measurement import indexed
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.core.visualization import COLOURS, draw_contours, to_grey
+from medseg_pl.core.visualization import COLORS, draw_contours, to_gray
 from medseg_pl.data.sources import FileSource, Source
 from medseg_pl.data.sources.files import Grid, bring_to_grid, read_image_file, read_mask_file
 
@@ -46,7 +46,7 @@ def thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
     picture = _picture(image[:, index])
     if mask is not None:
         values = cv2.resize(mask[index].astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        planes = np.stack([values == value for value in range(1, len(COLOURS) + 1)])
+        planes = np.stack([values == value for value in range(1, len(COLORS) + 1)])
         picture = draw_contours(picture, planes)
     done, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return jpeg.tobytes() if done else None
@@ -80,11 +80,11 @@ def _of_source(source: Source, case: Case, labels: LabelMap) -> tuple[NDArray[An
 
 
 def _picture(planes: Shaped[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "H W 3"]:
-    """At most 224 pixels on a side, colours where there are three channels, gray otherwise."""
+    """At most 224 pixels on a side, colors where there are three channels, gray otherwise."""
     values = finite_sample(planes)
     low, high = np.percentile(values, [0.5, 99.5]).tolist() if values.size else (0.0, 1.0)
     shown = planes if len(planes) == 3 else planes[:1].repeat(3, axis=0)
-    picture = np.stack([to_grey(plane, low, high) for plane in shown], axis=-1)
+    picture = np.stack([to_gray(plane, low, high) for plane in shown], axis=-1)
     scale = _SIDE / max(picture.shape[:2])
     size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST

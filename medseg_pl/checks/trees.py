@@ -27,7 +27,7 @@ def cases_of_scans(source: UWMadisonSource) -> Found:
     files = files_below(source.root / "train")
     for scans in sorted({path.parent for path in files if path.parent.name == "scans" and path.suffix == ".png"}):
         try:
-            (case,) = source.unlabelled(scans.parent).cases()
+            (case,) = source.unlabeled(scans.parent).cases()
         except DataError as error:
             found.append(finding("listing-invalid", without_remedy(str(error)), scans.parent.name, scans))
             continue

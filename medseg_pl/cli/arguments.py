@@ -15,7 +15,7 @@ TASKS = ("binary", "multiclass", "multilabel")
 SLICINGS = ("file", "axial", "coronal", "sagittal", "thick")
 """Those of `Slicing`."""
 LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
-"""Those of `recognise`."""
+"""Those of `recognize`."""
 
 
 def add_data_set(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,7 @@ def in_words(command: str, doing: PhaseNote) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # Libraries raise whatever they like; what is not recognised goes on as it is.
+    except Exception as error:  # Libraries raise whatever they like; what is not recognized goes on as it is.
         told = _told(error, command, doing.phase)
         if told is None:
             raise

@@ -76,7 +76,7 @@ class MedsegCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """As LightningCLI's, with our errors."""
         kwargs.setdefault("dump_header", ["medseg"])
-        kwargs["allow_abbrev"] = False  # otherwise a misspelt setting may be taken for another
+        kwargs["allow_abbrev"] = False  # otherwise a misspelled setting may be taken for another
         parser = MedsegParser.that_knows(self._place_of)(**kwargs)
         parser.add_argument("-c", "--config", action="config", help="A YAML file; may be given several times.")
         return parser
@@ -111,7 +111,7 @@ class MedsegCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Answer a misspelt top-level key first: without its section, whatever else is missing would be blamed."""
+        """Answer a misspelled top-level key first: without its section, whatever else is missing would be blamed."""
         for path in options(args, "config", "c"):
             check_sections(Path(path), [action.dest for action in self._parser(args[0])._actions])
         super().parse_arguments(parser, args)

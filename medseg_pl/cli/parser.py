@@ -27,7 +27,7 @@ _EXTRAS = ("wandb", "tensorboard")
 
 
 class MedsegParser(LightningArgumentParser):
-    """Answers wrong use with one paragraph, and a misspelt key with the nearest that exists."""
+    """Answers wrong use with one paragraph, and a misspelled key with the nearest that exists."""
 
     @classmethod
     def that_knows(cls, place_of: Callable[[str], str]) -> type[MedsegParser]:
@@ -179,7 +179,7 @@ install 'medseg[wandb]', or leave out what needs it."
 
 
 def _one_paragraph(message: str, known: Sequence[str]) -> str:
-    """A parser's message without its layout, and with the nearest name where one is misspelt.
+    """A parser's message without its layout, and with the nearest name where one is misspelled.
 
     >>> _one_paragraph("Option 'bach_size' is not accepted", ["data.batch_size", "data.fold"])
     "Option 'bach_size' is not accepted. Did you mean batch_size?"
@@ -203,7 +203,7 @@ def _one_paragraph(message: str, known: Sequence[str]) -> str:
 
 
 def _known_keys(parser: LightningArgumentParser, error: BaseException | None, message: str) -> list[str]:
-    """What the misspelt key may have been meant to be.
+    """What the misspelled key may have been meant to be.
 
     The keys of the parser and its subcommands, of the parsers for classes that the error passed through, and the
     arguments of a class that the message names.

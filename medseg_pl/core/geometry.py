@@ -64,8 +64,8 @@ class Geometry:
 
     Args:
         shape: `(D, H, W)` in voxels; a 2D image has `D = 1`.
-        spacing_mm: Distance between voxel centres along `(z, y, x)`, in mm; `None` where the file does not say.
-        affine: 4 x 4, takes a voxel index `(d, h, w, 1)` to millimetres in the scanner's frame; `None` where the
+        spacing_mm: Distance between voxel centers along `(z, y, x)`, in mm; `None` where the file does not say.
+        affine: 4 x 4, takes a voxel index `(d, h, w, 1)` to millimeters in the scanner's frame; `None` where the
             file has no position.
 
     >>> Geometry(shape=(10, 4, 5), spacing_mm=(3.0, 1.5, 1.5)).voxel_ml
@@ -91,7 +91,7 @@ class Geometry:
 
     @property
     def spacing_in_unit(self) -> tuple[float, float, float]:
-        """Distance between voxel centres along `(z, y, x)`, in `unit`."""
+        """Distance between voxel centers along `(z, y, x)`, in `unit`."""
         return (1.0, 1.0, 1.0) if self.spacing_mm is None else self.spacing_mm
 
     def reoriented(self, reorientation: Reorientation) -> Geometry:

@@ -1,4 +1,4 @@
-"""What the values of an image are like: the statistics that normalisation and padding use."""
+"""What the values of an image are like: the statistics that normalization and padding use."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg_pl.core.errors import MaskValueError, SettingError
-from medseg_pl.core.mask_values import Mark, check_colours, paint, translate
+from medseg_pl.core.mask_values import Mark, check_colors, paint, translate
 from medseg_pl.core.names import name_fault
 from medseg_pl.core.text import shorten
 
@@ -39,10 +39,10 @@ class LabelMap:
         values: The value of each label in the mask files. `None`: 1, 2, 3 … in the order of the names; in a file
             that holds one label only, both 1 and 255 mean the label.
         ignore_value: The value in the files that marks voxels nobody annotated.
-        colours: The colour of each label in mask pictures, such as `{stomach: [255, 0, 0]}`, which are then read by
-            colour and not by value; `background` is black unless it is given too, and `ignore` stands for what nobody
-            annotated. A NIfTI file has no colours and keeps to `values`.
-        tolerance: How far a value, or a channel of a colour, may be from that of its label. Above 0, a file that
+        colors: The color of each label in mask pictures, such as `{stomach: [255, 0, 0]}`, which are then read by
+            color and not by value; `background` is black unless it is given too, and `ignore` stands for what nobody
+            annotated. A NIfTI file has no colors and keeps to `values`.
+        tolerance: How far a value, or a channel of a color, may be from that of its label. Above 0, a file that
             holds one label only is 0/255 unless `values` says otherwise.
 
     Raises:
@@ -56,7 +56,7 @@ class LabelMap:
     task: Task
     values: Sequence[int] | None = None
     ignore_value: int | None = None
-    colours: Mapping[str, tuple[int, int, int]] | None = None
+    colors: Mapping[str, tuple[int, int, int]] | None = None
     tolerance: float = 0
 
     def __post_init__(self) -> None:
@@ -75,8 +75,8 @@ class LabelMap:
         if len(names) > IGNORE - 1:
             raise SettingError(f"At most {IGNORE - 1} labels are supported; got {len(names)}.")
         self._check_values()
-        if self.colours is not None:
-            check_colours(self.colours, names)
+        if self.colors is not None:
+            check_colors(self.colors, names)
         if not 0 <= self.tolerance < np.inf:
             raise SettingError(f"labels.tolerance must be a distance between values, at least 0; got {self.tolerance}.")
 
@@ -117,7 +117,7 @@ class LabelMap:
     @property
     def has_ignored(self) -> bool:
         """Whether mask files can mark voxels that nobody annotated."""
-        return self.ignore_value is not None or "ignore" in (self.colours or {})
+        return self.ignore_value is not None or "ignore" in (self.colors or {})
 
     @property
     def classes(self) -> int:
@@ -135,35 +135,35 @@ class LabelMap:
         return tuple(self.values) if self.values is not None else tuple(range(1, len(self.names) + 1))
 
     def encode(
-        self, pixels: Shaped[np.ndarray, "..."], source: str = "mask", coloured: bool = False
+        self, pixels: Shaped[np.ndarray, "..."], source: str = "mask", colored: bool = False
     ) -> UInt8[np.ndarray, "..."]:
         """Turn one mask file that holds all labels into stored indices.
 
         Args:
-            pixels: Values as they stand in the file, or `(3, ...)` colours.
+            pixels: Values as they stand in the file, or `(3, ...)` colors.
             source: What to call the file in an error.
-            coloured: Whether the file is read by colour.
+            colored: Whether the file is read by color.
 
         Raises:
-            MaskValueError: A value or a colour belongs to no label.
+            MaskValueError: A value or a color belongs to no label.
 
         >>> LabelMap(["nucleus"], "binary").encode(np.array([0, 255]))
         array([0, 1], dtype=uint8)
         """
         if len(self.names) == 1:
-            return self.encode_one(pixels, 0, source, coloured)
-        marks = self._marks(coloured)
-        return self._translate(pixels, {mark: i for i, mark in enumerate(marks, start=1)}, source, coloured)
+            return self.encode_one(pixels, 0, source, colored)
+        marks = self._marks(colored)
+        return self._translate(pixels, {mark: i for i, mark in enumerate(marks, start=1)}, source, colored)
 
     def encode_one(
-        self, pixels: Shaped[np.ndarray, "..."], index: int, source: str, coloured: bool = False
+        self, pixels: Shaped[np.ndarray, "..."], index: int, source: str, colored: bool = False
     ) -> UInt8[np.ndarray, "..."]:
         """Turn a mask file that holds label `index` alone into 0 and 1.
 
-        The label is written as 1 or as 255, or as its own value or colour where it is given one.
+        The label is written as 1 or as 255, or as its own value or color where it is given one.
         """
-        if coloured or self.values is not None:
-            return self._translate(pixels, {self._marks(coloured)[index]: 1}, source, coloured)
+        if colored or self.values is not None:
+            return self._translate(pixels, {self._marks(colored)[index]: 1}, source, colored)
         if self.ignore_value in (1, 255):
             raise SettingError(
                 f"{source} holds one label, in which {self.ignore_value} may mean the label or, by "
@@ -174,7 +174,7 @@ class LabelMap:
                 f"{source} holds nothing above 1, which may be the label or, by labels.tolerance, the background. Say "
                 "with labels.values which value each label has, or set labels.tolerance to 0."
             )
-        return self._translate(pixels, {(255,): 1} if self.tolerance else {(1,): 1, (255,): 1}, source, coloured)
+        return self._translate(pixels, {(255,): 1} if self.tolerance else {(1,): 1, (255,): 1}, source, colored)
 
     @staticmethod
     def unite(masks: Sequence[UInt8[np.ndarray, "..."]]) -> UInt8[np.ndarray, "..."]:
@@ -207,16 +207,16 @@ class LabelMap:
         merged[:, ignored] = IGNORE
         return merged
 
-    def decode(self, mask: UInt8[np.ndarray, "1 ..."], coloured: bool = False) -> NDArray[Any]:
-        """Turn a stored mask of exclusive labels back into the values of a file, `(...)`, or colours, `(3, ...)`."""
-        background, ignore = self._others(coloured)
+    def decode(self, mask: UInt8[np.ndarray, "1 ..."], colored: bool = False) -> NDArray[Any]:
+        """Turn a stored mask of exclusive labels back into the values of a file, `(...)`, or colors, `(3, ...)`."""
+        background, ignore = self._others(colored)
         marks = [background] * 256
-        marks[1 : len(self.names) + 1] = self._marks(coloured)
+        marks[1 : len(self.names) + 1] = self._marks(colored)
         marks[IGNORE] = ignore or background
         return paint(mask[0], marks)
 
     def decode_one(
-        self, plane: UInt8[np.ndarray, "..."], index: int, visible: int = 1, coloured: bool = False
+        self, plane: UInt8[np.ndarray, "..."], index: int, visible: int = 1, colored: bool = False
     ) -> NDArray[Any]:
         """Turn the 0/1 mask of label `index` into a file that holds this label alone, as `decode` does.
 
@@ -224,10 +224,10 @@ class LabelMap:
             plane: 0 and 1.
             index: The label.
             visible: The value to write where `values` gives the label none: 1, or 255 to be seen in a picture.
-            coloured: Whether the file is read by colour.
+            colored: Whether the file is read by color.
         """
-        own = self._marks(coloured)[index] if coloured or self.values is not None else (visible,)
-        return paint(plane == 1, [self._others(coloured)[0], own])
+        own = self._marks(colored)[index] if colored or self.values is not None else (visible,)
+        return paint(plane == 1, [self._others(colored)[0], own])
 
     def planes(self, mask: UInt8[np.ndarray, "m ..."]) -> Bool[np.ndarray, "n ..."]:
         """One boolean mask for each named label, of a stored mask; ignored voxels are in none.
@@ -292,26 +292,26 @@ class LabelMap:
         """
         return mask[:, 0].long() if self.task == "multiclass" else mask.float()
 
-    def _marks(self, coloured: bool) -> list[Mark]:
-        """What stands for each label in a file that is read by colour, or by value."""
-        if not coloured:
+    def _marks(self, colored: bool) -> list[Mark]:
+        """What stands for each label in a file that is read by color, or by value."""
+        if not colored:
             return [(value,) for value in self.file_values]
-        assert self.colours is not None, "without colours no file is read by colour"
-        return [tuple(self.colours[name]) for name in self.names]
+        assert self.colors is not None, "without colors no file is read by color"
+        return [tuple(self.colors[name]) for name in self.names]
 
-    def _others(self, coloured: bool) -> tuple[Mark, Mark | None]:
+    def _others(self, colored: bool) -> tuple[Mark, Mark | None]:
         """What stands for the background, and for voxels that nobody annotated."""
-        if not coloured:
+        if not colored:
             return (0,), None if self.ignore_value is None else (self.ignore_value,)
-        others = {name: tuple(mark) for name, mark in (self.colours or {}).items() if name not in self.names}
+        others = {name: tuple(mark) for name, mark in (self.colors or {}).items() if name not in self.names}
         return others.get("background", (0, 0, 0)), others.get("ignore")
 
     def _translate(
-        self, pixels: NDArray[Any], meaning: dict[Mark, int], source: str, coloured: bool
+        self, pixels: NDArray[Any], meaning: dict[Mark, int], source: str, colored: bool
     ) -> NDArray[np.uint8]:
-        background, ignore = self._others(coloured)
+        background, ignore = self._others(colored)
         meaning = {background: 0, **meaning} if ignore is None else {background: 0, **meaning, ignore: IGNORE}
-        return translate(pixels if coloured else pixels[None], meaning, self.tolerance, source)
+        return translate(pixels if colored else pixels[None], meaning, self.tolerance, source)
 
 
 def probabilities_and_one_hot(

@@ -1,6 +1,6 @@
-"""What stands in a mask file, value by value or colour by colour, turned into the indices of labels.
+"""What stands in a mask file, value by value or color by color, turned into the indices of labels.
 
-A mark is what stands for a label in a file: one value, or the three of a colour. Distances between marks are those of
+A mark is what stands for a label in a file: one value, or the three of a color. Distances between marks are those of
 the channel in which they differ most.
 """
 
@@ -33,7 +33,7 @@ _SAID = {
         "voxel",
         "Name the labels and their file values with labels.names and labels.values, or set labels.ignore_value.",
     ),
-    3: ("colour", "pixel", "Name the labels and their colours with labels.names and labels.colours."),
+    3: ("color", "pixel", "Name the labels and their colors with labels.names and labels.colors."),
 }
 
 
@@ -43,7 +43,7 @@ def translate(
     """The index that each voxel's mark stands for.
 
     Args:
-        pixels: What stands in the file, one channel for values and three for colours.
+        pixels: What stands in the file, one channel for values and three for colors.
         meaning: The index of every mark.
         tolerance: How far from a mark a voxel may be and still count as it.
         source: What to call the file in an error.
@@ -68,7 +68,7 @@ def translate(
 
 
 def paint(indices: Shaped[np.ndarray, "..."], marks: Sequence[Mark]) -> NDArray[Any]:
-    """The mark of each index: values as `(...)`, colours as `(3, ...)`, in the smallest type that holds them all."""
+    """The mark of each index: values as `(...)`, colors as `(3, ...)`, in the smallest type that holds them all."""
     table = np.array(marks)
     low, high = int(table.min()), int(table.max())
     table = table.astype(np.min_scalar_type(min(low, -high - 1) if low < 0 else high))
@@ -78,7 +78,7 @@ def paint(indices: Shaped[np.ndarray, "..."], marks: Sequence[Mark]) -> NDArray[
 
 
 def different(marks: Shaped[np.ndarray, "c n"]) -> Shaped[np.ndarray, "k c"]:
-    """Each mark once, in order; colours are sorted as one number, which is twenty times as fast as three.
+    """Each mark once, in order; colors are sorted as one number, which is twenty times as fast as three.
 
     >>> different(np.array([[255, 0, 255], [0, 0, 0], [0, 0, 0]])).tolist()
     [[0, 0, 0], [255, 0, 0]]
@@ -101,26 +101,26 @@ def whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
         return np.where(np.abs(values - rounded) < _ROUNDING, rounded, values) if values.dtype.kind == "f" else values
 
 
-def check_colours(colours: Mapping[str, Sequence[int]], names: Sequence[str]) -> None:
-    """Raise `SettingError` unless each label has a colour of its own, that of nothing else."""
-    unknown = [name for name in colours if name not in (*names, "background", "ignore")]
-    missing = [name for name in names if name not in colours]
+def check_colors(colors: Mapping[str, Sequence[int]], names: Sequence[str]) -> None:
+    """Raise `SettingError` unless each label has a color of its own, that of nothing else."""
+    unknown = [name for name in colors if name not in (*names, "background", "ignore")]
+    missing = [name for name in names if name not in colors]
     if unknown or missing:
         raise SettingError(
-            f"labels.colours needs a colour for each of labels.names ({', '.join(names)}), and may have one for "
-            f"background and ignore; got {', '.join(colours)}."
+            f"labels.colors needs a color for each of labels.names ({', '.join(names)}), and may have one for "
+            f"background and ignore; got {', '.join(colors)}."
         )
-    if any(len(colour) != 3 or not 0 <= min(colour) <= max(colour) <= 65535 for colour in colours.values()):
+    if any(len(color) != 3 or not 0 <= min(color) <= max(color) <= 65535 for color in colors.values()):
         raise SettingError(
-            "labels.colours must be red, green and blue from 0 to 255, such as [255, 0, 0]; got "
-            f"{ {name: list(colour) for name, colour in colours.items()} }."
+            "labels.colors must be red, green and blue from 0 to 255, such as [255, 0, 0]; got "
+            f"{ {name: list(color) for name, color in colors.items()} }."
         )
-    colour_of = {"background": (0, 0, 0), **{name: tuple(colour) for name, colour in colours.items()}}
-    for (first, colour), (second, other) in combinations(colour_of.items(), 2):
-        if colour == other:
+    color_of = {"background": (0, 0, 0), **{name: tuple(color) for name, color in colors.items()}}
+    for (first, color), (second, other) in combinations(color_of.items(), 2):
+        if color == other:
             raise SettingError(
-                f"labels.colours gives {first} and {second} the same colour, {list(colour)}. Give each its own; the "
-                "background is black unless it is given a colour too."
+                f"labels.colors gives {first} and {second} the same color, {list(color)}. Give each its own; the "
+                "background is black unless it is given a color too."
             )
 
 
@@ -176,7 +176,7 @@ def _hint(strays: Float64[np.ndarray, "n c"], rivals: Sequence[Sequence[Mark]], 
     """Where unclaimed marks may come from; nothing where they may as well be labels that nobody named."""
     if (strays[np.isfinite(strays)] % 1).any():
         return (
-            " Values between whole numbers are what interpolation leaves: resample masks with nearest neighbour, or "
+            " Values between whole numbers are what interpolation leaves: resample masks with nearest neighbor, or "
             "round them with labels.tolerance."
         )
     marks = [mark for alike in rivals for mark in alike]

@@ -15,7 +15,7 @@ def telling_slice(reference: Bool[np.ndarray, "n d h w"], prediction: Bool[np.nd
 
 
 def spread_slices(holding: Bool[np.ndarray, " d"], most: int, always: int) -> Int[np.ndarray, " s"]:
-    """At most so many slices, evenly spread over those that hold something and their neighbours.
+    """At most so many slices, evenly spread over those that hold something and their neighbors.
 
     Args:
         holding: Which slices hold something; all count where none does.

@@ -17,7 +17,7 @@ from medseg_pl.core.errors import InterruptedRunError, MedsegError, PreemptedErr
 TIME_IS_UP = signal.SIGUSR1
 """Slurm's warning before a job's time is over (`--signal=USR1@120`): we are to go back into the queue."""
 LEAVE = signal.SIGTERM
-"""The job ends: cancelled, or preempted by another one, after which Slurm puts it back into the queue by itself."""
+"""The job ends: canceled, or preempted by another one, after which Slurm puts it back into the queue by itself."""
 BY_HAND = (signal.SIGINT, signal.SIGHUP)
 """Ctrl-C, and a terminal that was closed."""
 

@@ -67,7 +67,7 @@ class Sample(NamedTuple):
     """One training patch; several make a `Batch`.
 
     Attributes:
-        image: `(C * (2k + 1), h, w)`, raw values; the neighbour is the outer index, the channel the inner one.
+        image: `(C * (2k + 1), h, w)`, raw values; the neighbor is the outer index, the channel the inner one.
         mask: `(M, h, w)`.
         statistics: `(C * (2k + 1), 4)`, see `medseg_pl.core.intensity.channel_statistics`.
         case_id: The case that it is a patch of.

@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Shaped, UInt8
 
-COLOURS = ((255, 176, 0), (100, 143, 255), (220, 38, 127), (120, 94, 240), (254, 97, 0), (0, 158, 115), (240, 228, 66))
-"""RGB of the first labels, told apart by colour-blind eyes as well (IBM's and Wong's palettes)."""
+COLORS = ((255, 176, 0), (100, 143, 255), (220, 38, 127), (120, 94, 240), (254, 97, 0), (0, 158, 115), (240, 228, 66))
+"""RGB of the first labels, told apart by color-blind eyes as well (IBM's and Wong's palettes)."""
 
 
-def to_grey(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8[np.ndarray, "h w"]:
+def to_gray(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8[np.ndarray, "h w"]:
     """Values between `low` and `high` as 0 to 255.
 
-    >>> to_grey(np.array([[0.0, 5.0, 20.0]]), low=0, high=10)
+    >>> to_gray(np.array([[0.0, 5.0, 20.0]]), low=0, high=10)
     array([[  0, 127, 255]], dtype=uint8)
     """
     scaled = (np.nan_to_num(pixels.astype(np.float32)) - low) / max(high - low, 1e-6)
@@ -21,23 +21,23 @@ def to_grey(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8
 
 
 def to_rgb(pixels: Shaped[np.ndarray, "c h w"], low: float, high: float) -> UInt8[np.ndarray, "h w 3"]:
-    """A colour image of 8 bits as it is; of anything else the first channel as gray between `low` and `high`."""
+    """A color image of 8 bits as it is; of anything else the first channel as gray between `low` and `high`."""
     if len(pixels) == 3 and pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    return np.stack([to_grey(pixels[0], low, high)] * 3, axis=-1)
+    return np.stack([to_gray(pixels[0], low, high)] * 3, axis=-1)
 
 
 def draw_contours(
     rgb: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "n h w"], *, dashed: bool = False
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A copy with the outline of each mask in its label's colour; `dashed` tells a second set from a first."""
+    """A copy with the outline of each mask in its label's color; `dashed` tells a second set from a first."""
     canvas = rgb.copy()
     for index, mask in enumerate(masks):
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         for outline in outlines:
             points = outline[:, 0, ::-1]
             kept = points[(np.arange(len(points)) // 3) % 2 == 0] if dashed else points
-            canvas[kept[:, 0], kept[:, 1]] = COLOURS[index % len(COLOURS)]
+            canvas[kept[:, 0], kept[:, 1]] = COLORS[index % len(COLORS)]
     return canvas
 
 

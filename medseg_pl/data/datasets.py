@@ -1,4 +1,4 @@
-"""From stored cases to samples: slices with their neighbours, cropped first and augmented then."""
+"""From stored cases to samples: slices with their neighbors, cropped first and augmented then."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.intensity import LOW, replace_not_finite
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, Sample, SliceReference
 from medseg_pl.data.cache.case import StoredCase
-from medseg_pl.data.cache.index import Catalogue, catalogue_of
+from medseg_pl.data.cache.index import Catalog, catalog_of
 from medseg_pl.data.transforms.augmentation import Augmentation
 from medseg_pl.data.transforms.resize import Fit, pad_constant, resize_image, resize_mask
 from medseg_pl.data.transforms.windows import Padding
@@ -52,8 +52,8 @@ class PatchDataset(Dataset[Sample]):
         entries: The stored cases.
         names: Their ids.
         fit: Crops of `fit.size` on the native grid, or the whole slice scaled into it.
-        context: Neighbours on each side of a slice.
-        foreground_fraction: The share of samples that are centred on a voxel of a label, each label equally often.
+        context: Neighbors on each side of a slice.
+        foreground_fraction: The share of samples that are centerd on a voxel of a label, each label equally often.
         augmentation: Applied to the patch, or `None`.
         seed: With the epoch and the index, decides everything random.
     """
@@ -68,7 +68,7 @@ class PatchDataset(Dataset[Sample]):
         augmentation: Augmentation | None,
         seed: int,
     ) -> None:
-        self.entries = catalogue_of(entries)
+        self.entries = catalog_of(entries)
         # No list of objects: a worker that counts a reference to one copies the page that it lies on.
         self.names = np.array(list(names), dtype=np.str_)
         self.fit = fit
@@ -97,15 +97,15 @@ class PatchDataset(Dataset[Sample]):
 
     def _patch(self, case: StoredCase, depth: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         assert case.mask is not None, "training cases have a reference"
-        centre = self._foreground_voxel(case, rng)
-        if centre is not None:
-            depth = centre[0]
+        center = self._foreground_voxel(case, rng)
+        if center is not None:
+            depth = center[0]
         fit = self.fit.on(case.geometry)
         height, width = case.geometry.shape[1:]
         resize = fit.mode == "resize"
-        box = (0, 0, height, width) if resize else (*_origin((height, width), fit.patch, centre, rng), *fit.patch)
+        box = (0, 0, height, width) if resize else (*_origin((height, width), fit.patch, center, rng), *fit.patch)
         lowest = np.tile(case.statistics[:, LOW], 2 * self.context + 1)
-        image = crop(neighbours(case.image, depth, self.context), box, lowest)
+        image = crop(neighbors(case.image, depth, self.context), box, lowest)
         mask = crop(case.mask[:, depth], box, np.zeros(len(case.mask), np.uint8))
         if resize:
             return fit.apply(image, lowest), fit.apply_mask(mask)
@@ -128,7 +128,7 @@ class SliceDataset(Dataset[EvaluationBatch]):
 
     def __init__(self, cases: Sequence[Case], entries: Sequence[Path], fit: Fit, context: int) -> None:
         self.cases = list(cases)
-        self.entries = catalogue_of(entries)
+        self.entries = catalog_of(entries)
         self.fit = fit
         self.context = context
         geometries = [self.entries.geometry(place) for place in range(len(self.entries))]
@@ -154,7 +154,7 @@ class SliceDataset(Dataset[EvaluationBatch]):
         )
 
 
-def opened(entries: Catalogue, place: int, name: str) -> StoredCase:
+def opened(entries: Catalog, place: int, name: str) -> StoredCase:
     """The stored case at that place, which has that name.
 
     Raises:
@@ -206,22 +206,22 @@ def share(batch: Tensor) -> Tensor:
 def fitted_slice(
     image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"], depth: int, context: int, fit: Fit
 ) -> tuple[Shaped[np.ndarray, "n H W"], Float32[np.ndarray, "n 4"]]:
-    """A slice with its neighbours as the network takes it, and the statistics of its channels.
+    """A slice with its neighbors as the network takes it, and the statistics of its channels.
 
     Args:
         image: A whole case, raw values.
         statistics: Of its channels.
         depth: Which slice.
-        context: Neighbours on each side.
+        context: Neighbors on each side.
         fit: For this case.
     """
     repeated = np.tile(statistics, (2 * context + 1, 1))
-    pixels = np.array(neighbours(image, depth, context))  # a copy: a stored image is read-only
+    pixels = np.array(neighbors(image, depth, context))  # a copy: a stored image is read-only
     return as_network_type(fit.apply(pixels, repeated[:, LOW]), repeated), repeated
 
 
-def neighbours(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int) -> Shaped[np.ndarray, "n h w"]:
-    """A slice with `context` neighbours on each side as channels; at the ends the last slice stands in."""
+def neighbors(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int) -> Shaped[np.ndarray, "n h w"]:
+    """A slice with `context` neighbors on each side as channels; at the ends the last slice stands in."""
     if not context:
         return image[:, depth]
     places = np.clip(np.arange(depth - context, depth + context + 1), 0, image.shape[1] - 1)
@@ -247,17 +247,17 @@ def as_network_type(image: NDArray[Any], statistics: Float32[np.ndarray, "c 4"])
 def _origin(
     size: tuple[int, int],
     patch: tuple[int, int],
-    centre: tuple[int, int, int] | None,
+    center: tuple[int, int, int] | None,
     rng: np.random.Generator,
 ) -> tuple[int, int]:
-    """Where a patch begins: anywhere inside, or with a voxel in its middle; an image that is smaller sits centred."""
+    """Where a patch begins: anywhere inside, or with a voxel in its middle; an image that is smaller sits centerd."""
     origin = []
     for axis, (length, side) in enumerate(zip(size, patch, strict=True)):
         space = length - side
         if space <= 0:
-            origin.append(-(-space // 2))  # the odd row at the end, as `centred_padding` has it
-        elif centre is None:
+            origin.append(-(-space // 2))  # the odd row at the end, as `centerd_padding` has it
+        elif center is None:
             origin.append(int(rng.integers(space + 1)))
         else:
-            origin.append(min(max(centre[axis + 1] - side // 2, 0), space))
+            origin.append(min(max(center[axis + 1] - side // 2, 0), space))
     return origin[0], origin[1]

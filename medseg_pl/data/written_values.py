@@ -11,7 +11,7 @@ import numpy as np
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FileSource, Source
-from medseg_pl.data.sources.files import by_colour, read_mask_file
+from medseg_pl.data.sources.files import by_color, read_mask_file
 
 _SAMPLED = 8
 
@@ -35,7 +35,7 @@ def find_mask_values(source: Source, cases: Sequence[Case], labels: LabelMap) ->
         if not source.reads_marks(case):  # structures that are known by name have no value of their own
             return None
         shares = source.mask_shares(case) if labels.overlapping else [len(case.masks)]
-        if len(shares) != len(found) or any(by_colour(path, labels) for path in case.masks):
+        if len(shares) != len(found) or any(by_color(path, labels) for path in case.masks):
             return None
         owners = [label for label, share in enumerate(shares) for _ in range(share)]
         for path, label in zip(case.masks, owners, strict=True):

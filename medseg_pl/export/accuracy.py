@@ -10,7 +10,7 @@ from medseg_pl.data.datasets import SliceDataset, opened
 from medseg_pl.export import runner
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.progress import progress_bar
-from medseg_pl.metrics import CaseLedger, OverlapMetric, summarise
+from medseg_pl.metrics import CaseLedger, OverlapMetric, summarize
 from medseg_pl.training.checkpoints import Trained
 from medseg_pl.training.datamodule import SegmentationDataModule
 
@@ -45,7 +45,7 @@ def measure(trained: Trained, predictor: Predictor, folder: Path, root: str | No
                 ledgers[name].add(CasePrediction(case.case_id, case.group, stored.geometry, mask, stored.mask))
             advance()
     names = list(predictor.labels.names)
-    summaries = {name: summarise(ledger.table(), names, intervals=False) for name, ledger in ledgers.items()}
+    summaries = {name: summarize(ledger.table(), names, intervals=False) for name, ledger in ledgers.items()}
     overall = {name: summary["foreground_mean"]["dice"] for name, summary in summaries.items()}
     by_label = {
         label: _with_cost({name: summary["labels"][label]["dice"]["mean"] for name, summary in summaries.items()})

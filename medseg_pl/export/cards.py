@@ -61,11 +61,11 @@ def run_of(trained: Trained, labels: list[str]) -> Run:
 def inputs(spec: Mapping[str, Any]) -> list[str]:
     """What an image has to be, and what the masks are."""
     context, spacing = spec["context"], spec["spacing_mm"]
-    neighbours = f"; each is seen with {context} of its neighbours on each side" if context else ""
+    neighbors = f"; each is seen with {context} of its neighbors on each side" if context else ""
     rows = [
         ["channels", spec["channels"]],
-        ["slices", f"slicing: {spec['slicing']}{neighbours}"],
-        ["values", "raw; the network normalises them"],
+        ["slices", f"slicing: {spec['slicing']}{neighbors}"],
+        ["values", "raw; the network normalizes them"],
         ["size", "as it is" if spec["fit"] == "native" else f"{spec['fit']}, {_by(spec['size'])}"],
         ["spacing", "as it is" if spacing is None else f"resampled to {_by(spacing)} mm, and back"],
         ["labels", ", ".join(escaped(name) for name in spec["labels"]["names"])],

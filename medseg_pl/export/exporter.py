@@ -121,7 +121,7 @@ def _self_test(folder: Path) -> str:
     if done.returncode:
         raise ExportError(
             "The exported model does not compute what the checkpoint does, so nothing was written. "
-            f"{done.stderr.strip().splitlines()[-1]} A normalisation of your own has to treat each pixel by itself; "
+            f"{done.stderr.strip().splitlines()[-1]} A normalization of your own has to treat each pixel by itself; "
             "weights that were hardly trained may be too unstable to be compared."
         )
     return done.stdout

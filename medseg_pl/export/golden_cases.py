@@ -16,7 +16,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
 from medseg_pl.inference.postprocess import clean
 from medseg_pl.inference.predictor import Predictor
-from medseg_pl.models.normalization import IntensityWindow, MeanStd, Normalisation, PerChannel
+from medseg_pl.models.normalization import IntensityWindow, MeanStd, Normalization, PerChannel
 from medseg_pl.training.module import SegmentationModule
 
 Spacing = tuple[float, float, float]
@@ -45,7 +45,7 @@ def golden_cases(module: SegmentationModule) -> list[GoldenCase]:
     height, width = module.sliding_window.window
     rng = np.random.default_rng(0)
     depth = module.context + 2
-    low, high = np.array(_ranges(module.normalisation, module.channels)).T[..., None, None, None]
+    low, high = np.array(_ranges(module.normalization, module.channels)).T[..., None, None, None]
     large = _image(rng, (module.channels, depth, _odd(1.3 * height), _odd(1.15 * width)), low, high)
     large[0, 0, :2, 0] = np.nan  # no infinity: OpenCV scales it as the processor likes
     long = _image(rng, (module.channels, 1, _odd(1.6 * height), _odd(1.2 * width)), low, high)
@@ -104,10 +104,10 @@ def _decided(module: SegmentationModule, rng: np.random.Generator) -> GoldenCase
 
 def _file_values(mask: NDArray[np.uint8], labels: LabelMap) -> NDArray[Any]:
     """What the pictures hold that a mask is written to."""
-    coloured = labels.colours is not None
+    colored = labels.colors is not None
     if not labels.overlapping:
-        return np.stack([labels.decode(mask, coloured)])
-    return np.stack([labels.decode_one(plane, index, 255, coloured) for index, plane in enumerate(mask)])
+        return np.stack([labels.decode(mask, colored)])
+    return np.stack([labels.decode_one(plane, index, 255, colored) for index, plane in enumerate(mask)])
 
 
 def _known(spacing_mm: Spacing | None) -> dict[str, NDArray[Any]]:
@@ -120,10 +120,10 @@ def _spacing(module: SegmentationModule) -> Spacing:
     return 3.0, 1.3 * y, 0.8 * x
 
 
-def _ranges(how: Normalisation, channels: int) -> list[tuple[float, float]]:
+def _ranges(how: Normalization, channels: int) -> list[tuple[float, float]]:
     """Find the raw values that the model is made for, channel by channel."""
     if isinstance(how, PerChannel):
-        return [_ranges(one, 1)[0] for one in how.channels if isinstance(one, Normalisation)]
+        return [_ranges(one, 1)[0] for one in how.channels if isinstance(one, Normalization)]
     if isinstance(how, IntensityWindow):
         return [(1.2 * how.low - 0.2 * how.high, 1.2 * how.high - 0.2 * how.low)] * channels
     if isinstance(how, MeanStd):

@@ -21,7 +21,7 @@ from torch.export import Dim
 from torch.onnx import OnnxExporterError
 
 from medseg_pl.core.errors import ExportError
-from medseg_pl.models.normalization import Normalisation
+from medseg_pl.models.normalization import Normalization
 from medseg_pl.training.module import SegmentationModule
 
 OPSET = 18
@@ -49,18 +49,18 @@ class Deployed(nn.Module):
 
     Args:
         module: The trained module.
-        dtype: Of the network's computation; normalisation keeps 32 bits.
+        dtype: Of the network's computation; normalization keeps 32 bits.
     """
 
     def __init__(self, module: SegmentationModule, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.normalisation = module.normalisation
+        self.normalization = module.normalization
         self.network = copy.deepcopy(module.network).to(dtype).to(memory_format=torch.contiguous_format)
         self.dtype = dtype
 
     def forward(self, image: Float[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
         """Logits of raw images."""
-        logits: Tensor = self.network(self.normalisation(image, statistics).to(self.dtype))
+        logits: Tensor = self.network(self.normalization(image, statistics).to(self.dtype))
         return logits.float()
 
 
@@ -91,22 +91,22 @@ def make_graph(module: SegmentationModule, precision: str) -> Graph:
 
 
 def around(module: SegmentationModule, model: onnx.ModelProto) -> SegmentationModule:
-    """The module with a graph in the place of its network and its normalisation."""
+    """The module with a graph in the place of its network and its normalization."""
     standing = copy.deepcopy(module)
-    standing.normalisation = _RawValues()
-    standing.network = _Session(model, standing.normalisation)
+    standing.normalization = _RawValues()
+    standing.network = _Session(model, standing.normalization)
     return standing
 
 
-class _RawValues(Normalisation):
-    """Leaves normalisation to the graph, and keeps the statistics for it."""
+class _RawValues(Normalization):
+    """Leaves normalization to the graph, and keeps the statistics for it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.statistics = torch.zeros(0)
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """See `Normalisation`."""
+        """See `Normalization`."""
         self.statistics = statistics
         return image.float()
 
@@ -131,7 +131,7 @@ def _in_precision(
 ) -> onnx.ModelProto:
     if precision == "fp16":
         return _exported(Deployed(module, torch.float16).eval(), module, any_size)
-    return _quantised(model) if precision == "int8" else model
+    return _quantized(model) if precision == "int8" else model
 
 
 def _exported(deployed: Deployed, module: SegmentationModule, any_size: bool) -> onnx.ModelProto:
@@ -189,8 +189,8 @@ def _agrees(model: onnx.ModelProto, deployed: Deployed, module: SegmentationModu
     return True
 
 
-def _quantised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights in 8 bits, values quantised as they come."""
+def _quantized(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights in 8 bits, values quantized as they come."""
     ready = onnx.ModelProto()
     ready.CopyFrom(model)
     # What its own preparation notes: without it, it recommends that, which is done already and needs fixed sizes.

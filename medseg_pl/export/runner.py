@@ -107,7 +107,7 @@ class Model:
         """`(K, H, W)` on the image's own grid."""
         context = self.spec["context"]
         repeated = np.tile(statistics, (2 * context + 1, 1))
-        planes = neighbours(image, depth, context)
+        planes = neighbors(image, depth, context)
         native = (planes.shape[1], planes.shape[2])
         inner, outer = fitted_sizes(native, scale, self.spec)
         low = repeated[:, COLUMNS.index(self.spec["padding"])]
@@ -235,7 +235,7 @@ def channel_statistics(image: Array, how: dict[str, Any]) -> Array:
     return np.array(rows, np.float32)
 
 
-def neighbours(image: Array, depth: int, context: int) -> Array:
+def neighbors(image: Array, depth: int, context: int) -> Array:
     """A slice with those around it as channels; at the ends the last slice stands in."""
     places = np.clip(np.arange(depth - context, depth + context + 1), 0, image.shape[1] - 1)
     return image[:, places].swapaxes(0, 1).reshape(-1, *image.shape[2:])
@@ -299,7 +299,7 @@ def resized(image: Array, size: tuple[int, int]) -> Array:
     with np.errstate(invalid="ignore"):  # NaN and infinity are replaced afterwards
         scaled = along(along(image.astype(np.float32), columns, 2), rows, 1)
     if image.dtype.kind in "iu":
-        # Only its own way for halves rounds a half up; elsewhere it goes to the even neighbour.
+        # Only its own way for halves rounds a half up; elsewhere it goes to the even neighbor.
         scaled = np.floor(scaled + 0.5) if (height, width) == (2 * size[0], 2 * size[1]) else np.rint(scaled)
     return scaled.astype(image.dtype)
 
@@ -314,7 +314,7 @@ def along(image: Array, taps: Taps, axis: int) -> Array:
 
 
 def linear_taps(old: int, new: int) -> Taps:
-    """Between the two nearest pixel centres."""
+    """Between the two nearest pixel centers."""
     at = (np.arange(new) + 0.5) * (1 / (new / old)) - 0.5
     return two_taps(np.floor(at).astype(int), at - np.floor(at), old)
 
@@ -449,17 +449,17 @@ def clean(mask: Array, spacing_mm: Spacing | None, spec: dict[str, Any]) -> Arra
 
 def largest_component(mask: Array) -> Array:
     """The component with most voxels; of several that have as many, the first in the array."""
-    labelled = components(mask)
-    sizes = np.bincount(labelled.ravel())
-    return labelled == 1 + sizes[1:].argmax() if len(sizes) > 2 else mask
+    labeled = components(mask)
+    sizes = np.bincount(labeled.ravel())
+    return labeled == 1 + sizes[1:].argmax() if len(sizes) > 2 else mask
 
 
 def without_small(mask: Array, least: float) -> Array:
     """The components of at least as many voxels."""
-    labelled = components(mask)
-    kept = np.bincount(labelled.ravel()) >= least
+    labeled = components(mask)
+    kept = np.bincount(labeled.ravel()) >= least
     kept[0] = False
-    return kept[labelled]
+    return kept[labeled]
 
 
 def filled(mask: Array) -> Array:
@@ -474,24 +474,24 @@ def filled(mask: Array) -> Array:
 def components(mask: Array, *, corners: bool = True) -> Array:
     """`(D, H, W)` whole numbers: 0 outside, 1 for the component that comes first in the array, and so on.
 
-    Runs of voxels are found row by row, runs of neighbouring rows that touch are joined, and every run takes the
+    Runs of voxels are found row by row, runs of neighboring rows that touch are joined, and every run takes the
     lowest number that it can reach.
 
     Args:
         mask: `(D, H, W)`.
         corners: Whether voxels that share an edge or a corner touch, beside those that share a face.
     """
-    framed = np.pad(mask, 1)  # so that no row has a neighbour behind the end of another
+    framed = np.pad(mask, 1)  # so that no row has a neighbor behind the end of another
     changes = np.flatnonzero(np.diff(framed.ravel().astype(np.int8)))
     begin, end = changes[::2] + 1, changes[1::2] + 1
     row, plane = framed.shape[2], framed.shape[1] * framed.shape[2]
     steps = [row, plane - row, plane, plane + row] if corners else [row, plane]
     pairs = [touching(begin, end, step, int(corners)) for step in steps]
     number = connected(len(begin), np.concatenate(pairs, axis=1))
-    labelled = np.zeros(framed.size, np.int32)
-    labelled[begin] += number
-    labelled[end] -= number
-    return labelled.cumsum(dtype=np.int32).reshape(framed.shape)[1:-1, 1:-1, 1:-1]
+    labeled = np.zeros(framed.size, np.int32)
+    labeled[begin] += number
+    labeled[end] -= number
+    return labeled.cumsum(dtype=np.int32).reshape(framed.shape)[1:-1, 1:-1, 1:-1]
 
 
 def touching(begin: Array, end: Array, step: int, reach: int) -> Array:
@@ -534,7 +534,7 @@ def read(path: Path, spec: dict[str, Any]) -> tuple[Array, Spacing | None]:
 
 
 def read_picture(path: Path) -> Array:
-    """`(C, H, W)`: one channel for gray, three for colour, upright, no value changed."""
+    """`(C, H, W)`: one channel for gray, three for color, upright, no value changed."""
     from PIL import Image, ImageOps
 
     try:
@@ -546,12 +546,12 @@ def read_picture(path: Path) -> Array:
         image.load()
         upright = ImageOps.exif_transpose(image)
         if upright.mode not in ("L", "I;16", "I;16B", "I", "F", "RGB"):
-            colour = upright.mode not in ("1", "LA", "La")
+            color = upright.mode not in ("1", "LA", "La")
             if upright.mode == "P":
                 palette = np.asarray(upright.getpalette() or [0, 0, 0]).reshape(-1, 3)
-                colour = bool((palette != palette[:, :1]).any())
+                color = bool((palette != palette[:, :1]).any())
             upright.info.pop("transparency", None)
-            upright = upright.convert("RGB" if colour else "L")
+            upright = upright.convert("RGB" if color else "L")
         pixels = np.asarray(upright)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -574,11 +574,11 @@ def check_depth(image: Any, path: Path) -> None:
             with path.open("rb") as file:
                 deep = file.read(30)[28] != 1
     if deep:
-        raise RefusedError("its kind of pixels cannot be read without loss here; save it as gray or as 8-bit colour")
+        raise RefusedError("its kind of pixels cannot be read without loss here; save it as gray or as 8-bit color")
 
 
 def read_volume(path: Path) -> tuple[Array, Array]:
-    """`(C, D, H, W)` with `D` the file's last axis, and what takes `(d, h, w, 1)` to millimetres."""
+    """`(C, D, H, W)` with `D` the file's last axis, and what takes `(d, h, w, 1)` to millimeters."""
     import nibabel
 
     try:
@@ -626,23 +626,23 @@ def flipped(array: Array, flips: list[bool]) -> Array:
 
 
 def file_values(mask: Array, spec: dict[str, Any], picture: bool) -> dict[str, Array]:
-    """What is written: `(D, H, W)` values or `(3, D, H, W)` colours, by the sub-folder that they go to."""
+    """What is written: `(D, H, W)` values or `(3, D, H, W)` colors, by the sub-folder that they go to."""
     labels = spec["labels"]
-    colours = labels["colours"] if picture else None
-    background = [0] if colours is None else colours.get("background", [0, 0, 0])
+    colors = labels["colors"] if picture else None
+    background = [0] if colors is None else colors.get("background", [0, 0, 0])
     marks = [[value] for value in labels["values"] or range(1, len(labels["names"]) + 1)]
-    if colours is not None:
-        marks = [colours[name] for name in labels["names"]]
+    if colors is not None:
+        marks = [colors[name] for name in labels["names"]]
     if labels["task"] != "multilabel":
         return {"": painted(mask[0], [background, *marks])}
-    if colours is None and labels["values"] is None and picture:
+    if colors is None and labels["values"] is None and picture:
         marks = [[255]] * len(marks)
     pairs = zip(labels["names"], mask, marks, strict=True)
     return {name: painted(plane, [background, mark]) for name, plane, mark in pairs}
 
 
 def painted(plane: Array, marks: list[list[int]]) -> Array:
-    """Every index exchanged for its mark, a value or a colour."""
+    """Every index exchanged for its mark, a value or a color."""
     table = np.array(marks)
     low, high = int(table.min()), int(table.max())
     table = table.astype(np.min_scalar_type(min(low, -high - 1) if low < 0 else high))
@@ -682,7 +682,7 @@ def is_volume(path: Path) -> bool:
 
 
 def write_picture(path: Path, values: Array) -> None:
-    """`(H, W)` values or `(3, H, W)` colours as a PNG."""
+    """`(H, W)` values or `(3, H, W)` colors as a PNG."""
     from PIL import Image
 
     if values.min(initial=0) < 0 or values.max(initial=0) > (255 if values.ndim == 3 else 65535):

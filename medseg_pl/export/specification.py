@@ -46,7 +46,7 @@ def specification(
         "format": 2,
         "medseg": __version__,
         "network": settings["network"],
-        "normalisation": settings["normalisation"],
+        "normalization": settings["normalization"],
         "channels": module.channels,
         "context": module.context,
         "in_channels": module.channels * (2 * module.context + 1),

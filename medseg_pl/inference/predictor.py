@@ -29,7 +29,7 @@ from medseg_pl.core.intensity import LOW, channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
 from medseg_pl.data.cache.case import storable
-from medseg_pl.data.datasets import as_network_type, neighbours
+from medseg_pl.data.datasets import as_network_type, neighbors
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.data.sources.dicom_output import UnevenSlices
 from medseg_pl.data.sources.files import read_image_file
@@ -71,7 +71,7 @@ class Prediction:
 class Predictor:
     """Predicts with one model, or with the mean over several that know the same labels.
 
-    The models may differ in everything else: architecture, size, spacing, context, normalisation. What post-processing
+    The models may differ in everything else: architecture, size, spacing, context, normalization. What post-processing
     there is, is that of the first.
 
     Args:
@@ -289,7 +289,7 @@ def _bands(
     fit = member.fit_to.on(geometry)
     repeated = np.tile(statistics, (2 * member.context + 1, 1))
     fitted = [
-        fit.apply(neighbours(image, place, member.context), repeated[:, LOW])
+        fit.apply(neighbors(image, place, member.context), repeated[:, LOW])
         for place in range(places.start, places.stop)
     ]
 

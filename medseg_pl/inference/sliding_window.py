@@ -11,14 +11,14 @@ from torch import Tensor
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.transforms.windows import Padding, centred_padding, gaussian_weights, pad, padded_size, starts
+from medseg_pl.data.transforms.windows import Padding, centerd_padding, gaussian_weights, pad, padded_size, starts
 from medseg_pl.inference.row_blocks import Band, joined
 from medseg_pl.inference.tta import IDENTITY, Symmetry
 
 Network = Callable[[Tensor], Tensor]
 LogitsListener = Callable[[Tensor, slice, slice], None]
 RowReader = Callable[[slice], Tensor]
-"""Gives some rows `(B, C, rows, W)` of normalised images."""
+"""Gives some rows `(B, C, rows, W)` of normalized images."""
 
 
 class SlidingWindow:
@@ -28,7 +28,7 @@ class SlidingWindow:
         labels: Turn logits into probabilities.
         window: `(height, width)` of a window; smaller images are padded to it, as in training.
         multiple: Sides that the network accepts divide by this.
-        overlap: The share of a window that its neighbour covers again.
+        overlap: The share of a window that its neighbor covers again.
         max_pixels: Images up to this many pixels run whole, which is faster and sees more context.
     """
 
@@ -60,7 +60,7 @@ class SlidingWindow:
 
         Args:
             network: `(B, C, H, W)` to logits `(B, K, H, W)`.
-            image: Normalised images of one size.
+            image: Normalized images of one size.
             fill: What lies around each image, where it has to be padded: what training patches are padded with.
             on_logits: Told the logits of every window, without what was padded, and which rows and columns of the
                 image they cover: how the validation loss sees the plain network.
@@ -105,8 +105,8 @@ class SlidingWindow:
         """What the network sees at a time, and the padding for it: the whole image where it fits, or a window."""
         whole = padded_size(size, self.multiple, at_least=self.window)
         if whole[0] * whole[1] <= self.max_pixels:
-            return whole, centred_padding(size, whole)
-        return self.window, centred_padding(size, padded_size(size, 1, at_least=self.window))
+            return whole, centerd_padding(size, whole)
+        return self.window, centerd_padding(size, padded_size(size, 1, at_least=self.window))
 
     def _seen(
         self,

@@ -34,7 +34,7 @@ _TIMES = ("sec", "msec", "usec")
 _DEFLATE_RATIO = 1032
 """Deflate packs no tighter: a file that claims more than this cannot hold it."""
 _WITH_ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
-_WITHOUT_COLOUR = ("1", "L", "LA", "La", "P", "PA", "I", "I;16", "I;16B", "F")
+_WITHOUT_COLOR = ("1", "L", "LA", "La", "P", "PA", "I", "I;16", "I;16B", "F")
 _DAMAGE = (
     *(tifffile.TiffFileError, UnidentifiedImageError, ImageFileError, HeaderDataError, OSError, EOFError),
     *(ArithmeticError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError),
@@ -57,7 +57,7 @@ class FileHeader:
         lossy: Whether its compression changes values.
         palette: Whether values are indices of a palette.
         colors: The color of each value, of a picture with a palette.
-        coloured: Whether a pixel has three channels.
+        colored: Whether a pixel has three channels.
         alpha: `none`, `opaque` or `varying`.
         scaled: Whether the header scales the values.
         times: How many points in time a volume has, by its header; 0 where it speaks of none.
@@ -74,7 +74,7 @@ class FileHeader:
     lossy: bool = False
     palette: bool = False
     colors: tuple[tuple[int, int, int], ...] = ()
-    coloured: bool = False
+    colored: bool = False
     alpha: str = "none"
     scaled: bool = False
     times: int = 0
@@ -144,7 +144,7 @@ def _raster(path: Path, content: str) -> FileHeader:
             lossy=_is_lossy(path, content),
             palette=image.mode == "P",
             colors=_colors(np.array(image.getpalette("RGB"))) if image.mode == "P" else (),
-            coloured=image.mode not in _WITHOUT_COLOUR,
+            colored=image.mode not in _WITHOUT_COLOR,
             alpha=_alpha(image) if image.mode in _WITH_ALPHA else "none",
         )
 
@@ -198,7 +198,7 @@ def _tiff(path: Path) -> FileHeader:
             lossy=page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG),
             palette=page.photometric == tifffile.PHOTOMETRIC.PALETTE,
             colors=_colors(read_palette(page.colormap)) if page.photometric == tifffile.PHOTOMETRIC.PALETTE else (),
-            coloured=samples >= 3,
+            colored=samples >= 3,
             alpha=_tiff_alpha(page, find_alpha(page)),
         )
 

@@ -27,7 +27,7 @@ from medseg_pl.io.atomic_files import whole_file
 
 _REVERSED = [2, 1, 0, 3]
 _MM = {1: 1000.0, 3: 0.001}
-"""What the unit codes of the header for metres and micrometres are in millimetres; all others are taken for those."""
+"""What the unit codes of the header for meters and micrometers are in millimeters; all others are taken for those."""
 _DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error)
 _READ = "be read as NIfTI"
 _GZIP_RATIO = 1032

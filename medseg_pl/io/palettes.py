@@ -43,7 +43,7 @@ def read_palette_values(indices: NDArray[Any], palette: UInt8[np.ndarray, "n 3"]
         )
         raise MaskValueError(
             f"{path} has a palette that runs against its indices ({shown}), so either may be meant. Say with "
-            "labels.colours which label each color is, and which is the background."
+            "labels.colors which label each color is, and which is the background."
         )
     return indices
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 
 def redraws(console: Console) -> bool:
-    """Whether a line can be drawn anew there: not in a file, even where colour is forced, nor where TERM=dumb."""
+    """Whether a line can be drawn anew there: not in a file, even where color is forced, nor where TERM=dumb."""
     return console.is_interactive and console.file.isatty()
 
 

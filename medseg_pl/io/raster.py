@@ -1,7 +1,7 @@
 """PNG, TIFF, JPEG, JPEG 2000, WebP, GIF and BMP: pixels as they stand in the file, no value changed on the way.
 
 OpenCV returns filler rows for a truncated JPEG and expands palettes, Pillow clips 16-bit gray on conversion and reads
-16-bit colour as 8-bit; so Pillow checks and decodes 8-bit files, and OpenCV or tifffile decodes the deep ones.
+16-bit color as 8-bit; so Pillow checks and decodes 8-bit files, and OpenCV or tifffile decodes the deep ones.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """Read an image as `(C, H, W)`: one channel for gray, three for colour, all that a TIFF declares to be data.
+    """Read an image as `(C, H, W)`: one channel for gray, three for color, all that a TIFF declares to be data.
 
     Transparency is dropped.
 
@@ -72,7 +72,7 @@ def read_mask(path: Path) -> NDArray[Any]:
     Raises:
         MissingDataError: There is no such file.
         UnreadableFileError: The file is damaged or too large.
-        MaskValueError: The file holds colours instead of values, or a palette that may mean either.
+        MaskValueError: The file holds colors instead of values, or a palette that may mean either.
     """
     if (deep := _read_deep(path, seen=False)) is not None:
         return _only_plane(deep, path)
@@ -88,18 +88,18 @@ def read_mask(path: Path) -> NDArray[Any]:
         return _only_plane(_planes(np.asarray(image)), path)
 
 
-def read_mask_colours(path: Path) -> NDArray[Any]:
-    """Read a mask as `(3, H, W)` colours, a palette's included; gray is a colour of three equal channels.
+def read_mask_colors(path: Path) -> NDArray[Any]:
+    """Read a mask as `(3, H, W)` colors, a palette's included; gray is a color of three equal channels.
 
     Raises:
         MissingDataError: There is no such file.
-        UnreadableFileError: The file is damaged, too large, or of a depth that no colour has.
+        UnreadableFileError: The file is damaged, too large, or of a depth that no color has.
     """
     pixels = read_image(path)
     if pixels.dtype not in (np.uint8, np.uint16):
-        raise UnreadableFileError(f"{path} holds values of the type {pixels.dtype}; expected colours of 8 or 16 bits.")
+        raise UnreadableFileError(f"{path} holds values of the type {pixels.dtype}; expected colors of 8 or 16 bits.")
     if len(pixels) not in (1, 3):
-        raise UnreadableFileError(f"{path} has {len(pixels)} channels; expected colours. Save it as RGB.")
+        raise UnreadableFileError(f"{path} has {len(pixels)} channels; expected colors. Save it as RGB.")
     return np.broadcast_to(pixels, (3, *pixels.shape[1:]))
 
 
@@ -167,7 +167,7 @@ def _seen_pixels(path: Path) -> NDArray[Any]:
         image = _upright(opened, path)
         if image.mode not in (*_VALUES, "RGB"):
             image.info.pop("transparency", None)  # of a palette; Pillow warns where it cannot keep it
-            image = image.convert("RGB" if _has_colour(image) else "L")
+            image = image.convert("RGB" if _has_color(image) else "L")
         return np.asarray(image)
 
 
@@ -190,7 +190,7 @@ def _upright(image: Image.Image, path: Path) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _has_colour(image: Image.Image) -> bool:
+def _has_color(image: Image.Image) -> bool:
     if image.mode == "P":
         return any(r != g or g != b for r, g, b in zip(*[iter(image.getpalette() or [])] * 3, strict=False))
     return image.mode not in ("1", "LA", "La")
@@ -213,14 +213,14 @@ def _read_deep(path: Path, *, seen: bool) -> NDArray[Any] | None:
         if image.format != "PNG":
             return None
         with path.open("rb") as file:
-            bits, colour_type = file.read(26)[24:]
-        if bits < 16 or colour_type == _PNG_GRAY:
+            bits, color_type = file.read(26)[24:]
+        if bits < 16 or color_type == _PNG_GRAY:
             return None
         _upright(image, path)  # Pillow raises on damage that OpenCV would hide
     pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UnreadableFileError(f"{path} cannot be decoded. Replace it with an intact copy.")
-    order = [0] if colour_type == _PNG_GRAY_ALPHA else [2, 1, 0]  # OpenCV makes four channels of gray with alpha
+    order = [0] if color_type == _PNG_GRAY_ALPHA else [2, 1, 0]  # OpenCV makes four channels of gray with alpha
     return np.ascontiguousarray(_planes(pixels)[order])
 
 
@@ -242,12 +242,12 @@ def _read_bytes_of_two_colors(path: Path, image: Image.Image, *, seen: bool) -> 
 
 
 def _drop_last_alpha(planes: NDArray[Any]) -> NDArray[Any]:
-    """Gray or colour without the transparency behind it."""
+    """Gray or color without the transparency behind it."""
     return np.ascontiguousarray(planes[: len(planes) - 1]) if len(planes) in (2, 4) else planes
 
 
 def _only_plane(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
-    """The single plane of a mask; colour files in which every channel says the same are accepted."""
+    """The single plane of a mask; color files in which every channel says the same are accepted."""
     planes = pixels
     if len(planes) == 1 or bool((planes == planes[:1]).all()):
         return np.ascontiguousarray(planes[0])
@@ -256,8 +256,8 @@ def _only_plane(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
             f"{path} is a mask with {len(planes)} different channels; expected one value for each pixel. Save each "
             "channel as a file of its own."
         )
-    colours = f", {listed(different(planes.reshape(3, -1)))}" if planes.dtype.kind == "u" else ""
+    colors = f", {listed(different(planes.reshape(3, -1)))}" if planes.dtype.kind == "u" else ""
     raise MaskValueError(
-        f"{path} is a mask in colours{colours}; expected one value for each pixel. Say with labels.colours which label "
-        "each colour is."
+        f"{path} is a mask in colors{colors}; expected one value for each pixel. Say with labels.colors which label "
+        "each color is."
     )

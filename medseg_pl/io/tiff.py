@@ -1,6 +1,6 @@
 """TIFF pictures: one page, in the file's own depth, upright.
 
-Pillow reads 16-bit colour as 8-bit and leaves palettes and orientations to the caller; so tifffile decodes all but the
+Pillow reads 16-bit color as 8-bit and leaves palettes and orientations to the caller; so tifffile decodes all but the
 few kinds that only Pillow knows well.
 """
 
@@ -90,4 +90,4 @@ def _channels_first(pixels: NDArray[Any], axes: str, path: Path) -> NDArray[Any]
         return pixels[None]
     if pixels.ndim == 3:
         return np.moveaxis(pixels, axes.index("S"), 0) if "S" in axes else pixels
-    raise UnreadableFileError(f"{path} has the axes {axes}; expected one plane or one colour image.")
+    raise UnreadableFileError(f"{path} has the axes {axes}; expected one plane or one color image.")

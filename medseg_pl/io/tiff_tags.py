@@ -116,7 +116,7 @@ def _count_from_black(planes: NDArray[Any], page: Any, path: Path, *, seen: bool
     if not seen and page.is_imagej:
         raise MaskValueError(
             f"{path} was saved by ImageJ with an inverted table, so black or white may be the label. Say with "
-            "labels.colours which label each color is, and which is the background."
+            "labels.colors which label each color is, and which is the background."
         )
     if planes.dtype.kind != "u":
         raise UnreadableFileError(

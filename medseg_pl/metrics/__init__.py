@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from medseg_pl.metrics.case_metric import from_all_processes as from_all_processes
     from medseg_pl.metrics.ledger import CaseLedger as CaseLedger
     from medseg_pl.metrics.overlap import OverlapMetric as OverlapMetric
-    from medseg_pl.metrics.summary import summarise as summarise
+    from medseg_pl.metrics.summary import summarize as summarize
     from medseg_pl.metrics.surface import SurfaceMetric as SurfaceMetric
     from medseg_pl.metrics.uw_madison import UWMadisonScore as UWMadisonScore
     from medseg_pl.metrics.volume import VolumeMetric as VolumeMetric
@@ -27,7 +27,7 @@ _MODULES = {
     "UWMadisonScore": "uw_madison",
     "VolumeMetric": "volume",
     "from_all_processes": "case_metric",
-    "summarise": "summary",
+    "summarize": "summary",
 }
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "UWMadisonScore",
     "VolumeMetric",
     "from_all_processes",
-    "summarise",
+    "summarize",
 ]
 
 

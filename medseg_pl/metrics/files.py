@@ -16,7 +16,7 @@ from medseg_pl.core.text import printable
 from medseg_pl.io.atomic_files import whole_file
 from medseg_pl.io.scores import Row, numbered, write_rows, write_summary
 from medseg_pl.metrics.case_metric import Score
-from medseg_pl.metrics.summary import Strata, summarise
+from medseg_pl.metrics.summary import Strata, summarize
 
 COUNTS = ("tp", "fp", "fn")
 SCORES = ("dice", "iou", "precision", "recall", "hd_mm", "hd95_mm", "assd_mm", "nsd")
@@ -48,7 +48,7 @@ def write_scores(
         facts: What else the summary should say, such as the tolerance of NSD.
     """
     scores, file = numbered(directory, f"scores_{stage}.csv", f"summary_{stage}.json")
-    summary = {**summarise(table, names, strata=strata), **(facts or {})}
+    summary = {**summarize(table, names, strata=strata), **(facts or {})}
     # Both whole before either is seen, and the summary first: a table without one was left by whoever was stopped.
     with whole_file(scores) as rows, whole_file(file) as described:
         write_rows(rows, [row(score, (strata or {}).get(score.case_id, {})) for score in table], replace=True)

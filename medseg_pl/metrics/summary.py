@@ -17,7 +17,7 @@ Strata = Mapping[str, Mapping[str, str]]
 """What is known of each case, by its id: `{"case_1": {"site": "A"}}`."""
 
 
-def summarise(
+def summarize(
     scores: Sequence[Score], names: Sequence[str], *, intervals: bool = True, strata: Strata | None = None
 ) -> dict[str, Any]:
     """The content of `summary_<stage>.json`.
@@ -30,7 +30,7 @@ def summarise(
         scores: One for each case and label.
         names: The labels, in their order.
         intervals: Whether the bootstrap intervals are wanted, which take most of the time; `cautions` come with them.
-        strata: Where given, `strata.<name>.<value>` summarises the cases of each value, such as those of each site.
+        strata: Where given, `strata.<name>.<value>` summarizes the cases of each value, such as those of each site.
     """
     summary = _summary(scores, names, intervals)
     for stratum in dict.fromkeys(name for known in (strata or {}).values() for name in known):

@@ -19,8 +19,8 @@ class UWMadisonScore(CaseMetric):
 
     $$0.4\,\overline{\mathrm{Dice}} + 0.6\,\Big(1 - \frac{\mathrm{HD}}{\mathrm{diagonal}}\Big)$$
 
-    The organisers describe it and did not publish their code. They say: Dice of each image; the Hausdorff distance of
-    volumes that are built from the slices with a slice depth of 1; pixel locations normalised by the image size, which
+    The organizers describe it and did not publish their code. They say: Dice of each image; the Hausdorff distance of
+    volumes that are built from the slices with a slice depth of 1; pixel locations normalized by the image size, which
     bounds it to 0 … 1; weights of 0.4 and 0.6. For each case and label we read it as:
 
     - the mean Dice over the case's slices, without those in which both masks are empty. By the competition's page these
@@ -44,7 +44,7 @@ class UWMadisonScore(CaseMetric):
 
 
 def _score(pair: LabelPair) -> float:
-    return 0.4 * _mean_slice_dice(pair) + 0.6 * (1 - _normalised_hausdorff(pair))
+    return 0.4 * _mean_slice_dice(pair) + 0.6 * (1 - _normalized_hausdorff(pair))
 
 
 def _mean_slice_dice(pair: LabelPair) -> float:
@@ -52,6 +52,6 @@ def _mean_slice_dice(pair: LabelPair) -> float:
     return float(np.nanmean([dice(count(prediction, reference)) for prediction, reference in slices]))
 
 
-def _normalised_hausdorff(pair: LabelPair) -> float:
+def _normalized_hausdorff(pair: LabelPair) -> float:
     distances = surface_distances(pair.prediction, pair.reference, _PIXELS)
     return hausdorff(distances) / diagonal(pair.case.geometry.shape, _PIXELS)

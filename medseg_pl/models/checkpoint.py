@@ -19,7 +19,7 @@ SHARED = (
     "labels.task",
     "labels.values",
     "labels.ignore_value",
-    "labels.colours",
+    "labels.colors",
     "labels.tolerance",
     "channels",
     "context",

@@ -14,12 +14,12 @@ from medseg_pl.core.intensity import HIGH, LOW, MEAN, STD
 from medseg_pl.core.recorded import Recorded
 
 
-class Normalisation(Recorded, nn.Module):
+class Normalization(Recorded, nn.Module):
     """Maps raw values to network values; a subclass says how."""
 
     @abstractmethod
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """Normalise a batch.
+        """Normalize a batch.
 
         Args:
             image: Raw values of any type.
@@ -27,7 +27,7 @@ class Normalisation(Recorded, nn.Module):
         """
 
 
-class ZScore(Normalisation):
+class ZScore(Normalization):
     """Mean 0 and standard deviation 1 over each case: for MRI, whose units mean nothing across scans.
 
     Both are those of the values moved to the case's 0.5th and 99.5th percentile, see `channel_statistics`.
@@ -41,7 +41,7 @@ class ZScore(Normalisation):
         self.clip = clip
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """See `Normalisation`."""
+        """See `Normalization`."""
         columns = statistics[..., None, None]
         values = image.float()
         if self.clip:
@@ -49,7 +49,7 @@ class ZScore(Normalisation):
         return (values - columns[:, :, MEAN]) / columns[:, :, STD]
 
 
-class IntensityWindow(Normalisation):
+class IntensityWindow(Normalization):
     """A fixed range of values to -1 … 1: for CT, whose units are the same everywhere.
 
     Args:
@@ -65,11 +65,11 @@ class IntensityWindow(Normalisation):
         self.high = high
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """See `Normalisation`; the statistics are not used."""
+        """See `Normalization`; the statistics are not used."""
         return (image.float().clamp(self.low, self.high) - self.low) * (2 / (self.high - self.low)) - 1
 
 
-class MeanStd(Normalisation):
+class MeanStd(Normalization):
     """The same mean and standard deviation for every image: for photographs and pretrained encoders.
 
     Args:
@@ -95,37 +95,37 @@ class MeanStd(Normalisation):
         self.register_buffer("std", torch.tensor(std) * maximum, persistent=False)
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """See `Normalisation`; the statistics are not used."""
+        """See `Normalization`; the statistics are not used."""
         slices, rest = divmod(image.shape[1], len(self.mean))
         if rest:
             raise SettingError(
                 f"MeanStd has {len(self.mean)} channel(s), but the images have {image.shape[1]}. Give "
-                "model.normalisation one mean and one std for each of model.channels."
+                "model.normalization one mean and one std for each of model.channels."
             )
         mean, std = (buffer.repeat(slices)[None, :, None, None] for buffer in (self.mean, self.std))
         return (image.float() - mean) / std
 
 
-class PerChannel(Normalisation):
-    """Normalise each channel its own way: a window for the CT, z-scores for the PET beside it.
+class PerChannel(Normalization):
+    """Normalize each channel its own way: a window for the CT, z-scores for the PET beside it.
 
     Args:
         channels: One normalization for each of `model.channels`, in their order.
     """
 
-    def __init__(self, channels: Sequence[Normalisation]) -> None:
+    def __init__(self, channels: Sequence[Normalization]) -> None:
         super().__init__()
         if not channels:
             raise SettingError("PerChannel needs a normalization for each of model.channels; got none.")
         self.channels = nn.ModuleList(channels)
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """See `Normalisation`."""
+        """See `Normalization`."""
         count = len(self.channels)
         if image.shape[1] % count:
             raise SettingError(
                 f"PerChannel has {count} normalization(s), but the images have {image.shape[1]} channel(s). Give "
-                "model.normalisation.channels one for each of model.channels."
+                "model.normalization.channels one for each of model.channels."
             )
         # The channels of each slice follow one another, so those of one kind are `count` apart.
         normalized = [how(image[:, i::count], statistics[:, i::count]) for i, how in enumerate(self.channels)]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from medseg_pl.checks.layout_detection import Recognised
+from medseg_pl.checks.layout_detection import Recognized
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.store import Store, default_directory
@@ -33,7 +33,7 @@ class PlanFile(NamedTuple):
     notes: Sequence[str]
 
 
-def plan_file(found: Recognised, hardware: Hardware, name: str, workers: int) -> PlanFile:
+def plan_file(found: Recognized, hardware: Hardware, name: str, workers: int) -> PlanFile:
     """Read a data set whole and write a configuration for it.
 
     Args:
@@ -52,7 +52,7 @@ def plan_file(found: Recognised, hardware: Hardware, name: str, workers: int) ->
     return PlanFile(_text(found, known, settings, name), summary(known), (*found.notes, *notes))
 
 
-def look_at(found: Recognised, workers: int) -> Fingerprint:
+def look_at(found: Recognized, workers: int) -> Fingerprint:
     """Decode every case into the store, where `fit` finds it again, and measure."""
     cases = found.source.cases()
     _require_masks(cases)
@@ -76,7 +76,7 @@ def hardware_of(device: str | None, memory_gb: float | None) -> Hardware:
     return Hardware(gpu, memory_gb, bf16=torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _text(found: Recognised, known: Fingerprint, settings: dict[str, Any], name: str) -> str:
+def _text(found: Recognized, known: Fingerprint, settings: dict[str, Any], name: str) -> str:
     """The whole file: what was found, then the settings with their reasons."""
     head = [f"Planned by `medseg plan` from {summary(known)}", *(f"Taken for granted: {note}." for note in found.notes)]
     data = {"source": found.config, **settings["data"]}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case import StoredCase, open_entry
-from medseg_pl.data.cache.index import catalogue_of
+from medseg_pl.data.cache.index import catalog_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Fingerprint(Survey):
     Args:
         modalities: What the data set says of each channel, in capitals; empty where it says nothing.
         lowest: The smallest intensity of each channel in any case.
-        foreground_intensities: The 0.5th and the 99.5th percentile of all labelled voxels, of each channel.
+        foreground_intensities: The 0.5th and the 99.5th percentile of all labeled voxels, of each channel.
     """
 
     modalities: tuple[str, ...]
@@ -69,7 +69,7 @@ def survey(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap) -> 
         entries: Where the store keeps each.
         labels: What the masks hold.
     """
-    known = catalogue_of(entries)
+    known = catalog_of(entries)
     shapes = known.shapes[:, 1:]
     counts = np.array([known.label_voxels(place) for place in range(len(known))])
     spacings_mm = None if known.without_spacing() else known.spacings_mm
@@ -117,7 +117,7 @@ def fingerprint(
 
 
 def _intensities(case: StoredCase, channel: int) -> tuple[float, NDArray[np.float32]]:
-    """Find the lowest value of a channel, and those at the store's sample of labelled voxels.
+    """Find the lowest value of a channel, and those at the store's sample of labeled voxels.
 
     A case without the channel has none; `fit` refuses it.
     """

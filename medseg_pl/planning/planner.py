@@ -83,7 +83,7 @@ def plan(found: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, 
             "size": size,
             "spacing_mm": spacing,
             "multiple": Remark(2**depth.value, "2 to the encoder's depth"),
-            "normalisation": _normalisation(found),
+            "normalization": _normalization(found),
             "loss": _loss(found),
             "optimizer": _optimizer(batch.value),
             "lr_scheduler": _schedule(),
@@ -189,7 +189,7 @@ def _network(scale: _Scale, depth: Remark, found: Fingerprint) -> dict[str, Any]
 def _labels(labels: LabelMap) -> dict[str, Any]:
     known: dict[str, Any] = {"names": list(labels.names), "task": labels.task}
     known |= {"values": list(labels.values)} if labels.values is not None else {}
-    known |= {"colours": {name: list(color) for name, color in labels.colours.items()}} if labels.colours else {}
+    known |= {"colors": {name: list(color) for name, color in labels.colors.items()}} if labels.colors else {}
     known |= {"tolerance": labels.tolerance} if labels.tolerance else {}
     return known | ({"ignore_value": labels.ignore_value} if labels.ignore_value is not None else {})
 
@@ -202,10 +202,10 @@ def _context(found: Fingerprint) -> Remark:
     z, y, x = found.spacing_mm
     ratio = z / max(y, x)
     context = 2 if ratio < 1.5 else 1 if ratio < 5 else 0
-    return Remark(context, f"neighbours on each side; slices are {ratio:.1f} pixels apart")
+    return Remark(context, f"neighbors on each side; slices are {ratio:.1f} pixels apart")
 
 
-def _normalisation(found: Fingerprint) -> Any:
+def _normalization(found: Fingerprint) -> Any:
     windowed = [_is_ct(modality, low) for modality, low in zip(found.modalities, found.lowest, strict=True)]
     if not any(windowed):
         if found.channels == 3 and found.types == ("uint8",) and found.depth == 1:
@@ -227,7 +227,7 @@ def _is_ct(modality: str, lowest: float) -> bool:
 
 
 def _window(low: float, high: float) -> dict[str, Any]:
-    reason = "CT: the 0.5th and 99.5th percentile of the labelled voxels"
+    reason = "CT: the 0.5th and 99.5th percentile of the labeled voxels"
     window = {"low": Remark(round(low, 1), reason), "high": round(max(high, low + 1), 1)}
     return {"class_path": _NORMALIZATIONS + "IntensityWindow", "init_args": window}
 

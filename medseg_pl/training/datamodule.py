@@ -20,7 +20,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.settings import require_at_least
 from medseg_pl.core.stop_signals import ParentEnding, StopRequest, leave_signals_to_main
 from medseg_pl.core.types import Batch, Case, EvaluationBatch
-from medseg_pl.data.cache.index import Catalogue, NamedEntries, catalogue_of, known_catalogue, prepared_catalogue
+from medseg_pl.data.cache.index import Catalog, NamedEntries, catalog_of, known_catalog, prepared_catalog
 from medseg_pl.data.cache.store import Store, default_directory
 from medseg_pl.data.datasets import PatchDataset, SliceDataset, collate_samples, collate_slices
 from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides
@@ -61,7 +61,7 @@ class SegmentationDataModule(LightningDataModule):
         source: The data set.
         labels: The structures in the masks.
         channels: Channels that an image must have.
-        context: Neighbouring slices on each side.
+        context: Neighboring slices on each side.
         fit: `native` or `resize`.
         size: `(height, width)` of a training patch.
         spacing_mm: `(y, x)` that slices are resampled to, or `None`.
@@ -75,7 +75,7 @@ class SegmentationDataModule(LightningDataModule):
         split_seed: Shuffles the patients; apart from the training's seed, so that runs stay comparable.
         allow_duplicates: Whether the same image may be on two sides of the split; it is recorded in the run.
         samples_per_epoch: How long an epoch is; each slice once by default.
-        foreground_fraction: The share of training patches that are centred on a label.
+        foreground_fraction: The share of training patches that are centerd on a label.
         augmentation: What happens to training patches.
         store: Where decoded cases are kept; `$MEDSEG_CACHE` or the user's cache folder by default.
         seed: Order and augmentation; linked from `seed_everything` on the command line.
@@ -132,7 +132,7 @@ class SegmentationDataModule(LightningDataModule):
         self.split: Split | None = None
         self.mask_values: list[int] | None = None
         self.cases: dict[str, Case] = {}
-        self.entries = NamedEntries([], catalogue_of([]))
+        self.entries = NamedEntries([], catalog_of([]))
         self.stop = StopRequest()
         self._trained: Mapping[str, Any] = {}
 
@@ -237,7 +237,7 @@ class SegmentationDataModule(LightningDataModule):
         self.cases = {case.case_id: case for case in cases}
         self.entries = NamedEntries(self.cases, self._decode(cases, preparing=preparing))
         if self.split is None:
-            counted = {name: self.entries.catalogue.label_voxels(place) for place, name in enumerate(self.cases)}
+            counted = {name: self.entries.catalog.label_voxels(place) for place, name in enumerate(self.cases)}
             voxels = {name: counts for name, counts in counted.items() if counts is not None}
             self.split = self.split_settings.choose(cases, voxels)
         self._check_channels()
@@ -303,10 +303,10 @@ class SegmentationDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _decode(self, cases: Sequence[Case], *, preparing: bool) -> Catalogue:
+    def _decode(self, cases: Sequence[Case], *, preparing: bool) -> Catalog:
         store = Store(self.store_directory, self.source, self.labels)
         # The trainer has let one process of each machine prepare: the others need not ask for a million files again.
-        known = None if preparing or self.trainer is None else known_catalogue(store, cases)
+        known = None if preparing or self.trainer is None else known_catalog(store, cases)
         if known is not None:
             return known
         with progress_bar("Reading cases", len(cases), show=preparing) as advance:
@@ -317,12 +317,12 @@ class SegmentationDataModule(LightningDataModule):
                     self.stop.leave_before_training()
 
             entries = store.build(cases, max(2, self.workers), next_case, first=self._first_of_node(len(cases)))
-        return prepared_catalogue(store, cases, entries)
+        return prepared_catalog(store, cases, entries)
 
     def _refuse_faults(self) -> None:
         """What `medseg check` finds without a look at pixels: errors stop the run, and what is doubtful is told."""
         assert self.split is not None, "setup comes first"
-        known = self.entries.catalogue
+        known = self.entries.catalog
         counted = {
             name: Counted(known.geometry(place), known.label_voxels(place)) for place, name in enumerate(self.cases)
         }
@@ -376,7 +376,7 @@ class SegmentationDataModule(LightningDataModule):
         log.warning("%s. They are allowed, and recorded in splits.json.", found)
 
     def _check_channels(self) -> None:
-        found = self.entries.catalogue.shapes[:, 0]
+        found = self.entries.catalog.shapes[:, 0]
         for place in np.flatnonzero(found != self.channels)[:1].tolist():
             raise SettingError(
                 f"{self._named(place)} has {found[place]} channel(s), but model.channels is {self.channels}. Set "
@@ -384,7 +384,7 @@ class SegmentationDataModule(LightningDataModule):
             )
 
     def _check_spacing(self) -> None:
-        for place in self.entries.catalogue.without_spacing()[:1] if self.fit_to.spacing_mm is not None else ():
+        for place in self.entries.catalog.without_spacing()[:1] if self.fit_to.spacing_mm is not None else ():
             raise SettingError(
                 f"{self._named(place)} does not say its spacing, but model.spacing_mm is {self.fit_to.spacing_mm}. Set "
                 "model.spacing_mm to null, or convert the images to a format that holds the spacing."
@@ -395,10 +395,10 @@ class SegmentationDataModule(LightningDataModule):
         return f"Case {case.case_id} ({case.images[0]})"
 
     def _require_masks(self, cases: Sequence[Case]) -> None:
-        unlabelled = [case.case_id for case in cases if not case.masks]
-        if unlabelled:
+        unlabeled = [case.case_id for case in cases if not case.masks]
+        if unlabeled:
             raise DataError(
-                f"{len(unlabelled)} of {len(cases)} cases have no mask, {unlabelled[0]} among them. Add the masks or "
+                f"{len(unlabeled)} of {len(cases)} cases have no mask, {unlabeled[0]} among them. Add the masks or "
                 "leave the cases out; images without masks are for predict."
             )
 

@@ -17,7 +17,7 @@ from medseg_pl.core.types import CasePrediction, EvaluationBatch
 from medseg_pl.data.datasets import SliceDataset
 from medseg_pl.data.transforms.resize import Fit
 from medseg_pl.inference.assembler import CaseAssembler
-from medseg_pl.metrics import CaseLedger, CaseMetric, Score, from_all_processes, summarise
+from medseg_pl.metrics import CaseLedger, CaseMetric, Score, from_all_processes, summarize
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Scoring(nn.Module):
 
     def means(self, names: Sequence[str]) -> Iterator[tuple[str, float]]:
         """What is logged: of each score the foreground mean, NaN where there is none, and those of the labels."""
-        summary = summarise(self.table, names, intervals=False)
+        summary = summarize(self.table, names, intervals=False)
         for score in LOGGED:
             mean = summary["foreground_mean"].get(score)
             yield score, float("nan") if mean is None else mean

@@ -36,7 +36,7 @@ from medseg_pl.models.networks import (
     refuse_activation,
     refuse_probabilities,
 )
-from medseg_pl.models.normalization import Normalisation
+from medseg_pl.models.normalization import Normalization
 from medseg_pl.models.optimization import find_learning_rate, include_added_groups, make_optimization, rescale_schedules
 from medseg_pl.training.checkpoints.loop_state import begin, between_steps, resumable
 from medseg_pl.training.evaluator import Scoring, Stage, fitted_masks
@@ -72,10 +72,10 @@ class SegmentationModule(LightningModule):
             `in_channels` and `classes`. Or a ready network.
         labels: The structures to find.
         loss: Any `nn.Module(logits, target)`.
-        normalisation: What happens to raw values before the network.
+        normalization: What happens to raw values before the network.
         optimizer: Made with the network's parameters.
-        channels: Channels of an image: 1 for gray, 3 for colour.
-        context: Neighbouring slices on each side that the network sees as further channels.
+        channels: Channels of an image: 1 for gray, 3 for color.
+        context: Neighboring slices on each side that the network sees as further channels.
         fit: `native` trains on crops and keeps pixels as they are; `resize` scales whole images.
         size: `(height, width)` of what the network sees in training.
         spacing_mm: Distances `(y, x)` between pixels that slices are brought to first, with the fit `native`; scores
@@ -88,7 +88,7 @@ class SegmentationModule(LightningModule):
             spacing is unknown: one number, or one for each label.
         metrics: Further metrics, beside overlap, distances and volumes; each adds columns to the table of scores.
         multiple: Sides of an image that the network accepts divide by this: 32 for an encoder of depth 5.
-        overlap: How much neighbouring windows share, where an image is too large to run whole.
+        overlap: How much neighboring windows share, where an image is too large to run whole.
         max_whole_pixels: Images with more pixels run in windows.
         tta: Test-time augmentation, the mean over flips or turns of the image, in `validate`, `test` and `predict`.
             Only what training has flipped too: where a label is the left one of two, nothing that exchanges sides.
@@ -104,7 +104,7 @@ class SegmentationModule(LightningModule):
         network: NetworkFactory,
         labels: LabelMap,
         loss: nn.Module,
-        normalisation: Normalisation,
+        normalization: Normalization,
         optimizer: OptimizerCallable,
         channels: int = 1,
         context: int = 0,
@@ -141,7 +141,7 @@ class SegmentationModule(LightningModule):
             load_initial_weights(self.network, initial_weights)
         self.loss = exclude_ignored(loss, labels)
         check_loss(self.loss, labels)
-        self.normalisation = normalisation
+        self.normalization = normalization
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
         self.lr_interval = lr_interval
@@ -169,7 +169,7 @@ class SegmentationModule(LightningModule):
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
         """Logits of raw images."""
-        return self._logits(self._normalised(image, statistics))
+        return self._logits(self._normalized(image, statistics))
 
     def probabilities(self, batch: EvaluationBatch, on_logits: LogitsListener | None = None) -> Tensor:
         """Of slices, on the fitted grid; images too small for the network are padded with what training patches are.
@@ -180,7 +180,7 @@ class SegmentationModule(LightningModule):
         """
         fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         seen = (IDENTITY,) if fitting else self.symmetries
-        image = self._normalised(batch.image, batch.statistics)
+        image = self._normalized(batch.image, batch.statistics)
         return self.sliding_window(self._logits, image, self._fill(batch.statistics), on_logits, seen)
 
     def bands(self, read: RowReader, size: tuple[int, int], statistics: Float[Tensor, "b c 4"]) -> Iterator[Band]:
@@ -192,11 +192,11 @@ class SegmentationModule(LightningModule):
             statistics: Of the channels of the slices.
         """
 
-        def normalised(rows: slice) -> Tensor:
-            return self._normalised(read(rows).to(self.device), own)
+        def normalized(rows: slice) -> Tensor:
+            return self._normalized(read(rows).to(self.device), own)
 
         own = statistics.to(self.device)
-        return self.sliding_window.bands(self._logits, size, normalised, self._fill(own), symmetries=self.symmetries)
+        return self.sliding_window.bands(self._logits, size, normalized, self._fill(own), symmetries=self.symmetries)
 
     def on_fit_start(self) -> None:
         """Refuse what waits for scores that never come."""
@@ -292,8 +292,8 @@ class SegmentationModule(LightningModule):
         self._reset_scores()
 
     def on_validation_epoch_end(self) -> None:
-        """Summarise all cases of all ranks; a schedule that reacts to scores does so."""
-        self._summarise("val")
+        """Summarize all cases of all ranks; a schedule that reacts to scores does so."""
+        self._summarize("val")
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             # Before anyone saves a checkpoint at the end of this validation; Lightning's own step would come after it.
             for configured in self.trainer.lr_scheduler_configs:
@@ -301,8 +301,8 @@ class SegmentationModule(LightningModule):
             self._validated = self.trainer.fit_loop.total_batch_idx + 1
 
     def on_test_epoch_end(self) -> None:
-        """Summarise all cases of all ranks."""
-        self._summarise("test")
+        """Summarize all cases of all ranks."""
+        self._summarize("test")
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the scheduler that is stepped with it."""
@@ -326,7 +326,7 @@ class SegmentationModule(LightningModule):
         if waiting := between_steps(self.trainer):
             log.warning(
                 "A checkpoint is written between two steps of the optimizer: %d batches of which no gradient is kept "
-                "are run again on a resume, and count twice in the statistics of batch normalisation.",
+                "are run again on a resume, and count twice in the statistics of batch normalization.",
                 waiting,
             )
         loops["fit_loop"] = resumable(self.trainer, loops["fit_loop"], self._validated)
@@ -352,13 +352,13 @@ class SegmentationModule(LightningModule):
     def _logits(self, image: Tensor) -> Tensor:
         return compute_logits(self.network, image, self.labels.classes)
 
-    def _normalised(self, image: Tensor, statistics: Tensor) -> Tensor:
-        values: Tensor = self.normalisation(image, statistics)
+    def _normalized(self, image: Tensor, statistics: Tensor) -> Tensor:
+        values: Tensor = self.normalization(image, statistics)
         return values.contiguous(memory_format=self.memory_format)
 
     def _fill(self, statistics: Tensor) -> Tensor:
         """What lies around images in the eyes of the network."""
-        return self._normalised(statistics[..., LOW, None, None], statistics)
+        return self._normalized(statistics[..., LOW, None, None], statistics)
 
     def _evaluate(self, batch: EvaluationBatch) -> list[CasePrediction]:
         """Probabilities, loss and scores of a batch of slices."""
@@ -378,7 +378,7 @@ class SegmentationModule(LightningModule):
     def _reset_scores(self) -> None:
         self.scoring.reset(training=self.trainer.state.fn == TrainerFn.FITTING)
 
-    def _summarise(self, stage: Stage) -> None:
+    def _summarize(self, stage: Stage) -> None:
         """Merge the tables of all ranks, and log the means."""
         self.scoring.finish(self.trainer, stage)
         self.log(f"{stage}/loss", self.scoring.loss)

@@ -38,7 +38,7 @@ def image_of(
 
 
 def mask_of(pixels: NDArray[Any], header: FileHeader = PNG, label: int | None = None, **grid: Any) -> MaskFacts:
-    """Of `(D, H, W)` values, or of `(3, D, H, W)` colours."""
+    """Of `(D, H, W)` values, or of `(3, D, H, W)` colors."""
     depth, height, width = pixels.shape[-3:]
     return measure_mask(pixels, Geometry((depth, height, width), **grid), Path("a_mask.png"), header, label)
 

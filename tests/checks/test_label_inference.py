@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from medseg_pl.checks.label_inference import UNNAMED, Labelling, LabelSettings, find_labels
+from medseg_pl.checks.label_inference import UNNAMED, Labeling, LabelSettings, find_labels
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.io.headers import FileHeader
 from tests.checks.facts_of import mask_of
@@ -23,7 +23,7 @@ def masks(*contents: tuple[int, ...], times: int = 5) -> list[NDArray[np.int64]]
     return [np.array([0, *values] * 8).reshape(1, 8, -1) for values in contents for _ in range(times)]
 
 
-def conclude(arrays: Sequence[NDArray[Any]], said: LabelSettings | None = None, **header: Any) -> Labelling:
+def conclude(arrays: Sequence[NDArray[Any]], said: LabelSettings | None = None, **header: Any) -> Labeling:
     known = FileHeader("PNG", **header)
     return find_labels([mask_of(array, known) for array in arrays], said or LabelSettings())
 
@@ -118,7 +118,7 @@ def test_colors_are_labels() -> None:
     drawn = [np.moveaxis(paint[np.minimum(picture(seed)[1], 2)], -1, 0)[:, None] for seed in range(4)]
     labels, notes = labels_of(drawn)
     expected = {"background": (255, 255, 255), "color_0000c8": (0, 0, 200), "color_ff0000": (255, 0, 0)}
-    assert (labels.task, labels.colours) == ("multiclass", expected)
+    assert (labels.task, labels.colors) == ("multiclass", expected)
     assert notes[0].endswith("are taken for labels, (255, 255, 255) for the background")
     named = conclude(drawn, LabelSettings({"vein": None, "artery": None}))
     assert named.problem.endswith("Say with --colors which color each label has.")
@@ -139,8 +139,8 @@ def test_interpolated_masks_are_told_by_name() -> None:
 
 def test_masks_that_tell_nothing() -> None:
     nothing = "No value but 0 stands in the masks. Name the labels with --labels."
-    assert conclude(masks(())) == Labelling(UNNAMED, problem=nothing)
-    assert conclude([]) == Labelling(UNNAMED, problem=nothing)
+    assert conclude(masks(())) == Labeling(UNNAMED, problem=nothing)
+    assert conclude([]) == Labeling(UNNAMED, problem=nothing)
 
 
 def test_two_masks_are_enough_where_there_are_no_more() -> None:

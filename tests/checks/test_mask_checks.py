@@ -49,7 +49,7 @@ def test_255_alone_is_what_it_is_elsewhere_in_the_data_set() -> None:
 @pytest.mark.parametrize("quality_seed", range(6))
 def test_jpeg_and_smoothing_are_told_apart(quality_seed: int) -> None:
     mask = picture(quality_seed, (96, 112))[1]
-    assert found(jpeg_mask_as_png(mask)[None]) == ["mask-jpeg-artefacts"]
+    assert found(jpeg_mask_as_png(mask)[None]) == ["mask-jpeg-artifacts"]
     assert found(smoothed(mask)[None]) == ["mask-antialiased"]
 
 
@@ -62,12 +62,12 @@ def test_a_single_wrong_voxel_is_no_compression() -> None:
 def test_a_jpeg_of_intact_values_is_worth_a_warning() -> None:
     lossy = FileHeader("JPEG", lossy=True)
     assert found((MASK > 0).astype(np.uint8) * 255, ONE, lossy) == ["mask-lossy-format"]
-    assert found((MASK > 0).astype(np.uint8) * 254, ONE, lossy) == ["mask-jpeg-artefacts"]
+    assert found((MASK > 0).astype(np.uint8) * 254, ONE, lossy) == ["mask-jpeg-artifacts"]
 
 
 def test_a_tolerance_claims_what_is_near() -> None:
     mask = jpeg_mask_as_png(picture(0, (96, 112))[1])[None]
-    assert "mask-jpeg-artefacts" in found(mask, ONE)
+    assert "mask-jpeg-artifacts" in found(mask, ONE)
     assert found(mask, LabelMap(["organ"], "binary", tolerance=100)) == []
 
 
@@ -77,12 +77,12 @@ def test_palettes() -> None:
     assert found(MASK * 5, header=palette) == ["mask-palette"]
 
 
-def test_colours_are_labels_where_they_are_named() -> None:
-    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)[MASK].transpose(3, 0, 1, 2)
-    named = LabelMap(["organ", "lesion"], "multiclass", colours={"organ": (255, 0, 0), "lesion": (0, 255, 0)})
-    assert found(colours) == ["mask-colours"]
-    assert found(colours, named) == []
-    assert Claims(named).voxels([mask_of(colours)]) == [int((MASK == 1).sum()), int((MASK == 2).sum())]
+def test_colors_are_labels_where_they_are_named() -> None:
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)[MASK].transpose(3, 0, 1, 2)
+    named = LabelMap(["organ", "lesion"], "multiclass", colors={"organ": (255, 0, 0), "lesion": (0, 255, 0)})
+    assert found(colors) == ["mask-colors"]
+    assert found(colors, named) == []
+    assert Claims(named).voxels([mask_of(colors)]) == [int((MASK == 1).sum()), int((MASK == 2).sum())]
 
 
 def test_fractions_name_the_header_that_made_them() -> None:

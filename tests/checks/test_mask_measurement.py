@@ -52,7 +52,7 @@ def test_counts_and_order() -> None:
 def test_coherence_is_high_in_areas_and_low_along_borders() -> None:
     mask = np.zeros((1, 12, 12), np.uint8)
     mask[0, 4:8, 4:8] = 2
-    mask[0, range(12), range(12)] = 1  # a diagonal line: no neighbour in a row or a column is the same
+    mask[0, range(12), range(12)] = 1  # a diagonal line: no neighbor in a row or a column is the same
     coherence = {mark.mark[0]: mark.coherence for mark in measured(mask).marks}
     assert coherence[0] > 0.8
     assert coherence[2] >= 0.5
@@ -82,11 +82,11 @@ def test_fractions_nan_and_infinity() -> None:
     assert (facts.finite, facts.whole, facts.distinct) == (False, True, 4)
 
 
-def test_colours() -> None:
+def test_colors() -> None:
     pixels = np.zeros((3, 1, 2, 2), np.uint16)
     pixels[:, 0, 0, 0] = (65535, 2, 1)
     facts = measured(pixels)
-    assert facts.coloured
+    assert facts.colored
     assert [(mark.mark, mark.voxels) for mark in facts.marks] == [((0, 0, 0), 3), ((65535, 2, 1), 1)]
     assert facts.specks == ()
 

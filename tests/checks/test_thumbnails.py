@@ -35,7 +35,7 @@ def drawn(source: Source, labels: LabelMap) -> NDArray[np.uint8]:
     return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
-def has_colour(image: NDArray[np.uint8]) -> bool:
+def has_color(image: NDArray[np.uint8]) -> bool:
     return bool((np.ptp(image.astype(int), axis=2) > 60).sum() > 50)
 
 
@@ -53,19 +53,19 @@ def test_outlines_are_drawn(tmp_path: Path, layout: str) -> None:
     write(tmp_path)
     image = drawn(make(), labels)
     assert max(image.shape) == 224
-    assert has_colour(image)
+    assert has_color(image)
 
 
 def test_a_mask_of_another_shape_is_left_out(tmp_path: Path) -> None:
     write_folder(tmp_path)
     save_raster(tmp_path / "masks" / f"{NAMES[0]}.png", picture(0)[1][:-1])
-    assert not has_colour(drawn(FolderSource(str(tmp_path)), EXCLUSIVE))
+    assert not has_color(drawn(FolderSource(str(tmp_path)), EXCLUSIVE))
 
 
 def test_a_mask_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     write_folder(tmp_path)
     (tmp_path / "masks" / f"{NAMES[0]}.png").write_bytes(b"no")
-    assert not has_colour(drawn(FolderSource(str(tmp_path)), EXCLUSIVE))
+    assert not has_color(drawn(FolderSource(str(tmp_path)), EXCLUSIVE))
 
 
 def test_an_image_that_cannot_be_read_has_no_picture(tmp_path: Path) -> None:

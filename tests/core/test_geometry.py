@@ -16,7 +16,7 @@ from medseg_pl.core.geometry import Geometry, Reorientation, affine_as_tuple, fi
 OBLIQUE = np.array([[0.1, -1.7, 1 / 3, 12.5], [1e-9, 0.3, 2.0, -7.0], [5.0, 0.0, np.pi, 1e6], [0.0, 0.0, 0.0, 1.0]])
 
 
-def test_a_millilitre_is_a_cubic_centimetre() -> None:
+def test_a_millilitre_is_a_cubic_centimeter() -> None:
     geometry = Geometry(shape=(3, 4, 5), spacing_mm=(10.0, 20.0, 0.5))
     assert geometry.voxel_ml == float(Fraction(10) * 20 / 2 / 1000)
 
@@ -33,7 +33,7 @@ def test_distances_are_in_mm_where_the_spacing_is_known() -> None:
 def test_distances_are_in_pixels_where_it_is_not() -> None:
     unknown = Geometry(shape=(3, 4, 5))
     assert (unknown.unit, unknown.spacing_in_unit) == ("px", (1.0, 1.0, 1.0))
-    # A millimetre each way is as long, and known.
+    # A millimeter each way is as long, and known.
     assert Geometry(shape=(3, 4, 5), spacing_mm=(1.0, 1.0, 1.0)).unit == "mm"
 
 
@@ -80,7 +80,7 @@ def test_a_grid_is_no_distance_from_itself() -> None:
     ],
 )
 def test_a_distance_is_that_of_the_farthest_corner_in_voxels(moved: dict[str, float], distance: float) -> None:
-    # The affine turns, shears and lies a kilometre away: in its own voxels that is all the same.
+    # The affine turns, shears and lies a kilometer away: in its own voxels that is all the same.
     assert placed(OBLIQUE).distance_voxels(placed(changed(**moved))) == pytest.approx(distance, rel=1e-6, abs=1e-6)
 
 

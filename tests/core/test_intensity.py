@@ -67,7 +67,7 @@ def test_values_that_are_no_numbers_do_not_count() -> None:
     np.testing.assert_array_equal(channel_statistics(holes), channel_statistics(np.array([[1.0, 3.0]], np.float32)))
 
 
-def test_a_channel_without_numbers_is_left_as_it_is_by_normalisation() -> None:
+def test_a_channel_without_numbers_is_left_as_it_is_by_normalization() -> None:
     assert channel_statistics(np.full((1, 4), np.nan, np.float32)).tolist() == [[0, 1, 0, 0]]
 
 

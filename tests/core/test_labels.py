@@ -56,7 +56,7 @@ class TestSettings:
                 "labels.tolerance must be a distance between values, at least 0; got -1",
             ),
             (["a"], "binary", {"tolerance": float("nan")}, "at least 0; got nan"),
-            (["a", "b"], "multiclass", {"colours": {"a": (255, 0, 0)}}, "labels.colours needs a colour for each of"),
+            (["a", "b"], "multiclass", {"colors": {"a": (255, 0, 0)}}, "labels.colors needs a color for each of"),
             (
                 ["a"],
                 "binary",
@@ -233,44 +233,44 @@ class TestTolerance:
 
 
 RED, YELLOW, WHITE, GRAY = (255, 0, 0), (255, 255, 0), (255, 255, 255), (128, 128, 128)
-COLOURED = LabelMap(ORGANS, "multiclass", colours={"spleen": YELLOW, "stomach": RED})
+COLORED = LabelMap(ORGANS, "multiclass", colors={"spleen": YELLOW, "stomach": RED})
 
 
-def colours(*pixels: tuple[int, int, int]) -> np.ndarray:
+def colors(*pixels: tuple[int, int, int]) -> np.ndarray:
     """`(3, n)`."""
     return array(pixels).T
 
 
-class TestColours:
+class TestColors:
     def test_the_order_is_that_of_the_names(self) -> None:
-        assert COLOURED.encode(colours(YELLOW, (0, 0, 0), RED), "a.png", coloured=True).tolist() == [2, 0, 1]
+        assert COLORED.encode(colors(YELLOW, (0, 0, 0), RED), "a.png", colored=True).tolist() == [2, 0, 1]
 
-    def test_a_file_of_one_label_holds_its_colour_alone(self) -> None:
-        labels = LabelMap(ORGANS, "multilabel", colours={"stomach": RED, "spleen": YELLOW})
-        assert labels.encode_one(colours(YELLOW, (0, 0, 0)), 1, "spleen.png", coloured=True).tolist() == [1, 0]
-        with pytest.raises(MaskValueError, match=r"spleen\.png holds the colour \(255, 0, 0\), which no label claims"):
-            labels.encode_one(colours(RED, YELLOW), 1, "spleen.png", coloured=True)
+    def test_a_file_of_one_label_holds_its_color_alone(self) -> None:
+        labels = LabelMap(ORGANS, "multilabel", colors={"stomach": RED, "spleen": YELLOW})
+        assert labels.encode_one(colors(YELLOW, (0, 0, 0)), 1, "spleen.png", colored=True).tolist() == [1, 0]
+        with pytest.raises(MaskValueError, match=r"spleen\.png holds the color \(255, 0, 0\), which no label claims"):
+            labels.encode_one(colors(RED, YELLOW), 1, "spleen.png", colored=True)
 
-    def test_background_and_ignored_have_colours_too(self) -> None:
-        labels = LabelMap(["a"], "binary", colours={"a": (0, 0, 0), "background": WHITE, "ignore": GRAY})
-        pixels = colours((0, 0, 0), WHITE, GRAY)
-        assert labels.encode(pixels, "a.png", coloured=True).tolist() == [1, 0, IGNORE]
-        np.testing.assert_array_equal(labels.decode(array([[1, 0, IGNORE]]), coloured=True), pixels)
+    def test_background_and_ignored_have_colors_too(self) -> None:
+        labels = LabelMap(["a"], "binary", colors={"a": (0, 0, 0), "background": WHITE, "ignore": GRAY})
+        pixels = colors((0, 0, 0), WHITE, GRAY)
+        assert labels.encode(pixels, "a.png", colored=True).tolist() == [1, 0, IGNORE]
+        np.testing.assert_array_equal(labels.decode(array([[1, 0, IGNORE]]), colored=True), pixels)
 
     def test_a_label_may_be_called_ignore(self) -> None:
-        labels = LabelMap(["ignore"], "binary", colours={"ignore": RED})
-        assert labels.encode(colours(RED, (0, 0, 0)), "a.png", coloured=True).tolist() == [1, 0]
-        assert labels.decode(array([[IGNORE]]), coloured=True).tolist() == [[0], [0], [0]]
+        labels = LabelMap(["ignore"], "binary", colors={"ignore": RED})
+        assert labels.encode(colors(RED, (0, 0, 0)), "a.png", colored=True).tolist() == [1, 0]
+        assert labels.decode(array([[IGNORE]]), colored=True).tolist() == [[0], [0], [0]]
 
     def test_values_are_left_as_they_were(self) -> None:
-        assert COLOURED.encode(array([0, 1, 2])).tolist() == [0, 1, 2]
-        assert COLOURED.decode(array([[0, 1, 2]])).tolist() == [0, 1, 2]
+        assert COLORED.encode(array([0, 1, 2])).tolist() == [0, 1, 2]
+        assert COLORED.decode(array([[0, 1, 2]])).tolist() == [0, 1, 2]
 
-    def test_decoding_gives_the_colours_back(self) -> None:
-        decoded = COLOURED.decode(array([[[0, 2], [1, IGNORE]]]), coloured=True)
+    def test_decoding_gives_the_colors_back(self) -> None:
+        decoded = COLORED.decode(array([[[0, 2], [1, IGNORE]]]), colored=True)
         assert decoded.dtype == np.uint8
         assert np.moveaxis(decoded, 0, -1).tolist() == [[[0, 0, 0], list(YELLOW)], [list(RED), [0, 0, 0]]]
-        one = COLOURED.decode_one(array([1, 0]), 1, visible=255, coloured=True)
+        one = COLORED.decode_one(array([1, 0]), 1, visible=255, colored=True)
         assert one.T.tolist() == [list(YELLOW), [0, 0, 0]]
 
 

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg_pl.core.errors import MaskValueError, SettingError
-from medseg_pl.core.mask_values import check_colours, different, listed, paint, translate, whole_numbers
+from medseg_pl.core.mask_values import check_colors, different, listed, paint, translate, whole_numbers
 
 BLACK, RED, YELLOW, GRAY = (0, 0, 0), (255, 0, 0), (255, 255, 0), (128, 128, 128)
-COLOURS = {BLACK: 0, RED: 1, YELLOW: 2}
+COLORS = {BLACK: 0, RED: 1, YELLOW: 2}
 BINARY = {(0,): 0, (1,): 1, (255,): 1}
 
 
-def colours(*pixels: tuple[int, int, int], dtype: Any = np.uint8) -> np.ndarray:
+def colors(*pixels: tuple[int, int, int], dtype: Any = np.uint8) -> np.ndarray:
     """`(3, n)`."""
     return np.array(pixels, dtype).T
 
@@ -29,12 +29,12 @@ def said(pixels: np.ndarray, meaning: dict[tuple[int, ...], int]) -> str:
 
 
 class TestTranslate:
-    def test_each_colour_is_its_label(self) -> None:
-        assert translate(colours(RED, BLACK, YELLOW), COLOURS, 0, "a.png").tolist() == [1, 0, 2]
+    def test_each_color_is_its_label(self) -> None:
+        assert translate(colors(RED, BLACK, YELLOW), COLORS, 0, "a.png").tolist() == [1, 0, 2]
 
     def test_a_background_that_is_not_black(self) -> None:
         meaning = {(255, 255, 255): 0, BLACK: 1}
-        assert translate(colours((255, 255, 255), BLACK), meaning, 0, "a.png").tolist() == [0, 1]
+        assert translate(colors((255, 255, 255), BLACK), meaning, 0, "a.png").tolist() == [0, 1]
 
     @given(seed=st.integers(0, 999), count=st.integers(1, 5))
     def test_painting_undoes_translating(self, seed: int, count: int) -> None:
@@ -57,10 +57,10 @@ class TestTranslate:
         with pytest.raises(MaskValueError, match=f"holds the value {value}, which no label claims, in 1 voxel"):
             translate(np.array([[0, value, 255]], np.uint8), {(0,): 0, (255,): 1}, 40, "a.png")
 
-    def test_every_channel_of_a_colour_must_be_near(self) -> None:
-        assert translate(colours((250, 9, 10)), COLOURS, 10, "a.png").tolist() == [1]
-        with pytest.raises(MaskValueError, match=r"holds the colour \(250, 9, 11\)"):
-            translate(colours((250, 9, 11)), COLOURS, 10, "a.png")
+    def test_every_channel_of_a_color_must_be_near(self) -> None:
+        assert translate(colors((250, 9, 10)), COLORS, 10, "a.png").tolist() == [1]
+        with pytest.raises(MaskValueError, match=r"holds the color \(250, 9, 11\)"):
+            translate(colors((250, 9, 11)), COLORS, 10, "a.png")
 
     def test_a_tolerance_below_one_half_rounds(self) -> None:
         pixels = np.array([[0.4, 0.6, 1.4, 1.6]], np.float32)
@@ -71,7 +71,7 @@ class TestTranslate:
         [
             ({(0,): 0, (100,): 1}, 50, "labels.tolerance 50 cannot tell 0 and 100 apart: it must be less than half "),
             ({(0,): 0, (1,): 1}, 0.5, "labels.tolerance 0.5 cannot tell 0 and 1 apart: it must be less than half "),
-            (COLOURS, 127.5, r"cannot tell \(0, 0, 0\) and \(255, 0, 0\) apart: .* their distance, 127.5"),
+            (COLORS, 127.5, r"cannot tell \(0, 0, 0\) and \(255, 0, 0\) apart: .* their distance, 127.5"),
         ],
     )
     def test_a_tolerance_that_reaches_another_label_is_refused(self, meaning: Any, tolerance: float, text: str) -> None:
@@ -83,11 +83,11 @@ class TestTranslate:
 
 
 class TestWhatIsSaid:
-    def test_colours_are_named_and_counted(self) -> None:
-        assert said(colours(RED, GRAY, GRAY, (1, 2, 3)), COLOURS) == (
-            "a.png holds the colours (1, 2, 3), (128, 128, 128), which no label claims, in 3 pixels; expected "
-            "(0, 0, 0), (255, 0, 0), (255, 255, 0). Name the labels and their colours with labels.names and "
-            "labels.colours."
+    def test_colors_are_named_and_counted(self) -> None:
+        assert said(colors(RED, GRAY, GRAY, (1, 2, 3)), COLORS) == (
+            "a.png holds the colors (1, 2, 3), (128, 128, 128), which no label claims, in 3 pixels; expected "
+            "(0, 0, 0), (255, 0, 0), (255, 255, 0). Name the labels and their colors with labels.names and "
+            "labels.colors."
         )
 
     def test_values_near_expected_ones_are_what_a_tolerance_is_for(self) -> None:
@@ -112,28 +112,28 @@ class TestWhatIsSaid:
         text = said(np.array([list(values)]), meaning)
         assert text.endswith("with labels.names and labels.values, or set labels.ignore_value.")
 
-    def test_many_colours_are_smoothed_edges(self) -> None:
+    def test_many_colors_are_smoothed_edges(self) -> None:
         edge = [(value, 0, 0) for value in range(0, 256, 5)]
-        assert said(colours(*edge, BLACK, RED), COLOURS).endswith(
-            " So many colours are what smoothed edges (anti-aliasing) or JPEG leave: export the masks as PNG, without "
+        assert said(colors(*edge, BLACK, RED), COLORS).endswith(
+            " So many colors are what smoothed edges (anti-aliasing) or JPEG leave: export the masks as PNG, without "
             "smoothing."
         )
         assert "So many values are" in said(np.arange(256)[None], BINARY)
 
-    def test_a_lossy_format_leaves_colours_all_around(self) -> None:
+    def test_a_lossy_format_leaves_colors_all_around(self) -> None:
         noise = np.random.default_rng(0).integers(-9, 10, (3, 400))
-        pixels = np.clip(colours(*[RED] * 200, *[BLACK] * 200, dtype=np.int16) + noise, 0, 255)
-        assert "if they are no labels of their own, set labels.tolerance to 9." in said(pixels, COLOURS)
+        pixels = np.clip(colors(*[RED] * 200, *[BLACK] * 200, dtype=np.int16) + noise, 0, 255)
+        assert "if they are no labels of their own, set labels.tolerance to 9." in said(pixels, COLORS)
 
     def test_fractions_are_what_interpolation_leaves(self) -> None:
         assert said(np.array([[0.0, 0.25, 1.0]]), BINARY).endswith(
-            " Values between whole numbers are what interpolation leaves: resample masks with nearest neighbour, or "
+            " Values between whole numbers are what interpolation leaves: resample masks with nearest neighbor, or "
             "round them with labels.tolerance."
         )
 
     def test_thousands_of_values_do_not_take_long_to_be_told(self) -> None:
         photograph = np.random.default_rng(0).integers(0, 256, (3, 50_000))
-        assert "So many colours are" in said(photograph, {**COLOURS, GRAY: 3})
+        assert "So many colors are" in said(photograph, {**COLORS, GRAY: 3})
 
 
 class TestWholeNumbers:
@@ -178,29 +178,29 @@ class TestPaint:
     def test_values_come_without_channels(self) -> None:
         assert paint(np.array([[0, 1]]), [(0,), (9,)]).tolist() == [[0, 9]]
 
-    def test_colours_come_with_channels_in_front(self) -> None:
+    def test_colors_come_with_channels_in_front(self) -> None:
         painted = paint(np.array([0, 1]), [BLACK, (300, 2, 1)])
         assert painted.tolist() == [[0, 300], [0, 2], [0, 1]]
         assert painted.dtype == np.uint16
 
 
-class TestCheckColours:
+class TestCheckColors:
     @pytest.mark.parametrize(
-        ("given_colours", "text"),
+        ("given_colors", "text"),
         [
             ({"a": RED}, r"for each of labels\.names \(a, b\), and may have one for background and ignore; got a\."),
             ({"a": RED, "b": YELLOW, "c": GRAY}, r"may have one for background and ignore; got a, b, c"),
             ({"a": RED, "b": (1, 2)}, r"must be red, green and blue from 0 to 255, such as \[255, 0, 0\]; got \{'a'"),
             ({"a": RED, "b": (0, 0, -1)}, "must be red, green and blue"),
             ({"a": RED, "b": (0, 0, 70_000)}, "must be red, green and blue"),
-            ({"a": RED, "b": RED}, r"gives a and b the same colour, \[255, 0, 0\]"),
-            ({"a": RED, "b": BLACK}, r"gives background and b the same colour, \[0, 0, 0\]\. .* black unless"),
-            ({"a": RED, "b": GRAY, "ignore": GRAY}, "gives b and ignore the same colour"),
+            ({"a": RED, "b": RED}, r"gives a and b the same color, \[255, 0, 0\]"),
+            ({"a": RED, "b": BLACK}, r"gives background and b the same color, \[0, 0, 0\]\. .* black unless"),
+            ({"a": RED, "b": GRAY, "ignore": GRAY}, "gives b and ignore the same color"),
         ],
     )  # fmt: skip
-    def test_what_cannot_work_is_refused(self, given_colours: Any, text: str) -> None:
+    def test_what_cannot_work_is_refused(self, given_colors: Any, text: str) -> None:
         with pytest.raises(SettingError, match=text):
-            check_colours(given_colours, ["a", "b"])
+            check_colors(given_colors, ["a", "b"])
 
-    def test_black_is_free_where_the_background_has_a_colour(self) -> None:
-        check_colours({"a": BLACK, "b": RED, "background": (255, 255, 255), "ignore": GRAY}, ["a", "b"])
+    def test_black_is_free_where_the_background_has_a_color(self) -> None:
+        check_colors({"a": BLACK, "b": RED, "background": (255, 255, 255), "ignore": GRAY}, ["a", "b"])

@@ -25,7 +25,7 @@ def test_all_slices_are_shown_where_they_are_few_and_nothing_is_in_them() -> Non
     assert spread_slices(np.zeros(4, bool), most=9, always=2).tolist() == [0, 1, 2, 3]
 
 
-def test_a_slice_that_must_be_there_takes_the_place_of_its_neighbour() -> None:
+def test_a_slice_that_must_be_there_takes_the_place_of_its_neighbor() -> None:
     holding = np.ones(100, bool)
     found = spread_slices(holding, most=5, always=60)
     assert found.tolist() == [0, 25, 60, 74, 99]

@@ -1,11 +1,11 @@
-"""Contours over pixels: which pixels are coloured, and which are left alone."""
+"""Contours over pixels: which pixels are colored, and which are left alone."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from medseg_pl.core.visualization import COLOURS, draw_contours, side_by_side, to_grey
+from medseg_pl.core.visualization import COLORS, draw_contours, side_by_side, to_gray
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def square() -> np.ndarray:
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
-    """The pixels of a mask that have a neighbour outside of it, above, below or beside."""
+    """The pixels of a mask that have a neighbor outside of it, above, below or beside."""
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~inner
@@ -24,32 +24,32 @@ def outline(mask: np.ndarray) -> np.ndarray:
 
 def test_grey_values_are_cut_at_both_ends() -> None:
     pixels = np.array([[-100.0, 0.0, 5.0, 10.0, 99.0]])
-    assert to_grey(pixels, low=0, high=10).tolist() == [[0, 0, 127, 255, 255]]
+    assert to_gray(pixels, low=0, high=10).tolist() == [[0, 0, 127, 255, 255]]
 
 
 def test_grey_values_of_holes_and_infinities() -> None:
     pixels = np.array([[np.nan, np.inf, -np.inf]], np.float32)
-    assert to_grey(pixels, low=-10, high=10).tolist() == [[127, 255, 0]]
+    assert to_gray(pixels, low=-10, high=10).tolist() == [[127, 255, 0]]
 
 
 def test_an_image_of_one_value_does_not_divide_by_zero() -> None:
-    assert to_grey(np.full((1, 2), 7, np.uint16), low=7, high=7).tolist() == [[0, 0]]
+    assert to_gray(np.full((1, 2), 7, np.uint16), low=7, high=7).tolist() == [[0, 0]]
 
 
-def test_the_outline_alone_is_coloured(square: np.ndarray) -> None:
+def test_the_outline_alone_is_colored(square: np.ndarray) -> None:
     image = np.full((12, 14, 3), 9, np.uint8)
     drawn = draw_contours(image, square)
     border = outline(square[0])
-    assert (drawn[border] == COLOURS[0]).all()
+    assert (drawn[border] == COLORS[0]).all()
     assert (drawn[~border] == 9).all()
     assert (image == 9).all()
 
 
 def test_a_hole_has_an_outline_too(square: np.ndarray) -> None:
     square[0, 4:7, 5:9] = False
-    coloured = (draw_contours(np.zeros((12, 14, 3), np.uint8), square) == COLOURS[0]).all(axis=-1)
-    assert coloured[3, 6]
-    assert not coloured[5, 6]
+    colored = (draw_contours(np.zeros((12, 14, 3), np.uint8), square) == COLORS[0]).all(axis=-1)
+    assert colored[3, 6]
+    assert not colored[5, 6]
 
 
 def test_dashes_are_a_part_of_the_line(square: np.ndarray) -> None:
@@ -59,13 +59,13 @@ def test_dashes_are_a_part_of_the_line(square: np.ndarray) -> None:
     assert not (dashed & ~full).any()
 
 
-def test_each_label_has_its_colour_and_colours_come_again() -> None:
-    masks = np.zeros((len(COLOURS) + 1, 4, 20), bool)
+def test_each_label_has_its_color_and_colors_come_again() -> None:
+    masks = np.zeros((len(COLORS) + 1, 4, 20), bool)
     for index, mask in enumerate(masks):
         mask[1, 2 * index] = True
     drawn = draw_contours(np.zeros((4, 20, 3), np.uint8), masks)
-    assert [tuple(drawn[1, 2 * index].tolist()) for index in range(len(masks))] == [*COLOURS, COLOURS[0]]
-    assert len(set(COLOURS)) == len(COLOURS)
+    assert [tuple(drawn[1, 2 * index].tolist()) for index in range(len(masks))] == [*COLORS, COLORS[0]]
+    assert len(set(COLORS)) == len(COLORS)
 
 
 def test_no_mask_changes_nothing() -> None:

@@ -29,13 +29,13 @@ from medseg_pl.data.datasets import (
     collate_samples,
     collate_slices,
     crop,
-    neighbours,
+    neighbors,
 )
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.sources import Source
 from medseg_pl.data.transforms.augmentation import Augmentation, StandardAugmentation
 from medseg_pl.data.transforms.resize import Fit
-from medseg_pl.data.transforms.windows import centred_padding
+from medseg_pl.data.transforms.windows import centerd_padding
 
 LABELS = LabelMap(["large", "small"], "multiclass")
 
@@ -55,7 +55,7 @@ class Given(Source):
     def read(self, case: Case, labels: LabelMap) -> Volume:
         return self.volumes[int(case.case_id)]
 
-    def unlabelled(self, directory: Path) -> Source:
+    def unlabeled(self, directory: Path) -> Source:
         raise NotImplementedError
 
     def write(self, *arguments: Any) -> None:
@@ -103,23 +103,23 @@ class TestIndex:
         assert len(SliceIndex([])) == 0
 
 
-class TestNeighbours:
+class TestNeighbors:
     def test_the_last_slice_stands_in_at_the_ends(self) -> None:
         image = np.arange(3).reshape(1, 3, 1, 1)
-        assert neighbours(image, 0, 2).ravel().tolist() == [0, 0, 0, 1, 2]
-        assert neighbours(image, 1, 2).ravel().tolist() == [0, 0, 1, 2, 2]
-        assert neighbours(image, 2, 2).ravel().tolist() == [0, 1, 2, 2, 2]
+        assert neighbors(image, 0, 2).ravel().tolist() == [0, 0, 0, 1, 2]
+        assert neighbors(image, 1, 2).ravel().tolist() == [0, 0, 1, 2, 2]
+        assert neighbors(image, 2, 2).ravel().tolist() == [0, 1, 2, 2, 2]
 
-    def test_the_neighbour_is_outer_and_the_channel_inner(self) -> None:
+    def test_the_neighbor_is_outer_and_the_channel_inner(self) -> None:
         image = np.array([[10, 11, 12], [20, 21, 22]]).reshape(2, 3, 1, 1)
-        assert neighbours(image, 1, 1).ravel().tolist() == [10, 20, 11, 21, 12, 22]
+        assert neighbors(image, 1, 1).ravel().tolist() == [10, 20, 11, 21, 12, 22]
 
     def test_without_context_the_slice_alone(self) -> None:
         image = np.arange(24).reshape(2, 3, 2, 2)
-        np.testing.assert_array_equal(neighbours(image, 2, 0), image[:, 2])
+        np.testing.assert_array_equal(neighbors(image, 2, 0), image[:, 2])
 
-    def test_a_single_slice_is_its_own_neighbour(self) -> None:
-        assert neighbours(np.full((1, 1, 1, 1), 7), 0, 3).ravel().tolist() == [7] * 7
+    def test_a_single_slice_is_its_own_neighbor(self) -> None:
+        assert neighbors(np.full((1, 1, 1, 1), 7), 0, 3).ravel().tolist() == [7] * 7
 
 
 class TestCrop:
@@ -152,7 +152,7 @@ class TestPatches:
         assert len(origins) > 15  # of 20 places that a patch can take, 60 draws miss one or two
         assert max(origins) <= (3, 4)
 
-    def test_neighbours_are_cropped_at_the_same_place(self, tmp_path: Path) -> None:
+    def test_neighbors_are_cropped_at_the_same_place(self, tmp_path: Path) -> None:
         made = entries(tmp_path, volume(numbered(3, 6, 8)))
         before, here, behind = patches(made, (3, 4), context=1)[0, 1].image
         np.testing.assert_array_equal(here - before, np.full((3, 4), 48))
@@ -188,7 +188,7 @@ class TestPatches:
 
 class TestForeground:
     @pytest.mark.parametrize(("row", "column"), [(20, 30), (0, 0), (39, 59), (1, 57)])
-    def test_a_patch_is_centred_on_a_voxel_of_a_label(self, tmp_path: Path, row: int, column: int) -> None:
+    def test_a_patch_is_centerd_on_a_voxel_of_a_label(self, tmp_path: Path, row: int, column: int) -> None:
         mask = np.zeros((5, 40, 60))
         mask[3, row, column] = 2
         dataset = patches(entries(tmp_path, volume(np.zeros((5, 40, 60), np.uint8), mask)), (8, 10), foreground=1.0)
@@ -205,7 +205,7 @@ class TestForeground:
         assert middle[0] == 0
         assert abs(middle[2] - 200) < 50  # five standard deviations of 400 fair draws
 
-    def test_the_fraction_is_the_share_of_centred_patches(self, tmp_path: Path) -> None:
+    def test_the_fraction_is_the_share_of_centerd_patches(self, tmp_path: Path) -> None:
         mask = np.zeros((1, 400, 400))
         mask[0, 200, 200] = 1
         dataset = patches(entries(tmp_path, volume(np.zeros((1, 400, 400), np.uint8), mask)), (8, 8), foreground=0.25)
@@ -232,7 +232,7 @@ class TestSmallImages:
     def test_training_pads_as_evaluation_does(self, tmp_path: Path, size: tuple[int, int]) -> None:
         image = np.full((1, *size), 9, np.uint8)
         sample = patches(entries(tmp_path, volume(image, np.ones((1, *size)))), (8, 8))[0, 0]
-        padding = centred_padding(size, (8, 8))
+        padding = centerd_padding(size, (8, 8))
         first = torch.nonzero(sample.mask[0]).min(0).values.tolist()
         assert first == [padding.top, padding.left]
 
@@ -272,8 +272,8 @@ class TestResize:
         native = dataset.fit.undo(batch.image.float() / 200, size)[0, 0].numpy() > 0.5
         overlap = 2 * (native & (disc == 1)).sum() / (native.sum() + disc.sum())
         assert overlap > 0.95
-        centres = [np.argwhere(mask).mean(axis=0) for mask in (native, disc)]
-        assert np.abs(centres[0] - centres[1]).max() < 0.25  # of a native pixel: nothing is shifted
+        centers = [np.argwhere(mask).mean(axis=0) for mask in (native, disc)]
+        assert np.abs(centers[0] - centers[1]).max() < 0.25  # of a native pixel: nothing is shifted
 
 
 class TestSpacing:

@@ -42,7 +42,7 @@ def test_values_near_255_are_written_as_255(tmp_path: Path) -> None:
     [
         {"names": ["a", "b"], "task": "multiclass"},
         {"names": ["a"], "task": "binary", "values": [255]},
-        {"names": ["a"], "task": "binary", "colours": {"a": (255, 255, 255)}},
+        {"names": ["a"], "task": "binary", "colors": {"a": (255, 255, 255)}},
     ],
 )
 def test_where_settings_say_it_nothing_is_found(tmp_path: Path, settings: dict[str, Any]) -> None:

@@ -74,7 +74,7 @@ def _disc(shape: tuple[int, int], number: int) -> NDArray[np.bool_]:
 
 
 def _pictures(desk: Path) -> None:
-    """Colour pictures with a bright lesion, twelve with masks in mydata and two without in newimages."""
+    """Color pictures with a bright lesion, twelve with masks in mydata and two without in newimages."""
     for number, (patient, side) in enumerate(product(range(1, 8), "ab")):
         lesion = _disc((48, 40), number)
         noise = np.random.default_rng(number).integers(0, 60, (48, 40, 3))

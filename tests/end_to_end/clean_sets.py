@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg_pl.data.synthetic.layouts import LabelledScan, write_uw_madison
+from medseg_pl.data.synthetic.layouts import LabeledScan, write_uw_madison
 from tests.dicom_files import save_segmentation, save_series
 from tests.sample_files import save_raster, save_volume
 
@@ -104,7 +104,7 @@ def write_scans(root: Path) -> None:
         image, mask = scan(seed, (DEPTH, *SIZE))
         masks = np.stack([mask == 1, mask == 2])
         pixels = np.round(image * 3000).astype(np.uint16)
-        scans.append(LabelledScan(f"case{seed}_day1", f"case{seed}", pixels, masks, mask, (3.0, 1.5, 1.5)))
+        scans.append(LabeledScan(f"case{seed}_day1", f"case{seed}", pixels, masks, mask, (3.0, 1.5, 1.5)))
     write_uw_madison(root, scans, LABELS)
 
 

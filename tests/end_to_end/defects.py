@@ -174,7 +174,7 @@ def jpeg_masks(root: Path) -> None:
 
 
 def palette_mask(root: Path) -> None:
-    """Indices 5 and 9 of a palette, whose colours somebody saw as the labels."""
+    """Indices 5 and 9 of a palette, whose colors somebody saw as the labels."""
     mask = np.array([0, 5, 9], np.uint8)[picture(VICTIM)[1]]
     image = Image.fromarray(mask, mode=None).convert("P")
     image.putpalette([0, 0, 0] * 5 + [255, 0, 0] * 4 + [0, 255, 0] * 247)
@@ -478,10 +478,10 @@ MASKS = [
         write_folder,
         spoil_mask(lambda mask: (mask > 0).astype(np.uint8) * 255),
     ),
-    Defect("JPEG artefacts in a PNG", "mask-jpeg-artefacts", write_folder, spoil_mask(jpeg_mask_as_png)),
+    Defect("JPEG artifacts in a PNG", "mask-jpeg-artifacts", write_folder, spoil_mask(jpeg_mask_as_png)),
     Defect(
         "JPEG masks throughout",
-        "mask-jpeg-artefacts",
+        "mask-jpeg-artifacts",
         write_folder,
         jpeg_masks,
         ("--labels", "organ", "--tolerance", "0"),
@@ -489,8 +489,8 @@ MASKS = [
     Defect("palette", "mask-palette", write_folder, palette_mask),
     Defect("palette of labels", "mask-palette-indices", write_folder, palette_of_labels),
     Defect(
-        "RGB colours",
-        "mask-colours",
+        "RGB colors",
+        "mask-colors",
         write_folder,
         spoil_mask(lambda mask: np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)[mask]),
     ),
@@ -546,7 +546,7 @@ GEOMETRY = [
         "spacing mismatch", "spacing-mismatch", write_volumes, spoil_volume(folder="labelsTr", spacing_mm=(1, 1, 3))
     ),
     Defect(
-        "spacing in metres",
+        "spacing in meters",
         "implausible-spacing",
         write_volumes,
         place_both((0.0008, 0.0008, 0.003)),

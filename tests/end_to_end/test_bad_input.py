@@ -58,7 +58,7 @@ def refused_folder(refused: Refused, folder: Path) -> Refused:
             "--data.source.init_args.group=null",
             "--data.fractions=null",
             "--model.channels=1",
-            "--model.normalisation=ZScore",
+            "--model.normalization=ZScore",
             "--data.folds=3",
             *options,
             code=code,
@@ -157,13 +157,13 @@ def test_weights_that_cannot_be_downloaded(refused: Refused, phantoms: dict[str,
         ("--model.optimizer.init_args.lrr=1", "lr"),
     ],
 )
-def test_misspelt_key(refused: Refused, option: str, nearest: str) -> None:
+def test_misspelled_key(refused: Refused, option: str, nearest: str) -> None:
     error = refused(option, code=2)
     assert option.split("=", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1] in error
     assert error.endswith(f"Did you mean {nearest}?")
 
 
-def test_misspelt_section_of_a_file(refused: Refused, tmp_path: Path) -> None:
+def test_misspelled_section_of_a_file(refused: Refused, tmp_path: Path) -> None:
     config = tmp_path / "own.yaml"
     config.write_text("modle: {}\n")
     assert refused(f"--config={config}", code=2).endswith(

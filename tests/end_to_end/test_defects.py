@@ -104,7 +104,7 @@ def test_every_kind_of_finding_is_planted() -> None:
 
 
 TEN = (
-    *("zero bytes", "truncated PNG", "missing mask", "0/255 where ids are expected", "RGB colours", "anti-aliased"),
+    *("zero bytes", "truncated PNG", "missing mask", "0/255 where ids are expected", "RGB colors", "anti-aliased"),
     *("shape mismatch", "constant image", "channel count differs", "failed download"),
 )
 

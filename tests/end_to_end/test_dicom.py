@@ -53,7 +53,7 @@ def scan(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def contours(mask: np.ndarray) -> list[np.ndarray]:
-    """The outline of a box on each slice that has it, between the centres of pixels."""
+    """The outline of a box on each slice that has it, between the centers of pixels."""
     found = []
     for d in np.flatnonzero(mask.any(axis=(1, 2))):
         rows, columns = np.nonzero(mask[d])

@@ -98,7 +98,7 @@ OVERLAPPING = [
     "--model.labels.names=[bar,disc]",
     "--model.labels.task=multilabel",
     "--model.channels=1",
-    "--model.normalisation=ZScore",
+    "--model.normalization=ZScore",
     "--data.folds=3",
 ]
 

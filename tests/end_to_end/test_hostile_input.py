@@ -106,7 +106,7 @@ def gadgets(canary: Path) -> list[Gadget]:
 SETTINGS = [
     "--model.loss=hostile_module.Thing",
     "--model.network=hostile_module.Thing",
-    "--model.normalisation=hostile_module.Thing",
+    "--model.normalization=hostile_module.Thing",
     "--model.optimizer=hostile_module.Thing",
     "--model.lr_scheduler=hostile_module.Thing",
     "--model.metrics+=hostile_module.Thing",
@@ -234,7 +234,7 @@ STORED: dict[str, tuple[str, Any, str]] = {
         {"class_path": "medseg_pl.models.losses.WeightedSum", "init_args": {"losses": [URL]}},
         "address",
     ),
-    "normalization": ("normalisation", f"simplecache::{URL}", "is the address"),
+    "normalization": ("normalization", f"simplecache::{URL}", "is the address"),
     "labels": ("labels", URL, "is the address"),
     "network": ("network", URL, "is the address"),
     "optimizer": ("optimizer", "s3://bucket/o.yaml", "is the address"),

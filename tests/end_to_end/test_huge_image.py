@@ -50,9 +50,9 @@ def checkpoint(tmp_path: Path) -> Path:
     labels = ["--model.labels.names=[bright]", "--model.labels.task=binary", "--model.channels=1"]
     network = ["--plugins=tests", "--model.network=tests.end_to_end.plugins.OnePixel", "--model.network.init_args={}"]
     options = [
-        "--model.normalisation=medseg_pl.models.normalization.IntensityWindow",
-        "--model.normalisation.low=0",
-        "--model.normalisation.high=255",
+        "--model.normalization=medseg_pl.models.normalization.IntensityWindow",
+        "--model.normalization.low=0",
+        "--model.normalization.high=255",
         "--model.optimizer.lr=0.3",
         "--model.fit=native",
         "--model.overlap=0.25",

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from medseg_pl.__main__ import main
-from tests.data.sources.test_unlabelled import fill
+from tests.data.sources.test_unlabeled import fill
 from tests.dicom_files import save_series
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import blocks, noise, save_raster

@@ -17,7 +17,7 @@ from medseg_pl.io import raster
 from tests.end_to_end.conftest import SMALL
 
 FIT = ["fit", "--config=configs/data/folder.yaml", "--config=configs/model/tiny.yaml"]
-OPTIONS = ["--data.source.init_args.group=null", "--model.channels=1", "--model.normalisation=ZScore", "--data.folds=2"]
+OPTIONS = ["--data.source.init_args.group=null", "--model.channels=1", "--model.normalization=ZScore", "--data.folds=2"]
 
 
 @pytest.fixture

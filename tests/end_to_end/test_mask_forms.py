@@ -1,4 +1,4 @@
-"""Colour masks and volumes cut across another axis, from training to the prediction of a checkpoint alone."""
+"""Color masks and volumes cut across another axis, from training to the prediction of a checkpoint alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medseg_pl.inference.predictor import Predictor
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import noise, save_raster, save_volume
 
-COLOURS = np.array([(0, 0, 0), (255, 0, 0), (255, 255, 0)], np.uint8)
+COLORS = np.array([(0, 0, 0), (255, 0, 0), (255, 255, 0)], np.uint8)
 LABELS = {"names": ["large_bowel", "small_bowel"], "task": "multiclass"}
 
 
@@ -36,15 +36,15 @@ def predict(checkpoint: Path, images: Path, output: Path) -> None:
     assert main(["predict", "--ckpt_path", str(checkpoint), "--input", str(images), "--output", str(output)]) == 0
 
 
-def test_a_checkpoint_knows_the_colours(tmp_path: Path) -> None:
+def test_a_checkpoint_knows_the_colors(tmp_path: Path) -> None:
     for seed in range(6):
         indices = noise((40, 36), seed) % 3
         save_raster(tmp_path / "images" / f"p{seed}.png", noise((40, 36, 3), seed))
-        save_raster(tmp_path / "masks" / f"p{seed}.png", COLOURS[indices])
-    colours = {"large_bowel": [255, 0, 0], "small_bowel": [255, 255, 0]}
-    checkpoint = fit(tmp_path, {**LABELS, "colours": colours, "tolerance": 3}, channels=3)
+        save_raster(tmp_path / "masks" / f"p{seed}.png", COLORS[indices])
+    colors = {"large_bowel": [255, 0, 0], "small_bowel": [255, 255, 0]}
+    checkpoint = fit(tmp_path, {**LABELS, "colors": colors, "tolerance": 3}, channels=3)
     kept = torch.load(checkpoint, weights_only=True)["hyper_parameters"]["labels"]
-    assert {name: list(colour) for name, colour in kept["colours"].items()} == colours
+    assert {name: list(color) for name, color in kept["colors"].items()} == colors
     assert kept["tolerance"] == 3
     assert main(["test", "--ckpt_path", str(checkpoint)]) == 0
     predict(checkpoint, tmp_path / "images", tmp_path / "out")
@@ -52,8 +52,8 @@ def test_a_checkpoint_knows_the_colours(tmp_path: Path) -> None:
     for seed in range(6):
         with Image.open(tmp_path / "out" / f"p{seed}.png") as written:
             assert (written.mode, written.size) == ("RGB", (36, 40))
-            found |= {tuple(colour) for colour in np.asarray(written).reshape(-1, 3).tolist()}
-    assert found <= {tuple(colour) for colour in COLOURS.tolist()}
+            found |= {tuple(color) for color in np.asarray(written).reshape(-1, 3).tolist()}
+    assert found <= {tuple(color) for color in COLORS.tolist()}
     assert len(found) > 1
 
 

@@ -132,21 +132,21 @@ ROWS = {
         0.98,
     ),
     "JPEG": Row(
-        pair("images/p{}.jpg", "masks/p{}.jpg"), FOREGROUND | {"tolerance": 64.0}, {}, ("mask-jpeg-artefacts",)
+        pair("images/p{}.jpg", "masks/p{}.jpg"), FOREGROUND | {"tolerance": 64.0}, {}, ("mask-jpeg-artifacts",)
     ),
     "JPEG as PNG": Row(
         pair("images/p{}.png", "masks/p{}.png", lambda mask: jpeg(one(mask))),
         FOREGROUND | {"tolerance": 64.0},
         {},
-        ("mask-jpeg-artefacts",),
+        ("mask-jpeg-artifacts",),
     ),
     "near 0 and 255": Row(
-        pair("images/p{}.png", "masks/p{}.png", slipped), FOREGROUND | {"tolerance": 64.0}, {}, ("mask-jpeg-artefacts",)
+        pair("images/p{}.png", "masks/p{}.png", slipped), FOREGROUND | {"tolerance": 64.0}, {}, ("mask-jpeg-artifacts",)
     ),
-    "colors": Row(pair("images/p{}.png", "masks/p{}.png", painted), COLORED | {"colours": COLORS}),
+    "colors": Row(pair("images/p{}.png", "masks/p{}.png", painted), COLORED | {"colors": COLORS}),
     "colors on white": Row(
         pair("images/p{}.png", "masks/p{}.png", lambda mask: painted(mask, (255, 255, 255))),
-        COLORED | {"colours": {"background": [255, 255, 255], **COLORS}},
+        COLORED | {"colors": {"background": [255, 255, 255], **COLORS}},
     ),
     "a folder for each label": Row(apart, TWO, FOLDERS),
     "a column for each label": Row(columns, TWO),
@@ -189,15 +189,15 @@ def test_what_is_planned_reads_every_mask(planned: tuple[Row, Path, Path]) -> No
     assert {name: made[name] for name in row.source} == row.source
     source = getattr(sources, settings["data"]["source"]["class_path"].rpartition(".")[2])(**made)
     described = settings["model"]["labels"]
-    colors = {name: tuple(color) for name, color in described.get("colours", {}).items()}
-    labels = LabelMap(**{**described, "colours": colors or None})
+    colors = {name: tuple(color) for name, color in described.get("colors", {}).items()}
+    labels = LabelMap(**{**described, "colors": colors or None})
     cases = source.cases()
     assert len(cases) == len(PEOPLE)
     for person, case in enumerate(cases):
         _, drawn = draw(person)
         planes = labels.planes(source.read(case, labels).mask)[:, 0]
         binary = len(labels.names) == 1
-        order = (2, 1) if labels.colours else (1, 2)  # colors are named in their own order
+        order = (2, 1) if labels.colors else (1, 2)  # colors are named in their own order
         expected = np.stack([drawn > 0] if binary else [drawn == value for value in order])
         assert (planes == expected).mean() >= row.close
 

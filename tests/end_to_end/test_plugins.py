@@ -40,7 +40,7 @@ class Squares(Source):
         mask[..., corner : corner + 12, corner : corner + 12] = 1
         return Volume((mask * 100 + 7).astype(np.uint8), mask, Geometry((1, 32, 32)))
 
-    def unlabelled(self, directory):
+    def unlabeled(self, directory):
         raise NotImplementedError
 
     def write(self, directory, case, mask, labels):
@@ -91,7 +91,7 @@ def test_each_enters_by_its_class_path(own: Path, capsys: pytest.CaptureFixture[
         "--model.loss=own_plugins.SquaredError",
         "--model.loss.factor=2.0",
         "--model.metrics+=own_plugins.Area",
-        "--model.normalisation=ZScore",
+        "--model.normalization=ZScore",
         "--model.labels.names=[square]",
         "--model.labels.task=binary",
         "--model.optimizer=torch.optim.Adam",

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 LIVER = LabelMap(["liver"], "binary")
-COLOURS = LabelMap(["green", "orange", "purple", "light blue", "dark_blue"], "multilabel")
+COLORS = LabelMap(["green", "orange", "purple", "light blue", "dark_blue"], "multilabel")
 REGION = LabelMap(["ROI-1"], "binary")
 
 
@@ -55,7 +55,7 @@ def test_series_read_in_hounsfield_units(real_data: Path, folder: str, slices: i
     assert -1100 < np.median(values[values > -2000]) < 100  # air around, tissue within
 
 
-def test_every_file_is_recognised(real_data: Path) -> None:
+def test_every_file_is_recognized(real_data: Path) -> None:
     kinds = {path.name: entry.kind for path in (real_data / "dicom_seg").rglob("*.dcm") if (entry := read_entry(path))}
     assert kinds == {
         **dict.fromkeys(("01.dcm", "02.dcm", "03.dcm"), "image"),
@@ -102,7 +102,7 @@ def test_the_liver_as_highdicom_reads_it(real_data: Path) -> None:
 
 
 def test_segments_that_overlap(real_data: Path) -> None:
-    volume = read(real_data / "dicom_seg", "partial_overlaps.dcm", COLOURS)
+    volume = read(real_data / "dicom_seg", "partial_overlaps.dcm", COLORS)
     assert volume.mask is not None
     # From feet to head: green and orange on the second slice, purple on all, the blues on the first.
     assert volume.mask.any(axis=(2, 3)).tolist() == [
@@ -116,7 +116,7 @@ def test_segments_that_overlap(real_data: Path) -> None:
     assert (volume.mask.sum(axis=0) > 1).any()
 
 
-@pytest.mark.parametrize(("references", "labels"), [("liver_seg.dcm", LIVER), ("partial_overlaps.dcm", COLOURS)])
+@pytest.mark.parametrize(("references", "labels"), [("liver_seg.dcm", LIVER), ("partial_overlaps.dcm", COLORS)])
 def test_a_mask_comes_back_from_the_segmentation_it_is_written_to(
     real_data: Path, tmp_path: Path, references: str, labels: LabelMap
 ) -> None:

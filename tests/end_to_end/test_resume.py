@@ -41,7 +41,7 @@ model:
     task: multiclass
   size: [32, 32]
   distances: false
-  normalisation: {class_path: medseg_pl.models.normalization.ZScore}
+  normalization: {class_path: medseg_pl.models.normalization.ZScore}
   loss: {class_path: medseg_pl.models.losses.DiceCELoss}
   optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 3.0e-3, fused: true}}
   lr_scheduler: {class_path: medseg_pl.models.lr_schedulers.WarmupPolynomialLR, init_args: {warmup_steps: 7}}

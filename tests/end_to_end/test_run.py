@@ -232,7 +232,7 @@ def test_images_of_twenty_sizes_train_test_and_predict(fit: str, tmp_path: Path)
         "--model.labels.task=multiclass",
         "--model.channels=1",
         f"--model.fit={fit}",
-        "--model.normalisation=ZScore",
+        "--model.normalization=ZScore",
         "--model.multiple=16",
     ]
     assert main(["fit", *configs, *options, "--runs", str(tmp_path / "runs"), *small, "--model.multiple=16"]) == 0

@@ -27,7 +27,7 @@ FIT = (
     *("fit", "--config", "configs/data/folder.yaml", "--config", "configs/model/tiny.yaml"),
     *("--config", "configs/trainer/cpu.yaml", *SMALL, "--data.source.root", "data"),
     *("--data.source.group", r"^(patient\d+)_", "--model.labels.names", json.dumps(LABELS)),
-    *("--model.labels.task=multiclass", "--model.channels=1", "--model.normalisation=ZScore"),
+    *("--model.labels.task=multiclass", "--model.channels=1", "--model.normalization=ZScore"),
     *("--data.fractions=[0.5,0.25,0.25]", "--trainer.max_epochs=2"),
 )
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "report": ("runs/default/version_0", "-o", "{new}.html"),
     "review": ("--ckpt_path", BEST, "-o", "{new}"),
 }
-COLOURED = ("fit", "predict", "check", "compare", "evaluate")
+COLORED = ("fit", "predict", "check", "compare", "evaluate")
 """Those with a table or a bar; the other ones have these, too."""
 SLOW = ("export", "report", "validate")
 
@@ -113,7 +113,7 @@ def test_in_a_pipe_it_is_plain_text(command: str, capfd: pytest.CaptureFixture[s
         assert not too_wide(text.splitlines())
 
 
-@pytest.mark.parametrize("command", COLOURED)
+@pytest.mark.parametrize("command", COLORED)
 def test_on_a_terminal_it_fits_with_its_bar(command: str) -> None:
     screen = shown(command, f"shown_{command}")
     assert screen.escapes
@@ -123,7 +123,7 @@ def test_on_a_terminal_it_fits_with_its_bar(command: str) -> None:
 @pytest.mark.parametrize("command", ["fit", "check", "compare"])
 def test_no_color_is_obeyed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not shown(command, f"gray_{command}").colours
+    assert not shown(command, f"gray_{command}").colors
 
 
 @pytest.mark.parametrize("command", ["fit", "check", "compare"])
@@ -149,7 +149,7 @@ def test_a_bar_of_many_cases_fits() -> None:
     assert not too_wide(screen.lines)
 
 
-def test_forced_colours_make_no_bar_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forced_colors_make_no_bar_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert Console(file=io.StringIO()).is_terminal
     assert not redraws(Console(file=io.StringIO()))

@@ -40,7 +40,7 @@ def write_checkpoint(
         source: The data set that it claims to come from.
         settings: Of the model, where they are not the usual ones.
     """
-    known = {"names": list(names), "task": task, "values": None, "ignore_value": None, "colours": None, "tolerance": 0}
+    known = {"names": list(names), "task": task, "values": None, "ignore_value": None, "colors": None, "tolerance": 0}
     shared: dict[str, Any] = {
         "labels": known | (labels or {}),
         "channels": 1,
@@ -52,7 +52,7 @@ def write_checkpoint(
     model = shared | {
         "network": {"class_path": network, "init_args": arguments or {}},
         "loss": {"class_path": "medseg_pl.models.losses.DiceCELoss", "init_args": {}},
-        "normalisation": ZSCORE,
+        "normalization": ZSCORE,
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}},
         "multiple": 8,
         "overlap": 0.5,
@@ -95,7 +95,7 @@ def _made(class_path: str, arguments: dict[str, Any], in_channels: int, classes:
     assert last.bias is not None
     with torch.no_grad():
         for _ in range(10):
-            network.train()(images)  # the statistics of batch normalisation
+            network.train()(images)  # the statistics of batch normalization
         logits = network.eval()(images)
         last.bias -= logits.mean(dim=(0, 2, 3))
         spread = logits.std(dim=(0, 2, 3))

@@ -1,11 +1,11 @@
-"""Small networks, importable by their path, and a normalisation that no export can carry."""
+"""Small networks, importable by their path, and a normalization that no export can carry."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from medseg_pl.models.normalization import Normalisation
+from medseg_pl.models.normalization import Normalization
 
 
 class Coarse(nn.Module):
@@ -42,7 +42,7 @@ class Undecided(Coarse):
         return logits if float(image.sum()) > 0 else -logits
 
 
-class ByItsOwnMean(Normalisation):
+class ByItsOwnMean(Normalization):
     """Looks at the whole of what it is given, which is a window here and an image there."""
 
     def forward(self, image: Tensor, statistics: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ STACKS: dict[str, Any] = {
     "overlap": 0.25,
     "max_whole_pixels": 3000,
     "postprocess": {"a": CLEANING},
-    "labels": {"values": [4, 9], "colours": {"a": [255, 0, 0], "b": [0, 9, 0], "background": [1, 1, 1]}},
+    "labels": {"values": [4, 9], "colors": {"a": [255, 0, 0], "b": [0, 9, 0], "background": [1, 1, 1]}},
 }
 """Volumes of one channel, labels that exclude each other."""
 PHOTOGRAPHS: dict[str, Any] = {
@@ -40,7 +40,7 @@ PHOTOGRAPHS: dict[str, Any] = {
     "fit": "resize",
     "size": [40, 32],
     "channels": 3,
-    "normalisation": PHOTOGRAPH,
+    "normalization": PHOTOGRAPH,
 }
 
 
@@ -162,8 +162,8 @@ SHOWN: dict[str, list[tuple[tuple[Any, ...], Any]]] = {
         (("decision",), {"rule": "above", "threshold": 0.5}),
         (("labels", "task"), "multilabel"),
         (("labels", "names", 0), "c"),
-        (("labels", "colours", "b", 1), 8),
-        (("labels", "colours", "background", 1), 0),
+        (("labels", "colors", "b", 1), 8),
+        (("labels", "colors", "background", 1), 0),
         (("postprocess", "a", "fill_holes"), False),
         (("postprocess", "a", "minimum_size"), 9000.0),
         (("postprocess", "a", "largest_only"), False),
@@ -335,7 +335,7 @@ def test_channels_that_are_normalized_apart(tmp_path: Path) -> None:
         "init_args": {"low": -100.0, "high": 200.0},
     }
     apart = {"class_path": "medseg_pl.models.normalization.PerChannel", "init_args": {"channels": [window, ZSCORE]}}
-    checkpoint = write_checkpoint(tmp_path / "petct.ckpt", channels=2, context=1, normalisation=apart)
+    checkpoint = write_checkpoint(tmp_path / "petct.ckpt", channels=2, context=1, normalization=apart)
     assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out"), *PLUGINS]) == 0
     with np.load(tmp_path / "out" / "golden" / "whole.npz") as case:
         ct, pet = case["image"]
@@ -360,7 +360,7 @@ def test_a_network_of_one_size_runs_in_windows(tmp_path: Path, capsys: pytest.Ca
     [
         ({"network": f"{OURS}.Undecided"}, "torch cannot write this network as ONNX"),
         (
-            {"normalisation": {"class_path": f"{OURS}.ByItsOwnMean"}},
+            {"normalization": {"class_path": f"{OURS}.ByItsOwnMean"}},
             "does not compute what the checkpoint does, so nothing was written. run.py: ",
         ),
     ],

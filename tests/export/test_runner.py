@@ -19,7 +19,7 @@ from PIL import Image
 from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
 from medseg_pl.core.intensity import channel_statistics, replace_not_finite
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.datasets import neighbours
+from medseg_pl.data.datasets import neighbors
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.sources.files import write_mask_file
 from medseg_pl.data.transforms import windows
@@ -99,10 +99,10 @@ class TestBeforeTheNetwork:
         np.testing.assert_array_equal(runner.channel_statistics(image, STATISTICS), channel_statistics(image))
 
     @pytest.mark.parametrize("context", [0, 1, 2])
-    def test_neighbours(self, context: int) -> None:
+    def test_neighbors(self, context: int) -> None:
         image = noise((2, 3, 4, 5))
         for depth in range(3):
-            np.testing.assert_array_equal(runner.neighbours(image, depth, context), neighbours(image, depth, context))
+            np.testing.assert_array_equal(runner.neighbors(image, depth, context), neighbors(image, depth, context))
 
     def test_what_is_no_number_is_replaced(self) -> None:
         image = np.array([[[1, np.nan, np.inf, -np.inf]]], np.float32)
@@ -227,26 +227,26 @@ class TestFiles:
         (case,) = source.cases()
         mask = noise(source.read(case, labels).geometry.shape) % 2
         source.write(tmp_path / "ours", case, mask[None], labels)
-        spec = {"slicing": slicing, "labels": {"names": ["x"], "task": "binary", "values": [value], "colours": None}}
+        spec = {"slicing": slicing, "labels": {"names": ["x"], "task": "binary", "values": [value], "colors": None}}
         runner.write(tmp_path / "theirs", [path], mask[None], spec)
         assert (tmp_path / "theirs" / "a.nii").read_bytes() == (tmp_path / "ours" / "a.nii").read_bytes()
         assert set(np.unique(nibabel.load(tmp_path / "ours" / "a.nii").get_fdata())) == {0, value}
 
-    @pytest.mark.parametrize("colours", [None, {"a": (9, 8, 7), "b": (0, 0, 255), "background": (1, 1, 1)}])
+    @pytest.mark.parametrize("colors", [None, {"a": (9, 8, 7), "b": (0, 0, 255), "background": (1, 1, 1)}])
     @pytest.mark.parametrize("values", [None, [5, 300]])
     @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
-    def test_pictures_are_written_alike(self, tmp_path: Path, task: Any, values: Any, colours: Any) -> None:
-        labels = LabelMap(["a", "b"], task, values, colours=colours)
+    def test_pictures_are_written_alike(self, tmp_path: Path, task: Any, values: Any, colors: Any) -> None:
+        labels = LabelMap(["a", "b"], task, values, colors=colors)
         mask = noise((labels.mask_channels, 1, 7, 6)) % (2 if labels.overlapping else 3)
         template = save_raster(tmp_path / "one.jpg", noise((7, 6)))
-        spec = {"labels": {"names": ["a", "b"], "task": task, "values": values, "colours": colours}}
+        spec = {"labels": {"names": ["a", "b"], "task": task, "values": values, "colors": colors}}
         runner.write(tmp_path / "theirs", [template], mask, json.loads(json.dumps(spec)))
         if labels.overlapping:
             for index, name in enumerate(labels.names):
-                values = labels.decode_one(mask[index], index, 255, colours is not None)
+                values = labels.decode_one(mask[index], index, 255, colors is not None)
                 write_mask_file(tmp_path / "ours" / name / "one", values, template)
         else:
-            write_mask_file(tmp_path / "ours" / "one", labels.decode(mask, colours is not None), template)
+            write_mask_file(tmp_path / "ours" / "one", labels.decode(mask, colors is not None), template)
         ours = sorted((tmp_path / "ours").rglob("*.png"))
         assert ours
         for path in ours:

@@ -1,4 +1,4 @@
-"""Cleaning predicted cases: in whose favour, in which unit, and what stays untouched."""
+"""Cleaning predicted cases: in whose favor, in which unit, and what stays untouched."""
 
 from __future__ import annotations
 

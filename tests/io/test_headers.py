@@ -18,11 +18,11 @@ from tests.end_to_end.defects import png
 from tests.sample_files import noise, save_raster, save_volume
 
 GRAY = noise((40, 30))
-COLOUR = noise((40, 30, 3))
+COLOR = noise((40, 30, 3))
 
 
 def with_alpha(alpha: np.ndarray) -> np.ndarray:
-    return np.concatenate([COLOUR, alpha.astype(np.uint8)[..., None]], axis=-1)
+    return np.concatenate([COLOR, alpha.astype(np.uint8)[..., None]], axis=-1)
 
 
 def test_gray_png(tmp_path: Path) -> None:
@@ -31,8 +31,8 @@ def test_gray_png(tmp_path: Path) -> None:
 
 
 def test_jpeg_changes_values(tmp_path: Path) -> None:
-    header = read_header(save_raster(tmp_path / "a.jpg", COLOUR))
-    assert (header.content, header.lossy, header.coloured) == ("JPEG", True, True)
+    header = read_header(save_raster(tmp_path / "a.jpg", COLOR))
+    assert (header.content, header.lossy, header.colored) == ("JPEG", True, True)
 
 
 def test_content_counts_and_not_the_name(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_palette(tmp_path: Path) -> None:
     image.save(tmp_path / "a.png")
     image.save(tmp_path / "a.tif")
     assert [read_header(tmp_path / name).palette for name in ("a.png", "a.tif")] == [True, True]
-    assert not read_header(tmp_path / "a.png").coloured
+    assert not read_header(tmp_path / "a.png").colored
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

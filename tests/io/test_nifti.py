@@ -142,7 +142,7 @@ class TestRead:
             np.testing.assert_array_equal(volume[index], channels[..., index].T)
 
     @pytest.mark.parametrize(("unit", "factor"), [("mm", 1.0), ("unknown", 1.0), ("meter", 1000.0), ("micron", 0.001)])
-    def test_other_units_become_millimetres(self, tmp_path: Path, unit: str, factor: float) -> None:
+    def test_other_units_become_millimeters(self, tmp_path: Path, unit: str, factor: float) -> None:
         image = nibabel.Nifti1Image(values(), np.diag([2.0, 3.0, 4.0, 1.0]))
         image.header.set_xyzt_units(unit, "sec")
         nibabel.save(image, tmp_path / "a.nii")

@@ -58,10 +58,10 @@ def test_an_order_that_may_mean_either_is_refused(
         image = Image.fromarray(pixels)
         image.putpalette(palette)
         image.save(tmp_path / name)
-    with pytest.raises(MaskValueError, match=rf"{name} has a palette .* labels\.colours"):
+    with pytest.raises(MaskValueError, match=rf"{name} has a palette .* labels\.colors"):
         raster.read_mask(tmp_path / name)
     seen = np.array(palette, np.uint8).reshape(-1, 3)[pixels].transpose(2, 0, 1)
-    np.testing.assert_array_equal(raster.read_mask_colours(tmp_path / name), seen)
+    np.testing.assert_array_equal(raster.read_mask_colors(tmp_path / name), seen)
 
 
 def test_a_tiff_of_white_before_black(tmp_path: Path) -> None:

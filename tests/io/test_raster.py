@@ -32,28 +32,28 @@ RGB = RNG.integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
 RGBA = RNG.integers(0, 256, (*SHAPE, 4)).astype(np.uint8)
 DEEP_RGBA = RNG.integers(0, 65536, (*SHAPE, 4)).astype(np.uint16)
 INDEX = RNG.choice([0, 2], SHAPE).astype(np.uint8)
-COLOUR_MASK = np.array([[0, 0, 0], [9, 9, 9], [200, 100, 50]], np.uint8)[INDEX]
-COLOURS = [10, 20, 30, 0, 0, 0, 200, 100, 50]
+COLOR_MASK = np.array([[0, 0, 0], [9, 9, 9], [200, 100, 50]], np.uint8)[INDEX]
+COLORS = [10, 20, 30, 0, 0, 0, 200, 100, 50]
 
 
-def save_palette(path: Path, colours: list[int], **options: Any) -> None:
+def save_palette(path: Path, colors: list[int], **options: Any) -> None:
     image = Image.fromarray(INDEX)
-    image.putpalette(colours)
+    image.putpalette(colors)
     assert image.mode == "P"
     image.save(path, **options)
 
 
-def save_chunks(path: Path, pixels: np.ndarray, colour_type: int, claimed: tuple[int, int] | None = None) -> None:
+def save_chunks(path: Path, pixels: np.ndarray, color_type: int, claimed: tuple[int, int] | None = None) -> None:
     """A PNG byte by byte: for kinds that no library writes."""
     height, width = claimed or pixels.shape[:2]
     rows = b"".join(b"\0" + row.astype(pixels.dtype.newbyteorder(">")).tobytes() for row in pixels)
-    save_stream(path, (height, width, colour_type), zlib.compress(rows), 8 * pixels.itemsize)
+    save_stream(path, (height, width, color_type), zlib.compress(rows), 8 * pixels.itemsize)
 
 
 def save_stream(path: Path, header: tuple[int, int, int], stream: bytes, bits: int = 8) -> None:
-    """A PNG of height, width and colour type, of any compressed stream."""
-    height, width, colour_type = header
-    chunk = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    """A PNG of height, width and color type, of any compressed stream."""
+    height, width, color_type = header
+    chunk = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + framed(b"IHDR", chunk) + framed(b"IDAT", stream) + framed(b"IEND", b""))
 
 
@@ -81,19 +81,19 @@ EXACT: dict[str, tuple[Callable[[Path], None], np.ndarray]] = {
     "gray_8.png": (pillow(GRAY), GRAY),
     "gray_16.png": (pillow(DEEP), DEEP),
     "gray_alpha_8.png": (pillow(RGBA[..., :2]), RGBA[..., 0]),
-    "gray_alpha_16.png": (lambda path: save_chunks(path, DEEP_RGBA[..., :2], colour_type=4), DEEP_RGBA[..., 0]),
+    "gray_alpha_16.png": (lambda path: save_chunks(path, DEEP_RGBA[..., :2], color_type=4), DEEP_RGBA[..., 0]),
     "rgb_8.png": (pillow(RGB), RGB),
     "rgb_16.png": (lambda path: save_opencv(path, DEEP_RGBA[..., :3]), DEEP_RGBA[..., :3]),
     "rgba_8.png": (pillow(RGBA), RGBA[..., :3]),
     "rgba_16.png": (lambda path: save_opencv(path, DEEP_RGBA), DEEP_RGBA[..., :3]),
     "bit.png": (pillow(INDEX > 0), (INDEX > 0) * np.uint8(255)),
     "palette.png": (
-        lambda path: save_palette(path, COLOURS),
-        np.array(COLOURS, np.uint8).reshape(3, 3)[INDEX],
+        lambda path: save_palette(path, COLORS),
+        np.array(COLORS, np.uint8).reshape(3, 3)[INDEX],
     ),
     "palette_alpha.png": (
-        lambda path: save_palette(path, COLOURS, transparency=bytes([0, 128, 255])),
-        np.array(COLOURS, np.uint8).reshape(3, 3)[INDEX],
+        lambda path: save_palette(path, COLORS, transparency=bytes([0, 128, 255])),
+        np.array(COLORS, np.uint8).reshape(3, 3)[INDEX],
     ),
     "palette_gray.png": (
         lambda path: save_palette(path, [9, 9, 9, 0, 0, 0, 200, 200, 200]),
@@ -176,7 +176,7 @@ class TestReadImage:
             turned = np.rot90(pixels, -1)
             expected = turned[None] if turned.ndim == 2 else turned[..., :3].transpose(2, 0, 1)
             np.testing.assert_array_equal(raster.read_image(tmp_path / f"{name}.png"), expected)
-        save_palette(tmp_path / "palette.png", COLOURS, exif=exif)
+        save_palette(tmp_path / "palette.png", COLORS, exif=exif)
         np.testing.assert_array_equal(raster.read_mask(tmp_path / "palette.png"), np.rot90(INDEX, -1))
 
 
@@ -186,9 +186,9 @@ class TestReadMask:
         [
             ("gray.png", pillow(GRAY), GRAY),
             ("deep.png", pillow(DEEP), DEEP),
-            ("palette.png", lambda path: save_palette(path, COLOURS), INDEX),
-            ("palette_alpha.png", lambda path: save_palette(path, COLOURS, transparency=bytes([0, 1, 2])), INDEX),
-            ("palette_bits.png", lambda path: save_palette(path, COLOURS, bits=2), INDEX),
+            ("palette.png", lambda path: save_palette(path, COLORS), INDEX),
+            ("palette_alpha.png", lambda path: save_palette(path, COLORS, transparency=bytes([0, 1, 2])), INDEX),
+            ("palette_bits.png", lambda path: save_palette(path, COLORS, bits=2), INDEX),
             ("bit.png", pillow(INDEX > 0), INDEX // 2),
             ("bit.tif", pillow(INDEX > 0), INDEX // 2),
             ("bit_group4.tif", pillow(INDEX > 0, compression="group4"), INDEX // 2),
@@ -212,7 +212,7 @@ class TestReadMask:
         np.testing.assert_array_equal(mask, expected)
         assert mask.dtype == expected.dtype
 
-    def test_the_black_plate_of_a_print_colour_file_counts(self, tmp_path: Path) -> None:
+    def test_the_black_plate_of_a_print_color_file_counts(self, tmp_path: Path) -> None:
         gray = np.repeat(np.array([[0, 255]], np.uint8), 8, axis=0).repeat(8, axis=1)
         Image.fromarray(gray).convert("CMYK").save(tmp_path / "mask.jpg", quality=100)
         np.testing.assert_allclose(raster.read_mask(tmp_path / "mask.jpg"), gray, atol=2)
@@ -227,39 +227,37 @@ class TestReadMask:
             ("deep.png", lambda path: save_opencv(path, np.stack([DEEP & 0xFF00, DEEP | 1, DEEP], axis=-1))),
         ],
     )
-    def test_colours_are_no_labels(self, tmp_path: Path, name: str, write: Callable[[Path], None]) -> None:
+    def test_colors_are_no_labels(self, tmp_path: Path, name: str, write: Callable[[Path], None]) -> None:
         write(tmp_path / name)
-        with pytest.raises(
-            MaskValueError, match=rf"{name} is a mask in colours, \(.*\) …; expected one value for each"
-        ):
+        with pytest.raises(MaskValueError, match=rf"{name} is a mask in colors, \(.*\) …; expected one value for each"):
             raster.read_mask(tmp_path / name)
 
-    def test_the_colours_are_told(self, tmp_path: Path) -> None:
-        pillow(COLOUR_MASK)(tmp_path / "mask.png")
+    def test_the_colors_are_told(self, tmp_path: Path) -> None:
+        pillow(COLOR_MASK)(tmp_path / "mask.png")
         with pytest.raises(MaskValueError) as caught:
             raster.read_mask(tmp_path / "mask.png")
         assert str(caught.value) == (
-            f"{tmp_path / 'mask.png'} is a mask in colours, (0, 0, 0), (200, 100, 50); expected one value for each "
-            "pixel. Say with labels.colours which label each colour is."
+            f"{tmp_path / 'mask.png'} is a mask in colors, (0, 0, 0), (200, 100, 50); expected one value for each "
+            "pixel. Say with labels.colors which label each color is."
         )
 
 
-class TestReadMaskColours:
+class TestReadMaskColors:
     @pytest.mark.parametrize(
         ("name", "write"),
         [
-            ("rgb.png", pillow(COLOUR_MASK)),
-            ("rgb.bmp", pillow(COLOUR_MASK)),
-            ("rgb.tif", tiff(COLOUR_MASK, photometric="rgb")),
-            ("rgba.png", pillow(np.dstack([COLOUR_MASK, RGBA[..., 3:]]))),
+            ("rgb.png", pillow(COLOR_MASK)),
+            ("rgb.bmp", pillow(COLOR_MASK)),
+            ("rgb.tif", tiff(COLOR_MASK, photometric="rgb")),
+            ("rgba.png", pillow(np.dstack([COLOR_MASK, RGBA[..., 3:]]))),
             ("palette.png", lambda path: save_palette(path, [0, 0, 0, 9, 9, 9, 200, 100, 50])),
             ("palette_alpha.png", lambda path: save_palette(path, [0, 0, 0, 9, 9, 9, 200, 100, 50], transparency=0)),
             ("palette.tif", lambda path: save_palette(path, [0, 0, 0, 9, 9, 9, 200, 100, 50])),
         ],
     )
-    def test_colours_arrive_as_they_are_seen(self, tmp_path: Path, name: str, write: Callable[[Path], None]) -> None:
+    def test_colors_arrive_as_they_are_seen(self, tmp_path: Path, name: str, write: Callable[[Path], None]) -> None:
         write(tmp_path / name)
-        np.testing.assert_array_equal(raster.read_mask_colours(tmp_path / name), COLOUR_MASK.transpose(2, 0, 1))
+        np.testing.assert_array_equal(raster.read_mask_colors(tmp_path / name), COLOR_MASK.transpose(2, 0, 1))
 
     @pytest.mark.parametrize(
         ("name", "write", "gray"),
@@ -270,14 +268,14 @@ class TestReadMaskColours:
             ("deep.png", pillow(DEEP), DEEP),
         ],
     )
-    def test_gray_is_a_colour(self, tmp_path: Path, name: str, write: Callable[[Path], None], gray: np.ndarray) -> None:
+    def test_gray_is_a_color(self, tmp_path: Path, name: str, write: Callable[[Path], None], gray: np.ndarray) -> None:
         write(tmp_path / name)
-        np.testing.assert_array_equal(raster.read_mask_colours(tmp_path / name), np.stack([gray] * 3))
+        np.testing.assert_array_equal(raster.read_mask_colors(tmp_path / name), np.stack([gray] * 3))
 
-    def test_real_numbers_are_no_colours(self, tmp_path: Path) -> None:
+    def test_real_numbers_are_no_colors(self, tmp_path: Path) -> None:
         tiff(REAL)(tmp_path / "mask.tif")
-        with pytest.raises(UnreadableFileError, match=r"values of the type float32; expected colours of 8 or 16 bits"):
-            raster.read_mask_colours(tmp_path / "mask.tif")
+        with pytest.raises(UnreadableFileError, match=r"values of the type float32; expected colors of 8 or 16 bits"):
+            raster.read_mask_colors(tmp_path / "mask.tif")
 
 
 class TestDamage:
@@ -371,7 +369,7 @@ class TestBombs:
         assert raster.read_image(tmp_path / name).shape[1:] == SHAPE
 
     def test_a_small_file_that_claims_gigabytes_is_refused(self, tmp_path: Path) -> None:
-        save_chunks(tmp_path / "bomb.png", np.zeros((4, 4), np.uint8), colour_type=0, claimed=(60_000, 60_000))
+        save_chunks(tmp_path / "bomb.png", np.zeros((4, 4), np.uint8), color_type=0, claimed=(60_000, 60_000))
         with pytest.raises(UnreadableFileError, match=r"bomb\.png claims more than [\d,]+ pixels and is not decoded"):
             raster.read_image(tmp_path / "bomb.png")
 

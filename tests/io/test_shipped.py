@@ -86,7 +86,7 @@ def test_commands_read_them_outside_a_clone(
     assert "The split names 28 cases" in capsys.readouterr().out  # of a file that ships as well
 
 
-def test_a_misspelt_one_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelled_one_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", "configs/experiment/dmeo.yaml"]) == 2
     assert "There is no configuration configs/experiment/dmeo.yaml. Did you mean configs/experiment/demo.yaml?" in (
         capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""TIFF beyond plain pixels: orientations, palettes, pages, print colours, and tiles that would fill the memory."""
+"""TIFF beyond plain pixels: orientations, palettes, pages, print colors, and tiles that would fill the memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TestOrientation:
         assert raster.image_size(path) == expected.shape
 
     @pytest.mark.parametrize("planes", ["contig", "separate"])
-    def test_colour(self, tmp_path: Path, orientation: int, planes: str) -> None:
+    def test_color(self, tmp_path: Path, orientation: int, planes: str) -> None:
         stored = RGB if planes == "contig" else RGB.transpose(2, 0, 1)
         path = lying(tmp_path / "a.tif", stored, orientation, photometric="rgb", planarconfig=planes)
         for channel, plane in enumerate(raster.read_image(path)):
@@ -125,8 +125,8 @@ class TestPages:
         np.testing.assert_array_equal(raster.read_image(tmp_path / "a.tif")[0], GRAY)
 
 
-class TestPrintColours:
-    def test_an_image_is_seen_in_its_colours(self, tmp_path: Path) -> None:
+class TestPrintColors:
+    def test_an_image_is_seen_in_its_colors(self, tmp_path: Path) -> None:
         image = Image.fromarray(RGB).convert("CMYK")
         image.save(tmp_path / "a.tif")
         np.testing.assert_array_equal(raster.read_image(tmp_path / "a.tif"), RGB.transpose(2, 0, 1))

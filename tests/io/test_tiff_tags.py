@@ -45,9 +45,9 @@ class TestWhiteIsZero:
     def test_a_mask_of_imagej_may_mean_either(self, tmp_path: Path) -> None:
         stored = np.where(LESION, 255, 0).astype(np.uint8)
         tifffile.imwrite(tmp_path / "a.tif", stored, photometric="miniswhite", imagej=True)
-        with pytest.raises(MaskValueError, match=r"a\.tif was saved by ImageJ .*labels\.colours"):
+        with pytest.raises(MaskValueError, match=r"a\.tif was saved by ImageJ .*labels\.colors"):
             raster.read_mask(tmp_path / "a.tif")
-        colors = raster.read_mask_colours(tmp_path / "a.tif")
+        colors = raster.read_mask_colors(tmp_path / "a.tif")
         np.testing.assert_array_equal(colors, np.broadcast_to(np.where(LESION, 0, 255), (3, *SHAPE)))
 
 

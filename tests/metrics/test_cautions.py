@@ -8,7 +8,7 @@ import numpy as np
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import OverlapMetric, Score, summarise
+from medseg_pl.metrics import OverlapMetric, Score, summarize
 from medseg_pl.metrics.cautions import interval_cautions
 
 FOUND, MISSED, ABSENT = ([1, 1], [1, 1]), ([0, 0], [1, 1]), ([0, 0], [0, 0])
@@ -69,5 +69,5 @@ def test_one_patient_has_no_interval_to_warn_of() -> None:
 
 def test_a_summary_has_them_where_it_has_intervals() -> None:
     scores = score_patients(10, FOUND)
-    assert summarise(scores, ["liver"])["cautions"] == interval_cautions(scores, ["liver"])
-    assert "cautions" not in summarise(scores, ["liver"], intervals=False)
+    assert summarize(scores, ["liver"])["cautions"] == interval_cautions(scores, ["liver"])
+    assert "cautions" not in summarize(scores, ["liver"], intervals=False)

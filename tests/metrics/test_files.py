@@ -18,7 +18,7 @@ from medseg_pl.core.errors import OutputExistsError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.io.scores import read_rows
-from medseg_pl.metrics import CaseLedger, OverlapMetric, Score, SurfaceMetric, VolumeMetric, summarise
+from medseg_pl.metrics import CaseLedger, OverlapMetric, Score, SurfaceMetric, VolumeMetric, summarize
 from medseg_pl.metrics.files import row, summary_tables, write_scores
 
 COLUMNS = [
@@ -99,7 +99,7 @@ class TestWriteScores:
         table = ledger().table()
         write_scores(tmp_path, "test", table, LABELS.names, strata=strata, facts={"tolerance": 2.0})
         found = json.loads((tmp_path / "summary_test.json").read_text())
-        expected = {**summarise(table, LABELS.names, strata=strata), "tolerance": 2.0}
+        expected = {**summarize(table, LABELS.names, strata=strata), "tolerance": 2.0}
         assert found == json.loads(json.dumps(expected))
         assert list(found["strata"]["site"]) == ["north", "south"]
 
@@ -153,7 +153,7 @@ class TestRow:
 
 class TestTables:
     def test_the_means_of_every_label(self) -> None:
-        summary = summarise(ledger().table(), LABELS.names, intervals=False)
+        summary = summarize(ledger().table(), LABELS.names, intervals=False)
         overlap, distances = printed(summary).split("distances in mm")
         assert _cells(overlap, "liver") == ["0.6667", "–", "0.5000", "0.7500", "0.7500", "0"]
         assert _cells(overlap, "tumour") == ["0.8000", "–", "0.6667", "1.0000", "0.6667", "0"]
@@ -162,7 +162,7 @@ class TestTables:
         assert _cells(distances, "mean") == ["0.4625", "0.1333", "1.0000"]
 
     def test_intervals_are_those_of_the_headline(self) -> None:
-        summary = summarise(ledger().table(), LABELS.names)
+        summary = summarize(ledger().table(), LABELS.names)
         summary["labels"]["liver"]["dice"]["ci95"] = [0.12345, 0.98765]
         summary["labels"]["liver"]["hd95_mm"]["ci95"] = [1.0, 23.4567]
         overlap, distances = printed(summary).split("distances in mm")
@@ -172,22 +172,22 @@ class TestTables:
     def test_missed_cases_are_counted(self) -> None:
         book = ledger()
         book.add(CasePrediction.from_masks("c", np.zeros((3, 4)), np.full((3, 4), 2), spacing_mm=SPACING))
-        text = printed(summarise(book.table(), LABELS.names, intervals=False))
+        text = printed(summarize(book.table(), LABELS.names, intervals=False))
         assert [line.split()[-1] for line in text.splitlines() if line.split()[:1] == ["tumour"]] == ["1", "1"]
 
     def test_pixels_are_called_pixels(self) -> None:
-        assert "distances in px" in printed(summarise(ledger(None).table(), LABELS.names))
+        assert "distances in px" in printed(summarize(ledger(None).table(), LABELS.names))
 
     @pytest.mark.parametrize("case", ["no distances", "both units"])
     def test_without_means_of_distances_there_is_one_table(self, case: str) -> None:
         book = CaseLedger([OverlapMetric(LABELS)]) if case == "no distances" else ledger()
         book.add(CasePrediction.from_masks("z", np.ones((2, 2)), np.ones((2, 2))))
-        summary = summarise(book.table(), LABELS.names)
+        summary = summarize(book.table(), LABELS.names)
         assert len(summary_tables(summary, "test")) == 1
         assert "distances" not in printed(summary)
 
     def test_no_case_at_all(self) -> None:
-        text = printed(summarise([], LABELS.names))
+        text = printed(summarize([], LABELS.names))
         assert "test: 0 cases of 0 groups" in text
         assert _cells(text, "liver") == ["–", "–", "–", "–", "–", "0"]
 
@@ -202,7 +202,7 @@ class TestTables:
     )
     def test_eighty_columns_are_enough(self, names: list[str]) -> None:
         labels = LabelMap(names, "multiclass")
-        summary = summarise(ledger(labels=labels).table(), labels.names)
+        summary = summarize(ledger(labels=labels).table(), labels.names)
         for described in summary["labels"].values():
             described["dice"]["ci95"] = [0.123, 0.987]
             described["hd95_mm"].update(mean=1234.56789, ci95=[1000.0, 2345.678])
@@ -217,7 +217,7 @@ class TestTables:
 
     def test_a_label_is_shown_as_it_is_written(self) -> None:
         labels = LabelMap(["[red]liver", "tumour [old]"], "multiclass")
-        text = printed(summarise(ledger(labels=labels).table(), labels.names))
+        text = printed(summarize(ledger(labels=labels).table(), labels.names))
         assert text.count("[red]liver") == text.count("tumour [old]") == 2
 
 

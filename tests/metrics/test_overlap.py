@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import (
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import CaseMetric, OverlapMetric, Score, summarise
+from medseg_pl.metrics import CaseMetric, OverlapMetric, Score, summarize
 from medseg_pl.metrics.overlap import FORMULAS
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, TASKS, CaseMetricContract, random_case
 from tests.metrics.functional import surface_oracle
@@ -105,7 +105,7 @@ def test_more_voxels_than_a_float_can_count() -> None:
     (score,) = scores(BINARY, CasePrediction("c", "p", Geometry((100, 1000, 1000)), prediction, full))
     assert (score.values["tp"], score.values["fp"], score.values["fn"]) == (99_999_997, 0, 3)
     assert score.values["dice"] == 199_999_994 / 199_999_997
-    assert summarise([score], BINARY.names)["pooled"]["lesion"]["dice"] == 199_999_994 / 199_999_997
+    assert summarize([score], BINARY.names)["pooled"]["lesion"]["dice"] == 199_999_994 / 199_999_997
 
 
 def test_equal_to_the_sets_of_voxels() -> None:

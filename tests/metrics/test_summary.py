@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import CaseLedger, OverlapMetric, Score, SurfaceMetric, summarise
+from medseg_pl.metrics import CaseLedger, OverlapMetric, Score, SurfaceMetric, summarize
 from medseg_pl.metrics.case_metric import DISTANCES
 from medseg_pl.metrics.overlap import FORMULAS
 from medseg_pl.metrics.statistics.intervals import bootstrap_interval
@@ -49,7 +49,7 @@ TABLE = [
     row("C1", "tumour", 1, 0, 0),  # 1
     row("C1", "cyst", 0, 0, 0),
 ]
-SUMMARY = summarise(TABLE, NAMES)
+SUMMARY = summarize(TABLE, NAMES)
 
 
 def test_a_label_is_described_over_its_cases() -> None:
@@ -98,7 +98,7 @@ def test_cases_and_patients_are_counted() -> None:
 
 
 def test_without_intervals_all_else_is_the_same() -> None:
-    bare = summarise(TABLE, NAMES, intervals=False)
+    bare = summarize(TABLE, NAMES, intervals=False)
     for described in bare["labels"].values():
         assert {described[metric]["ci95"] for metric in FORMULAS} == {None}
     assert SUMMARY["labels"]["liver"]["iou"]["ci95"] is not None
@@ -109,7 +109,7 @@ def test_without_intervals_all_else_is_the_same() -> None:
 
 
 def test_labels_come_in_their_order() -> None:
-    assert list(summarise(TABLE, ["cyst", "liver", "tumour"])["labels"]) == ["cyst", "liver", "tumour"]
+    assert list(summarize(TABLE, ["cyst", "liver", "tumour"])["labels"]) == ["cyst", "liver", "tumour"]
 
 
 def test_any_parser_reads_it() -> None:
@@ -118,13 +118,13 @@ def test_any_parser_reads_it() -> None:
 
 def test_columns_of_other_metrics_are_described_and_averaged() -> None:
     table = [row("A1", "liver", 1, 0, 0, hd95_mm=2.0), row("B1", "liver", 1, 0, 0, hd95_mm=math.nan)]
-    summary = summarise(table, ["liver"])
+    summary = summarize(table, ["liver"])
     assert (summary["labels"]["liver"]["hd95_mm"]["mean"], summary["labels"]["liver"]["hd95_mm"]["n"]) == (2.0, 1)
     assert summary["foreground_mean"]["hd95_mm"] == 2.0
 
 
 def test_volumes_are_described_but_not_averaged_over_labels() -> None:
-    summary = summarise([row("A1", "liver", 1, 0, 0, volume_reference_ml=1.5)], ["liver"])
+    summary = summarize([row("A1", "liver", 1, 0, 0, volume_reference_ml=1.5)], ["liver"])
     assert summary["labels"]["liver"]["volume_reference_ml"]["mean"] == 1.5
     assert "volume_reference_ml" not in summary["foreground_mean"]
 
@@ -132,20 +132,20 @@ def test_volumes_are_described_but_not_averaged_over_labels() -> None:
 @pytest.mark.parametrize("flip", [False, True])
 def test_only_some_cases_may_know_their_spacing(flip: bool) -> None:
     table = [row("A1", "liver", 1, 0, 0), row("B1", "liver", 1, 1, 0, volume_reference_ml=1.5)]
-    summary = summarise(table[::-1] if flip else table, ["liver"])
+    summary = summarize(table[::-1] if flip else table, ["liver"])
     assert summary["labels"]["liver"]["volume_reference_ml"]["n"] == 1
     assert summary["labels"]["liver"]["dice"]["n"] == 2
 
 
 def test_one_patient_has_no_interval_and_one_case_no_deviation() -> None:
-    summary = summarise([row("A1", "liver", 1, 1, 0), row("A2", "liver", 1, 0, 0)], ["liver"])
+    summary = summarize([row("A1", "liver", 1, 1, 0), row("A2", "liver", 1, 0, 0)], ["liver"])
     assert summary["labels"]["liver"]["dice"]["ci95"] is None
     assert summary["labels"]["liver"]["dice"]["std"] is not None
-    assert summarise([row("A1", "liver", 1, 1, 0)], ["liver"])["labels"]["liver"]["dice"]["std"] is None
+    assert summarize([row("A1", "liver", 1, 1, 0)], ["liver"])["labels"]["liver"]["dice"]["std"] is None
 
 
 def test_no_cases_at_all() -> None:
-    summary = summarise([], ["liver"])
+    summary = summarize([], ["liver"])
     assert summary["foreground_mean"]["dice"] is None
     assert (summary["n_cases"], summary["pooled"]) == (0, {"liver": {"dice": None}})
     assert summary["units"] == []
@@ -160,10 +160,10 @@ MIXED = [
 class TestUnits:
     def test_a_summary_says_what_distances_are_in(self) -> None:
         assert SUMMARY["units"] == ["mm"]
-        assert summarise(MIXED[1:], ["liver"])["units"] == ["px"]
+        assert summarize(MIXED[1:], ["liver"])["units"] == ["px"]
 
-    def test_pixels_and_millimetres_have_no_mean(self) -> None:
-        summary = summarise(MIXED, ["liver"])
+    def test_pixels_and_millimeters_have_no_mean(self) -> None:
+        summary = summarize(MIXED, ["liver"])
         assert summary["units"] == ["mm", "px"]
         assert not {*DISTANCES} & ({*summary["labels"]["liver"]} | {*summary["foreground_mean"]})
         assert summary["foreground_mean"]["dice"] == pytest.approx((2 / 3 + 1) / 2)
@@ -171,13 +171,13 @@ class TestUnits:
 
     @pytest.mark.parametrize(("case", "mean"), [(0, 3.0), (1, 80.0)])
     def test_alone_each_of_them_has_one(self, case: int, mean: float) -> None:
-        summary = summarise([MIXED[case]], ["liver"])
+        summary = summarize([MIXED[case]], ["liver"])
         assert summary["foreground_mean"]["hd95_mm"] == mean
         assert [summary["labels"]["liver"][name]["n"] for name in DISTANCES] == [1] * 4
 
     def test_a_stratum_of_one_unit_has_a_mean(self) -> None:
         strata = {"A1": {"site": "A"}, "B1": {"site": "B"}}
-        sites = summarise(MIXED, ["liver"], strata=strata)["strata"]["site"]
+        sites = summarize(MIXED, ["liver"], strata=strata)["strata"]["site"]
         assert (sites["A"]["units"], sites["A"]["foreground_mean"]["hd_mm"]) == (["mm"], 3.0)
         assert (sites["B"]["units"], sites["B"]["foreground_mean"]["hd_mm"]) == (["px"], 90.0)
 
@@ -191,32 +191,32 @@ STRATA = {
 
 
 class TestStrata:
-    def test_each_value_is_summarised_as_its_cases_alone(self) -> None:
-        summary = summarise(TABLE, NAMES, strata=STRATA)
+    def test_each_value_is_summarized_as_its_cases_alone(self) -> None:
+        summary = summarize(TABLE, NAMES, strata=STRATA)
         assert summary["strata"]["site"] == {
-            "east": summarise(_of(["A2"]), NAMES),
-            "north": summarise(_of(["A1", "B1"]), NAMES),
+            "east": summarize(_of(["A2"]), NAMES),
+            "north": summarize(_of(["A1", "B1"]), NAMES),
         }
-        assert summary["strata"]["sex"] == {"f": summarise(_of(["A1"]), NAMES), "m": summarise(_of(["B1"]), NAMES)}
+        assert summary["strata"]["sex"] == {"f": summarize(_of(["A1"]), NAMES), "m": summarize(_of(["B1"]), NAMES)}
         assert list(summary["strata"]["site"]) == ["east", "north"]
 
     def test_a_case_of_unknown_stratum_counts_in_the_whole_only(self) -> None:
-        summary = summarise(TABLE, NAMES, strata=STRATA)
+        summary = summarize(TABLE, NAMES, strata=STRATA)
         assert sum(part["n_cases"] for part in summary["strata"]["site"].values()) == 3
         assert {key: value for key, value in summary.items() if key != "strata"} == SUMMARY
 
     def test_values_that_no_scored_case_has_are_left_out(self) -> None:
-        strata = summarise(TABLE, NAMES, strata=STRATA)["strata"]
+        strata = summarize(TABLE, NAMES, strata=STRATA)["strata"]
         assert "nowhere" not in strata["site"]
         assert strata["age"] == {}
 
     @pytest.mark.parametrize("strata", [None, {}, {"A1": {}}])
     def test_without_strata_there_is_no_such_part(self, strata: dict[str, dict[str, str]] | None) -> None:
-        assert summarise(TABLE, NAMES, strata=strata) == SUMMARY
+        assert summarize(TABLE, NAMES, strata=strata) == SUMMARY
 
     def test_intervals_are_left_out_there_too(self) -> None:
-        north = summarise(TABLE, NAMES, intervals=False, strata=STRATA)["strata"]["site"]["north"]
-        assert north == summarise(_of(["A1", "B1"]), NAMES, intervals=False)
+        north = summarize(TABLE, NAMES, intervals=False, strata=STRATA)["strata"]["site"]["north"]
+        assert north == summarize(_of(["A1", "B1"]), NAMES, intervals=False)
 
 
 def _of(cases: list[str]) -> list[Score]:
@@ -231,7 +231,7 @@ def averages(predictions: Sequence[Masks], references: Sequence[Masks]) -> dict[
     ledger = CaseLedger([OverlapMetric(LABELS), SurfaceMetric(LABELS)])
     for number, masks in enumerate(zip(predictions, references, strict=True)):
         ledger.add(CasePrediction.from_masks(f"case{number}", *masks, spacing_mm=(2.0, 1.0, 0.5)))
-    return summarise(ledger.table(), LABELS.names, intervals=False)
+    return summarize(ledger.table(), LABELS.names, intervals=False)
 
 
 CASES = arrays(np.uint8, (3, 2, 1, 3, 4), elements=st.integers(0, 1))
@@ -262,7 +262,7 @@ def test_emptying_a_prediction_may_improve_pooled_dice_which_is_no_average() -> 
     # The false positives of the first case outweigh all that was found in the second.
     astray, found = row("A1", "liver", 0, 96, 2), row("B1", "liver", 2, 0, 0)
     emptied = row("A1", "liver", 0, 0, 2)
-    before, after = (summarise([first, found], ["liver"]) for first in (astray, emptied))
+    before, after = (summarize([first, found], ["liver"]) for first in (astray, emptied))
     assert before["pooled"]["liver"]["dice"] == 4 / 102
     assert after["pooled"]["liver"]["dice"] == 4 / 6
     assert before["foreground_mean"]["dice"] == after["foreground_mean"]["dice"] == 0.5

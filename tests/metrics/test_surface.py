@@ -243,7 +243,7 @@ class TestAnyMasks:
     def test_background_around_them_changes_only_what_is_missed(
         self, masks: Masks, spacing: Spacing, tolerance: float, around: tuple[int, ...]
     ) -> None:
-        # What lies outside the image is background too. One slice stays one: it would get neighbours.
+        # What lies outside the image is background too. One slice stays one: it would get neighbors.
         depth = (0, 0) if len(masks[0]) == 1 else around[:2]
         padded = [np.pad(mask, (depth, around[2:4], around[4:])) for mask in masks]
         before, after = scores(*masks, spacing, tolerance), scores(*padded, spacing, tolerance)
@@ -261,7 +261,7 @@ class TestAnyMasks:
         assert volume["assd_mm"] == pytest.approx((12 + 4 * math.sqrt(2)) / 34)
 
 
-def test_pixels_and_millimetres_are_not_averaged() -> None:
+def test_pixels_and_millimeters_are_not_averaged() -> None:
     metric = SurfaceMetric(LabelMap(["a"], "binary"))
     for name, spacing in (("x", None), ("y", (1.0, 100.0, 100.0))):
         metric.update(CasePrediction.from_masks(name, np.array([[1, 0]]), np.array([[0, 1]]), spacing_mm=spacing))

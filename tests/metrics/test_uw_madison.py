@@ -51,7 +51,7 @@ REFERENCE = [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1)]
 
 def test_a_volume_of_three_slices_on_paper() -> None:
     # Dice is 1 in the first slice, 2/3 in the second; the third is empty in both and left out.
-    # The voxel that was missed lies 1 from its neighbours.
+    # The voxel that was missed lies 1 from its neighbors.
     missed_one = volume(SHAPE, *REFERENCE[:3])
     assert score(missed_one, volume(SHAPE, *REFERENCE)) == pytest.approx(0.4 * (1 + 2 / 3) / 2 + 0.6 * (1 - 1 / 13))
 

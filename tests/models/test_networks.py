@@ -52,14 +52,14 @@ class TestBuild:
         assert isinstance(network, nn.Conv2d)
         assert (network.in_channels, network.out_channels) == (5, 2)
 
-    def test_a_misspelt_encoder_gets_a_suggestion(self) -> None:
+    def test_a_misspelled_encoder_gets_a_suggestion(self) -> None:
         with pytest.raises(SettingError) as caught:
             build_network(partial(smp.Unet, encoder_name="resnet181"), 1, 1)
         assert str(caught.value).startswith(
             "There is no encoder 'resnet181' (model.network.init_args.encoder_name). Did you mean resnet18"
         )
 
-    def test_a_misspelt_encoder_of_timm_gets_a_suggestion(self) -> None:
+    def test_a_misspelled_encoder_of_timm_gets_a_suggestion(self) -> None:
         with pytest.raises(SettingError, match="There is no encoder 'tu-mobilenetv3_smal_100'") as caught:
             build_network(partial(smp.Unet, encoder_name="tu-mobilenetv3_smal_100", encoder_weights=None), 1, 1)
         assert "Did you mean tu-mobilenetv3_small_100" in str(caught.value)

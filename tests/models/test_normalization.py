@@ -8,7 +8,7 @@ import torch
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.intensity import channel_statistics
-from medseg_pl.models.normalization import IntensityWindow, MeanStd, Normalisation, PerChannel, ZScore
+from medseg_pl.models.normalization import IntensityWindow, MeanStd, Normalization, PerChannel, ZScore
 
 TYPES = [torch.uint8, torch.int16, torch.uint16, torch.float16, torch.float32]
 UNUSED = torch.full((1, 1, 4), torch.nan)
@@ -22,9 +22,9 @@ class TestZScore:
     @pytest.mark.parametrize("dtype", TYPES)
     def test_mean_and_deviation_of_the_case(self, dtype: torch.dtype) -> None:
         statistics = torch.tensor([[[50.0, 10.0, 0.0, 100.0]]])
-        normalised = ZScore()(images(50, 60, 30, dtype=dtype), statistics)
-        assert normalised.dtype == torch.float32
-        assert normalised.flatten().tolist() == [0, 1, -2]
+        normalized = ZScore()(images(50, 60, 30, dtype=dtype), statistics)
+        assert normalized.dtype == torch.float32
+        assert normalized.flatten().tolist() == [0, 1, -2]
 
     def test_values_beyond_the_percentiles_are_cut(self) -> None:
         statistics = torch.tensor([[[50.0, 10.0, 20.0, 90.0]]])
@@ -34,39 +34,39 @@ class TestZScore:
 
     def test_each_image_and_channel_has_its_own(self) -> None:
         statistics = torch.tensor([[[0.0, 1.0, -9, 9], [1.0, 2.0, -9, 9]], [[2.0, 4.0, -9, 9], [3.0, 8.0, -9, 9]]])
-        normalised = ZScore()(torch.full((2, 2, 3, 5), 7.0), statistics)
-        assert normalised.shape == (2, 2, 3, 5)
-        assert normalised[:, :, 2, 4].tolist() == [[7, 3], [1.25, 0.5]]
+        normalized = ZScore()(torch.full((2, 2, 3, 5), 7.0), statistics)
+        assert normalized.shape == (2, 2, 3, 5)
+        assert normalized[:, :, 2, 4].tolist() == [[7, 3], [1.25, 0.5]]
 
     def test_a_whole_case_becomes_mean_0_and_deviation_1(self) -> None:
         pixels = np.random.default_rng(0).normal(1000, 200, (2, 60, 70)).astype(np.float32)
         statistics = torch.from_numpy(channel_statistics(pixels))[None]
-        normalised = ZScore()(torch.from_numpy(pixels)[None], statistics)
-        torch.testing.assert_close(normalised.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
-        torch.testing.assert_close(normalised.std(dim=(0, 2, 3), correction=0), torch.ones(2), atol=1e-4, rtol=0)
+        normalized = ZScore()(torch.from_numpy(pixels)[None], statistics)
+        torch.testing.assert_close(normalized.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
+        torch.testing.assert_close(normalized.std(dim=(0, 2, 3), correction=0), torch.ones(2), atol=1e-4, rtol=0)
 
     def test_hot_pixels_leave_mean_0_and_deviation_1(self) -> None:
         pixels = np.random.default_rng(0).normal(100, 20, (1, 100, 100)).astype(np.float32)
         pixels[0, 50, 50] = 30_000.0
         statistics = torch.from_numpy(channel_statistics(pixels))[None]
-        normalised = ZScore()(torch.from_numpy(pixels)[None], statistics)
-        assert normalised.mean().item() == pytest.approx(0, abs=1e-4)
-        assert normalised.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+        normalized = ZScore()(torch.from_numpy(pixels)[None], statistics)
+        assert normalized.mean().item() == pytest.approx(0, abs=1e-4)
+        assert normalized.std(correction=0).item() == pytest.approx(1, abs=1e-4)
         unclipped = ZScore(clip=False)(torch.from_numpy(pixels)[None], statistics)
         assert unclipped.flatten().sort().values[:-50].std().item() == pytest.approx(1, abs=0.05)
 
     def test_an_empty_scan_becomes_zero(self) -> None:
         pixels = np.full((1, 4, 4), 7.0, np.float32)
-        normalised = ZScore()(torch.from_numpy(pixels)[None], torch.from_numpy(channel_statistics(pixels))[None])
-        assert (normalised == 0).all()
+        normalized = ZScore()(torch.from_numpy(pixels)[None], torch.from_numpy(channel_statistics(pixels))[None])
+        assert (normalized == 0).all()
 
 
 class TestIntensityWindow:
     @pytest.mark.parametrize("dtype", [torch.int16, torch.float16, torch.float32])
     def test_the_window_becomes_minus_one_to_one(self, dtype: torch.dtype) -> None:
-        normalised = IntensityWindow(-160, 240)(images(-1000, -160, 40, 140, 240, 3000, dtype=dtype), UNUSED)
-        assert normalised.dtype == torch.float32
-        torch.testing.assert_close(normalised.flatten(), torch.tensor([-1, -1, 0, 0.5, 1, 1]))
+        normalized = IntensityWindow(-160, 240)(images(-1000, -160, 40, 140, 240, 3000, dtype=dtype), UNUSED)
+        assert normalized.dtype == torch.float32
+        torch.testing.assert_close(normalized.flatten(), torch.tensor([-1, -1, 0, 0.5, 1, 1]))
 
     @pytest.mark.parametrize(("low", "high"), [(10, 10), (240.0, -160.0), (0.0, float("nan"))])
     def test_a_window_upside_down_is_refused(self, low: float, high: float) -> None:
@@ -84,10 +84,10 @@ class TestMeanStd:
 
     def test_sixteen_bits(self) -> None:
         layer = MeanStd([0.5], [0.25], maximum=65535)
-        normalised = layer(images(0, 65535, dtype=torch.uint16), UNUSED)
-        torch.testing.assert_close(normalised.flatten(), torch.tensor([-2.0, 2.0]))
+        normalized = layer(images(0, 65535, dtype=torch.uint16), UNUSED)
+        torch.testing.assert_close(normalized.flatten(), torch.tensor([-2.0, 2.0]))
 
-    def test_neighbours_come_outside_and_channels_inside(self) -> None:
+    def test_neighbors_come_outside_and_channels_inside(self) -> None:
         layer = MeanStd([0.0, 100.0], [1.0, 10.0], maximum=1)
         slices = torch.tensor([1.0, 110, 2, 120, 3, 130]).view(1, 6, 1, 1)
         assert layer(slices, torch.zeros(1, 6, 4)).flatten().tolist() == [1, 1, 2, 2, 3, 3]
@@ -102,7 +102,7 @@ class TestMeanStd:
         with pytest.raises(SettingError) as caught:
             MeanStd()(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 4))
         assert str(caught.value) == (
-            "MeanStd has 3 channel(s), but the images have 4. Give model.normalisation one mean and one std for each "
+            "MeanStd has 3 channel(s), but the images have 4. Give model.normalization one mean and one std for each "
             "of model.channels."
         )
 
@@ -132,12 +132,12 @@ class TestPerChannel:
 @pytest.mark.parametrize(
     "layer", [ZScore(), ZScore(clip=False), IntensityWindow(0, 9), MeanStd(), PerChannel([ZScore(), MeanStd([0], [1])])]
 )
-def test_settings_travel_as_hyper_parameters_and_not_as_weights(layer: Normalisation) -> None:
+def test_settings_travel_as_hyper_parameters_and_not_as_weights(layer: Normalization) -> None:
     assert layer.state_dict() == {}
 
 
 @pytest.mark.parametrize("layer", [ZScore(), IntensityWindow(0, 9), MeanStd([0.5], [0.1])])
-def test_the_image_is_left_as_it_is(layer: Normalisation) -> None:
+def test_the_image_is_left_as_it_is(layer: Normalization) -> None:
     pixels = images(-3, 5, 700)
     before = pixels.clone()
     layer(pixels, torch.tensor([[[1.0, 2.0, 0.0, 9.0]]]))

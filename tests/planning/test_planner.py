@@ -66,12 +66,12 @@ class TestGeometry:
         ("spacing", "context"),
         [((1.0, 1.0, 1.0), 2), ((3.0, 1.0, 1.0), 1), ((8.0, 1.0, 0.5), 0), ((1.0, 0.8, 0.9), 2), (None, 1)],
     )
-    def test_neighbours_follow_from_their_distance(
+    def test_neighbors_follow_from_their_distance(
         self, spacing: tuple[float, float, float] | None, context: int
     ) -> None:
         assert chosen(replace(MRI, spacing_mm=spacing), "model", "context") == context
 
-    def test_single_images_have_no_neighbours(self) -> None:
+    def test_single_images_have_no_neighbors(self) -> None:
         assert chosen(PHOTOGRAPHS, "model", "context") == 0
 
     def test_pixels_are_resampled_where_they_differ(self) -> None:
@@ -106,12 +106,12 @@ class TestGeometry:
 class TestIntensities:
     def test_ct_gets_a_window_from_its_labels(self) -> None:
         found = replace(MRI, modalities=("CT",), foreground_intensities=((-57.25, 162.0),))
-        assert chosen(found, "model", "normalisation", "class_path") == "medseg_pl.models.normalization.IntensityWindow"
-        assert chosen(found, "model", "normalisation", "init_args", "low") == -57.2
-        assert chosen(found, "model", "normalisation", "init_args", "high") == 162.0
+        assert chosen(found, "model", "normalization", "class_path") == "medseg_pl.models.normalization.IntensityWindow"
+        assert chosen(found, "model", "normalization", "init_args", "low") == -57.2
+        assert chosen(found, "model", "normalization", "init_args", "high") == 162.0
 
     def test_hounsfield_units_tell_a_ct_that_nobody_has_named(self) -> None:
-        path = ("model", "normalisation", "class_path")
+        path = ("model", "normalization", "class_path")
         assert chosen(replace(MRI, modalities=("",), lowest=(-1024.0,)), *path).endswith("IntensityWindow")
         assert chosen(replace(MRI, modalities=("MRI",), lowest=(-1024.0,)), *path).endswith("ZScore")
         assert chosen(replace(MRI, modalities=("FLAIR, DOCTOR",)), *path).endswith("ZScore")
@@ -124,8 +124,8 @@ class TestIntensities:
             lowest=(-1000.0, 0.0, -900.0),
             foreground_intensities=((-60.0, 160.0), (1.0, 12.0), (-20.0, 90.0)),
         )
-        assert chosen(found, "model", "normalisation", "class_path") == "medseg_pl.models.normalization.PerChannel"
-        ct, pet, late = chosen(found, "model", "normalisation", "init_args", "channels")
+        assert chosen(found, "model", "normalization", "class_path") == "medseg_pl.models.normalization.PerChannel"
+        ct, pet, late = chosen(found, "model", "normalization", "init_args", "channels")
         assert [one["class_path"].rpartition(".")[2] for one in (ct, late)] == ["IntensityWindow"] * 2
         assert [(one["init_args"]["low"].value, one["init_args"]["high"]) for one in (ct, late)] == [
             (-60.0, 160.0),
@@ -136,11 +136,11 @@ class TestIntensities:
     def test_channels_without_a_ct_are_normalized_alike(self) -> None:
         two = {"channels": 2, "modalities": ("T1", "T2"), "lowest": (0.0, 0.0)}
         found = replace(MRI, **two, foreground_intensities=((1.0, 2.0),) * 2)
-        assert chosen(found, "model", "normalisation", "class_path") == "medseg_pl.models.normalization.ZScore"
+        assert chosen(found, "model", "normalization", "class_path") == "medseg_pl.models.normalization.ZScore"
 
     def test_photographs_get_the_statistics_of_the_encoder(self) -> None:
-        assert chosen(PHOTOGRAPHS, "model", "normalisation", "class_path") == "medseg_pl.models.normalization.MeanStd"
-        assert chosen(PHOTOGRAPHS, "model", "normalisation", "init_args", "mean") == [0.485, 0.456, 0.406]
+        assert chosen(PHOTOGRAPHS, "model", "normalization", "class_path") == "medseg_pl.models.normalization.MeanStd"
+        assert chosen(PHOTOGRAPHS, "model", "normalization", "init_args", "mean") == [0.485, 0.456, 0.406]
 
 
 class TestLabels:

@@ -1,7 +1,7 @@
 """`medseg export`: a trained model in a folder that runs without torch, and proves itself.
 
 ```
-model.onnx             the network, normalisation included: raw values and their statistics in, logits out
+model.onnx             the network, normalization included: raw values and their statistics in, logits out
 weights.safetensors    the network's weights, for torch; model.initial_weights reads them
 spec.json              all that happens before and after the network, and the checksums of the other files
 run.py                 runs the model on images; needs numpy, onnxruntime and a reader of images
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--ckpt_path", required=True, metavar="FILE", help="a checkpoint that medseg fit wrote")
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="a new folder")
-    precision = "of the weights: fp16 halves the file, int8 quarters it (dynamic quantisation); default: fp32"
+    precision = "of the weights: fp16 halves the file, int8 quarters it (dynamic quantization); default: fp32"
     add("--precision", choices=PRECISIONS, default="fp32", help=precision)
     add("--measure", action="store_true", help="measure what the export costs in Dice on the validation cases")
     add("--data.source.root", dest="root", metavar="DIR", help="where the data is now, to measure")

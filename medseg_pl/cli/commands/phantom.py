@@ -17,7 +17,7 @@ import numpy as np
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.data.synthetic import ORGANS, exclusive, patient_days
-from medseg_pl.data.synthetic.layouts import DataCard, LabelledScan, write_decathlon, write_folder, write_uw_madison
+from medseg_pl.data.synthetic.layouts import DataCard, LabeledScan, write_decathlon, write_folder, write_uw_madison
 from medseg_pl.io.atomic_files import whole_folder
 from medseg_pl.io.progress import progress_bar
 
@@ -35,11 +35,11 @@ _ANATOMY, _CALENDAR, _DAY = 1, 2, 3
 _CARD = DataCard(
     name="phantom",
     description="Synthetic abdominal MRI with three organs; no patient is in it",
-    licence="CC0-1.0",
+    license="CC0-1.0",
     modality="MRI",
     labels=ORGANS,
 )
-_WRITERS: dict[str, Callable[[Path, Iterable[LabelledScan]], None]] = {
+_WRITERS: dict[str, Callable[[Path, Iterable[LabeledScan]], None]] = {
     "decathlon": partial(write_decathlon, card=_CARD),
     "folder": write_folder,
     "uw_madison": partial(write_uw_madison, labels=ORGANS),
@@ -95,7 +95,7 @@ def write_phantom(directory: Path, layout: str, cases: int, seed: int, slices: i
         _WRITERS[layout](staging, _with_progress(make_scans(cases, seed, slices, size), cases))
 
 
-def make_scans(cases: int, seed: int, slices: int, size: tuple[int, int]) -> Iterator[LabelledScan]:
+def make_scans(cases: int, seed: int, slices: int, size: tuple[int, int]) -> Iterator[LabeledScan]:
     """The first `cases` volumes of an endless row of patients, each made when asked for; every third is oblique."""
     patients = (_scans_of(patient, seed, slices, size) for patient in count())
     for number, scan in enumerate(islice(chain.from_iterable(patients), cases), start=1):
@@ -125,7 +125,7 @@ def _whole_number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _scans_of(patient: int, seed: int, slices: int, size: tuple[int, int]) -> Iterator[LabelledScan]:
+def _scans_of(patient: int, seed: int, slices: int, size: tuple[int, int]) -> Iterator[LabeledScan]:
     """All days of one patient, named as Kaggle does."""
     days = _days_of(patient, seed)
     width, height = _size_for(patient, size)
@@ -135,7 +135,7 @@ def _scans_of(patient: int, seed: int, slices: int, size: tuple[int, int]) -> It
     seeds = [(seed, patient, _DAY, day + 1) for day in days]
     phantoms = patient_days((seed, patient, _ANATOMY), seeds, (slices, height, width))
     for day, (image, masks) in zip(days, phantoms, strict=True):
-        yield LabelledScan(f"{group}_day{day}", group, image, masks, exclusive(masks), spacing_mm)
+        yield LabeledScan(f"{group}_day{day}", group, image, masks, exclusive(masks), spacing_mm)
 
 
 def _days_of(patient: int, seed: int) -> list[int]:
@@ -150,7 +150,7 @@ def _size_for(patient: int, size: tuple[int, int]) -> tuple[int, int]:
     return (round(1.15 * height), round(1.15 * width)) if (patient + 1) % UPRIGHT_EVERY == 0 else size
 
 
-def _with_progress(scans: Iterable[LabelledScan], total: int) -> Iterator[LabelledScan]:
+def _with_progress(scans: Iterable[LabeledScan], total: int) -> Iterator[LabeledScan]:
     """The scans, and a bar on the terminal if there is one."""
     with progress_bar("phantom", total, things="volumes") as advance:
         for scan in scans:

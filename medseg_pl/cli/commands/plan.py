@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         SettingError: Something has to be said that the data does not say.
     """
     from medseg_pl.checks.configured_data import open_configured
-    from medseg_pl.checks.layout_detection import DataSettings, open_data_set, recognise_opened
+    from medseg_pl.checks.layout_detection import DataSettings, open_data_set, recognize_opened
     from medseg_pl.planning.config_file import hardware_of, plan_file
 
     require_absent(arguments.output)
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise SettingError("There is nothing to plan for. Give a folder, or a configuration with --config.")
     else:
         opened = open_data_set(root, said)
-    found = recognise_opened(opened, said.labels)
+    found = recognize_opened(opened, said.labels)
     hardware = hardware_of(arguments.device, arguments.memory_gb)
     planned = plan_file(found, hardware, root.resolve().name, arguments.workers)
     write_text(arguments.output, planned.text)

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.unlabelled import ImageFolder
+from medseg_pl.data.sources.unlabeled import ImageFolder
 from medseg_pl.data.written_values import use_mask_values
 from medseg_pl.inference.outcomes import Outcome
 from medseg_pl.inference.predictor import Predictor, load_module, load_weights
@@ -87,7 +87,7 @@ def predict(
     """
     output = OutputFolder(order.folder, _record(order, trainer, module, data.source, checkpoints), locks)
     output.check()
-    source = data.source.unlabelled(order.images)
+    source = data.source.unlabeled(order.images)
     if isinstance(source, ImageFolder) and source.folders and trainer.is_global_zero:
         names = " and ".join(source.folders)
         sys.stdout.write(f"{order.images} is the root of a data set: images are read from its {names}.\n")

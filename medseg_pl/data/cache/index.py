@@ -24,7 +24,7 @@ _AT_ONCE = 4096
 """Descriptions that exist as objects while rows are made of them: a million would take gigabytes."""
 
 
-class Catalogue(Sequence[Path]):
+class Catalog(Sequence[Path]):
     """The entries of many cases, in their order, and what `describe` reads of each: a few hundred bytes a case.
 
     Rows are plain numbers. So a case is opened without its description being read again, and a process that loads data
@@ -32,7 +32,7 @@ class Catalogue(Sequence[Path]):
 
     Args:
         directory: Of the store.
-        rows: As `catalogue_of` makes them.
+        rows: As `catalog_of` makes them.
         places: Which of the rows, in which order; all by default.
     """
 
@@ -47,15 +47,15 @@ class Catalogue(Sequence[Path]):
     @overload
     def __getitem__(self, place: int) -> Path: ...
     @overload
-    def __getitem__(self, place: slice) -> Catalogue: ...
-    def __getitem__(self, place: int | slice) -> Path | Catalogue:
+    def __getitem__(self, place: slice) -> Catalog: ...
+    def __getitem__(self, place: int | slice) -> Path | Catalog:
         if isinstance(place, slice):
-            return Catalogue(self.directory, self.rows, self.places[place])
+            return Catalog(self.directory, self.rows, self.places[place])
         return entry_path(self.directory, self._row(place)["key"].decode())
 
-    def of(self, places: Sequence[int]) -> Catalogue:
+    def of(self, places: Sequence[int]) -> Catalog:
         """Some of the cases, in the order of their places."""
-        return Catalogue(self.directory, self.rows, self.places[np.asarray(places, np.int64)])
+        return Catalog(self.directory, self.rows, self.places[np.asarray(places, np.int64)])
 
     def open(self, place: int) -> StoredCase:
         """What `open_entry` gives for the entry, without a look at anything but its arrays."""
@@ -99,19 +99,19 @@ class Catalogue(Sequence[Path]):
 
 
 class NamedEntries(Mapping[str, Path]):
-    """The entries of a catalogue by the ids of their cases; paths are made when they are asked for.
+    """The entries of a catalog by the ids of their cases; paths are made when they are asked for.
 
     Args:
-        names: In the catalogue's order.
-        catalogue: The entries.
+        names: In the catalog's order.
+        catalog: The entries.
     """
 
-    def __init__(self, names: Iterable[str], catalogue: Catalogue) -> None:
-        self.catalogue = catalogue
+    def __init__(self, names: Iterable[str], catalog: Catalog) -> None:
+        self.catalog = catalog
         self._places = {name: place for place, name in enumerate(names)}
 
     def __getitem__(self, name: str) -> Path:
-        return self.catalogue[self._places[name]]
+        return self.catalog[self._places[name]]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -119,13 +119,13 @@ class NamedEntries(Mapping[str, Path]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def of(self, names: Iterable[str]) -> Catalogue:
+    def of(self, names: Iterable[str]) -> Catalog:
         """The entries of some cases, in the order of their names."""
-        return self.catalogue.of([self._places[name] for name in names])
+        return self.catalog.of([self._places[name] for name in names])
 
 
-def prepared_catalogue(store: Store, cases: Sequence[Case], entries: Sequence[Path]) -> Catalogue:
-    """The catalogue of cases that the store has just built, kept for the processes that only set up.
+def prepared_catalog(store: Store, cases: Sequence[Case], entries: Sequence[Path]) -> Catalog:
+    """The catalog of cases that the store has just built, kept for the processes that only set up.
 
     Args:
         store: Theirs.
@@ -136,7 +136,7 @@ def prepared_catalogue(store: Store, cases: Sequence[Case], entries: Sequence[Pa
     kept = _opened(path, store.directory)
     if kept is not None and np.array_equal(kept.keys, np.array([entry.name.encode() for entry in entries], "S40")):
         return kept
-    made = catalogue_of(entries)
+    made = catalog_of(entries)
     with suppress(OSError):  # a store that may only be read, or is full, serves all the same
         path.unlink(missing_ok=True)  # where the new one cannot be written, no process may take the old one for it
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,27 +147,27 @@ def prepared_catalogue(store: Store, cases: Sequence[Case], entries: Sequence[Pa
     return made
 
 
-def known_catalogue(store: Store, cases: Sequence[Case]) -> Catalogue | None:
-    """What `prepared_catalogue` kept of these cases, which no file is looked at for; `None` where it kept nothing."""
+def known_catalog(store: Store, cases: Sequence[Case]) -> Catalog | None:
+    """What `prepared_catalog` kept of these cases, which no file is looked at for; `None` where it kept nothing."""
     return _opened(store.listing(cases), store.directory)
 
 
-def catalogue_of(entries: Sequence[Path]) -> Catalogue:
-    """Read the description of each entry once; a catalogue is its own."""
-    if isinstance(entries, Catalogue):
+def catalog_of(entries: Sequence[Path]) -> Catalog:
+    """Read the description of each entry once; a catalog is its own."""
+    if isinstance(entries, Catalog):
         return entries
     directory = entries[0].parent.parent if len(entries) else Path()
     blocks = [_rows(entries[start : start + _AT_ONCE]) for start in range(0, len(entries), _AT_ONCE)]
-    return Catalogue(directory, _joined(blocks))
+    return Catalog(directory, _joined(blocks))
 
 
-def _opened(path: Path, directory: Path) -> Catalogue | None:
+def _opened(path: Path, directory: Path) -> Catalog | None:
     try:
         # As a plain array: rows of `np.memmap` take several times as long to read.
         rows = np.asarray(np.load(path, mmap_mode="r"))
         with path.open("rb") as file:
             file.seek(-_CHECKSUM_BYTES, os.SEEK_END)
-            return Catalogue(directory, rows) if file.read() == _checksum(rows) else None
+            return Catalog(directory, rows) if file.read() == _checksum(rows) else None
     except (OSError, ValueError, EOFError):  # none yet, or cut off when a machine was lost
         return None
 

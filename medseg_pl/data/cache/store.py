@@ -73,7 +73,7 @@ class Store:
         self._folders: dict[Path, str] = {}
 
     def listing(self, cases: Sequence[Case]) -> Path:
-        """Where the catalogue of these cases is kept: named by their names and files and by how these are read."""
+        """Where the catalog of these cases is kept: named by their names and files and by how these are read."""
         reading = self._reading()
         # Absolute, for other data may have the same relative names in another folder.
         listed = (f"{c.case_id} {[str(path.absolute()) for path in (*c.images, *c.masks)]}" for c in cases)

@@ -40,7 +40,7 @@ class Source(Recorded, ABC):
         """
 
     @abstractmethod
-    def unlabelled(self, directory: Path) -> Source:
+    def unlabeled(self, directory: Path) -> Source:
         """A source over images of the same kind without masks: the input of `predict`, a folder or a single file.
 
         What is no case there is for `left_out` to name: it keeps `cases` from no other.

@@ -18,7 +18,7 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
 from medseg_pl.data.sources.dataset_json import DescribedLabels, list_channels, list_dataset, read_labels
 from medseg_pl.data.sources.files import FileSource, Grid, inside, is_image
-from medseg_pl.data.sources.unlabelled import ChannelFolder, find_image_folders
+from medseg_pl.data.sources.unlabeled import ChannelFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links
 from medseg_pl.io.structured import read_json
@@ -72,7 +72,7 @@ class DecathlonSource(FileSource):
         self._check_labels(labels)
         return super().read(case, labels)
 
-    def unlabelled(self, directory: Path) -> Source:
+    def unlabeled(self, directory: Path) -> Source:
         """Every image of a folder; channels are told apart by nnU-Net's `_0000` endings where there are several."""
         folders = find_image_folders(directory, ("imagesTr", "imagesTs"), ("labelsTr", "labelsTs"))
         return ChannelFolder(str(directory), self.slicing, folders)

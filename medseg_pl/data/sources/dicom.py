@@ -139,7 +139,7 @@ class DicomSource(Source):
         """List files of other kinds than images and references."""
         return list_unused(self._tree)
 
-    def unlabelled(self, directory: Path) -> Source:
+    def unlabeled(self, directory: Path) -> Source:
         """Every series below a folder."""
         return DicomFolder(
             str(directory),

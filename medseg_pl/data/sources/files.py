@@ -68,13 +68,13 @@ class FileSource(Source):
         template = case.images[0]
         if self.slicing != "file":
             mask = self._slicing(case, read_image_geometry(template)).undo(mask)
-        coloured = by_colour(template, labels)
+        colored = by_color(template, labels)
         if not labels.overlapping:
-            write_mask_file(directory / case.case_id, labels.decode(mask, coloured), template)
+            write_mask_file(directory / case.case_id, labels.decode(mask, colored), template)
             return
         visible = 1 if volumes.is_volume(template) else 255
         for index, (name, plane) in enumerate(zip(labels.names, mask, strict=True)):
-            values = labels.decode_one(plane, index, visible, coloured)
+            values = labels.decode_one(plane, index, visible, colored)
             write_mask_file(directory / name / case.case_id, values, template)
 
     def _slicing(self, case: Case, geometry: Geometry) -> Reorientation:
@@ -119,15 +119,15 @@ def read_image_geometry(path: Path) -> Geometry:
 
 
 def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[Any], Geometry]:
-    """`(D, H, W)` values and the grid, whichever the format; `(3, D, H, W)` colours where the labels are known by them.
+    """`(D, H, W)` values and the grid, whichever the format; `(3, D, H, W)` colors where the labels are known by them.
 
     Args:
         path: The file.
-        labels: What is read by colour; without them nothing is.
+        labels: What is read by color; without them nothing is.
     """
     if not volumes.is_volume(path):
-        coloured = labels is not None and by_colour(path, labels)
-        pixels = raster.read_mask_colours(path) if coloured else raster.read_mask(path)
+        colored = labels is not None and by_color(path, labels)
+        pixels = raster.read_mask_colors(path) if colored else raster.read_mask(path)
         return pixels[..., None, :, :], Geometry((1, *pixels.shape[-2:]))
     values, geometry = volumes.read_volume(path, seen=False)
     if len(values) != 1:
@@ -135,9 +135,9 @@ def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[
     return whole_numbers(values[0]), geometry
 
 
-def by_colour(path: Path, labels: LabelMap) -> bool:
-    """Whether labels are written in this file as colours: in pictures, where they have any."""
-    return labels.colours is not None and not volumes.is_volume(path)
+def by_color(path: Path, labels: LabelMap) -> bool:
+    """Whether labels are written in this file as colors: in pictures, where they have any."""
+    return labels.colors is not None and not volumes.is_volume(path)
 
 
 def stored_mask(
@@ -166,7 +166,7 @@ def stored_mask(
     pixels = [bring_to_grid(case_id, path, *mask, grid) for path, mask in zip(paths, masks, strict=True)]
     shares = [1] * len(paths) if shares is None else shares
     if len(paths) == 1 and not labels.overlapping:
-        return labels.encode(pixels[0], str(paths[0]), by_colour(paths[0], labels))[None]
+        return labels.encode(pixels[0], str(paths[0]), by_color(paths[0], labels))[None]
     if len(shares) != len(labels.names):
         raise GeometryError(
             f"Case {case_id} has {len(paths)} mask file(s) for the {len(labels.names)} labels "
@@ -175,7 +175,7 @@ def stored_mask(
         )
     files = zip(paths, pixels, strict=True)
     planes = [
-        labels.unite([labels.encode_one(p, i, str(path), by_colour(path, labels)) for path, p in islice(files, share)])
+        labels.unite([labels.encode_one(p, i, str(path), by_color(path, labels)) for path, p in islice(files, share)])
         for i, share in enumerate(shares)
     ]
     return labels.combine(planes, f"Case {case_id}")
@@ -184,7 +184,7 @@ def stored_mask(
 def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
     """Write `(D, H, W)` values beside `stem`: in the format and on the grid of a volume, as PNG for any picture.
 
-    Colours, `(3, D, H, W)`, are for pictures.
+    Colors, `(3, D, H, W)`, are for pictures.
     """
     if volumes.is_volume(template):
         path = stem.with_name(stem.name + suffixes.find_suffix(template))
@@ -213,7 +213,7 @@ def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
 def inside(root: Path, relative: str, what: str) -> Path:
     """`root / relative`, or `MissingDataError` where that leaves `root`: a manifest may be a stranger's.
 
-    A name may be spelt in another form of Unicode than the file's.
+    A name may be spelled in another form of Unicode than the file's.
     """
     path = root / relative
     try:

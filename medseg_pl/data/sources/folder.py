@@ -13,7 +13,7 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import check_pattern, group_of, shown
 from medseg_pl.data.sources.files import FileSource, check_mask_names, files_by_name, is_image
 from medseg_pl.data.sources.mask_paths import STEM, Place, place_of, shared_stem
-from medseg_pl.data.sources.unlabelled import DatasetNames, ImageFolder, find_image_folders
+from medseg_pl.data.sources.unlabeled import DatasetNames, ImageFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links, require_folder
 from medseg_pl.io.suffixes import name_below
@@ -118,7 +118,7 @@ class FolderSource(FileSource):
         several = [place.name for place in self.places if place.several]
         return (self.slicing, *(self.masks if isinstance(self.masks, dict) else ()), *several)
 
-    def unlabelled(self, directory: Path) -> ImageFolder:
+    def unlabeled(self, directory: Path) -> ImageFolder:
         """Every image below a folder; of a data set's root those in its folder of images. Masks of images are none."""
         folders = find_image_folders(directory, [self.images], [place.folder for place in self.places])
         return ImageFolder(

@@ -15,7 +15,7 @@ from medseg_pl.core.text import shorten
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.csv_table import check_unique, filled, read_table, strata_columns, strata_of
 from medseg_pl.data.sources.files import FileSource, check_mask_names, inside
-from medseg_pl.data.sources.unlabelled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders
+from medseg_pl.data.sources.unlabeled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders
 
 SPLITS = ("train", "val", "test")
 
@@ -76,7 +76,7 @@ class ManifestSource(FileSource):
         """How volumes are cut, and which label each column stands for."""
         return (self.slicing, *self.mask_labels())
 
-    def unlabelled(self, directory: Path) -> ImageFolder:
+    def unlabeled(self, directory: Path) -> ImageFolder:
         """Every image below a folder; of a data set's root those in its folder of images."""
         folders = find_image_folders(directory, IMAGE_FOLDERS, MASK_FOLDERS)
         return ImageFolder(str(directory), self.slicing, folders)

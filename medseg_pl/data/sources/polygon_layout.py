@@ -9,7 +9,7 @@ from pathlib import Path
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import is_image
-from medseg_pl.data.sources.unlabelled import IMAGE_FOLDERS, MASK_FOLDERS
+from medseg_pl.data.sources.unlabeled import IMAGE_FOLDERS, MASK_FOLDERS
 from medseg_pl.io.annotations.fields import load_json
 from medseg_pl.io.annotations.reading import SUFFIXES
 from medseg_pl.io.atomic_files import files_below

@@ -15,7 +15,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import check_pattern, group_of, shown
 from medseg_pl.data.sources.files import FileSource, Grid, files_by_name, is_image
 from medseg_pl.data.sources.named import NameMatcher, Overlaps, combine_named
-from medseg_pl.data.sources.unlabelled import ImageFolder, find_image_folders
+from medseg_pl.data.sources.unlabeled import ImageFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.annotations import AnnotatedImage, draw_region, read_annotations
 from medseg_pl.io.annotations.reading import SUFFIXES
@@ -114,7 +114,7 @@ class PolygonSource(FileSource):
         """List the categories that are drawn somewhere, sorted."""
         return sorted({region.category for case in self.cases() for region in self._annotated(case).regions})
 
-    def unlabelled(self, directory: Path) -> ImageFolder:
+    def unlabeled(self, directory: Path) -> ImageFolder:
         """Every image below a folder; of a data set's root those in its folder of images."""
         return ImageFolder(str(directory), "file", find_image_folders(directory, [self.images], []))
 

@@ -93,7 +93,7 @@ class UWMadisonSource(Source):
         mask = self._masks(case, [name.number for name in names], labels, (height, width)) if case.masks else None
         return Volume(image[None], mask, geometry)
 
-    def unlabelled(self, directory: Path) -> Source:
+    def unlabeled(self, directory: Path) -> Source:
         """The scans anywhere below a folder, without a table."""
         return _Scans(str(directory), self.slice_spacing_mm)
 

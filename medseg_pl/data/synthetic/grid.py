@@ -80,7 +80,7 @@ def make_grid(shape: tuple[int, int, int], tilt: float, offset: tuple[float, flo
 
 def inside(grid: Grid, solid: Ellipsoid) -> Mask:
     """The voxels that `solid` covers."""
-    (z, y, x), (tall, high, wide) = solid.centre, solid.radii
+    (z, y, x), (tall, high, wide) = solid.center, solid.radii
     cosine, sine = np.float32(np.cos(solid.angle)), np.float32(np.sin(solid.angle))
     dy, dx = grid.y - np.float32(y), grid.x - np.float32(x)
     v, u = cosine * dy - sine * dx, cosine * dx + sine * dy
@@ -92,8 +92,8 @@ def sweep(grid: Grid, tube: Tube) -> Sweep:
     """Draw a tube ball by ball, visiting the box around each."""
     depth = np.full(grid.shape, _FAR, np.float32)
     nearest = np.zeros(grid.shape, np.int32)
-    for number, (centre, radius) in enumerate(zip(grid.index_of(tube.points), tube.radii, strict=True)):
-        box, distance = _ball(grid, centre, float(radius))
+    for number, (center, radius) in enumerate(zip(grid.index_of(tube.points), tube.radii, strict=True)):
+        box, distance = _ball(grid, center, float(radius))
         closer = distance < depth[box]
         depth[box][closer] = distance[closer]
         nearest[box][closer] = number
@@ -107,12 +107,12 @@ def _warped(z: NDArray[np.floating], y: NDArray[np.floating], x: NDArray[np.floa
     return z, y, x
 
 
-def _ball(grid: Grid, centre: Float64[np.ndarray, "3"], radius: float) -> tuple[tuple[slice, ...], Field]:
+def _ball(grid: Grid, center: Float64[np.ndarray, "3"], radius: float) -> tuple[tuple[slice, ...], Field]:
     """The box of voxels that a ball and a small margin touch, and their signed distance to its surface."""
     reach = (radius + _MARGIN) / grid.steps
-    lows = np.clip(np.ceil(centre - reach), 0, grid.shape).astype(int)
-    highs = np.clip(np.floor(centre + reach) + 1, lows, grid.shape).astype(int)
+    lows = np.clip(np.ceil(center - reach), 0, grid.shape).astype(int)
+    highs = np.clip(np.floor(center + reach) + 1, lows, grid.shape).astype(int)
     box = tuple(slice(low, high) for low, high in zip(lows, highs, strict=True))
     indices = np.ogrid[box]
-    z, y, x = (((i.astype(np.float32) - c) * s) ** 2 for i, c, s in zip(indices, centre, grid.steps, strict=True))
+    z, y, x = (((i.astype(np.float32) - c) * s) ** 2 for i, c, s in zip(indices, center, grid.steps, strict=True))
     return box, np.asarray(np.sqrt(z + y + x) - radius, np.float32)

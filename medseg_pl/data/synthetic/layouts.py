@@ -1,4 +1,4 @@
-"""Labelled scans as data sets, each the way its inventors lay it out."""
+"""Labeled scans as data sets, each the way its inventors lay it out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medseg_pl.io.raster import write_png
 from medseg_pl.io.rle import encode
 
 
-class LabelledScan(NamedTuple):
+class LabeledScan(NamedTuple):
     """One volume with its reference, slice 0 nearest the feet and row 0 in front of the patient.
 
     Args:
@@ -46,12 +46,12 @@ class DataCard(NamedTuple):
 
     name: str
     description: str
-    licence: str
+    license: str
     modality: str
     labels: tuple[str, ...]
 
 
-def write_uw_madison(root: Path, scans: Iterable[LabelledScan], labels: tuple[str, ...]) -> None:
+def write_uw_madison(root: Path, scans: Iterable[LabeledScan], labels: tuple[str, ...]) -> None:
     """Kaggle's tree of 16-bit slices and its table of run lengths, absent labels included."""
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
@@ -65,7 +65,7 @@ def write_uw_madison(root: Path, scans: Iterable[LabelledScan], labels: tuple[st
     write_text(root / "train.csv", table.getvalue())
 
 
-def write_decathlon(root: Path, scans: Iterable[LabelledScan], card: DataCard) -> None:
+def write_decathlon(root: Path, scans: Iterable[LabeledScan], card: DataCard) -> None:
     """The Medical Segmentation Decathlon's NIfTI pairs and `dataset.json`; intensities must fit into 15 bits."""
     names = []
     for number, scan in enumerate(scans, start=1):
@@ -76,7 +76,7 @@ def write_decathlon(root: Path, scans: Iterable[LabelledScan], card: DataCard) -
     write_text(root / "dataset.json", json.dumps(_decathlon_index(names, card), indent=2) + "\n")
 
 
-def write_folder(root: Path, scans: Iterable[LabelledScan]) -> None:
+def write_folder(root: Path, scans: Iterable[LabeledScan]) -> None:
     """8-bit pictures and label maps of the same name, three slices of each volume."""
     for scan in scans:
         pictures = _windowed(scan.image)
@@ -86,7 +86,7 @@ def write_folder(root: Path, scans: Iterable[LabelledScan]) -> None:
             write_png(root / "masks" / name, scan.label_map[index])
 
 
-def _kaggle_name(number: int, scan: LabelledScan) -> str:
+def _kaggle_name(number: int, scan: LabeledScan) -> str:
     """`slice_0001_112_96_3.00_3.00.png`: width, height and the two pixel spacings."""
     _, height, width = scan.image.shape
     _, y_mm, x_mm = scan.spacing_mm
@@ -98,7 +98,7 @@ def _decathlon_index(names: list[str], card: DataCard) -> dict[str, object]:
     return {
         "name": card.name,
         "description": card.description,
-        "licence": card.licence,
+        "license": card.license,
         "tensorImageSize": "3D",
         "modality": {"0": card.modality},
         "labels": {str(value): name for value, name in enumerate(("background", *card.labels))},
@@ -109,8 +109,8 @@ def _decathlon_index(names: list[str], card: DataCard) -> dict[str, object]:
     }
 
 
-def _scanner_geometry(scan: LabelledScan) -> Geometry:
-    """The volume around the scanner's centre: rows run to the back, columns to the patient's left (NIfTI is RAS)."""
+def _scanner_geometry(scan: LabeledScan) -> Geometry:
+    """The volume around the scanner's center: rows run to the back, columns to the patient's left (NIfTI is RAS)."""
     depth, height, width = scan.image.shape
     z_mm, y_mm, x_mm = scan.spacing_mm
     axes = np.array([[0.0, 0.0, -x_mm], [0.0, -y_mm, 0.0], [z_mm, 0.0, 0.0]])

@@ -1,4 +1,4 @@
-"""The three organs that are labelled: where they run, and how their inside appears."""
+"""The three organs that are labeled: where they run, and how their inside appears."""
 
 from __future__ import annotations
 

@@ -89,6 +89,6 @@ def on_another_day(patient: Patient, rng: np.random.Generator) -> Patient:
 
 def _jittered(solid: Ellipsoid, rng: np.random.Generator) -> Ellipsoid:
     """The structure a little elsewhere, larger or smaller, darker or brighter."""
-    z, y, x = np.array(solid.centre) + rng.normal(0, 0.012, 3) * (3.0, 1.0, 1.0)
+    z, y, x = np.array(solid.center) + rng.normal(0, 0.012, 3) * (3.0, 1.0, 1.0)
     tall, high, wide = np.array(solid.radii) * rng.uniform(0.9, 1.1, 3)
     return Ellipsoid((z, y, x), (tall, high, wide), solid.value * rng.uniform(0.92, 1.08), solid.angle)

@@ -24,7 +24,7 @@ class Tube:
 class Ellipsoid:
     """A solid structure with one mean intensity, turned by `angle` radians in the slice."""
 
-    centre: tuple[float, float, float]
+    center: tuple[float, float, float]
     radii: tuple[float, float, float]
     value: float
     angle: float = 0.0

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.data.transforms.windows import Padding, centred_padding
+from medseg_pl.data.transforms.windows import Padding, centerd_padding
 
 FitMode = Literal["native", "resize"]
 
@@ -88,7 +88,7 @@ class Fit:
 
     def padding(self, native: tuple[int, int]) -> Padding:
         """What is added around the scaled image."""
-        return centred_padding(self.scaled_size(native), self.fitted_size(native))
+        return centerd_padding(self.scaled_size(native), self.fitted_size(native))
 
     def apply(self, image: Shaped[np.ndarray, "c h w"], fill: Shaped[np.ndarray, " c"]) -> Shaped[np.ndarray, "c H W"]:
         """Fit an image; `fill` is the padding's value for each channel."""
@@ -117,7 +117,7 @@ class Fit:
 
 
 def scaled_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: slice) -> Float[Tensor, "b k r W"]:
-    """Some rows of an image that is scaled, bilinearly and between the centres of pixels, to `(height, width)`.
+    """Some rows of an image that is scaled, bilinearly and between the centers of pixels, to `(height, width)`.
 
     >>> scaled_rows(torch.tensor([[[[0.0], [4.0]]]]), (4, 1), slice(1, 3)).flatten().tolist()
     [1.0, 3.0]

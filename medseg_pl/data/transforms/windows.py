@@ -28,10 +28,10 @@ class Padding(NamedTuple):
         return image[..., self.top : height - self.bottom, self.left : width - self.right]
 
 
-def centred_padding(size: tuple[int, int], padded: tuple[int, int]) -> Padding:
+def centerd_padding(size: tuple[int, int], padded: tuple[int, int]) -> Padding:
     """The padding that brings `size` to `padded`, half on each side, the odd row or column at the end.
 
-    >>> centred_padding((5, 8), (8, 8))
+    >>> centerd_padding((5, 8), (8, 8))
     Padding(top=1, bottom=2, left=0, right=0)
     """
     rows, columns = (max(0, goal - length) for length, goal in zip(size, padded, strict=True))

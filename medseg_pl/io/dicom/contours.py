@@ -9,17 +9,17 @@ from jaxtyping import Bool, Float64
 from numpy.typing import NDArray
 
 _ROUNDED_DIGITS = 6
-"""A contour through the centre of a pixel is decided by the rule and not by the last bit of its coordinates."""
+"""A contour through the center of a pixel is decided by the rule and not by the last bit of its coordinates."""
 
 
 def inside_polygons(polygons: Iterable[Float64[np.ndarray, "_ 2"]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """The pixels whose centres lie inside an odd number of polygons: a polygon inside another one is a hole.
+    """The pixels whose centers lie inside an odd number of polygons: a polygon inside another one is a hole.
 
-    A centre on an edge belongs to the polygon below it and to the right of it, so that of two polygons with a common
+    A center on an edge belongs to the polygon below it and to the right of it, so that of two polygons with a common
     edge exactly one has it.
 
     Args:
-        polygons: Corners `(row, column)`, centres of pixels having whole coordinates; the last joins the first.
+        polygons: Corners `(row, column)`, centers of pixels having whole coordinates; the last joins the first.
         size: Rows and columns of the image; what lies outside is cut off.
 
     >>> square = np.array([[0.5, 0.5], [0.5, 3.5], [2.5, 3.5], [2.5, 0.5]])
@@ -38,7 +38,7 @@ def inside_polygons(polygons: Iterable[Float64[np.ndarray, "_ 2"]], size: tuple[
 
 
 def _crossings(polygon: NDArray[np.float64], size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each edge and each row of centres that it crosses: the row, and the first column at or right of the edge."""
+    """For each edge and each row of centers that it crosses: the row, and the first column at or right of the edge."""
     start, end = polygon, np.roll(polygon, -1, axis=0)
     limits = np.sort(np.stack([start[:, 0], end[:, 0]]), axis=0)
     first, last = np.clip(np.ceil(limits), 0, size[0]).astype(np.int64)

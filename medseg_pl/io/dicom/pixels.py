@@ -60,7 +60,7 @@ def read_layout(dataset: Dataset, path: Path) -> Layout:
     """How the pixels are stored, from the header.
 
     Raises:
-        UnreadableFileError: The header claims more than is decoded, or colours.
+        UnreadableFileError: The header claims more than is decoded, or colors.
     """
     with damage(path):
         frames = int(dataset.get("NumberOfFrames") or 1)
@@ -74,7 +74,7 @@ def read_layout(dataset: Dataset, path: Path) -> Layout:
     if samples != 1 or min(rows, columns, frames) < 1 or not 1 <= bits <= 32:
         raise UnreadableFileError(
             f"{path} holds {frames} image(s) of {rows} x {columns} pixels with {samples} value(s) of {bits} bits each; "
-            "expected at least one pixel with a single value of 1 to 32 bits. Colours are not read from DICOM."
+            "expected at least one pixel with a single value of 1 to 32 bits. Colors are not read from DICOM."
         )
     return Layout(frames, (rows, columns), bits, signed, inverted)
 

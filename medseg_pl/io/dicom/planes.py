@@ -1,6 +1,6 @@
 """Where each image of a file lies, one image to a file or many (enhanced CT, MR and PET, segmentations).
 
-DICOM counts millimetres towards the patient's left, back and head (LPS). Everything here does; only the `Geometry` of
+DICOM counts millimeters towards the patient's left, back and head (LPS). Everything here does; only the `Geometry` of
 a series counts like the rest of medseg, towards right, front and head (RAS).
 """
 
@@ -43,7 +43,7 @@ class Plane:
         path: The file.
         frame: The number of the image in the file, from 0.
         series: The series.
-        position_mm: Centre of the pixel in row 0 and column 0 (LPS).
+        position_mm: Center of the pixel in row 0 and column 0 (LPS).
         orientation: Unit vector along a row, then along a column (LPS).
         spacing_mm: From row to row, from column to column.
         size: Rows and columns.

@@ -1,4 +1,4 @@
-"""RTSTRUCT: contours in millimetres, drawn on the slices of a series."""
+"""RTSTRUCT: contours in millimeters, drawn on the slices of a series."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def read_regions(path: Path) -> list[Structure]:
 def read_contours(path: Path, wanted: Sequence[Collection[int]], series: Series) -> list[Bool[np.ndarray, "d h w"]]:
     """Masks of regions on the slices of the series they were drawn on, as the files hold them.
 
-    A pixel is inside where its centre is inside an odd number of the region's contours on its slice, so that a contour
-    inside another one is a hole. See `inside_polygons` for centres on a contour.
+    A pixel is inside where its center is inside an odd number of the region's contours on its slice, so that a contour
+    inside another one is a hole. See `inside_polygons` for centers on a contour.
 
     Args:
         path: The file.

@@ -17,7 +17,7 @@ from medseg_pl.io.dicom.series import Series
 from medseg_pl.io.dicom.structures import Structure
 
 SAME_PIXEL = 0.1
-"""How far, in pixels, a frame's corners may lie from centres of the series' pixels: it moves no border."""
+"""How far, in pixels, a frame's corners may lie from centers of the series' pixels: it moves no border."""
 
 _TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
 
@@ -148,7 +148,7 @@ def _corner(plane: Plane, index: int, series: Series) -> tuple[int, int]:
     if (away := float(np.abs(found[:, 1:] - pixels - (top, left)).max())) > SAME_PIXEL:
         raise GeometryError(
             f"{plane.path}, frame {plane.frame + 1}, lies on another grid than {slice_.path}: a corner is {away:.2f} "
-            f"pixels from the centre of a pixel; expected at most {SAME_PIXEL}. Export the segmentation again on the "
+            f"pixels from the center of a pixel; expected at most {SAME_PIXEL}. Export the segmentation again on the "
             "grid of its series."
         )
     return top, left

@@ -2,7 +2,7 @@
 
 In memory a volume is `(C, D, H, W)` with slices along `D`, in the direction of their normal (row direction × column
 direction), rows along `H` and columns along `W`. The affine in `Geometry` is that of `medseg_pl.io.nifti`: it takes
-`(d, h, w, 1)` to millimetres towards the patient's right, front and head (RAS).
+`(d, h, w, 1)` to millimeters towards the patient's right, front and head (RAS).
 """
 
 from __future__ import annotations

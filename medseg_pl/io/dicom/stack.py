@@ -150,7 +150,7 @@ def _duplicates(planes: Sequence[Plane]) -> Iterator[Problem]:
 
 
 def _gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
-    """Where slices are missing, with their neighbours."""
+    """Where slices are missing, with their neighbors."""
     ordered = in_order(planes)
     steps_mm = np.diff(heights_mm(ordered))
     usual_mm = float(np.sort(steps_mm)[(len(steps_mm) - 1) // 2]) if len(steps_mm) else 0.0  # of 2, the smaller

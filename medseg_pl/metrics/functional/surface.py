@@ -1,7 +1,7 @@
 """Distances between the surfaces of two masks: measured once, read by every distance score.
 
-A border voxel is a voxel of a mask that has a face-neighbour outside the mask; outside the image is outside the mask.
-Distances run from the centre of a border voxel to the centre of the nearest border voxel of the other mask. An image
+A border voxel is a voxel of a mask that has a face-neighbor outside the mask; outside the image is outside the mask.
+Distances run from the center of a border voxel to the center of the nearest border voxel of the other mask. An image
 of one slice is a plane: it has borders, and distances, within the slice only.
 
 References:
@@ -65,7 +65,7 @@ def surface_distances(
     Args:
         prediction: One label of a volume; `D = 1` is a 2D image.
         reference: The same label, annotated.
-        spacing: Distance between voxel centres along `(z, y, x)`.
+        spacing: Distance between voxel centers along `(z, y, x)`.
 
     >>> line = np.array([[[1, 1, 0, 0, 0]]], bool)
     >>> distances = surface_distances(line, np.roll(line, 3), spacing=(1.0, 1.0, 0.5))
@@ -120,11 +120,11 @@ def surface_dice(distances: SurfaceDistances, tolerance: float) -> float:
 
 
 def border(mask: Bool[np.ndarray, "d h w"], axes: Sequence[int] | None = None) -> Bool[np.ndarray, "d h w"]:
-    """The voxels of a mask that have a face-neighbour outside it.
+    """The voxels of a mask that have a face-neighbor outside it.
 
     Args:
         mask: One label of a volume.
-        axes: Along which neighbours are looked for; by default all, or those within the slice where there is one only.
+        axes: Along which neighbors are looked for; by default all, or those within the slice where there is one only.
 
     >>> border(np.ones((1, 3, 4), bool)).astype(int)[0]
     array([[1, 1, 1, 1],

@@ -75,7 +75,7 @@ def interval_of_means(columns: Sequence[Values], *, resamples: int, seed: int) -
     mean, error = mean_and_error(totals)
     noise = rounding_noise(totals)
     drawn = _draws(totals, resamples, np.random.default_rng(seed))
-    deviations = np.sort(_studentised(drawn - [mean, 0.0], noise))
+    deviations = np.sort(_studentized(drawn - [mean, 0.0], noise))
     if len(deviations) < resamples / 2:
         return float("nan"), float("nan")
     rank = int(0.025 * len(deviations))
@@ -177,7 +177,7 @@ def _means_and_errors(
     return means.mean(axis=(1, 2)), np.sqrt(correction * (influences**2).sum(axis=1))
 
 
-def _studentised(drawn: Float64[np.ndarray, "r 2"], noise: float) -> NDArray[np.float64]:
+def _studentized(drawn: Float64[np.ndarray, "r 2"], noise: float) -> NDArray[np.float64]:
     """Deviations in units of their own standard error; infinite where the draw shows no spread at all.
 
     What rounding alone made is 0: of patients with one mean, an infinite deviation would fill the range of the values.

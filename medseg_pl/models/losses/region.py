@@ -21,7 +21,7 @@ class FocalTverskyLoss(Recorded, nn.Module):
 
     Args:
         alpha: Weight of false positives.
-        beta: Weight of false negatives; above `alpha` it favours recall.
+        beta: Weight of false negatives; above `alpha` it favors recall.
         gamma: Below 1, labels that are found badly weigh more.
         batch: Whether a class is summed over the batch, which is steadier when many samples lack it.
         background: Whether the background counts as a class, where there is one.

@@ -85,7 +85,7 @@ def _slices(
     places: NDArray[np.int64],
     size: tuple[int, int],
 ) -> dict[str, Any]:
-    """Some slices and their masks as text; of masks all slices together, for neighbours are alike."""
+    """Some slices and their masks as text; of masks all slices together, for neighbors are alike."""
     return {
         "images": [_text(webp(_resized(_rgb(image[:, place], statistics), size), _QUALITY)) for place in places],
         "reference": _packed(masks.reference[:, places], size),

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from medseg_pl.metrics.functional.calibration import CalibrationSums
-from medseg_pl.reporting.html.svg import INK, PAPER, QUIET, series_colour, svg
+from medseg_pl.reporting.html.svg import INK, PAPER, QUIET, series_color, svg
 from medseg_pl.reporting.run import Run, number
 
 _ROW = 34
@@ -35,9 +35,9 @@ def distribution(runs: Sequence[Run], metric: str, what: str, places: Mapping[st
 
     def draw(axes: Axes) -> None:
         for height, (label, place) in enumerate(lines):
-            colour = series_colour(labels.index(label) if len(runs) == 1 else place)
-            _points(axes, runs[place], label, metric, -height, colour, places)
-            _bar_and_mean(axes, runs[place], label, metric, -height, colour)
+            color = series_color(labels.index(label) if len(runs) == 1 else place)
+            _points(axes, runs[place], label, metric, -height, color, places)
+            _bar_and_mean(axes, runs[place], label, metric, -height, color)
         axes.set_yticks([-height for height in range(len(lines))], [_line_name(runs, *line) for line in lines])
         axes.set_ylim(-len(lines) + 0.4, 0.6)
         axes.tick_params(axis="y", length=0, colors=INK)
@@ -52,7 +52,7 @@ def curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: st
 
     Args:
         run: Whose log.
-        columns: What each column of the log is called, and the place of its colour.
+        columns: What each column of the log is called, and the place of its color.
         what: What the axis is called.
         name: Of the drawing, unlike those of others.
     """
@@ -66,7 +66,7 @@ def curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: st
             title, place = columns[column]
             steps, values = zip(*points, strict=True)
             marker = "o" if len(points) < 40 else None
-            axes.plot(steps, values, color=series_colour(place), label=_short(title), marker=marker, markersize=3.5)
+            axes.plot(steps, values, color=series_color(place), label=_short(title), marker=marker, markersize=3.5)
         axes.set_xlabel("steps of the optimizer")
         axes.set_ylabel(what)
         _legend(axes)
@@ -84,7 +84,7 @@ def size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | N
     def draw(axes: Axes) -> None:
         for label, rows in found.items():
             volumes, scores, cases = zip(*rows, strict=True)
-            points = axes.scatter(volumes, scores, s=16, alpha=0.7, color=series_colour(run.labels.index(label)))
+            points = axes.scatter(volumes, scores, s=16, alpha=0.7, color=series_color(run.labels.index(label)))
             points.set_label(_short(label))
             points.set_urls([f"#case-{places[case]}" for case in cases])
         axes.set_xscale("log")
@@ -109,7 +109,7 @@ def reliability(sums: Mapping[str, CalibrationSums], labels: Sequence[str], name
             if label in sums and (filled := sums[label].voxels > 0).any():
                 voxels = sums[label].voxels[filled]
                 said, found = sums[label].probability[filled] / voxels, sums[label].positives[filled] / voxels
-                axes.plot(said, found, marker="o", markersize=4, color=series_colour(place), label=_short(label))
+                axes.plot(said, found, marker="o", markersize=4, color=series_color(place), label=_short(label))
         axes.set_xlabel("probability")
         axes.set_ylabel("share that has the label")
         _legend(axes)
@@ -126,10 +126,10 @@ def differences(compared: Mapping[str, Any], what: str, name: str) -> Markup:
         for height, (label, fields) in enumerate(lines):
             if fields["difference"] is None:
                 continue
-            colour = INK if label == "mean" else series_colour(height)
+            color = INK if label == "mean" else series_color(height)
             low, high = fields["interval"] or (fields["difference"],) * 2
-            axes.plot([low, high], [-height, -height], color=colour, linewidth=2.5, solid_capstyle="butt")
-            axes.plot([fields["difference"]], [-height], marker="D", color=colour, markersize=6)
+            axes.plot([low, high], [-height, -height], color=color, linewidth=2.5, solid_capstyle="butt")
+            axes.plot([fields["difference"]], [-height], marker="D", color=color, markersize=6)
         axes.set_yticks([-height for height in range(len(lines))], [_short(label) for label, _ in lines])
         axes.set_ylim(-len(lines) + 0.4, 0.6)
         axes.tick_params(axis="y", length=0, colors=INK)
@@ -147,25 +147,25 @@ def _legend(axes: Axes) -> None:
 
 
 def _points(
-    axes: Axes, run: Run, label: str, metric: str, height: float, colour: str, places: Mapping[str, int]
+    axes: Axes, run: Run, label: str, metric: str, height: float, color: str, places: Mapping[str, int]
 ) -> None:
     rows = sorted(((value, str(row["case_id"])) for row, value in run.values(label, metric)), key=lambda row: row[0])
     kept = [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_POINTS)).astype(int))]
     if not kept:
         return
-    # Neighbours in value are put at different heights, always the same ones.
+    # Neighbors in value are put at different heights, always the same ones.
     shifts = 0.28 * np.sin(2.4 * np.arange(len(kept)))
-    drawn = axes.scatter([value for value, _ in kept], height + shifts, s=18, alpha=0.55, color=colour, linewidths=0)
+    drawn = axes.scatter([value for value, _ in kept], height + shifts, s=18, alpha=0.55, color=color, linewidths=0)
     drawn.set_urls([f"#case-{places[case]}" for _, case in kept])
 
 
-def _bar_and_mean(axes: Axes, run: Run, label: str, metric: str, height: float, colour: str) -> None:
+def _bar_and_mean(axes: Axes, run: Run, label: str, metric: str, height: float, color: str) -> None:
     values = [value for _, value in run.values(label, metric)]
     described = run.summary["labels"][label].get(metric) or {}
     if len(values) > 3:
         low, middle, high = np.percentile(values, [25, 50, 75])
-        axes.barh(height, high - low, left=low, height=0.62, color=colour, alpha=0.16, zorder=1)
-        axes.plot([middle, middle], [height - 0.31, height + 0.31], color=colour, linewidth=1.2, zorder=1)
+        axes.barh(height, high - low, left=low, height=0.62, color=color, alpha=0.16, zorder=1)
+        axes.plot([middle, middle], [height - 0.31, height + 0.31], color=color, linewidth=1.2, zorder=1)
     if described.get("mean") is None:
         return
     if described.get("ci95"):

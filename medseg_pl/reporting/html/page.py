@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from medseg_pl import __version__
-from medseg_pl.core.visualization import COLOURS
+from medseg_pl.core.visualization import COLORS
 from medseg_pl.reporting.html import figures
 from medseg_pl.reporting.html.calibration import calibration_of
 from medseg_pl.reporting.html.case_selection import Pictures, galleries
@@ -67,14 +67,14 @@ def page_of(
             gallery=_gallery(entries, pictures),
             settings=settings_of(runs),
             environment=environments_of(runs),
-            colours=[_shades(colour) for colour in (*COLOURS, *_MORE)],
+            colors=[_shades(color) for color in (*COLORS, *_MORE)],
             style=Markup(_file("page.css")),
             script=Markup(script),
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
             data={
                 "runs": [run.title for run in runs],
                 "labels": _labels(runs),
-                "colours": COLOURS,
+                "colors": COLORS,
                 "overlapping": bool(pictures and pictures.overlapping),
                 "columns": [[column, *named] for column, named in SHOWN.items()],
                 "cases": as_data(entries),
@@ -84,7 +84,7 @@ def page_of(
 
 
 _MORE = ((86, 180, 233), (204, 121, 167), (213, 94, 0), (148, 103, 189), (140, 86, 75))
-"""Further colours of drawings, for those with many lines."""
+"""Further colors of drawings, for those with many lines."""
 
 
 def _described(run: Run, place: int, places: Mapping[str, int], pictures: Pictures | None) -> dict[str, Any]:
@@ -138,10 +138,10 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(label for run in runs for label in run.labels))
 
 
-def _shades(colour: Sequence[int]) -> tuple[str, str]:
-    """A colour for the light and one for the dark: a bright line is lost on white."""
-    light = [round(part * min(1.0, 330 / (sum(colour) or 1))) for part in colour]
-    return f"rgb({light[0]} {light[1]} {light[2]})", f"rgb({colour[0]} {colour[1]} {colour[2]})"
+def _shades(color: Sequence[int]) -> tuple[str, str]:
+    """A color for the light and one for the dark: a bright line is lost on white."""
+    light = [round(part * min(1.0, 330 / (sum(color) or 1))) for part in color]
+    return f"rgb({light[0]} {light[1]} {light[2]})", f"rgb({color[0]} {color[1]} {color[2]})"
 
 
 def _file(name: str) -> str:

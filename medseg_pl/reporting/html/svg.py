@@ -1,4 +1,4 @@
-"""Matplotlib drawings as SVG that stands inside a page: its colours are the page's, in the light and in the dark.
+"""Matplotlib drawings as SVG that stands inside a page: its colors are the page's, in the light and in the dark.
 
 With `figures` the only importer of matplotlib.
 """
@@ -24,7 +24,7 @@ WIDTH = 360
 INK, QUIET, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
 _VARIABLES = {INK: "--ink", QUIET: "--quiet", LINE: "--line", PAPER: "--paper"}
 _SERIES = 12
-"""Colours that are told apart; more series begin anew."""
+"""Colors that are told apart; more series begin anew."""
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it can be found and copied, and has the page's font
     "svg.hashsalt": "medseg",  # the same drawing has the same bytes
@@ -49,8 +49,8 @@ _STYLE: Any = {
 }
 
 
-def series_colour(place: int) -> str:
-    """The colour of the label, or the run, at a place of its list; the page gives it a shade for light and for dark."""
+def series_color(place: int) -> str:
+    """The color of the label, or the run, at a place of its list; the page gives it a shade for light and for dark."""
     return f"#0a00{place % _SERIES:02x}"
 
 
@@ -75,7 +75,7 @@ def svg(draw: Draw, what: str, height: float, anchors: str) -> Markup:
 
 
 def _inline(text: str, what: str, anchors: str) -> str:
-    """The bare element, with the page's colours and font, and names that no other drawing has."""
+    """The bare element, with the page's colors and font, and names that no other drawing has."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style [^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     opened = re.search(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', text)
@@ -89,8 +89,8 @@ def _inline(text: str, what: str, anchors: str) -> str:
         text = text.replace(f' id="{name}"', f' id="{anchors}-{name}"' if used else "")
         for use in uses:
             text = text.replace(use, use.replace(name, f"{anchors}-{name}"))
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, f"var({variable})")
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, f"var({variable})")
     text = re.sub(r"#0a00([0-9a-f]{2})", lambda found: f"var(--series-{int(found[1], 16)})", text)
     text = re.sub(r" ?font-family: [^;\"]*;", "", text)
     return re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)  # as matplotlib before 3.11 writes it

@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from medseg_pl.core.types import Batch, CasePrediction
 from medseg_pl.data.cache.case import open_entry
 from medseg_pl.metrics.files import row
-from medseg_pl.metrics.summary import summarise
+from medseg_pl.metrics.summary import summarize
 from medseg_pl.training.callbacks.overlay_writer import rgb_of
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.loggers import (
@@ -189,7 +189,7 @@ class Dashboard(Callback):
             return
         # Without strata: a site's or a scanner's name says where a patient was.
         rows = [self._hashed(row(score, {})) for score in module.scoring.table]
-        final = _flat(summarise(module.scoring.table, module.labels.names, intervals=False), f"final/{stage}")
+        final = _flat(summarize(module.scoring.table, module.labels.names, intervals=False), f"final/{stage}")
         for board in self._boards:
             board.show_scores(stage, rows)
             board.show_summary({**self._best, **final})

@@ -83,5 +83,5 @@ def overlay(case: CasePrediction, stored: StoredCase, labels: LabelMap) -> NDArr
 
 
 def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], depth: int) -> NDArray[np.uint8]:
-    """A slice of a case: a colour image as it is, anything else as gray between its case's percentiles."""
+    """A slice of a case: a color image as it is, anything else as gray between its case's percentiles."""
     return to_rgb(image[:, depth], float(statistics[0, LOW]), float(statistics[0, HIGH]))

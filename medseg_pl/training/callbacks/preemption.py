@@ -25,7 +25,7 @@ SIGNALS = (TIME_IS_UP, LEAVE, *BY_HAND)
 class Preemption(Callback):
     """Ends a training that is asked to stop so that it can go on later: exit code 75, or 130 after Ctrl-C.
 
-    All ranks agree before each step, by one number summed over them: whoever was signalled, all of them leave at the
+    All ranks agree before each step, by one number summed over them: whoever was signaled, all of them leave at the
     same step. Lightning exchanges such a number before each step as well, so ours never waits for a device that would
     not have been waited for anyway. A validation is broken off, and is run again when the training goes on: ranks have
     different numbers of validation batches, so they agree after the last one. Before the first step nothing is saved,

@@ -71,7 +71,7 @@ def mask_layers(picture: Picture, labels: LabelMap) -> dict[str, dict[str, Any]]
 
 
 def _layer(planes: Bool[np.ndarray, "n h w"], names: Mapping[int, str]) -> dict[str, Any]:
-    """Planes as one mask, in which label `i` is `i + 1`: the same label has the same colour in each layer."""
+    """Planes as one mask, in which label `i` is `i + 1`: the same label has the same color in each layer."""
     values = np.array([index + 1 for index in names], np.uint8).reshape(-1, 1, 1)
     classes = {0: "background", **{index + 1: name for index, name in names.items()}}
     return {"mask_data": (planes * values).max(axis=0), "class_labels": classes}

@@ -66,7 +66,7 @@ def test_the_table_names_level_code_file_and_remedy(faulty: Path, capsys: Printe
     assert "1 error empty-file: a file of zero bytes The file has no byte. images/p2_a.png" in text
     assert f"→ {KINDS['empty-file'].remedy}" in text
     assert lines[-1] == "10 cases: 1 error, 0 warnings, 1 note. Correct the errors before training."
-    assert "\x1b" not in "".join(lines)  # plain where nobody can see colours
+    assert "\x1b" not in "".join(lines)  # plain where nobody can see colors
 
 
 def test_many_files_are_counted(folder: Path, capsys: Printed) -> None:

@@ -385,7 +385,7 @@ def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.startswith("[red]duode") for line in lines), "a label is no markup"
 
 
-def test_a_file_gets_whole_sentences_without_colour(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_gets_whole_sentences_without_color(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = "a_label_with_a_name_that_no_terminal_of_eighty_columns_can_hold_beside_numbers"
     compare(tmp_path, *([{**row, "label": long} for row in rows] for rows in (FAIR, BETTER)))
     printed = capsys.readouterr().out

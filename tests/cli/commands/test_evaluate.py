@@ -119,9 +119,9 @@ def test_formats_mix_and_suffixes_differ(tmp_path: Path, evaluate: Evaluate) -> 
         ("site1/p.v2", "0.5", "px"),
     ]
     assert [float(row["hd_mm"]) for row in rows] == pytest.approx([1, 1, 1, 1])
-    assert float(rows[2]["volume_reference_ml"]) == pytest.approx(0.072)  # 3 slices of 24 voxels of a cubic millimetre
+    assert float(rows[2]["volume_reference_ml"]) == pytest.approx(0.072)  # 3 slices of 24 voxels of a cubic millimeter
     assert summary["units"] == ["mm", "px"]
-    assert "hd95_mm" not in summary["foreground_mean"]  # millimetres and pixels have no mean
+    assert "hd95_mm" not in summary["foreground_mean"]  # millimeters and pixels have no mean
 
 
 @pytest.mark.parametrize("workers", [2, 5])

@@ -16,7 +16,7 @@ import pytest
 from medseg_pl.cli.commands import phantom
 from medseg_pl.core.errors import OutputExistsError, SettingError
 from medseg_pl.data.synthetic import ORGANS
-from medseg_pl.data.synthetic.layouts import LabelledScan
+from medseg_pl.data.synthetic.layouts import LabeledScan
 from medseg_pl.io.nifti import read_nifti
 from medseg_pl.io.raster import read_image, read_mask
 from medseg_pl.io.rle import decode
@@ -160,7 +160,7 @@ def test_an_empty_folder_is_filled_and_not_replaced(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*arguments: object) -> Iterator[LabelledScan]:
+    def interrupted(*arguments: object) -> Iterator[LabeledScan]:
         yield from whole(2, 0, SLICES, SIZE)
         raise KeyboardInterrupt
 

@@ -97,7 +97,7 @@ def test_ct_and_pet_are_normalized_apart(tmp_path: Path) -> None:
     assert (
         "class_path: medseg_pl.models.normalization.ZScore  # PET: per case\n" in (tmp_path / "plan.yaml").read_text()
     )
-    planned = yaml.safe_load((tmp_path / "plan.yaml").read_text())["model"]["normalisation"]
+    planned = yaml.safe_load((tmp_path / "plan.yaml").read_text())["model"]["normalization"]
     window, pet_settings = planned["init_args"]["channels"]
     low, high = (window["init_args"][end] for end in ("low", "high"))
     assert -10 < low < 20

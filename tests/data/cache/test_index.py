@@ -11,9 +11,9 @@ import pytest
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.cache import index as catalogue_module
+from medseg_pl.data.cache import index as catalog_module
 from medseg_pl.data.cache.case import open_entry
-from medseg_pl.data.cache.index import Catalogue, NamedEntries, catalogue_of, known_catalogue, prepared_catalogue
+from medseg_pl.data.cache.index import Catalog, NamedEntries, catalog_of, known_catalog, prepared_catalog
 from medseg_pl.data.cache.store import Store
 from medseg_pl.data.sources import FolderSource
 from tests.sample_files import blocks, noise, save_raster, save_volume
@@ -23,15 +23,15 @@ LABELS = LabelMap(["liver", "spleen"], "multiclass")
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two images and a volume with masks; a colour image and a volume without."""
+    """Two images and a volume with masks; a color image and a volume without."""
     root = tmp_path / "data"
     for name in ("a", "b"):
         save_raster(root / "images" / f"{name}.png", noise((9, 12), ord(name)))
         save_raster(root / "masks" / f"{name}.png", blocks((9, 12), 1, 2))
     save_volume(root / "images/v.nii.gz", noise((7, 6, 5), dtype=np.int16), (0.5, 0.5, 3.0))
     save_volume(root / "masks/v.nii.gz", blocks((7, 6, 5), 2), (0.5, 0.5, 3.0))
-    save_raster(root / "unlabelled/rgb.png", noise((8, 8, 3)))
-    save_volume(root / "unlabelled/w.nii.gz", noise((4, 5, 6), dtype=np.float32))
+    save_raster(root / "unlabeled/rgb.png", noise((8, 8, 3)))
+    save_volume(root / "unlabeled/w.nii.gz", noise((4, 5, 6), dtype=np.float32))
     return root
 
 
@@ -43,7 +43,7 @@ def build(data: Path) -> tuple[Store, list[Case], list[Path]]:
 
 @pytest.fixture
 def entries(data: Path) -> list[Path]:
-    plain = Store(data.parent / "store", FolderSource(str(data), images="unlabelled", masks=None), LABELS)
+    plain = Store(data.parent / "store", FolderSource(str(data), images="unlabeled", masks=None), LABELS)
     return [*build(data)[2], *plain.build(plain.source.cases(), threads=1)]
 
 
@@ -53,13 +53,13 @@ def listings(store: Store) -> Iterator[Path]:
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])
 def test_a_case_is_what_its_entry_holds(entries: list[Path], at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue_module, "_AT_ONCE", at_once)
-    catalogue = catalogue_of(entries)
-    monkeypatch.setattr(catalogue_module, "describe", None)  # everything is known by now
+    monkeypatch.setattr(catalog_module, "_AT_ONCE", at_once)
+    catalog = catalog_of(entries)
+    monkeypatch.setattr(catalog_module, "describe", None)  # everything is known by now
     for place, entry in enumerate(entries):
         expected = open_entry(entry)
         monkeypatch.setattr("medseg_pl.data.cache.case._OPEN", {})
-        got = catalogue.open(place)
+        got = catalog.open(place)
         assert (got.geometry, got.label_voxels) == (expected.geometry, expected.label_voxels)
         np.testing.assert_array_equal(got.image, expected.image, strict=True)
         np.testing.assert_array_equal(got.statistics, expected.statistics, strict=True)
@@ -72,36 +72,36 @@ def test_a_case_is_what_its_entry_holds(entries: list[Path], at_once: int, monke
 
 
 def test_columns_speak_of_all_cases_at_once(entries: list[Path]) -> None:
-    catalogue = catalogue_of(entries)
-    assert list(catalogue) == entries
-    assert catalogue.shapes.tolist() == [[1, 1, 9, 12]] * 2 + [[1, 5, 6, 7], [3, 1, 8, 8], [1, 6, 5, 4]]
-    assert catalogue.types == {"uint8", "int16", "float32"}
-    assert catalogue.without_spacing() == [0, 1, 3]
-    assert catalogue.label_voxels(0) == (24, 24)
-    assert catalogue.label_voxels(3) is None
+    catalog = catalog_of(entries)
+    assert list(catalog) == entries
+    assert catalog.shapes.tolist() == [[1, 1, 9, 12]] * 2 + [[1, 5, 6, 7], [3, 1, 8, 8], [1, 6, 5, 4]]
+    assert catalog.types == {"uint8", "int16", "float32"}
+    assert catalog.without_spacing() == [0, 1, 3]
+    assert catalog.label_voxels(0) == (24, 24)
+    assert catalog.label_voxels(3) is None
 
 
 def test_some_of_the_cases_share_the_rows(entries: list[Path]) -> None:
-    catalogue = catalogue_of(entries)
-    some = catalogue.of([3, 0])
+    catalog = catalog_of(entries)
+    some = catalog.of([3, 0])
     assert list(some) == [entries[3], entries[0]]
-    assert list(some.of([1])) == list(catalogue[0:1]) == [entries[0]]
-    assert some.rows is catalogue.rows
+    assert list(some.of([1])) == list(catalog[0:1]) == [entries[0]]
+    assert some.rows is catalog.rows
     assert some.open(1).geometry == open_entry(entries[0]).geometry
 
 
 def test_entries_by_name_are_a_mapping(entries: list[Path]) -> None:
-    named = NamedEntries("abcde", catalogue_of(entries))
+    named = NamedEntries("abcde", catalog_of(entries))
     assert dict(named) == dict(zip("abcde", entries, strict=True))
     assert list(named.of("ca")) == [entries[2], entries[0]]
 
 
-def test_a_catalogue_of_nothing_is_empty() -> None:
-    assert list(catalogue_of([])) == []
+def test_a_catalog_of_nothing_is_empty() -> None:
+    assert list(catalog_of([])) == []
 
 
-def test_a_catalogue_goes_to_another_process_whole(entries: list[Path]) -> None:
-    sent: Catalogue = pickle.loads(pickle.dumps(catalogue_of(entries)))
+def test_a_catalog_goes_to_another_process_whole(entries: list[Path]) -> None:
+    sent: Catalog = pickle.loads(pickle.dumps(catalog_of(entries)))
     assert list(sent) == entries
     assert sent.open(2).geometry == open_entry(entries[2]).geometry
 
@@ -109,9 +109,9 @@ def test_a_catalogue_goes_to_another_process_whole(entries: list[Path]) -> None:
 class TestKept:
     def test_what_one_process_prepares_another_maps(self, data: Path) -> None:
         store, cases, entries = build(data)
-        assert known_catalogue(store, cases) is None
-        made = prepared_catalogue(store, cases, entries)
-        known = known_catalogue(Store(store.directory, FolderSource(str(data)), LABELS), cases)
+        assert known_catalog(store, cases) is None
+        made = prepared_catalog(store, cases, entries)
+        known = known_catalog(Store(store.directory, FolderSource(str(data)), LABELS), cases)
         assert known is not None
         assert list(known) == list(made) == entries
         assert isinstance(known.rows.base, np.memmap)
@@ -119,21 +119,21 @@ class TestKept:
 
     def test_nothing_is_written_again_while_the_data_stays(self, data: Path) -> None:
         store, cases, entries = build(data)
-        prepared_catalogue(store, cases, entries)
+        prepared_catalog(store, cases, entries)
         (file,) = listings(store)
         before = file.stat()
-        assert list(prepared_catalogue(store, cases, entries)) == entries
+        assert list(prepared_catalog(store, cases, entries)) == entries
         assert file.stat().st_ino == before.st_ino
 
     def test_a_file_that_was_edited_is_prepared_anew(self, data: Path) -> None:
         store, cases, entries = build(data)
-        prepared_catalogue(store, cases, entries)
+        prepared_catalog(store, cases, entries)
         save_raster(data / "images/b.png", noise((10, 12), 7))
         save_raster(data / "masks/b.png", blocks((10, 12), 1, 2))
         edited = store.build(cases, threads=1)
         assert edited[1] != entries[1]
-        prepared_catalogue(store, cases, edited)
-        known = known_catalogue(store, cases)
+        prepared_catalog(store, cases, edited)
+        known = known_catalog(store, cases)
         assert known is not None
         assert list(known) == edited
         assert known.geometry(1).shape == (1, 10, 12)
@@ -143,46 +143,46 @@ class TestKept:
     ) -> None:
         """Or other processes would train on what one of them knows to have changed."""
         store, cases, entries = build(data)
-        prepared_catalogue(store, cases, entries)
+        prepared_catalog(store, cases, entries)
         save_raster(data / "images/b.png", noise((9, 12), 7))
         edited = store.build(cases, threads=1)
 
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(catalogue_module, "whole_file", full)
-        assert list(prepared_catalogue(store, cases, edited)) == edited
-        assert known_catalogue(store, cases) is None
+        monkeypatch.setattr(catalog_module, "whole_file", full)
+        assert list(prepared_catalog(store, cases, edited)) == edited
+        assert known_catalog(store, cases) is None
 
     def test_other_cases_and_other_labels_have_their_own(self, data: Path) -> None:
         store, cases, entries = build(data)
-        prepared_catalogue(store, cases, entries)
-        assert known_catalogue(store, cases[:2]) is None
+        prepared_catalog(store, cases, entries)
+        assert known_catalog(store, cases[:2]) is None
         store.labels = LabelMap(["spleen", "liver"], "multiclass")
-        assert known_catalogue(store, cases) is None
+        assert known_catalog(store, cases) is None
 
     def test_one_that_was_cut_off_is_made_again(self, data: Path) -> None:
         store, cases, entries = build(data)
-        prepared_catalogue(store, cases, entries)
+        prepared_catalog(store, cases, entries)
         (file,) = listings(store)
         file.write_bytes(file.read_bytes()[:300])
-        assert known_catalogue(store, cases) is None
-        assert list(prepared_catalogue(store, cases, entries)) == entries
-        known = known_catalogue(store, cases)
+        assert known_catalog(store, cases) is None
+        assert list(prepared_catalog(store, cases, entries)) == entries
+        known = known_catalog(store, cases)
         assert known is not None
         assert list(known) == entries
 
     @pytest.mark.parametrize("place", [-1, -30, -300])
     def test_one_with_a_flipped_bit_is_made_again(self, data: Path, place: int) -> None:
         store, cases, entries = build(data)
-        rows = prepared_catalogue(store, cases, entries).rows.copy()
+        rows = prepared_catalog(store, cases, entries).rows.copy()
         (file,) = listings(store)
         content = bytearray(file.read_bytes())
         content[place % len(content)] ^= 1
         file.write_bytes(content)
-        assert known_catalogue(store, cases) is None
-        prepared_catalogue(store, cases, entries)
-        known = known_catalogue(store, cases)
+        assert known_catalog(store, cases) is None
+        prepared_catalog(store, cases, entries)
+        known = known_catalog(store, cases)
         assert known is not None
         assert known.rows.tobytes() == rows.tobytes()
 

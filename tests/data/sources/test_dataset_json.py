@@ -11,7 +11,7 @@ import pytest
 
 from medseg_pl.__main__ import main
 from medseg_pl.checks.discovery import discover
-from medseg_pl.checks.layout_detection import recognise
+from medseg_pl.checks.layout_detection import recognize
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.data.sources import DecathlonSource
@@ -36,7 +36,7 @@ def make(root: Path, labels: dict[str, Any], mask: np.ndarray, channels: int = 1
 def test_what_is_ignored_is_no_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = {"background": 0, "tumor": 1, "ignore": 2}
     source = make(tmp_path, labels, blocks((32, 32), 1, 2))
-    found = recognise(tmp_path).labels
+    found = recognize(tmp_path).labels
     assert (list(found.names), found.task, found.ignore_value) == (["tumor"], "binary", 2)
     mask = source.read(source.cases()[0], found).mask
     np.testing.assert_array_equal(mask, blocks((32, 32), 1, IGNORE)[None, None])
@@ -48,7 +48,7 @@ def test_what_is_ignored_is_no_label(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_regions_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make(tmp_path, {**REGIONS, "ignore": 4}, blocks((32, 32), 1, 2, 3, 4), regions_class_order=[1, 2, 3])
-    labels = recognise(tmp_path).labels
+    labels = recognize(tmp_path).labels
     assert (list(labels.names), labels.task, labels.ignore_value) == (["whole", "core", "edge"], "multilabel", 4)
     mask = source.read(source.cases()[0], labels).mask
     assert mask is not None
@@ -75,7 +75,7 @@ def test_a_picture_may_hold_all_channels(tmp_path: Path) -> None:
     assert [len(case.images) for case in source.cases()] == [1] * 5
     assert discover(source).findings == ()
     assert source.read(source.cases()[0], LabelMap(["road"], "binary")).image.shape == (3, 1, 32, 32)
-    (case, *_) = source.unlabelled(tmp_path / "imagesTr").cases()
+    (case, *_) = source.unlabeled(tmp_path / "imagesTr").cases()
     assert (case.case_id, len(case.images)) == ("c0", 1)
     save_raster(tmp_path / "imagesTr/c0_0001.png", noise((32, 32)))  # then they are files of their own
     assert [f.code for f in discover(source).findings] == ["listed-file-missing", "unlisted-file"]

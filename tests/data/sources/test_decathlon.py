@@ -40,7 +40,7 @@ def listed(*names: str) -> dict[str, Any]:
     return {"training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names]}
 
 
-def relabelled(root: Path, masks: Path) -> DecathlonSource:
+def relabeled(root: Path, masks: Path) -> DecathlonSource:
     """The same data set with other masks."""
     again = masks.parent / "again"
     shutil.copytree(root, again, ignore=shutil.ignore_patterns("labelsTr"))
@@ -64,7 +64,7 @@ class TestDecathlon(SourceContract):
             labels=LabelMap(list(ORGANS), "multiclass"),
             cases=3,
             images=tmp_path / "data/imagesTr",
-            again=lambda d: relabelled(tmp_path / "data", d),
+            again=lambda d: relabeled(tmp_path / "data", d),
         )
 
     def test_the_group_is_found_in_the_name(self, subject: Subject) -> None:
@@ -85,7 +85,7 @@ class TestNnunet(SourceContract):
             labels=TUMOUR,
             cases=2,
             images=root / "imagesTr",
-            again=lambda d: relabelled(root, d),
+            again=lambda d: relabeled(root, d),
         )
 
     def test_channels_come_in_the_order_of_their_numbers(self, subject: Subject) -> None:
@@ -95,7 +95,7 @@ class TestNnunet(SourceContract):
     def test_images_are_found_where_the_training_data_is_not(self, subject: Subject, tmp_path: Path) -> None:
         shutil.move(subject.images, tmp_path / "hospital")
         shutil.rmtree(tmp_path / "Dataset001_Brain")
-        cases = subject.source.unlabelled(tmp_path / "hospital").cases()
+        cases = subject.source.unlabeled(tmp_path / "hospital").cases()
         assert [(case.case_id, len(case.images)) for case in cases] == [("brain_01", 2), ("brain_02", 2)]
 
 
@@ -108,7 +108,7 @@ class TestSlicing(SourceContract):
             labels=LabelMap(list(ORGANS), "multiclass"),
             cases=3,
             images=tmp_path / "data/imagesTr",
-            again=lambda d: DecathlonSource(str(relabelled(tmp_path / "data", d).root), slicing="sagittal"),
+            again=lambda d: DecathlonSource(str(relabeled(tmp_path / "data", d).root), slicing="sagittal"),
         )
 
     def test_slices_follow_each_other_from_left_to_right(self, subject: Subject) -> None:
@@ -316,7 +316,7 @@ def test_a_description_without_single_values_says_nothing(tmp_path: Path, descri
 
 def test_images_without_masks_need_no_description_of_labels(tmp_path: Path) -> None:
     source = with_labels(tmp_path, DECATHLON_LABELS)
-    bare = source.unlabelled(tmp_path / "imagesTr")
+    bare = source.unlabeled(tmp_path / "imagesTr")
     assert bare.read(bare.cases()[0], LabelMap(["cancer", "liver"], "multiclass")).mask is None
 
 
@@ -327,7 +327,7 @@ def test_a_broken_pattern_is_refused_at_once() -> None:
 
 def test_without_labels_a_channel_in_the_middle_is_missed(tmp_path: Path) -> None:
     touch(tmp_path / "in", "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0002.nii.gz", "c.nii.gz")
-    source = describe(tmp_path, NNUNET).unlabelled(tmp_path / "in")
+    source = describe(tmp_path, NNUNET).unlabeled(tmp_path / "in")
     assert [(case.case_id, len(case.images)) for case in source.cases()] == [("a", 2), ("c", 1)]
     assert [each.path.name for each in source.left_out()] == ["b_0000.nii.gz", "b_0002.nii.gz"]
     assert source.left_out()[0].reason == "b_0001 is missing: channels are numbered from _0000 without a gap."
@@ -335,16 +335,16 @@ def test_without_labels_a_channel_in_the_middle_is_missed(tmp_path: Path) -> Non
 
 def test_one_channel_brings_the_others(tmp_path: Path) -> None:
     touch(tmp_path / "in", "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
-    (case,) = describe(tmp_path, NNUNET).unlabelled(tmp_path / "in/a_0000.nii.gz").cases()
+    (case,) = describe(tmp_path, NNUNET).unlabeled(tmp_path / "in/a_0000.nii.gz").cases()
     assert (case.case_id, [path.name for path in case.images]) == ("a", ["a_0000.nii.gz", "a_0001.nii.gz"])
 
 
 def test_of_a_root_the_images_are_predicted(tmp_path: Path) -> None:
     touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     source = describe(tmp_path, NNUNET)
-    assert [case.case_id for case in source.unlabelled(tmp_path).cases()] == ["a"]
+    assert [case.case_id for case in source.unlabeled(tmp_path).cases()] == ["a"]
     touch(tmp_path, "imagesTs/b_0000.nii.gz")
-    assert [case.case_id for case in source.unlabelled(tmp_path).cases()] == ["imagesTr/a", "imagesTs/b"]
+    assert [case.case_id for case in source.unlabeled(tmp_path).cases()] == ["imagesTr/a", "imagesTs/b"]
 
 
 def test_what_no_pair_has_is_named(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_what_no_pair_has_is_named(tmp_path: Path) -> None:
 
 def test_without_labels_names_that_only_look_like_channels_are_cases(tmp_path: Path) -> None:
     touch(tmp_path / "in", "scan_2019.nii.gz", "scan_2020.nii.gz")
-    cases = describe(tmp_path, listed()).unlabelled(tmp_path / "in").cases()
+    cases = describe(tmp_path, listed()).unlabeled(tmp_path / "in").cases()
     assert [case.case_id for case in cases] == ["scan_2019", "scan_2020"]
 
 

@@ -390,7 +390,7 @@ class TestRefused:
 
 class TestWritten:
     def write(self, tmp_path: Path, labels: LabelMap, **settings: Any) -> np.ndarray:
-        source = DicomSource(str(tmp_path / "in"), **settings).unlabelled(tmp_path / "in")
+        source = DicomSource(str(tmp_path / "in"), **settings).unlabeled(tmp_path / "in")
         (case,) = source.cases()
         mask = DicomSource(str(tmp_path / "in")).read(DicomSource(str(tmp_path / "in")).cases()[0], labels).mask
         assert mask is not None
@@ -574,7 +574,7 @@ class TestUneven:
 
     def test_a_written_segmentation_refers_to_each_real_image(self, tmp_path: Path) -> None:
         paths = save_series(tmp_path / "in" / "p1", stored(), series="p1", position=place_unevenly)
-        source = DicomSource(str(tmp_path / "in"), uneven_slices="resample").unlabelled(tmp_path / "in")
+        source = DicomSource(str(tmp_path / "in"), uneven_slices="resample").unlabeled(tmp_path / "in")
         (case,) = source.cases()
         mask = np.zeros((1, 5, *SHAPE[1:]), np.uint8)
         mask[:, 2:, 1:4, 2:6] = 1
@@ -595,7 +595,7 @@ class TestUneven:
     def test_nifti_holds_the_even_grid(self, tmp_path: Path) -> None:
         save_series(tmp_path / "in" / "p1", stored(), series="p1", position=place_unevenly)
         given = DicomSource(str(tmp_path / "in"), write_as="nifti", uneven_slices="resample")
-        source = given.unlabelled(tmp_path / "in")
+        source = given.unlabeled(tmp_path / "in")
         (case,) = source.cases()
         mask = (np.random.default_rng(1).random((1, 5, *SHAPE[1:])) > 0.5).astype(np.uint8)
         source.write(tmp_path / "out", case, mask, LIVER)
@@ -643,7 +643,7 @@ class TestProjections:
     def test_a_prediction_comes_back(self, elements: dict[str, Any], tmp_path: Path) -> None:
         pixels = np.arange(48, dtype=np.uint16).reshape(6, 8)
         path = save_projection(tmp_path / "in" / "p1" / "left.dcm", pixels, **elements)
-        source = DicomSource(str(tmp_path / "in")).unlabelled(tmp_path / "in")
+        source = DicomSource(str(tmp_path / "in")).unlabeled(tmp_path / "in")
         (case,) = source.cases()
         volume = source.read(case, LIVER)
         assert (volume.geometry.spacing_mm is None) == (elements == {"ImagerPixelSpacing": None})

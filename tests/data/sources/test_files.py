@@ -61,7 +61,7 @@ class Pairs(FileSource):
             for name in names
         ]
 
-    def unlabelled(self, directory: Path) -> Source:
+    def unlabeled(self, directory: Path) -> Source:
         return Pairs(directory)
 
 
@@ -307,7 +307,7 @@ class TestRealNumbers:
         assert str(error.value) == (
             f"{tmp_path / name} holds the value 0.5, which no label claims, in 1 voxel; expected 0, 1, 2. Name the "
             "labels and their file values with labels.names and labels.values, or set labels.ignore_value. Values "
-            "between whole numbers are what interpolation leaves: resample masks with nearest neighbour, or round them "
+            "between whole numbers are what interpolation leaves: resample masks with nearest neighbor, or round them "
             "with labels.tolerance."
         )
 
@@ -329,8 +329,8 @@ def test_a_volume_whose_header_scales_holds_whole_numbers(tmp_path: Path, slope:
     np.testing.assert_array_equal(read(image, tmp_path / "mask.nii", labels=ORGANS)[0], wanted.T)
 
 
-def test_a_volume_has_no_colours_and_keeps_to_values(tmp_path: Path) -> None:
-    labels = LabelMap(["liver", "spleen"], "multiclass", colours={"liver": (255, 0, 0), "spleen": (0, 255, 0)})
+def test_a_volume_has_no_colors_and_keeps_to_values(tmp_path: Path) -> None:
+    labels = LabelMap(["liver", "spleen"], "multiclass", colors={"liver": (255, 0, 0), "spleen": (0, 255, 0)})
     image = save_volume(tmp_path / "image.nii.gz", noise((6, 7, 5)))
     mask = save_volume(tmp_path / "mask.nii.gz", blocks((6, 7, 5), 1, 2))
     np.testing.assert_array_equal(read(image, mask, labels=labels)[0], blocks((6, 7, 5), 1, 2).T)
@@ -338,14 +338,14 @@ def test_a_volume_has_no_colours_and_keeps_to_values(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask_file(tmp_path / "out/p1.nii.gz", labels)[0], blocks((5, 7, 6), 2, 1))
 
 
-def test_labels_that_have_colours_are_not_read_by_value(tmp_path: Path) -> None:
-    labels = LabelMap(["lesion"], "binary", colours={"lesion": (255, 255, 255)})
+def test_labels_that_have_colors_are_not_read_by_value(tmp_path: Path) -> None:
+    labels = LabelMap(["lesion"], "binary", colors={"lesion": (255, 255, 255)})
     image = save_raster(tmp_path / "image.png", noise((9, 12)))
     np.testing.assert_array_equal(
         read(image, save_raster(tmp_path / "a.png", blocks((9, 12), 255)), labels=labels)[0, 0], blocks((9, 12), 1)
     )
     with pytest.raises(
-        MaskValueError, match=r"b\.png holds the colour \(1, 1, 1\), which no label claims, in 24 pixels"
+        MaskValueError, match=r"b\.png holds the color \(1, 1, 1\), which no label claims, in 24 pixels"
     ):
         read(image, save_raster(tmp_path / "b.png", blocks((9, 12), 1)), labels=labels)
 

@@ -178,7 +178,7 @@ class TestSeveralFilesOfSeveralLabels(SourceContract):
             source.read(source.cases()[0], subject.labels)
 
 
-class TestColours(SourceContract):
+class TestColors(SourceContract):
     @pytest.fixture
     def subject(self, tmp_path: Path) -> Subject:
         for seed, name in enumerate(["a", "b"]):
@@ -186,20 +186,20 @@ class TestColours(SourceContract):
             save_raster(tmp_path / "masks" / f"{name}.png", PALETTE[blocks((9, 12), 1, 2)])
         return Subject(
             source=FolderSource(str(tmp_path)),
-            labels=LabelMap(["liver", "spleen"], "multiclass", colours={"liver": RED, "spleen": YELLOW}),
+            labels=LabelMap(["liver", "spleen"], "multiclass", colors={"liver": RED, "spleen": YELLOW}),
             cases=2,
             images=tmp_path / "images",
             again=lambda d: FolderSource(str(tmp_path), masks=str(d)),
         )
 
-    def test_a_prediction_has_the_same_colours(self, subject: Subject, tmp_path: Path) -> None:
+    def test_a_prediction_has_the_same_colors(self, subject: Subject, tmp_path: Path) -> None:
         (case, _), mask = subject.source.cases(), blocks((9, 12), 2, 1)[None, None]
         subject.source.write(tmp_path / "out", case, mask, subject.labels)
         with Image.open(tmp_path / "out/a.png") as written:
             assert written.mode == "RGB"
             np.testing.assert_array_equal(np.asarray(written), PALETTE[blocks((9, 12), 2, 1)])
 
-    def test_another_colour_names_the_file(self, subject: Subject, tmp_path: Path) -> None:
+    def test_another_color_names_the_file(self, subject: Subject, tmp_path: Path) -> None:
         pixels = PALETTE[blocks((9, 12), 1, 2)].copy()
         pixels[0, :3] = (0, 0, 255)
         (tmp_path / "masks/a.png").unlink()
@@ -207,12 +207,12 @@ class TestColours(SourceContract):
         with pytest.raises(MaskValueError) as error:
             subject.source.read(subject.source.cases()[0], subject.labels)
         assert str(error.value) == (
-            f"{path} holds the colour (0, 0, 255), which no label claims, in 3 pixels; expected (0, 0, 0), (255, 0, "
-            "0), (255, 255, 0). Name the labels and their colours with labels.names and labels.colours."
+            f"{path} holds the color (0, 0, 255), which no label claims, in 3 pixels; expected (0, 0, 0), (255, 0, "
+            "0), (255, 255, 0). Name the labels and their colors with labels.names and labels.colors."
         )
 
 
-class TestColoursInFilesOfTheirOwn(SourceContract):
+class TestColorsInFilesOfTheirOwn(SourceContract):
     @pytest.fixture
     def subject(self, tmp_path: Path) -> Subject:
         organs = ["liver", "spleen"]
@@ -222,7 +222,7 @@ class TestColoursInFilesOfTheirOwn(SourceContract):
             save_raster(tmp_path / "spleen" / f"{name}.png", PALETTE[blocks((9, 12), 0, 2, 2)])
         return Subject(
             source=FolderSource(str(tmp_path), masks={o: o for o in organs}),
-            labels=LabelMap(organs, "multilabel", colours={"liver": RED, "spleen": YELLOW}),
+            labels=LabelMap(organs, "multilabel", colors={"liver": RED, "spleen": YELLOW}),
             cases=2,
             images=tmp_path / "images",
             again=lambda d: FolderSource(str(tmp_path), masks={o: str(d / o) for o in organs}),
@@ -350,7 +350,7 @@ def test_a_picture_cannot_be_cut(tmp_path: Path) -> None:
 
 
 def test_without_masks_volumes_are_cut_alike(tmp_path: Path) -> None:
-    assert FolderSource(str(tmp_path), slicing="thick").unlabelled(tmp_path).slicing == "thick"
+    assert FolderSource(str(tmp_path), slicing="thick").unlabeled(tmp_path).slicing == "thick"
 
 
 def test_suffixes_may_differ(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ def test_what_is_hidden_is_left_alone(tmp_path: Path) -> None:
     """What a notebook keeps of images that were opened in it, and what a prediction notes among the masks it wrote."""
     make(tmp_path, ["a.png", "._a.png", ".ipynb_checkpoints/a-checkpoint.png"], ["a.png", ".medseg/notes/1f.png"])
     assert pairs(FolderSource(str(tmp_path))) == {"a": ("images/a.png", "masks/a.png")}
-    (case,) = FolderSource(str(tmp_path)).unlabelled(tmp_path / "images").cases()
+    (case,) = FolderSource(str(tmp_path)).unlabeled(tmp_path / "images").cases()
     assert case.case_id == "a"
 
 
@@ -541,7 +541,7 @@ class TestUnicode:
         assert case.case_id == composed
         assert len(case.masks) == 2
         assert discover(source).findings == ()
-        (bare,) = source.unlabelled(tmp_path / "images").cases()
+        (bare,) = source.unlabeled(tmp_path / "images").cases()
         assert bare.case_id == composed
 
     def test_a_table_may_spell_otherwise_than_the_disk(self, tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ def test_a_case_that_is_none_hides_no_other(tmp_path: Path) -> None:
     (root / "train/case8").symlink_to(tmp_path / "disk/case8")
     save_raster(root / "train/case9/case9_day1/scans/slice_3.png", noise((HEIGHT, WIDTH)))
     save_raster(root / "train/case9/slice_4.png", noise((HEIGHT, WIDTH)))
-    bare = UWMadisonSource(str(root)).unlabelled(root / "train")
+    bare = UWMadisonSource(str(root)).unlabeled(root / "train")
     assert [case.case_id for case in bare.cases()] == ["case7_day2", "case8_day1"]
     assert [(each.path.name, each.kind) for each in bare.left_out()] == [
         ("slice_4.png", "unread"),

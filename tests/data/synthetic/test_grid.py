@@ -17,9 +17,9 @@ def grid() -> Grid:
     return make_grid(SHAPE, tilt=0.2, offset=(0.05, -0.03, 0.02))
 
 
-def squared_distances_in_voxels(grid: Grid, centre: np.ndarray) -> np.ndarray:
+def squared_distances_in_voxels(grid: Grid, center: np.ndarray) -> np.ndarray:
     indices = np.indices(grid.shape).reshape(3, -1).T
-    return np.square((indices - centre) * grid.steps).sum(axis=1).reshape(grid.shape)
+    return np.square((indices - center) * grid.steps).sum(axis=1).reshape(grid.shape)
 
 
 def test_a_position_leads_back_to_its_voxel_but_for_the_warp(grid: Grid) -> None:
@@ -48,8 +48,8 @@ def test_an_ellipsoid_has_its_volume(grid: Grid) -> None:
 def test_a_tube_is_the_union_of_its_balls(grid: Grid) -> None:
     tube = Tube(np.array([[0.0, 0.0, -0.3], [0.1, 0.2, 0.3], [5.0, 0.0, 0.0]]), np.array([0.2, 0.3, 0.2]))
     first, second, _ = (
-        np.sqrt(squared_distances_in_voxels(grid, centre)) - radius
-        for centre, radius in zip(grid.index_of(tube.points), tube.radii, strict=True)
+        np.sqrt(squared_distances_in_voxels(grid, center)) - radius
+        for center, radius in zip(grid.index_of(tube.points), tube.radii, strict=True)
     )
     swept = sweep(grid, tube)
     near = np.minimum(first, second) < 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseg_pl.data.synthetic.layouts import DataCard, LabelledScan, write_decathlon, write_folder, write_uw_madison
+from medseg_pl.data.synthetic.layouts import DataCard, LabeledScan, write_decathlon, write_folder, write_uw_madison
 from medseg_pl.io.nifti import read_nifti
 from medseg_pl.io.raster import read_image, read_mask
 from medseg_pl.io.rle import decode
@@ -19,7 +19,7 @@ LABELS = ("liver", "lesion")
 CARD = DataCard("toy", "Two blocks", "CC0-1.0", "MRI", LABELS)
 
 
-def make_scan(tilt_rad: tuple[float, float] = (0.0, 0.0)) -> LabelledScan:
+def make_scan(tilt_rad: tuple[float, float] = (0.0, 0.0)) -> LabeledScan:
     """Five slices of 4 x 6; the liver is in the middle three, with a lesion in it in the last of these."""
     image = np.arange(5 * 4 * 6, dtype=np.uint16).reshape(5, 4, 6) * 100
     masks = np.zeros((2, 5, 4, 6), bool)
@@ -27,10 +27,10 @@ def make_scan(tilt_rad: tuple[float, float] = (0.0, 0.0)) -> LabelledScan:
     masks[1, 3, 1, 2] = True
     label_map = masks[0].astype(np.uint8)
     label_map[masks[1]] = 2
-    return LabelledScan("case7_day3", "case7", image, masks, label_map, (3.0, 1.5, 1.25), tilt_rad)
+    return LabeledScan("case7_day3", "case7", image, masks, label_map, (3.0, 1.5, 1.25), tilt_rad)
 
 
-def affine_of(root: Path, scan: LabelledScan) -> np.ndarray:
+def affine_of(root: Path, scan: LabeledScan) -> np.ndarray:
     write_decathlon(root, [scan], CARD)
     return np.asarray(read_nifti(root / "imagesTr" / "toy_001.nii.gz")[1].affine)
 
@@ -62,7 +62,7 @@ def test_uw_madison_table_has_a_row_for_each_slice_and_label(tmp_path: Path) -> 
 def test_decathlon_index_lists_the_pairs(tmp_path: Path) -> None:
     write_decathlon(tmp_path, [make_scan(), make_scan()], CARD)
     index = json.loads((tmp_path / "dataset.json").read_text())
-    assert (index["name"], index["description"], index["licence"]) == CARD[:3]
+    assert (index["name"], index["description"], index["license"]) == CARD[:3]
     assert (index["modality"], index["tensorImageSize"]) == ({"0": "MRI"}, "3D")
     assert index["labels"] == {"0": "background", "1": "liver", "2": "lesion"}
     assert (index["numTraining"], index["numTest"], index["test"]) == (2, 0, [])
@@ -87,7 +87,7 @@ def test_decathlon_head_is_up_and_front_is_first_row(tmp_path: Path) -> None:
     np.testing.assert_allclose(affine, expected, atol=1e-6)
 
 
-def test_decathlon_tilt_turns_about_the_centre(tmp_path: Path) -> None:
+def test_decathlon_tilt_turns_about_the_center(tmp_path: Path) -> None:
     affine = affine_of(tmp_path, make_scan(tilt_rad=(np.pi / 2, 0.0)))
     np.testing.assert_allclose(affine @ [2, 1.5, 2.5, 1], [0, 0, 0, 1], atol=1e-5)
     # A quarter turn about the left-right axis takes the head to the back and the back to the feet.

@@ -284,8 +284,8 @@ def test_a_shift_moves_by_at_most_its_share() -> None:
     mask = np.zeros((1, 40, 60), np.uint8)
     mask[0, 18:22, 28:32] = 1
     image = mask * np.uint8(200)
-    centres = np.array([np.argwhere(run(only(shift=0.1), image, mask, seed)[1][0]).mean(axis=0) for seed in range(60)])
-    moved = np.abs(centres - (19.5, 29.5)).max(axis=0)
+    centers = np.array([np.argwhere(run(only(shift=0.1), image, mask, seed)[1][0]).mean(axis=0) for seed in range(60)])
+    moved = np.abs(centers - (19.5, 29.5)).max(axis=0)
     assert 2 < moved[0] <= 4.5
     assert 4 < moved[1] <= 6.5
 
@@ -294,10 +294,10 @@ def test_a_rotation_turns_by_at_most_its_degrees() -> None:
     mask = np.zeros((1, 81, 81), np.uint8)
     mask[0, 39:42, 41:70] = 1
     image = mask * np.uint8(200)
-    centres = np.array(
+    centers = np.array(
         [np.argwhere(run(only(rotate_degrees=20.0), image, mask, seed)[1][0]).mean(axis=0) for seed in range(60)]
     )
-    degrees = np.degrees(np.arctan2(*(centres - 40).T))
+    degrees = np.degrees(np.arctan2(*(centers - 40).T))
     assert 14 < np.abs(degrees).max() < 21.5
     assert degrees.min() < -10
     assert degrees.max() > 10

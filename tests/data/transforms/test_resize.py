@@ -17,8 +17,8 @@ from medseg_pl.data.transforms.windows import Padding
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 
-def centre(plane: np.ndarray) -> np.ndarray:
-    """The centre of mass as a share of height and width."""
+def center(plane: np.ndarray) -> np.ndarray:
+    """The center of mass as a share of height and width."""
     places = [(np.arange(length) + 0.5) / length for length in plane.shape]
     return np.array([(plane.sum(axis=1) @ places[0]), (plane.sum(axis=0) @ places[1])]) / plane.sum()
 
@@ -77,7 +77,7 @@ class TestSpacing:
         blob = np.zeros((1, 40, 60), np.float32)
         blob[0, 7:25, 20:51] = 1
         back = self.FIT.undo(torch.from_numpy(self.FIT.apply(blob, np.zeros(1)))[None], (40, 60))[0].numpy()
-        np.testing.assert_allclose(centre(back[0]), centre(blob[0]), atol=0.005)
+        np.testing.assert_allclose(center(back[0]), center(blob[0]), atol=0.005)
 
     @pytest.mark.parametrize(("mode", "spacing"), [("resize", (1.0, 1.0)), ("native", (0.0, 1.0))])
     def test_a_spacing_that_cannot_be_is_refused(self, mode: FitMode, spacing: tuple[float, float]) -> None:
@@ -146,7 +146,7 @@ class TestResize:
         fit = Fit("resize", (size, size))
         image = fit.apply(mask.astype(np.float32), np.zeros(1))
         # Half a pixel of the finer grid is the most that the nearest pixel can be off.
-        np.testing.assert_allclose(centre(fit.apply_mask(mask)[0]), centre(image[0]), atol=0.6 / 64)
+        np.testing.assert_allclose(center(fit.apply_mask(mask)[0]), center(image[0]), atol=0.6 / 64)
 
     @pytest.mark.parametrize(("native", "size"), [((64, 48), (32, 32)), ((20, 30), (60, 60)), ((33, 47), (40, 40))])
     def test_the_way_back_ends_where_it_began(self, native: tuple[int, int], size: tuple[int, int]) -> None:
@@ -154,7 +154,7 @@ class TestResize:
         blob[0, native[0] // 4 : native[0] // 2, native[1] // 3 : native[1] - 4] = 1
         fit = Fit("resize", size)
         back = fit.undo(torch.from_numpy(fit.apply(blob, np.zeros(1)))[None], native)[0].numpy()
-        np.testing.assert_allclose(centre(back[0]), centre(blob[0]), atol=0.005)
+        np.testing.assert_allclose(center(back[0]), center(blob[0]), atol=0.005)
         assert back.sum() == pytest.approx(blob.sum(), rel=0.03)
 
     def test_the_padding_never_enters_the_native_grid(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data.utils import compute_importance_map, dense_patch_slices
 
-from medseg_pl.data.transforms.windows import Padding, centred_padding, gaussian_weights, grid, pad, padded_size, starts
+from medseg_pl.data.transforms.windows import Padding, centerd_padding, gaussian_weights, grid, pad, padded_size, starts
 
 LENGTHS = st.integers(1, 90)
 OVERLAPS = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.6, 0.75, 0.9, 0.99])
@@ -77,8 +77,8 @@ def test_padded_sizes(
 
 
 def test_the_odd_row_goes_to_the_end() -> None:
-    assert centred_padding((5, 4), (8, 9)) == Padding(top=1, bottom=2, left=2, right=3)
-    assert centred_padding((9, 9), (8, 9)) == Padding(0, 0, 0, 0)
+    assert centerd_padding((5, 4), (8, 9)) == Padding(top=1, bottom=2, left=2, right=3)
+    assert centerd_padding((9, 9), (8, 9)) == Padding(0, 0, 0, 0)
 
 
 @given(
@@ -92,7 +92,7 @@ def test_padding_is_undone_to_the_last_bit(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     image = (torch.randn(2, 3, *size, generator=generator, dtype=torch.float64) * 10.0 ** seed.__mod__(5)).to(dtype)
-    padding = centred_padding(size, (size[0] + extra[0], size[1] + extra[1]))
+    padding = centerd_padding(size, (size[0] + extra[0], size[1] + extra[1]))
     padded = pad(image, padding, image.amin(dim=(-2, -1), keepdim=True))
     assert padded.shape[-2:] == (size[0] + extra[0], size[1] + extra[1])
     assert padded.dtype == dtype

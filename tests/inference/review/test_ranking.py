@@ -10,7 +10,7 @@ import pytest
 from medseg_pl.cli.commands.phantom import make_scans
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.synthetic.layouts import LabelledScan
+from medseg_pl.data.synthetic.layouts import LabeledScan
 from medseg_pl.inference.review import (
     CaseSigns,
     LabelSigns,
@@ -28,7 +28,7 @@ FAULTY = CASES // 10
 
 
 @pytest.fixture(scope="module")
-def scans() -> list[LabelledScan]:
+def scans() -> list[LabeledScan]:
     return list(make_scans(CASES, seed=0, slices=8, size=(40, 36)))
 
 
@@ -38,7 +38,7 @@ def precision(queued: Sequence[str], faulty: Sequence[str]) -> float:
 
 
 @pytest.mark.parametrize("noise", [1.0, 2.0], ids=["Dice 0.9", "Dice 0.75"])
-def test_wrong_labels_come_first(scans: list[LabelledScan], noise: float) -> None:
+def test_wrong_labels_come_first(scans: list[LabeledScan], noise: float) -> None:
     """A tenth of the cases with labels that are shifted, dropped or exchanged; predictions that are good or poor."""
     rng = np.random.default_rng(0)
     faulty = [scans[place].case_id for place in rng.choice(CASES, FAULTY, replace=False)]
@@ -56,7 +56,7 @@ def test_wrong_labels_come_first(scans: list[LabelledScan], noise: float) -> Non
     assert precision([each.case_id for each in queued], faulty) >= 0.8
 
 
-def test_poor_predictions_come_first(scans: list[LabelledScan]) -> None:
+def test_poor_predictions_come_first(scans: list[LabeledScan]) -> None:
     """A tenth of the cases of which two models are unsure, and disagree, or in which both miss an organ."""
     rng = np.random.default_rng(0)
     faulty = [scans[place].case_id for place in rng.choice(CASES, FAULTY, replace=False)]

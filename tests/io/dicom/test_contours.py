@@ -30,14 +30,14 @@ def star(seed: int, count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     return np.array(size) / 2 + radii[:, None] * np.stack([np.sin(angles), np.cos(angles)], axis=1)
 
 
-def test_a_rectangle_between_centres_holds_the_centres_within() -> None:
+def test_a_rectangle_between_centers_holds_the_centers_within() -> None:
     mask = inside_polygons([rectangle(1.5, 2.5, 4.5, 8.5)], SIZE)
     expected = np.zeros(SIZE, bool)
     expected[2:5, 3:9] = True
     np.testing.assert_array_equal(mask, expected)
 
 
-def test_a_rectangle_through_centres_has_the_upper_and_left_ones() -> None:
+def test_a_rectangle_through_centers_has_the_upper_and_left_ones() -> None:
     """As many pixels as its area: 3 x 6."""
     mask = inside_polygons([rectangle(2, 3, 5, 9)], SIZE)
     expected = np.zeros(SIZE, bool)
@@ -116,11 +116,11 @@ def test_neither_direction_nor_start_matter(seed: int, count: int, shift: int) -
     np.testing.assert_array_equal(inside_polygons([np.roll(polygon, shift, axis=0)], SIZE), expected)
 
 
-@given(seed=st.integers(0, 2**20), on_centres=st.booleans())
-def test_parts_share_no_pixel_and_lose_none(seed: int, on_centres: bool) -> None:
-    """A quadrilateral cut along its diagonal, also where corners are centres of pixels."""
+@given(seed=st.integers(0, 2**20), on_centers=st.booleans())
+def test_parts_share_no_pixel_and_lose_none(seed: int, on_centers: bool) -> None:
+    """A quadrilateral cut along its diagonal, also where corners are centers of pixels."""
     polygon = star(seed, 4)
-    polygon = np.round(polygon) if on_centres else polygon
+    polygon = np.round(polygon) if on_centers else polygon
     halves = [inside_polygons([polygon[chosen]], SIZE) for chosen in ([0, 1, 2], [2, 3, 0])]
     np.testing.assert_array_equal(halves[0] ^ halves[1], inside_polygons([polygon], SIZE))
 

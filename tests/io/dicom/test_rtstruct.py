@@ -1,4 +1,4 @@
-"""RTSTRUCT: contours in millimetres become pixels, counted on paper."""
+"""RTSTRUCT: contours in millimeters become pixels, counted on paper."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def series(tmp_path: Path) -> Series:
 
 
 def to_mm(corners: Sequence[Sequence[float]], d: float, orientation: Sequence[float] = AXIAL) -> np.ndarray:
-    """Rows and columns on slice d, in the scanner's millimetres."""
+    """Rows and columns on slice d, in the scanner's millimeters."""
     along_row, down_column = np.reshape(orientation, (2, 3))
     z, y, x = SPACING
     rows, columns = np.asarray(corners, float).T
@@ -86,17 +86,17 @@ class TestMasks:
         ):
             np.testing.assert_array_equal(mask, expected)
 
-    def test_a_triangle_has_the_area_and_centre_of_a_triangle(self, tmp_path: Path) -> None:
-        """100 x 80 mm at 0.5 x 0.75 mm; its centre is the mean of its corners."""
+    def test_a_triangle_has_the_area_and_center_of_a_triangle(self, tmp_path: Path) -> None:
+        """100 x 80 mm at 0.5 x 0.75 mm; its center is the mean of its corners."""
         series = open_series(save_series(tmp_path / "ct", np.zeros((1, 200, 250), np.int16)))
         corners = np.add(
             [[0.0, 0.0, 40.0], [100.0, 0.0, 40.0], [0.0, 80.0, 40.0]], (-10.25, -19.875, 0)
-        )  # between centres
+        )  # between centers
         path = save_structures(tmp_path / "rt.dcm", "series", {"liver": [corners]})
         _, rows, columns = np.nonzero(read_one(path, series))
         assert len(rows) * 0.5 * 0.75 == pytest.approx(4000, rel=5e-3)
-        centre_mm = np.array([columns.mean() * 0.5, rows.mean() * 0.75]) + ORIGIN[:2]
-        np.testing.assert_allclose(centre_mm, corners.mean(axis=0)[:2], atol=0.1)
+        center_mm = np.array([columns.mean() * 0.5, rows.mean() * 0.75]) + ORIGIN[:2]
+        np.testing.assert_allclose(center_mm, corners.mean(axis=0)[:2], atol=0.1)
 
     @pytest.mark.parametrize("away_mm", [-0.6, -0.01, 0.3, 0.6])
     def test_a_contour_near_a_slice_is_on_it(self, tmp_path: Path, series: Series, away_mm: float) -> None:
@@ -130,7 +130,7 @@ class TestNames:
         """Planning systems write the names of their templates, drawn or not."""
         path = save_structures(tmp_path / "rt.dcm", "series", {"liver": [box(1, 1, 2, 2)], "heart": []})
         assert read_regions(path) == [(1, "liver")]
-        save_structures(tmp_path / "points.dcm", "series", {"isocentre": [np.zeros((1, 3))]}, kind="POINT")
+        save_structures(tmp_path / "points.dcm", "series", {"isocenter": [np.zeros((1, 3))]}, kind="POINT")
         assert read_regions(tmp_path / "points.dcm") == []
         assert read_regions(edit(path, ROIContourSequence=None)) == []
 

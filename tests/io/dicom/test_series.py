@@ -398,7 +398,7 @@ class TestRefused:
             ({"RescaleSlope": 0}, r"has the rescale slope 0\.0 and intercept -1024\.0; expected numbers of less"),
             ({"RescaleIntercept": "inf"}, r"has the rescale slope 1\.0 and intercept inf; expected numbers of less"),
             ({"PhotometricInterpretation": "RGB"}, "holds pixels of the kind RGB; expected MONOCHROME1 or MONOCHROME2"),
-            ({"SamplesPerPixel": 3}, r"with 3 value\(s\) of 16 bits each; .* Colours are not read from DICOM"),
+            ({"SamplesPerPixel": 3}, r"with 3 value\(s\) of 16 bits each; .* Colors are not read from DICOM"),
             ({"ModalityLUTSequence": []}, r"by a table \(ModalityLUTSequence\), which is not read"),
         ],
     )

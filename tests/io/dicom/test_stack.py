@@ -73,11 +73,11 @@ def test_even_slices_are_no_problem() -> None:
     assert codes([]) == []
 
 
-def test_places_rounded_to_a_tenth_of_a_millimetre_are_even() -> None:
+def test_places_rounded_to_a_tenth_of_a_millimeter_are_even() -> None:
     assert codes(stack(*np.round(np.arange(40) * 1.25, 1))) == []
 
 
-def test_a_missing_slice_is_named_by_its_neighbours() -> None:
+def test_a_missing_slice_is_named_by_its_neighbors() -> None:
     (problem,) = problems_of(stack(0, 2.5, 5, 12.5, 15, 17.5))
     assert problem == (
         "gap",

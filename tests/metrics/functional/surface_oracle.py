@@ -19,7 +19,7 @@ def voxels(mask: NDArray[np.bool_]) -> set[Voxel]:
 
 
 def border(mask: NDArray[np.bool_]) -> list[Voxel]:
-    """The voxels with a face-neighbour outside the mask; an image of one slice has neighbours in the slice only."""
+    """The voxels with a face-neighbor outside the mask; an image of one slice has neighbors in the slice only."""
     inside = voxels(mask)
     steps = IN_THE_SLICE if len(mask) == 1 else IN_THE_VOLUME
     return sorted(

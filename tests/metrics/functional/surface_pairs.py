@@ -26,11 +26,11 @@ class Pair(NamedTuple):
 
 def ellipsoid(rng: np.random.Generator, shape: Shape) -> Mask:
     """Somewhere near the middle or cut off by the image's edge; at least one voxel."""
-    centre = [rng.uniform(0, length - 1) for length in shape]
+    center = [rng.uniform(0, length - 1) for length in shape]
     radii = [rng.uniform(0.3, 0.6) * length + 0.1 for length in shape]
     grid = np.meshgrid(*(np.arange(length) for length in shape), indexing="ij")
-    mask = sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii, strict=True)) <= 1
-    mask[tuple(round(c) for c in centre)] = True
+    mask = sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, center, radii, strict=True)) <= 1
+    mask[tuple(round(c) for c in center)] = True
     return np.asarray(mask)
 
 

@@ -140,7 +140,7 @@ def test_the_diagonal(shape: tuple[int, int, int], spacing: surface.Spacing, exp
     assert diagonal(shape, spacing) == pytest.approx(expected, rel=1e-15)
 
 
-def test_two_voxels_are_as_far_apart_as_their_centres() -> None:
+def test_two_voxels_are_as_far_apart_as_their_centers() -> None:
     # 1 slice of 12 mm, 2 rows of 1.5 mm, 8 columns of 0.5 mm: 12, 3 and 4 make 13.
     first, second = volume((3, 5, 9), (0, 1, 0)), volume((3, 5, 9), (1, 3, 8))
     distances = surface_distances(first, second, (12.0, 1.5, 0.5))
@@ -333,8 +333,8 @@ class TestMonai:
 class TestDeepMind:
     """surface-distance measures between the corners of voxels, each weighted by its length of outline (its README)."""
 
-    def test_a_voxel_has_four_corners_there_and_one_centre_here(self) -> None:
-        # Centres are 3 apart; the near corners 2, the far ones 3.
+    def test_a_voxel_has_four_corners_there_and_one_center_here(self) -> None:
+        # Centers are 3 apart; the near corners 2, the far ones 3.
         first, second = image(".......", ".#.....", "......."), image(".......", "....#..", ".......")
         theirs = deepmind.compute_surface_distances(first[0], second[0], (1.0, 1.0))
         assert theirs["distances_gt_to_pred"].tolist() == [2, 2, 3, 3]

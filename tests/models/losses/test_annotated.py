@@ -120,7 +120,7 @@ def test_without_ignored_voxels_every_loss_stays_as_it_is() -> None:
 
 
 def test_colors_can_mark_ignored_voxels_too() -> None:
-    labels = LabelMap(["a"], "binary", colours={"a": (255, 0, 0), "ignore": (0, 0, 255)})
+    labels = LabelMap(["a"], "binary", colors={"a": (255, 0, 0), "ignore": (0, 0, 255)})
     assert isinstance(exclude_ignored(nn.BCEWithLogitsLoss(), labels), AnnotatedLoss)
 
 

@@ -74,7 +74,7 @@ def test_a_batch_is_one_region_or_several() -> None:
     assert DiceLoss(batch=False)(logits, target).item() == pytest.approx(((1 - 2 / 4) + 0) / 2)
 
 
-def test_beta_above_alpha_favours_recall() -> None:
+def test_beta_above_alpha_favors_recall() -> None:
     _, target = binary([], [1, 1, 1, 0, 0, 0])
     too_much, _ = binary([1, 1, 1, 1, 1, 0], [0] * 6)
     too_little, _ = binary([1, 0, 0, 0, 0, 0], [0] * 6)

@@ -199,8 +199,8 @@ def drawn(page: Page) -> str:
     return str(page.evaluate("document.querySelector('#viewer canvas').toDataURL()"))
 
 
-def colour_at(page: Page, x: float, y: float) -> list[int]:
-    """The colour of the canvas at a pixel of the picture, which has 40 by 30 of them."""
+def color_at(page: Page, x: float, y: float) -> list[int]:
+    """The color of the canvas at a pixel of the picture, which has 40 by 30 of them."""
     code = """([x, y]) => {
       const canvas = document.querySelector("#viewer canvas");
       const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
@@ -245,12 +245,12 @@ def test_the_difference_tells_what_was_missed_from_what_was_invented(viewed: Wat
     for key in "rpd":
         page.keyboard.press(key)
     page.get_by_label("opacity").fill("1")
-    assert colour_at(page, 12.5, 14.5) == [255, 70, 110]
-    assert colour_at(page, 23.5, 14.5) == [60, 210, 255]
-    hit = colour_at(page, 18.5, 14.5)
+    assert color_at(page, 12.5, 14.5) == [255, 70, 110]
+    assert color_at(page, 23.5, 14.5) == [60, 210, 255]
+    hit = color_at(page, 18.5, 14.5)
     assert hit[0] == hit[1] == hit[2]  # gray: found as it should be
     page.keyboard.press("1")
-    missed = colour_at(page, 12.5, 14.5)
+    missed = color_at(page, 12.5, 14.5)
     assert missed[0] == missed[1] == missed[2]
 
 

@@ -7,17 +7,17 @@ import xml.etree.ElementTree as ET
 
 from matplotlib.axes import Axes
 
-from medseg_pl.reporting.html.svg import INK, series_colour, svg
+from medseg_pl.reporting.html.svg import INK, series_color, svg
 
 
 def draw(axes: Axes) -> None:
-    points = axes.scatter([1, 2], [1, 2], color=series_colour(2), label="a $x^2$ <b>")
+    points = axes.scatter([1, 2], [1, 2], color=series_color(2), label="a $x^2$ <b>")
     points.set_urls(["#case-0", "#case-1"])
     axes.plot([1, 2], [2, 1], color=INK)
     axes.legend()
 
 
-def test_colours_are_those_of_the_page_and_text_is_text() -> None:
+def test_colors_are_those_of_the_page_and_text_is_text() -> None:
     drawn = svg(draw, "two points", 200, "first")
     assert "var(--series-2)" in drawn and "var(--ink)" in drawn
     assert not re.search(r"#0[01]0[0-9a-f]{3}", drawn)

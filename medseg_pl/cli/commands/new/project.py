@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jinja2
 
 from medseg_pl import __version__
-from medseg_pl.checks.layout_detection import DataSettings, recognise
+from medseg_pl.checks.layout_detection import DataSettings, recognize
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.text import printable
 from medseg_pl.io.atomic_files import require_empty, require_folder, whole_folder
@@ -81,5 +81,5 @@ def _planned(arguments: argparse.Namespace, name: str) -> PlanFile:
     data = require_folder(arguments.data, "a data set", "Set --data to the folder that holds it.").resolve()
     if data.is_relative_to(arguments.project.resolve()):
         raise SettingError(f"The data set {data} lies in the project's folder, which must be new. Move it elsewhere.")
-    found = recognise(data, DataSettings.from_arguments(arguments))
+    found = recognize(data, DataSettings.from_arguments(arguments))
     return plan_file(found, hardware_of(None, None), name, arguments.workers)

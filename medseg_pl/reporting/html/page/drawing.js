@@ -15,7 +15,7 @@ function holds(volume, label, start, size, slices, overlapping) {
   return overlapping ? volume[label * size * slices + start] === 1 : volume[start] === label + 1;
 }
 
-function drawCase(canvas, picture, state, labels, colours, overlapping) {
+function drawCase(canvas, picture, state, labels, colors, overlapping) {
   const { width, height } = picture;
   const size = width * height;
   const scale = Math.ceil(900 / Math.max(width, height));
@@ -36,7 +36,7 @@ function drawCase(canvas, picture, state, labels, colours, overlapping) {
     for (let pixel = 0; pixel < size; pixel += 1) {
       const found = at(prediction, label, pixel);
       const wanted = state.difference && at(picture.reference, label, pixel);
-      if (state.prediction && found) paint(pixel, colours[label % colours.length]);
+      if (state.prediction && found) paint(pixel, colors[label % colors.length]);
       if (state.difference && found !== wanted && !open(label, pixel)) paint(pixel, wanted ? MISSED : INVENTED);
     }
   }
@@ -47,10 +47,10 @@ function drawCase(canvas, picture, state, labels, colours, overlapping) {
   brush.imageSmoothingEnabled = false;
   brush.drawImage(layer, 0, 0, canvas.width, canvas.height);
   if (state.reference) {
-    for (const label of shown) outline((x, y) => at(picture.reference, label, y * width + x), colours[label % colours.length]);
+    for (const label of shown) outline((x, y) => at(picture.reference, label, y * width + x), colors[label % colors.length]);
   }
 
-  function outline(inside, colour) {
+  function outline(inside, color) {
     brush.beginPath();
     for (let y = 0; y < height; y += 1) {
       for (let x = 0; x < width; x += 1) {
@@ -62,7 +62,7 @@ function drawCase(canvas, picture, state, labels, colours, overlapping) {
       }
     }
     brush.lineCap = "square";
-    for (const [style, lineWidth] of [["rgb(0 0 0 / 60%)", 4], [`rgb(${colour.join(" ")})`, 2]]) {
+    for (const [style, lineWidth] of [["rgb(0 0 0 / 60%)", 4], [`rgb(${color.join(" ")})`, 2]]) {
       brush.strokeStyle = style;
       brush.lineWidth = lineWidth;
       brush.stroke();

@@ -61,7 +61,7 @@ function caseViewer(dialog, data, order) {
 
   const labelCheck = (name, place) => {
     const made = check(name, place < 9 ? String(place + 1) : "", () => state.labels[place], (on) => (state.labels[place] = on));
-    const [red, green, blue] = data.colours[place % data.colours.length];
+    const [red, green, blue] = data.colors[place % data.colors.length];
     made.insertBefore(element("span", "", { class: "swatch", style: `--swatch: rgb(${red} ${green} ${blue})` }), made.children[1]);
     return made;
   };
@@ -85,8 +85,8 @@ function caseViewer(dialog, data, order) {
     const strength = element("label", "opacity");
     strength.append(opacity);
     const legend = element("p", "Difference: ", { class: "quiet" });
-    for (const [name, colour] of [["missed", MISSED], ["invented", INVENTED]]) {
-      legend.append(element("span", "■ ", { style: `color: rgb(${colour.join(" ")})` }), `${name} `);
+    for (const [name, color] of [["missed", MISSED], ["invented", INVENTED]]) {
+      legend.append(element("span", "■ ", { style: `color: rgb(${color.join(" ")})` }), `${name} `);
     }
     return [
       ...(data.runs.length > 1 ? [runChoice()] : []),
@@ -123,7 +123,7 @@ function caseViewer(dialog, data, order) {
 
   const draw = () => {
     if (picture === null) return;
-    drawCase(canvas, picture, state, data.labels, data.colours, data.overlapping);
+    drawCase(canvas, picture, state, data.labels, data.colors, data.overlapping);
     const slider = part("slice");
     if (!slider) return;
     slider.value = state.slice;

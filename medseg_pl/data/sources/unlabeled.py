@@ -84,7 +84,7 @@ class ImageFolder(FileSource):
         """How volumes are cut."""
         return (self.slicing,)
 
-    def unlabelled(self, directory: Path) -> ImageFolder:
+    def unlabeled(self, directory: Path) -> ImageFolder:
         """The images somewhere else."""
         return type(self)(str(directory), self.slicing, names=self.names)
 
