@@ -29,7 +29,7 @@ from medseg_pl.data.cache.store import Store
 from medseg_pl.data.datasets import PatchDataset
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.transforms.augmentation import StandardAugmentation
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.raster import write_png
 
 IMAGES, SIZE, PATCH, ROUNDS = 64, 512, 256, 7
@@ -57,7 +57,7 @@ def build(root: Path, images: int = IMAGES) -> list[Path]:
 def patches(entries: list[Path]) -> PatchDataset:
     """What training draws from."""
     names = [entry.name for entry in entries]
-    return PatchDataset(entries, names, Fit("native", (PATCH, PATCH)), 0, 0.33, StandardAugmentation(), seed=0)
+    return PatchDataset(entries, names, Resize("none", (PATCH, PATCH)), 0, 0.33, StandardAugmentation(), seed=0)
 
 
 def ours(root: Path) -> Callable[[], object]:

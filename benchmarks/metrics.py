@@ -27,7 +27,7 @@ from torchmetrics.segmentation import DiceScore
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.metrics import CaseLedger, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.metrics.functional import surface
@@ -156,7 +156,7 @@ def share_of_inference() -> dict[str, float]:
 
     def score(*metrics: object) -> None:
         ledger = CaseLedger([metric(labels) for metric in metrics])  # type: ignore[operator]
-        for case in CaseAssembler(labels, Fit("native", (512, 512))).add(probabilities, batch):
+        for case in CaseAssembler(labels, Resize("none", (512, 512))).add(probabilities, batch):
             ledger.add(case)
         ledger.table()
 

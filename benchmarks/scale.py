@@ -157,7 +157,7 @@ def measure(root: Path) -> dict[str, float]:
     first = _start(_data(root))
     data = _data(root)
     found = {"first_cpu_s": first["start_cpu_s"], **_start(data), "own_mb": own_mb(os.getpid())}
-    store, cases = Store(data.store_directory, data.source, LABELS), list(data.cases.values())
+    store, cases = Store(data.cache_dir, data.source, LABELS), list(data.cases.values())
     found["index_mb"] = store.listing(cases).stat().st_size / 2**20
     found["index_cpu_s"] = cpu(lambda: known_catalog(store, cases))
     found["worker_mb"] = statistics.median(_worker_mb(data) for _ in range(WORKERS))
@@ -172,11 +172,11 @@ def _data(root: Path) -> Timed:
     return Timed(
         source=FolderSource(str(root)),
         labels=LABELS,
-        size=(SIDE, SIDE),
+        input_size=(SIDE, SIDE),
         batch_size=BATCH,
-        workers=0,
-        fractions=(0.8, 0.2, 0.0),
-        store=str(root / "store"),
+        num_workers=0,
+        split_fractions=(0.8, 0.2, 0.0),
+        cache_dir=str(root / "store"),
     )
 
 
@@ -203,14 +203,14 @@ def draw(roots: list[Path]) -> dict[str, float]:
 
 def _patches(root: Path) -> PatchDataset:
     data = _data(root)
-    known = known_catalog(Store(data.store_directory, data.source, LABELS), data.source.cases())
+    known = known_catalog(Store(data.cache_dir, data.source, LABELS), data.source.cases())
     assert known is not None, "`measure` has prepared it"
     names = [str(place) for place in range(len(known))]
-    return PatchDataset(known, names, data.fit_to, 0, data.foreground_fraction, None, 0)
+    return PatchDataset(known, names, data.resize, 0, data.foreground_fraction, None, 0)
 
 
 def _worker_mb(data: Timed) -> float:
-    data.workers = 1
+    data.num_workers = 1
     loading = iter(data.train_dataloader())
     for _ in range(BATCHES):
         if next(loading, None) is None:

@@ -89,7 +89,7 @@ class StepTimer(Callback):
 
 def settings(work: Path, trainer: Mapping[str, object]) -> list[str]:
     """Of the demo, with nothing but training."""
-    files = [f"--data.source.root={work / 'data'}", f"--data.store={work / 'store'}", f"--runs={work / 'runs'}"]
+    files = [f"--data.source.root={work / 'data'}", f"--data.cache_dir={work / 'store'}", f"--runs={work / 'runs'}"]
     training = {
         "accelerator": "cpu",
         "precision": "32-true",
@@ -98,7 +98,7 @@ def settings(work: Path, trainer: Mapping[str, object]) -> list[str]:
         **trainer,
     }
     options = [f"--trainer.{name}={value}" for name, value in training.items()]
-    return ["fit", "--config", CONFIG, "--plugins=training_step", "--data.workers=1", *files, *options]
+    return ["fit", "--config", CONFIG, "--plugins=training_step", "--data.num_workers=1", *files, *options]
 
 
 def fit(work: Path, steps: int, *, beside: bool = False, threads: int = 1, **trainer: object) -> dict[str, list[float]]:

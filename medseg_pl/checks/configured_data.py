@@ -23,7 +23,7 @@ from medseg_pl.data.sources import (
     UWMadisonSource,
 )
 from medseg_pl.data.splits import SplitSettings
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.shipped import find_config
 from medseg_pl.io.structured import read_yaml
 
@@ -45,7 +45,7 @@ class Configuration(NamedTuple):
     source: Known
     source_settings: dict[str, Any]
     labels: LabelMap | None
-    patch: Fit
+    patch: Resize
     split: SplitSettings
 
 
@@ -64,12 +64,12 @@ def read_configuration(paths: Sequence[Path], directory: Path | None) -> Configu
     source, settings = _source(_section(data, "source"), directory)
     described = _as_tuples(_section(model, "labels"))
     labels = _made(LabelMap, "model.labels", described) if described else None
-    fit = {"mode": model.get("fit", "native"), "size": model.get("size", [256, 256])}
-    patch = _made(Fit, "model", _as_tuples({**fit, "spacing_mm": model.get("spacing_mm")}))
+    resize = {"mode": model.get("resize", "none"), "size": model.get("input_size", [256, 256])}
+    patch = _made(Resize, "model", _as_tuples({**resize, "spacing_mm": model.get("spacing_mm")}))
     split = SplitSettings(
         fold=data.get("fold", 0),
         folds=data.get("folds", 5),
-        fractions=data.get("fractions"),
+        fractions=data.get("split_fractions"),
         file=data.get("split_file") and str(find_config(str(data["split_file"]))),
         seed=data.get("split_seed", 0),
     )

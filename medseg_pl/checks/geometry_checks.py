@@ -11,7 +11,7 @@ import numpy as np
 from medseg_pl.checks.findings import Finding, finding
 from medseg_pl.checks.measurements import CaseFacts, ImageFacts, MaskFacts
 from medseg_pl.core.geometry import Affine, Geometry
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.headers import FileHeader
 
 _SAME_GRID_VOXELS = 0.1
@@ -110,7 +110,7 @@ def spacing_findings(facts: CaseFacts) -> Iterator[Finding]:
         )
 
 
-def patch_findings(cases: Sequence[tuple[str, Path | None, Geometry]], patch: Fit | None) -> Iterator[Finding]:
+def patch_findings(cases: Sequence[tuple[str, Path | None, Geometry]], patch: Resize | None) -> Iterator[Finding]:
     """Images that fill less than half of a training patch: the network would see mostly padding.
 
     A little padding is usual, since the sides of a patch divide by what the network asks for.
@@ -119,7 +119,7 @@ def patch_findings(cases: Sequence[tuple[str, Path | None, Geometry]], patch: Fi
         cases: The name, the file and the grid of each case.
         patch: How images are brought to the network; `None` where that is not known.
     """
-    if patch is None or patch.mode != "native":
+    if patch is None or patch.mode != "none":
         return
     for case_id, path, geometry in cases:
         known = patch.spacing_mm is None or geometry.spacing_mm is not None

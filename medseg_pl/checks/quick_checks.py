@@ -13,7 +13,7 @@ from medseg_pl.checks.split_checks import Sides
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 
 
 class Counted(NamedTuple):
@@ -29,7 +29,7 @@ class Counted(NamedTuple):
 
 
 def cheap_findings(
-    cases: Sequence[Case], counted: Mapping[str, Counted], labels: LabelMap, sides: Sides, patch: Fit | None = None
+    cases: Sequence[Case], counted: Mapping[str, Counted], labels: LabelMap, sides: Sides, patch: Resize | None = None
 ) -> list[Finding]:
     """Labels that cannot be learned, sides without cases, patients on two sides, images smaller than the patch.
 
@@ -65,7 +65,7 @@ def _paragraph(alike: Sequence[Finding]) -> str:
 
 
 def _findings(
-    cases: Sequence[Case], counted: Mapping[str, Counted], labels: LabelMap, sides: Sides, patch: Fit | None
+    cases: Sequence[Case], counted: Mapping[str, Counted], labels: LabelMap, sides: Sides, patch: Resize | None
 ) -> Iterator[Finding]:
     annotated = [
         Annotated(case, counted[case.case_id].label_voxels or [0] * len(labels.names)) for case in cases if case.masks

@@ -25,7 +25,7 @@ from medseg_pl.checks.split_checks import Sides
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.duplicates import MOST_COMPARED
 from medseg_pl.data.splits import LabelVoxels
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 
 Splitting = Callable[[LabelVoxels], tuple[Sequence[Sides], Sequence[Finding]]]
 """Gives the splits of a data set, and what is wrong with them; it is told how many voxels each label has by case."""
@@ -59,7 +59,7 @@ def report_on(
     labels: LabelMap,
     *,
     modalities: Sequence[str] = (),
-    patch: Fit | None = None,
+    patch: Resize | None = None,
     split: Splitting = lambda _: ([], []),
     tolerated: bool = False,
 ) -> Report:
@@ -93,7 +93,7 @@ def report_on(
 
 
 def _of_each(
-    cases: Sequence[CaseFacts], claims: Claims, modalities: Sequence[str], patch: Fit | None, tolerated: bool
+    cases: Sequence[CaseFacts], claims: Claims, modalities: Sequence[str], patch: Resize | None, tolerated: bool
 ) -> Iterator[Finding]:
     ignores = any(_ignores(mask, claims) for facts in cases for mask in facts.masks)
     for facts in cases:

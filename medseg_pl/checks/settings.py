@@ -16,7 +16,7 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import DecathlonSource, Source
 from medseg_pl.data.splits import LabelVoxels, SplitSettings
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 
 
 class Settings(NamedTuple):
@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     root: Path
     opened: Opened
     said: LabelSettings
-    patch: Fit | None = None
+    patch: Resize | None = None
     split: SplitSettings | None = None
 
     @property
@@ -72,7 +72,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         SettingError: Options or a configuration contradict themselves.
     """
     said = DataSettings.from_arguments(arguments)
-    patch = Fit("native", (arguments.patch[0], arguments.patch[1])) if arguments.patch else None
+    patch = Resize("none", (arguments.patch[0], arguments.patch[1])) if arguments.patch else None
     if arguments.config:
         opened, config = open_configured(arguments.config, arguments.directory, said)
         return Settings(Path(config.source.root), opened, said.labels, patch or config.patch, config.split)

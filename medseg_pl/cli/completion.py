@@ -17,8 +17,8 @@ from jsonargparse import ArgumentParser
 from medseg_pl.cli.commands import FILE_COMMANDS
 
 SHELLS = ("bash", "fish", "zsh")
-_FOLDERS = ("data.source.root", "data.store", "input", "output", "runs")
-_FILES = ("ckpt_path", "config", "data.split_file", "model.initial_weights")
+_FOLDERS = ("data.source.root", "data.cache_dir", "input", "output", "runs")
+_FILES = ("ckpt_path", "config", "data.split_file", "model.pretrained")
 _METAVARS = {"DIR": shtab.DIRECTORY, **dict.fromkeys(("A", "B", "CONFIG", "CSV", "FILE", "RUN"), shtab.FILE)}
 
 

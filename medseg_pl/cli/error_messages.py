@@ -35,11 +35,11 @@ _LOST_RANK = (
 )
 
 
-_WHOLE_IMAGES = "Lower data.eval_batch_size or model.max_whole_pixels, or set trainer.precision to bf16-mixed"
+_WHOLE_IMAGES = "Lower data.eval_batch_size or model.whole_image_max_pixels, or set trainer.precision to bf16-mixed"
 _LESS_MEMORY: dict[Phase, str] = {
-    "preparation": "Lower data.workers (as many cases are decoded at once), or choose a smaller model.network",
-    "training": "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it), model.size or model.context, "
-    "or set trainer.precision to bf16-mixed",
+    "preparation": "Lower data.num_workers (as many cases are decoded at once), or choose a smaller model.network",
+    "training": "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it), model.input_size or "
+    "model.context_slices, or set trainer.precision to bf16-mixed",
     "validation": _WHOLE_IMAGES,
     "test": _WHOLE_IMAGES,
     "prediction": _WHOLE_IMAGES,
@@ -89,7 +89,7 @@ def _told(error: Exception, command: str, phase: Phase) -> MedsegError | None:
     if isinstance(error, RuntimeError) and "unable to allocate shared memory" in text:
         return OutOfMemoryError(
             "/dev/shm is full, through which loading processes hand over batches. Give the container a larger one "
-            f"(docker run --shm-size=2g), set data.workers to 0, or lower data.batch_size; then {again}."
+            f"(docker run --shm-size=2g), set data.num_workers to 0, or lower data.batch_size; then {again}."
         )
     if isinstance(error, RuntimeError) and any(sign in text for sign in _UNUSED):
         return SettingError(
@@ -108,8 +108,8 @@ def _told(error: Exception, command: str, phase: Phase) -> MedsegError | None:
         )
     if isinstance(error, RuntimeError) and _DEAD_WORKER.search(text):
         return LostProcessError(
-            "A process that loads data has died, as one does that is killed or finds no memory. Lower data.workers or "
-            f"data.batch_size, see that /dev/shm is large enough, and {again}."
+            "A process that loads data has died, as one does that is killed or finds no memory. Lower "
+            f"data.num_workers or data.batch_size, see that /dev/shm is large enough, and {again}."
         )
     if isinstance(error, RuntimeError) and any(sign in text for sign in _LOST_RANK):
         return LostProcessError(

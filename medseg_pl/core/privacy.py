@@ -16,14 +16,14 @@ SHOWN_OF_DATA = (
     "fold",
     "folds",
     "foreground_fraction",
-    "fractions",
+    "split_fractions",
     "samples_per_epoch",
     "seed",
     "split_seed",
 )
 """Of the data, these and nothing else: a source's settings say where it is, and may name cases."""
 _HIDDEN = {
-    "model": ("initial_weights",),
+    "model": ("pretrained",),
     "trainer": ("logger", "default_root_dir", "plugins", "profiler"),
 }
 _A_NAME = re.compile(r"[A-Za-z0-9][\w .+-]*")
@@ -38,9 +38,9 @@ def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:
     Of the source the class alone is left: its settings are folders and names. Loggers are left out, for they name
     accounts; so is what is not set.
 
-    >>> shown_config({"model": {"context": 1}, "data": {"fold": 0, "source": {"class_path": "a.FolderSource",
+    >>> shown_config({"model": {"context_slices": 1}, "data": {"fold": 0, "source": {"class_path": "a.FolderSource",
     ...     "init_args": {"root": "/home/someone"}}}, "runs": "/home/someone/runs"})
-    {'model': {'context': 1}, 'data': {'fold': 0, 'source': 'FolderSource'}}
+    {'model': {'context_slices': 1}, 'data': {'fold': 0, 'source': 'FolderSource'}}
     """
     shown: dict[str, Any] = {}
     if "seed_everything" in config:

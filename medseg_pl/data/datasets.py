@@ -19,7 +19,7 @@ from medseg_pl.core.types import Batch, Case, EvaluationBatch, Sample, SliceRefe
 from medseg_pl.data.cache.case import StoredCase
 from medseg_pl.data.cache.index import Catalog, catalog_of
 from medseg_pl.data.transforms.augmentation import Augmentation
-from medseg_pl.data.transforms.resize import Fit, pad_constant, resize_image, resize_mask
+from medseg_pl.data.transforms.resize import Resize, pad_constant, resize_image, resize_mask
 from medseg_pl.data.transforms.windows import Padding
 
 Draw = tuple[int, int]
@@ -51,7 +51,7 @@ class PatchDataset(Dataset[Sample]):
     Args:
         entries: The stored cases.
         names: Their ids.
-        fit: Crops of `fit.size` on the native grid, or the whole slice scaled into it.
+        resize: Crops of `resize.size` on the native grid, or the whole slice scaled into it.
         context: Neighbors on each side of a slice.
         foreground_fraction: The share of samples that are centerd on a voxel of a label, each label equally often.
         augmentation: Applied to the patch, or `None`.
@@ -62,7 +62,7 @@ class PatchDataset(Dataset[Sample]):
         self,
         entries: Sequence[Path],
         names: Sequence[str],
-        fit: Fit,
+        resize: Resize,
         context: int,
         foreground_fraction: float,
         augmentation: Augmentation | None,
@@ -71,7 +71,7 @@ class PatchDataset(Dataset[Sample]):
         self.entries = catalog_of(entries)
         # No list of objects: a worker that counts a reference to one copies the page that it lies on.
         self.names = np.array(list(names), dtype=np.str_)
-        self.fit = fit
+        self.resize = resize
         self.context = context
         self.foreground_fraction = foreground_fraction
         self.augmentation = augmentation
@@ -100,16 +100,16 @@ class PatchDataset(Dataset[Sample]):
         center = self._foreground_voxel(case, rng)
         if center is not None:
             depth = center[0]
-        fit = self.fit.on(case.geometry)
+        resize = self.resize.on(case.geometry)
         height, width = case.geometry.shape[1:]
-        resize = fit.mode == "resize"
-        box = (0, 0, height, width) if resize else (*_origin((height, width), fit.patch, center, rng), *fit.patch)
+        whole = resize.mode == "fit"
+        box = (0, 0, height, width) if whole else (*_origin((height, width), resize.patch, center, rng), *resize.patch)
         lowest = np.tile(case.statistics[:, LOW], 2 * self.context + 1)
         image = crop(neighbors(case.image, depth, self.context), box, lowest)
         mask = crop(case.mask[:, depth], box, np.zeros(len(case.mask), np.uint8))
-        if resize:
-            return fit.apply(image, lowest), fit.apply_mask(mask)
-        return resize_image(image, fit.size), resize_mask(mask, fit.size)
+        if whole:
+            return resize.apply(image, lowest), resize.apply_mask(mask)
+        return resize_image(image, resize.size), resize_mask(mask, resize.size)
 
     def _foreground_voxel(self, case: StoredCase, rng: np.random.Generator) -> tuple[int, int, int] | None:
         present = [voxels for voxels in case.foreground if len(voxels)]
@@ -126,14 +126,14 @@ class SliceDataset(Dataset[EvaluationBatch]):
     `depths` and `sizes` are the slices of each case and their size once fitted.
     """
 
-    def __init__(self, cases: Sequence[Case], entries: Sequence[Path], fit: Fit, context: int) -> None:
+    def __init__(self, cases: Sequence[Case], entries: Sequence[Path], resize: Resize, context: int) -> None:
         self.cases = list(cases)
         self.entries = catalog_of(entries)
-        self.fit = fit
+        self.resize = resize
         self.context = context
         geometries = [self.entries.geometry(place) for place in range(len(self.entries))]
         self.depths = [geometry.shape[0] for geometry in geometries]
-        self.sizes = [fit.on(geometry).fitted_size(geometry.shape[1:]) for geometry in geometries]
+        self.sizes = [resize.on(geometry).fitted_size(geometry.shape[1:]) for geometry in geometries]
         self.index = SliceIndex(self.depths)
 
     def __len__(self) -> int:
@@ -144,8 +144,8 @@ class SliceDataset(Dataset[EvaluationBatch]):
         number, depth = self.index.locate(index)
         case = self.cases[number]
         stored = opened(self.entries, number, case.case_id)
-        fit = self.fit.on(stored.geometry)
-        image, statistics = fitted_slice(stored.image, stored.statistics, depth, self.context, fit)
+        resize = self.resize.on(stored.geometry)
+        image, statistics = fitted_slice(stored.image, stored.statistics, depth, self.context, resize)
         return EvaluationBatch(
             image=torch.from_numpy(image)[None],
             statistics=torch.from_numpy(statistics)[None],
@@ -204,7 +204,11 @@ def share(batch: Tensor) -> Tensor:
 
 
 def fitted_slice(
-    image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"], depth: int, context: int, fit: Fit
+    image: Shaped[np.ndarray, "c d h w"],
+    statistics: Float32[np.ndarray, "c 4"],
+    depth: int,
+    context: int,
+    resize: Resize,
 ) -> tuple[Shaped[np.ndarray, "n H W"], Float32[np.ndarray, "n 4"]]:
     """A slice with its neighbors as the network takes it, and the statistics of its channels.
 
@@ -213,11 +217,11 @@ def fitted_slice(
         statistics: Of its channels.
         depth: Which slice.
         context: Neighbors on each side.
-        fit: For this case.
+        resize: For this case.
     """
     repeated = np.tile(statistics, (2 * context + 1, 1))
     pixels = np.array(neighbors(image, depth, context))  # a copy: a stored image is read-only
-    return as_network_type(fit.apply(pixels, repeated[:, LOW]), repeated), repeated
+    return as_network_type(resize.apply(pixels, repeated[:, LOW]), repeated), repeated
 
 
 def neighbors(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int) -> Shaped[np.ndarray, "n h w"]:

@@ -76,8 +76,9 @@ class SplitSettings:
             given = read_split(find_config(self.file), cases, self.fold)
         if given is not None and self.fractions is not None:
             raise SettingError(
-                f"The split is {given.origin}, and data.fractions asks for another. Set data.fractions to null, or do "
-                "without the file, or the split and fold columns, that say otherwise."
+                f"The split is {given.origin}, and data.split_fractions asks for another. Set "
+                "data.split_fractions to null, or do without the file, or the split and fold columns, that say "
+                "otherwise."
             )
         return given
 
@@ -130,7 +131,9 @@ def fraction_split(
         SettingError: The fractions do not add up to one, or there are too few groups.
     """
     if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6 or not fractions[0]:
-        raise SettingError(f"data.fractions must be three shares (train, val, test) that add up to 1; got {fractions}.")
+        raise SettingError(
+            f"data.split_fractions must be three shares (train, val, test) that add up to 1; got {fractions}."
+        )
     groups = sorted({case.group for case in cases})
     wanted = [max(1, round(share * len(groups))) if share else 0 for share in fractions]
     wanted[0] = len(groups) - wanted[1] - wanted[2]
@@ -203,7 +206,7 @@ def kept_split(saved: Mapping[str, Any], cases: Sequence[Case]) -> Split:
         raise DataError(
             f"The checkpoint's split names {len(missing)} cases to score that the data does not have, {missing[0]} "
             "among them. Set data.source to the data of the training; for other data give a split of its own "
-            "(data.split_file, data.fractions or data.folds)."
+            "(data.split_file, data.split_fractions or data.folds)."
         )
     return replace(split, train=tuple(name for name in split.train if name in known))
 

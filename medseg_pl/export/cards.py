@@ -60,13 +60,13 @@ def run_of(trained: Trained, labels: list[str]) -> Run:
 
 def inputs(spec: Mapping[str, Any]) -> list[str]:
     """What an image has to be, and what the masks are."""
-    context, spacing = spec["context"], spec["spacing_mm"]
+    context, spacing = spec["context_slices"], spec["spacing_mm"]
     neighbors = f"; each is seen with {context} of its neighbors on each side" if context else ""
     rows = [
         ["channels", spec["channels"]],
         ["slices", f"slicing: {spec['slicing']}{neighbors}"],
         ["values", "raw; the network normalizes them"],
-        ["size", "as it is" if spec["fit"] == "native" else f"{spec['fit']}, {_by(spec['size'])}"],
+        ["size", "as it is" if spec["resize"] == "none" else f"scaled to {_by(spec['input_size'])}"],
         ["spacing", "as it is" if spacing is None else f"resampled to {_by(spacing)} mm, and back"],
         ["labels", ", ".join(escaped(name) for name in spec["labels"]["names"])],
         ["labels may overlap", "yes" if spec["labels"]["task"] == "multilabel" else "no"],

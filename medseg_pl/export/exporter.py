@@ -75,7 +75,7 @@ def _write(folder: Path, trained: Trained, arguments: argparse.Namespace) -> Non
     spec = specification(
         module, settings, slicing=_slicing(trained), any_size=graph.any_size, precision=arguments.precision
     )
-    module.sliding_window.max_pixels = spec["max_whole_pixels"]
+    module.sliding_window.max_pixels = spec["whole_image_max_pixels"]
     exact = arguments.precision == "fp32"
     cases = golden_cases(module if exact else around(module, graph.model))
     (folder / "golden").mkdir()

@@ -28,12 +28,12 @@ class GoldenCase(NamedTuple):
     Attributes:
         name: Of its file.
         arrays: What goes in and what has to come out.
-        max_whole_pixels: In place of the specification's, so that small images show what large ones go through.
+        whole_image_max_pixels: In place of the specification's, so that small images show what large ones go through.
     """
 
     name: str
     arrays: dict[str, NDArray[Any]]
-    max_whole_pixels: int | None = None
+    whole_image_max_pixels: int | None = None
 
 
 def golden_cases(module: SegmentationModule) -> list[GoldenCase]:
@@ -44,7 +44,7 @@ def golden_cases(module: SegmentationModule) -> list[GoldenCase]:
     """
     height, width = module.sliding_window.window
     rng = np.random.default_rng(0)
-    depth = module.context + 2
+    depth = module.context_slices + 2
     low, high = np.array(_ranges(module.normalization, module.channels)).T[..., None, None, None]
     large = _image(rng, (module.channels, depth, _odd(1.3 * height), _odd(1.15 * width)), low, high)
     large[0, 0, :2, 0] = np.nan  # no infinity: OpenCV scales it as the processor likes
@@ -53,7 +53,7 @@ def golden_cases(module: SegmentationModule) -> list[GoldenCase]:
         rng, (module.channels, 1, _odd(0.6 * height), _odd(0.45 * width)), np.maximum(0, low), np.minimum(255, high)
     )
     spacing = _spacing(module)
-    flat = spacing if module.fit_to.spacing_mm else None
+    flat = spacing if module.resize.spacing_mm else None
     return [
         _predicted(module, "whole", large, spacing),
         _predicted(module, "windows", np.rint(long).astype(np.int16), spacing, height * width),
@@ -72,12 +72,12 @@ def _predicted(
     name: str,
     image: Shaped[np.ndarray, "c d h w"],
     spacing_mm: Spacing | None,
-    max_whole_pixels: int | None = None,
+    whole_image_max_pixels: int | None = None,
 ) -> GoldenCase:
     """What medseg predicts for an image."""
     depth, height, width = image.shape[1:]
     usual = module.sliding_window.max_pixels
-    module.sliding_window.max_pixels = usual if max_whole_pixels is None else max_whole_pixels
+    module.sliding_window.max_pixels = usual if whole_image_max_pixels is None else whole_image_max_pixels
     try:
         volume = Volume(image, None, Geometry((depth, height, width), spacing_mm))
         found = Predictor([module]).predict_volume(volume, name, probabilities=True)
@@ -85,7 +85,7 @@ def _predicted(
         module.sliding_window.max_pixels = usual
     assert found.probabilities is not None, "they were asked for"
     arrays = {"image": image, "probabilities": found.probabilities, "mask": found.mask}
-    return GoldenCase(name, arrays | _known(spacing_mm), max_whole_pixels)
+    return GoldenCase(name, arrays | _known(spacing_mm), whole_image_max_pixels)
 
 
 def _decided(module: SegmentationModule, rng: np.random.Generator) -> GoldenCase:
@@ -116,7 +116,7 @@ def _known(spacing_mm: Spacing | None) -> dict[str, NDArray[Any]]:
 
 def _spacing(module: SegmentationModule) -> Spacing:
     """Such that a slice grows on one axis and shrinks on the other, where the model has a spacing of its own."""
-    y, x = module.fit_to.spacing_mm or (0.75, 0.5)
+    y, x = module.resize.spacing_mm or (0.75, 0.5)
     return 3.0, 1.3 * y, 0.8 * x
 
 

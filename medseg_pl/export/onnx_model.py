@@ -135,7 +135,7 @@ def _in_precision(
 
 
 def _exported(deployed: Deployed, module: SegmentationModule, any_size: bool) -> onnx.ModelProto:
-    window, multiple = module.sliding_window.window, module.sliding_window.multiple
+    window, multiple = module.sliding_window.window, module.sliding_window.size_divisor
     # Two different sides, and no side or batch of 1: torch would take these for constants.
     size = (window[0] + multiple, window[1] + 2 * multiple) if any_size else window
     example = _example(module, size, 2 if any_size else 1)
@@ -163,7 +163,7 @@ def _side(name: str, multiple: int) -> Any:
 
 def _example(module: SegmentationModule, size: tuple[int, int], batch: int) -> tuple[Tensor, Tensor]:
     """Raw images of some size, and statistics that say what is in them."""
-    channels = module.channels * (2 * module.context + 1)
+    channels = module.channels * (2 * module.context_slices + 1)
     generator = torch.Generator().manual_seed(0)
     image = 100 * torch.rand((batch, channels, *size), generator=generator)
     return image, torch.tensor([50.0, 30.0, 0.5, 99.5]).expand(batch, channels, 4).contiguous()
@@ -175,7 +175,7 @@ def _agrees(model: onnx.ModelProto, deployed: Deployed, module: SegmentationModu
     Some networks look at the size of an image in Python, which export turns into a constant without a word.
     """
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (height, width), multiple = module.sliding_window.window, module.sliding_window.multiple
+    (height, width), multiple = module.sliding_window.window, module.sliding_window.size_divisor
     for size in ((height, width), (height + 3 * multiple, width + multiple)):
         image, statistics = _example(module, size, 1)
         try:

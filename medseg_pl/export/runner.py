@@ -66,7 +66,7 @@ class Model:
         spacing_mm: Spacing | None = None,
         *,
         probabilities: bool = False,
-        max_whole_pixels: int | None = None,
+        whole_image_max_pixels: int | None = None,
     ) -> tuple[Array, Array | None]:
         """The mask of a case, and its probabilities.
 
@@ -74,7 +74,7 @@ class Model:
             image: `(C, D, H, W)` raw values.
             spacing_mm: Between voxels along `(z, y, x)`, where it is known.
             probabilities: Whether they are wanted; they take `4 K` bytes for each voxel.
-            max_whole_pixels: Up to how many a slice is seen at once; by default what the specification says.
+            whole_image_max_pixels: Up to how many a slice is seen at once; by default what the specification says.
 
         Returns:
             `(M, D, H, W)` with 0 for background and `i + 1` for label `i`, or one channel of 0 and 1 for each label
@@ -83,7 +83,7 @@ class Model:
         image = storable(image)
         scale = self._scale(image, spacing_mm)
         statistics = channel_statistics(image, self.spec["statistics"])
-        most = self.spec["max_whole_pixels"] if max_whole_pixels is None else max_whole_pixels
+        most = self.spec["whole_image_max_pixels"] if whole_image_max_pixels is None else whole_image_max_pixels
         masks, kept = [], []
         for depth in range(image.shape[1]):
             found = self._of_slice(image, statistics, depth, scale, most)
@@ -105,7 +105,7 @@ class Model:
 
     def _of_slice(self, image: Array, statistics: Array, depth: int, scale: tuple[float, float], most: int) -> Array:
         """`(K, H, W)` on the image's own grid."""
-        context = self.spec["context"]
+        context = self.spec["context_slices"]
         repeated = np.tile(statistics, (2 * context + 1, 1))
         planes = neighbors(image, depth, context)
         native = (planes.shape[1], planes.shape[2])
@@ -119,7 +119,7 @@ class Model:
 
     def _of_windows(self, image: Array, statistics: Array, low: Array, most: int) -> Array:
         """Of a fitted slice: whole where it is small enough, else the weighted mean over windows."""
-        size, multiple, window = image.shape[1:], self.spec["multiple"], self.spec["window"]
+        size, multiple, window = image.shape[1:], self.spec["size_divisor"], self.spec["window"]
         frame = [max(pair) for pair in zip(size, window, strict=True)]
         whole = [-(-side // multiple) * multiple for side in frame]
         if whole[0] * whole[1] <= most:
@@ -128,8 +128,8 @@ class Model:
         height, width = frame
         places = [
             (slice(y, y + window[0]), slice(x, x + window[1]))
-            for y in starts(height, window[0], self.spec["overlap"])
-            for x in starts(width, window[1], self.spec["overlap"])
+            for y in starts(height, window[0], self.spec["window_overlap"])
+            for x in starts(width, window[1], self.spec["window_overlap"])
         ]
         if len(places) == 1:
             return cropped(self._of_window(framed, statistics), size)
@@ -252,8 +252,8 @@ def fitted_sizes(
     native: tuple[int, int], scale: tuple[float, float], spec: dict[str, Any]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """The size that a slice is scaled to, and the size that it is then padded to."""
-    if spec["fit"] == "resize":
-        goal = (spec["size"][0], spec["size"][1])
+    if spec["resize"] == "fit":
+        goal = (spec["input_size"][0], spec["input_size"][1])
         least = min(goal[0] / native[0], goal[1] / native[1])
         height, width = (min(side, max(1, round(own * least))) for side, own in zip(goal, native, strict=True))
         return (height, width), goal
@@ -723,7 +723,7 @@ def self_test(folder: Path = FOLDER) -> list[str]:
     """
     model = Model(folder)
     check_files(folder, model.spec)
-    return [check_case(model, folder / case["file"], case["max_whole_pixels"]) for case in model.spec["golden"]]
+    return [check_case(model, folder / case["file"], case["whole_image_max_pixels"]) for case in model.spec["golden"]]
 
 
 def check_files(folder: Path, spec: dict[str, Any]) -> None:
@@ -743,14 +743,14 @@ def check_file(folder: Path, name: str, digest: str | None) -> None:
         raise RefusedError(f"{name} is not the file that was exported. Take the folder as it was made.")
 
 
-def check_case(model: Model, path: Path, max_whole_pixels: int | None) -> str:
+def check_case(model: Model, path: Path, whole_image_max_pixels: int | None) -> str:
     """One golden case: a line that says how well it agrees, or `RefusedError`."""
     with np.load(path) as case:
         expected = dict(case)
     spacing = tuple(expected["spacing_mm"].tolist()) if "spacing_mm" in expected else None
     if "image" in expected:
         mask, probabilities = model.predict(
-            expected["image"], spacing, probabilities=True, max_whole_pixels=max_whole_pixels
+            expected["image"], spacing, probabilities=True, whole_image_max_pixels=whole_image_max_pixels
         )
     else:
         probabilities = expected["probabilities"]

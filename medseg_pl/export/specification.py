@@ -48,19 +48,19 @@ def specification(
         "network": settings["network"],
         "normalization": settings["normalization"],
         "channels": module.channels,
-        "context": module.context,
-        "in_channels": module.channels * (2 * module.context + 1),
+        "context_slices": module.context_slices,
+        "in_channels": module.channels * (2 * module.context_slices + 1),
         "slicing": slicing,
         "statistics": {"sample": intensity.SAMPLE, "percentiles": list(intensity.PERCENTILES), "of": "clipped values"},
         "padding": "low",
-        "fit": module.fit_to.mode,
-        "size": module.fit_to.size,
-        "spacing_mm": module.fit_to.spacing_mm,
-        "multiple": windows.multiple,
+        "resize": module.resize.mode,
+        "input_size": module.resize.size,
+        "spacing_mm": module.resize.spacing_mm,
+        "size_divisor": windows.size_divisor,
         "window": windows.window,
-        "overlap": windows.overlap,
+        "window_overlap": windows.overlap,
         "window_sigma": SIGMA,
-        "max_whole_pixels": windows.max_pixels if any_size else windows.window[0] * windows.window[1],
+        "whole_image_max_pixels": windows.max_pixels if any_size else windows.window[0] * windows.window[1],
         "tta": settings.get("tta", "none"),
         "activation": "softmax" if exclusive else "sigmoid",
         "decision": {"rule": "likeliest"} if exclusive else {"rule": "above", "threshold": 0.5},
@@ -95,4 +95,6 @@ def seal(folder: Path, model: onnx.ModelProto, spec: Mapping[str, Any]) -> None:
 
 def golden_entries(cases: list[GoldenCase]) -> list[dict[str, Any]]:
     """What the specification says of each golden case."""
-    return [{"file": f"golden/{case.name}.npz", "max_whole_pixels": case.max_whole_pixels} for case in cases]
+    return [
+        {"file": f"golden/{case.name}.npz", "whole_image_max_pixels": case.whole_image_max_pixels} for case in cases
+    ]

@@ -14,7 +14,7 @@ from torch import Tensor
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.postprocess import Cleaning, clean
 
 
@@ -29,11 +29,11 @@ class _Unfinished:
 
 
 class CaseAssembler:
-    """Undoes the fit, decides, collects slices until their case is complete, and cleans it.
+    """Undo the resizing, decides, collects slices until their case is complete, and cleans it.
 
     Args:
         labels: Decide what the probabilities mean.
-        fit: How slices were brought to the network.
+        resize: How slices were brought to the network.
         keep_probabilities: Whether cases carry their probabilities, which take `4 K` bytes for each voxel.
         cleaning: What is done to each label of a whole case; the probabilities stay as they are.
     """
@@ -41,12 +41,12 @@ class CaseAssembler:
     def __init__(
         self,
         labels: LabelMap,
-        fit: Fit,
+        resize: Resize,
         keep_probabilities: bool = False,
         cleaning: Mapping[str, Cleaning] | None = None,
     ) -> None:
         self.labels = labels
-        self.fit = fit
+        self.resize = resize
         self.cleaning = cleaning or {}
         self.keep_probabilities = keep_probabilities
         self._unfinished: dict[str, _Unfinished] = {}
@@ -60,7 +60,7 @@ class CaseAssembler:
         finished = []
         for i, slice_ in enumerate(batch.slices):
             height, width = slice_.geometry.shape[1:]
-            native = self.fit.on(slice_.geometry).undo(probabilities[i : i + 1], (height, width))
+            native = self.resize.on(slice_.geometry).undo(probabilities[i : i + 1], (height, width))
             mask = self.labels.decide(native)[0].cpu().numpy()
             kept = native[0].float().cpu().numpy() if self.keep_probabilities else None
             finished += self._place(slice_, mask, batch.masks[i] if batch.masks else None, kept)

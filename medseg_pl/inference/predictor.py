@@ -209,7 +209,7 @@ class Predictor:
     def _batches(self, geometry: Geometry) -> Iterator[slice]:
         """Which slices are seen together: fewer where they are too large for the network to see whole."""
         depth, height, width = geometry.shape
-        fitted = [member.fit_to.on(geometry).fitted_size((height, width)) for member in self.members]
+        fitted = [member.resize.on(geometry).fitted_size((height, width)) for member in self.members]
         crowd = max(h * w / m.sliding_window.max_pixels for (h, w), m in zip(fitted, self.members, strict=True))
         count = max(1, int(self.batch_size / max(1, crowd)))
         return (slice(start, min(start + count, depth)) for start in range(0, depth, count))
@@ -231,7 +231,7 @@ class Predictor:
                 f"{what} has {len(volume.image)} channel(s), but the model takes {self.channels}. Give images like "
                 "those that it was trained on."
             )
-        if volume.geometry.spacing_mm is None and any(m.fit_to.spacing_mm is not None for m in self.members):
+        if volume.geometry.spacing_mm is None and any(m.resize.spacing_mm is not None for m in self.members):
             raise DataError(
                 f"{what} does not say its spacing, but the model brings images to a spacing of its own. Give a format "
                 "that holds the spacing, such as NIfTI, or raw values with spacing_mm."
@@ -273,7 +273,7 @@ def load_weights(module: SegmentationModule, path: str) -> None:
     except RuntimeError as error:
         raise SettingError(
             f"The weights in {path} do not fit the model: {str(error).splitlines()[-1].strip()} Leave the settings of "
-            "model.network, model.channels, model.context and model.labels as they were in training."
+            "model.network, model.channels, model.context_slices and model.labels as they were in training."
         ) from error
 
 
@@ -286,10 +286,10 @@ def _bands(
 ) -> Iterator[Band]:
     """Of one model, on the native grid."""
     native = geometry.shape[1:]
-    fit = member.fit_to.on(geometry)
-    repeated = np.tile(statistics, (2 * member.context + 1, 1))
+    resize = member.resize.on(geometry)
+    repeated = np.tile(statistics, (2 * member.context_slices + 1, 1))
     fitted = [
-        fit.apply(neighbors(image, place, member.context), repeated[:, LOW])
+        resize.apply(neighbors(image, place, member.context_slices), repeated[:, LOW])
         for place in range(places.start, places.stop)
     ]
 
@@ -297,7 +297,7 @@ def _bands(
         return torch.from_numpy(np.stack([as_network_type(pixels[:, rows], repeated) for pixels in fitted]))
 
     of_all = torch.from_numpy(np.tile(repeated, (len(fitted), 1, 1)))
-    return undone(member.bands(read, fit.fitted_size(native), of_all), fit, native)
+    return undone(member.bands(read, resize.fitted_size(native), of_all), resize, native)
 
 
 def _read(path: Path, labels: LabelMap, uneven_slices: UnevenSlices) -> tuple[Shaped[np.ndarray, "c d h w"], Geometry]:

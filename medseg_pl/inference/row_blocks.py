@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 
 
 class Band(NamedTuple):
@@ -30,16 +30,16 @@ def joined(bands: Iterator[Band]) -> Float[Tensor, "b k h w"]:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
 
-def undone(bands: Iterator[Band], fit: Fit, native: tuple[int, int], most: int = 1 << 23) -> Iterator[Band]:
+def undone(bands: Iterator[Band], resize: Resize, native: tuple[int, int], most: int = 1 << 23) -> Iterator[Band]:
     """Bring bands from the fitted grid of an image to its own.
 
     Args:
         bands: On the fitted grid.
-        fit: How the image was brought there.
+        resize: How the image was brought there.
         native: `(height, width)` of the image.
         most: Values in a band, where the bands have to be made anew.
     """
-    if fit.fitted_size(native) == native:
+    if resize.fitted_size(native) == native:
         yield from bands
         return
     fitted = joined(bands)  # scaled to what the network takes, it is small
@@ -47,7 +47,7 @@ def undone(bands: Iterator[Band], fit: Fit, native: tuple[int, int], most: int =
     step = max(1, most // (fitted.shape[0] * fitted.shape[1] * width))
     for top in range(0, height, step):
         rows = slice(top, min(top + step, height))
-        yield Band(rows, fit.undo_rows(fitted, native, rows))
+        yield Band(rows, resize.undo_rows(fitted, native, rows))
 
 
 def mean_of(members: Sequence[Iterator[Band]], height: int) -> Iterator[Band]:

@@ -27,7 +27,7 @@ class SlidingWindow:
     Args:
         labels: Turn logits into probabilities.
         window: `(height, width)` of a window; smaller images are padded to it, as in training.
-        multiple: Sides that the network accepts divide by this.
+        size_divisor: Sides that the network accepts divide by this.
         overlap: The share of a window that its neighbor covers again.
         max_pixels: Images up to this many pixels run whole, which is faster and sees more context.
     """
@@ -36,15 +36,15 @@ class SlidingWindow:
         self,
         labels: LabelMap,
         window: tuple[int, int],
-        multiple: int,
+        size_divisor: int,
         overlap: float = 0.5,
         max_pixels: int = 1 << 20,
     ) -> None:
         if not 0 <= overlap < 1:
-            raise SettingError(f"model.overlap must be at least 0 and below 1; got {overlap}.")
+            raise SettingError(f"model.window_overlap must be at least 0 and below 1; got {overlap}.")
         self.labels = labels
-        self.window = padded_size(window, multiple)
-        self.multiple = multiple
+        self.window = padded_size(window, size_divisor)
+        self.size_divisor = size_divisor
         self.overlap = overlap
         self.max_pixels = max_pixels
 
@@ -103,7 +103,7 @@ class SlidingWindow:
 
     def _plan(self, size: tuple[int, int]) -> tuple[tuple[int, int], Padding]:
         """What the network sees at a time, and the padding for it: the whole image where it fits, or a window."""
-        whole = padded_size(size, self.multiple, at_least=self.window)
+        whole = padded_size(size, self.size_divisor, at_least=self.window)
         if whole[0] * whole[1] <= self.max_pixels:
             return whole, centerd_padding(size, whole)
         return self.window, centerd_padding(size, padded_size(size, 1, at_least=self.window))

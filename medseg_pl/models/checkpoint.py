@@ -22,9 +22,9 @@ SHARED = (
     "labels.colors",
     "labels.tolerance",
     "channels",
-    "context",
-    "fit",
-    "size",
+    "context_slices",
+    "resize",
+    "input_size",
     "spacing_mm",
 )
 """Settings that the data takes from the model, because they travel with the weights."""
@@ -204,7 +204,7 @@ def _settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
         data.pop(name.split(".")[0], None)
     model.pop("seed", None)
     # The weights come from the checkpoint: nothing is downloaded or read to start from.
-    model["initial_weights"] = None
+    model["pretrained"] = None
     model["network"] = _without_downloads(model["network"])
-    data["store"] = None  # where this user's cases are kept, a stranger's checkpoint does not say
+    data["cache_dir"] = None  # where this user's cases are kept, a stranger's checkpoint does not say
     return {"model": model, "data": data, "trainer": {"precision": str(checkpoint["precision"])}}

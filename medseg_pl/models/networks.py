@@ -57,7 +57,7 @@ def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn
         raise MissingDataError(
             f"The pretrained weights of the encoder could not be downloaded ({_first_line(error)}). Without internet, "
             "start from random weights with --model.network.init_args.encoder_weights=null, or from a file that you "
-            "have with --model.initial_weights=FILE."
+            "have with --model.pretrained=FILE."
         ) from error
 
 
@@ -119,7 +119,7 @@ def _check_ready(network: nn.Module, in_channels: int, classes: int) -> nn.Modul
     return network
 
 
-def load_initial_weights(network: nn.Module, name: str) -> None:
+def load_pretrained(network: nn.Module, name: str) -> None:
     """Load weights, of the whole network or of its encoder, to start from: a state dict or `.safetensors`.
 
     Raises:
@@ -127,10 +127,10 @@ def load_initial_weights(network: nn.Module, name: str) -> None:
         UnreadableFileError: The file is no state dict that fits.
     """
     if "://" in name:
-        raise SettingError(f"model.initial_weights {name} is a URL; weights are loaded from files alone.")
+        raise SettingError(f"model.pretrained {name} is a URL; weights are loaded from files alone.")
     path = Path(name)
     if not path.is_file():
-        raise MissingDataError(f"{path} does not exist. Set model.initial_weights to a file, or to null.")
+        raise MissingDataError(f"{path} does not exist. Set model.pretrained to a file, or to null.")
     state = _tensors(path)
     try:
         state = {name.removeprefix("network."): value for name, value in state.get("state_dict", state).items()}
@@ -157,7 +157,7 @@ def _tensors(path: Path) -> Any:
 def _no_weights(path: Path, reason: str) -> UnreadableFileError:
     return UnreadableFileError(
         f"{path} does not hold the weights of this network or of its encoder: {reason}. Use a file "
-        "saved from the same architecture, or set model.initial_weights to null."
+        "saved from the same architecture, or set model.pretrained to null."
     )
 
 

@@ -18,10 +18,10 @@ class Remark(NamedTuple):
 def annotated_yaml(settings: Mapping[str, Any]) -> str:
     """Nested mappings as YAML, the same text for the same settings.
 
-    >>> print(annotated_yaml({"model": {"context": Remark(1, "neighbors"), "size": [64, 64]}}), end="")
+    >>> print(annotated_yaml({"model": {"context_slices": Remark(1, "neighbors"), "input_size": [64, 64]}}), end="")
     model:
-      context: 1  # neighbors
-      size: [64, 64]
+      context_slices: 1  # neighbors
+      input_size: [64, 64]
 
     A list of mappings takes a line for each of their values, so that each can have its comment.
 

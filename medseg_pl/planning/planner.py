@@ -70,7 +70,7 @@ def plan(found: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, 
     scale = _GPU if hardware.gpu else _CPU if hardware.bf16 else _CPU_WITHOUT_BF16
     spacing = _spacing(found)
     depth = _encoder_depth(found, scale)
-    fit, size = _fit_and_size(found, spacing.value, 2**depth.value, scale)
+    resize, size = _fit_and_size(found, spacing.value, 2**depth.value, scale)
     batch = _batch(size.value, scale, hardware)
     steps = _steps(size.value, batch.value, scale)
     return {
@@ -78,11 +78,11 @@ def plan(found: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, 
             "network": _network(scale, depth, found),
             "labels": _labels(labels),
             "channels": found.channels,
-            "context": _context(found),
-            "fit": fit,
-            "size": size,
+            "context_slices": _context(found),
+            "resize": resize,
+            "input_size": size,
             "spacing_mm": spacing,
-            "multiple": Remark(2**depth.value, "2 to the encoder's depth"),
+            "size_divisor": Remark(2**depth.value, "2 to the encoder's depth"),
             "normalization": _normalization(found),
             "loss": _loss(found),
             "optimizer": _optimizer(batch.value),
@@ -165,11 +165,11 @@ def _fit_and_size(
     side = [min(scale.patch, -(-length // multiple) * multiple) for length in middle]
     if found.spacing_mm is None and unlike > 2:
         reason = f"sizes differ by a factor of {unlike:.1f} and no spacing tells why"
-        return Remark("resize", reason), Remark(side, "whole images, proportions kept")
+        return Remark("fit", reason), Remark(side, "whole images, proportions kept")
     whole = all(length <= part for length, part in zip(middle, side, strict=True))
     kept = "pixels are resampled to spacing_mm" if spacing else "pixels as they are"
     what = "whole slices, padded" if whole else f"crops of slices of {middle[0]} x {middle[1]}"
-    return Remark("native", kept), Remark(side, what)
+    return Remark("none", kept), Remark(side, what)
 
 
 def _network(scale: _Scale, depth: Remark, found: Fingerprint) -> dict[str, Any]:

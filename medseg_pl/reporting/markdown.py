@@ -14,7 +14,7 @@ from medseg_pl.reporting.settings_table import environments_of, settings_of
 from medseg_pl.reporting.split_audit import prove
 from medseg_pl.reporting.summary import how_sure, mean_interval, where_it_fails
 
-_MODEL = ("model.network", "model.labels", "model.channels", "model.context", "model.fit", "model.size")
+_MODEL = ("model.network", "model.labels", "model.channels", "model.context_slices", "model.resize", "model.input_size")
 _MODEL_TOO = ("model.spacing_mm", "model.normalization", "model.loss", "model.tta", "model.postprocess")
 _CHOSEN = ("seed_everything", "model.optimizer", "model.lr_scheduler", "data.batch_size", "data.augmentation")
 _CHOSEN_TOO = ("data.foreground_fraction", "trainer.max_epochs", "trainer.precision", "trainer.devices")

@@ -45,8 +45,8 @@ def _side_by_side(settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings as `a.b.c` and text.
 
-    >>> list(_flat({"model": {"size": [96, 112], "loss": {"class_path": "a.Dice", "init_args": {"batch": True}}}}))
-    [('model.size', '96, 112'), ('model.loss', 'a.Dice'), ('model.loss.batch', 'true')]
+    >>> list(_flat({"model": {"input_size": [96, 112], "loss": {"class_path": "a.Dice", "init_args": {"n": True}}}}))
+    [('model.input_size', '96, 112'), ('model.loss', 'a.Dice'), ('model.loss.n', 'true')]
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():

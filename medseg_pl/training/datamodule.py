@@ -30,7 +30,7 @@ from medseg_pl.data.sources.unread import describe_left_out
 from medseg_pl.data.splits import SIDES, Split, SplitSettings, kept_split
 from medseg_pl.data.time_axes import find_time_axes
 from medseg_pl.data.transforms.augmentation import Augmentation
-from medseg_pl.data.transforms.resize import Fit, FitMode
+from medseg_pl.data.transforms.resize import Resize, ResizeMode
 from medseg_pl.data.written_values import find_mask_values
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.training.checkpoints.loop_state import batches_done
@@ -46,38 +46,38 @@ class SharedSettings(Protocol):
 
     labels: LabelMap
     channels: int
-    context: int
-    fit_to: Fit
+    context_slices: int
+    resize: Resize
     seed: int
 
 
 class SegmentationDataModule(LightningDataModule):
     """Cases of a source, split by patient, decoded once, and served as batches.
 
-    `labels`, `channels`, `context`, `fit`, `size` and `spacing_mm` belong to the model and are linked from it on the
-    command line; a script calls `SegmentationDataModule.for_module`.
+    `labels`, `channels`, `context_slices`, `resize`, `input_size` and `spacing_mm` belong to the model and are
+    linked from it on the command line; a script calls `SegmentationDataModule.for_module`.
 
     Args:
         source: The data set.
         labels: The structures in the masks.
         channels: Channels that an image must have.
-        context: Neighboring slices on each side.
-        fit: `native` or `resize`.
-        size: `(height, width)` of a training patch.
+        context_slices: Neighboring slices on each side.
+        resize: `none` or `fit`.
+        input_size: `(height, width)` of a training patch.
         spacing_mm: `(y, x)` that slices are resampled to, or `None`.
         batch_size: Training samples in a batch, on each device.
         eval_batch_size: Slices in a batch of validation, test and prediction.
-        workers: Processes that load; 0 loads in the main one.
+        num_workers: Processes that load; 0 loads in the main one.
         fold: The fold that is held out for validation.
         folds: How many folds there are.
-        fractions: Shares of patients for train, validation and test; takes the place of folds.
+        split_fractions: Shares of patients for train, validation and test; takes the place of folds.
         split_file: A `splits.json`; takes the place of both.
         split_seed: Shuffles the patients; apart from the training's seed, so that runs stay comparable.
         allow_duplicates: Whether the same image may be on two sides of the split; it is recorded in the run.
         samples_per_epoch: How long an epoch is; each slice once by default.
         foreground_fraction: The share of training patches that are centerd on a label.
         augmentation: What happens to training patches.
-        store: Where decoded cases are kept; `$MEDSEG_CACHE` or the user's cache folder by default.
+        cache_dir: Where decoded cases are kept; `$MEDSEG_CACHE` or the user's cache folder by default.
         seed: Order and augmentation; linked from `seed_everything` on the command line.
     """
 
@@ -86,29 +86,31 @@ class SegmentationDataModule(LightningDataModule):
         source: Source,
         labels: LabelMap,
         channels: int = 1,
-        context: int = 0,
-        fit: FitMode = "native",
-        size: tuple[int, int] = (256, 256),
+        context_slices: int = 0,
+        resize: ResizeMode = "none",
+        input_size: tuple[int, int] = (256, 256),
         spacing_mm: tuple[float, float] | None = None,
         batch_size: int = 8,
         eval_batch_size: int = 8,
-        workers: int = 2,
+        num_workers: int = 2,
         fold: int = 0,
         folds: int = 5,
-        fractions: tuple[float, float, float] | None = None,
+        split_fractions: tuple[float, float, float] | None = None,
         split_file: str | None = None,
         split_seed: int = 0,
         allow_duplicates: bool = False,
         samples_per_epoch: int | None = None,
         foreground_fraction: float = 0.33,
         augmentation: Augmentation | None = None,
-        store: str | None = None,
+        cache_dir: str | None = None,
         seed: int = 0,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         self._unrecorded = keep_settings(self, given, "data")
-        require_at_least("data", batch_size=(batch_size, 1), eval_batch_size=(eval_batch_size, 1), workers=(workers, 0))
+        require_at_least(
+            "data", batch_size=(batch_size, 1), eval_batch_size=(eval_batch_size, 1), num_workers=(num_workers, 0)
+        )
         if samples_per_epoch is not None:
             require_at_least("data", samples_per_epoch=(samples_per_epoch, 1))
         if not 0 <= foreground_fraction <= 1:
@@ -116,18 +118,20 @@ class SegmentationDataModule(LightningDataModule):
         self.source = source
         self.labels = labels
         self.channels = channels
-        self.context = context
-        self.fit_to = Fit(fit, (size[0], size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
+        self.context_slices = context_slices
+        self.resize = Resize(resize, (input_size[0], input_size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.workers = workers
-        self.split_settings = SplitSettings(fold, folds, fractions and tuple(fractions), split_file, split_seed)
+        self.num_workers = num_workers
+        self.split_settings = SplitSettings(
+            fold, folds, split_fractions and tuple(split_fractions), split_file, split_seed
+        )
         self.allow_duplicates = allow_duplicates
         self.duplicates: list[Duplicate] = []
         self.samples_per_epoch = samples_per_epoch
         self.foreground_fraction = foreground_fraction
         self.augmentation = augmentation
-        self.store_directory = Path(store) if store else default_directory()
+        self.cache_dir = Path(cache_dir) if cache_dir else default_directory()
         self.seed = seed
         self.split: Split | None = None
         self.mask_values: list[int] | None = None
@@ -138,16 +142,24 @@ class SegmentationDataModule(LightningDataModule):
 
     @classmethod
     def for_module(cls, module: SharedSettings, source: Source, **settings: Any) -> SegmentationDataModule:
-        """Make a data module that takes labels, channels, context, fit, size, spacing and seed from the model.
+        """Make a data module that takes labels, channels, context, resizing, size, spacing and seed from the model.
 
         Args:
             module: The `SegmentationModule` to be trained.
             source: The data set.
             settings: Further arguments of the data module.
         """
-        fit = module.fit_to
-        shared: dict[str, Any] = {"channels": module.channels, "context": module.context, "seed": module.seed}
-        shared |= {"fit": fit.mode, "size": fit.size, "spacing_mm": fit.spacing_mm}
+        resize = module.resize
+        shared: dict[str, Any] = {
+            "channels": module.channels,
+            "context_slices": module.context_slices,
+        }
+        shared |= {
+            "seed": module.seed,
+            "resize": resize.mode,
+            "input_size": resize.size,
+            "spacing_mm": resize.spacing_mm,
+        }
         return cls(source, module.labels, **{**shared, **settings})
 
     def score_as_trained(self, trained: Mapping[str, Any]) -> None:
@@ -217,7 +229,7 @@ class SegmentationDataModule(LightningDataModule):
         """Raise `SettingError` where the model would see other images than it was made for."""
         if (trainer := self.trainer) is None:
             return
-        for name in ("labels", "channels", "context", "fit_to"):
+        for name in ("labels", "channels", "context_slices", "resize"):
             mine, models = getattr(self, name), getattr(trainer.lightning_module, name, None)
             if models is not None and models != mine:
                 raise SettingError(
@@ -249,8 +261,8 @@ class SegmentationDataModule(LightningDataModule):
         dataset: Any = PatchDataset(
             self.entries.of(self.split.train),
             self.split.train,
-            self.fit_to,
-            self.context,
+            self.resize,
+            self.context_slices,
             self.foreground_fraction,
             self.augmentation,
             self.seed,
@@ -267,9 +279,9 @@ class SegmentationDataModule(LightningDataModule):
             sampler=sampler,
             collate_fn=collate_samples,
             drop_last=len(sampler) >= self.batch_size,
-            num_workers=self.workers,
+            num_workers=self.num_workers,
             worker_init_fn=partial(_begin_to_load, ParentEnding()),
-            persistent_workers=self.workers > 0,
+            persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
         if self.trainer:
@@ -291,20 +303,20 @@ class SegmentationDataModule(LightningDataModule):
     def _evaluation_loader(self, names: Sequence[str]) -> DataLoader[EvaluationBatch]:
         cases = [self.cases[name] for name in names]
         self._refuse_trained(cases)
-        dataset = SliceDataset(cases, self.entries.of(names), self.fit_to, self.context)
+        dataset = SliceDataset(cases, self.entries.of(names), self.resize, self.context_slices)
         rank, ranks = self._rank()
         return DataLoader(
             dataset,
             batch_sampler=CaseBatchSampler(dataset.depths, dataset.sizes, self.eval_batch_size, rank, ranks),
             collate_fn=collate_slices,
-            num_workers=self.workers,
+            num_workers=self.num_workers,
             worker_init_fn=partial(_begin_to_load, ParentEnding()),
-            persistent_workers=self.workers > 0,
+            persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
     def _decode(self, cases: Sequence[Case], *, preparing: bool) -> Catalog:
-        store = Store(self.store_directory, self.source, self.labels)
+        store = Store(self.cache_dir, self.source, self.labels)
         # The trainer has let one process of each machine prepare: the others need not ask for a million files again.
         known = None if preparing or self.trainer is None else known_catalog(store, cases)
         if known is not None:
@@ -316,7 +328,7 @@ class SegmentationDataModule(LightningDataModule):
                 if preparing:  # on one process of each machine, and what is decoded stays
                     self.stop.leave_before_training()
 
-            entries = store.build(cases, max(2, self.workers), next_case, first=self._first_of_node(len(cases)))
+            entries = store.build(cases, max(2, self.num_workers), next_case, first=self._first_of_node(len(cases)))
         return prepared_catalog(store, cases, entries)
 
     def _refuse_faults(self) -> None:
@@ -327,7 +339,7 @@ class SegmentationDataModule(LightningDataModule):
             name: Counted(known.geometry(place), known.label_voxels(place)) for place, name in enumerate(self.cases)
         }
         sides = {side: getattr(self.split, side) for side in SIDES}
-        findings = cheap_findings(list(self.cases.values()), counted, self.labels, sides, self.fit_to)
+        findings = cheap_findings(list(self.cases.values()), counted, self.labels, sides, self.resize)
         errors = [finding for finding in findings if finding.level == "error"]
         if errors:
             raise DataError(
@@ -355,7 +367,7 @@ class SegmentationDataModule(LightningDataModule):
     def _refuse_duplicates(self) -> None:
         """The same image on two sides is a leak as well as a patient is, and no group tells."""
         assert self.split is not None, "setup comes first"
-        alike = duplicates_across_sides(self.split, self.cases, self.entries, self.store_directory / "copies")
+        alike = duplicates_across_sides(self.split, self.cases, self.entries, self.cache_dir / "copies")
         self.duplicates = [duplicate for duplicate in alike if duplicate.certain]
         if similar := [str(duplicate) for duplicate in alike if not duplicate.certain]:
             log.warning(
@@ -384,9 +396,9 @@ class SegmentationDataModule(LightningDataModule):
             )
 
     def _check_spacing(self) -> None:
-        for place in self.entries.catalog.without_spacing()[:1] if self.fit_to.spacing_mm is not None else ():
+        for place in self.entries.catalog.without_spacing()[:1] if self.resize.spacing_mm is not None else ():
             raise SettingError(
-                f"{self._named(place)} does not say its spacing, but model.spacing_mm is {self.fit_to.spacing_mm}. Set "
+                f"{self._named(place)} does not say its spacing, but model.spacing_mm is {self.resize.spacing_mm}. Set "
                 "model.spacing_mm to null, or convert the images to a format that holds the spacing."
             )
 

@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric
 from medseg_pl.core.errors import DataError, DivergedError
 from medseg_pl.core.types import CasePrediction, EvaluationBatch
 from medseg_pl.data.datasets import SliceDataset
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.metrics import CaseLedger, CaseMetric, Score, from_all_processes, summarize
 
@@ -133,12 +133,12 @@ class Scoring(nn.Module):
             )
 
 
-def fitted_masks(batch: EvaluationBatch, fit: Fit) -> Tensor:
+def fitted_masks(batch: EvaluationBatch, resize: Resize) -> Tensor:
     """The references of slices on the fitted grid, where the loss is computed."""
     if len(batch.masks) != len(batch.slices):
         raise DataError(f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it.")
     pairs = zip(batch.slices, batch.masks, strict=True)
-    return torch.from_numpy(np.stack([fit.on(slice_.geometry).apply_mask(mask) for slice_, mask in pairs]))
+    return torch.from_numpy(np.stack([resize.on(slice_.geometry).apply_mask(mask) for slice_, mask in pairs]))
 
 
 def _expected(trainer: Trainer, stage: Stage) -> list[str] | None:

@@ -20,7 +20,7 @@ from medseg_pl.core.intensity import LOW
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.settings import require_at_least
 from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
-from medseg_pl.data.transforms.resize import Fit, FitMode
+from medseg_pl.data.transforms.resize import Resize, ResizeMode
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.postprocess import Cleaning, check_cleaning
 from medseg_pl.inference.row_blocks import Band
@@ -32,7 +32,7 @@ from medseg_pl.models.lr_schedulers import Interval, follow_scores, follows_scor
 from medseg_pl.models.networks import (
     NetworkFactory,
     build_network,
-    load_initial_weights,
+    load_pretrained,
     refuse_activation,
     refuse_probabilities,
 )
@@ -75,25 +75,26 @@ class SegmentationModule(LightningModule):
         normalization: What happens to raw values before the network.
         optimizer: Made with the network's parameters.
         channels: Channels of an image: 1 for gray, 3 for color.
-        context: Neighboring slices on each side that the network sees as further channels.
-        fit: `native` trains on crops and keeps pixels as they are; `resize` scales whole images.
-        size: `(height, width)` of what the network sees in training.
-        spacing_mm: Distances `(y, x)` between pixels that slices are brought to first, with the fit `native`; scores
+        context_slices: Neighboring slices on each side that the network sees as further channels.
+        resize: `none` trains on crops and keeps pixels as they are; `fit` scales whole images into `input_size`.
+        input_size: `(height, width)` of what the network sees in training.
+        spacing_mm: Distances `(y, x)` between pixels that slices are brought to first, with `resize: none`; scores
             and predictions are on the native grid all the same.
         lr_scheduler: Made with the optimizer; torch's `ReduceLROnPlateau` is stepped after every validation.
         lr_interval: Whether the schedule is stepped after every `step` of the optimizer or after every `epoch`. By
             default WarmupPolynomialLR, OneCycleLR and CyclicLR count steps, and all others epochs, as in Lightning.
-        distances: Whether `validate` and `test` measure HD, HD95, ASSD and NSD; a training's own validations do not.
+        surface_metrics: Whether `validate` and `test` measure HD, HD95, ASSD and NSD; a training's own
+            validations do not.
         nsd_tolerance: How far apart borders may be that count as the same for NSD, in mm, or in pixels where the
             spacing is unknown: one number, or one for each label.
         metrics: Further metrics, beside overlap, distances and volumes; each adds columns to the table of scores.
-        multiple: Sides of an image that the network accepts divide by this: 32 for an encoder of depth 5.
-        overlap: How much neighboring windows share, where an image is too large to run whole.
-        max_whole_pixels: Images with more pixels run in windows.
+        size_divisor: Sides of an image that the network accepts divide by this: 32 for an encoder of depth 5.
+        window_overlap: How much neighboring windows share, where an image is too large to run whole.
+        whole_image_max_pixels: Images with more pixels run in windows.
         tta: Test-time augmentation, the mean over flips or turns of the image, in `validate`, `test` and `predict`.
             Only what training has flipped too: where a label is the left one of two, nothing that exchanges sides.
         postprocess: How each label of a predicted case is cleaned up, by its name.
-        initial_weights: A file with weights to start from, of the network or its encoder.
+        pretrained: A file with weights to start from, of the network or its encoder.
         channels_last: Memory format; faster with mixed precision.
         compile_network: Whether `torch.compile` is used: slow to start, faster to run.
         seed: Dropout and all else that is random in a training step; linked from `seed_everything` on the command line.
@@ -107,51 +108,55 @@ class SegmentationModule(LightningModule):
         normalization: Normalization,
         optimizer: OptimizerCallable,
         channels: int = 1,
-        context: int = 0,
-        fit: FitMode = "native",
-        size: tuple[int, int] = (256, 256),
+        context_slices: int = 0,
+        resize: ResizeMode = "none",
+        input_size: tuple[int, int] = (256, 256),
         spacing_mm: tuple[float, float] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Interval | None = None,
-        distances: bool = True,
+        surface_metrics: bool = True,
         nsd_tolerance: float | dict[str, float] = 1.0,
         metrics: Sequence[MetricFactory] = (),
-        multiple: int = 32,
-        overlap: float = 0.5,
-        max_whole_pixels: int = 1 << 20,
+        size_divisor: int = 32,
+        window_overlap: float = 0.5,
+        whole_image_max_pixels: int = 1 << 20,
         tta: SymmetryGroup = "none",
         postprocess: dict[str, Cleaning] | None = None,
-        initial_weights: str | None = None,
+        pretrained: str | None = None,
         channels_last: bool = False,
         compile_network: bool = False,
         seed: int = 0,
     ) -> None:
-        in_channels = channels * (2 * context + 1)
+        in_channels = channels * (2 * context_slices + 1)
         given = {name: value for name, value in locals().items() if name not in ("self", "in_channels", "__class__")}
         super().__init__()
         self._unrecorded = keep_settings(self, given, "model", network=(in_channels, labels.classes))
-        require_at_least("model", channels=(channels, 1), context=(context, 0), multiple=(multiple, 1))
+        require_at_least(
+            "model", channels=(channels, 1), context_slices=(context_slices, 0), size_divisor=(size_divisor, 1)
+        )
         self.labels = labels
         self.channels = channels
-        self.context = context
-        self.fit_to = Fit(fit, (size[0], size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
+        self.context_slices = context_slices
+        self.resize = Resize(resize, (input_size[0], input_size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
         self.network = build_network(network, in_channels, labels.classes)
         refuse_activation(self.network)
-        if initial_weights:
-            load_initial_weights(self.network, initial_weights)
+        if pretrained:
+            load_pretrained(self.network, pretrained)
         self.loss = exclude_ignored(loss, labels)
         check_loss(self.loss, labels)
         self.normalization = normalization
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
         self.lr_interval = lr_interval
-        self.sliding_window = SlidingWindow(labels, self.fit_to.size, multiple, overlap, max_whole_pixels)
+        self.sliding_window = SlidingWindow(
+            labels, self.resize.size, size_divisor, window_overlap, whole_image_max_pixels
+        )
         self.symmetries = symmetries(tta)
         check_cleaning(postprocess or {}, labels)
-        self.assembler = CaseAssembler(labels, self.fit_to, cleaning=postprocess)
+        self.assembler = CaseAssembler(labels, self.resize, cleaning=postprocess)
         surface = SurfaceMetric(labels, nsd_tolerance)
-        built_in = [OverlapMetric(labels), *([surface] if distances else []), VolumeMetric(labels)]
-        facts = {"nsd_tolerance": surface.tolerance} if distances else {}
+        built_in = [OverlapMetric(labels), *([surface] if surface_metrics else []), VolumeMetric(labels)]
+        facts = {"nsd_tolerance": surface.tolerance} if surface_metrics else {}
         self.scoring = Scoring(self.assembler, [*built_in, *(make(labels=labels) for make in metrics)], facts)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
@@ -240,8 +245,8 @@ class SegmentationModule(LightningModule):
     def _rehearse(self) -> list[str]:
         """The parameters without a gradient, after a training step on shapes alone."""
         batch = min(2, getattr(self.trainer.datamodule, "batch_size", 2))  # type: ignore[attr-defined]
-        channels = self.channels * (2 * self.context + 1)
-        names = rehearse(self.network, (batch, channels, *self.fit_to.size), self.labels.classes)
+        channels = self.channels * (2 * self.context_slices + 1)
+        names = rehearse(self.network, (batch, channels, *self.resize.size), self.labels.classes)
         return [f"network.{name}" for name in names]
 
     def on_train_start(self) -> None:
@@ -364,7 +369,7 @@ class SegmentationModule(LightningModule):
         """Probabilities, loss and scores of a batch of slices."""
         if not batch.slices:
             return []
-        target = fitted_masks(batch, self.fit_to).to(batch.image.device)
+        target = fitted_masks(batch, self.resize).to(batch.image.device)
 
         def add_loss(logits: Tensor, rows: slice, columns: slice) -> None:
             window = target[..., rows, columns]

@@ -98,7 +98,7 @@ def explain(error: Exception, network: nn.Module, shape: tuple[int, ...]) -> str
         )
     if _CHANNELS.search(text):
         return (
-            f"{name} does not take {shape[1]} channels, as many as model.channels and model.context give. "
+            f"{name} does not take {shape[1]} channels, as many as model.channels and model.context_slices give. "
             "Set them, or the network's in_channels."
         )
     if not any(sign in text for sign in _SIZES):
@@ -110,10 +110,10 @@ def explain(error: Exception, network: nn.Module, shape: tuple[int, ...]) -> str
 def _size_remedy(network: nn.Module, shape: tuple[int, ...], text: str) -> str:
     if network.training:
         size = next(_accepted_sizes(network, shape), None)
-        return f"Set model.size to {list(size)}" if size else "Set model.size to one that it takes"
+        return f"Set model.input_size to {list(size)}" if size else "Set model.input_size to one that it takes"
     if "doesn't match model" in text:
-        return "Set model.max_whole_pixels to 1, so that larger images run in windows of model.size"
-    return "Set model.multiple to what the sides of its images must divide by, mostly 32"
+        return "Set model.whole_image_max_pixels to 1, so that larger images run in windows of model.input_size"
+    return "Set model.size_divisor to what the sides of its images must divide by, mostly 32"
 
 
 def _accepted_sizes(network: nn.Module, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:

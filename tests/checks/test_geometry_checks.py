@@ -18,7 +18,7 @@ from medseg_pl.checks.geometry_checks import (
 )
 from medseg_pl.checks.measurements import CaseFacts
 from medseg_pl.core.geometry import Affine, Geometry, affine_as_tuple
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.headers import FileHeader
 from tests.checks.facts_of import codes, facts_of, image_of, mask_of, textured
 
@@ -140,13 +140,13 @@ def test_plausible_spacing(spacing: tuple[float, float, float], found: list[str]
 
 def test_patches_are_counted_on_the_native_grid() -> None:
     small = ("a", None, Geometry((1, 40, 64), (5.0, 2.0, 2.0)))
-    assert codes(patch_findings([small], Fit("native", (40, 64)))) == []
-    assert codes(patch_findings([small], Fit("native", (41, 64)))) == []
-    assert codes(patch_findings([small], Fit("native", (80, 64)))) == []  # exactly half
-    assert codes(patch_findings([small], Fit("native", (80, 65)))) == ["smaller-than-patch"]
-    assert codes(patch_findings([small], Fit("resize", (512, 512)))) == []
-    assert codes(patch_findings([small], Fit("native", (80, 128), (1.0, 1.0)))) == []
-    assert codes(patch_findings([small], Fit("native", (160, 132), (1.0, 1.0)))) == ["smaller-than-patch"]
+    assert codes(patch_findings([small], Resize("none", (40, 64)))) == []
+    assert codes(patch_findings([small], Resize("none", (41, 64)))) == []
+    assert codes(patch_findings([small], Resize("none", (80, 64)))) == []  # exactly half
+    assert codes(patch_findings([small], Resize("none", (80, 65)))) == ["smaller-than-patch"]
+    assert codes(patch_findings([small], Resize("fit", (512, 512)))) == []
+    assert codes(patch_findings([small], Resize("none", (80, 128), (1.0, 1.0)))) == []
+    assert codes(patch_findings([small], Resize("none", (160, 132), (1.0, 1.0)))) == ["smaller-than-patch"]
     assert codes(patch_findings([small], None)) == []
 
 

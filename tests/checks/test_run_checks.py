@@ -7,7 +7,7 @@ import numpy as np
 from medseg_pl.checks.findings import finding
 from medseg_pl.checks.run_checks import report_on
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from tests.checks.facts_of import codes, facts_of, image_of, mask_of, textured
 
 MASK = np.array([[[0, 1, 2, 0]] * 8], np.uint8).repeat(10, axis=2)
@@ -27,7 +27,7 @@ def test_a_data_set_in_order() -> None:
 def test_findings_of_all_kinds_come_together_once_and_the_worst_first() -> None:
     early = finding("missing-mask", "It has none.", "x")
     odd = facts_of(image_of(textured(9, MASK.shape)), mask_of(MASK * 3), name="odd", findings=(early,))
-    report = report_on([*cases(), odd], [early], LABELS, patch=Fit("native", (19, 19)))
+    report = report_on([*cases(), odd], [early], LABELS, patch=Resize("none", (19, 19)))
     assert codes(report.findings) == ["missing-mask", "mask-unknown-value", *["smaller-than-patch"] * 4]
     assert report.counts() == {"error": 2, "warning": 4, "note": 0}
 

@@ -38,9 +38,13 @@ TRAINING.phase = "training"
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
             LostProcessError,
-            "Lower data.workers",
+            "Lower data.num_workers",
         ),
-        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), LostProcessError, "Lower data.workers"),
+        (
+            RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
+            LostProcessError,
+            "Lower data.num_workers",
+        ),
         (RuntimeError("[gloo] Connection closed by peer [::1]:5"), LostProcessError, "Another process of this run has"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), MissingDataError, "a.png is not there"),
         (
@@ -51,7 +55,7 @@ TRAINING.phase = "training"
         (
             RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"),
             OutOfMemoryError,
-            "/dev/shm is full.*data.workers to 0",
+            "/dev/shm is full.*data.num_workers to 0",
         ),
         (
             RuntimeError("Expected to have finished reduction in the prior iteration before starting a new one."),
@@ -88,11 +92,11 @@ def test_what_is_not_known_stays_as_it_is(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("phase", "lower", "not_lower"),
     [
-        ("preparation", "data.workers", "batch_size"),
+        ("preparation", "data.num_workers", "batch_size"),
         ("training", "data.batch_size", "eval_batch_size"),
         ("validation", "data.eval_batch_size", "data.batch_size"),
-        ("test", "model.max_whole_pixels", "data.batch_size"),
-        ("prediction", "model.max_whole_pixels", "data.batch_size"),
+        ("test", "model.whole_image_max_pixels", "data.batch_size"),
+        ("prediction", "model.whole_image_max_pixels", "data.batch_size"),
     ],
 )
 def test_what_to_lower_depends_on_the_phase(phase: Phase, lower: str, not_lower: str) -> None:

@@ -45,7 +45,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         f"--data.source.root={folder / 'phantom'}",
         "--data.batch_size=2",
         f"--data.samples_per_epoch={2 * 2 * STEPS}",
-        "--data.workers=1",
+        "--data.num_workers=1",
         "--trainer.max_epochs=2",
     ]
 
@@ -123,7 +123,7 @@ def test_a_training_on_two_nodes_that_is_put_back_into_the_queue(
 
 
 def test_each_fold_is_a_job(cluster: SlurmCluster, arguments: list[str], tmp_path: Path) -> None:
-    short = ["--data.samples_per_epoch=4", "--data.fractions=null", "--data.folds=2", "--trainer.max_epochs=1"]
+    short = ["--data.samples_per_epoch=4", "--data.split_fractions=null", "--data.folds=2", "--trainer.max_epochs=1"]
     folder = tmp_path / "folds"
     job = submit(cluster, "configs/slurm/crossval.sbatch", folder, [*arguments, *short], "--array=0-1%1")
     for fold in range(2):

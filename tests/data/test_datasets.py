@@ -34,7 +34,7 @@ from medseg_pl.data.datasets import (
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.sources import Source
 from medseg_pl.data.transforms.augmentation import Augmentation, StandardAugmentation
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.data.transforms.windows import centerd_padding
 
 LABELS = LabelMap(["large", "small"], "multiclass")
@@ -81,9 +81,11 @@ def patches(
     foreground: float = 0.0,
     augmentation: Augmentation | None = None,
     seed: int = 0,
-    mode: Any = "native",
+    mode: Any = "none",
 ) -> PatchDataset:
-    return PatchDataset(made, [entry.name for entry in made], Fit(mode, size), context, foreground, augmentation, seed)
+    return PatchDataset(
+        made, [entry.name for entry in made], Resize(mode, size), context, foreground, augmentation, seed
+    )
 
 
 def numbered(depth: int, height: int, width: int, dtype: type = np.uint16) -> NDArray[Any]:
@@ -247,7 +249,7 @@ class TestResize:
     def test_the_whole_slice_is_scaled_and_padded(self, tmp_path: Path) -> None:
         image = np.kron(np.array([[10, 20], [30, 40]]), np.ones((10, 20))).astype(np.uint8)[None]
         mask = (image == 40).astype(np.uint8)
-        sample = patches(entries(tmp_path, volume(image, mask)), (8, 8), mode="resize")[0, 0]
+        sample = patches(entries(tmp_path, volume(image, mask)), (8, 8), mode="fit")[0, 0]
         # 20 x 40 becomes 4 x 8, with two rows on either side.
         np.testing.assert_array_equal(sample.image[0, 2:6], np.kron([[10, 20], [30, 40]], np.ones((2, 4))))
         np.testing.assert_array_equal(sample.image[0, [0, 1, 6, 7]], np.full((4, 8), 10))
@@ -257,7 +259,7 @@ class TestResize:
         mask = np.zeros((9, 20, 40))
         mask[6, :10, :10] = 1
         made = entries(tmp_path, volume(np.zeros((9, 20, 40), np.uint8), mask))
-        dataset = patches(made, (8, 8), foreground=1.0, mode="resize")
+        dataset = patches(made, (8, 8), foreground=1.0, mode="fit")
         assert all(dataset[0, index].mask.any() for index in range(9))
 
     @pytest.mark.parametrize("size", [(37, 50), (50, 31), (16, 16), (200, 90)])
@@ -265,11 +267,11 @@ class TestResize:
         y, x = np.mgrid[: size[0], : size[1]]
         disc = ((y / size[0] - 0.45) ** 2 + (x / size[1] - 0.6) ** 2 < 0.07).astype(np.uint8)
         case = volume((200 * disc)[None].astype(np.uint8), disc[None])
-        dataset = SliceDataset(Given(tmp_path, [case]).cases(), entries(tmp_path, case), Fit("resize", (64, 64)), 0)
+        dataset = SliceDataset(Given(tmp_path, [case]).cases(), entries(tmp_path, case), Resize("fit", (64, 64)), 0)
         batch = dataset[0]
         assert batch.image.shape == (1, 1, 64, 64)
         np.testing.assert_array_equal(batch.masks[0], disc[None])
-        native = dataset.fit.undo(batch.image.float() / 200, size)[0, 0].numpy() > 0.5
+        native = dataset.resize.undo(batch.image.float() / 200, size)[0, 0].numpy() > 0.5
         overlap = 2 * (native & (disc == 1)).sum() / (native.sum() + disc.sum())
         assert overlap > 0.95
         centers = [np.argwhere(mask).mean(axis=0) for mask in (native, disc)]
@@ -282,7 +284,7 @@ class TestSpacing:
         image = np.arange(2 * 6 * 8, dtype=np.float32).reshape(2, 6, 8)
         made = entries(tmp_path, replace(volume(image), geometry=Geometry((2, 6, 8), (4.0, 1.0, 0.5))))
         blocks = image.reshape(2, 3, 2, 2, 4).mean(axis=(2, 4))
-        fit = Fit("native", (3, 2), spacing_mm=(2.0, 2.0))
+        fit = Resize("none", (3, 2), spacing_mm=(2.0, 2.0))
         sample = PatchDataset(made, [entry.name for entry in made], fit, 0, 0.0, None, seed=0)[0, 1]
         assert sample.mask.shape == (1, 3, 2)
         np.testing.assert_allclose(sample.image[0], blocks[1])
@@ -311,7 +313,7 @@ class TestTypes:
         low, high = channel_statistics(image[None])[0, [LOW, HIGH]]
         for result in (
             patches(made, (6, 8))[0, 0].image[0],
-            SliceDataset([_case()], made, Fit("native", (6, 8)), 0)[0].image[0, 0],
+            SliceDataset([_case()], made, Resize("none", (6, 8)), 0)[0].image[0, 0],
         ):
             assert result[0, :3].tolist() == pytest.approx([low, high, low])
             np.testing.assert_array_equal(result[1:], image[0, 1:])
@@ -320,7 +322,7 @@ class TestTypes:
     def test_a_sample_may_be_changed_without_touching_the_store(self, tmp_path: Path, dtype: type) -> None:
         image = np.full((1, 6, 8), 5, dtype)
         made = entries(tmp_path, volume(image, np.ones((1, 6, 8))))
-        whole, evaluated = patches(made, (6, 8)), SliceDataset([_case()], made, Fit("native", (6, 8)), 0)
+        whole, evaluated = patches(made, (6, 8)), SliceDataset([_case()], made, Resize("none", (6, 8)), 0)
         for tensor in (whole[0, 0].image, whole[0, 0].mask, evaluated[0].image):
             tensor.zero_()
         assert int(whole[0, 0].image.min()) == int(evaluated[0].image.min()) == 5
@@ -380,7 +382,7 @@ class TestSlices:
         images = [numbered(2, 5, 6), numbered(3, 4, 9)]
         volumes = [volume(image, image % 3) for image in images]
         made = entries(tmp_path, *volumes)
-        dataset = SliceDataset(Given(tmp_path, volumes).cases(), made, Fit("native", (64, 64)), context=1)
+        dataset = SliceDataset(Given(tmp_path, volumes).cases(), made, Resize("none", (64, 64)), context=1)
         assert len(dataset) == 5
         assert (dataset.depths, dataset.sizes) == ([2, 3], [(5, 6), (4, 9)])
         item = dataset[3]
@@ -394,11 +396,11 @@ class TestSlices:
     def test_without_reference_there_is_no_mask(self, tmp_path: Path) -> None:
         bare = Volume(numbered(2, 5, 6)[None], None, Geometry((2, 5, 6)))
         made = entries(tmp_path, bare)
-        assert SliceDataset([_case()], made, Fit("native", (8, 8)), 0)[1].masks == []
+        assert SliceDataset([_case()], made, Resize("none", (8, 8)), 0)[1].masks == []
 
     def test_batches_are_joined_in_order(self, tmp_path: Path) -> None:
         made = entries(tmp_path, volume(numbered(3, 5, 6)))
-        dataset = SliceDataset([_case()], made, Fit("native", (8, 8)), 0)
+        dataset = SliceDataset([_case()], made, Resize("none", (8, 8)), 0)
         batch = collate_slices([dataset[2], dataset[0]])
         assert [reference.index for reference in batch.slices] == [2, 0]
         np.testing.assert_array_equal(batch.image[:, 0], numbered(3, 5, 6)[[2, 0]])
@@ -412,7 +414,7 @@ class TestSlices:
 
     def test_a_rank_without_a_case_loads_one_empty_batch(self, tmp_path: Path) -> None:
         made = entries(tmp_path, volume(numbered(2, 5, 6)), volume(numbered(3, 5, 6)))
-        dataset: Any = SliceDataset([_case()] * 2, made, Fit("native", (8, 8)), 0)
+        dataset: Any = SliceDataset([_case()] * 2, made, Resize("none", (8, 8)), 0)
         sampler = CaseBatchSampler([2, 3], [(8, 8)] * 2, 4, rank=2, ranks=3)
         (batch,) = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate_slices)
         assert (len(batch.image), batch.slices) == (0, [])

@@ -120,7 +120,7 @@ def test_a_share_of_zero_leaves_the_side_empty_and_a_small_one_does_not() -> Non
 @pytest.mark.parametrize("fractions", [(0.5, 0.2, 0.2), (0.5, 0.5), (1.2, -0.1, -0.1), (0.0, 0.5, 0.5)])
 def test_shares_must_add_up(fractions: tuple[float, ...]) -> None:
     with pytest.raises(
-        SettingError, match=r"data\.fractions must be three shares \(train, val, test\) that add up to 1"
+        SettingError, match=r"data\.split_fractions must be three shares \(train, val, test\) that add up to 1"
     ):
         fraction_split(cases(1, 1, 1), fractions, 0)
 
@@ -289,7 +289,7 @@ def test_a_kept_split_needs_the_cases_that_are_scored(missing: str, count: int) 
     assert str(error.value) == (
         f"The checkpoint's split names {count} cases to score that the data does not have, {missing[0]}0 among them. "
         "Set data.source to the data of the training; for other data give a split of its own (data.split_file, "
-        "data.fractions or data.folds)."
+        "data.split_fractions or data.folds)."
     )
 
 
@@ -320,14 +320,14 @@ def test_a_file_and_fractions_are_two_answers(tmp_path: Path) -> None:
     with pytest.raises(SettingError) as error:
         settings(file=str(path), fractions=(0.5, 0.5, 0.0)).choose(cases(1, 1))
     assert str(error.value) == (
-        "The split is read from s.json, fold 0, and data.fractions asks for another. Set data.fractions to null, or do "
-        "without the file, or the split and fold columns, that say otherwise."
+        "The split is read from s.json, fold 0, and data.split_fractions asks for another. Set "
+        "data.split_fractions to null, or do without the file, or the split and fold columns, that say otherwise."
     )
 
 
 def test_a_declared_split_and_fractions_are_two_answers() -> None:
     with pytest.raises(
-        SettingError, match=r"The split is declared by the data set \(fold 0\), and data\.fractions asks"
+        SettingError, match=r"The split is declared by the data set \(fold 0\), and data\.split_fractions asks"
     ):
         settings(fractions=(0.5, 0.5, 0.0)).choose(declared(A=["train"], B=["val"]))
 

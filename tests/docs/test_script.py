@@ -69,4 +69,4 @@ class TestScript:
         (path,) = folder.glob("lightning_logs/*/checkpoints/best.ckpt")
         module = SegmentationModule.load_from_checkpoint(path)
         data = SegmentationDataModule.load_from_checkpoint(path)
-        assert (data.labels, data.channels, data.fit_to) == (module.labels, module.channels, module.fit_to)
+        assert (data.labels, data.channels, data.resize) == (module.labels, module.channels, module.resize)

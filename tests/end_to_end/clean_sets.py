@@ -128,7 +128,7 @@ def write_labels_apart(root: Path) -> None:
             save_raster(root / label / f"{name}.png", (mask == value).astype(np.uint8) * 255)
     masks = {label: label for label in LABELS}
     settings = {
-        "model": {"labels": {"names": list(LABELS), "task": "multiclass"}, "size": [32, 32]},
+        "model": {"labels": {"names": list(LABELS), "task": "multiclass"}, "input_size": [32, 32]},
         "data": {"source": {"class_path": "FolderSource", "init_args": {"root": str(root), "masks": masks}}},
     }
     (root / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))

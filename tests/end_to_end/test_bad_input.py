@@ -56,7 +56,7 @@ def refused_folder(refused: Refused, folder: Path) -> Refused:
             "--config=configs/data/folder.yaml",
             f"--data.source.root={folder}",
             "--data.source.init_args.group=null",
-            "--data.fractions=null",
+            "--data.split_fractions=null",
             "--model.channels=1",
             "--model.normalization=ZScore",
             "--data.folds=3",
@@ -90,7 +90,7 @@ def test_mask_without_image(refused_folder: Refused, folder: Path) -> None:
 
 
 def test_a_spacing_that_the_images_do_not_have(refused_folder: Refused) -> None:
-    error = refused_folder("--model.spacing_mm=[1,1]", "--model.fit=native", code=2)
+    error = refused_folder("--model.spacing_mm=[1,1]", "--model.resize=none", code=2)
     assert "images/a.png) does not say its spacing, but model.spacing_mm is (1.0, 1.0)" in error
 
 
@@ -144,7 +144,7 @@ def test_weights_that_cannot_be_downloaded(refused: Refused, phantoms: dict[str,
     )
     assert "could not be downloaded" in error
     assert "encoder_weights=null" in error
-    assert "--model.initial_weights=FILE" in error
+    assert "--model.pretrained=FILE" in error
 
 
 @pytest.mark.parametrize(
@@ -217,10 +217,10 @@ def test_checkpoint_that_would_run_code(refused: Refused, phantoms: dict[str, Pa
     ("option", "phrase"),
     [
         ("--model.channels=0", "model.channels must be at least 1; got 0"),
-        ("--model.context=-1", "model.context must be at least 0"),
-        ("--model.overlap=1.0", "model.overlap must be at least 0 and below 1"),
-        ("--model.size=[0,32]", "size must be (height, width)"),
-        ("--model.fit=stretch", "native"),
+        ("--model.context_slices=-1", "model.context_slices must be at least 0"),
+        ("--model.window_overlap=1.0", "model.window_overlap must be at least 0 and below 1"),
+        ("--model.input_size=[0,32]", "size must be (height, width)"),
+        ("--model.resize=stretch", "native"),
         ("--model.labels.names=[]", "labels.names must be one or more different names"),
         ("--model.labels.task=binary", "A binary task has one label; got 3"),
         ("--model.labels.values=[1,2,0]", "gives a label the value 0, which is the background"),
@@ -234,8 +234,8 @@ def test_checkpoint_that_would_run_code(refused: Refused, phantoms: dict[str, Pa
         ("--model.lr_scheduler=" + GROWING, "model.lr_scheduler cannot be made: Factor should be < 1.0"),
         ("--data.batch_size=0", "data.batch_size must be at least 1; got 0"),
         ("--data.foreground_fraction=2", "data.foreground_fraction must be from 0 to 1"),
-        ("--data.fractions=[0.5,0.1,0.1]", "three shares (train, val, test) that add up to 1"),
-        ("--data.fractions=[.nan,0.5,0.5]", "three shares (train, val, test) that add up to 1"),
+        ("--data.split_fractions=[0.5,0.1,0.1]", "three shares (train, val, test) that add up to 1"),
+        ("--data.split_fractions=[.nan,0.5,0.5]", "three shares (train, val, test) that add up to 1"),
         ("--trainer.precision=bf16-true", "Set it to bf16-mixed"),
         ("--trainer.max_epochs=0", "trainer.max_epochs is 0: nothing would be trained"),
         ("--trainer.max_steps=0", "trainer.max_steps is 0: nothing would be trained"),

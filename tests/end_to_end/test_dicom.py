@@ -95,7 +95,7 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--experiment",
         "dicom",
     ]
-    assert main([*fit, *SMALL, "--data.store", str(runs / "store")]) == 0
+    assert main([*fit, *SMALL, "--data.cache_dir", str(runs / "store")]) == 0
     return runs
 
 
@@ -201,7 +201,7 @@ def test_enhanced_files_are_read_by_every_command_and_masks_come_back(
         "fit",
         *DATA,
         f"--data.source.root={root}",
-        "--data.fractions=[0.5,0.25,0.25]",
+        "--data.split_fractions=[0.5,0.25,0.25]",
         f"--runs={tmp_path / 'runs'}",
     ]
     assert main([*fit, *SMALL]) == 0

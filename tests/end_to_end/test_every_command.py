@@ -132,10 +132,10 @@ def test_a_disk_that_takes_nothing(
 def test_a_full_store(given: Inputs, small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(small_disk)
     fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data.source.root", str(given.data), *SMALL]
-    assert main([*fit, "--runs", str(tmp_path / "runs"), "--data.store", str(small_disk / "store")]) == 1
+    assert main([*fit, "--runs", str(tmp_path / "runs"), "--data.cache_dir", str(small_disk / "store")]) == 1
     said = sentence(capsys)
     assert f"The store {small_disk / 'store'} could not be written: {os.strerror(errno.ENOSPC)}" in said
-    assert "set $MEDSEG_CACHE or data.store to another folder" in said
+    assert "set $MEDSEG_CACHE or data.cache_dir to another folder" in said
     assert not (tmp_path / "runs").exists()
     assert not list(small_disk.rglob(".writing-*"))
 
@@ -242,7 +242,7 @@ def test_no_process_is_left(
     }[command]
     runs = [f"--runs={tmp_path / 'runs'}"] if command == "fit" else []
     process = subprocess.Popen(
-        [sys.executable, str(script), command, *line, *runs, "--data.workers=2"],
+        [sys.executable, str(script), command, *line, *runs, "--data.num_workers=2"],
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,

@@ -184,7 +184,7 @@ def test_out_of_memory(fit: Fit, runs: Path, told: Callable[[], str], monkeypatc
     assert fit() == 1
     error = told()
     assert "There is not enough memory for the training" in error
-    assert "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it), model.size" in error
+    assert "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it), model.input_size" in error
     assert step_of_last(runs) == 2
     assert_nothing_looks_finished(runs)
 
@@ -208,7 +208,7 @@ def test_a_gpu_out_of_memory_is_told_alike(
     assert (fit() if command == "fit" else main([command, "--ckpt_path", checkpoint, *folders])) == 1
     error = told()
     assert f"There is not enough memory for the {phase} with these settings" in error
-    assert "Lower data.eval_batch_size or model.max_whole_pixels" in error
+    assert "Lower data.eval_batch_size or model.whole_image_max_pixels" in error
     assert not list(Path(checkpoint).parents[1].glob("scores_test*"))
     assert not list(tmp_path.rglob("*.png"))
 
@@ -255,10 +255,10 @@ def in_worker(monkeypatch: pytest.MonkeyPatch, do: Callable[[PatchDataset, int],
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 of fork
 def test_worker_killed(fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
     in_worker(monkeypatch, lambda dataset, index: os.kill(os.getpid(), signal.SIGKILL))
-    assert fit("--data.workers=1") == 1
+    assert fit("--data.num_workers=1") == 1
     error = told()
     assert "A process that loads data has died" in error
-    assert "Lower data.workers" in error
+    assert "Lower data.num_workers" in error
     assert step_of_last(runs) == 2
     assert_nothing_looks_finished(runs)
 
@@ -271,7 +271,7 @@ def test_an_error_in_a_worker_is_told_once(
         dataset.entries.directory /= "gone"
 
     in_worker(monkeypatch, lose)
-    assert fit("--data.workers=1") == 1
+    assert fit("--data.num_workers=1") == 1
     assert re.search(r"medseg: Case case\w+: its entry in the store, \S+, is gone or damaged", told())
     assert step_of_last(runs) == 2
     assert_nothing_looks_finished(runs)
@@ -458,7 +458,7 @@ def test_the_document_names_every_test() -> None:
 @pytest.mark.processes
 def test_a_small_shared_memory(phantoms: dict[str, Path], runs: Path) -> None:
     fit = ["fit", "--config", "configs/experiment/demo.yaml", f"--data.source.root={phantoms['uw_madison']}", *SMALL]
-    large = ["--model.size=[256,256]", "--data.batch_size=16", "--data.workers=1", "--runs", str(runs)]
+    large = ["--model.input_size=[256,256]", "--data.batch_size=16", "--data.num_workers=1", "--runs", str(runs)]
     # In a mount namespace of its own, so that nobody else's shared memory shrinks.
     shell = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
     command = ["unshare", "-m", "bash", "-c", shell, "-", sys.executable, "-m", "medseg_pl", *fit, *large]
@@ -467,4 +467,4 @@ def test_a_small_shared_memory(phantoms: dict[str, Path], runs: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_S)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert re.search(r"^medseg: /dev/shm is full.*--shm-size.*data\.workers to 0", done.stderr, re.M)
+    assert re.search(r"^medseg: /dev/shm is full.*--shm-size.*data\.num_workers to 0", done.stderr, re.M)

@@ -315,12 +315,12 @@ def test_a_checkpoint_says_neither_where_to_keep_cases_nor_what_to_download(chec
     content["datamodule_hyper_parameters"]["store"] = str(tmp_path / "elsewhere")
     network = content["hyper_parameters"]["network"]
     network["init_args"].pop("encoder_weights", None)  # smp's default are weights from a hub
-    content["hyper_parameters"]["initial_weights"] = URL
+    content["hyper_parameters"]["pretrained"] = URL
     torch.save(content, tmp_path / "a.ckpt")
     settings = read_trained(str(tmp_path / "a.ckpt")).settings
     assert settings["data"]["store"] is None
     assert settings["model"]["network"]["init_args"]["encoder_weights"] is None
-    assert settings["model"]["initial_weights"] is None
+    assert settings["model"]["pretrained"] is None
     wrapped = {"class_path": "mine.Net", "init_args": {"inner": [network], "encoder_weights": "imagenet"}}
     content["hyper_parameters"]["network"] = wrapped
     torch.save(content, tmp_path / "a.ckpt")
@@ -399,14 +399,14 @@ def test_a_table_with_a_field_without_end_is_one_sentence(refused: Callable[...,
     assert "m.csv is no CSV" in error
 
 
-def test_initial_weights_run_nothing(refused: Callable[..., str], canary: Path, phantoms: dict[str, Path]) -> None:
+def test_pretrained_run_nothing(refused: Callable[..., str], canary: Path, phantoms: dict[str, Path]) -> None:
     data = f"--data.source.root={phantoms['uw_madison']}"
     weights = canary.with_name("weights.pt")
     torch.save({"a": gadgets(canary)[1]}, weights)
-    assert "no file of tensors alone" in refused(*DEMO, data, f"--model.initial_weights={weights}")
-    assert "is a URL" in refused(*DEMO, data, "--model.initial_weights=http://127.0.0.1:9/weights.pt")
+    assert "no file of tensors alone" in refused(*DEMO, data, f"--model.pretrained={weights}")
+    assert "is a URL" in refused(*DEMO, data, "--model.pretrained=http://127.0.0.1:9/weights.pt")
     (weights.parent / "weights.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + pickle.dumps(gadgets(canary)[1]))
-    assert refused(*DEMO, data, f"--model.initial_weights={weights.parent / 'weights.safetensors'}")
+    assert refused(*DEMO, data, f"--model.pretrained={weights.parent / 'weights.safetensors'}")
 
 
 def folder_of(root: Path) -> list[str]:
@@ -414,8 +414,13 @@ def folder_of(root: Path) -> list[str]:
     for name in "abc":
         save_raster(root / "images" / f"{name}.png", noise((40, 36), seed=ord(name)))
         save_raster(root / "masks" / f"{name}.png", blocks((40, 36), 1))
-    source = ["--data.source=FolderSource", f"--data.source.root={root}", "--data.fractions=null", "--data.folds=3"]
-    return [*DEMO, *source, "--model.labels.names=[bar]", "--model.labels.task=binary", "--model.context=0"]
+    source = [
+        "--data.source=FolderSource",
+        f"--data.source.root={root}",
+        "--data.split_fractions=null",
+        "--data.folds=3",
+    ]
+    return [*DEMO, *source, "--model.labels.names=[bar]", "--model.labels.task=binary", "--model.context_slices=0"]
 
 
 def png_bomb(side: int) -> bytes:
@@ -523,7 +528,7 @@ def test_exported_weights_are_tensors_and_a_description(
     assert "is not empty; nothing was written" in capsys.readouterr().err
 
     start = [*DEMO, f"--data.source.root={phantoms['uw_madison']}", f"--runs={tmp_path / 'runs'}"]
-    again = f"--model.initial_weights={output / 'weights.safetensors'}"
+    again = f"--model.pretrained={output / 'weights.safetensors'}"
     assert main([*start, again, "--model.optimizer.lr=0.0", "--trainer.limit_train_batches=1"]) == 0
     trained = torch.load(next((tmp_path / "runs").rglob("last.ckpt")), weights_only=True)["state_dict"]
     convolutions = [name for name in state if name.startswith("network.") and state[name].ndim == 4]

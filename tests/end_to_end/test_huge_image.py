@@ -54,12 +54,12 @@ def checkpoint(tmp_path: Path) -> Path:
         "--model.normalization.low=0",
         "--model.normalization.high=255",
         "--model.optimizer.lr=0.3",
-        "--model.fit=native",
-        "--model.overlap=0.25",
+        "--model.resize=none",
+        "--model.window_overlap=0.25",
     ]
     small = [option for option in SMALL if "network" not in option and "size" not in option and "epochs" not in option]
     where = [f"--data.source.root={tmp_path / 'data'}", f"--runs={tmp_path / 'runs'}", "--experiment=bright"]
-    long = [f"--model.size=[{WINDOW},{WINDOW}]", "--data.batch_size=1", "--trainer.max_epochs=10"]
+    long = [f"--model.input_size=[{WINDOW},{WINDOW}]", "--data.batch_size=1", "--trainer.max_epochs=10"]
     assert main(["fit", *config, *labels, *network, *options, *small, *long, *where]) == 0
     return tmp_path / "runs" / "bright" / "version_0" / "checkpoints" / "best.ckpt"
 

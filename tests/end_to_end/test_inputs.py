@@ -32,7 +32,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(root: Path) -> Path:
     settings = {
-        "model": {"labels": {"names": ["lesion"], "task": "binary"}, "channels": 1, "context": 0, "fit": "resize"},
+        "model": {
+            "labels": {"names": ["lesion"], "task": "binary"},
+            "channels": 1,
+            "context_slices": 0,
+            "resize": "fit",
+        },
         "data": {"source": {"class_path": "FolderSource", "init_args": {"root": str(root)}}},
     }
     (root / "own.yaml").write_text(yaml.safe_dump(settings))

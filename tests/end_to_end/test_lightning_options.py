@@ -27,7 +27,7 @@ def fit(phantoms: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     root = Path.cwd()
 
     def run(*options: str) -> list[dict[str, str]]:
-        data = ["--data.source.root", str(phantoms["uw_madison"]), "--model.distances=false"]
+        data = ["--data.source.root", str(phantoms["uw_madison"]), "--model.surface_metrics=false"]
         config = str(root / "configs/experiment/demo.yaml")
         assert main(["fit", "--config", config, "--runs", str(tmp_path), *data, *SMALL, *options]) == 0
         with (tmp_path / "demo/version_0/metrics.csv").open(encoding="utf-8") as file:
@@ -99,7 +99,7 @@ def test_a_log_of_nothing_still_trains(fit: Fit) -> None:
         ("--trainer.precision=64-true", "32-true"),
         ("--trainer.barebones=true", "trainer.profiler"),
         ("--model.network.init_args.aux_params={classes: 2}", "aux_params to null"),
-        (FPN, "model.size to"),
+        (FPN, "model.input_size to"),
         ("--trainer.limit_train_batches=0", "Set it to 1.0"),
     ],
 )
@@ -107,7 +107,7 @@ def test_the_rest_is_refused_before_a_run_folder_is_made(
     fit: Fit, tmp_path: Path, option: str, remedy: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(AssertionError):
-        fit("--model.size=[33,40]", option)
+        fit("--model.input_size=[33,40]", option)
     error = capsys.readouterr().err
     assert error.startswith("medseg: ")
     assert len(error.splitlines()) == 1

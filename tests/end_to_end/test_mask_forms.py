@@ -23,7 +23,7 @@ LABELS = {"names": ["large_bowel", "small_bowel"], "task": "multiclass"}
 def fit(folder: Path, labels: dict[str, Any], channels: int, **source: Any) -> Path:
     """The best checkpoint of a short run on a folder."""
     settings = {
-        "model": {"labels": labels, "channels": channels, "context": 0},
+        "model": {"labels": labels, "channels": channels, "context_slices": 0},
         "data": {"source": {"class_path": "FolderSource", "init_args": {"root": str(folder), **source}}},
     }
     (folder / "own.yaml").write_text(yaml.safe_dump(settings))

@@ -17,7 +17,7 @@ from medseg_pl.__main__ import main
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.sliding_window import SlidingWindow
 from medseg_pl.metrics import CalibrationMetric
@@ -149,11 +149,11 @@ LABELS = LabelMap(["liver", "spleen"], "multiclass")
 NATIVE_SIZE = (50, 74)
 
 
-def assembled(fit: Fit, max_pixels: int) -> CasePrediction:
+def assembled(resize: Resize, max_pixels: int) -> CasePrediction:
     """Two slices through a network of one layer, whole or in windows, back on the native grid."""
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(1, LABELS.classes, 5, padding=2)
-    image = torch.randn(2, 1, *fit.fitted_size(NATIVE_SIZE))
+    image = torch.randn(2, 1, *resize.fitted_size(NATIVE_SIZE))
     with torch.no_grad():
         window = SlidingWindow(LABELS, (16, 16), 8, max_pixels=max_pixels)
         probabilities = window(lambda pixels: 4 * layer(pixels), image, torch.zeros(2, 1, 1, 1))
@@ -161,14 +161,14 @@ def assembled(fit: Fit, max_pixels: int) -> CasePrediction:
     reference = np.random.default_rng(0).integers(0, 3, (2, 1, *NATIVE_SIZE)).astype(np.uint8)
     slices = [SliceReference("case", "patient", z, geometry) for z in range(2)]
     batch = EvaluationBatch(image, torch.zeros(2, 1, 4), slices, list(reference))
-    (case,) = CaseAssembler(LABELS, fit, keep_probabilities=True).add(probabilities, batch)
+    (case,) = CaseAssembler(LABELS, resize, keep_probabilities=True).add(probabilities, batch)
     return case
 
 
 @pytest.mark.parametrize("max_pixels", [1 << 20, 0], ids=["whole", "windows"])
-@pytest.mark.parametrize("fit", [Fit("native", (16, 16)), Fit("resize", (40, 40))], ids=["native", "resize"])
-def test_probabilities_on_the_native_grid_are_a_distribution(fit: Fit, max_pixels: int) -> None:
-    case = assembled(fit, max_pixels)
+@pytest.mark.parametrize("resize", [Resize("none", (16, 16)), Resize("fit", (40, 40))], ids=["native", "resize"])
+def test_probabilities_on_the_native_grid_are_a_distribution(resize: Resize, max_pixels: int) -> None:
+    case = assembled(resize, max_pixels)
     assert case.probabilities is not None
     assert case.probabilities.shape == (3, 2, *NATIVE_SIZE)
     np.testing.assert_allclose(case.probabilities.sum(axis=0), 1.0, atol=1e-5)

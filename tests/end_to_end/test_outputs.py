@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:.*\.fit\(ckpt_path=")
 
 Fit = Callable[..., int]
 
-SHORT = ("--trainer.limit_train_batches=4", "--model.distances=false", "--trainer.num_sanity_val_steps=0")
+SHORT = ("--trainer.limit_train_batches=4", "--model.surface_metrics=false", "--trainer.num_sanity_val_steps=0")
 
 
 @pytest.fixture(scope="module")

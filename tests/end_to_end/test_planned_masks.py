@@ -227,6 +227,6 @@ def test_two_of_them_train(planned: tuple[Row, Path, Path], tmp_path: Path) -> N
 
 def train(config: Path, runs: Path) -> None:
     """A few steps, and the scores."""
-    short = ["--trainer.max_epochs=2", "--data.samples_per_epoch=8", "--data.workers=0", "--data.folds=2"]
+    short = ["--trainer.max_epochs=2", "--data.samples_per_epoch=8", "--data.num_workers=0", "--data.folds=2"]
     assert main(["fit", "--config", str(config), "--runs", str(runs), *short]) == 0
     assert (runs / "data" / "version_0" / "scores_val.csv").is_file()

@@ -27,7 +27,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_png(root / "data" / "images" / f"{number:02}.png", np.where(large | small, 200, 30).astype(np.uint8))
         write_png(root / "data" / "masks" / f"{number:02}.png", large.astype(np.uint8))
     config = ["--config", "configs/data/folder.yaml", "--config", "configs/model/tiny.yaml"]
-    labels = ["--model.labels.names=[disc]", "--model.labels.task=binary", "--model.channels=1", "--model.fit=native"]
+    labels = ["--model.labels.names=[disc]", "--model.labels.task=binary", "--model.channels=1", "--model.resize=none"]
     network = ["--model.network=tests.end_to_end.plugins.OnePixel", "--model.network.init_args={}", "--plugins=tests"]
     small_run = [option for option in SMALL if "network" not in option and "epochs" not in option]
     steps = ["--model.optimizer.lr=0.3", "--data.folds=2", "--data.allow_duplicates=true", "--trainer.max_epochs=20"]

@@ -40,7 +40,7 @@ def other(phantoms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     runs = tmp_path_factory.mktemp("other")
     fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data.source.root", str(phantoms["uw_madison"])]
     network = ["--model.network=segmentation_models_pytorch.UnetPlusPlus", "--model.network.encoder_name=tu-resnet10t"]
-    options = ["--model.network.encoder_weights=null", *SMALL, "--model.context=0", "--model.fit=resize"]
+    options = ["--model.network.encoder_weights=null", *SMALL, "--model.context_slices=0", "--model.resize=fit"]
     assert main([*fit, *network, *options, "--runs", str(runs)]) == 0
     return str(runs / "demo" / "version_0" / "checkpoints" / "best.ckpt")
 

@@ -156,7 +156,7 @@ def test_a_signal_to_all_processes_ends_no_worker(fit: Fit, tmp_path: Path, monk
         os.kill(os.getpid(), signal.SIGTERM)
 
     during(monkeypatch, SegmentationModule, "training_step", to_all, calls=2)
-    assert fit("--data.workers=1") == 75
+    assert fit("--data.num_workers=1") == 75
     assert checkpoint(tmp_path / "runs" / "demo" / "version_0")["global_step"] == 2
 
 

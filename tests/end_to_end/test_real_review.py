@@ -50,7 +50,13 @@ def data(real_data: Path, tmp_path: Path) -> tuple[Path, set[str]]:
 def test_wrong_labels_come_first(data: tuple[Path, set[str]], tmp_path: Path) -> None:
     root, faulty = data
     options = ["--data.source.root", str(root), "--data.folds=2", "--trainer.precision=32-true"]
-    options += ["--trainer.accelerator=cpu", "--runs", str(tmp_path / "runs"), "--data.store", str(tmp_path / "store")]
+    options += [
+        "--trainer.accelerator=cpu",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--data.cache_dir",
+        str(tmp_path / "store"),
+    ]
     for fold in ("0", "1"):
         own = ["--data.fold", fold, "--experiment", f"fold{fold}"]
         assert main(["fit", "--config", "configs/experiment/hippocampus.yaml", *options, *own]) == 0

@@ -134,7 +134,7 @@ def run_on_ranks(plan: Plan, folder: Path, ranks: int) -> list[int]:
 @pytest.mark.processes
 def test_in_the_middle_of_an_epoch_and_at_its_end(options: list[str], tmp_path: Path) -> None:
     stops = [("batch_end", 14), ("batch_end", 20)]
-    run(resumed_from(tmp_path, [*options, "--data.workers=0", "--trainer.max_epochs=2"], stops), tmp_path)
+    run(resumed_from(tmp_path, [*options, "--data.num_workers=0", "--trainer.max_epochs=2"], stops), tmp_path)
     once_in_an_epoch(tmp_path, epochs=2)
     as_if_never_stopped(tmp_path, stops)
 
@@ -144,7 +144,7 @@ def test_in_the_middle_of_an_epoch_and_at_its_end(options: list[str], tmp_path: 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_at_every_tenth_step(options: list[str], tmp_path: Path, workers: int, ranks: int) -> None:
     stops = [("batch_end", done) for done in (10, 14, 20, 28, 30, 40)]
-    sizes = [f"--data.workers={workers}", f"--data.batch_size={4 // ranks}"]
+    sizes = [f"--data.num_workers={workers}", f"--data.batch_size={4 // ranks}"]
     assert run_on_ranks(resumed_from(tmp_path, [*options, *sizes], stops), tmp_path, ranks) == [0] * ranks
     once_in_an_epoch(tmp_path, ranks)
     as_if_never_stopped(tmp_path, stops, ranks)
@@ -167,7 +167,7 @@ SAVING = {
 def test_killed_in_the_middle_of_an_epoch(options: list[str], tmp_path: Path, ranks: int, saving: str) -> None:
     """`kill -9`, and the same command again with `--ckpt_path last`; the loading processes are left to themselves."""
     done, settings = SAVING[saving]
-    settings = [*options, *settings, "--data.workers=1", f"--data.batch_size={4 // ranks}"]
+    settings = [*options, *settings, "--data.num_workers=1", f"--data.batch_size={4 // ranks}"]
     whole = {"name": "whole", "options": settings}
     killed = {"name": "killed", "options": settings, "killed_at": KILLED_AT}
     assert run_on_ranks([whole, killed], tmp_path, ranks) == [-signal.SIGKILL] * ranks
@@ -243,5 +243,7 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_with_everything_that_has_a_memory(variant: str, options: list[str], tmp_path: Path) -> None:
     settings, stops = VARIANTS[variant]
-    assert run_on_ranks(resumed_from(tmp_path, [*options, "--data.workers=0", *settings], stops), tmp_path, 1) == [0]
+    assert run_on_ranks(resumed_from(tmp_path, [*options, "--data.num_workers=0", *settings], stops), tmp_path, 1) == [
+        0
+    ]
     as_if_never_stopped(tmp_path, stops)

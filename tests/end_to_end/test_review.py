@@ -191,7 +191,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 def folds(faulty: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The checkpoints of two folds that were trained on all that."""
     runs = tmp_path_factory.mktemp("folds")
-    options = ["--data.source.root", str(faulty[0]), "--data.fractions=null", "--data.folds=2", *SMALL]
+    options = ["--data.source.root", str(faulty[0]), "--data.split_fractions=null", "--data.folds=2", *SMALL]
     options += ["--trainer.max_epochs=20", "--trainer.check_val_every_n_epoch=20", "--runs", str(runs)]
     for fold in ("0", "1"):
         own = ["--data.fold", fold, "--experiment", f"fold{fold}"]

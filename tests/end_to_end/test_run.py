@@ -127,7 +127,7 @@ def test_patients_that_were_trained_on_are_not_scored(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(checkpoint, tmp_path / "best.ckpt")
-    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), "--data.fractions=[0.2,0.2,0.6]"]) == 1
+    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), "--data.split_fractions=[0.2,0.2,0.6]"]) == 1
     assert "are of patients that this checkpoint was trained on" in capsys.readouterr().err
     assert not list(tmp_path.glob("scores*"))
 
@@ -231,11 +231,11 @@ def test_images_of_twenty_sizes_train_test_and_predict(fit: str, tmp_path: Path)
         "--model.labels.names=[top,middle,corner]",
         "--model.labels.task=multiclass",
         "--model.channels=1",
-        f"--model.fit={fit}",
+        f"--model.resize={fit}",
         "--model.normalization=ZScore",
-        "--model.multiple=16",
+        "--model.size_divisor=16",
     ]
-    assert main(["fit", *configs, *options, "--runs", str(tmp_path / "runs"), *small, "--model.multiple=16"]) == 0
+    assert main(["fit", *configs, *options, "--runs", str(tmp_path / "runs"), *small, "--model.size_divisor=16"]) == 0
     checkpoint = str(tmp_path / "runs" / "default" / "version_0" / "checkpoints" / "best.ckpt")
     assert main(["test", "--ckpt_path", checkpoint]) == 0
     images, output = tmp_path / "data" / "images", tmp_path / "masks"
@@ -284,7 +284,7 @@ def test_averaged_weights_and_windows(phantoms: dict[str, Path], tmp_path: Path)
     options = [
         "--trainer.callbacks+=medseg_pl.training.callbacks.WarmupEMA",
         "--trainer.callbacks.decay=0.5",
-        "--model.max_whole_pixels=1100",
+        "--model.whole_image_max_pixels=1100",
     ]
     assert main([*fit, "--runs", str(tmp_path), *SMALL, *options]) == 0
     run = tmp_path / "demo" / "version_0"

@@ -28,7 +28,7 @@ FIT = (
     *("--config", "configs/trainer/cpu.yaml", *SMALL, "--data.source.root", "data"),
     *("--data.source.group", r"^(patient\d+)_", "--model.labels.names", json.dumps(LABELS)),
     *("--model.labels.task=multiclass", "--model.channels=1", "--model.normalization=ZScore"),
-    *("--data.fractions=[0.5,0.25,0.25]", "--trainer.max_epochs=2"),
+    *("--data.split_fractions=[0.5,0.25,0.25]", "--trainer.max_epochs=2"),
 )
 COMMANDS: dict[str, tuple[str, ...]] = {
     "fit": (*FIT, "--experiment", "{new}"),

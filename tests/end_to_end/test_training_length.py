@@ -32,7 +32,7 @@ STOPPING = (
 def fit(phantoms: dict[str, Path], tmp_path: Path) -> Fit:
     """`medseg fit` of a few steps into a folder of the test's."""
     arguments = ["--config", "configs/experiment/demo.yaml", "--data.source.root", str(phantoms["uw_madison"])]
-    limits = [f"--trainer.limit_train_batches={BATCHES}", "--model.distances=false"]
+    limits = [f"--trainer.limit_train_batches={BATCHES}", "--model.surface_metrics=false"]
 
     def run(*options: str) -> int:
         return main(["fit", *arguments, "--runs", str(tmp_path), *SMALL, *limits, *options])
@@ -173,9 +173,9 @@ def test_twenty_pictures_in_three_lines(tmp_path: Path) -> None:
             (root / kind).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(root / kind / f"img_{number:02}.png")
     configs = [f"--config=configs/{name}.yaml" for name in ("data/folder", "model/tiny", "trainer/cpu")]
-    data = [f"--data.source.root={root}", "--model.labels.names=[lesion]", "--model.channels=3", "--data.workers=0"]
+    data = [f"--data.source.root={root}", "--model.labels.names=[lesion]", "--model.channels=3", "--data.num_workers=0"]
     small = [*SMALL, "--data.batch_size=8", "--trainer.max_epochs=20", "--trainer.check_val_every_n_epoch=99"]
-    assert main(["fit", *configs, *data, *small, f"--runs={tmp_path}", "--model.distances=false"]) == 0
+    assert main(["fit", *configs, *data, *small, f"--runs={tmp_path}", "--model.surface_metrics=false"]) == 0
     rates = logged(tmp_path / "default" / "version_0", "lr-AdamW")
     steps = len(rates)
     assert steps == 40

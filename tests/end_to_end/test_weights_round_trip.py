@@ -1,4 +1,4 @@
-"""Weights that left a checkpoint as safetensors come back through `model.initial_weights`, and compute the same."""
+"""Weights that left a checkpoint as safetensors come back through `model.pretrained`, and compute the same."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from medseg_pl.__main__ import main
 from medseg_pl.training.module import SegmentationModule
 
 
-def fresh(checkpoint: str, folder: Path, initial_weights: str | None) -> SegmentationModule:
+def fresh(checkpoint: str, folder: Path, pretrained: str | None) -> SegmentationModule:
     """A model of the checkpoint's settings, with none of its weights."""
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"] = {}
-    content["hyper_parameters"]["initial_weights"] = initial_weights
+    content["hyper_parameters"]["pretrained"] = pretrained
     torch.save(content, folder / "settings.ckpt")
     loaded = SegmentationModule.load_from_checkpoint(folder / "settings.ckpt", "cpu", strict=False, weights_only=True)
     return loaded.eval()

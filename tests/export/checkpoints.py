@@ -44,9 +44,9 @@ def write_checkpoint(
     shared: dict[str, Any] = {
         "labels": known | (labels or {}),
         "channels": 1,
-        "context": 0,
-        "fit": "native",
-        "size": [32, 32],
+        "context_slices": 0,
+        "resize": "none",
+        "input_size": [32, 32],
         "spacing_mm": None,
     }
     model = shared | {
@@ -54,9 +54,9 @@ def write_checkpoint(
         "loss": {"class_path": "medseg_pl.models.losses.DiceCELoss", "init_args": {}},
         "normalization": ZSCORE,
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}},
-        "multiple": 8,
-        "overlap": 0.5,
-        "max_whole_pixels": 1 << 20,
+        "size_divisor": 8,
+        "window_overlap": 0.5,
+        "whole_image_max_pixels": 1 << 20,
         "tta": "none",
         "postprocess": None,
         "compile_network": False,
@@ -64,7 +64,7 @@ def write_checkpoint(
     model |= settings
     shared = {name: model[name] for name in shared}
     data = {"source": source or {"class_path": "medseg_pl.data.sources.FolderSource", "init_args": {"root": "gone"}}}
-    inputs = model["channels"] * (2 * model["context"] + 1)
+    inputs = model["channels"] * (2 * model["context_slices"] + 1)
     made = _made(network, arguments or {}, inputs, len(names) + (task == "multiclass"))
     common = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
     torch.save(
@@ -74,7 +74,7 @@ def write_checkpoint(
             "hparams_name": "kwargs",
             "hyper_parameters": model | common,
             "datamodule_hparams_name": "kwargs",
-            "datamodule_hyper_parameters": {**data, **shared, "workers": 0, **common},
+            "datamodule_hyper_parameters": {**data, **shared, "num_workers": 0, **common},
             "precision": "32-true",
         },
         path,

@@ -25,11 +25,11 @@ from tests.sample_files import blocks, noise, save_raster, save_volume
 PLUGINS = ("--plugins", OURS.rsplit(".", 1)[0])
 CLEANING = {"fill_holes": True, "minimum_size": 9.0, "largest_only": True}
 STACKS: dict[str, Any] = {
-    "context": 1,
+    "context_slices": 1,
     "spacing_mm": [1.5, 0.75],
     "tta": "flips",
-    "overlap": 0.25,
-    "max_whole_pixels": 3000,
+    "window_overlap": 0.25,
+    "whole_image_max_pixels": 3000,
     "postprocess": {"a": CLEANING},
     "labels": {"values": [4, 9], "colors": {"a": [255, 0, 0], "b": [0, 9, 0], "background": [1, 1, 1]}},
 }
@@ -37,8 +37,8 @@ STACKS: dict[str, Any] = {
 PHOTOGRAPHS: dict[str, Any] = {
     "names": ("vessel",),
     "task": "binary",
-    "fit": "resize",
-    "size": [40, 32],
+    "resize": "fit",
+    "input_size": [40, 32],
     "channels": 3,
     "normalization": PHOTOGRAPH,
 }
@@ -137,26 +137,26 @@ def test_every_file_is_guarded(copied: Path, name: str) -> None:
 
 def test_a_changed_specification_is_named_before_any_image_is_read(copied: Path, tmp_path: Path) -> None:
     spec = runner.read_specification(copied)
-    (copied / "spec.json").write_text(changed(spec, ("overlap",), another))
+    (copied / "spec.json").write_text(changed(spec, ("window_overlap",), another))
     done = run(copied, save_raster(tmp_path / "a.png", noise((9, 9))), "-o", tmp_path / "masks")
     assert done.returncode == 1
-    assert f"overlap is {spec['overlap'] + 1} and was {spec['overlap']}" in done.stderr
+    assert f"window_overlap is {spec['window_overlap'] + 1} and was {spec['window_overlap']}" in done.stderr
     assert not (tmp_path / "masks").exists()
 
 
 SHOWN: dict[str, list[tuple[tuple[Any, ...], Any]]] = {
     "stacks": [
-        (("context",), 0),
+        (("context_slices",), 0),
         (("statistics", "percentiles", 0), 5.0),
         (("statistics", "percentiles", 1), 90.0),
         (("padding",), "high"),
-        (("fit",), "resize"),
+        (("resize",), "fit"),
         (("spacing_mm", 0), 1.0),
         (("spacing_mm", 1), 1.0),
         (("window", 1), 40),
-        (("overlap",), 0.6),
+        (("window_overlap",), 0.6),
         (("window_sigma",), 0.5),
-        (("max_whole_pixels",), 400),
+        (("whole_image_max_pixels",), 400),
         (("tta",), "none"),
         (("activation",), "sigmoid"),
         (("decision",), {"rule": "above", "threshold": 0.5}),
@@ -169,10 +169,10 @@ SHOWN: dict[str, list[tuple[tuple[Any, ...], Any]]] = {
         (("postprocess", "a", "largest_only"), False),
     ],
     "photographs": [
-        (("fit",), "native"),
-        (("size", 0), 32),
-        (("size", 1), 40),
-        (("multiple",), 64),
+        (("resize",), "none"),
+        (("input_size", 0), 32),
+        (("input_size", 1), 40),
+        (("size_divisor",), 64),
         (("activation",), "softmax"),
         (("decision", "threshold"), 0.6),
         (("labels", "values"), [7]),
@@ -186,7 +186,7 @@ def shown(model: runner.Model, folder: Path) -> bool:
     """Whether a golden case fails."""
     try:
         for case in model.spec["golden"]:
-            runner.check_case(model, folder / case["file"], case["max_whole_pixels"])
+            runner.check_case(model, folder / case["file"], case["whole_image_max_pixels"])
     except (runner.RefusedError, IndexError, KeyError, ValueError, InvalidArgument):
         return True
     return False
@@ -335,7 +335,7 @@ def test_channels_that_are_normalized_apart(tmp_path: Path) -> None:
         "init_args": {"low": -100.0, "high": 200.0},
     }
     apart = {"class_path": "medseg_pl.models.normalization.PerChannel", "init_args": {"channels": [window, ZSCORE]}}
-    checkpoint = write_checkpoint(tmp_path / "petct.ckpt", channels=2, context=1, normalization=apart)
+    checkpoint = write_checkpoint(tmp_path / "petct.ckpt", channels=2, context_slices=1, normalization=apart)
     assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out"), *PLUGINS]) == 0
     with np.load(tmp_path / "out" / "golden" / "whole.npz") as case:
         ct, pet = case["image"]
@@ -345,11 +345,11 @@ def test_channels_that_are_normalized_apart(tmp_path: Path) -> None:
 
 
 def test_a_network_of_one_size_runs_in_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = write_checkpoint(tmp_path / "a.ckpt", network=f"{OURS}.OneSize", max_whole_pixels=1024)
+    checkpoint = write_checkpoint(tmp_path / "a.ckpt", network=f"{OURS}.OneSize", whole_image_max_pixels=1024)
     assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out"), *PLUGINS]) == 0
     assert "can be exported for one size only, 32 x 32" in capsys.readouterr().out
     model = runner.Model(tmp_path / "out")
-    assert (model.spec["any_size"], model.spec["max_whole_pixels"]) == (False, 1024)
+    assert (model.spec["any_size"], model.spec["whole_image_max_pixels"]) == (False, 1024)
     image = noise((1, 1, 77, 45))
     expected = Predictor.from_checkpoint(checkpoint, device="cpu", plugins=[OURS]).predict(image).mask
     assert (model.predict(image)[0] == expected).mean() >= 0.9999

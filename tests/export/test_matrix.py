@@ -29,9 +29,14 @@ NETWORKS = {
 NAMES = {"binary": ("a",), "multiclass": ("a", "b", "c"), "multilabel": ("a", "b", "c")}
 SIZES = [(97, 131), (33, 65), (211, 149), (129, 257)]
 SETTINGS: dict[str, dict[str, Any]] = {
-    "binary": {"fit": "resize", "size": [128, 96]},
-    "multiclass": {"context": 1, "size": [64, 64], "max_whole_pixels": 20_000, "overlap": 0.5},
-    "multilabel": {"size": [96, 64], "tta": "horizontal", "postprocess": {"b": {"largest_only": True}}},
+    "binary": {"resize": "fit", "input_size": [128, 96]},
+    "multiclass": {
+        "context_slices": 1,
+        "input_size": [64, 64],
+        "whole_image_max_pixels": 20_000,
+        "window_overlap": 0.5,
+    },
+    "multilabel": {"input_size": [96, 64], "tta": "horizontal", "postprocess": {"b": {"largest_only": True}}},
 }
 
 
@@ -64,7 +69,7 @@ def test_masks_agree(network: str, task: str, clean_python: str, tmp_path: Path)
         arguments={"encoder_name": NETWORKS[network], "encoder_weights": None},
         names=NAMES[task],
         task=task,
-        multiple=32,
+        size_divisor=32,
         **SETTINGS[task],
     )
     assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out")]) == 0

@@ -23,7 +23,7 @@ from medseg_pl.data.datasets import neighbors
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.sources.files import write_mask_file
 from medseg_pl.data.transforms import windows
-from medseg_pl.data.transforms.resize import Fit, resize_image
+from medseg_pl.data.transforms.resize import Resize, resize_image
 from medseg_pl.export import runner
 from medseg_pl.inference import components
 from medseg_pl.inference.tta import SymmetryGroup, symmetries
@@ -69,19 +69,19 @@ class TestScaling:
         np.testing.assert_array_equal(runner.resized(np.array([[[0.0, 4.0]]], np.float32), (1, 4)), [[[0, 1, 3, 4]]])
 
     @pytest.mark.parametrize("native", [(33, 70), (64, 64), (11, 90), (200, 31)])
-    @pytest.mark.parametrize("mode", ["resize", "native"])
+    @pytest.mark.parametrize("mode", ["fit", "none"])
     def test_there_and_back_as_a_fit_goes(self, native: tuple[int, int], mode: Any) -> None:
-        spacing = (2.0, 0.75) if mode == "native" else None
-        fit = Fit(mode, (48, 64), spacing).on(Geometry((1, *native), (3.0, 1.0, 1.3)))
-        spec = {"fit": mode, "size": [48, 64]}
-        inner, outer = runner.fitted_sizes(native, fit.scale, spec)
-        assert (inner, outer) == (fit.scaled_size(native), fit.fitted_size(native))
+        spacing = (2.0, 0.75) if mode == "none" else None
+        resize = Resize(mode, (48, 64), spacing).on(Geometry((1, *native), (3.0, 1.0, 1.3)))
+        spec = {"resize": mode, "input_size": [48, 64]}
+        inner, outer = runner.fitted_sizes(native, resize.scale, spec)
+        assert (inner, outer) == (resize.scaled_size(native), resize.fitted_size(native))
         image, low = noise((2, *native), dtype=np.float32), np.array([3.0, 5.0], np.float32)
         fitted = runner.padded(runner.resized(image, inner), outer, low)
-        np.testing.assert_allclose(fitted, fit.apply(image, low), atol=1e-2)
+        np.testing.assert_allclose(fitted, resize.apply(image, low), atol=1e-2)
         probabilities = np.random.default_rng(0).random((3, *outer), np.float32)
         back = runner.enlarged(runner.cropped(probabilities, inner), native)
-        np.testing.assert_allclose(back, fit.undo(torch.from_numpy(probabilities)[None], native)[0], atol=1e-5)
+        np.testing.assert_allclose(back, resize.undo(torch.from_numpy(probabilities)[None], native)[0], atol=1e-5)
 
 
 class TestBeforeTheNetwork:

@@ -16,11 +16,11 @@ from medseg_pl.core.errors import DataError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
 
 LABELS = LabelMap(["liver", "spleen"], "multiclass")
-NATIVE = Fit("native", (8, 8))
+NATIVE = Resize("none", (8, 8))
 SIZE = (5, 7)
 
 
@@ -144,7 +144,7 @@ def test_probabilities_are_kept_in_single_precision(dtype: torch.dtype) -> None:
 def test_kept_probabilities_are_on_the_native_grid_and_are_what_was_decided_on() -> None:
     fitted = torch.tensor([[[[0.2, 1.0]]]])
     labels = LabelMap(["lesion"], "binary")
-    (case,) = CaseAssembler(labels, Fit("resize", (1, 2)), keep_probabilities=True).add(fitted, one_slice((40, 80)))
+    (case,) = CaseAssembler(labels, Resize("fit", (1, 2)), keep_probabilities=True).add(fitted, one_slice((40, 80)))
     assert case.probabilities is not None
     assert case.probabilities.shape == (1, 1, 40, 80)
     np.testing.assert_array_equal(case.probabilities[0] > 0.5, case.prediction[0] == 1)
@@ -173,7 +173,7 @@ def test_a_scaled_slice_returns_to_its_own_grid() -> None:
     fitted[..., 2:6, 4:] = 1.0
     fitted[..., :2, :4] = fitted[..., 6:, :4] = 1.0  # in the padding: thrown away
     labels = LabelMap(["lesion"], "binary")
-    (case,) = CaseAssembler(labels, Fit("resize", (8, 8))).add(fitted, one_slice((20, 40)))
+    (case,) = CaseAssembler(labels, Resize("fit", (8, 8))).add(fitted, one_slice((20, 40)))
     expected = np.zeros((20, 40), np.uint8)
     expected[:, 20:] = 1
     np.testing.assert_array_equal(case.prediction[0, 0], expected)
@@ -183,7 +183,7 @@ def test_probabilities_and_not_decisions_are_scaled() -> None:
     # Between 0.2 and 1.0 the limit of 0.5 lies at 3/8 of the way: decisions first would put it at 1/2.
     fitted = torch.tensor([[[[0.2, 1.0]]]])
     labels = LabelMap(["lesion"], "binary")
-    (case,) = CaseAssembler(labels, Fit("resize", (1, 2))).add(fitted, one_slice((40, 80)))
+    (case,) = CaseAssembler(labels, Resize("fit", (1, 2))).add(fitted, one_slice((40, 80)))
     row = case.prediction[0, 0, 20]
     assert int(np.argmax(row)) == 20 + 15  # the way goes from the middle of one pixel, 20, to that of the other, 60
     assert row[35:].all()

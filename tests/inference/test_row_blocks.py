@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.row_blocks import Band, joined, mean_of, undone
 from medseg_pl.inference.sliding_window import SlidingWindow
 
@@ -39,20 +39,20 @@ def test_the_mean_of_bands_that_end_at_different_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fit", "native"),
+    ("resize", "native"),
     [
-        (Fit("resize", (12, 16)), (31, 13)),
-        (Fit("resize", (12, 16)), (5, 7)),
-        (Fit("native", (8, 8), (1.0, 1.0), (0.5, 0.75)), (25, 20)),
-        (Fit("native", (8, 8)), (25, 20)),
+        (Resize("fit", (12, 16)), (31, 13)),
+        (Resize("fit", (12, 16)), (5, 7)),
+        (Resize("none", (8, 8), (1.0, 1.0), (0.5, 0.75)), (25, 20)),
+        (Resize("none", (8, 8)), (25, 20)),
     ],
 )
-def test_what_is_undone_row_by_row_is_what_is_undone_at_once(fit: Fit, native: tuple[int, int]) -> None:
-    fitted = torch.rand((1, 2, *fit.fitted_size(native)), generator=torch.Generator().manual_seed(1))
+def test_what_is_undone_row_by_row_is_what_is_undone_at_once(resize: Resize, native: tuple[int, int]) -> None:
+    fitted = torch.rand((1, 2, *resize.fitted_size(native)), generator=torch.Generator().manual_seed(1))
     ends = [2, len(fitted[0, 0])]
-    bands = list(undone(cut(fitted, ends), fit, native, most=2 * native[1] * 4))
+    bands = list(undone(cut(fitted, ends), resize, native, most=2 * native[1] * 4))
     assert len(bands) > 1
-    torch.testing.assert_close(joined(iter(bands)), fit.undo(fitted, native), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(joined(iter(bands)), resize.undo(fitted, native), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 32), (20, 100), (131, 17)])

@@ -84,7 +84,7 @@ def test_equal_to_monai_where_the_image_is_no_smaller_than_a_window(
     labels: LabelMap, size: tuple[int, int], overlap: float
 ) -> None:
     network = convolution(labels.classes, kernel=5)
-    ours = SlidingWindow(labels, (32, 24), multiple=1, overlap=overlap, max_pixels=0)(
+    ours = SlidingWindow(labels, (32, 24), size_divisor=1, overlap=overlap, max_pixels=0)(
         network, image(*size), ground(image(*size))
     )
     torch.testing.assert_close(ours, monai(labels, network, image(*size), overlap), atol=1e-5, rtol=0)
@@ -102,7 +102,7 @@ def monai(labels: LabelMap, network: Callable[[Tensor], Tensor], pixels: Tensor,
 def test_around_a_small_image_monai_has_zeros_and_ours_the_fill() -> None:
     network = convolution(1, kernel=5)
     pixels = image(40, 13)
-    ours = SlidingWindow(BINARY, (32, 24), multiple=1, max_pixels=0)
+    ours = SlidingWindow(BINARY, (32, 24), size_divisor=1, max_pixels=0)
     expected = monai(BINARY, network, pixels)
     assert not torch.allclose(ours(network, pixels, ground(pixels)), expected, atol=1e-3)
     torch.testing.assert_close(ours(network, pixels, ground(pixels, 0.0)), expected, atol=1e-5, rtol=0)
@@ -134,12 +134,12 @@ def test_the_weights_are_those_of_the_gaussian() -> None:
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),
-    multiple=st.sampled_from([1, 2, 5, 16]),
+    size_divisor=st.sampled_from([1, 2, 5, 16]),
     whole=st.booleans(),
 )
-def test_padding_is_undone_for_every_size(height: int, width: int, multiple: int, whole: bool) -> None:
+def test_padding_is_undone_for_every_size(height: int, width: int, size_divisor: int, whole: bool) -> None:
     pixels = image(height, width, batch=1, channels=1)
-    window = SlidingWindow(BINARY, (16, 12), multiple, max_pixels=1 << 20 if whole else 0)
+    window = SlidingWindow(BINARY, (16, 12), size_divisor, max_pixels=1 << 20 if whole else 0)
     torch.testing.assert_close(window(identity, pixels, ground(pixels)), pixels.sigmoid(), atol=1e-6, rtol=0)
 
 
@@ -149,13 +149,13 @@ def test_padding_is_undone_for_every_size(height: int, width: int, multiple: int
 )
 def test_a_whole_image_is_padded_to_what_the_network_accepts(size: tuple[int, int], given: tuple[int, int]) -> None:
     listener = Listener(identity)
-    SlidingWindow(BINARY, (20, 40), multiple=16)(listener, image(*size), ground(image(*size)))
+    SlidingWindow(BINARY, (20, 40), size_divisor=16)(listener, image(*size), ground(image(*size)))
     assert listener.seen == [given]
 
 
 def test_a_window_is_as_large_as_the_network_needs() -> None:
     listener = Listener(identity)
-    window = SlidingWindow(BINARY, (20, 40), multiple=16, overlap=0.5, max_pixels=0)
+    window = SlidingWindow(BINARY, (20, 40), size_divisor=16, overlap=0.5, max_pixels=0)
     assert window.window == (32, 48)
     window(listener, image(70, 90), ground(image(70, 90)))
     assert set(listener.seen) == {(32, 48)}
@@ -227,16 +227,16 @@ def test_windows_that_reach_into_the_padding_are_told_of_their_own_part() -> Non
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),
-    multiple=st.sampled_from([1, 2, 5, 16]),
+    size_divisor=st.sampled_from([1, 2, 5, 16]),
     overlap=st.sampled_from([0.0, 0.5, 0.9]),
     whole=st.booleans(),
 )
 def test_the_listener_is_told_of_every_pixel_and_of_nothing_else(
-    height: int, width: int, multiple: int, overlap: float, whole: bool
+    height: int, width: int, size_divisor: int, overlap: float, whole: bool
 ) -> None:
     listener = Listener(identity)
     pixels = image(height, width, batch=1, channels=1)
-    window = SlidingWindow(BINARY, (16, 12), multiple, overlap, max_pixels=1 << 20 if whole else 0)
+    window = SlidingWindow(BINARY, (16, 12), size_divisor, overlap, max_pixels=1 << 20 if whole else 0)
     window(listener, pixels, ground(pixels), listener.on_logits)
     told = torch.zeros(height, width)
     for logits, rows, columns in listener.told:

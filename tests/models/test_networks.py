@@ -17,7 +17,7 @@ from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFile
 from medseg_pl.models.networks import (
     build_network,
     encoder_names,
-    load_initial_weights,
+    load_pretrained,
     refuse_activation,
     refuse_probabilities,
 )
@@ -96,7 +96,7 @@ class TestBuild:
         message = str(caught.value)
         assert message.startswith("The pretrained weights of the encoder could not be downloaded (")
         assert "--model.network.init_args.encoder_weights=null" in message
-        assert message.endswith("with --model.initial_weights=FILE.")
+        assert message.endswith("with --model.pretrained=FILE.")
         assert "\n" not in message
 
     @pytest.mark.parametrize("error", [ConnectionError("no route"), TimeoutError("too slow"), OSError("no route")])
@@ -119,20 +119,20 @@ class TestInitialWeights:
     def test_the_whole_network(self, tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
         torch.save(wrap(Tiny(7.0).state_dict()), tmp_path / "weights.pt")
         network = Tiny()
-        load_initial_weights(network, str(tmp_path / "weights.pt"))
+        load_pretrained(network, str(tmp_path / "weights.pt"))
         assert values(network) == {7.0}
 
     def test_the_encoder_alone(self, tmp_path: Path) -> None:
         torch.save(Tiny(7.0).encoder.state_dict(), tmp_path / "encoder.pt")
         network = Tiny()
-        load_initial_weights(network, str(tmp_path / "encoder.pt"))
+        load_pretrained(network, str(tmp_path / "encoder.pt"))
         assert (values(network.encoder), values(network.head)) == ({7.0}, {0.0})
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(MissingDataError) as caught:
-            load_initial_weights(Tiny(), str(tmp_path / "gone.pt"))
+            load_pretrained(Tiny(), str(tmp_path / "gone.pt"))
         assert str(caught.value) == (
-            f"{tmp_path / 'gone.pt'} does not exist. Set model.initial_weights to a file, or to null."
+            f"{tmp_path / 'gone.pt'} does not exist. Set model.pretrained to a file, or to null."
         )
 
     @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ class TestInitialWeights:
             torch.save(content, path)
         network = Tiny()
         with pytest.raises(UnreadableFileError) as caught:
-            load_initial_weights(network, str(path))
+            load_pretrained(network, str(path))
         start, middle = f"{path} does not hold the weights of this network or of its encoder: ", str(caught.value)
         assert middle.startswith(start + reason)
-        assert middle.endswith(". Use a file saved from the same architecture, or set model.initial_weights to null.")
+        assert middle.endswith(". Use a file saved from the same architecture, or set model.pretrained to null.")
         assert "\n" not in middle
         assert "weights_only" not in middle  # torch's advice to load it nevertheless
         assert values(network) == {0.0}
@@ -168,7 +168,7 @@ class TestInitialWeights:
         torch.save(Tiny().state_dict(), buffer)
         (tmp_path / "weights.pt").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
         with pytest.raises(UnreadableFileError, match="does not hold the weights of this network"):
-            load_initial_weights(Tiny(), str(tmp_path / "weights.pt"))
+            load_pretrained(Tiny(), str(tmp_path / "weights.pt"))
 
     def test_a_file_runs_no_code(self, tmp_path: Path) -> None:
         victim = tmp_path / "victim"
@@ -179,13 +179,13 @@ class TestInitialWeights:
 
         torch.save({"encoder.weight": Attack()}, tmp_path / "weights.pt")
         with pytest.raises(UnreadableFileError, match="it is no file of tensors alone"):
-            load_initial_weights(Tiny(), str(tmp_path / "weights.pt"))
+            load_pretrained(Tiny(), str(tmp_path / "weights.pt"))
         assert not victim.exists()
 
     def test_a_network_without_encoder_needs_all_its_weights(self, tmp_path: Path) -> None:
         torch.save({"other": torch.zeros(1)}, tmp_path / "weights.pt")
         with pytest.raises(UnreadableFileError, match="Linear has no attribute `encoder`"):
-            load_initial_weights(nn.Linear(2, 2), str(tmp_path / "weights.pt"))
+            load_pretrained(nn.Linear(2, 2), str(tmp_path / "weights.pt"))
 
 
 class Gated(nn.Module):

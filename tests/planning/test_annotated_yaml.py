@@ -32,9 +32,9 @@ def test_what_is_read_is_what_was_written(settings: dict[str, object]) -> None:
 
 def test_the_text() -> None:
     settings = {
-        "model": {"network": {"class_path": Remark("a.B", "small")}, "size": [64, 48], "spacing_mm": None},
+        "model": {"network": {"class_path": Remark("a.B", "small")}, "input_size": [64, 48], "spacing_mm": None},
         "name": "yes",
     }
     assert annotated_yaml(settings) == (
-        "model:\n  network:\n    class_path: a.B  # small\n  size: [64, 48]\n  spacing_mm: null\nname: 'yes'\n"
+        "model:\n  network:\n    class_path: a.B  # small\n  input_size: [64, 48]\n  spacing_mm: null\nname: 'yes'\n"
     )

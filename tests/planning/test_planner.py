@@ -69,10 +69,10 @@ class TestGeometry:
     def test_neighbors_follow_from_their_distance(
         self, spacing: tuple[float, float, float] | None, context: int
     ) -> None:
-        assert chosen(replace(MRI, spacing_mm=spacing), "model", "context") == context
+        assert chosen(replace(MRI, spacing_mm=spacing), "model", "context_slices") == context
 
     def test_single_images_have_no_neighbors(self) -> None:
-        assert chosen(PHOTOGRAPHS, "model", "context") == 0
+        assert chosen(PHOTOGRAPHS, "model", "context_slices") == 0
 
     def test_pixels_are_resampled_where_they_differ(self) -> None:
         varying = replace(MRI, spacing_mm=(3.0, 0.82, 0.79), spacing_varies=1.6)
@@ -81,25 +81,25 @@ class TestGeometry:
         assert chosen(MRI, "model", "spacing_mm") is None
 
     def test_whole_slices_where_they_are_small_and_crops_where_not(self) -> None:
-        assert chosen(MRI, "model", "size") == [192, 224]
-        assert reason(MRI, "model", "size") == "whole slices, padded"
-        assert chosen(PHOTOGRAPHS, "model", "size") == [256, 256]
-        assert chosen(PHOTOGRAPHS, "model", "size", hardware=GPU) == [512, 512]
-        assert reason(PHOTOGRAPHS, "model", "size") == "crops of slices of 512 x 512"
+        assert chosen(MRI, "model", "input_size") == [192, 224]
+        assert reason(MRI, "model", "input_size") == "whole slices, padded"
+        assert chosen(PHOTOGRAPHS, "model", "input_size") == [256, 256]
+        assert chosen(PHOTOGRAPHS, "model", "input_size", hardware=GPU) == [512, 512]
+        assert reason(PHOTOGRAPHS, "model", "input_size") == "crops of slices of 512 x 512"
 
     def test_pictures_of_all_sizes_are_scaled(self) -> None:
         motley = replace(PHOTOGRAPHS, sizes=((200, 300), (400, 500), (900, 1200)))
-        assert chosen(motley, "model", "fit") == "resize"
-        assert chosen(PHOTOGRAPHS, "model", "fit") == "native"
-        assert chosen(replace(motley, spacing_mm=(1.0, 1.0, 1.0)), "model", "fit") == "native"
+        assert chosen(motley, "model", "resize") == "fit"
+        assert chosen(PHOTOGRAPHS, "model", "resize") == "none"
+        assert chosen(replace(motley, spacing_mm=(1.0, 1.0, 1.0)), "model", "resize") == "none"
 
     @pytest.mark.parametrize("side", [16, 30, 40, 64, 100, 200, 1000])
     def test_the_network_accepts_its_patches(self, side: int) -> None:
         found = replace(MRI, sizes=((side, side),) * 3)
         depth = chosen(found, "model", "network", "init_args", "encoder_depth")
-        multiple = chosen(found, "model", "multiple")
+        multiple = chosen(found, "model", "size_divisor")
         assert multiple == 2**depth
-        assert all(length % multiple == 0 for length in chosen(found, "model", "size"))
+        assert all(length % multiple == 0 for length in chosen(found, "model", "input_size"))
         assert len(chosen(found, "model", "network", "init_args", "decoder_channels")) == depth
 
 

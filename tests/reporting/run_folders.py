@@ -21,7 +21,7 @@ CONFIG: dict[str, Any] = {
     "seed_everything": 0,
     "experiment": "demo",
     "runs": "/home/someone/runs",
-    "model": {"labels": {"names": list(LABELS), "task": "multilabel"}, "context": 1},
+    "model": {"labels": {"names": list(LABELS), "task": "multilabel"}, "context_slices": 1},
     "data": {
         "source": {"class_path": "medseg_pl.data.sources.FolderSource", "init_args": {"root": "/home/someone/data"}},
         "batch_size": 16,
@@ -112,7 +112,7 @@ def learning(labels: Sequence[str], epochs: int = 12) -> str:
 
 def write_two_runs(runs: Path) -> list[Path]:
     """Two runs on the same 24 cases, of which the second is a little better."""
-    other = {**CONFIG, "experiment": "other", "model": {**CONFIG["model"], "context": 2}}
+    other = {**CONFIG, "experiment": "other", "model": {**CONFIG["model"], "context_slices": 2}}
     return [
         write_run(runs / "demo" / "version_0", some_scores(24, seed=1)),
         write_run(runs / "other" / "version_3", some_scores(24, seed=2, better=0.02), config=other),

@@ -61,7 +61,7 @@ def test_another_run_replaces_what_the_first_said(two_runs: list[Path], tmp_path
     fill(two_runs[1], readme)
     second = readme.read_text()
     assert second != first and second.count("| stomach |") == 1
-    assert "| `model.context` | 2 |" in second and "| `model.context` | 1 |" not in second
+    assert "| `model.context_slices` | 2 |" in second and "| `model.context_slices` | 1 |" not in second
 
 
 def test_names_that_are_markup_are_text_and_marks_in_them_are_none(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from medseg_pl.reporting.settings_table import environments_of, settings_of
 
 def test_what_differs_comes_first(two_runs: list[Path]) -> None:
     lines = settings_of([read_run(folder, None) for folder in two_runs])
-    assert (lines[0].name, lines[0].values, lines[0].differs) == ("model.context", ["1", "2"], True)
+    assert (lines[0].name, lines[0].values, lines[0].differs) == ("model.context_slices", ["1", "2"], True)
     assert not any(line.differs for line in lines[1:])
     assert {line.name: line.values[0] for line in lines}["model.labels.names"] == "large_bowel, small_bowel, stomach"
 

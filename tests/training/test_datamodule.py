@@ -61,12 +61,12 @@ def make(phantom: Path, tmp_path: Path) -> Make:
         defaults: dict[str, Any] = {
             "source": Counting(str(phantom)),
             "labels": LABELS,
-            "context": 1,
-            "size": (24, 28),
+            "context_slices": 1,
+            "input_size": (24, 28),
             "batch_size": 4,
             "eval_batch_size": 3,
-            "workers": 0,
-            "store": str(tmp_path / "store"),
+            "num_workers": 0,
+            "cache_dir": str(tmp_path / "store"),
         }
         return SegmentationDataModule(**{**defaults, **settings})
 
@@ -86,7 +86,7 @@ def test_a_script_ends_though_it_still_loads(phantom: Path, tmp_path: Path) -> N
         "from medseg_pl.data.sources import DecathlonSource",
         "from medseg_pl.training.datamodule import SegmentationDataModule",
         f"labels, source = LabelMap({list(ORGANS)}, 'multiclass'), DecathlonSource({str(phantom)!r})",
-        f"settings = dict(size=(24, 28), batch_size=2, store={str(tmp_path / 'store')!r})",
+        f"settings = dict(input_size=(24, 28), batch_size=2, cache_dir={str(tmp_path / 'store')!r})",
         "data = SegmentationDataModule(source, labels, **settings)",
         "data.prepare_data()",
         "data.setup('fit')",
@@ -150,7 +150,7 @@ class TestLoaders:
         assert {reference.geometry for reference in slices} == {volume.geometry}
 
     def test_resizing_leaves_the_masks_on_their_own_grid(self, make: Make) -> None:
-        batch = next(iter(ready(make(fit="resize", size=(16, 16))).val_dataloader()))
+        batch = next(iter(ready(make(resize="fit", input_size=(16, 16))).val_dataloader()))
         assert batch.image.shape == (3, 3, 16, 16)
         assert all(
             mask.shape == (1, *reference.geometry.shape[1:])
@@ -170,7 +170,7 @@ class TestLoaders:
         ]
 
     def test_test_cases_are_tested_where_there_are_some(self, make: Make, caplog: pytest.LogCaptureFixture) -> None:
-        data = ready(make(fractions=(0.6, 0.2, 0.2)))
+        data = ready(make(split_fractions=(0.6, 0.2, 0.2)))
         assert data.split is not None
         tested = {reference.case_id for batch in data.test_dataloader() for reference in batch.slices}
         assert tested == set(data.split.test)
@@ -179,7 +179,7 @@ class TestLoaders:
 
     def test_workers_change_nothing(self, make: Make) -> None:
         alone, helped = (
-            ready(make(workers=workers, augmentation=StandardAugmentation(noise=0.1))) for workers in (0, 2)
+            ready(make(num_workers=workers, augmentation=StandardAugmentation(noise=0.1))) for workers in (0, 2)
         )
         for name in ("train_dataloader", "val_dataloader"):
             ours, theirs = (list(getattr(data, name)()) for data in (alone, helped))
@@ -205,7 +205,9 @@ class TestLoaders:
     @pytest.mark.parametrize("ranks", [2, 3])
     def test_ranks_share_the_slices_and_keep_cases_whole(self, make: Make, ranks: int) -> None:
         def of_rank(rank: int) -> tuple[torch.Tensor, list[str]]:
-            data = ready(make(fractions=(0.4, 0.6, 0.0), foreground_fraction=0.0, size=(HEIGHT, WIDTH), batch_size=1))
+            data = ready(
+                make(split_fractions=(0.4, 0.6, 0.0), foreground_fraction=0.0, input_size=(HEIGHT, WIDTH), batch_size=1)
+            )
             data.trainer = trainer(global_rank=rank, world_size=ranks)
             train = torch.cat([batch.image.flatten(1) for batch in data.train_dataloader()])
             return train, [reference.case_id for batch in data.val_dataloader() for reference in batch.slices]
@@ -289,18 +291,20 @@ class TestSplit:
 
     def test_a_file_and_fractions_are_two_answers(self, make: Make, file: str) -> None:
         with pytest.raises(
-            SettingError, match=r"is read from splits\.json, fold 0, and data\.fractions asks for another"
+            SettingError, match=r"is read from splits\.json, fold 0, and data\.split_fractions asks for another"
         ):
-            make(split_file=file, fractions=(0.8, 0.2, 0.0)).split_settings.choose(cases(5))
+            make(split_file=file, split_fractions=(0.8, 0.2, 0.0)).split_settings.choose(cases(5))
 
     def test_what_the_data_declares_and_fractions_are_two_answers(self, make: Make) -> None:
         declared = [*cases(3, split="train"), *[Case("v", "v", (Path("v.png"),), split="val")]]
-        with pytest.raises(SettingError, match=r"is declared by the data set \(fold 0\), and data\.fractions asks"):
-            make(fractions=(0.5, 0.5, 0.0)).split_settings.choose(declared)
+        with pytest.raises(
+            SettingError, match=r"is declared by the data set \(fold 0\), and data\.split_fractions asks"
+        ):
+            make(split_fractions=(0.5, 0.5, 0.0)).split_settings.choose(declared)
         assert make().split_settings.choose(declared).val == ("v",)
 
     def test_fractions_come_before_folds(self, make: Make) -> None:
-        split = make(fractions=(0.4, 0.4, 0.2), fold=1).split_settings.choose(cases(5))
+        split = make(split_fractions=(0.4, 0.4, 0.2), fold=1).split_settings.choose(cases(5))
         assert [len(side) for side in (split.train, split.val, split.test)] == [2, 2, 1]
 
     def test_folds_are_the_rule(self, make: Make) -> None:
@@ -324,7 +328,7 @@ class TestSplit:
 
 class TestResuming:
     def test_the_state_says_who_was_trained_on(self, make: Make, phantom: Path) -> None:
-        data = ready(make(source=Counting(str(phantom), group=r"phantom_(\d+)"), fractions=(0.4, 0.4, 0.2)))
+        data = ready(make(source=Counting(str(phantom), group=r"phantom_(\d+)"), split_fractions=(0.4, 0.4, 0.2)))
         assert data.split is not None
         state = json.loads(json.dumps(data.state_dict()))  # plain values, which any reader of checkpoints allows
         assert state == data.state_dict()
@@ -342,7 +346,7 @@ class TestResuming:
         again.load_state_dict(state)
         assert again.state_dict() == state
 
-    @pytest.mark.parametrize("changed", [{"fold": 1}, {"folds": 2}, {"fractions": (0.4, 0.6, 0.0)}])
+    @pytest.mark.parametrize("changed", [{"fold": 1}, {"folds": 2}, {"split_fractions": (0.4, 0.6, 0.0)}])
     def test_training_does_not_go_on_with_others(self, make: Make, changed: dict[str, Any]) -> None:
         state = ready(make()).state_dict()
         again = ready(make(**changed))
@@ -371,10 +375,10 @@ class TestScoring:
 
     @pytest.fixture
     def trained(self, make: Make) -> dict[str, Any]:
-        return json.loads(json.dumps(ready(make(fractions=(0.4, 0.4, 0.2))).state_dict()))
+        return json.loads(json.dumps(ready(make(split_fractions=(0.4, 0.4, 0.2))).state_dict()))
 
     def test_the_split_of_the_checkpoint_is_kept(self, make: Make, trained: dict[str, Any]) -> None:
-        data = make(fractions=(0.4, 0.4, 0.2))
+        data = make(split_fractions=(0.4, 0.4, 0.2))
         data.score_as_trained(trained)
         # The data has grown: a new split by the same fractions would move patients.
         grown = [*cases(30), *[Case(name, name, (Path("x"),), (Path("m"),)) for name in _names(trained["split"])]]
@@ -383,13 +387,18 @@ class TestScoring:
         assert kept.as_dict() == trained["split"]
 
     def test_another_split_is_made_where_it_is_asked_for(self, make: Make, trained: dict[str, Any]) -> None:
-        for changed in ({"fold": 2}, {"split_seed": 3}, {"fractions": (0.2, 0.6, 0.2)}, {"fractions": None}):
-            scoring = make(**{"fractions": (0.4, 0.4, 0.2), **changed})
+        for changed in (
+            {"fold": 2},
+            {"split_seed": 3},
+            {"split_fractions": (0.2, 0.6, 0.2)},
+            {"split_fractions": None},
+        ):
+            scoring = make(**{"split_fractions": (0.4, 0.4, 0.2), **changed})
             scoring.score_as_trained(trained)
             assert scoring.given_split(cases(9)) is None
 
     def test_what_was_held_out_is_scored(self, make: Make, trained: dict[str, Any]) -> None:
-        data = make(fractions=(0.4, 0.4, 0.2))
+        data = make(split_fractions=(0.4, 0.4, 0.2))
         data.score_as_trained(trained)
         ready(data)
         for side, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
@@ -420,7 +429,7 @@ class TestScoring:
 
     @pytest.mark.parametrize(
         ("settings", "stage", "side"),
-        [({}, "val", "val"), ({}, "test", "val"), ({"fractions": (0.4, 0.4, 0.2)}, "test", "test")],
+        [({}, "val", "val"), ({}, "test", "val"), ({"split_fractions": (0.4, 0.4, 0.2)}, "test", "test")],
     )
     def test_scores_say_of_which_side_they_are(
         self, make: Make, settings: dict[str, Any], stage: str, side: str
@@ -438,7 +447,7 @@ def _names(split: dict[str, Any]) -> list[str]:
 
 
 def _split_file(make: Make, **sides: list[str]) -> str:
-    path = make().store_directory.parent / "asked.json"
+    path = make().cache_dir.parent / "asked.json"
     path.write_text(json.dumps(sides))
     return str(path)
 
@@ -503,7 +512,7 @@ class TestDecoding:
         self, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MEDSEG_CACHE", str(tmp_path / "cache"))
-        ready(make(store=None))
+        ready(make(cache_dir=None))
         assert len(list((tmp_path / "cache").rglob("case.json"))) == CASES
 
     def test_a_fault_in_a_file_is_found_before_the_run(self, make: Make, tmp_path: Path) -> None:
@@ -557,7 +566,7 @@ class TestFaults:
         data.prepare_data()
 
     def test_what_is_doubtful_is_told_once(self, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        data = make(size=(64, 50), folds=2)
+        data = make(input_size=(64, 50), folds=2)
         data.trainer = trainer("fit")
         data.prepare_data()
         (said,) = [record.getMessage() for record in caplog.records if "smaller-than-patch" in record.getMessage()]
@@ -581,7 +590,7 @@ class TestFaults:
         [
             ("batch_size", 0, 1),
             ("eval_batch_size", 0, 1),
-            ("workers", -1, 0),
+            ("num_workers", -1, 0),
             ("samples_per_epoch", 0, 1),
         ],
     )
@@ -597,4 +606,4 @@ class TestFaults:
     @pytest.mark.parametrize("size", [(0, 16), (16, -1)])
     def test_a_size_has_pixels(self, make: Make, size: tuple[int, int]) -> None:
         with pytest.raises(SettingError, match=r"size must be \(height, width\), both at least 1 pixel"):
-            make(size=size)
+            make(input_size=size)

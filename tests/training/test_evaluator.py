@@ -14,13 +14,13 @@ from medseg_pl.core.errors import DataError, DivergedError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import EvaluationBatch, SliceReference
-from medseg_pl.data.transforms.resize import Fit
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.metrics import OverlapMetric, SurfaceMetric
 from medseg_pl.training.evaluator import Scoring, Stage, fitted_masks
 
 LABELS = LabelMap(["liver", "spleen"], "multiclass")
-FIT = Fit("native", (2, 2))
+FIT = Resize("none", (2, 2))
 REFERENCE = np.array([[1, 1], [2, 0]], np.uint8)
 RIGHT, HALF = REFERENCE, np.array([[1, 0], [2, 0]], np.uint8)  # half of the liver is missed: Dice 2 / 3, IoU 1 / 2
 

@@ -37,7 +37,7 @@ class Sum(nn.Module):
 
 def build_module(loss: nn.Module) -> SegmentationModule:
     return SegmentationModule(
-        Pass, LABELS, loss, ZScore(clip=False), lambda p: torch.optim.SGD(p, 0.1), size=(16, 16), multiple=1
+        Pass, LABELS, loss, ZScore(clip=False), lambda p: torch.optim.SGD(p, 0.1), input_size=(16, 16), size_divisor=1
     )
 
 

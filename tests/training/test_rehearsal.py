@@ -54,8 +54,8 @@ def test_a_network_that_needs_values_is_left_to_the_training() -> None:
 @pytest.mark.parametrize(
     ("make", "shape", "message"),
     [
-        (smp.PAN, (2, 1, 64, 64), r"PAN does not take images of 64 × 64 .*model\.size to \[128, 128\]"),
-        (smp.FPN, (2, 1, 50, 77), r"50 × 77 .*model\.size to \[64, 96\]"),
+        (smp.PAN, (2, 1, 64, 64), r"PAN does not take images of 64 × 64 .*model\.input_size to \[128, 128\]"),
+        (smp.FPN, (2, 1, 50, 77), r"50 × 77 .*model\.input_size to \[64, 96\]"),
         (smp.DeepLabV3Plus, (1, 1, 64, 64), r"DeepLabV3Plus cannot be .*data\.batch_size to 2"),
         (smp.UPerNet, (1, 1, 64, 64), r"data\.batch_size to 2"),
         (smp.Unet, (2, 3, 64, 64), r"Unet does not take 3 channels, .* model\.channels"),
@@ -70,14 +70,14 @@ def test_what_cannot_be_trained_is_refused(make: Callable[..., nn.Module], shape
 
 def test_a_fixed_size_is_named() -> None:
     network = smp.DPT("tu-vit_tiny_patch16_224", encoder_weights=None, in_channels=1)
-    with pytest.raises(SettingError, match=r"model\.size to \[224, 224\]"):
+    with pytest.raises(SettingError, match=r"model\.input_size to \[224, 224\]"):
         rehearse(network, (2, 1, 64, 64), 1)
-    with pytest.raises(SettingError, match=r"model\.max_whole_pixels to 1"):
+    with pytest.raises(SettingError, match=r"model\.whole_image_max_pixels to 1"):
         compute_logits(network.eval(), torch.zeros(1, 1, 256, 256), 1)
 
 
 def test_an_image_that_does_not_divide_is_refused_in_evaluation() -> None:
-    with pytest.raises(SettingError, match=r"does not take images of 40 × 64 .*model\.multiple"):
+    with pytest.raises(SettingError, match=r"does not take images of 40 × 64 .*model\.size_divisor"):
         compute_logits(smp.FPN(**RESNET).eval(), torch.zeros(1, 1, 40, 64), 1)
 
 

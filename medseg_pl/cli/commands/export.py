@@ -2,7 +2,7 @@
 
 ```
 model.onnx             the network, normalization included: raw values and their statistics in, logits out
-weights.safetensors    the network's weights, for torch; model.initial_weights reads them
+weights.safetensors    the network's weights, for torch; model.pretrained reads them
 spec.json              all that happens before and after the network, and the checksums of the other files
 run.py                 runs the model on images; needs numpy, onnxruntime and a reader of images
 golden/                synthetic images with the probabilities and masks that belong to them

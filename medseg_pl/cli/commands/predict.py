@@ -104,7 +104,7 @@ def predict(
         source,
         cases,
         is_finished=lambda case: case.case_id in finished,
-        workers=data.workers,
+        workers=data.num_workers,
         probabilities=order.probabilities,
         review=order.review,
     )

@@ -161,7 +161,7 @@ def _full_store_in_words(directory: Path) -> Iterator[None]:
             raise
         raise UnwritableFileError(
             f"The store {directory} could not be written: {os.strerror(number)}. Free some space, or set $MEDSEG_CACHE "
-            "or data.store to another folder, then repeat the command."
+            "or data.cache_dir to another folder, then repeat the command."
         ) from error
 
 

@@ -18,45 +18,45 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.data.transforms.windows import Padding, centerd_padding
 
-FitMode = Literal["native", "resize"]
+ResizeMode = Literal["none", "fit"]
 
 
 @dataclass(frozen=True)
-class Fit:
+class Resize:
     """How pixels are brought to the network.
 
     Args:
-        mode: `native` keeps the pixels as they are: training sees crops of `size`, evaluation the whole image.
-            `resize` scales the whole image into `size`, its proportions kept, the rest padded.
+        mode: `none` keeps the pixels as they are: training sees crops of `size`, evaluation the whole image.
+            `fit` scales the whole image into `size`, its proportions kept, the rest padded.
         size: `(height, width)` in pixels.
-        spacing_mm: With `native`, bring every slice to these distances `(y, x)` between pixels first.
+        spacing_mm: With `none`, bring every slice to these distances `(y, x)` between pixels first.
         scale: By how much `(height, width)` grow; `on` finds it for a case.
 
-    >>> Fit("resize", (100, 100)).scaled_size((400, 200))
+    >>> Resize("fit", (100, 100)).scaled_size((400, 200))
     (100, 50)
     """
 
-    mode: FitMode
+    mode: ResizeMode
     size: tuple[int, int]
     spacing_mm: tuple[float, float] | None = None
     scale: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         """Reject sizes and modes that mean nothing."""
-        if self.mode not in get_args(FitMode):
-            raise SettingError(f"fit must be one of {', '.join(get_args(FitMode))}; got {self.mode!r}.")
+        if self.mode not in get_args(ResizeMode):
+            raise SettingError(f"resize must be one of {', '.join(get_args(ResizeMode))}; got {self.mode!r}.")
         if min(self.size) < 1:
             raise SettingError(f"size must be (height, width), both at least 1 pixel; got {tuple(self.size)}.")
-        if self.spacing_mm is not None and (self.mode != "native" or not 0 < min(self.spacing_mm) < math.inf):
+        if self.spacing_mm is not None and (self.mode != "none" or not 0 < min(self.spacing_mm) < math.inf):
             raise SettingError(
-                f"spacing_mm must be two distances above 0 and goes with the fit native; got {self.spacing_mm} with "
-                f"the fit {self.mode}. Correct model.spacing_mm, or set it to null."
+                f"spacing_mm must be two distances above 0 and goes with resize none; got {self.spacing_mm} with "
+                f"resize {self.mode}. Correct model.spacing_mm, or set it to null."
             )
 
-    def on(self, geometry: Geometry) -> Fit:
-        """This fit for the slices of one case.
+    def on(self, geometry: Geometry) -> Resize:
+        """Resize for the slices of one case.
 
-        >>> Fit("native", (64, 64), spacing_mm=(2.0, 2.0)).on(Geometry((1, 10, 10), (5.0, 1.0, 0.5))).scale
+        >>> Resize("none", (64, 64), spacing_mm=(2.0, 2.0)).on(Geometry((1, 10, 10), (5.0, 1.0, 0.5))).scale
         (0.5, 0.25)
         """
         if self.spacing_mm is None:
@@ -73,11 +73,11 @@ class Fit:
 
     def fitted_size(self, native: tuple[int, int]) -> tuple[int, int]:
         """The size at which a whole image of the native size reaches the network."""
-        return self.size if self.mode == "resize" else self.scaled_size(native)
+        return self.size if self.mode == "fit" else self.scaled_size(native)
 
     def scaled_size(self, native: tuple[int, int]) -> tuple[int, int]:
         """The size of the image inside its padding."""
-        if self.mode == "native":
+        if self.mode == "none":
             height, width = (max(1, round(length * grow)) for length, grow in zip(native, self.scale, strict=True))
             return height, width
         scale = min(goal / length for goal, length in zip(self.size, native, strict=True))

@@ -145,6 +145,6 @@ def _read(path: Path) -> Resumption:
     except KeyError as error:
         raise UnreadableFileError(
             f"{path} holds weights, but no state of a training to go on from ({error} is missing). Use last.ckpt of a "
-            "run folder, or begin a new run with these weights by model.initial_weights."
+            "run folder, or begin a new run with these weights by model.pretrained."
         ) from error
     return Resumption(path, int(epochs), int(steps), run if continued else None)

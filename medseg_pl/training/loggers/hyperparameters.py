@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from medseg_pl.core.privacy import SHOWN_OF_DATA, plain
 from medseg_pl.training.datamodule import SegmentationDataModule
 
-_NOT_OF_THE_MODEL = ("_instantiator", "initial_weights")
+_NOT_OF_THE_MODEL = ("_instantiator", "pretrained")
 
 
 def shown_settings(trainer: Trainer, module: LightningModule, data: Any) -> dict[str, Any]:

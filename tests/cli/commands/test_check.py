@@ -201,7 +201,7 @@ def test_several_mask_folders(folder: Path, capsys: Printed) -> None:
 
 def config(path: Path, source: dict[str, Any], labels: dict[str, Any] | None = None, **more: Any) -> Path:
     labels = labels or {"names": list(LABELS), "task": "multiclass"}
-    model = {"labels": labels, "size": [32, 32], **more.pop("model", {})}
+    model = {"labels": labels, "input_size": [32, 32], **more.pop("model", {})}
     path.write_text(yaml.safe_dump({"model": model, "data": {"source": source, **more}}, sort_keys=False))
     return path
 
@@ -220,11 +220,13 @@ def codes(tmp_path: Path, *options: object) -> dict[str, int]:
 def test_a_configuration_names_everything(folder: Path, tmp_path: Path) -> None:
     path = config(tmp_path / "c.yaml", folder_source(folder))
     assert codes(tmp_path, "--config", path) == {}
-    assert codes(tmp_path, "--config", config(path, folder_source(folder), model={"size": [96, 96]})) == {
+    assert codes(tmp_path, "--config", config(path, folder_source(folder), model={"input_size": [96, 96]})) == {
         "smaller-than-patch": 10
     }
     assert (
-        codes(tmp_path, "--config", config(path, folder_source(folder), model={"size": [96, 96], "fit": "resize"}))
+        codes(
+            tmp_path, "--config", config(path, folder_source(folder), model={"input_size": [96, 96], "resize": "fit"})
+        )
         == {}
     )
 
@@ -238,7 +240,7 @@ def test_a_folder_takes_the_place_of_the_configuration_s(folder: Path, tmp_path:
 
 
 def test_later_configurations_win(folder: Path, tmp_path: Path) -> None:
-    first = config(tmp_path / "a.yaml", folder_source(folder, masks="nowhere"), model={"size": [64, 64]})
+    first = config(tmp_path / "a.yaml", folder_source(folder, masks="nowhere"), model={"input_size": [64, 64]})
     second = tmp_path / "b.yaml"
     second.write_text("model: {size: [32, 32]}\ndata: {source: {init_args: {masks: masks}}}\n")
     assert codes(tmp_path, "--config", first, "--config", second) == {}

@@ -87,7 +87,7 @@ def test_its_own_score_enters_by_its_configuration(data: Path, tmp_path: Path, m
     small = [
         "--trainer.max_epochs=1",
         "--data.samples_per_epoch=8",
-        "--data.workers=0",
+        "--data.num_workers=0",
         "--runs",
         str(tmp_path / "runs"),
     ]
@@ -133,7 +133,7 @@ def test_a_package_name_is_one() -> None:
 def test_make_demo_trains_and_reports(data: Path, tmp_path: Path) -> None:
     project = tmp_path / "p"
     assert main(["new", str(project), "--data", str(data)]) == 0
-    settings = "SETTINGS=--data.samples_per_epoch=8 --data.workers=0"
+    settings = "SETTINGS=--data.samples_per_epoch=8 --data.num_workers=0"
     own = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     medseg = f"MEDSEG=env PYTHONPATH={Path.cwd()}:{project} {sys.executable} -m medseg_pl"
 

@@ -38,7 +38,7 @@ def test_a_plan_trains_with_nothing_edited(phantom: Path, tmp_path: Path, capsys
     assert f"Wrote {config}; train with\n  medseg fit --config {config}\n" in said
     settings = yaml.safe_load(config.read_text())
     assert settings["model"]["network"]["init_args"]["encoder_depth"] == 3
-    short = ["--trainer.max_epochs=2", "--data.samples_per_epoch=8", "--data.workers=0", "--data.folds=2"]
+    short = ["--trainer.max_epochs=2", "--data.samples_per_epoch=8", "--data.num_workers=0", "--data.folds=2"]
     assert main(["fit", "--config", str(config), "--runs", str(tmp_path / "runs"), *short]) == 0
     assert (tmp_path / "runs" / "data" / "version_0" / "scores_val.csv").is_file()
 
@@ -68,7 +68,7 @@ def test_reasons_stand_beside_the_choices(tmp_path: Path) -> None:
     for line in (
         "task: multiclass\n",
         "encoder_weights: null  # random: nothing is downloaded; imagenet helps photographs most\n",
-        "fit: native  # pixels as they are\n",
+        "resize: none  # pixels as they are\n",
         "class_path: medseg_pl.models.normalization.ZScore  # intensities have no unit: per case and channel\n",
         "flip_horizontal: 0.5  # no label is named by its side\n",
     ):
@@ -109,7 +109,7 @@ def test_ct_and_pet_are_normalized_apart(tmp_path: Path) -> None:
     )
     assert lesion[1] - air[1] > 2  # PET 1 and 8 were 0.014 apart in the window of both
     assert lesion[0] - air[0] > 0.5
-    short = ["--trainer.max_epochs=2", "--data.samples_per_epoch=8", "--data.workers=0", "--data.folds=2"]
+    short = ["--trainer.max_epochs=2", "--data.samples_per_epoch=8", "--data.num_workers=0", "--data.folds=2"]
     assert main(["fit", "--config", str(tmp_path / "plan.yaml"), "--runs", str(tmp_path / "runs"), *short]) == 0
 
 

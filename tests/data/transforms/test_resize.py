@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.data.transforms.resize import Fit, FitMode, pad_constant, resize_image
+from medseg_pl.data.transforms.resize import Resize, ResizeMode, pad_constant, resize_image
 from medseg_pl.data.transforms.windows import Padding
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -26,31 +26,31 @@ def center(plane: np.ndarray) -> np.ndarray:
 class TestSettings:
     def test_an_unknown_mode_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it first
-        with pytest.raises(SettingError, match="fit must be one of native, resize; got 'stretch'"):
-            Fit("stretch", (8, 8))  # type: ignore[arg-type]
+        with pytest.raises(SettingError, match="resize must be one of none, fit; got 'stretch'"):
+            Resize("stretch", (8, 8))  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("size", [(0, 8), (8, -1)])
     def test_a_size_without_pixels_is_refused(self, size: tuple[int, int]) -> None:
         with pytest.raises(SettingError, match=r"size must be \(height, width\), both at least 1 pixel; got"):
-            Fit("resize", size)
+            Resize("fit", size)
 
 
 class TestNative:
     def test_nothing_happens(self) -> None:
-        fit = Fit("native", (8, 8))
+        resize = Resize("none", (8, 8))
         image, mask = np.ones((1, 5, 20), np.uint16), np.ones((1, 5, 20), np.uint8)
         probabilities = torch.rand(1, 2, 5, 20)
-        assert fit.fitted_size((5, 20)) == fit.scaled_size((5, 20)) == (5, 20)
-        assert fit.padding((5, 20)) == Padding(0, 0, 0, 0)
-        assert fit.apply(image, np.zeros(1)) is image
-        assert fit.apply_mask(mask) is mask
-        assert fit.undo(probabilities, (5, 20)) is probabilities
+        assert resize.fitted_size((5, 20)) == resize.scaled_size((5, 20)) == (5, 20)
+        assert resize.padding((5, 20)) == Padding(0, 0, 0, 0)
+        assert resize.apply(image, np.zeros(1)) is image
+        assert resize.apply_mask(mask) is mask
+        assert resize.undo(probabilities, (5, 20)) is probabilities
 
 
 class TestSpacing:
     """`native` with a spacing: 1 mm x 0.5 mm pixels are brought to 2 mm x 2 mm."""
 
-    FIT = Fit("native", (8, 8), spacing_mm=(2.0, 2.0)).on(Geometry((3, 40, 60), (5.0, 1.0, 0.5)))
+    FIT = Resize("none", (8, 8), spacing_mm=(2.0, 2.0)).on(Geometry((3, 40, 60), (5.0, 1.0, 0.5)))
 
     def test_sizes_on_paper(self) -> None:
         assert self.FIT.scaled_size((40, 60)) == self.FIT.fitted_size((40, 60)) == (20, 15)
@@ -58,20 +58,26 @@ class TestSpacing:
         assert self.FIT.padding((40, 60)) == Padding(0, 0, 0, 0)
 
     def test_a_slice_never_vanishes(self) -> None:
-        fit = Fit("native", (8, 8), spacing_mm=(10.0, 10.0)).on(Geometry((1, 3, 3), (1.0, 1.0, 1.0)))
-        assert fit.scaled_size((3, 3)) == (1, 1)
+        resize = Resize("none", (8, 8), spacing_mm=(10.0, 10.0)).on(Geometry((1, 3, 3), (1.0, 1.0, 1.0)))
+        assert resize.scaled_size((3, 3)) == (1, 1)
 
     def test_without_a_spacing_every_case_is_as_it_is(self) -> None:
-        fit = Fit("native", (8, 8))
-        assert fit.on(Geometry((1, 4, 4))) is fit
-        assert fit.patch == (8, 8)
+        resize = Resize("none", (8, 8))
+        assert resize.on(Geometry((1, 4, 4))) is resize
+        assert resize.patch == (8, 8)
 
     @given(native=SIZES, pixel=st.tuples(st.floats(0.2, 5), st.floats(0.2, 5)))
     def test_back_exactly_on_the_native_grid(self, native: tuple[int, int], pixel: tuple[float, float]) -> None:
-        fit = Fit("native", (8, 8), spacing_mm=(1.0, 1.5)).on(Geometry((1, *native), (1.0, *pixel)))
-        image = fit.apply(np.full((1, *native), 0.25, np.float32), np.zeros(1))
-        assert image.shape[1:] == fit.fitted_size(native) == fit.apply_mask(np.zeros((1, *native), np.uint8)).shape[1:]
-        torch.testing.assert_close(fit.undo(torch.from_numpy(image)[None], native), torch.full((1, 1, *native), 0.25))
+        resize = Resize("none", (8, 8), spacing_mm=(1.0, 1.5)).on(Geometry((1, *native), (1.0, *pixel)))
+        image = resize.apply(np.full((1, *native), 0.25, np.float32), np.zeros(1))
+        assert (
+            image.shape[1:]
+            == resize.fitted_size(native)
+            == resize.apply_mask(np.zeros((1, *native), np.uint8)).shape[1:]
+        )
+        torch.testing.assert_close(
+            resize.undo(torch.from_numpy(image)[None], native), torch.full((1, 1, *native), 0.25)
+        )
 
     def test_a_structure_stays_where_it_was(self) -> None:
         blob = np.zeros((1, 40, 60), np.float32)
@@ -79,10 +85,10 @@ class TestSpacing:
         back = self.FIT.undo(torch.from_numpy(self.FIT.apply(blob, np.zeros(1)))[None], (40, 60))[0].numpy()
         np.testing.assert_allclose(center(back[0]), center(blob[0]), atol=0.005)
 
-    @pytest.mark.parametrize(("mode", "spacing"), [("resize", (1.0, 1.0)), ("native", (0.0, 1.0))])
-    def test_a_spacing_that_cannot_be_is_refused(self, mode: FitMode, spacing: tuple[float, float]) -> None:
-        with pytest.raises(SettingError, match="spacing_mm must be two distances above 0 and goes with the fit native"):
-            Fit(mode, (8, 8), spacing)
+    @pytest.mark.parametrize(("mode", "spacing"), [("fit", (1.0, 1.0)), ("none", (0.0, 1.0))])
+    def test_a_spacing_that_cannot_be_is_refused(self, mode: ResizeMode, spacing: tuple[float, float]) -> None:
+        with pytest.raises(SettingError, match="spacing_mm must be two distances above 0 and goes with resize none"):
+            Resize(mode, (8, 8), spacing)
 
 
 class TestResize:
@@ -99,43 +105,43 @@ class TestResize:
     def test_proportions_are_kept(
         self, native: tuple[int, int], size: tuple[int, int], scaled: tuple[int, int]
     ) -> None:
-        assert Fit("resize", size).scaled_size(native) == scaled
+        assert Resize("fit", size).scaled_size(native) == scaled
 
     @given(native=SIZES, size=SIZES)
     def test_everything_has_the_asked_size(self, native: tuple[int, int], size: tuple[int, int]) -> None:
-        fit = Fit("resize", size)
-        scaled, padding = fit.scaled_size(native), fit.padding(native)
+        resize = Resize("fit", size)
+        scaled, padding = resize.scaled_size(native), resize.padding(native)
         assert (scaled[0] + padding.top + padding.bottom, scaled[1] + padding.left + padding.right) == size
         assert scaled[0] == size[0] or scaled[1] == size[1]
-        image = fit.apply(np.zeros((2, *native), np.uint8), np.zeros(2))
-        mask = fit.apply_mask(np.zeros((1, *native), np.uint8))
+        image = resize.apply(np.zeros((2, *native), np.uint8), np.zeros(2))
+        mask = resize.apply_mask(np.zeros((1, *native), np.uint8))
         assert image.shape[1:] == mask.shape[1:] == size
-        assert fit.undo(torch.zeros(1, 2, *size), native).shape == (1, 2, *native)
+        assert resize.undo(torch.zeros(1, 2, *size), native).shape == (1, 2, *native)
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
     def test_shrinking_averages_blocks_and_pads_with_the_fill(self, dtype: type) -> None:
         image = np.array([[[0, 4, 10, 10], [8, 4, 10, 30]]], dtype)
-        fitted = Fit("resize", (2, 2)).apply(image, np.array([7]))
+        fitted = Resize("fit", (2, 2)).apply(image, np.array([7]))
         assert fitted.dtype == dtype
         assert fitted.tolist() == [[[4, 15], [7, 7]]]
 
     def test_each_channel_is_padded_with_its_own_value(self) -> None:
         image = np.stack([np.full((4, 2), value, np.int16) for value in (100, 200, 300, 400, 500)])
-        fitted = Fit("resize", (4, 4)).apply(image, np.array([-1, -2, -3, -4, -5]))
+        fitted = Resize("fit", (4, 4)).apply(image, np.array([-1, -2, -3, -4, -5]))
         assert fitted[:, 0].tolist() == [[-1 - i, 100 * (i + 1), 100 * (i + 1), -1 - i] for i in range(5)]
 
     def test_a_mask_gets_no_new_value_and_background_around(self) -> None:
         mask = np.random.default_rng(0).choice([0, 3, 200, 255], (2, 31, 17)).astype(np.uint8)
-        fitted = Fit("resize", (24, 24)).apply_mask(mask)
+        fitted = Resize("fit", (24, 24)).apply_mask(mask)
         assert set(np.unique(fitted)) <= {0, 3, 200, 255}
-        padding = Fit("resize", (24, 24)).padding((31, 17))
+        padding = Resize("fit", (24, 24)).padding((31, 17))
         assert (fitted[:, :, : padding.left] == 0).all()
         assert (fitted[:, :, 24 - padding.right :] == 0).all()
 
     @pytest.mark.parametrize(("native", "size"), [(24, 8), (40, 8), (8, 24), (30, 21), (64, 48), (33, 32)])
     def test_every_pixel_of_a_mask_comes_from_the_nearest_one(self, native: int, size: int) -> None:
         ramp = np.broadcast_to(np.arange(native, dtype=np.uint8), (1, native, native)).copy()
-        taken = Fit("resize", (size, size)).apply_mask(ramp)[0, 0]
+        taken = Resize("fit", (size, size)).apply_mask(ramp)[0, 0]
         middle = (np.arange(size) + 0.5) * native / size  # of each new pixel, on the old grid
         assert (np.abs(taken + 0.5 - middle) <= 0.5 + 1e-3).all()
 
@@ -143,26 +149,26 @@ class TestResize:
     def test_image_and_mask_stay_on_top_of_each_other(self, size: int) -> None:
         mask = np.zeros((1, 64, 64), np.uint8)
         mask[0, 11:38, 20:59] = 1
-        fit = Fit("resize", (size, size))
-        image = fit.apply(mask.astype(np.float32), np.zeros(1))
+        resize = Resize("fit", (size, size))
+        image = resize.apply(mask.astype(np.float32), np.zeros(1))
         # Half a pixel of the finer grid is the most that the nearest pixel can be off.
-        np.testing.assert_allclose(center(fit.apply_mask(mask)[0]), center(image[0]), atol=0.6 / 64)
+        np.testing.assert_allclose(center(resize.apply_mask(mask)[0]), center(image[0]), atol=0.6 / 64)
 
     @pytest.mark.parametrize(("native", "size"), [((64, 48), (32, 32)), ((20, 30), (60, 60)), ((33, 47), (40, 40))])
     def test_the_way_back_ends_where_it_began(self, native: tuple[int, int], size: tuple[int, int]) -> None:
         blob = np.zeros((1, *native), np.float32)
         blob[0, native[0] // 4 : native[0] // 2, native[1] // 3 : native[1] - 4] = 1
-        fit = Fit("resize", size)
-        back = fit.undo(torch.from_numpy(fit.apply(blob, np.zeros(1)))[None], native)[0].numpy()
+        resize = Resize("fit", size)
+        back = resize.undo(torch.from_numpy(resize.apply(blob, np.zeros(1)))[None], native)[0].numpy()
         np.testing.assert_allclose(center(back[0]), center(blob[0]), atol=0.005)
         assert back.sum() == pytest.approx(blob.sum(), rel=0.03)
 
     def test_the_padding_never_enters_the_native_grid(self) -> None:
-        fit = Fit("resize", (8, 8))
-        padding = fit.padding((4, 8))
+        resize = Resize("fit", (8, 8))
+        padding = resize.padding((4, 8))
         fitted = torch.full((1, 1, 8, 8), 99.0)
         fitted[..., padding.top : 8 - padding.bottom, :] = 0.25
-        torch.testing.assert_close(fit.undo(fitted, (4, 8)), torch.full((1, 1, 4, 8), 0.25))
+        torch.testing.assert_close(resize.undo(fitted, (4, 8)), torch.full((1, 1, 4, 8), 0.25))
 
 
 def test_resizing_to_the_same_size_copies_nothing() -> None:

@@ -42,10 +42,10 @@ def data_of(root: Path, fold: int = 0) -> SegmentationDataModule:
     data = SegmentationDataModule(
         FolderSource(str(root)),
         LabelMap(["lesion"], "binary"),
-        size=(16, 16),
+        input_size=(16, 16),
         batch_size=8,
-        workers=0,
-        store=str(root / "store"),
+        num_workers=0,
+        cache_dir=str(root / "store"),
         folds=3,
         fold=fold,
     )

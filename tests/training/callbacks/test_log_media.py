@@ -76,7 +76,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     )
     (here / "boards.yaml").write_text(BOARDS)
     demo, offline = (Path(f"configs/{name}.yaml").resolve() for name in ("experiment/demo", "logger/wandb_offline"))
-    experiment = ["--experiment", PLANTED["experiment"], "--runs", "runs", "--model.distances=false"]
+    experiment = ["--experiment", PLANTED["experiment"], "--runs", "runs", "--model.surface_metrics=false"]
     fit = ["fit", f"--config={demo}", "--config=boards.yaml", *SMALL, *experiment, f"--data.source.root={data}"]
     run = here / "runs" / PLANTED["experiment"] / "version_0"
     save_dir = f"--trainer.logger.init_args.save_dir={folder / 'boards'}"
