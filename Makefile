@@ -82,11 +82,11 @@ $(VENV)/.bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e ".[bench]"
 	touch $@
 
-bench: $(VENV)/.bench ## Every benchmark, one after the other, with its peers; fills docs/speed.md
+bench: $(VENV)/.bench ## Every benchmark, one after the other, with its peers; fills docs/benchmarks.md
 	mkdir -p build/bench
 	@for script in benchmarks/[!_]*.py; do \
 		echo "== $$script"; $(BIN)/python $$script build/bench/$$(basename $$script .py).json || exit 1; done
-	$(BIN)/python benchmarks/_page.py build/bench docs/speed.md
+	$(BIN)/python benchmarks/_page.py build/bench docs/benchmarks.md
 
 clean: ## Remove caches and builds; the environment, data/ and runs/ stay
 	rm -rf build dist *.egg-info htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

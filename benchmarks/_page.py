@@ -1,6 +1,6 @@
 """The page of the documentation that shows what the benchmarks measured last.
 
-python benchmarks/_page.py build/bench docs/speed.md
+python benchmarks/_page.py build/bench docs/benchmarks.md
 """
 
 from __future__ import annotations

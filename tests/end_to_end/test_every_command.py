@@ -1,6 +1,6 @@
 """A table: how every command ends on a full disk, on a read-only one, and when it is interrupted.
 
-`docs/faults.md` promises it: an exit code, one sentence with the file, nothing half written, no process left.
+`docs/troubleshooting.md` promises it: an exit code, one sentence with the file, nothing half written, no process left.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What goes wrong in the middle of a run, injected: the sentence, the exit code, and what is left on the disk.
 
-`docs/faults.md` promises how each of them ends, and names the test that holds it to that.
+`docs/troubleshooting.md` promises how each of them ends, and names the test that holds it to that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.end_to_end.conftest import SMALL
 from tests.subprocess_holder import working_in
 from tests.timeouts import HANG_S
 
-DOCUMENT = Path("docs/faults.md")
+DOCUMENT = Path("docs/troubleshooting.md")
 
 Fit = Callable[..., int]
 
