@@ -220,7 +220,7 @@ def test_checkpoint_that_would_run_code(refused: Refused, phantoms: dict[str, Pa
         ("--model.context_slices=-1", "model.context_slices must be at least 0"),
         ("--model.window_overlap=1.0", "model.window_overlap must be at least 0 and below 1"),
         ("--model.input_size=[0,32]", "size must be (height, width)"),
-        ("--model.resize=stretch", "native"),
+        ("--model.resize=stretch", "none"),
         ("--model.labels.names=[]", "labels.names must be one or more different names"),
         ("--model.labels.task=binary", "A binary task has one label; got 3"),
         ("--model.labels.values=[1,2,0]", "gives a label the value 0, which is the background"),

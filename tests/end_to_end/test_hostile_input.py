@@ -312,13 +312,13 @@ def test_a_checkpoint_opens_and_writes_nothing(
 
 def test_a_checkpoint_says_neither_where_to_keep_cases_nor_what_to_download(checkpoint: str, tmp_path: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
-    content["datamodule_hyper_parameters"]["store"] = str(tmp_path / "elsewhere")
+    content["datamodule_hyper_parameters"]["cache_dir"] = str(tmp_path / "elsewhere")
     network = content["hyper_parameters"]["network"]
     network["init_args"].pop("encoder_weights", None)  # smp's default are weights from a hub
     content["hyper_parameters"]["pretrained"] = URL
     torch.save(content, tmp_path / "a.ckpt")
     settings = read_trained(str(tmp_path / "a.ckpt")).settings
-    assert settings["data"]["store"] is None
+    assert settings["data"]["cache_dir"] is None
     assert settings["model"]["network"]["init_args"]["encoder_weights"] is None
     assert settings["model"]["pretrained"] is None
     wrapped = {"class_path": "mine.Net", "init_args": {"inner": [network], "encoder_weights": "imagenet"}}

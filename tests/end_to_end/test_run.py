@@ -211,8 +211,8 @@ def test_a_decathlon_volume_comes_back_on_its_own_grid(
         assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("fit", ["resize", "native"])
-def test_images_of_twenty_sizes_train_test_and_predict(fit: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("resize", ["fit", "none"])
+def test_images_of_twenty_sizes_train_test_and_predict(resize: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sizes = [(24 + 3 * i, 60 - 2 * i) for i in range(20)]
     for i, (height, width) in enumerate(sizes):
@@ -231,7 +231,7 @@ def test_images_of_twenty_sizes_train_test_and_predict(fit: str, tmp_path: Path)
         "--model.labels.names=[top,middle,corner]",
         "--model.labels.task=multiclass",
         "--model.channels=1",
-        f"--model.resize={fit}",
+        f"--model.resize={resize}",
         "--model.normalization=ZScore",
         "--model.size_divisor=16",
     ]
