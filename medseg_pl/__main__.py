@@ -19,7 +19,7 @@ from medseg_pl import __version__
 from medseg_pl.cli.commands import FILE_COMMANDS
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.file_errors import files_in_words
-from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopRequest
+from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopSignals
 from medseg_pl.core.text import printable
 from medseg_pl.io.shipped import shipped_configs
 
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = arguments[0]
     try:
         # Before the imports, which take seconds.
-        with StopRequest(trains=command == "fit") as stop, files_in_words(command):
+        with StopSignals(trains=command == "fit") as stop, files_in_words(command):
             return _dispatch(command, arguments[1:], stop)
     except MedsegError as error:
         if debug:
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _dispatch(command: str, arguments: list[str], stop: StopRequest) -> int:
+def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
     logging.getLogger("nibabel.global").addFilter(_SAY_ONCE)
     if command in TRAINER_COMMANDS:
         with _uncollected():

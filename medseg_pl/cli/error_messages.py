@@ -10,13 +10,13 @@ import torch
 
 from medseg_pl.core.errors import (
     LoggerError,
-    LostProcessError,
     MedsegError,
     OutOfMemoryError,
     SettingError,
+    WorkerDiedError,
 )
 from medseg_pl.core.file_errors import explain_file_error
-from medseg_pl.training.callbacks import PhaseNote
+from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.callbacks.phase import Phase
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -47,7 +47,7 @@ _LESS_MEMORY: dict[Phase, str] = {
 
 
 @contextmanager
-def in_words(command: str, doing: PhaseNote) -> Iterator[None]:
+def in_words(command: str, doing: PhaseTracker) -> Iterator[None]:
     """Turn what is known to go wrong within the block into a `MedsegError`; what is not known keeps its trace.
 
     Args:
@@ -107,12 +107,12 @@ def _told(error: Exception, command: str, phase: Phase) -> MedsegError | None:
             f"{', '.join(sorted(re.findall(r'`([^`]+)`', text[unknown.end() :])[1:]))}."
         )
     if isinstance(error, RuntimeError) and _DEAD_WORKER.search(text):
-        return LostProcessError(
+        return WorkerDiedError(
             "A process that loads data has died, as one does that is killed or finds no memory. Lower "
             f"data.num_workers or data.batch_size, see that /dev/shm is large enough, and {again}."
         )
     if isinstance(error, RuntimeError) and any(sign in text for sign in _LOST_RANK):
-        return LostProcessError(
+        return WorkerDiedError(
             f"Another process of this run has ended, so this one ends as well ({_first_line(text)}). Its own message "
             f"says why. {again.capitalize()}."
         )

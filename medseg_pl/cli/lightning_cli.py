@@ -19,14 +19,14 @@ from medseg_pl.cli.commands.predict import Order, add_options, predict
 from medseg_pl.cli.parser import MedsegParser, check_sections, options, place_of, unfit
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.names import path_fault
-from medseg_pl.core.stop_signals import StopRequest
+from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.core.text import shorten
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.progress import redraws
-from medseg_pl.training.callbacks import PhaseNote
+from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.checkpoints import (
     SHARED,
-    Resumption,
+    ResumePoint,
     Trained,
     find_best_weights,
     keep_last_as_best,
@@ -37,12 +37,12 @@ from medseg_pl.training.checkpoints.resume import go_on
 from medseg_pl.training.trainer_checks import check_precision
 from medseg_pl.training.trainer_defaults import (
     as_list,
-    keep_private,
-    of_evaluation,
-    of_training,
+    configure_privacy,
+    eval_callbacks,
+    fit_callbacks,
+    make_run_logger,
     plugins,
     progress,
-    run_log,
 )
 
 
@@ -54,17 +54,17 @@ class MedsegCLI(LightningCLI):
         *args: Any,
         trained: Trained | None,
         others: Sequence[Trained] = (),
-        stop: StopRequest | None = None,
+        stop: StopSignals | None = None,
         locks: FolderLocks | None = None,
-        doing: PhaseNote | None = None,
+        doing: PhaseTracker | None = None,
         **kwargs: Any,
     ) -> None:
         self.trained = trained
         self.others = others
-        self.stop = stop or StopRequest()
+        self.stop = stop or StopSignals()
         self.locks = locks or FolderLocks()
-        self.doing = doing or PhaseNote()
-        self.resumption: Resumption | None = None
+        self.doing = doing or PhaseTracker()
+        self.resumption: ResumePoint | None = None
         self.arguments: Sequence[str] = kwargs.get("args") or ()
         super().__init__(*args, **kwargs)
 
@@ -178,9 +178,9 @@ class MedsegCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the loggers and callbacks that every run has."""
         own = self._get(self.config_init, "trainer")
-        log = [run_log(self._experiment(), self.resumption, self.locks)] if self.subcommand == "fit" else []
+        log = [make_run_logger(self._experiment(), self.resumption, self.locks)] if self.subcommand == "fit" else []
         kwargs["logger"] = [*log, *as_list(own.get("logger"))]
-        keep_private(kwargs["logger"], None if self.subcommand == "fit" else self._evaluated_folder())
+        configure_privacy(kwargs["logger"], None if self.subcommand == "fit" else self._evaluated_folder())
         given = as_list(own.get("callbacks"))
         bars = [callback for callback in given if isinstance(callback, ProgressBar)]
         if own.get("enable_progress_bar") is None:
@@ -196,8 +196,8 @@ class MedsegCLI(LightningCLI):
         if self.subcommand == "fit":
             trainer = self._get(self.config, "trainer")
             keeps = not trainer.fast_dev_run and trainer.enable_checkpointing is not False
-            return of_training(given, self.stop, keeps=keeps)
-        return of_evaluation(given, str(self._evaluated_folder()))
+            return fit_callbacks(given, self.stop, keeps=keeps)
+        return eval_callbacks(given, str(self._evaluated_folder()))
 
     def _evaluated_folder(self) -> Path:
         return run_folder_of(Path(self._get(self.config, "ckpt_path")))

@@ -17,17 +17,17 @@ from medseg_pl.cli.log_filters import quiet_libraries
 from medseg_pl.cli.parser import first_only, options, replace_values, without
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.import_policy import only_known_code
-from medseg_pl.core.stop_signals import StopRequest
+from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.shipped import find_configs
-from medseg_pl.training.callbacks import ConfigRecord, PhaseNote
+from medseg_pl.training.callbacks import ConfigWriter, PhaseTracker
 from medseg_pl.training.checkpoints import Trained, find_checkpoint, read_trained
 from medseg_pl.training.checkpoints.resume import complete_runs
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
 
 
-def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None) -> int:
+def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None) -> int:
     """Run one of Lightning's subcommands.
 
     Args:
@@ -54,7 +54,7 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
     with (
         only_known_code(plugins),
         _as_files(trained) as defaults,
-        in_words(command, doing := PhaseNote()),
+        in_words(command, doing := PhaseTracker()),
         complete_runs(),
         FolderLocks() as locks,
     ):
@@ -69,7 +69,7 @@ def run(command: str, arguments: Sequence[str], stop: StopRequest | None = None)
             doing=doing,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            save_config_callback=ConfigRecord if command == "fit" else None,
+            save_config_callback=ConfigWriter if command == "fit" else None,
             parser_kwargs={"prog": "medseg", command: {"default_config_files": defaults}},
         )
     return 0

@@ -33,7 +33,7 @@ class TooShortError(MedsegError):
     """A training is to end before the state that it goes on from."""
 
 
-class LostProcessError(MedsegError):
+class WorkerDiedError(MedsegError):
     """A process that the run depends on has died."""
 
 
@@ -73,7 +73,7 @@ class UnwritableFileError(MedsegError):
     """A file cannot be written where it belongs: the disk is full, read-only or broken."""
 
 
-class FolderInUseError(MedsegError):
+class FolderLockedError(MedsegError):
     """Another process works in a folder that is for one at a time."""
 
 

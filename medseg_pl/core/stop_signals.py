@@ -39,7 +39,7 @@ class StoppedError(BaseException):
         self.exit_code = 128 + number
 
 
-class StopRequest:
+class StopSignals:
     """Answers the signals that ask for a stop, while it is entered.
 
     A training that has state to save cannot do so at once: saving takes collectives and files, which hang or break in
@@ -53,7 +53,7 @@ class StopRequest:
     Attributes:
         defers: Whether Ctrl-C and a closed terminal are noted, too; whoever looks for them sets it.
 
-    >>> with StopRequest(trains=True) as stop:
+    >>> with StopSignals(trains=True) as stop:
     ...     before = stop.asked
     ...     signal.raise_signal(signal.SIGUSR1)
     >>> before, stop.asked, stop.names
@@ -90,7 +90,7 @@ class StopRequest:
         if self.asked:
             raise stop_error(self.received, NOTHING_TO_SAVE)
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
             for number in (*BY_HAND, LEAVE, *([TIME_IS_UP] if self._trains else [])):
                 if signal.getsignal(number) != signal.SIG_IGN:
@@ -142,7 +142,7 @@ def _leave_at_once(number: int) -> None:
     os._exit(128 + number)
 
 
-class ParentEnding:
+class ParentExitFlag:
     """Whether the process that made this is about to end; the processes that load data for it are handed it.
 
     An interpreter that ends sends SIGTERM to its workers and waits for each of them; Slurm may send the same signal to
@@ -163,7 +163,7 @@ class ParentEnding:
             os._exit(0)
 
 
-def leave_signals_to_main(parent: ParentEnding) -> None:
+def leave_signals_to_main(parent: ParentExitFlag) -> None:
     """Keep a process that loads data alive: Slurm may signal all processes of a job, and a lost worker ends the run.
 
     A terminal sends Ctrl-C to all of them.

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.stop_signals import ParentEnding, leave_signals_to_main
+from medseg_pl.core.stop_signals import ParentExitFlag, leave_signals_to_main
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import Source
 
@@ -59,11 +59,11 @@ def case_loader(cases: Sequence[Case], source: Source, labels: LabelMap, workers
         num_workers=min(workers, len(cases)),
         prefetch_factor=1 if workers and cases else None,
         collate_fn=_as_it_is,
-        worker_init_fn=partial(_leave_signals, ParentEnding()),
+        worker_init_fn=partial(_leave_signals, ParentExitFlag()),
     )
 
 
-def _leave_signals(parent: ParentEnding, worker: int) -> None:
+def _leave_signals(parent: ParentExitFlag, worker: int) -> None:
     """Let the main process answer Ctrl-C: a terminal sends it to workers as well, which would add their traces."""
     leave_signals_to_main(parent)
 

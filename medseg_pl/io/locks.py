@@ -10,7 +10,7 @@ import platform
 from contextlib import suppress
 from pathlib import Path
 
-from medseg_pl.core.errors import FolderInUseError
+from medseg_pl.core.errors import FolderLockedError
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class FolderLocks:
         """Have a folder from here on; one that this process has already is its own.
 
         Raises:
-            FolderInUseError: Another process has it.
+            FolderLockedError: Another process has it.
         """
         path = (folder / LOCK).resolve()
         if path in self._files:
@@ -85,8 +85,8 @@ def _note(file: int, holder: str) -> None:
         os.pwrite(file, holder.encode(), 0)
 
 
-def _in_use(folder: Path, holder: str) -> FolderInUseError:
-    return FolderInUseError(
+def _in_use(folder: Path, holder: str) -> FolderLockedError:
+    return FolderLockedError(
         f"{folder} is in use: {holder or 'another process'} works in it, and two would spoil each other's files. Wait "
         "for its end, or end it, and repeat the command."
     )

@@ -57,7 +57,7 @@ class OutputFolder:
         """Make the folder, and remove what an interrupted run left half written. On one rank alone.
 
         Raises:
-            FolderInUseError: Another run writes to it.
+            FolderLockedError: Another run writes to it.
             OutputExistsError: See `check`.
         """
         self.check()  # before anything is made

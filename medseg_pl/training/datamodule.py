@@ -18,7 +18,7 @@ from medseg_pl.checks import Counted, cheap_findings, in_brief
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.settings import require_at_least
-from medseg_pl.core.stop_signals import ParentEnding, StopRequest, leave_signals_to_main
+from medseg_pl.core.stop_signals import ParentExitFlag, StopSignals, leave_signals_to_main
 from medseg_pl.core.types import Batch, Case, EvaluationBatch
 from medseg_pl.data.cache.index import Catalog, NamedEntries, catalog_of, known_catalog, prepared_catalog
 from medseg_pl.data.cache.store import Store, default_directory
@@ -33,7 +33,7 @@ from medseg_pl.data.transforms.augmentation import Augmentation
 from medseg_pl.data.transforms.resize import Resize, ResizeMode
 from medseg_pl.data.written_values import find_mask_values
 from medseg_pl.io.progress import progress_bar
-from medseg_pl.training.checkpoints.loop_state import batches_done
+from medseg_pl.training.checkpoints.loop_state import count_done_batches
 from medseg_pl.training.dataloader import TrainingLoader
 from medseg_pl.training.recording import keep_settings
 
@@ -137,7 +137,7 @@ class SegmentationDataModule(LightningDataModule):
         self.mask_values: list[int] | None = None
         self.cases: dict[str, Case] = {}
         self.entries = NamedEntries([], catalog_of([]))
-        self.stop = StopRequest()
+        self.stop = StopSignals()
         self._trained: Mapping[str, Any] = {}
 
     @classmethod
@@ -280,12 +280,12 @@ class SegmentationDataModule(LightningDataModule):
             collate_fn=collate_samples,
             drop_last=len(sampler) >= self.batch_size,
             num_workers=self.num_workers,
-            worker_init_fn=partial(_begin_to_load, ParentEnding()),
+            worker_init_fn=partial(_begin_to_load, ParentExitFlag()),
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
         if self.trainer:
-            loader.begin_after(*batches_done(self.trainer.fit_loop))
+            loader.begin_after(*count_done_batches(self.trainer.fit_loop))
         return loader
 
     def val_dataloader(self) -> DataLoader[EvaluationBatch]:
@@ -310,7 +310,7 @@ class SegmentationDataModule(LightningDataModule):
             batch_sampler=CaseBatchSampler(dataset.depths, dataset.sizes, self.eval_batch_size, rank, ranks),
             collate_fn=collate_slices,
             num_workers=self.num_workers,
-            worker_init_fn=partial(_begin_to_load, ParentEnding()),
+            worker_init_fn=partial(_begin_to_load, ParentExitFlag()),
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -433,7 +433,7 @@ class SegmentationDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-def _begin_to_load(parent: ParentEnding, worker: int) -> None:
+def _begin_to_load(parent: ParentExitFlag, worker: int) -> None:
     """Leave what the worker was forked with alone: to look for garbage in it would copy the pages that it lies on."""
     leave_signals_to_main(parent)
     gc.freeze()

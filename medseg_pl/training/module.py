@@ -38,7 +38,7 @@ from medseg_pl.models.networks import (
 )
 from medseg_pl.models.normalization import Normalization
 from medseg_pl.models.optimization import find_learning_rate, include_added_groups, make_optimization, rescale_schedules
-from medseg_pl.training.checkpoints.loop_state import begin, between_steps, resumable
+from medseg_pl.training.checkpoints.loop_state import fix_epoch_restart, make_resumable, pending_accumulation_batches
 from medseg_pl.training.evaluator import Scoring, Stage, fitted_masks
 from medseg_pl.training.final_validation import require_validation, validate_at_end
 from medseg_pl.training.recording import keep_settings
@@ -251,7 +251,7 @@ class SegmentationModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Plan the schedule, now that the loader tells the length of a run; go on where a checkpoint was written."""
-        begin(self.trainer)
+        fix_epoch_restart(self.trainer)
         # Those who look at a score between two validations, early stopping among them, find the last one.
         self.trainer.callback_metrics.update(self._resumed_metrics)
         restore_accumulation(self.trainer)
@@ -328,13 +328,13 @@ class SegmentationModule(LightningModule):
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
         loops = checkpoint["loops"]
-        if waiting := between_steps(self.trainer):
+        if waiting := pending_accumulation_batches(self.trainer):
             log.warning(
                 "A checkpoint is written between two steps of the optimizer: %d batches of which no gradient is kept "
                 "are run again on a resume, and count twice in the statistics of batch normalization.",
                 waiting,
             )
-        loops["fit_loop"] = resumable(self.trainer, loops["fit_loop"], self._validated)
+        loops["fit_loop"] = make_resumable(self.trainer, loops["fit_loop"], self._validated)
         checkpoint["validated"] = self._validated
         checkpoint["optimization"] = self._optimization
         checkpoint["lr_factor"] = self._lr_factor

@@ -16,35 +16,35 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.stop_signals import StopRequest
+from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.progress import redraws
 from medseg_pl.training.callbacks import (
-    Bar,
     BoardRecord,
-    Dashboard,
-    EpochLines,
-    Guard,
+    FiniteCheck,
     LogBeforeSave,
+    LogLines,
+    MediaLogger,
     OverlayWriter,
     Preemption,
-    RunRecord,
+    ProgressBar,
+    ProvenanceWriter,
     ScoreWriter,
     check_wandb,
     make_private,
 )
-from medseg_pl.training.checkpoints import BestCheckpoint, DurableCheckpointIO, LastCheckpoint, Resumption
-from medseg_pl.training.loggers.csv_logger import RunLog
+from medseg_pl.training.checkpoints import BestCheckpoint, DurableCheckpointIO, LastCheckpoint, ResumePoint
+from medseg_pl.training.loggers.csv_logger import RunLogger
 
 
-def run_log(experiment: Path, resumption: Resumption | None, locks: FolderLocks) -> RunLog:
+def make_run_logger(experiment: Path, resumption: ResumePoint | None, locks: FolderLocks) -> RunLogger:
     """The log of a training: in a new run folder of the experiment, or in the one that is gone on with."""
     if resumption and (run := resumption.folder):
-        return RunLog(run.parent.parent, run.parent.name, locks, run.name, resumption.steps)
-    return RunLog(experiment.parent, experiment.name, locks)
+        return RunLogger(run.parent.parent, run.parent.name, locks, run.name, resumption.steps)
+    return RunLogger(experiment.parent, experiment.name, locks)
 
 
-def keep_private(loggers: Sequence[Logger], folder: Path | None = None) -> None:
+def configure_privacy(loggers: Sequence[Logger], folder: Path | None = None) -> None:
     """Let no logger collect what is personal, and let W&B go on with the run that a run folder belongs to.
 
     Args:
@@ -55,7 +55,7 @@ def keep_private(loggers: Sequence[Logger], folder: Path | None = None) -> None:
     hosted = [logger for logger in loggers if isinstance(logger, WandbLogger)]
     if not hosted or rank_zero_only.rank:  # type: ignore[attr-defined]  # only rank zero talks to W&B
         return
-    place = folder or next(logger.log_dir for logger in loggers if isinstance(logger, RunLog))
+    place = folder or next(logger.log_dir for logger in loggers if isinstance(logger, RunLogger))
     record = BoardRecord.read(Path(place)) if place else None
     for logger in hosted:
         make_private(logger, record.wandb_run_id if record else None)
@@ -63,10 +63,10 @@ def keep_private(loggers: Sequence[Logger], folder: Path | None = None) -> None:
 
 def progress() -> list[Callback]:
     """A bar on a terminal, plain lines elsewhere."""
-    return [Bar()] if redraws(Console()) else [EpochLines()]
+    return [ProgressBar()] if redraws(Console()) else [LogLines()]
 
 
-def of_training(given: Sequence[Callback], stop: StopRequest, *, keeps: bool) -> list[Callback]:
+def fit_callbacks(given: Sequence[Callback], stop: StopSignals, *, keeps: bool) -> list[Callback]:
     """What a training has beside its progress.
 
     Args:
@@ -75,11 +75,11 @@ def of_training(given: Sequence[Callback], stop: StopRequest, *, keeps: bool) ->
         keeps: Whether checkpoints are kept.
     """
     checkpoints = _checkpoints(given) if keeps else []
-    records = [RunRecord(), ScoreWriter(), OverlayWriter(), *_dashboard(given)]
-    return [Guard(), LogBeforeSave(), *checkpoints, LearningRateMonitor(), *records, Preemption(stop)]
+    records = [ProvenanceWriter(), ScoreWriter(), OverlayWriter(), *_dashboard(given)]
+    return [FiniteCheck(), LogBeforeSave(), *checkpoints, LearningRateMonitor(), *records, Preemption(stop)]
 
 
-def of_evaluation(given: Sequence[Callback], folder: str) -> list[Callback]:
+def eval_callbacks(given: Sequence[Callback], folder: str) -> list[Callback]:
     """What `validate` and `test` have beside their progress; `folder` takes what they write."""
     return [ScoreWriter(folder), OverlayWriter(directory=folder), *_dashboard(given, folder)]
 
@@ -102,10 +102,10 @@ def as_list(value: Any) -> list[Any]:
 
 def _dashboard(given: Sequence[Callback], folder: str | None = None) -> list[Callback]:
     """One, unless it is given with settings of its own."""
-    own = [callback for callback in given if isinstance(callback, Dashboard)]
+    own = [callback for callback in given if isinstance(callback, MediaLogger)]
     for callback in own:
         callback.directory = callback.directory or folder
-    return [] if own else [Dashboard(directory=folder)]
+    return [] if own else [MediaLogger(directory=folder)]
 
 
 def _checkpoints(given: Sequence[Callback]) -> list[Callback]:

@@ -11,18 +11,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from medseg_pl.cli.error_messages import in_words
 from medseg_pl.core.errors import (
-    LostProcessError,
     MedsegError,
     MissingDataError,
     OutOfMemoryError,
     SettingError,
     UnreadableFileError,
     UnwritableFileError,
+    WorkerDiedError,
 )
-from medseg_pl.training.callbacks import PhaseNote
+from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.callbacks.phase import Phase
 
-TRAINING = PhaseNote()
+TRAINING = PhaseTracker()
 TRAINING.phase = "training"
 
 
@@ -37,15 +37,15 @@ TRAINING.phase = "training"
         ),
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
-            LostProcessError,
+            WorkerDiedError,
             "Lower data.num_workers",
         ),
         (
             RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
-            LostProcessError,
+            WorkerDiedError,
             "Lower data.num_workers",
         ),
-        (RuntimeError("[gloo] Connection closed by peer [::1]:5"), LostProcessError, "Another process of this run has"),
+        (RuntimeError("[gloo] Connection closed by peer [::1]:5"), WorkerDiedError, "Another process of this run has"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), MissingDataError, "a.png is not there"),
         (
             RuntimeError("upsample_bilinear2d_backward_out_cuda does not have a deterministic implementation, but you"),
@@ -100,7 +100,7 @@ def test_what_is_not_known_stays_as_it_is(error: Exception) -> None:
     ],
 )
 def test_what_to_lower_depends_on_the_phase(phase: Phase, lower: str, not_lower: str) -> None:
-    doing = PhaseNote()
+    doing = PhaseTracker()
     doing.phase = phase
     with pytest.raises(OutOfMemoryError) as caught, in_words("fit", doing):
         raise MemoryError
@@ -120,7 +120,7 @@ def test_how_to_go_on_depends_on_the_command(command: str, elsewhere: str, again
     with pytest.raises(UnwritableFileError) as full, in_words(command, TRAINING):
         raise OSError(errno.ENOSPC, "No space left on device", "x.csv")
     assert str(full.value).endswith(f"Free some space{elsewhere}, then {again}.")
-    with pytest.raises(LostProcessError) as lost, in_words(command, TRAINING):
+    with pytest.raises(WorkerDiedError) as lost, in_words(command, TRAINING):
         raise RuntimeError("Connection closed by peer")
     assert str(lost.value).endswith(f"Its own message says why. {again[0].upper()}{again[1:]}.")
 

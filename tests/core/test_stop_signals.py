@@ -15,7 +15,7 @@ import pytest
 import scipy.fft
 
 from medseg_pl.core.errors import InterruptedRunError, MedsegError, PreemptedError
-from medseg_pl.core.stop_signals import ParentEnding, leave_signals_to_main, stop_error
+from medseg_pl.core.stop_signals import ParentExitFlag, leave_signals_to_main, stop_error
 from tests.timeouts import HANG_S
 
 pytestmark = pytest.mark.processes
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.processes
 METHODS = pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 
 
-def wait(parent: ParentEnding, ready: Event) -> None:
+def wait(parent: ParentExitFlag, ready: Event) -> None:
     leave_signals_to_main(parent)
     ready.set()
     time.sleep(120)
@@ -42,7 +42,7 @@ def threads(process: int | None) -> int:
 @METHODS
 def test_a_worker_ends_with_its_parent_and_by_no_signal_before(method: str) -> None:
     context = multiprocessing.get_context(method)
-    ready, parent = context.Event(), ParentEnding()
+    ready, parent = context.Event(), ParentExitFlag()
     worker = context.Process(target=wait, args=(parent, ready), daemon=True)  # type: ignore[attr-defined]
     worker.start()
     assert ready.wait(HANG_S)
@@ -61,7 +61,7 @@ def test_threads_of_a_library_give_no_signal_a_way_in() -> None:
     scipy.fft.fft(np.zeros((64, 1024)), workers=2)
     context = multiprocessing.get_context("fork")
     ready = context.Event()
-    worker = context.Process(target=wait, args=(ParentEnding(), ready), daemon=True)
+    worker = context.Process(target=wait, args=(ParentExitFlag(), ready), daemon=True)
     worker.start()
     assert ready.wait(HANG_S)
     assert threads(worker.pid) > 1
@@ -77,12 +77,12 @@ def test_an_interpreter_that_ends_ends_its_workers(method: str, tmp_path: Path) 
     script = tmp_path / "script.py"
     script.write_text(
         "import multiprocessing\n"
-        "from medseg_pl.core.stop_signals import ParentEnding\n"
+        "from medseg_pl.core.stop_signals import ParentExitFlag\n"
         "from tests.core.test_stop_signals import wait\n"
         "if __name__ == '__main__':\n"
         f"    context = multiprocessing.get_context({method!r})\n"
         "    ready = context.Event()\n"
-        "    worker = context.Process(target=wait, args=(ParentEnding(), ready), daemon=True)\n"
+        "    worker = context.Process(target=wait, args=(ParentExitFlag(), ready), daemon=True)\n"
         "    worker.start()\n"
         f"    assert ready.wait({HANG_S})\n"
         "    print('ready')\n"
@@ -121,8 +121,8 @@ def answered(script: str, *numbers: int, ignored: int | None = None) -> tuple[in
 
 NOTES = """
 import sys, time
-from medseg_pl.core.stop_signals import StopRequest
-with StopRequest(trains={trains}) as stop:
+from medseg_pl.core.stop_signals import StopSignals
+with StopSignals(trains={trains}) as stop:
     stop.defers = {defers}
     for _ in range(2):
         heard = len(stop.received)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg_pl.core.errors import FolderInUseError
+from medseg_pl.core.errors import FolderLockedError
 from medseg_pl.io.locks import LOCK, FolderLocks
 
 HOLD = """
@@ -40,7 +40,7 @@ def test_a_second_process_is_refused_until_the_first_one_is_killed(tmp_path: Pat
     assert holder.stdout is not None
     child = int(holder.stdout.readline())
     with FolderLocks() as locks:
-        with pytest.raises(FolderInUseError, match=rf"^{tmp_path} is in use: process {holder.pid} on .+ works in it"):
+        with pytest.raises(FolderLockedError, match=rf"^{tmp_path} is in use: process {holder.pid} on .+ works in it"):
             locks.take(tmp_path)
         holder.kill()
         holder.wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg_pl.core.errors import FolderInUseError, OutputExistsError
+from medseg_pl.core.errors import FolderLockedError, OutputExistsError
 from medseg_pl.io.locks import LOCK, FolderLocks
 from medseg_pl.io.output_folder import OutputFolder
 from tests.sample_files import results, tree
@@ -109,7 +109,7 @@ def test_a_second_run_leaves_the_first_one_alone(folder: Path) -> None:
     half.parent.mkdir()
     half.write_bytes(b"half")
     with working_in(folder / ".medseg") as other:
-        with pytest.raises(FolderInUseError, match=rf"is in use: process {other} on"), begun(folder):
+        with pytest.raises(FolderLockedError, match=rf"is in use: process {other} on"), begun(folder):
             pass
         assert half.read_bytes() == b"half"
     with begun(folder):

@@ -9,11 +9,17 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.stop_signals import StopRequest
+from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.io.locks import FolderLocks
-from medseg_pl.training.callbacks import BoardRecord, Dashboard
+from medseg_pl.training.callbacks import BoardRecord, MediaLogger
 from medseg_pl.training.checkpoints import BestCheckpoint, DurableCheckpointIO, LastCheckpoint
-from medseg_pl.training.trainer_defaults import keep_private, of_evaluation, of_training, plugins, run_log
+from medseg_pl.training.trainer_defaults import (
+    configure_privacy,
+    eval_callbacks,
+    fit_callbacks,
+    make_run_logger,
+    plugins,
+)
 
 
 def test_lightning_leaves_requeueing_to_us(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,15 +42,19 @@ def of_kind(callbacks: list[Callback], *kinds: type) -> list[type]:
 
 
 def test_a_given_callback_takes_the_place_of_ours() -> None:
-    kinds = (ModelCheckpoint, LastCheckpoint, Dashboard)
-    assert of_kind(of_training([], StopRequest(), keeps=True), *kinds) == [BestCheckpoint, LastCheckpoint, Dashboard]
-    own = [BestCheckpoint(monitor="val/loss", mode="min"), Dashboard()]
-    assert of_kind(of_training(own, StopRequest(), keeps=True), *kinds) == [LastCheckpoint]
-    assert of_kind(of_training([], StopRequest(), keeps=False), *kinds) == [Dashboard]
+    kinds = (ModelCheckpoint, LastCheckpoint, MediaLogger)
+    assert of_kind(fit_callbacks([], StopSignals(), keeps=True), *kinds) == [
+        BestCheckpoint,
+        LastCheckpoint,
+        MediaLogger,
+    ]
+    own = [BestCheckpoint(monitor="val/loss", mode="min"), MediaLogger()]
+    assert of_kind(fit_callbacks(own, StopSignals(), keeps=True), *kinds) == [LastCheckpoint]
+    assert of_kind(fit_callbacks([], StopSignals(), keeps=False), *kinds) == [MediaLogger]
 
 
 def test_a_further_checkpoint_leaves_the_best_one_in_place() -> None:
-    ours = of_training([ModelCheckpoint(every_n_epochs=1, save_top_k=-1)], StopRequest(), keeps=True)
+    ours = fit_callbacks([ModelCheckpoint(every_n_epochs=1, save_top_k=-1)], StopSignals(), keeps=True)
     assert of_kind(ours, ModelCheckpoint, LastCheckpoint) == [BestCheckpoint, LastCheckpoint]
 
 
@@ -58,8 +68,8 @@ def test_a_further_checkpoint_leaves_the_best_one_in_place() -> None:
 )
 def test_two_that_write_to_one_file_are_refused(given: list[Callback], message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        of_training(given, StopRequest(), keeps=True)
-    assert of_training(given, StopRequest(), keeps=False), "no checkpoints, no clash"
+        fit_callbacks(given, StopSignals(), keeps=True)
+    assert fit_callbacks(given, StopSignals(), keeps=False), "no checkpoints, no clash"
 
 
 def test_the_run_log_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,11 +77,11 @@ def test_the_run_log_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(BoardRecord, "read", asked.append)
     monkeypatch.setattr("medseg_pl.training.trainer_defaults.make_private", lambda *_: None)
     with FolderLocks() as locks:
-        keep_private([Mock(spec=WandbLogger, _wandb_init={}), run_log(tmp_path / "demo", None, locks)])
+        configure_privacy([Mock(spec=WandbLogger, _wandb_init={}), make_run_logger(tmp_path / "demo", None, locks)])
     assert asked == [tmp_path / "demo" / "version_0"]
 
 
 def test_a_given_dashboard_writes_where_an_evaluation_does() -> None:
-    own, elsewhere = Dashboard(), Dashboard(directory="elsewhere")
-    assert not of_kind(of_evaluation([own, elsewhere], "run"), Dashboard)
+    own, elsewhere = MediaLogger(), MediaLogger(directory="elsewhere")
+    assert not of_kind(eval_callbacks([own, elsewhere], "run"), MediaLogger)
     assert (own.directory, elsewhere.directory) == ("run", "elsewhere")

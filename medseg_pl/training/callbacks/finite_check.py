@@ -28,7 +28,7 @@ class _Watched:
     has_come: Callable[[], bool]
 
 
-class Guard(Callback):
+class FiniteCheck(Callback):
     """Ends a run that has diverged: at the step of the first loss that is no number, and before any file is written.
 
     On a GPU the losses are copied to the host without waiting for them, so that a fault is told a few steps later than

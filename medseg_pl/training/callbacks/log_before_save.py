@@ -7,7 +7,7 @@ from typing import Any
 from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medseg_pl.training.loggers.csv_logger import RunLog
+from medseg_pl.training.loggers.csv_logger import RunLogger
 
 
 class LogBeforeSave(Callback):
@@ -23,7 +23,7 @@ class LogBeforeSave(Callback):
             metrics = convert_tensors_to_scalars(trainer._logger_connector.metrics["log"])
             step = metrics.pop("step", trainer.global_step - 1)  # as Lightning's logger connector has it
             for log in trainer.loggers:
-                if isinstance(log, RunLog) and metrics:
+                if isinstance(log, RunLogger) and metrics:
                     log.log_metrics({**metrics, "epoch": trainer.current_epoch}, int(step))
         for log in trainer.loggers:
             log.save()

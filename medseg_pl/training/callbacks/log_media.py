@@ -20,7 +20,7 @@ from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.loggers import (
     Board,
     BoardRecord,
-    Gallery,
+    ImageBuffer,
     TensorBoardBoard,
     WandbBoard,
     shown_settings,
@@ -30,7 +30,7 @@ from medseg_pl.training.loggers.images import case_means, picture_of, telling_sl
 from medseg_pl.training.module import SegmentationModule
 
 
-class Dashboard(Callback):
+class MediaLogger(Callback):
     """Fills the dashboards of the loggers that are configured; `metrics.csv` gets the throughput.
 
     Cases and groups have hashed names there, see `BoardRecord`. No pixel leaves the machine unless `overlays` is set.
@@ -45,7 +45,7 @@ class Dashboard(Callback):
         self.directory = directory
         self._record = BoardRecord.new()
         self._boards: list[Board] = []
-        self._gallery: Gallery | None = None
+        self._gallery: ImageBuffer | None = None
         self._best: dict[str, float] = {}
         self._images = 0
         self._since = 0.0
@@ -149,7 +149,7 @@ class Dashboard(Callback):
         if not self.overlays or not self._boards or trainer.sanity_checking:
             return
         if isinstance(module, SegmentationModule) and isinstance(data, SegmentationDataModule):
-            self._gallery = Gallery(module.labels, self.overlays, self._fixed(data, stage))
+            self._gallery = ImageBuffer(module.labels, self.overlays, self._fixed(data, stage))
 
     def _fixed(self, data: SegmentationDataModule, stage: str) -> list[str]:
         assert data.split is not None, "setup comes first"

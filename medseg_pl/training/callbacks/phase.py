@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 Phase = Literal["preparation", "training", "validation", "test", "prediction"]
 
 
-class PhaseNote(Callback):
+class PhaseTracker(Callback):
     """Notes the phase of the batch that is being worked on.
 
     Attributes:

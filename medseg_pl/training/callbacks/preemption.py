@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 from lightning.pytorch.trainer.states import TrainerFn
 
 from medseg_pl.core.errors import PreemptedError
-from medseg_pl.core.stop_signals import BY_HAND, LEAVE, NOTHING_TO_SAVE, TIME_IS_UP, StopRequest, stop_error
+from medseg_pl.core.stop_signals import BY_HAND, LEAVE, NOTHING_TO_SAVE, TIME_IS_UP, StopSignals, stop_error
 from medseg_pl.training.checkpoints import last_checkpoint
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Preemption(Callback):
         stop: Where the signals are noted.
     """
 
-    def __init__(self, stop: StopRequest) -> None:
+    def __init__(self, stop: StopSignals) -> None:
         self.stop = stop
         self._requeue = False
 

@@ -16,7 +16,7 @@ _WIDTHS = {"epoch": 7, "step": 17, "train/loss": 12, "val/loss": 10, "val/dice":
 _LINES_TO_A_HEADER = 20
 
 
-class Bar(RichProgressBar):
+class ProgressBar(RichProgressBar):
     """Lightning's, which ends before results are printed, and leaves out the number of the run."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -40,7 +40,7 @@ class Bar(RichProgressBar):
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
-class EpochLines(Callback):
+class LogLines(Callback):
     """Prints one plain line after each validation of a training: for log files, where a bar would be noise.
 
     Lines are 78 characters long, under a header that comes again and again, since logs are read from their end.

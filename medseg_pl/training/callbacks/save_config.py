@@ -13,7 +13,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 log = logging.getLogger(__name__)
 
 
-class ConfigRecord(SaveConfigCallback):
+class ConfigWriter(SaveConfigCallback):
     """Writes `config.yaml` when a run starts.
 
     Where the run was started before, that file stays. Settings that are others now are written as

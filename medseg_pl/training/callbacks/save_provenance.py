@@ -13,7 +13,7 @@ from medseg_pl.training.callbacks.environment import describe, environment
 from medseg_pl.training.datamodule import SegmentationDataModule
 
 
-class RunRecord(Callback):
+class ProvenanceWriter(Callback):
     """Writes `splits.json` and `environment.json` when training starts, and says what a step of it is.
 
     `splits.json` names the group of each case, so that anyone can see that none is on two sides.

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from medseg_pl.io.atomic_files import unfinished
 from medseg_pl.models.checkpoint import run_folder_of
 from medseg_pl.training.checkpoints.checkpoint_io import LAST, link_or_copy
-from medseg_pl.training.checkpoints.loop_state import between_steps
+from medseg_pl.training.checkpoints.loop_state import pending_accumulation_batches
 from medseg_pl.training.checkpoints.resume_point import forget_complete
 
 
@@ -76,7 +76,8 @@ class LastCheckpoint(Checkpoint):
         every = trainer.log_every_n_steps or 50  # type: ignore[attr-defined]  # 0 logs nothing, and saves all the same
         if trainer.world_size > 1 and trainer.global_step % every:
             return False
-        if between_steps(trainer):  # gradients that wait for a step are in no checkpoint: their batches would run twice
+        # Gradients that wait for a step are in no checkpoint: their batches would run twice.
+        if pending_accumulation_batches(trainer):
             return False
         due = time.monotonic() - self._saved_at >= 60 * self.minutes
         return bool(trainer.strategy.broadcast(due))

@@ -19,7 +19,7 @@ State = dict[str, Any]
 """What `Trainer.fit_loop.state_dict()` gives."""
 
 
-class Place(NamedTuple):
+class LoopPosition(NamedTuple):
     """How far a training has come.
 
     Attributes:
@@ -35,7 +35,7 @@ class Place(NamedTuple):
     last: bool
 
 
-def resumable(trainer: Trainer, state: State, validated: int) -> State:
+def make_resumable(trainer: Trainer, state: State, validated: int) -> State:
     """The counters to keep in a checkpoint that is written now.
 
     Args:
@@ -43,21 +43,21 @@ def resumable(trainer: Trainer, state: State, validated: int) -> State:
         state: Its counters.
         validated: After how many batches, of all epochs, the last validation was complete.
     """
-    place = place_of(state, trainer.num_training_batches, trainer.accumulate_grad_batches)
+    place = read_position(state, trainer.num_training_batches, trainer.accumulate_grad_batches)
     due = _validates_at(trainer, place)
     # Batches that have to be run again come after a validation that was due where they begin.
     pending = due and validated < place.total
-    return counters_at(place, state, steps=trainer.global_step, due=due, pending=pending)
+    return make_counters(place, state, steps=trainer.global_step, due=due, pending=pending)
 
 
-def between_steps(trainer: Trainer) -> int:
+def pending_accumulation_batches(trainer: Trainer) -> int:
     """How many batches wait for the optimizer's step: what a checkpoint written now has to run again."""
     state = trainer.fit_loop.state_dict()
-    place = place_of(state, trainer.num_training_batches, trainer.accumulate_grad_batches)
+    place = read_position(state, trainer.num_training_batches, trainer.accumulate_grad_batches)
     return int(state["epoch_loop.batch_progress"]["total"]["processed"]) - place.total
 
 
-def batches_done(loop: Any) -> tuple[int, bool]:
+def count_done_batches(loop: Any) -> tuple[int, bool]:
     """How many batches of its epoch a resumed training has had when the loader is made, and whether these are all.
 
     Args:
@@ -67,14 +67,14 @@ def batches_done(loop: Any) -> tuple[int, bool]:
     return (progress.current.ready, progress.is_last_batch) if loop.restarting else (0, False)
 
 
-def begin(trainer: Trainer) -> None:
+def fix_epoch_restart(trainer: Trainer) -> None:
     """Let an epoch of which nothing is done begin as any other; with `max_steps` Lightning would take it as begun."""
     loop = trainer.fit_loop.epoch_loop
     if loop.restarting and not loop.batch_progress.current.ready:
         loop.restarting = False
 
 
-def place_of(state: State, batches: float, accumulated: int) -> Place:
+def read_position(state: State, batches: float, accumulated: int) -> LoopPosition:
     """Read the counters, from whichever hook they are.
 
     Args:
@@ -89,12 +89,12 @@ def place_of(state: State, batches: float, accumulated: int) -> Place:
     last = bool(batch) and (complete or batch >= batches)
     ended = epochs["processed"] == epochs["started"]
     if ended and (last or not batch):
-        return Place(epochs["started"], 0, total, last=False)
+        return LoopPosition(epochs["started"], 0, total, last=False)
     waiting = 0 if last else batch % accumulated
-    return Place(epochs["started"] - 1, batch - waiting, total - waiting, last)
+    return LoopPosition(epochs["started"] - 1, batch - waiting, total - waiting, last)
 
 
-def counters_at(place: Place, state: State, *, steps: int, due: bool, pending: bool) -> State:
+def make_counters(place: LoopPosition, state: State, *, steps: int, due: bool, pending: bool) -> State:
     """The counters of a trainer that stands at a place, at the end of a batch or of an epoch.
 
     Args:
@@ -120,7 +120,7 @@ def counters_at(place: Place, state: State, *, steps: int, due: bool, pending: b
     return state
 
 
-def _validates_at(trainer: Trainer, place: Place) -> bool:
+def _validates_at(trainer: Trainer, place: LoopPosition) -> bool:
     """Whether the trainer validates after the last batch that is done, by its own rule."""
     every = trainer.val_check_batch
     if not place.batch or not trainer.enable_validation or every is None or math.isinf(every):

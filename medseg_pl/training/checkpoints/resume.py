@@ -13,14 +13,21 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from medseg_pl.core.errors import TooShortError
 from medseg_pl.io.locks import FolderLocks
-from medseg_pl.training.checkpoints import NEWEST, Resumption, find_resumption, is_complete, newest_run, remove_records
+from medseg_pl.training.checkpoints import (
+    NEWEST,
+    ResumePoint,
+    find_resume_point,
+    is_complete,
+    newest_run,
+    remove_records,
+)
 
 
 class _RunIsComplete(Exception):  # noqa: N818  an answer and no error
     """A run that is to be gone on with has trained as long as it was told to."""
 
 
-def go_on(name: str, experiment: Path, limits: Mapping[str, Any], locks: FolderLocks) -> Resumption | None:
+def go_on(name: str, experiment: Path, limits: Mapping[str, Any], locks: FolderLocks) -> ResumePoint | None:
     """Find the checkpoint, and have the run that it belongs to; better now than after the data is read.
 
     Args:
@@ -37,7 +44,7 @@ def go_on(name: str, experiment: Path, limits: Mapping[str, Any], locks: FolderL
     """
     if name == NEWEST and (run := newest_run(experiment)):
         _take(run, locks)  # before anything is saved there, too: whoever has begun it goes on
-    found = find_resumption(name, experiment)
+    found = find_resume_point(name, experiment)
     if found and found.folder:
         _take(found.folder, locks)
     if found:
@@ -64,7 +71,7 @@ def complete_runs() -> Iterator[None]:
         _say(str(answer))
 
 
-def _require_not_lowered(found: Resumption, limits: Mapping[str, Any]) -> None:
+def _require_not_lowered(found: ResumePoint, limits: Mapping[str, Any]) -> None:
     """Refuse a length of training that is behind the state already."""
     for name, done in (("max_epochs", found.epochs), ("max_steps", found.steps)):
         limit = limits.get(name)

@@ -25,7 +25,7 @@ _RECORDS = ("config.yaml", "hparams.yaml", "splits.json", "environment.json", "m
 """What a training writes before its first save."""
 
 
-class Resumption(NamedTuple):
+class ResumePoint(NamedTuple):
     """Where training goes on.
 
     Attributes:
@@ -44,7 +44,7 @@ class Resumption(NamedTuple):
     def __str__(self) -> str:
         """One line for the terminal.
 
-        >>> print(Resumption(Path("runs/demo/version_0/checkpoints/last.ckpt"), 3, 120, Path("runs/demo/version_0")))
+        >>> print(ResumePoint(Path("runs/demo/version_0/checkpoints/last.ckpt"), 3, 120, Path("runs/demo/version_0")))
         Going on from runs/demo/version_0/checkpoints/last.ckpt, epochs done: 3, steps done: 120.
         """
         if self.checkpoint is None:
@@ -52,7 +52,7 @@ class Resumption(NamedTuple):
         return f"Going on from {self.checkpoint}, epochs done: {self.epochs}, steps done: {self.steps}."
 
 
-def find_resumption(name: str, experiment: Path) -> Resumption | None:
+def find_resume_point(name: str, experiment: Path) -> ResumePoint | None:
     """Find what `--ckpt_path` means for `fit`.
 
     Args:
@@ -81,7 +81,7 @@ def find_resumption(name: str, experiment: Path) -> Resumption | None:
     rest = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
     found = _first_whole([last, previous_of(last), *rest])
     if found is None:
-        return None if (run / _COMPLETE).is_file() or any(run.glob("scores_*")) else Resumption(None, 0, 0, run)
+        return None if (run / _COMPLETE).is_file() or any(run.glob("scores_*")) else ResumePoint(None, 0, 0, run)
     return found._replace(folder=run)
 
 
@@ -115,7 +115,7 @@ def is_complete(run: Path, limits: Mapping[str, Any]) -> bool:
     return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8"))["limits"] == limits)
 
 
-def _first_whole(candidates: list[Path]) -> Resumption | None:
+def _first_whole(candidates: list[Path]) -> ResumePoint | None:
     present = [path for path in candidates if path.is_file()]
     damaged: list[UnreadableFileError] = []
     for path in present:
@@ -133,7 +133,7 @@ def _first_whole(candidates: list[Path]) -> Resumption | None:
     return None
 
 
-def _read(path: Path) -> Resumption:
+def _read(path: Path) -> ResumePoint:
     checkpoint = load_plain(path, mmap=True)
     run = run_folder_of(path)
     continued = path.name in (LAST, previous_of(path.with_name(LAST)).name) and (run / "config.yaml").is_file()
@@ -147,4 +147,4 @@ def _read(path: Path) -> Resumption:
             f"{path} holds weights, but no state of a training to go on from ({error} is missing). Use last.ckpt of a "
             "run folder, or begin a new run with these weights by model.pretrained."
         ) from error
-    return Resumption(path, int(epochs), int(steps), run if continued else None)
+    return ResumePoint(path, int(epochs), int(steps), run if continued else None)

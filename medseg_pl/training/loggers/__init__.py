@@ -4,7 +4,7 @@ from medseg_pl.io.pseudonyms import BoardRecord
 from medseg_pl.training.loggers.allowed import check_wandb
 from medseg_pl.training.loggers.board import Board
 from medseg_pl.training.loggers.hyperparameters import shown_settings
-from medseg_pl.training.loggers.images import Gallery, Picture, worst_cases
+from medseg_pl.training.loggers.images import ImageBuffer, Picture, worst_cases
 from medseg_pl.training.loggers.privacy import make_private
 from medseg_pl.training.loggers.tensorboard import TensorBoardBoard
 from medseg_pl.training.loggers.wandb import WandbBoard
@@ -12,7 +12,7 @@ from medseg_pl.training.loggers.wandb import WandbBoard
 __all__ = [
     "Board",
     "BoardRecord",
-    "Gallery",
+    "ImageBuffer",
     "Picture",
     "TensorBoardBoard",
     "WandbBoard",

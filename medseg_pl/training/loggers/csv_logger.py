@@ -20,7 +20,7 @@ from medseg_pl.io.metrics_csv import read_rows
 Row = Mapping[str, Any]
 
 
-class RunLog(CSVLogger):
+class RunLogger(CSVLogger):
     """Lightning's CSV logger for a run folder that may hold the first part of the run.
 
     Args:
@@ -82,7 +82,7 @@ class MetricsFile:
 
     Args:
         folder: The run folder.
-        resumed_at: See `RunLog`.
+        resumed_at: See `RunLogger`.
     """
 
     def __init__(self, folder: Path, resumed_at: int | None = None) -> None:

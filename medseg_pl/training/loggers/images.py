@@ -33,7 +33,7 @@ class Picture:
     prediction: Bool[np.ndarray, "n h w"]
 
 
-class Gallery:
+class ImageBuffer:
     """Keeps the pictures that may be shown at the end of an evaluation, and no more, while its cases come.
 
     Args:

@@ -22,7 +22,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.io.git import git_state
 from medseg_pl.training.callbacks.environment import data_fingerprint, describe, environment
-from medseg_pl.training.callbacks.save_provenance import RunRecord
+from medseg_pl.training.callbacks.save_provenance import ProvenanceWriter
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
 from tests.sample_files import blocks, noise, save_raster
@@ -152,7 +152,7 @@ def test_a_run_that_goes_on_adds_what_it_goes_on_with(
 ) -> None:
     for world_size in (2, 4):
         running = trainer(data, world_size=world_size, log_dir=str(tmp_path), is_global_zero=True)
-        RunRecord().on_fit_start(running, running.lightning_module)
+        ProvenanceWriter().on_fit_start(running, running.lightning_module)
         assert capsys.readouterr().out.startswith(f"Training: effective batch {24 * world_size} = 8 × {world_size} dev")
     written = json.loads((tmp_path / "environment.json").read_text())
     assert written["training"]["world_size"] == 2

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from medseg_pl.core.errors import DivergedError
 from medseg_pl.core.types import Batch
-from medseg_pl.training.callbacks import Guard
+from medseg_pl.training.callbacks import FiniteCheck
 
 NOTHING = torch.zeros(2, 1, 1, 1)
 BATCH = Batch(NOTHING, NOTHING.byte(), torch.zeros(2, 1, 4), ("case_7", "case_7"))
@@ -24,20 +24,20 @@ def trainer(step: int, scale: float | None = None) -> Any:
     return Mock(spec=Trainer, global_step=step, precision_plugin=SimpleNamespace(scaler=scaler))
 
 
-def after(guard: Guard, step: int, loss: float, scale: float | None = None) -> None:
+def after(guard: FiniteCheck, step: int, loss: float, scale: float | None = None) -> None:
     guard.on_train_batch_end(trainer(step, scale), NO_MODULE, {"loss": torch.tensor(loss)}, BATCH, 0)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
 def test_a_loss_that_is_no_number_is_told_with_its_step_and_cases(loss: float) -> None:
-    guard = Guard()
+    guard = FiniteCheck()
     after(guard, 1, 0.5)
     with pytest.raises(DivergedError, match=rf"The training loss is {loss} at step 2, in a batch of the cases case_7:"):
         after(guard, 2, loss)
 
 
 def test_half_precision_may_leave_out_steps_but_not_all() -> None:
-    guard, scale = Guard(skips=3), 65536.0
+    guard, scale = FiniteCheck(skips=3), 65536.0
     after(guard, 1, 0.5, scale)
     for step in range(2, 5):  # three in a row
         scale /= 2
@@ -50,7 +50,7 @@ def test_half_precision_may_leave_out_steps_but_not_all() -> None:
 
 
 def test_batches_that_are_added_up_are_one_step() -> None:
-    guard, scale = Guard(skips=3), 65536.0
+    guard, scale = FiniteCheck(skips=3), 65536.0
     after(guard, 1, 0.5, scale)
     with pytest.raises(DivergedError, match="left out 4 steps in a row, the last at step 5"):
         for step in range(2, 9):
@@ -61,7 +61,7 @@ def test_batches_that_are_added_up_are_one_step() -> None:
 
 
 def test_a_growing_scale_is_no_skip() -> None:
-    guard = Guard(skips=0)
+    guard = FiniteCheck(skips=0)
     for step, scale in enumerate([2.0, 4.0, 4.0, 8.0], start=1):
         after(guard, step, 0.5, scale)
     with pytest.raises(DivergedError):  # the same guard, were it one
@@ -73,9 +73,9 @@ def test_nothing_is_saved_that_is_not_finite(value: float) -> None:
     state = {"a": torch.ones(2), "n": torch.ones(1, dtype=torch.int64), "b": torch.tensor([1.0, value])}
     told = "At step 4 1 of the 3 tensors to save are not finite numbers, b among them"
     with pytest.raises(DivergedError, match=told):
-        Guard().on_save_checkpoint(trainer(4), NO_MODULE, {"state_dict": state})
+        FiniteCheck().on_save_checkpoint(trainer(4), NO_MODULE, {"state_dict": state})
     del state["b"]
-    Guard().on_save_checkpoint(trainer(4), NO_MODULE, {"state_dict": state})
+    FiniteCheck().on_save_checkpoint(trainer(4), NO_MODULE, {"state_dict": state})
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
@@ -87,7 +87,7 @@ def test_a_square_that_overflows_in_the_optimizer_is_found(kind: type[torch.opti
         weight.grad = torch.full((3,), gradient)
         optimizer.step()
         checkpoint = {"state_dict": {"weight": weight.detach()}, "optimizer_states": [optimizer.state_dict()]}
-        Guard().on_save_checkpoint(trainer(2), NO_MODULE, checkpoint)
+        FiniteCheck().on_save_checkpoint(trainer(2), NO_MODULE, checkpoint)
 
     save_after(1.0)
     with pytest.raises(
@@ -98,6 +98,6 @@ def test_a_square_that_overflows_in_the_optimizer_is_found(kind: type[torch.opti
 
 
 def test_what_returns_no_loss_is_not_watched() -> None:
-    guard = Guard()
+    guard = FiniteCheck()
     guard.on_train_batch_end(trainer(1), NO_MODULE, None, BATCH, 0)
     assert not guard._watched

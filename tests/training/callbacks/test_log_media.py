@@ -38,7 +38,7 @@ BOARDS = """
 trainer:
   limit_train_batches: 4
   callbacks:
-    - class_path: medseg_pl.training.callbacks.Dashboard
+    - class_path: medseg_pl.training.callbacks.MediaLogger
       init_args: {overlays: 1}
   logger:
     - class_path: lightning.pytorch.loggers.WandbLogger

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from medseg_pl.core.types import Batch
-from medseg_pl.training.callbacks import Dashboard
+from medseg_pl.training.callbacks import MediaLogger
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_the_throughput_is_logged_where_a_step_was_made(
     trainer = Mock(
         spec=Trainer, global_step=begun, log_every_n_steps=every, is_global_zero=True, world_size=1, loggers=[log]
     )
-    dashboard, module = Dashboard(), LightningModule()
+    dashboard, module = MediaLogger(), LightningModule()
     batch = Batch(torch.zeros(4, 1, 2, 2), torch.zeros(4, 1, 2, 2), torch.zeros(4, 1, 4))
     dashboard.on_train_start(trainer, module)
     dashboard.on_train_epoch_start(trainer, module)

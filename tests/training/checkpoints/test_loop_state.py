@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medseg_pl.training.checkpoints.loop_state import Place, counters_at, place_of
+from medseg_pl.training.checkpoints.loop_state import LoopPosition, make_counters, read_position
 
 BATCHES = 10
 
@@ -31,48 +31,48 @@ def counters(epochs: tuple[int, int, int, int], batch: tuple[int, int, int, int]
 
 
 HOOKS = {
-    "before anything": (counters((0, 0, 0, 0), (0, 0, 0, 0), 0, False), Place(0, 0, 0, False)),
-    "the first epoch has begun": (counters((1, 1, 0, 0), (0, 0, 0, 0), 0, False), Place(0, 0, 0, False)),
-    "a batch is fetched": (counters((3, 3, 2, 2), (5, 4, 4, 4), 24, False), Place(2, 4, 24, False)),
-    "a batch ends": (counters((3, 3, 2, 2), (4, 4, 4, 3), 24, False), Place(2, 4, 24, False)),
-    "the last batch is fetched": (counters((3, 3, 2, 2), (10, 9, 9, 9), 29, True), Place(2, 9, 29, False)),
-    "the last batch ends": (counters((3, 3, 2, 2), (10, 10, 10, 9), 30, True), Place(2, 10, 30, True)),
-    "the last validation ends": (counters((3, 3, 2, 2), (10, 10, 10, 10), 30, True), Place(2, 10, 30, True)),
-    "the epoch ends": (counters((3, 3, 3, 2), (10, 10, 10, 10), 30, True), Place(3, 0, 30, False)),
-    "the next epoch begins": (counters((4, 3, 3, 3), (10, 10, 10, 10), 30, True), Place(3, 0, 30, False)),
-    "the next epoch has begun": (counters((4, 4, 3, 3), (0, 0, 0, 0), 30, False), Place(3, 0, 30, False)),
-    "the training ends": (counters((3, 3, 3, 3), (10, 10, 10, 10), 30, True), Place(3, 0, 30, False)),
-    "an epoch was cut short": (counters((3, 3, 3, 2), (4, 4, 4, 4), 24, False), Place(2, 4, 24, False)),
-    "a resumed training begins": (counters((3, 3, 3, 3), (0, 0, 0, 0), 30, False), Place(3, 0, 30, False)),
-    "batches were larger before": (counters((3, 3, 3, 2), (7, 7, 7, 7), 21, True), Place(3, 0, 21, False)),
+    "before anything": (counters((0, 0, 0, 0), (0, 0, 0, 0), 0, False), LoopPosition(0, 0, 0, False)),
+    "the first epoch has begun": (counters((1, 1, 0, 0), (0, 0, 0, 0), 0, False), LoopPosition(0, 0, 0, False)),
+    "a batch is fetched": (counters((3, 3, 2, 2), (5, 4, 4, 4), 24, False), LoopPosition(2, 4, 24, False)),
+    "a batch ends": (counters((3, 3, 2, 2), (4, 4, 4, 3), 24, False), LoopPosition(2, 4, 24, False)),
+    "the last batch is fetched": (counters((3, 3, 2, 2), (10, 9, 9, 9), 29, True), LoopPosition(2, 9, 29, False)),
+    "the last batch ends": (counters((3, 3, 2, 2), (10, 10, 10, 9), 30, True), LoopPosition(2, 10, 30, True)),
+    "the last validation ends": (counters((3, 3, 2, 2), (10, 10, 10, 10), 30, True), LoopPosition(2, 10, 30, True)),
+    "the epoch ends": (counters((3, 3, 3, 2), (10, 10, 10, 10), 30, True), LoopPosition(3, 0, 30, False)),
+    "the next epoch begins": (counters((4, 3, 3, 3), (10, 10, 10, 10), 30, True), LoopPosition(3, 0, 30, False)),
+    "the next epoch has begun": (counters((4, 4, 3, 3), (0, 0, 0, 0), 30, False), LoopPosition(3, 0, 30, False)),
+    "the training ends": (counters((3, 3, 3, 3), (10, 10, 10, 10), 30, True), LoopPosition(3, 0, 30, False)),
+    "an epoch was cut short": (counters((3, 3, 3, 2), (4, 4, 4, 4), 24, False), LoopPosition(2, 4, 24, False)),
+    "a resumed training begins": (counters((3, 3, 3, 3), (0, 0, 0, 0), 30, False), LoopPosition(3, 0, 30, False)),
+    "batches were larger before": (counters((3, 3, 3, 2), (7, 7, 7, 7), 21, True), LoopPosition(3, 0, 21, False)),
 }
 
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_the_place_in_each_hook(hook: str) -> None:
     state, place = HOOKS[hook]
-    assert place_of(state, BATCHES, accumulated=1) == place
+    assert read_position(state, BATCHES, accumulated=1) == place
 
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_what_is_written_down_reads_as_the_same_place(hook: str) -> None:
     state, place = HOOKS[hook]
-    written = counters_at(place, state, steps=place.total, due=False, pending=False)
-    assert place_of(written, BATCHES, accumulated=1) == place
+    written = make_counters(place, state, steps=place.total, due=False, pending=False)
+    assert read_position(written, BATCHES, accumulated=1) == place
     assert written["epoch_loop.scheduler_progress"] == "kept"
 
 
 def test_batches_that_wait_for_the_optimizer_are_not_done() -> None:
     state = counters((3, 3, 2, 2), (7, 7, 7, 6), 27, False)
-    assert place_of(state, BATCHES, accumulated=4) == Place(2, 4, 24, False)
+    assert read_position(state, BATCHES, accumulated=4) == LoopPosition(2, 4, 24, False)
     at_the_end = counters((3, 3, 2, 2), (10, 10, 10, 9), 30, True)
-    assert place_of(at_the_end, BATCHES, accumulated=4) == Place(2, 10, 30, True)  # Lightning steps there
+    assert read_position(at_the_end, BATCHES, accumulated=4) == LoopPosition(2, 10, 30, True)  # Lightning steps there
 
 
 def test_the_counters_that_are_given_stay_as_they_are() -> None:
     state = counters((3, 3, 2, 2), (4, 4, 4, 3), 24, False)
     before = repr(state)
-    counters_at(Place(2, 4, 24, False), state, steps=24, due=True, pending=True)
+    make_counters(LoopPosition(2, 4, 24, False), state, steps=24, due=True, pending=True)
     assert repr(state) == before
 
 
@@ -83,6 +83,6 @@ def test_a_validation_that_was_not_run_is_written_down_as_interrupted(
     due: bool, pending: bool, begun: int, steps: int
 ) -> None:
     state = counters((3, 3, 2, 2), (10, 10, 10, 9), 30, True)
-    written = counters_at(Place(2, 10, 30, True), state, steps=30, due=due, pending=pending)
+    written = make_counters(LoopPosition(2, 10, 30, True), state, steps=30, due=due, pending=pending)
     assert written["epoch_loop.val_loop.batch_progress"]["total"] == counts(begun, begun, 0, 0)
     assert written["epoch_loop.state_dict"]["_batches_that_stepped"] == steps

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medseg_pl.core.errors import MissingDataError
-from medseg_pl.training.checkpoints import Resumption, find_checkpoint, find_resumption, remove_records
+from medseg_pl.training.checkpoints import ResumePoint, find_checkpoint, find_resume_point, remove_records
 
 
 def test_a_run_that_was_never_saved_is_begun_again(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_a_run_that_was_never_saved_is_begun_again(tmp_path: Path) -> None:
     run.mkdir()
     for name in ("config.yaml", "splits.json", "metrics.csv", "notes.txt", "dashboard.json"):
         (run / name).touch()
-    assert find_resumption("last", tmp_path) == Resumption(None, 0, 0, run)
+    assert find_resume_point("last", tmp_path) == ResumePoint(None, 0, 0, run)
     remove_records(run)
     assert sorted(path.name for path in run.iterdir()) == ["dashboard.json", "notes.txt"]
 
@@ -25,11 +25,11 @@ def test_a_run_that_was_never_saved_is_begun_again(tmp_path: Path) -> None:
 def test_a_run_that_kept_no_checkpoints_but_ended_stays(left: str, tmp_path: Path) -> None:
     (tmp_path / "version_0").mkdir()
     (tmp_path / "version_0" / left).touch()
-    assert find_resumption("last", tmp_path) is None
+    assert find_resume_point("last", tmp_path) is None
 
 
 def test_without_a_run_there_is_nothing(tmp_path: Path) -> None:
-    assert find_resumption("last", tmp_path / "demo") is None
+    assert find_resume_point("last", tmp_path / "demo") is None
 
 
 class TestFindCheckpoint:
@@ -64,4 +64,4 @@ class TestFindCheckpoint:
     def test_a_run_folder_goes_on_from_its_last_state(self, tmp_path: Path) -> None:
         with pytest.raises(MissingDataError, match=r"There is no checkpoint .*version_0/checkpoints/last\.ckpt"):
             (tmp_path / "version_0").mkdir()
-            find_resumption(str(tmp_path / "version_0"), tmp_path)
+            find_resume_point(str(tmp_path / "version_0"), tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.metrics import Score
-from medseg_pl.training.loggers import Gallery, Picture, worst_cases
+from medseg_pl.training.loggers import ImageBuffer, Picture, worst_cases
 from medseg_pl.training.loggers.images import picture_of, telling_slice
 from medseg_pl.training.loggers.wandb import mask_layers
 
@@ -26,7 +26,7 @@ def case_with(name: str, hits: int) -> CasePrediction:
 
 
 def test_a_gallery_keeps_the_fixed_and_the_worst_and_no_others() -> None:
-    gallery = Gallery(NUCLEUS, size=1, fixed=["good"])
+    gallery = ImageBuffer(NUCLEUS, size=1, fixed=["good"])
     for name, hits in {"good": 8, "fair": 4, "bad": 1, "better": 6}.items():
         case = case_with(name, hits)
         if gallery.wants(case):
