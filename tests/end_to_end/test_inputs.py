@@ -66,10 +66,13 @@ def test_every_input_has_a_row(run: Path, tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "in/gone.png").symlink_to("nowhere.png")
     damaged = save_raster(tmp_path / "in/damaged.png", noise((32, 32)))
     damaged.write_bytes(damaged.read_bytes()[:200])
+    for seed in (1, 2):
+        save_series(tmp_path / f"in/s{seed}", noise((2, 32, 32), seed))
     assert predict(run, tmp_path / "in", tmp_path / "out") == 1
     images = ["a.jpg", "a.png", "b.tif", "c.bmp", "d.nii.gz", "p1/q.png"]
     expected = {
         **dict.fromkeys(images, "written"),
+        **dict.fromkeys([f"s{series}/IM00{slice_}.dcm" for series in (1, 2) for slice_ in (1, 2)], "not read"),
         **dict.fromkeys(["e.npy", "f.heic", "g.svs", "gone.png", "h.pdf", "i.txt"], "not read"),
         **dict.fromkeys(["Thumbs.db", "j.csv"], "no image"),
         "damaged.png": "failed",
@@ -78,9 +81,10 @@ def test_every_input_has_a_row(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert masks(tmp_path / "out") == {"a.jpg.png", "a.png.png", "b.png", "c.png", "d.nii.gz", "p1/q.png"}
     printed = capsys.readouterr()
     said = "Masks hold 0 and 255, as the training masks do."
-    assert printed.out == f"6 cases written to {tmp_path / 'out'}; 1 failed; 6 not read\n{said}\n"
-    assert "7 of 15 inputs could not be predicted; the others were." in printed.err
-    assert all(name in printed.err for name in ("damaged.png", "e.npy", "f.heic", "gone.png", "predictions.csv"))
+    assert printed.out == f"6 cases written to {tmp_path / 'out'}; 1 failed; 10 not read\n{said}\n"
+    assert "11 of 19 inputs could not be predicted; the others were." in printed.err
+    named = ("damaged.png", "e.npy", "f.heic", "gone.png", "DicomSource", "predictions.csv")
+    assert all(name in printed.err for name in named)
 
     shutil.copy(tmp_path / "in/a.png", damaged)  # mended, and nothing is done twice
     assert predict(run, tmp_path / "in", tmp_path / "out") == 1
