@@ -40,12 +40,12 @@ class BareLoop:
 
     def __init__(self, module: Any) -> None:
         self.module = module
-        self.network = copy.deepcopy(module.network)
+        self.network = copy.deepcopy(module.model.network)
         self.optimizer = module.make_optimizer(self.network.parameters())
 
     def step(self, batch: Batch) -> None:
-        image = self.module.normalization(batch.image, batch.statistics)
-        logits = self.network(image.contiguous(memory_format=self.module.memory_format))
+        image = self.module.model.normalization(batch.image, batch.statistics)
+        logits = self.network(image.contiguous(memory_format=self.module.model.memory_format))
         loss = self.module.loss(logits, self.module.labels.target(batch.mask))
         self.optimizer.zero_grad()
         loss.backward()

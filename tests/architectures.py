@@ -20,8 +20,8 @@ from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg_pl.core.errors import MedsegError
+from medseg_pl.models.network_checks import Shape, compute_logits, rehearse
 from medseg_pl.models.networks import build_network
-from medseg_pl.training.rehearsal import Shape, compute_logits, rehearse
 from medseg_pl.training.trainer_checks import exclude_from_ddp, refuse_gradients
 
 ARCHITECTURES = (

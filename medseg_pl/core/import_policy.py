@@ -33,7 +33,7 @@ KNOWN = (
     "medseg_pl.core.labels",
     "medseg_pl.data.sources",
     "medseg_pl.data.transforms.augmentation",
-    "medseg_pl.inference.postprocess",
+    "medseg_pl.core.types.PostProcessing",
     "medseg_pl.models.losses",
     "medseg_pl.metrics",
     "medseg_pl.models.networks",

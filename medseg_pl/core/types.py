@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -12,10 +13,38 @@ from jaxtyping import Float, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medseg_pl.core.errors import DataError
+from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.names import path_fault
 from medseg_pl.core.text import shorten
+
+ResizeMode: TypeAlias = Literal["none", "fit"]
+"""`none` keeps pixels as they are; `fit` scales a whole image into the network's input."""
+
+SymmetryGroup: TypeAlias = Literal["none", "horizontal", "vertical", "flips", "all"]
+"""`horizontal` exchanges left and right, `vertical` top and bottom, `flips` does either and both, and `all` turns by
+quarters as well."""
+
+
+@dataclass(frozen=True)
+class PostProcessing:
+    """What is done to one label of a predicted case, in this order. Choose it on validation cases, never on test cases.
+
+    Args:
+        fill_holes: What the label encloses becomes part of it, as far as no other label is there.
+        minimum_size: Smaller components go: in mm³, in mm² for an image of one slice, or in voxels where the spacing
+            is unknown.
+        largest_only: All components but the largest go.
+    """
+
+    fill_holes: bool = False
+    minimum_size: float = 0.0
+    largest_only: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject sizes that mean nothing."""
+        if not 0 <= self.minimum_size < math.inf:
+            raise SettingError(f"postprocess: minimum_size must be at least 0; got {self.minimum_size}.")
 
 
 @dataclass(frozen=True)

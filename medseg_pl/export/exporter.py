@@ -97,7 +97,8 @@ def _write(folder: Path, trained: Trained, arguments: argparse.Namespace) -> Non
 
 def network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
     """The network's own part of a module's state, under the names that the network gives."""
-    own = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+    prefix = "model.network."
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return {name: value.contiguous().clone() for name, value in own.items()}
 
 

@@ -45,7 +45,7 @@ def golden_cases(module: SegmentationModule) -> list[GoldenCase]:
     height, width = module.sliding_window.window
     rng = np.random.default_rng(0)
     depth = module.context_slices + 2
-    low, high = np.array(_ranges(module.normalization, module.channels)).T[..., None, None, None]
+    low, high = np.array(_ranges(module.model.normalization, module.channels)).T[..., None, None, None]
     large = _image(rng, (module.channels, depth, _odd(1.3 * height), _odd(1.15 * width)), low, high)
     large[0, 0, :2, 0] = np.nan  # no infinity: OpenCV scales it as the processor likes
     long = _image(rng, (module.channels, 1, _odd(1.6 * height), _odd(1.2 * width)), low, high)

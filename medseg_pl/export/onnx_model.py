@@ -54,8 +54,8 @@ class Deployed(nn.Module):
 
     def __init__(self, module: SegmentationModule, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.normalization = module.normalization
-        self.network = copy.deepcopy(module.network).to(dtype).to(memory_format=torch.contiguous_format)
+        self.normalization = module.model.normalization
+        self.network = copy.deepcopy(module.model.network).to(dtype).to(memory_format=torch.contiguous_format)
         self.dtype = dtype
 
     def forward(self, image: Float[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
@@ -93,8 +93,8 @@ def make_graph(module: SegmentationModule, precision: str) -> Graph:
 def around(module: SegmentationModule, model: onnx.ModelProto) -> SegmentationModule:
     """The module with a graph in the place of its network and its normalization."""
     standing = copy.deepcopy(module)
-    standing.normalization = _RawValues()
-    standing.network = _Session(model, standing.normalization)
+    standing.model.normalization = _RawValues()
+    standing.model.network = _Session(model, standing.model.normalization)
     return standing
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
+from medseg_pl.core.types import CasePrediction, EvaluationBatch, PostProcessing, SliceReference
 from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.inference.postprocess import Cleaning, clean
+from medseg_pl.inference.postprocess import clean
 
 
 @dataclass
@@ -43,7 +43,7 @@ class CaseAssembler:
         labels: LabelMap,
         resize: Resize,
         keep_probabilities: bool = False,
-        cleaning: Mapping[str, Cleaning] | None = None,
+        cleaning: Mapping[str, PostProcessing] | None = None,
     ) -> None:
         self.labels = labels
         self.resize = resize

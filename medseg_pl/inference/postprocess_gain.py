@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, UInt8
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import PostProcessing
 from medseg_pl.inference.components import component_sizes
-from medseg_pl.inference.postprocess import Cleaning, clean, voxel_size
+from medseg_pl.inference.postprocess import clean, voxel_size
 from medseg_pl.metrics.functional.overlap import count, dice
 from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, group_totals
 from medseg_pl.metrics.statistics.selection import selection_p
@@ -40,7 +41,7 @@ class Gain:
         p: The chance of a gain as sure if nothing helps, corrected for all that were tried; 1 without a gain.
     """
 
-    cleaning: Cleaning
+    cleaning: PostProcessing
     before: float
     after: float
     interval: tuple[float, float]
@@ -59,7 +60,7 @@ class Gain:
         return {**asdict(self), "interval": list(self.interval)}
 
 
-def candidates(smallest: float | None) -> list[Cleaning]:
+def candidates(smallest: float | None) -> list[PostProcessing]:
     """The cleanings that are tried for a label.
 
     Args:
@@ -72,11 +73,11 @@ def candidates(smallest: float | None) -> list[Cleaning]:
     removals: list[dict[str, Any]] = [{}, {"largest_only": True}]
     if smallest is not None:
         removals.append({"minimum_size": smallest / 2})
-    return [Cleaning(fill_holes=fill, **removal) for fill, removal in product((False, True), removals)]
+    return [PostProcessing(fill_holes=fill, **removal) for fill, removal in product((False, True), removals)]
 
 
 def smallest_component(reference: UInt8[np.ndarray, "m d h w"], labels: LabelMap, geometry: Geometry) -> list[float]:
-    """The size of the smallest component of each label, in the unit of `Cleaning.minimum_size`; infinity without."""
+    """Find the smallest component of each label, in the unit of `minimum_size`; infinity without any."""
     sizes = (component_sizes(labels.plane(reference, index)) for index in range(len(labels.names)))
     return [float(min(found, default=np.inf)) * voxel_size(geometry) for found in sizes]
 
@@ -87,7 +88,7 @@ def agreements(
     geometry: Geometry,
     labels: LabelMap,
     index: int,
-    tried: Sequence[Cleaning],
+    tried: Sequence[PostProcessing],
 ) -> list[float]:
     """The Dice of one label of a case with each cleaning; 1 where it is neither predicted nor annotated.
 
@@ -99,13 +100,13 @@ def agreements(
     return [_agreement(labels.plane(mask, index) & counted, annotated) for mask in cleaned]
 
 
-def best_gain(tried: Sequence[Cleaning], dices: Float[np.ndarray, "n t"], groups: Sequence[str]) -> Gain:
+def best_gain(tried: Sequence[PostProcessing], dices: Float[np.ndarray, "n t"], groups: Sequence[str]) -> Gain:
     """Find the best cleaning of a single label, see `best_gains`."""
     return best_gains([tried], [dices], groups)[0]
 
 
 def best_gains(
-    tried: Sequence[Sequence[Cleaning]], dices: Sequence[Float[np.ndarray, "n _"]], groups: Sequence[str]
+    tried: Sequence[Sequence[PostProcessing]], dices: Sequence[Float[np.ndarray, "n _"]], groups: Sequence[str]
 ) -> list[Gain]:
     """Find the cleaning of each label with the highest mean Dice, among those that gain not by chance.
 
@@ -127,7 +128,11 @@ def best_gains(
 
 
 def _best_gain(
-    tried: Sequence[Cleaning], dices: Float[np.ndarray, "n t"], groups: Sequence[str], p: Sequence[float], number: int
+    tried: Sequence[PostProcessing],
+    dices: Float[np.ndarray, "n t"],
+    groups: Sequence[str],
+    p: Sequence[float],
+    number: int,
 ) -> Gain:
     """Choose among the cleanings of one label, by their p-values and their means."""
     means = dices.mean(axis=0)

@@ -27,7 +27,7 @@ from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
 from medseg_pl.core.import_policy import only_known_code, refusal
 from medseg_pl.core.intensity import LOW, channel_statistics
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import Volume
+from medseg_pl.core.types import SymmetryGroup, Volume
 from medseg_pl.data.cache.case import storable
 from medseg_pl.data.datasets import as_network_type, neighbors
 from medseg_pl.data.sources import DicomSource
@@ -35,7 +35,7 @@ from medseg_pl.data.sources.dicom_output import UnevenSlices
 from medseg_pl.data.sources.files import read_image_file
 from medseg_pl.inference.postprocess import clean
 from medseg_pl.inference.row_blocks import Band, mean_of, undone
-from medseg_pl.inference.tta import SymmetryGroup, symmetries
+from medseg_pl.inference.tta import symmetries
 from medseg_pl.training.checkpoints import Trained, read_trained
 from medseg_pl.training.module import SegmentationModule
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-SymmetryGroup = Literal["none", "horizontal", "vertical", "flips", "all"]
-"""`horizontal` exchanges left and right, `vertical` top and bottom, `flips` does either and both, and `all` turns by
-quarters as well."""
+from medseg_pl.core.types import SymmetryGroup
 
 
 class Symmetry(NamedTuple):

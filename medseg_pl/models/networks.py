@@ -61,6 +61,12 @@ def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn
         ) from error
 
 
+def find_size_divisor(network: nn.Module) -> int:
+    """Return what sides of images must divide by: the output stride of the encoder, or 32 where that is not known."""
+    stride = getattr(getattr(network, "encoder", None), "output_stride", None)
+    return stride if isinstance(stride, int) else 32
+
+
 def refuse_activation(network: nn.Module) -> None:
     """Refuse a network that is built to end in an activation: loss and decision turn its logits into probabilities.
 
@@ -133,7 +139,10 @@ def load_pretrained(network: nn.Module, name: str) -> None:
         raise MissingDataError(f"{path} does not exist. Set model.pretrained to a file, or to null.")
     state = _tensors(path)
     try:
-        state = {name.removeprefix("network."): value for name, value in state.get("state_dict", state).items()}
+        prefix = "model.network."  # of a checkpoint of medseg, which may hold weights of its loss as well
+        stored = state.get("state_dict", state)
+        ours = {name: value for name, value in stored.items() if name.startswith(prefix)}
+        state = {name.removeprefix(prefix): value for name, value in (ours or stored).items()}
         whole = all(name in state for name in network.state_dict())
         target = network if whole else network.get_submodule("encoder")
         target.load_state_dict(state)

@@ -19,7 +19,7 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.settings import require_at_least
 from medseg_pl.core.stop_signals import ParentExitFlag, StopSignals, leave_signals_to_main
-from medseg_pl.core.types import Batch, Case, EvaluationBatch
+from medseg_pl.core.types import Batch, Case, EvaluationBatch, ResizeMode
 from medseg_pl.data.cache.index import Catalog, NamedEntries, catalog_of, known_catalog, prepared_catalog
 from medseg_pl.data.cache.store import Store, default_directory
 from medseg_pl.data.datasets import PatchDataset, SliceDataset, collate_samples, collate_slices
@@ -30,7 +30,7 @@ from medseg_pl.data.sources.unread import describe_left_out
 from medseg_pl.data.splits import SIDES, Split, SplitSettings, kept_split
 from medseg_pl.data.time_axes import find_time_axes
 from medseg_pl.data.transforms.augmentation import Augmentation
-from medseg_pl.data.transforms.resize import Resize, ResizeMode
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.data.written_values import find_mask_values
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.training.checkpoints.loop_state import count_done_batches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -16,33 +17,25 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.intensity import LOW
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.settings import require_at_least
-from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch
-from medseg_pl.data.transforms.resize import Resize, ResizeMode
+from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch, PostProcessing, ResizeMode, SymmetryGroup
+from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
-from medseg_pl.inference.postprocess import Cleaning, check_cleaning
 from medseg_pl.inference.row_blocks import Band
 from medseg_pl.inference.sliding_window import LogitsListener, RowReader, SlidingWindow
-from medseg_pl.inference.tta import IDENTITY, SymmetryGroup, symmetries
+from medseg_pl.inference.tta import IDENTITY, symmetries
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.models.losses.checking import check_loss, exclude_ignored
 from medseg_pl.models.lr_schedulers import Interval, follow_scores, follows_scores
-from medseg_pl.models.networks import (
-    NetworkFactory,
-    build_network,
-    load_pretrained,
-    refuse_activation,
-    refuse_probabilities,
-)
+from medseg_pl.models.network_checks import rehearse
+from medseg_pl.models.networks import NetworkFactory, refuse_probabilities
 from medseg_pl.models.normalization import Normalization
 from medseg_pl.models.optimization import find_learning_rate, include_added_groups, make_optimization, rescale_schedules
+from medseg_pl.models.segmentation_model import SegmentationModel
 from medseg_pl.training.checkpoints.loop_state import fix_epoch_restart, make_resumable, pending_accumulation_batches
 from medseg_pl.training.evaluator import Scoring, Stage, fitted_masks
 from medseg_pl.training.final_validation import require_validation, validate_at_end
 from medseg_pl.training.recording import keep_settings
-from medseg_pl.training.rehearsal import compute_logits, rehearse
 from medseg_pl.training.restored_settings import (
     apply_changed_numbers,
     apply_changed_optimization,
@@ -88,7 +81,7 @@ class SegmentationModule(LightningModule):
         nsd_tolerance: How far apart borders may be that count as the same for NSD, in mm, or in pixels where the
             spacing is unknown: one number, or one for each label.
         metrics: Further metrics, beside overlap, distances and volumes; each adds columns to the table of scores.
-        size_divisor: Sides of an image that the network accepts divide by this: 32 for an encoder of depth 5.
+        size_divisor: Sides of an image that the network accepts divide by this; by default what its encoder needs.
         window_overlap: How much neighboring windows share, where an image is too large to run whole.
         whole_image_max_pixels: Images with more pixels run in windows.
         tta: Test-time augmentation, the mean over flips or turns of the image, in `validate`, `test` and `predict`.
@@ -117,51 +110,39 @@ class SegmentationModule(LightningModule):
         surface_metrics: bool = True,
         nsd_tolerance: float | dict[str, float] = 1.0,
         metrics: Sequence[MetricFactory] = (),
-        size_divisor: int = 32,
+        size_divisor: int | None = None,
         window_overlap: float = 0.5,
         whole_image_max_pixels: int = 1 << 20,
         tta: SymmetryGroup = "none",
-        postprocess: dict[str, Cleaning] | None = None,
+        postprocess: dict[str, PostProcessing] | None = None,
         pretrained: str | None = None,
         channels_last: bool = False,
         compile_network: bool = False,
         seed: int = 0,
     ) -> None:
-        in_channels = channels * (2 * context_slices + 1)
-        given = {name: value for name, value in locals().items() if name not in ("self", "in_channels", "__class__")}
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        self._unrecorded = keep_settings(self, given, "model", network=(in_channels, labels.classes))
-        require_at_least(
-            "model", channels=(channels, 1), context_slices=(context_slices, 0), size_divisor=(size_divisor, 1)
-        )
+        travelling = {name: given[name] for name in inspect.signature(SegmentationModel).parameters}
+        self.model = SegmentationModel(**travelling)
+        self._unrecorded = keep_settings(self, given, "model", network=(self.model.in_channels, labels.classes))
         self.labels = labels
         self.channels = channels
         self.context_slices = context_slices
-        self.resize = Resize(resize, (input_size[0], input_size[1]), spacing_mm and (spacing_mm[0], spacing_mm[1]))
-        self.network = build_network(network, in_channels, labels.classes)
-        refuse_activation(self.network)
-        if pretrained:
-            load_pretrained(self.network, pretrained)
+        self.resize = Resize(resize, self.model.input_size, self.model.spacing_mm)
         self.loss = exclude_ignored(loss, labels)
         check_loss(self.loss, labels)
-        self.normalization = normalization
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
         self.lr_interval = lr_interval
         self.sliding_window = SlidingWindow(
-            labels, self.resize.size, size_divisor, window_overlap, whole_image_max_pixels
+            labels, self.resize.size, self.model.size_divisor, window_overlap, whole_image_max_pixels
         )
         self.symmetries = symmetries(tta)
-        check_cleaning(postprocess or {}, labels)
-        self.assembler = CaseAssembler(labels, self.resize, cleaning=postprocess)
+        self.assembler = CaseAssembler(labels, self.resize, cleaning=self.model.postprocess)
         surface = SurfaceMetric(labels, nsd_tolerance)
         built_in = [OverlapMetric(labels), *([surface] if surface_metrics else []), VolumeMetric(labels)]
         facts = {"nsd_tolerance": surface.tolerance} if surface_metrics else {}
         self.scoring = Scoring(self.assembler, [*built_in, *(make(labels=labels) for make in metrics)], facts)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network.to(memory_format=self.memory_format)
-        if compile_network:
-            self.network.compile()
         # What torch refuses is refused here, and not when the data is read and a run folder made.
         self._lr_factor = 1.0
         optimization = self.configure_optimizers()
@@ -173,8 +154,9 @@ class SegmentationModule(LightningModule):
         self._resumed_metrics: dict[str, Tensor] = {}
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
-        """Logits of raw images."""
-        return self._logits(self._normalized(image, statistics))
+        """Compute the logits of raw images."""
+        logits: Tensor = self.model(image, statistics)
+        return logits
 
     def probabilities(self, batch: EvaluationBatch, on_logits: LogitsListener | None = None) -> Tensor:
         """Of slices, on the fitted grid; images too small for the network are padded with what training patches are.
@@ -185,8 +167,9 @@ class SegmentationModule(LightningModule):
         """
         fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         seen = (IDENTITY,) if fitting else self.symmetries
-        image = self._normalized(batch.image, batch.statistics)
-        return self.sliding_window(self._logits, image, self._fill(batch.statistics), on_logits, seen)
+        image = self.model.normalize(batch.image, batch.statistics)
+        fill = self.model.compute_padding_value(batch.statistics)
+        return self.sliding_window(self.model.compute_logits, image, fill, on_logits, seen)
 
     def bands(self, read: RowReader, size: tuple[int, int], statistics: Float[Tensor, "b c 4"]) -> Iterator[Band]:
         """The probabilities of slices a few rows at a time, so that no image is too large.
@@ -198,10 +181,11 @@ class SegmentationModule(LightningModule):
         """
 
         def normalized(rows: slice) -> Tensor:
-            return self._normalized(read(rows).to(self.device), own)
+            return self.model.normalize(read(rows).to(self.device), own)
 
         own = statistics.to(self.device)
-        return self.sliding_window.bands(self._logits, size, normalized, self._fill(own), symmetries=self.symmetries)
+        fill = self.model.compute_padding_value(own)
+        return self.sliding_window.bands(self.model.compute_logits, size, normalized, fill, symmetries=self.symmetries)
 
     def on_fit_start(self) -> None:
         """Refuse what waits for scores that never come."""
@@ -210,7 +194,7 @@ class SegmentationModule(LightningModule):
     @property
     def backbone(self) -> nn.Module:
         """The network's encoder, by the name under which Lightning's `BackboneFinetuning` looks for it."""
-        return self.network.get_submodule("encoder")
+        return self.model.network.get_submodule("encoder")
 
     @property
     def lr(self) -> float:
@@ -245,9 +229,9 @@ class SegmentationModule(LightningModule):
     def _rehearse(self) -> list[str]:
         """The parameters without a gradient, after a training step on shapes alone."""
         batch = min(2, getattr(self.trainer.datamodule, "batch_size", 2))  # type: ignore[attr-defined]
-        channels = self.channels * (2 * self.context_slices + 1)
-        names = rehearse(self.network, (batch, channels, *self.resize.size), self.labels.classes)
-        return [f"network.{name}" for name in names]
+        shape = (batch, self.model.in_channels, *self.model.input_size)
+        names = rehearse(self.model.network, shape, self.labels.classes)
+        return [f"model.network.{name}" for name in names]
 
     def on_train_start(self) -> None:
         """Plan the schedule, now that the loader tells the length of a run; go on where a checkpoint was written."""
@@ -353,17 +337,6 @@ class SegmentationModule(LightningModule):
         changes += apply_changed_numbers(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
         if changes:
             log.warning("Changed since the checkpoint was written, and in force from here on: %s.", ", ".join(changes))
-
-    def _logits(self, image: Tensor) -> Tensor:
-        return compute_logits(self.network, image, self.labels.classes)
-
-    def _normalized(self, image: Tensor, statistics: Tensor) -> Tensor:
-        values: Tensor = self.normalization(image, statistics)
-        return values.contiguous(memory_format=self.memory_format)
-
-    def _fill(self, statistics: Tensor) -> Tensor:
-        """What lies around images in the eyes of the network."""
-        return self._normalized(statistics[..., LOW, None, None], statistics)
 
     def _evaluate(self, batch: EvaluationBatch) -> list[CasePrediction]:
         """Probabilities, loss and scores of a batch of slices."""

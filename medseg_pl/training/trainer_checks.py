@@ -101,5 +101,5 @@ def _tell_excluded(names: Sequence[str]) -> None:
     log.warning(
         "%d parameters of the network take no part in its output (%s, ...); DDP does not wait for their gradients.",
         len(names),
-        names[0].removeprefix("network."),
+        names[0].removeprefix("model.network."),
     )

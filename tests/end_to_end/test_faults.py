@@ -137,7 +137,7 @@ def test_inf_gradient(fit: Fit, runs: Path, told: Callable[[], str], monkeypatch
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # without a validation there is no best
 @pytest.mark.parametrize(
     ("spoil", "where"),
-    [(infinite_gradient, "network."), (lambda loss: 1e30 * loss, "the optimizer's exp_avg_sq of parameter")],
+    [(infinite_gradient, "model.network."), (lambda loss: 1e30 * loss, "the optimizer's exp_avg_sq of parameter")],
     ids=["weights", "optimizer"],
 )
 def test_what_is_saved_is_looked_at_before(

@@ -517,8 +517,8 @@ def test_exported_weights_are_tensors_and_a_description(
     assert main(["export", "--ckpt_path", checkpoint, "-o", str(output)]) == 0
     weights = load_file(output / "weights.safetensors")
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
-    assert {f"network.{name}" for name in weights} == {name for name in state if name.startswith("network.")}
-    assert all(torch.equal(value, state[f"network.{name}"]) for name, value in weights.items())
+    assert {f"model.network.{name}" for name in weights} == {name for name in state if name.startswith("model.")}
+    assert all(torch.equal(value, state[f"model.network.{name}"]) for name, value in weights.items())
     text = (output / "spec.json").read_text()
     spec = json.loads(text)
     assert spec["classes"] == ["large_bowel", "small_bowel", "stomach"]
@@ -531,7 +531,7 @@ def test_exported_weights_are_tensors_and_a_description(
     again = f"--model.pretrained={output / 'weights.safetensors'}"
     assert main([*start, again, "--model.optimizer.lr=0.0", "--trainer.limit_train_batches=1"]) == 0
     trained = torch.load(next((tmp_path / "runs").rglob("last.ckpt")), weights_only=True)["state_dict"]
-    convolutions = [name for name in state if name.startswith("network.") and state[name].ndim == 4]
+    convolutions = [name for name in state if name.startswith("model.network.") and state[name].ndim == 4]
     assert convolutions
     assert all(torch.equal(trained[name], state[name]) for name in convolutions)
 

@@ -34,7 +34,7 @@ def relative(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     content = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)
     generator = torch.Generator().manual_seed(0)
     for name, value in content["state_dict"].items():
-        if name.startswith("network.") and value.is_floating_point():
+        if name.startswith("model.network.") and value.is_floating_point():
             value.mul_(1 + 0.1 * torch.randn(value.shape, generator=generator))
     path = tmp_path_factory.mktemp("relative") / "best.ckpt"
     torch.save(content, path)

@@ -70,7 +70,7 @@ def write_checkpoint(
     torch.save(
         {
             "pytorch-lightning_version": "2.6.0",
-            "state_dict": {f"network.{name}": value for name, value in made.state_dict().items()},
+            "state_dict": {f"model.network.{name}": value for name, value in made.state_dict().items()},
             "hparams_name": "kwargs",
             "hyper_parameters": model | common,
             "datamodule_hparams_name": "kwargs",

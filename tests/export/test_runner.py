@@ -19,6 +19,7 @@ from PIL import Image
 from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
 from medseg_pl.core.intensity import channel_statistics, replace_not_finite
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import SymmetryGroup
 from medseg_pl.data.datasets import neighbors
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.sources.files import write_mask_file
@@ -26,7 +27,7 @@ from medseg_pl.data.transforms import windows
 from medseg_pl.data.transforms.resize import Resize, resize_image
 from medseg_pl.export import runner
 from medseg_pl.inference import components
-from medseg_pl.inference.tta import SymmetryGroup, symmetries
+from medseg_pl.inference.tta import symmetries
 from medseg_pl.io import nifti, raster
 from tests.io.test_raster import EXACT
 from tests.sample_files import noise, save_raster, save_volume

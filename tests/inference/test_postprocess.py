@@ -8,7 +8,8 @@ import pytest
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.inference.postprocess import Cleaning, check_cleaning, clean
+from medseg_pl.core.types import PostProcessing
+from medseg_pl.inference.postprocess import clean
 
 EXCLUSIVE = LabelMap(["ring", "core"], "multiclass")
 OVERLAPPING = LabelMap(["ring", "core"], "multilabel")
@@ -18,14 +19,16 @@ RING = np.array([[[[1, 1, 1, 0, 0, 1], [1, 2, 1, 0, 0, 0], [1, 1, 1, 0, 2, 2]]]]
 
 
 def test_holes_are_filled_where_no_other_label_is() -> None:
-    cleaned = clean(RING, GRID, EXCLUSIVE, {"ring": Cleaning(fill_holes=True)})
+    cleaned = clean(RING, GRID, EXCLUSIVE, {"ring": PostProcessing(fill_holes=True)})
     np.testing.assert_array_equal(cleaned, RING)
     hollow = np.where(RING == 2, 0, RING).astype(np.uint8)
-    assert clean(hollow, GRID, EXCLUSIVE, {"ring": Cleaning(fill_holes=True)})[0, 0, 1, 1] == 1
+    assert clean(hollow, GRID, EXCLUSIVE, {"ring": PostProcessing(fill_holes=True)})[0, 0, 1, 1] == 1
 
 
 def test_what_is_removed_becomes_background() -> None:
-    cleaned = clean(RING, GRID, EXCLUSIVE, {"ring": Cleaning(largest_only=True), "core": Cleaning(largest_only=True)})
+    cleaned = clean(
+        RING, GRID, EXCLUSIVE, {"ring": PostProcessing(largest_only=True), "core": PostProcessing(largest_only=True)}
+    )
     expected = RING.copy()
     expected[0, 0, 0, 5] = 0
     expected[0, 0, 1, 1] = 0
@@ -35,7 +38,7 @@ def test_what_is_removed_becomes_background() -> None:
 
 def test_labels_that_overlap_do_not_see_each_other() -> None:
     mask = np.stack([(RING[0] == 1), (RING[0] == 2)]).astype(np.uint8)
-    cleaned = clean(mask, GRID, OVERLAPPING, {"ring": Cleaning(fill_holes=True, largest_only=True)})
+    cleaned = clean(mask, GRID, OVERLAPPING, {"ring": PostProcessing(fill_holes=True, largest_only=True)})
     assert cleaned[0, 0].tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0]]
     np.testing.assert_array_equal(cleaned[1], mask[1])
 
@@ -52,12 +55,10 @@ def test_sizes_are_in_mm(geometry: Geometry, limit: float) -> None:
     labels = LabelMap(["lesion"], "binary")
     mask = np.zeros((1, *geometry.shape), np.uint8)
     mask[0, 0, 0, :2] = 1
-    assert clean(mask, geometry, labels, {"lesion": Cleaning(minimum_size=limit)}).any()
-    assert not clean(mask, geometry, labels, {"lesion": Cleaning(minimum_size=1.01 * limit)}).any()
+    assert clean(mask, geometry, labels, {"lesion": PostProcessing(minimum_size=limit)}).any()
+    assert not clean(mask, geometry, labels, {"lesion": PostProcessing(minimum_size=1.01 * limit)}).any()
 
 
 def test_wrong_use_is_refused() -> None:
     with pytest.raises(SettingError, match="minimum_size must be at least 0; got -1"):
-        Cleaning(minimum_size=-1)
-    with pytest.raises(SettingError, match="names the label 'liver', which is none of ring, core"):
-        check_cleaning({"liver": Cleaning()}, EXCLUSIVE)
+        PostProcessing(minimum_size=-1)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.inference.postprocess import Cleaning
+from medseg_pl.core.types import PostProcessing
 from medseg_pl.inference.postprocess_gain import agreements, best_gain, best_gains, candidates, smallest_component
 
 LABELS = LabelMap(["organ", "lesion"], "multiclass")
 GRID = Geometry((1, 10, 10), (3.0, 2.0, 2.0))
-NOTHING, LARGEST, FILL = Cleaning(), Cleaning(largest_only=True), Cleaning(fill_holes=True)
+NOTHING, LARGEST, FILL = PostProcessing(), PostProcessing(largest_only=True), PostProcessing(fill_holes=True)
 
 
 def drawn(*boxes: tuple[int, int, int, int, int]) -> NDArray[np.uint8]:
@@ -34,7 +34,7 @@ def test_sizes_of_the_smallest_components_are_in_mm2_in_a_single_slice() -> None
 def test_each_cleaning_is_scored_on_its_label() -> None:
     reference = drawn((0, 0, 4, 4, 1))
     prediction = drawn((0, 0, 4, 4, 1), (1, 1, 2, 2, 0), (8, 8, 2, 2, 1))  # a hole of 4 pixels, and 4 pixels of noise
-    scored = agreements(prediction, reference, GRID, LABELS, 0, [NOTHING, LARGEST, FILL, Cleaning(True, 20.0)])
+    scored = agreements(prediction, reference, GRID, LABELS, 0, [NOTHING, LARGEST, FILL, PostProcessing(True, 20.0)])
     assert scored == pytest.approx([24 / 32, 24 / 28, 32 / 36, 1.0])
     assert agreements(prediction, reference, GRID, LABELS, 1, [NOTHING, LARGEST]) == [1.0, 1.0]
 
@@ -48,7 +48,7 @@ def test_what_nobody_annotated_does_not_count() -> None:
 
 def test_a_false_alarm_that_goes_is_a_gain() -> None:
     prediction = drawn((8, 8, 2, 2, 1))
-    assert agreements(prediction, drawn(), GRID, LABELS, 0, [NOTHING, Cleaning(minimum_size=20.0)]) == [0.0, 1.0]
+    assert agreements(prediction, drawn(), GRID, LABELS, 0, [NOTHING, PostProcessing(minimum_size=20.0)]) == [0.0, 1.0]
 
 
 def test_a_gain_for_every_patient_is_safe() -> None:
@@ -88,7 +88,7 @@ def test_the_more_is_tried_the_more_has_to_be_shown() -> None:
     useless = 0.9 + rng.normal(0, 0.01, (7, 6))
     useful = np.stack([np.full(7, 0.8), np.full(7, 0.85)], axis=1)
     alone = best_gain([NOTHING, LARGEST], useful, list("abcdefg"))
-    tried = [NOTHING, *(Cleaning(minimum_size=size) for size in (1.0, 2.0, 3.0, 4.0, 5.0))]
+    tried = [NOTHING, *(PostProcessing(minimum_size=size) for size in (1.0, 2.0, 3.0, 4.0, 5.0))]
     _, beside = best_gains([tried, [NOTHING, LARGEST]], [useless, useful], list("abcdefg"))
     assert alone.is_safe
     assert (beside.tried, beside.is_safe) == (6, False)
@@ -100,7 +100,7 @@ def test_of_the_sure_gains_the_largest_is_chosen() -> None:
     dices[:, 1] += 0.01
     dices[:, 2] += 0.03
     dices[0, 3] += 0.5  # the highest mean, and the gain of one patient
-    gain = best_gain([NOTHING, FILL, LARGEST, Cleaning(minimum_size=3.0)], dices, list("abcdefgh"))
+    gain = best_gain([NOTHING, FILL, LARGEST, PostProcessing(minimum_size=3.0)], dices, list("abcdefgh"))
     assert (gain.cleaning, gain.is_safe) == (LARGEST, True)
 
 
@@ -114,7 +114,7 @@ def null_dices(rng: np.random.Generator, patients: int, candidates: int, touched
 def share_chosen(patients: int, candidates: int, touched: float, gain: float = 0.0) -> float:
     """In which share of 300 data sets a cleaning is chosen that gains so much on average."""
     rng = np.random.default_rng(patients)
-    tried = [NOTHING, *(Cleaning(minimum_size=float(size + 1)) for size in range(candidates))]
+    tried = [NOTHING, *(PostProcessing(minimum_size=float(size + 1)) for size in range(candidates))]
     groups = [str(patient) for patient in range(patients)]
     chosen = 0
     for _ in range(300):

@@ -7,7 +7,8 @@ from typing import get_args
 import pytest
 import torch
 
-from medseg_pl.inference.tta import IDENTITY, Symmetry, SymmetryGroup, symmetries
+from medseg_pl.core.types import SymmetryGroup
+from medseg_pl.inference.tta import IDENTITY, Symmetry, symmetries
 
 ALL = symmetries("all")
 IMAGE = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import PostProcessing
 from medseg_pl.data.sources import DecathlonSource, FolderSource, ManifestSource, UWMadisonSource
 from medseg_pl.data.transforms.augmentation import StandardAugmentation
-from medseg_pl.inference.postprocess import Cleaning
 from medseg_pl.models.losses import DiceCELoss, DiceLoss, FocalTverskyLoss, WeightedSum
 from medseg_pl.models.normalization import ZScore
 from medseg_pl.training.recording import describe_arguments, describe_network
@@ -59,7 +59,7 @@ def describe(value: Any) -> Any:
         (Path("a"), "a"),
         ((1, np.int64(2)), [1, 2]),
         (
-            {"disc": Cleaning(largest_only=True)},
+            {"disc": PostProcessing(largest_only=True)},
             {"disc": {"fill_holes": False, "minimum_size": 0.0, "largest_only": True}},
         ),
         (partial(torch.optim.AdamW, lr=0.1), {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.1}}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -16,9 +16,8 @@ from torch.nn import functional as F
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.types import ResizeMode
 from medseg_pl.data.transforms.windows import Padding, centerd_padding
-
-ResizeMode = Literal["none", "fit"]
 
 
 @dataclass(frozen=True)

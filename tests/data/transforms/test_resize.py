@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.data.transforms.resize import Resize, ResizeMode, pad_constant, resize_image
+from medseg_pl.core.types import ResizeMode
+from medseg_pl.data.transforms.resize import Resize, pad_constant, resize_image
 from medseg_pl.data.transforms.windows import Padding
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))

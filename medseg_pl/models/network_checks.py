@@ -1,17 +1,16 @@
-"""Runs of a network that answer wrong shapes in a sentence: on images, and on shapes alone before training."""
+"""Runs of a network that explain wrong shapes: on images, and on shapes alone before training."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
+import segmentation_models_pytorch as smp
 import torch
-from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.data.transforms.windows import padded_size
 
 Shape = tuple[int, int, int, int]
 
@@ -118,8 +117,8 @@ def _size_remedy(network: nn.Module, shape: tuple[int, ...], text: str) -> str:
 
 def _accepted_sizes(network: nn.Module, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """Sizes near a refused one on which the network can be trained."""
-    for multiple in _MULTIPLES if isinstance(network, SegmentationModel) else ():
-        height, width = size = padded_size((shape[-2], shape[-1]), multiple)
+    for multiple in _MULTIPLES if isinstance(network, smp.base.SegmentationModel) else ():
+        height, width = size = (-(-shape[-2] // multiple) * multiple, -(-shape[-1] // multiple) * multiple)
         try:
             _run_on_shapes(network, (2, shape[1], height, width))
         except (AssertionError, RuntimeError, ValueError):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.training.rehearsal import compute_logits, rehearse
+from medseg_pl.models.network_checks import compute_logits, rehearse
 
 RESNET: dict[str, Any] = {"encoder_name": "resnet18", "encoder_weights": None, "in_channels": 1}
 
