@@ -29,7 +29,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
-from medseg_pl.metrics import CaseLedger, OverlapMetric, SurfaceMetric, VolumeMetric
+from medseg_pl.metrics import MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.metrics.functional import surface
 from medseg_pl.metrics.functional.overlap import count
 
@@ -155,7 +155,7 @@ def share_of_inference() -> dict[str, float]:
         labels.activate(network(image))
 
     def score(*metrics: object) -> None:
-        ledger = CaseLedger([metric(labels) for metric in metrics])  # type: ignore[operator]
+        ledger = MetricTable([metric(labels) for metric in metrics])  # type: ignore[operator]
         for case in CaseAssembler(labels, Resize("none", (512, 512))).add(probabilities, batch):
             ledger.add(case)
         ledger.table()

@@ -48,8 +48,8 @@ from medseg_pl.data.sources import FolderSource
 from medseg_pl.io.nifti import write_nifti
 from medseg_pl.io.raster import write_png
 from medseg_pl.metrics import OverlapMetric
-from medseg_pl.metrics.case_metric import Score
-from medseg_pl.metrics.ledger import CaseLedger
+from medseg_pl.metrics.case_metric import CaseScore
+from medseg_pl.metrics.ledger import MetricTable
 from medseg_pl.metrics.summary import summarize
 from medseg_pl.training.datamodule import SegmentationDataModule
 
@@ -227,9 +227,9 @@ def own_mb(process: int) -> float:
 def _scoring(cases: int) -> dict[str, float]:
     """What each rank does when all have scored their share of the cases."""
     values = {"tp": 1, "fp": 2, "fn": 3, "dice": 0.5, "iou": 0.25, "precision": 0.5, "recall": 0.5}
-    scores = [[Score(f"{i:07}", f"{i:07}", "square", dict(values), "ok", "mm")] for i in range(cases)]
+    scores = [[CaseScore(f"{i:07}", f"{i:07}", "square", dict(values), "ok", "mm")] for i in range(cases)]
     parts = [pickle.dumps(scores[rank::RANKS]) for rank in range(RANKS)]
-    ledger = CaseLedger([OverlapMetric(LABELS)])
+    ledger = MetricTable([OverlapMetric(LABELS)])
 
     def merge() -> None:
         ledger.metrics[0]._scores = [rows for part in parts for rows in pickle.loads(part)]

@@ -10,7 +10,7 @@ from medseg_pl.data.datasets import SliceDataset, opened
 from medseg_pl.export import runner
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.progress import progress_bar
-from medseg_pl.metrics import CaseLedger, OverlapMetric, summarize
+from medseg_pl.metrics import MetricTable, OverlapMetric, summarize
 from medseg_pl.training.checkpoints import Trained
 from medseg_pl.training.datamodule import SegmentationDataModule
 
@@ -31,7 +31,7 @@ def measure(trained: Trained, predictor: Predictor, folder: Path, root: str | No
         DataError: The data cannot be read, or was trained on.
     """
     dataset = _validation_cases(trained, root)
-    ledgers = {name: CaseLedger([OverlapMetric(predictor.labels)]) for name in ("checkpoint", "exported")}
+    ledgers = {name: MetricTable([OverlapMetric(predictor.labels)]) for name in ("checkpoint", "exported")}
     model = runner.Model(folder)
     with progress_bar("Measuring", len(dataset.cases)) as advance:
         for place, case in enumerate(dataset.cases):

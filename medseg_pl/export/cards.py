@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medseg_pl.reporting import Run, read_run
-from medseg_pl.reporting.limitations import limits_of
-from medseg_pl.reporting.markdown import blocks, escaped, shares, survey, table
+from medseg_pl.reporting.limitations import list_limitations
+from medseg_pl.reporting.markdown import escape, format_table, write_blocks, write_label_shares, write_survey
 from medseg_pl.training.checkpoints import Trained, run_folder_of
 
 MODEL_CARD, DATA_CARD = "MODEL_CARD.md", "DATA_CARD.md"
@@ -38,10 +38,14 @@ def write_cards(folder: Path, trained: Trained, spec: Mapping[str, Any]) -> None
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.filters["escaped"] = escaped
-    known: dict[str, Any] = {"run": run, "spec": spec, "labels": run.labels, "blocks": blocks(run)}
+    environment.filters["escaped"] = escape
+    known: dict[str, Any] = {"run": run, "spec": spec, "labels": run.labels, "blocks": write_blocks(run)}
     known |= {"checkpoint": checkpoint, "inputs": inputs(spec), "exported": exported(spec)}
-    known |= {"survey": survey(run), "shares": shares(run), "limits": limits_of(run) + _of_export(spec, checkpoint)}
+    known |= {
+        "survey": write_survey(run),
+        "shares": write_label_shares(run),
+        "limits": list_limitations(run) + _of_export(spec, checkpoint),
+    }
     known["evaluation"] = known["blocks"]["evaluate"] if run.rows else f"Its scores are {NOT_KNOWN}: medseg test."
     for name in (MODEL_CARD, DATA_CARD):
         text = environment.get_template(f"{name.lower()}.j2").render(known)
@@ -68,11 +72,11 @@ def inputs(spec: Mapping[str, Any]) -> list[str]:
         ["values", "raw; the network normalizes them"],
         ["size", "as it is" if spec["resize"] == "none" else f"scaled to {_by(spec['input_size'])}"],
         ["spacing", "as it is" if spacing is None else f"resampled to {_by(spacing)} mm, and back"],
-        ["labels", ", ".join(escaped(name) for name in spec["labels"]["names"])],
+        ["labels", ", ".join(escape(name) for name in spec["labels"]["names"])],
         ["labels may overlap", "yes" if spec["labels"]["task"] == "multilabel" else "no"],
-        ["cleaning", ", ".join(escaped(name) for name in spec["postprocess"]) or "none"],
+        ["cleaning", ", ".join(escape(name) for name in spec["postprocess"]) or "none"],
     ]
-    return table(["", ""], rows)
+    return format_table(["", ""], rows)
 
 
 def exported(spec: Mapping[str, Any]) -> list[str]:
@@ -84,10 +88,10 @@ def exported(spec: Mapping[str, Any]) -> list[str]:
         ["self-test", f"{tolerance['agreement']:.2%} of the pixels of {len(spec['golden'])} golden cases must agree"],
     ]
     if measured is None:
-        return table(["", ""], [*rows, ["cost in Dice", NOT_KNOWN]])
+        return format_table(["", ""], [*rows, ["cost in Dice", NOT_KNOWN]])
     before, after, cost = (_dice(measured["dice"][name]) for name in ("checkpoint", "exported", "cost"))
     said = f"{cost}: {before} by the checkpoint, {after} exported, over {measured['cases']} validation cases"
-    return table(["", ""], [*rows, ["cost in Dice", said]])
+    return format_table(["", ""], [*rows, ["cost in Dice", said]])
 
 
 def _of_export(spec: Mapping[str, Any], checkpoint: str) -> list[str]:

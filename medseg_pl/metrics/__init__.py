@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medseg_pl.metrics.calibration import CalibrationMetric as CalibrationMetric
     from medseg_pl.metrics.case_metric import CaseMetric as CaseMetric
+    from medseg_pl.metrics.case_metric import CaseScore as CaseScore
     from medseg_pl.metrics.case_metric import LabelPair as LabelPair
-    from medseg_pl.metrics.case_metric import Score as Score
-    from medseg_pl.metrics.case_metric import from_all_processes as from_all_processes
-    from medseg_pl.metrics.ledger import CaseLedger as CaseLedger
+    from medseg_pl.metrics.case_metric import gather_from_ranks as gather_from_ranks
+    from medseg_pl.metrics.ledger import MetricTable as MetricTable
     from medseg_pl.metrics.overlap import OverlapMetric as OverlapMetric
     from medseg_pl.metrics.summary import summarize as summarize
     from medseg_pl.metrics.surface import SurfaceMetric as SurfaceMetric
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "CalibrationMetric": "calibration",
-    "CaseLedger": "ledger",
+    "MetricTable": "ledger",
     "CaseMetric": "case_metric",
     "LabelPair": "case_metric",
     "OverlapMetric": "overlap",
-    "Score": "case_metric",
+    "CaseScore": "case_metric",
     "SurfaceMetric": "surface",
     "UWMadisonScore": "uw_madison",
     "VolumeMetric": "volume",
-    "from_all_processes": "case_metric",
+    "gather_from_ranks": "case_metric",
     "summarize": "summary",
 }
 
 __all__ = [
     "CalibrationMetric",
-    "CaseLedger",
     "CaseMetric",
+    "CaseScore",
     "LabelPair",
+    "MetricTable",
     "OverlapMetric",
-    "Score",
     "SurfaceMetric",
     "UWMadisonScore",
     "VolumeMetric",
-    "from_all_processes",
+    "gather_from_ranks",
     "summarize",
 ]
 

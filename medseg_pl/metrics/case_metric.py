@@ -29,7 +29,7 @@ OK, UNDEFINED, MISSED, FALSE_ALARM = "ok", "undefined", "missed", "false_alarm"
 
 
 @dataclass(frozen=True)
-class Score:
+class CaseScore:
     """What is known of one case and label: a row of the table.
 
     Args:
@@ -113,7 +113,7 @@ class LabelPair:
         return OK if self.counts.prediction else MISSED
 
 
-def with_empty_rule(
+def apply_empty_mask_rule(
     pair: LabelPair, worst: Mapping[str, float], compute: Callable[[], Mapping[str, float]]
 ) -> dict[str, float]:
     """Apply the rule for empty masks: NaN where both are empty, the worst score where exactly one is.
@@ -158,7 +158,7 @@ class CaseMetric(Metric):
         # Scores are no tensors: `table` collects them from all processes, so torchmetrics need not.
         super().__init__(sync_on_compute=False)
         self.labels = labels
-        self._scores: list[list[Score]] = []
+        self._scores: list[list[CaseScore]] = []
 
     @abstractmethod
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
@@ -179,14 +179,14 @@ class CaseMetric(Metric):
         pairs = (LabelPair(case, self.labels, index) for index in range(len(self.labels.names)))
         self._scores.append([self._row(pair) for pair in pairs])
 
-    def table(self) -> list[Score]:
+    def table(self) -> list[CaseScore]:
         """The scores of all processes, sorted by case.
 
         Raises:
             DataError: A case was scored twice.
         """
-        merged: dict[str, list[Score]] = {}
-        for scores in from_all_processes(self._scores):
+        merged: dict[str, list[CaseScore]] = {}
+        for scores in gather_from_ranks(self._scores):
             if scores[0].case_id in merged:
                 raise DataError(f"Case {scores[0].case_id} was scored twice. Case ids must be unique.")
             merged[scores[0].case_id] = scores
@@ -228,12 +228,12 @@ class CaseMetric(Metric):
                     f"labels {', '.join(self.labels.names)}, task {self.labels.task}."
                 )
 
-    def _row(self, pair: LabelPair) -> Score:
+    def _row(self, pair: LabelPair) -> CaseScore:
         case = pair.case
-        return Score(case.case_id, case.group, pair.label, dict(self.score(pair)), pair.status, case.geometry.unit)
+        return CaseScore(case.case_id, case.group, pair.label, dict(self.score(pair)), pair.status, case.geometry.unit)
 
 
-def _means(table: list[Score]) -> dict[str, Tensor]:
+def _means(table: list[CaseScore]) -> dict[str, Tensor]:
     """NaN for distances of which some are in mm and others in pixels."""
     mixed = DISTANCES if len({score.unit for score in table}) > 1 else ()
     columns: dict[tuple[str, str], list[float]] = {(name, score.label): [] for score in table for name in score.values}
@@ -246,7 +246,7 @@ def _means(table: list[Score]) -> dict[str, Tensor]:
     }
 
 
-def from_all_processes(entries: list[T]) -> list[T]:
+def gather_from_ranks(entries: list[T]) -> list[T]:
     """What all processes have, in the order of their ranks, the same on each; every one of them has to call it."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return entries

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from medseg_pl.metrics.case_metric import FALSE_ALARM, MISSED, UNDEFINED, Score
+from medseg_pl.metrics.case_metric import FALSE_ALARM, MISSED, UNDEFINED, CaseScore
 from medseg_pl.metrics.statistics.intervals import FEW_GROUPS, HELD_WITH_FEW
 
 _RARE = 0.05
 """Misses that are rarer than this change a mean by less than most intervals are wide."""
 
 
-def interval_cautions(scores: Sequence[Score], names: Sequence[str]) -> list[str]:
+def interval_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str]:
     """Say for which labels an interval is too narrow, and why: few patients, or no miss among them.
 
     An interval of a mean knows of misses only where some were seen: in simulations with misses, the intervals that do
@@ -51,7 +51,7 @@ def missed_at_most(patients: int) -> float:
     return 1 - math.pow(0.05, 1 / patients)
 
 
-def _count_patients(scores: Sequence[Score]) -> tuple[int, int]:
+def _count_patients(scores: Sequence[CaseScore]) -> tuple[int, int]:
     """How many patients have a score, and how many of them a miss or a false alarm."""
     scored = {score.group for score in scores if score.status != UNDEFINED}
     return len(scored), len({score.group for score in scores if score.status in (MISSED, FALSE_ALARM)})

@@ -15,7 +15,7 @@ from rich.text import Text
 from medseg_pl.core.text import printable
 from medseg_pl.io.atomic_files import whole_file
 from medseg_pl.io.scores import Row, numbered, write_rows, write_summary
-from medseg_pl.metrics.case_metric import Score
+from medseg_pl.metrics.case_metric import CaseScore
 from medseg_pl.metrics.summary import Strata, summarize
 
 COUNTS = ("tp", "fp", "fn")
@@ -29,7 +29,7 @@ _DISTANCES = {"HD95": "hd95_mm", "ASSD": "assd_mm", "NSD": "nsd"}
 def write_scores(
     directory: Path,
     stage: str,
-    table: Sequence[Score],
+    table: Sequence[CaseScore],
     names: Sequence[str],
     *,
     strata: Strata | None = None,
@@ -51,17 +51,17 @@ def write_scores(
     summary = {**summarize(table, names, strata=strata), **(facts or {})}
     # Both whole before either is seen, and the summary first: a table without one was left by whoever was stopped.
     with whole_file(scores) as rows, whole_file(file) as described:
-        write_rows(rows, [row(score, (strata or {}).get(score.case_id, {})) for score in table], replace=True)
+        write_rows(rows, [make_row(score, (strata or {}).get(score.case_id, {})) for score in table], replace=True)
         write_summary(described, summary, replace=True)
     console = Console()
-    for part in summary_tables(summary, stage):
+    for part in make_summary_tables(summary, stage):
         console.print(part, width=min(console.width, _WIDTH))
     for caution in summary["cautions"]:
         console.print(Text(printable(caution)), width=min(console.width, _WIDTH))
     console.print(f"Scores of every case: {scores}", soft_wrap=True, highlight=False, markup=False)
 
 
-def row(score: Score, strata: Mapping[str, str]) -> Row:
+def make_row(score: CaseScore, strata: Mapping[str, str]) -> Row:
     """One line of the table: the columns that every table has, then those of optional metrics, then strata.
 
     A stratum that has the name of a column, such as `group`, becomes `stratum_group`.
@@ -73,7 +73,7 @@ def row(score: Score, strata: Mapping[str, str]) -> Row:
     return {**columns, **{f"stratum_{name}" if name in columns else name: value for name, value in strata.items()}}
 
 
-def summary_tables(summary: Mapping[str, Any], stage: str) -> list[Table]:
+def make_summary_tables(summary: Mapping[str, Any], stage: str) -> list[Table]:
     """The means of each label, overlap and, where they were measured, distances; each fits 80 columns."""
     title = f"{stage}: {summary['n_cases']} cases of {summary['n_groups']} groups"
     tables = [_table(summary, title, _OVERLAP, "dice")]

@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics.case_metric import CaseMetric, Score
+from medseg_pl.metrics.case_metric import CaseMetric, CaseScore
 
 
-class CaseLedger:
+class MetricTable:
     """Scores cases by several metrics, and gives one table for all processes.
 
     Args:
@@ -34,7 +34,7 @@ class CaseLedger:
         for metric in self.metrics:
             metric.update(case)
 
-    def table(self, expected: Collection[str] | None = None) -> list[Score]:
+    def table(self, expected: Collection[str] | None = None) -> list[CaseScore]:
         """One row for each case and label, sorted by case; the same on every process.
 
         Args:
@@ -68,11 +68,11 @@ def _require_all(scored: set[str], expected: set[str]) -> None:
         )
 
 
-def _joined(tables: Sequence[Sequence[Score]]) -> list[Score]:
+def _joined(tables: Sequence[Sequence[CaseScore]]) -> list[CaseScore]:
     """The columns of all metrics side by side."""
     rows = []
     for same in zip(*tables, strict=True):
         first = same[0]
         values = {name: value for score in same for name, value in score.values.items()}
-        rows.append(Score(first.case_id, first.group, first.label, values, first.status, first.unit))
+        rows.append(CaseScore(first.case_id, first.group, first.label, values, first.status, first.unit))
     return rows

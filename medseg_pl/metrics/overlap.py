@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, with_empty_rule
+from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, apply_empty_mask_rule
 from medseg_pl.metrics.functional import overlap
 
 FORMULAS = {
@@ -35,5 +35,7 @@ class OverlapMetric(CaseMetric):
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
         """Counts and the scores that are read from them."""
         counts = pair.counts
-        scores = with_empty_rule(pair, _WORST, lambda: {name: formula(counts) for name, formula in FORMULAS.items()})
+        scores = apply_empty_mask_rule(
+            pair, _WORST, lambda: {name: formula(counts) for name, formula in FORMULAS.items()}
+        )
         return {**counts._asdict(), **scores}

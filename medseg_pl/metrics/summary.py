@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, UNDEFINED, Score
+from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, UNDEFINED, CaseScore
 from medseg_pl.metrics.cautions import interval_cautions
 from medseg_pl.metrics.functional.overlap import OverlapCounts, dice
 from medseg_pl.metrics.overlap import FORMULAS
@@ -18,7 +18,7 @@ Strata = Mapping[str, Mapping[str, str]]
 
 
 def summarize(
-    scores: Sequence[Score], names: Sequence[str], *, intervals: bool = True, strata: Strata | None = None
+    scores: Sequence[CaseScore], names: Sequence[str], *, intervals: bool = True, strata: Strata | None = None
 ) -> dict[str, Any]:
     """The content of `summary_<stage>.json`.
 
@@ -49,7 +49,7 @@ def foreground_mean(labels: dict[str, dict[str, Any]], metric: str) -> float | N
     return sum(known) / len(known) if known else None
 
 
-def _summary(scores: Sequence[Score], names: Sequence[str], intervals: bool) -> dict[str, Any]:
+def _summary(scores: Sequence[CaseScore], names: Sequence[str], intervals: bool) -> dict[str, Any]:
     of_label = {name: [score for score in scores if score.label == name] for name in names}
     metrics = _metrics(scores)
     labels = {name: _label(rows, metrics, intervals) for name, rows in of_label.items()}
@@ -65,7 +65,7 @@ def _summary(scores: Sequence[Score], names: Sequence[str], intervals: bool) -> 
     }
 
 
-def _label(scores: Sequence[Score], metrics: Sequence[str], intervals: bool) -> dict[str, Any]:
+def _label(scores: Sequence[CaseScore], metrics: Sequence[str], intervals: bool) -> dict[str, Any]:
     groups = [score.group for score in scores]
     described = {
         metric: describe([float(score.values.get(metric, math.nan)) for score in scores], groups, interval=intervals)
@@ -76,7 +76,7 @@ def _label(scores: Sequence[Score], metrics: Sequence[str], intervals: bool) -> 
     return {**described, "counts": counts}
 
 
-def _metrics(scores: Sequence[Score]) -> list[str]:
+def _metrics(scores: Sequence[CaseScore]) -> list[str]:
     """The columns that are scores, in the table's order: all but the counts.
 
     Distances are left out where some cases have them in mm and others in pixels: their mean would mean nothing.
@@ -88,7 +88,7 @@ def _metrics(scores: Sequence[Score]) -> list[str]:
     return [name for name in columns if name not in left_out]
 
 
-def _pooled_dice(scores: Sequence[Score]) -> float | None:
+def _pooled_dice(scores: Sequence[CaseScore]) -> float | None:
     zero = OverlapCounts(0, 0, 0)
     total = sum((OverlapCounts(*(int(s.values[key]) for key in OverlapCounts._fields)) for s in scores), zero)
     value = dice(total)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, with_empty_rule
+from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, apply_empty_mask_rule
 from medseg_pl.metrics.functional.surface import (
     average_distance,
     diagonal,
@@ -56,7 +56,7 @@ class SurfaceMetric(CaseMetric):
         geometry = pair.case.geometry
         far = diagonal(geometry.shape, geometry.spacing_in_unit)
         worst = {"hd_mm": far, "hd95_mm": far, "assd_mm": far, "nsd": 0.0}
-        return with_empty_rule(pair, worst, lambda: self._measured(pair))
+        return apply_empty_mask_rule(pair, worst, lambda: self._measured(pair))
 
     def _measured(self, pair: LabelPair) -> dict[str, float]:
         distances = surface_distances(pair.prediction, pair.reference, pair.case.geometry.spacing_in_unit)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, with_empty_rule
+from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, apply_empty_mask_rule
 from medseg_pl.metrics.functional.overlap import count, dice
 from medseg_pl.metrics.functional.surface import diagonal, hausdorff, surface_distances
 
@@ -40,7 +40,7 @@ class UWMadisonScore(CaseMetric):
 
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
         """The score of a label."""
-        return with_empty_rule(pair, {"uw_madison": 0.0}, lambda: {"uw_madison": _score(pair)})
+        return apply_empty_mask_rule(pair, {"uw_madison": 0.0}, lambda: {"uw_madison": _score(pair)})
 
 
 def _score(pair: LabelPair) -> float:

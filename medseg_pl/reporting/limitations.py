@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from medseg_pl.reporting.run import Run
-from medseg_pl.reporting.split_audit import prove
+from medseg_pl.reporting.split_audit import audit_split
 
 _FEW_CASES = 10
 _WIDE = 0.1
 """An interval of Dice wider than this leaves open which of two usual models is better."""
 
 
-def limits_of(run: Run) -> list[str]:
+def list_limitations(run: Run) -> list[str]:
     """One sentence each; none where nothing is known against it."""
     if not run.rows:
         return ["No score of this model is known."]
@@ -19,7 +19,7 @@ def limits_of(run: Run) -> list[str]:
 
 
 def _of_split(run: Run) -> list[str]:
-    proof = prove(run)
+    proof = audit_split(run)
     found = [] if proof.verdict == "yes" else [f"Can the split be trusted? {proof.headline}."]
     scored = run.summary.get("scored")
     if run.stage == "val" or (isinstance(scored, dict) and scored.get("side") == "val"):

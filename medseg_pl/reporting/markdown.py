@@ -10,9 +10,9 @@ import yaml
 
 from medseg_pl.core.privacy import shown_config
 from medseg_pl.reporting.run import Run
-from medseg_pl.reporting.settings_table import environments_of, settings_of
-from medseg_pl.reporting.split_audit import prove
-from medseg_pl.reporting.summary import how_sure, mean_interval, where_it_fails
+from medseg_pl.reporting.settings_table import compare_environments, compare_settings
+from medseg_pl.reporting.split_audit import audit_split
+from medseg_pl.reporting.summary import assess_certainty, find_weaknesses, mean_interval
 
 _MODEL = ("model.network", "model.labels", "model.channels", "model.context_slices", "model.resize", "model.input_size")
 _MODEL_TOO = ("model.spacing_mm", "model.normalization", "model.loss", "model.tta", "model.postprocess")
@@ -20,7 +20,7 @@ _CHOSEN = ("seed_everything", "model.optimizer", "model.lr_scheduler", "data.bat
 _CHOSEN_TOO = ("data.foreground_fraction", "trainer.max_epochs", "trainer.precision", "trainer.devices")
 
 
-def blocks(run: Run) -> dict[str, str]:
+def write_blocks(run: Run) -> dict[str, str]:
     """The blocks by the names of their marks."""
     return {
         "dataset": _dataset(run),
@@ -32,19 +32,21 @@ def blocks(run: Run) -> dict[str, str]:
 
 
 def _dataset(run: Run) -> str:
-    proof = prove(run)
+    proof = audit_split(run)
     source = shown_config(run.config or {}).get("data", {}).get("source")
     lines = [f"Read by `{source}`.", ""] if source else []
     if proof.sides:
-        lines += table(["side", "cases", "patients"], [[s.name, s.cases, _or_dash(s.groups)] for s in proof.sides])
+        lines += format_table(
+            ["side", "cases", "patients"], [[s.name, s.cases, _or_dash(s.groups)] for s in proof.sides]
+        )
         lines.append("")
-    lines.append(" ".join(escaped(sentence) for sentence in proof.sentences))
+    lines.append(" ".join(escape(sentence) for sentence in proof.sentences))
     if digest := ((run.environment or {}).get("data") or {}).get("sha256"):
         lines += ["", f"Fingerprint of files and reading: `{digest}`"]
     return "\n".join(lines)
 
 
-def survey(run: Run) -> list[str]:
+def write_survey(run: Run) -> list[str]:
     """What the data is like, as a table."""
     seen = _surveyed(run)
     if not seen:
@@ -61,18 +63,18 @@ def survey(run: Run) -> list[str]:
         ["channels", seen["channels"]],
         ["values", ", ".join(seen["types"])],
     ]
-    return table(["", ""], rows)
+    return format_table(["", ""], rows)
 
 
-def shares(run: Run) -> list[str]:
+def write_label_shares(run: Run) -> list[str]:
     """How much there is of each label, as a table."""
     seen = _surveyed(run)
     if not seen:
         return ["How much there is of each label was not recorded."]
     counted = seen["label_cases"].items()
     of_all, share = seen["cases"], seen["label_shares"]
-    rows = [[escaped(name), f"{cases} of {of_all}", f"{share[name]:.2%}"] for name, cases in counted]
-    return table(["label", "cases that have it", "share of all voxels"], rows)
+    rows = [[escape(name), f"{cases} of {of_all}", f"{share[name]:.2%}"] for name, cases in counted]
+    return format_table(["label", "cases that have it", "share of all voxels"], rows)
 
 
 def _surveyed(run: Run) -> Mapping[str, Any]:
@@ -80,8 +82,8 @@ def _surveyed(run: Run) -> Mapping[str, Any]:
 
 
 def _settings(run: Run, names: Sequence[str]) -> str:
-    lines = [[f"`{line.name}`", escaped(line.values[0])] for line in settings_of([run]) if _below(line.name, names)]
-    return "\n".join(table(["setting", "value"], lines)) if lines else "The configuration was not recorded."
+    lines = [[f"`{line.name}`", escape(line.values[0])] for line in compare_settings([run]) if _below(line.name, names)]
+    return "\n".join(format_table(["setting", "value"], lines)) if lines else "The configuration was not recorded."
 
 
 def _below(name: str, names: Sequence[str]) -> bool:
@@ -110,8 +112,10 @@ def _train(run: Run) -> str:
     lines = (
         [f"{max(steps)} steps of the optimizer; best validation Dice {max(best):.3f}.", ""] if steps and best else []
     )
-    facts = [[f"`{line.name}`", escaped(line.values[0])] for line in environments_of([run])]
-    return "\n".join(lines + (table(["environment", "value"], facts) if facts else ["The training was not recorded."]))
+    facts = [[f"`{line.name}`", escape(line.values[0])] for line in compare_environments([run])]
+    return "\n".join(
+        lines + (format_table(["environment", "value"], facts) if facts else ["The training was not recorded."])
+    )
 
 
 def _evaluate(run: Run) -> str:
@@ -128,27 +132,27 @@ def _evaluate(run: Run) -> str:
     ]
     rows.append([*last, _number(means.get("nsd")), run.summary.get("n_cases"), "", ""])
     what = f"{run.stage}: {run.summary.get('n_cases')} cases of {run.summary.get('n_groups')} patients."
-    said = [*how_sure(run).sentences, *where_it_fails(run).sentences]
-    return "\n".join([what, "", *table(header, rows), "", " ".join(escaped(sentence) for sentence in said)])
+    said = [*assess_certainty(run).sentences, *find_weaknesses(run).sentences]
+    return "\n".join([what, "", *format_table(header, rows), "", " ".join(escape(sentence) for sentence in said)])
 
 
 def _row(label: str, described: Mapping[str, Any]) -> list[Any]:
     dice, counts = described.get("dice", {}), described.get("counts", {})
     others = [_number(described.get(name, {}).get("mean"), digits) for name, digits in (("hd95_mm", 1), ("nsd", 3))]
-    found = [escaped(label), _number(dice.get("mean")), _interval(dice.get("ci95")), *others]
+    found = [escape(label), _number(dice.get("mean")), _interval(dice.get("ci95")), *others]
     return [*found, dice.get("n"), counts.get("n_missed"), counts.get("n_false_alarm")]
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """The lines of a table."""
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines]
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     r"""Text that is no markup, whoever chose it.
 
-    >>> print(escaped("large_bowel a|b <c>"))
+    >>> print(escape("large_bowel a|b <c>"))
     large_bowel a\|b &lt;c>
     """
     plain = re.sub(r"([\\`*{}\[\]|#]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))

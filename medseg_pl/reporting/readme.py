@@ -7,8 +7,8 @@ from pathlib import Path
 from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.io.atomic_files import whole_file
 from medseg_pl.reporting import Run
-from medseg_pl.reporting.markdown import blocks
-from medseg_pl.reporting.readme_markers import fill, missing
+from medseg_pl.reporting.markdown import write_blocks
+from medseg_pl.reporting.readme_markers import fill_markers, find_missing_markers
 
 
 def fill_readme(path: Path, run: Run) -> tuple[bool, list[str]]:
@@ -27,11 +27,11 @@ def fill_readme(path: Path, run: Run) -> tuple[bool, list[str]]:
         before = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise SettingError(f"{path} is not in UTF-8: {error}. Save it as UTF-8.") from None
-    said = blocks(run)
-    after = fill(before, said, str(path))
+    said = write_blocks(run)
+    after = fill_markers(before, said, str(path))
     if after != before:
         place = path.resolve()  # a link stays a link
         with whole_file(place, replace=True) as temporary:
             temporary.write_bytes(after.encode())
             temporary.chmod(place.stat().st_mode)
-    return after != before, missing(before, said)
+    return after != before, find_missing_markers(before, said)

@@ -18,7 +18,7 @@ from medseg_pl.core.errors import SettingError
 _MARK = re.compile(r"<!-- (/?)medseg:(\w+) -->")
 
 
-def fill(text: str, blocks: Mapping[str, str], what: str) -> str:
+def fill_markers(text: str, blocks: Mapping[str, str], what: str) -> str:
     r"""Put each block between its marks; all else stays as it is, to the last byte.
 
     Args:
@@ -29,7 +29,7 @@ def fill(text: str, blocks: Mapping[str, str], what: str) -> str:
     Raises:
         SettingError: There are no marks, or they do not come in pairs, or have a name that no block has.
 
-    >>> fill("My words.\n<!-- medseg:model -->old<!-- /medseg:model -->\n", {"model": "new"}, "README.md")
+    >>> fill_markers("My words.\n<!-- medseg:model -->old<!-- /medseg:model -->\n", {"model": "new"}, "README.md")
     'My words.\n<!-- medseg:model -->\nnew\n<!-- /medseg:model -->\n'
     """
     marks = list(_MARK.finditer(text))
@@ -41,7 +41,7 @@ def fill(text: str, blocks: Mapping[str, str], what: str) -> str:
     return text
 
 
-def missing(text: str, blocks: Mapping[str, str]) -> list[str]:
+def find_missing_markers(text: str, blocks: Mapping[str, str]) -> list[str]:
     """The blocks for which the text has no marks."""
     marked = {mark[2] for mark in _MARK.finditer(text)}
     return [name for name in blocks if name not in marked]

@@ -59,13 +59,13 @@ class Run:
         """The mean Dice over the labels of each case that has one."""
         cases: dict[str, list[float]] = {}
         for row in self.rows:
-            if not math.isnan(value := number(row, "dice")):
+            if not math.isnan(value := read_number(row, "dice")):
                 cases.setdefault(str(row["case_id"]), []).append(value)
         return {case_id: sum(values) / len(values) for case_id, values in cases.items()}
 
     def values(self, label: str, metric: str) -> list[tuple[Row, float]]:
         """The rows of a label that have a score, each with it."""
-        found = ((row, number(row, metric)) for row in self.rows if row["label"] == label)
+        found = ((row, read_number(row, metric)) for row in self.rows if row["label"] == label)
         return [(row, value) for row, value in found if not math.isnan(value)]
 
 
@@ -117,7 +117,7 @@ def _unscored(labels: Sequence[str]) -> tuple[Path | None, Sequence[Row], Values
     return None, [], {"labels": {label: {} for label in labels}}
 
 
-def number(row: Mapping[str, Any], column: str) -> float:
+def read_number(row: Mapping[str, Any], column: str) -> float:
     """The number in a column; NaN where there is none."""
     value = row.get(column, math.nan)
     return math.nan if isinstance(value, str) else float(value)

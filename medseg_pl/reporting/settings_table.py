@@ -17,12 +17,12 @@ class Setting(NamedTuple):
     differs: bool
 
 
-def settings_of(runs: Sequence[Run]) -> list[Setting]:
+def compare_settings(runs: Sequence[Run]) -> list[Setting]:
     """The configurations, without what is personal and what is not set; what differs comes first."""
     return _side_by_side([shown_config(run.config or {}) for run in runs])
 
 
-def environments_of(runs: Sequence[Run]) -> list[Setting]:
+def compare_environments(runs: Sequence[Run]) -> list[Setting]:
     """What the runs were trained on and with."""
     return _side_by_side([_environment(run.environment or {}) for run in runs])
 

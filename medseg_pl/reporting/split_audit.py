@@ -11,7 +11,7 @@ SIDES = ("train", "val", "test")
 _NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
-class Side(NamedTuple):
+class Subset(NamedTuple):
     """A side of the split, with the number of its cases and of its patients where they are known."""
 
     name: str
@@ -19,7 +19,7 @@ class Side(NamedTuple):
     groups: int | None
 
 
-class Proof(NamedTuple):
+class SplitAudit(NamedTuple):
     """What the files say.
 
     Attributes:
@@ -32,27 +32,27 @@ class Proof(NamedTuple):
     verdict: str
     headline: str
     sentences: list[str]
-    sides: list[Side]
+    sides: list[Subset]
 
 
-def prove(run: Run) -> Proof:
+def audit_split(run: Run) -> SplitAudit:
     """Compare the patients of all sides, and those that were scored with those that were trained on."""
     if run.splits is None:
-        return Proof("unknown", "not known", ["This folder has no split: it does not say who was trained on."], [])
+        return SplitAudit("unknown", "not known", ["This folder has no split: it does not say who was trained on."], [])
     sides = {side: [str(name) for name in run.splits.get(side) or []] for side in SIDES}
     groups = _groups(run)
-    counted = [Side(_NAMES[side], len(names), _count(names, groups)) for side, names in sides.items() if names]
+    counted = [Subset(_NAMES[side], len(names), _count(names, groups)) for side, names in sides.items() if names]
     origin = [f"The split: {run.splits['origin']}."] if run.splits.get("origin") else []
     shared = _shared(sides, groups)
     leaked = {str(row["case_id"]) for row in run.rows} & set(sides["train"])
     if shared or leaked:
-        return Proof("no", "no: the scores are too good", [*_faults(shared, leaked), *origin], counted)
+        return SplitAudit("no", "no: the scores are too good", [*_faults(shared, leaked), *origin], counted)
     unknown = [name for names in sides.values() for name in names if name not in groups]
     if unknown:
         why = f"No case is on two sides; of {len(unknown)} cases the run did not record the patient."
-        return Proof("unknown", "by case, not by patient", [why, *_remarks(run, groups), *origin], counted)
+        return SplitAudit("unknown", "by case, not by patient", [why, *_remarks(run, groups), *origin], counted)
     why = "No patient is on two sides, and no case that was scored was trained on."
-    return Proof("yes", "yes: no patient on two sides", [why, *_remarks(run, groups), *origin], counted)
+    return SplitAudit("yes", "yes: no patient on two sides", [why, *_remarks(run, groups), *origin], counted)
 
 
 def _groups(run: Run) -> dict[str, str]:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from medseg_pl.metrics.statistics.intervals import RESAMPLES, Values, interval_of_means
 from medseg_pl.reporting.run import Run
-from medseg_pl.reporting.split_audit import prove
-from medseg_pl.reporting.subgroups import sizes_of, strata_of, weakest
+from medseg_pl.reporting.split_audit import audit_split
+from medseg_pl.reporting.subgroups import find_weakest, list_size_thirds, list_strata
 
 
-class Answer(NamedTuple):
+class Finding(NamedTuple):
     """A question with a few words and a few sentences; `case` is the id of a case to look at."""
 
     question: str
@@ -20,14 +20,14 @@ class Answer(NamedTuple):
     case: str | None = None
 
 
-def answers_of(run: Run) -> list[Answer]:
+def list_findings(run: Run) -> list[Finding]:
     """The four answers of a run."""
-    proof = prove(run)
-    trust = Answer("Can I trust the split?", proof.headline, proof.sentences)
-    return [how_good(run), how_sure(run), where_it_fails(run), trust]
+    proof = audit_split(run)
+    trust = Finding("Can I trust the split?", proof.headline, proof.sentences)
+    return [assess_quality(run), assess_certainty(run), find_weaknesses(run), trust]
 
 
-def how_good(run: Run) -> Answer:
+def assess_quality(run: Run) -> Finding:
     """The means over labels."""
     means = run.summary.get("foreground_mean", {})
     cases, groups = run.summary.get("n_cases", 0), run.summary.get("n_groups", 0)
@@ -38,38 +38,38 @@ def how_good(run: Run) -> Answer:
         said.append(f"HD95 {distance:.1f} {unit}: how far the outlines are apart where they are furthest, but for 5 %.")
     if (near := means.get("nsd")) is not None:
         said.append(f"{near:.0%} of the outlines lie within the tolerance (NSD).")
-    return Answer("How good?", _dice(means.get("dice")), said)
+    return Finding("How good?", _dice(means.get("dice")), said)
 
 
-def how_sure(run: Run) -> Answer:
+def assess_certainty(run: Run) -> Finding:
     """The interval of the mean over labels."""
     groups = int(run.summary.get("n_groups", 0))
     interval = mean_interval(run)
     if interval is None:
         why = f"{_counted(groups, 'patient')} cannot say how much patients differ: the score may not hold for others."
-        return Answer("How sure?", "no interval", [why])
+        return Finding("How sure?", "no interval", [why])
     low, high = interval
     said = [f"95 % interval of the mean, drawn over {groups} patients."]
     said += run.summary.get("cautions", [])
-    return Answer("How sure?", f"{low:.3f} to {high:.3f}", said)
+    return Finding("How sure?", f"{low:.3f} to {high:.3f}", said)
 
 
-def where_it_fails(run: Run) -> Answer:
+def find_weaknesses(run: Run) -> Finding:
     """The weakest label, the worst case, what was missed or invented, and the weakest stratum."""
     means = {label: _mean(run, label) for label in run.labels}
     known = {label: mean for label, mean in means.items() if mean is not None}
     if not known:
-        return Answer("Where does it fail?", "not known", ["No label has a score."])
+        return Finding("Where does it fail?", "not known", ["No label has a score."])
     low = min(known, key=lambda label: known[label])
     said = [f"{low} is the weakest label, with a mean Dice of {known[low]:.3f}."] if len(known) > 1 else []
     missed, invented = (sum(_count(run, label, name) for label in run.labels) for name in ("n_missed", "n_false_alarm"))
     said.append(f"Missed altogether: {missed}; found where there is none: {invented}.")
-    if (stratum := weakest([*strata_of(run), *sizes_of(run)])) is not None:
+    if (stratum := find_weakest([*list_strata(run), *list_size_thirds(run)])) is not None:
         who = _counted(stratum.cases, "case")
         said.append(f"Weakest by {stratum.kind}: {stratum.value} ({who}, {_dice(stratum.mean)}).")
     worst = min(run.means.items(), key=lambda item: item[1], default=None)
     headline = f"worst case {worst[1]:.3f}" if worst else "not known"
-    return Answer("Where does it fail?", headline, said, worst and worst[0])
+    return Finding("Where does it fail?", headline, said, worst and worst[0])
 
 
 def mean_interval(run: Run) -> tuple[float, float] | None:

@@ -12,10 +12,10 @@ from medseg_pl.core.text import printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.scores import note_newest
 from medseg_pl.reporting.html.case_selection import Pictures
-from medseg_pl.reporting.html.cases import CaseEntry, case_entries
-from medseg_pl.reporting.html.comparison import comparisons
-from medseg_pl.reporting.html.names import names_for
-from medseg_pl.reporting.html.page import page_of
+from medseg_pl.reporting.html.cases import CaseEntry, list_case_entries
+from medseg_pl.reporting.html.comparison import compare_runs
+from medseg_pl.reporting.html.names import choose_names
+from medseg_pl.reporting.html.page import render_page
 from medseg_pl.reporting.readme import fill_readme
 from medseg_pl.reporting.run import Run, read_run
 
@@ -59,16 +59,16 @@ def _fill_readme(path: Path, run: Run) -> None:
 
 
 def _write_page(arguments: argparse.Namespace, runs: Sequence[Run]) -> None:
-    names = names_for(arguments.runs[0], plain=arguments.names)
+    names = choose_names(arguments.runs[0], plain=arguments.names)
     if not names.kept:
         _say(f"Note: {arguments.runs[0]} cannot be written to, so nobody can tell which case a hashed name is of.")
-    entries = case_entries(runs, names)
-    compared = comparisons(runs)
+    entries = list_case_entries(runs, names)
+    compared = compare_runs(runs)
     for one in compared:
         if one.fault:
             _say(f"Note: A and {one.letter} are not compared. {one.fault}")
     pictures = _pictures(arguments, runs, entries)
-    write_text(arguments.output, page_of(runs, entries, compared, pictures, hashed=names.record is not None))
+    write_text(arguments.output, render_page(runs, entries, compared, pictures, hashed=names.record is not None))
     _say(f"Wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.1f} MB.")
 
 

@@ -17,7 +17,7 @@ from medseg_pl.core.types import CasePrediction, EvaluationBatch
 from medseg_pl.data.datasets import SliceDataset
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
-from medseg_pl.metrics import CaseLedger, CaseMetric, Score, from_all_processes, summarize
+from medseg_pl.metrics import CaseMetric, CaseScore, MetricTable, gather_from_ranks, summarize
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +48,15 @@ class Scoring(nn.Module):
         self.facts = dict(facts)
         # torchmetrics would leave NaN out of the mean, and a network that diverged would look well.
         self.loss = MeanMetric(nan_strategy=float("inf"))
-        self.ledger = CaseLedger(metrics)
-        self.table: list[Score] = []
+        self.ledger = MetricTable(metrics)
+        self.table: list[CaseScore] = []
         self.cut: list[str] = []
 
     def reset(self, *, training: bool) -> None:
         """Start with empty tables; within a training some metrics are left out."""
         self.loss.reset()
         metrics = [metric for metric in self.metrics if metric.in_training or not training]
-        self.ledger = CaseLedger(metrics)
+        self.ledger = MetricTable(metrics)
         self.ledger.reset()
         self.assembler.reset()
         self.assembler.keep_probabilities = any(metric.needs_probabilities for metric in metrics)
@@ -103,7 +103,7 @@ class Scoring(nn.Module):
     def _find_cut_cases(self, limited: bool) -> list[str]:
         """Return the cases of which slices are missing: an error, unless the trainer was told to stop early."""
         # Asked of all ranks, so that all of them end with this error: the others would wait for one that has left.
-        incomplete = sorted(from_all_processes(self.assembler.incomplete()))
+        incomplete = sorted(gather_from_ranks(self.assembler.incomplete()))
         if incomplete and not limited:
             raise DataError(
                 f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them, so no score is given. A "

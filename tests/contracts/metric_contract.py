@@ -22,7 +22,7 @@ from medseg_pl.core.errors import DataError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import CaseMetric, Score
+from medseg_pl.metrics import CaseMetric, CaseScore
 
 BINARY = LabelMap(["lesion"], "binary")
 MULTICLASS = LabelMap(["liver", "spleen", "kidney"], "multiclass")
@@ -56,7 +56,7 @@ def with_masks(
     )
 
 
-def comparable(table: list[Score]) -> list[tuple[Any, ...]]:
+def comparable(table: list[CaseScore]) -> list[tuple[Any, ...]]:
     """Rows to the last digit, NaN equal to itself."""
     return [
         (s.case_id, s.group, s.label, s.status, s.unit, *((name, repr(v)) for name, v in s.values.items()))
@@ -78,7 +78,7 @@ class CaseMetricContract(ABC):
     def make(self, labels: LabelMap) -> CaseMetric:
         """The metric under test."""
 
-    def table(self, labels: LabelMap, *cases: CasePrediction) -> list[Score]:
+    def table(self, labels: LabelMap, *cases: CasePrediction) -> list[CaseScore]:
         metric = self.make(labels)
         for case in cases:
             metric.update(case)
@@ -264,5 +264,5 @@ class CaseMetricContract(ABC):
         assert tables == [expected, expected]
 
 
-def _columns(table: list[Score]) -> list[tuple[str, str]]:
+def _columns(table: list[CaseScore]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((name, score.label) for score in table for name in score.values))

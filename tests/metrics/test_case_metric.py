@@ -19,7 +19,7 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.metrics import CaseMetric, LabelPair
-from medseg_pl.metrics.case_metric import with_empty_rule
+from medseg_pl.metrics.case_metric import apply_empty_mask_rule
 from medseg_pl.metrics.functional.overlap import OverlapCounts
 from tests.contracts.metric_contract import MULTICLASS, MULTILABEL, TASKS, CaseMetricContract, random_case
 
@@ -29,7 +29,7 @@ class Agreement(CaseMetric):
 
     def score(self, pair: LabelPair) -> dict[str, float]:
         p, r = ({*map(tuple, np.argwhere(mask))} for mask in (pair.prediction, pair.reference))
-        scores = with_empty_rule(pair, {"jaccard": 0.0}, lambda: {"jaccard": len(p & r) / len(p | r)})
+        scores = apply_empty_mask_rule(pair, {"jaccard": 0.0}, lambda: {"jaccard": len(p & r) / len(p | r)})
         return {**scores, "apart": float(len(p ^ r)) if p or r else math.nan}
 
 
@@ -67,14 +67,14 @@ LESION = LabelMap(["lesion"], "binary")
 def test_the_rule_for_empty_masks(prediction: list[int], reference: list[int], status: str, value: float) -> None:
     (pair,) = pairs(LESION, case("x", prediction, reference))
     assert pair.status == status
-    assert with_empty_rule(pair, {"score": 0.1}, lambda: {"score": 0.7}) == {"score": value}
+    assert apply_empty_mask_rule(pair, {"score": 0.1}, lambda: {"score": 0.7}) == {"score": value}
 
 
 @pytest.mark.parametrize("reference", [[0, 0], [IGNORE, 0]])
 def test_both_empty_is_not_a_number(reference: list[int]) -> None:
     (pair,) = pairs(LESION, case("x", [1 if value == IGNORE else 0 for value in reference], reference))
     assert pair.status == "undefined"
-    scores = with_empty_rule(pair, {"score": 0.1, "other": 9.0}, lambda: {"score": 0.7, "other": 0.0})
+    scores = apply_empty_mask_rule(pair, {"score": 0.1, "other": 9.0}, lambda: {"score": 0.7, "other": 0.0})
     assert list(scores) == ["score", "other"]
     assert all(math.isnan(value) for value in scores.values())
 
@@ -82,7 +82,7 @@ def test_both_empty_is_not_a_number(reference: list[int]) -> None:
 @pytest.mark.parametrize("prediction", [[0, 0], [1, 0]])
 def test_nothing_is_computed_where_a_mask_is_empty(prediction: list[int]) -> None:
     (pair,) = pairs(LESION, case("x", prediction, [0, 0]))
-    assert list(with_empty_rule(pair, {"score": 0.1}, lambda: pytest.fail("computed"))) == ["score"]
+    assert list(apply_empty_mask_rule(pair, {"score": 0.1}, lambda: pytest.fail("computed"))) == ["score"]
 
 
 class TestLabelPair:

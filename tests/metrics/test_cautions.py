@@ -8,13 +8,15 @@ import numpy as np
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import OverlapMetric, Score, summarize
+from medseg_pl.metrics import CaseScore, OverlapMetric, summarize
 from medseg_pl.metrics.cautions import interval_cautions
 
 FOUND, MISSED, ABSENT = ([1, 1], [1, 1]), ([0, 0], [1, 1]), ([0, 0], [0, 0])
 
 
-def score_patients(count: int, masks: tuple[list[int], list[int]], label: str = "liver", first: int = 0) -> list[Score]:
+def score_patients(
+    count: int, masks: tuple[list[int], list[int]], label: str = "liver", first: int = 0
+) -> list[CaseScore]:
     """One case of each patient, all alike."""
     metric = OverlapMetric(LabelMap([label], "binary"))
     metric.update(CasePrediction.from_masks("a", *(np.array([mask], np.uint8) for mask in masks)))

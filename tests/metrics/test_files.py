@@ -18,8 +18,8 @@ from medseg_pl.core.errors import OutputExistsError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.io.scores import read_rows
-from medseg_pl.metrics import CaseLedger, OverlapMetric, Score, SurfaceMetric, VolumeMetric, summarize
-from medseg_pl.metrics.files import row, summary_tables, write_scores
+from medseg_pl.metrics import CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric, summarize
+from medseg_pl.metrics.files import make_row, make_summary_tables, write_scores
 
 COLUMNS = [
     *("case_id", "group", "label"),
@@ -33,9 +33,9 @@ LABELS = LabelMap(["liver", "tumour"], "multiclass")
 SPACING = (2.0, 1.0, 0.5)  # a thousand voxels make a millilitre
 
 
-def ledger(spacing_mm: tuple[float, float, float] | None = SPACING, labels: LabelMap = LABELS) -> CaseLedger:
+def ledger(spacing_mm: tuple[float, float, float] | None = SPACING, labels: LabelMap = LABELS) -> MetricTable:
     """Two cases of two patients; nobody has the second label in the second case."""
-    book = CaseLedger([OverlapMetric(labels), SurfaceMetric(labels), VolumeMetric(labels)])
+    book = MetricTable([OverlapMetric(labels), SurfaceMetric(labels), VolumeMetric(labels)])
     masks = {"a": ([[1, 1, 0, 2], [0, 0, 0, 2]], [[1, 0, 0, 2], [0, 0, 2, 2]]), "b": ([[0, 1]], [[1, 1]])}
     for case, (prediction, reference) in masks.items():
         pair = np.array(prediction), np.array(reference)
@@ -50,7 +50,7 @@ def header(path: Path) -> list[str]:
 
 def printed(summary: dict[str, Any], stage: str = "test", width: int = 80) -> str:
     console = Console(width=width, record=True, file=StringIO())
-    for table in summary_tables(summary, stage):
+    for table in make_summary_tables(summary, stage):
         console.print(table)
     return console.export_text()
 
@@ -62,7 +62,7 @@ class TestWriteScores:
         assert header(tmp_path / "scores_test.csv") == [*COLUMNS, "volume_difference_ml", "site", "sex"]
 
     def test_metrics_that_were_not_computed_leave_their_columns_empty(self, tmp_path: Path) -> None:
-        book = CaseLedger([OverlapMetric(LABELS)])
+        book = MetricTable([OverlapMetric(LABELS)])
         book.add(CasePrediction.from_masks("a", np.ones((2, 2)), np.ones((2, 2))))
         write_scores(tmp_path, "val", book.table(), LABELS.names)
         assert header(tmp_path / "scores_val.csv") == COLUMNS
@@ -132,16 +132,16 @@ class TestWriteScores:
 
 
 class TestRow:
-    SCORE = Score("a", "p", "liver", {"dice": 0.5, "own": 7.0}, "ok", "px")
+    SCORE = CaseScore("a", "p", "liver", {"dice": 0.5, "own": 7.0}, "ok", "px")
 
     def test_what_no_metric_computed_is_not_a_number(self) -> None:
-        found = row(self.SCORE, {"site": "north"})
+        found = make_row(self.SCORE, {"site": "north"})
         assert list(found) == [*COLUMNS, "own", "site"]
         assert (found["dice"], found["own"], found["status"], found["unit"]) == (0.5, 7.0, "ok", "px")
         assert all(math.isnan(float(found[name])) for name in COLUMNS[3:-2] if name != "dice")
 
     def test_a_stratum_never_takes_the_place_of_a_column(self) -> None:
-        found = row(self.SCORE, {"group": "controls", "dice": "high", "own": "mine", "site": "north"})
+        found = make_row(self.SCORE, {"group": "controls", "dice": "high", "own": "mine", "site": "north"})
         assert list(found) == [*COLUMNS, "own", "stratum_group", "stratum_dice", "stratum_own", "site"]
         assert (found["group"], found["dice"], found["own"]) == ("p", 0.5, 7.0)
         assert [found[name] for name in ("stratum_group", "stratum_dice", "stratum_own")] == [
@@ -180,10 +180,10 @@ class TestTables:
 
     @pytest.mark.parametrize("case", ["no distances", "both units"])
     def test_without_means_of_distances_there_is_one_table(self, case: str) -> None:
-        book = CaseLedger([OverlapMetric(LABELS)]) if case == "no distances" else ledger()
+        book = MetricTable([OverlapMetric(LABELS)]) if case == "no distances" else ledger()
         book.add(CasePrediction.from_masks("z", np.ones((2, 2)), np.ones((2, 2))))
         summary = summarize(book.table(), LABELS.names)
-        assert len(summary_tables(summary, "test")) == 1
+        assert len(make_summary_tables(summary, "test")) == 1
         assert "distances" not in printed(summary)
 
     def test_no_case_at_all(self) -> None:

@@ -7,13 +7,13 @@ from itertools import permutations
 import pytest
 
 from medseg_pl.core.errors import DataError, SettingError
-from medseg_pl.metrics import CaseLedger, OverlapMetric, SurfaceMetric, VolumeMetric
+from medseg_pl.metrics import MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
 from tests.contracts.metric_contract import BINARY, MULTICLASS, TASKS, LabelMap, comparable, random_case
 
 
-def ledger(labels: LabelMap, *numbers: int) -> CaseLedger:
+def ledger(labels: LabelMap, *numbers: int) -> MetricTable:
     """One that has scored these cases."""
-    book = CaseLedger([OverlapMetric(labels), SurfaceMetric(labels), VolumeMetric(labels)])
+    book = MetricTable([OverlapMetric(labels), SurfaceMetric(labels), VolumeMetric(labels)])
     for number in numbers:
         book.add(random_case(labels, number))
     return book
@@ -41,7 +41,7 @@ def test_the_order_in_which_cases_come_does_not_matter() -> None:
 
 def test_a_single_metric_is_its_own_table() -> None:
     metric = OverlapMetric(MULTICLASS)
-    book = CaseLedger([metric])
+    book = MetricTable([metric])
     book.add(random_case(MULTICLASS, 0))
     assert comparable(book.table()) == comparable(metric.table())
 
@@ -92,7 +92,7 @@ def test_reset_forgets_all_cases_in_every_metric() -> None:
 def test_a_metric_that_is_there_twice_is_refused() -> None:
     labels = LabelMap(["lesion"], "binary")
     with pytest.raises(SettingError) as error:
-        CaseLedger([OverlapMetric(labels), SurfaceMetric(labels), SurfaceMetric(labels, tolerance=2.0)])
+        MetricTable([OverlapMetric(labels), SurfaceMetric(labels), SurfaceMetric(labels, tolerance=2.0)])
     assert str(error.value) == (
         "SurfaceMetric is there twice and would write its columns twice. Overlap, distances and volumes are always "
         "measured: leave them out of model.metrics, and name others once."

@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import (
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import CaseMetric, OverlapMetric, Score, summarize
+from medseg_pl.metrics import CaseMetric, CaseScore, OverlapMetric, summarize
 from medseg_pl.metrics.overlap import FORMULAS
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, TASKS, CaseMetricContract, random_case
 from tests.metrics.functional import surface_oracle
@@ -35,7 +35,7 @@ class TestOverlapMetric(CaseMetricContract):
         return OverlapMetric(labels)
 
 
-def scores(labels: LabelMap, case: CasePrediction) -> list[Score]:
+def scores(labels: LabelMap, case: CasePrediction) -> list[CaseScore]:
     metric = OverlapMetric(labels)
     metric.update(case)
     return metric.table()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import CaseLedger, OverlapMetric, Score, SurfaceMetric, summarize
+from medseg_pl.metrics import CaseScore, MetricTable, OverlapMetric, SurfaceMetric, summarize
 from medseg_pl.metrics.case_metric import DISTANCES
 from medseg_pl.metrics.overlap import FORMULAS
 from medseg_pl.metrics.statistics.intervals import bootstrap_interval
@@ -25,7 +25,7 @@ from medseg_pl.metrics.statistics.intervals import bootstrap_interval
 NAMES = ["liver", "tumour", "cyst"]
 
 
-def row(case: str, label: str, tp: int, fp: int, fn: int, unit: str = "mm", **extra: float) -> Score:
+def row(case: str, label: str, tp: int, fp: int, fn: int, unit: str = "mm", **extra: float) -> CaseScore:
     """The score of masks with so many voxels, and further columns."""
     prediction = np.repeat([1, 1, 0, 0], [tp, fp, fn, 1])[None]
     reference = np.repeat([1, 0, 1, 0], [tp, fp, fn, 1])[None]
@@ -219,7 +219,7 @@ class TestStrata:
         assert north == summarize(_of(["A1", "B1"]), NAMES, intervals=False)
 
 
-def _of(cases: list[str]) -> list[Score]:
+def _of(cases: list[str]) -> list[CaseScore]:
     return [score for score in TABLE if score.case_id in cases]
 
 
@@ -228,7 +228,7 @@ Masks = NDArray[np.uint8]
 
 
 def averages(predictions: Sequence[Masks], references: Sequence[Masks]) -> dict[str, Any]:
-    ledger = CaseLedger([OverlapMetric(LABELS), SurfaceMetric(LABELS)])
+    ledger = MetricTable([OverlapMetric(LABELS), SurfaceMetric(LABELS)])
     for number, masks in enumerate(zip(predictions, references, strict=True)):
         ledger.add(CasePrediction.from_masks(f"case{number}", *masks, spacing_mm=(2.0, 1.0, 0.5)))
     return summarize(ledger.table(), LABELS.names, intervals=False)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import CaseMetric, Score, SurfaceMetric
+from medseg_pl.metrics import CaseMetric, CaseScore, SurfaceMetric
 from medseg_pl.metrics.case_metric import DISTANCES
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, CaseMetricContract
 from tests.metrics.functional import surface_oracle
@@ -34,7 +34,7 @@ class TestSurfaceMetric(CaseMetricContract):
         return SurfaceMetric(labels)
 
 
-def rows(labels: LabelMap, case: CasePrediction, tolerance: Any = 1.0) -> list[Score]:
+def rows(labels: LabelMap, case: CasePrediction, tolerance: Any = 1.0) -> list[CaseScore]:
     metric = SurfaceMetric(labels, tolerance)
     metric.update(case)
     return metric.table()

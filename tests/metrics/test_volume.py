@@ -11,7 +11,7 @@ import pytest
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import CaseMetric, Score, VolumeMetric
+from medseg_pl.metrics import CaseMetric, CaseScore, VolumeMetric
 from tests.contracts.metric_contract import BINARY, MULTILABEL, TASKS, CaseMetricContract, random_case, with_masks
 
 AB = LabelMap(["a", "b"], "multiclass")
@@ -33,7 +33,7 @@ class TestVolumeMetric(CaseMetricContract):
             assert [score.values[name] for name in self.columns] == [0.0] * 3
 
 
-def scores(labels: LabelMap, case: CasePrediction) -> list[Score]:
+def scores(labels: LabelMap, case: CasePrediction) -> list[CaseScore]:
     metric = VolumeMetric(labels)
     metric.update(case)
     return metric.table()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from medseg_pl.metrics.case_metric import Score
+from medseg_pl.metrics.case_metric import CaseScore
 from medseg_pl.metrics.files import write_scores
 
 LABELS = ("large_bowel", "small_bowel", "stomach")
@@ -36,7 +36,7 @@ ENVIRONMENT: dict[str, Any] = {
 }
 
 
-def score(case_id: str, group: str, label: str, dice: float, size: int = 1000) -> Score:
+def score(case_id: str, group: str, label: str, dice: float, size: int = 1000) -> CaseScore:
     """A row of the given Dice; one of 0 is a miss, NaN is that of two empty masks."""
     status = "undefined" if math.isnan(dice) else "ok" if dice else "missed"
     found = 0 if math.isnan(dice) else round(dice * size)
@@ -55,10 +55,10 @@ def score(case_id: str, group: str, label: str, dice: float, size: int = 1000) -
         "volume_reference_ml": 0.0 if status == "undefined" else size / 100,
         "volume_prediction_ml": found / 100,
     }
-    return Score(case_id, group, label, values, status, "mm")
+    return CaseScore(case_id, group, label, values, status, "mm")
 
 
-def some_scores(cases: int, seed: int, better: float = 0.0) -> list[Score]:
+def some_scores(cases: int, seed: int, better: float = 0.0) -> list[CaseScore]:
     """Two cases of each patient, three labels; every ninth case lacks the stomach, and one bowel is missed."""
     rng = np.random.default_rng(3)
     skill = rng.beta(14, 3, (cases, 3)) - [0.05, 0.12, 0.0]
@@ -76,7 +76,7 @@ def some_scores(cases: int, seed: int, better: float = 0.0) -> list[Score]:
 
 def write_run(
     folder: Path,
-    table: Sequence[Score],
+    table: Sequence[CaseScore],
     labels: Sequence[str] = LABELS,
     *,
     config: dict[str, Any] | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medseg_pl.reporting import Run, read_run
-from medseg_pl.reporting.limitations import limits_of
+from medseg_pl.reporting.limitations import list_limitations
 from tests.reporting.run_folders import ENVIRONMENT, score, write_run
 
 
@@ -21,11 +21,11 @@ def run_of(folder: Path, dice: list[float], **survey: Any) -> Run:
 
 
 def test_a_good_model_on_many_patients_has_none(tmp_path: Path) -> None:
-    assert limits_of(run_of(tmp_path, [0.9, 0.91] * 30)) == []
+    assert list_limitations(run_of(tmp_path, [0.9, 0.91] * 30)) == []
 
 
 def test_few_cases_a_miss_and_a_wide_interval(tmp_path: Path) -> None:
-    few, wide, missed, caution = limits_of(run_of(tmp_path, [0.9, 0.8, 0.0, 0.7, 0.9]))
+    few, wide, missed, caution = list_limitations(run_of(tmp_path, [0.9, 0.8, 0.0, 0.7, 0.9]))
     assert few == "liver: scored on 5 cases only."
     assert wide.startswith("liver: the mean Dice lies anywhere from 0.")
     assert missed == "liver: missed altogether in 1 cases."
@@ -33,13 +33,13 @@ def test_few_cases_a_miss_and_a_wide_interval(tmp_path: Path) -> None:
 
 
 def test_misses_that_were_not_seen(tmp_path: Path) -> None:
-    (caution,) = limits_of(run_of(tmp_path, [0.9, 0.91] * 10))
+    (caution,) = list_limitations(run_of(tmp_path, [0.9, 0.91] * 10))
     assert caution.startswith("liver: none of 20 patients was missed")
 
 
 @pytest.mark.parametrize(("spacing", "said"), [([3.0, 0.5, 0.75], 1), (None, 0)])
 def test_pixels_of_one_size(tmp_path: Path, spacing: list[float] | None, said: int) -> None:
-    found = limits_of(run_of(tmp_path, [0.9, 0.91] * 30, spacing_mm=spacing))
+    found = list_limitations(run_of(tmp_path, [0.9, 0.91] * 30, spacing_mm=spacing))
     assert (
         found
         == ["It was trained on pixels of about 0.5 × 0.75 mm and does not resample: others were not tried."] * said
@@ -50,4 +50,4 @@ def test_a_run_without_scores(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("experiment: demo\n")
     run = read_run(tmp_path, None, labels=["liver"])
     assert (run.stage, run.labels, run.rows) == ("none", ["liver"], [])
-    assert limits_of(run) == ["No score of this model is known."]
+    assert list_limitations(run) == ["No score of this model is known."]

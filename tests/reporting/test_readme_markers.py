@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.reporting.readme_markers import fill, missing
+from medseg_pl.reporting.readme_markers import fill_markers, find_missing_markers
 
 BLOCKS = {"model": "a table", "train": "two\nlines"}
 TEXT = (
@@ -14,27 +14,27 @@ TEXT = (
 
 
 def test_blocks_are_filled_and_all_else_stays() -> None:
-    filled = fill(TEXT, BLOCKS, "README.md")
+    filled = fill_markers(TEXT, BLOCKS, "README.md")
     assert filled == (
         "# Mine\n<!-- medseg:train -->\ntwo\nlines\n<!-- /medseg:train -->\nwords\t \n\n"
         "<!-- medseg:model -->\na table\n<!-- /medseg:model -->"
     )
-    assert fill(filled, BLOCKS, "README.md") == filled
+    assert fill_markers(filled, BLOCKS, "README.md") == filled
 
 
 def test_line_ends_of_another_system_stay() -> None:
-    filled = fill(TEXT.replace("\n", "\r\n"), BLOCKS, "README.md")
+    filled = fill_markers(TEXT.replace("\n", "\r\n"), BLOCKS, "README.md")
     assert filled.count("\r\n") == filled.count("\n") and "two\r\nlines" in filled
 
 
 def test_a_block_that_holds_a_mark_is_filled_the_same_again() -> None:
     blocks = {**BLOCKS, "model": "<!-- /medseg:model --> evil <!-- medseg:train -->"}
-    filled = fill(TEXT, blocks, "README.md")
-    assert fill(filled, blocks, "README.md") == filled
+    filled = fill_markers(TEXT, blocks, "README.md")
+    assert fill_markers(filled, blocks, "README.md") == filled
 
 
 def test_blocks_without_marks_are_named() -> None:
-    assert missing("<!-- medseg:train --><!-- /medseg:train -->", BLOCKS) == ["model"]
+    assert find_missing_markers("<!-- medseg:train --><!-- /medseg:train -->", BLOCKS) == ["model"]
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_blocks_without_marks_are_named() -> None:
 )
 def test_damaged_marks_are_refused(text: str, said: str) -> None:
     with pytest.raises(SettingError, match=said):
-        fill(text, BLOCKS, "README.md")
+        fill_markers(text, BLOCKS, "README.md")

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from medseg_pl.reporting.run import read_run
-from medseg_pl.reporting.split_audit import Proof, prove
+from medseg_pl.reporting.split_audit import SplitAudit, audit_split
 from tests.reporting.run_folders import some_scores, write_run
 
 
-def proof_of(folder: Path, **splits: Any) -> Proof:
-    return prove(read_run(write_run(folder, some_scores(6, seed=0), splits=splits), None))
+def proof_of(folder: Path, **splits: Any) -> SplitAudit:
+    return audit_split(read_run(write_run(folder, some_scores(6, seed=0), splits=splits), None))
 
 
 def test_sides_without_a_common_patient_are_trusted(tmp_path: Path) -> None:
@@ -54,4 +54,4 @@ def test_where_every_case_is_a_patient_the_reader_is_asked(tmp_path: Path) -> No
 def test_without_a_split_nothing_is_known(tmp_path: Path) -> None:
     run = write_run(tmp_path, some_scores(4, seed=0))
     (run / "splits.json").unlink()
-    assert prove(read_run(run, None)).verdict == "unknown"
+    assert audit_split(read_run(run, None)).verdict == "unknown"

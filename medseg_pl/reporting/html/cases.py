@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from medseg_pl.io.scores import Row
 from medseg_pl.reporting.html.names import Names
-from medseg_pl.reporting.run import Run, number
+from medseg_pl.reporting.run import Run, read_number
 
 SHOWN = {
     "dice": ("Dice", 3),
@@ -56,7 +56,7 @@ class CaseEntry(NamedTuple):
         return list(found.values())
 
 
-def case_entries(runs: Sequence[Run], names: Names) -> list[CaseEntry]:
+def list_case_entries(runs: Sequence[Run], names: Names) -> list[CaseEntry]:
     """All cases of all runs, the worst of the first run first; those without a score come last."""
     by_run = [_by_case(run.rows) for run in runs]
     groups = {str(row["case_id"]): str(row["group"]) for run in reversed(runs) for row in run.rows}
@@ -77,7 +77,7 @@ def case_entries(runs: Sequence[Run], names: Names) -> list[CaseEntry]:
     ]
 
 
-def as_data(entries: Sequence[CaseEntry]) -> list[dict[str, Any]]:
+def to_page_data(entries: Sequence[CaseEntry]) -> list[dict[str, Any]]:
     """What the page's script knows of the cases: names and scores."""
     return [
         {
@@ -90,7 +90,7 @@ def as_data(entries: Sequence[CaseEntry]) -> list[dict[str, Any]]:
 
 
 def _shown(row: Row) -> dict[str, Any]:
-    numbers = {column: number(row, column) for column in SHOWN if column in row}
+    numbers = {column: read_number(row, column) for column in SHOWN if column in row}
     known = {column: None if math.isnan(value) else round(value, 5) for column, value in numbers.items()}
     return {**known, "status": str(row["status"]), "unit": str(row.get("unit", ""))}
 

@@ -19,7 +19,7 @@ from medseg_pl.reporting.run import Run
 METRICS = ("dice", "hd95_mm", "nsd")
 
 
-class Compared(NamedTuple):
+class MetricComparison(NamedTuple):
     """One metric of two runs.
 
     Attributes:
@@ -41,7 +41,7 @@ class Compared(NamedTuple):
     drawing: Markup
 
 
-class Comparison(NamedTuple):
+class RunComparison(NamedTuple):
     """The first run, and another one.
 
     Attributes:
@@ -52,22 +52,22 @@ class Comparison(NamedTuple):
     """
 
     letter: str
-    metrics: list[Compared]
+    metrics: list[MetricComparison]
     unpaired: int
     fault: str = ""
 
 
-def comparisons(runs: Sequence[Run]) -> list[Comparison]:
+def compare_runs(runs: Sequence[Run]) -> list[RunComparison]:
     """Compare every run but the first with the first, on the cases that both have scored."""
     return [_compare(runs[0], other, chr(ord("A") + place)) for place, other in enumerate(runs[1:], start=1)]
 
 
-def _compare(first: Run, other: Run, letter: str) -> Comparison:
+def _compare(first: Run, other: Run, letter: str) -> RunComparison:
     tables = [Table("A", first.rows), Table(letter, other.rows)]
     try:
         matched = match(*tables, allow_unpaired=True)
     except DataError as error:
-        return Comparison(letter, [], 0, str(error))
+        return RunComparison(letter, [], 0, str(error))
     found, faults = [], []
     for metric in METRICS:
         if not all(metric in table.rows[0] for table in tables):
@@ -78,15 +78,15 @@ def _compare(first: Run, other: Run, letter: str) -> Comparison:
             faults.append(str(error))
             continue
         found.append(_described(metric, compared, letter))
-    return Comparison(letter, found, matched.only_a + matched.only_b, "" if found else " ".join(faults))
+    return RunComparison(letter, found, matched.only_a + matched.only_b, "" if found else " ".join(faults))
 
 
-def _described(metric: str, compared: dict[str, Any], letter: str) -> Compared:
+def _described(metric: str, compared: dict[str, Any], letter: str) -> MetricComparison:
     name, digits = SHOWN[metric]
     labels = compared["labels"]
     notes = (verdict(name, labels), too_few(labels), narrow_intervals(labels), empty_masks(labels))
     sentences = [line for line in notes if line]
-    return Compared(
+    return MetricComparison(
         name,
         HIGHER_IS_BETTER[metric],
         digits,

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from medseg_pl.metrics.functional.calibration import CalibrationSums
 from medseg_pl.reporting.html.svg import INK, PAPER, QUIET, series_color, svg
-from medseg_pl.reporting.run import Run, number
+from medseg_pl.reporting.run import Run, read_number
 
 _ROW = 34
 _FRAME = 62
@@ -184,7 +184,9 @@ def _logged(run: Run, column: str) -> list[tuple[int, float]]:
 
 
 def _sized(run: Run, label: str) -> list[tuple[float, float, str]]:
-    rows = [(number(row, "volume_reference_ml"), dice, str(row["case_id"])) for row, dice in run.values(label, "dice")]
+    rows = [
+        (read_number(row, "volume_reference_ml"), dice, str(row["case_id"])) for row, dice in run.values(label, "dice")
+    ]
     return [row for row in rows if row[0] > 0][:_MOST_POINTS]
 
 

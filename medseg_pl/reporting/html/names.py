@@ -28,7 +28,7 @@ class Names(NamedTuple):
         return self.record.pseudonym("group", group) if self.record else group
 
 
-def names_for(folder: Path, *, plain: bool) -> Names:
+def choose_names(folder: Path, *, plain: bool) -> Names:
     """The names for a page whose first run is in `folder`.
 
     Hashed names are those of the run's dashboards. A run without a dashboard gets a key now, which stays in its folder;

@@ -17,13 +17,13 @@ from medseg_pl.core.visualization import COLORS
 from medseg_pl.reporting.html import figures
 from medseg_pl.reporting.html.calibration import calibration_of
 from medseg_pl.reporting.html.case_selection import Pictures, galleries
-from medseg_pl.reporting.html.cases import SHOWN, CaseEntry, as_data
-from medseg_pl.reporting.html.comparison import Comparison
+from medseg_pl.reporting.html.cases import SHOWN, CaseEntry, to_page_data
+from medseg_pl.reporting.html.comparison import RunComparison
 from medseg_pl.reporting.run import Run
-from medseg_pl.reporting.settings_table import environments_of, settings_of
-from medseg_pl.reporting.split_audit import prove
-from medseg_pl.reporting.subgroups import sizes_of, strata_of
-from medseg_pl.reporting.summary import answers_of, mean_interval
+from medseg_pl.reporting.settings_table import compare_environments, compare_settings
+from medseg_pl.reporting.split_audit import audit_split
+from medseg_pl.reporting.subgroups import list_size_thirds, list_strata
+from medseg_pl.reporting.summary import list_findings, mean_interval
 
 _PACKAGE = "medseg_pl.reporting.html"
 _SCRIPTS = ("theme.js", "cases.js", "drawing.js", "viewer.js", "page.js")
@@ -32,10 +32,10 @@ _MOST_LINES = 10
 _DRAWN = {"dice": "Dice", "hd95_mm": "HD95", "nsd": "NSD"}
 
 
-def page_of(
+def render_page(
     runs: Sequence[Run],
     entries: Sequence[CaseEntry],
-    compared: Sequence[Comparison],
+    compared: Sequence[RunComparison],
     pictures: Pictures | None,
     *,
     hashed: bool,
@@ -65,8 +65,8 @@ def page_of(
             compared=compared,
             pictures=pictures,
             gallery=_gallery(entries, pictures),
-            settings=settings_of(runs),
-            environment=environments_of(runs),
+            settings=compare_settings(runs),
+            environment=compare_environments(runs),
             colors=[_shades(color) for color in (*COLORS, *_MORE)],
             style=Markup(_file("page.css")),
             script=Markup(script),
@@ -77,7 +77,7 @@ def page_of(
                 "colors": COLORS,
                 "overlapping": bool(pictures and pictures.overlapping),
                 "columns": [[column, *named] for column, named in SHOWN.items()],
-                "cases": as_data(entries),
+                "cases": to_page_data(entries),
             },
         )
     )
@@ -95,14 +95,14 @@ def _described(run: Run, place: int, places: Mapping[str, int], pictures: Pictur
         "stage": run.stage,
         "summary": run.summary,
         "interval": mean_interval(run),
-        "answers": answers_of(run),
+        "answers": list_findings(run),
         "curves": [drawing for drawing in _curves(run, letter) if drawing],
-        "strata": strata_of(run),
-        "sizes": sizes_of(run),
+        "strata": list_strata(run),
+        "sizes": list_size_thirds(run),
         "size_drawing": figures.size_and_score(run, places, letter),
         "calibration": calibration_of(run),
         "reliability": figures.reliability(pictures.calibration[place], run.labels, letter) if pictures else None,
-        "proof": prove(run),
+        "proof": audit_split(run),
         "digest": ((run.environment or {}).get("data") or {}).get("sha256"),
     }
 

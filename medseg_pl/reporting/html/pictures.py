@@ -22,7 +22,7 @@ from medseg_pl.reporting.html.case_data import attempt, data_set_of, predictor_o
 from medseg_pl.reporting.html.case_images import Masks, case_images, thumbnail
 from medseg_pl.reporting.html.case_selection import Pictures, chosen_cases, galleries
 from medseg_pl.reporting.html.cases import CaseEntry
-from medseg_pl.reporting.run import Run, number
+from medseg_pl.reporting.run import Run, read_number
 
 PAGE_BYTES = 15_000_000
 """What the pictures of a page may take together."""
@@ -110,7 +110,7 @@ class _Sorter(NamedTuple):
         for index, label in enumerate(self.labels.names):
             pair = LabelPair(case, self.labels, index)
             row = entry.scores[run].get(label)
-            scored = np.nan_to_num(number(row, "dice"), nan=-1.0) if row is not None else None
+            scored = np.nan_to_num(read_number(row, "dice"), nan=-1.0) if row is not None else None
             now = np.nan_to_num(dice(pair.counts), nan=-1.0)
             if scored is not None and abs(scored - now) > _SAME:
                 self.found.cases[entry.number]["differs"] = True

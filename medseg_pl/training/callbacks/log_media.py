@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from medseg_pl.core.types import Batch, CasePrediction
 from medseg_pl.data.cache.case import open_entry
-from medseg_pl.metrics.files import row
+from medseg_pl.metrics.files import make_row
 from medseg_pl.metrics.summary import summarize
 from medseg_pl.training.callbacks.overlay_writer import rgb_of
 from medseg_pl.training.datamodule import SegmentationDataModule
@@ -188,7 +188,7 @@ class MediaLogger(Callback):
         if not trainer.is_global_zero or not self._boards:
             return
         # Without strata: a site's or a scanner's name says where a patient was.
-        rows = [self._hashed(row(score, {})) for score in module.scoring.table]
+        rows = [self._hashed(make_row(score, {})) for score in module.scoring.table]
         final = _flat(summarize(module.scoring.table, module.labels.names, intervals=False), f"final/{stage}")
         for board in self._boards:
             board.show_scores(stage, rows)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, UInt8
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import OverlapMetric, Score
+from medseg_pl.metrics import CaseScore, OverlapMetric
 from medseg_pl.metrics.case_metric import LabelPair
 
 
@@ -75,7 +75,7 @@ class ImageBuffer:
         return {name: found[name] for name in wanted if name in found}
 
 
-def case_means(table: Sequence[Score]) -> dict[str, float]:
+def case_means(table: Sequence[CaseScore]) -> dict[str, float]:
     """The mean Dice over labels of each case; infinite where no label is defined, which is nobody's fault."""
     values: dict[str, list[float]] = {}
     for score in table:
@@ -83,10 +83,10 @@ def case_means(table: Sequence[Score]) -> dict[str, float]:
     return {name: _mean(dice) for name, dice in values.items()}
 
 
-def worst_cases(table: Sequence[Score], size: int) -> list[str]:
+def worst_cases(table: Sequence[CaseScore], size: int) -> list[str]:
     """The cases with the lowest mean Dice, the worst first.
 
-    >>> rows = [Score(name, "p", "a", {"dice": dice}, "ok", "px") for name, dice in {"x": 0.9, "y": 0.1}.items()]
+    >>> rows = [CaseScore(name, "p", "a", {"dice": dice}, "ok", "px") for name, dice in {"x": 0.9, "y": 0.1}.items()]
     >>> worst_cases(rows, 1)
     ['y']
     """

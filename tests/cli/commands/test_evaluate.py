@@ -21,7 +21,7 @@ from medseg_pl.cli.commands.evaluate import scoring
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, CasePrediction
 from medseg_pl.data.sources import FolderSource
-from medseg_pl.metrics import CaseLedger, OverlapMetric, SurfaceMetric, VolumeMetric
+from medseg_pl.metrics import MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
 from tests.sample_files import blocks, noise, save_raster, save_volume, tree
 
 SHAPE = (9, 12)
@@ -192,7 +192,7 @@ def test_overlapping_labels_as_predict_writes_them(
 ) -> None:
     labels = LabelMap(OVERLAPPING.names, "multilabel", values=values)
     rng = np.random.default_rng(1)
-    ledger = CaseLedger([OverlapMetric(labels), SurfaceMetric(labels), VolumeMetric(labels)])
+    ledger = MetricTable([OverlapMetric(labels), SurfaceMetric(labels), VolumeMetric(labels)])
     for name in ("p1", "day2/p1"):
         image = tmp_path / "images" / f"{name}{suffix}"
         save_raster(image, noise((9, 12))) if suffix == ".png" else save_volume(image, noise((12, 9, 1)))

@@ -11,8 +11,8 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.data.sources.csv_table import read_table, strata_columns
-from medseg_pl.metrics import CaseLedger, OverlapMetric, SurfaceMetric, VolumeMetric
-from medseg_pl.metrics.files import row
+from medseg_pl.metrics import MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
+from medseg_pl.metrics.files import make_row
 
 TABLE = Path("cases.csv")
 
@@ -36,9 +36,9 @@ def test_site_and_scanner_need_not_be_there_unless_they_are_named() -> None:
 
 def scored_columns() -> list[str]:
     labels = LabelMap(["lesion"], "binary")
-    ledger = CaseLedger([OverlapMetric(labels), SurfaceMetric(labels), VolumeMetric(labels)])
+    ledger = MetricTable([OverlapMetric(labels), SurfaceMetric(labels), VolumeMetric(labels)])
     ledger.add(CasePrediction.from_masks("a", np.ones((2, 2)), np.ones((2, 2))))
-    return list(row(ledger.table()[0], {}))
+    return list(make_row(ledger.table()[0], {}))
 
 
 @pytest.mark.parametrize("name", scored_columns())

@@ -13,10 +13,10 @@ from medseg_pl.core.intensity import channel_statistics
 from medseg_pl.metrics.functional.calibration import calibration_sums
 from medseg_pl.reporting.html.case_images import Masks, case_images, thumbnail
 from medseg_pl.reporting.html.case_selection import Pictures
-from medseg_pl.reporting.html.cases import case_entries
-from medseg_pl.reporting.html.comparison import comparisons
+from medseg_pl.reporting.html.cases import list_case_entries
+from medseg_pl.reporting.html.comparison import compare_runs
 from medseg_pl.reporting.html.names import Names
-from medseg_pl.reporting.html.page import page_of
+from medseg_pl.reporting.html.page import render_page
 from medseg_pl.reporting.run import read_run
 from tests.reporting.run_folders import CONFIG, HOSTILE, HOSTILE_LABEL, score, write_run, write_two_runs
 
@@ -70,7 +70,7 @@ def page_with_pictures(two_runs: list[Path], tmp_path_factory: pytest.TempPathFa
     found[0, 3] = reference[0, 3] * 0
     statistics = channel_statistics(image)
     runs = [read_run(folder, None) for folder in two_runs]
-    entries = case_entries(runs, Names(None))
+    entries = list_case_entries(runs, Names(None))
     shown = case_images(image, statistics, Masks(reference, [found, reference]), Geometry((6, 30, 40), None), 3, 10**6)
     small = thumbnail(image[:, 2], statistics, [mask[:, 2] > 0 for mask in (reference, found, reference)])
     sums = calibration_sums(np.linspace(0, 1, 100), np.arange(100) > 40, np.ones(100, bool), 10)
@@ -81,5 +81,5 @@ def page_with_pictures(two_runs: list[Path], tmp_path_factory: pytest.TempPathFa
         overlapping=True,
     )
     file = tmp_path_factory.mktemp("pages") / "pictures.html"
-    file.write_text(page_of(runs, entries, comparisons(runs), pictures, hashed=False), encoding="utf-8")
+    file.write_text(render_page(runs, entries, compare_runs(runs), pictures, hashed=False), encoding="utf-8")
     return file

@@ -18,9 +18,9 @@ from medseg_pl.core.intensity import channel_statistics
 from medseg_pl.reporting.html import pictures
 from medseg_pl.reporting.html.case_images import Masks, case_images, thumbnail
 from medseg_pl.reporting.html.case_selection import Pictures
-from medseg_pl.reporting.html.cases import case_entries
+from medseg_pl.reporting.html.cases import list_case_entries
 from medseg_pl.reporting.html.names import Names
-from medseg_pl.reporting.html.page import page_of
+from medseg_pl.reporting.html.page import render_page
 from medseg_pl.reporting.run import read_run
 
 
@@ -96,11 +96,11 @@ def test_a_thumbnail_shows_a_panel_for_each_set_of_masks() -> None:
 
 def test_fifty_volumes_stay_below_twenty_megabytes(two_runs: list[Path]) -> None:
     runs = [read_run(folder, None) for folder in two_runs]
-    entries = case_entries(runs, Names(None))
+    entries = list_case_entries(runs, Names(None))
     entries += [entries[0]._replace(number=place, case_id=f"further{place}") for place in range(24, 50)]
     mask = balls(24, 330)
     shown = images_of(noisy(24, 330), Masks(mask, [mask, 1 - mask]), pictures.PAGE_BYTES // 50)
     small = thumbnail(noisy(1, 330)[:, 0], channel_statistics(noisy(1, 330)), [mask[:, 12] > 0] * 3)
     album = Pictures(dict.fromkeys(range(50), shown), dict.fromkeys(range(12), small), [{}, {}], True)
-    page = page_of(runs, entries, [], album, hashed=False)
+    page = render_page(runs, entries, [], album, hashed=False)
     assert 12e6 < len(page.encode()) < 20e6

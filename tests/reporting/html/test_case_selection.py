@@ -7,7 +7,7 @@ from medseg_pl.reporting.html.cases import CaseEntry
 
 
 def entries(scored: int, unscored: int = 0) -> list[CaseEntry]:
-    """The worst first, as `case_entries` has them; those without a score last."""
+    """The worst first, as `list_case_entries` has them; those without a score last."""
     means = [*(place / scored for place in range(scored)), *[None] * unscored]
     return [CaseEntry(place, f"c{place}", f"c{place}", "p", [{}], [mean]) for place, mean in enumerate(means)]
 

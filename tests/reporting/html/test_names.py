@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from medseg_pl.io.pseudonyms import BoardRecord
-from medseg_pl.reporting.html.names import names_for
+from medseg_pl.reporting.html.names import choose_names
 
 
 def test_the_key_is_made_once_and_kept_for_the_owner_alone(tmp_path: Path) -> None:
-    names = names_for(tmp_path, plain=False)
-    assert names.kept and names.case("a") == names_for(tmp_path, plain=False).case("a") != "a"
+    names = choose_names(tmp_path, plain=False)
+    assert names.kept and names.case("a") == choose_names(tmp_path, plain=False).case("a") != "a"
     assert names.case("a") != names.group("a")
     assert (tmp_path / "dashboard.json").stat().st_mode & 0o077 == 0
 
 
 def test_plain_names_need_no_key(tmp_path: Path) -> None:
-    names = names_for(tmp_path, plain=True)
+    names = choose_names(tmp_path, plain=True)
     assert (names.case("a"), names.group("b")) == ("a", "b")
     assert not list(tmp_path.iterdir())
 
@@ -28,5 +28,5 @@ def test_where_the_key_cannot_be_kept_the_names_know_it(tmp_path: Path, monkeypa
         raise PermissionError(13, "Permission denied", str(folder))
 
     monkeypatch.setattr(BoardRecord, "write", refuse)
-    names = names_for(tmp_path, plain=False)
+    names = choose_names(tmp_path, plain=False)
     assert not names.kept and names.case("a") != "a"

@@ -8,7 +8,7 @@ import numpy as np
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
-from medseg_pl.metrics import Score
+from medseg_pl.metrics import CaseScore
 from medseg_pl.training.loggers import ImageBuffer, Picture, worst_cases
 from medseg_pl.training.loggers.images import picture_of, telling_slice
 from medseg_pl.training.loggers.wandb import mask_layers
@@ -37,7 +37,9 @@ def test_a_gallery_keeps_the_fixed_and_the_worst_and_no_others() -> None:
 
 
 def test_a_case_without_any_label_is_never_among_the_worst() -> None:
-    rows = [Score(name, "g", "nucleus", {"dice": dice}, "ok", "px") for name, dice in {"a": math.nan, "b": 0.9}.items()]
+    rows = [
+        CaseScore(name, "g", "nucleus", {"dice": dice}, "ok", "px") for name, dice in {"a": math.nan, "b": 0.9}.items()
+    ]
     assert worst_cases(rows, 1) == ["b"]
 
 

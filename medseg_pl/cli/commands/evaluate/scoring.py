@@ -28,7 +28,7 @@ from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.unread import describe_left_out
 from medseg_pl.io.atomic_files import require_empty
 from medseg_pl.io.suffixes import is_volume_name
-from medseg_pl.metrics import CaseLedger, CaseMetric, OverlapMetric, Score, SurfaceMetric, VolumeMetric
+from medseg_pl.metrics import CaseMetric, CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.metrics.files import write_scores
 
 
@@ -79,7 +79,7 @@ def score(
     groups: Mapping[str, str],
     tolerance: Tolerance | None,
     spacing: Sequence[float] | None,
-) -> list[Score]:
+) -> list[CaseScore]:
     """The rows of one case.
 
     Args:
@@ -89,7 +89,7 @@ def score(
         tolerance: Of NSD; `None` measures no distances.
         spacing: `(y, x)` or `(z, y, x)` in mm where the files do not know it; volumes stay unknown without `z`.
     """
-    ledger = CaseLedger(make_metrics(labels, tolerance))
+    ledger = MetricTable(make_metrics(labels, tolerance))
     thick = spacing is None or len(spacing) == 3
     ledger.add(read_pair(pair, labels, groups[pair.case_id], _with_thickness(spacing)))
     return [row if thick else _without_volumes(row) for row in ledger.table([pair.case_id])]
@@ -103,7 +103,7 @@ def _with_thickness(spacing: Sequence[float] | None) -> tuple[float, float, floa
     return (thickness[0] if thickness else 1.0, y, x)
 
 
-def _without_volumes(row: Score) -> Score:
+def _without_volumes(row: CaseScore) -> CaseScore:
     unknown = {name: math.nan for name in row.values if name.startswith("volume_")}
     return replace(row, values={**row.values, **unknown})
 
