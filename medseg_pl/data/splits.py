@@ -211,6 +211,26 @@ def kept_split(saved: Mapping[str, Any], cases: Sequence[Case]) -> Split:
     return replace(split, train=tuple(name for name in split.train if name in known))
 
 
+def refuse_trained_groups(cases: Sequence[Case], trained: Iterable[str]) -> None:
+    """Refuse to score patients that a checkpoint was trained on.
+
+    Args:
+        cases: Those to be scored.
+        trained: The groups that the checkpoint was trained on.
+
+    Raises:
+        DataError: A case belongs to one of them.
+    """
+    groups = set(trained)
+    seen = [case.case_id for case in cases if case.group in groups]
+    if seen:
+        raise DataError(
+            f"{len(seen)} of the {len(cases)} cases to be scored are of patients that this checkpoint was trained "
+            f"on, {seen[0]} among them: scores would look better than they are. Leave the split's settings as they "
+            "were in training, or give other data."
+        )
+
+
 def leaking_groups(split: Split, cases: Iterable[Case]) -> list[str]:
     """The groups that stand on more than one side."""
     side_of = {name: side for side in SIDES for name in getattr(split, side)}

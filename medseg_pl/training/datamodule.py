@@ -27,7 +27,7 @@ from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler, FixedSampler
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.unread import describe_left_out
-from medseg_pl.data.splits import SIDES, Split, SplitSettings, kept_split
+from medseg_pl.data.splits import SIDES, Split, SplitSettings, kept_split, refuse_trained_groups
 from medseg_pl.data.time_axes import find_time_axes
 from medseg_pl.data.transforms.augmentation import Augmentation
 from medseg_pl.data.transforms.resize import Resize
@@ -302,7 +302,7 @@ class SegmentationDataModule(LightningDataModule):
 
     def _evaluation_loader(self, names: Sequence[str]) -> DataLoader[EvaluationBatch]:
         cases = [self.cases[name] for name in names]
-        self._refuse_trained(cases)
+        refuse_trained_groups(cases, self._trained.get("groups", ()))
         dataset = SliceDataset(cases, self.entries.of(names), self.resize, self.context_slices)
         rank, ranks = self._rank()
         return DataLoader(
@@ -412,16 +412,6 @@ class SegmentationDataModule(LightningDataModule):
             raise DataError(
                 f"{len(unlabeled)} of {len(cases)} cases have no mask, {unlabeled[0]} among them. Add the masks or "
                 "leave the cases out; images without masks are for predict."
-            )
-
-    def _refuse_trained(self, cases: Sequence[Case]) -> None:
-        trained = set(self._trained.get("groups", ()))
-        seen = [case.case_id for case in cases if case.group in trained]
-        if seen:
-            raise DataError(
-                f"{len(seen)} of the {len(cases)} cases to be scored are of patients that this checkpoint was trained "
-                f"on, {seen[0]} among them: scores would look better than they are. Leave the split's settings as they "
-                "were in training, or give other data."
             )
 
     def _first_of_node(self, cases: int) -> int:

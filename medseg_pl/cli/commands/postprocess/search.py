@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from medseg_pl.core.errors import DataError
-from medseg_pl.core.import_policy import only_known_code
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.text import printable
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.from_settings import source_of
+from medseg_pl.data.sources.from_settings import open_source, select_recorded_cases
 from medseg_pl.inference.postprocess_gain import (
     ALPHA,
     FEWEST_PATIENTS,
@@ -46,31 +44,12 @@ def choose(arguments: argparse.Namespace) -> None:
     plugins = [name for name in arguments.plugins.split(",") if name]
     predictor = Predictor.from_checkpoint(trained.path, device=arguments.device, plugins=plugins)
     predictor.members[0].assembler.cleaning = {}  # what was chosen before is chosen anew
-    with only_known_code(plugins):
-        source = source_of(trained, arguments.root)
-    cases = validation_cases(trained, source.cases())
+    source = open_source(trained.settings, arguments.root, plugins)
+    cases = select_recorded_cases(source.cases(), trained.data)
     gains = gains_of(predictor, source, cases)
     write(trained, gains, arguments.output)
     sys.stdout.write("".join(f"{printable(_told(name, gain))}\n" for name, gain in gains.items()))
     sys.stdout.write(f"Wrote {arguments.output}\n")
-
-
-def validation_cases(trained: Trained, cases: Sequence[Case]) -> list[Case]:
-    """The cases that the checkpoint was validated on: not those it was trained on, and not those it is tested on.
-
-    Raises:
-        DataError: One of them is gone, or the checkpoint knows of none.
-    """
-    names = trained.data.get("split", {}).get("val", [])
-    found = {case.case_id: case for case in cases if case.masks}
-    missing = [name for name in names if name not in found]
-    if missing or not names:
-        what = f"{len(missing)} of its {len(names)} validation cases are not there" if names else "it knows of none"
-        raise DataError(
-            f"Post-processing is chosen on the validation cases of {trained.path}, but {what}"
-            f"{f', {missing[0]} among them' if missing else ''}. Say with --root where the data set is."
-        )
-    return [found[name] for name in names]
 
 
 def gains_of(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dict[str, Gain]:

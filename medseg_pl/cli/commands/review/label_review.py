@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, SettingError
-from medseg_pl.core.import_policy import only_known_code
 from medseg_pl.core.intensity import channel_statistics
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.core.visualization import side_by_side
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.base import shown
-from medseg_pl.data.sources.from_settings import source_of
+from medseg_pl.data.sources.from_settings import open_source
 from medseg_pl.inference.predictor import Prediction, Predictor
 from medseg_pl.inference.review import signs_of_reference
 from medseg_pl.io.atomic_files import digest_of
@@ -41,8 +40,7 @@ def review(arguments: argparse.Namespace) -> None:
     trained = [read_trained(path) for path in arguments.ckpt_path]
     plugins = [name for name in arguments.plugins.split(",") if name]
     jury = Jury(trained, arguments.device, plugins)
-    with only_known_code(plugins):
-        source = source_of(trained[0], arguments.root)
+    source = open_source(trained[0].settings, arguments.root, plugins)
     cases = reviewable(source.cases(), jury)
     with FolderLocks() as locks:
         output = OutputFolder(arguments.output, _record(trained, source), locks)
