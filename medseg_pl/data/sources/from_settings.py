@@ -40,7 +40,7 @@ def open_source(
     try:
         with only_known_code(plugins):
             parsed = parser.parse_object({"data": {"source": dict(source)}})
-            opened: Source = parser.instantiate_classes(parsed).data.source
+            opened: Source = parser.instantiate(parsed).data.source
     except (ArgumentError, ImportError) as error:
         reason = refusal(str(error)) or " ".join(str(error).split())
         raise SettingError(f"The source of the data set cannot be made. {reason}") from error
