@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -82,12 +82,12 @@ def test_settings_without_a_data_set_are_refused() -> None:
 
 
 def test_arguments_that_the_source_does_not_take_are_refused() -> None:
-    with pytest.raises(SettingError, match="cannot be made.*nonsense"):
+    with pytest.raises(SettingError, match=r"cannot be made.*nonsense"):
         open_source(settings(FOLDER, root="data", nonsense=1))
 
 
 class TestRecordedCases:
-    recorded = {"split": {"train": ["a"], "val": ["c", "b"], "test": []}, "groups": ["a"]}
+    recorded: ClassVar[dict[str, Any]] = {"split": {"train": ["a"], "val": ["c", "b"], "test": []}, "groups": ["a"]}
 
     def test_selected_in_recorded_order(self) -> None:
         cases = [case(name) for name in "abcd"]
@@ -96,11 +96,11 @@ class TestRecordedCases:
 
     @pytest.mark.parametrize("others", [[case("b")], [case("b"), case("c", masks=0)]], ids=["gone", "without mask"])
     def test_missing_case_is_refused(self, others: list[Case]) -> None:
-        with pytest.raises(DataError, match="1 of the checkpoint's 2 validation cases are not there.* c among them"):
+        with pytest.raises(DataError, match=r"1 of the checkpoint's 2 validation cases are not there.* c among them"):
             select_recorded_cases(others, self.recorded)
 
     def test_trained_patient_is_refused(self) -> None:
-        with pytest.raises(DataError, match="1 of the 2 cases to be scored .* b among them"):
+        with pytest.raises(DataError, match=r"1 of the 2 cases to be scored .* b among them"):
             select_recorded_cases([case("b", group="a"), case("c")], self.recorded)
 
     def test_side_without_cases_is_refused(self) -> None:
