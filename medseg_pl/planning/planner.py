@@ -106,7 +106,7 @@ def _require_learnable(found: Fingerprint) -> None:
 
 def _schedule() -> dict[str, Any]:
     warmup = Remark(0.05, "a twentieth of the run, however long")
-    return {"class_path": "medseg_pl.models.lr_schedulers.WarmupPolynomialLR", "init_args": {"warmup_fraction": warmup}}
+    return {"class_path": "medseg_pl.models.optimizers.WarmupPolynomialLR", "init_args": {"warmup_fraction": warmup}}
 
 
 def _data(found: Fingerprint, labels: LabelMap, scale: _Scale, batch: Remark, steps: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ LOGGED = ("dice", "iou")
 """The scores that are logged; the files hold all of them."""
 
 
-class Scoring(nn.Module):
+class Evaluator(nn.Module):
     """Puts cases together, scores each, and keeps what was found until the next evaluation begins.
 
     Args:
@@ -133,7 +133,7 @@ class Scoring(nn.Module):
             )
 
 
-def fitted_masks(batch: EvaluationBatch, resize: Resize) -> Tensor:
+def fit_reference_masks(batch: EvaluationBatch, resize: Resize) -> Tensor:
     """The references of slices on the fitted grid, where the loss is computed."""
     if len(batch.masks) != len(batch.slices):
         raise DataError(f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,16 +26,22 @@ from medseg_pl.inference.row_blocks import Band
 from medseg_pl.inference.sliding_window import LogitsListener, RowReader, SlidingWindow
 from medseg_pl.inference.tta import IDENTITY, symmetries
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
-from medseg_pl.models.losses.checking import check_loss, exclude_ignored
-from medseg_pl.models.lr_schedulers import Interval, follow_scores, follows_scores
+from medseg_pl.models.losses import check_loss, exclude_ignored
 from medseg_pl.models.network_checks import rehearse
 from medseg_pl.models.networks import NetworkFactory, refuse_probabilities
 from medseg_pl.models.normalization import Normalization
-from medseg_pl.models.optimization import find_learning_rate, include_added_groups, make_optimization, rescale_schedules
+from medseg_pl.models.optimizers import (
+    Interval,
+    find_learning_rate,
+    follow_scores,
+    follows_scores,
+    include_added_groups,
+    make_optimization,
+    rescale_schedules,
+)
 from medseg_pl.models.segmentation_model import SegmentationModel
 from medseg_pl.training.checkpoints.loop_state import fix_epoch_restart, make_resumable, pending_accumulation_batches
-from medseg_pl.training.evaluator import Scoring, Stage, fitted_masks
-from medseg_pl.training.final_validation import require_validation, validate_at_end
+from medseg_pl.training.evaluator import Evaluator, Stage, fit_reference_masks
 from medseg_pl.training.recording import keep_settings
 from medseg_pl.training.restored_settings import (
     apply_changed_numbers,
@@ -42,9 +49,20 @@ from medseg_pl.training.restored_settings import (
     keeps_learning_rate,
     optimization_settings,
 )
-from medseg_pl.training.trainer_checks import check_trainer, exclude_from_ddp, refuse_gradients
-from medseg_pl.training.training_length import count_run_steps, plan_schedules, restore_accumulation, step_schedule
-from medseg_pl.training.weight_averaging import warn_of_slow_average
+from medseg_pl.training.trainer_checks import (
+    check_trainer,
+    exclude_from_ddp,
+    refuse_gradients,
+    require_validation,
+    warn_of_slow_average,
+)
+from medseg_pl.training.training_length import (
+    count_run_steps,
+    plan_schedules,
+    restore_accumulation,
+    step_schedule,
+    validate_at_end,
+)
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +73,23 @@ class MetricFactory(Protocol):
 
     def __call__(self, *, labels: LabelMap) -> CaseMetric:
         """Make the metric."""
+
+
+@dataclass
+class FitState:
+    """State of a training that Lightning's hooks change.
+
+    Attributes:
+        validated: After how many batches, of all epochs, the last validation was complete.
+        lr_factor: What a search multiplied the optimizer's learning rate by.
+        restored_metrics: The last scores before a resume.
+        without_gradient: Parameters that DDP does not wait for.
+    """
+
+    validated: int = -1
+    lr_factor: float = 1.0
+    restored_metrics: dict[str, Tensor] = field(default_factory=dict)
+    without_gradient: list[str] = field(default_factory=list)
 
 
 class SegmentationModule(LightningModule):
@@ -142,16 +177,13 @@ class SegmentationModule(LightningModule):
         surface = SurfaceMetric(labels, nsd_tolerance)
         built_in = [OverlapMetric(labels), *([surface] if surface_metrics else []), VolumeMetric(labels)]
         facts = {"nsd_tolerance": surface.tolerance} if surface_metrics else {}
-        self.scoring = Scoring(self.assembler, [*built_in, *(make(labels=labels) for make in metrics)], facts)
+        self.evaluator = Evaluator(self.assembler, [*built_in, *(make(labels=labels) for make in metrics)], facts)
+        self.fit_state = FitState()
         # What torch refuses is refused here, and not when the data is read and a run folder made.
-        self._lr_factor = 1.0
         optimization = self.configure_optimizers()
         self._optimization = optimization_settings(optimization)
         self._lr = find_learning_rate(optimization)
-        self._without_gradient: list[str] = []
         self.seed = seed
-        self._validated = -1
-        self._resumed_metrics: dict[str, Tensor] = {}
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
         """Compute the logits of raw images."""
@@ -189,7 +221,7 @@ class SegmentationModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse what waits for scores that never come."""
-        require_validation(self.trainer, (each.scheduler for each in self.trainer.lr_scheduler_configs))
+        require_validation(self.trainer, self._schedules())
 
     @property
     def backbone(self) -> nn.Module:
@@ -199,14 +231,14 @@ class SegmentationModule(LightningModule):
     @property
     def lr(self) -> float:
         """The optimizer's learning rate, by the name under which Lightning's `LearningRateFinder` sets it."""
-        return self._lr * self._lr_factor
+        return self._lr * self.fit_state.lr_factor
 
     @lr.setter
     def lr(self, value: float) -> None:
         if self._trainer is not None:  # the finder is done with the optimizer that goes on training
-            rescale_schedules(self.trainer.lr_scheduler_configs, value / self.lr)
+            rescale_schedules(self._schedules(), value / self.lr)
         log.warning("The learning rate is set to %.3g; it was %.3g.", value, self.lr)
-        self._lr_factor = value / self._lr
+        self.fit_state.lr_factor = value / self._lr
 
     def prepare_data(self) -> None:
         """Refuse what cannot be trained before a run folder is made; the data module prepares the data."""
@@ -219,12 +251,12 @@ class SegmentationModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Leave parameters that never get a gradient out of what DDP waits for."""
         if stage == TrainerFn.FITTING and isinstance(self.trainer.strategy, DDPStrategy):
-            self._without_gradient = exclude_from_ddp(self.trainer.strategy, self, self._rehearse())
+            self.fit_state.without_gradient = exclude_from_ddp(self.trainer.strategy, self, self._rehearse())
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Stop where a parameter that DDP does not share got a gradient after all."""
-        if self._without_gradient:
-            refuse_gradients(self, self._without_gradient)
+        if self.fit_state.without_gradient:
+            refuse_gradients(self, self.fit_state.without_gradient)
 
     def _rehearse(self) -> list[str]:
         """The parameters without a gradient, after a training step on shapes alone."""
@@ -237,7 +269,7 @@ class SegmentationModule(LightningModule):
         """Plan the schedule, now that the loader tells the length of a run; go on where a checkpoint was written."""
         fix_epoch_restart(self.trainer)
         # Those who look at a score between two validations, early stopping among them, find the last one.
-        self.trainer.callback_metrics.update(self._resumed_metrics)
+        self.trainer.callback_metrics.update(self.fit_state.restored_metrics)
         restore_accumulation(self.trainer)
         # Not earlier: Lightning would make the loader, and begin to load, before it knows where a resumed run is.
         plan_schedules(self.trainer)
@@ -245,7 +277,7 @@ class SegmentationModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Schedule what a finetuning callback has thawed."""
-        include_added_groups(self.trainer.lr_scheduler_configs)
+        include_added_groups(self._schedules())
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make what is random in a step a function of seed, epoch, batch and rank: it needs no memory to be resumed."""
@@ -270,7 +302,7 @@ class SegmentationModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Validate at the end of training at the latest."""
-        validate_at_end(self.trainer, self._validated)
+        validate_at_end(self.trainer, self.fit_state.validated)
 
     def on_validation_epoch_start(self) -> None:
         """Start with empty tables."""
@@ -285,9 +317,9 @@ class SegmentationModule(LightningModule):
         self._summarize("val")
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             # Before anyone saves a checkpoint at the end of this validation; Lightning's own step would come after it.
-            for configured in self.trainer.lr_scheduler_configs:
-                follow_scores(configured.scheduler, self.trainer.callback_metrics)
-            self._validated = self.trainer.fit_loop.total_batch_idx + 1
+            for schedule in self._schedules():
+                follow_scores(schedule, self.trainer.callback_metrics)
+            self.fit_state.validated = self.trainer.fit_loop.total_batch_idx + 1
 
     def on_test_epoch_end(self) -> None:
         """Summarize all cases of all ranks."""
@@ -297,7 +329,9 @@ class SegmentationModule(LightningModule):
         """The optimizer, and the scheduler that is stepped with it."""
         # Those that a callback or the user has frozen come in when they are thawed, as Lightning's callbacks expect.
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return make_optimization(self.make_optimizer, self.make_scheduler, trained, self.lr_interval, self._lr_factor)
+        return make_optimization(
+            self.make_optimizer, self.make_scheduler, trained, self.lr_interval, self.fit_state.lr_factor
+        )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedules that follow steps or epochs."""
@@ -318,21 +352,21 @@ class SegmentationModule(LightningModule):
                 "are run again on a resume, and count twice in the statistics of batch normalization.",
                 waiting,
             )
-        loops["fit_loop"] = make_resumable(self.trainer, loops["fit_loop"], self._validated)
-        checkpoint["validated"] = self._validated
+        loops["fit_loop"] = make_resumable(self.trainer, loops["fit_loop"], self.fit_state.validated)
+        checkpoint["validated"] = self.fit_state.validated
         checkpoint["optimization"] = self._optimization
-        checkpoint["lr_factor"] = self._lr_factor
+        checkpoint["lr_factor"] = self.fit_state.lr_factor
         checkpoint["metrics"] = {name: value.detach().cpu() for name, value in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the last scores along; what the settings say now wins over what they said then."""
-        self._resumed_metrics = checkpoint.get("metrics", {})
-        self._validated = checkpoint.get("validated", -1)
+        self.fit_state.restored_metrics = checkpoint.get("metrics", {})
+        self.fit_state.validated = checkpoint.get("validated", -1)
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         # What LearningRateFinder found holds, unless another rate is set on purpose.
         found = keeps_learning_rate(checkpoint, self._optimization)
-        self._lr_factor = checkpoint.get("lr_factor", 1.0) if found else 1.0
+        self.fit_state.lr_factor = checkpoint.get("lr_factor", 1.0) if found else 1.0
         changes = apply_changed_optimization(checkpoint, self._optimization, self.configure_optimizers)
         changes += apply_changed_numbers(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
         if changes:
@@ -342,23 +376,26 @@ class SegmentationModule(LightningModule):
         """Probabilities, loss and scores of a batch of slices."""
         if not batch.slices:
             return []
-        target = fitted_masks(batch, self.resize).to(batch.image.device)
+        target = fit_reference_masks(batch, self.resize).to(batch.image.device)
 
         def add_loss(logits: Tensor, rows: slice, columns: slice) -> None:
             window = target[..., rows, columns]
             loss = self.loss(logits, self.labels.target(window))
             # Slices that nobody annotated have a loss of 0, which says nothing of the network.
             annotated = (window != IGNORE).float().mean().clamp(min=1e-9) if self.labels.has_ignored else 1.0
-            self.scoring.loss.update(loss, weight=len(logits) * annotated)
+            self.evaluator.loss.update(loss, weight=len(logits) * annotated)
 
-        return self.scoring.add(self.probabilities(batch, add_loss), batch)
+        return self.evaluator.add(self.probabilities(batch, add_loss), batch)
+
+    def _schedules(self) -> list[Any]:
+        return [configured.scheduler for configured in self.trainer.lr_scheduler_configs]
 
     def _reset_scores(self) -> None:
-        self.scoring.reset(training=self.trainer.state.fn == TrainerFn.FITTING)
+        self.evaluator.reset(training=self.trainer.state.fn == TrainerFn.FITTING)
 
     def _summarize(self, stage: Stage) -> None:
         """Merge the tables of all ranks, and log the means."""
-        self.scoring.finish(self.trainer, stage)
-        self.log(f"{stage}/loss", self.scoring.loss)
-        for name, mean in self.scoring.means(self.labels.names):
+        self.evaluator.finish(self.trainer, stage)
+        self.log(f"{stage}/loss", self.evaluator.loss)
+        for name, mean in self.evaluator.means(self.labels.names):
             self.log(f"{stage}/{name}", mean, prog_bar=name == "dice")

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import Callback
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.models.lr_schedulers import follows_scores
+from medseg_pl.models.optimizers import follows_scores
 
 Made: TypeAlias = dict[str, Any]
 """What `make_optimization` returns: an optimizer, and perhaps a schedule with its interval."""

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import BackboneFinetuning, BaseFinetuning, SpikeDetection
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BaseFinetuning,
+    EarlyStopping,
+    EMAWeightAveraging,
+    SpikeDetection,
+)
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg_pl.core.errors import SettingError
+from medseg_pl.models.optimizers import follows_scores
 
 log = logging.getLogger(__name__)
 
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _SHORT = {"None": "32-true", "32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 """Lightning's other names of precisions."""
+_MOST = 0.05
+"""The share of an average that its first weights may have at the end of a run."""
 
 
 def check_trainer(trainer: Trainer, module: nn.Module) -> None:
@@ -67,6 +79,31 @@ def check_precision(precision: str) -> None:
     raise SettingError(f"trainer.precision {precision} {why}. Set it to {nearest}.")
 
 
+def require_validation(trainer: Trainer, schedulers: Iterable[Any]) -> None:
+    """Refuse a training without validation where something waits for scores, and warn of any other.
+
+    Args:
+        trainer: When its `fit` starts.
+        schedulers: Of the learning rate.
+
+    Raises:
+        SettingError: Early stopping or a schedule would find no scores.
+    """
+    if trainer.enable_validation or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    waiting = [type(callback).__name__ for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
+    waiting += [type(scheduler).__name__ for scheduler in schedulers if follows_scores(scheduler)]
+    if waiting:
+        raise SettingError(
+            f"{waiting[0]} waits for scores, but trainer.limit_val_batches is 0: there is no validation. Leave out one "
+            "of them."
+        )
+    log.warning(
+        "trainer.limit_val_batches is 0: without a validation there is no best.ckpt, and there are no scores. "
+        "last.ckpt has the weights."
+    )
+
+
 def exclude_from_ddp(strategy: DDPStrategy, module: nn.Module, names: Sequence[str]) -> list[str]:
     """Let DDP wait for no gradient of parameters that never get one, as long as it does not look for them itself.
 
@@ -103,3 +140,37 @@ def _tell_excluded(names: Sequence[str]) -> None:
         len(names),
         names[0].removeprefix("model.network."),
     )
+
+
+def warn_of_slow_average(trainer: Trainer, steps: float) -> None:
+    """Warn where Lightning's plain average still is the run's first weights at its end.
+
+    Args:
+        trainer: Whose callbacks are looked at.
+        steps: Optimizer steps of the run.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EMAWeightAveraging) and (share := first_share(callback, steps)) > _MOST:
+            log.warning(
+                "At the end of this run's %.0f steps %.0f %% of the averaged weights are those it began with: "
+                "EMAWeightAveraging has too slow a decay. Use medseg_pl.training.callbacks.WarmupEMA in its place.",
+                steps,
+                100 * share,
+            )
+
+
+def first_share(callback: EMAWeightAveraging, steps: float) -> float:
+    """Return the share of the first averaged weights in the average after a run's steps."""
+    if math.isinf(steps):
+        return 0.0
+    begin = callback.update_starting_at_step or 0
+    updates = (steps - begin) // max(1, callback.update_every_n_steps)
+    if callback.update_starting_at_epoch is not None or updates < 1:
+        return 0.0  # averages once an epoch or never: not a matter of steps
+    return float(_plain_decay(callback) ** (updates - 1))
+
+
+def _plain_decay(callback: EMAWeightAveraging) -> float:
+    """Ask the averaging function: Lightning keeps the decay nowhere else."""
+    average: Callable[[Tensor, Tensor, int], Tensor] = callback._kwargs["avg_fn"]
+    return float(average(torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 1))

@@ -1,4 +1,4 @@
-"""Length of a training in optimizer steps and in time, and learning-rate schedules planned for it."""
+"""Length of a training in steps and in time, the schedules planned for it, and the validation at its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.models.lr_schedulers import HUNDREDTHS, WarmupPolynomialLR, follows_scores
+from medseg_pl.models.optimizers import HUNDREDTHS, WarmupPolynomialLR, follows_scores
 
 log = logging.getLogger(__name__)
 
@@ -163,3 +163,43 @@ def _timers(trainer: Trainer) -> list[Timer]:
 
 def _remaining(timer: Timer) -> float:
     return timer.time_remaining() or 0.0
+
+
+def validate_at_end(trainer: Trainer, validated: int) -> None:
+    """Validate where training ends, unless the last validation saw these weights.
+
+    Lightning validates where its intervals say so, and a run may end between two of them, or before the first. To be
+    called when an epoch ends, or what there is of it, before anyone saves or looks at scores.
+
+    Args:
+        trainer: In its `fit`.
+        validated: After how many batches, of all epochs, the last validation was complete.
+    """
+    loop = trainer.fit_loop
+    if validated > loop.total_batch_idx or not trainer.enable_validation or not _ends(trainer):
+        return
+    # As every validation, this one belongs to the last step and to the epoch that ends: Lightning counts both up after
+    # it, and what is saved in it goes on from there.
+    _count(trainer, -1)
+    trainer.validating = True
+    loop.epoch_loop.val_loop.run()
+    trainer.training = True
+    _count(trainer, 1)
+
+
+def _ends(trainer: Trainer) -> bool:
+    """Tell whether training ends with this epoch."""
+    # Lightning's answer counts the epoch as completed as well, which comes later.
+    current = trainer.fit_loop.epoch_progress.current
+    completed = current.completed
+    ends = trainer.fit_loop.done
+    current.completed = completed
+    return ends
+
+
+def _count(trainer: Trainer, change: int) -> None:
+    """Change the counters of steps for the loggers, and of epochs."""
+    progress = trainer.fit_loop.epoch_progress
+    progress.total.processed += change  # type: ignore[attr-defined]
+    progress.current.processed += change  # type: ignore[attr-defined]
+    trainer.fit_loop.epoch_loop._batches_that_stepped += change

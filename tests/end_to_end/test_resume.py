@@ -44,7 +44,7 @@ model:
   normalization: {class_path: medseg_pl.models.normalization.ZScore}
   loss: {class_path: medseg_pl.models.losses.DiceCELoss}
   optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 3.0e-3, fused: true}}
-  lr_scheduler: {class_path: medseg_pl.models.lr_schedulers.WarmupPolynomialLR, init_args: {warmup_steps: 7}}
+  lr_scheduler: {class_path: medseg_pl.models.optimizers.WarmupPolynomialLR, init_args: {warmup_steps: 7}}
 data:
   source: {class_path: medseg_pl.data.sources.DecathlonSource}
   augmentation: {class_path: medseg_pl.data.transforms.augmentation.StandardAugmentation}

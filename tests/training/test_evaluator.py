@@ -17,7 +17,7 @@ from medseg_pl.core.types import EvaluationBatch, SliceReference
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.metrics import OverlapMetric, SurfaceMetric
-from medseg_pl.training.evaluator import Scoring, Stage, fitted_masks
+from medseg_pl.training.evaluator import Evaluator, Stage, fit_reference_masks
 
 LABELS = LabelMap(["liver", "spleen"], "multiclass")
 FIT = Resize("none", (2, 2))
@@ -26,8 +26,8 @@ RIGHT, HALF = REFERENCE, np.array([[1, 0], [2, 0]], np.uint8)  # half of the liv
 
 
 @pytest.fixture
-def scoring() -> Scoring:
-    scores = Scoring(CaseAssembler(LABELS, FIT), [OverlapMetric(LABELS), SurfaceMetric(LABELS)], {})
+def scoring() -> Evaluator:
+    scores = Evaluator(CaseAssembler(LABELS, FIT), [OverlapMetric(LABELS), SurfaceMetric(LABELS)], {})
     scores.reset(training=True)
     scores.loss.update(torch.tensor(0.5))
     return scores
@@ -50,7 +50,7 @@ def certain(mask: np.ndarray) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.from_numpy(mask).long(), 3).permute(2, 0, 1)[None].float()
 
 
-def test_the_means_of_two_cases(scoring: Scoring) -> None:
+def test_the_means_of_two_cases(scoring: Evaluator) -> None:
     for case, mask in (("a", RIGHT), ("b", HALF)):
         (done,) = scoring.add(certain(mask), batch(case))
         assert done.case_id == case
@@ -70,7 +70,7 @@ def test_the_means_of_two_cases(scoring: Scoring) -> None:
 
 
 @pytest.mark.parametrize(("training", "measured"), [(True, False), (False, True)])
-def test_distances_are_left_out_within_a_training(scoring: Scoring, training: bool, measured: bool) -> None:
+def test_distances_are_left_out_within_a_training(scoring: Evaluator, training: bool, measured: bool) -> None:
     scoring.reset(training=training)
     scoring.loss.update(torch.tensor(0.5))
     scoring.add(certain(RIGHT), batch("a"))
@@ -78,7 +78,7 @@ def test_distances_are_left_out_within_a_training(scoring: Scoring, training: bo
     assert all(("nsd" in row.values) is measured for row in scoring.table)
 
 
-def test_nothing_is_left_of_the_evaluation_before(scoring: Scoring) -> None:
+def test_nothing_is_left_of_the_evaluation_before(scoring: Evaluator) -> None:
     scoring.add(certain(HALF), batch("a"))
     scoring.add(certain(RIGHT), batch("b", depth=2))
     scoring.reset(training=True)
@@ -98,7 +98,7 @@ def test_nothing_is_left_of_the_evaluation_before(scoring: Scoring) -> None:
     ],
 )
 def test_an_evaluation_without_a_whole_case_is_an_error(
-    stage: Stage, limits: dict[str, Any], message: str, scoring: Scoring
+    stage: Stage, limits: dict[str, Any], message: str, scoring: Evaluator
 ) -> None:
     if limits:
         scoring.add(certain(RIGHT), batch("a", depth=2))
@@ -106,7 +106,7 @@ def test_an_evaluation_without_a_whole_case_is_an_error(
         scoring.finish(trainer(**limits), stage)
 
 
-def test_cases_that_a_limit_cuts_are_named_once(scoring: Scoring, caplog: pytest.LogCaptureFixture) -> None:
+def test_cases_that_a_limit_cuts_are_named_once(scoring: Evaluator, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         scoring.reset(training=True)
         scoring.loss.update(torch.tensor(0.5))
@@ -117,20 +117,20 @@ def test_cases_that_a_limit_cuts_are_named_once(scoring: Scoring, caplog: pytest
 
 
 @pytest.mark.parametrize("trial", [{"sanity_checking": True}, {"fast_dev_run": 1, "limit_val_batches": 1}])
-def test_in_a_trial_of_the_code_a_mean_may_be_no_number(trial: dict[str, Any], scoring: Scoring) -> None:
+def test_in_a_trial_of_the_code_a_mean_may_be_no_number(trial: dict[str, Any], scoring: Evaluator) -> None:
     scoring.add(certain(RIGHT), batch("a", depth=2))
     scoring.finish(trainer(**trial), "val")
     assert {name: np.isnan(mean) for name, mean in scoring.means(LABELS.names)} == {"dice": True, "iou": True}
 
 
-def test_a_case_of_which_slices_are_missing_is_an_error(scoring: Scoring) -> None:
+def test_a_case_of_which_slices_are_missing_is_an_error(scoring: Evaluator) -> None:
     assert not scoring.add(certain(RIGHT), batch("a", depth=2))
     with pytest.raises(DataError, match="Slices of 1 cases never came, a among them"):
         scoring.finish(trainer(), "val")
 
 
 @pytest.mark.parametrize("limits", [{"limit_val_batches": 1}, {"limit_val_batches": 0.5}, {"sanity_checking": True}])
-def test_a_case_of_which_slices_were_not_asked_for_is_left_out(scoring: Scoring, limits: dict[str, Any]) -> None:
+def test_a_case_of_which_slices_were_not_asked_for_is_left_out(scoring: Evaluator, limits: dict[str, Any]) -> None:
     scoring.add(certain(RIGHT), batch("a"))
     scoring.add(certain(RIGHT), batch("b", depth=2))
     scoring.finish(trainer(**limits), "val")
@@ -139,7 +139,7 @@ def test_a_case_of_which_slices_were_not_asked_for_is_left_out(scoring: Scoring,
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_is_an_error(scoring: Scoring, loss: float) -> None:
+def test_a_loss_that_is_no_number_is_an_error(scoring: Evaluator, loss: float) -> None:
     scoring.add(certain(RIGHT), batch("a"))
     scoring.loss.update(torch.tensor(loss))
     with pytest.raises(DivergedError, match="The test loss is not finite at step 7"):
@@ -150,5 +150,5 @@ def test_a_case_without_a_reference_is_named() -> None:
     given = batch("a")
     without = EvaluationBatch(given.image, given.statistics, given.slices, [])
     with pytest.raises(DataError, match="Case a has no reference"):
-        fitted_masks(without, FIT)
-    np.testing.assert_array_equal(fitted_masks(given, FIT), REFERENCE[None, None])
+        fit_reference_masks(without, FIT)
+    np.testing.assert_array_equal(fit_reference_masks(given, FIT), REFERENCE[None, None])

@@ -66,4 +66,4 @@ def test_a_slice_that_nobody_annotated_does_not_lower_the_validation_loss() -> N
                 [np.full((1, 16, 16), value, np.uint8)],
             )
         )
-    assert module.scoring.loss.compute().item() == pytest.approx(np.log(2))
+    assert module.evaluator.loss.compute().item() == pytest.approx(np.log(2))

@@ -16,8 +16,7 @@ from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, PolynomialLR, StepLR
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.models.lr_schedulers import WarmupPolynomialLR
-from medseg_pl.models.optimization import make_optimization
+from medseg_pl.models.optimizers import WarmupPolynomialLR, make_optimization
 from medseg_pl.training.restored_settings import (
     apply_changed_numbers,
     apply_changed_optimization,

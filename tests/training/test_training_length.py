@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.models.lr_schedulers import WarmupPolynomialLR
+from medseg_pl.models.optimizers import WarmupPolynomialLR
 from medseg_pl.training.training_length import (
     count_run_steps,
     passed_hundredths,

@@ -12,8 +12,8 @@ from medseg_pl.training.callbacks.progress import LogLines, ProgressBar
 from medseg_pl.training.callbacks.save_config import ConfigWriter
 from medseg_pl.training.callbacks.save_provenance import ProvenanceWriter
 from medseg_pl.training.callbacks.score_writer import ScoreWriter
+from medseg_pl.training.callbacks.weight_averaging import WarmupEMA
 from medseg_pl.training.loggers import BoardRecord, check_wandb, make_private
-from medseg_pl.training.weight_averaging import WarmupEMA
 
 __all__ = [
     "BoardRecord",

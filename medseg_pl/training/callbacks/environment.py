@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 
 from medseg_pl.data.splits import SIDES
 from medseg_pl.io.git import git_state
-from medseg_pl.models.lr_schedulers import follows_scores
+from medseg_pl.models.optimizers import follows_scores
 from medseg_pl.planning.fingerprint import survey
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule

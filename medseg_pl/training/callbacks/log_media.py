@@ -170,9 +170,9 @@ class MediaLogger(Callback):
     def _show_pictures(self, trainer: Trainer, module: SegmentationModule, stage: str) -> None:
         if self._gallery is None:
             return
-        means = case_means(module.scoring.table)
+        means = case_means(module.evaluator.table)
         fixed = sorted(self._gallery.fixed)
-        for name, wanted in {"fixed": fixed, "worst": worst_cases(module.scoring.table, self.overlays)}.items():
+        for name, wanted in {"fixed": fixed, "worst": worst_cases(module.evaluator.table, self.overlays)}.items():
             pictures = self._gallery.gathered(wanted)
             if not trainer.is_global_zero or not pictures:
                 continue
@@ -188,8 +188,8 @@ class MediaLogger(Callback):
         if not trainer.is_global_zero or not self._boards:
             return
         # Without strata: a site's or a scanner's name says where a patient was.
-        rows = [self._hashed(make_row(score, {})) for score in module.scoring.table]
-        final = _flat(summarize(module.scoring.table, module.labels.names, intervals=False), f"final/{stage}")
+        rows = [self._hashed(make_row(score, {})) for score in module.evaluator.table]
+        final = _flat(summarize(module.evaluator.table, module.labels.names, intervals=False), f"final/{stage}")
         for board in self._boards:
             board.show_scores(stage, rows)
             board.show_summary({**self._best, **final})

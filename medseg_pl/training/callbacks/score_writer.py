@@ -38,5 +38,5 @@ class ScoreWriter(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         ours = isinstance(data, SegmentationDataModule)
         strata = {name: dict(case.strata) for name, case in data.cases.items()} if ours else {}
-        facts = {**module.scoring.facts, "scored": data.scored(stage)} if ours else module.scoring.facts
-        write_scores(Path(directory), stage, module.scoring.table, module.labels.names, strata=strata, facts=facts)
+        facts = {**module.evaluator.facts, "scored": data.scored(stage)} if ours else module.evaluator.facts
+        write_scores(Path(directory), stage, module.evaluator.table, module.labels.names, strata=strata, facts=facts)

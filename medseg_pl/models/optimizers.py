@@ -1,13 +1,12 @@
-"""Learning-rate schedules: one that ends with the run, however long it is, and those that follow scores."""
+"""Optimizer and learning-rate schedule: how they are made, and schedules that follow a run's length or its scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeAlias, TypeVar
 
-from lightning.pytorch.cli import ReduceLROnPlateau as MonitoredReduceLROnPlateau
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
@@ -19,9 +18,12 @@ Interval: TypeAlias = Literal["step", "epoch"]
 HUNDREDTHS = 100
 """Parts of a run's time: coarse enough that a run well within its time limit is repeated bit for bit."""
 
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
+
 
 def warmup_polynomial(step: int, total_steps: float, warmup_steps: int, power: float) -> float:
-    """The factor of the learning rate at a step: a straight line up, then a polynomial down to zero.
+    """Compute a step's factor of the learning rate: a line up, then a polynomial down.
 
     >>> [warmup_polynomial(step, 10, 2, 1.0) for step in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
@@ -90,7 +92,9 @@ class WarmupPolynomialLR(LRScheduler):
             share = 0 if math.isinf(length) else int(self.warmup_fraction * length)
             self.planned_warmup = share if self.warmup_steps is None else self.warmup_steps
         self.planned_steps = length
-        self._set_rates()
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
         return length
 
     def pass_time(self, hundredths: int) -> None:
@@ -111,13 +115,50 @@ class WarmupPolynomialLR(LRScheduler):
         rise = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         return min(rise, warmup_polynomial(self.hundredths, HUNDREDTHS, share, self.power))
 
-    def _set_rates(self) -> None:
-        self._last_lr = self.get_lr()
-        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
-            group["lr"] = rate
+
+def make_optimization(
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+    lr_scheduler: Callable[[Optimizer], Any] | None,
+    parameters: Iterable[nn.Parameter],
+    interval: Interval | None = None,
+    factor: float = 1.0,
+) -> dict[str, Any]:
+    """Make optimizer and schedule, as Lightning's `configure_optimizers` returns them.
+
+    Args:
+        optimizer: Makes the optimizer.
+        lr_scheduler: Makes the schedule, where there is one.
+        parameters: What is optimized.
+        interval: How often the schedule is stepped; as it is meant to be where it is not given.
+        factor: Multiplies the learning rates that the optimizer was given.
+
+    Raises:
+        SettingError: One of them refuses its settings.
+    """
+    made = _make("model.optimizer", optimizer, parameters)
+    for group in made.param_groups if factor != 1 else ():
+        group["lr"] *= factor
+    if lr_scheduler is None:
+        return {"optimizer": made}
+    schedule = _make("model.lr_scheduler", lr_scheduler, made)
+    # Those that react to scores are stepped by the module, at the end of a validation.
+    if follows_scores(schedule):
+        return {
+            "optimizer": made,
+            "lr_scheduler": {"scheduler": schedule, "interval": "epoch", "reduce_on_plateau": False},
+        }
+    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": interval or get_interval(schedule)}}
 
 
-def natural_interval(scheduler: Any) -> Interval:
+def _make(setting: str, factory: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
+    try:
+        return factory(argument)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        message = " ".join(str(error).split())[:200].rstrip(".")
+        raise SettingError(f"{setting} cannot be made: {message}. Correct its init_args.") from error
+
+
+def get_interval(scheduler: Any) -> Interval:
     """Return how often a schedule is meant to be stepped.
 
     Torch's own count epochs, as Lightning steps them, but for those that torch's documentation steps with each batch.
@@ -126,22 +167,52 @@ def natural_interval(scheduler: Any) -> Interval:
 
 
 def follows_scores(scheduler: Any) -> bool:
-    """Whether a schedule steps when there are new scores, and not with the optimizer."""
+    """Check whether a schedule steps when there are new scores, and not with the optimizer."""
     return isinstance(scheduler, ReduceLROnPlateau)
 
 
 def follow_scores(scheduler: Any, scores: Mapping[str, Tensor]) -> None:
-    """Step a schedule that follows scores: `val/loss`, or what Lightning's variant has as its monitor.
+    """Step a schedule that follows scores: `val/loss`, or its monitor in Lightning's variant.
 
     Raises:
         SettingError: There is no such score.
     """
     if not follows_scores(scheduler):
         return
-    monitor = scheduler.monitor if isinstance(scheduler, MonitoredReduceLROnPlateau) else "val/loss"
+    # Lightning's `ReduceLROnPlateau` has a monitor; this package knows no Lightning below `training`.
+    monitor = getattr(scheduler, "monitor", "val/loss")
     if monitor not in scores:
         raise SettingError(
             f"model.lr_scheduler follows {monitor}, which is not logged. Set its monitor to one of "
             f"{', '.join(sorted(scores))}."
         )
     scheduler.step(float(scores[monitor]))
+
+
+def find_learning_rate(optimization: dict[str, Any]) -> float:
+    """Return the learning rate that an optimizer starts with, before any schedule."""
+    group = optimization["optimizer"].param_groups[0]
+    return float(group.get("initial_lr", group["lr"]))
+
+
+def rescale_schedules(schedules: Iterable[Any], factor: float) -> None:
+    """Multiply the learning rates that running schedules are computed from."""
+    for schedule in schedules:
+        schedule.base_lrs = [factor * rate for rate in getattr(schedule, "base_lrs", ())]
+        for group in schedule.optimizer.param_groups:
+            group["initial_lr"] = factor * group.get("initial_lr", group["lr"])
+
+
+def include_added_groups(schedules: Iterable[Any]) -> None:
+    """Let schedules go on from the learning rates of groups that a callback has added or changed.
+
+    Lightning's finetuning callbacks add what they thaw as a group of its own, which torch's schedules do not expect.
+    """
+    for schedule in schedules:
+        first, *added = schedule.optimizer.param_groups
+        if not added or not hasattr(schedule, "base_lrs"):
+            continue
+        factor = first["lr"] / schedule.base_lrs[0] or 1.0
+        for group in added:
+            group |= {name: value for name, value in first.items() if name not in group}
+        schedule.base_lrs = [schedule.base_lrs[0], *(group["lr"] / factor for group in added)]

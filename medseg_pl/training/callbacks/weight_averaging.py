@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
-
-log = logging.getLogger(__name__)
-
-_MOST = 0.05
-"""The share of an average that its first weights may have at the end of a run."""
 
 
 class WarmupEMA(WeightAveraging):
@@ -50,40 +42,6 @@ def warmed_decay(decay: float, updates: float) -> float:
     [0.1, 0.5, 0.91, 0.99]
     """
     return min(decay, (1 + updates) / (10 + updates))
-
-
-def warn_of_slow_average(trainer: Trainer, steps: float) -> None:
-    """Warn where Lightning's plain average still is the run's first weights at its end.
-
-    Args:
-        trainer: Whose callbacks are looked at.
-        steps: Optimizer steps of the run.
-    """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EMAWeightAveraging) and (share := first_share(callback, steps)) > _MOST:
-            log.warning(
-                "At the end of this run's %.0f steps %.0f %% of the averaged weights are those it began with: "
-                "EMAWeightAveraging has too slow a decay. Use medseg_pl.training.callbacks.WarmupEMA in its place.",
-                steps,
-                100 * share,
-            )
-
-
-def first_share(callback: EMAWeightAveraging, steps: float) -> float:
-    """Return the share of the first averaged weights in the average after a run's steps."""
-    if math.isinf(steps):
-        return 0.0
-    begin = callback.update_starting_at_step or 0
-    updates = (steps - begin) // max(1, callback.update_every_n_steps)
-    if callback.update_starting_at_epoch is not None or updates < 1:
-        return 0.0  # averages once an epoch or never: not a matter of steps
-    return float(_plain_decay(callback) ** (updates - 1))
-
-
-def _plain_decay(callback: EMAWeightAveraging) -> float:
-    """Ask the averaging function: Lightning keeps the decay nowhere else."""
-    average: Callable[[Tensor, Tensor, int], Tensor] = callback._kwargs["avg_fn"]
-    return float(average(torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 1))
 
 
 def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:

@@ -11,7 +11,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.optim.swa_utils import AveragedModel
 
-from medseg_pl.training.weight_averaging import WarmupEMA, first_share, warmed_decay, warn_of_slow_average
+from medseg_pl.training.callbacks.weight_averaging import WarmupEMA, warmed_decay
+from medseg_pl.training.trainer_checks import first_share, warn_of_slow_average
 
 
 def averaged(callback: WarmupEMA | EMAWeightAveraging, values: list[float]) -> Any:

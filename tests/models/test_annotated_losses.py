@@ -1,4 +1,4 @@
-"""Losses of other libraries, restricted to annotated pixels."""
+"""Losses of other libraries: targets as they are, annotated pixels alone, and the check before training."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.models.losses import DiceCELoss, DiceLoss, WeightedSum
-from medseg_pl.models.losses.annotated import AnnotatedLoss
-from medseg_pl.models.losses.checking import check_loss, exclude_ignored
+from medseg_pl.models.losses import AnnotatedLoss, DiceCELoss, DiceLoss, WeightedSum, check_loss, exclude_ignored
+from tests.contracts.loss_contract import TASKS, logits_of, reference_mask
 
 BINARY = LabelMap(["a"], "binary", ignore_value=9)
 CLASSES = LabelMap(["a", "b"], "multiclass", ignore_value=9)
@@ -140,3 +139,70 @@ def test_a_loss_that_cannot_skip_them_is_refused_by_name(loss: nn.Module, labels
 def test_the_bare_loss_does_not_pass_the_check() -> None:
     with pytest.raises(SettingError, match=r"model\.loss BCEWithLogitsLoss counts voxels"):
         check_loss(nn.BCEWithLogitsLoss(), BINARY)
+
+
+FOREIGN = [
+    ("binary", smp.losses.DiceLoss("binary", ignore_index=IGNORE)),
+    ("multiclass", smp.losses.DiceLoss("multiclass", ignore_index=IGNORE)),
+    ("multilabel", smp.losses.DiceLoss("multilabel", ignore_index=IGNORE)),
+    ("multiclass", smp.losses.FocalLoss("multiclass", ignore_index=IGNORE)),
+    ("binary", smp.losses.FocalLoss("binary", ignore_index=IGNORE)),
+    ("binary", smp.losses.SoftBCEWithLogitsLoss(ignore_index=IGNORE)),
+    ("multiclass", nn.CrossEntropyLoss(ignore_index=IGNORE)),
+]
+
+
+@pytest.fixture(params=FOREIGN, ids=[f"{type(loss).__name__}-{task}" for task, loss in FOREIGN])
+def foreign(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
+    return request.param  # type: ignore[no-any-return]
+
+
+def test_the_right_answer_costs_less(foreign: tuple[str, nn.Module]) -> None:
+    task, loss = foreign
+    labels = TASKS[task]
+    mask = reference_mask(labels)
+    right = logits_of(labels, mask)
+    assert loss(right, labels.target(mask)) < 0.1 * loss(-right, labels.target(mask))
+
+
+def test_ignored_voxels_change_nothing(foreign: tuple[str, nn.Module]) -> None:
+    task, loss = foreign
+    labels = TASKS[task]
+    mask = reference_mask(labels)
+    mask[..., 10:] = IGNORE
+    logits = logits_of(labels, reference_mask(labels), certainty=2.0)
+    other = logits.clone()
+    other[..., 10:] *= -1
+    torch.testing.assert_close(loss(other, labels.target(mask)), loss(logits, labels.target(mask)))
+
+
+def test_a_gradient_reaches_every_channel(foreign: tuple[str, nn.Module]) -> None:
+    task, loss = foreign
+    labels = TASKS[task]
+    mask = reference_mask(labels)
+    logits = logits_of(labels, mask.flip(2), certainty=1.0).requires_grad_()
+    loss(logits, labels.target(mask)).backward()
+    assert logits.grad is not None
+    assert (logits.grad.abs().amax(dim=(0, 2, 3)) > 0).all()
+
+
+LABELS = LabelMap(["a", "b"], "multiclass")
+
+
+class PerImage(nn.Module):
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return logits.mean(dim=(1, 2, 3))
+
+
+def test_a_loss_that_fits() -> None:
+    check_loss(nn.CrossEntropyLoss(), LABELS)
+
+
+def test_a_loss_of_another_task() -> None:
+    with pytest.raises(SettingError, match=r"model\.loss BCEWithLogitsLoss cannot be computed for the task multiclass"):
+        check_loss(nn.BCEWithLogitsLoss(), LABELS)
+
+
+def test_a_loss_that_is_not_one_number() -> None:
+    with pytest.raises(SettingError, match=r"model\.loss PerImage must return one number, a tensor without axes"):
+        check_loss(PerImage(), LABELS)
