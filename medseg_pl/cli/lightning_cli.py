@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 import medseg_pl.models.losses  # noqa: F401  its classes can then be named without their module
-from medseg_pl.cli.commands.predict import Order, add_options, predict
+from medseg_pl.cli.commands.predict import PredictOptions, add_options, predict
 from medseg_pl.cli.parser import MedsegParser, check_sections, options, place_of, unfit
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.names import path_fault
@@ -205,7 +205,7 @@ class MedsegCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Read from `--input`, case by case, and write to `--output`."""
         assert self.trained is not None, "predict needs a checkpoint"
-        order = Order.of(self.config[self.subcommand])
+        order = PredictOptions.of(self.config[self.subcommand])
         predict(order, self.trainer, self.model, self.datamodule, [self.trained, *self.others], self.locks)
 
     def after_fit(self) -> None:

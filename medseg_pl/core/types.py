@@ -21,7 +21,7 @@ from medseg_pl.core.text import shorten
 ResizeMode: TypeAlias = Literal["none", "fit"]
 """`none` keeps pixels as they are; `fit` scales a whole image into the network's input."""
 
-SymmetryGroup: TypeAlias = Literal["none", "horizontal", "vertical", "flips", "all"]
+TtaMode: TypeAlias = Literal["none", "horizontal", "vertical", "flips", "all"]
 """`horizontal` exchanges left and right, `vertical` top and bottom, `flips` does either and both, and `all` turns by
 quarters as well."""
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
-from medseg_pl.inference.postprocess import clean
+from medseg_pl.inference.postprocess import apply_postprocess
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.models.normalization import IntensityWindow, MeanStd, Normalization, PerChannel
 from medseg_pl.training.module import SegmentationModule
@@ -97,7 +97,7 @@ def _decided(module: SegmentationModule, rng: np.random.Generator) -> GoldenCase
     probabilities = chosen.repeat(3, axis=2).repeat(3, axis=3)
     decided = labels.decide(torch.from_numpy(probabilities)[None])[0].numpy()
     geometry = Geometry((5, 33, 39), spacing_mm)
-    mask = clean(decided, geometry, labels, module.assembler.cleaning)
+    mask = apply_postprocess(decided, geometry, labels, module.assembler.cleaning)
     arrays = {"probabilities": probabilities, "mask": mask, "values": _file_values(mask, labels)}
     return GoldenCase("decision", arrays | _known(spacing_mm))
 

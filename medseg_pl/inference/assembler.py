@@ -15,7 +15,7 @@ from medseg_pl.core.errors import DataError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction, EvaluationBatch, PostProcessing, SliceReference
 from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.inference.postprocess import clean
+from medseg_pl.inference.postprocess import apply_postprocess
 
 
 @dataclass
@@ -98,7 +98,7 @@ class CaseAssembler:
         del self._unfinished[slice_.case_id]
         prediction = case.prediction
         if self.cleaning:
-            prediction = clean(prediction, slice_.geometry, self.labels, self.cleaning)
+            prediction = apply_postprocess(prediction, slice_.geometry, self.labels, self.cleaning)
         whole = (prediction, case.reference, case.probabilities)
         return [CasePrediction(slice_.case_id, slice_.group, slice_.geometry, *whole)]
 

@@ -10,10 +10,10 @@ _TOUCHING = np.ones((3, 3, 3), bool)
 """Voxels of a component touch at a face, an edge or a corner."""
 
 
-def largest_component(mask: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h w"]:
+def keep_largest_component(mask: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h w"]:
     """The component with most voxels; of several that have as many, the one that comes first in the array.
 
-    >>> largest_component(np.array([[[1, 0, 1, 1, 0, 1]]], bool)).astype(int)
+    >>> keep_largest_component(np.array([[[1, 0, 1, 1, 0, 1]]], bool)).astype(int)
     array([[[0, 0, 1, 1, 0, 0]]])
     """
     components, number = ndimage.label(mask, _TOUCHING)
@@ -23,20 +23,20 @@ def largest_component(mask: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h 
     return largest
 
 
-def component_sizes(mask: Bool[np.ndarray, "d h w"]) -> list[int]:
+def measure_components(mask: Bool[np.ndarray, "d h w"]) -> list[int]:
     """The voxels of each component, in the order in which they come in the array.
 
-    >>> component_sizes(np.array([[[1, 0, 1, 1, 0, 1]]], bool))
+    >>> measure_components(np.array([[[1, 0, 1, 1, 0, 1]]], bool))
     [1, 2, 1]
     """
     components, _ = ndimage.label(mask, _TOUCHING)
     return [int(size) for size in np.bincount(components.ravel())[1:]]
 
 
-def without_small(mask: Bool[np.ndarray, "d h w"], least: float) -> Bool[np.ndarray, "d h w"]:
+def remove_small_components(mask: Bool[np.ndarray, "d h w"], least: float) -> Bool[np.ndarray, "d h w"]:
     """The components of at least as many voxels.
 
-    >>> without_small(np.array([[[1, 0, 1, 1, 0, 1]]], bool), least=2).astype(int)
+    >>> remove_small_components(np.array([[[1, 0, 1, 1, 0, 1]]], bool), least=2).astype(int)
     array([[[0, 0, 1, 1, 0, 0]]])
     """
     components, _ = ndimage.label(mask, _TOUCHING)
@@ -46,10 +46,10 @@ def without_small(mask: Bool[np.ndarray, "d h w"], least: float) -> Bool[np.ndar
     return large
 
 
-def filled(mask: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h w"]:
+def fill_holes(mask: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h w"]:
     """The mask with what it encloses: in space, or within the slice where there is one only.
 
-    >>> filled(np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], bool)).astype(int)
+    >>> fill_holes(np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], bool)).astype(int)
     array([[[1, 1, 1],
             [1, 1, 1],
             [1, 1, 1]]])

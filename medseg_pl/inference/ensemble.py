@@ -12,13 +12,13 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from medseg_pl.core.types import Volume
-from medseg_pl.inference.postprocess import clean
+from medseg_pl.inference.postprocess import apply_postprocess
 from medseg_pl.inference.predictor import Prediction, Predictor
 from medseg_pl.inference.tta import IDENTITY
 from medseg_pl.training.module import SegmentationModule
 
 
-class Election(NamedTuple):
+class EnsemblePrediction(NamedTuple):
     """A prediction and the votes for it.
 
     Attributes:
@@ -31,7 +31,7 @@ class Election(NamedTuple):
     votes: list[UInt8[np.ndarray, "m d h w"]]
 
 
-def elect(predictor: Predictor, volume: Volume, what: str) -> Election:
+def predict_members(predictor: Predictor, volume: Volume, what: str) -> EnsemblePrediction:
     """Predict what a source has read, the very mask that `Predictor.predict_volume` gives, and keep the votes.
 
     Args:
@@ -44,7 +44,7 @@ def elect(predictor: Predictor, volume: Volume, what: str) -> Election:
     """
     if len(predictor.members) == 1:
         prediction = predictor.predict_volume(volume, what, probabilities=True)
-        return Election(prediction, _unflipped(predictor, volume, what))
+        return EnsemblePrediction(prediction, _unflipped(predictor, volume, what))
     votes, total = [], None
     for member in predictor.members:
         alone = Predictor([member], predictor.batch_size, predictor.precision)
@@ -52,7 +52,7 @@ def elect(predictor: Predictor, volume: Volume, what: str) -> Election:
         votes.append(own.mask)
         total = own.probabilities if total is None else _sum(total, own.probabilities)
     assert total is not None, "there is at least one model"
-    return Election(_decided(predictor, np.divide(total, np.float32(len(votes)), out=total), volume), votes)
+    return EnsemblePrediction(_decided(predictor, np.divide(total, np.float32(len(votes)), out=total), volume), votes)
 
 
 def _sum(first: NDArray[np.float32], second: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -64,7 +64,7 @@ def _decided(predictor: Predictor, mean: NDArray[np.float32], volume: Volume) ->
     """As the predictor decides and cleans up."""
     mask = predictor.labels.decide(torch.from_numpy(mean)[None])[0].numpy()
     cleaning = predictor.members[0].assembler.cleaning
-    mask = clean(mask, volume.geometry, predictor.labels, cleaning) if cleaning else mask
+    mask = apply_postprocess(mask, volume.geometry, predictor.labels, cleaning) if cleaning else mask
     return Prediction(mask, predictor.labels, volume.geometry, mean)
 
 

@@ -1,4 +1,4 @@
-"""PostProcessing up a predicted case by what is known of its labels."""
+"""Post-processing: which parts of a predicted mask belong to a label, and what they enclose."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from jaxtyping import Bool, UInt8
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing
-from medseg_pl.inference.components import filled, largest_component, without_small
+from medseg_pl.inference.components import fill_holes, keep_largest_component, remove_small_components
 
 
-def clean(
+def apply_postprocess(
     mask: UInt8[np.ndarray, "m d h w"], geometry: Geometry, labels: LabelMap, cleaning: Mapping[str, PostProcessing]
 ) -> UInt8[np.ndarray, "m d h w"]:
     """A predicted mask with each label cleaned, in the order of the labels; `mask` itself is left as it was.
@@ -41,13 +41,13 @@ def _clean_plane(
     plane: Bool[np.ndarray, "d h w"], geometry: Geometry, cleaning: PostProcessing
 ) -> Bool[np.ndarray, "d h w"]:
     if cleaning.fill_holes:
-        plane = filled(plane)
+        plane = fill_holes(plane)
     if cleaning.minimum_size:
-        plane = without_small(plane, cleaning.minimum_size / voxel_size(geometry))
-    return largest_component(plane) if cleaning.largest_only else plane
+        plane = remove_small_components(plane, cleaning.minimum_size / voxel_size_in_unit(geometry))
+    return keep_largest_component(plane) if cleaning.largest_only else plane
 
 
-def voxel_size(geometry: Geometry) -> float:
+def voxel_size_in_unit(geometry: Geometry) -> float:
     """What a voxel counts in `minimum_size`: its area in a case of one slice, else its volume; 1 without a spacing."""
     z, y, x = geometry.spacing_in_unit
     return y * x if geometry.shape[0] == 1 else z * y * x

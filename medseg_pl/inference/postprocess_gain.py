@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, UInt8
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing
-from medseg_pl.inference.components import component_sizes
-from medseg_pl.inference.postprocess import clean, voxel_size
+from medseg_pl.inference.components import measure_components
+from medseg_pl.inference.postprocess import apply_postprocess, voxel_size_in_unit
 from medseg_pl.metrics.functional.overlap import count, dice
 from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, group_totals
 from medseg_pl.metrics.statistics.selection import selection_p
@@ -27,7 +27,7 @@ FEWEST_PATIENTS = 6
 
 
 @dataclass(frozen=True)
-class Gain:
+class DiceGain:
     """What a cleaning does to the Dice of a label.
 
     Args:
@@ -60,14 +60,14 @@ class Gain:
         return {**asdict(self), "interval": list(self.interval)}
 
 
-def candidates(smallest: float | None) -> list[PostProcessing]:
+def list_candidates(smallest: float | None) -> list[PostProcessing]:
     """The cleanings that are tried for a label.
 
     Args:
         smallest: The size of the smallest component that was ever annotated: what is smaller than half of it is taken
             for noise. `None` where the label was never annotated.
 
-    >>> [cleaning.minimum_size for cleaning in candidates(10.0)]
+    >>> [cleaning.minimum_size for cleaning in list_candidates(10.0)]
     [0.0, 0.0, 5.0, 0.0, 0.0, 5.0]
     """
     removals: list[dict[str, Any]] = [{}, {"largest_only": True}]
@@ -76,13 +76,15 @@ def candidates(smallest: float | None) -> list[PostProcessing]:
     return [PostProcessing(fill_holes=fill, **removal) for fill, removal in product((False, True), removals)]
 
 
-def smallest_component(reference: UInt8[np.ndarray, "m d h w"], labels: LabelMap, geometry: Geometry) -> list[float]:
+def measure_smallest_components(
+    reference: UInt8[np.ndarray, "m d h w"], labels: LabelMap, geometry: Geometry
+) -> list[float]:
     """Find the smallest component of each label, in the unit of `minimum_size`; infinity without any."""
-    sizes = (component_sizes(labels.plane(reference, index)) for index in range(len(labels.names)))
-    return [float(min(found, default=np.inf)) * voxel_size(geometry) for found in sizes]
+    sizes = (measure_components(labels.plane(reference, index)) for index in range(len(labels.names)))
+    return [float(min(found, default=np.inf)) * voxel_size_in_unit(geometry) for found in sizes]
 
 
-def agreements(
+def score_candidates(
     prediction: UInt8[np.ndarray, "m d h w"],
     reference: UInt8[np.ndarray, "m d h w"],
     geometry: Geometry,
@@ -96,18 +98,18 @@ def agreements(
     """
     counted = ~labels.unannotated(reference, index)
     annotated = labels.plane(reference, index)
-    cleaned = (clean(prediction, geometry, labels, {labels.names[index]: cleaning}) for cleaning in tried)
+    cleaned = (apply_postprocess(prediction, geometry, labels, {labels.names[index]: cleaning}) for cleaning in tried)
     return [_agreement(labels.plane(mask, index) & counted, annotated) for mask in cleaned]
 
 
-def best_gain(tried: Sequence[PostProcessing], dices: Float[np.ndarray, "n t"], groups: Sequence[str]) -> Gain:
-    """Find the best cleaning of a single label, see `best_gains`."""
-    return best_gains([tried], [dices], groups)[0]
+def choose_gain(tried: Sequence[PostProcessing], dices: Float[np.ndarray, "n t"], groups: Sequence[str]) -> DiceGain:
+    """Find the best cleaning of a single label, see `choose_gains`."""
+    return choose_gains([tried], [dices], groups)[0]
 
 
-def best_gains(
+def choose_gains(
     tried: Sequence[Sequence[PostProcessing]], dices: Sequence[Float[np.ndarray, "n _"]], groups: Sequence[str]
-) -> list[Gain]:
+) -> list[DiceGain]:
     """Find the cleaning of each label with the highest mean Dice, among those that gain not by chance.
 
     Where no gain is sure, the cleaning with the highest mean is given all the same, with its p.
@@ -133,7 +135,7 @@ def _best_gain(
     groups: Sequence[str],
     p: Sequence[float],
     number: int,
-) -> Gain:
+) -> DiceGain:
     """Choose among the cleanings of one label, by their p-values and their means."""
     means = dices.mean(axis=0)
     sure = np.array(p) <= ALPHA
@@ -141,7 +143,7 @@ def _best_gain(
     gained = (dices[:, chosen] - dices[:, 0]).tolist()
     interval = bootstrap_interval(gained, groups) if chosen else (0.0, 0.0)
     before, after = float(means[0]), float(means[chosen])
-    return Gain(tried[chosen], before, after, interval, len(dices), len(set(groups)), number, p[chosen])
+    return DiceGain(tried[chosen], before, after, interval, len(dices), len(set(groups)), number, p[chosen])
 
 
 def _agreement(prediction: Bool[np.ndarray, "d h w"], reference: Bool[np.ndarray, "d h w"]) -> float:

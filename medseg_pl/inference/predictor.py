@@ -27,15 +27,15 @@ from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
 from medseg_pl.core.import_policy import only_known_code, refusal
 from medseg_pl.core.intensity import LOW, channel_statistics
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import SymmetryGroup, Volume
+from medseg_pl.core.types import TtaMode, Volume
 from medseg_pl.data.cache.case import storable
 from medseg_pl.data.datasets import as_network_type, neighbors
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.data.sources.dicom_output import UnevenSlices
 from medseg_pl.data.sources.files import read_image_file
-from medseg_pl.inference.postprocess import clean
-from medseg_pl.inference.row_blocks import Band, mean_of, undone
-from medseg_pl.inference.tta import symmetries
+from medseg_pl.inference.postprocess import apply_postprocess
+from medseg_pl.inference.row_blocks import RowBlock, average_members, resize_to_native
+from medseg_pl.inference.tta import get_transforms
 from medseg_pl.training.checkpoints import Trained, read_trained
 from medseg_pl.training.module import SegmentationModule
 
@@ -116,7 +116,7 @@ class Predictor:
     def from_checkpoint(
         cls,
         paths: str | Path | Sequence[str | Path],
-        tta: SymmetryGroup | None = None,
+        tta: TtaMode | None = None,
         device: str | None = None,
         batch_size: int = 8,
         plugins: Sequence[str] = (),
@@ -140,7 +140,7 @@ class Predictor:
             members = [load_module(each).to(where) for each in trained]
         if tta is not None:
             for member in members:
-                member.symmetries = symmetries(tta)
+                member.symmetries = get_transforms(tta)
         precision = str(trained[0].settings["trainer"]["precision"]) if trained else "32-true"
         source = _find_source_settings(trained)
         slicing, uneven_slices = source.get("slicing", "file"), source.get("uneven_slices", "refuse")
@@ -203,7 +203,7 @@ class Predictor:
                     if kept is not None:
                         kept[:, places, rows] = mean.float().cpu().numpy().swapaxes(0, 1)
         cleaning = self.members[0].assembler.cleaning
-        mask = clean(mask, volume.geometry, self.labels, cleaning) if cleaning else mask
+        mask = apply_postprocess(mask, volume.geometry, self.labels, cleaning) if cleaning else mask
         return Prediction(mask, self.labels, volume.geometry, kept)
 
     def _batches(self, geometry: Geometry) -> Iterator[slice]:
@@ -220,10 +220,10 @@ class Predictor:
         statistics: Float32[np.ndarray, "c 4"],
         geometry: Geometry,
         places: slice,
-    ) -> Iterator[Band]:
+    ) -> Iterator[RowBlock]:
         """The mean of the models' probabilities of some slices, on the native grid."""
         seen = [_bands(member, image, statistics, geometry, places) for member in self.members]
-        return mean_of(seen, geometry.shape[1])
+        return average_members(seen, geometry.shape[1])
 
     def _check(self, volume: Volume, what: str) -> None:
         if len(volume.image) != self.channels:
@@ -283,7 +283,7 @@ def _bands(
     statistics: Float32[np.ndarray, "c 4"],
     geometry: Geometry,
     places: slice,
-) -> Iterator[Band]:
+) -> Iterator[RowBlock]:
     """Of one model, on the native grid."""
     native = geometry.shape[1:]
     resize = member.resize.on(geometry)
@@ -297,7 +297,7 @@ def _bands(
         return torch.from_numpy(np.stack([as_network_type(pixels[:, rows], repeated) for pixels in fitted]))
 
     of_all = torch.from_numpy(np.tile(repeated, (len(fitted), 1, 1)))
-    return undone(member.bands(read, resize.fitted_size(native), of_all), resize, native)
+    return resize_to_native(member.bands(read, resize.fitted_size(native), of_all), resize, native)
 
 
 def _read(path: Path, labels: LabelMap, uneven_slices: UnevenSlices) -> tuple[Shaped[np.ndarray, "c d h w"], Geometry]:

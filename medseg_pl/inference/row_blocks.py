@@ -12,7 +12,7 @@ from torch import Tensor
 from medseg_pl.data.transforms.resize import Resize
 
 
-class Band(NamedTuple):
+class RowBlock(NamedTuple):
     """Whole rows of an image.
 
     Attributes:
@@ -24,13 +24,15 @@ class Band(NamedTuple):
     probabilities: Float[Tensor, "b k r w"]
 
 
-def joined(bands: Iterator[Band]) -> Float[Tensor, "b k h w"]:
+def concat_rows(bands: Iterator[RowBlock]) -> Float[Tensor, "b k h w"]:
     """All rows of an image at once."""
     parts = [band.probabilities for band in bands]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
 
-def undone(bands: Iterator[Band], resize: Resize, native: tuple[int, int], most: int = 1 << 23) -> Iterator[Band]:
+def resize_to_native(
+    bands: Iterator[RowBlock], resize: Resize, native: tuple[int, int], most: int = 1 << 23
+) -> Iterator[RowBlock]:
     """Bring bands from the fitted grid of an image to its own.
 
     Args:
@@ -42,15 +44,15 @@ def undone(bands: Iterator[Band], resize: Resize, native: tuple[int, int], most:
     if resize.fitted_size(native) == native:
         yield from bands
         return
-    fitted = joined(bands)  # scaled to what the network takes, it is small
+    fitted = concat_rows(bands)  # scaled to what the network takes, it is small
     height, width = native
     step = max(1, most // (fitted.shape[0] * fitted.shape[1] * width))
     for top in range(0, height, step):
         rows = slice(top, min(top + step, height))
-        yield Band(rows, resize.undo_rows(fitted, native, rows))
+        yield RowBlock(rows, resize.undo_rows(fitted, native, rows))
 
 
-def mean_of(members: Sequence[Iterator[Band]], height: int) -> Iterator[Band]:
+def average_members(members: Sequence[Iterator[RowBlock]], height: int) -> Iterator[RowBlock]:
     """The mean of several models, whose bands may end at different rows.
 
     Args:
@@ -68,7 +70,7 @@ def mean_of(members: Sequence[Iterator[Band]], height: int) -> Iterator[Band]:
         total = parts[0]
         for part in parts[1:]:
             total = total + part
-        yield Band(slice(done, end), total / len(parts))
+        yield RowBlock(slice(done, end), total / len(parts))
         done = end
         if done < height:
             held = [next(bands) if band.rows.stop == done else band for band, bands in zip(held, members, strict=True)]

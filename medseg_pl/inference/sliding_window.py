@@ -12,12 +12,12 @@ from torch import Tensor
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.transforms.windows import Padding, centerd_padding, gaussian_weights, pad, padded_size, starts
-from medseg_pl.inference.row_blocks import Band, joined
-from medseg_pl.inference.tta import IDENTITY, Symmetry
+from medseg_pl.inference.row_blocks import RowBlock, concat_rows
+from medseg_pl.inference.tta import IDENTITY, DihedralTransform
 
 Network = Callable[[Tensor], Tensor]
-LogitsListener = Callable[[Tensor, slice, slice], None]
-RowReader = Callable[[slice], Tensor]
+OnLogits = Callable[[Tensor, slice, slice], None]
+ReadRows = Callable[[slice], Tensor]
 """Gives some rows `(B, C, rows, W)` of normalized images."""
 
 
@@ -53,8 +53,8 @@ class SlidingWindow:
         network: Network,
         image: Float[Tensor, "b c h w"],
         fill: Float[Tensor, "b c 1 1"],
-        on_logits: LogitsListener | None = None,
-        symmetries: Sequence[Symmetry] = (IDENTITY,),
+        on_logits: OnLogits | None = None,
+        symmetries: Sequence[DihedralTransform] = (IDENTITY,),
     ) -> Float[Tensor, "b k h w"]:
         """The probabilities of a batch of images.
 
@@ -68,17 +68,17 @@ class SlidingWindow:
                 averaged (test-time augmentation).
         """
         size = (image.shape[-2], image.shape[-1])
-        return joined(self.bands(network, size, lambda rows: image[..., rows, :], fill, on_logits, symmetries))
+        return concat_rows(self.bands(network, size, lambda rows: image[..., rows, :], fill, on_logits, symmetries))
 
     def bands(
         self,
         network: Network,
         size: tuple[int, int],
-        read: RowReader,
+        read: ReadRows,
         fill: Float[Tensor, "b c 1 1"],
-        on_logits: LogitsListener | None = None,
-        symmetries: Sequence[Symmetry] = (IDENTITY,),
-    ) -> Iterator[Band]:
+        on_logits: OnLogits | None = None,
+        symmetries: Sequence[DihedralTransform] = (IDENTITY,),
+    ) -> Iterator[RowBlock]:
         """The same of images that are read a few rows at a time; no more than one row of windows is held.
 
         Args:
@@ -99,7 +99,7 @@ class SlidingWindow:
             rows = slice(top, top + window[0])
             seen = self._seen(network, frame.strip(rows), rows, [(x, x + window[1]) for x in lefts], symmetries, heard)
             band = next(seen)[1] if len(tops) == len(lefts) == 1 else blend.add(seen, following - top)
-            yield frame.without_padding(Band(slice(top, following), band))
+            yield frame.without_padding(RowBlock(slice(top, following), band))
 
     def _plan(self, size: tuple[int, int]) -> tuple[tuple[int, int], Padding]:
         """What the network sees at a time, and the padding for it: the whole image where it fits, or a window."""
@@ -114,8 +114,8 @@ class SlidingWindow:
         strip: Float[Tensor, "b c r w"],
         rows: slice,
         windows: Sequence[tuple[int, int]],
-        symmetries: Sequence[Symmetry],
-        on_logits: LogitsListener | None,
+        symmetries: Sequence[DihedralTransform],
+        on_logits: OnLogits | None,
     ) -> Iterator[tuple[slice, Tensor]]:
         """The columns of each window of a row, and its probabilities."""
         for columns in (slice(*window) for window in windows):
@@ -130,7 +130,7 @@ class SlidingWindow:
         network: Network,
         image: Float[Tensor, "b c h w"],
         logits: Float[Tensor, "b k h w"],
-        symmetries: Sequence[Symmetry],
+        symmetries: Sequence[DihedralTransform],
     ) -> Float[Tensor, "b k h w"]:
         """The mean of the probabilities that the logits stand for and of those of the image in each symmetry."""
         total = self.labels.activate(logits)
@@ -177,7 +177,7 @@ class _Blend:
 class _Frame:
     """Images of one size in their padding, read a few rows at a time."""
 
-    read: RowReader
+    read: ReadRows
     size: tuple[int, int]
     padding: Padding
     fill: Tensor
@@ -196,13 +196,13 @@ class _Frame:
         below = rows.stop - rows.start - within.stop
         return pad(self.read(own), Padding(within.start, below, self.padding.left, self.padding.right), self.fill)
 
-    def without_padding(self, band: Band) -> Band:
+    def without_padding(self, band: RowBlock) -> RowBlock:
         """The part of a band that is no padding."""
         own, within = _inside(band.rows, self.padding.top, self.size[0])
         columns = slice(self.padding.left, self.padding.left + self.size[1])
-        return Band(own, band.probabilities[..., within, columns])
+        return RowBlock(own, band.probabilities[..., within, columns])
 
-    def tell(self, listener: LogitsListener) -> LogitsListener:
+    def tell(self, listener: OnLogits) -> OnLogits:
         """A listener for windows of the padded image that tells another one of the image's own part."""
 
         def heard(logits: Tensor, rows: slice, columns: slice) -> None:

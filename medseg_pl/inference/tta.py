@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from medseg_pl.core.types import SymmetryGroup
+from medseg_pl.core.types import TtaMode
 
 
-class Symmetry(NamedTuple):
+class DihedralTransform(NamedTuple):
     """Mirror left and right, where it is asked for, then turn by quarters against the clock.
 
     >>> image = torch.tensor([[[[1, 2, 3]]]])
-    >>> Symmetry(mirrored=True, turns=1).apply(image).tolist()
+    >>> DihedralTransform(mirrored=True, turns=1).apply(image).tolist()
     [[[[1], [2], [3]]]]
-    >>> Symmetry(mirrored=True, turns=1).undo(torch.tensor([[[[1], [2], [3]]]])).tolist()
+    >>> DihedralTransform(mirrored=True, turns=1).undo(torch.tensor([[[[1], [2], [3]]]])).tolist()
     [[[[1, 2, 3]]]]
     """
 
@@ -35,22 +35,26 @@ class Symmetry(NamedTuple):
         return turned.flip(-1) if self.mirrored else turned
 
 
-IDENTITY = Symmetry()
-_HORIZONTAL, _VERTICAL, _HALF_TURN = Symmetry(mirrored=True), Symmetry(mirrored=True, turns=2), Symmetry(turns=2)
+IDENTITY = DihedralTransform()
+_HORIZONTAL, _VERTICAL, _HALF_TURN = (
+    DihedralTransform(mirrored=True),
+    DihedralTransform(mirrored=True, turns=2),
+    DihedralTransform(turns=2),
+)
 
 
-def symmetries(group: SymmetryGroup) -> tuple[Symmetry, ...]:
+def get_transforms(group: TtaMode) -> tuple[DihedralTransform, ...]:
     """The members of a group, the identity first.
 
-    >>> [len(symmetries(group)) for group in get_args(SymmetryGroup)]
+    >>> [len(get_transforms(group)) for group in get_args(TtaMode)]
     [1, 2, 2, 4, 8]
     """
-    members: dict[SymmetryGroup, tuple[Symmetry, ...]] = {
+    members: dict[TtaMode, tuple[DihedralTransform, ...]] = {
         "none": (IDENTITY,),
         "horizontal": (IDENTITY, _HORIZONTAL),
         "vertical": (IDENTITY, _VERTICAL),
         "flips": (IDENTITY, _HORIZONTAL, _VERTICAL, _HALF_TURN),
-        "all": tuple(Symmetry(mirrored, turns) for mirrored in (False, True) for turns in range(4)),
+        "all": tuple(DihedralTransform(mirrored, turns) for mirrored in (False, True) for turns in range(4)),
     }
-    assert set(members) == set(get_args(SymmetryGroup))
+    assert set(members) == set(get_args(TtaMode))
     return members[group]

@@ -17,7 +17,7 @@ from medseg_pl.core.import_policy import refusal
 from medseg_pl.core.intensity import LOW
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.settings import require_at_least
-from medseg_pl.core.types import PostProcessing, ResizeMode, SymmetryGroup
+from medseg_pl.core.types import PostProcessing, ResizeMode, TtaMode
 from medseg_pl.models.checkpoint import Trained, load_plain, read_trained
 from medseg_pl.models.network_checks import compute_logits
 from medseg_pl.models.networks import (
@@ -72,7 +72,7 @@ class SegmentationModel(nn.Module):
         size_divisor: int | None = None,
         window_overlap: float = 0.5,
         whole_image_max_pixels: int = 1 << 20,
-        tta: SymmetryGroup = "none",
+        tta: TtaMode = "none",
         postprocess: dict[str, PostProcessing] | None = None,
         pretrained: str | None = None,
         channels_last: bool = False,
@@ -90,7 +90,7 @@ class SegmentationModel(nn.Module):
         self.spacing_mm = spacing_mm and (spacing_mm[0], spacing_mm[1])
         self.window_overlap = window_overlap
         self.whole_image_max_pixels = whole_image_max_pixels
-        self.tta: SymmetryGroup = tta
+        self.tta: TtaMode = tta
         self.postprocess = _check_labels(postprocess or {}, labels)
         self.network = build_network(network, self.in_channels, labels.classes)
         refuse_activation(self.network)

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch, PostProcessing, ResizeMode, SymmetryGroup
+from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch, PostProcessing, ResizeMode, TtaMode
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
-from medseg_pl.inference.row_blocks import Band
-from medseg_pl.inference.sliding_window import LogitsListener, RowReader, SlidingWindow
-from medseg_pl.inference.tta import IDENTITY, symmetries
+from medseg_pl.inference.row_blocks import RowBlock
+from medseg_pl.inference.sliding_window import OnLogits, ReadRows, SlidingWindow
+from medseg_pl.inference.tta import IDENTITY, get_transforms
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.models.losses import check_loss, exclude_ignored
 from medseg_pl.models.network_checks import rehearse
@@ -148,7 +148,7 @@ class SegmentationModule(LightningModule):
         size_divisor: int | None = None,
         window_overlap: float = 0.5,
         whole_image_max_pixels: int = 1 << 20,
-        tta: SymmetryGroup = "none",
+        tta: TtaMode = "none",
         postprocess: dict[str, PostProcessing] | None = None,
         pretrained: str | None = None,
         channels_last: bool = False,
@@ -172,7 +172,7 @@ class SegmentationModule(LightningModule):
         self.sliding_window = SlidingWindow(
             labels, self.resize.size, self.model.size_divisor, window_overlap, whole_image_max_pixels
         )
-        self.symmetries = symmetries(tta)
+        self.symmetries = get_transforms(tta)
         self.assembler = CaseAssembler(labels, self.resize, cleaning=self.model.postprocess)
         surface = SurfaceMetric(labels, nsd_tolerance)
         built_in = [OverlapMetric(labels), *([surface] if surface_metrics else []), VolumeMetric(labels)]
@@ -190,7 +190,7 @@ class SegmentationModule(LightningModule):
         logits: Tensor = self.model(image, statistics)
         return logits
 
-    def probabilities(self, batch: EvaluationBatch, on_logits: LogitsListener | None = None) -> Tensor:
+    def probabilities(self, batch: EvaluationBatch, on_logits: OnLogits | None = None) -> Tensor:
         """Of slices, on the fitted grid; images too small for the network are padded with what training patches are.
 
         Args:
@@ -203,7 +203,7 @@ class SegmentationModule(LightningModule):
         fill = self.model.compute_padding_value(batch.statistics)
         return self.sliding_window(self.model.compute_logits, image, fill, on_logits, seen)
 
-    def bands(self, read: RowReader, size: tuple[int, int], statistics: Float[Tensor, "b c 4"]) -> Iterator[Band]:
+    def bands(self, read: ReadRows, size: tuple[int, int], statistics: Float[Tensor, "b c 4"]) -> Iterator[RowBlock]:
         """The probabilities of slices a few rows at a time, so that no image is too large.
 
         Args:

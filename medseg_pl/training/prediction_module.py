@@ -15,12 +15,12 @@ from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.case_dataset import Decoded, case_loader
 from medseg_pl.data.sources import Source
-from medseg_pl.inference.ensemble import elect
+from medseg_pl.inference.ensemble import predict_members
 from medseg_pl.inference.predictor import Prediction, Predictor
-from medseg_pl.inference.review import CaseSigns, signs_of_prediction
+from medseg_pl.inference.review import CaseEvidence, assess_prediction
 
 
-class Predicted(NamedTuple):
+class CaseResult(NamedTuple):
     """What became of a case.
 
     Attributes:
@@ -33,7 +33,7 @@ class Predicted(NamedTuple):
     decoded: Decoded
     prediction: Prediction | None
     fault: str = ""
-    signs: CaseSigns | None = None
+    signs: CaseEvidence | None = None
 
 
 class PredictionModule(LightningModule):
@@ -81,26 +81,26 @@ class PredictionModule(LightningModule):
         """Leave the case where it is: the predictor moves a few slices at a time."""
         return batch
 
-    def predict_step(self, batch: Decoded | None, batch_idx: int) -> list[Predicted]:
+    def predict_step(self, batch: Decoded | None, batch_idx: int) -> list[CaseResult]:
         """Predict a case, or nothing where all were finished before; Lightning warns of a step that returns `None`."""
         return [] if batch is None else [self._predict(batch)]
 
-    def _predict(self, batch: Decoded) -> Predicted:
+    def _predict(self, batch: Decoded) -> CaseResult:
         if batch.volume is None:
-            return Predicted(batch, None, batch.fault)
+            return CaseResult(batch, None, batch.fault)
         what = f"Case {batch.case.case_id} ({batch.case.images[0]})"
         try:
             if self.reviews:
                 return self._reviewed(batch, batch.volume, what)
             found = self.predictor.predict_volume(batch.volume, what, probabilities=self.keeps_probabilities)
         except MedsegError as error:
-            return Predicted(batch, None, str(error))
-        return Predicted(batch, found)
+            return CaseResult(batch, None, str(error))
+        return CaseResult(batch, found)
 
-    def _reviewed(self, batch: Decoded, volume: Volume, what: str) -> Predicted:
+    def _reviewed(self, batch: Decoded, volume: Volume, what: str) -> CaseResult:
         """The same prediction, and what speaks against it."""
-        found, votes = elect(self.predictor, volume, what)
+        found, votes = predict_members(self.predictor, volume, what)
         assert found.probabilities is not None, "an election keeps them"
-        signs = signs_of_prediction(found.labels, found.mask, found.probabilities, votes, found.geometry)
+        signs = assess_prediction(found.labels, found.mask, found.probabilities, votes, found.geometry)
         kept = found if self.keeps_probabilities else replace(found, probabilities=None)
-        return Predicted(batch, kept, signs=signs)
+        return CaseResult(batch, kept, signs=signs)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medseg_pl.__main__ import main
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import UWMadisonSource
-from medseg_pl.inference.components import largest_component
+from medseg_pl.inference.components import keep_largest_component
 from medseg_pl.io.scores import read_rows
 from tests.end_to_end.conftest import SMALL
 
@@ -63,7 +63,7 @@ def test_cleaning_is_kept_in_the_checkpoint_and_done_by_predict(phantoms: dict[s
     cleaned = predicted(str(best), phantoms["uw_madison"], tmp_path / "cleaned")
     assert any((raw[name] != cleaned[name]).any() for name in raw)  # otherwise nothing is shown
     for name in raw:
-        expected = np.stack([*raw[name][:2], largest_component(raw[name][2] == 1)])
+        expected = np.stack([*raw[name][:2], keep_largest_component(raw[name][2] == 1)])
         np.testing.assert_array_equal(cleaned[name], expected)
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
 from medseg_pl.core.intensity import channel_statistics, replace_not_finite
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import SymmetryGroup
+from medseg_pl.core.types import TtaMode
 from medseg_pl.data.datasets import neighbors
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.sources.files import write_mask_file
@@ -27,7 +27,7 @@ from medseg_pl.data.transforms import windows
 from medseg_pl.data.transforms.resize import Resize, resize_image
 from medseg_pl.export import runner
 from medseg_pl.inference import components
-from medseg_pl.inference.tta import symmetries
+from medseg_pl.inference.tta import get_transforms
 from medseg_pl.io import nifti, raster
 from tests.io.test_raster import EXACT
 from tests.sample_files import noise, save_raster, save_volume
@@ -127,10 +127,10 @@ class TestWindows:
             runner.gaussian_weights([*window], 0.125), windows.gaussian_weights(window), rtol=1e-5
         )
 
-    @pytest.mark.parametrize("group", get_args(SymmetryGroup))
-    def test_symmetries(self, group: SymmetryGroup) -> None:
+    @pytest.mark.parametrize("group", get_args(TtaMode))
+    def test_symmetries(self, group: TtaMode) -> None:
         image = noise((2, 4, 6))
-        expected = symmetries(group)
+        expected = get_transforms(group)
         assert len(runner.SYMMETRIES[group]) == len(expected)
         for ours, theirs in zip(runner.SYMMETRIES[group], expected, strict=True):
             turned = runner.laid(image, ours)
@@ -151,9 +151,9 @@ class TestAfterTheNetwork:
 
     @given(MASKS)
     def test_components_are_scipys(self, mask: NDArray[np.bool_]) -> None:
-        np.testing.assert_array_equal(runner.largest_component(mask), components.largest_component(mask))
-        np.testing.assert_array_equal(runner.without_small(mask, 3), components.without_small(mask, 3))
-        np.testing.assert_array_equal(runner.filled(mask), components.filled(mask))
+        np.testing.assert_array_equal(runner.largest_component(mask), components.keep_largest_component(mask))
+        np.testing.assert_array_equal(runner.without_small(mask, 3), components.remove_small_components(mask, 3))
+        np.testing.assert_array_equal(runner.filled(mask), components.fill_holes(mask))
 
     def test_a_component_that_winds_is_one(self) -> None:
         """The worst case of joining runs: a snake through every row."""

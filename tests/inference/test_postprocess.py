@@ -9,7 +9,7 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing
-from medseg_pl.inference.postprocess import clean
+from medseg_pl.inference.postprocess import apply_postprocess
 
 EXCLUSIVE = LabelMap(["ring", "core"], "multiclass")
 OVERLAPPING = LabelMap(["ring", "core"], "multilabel")
@@ -19,14 +19,14 @@ RING = np.array([[[[1, 1, 1, 0, 0, 1], [1, 2, 1, 0, 0, 0], [1, 1, 1, 0, 2, 2]]]]
 
 
 def test_holes_are_filled_where_no_other_label_is() -> None:
-    cleaned = clean(RING, GRID, EXCLUSIVE, {"ring": PostProcessing(fill_holes=True)})
+    cleaned = apply_postprocess(RING, GRID, EXCLUSIVE, {"ring": PostProcessing(fill_holes=True)})
     np.testing.assert_array_equal(cleaned, RING)
     hollow = np.where(RING == 2, 0, RING).astype(np.uint8)
-    assert clean(hollow, GRID, EXCLUSIVE, {"ring": PostProcessing(fill_holes=True)})[0, 0, 1, 1] == 1
+    assert apply_postprocess(hollow, GRID, EXCLUSIVE, {"ring": PostProcessing(fill_holes=True)})[0, 0, 1, 1] == 1
 
 
 def test_what_is_removed_becomes_background() -> None:
-    cleaned = clean(
+    cleaned = apply_postprocess(
         RING, GRID, EXCLUSIVE, {"ring": PostProcessing(largest_only=True), "core": PostProcessing(largest_only=True)}
     )
     expected = RING.copy()
@@ -38,7 +38,7 @@ def test_what_is_removed_becomes_background() -> None:
 
 def test_labels_that_overlap_do_not_see_each_other() -> None:
     mask = np.stack([(RING[0] == 1), (RING[0] == 2)]).astype(np.uint8)
-    cleaned = clean(mask, GRID, OVERLAPPING, {"ring": PostProcessing(fill_holes=True, largest_only=True)})
+    cleaned = apply_postprocess(mask, GRID, OVERLAPPING, {"ring": PostProcessing(fill_holes=True, largest_only=True)})
     assert cleaned[0, 0].tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0]]
     np.testing.assert_array_equal(cleaned[1], mask[1])
 
@@ -55,8 +55,8 @@ def test_sizes_are_in_mm(geometry: Geometry, limit: float) -> None:
     labels = LabelMap(["lesion"], "binary")
     mask = np.zeros((1, *geometry.shape), np.uint8)
     mask[0, 0, 0, :2] = 1
-    assert clean(mask, geometry, labels, {"lesion": PostProcessing(minimum_size=limit)}).any()
-    assert not clean(mask, geometry, labels, {"lesion": PostProcessing(minimum_size=1.01 * limit)}).any()
+    assert apply_postprocess(mask, geometry, labels, {"lesion": PostProcessing(minimum_size=limit)}).any()
+    assert not apply_postprocess(mask, geometry, labels, {"lesion": PostProcessing(minimum_size=1.01 * limit)}).any()
 
 
 def test_wrong_use_is_refused() -> None:

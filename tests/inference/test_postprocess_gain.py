@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import PostProcessing
-from medseg_pl.inference.postprocess_gain import agreements, best_gain, best_gains, candidates, smallest_component
+from medseg_pl.inference.postprocess_gain import (
+    choose_gain,
+    choose_gains,
+    list_candidates,
+    measure_smallest_components,
+    score_candidates,
+)
 
 LABELS = LabelMap(["organ", "lesion"], "multiclass")
 GRID = Geometry((1, 10, 10), (3.0, 2.0, 2.0))
@@ -28,32 +34,37 @@ def drawn(*boxes: tuple[int, int, int, int, int]) -> NDArray[np.uint8]:
 
 def test_sizes_of_the_smallest_components_are_in_mm2_in_a_single_slice() -> None:
     mask = drawn((0, 0, 2, 2, 1), (5, 5, 3, 3, 1))
-    assert smallest_component(mask, LABELS, GRID) == [16.0, math.inf]
+    assert measure_smallest_components(mask, LABELS, GRID) == [16.0, math.inf]
 
 
 def test_each_cleaning_is_scored_on_its_label() -> None:
     reference = drawn((0, 0, 4, 4, 1))
     prediction = drawn((0, 0, 4, 4, 1), (1, 1, 2, 2, 0), (8, 8, 2, 2, 1))  # a hole of 4 pixels, and 4 pixels of noise
-    scored = agreements(prediction, reference, GRID, LABELS, 0, [NOTHING, LARGEST, FILL, PostProcessing(True, 20.0)])
+    scored = score_candidates(
+        prediction, reference, GRID, LABELS, 0, [NOTHING, LARGEST, FILL, PostProcessing(True, 20.0)]
+    )
     assert scored == pytest.approx([24 / 32, 24 / 28, 32 / 36, 1.0])
-    assert agreements(prediction, reference, GRID, LABELS, 1, [NOTHING, LARGEST]) == [1.0, 1.0]
+    assert score_candidates(prediction, reference, GRID, LABELS, 1, [NOTHING, LARGEST]) == [1.0, 1.0]
 
 
 def test_what_nobody_annotated_does_not_count() -> None:
     reference = drawn((0, 0, 4, 4, 1), (8, 8, 2, 2, IGNORE))
     labels = LabelMap(["organ", "lesion"], "multiclass", ignore_value=9)
     prediction = drawn((0, 0, 4, 4, 1), (8, 8, 2, 2, 1))
-    assert agreements(prediction, reference, GRID, labels, 0, [NOTHING]) == [1.0]
+    assert score_candidates(prediction, reference, GRID, labels, 0, [NOTHING]) == [1.0]
 
 
 def test_a_false_alarm_that_goes_is_a_gain() -> None:
     prediction = drawn((8, 8, 2, 2, 1))
-    assert agreements(prediction, drawn(), GRID, LABELS, 0, [NOTHING, PostProcessing(minimum_size=20.0)]) == [0.0, 1.0]
+    assert score_candidates(prediction, drawn(), GRID, LABELS, 0, [NOTHING, PostProcessing(minimum_size=20.0)]) == [
+        0.0,
+        1.0,
+    ]
 
 
 def test_a_gain_for_every_patient_is_safe() -> None:
     dices = np.array([[0.5, 0.6], [0.6, 0.75], [0.7, 0.78], [0.5, 0.62], [0.8, 0.9], [0.4, 0.5]])
-    gain = best_gain([NOTHING, LARGEST], dices, list("abcdef"))
+    gain = choose_gain([NOTHING, LARGEST], dices, list("abcdef"))
     assert (gain.cleaning, gain.cases, gain.patients, gain.tried, gain.is_safe) == (LARGEST, 6, 6, 1, True)
     assert (gain.before, gain.after, gain.p) == pytest.approx((3.5 / 6, 4.15 / 6, 1 / 64))
     assert 0.05 < gain.interval[0] < 0.65 / 6 < gain.interval[1]
@@ -61,16 +72,16 @@ def test_a_gain_for_every_patient_is_safe() -> None:
 
 def test_cases_of_one_patient_are_one_piece_of_evidence() -> None:
     dices = np.array([[0.5, 0.6], [0.6, 0.75], [0.7, 0.78], [0.5, 0.62], [0.8, 0.9], [0.4, 0.5]])
-    gain = best_gain([NOTHING, LARGEST], dices, list("aabbcc"))
+    gain = choose_gain([NOTHING, LARGEST], dices, list("aabbcc"))
     assert (gain.patients, gain.p, gain.is_safe) == (3, 1 / 8, False)
 
 
 def test_the_gain_of_one_patient_may_be_chance() -> None:
     dices = np.array([[0.5, 0.49], [0.6, 0.59], [0.7, 0.69], [0.5, 0.49], [0.2, 0.9]])
-    gain = best_gain([NOTHING, LARGEST], dices, list("abcde"))
+    gain = choose_gain([NOTHING, LARGEST], dices, list("abcde"))
     assert gain.after > gain.before
     assert not gain.is_safe
-    assert not best_gain([NOTHING, LARGEST], dices[-1:], ["e"]).is_safe  # one patient tells nothing
+    assert not choose_gain([NOTHING, LARGEST], dices[-1:], ["e"]).is_safe  # one patient tells nothing
 
 
 @pytest.mark.parametrize("gained", [1e-4, 1e-9])
@@ -78,7 +89,7 @@ def test_the_gain_of_one_patient_may_be_chance() -> None:
 def test_gains_of_a_few_patients_beside_none_of_the_others_are_chance(gained: float, touched: int) -> None:
     dices = np.full((10, 2), 0.9)
     dices[:touched, 1] += gained
-    gain = best_gain([NOTHING, LARGEST], dices, [f"p{i}" for i in range(10)])
+    gain = choose_gain([NOTHING, LARGEST], dices, [f"p{i}" for i in range(10)])
     assert gain.p == pytest.approx(2.0**-touched)
     assert not gain.is_safe
 
@@ -87,9 +98,9 @@ def test_the_more_is_tried_the_more_has_to_be_shown() -> None:
     rng = np.random.default_rng(0)
     useless = 0.9 + rng.normal(0, 0.01, (7, 6))
     useful = np.stack([np.full(7, 0.8), np.full(7, 0.85)], axis=1)
-    alone = best_gain([NOTHING, LARGEST], useful, list("abcdefg"))
+    alone = choose_gain([NOTHING, LARGEST], useful, list("abcdefg"))
     tried = [NOTHING, *(PostProcessing(minimum_size=size) for size in (1.0, 2.0, 3.0, 4.0, 5.0))]
-    _, beside = best_gains([tried, [NOTHING, LARGEST]], [useless, useful], list("abcdefg"))
+    _, beside = choose_gains([tried, [NOTHING, LARGEST]], [useless, useful], list("abcdefg"))
     assert alone.is_safe
     assert (beside.tried, beside.is_safe) == (6, False)
     assert beside.p > alone.p
@@ -100,7 +111,7 @@ def test_of_the_sure_gains_the_largest_is_chosen() -> None:
     dices[:, 1] += 0.01
     dices[:, 2] += 0.03
     dices[0, 3] += 0.5  # the highest mean, and the gain of one patient
-    gain = best_gain([NOTHING, FILL, LARGEST, PostProcessing(minimum_size=3.0)], dices, list("abcdefgh"))
+    gain = choose_gain([NOTHING, FILL, LARGEST, PostProcessing(minimum_size=3.0)], dices, list("abcdefgh"))
     assert (gain.cleaning, gain.is_safe) == (LARGEST, True)
 
 
@@ -120,7 +131,7 @@ def share_chosen(patients: int, candidates: int, touched: float, gain: float = 0
     for _ in range(300):
         dices = null_dices(rng, patients, candidates, touched)
         dices[:, 1] += gain
-        chosen += best_gain(tried, dices, groups).is_safe
+        chosen += choose_gain(tried, dices, groups).is_safe
     return chosen / 300
 
 
@@ -151,11 +162,11 @@ def test_a_useful_cleaning_among_five_is_found(patients: int, gain: float, least
 
 
 def test_where_nothing_helps_nothing_is_done() -> None:
-    gain = best_gain([NOTHING, LARGEST, FILL], np.array([[0.5, 0.4, 0.5], [0.6, 0.6, 0.6]]), ["a", "b"])
+    gain = choose_gain([NOTHING, LARGEST, FILL], np.array([[0.5, 0.4, 0.5], [0.6, 0.6, 0.6]]), ["a", "b"])
     assert (gain.cleaning, gain.is_safe, gain.p) == (NOTHING, False, 1.0)
     assert gain.interval == (0.0, 0.0)
 
 
 def test_without_a_reference_no_size_is_tried() -> None:
-    assert {cleaning.minimum_size for cleaning in candidates(None)} == {0.0}
-    assert candidates(None)[0] == candidates(8.0)[0] == NOTHING
+    assert {cleaning.minimum_size for cleaning in list_candidates(None)} == {0.0}
+    assert list_candidates(None)[0] == list_candidates(8.0)[0] == NOTHING

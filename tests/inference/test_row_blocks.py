@@ -10,32 +10,32 @@ from torch import Tensor, nn
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.inference.row_blocks import Band, joined, mean_of, undone
+from medseg_pl.inference.row_blocks import RowBlock, average_members, concat_rows, resize_to_native
 from medseg_pl.inference.sliding_window import SlidingWindow
 
 IMAGE = torch.rand((2, 3, 12, 5), generator=torch.Generator().manual_seed(0))
 
 
-def cut(image: Tensor, ends: Sequence[int]) -> Iterator[Band]:
+def cut(image: Tensor, ends: Sequence[int]) -> Iterator[RowBlock]:
     """The image in bands that end at these rows."""
     starts = [0, *ends[:-1]]
-    return (Band(slice(a, b), image[..., a:b, :]) for a, b in zip(starts, ends, strict=True))
+    return (RowBlock(slice(a, b), image[..., a:b, :]) for a, b in zip(starts, ends, strict=True))
 
 
-def rows_of(bands: list[Band]) -> list[tuple[int, int]]:
+def rows_of(bands: list[RowBlock]) -> list[tuple[int, int]]:
     return [(band.rows.start, band.rows.stop) for band in bands]
 
 
 @pytest.mark.parametrize("ends", [[12], [1, 12], [5, 5, 9, 12]])
 def test_joined_bands_are_the_image(ends: list[int]) -> None:
-    assert torch.equal(joined(cut(IMAGE, ends)), IMAGE)
+    assert torch.equal(concat_rows(cut(IMAGE, ends)), IMAGE)
 
 
 def test_the_mean_of_bands_that_end_at_different_rows() -> None:
     members = [cut(IMAGE, [4, 12]), cut(2 * IMAGE, [3, 6, 12]), cut(6 * IMAGE, [12])]
-    bands = list(mean_of(members, 12))
+    bands = list(average_members(members, 12))
     assert rows_of(bands) == [(0, 3), (3, 4), (4, 6), (6, 12)]
-    torch.testing.assert_close(joined(iter(bands)), 3 * IMAGE)
+    torch.testing.assert_close(concat_rows(iter(bands)), 3 * IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_the_mean_of_bands_that_end_at_different_rows() -> None:
 def test_what_is_undone_row_by_row_is_what_is_undone_at_once(resize: Resize, native: tuple[int, int]) -> None:
     fitted = torch.rand((1, 2, *resize.fitted_size(native)), generator=torch.Generator().manual_seed(1))
     ends = [2, len(fitted[0, 0])]
-    bands = list(undone(cut(fitted, ends), resize, native, most=2 * native[1] * 4))
+    bands = list(resize_to_native(cut(fitted, ends), resize, native, most=2 * native[1] * 4))
     assert len(bands) > 1
-    torch.testing.assert_close(joined(iter(bands)), resize.undo(fitted, native), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(concat_rows(iter(bands)), resize.undo(fitted, native), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 32), (20, 100), (131, 17)])
@@ -71,4 +71,4 @@ def test_windows_read_no_more_rows_at_a_time_than_they_are_high(size: tuple[int,
     bands = list(window.bands(network, size, read, fill))
     assert max(rows.stop - rows.start for rows in asked) <= 32
     assert [row for band in bands for row in range(band.rows.start, band.rows.stop)] == list(range(size[0]))
-    assert torch.equal(joined(iter(bands)), window(network, pixels, fill))
+    assert torch.equal(concat_rows(iter(bands)), window(network, pixels, fill))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.inference.sliding_window import SlidingWindow
-from medseg_pl.inference.tta import symmetries
+from medseg_pl.inference.tta import get_transforms
 
 BINARY = LabelMap(["lesion"], "binary")
 MULTICLASS = LabelMap(["liver", "spleen"], "multiclass")
@@ -269,7 +269,7 @@ def test_probabilities_are_float_whatever_the_network_computes_in(max_pixels: in
 def test_symmetries_are_averaged_as_probabilities(labels: LabelMap, max_pixels: int) -> None:
     network, pixels = convolution(labels.classes, kernel=5), image(64, 48)
     window = SlidingWindow(labels, (32, 24), 8, overlap=0.0, max_pixels=max_pixels)
-    averaged = window(network, pixels, ground(pixels), symmetries=symmetries("flips"))
+    averaged = window(network, pixels, ground(pixels), symmetries=get_transforms("flips"))
     alone = [
         window(network, pixels.flip(axes), ground(pixels)).flip(axes) for axes in ([], [-1], [-2], [-1, -2])
     ]  # without overlap the windows of the mirrored image are those of the image
@@ -280,13 +280,13 @@ def test_symmetries_are_averaged_as_probabilities(labels: LabelMap, max_pixels: 
 def test_a_network_that_knows_no_direction_is_not_changed_by_turning() -> None:
     network, pixels = convolution(1, kernel=1), image(40, 24)
     window = SlidingWindow(BINARY, (32, 24), 8)
-    turned = window(network, pixels, ground(pixels), symmetries=symmetries("all"))
+    turned = window(network, pixels, ground(pixels), symmetries=get_transforms("all"))
     torch.testing.assert_close(turned, window(network, pixels, ground(pixels)), atol=1e-6, rtol=0)
 
 
 def test_the_loss_hears_the_plain_network_once() -> None:
     listener, pixels = Listener(identity), image(32, 24)
-    SlidingWindow(BINARY, (32, 24), 8)(listener, pixels, ground(pixels), listener.on_logits, symmetries("flips"))
+    SlidingWindow(BINARY, (32, 24), 8)(listener, pixels, ground(pixels), listener.on_logits, get_transforms("flips"))
     assert len(listener.seen) == 4
     ((logits, rows, columns),) = listener.told
     assert torch.equal(logits, pixels[:, :1])

@@ -30,7 +30,7 @@ from medseg_pl.training.prediction_module import PredictionModule
 _FAULTS_SHOWN = 10
 
 
-class Order(NamedTuple):
+class PredictOptions(NamedTuple):
     """What is to be predicted, and what is wanted beside the masks; see `add_options`."""
 
     images: Path
@@ -41,7 +41,7 @@ class Order(NamedTuple):
     review_top: int
 
     @classmethod
-    def of(cls, options: Namespace) -> Order:
+    def of(cls, options: Namespace) -> PredictOptions:
         """What the command line says."""
         images, folder = Path(options["input"]), Path(options["output"])
         if folder.resolve().is_relative_to(images.resolve()):
@@ -65,7 +65,7 @@ def add_options(parser: LightningArgumentParser) -> None:
 
 
 def predict(
-    order: Order,
+    order: PredictOptions,
     trainer: Trainer,
     module: SegmentationModule,
     data: SegmentationDataModule,
@@ -136,7 +136,7 @@ def _predictor(module: SegmentationModule, checkpoints: Sequence[Trained], batch
 
 
 def _record(
-    order: Order, trainer: Trainer, module: SegmentationModule, source: Source, checkpoints: Sequence[Trained]
+    order: PredictOptions, trainer: Trainer, module: SegmentationModule, source: Source, checkpoints: Sequence[Trained]
 ) -> dict[str, Any]:
     """What masks follow from: where they are taken up again, it has to be the same."""
     settings = {key: value for key, value in module.hparams.items() if key != "_instantiator"}

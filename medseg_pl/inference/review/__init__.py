@@ -1,16 +1,22 @@
 """Which cases a person should look at first: signs of each case, then a queue of all of them."""
 
-from medseg_pl.inference.review.evidence import CaseSigns, LabelSigns, Sign, signs_of_prediction, signs_of_reference
-from medseg_pl.inference.review.ranking import Queued, picture_name, queue, queue_rows
+from medseg_pl.inference.review.evidence import (
+    CaseEvidence,
+    Evidence,
+    LabelEvidence,
+    assess_prediction,
+    assess_reference,
+)
+from medseg_pl.inference.review.ranking import RankedCase, format_ranking, name_picture, rank_cases
 
 __all__ = [
-    "CaseSigns",
-    "LabelSigns",
-    "Queued",
-    "Sign",
-    "picture_name",
-    "queue",
-    "queue_rows",
-    "signs_of_prediction",
-    "signs_of_reference",
+    "CaseEvidence",
+    "Evidence",
+    "LabelEvidence",
+    "RankedCase",
+    "assess_prediction",
+    "assess_reference",
+    "format_ranking",
+    "name_picture",
+    "rank_cases",
 ]

@@ -16,7 +16,7 @@ _MOVED = 0.2
 _LARGER = 1.5
 
 
-def discrepancy(
+def describe_discrepancy(
     drawn: Bool[np.ndarray, "n d h w"],
     predicted: Bool[np.ndarray, "n d h w"],
     index: int,
@@ -48,10 +48,10 @@ def discrepancy(
     return f"is drawn with a Dice of {now:.2f} to the prediction"
 
 
-def size_in_words(voxels: int, grid: Geometry) -> str:
+def format_size(voxels: int, grid: Geometry) -> str:
     """A volume, or an area of pixels where the spacing is unknown.
 
-    >>> size_in_words(2000, Geometry((10, 20, 20), (2.0, 1.0, 1.0)))
+    >>> format_size(2000, Geometry((10, 20, 20), (2.0, 1.0, 1.0)))
     '4 ml'
     """
     return f"{voxels} pixels" if grid.voxel_ml is None else f"{voxels * grid.voxel_ml:.3g} ml"
@@ -59,9 +59,9 @@ def size_in_words(voxels: int, grid: Geometry) -> str:
 
 def _one_sided(mine: NDArray[np.bool_], found: NDArray[np.bool_], grid: Geometry) -> str:
     if found.any():
-        return f"is not drawn, where {size_in_words(int(np.count_nonzero(found)), grid)} are predicted"
+        return f"is not drawn, where {format_size(int(np.count_nonzero(found)), grid)} are predicted"
     if mine.any():
-        return f"is not predicted, where {size_in_words(int(np.count_nonzero(mine)), grid)} are drawn"
+        return f"is not predicted, where {format_size(int(np.count_nonzero(mine)), grid)} are drawn"
     return "is neither drawn nor predicted"
 
 

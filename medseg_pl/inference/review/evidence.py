@@ -11,11 +11,11 @@ from jaxtyping import Float, UInt8
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.inference.review.discrepancy import discrepancy, size_in_words
+from medseg_pl.inference.review.discrepancy import describe_discrepancy, format_size
 from medseg_pl.inference.review.scores import agreement, expected_dice
 
 
-class Sign(NamedTuple):
+class Evidence(NamedTuple):
     """One thing that speaks against a label of a case.
 
     Attributes:
@@ -27,7 +27,7 @@ class Sign(NamedTuple):
     words: str
 
 
-class LabelSigns(NamedTuple):
+class LabelEvidence(NamedTuple):
     """All that one case alone says of one label.
 
     Attributes:
@@ -36,7 +36,7 @@ class LabelSigns(NamedTuple):
         size_words: The same for a person.
     """
 
-    signs: dict[str, Sign]
+    signs: dict[str, Evidence]
     size: float
     size_words: str
 
@@ -46,16 +46,16 @@ class LabelSigns(NamedTuple):
         return {"signs": signs, "size": self.size, "size_words": self.size_words}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> LabelSigns:
+    def from_dict(cls, content: Mapping[str, Any]) -> LabelEvidence:
         """What `as_dict` gave."""
         signs = {
-            name: Sign(math.nan if strength is None else strength, words)
+            name: Evidence(math.nan if strength is None else strength, words)
             for name, (strength, words) in content["signs"].items()
         }
         return cls(signs, content["size"], content["size_words"])
 
 
-class CaseSigns(NamedTuple):
+class CaseEvidence(NamedTuple):
     """All that one case says of itself.
 
     Attributes:
@@ -63,7 +63,7 @@ class CaseSigns(NamedTuple):
         slice: Where to look first.
     """
 
-    labels: list[LabelSigns]
+    labels: list[LabelEvidence]
     slice: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,18 +71,18 @@ class CaseSigns(NamedTuple):
         return {"slice": self.slice, "labels": [label.as_dict() for label in self.labels]}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> CaseSigns:
+    def from_dict(cls, content: Mapping[str, Any]) -> CaseEvidence:
         """What `as_dict` gave."""
-        return cls([LabelSigns.from_dict(label) for label in content["labels"]], content["slice"])
+        return cls([LabelEvidence.from_dict(label) for label in content["labels"]], content["slice"])
 
 
-def signs_of_prediction(
+def assess_prediction(
     labels: LabelMap,
     mask: UInt8[np.ndarray, "m d h w"],
     probabilities: Float[np.ndarray, "k d h w"],
     votes: Sequence[UInt8[np.ndarray, "m d h w"]],
     geometry: Geometry,
-) -> CaseSigns:
+) -> CaseEvidence:
     """What speaks against a prediction, for each label: `doubt` of its probabilities, `disagreement` of its models.
 
     Args:
@@ -99,20 +99,20 @@ def signs_of_prediction(
         expected = expected_dice(probability, plane)
         agreed = agreement([labels.plane(vote, index) for vote in votes], plane)
         signs = {
-            "disagreement": Sign(1 - agreed, f"models agree on it with a Dice of {agreed:.2f}"),
-            "doubt": Sign(1 - expected, f"a Dice of {expected:.2f} is to be expected by its probabilities"),
+            "disagreement": Evidence(1 - agreed, f"models agree on it with a Dice of {agreed:.2f}"),
+            "doubt": Evidence(1 - expected, f"a Dice of {expected:.2f} is to be expected by its probabilities"),
         }
         found.append(_with_size(signs, int(np.count_nonzero(plane)), geometry))
-    return CaseSigns(found, int(doubts.argmax()))
+    return CaseEvidence(found, int(doubts.argmax()))
 
 
-def signs_of_reference(
+def assess_reference(
     labels: LabelMap,
     reference: UInt8[np.ndarray, "m d h w"],
     mask: UInt8[np.ndarray, "m d h w"],
     probabilities: Float[np.ndarray, "k d h w"],
     geometry: Geometry,
-) -> CaseSigns:
+) -> CaseEvidence:
     """What speaks against a reference, for each label, by the prediction of a model that was not trained on it.
 
     `surprise` is the Dice that the model expects of its own mask, less the Dice that it expects of the reference:
@@ -125,12 +125,12 @@ def signs_of_reference(
         probability = np.where(counted, labels.probability(probabilities, index), 0)
         own = expected_dice(probability, predicted[index] & counted)
         surprise = max(0.0, own - expected_dice(probability, drawn[index]))
-        words = discrepancy(drawn, predicted & counted, index, list(labels.names), geometry)
-        found.append(_with_size({"surprise": Sign(surprise, words)}, int(np.count_nonzero(drawn[index])), geometry))
+        words = describe_discrepancy(drawn, predicted & counted, index, list(labels.names), geometry)
+        found.append(_with_size({"surprise": Evidence(surprise, words)}, int(np.count_nonzero(drawn[index])), geometry))
     differing = (drawn != predicted).sum(axis=(0, 2, 3))
-    return CaseSigns(found, int(differing.argmax()))
+    return CaseEvidence(found, int(differing.argmax()))
 
 
-def _with_size(signs: dict[str, Sign], voxels: int, geometry: Geometry) -> LabelSigns:
+def _with_size(signs: dict[str, Evidence], voxels: int, geometry: Geometry) -> LabelEvidence:
     voxel = 1.0 if geometry.voxel_ml is None else geometry.voxel_ml
-    return LabelSigns(signs, voxels * voxel, size_in_words(voxels, geometry))
+    return LabelEvidence(signs, voxels * voxel, format_size(voxels, geometry))

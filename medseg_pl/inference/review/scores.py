@@ -93,21 +93,21 @@ def _deviations(logarithms: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"
     return away / max(_NORMAL * float(np.median(np.abs(away))), _LEAST_SPREAD)
 
 
-def combined(signs: Sequence[float]) -> float:
+def combine_evidence(signs: Sequence[float]) -> float:
     """Several signs as one: as likely as that at least one of independent ones is true; NaN says nothing.
 
-    >>> combined([0.5, 0.5, math.nan])
+    >>> combine_evidence([0.5, 0.5, math.nan])
     0.75
     """
     return 1 - math.prod(1 - sign for sign in signs if not math.isnan(sign))
 
 
-def beyond_usual(signs: Sequence[float]) -> Float64[np.ndarray, "n"]:
+def excess_over_median(signs: Sequence[float]) -> Float64[np.ndarray, "n"]:
     """By how much each case's sign exceeds the median: what all cases have is no reason to look at one of them.
 
     With fewer than `FEWEST_CASES` the signs as they are.
 
-    >>> beyond_usual([0.5, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.125]).tolist()
+    >>> excess_over_median([0.5, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.125]).tolist()
     [0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     """
     found = np.asarray(signs, dtype=np.float64)

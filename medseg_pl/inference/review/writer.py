@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_pl.core.types import Case
-from medseg_pl.inference.review import CaseSigns, picture_name, queue, queue_rows
+from medseg_pl.inference.review import CaseEvidence, format_ranking, name_picture, rank_cases
 from medseg_pl.io.atomic_files import whole_file, write_text
 from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.io.raster import write_png
@@ -35,7 +35,7 @@ class ReviewQueue:
         self.labels = labels
         self.top = top
 
-    def note(self, stage: Path, case_id: str, signs: CaseSigns, picture: NDArray[np.uint8]) -> None:
+    def note(self, stage: Path, case_id: str, signs: CaseEvidence, picture: NDArray[np.uint8]) -> None:
         """Take down what a case says of itself, among the files that it is written to."""
         write_text(stage / self.output.note(case_id, ".json"), json.dumps(signs.as_dict(), allow_nan=False) + "\n")
         write_png(stage / self.output.note(case_id, ".png"), picture)
@@ -53,18 +53,20 @@ class ReviewQueue:
         finished = [case.case_id for case in self.cases if self.is_finished(case)]
         if not finished:
             return "No case is there to be reviewed."
-        queued = queue({name: self._noted(name) for name in finished}, self.labels)
+        queued = rank_cases({name: self._noted(name) for name in finished}, self.labels)
         table = self.output.directory / "review.csv"
-        write_rows(table, queue_rows(queued), replace=True)
+        write_rows(table, format_ranking(queued), replace=True)
         folder = self.output.directory / "review"
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier run, when cases were missing
         for rank, each in enumerate(queued[: self.top], start=1):
-            with whole_file(folder / picture_name(rank, each.case_id)) as temporary:
+            with whole_file(folder / name_picture(rank, each.case_id)) as temporary:
                 shutil.copyfile(self.output.directory / self.output.note(each.case_id, ".png"), temporary)
         return f"Where to look first: {table}"
 
-    def _noted(self, case_id: str) -> CaseSigns:
-        return CaseSigns.from_dict(json.loads((self.output.directory / self.output.note(case_id, ".json")).read_text()))
+    def _noted(self, case_id: str) -> CaseEvidence:
+        return CaseEvidence.from_dict(
+            json.loads((self.output.directory / self.output.note(case_id, ".json")).read_text())
+        )
 
 
 def _inputs(case: Case) -> tuple[Path, ...]:

@@ -26,7 +26,7 @@ from medseg_pl.io.atomic_files import LeftOut, whole_file
 from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.io.raster import write_png
 from medseg_pl.training.callbacks.overlay_writer import rgb_of
-from medseg_pl.training.prediction_module import Predicted
+from medseg_pl.training.prediction_module import CaseResult
 
 _WHITE = 255
 
@@ -94,7 +94,7 @@ class PredictionWriter(Callback):
         for predicted in outputs:
             self._keep(predicted)
 
-    def _keep(self, predicted: Predicted) -> None:
+    def _keep(self, predicted: CaseResult) -> None:
         name = predicted.decoded.case.case_id
         if predicted.prediction is None:
             self.faults[name] = predicted.fault
@@ -106,7 +106,7 @@ class PredictionWriter(Callback):
         else:
             self.written |= {name}
 
-    def _write(self, predicted: Predicted, prediction: Prediction) -> None:
+    def _write(self, predicted: CaseResult, prediction: Prediction) -> None:
         case, volume = predicted.decoded.case, predicted.decoded.volume
         assert volume is not None, "what was predicted had been read"
         with self.output.case(case.case_id, case.images) as stage:

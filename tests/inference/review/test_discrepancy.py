@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.inference.review.discrepancy import discrepancy, size_in_words
+from medseg_pl.inference.review.discrepancy import describe_discrepancy, format_size
 
 SHAPE = (4, 20, 20)
 GRID = Geometry(SHAPE, (10.0, 2.0, 1.0))
@@ -37,23 +37,23 @@ EMPTY = np.zeros(SHAPE, bool)
 )
 def test_one_label(drawn: np.ndarray, predicted: np.ndarray, words: str) -> None:
     spleen = box(12, 12)
-    assert discrepancy(np.stack([drawn, spleen]), np.stack([predicted, spleen]), 0, NAMES, GRID) == words
+    assert describe_discrepancy(np.stack([drawn, spleen]), np.stack([predicted, spleen]), 0, NAMES, GRID) == words
 
 
 def test_labels_that_are_exchanged() -> None:
     first, second = box(2, 2), box(12, 12)
     drawn, predicted = np.stack([first, second]), np.stack([second, first])
-    assert discrepancy(drawn, predicted, 0, NAMES, GRID) == "is drawn where spleen is predicted"
-    assert discrepancy(drawn, predicted, 1, NAMES, GRID) == "is drawn where liver is predicted"
+    assert describe_discrepancy(drawn, predicted, 0, NAMES, GRID) == "is drawn where spleen is predicted"
+    assert describe_discrepancy(drawn, predicted, 1, NAMES, GRID) == "is drawn where liver is predicted"
 
 
 def test_what_leaves_the_image_is_gone() -> None:
     drawn, predicted = np.stack([box(0, 0), EMPTY]), np.stack([box(14, 14), EMPTY])
-    assert discrepancy(drawn, predicted, 0, NAMES, GRID).startswith("is drawn 31.3 mm from")
+    assert describe_discrepancy(drawn, predicted, 0, NAMES, GRID).startswith("is drawn 31.3 mm from")
 
 
 def test_without_a_spacing_pixels_are_counted() -> None:
     grid = Geometry(SHAPE)
-    assert size_in_words(72, grid) == "72 pixels"
+    assert format_size(72, grid) == "72 pixels"
     drawn, predicted = np.stack([box(2, 2), EMPTY]), np.stack([box(5, 6), EMPTY])
-    assert discrepancy(drawn, predicted, 0, NAMES, grid) == "is drawn 5 px from where it is predicted"
+    assert describe_discrepancy(drawn, predicted, 0, NAMES, grid) == "is drawn 5 px from where it is predicted"

@@ -10,7 +10,7 @@ import pytest
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.inference.review import CaseSigns, signs_of_prediction, signs_of_reference
+from medseg_pl.inference.review import CaseEvidence, assess_prediction, assess_reference
 
 
 class TestSigns:
@@ -29,42 +29,42 @@ class TestSigns:
 
     def test_a_reference_like_the_prediction_surprises_nobody(self) -> None:
         mask = self.mask(liver=np.s_[0, :2], spleen=np.s_[1, 2:])
-        signs = signs_of_reference(self.LABELS, mask, mask, self.sure(mask), self.GRID)
+        signs = assess_reference(self.LABELS, mask, mask, self.sure(mask), self.GRID)
         assert [label.signs["surprise"].strength for label in signs.labels] == [0, 0]
         assert [(label.size, label.size_words) for label in signs.labels] == [(8, "8 ml"), (8, "8 ml")]
 
     def test_a_reference_unlike_the_prediction_surprises_who_is_sure(self) -> None:
         predicted = self.mask(liver=np.s_[1, :2])
         drawn = self.mask(liver=np.s_[1, 1:3])
-        sure = signs_of_reference(self.LABELS, drawn, predicted, self.sure(predicted), self.GRID)
+        sure = assess_reference(self.LABELS, drawn, predicted, self.sure(predicted), self.GRID)
         assert sure.labels[0].signs["surprise"].strength == 0.5
         assert sure.labels[1].signs["surprise"].strength == 0
         assert sure.slice == 1
         unsure = 0.5 * self.sure(predicted) + 0.5 * self.sure(drawn)
-        less = signs_of_reference(self.LABELS, drawn, predicted, unsure, self.GRID)
+        less = assess_reference(self.LABELS, drawn, predicted, unsure, self.GRID)
         assert less.labels[0].signs["surprise"].strength == 0
 
     def test_what_nobody_annotated_surprises_nobody(self) -> None:
         predicted = self.mask(liver=np.s_[1, :2])
         drawn = self.mask(liver=np.s_[1, :1])
         drawn[0, 1, 1] = IGNORE
-        signs = signs_of_reference(self.LABELS, drawn, predicted, self.sure(predicted), self.GRID)
+        signs = assess_reference(self.LABELS, drawn, predicted, self.sure(predicted), self.GRID)
         assert signs.labels[0].signs["surprise"].strength == 0
 
     def test_models_that_differ_and_doubt(self) -> None:
         first, second = self.mask(liver=np.s_[1, :2]), self.mask(liver=np.s_[1, :1])
         mean = (self.sure(first) + self.sure(second)) / 2
-        signs = signs_of_prediction(self.LABELS, first, mean, [first, second], self.GRID)
+        signs = assess_prediction(self.LABELS, first, mean, [first, second], self.GRID)
         liver, spleen = signs.labels
         assert liver.signs["disagreement"].strength == pytest.approx(1 - (1 + 2 / 3) / 2)
         assert liver.signs["doubt"].strength == pytest.approx(1 - 2 * 6 / (8 + 6))
         assert [sign.strength for sign in spleen.signs.values()] == [0, 0]
         assert signs.slice == 1
-        alone = signs_of_prediction(self.LABELS, first, mean, [], self.GRID)
+        alone = assess_prediction(self.LABELS, first, mean, [], self.GRID)
         assert math.isnan(alone.labels[0].signs["disagreement"].strength)
 
     def test_they_survive_json(self) -> None:
         mask = self.mask(liver=np.s_[0, :2])
-        signs = signs_of_prediction(self.LABELS, mask, self.sure(mask), [], self.GRID)
+        signs = assess_prediction(self.LABELS, mask, self.sure(mask), [], self.GRID)
         text = json.dumps(signs.as_dict(), allow_nan=False)
-        assert CaseSigns.from_dict(json.loads(text)).as_dict() == signs.as_dict()
+        assert CaseEvidence.from_dict(json.loads(text)).as_dict() == signs.as_dict()

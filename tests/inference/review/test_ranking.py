@@ -12,13 +12,13 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.synthetic.layouts import LabeledScan
 from medseg_pl.inference.review import (
-    CaseSigns,
-    LabelSigns,
-    Sign,
-    queue,
-    queue_rows,
-    signs_of_prediction,
-    signs_of_reference,
+    CaseEvidence,
+    Evidence,
+    LabelEvidence,
+    assess_prediction,
+    assess_reference,
+    format_ranking,
+    rank_cases,
 )
 from tests.inference.review.simulated_predictions import FAULTS, probabilities_near, with_fault
 
@@ -50,8 +50,8 @@ def test_wrong_labels_come_first(scans: list[LabeledScan], noise: float) -> None
             planes = with_fault(planes, FAULTS[faulty.index(scan.case_id) % 3], rng)
         mask = (probabilities > 0.5).astype(np.uint8)
         grid = Geometry(planes.shape[1:], scan.spacing_mm)
-        cases[scan.case_id] = signs_of_reference(ORGANS, planes.astype(np.uint8), mask, probabilities, grid)
-    queued = queue(cases, ORGANS.names)
+        cases[scan.case_id] = assess_reference(ORGANS, planes.astype(np.uint8), mask, probabilities, grid)
+    queued = rank_cases(cases, ORGANS.names)
     assert len(queued) == CASES
     assert precision([each.case_id for each in queued], faulty) >= 0.8
 
@@ -69,23 +69,23 @@ def test_poor_predictions_come_first(scans: list[LabeledScan]) -> None:
         mean = (both[0] + both[1]) / 2
         votes = [(each > 0.5).astype(np.uint8) for each in both]
         grid = Geometry(planes.shape[1:], scan.spacing_mm)
-        cases[scan.case_id] = signs_of_prediction(ORGANS, (mean > 0.5).astype(np.uint8), mean, votes, grid)
-    queued = queue(cases, ORGANS.names)
+        cases[scan.case_id] = assess_prediction(ORGANS, (mean > 0.5).astype(np.uint8), mean, votes, grid)
+    queued = rank_cases(cases, ORGANS.names)
     assert precision([each.case_id for each in queued], faulty) >= 0.8
 
 
 class TestQueue:
-    def case(self, liver: float, spleen: float = 0.0, size: float = 100.0) -> CaseSigns:
-        return CaseSigns(
+    def case(self, liver: float, spleen: float = 0.0, size: float = 100.0) -> CaseEvidence:
+        return CaseEvidence(
             [
-                LabelSigns({"surprise": Sign(liver, "is odd")}, size, f"{size:g} ml"),
-                LabelSigns({"surprise": Sign(spleen, "is strange")}, 100.0, "100 ml"),
+                LabelEvidence({"surprise": Evidence(liver, "is odd")}, size, f"{size:g} ml"),
+                LabelEvidence({"surprise": Evidence(spleen, "is strange")}, 100.0, "100 ml"),
             ],
             0,
         )
 
     def test_a_case_counts_by_its_worst_label(self) -> None:
-        queued = queue({"a": self.case(0.1, 0.2), "b": self.case(0.5), "c": self.case(0.1)}, ["liver", "spleen"])
+        queued = rank_cases({"a": self.case(0.1, 0.2), "b": self.case(0.5), "c": self.case(0.1)}, ["liver", "spleen"])
         assert [(each.case_id, each.label, round(each.score, 6), each.reason) for each in queued] == [
             ("b", "liver", 0.5, "liver: is odd"),
             ("a", "spleen", 0.2, "spleen: is strange"),
@@ -95,17 +95,17 @@ class TestQueue:
     def test_a_label_that_is_hard_in_all_cases_hides_no_other(self) -> None:
         cases = {f"case{number}": self.case(0.6) for number in range(20)}
         cases["odd"] = self.case(0.6, 0.3)
-        first, second, *_ = queue(cases, ["liver", "spleen"])
+        first, second, *_ = rank_cases(cases, ["liver", "spleen"])
         assert (first.case_id, first.label) == ("odd", "spleen")
         assert second.score == 0
 
     def test_an_unusual_size_is_a_reason(self) -> None:
         cases = {f"case{number}": self.case(0.0, size=100 + number) for number in range(20)}
         cases["small"] = self.case(0.02, size=5)
-        first, second, *_ = queue(cases, ["liver", "spleen"])
+        first, second, *_ = rank_cases(cases, ["liver", "spleen"])
         assert (first.case_id, first.reason) == ("small", "liver: 5 ml of it, where 109 ml are usual")
         assert (second.score, second.reason) == (0, "")
 
     def test_equal_cases_stand_in_the_order_of_their_names(self) -> None:
         cases = {name: self.case(0.25) for name in ("b", "c", "a")}
-        assert [row["case_id"] for row in queue_rows(queue(cases, ["liver", "spleen"]))] == ["a", "b", "c"]
+        assert [row["case_id"] for row in format_ranking(rank_cases(cases, ["liver", "spleen"]))] == ["a", "b", "c"]

@@ -10,8 +10,8 @@ import pytest
 from medseg_pl.inference.review.scores import (
     FEWEST_CASES,
     agreement,
-    beyond_usual,
-    combined,
+    combine_evidence,
+    excess_over_median,
     expected_dice,
     implausibility,
 )
@@ -75,12 +75,12 @@ class TestImplausibleSizes:
 
 
 def test_signs_add_up_to_no_more_than_one() -> None:
-    assert combined([]) == 0
-    assert combined([0.25]) == 0.25
-    assert combined([1.0, 0.5]) == 1
-    assert combined([math.nan, math.nan]) == 0
+    assert combine_evidence([]) == 0
+    assert combine_evidence([0.25]) == 0.25
+    assert combine_evidence([1.0, 0.5]) == 1
+    assert combine_evidence([math.nan, math.nan]) == 0
 
 
 def test_what_all_cases_have_is_no_sign() -> None:
-    assert beyond_usual([0.75] * FEWEST_CASES).tolist() == [0] * FEWEST_CASES
-    assert beyond_usual([0.75] * (FEWEST_CASES - 1)).tolist() == [0.75] * (FEWEST_CASES - 1)
+    assert excess_over_median([0.75] * FEWEST_CASES).tolist() == [0] * FEWEST_CASES
+    assert excess_over_median([0.75] * (FEWEST_CASES - 1)).tolist() == [0.75] * (FEWEST_CASES - 1)

@@ -21,7 +21,7 @@ from medseg_pl.inference.predictor import Prediction
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.training.callbacks import Inputs, PredictionWriter, prediction_writer
-from medseg_pl.training.prediction_module import Predicted
+from medseg_pl.training.prediction_module import CaseResult
 from tests.sample_files import noise, save_raster
 
 LABELS = LabelMap(["lesion"], "binary")
@@ -55,7 +55,7 @@ def predict(writer: PredictionWriter, number: int, fault: str = "") -> None:
     volume = writer.source.read(case, LABELS)
     mask = np.zeros((1, *volume.geometry.shape), np.uint8)
     prediction = None if fault else Prediction(mask, LABELS, volume.geometry)
-    writer.on_predict_batch_end(trainer(), MODULE, [Predicted(Decoded(case, volume), prediction, fault)])
+    writer.on_predict_batch_end(trainer(), MODULE, [CaseResult(Decoded(case, volume), prediction, fault)])
 
 
 def statuses(writer: PredictionWriter) -> dict[str, str]:

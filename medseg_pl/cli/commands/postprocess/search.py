@@ -19,11 +19,11 @@ from medseg_pl.data.sources.from_settings import open_source, select_recorded_ca
 from medseg_pl.inference.postprocess_gain import (
     ALPHA,
     FEWEST_PATIENTS,
-    Gain,
-    agreements,
-    best_gains,
-    candidates,
-    smallest_component,
+    DiceGain,
+    choose_gains,
+    list_candidates,
+    measure_smallest_components,
+    score_candidates,
 )
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.atomic_files import require_absent
@@ -52,11 +52,11 @@ def choose(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"Wrote {arguments.output}\n")
 
 
-def gains_of(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dict[str, Gain]:
+def gains_of(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dict[str, DiceGain]:
     """What the best cleaning of each label gains on some cases."""
     labels = predictor.labels
     smallest = _smallest(source, cases, labels)
-    tried = [candidates(size if np.isfinite(size) else None) for size in smallest]
+    tried = [list_candidates(size if np.isfinite(size) else None) for size in smallest]
     dices: list[list[list[float]]] = [[] for _ in labels.names]
     with progress_bar("Predicting", len(cases)) as advance:
         for case in cases:
@@ -64,14 +64,14 @@ def gains_of(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dic
             assert volume.mask is not None, "only such cases are chosen"
             found = predictor.predict_volume(replace(volume, mask=None), f"Case {case.case_id} ({case.images[0]})")
             for index, cleanings in enumerate(tried):
-                scored = agreements(found.mask, volume.mask, volume.geometry, labels, index, cleanings)
+                scored = score_candidates(found.mask, volume.mask, volume.geometry, labels, index, cleanings)
                 dices[index].append(scored)
             advance()
-    gains = best_gains(tried, [np.array(scores) for scores in dices], [case.group for case in cases])
+    gains = choose_gains(tried, [np.array(scores) for scores in dices], [case.group for case in cases])
     return dict(zip(labels.names, gains, strict=True))
 
 
-def write(trained: Trained, gains: dict[str, Gain], output: Path) -> None:
+def write(trained: Trained, gains: dict[str, DiceGain], output: Path) -> None:
     """The checkpoint again, with the cleanings that are safe among its settings, and with all gains."""
     checkpoint: dict[str, Any] = load_plain(Path(trained.path))
     chosen = {name: asdict(gain.cleaning) for name, gain in gains.items() if gain.is_safe}
@@ -87,12 +87,12 @@ def _smallest(source: Source, cases: Sequence[Case], labels: LabelMap) -> list[f
         for case in cases:
             volume = source.read(case, labels)
             assert volume.mask is not None, "only such cases are chosen"
-            sizes.append(smallest_component(volume.mask, labels, volume.geometry))
+            sizes.append(measure_smallest_components(volume.mask, labels, volume.geometry))
             advance()
     return [min(column) for column in zip(*sizes, strict=True)]
 
 
-def _told(name: str, gain: Gain) -> str:
+def _told(name: str, gain: DiceGain) -> str:
     """A line for a label."""
     done = ", ".join(f"{key} {value:g}" for key, value in asdict(gain.cleaning).items() if value)
     if not done:
@@ -105,7 +105,7 @@ def _told(name: str, gain: Gain) -> str:
     )
 
 
-def _verdict(gain: Gain) -> str:
+def _verdict(gain: DiceGain) -> str:
     if gain.is_safe:
         return "chosen"
     if gain.patients < FEWEST_PATIENTS:

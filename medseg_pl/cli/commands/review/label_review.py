@@ -20,7 +20,7 @@ from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.from_settings import open_source
 from medseg_pl.inference.predictor import Prediction, Predictor
-from medseg_pl.inference.review import signs_of_reference
+from medseg_pl.inference.review import assess_reference
 from medseg_pl.io.atomic_files import digest_of
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output_folder import OutputFolder
@@ -39,7 +39,7 @@ def review(arguments: argparse.Namespace) -> None:
     """
     trained = [read_trained(path) for path in arguments.ckpt_path]
     plugins = [name for name in arguments.plugins.split(",") if name]
-    jury = Jury(trained, arguments.device, plugins)
+    jury = CrossFoldPredictor(trained, arguments.device, plugins)
     source = open_source(trained[0].settings, arguments.root, plugins)
     cases = reviewable(source.cases(), jury)
     with FolderLocks() as locks:
@@ -52,7 +52,7 @@ def review(arguments: argparse.Namespace) -> None:
         raise DataError(f"{len(faults)} cases could not be reviewed; the others were. {' '.join(faults)}")
 
 
-class Jury:
+class CrossFoldPredictor:
     """Models, and for each patient those that may judge.
 
     Args:
@@ -81,7 +81,7 @@ class Jury:
         return Predictor(members, self.all.batch_size, self.all.precision) if members else None
 
 
-def reviewable(cases: Sequence[Case], jury: Jury) -> list[Case]:
+def reviewable(cases: Sequence[Case], jury: CrossFoldPredictor) -> list[Case]:
     """The cases that have labels and somebody to judge them; says how many have not.
 
     Raises:
@@ -101,7 +101,7 @@ def reviewable(cases: Sequence[Case], jury: Jury) -> list[Case]:
     return chosen
 
 
-def _review_all(cases: Sequence[Case], source: Source, jury: Jury, queue: ReviewQueue) -> list[str]:
+def _review_all(cases: Sequence[Case], source: Source, jury: CrossFoldPredictor, queue: ReviewQueue) -> list[str]:
     """Returns what is wrong with the cases that could not be reviewed."""
     faults = []
     with progress_bar("Reviewing", len(cases)) as advance:
@@ -114,7 +114,7 @@ def _review_all(cases: Sequence[Case], source: Source, jury: Jury, queue: Review
     return faults
 
 
-def _review(case: Case, source: Source, jury: Jury, queue: ReviewQueue) -> None:
+def _review(case: Case, source: Source, jury: CrossFoldPredictor, queue: ReviewQueue) -> None:
     """Compare the labels of a case with its prediction, unless that was done before."""
     if queue.is_finished(case):
         return
@@ -125,7 +125,7 @@ def _review(case: Case, source: Source, jury: Jury, queue: ReviewQueue) -> None:
     what = f"Case {case.case_id} ({case.images[0]})"
     found = predictor.predict_volume(replace(volume, mask=None), what, probabilities=True)
     assert found.probabilities is not None, "asked for"
-    signs = signs_of_reference(jury.labels, volume.mask, found.mask, found.probabilities, volume.geometry)
+    signs = assess_reference(jury.labels, volume.mask, found.mask, found.probabilities, volume.geometry)
     with queue.case(case) as stage:
         queue.note(stage, case.case_id, signs, _picture(volume, volume.mask, found, signs.slice))
 
