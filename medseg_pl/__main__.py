@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from medseg_pl import __version__
 from medseg_pl.cli.commands import FILE_COMMANDS
+from medseg_pl.cli.deferred_imports import defer_imports
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.file_errors import files_in_words
 from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopSignals
@@ -154,12 +155,15 @@ _SAY_ONCE = SayOnce()
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Import without the garbage collector, which would search a million objects again and again, though all stay."""
+    """Import without the garbage collector, which later leaves out the million objects that modules are made of."""
     enabled = gc.isenabled()
     gc.disable()
+    defer_imports()
     try:
         yield
     finally:
+        if gc.get_freeze_count() == 0:  # once in a process: what is frozen is never freed
+            gc.freeze()
         if enabled:
             gc.enable()
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics.aggregation import MeanMetric
 
 from medseg_pl.core.errors import DataError, DivergedError
 from medseg_pl.core.types import CasePrediction, EvaluationBatch
