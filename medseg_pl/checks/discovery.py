@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from inspect import signature
 
-from medseg_pl.checks.file_checks import without_remedy
+from medseg_pl.checks.codes import KINDS
 from medseg_pl.checks.findings import Finding, finding
-from medseg_pl.checks.listings import Found, cases_of_dataset_json, cases_of_manifest, group_in
-from medseg_pl.checks.naming import make_case
-from medseg_pl.checks.trees import cases_of_dicom, cases_of_scans
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.types import Case
-from medseg_pl.data.sources import (
-    DecathlonSource,
-    DicomSource,
-    FolderSource,
-    ManifestSource,
-    Source,
-    UWMadisonSource,
-)
-from medseg_pl.data.sources.base import shown
-from medseg_pl.data.sources.files import is_image
-from medseg_pl.io.atomic_files import files_below
-from medseg_pl.io.suffixes import name_below, stem
+from medseg_pl.data.sources import Source
+from medseg_pl.data.sources.base import OnProblem, Problem, shown, strip_remedy
 
 
 @dataclass(frozen=True)
@@ -42,80 +29,34 @@ class Discovered:
 
 
 def discover(source: Source) -> Discovered:
-    """The cases of a source, and why there are not more.
-
-    A source that raises nothing is taken at its word. Otherwise its folder is gone through again, case by case.
-    """
-    found: list[Finding] = []
+    """List the cases of a source, and why there are not more."""
+    problems: list[Problem] = []
     try:
-        cases = tuple(source.cases())
+        cases = _list_cases(source, problems.append)
     except DataError as error:
-        tolerated, found = _tolerant(source)
-        cases = tuple(sorted(tolerated, key=lambda case: case.case_id))
-        if not any(f.level == "error" for f in found):
-            found.append(finding("listing-invalid" if cases else "no-cases", without_remedy(str(error))))
-    found.extend(_about_left_out(source))
-    if isinstance(source, DecathlonSource):
-        found.extend(_unlisted(source.root / "imagesTr", cases))
-    found.extend(_differing_by_case(cases))
-    if not cases and not any(f.level == "error" for f in found):
-        found.append(finding("no-cases", "There is no case."))
-    return Discovered(cases, tuple(found))
+        cases = []
+        problems.append(Problem("no-cases", strip_remedy(str(error))))
+    if not cases and not any(KINDS[problem.code].level == "error" for problem in problems):
+        problems.append(_explain_no_cases(source))
+    findings = [finding(*problem) for problem in problems]
+    findings += [*_about_left_out(source), *_differing_by_case(cases)]
+    return Discovered(tuple(sorted(cases, key=lambda case: case.case_id)), tuple(findings))
 
 
-def _tolerant(source: Source) -> Found:
-    if isinstance(source, FolderSource):
-        return _cases_of_folder(source)
-    if isinstance(source, ManifestSource):
-        return cases_of_manifest(source)
-    if isinstance(source, DecathlonSource):
-        return cases_of_dataset_json(source)
-    if isinstance(source, UWMadisonSource):
-        return cases_of_scans(source)
-    if isinstance(source, DicomSource):
-        return cases_of_dicom(source)
-    return [], []
+def _list_cases(source: Source, on_problem: OnProblem) -> list[Case]:
+    """List the cases; of a source that collects no problems the first one is the only one."""
+    if "on_problem" in signature(source.cases).parameters:
+        return source.cases(on_problem=on_problem)
+    return source.cases()
 
 
-def _cases_of_folder(source: FolderSource) -> Found:
-    """Pair what can be paired."""
-    found: list[Finding] = []
-    images = {n: path for n, path in _files(source.root / source.images, found).items() if source.is_image_name(n)}
-    places = source.places
-    masks = {place.folder: _files(source.root / place.folder, found) for place in places}
-    names = {folder: sorted(files) for folder, files in masks.items()}
-    of_image = {
-        image: [[masks[place.folder][name] for name in place.found(image, names[place.folder])] for place in places]
-        for image in images
-    }
-    taken = Counter(path for found_here in of_image.values() for paths in found_here for path in paths)
-    images = {name: path for name, path in images.items() if path not in taken}
-    orphans = {path for files in masks.values() for path in files.values()} - set(taken) - set(images.values())
-    found.extend(
-        finding("shared-mask", f"The mask belongs to {times} images or labels.", "", path)
-        for path, times in taken.items()
-        if times > 1
-    )
-    lonely = {name: path for name, path in images.items() if not all(of_image[name])}
-    found.extend(_unpaired(lonely, orphans))
-    cases: list[Case] = []
-    for name, path in images.items():
-        complete = name not in lonely
-        masks_here = tuple(mask for paths in of_image[name] for mask in paths) if complete else ()
-        cases += make_case(found, path, name, group_in(name, source.group, path, found), (path,), masks_here)
-    return cases, found
-
-
-def _files(folder: Path, found: list[Finding]) -> dict[str, Path]:
-    """Images below a folder by name; a name that is there twice is reported."""
-    files: dict[str, Path] = {}
-    for path in filter(is_image, files_below(folder)):
-        name = name_below(path, folder)
-        if name in files:
-            found.append(finding("duplicate-name", f"There is also {files[name].name}.", name, path))
-        else:
-            files[name] = path
-    return files
+def _explain_no_cases(source: Source) -> Problem:
+    """Say why a data set is empty where its listing has reported nothing."""
+    try:
+        source.cases()
+    except DataError as error:
+        return Problem("no-cases", strip_remedy(str(error)))
+    return Problem("no-cases", "There is no case.")
 
 
 _CODES = {
@@ -142,30 +83,6 @@ def _about_left_out(source: Source) -> Iterator[Finding]:
         elif several:
             said = f"{len(several)}: {shown([each.path.name for each in several])}. {several[0].reason}"
             yield finding(code, said, "", several[0].path)
-
-
-def _unlisted(folder: Path, cases: Iterable[Case]) -> Iterator[Finding]:
-    listed = {path for case in cases for path in case.images}
-    others = [path for path in files_below(folder) if is_image(path) and path not in listed]
-    if others:
-        said = f"{len(others)} image(s) are in no entry: {shown([path.name for path in others])}."
-        yield finding("unlisted-file", said, "", others[0])
-
-
-def _unpaired(lonely: Mapping[str, Path], orphans: Iterable[Path]) -> Iterator[Finding]:
-    """Images without masks and masks without images; those that differ by capitals alone are named together."""
-    by_lower = {stem(path).lower(): path for path in orphans}
-    matched = set()
-    for name, path in lonely.items():
-        other = by_lower.get(stem(path).lower())
-        if other is None:
-            yield finding("missing-mask", "The image has no mask, or not one for each label.", name, path)
-        else:
-            matched.add(other)
-            said = f"The only mask of nearly this name is {other.name}."
-            yield finding("pair-differs-by-case", said, name, path)
-    for path in sorted(set(by_lower.values()) - matched):
-        yield finding("missing-image", "The mask belongs to no image.", "", path)
 
 
 def _differing_by_case(cases: Iterable[Case]) -> Iterator[Finding]:

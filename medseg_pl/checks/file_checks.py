@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from medseg_pl.checks.findings import Finding, finding
 from medseg_pl.core.errors import DataError
+from medseg_pl.data.sources.base import strip_remedy
 from medseg_pl.io.file_type import content_of, is_cut_off
 from medseg_pl.io.headers import FileHeader
 from medseg_pl.io.suffixes import PICTURES, promised_format
@@ -98,12 +99,6 @@ def link_findings(path: Path, root: Path, case_id: str) -> Iterator[Finding]:
         yield finding("link-outside", "A link leads out of the data set.", case_id, path)
 
 
-def without_remedy(message: str) -> str:
-    """An error's message without the advice at its end, which the finding's own remedy replaces."""
-    sentences = message.split(". ")
-    return ". ".join(sentences[:-1]) + "." if len(sentences) > 1 else message
-
-
 def physical_memory_bytes() -> int:
     """What the machine has."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -112,7 +107,7 @@ def physical_memory_bytes() -> int:
 def said_of(error: Exception) -> str:
     """What went wrong, in a sentence without advice."""
     if isinstance(error, DataError):
-        return without_remedy(str(error))
+        return strip_remedy(str(error))
     return f"Decoding fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}."
 
 

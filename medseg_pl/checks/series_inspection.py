@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from medseg_pl.checks.alignment_check import align
-from medseg_pl.checks.file_checks import DAMAGE, FaultError, diagnose, read_or_fault, said_of, without_remedy
+from medseg_pl.checks.file_checks import DAMAGE, FaultError, diagnose, read_or_fault, said_of
 from medseg_pl.checks.findings import Finding, finding
 from medseg_pl.checks.image_measurement import measure_image
 from medseg_pl.checks.mask_measurement import measure_mask
@@ -19,6 +19,7 @@ from medseg_pl.core.errors import DataError, GeometryError, LabelOverlapError, M
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import DicomSource, FileSource, Source
+from medseg_pl.data.sources.base import strip_remedy
 from medseg_pl.data.sources.files import read_image_file
 from medseg_pl.io import raster
 from medseg_pl.io.dicom.headers import read_dataset, text
@@ -54,7 +55,7 @@ def _find_resampling(source: Source, case: Case) -> Iterator[Finding]:
         return
     series = open_series(case.images, resample=True)
     for problem in series.unevenness:
-        code, message = "slices-interpolated", without_remedy(problem.message)
+        code, message = "slices-interpolated", strip_remedy(problem.message)
         if problem.code == "uneven" and series.resampling:
             code = "slices-resampled"
             message += f" Resampled to {series.geometry.shape[0]} slices, {series.resampling.distance_mm:.2f} mm apart."
@@ -127,7 +128,7 @@ def _faults_of_series(case: Case, *, resample: bool) -> Iterator[Finding]:
             yield diagnose(path, case.case_id, error)
     for problem in series_problems(case.images, resample=resample):
         if problem.code in _CODES:
-            yield finding(_CODES[problem.code], without_remedy(problem.message), case.case_id, case.images[0].parent)
+            yield finding(_CODES[problem.code], strip_remedy(problem.message), case.case_id, case.images[0].parent)
 
 
 def _faults_of_scans(case: Case) -> Iterator[Finding]:

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from medseg_pl.checks.discovery import Discovered, discover
+from medseg_pl.core.errors import DataError
+from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FolderSource
+from medseg_pl.data.sources.base import Problem, make_case
 from tests.checks.facts_of import codes
 from tests.sample_files import noise, save_raster
 
@@ -100,6 +103,25 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     make(tmp_path, "images/a.png", "masks/a.png")
     os.mkfifo(tmp_path / "images" / "b.png")  # whoever opens it waits for ever
     assert names(discover(FolderSource(str(tmp_path)))) == {"a": ("a.png",)}
+
+
+@pytest.mark.parametrize("name", ["../x", "/abs", "a\x1b[2J"])
+def test_a_name_that_leads_out_of_a_folder_is_a_problem(name: str) -> None:
+    problems: list[Problem] = []
+    assert make_case(problems.append, Path("list.csv"), name, "p", (Path("a.png"),)) == []
+    (problem,) = problems
+    assert (problem.code, problem.path) == ("bad-name", Path("list.csv"))
+    assert (problem.case_id + problem.message).isprintable()
+
+
+class _OwnSource(FolderSource):
+    def cases(self) -> list[Case]:  # a plug-in that collects no problems
+        raise DataError("Case 3 has no mask. Add it.")
+
+
+def test_a_source_that_collects_no_problems_ends_at_its_first(tmp_path: Path) -> None:
+    discovered = discover(_OwnSource(str(tmp_path)))
+    assert [(f.code, f.message) for f in discovered.findings] == [("no-cases", "Case 3 has no mask.")]
 
 
 def test_no_case_at_all(tmp_path: Path) -> None:

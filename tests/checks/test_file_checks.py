@@ -14,10 +14,10 @@ from medseg_pl.checks.file_checks import (
     extension_findings,
     link_findings,
     read_or_fault,
-    without_remedy,
 )
 from medseg_pl.checks.findings import Finding
 from medseg_pl.core.errors import DataError
+from medseg_pl.data.sources.base import strip_remedy
 from medseg_pl.io.headers import FileHeader, read_header
 from tests.checks.facts_of import PNG, codes
 from tests.sample_files import noise, save_raster
@@ -113,5 +113,5 @@ def test_links(tmp_path: Path, image: Path) -> None:
 
 
 def test_advice_is_left_to_the_finding() -> None:
-    assert without_remedy("It is so. It is worse. Do this.") == "It is so. It is worse."
-    assert without_remedy("It is so.") == "It is so."
+    assert strip_remedy("It is so. It is worse. Do this.") == "It is so. It is worse."
+    assert strip_remedy("It is so.") == "It is so."

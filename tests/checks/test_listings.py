@@ -81,13 +81,13 @@ def test_every_entry_of_a_decathlon_is_judged_by_itself(tmp_path: Path) -> None:
     discovered = discover(decathlon(tmp_path, {"training": training}, *files, "imagesTr/c.nii.gz"))
     assert {case.case_id: len(case.masks) for case in discovered.cases} == {"a": 1, "c": 0}
     assert [(f.code, f.case_id) for f in discovered.findings] == [
-        ("listed-file-missing", "b"),
-        ("listed-file-missing", "b"),
         ("listing-invalid", ""),
         ("listing-invalid", ""),
         ("duplicate-name", "a"),
-        ("listed-file-missing", "c"),
         ("listed-path-outside", "o"),
+        ("listed-file-missing", "b"),
+        ("listed-file-missing", "b"),
+        ("listed-file-missing", "c"),
         ("listed-file-missing", "o"),
         ("unlisted-file", ""),
     ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,8 +14,28 @@ from jaxtyping import UInt8
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.recorded import Recorded
+from medseg_pl.core.text import printable
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.io.atomic_files import LeftOut
+
+
+class Problem(NamedTuple):
+    """Something wrong with the names or lists of a data set.
+
+    Attributes:
+        code: Its kind, one of those of `medseg check`, such as `missing-mask`.
+        message: What is wrong, in one sentence without advice.
+        case_id: The case, empty where it concerns no single one.
+        path: The file or folder.
+    """
+
+    code: str
+    message: str
+    case_id: str = ""
+    path: Path | None = None
+
+
+OnProblem = Callable[[Problem], None]
 
 
 class Source(Recorded, ABC):
@@ -24,8 +46,12 @@ class Source(Recorded, ABC):
     """
 
     @abstractmethod
-    def cases(self) -> list[Case]:
-        """All cases, sorted by `case_id`, with their files but without their pixels.
+    def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
+        """List all cases, sorted by `case_id`, with their files but without their pixels.
+
+        Args:
+            on_problem: Called with each problem, after which the listing goes on: one bad case hides no other. Without
+                it the first problem is raised. A source of your own may leave the parameter out.
 
         Raises:
             MissingDataError: A folder, a file or one half of a pair is not there.
@@ -72,20 +98,68 @@ class Source(Recorded, ABC):
         return ()
 
 
-def group_of(case_id: str, pattern: str | None) -> str:
-    """The patient in a case's name: what the parentheses of the pattern match; without a pattern the case itself.
+def raise_or_report(error: DataError, problems: Iterable[Problem], on_problem: OnProblem | None) -> None:
+    """Raise an error, or pass on the problems that it is made of where somebody collects them."""
+    if on_problem is None:
+        raise error
+    for problem in problems:
+        on_problem(problem)
 
-    >>> group_of("Image_01L", "Image_([0-9]+)")
+
+def make_case(on_problem: OnProblem | None, path: Path, *fields: Any) -> list[Case]:
+    """Make a case, or report that results cannot be written under its name.
+
+    Args:
+        on_problem: Takes the problem; without it the error is raised.
+        path: Where the name stands.
+        fields: Those of `Case`, the name first.
+
+    Returns:
+        The case, or nothing.
+    """
+    try:
+        return [Case(*fields)]
+    except DataError as error:
+        message = str(error).removesuffix(" Rename it.")
+        raise_or_report(error, [Problem("bad-name", message, printable(str(fields[0])), path)], on_problem)
+        return []
+
+
+def strip_remedy(message: str) -> str:
+    """Drop the advice at the end of an error's message.
+
+    >>> strip_remedy("No mask. Add one.")
+    'No mask.'
+    """
+    sentences = message.split(". ")
+    return ". ".join(sentences[:-1]) + "." if len(sentences) > 1 else message
+
+
+def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_problem: OnProblem | None = None) -> str:
+    """Find the patient in a case's name: what the parentheses of the pattern match; without a pattern the case itself.
+
+    Args:
+        case_id: The name.
+        pattern: A regular expression.
+        path: Where the name stands.
+        on_problem: Takes the problem of a pattern that does not match; the case is then its own patient.
+
+    Raises:
+        DataError: The pattern does not match.
+
+    >>> find_group("Image_01L", "Image_([0-9]+)")
     '01'
     """
     if pattern is None:
         return case_id
-    match = re.search(pattern, case_id)
-    if match is None:
-        raise DataError(
+    if (match := re.search(pattern, case_id)) is None:
+        error = DataError(
             f"The group pattern {pattern!r} does not match the case {case_id!r}, so its patient is unknown and a split "
             "could leak. Correct data.source.group so that it matches every name."
         )
+        message = f"The group pattern {pattern!r} does not match {case_id!r}."
+        raise_or_report(error, [Problem("group-unknown", message, case_id, path)], on_problem)
+        return case_id
     return "_".join(part for part in match.groups() if part is not None) or match.group(0)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,7 +16,17 @@ from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
+from medseg_pl.data.sources.base import (
+    OnProblem,
+    Problem,
+    Source,
+    check_pattern,
+    find_group,
+    make_case,
+    raise_or_report,
+    shown,
+    strip_remedy,
+)
 from medseg_pl.data.sources.dataset_json import DescribedLabels, list_channels, list_dataset, read_labels
 from medseg_pl.data.sources.files import FileSource, Grid, inside, is_image
 from medseg_pl.data.sources.unlabeled import ChannelFolder, find_image_folders
@@ -23,6 +34,27 @@ from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links
 from medseg_pl.io.structured import read_json
 from medseg_pl.io.suffixes import stem
+
+_Pair = tuple[dict[Path, str], dict[Path, str]]
+"""The images of a case and its mask, each file with the name by which it is listed."""
+
+
+class _Entry(NamedTuple):
+    """What is listed of a case.
+
+    Attributes:
+        name: The case.
+        images: The channels, below the root.
+        label: The mask, likewise.
+    """
+
+    name: str
+    images: Sequence[str]
+    label: str
+
+
+class _NoMaskError(MissingDataError):
+    """The folder of masks holds none."""
 
 
 class DecathlonSource(FileSource):
@@ -53,19 +85,23 @@ class DecathlonSource(FileSource):
         self.group = group
         self.slicing = slicing
 
-    def cases(self) -> list[Case]:
-        """One case for each training pair."""
-        pairs = self._pairs()
-        missing = [str(path) for images, mask in pairs.values() for path in (*images, mask) if not path.is_file()]
-        if missing:
-            raise MissingDataError(
-                f"{len(missing)} file(s) that {self.root / 'dataset.json'} speaks of do not exist: {shown(missing)}. "
-                "Complete the download, or remove the entries."
-            )
-        return [
-            Case(case_id=name, group=group_of(name, self.group), images=images, masks=(mask,))
-            for name, (images, mask) in sorted(pairs.items())
-        ]
+    def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
+        """List one case for each training pair."""
+        pairs = self._pairs(on_problem)
+        self._check_files(pairs, on_problem)
+        cases = []
+        for name, (images, mask) in sorted(pairs.items()):
+            if images and all(path.is_file() for path in images):
+                group = find_group(name, self.group, self._path, on_problem)
+                masks = tuple(path for path in mask if path.is_file())
+                cases += make_case(on_problem, self._path, name, group, tuple(images), masks)
+        if on_problem is not None:
+            listed = {path for case in cases for path in case.images}
+            others = [path for path in files_below(self.root / "imagesTr") if is_image(path) and path not in listed]
+            if others:
+                message = f"{len(others)} image(s) are in no entry: {shown([path.name for path in others])}."
+                on_problem(Problem("unlisted-file", message, "", others[0]))
+        return cases
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Decode one case, once it is clear that a label of this name has the value that `dataset.json` gives it."""
@@ -79,11 +115,11 @@ class DecathlonSource(FileSource):
 
     def left_out(self) -> list[LeftOut]:
         """List what is in no training pair, in the folders of training images and masks."""
-        used = {path for images, mask in self._pairs().values() for path in (*images, mask)}
+        used = {path for images, mask in self._pairs().values() for path in (*images, *mask)}
         folders = [self.root / name for name in ("imagesTr", "labelsTr")]
         others = [path for folder in folders for path in files_below(folder) if path not in used]
         unused = [
-            LeftOut(path, f"No training pair of {self.root / 'dataset.json'} has it.", "unlisted")
+            LeftOut(path, f"No training pair of {self._path} has it.", "unlisted")
             if is_image(path)
             else explain_unread(path)
             for path in others
@@ -155,69 +191,100 @@ class DecathlonSource(FileSource):
             )
         return description
 
-    def _pairs(self) -> dict[str, tuple[tuple[Path, ...], Path]]:
-        """The files of each case, whether they are there or not."""
-        description = self._description()
-        if description.get("dataset"):
-            return self._listed_by_name(description["dataset"])
-        return self._listed(description) if description.get("training") else self._found(description)
+    @property
+    def _path(self) -> Path:
+        return self.root / "dataset.json"
 
-    def _listed_by_name(self, dataset: object) -> dict[str, tuple[tuple[Path, ...], Path]]:
-        """The pairs that nnU-Net's `dataset` lists."""
-        path = self.root / "dataset.json"
-        if (entries := list_dataset(dataset)) is None:
-            raise DataError(f"{path}: expected entries {{'images': [...], 'label': ...}} in dataset.")
-        pairs: dict[str, tuple[tuple[Path, ...], Path]] = {}
-        for entry in entries:
-            name = str(entry["name"])
-            if name in pairs:
-                raise DataError(f"{path} lists the case {name} twice. Give each its own name.")
-            images = tuple(inside(self.root, image, str(path)) for image in entry["images"])
-            pairs[name] = (images, inside(self.root, entry["label"], str(path)))
+    def _pairs(self, on_problem: OnProblem | None = None) -> dict[str, _Pair]:
+        """Find the files of each case, whether they are there or not."""
+        pairs: dict[str, _Pair] = {}
+        for entry in self._entries(on_problem):
+            if entry.name in pairs:
+                error = DataError(f"{self._path} lists the case {entry.name} twice. Give each its own name.")
+                problem = Problem("duplicate-name", f"The case {entry.name} is listed twice.", entry.name, self._path)
+                raise_or_report(error, [problem], on_problem)
+                continue
+            images = self._resolve(entry.name, entry.images, on_problem)
+            pairs[entry.name] = images, self._resolve(entry.name, [entry.label], on_problem)
         return pairs
 
-    def _listed(self, description: dict[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
-        """The pairs that the Decathlon's `training` lists."""
-        path = self.root / "dataset.json"
-        pairs: dict[str, tuple[tuple[Path, ...], Path]] = {}
-        for entry in _list(description["training"], path, "training"):
-            try:
-                image, mask = inside(self.root, entry["image"], str(path)), inside(self.root, entry["label"], str(path))
-            except (TypeError, KeyError):
-                raise DataError(
-                    f"{path}: expected entries {{'image': …, 'label': …}} in training, got {entry!r}."
-                ) from None
-            if stem(mask) in pairs:
-                raise DataError(f"{path} lists the case {stem(mask)} twice. Give each its own name.")
-            channels = (image,) if image.is_file() else self._channel_files(image) or (image,)
-            pairs[stem(mask)] = (channels, mask)
-        return pairs
+    def _entries(self, on_problem: OnProblem | None) -> list[_Entry]:
+        """List the training entries of either dialect."""
+        try:
+            description = self._description()
+            if description.get("dataset"):
+                if (entries := list_dataset(description["dataset"])) is None:
+                    raise DataError(f"{self._path}: expected entries {{'images': [...], 'label': ...}} in dataset.")
+                return [_Entry(str(entry["name"]), entry["images"], entry["label"]) for entry in entries]
+            training = _list(description.get("training") or [], self._path, "training")
+            return self._list_training(training, on_problem) if training else self._find_by_name(description)
+        except _NoMaskError as error:
+            raise_or_report(error, [Problem("no-cases", str(error))], on_problem)
+        except DataError as error:
+            raise_or_report(error, [Problem("listing-invalid", strip_remedy(str(error)), "", self._path)], on_problem)
+        return []
 
-    def _found(self, description: dict[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
-        """The pairs that nnU-Net's naming implies."""
-        path = self.root / "dataset.json"
+    def _list_training(self, training: list[Any], on_problem: OnProblem | None) -> list[_Entry]:
+        """List the pairs of the Decathlon's `training`."""
+        entries = []
+        for entry in training:
+            if isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("image", "label")):
+                entries.append(_Entry(stem(Path(entry["label"])), [entry["image"]], entry["label"]))
+                continue
+            error = DataError(f"{self._path}: expected entries {{'image': …, 'label': …}} in training, got {entry!r}.")
+            message = f"Expected image and label, got {str(entry)[:80]}."
+            raise_or_report(error, [Problem("listing-invalid", message, "", self._path)], on_problem)
+        return entries
+
+    def _find_by_name(self, description: dict[str, Any]) -> list[_Entry]:
+        """List the pairs that nnU-Net's naming implies."""
         ending = description.get("file_ending", ".nii.gz")
         if not isinstance(ending, str) or not re.fullmatch(r"(\.\w+)+", ending):
-            raise DataError(f"{path}: file_ending is {ending!r}; expected what the names end in, such as '.nii.gz'.")
+            raise DataError(
+                f"{self._path}: file_ending is {ending!r}; expected what the names end in, such as '.nii.gz'."
+            )
         masks = sorted((self.root / "labelsTr").glob(f"[!.]*{ending}"))
         if not masks:
-            raise MissingDataError(f"{self.root / 'labelsTr'} holds no file that ends in {ending}.")
-        channels = len(_list(description.get("channel_names") or {"0": ""}, path, "channel_names"))
-        names = {mask.name[: -len(ending)]: self._inside("labelsTr", mask.name) for mask in masks}
-        images = {name: list_channels(self.root, name, ending, channels) for name in names}
-        return {
-            name: (tuple(inside(self.root, image, str(path)) for image in images[name]), mask)
-            for name, mask in names.items()
-        }
+            raise _NoMaskError(f"{self.root / 'labelsTr'} holds no file that ends in {ending}.")
+        channels = len(_list(description.get("channel_names") or {"0": ""}, self._path, "channel_names"))
+        names = {mask.name: mask.name[: -len(ending)] for mask in masks}
+        return [
+            _Entry(name, list_channels(self.root, name, ending, channels), f"labelsTr/{file}")
+            for file, name in names.items()
+        ]
 
-    def _channel_files(self, image: Path) -> tuple[Path, ...]:
-        """nnU-Net v1 lists `liver_01.nii.gz` and stores `liver_01_0000.nii.gz`."""
-        name, suffix = stem(image), image.name[len(stem(image)) :]
-        found = sorted(image.parent.glob(f"{escape(name)}_[0-9][0-9][0-9][0-9]{escape(suffix)}"))
-        return tuple(self._inside(path.parent.relative_to(self.root).as_posix(), path.name) for path in found)
+    def _resolve(self, case_id: str, names: Sequence[str], on_problem: OnProblem | None) -> dict[Path, str]:
+        """Find the files that an entry names, each with its name; none of them where one lies outside the root."""
+        files: dict[Path, str] = {}
+        for name in names:
+            try:
+                path = inside(self.root, name, str(self._path))
+                # nnU-Net v1 lists `liver_01.nii.gz` and stores `liver_01_0000.nii.gz`.
+                suffix = path.name[len(stem(path)) :]
+                numbered = f"{escape(stem(path))}_[0-9][0-9][0-9][0-9]{escape(suffix)}"
+                channels = [] if path.is_file() else sorted(path.parent.glob(numbered))
+                beside = [channel.relative_to(self.root).as_posix() for channel in channels]
+                files |= {inside(self.root, other, str(self._path)): other for other in beside} or {path: name}
+            except MissingDataError as error:
+                problem = Problem("listed-path-outside", f"The entry names {name!r}.", case_id, self._path)
+                raise_or_report(error, [problem], on_problem)
+                return {}
+        return files
 
-    def _inside(self, folder: str, name: str) -> Path:
-        return inside(self.root, f"{folder}/{name}", str(self.root / "dataset.json"))
+    def _check_files(self, pairs: Mapping[str, _Pair], on_problem: OnProblem | None) -> None:
+        """Find the files that are listed and do not exist."""
+        listed = [(case_id, *item) for case_id, pair in pairs.items() for files in pair for item in files.items()]
+        missing = [(case_id, path, name) for case_id, path, name in listed if not path.is_file()]
+        if missing:
+            error = MissingDataError(
+                f"{len(missing)} file(s) that {self._path} speaks of do not exist: "
+                f"{shown([str(path) for _, path, _ in missing])}. Complete the download, or remove the entries."
+            )
+            problems = [
+                Problem("listed-file-missing", f"{self._path.name} names {name}.", case_id, path)
+                for case_id, path, name in missing
+            ]
+            raise_or_report(error, problems, on_problem)
 
 
 def _list(entries: Any, path: Path, field: str) -> list[Any]:

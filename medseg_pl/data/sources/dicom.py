@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,17 @@ from jaxtyping import UInt8
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.sources.base import Source, check_pattern, group_of, shown
+from medseg_pl.data.sources.base import (
+    OnProblem,
+    Problem,
+    Source,
+    check_pattern,
+    find_group,
+    make_case,
+    raise_or_report,
+    shown,
+    strip_remedy,
+)
 from medseg_pl.data.sources.dicom_listing import list_unused, sort_series
 from medseg_pl.data.sources.dicom_output import Output, Term, UnevenSlices, check_known, segments_of, write_as_nifti
 from medseg_pl.data.sources.files import is_image
@@ -25,8 +35,9 @@ from medseg_pl.io.dicom.headers import Entry
 from medseg_pl.io.dicom.references import read_masks, read_structures
 from medseg_pl.io.dicom.seg_writing import write_segmentation
 from medseg_pl.io.dicom.series import Series, open_series, read_values
+from medseg_pl.io.dicom.stack import mixed_series
 from medseg_pl.io.dicom.structures import Key, Structure, matching
-from medseg_pl.io.dicom.tree import DicomTree, homes_of_series
+from medseg_pl.io.dicom.tree import DicomTree
 
 log = logging.getLogger(__name__)
 
@@ -113,20 +124,24 @@ class DicomSource(Source):
         """Whether series of uneven slices are resampled to even ones."""
         return self.uneven_slices == "resample"
 
-    def cases(self) -> list[Case]:
-        """One case for each series or projection, with the references that belong to it."""
-        folders = self._folders()
-        homes = homes_of_series(folders)
+    def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
+        """List one case for each series or projection, with the references that belong to it."""
+        for path, error in self._tree.damaged.items():
+            raise_or_report(error, [Problem("unreadable-file", strip_remedy(str(error)), "", path)], on_problem)
+        folders = self._folders(on_problem)
+        homes = _find_homes(folders, on_problem)
         drawn: dict[str, list[Path]] = {}
         if self.references is not None:
-            drawn = self._drawn(homes)
-            self._check_referenced(folders, drawn)
-            folders = {name: entries for name, entries in folders.items() if name in drawn}
-        groups = self._groups(folders)
-        return [
-            Case(name, groups[name], tuple(entry.path for entry in entries), tuple(drawn.get(name, ())))
-            for name, entries in sorted(folders.items())
-        ]
+            drawn = self._drawn(homes, on_problem)
+            self._check_referenced(folders, drawn, on_problem)
+            if self.skip_unreferenced:
+                folders = {name: entries for name, entries in folders.items() if name in drawn}
+        groups = self._groups(folders, on_problem)
+        cases: list[Case] = []
+        for name, entries in sorted(folders.items()):
+            images = tuple(entry.path for entry in entries)
+            cases += make_case(on_problem, images[0], name, groups[name], images, tuple(drawn.get(name, ())))
+        return cases
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Order and decode the slices, and put the references on them."""
@@ -172,15 +187,13 @@ class DicomSource(Source):
     @cached_property
     def _tree(self) -> DicomTree:
         require_folder(self.root, "DICOM series", "Set data.source.root to your data.")
-        tree = DicomTree(self.root, patients=self.group_by_patient_id)
-        tree.require_intact()
-        return tree
+        return DicomTree(self.root, patients=self.group_by_patient_id)
 
-    def _folders(self) -> dict[str, list[Entry]]:
-        """The images of each case."""
+    def _folders(self, on_problem: OnProblem | None) -> dict[str, list[Entry]]:
+        """Find the images of each case."""
         found = self._tree.series
         chosen = {name: entries for name, entries in found.items() if fnmatchcase(name, self.images)}
-        if not chosen:
+        if not chosen and on_problem is None:
             raise MissingDataError(
                 f"{self.root} holds no CT, MR, PET or X-ray images that are called like {self.images!r} "
                 f"({len(self._tree.entries)} DICOM file(s), {len(found)} series). Set data.source.root "
@@ -188,59 +201,75 @@ class DicomSource(Source):
             )
         return chosen
 
-    def _drawn(self, homes: dict[str, str]) -> dict[str, list[Path]]:
-        """The references of each case; none may be left over."""
+    def _drawn(self, homes: Mapping[str, list[str]], on_problem: OnProblem | None) -> dict[str, list[Path]]:
+        """Find the references of each case; none may be left over."""
         chosen = [entry for name, entry in self._tree.references.items() if fnmatchcase(name, self.references or "")]
         drawn: dict[str, list[Path]] = defaultdict(list)
         lonely = []
         for entry in chosen:
             there = self._tree.drawn_on(entry)
-            names = sorted(homes[series] for series in there if series in homes)
-            if len(names) > 1:
-                raise DataError(
-                    f"{entry.path} belongs to several series: {shown(names)}. Choose one with data.source.images."
-                )
+            names = sorted(name for series in there for name in homes.get(series, ()))
+            if len(there & homes.keys()) > 1:
+                message = f"{entry.path} belongs to several series: {shown(names)}."
+                error = DataError(f"{message} Choose one with data.source.images.")
+                raise_or_report(error, [Problem("listing-invalid", message, "", entry.path)], on_problem)
             for name in names:
                 drawn[name].append(entry.path)
             if not there:
-                lonely.append(str(entry.path))
+                lonely.append(entry.path)
         if lonely:
-            raise MissingDataError(
+            missing = MissingDataError(
                 f"{len(lonely)} of {len(chosen)} references were drawn on a series that is not below {self.root}: "
-                f"{shown(lonely)}. Add the series, move the references away, or set data.source.references."
+                f"{shown(list(map(str, lonely)))}. Add the series, move the references away, or set "
+                "data.source.references."
             )
+            message = "It was drawn on a series that is not there."
+            raise_or_report(missing, [Problem("missing-image", message, "", path) for path in lonely], on_problem)
         return drawn
 
-    def _check_referenced(self, names: Collection[str], drawn: Collection[str]) -> None:
-        bare = sorted(set(names) - set(drawn))
+    def _check_referenced(
+        self, folders: Mapping[str, list[Entry]], drawn: Collection[str], on_problem: OnProblem | None
+    ) -> None:
+        """Find series without references."""
+        bare = sorted(set(folders) - set(drawn))
+        if on_problem is not None and not self.skip_unreferenced:
+            for name in bare:
+                on_problem(Problem("missing-mask", "Nothing was drawn on the series.", name, folders[name][0].path))
+            return
         pictures = [path for path in self._tree.others if is_image(path)]
-        if len(bare) == len(names) and pictures:
+        if len(bare) == len(folders) and pictures:
             raise MissingDataError(
                 f"{self.root} has DICOM images without references and {len(pictures)} other image(s), such as "
                 f"{pictures[0].name}. Masks of DICOM are SEG or RTSTRUCT: convert them, or convert the series to NIfTI "
                 "as well and use FolderSource."
             )
-        if len(bare) == len(names) or (bare and not self.skip_unreferenced):
+        if len(bare) == len(folders) or (bare and not self.skip_unreferenced):
             raise MissingDataError(
-                f"{len(bare)} of {len(names)} series below {self.root} have no reference (DICOM SEG or RTSTRUCT): "
+                f"{len(bare)} of {len(folders)} series below {self.root} have no reference (DICOM SEG or RTSTRUCT): "
                 f"{shown(bare)}. Add the references, choose the series with data.source.images, or set "
                 "data.source.skip_unreferenced."
             )
 
-    def _groups(self, folders: dict[str, list[Entry]]) -> dict[str, str]:
+    def _groups(self, folders: Mapping[str, list[Entry]], on_problem: OnProblem | None) -> dict[str, str]:
+        """Find the patient of each case."""
+        if self.group is not None:
+            return {n: find_group(n, self.group, e[0].path.parent, on_problem) for n, e in folders.items()}
         if not self.group_by_patient_id:
-            return {name: group_of(name, self.group) if self.group else name.split("/")[0] for name in folders}
+            return {name: name.split("/")[0] for name in folders}
         first: dict[str, str] = {}
+        groups = {}
         for name, entries in sorted(folders.items()):
             patient = entries[0].patient_id
             if not patient or any(entry.patient_id != patient for entry in entries):
-                raise DataError(
+                error = DataError(
                     f"{name} (below {self.root}) has {'more than one' if patient else 'no'} PatientID, so its patient "
                     "is unknown and a split could leak. Set data.source.group in place of "
                     "data.source.group_by_patient_id."
                 )
-            first.setdefault(patient, name)
-        return {name: first[entries[0].patient_id] for name, entries in folders.items()}
+                problem = Problem("listing-invalid", strip_remedy(str(error)), name, entries[0].path.parent)
+                raise_or_report(error, [problem], on_problem)
+            groups[name] = first.setdefault(patient, name) if patient else name
+        return groups
 
     def _mask(self, case: Case, labels: LabelMap, series: Series) -> UInt8[np.ndarray, "m d h w"]:
         structures = {path: read_structures(path) for path in case.masks}
@@ -286,8 +315,8 @@ class DicomFolder(DicomSource):
     Of a folder with several series each is a case of its own, `<folder>/series_<number>`.
     """
 
-    def cases(self) -> list[Case]:
-        """One case for each series.
+    def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
+        """List one case for each series.
 
         Raises:
             MissingDataError: There is none.
@@ -310,6 +339,28 @@ class DicomFolder(DicomSource):
         if not self.root.exists():
             raise MissingDataError(f"--input {self.root} does not exist. Give a folder of DICOM series, or a file.")
         return DicomTree(self.root)
+
+
+def _find_homes(folders: dict[str, list[Entry]], on_problem: OnProblem | None) -> dict[str, list[str]]:
+    """Find the cases of each series, which should be one, and drop folders whose images are of several.
+
+    Raises:
+        DataError: Series of a folder cannot be told apart, or a series lies in several folders.
+    """
+    homes: dict[str, list[str]] = {}
+    for name, entries in list(folders.items()):
+        folder = entries[0].path.parent
+        if message := mixed_series([(entry.series, entry.path) for entry in entries]):
+            problem = Problem("mixed-series", strip_remedy(message), name, folder)
+            raise_or_report(DataError(message), [problem], on_problem)
+            del folders[name]
+            continue
+        homes.setdefault(entries[0].series, []).append(name)
+        if (first := homes[entries[0].series][0]) != name:
+            message = f"{first} and {name} hold images of the same series."
+            error = DataError(f"{message} Put them into one folder, or move the copy away.")
+            raise_or_report(error, [Problem("listing-invalid", message, name, folder)], on_problem)
+    return homes
 
 
 def _report_resampling(case: Case, series: Series) -> None:

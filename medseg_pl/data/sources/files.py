@@ -17,7 +17,7 @@ from medseg_pl.core.geometry import Geometry, Reorientation, Slicing, find_slici
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.mask_values import whole_numbers
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.sources.base import Source
+from medseg_pl.data.sources.base import OnProblem, Problem, Source, raise_or_report
 from medseg_pl.data.sources.segments import read_segmentations
 from medseg_pl.io import raster, suffixes, volumes
 from medseg_pl.io.segments import is_segmentation
@@ -81,8 +81,16 @@ class FileSource(Source):
         return find_slicing(geometry, self.slicing, f"Case {case.case_id}: {case.images[0]}")
 
 
-def files_by_name(paths: Iterable[Path], directory: Path, what: str) -> dict[str, Path]:
+def files_by_name(
+    paths: Iterable[Path], directory: Path, what: str, on_problem: OnProblem | None = None
+) -> dict[str, Path]:
     """The files by their names below `directory`, without suffix and with sub-folders.
+
+    Args:
+        paths: The files.
+        directory: The folder that names begin below.
+        what: What an error calls them.
+        on_problem: Takes the problem of a second file with one name, which is left out.
 
     Raises:
         DataError: Two files have one name.
@@ -91,8 +99,11 @@ def files_by_name(paths: Iterable[Path], directory: Path, what: str) -> dict[str
     for path in paths:
         name = suffixes.name_below(path, directory)
         if name in files:
-            raise DataError(f"{files[name]} and {path} have the same name, so {what} cannot be told apart. Rename one.")
-        files[name] = path
+            error = f"{files[name]} and {path} have the same name, so {what} cannot be told apart. Rename one."
+            problem = Problem("duplicate-name", f"There is also {files[name].name}.", name, path)
+            raise_or_report(DataError(error), [problem], on_problem)
+        else:
+            files[name] = path
     return files
 
 

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.sources.base import check_pattern, group_of, shown
+from medseg_pl.data.sources.base import (
+    OnProblem,
+    Problem,
+    check_pattern,
+    find_group,
+    make_case,
+    raise_or_report,
+    shown,
+)
 from medseg_pl.data.sources.files import FileSource, check_mask_names, files_by_name, is_image
 from medseg_pl.data.sources.mask_paths import STEM, Place, place_of, shared_stem
 from medseg_pl.data.sources.unlabeled import DatasetNames, ImageFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links, require_folder
-from medseg_pl.io.suffixes import name_below
+from medseg_pl.io.suffixes import name_below, stem
 
 _SETTING = "data.source.masks"
 
-Found = Mapping[str, list[list[Path]]]
+Pairs = Mapping[str, list[list[Path]]]
 """The masks of each image, place by place."""
 
 
@@ -77,25 +85,25 @@ class FolderSource(FileSource):
         places = tuple(place_of(text, mask_name, _SETTING, image_name) for text in folders.values())
         self.places: tuple[Place, ...] = () if masks is None else places
 
-    def cases(self) -> list[Case]:
-        """One case for each image, with its masks; nothing on either side may be left over."""
-        images = {n: path for n, path in self._files(self.images, "images").items() if self.is_image_name(n)}
-        masks = {folder: self._files(folder, "masks") for folder in dict.fromkeys(p.folder for p in self.places)}
-        found = self._pairs(images, masks)
-        taken = {path for places in found.values() for paths in places for path in paths}
+    def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
+        """List one case for each image, with its masks; nothing on either side may be left over."""
+        images = {
+            n: path for n, path in self._files(self.images, "images", on_problem).items() if self.is_image_name(n)
+        }
+        folders = dict.fromkeys(place.folder for place in self.places)
+        masks = {folder: self._files(folder, "masks", on_problem) for folder in folders}
+        pairs = self._pairs(images, masks)
+        taken = {path for places in pairs.values() for paths in places for path in paths}
         images = {name: path for name, path in images.items() if path not in taken}
-        found = {name: found[name] for name in images}
-        self._check_pairs(images, masks, found)
-        self._check_unshared(found)
-        return [
-            Case(
-                case_id=name,
-                group=group_of(name, self.group),
-                images=(path,),
-                masks=tuple(mask for paths in found[name] for mask in paths),
-            )
-            for name, path in sorted(images.items())
-        ]
+        pairs = {name: pairs[name] for name in images}
+        incomplete = self._check_pairs(images, masks, pairs, on_problem)
+        self._check_unshared(pairs, on_problem)
+        cases = []
+        for name, path in sorted(images.items()):
+            files = tuple(mask for paths in pairs[name] for mask in paths) if name not in incomplete else ()
+            group = find_group(name, self.group, path, on_problem)
+            cases += make_case(on_problem, path, name, group, (path,), files)
+        return cases
 
     def is_image_name(self, name: str) -> bool:
         """Whether a file of the images' folder is an image, by its name without suffix."""
@@ -133,16 +141,18 @@ class FolderSource(FileSource):
         }
         return [*unread.values(), *(dead for folder in folders for dead in find_dead_links(folder))]
 
-    def _files(self, folder: str, what: str) -> dict[str, Path]:
-        """Name without suffix, sub-folders included, to path; sorted by name."""
+    def _files(self, folder: str, what: str, on_problem: OnProblem | None) -> dict[str, Path]:
+        """Map names without suffix, sub-folders included, to paths; sorted by name."""
         setting = "Set data.source.root to your data" if what == "images" else f"Set {_SETTING}"
-        directory = require_folder(self.root / folder, what, f"{setting}, or correct the folder's name.")
-        files = files_by_name(filter(is_image, files_below(directory)), directory, what)
-        if not files:
+        directory = self.root / folder
+        if on_problem is None:
+            require_folder(directory, what, f"{setting}, or correct the folder's name.")
+        files = files_by_name(filter(is_image, files_below(directory)), directory, what, on_problem)
+        if not files and on_problem is None:
             raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")
         return dict(sorted(files.items()))
 
-    def _pairs(self, images: Mapping[str, Path], masks: Mapping[str, Mapping[str, Path]]) -> Found:
+    def _pairs(self, images: Mapping[str, Path], masks: Mapping[str, Mapping[str, Path]]) -> Pairs:
         pairs: dict[str, list[list[Path]]] = {name: [] for name in images}
         for place in self.places:
             files, names = masks[place.folder], list(masks[place.folder])
@@ -156,35 +166,69 @@ class FolderSource(FileSource):
             )
         return pairs
 
-    def _check_pairs(self, images: Mapping[str, Path], masks: Mapping[str, Mapping[str, Path]], found: Found) -> None:
-        """Raise `MissingDataError` where something is left over on one side."""
-        known = {*images.values(), *(path for places in found.values() for paths in places for path in paths)}
-        for number, place in enumerate(self.places):
-            lonely = [str(path) for name, path in images.items() if not found[name][number]]
+    def _check_pairs(
+        self,
+        images: Mapping[str, Path],
+        masks: Mapping[str, Mapping[str, Path]],
+        pairs: Pairs,
+        on_problem: OnProblem | None,
+    ) -> set[str]:
+        """Find what is left over on either side, and return the names of images that lack a mask."""
+        used = {*images.values(), *(path for places in pairs.values() for paths in places for path in paths)}
+        incomplete = {name: path for name, path in images.items() if not all(pairs[name])}
+        if on_problem is not None:
+            unused = {path for files in masks.values() for path in files.values()} - used
+            for problem in _describe_unpaired(incomplete, unused):
+                on_problem(problem)
+            return set(incomplete)
+        for index, place in enumerate(self.places):
+            lonely = [str(path) for name, path in images.items() if not pairs[name][index]]
             if lonely:
                 raise MissingDataError(
                     f"{len(lonely)} of {len(images)} images have no mask in {self.root / place.folder}: "
                     f"{shown(lonely)}; expected the name {place.name!r}. Add the masks, move the images away, or set "
                     f"{place.setting}."
                 )
-            orphans = [str(path) for path in masks[place.folder].values() if path not in known]
+            orphans = [str(path) for path in masks[place.folder].values() if path not in used]
             if orphans:
                 raise MissingDataError(
                     f"{len(orphans)} of {len(masks[place.folder])} masks belong to no image in "
                     f"{self.root / self.images}: {shown(orphans)}. Add the images, move the masks away, or set "
                     f"{place.setting}."
                 )
+        return set()
 
-    def _check_unshared(self, found: Found) -> None:
-        """Raise `DataError` where a file would be the mask of two images, or of two labels."""
-        uses = Counter(path for places in found.values() for paths in places for path in paths)
-        shared = sorted(str(path) for path, times in uses.items() if times > 1)
+    def _check_unshared(self, pairs: Pairs, on_problem: OnProblem | None) -> None:
+        """Find files that would be the mask of two images, or of two labels."""
+        uses = Counter(path for places in pairs.values() for paths in places for path in paths)
+        shared = {path: times for path, times in sorted(uses.items()) if times > 1}
         if shared:
-            raise DataError(
-                f"{len(shared)} masks belong to several images or labels: {shown(shared)}. Make the names in "
-                f"{_SETTING} or data.source.mask_name tell them apart."
+            error = DataError(
+                f"{len(shared)} masks belong to several images or labels: {shown(list(map(str, shared)))}. Make the "
+                f"names in {_SETTING} or data.source.mask_name tell them apart."
             )
+            problems = [
+                Problem("shared-mask", f"The mask belongs to {times} images or labels.", "", path)
+                for path, times in shared.items()
+            ]
+            raise_or_report(error, problems, on_problem)
 
     def _is_at(self, path: Path, place: Place, image: str) -> bool:
         folder = self.root / place.folder
         return path.is_relative_to(folder) and bool(place.found(image, [name_below(path, folder)]))
+
+
+def _describe_unpaired(images: Mapping[str, Path], masks: Iterable[Path]) -> Iterator[Problem]:
+    """Report images without masks and masks without images; where only capitals differ, name the two together."""
+    by_lower = {stem(path).lower(): path for path in masks}
+    matched = set()
+    for name, path in images.items():
+        other = by_lower.get(stem(path).lower())
+        if other is None:
+            yield Problem("missing-mask", "The image has no mask, or not one for each label.", name, path)
+        else:
+            matched.add(other)
+            message = f"The only mask of nearly this name is {other.name}."
+            yield Problem("pair-differs-by-case", message, name, path)
+    for path in sorted(set(by_lower.values()) - matched):
+        yield Problem("missing-image", "The mask belongs to no image.", "", path)

@@ -13,6 +13,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.names import path_fault
 from medseg_pl.core.text import shorten
 from medseg_pl.core.types import Case, Volume
+from medseg_pl.data.sources.base import OnProblem, Problem, make_case, raise_or_report, strip_remedy
 from medseg_pl.data.sources.csv_table import check_unique, filled, read_table, strata_columns, strata_of
 from medseg_pl.data.sources.files import FileSource, check_mask_names, inside
 from medseg_pl.data.sources.unlabeled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders
@@ -57,13 +58,40 @@ class ManifestSource(FileSource):
         self.strata = strata
         self.slicing = slicing
 
-    def cases(self) -> list[Case]:
-        """One case for each row."""
-        rows = read_table(self.manifest, ("case_id", "group", "image"), _EXPECTED, _REMEDY)
-        strata = strata_columns(rows[0][1], self.strata, self.manifest, "data.source.strata")
-        cases = [self._case(number, row, strata) for number, row in rows]
-        check_unique([case.case_id for case in cases], self.manifest)
-        return sorted(cases, key=lambda case: case.case_id)
+    def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
+        """List one case for each row."""
+        try:
+            rows = read_table(self.manifest, ("case_id", "group", "image"), _EXPECTED, _REMEDY)
+            strata = strata_columns(rows[0][1], self.strata, self.manifest, "data.source.strata")
+        except DataError as error:
+            raise_or_report(error, [Problem("listing-invalid", str(error), "", self.manifest)], on_problem)
+            return []
+        cases: dict[str, Case] = {}
+        repeated: list[str] = []
+        for number, row in rows:
+            where = f"Line {number}" if on_problem else f"{self.manifest}, line {number}"
+            try:
+                name, group, image = (filled(row, column, where) for column in ("case_id", "group", "image"))
+                split, fold = _split(row.get("split"), where), _fold(row.get("fold"), where)
+                if on_problem is None:
+                    _check_name(name, where)
+            except DataError as error:
+                problem = Problem("listing-invalid", strip_remedy(str(error)), row["case_id"] or "", self.manifest)
+                raise_or_report(error, [problem], on_problem)
+                continue
+            if name in cases:
+                repeated.append(name)
+                if on_problem is not None:
+                    on_problem(Problem("duplicate-name", f"{where} repeats the case {name}.", name, self.manifest))
+                continue
+            images = self._files(name, image.split(";"), where, on_problem)
+            masks = self._files(name, self._mask_names(name, row, where, on_problem), where, on_problem)
+            if images:
+                fields = (name, group, images, masks, split, fold, strata_of(row, strata))
+                cases.update({case.case_id: case for case in make_case(on_problem, self.manifest, *fields)})
+        if on_problem is None:
+            check_unique([*cases, *repeated], self.manifest)
+        return sorted(cases.values(), key=lambda case: case.case_id)
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """See `FileSource`; the columns `mask_<label>` hold the labels they name."""
@@ -88,39 +116,45 @@ class ManifestSource(FileSource):
             columns = next(csv.reader(file), [])
         return [column.removeprefix("mask_") for column in columns if column.startswith("mask_")]
 
-    def _case(self, number: int, row: dict[str, str], strata: Sequence[str]) -> Case:
-        where = f"{self.manifest}, line {number}"
-        masks = {key: (value or "").strip() for key, value in row.items() if key and re.fullmatch("mask(_.*)?", key)}
-        if any(masks.values()) and not all(masks.values()):
-            empty = next(key for key, value in masks.items() if not value)
-            raise DataError(
+    def _mask_names(self, case_id: str, row: dict[str, str], where: str, on_problem: OnProblem | None) -> list[str]:
+        fields = {key: (value or "").strip() for key, value in row.items() if re.fullmatch("mask(_.*)?", key)}
+        names = [name for name in fields.values() if name]
+        if names and len(names) < len(fields):
+            empty = next(key for key, value in fields.items() if not value)
+            error = DataError(
                 f"{where}: the column {empty} is empty, but others name masks. Fill in all of them or none."
             )
-        return Case(
-            case_id=_name(row, where),
-            group=filled(row, "group", where),
-            images=tuple(self._file(part, where) for part in filled(row, "image", where).split(";")),
-            masks=tuple(self._file(mask, where) for mask in masks.values() if mask),
-            split=_split(row.get("split"), where),
-            fold=_fold(row.get("fold"), where),
-            strata=strata_of(row, strata),
-        )
+            problem = Problem("listing-invalid", strip_remedy(str(error)), case_id, self.manifest)
+            raise_or_report(error, [problem], on_problem)
+        if not names and on_problem is not None:  # no error: such a case can be predicted, but not trained on
+            on_problem(Problem("missing-mask", f"{where} names no mask.", case_id, self.manifest))
+        return names
 
-    def _file(self, relative: str, where: str) -> Path:
-        path = inside(self.root, relative.strip(), where)
-        if not path.is_file():
-            raise MissingDataError(
-                f"{where} names {path}, which does not exist. Correct the row, or set data.source.root."
-            )
-        return path
+    def _files(self, case_id: str, names: Sequence[str], where: str, on_problem: OnProblem | None) -> tuple[Path, ...]:
+        """Find the files that a row names, or none of them where one is missing."""
+        paths = []
+        for name in names:
+            try:
+                path = inside(self.root, name.strip(), where)
+            except MissingDataError as error:
+                problem = Problem("listed-path-outside", f"The entry names {name!r}.", case_id, self.manifest)
+                raise_or_report(error, [problem], on_problem)
+                return ()
+            if not path.is_file():
+                missing = MissingDataError(
+                    f"{where} names {path}, which does not exist. Correct the row, or set data.source.root."
+                )
+                message = f"{self.manifest.name} names {name}."
+                raise_or_report(missing, [Problem("listed-file-missing", message, case_id, path)], on_problem)
+                return ()
+            paths.append(path)
+        return tuple(paths)
 
 
-def _name(row: dict[str, str], where: str) -> str:
-    """The case's id: predictions are written under it, so it may not lead out of their folder."""
-    name = filled(row, "case_id", where)
+def _check_name(name: str, where: str) -> None:
+    """Raise `DataError` where a case's name would lead out of the folder that predictions are written to."""
     if (fault := path_fault(name)) is not None:
         raise DataError(f"{where}: the case_id {shorten(name)} {fault}. Use a plain name.")
-    return name
 
 
 def _split(value: str | None, where: str) -> str | None:

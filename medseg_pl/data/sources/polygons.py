@@ -12,7 +12,15 @@ from jaxtyping import Bool, UInt8
 from medseg_pl.core.errors import DataError, GeometryError, MissingDataError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.sources.base import check_pattern, group_of, shown
+from medseg_pl.data.sources.base import (
+    OnProblem,
+    Problem,
+    check_pattern,
+    find_group,
+    make_case,
+    raise_or_report,
+    shown,
+)
 from medseg_pl.data.sources.files import FileSource, Grid, files_by_name, is_image
 from medseg_pl.data.sources.named import NameMatcher, Overlaps, combine_named
 from medseg_pl.data.sources.unlabeled import ImageFolder, find_image_folders
@@ -74,26 +82,36 @@ class PolygonSource(FileSource):
         self.overlaps: Overlaps = overlaps
         self.group = group
 
-    def cases(self) -> list[Case]:
-        """One case for each image, with the file of its annotations; nothing on either side may be left over."""
-        images = self._find_images()
+    def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
+        """List one case for each image, with the file of its annotations; nothing on either side may be left over."""
+        images = self._find_images(on_problem)
         whole = self.root / self.annotations
-        files = self._find_annotation_files() if self._has_folder else dict.fromkeys(self._entries, whole)
-        lonely = sorted(str(images[name]) for name in set(images) - set(files))
+        files = self._find_annotation_files(on_problem) if self._has_folder else dict.fromkeys(self._entries, whole)
+        lonely = sorted(set(images) - set(files))
         if lonely:
-            raise MissingDataError(
-                f"{len(lonely)} of {len(images)} images have no annotations in {self.root / self.annotations}: "
-                f"{shown(lonely)}. Annotate them (also with nothing), move them away, or set {_SETTING}."
+            error = MissingDataError(
+                f"{len(lonely)} of {len(images)} images have no annotations in {whole}: "
+                f"{shown([str(images[name]) for name in lonely])}. Annotate them (also with nothing), move them away, "
+                f"or set {_SETTING}."
             )
+            message = "The image has no annotations."
+            problems = [Problem("missing-mask", message, name, images[name]) for name in lonely]
+            raise_or_report(error, problems, on_problem)
         orphans = sorted(set(files) - set(images))
         if orphans:
-            raise MissingDataError(
+            error = MissingDataError(
                 f"{len(orphans)} annotated images are not in {self.root / self.images}: {shown(orphans)}. Add them, or "
                 "set data.source.images."
             )
-        return [
-            Case(name, group_of(name, self.group), (path,), (files[name],)) for name, path in sorted(images.items())
-        ]
+            problems = [
+                Problem("missing-image", f"The annotated image {n} is not there.", n, files[n]) for n in orphans
+            ]
+            raise_or_report(error, problems, on_problem)
+        cases = []
+        for name, path in sorted(images.items()):
+            group = find_group(name, self.group, path, on_problem)
+            cases += make_case(on_problem, path, name, group, (path,), (files[name],) if name in files else ())
+        return cases
 
     def read_masks(self, case: Case, labels: LabelMap, grid: Grid) -> UInt8[np.ndarray, "m d h w"]:
         """Draw what was outlined."""
@@ -148,17 +166,17 @@ class PolygonSource(FileSource):
             entries[name] = entry
         return entries
 
-    def _find_images(self) -> dict[str, Path]:
+    def _find_images(self, on_problem: OnProblem | None = None) -> dict[str, Path]:
         directory = require_folder(self.root / self.images, "images", "Set data.source.root to your data.")
-        files = files_by_name(filter(is_image, files_below(directory)), directory, "images")
+        files = files_by_name(filter(is_image, files_below(directory)), directory, "images", on_problem)
         if not files:
             raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")
         return files
 
-    def _find_annotation_files(self) -> dict[str, Path]:
+    def _find_annotation_files(self, on_problem: OnProblem | None) -> dict[str, Path]:
         directory = self.root / self.annotations
         files = (path for path in files_below(directory) if path.suffix.lower() in SUFFIXES)
-        return files_by_name(files, directory, "annotations")
+        return files_by_name(files, directory, "annotations", on_problem)
 
     def _case_of(self, entry: AnnotatedImage, images: dict[str, Path]) -> str:
         """The case whose file an entry names: below the folder of images, below the root, or by the file's name."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from medseg_pl.core.errors import MissingDataError
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.types import Case
+from medseg_pl.data.sources.base import OnProblem
 from medseg_pl.data.sources.files import FileSource, is_image
 from medseg_pl.data.sources.mask_paths import STEM, Place, shared_stem
 from medseg_pl.data.sources.unread import describe_left_out, explain_unread, name_other_source
@@ -61,8 +62,8 @@ class ImageFolder(FileSource):
         self.folders = tuple(folders)
         self.names = names
 
-    def cases(self) -> list[Case]:
-        """One case for each image.
+    def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
+        """List one case for each image.
 
         Raises:
             MissingDataError: There is no image.

@@ -18,7 +18,7 @@ from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, Se
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.sources.base import Source
+from medseg_pl.data.sources.base import OnProblem, Problem, Source, raise_or_report, strip_remedy
 from medseg_pl.data.sources.unread import describe_left_out, explain_unread
 from medseg_pl.io import raster, rle
 from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links, require_folder, write_text
@@ -63,17 +63,22 @@ class UWMadisonSource(Source):
         self.root = Path(root)
         self.slice_spacing_mm = slice_spacing_mm
 
-    def cases(self) -> list[Case]:
-        """One case for each day of a patient."""
+    def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
+        """List one case for each day of a patient."""
         require_folder(self.root, "the UW-Madison data", "Set data.source.root to the folder that holds train.csv.")
         table = self.root / "train.csv"
         if not table.is_file():
-            raise MissingDataError(f"{table} does not exist. Set data.source.root to the folder that holds train.csv.")
+            message = f"{table} does not exist."
+            error = MissingDataError(f"{message} Set data.source.root to the folder that holds train.csv.")
+            raise_or_report(error, [Problem("listing-invalid", message)], on_problem)
         cases, left_out = _find_scans(self.root / "train", masks=(table,))
-        for wrong in left_out:
-            if wrong.kind == "unlisted":
-                raise DataError(f"{wrong.path}: {wrong.reason}")
-        if not cases:
+        names = {case.case_id for case in cases}
+        wrong = [each for each in left_out if each.kind == "unlisted"]
+        for folder, reason, _ in wrong:
+            code, path = ("duplicate-name", folder) if folder.name in names else ("listing-invalid", folder / "scans")
+            problem = Problem(code, strip_remedy(reason), folder.name, path)
+            raise_or_report(DataError(f"{folder}: {reason}"), [problem], on_problem)
+        if not cases and not wrong:
             raise MissingDataError(
                 f"{self.root / 'train'} holds no case*/case*_day*/scans/slice_*.png. Check data.source.root."
             )
@@ -163,7 +168,7 @@ class UWMadisonSource(Source):
 class _Scans(UWMadisonSource):
     """Scans without a table, as in the competition's test set; a case that is none hides no other."""
 
-    def cases(self) -> list[Case]:
+    def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         remedy = "Set --input to the folder above the case folders."
         require_folder(self.root, "scans in the UW-Madison layout", remedy)
         cases, left_out = _find_scans(self.root, masks=())

@@ -11,7 +11,6 @@ from medseg_pl.core.errors import DataError
 from medseg_pl.core.threads import thread_pool
 from medseg_pl.io.atomic_files import files_below
 from medseg_pl.io.dicom.headers import Entry, read_entry
-from medseg_pl.io.dicom.stack import mixed_series
 
 IMAGES = ("image", "projection")
 _REFERENCES = ("segmentation", "structures")
@@ -40,11 +39,6 @@ class DicomTree:
         self.entries = tuple(entry for entry in found if isinstance(entry, Entry))
         self.damaged = {path: error for path, error in zip(paths, found, strict=True) if isinstance(error, DataError)}
         self.others = tuple(path for path, entry in zip(paths, found, strict=True) if entry is None)
-
-    def require_intact(self) -> None:
-        """Raise the error of the first damaged file."""
-        for error in self.damaged.values():
-            raise error
 
     @cached_property
     def images(self) -> dict[str, list[Entry]]:
@@ -115,21 +109,3 @@ def name_series(folder: str, entries: Sequence[Entry]) -> dict[str, list[Entry]]
         return named | {f"{folder}/series_{members[0].number}": members for members in series.values()}
     together = [entry for entry in entries if entry.kind == "image"]
     return named | ({folder: together} if together else {})
-
-
-def homes_of_series(folders: dict[str, list[Entry]]) -> dict[str, str]:
-    """The case of each series.
-
-    Raises:
-        DataError: Series of a folder cannot be told apart, or a series lies in several folders.
-    """
-    homes: dict[str, str] = {}
-    for name, entries in folders.items():
-        if message := mixed_series([(entry.series, entry.path) for entry in entries]):
-            raise DataError(message)
-        first = homes.setdefault(entries[0].series, name)
-        if first != name:
-            raise DataError(
-                f"{first} and {name} hold images of the same series. Put them into one folder, or move the copy away."
-            )
-    return homes

@@ -11,7 +11,7 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.base import check_pattern, group_of, shown
+from medseg_pl.data.sources.base import check_pattern, find_group, shown
 
 
 @pytest.mark.parametrize(
@@ -24,19 +24,19 @@ from medseg_pl.data.sources.base import check_pattern, group_of, shown
     ],
 )
 def test_the_parentheses_find_the_patient(name: str, pattern: str | None, group: str) -> None:
-    assert group_of(name, pattern) == group
+    assert find_group(name, pattern) == group
 
 
 def test_a_name_without_a_patient_is_an_error() -> None:
     with pytest.raises(
         DataError, match=r"does not match the case 'scan_7', so its patient is unknown and a split"
     ) as e:
-        group_of("scan_7", r"Image_(\d+)")
+        find_group("scan_7", r"Image_(\d+)")
     assert str(e.value).endswith("Correct data.source.group so that it matches every name.")
 
 
 def test_an_optional_part_that_is_absent_does_not_break_the_group() -> None:
-    assert group_of("p7", r"(p\d+)(_left)?") == "p7"
+    assert find_group("p7", r"(p\d+)(_left)?") == "p7"
 
 
 def test_a_pattern_must_be_a_regular_expression() -> None:

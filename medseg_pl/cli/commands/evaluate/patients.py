@@ -9,7 +9,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from medseg_pl.core.errors import DataError
-from medseg_pl.data.sources.base import group_of, shown
+from medseg_pl.data.sources.base import find_group, shown
 from medseg_pl.data.sources.csv_table import check_unique, filled, read_table, strata_columns, strata_of
 
 _EXPECTED = "case_id, group and optionally site, scanner or others"
@@ -42,7 +42,7 @@ def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Kn
             f"{setting} {pattern!r} does not match {len(strangers)} of {len(names)} cases: {shown(strangers)}. Their "
             "patients are unknown; correct the pattern so that it matches every name."
         )
-    return Known({name: group_of(name, pattern) for name in names}, {})
+    return Known({name: find_group(name, pattern) for name in names}, {})
 
 
 def known_by_table(names: Sequence[str], path: Path, strata: Sequence[str] | None) -> Known:
