@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import shutil
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,30 @@ from typing import Any
 from safetensors.torch import save
 
 from medseg_pl import __version__
+from medseg_pl.core import errors, geometry, intensity
 from medseg_pl.core.errors import ExportError, SettingError
 from medseg_pl.core.import_policy import only_known_code
 from medseg_pl.data.written_values import use_mask_values
+from medseg_pl.export import image_files
 from medseg_pl.export.cards import write_cards
+from medseg_pl.inference import components
 from medseg_pl.inference.predictor import Predictor, load_module
 from medseg_pl.io.atomic_files import require_empty, whole_folder
 from medseg_pl.training.checkpoints import Trained, read_trained
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _RUNNER = Path(__file__).with_name("runner.py")
+_RUNTIME = (components, errors, geometry, image_files, intensity)
+"""What the runner shares with medseg: modules that import nothing but each other and `REQUIREMENTS`."""
+REQUIREMENTS = """\
+# What run.py needs; nibabel reads NIfTI, Pillow pictures.
+nibabel>=5.3
+numpy>=2.0
+onnxruntime>=1.23
+opencv-python-headless>=4.10.0.84
+pillow>=12.1.1
+scipy>=1.13
+"""
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -81,7 +95,7 @@ def _write(folder: Path, trained: Trained, arguments: argparse.Namespace) -> Non
     (folder / "golden").mkdir()
     for case in cases:
         save_arrays(folder / "golden" / f"{case.name}.npz", case.arrays)
-    shutil.copyfile(_RUNNER, folder / "run.py")
+    copy_runner(folder)
     spec |= {"golden": golden_entries(cases), "measured": None}
     seal(folder, graph.model, spec)
     sys.stdout.write(_self_test(folder))
@@ -93,6 +107,25 @@ def _write(folder: Path, trained: Trained, arguments: argparse.Namespace) -> Non
         seal(folder, graph.model, spec)
         _self_test(folder)
     write_cards(folder, trained, spec)  # sealed with no checksum: they are there to be written on
+
+
+def copy_runner(folder: Path) -> None:
+    """Copy the runner, the modules that it shares with medseg, and what it needs to be installed.
+
+    The modules lie in a package of another name, so that a folder on Python's path never hides medseg itself.
+    """
+    runtime = folder / "medseg_runtime"
+    runtime.mkdir()
+    (runtime / "__init__.py").write_text(f'"""Modules of medseg {__version__} that predict and export share."""\n')
+    copies = {folder / "run.py": _RUNNER}
+    copies |= {runtime / f"{module.__name__.rpartition('.')[2]}.py": Path(str(module.__file__)) for module in _RUNTIME}
+    for copy, original in copies.items():
+        text = original.read_text(encoding="utf-8")
+        renamed = re.sub(
+            r"^( *from) medseg_pl(?:\.\w+)*\.(\w+) import", r"\1 medseg_runtime.\2 import", text, flags=re.M
+        )
+        copy.write_bytes(renamed.encode())
+    (folder / "requirements.txt").write_text(REQUIREMENTS)
 
 
 def network_weights(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,19 @@
-"""What can be said of a mask without its image: which of its parts belong to it, and what they enclose."""
+"""Connected components and holes of `(D, H, W)` masks.
+
+An exported model ships this file: it imports NumPy and SciPy alone.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool
+from numpy.typing import NDArray
 from scipy import ndimage
 
 _TOUCHING = np.ones((3, 3, 3), bool)
 """Voxels of a component touch at a face, an edge or a corner."""
 
 
-def keep_largest_component(mask: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h w"]:
+def keep_largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The component with most voxels; of several that have as many, the one that comes first in the array.
 
     >>> keep_largest_component(np.array([[[1, 0, 1, 1, 0, 1]]], bool)).astype(int)
@@ -19,11 +22,11 @@ def keep_largest_component(mask: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, 
     components, number = ndimage.label(mask, _TOUCHING)
     if number < 2:
         return mask
-    largest: Bool[np.ndarray, "d h w"] = components == 1 + np.bincount(components.ravel())[1:].argmax()
+    largest: NDArray[np.bool_] = components == 1 + np.bincount(components.ravel())[1:].argmax()
     return largest
 
 
-def measure_components(mask: Bool[np.ndarray, "d h w"]) -> list[int]:
+def measure_components(mask: NDArray[np.bool_]) -> list[int]:
     """The voxels of each component, in the order in which they come in the array.
 
     >>> measure_components(np.array([[[1, 0, 1, 1, 0, 1]]], bool))
@@ -33,7 +36,7 @@ def measure_components(mask: Bool[np.ndarray, "d h w"]) -> list[int]:
     return [int(size) for size in np.bincount(components.ravel())[1:]]
 
 
-def remove_small_components(mask: Bool[np.ndarray, "d h w"], least: float) -> Bool[np.ndarray, "d h w"]:
+def remove_small_components(mask: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
     """The components of at least as many voxels.
 
     >>> remove_small_components(np.array([[[1, 0, 1, 1, 0, 1]]], bool), least=2).astype(int)
@@ -42,11 +45,11 @@ def remove_small_components(mask: Bool[np.ndarray, "d h w"], least: float) -> Bo
     components, _ = ndimage.label(mask, _TOUCHING)
     kept = np.bincount(components.ravel()) >= least
     kept[0] = False
-    large: Bool[np.ndarray, "d h w"] = kept[components]
+    large: NDArray[np.bool_] = kept[components]
     return large
 
 
-def fill_holes(mask: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h w"]:
+def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The mask with what it encloses: in space, or within the slice where there is one only.
 
     >>> fill_holes(np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], bool)).astype(int)

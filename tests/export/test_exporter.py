@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from medseg_pl.__main__ import main
-from medseg_pl.export import runner
+from medseg_pl.export import image_files, runner
 from medseg_pl.inference.predictor import Predictor
 from tests.export.checkpoints import OURS, PHOTOGRAPH, ZSCORE, write_checkpoint
 from tests.sample_files import blocks, noise, save_raster, save_volume
@@ -123,7 +125,9 @@ def test_every_field_is_guarded(copied: Path) -> None:
                 runner.self_test(copied)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "golden/small.npz"])
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "weights.safetensors", "golden/small.npz", "requirements.txt", "medseg_runtime/__init__.py"]
+)
 def test_every_file_is_guarded(copied: Path, name: str) -> None:
     content = bytearray((copied / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -133,6 +137,17 @@ def test_every_file_is_guarded(copied: Path, name: str) -> None:
     assert done.stderr == f"run.py: {name} is not the file that was exported. Take the folder as it was made.\n"
     (copied / name).unlink()
     assert f"{name} is missing" in run(copied, "--self-test").stderr
+
+
+def test_a_damaged_module_is_named(exported: dict[str, Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(exported["stacks"], tmp_path / "copy"))
+    module = copy / "medseg_runtime" / "geometry.py"
+    module.write_text(f"{module.read_text()}# changed")
+    assert "medseg_runtime/geometry.py is not the file that was exported" in run(copy, "--self-test").stderr
+    module.unlink()
+    done = run(copy, "--self-test")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "No module named 'medseg_runtime.geometry'. Run pip install" in done.stderr
 
 
 def test_a_changed_specification_is_named_before_any_image_is_read(copied: Path, tmp_path: Path) -> None:
@@ -206,6 +221,19 @@ def test_golden_cases_show_what_a_field_does(exported: dict[str, Path], kind: st
         assert shown(model, exported[kind]), path
 
 
+def test_the_folder_imports_only_what_it_requires(exported: dict[str, Path]) -> None:
+    folder = exported["stacks"]
+    required = {re.split("[>=]", line)[0] for line in (folder / "requirements.txt").read_text().splitlines()[1:]}
+    modules = {"opencv-python-headless": "cv2", "pillow": "PIL"}
+    allowed = {"medseg_runtime", *sys.stdlib_module_names, *(modules.get(name, name) for name in required)}
+    for path in [folder / "run.py", *(folder / "medseg_runtime").iterdir()]:
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            names |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            names |= {str(node.module)} if isinstance(node, ast.ImportFrom) else set()
+        assert {name.partition(".")[0] for name in names} <= allowed, path.name
+
+
 def test_nothing_tells_of_where_it_was_made(exported: dict[str, Path], kind: str) -> None:
     for name in ("model.onnx", "spec.json", "run.py"):
         content = (exported[kind] / name).read_bytes()
@@ -228,7 +256,7 @@ class TestRunning:
         predictor = Predictor.from_checkpoint(checkpoints["stacks"], device="cpu", plugins=[OURS])
         for path in paths:
             expected = predictor.predict(path)
-            found, _ = runner.read(tmp_path / "masks" / path.name, {"slicing": "file"})
+            found, _ = image_files.read_image(tmp_path / "masks" / path.name, "file")
             assert (found == np.array([0, 4, 9])[expected.mask]).mean() >= 0.9999
             assert set(np.unique(found)) == {0, 4, 9}
             probabilities = np.load(tmp_path / "masks" / f"{path.name}.npz")["probabilities"]
@@ -240,7 +268,7 @@ class TestRunning:
         done = run(exported["photographs"], *paths, "-o", tmp_path / "masks")
         assert (done.returncode, done.stderr) == (0, "")
         for path in paths:
-            found = runner.read_picture(tmp_path / "masks" / path.name)
+            found = image_files.read_picture(tmp_path / "masks" / path.name)
             assert (found == predictor.predict(path).mask[:, 0]).mean() >= 0.9999
             assert found.max() == 1
 
@@ -254,11 +282,11 @@ class TestRunning:
         predictor = Predictor.from_checkpoint(checkpoints["stacks"], device="cpu", plugins=[OURS])
         expected = predictor.predict(planes, (3.0, 1.0, 1.0)).mask[0]
         for mask, path in zip(expected, paths, strict=True):
-            found = runner.read_picture(tmp_path / "s" / path.name)
+            found = image_files.read_picture(tmp_path / "s" / path.name)
             assert ((found == np.array([[1, 1, 1], [255, 0, 0], [0, 9, 0]])[mask].transpose(2, 0, 1)).mean()) >= 0.9999
         assert run(exported["photographs"], *paths, "-o", tmp_path / "c", "--together", "channels").returncode == 0
         predictor = Predictor.from_checkpoint(checkpoints["photographs"], device="cpu", plugins=[OURS])
-        found = runner.read_picture(tmp_path / "c" / "0.png")
+        found = image_files.read_picture(tmp_path / "c" / "0.png")
         assert (found == predictor.predict(planes[:, None]).mask[:, 0]).mean() >= 0.9999
 
     def test_one_bad_file_stops_no_other(self, exported: dict[str, Path], tmp_path: Path) -> None:

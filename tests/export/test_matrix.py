@@ -13,6 +13,8 @@ import pytest
 
 from medseg_pl.__main__ import main
 from medseg_pl.export import runner
+from medseg_pl.export.exporter import REQUIREMENTS
+from medseg_pl.export.image_files import read_picture
 from medseg_pl.inference.predictor import Predictor
 from tests.export.checkpoints import write_checkpoint
 from tests.sample_files import save_raster
@@ -46,7 +48,8 @@ def clean_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("clean") / "venv"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "numpy", "onnxruntime", "pillow"], check=True)
+    (folder / "requirements.txt").write_text(REQUIREMENTS)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", folder / "requirements.txt"], check=True)
     assert subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode == 1
     return python
 
@@ -84,7 +87,7 @@ def test_masks_agree(network: str, task: str, clean_python: str, tmp_path: Path)
     for path in paths:
         expected = predictor.predict(path, probabilities=False).mask[:, 0]
         folders = NAMES[task] if task == "multilabel" else ("",)
-        found = np.stack([runner.read_picture(tmp_path / "masks" / name / path.name)[0] for name in folders])
+        found = np.stack([read_picture(tmp_path / "masks" / name / path.name)[0] for name in folders])
         agreed.append((found == expected * (255 if task == "multilabel" else 1)).ravel())
         values |= set(np.unique(expected).tolist())
     share = float(np.concatenate(agreed).mean())

@@ -1,8 +1,9 @@
-"""The runner against what it stands in for: every step of it gives what medseg's own gives."""
+"""The runner against medseg: each of its steps gives what medseg's own gives."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,57 +18,35 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
-from medseg_pl.core.intensity import channel_statistics, replace_not_finite
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import TtaMode
+from medseg_pl.core.types import PostProcessing, TtaMode
 from medseg_pl.data.datasets import neighbors
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.sources.files import write_mask_file
 from medseg_pl.data.transforms import windows
 from medseg_pl.data.transforms.resize import Resize, resize_image
-from medseg_pl.export import runner
-from medseg_pl.inference import components
+from medseg_pl.export import image_files, runner
+from medseg_pl.inference.postprocess import apply_postprocess
 from medseg_pl.inference.tta import get_transforms
 from medseg_pl.io import nifti, raster
 from tests.io.test_raster import EXACT
 from tests.sample_files import noise, save_raster, save_volume
 
-STATISTICS = {"sample": 4_000_000, "percentiles": [0.5, 99.5]}
 SIDES = st.integers(1, 60)
 MASKS = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7)).flatmap(
-    lambda shape: st.lists(st.booleans(), min_size=int(np.prod(shape)), max_size=int(np.prod(shape))).map(
-        lambda values: np.array(values, bool).reshape(shape)
+    lambda shape: st.lists(st.integers(0, 2), min_size=int(np.prod(shape)), max_size=int(np.prod(shape))).map(
+        lambda values: np.array(values, np.uint8).reshape(1, *shape)
     )
 )
 
 
 class TestScaling:
     @given(SIDES, SIDES, SIDES, SIDES, st.sampled_from(["uint8", "uint16", "int16", "float32"]), st.integers(0, 99))
-    def test_it_is_opencvs(self, height: int, width: int, new: int, wide: int, dtype: str, seed: int) -> None:
-        """Up to the last bit."""
-        image = np.random.default_rng(seed).integers(0, 250, (1, height, width)).astype(dtype)
-        expected = resize_image(image, (new, wide))
-        scaled = runner.resized(image, (new, wide))
-        assert scaled.dtype == expected.dtype
-        apart = np.abs(scaled.astype(float) - expected)
-        assert apart.max() <= (1e-2 if dtype == "float32" else 1)
-
-    @pytest.mark.parametrize("size", [(20, 30), (8, 12), (27, 11), (61, 45)], ids=["half", "down", "mixed", "up"])
-    @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
-    def test_whole_numbers_are_the_same(self, size: tuple[int, int], dtype: type) -> None:
-        image = noise((2, 40, 60), dtype=dtype)
-        assert (runner.resized(image, size) == resize_image(image, size)).mean() > 0.99
-
-    @pytest.mark.parametrize("size", [(20, 30), (40, 55), (13, 17), (90, 120), (80, 20)])
-    def test_nan_spreads_as_far(self, size: tuple[int, int]) -> None:
-        image = noise((1, 40, 60), dtype=np.float32)
-        image[0, 5:9, 7:12] = image[0, 20:, 0] = image[0, :, -1] = np.nan
-        np.testing.assert_allclose(runner.resized(image, size), resize_image(image, size), atol=1e-2)
-
-    def test_by_hand(self) -> None:
-        image = np.array([[[0, 1], [0, 1]]], np.uint8)
-        np.testing.assert_array_equal(runner.resized(image, (1, 1)), [[[1]]])  # a half goes up
-        np.testing.assert_array_equal(runner.resized(np.array([[[0.0, 4.0]]], np.float32), (1, 4)), [[[0, 1, 3, 4]]])
+    def test_images_are_scaled_as_medseg_scales_them(
+        self, height: int, width: int, new: int, wide: int, dtype: str, seed: int
+    ) -> None:
+        image = np.random.default_rng(seed).integers(0, 250, (2, height, width)).astype(dtype)
+        np.testing.assert_array_equal(runner.resize_image(image, (new, wide)), resize_image(image, (new, wide)))
 
     @pytest.mark.parametrize("native", [(33, 70), (64, 64), (11, 90), (200, 31)])
     @pytest.mark.parametrize("mode", ["fit", "none"])
@@ -75,51 +54,32 @@ class TestScaling:
         spacing = (2.0, 0.75) if mode == "none" else None
         resize = Resize(mode, (48, 64), spacing).on(Geometry((1, *native), (3.0, 1.0, 1.3)))
         spec = {"resize": mode, "input_size": [48, 64]}
-        inner, outer = runner.fitted_sizes(native, resize.scale, spec)
+        inner, outer = runner.fit_sizes(native, resize.scale, spec)
         assert (inner, outer) == (resize.scaled_size(native), resize.fitted_size(native))
         image, low = noise((2, *native), dtype=np.float32), np.array([3.0, 5.0], np.float32)
-        fitted = runner.padded(runner.resized(image, inner), outer, low)
+        fitted = runner.pad(runner.resize_image(image, inner), outer, low)
         np.testing.assert_allclose(fitted, resize.apply(image, low), atol=1e-2)
         probabilities = np.random.default_rng(0).random((3, *outer), np.float32)
-        back = runner.enlarged(runner.cropped(probabilities, inner), native)
+        back = runner.resize_linear(runner.crop(probabilities, inner), native)
         np.testing.assert_allclose(back, resize.undo(torch.from_numpy(probabilities)[None], native)[0], atol=1e-5)
 
 
 class TestBeforeTheNetwork:
-    @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
-    def test_statistics(self, dtype: type) -> None:
-        image = noise((3, 2, 20, 31), dtype=dtype)
-        image[1] = 7
-        image[2, :, 0] = 0
-        if dtype is np.float32:
-            image[0, 0, :2, 0] = np.nan, np.inf
-        np.testing.assert_array_equal(runner.channel_statistics(image, STATISTICS), channel_statistics(image))
-
-    def test_of_a_large_image_every_nth_value_counts(self) -> None:
-        image = np.arange(9_000_001, dtype=np.float32)[None]
-        np.testing.assert_array_equal(runner.channel_statistics(image, STATISTICS), channel_statistics(image))
-
     @pytest.mark.parametrize("context", [0, 1, 2])
     def test_neighbors(self, context: int) -> None:
         image = noise((2, 3, 4, 5))
         for depth in range(3):
-            np.testing.assert_array_equal(runner.neighbors(image, depth, context), neighbors(image, depth, context))
-
-    def test_what_is_no_number_is_replaced(self) -> None:
-        image = np.array([[[1, np.nan, np.inf, -np.inf]]], np.float32)
-        statistics = np.array([[0, 1, -5, 9]], np.float32)
-        np.testing.assert_array_equal(runner.finite(image, statistics), replace_not_finite(image, statistics))
-        np.testing.assert_array_equal(runner.finite(image, statistics), [[[1, -5, 9, -5]]])
+            np.testing.assert_array_equal(runner.stack_context(image, depth, context), neighbors(image, depth, context))
 
     def test_an_image_without_a_number_is_refused(self) -> None:
         with pytest.raises(runner.RefusedError, match="no number at all"):
-            runner.storable(np.full((1, 1, 2, 2), np.nan))
+            runner.to_storable(np.full((1, 1, 2, 2), np.nan))
 
 
 class TestWindows:
     @given(st.integers(1, 300), st.integers(1, 90), st.floats(0, 0.9))
     def test_they_begin_at_the_same_places(self, length: int, window: int, overlap: float) -> None:
-        assert runner.starts(length, window, overlap) == windows.starts(length, window, overlap)
+        assert runner.list_starts(length, window, overlap) == windows.starts(length, window, overlap)
 
     @pytest.mark.parametrize("window", [(32, 32), (7, 96)])
     def test_they_weigh_the_same(self, window: tuple[int, int]) -> None:
@@ -128,14 +88,8 @@ class TestWindows:
         )
 
     @pytest.mark.parametrize("group", get_args(TtaMode))
-    def test_symmetries(self, group: TtaMode) -> None:
-        image = noise((2, 4, 6))
-        expected = get_transforms(group)
-        assert len(runner.SYMMETRIES[group]) == len(expected)
-        for ours, theirs in zip(runner.SYMMETRIES[group], expected, strict=True):
-            turned = runner.laid(image, ours)
-            np.testing.assert_array_equal(turned, theirs.apply(torch.from_numpy(image)[None])[0])
-            np.testing.assert_array_equal(runner.laid_back(turned, ours), image)
+    def test_an_image_is_seen_in_the_same_transforms(self, group: TtaMode) -> None:
+        assert runner.TRANSFORMS[group] == [tuple(transform) for transform in get_transforms(group)]
 
 
 class TestAfterTheNetwork:
@@ -149,20 +103,15 @@ class TestAfterTheNetwork:
         rule = {"rule": "likeliest"} if task == "multiclass" else {"rule": "above", "threshold": 0.5}
         np.testing.assert_array_equal(runner.decide(found, rule), labels.decide(expected)[0])
 
-    @given(MASKS)
-    def test_components_are_scipys(self, mask: NDArray[np.bool_]) -> None:
-        np.testing.assert_array_equal(runner.largest_component(mask), components.keep_largest_component(mask))
-        np.testing.assert_array_equal(runner.without_small(mask, 3), components.remove_small_components(mask, 3))
-        np.testing.assert_array_equal(runner.filled(mask), components.fill_holes(mask))
-
-    def test_a_component_that_winds_is_one(self) -> None:
-        """The worst case of joining runs: a snake through every row."""
-        snake = np.zeros((1, 199, 60), bool)
-        snake[0, ::2] = True
-        snake[0, 1::4, -1] = snake[0, 3::4, 0] = True
-        assert runner.components(snake).max() == 1
-        snake[0, 99] = False
-        assert runner.components(snake).max() == 2
+    @given(MASKS, st.booleans(), st.sampled_from([0.0, 3.0]), st.booleans())
+    def test_masks_are_postprocessed_alike(
+        self, mask: NDArray[np.uint8], holes: bool, least: float, largest: bool
+    ) -> None:
+        labels, how = LabelMap(["a", "b"], "multiclass"), PostProcessing(holes, least, largest)
+        spec = {"labels": {"names": ["a", "b"], "task": "multiclass"}, "postprocess": {"b": asdict(how)}}
+        geometry = Geometry((mask.shape[1], mask.shape[2], mask.shape[3]), (1.5, 1.0, 0.5))
+        expected = apply_postprocess(mask, geometry, labels, {"b": how})
+        np.testing.assert_array_equal(runner.postprocess(mask.copy(), geometry.spacing_mm, spec), expected)
 
 
 class TestFiles:
@@ -174,13 +123,13 @@ class TestFiles:
         path = path.rename(tmp_path / name)
         if ("16" in name and name not in ("gray_16.png", "gray_16.tiff")) or name.startswith("tiff_under"):
             with pytest.raises(runner.RefusedError, match="cannot be read without loss"):
-                runner.read_picture(path)
+                image_files.read_picture(path)
             return
         expected = raster.read_image(path)
-        image = runner.read_picture(path)
+        image = image_files.read_picture(path)
         np.testing.assert_array_equal(image, expected)
         if name != "gray_signed.tif":  # which Pillow gives as 32 bits
-            assert runner.storable(image).dtype == expected.dtype
+            assert runner.to_storable(image).dtype == expected.dtype
 
     @pytest.mark.parametrize(
         ("name", "shape", "options"),
@@ -207,14 +156,14 @@ class TestFiles:
         else:
             Image.fromarray(pixels).save(path, save_all=True, append_images=[Image.fromarray(255 - pixels)])
         with pytest.raises(runner.RefusedError, match=r"cannot be read without loss|holds several images"):
-            runner.read_picture(path)
+            image_files.read_picture(path)
 
     @pytest.mark.parametrize("slicing", get_args(Slicing))
     def test_volumes_are_cut_alike(self, tmp_path: Path, slicing: Slicing) -> None:
         path = save_volume(tmp_path / "a.nii.gz", noise((4, 5, 6), dtype=np.int16), (0.5, 3.0, 1.25))
         pixels, geometry = nifti.read_nifti(path)
         turn = find_slicing(geometry, slicing, "a")
-        image, spacing = runner.read(path, {"slicing": slicing})
+        image, spacing = image_files.read_image(path, slicing)
         np.testing.assert_array_equal(image, turn.apply(pixels))
         np.testing.assert_allclose(spacing, geometry.reoriented(turn).spacing_mm)
 
@@ -229,7 +178,7 @@ class TestFiles:
         mask = noise(source.read(case, labels).geometry.shape) % 2
         source.write(tmp_path / "ours", case, mask[None], labels)
         spec = {"slicing": slicing, "labels": {"names": ["x"], "task": "binary", "values": [value], "colors": None}}
-        runner.write(tmp_path / "theirs", [path], mask[None], spec)
+        image_files.write_mask(tmp_path / "theirs", [path], mask[None], spec)
         assert (tmp_path / "theirs" / "a.nii").read_bytes() == (tmp_path / "ours" / "a.nii").read_bytes()
         assert set(np.unique(nibabel.load(tmp_path / "ours" / "a.nii").get_fdata())) == {0, value}
 
@@ -241,7 +190,7 @@ class TestFiles:
         mask = noise((labels.mask_channels, 1, 7, 6)) % (2 if labels.overlapping else 3)
         template = save_raster(tmp_path / "one.jpg", noise((7, 6)))
         spec = {"labels": {"names": ["a", "b"], "task": task, "values": values, "colors": colors}}
-        runner.write(tmp_path / "theirs", [template], mask, json.loads(json.dumps(spec)))
+        image_files.write_mask(tmp_path / "theirs", [template], mask, json.loads(json.dumps(spec)))
         if labels.overlapping:
             for index, name in enumerate(labels.names):
                 values = labels.decode_one(mask[index], index, 255, colors is not None)
@@ -256,13 +205,13 @@ class TestFiles:
     def test_a_volume_is_no_picture(self, tmp_path: Path) -> None:
         (tmp_path / "a.nii").write_text("no volume")
         with pytest.raises(runner.RefusedError, match="it cannot be read"):
-            runner.read(tmp_path / "a.nii", {"slicing": "file"})
+            image_files.read_image(tmp_path / "a.nii", "file")
         with pytest.raises(runner.RefusedError, match="is of no format that is read"):
-            runner.read(tmp_path / "a.txt", {"slicing": "file"})
+            image_files.read_image(tmp_path / "a.txt", "file")
 
     def test_masks_never_take_the_place_of_a_file(self, tmp_path: Path) -> None:
         spec = {"labels": {"names": ["x"], "task": "binary"}}
-        both = runner.output_paths(tmp_path, [Path("a/one.png"), Path("b/one.jpg")], spec)
+        both = image_files.list_outputs(tmp_path, [Path("a/one.png"), Path("b/one.jpg")], spec)
         with pytest.raises(runner.RefusedError, match=r"one\.png would be written twice"):
             runner.check_outputs(both)
         (tmp_path / "one.png").touch()
@@ -291,8 +240,8 @@ def test_what_is_no_specification_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_differences_are_named() -> None:
     now, then = {"a": [1, {"b": None}], "c": True}, {"a": [2, {}], "c": 1, "d": {}}
-    assert runner.differences(then, then) == []
-    assert runner.differences(now, then) == [
+    assert runner.list_differences(then, then) == []
+    assert runner.list_differences(now, then) == [
         "a[0] is 1 and was 2",
         "a[1].b is null and was absent",
         "c is true and was 1",

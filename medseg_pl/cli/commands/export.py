@@ -4,7 +4,9 @@
 model.onnx             the network, normalization included: raw values and their statistics in, logits out
 weights.safetensors    the network's weights, for torch; model.pretrained reads them
 spec.json              all that happens before and after the network, and the checksums of the other files
-run.py                 runs the model on images; needs numpy, onnxruntime and a reader of images
+run.py                 runs the model on images
+medseg_runtime/        the modules of medseg that run.py shares with it, none of which needs torch
+requirements.txt       what run.py needs: numpy, onnxruntime, OpenCV, SciPy, Pillow, nibabel
 golden/                synthetic images with the probabilities and masks that belong to them
 MODEL_CARD.md          what the model is, how good it is, and what is known against it
 DATA_CARD.md           what it was trained and scored on
