@@ -21,8 +21,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from medseg_pl.core.intensity import channel_statistics
-from medseg_pl.data.duplicates import near_copies
-from medseg_pl.data.perceptual_hash import Likeness, agreement, likeness
+from medseg_pl.data.duplicates import find_near_copies
+from medseg_pl.data.perceptual_hash import ImageSignature, agreement, compute_image_signature
 from medseg_pl.io.raster import read_image
 
 PEOPLE, SIZE = 40, (292, 282)
@@ -108,13 +108,13 @@ PROMISED: dict[str, Change] = {
 }
 
 
-def reduce_picture(picture: Picture) -> Likeness:
+def reduce_picture(picture: Picture) -> ImageSignature:
     image = np.ascontiguousarray(picture)[:, None]
-    return likeness(image, channel_statistics(image))
+    return compute_image_signature(image, channel_statistics(image))
 
 
-def found_pairs(copies: Sequence[Likeness]) -> set[tuple[int, int]]:
-    return {(pair.earlier, pair.later) for pair in near_copies(copies, np.arange(len(copies)))}
+def found_pairs(copies: Sequence[ImageSignature]) -> set[tuple[int, int]]:
+    return {(pair.earlier, pair.later) for pair in find_near_copies(copies, np.arange(len(copies)))}
 
 
 def measure(originals: Sequence[Picture]) -> Iterator[tuple[str, float]]:

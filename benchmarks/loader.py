@@ -25,7 +25,8 @@ import numpy as np
 from _report import Claim, finish, medians
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.cache.store import Store
+from medseg_pl.data.cache.case_cache import CaseCache
+from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.datasets import PatchDataset
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.transforms.augmentation import StandardAugmentation
@@ -48,20 +49,19 @@ def make_images(root: Path, images: int = IMAGES) -> None:
         write_png(root / "masks" / f"{number}.png", disc)
 
 
-def build(root: Path, images: int = IMAGES) -> list[Path]:
-    """The entries of the first images in the store."""
+def build(root: Path, images: int = IMAGES) -> CacheIndex:
+    """The first images in the cache."""
     source, labels = FolderSource(str(root)), LabelMap(["disc"], "binary")
-    return Store(root / "store", source, labels).build(source.cases()[:images], threads=1)
+    return CaseCache(root / "store", source, labels).build(source.cases()[:images], threads=1)
 
 
-def patches(entries: list[Path]) -> PatchDataset:
+def patches(index: CacheIndex) -> PatchDataset:
     """What training draws from."""
-    names = [entry.name for entry in entries]
-    return PatchDataset(entries, names, Resize("none", (PATCH, PATCH)), 0, 0.33, StandardAugmentation(), seed=0)
+    return PatchDataset(index, Resize("none", (PATCH, PATCH)), 0, 0.33, StandardAugmentation(), seed=0)
 
 
 def ours(root: Path) -> Callable[[], object]:
-    """One epoch of `PatchDataset` over a built store."""
+    """One epoch of `PatchDataset` over cached cases."""
     dataset, epochs = patches(build(root)), count()
 
     def epoch() -> object:
@@ -71,12 +71,12 @@ def ours(root: Path) -> Callable[[], object]:
     return epoch
 
 
-def anonymous_mb(entries: list[Path]) -> float:
-    """Anonymous resident memory of this process after it has drawn patches from all of the entries."""
+def anonymous_mb(index: CacheIndex) -> float:
+    """Anonymous resident memory of this process after it has drawn patches from all cases."""
     cv2.setNumThreads(0)
-    dataset = patches(entries)
+    dataset = patches(index)
     for draw in range(DRAWN):
-        dataset[divmod(draw, len(entries))]
+        dataset[divmod(draw, len(index))]
     found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found, "Linux has it"
     return int(found[1]) / 1024
@@ -87,11 +87,11 @@ def memory() -> dict[str, float]:
     fresh = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         make_images(Path(folder), MANY)
-        entries = build(Path(folder), MANY)
+        index = build(Path(folder), MANY)
         held = {}
         for images in (FEW, MANY):
             with fresh.Pool(1) as pool:
-                held[str(images)] = pool.apply(anonymous_mb, (entries[:images],))
+                held[str(images)] = pool.apply(anonymous_mb, (index.select(index.row_ids[:images].tolist()),))
             print(f"{images:5} images {held[str(images)]:8.1f} MB of anonymous memory after {DRAWN} patches")
     return held
 

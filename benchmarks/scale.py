@@ -1,8 +1,8 @@
 """Scale: what start-up, memory and batches cost as the slices grow in number, and what 64 ranks would need.
 
-A store is filled for each size, in two shapes: every slice a case of its own, and volumes of 100 slices. Few cases are
+A cache is filled for each size, in two shapes: every slice a case of its own, and volumes of 100 slices. Few cases are
 decoded; the others get hard links of their files, copies of their pixels, and a signature of their own, so that none is
-a duplicate. Each size is then measured in a process of its own: a `fit` until its first batch, with the store present,
+a duplicate. Each size is then measured in a process of its own: a `fit` until its first batch, with the cache present,
 once without what a fit keeps beside it and once more; what that process and one that loads hold in memory of their own;
 the order of one rank of 64, computed without the others; the tables of scores of 64 ranks, merged. At last batches are
 drawn from all stores in turns, from anywhere in each. "CPU" is the time of the processor, which other programs on the
@@ -39,9 +39,10 @@ from lightning.pytorch import LightningModule, Trainer
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.cache.index import known_catalog
-from medseg_pl.data.cache.store import Store, entry_path
-from medseg_pl.data.checksums import write_checksums
+from medseg_pl.data.cache.case import case_folder
+from medseg_pl.data.cache.case_cache import CaseCache
+from medseg_pl.data.cache.checksums import write_checksums
+from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.datasets import PatchDataset
 from medseg_pl.data.samplers import EpochSampler
 from medseg_pl.data.sources import FolderSource
@@ -74,10 +75,10 @@ def fill(root: Path, cases: int, depth: int) -> None:
                 few = f"{number % DECODED:07}{suffix}"
                 path.hardlink_to(root / kind / "0000" / few)
     source = FolderSource(str(root))
-    store = Store(root / "store", source, LABELS)
+    cache = CaseCache(root / "store", source, LABELS)
     listed = source.cases()
-    for place, (before, entry) in enumerate(_copies(store, listed, store.build(listed[:DECODED], threads=1))):
-        _make_different(before, entry, place)
+    for place, (before, folder) in enumerate(_copies(cache, listed, cache.build(listed[:DECODED], threads=1))):
+        _make_different(before, folder, place)
 
 
 def _pixels(rng: np.random.Generator, depth: int, kind: str) -> np.ndarray:
@@ -95,26 +96,27 @@ def _write(path: Path, pixels: np.ndarray) -> None:
         write_nifti(path, pixels, Geometry(pixels.shape, (2.0, 1.0, 1.0)))
 
 
-def _copies(store: Store, cases: list[Case], decoded: list[Path]) -> Iterator[tuple[Path, Path]]:
-    reading = store._reading()
+def _copies(cache: CaseCache, cases: list[Case], decoded: CacheIndex) -> Iterator[tuple[Path, Path]]:
+    decoding = cache._decoding()
     for place, case in enumerate(cases[DECODED:]):
-        entry = entry_path(store.directory, store._key(case, reading))
-        entry.mkdir(parents=True)
-        for file in decoded[place % DECODED].glob("*.npy"):
+        before = decoded.folder(place % DECODED)
+        folder = case_folder(cache.directory, cache._key(case, decoding))
+        folder.mkdir(parents=True)
+        for file in before.glob("*.npy"):
             if file.name == "image.npy":
-                shutil.copyfile(file, entry / file.name)  # pages of its own
+                shutil.copyfile(file, folder / file.name)  # pages of its own
             elif file.name != "signature.npy":
-                (entry / file.name).hardlink_to(file)
-        yield decoded[place % DECODED], entry
+                (folder / file.name).hardlink_to(file)
+        yield before, folder
 
 
-def _make_different(before: Path, entry: Path, place: int) -> None:
+def _make_different(before: Path, folder: Path, place: int) -> None:
     """Else all would be duplicates of few."""
     described = json.loads((before / "case.json").read_text())
-    (entry / "case.json").write_text(json.dumps({**described, "pixels": f"{described['pixels']}-{place}"}))
+    (folder / "case.json").write_text(json.dumps({**described, "pixels": f"{described['pixels']}-{place}"}))
     shape = np.load(before / "signature.npy", mmap_mode="r").shape
-    np.save(entry / "signature.npy", np.random.default_rng(place).uniform(-1, 1, shape).astype(np.float16))
-    write_checksums(entry)  # an entry without them is decoded again
+    np.save(folder / "signature.npy", np.random.default_rng(place).uniform(-1, 1, shape).astype(np.float16))
+    write_checksums(folder)  # a case without them is decoded again
 
 
 class FirstBatch(LightningModule):
@@ -157,9 +159,9 @@ def measure(root: Path) -> dict[str, float]:
     first = _start(_data(root))
     data = _data(root)
     found = {"first_cpu_s": first["start_cpu_s"], **_start(data), "own_mb": own_mb(os.getpid())}
-    store, cases = Store(data.cache_dir, data.source, LABELS), list(data.cases.values())
-    found["index_mb"] = store.listing(cases).stat().st_size / 2**20
-    found["index_cpu_s"] = cpu(lambda: known_catalog(store, cases))
+    cache, cases = CaseCache(data.cache_dir, data.source, LABELS), list(data.prepared.cases.values())
+    found["index_mb"] = cache.index_path(cases).stat().st_size / 2**20
+    found["index_cpu_s"] = cpu(lambda: cache.load_index(cases))
     found["worker_mb"] = statistics.median(_worker_mb(data) for _ in range(WORKERS))
     slices = len(data.train_dataloader().dataset)
     found["order_1_cpu_s"] = cpu(lambda: list(EpochSampler(slices, 0)))
@@ -190,7 +192,7 @@ def _start(data: Timed) -> dict[str, float]:
 
 
 def draw(roots: list[Path]) -> dict[str, float]:
-    """Milliseconds of the processor for a batch drawn from anywhere in each store: medians, in turns."""
+    """Milliseconds of the processor for a batch drawn from anywhere in each cache: medians, in turns."""
     spent: dict[str, list[float]] = {root.name: [] for root in roots}
     patches = {root.name: _patches(root) for root in roots}
     rng = np.random.default_rng(0)
@@ -203,10 +205,9 @@ def draw(roots: list[Path]) -> dict[str, float]:
 
 def _patches(root: Path) -> PatchDataset:
     data = _data(root)
-    known = known_catalog(Store(data.cache_dir, data.source, LABELS), data.source.cases())
-    assert known is not None, "`measure` has prepared it"
-    names = [str(place) for place in range(len(known))]
-    return PatchDataset(known, names, data.resize, 0, data.foreground_fraction, None, 0)
+    index = CaseCache(data.cache_dir, data.source, LABELS).load_index(data.source.cases())
+    assert index is not None, "`measure` has prepared it"
+    return PatchDataset(index, data.resize, 0, data.foreground_fraction, None, 0)
 
 
 def _worker_mb(data: Timed) -> float:

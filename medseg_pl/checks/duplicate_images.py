@@ -25,7 +25,7 @@ def duplicate_findings(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
     images = [
         _Image(facts.case, facts.image)
         for facts in cases
-        if facts.image is not None and facts.image.likeness is not None
+        if facts.image is not None and facts.image.signature is not None
     ]
     alike: dict[bytes, list[_Image]] = defaultdict(list)
     for image in images:
@@ -46,8 +46,8 @@ def _about_same(same: Sequence[_Image]) -> Finding:
 
 def _near(images: Sequence[_Image]) -> Iterator[Finding]:
     _, sides = np.unique([image.case.group for image in images], return_inverse=True)
-    copies = [image.facts.likeness for image in images if image.facts.likeness is not None]
-    for pair in duplicates.near_copies(copies, sides):
+    copies = [image.facts.signature for image in images if image.facts.signature is not None]
+    for pair in duplicates.find_near_copies(copies, sides):
         earlier, later = images[pair.earlier], images[pair.later]
         said = f"{later.case.case_id} looks like {earlier.case.case_id}: {pair.how}."
         yield finding("near-duplicate", said, later.case.case_id, later.facts.path)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from medseg_pl.checks.findings import Finding
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.types import Case
-from medseg_pl.data.perceptual_hash import Likeness
+from medseg_pl.data.perceptual_hash import ImageSignature
 from medseg_pl.io.headers import FileHeader
 
 Mark = tuple[float, ...]
@@ -101,7 +101,7 @@ class ImageFacts:
         contrast: Mean of the middle less mean of the rim, in standard deviations.
         constant: The channels that hold a single value.
         digest: The same for images with the same pixels.
-        likeness: What copies of the image have in common; `None` of images of a single value.
+        signature: What copies of the image have in common; `None` of images of a single value.
         modality: What a DICOM file says of itself, or nothing.
         turned_bright: Whether a DICOM file stores bright as low (MONOCHROME1).
     """
@@ -122,7 +122,7 @@ class ImageFacts:
     contrast: float
     constant: tuple[int, ...]
     digest: bytes
-    likeness: Likeness | None
+    signature: ImageSignature | None
     modality: str = ""
     turned_bright: bool = False
 

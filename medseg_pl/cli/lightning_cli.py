@@ -163,17 +163,13 @@ class MedsegCLI(LightningCLI):
         except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError) as error:
             raise SettingError(unfit(str(error))) from error
 
-    def before_fit(self) -> None:
-        """Let the data stop as well: reading it for the first time may take longer than the cluster waits."""
-        self.datamodule.stop = self.stop
-
     def before_validate(self) -> None:
         """Score whom the checkpoint was not trained on."""
-        self._score_as_trained()
+        self._use_checkpoint_split()
 
     def before_test(self) -> None:
         """Score whom the checkpoint was not trained on."""
-        self._score_as_trained()
+        self._use_checkpoint_split()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the loggers and callbacks that every run has."""
@@ -217,6 +213,6 @@ class MedsegCLI(LightningCLI):
         if folder and self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
             record_complete(Path(folder), self._limits(), epochs, steps)
 
-    def _score_as_trained(self) -> None:
+    def _use_checkpoint_split(self) -> None:
         if self.trained is not None:
-            self.datamodule.score_as_trained(self.trained.data)
+            self.datamodule.use_checkpoint_split(self.trained.data)

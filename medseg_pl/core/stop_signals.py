@@ -95,9 +95,11 @@ class StopSignals:
             for number in (*BY_HAND, LEAVE, *([TIME_IS_UP] if self._trains else [])):
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._answer)
+        _ENTERED.append(self)
         return self
 
     def __exit__(self, *raised: object) -> None:
+        _ENTERED.remove(self)
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set by other than Python
         self._before.clear()
@@ -109,6 +111,20 @@ class StopSignals:
             _leave_at_once(number)
         if not again and not (self.defers or (self._trains and number not in BY_HAND)):
             raise StoppedError(number)
+
+
+_ENTERED: list[StopSignals] = []
+"""Those of this process whose handlers are set: signals belong to a process and not to an object."""
+
+
+def leave_if_asked() -> None:
+    """Raise if this process was asked to stop, in long work that comes before the first step of a training.
+
+    Raises:
+        PreemptedError: Any signal came.
+    """
+    for stop in _ENTERED:
+        stop.leave_before_training()
 
 
 def name_signals(numbers: Collection[int]) -> str:

@@ -1,9 +1,8 @@
-"""From stored cases to samples: slices with their neighbors, cropped first and augmented then."""
+"""Datasets of cached cases: training patches, and whole slices for evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.intensity import LOW, replace_not_finite
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, Sample, SliceReference
-from medseg_pl.data.cache.case import StoredCase
-from medseg_pl.data.cache.index import Catalog, catalog_of
+from medseg_pl.data.cache.case import CachedCase
+from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.transforms.augmentation import Augmentation
 from medseg_pl.data.transforms.resize import Resize, pad_constant, resize_image, resize_mask
 from medseg_pl.data.transforms.windows import Padding
@@ -49,8 +47,7 @@ class PatchDataset(Dataset[Sample]):
     """Training patches: every slice once in an epoch, some of them exchanged for a place where a label is.
 
     Args:
-        entries: The stored cases.
-        names: Their ids.
+        index: The cached cases.
         resize: Crops of `resize.size` on the native grid, or the whole slice scaled into it.
         context: Neighbors on each side of a slice.
         foreground_fraction: The share of samples that are centerd on a voxel of a label, each label equally often.
@@ -60,42 +57,40 @@ class PatchDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        entries: Sequence[Path],
-        names: Sequence[str],
+        index: CacheIndex,
         resize: Resize,
         context: int,
         foreground_fraction: float,
         augmentation: Augmentation | None,
         seed: int,
     ) -> None:
-        self.entries = catalog_of(entries)
-        # No list of objects: a worker that counts a reference to one copies the page that it lies on.
-        self.names = np.array(list(names), dtype=np.str_)
+        self.index = index
         self.resize = resize
         self.context = context
         self.foreground_fraction = foreground_fraction
         self.augmentation = augmentation
         self.seed = seed
-        self.index = SliceIndex(self.entries.shapes[:, 1])
+        self.slices = SliceIndex(index.shapes[:, 1])
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.slices)
 
     def __getitem__(self, draw: Draw) -> Sample:
         """The sample that a draw stands for, the same in every process and on every machine."""
         epoch, index = draw
         rng = np.random.default_rng((self.seed, epoch, index))
-        number, depth = self.index.locate(index % len(self))
-        name = str(self.names[number])
-        case = opened(self.entries, number, name)
+        number, depth = self.slices.locate(index % len(self))
+        case = self.index[number]
         image, mask = self._patch(case, depth, rng)
         statistics = np.tile(case.statistics, (2 * self.context + 1, 1))
         image = as_network_type(image, statistics)
         if self.augmentation is not None:
             image, mask = self.augmentation(image, mask, statistics, int(rng.integers(2**32)))
-        return Sample(torch.from_numpy(image), torch.from_numpy(mask), torch.from_numpy(statistics), name)
+        return Sample(
+            torch.from_numpy(image), torch.from_numpy(mask), torch.from_numpy(statistics), self.index.case_id(number)
+        )
 
-    def _patch(self, case: StoredCase, depth: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    def _patch(self, case: CachedCase, depth: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         assert case.mask is not None, "training cases have a reference"
         center = self._foreground_voxel(case, rng)
         if center is not None:
@@ -111,7 +106,7 @@ class PatchDataset(Dataset[Sample]):
             return resize.apply(image, lowest), resize.apply_mask(mask)
         return resize_image(image, resize.size), resize_mask(mask, resize.size)
 
-    def _foreground_voxel(self, case: StoredCase, rng: np.random.Generator) -> tuple[int, int, int] | None:
+    def _foreground_voxel(self, case: CachedCase, rng: np.random.Generator) -> tuple[int, int, int] | None:
         present = [voxels for voxels in case.foreground if len(voxels)]
         if rng.random() >= self.foreground_fraction or not present:
             return None
@@ -126,47 +121,31 @@ class SliceDataset(Dataset[EvaluationBatch]):
     `depths` and `sizes` are the slices of each case and their size once fitted.
     """
 
-    def __init__(self, cases: Sequence[Case], entries: Sequence[Path], resize: Resize, context: int) -> None:
+    def __init__(self, cases: Sequence[Case], index: CacheIndex, resize: Resize, context: int) -> None:
         self.cases = list(cases)
-        self.entries = catalog_of(entries)
+        self.index = index
         self.resize = resize
         self.context = context
-        geometries = [self.entries.geometry(place) for place in range(len(self.entries))]
+        geometries = [index.geometry(number) for number in range(len(index))]
         self.depths = [geometry.shape[0] for geometry in geometries]
         self.sizes = [resize.on(geometry).fitted_size(geometry.shape[1:]) for geometry in geometries]
-        self.index = SliceIndex(self.depths)
+        self.slices = SliceIndex(self.depths)
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.slices)
 
     def __getitem__(self, index: int) -> EvaluationBatch:
         """Slice `index`, counted through all cases."""
-        number, depth = self.index.locate(index)
-        case = self.cases[number]
-        stored = opened(self.entries, number, case.case_id)
-        resize = self.resize.on(stored.geometry)
-        image, statistics = fitted_slice(stored.image, stored.statistics, depth, self.context, resize)
+        number, depth = self.slices.locate(index)
+        case, cached = self.cases[number], self.index[number]
+        resize = self.resize.on(cached.geometry)
+        image, statistics = fitted_slice(cached.image, cached.statistics, depth, self.context, resize)
         return EvaluationBatch(
             image=torch.from_numpy(image)[None],
             statistics=torch.from_numpy(statistics)[None],
-            slices=[SliceReference(case.case_id, case.group, depth, stored.geometry)],
-            masks=[] if stored.mask is None else [np.array(stored.mask[:, depth])],
+            slices=[SliceReference(case.case_id, case.group, depth, cached.geometry)],
+            masks=[] if cached.mask is None else [np.array(cached.mask[:, depth])],
         )
-
-
-def opened(entries: Catalog, place: int, name: str) -> StoredCase:
-    """The stored case at that place, which has that name.
-
-    Raises:
-        UnreadableFileError: It has gone since the run began, or is damaged.
-    """
-    try:
-        return entries.open(place)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UnreadableFileError(
-            f"Case {name}: its entry in the store, {entries[place]}, is gone or damaged ({type(error).__name__}). "
-            "Delete what is left of it and go on with --ckpt_path last: the case is then read again from its own files."
-        ) from error
 
 
 def collate_samples(samples: list[Sample]) -> Batch:

@@ -1,7 +1,7 @@
-"""The same image under two names: what makes scores look better than they are, though no patient is on two sides.
+"""Search for the same image under two names, which makes scores look better than they are.
 
-Memory grows with the number of cases, time with its square, though by matrix products; what is compared is made once,
-when a case is decoded, and what was found for the sides of a split is kept.
+Memory grows with the number of cases, time with its square, though by matrix products; what is compared is computed
+once, when a case is decoded, and what was found for the sides of a split is kept.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from medseg_pl.core.types import Case
-from medseg_pl.data.cache.case import open_entry, open_likeness
+from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.perceptual_hash import (
     CERTAIN,
     CERTAINLY_DISTINCT,
     COARSE,
     DISTINCT,
     SAME,
-    Likeness,
+    ImageSignature,
     agreement,
     coarse_patterns,
     coarse_similarity,
     distinct_agreement,
-    same_pixels,
+    find_equal_orientation,
     usual_correlations,
 )
 from medseg_pl.data.splits import SIDES, Split
@@ -61,7 +61,7 @@ class Duplicate:
         case_b: Its copy.
         kind: `exact` where the values are equal, flips and quarter turns aside; `near` where they are as good as
             equal; `similar` where the images look alike and it takes a person to say whether they are copies.
-        how: What was found, in words.
+        how: The evidence, in words.
     """
 
     case_a: str
@@ -78,12 +78,12 @@ class Duplicate:
         return f"{self.case_b} is {self.case_a} ({self.how})"
 
     def as_dict(self) -> dict[str, str]:
-        """Plain text, for files and checkpoints."""
+        """Return plain text, for files and checkpoints."""
         return asdict(self)
 
 
-class _Pair(NamedTuple):
-    """The places of two copies, and what `Duplicate` says of them."""
+class DuplicatePair(NamedTuple):
+    """The numbers of two copies, and what `Duplicate` says of them."""
 
     earlier: int
     later: int
@@ -91,33 +91,34 @@ class _Pair(NamedTuple):
     how: str
 
 
-def find_duplicates(
-    cases: Sequence[Case], entries: Sequence[Path], apart: Sequence[str] | None = None
-) -> list[Duplicate]:
-    """The cases that show what an earlier case shows, each with one such case: without them no two are alike.
+def find_duplicates(cases: Sequence[Case], index: CacheIndex, sides: Sequence[str] | None = None) -> list[Duplicate]:
+    """Find the cases that show what an earlier case shows, each with one such case.
 
-    Images and volumes are not compared with each other, and an image of one value is a copy of nothing. Where there
-    are `too_many` to compare, only equal pixels are found.
+    Without them no two are alike. Images and volumes are not compared with each other, and an image of one value is a
+    copy of nothing. Where there are `too_many` to compare, only equal pixels are found.
 
     Args:
         cases: Their order decides which of two is the earlier.
-        entries: Where the store keeps each.
-        apart: Only cases that differ in it are compared; their groups by default, for copies of one patient cannot
+        index: Of the same cases in the cache.
+        sides: Only cases that differ in it are compared; their groups by default, for copies of one patient cannot
             leak.
     """
     if not cases:
         return []
-    _, sides = np.unique([case.group for case in cases] if apart is None else list(apart), return_inverse=True)
-    copies = [open_likeness(entry) for entry in entries]
-    exact = {pair.later: pair for pair in _exact(copies, entries, sides)}
-    looked_at = () if too_many(sides) else near_copies(copies, sides)
-    near = {pair.later: pair for pair in looked_at if pair.later not in exact}
-    pairs = sorted((exact | near).values(), key=lambda pair: pair.later)
-    return [Duplicate(cases[p.earlier].case_id, cases[p.later].case_id, p.kind, p.how) for p in pairs]
+    _, side_numbers = np.unique([case.group for case in cases] if sides is None else list(sides), return_inverse=True)
+    signatures = [index.signature(number) for number in range(len(index))]
+    pairs = {pair.later: pair for pair in _find_equal(signatures, index, side_numbers)}
+    if not too_many(side_numbers):
+        for pair in find_near_copies(signatures, side_numbers):
+            pairs.setdefault(pair.later, pair)
+    return [
+        Duplicate(cases[pair.earlier].case_id, cases[pair.later].case_id, pair.kind, pair.how)
+        for _, pair in sorted(pairs.items())
+    ]
 
 
 def too_many(sides: Int64[np.ndarray, " n"]) -> bool:
-    """Whether there are more pairs on different sides than `MOST_COMPARED` images make, each a side of its own.
+    """Check for more pairs on different sides than `MOST_COMPARED` images make, each a side of its own.
 
     >>> too_many(np.arange(MOST_COMPARED)), too_many(np.arange(MOST_COMPARED + 1) % 2), too_many(np.arange(100_000))
     (False, False, True)
@@ -126,16 +127,16 @@ def too_many(sides: Int64[np.ndarray, " n"]) -> bool:
     return int(len(sides) ** 2 - (counts**2).sum()) > MOST_COMPARED * (MOST_COMPARED - 1)
 
 
-def duplicates_across_sides(
-    split: Split, cases: Mapping[str, Case], entries: Mapping[str, Path], known: Path
+def find_duplicates_across_sides(
+    split: Split, cases: Mapping[str, Case], index: CacheIndex, results: Path
 ) -> list[Duplicate]:
-    """The held-out cases that show what a case on another side shows, a training case where there is one.
+    """Find held-out cases that show what a case on another side shows, a training case where there is one.
 
     Args:
         split: The sides.
         cases: By their ids.
-        entries: Where the store keeps each, by the same ids.
-        known: A folder for what was found, so that the same sides of the same entries are searched once.
+        index: Of all of them in the cache.
+        results: A folder for what is found, so that the same sides of the same cases are searched once.
     """
     named = [(name, side) for side in SIDES for name in getattr(split, side)]
     if too_many(np.repeat(range(len(SIDES)), [len(getattr(split, side)) for side in SIDES])):
@@ -144,49 +145,56 @@ def duplicates_across_sides(
             "pixels are found, and none that are nearly alike.",
             len(named),
         )
+    ordered = index.select(name for name, _ in named)
     thresholds = (COARSE, SAME, DISTINCT, CERTAIN, CERTAINLY_DISTINCT, MOST_COMPARED)
-    searched = repr((thresholds, [(name, side, entries[name].name) for name, side in named]))
-    file = known / f"{hashlib.blake2b(searched.encode(), digest_size=20).hexdigest()}.json"
+    keys = [key.decode() for key in ordered.keys.tolist()]
+    searched = repr((thresholds, [(name, side, key) for (name, side), key in zip(named, keys, strict=True)]))
+    file = results / f"{hashlib.blake2b(searched.encode(), digest_size=20).hexdigest()}.json"
     if file.is_file():
         with suppress(ValueError):  # cut off when a machine was lost
-            return [Duplicate(**found) for found in json.loads(file.read_text(encoding="utf-8"))]
-    found = find_duplicates(
-        [cases[name] for name, _ in named], [entries[name] for name, _ in named], [side for _, side in named]
-    )
-    with suppress(OSError):  # a store that may only be read, or is full, serves all the same
-        write_text(file, json.dumps([duplicate.as_dict() for duplicate in found]), replace=True)
-    return found
+            return [Duplicate(**duplicate) for duplicate in json.loads(file.read_text(encoding="utf-8"))]
+    duplicates = find_duplicates([cases[name] for name, _ in named], ordered, [side for _, side in named])
+    with suppress(OSError):  # a cache that may only be read, or is full, serves all the same
+        write_text(file, json.dumps([duplicate.as_dict() for duplicate in duplicates]), replace=True)
+    return duplicates
 
 
-def _exact(copies: Sequence[Likeness], entries: Sequence[Path], sides: Int64[np.ndarray, " n"]) -> Iterator[_Pair]:
-    """Copies whose values are equal; the digests only say which are worth being read."""
-    seen: dict[str, list[int]] = defaultdict(list)
-    for later, copy in enumerate(copies):
-        for earlier in seen[copy.pixels] if copy.pixels else ():
+def _find_equal(
+    signatures: Sequence[ImageSignature], index: CacheIndex, sides: Int64[np.ndarray, " n"]
+) -> Iterator[DuplicatePair]:
+    """Find copies whose values are equal; the digests only tell which are worth being read."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for later, digest in enumerate(signature.pixel_digest for signature in signatures):
+        for earlier in numbers[digest] if digest else ():
             if sides[earlier] == sides[later]:
                 continue
-            turn = same_pixels(open_entry(entries[earlier]).image, open_entry(entries[later]).image)
-            if turn is not None:
-                yield _Pair(earlier, later, "exact", "the same pixels" + ", flipped or turned" * any(turn))
+            orientation = find_equal_orientation(index[earlier].image, index[later].image)
+            if orientation is not None:
+                how = "the same pixels" + ", flipped or turned" * any(orientation)
+                yield DuplicatePair(earlier, later, "exact", how)
                 break
-        seen[copy.pixels].append(later)
+        numbers[digest].append(later)
 
 
-def near_copies(copies: Sequence[Likeness], sides: Int64[np.ndarray, " n"]) -> Iterator[_Pair]:
-    """Copies that look the same; images and volumes each among themselves."""
-    for slabs in sorted({len(copy.signature) for copy in copies}):
-        chosen = [place for place, copy in enumerate(copies) if len(copy.signature) == slabs and copy.signature.any()]
+def find_near_copies(signatures: Sequence[ImageSignature], sides: Int64[np.ndarray, " n"]) -> Iterator[DuplicatePair]:
+    """Find copies that look the same; images and volumes each among themselves."""
+    for slabs in sorted({len(signature.frequencies) for signature in signatures}):
+        chosen = [
+            number
+            for number, signature in enumerate(signatures)
+            if len(signature.frequencies) == slabs and signature.frequencies.any()
+        ]
         if chosen:
-            patterns = coarse_patterns(np.stack([copies[place].signature for place in chosen]))
-            neighborhood = _Neighborhood(copies, chosen)
-            for row, columns in _candidates(patterns, sides[chosen]):
-                yield from _most_alike(neighborhood, chosen[row], [chosen[column] for column in columns])
+            patterns = coarse_patterns(np.stack([signatures[number].frequencies for number in chosen]))
+            neighborhood = _Neighborhood(signatures, chosen)
+            for row, columns in _find_candidates(patterns, sides[chosen]):
+                yield from _choose_most_alike(neighborhood, chosen[row], [chosen[column] for column in columns])
 
 
-def _candidates(
+def _find_candidates(
     patterns: Float32[np.ndarray, "n z k k"], sides: Int64[np.ndarray, " n"]
 ) -> Iterator[tuple[int, list[int]]]:
-    """Each pattern that has earlier ones like it on other sides, with these, the most similar first."""
+    """Find each pattern's earlier ones like it on other sides, the most similar first."""
     for start in range(0, len(patterns), _BLOCK):
         end = min(start + _BLOCK, len(patterns))
         if (sides[:end] == sides[start]).all():  # as among all training cases: nothing is compared with its own side
@@ -203,42 +211,42 @@ class _Neighborhood:
     """Images of one kind, which show what is usual among them.
 
     Args:
-        copies: All images.
-        chosen: The places of those of this kind.
+        signatures: Of all images.
+        chosen: The numbers of those of this kind.
     """
 
-    def __init__(self, copies: Sequence[Likeness], chosen: Sequence[int]) -> None:
-        self.copies = copies
+    def __init__(self, signatures: Sequence[ImageSignature], chosen: Sequence[int]) -> None:
+        self.signatures = signatures
         # Two more than are needed: those of a pair are no neighbors of it.
         spread = np.linspace(0, len(chosen) - 1, min(_NEIGHBORS + 2, len(chosen))).astype(int)
-        self.sample = [chosen[place] for place in spread.tolist()]
+        self.sample = [chosen[number] for number in spread.tolist()]
 
-    def kind(self, earlier: int, later: int) -> tuple[Kind | None, float, bool]:
-        """Say whether two images are copies, with their agreement and whether one is turned."""
-        a, b = self.copies[earlier], self.copies[later]
-        agreed, turn = agreement(a, b)
+    def classify(self, earlier: int, later: int) -> tuple[Kind | None, float, bool]:
+        """Decide whether two images are copies; return also their agreement and whether one is turned."""
+        a, b = self.signatures[earlier], self.signatures[later]
+        agreed, orientation = agreement(a, b)
         if agreed < SAME:
-            return None, agreed, any(turn)
-        neighbors = [self.copies[place] for place in self.sample if place not in (earlier, later)]
+            return None, agreed, any(orientation)
+        neighbors = [self.signatures[number] for number in self.sample if number not in (earlier, later)]
         usual = [usual_correlations(one, other, neighbors) for one, other in ((a, b), (b, a))]
         if usual[0] is None or usual[1] is None:
-            return "near" if agreed >= CERTAIN else None, agreed, any(turn)
+            return "near" if agreed >= CERTAIN else None, agreed, any(orientation)
         distinct = min(distinct_agreement(a, b, usual[0]), distinct_agreement(b, a, usual[1]))
         if agreed >= CERTAIN and distinct >= CERTAINLY_DISTINCT:
-            return "near", agreed, any(turn)
-        return "similar" if distinct >= DISTINCT else None, agreed, any(turn)
+            return "near", agreed, any(orientation)
+        return "similar" if distinct >= DISTINCT else None, agreed, any(orientation)
 
 
-def _most_alike(neighborhood: _Neighborhood, later: int, candidates: Sequence[int]) -> Iterator[_Pair]:
-    """The first candidate that is certainly the same, or else the first that is similar."""
+def _choose_most_alike(neighborhood: _Neighborhood, later: int, candidates: Sequence[int]) -> Iterator[DuplicatePair]:
+    """Choose the first candidate that is certainly the same, or else the first that is similar."""
     similar = None
     for earlier in candidates:
-        kind, agreed, turned = neighborhood.kind(earlier, later)
-        said = "nearly the same pixels" if kind == "near" else "perhaps the same picture"
-        how = f"{said}, agreement {agreed:.2f}" + ", flipped or turned" * turned
+        kind, agreed, turned = neighborhood.classify(earlier, later)
+        verdict = "nearly the same pixels" if kind == "near" else "perhaps the same picture"
+        how = f"{verdict}, agreement {agreed:.2f}" + ", flipped or turned" * turned
         if kind == "near":
-            yield _Pair(earlier, later, kind, how)
+            yield DuplicatePair(earlier, later, kind, how)
             return
-        similar = similar or (_Pair(earlier, later, kind, how) if kind else None)
+        similar = similar or (DuplicatePair(earlier, later, kind, how) if kind else None)
     if similar is not None:
         yield similar

@@ -1,8 +1,8 @@
-"""Whether two images show the same, though one was flipped, turned, resized, recompressed or made brighter.
+"""Signatures that tell copies of an image, also flipped, rotated, resized, recompressed or brightened ones.
 
 An image is reduced to the low frequencies of a small gray thumbnail. Two comparisons follow one another: the signs and
 softened sizes of the coarsest frequencies tell at once which of millions of pairs may show the same; the details are
-then compared place by place, because pictures of one kind share their outline, a round field of view or a body, and
+then compared tile by tile, because pictures of one kind share their outline, a round field of view or a body, and
 only copies agree everywhere.
 
 What it does not see: a part of another image (1 % cut off on each side is enough), a shift, a small rotation, a slice
@@ -54,28 +54,28 @@ _FREQUENCIES = 32
 _COARSEST = 12
 _SOFTENING = 0.35  # between 1, where the outline decides alone, and 0, which keeps the signs and with them the noise
 _RESOLVED = 0.6  # of the pixels along a side: finer details do not survive halving or compression
-_STRUCTURED = 0.3  # of the root mean square: a place with less is background, and its noise means nothing
-_ALL_ALIKE = 0.95  # correlation with the neighbors from which a place tells none from another
-_MAY_DIFFER = 0.15  # of the places: a burnt-in text, a saturated highlight
+_STRUCTURED = 0.3  # of the root mean square: a tile with less is background, and its noise means nothing
+_ALL_ALIKE = 0.95  # correlation with the neighbors from which a tile tells none from another
+_MAY_DIFFER = 0.15  # of the tiles: a burnt-in text, a saturated highlight
 
 
 @dataclass(frozen=True)
-class Likeness:
+class ImageSignature:
     """What copies of an image have in common.
 
     Args:
-        pixels: The same for the same values in any order; empty where all values are one.
-        signature: Low frequencies of a thumbnail, or of four through a volume; zero where there is no structure.
-        shortest: The shorter side of a slice in pixels.
+        pixel_digest: The same for the same values in any order; empty where all values are one.
+        frequencies: Low frequencies of a thumbnail, or of four through a volume; zero where there is no structure.
+        shortest_side: Of a slice, in pixels.
     """
 
-    pixels: str
-    signature: Float16[np.ndarray, "z 32 32"]
-    shortest: int
+    pixel_digest: str
+    frequencies: Float16[np.ndarray, "z 32 32"]
+    shortest_side: int
 
 
-class Turn(NamedTuple):
-    """One of the ways in which a picture can be mirrored and turned by quarters; for a volume also upside down."""
+class Orientation(NamedTuple):
+    """A combination of mirroring and quarter turns of a picture; for a volume also of reversed slices."""
 
     reversed_slices: bool
     transposed: bool
@@ -83,18 +83,22 @@ class Turn(NamedTuple):
     flipped_across: bool
 
 
-def likeness(image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"]) -> Likeness:
+def compute_image_signature(
+    image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"]
+) -> ImageSignature:
     """Reduce an image to what its copies keep.
 
     Args:
         image: Raw values.
         statistics: As `medseg_pl.core.intensity.channel_statistics` gives them.
     """
-    return Likeness(pixel_digest(image), signature(image, statistics), min(image.shape[2:]))
+    return ImageSignature(pixel_digest(image), low_frequencies(image, statistics), min(image.shape[2:]))
 
 
 def pixel_digest(image: Shaped[np.ndarray, "c d h w"]) -> str:
-    """A sum over the pixels that knows no order, so that flips and turns leave it; `same_pixels` has the last word.
+    """Sum over the pixels in no order, so that flips and quarter turns leave it as it is.
+
+    Different images may have one digest: `find_equal_orientation` has the last word.
 
     >>> image = np.arange(6, dtype=np.uint8).reshape(1, 1, 2, 3)
     >>> pixel_digest(image) == pixel_digest(image[:, :, ::-1].transpose(0, 1, 3, 2))
@@ -110,20 +114,21 @@ def pixel_digest(image: Shaped[np.ndarray, "c d h w"]) -> str:
     return f"{channels}x{depth}x{min(sides)}x{max(sides)}-{total[0]:x}-{total[1]:x}"
 
 
-def same_pixels(a: Shaped[np.ndarray, "..."], b: Shaped[np.ndarray, "..."]) -> Turn | None:
-    """How `b` has to be turned to be `a`, value for value; `None` where that cannot be. Both are `(C, D, H, W)`.
+def find_equal_orientation(a: Shaped[np.ndarray, "..."], b: Shaped[np.ndarray, "..."]) -> Orientation | None:
+    """Find the orientation in which `b` is `a`, value for value; both are `(C, D, H, W)`.
 
     >>> a = np.arange(6).reshape(1, 1, 2, 3)
-    >>> same_pixels(a, a[..., ::-1])
-    Turn(reversed_slices=False, transposed=False, flipped_down=False, flipped_across=True)
+    >>> find_equal_orientation(a, a[..., ::-1])
+    Orientation(reversed_slices=False, transposed=False, flipped_down=False, flipped_across=True)
     """
-    return next((turn for turn in _turns(a.shape[1]) if np.array_equal(a, _turned(b, turn))), None)
+    orientations = _list_orientations(a.shape[1])
+    return next((each for each in orientations if np.array_equal(a, _reorient(b, each))), None)
 
 
-def signature(
+def low_frequencies(
     image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"]
 ) -> Float16[np.ndarray, "z 32 32"]:
-    """Low frequencies of the gray thumbnail, `z` being 1 for an image and 4 for a volume; without the mean."""
+    """Compute low frequencies of the gray thumbnail without its mean; `z` is 1 for an image and 4 for a volume."""
     slices = np.stack([_thumbnail(image[:, depth], statistics) for depth in range(image.shape[1])])
     if len(slices) > 1:  # the mean of a quarter of the slices survives another slice thickness, a single slice does not
         slices = resize_image(slices.reshape(1, len(slices), -1), (_SLABS, _SIDE * _SIDE))
@@ -136,7 +141,7 @@ def signature(
 
 
 def coarse_patterns(signatures: Float16[np.ndarray, "n z 32 32"]) -> Float32[np.ndarray, "n z 12 12"]:
-    """The coarsest frequencies at unit length, large ones softened so that no outline outweighs what is inside it."""
+    """Scale the coarsest frequencies to unit length, softened so that no outline outweighs what is inside it."""
     kept = signatures[..., :_COARSEST, :_COARSEST].astype(np.float32) * _ramp(_COARSEST)
     softened = np.sign(kept) * np.abs(kept) ** np.float32(_SOFTENING)
     lengths = np.sqrt((softened**2).sum(axis=(1, 2, 3), keepdims=True))
@@ -146,7 +151,7 @@ def coarse_patterns(signatures: Float16[np.ndarray, "n z 32 32"]) -> Float32[np.
 def coarse_similarity(
     rows: Float32[np.ndarray, "n z 12 12"], columns: Float32[np.ndarray, "m z 12 12"]
 ) -> Float32[np.ndarray, "n m"]:
-    """The cosine between each two patterns, in whichever turn it is largest.
+    """Compute the cosine between each two patterns, in the orientation in which it is largest.
 
     A flip changes the sign of the odd frequencies along its axis. So the products of even and of odd ones are summed
     apart, and the largest of the four sums over both flips follows without a further product of matrices.
@@ -160,23 +165,23 @@ def coarse_similarity(
     return best
 
 
-def agreement(a: Likeness, b: Likeness) -> tuple[float, Turn]:
-    """How well the details of two images agree, in all but the worst 15 % of the places that have any.
+def agreement(a: ImageSignature, b: ImageSignature) -> tuple[float, Orientation]:
+    """Compute how well two images agree in all but the worst 15 % of the tiles that have details.
 
-    Both are cut into 8 x 8 places, 4 x 4 where there are few pixels, and correlated place by place, over the
-    frequencies that the smaller one resolves.
+    Both are cut into 8 x 8 tiles, 4 x 4 where there are few pixels, and correlated tile by tile, over the frequencies
+    that the smaller one resolves.
 
     Returns:
-        The correlation, and the turn that brings `b` onto `a`.
+        The correlation, and the orientation that brings `b` onto `a`.
     """
-    places = _compare(a, b, _finest(a, b))
-    return places.in_most(places.correlations, np.ones(len(places.correlations))), places.turn
+    tiles = _compare_tiles(a, b, _finest_frequency(a, b))
+    return tiles.low_quantile(tiles.correlations, np.ones(len(tiles.correlations))), tiles.orientation
 
 
 def usual_correlations(
-    image: Likeness, other: Likeness, neighbors: Sequence[Likeness]
+    image: ImageSignature, other: ImageSignature, neighbors: Sequence[ImageSignature]
 ) -> Float64[np.ndarray, " p"] | None:
-    """Find how well each place of an image agrees with other pictures of its kind.
+    """Compute how well each tile of an image agrees with other pictures of its kind.
 
     Args:
         image: The image.
@@ -188,16 +193,16 @@ def usual_correlations(
     """
     if len(neighbors) < FEWEST_NEIGHBORS:
         return None
-    finest = _finest(image, other)
-    usual = np.median([_compare(image, neighbor, finest).correlations for neighbor in neighbors], axis=0)
+    finest = _finest_frequency(image, other)
+    usual = np.median([_compare_tiles(image, neighbor, finest).correlations for neighbor in neighbors], axis=0)
     return np.asarray(np.clip(usual, 0, 1), dtype=np.float64)
 
 
-def distinct_agreement(a: Likeness, b: Likeness, usual: Float64[np.ndarray, " p"]) -> float:
-    """How much of what others of its kind leave open two images agree in: 1 for copies, about 0 for neighbors.
+def distinct_agreement(a: ImageSignature, b: ImageSignature, usual: Float64[np.ndarray, " p"]) -> float:
+    """Correct the agreement of two images for what is usual: 1 for copies, about 0 for others of their kind.
 
     As Cohen's kappa corrects an agreement for chance: pictures by one camera share its field of view, and those of one
-    organ its anatomy, so that places full of these agree between any two of them. Places in which all are alike say
+    organ its anatomy, so that tiles full of these agree between any two of them. Tiles in which all are alike say
     nothing and are left out.
 
     Args:
@@ -205,63 +210,67 @@ def distinct_agreement(a: Likeness, b: Likeness, usual: Float64[np.ndarray, " p"
         b: The one that may be its copy.
         usual: Of `a`, see `usual_correlations`.
     """
-    places = _compare(a, b, _finest(a, b))
-    telling = np.where(usual < _ALL_ALIKE, np.sqrt(1 - usual**2), 0)
-    corrected = (places.correlations - usual) / np.maximum(1 - usual, 1e-12)
-    return places.in_most(corrected, telling)
+    tiles = _compare_tiles(a, b, _finest_frequency(a, b))
+    weights = np.where(usual < _ALL_ALIKE, np.sqrt(1 - usual**2), 0)
+    corrected = (tiles.correlations - usual) / np.maximum(1 - usual, 1e-12)
+    return tiles.low_quantile(corrected, weights)
 
 
-class _Places(NamedTuple):
-    """Two images compared place by place.
+class _TileComparison(NamedTuple):
+    """Two images compared tile by tile.
 
     Attributes:
-        correlations: Of each place.
-        lengths: Root of the energy of each place, in either image.
-        turn: What brings the second onto the first.
+        correlations: Of each tile.
+        lengths: Root of the energy of each tile, in either image.
+        orientation: What brings the second onto the first.
     """
 
     correlations: Float64[np.ndarray, " p"]
     lengths: Float64[np.ndarray, "2 p"]
-    turn: Turn
+    orientation: Orientation
 
-    def in_most(self, values: Float64[np.ndarray, " p"], weights: Float64[np.ndarray, " p"]) -> float:
-        """The value reached in all but the worst 15 % of the places whose weighted details stand out."""
+    def low_quantile(self, values: Float64[np.ndarray, " p"], weights: Float64[np.ndarray, " p"]) -> float:
+        """Return the value reached in all but the worst 15 % of the tiles whose weighted details stand out."""
         lengths = self.lengths * weights
         structured = (lengths > _STRUCTURED * np.sqrt((lengths**2).mean(axis=1, keepdims=True))).any(axis=0)
         return float(np.quantile(values[structured], _MAY_DIFFER)) if structured.any() else 0.0
 
 
-def _compare(a: Likeness, b: Likeness, finest: int) -> _Places:
-    shapes = [coarse_patterns(one.signature[None])[0] for one in (a, b)]
-    turn = max(_turns(len(shapes[1])), key=lambda turn: float((shapes[0] * _turned_frequencies(shapes[1], turn)).sum()))
-    details = (_details(one, finest) for one in (a.signature, _turned_frequencies(b.signature, turn)))
-    first, second = (_places(one, 8 if finest > 16 else 4).astype(np.float64) for one in details)
+def _compare_tiles(a: ImageSignature, b: ImageSignature, finest: int) -> _TileComparison:
+    patterns = [coarse_patterns(one.frequencies[None])[0] for one in (a, b)]
+    orientation = max(
+        _list_orientations(len(patterns[1])),
+        key=lambda each: float((patterns[0] * _reorient_frequencies(patterns[1], each)).sum()),
+    )
+    details = (_details(one, finest) for one in (a.frequencies, _reorient_frequencies(b.frequencies, orientation)))
+    first, second = (_cut_tiles(one, 8 if finest > 16 else 4).astype(np.float64) for one in details)
     lengths = np.sqrt(np.stack([(first**2).sum(axis=1), (second**2).sum(axis=1)]))
     correlations = (first * second).sum(axis=1) / np.maximum(lengths.prod(axis=0), 1e-12)
-    return _Places(np.asarray(correlations), np.asarray(lengths), turn)
+    return _TileComparison(np.asarray(correlations), np.asarray(lengths), orientation)
 
 
-def _finest(a: Likeness, b: Likeness) -> int:
-    """The frequency up to which both resolve details."""
-    return min(_FREQUENCIES, max(6, math.floor(_RESOLVED * min(a.shortest, b.shortest))))
+def _finest_frequency(a: ImageSignature, b: ImageSignature) -> int:
+    """Return the frequency up to which both resolve details."""
+    return min(_FREQUENCIES, max(6, math.floor(_RESOLVED * min(a.shortest_side, b.shortest_side))))
 
 
 def _products(
     rows: Float32[np.ndarray, "n z 12 12"], columns: Float32[np.ndarray, "m z 12 12"]
 ) -> Iterator[list[Float32[np.ndarray, "n m"]]]:
-    """Sums of products over the even and the odd frequencies along both axes, in each turn that is no flip."""
-    for turn in (turn for turn in _turns(rows.shape[1]) if not turn.flipped_down and not turn.flipped_across):
-        yield [
-            _turned(rows, turn)[..., down::2, across::2].reshape(len(rows), -1)
-            @ columns[..., down::2, across::2].reshape(len(columns), -1).T
-            for down, across in product((0, 1), repeat=2)
-        ]
+    """Sum products over even and odd frequencies along both axes, in each orientation that is no flip."""
+    for each in _list_orientations(rows.shape[1]):
+        if not each.flipped_down and not each.flipped_across:
+            yield [
+                _reorient(rows, each)[..., down::2, across::2].reshape(len(rows), -1)
+                @ columns[..., down::2, across::2].reshape(len(columns), -1).T
+                for down, across in product((0, 1), repeat=2)
+            ]
 
 
 def _thumbnail(
     pixels: Shaped[np.ndarray, "c h w"], statistics: Float32[np.ndarray, "c 4"]
 ) -> Float32[np.ndarray, "s s"]:
-    """The mean of the channels, each within its percentiles; a channel that is nearly all background is left whole."""
+    """Average the channels, each within its percentiles; one that is nearly all background is left whole."""
     small = resize_image(replace_not_finite(pixels.astype(np.float32), statistics), (_SIDE, _SIDE))
     low, high = statistics[:, LOW, None, None], statistics[:, HIGH, None, None]
     scaled = (np.clip(small, low, high) - low) / np.where(high > low, high - low, 1)
@@ -269,42 +278,42 @@ def _thumbnail(
 
 
 def _details(frequencies: Float[np.ndarray, "z k k"], finest: int) -> Float32[np.ndarray, "z s s"]:
-    """The picture that the frequencies below `finest` make, sharpened by their ramp."""
+    """Compute the picture that the frequencies below `finest` make, sharpened by their ramp."""
     kept = np.zeros((len(frequencies), _SIDE, _SIDE), np.float32)
     kept[:, :_FREQUENCIES, :_FREQUENCIES] = np.asarray(frequencies, np.float32) * _ramp(_FREQUENCIES, finest)
     return np.asarray(idctn(kept, norm="ortho", axes=(1, 2)))
 
 
 def _ramp(count: int, end: int | None = None) -> Float32[np.ndarray, "k k"]:
-    """Weights that grow with the frequency, as its share in natural pictures falls, up to a circle."""
+    """Compute weights that grow with the frequency, as its share in natural pictures falls, up to a circle."""
     radius = np.hypot(*np.ogrid[:count, :count])
     return np.where(radius < (end or count), radius, 0).astype(np.float32)
 
 
-def _places(pictures: Float32[np.ndarray, "z s s"], parts: int) -> Float32[np.ndarray, "p v"]:
-    """The pixels of each place, about their mean."""
+def _cut_tiles(pictures: Float32[np.ndarray, "z s s"], parts: int) -> Float32[np.ndarray, "p v"]:
+    """Cut the pixels of each tile, about their mean."""
     side = _SIDE // parts
-    cut = pictures.reshape(-1, parts, side, parts, side).transpose(0, 1, 3, 2, 4).reshape(-1, side * side)
-    return np.asarray(cut - cut.mean(axis=1, keepdims=True))
+    tiles = pictures.reshape(-1, parts, side, parts, side).transpose(0, 1, 3, 2, 4).reshape(-1, side * side)
+    return np.asarray(tiles - tiles.mean(axis=1, keepdims=True))
 
 
-def _turns(slices: int) -> Iterator[Turn]:
-    """Eight for an image, sixteen for a volume."""
-    return (Turn(*flags) for flags in product((False, True), repeat=4) if slices > 1 or not flags[0])
+def _list_orientations(slices: int) -> list[Orientation]:
+    """List the eight of an image, or the sixteen of a volume."""
+    flags = product((False, True), repeat=4)
+    return [Orientation(*each) for each in flags if slices > 1 or not each[0]]
 
 
-def _turned(voxels: NDArray[Any], turn: Turn) -> NDArray[Any]:
-    """`(..., D, H, W)` in another turn."""
-    swapped = voxels.swapaxes(-1, -2) if turn.transposed else voxels
-    slices, down, across = (
-        -1 if flipped else 1 for flipped in (turn.reversed_slices, turn.flipped_down, turn.flipped_across)
-    )
-    return swapped[..., ::slices, ::down, ::across]
+def _reorient(voxels: NDArray[Any], orientation: Orientation) -> NDArray[Any]:
+    """Bring `(..., D, H, W)` into another orientation."""
+    reversed_slices, transposed, flipped_down, flipped_across = orientation
+    swapped = voxels.swapaxes(-1, -2) if transposed else voxels
+    z, y, x = (-1 if flipped else 1 for flipped in (reversed_slices, flipped_down, flipped_across))
+    return swapped[..., ::z, ::y, ::x]
 
 
-def _turned_frequencies(frequencies: NDArray[Any], turn: Turn) -> NDArray[Any]:
-    """What `_turned` does to a picture, done to its frequencies `(..., Z, K, K)`: odd ones change their sign."""
-    turned = _turned(frequencies, turn._replace(flipped_down=False, flipped_across=False))
+def _reorient_frequencies(frequencies: NDArray[Any], orientation: Orientation) -> NDArray[Any]:
+    """Do to frequencies `(..., Z, K, K)` what `_reorient` does to their picture: odd ones change their sign."""
+    moved = _reorient(frequencies, orientation._replace(flipped_down=False, flipped_across=False))
     signs = np.where(np.arange(frequencies.shape[-1]) % 2, -1, 1).astype(frequencies.dtype)
-    turned = turned * signs[:, None] if turn.flipped_down else turned
-    return turned * signs if turn.flipped_across else turned
+    moved = moved * signs[:, None] if orientation.flipped_down else moved
+    return moved * signs if orientation.flipped_across else moved

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.types import Case
-from medseg_pl.data.stratification import deal
+from medseg_pl.data.stratification import stratified_assign
 from medseg_pl.io.shipped import find_config
 from medseg_pl.io.structured import read_json
 
@@ -63,13 +63,19 @@ class SplitSettings:
         """Plain values, for a checkpoint."""
         return {**asdict(self), "fractions": None if self.fractions is None else list(self.fractions)}
 
-    def given(self, cases: Sequence[Case]) -> Split | None:
-        """The split that a file or the data set itself gives, or `None` where neither does.
+    def explicit_split(self, cases: Sequence[Case], recorded: Mapping[str, Any] | None = None) -> Split | None:
+        """Return the split that a checkpoint, a file or the data set itself gives; `None` where none does.
+
+        Args:
+            cases: All of them.
+            recorded: What a checkpoint recorded of its data; its split is kept where the settings are the same.
 
         Raises:
             SettingError: Another way of splitting was asked for, too.
             DataError: The split puts a group on two sides, or leaves a side empty.
         """
+        if recorded and recorded["settings"] == self.as_dict():
+            return restore_split(recorded["split"], cases)
         if self.file is None:
             given = declared_split(cases, self.fold)
         else:
@@ -93,7 +99,7 @@ class SplitSettings:
             SettingError: Two ways of splitting were asked for.
             DataError: The split puts a group on two sides, or leaves a side empty.
         """
-        given = self.given(cases)
+        given = self.explicit_split(cases)
         if given is not None:
             return given
         if self.fractions is not None:
@@ -104,7 +110,7 @@ class SplitSettings:
 def fold_split(
     cases: Sequence[Case], fold: int, folds: int, seed: int, label_voxels: LabelVoxels | None = None
 ) -> Split:
-    """Hold out one fold of groups for validation, train on the others; see `medseg_pl.data.stratification.deal`.
+    """Hold out one fold of groups for validation and train on the others; see `stratified_assign`.
 
     Raises:
         SettingError: There is no such fold, or fewer groups than folds.
@@ -117,7 +123,7 @@ def fold_split(
             f"{folds} folds need at least {folds} patients (groups); the data has {len(groups)}. Lower data.folds."
         )
     amounts = _amounts(cases, groups, label_voxels)
-    fold_of = dict(zip(groups, deal(amounts, None, [1 / folds] * folds, seed).tolist(), strict=True))
+    fold_of = dict(zip(groups, stratified_assign(amounts, None, [1 / folds] * folds, seed).tolist(), strict=True))
     held_out = [case.case_id for case in cases if fold_of[case.group] == fold]
     return _split(cases, val=held_out, test=[], origin=f"fold {fold} of {folds} {_manner(amounts)}, seed {seed}")
 
@@ -142,7 +148,7 @@ def fraction_split(
     asked = [side for side in range(3) if wanted[side]]
     amounts = _amounts(cases, groups, label_voxels)
     room = [wanted[side] for side in asked]
-    parts = deal(amounts, room, [count / len(groups) for count in room], seed)
+    parts = stratified_assign(amounts, room, [count / len(groups) for count in room], seed)
     side_of = {group: asked[part] for group, part in zip(groups, parts.tolist(), strict=True)}
     sides = [[case.case_id for case in cases if side_of[case.group] == side] for side in range(3)]
     origin = f"fractions {', '.join(f'{share:g}' for share in fractions)} {_manner(amounts)}, seed {seed}"
@@ -193,13 +199,13 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
     return _split(kept, val=sides["val"], test=sides["test"], origin=f"read from {path.name}, fold {fold}")
 
 
-def kept_split(saved: Mapping[str, Any], cases: Sequence[Case]) -> Split:
+def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:
     """The split of a checkpoint, on the data as it is now; cases that came since are left out.
 
     Raises:
         DataError: Cases that the checkpoint wants to score are not there.
     """
-    split = Split(tuple(saved["train"]), tuple(saved["val"]), tuple(saved["test"]), saved["origin"])
+    split = Split(tuple(recorded["train"]), tuple(recorded["val"]), tuple(recorded["test"]), recorded["origin"])
     known = {case.case_id for case in cases}
     missing = [name for name in (*split.val, *split.test) if name not in known]
     if missing:

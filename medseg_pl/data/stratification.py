@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 
-def deal(
+def stratified_assign(
     amounts: Float64[np.ndarray, "g a"], room: Sequence[int] | None, goals: Sequence[float], seed: int
 ) -> Int64[np.ndarray, " g"]:
     r"""Which part each group goes to, so that part $k$ gets about its goal $g_k$ of every amount.
@@ -31,7 +31,7 @@ def deal(
         Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011 (rare labels
         first, each to the part that lacks most).
 
-    >>> deal(np.array([[3.0], [1.0], [1.0], [1.0]]), None, [0.5, 0.5], seed=0).tolist()
+    >>> stratified_assign(np.array([[3.0], [1.0], [1.0], [1.0]]), None, [0.5, 0.5], seed=0).tolist()
     [0, 1, 1, 1]
     """
     goal = np.asarray(goals, dtype=np.float64)

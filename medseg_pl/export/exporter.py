@@ -17,6 +17,8 @@ from medseg_pl import __version__
 from medseg_pl.core import errors, geometry, intensity
 from medseg_pl.core.errors import ExportError, SettingError
 from medseg_pl.core.import_policy import only_known_code
+from medseg_pl.data.sources import Source
+from medseg_pl.data.sources.from_settings import open_source
 from medseg_pl.data.written_values import use_mask_values
 from medseg_pl.export import image_files
 from medseg_pl.export.cards import write_cards
@@ -103,7 +105,8 @@ def _write(folder: Path, trained: Trained, arguments: argparse.Namespace) -> Non
     for note in _notes(spec, measured=measured):
         sys.stdout.write(f"{note}\n")
     if measured:
-        spec["measured"] = _measured(trained, folder, arguments.root)
+        plugins = [name for value in arguments.plugins for name in value.split(",")]
+        spec["measured"] = _measured(trained, folder, open_source(trained.settings, arguments.root, plugins))
         seal(folder, graph.model, spec)
         _self_test(folder)
     write_cards(folder, trained, spec)  # sealed with no checksum: they are there to be written on
@@ -135,11 +138,11 @@ def network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.contiguous().clone() for name, value in own.items()}
 
 
-def _measured(trained: Trained, folder: Path, root: str | None) -> dict[str, Any]:
+def _measured(trained: Trained, folder: Path, source: Source) -> dict[str, Any]:
     from medseg_pl.export.accuracy import measure
 
     predictor = Predictor([load_module(trained)], precision=str(trained.settings["trainer"]["precision"]))
-    found = measure(trained, predictor, folder, root)
+    found = measure(trained, predictor, folder, source)
     shown = {name: "unknown" if value is None else f"{value:.4f}" for name, value in found["dice"].items()}
     sys.stdout.write(
         f"Mean Dice of {found['cases']} validation cases: {shown['checkpoint']} by the checkpoint, {shown['exported']} "

@@ -28,7 +28,7 @@ from medseg_pl.core.import_policy import only_known_code, refusal
 from medseg_pl.core.intensity import LOW, channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import TtaMode, Volume
-from medseg_pl.data.cache.case import storable
+from medseg_pl.data.cache.case import as_cache_dtype
 from medseg_pl.data.datasets import as_network_type, neighbors
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.data.sources.dicom_output import UnevenSlices
@@ -191,7 +191,7 @@ class Predictor:
             DataError: The image does not fit the models.
         """
         self._check(volume, what)
-        image = storable(volume.image, what)
+        image = as_cache_dtype(volume.image, what)
         statistics = channel_statistics(image)
         depth, height, width = volume.geometry.shape
         mask = np.empty((self.labels.mask_channels, depth, height, width), np.uint8)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.cache.case import StoredCase, open_entry
-from medseg_pl.data.cache.index import catalog_of
+from medseg_pl.data.cache.case import CachedCase
+from medseg_pl.data.cache.index import CacheIndex
 
 
 @dataclass(frozen=True)
@@ -61,49 +60,48 @@ class Fingerprint(Survey):
     foreground_intensities: tuple[tuple[float, float], ...]
 
 
-def survey(cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap) -> Survey:
+def survey(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> Survey:
     """Look at what the store knows of every case.
 
     Args:
         cases: All of them, with references.
-        entries: Where the store keeps each.
+        index: Of the same cases in the cache.
         labels: What the masks hold.
     """
-    known = catalog_of(entries)
-    shapes = known.shapes[:, 1:]
-    counts = np.array([known.label_voxels(place) for place in range(len(known))])
-    spacings_mm = None if known.without_spacing() else known.spacings_mm
+    shapes = index.shapes[:, 1:]
+    counts = np.array([index.label_voxels(number) for number in range(len(index))])
+    spacings_mm = None if np.isnan(index.spacings_mm).any() else index.spacings_mm
     return Survey(
         cases=len(cases),
         groups=len({case.group for case in cases}),
         slices=int(shapes[:, 0].sum()),
-        channels=int(known.shapes[:, 0].max()),
-        types=tuple(sorted(known.types)),
+        channels=int(index.shapes[:, 0].max()),
+        types=tuple(sorted(index.dtypes)),
         sizes=_size_percentiles(shapes[:, 1:]),
         depth=int(np.median(shapes[:, 0])),
         spacing_mm=None if spacings_mm is None else _three(np.median(spacings_mm, axis=0)),
         spacing_varies=1.0 if spacings_mm is None else _spread(spacings_mm[:, 1:]),
         label_shares={
-            name: float(counts[:, index].sum() / shapes.prod(axis=1).sum()) for index, name in enumerate(labels.names)
+            name: float(counts[:, label].sum() / shapes.prod(axis=1).sum()) for label, name in enumerate(labels.names)
         },
-        label_cases={name: int((counts[:, index] > 0).sum()) for index, name in enumerate(labels.names)},
+        label_cases={name: int((counts[:, label] > 0).sum()) for label, name in enumerate(labels.names)},
     )
 
 
 def fingerprint(
-    cases: Sequence[Case], entries: Sequence[Path], labels: LabelMap, modalities: Sequence[str] = ()
+    cases: Sequence[Case], index: CacheIndex, labels: LabelMap, modalities: Sequence[str] = ()
 ) -> Fingerprint:
     """Look at the pixels of every stored case once.
 
     Args:
         cases: All of them, with references.
-        entries: Where the store keeps each.
+        index: Of the same cases in the cache.
         labels: What the masks hold.
         modalities: What the data set says of each channel; one name stands for all of them.
     """
-    counted = survey(cases, entries, labels)
+    counted = survey(cases, index, labels)
     by_channel = [
-        [_intensities(open_entry(entry), channel) for entry in entries] for channel in range(counted.channels)
+        [_intensities(index[number], channel) for number in range(len(index))] for channel in range(counted.channels)
     ]
     named = list(modalities) * counted.channels if len(modalities) == 1 else list(modalities)
     return Fingerprint(
@@ -116,7 +114,7 @@ def fingerprint(
     )
 
 
-def _intensities(case: StoredCase, channel: int) -> tuple[float, NDArray[np.float32]]:
+def _intensities(case: CachedCase, channel: int) -> tuple[float, NDArray[np.float32]]:
     """Find the lowest value of a channel, and those at the store's sample of labeled voxels.
 
     A case without the channel has none; `fit` refuses it.

@@ -27,7 +27,7 @@ def test_numbers_only() -> None:
 
 def test_nothing_but_nan() -> None:
     image = image_of(np.full((1, 8, 8), np.nan, np.float32))
-    assert (image.finite, image.lowest, image.highest, image.contrast, image.likeness) == (0, 0, 0, 0, None)
+    assert (image.finite, image.lowest, image.highest, image.contrast, image.signature) == (0, 0, 0, 0, None)
 
 
 def test_share_at_the_top() -> None:

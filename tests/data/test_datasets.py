@@ -21,7 +21,8 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.intensity import HIGH, LOW, channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Sample, Volume
-from medseg_pl.data.cache.store import Store
+from medseg_pl.data.cache.case_cache import CaseCache
+from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.datasets import (
     PatchDataset,
     SliceDataset,
@@ -69,13 +70,13 @@ def volume(image: NDArray[Any], mask: NDArray[Any] | None = None) -> Volume:
     return Volume(image, mask.astype(np.uint8), Geometry(image.shape[1:]))
 
 
-def entries(directory: Path, *volumes: Volume, labels: LabelMap = LABELS) -> list[Path]:
+def build(directory: Path, *volumes: Volume, labels: LabelMap = LABELS) -> CacheIndex:
     source = Given(directory, volumes)
-    return Store(directory / "store", source, labels).build(source.cases(), threads=1)
+    return CaseCache(directory / "store", source, labels).build(source.cases(), threads=1)
 
 
 def patches(
-    made: list[Path],
+    index: CacheIndex,
     size: tuple[int, int],
     context: int = 0,
     foreground: float = 0.0,
@@ -83,9 +84,7 @@ def patches(
     seed: int = 0,
     mode: Any = "none",
 ) -> PatchDataset:
-    return PatchDataset(
-        made, [entry.name for entry in made], Resize(mode, size), context, foreground, augmentation, seed
-    )
+    return PatchDataset(index, Resize(mode, size), context, foreground, augmentation, seed)
 
 
 def numbered(depth: int, height: int, width: int, dtype: type = np.uint16) -> NDArray[Any]:
@@ -140,7 +139,7 @@ class TestCrop:
 class TestPatches:
     def test_a_patch_is_a_crop_of_image_and_mask_at_one_place(self, tmp_path: Path) -> None:
         image = numbered(2, 6, 8)
-        made = entries(tmp_path, volume(image, image % 3))
+        made = build(tmp_path, volume(image, image % 3))
         origins = set()
         for epoch in range(60):
             sample = patches(made, (3, 4))[epoch, epoch % 2]
@@ -155,14 +154,14 @@ class TestPatches:
         assert max(origins) <= (3, 4)
 
     def test_neighbors_are_cropped_at_the_same_place(self, tmp_path: Path) -> None:
-        made = entries(tmp_path, volume(numbered(3, 6, 8)))
+        made = build(tmp_path, volume(numbered(3, 6, 8)))
         before, here, behind = patches(made, (3, 4), context=1)[0, 1].image
         np.testing.assert_array_equal(here - before, np.full((3, 4), 48))
         np.testing.assert_array_equal(behind - here, np.full((3, 4), 48))
 
     def test_each_channel_has_its_statistics_beside_it(self, tmp_path: Path) -> None:
         image = np.stack([numbered(3, 6, 8), 2 * numbered(3, 6, 8)])
-        sample = patches(entries(tmp_path, volume(image)), (3, 4), context=1)[0, 1]
+        sample = patches(build(tmp_path, volume(image)), (3, 4), context=1)[0, 1]
         np.testing.assert_array_equal(sample.statistics, np.tile(channel_statistics(image), (3, 1)))
         np.testing.assert_array_equal(sample.image[1::2], 2 * sample.image[::2])
 
@@ -170,11 +169,11 @@ class TestPatches:
         constant = [
             np.full((4, 6, 8), 10 * case, np.uint8) + np.arange(4, dtype=np.uint8)[:, None, None] for case in (1, 2)
         ]
-        dataset = patches(entries(tmp_path, *map(volume, constant)), (3, 4))
+        dataset = patches(build(tmp_path, *map(volume, constant)), (3, 4))
         assert [int(dataset[0, i].image[0, 0, 0]) for i in range(len(dataset))] == [10, 11, 12, 13, 20, 21, 22, 23]
 
     def test_a_second_passage_is_another_patch_of_the_same_slice(self, tmp_path: Path) -> None:
-        dataset = patches(entries(tmp_path, volume(numbered(2, 60, 80))), (3, 4))
+        dataset = patches(build(tmp_path, volume(numbered(2, 60, 80))), (3, 4))
         first, second = dataset[0, 1].image, dataset[0, 1 + len(dataset)].image
         assert not torch.equal(first, second)
         assert int(first.min()) // 4800 == int(second.min()) // 4800 == 1
@@ -183,7 +182,7 @@ class TestPatches:
         image = numbered(1, 6, 8)
         mask = np.stack([image % 2, image % 3 == 0, image % 5 == 0])
         overlapping = LabelMap(["two", "three", "five"], "multilabel")
-        sample = patches(entries(tmp_path, volume(image, mask), labels=overlapping), (3, 4))[0, 0]
+        sample = patches(build(tmp_path, volume(image, mask), labels=overlapping), (3, 4))[0, 0]
         for plane, divisor, rest in zip(sample.mask, (2, 3, 5), (1, 0, 0), strict=True):
             np.testing.assert_array_equal(plane, sample.image[0].numpy() % divisor == rest)
 
@@ -193,7 +192,7 @@ class TestForeground:
     def test_a_patch_is_centerd_on_a_voxel_of_a_label(self, tmp_path: Path, row: int, column: int) -> None:
         mask = np.zeros((5, 40, 60))
         mask[3, row, column] = 2
-        dataset = patches(entries(tmp_path, volume(np.zeros((5, 40, 60), np.uint8), mask)), (8, 10), foreground=1.0)
+        dataset = patches(build(tmp_path, volume(np.zeros((5, 40, 60), np.uint8), mask)), (8, 10), foreground=1.0)
         # The voxel is at (4, 5) of the patch, unless the patch would leave the image.
         expected = (row - min(max(row - 4, 0), 32), column - min(max(column - 5, 0), 50))
         for index in range(5):
@@ -202,7 +201,7 @@ class TestForeground:
     def test_each_label_is_equally_often_in_the_middle(self, tmp_path: Path) -> None:
         mask = np.zeros((1, 60, 60))
         mask[0, 5:55, 5:30], mask[0, 30, 45] = 1, 2
-        dataset = patches(entries(tmp_path, volume(np.zeros((1, 60, 60), np.uint8), mask)), (8, 8), foreground=1.0)
+        dataset = patches(build(tmp_path, volume(np.zeros((1, 60, 60), np.uint8), mask)), (8, 8), foreground=1.0)
         middle = Counter(int(dataset[epoch, 0].mask[0, 4, 4]) for epoch in range(400))
         assert middle[0] == 0
         assert abs(middle[2] - 200) < 50  # five standard deviations of 400 fair draws
@@ -210,12 +209,12 @@ class TestForeground:
     def test_the_fraction_is_the_share_of_centerd_patches(self, tmp_path: Path) -> None:
         mask = np.zeros((1, 400, 400))
         mask[0, 200, 200] = 1
-        dataset = patches(entries(tmp_path, volume(np.zeros((1, 400, 400), np.uint8), mask)), (8, 8), foreground=0.25)
+        dataset = patches(build(tmp_path, volume(np.zeros((1, 400, 400), np.uint8), mask)), (8, 8), foreground=0.25)
         hits = sum(int(dataset[epoch, 0].mask[0, 4, 4]) for epoch in range(400))
         assert abs(hits - 100) < 44  # five standard deviations; elsewhere a hit has the chance 1 : 154449
 
     def test_a_case_without_labels_still_gives_patches(self, tmp_path: Path) -> None:
-        dataset = patches(entries(tmp_path, volume(numbered(2, 6, 8))), (3, 4), foreground=1.0)
+        dataset = patches(build(tmp_path, volume(numbered(2, 6, 8))), (3, 4), foreground=1.0)
         assert {int(dataset[0, i].image.min()) // 48 for i in range(2)} == {0, 1}
 
 
@@ -223,7 +222,7 @@ class TestSmallImages:
     def test_they_sit_in_the_middle_of_the_lowest_value(self, tmp_path: Path) -> None:
         image = (numbered(1, 3, 5) + 100).astype(np.float32)
         mask = np.full((1, 3, 5), 2)
-        sample = patches(entries(tmp_path, volume(image, mask)), (6, 8))[0, 0]
+        sample = patches(build(tmp_path, volume(image, mask)), (6, 8))[0, 0]
         expected = np.full((6, 8), channel_statistics(image[None])[0, LOW])
         expected[1:4, 1:6] = image[0]
         np.testing.assert_array_equal(sample.image[0], expected)
@@ -233,14 +232,14 @@ class TestSmallImages:
     @pytest.mark.parametrize("size", [(3, 5), (4, 4), (1, 7)])
     def test_training_pads_as_evaluation_does(self, tmp_path: Path, size: tuple[int, int]) -> None:
         image = np.full((1, *size), 9, np.uint8)
-        sample = patches(entries(tmp_path, volume(image, np.ones((1, *size)))), (8, 8))[0, 0]
+        sample = patches(build(tmp_path, volume(image, np.ones((1, *size)))), (8, 8))[0, 0]
         padding = centerd_padding(size, (8, 8))
         first = torch.nonzero(sample.mask[0]).min(0).values.tolist()
         assert first == [padding.top, padding.left]
 
     def test_one_side_may_be_small_and_the_other_large(self, tmp_path: Path) -> None:
         image = numbered(1, 3, 80)
-        sample = patches(entries(tmp_path, volume(image)), (5, 8))[0, 0]
+        sample = patches(build(tmp_path, volume(image)), (5, 8))[0, 0]
         left = int(sample.image[0, 1, 0])
         np.testing.assert_array_equal(sample.image[0, 1:4], image[0, :, left : left + 8])
 
@@ -249,7 +248,7 @@ class TestResize:
     def test_the_whole_slice_is_scaled_and_padded(self, tmp_path: Path) -> None:
         image = np.kron(np.array([[10, 20], [30, 40]]), np.ones((10, 20))).astype(np.uint8)[None]
         mask = (image == 40).astype(np.uint8)
-        sample = patches(entries(tmp_path, volume(image, mask)), (8, 8), mode="fit")[0, 0]
+        sample = patches(build(tmp_path, volume(image, mask)), (8, 8), mode="fit")[0, 0]
         # 20 x 40 becomes 4 x 8, with two rows on either side.
         np.testing.assert_array_equal(sample.image[0, 2:6], np.kron([[10, 20], [30, 40]], np.ones((2, 4))))
         np.testing.assert_array_equal(sample.image[0, [0, 1, 6, 7]], np.full((4, 8), 10))
@@ -258,7 +257,7 @@ class TestResize:
     def test_foreground_sampling_chooses_the_slice(self, tmp_path: Path) -> None:
         mask = np.zeros((9, 20, 40))
         mask[6, :10, :10] = 1
-        made = entries(tmp_path, volume(np.zeros((9, 20, 40), np.uint8), mask))
+        made = build(tmp_path, volume(np.zeros((9, 20, 40), np.uint8), mask))
         dataset = patches(made, (8, 8), foreground=1.0, mode="fit")
         assert all(dataset[0, index].mask.any() for index in range(9))
 
@@ -267,7 +266,7 @@ class TestResize:
         y, x = np.mgrid[: size[0], : size[1]]
         disc = ((y / size[0] - 0.45) ** 2 + (x / size[1] - 0.6) ** 2 < 0.07).astype(np.uint8)
         case = volume((200 * disc)[None].astype(np.uint8), disc[None])
-        dataset = SliceDataset(Given(tmp_path, [case]).cases(), entries(tmp_path, case), Resize("fit", (64, 64)), 0)
+        dataset = SliceDataset(Given(tmp_path, [case]).cases(), build(tmp_path, case), Resize("fit", (64, 64)), 0)
         batch = dataset[0]
         assert batch.image.shape == (1, 1, 64, 64)
         np.testing.assert_array_equal(batch.masks[0], disc[None])
@@ -282,10 +281,10 @@ class TestSpacing:
     def test_a_crop_covers_the_pixels_that_its_spacing_asks_for(self, tmp_path: Path) -> None:
         """Pixels of 1 x 0.5 mm, brought to 2 x 2 mm: 3 x 2 pixels are the means of 2 x 4 blocks."""
         image = np.arange(2 * 6 * 8, dtype=np.float32).reshape(2, 6, 8)
-        made = entries(tmp_path, replace(volume(image), geometry=Geometry((2, 6, 8), (4.0, 1.0, 0.5))))
+        made = build(tmp_path, replace(volume(image), geometry=Geometry((2, 6, 8), (4.0, 1.0, 0.5))))
         blocks = image.reshape(2, 3, 2, 2, 4).mean(axis=(2, 4))
         fit = Resize("none", (3, 2), spacing_mm=(2.0, 2.0))
-        sample = PatchDataset(made, [entry.name for entry in made], fit, 0, 0.0, None, seed=0)[0, 1]
+        sample = PatchDataset(made, fit, 0, 0.0, None, seed=0)[0, 1]
         assert sample.mask.shape == (1, 3, 2)
         np.testing.assert_allclose(sample.image[0], blocks[1])
         dataset = SliceDataset([_case()], made, fit, 0)
@@ -295,13 +294,13 @@ class TestSpacing:
 
 class TestTypes:
     def test_eight_bits_stay_eight_bits(self, tmp_path: Path) -> None:
-        sample = patches(entries(tmp_path, volume(numbered(1, 6, 8, np.uint8))), (3, 4))[0, 0]
+        sample = patches(build(tmp_path, volume(numbered(1, 6, 8, np.uint8))), (3, 4))[0, 0]
         assert (sample.image.dtype, sample.mask.dtype) == (torch.uint8, torch.uint8)
         assert sample.statistics.dtype == torch.float32
 
     @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
     def test_everything_else_becomes_float(self, tmp_path: Path, dtype: type) -> None:
-        made = entries(tmp_path, volume(np.full((1, 6, 8), 31000, dtype)))
+        made = build(tmp_path, volume(np.full((1, 6, 8), 31000, dtype)))
         sample = patches(made, (3, 4))[0, 0]
         assert sample.image.dtype == torch.float32
         assert sample.image.unique().tolist() == [31000]
@@ -309,7 +308,7 @@ class TestTypes:
     def test_what_is_not_finite_is_replaced(self, tmp_path: Path) -> None:
         image = np.linspace(-50, 50, 48, dtype=np.float32).reshape(1, 6, 8).copy()
         image[0, 0, :3] = np.nan, np.inf, -np.inf
-        made = entries(tmp_path, volume(image))
+        made = build(tmp_path, volume(image))
         low, high = channel_statistics(image[None])[0, [LOW, HIGH]]
         for result in (
             patches(made, (6, 8))[0, 0].image[0],
@@ -321,7 +320,7 @@ class TestTypes:
     @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
     def test_a_sample_may_be_changed_without_touching_the_store(self, tmp_path: Path, dtype: type) -> None:
         image = np.full((1, 6, 8), 5, dtype)
-        made = entries(tmp_path, volume(image, np.ones((1, 6, 8))))
+        made = build(tmp_path, volume(image, np.ones((1, 6, 8))))
         whole, evaluated = patches(made, (6, 8)), SliceDataset([_case()], made, Resize("none", (6, 8)), 0)
         for tensor in (whole[0, 0].image, whole[0, 0].mask, evaluated[0].image):
             tensor.zero_()
@@ -341,7 +340,7 @@ class TestReproducibility:
             volume(rng.integers(0, 999, (4, 20, 24)).astype(np.uint16), rng.integers(0, 3, (4, 20, 24)))
             for _ in range(2)
         ]
-        return patches(entries(tmp_path, *volumes), (12, 16), 1, 0.5, StandardAugmentation(noise=0.1), seed=3)
+        return patches(build(tmp_path, *volumes), (12, 16), 1, 0.5, StandardAugmentation(noise=0.1), seed=3)
 
     def test_the_same_draw_is_the_same_sample_in_another_process(self, dataset: PatchDataset) -> None:
         draws = [(epoch, index) for epoch in (0, 7) for index in (0, 5, 13)]
@@ -372,7 +371,7 @@ class TestReproducibility:
 
     def test_epoch_index_and_seed_each_change_the_sample(self, dataset: PatchDataset) -> None:
         same_slice = (0, 1 + len(dataset))
-        other_seed = patches(dataset.entries, (12, 16), 1, 0.5, StandardAugmentation(noise=0.1), seed=4)
+        other_seed = patches(dataset.index, (12, 16), 1, 0.5, StandardAugmentation(noise=0.1), seed=4)
         images = [dataset[0, 1].image, dataset[1, 1].image, dataset[same_slice].image, other_seed[0, 1].image]
         assert all(not torch.equal(a, b) for i, a in enumerate(images) for b in images[i + 1 :])
 
@@ -381,7 +380,7 @@ class TestSlices:
     def test_whole_slices_with_what_puts_them_back(self, tmp_path: Path) -> None:
         images = [numbered(2, 5, 6), numbered(3, 4, 9)]
         volumes = [volume(image, image % 3) for image in images]
-        made = entries(tmp_path, *volumes)
+        made = build(tmp_path, *volumes)
         dataset = SliceDataset(Given(tmp_path, volumes).cases(), made, Resize("none", (64, 64)), context=1)
         assert len(dataset) == 5
         assert (dataset.depths, dataset.sizes) == ([2, 3], [(5, 6), (4, 9)])
@@ -395,11 +394,11 @@ class TestSlices:
 
     def test_without_reference_there_is_no_mask(self, tmp_path: Path) -> None:
         bare = Volume(numbered(2, 5, 6)[None], None, Geometry((2, 5, 6)))
-        made = entries(tmp_path, bare)
+        made = build(tmp_path, bare)
         assert SliceDataset([_case()], made, Resize("none", (8, 8)), 0)[1].masks == []
 
     def test_batches_are_joined_in_order(self, tmp_path: Path) -> None:
-        made = entries(tmp_path, volume(numbered(3, 5, 6)))
+        made = build(tmp_path, volume(numbered(3, 5, 6)))
         dataset = SliceDataset([_case()], made, Resize("none", (8, 8)), 0)
         batch = collate_slices([dataset[2], dataset[0]])
         assert [reference.index for reference in batch.slices] == [2, 0]
@@ -413,7 +412,7 @@ class TestSlices:
         assert batch.to("cpu").image.dtype == torch.float32
 
     def test_a_rank_without_a_case_loads_one_empty_batch(self, tmp_path: Path) -> None:
-        made = entries(tmp_path, volume(numbered(2, 5, 6)), volume(numbered(3, 5, 6)))
+        made = build(tmp_path, volume(numbered(2, 5, 6)), volume(numbered(3, 5, 6)))
         dataset: Any = SliceDataset([_case()] * 2, made, Resize("none", (8, 8)), 0)
         sampler = CaseBatchSampler([2, 3], [(8, 8)] * 2, 4, rank=2, ranks=3)
         (batch,) = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate_slices)
@@ -422,7 +421,7 @@ class TestSlices:
 
 def test_a_batch_of_two_types_becomes_float(tmp_path: Path) -> None:
     dataset = patches(
-        entries(tmp_path, volume(np.full((1, 6, 8), 7, np.uint8)), volume(np.full((1, 6, 8), 700, np.uint16))), (3, 4)
+        build(tmp_path, volume(np.full((1, 6, 8), 7, np.uint8)), volume(np.full((1, 6, 8), 700, np.uint16))), (3, 4)
     )
     batch = collate_samples([dataset[0, 0], dataset[0, 1]])
     assert batch.image.dtype == torch.float32

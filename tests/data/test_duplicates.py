@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data import duplicates as duplicates_module
-from medseg_pl.data.cache.store import Store
-from medseg_pl.data.duplicates import Duplicate, duplicates_across_sides, find_duplicates, near_copies
-from medseg_pl.data.perceptual_hash import FEWEST_NEIGHBORS, SAME, Likeness, coarse_similarity
+from medseg_pl.data.cache.case_cache import CaseCache
+from medseg_pl.data.duplicates import Duplicate, find_duplicates, find_duplicates_across_sides, find_near_copies
+from medseg_pl.data.perceptual_hash import FEWEST_NEIGHBORS, SAME, ImageSignature, coarse_similarity
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.splits import Split
 from medseg_pl.data.synthetic import patient_days
@@ -77,8 +77,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Duplicate]:
         write_png(root / "images" / f"b{number:03d}.png", change(originals[number], number))
     source = FolderSource(str(root), masks=None)
     cases = source.cases()
-    entries = Store(root / "store", source, LabelMap(["any"], "binary")).build(cases, threads=2)
-    return find_duplicates(cases, entries)
+    index = CaseCache(root / "store", source, LabelMap(["any"], "binary")).build(cases, threads=2)
+    return find_duplicates(cases, index)
 
 
 def test_nearly_all_copies_are_found(found: list[Duplicate]) -> None:
@@ -135,7 +135,7 @@ class TestLookAlikes:
         rng = np.random.default_rng(seed)  # which compresses so that vessels blur
         changed = [script.recompressed(pictures[7], rng), script.turned(pictures[2], rng)]
         copies = [script.reduce_picture(picture) for picture in (*pictures, *changed)]
-        kinds = {(pair.earlier, pair.later): pair.kind for pair in near_copies(copies, np.arange(14))}
+        kinds = {(pair.earlier, pair.later): pair.kind for pair in find_near_copies(copies, np.arange(14))}
         assert kinds == {(7, 12): "similar", (2, 13): "near"}
 
 
@@ -148,15 +148,15 @@ class TestSides:
 
     def test_copies_of_one_patient_are_no_leak(self, folder: FolderSource, tmp_path: Path) -> None:
         cases = folder.cases()
-        entries = Store(tmp_path / "store", folder, LabelMap(["any"], "binary")).build(cases, threads=1)
-        assert [(pair.case_a, pair.case_b) for pair in find_duplicates(cases, entries)] == [("p1_a", "p3")]
+        index = CaseCache(tmp_path / "store", folder, LabelMap(["any"], "binary")).build(cases, threads=1)
+        assert [(pair.case_a, pair.case_b) for pair in find_duplicates(cases, index)] == [("p1_a", "p3")]
 
     def test_only_copies_on_another_side_count(self, folder: FolderSource, tmp_path: Path) -> None:
         cases = {case.case_id: case for case in folder.cases()}
-        store = Store(tmp_path / "store", folder, LabelMap(["any"], "binary"))
-        entries = dict(zip(cases, store.build(list(cases.values()), threads=1), strict=True))
+        cache = CaseCache(tmp_path / "store", folder, LabelMap(["any"], "binary"))
+        index = cache.build(list(cases.values()), threads=1)
         apart = Split(("p1_a", "p1_b"), ("p2",), ("p3",), "by hand")
-        (pair,) = duplicates_across_sides(apart, cases, entries, tmp_path / "copies")
+        (pair,) = find_duplicates_across_sides(apart, cases, index, tmp_path / "copies")
         assert (pair.case_a, pair.case_b, pair.kind, str(pair)) == (
             "p1_a",
             "p3",
@@ -164,14 +164,14 @@ class TestSides:
             "p3 is p1_a (the same pixels)",
         )
         together = Split(("p1_a", "p1_b", "p3"), ("p2",), (), "by hand")
-        assert duplicates_across_sides(together, cases, entries, tmp_path / "copies") == []
+        assert find_duplicates_across_sides(together, cases, index, tmp_path / "copies") == []
 
     def test_the_same_sides_are_searched_once(
         self, folder: FolderSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cases = {case.case_id: case for case in folder.cases()}
-        store = Store(tmp_path / "store", folder, LabelMap(["any"], "binary"))
-        entries = dict(zip(cases, store.build(list(cases.values()), threads=1), strict=True))
+        cache = CaseCache(tmp_path / "store", folder, LabelMap(["any"], "binary"))
+        index = cache.build(list(cases.values()), threads=1)
         searched = []
 
         def search(*arguments: Any) -> list[Duplicate]:
@@ -181,15 +181,15 @@ class TestSides:
         monkeypatch.setattr(duplicates_module, "find_duplicates", search)
         known = tmp_path / "copies"
         apart = Split(("p1_a", "p1_b"), ("p2",), ("p3",), "by hand")
-        first = duplicates_across_sides(apart, cases, entries, known)
-        assert duplicates_across_sides(apart, cases, entries, known) == first
+        first = find_duplicates_across_sides(apart, cases, index, known)
+        assert find_duplicates_across_sides(apart, cases, index, known) == first
         assert (len(first), len(searched)) == (1, 1)
         others = Split(("p1_a",), ("p1_b", "p2"), ("p3",), "by hand")
-        assert len(duplicates_across_sides(others, cases, entries, known)) == 2
+        assert len(find_duplicates_across_sides(others, cases, index, known)) == 2
         assert len(searched) == 2
         for file in known.iterdir():
             file.write_text("[{")  # cut off
-        assert duplicates_across_sides(apart, cases, entries, known) == first
+        assert find_duplicates_across_sides(apart, cases, index, known) == first
         assert len(searched) == 3
 
 
@@ -203,7 +203,7 @@ def test_cases_of_one_side_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(duplicates_module, "coarse_similarity", similarity)
     monkeypatch.setattr(duplicates_module, "_BLOCK", 2)
     signatures = np.random.default_rng(0).normal(size=(3, 1, 32, 32)).astype(np.float16)
-    copies = [Likeness("", signatures[number], 32) for number in (0, 1, 2, 2, 0, 1)]
-    pairs = [(p.earlier, p.later) for p in duplicates_module.near_copies(copies, np.array([0, 0, 0, 0, 1, 1]))]
+    copies = [ImageSignature("", signatures[number], 32) for number in (0, 1, 2, 2, 0, 1)]
+    pairs = [(p.earlier, p.later) for p in duplicates_module.find_near_copies(copies, np.array([0, 0, 0, 0, 1, 1]))]
     assert pairs == [(0, 4), (1, 5)]
     assert compared == [(2, 6)]

@@ -20,9 +20,9 @@ from medseg_pl.data.splits import (
     declared_split,
     fold_split,
     fraction_split,
-    kept_split,
     leaking_groups,
     read_split,
+    restore_split,
 )
 
 
@@ -271,21 +271,21 @@ def test_a_split_is_plain_values() -> None:
     assert json.loads(json.dumps(SAVED.as_dict())) == expected
 
 
-def test_a_kept_split_is_the_same_whatever_came_since() -> None:
-    assert kept_split(SAVED.as_dict(), cases(2, 1, 1)) == SAVED
-    assert kept_split(SAVED.as_dict(), cases(3, 2, 2, 5)) == SAVED
+def test_a_restored_split_is_the_same_whatever_came_since() -> None:
+    assert restore_split(SAVED.as_dict(), cases(2, 1, 1)) == SAVED
+    assert restore_split(SAVED.as_dict(), cases(3, 2, 2, 5)) == SAVED
 
 
-def test_a_kept_split_needs_no_case_that_was_only_trained_on() -> None:
+def test_a_restored_split_needs_no_case_that_was_only_trained_on() -> None:
     data = [case for case in cases(2, 1, 1) if case.case_id != "A0"]
-    assert kept_split(SAVED.as_dict(), data) == Split(("A1",), ("B0",), ("C0",), SAVED.origin)
+    assert restore_split(SAVED.as_dict(), data) == Split(("A1",), ("B0",), ("C0",), SAVED.origin)
 
 
 @pytest.mark.parametrize(("missing", "count"), [("B", 1), ("C", 1), ("BC", 2)])
-def test_a_kept_split_needs_the_cases_that_are_scored(missing: str, count: int) -> None:
+def test_a_restored_split_needs_the_cases_that_are_scored(missing: str, count: int) -> None:
     data = [case for case in cases(2, 1, 1) if case.group not in missing]
     with pytest.raises(DataError) as error:
-        kept_split(SAVED.as_dict(), data)
+        restore_split(SAVED.as_dict(), data)
     assert str(error.value) == (
         f"The checkpoint's split names {count} cases to score that the data does not have, {missing[0]}0 among them. "
         "Set data.source to the data of the training; for other data give a split of its own (data.split_file, "

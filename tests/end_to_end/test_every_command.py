@@ -134,7 +134,7 @@ def test_a_full_store(given: Inputs, small_disk: Path, tmp_path: Path, capsys: p
     fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data.source.root", str(given.data), *SMALL]
     assert main([*fit, "--runs", str(tmp_path / "runs"), "--data.cache_dir", str(small_disk / "store")]) == 1
     said = sentence(capsys)
-    assert f"The store {small_disk / 'store'} could not be written: {os.strerror(errno.ENOSPC)}" in said
+    assert f"The cache {small_disk / 'store'} could not be written: {os.strerror(errno.ENOSPC)}" in said
     assert "set $MEDSEG_CACHE or data.cache_dir to another folder" in said
     assert not (tmp_path / "runs").exists()
     assert not list(small_disk.rglob(".writing-*"))

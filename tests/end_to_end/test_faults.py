@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -268,11 +269,11 @@ def test_an_error_in_a_worker_is_told_once(
     fit: Fit, runs: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose(dataset: PatchDataset, index: int) -> None:
-        dataset.entries.directory /= "gone"
+        dataset.index = replace(dataset.index, directory=dataset.index.directory / "gone")
 
     in_worker(monkeypatch, lose)
     assert fit("--data.num_workers=1") == 1
-    assert re.search(r"medseg: Case case\w+: its entry in the store, \S+, is gone or damaged", told())
+    assert re.search(r"medseg: Case case\w+: its folder in the cache, \S+, is gone or damaged", told())
     assert step_of_last(runs) == 2
     assert_nothing_looks_finished(runs)
 

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from medseg_pl.__main__ import main
-from medseg_pl.data.cache.store import Store
+from medseg_pl.data.cache.case_cache import CaseCache
 from medseg_pl.training.module import SegmentationModule
 from tests.end_to_end.conftest import SMALL
 from tests.timeouts import HANG_S
@@ -136,7 +136,7 @@ def test_a_validation_is_broken_off_and_run_again(
 def test_nothing_is_saved_before_the_first_step(
     fit: Fit, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    during(monkeypatch, Store, "build", send(signal.SIGUSR1))
+    during(monkeypatch, CaseCache, "build", send(signal.SIGUSR1))
     assert fit() == 75
     assert "No step was made since the start" in capsys.readouterr().err
     assert queue() == ["requeue 17"]

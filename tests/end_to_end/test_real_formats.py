@@ -15,8 +15,7 @@ from medseg_pl.core.errors import MaskValueError
 from medseg_pl.core.geometry import Geometry, Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.cache.case import open_entry
-from medseg_pl.data.cache.store import Store
+from medseg_pl.data.cache.case_cache import CaseCache
 from medseg_pl.data.sources import FolderSource, ManifestSource
 from medseg_pl.io import raster
 
@@ -130,7 +129,7 @@ class TestSpine:
         case, volume = read(source, "mtr", CORD)
         assert np.isneginf(volume.image).any()
         assert volume.mask is None
-        stored = open_entry(Store(tmp_path / "store", source, CORD).build([case], threads=1)[0])
+        stored = CaseCache(tmp_path / "store", source, CORD).build([case], threads=1)[0]
         np.testing.assert_array_equal(stored.image, volume.image)
         assert np.isfinite(stored.statistics).all()
 

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.cache.store import Store
+from medseg_pl.data.cache.case_cache import CaseCache
 from medseg_pl.data.sources import Source
 from medseg_pl.planning.fingerprint import Fingerprint, fingerprint
 
@@ -54,8 +54,8 @@ def volume(shape: tuple[int, int, int], spacing: tuple[float, float, float] | No
 def measured(tmp_path: Path, *volumes: Volume) -> Fingerprint:
     source = InMemory(tmp_path, list(volumes))
     cases = source.cases()
-    entries = Store(tmp_path / "store", source, LABELS).build(cases, threads=1)
-    return fingerprint(cases, entries, LABELS, ["mri"])
+    index = CaseCache(tmp_path / "store", source, LABELS).build(cases, threads=1)
+    return fingerprint(cases, index, LABELS, ["mri"])
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_nothing_annotated(tmp_path: Path) -> None:
 def test_more_cases_than_a_process_may_have_files(tmp_path: Path) -> None:
     open_already = len(list(Path("/proc/self/fd").iterdir()))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (open_already + 800, limits[1]))  # 256 entries stay open, of 3 files
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_already + 800, limits[1]))  # 256 cases stay open, of 3 files
     try:
         found = measured(tmp_path, *[volume((1, 4, 5), None, number % 7 + 1, 2) for number in range(300)])
     finally:

@@ -20,7 +20,8 @@ from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.core.errors import DataError, MaskValueError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, Volume
-from medseg_pl.data.cache.store import Store
+from medseg_pl.data.cache.case_cache import CaseCache
+from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.sources import DecathlonSource, FolderSource
 from medseg_pl.data.synthetic import ORGANS
 from medseg_pl.data.transforms.augmentation import StandardAugmentation
@@ -79,6 +80,11 @@ def ready(data: SegmentationDataModule) -> SegmentationDataModule:
     return data
 
 
+def folders(data: SegmentationDataModule) -> list[Path]:
+    index = data.prepared.index
+    return [index.folder(number) for number in range(len(index))]
+
+
 @pytest.mark.processes
 def test_a_script_ends_though_it_still_loads(phantom: Path, tmp_path: Path) -> None:
     lines = [
@@ -102,7 +108,7 @@ def test_a_script_ends_though_it_still_loads(phantom: Path, tmp_path: Path) -> N
 def trainer(fn: str = "fit", done: int = 0, last: bool = False, **settings: int) -> Any:
     """As much of a trainer as the data module asks; resumed, where batches are done of its epoch."""
     alone: dict[str, Any] = {"global_rank": 0, "world_size": 1, "node_rank": 0, "num_nodes": 1, "current_epoch": 0}
-    alone |= {"overfit_batches": 0, "lightning_module": None, "checkpoint_callbacks": []}
+    alone |= {"overfit_batches": 0, "limit_val_batches": 1.0, "lightning_module": None, "checkpoint_callbacks": []}
     progress = SimpleNamespace(current=SimpleNamespace(ready=done), is_last_batch=last)
     loop = SimpleNamespace(restarting=done > 0, epoch_loop=SimpleNamespace(batch_progress=progress))
     return SimpleNamespace(**{**alone, **settings}, state=SimpleNamespace(fn=fn), fit_loop=loop)
@@ -116,8 +122,7 @@ class TestLoaders:
     def test_training_sees_every_slice_once(self, make: Make) -> None:
         data = ready(make(foreground_fraction=0.0, batch_size=5))
         batches = list(data.train_dataloader())
-        assert data.split is not None
-        assert len(batches) == 4 == len(data.split.train)  # four cases of five slices in batches of five
+        assert len(batches) == 4 == len(data.prepared.split.train)  # four cases of five slices in batches of five
         for batch in batches:
             assert isinstance(batch, Batch)
             assert (batch.image.shape, batch.mask.shape) == ((5, 3, 24, 28), (5, 1, 24, 28))
@@ -134,14 +139,13 @@ class TestLoaders:
 
     def test_validation_sees_whole_slices_in_order_with_native_masks(self, make: Make, phantom: Path) -> None:
         data = ready(make())
-        assert data.split is not None
-        (name,) = data.split.val
+        (name,) = data.prepared.split.val
         batches = list(data.val_dataloader())
         assert [len(batch.slices) for batch in batches] == [3, 2]
         slices = [reference for batch in batches for reference in batch.slices]
         assert [(reference.case_id, reference.index) for reference in slices] == [(name, i) for i in range(SLICES)]
         source = DecathlonSource(str(phantom))
-        volume = source.read(data.cases[name], LABELS)
+        volume = source.read(data.prepared.cases[name], LABELS)
         image = torch.cat([batch.image for batch in batches])
         np.testing.assert_array_equal(image[:, 1], volume.image[0])
         np.testing.assert_array_equal(image[1:, 0], volume.image[0, :-1])
@@ -162,8 +166,7 @@ class TestLoaders:
     ) -> None:
         data = ready(make())
         tested = {reference.case_id for batch in data.test_dataloader() for reference in batch.slices}
-        assert data.split is not None
-        assert tested == set(data.split.val)
+        assert tested == set(data.prepared.split.val)
         assert caplog.messages == [
             "The split has no test cases (fold 0 of 5 by group, stratified by label, seed 0): testing on the "
             "validation cases."
@@ -171,10 +174,9 @@ class TestLoaders:
 
     def test_test_cases_are_tested_where_there_are_some(self, make: Make, caplog: pytest.LogCaptureFixture) -> None:
         data = ready(make(split_fractions=(0.6, 0.2, 0.2)))
-        assert data.split is not None
         tested = {reference.case_id for batch in data.test_dataloader() for reference in batch.slices}
-        assert tested == set(data.split.test)
-        assert not tested & {*data.split.val, *data.split.train}
+        assert tested == set(data.prepared.split.test)
+        assert not tested & {*data.prepared.split.val, *data.prepared.split.train}
         assert caplog.messages == []
 
     def test_workers_change_nothing(self, make: Make) -> None:
@@ -323,21 +325,38 @@ class TestSplit:
         (tmp_path / "s.json").write_text(json.dumps({"train": ["phantom_001"], "val": ["phantom_003"]}))
         source = Counting(str(phantom))
         data = ready(make(source=source, split_file=str(tmp_path / "s.json")))
-        assert sorted(source.read_cases) == sorted(data.cases) == sorted(data.entries) == ["phantom_001", "phantom_003"]
+        assert sorted(source.read_cases) == sorted(data.prepared.cases) == ["phantom_001", "phantom_003"]
 
 
 class TestResuming:
     def test_the_state_says_who_was_trained_on(self, make: Make, phantom: Path) -> None:
         data = ready(make(source=Counting(str(phantom), group=r"phantom_(\d+)"), split_fractions=(0.4, 0.4, 0.2)))
-        assert data.split is not None
         state = json.loads(json.dumps(data.state_dict()))  # plain values, which any reader of checkpoints allows
         assert state == data.state_dict()
-        assert state["split"] == data.split.as_dict()
-        assert state["groups"] == sorted(name.removeprefix("phantom_") for name in data.split.train)
+        assert state["split"] == data.prepared.split.as_dict()
+        assert state["groups"] == sorted(name.removeprefix("phantom_") for name in data.prepared.split.train)
         assert state["settings"]["fractions"] == [0.4, 0.4, 0.2]
 
     def test_before_the_setup_there_is_nothing_to_remember(self, make: Make) -> None:
-        assert make().state_dict() == {}
+        data = make()
+        assert data.state_dict() == {}
+        with pytest.raises(RuntimeError, match=r"Call prepare_data\(\) and setup\(stage\)"):
+            data.val_dataloader()
+
+    def test_a_validation_after_training_forgets_nothing(self, make: Make, tmp_path: Path) -> None:
+        for number in range(4):
+            save_raster(tmp_path / "images" / f"{number}.png", noise((28, 32)))
+            save_raster(tmp_path / "masks" / f"{number}.png", 255 * blocks((28, 32), 1))
+        labels = LabelMap(["organ"], "binary")
+        data = make(source=FolderSource(str(tmp_path)), labels=labels, folds=4, allow_duplicates=True)
+        data.trainer = trainer("fit")
+        state = ready(data).state_dict()
+        assert state["split"]["accepted_duplicates"]
+        assert state["mask_values"] == [255]
+        data.trainer = trainer("validate")
+        data.prepare_data()
+        data.setup("validate")
+        assert data.state_dict() == state
 
     def test_training_goes_on_with_the_same_patients(self, make: Make) -> None:
         state = ready(make()).state_dict()
@@ -350,24 +369,23 @@ class TestResuming:
     def test_training_does_not_go_on_with_others(self, make: Make, changed: dict[str, Any]) -> None:
         state = ready(make()).state_dict()
         again = ready(make(**changed))
-        assert again.split is not None
         again.trainer = trainer()
         with pytest.raises(DataError) as error:
             again.load_state_dict(state)
         assert str(error.value) == (
-            f"The checkpoint was trained on 4 cases, but the split now has {len(again.split.train)} or others for "
-            "training. Set the split's settings and the data as they were, or start a new run."
+            f"The checkpoint was trained on 4 cases, but the split now has {len(again.prepared.split.train)} or others "
+            "for training. Set the split's settings and the data as they were, or start a new run."
         )
 
     @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
     def test_only_training_has_to_go_on(self, make: Make, stage: str) -> None:
         state = ready(make()).state_dict()
         again = ready(make(fold=1))
-        before = again.split
+        before = again.prepared.split
         for attached in (trainer(stage), None):
             again.trainer = attached
             again.load_state_dict(state)
-            assert again.split == before
+            assert again.prepared.split == before
 
 
 class TestScoring:
@@ -379,10 +397,9 @@ class TestScoring:
 
     def test_the_split_of_the_checkpoint_is_kept(self, make: Make, trained: dict[str, Any]) -> None:
         data = make(split_fractions=(0.4, 0.4, 0.2))
-        data.score_as_trained(trained)
         # The data has grown: a new split by the same fractions would move patients.
         grown = [*cases(30), *[Case(name, name, (Path("x"),), (Path("m"),)) for name in _names(trained["split"])]]
-        kept = data.given_split(grown)
+        kept = data.split_settings.explicit_split(grown, trained)
         assert kept is not None
         assert kept.as_dict() == trained["split"]
 
@@ -394,12 +411,11 @@ class TestScoring:
             {"split_fractions": None},
         ):
             scoring = make(**{"split_fractions": (0.4, 0.4, 0.2), **changed})
-            scoring.score_as_trained(trained)
-            assert scoring.given_split(cases(9)) is None
+            assert scoring.split_settings.explicit_split(cases(9), trained) is None
 
     def test_what_was_held_out_is_scored(self, make: Make, trained: dict[str, Any]) -> None:
         data = make(split_fractions=(0.4, 0.4, 0.2))
-        data.score_as_trained(trained)
+        data.use_checkpoint_split(trained)
         ready(data)
         for side, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
             assert {ref.case_id for batch in loader for ref in batch.slices} == set(trained["split"][side])
@@ -407,7 +423,7 @@ class TestScoring:
     def test_patients_that_were_trained_on_are_not_scored(self, make: Make, trained: dict[str, Any]) -> None:
         seen, unseen = trained["split"]["train"][0], trained["split"]["val"][0]
         data = make(split_file=_split_file(make, train=trained["split"]["test"], val=[unseen, seen]))
-        data.score_as_trained(trained)
+        data.use_checkpoint_split(trained)
         ready(data)
         with pytest.raises(DataError) as error:
             data.val_dataloader()
@@ -420,7 +436,7 @@ class TestScoring:
     def test_it_is_the_patient_and_not_the_case_that_counts(self, make: Make, trained: dict[str, Any]) -> None:
         unseen = trained["split"]["val"][0]
         data = make(split_file=_split_file(make, train=trained["split"]["test"], val=[unseen]))
-        data.score_as_trained({**trained, "groups": [unseen]})
+        data.use_checkpoint_split({**trained, "groups": [unseen]})
         with pytest.raises(DataError, match=rf"1 of the 1 cases to be scored .* trained on, {unseen} among them"):
             ready(data).val_dataloader()
 
@@ -439,7 +455,7 @@ class TestScoring:
             if settings
             else "fold 0 of 5 by group, stratified by label, seed 0"
         )
-        assert ready(make(**settings)).scored(stage) == {"side": side, "split": origin}
+        assert ready(make(**settings)).prepared.describe_scored(stage) == {"side": side, "split": origin}
 
 
 def _names(split: dict[str, Any]) -> list[str]:
@@ -473,23 +489,23 @@ class TestDecoding:
         def ask(*arguments: Any, **settings: Any) -> None:
             raise AssertionError("a case was looked at again")
 
-        monkeypatch.setattr(Store, "build", ask)
-        monkeypatch.setattr("medseg_pl.data.cache.index.describe", ask)
+        monkeypatch.setattr(CaseCache, "build", ask)
+        monkeypatch.setattr("medseg_pl.data.cache.case_cache.read_rows", ask)
         second.trainer = trainer("fit", global_rank=1, world_size=2)
         second.setup("fit")
-        assert second.entries == first.entries
-        assert second.split == first.split
+        assert folders(second) == folders(first)
+        assert second.prepared.split == first.prepared.split
         with pytest.raises(AssertionError, match="looked at again"):  # nobody has prepared for it now
             alone.setup("fit")
 
     def test_machines_begin_to_decode_at_places_of_their_own(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-        begun, build = [], Store.build
+        begun, build = [], CaseCache.build
 
-        def note(store: Store, *arguments: Any, first: int) -> list[Path]:
+        def note(cache: CaseCache, cases: Any, threads: int, advance: Any, first: int) -> CacheIndex:
             begun.append(first)
-            return build(store, *arguments, first=first)
+            return build(cache, cases, threads, advance, first)
 
-        monkeypatch.setattr(Store, "build", note)
+        monkeypatch.setattr(CaseCache, "build", note)
         for node in range(3):
             data = make()
             data.trainer = trainer("validate", node_rank=node, num_nodes=3)
@@ -506,7 +522,7 @@ class TestDecoding:
         data.trainer = trainer("fit")
         data.prepare_data()
         data.setup("fit")
-        assert data.entries == before.entries
+        assert folders(data) == folders(before)
 
     def test_the_store_is_where_the_environment_says(
         self, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,178 +1,177 @@
-"""What is small of many stored cases, in one array that all processes of a machine map into memory."""
+"""Memory-mapped index of cached cases: geometry, statistics, label counts, and where their arrays lie."""
 
 from __future__ import annotations
 
+import json
+import math
+import mmap
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 from numpy.typing import NDArray
 
+from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.core.types import Case
-from medseg_pl.data.cache.case import Description, StoredArray, StoredCase, describe, open_described
-from medseg_pl.data.cache.store import Store, entry_path
+from medseg_pl.data.cache.case import OPEN_CASES, CachedCase, case_folder, read_signature
+from medseg_pl.data.perceptual_hash import ImageSignature
 from medseg_pl.io.atomic_files import whole_file
 
+_ARRAYS = ("image", "mask", "foreground")
 _CHECKSUM_BYTES = 4
-_AT_ONCE = 4096
+_BLOCK = 4096
 """Descriptions that exist as objects while rows are made of them: a million would take gigabytes."""
+_MOST_OPEN = 256
+"""Each mapped case takes three file descriptors, of which a process commonly has 1,024."""
 
 
-class Catalog(Sequence[Path]):
-    """The entries of many cases, in their order, and what `describe` reads of each: a few hundred bytes a case.
+@dataclass(frozen=True, eq=False)
+class CacheIndex:
+    """The cached cases of a run in their order, and what is small of each: a few hundred bytes a case.
 
-    Rows are plain numbers. So a case is opened without its description being read again, and a process that loads data
+    All is plain numbers. So a case is opened without its description being read again, and a process that loads data
     shares the rows with the one that it was forked from, which it would not do with as many objects.
 
     Args:
-        directory: Of the store.
-        rows: As `catalog_of` makes them.
-        places: Which of the rows, in which order; all by default.
+        directory: Of the cache.
+        rows: As `read_rows` makes them; mapped, and shared by all selections.
+        row_ids: The case of each row.
+        selection: The rows that belong to the index, in its order.
     """
 
-    def __init__(self, directory: Path, rows: NDArray[Any], places: Int64[np.ndarray, " n"] | None = None) -> None:
-        self.directory = directory
-        self.rows = rows
-        self.places = np.arange(len(rows)) if places is None else places
+    directory: Path
+    rows: Shaped[np.ndarray, " n"]
+    row_ids: Shaped[np.ndarray, " n"]
+    selection: Int64[np.ndarray, " m"]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.selection)
 
-    @overload
-    def __getitem__(self, place: int) -> Path: ...
-    @overload
-    def __getitem__(self, place: slice) -> Catalog: ...
-    def __getitem__(self, place: int | slice) -> Path | Catalog:
-        if isinstance(place, slice):
-            return Catalog(self.directory, self.rows, self.places[place])
-        return entry_path(self.directory, self._row(place)["key"].decode())
+    def __getitem__(self, number: int) -> CachedCase:
+        """Map a case into memory; the 256 used last stay mapped in each process.
 
-    def of(self, places: Sequence[int]) -> Catalog:
-        """Some of the cases, in the order of their places."""
-        return Catalog(self.directory, self.rows, self.places[np.asarray(places, np.int64)])
+        Raises:
+            UnreadableFileError: It has gone since the run began, or is damaged.
+        """
+        row = self._row(number)
+        key = (str(self.directory), row["key"])
+        if (case := OPEN_CASES.pop(key, None)) is None:
+            try:
+                case = _map_case(self.folder(number), row)
+            except (OSError, ValueError, KeyError, EOFError) as error:
+                raise UnreadableFileError(
+                    f"Case {self.case_id(number)}: its folder in the cache, {self.folder(number)}, is gone or damaged "
+                    f"({type(error).__name__}). Delete what is left of it and go on with --ckpt_path last: the case is "
+                    "then read again from its own files."
+                ) from error
+        OPEN_CASES[key] = case  # behind all others, for it was used last
+        if len(OPEN_CASES) > _MOST_OPEN:
+            del OPEN_CASES[next(iter(OPEN_CASES))]
+        return case
 
-    def open(self, place: int) -> StoredCase:
-        """What `open_entry` gives for the entry, without a look at anything but its arrays."""
-        row = self._row(place)
-        return open_described((str(self.directory), row["key"]), lambda: _description(self[place], row))
+    def open_case(self, case_id: str) -> CachedCase:
+        """Map the case of this id into memory."""
+        return self[int(np.flatnonzero(self.row_ids[self.selection] == case_id)[0])]
+
+    def select(self, case_ids: Iterable[str]) -> CacheIndex:
+        """Return the index of some of the cases, in the order of their ids."""
+        row_numbers = {case_id: number for number, case_id in enumerate(self.row_ids.tolist())}
+        return replace(self, selection=np.array([row_numbers[case_id] for case_id in case_ids], np.int64))
+
+    def case_id(self, number: int) -> str:
+        """Return the id of a case."""
+        return str(self.row_ids[self.selection[number]])
+
+    def folder(self, number: int) -> Path:
+        """Return the folder that holds a case."""
+        return case_folder(self.directory, self._row(number)["key"].decode())
+
+    def signature(self, number: int) -> ImageSignature:
+        """Read what tells copies of a case's image."""
+        return read_signature(self.folder(number))
+
+    def geometry(self, number: int) -> Geometry:
+        """Return the grid of a case."""
+        return _read_geometry(self._row(number))
+
+    def label_voxels(self, number: int) -> tuple[int, ...] | None:
+        """Return how many voxels each label has; `None` without a reference."""
+        return _read_label_voxels(self._row(number))
+
+    @classmethod
+    def from_rows(cls, directory: Path, rows: Shaped[np.ndarray, " n"], case_ids: Sequence[str]) -> CacheIndex:
+        """Make the index of all rows."""
+        # Ids are numbers as well: a worker that counts a reference to an object copies the page that it lies on.
+        return cls(directory, rows, np.array(list(case_ids), dtype=np.str_), np.arange(len(rows)))
 
     @property
     def keys(self) -> Shaped[np.ndarray, " n"]:
-        """The names of the entries."""
-        return np.asarray(self.rows["key"][self.places])
+        """Hashes of what the cases were decoded from, as bytes."""
+        return np.asarray(self.rows["key"][self.selection])
 
     @property
     def shapes(self) -> Int64[np.ndarray, "n 4"]:
         """`(C, D, H, W)` of each image."""
-        return np.asarray(self.rows["image"]["shape"][self.places])
+        return np.asarray(self.rows["image"]["shape"][self.selection])
 
     @property
-    def types(self) -> set[str]:
+    def dtypes(self) -> set[str]:
         """The data types that images have."""
-        return {np.dtype(name.decode()).name for name in np.unique(self.rows["image"]["type"][self.places])}
+        return {np.dtype(name.decode()).name for name in np.unique(self.rows["image"]["type"][self.selection])}
 
     @property
     def spacings_mm(self) -> Float64[np.ndarray, "n 3"]:
         """Along `(z, y, x)`; NaN where a case does not say."""
-        return np.asarray(self.rows["spacing_mm"][self.places])
+        return np.asarray(self.rows["spacing_mm"][self.selection])
 
-    def geometry(self, place: int) -> Geometry:
-        """The grid of a case."""
-        return _geometry(self._row(place))
-
-    def label_voxels(self, place: int) -> tuple[int, ...] | None:
-        """How many voxels each label has; `None` without a reference."""
-        return _counts(self._row(place))
-
-    def without_spacing(self) -> list[int]:
-        """The places of the cases that do not say their spacing."""
-        return np.flatnonzero(np.isnan(self.spacings_mm[:, 0])).tolist()
-
-    def _row(self, place: int) -> Any:
-        return self.rows[self.places[place]]
+    def _row(self, number: int) -> Any:
+        return self.rows[self.selection[number]]
 
 
-class NamedEntries(Mapping[str, Path]):
-    """The entries of a catalog by the ids of their cases; paths are made when they are asked for.
+def read_rows(folders: Sequence[Path]) -> Shaped[np.ndarray, " n"]:
+    """Read the description of each cached case into a structured array.
 
-    Args:
-        names: In the catalog's order.
-        catalog: The entries.
+    Numbers that are not there are NaN, or of a type without a name.
     """
-
-    def __init__(self, names: Iterable[str], catalog: Catalog) -> None:
-        self.catalog = catalog
-        self._places = {name: place for place, name in enumerate(names)}
-
-    def __getitem__(self, name: str) -> Path:
-        return self.catalog[self._places[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def of(self, names: Iterable[str]) -> Catalog:
-        """The entries of some cases, in the order of their names."""
-        return self.catalog.of([self._places[name] for name in names])
+    blocks = [_read_block(folders[start : start + _BLOCK]) for start in range(0, len(folders), _BLOCK)]
+    widths = [(block["statistics"].shape[1], block["label_voxels"].shape[1]) for block in blocks]
+    rows = np.zeros(len(folders), _row_type(*(max(width) for width in zip((0, 0), *widths, strict=True))))
+    for number, block in enumerate(blocks):
+        part = rows[number * _BLOCK : number * _BLOCK + len(block)]
+        for name in rows.dtype.names or ():
+            columns = (slice(None), slice(block[name].shape[1])) if block[name].ndim == 2 else ...
+            part[name][columns] = block[name]
+    return rows
 
 
-def prepared_catalog(store: Store, cases: Sequence[Case], entries: Sequence[Path]) -> Catalog:
-    """The catalog of cases that the store has just built, kept for the processes that only set up.
-
-    Args:
-        store: Theirs.
-        cases: All of a run.
-        entries: What `Store.build` gave for them.
-    """
-    path = store.listing(cases)
-    kept = _opened(path, store.directory)
-    if kept is not None and np.array_equal(kept.keys, np.array([entry.name.encode() for entry in entries], "S40")):
-        return kept
-    made = catalog_of(entries)
-    with suppress(OSError):  # a store that may only be read, or is full, serves all the same
-        path.unlink(missing_ok=True)  # where the new one cannot be written, no process may take the old one for it
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, replace=True) as temporary:  # processes that have mapped an older one keep it
-            np.save(temporary, made.rows)
-            with temporary.open("ab") as file:
-                file.write(_checksum(made.rows))
-    return made
+def save_rows(path: Path, rows: Shaped[np.ndarray, " n"]) -> None:
+    """Save rows for the processes that only read them; processes that have mapped older ones keep these."""
+    path.unlink(missing_ok=True)  # where the new file cannot be written, no process may take the old one for it
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, replace=True) as temporary:
+        np.save(temporary, rows)
+        with temporary.open("ab") as file:
+            file.write(_checksum(rows))
 
 
-def known_catalog(store: Store, cases: Sequence[Case]) -> Catalog | None:
-    """What `prepared_catalog` kept of these cases, which no file is looked at for; `None` where it kept nothing."""
-    return _opened(store.listing(cases), store.directory)
-
-
-def catalog_of(entries: Sequence[Path]) -> Catalog:
-    """Read the description of each entry once; a catalog is its own."""
-    if isinstance(entries, Catalog):
-        return entries
-    directory = entries[0].parent.parent if len(entries) else Path()
-    blocks = [_rows(entries[start : start + _AT_ONCE]) for start in range(0, len(entries), _AT_ONCE)]
-    return Catalog(directory, _joined(blocks))
-
-
-def _opened(path: Path, directory: Path) -> Catalog | None:
-    try:
+def load_rows(path: Path) -> Shaped[np.ndarray, " n"] | None:
+    """Map saved rows into memory; `None` where there are none, or they are damaged."""
+    with suppress(OSError, ValueError, EOFError):  # none yet, or cut off when a machine was lost
         # As a plain array: rows of `np.memmap` take several times as long to read.
         rows = np.asarray(np.load(path, mmap_mode="r"))
         with path.open("rb") as file:
             file.seek(-_CHECKSUM_BYTES, os.SEEK_END)
-            return Catalog(directory, rows) if file.read() == _checksum(rows) else None
-    except (OSError, ValueError, EOFError):  # none yet, or cut off when a machine was lost
-        return None
+            return rows if file.read() == _checksum(rows) else None
+    return None
 
 
-def _checksum(rows: NDArray[Any]) -> bytes:
+def _checksum(rows: Shaped[np.ndarray, " n"]) -> bytes:
     return zlib.crc32(rows.data).to_bytes(_CHECKSUM_BYTES, "big")
 
 
@@ -181,7 +180,7 @@ def _row_type(channels: int, labels: int) -> np.dtype[Any]:
     return np.dtype(
         [
             ("key", "S40"),
-            *((name, array) for name in ("image", "mask", "foreground")),
+            *((name, array) for name in _ARRAYS),
             ("spacing_mm", "<f8", (3,)),
             ("affine", "<f8", (4, 4)),
             ("statistics", "<f4", (channels, 4)),
@@ -192,62 +191,54 @@ def _row_type(channels: int, labels: int) -> np.dtype[Any]:
     )
 
 
-def _rows(entries: Iterable[Path]) -> NDArray[Any]:
-    """Numbers that are not there are NaN, or of a type without a name."""
-    known = [(entry, describe(entry)) for entry in entries]
-    channels = max(len(each.statistics) for _, each in known)
-    labels = max(len(each.foreground_ends) for _, each in known)
-    rows = np.zeros(len(known), _row_type(channels, labels))
+def _read_block(folders: Sequence[Path]) -> Shaped[np.ndarray, " n"]:
+    described = [json.loads((folder / "case.json").read_text(encoding="utf-8")) for folder in folders]
+    channels = max(len(description["statistics"]) for description in described)
+    labels = max(len(description["foreground_ends"]) for description in described)
+    rows = np.zeros(len(folders), _row_type(channels, labels))
     rows["spacing_mm"], rows["affine"] = np.nan, np.nan
-    for row, (entry, each) in zip(rows, known, strict=True):
-        row["key"] = entry.name.encode()
-        for name, array in zip(("image", "mask", "foreground"), each.arrays, strict=True):
-            if array is not None:
-                shape = (*array.shape, *[0] * (4 - len(array.shape)))
-                row[name] = (array.dtype.str.encode(), shape, array.offset)
-        if each.geometry.spacing_mm is not None:
-            row["spacing_mm"] = each.geometry.spacing_mm
-        if each.geometry.affine is not None:
-            row["affine"] = each.geometry.affine
-        row["statistics"][: len(each.statistics)] = each.statistics
-        row["labels"] = -1 if each.label_voxels is None else len(each.label_voxels)
-        row["label_voxels"][: len(each.label_voxels or ())] = each.label_voxels or ()
-        row["foreground_ends"][: len(each.foreground_ends)] = each.foreground_ends
+    for row, folder, description in zip(rows, folders, described, strict=True):
+        row["key"] = folder.name.encode()
+        for name in _ARRAYS:
+            path = folder / f"{name}.npy"
+            if name != "mask" or path.is_file():
+                array = np.load(path, mmap_mode="r")
+                row[name] = (array.dtype.str.encode(), (*array.shape, *[0] * (4 - array.ndim)), array.offset)
+        geometry, counts, ends = (description[name] for name in ("geometry", "label_voxels", "foreground_ends"))
+        for name in ("spacing_mm", "affine"):
+            if geometry[name] is not None:
+                row[name] = geometry[name]
+        row["statistics"][: len(description["statistics"])] = description["statistics"]
+        row["labels"] = -1 if counts is None else len(counts)
+        row["label_voxels"][: len(counts or ())] = counts or ()
+        row["foreground_ends"][: len(ends)] = ends
     return rows
 
 
-def _joined(blocks: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """One array, as wide as the widest of them."""
-    widths = [(len(block["statistics"][0]), len(block["label_voxels"][0])) for block in blocks]
-    widest = _row_type(*(max(width) for width in zip((0, 0), *widths, strict=True)))
-    joined = np.zeros(sum(len(block) for block in blocks), widest)
-    start = 0
-    for block in blocks:
-        part = joined[start : start + len(block)]
-        for name in widest.names or ():
-            place = (slice(None), slice(block[name].shape[1])) if block[name].ndim == 2 else ...
-            part[name][place] = block[name]
-        start += len(block)
-    return joined
+def _map_case(folder: Path, row: Any) -> CachedCase:
+    label_voxels = _read_label_voxels(row)
+    image, mask, voxels = (_map_array(folder / f"{name}.npy", row[name]) for name in _ARRAYS)
+    assert image is not None and voxels is not None, "only masks may be absent"
+    ends = row["foreground_ends"][: len(label_voxels or ())].tolist()
+    foreground = np.split(voxels, ends[:-1]) if len(voxels) else []
+    statistics = np.array(row["statistics"][: len(image)])
+    return CachedCase(image, mask, _read_geometry(row), statistics, foreground, label_voxels)
 
 
-def _description(entry: Path, row: Any) -> Description:
-    counts = _counts(row)
-    ends = row["foreground_ends"][: 0 if counts is None else len(counts)].tolist()
-    names = ("image", "mask", "foreground")
-    arrays = tuple(_array(entry / f"{name}.npy", row[name], 2 if name == "foreground" else 4) for name in names)
-    channels = int(row["image"]["shape"][0])
-    return Description(_geometry(row), np.array(row["statistics"][:channels]), counts, ends, arrays)
-
-
-def _array(path: Path, row: Any, axes: int) -> StoredArray | None:
+def _map_array(path: Path, row: Any) -> NDArray[Any] | None:
+    """Map an array as a plain read-only one; `np.memmap` takes ten times as long to make and three times to slice."""
     if not row["type"]:
         return None
-    shape = tuple(row["shape"][:axes].tolist())
-    return StoredArray(path, np.dtype(row["type"].decode()), shape, int(row["offset"]))
+    dtype, offset = np.dtype(row["type"].decode()), int(row["offset"])
+    shape = tuple(row["shape"][: 2 if path.name == "foreground.npy" else 4].tolist())
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < offset + dtype.itemsize * math.prod(shape):
+            raise UnreadableFileError(f"{path} in the cache is cut off. Start again: damaged cases are redone.")
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.ndarray(shape, dtype, pages, offset)
 
 
-def _geometry(row: Any) -> Geometry:
+def _read_geometry(row: Any) -> Geometry:
     d, h, w = row["image"]["shape"][1:].tolist()
     spacing, affine = row["spacing_mm"].tolist(), row["affine"].tolist()
     return Geometry(
@@ -257,5 +248,5 @@ def _geometry(row: Any) -> Geometry:
     )
 
 
-def _counts(row: Any) -> tuple[int, ...] | None:
+def _read_label_voxels(row: Any) -> tuple[int, ...] | None:
     return None if row["labels"] < 0 else tuple(row["label_voxels"][: row["labels"]].tolist())

@@ -115,16 +115,19 @@ def data_fingerprint(trainer: Trainer) -> dict[str, Any] | None:
     The digest is of what files hold and how they are read, not of where they are.
     """
     data = trainer.datamodule  # type: ignore[attr-defined]
-    if not isinstance(data, SegmentationDataModule) or data.split is None:
+    if not isinstance(data, SegmentationDataModule):
         return None
-    sides = {side: getattr(data.split, side) for side in SIDES}
-    keys = sorted(f"{side} {data.entries[name].name}" for side, names in sides.items() for name in names)
+    prepared = data.prepared
+    sides = {side: getattr(prepared.split, side) for side in SIDES}
+    keys = sorted(
+        f"{side} {key.decode()}" for side, names in sides.items() for key in prepared.index.select(names).keys.tolist()
+    )
     counted = {
-        side: {"cases": len(names), "groups": len({data.cases[name].group for name in names})}
+        side: {"cases": len(names), "groups": len({prepared.cases[name].group for name in names})}
         for side, names in sides.items()
     }
     digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()
-    found = survey(list(data.cases.values()), data.entries.of(data.cases), data.labels)
+    found = survey(list(prepared.cases.values()), prepared.index, data.labels)
     return {"sha256": digest, **counted, "survey": asdict(found)}
 
 

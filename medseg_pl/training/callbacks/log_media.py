@@ -12,7 +12,6 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from medseg_pl.core.types import Batch, CasePrediction
-from medseg_pl.data.cache.case import open_entry
 from medseg_pl.metrics.files import make_row
 from medseg_pl.metrics.summary import summarize
 from medseg_pl.training.callbacks.overlay_writer import rgb_of
@@ -152,8 +151,7 @@ class MediaLogger(Callback):
             self._gallery = ImageBuffer(module.labels, self.overlays, self._fixed(data, stage))
 
     def _fixed(self, data: SegmentationDataModule, stage: str) -> list[str]:
-        assert data.split is not None, "setup comes first"
-        names = data.split.test if stage == "test" and data.split.test else data.split.val
+        names = data.prepared.test_names if stage == "test" else data.prepared.split.val
         return list(names[: self.overlays])
 
     def _look(self, trainer: Trainer, outputs: Mapping[str, Any]) -> None:
@@ -162,9 +160,9 @@ class MediaLogger(Callback):
         finished: list[CasePrediction] = outputs["cases"]
         for case in finished:
             if self._gallery.wants(case):
-                stored = open_entry(trainer.datamodule.entries[case.case_id])  # type: ignore[attr-defined]
+                cached = trainer.datamodule.prepared.index.open_case(case.case_id)  # type: ignore[attr-defined]
                 depth = telling_slice(case, self._gallery.labels)
-                rgb = rgb_of(stored.image, stored.statistics, depth)
+                rgb = rgb_of(cached.image, cached.statistics, depth)
                 self._gallery.add(picture_of(case, rgb, self._gallery.labels, depth))
 
     def _show_pictures(self, trainer: Trainer, module: SegmentationModule, stage: str) -> None:

@@ -14,7 +14,7 @@ from medseg_pl.core.intensity import HIGH, LOW
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import CasePrediction
 from medseg_pl.core.visualization import side_by_side, to_rgb
-from medseg_pl.data.cache.case import StoredCase, open_entry
+from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.io.raster import write_png
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
@@ -69,16 +69,16 @@ class OverlayWriter(Callback):
         finished: list[CasePrediction] = outputs["cases"]
         for case in finished[: max(0, self.cases - self._drawn)]:
             path = self._folder / stage / f"{case.case_id}.png"
-            write_png(path, overlay(case, open_entry(data.entries[case.case_id]), module.labels), replace=True)
+            write_png(path, overlay(case, data.prepared.index.open_case(case.case_id), module.labels), replace=True)
             self._drawn += 1
 
 
-def overlay(case: CasePrediction, stored: StoredCase, labels: LabelMap) -> NDArray[np.uint8]:
+def overlay(case: CasePrediction, cached: CachedCase, labels: LabelMap) -> NDArray[np.uint8]:
     """The slice with most of the reference: image, reference, prediction."""
     assert case.reference is not None, "overlays compare with a reference"
     annotated = labels.planes(case.reference)
     depth = int(annotated.sum(axis=(0, 2, 3)).argmax())
-    rgb = rgb_of(stored.image, stored.statistics, depth)
+    rgb = rgb_of(cached.image, cached.statistics, depth)
     return side_by_side(rgb, annotated[:, depth], labels.planes(case.prediction)[:, depth])
 
 

@@ -32,9 +32,9 @@ class ProvenanceWriter(Callback):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         splits, record = Path(directory) / "splits.json", Path(directory) / "environment.json"
-        if isinstance(data, SegmentationDataModule) and data.split is not None and not splits.exists():
-            groups = {name: case.group for name, case in sorted(data.cases.items())}
-            write_text(splits, json.dumps({**data.split_record(), "groups": groups}, indent=1) + "\n")
+        if isinstance(data, SegmentationDataModule) and not splits.exists():
+            groups = {name: case.group for name, case in sorted(data.prepared.cases.items())}
+            write_text(splits, json.dumps({**data.prepared.record_split(), "groups": groups}, indent=1) + "\n")
         if record.exists():
             before = json.loads(record.read_text(encoding="utf-8"))
             now = {**before, "resumed": [*before.get("resumed", []), now]}

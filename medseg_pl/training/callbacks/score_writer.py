@@ -36,7 +36,7 @@ class ScoreWriter(Callback):
         if not trainer.is_global_zero or directory is None or not isinstance(module, SegmentationModule):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        ours = isinstance(data, SegmentationDataModule)
-        strata = {name: dict(case.strata) for name, case in data.cases.items()} if ours else {}
-        facts = {**module.evaluator.facts, "scored": data.scored(stage)} if ours else module.evaluator.facts
+        prepared = data.prepared if isinstance(data, SegmentationDataModule) else None
+        strata = {name: dict(case.strata) for name, case in prepared.cases.items()} if prepared else {}
+        facts = {**module.evaluator.facts, **({"scored": prepared.describe_scored(stage)} if prepared else {})}
         write_scores(Path(directory), stage, module.evaluator.table, module.labels.names, strata=strata, facts=facts)

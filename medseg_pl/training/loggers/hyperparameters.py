@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from medseg_pl.core.privacy import SHOWN_OF_DATA, plain
+from medseg_pl.data.splits import SIDES
 from medseg_pl.training.datamodule import SegmentationDataModule
 
 _NOT_OF_THE_MODEL = ("_instantiator", "pretrained")
@@ -27,9 +28,7 @@ def shown_settings(trainer: Trainer, module: LightningModule, data: Any) -> dict
         across = trainer.world_size * trainer.accumulate_grad_batches
         shown["data"] = {**harmless, "source": type(data.source).__name__}
         shown["trainer"]["effective_batch_size"] = data.batch_size * across
-        if data.split is not None:
-            sides = {"train": data.split.train, "val": data.split.val, "test": data.split.test}
-            shown["data"]["cases"] = {side: len(cases) for side, cases in sides.items()}
+        shown["data"]["cases"] = {side: len(getattr(data.prepared.split, side)) for side in SIDES}
     return shown
 
 

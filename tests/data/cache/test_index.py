@@ -1,7 +1,8 @@
-"""One array for what is small of many entries: the same cases as the entries give, kept for those that only set up."""
+"""The index of cached cases: the same as their folders give, saved for the processes that only set up."""
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.cache import index as catalog_module
-from medseg_pl.data.cache.case import open_entry
-from medseg_pl.data.cache.index import Catalog, NamedEntries, catalog_of, known_catalog, prepared_catalog
-from medseg_pl.data.cache.store import Store
+from medseg_pl.data.cache import case_cache, index
+from medseg_pl.data.cache.case_cache import CaseCache
+from medseg_pl.data.cache.index import CacheIndex, read_rows
 from medseg_pl.data.sources import FolderSource
 from tests.sample_files import blocks, noise, save_raster, save_volume
 
@@ -35,156 +36,160 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def build(data: Path) -> tuple[Store, list[Case], list[Path]]:
-    store = Store(data.parent / "store", FolderSource(str(data)), LABELS)
-    cases = store.source.cases()
-    return store, cases, store.build(cases, threads=1)
+def make_cache(data: Path) -> tuple[CaseCache, list[Case]]:
+    cache = CaseCache(data.parent / "store", FolderSource(str(data)), LABELS)
+    return cache, cache.source.cases()
+
+
+def folders(of: CacheIndex | None) -> list[Path]:
+    return [] if of is None else [of.folder(number) for number in range(len(of))]
 
 
 @pytest.fixture
-def entries(data: Path) -> list[Path]:
-    plain = Store(data.parent / "store", FolderSource(str(data), images="unlabeled", masks=None), LABELS)
-    return [*build(data)[2], *plain.build(plain.source.cases(), threads=1)]
+def all_folders(data: Path) -> list[Path]:
+    """Of two cases with a mask each, a volume with one, and two cases without."""
+    cache, cases = make_cache(data)
+    plain = CaseCache(cache.directory, FolderSource(str(data), images="unlabeled", masks=None), LABELS)
+    return [*folders(cache.build(cases, 1)), *folders(plain.build(plain.source.cases(), 1))]
 
 
-def listings(store: Store) -> Iterator[Path]:
-    return (store.directory / "listings").glob("*.npy")
+@pytest.fixture
+def cached(all_folders: list[Path]) -> CacheIndex:
+    return CacheIndex.from_rows(all_folders[0].parent.parent, read_rows(all_folders), "abcde")
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 100])
-def test_a_case_is_what_its_entry_holds(entries: list[Path], at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog_module, "_AT_ONCE", at_once)
-    catalog = catalog_of(entries)
-    monkeypatch.setattr(catalog_module, "describe", None)  # everything is known by now
-    for place, entry in enumerate(entries):
-        expected = open_entry(entry)
-        monkeypatch.setattr("medseg_pl.data.cache.case._OPEN", {})
-        got = catalog.open(place)
-        assert (got.geometry, got.label_voxels) == (expected.geometry, expected.label_voxels)
-        np.testing.assert_array_equal(got.image, expected.image, strict=True)
-        np.testing.assert_array_equal(got.statistics, expected.statistics, strict=True)
-        assert (got.mask is None) == (expected.mask is None)
-        if got.mask is not None and expected.mask is not None:
-            np.testing.assert_array_equal(got.mask, expected.mask, strict=True)
-        assert len(got.foreground) == len(expected.foreground)
-        for ours, theirs in zip(got.foreground, expected.foreground, strict=True):
-            np.testing.assert_array_equal(ours, theirs, strict=True)
+def saved(cache: CaseCache) -> Iterator[Path]:
+    return (cache.directory / "listings").glob("*.npy")
 
 
-def test_columns_speak_of_all_cases_at_once(entries: list[Path]) -> None:
-    catalog = catalog_of(entries)
-    assert list(catalog) == entries
-    assert catalog.shapes.tolist() == [[1, 1, 9, 12]] * 2 + [[1, 5, 6, 7], [3, 1, 8, 8], [1, 6, 5, 4]]
-    assert catalog.types == {"uint8", "int16", "float32"}
-    assert catalog.without_spacing() == [0, 1, 3]
-    assert catalog.label_voxels(0) == (24, 24)
-    assert catalog.label_voxels(3) is None
+@pytest.mark.parametrize("block", [1, 2, 100])
+def test_a_case_is_what_its_folder_holds(all_folders: list[Path], block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "_BLOCK", block)
+    cached = CacheIndex.from_rows(all_folders[0].parent.parent, read_rows(all_folders), "abcde")
+    monkeypatch.setattr(index, "OPEN_CASES", {})
+    for number, folder in enumerate(all_folders):
+        described, case = json.loads((folder / "case.json").read_text()), cached[number]
+        shape, spacing_mm = tuple(described["geometry"]["shape"]), described["geometry"]["spacing_mm"]
+        assert (case.geometry.shape, case.geometry.spacing_mm) == (shape, spacing_mm and tuple(spacing_mm))
+        affine = described["geometry"]["affine"]
+        assert case.geometry.affine == (affine and tuple(tuple(row) for row in affine))
+        assert case.label_voxels == (described["label_voxels"] and tuple(described["label_voxels"]))
+        np.testing.assert_array_equal(case.image, np.load(folder / "image.npy"), strict=True)
+        np.testing.assert_array_equal(case.statistics, np.float32(described["statistics"]), strict=True)
+        assert (case.mask is not None) == (folder / "mask.npy").exists()
+        if case.mask is not None:
+            np.testing.assert_array_equal(case.mask, np.load(folder / "mask.npy"), strict=True)
+            voxels = np.load(folder / "foreground.npy")
+            assert [len(part) for part in case.foreground] == list(np.diff([0, *described["foreground_ends"]]))
+            np.testing.assert_array_equal(np.concatenate(case.foreground), voxels, strict=True)
+        else:
+            assert case.foreground == []
 
 
-def test_some_of_the_cases_share_the_rows(entries: list[Path]) -> None:
-    catalog = catalog_of(entries)
-    some = catalog.of([3, 0])
-    assert list(some) == [entries[3], entries[0]]
-    assert list(some.of([1])) == list(catalog[0:1]) == [entries[0]]
-    assert some.rows is catalog.rows
-    assert some.open(1).geometry == open_entry(entries[0]).geometry
+def test_columns_speak_of_all_cases_at_once(cached: CacheIndex, all_folders: list[Path]) -> None:
+    assert folders(cached) == all_folders
+    assert cached.shapes.tolist() == [[1, 1, 9, 12]] * 2 + [[1, 5, 6, 7], [3, 1, 8, 8], [1, 6, 5, 4]]
+    assert cached.dtypes == {"uint8", "int16", "float32"}
+    assert np.isnan(cached.spacings_mm).all(axis=1).tolist() == [True, True, False, True, False]
+    assert cached.label_voxels(0) == (24, 24)
+    assert cached.label_voxels(3) is None
 
 
-def test_entries_by_name_are_a_mapping(entries: list[Path]) -> None:
-    named = NamedEntries("abcde", catalog_of(entries))
-    assert dict(named) == dict(zip("abcde", entries, strict=True))
-    assert list(named.of("ca")) == [entries[2], entries[0]]
+def test_selected_cases_share_the_rows(cached: CacheIndex, all_folders: list[Path]) -> None:
+    some = cached.select("da")
+    assert folders(some) == [all_folders[3], all_folders[0]]
+    assert folders(some.select("a")) == [all_folders[0]]
+    assert some.rows is cached.rows
+    assert [some.case_id(number) for number in range(2)] == ["d", "a"]
+    assert some[1].geometry == some.open_case("a").geometry == cached.geometry(0)
 
 
-def test_a_catalog_of_nothing_is_empty() -> None:
-    assert list(catalog_of([])) == []
+def test_no_case_makes_an_empty_index(data: Path) -> None:
+    assert len(make_cache(data)[0].build([], 1)) == 0
 
 
-def test_a_catalog_goes_to_another_process_whole(entries: list[Path]) -> None:
-    sent: Catalog = pickle.loads(pickle.dumps(catalog_of(entries)))
-    assert list(sent) == entries
-    assert sent.open(2).geometry == open_entry(entries[2]).geometry
+def test_an_index_goes_to_another_process_whole(cached: CacheIndex) -> None:
+    sent: CacheIndex = pickle.loads(pickle.dumps(cached))
+    assert folders(sent) == folders(cached)
+    assert sent[2].geometry == cached[2].geometry
 
 
-class TestKept:
-    def test_what_one_process_prepares_another_maps(self, data: Path) -> None:
-        store, cases, entries = build(data)
-        assert known_catalog(store, cases) is None
-        made = prepared_catalog(store, cases, entries)
-        known = known_catalog(Store(store.directory, FolderSource(str(data)), LABELS), cases)
-        assert known is not None
-        assert list(known) == list(made) == entries
-        assert isinstance(known.rows.base, np.memmap)
-        assert not isinstance(known.rows, np.memmap)
+def test_a_case_that_has_gone_is_named(cached: CacheIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "OPEN_CASES", {})
+    (cached.folder(1) / "mask.npy").unlink()
+    with pytest.raises(UnreadableFileError, match=rf"Case b: .*{cached.folder(1)}, is gone.*go on with --ckpt_path"):
+        cached[1]
+
+
+class TestSaved:
+    def test_another_process_maps_what_one_has_built(self, data: Path) -> None:
+        cache, cases = make_cache(data)
+        assert cache.load_index(cases) is None
+        made = cache.build(cases, 1)
+        loaded = make_cache(data)[0].load_index(cases)
+        assert loaded is not None
+        assert folders(loaded) == folders(made)
+        assert isinstance(loaded.rows.base, np.memmap)
+        assert not isinstance(loaded.rows, np.memmap)
 
     def test_nothing_is_written_again_while_the_data_stays(self, data: Path) -> None:
-        store, cases, entries = build(data)
-        prepared_catalog(store, cases, entries)
-        (file,) = listings(store)
-        before = file.stat()
-        assert list(prepared_catalog(store, cases, entries)) == entries
-        assert file.stat().st_ino == before.st_ino
+        cache, cases = make_cache(data)
+        before = folders(cache.build(cases, 1))
+        (file,) = saved(cache)
+        inode = file.stat().st_ino
+        assert folders(cache.build(cases, 1)) == before
+        assert file.stat().st_ino == inode
 
-    def test_a_file_that_was_edited_is_prepared_anew(self, data: Path) -> None:
-        store, cases, entries = build(data)
-        prepared_catalog(store, cases, entries)
+    def test_a_file_that_was_edited_is_indexed_anew(self, data: Path) -> None:
+        cache, cases = make_cache(data)
+        before = folders(cache.build(cases, 1))
         save_raster(data / "images/b.png", noise((10, 12), 7))
         save_raster(data / "masks/b.png", blocks((10, 12), 1, 2))
-        edited = store.build(cases, threads=1)
-        assert edited[1] != entries[1]
-        prepared_catalog(store, cases, edited)
-        known = known_catalog(store, cases)
-        assert known is not None
-        assert list(known) == edited
-        assert known.geometry(1).shape == (1, 10, 12)
+        after = folders(cache.build(cases, 1))
+        assert after[1] != before[1]
+        loaded = cache.load_index(cases)
+        assert loaded is not None
+        assert folders(loaded) == after
+        assert loaded.geometry(1).shape == (1, 10, 12)
 
     def test_an_old_one_goes_where_a_new_one_cannot_be_written(
         self, data: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Or other processes would train on what one of them knows to have changed."""
-        store, cases, entries = build(data)
-        prepared_catalog(store, cases, entries)
+        cache, cases = make_cache(data)
+        before = folders(cache.build(cases, 1))
         save_raster(data / "images/b.png", noise((9, 12), 7))
-        edited = store.build(cases, threads=1)
 
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(catalog_module, "whole_file", full)
-        assert list(prepared_catalog(store, cases, edited)) == edited
-        assert known_catalog(store, cases) is None
+        monkeypatch.setattr(index, "whole_file", full)
+        assert folders(cache.build(cases, 1)) != before
+        assert cache.load_index(cases) is None
 
     def test_other_cases_and_other_labels_have_their_own(self, data: Path) -> None:
-        store, cases, entries = build(data)
-        prepared_catalog(store, cases, entries)
-        assert known_catalog(store, cases[:2]) is None
-        store.labels = LabelMap(["spleen", "liver"], "multiclass")
-        assert known_catalog(store, cases) is None
+        cache, cases = make_cache(data)
+        cache.build(cases, 1)
+        assert cache.load_index(cases[:2]) is None
+        cache.labels = LabelMap(["spleen", "liver"], "multiclass")
+        assert cache.load_index(cases) is None
 
-    def test_one_that_was_cut_off_is_made_again(self, data: Path) -> None:
-        store, cases, entries = build(data)
-        prepared_catalog(store, cases, entries)
-        (file,) = listings(store)
-        file.write_bytes(file.read_bytes()[:300])
-        assert known_catalog(store, cases) is None
-        assert list(prepared_catalog(store, cases, entries)) == entries
-        known = known_catalog(store, cases)
-        assert known is not None
-        assert list(known) == entries
-
-    @pytest.mark.parametrize("place", [-1, -30, -300])
-    def test_one_with_a_flipped_bit_is_made_again(self, data: Path, place: int) -> None:
-        store, cases, entries = build(data)
-        rows = prepared_catalog(store, cases, entries).rows.copy()
-        (file,) = listings(store)
+    @pytest.mark.parametrize("damage", ["cut", -1, -30, -300])
+    def test_a_damaged_one_is_made_again(self, data: Path, damage: str | int) -> None:
+        cache, cases = make_cache(data)
+        rows = cache.build(cases, 1).rows.tobytes()
+        (file,) = saved(cache)
         content = bytearray(file.read_bytes())
-        content[place % len(content)] ^= 1
+        if isinstance(damage, str):
+            content = content[:300]
+        else:
+            content[damage % len(content)] ^= 1
         file.write_bytes(content)
-        assert known_catalog(store, cases) is None
-        prepared_catalog(store, cases, entries)
-        known = known_catalog(store, cases)
-        assert known is not None
-        assert known.rows.tobytes() == rows.tobytes()
+        assert cache.load_index(cases) is None
+        cache.build(cases, 1)
+        loaded = cache.load_index(cases)
+        assert loaded is not None
+        assert loaded.rows.tobytes() == rows
 
     def test_the_same_relative_names_in_another_folder_have_their_own(
         self, data: Path, monkeypatch: pytest.MonkeyPatch
@@ -194,6 +199,6 @@ class TestKept:
             for kind in ("images", "masks"):
                 save_raster(data.parent / folder / "data" / kind / "a.png", blocks((9, 12), 1))
             monkeypatch.chdir(data.parent / folder)
-            store = Store(data.parent / "store", FolderSource("data"), LABELS)
-            listed.add(store.listing(store.source.cases()))
+            cache = case_cache.CaseCache(data.parent / "store", FolderSource("data"), LABELS)
+            listed.add(cache.index_path(cache.source.cases()))
         assert len(listed) == 2

@@ -16,7 +16,7 @@ from pydicom import dcmread
 from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.cache.store import Store
+from medseg_pl.data.cache.case_cache import CaseCache
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.io.dicom.references import read_masks
 from medseg_pl.io.dicom.series import open_series
@@ -456,10 +456,10 @@ class TestWritten:
         save_case(tmp_path / "in", "p1")
         source = DicomSource(str(tmp_path / "in"), group_by_patient_id=True)
         (case,) = source.cases()
-        (entry,) = Store(tmp_path / "store", source, labels).build([case], threads=1)
+        index = CaseCache(tmp_path / "store", source, labels).build([case], threads=1)
         self.write(tmp_path, labels, write_as="nifti")
         kept = [*tree(tmp_path / "store").values(), *unpacked(tmp_path / "out")]
-        assert entry.is_dir()
+        assert index.folder(0).is_dir()
         assert len(kept) >= 6
         for secret in (SECRET, uid_of("p1"), uid_of("study"), uid_of("space")):
             assert secret not in repr((case, source.reading_settings(), source.writing_settings()))
@@ -472,8 +472,7 @@ class TestStored:
 
         def entry(**settings: Any) -> Path:
             source = DicomSource(str(tmp_path / "in"), **settings)
-            (found,) = Store(tmp_path / "store", source, LIVER).build(source.cases(), threads=1)
-            return found
+            return CaseCache(tmp_path / "store", source, LIVER).build(source.cases(), threads=1).folder(0)
 
         first = entry()
         assert entry() == first

@@ -10,7 +10,7 @@ import pytest
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.cache.store import Store
+from medseg_pl.data.cache.case_cache import CaseCache
 from medseg_pl.data.sources import ManifestSource
 from tests.contracts.source_contract import SourceContract, Subject
 from tests.sample_files import blocks, noise, save_raster, save_volume, tree
@@ -274,14 +274,14 @@ def test_a_named_column_has_to_be_there_and_may_be_no_column_of_scores(tmp_path:
         ManifestSource(str(tmp_path / "cases.csv"), strata=["group"]).cases()
 
 
-def test_strata_do_not_make_the_store_read_again(tmp_path: Path) -> None:
+def test_strata_do_not_make_the_cache_decode_again(tmp_path: Path) -> None:
     save_raster(tmp_path / "a.png", noise((4, 4)))
     save_raster(tmp_path / "a_mask.png", blocks((4, 4), 1))
-    store = Store(tmp_path / "store", ManifestSource("unused"), LabelMap(["liver"], "binary"))
-    entries = set()
+    cache = CaseCache(tmp_path / "store", ManifestSource("unused"), LabelMap(["liver"], "binary"))
+    keys = set()
     for header, fields, strata in [("", "", None), (",site", ",north", None), (",site,age", ",south,40", ["age"])]:
         text = f"case_id,group,image,mask{header}\na,p1,a.png,a_mask.png{fields}\n"
         (tmp_path / "cases.csv").write_text(text, encoding="utf-8")
-        store.source = ManifestSource(str(tmp_path / "cases.csv"), strata=strata)
-        entries.update(store.build(store.source.cases(), threads=1))
-    assert len(entries) == 1
+        cache.source = ManifestSource(str(tmp_path / "cases.csv"), strata=strata)
+        keys.update(cache.build(cache.source.cases(), threads=1).keys.tolist())
+    assert len(keys) == 1

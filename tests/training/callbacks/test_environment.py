@@ -135,9 +135,9 @@ def test_the_fingerprint_is_of_what_files_hold_and_who_is_trained_on(
     data: SegmentationDataModule, tmp_path: Path
 ) -> None:
     fingerprint = data_fingerprint(trainer(data))
-    assert fingerprint is not None and data.split is not None
+    assert fingerprint is not None
     for side in ("train", "val", "test"):
-        names = getattr(data.split, side)
+        names = getattr(data.prepared.split, side)
         assert fingerprint[side] == {"cases": len(names), "groups": len(names)}
     moved = data_of(images_of(tmp_path / "moved"))
     assert data_fingerprint(trainer(moved)) == fingerprint

@@ -24,10 +24,11 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.intensity import channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.cache import case as entries_module
-from medseg_pl.data.cache import store as store_module
-from medseg_pl.data.cache.case import Description, describe, open_described, open_entry
-from medseg_pl.data.cache.store import Store, default_directory
+from medseg_pl.data.cache import case as case_module
+from medseg_pl.data.cache import case_cache as cache_module
+from medseg_pl.data.cache.case import CachedCase
+from medseg_pl.data.cache.case_cache import CaseCache, default_directory
+from medseg_pl.data.cache.index import CacheIndex, read_rows
 from medseg_pl.data.sources import FolderSource, UWMadisonSource
 from tests.sample_files import blocks, noise, save_raster, save_volume, tree
 
@@ -71,11 +72,19 @@ def directory(tmp_path: Path) -> Path:
 
 
 def build(directory: Path, source: FolderSource, labels: LabelMap = LABELS, threads: int = 2) -> list[Path]:
-    return Store(directory, source, labels).build(source.cases(), threads)
+    return folders(CaseCache(directory, source, labels).build(source.cases(), threads))
 
 
-def entries(directory: Path) -> set[Path]:
-    """What a reader takes for an entry."""
+def folders(index: CacheIndex) -> list[Path]:
+    return [index.folder(number) for number in range(len(index))]
+
+
+def open_case(folder: Path) -> CachedCase:
+    return CacheIndex.from_rows(folder.parent.parent, read_rows([folder]), ["case"])[0]
+
+
+def cached_folders(directory: Path) -> set[Path]:
+    """List what a reader takes for a case."""
     return {path.parent for path in directory.rglob("case.json") if not path.parent.name.startswith(".")}
 
 
@@ -88,7 +97,7 @@ def in_a_process(work: Callable[[], None]) -> multiprocessing.Process:
 def test_an_entry_holds_what_the_source_reads(data: Path, directory: Path) -> None:
     source = Counting(data)
     for case, entry in zip(source.cases(), build(directory, source), strict=True):
-        volume, stored = source.read(case, LABELS), open_entry(entry)
+        volume, stored = source.read(case, LABELS), open_case(entry)
         np.testing.assert_array_equal(stored.image, volume.image)
         np.testing.assert_array_equal(stored.mask, volume.mask)
         assert stored.image.dtype == np.uint8
@@ -101,12 +110,12 @@ def test_a_grid_in_space_comes_back_to_the_last_digit(tmp_path: Path, directory:
     save_volume(tmp_path / "masks/a.nii.gz", blocks((6, 7, 5), 1, 2), spacing_mm=(0.1, 0.7, 7.3))
     source = FolderSource(str(tmp_path))
     (entry,) = build(directory, source)
-    assert open_entry(entry).geometry == source.read(source.cases()[0], LABELS).geometry
-    assert open_entry(entry).image.dtype == np.int16
+    assert open_case(entry).geometry == source.read(source.cases()[0], LABELS).geometry
+    assert open_case(entry).image.dtype == np.int16
 
 
 def test_the_foreground_names_voxels_of_each_label(data: Path, directory: Path) -> None:
-    stored = open_entry(build(directory, Counting(data))[0])
+    stored = open_case(build(directory, Counting(data))[0])
     assert stored.mask is not None
     for label, voxels in enumerate(stored.foreground, start=1):
         assert sorted(map(tuple, voxels)) == [(0, h, w) for h in (2 * label - 1, 2 * label) for w in range(12)]
@@ -114,13 +123,13 @@ def test_the_foreground_names_voxels_of_each_label(data: Path, directory: Path) 
 
 def test_a_label_that_is_absent_has_no_voxels(tmp_path: Path, data: Path, directory: Path) -> None:
     save_raster(data / "masks/a.png", blocks((9, 12), 0, 2))
-    (none, some), *_ = (open_entry(entry).foreground for entry in build(directory, Counting(data)))
+    (none, some), *_ = (open_case(entry).foreground for entry in build(directory, Counting(data)))
     assert (len(none), len(some)) == (0, 24)
 
 
 def test_a_case_without_foreground_is_stored(data: Path, directory: Path) -> None:
     save_raster(data / "masks/a.png", np.zeros((9, 12), np.uint8))
-    stored = open_entry(build(directory, Counting(data))[0])
+    stored = open_case(build(directory, Counting(data))[0])
     assert sum(len(voxels) for voxels in stored.foreground) == 0
     assert stored.mask is not None
 
@@ -129,7 +138,7 @@ def test_a_large_label_is_sampled_evenly(data: Path, directory: Path) -> None:
     mask = np.zeros((1, 8, 100, 100), np.uint8)
     mask[0, :, :, 20:80] = 1
     volume = Volume(np.zeros((1, 8, 100, 100), np.uint8), mask, Geometry((8, 100, 100)))
-    voxels = open_entry(build(directory, Fixed(data, volume))[0]).foreground[0]
+    voxels = open_case(build(directory, Fixed(data, volume))[0]).foreground[0]
     assert len(voxels) == 4096 == len({tuple(voxel) for voxel in voxels.tolist()})
     assert voxels[:, 2].min() >= 20
     assert voxels[:, 2].max() < 80
@@ -152,13 +161,13 @@ def test_a_large_label_is_sampled_evenly(data: Path, directory: Path) -> None:
 def test_types_that_scanners_write_are_kept(data: Path, directory: Path, given: str, kept: str) -> None:
     image = np.array([0, 1, 1, 0], dtype=given).reshape(1, 1, 2, 2)
     volume = Volume(image, np.zeros((1, 1, 2, 2), np.uint8), Geometry((1, 2, 2)))
-    stored = open_entry(build(directory, Fixed(data, volume))[0]).image
+    stored = open_case(build(directory, Fixed(data, volume))[0]).image
     assert stored.dtype == np.dtype(kept)
     np.testing.assert_array_equal(stored, image)
 
 
 def test_pixels_are_mapped_and_not_loaded(data: Path, directory: Path) -> None:
-    stored = open_entry(build(directory, Counting(data))[0])
+    stored = open_case(build(directory, Counting(data))[0])
     for array in (stored.image, stored.mask):
         assert isinstance(array.base, mmap.mmap)
         assert not array.flags.writeable
@@ -177,14 +186,14 @@ def test_a_second_build_decodes_nothing(data: Path, directory: Path) -> None:
 
 def test_each_case_advances_the_progress(data: Path, directory: Path) -> None:
     source, steps = Counting(data), []
-    Store(directory, source, LABELS).build(source.cases(), 2, advance=lambda: steps.append(1))
+    CaseCache(directory, source, LABELS).build(source.cases(), 2, advance=lambda: steps.append(1))
     assert len(steps) == 3
 
 
 @pytest.mark.parametrize(("first", "order"), [(0, "abc"), (1, "bca"), (2, "cab")])
 def test_decoding_may_begin_with_any_case(data: Path, directory: Path, first: int, order: str) -> None:
     source = Counting(data)
-    made = Store(directory, source, LABELS).build(source.cases(), threads=1, first=first)
+    made = folders(CaseCache(directory, source, LABELS).build(source.cases(), threads=1, first=first))
     assert source.read_cases == list(order)
     assert made == build(directory, Counting(data))
 
@@ -196,7 +205,7 @@ def test_changed_content_is_read_again(data: Path, directory: Path) -> None:
     after = build(directory, source)
     assert source.read_cases == ["b"]
     assert [new == old for new, old in zip(after, before, strict=True)] == [True, False, True]
-    np.testing.assert_array_equal(open_entry(after[1]).image[0, 0], noise((9, 12), seed=99))
+    np.testing.assert_array_equal(open_case(after[1]).image[0, 0], noise((9, 12), seed=99))
 
 
 def test_a_changed_mask_is_read_again(data: Path, directory: Path) -> None:
@@ -230,9 +239,9 @@ def test_an_edit_of_the_same_size_and_time_is_noticed(data: Path, directory: Pat
     os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (mask.stat().st_size, mask.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     source = Counting(data)
-    (entry, *_) = build(directory, source)
+    (folder, *_) = build(directory, source)
     assert source.read_cases == ["a"]
-    np.testing.assert_array_equal(open_entry(entry).mask, source.read(source.cases()[0], LABELS).mask)
+    np.testing.assert_array_equal(open_case(folder).mask, source.read(source.cases()[0], LABELS).mask)
 
 
 def flip_last_byte(path: Path) -> None:
@@ -251,13 +260,13 @@ def test_a_damaged_entry_is_decoded_again(
     data: Path, directory: Path, damage: Callable[[Path], object], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = build(directory, Counting(data))
-    held = open_entry(first[1]).image
+    held = open_case(first[1]).image
     damage(first[1] / name)
     source = Counting(data)
     assert build(directory, source) == first
     assert source.read_cases == ["b"]
     assert f"Case b: {first[1] / name} is damaged and is decoded again." in caplog.text
-    np.testing.assert_array_equal(open_entry(first[1]).image, source.read(source.cases()[1], LABELS).image)
+    np.testing.assert_array_equal(open_case(first[1]).image, source.read(source.cases()[1], LABELS).image)
     assert held.shape == (1, 1, 9, 12)  # what was mapped before stays mapped
     assert not list(directory.rglob(".damaged-*"))
     again = Counting(data)
@@ -269,37 +278,33 @@ def test_two_processes_that_mend_the_same_entry_agree(data: Path, directory: Pat
     barrier = multiprocessing.get_context("fork").Barrier(2)
     for entry in build(directory, Counting(data)):
         flip_last_byte(entry / "image.npy")
-    foreground = entries_module._foreground
+    foreground = case_module._sample_foreground
 
     def wait_for_the_other(*arguments: Any) -> Any:
         barrier.wait(60)  # both have found the entry damaged and are about to write it
         return foreground(*arguments)
 
     def both() -> None:
-        entries_module._foreground = wait_for_the_other
+        case_module._sample_foreground = wait_for_the_other
         build(directory, Counting(data), threads=1)
 
     processes = [in_a_process(both) for _ in range(2)]
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert len(entries(directory)) == 3
+    assert len(cached_folders(directory)) == 3
     assert not [path for path in directory.rglob(".*") if path.name.startswith((".writing-", ".damaged-"))]
     source = Counting(data)
     build(directory, source)
     assert source.read_cases == []
 
 
-def test_an_entry_cut_off_while_a_run_uses_it_is_named(data: Path, directory: Path) -> None:
-    (entry, *_) = build(directory, Counting(data))
+def test_a_case_cut_off_while_a_run_uses_it_is_named(data: Path, directory: Path) -> None:
+    source = Counting(data)
+    index = CaseCache(directory, source, LABELS).build(source.cases(), threads=1)
+    cut_in_half(index.folder(0) / "image.npy")
     with pytest.raises(UnreadableFileError, match=r"image\.npy in the cache is cut off\. Start again"):
-        open_described(entry, lambda: _cut_after_description(entry))
-
-
-def _cut_after_description(entry: Path) -> Description:
-    known = describe(entry)
-    cut_in_half(entry / "image.npy")
-    return known
+        index[0]
 
 
 @pytest.mark.parametrize("left", ["", "0123"])
@@ -326,7 +331,7 @@ def test_unchanged_files_are_not_even_opened(data: Path, directory: Path, monkey
     def opened(path: Path) -> str:
         raise AssertionError(f"{path} was opened")
 
-    monkeypatch.setattr(store_module, "digest_of", opened)
+    monkeypatch.setattr(cache_module, "digest_of", opened)
     assert build(directory, Counting(data)) == made
 
 
@@ -347,8 +352,8 @@ def test_without_masks_the_labels_do_not_matter(data: Path, directory: Path) -> 
     source = Counting(data, masks=None)
     made = build(directory, source)
     assert build(directory, source, LabelMap(["kidney"], "binary")) == made
-    assert open_entry(made[0]).mask is None
-    assert open_entry(made[0]).foreground == []
+    assert open_case(made[0]).mask is None
+    assert open_case(made[0]).foreground == []
     assert not {*made} & {*build(directory, Counting(data))}
 
 
@@ -369,8 +374,8 @@ def test_equal_pixels_under_equal_names_are_two_cases(tmp_path: Path, directory:
         rows.append(f"case7_{day}_slice_0001,stomach,{runs}")
     (tmp_path / "train.csv").write_text("\n".join(rows))
     source = UWMadisonSource(str(tmp_path))
-    made = Store(directory, source, LabelMap(["stomach"], "multilabel")).build(source.cases(), 1)
-    masks = [open_entry(entry).mask for entry in made]
+    made = build(directory, source, LabelMap(["stomach"], "multilabel"))
+    masks = [open_case(folder).mask for folder in made]
     assert [int(mask.sum()) for mask in masks if mask is not None] == [3, 0]
 
 
@@ -419,14 +424,14 @@ def test_an_edited_plug_in_is_read_again(
     edited = built_with(10)
     assert not {*edited} & {*made}
     pixels = noise((9, 12), 0)
-    np.testing.assert_array_equal(open_entry(made[0]).image[0, 0], pixels // 2)
-    np.testing.assert_array_equal(open_entry(edited[0]).image[0, 0], pixels // 10)
+    np.testing.assert_array_equal(open_case(made[0]).image[0, 0], pixels // 2)
+    np.testing.assert_array_equal(open_case(edited[0]).image[0, 0], pixels // 10)
     assert built_with(2) == made  # and what was there before is found again
 
 
 def test_an_edit_of_our_own_sources_is_a_matter_of_the_format(data: Path) -> None:
-    assert store_module._code_of(FolderSource) == ""
-    assert "class Counting(FolderSource):" in store_module._code_of(Counting)
+    assert cache_module._plugin_code(FolderSource) == ""
+    assert "class Counting(FolderSource):" in cache_module._plugin_code(Counting)
 
 
 def test_the_first_fault_stops_the_work_and_names_the_file(tmp_path: Path, directory: Path) -> None:
@@ -437,7 +442,7 @@ def test_the_first_fault_stops_the_work_and_names_the_file(tmp_path: Path, direc
     with pytest.raises(MaskValueError, match=r"02\.png holds the value 77, which no label claims"):
         build(directory, source, threads=1)
     assert len(source.read_cases) < 40
-    assert len(entries(directory)) == len(source.read_cases) - 1
+    assert len(cached_folders(directory)) == len(source.read_cases) - 1
 
 
 def test_a_fault_leaves_the_good_cases_in_place(data: Path, directory: Path) -> None:
@@ -453,7 +458,7 @@ def test_a_fault_leaves_the_good_cases_in_place(data: Path, directory: Path) -> 
 @pytest.mark.parametrize("victim", ["image.npy", "foreground.npy", "mask.npy", "case.json", "checksums"])
 def test_a_killed_writer_leaves_nothing_that_looks_whole(data: Path, directory: Path, victim: str) -> None:
     def die() -> None:
-        save, write = entries_module.write_array, Path.write_text
+        save, write = case_module.write_array, Path.write_text
 
         def save_or_die(path: Path, array: np.ndarray) -> None:
             save(path, array)
@@ -466,37 +471,37 @@ def test_a_killed_writer_leaves_nothing_that_looks_whole(data: Path, directory: 
             if path.name == victim:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        entries_module.write_array, Path.write_text = save_or_die, write_or_die  # type: ignore[method-assign]
+        case_module.write_array, Path.write_text = save_or_die, write_or_die  # type: ignore[method-assign]
         build(directory, Counting(data), threads=1)
 
     process = in_a_process(die)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert any(directory.rglob(victim)), "it died while writing"
-    assert entries(directory) == set()
+    assert cached_folders(directory) == set()
     source = Counting(data)
     made = build(directory, source)
     assert sorted(source.read_cases) == ["a", "b", "c"]
-    np.testing.assert_array_equal(open_entry(made[0]).image[0, 0], noise((9, 12), 0))
+    np.testing.assert_array_equal(open_case(made[0]).image[0, 0], noise((9, 12), 0))
 
 
 def test_two_processes_that_build_the_same_entries_agree(data: Path, directory: Path) -> None:
     barrier = multiprocessing.get_context("fork").Barrier(2)
-    foreground = entries_module._foreground
+    foreground = case_module._sample_foreground
 
     def wait_for_the_other(*arguments: Any) -> Any:
         barrier.wait(60)  # both have found the entry missing and are about to write it
         return foreground(*arguments)
 
     def both() -> None:
-        entries_module._foreground = wait_for_the_other
+        case_module._sample_foreground = wait_for_the_other
         build(directory, Counting(data), threads=1)
 
     processes = [in_a_process(both) for _ in range(2)]
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert len(entries(directory)) == 3
+    assert len(cached_folders(directory)) == 3
     assert not list(directory.rglob(".writing-*"))
     source = Counting(data)
     build(directory, source)
@@ -547,9 +552,7 @@ def test_voxels_beside_their_header_are_part_of_a_case(tmp_path: Path, directory
     source = Counting(tmp_path / "data")
     labels = LabelMap(["liver"], "binary")
     (case,) = source.cases()
-    (first,) = Store(directory, source, labels).build([case], 1)
-    assert open_entry(first).image.any()
+    assert CaseCache(directory, source, labels).build([case], 1)[0].image.any()
     (tmp_path / "data/images/a.raw").write_bytes(bytes(2 * 9 * 12))
-    (second,) = Store(directory, source, labels).build([case], 1)
-    assert not open_entry(second).image.any()
+    assert not CaseCache(directory, source, labels).build([case], 1)[0].image.any()
     assert source.read_cases == ["a", "a"]

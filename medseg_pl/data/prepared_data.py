@@ -1,0 +1,133 @@
+"""The data set of a run: listed, decoded into the cache and split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case
+from medseg_pl.data.cache.index import CacheIndex
+from medseg_pl.data.duplicates import Duplicate
+from medseg_pl.data.sources.base import Source
+from medseg_pl.data.splits import Split, SplitSettings
+from medseg_pl.data.transforms.resize import Resize
+from medseg_pl.data.written_values import find_mask_values
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """What is known of a data set once it is decoded and split.
+
+    Args:
+        split: The cases of each side.
+        cases: By their ids, without those that the split leaves out.
+        index: Of the same cases in the cache, in the same order.
+        mask_values: The value of each label in the training masks, see `find_mask_values`.
+        duplicates: Copies on two sides of the split that are allowed.
+    """
+
+    split: Split
+    cases: Mapping[str, Case]
+    index: CacheIndex
+    mask_values: list[int] | None = None
+    duplicates: tuple[Duplicate, ...] = ()
+
+    @property
+    def test_names(self) -> tuple[str, ...]:
+        """The cases that `test` scores: those of validation where the split has no test cases."""
+        return self.split.test or self.split.val
+
+    def describe_scored(self, stage: str) -> dict[str, str]:
+        """Describe which side of which split the scores of a stage are of."""
+        side = "test" if stage == "test" and self.split.test else "val"
+        return {"side": side, "split": self.split.origin}
+
+    def record_split(self) -> dict[str, Any]:
+        """Return the split and the duplicates that were allowed; reads back as `data.split_file`."""
+        accepted = [duplicate.as_dict() for duplicate in self.duplicates]
+        return {**self.split.as_dict(), **({"accepted_duplicates": accepted} if accepted else {})}
+
+    def record_training(self, settings: SplitSettings) -> dict[str, Any]:
+        """Return what a checkpoint has to remember: who was trained on, and the values in their masks."""
+        return {
+            "split": self.record_split(),
+            "groups": sorted({self.cases[name].group for name in self.split.train}),
+            "settings": settings.as_dict(),
+            "mask_values": self.mask_values,
+        }
+
+
+def prepare_data_set(
+    source: Source,
+    settings: SplitSettings,
+    decode: Callable[[Sequence[Case]], CacheIndex],
+    *,
+    recorded: Mapping[str, Any] | None = None,
+    channels: int,
+    resize: Resize,
+    mask_labels: LabelMap | None = None,
+) -> PreparedData:
+    """List, decode and split a data set.
+
+    Args:
+        source: The data set.
+        settings: Of its split.
+        decode: Decodes cases, or finds them decoded.
+        recorded: What a checkpoint recorded of its data, whose split is kept where its settings are the same.
+        channels: That each image must have.
+        resize: How images are brought to the network, which may need their spacing.
+        mask_labels: Finds the values of these labels in the training masks.
+
+    Raises:
+        DataError: Cases have no mask, or cannot be split.
+        SettingError: Images do not have the channels or the spacing that the model asks for.
+    """
+    cases = source.cases()
+    require_masks(cases, "Add the masks or leave the cases out; images without masks are for predict.")
+    split = settings.explicit_split(cases, recorded)
+    if split is not None:
+        named = {*split.train, *split.val, *split.test}
+        cases = [case for case in cases if case.case_id in named]
+    index = decode(cases)
+    if split is None:
+        counts = {case.case_id: index.label_voxels(number) for number, case in enumerate(cases)}
+        split = settings.choose(cases, {name: voxels for name, voxels in counts.items() if voxels is not None})
+    _check_channels(cases, index, channels)
+    _check_spacing(cases, index, resize)
+    by_name = {case.case_id: case for case in cases}
+    training = [by_name[name] for name in split.train] if mask_labels is not None else []
+    values = None if mask_labels is None else find_mask_values(source, training, mask_labels)
+    return PreparedData(split, by_name, index, values)
+
+
+def require_masks(cases: Sequence[Case], remedy: str) -> None:
+    """Raise `DataError` where cases have no mask."""
+    unlabeled = [case.case_id for case in cases if not case.masks]
+    if unlabeled:
+        raise DataError(f"{len(unlabeled)} of {len(cases)} cases have no mask, {unlabeled[0]} among them. {remedy}")
+
+
+def _check_channels(cases: Sequence[Case], index: CacheIndex, channels: int) -> None:
+    counts = index.shapes[:, 0]
+    for number in np.flatnonzero(counts != channels)[:1].tolist():
+        case = cases[number]
+        raise SettingError(
+            f"Case {case.case_id} ({case.images[0]}) has {counts[number]} channel(s), but model.channels is "
+            f"{channels}. Set model.channels to {counts[number]}, or convert the images that differ."
+        )
+
+
+def _check_spacing(cases: Sequence[Case], index: CacheIndex, resize: Resize) -> None:
+    if resize.spacing_mm is None:
+        return
+    for number in np.flatnonzero(np.isnan(index.spacings_mm[:, 0]))[:1].tolist():
+        case = cases[number]
+        raise SettingError(
+            f"Case {case.case_id} ({case.images[0]}) does not say its spacing, but model.spacing_mm is "
+            f"{resize.spacing_mm}. Set model.spacing_mm to null, or convert the images to a format that holds it."
+        )
