@@ -98,7 +98,7 @@ def open_configured(paths: Sequence[Path], directory: Path | None, said: DataSet
 def _source(settings: Mapping[str, Any], directory: Path | None) -> tuple[Known, dict[str, Any]]:
     path = str(settings.get("class_path", ""))
     name = path.rpartition(".")[2]
-    if name not in _SOURCES or not (path == name or path.startswith("medseg_pl.data.sources.")):
+    if name not in _SOURCES or not (path == name or path.startswith("medseg_pl.")):
         raise SettingError(
             f"data.source.class_path is {path!r}; expected one of medseg's own sources, {', '.join(_SOURCES)}. A "
             "source of your own is code, which is not run here: describe the same files with one of these."
@@ -108,7 +108,7 @@ def _source(settings: Mapping[str, Any], directory: Path | None) -> tuple[Known,
         manifest = {"manifest": str(directory / Path(str(values.get("manifest"))).name)}
         values |= manifest if name == "ManifestSource" else {"root": str(directory)}
     made: Known = _made(getattr(sources, name), "data.source.init_args", values)
-    return made, {"class_path": f"medseg_pl.data.sources.{name}", "init_args": values}
+    return made, {"class_path": f"medseg_pl.{name}", "init_args": values}
 
 
 def _made(kind: Any, setting: str, values: Mapping[str, Any]) -> Any:

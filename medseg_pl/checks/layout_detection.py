@@ -343,4 +343,4 @@ def _columns(path: Path) -> list[str]:
 
 def _make(kind: type[Source], settings: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
     """A source, and how a configuration names it."""
-    return kind(**settings), {"class_path": f"medseg_pl.data.sources.{kind.__name__}", "init_args": settings}
+    return kind(**settings), {"class_path": f"medseg_pl.{kind.__name__}", "init_args": settings}

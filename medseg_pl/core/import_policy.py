@@ -12,9 +12,16 @@ from typing import Any
 
 from jsonargparse import _common, _optionals, set_parsing_settings
 
+from medseg_pl import CLASSES
 from medseg_pl.core.addresses import find_address, is_hub_name, iterate_texts
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.text import shorten
+
+_NO_SETTINGS = {
+    *("Predictor", "SegmentationDataModule", "SegmentationModel", "SegmentationModule"),
+    *("Case", "CasePrediction", "Geometry", "Volume"),
+}
+"""Public classes that no setting takes."""
 
 KNOWN = (
     "lightning.fabric.plugins",
@@ -25,19 +32,20 @@ KNOWN = (
     "lightning.pytorch.plugins",
     "lightning.pytorch.profilers",
     "lightning.pytorch.strategies",
+    *(f"medseg_pl.{name}" for name in CLASSES if name not in _NO_SETTINGS),
+    "medseg_pl.core.labels",
+    "medseg_pl.core.types.PostProcessing",
+    "medseg_pl.data.sources",
+    "medseg_pl.data.transforms.augmentation",
+    "medseg_pl.metrics",
+    "medseg_pl.models.losses",
+    "medseg_pl.models.networks",
+    "medseg_pl.models.normalization",
+    "medseg_pl.models.optimizers",
     "medseg_pl.training.callbacks",
     "medseg_pl.training.checkpoints.BestCheckpoint",
     "medseg_pl.training.checkpoints.LastCheckpoint",
     "medseg_pl.training.checkpoints.callbacks",  # where it is
-    "medseg_pl.core.labels",
-    "medseg_pl.data.sources",
-    "medseg_pl.data.transforms.augmentation",
-    "medseg_pl.core.types.PostProcessing",
-    "medseg_pl.models.losses",
-    "medseg_pl.metrics",
-    "medseg_pl.models.networks",
-    "medseg_pl.models.normalization",
-    "medseg_pl.models.optimizers",
     "segmentation_models_pytorch",
     "torch.distributed.fsdp",
     "torch.nn",

@@ -54,7 +54,7 @@ _GPU = _Scale("resnet34", 512, 1 << 21, 2e10, (4000, 40000))
 _BYTES_A_PIXEL = 1500
 """What a pixel of a batch takes in a training step of the larger encoder, in bf16, roughly and on the safe side."""
 _EPOCHS = 10
-_NORMALIZATIONS = "medseg_pl.models.normalization."
+_NORMALIZATIONS = "medseg_pl."
 _AIR = -500
 """Hounsfield units that only a CT has below; air has -1000."""
 _SIDES = re.compile(r"(^|[_\s-])(left|right|l|r|sin|dex|lt|rt)([_\s-]|$)", re.IGNORECASE)
@@ -106,7 +106,7 @@ def _require_learnable(found: Fingerprint) -> None:
 
 def _schedule() -> dict[str, Any]:
     warmup = Remark(0.05, "a twentieth of the run, however long")
-    return {"class_path": "medseg_pl.models.optimizers.WarmupPolynomialLR", "init_args": {"warmup_fraction": warmup}}
+    return {"class_path": "medseg_pl.WarmupPolynomialLR", "init_args": {"warmup_fraction": warmup}}
 
 
 def _data(found: Fingerprint, labels: LabelMap, scale: _Scale, batch: Remark, steps: int) -> dict[str, Any]:
@@ -240,9 +240,9 @@ def _loss(found: Fingerprint) -> dict[str, Any]:
     rarest, share = min(found.label_shares.items(), key=lambda pair: pair[1] or math.inf)
     if share < 1e-4:
         reason = f"{rarest} is {share:.1e} of the voxels: misses weigh more than false alarms"
-        return {"class_path": Remark("medseg_pl.models.losses.FocalTverskyLoss", reason)}
+        return {"class_path": Remark("medseg_pl.FocalTverskyLoss", reason)}
     reason = f"the rarest label, {rarest}, is {share:.1%} of the voxels"
-    return {"class_path": Remark("medseg_pl.models.losses.DiceCELoss", reason)}
+    return {"class_path": Remark("medseg_pl.DiceCELoss", reason)}
 
 
 def _optimizer(batch: int) -> dict[str, Any]:
@@ -267,7 +267,7 @@ def _augmentation(found: Fingerprint, labels: LabelMap) -> dict[str, Any]:
     settings = {"flip_horizontal": flip, "rotate_degrees": 20.0, "scale": 0.2}
     if not body:
         settings |= {"flip_vertical": Remark(0.5, "no up or down in such pictures"), "rotate_degrees": 45.0}
-    return {"class_path": "medseg_pl.data.transforms.augmentation.StandardAugmentation", "init_args": settings}
+    return {"class_path": "medseg_pl.StandardAugmentation", "init_args": settings}
 
 
 def _batch(size: list[int], scale: _Scale, hardware: Hardware) -> Remark:

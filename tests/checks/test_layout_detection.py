@@ -48,7 +48,7 @@ class TestLayouts:
         assert found.labels == LabelMap(ORGANS, "multiclass")
         assert (found.modalities, found.notes) == (("MRI",), ())
         assert found.config == {
-            "class_path": "medseg_pl.data.sources.DecathlonSource",
+            "class_path": "medseg_pl.DecathlonSource",
             "init_args": {"root": str(phantoms["decathlon"])},
         }
 

@@ -21,14 +21,14 @@ def test_a_configuration_loses_folders_accounts_and_what_is_not_set() -> None:
     config = {
         "seed_everything": 3,
         "trainer": {"max_epochs": 2, "max_time": None, "logger": {"entity": "someone"}, "default_root_dir": "here"},
-        "model": {"pretrained": "/w.ckpt", "loss": {"class_path": "medseg_pl.models.losses.DiceCELoss"}},
+        "model": {"pretrained": "/w.ckpt", "loss": {"class_path": "medseg_pl.DiceCELoss"}},
         "data": {"source": {"class_path": "mine.Scans", "init_args": {"group": "Smith"}}, "cache_dir": "s", "fold": 1},
         "runs": "/home/someone",
         "ckpt_path": "last",
     }
     assert shown_config(config) == {
         "seed_everything": 3,
-        "model": {"loss": {"class_path": "medseg_pl.models.losses.DiceCELoss"}},
+        "model": {"loss": {"class_path": "medseg_pl.DiceCELoss"}},
         "trainer": {"max_epochs": 2},
         "data": {"fold": 1, "source": "Scans"},
     }

@@ -53,7 +53,7 @@ class TestScript:
         (path,) = folder.glob("lightning_logs/*/checkpoints/best.ckpt")
         settings = torch.load(path, weights_only=True)["hyper_parameters"]
         assert settings["network"]["class_path"] == "segmentation_models_pytorch.Unet"
-        assert settings["loss"] == {"class_path": "medseg_pl.models.losses.DiceCELoss", "init_args": {}}
+        assert settings["loss"] == {"class_path": "medseg_pl.DiceCELoss", "init_args": {}}
 
     def test_the_commands_take_its_checkpoint(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

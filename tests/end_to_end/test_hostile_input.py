@@ -117,7 +117,7 @@ SETTINGS = [
     "--trainer.plugins=hostile_module.Thing",
     "--trainer.strategy=hostile_module.Thing",
     "--trainer.profiler=hostile_module.Thing",
-    '--model.loss={"class_path": "medseg_pl.models.losses.WeightedSum", "init_args": {"losses": [{"class_path": '
+    '--model.loss={"class_path": "medseg_pl.WeightedSum", "init_args": {"losses": [{"class_path": '
     '"hostile_module.Thing"}]}}',
     "--model.network=torch.os.system",
     "--model.network=torch.serialization.os.system",
@@ -231,7 +231,7 @@ STORED: dict[str, tuple[str, Any, str]] = {
     "loss": ("loss", URL, "is the address"),
     "nested loss": (
         "loss",
-        {"class_path": "medseg_pl.models.losses.WeightedSum", "init_args": {"losses": [URL]}},
+        {"class_path": "medseg_pl.WeightedSum", "init_args": {"losses": [URL]}},
         "address",
     ),
     "normalization": ("normalization", f"simplecache::{URL}", "is the address"),
@@ -292,7 +292,7 @@ def test_a_checkpoint_opens_and_writes_nothing(
     place, value, word = STORED[kind]
     outside = tmp_path / "outside"
     outside.mkdir()
-    (outside / "loss.yaml").write_text("class_path: medseg_pl.models.losses.DiceCELoss\n")
+    (outside / "loss.yaml").write_text("class_path: medseg_pl.DiceCELoss\n")
     content = torch.load(checkpoint, weights_only=True)
     change(content, place, put_outside(value, outside))
     hostile = outside / "hostile.ckpt"

@@ -50,7 +50,7 @@ def checkpoint(tmp_path: Path) -> Path:
     labels = ["--model.labels.names=[bright]", "--model.labels.task=binary", "--model.channels=1"]
     network = ["--plugins=tests", "--model.network=tests.end_to_end.plugins.OnePixel", "--model.network.init_args={}"]
     options = [
-        "--model.normalization=medseg_pl.models.normalization.IntensityWindow",
+        "--model.normalization=medseg_pl.IntensityWindow",
         "--model.normalization.low=0",
         "--model.normalization.high=255",
         "--model.optimizer.lr=0.3",

@@ -29,8 +29,8 @@ ADDED = ["brier", "ece", "entropy", "uw_madison"]
 SETTINGS = {
     "model": {
         "metrics": [
-            {"class_path": "medseg_pl.metrics.CalibrationMetric", "init_args": {"bins": 10}},
-            {"class_path": "medseg_pl.metrics.UWMadisonScore"},
+            {"class_path": "medseg_pl.CalibrationMetric", "init_args": {"bins": 10}},
+            {"class_path": "medseg_pl.UWMadisonScore"},
         ]
     }
 }
@@ -140,7 +140,7 @@ def test_a_setting_that_cannot_work_is_a_sentence(
     phantoms: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit = ["fit", "--config=configs/experiment/demo.yaml", f"--data.source.root={phantoms['uw_madison']}"]
-    metric = ["--model.metrics+=medseg_pl.metrics.CalibrationMetric", "--model.metrics.bins=0"]
+    metric = ["--model.metrics+=medseg_pl.CalibrationMetric", "--model.metrics.bins=0"]
     assert main([*fit, *SMALL, *metric, f"--runs={tmp_path / 'runs'}"]) == 2
     assert "CalibrationMetric needs bins of at least 1; got 0." in capsys.readouterr().err
 

@@ -32,7 +32,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_run = [option for option in SMALL if "network" not in option and "epochs" not in option]
     steps = ["--model.optimizer.lr=0.3", "--data.folds=2", "--data.allow_duplicates=true", "--trainer.max_epochs=20"]
     where = [f"--data.source.root={root / 'data'}", f"--runs={root / 'runs'}", "--experiment=discs"]
-    normalization = ["--model.normalization=medseg_pl.models.normalization.ZScore"]
+    normalization = ["--model.normalization=medseg_pl.ZScore"]
     assert main(["fit", *config, *labels, *network, *small_run, *steps, *normalization, *where]) == 0
     return root / "runs" / "discs" / "version_0"
 

@@ -41,13 +41,13 @@ model:
     task: multiclass
   size: [32, 32]
   distances: false
-  normalization: {class_path: medseg_pl.models.normalization.ZScore}
-  loss: {class_path: medseg_pl.models.losses.DiceCELoss}
+  normalization: {class_path: medseg_pl.ZScore}
+  loss: {class_path: medseg_pl.DiceCELoss}
   optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 3.0e-3, fused: true}}
-  lr_scheduler: {class_path: medseg_pl.models.optimizers.WarmupPolynomialLR, init_args: {warmup_steps: 7}}
+  lr_scheduler: {class_path: medseg_pl.WarmupPolynomialLR, init_args: {warmup_steps: 7}}
 data:
-  source: {class_path: medseg_pl.data.sources.DecathlonSource}
-  augmentation: {class_path: medseg_pl.data.transforms.augmentation.StandardAugmentation}
+  source: {class_path: medseg_pl.DecathlonSource}
+  augmentation: {class_path: medseg_pl.StandardAugmentation}
   batch_size: 4
 trainer:
   accelerator: cpu

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 OURS = "tests.export.networks"
-ZSCORE = {"class_path": "medseg_pl.models.normalization.ZScore", "init_args": {"clip": True}}
+ZSCORE = {"class_path": "medseg_pl.ZScore", "init_args": {"clip": True}}
 PHOTOGRAPH = {
-    "class_path": "medseg_pl.models.normalization.MeanStd",
+    "class_path": "medseg_pl.MeanStd",
     "init_args": {"mean": [0.5] * 3, "std": [0.25] * 3},
 }
 
@@ -51,7 +51,7 @@ def write_checkpoint(
     }
     model = shared | {
         "network": {"class_path": network, "init_args": arguments or {}},
-        "loss": {"class_path": "medseg_pl.models.losses.DiceCELoss", "init_args": {}},
+        "loss": {"class_path": "medseg_pl.DiceCELoss", "init_args": {}},
         "normalization": ZSCORE,
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}},
         "size_divisor": 8,
@@ -63,7 +63,7 @@ def write_checkpoint(
     }
     model |= settings
     shared = {name: model[name] for name in shared}
-    data = {"source": source or {"class_path": "medseg_pl.data.sources.FolderSource", "init_args": {"root": "gone"}}}
+    data = {"source": source or {"class_path": "medseg_pl.FolderSource", "init_args": {"root": "gone"}}}
     inputs = model["channels"] * (2 * model["context_slices"] + 1)
     made = _made(network, arguments or {}, inputs, len(names) + (task == "multiclass"))
     common = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}

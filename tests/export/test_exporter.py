@@ -331,7 +331,7 @@ def measurable(tmp_path_factory: pytest.TempPathFactory) -> str:
     for i in range(5):
         save_raster(folder / "images" / f"{i}.png", noise((37, 41), i))
         save_raster(folder / "masks" / f"{i}.png", blocks((37, 41), 1, 2))
-    source = {"class_path": "medseg_pl.data.sources.FolderSource", "init_args": {"root": "gone"}}
+    source = {"class_path": "medseg_pl.FolderSource", "init_args": {"root": "gone"}}
     write_checkpoint(folder / "a.ckpt", source=source)
     return str(folder / "a.ckpt")
 
@@ -359,10 +359,10 @@ def test_lower_precisions_say_what_they_cost(
 
 def test_channels_that_are_normalized_apart(tmp_path: Path) -> None:
     window = {
-        "class_path": "medseg_pl.models.normalization.IntensityWindow",
+        "class_path": "medseg_pl.IntensityWindow",
         "init_args": {"low": -100.0, "high": 200.0},
     }
-    apart = {"class_path": "medseg_pl.models.normalization.PerChannel", "init_args": {"channels": [window, ZSCORE]}}
+    apart = {"class_path": "medseg_pl.PerChannel", "init_args": {"channels": [window, ZSCORE]}}
     checkpoint = write_checkpoint(tmp_path / "petct.ckpt", channels=2, context_slices=1, normalization=apart)
     assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out"), *PLUGINS]) == 0
     with np.load(tmp_path / "out" / "golden" / "whole.npz") as case:

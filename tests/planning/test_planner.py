@@ -106,7 +106,7 @@ class TestGeometry:
 class TestIntensities:
     def test_ct_gets_a_window_from_its_labels(self) -> None:
         found = replace(MRI, modalities=("CT",), foreground_intensities=((-57.25, 162.0),))
-        assert chosen(found, "model", "normalization", "class_path") == "medseg_pl.models.normalization.IntensityWindow"
+        assert chosen(found, "model", "normalization", "class_path") == "medseg_pl.IntensityWindow"
         assert chosen(found, "model", "normalization", "init_args", "low") == -57.2
         assert chosen(found, "model", "normalization", "init_args", "high") == 162.0
 
@@ -124,30 +124,30 @@ class TestIntensities:
             lowest=(-1000.0, 0.0, -900.0),
             foreground_intensities=((-60.0, 160.0), (1.0, 12.0), (-20.0, 90.0)),
         )
-        assert chosen(found, "model", "normalization", "class_path") == "medseg_pl.models.normalization.PerChannel"
+        assert chosen(found, "model", "normalization", "class_path") == "medseg_pl.PerChannel"
         ct, pet, late = chosen(found, "model", "normalization", "init_args", "channels")
         assert [one["class_path"].rpartition(".")[2] for one in (ct, late)] == ["IntensityWindow"] * 2
         assert [(one["init_args"]["low"].value, one["init_args"]["high"]) for one in (ct, late)] == [
             (-60.0, 160.0),
             (-20.0, 90.0),
         ]
-        assert pet["class_path"] == Remark("medseg_pl.models.normalization.ZScore", "PET: per case")
+        assert pet["class_path"] == Remark("medseg_pl.ZScore", "PET: per case")
 
     def test_channels_without_a_ct_are_normalized_alike(self) -> None:
         two = {"channels": 2, "modalities": ("T1", "T2"), "lowest": (0.0, 0.0)}
         found = replace(MRI, **two, foreground_intensities=((1.0, 2.0),) * 2)
-        assert chosen(found, "model", "normalization", "class_path") == "medseg_pl.models.normalization.ZScore"
+        assert chosen(found, "model", "normalization", "class_path") == "medseg_pl.ZScore"
 
     def test_photographs_get_the_statistics_of_the_encoder(self) -> None:
-        assert chosen(PHOTOGRAPHS, "model", "normalization", "class_path") == "medseg_pl.models.normalization.MeanStd"
+        assert chosen(PHOTOGRAPHS, "model", "normalization", "class_path") == "medseg_pl.MeanStd"
         assert chosen(PHOTOGRAPHS, "model", "normalization", "init_args", "mean") == [0.485, 0.456, 0.406]
 
 
 class TestLabels:
     def test_a_rare_label_changes_the_loss(self) -> None:
         rare = replace(MRI, label_shares={"liver": 0.03, "tumour": 2e-5})
-        assert chosen(MRI, "model", "loss", "class_path") == "medseg_pl.models.losses.DiceCELoss"
-        assert chosen(rare, "model", "loss", "class_path") == "medseg_pl.models.losses.FocalTverskyLoss"
+        assert chosen(MRI, "model", "loss", "class_path") == "medseg_pl.DiceCELoss"
+        assert chosen(rare, "model", "loss", "class_path") == "medseg_pl.FocalTverskyLoss"
         assert "tumour is 2.0e-05 of the voxels" in reason(rare, "model", "loss", "class_path")
 
     @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
     "runs": "/home/someone/runs",
     "model": {"labels": {"names": list(LABELS), "task": "multilabel"}, "context_slices": 1},
     "data": {
-        "source": {"class_path": "medseg_pl.data.sources.FolderSource", "init_args": {"root": "/home/someone/data"}},
+        "source": {"class_path": "medseg_pl.FolderSource", "init_args": {"root": "/home/someone/data"}},
         "batch_size": 16,
     },
     "trainer": {"max_epochs": 4, "precision": "32-true"},

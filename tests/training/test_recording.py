@@ -64,7 +64,7 @@ def describe(value: Any) -> Any:
         ),
         (partial(torch.optim.AdamW, lr=0.1), {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.1}}),
         (torch.optim.SGD, {"class_path": "torch.optim.SGD", "init_args": {}}),
-        (ZScore(clip=False), {"class_path": "medseg_pl.models.normalization.ZScore", "init_args": {"clip": False}}),
+        (ZScore(clip=False), {"class_path": "medseg_pl.ZScore", "init_args": {"clip": False}}),
     ],
 )
 def test_values_become_plain(value: Any, plain: Any) -> None:

@@ -207,7 +207,7 @@ def config(path: Path, source: dict[str, Any], labels: dict[str, Any] | None = N
 
 
 def folder_source(root: Path, **settings: Any) -> dict[str, Any]:
-    return {"class_path": "medseg_pl.data.sources.FolderSource", "init_args": {"root": str(root), **settings}}
+    return {"class_path": "medseg_pl.FolderSource", "init_args": {"root": str(root), **settings}}
 
 
 def codes(tmp_path: Path, *options: object) -> dict[str, int]:

@@ -69,7 +69,7 @@ def test_reasons_stand_beside_the_choices(tmp_path: Path) -> None:
         "task: multiclass\n",
         "encoder_weights: null  # random: nothing is downloaded; imagenet helps photographs most\n",
         "resize: none  # pixels as they are\n",
-        "class_path: medseg_pl.models.normalization.ZScore  # intensities have no unit: per case and channel\n",
+        "class_path: medseg_pl.ZScore  # intensities have no unit: per case and channel\n",
         "flip_horizontal: 0.5  # no label is named by its side\n",
     ):
         assert line in text
@@ -94,9 +94,7 @@ def test_ct_and_pet_are_normalized_apart(tmp_path: Path) -> None:
     }
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(description))
     assert main(["plan", str(tmp_path / "data"), "-o", str(tmp_path / "plan.yaml"), *PLANNED]) == 0
-    assert (
-        "class_path: medseg_pl.models.normalization.ZScore  # PET: per case\n" in (tmp_path / "plan.yaml").read_text()
-    )
+    assert "class_path: medseg_pl.ZScore  # PET: per case\n" in (tmp_path / "plan.yaml").read_text()
     planned = yaml.safe_load((tmp_path / "plan.yaml").read_text())["model"]["normalization"]
     window, pet_settings = planned["init_args"]["channels"]
     low, high = (window["init_args"][end] for end in ("low", "high"))

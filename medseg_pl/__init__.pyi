@@ -1,0 +1,39 @@
+from medseg_pl.core.geometry import Geometry as Geometry
+from medseg_pl.core.labels import LabelMap as LabelMap
+from medseg_pl.core.types import Case as Case
+from medseg_pl.core.types import CasePrediction as CasePrediction
+from medseg_pl.core.types import Volume as Volume
+from medseg_pl.data.sources import DecathlonSource as DecathlonSource
+from medseg_pl.data.sources import DicomSource as DicomSource
+from medseg_pl.data.sources import FileSource as FileSource
+from medseg_pl.data.sources import FolderSource as FolderSource
+from medseg_pl.data.sources import ManifestSource as ManifestSource
+from medseg_pl.data.sources import PolygonSource as PolygonSource
+from medseg_pl.data.sources import Source as Source
+from medseg_pl.data.sources import UWMadisonSource as UWMadisonSource
+from medseg_pl.data.transforms.augmentation import StandardAugmentation as StandardAugmentation
+from medseg_pl.inference.predictor import Predictor as Predictor
+from medseg_pl.metrics import CalibrationMetric as CalibrationMetric
+from medseg_pl.metrics import CaseMetric as CaseMetric
+from medseg_pl.metrics import LabelPair as LabelPair
+from medseg_pl.metrics import OverlapMetric as OverlapMetric
+from medseg_pl.metrics import SurfaceMetric as SurfaceMetric
+from medseg_pl.metrics import UWMadisonScore as UWMadisonScore
+from medseg_pl.metrics import VolumeMetric as VolumeMetric
+from medseg_pl.models.losses import DiceCELoss as DiceCELoss
+from medseg_pl.models.losses import DiceLoss as DiceLoss
+from medseg_pl.models.losses import FocalTverskyLoss as FocalTverskyLoss
+from medseg_pl.models.losses import PixelCELoss as PixelCELoss
+from medseg_pl.models.losses import WeightedSum as WeightedSum
+from medseg_pl.models.normalization import IntensityWindow as IntensityWindow
+from medseg_pl.models.normalization import MeanStd as MeanStd
+from medseg_pl.models.normalization import Normalization as Normalization
+from medseg_pl.models.normalization import PerChannel as PerChannel
+from medseg_pl.models.normalization import ZScore as ZScore
+from medseg_pl.models.optimizers import WarmupPolynomialLR as WarmupPolynomialLR
+from medseg_pl.models.segmentation_model import SegmentationModel as SegmentationModel
+from medseg_pl.training.datamodule import SegmentationDataModule as SegmentationDataModule
+from medseg_pl.training.module import SegmentationModule as SegmentationModule
+
+__version__: str
+CLASSES: dict[str, str]
