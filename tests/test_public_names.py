@@ -51,4 +51,4 @@ def test_settings_name_a_class_by_its_public_name() -> None:
     parser.add_argument("--loss", type=nn.Module)
     with only_known_code():
         parsed = parser.parse_args(["--loss=medseg_pl.DiceCELoss"])
-        assert isinstance(parser.instantiate_classes(parsed).loss, medseg_pl.DiceCELoss)
+        assert isinstance(parser.instantiate(parsed).loss, medseg_pl.DiceCELoss)

@@ -162,7 +162,7 @@ def load_model(checkpoint: Trained | str | Path) -> SegmentationModel:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SegmentationModel, "model", fail_untyped=False)
     try:
-        model: SegmentationModel = parser.instantiate_classes(parser.parse_object({"model": settings})).model
+        model: SegmentationModel = parser.instantiate(parser.parse_object({"model": settings})).model
     except (ArgumentError, ImportError) as error:
         reason = refusal(str(error)) or " ".join(str(error).split())
         raise SettingError(f"{trained.path} cannot be loaded. {reason}") from error
