@@ -31,7 +31,7 @@ def main() -> None:
         subprocess.run([PYTHON, "-m", "medseg_pl", *phantom], check=True, capture_output=True)
         ours = [
             *("fit", "--config=configs/experiment/demo.yaml", f"--runs={folder}/runs", CPU, STOP, "--plugins=bare_cli"),
-            *("--data.source=medseg_pl.data.sources.FolderSource", f"--data.source.root={data}"),
+            *("--data.source=medseg_pl.FolderSource", f"--data.source.root={data}"),
             *("--model.labels.task=multiclass", "--data.split_fractions=null"),
         ]
         commands = {
