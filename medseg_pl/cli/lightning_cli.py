@@ -26,12 +26,12 @@ from medseg_pl.io.progress import redraws
 from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.checkpoints import (
     SHARED,
+    CheckpointInfo,
     ResumePoint,
-    Trained,
     find_best_weights,
+    get_run_folder,
     keep_last_as_best,
     record_complete,
-    run_folder_of,
 )
 from medseg_pl.training.checkpoints.resume import go_on
 from medseg_pl.training.trainer_checks import check_precision
@@ -52,8 +52,8 @@ class MedsegCLI(LightningCLI):
     def __init__(
         self,
         *args: Any,
-        trained: Trained | None,
-        others: Sequence[Trained] = (),
+        trained: CheckpointInfo | None,
+        others: Sequence[CheckpointInfo] = (),
         stop: StopSignals | None = None,
         locks: FolderLocks | None = None,
         doing: PhaseTracker | None = None,
@@ -196,7 +196,7 @@ class MedsegCLI(LightningCLI):
         return eval_callbacks(given, str(self._evaluated_folder()))
 
     def _evaluated_folder(self) -> Path:
-        return run_folder_of(Path(self._get(self.config, "ckpt_path")))
+        return get_run_folder(Path(self._get(self.config, "ckpt_path")))
 
     def predict(self, **kwargs: Any) -> None:
         """Read from `--input`, case by case, and write to `--output`."""

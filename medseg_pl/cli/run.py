@@ -21,7 +21,7 @@ from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.shipped import find_configs
 from medseg_pl.training.callbacks import ConfigWriter, PhaseTracker
-from medseg_pl.training.checkpoints import Trained, find_checkpoint, read_trained
+from medseg_pl.training.checkpoints import CheckpointInfo, find_checkpoint, read_checkpoint
 from medseg_pl.training.checkpoints.resume import complete_runs
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
@@ -44,10 +44,10 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
     arguments = find_configs(arguments)
     if command != "fit":
         arguments = replace_values(arguments, "ckpt_path", partial(_find_checkpoint, arguments))
-    trained = None if command == "fit" or _wants_help(arguments) else read_trained(_checkpoint(command, arguments))
-    others: list[Trained] = []
+    trained = None if command == "fit" or _wants_help(arguments) else read_checkpoint(_checkpoint(command, arguments))
+    others: list[CheckpointInfo] = []
     if command == "predict":
-        others = [read_trained(path) for path in options(arguments, "ckpt_path")[1:]]
+        others = [read_checkpoint(path) for path in options(arguments, "ckpt_path")[1:]]
         arguments = first_only(arguments, "ckpt_path")
     plugins = [name for value in options(arguments, "plugins") for name in value.split(",")]
     arguments = without(arguments, "plugins")  # of the command line alone: no file may allow itself anything
@@ -76,7 +76,7 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
 
 
 @contextmanager
-def _as_files(trained: Trained | None) -> Iterator[list[str]]:
+def _as_files(trained: CheckpointInfo | None) -> Iterator[list[str]]:
     """The checkpoint's settings as a configuration of the lowest rank: whatever is given wins over it."""
     if trained is None:
         yield []

@@ -14,10 +14,10 @@ from medseg_pl.export import runner
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.metrics import MetricTable, OverlapMetric, summarize
-from medseg_pl.training.checkpoints import Trained
+from medseg_pl.training.checkpoints import CheckpointInfo
 
 
-def measure(trained: Trained, predictor: Predictor, folder: Path, source: Source) -> dict[str, Any]:
+def measure(trained: CheckpointInfo, predictor: Predictor, folder: Path, source: Source) -> dict[str, Any]:
     """Mean Dice over the validation cases, both ways.
 
     Args:

@@ -14,13 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from medseg_pl.reporting import Run, read_run
 from medseg_pl.reporting.limitations import list_limitations
 from medseg_pl.reporting.markdown import escape, format_table, write_blocks, write_label_shares, write_survey
-from medseg_pl.training.checkpoints import Trained, run_folder_of
+from medseg_pl.training.checkpoints import CheckpointInfo, get_run_folder
 
 MODEL_CARD, DATA_CARD = "MODEL_CARD.md", "DATA_CARD.md"
 NOT_KNOWN = "not known"
 
 
-def write_cards(folder: Path, trained: Trained, spec: Mapping[str, Any]) -> None:
+def write_cards(folder: Path, trained: CheckpointInfo, spec: Mapping[str, Any]) -> None:
     """Write both cards.
 
     Args:
@@ -52,9 +52,9 @@ def write_cards(folder: Path, trained: Trained, spec: Mapping[str, Any]) -> None
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def run_of(trained: Trained, labels: list[str]) -> Run:
+def run_of(trained: CheckpointInfo, labels: list[str]) -> Run:
     """The run of a checkpoint; of one that lies alone, what the checkpoint itself says."""
-    folder = run_folder_of(Path(trained.path))
+    folder = get_run_folder(Path(trained.path))
     if (folder / "config.yaml").is_file():
         return read_run(folder, None, labels=labels)
     summary: dict[str, Any] = {"labels": {label: {} for label in labels}}

@@ -25,7 +25,7 @@ from medseg_pl.export.cards import write_cards
 from medseg_pl.inference import components
 from medseg_pl.inference.predictor import Predictor, load_module
 from medseg_pl.io.atomic_files import require_empty, whole_folder
-from medseg_pl.training.checkpoints import Trained, read_trained
+from medseg_pl.training.checkpoints import CheckpointInfo, read_checkpoint
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _RUNNER = Path(__file__).with_name("runner.py")
@@ -52,7 +52,7 @@ def export(arguments: argparse.Namespace) -> None:
     """
     _require_packages()
     require_empty(arguments.output)
-    trained = read_trained(arguments.ckpt_path)
+    trained = read_checkpoint(arguments.ckpt_path)
     plugins = [name for value in arguments.plugins for name in value.split(",")]
     with only_known_code(plugins), whole_folder(arguments.output) as folder:
         _write(folder, trained, arguments)
@@ -74,7 +74,7 @@ def export_checkpoint(
     export(argparse.Namespace(ckpt_path=str(ckpt_path), output=Path(output), precision=precision, **options))
 
 
-def _write(folder: Path, trained: Trained, arguments: argparse.Namespace) -> None:
+def _write(folder: Path, trained: CheckpointInfo, arguments: argparse.Namespace) -> None:
     from medseg_pl.export.golden_cases import (
         golden_cases,
         save_arrays,
@@ -83,7 +83,7 @@ def _write(folder: Path, trained: Trained, arguments: argparse.Namespace) -> Non
     from medseg_pl.export.specification import golden_entries, seal, specification
 
     settings = {**trained.settings["model"], "compile_network": False}
-    module = load_module(Trained(trained.path, {**trained.settings, "model": settings}, trained.data))
+    module = load_module(CheckpointInfo(trained.path, {**trained.settings, "model": settings}, trained.data))
     module.labels = use_mask_values(module.labels, trained.mask_values)
     tensors = save(network_weights(module.state_dict()), {"format": "pt", "medseg": __version__})
     (folder / "weights.safetensors").write_bytes(tensors)
@@ -138,7 +138,7 @@ def network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.contiguous().clone() for name, value in own.items()}
 
 
-def _measured(trained: Trained, folder: Path, source: Source) -> dict[str, Any]:
+def _measured(trained: CheckpointInfo, folder: Path, source: Source) -> dict[str, Any]:
     from medseg_pl.export.accuracy import measure
 
     predictor = Predictor([load_module(trained)], precision=str(trained.settings["trainer"]["precision"]))
@@ -164,7 +164,7 @@ def _self_test(folder: Path) -> str:
     return done.stdout
 
 
-def _slicing(trained: Trained) -> str:
+def _slicing(trained: CheckpointInfo) -> str:
     """How the source cuts volumes; one that knows no choice takes the file's own slices."""
     return str((trained.settings["data"]["source"].get("init_args") or {}).get("slicing", "file"))
 

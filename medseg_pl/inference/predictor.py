@@ -36,7 +36,7 @@ from medseg_pl.data.sources.files import read_image_file
 from medseg_pl.inference.postprocess import apply_postprocess
 from medseg_pl.inference.row_blocks import RowBlock, average_members, resize_to_native
 from medseg_pl.inference.tta import get_transforms
-from medseg_pl.training.checkpoints import Trained, read_trained
+from medseg_pl.training.checkpoints import CheckpointInfo, read_checkpoint
 from medseg_pl.training.module import SegmentationModule
 
 
@@ -134,7 +134,7 @@ class Predictor:
             MedsegError: A file is missing, damaged, or no checkpoint; or the models do not go together.
         """
         files = [paths] if isinstance(paths, str | Path) else list(paths)
-        trained = [read_trained(str(path)) for path in files]
+        trained = [read_checkpoint(str(path)) for path in files]
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
         with only_known_code(plugins):
             members = [load_module(each).to(where) for each in trained]
@@ -244,7 +244,7 @@ class Predictor:
         return torch.autocast(self.members[0].device.type, kinds[self.precision])
 
 
-def load_module(trained: Trained) -> SegmentationModule:
+def load_module(trained: CheckpointInfo) -> SegmentationModule:
     """The model of a checkpoint with its weights, ready to predict.
 
     Raises:
@@ -313,7 +313,7 @@ def _read(path: Path, labels: LabelMap, uneven_slices: UnevenSlices) -> tuple[Sh
     return volume.image, volume.geometry
 
 
-def _find_source_settings(trained: Sequence[Trained]) -> dict[str, Any]:
+def _find_source_settings(trained: Sequence[CheckpointInfo]) -> dict[str, Any]:
     """Find how the first model's data set was read."""
     source = trained[0].settings.get("data", {}).get("source", {}) if trained else {}
     return source.get("init_args") or {}

@@ -37,17 +37,17 @@ MapLocation: TypeAlias = Any
 """What `torch.load` takes: a device, its name, a function, a dictionary."""
 
 
-def run_folder_of(checkpoint: Path) -> Path:
+def get_run_folder(checkpoint: Path) -> Path:
     """The run folder that a checkpoint lies in, or its own folder where it was moved.
 
-    >>> run_folder_of(Path("runs/demo/version_0/checkpoints/best.ckpt")).as_posix()
+    >>> get_run_folder(Path("runs/demo/version_0/checkpoints/best.ckpt")).as_posix()
     'runs/demo/version_0'
     """
     folder = checkpoint.parent
     return folder.parent if folder.name == "checkpoints" else folder
 
 
-class Trained(NamedTuple):
+class CheckpointInfo(NamedTuple):
     """What a checkpoint says of its making.
 
     Attributes:
@@ -99,11 +99,11 @@ def find_checkpoint(name: str, runs: Path = _RUNS, experiment: str = "*") -> str
 
 def _number(checkpoint: Path) -> tuple[int, str]:
     """The number of the run that a checkpoint lies in."""
-    match = re.fullmatch(r"version_(\d+)", run_folder_of(checkpoint).name)
+    match = re.fullmatch(r"version_(\d+)", get_run_folder(checkpoint).name)
     return (int(match[1]) if match else 0, str(checkpoint))
 
 
-def read_trained(name: str) -> Trained:
+def read_checkpoint(name: str) -> CheckpointInfo:
     """Read everything but the weights.
 
     Args:
@@ -115,8 +115,8 @@ def read_trained(name: str) -> Trained:
         UnreadableFileError: The file is no checkpoint of medseg, or would run code when loaded.
     """
     name = find_checkpoint(name)
-    path = local_file(name)
-    checkpoint = load_plain(path, mmap=True)
+    path = require_local_file(name)
+    checkpoint = load_verified(path, mmap=True)
     try:
         settings, data = _settings(checkpoint), checkpoint.get("SegmentationDataModule", {})
         check_stored(settings)
@@ -126,10 +126,10 @@ def read_trained(name: str) -> Trained:
         raise SettingError(f"{path} is not loaded: {error}") from error
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise _unreadable(path, error) from error
-    return Trained(name, settings, data)
+    return CheckpointInfo(name, settings, data)
 
 
-def local_file(name: str | Path) -> Path:
+def require_local_file(name: str | Path) -> Path:
     """The path that a name is of; raises `SettingError` for a URL and `MissingDataError` where there is no file."""
     if "://" in str(name):
         raise SettingError(f"--ckpt_path {name} is a URL; checkpoints are loaded from files alone. Download it first.")
@@ -140,7 +140,7 @@ def local_file(name: str | Path) -> Path:
     return path
 
 
-def load_plain(path: Path, map_location: MapLocation = "cpu", *, mmap: bool = False) -> dict[str, Any]:
+def load_verified(path: Path, map_location: MapLocation = "cpu", *, mmap: bool = False) -> dict[str, Any]:
     """Load a file whose checksums are right, and which holds plain data and tensors alone.
 
     Args:
@@ -152,7 +152,7 @@ def load_plain(path: Path, map_location: MapLocation = "cpu", *, mmap: bool = Fa
         UnreadableFileError: The file is damaged, no checkpoint at all, or would run code when loaded.
     """
     try:
-        verify(path)
+        verify_checksums(path)
         # `weights_only` refuses everything that is not plain data: a stranger's file runs no code.
         loaded = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
         return dict(loaded)
@@ -160,7 +160,7 @@ def load_plain(path: Path, map_location: MapLocation = "cpu", *, mmap: bool = Fa
         raise _unreadable(path, error) from error
 
 
-def verify(path: Path) -> None:
+def verify_checksums(path: Path) -> None:
     """Raise `zipfile.BadZipFile` unless every byte of the file's content has the checksum it was written with.
 
     A checkpoint is a zip archive, with a CRC-32 of each member in it: a digest of the whole file would find no more

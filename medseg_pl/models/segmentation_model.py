@@ -18,7 +18,7 @@ from medseg_pl.core.intensity import LOW
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.settings import require_at_least
 from medseg_pl.core.types import PostProcessing, ResizeMode, TtaMode
-from medseg_pl.models.checkpoint import Trained, load_plain, read_trained
+from medseg_pl.models.checkpoint import CheckpointInfo, load_verified, read_checkpoint
 from medseg_pl.models.network_checks import compute_logits
 from medseg_pl.models.networks import (
     NetworkFactory,
@@ -143,19 +143,19 @@ class SegmentationModel(nn.Module):
         return self.normalize(statistics[..., LOW, None, None], statistics)
 
 
-def load_model(checkpoint: Trained | str | Path) -> SegmentationModel:
+def load_model(checkpoint: CheckpointInfo | str | Path) -> SegmentationModel:
     """Build the model of a checkpoint with its weights, ready to predict, on the CPU.
 
     Classes that its settings name are imported: call it within `only_known_code`.
 
     Args:
-        checkpoint: A file, or what `read_trained` gave for it, with settings that may have been changed.
+        checkpoint: A file, or what `read_checkpoint` gave for it, with settings that may have been changed.
 
     Raises:
         SettingError: The settings name code that is not allowed, or do not fit.
         UnreadableFileError: The file is no checkpoint of medseg, or damaged.
     """
-    trained = checkpoint if isinstance(checkpoint, Trained) else read_trained(str(checkpoint))
+    trained = checkpoint if isinstance(checkpoint, CheckpointInfo) else read_checkpoint(str(checkpoint))
     names = inspect.signature(SegmentationModel).parameters
     # jsonargparse puts objects of its own into nested lists.
     settings = deepcopy({name: value for name, value in trained.settings["model"].items() if name in names})
@@ -176,7 +176,7 @@ def load_weights(model: SegmentationModel, path: str | Path) -> None:
     Raises:
         SettingError: The model is another.
     """
-    stored = load_plain(Path(path), mmap=True)["state_dict"]
+    stored = load_verified(Path(path), mmap=True)["state_dict"]
     state = {name.removeprefix(PREFIX): value for name, value in stored.items() if name.startswith(PREFIX)}
     try:
         model.load_state_dict(state)

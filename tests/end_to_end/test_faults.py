@@ -31,7 +31,7 @@ from medseg_pl.__main__ import main
 from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.data.datasets import PatchDataset
 from medseg_pl.data.sources import UWMadisonSource
-from medseg_pl.models.checkpoint import load_plain
+from medseg_pl.models.checkpoint import load_verified
 from medseg_pl.models.losses import DiceCELoss
 from tests.end_to_end.conftest import SMALL
 from tests.subprocess_holder import working_in
@@ -93,7 +93,7 @@ def checkpoints(runs: Path) -> list[str]:
 def step_of_last(runs: Path) -> int:
     """At which step the state is that the one run there goes on from; every number of it has to be finite."""
     (last,) = runs.rglob("last.ckpt")
-    state = load_plain(last)
+    state = load_verified(last)
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values() if value.is_floating_point())
     return int(state["global_step"])
 

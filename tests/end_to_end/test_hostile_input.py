@@ -27,7 +27,7 @@ from medseg_pl.__main__ import main
 from medseg_pl.core.errors import MedsegError, SettingError
 from medseg_pl.core.import_policy import only_known_code
 from medseg_pl.inference.predictor import Predictor
-from medseg_pl.training.checkpoints import read_trained
+from medseg_pl.training.checkpoints import read_checkpoint
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import blocks, noise, save_raster
 
@@ -317,14 +317,14 @@ def test_a_checkpoint_says_neither_where_to_keep_cases_nor_what_to_download(chec
     network["init_args"].pop("encoder_weights", None)  # smp's default are weights from a hub
     content["hyper_parameters"]["pretrained"] = URL
     torch.save(content, tmp_path / "a.ckpt")
-    settings = read_trained(str(tmp_path / "a.ckpt")).settings
+    settings = read_checkpoint(str(tmp_path / "a.ckpt")).settings
     assert settings["data"]["cache_dir"] is None
     assert settings["model"]["network"]["init_args"]["encoder_weights"] is None
     assert settings["model"]["pretrained"] is None
     wrapped = {"class_path": "mine.Net", "init_args": {"inner": [network], "encoder_weights": "imagenet"}}
     content["hyper_parameters"]["network"] = wrapped
     torch.save(content, tmp_path / "a.ckpt")
-    (inner,) = read_trained(str(tmp_path / "a.ckpt")).settings["model"]["network"]["init_args"]["inner"]
+    (inner,) = read_checkpoint(str(tmp_path / "a.ckpt")).settings["model"]["network"]["init_args"]["inner"]
     assert inner["init_args"]["encoder_weights"] is None
 
 
@@ -335,10 +335,10 @@ def test_an_encoder_of_a_hub_is_taken_from_the_cache_where_the_user_says_so(
     content["hyper_parameters"]["network"]["init_args"]["encoder_name"] = "tu-hf-hub:a/b"
     torch.save(content, tmp_path / "a.ckpt")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert read_trained(str(tmp_path / "a.ckpt")).path
+    assert read_checkpoint(str(tmp_path / "a.ckpt")).path
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     with pytest.raises(SettingError, match=r"a\.ckpt is not loaded: .*HF_HUB_OFFLINE=1"):
-        read_trained(str(tmp_path / "a.ckpt"))
+        read_checkpoint(str(tmp_path / "a.ckpt"))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from medseg_pl.data.synthetic import ORGANS
 from medseg_pl.data.synthetic.layouts import write_uw_madison
 from medseg_pl.inference.ensemble import predict_members
 from medseg_pl.inference.predictor import Predictor
-from medseg_pl.training.checkpoints import read_trained
+from medseg_pl.training.checkpoints import read_checkpoint
 from tests.end_to_end.conftest import SMALL
 from tests.inference.review.simulated_predictions import FAULTS, with_fault
 from tests.sample_files import results
@@ -126,7 +126,7 @@ class TestLabels:
         self, checkpoint: str, phantoms: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert self.review(tmp_path / "out", checkpoint, "--top=2") == 0
-        known = set(read_trained(checkpoint).data["groups"])
+        known = set(read_checkpoint(checkpoint).data["groups"])
         cases = UWMadisonSource(str(phantoms["uw_madison"])).cases()
         left = {case.case_id for case in cases if case.group not in known}
         assert 0 < len(left) < len(cases)

@@ -22,7 +22,7 @@ from medseg_pl.io.atomic_files import digest_of
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.training.callbacks import Inputs, PredictionWriter, ReviewQueue
-from medseg_pl.training.checkpoints import Trained
+from medseg_pl.training.checkpoints import CheckpointInfo
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
 from medseg_pl.training.prediction_module import PredictionModule
@@ -69,7 +69,7 @@ def predict(
     trainer: Trainer,
     module: SegmentationModule,
     data: SegmentationDataModule,
-    checkpoints: Sequence[Trained],
+    checkpoints: Sequence[CheckpointInfo],
     locks: FolderLocks,
 ) -> None:
     """Predict whatever is not finished.
@@ -125,7 +125,7 @@ def _raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
     )
 
 
-def _predictor(module: SegmentationModule, checkpoints: Sequence[Trained], batch_size: int) -> Predictor:
+def _predictor(module: SegmentationModule, checkpoints: Sequence[CheckpointInfo], batch_size: int) -> Predictor:
     """The model with the settings that were given, and those of further checkpoints with its flips."""
     first, *others = checkpoints
     load_weights(module, first.path)
@@ -136,7 +136,11 @@ def _predictor(module: SegmentationModule, checkpoints: Sequence[Trained], batch
 
 
 def _record(
-    order: PredictOptions, trainer: Trainer, module: SegmentationModule, source: Source, checkpoints: Sequence[Trained]
+    order: PredictOptions,
+    trainer: Trainer,
+    module: SegmentationModule,
+    source: Source,
+    checkpoints: Sequence[CheckpointInfo],
 ) -> dict[str, Any]:
     """What masks follow from: where they are taken up again, it has to be the same."""
     settings = {key: value for key, value in module.hparams.items() if key != "_instantiator"}

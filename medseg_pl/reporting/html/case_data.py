@@ -15,7 +15,7 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import Source
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.reporting.run import Run
-from medseg_pl.training.checkpoints import read_trained
+from medseg_pl.training.checkpoints import read_checkpoint
 from medseg_pl.training.datamodule import SegmentationDataModule
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def data_set_of(run: Run, where: Path | None, plugins: Sequence[str]) -> DataSet
     Raises:
         MedsegError: The checkpoint or the data is not there, or is not allowed to be made.
     """
-    trained = read_trained(str(run.checkpoint))
+    trained = read_checkpoint(str(run.checkpoint))
     source = dict(trained.settings["data"]["source"])
     if where is not None:
         source["init_args"] = _moved(dict(source.get("init_args") or {}), where)

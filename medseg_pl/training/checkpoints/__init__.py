@@ -1,6 +1,6 @@
 """Checkpoints: how they are written and read, which are kept, and from which one a run goes on."""
 
-from medseg_pl.models.checkpoint import SHARED, Trained, find_checkpoint, read_trained, run_folder_of
+from medseg_pl.models.checkpoint import SHARED, CheckpointInfo, find_checkpoint, get_run_folder, read_checkpoint
 from medseg_pl.training.checkpoints.callbacks import (
     BestCheckpoint,
     LastCheckpoint,
@@ -23,19 +23,19 @@ __all__ = [
     "NEWEST",
     "SHARED",
     "BestCheckpoint",
+    "CheckpointInfo",
     "DurableCheckpointIO",
     "LastCheckpoint",
     "ResumePoint",
-    "Trained",
     "find_best_weights",
     "find_checkpoint",
     "find_resume_point",
+    "get_run_folder",
     "is_complete",
     "keep_last_as_best",
     "last_checkpoint",
     "newest_run",
-    "read_trained",
+    "read_checkpoint",
     "record_complete",
     "remove_records",
-    "run_folder_of",
 ]

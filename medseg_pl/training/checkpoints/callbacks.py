@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from medseg_pl.io.atomic_files import unfinished
-from medseg_pl.models.checkpoint import run_folder_of
+from medseg_pl.models.checkpoint import get_run_folder
 from medseg_pl.training.checkpoints.checkpoint_io import LAST, link_or_copy
 from medseg_pl.training.checkpoints.loop_state import pending_accumulation_batches
 from medseg_pl.training.checkpoints.resume_point import forget_complete
@@ -58,7 +58,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; a run that trains is not complete."""
         self._saved_at = time.monotonic()
-        run = run_folder_of(last_checkpoint(trainer))
+        run = get_run_folder(last_checkpoint(trainer))
         if trainer.is_global_zero:
             forget_complete(run)
 

@@ -14,7 +14,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from medseg_pl.core.errors import UnreadableFileError, UnwritableFileError
 from medseg_pl.io.atomic_files import remove_unfinished, sync, unfinished
-from medseg_pl.models.checkpoint import MapLocation, load_plain, local_file, verify
+from medseg_pl.models.checkpoint import MapLocation, load_verified, require_local_file, verify_checksums
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class DurableCheckpointIO(CheckpointIO):
             MissingDataError: There is no such file.
             UnreadableFileError: The file is damaged or would run code, and none is kept from before.
         """
-        return load_or_previous(local_file(path), map_location)
+        return load_or_previous(require_local_file(path), map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a file; a folder stays, since this class writes none."""
@@ -106,7 +106,7 @@ class DurableCheckpointIO(CheckpointIO):
         """Whether a file is worth keeping: one that is damaged must not take the place of a good one."""
         if path not in self._whole and path.is_file():
             try:
-                verify(path)
+                verify_checksums(path)
             except (OSError, zipfile.BadZipFile):
                 return False
             self._whole.add(path)
@@ -129,19 +129,19 @@ def load_or_previous(path: Path, map_location: MapLocation = "cpu") -> dict[str,
         UnreadableFileError: The file cannot be loaded, and there is none from before that can.
     """
     try:
-        return load_plain(path, map_location)
+        return load_verified(path, map_location)
     except UnreadableFileError as error:
         previous = previous_of(path)
         if not previous.is_file():
             raise
-        checkpoint = load_plain(previous, map_location)
+        checkpoint = load_verified(previous, map_location)
         log.warning("%s Going on with %s, which was saved before it.", error, previous)
         return checkpoint
 
 
 def _read_back(path: Path) -> None:
     try:
-        verify(path)
+        verify_checksums(path)
     except zipfile.BadZipFile as error:
         raise OSError(errno.EIO, "what was written cannot be read back") from error
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.io.atomic_files import write_text
-from medseg_pl.models.checkpoint import load_plain, local_file, run_folder_of
+from medseg_pl.models.checkpoint import get_run_folder, load_verified, require_local_file
 from medseg_pl.training.checkpoints.checkpoint_io import LAST, previous_of
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def find_resume_point(name: str, experiment: Path) -> ResumePoint | None:
     if name != NEWEST and Path(name).is_dir():
         name = str(Path(name, "checkpoints", LAST))
     if name != NEWEST:
-        return _first_whole([local_file(name), previous_of(Path(name))])
+        return _first_whole([require_local_file(name), previous_of(Path(name))])
     run = newest_run(experiment)
     if run is None:
         return None
@@ -134,8 +134,8 @@ def _first_whole(candidates: list[Path]) -> ResumePoint | None:
 
 
 def _read(path: Path) -> ResumePoint:
-    checkpoint = load_plain(path, mmap=True)
-    run = run_folder_of(path)
+    checkpoint = load_verified(path, mmap=True)
+    run = get_run_folder(path)
     continued = path.name in (LAST, previous_of(path.with_name(LAST)).name) and (run / "config.yaml").is_file()
     try:
         if "optimizer_states" not in checkpoint:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from medseg_pl.core.errors import MedsegError
-from medseg_pl.models.checkpoint import load_plain
+from medseg_pl.models.checkpoint import load_verified
 from medseg_pl.training.checkpoints import DurableCheckpointIO
 
 NUMBERS = 500_000
@@ -82,7 +82,7 @@ def main(folder: str, temporary: str, kills: str, seed: str) -> None:
         counts["kills"] += 1
         counts["in_mid_save"] += any(last.parent.glob(".writing-*"))
         try:
-            checkpoint = load_plain(last)  # itself, and not the one that is kept from before
+            checkpoint = load_verified(last)  # itself, and not the one that is kept from before
         except MedsegError:
             counts["unreadable"] += 1
             continue

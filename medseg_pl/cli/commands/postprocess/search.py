@@ -28,8 +28,8 @@ from medseg_pl.inference.postprocess_gain import (
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.atomic_files import require_absent
 from medseg_pl.io.progress import progress_bar
-from medseg_pl.models.checkpoint import load_plain
-from medseg_pl.training.checkpoints import DurableCheckpointIO, Trained, read_trained
+from medseg_pl.models.checkpoint import load_verified
+from medseg_pl.training.checkpoints import CheckpointInfo, DurableCheckpointIO, read_checkpoint
 
 
 def choose(arguments: argparse.Namespace) -> None:
@@ -40,7 +40,7 @@ def choose(arguments: argparse.Namespace) -> None:
         DataError: A validation case is gone, or cannot be read.
     """
     require_absent(arguments.output)
-    trained = read_trained(arguments.ckpt_path)
+    trained = read_checkpoint(arguments.ckpt_path)
     plugins = [name for name in arguments.plugins.split(",") if name]
     predictor = Predictor.from_checkpoint(trained.path, device=arguments.device, plugins=plugins)
     predictor.members[0].assembler.cleaning = {}  # what was chosen before is chosen anew
@@ -71,9 +71,9 @@ def gains_of(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dic
     return dict(zip(labels.names, gains, strict=True))
 
 
-def write(trained: Trained, gains: dict[str, DiceGain], output: Path) -> None:
+def write(trained: CheckpointInfo, gains: dict[str, DiceGain], output: Path) -> None:
     """The checkpoint again, with the cleanings that are safe among its settings, and with all gains."""
-    checkpoint: dict[str, Any] = load_plain(Path(trained.path))
+    checkpoint: dict[str, Any] = load_verified(Path(trained.path))
     chosen = {name: asdict(gain.cleaning) for name, gain in gains.items() if gain.is_safe}
     checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "postprocess": chosen or None}
     checkpoint["postprocess_gain"] = {name: gain.as_dict() for name, gain in gains.items()}

@@ -27,7 +27,7 @@ from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.training.callbacks import ReviewQueue
 from medseg_pl.training.callbacks.overlay_writer import rgb_of
-from medseg_pl.training.checkpoints import Trained, read_trained
+from medseg_pl.training.checkpoints import CheckpointInfo, read_checkpoint
 
 
 def review(arguments: argparse.Namespace) -> None:
@@ -37,7 +37,7 @@ def review(arguments: argparse.Namespace) -> None:
         SettingError: A checkpoint does not say whom it was trained on.
         DataError: There is no case to review; or some could not be read, and the others were reviewed.
     """
-    trained = [read_trained(path) for path in arguments.ckpt_path]
+    trained = [read_checkpoint(path) for path in arguments.ckpt_path]
     plugins = [name for name in arguments.plugins.split(",") if name]
     jury = CrossFoldPredictor(trained, arguments.device, plugins)
     source = open_source(trained[0].settings, arguments.root, plugins)
@@ -64,7 +64,7 @@ class CrossFoldPredictor:
         SettingError: A checkpoint does not say whom it was trained on, or the models do not go together.
     """
 
-    def __init__(self, trained: Sequence[Trained], device: str | None, plugins: Sequence[str]) -> None:
+    def __init__(self, trained: Sequence[CheckpointInfo], device: str | None, plugins: Sequence[str]) -> None:
         silent = [each.path for each in trained if "groups" not in each.data]
         if silent:
             raise SettingError(
@@ -137,7 +137,7 @@ def _picture(volume: Volume, reference: NDArray[np.uint8], found: Prediction, de
     return side_by_side(rgb, drawn, predicted)
 
 
-def _record(trained: Sequence[Trained], source: Source) -> dict[str, Any]:
+def _record(trained: Sequence[CheckpointInfo], source: Source) -> dict[str, Any]:
     """What a review follows from: where it is taken up again, it has to be the same."""
     return {
         "review": [digest_of(Path(each.path)) for each in trained],
