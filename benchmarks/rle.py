@@ -14,7 +14,7 @@ from _report import Claim, finish, medians
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from medseg_pl.io import rle
+from medseg_pl.io.regions import decode_runs, encode_runs
 
 ROUNDS, MASKS, SHAPE = 7, 50, (310, 360)
 Mask = NDArray[np.bool_]
@@ -48,21 +48,21 @@ def each(function: object, items: list[object]) -> list[object]:
 
 def main() -> None:
     drawn = masks()
-    texts = [rle.encode(mask) for mask in drawn]
+    texts = [encode_runs(mask) for mask in drawn]
     assert texts == [usual_encode(mask) for mask in drawn], "the same text"
     for text, mask in zip(texts, drawn, strict=True):
-        assert (rle.decode(text, SHAPE) == mask).all() and (usual_decode(text, SHAPE) == mask).all(), "the same mask"
+        assert (decode_runs(text, SHAPE) == mask).all() and (usual_decode(text, SHAPE) == mask).all(), "the same mask"
     spent = medians(
         {
-            "encode": partial(each, rle.encode, drawn),
+            "encode_runs": partial(each, encode_runs, drawn),
             "usual encode": partial(each, usual_encode, drawn),
-            "decode": partial(each, lambda text: rle.decode(text, SHAPE), texts),
+            "decode_runs": partial(each, lambda text: decode_runs(text, SHAPE), texts),
             "usual decode": partial(each, lambda text: usual_decode(text, SHAPE), texts),
         },
         ROUNDS,
     )
     claims = []
-    for name in ("encode", "decode"):
+    for name in ("encode_runs", "decode_runs"):
         ratio = spent[f"usual {name}"] / spent[name]
         print(
             f"{name} {1e6 * spent[name] / MASKS:7.0f} us a mask, usual {1e6 * spent[f'usual {name}'] / MASKS:7.0f} us"

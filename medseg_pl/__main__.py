@@ -18,11 +18,9 @@ from contextlib import contextmanager
 from medseg_pl import __version__
 from medseg_pl.cli.commands import FILE_COMMANDS
 from medseg_pl.cli.deferred_imports import defer_imports
-from medseg_pl.core.errors import MedsegError
-from medseg_pl.core.file_errors import files_in_words
+from medseg_pl.core.errors import MedsegError, files_in_words, printable
 from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopSignals
-from medseg_pl.core.text import printable
-from medseg_pl.io.shipped import shipped_configs
+from medseg_pl.io.config_files import shipped_configs
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 MODULES = {

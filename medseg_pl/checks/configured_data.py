@@ -24,8 +24,7 @@ from medseg_pl.data.sources import (
 )
 from medseg_pl.data.splits import SplitSettings
 from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.io.shipped import find_config
-from medseg_pl.io.structured import read_yaml
+from medseg_pl.io.config_files import find_config, read_yaml
 
 Known = DecathlonSource | DicomSource | FolderSource | ManifestSource | PolygonSource | UWMadisonSource
 _SOURCES = ("DecathlonSource", "DicomSource", "FolderSource", "ManifestSource", "PolygonSource", "UWMadisonSource")

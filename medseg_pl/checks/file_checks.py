@@ -12,9 +12,8 @@ from typing import TypeVar
 from medseg_pl.checks.findings import Finding, finding
 from medseg_pl.core.errors import DataError
 from medseg_pl.data.sources.base import strip_remedy
-from medseg_pl.io.file_type import content_of, is_cut_off
-from medseg_pl.io.headers import FileHeader
-from medseg_pl.io.suffixes import PICTURES, promised_format
+from medseg_pl.io.file_header import FileHeader, content_of, is_cut_off
+from medseg_pl.io.paths import PICTURES, promised_format
 
 Read = TypeVar("Read")
 

@@ -12,7 +12,7 @@ from medseg_pl.checks.findings import Finding, finding
 from medseg_pl.checks.measurements import CaseFacts, ImageFacts, MaskFacts
 from medseg_pl.core.geometry import Affine, Geometry
 from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.io.headers import FileHeader
+from medseg_pl.io.file_header import FileHeader
 
 _SAME_GRID_VOXELS = 0.1
 _SAME_SPACING = 0.01

@@ -17,7 +17,7 @@ from medseg_pl.checks.run_checks import Report
 from medseg_pl.checks.settings import Settings
 from medseg_pl.checks.thumbnails import thumbnail
 from medseg_pl.checks.wording import described
-from medseg_pl.core.text import printable
+from medseg_pl.core.errors import printable
 from medseg_pl.io.atomic_files import write_text
 
 MOST_PICTURES = 24

@@ -15,7 +15,7 @@ from medseg_pl.checks.measurements import ImageFacts
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.intensity import channel_statistics
 from medseg_pl.data.perceptual_hash import compute_image_signature
-from medseg_pl.io.headers import FileHeader
+from medseg_pl.io.file_header import FileHeader
 
 _SAMPLE = 400_000
 _JUST_BELOW = 0.02

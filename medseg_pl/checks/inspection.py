@@ -27,7 +27,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FileSource, Source
 from medseg_pl.data.sources.files import find_turn, read_image_file, read_mask_file
 from medseg_pl.io import raster
-from medseg_pl.io.headers import FileHeader, read_header
+from medseg_pl.io.file_header import FileHeader, read_header
 
 _MOST_VALUES = 64
 """With more values in a mask, their borders are not those of structures."""

@@ -37,10 +37,10 @@ from medseg_pl.data.sources import (
 from medseg_pl.data.sources.dataset_json import read_labels
 from medseg_pl.data.sources.polygon_layout import find_polygon_settings
 from medseg_pl.data.sources.segments import list_segment_labels
-from medseg_pl.io.atomic_files import files_below, require_folder
+from medseg_pl.io.config_files import read_json
 from medseg_pl.io.dicom.headers import is_dicom
-from medseg_pl.io.headers import read_header
-from medseg_pl.io.structured import read_json
+from medseg_pl.io.file_header import read_header
+from medseg_pl.io.paths import files_below, require_folder
 
 LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
 READING = ("images", "image_name", "masks", "mask_name", "group", "slicing")

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from medseg_pl.checks.measurements import Marked, MaskFacts, Specks
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.io.headers import FileHeader
+from medseg_pl.io.file_header import FileHeader
 
 TINY = 3
 """Voxels of the largest component that may be a slip of the pen."""

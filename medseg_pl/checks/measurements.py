@@ -10,7 +10,7 @@ from medseg_pl.checks.findings import Finding
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.types import Case
 from medseg_pl.data.perceptual_hash import ImageSignature
-from medseg_pl.io.headers import FileHeader
+from medseg_pl.io.file_header import FileHeader
 
 Mark = tuple[float, ...]
 """What stands in a mask for a label: one value, or the three of a color."""

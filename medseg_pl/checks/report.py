@@ -29,9 +29,8 @@ from medseg_pl.checks.measurements import CaseFacts
 from medseg_pl.checks.run_checks import Report, report_on
 from medseg_pl.checks.settings import Settings, settings_of
 from medseg_pl.checks.wording import described, verdict
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, SettingError, printable
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.text import printable
 from medseg_pl.data.sources import Source
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.progress import progress_bar

@@ -24,7 +24,7 @@ from medseg_pl.data.sources.files import read_image_file
 from medseg_pl.io import raster
 from medseg_pl.io.dicom.headers import read_dataset, text
 from medseg_pl.io.dicom.series import open_series, series_problems
-from medseg_pl.io.headers import FileHeader, read_header
+from medseg_pl.io.file_header import FileHeader, read_header
 
 _CODES = {
     "mixed": "mixed-series",

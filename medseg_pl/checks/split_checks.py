@@ -9,7 +9,7 @@ from medseg_pl.checks.findings import Finding, finding
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.splits import SIDES
-from medseg_pl.io.structured import read_json
+from medseg_pl.io.config_files import read_json
 
 Sides = Mapping[str, Sequence[str]]
 """The case ids of `train`, `val` and `test`."""

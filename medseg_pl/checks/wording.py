@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medseg_pl.checks.findings import Finding
 from medseg_pl.checks.run_checks import Report
-from medseg_pl.core.text import printable
+from medseg_pl.core.errors import printable
 
 
 def verdict(report: Report) -> str:

@@ -14,8 +14,8 @@ from medseg_pl.core.errors import (
     OutOfMemoryError,
     SettingError,
     WorkerDiedError,
+    explain_file_error,
 )
-from medseg_pl.core.file_errors import explain_file_error
 from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.callbacks.phase import Phase
 

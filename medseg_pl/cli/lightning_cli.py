@@ -17,10 +17,9 @@ from rich.console import Console
 import medseg_pl.models.losses  # noqa: F401  its classes can then be named without their module
 from medseg_pl.cli.commands.predict import PredictOptions, add_options, predict
 from medseg_pl.cli.parser import MedsegParser, check_sections, options, place_of, unfit
-from medseg_pl.core.errors import SettingError
-from medseg_pl.core.names import path_fault
+from medseg_pl.core.errors import SettingError, shorten
 from medseg_pl.core.stop_signals import StopSignals
-from medseg_pl.core.text import shorten
+from medseg_pl.core.validation import path_fault
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.progress import redraws
 from medseg_pl.training.callbacks import PhaseTracker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
-from medseg_pl.core.text import printable
+from medseg_pl.core.errors import printable
 
 _NOISE = (
     "LightningCLI's args parameter is intended",

@@ -15,12 +15,10 @@ from typing import NoReturn
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
-from medseg_pl.core.addresses import find_address
-from medseg_pl.core.errors import SettingError
+from medseg_pl.core.errors import SettingError, shorten
 from medseg_pl.core.import_policy import refusal
-from medseg_pl.core.text import shorten
-from medseg_pl.io.shipped import config_names, shipped_configs
-from medseg_pl.io.structured import read_yaml
+from medseg_pl.core.validation import find_address
+from medseg_pl.io.config_files import config_names, read_yaml, shipped_configs
 
 _EXTRAS = ("wandb", "tensorboard")
 """Packages that come with an extra of the same name."""

@@ -18,8 +18,8 @@ from medseg_pl.cli.parser import first_only, options, replace_values, without
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.import_policy import only_known_code
 from medseg_pl.core.stop_signals import StopSignals
+from medseg_pl.io.config_files import find_configs
 from medseg_pl.io.locks import FolderLocks
-from medseg_pl.io.shipped import find_configs
 from medseg_pl.training.callbacks import ConfigWriter, PhaseTracker
 from medseg_pl.training.checkpoints import CheckpointInfo, find_checkpoint, read_checkpoint
 from medseg_pl.training.checkpoints.resume import complete_runs

@@ -13,9 +13,8 @@ from typing import Any
 from jsonargparse import _common, _optionals, set_parsing_settings
 
 from medseg_pl import CLASSES
-from medseg_pl.core.addresses import find_address, is_hub_name, iterate_texts
-from medseg_pl.core.errors import SettingError
-from medseg_pl.core.text import shorten
+from medseg_pl.core.errors import SettingError, shorten
+from medseg_pl.core.validation import find_address, is_hub_name, iterate_texts
 
 _NO_SETTINGS = {
     *("Predictor", "SegmentationDataModule", "SegmentationModel", "SegmentationModule"),

@@ -15,10 +15,9 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medseg_pl.core.errors import MaskValueError, SettingError
+from medseg_pl.core.errors import MaskValueError, SettingError, shorten
 from medseg_pl.core.mask_values import Mark, check_colors, paint, translate
-from medseg_pl.core.names import name_fault
-from medseg_pl.core.text import shorten
+from medseg_pl.core.validation import name_fault
 
 Task = Literal["binary", "multiclass", "multilabel"]
 

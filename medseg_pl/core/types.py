@@ -13,10 +13,9 @@ from jaxtyping import Float, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, SettingError, shorten
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.core.names import path_fault
-from medseg_pl.core.text import shorten
+from medseg_pl.core.validation import path_fault
 
 ResizeMode: TypeAlias = Literal["none", "fit"]
 """`none` keeps pixels as they are; `fit` scales a whole image into the network's input."""

@@ -12,8 +12,7 @@ from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import is_image
 from medseg_pl.data.sources.mask_paths import STEM
-from medseg_pl.io.atomic_files import files_below
-from medseg_pl.io.suffixes import is_picture, name_below
+from medseg_pl.io.paths import files_below, is_picture, name_below
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr")
 _MASK_WORDS = re.compile(r"mask|seg|label|annot|manual|truth|(^|[_\-. ])gt|roi|contour", re.IGNORECASE)

@@ -18,8 +18,7 @@ from jaxtyping import Float64
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.types import Case
 from medseg_pl.data.stratification import stratified_assign
-from medseg_pl.io.shipped import find_config
-from medseg_pl.io.structured import read_json
+from medseg_pl.io.config_files import find_config, read_json
 
 LabelVoxels = Mapping[str, Sequence[int]]
 """How many voxels each label has, by case."""

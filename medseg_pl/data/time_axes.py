@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medseg_pl.core.types import Case
-from medseg_pl.io.headers import read_header
-from medseg_pl.io.suffixes import is_nifti
+from medseg_pl.io.file_header import read_header
+from medseg_pl.io.paths import is_nifti
 
 
 def find_time_axes(cases: Sequence[Case]) -> list[str]:

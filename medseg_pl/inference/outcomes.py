@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from medseg_pl.core.types import Case
-from medseg_pl.io.atomic_files import LeftOut
+from medseg_pl.io.paths import LeftOut
 from medseg_pl.io.scores import write_rows
 
 Status = Literal["written", "finished before", "failed", "not reached", "not asked for", "not read", "no image"]

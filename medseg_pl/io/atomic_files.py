@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any
 
-from medseg_pl.core.errors import MissingDataError, OutputExistsError
-from medseg_pl.core.file_errors import DISK, number_and_file
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_pl.core.errors import DISK, OutputExistsError, number_and_file
 
 _UNFINISHED = ".writing-"
 
@@ -154,106 +156,19 @@ def require_absent(*paths: Path | None) -> None:
             )
 
 
-class LeftOut(NamedTuple):
-    """An input that is not used.
-
-    Attributes:
-        path: A file, or a folder.
-        reason: Why, as a sentence.
-        kind: `unread` may hold an image, as may `unlisted`, which no list names; a `dead-link` leads to nothing. A
-            `repeated-link` leads to what is used under another name, and a `side-file` holds no image.
-    """
-
-    path: Path
-    reason: str
-    kind: Literal["unread", "unlisted", "dead-link", "repeated-link", "side-file"] = "unread"
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether there may have been an image in it."""
-        return self.kind in ("unread", "unlisted", "dead-link")
-
-
-def files_below(directory: Path) -> Iterator[Path]:
-    """Yield every file below a folder, in the order of paths.
-
-    Hidden files and folders are left alone: notebooks keep copies of images in `.ipynb_checkpoints`, and a prediction
-    its notes in `.medseg`. Links to folders are followed, each folder once, under its own name where it has one below
-    `directory`. A folder that is not there has no files.
-
-    Raises:
-        PermissionError: A folder may not be listed.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("b.png", "a/c.png", "a/.hidden.png", ".ipynb_checkpoints/b-checkpoint.png"):
-    ...         Path(folder, name).parent.mkdir(exist_ok=True)
-    ...         Path(folder, name).touch()
-    ...     [path.relative_to(folder).as_posix() for path in files_below(Path(folder))]
-    ['a/c.png', 'b.png']
-    """
-    return (found for found in _walk_tree(directory) if isinstance(found, Path))
-
-
-def find_dead_links(directory: Path) -> list[LeftOut]:
-    """List the links below a folder that lead to nothing, or to a folder that is listed under another name."""
-    return [found for found in _walk_tree(directory) if isinstance(found, LeftOut)]
-
-
-def _walk_tree(directory: Path) -> Iterator[Path | LeftOut]:
-    if directory.is_dir():
-        yield from _walk_folder(directory, directory.resolve(), {_identify(directory)})
-
-
-def _walk_folder(directory: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[Path | LeftOut]:
-    """Yield the files of a folder, and the links that are not followed.
-
-    Args:
-        directory: The folder.
-        root: Where the walk began, without links.
-        seen: The folders that were entered, which a circle of links would enter again.
-    """
-    with os.scandir(directory) as entries:
-        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    for entry in visible:
-        path = Path(entry.path)
-        if entry.is_file(follow_symlinks=False) or path.is_file():  # the second knows circles of links
-            yield path
-        elif not path.is_dir():
-            if entry.is_symlink():
-                yield LeftOut(path, "The link leads to nothing.", "dead-link")
-        elif entry.is_symlink() and root.is_relative_to(path.resolve()):
-            yield LeftOut(path, f"The link leads to {path.resolve().name}, which it lies in.", "repeated-link")
-        elif entry.is_symlink() and _is_listed_elsewhere(path.resolve(), root):
-            yield LeftOut(path, f"The link leads to {path.resolve().name}, read under its own name.", "repeated-link")
-        elif (identity := _identify(path)) in seen:
-            yield LeftOut(path, f"The folder {path.resolve().name} is read under another name.", "repeated-link")
-        else:
-            seen.add(identity)
-            yield from _walk_folder(path, root, seen)
-
-
-def _is_listed_elsewhere(target: Path, root: Path) -> bool:
-    """Check whether a folder lies below the root, so that the walk finds it without a link."""
-    if not target.is_relative_to(root):
-        return False
-    return not any(part.startswith(".") for part in target.relative_to(root).parts)
-
-
-def _identify(directory: Path) -> tuple[int, int]:
-    state = directory.stat()
-    return state.st_dev, state.st_ino
-
-
 def require_empty(directory: Path, but: str = "") -> None:
     """Raise `OutputExistsError` unless `directory` is absent or empty, `but` for one name."""
     if directory.exists() and (not directory.is_dir() or any(path.name != but for path in directory.iterdir())):
         raise OutputExistsError(f"{directory} exists and is not empty; nothing was written. Choose another folder.")
 
 
-def require_folder(directory: Path, what: str, remedy: str) -> Path:
-    """Return `directory`, or raise `MissingDataError` with the setting that names it."""
-    if not directory.is_dir():
-        found = "a file" if directory.exists() else "nothing"
-        raise MissingDataError(f"Expected {what} in the folder {directory}, found {found} there. {remedy}")
-    return directory
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a `.npy` file, or say that the disk is full.
+
+    `numpy.save` leaves out the error's number, and may lose the end of an array without a word: it does not look at
+    what the last flush says.
+    """
+    contiguous = np.ascontiguousarray(array).reshape(array.shape)
+    with name_errors(path, path), path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(contiguous))
+        file.write(contiguous.tobytes() if not contiguous.size else contiguous.reshape(-1).view(np.uint8).data)

@@ -1,13 +1,17 @@
 """MetaImage and NRRD volumes, on the same grid in memory as NIfTI: `(C, D, H, W)`, affines in RAS.
 
 ITK counts millimeters to the left and back (LPS), NIfTI to the right and front (RAS): the first two rows change sign.
+Headers are read as text first: what a file claims, before its library sees it.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,11 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  its own documentation calls it so
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import DataError, UnreadableFileError
+from medseg_pl.core.errors import DataError, MissingDataError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry, affine_as_tuple
 from medseg_pl.io import size_limits
 from medseg_pl.io.atomic_files import require_absent, whole_file
-from medseg_pl.io.itk_header import ItkHeader, read_itk_header
-from medseg_pl.io.suffixes import find_suffix
+from medseg_pl.io.paths import find_suffix
 
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0])
 _DETACHED = (".mhd", ".nhdr")
@@ -162,3 +165,207 @@ def _write_pair(path: Path, image: Any) -> None:
             require_absent(path.with_name(data.name))
             data.replace(path.with_name(data.name))
         header.replace(path)
+
+
+_MOST_HEADER_BYTES = 1 << 22
+_MOST_AXES = 5
+_DEFLATE_RATIO = 1032
+"""Deflate packs no tighter: a file that claims more than this cannot hold it."""
+_META_BYTES = {
+    **dict.fromkeys(("CHAR", "UCHAR"), 1),
+    **dict.fromkeys(("SHORT", "USHORT"), 2),
+    **dict.fromkeys(("INT", "UINT", "FLOAT"), 4),
+    **dict.fromkeys(("LONG", "ULONG", "LONG_LONG", "ULONG_LONG", "DOUBLE"), 8),
+}
+_NRRD_BYTES = {
+    **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), 2),
+    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), 2),
+    **dict.fromkeys(
+        ("int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t", "float"), 4
+    ),
+    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "signed long long int"), 8),
+    **dict.fromkeys(("int64", "int64_t", "ulonglong", "unsigned long long", "unsigned long long int"), 8),
+    **dict.fromkeys(("uint64", "uint64_t", "double"), 8),
+}
+_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "µm": 0.001, "μm": 0.001, "microns": 0.001, "nm": 1e-6}
+
+
+@dataclass(frozen=True)
+class ItkHeader:
+    """The header of a MetaImage or NRRD file.
+
+    Args:
+        axes: How many axes the file has, that of channels included.
+        voxels: How many values, channels included.
+        item_bytes: Bytes of each.
+        compressed: Whether the voxels are.
+        data: The file with the voxels: the file itself, or one beside it.
+        offset: Where they begin in it, `None` where that is unknown.
+        placed: Whether it knows its place in space.
+        spaced: Whether it knows the spacing.
+        unit_mm: A unit of length in millimeters.
+        packed_bytes: How many bytes the compressed voxels take; 0 where the file does not say.
+        scaling: Slope and intercept that the file asks for, and its library does not apply.
+        fields: All fields by name, NRRD's in lower case; its keys, such as `Segment0_Name`, as they stand.
+    """
+
+    axes: int
+    voxels: int
+    item_bytes: int
+    compressed: bool
+    data: Path
+    offset: int | None
+    placed: bool
+    spaced: bool
+    unit_mm: float
+    packed_bytes: int
+    scaling: tuple[float, float]
+    fields: dict[str, str]
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the file is too short for what it claims to hold."""
+        held = self.data.stat().st_size - (self.offset or 0)
+        if self.compressed:
+            return held < self.packed_bytes
+        return self.offset is not None and held < self.voxels * self.item_bytes
+
+    @property
+    def overblown(self) -> bool:
+        """Whether no compression packs so much into so few bytes."""
+        return self.voxels * self.item_bytes > self.data.stat().st_size * _DEFLATE_RATIO
+
+
+def read_itk_header(path: Path) -> ItkHeader:
+    """Read and check the header; no voxel is read.
+
+    Raises:
+        MissingDataError: The file, or the one with its voxels, does not exist.
+        UnreadableFileError: The header is damaged, or its voxels lie in several files or in another folder.
+    """
+    if not path.is_file():
+        raise MissingDataError(f"{path} does not exist.")
+    with path.open("rb") as file:
+        head = file.read(_MOST_HEADER_BYTES)
+    try:
+        return _nrrd(path, head) if head.startswith(b"NRRD") else _meta_image(path, head)
+    except KeyError as error:
+        raise size_limits.unreadable(path, ValueError(f"the field {error} is missing"), _READ) from error
+    except (ValueError, OverflowError) as error:
+        raise size_limits.unreadable(path, error, _READ) from error
+
+
+def _meta_image(path: Path, head: bytes) -> ItkHeader:
+    fields: dict[str, str] = {}
+    offset = 0
+    for line in head.splitlines(keepends=True):
+        offset += len(line)
+        match = re.fullmatch(rb"\s*([^=:]*?)\s*[=:]\s*(.*?)\s*", line, re.DOTALL)
+        if match is None or (b"ElementDataFile" in match[1] and match[1] != b"ElementDataFile"):
+            raise ValueError(f"expected 'Key = value', got {line[:40]!r}")
+        fields[match[1].decode("utf-8", "replace")] = match[2].decode("utf-8", "replace")
+        if match[1] == b"ElementDataFile":
+            break
+    sizes = _numbers(fields["DimSize"], int(fields["NDims"]))
+    channels = int(fields.get("ElementNumberOfChannels", 1))
+    kind = fields["ElementType"].removeprefix("MET_").removesuffix("_ARRAY")
+    name = fields["ElementDataFile"]
+    text = fields.get("BinaryData", "True").lower() in ("false", "0")
+    local = name.upper() == "LOCAL"
+    return ItkHeader(
+        axes=len(sizes) + (channels > 1),
+        voxels=math.prod(sizes) * _checked(channels),
+        item_bytes=_META_BYTES[kind],
+        compressed=fields.get("CompressedData", "False").lower() in ("true", "1"),
+        data=path if local else _beside(path, name),
+        offset=None if text else offset if local else max(0, int(fields.get("HeaderSize", 0))),
+        placed=bool({"TransformMatrix", "Rotation", "Orientation", "Offset", "Position", "Origin"} & set(fields)),
+        spaced=bool({"ElementSpacing", "ElementSize"} & set(fields)),
+        unit_mm=_unit(fields.get("DistanceUnits", "mm")),
+        packed_bytes=int(fields.get("CompressedDataSize", 0) or 0),
+        scaling=(
+            float(fields.get("ElementToIntensityFunctionSlope", 1)),
+            float(fields.get("ElementToIntensityFunctionOffset", 0)),
+        ),
+        fields=fields,
+    )
+
+
+def _nrrd(path: Path, head: bytes) -> ItkHeader:
+    text, blank, _ = head.replace(b"\r\n", b"\n").partition(b"\n\n")
+    fields: dict[str, str] = {}
+    for line in text.decode("utf-8", "replace").split("\n")[1:]:
+        if line.startswith("#") or not line.strip():
+            continue
+        key, mark, value = _partition(line)
+        name = key if mark == ":=" else key.strip().lower().replace("datafile", "data file")
+        if name in fields:
+            raise ValueError(f"the field {key!r} stands twice")
+        fields[name] = value.strip()
+    sizes = _numbers(fields["sizes"], int(fields["dimension"]))
+    encoding, detached = fields["encoding"].lower(), fields.get("data file")
+    skips = int(fields.get("byte skip", 0)) or int(fields.get("line skip", 0))
+    start = len(text) + head.count(b"\r\n", 0, len(text)) + len(blank)
+    return ItkHeader(
+        axes=len(sizes),
+        voxels=math.prod(sizes),
+        item_bytes=_NRRD_BYTES[fields["type"].lower()],
+        compressed=encoding in ("gz", "gzip", "bz2", "bzip2"),
+        data=path if detached is None else _beside(path, detached),
+        offset=None if encoding not in ("raw", "gz", "gzip") or skips else 0 if detached else start,
+        placed="space directions" in fields and bool({"space", "space dimension"} & set(fields)),
+        spaced=bool({"space directions", "spacings"} & set(fields)),
+        unit_mm=_unit(fields.get("space units", "mm")),
+        packed_bytes=0,
+        scaling=(1.0, 0.0),
+        fields=fields,
+    )
+
+
+def _partition(line: str) -> tuple[str, str, str]:
+    """Split `key:=value` or `field: value`, whichever comes first."""
+    mark = min((mark for mark in (":=", ": ") if mark in line), key=line.index, default=":")
+    key, found, value = line.partition(mark)
+    if not found:
+        raise ValueError(f"expected 'field: value', got {line[:40]!r}")
+    return key, mark, value
+
+
+def _beside(path: Path, name: str) -> Path:
+    """The file of the voxels; a header may be a stranger's, so it must lie in the header's own folder."""
+    if name.upper().startswith("LIST") or "%" in name:
+        raise ValueError(f"its voxels lie in several files ({name}); save it as one file, .mha or .nrrd")
+    if Path(name).name != name or name in (".", ".."):
+        raise ValueError(f"it names its voxels {name[:60]!r}, outside its own folder; put both files into one folder")
+    data = path.with_name(name)
+    if not data.is_file():
+        raise MissingDataError(f"{path} names its voxels {name}, which does not exist. Put it beside the header.")
+    if not data.resolve().is_relative_to(path.parent.resolve()):
+        raise ValueError(f"its voxels {name!r} are a link that leaves the folder; put the file itself there")
+    return data
+
+
+def _numbers(text: str, count: int) -> list[int]:
+    sizes = [_checked(int(part)) for part in text.split()]
+    if len(sizes) != count or not 2 <= count <= _MOST_AXES:
+        raise ValueError(f"it has the size {text[:60]!r} and {count} axes; expected 2 to 4")
+    return sizes
+
+
+def _checked(size: int) -> int:
+    if size < 1:
+        raise ValueError(f"a length of {size}; expected at least 1")
+    return size
+
+
+def _unit(text: str) -> float:
+    """Millimeters of a unit; axes without one, or with none that is known, are in millimeters.
+
+    >>> _unit('"m" "m" "m"'), _unit("mm")
+    (1000.0, 1.0)
+    """
+    known = {_MM[word] for word in re.split(r'[\s"]+', text) if word in _MM}
+    if len(known) > 1:
+        raise ValueError(f"its axes have several units of length, {text}; convert them to mm")
+    return known.pop() if known else 1.0

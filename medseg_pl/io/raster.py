@@ -1,7 +1,7 @@
 """PNG, TIFF, JPEG, JPEG 2000, WebP, GIF and BMP: pixels as they stand in the file, no value changed on the way.
 
 OpenCV returns filler rows for a truncated JPEG and expands palettes, Pillow clips 16-bit gray on conversion and reads
-16-bit color as 8-bit; so Pillow checks and decodes 8-bit files, and OpenCV or tifffile decodes the deep ones.
+16-bit color as 8-bit; so Pillow checks and decodes 8-bit files, and OpenCV, tifffile or imagecodecs decodes deep ones.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import io
 import struct
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from medseg_pl.core.errors import MaskValueError, MissingDataError, UnreadableFileError
-from medseg_pl.core.mask_values import different, listed
-from medseg_pl.io import jpeg2000, size_limits, tiff
+from medseg_pl.core.mask_values import different, listed, read_palette_values
+from medseg_pl.io import size_limits, tiff
 from medseg_pl.io.atomic_files import whole_file
-from medseg_pl.io.palettes import read_palette_values
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000")
 _ANIMATED = ("PNG", "GIF", "WEBP")
@@ -206,8 +206,8 @@ def _read_deep(path: Path, *, seen: bool) -> NDArray[Any] | None:
     with _opened(path) as image:
         if image.format == "TIFF":  # under another name
             return tiff.read(path, seen=seen)
-        if image.format == "JPEG2000" and jpeg2000.read_codestream(path).deep:
-            return _drop_last_alpha(jpeg2000.read_deep_jpeg2000(path))
+        if image.format == "JPEG2000" and read_codestream(path).deep:
+            return _drop_last_alpha(read_deep_jpeg2000(path))
         if image.format == "BMP" and image.mode == "1":
             return _read_bytes_of_two_colors(path, image, seen=seen)
         if image.format != "PNG":
@@ -261,3 +261,64 @@ def _only_plane(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
         f"{path} is a mask in colors{colors}; expected one value for each pixel. Say with labels.colors which label "
         "each color is."
     )
+
+
+_START = b"\xff\x4f\xff\x51"
+_CODING_STYLE = b"\xff\x52"
+_REVERSIBLE = 1
+_MOST_HEADER_BYTES = 1 << 20
+
+
+class Codestream(NamedTuple):
+    """The main header of a JPEG 2000 codestream.
+
+    Attributes:
+        width: In pixels.
+        height: In pixels.
+        deep: Whether a channel has other values than 0 to 255.
+        lossy: Whether its wavelets change values.
+    """
+
+    width: int
+    height: int
+    deep: bool
+    lossy: bool
+
+
+def read_codestream(path: Path) -> Codestream:
+    """Read the main header.
+
+    Raises:
+        UnreadableFileError: There is none, or it claims too much.
+    """
+    with path.open("rb") as file:
+        head = file.read(_MOST_HEADER_BYTES)
+    start = head.find(_START)
+    try:
+        _, right, lower, left, upper = struct.unpack_from(">HIIII", head, start + 6)
+        (channels,) = struct.unpack_from(">H", head, start + 40)
+        depths = [head[start + 42 + 3 * channel] for channel in range(channels)]
+        style = head.index(_CODING_STYLE, start + 42 + 3 * channels)
+        transform = head[style + 13]
+        if start < 0:
+            raise ValueError("it has no codestream")
+    except (struct.error, IndexError, ValueError) as error:
+        raise size_limits.unreadable(path, error, "be decoded as JPEG 2000") from error
+    width, height = right - left, lower - upper
+    size_limits.check_claim(path, width * height, size_limits.MAX_PIXELS, "pixels", 2 * channels)
+    return Codestream(width, height, any(depth > 7 for depth in depths), transform != _REVERSIBLE)
+
+
+def read_deep_jpeg2000(path: Path) -> NDArray[Any]:
+    """Read all channels as `(C, H, W)`, in their own depth.
+
+    Raises:
+        UnreadableFileError: The file is damaged.
+    """
+    try:
+        pixels: NDArray[Any] = imagecodecs.jpeg2k_decode(path.read_bytes())
+    except (imagecodecs.Jpeg2kError, ValueError, RuntimeError) as error:
+        raise size_limits.unreadable(path, error, "be decoded as JPEG 2000") from error
+    if not 2 <= pixels.ndim <= 3:
+        raise UnreadableFileError(f"{path} has {pixels.ndim} axes; expected one image. Save it as PNG or TIFF.")
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)

@@ -1,4 +1,4 @@
-"""The table of scores and its summary, as files."""
+"""Tables of scores and their summaries as files, cells that no spreadsheet computes, and logged metrics."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.core.errors import MissingDataError, UnreadableFileError, replace_controls
 from medseg_pl.io.atomic_files import write_text
-from medseg_pl.io.cells import read_cell, write_cell
 
 Row = Mapping[str, str | int | float]
 
@@ -198,3 +197,45 @@ def _field(value: str | int | float) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else repr(float(value))  # numpy's own repr names its type
     return write_cell(value) if isinstance(value, str) else str(value)
+
+
+_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # noqa: RUF001  spreadsheets take wide ones as well
+_MARK = "'"
+"""In front of a field, it tells a spreadsheet that text follows."""
+
+
+def write_cell(text: str) -> str:
+    r"""Return text as a field: printable, and with a mark in front where a spreadsheet would see a formula.
+
+    >>> [write_cell(text) for text in ("=1+1", "a\x1b[2J", "-0.5", "'=1", "stomach")]
+    ["'=1+1", 'a�[2J', '-0.5', "''=1", 'stomach']
+    """
+    shown = replace_controls(text)
+    return f"{_MARK}{shown}" if _is_formula(shown.lstrip(_MARK)) else shown
+
+
+def read_cell(field: str) -> str:
+    """Undo `write_cell`, but for what could not be printed.
+
+    >>> [read_cell(field) for field in ("'=1+1", "-0.5", "''=1", "'quoted'")]
+    ['=1+1', '-0.5', "'=1", "'quoted'"]
+    """
+    marked = field.startswith(_MARK) and _is_formula(field.lstrip(_MARK))
+    return field.removeprefix(_MARK) if marked else field
+
+
+def _is_formula(text: str) -> bool:
+    if not text.startswith(_STARTS):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics file, without the part of a row that a killed process may have left at its end."""
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    return [{name: value for name, value in row.items() if value} for row in csv.DictReader(io.StringIO(whole))]

@@ -1,4 +1,4 @@
-"""TIFF pictures: one page, in the file's own depth, upright.
+"""TIFF pictures: one page, in the file's own depth and upright, with the meaning that its tags give its samples.
 
 Pillow reads 16-bit color as 8-bit and leaves palettes and orientations to the caller; so tifffile decodes all but the
 few kinds that only Pillow knows well.
@@ -6,8 +6,11 @@ few kinds that only Pillow knows well.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,34 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.core.errors import MaskValueError, MissingDataError, UnreadableFileError
+from medseg_pl.core.mask_values import read_palette_values
 from medseg_pl.io import size_limits
-from medseg_pl.io.suffixes import promised_format
-from medseg_pl.io.tiff_stack import DAMAGE, is_stack
-from medseg_pl.io.tiff_tags import apply_tags, check_depth_for_pillow, is_left_to_pillow, read_orientation
+from medseg_pl.io.paths import promised_format
+
+_MOST_COPIES = 64
+"""A pyramid halves its size from page to page, so that none is higher."""
+DAMAGE = (
+    *(tifffile.TiffFileError, OSError, EOFError, ArithmeticError, AttributeError, LookupError, RuntimeError),
+    *(AssertionError, TypeError, ValueError, struct.error, zlib.error),
+)
+"""What tifffile raises on tags and pixels that make no sense."""
+
+
+def is_stack(tiff: tifffile.TiffFile) -> bool:
+    """Tell whether an open TIFF has more pages than small copies of the first, or describes more images."""
+    others: list[Any] = list(islice(tiff.pages, 1, _MOST_COPIES))
+    described = int((tiff.imagej_metadata or {}).get("images", 1))  # ImageJ may put a stack into a single page
+    return described > 1 or any(not (page.is_reduced or page.is_mask) for page in others)
+
+
+def is_stack_file(path: Path) -> bool:
+    """Tell whether a file is a TIFF stack; false where it cannot be opened, which is for its reader to say."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return is_stack(tiff)
+    except DAMAGE:
+        return False
 
 
 def is_tiff(path: Path) -> bool:
@@ -91,3 +117,129 @@ def _channels_first(pixels: NDArray[Any], axes: str, path: Path) -> NDArray[Any]
     if pixels.ndim == 3:
         return np.moveaxis(pixels, axes.index("S"), 0) if "S" in axes else pixels
     raise UnreadableFileError(f"{path} has the axes {axes}; expected one plane or one color image.")
+
+
+_ORIENTATION = 0x0112
+_PHOTOMETRIC = tifffile.PHOTOMETRIC
+_READ = (_PHOTOMETRIC.MINISWHITE, _PHOTOMETRIC.MINISBLACK, _PHOTOMETRIC.RGB, _PHOTOMETRIC.PALETTE, _PHOTOMETRIC.YCBCR)
+_COLORS = (_PHOTOMETRIC.RGB, _PHOTOMETRIC.YCBCR)
+_JPEG = (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG, tifffile.COMPRESSION.JPEG_LOSSY)
+_ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
+
+
+def is_left_to_pillow(page: Any) -> bool:
+    """Tell whether Pillow applies the page's tags better than tifffile.
+
+    Fax codes of scanned masks, which not every tifffile knows; print colors, whose black is no transparency; and
+    luminance with color differences, unless JPEG's decoder turns them into colors.
+    """
+    return bool(page.bitspersample == 1 or page.photometric == _PHOTOMETRIC.SEPARATED or _has_differences(page))
+
+
+def check_depth_for_pillow(page: Any, path: Path) -> None:
+    """Raise `UnreadableFileError` where Pillow would keep 8 bits of more."""
+    if page.bitspersample > 8:
+        raise UnreadableFileError(
+            f"{path} stores {page.bitspersample} bits as {page.photometric.name}, of which 8 would be read. Save it as "
+            "RGB or gray."
+        )
+
+
+def apply_tags(planes: NDArray[Any], page: Any, path: Path, *, seen: bool) -> NDArray[Any]:
+    """Give stored samples the meaning that the page's tags say they have.
+
+    Args:
+        planes: `(C, ..., H, W)` as decoded; of several channels with several samples each, samples are inside.
+        page: The page, whose tags count.
+        path: The file, for an error.
+        seen: Whether colors are wanted through a palette, or the labels that it stands for.
+
+    Raises:
+        UnreadableFileError: The tags ask for what is not read.
+        MaskValueError: A palette, or an inverted table of ImageJ's, may mean either of two masks.
+    """
+    if page.photometric not in _READ or _has_differences(page):
+        name = getattr(page.photometric, "name", page.photometric)
+        raise UnreadableFileError(f"{path} stores its colors as {name}, which is not read. Save it as RGB or gray.")
+    if planes.dtype.kind not in "iufb":
+        raise UnreadableFileError(
+            f"{path} holds values of the type {planes.dtype}; expected one real number per sample."
+        )
+    planes = _drop_alpha(planes, page, path)
+    if page.photometric == _PHOTOMETRIC.MINISWHITE:
+        planes = _count_from_black(planes, page, path, seen=seen)
+    if page.photometric == _PHOTOMETRIC.PALETTE:
+        if len(planes) != 1:
+            raise UnreadableFileError(
+                f"{path} has a palette and {len(planes)} channels, which is not read. Save them as gray."
+            )
+        table = read_palette(page.colormap)
+        planes = _look_up(planes[0], table) if seen else read_palette_values(planes[0], table.T, path)[None]
+    return turn(planes, read_orientation(page))
+
+
+def read_orientation(page: Any) -> int:
+    """Return how the page lies, in the codes of EXIF."""
+    tag = page.tags.get(_ORIENTATION)
+    return 1 if tag is None else int(tag.value)
+
+
+def turn(planes: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn `(..., H, W)` as an orientation code says that it is seen.
+
+    >>> turn(np.array([[[1, 2, 3]]]), 6).tolist()
+    [[[1], [2], [3]]]
+    """
+    upright = planes.swapaxes(-1, -2) if orientation in (5, 6, 7, 8) else planes
+    upright = upright[..., ::-1] if orientation in (2, 3, 6, 7) else upright
+    return upright[..., ::-1, :] if orientation in (3, 4, 7, 8) else upright
+
+
+def find_alpha(page: Any) -> list[int]:
+    """List the samples of a page that it declares to be transparency."""
+    first = int(page.samplesperpixel) - len(page.extrasamples)
+    return [first + place for place, kind in enumerate(page.extrasamples) if kind in _ALPHA]
+
+
+def _has_differences(page: Any) -> bool:
+    """Tell whether samples are luminance and color differences, which only a JPEG's decoder turns into colors."""
+    return bool(page.photometric == _PHOTOMETRIC.YCBCR and page.compression not in _JPEG)
+
+
+def _drop_alpha(planes: NDArray[Any], page: Any, path: Path) -> NDArray[Any]:
+    """Keep the channels of data, those that the file declares to be of no special kind included."""
+    if page.photometric in _COLORS and int(page.samplesperpixel) == 4 and not page.extrasamples:
+        raise UnreadableFileError(
+            f"{path} has four channels and does not say whether the last is transparency. Set its ExtraSamples tag "
+            "(tiffset -s 338 1 0 for data, 2 for transparency)."
+        )
+    alpha, samples = set(find_alpha(page)), int(page.samplesperpixel)
+    # A stack may have several channels, each with all samples of a page, which are the inner axis.
+    return planes[[plane for plane in range(len(planes)) if plane % samples not in alpha]] if alpha else planes
+
+
+def _count_from_black(planes: NDArray[Any], page: Any, path: Path, *, seen: bool) -> NDArray[Any]:
+    """Exchange bright and dark of samples in which white is zero."""
+    if not seen and page.is_imagej:
+        raise MaskValueError(
+            f"{path} was saved by ImageJ with an inverted table, so black or white may be the label. Say with "
+            "labels.colors which label each color is, and which is the background."
+        )
+    if planes.dtype.kind != "u":
+        raise UnreadableFileError(
+            f"{path} says that zero is white, which means nothing for values of the type {planes.dtype}. Save it again "
+            "with zero as black (PhotometricInterpretation 1)."
+        )
+    exchanged: NDArray[Any] = planes.dtype.type(2 ** int(page.bitspersample) - 1) - planes
+    return exchanged
+
+
+def read_palette(colormap: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return a palette `(3, n)` of 8 bits; some writers ignore that TIFF has 16."""
+    return (colormap if colormap.max() < 256 else colormap >> 8).astype(np.uint8)
+
+
+def _look_up(indices: NDArray[Any], table: NDArray[np.uint8]) -> NDArray[Any]:
+    """`(C, ..., H, W)` colors of 8 bits; one channel if the palette has only grays."""
+    colors: NDArray[Any] = table[: 1 if (table == table[0]).all() else 3, indices]
+    return colors

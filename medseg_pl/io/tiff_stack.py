@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +17,11 @@ from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFile
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.io import size_limits
 from medseg_pl.io.atomic_files import whole_file
-from medseg_pl.io.tiff_tags import apply_tags, read_orientation
+from medseg_pl.io.tiff import DAMAGE, apply_tags, read_orientation
 
-_MOST_COPIES = 64
-"""A pyramid halves its size from page to page, so that none is higher."""
 _MOST_PACKED = 5000
 """No compression of TIFF packs tighter: LZW reaches some 4,000 of an empty page."""
 _MM = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "um": 0.001, "µm": 0.001, "μm": 0.001, "micron": 0.001, "nm": 1e-6}
-DAMAGE = (
-    *(tifffile.TiffFileError, OSError, EOFError, ArithmeticError, AttributeError, LookupError, RuntimeError),
-    *(AssertionError, TypeError, ValueError, struct.error, zlib.error),
-)
-"""What tifffile raises on tags and pixels that make no sense."""
-
-
-def is_stack(tiff: tifffile.TiffFile) -> bool:
-    """Tell whether an open TIFF has more pages than small copies of the first, or describes more images."""
-    others: list[Any] = list(islice(tiff.pages, 1, _MOST_COPIES))
-    described = int((tiff.imagej_metadata or {}).get("images", 1))  # ImageJ may put a stack into a single page
-    return described > 1 or any(not (page.is_reduced or page.is_mask) for page in others)
-
-
-def is_stack_file(path: Path) -> bool:
-    """Tell whether a file is a TIFF stack; false where it cannot be opened, which is for its reader to say."""
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            return is_stack(tiff)
-    except DAMAGE:
-        return False
 
 
 def makes_volume(tiff: tifffile.TiffFile) -> bool:

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.io import itk, nifti, tiff, tiff_stack
-from medseg_pl.io.suffixes import is_itk, is_nifti, is_volume_name
+from medseg_pl.io.paths import is_itk, is_nifti, is_volume_name
 
 
 def is_volume(path: Path) -> bool:
     """Tell whether a file is a volume that is read: by its name, or a TIFF by its pages."""
-    return is_volume_name(path) or (tiff.is_tiff(path) and tiff_stack.is_stack_file(path))
+    return is_volume_name(path) or (tiff.is_tiff(path) and tiff.is_stack_file(path))
 
 
 def read_volume(path: Path, *, seen: bool = True) -> tuple[NDArray[Any], Geometry]:

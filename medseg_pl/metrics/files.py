@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from medseg_pl.core.text import printable
+from medseg_pl.core.errors import printable
 from medseg_pl.io.atomic_files import whole_file
 from medseg_pl.io.scores import Row, numbered, write_rows, write_summary
 from medseg_pl.metrics.case_metric import CaseScore

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
-from medseg_pl.core.addresses import iterate_texts
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 from medseg_pl.core.import_policy import check_stored
+from medseg_pl.core.validation import iterate_texts
 
 SHARED = (
     "labels.names",

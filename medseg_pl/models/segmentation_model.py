@@ -16,8 +16,8 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.import_policy import refusal
 from medseg_pl.core.intensity import LOW
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.settings import require_at_least
 from medseg_pl.core.types import PostProcessing, ResizeMode, TtaMode
+from medseg_pl.core.validation import require_at_least
 from medseg_pl.models.checkpoint import CheckpointInfo, load_verified, read_checkpoint
 from medseg_pl.models.network_checks import compute_logits
 from medseg_pl.models.networks import (

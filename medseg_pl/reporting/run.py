@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
-from medseg_pl.io.metrics_csv import read_rows as read_logged
-from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, summary_beside
-from medseg_pl.io.structured import read_json, read_yaml
+from medseg_pl.io.config_files import read_json, read_yaml
+from medseg_pl.io.scores import Row, find_scores, read_metrics, read_rows, stage_of, summary_beside
 
 Values = Mapping[str, Any]
 
@@ -94,7 +93,7 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
         table=table,
         rows=rows,
         summary=summary,
-        log=read_logged(log) if log.is_file() else [],
+        log=read_metrics(log) if log.is_file() else [],
         splits=_json(folder / "splits.json"),
         environment=_json(folder / "environment.json"),
         config=config,

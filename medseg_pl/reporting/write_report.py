@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg_pl.core.errors import SettingError
-from medseg_pl.core.text import printable
+from medseg_pl.core.errors import SettingError, printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.scores import note_newest
 from medseg_pl.reporting.html.case_selection import Pictures

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.settings import require_at_least
 from medseg_pl.core.stop_signals import ParentExitFlag, leave_if_asked, leave_signals_to_main
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, ResizeMode
+from medseg_pl.core.validation import require_at_least
 from medseg_pl.data.cache.case_cache import CaseCache, default_directory
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.datasets import PatchDataset, SliceDataset, collate_samples, collate_slices

@@ -14,7 +14,7 @@ from medseg_pl.checks.mask_measurement import measure_mask
 from medseg_pl.checks.measurements import CaseFacts, ImageFacts, MaskFacts
 from medseg_pl.core.geometry import Affine, Geometry
 from medseg_pl.core.types import Case
-from medseg_pl.io.headers import FileHeader
+from medseg_pl.io.file_header import FileHeader
 
 PNG = FileHeader("PNG")
 

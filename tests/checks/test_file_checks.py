@@ -18,7 +18,7 @@ from medseg_pl.checks.file_checks import (
 from medseg_pl.checks.findings import Finding
 from medseg_pl.core.errors import DataError
 from medseg_pl.data.sources.base import strip_remedy
-from medseg_pl.io.headers import FileHeader, read_header
+from medseg_pl.io.file_header import FileHeader, read_header
 from tests.checks.facts_of import PNG, codes
 from tests.sample_files import noise, save_raster
 

@@ -19,7 +19,7 @@ from medseg_pl.checks.geometry_checks import (
 from medseg_pl.checks.measurements import CaseFacts
 from medseg_pl.core.geometry import Affine, Geometry, affine_as_tuple
 from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.io.headers import FileHeader
+from medseg_pl.io.file_header import FileHeader
 from tests.checks.facts_of import codes, facts_of, image_of, mask_of, textured
 
 SHAPE = (4, 8, 10)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.checks.intensity_checks import comparison_findings, image_findings
 from medseg_pl.checks.measurements import CaseFacts
-from medseg_pl.io.headers import FileHeader
+from medseg_pl.io.file_header import FileHeader
 from tests.checks.facts_of import codes, facts_of, image_of, textured
 
 

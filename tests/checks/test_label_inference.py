@@ -12,7 +12,7 @@ from scipy.ndimage import uniform_filter
 
 from medseg_pl.checks.label_inference import UNNAMED, Labeling, LabelSettings, find_labels
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.io.headers import FileHeader
+from medseg_pl.io.file_header import FileHeader
 from tests.checks.facts_of import mask_of
 from tests.end_to_end.clean_sets import picture
 from tests.end_to_end.defects import jpeg_mask_as_png, smoothed

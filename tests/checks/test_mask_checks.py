@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.checks.mask_checks import Claims, mask_findings
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.io.headers import FileHeader
+from medseg_pl.io.file_header import FileHeader
 from tests.checks.facts_of import PNG, codes, facts_of, mask_of
 from tests.end_to_end.clean_sets import picture
 from tests.end_to_end.defects import jpeg_mask_as_png, smoothed

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medseg_pl.checks.mask_measurement import indexed, measure_mask
 from medseg_pl.checks.measurements import MaskFacts
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.io.headers import FileHeader
+from medseg_pl.io.file_header import FileHeader
 
 
 def measured(pixels: NDArray[Any]) -> MaskFacts:

@@ -13,7 +13,7 @@ import pytest
 
 from medseg_pl.__main__ import main
 from medseg_pl.io import raster
-from medseg_pl.io.suffixes import stem
+from medseg_pl.io.paths import stem
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import tree
 

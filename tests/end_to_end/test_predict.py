@@ -20,7 +20,8 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import UWMadisonSource
 from medseg_pl.inference.predictor import Predictor
-from medseg_pl.io import raster, rle
+from medseg_pl.io import raster
+from medseg_pl.io.regions import decode_runs
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import results, tree
 from tests.subprocess_holder import working_in
@@ -55,7 +56,7 @@ def submitted(output: Path, case: Case) -> np.ndarray:
         runs = {(row["id"], row["class"]): row["predicted"] for row in csv.DictReader(file)}
     size = raster.image_size(case.images[0])
     names = [f"{case.case_id}_slice_{path.name.split('_')[1]}" for path in case.images]
-    return np.array([[rle.decode(runs[name, organ], size) for name in names] for organ in ORGANS])
+    return np.array([[decode_runs(runs[name, organ], size) for name in names] for organ in ORGANS])
 
 
 def test_python_gives_what_the_command_writes(checkpoint: str, scans: Path, tmp_path: Path) -> None:

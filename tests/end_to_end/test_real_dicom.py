@@ -14,8 +14,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.io.dicom.headers import read_entry
-from medseg_pl.io.dicom.references import read_structures
-from medseg_pl.io.dicom.segmentation import read_segmentation
+from medseg_pl.io.dicom.references import read_segmentation, read_structures
 from medseg_pl.io.dicom.series import open_series, read_series, series_files, series_problems
 from tests.dicom_files import save_series
 

@@ -18,7 +18,8 @@ import yaml
 from medseg_pl.__main__ import main
 from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.data.datasets import PatchDataset
-from medseg_pl.io import raster, rle
+from medseg_pl.io import raster
+from medseg_pl.io.regions import decode_runs
 from tests.end_to_end.conftest import SMALL
 from tests.timeouts import HANG_S
 
@@ -175,7 +176,7 @@ def test_predict_writes_a_submission_that_decodes(checkpoint: str, phantoms: dic
     for row in rows:
         case, number = row["id"].rsplit("_slice_", 1)
         file = next(f for f in files if f.parent.parent.name == case and f.name.startswith(f"slice_{number}_"))
-        rle.decode(row["predicted"], raster.image_size(file))  # raises where a run leaves the image
+        decode_runs(row["predicted"], raster.image_size(file))  # raises where a run leaves the image
     assert any(row["predicted"] for row in rows)
 
 

@@ -17,9 +17,10 @@ from PIL import Image
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.data.sources.files import read_image_file, read_image_geometry, read_mask_file
 from medseg_pl.io import size_limits
-from medseg_pl.io.annotations import draw_region, read_annotations
-from medseg_pl.io.headers import read_header
-from medseg_pl.io.segments import is_segmentation
+from medseg_pl.io.annotations import read_annotations
+from medseg_pl.io.file_header import read_header
+from medseg_pl.io.regions import draw_region
+from medseg_pl.io.slicer import is_segmentation
 from tests.annotation_files import save_coco, save_cvat, save_labelme
 
 VOXELS = np.random.default_rng(0).integers(0, 200, (4, 12, 14)).astype(np.uint8)

@@ -13,9 +13,8 @@ import SimpleITK as sitk  # noqa: N813
 
 from medseg_pl.core.errors import MissingDataError, OutputExistsError, UnreadableFileError
 from medseg_pl.io import size_limits
-from medseg_pl.io.headers import read_header
-from medseg_pl.io.itk import find_data_files, read_itk, read_itk_geometry, write_itk_mask_like
-from medseg_pl.io.itk_header import read_itk_header
+from medseg_pl.io.file_header import read_header
+from medseg_pl.io.itk import find_data_files, read_itk, read_itk_geometry, read_itk_header, write_itk_mask_like
 from medseg_pl.io.nifti import read_nifti
 
 VOXELS = np.random.default_rng(0).integers(-500, 500, (4, 5, 6)).astype(np.int16)

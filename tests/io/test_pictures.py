@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.io import raster
-from medseg_pl.io.headers import is_lossy, read_header
+from medseg_pl.io.file_header import is_lossy, read_header
 
 SHAPE = (23, 31)
 RNG = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from medseg_pl.core.errors import SettingError, UnreadableFileError
 from medseg_pl.io import size_limits, volumes
-from medseg_pl.io.headers import read_header
+from medseg_pl.io.file_header import read_header
 
 STACK = np.random.default_rng(0).integers(0, 250, (4, 10, 12)).astype(np.uint8)
 

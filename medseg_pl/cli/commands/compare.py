@@ -28,8 +28,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from medseg_pl.core.errors import SettingError
-from medseg_pl.core.text import printable
+from medseg_pl.core.errors import SettingError, printable
 from medseg_pl.io.atomic_files import require_absent
 from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, tables_of_stage, write_rows, write_summary
 from medseg_pl.metrics.statistics.comparison import RESAMPLES

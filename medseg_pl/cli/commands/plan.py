@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 from medseg_pl.cli.arguments import add_data_set, add_workers
-from medseg_pl.core.errors import SettingError
-from medseg_pl.core.text import printable
+from medseg_pl.core.errors import SettingError, printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 
 

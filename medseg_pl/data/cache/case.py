@@ -33,7 +33,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
 from medseg_pl.data.cache.checksums import find_damage, write_checksums
 from medseg_pl.data.perceptual_hash import ImageSignature, compute_image_signature
-from medseg_pl.io.arrays import write_array
+from medseg_pl.io.atomic_files import write_array
 
 _MOST_VOXELS_PER_LABEL = 4096
 _CACHE_DTYPES = ("uint8", "uint16", "int16", "float32")

@@ -24,8 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medseg_pl.core.errors import UnwritableFileError
-from medseg_pl.core.file_errors import DISK, number_and_file
+from medseg_pl.core.errors import DISK, UnwritableFileError, number_and_file
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.threads import thread_pool
 from medseg_pl.core.types import Case

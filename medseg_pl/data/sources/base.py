@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, SettingError, printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.recorded import Recorded
-from medseg_pl.core.text import printable
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.io.atomic_files import LeftOut
+from medseg_pl.io.paths import LeftOut
 
 
 class Problem(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medseg_pl.core.labels import LabelMap, Task
-from medseg_pl.io.suffixes import is_volume_name, stem
+from medseg_pl.io.paths import is_volume_name, stem
 
 _IGNORE = "ignore"
 

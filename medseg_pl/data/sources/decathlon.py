@@ -31,9 +31,8 @@ from medseg_pl.data.sources.dataset_json import DescribedLabels, list_channels, 
 from medseg_pl.data.sources.files import FileSource, Grid, inside, is_image
 from medseg_pl.data.sources.unlabeled import ChannelFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
-from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links
-from medseg_pl.io.structured import read_json
-from medseg_pl.io.suffixes import stem
+from medseg_pl.io.config_files import read_json
+from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, stem
 
 _Pair = tuple[dict[Path, str], dict[Path, str]]
 """The images of a case and its mask, each file with the name by which it is listed."""

@@ -30,14 +30,13 @@ from medseg_pl.data.sources.dicom_listing import list_unused, sort_series
 from medseg_pl.data.sources.dicom_output import Output, Term, UnevenSlices, check_known, segments_of, write_as_nifti
 from medseg_pl.data.sources.files import is_image
 from medseg_pl.data.sources.unread import describe_left_out, name_other_source
-from medseg_pl.io.atomic_files import LeftOut, require_folder
 from medseg_pl.io.dicom.headers import Entry
-from medseg_pl.io.dicom.references import read_masks, read_structures
-from medseg_pl.io.dicom.seg_writing import write_segmentation
+from medseg_pl.io.dicom.references import Key, Structure, matching, read_masks, read_structures
+from medseg_pl.io.dicom.seg_writer import write_segmentation
 from medseg_pl.io.dicom.series import Series, open_series, read_values
 from medseg_pl.io.dicom.stack import mixed_series
-from medseg_pl.io.dicom.structures import Key, Structure, matching
 from medseg_pl.io.dicom.tree import DicomTree
+from medseg_pl.io.paths import LeftOut, require_folder
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.unread import explain_unread
-from medseg_pl.io.atomic_files import LeftOut, find_dead_links
 from medseg_pl.io.dicom.headers import Entry
 from medseg_pl.io.dicom.stack import mixed_series
 from medseg_pl.io.dicom.tree import DicomTree, name_series
+from medseg_pl.io.paths import LeftOut, find_dead_links
 
 _MIXED = "They have no numbers that tell them apart."
 

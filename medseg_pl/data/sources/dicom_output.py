@@ -15,7 +15,7 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import shown
-from medseg_pl.io.dicom.seg_writing import ANATOMICAL_STRUCTURE, ORGAN, Concept, Segment
+from medseg_pl.io.dicom.seg_writer import ANATOMICAL_STRUCTURE, ORGAN, Concept, Segment
 from medseg_pl.io.nifti import write_nifti
 
 Output = Literal["seg", "nifti"]

@@ -19,8 +19,9 @@ from medseg_pl.core.mask_values import whole_numbers
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import OnProblem, Problem, Source, raise_or_report
 from medseg_pl.data.sources.segments import read_segmentations
-from medseg_pl.io import raster, suffixes, volumes
-from medseg_pl.io.segments import is_segmentation
+from medseg_pl.io import raster, volumes
+from medseg_pl.io.paths import IMAGES, find_suffix, is_picture, name_below
+from medseg_pl.io.slicer import is_segmentation
 
 _SAME_GRID_VOXELS = 0.1
 """Programs round affines when they write them; a tenth of a voxel moves no border."""
@@ -97,7 +98,7 @@ def files_by_name(
     """
     files: dict[str, Path] = {}
     for path in paths:
-        name = suffixes.name_below(path, directory)
+        name = name_below(path, directory)
         if name in files:
             error = f"{files[name]} and {path} have the same name, so {what} cannot be told apart. Rename one."
             problem = Problem("duplicate-name", f"There is also {files[name].name}.", name, path)
@@ -109,15 +110,15 @@ def files_by_name(
 
 def is_image(path: Path) -> bool:
     """Whether the file is one that `read_image_file` reads, by its name."""
-    return bool(suffixes.find_suffix(path)) and not path.name.startswith(".")
+    return bool(find_suffix(path)) and not path.name.startswith(".")
 
 
 def read_image_file(path: Path) -> tuple[NDArray[Any], Geometry]:
     """`(C, D, H, W)` and the grid, whichever the format."""
     if volumes.is_volume(path):
         return volumes.read_volume(path)
-    if not suffixes.is_picture(path):
-        raise UnreadableFileError(f"{path} is of no format that is read; expected one of {', '.join(suffixes.IMAGES)}.")
+    if not is_picture(path):
+        raise UnreadableFileError(f"{path} is of no format that is read; expected one of {', '.join(IMAGES)}.")
     pixels = raster.read_image(path)[:, None]
     return pixels, Geometry((1, pixels.shape[2], pixels.shape[3]))
 
@@ -198,7 +199,7 @@ def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
     Colors, `(3, D, H, W)`, are for pictures.
     """
     if volumes.is_volume(template):
-        path = stem.with_name(stem.name + suffixes.find_suffix(template))
+        path = stem.with_name(stem.name + find_suffix(template))
         volumes.write_mask_like(path, values, template)
         return
     if not 0 <= values.min(initial=0) <= values.max(initial=0) <= 65535:

@@ -23,8 +23,7 @@ from medseg_pl.data.sources.files import FileSource, check_mask_names, files_by_
 from medseg_pl.data.sources.mask_paths import STEM, Place, place_of, shared_stem
 from medseg_pl.data.sources.unlabeled import DatasetNames, ImageFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
-from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links, require_folder
-from medseg_pl.io.suffixes import name_below, stem
+from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, name_below, require_folder, stem
 
 _SETTING = "data.source.masks"
 

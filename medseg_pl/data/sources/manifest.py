@@ -7,12 +7,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg_pl.core.errors import DataError, MissingDataError
+from medseg_pl.core.errors import DataError, MissingDataError, shorten
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.names import path_fault
-from medseg_pl.core.text import shorten
 from medseg_pl.core.types import Case, Volume
+from medseg_pl.core.validation import path_fault
 from medseg_pl.data.sources.base import OnProblem, Problem, make_case, raise_or_report, strip_remedy
 from medseg_pl.data.sources.csv_table import check_unique, filled, read_table, strata_columns, strata_of
 from medseg_pl.data.sources.files import FileSource, check_mask_names, inside

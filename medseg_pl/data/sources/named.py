@@ -11,7 +11,7 @@ from jaxtyping import Bool, UInt8
 from medseg_pl.core.errors import LabelOverlapError, MaskValueError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources.base import shown
-from medseg_pl.io.dicom.structures import Structure, matching
+from medseg_pl.io.dicom.references import Structure, matching
 
 Overlaps = Literal["refuse", "last"]
 """What happens where exclusive labels overlap: an error, or the one drawn last wins."""

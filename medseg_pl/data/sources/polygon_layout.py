@@ -10,9 +10,8 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import is_image
 from medseg_pl.data.sources.unlabeled import IMAGE_FOLDERS, MASK_FOLDERS
-from medseg_pl.io.annotations.fields import load_json
-from medseg_pl.io.annotations.reading import SUFFIXES
-from medseg_pl.io.atomic_files import files_below
+from medseg_pl.io.annotations import SUFFIXES, load_json
+from medseg_pl.io.paths import files_below
 
 _HEAD = 4096
 _SAMPLED = 200

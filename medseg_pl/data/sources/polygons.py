@@ -25,10 +25,9 @@ from medseg_pl.data.sources.files import FileSource, Grid, files_by_name, is_ima
 from medseg_pl.data.sources.named import NameMatcher, Overlaps, combine_named
 from medseg_pl.data.sources.unlabeled import ImageFolder, find_image_folders
 from medseg_pl.data.sources.unread import explain_unread
-from medseg_pl.io.annotations import AnnotatedImage, draw_region, read_annotations
-from medseg_pl.io.annotations.reading import SUFFIXES
-from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links, require_folder
-from medseg_pl.io.suffixes import stem
+from medseg_pl.io.annotations import SUFFIXES, read_annotations
+from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, require_folder, stem
+from medseg_pl.io.regions import AnnotatedImage, draw_region
 
 _SETTING = "data.source.annotations"
 

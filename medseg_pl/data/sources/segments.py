@@ -12,7 +12,7 @@ from medseg_pl.core.errors import MaskValueError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources.named import NameMatcher, combine_named
-from medseg_pl.io.segments import Segment, find_segment, is_segmentation, read_layers, read_segments
+from medseg_pl.io.slicer import Segment, find_segment, is_segmentation, read_layers, read_segments
 
 
 def read_segmentations(paths: Sequence[Path], labels: LabelMap, geometry: Geometry) -> UInt8[np.ndarray, "m d h w"]:

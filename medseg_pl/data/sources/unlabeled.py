@@ -15,8 +15,7 @@ from medseg_pl.data.sources.base import OnProblem
 from medseg_pl.data.sources.files import FileSource, is_image
 from medseg_pl.data.sources.mask_paths import STEM, Place, shared_stem
 from medseg_pl.data.sources.unread import describe_left_out, explain_unread, name_other_source
-from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links
-from medseg_pl.io.suffixes import name_below, stem
+from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, name_below, stem
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentations", "gt")

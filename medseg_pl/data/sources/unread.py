@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from medseg_pl.io.atomic_files import LeftOut
-from medseg_pl.io.file_type import content_of
-from medseg_pl.io.suffixes import DETACHED, PICTURES, VOLUMES, find_suffix
+from medseg_pl.io.file_header import content_of
+from medseg_pl.io.paths import DETACHED, PICTURES, VOLUMES, LeftOut, find_suffix
 
 _SIDE_FILES = ("thumbs.db", "dicomdir")
 """What Windows and DICOM media put beside images."""

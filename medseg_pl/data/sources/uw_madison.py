@@ -20,10 +20,11 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import OnProblem, Problem, Source, raise_or_report, strip_remedy
 from medseg_pl.data.sources.unread import describe_left_out, explain_unread
-from medseg_pl.io import raster, rle
-from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links, require_folder, write_text
+from medseg_pl.io import raster
+from medseg_pl.io.atomic_files import write_text
+from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, is_picture, require_folder
+from medseg_pl.io.regions import decode_runs, encode_runs
 from medseg_pl.io.scores import write_rows
-from medseg_pl.io.suffixes import is_picture
 
 _SCAN = re.compile(r"slice_(\d+)_(\d+)_(\d+)_(\d+\.\d+)_(\d+\.\d+)\.png")
 
@@ -105,7 +106,7 @@ class UWMadisonSource(Source):
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
         """The rows of one case, in the columns of a submission."""
         rows = [
-            [f"{case.case_id}_slice_{_parse(path).number}", name, rle.encode(plane)]
+            [f"{case.case_id}_slice_{_parse(path).number}", name, encode_runs(plane)]
             for index, path in enumerate(case.images)
             for name, plane in zip(labels.names, labels.planes(mask[:, index]), strict=True)
         ]
@@ -162,7 +163,7 @@ class UWMadisonSource(Source):
             raise MissingDataError(
                 f"{self.root / 'train.csv'} has no row for {row}, class {label}. Complete the table."
             )
-        return rle.decode(runs, size, f"train.csv, {row}, {label}").astype(np.uint8)
+        return decode_runs(runs, size, f"train.csv, {row}, {label}").astype(np.uint8)
 
 
 class _Scans(UWMadisonSource):

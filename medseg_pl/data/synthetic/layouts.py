@@ -16,7 +16,7 @@ from medseg_pl.core.geometry import Geometry, affine_as_tuple
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.nifti import write_nifti
 from medseg_pl.io.raster import write_png
-from medseg_pl.io.rle import encode
+from medseg_pl.io.regions import encode_runs
 
 
 class LabeledScan(NamedTuple):
@@ -61,7 +61,7 @@ def write_uw_madison(root: Path, scans: Iterable[LabeledScan], labels: tuple[str
         for number, (pixels, masks) in enumerate(zip(scan.image, scan.masks.swapaxes(0, 1), strict=True), start=1):
             write_png(folder / _kaggle_name(number, scan), pixels)
             slice_id = f"{scan.case_id}_slice_{number:04d}"
-            rows.writerows((slice_id, label, encode(mask)) for label, mask in zip(labels, masks, strict=True))
+            rows.writerows((slice_id, label, encode_runs(mask)) for label, mask in zip(labels, masks, strict=True))
     write_text(root / "train.csv", table.getvalue())
 
 

@@ -15,7 +15,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import dcmread, read_file_meta_info, read_partial
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
-from medseg_pl.io.suffixes import DICOM
+from medseg_pl.io.paths import DICOM
 
 Kind = Literal["image", "projection", "segmentation", "structures", "other"]
 

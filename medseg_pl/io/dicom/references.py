@@ -1,18 +1,24 @@
-"""What was drawn on a series, whichever the format."""
+"""DICOM SEG and RTSTRUCT: masks of their structures on the slices of a series."""
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
-from medseg_pl.core.errors import UnreadableFileError
-from medseg_pl.io.dicom import rtstruct, segmentation
-from medseg_pl.io.dicom.headers import damage, kind_of, read_dataset
+from medseg_pl.core.errors import GeometryError, UnreadableFileError
+from medseg_pl.io.dicom.headers import damage, items, kind_of, read_dataset, required, text
+from medseg_pl.io.dicom.pixels import read_frames, read_layout
+from medseg_pl.io.dicom.planes import FARTHEST_MM, Plane, read_planes
 from medseg_pl.io.dicom.series import Series
-from medseg_pl.io.dicom.structures import Structure
+from medseg_pl.io.regions import inside_polygons
 
 
 def read_structures(path: Path) -> list[Structure]:
@@ -21,7 +27,7 @@ def read_structures(path: Path) -> list[Structure]:
     Raises:
         UnreadableFileError: The file is neither, or it is damaged.
     """
-    return rtstruct.read_regions(path) if _has_contours(path) else segmentation.read_segments(path)
+    return read_regions(path) if _has_contours(path) else read_segments(path)
 
 
 def read_masks(path: Path, wanted: Sequence[Collection[int]], series: Series) -> list[Bool[np.ndarray, "d h w"]]:
@@ -36,7 +42,7 @@ def read_masks(path: Path, wanted: Sequence[Collection[int]], series: Series) ->
         GeometryError: Something is drawn where the series has no pixel.
         UnreadableFileError: The file cannot be decoded.
     """
-    read = rtstruct.read_contours if _has_contours(path) else segmentation.read_segmentation
+    read = read_contours if _has_contours(path) else read_segmentation
     return read(path, wanted, series)
 
 
@@ -47,3 +53,265 @@ def _has_contours(path: Path) -> bool:
     if kind not in ("segmentation", "structures"):
         raise UnreadableFileError(f"{path} is neither a DICOM SEG nor an RTSTRUCT. Move it away.")
     return kind == "structures"
+
+
+Key = int | str
+"""A structure by its number in the file or by its name."""
+
+
+class Structure(NamedTuple):
+    """A segment or a region of interest.
+
+    Attributes:
+        number: What the rest of the file refers to it by.
+        name: What the person who drew it called it.
+    """
+
+    number: int
+    name: str
+
+
+def matching(structures: Sequence[Structure], keys: Sequence[Key]) -> list[int]:
+    """The numbers of the structures that any of the keys means.
+
+    Names are equal in any case, and whether words are joined by spaces or underscores.
+
+    >>> matching([Structure(1, "Left Kidney"), Structure(2, "liver")], ["left_kidney", 2])
+    [1, 2]
+    """
+    names = {_plain(key) for key in keys if isinstance(key, str)}
+    numbers = {key for key in keys if isinstance(key, int)}
+    return [number for number, name in structures if number in numbers or _plain(name) in names]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_]+", " ", name).strip().casefold()
+
+
+SAME_PIXEL = 0.1
+"""How far, in pixels, a frame's corners may lie from centers of the series' pixels: it moves no border."""
+
+_TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
+
+
+def read_segments(path: Path) -> list[Structure]:
+    """The segments of a file; of a label map without its background.
+
+    Raises:
+        UnreadableFileError: The file is damaged or describes no segment.
+    """
+    return _segments(read_dataset(path), path)
+
+
+def read_segmentation(path: Path, wanted: Sequence[Collection[int]], series: Series) -> list[Bool[np.ndarray, "d h w"]]:
+    """Masks of segments on the slices of the series they were drawn on, as the files hold them.
+
+    A frame goes to the slice in whose plane it lies, whatever its order in the file; it may be a part of the slice.
+    Slices without a frame are empty. Of a fractional segmentation, what is more than half covered, or more than half
+    probable, is inside.
+
+    Args:
+        path: The file.
+        wanted: For each mask the numbers of the segments that it unites.
+        series: What was segmented.
+
+    Raises:
+        GeometryError: Something is drawn where the series has no pixel, or on another grid.
+        UnreadableFileError: The file cannot be decoded.
+    """
+    dataset = read_dataset(path, pixels=True)
+    kind = _type(dataset, path)
+    masks = [np.zeros(series.shape, dtype=bool) for _ in wanted]
+    planes = _planes(dataset, path, series)
+    owners = [None] * len(planes) if kind == "LABELMAP" else _owners(dataset, path)
+    needed = {number for numbers in wanted for number in numbers}
+    chosen = [frame for frame, owner in enumerate(owners) if owner is None or owner in needed]
+    threshold = _threshold(dataset, kind, path)
+    for frame, values in read_frames(dataset, path, chosen):
+        owner = owners[frame]
+        for mask, numbers in zip(masks, wanted, strict=True):
+            if owner is None:
+                _place(np.isin(values, list(numbers)), planes[frame], series, mask)
+            elif owner in numbers:
+                _place(values > threshold, planes[frame], series, mask)
+    return masks
+
+
+def _planes(dataset: Dataset, path: Path, series: Series) -> list[Plane]:
+    """Where the frames lie: on the only image, where neither it nor they lie anywhere in the patient."""
+    if "FrameOfReferenceUID" in dataset or len(series.planes) > 1:
+        return read_planes(dataset, path)
+    return [series.planes[0]] * read_layout(dataset, path).frames
+
+
+def _segments(dataset: Dataset, path: Path) -> list[Structure]:
+    kind = _type(dataset, path)
+    with damage(path):
+        found = [
+            Structure(int(required(item, "SegmentNumber", path)), text(item, "SegmentLabel"))
+            for item in items(dataset, "SegmentSequence")
+        ]
+    # Number 0 is the background of a label map, and no segment's in other files.
+    segments = [segment for segment in found if segment.number != 0 or kind != "LABELMAP"]
+    if not segments:
+        raise UnreadableFileError(f"{path} describes no segment. Move it away, or export the segmentation again.")
+    return segments
+
+
+def _type(dataset: Dataset, path: Path) -> str:
+    with damage(path):
+        kind = text(dataset, "SegmentationType")
+    if kind not in _TYPES:
+        raise UnreadableFileError(
+            f"{path} is a segmentation of the type {kind or 'unknown'}; expected one of {', '.join(_TYPES)}. Export it "
+            "as one of these."
+        )
+    return kind
+
+
+def _threshold(dataset: Dataset, kind: str, path: Path) -> float:
+    if kind != "FRACTIONAL":
+        return 0.0
+    with damage(path):
+        return int(required(dataset, "MaximumFractionalValue", path)) / 2
+
+
+def _owners(dataset: Dataset, path: Path) -> list[int | None]:
+    """The segment of each frame."""
+    with damage(path):
+        shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
+        owners: list[int | None] = []
+        for frame in items(dataset, "PerFrameFunctionalGroupsSequence"):
+            found = [item for group in (frame, *shared) for item in items(group, "SegmentIdentificationSequence")]
+            owners.append(int(required(found[0] if found else Dataset(), "ReferencedSegmentNumber", path)))
+    return owners
+
+
+def _place(values: Bool[np.ndarray, "r c"], plane: Plane, series: Series, mask: Bool[np.ndarray, "d h w"]) -> None:
+    """Add one frame to a mask of the series."""
+    if not values.any():
+        return
+    index = series.nearest(np.asarray(plane.position_mm))
+    top, left = _corner(plane, index, series)
+    _, height, width = mask.shape
+    inside = values[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+    if inside.sum() < values.sum():
+        raise GeometryError(
+            f"{plane.path}, frame {plane.frame + 1}, has something outside the {height} x {width} pixels of "
+            f"{series.planes[index].path}. Export the segmentation again from this series."
+        )
+    top, left = max(top, 0), max(left, 0)
+    mask[index, top : top + inside.shape[0], left : left + inside.shape[1]] |= inside
+
+
+def _corner(plane: Plane, index: int, series: Series) -> tuple[int, int]:
+    """Row and column of the slice on which the frame's first pixel lies."""
+    slice_ = series.planes[index]
+    height, width = plane.size
+    pixels = np.array([[0, 0], [height - 1, 0], [0, width - 1]], dtype=np.float64)
+    found = slice_.locate(np.array([plane.point(row, column) for row, column in pixels]))
+    top, left = (int(place) for place in np.round(found[0, 1:]))
+    if (away_mm := float(np.abs(found[:, 0]).max())) > series.slack_mm:
+        raise GeometryError(
+            f"{plane.path}, frame {plane.frame + 1}, lies {away_mm:.2f} mm from the nearest slice, {slice_.path}; "
+            f"expected at most {series.slack_mm:.2f} mm. Restore missing slices, or move the segmentation away if it "
+            "is of another series."
+        )
+    if (away := float(np.abs(found[:, 1:] - pixels - (top, left)).max())) > SAME_PIXEL:
+        raise GeometryError(
+            f"{plane.path}, frame {plane.frame + 1}, lies on another grid than {slice_.path}: a corner is {away:.2f} "
+            f"pixels from the center of a pixel; expected at most {SAME_PIXEL}. Export the segmentation again on the "
+            "grid of its series."
+        )
+    return top, left
+
+
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+
+
+def read_regions(path: Path) -> list[Structure]:
+    """The regions of interest that have a closed contour; points and open lines enclose nothing.
+
+    Raises:
+        UnreadableFileError: The file is damaged.
+    """
+    dataset = read_dataset(path)
+    with damage(path):
+        drawn = {number for number, item in _regions(dataset, path) if _closed(item)}
+        return [structure for structure in _named(dataset, path) if structure.number in drawn]
+
+
+def read_contours(path: Path, wanted: Sequence[Collection[int]], series: Series) -> list[Bool[np.ndarray, "d h w"]]:
+    """Masks of regions on the slices of the series they were drawn on, as the files hold them.
+
+    A pixel is inside where its center is inside an odd number of the region's contours on its slice, so that a contour
+    inside another one is a hole. See `inside_polygons` for centers on a contour.
+
+    Args:
+        path: The file.
+        wanted: For each mask the numbers of the regions that it unites.
+        series: What was drawn on.
+
+    Raises:
+        GeometryError: A contour lies on no slice of the series.
+        UnreadableFileError: The file is damaged.
+    """
+    dataset = read_dataset(path)
+    masks = [np.zeros(series.shape, dtype=bool) for _ in wanted]
+    with damage(path):
+        regions = [(number, _closed(item)) for number, item in _regions(dataset, path)]
+        names = {structure.number: structure.name for structure in _named(dataset, path)}
+    for number, contours in regions:
+        if not any(number in numbers for numbers in wanted):
+            continue
+        slices = _by_slice(contours, f"{path}, region {names.get(number, number)!r}", series, path)
+        for index, polygons in slices.items():
+            inside = inside_polygons(polygons, series.planes[index].size)
+            for mask, numbers in zip(masks, wanted, strict=True):
+                if number in numbers:
+                    mask[index] |= inside
+    return masks
+
+
+def _named(dataset: Dataset, path: Path) -> list[Structure]:
+    found = items(dataset, "StructureSetROISequence")
+    return [Structure(int(required(item, "ROINumber", path)), text(item, "ROIName")) for item in found]
+
+
+def _regions(dataset: Dataset, path: Path) -> list[tuple[int, Dataset]]:
+    found = items(dataset, "ROIContourSequence")
+    return [(int(required(item, "ReferencedROINumber", path)), item) for item in found]
+
+
+def _closed(region: Dataset) -> list[Dataset]:
+    return [item for item in items(region, "ContourSequence") if text(item, "ContourGeometricType") in _CLOSED]
+
+
+def _by_slice(
+    contours: Sequence[Dataset], what: str, series: Series, path: Path
+) -> dict[int, list[Float64[np.ndarray, "_ 2"]]]:
+    """The polygons on each slice, in rows and columns."""
+    slices: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
+    for place, contour in enumerate(contours, start=1):
+        points_mm = _points(contour, f"{what}, contour {place},", path)
+        index = series.nearest(points_mm[0])
+        found = series.planes[index].locate(points_mm)
+        if (away_mm := float(np.abs(found[:, 0]).max())) > series.slack_mm:
+            raise GeometryError(
+                f"{what}, contour {place}, lies up to {away_mm:.2f} mm from the nearest slice, "
+                f"{series.planes[index].path}; expected at most {series.slack_mm:.2f} mm. Restore missing slices, or "
+                "move the contours away if they are of another series."
+            )
+        slices[index].append(found[:, 1:])
+    return slices
+
+
+def _points(contour: Dataset, what: str, path: Path) -> Float64[np.ndarray, "n 3"]:
+    with damage(path):
+        values = np.array([float(value) for value in contour.get("ContourData") or ()], dtype=np.float64)
+    if len(values) == 0 or len(values) % 3 or not (np.abs(values) < FARTHEST_MM).all():
+        raise UnreadableFileError(
+            f"{what} has {len(values)} coordinates; expected three for each point, each less than {FARTHEST_MM:g} mm. "
+            "Export the structures again."
+        )
+    return values.reshape(-1, 3)

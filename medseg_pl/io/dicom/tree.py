@@ -9,8 +9,8 @@ from pathlib import Path
 
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.threads import thread_pool
-from medseg_pl.io.atomic_files import files_below
 from medseg_pl.io.dicom.headers import Entry, read_entry
+from medseg_pl.io.paths import files_below
 
 IMAGES = ("image", "projection")
 _REFERENCES = ("segmentation", "structures")

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.intensity import HIGH, LOW
-from medseg_pl.core.slice_selection import spread_slices
-from medseg_pl.core.visualization import draw_contours, to_rgb
+from medseg_pl.core.visualization import draw_contours, spread_slices, to_rgb
 from medseg_pl.io.raster import webp
 
 MOST_SLICES = 48

@@ -11,8 +11,8 @@ import numpy as np
 
 from medseg_pl.core.intensity import channel_statistics
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.slice_selection import telling_slice
 from medseg_pl.core.types import CasePrediction, Volume
+from medseg_pl.core.visualization import telling_slice
 from medseg_pl.inference.predictor import Prediction, Predictor
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.metrics.case_metric import LabelPair

@@ -22,8 +22,9 @@ from medseg_pl.data.sources import Source
 from medseg_pl.inference.outcomes import Outcome, list_outcomes, summarize_outcomes, write_outcomes
 from medseg_pl.inference.predictor import Prediction
 from medseg_pl.inference.review.writer import ReviewQueue
-from medseg_pl.io.atomic_files import LeftOut, whole_file
+from medseg_pl.io.atomic_files import whole_file
 from medseg_pl.io.output_folder import OutputFolder
+from medseg_pl.io.paths import LeftOut
 from medseg_pl.io.raster import write_png
 from medseg_pl.training.callbacks.overlay_writer import rgb_of
 from medseg_pl.training.prediction_module import CaseResult

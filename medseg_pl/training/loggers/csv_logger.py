@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from medseg_pl.core.errors import UnwritableFileError
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.locks import FolderLocks
-from medseg_pl.io.metrics_csv import read_rows
+from medseg_pl.io.scores import read_metrics
 
 Row = Mapping[str, Any]
 
@@ -93,7 +93,7 @@ class MetricsFile:
         self._columns: list[str] = []
         self._newest: dict[str, Any] = {}
         if self.path.is_file():
-            rows = rows_before(read_rows(self.path), resumed_at)
+            rows = rows_before(read_metrics(self.path), resumed_at)
             self._columns = _columns(rows)
             self._replace(rows)
 
@@ -123,7 +123,7 @@ class MetricsFile:
         if columns == self._columns:
             self._append(self.metrics)
         else:
-            before = read_rows(self.path) if self.path.is_file() else []
+            before = read_metrics(self.path) if self.path.is_file() else []
             self._columns = columns
             self._replace([*before, *self.metrics])
         self.metrics = []

@@ -19,7 +19,7 @@ from medseg_pl.data.synthetic import ORGANS
 from medseg_pl.data.synthetic.layouts import LabeledScan
 from medseg_pl.io.nifti import read_nifti
 from medseg_pl.io.raster import read_image, read_mask
-from medseg_pl.io.rle import decode
+from medseg_pl.io.regions import decode_runs
 
 SLICES, SIZE = 6, (40, 32)
 LAYOUTS = ["uw_madison", "decathlon", "folder"]
@@ -86,7 +86,7 @@ def test_kaggle_run_lengths_are_the_masks(written: dict[str, Path]) -> None:
         for scan in phantom.make_scans(8, 0, SLICES, SIZE):
             for masks in scan.masks.swapaxes(0, 1):
                 for mask in masks:
-                    np.testing.assert_array_equal(decode(next(rows)["segmentation"], mask.shape), mask)
+                    np.testing.assert_array_equal(decode_runs(next(rows)["segmentation"], mask.shape), mask)
         assert next(rows, None) is None
 
 

@@ -9,7 +9,7 @@ import pytest
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources.dicom_output import segments_of
-from medseg_pl.io.dicom.seg_writing import ANATOMICAL_STRUCTURE, ORGAN, Segment
+from medseg_pl.io.dicom.seg_writer import ANATOMICAL_STRUCTURE, ORGAN, Segment
 
 LABELS = LabelMap(["liver", "tumour"], "multilabel")
 

@@ -15,7 +15,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
 from medseg_pl.data.sources import UWMadisonSource
 from medseg_pl.data.synthetic import ORGANS
-from medseg_pl.io.rle import decode
+from medseg_pl.io.regions import decode_runs
 from tests.contracts.source_contract import SourceContract, Subject
 from tests.sample_files import noise, save_raster, tree
 
@@ -82,7 +82,7 @@ class TestUWMadison(SourceContract):
         for row in table:
             name, number = row["id"].rsplit("_slice_", 1)
             expected = masks[name][ORGANS.index(row["class"]), int(number) - 1]
-            np.testing.assert_array_equal(decode(row["predicted"], expected.shape), expected)
+            np.testing.assert_array_equal(decode_runs(row["predicted"], expected.shape), expected)
 
 
 def _with_table(root: Path, submission: Path) -> UWMadisonSource:

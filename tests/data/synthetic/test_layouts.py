@@ -12,7 +12,7 @@ import pytest
 from medseg_pl.data.synthetic.layouts import DataCard, LabeledScan, write_decathlon, write_folder, write_uw_madison
 from medseg_pl.io.nifti import read_nifti
 from medseg_pl.io.raster import read_image, read_mask
-from medseg_pl.io.rle import decode
+from medseg_pl.io.regions import decode_runs
 from tests.sample_files import tree
 
 LABELS = ("liver", "lesion")
@@ -54,7 +54,7 @@ def test_uw_madison_table_has_a_row_for_each_slice_and_label(tmp_path: Path) -> 
         ("case7_day3_slice_0001", "lesion"),
         ("case7_day3_slice_0002", "liver"),
     ]
-    decoded = np.stack([decode(row["segmentation"], (4, 6)) for row in rows]).reshape(5, 2, 4, 6)
+    decoded = np.stack([decode_runs(row["segmentation"], (4, 6)) for row in rows]).reshape(5, 2, 4, 6)
     np.testing.assert_array_equal(decoded.swapaxes(0, 1), scan.masks)
     assert rows[0]["segmentation"] == ""
 

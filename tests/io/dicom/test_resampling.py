@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg_pl.io.dicom.resampling import plan_resampling
+from medseg_pl.io.dicom.series import plan_resampling
 
 HEAD = np.array([0, 2.5, 5, 7.5, 10, 15, 20, 25, 30, 35, 40])
 """4 distances of 2.5 mm, 6 of 5 mm."""

@@ -11,7 +11,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from medseg_pl.core.errors import GeometryError, UnreadableFileError
-from medseg_pl.io.dicom.rtstruct import read_contours, read_regions
+from medseg_pl.io.dicom.references import read_contours, read_regions
 from medseg_pl.io.dicom.series import Series, open_series
 from tests.dicom_files import AXIAL, CORONAL, ORIGIN, SECRET, SPACING, edit, normal_of, save_series, save_structures
 

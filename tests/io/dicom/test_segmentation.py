@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread, uid
 from pydicom.data import get_testdata_file
 
 from medseg_pl.core.errors import GeometryError, UnreadableFileError
-from medseg_pl.io.dicom.segmentation import read_segmentation, read_segments
+from medseg_pl.io.dicom.references import read_segmentation, read_segments
 from medseg_pl.io.dicom.series import Series, open_series
 from tests.dicom_files import (
     CORONAL,

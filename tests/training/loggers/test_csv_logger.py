@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg_pl.io.locks import FolderLocks
-from medseg_pl.io.metrics_csv import read_rows
+from medseg_pl.io.scores import read_metrics
 from medseg_pl.training.loggers.csv_logger import MetricsFile, RunLogger
 
 
@@ -27,7 +27,7 @@ def test_a_value_that_a_step_has_logged_is_not_logged_again(tmp_path: Path) -> N
     file.save()
     file.log_metrics({"loss": 2.0, "epoch": 0, "grad": 1.5}, 1)  # as what is logged before a save comes again
     file.save()
-    rows = read_rows(tmp_path / "metrics.csv")
+    rows = read_metrics(tmp_path / "metrics.csv")
     assert [{name: value for name, value in row.items() if name != "epoch"} for row in rows] == [
         {"step": "0", "lr": "0.1"},
         {"step": "0", "loss": "2.0"},

@@ -20,8 +20,8 @@ from medseg_pl.core.types import CasePrediction
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import Grid, files_by_name, is_image, read_mask_file, stored_mask
 from medseg_pl.data.sources.unread import explain_unread
-from medseg_pl.io.atomic_files import LeftOut, files_below, find_dead_links, require_folder
-from medseg_pl.io.headers import is_lossy
+from medseg_pl.io.file_header import is_lossy
+from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, require_folder
 
 MOST_LABELS = IGNORE - 1
 

@@ -12,9 +12,9 @@ import jinja2
 
 from medseg_pl import __version__
 from medseg_pl.checks.layout_detection import DataSettings, recognize
-from medseg_pl.core.errors import SettingError
-from medseg_pl.core.text import printable
-from medseg_pl.io.atomic_files import require_empty, require_folder, whole_folder
+from medseg_pl.core.errors import SettingError, printable
+from medseg_pl.io.atomic_files import require_empty, whole_folder
+from medseg_pl.io.paths import require_folder
 from medseg_pl.planning.config_file import PlanFile, hardware_of, plan_file
 
 _SUFFIX = ".j2"

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from medseg_pl.core.errors import printable
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.text import printable
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.from_settings import open_source, select_recorded_cases

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from medseg_pl.core.errors import DataError, MaskValueError, MedsegError, MissingDataError
-from medseg_pl.io.annotations import AnnotatedImage, Region, Runs, draw_region, read_annotations
+from medseg_pl.io.annotations import read_annotations
+from medseg_pl.io.regions import AnnotatedImage, Region, Runs, draw_region
 from tests.annotation_files import save_coco, save_cvat, save_labelme
 
 SIZE = (9, 12)

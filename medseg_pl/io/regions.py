@@ -1,7 +1,8 @@
-"""Regions of an image by their outlines or runs, and which pixels they cover."""
+"""Regions of an image by outlines or run lengths, and the pixels that they cover."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,6 @@ from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import MaskValueError
-from medseg_pl.io.dicom.contours import inside_polygons
 
 _ROUND = 360
 """Corners of an ellipse: the outline is off by 4e-5 of its radius."""
@@ -128,3 +128,91 @@ def _draw_runs(mask: NDArray[np.bool_], runs: Runs, source: str) -> None:
     inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     box = inside.reshape(width, height).T if runs.by_columns else inside.reshape(height, width)
     mask[top : top + height, left : left + width] |= box
+
+
+_ROUNDED_DIGITS = 6
+"""A contour through the center of a pixel is decided by the rule and not by the last bit of its coordinates."""
+
+
+def inside_polygons(polygons: Iterable[Float64[np.ndarray, "_ 2"]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """The pixels whose centers lie inside an odd number of polygons: a polygon inside another one is a hole.
+
+    A center on an edge belongs to the polygon below it and to the right of it, so that of two polygons with a common
+    edge exactly one has it.
+
+    Args:
+        polygons: Corners `(row, column)`, centers of pixels having whole coordinates; the last joins the first.
+        size: Rows and columns of the image; what lies outside is cut off.
+
+    >>> square = np.array([[0.5, 0.5], [0.5, 3.5], [2.5, 3.5], [2.5, 0.5]])
+    >>> inside_polygons([square], (4, 5)).astype(int)
+    array([[0, 0, 0, 0, 0],
+           [0, 1, 1, 1, 0],
+           [0, 1, 1, 1, 0],
+           [0, 0, 0, 0, 0]])
+    """
+    rows, columns = size
+    toggles = np.zeros((rows, columns + 1), dtype=np.int64)
+    for polygon in polygons:
+        np.add.at(toggles, _crossings(np.round(polygon, _ROUNDED_DIGITS), size), 1)
+    inside: NDArray[np.bool_] = np.cumsum(toggles, axis=1)[:, :columns] % 2 == 1
+    return inside
+
+
+def _crossings(polygon: NDArray[np.float64], size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each edge and each row of centers that it crosses: the row, and the first column at or right of the edge."""
+    start, end = polygon, np.roll(polygon, -1, axis=0)
+    limits = np.sort(np.stack([start[:, 0], end[:, 0]]), axis=0)
+    first, last = np.clip(np.ceil(limits), 0, size[0]).astype(np.int64)
+    edges = np.repeat(np.arange(len(polygon)), last - first)
+    rows = np.arange(len(edges)) - np.repeat(np.cumsum(last - first) - last, last - first)
+    along = (rows - start[edges, 0]) / (end[edges, 0] - start[edges, 0])
+    columns = start[edges, 1] + along * (end[edges, 1] - start[edges, 1])
+    return rows, np.clip(np.ceil(np.round(columns, _ROUNDED_DIGITS)), 0, size[1]).astype(np.int64)
+
+
+def encode_runs(mask: NDArray[np.bool_]) -> str:
+    """The runs of an `(H, W)` mask; an empty mask is an empty text.
+
+    >>> encode_runs(np.array([[True, True, False], [False, False, True]]))
+    '1 2 6 1'
+    """
+    flat = np.concatenate([[False], mask.ravel().astype(bool), [False]])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    starts, ends = changes[::2], changes[1::2]
+    return " ".join(f"{start + 1} {end - start}" for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def decode_runs(text: str, shape: tuple[int, int], source: str = "run lengths") -> Bool[np.ndarray, "h w"]:
+    """The `(H, W)` mask that the runs describe.
+
+    Args:
+        text: `start length` pairs; empty for an empty mask.
+        shape: `(height, width)`.
+        source: What to call the text in an error.
+
+    Raises:
+        MaskValueError: The text is no list of pairs, or a run leaves the image.
+
+    >>> decode_runs("1 2 6 1", (2, 3)).astype(int)
+    array([[1, 1, 0],
+           [0, 0, 1]])
+    """
+    mask = np.zeros(shape[0] * shape[1], dtype=bool)
+    try:
+        numbers = np.array(text.split(), dtype=np.int64)
+    except (ValueError, OverflowError):
+        raise MaskValueError(f"{source}: expected 'start length' pairs of whole numbers, got {text[:60]!r}.") from None
+    if len(numbers) % 2:
+        raise MaskValueError(f"{source}: expected 'start length' pairs, got an odd count of {len(numbers)} numbers.")
+    starts, lengths = numbers[::2] - 1, numbers[1::2]
+    # Compared this way round, huge numbers do not overflow.
+    if (starts < 0).any() or (lengths < 0).any() or (lengths > mask.size - starts).any():
+        raise MaskValueError(
+            f"{source}: a run leaves the image of {shape[0]} rows and {shape[1]} columns. "
+            "Check that width and height are not exchanged."
+        )
+    # One index for each pixel of each run: its start repeated, plus its place within the run.
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    mask[np.repeat(starts, lengths) + within] = True
+    return mask.reshape(shape)

@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread
 from medseg_pl import __version__
 from medseg_pl.core.errors import DataError, OutputExistsError, SettingError
 from medseg_pl.io.dicom.references import read_masks, read_structures
-from medseg_pl.io.dicom.seg_writing import Segment, write_segmentation
+from medseg_pl.io.dicom.seg_writer import Segment, write_segmentation
 from medseg_pl.io.dicom.series import Series, open_series
 from tests.dicom_files import SAGITTAL, SECRET, edit, evenly, save_enhanced, save_series, uid_of
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, GeometryError, MaskValueError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.io.itk import read_itk
-from medseg_pl.io.itk_header import read_itk_header
-from medseg_pl.io.suffixes import find_suffix
+from medseg_pl.io.itk import read_itk, read_itk_header
+from medseg_pl.io.paths import find_suffix
 
 _NRRD = (".nrrd", ".nhdr")
 _SAME_GRID_VOXELS = 0.1

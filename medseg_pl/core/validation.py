@@ -1,0 +1,129 @@
+"""Checks of settings: least values, names that become files, and addresses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from medseg_pl.core.errors import SettingError, replace_controls
+
+
+def require_at_least(part: str, **settings: tuple[int, int]) -> None:
+    """Raise `SettingError` where one of the settings of a part is lower than its least.
+
+    >>> require_at_least("data", batch_size=(0, 1))
+    Traceback (most recent call last):
+    medseg_pl.core.errors.SettingError: data.batch_size must be at least 1; got 0.
+    """
+    for name, (value, least) in settings.items():
+        if value < least:
+            raise SettingError(f"{part}.{name} must be at least {least}; got {value}.")
+
+
+MAX_LENGTH = 120
+"""Characters of a name: with a suffix it fits every file system."""
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_OWN_FOLDER = ".medseg"
+_FOLDERS_OF_OUTPUTS = ("cases", "overlays", "probabilities", "review")
+"""What a prediction writes beside the folders of labels."""
+
+
+def name_fault(name: str) -> str | None:
+    """Say why a name is no part of a path on every system; `None` where it is one.
+
+    >>> name_fault("left kidney"), name_fault("../x"), name_fault("a:b")
+    (None, "holds '/'", "holds ':'")
+    """
+    if (found := re.search(r'[/\\:*?"<>|]', name)) is not None:
+        return f"holds {found.group()!r}"
+    if _RESERVED.fullmatch(name):
+        return "is the name of a device on Windows"
+    if name.lower() in _FOLDERS_OF_OUTPUTS:
+        return "is a folder that predictions write other files to"
+    if name.startswith((".", " ")) or name.endswith((".", " ")):
+        return "begins or ends with a dot or a space"
+    return _part_fault(name)
+
+
+def path_fault(name: str) -> str | None:
+    """Say why a name such as `patient3/ct` leads out of the folder that it is written to, or cannot be printed.
+
+    >>> path_fault("patient3/ct"), path_fault("a/../../b"), path_fault("/etc")
+    (None, "holds '..'", "holds an empty part beside '/'")
+    """
+    for part in name.split("/"):
+        if part in ("", ".", "..", _OWN_FOLDER):
+            return f"holds {part!r}" if part else "holds an empty part beside '/'"
+        if "\\" in part:
+            return "holds a backslash"
+        if (fault := _part_fault(part, most=240)) is not None:
+            return fault
+    return None
+
+
+def _part_fault(name: str, most: int = MAX_LENGTH) -> str | None:
+    if not name:
+        return "is empty"
+    if replace_controls(name) != name:
+        return "holds a character that cannot be printed"
+    return f"has more than {most} characters" if len(name) > most else None
+
+
+MAX_DEPTH = 60
+MAX_VALUES = 100_000
+"""What settings may hold: far more than any do, and far less than makes a reader run out of stack or memory."""
+
+_PROSE = ("notes", "description")
+"""Settings that a person reads, in which an address is only text."""
+
+
+def is_address(text: str) -> bool:
+    r"""Check whether a library that takes paths would open an address: `s3://…`, `simplecache::http://…`.
+
+    >>> [is_address(text) for text in ("http://a/b.yaml", " S3://a", "zip::b.zip", "C:\\data", "00:12:00", "a/b")]
+    [True, True, True, False, False, False]
+    """
+    return re.match(r"\s*[a-zA-Z][a-zA-Z0-9+.\-]+(://|::)", text) is not None
+
+
+def is_hub_name(text: str) -> bool:
+    """Check whether timm looks a network's name up elsewhere: on a hub, or in a folder that describes it.
+
+    >>> [is_hub_name(text) for text in ("tu-hf-hub:timm/resnet18", "HF_HUB:a/b", "tu-local-dir:/a", "tu-resnet18")]
+    [True, True, True, False]
+    """
+    return re.match(r"\s*(tu-|timm-)?(hf[-_]hub|local[-_]dir)\s*:", text, re.IGNORECASE) is not None
+
+
+def iterate_texts(settings: Any, most: int = MAX_VALUES) -> Iterator[tuple[str, str]]:
+    """Iterate over all texts among nested settings, with the names of their settings.
+
+    Raises:
+        ValueError: The settings are nested too deep, or are too many: nobody wrote them by hand.
+
+    >>> list(iterate_texts({"a": {"b": ["x", 1]}}))
+    [('a.b', 'x')]
+    """
+    waiting: list[tuple[str, Any, int]] = [("", settings, 0)]
+    seen = 0
+    while waiting:
+        name, value, depth = waiting.pop()
+        seen += 1
+        if depth > MAX_DEPTH or seen > most:
+            raise ValueError("its settings are nested too deep, or too many")
+        if isinstance(value, str):
+            yield name, value
+        elif isinstance(value, Mapping):
+            waiting.extend((f"{name}.{key}".lstrip("."), item, depth + 1) for key, item in value.items())
+        elif isinstance(value, list | tuple | set | frozenset):
+            waiting.extend((name, item, depth + 1) for item in value)
+
+
+def find_address(settings: Any) -> tuple[str, str] | None:
+    """Find the first setting that is an address, with its value; those that are prose may hold one."""
+    for name, text in iterate_texts(settings):
+        if is_address(text) and name.rpartition(".")[2] not in _PROSE:
+            return name, text
+    return None

@@ -1,0 +1,97 @@
+"""JSON and YAML of any origin, each fault a ValueError; the configurations that ship with medseg."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_MAX_DEPTH = 60
+_MAX_ITEMS = 10_000_000
+_TOO_DEEP = "it is nested too deep"
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file in UTF-8.
+
+    Raises:
+        OSError: The file cannot be opened.
+        ValueError: It is no JSON, or is nested deeper than can be read.
+    """
+    try:
+        return _require_shallow(json.loads(path.read_text(encoding="utf-8")))
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file in UTF-8 as plain values.
+
+    Raises:
+        OSError: The file cannot be opened.
+        ValueError: It is no YAML, is nested deeper than can be read, or would make an object.
+    """
+    try:
+        return _require_shallow(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except (yaml.YAMLError, KeyError, AttributeError, TypeError) as error:  # the last three: of malformed scalars
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _require_shallow(content: Any) -> Any:
+    """Return the content, or raise `ValueError` where a function that calls itself would run out of stack."""
+    level = [content]
+    for _ in range(_MAX_DEPTH):
+        containers = [value for value in level if isinstance(value, dict | list)]
+        if sum(map(len, containers)) > _MAX_ITEMS:  # anchors of YAML that repeat anchors
+            break
+        level = [item for value in containers for item in (value.values() if isinstance(value, dict) else value)]
+        if not level:
+            return content
+    raise ValueError(_TOO_DEEP)
+
+
+_NAME = "configs"
+
+
+def shipped_configs() -> Path:
+    """Return the folder of the shipped configurations: in the package, or in a clone beside it."""
+    package = Path(__file__).resolve().parents[1]
+    return package / _NAME if (package / _NAME).is_dir() else package.parent / _NAME
+
+
+def find_config(path: str | Path) -> Path:
+    """Find a configuration: the file itself or, where `configs/…` is not there, the shipped one of that name.
+
+    >>> find_config("configs/model/tiny.yaml").is_file(), find_config("mine.yaml")
+    (True, PosixPath('mine.yaml'))
+    """
+    path = Path(path)
+    if path.parts[:1] == (_NAME,) and ".." not in path.parts and not path.is_file():
+        shipped = shipped_configs().joinpath(*path.parts[1:])
+        return shipped if shipped.is_file() else path
+    return path
+
+
+def find_configs(arguments: Sequence[str]) -> list[str]:
+    """Replace each `configs/…` among raw arguments that is not there by the shipped file.
+
+    >>> find_configs(["--config", "mine.yaml", "--trainer.max_epochs=1"])
+    ['--config', 'mine.yaml', '--trainer.max_epochs=1']
+    """
+    found = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+        place = f"{_NAME}/"
+        found.append(f"{option}{equals}{find_config(value)}" if value.startswith(place) else argument)
+    return found
+
+
+def config_names() -> list[str]:
+    """List what ships, as a command names it: `configs/model/tiny.yaml` …."""
+    folder = shipped_configs()
+    return sorted((_NAME / path.relative_to(folder)).as_posix() for path in folder.rglob("*.yaml"))

@@ -1,0 +1,192 @@
+"""Paths of input files: formats by suffix, names without it, and the files below a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+from unicodedata import normalize
+
+from medseg_pl.core.errors import MissingDataError
+
+PICTURES = {
+    **{".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"},
+    **{".gif": "GIF", ".webp": "WebP", ".jp2": "JPEG 2000", ".j2k": "JPEG 2000"},
+}
+"""Suffixes of pictures, with the format that each promises. A TIFF may also hold a stack."""
+
+NIFTI = {".nii.gz": "gzip", ".nii": "NIfTI"}
+ITK = {".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".nhdr": "NRRD"}
+VOLUMES = {**NIFTI, **ITK}
+"""Suffixes of volumes; a double suffix comes before the single one that it ends in."""
+
+IMAGES = (*PICTURES, *VOLUMES)
+"""Suffixes of all formats with one image in a file."""
+
+DICOM = {".dcm": "DICOM", ".dicom": "DICOM", ".ima": "DICOM"}
+"""Suffixes of DICOM files, which often have none."""
+
+DETACHED = (".raw.gz", ".raw.bz2", ".raw", ".zraw", ".img")
+"""Suffixes of the voxels that a `.mhd` or `.nhdr` header names."""
+
+
+def find_suffix(path: Path, suffixes: tuple[str, ...] = IMAGES) -> str:
+    """Find the suffix of a name among `suffixes`, as the name spells it; empty where there is none.
+
+    >>> find_suffix(Path("case_01.NII.gz")), find_suffix(Path("a.txt"))
+    ('.NII.gz', '')
+    """
+    name = path.name.lower()
+    return next((path.name[-len(suffix) :] for suffix in suffixes if name.endswith(suffix)), "")
+
+
+def is_picture(path: Path) -> bool:
+    """Tell by the name whether a file is a picture that is read."""
+    return bool(find_suffix(path, tuple(PICTURES)))
+
+
+def is_nifti(path: Path) -> bool:
+    """Tell by the name whether a file is NIfTI."""
+    return bool(find_suffix(path, tuple(NIFTI)))
+
+
+def is_itk(path: Path) -> bool:
+    """Tell by the name whether a file is MetaImage or NRRD."""
+    return bool(find_suffix(path, tuple(ITK)))
+
+
+def is_volume_name(path: Path) -> bool:
+    """Tell by the name whether a file is a volume in a format that knows its grid."""
+    return bool(find_suffix(path, tuple(VOLUMES)))
+
+
+def stem(path: Path) -> str:
+    """Return the name without its suffix, a double one included.
+
+    >>> stem(Path("case_01.nii.gz"))
+    'case_01'
+    """
+    suffix = find_suffix(path)
+    return path.name[: -len(suffix)] if suffix else path.stem
+
+
+def name_below(path: Path, directory: Path) -> str:
+    """Name a file by its path below a folder, without suffix.
+
+    Letters with accents are one character each (NFC), as Linux and Windows write them; macOS takes them apart (NFD),
+    and the two look the same.
+
+    >>> name_below(Path("masks/p1/a.nii.gz"), Path("masks"))
+    'p1/a'
+    """
+    return normalize("NFC", path.relative_to(directory).with_name(stem(path)).as_posix())
+
+
+def promised_format(path: Path) -> str | None:
+    """Return the format that a name promises, `None` where it promises none.
+
+    >>> promised_format(Path("a.nii.gz")), promised_format(Path("a.JPG"))
+    ('gzip', 'JPEG')
+    """
+    formats = {**VOLUMES, **PICTURES, **DICOM, ".gz": "gzip"}
+    return formats.get(find_suffix(path, tuple(formats)).lower())
+
+
+class LeftOut(NamedTuple):
+    """An input that is not used.
+
+    Attributes:
+        path: A file, or a folder.
+        reason: Why, as a sentence.
+        kind: `unread` may hold an image, as may `unlisted`, which no list names; a `dead-link` leads to nothing. A
+            `repeated-link` leads to what is used under another name, and a `side-file` holds no image.
+    """
+
+    path: Path
+    reason: str
+    kind: Literal["unread", "unlisted", "dead-link", "repeated-link", "side-file"] = "unread"
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there may have been an image in it."""
+        return self.kind in ("unread", "unlisted", "dead-link")
+
+
+def files_below(directory: Path) -> Iterator[Path]:
+    """Yield every file below a folder, in the order of paths.
+
+    Hidden files and folders are left alone: notebooks keep copies of images in `.ipynb_checkpoints`, and a prediction
+    its notes in `.medseg`. Links to folders are followed, each folder once, under its own name where it has one below
+    `directory`. A folder that is not there has no files.
+
+    Raises:
+        PermissionError: A folder may not be listed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.png", "a/c.png", "a/.hidden.png", ".ipynb_checkpoints/b-checkpoint.png"):
+    ...         Path(folder, name).parent.mkdir(exist_ok=True)
+    ...         Path(folder, name).touch()
+    ...     [path.relative_to(folder).as_posix() for path in files_below(Path(folder))]
+    ['a/c.png', 'b.png']
+    """
+    return (found for found in _walk_tree(directory) if isinstance(found, Path))
+
+
+def find_dead_links(directory: Path) -> list[LeftOut]:
+    """List the links below a folder that lead to nothing, or to a folder that is listed under another name."""
+    return [found for found in _walk_tree(directory) if isinstance(found, LeftOut)]
+
+
+def _walk_tree(directory: Path) -> Iterator[Path | LeftOut]:
+    if directory.is_dir():
+        yield from _walk_folder(directory, directory.resolve(), {_identify(directory)})
+
+
+def _walk_folder(directory: Path, root: Path, seen: set[tuple[int, int]]) -> Iterator[Path | LeftOut]:
+    """Yield the files of a folder, and the links that are not followed.
+
+    Args:
+        directory: The folder.
+        root: Where the walk began, without links.
+        seen: The folders that were entered, which a circle of links would enter again.
+    """
+    with os.scandir(directory) as entries:
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in visible:
+        path = Path(entry.path)
+        if entry.is_file(follow_symlinks=False) or path.is_file():  # the second knows circles of links
+            yield path
+        elif not path.is_dir():
+            if entry.is_symlink():
+                yield LeftOut(path, "The link leads to nothing.", "dead-link")
+        elif entry.is_symlink() and root.is_relative_to(path.resolve()):
+            yield LeftOut(path, f"The link leads to {path.resolve().name}, which it lies in.", "repeated-link")
+        elif entry.is_symlink() and _is_listed_elsewhere(path.resolve(), root):
+            yield LeftOut(path, f"The link leads to {path.resolve().name}, read under its own name.", "repeated-link")
+        elif (identity := _identify(path)) in seen:
+            yield LeftOut(path, f"The folder {path.resolve().name} is read under another name.", "repeated-link")
+        else:
+            seen.add(identity)
+            yield from _walk_folder(path, root, seen)
+
+
+def _is_listed_elsewhere(target: Path, root: Path) -> bool:
+    """Check whether a folder lies below the root, so that the walk finds it without a link."""
+    if not target.is_relative_to(root):
+        return False
+    return not any(part.startswith(".") for part in target.relative_to(root).parts)
+
+
+def _identify(directory: Path) -> tuple[int, int]:
+    state = directory.stat()
+    return state.st_dev, state.st_ino
+
+
+def require_folder(directory: Path, what: str, remedy: str) -> Path:
+    """Return `directory`, or raise `MissingDataError` with the setting that names it."""
+    if not directory.is_dir():
+        found = "a file" if directory.exists() else "nothing"
+        raise MissingDataError(f"Expected {what} in the folder {directory}, found {found} there. {remedy}")
+    return directory
