@@ -1,4 +1,4 @@
-"""What can be read from a checkpoint: plain data whose checksums are right, and never code."""
+"""Reading a checkpoint: plain data whose checksums are right, and never code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHARED = (
 """Settings that the data takes from the model, because they travel with the weights."""
 
 _RUNS = Path("runs")
-_PLACES = ("version_*/checkpoints/best.ckpt", "best.ckpt", "checkpoints/best.ckpt")
+_PATTERNS = ("version_*/checkpoints/best.ckpt", "best.ckpt", "checkpoints/best.ckpt")
 """Where a folder has its best weights, the surest place last."""
 
 MapLocation: TypeAlias = Any
@@ -38,7 +38,7 @@ MapLocation: TypeAlias = Any
 
 
 def get_run_folder(checkpoint: Path) -> Path:
-    """The run folder that a checkpoint lies in, or its own folder where it was moved.
+    """Return the run folder that a checkpoint lies in, or its own folder where it was moved.
 
     >>> get_run_folder(Path("runs/demo/version_0/checkpoints/best.ckpt")).as_posix()
     'runs/demo/version_0'
@@ -48,12 +48,12 @@ def get_run_folder(checkpoint: Path) -> Path:
 
 
 class CheckpointInfo(NamedTuple):
-    """What a checkpoint says of its making.
+    """A checkpoint without its weights.
 
     Attributes:
         path: The checkpoint.
-        settings: Of model, data and precision, as a configuration.
-        data: Who was trained on, as the data module's `state_dict` has it.
+        settings: Settings of model, data and precision, as a configuration.
+        data: The cases that it was trained on, as the data module's `state_dict` has them.
     """
 
     path: str
@@ -62,7 +62,7 @@ class CheckpointInfo(NamedTuple):
 
     @property
     def mask_values(self) -> list[int] | None:
-        """The value that each label has in the training masks; `None` where there is no choice, or it is not known."""
+        """Value of each label in the training masks; `None` where there is no choice, or it is not known."""
         values = self.data.get("mask_values")
         return None if values is None else [int(value) for value in values]
 
@@ -81,24 +81,23 @@ def find_checkpoint(name: str, runs: Path = _RUNS, experiment: str = "*") -> str
     """
     path = Path(name)
     if name in ("best", "last") and not path.exists():
-        found = sorted(
+        files = sorted(
             runs.glob(f"{experiment}/version_*/checkpoints/{name}.ckpt"), key=lambda file: file.stat().st_mtime
         )
-        if not found:
+        if not files:
             raise MissingDataError(f"There is no {name}.ckpt of a run below {runs}. Set --ckpt_path to a file.")
-        return str(found[-1])
+        return str(files[-1])
     if path.is_dir():
-        found = [file for place in _PLACES for file in sorted(path.glob(place), key=_number)]
-        if not found:
+        files = [file for pattern in _PATTERNS for file in sorted(path.glob(pattern), key=_get_run_number)]
+        if not files:
             raise MissingDataError(
                 f"{path} is a folder without checkpoints/best.ckpt. Set --ckpt_path to a run folder or a file."
             )
-        return str(found[-1])
+        return str(files[-1])
     return name
 
 
-def _number(checkpoint: Path) -> tuple[int, str]:
-    """The number of the run that a checkpoint lies in."""
+def _get_run_number(checkpoint: Path) -> tuple[int, str]:
     match = re.fullmatch(r"version_(\d+)", get_run_folder(checkpoint).name)
     return (int(match[1]) if match else 0, str(checkpoint))
 
@@ -118,19 +117,24 @@ def read_checkpoint(name: str) -> CheckpointInfo:
     path = require_local_file(name)
     checkpoint = load_verified(path, mmap=True)
     try:
-        settings, data = _settings(checkpoint), checkpoint.get("SegmentationDataModule", {})
+        settings, data = _extract_settings(checkpoint), checkpoint.get("SegmentationDataModule", {})
         check_stored(settings)
         for _ in iterate_texts(data, most=10_000_000):  # names of cases; whoever copies them needs the stack for it
             pass
     except SettingError as error:
         raise SettingError(f"{path} is not loaded: {error}") from error
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        raise _make_unreadable_error(path, error) from error
     return CheckpointInfo(name, settings, data)
 
 
 def require_local_file(name: str | Path) -> Path:
-    """The path that a name is of; raises `SettingError` for a URL and `MissingDataError` where there is no file."""
+    """Return the path of a file.
+
+    Raises:
+        SettingError: The name is a URL.
+        MissingDataError: There is no such file.
+    """
     if "://" in str(name):
         raise SettingError(f"--ckpt_path {name} is a URL; checkpoints are loaded from files alone. Download it first.")
     if not (path := Path(name)).is_file():
@@ -157,7 +161,7 @@ def load_verified(path: Path, map_location: MapLocation = "cpu", *, mmap: bool =
         loaded = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
         return dict(loaded)
     except Exception as error:  # A damaged pickle makes its reader stumble in any way, over an IndexError as well.
-        raise _unreadable(path, error) from error
+        raise _make_unreadable_error(path, error) from error
 
 
 def verify_checksums(path: Path) -> None:
@@ -175,28 +179,26 @@ def verify_checksums(path: Path) -> None:
             raise zipfile.BadZipFile(f"{damaged} fails its checksum")
 
 
-def _unreadable(path: Path, error: Exception) -> UnreadableFileError:
+def _make_unreadable_error(path: Path, error: Exception) -> UnreadableFileError:
     return UnreadableFileError(
         f"{path} is not a checkpoint that medseg fit wrote, or it is damaged "
         f"({type(error).__name__}). Use best.ckpt or last.ckpt of a run folder."
     )
 
 
-def _without_downloads(network: Any) -> Any:
-    """Copy a network's settings, at every depth without pretrained weights, which smp downloads by default."""
+def _drop_downloads(network: Any) -> Any:
+    """Copy a network's settings without pretrained weights, which smp downloads by default."""
     if isinstance(network, list | tuple):
-        return [_without_downloads(value) for value in network]
+        return [_drop_downloads(value) for value in network]
     if not isinstance(network, Mapping):
         return network
-    settings = {
-        name: None if name == "encoder_weights" else _without_downloads(value) for name, value in network.items()
-    }
+    settings = {name: None if name == "encoder_weights" else _drop_downloads(value) for name, value in network.items()}
     if str(settings.get("class_path", "")).startswith("segmentation_models_pytorch."):
         settings["init_args"] = {**(settings.get("init_args") or {}), "encoder_weights": None}
     return settings
 
 
-def _settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def _extract_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     # Who trains with loaders of their own has no data module.
     parts = [dict(checkpoint["hyper_parameters"]), dict(checkpoint.get("datamodule_hyper_parameters", {}))]
     model, data = ({key: value for key, value in part.items() if key != "_instantiator"} for part in parts)
@@ -205,6 +207,6 @@ def _settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     model.pop("seed", None)
     # The weights come from the checkpoint: nothing is downloaded or read to start from.
     model["pretrained"] = None
-    model["network"] = _without_downloads(model["network"])
+    model["network"] = _drop_downloads(model["network"])
     data["cache_dir"] = None  # where this user's cases are kept, a stranger's checkpoint does not say
     return {"model": model, "data": data, "trainer": {"precision": str(checkpoint["precision"])}}

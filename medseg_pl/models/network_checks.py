@@ -16,6 +16,7 @@ Shape = tuple[int, int, int, int]
 
 _ONE_IMAGE = "Expected more than 1 value per channel when training"
 _CHANNELS = re.compile(r"expected input.* to have \d+ channels|Invalid channel dimensions")
+# Parts of errors of torch, smp and timm; none of the three has a class of its own for them.
 _SIZES = (
     "Wrong input shape",  # smp, of sides that do not divide
     "Output size is too small",
@@ -38,7 +39,7 @@ def compute_logits(network: nn.Module, image: Tensor, classes: int) -> Tensor:
     try:
         logits = network(image)
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = explain(error, network, tuple(image.shape))
+        reason = explain_error(error, network, tuple(image.shape))
         if reason is None:
             raise
         raise SettingError(reason) from error
@@ -46,7 +47,11 @@ def compute_logits(network: nn.Module, image: Tensor, classes: int) -> Tensor:
 
 
 def check_logits(logits: object, image: Tensor, classes: int) -> Tensor:
-    """Return what a network returned if it is one tensor with a channel for each class; raise `SettingError` if not."""
+    """Return a network's output if it is one tensor with a channel for each class.
+
+    Raises:
+        SettingError: It is not.
+    """
     if not isinstance(logits, Tensor):
         raise SettingError(
             f"The network returned a {type(logits).__name__}; expected one tensor of logits. Set "
@@ -63,7 +68,7 @@ def check_logits(logits: object, image: Tensor, classes: int) -> Tensor:
 
 
 def rehearse(network: nn.Module, shape: Shape, classes: int) -> list[str]:
-    """Run a training step on shapes alone: torch's meta device computes nothing.
+    """Rehearse a training step on shapes alone: torch's meta device computes nothing.
 
     Args:
         network: In training mode; it stays as it is.
@@ -79,15 +84,15 @@ def rehearse(network: nn.Module, shape: Shape, classes: int) -> list[str]:
     try:
         logits, parameters = _run_on_shapes(network, shape)
     except Exception as error:  # A network of one's own may need values, which it says in any way.
-        if reason := explain(error, network, shape):
+        if reason := explain_error(error, network, shape):
             raise SettingError(reason) from error
         return []
     check_logits(logits, torch.empty(shape, device="meta"), classes)
     return [name for name, value in parameters.items() if value.requires_grad and value.grad is None]
 
 
-def explain(error: Exception, network: nn.Module, shape: tuple[int, ...]) -> str | None:
-    """Say what a network's error means and which setting mends it; `None` of unknown errors."""
+def explain_error(error: Exception, network: nn.Module, shape: tuple[int, ...]) -> str | None:
+    """Explain a network's error and name the setting that mends it; `None` for unknown errors."""
     name, text = type(network).__name__, str(error)
     height, width = shape[-2:]
     if _ONE_IMAGE in text:
@@ -100,23 +105,23 @@ def explain(error: Exception, network: nn.Module, shape: tuple[int, ...]) -> str
             f"{name} does not take {shape[1]} channels, as many as model.channels and model.context_slices give. "
             "Set them, or the network's in_channels."
         )
-    if not any(sign in text for sign in _SIZES):
+    if not any(phrase in text for phrase in _SIZES):
         return None
     reason = " ".join(text.split())[:120].rstrip(".")
-    return f"{name} does not take images of {height} × {width} ({reason}). {_size_remedy(network, shape, text)}."
+    return f"{name} does not take images of {height} × {width} ({reason}). {_suggest_remedy(network, shape, text)}."
 
 
-def _size_remedy(network: nn.Module, shape: tuple[int, ...], text: str) -> str:
+def _suggest_remedy(network: nn.Module, shape: tuple[int, ...], text: str) -> str:
     if network.training:
-        size = next(_accepted_sizes(network, shape), None)
+        size = next(_find_accepted_sizes(network, shape), None)
         return f"Set model.input_size to {list(size)}" if size else "Set model.input_size to one that it takes"
     if "doesn't match model" in text:
         return "Set model.whole_image_max_pixels to 1, so that larger images run in windows of model.input_size"
     return "Set model.size_divisor to what the sides of its images must divide by, mostly 32"
 
 
-def _accepted_sizes(network: nn.Module, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Sizes near a refused one on which the network can be trained."""
+def _find_accepted_sizes(network: nn.Module, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield sizes near a refused one on which the network can be trained."""
     for multiple in _MULTIPLES if isinstance(network, smp.base.SegmentationModel) else ():
         height, width = size = (-(-shape[-2] // multiple) * multiple, -(-shape[-1] // multiple) * multiple)
         try:
@@ -127,7 +132,7 @@ def _accepted_sizes(network: nn.Module, shape: tuple[int, ...]) -> Iterator[tupl
 
 
 def _run_on_shapes(network: nn.Module, shape: Shape) -> tuple[object, dict[str, Tensor]]:
-    """Run forward and backward with stand-ins for weights; returns what came out, and the stand-ins."""
+    """Run forward and backward with stand-ins for weights; return the output and the stand-ins."""
     parameters = {
         name: value.detach().to("meta").requires_grad_(value.requires_grad)
         for name, value in network.named_parameters()

@@ -1,4 +1,4 @@
-"""How a network is made: any architecture of segmentation-models-pytorch, or any module of your own."""
+"""Making a network: any architecture of segmentation-models-pytorch, or any module of your own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 
 _SMP = "segmentation_models_pytorch."
-_SQUASHING = (nn.Sigmoid, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.LogSigmoid, nn.Hardsigmoid, nn.Tanh)
+_ACTIVATIONS = (nn.Sigmoid, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.LogSigmoid, nn.Hardsigmoid, nn.Tanh)
 _HEAD_ACTIVATIONS = (smp.base.modules.ArgMax, smp.base.modules.Clamp)
 _PASSED_THROUGH = ("Alias", "Clone", "Permute", "Slice", "ToCopy", "Unsafe", "Upsample", "View")
 """Operations that leave values as they are, or between their neighbors."""
@@ -36,11 +36,11 @@ class NetworkFactory(Protocol):
 
 
 def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn.Module:
-    """Make the network, and turn what libraries throw into a sentence with the remedy.
+    """Make the network, with errors that name the setting to correct.
 
     Args:
         factory: What makes it; a ready network is taken as it is.
-        in_channels: Of the images, with their neighbors.
+        in_channels: Channels of the images, with their neighbors.
         classes: Channels of the logits.
 
     Raises:
@@ -48,17 +48,48 @@ def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn
         MissingDataError: Pretrained weights could not be downloaded.
     """
     if isinstance(factory, nn.Module):
-        return _check_ready(factory, in_channels, classes)
+        return _check_arguments(factory, in_channels, classes)
     try:
         return factory(in_channels=in_channels, classes=classes)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise _refused(error) from error
+        raise _make_refusal(error) from error
     except OSError as error:
         raise MissingDataError(
-            f"The pretrained weights of the encoder could not be downloaded ({_first_line(error)}). Without internet, "
-            "start from random weights with --model.network.init_args.encoder_weights=null, or from a file that you "
-            "have with --model.pretrained=FILE."
+            f"The pretrained weights of the encoder could not be downloaded ({_get_first_line(error)}). Without "
+            "internet, start from random weights with --model.network.init_args.encoder_weights=null, or from a file "
+            "that you have with --model.pretrained=FILE."
         ) from error
+
+
+def _check_arguments(network: nn.Module, in_channels: int, classes: int) -> nn.Module:
+    """Compare what a network of segmentation-models-pytorch was made with; others are checked when they run."""
+    arguments = getattr(network, "config", None)
+    for name, needed in {"in_channels": in_channels, "classes": classes}.items():
+        if isinstance(arguments, dict) and arguments.get(name, needed) != needed:
+            raise SettingError(
+                f"The network was made with {name}={arguments[name]}, but the model's channels, context and labels "
+                f"need {needed}. Make it with {name}={needed}."
+            )
+    return network
+
+
+def _make_refusal(error: Exception) -> SettingError:
+    text = str(error.args[0]) if error.args else str(error)
+    wrong = re.search(r"(Wrong encoder name `|Unknown model \()([^`)]+)", text)
+    if wrong is None:
+        return SettingError(
+            f"The network cannot be made: {_get_first_line(error)}. Correct model.network in the configuration."
+        )
+    # timm is asked without the prefix by which smp finds it.
+    name = wrong.group(2) if wrong.group(1).startswith("Wrong") else f"tu-{wrong.group(2)}"
+    near = difflib.get_close_matches(name, list_encoders(), n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "timm's encoders are written tu-<name>."
+    return SettingError(f"There is no encoder {name!r} (model.network.init_args.encoder_name). {hint}")
+
+
+def list_encoders() -> list[str]:
+    """List every encoder name that can be given: smp's own, and timm's with `tu-` in front."""
+    return [*smp.encoders.get_encoder_names(), *(f"tu-{name}" for name in timm.list_models())]
 
 
 def find_size_divisor(network: nn.Module) -> int:
@@ -68,15 +99,15 @@ def find_size_divisor(network: nn.Module) -> int:
 
 
 def refuse_activation(network: nn.Module) -> None:
-    """Refuse a network that is built to end in an activation: loss and decision turn its logits into probabilities.
+    """Refuse a network that is built to end in an activation: loss and decision apply their own to its logits.
 
     Raises:
         SettingError: The output are no logits; sigmoid of a sigmoid calls everything foreground.
     """
-    last = _last_module(network)
-    of_head = type(getattr(network, "segmentation_head", None)).__module__.startswith(_SMP)
-    if isinstance(last, _SQUASHING) or (of_head and isinstance(last, _HEAD_ACTIVATIONS)):
-        raise _no_logits(type(last).__name__)
+    last = _find_last_module(network)
+    is_smp_head = type(getattr(network, "segmentation_head", None)).__module__.startswith(_SMP)
+    if isinstance(last, _ACTIVATIONS) or (is_smp_head and isinstance(last, _HEAD_ACTIVATIONS)):
+        raise _make_activation_error(type(last).__name__)
 
 
 def refuse_probabilities(logits: Tensor) -> None:
@@ -93,36 +124,24 @@ def refuse_probabilities(logits: Tensor) -> None:
         node = node.next_functions[0][0]
     name = "" if node is None else node.name().removesuffix("0").removesuffix("Backward")
     if name in ("Sigmoid", "Softmax", "LogSoftmax", "Tanh", "Hardsigmoid"):
-        raise _no_logits(name)
+        raise _make_activation_error(name)
 
 
-def _last_module(module: nn.Module) -> nn.Module:
-    """Return the module that computes the output, as far as the structure tells."""
+def _find_last_module(module: nn.Module) -> nn.Module:
+    """Find the module that computes the output, as far as the structure tells."""
     if isinstance(head := getattr(module, "segmentation_head", None), nn.Module):
-        return _last_module(head)
+        return _find_last_module(head)
     inner = getattr(module, "activation", None)
     if type(module).__module__.startswith(_SMP) and isinstance(inner, nn.Module):
-        return _last_module(inner)
-    return _last_module(module[-1]) if isinstance(module, nn.Sequential) and len(module) else module
+        return _find_last_module(inner)
+    return _find_last_module(module[-1]) if isinstance(module, nn.Sequential) and len(module) else module
 
 
-def _no_logits(name: str) -> SettingError:
+def _make_activation_error(name: str) -> SettingError:
     return SettingError(
         f"model.network ends in the activation {name}, but loss and decision expect logits and apply their own. Set "
         "model.network.init_args.activation to null, or leave the activation out of your network."
     )
-
-
-def _check_ready(network: nn.Module, in_channels: int, classes: int) -> nn.Module:
-    """Compare what a network of segmentation-models-pytorch was made for; others tell when they run."""
-    made_for = getattr(network, "config", None)
-    for name, needed in {"in_channels": in_channels, "classes": classes}.items():
-        if isinstance(made_for, dict) and made_for.get(name, needed) != needed:
-            raise SettingError(
-                f"The network was made with {name}={made_for[name]}, but the model's channels, context and labels need "
-                f"{needed}. Make it with {name}={needed}."
-            )
-    return network
 
 
 def load_pretrained(network: nn.Module, name: str) -> None:
@@ -137,58 +156,39 @@ def load_pretrained(network: nn.Module, name: str) -> None:
     path = Path(name)
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist. Set model.pretrained to a file, or to null.")
-    state = _tensors(path)
+    content = _load_tensors(path)
     try:
         prefix = "model.network."  # of a checkpoint of medseg, which may hold weights of its loss as well
-        stored = state.get("state_dict", state)
+        stored = content.get("state_dict", content)
         ours = {name: value for name, value in stored.items() if name.startswith(prefix)}
         state = {name.removeprefix(prefix): value for name, value in (ours or stored).items()}
-        whole = all(name in state for name in network.state_dict())
-        target = network if whole else network.get_submodule("encoder")
+        is_whole = all(name in state for name in network.state_dict())
+        target = network if is_whole else network.get_submodule("encoder")
         target.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise _no_weights(path, _first_line(error)) from error
+        raise _make_weights_error(path, _get_first_line(error)) from error
 
 
-def _tensors(path: Path) -> Any:
-    """What a file of tensors holds; neither of the two formats runs code."""
+def _load_tensors(path: Path) -> Any:
+    """Load a file of tensors; neither of the two formats runs code."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own words for a pickle that is more than tensors advise to load it nevertheless.
-        raise _no_weights(path, "it is no file of tensors alone") from error
+        raise _make_weights_error(path, "it is no file of tensors alone") from error
     except Exception as error:  # A damaged file makes its reader stumble in any way.
-        raise _no_weights(path, _first_line(error)) from error
+        raise _make_weights_error(path, _get_first_line(error)) from error
 
 
-def _no_weights(path: Path, reason: str) -> UnreadableFileError:
+def _make_weights_error(path: Path, reason: str) -> UnreadableFileError:
     return UnreadableFileError(
         f"{path} does not hold the weights of this network or of its encoder: {reason}. Use a file "
         "saved from the same architecture, or set model.pretrained to null."
     )
 
 
-def _refused(error: Exception) -> SettingError:
-    text = str(error.args[0]) if error.args else str(error)
-    wrong = re.search(r"(Wrong encoder name `|Unknown model \()([^`)]+)", text)
-    if wrong is None:
-        return SettingError(
-            f"The network cannot be made: {_first_line(error)}. Correct model.network in the configuration."
-        )
-    # timm is asked without the prefix by which smp finds it.
-    name = wrong.group(2) if wrong.group(1).startswith("Wrong") else f"tu-{wrong.group(2)}"
-    near = difflib.get_close_matches(name, encoder_names(), n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "timm's encoders are written tu-<name>."
-    return SettingError(f"There is no encoder {name!r} (model.network.init_args.encoder_name). {hint}")
-
-
-def encoder_names() -> list[str]:
-    """Every encoder name that can be given: smp's own, and timm's with `tu-` in front."""
-    return [*smp.encoders.get_encoder_names(), *(f"tu-{name}" for name in timm.list_models())]
-
-
-def _first_line(error: BaseException) -> str:
+def _get_first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".:")[:300]

@@ -16,7 +16,7 @@ from torch import nn
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 from medseg_pl.models.networks import (
     build_network,
-    encoder_names,
+    list_encoders,
     load_pretrained,
     refuse_activation,
     refuse_probabilities,
@@ -109,7 +109,7 @@ class TestBuild:
         assert caught.value.__cause__ is error
 
     def test_suggested_names_can_be_built(self) -> None:
-        names = encoder_names()
+        names = list_encoders()
         assert {"resnet18", "efficientnet-b0", "tu-mobilenetv3_small_100", "tu-convnext_tiny"} <= set(names)
         assert "mobilenetv3_small_100" not in names  # smp finds timm's models by their prefix alone
 
