@@ -46,15 +46,15 @@ from medseg_pl.training.recording import keep_settings
 from medseg_pl.training.restored_settings import (
     apply_changed_numbers,
     apply_changed_optimization,
-    keeps_learning_rate,
-    optimization_settings,
+    describe_optimization,
+    has_same_learning_rate,
 )
 from medseg_pl.training.trainer_checks import (
     check_trainer,
     exclude_from_ddp,
     refuse_gradients,
     require_validation,
-    warn_of_slow_average,
+    warn_about_slow_average,
 )
 from medseg_pl.training.training_length import (
     count_run_steps,
@@ -181,7 +181,7 @@ class SegmentationModule(LightningModule):
         self.fit_state = FitState()
         # What torch refuses is refused here, and not when the data is read and a run folder made.
         optimization = self.configure_optimizers()
-        self._optimization = optimization_settings(optimization)
+        self._optimization = describe_optimization(optimization)
         self._lr = find_learning_rate(optimization)
         self.seed = seed
 
@@ -273,7 +273,7 @@ class SegmentationModule(LightningModule):
         restore_accumulation(self.trainer)
         # Not earlier: Lightning would make the loader, and begin to load, before it knows where a resumed run is.
         plan_schedules(self.trainer)
-        warn_of_slow_average(self.trainer, count_run_steps(self.trainer))
+        warn_about_slow_average(self.trainer, count_run_steps(self.trainer))
 
     def on_train_epoch_start(self) -> None:
         """Schedule what a finetuning callback has thawed."""
@@ -365,7 +365,7 @@ class SegmentationModule(LightningModule):
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         # What LearningRateFinder found holds, unless another rate is set on purpose.
-        found = keeps_learning_rate(checkpoint, self._optimization)
+        found = has_same_learning_rate(checkpoint, self._optimization)
         self.fit_state.lr_factor = checkpoint.get("lr_factor", 1.0) if found else 1.0
         changes = apply_changed_optimization(checkpoint, self._optimization, self.configure_optimizers)
         changes += apply_changed_numbers(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]

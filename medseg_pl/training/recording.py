@@ -1,4 +1,4 @@
-"""Constructor arguments as plain settings, so that a checkpoint of one's own script can be loaded anywhere."""
+"""Recording constructor arguments as plain settings, so that a script's checkpoint can be loaded anywhere."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ INSTANTIATOR = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
 def keep_settings(
     module: HyperparametersMixin, arguments: Mapping[str, Any], part: str, network: tuple[int, int] | None = None
 ) -> str:
-    """Keep constructor arguments as hyperparameters: those of LightningCLI, or a description of a script's objects.
+    """Keep constructor arguments as hyperparameters: LightningCLI's own, or a description of a script's objects.
 
     Args:
         module: A module or data module, within its constructor.
-        arguments: What its constructor was given.
+        arguments: Arguments of its constructor.
         part: `model` or `data`, for an error.
         network: `in_channels` and `classes`, where one of the arguments is a `network`.
 
@@ -54,7 +54,7 @@ def describe_arguments(arguments: Mapping[str, Any], part: str) -> dict[str, Any
     """Describe constructor arguments as LightningCLI does: plain values, and classes with their `init_args`.
 
     Args:
-        arguments: What a constructor was given.
+        arguments: Arguments of a constructor.
         part: `model` or `data`, for an error.
 
     Raises:
@@ -69,15 +69,15 @@ def describe_network(network: Any, in_channels: int, classes: int) -> Any:
     Raises:
         SettingError: A ready network was made with arguments that cannot be read from it.
     """
-    known = {"in_channels": in_channels, "classes": classes}
+    derived = {"in_channels": in_channels, "classes": classes}
     if isinstance(network, nn.Module):
-        described = _describe_object(network, "model.network", known)
+        described = _describe_object(network, "model.network", derived)
     else:
         described = _describe(network, "model.network")
     if isinstance(described, dict):
         # Weights come from the checkpoint: whoever loads it downloads nothing.
-        made_with = {name: value for name, value in described["init_args"].items() if name not in known}
-        no_weights = {"encoder_weights": None} if "encoder_weights" in _parameters(_imported(network)) else {}
+        made_with = {name: value for name, value in described["init_args"].items() if name not in derived}
+        no_weights = {"encoder_weights": None} if "encoder_weights" in _get_parameters(_get_factory(network)) else {}
         described["init_args"] = made_with | no_weights
     return described
 
@@ -95,62 +95,62 @@ def _describe(value: Any, name: str) -> Any:
         return [_describe(each, name) for each in value]
     if isinstance(value, functools.partial):
         given = inspect.signature(value.func).bind_partial(*value.args, **value.keywords).arguments
-        return {"class_path": _import_path(value.func, name), "init_args": describe_arguments(given, name)}
+        return {"class_path": _get_import_path(value.func, name), "init_args": describe_arguments(given, name)}
     if isinstance(value, type):
-        return {"class_path": _import_path(value, name), "init_args": {}}
+        return {"class_path": _get_import_path(value, name), "init_args": {}}
     if inspect.isroutine(value):
-        return _import_path(value, name)
+        return _get_import_path(value, name)
     if dataclasses.is_dataclass(value):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
         return describe_arguments(fields, name)
     return _describe_object(value, name, {})
 
 
-def _describe_object(value: Any, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe an object by the arguments that it keeps, and see that they make the same object again."""
+def _describe_object(value: Any, name: str, derived: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe an object by the arguments that it keeps, and check that they make the same object again."""
     if isinstance(value, Recorded):
         described = describe_arguments(value.made_with, name)
-        return {"class_path": _import_path(type(value), name), "init_args": described}
-    arguments = {**_kept_arguments(value, name, known), **known}
+        return {"class_path": _get_import_path(type(value), name), "init_args": described}
+    arguments = {**_get_arguments(value, name, derived), **derived}
     try:
         with torch.random.fork_rng(devices=[]):
             again = type(value)(**arguments)
     except Exception as error:  # The constructor is anyone's.
-        raise _unknown(value, name) from error
+        raise _make_unknown_error(value, name) from error
     if not _is_same(value, again):
-        raise _unknown(value, name)
-    return {"class_path": _import_path(type(value), name), "init_args": describe_arguments(arguments, name)}
+        raise _make_unknown_error(value, name)
+    return {"class_path": _get_import_path(type(value), name), "init_args": describe_arguments(arguments, name)}
 
 
-def _kept_arguments(value: Any, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(kept := getattr(value, "_hub_mixin_config", None), dict):  # networks of segmentation-models-pytorch
+def _get_arguments(value: Any, name: str, derived: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(config := getattr(value, "_hub_mixin_config", None), dict):  # networks of segmentation-models-pytorch
         # No weights are needed to compare architectures.
-        return {**kept, **({"encoder_weights": None} if "encoder_weights" in kept else {})}
+        return {**config, **({"encoder_weights": None} if "encoder_weights" in config else {})}
     arguments = {}
-    for parameter in _parameters(type(value)).values():
-        missing = parameter.name not in known and not hasattr(value, parameter.name)
+    for parameter in _get_parameters(type(value)).values():
+        missing = parameter.name not in derived and not hasattr(value, parameter.name)
         if missing and parameter.default is inspect.Parameter.empty:
-            raise _unknown(value, name)
+            raise _make_unknown_error(value, name)
         if hasattr(value, parameter.name):
-            kept = getattr(value, parameter.name)
-            arguments[parameter.name] = kept.tolist() if isinstance(kept, Tensor) else kept
+            argument = getattr(value, parameter.name)
+            arguments[parameter.name] = argument.tolist() if isinstance(argument, Tensor) else argument
     return arguments
 
 
-def _parameters(function: Any) -> dict[str, inspect.Parameter]:
+def _get_parameters(function: Any) -> dict[str, inspect.Parameter]:
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(function).parameters.items()
     return {name: each for name, each in parameters if each.kind not in variable}
 
 
-def _imported(factory: Any) -> Any:
-    """Return what a described network or factory is made by."""
+def _get_factory(factory: Any) -> Any:
+    """Return the class or function that makes a network."""
     if isinstance(factory, functools.partial):
         return factory.func
     return type(factory) if isinstance(factory, nn.Module) else factory
 
 
-def _import_path(function: Callable[..., Any], name: str) -> str:
+def _get_import_path(function: Callable[..., Any], name: str) -> str:
     """Return the shortest path under which a class or function can be imported."""
     parts = str(function.__module__).split(".")
     if "." not in function.__qualname__:
@@ -165,37 +165,39 @@ def _import_path(function: Callable[..., Any], name: str) -> str:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two objects are alike in all that their constructors have set, weights left aside."""
+    """Check whether two objects are alike in all that their constructors have set, weights left aside."""
     if type(one) is not type(other):
         return False
     if isinstance(one, nn.Module):
         pairs = list(zip(one.modules(), other.modules(), strict=False))
         shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (one, other)]
-        return shapes[0] == shapes[1] and all(type(a) is type(b) and _public(a) == _public(b) for a, b in pairs)
-    return _public(one) == _public(other)
+        return shapes[0] == shapes[1] and all(
+            type(a) is type(b) and _get_public_attributes(a) == _get_public_attributes(b) for a, b in pairs
+        )
+    return _get_public_attributes(one) == _get_public_attributes(other)
 
 
-def _public(value: Any) -> dict[str, Any]:
+def _get_public_attributes(value: Any) -> dict[str, Any]:
     """Return plain attributes; objects are represented by their class and attributes of their own."""
-    kept = {name: each for name, each in vars(value).items() if not name.startswith("_") and name != "training"}
-    return {name: _comparable(each) for name, each in kept.items()}
+    public = {name: each for name, each in vars(value).items() if not name.startswith("_") and name != "training"}
+    return {name: _to_comparable(each) for name, each in public.items()}
 
 
-def _comparable(value: Any) -> Any:
+def _to_comparable(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.tolist()
     if isinstance(value, Mapping):
-        return {key: _comparable(each) for key, each in value.items()}
+        return {key: _to_comparable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_comparable(each) for each in value]
+        return [_to_comparable(each) for each in value]
     if isinstance(value, nn.Module):  # compared on its own
         return type(value)
     if "__eq__" in type(value).__dict__ or inspect.isroutine(value):
         return value
-    return (type(value), _public(value)) if hasattr(value, "__dict__") else value
+    return (type(value), _get_public_attributes(value)) if hasattr(value, "__dict__") else value
 
 
-def _unknown(value: Any, name: str) -> SettingError:
+def _make_unknown_error(value: Any, name: str) -> SettingError:
     kind = type(value).__name__
     return SettingError(
         f"{name} is a {kind} whose arguments cannot be read from it, so a checkpoint could not be loaded. Pass "

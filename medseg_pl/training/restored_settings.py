@@ -1,4 +1,4 @@
-"""Settings of optimizer, schedule and callbacks that were changed between a checkpoint and the run that resumes it.
+"""Changed settings of optimizer, schedule and callbacks, put into the state that a resumed run restores.
 
 A checkpoint brings back settings together with the state: the rates of a schedule, the decay of weights, the patience
 of a callback. What was changed on purpose has to win over it, and what was not changed must stay to the last bit. So
@@ -23,13 +23,13 @@ Made: TypeAlias = dict[str, Any]
 """What `make_optimization` returns: an optimizer, and perhaps a schedule with its interval."""
 
 
-def optimization_settings(made: Made) -> dict[str, Any]:
+def describe_optimization(made: Made) -> dict[str, Any]:
     """Describe an optimizer and its schedule as their settings make them, before the first step."""
     configured = made.get("lr_scheduler", {})
     scheduler = configured.get("scheduler")
     return {
         "optimizer": type(made["optimizer"]).__name__,
-        "groups": [_without_parameters(group) for group in made["optimizer"].state_dict()["param_groups"]],
+        "groups": [_drop_parameters(group) for group in made["optimizer"].state_dict()["param_groups"]],
         "scheduler": type(scheduler).__name__ if scheduler else None,
         "interval": configured.get("interval"),
         "state": copy.deepcopy(scheduler.state_dict()) if scheduler else {},
@@ -44,7 +44,7 @@ def apply_changed_optimization(checkpoint: dict[str, Any], now: dict[str, Any], 
 
     Args:
         checkpoint: Is changed, where its settings differ; one that does not note them is left alone.
-        now: The present settings, as `optimization_settings` has them.
+        now: The present settings, as `describe_optimization` has them.
         make: Makes optimizer and schedule anew.
 
     Returns:
@@ -54,7 +54,7 @@ def apply_changed_optimization(checkpoint: dict[str, Any], now: dict[str, Any], 
         SettingError: The present schedule is over already.
     """
     before = checkpoint.get("optimization")
-    if before is None or not (changes := _changes(before, now)):
+    if before is None or not (changes := _list_changes(before, now)):
         return []
     made = make()
     if before["optimizer"] != now["optimizer"] or len(before["groups"]) != len(now["groups"]):
@@ -62,7 +62,7 @@ def apply_changed_optimization(checkpoint: dict[str, Any], now: dict[str, Any], 
     groups = checkpoint["optimizer_states"][0]["param_groups"]
     reached = [group["lr"] for group in groups]
     for group, then, new in zip(groups, before["groups"], now["groups"], strict=False):
-        group.update({key: value for key, value in new.items() if _differ(then.get(key), value)})
+        group.update({key: value for key, value in new.items() if _is_different(then.get(key), value)})
     if now["scheduler"] is None:
         checkpoint["lr_schedulers"] = []
         # A rate that no schedule moved is the optimizer's own, or what a search has found.
@@ -75,11 +75,11 @@ def apply_changed_optimization(checkpoint: dict[str, Any], now: dict[str, Any], 
     return changes
 
 
-def keeps_learning_rate(checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def has_same_learning_rate(checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Tell whether the optimizer is given the rates that it was given when a checkpoint was written."""
     before = checkpoint.get("optimization")
-    return before is not None and [_setting(group, "lr") for group in before["groups"]] == [
-        _setting(group, "lr") for group in now["groups"]
+    return before is not None and [_get_setting(group, "lr") for group in before["groups"]] == [
+        _get_setting(group, "lr") for group in now["groups"]
     ]
 
 
@@ -101,7 +101,7 @@ def apply_changed_numbers(checkpoint: dict[str, Any], callbacks: Sequence[Callba
 
 
 def _replay(checkpoint: dict[str, Any], made: Made) -> None:
-    """Bring a new schedule to where the checkpoint is, and take its state and rates."""
+    """Step a new schedule to where the checkpoint is, and take its state and rates."""
     scheduler = made["lr_scheduler"]["scheduler"]
     try:
         with warnings.catch_warnings():
@@ -117,7 +117,7 @@ def _replay(checkpoint: dict[str, Any], made: Made) -> None:
     fresh = made["optimizer"].state_dict()["param_groups"]
     groups = checkpoint["optimizer_states"][0]["param_groups"]
     for group, new in zip(groups, fresh, strict=False):
-        group.update(_without_parameters(new))
+        group.update(_drop_parameters(new))
     # Groups that a callback has added since, as BackboneFinetuning does, go on at the rates that they have.
     for added in groups[len(fresh) :]:
         state["base_lrs"] = [*state["base_lrs"], added.get("initial_lr", added["lr"])]
@@ -140,12 +140,14 @@ def _keep_reductions(
 ) -> None:
     """Give a schedule that follows scores its changed settings; the rate stays as far reduced as it is."""
     states = checkpoint["lr_schedulers"] if before["scheduler"] == now["scheduler"] else [copy.deepcopy(now["state"])]
-    states[0].update({key: now["state"][key] for key in _changed_keys(before["state"], now["state"])})
+    states[0].update({key: now["state"][key] for key in _find_changed_keys(before["state"], now["state"])})
     same = before["scheduler"] == now["scheduler"]
     for group, rate, then, new in zip(
         checkpoint["optimizer_states"][0]["param_groups"], reached, before["groups"], now["groups"], strict=False
     ):
-        group["lr"] = rate if not _differ(then["lr"], new["lr"]) else new["lr"] * (rate / then["lr"] if same else 1.0)
+        group["lr"] = (
+            rate if not _is_different(then["lr"], new["lr"]) else new["lr"] * (rate / then["lr"] if same else 1.0)
+        )
     checkpoint["lr_schedulers"] = states
 
 
@@ -155,16 +157,16 @@ def _is_scheduled_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -
     return (
         before["optimizer"] != now["optimizer"]
         or (before["scheduler"], before["interval"]) != (now["scheduler"], now["interval"])
-        or bool(_changed_keys(before["state"], now["state"]))
+        or bool(_find_changed_keys(before["state"], now["state"]))
         or any(
-            _differ(then.get(key), new.get(key))
+            _is_different(then.get(key), new.get(key))
             for then, new in zip(before["groups"], now["groups"], strict=False)
             for key in cycled
         )
     )
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Name what differs, each with its value then and now."""
     changes = [
         f"{part} {before[part]} → {now[part]}"
@@ -173,31 +175,31 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
     if before["optimizer"] == now["optimizer"]:
         for then, new in zip(before["groups"], now["groups"], strict=False):
-            keys = [key for key in _changed_keys(then, new) if key != "initial_lr"]
-            changes += [f"optimizer.{key} {_setting(then, key)} → {_setting(new, key)}" for key in keys]
+            keys = [key for key in _find_changed_keys(then, new) if key != "initial_lr"]
+            changes += [f"optimizer.{key} {_get_setting(then, key)} → {_get_setting(new, key)}" for key in keys]
     if before["scheduler"] == now["scheduler"]:
         then, new = before["state"], now["state"]
-        keys = [key for key in _changed_keys(then, new) if not key.startswith("_") and key != "base_lrs"]
+        keys = [key for key in _find_changed_keys(then, new) if not key.startswith("_") and key != "base_lrs"]
         changes += [f"lr_scheduler.{key} {then[key]} → {new[key]}" for key in keys]
     return list(dict.fromkeys(changes))
 
 
-def _setting(group: Mapping[str, Any], key: str) -> Any:
+def _get_setting(group: Mapping[str, Any], key: str) -> Any:
     """Return a setting of a parameter group; a schedule changes the rate even before the first step."""
     return group.get("initial_lr", group["lr"]) if key == "lr" else group[key]
 
 
-def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [key for key in now if key in before and _differ(before[key], now[key])]
+def _find_changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [key for key in now if key in before and _is_different(before[key], now[key])]
 
 
-def _differ(before: Any, now: Any) -> bool:
+def _is_different(before: Any, now: Any) -> bool:
     if isinstance(before, torch.Tensor) or isinstance(now, torch.Tensor):
         return not torch.equal(torch.as_tensor(before), torch.as_tensor(now))
     if isinstance(before, list | tuple) and isinstance(now, list | tuple):  # a file has lists for tuples
-        return len(before) != len(now) or any(map(_differ, before, now))
+        return len(before) != len(now) or any(map(_is_different, before, now))
     return bool(before != now)
 
 
-def _without_parameters(group: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_parameters(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}

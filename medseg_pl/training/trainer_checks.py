@@ -1,4 +1,4 @@
-"""Settings of a Trainer that medseg refuses, and what it changes in one for training."""
+"""Checks of a Trainer before training: settings that are refused, and parameters that DDP does not wait for."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def require_validation(trainer: Trainer, schedulers: Iterable[Any]) -> None:
     """Refuse a training without validation where something waits for scores, and warn of any other.
 
     Args:
-        trainer: When its `fit` starts.
-        schedulers: Of the learning rate.
+        trainer: Starts to fit.
+        schedulers: Schedules of the learning rate.
 
     Raises:
         SettingError: Early stopping or a schedule would find no scores.
@@ -109,7 +109,7 @@ def exclude_from_ddp(strategy: DDPStrategy, module: nn.Module, names: Sequence[s
 
     Args:
         strategy: Has not wrapped the module yet.
-        module: What it will wrap.
+        module: Will be wrapped.
         names: Its parameters without a gradient.
 
     Returns:
@@ -119,7 +119,7 @@ def exclude_from_ddp(strategy: DDPStrategy, module: nn.Module, names: Sequence[s
         return []
     # Frozen ones would be missing in the optimizer, and checkpoints differ from those of one process.
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, list(names))  # type: ignore[no-untyped-call]
-    _tell_excluded(names)
+    _warn_about_excluded(names)
     return list(names)
 
 
@@ -134,7 +134,7 @@ def refuse_gradients(module: nn.Module, names: Sequence[str]) -> None:
 
 
 @rank_zero_only
-def _tell_excluded(names: Sequence[str]) -> None:
+def _warn_about_excluded(names: Sequence[str]) -> None:
     log.warning(
         "%d parameters of the network take no part in its output (%s, ...); DDP does not wait for their gradients.",
         len(names),
@@ -142,7 +142,7 @@ def _tell_excluded(names: Sequence[str]) -> None:
     )
 
 
-def warn_of_slow_average(trainer: Trainer, steps: float) -> None:
+def warn_about_slow_average(trainer: Trainer, steps: float) -> None:
     """Warn where Lightning's plain average still is the run's first weights at its end.
 
     Args:
@@ -150,7 +150,7 @@ def warn_of_slow_average(trainer: Trainer, steps: float) -> None:
         steps: Optimizer steps of the run.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EMAWeightAveraging) and (share := first_share(callback, steps)) > _MOST:
+        if isinstance(callback, EMAWeightAveraging) and (share := compute_first_share(callback, steps)) > _MOST:
             log.warning(
                 "At the end of this run's %.0f steps %.0f %% of the averaged weights are those it began with: "
                 "EMAWeightAveraging has too slow a decay. Use medseg_pl.training.callbacks.WarmupEMA in its place.",
@@ -159,7 +159,7 @@ def warn_of_slow_average(trainer: Trainer, steps: float) -> None:
             )
 
 
-def first_share(callback: EMAWeightAveraging, steps: float) -> float:
+def compute_first_share(callback: EMAWeightAveraging, steps: float) -> float:
     """Return the share of the first averaged weights in the average after a run's steps."""
     if math.isinf(steps):
         return 0.0
@@ -167,10 +167,10 @@ def first_share(callback: EMAWeightAveraging, steps: float) -> float:
     updates = (steps - begin) // max(1, callback.update_every_n_steps)
     if callback.update_starting_at_epoch is not None or updates < 1:
         return 0.0  # averages once an epoch or never: not a matter of steps
-    return float(_plain_decay(callback) ** (updates - 1))
+    return float(_get_plain_decay(callback) ** (updates - 1))
 
 
-def _plain_decay(callback: EMAWeightAveraging) -> float:
+def _get_plain_decay(callback: EMAWeightAveraging) -> float:
     """Ask the averaging function: Lightning keeps the decay nowhere else."""
     average: Callable[[Tensor, Tensor, int], Tensor] = callback._kwargs["avg_fn"]
     return float(average(torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 1))

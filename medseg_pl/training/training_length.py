@@ -16,7 +16,7 @@ from medseg_pl.models.optimizers import HUNDREDTHS, WarmupPolynomialLR, follows_
 log = logging.getLogger(__name__)
 
 
-def accumulated_batches(trainer: Trainer, epoch: int) -> int:
+def count_accumulated_batches(trainer: Trainer, epoch: int) -> int:
     """Return how many batches make one optimizer step in an epoch."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, GradientAccumulationScheduler):
@@ -25,22 +25,22 @@ def accumulated_batches(trainer: Trainer, epoch: int) -> int:
 
 
 def restore_accumulation(trainer: Trainer) -> None:
-    """Set the accumulation of the epoch that training goes on in: Lightning does so at an epoch's begin alone."""
-    trainer.accumulate_grad_batches = accumulated_batches(trainer, trainer.current_epoch)
+    """Set the accumulation of the epoch that training goes on in."""
+    # Lightning does so at the beginning of an epoch alone.
+    trainer.accumulate_grad_batches = count_accumulated_batches(trainer, trainer.current_epoch)
 
 
 def count_run_steps(trainer: Trainer) -> float:
     """Count the optimizer steps of a run, from its first to its last; infinite where only time ends it.
 
-    Steps that are done count as they were done, and those to come as the settings are now. To be asked when training
-    starts, when the loader has been made.
+    Steps that are done count as they were done, and those to come as the settings are now. Needs the training loader.
     """
     limits: list[float] = [trainer.max_steps] if trainer.max_steps != -1 else []
     batches, epochs = trainer.num_training_batches, trainer.max_epochs
     if epochs not in (None, -1) and not math.isinf(batches):
         first = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         begun = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        each = [accumulated_batches(trainer, epoch) for epoch in range(first, epochs)]
+        each = [count_accumulated_batches(trainer, epoch) for epoch in range(first, epochs)]
         left = sum(math.ceil(batches / size) for size in each)
         if each:  # the last step of an epoch may have fewer batches than the others
             left -= math.ceil(begun / each[0]) if begun >= batches else begun // each[0]
@@ -49,21 +49,21 @@ def count_run_steps(trainer: Trainer) -> float:
 
 
 def has_time_limit(trainer: Trainer) -> bool:
-    """Tell whether `trainer.max_time` or a `Timer` ends the run."""
-    return bool(_timers(trainer))
+    """Check whether `trainer.max_time` or a `Timer` ends the run."""
+    return bool(_find_timers(trainer))
 
 
-def passed_hundredths(trainer: Trainer) -> int:
+def get_passed_hundredths(trainer: Trainer) -> int:
     """Return how many hundredths of a run's time have passed, the same on all ranks; 0 without a limit."""
-    if not (timers := _timers(trainer)):
+    if not (timers := _find_timers(trainer)):
         return 0
-    shares = [timer.time_elapsed() / (timer.time_elapsed() + max(0.0, _remaining(timer))) for timer in timers]
+    shares = [timer.time_elapsed() / (timer.time_elapsed() + max(0.0, _get_remaining(timer))) for timer in timers]
     return int(trainer.strategy.broadcast(int(HUNDREDTHS * max(shares))))
 
 
-def seconds_left(trainer: Trainer, by_steps: float) -> float:
+def estimate_seconds_left(trainer: Trainer, by_steps: float) -> float:
     """Return how long a training still takes: what its steps take, or what a time limit leaves of it."""
-    return max(0.0, min([by_steps, *(_remaining(timer) for timer in _timers(trainer))]))
+    return max(0.0, min([by_steps, *(_get_remaining(timer) for timer in _find_timers(trainer))]))
 
 
 def plan_schedules(trainer: Trainer) -> None:
@@ -76,7 +76,7 @@ def plan_schedules(trainer: Trainer) -> None:
     for configured in trainer.lr_scheduler_configs:
         scheduler = configured.scheduler
         if isinstance(scheduler, WarmupPolynomialLR):
-            _plan(scheduler, steps, trainer)
+            _plan_schedule(scheduler, steps, trainer)
             continue
         if isinstance(scheduler, OneCycleLR):
             _require_length(scheduler, configured.interval, steps, trainer)
@@ -95,7 +95,7 @@ def step_schedule(trainer: Trainer, scheduler: Any) -> None:
         SettingError: The schedule is over.
     """
     if isinstance(scheduler, WarmupPolynomialLR):
-        scheduler.pass_time(passed_hundredths(trainer))
+        scheduler.pass_time(get_passed_hundredths(trainer))
     try:
         scheduler.step()
     except ValueError as error:
@@ -107,14 +107,14 @@ def step_schedule(trainer: Trainer, scheduler: Any) -> None:
         ) from error
 
 
-def _plan(scheduler: WarmupPolynomialLR, steps: float, trainer: Trainer) -> None:
+def _plan_schedule(scheduler: WarmupPolynomialLR, steps: float, trainer: Trainer) -> None:
     if math.isinf(steps) and scheduler.total_steps is None and not has_time_limit(trainer):
         raise SettingError(
             "The run has no end that the learning rate could follow. Set trainer.max_epochs, max_steps or max_time, or "
             "total_steps of model.lr_scheduler."
         )
     before = scheduler.planned_steps
-    scheduler.pass_time(passed_hundredths(trainer))
+    scheduler.pass_time(get_passed_hundredths(trainer))
     planned = scheduler.plan(steps)
     rate = scheduler.get_last_lr()[0]
     if before is not None and before != planned:
@@ -155,13 +155,13 @@ def _require_length(scheduler: OneCycleLR, interval: str, steps: float, trainer:
         )
 
 
-def _timers(trainer: Trainer) -> list[Timer]:
-    """The timers of a trainer that end it."""
+def _find_timers(trainer: Trainer) -> list[Timer]:
+    """Find the timers that end a run."""
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
     return [timer for timer in timers if timer.time_remaining() is not None]
 
 
-def _remaining(timer: Timer) -> float:
+def _get_remaining(timer: Timer) -> float:
     return timer.time_remaining() or 0.0
 
 
@@ -172,23 +172,23 @@ def validate_at_end(trainer: Trainer, validated: int) -> None:
     called when an epoch ends, or what there is of it, before anyone saves or looks at scores.
 
     Args:
-        trainer: In its `fit`.
+        trainer: Fits.
         validated: After how many batches, of all epochs, the last validation was complete.
     """
     loop = trainer.fit_loop
-    if validated > loop.total_batch_idx or not trainer.enable_validation or not _ends(trainer):
+    if validated > loop.total_batch_idx or not trainer.enable_validation or not _is_last_epoch(trainer):
         return
     # As every validation, this one belongs to the last step and to the epoch that ends: Lightning counts both up after
     # it, and what is saved in it goes on from there.
-    _count(trainer, -1)
+    _shift_counters(trainer, -1)
     trainer.validating = True
     loop.epoch_loop.val_loop.run()
     trainer.training = True
-    _count(trainer, 1)
+    _shift_counters(trainer, 1)
 
 
-def _ends(trainer: Trainer) -> bool:
-    """Tell whether training ends with this epoch."""
+def _is_last_epoch(trainer: Trainer) -> bool:
+    """Check whether training ends with this epoch."""
     # Lightning's answer counts the epoch as completed as well, which comes later.
     current = trainer.fit_loop.epoch_progress.current
     completed = current.completed
@@ -197,7 +197,7 @@ def _ends(trainer: Trainer) -> bool:
     return ends
 
 
-def _count(trainer: Trainer, change: int) -> None:
+def _shift_counters(trainer: Trainer, change: int) -> None:
     """Change the counters of steps for the loggers, and of epochs."""
     progress = trainer.fit_loop.epoch_progress
     progress.total.processed += change  # type: ignore[attr-defined]

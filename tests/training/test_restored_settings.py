@@ -20,8 +20,8 @@ from medseg_pl.models.optimizers import WarmupPolynomialLR, make_optimization
 from medseg_pl.training.restored_settings import (
     apply_changed_numbers,
     apply_changed_optimization,
-    keeps_learning_rate,
-    optimization_settings,
+    describe_optimization,
+    has_same_learning_rate,
 )
 
 Factory = Callable[..., Any]
@@ -34,7 +34,7 @@ class Training:
 
     def __init__(self, optimizer: Factory, schedule: Factory | None, interval: Any = None) -> None:
         self.make = lambda: make_optimization(optimizer, schedule, [torch.nn.Parameter(torch.ones(2))], interval)
-        self.settings = optimization_settings(self.make())
+        self.settings = describe_optimization(self.make())
         made = self.make()
         self.optimizer = made["optimizer"]
         self.schedule = made["lr_scheduler"]["scheduler"] if schedule else None
@@ -166,9 +166,9 @@ def test_a_rate_that_was_searched_for_stays_without_a_schedule() -> None:
 
 def test_another_rate_is_told_from_the_same() -> None:
     checkpoint = Training(adamw, step).save()
-    assert keeps_learning_rate(checkpoint, Training(partial(AdamW, lr=0.1, weight_decay=0.5), step).settings)
-    assert not keeps_learning_rate(checkpoint, Training(partial(AdamW, lr=0.2), step).settings)
-    assert not keeps_learning_rate({}, Training(adamw, step).settings)
+    assert has_same_learning_rate(checkpoint, Training(partial(AdamW, lr=0.1, weight_decay=0.5), step).settings)
+    assert not has_same_learning_rate(checkpoint, Training(partial(AdamW, lr=0.2), step).settings)
+    assert not has_same_learning_rate({}, Training(adamw, step).settings)
 
 
 def test_another_optimizer_begins_with_an_empty_memory() -> None:

@@ -18,7 +18,7 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.models.optimizers import WarmupPolynomialLR
 from medseg_pl.training.training_length import (
     count_run_steps,
-    passed_hundredths,
+    get_passed_hundredths,
     plan_schedules,
     restore_accumulation,
     step_schedule,
@@ -139,7 +139,7 @@ def test_time_ends_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timer, "time_elapsed", lambda stage="train": 60.5)
     schedule = WarmupPolynomialLR(sgd(), warmup_steps=0, power=1.0)
     run = trainer(schedule=schedule, callbacks=[timer, Timer()], max_epochs=-1)
-    assert passed_hundredths(run) == 60
+    assert get_passed_hundredths(run) == 60
     plan_schedules(run)
     assert schedule.get_last_lr() == [pytest.approx(0.4)]
     monkeypatch.setattr(timer, "time_elapsed", lambda stage="train": 170.0)

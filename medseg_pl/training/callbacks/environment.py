@@ -20,7 +20,7 @@ from medseg_pl.models.optimizers import follows_scores
 from medseg_pl.planning.fingerprint import survey
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
-from medseg_pl.training.training_length import accumulated_batches
+from medseg_pl.training.training_length import count_accumulated_batches
 
 _PACKAGES = (
     "medseg",
@@ -51,7 +51,7 @@ def training(trainer: Trainer) -> dict[str, Any]:
     """What a learning rate belongs to: how many samples each step of the optimizer sees, in how many processes."""
     data, module = trainer.datamodule, trainer.lightning_module  # type: ignore[attr-defined]
     batch = data.batch_size if isinstance(data, SegmentationDataModule) else None
-    accumulated = accumulated_batches(trainer, trainer.current_epoch)
+    accumulated = count_accumulated_batches(trainer, trainer.current_epoch)
     schedules = [
         f"{type(each.scheduler).__name__} per {'validation' if follows_scores(each.scheduler) else each.interval}"
         for each in trainer.lr_scheduler_configs

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
-from medseg_pl.training.training_length import count_run_steps, seconds_left
+from medseg_pl.training.training_length import count_run_steps, estimate_seconds_left
 
 _WIDTHS = {"epoch": 7, "step": 17, "train/loss": 12, "val/loss": 10, "val/dice": 10, "steps/s": 10, "min left": 10}
 _LINES_TO_A_HEADER = 20
@@ -68,7 +68,7 @@ class LogLines(Callback):
     def _values(self, trainer: Trainer) -> dict[str, str]:
         seconds = time.monotonic() - self._started
         rate = (trainer.global_step - self._first_step) / seconds if seconds else 0.0
-        left = seconds_left(trainer, (self._steps - trainer.global_step) / rate if rate else math.inf)
+        left = estimate_seconds_left(trainer, (self._steps - trainer.global_step) / rate if rate else math.inf)
         total = f"/{self._steps:.0f}" if math.isfinite(self._steps) else ""
         shown = {name: f"{float(value):.4f}" for name, value in trainer.callback_metrics.items() if name in _WIDTHS}
         return {

@@ -32,19 +32,19 @@ class WarmupEMA(WeightAveraging):
     def __init__(self, decay: float = 0.999, use_buffers: bool = True, device: str | None = None) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be at least 0 and below 1; got {decay}")
-        super().__init__(device=device, use_buffers=use_buffers, multi_avg_fn=_averaging(decay))
+        super().__init__(device=device, use_buffers=use_buffers, multi_avg_fn=_make_average(decay))
 
 
-def warmed_decay(decay: float, updates: float) -> float:
-    """Return the decay of the update that comes after so many others.
+def compute_decay(decay: float, updates: float) -> float:
+    """Compute the decay of the update that comes after so many others.
 
-    >>> [round(warmed_decay(0.99, updates), 3) for updates in (0, 8, 90, 10_000)]
+    >>> [round(compute_decay(0.99, updates), 3) for updates in (0, 8, 90, 10_000)]
     [0.1, 0.5, 0.91, 0.99]
     """
     return min(decay, (1 + updates) / (10 + updates))
 
 
-def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
+def _make_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Make the function that `AveragedModel` calls with all tensors of one kind at once."""
 
     @torch.no_grad()
@@ -52,6 +52,6 @@ def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
         if not averaged[0].is_floating_point():  # counts, as of the batches that batch normalization has seen
             torch._foreach_copy_(list(averaged), list(current))
             return
-        torch._foreach_lerp_(list(averaged), list(current), 1 - warmed_decay(decay, float(updates)))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - compute_decay(decay, float(updates)))
 
     return average

@@ -11,8 +11,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.optim.swa_utils import AveragedModel
 
-from medseg_pl.training.callbacks.weight_averaging import WarmupEMA, warmed_decay
-from medseg_pl.training.trainer_checks import first_share, warn_of_slow_average
+from medseg_pl.training.callbacks.weight_averaging import WarmupEMA, compute_decay
+from medseg_pl.training.trainer_checks import compute_first_share, warn_about_slow_average
 
 
 def averaged(callback: WarmupEMA | EMAWeightAveraging, values: list[float]) -> Any:
@@ -44,14 +44,14 @@ def test_the_full_decay_is_that_of_lightning() -> None:
     values = torch.linspace(3, -2, 40).tolist()
     ours, theirs = averaged(WarmupEMA(0.0), values), averaged(EMAWeightAveraging(decay=0.0), values)
     assert float(ours.weight) == float(theirs.weight) == -2.0
-    assert warmed_decay(0.9, 1000) == 0.9
+    assert compute_decay(0.9, 1000) == 0.9
 
 
 @pytest.mark.parametrize(("steps", "first"), [(300, 0.74), (457, 0.63), (1200, 0.30), (4000, 0.02)])
 def test_share_of_the_first_weights(steps: int, first: float) -> None:
     begun = [1.0] + [0.0] * (steps - 1)
     plain = EMAWeightAveraging()
-    assert first_share(plain, steps) == pytest.approx(first, abs=0.005)
+    assert compute_first_share(plain, steps) == pytest.approx(first, abs=0.005)
     assert float(averaged(plain, begun).weight) == pytest.approx(first, abs=0.005)
     assert float(averaged(WarmupEMA(), begun).weight) < 1e-9
 
@@ -74,7 +74,7 @@ def test_an_average_too_slow_for_the_run_is_told(
 ) -> None:
     trainer = Mock(spec=Trainer)
     trainer.callbacks = [callback]
-    warn_of_slow_average(trainer, steps)
+    warn_about_slow_average(trainer, steps)
     assert ("medseg_pl.training.callbacks.WarmupEMA" in caplog.text) == warned
 
 
