@@ -1,4 +1,4 @@
-"""Raw values to what a network likes, on the device; a part of the model, so that it travels with the weights."""
+"""Normalization of raw values, on the device: a part of the model, so that it travels with the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medseg_pl.core.recorded import Recorded
 
 
 class Normalization(Recorded, nn.Module):
-    """Maps raw values to network values; a subclass says how."""
+    """Base of all normalizations: raw values to values that a network takes."""
 
     @abstractmethod
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
@@ -23,7 +23,7 @@ class Normalization(Recorded, nn.Module):
 
         Args:
             image: Raw values of any type.
-            statistics: Of each channel over its whole case, see `functional.intensity.channel_statistics`.
+            statistics: `(B, C, 4)` of each channel over its whole case, see `medseg_pl.core.intensity`.
         """
 
 
@@ -41,9 +41,10 @@ class ZScore(Normalization):
         self.clip = clip
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """See `Normalization`."""
+        """Normalize a batch, see `Normalization`."""
         columns = statistics[..., None, None]
         values = image.float()
+        # Implants and markers in MRI are far brighter than any tissue.
         if self.clip:
             values = values.clamp(columns[:, :, LOW], columns[:, :, HIGH])
         return (values - columns[:, :, MEAN]) / columns[:, :, STD]
@@ -65,7 +66,7 @@ class IntensityWindow(Normalization):
         self.high = high
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """See `Normalization`; the statistics are not used."""
+        """Normalize a batch, see `Normalization`; the statistics are not used."""
         return (image.float().clamp(self.low, self.high) - self.low) * (2 / (self.high - self.low)) - 1
 
 
@@ -73,8 +74,8 @@ class MeanStd(Normalization):
     """The same mean and standard deviation for every image: for photographs and pretrained encoders.
 
     Args:
-        mean: Of each channel, as a share of `maximum`; the default is that of ImageNet.
-        std: Likewise.
+        mean: Mean of each channel, as a share of `maximum`; the default is that of ImageNet.
+        std: Standard deviation of each channel, likewise.
         maximum: The largest value an image can hold, 255 for 8-bit files and 65535 for 16-bit ones.
     """
 
@@ -95,7 +96,8 @@ class MeanStd(Normalization):
         self.register_buffer("std", torch.tensor(std) * maximum, persistent=False)
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """See `Normalization`; the statistics are not used."""
+        """Normalize a batch, see `Normalization`; the statistics are not used."""
+        # Context slices enter as further channels: the same mean and deviation for each of them.
         slices, rest = divmod(image.shape[1], len(self.mean))
         if rest:
             raise SettingError(
@@ -120,7 +122,7 @@ class PerChannel(Normalization):
         self.channels = nn.ModuleList(channels)
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """See `Normalization`."""
+        """Normalize a batch, see `Normalization`."""
         count = len(self.channels)
         if image.shape[1] % count:
             raise SettingError(
