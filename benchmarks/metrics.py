@@ -26,9 +26,9 @@ from torchmetrics.segmentation import DiceScore
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
-from medseg_pl.data.transforms.resize import Resize
+from medseg_pl.core.types import Prediction, SliceReference
 from medseg_pl.inference.assembler import CaseAssembler
+from medseg_pl.inference.sliding_window import RowBlock
 from medseg_pl.metrics import MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.metrics.functional import surface
 from medseg_pl.metrics.functional.overlap import count
@@ -146,7 +146,6 @@ def share_of_inference() -> dict[str, float]:
     image = torch.randn(1, 1, 512, 512)
     mask = np.stack([masks(SCENES[1])[1][0]]).astype(np.uint8)
     slice_ = SliceReference("case", "case", 0, Geometry((1, 512, 512)))
-    batch = EvaluationBatch(image, torch.zeros(1, 1, 4), [slice_], [mask])
     logits = torch.nn.functional.one_hot(torch.from_numpy(masks(SCENES[1])[0].astype(np.int64)), labels.classes)
     probabilities = labels.activate(8.0 * logits.permute(0, 3, 1, 2).float())
 
@@ -156,7 +155,7 @@ def share_of_inference() -> dict[str, float]:
 
     def score(*metrics: object) -> None:
         ledger = MetricTable([metric(labels) for metric in metrics])  # type: ignore[operator]
-        for case in CaseAssembler(labels, Resize("none", (512, 512))).add(probabilities, batch):
+        for case in CaseAssembler(labels).add([[RowBlock(slice(0, 512), probabilities)]], [slice_], [mask]):
             ledger.add(case)
         ledger.table()
 
@@ -172,7 +171,7 @@ def share_of_inference() -> dict[str, float]:
 def hundred_million() -> None:
     """10^8 voxels, where float32 would stop counting at 16,777,216."""
     ones = np.ones((400, 500, 500), bool)
-    case = CasePrediction.from_masks("large", ones, ones)
+    case = Prediction.from_masks("large", ones, ones)
     metric = OverlapMetric(LabelMap(["all"], "binary"))
     started = time.perf_counter()
     metric.update(case)

@@ -1,7 +1,7 @@
 from medseg_pl.core.geometry import Geometry as Geometry
 from medseg_pl.core.labels import LabelMap as LabelMap
 from medseg_pl.core.types import Case as Case
-from medseg_pl.core.types import CasePrediction as CasePrediction
+from medseg_pl.core.types import Prediction as Prediction
 from medseg_pl.core.types import Volume as Volume
 from medseg_pl.data.sources import DecathlonSource as DecathlonSource
 from medseg_pl.data.sources import DicomSource as DicomSource

@@ -18,7 +18,7 @@ from medseg_pl.core.validation import find_address, is_hub_name, iterate_texts
 
 _NO_SETTINGS = {
     *("Predictor", "SegmentationDataModule", "SegmentationModel", "SegmentationModule"),
-    *("Case", "CasePrediction", "Geometry", "Volume"),
+    *("Case", "Prediction", "Geometry", "Volume"),
 }
 """Public classes that no setting takes."""
 

@@ -9,12 +9,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg_pl.core.errors import DataError, SettingError, shorten
 from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.validation import path_fault
 
 ResizeMode: TypeAlias = Literal["none", "fit"]
@@ -152,24 +153,38 @@ class EvaluationBatch:
 
 
 @dataclass(frozen=True)
-class CasePrediction:
-    """A whole case on its native grid, ready to be scored or written.
+class Prediction:
+    """The mask of a whole case on its native grid, ready to be scored or written.
 
     Args:
-        case_id: The case.
+        case_id: The case; empty for an image of no data set.
         group: Its patient.
         geometry: Its native grid.
-        prediction: `(M, D, H, W)`, decided.
-        reference: `(M, D, H, W)`, or `None` in `predict`.
-        probabilities: `(K, D, H, W)` before the decision, or `None` where nobody asked for them.
+        mask: `(M, D, H, W)` as `LabelMap` describes it: one channel with 0 for background and `i + 1` for label `i`,
+            or one channel of 0 and 1 for each label where labels may overlap.
+        reference: The annotated mask, `(M, D, H, W)`, or `None` in `predict`.
+        probabilities: `(K, D, H, W)` before the decision, or `None` unless asked for.
+        labels: The labels; `None` for masks of another program.
     """
 
     case_id: str
     group: str
     geometry: Geometry
-    prediction: UInt8[np.ndarray, "m d h w"]
+    mask: UInt8[np.ndarray, "m d h w"]
     reference: UInt8[np.ndarray, "m d h w"] | None = None
     probabilities: Float[np.ndarray, "k d h w"] | None = None
+    labels: LabelMap | None = None
+
+    def plane(self, label: str) -> Bool[np.ndarray, "d h w"]:
+        """Select the mask of one label.
+
+        Raises:
+            SettingError: There is no such label.
+        """
+        names = list(self.labels.names) if self.labels else []
+        if self.labels is None or label not in names:
+            raise SettingError(f"There is no label {label!r}; the model knows {', '.join(names)}.")
+        return self.labels.plane(self.mask, names.index(label))
 
     @classmethod
     def from_masks(
@@ -179,8 +194,8 @@ class CasePrediction:
         reference: Tensor | NDArray[Any],
         group: str | None = None,
         spacing_mm: tuple[float, float, float] | None = None,
-    ) -> CasePrediction:
-        """A case from masks of anyone's making, as tensors or arrays, so that any loop can feed the metrics.
+    ) -> Prediction:
+        """Take masks of any program, as tensors or arrays, so that any loop can feed the metrics.
 
         Args:
             case_id: Unique within what is scored.
@@ -193,12 +208,12 @@ class CasePrediction:
         Raises:
             DataError: A mask has more axes, or holds anything but whole numbers from 0 to 255.
 
-        >>> CasePrediction.from_masks("a", np.zeros((2, 3)), np.ones((2, 3))).geometry.shape
+        >>> Prediction.from_masks("a", np.zeros((2, 3)), np.ones((2, 3))).geometry.shape
         (1, 2, 3)
         """
-        masks = [_stored_mask(mask, case_id) for mask in (prediction, reference)]
-        depth, height, width = masks[0].shape[1:]
-        return cls(case_id, group or case_id, Geometry((depth, height, width), spacing_mm), *masks)
+        mask, annotated = _stored_mask(prediction, case_id), _stored_mask(reference, case_id)
+        depth, height, width = mask.shape[1:]
+        return cls(case_id, group or case_id, Geometry((depth, height, width), spacing_mm), mask, annotated)
 
 
 def _stored_mask(mask: Tensor | NDArray[Any], case_id: str) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.data.cache.case import as_cache_dtype
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.from_settings import select_recorded_cases
@@ -44,7 +44,7 @@ def measure(trained: CheckpointInfo, predictor: Predictor, folder: Path, source:
                 "exported": model.predict(volume.image, volume.geometry.spacing_mm)[0],
             }
             for name, mask in masks.items():
-                ledgers[name].add(CasePrediction(case.case_id, case.group, volume.geometry, mask, volume.mask))
+                ledgers[name].add(Prediction(case.case_id, case.group, volume.geometry, mask, volume.mask))
             advance()
     names = list(predictor.labels.names)
     summaries = {name: summarize(ledger.table(), names, intervals=False) for name, ledger in ledgers.items()}

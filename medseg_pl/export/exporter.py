@@ -23,8 +23,9 @@ from medseg_pl.data.written_values import use_mask_values
 from medseg_pl.export import image_files
 from medseg_pl.export.cards import write_cards
 from medseg_pl.inference import components
-from medseg_pl.inference.predictor import Predictor, load_module
+from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.atomic_files import require_empty, whole_folder
+from medseg_pl.models.segmentation_model import load_model
 from medseg_pl.training.checkpoints import CheckpointInfo, read_checkpoint
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -83,17 +84,16 @@ def _write(folder: Path, trained: CheckpointInfo, arguments: argparse.Namespace)
     from medseg_pl.export.specification import golden_entries, seal, specification
 
     settings = {**trained.settings["model"], "compile_network": False}
-    module = load_module(CheckpointInfo(trained.path, {**trained.settings, "model": settings}, trained.data))
-    module.labels = use_mask_values(module.labels, trained.mask_values)
-    tensors = save(network_weights(module.state_dict()), {"format": "pt", "medseg": __version__})
+    model = load_model(CheckpointInfo(trained.path, {**trained.settings, "model": settings}, trained.data))
+    model.labels = use_mask_values(model.labels, trained.mask_values)
+    tensors = save(network_weights(model.state_dict()), {"format": "pt", "medseg": __version__})
     (folder / "weights.safetensors").write_bytes(tensors)
-    graph = make_graph(module, arguments.precision)
+    graph = make_graph(model, arguments.precision)
     spec = specification(
-        module, settings, slicing=_slicing(trained), any_size=graph.any_size, precision=arguments.precision
+        model, settings, slicing=_slicing(trained), any_size=graph.any_size, precision=arguments.precision
     )
-    module.sliding_window.max_pixels = spec["whole_image_max_pixels"]
     exact = arguments.precision == "fp32"
-    cases = golden_cases(module if exact else around(module, graph.model))
+    cases = golden_cases(model if exact else around(model, graph.model), spec["whole_image_max_pixels"])
     (folder / "golden").mkdir()
     for case in cases:
         save_arrays(folder / "golden" / f"{case.name}.npz", case.arrays)
@@ -132,8 +132,8 @@ def copy_runner(folder: Path) -> None:
 
 
 def network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The network's own part of a module's state, under the names that the network gives."""
-    prefix = "model.network."
+    """The network's own part of a model's state, under the names that the network gives."""
+    prefix = "network."
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return {name: value.contiguous().clone() for name, value in own.items()}
 
@@ -141,7 +141,7 @@ def network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
 def _measured(trained: CheckpointInfo, folder: Path, source: Source) -> dict[str, Any]:
     from medseg_pl.export.accuracy import measure
 
-    predictor = Predictor([load_module(trained)], precision=str(trained.settings["trainer"]["precision"]))
+    predictor = Predictor([load_model(trained)], precision=str(trained.settings["trainer"]["precision"]))
     found = measure(trained, predictor, folder, source)
     shown = {name: "unknown" if value is None else f"{value:.4f}" for name, value in found["dice"].items()}
     sys.stdout.write(

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64, Shaped
 from numpy.typing import NDArray
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
-from medseg_pl.inference.postprocess import apply_postprocess
+from medseg_pl.data.transforms.windows import padded_size
+from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.models.normalization import IntensityWindow, MeanStd, Normalization, PerChannel
-from medseg_pl.training.module import SegmentationModule
+from medseg_pl.models.segmentation_model import SegmentationModel
 
 Spacing = tuple[float, float, float]
 
@@ -36,29 +36,32 @@ class GoldenCase(NamedTuple):
     whole_image_max_pixels: int | None = None
 
 
-def golden_cases(module: SegmentationModule) -> list[GoldenCase]:
-    """Cases whose sizes are odd, smaller and larger than a window, whole and in windows, of several types.
+def golden_cases(model: SegmentationModel, whole_image_max_pixels: int) -> list[GoldenCase]:
+    """Make cases whose sizes are odd, smaller and larger than a window, whole and in windows, of several types.
 
     Args:
-        module: The trained module; or one around the exported graph, where its precision is lower.
+        model: The trained model; or one around the exported graph, where its precision is lower.
+        whole_image_max_pixels: Images with more pixels run in windows.
     """
-    height, width = module.sliding_window.window
+    height, width = padded_size(model.input_size, model.size_divisor)
     rng = np.random.default_rng(0)
-    depth = module.context_slices + 2
-    low, high = np.array(_ranges(module.model.normalization, module.channels)).T[..., None, None, None]
-    large = _image(rng, (module.channels, depth, _odd(1.3 * height), _odd(1.15 * width)), low, high)
+    depth = model.context_slices + 2
+    low, high = np.array(_ranges(model.normalization, model.channels)).T[..., None, None, None]
+    large = _image(rng, (model.channels, depth, _odd(1.3 * height), _odd(1.15 * width)), low, high)
     large[0, 0, :2, 0] = np.nan  # no infinity: OpenCV scales it as the processor likes
-    long = _image(rng, (module.channels, 1, _odd(1.6 * height), _odd(1.2 * width)), low, high)
+    long = _image(rng, (model.channels, 1, _odd(1.6 * height), _odd(1.2 * width)), low, high)
     small = _image(
-        rng, (module.channels, 1, _odd(0.6 * height), _odd(0.45 * width)), np.maximum(0, low), np.minimum(255, high)
+        rng, (model.channels, 1, _odd(0.6 * height), _odd(0.45 * width)), np.maximum(0, low), np.minimum(255, high)
     )
-    spacing = _spacing(module)
-    flat = spacing if module.resize.spacing_mm else None
+    spacing = _spacing(model)
+    flat = spacing if model.spacing_mm else None
     return [
-        _predicted(module, "whole", large, spacing),
-        _predicted(module, "windows", np.rint(long).astype(np.int16), spacing, height * width),
-        _predicted(module, "small", np.rint(small).astype(np.uint8), flat),
-        _decided(module, rng),
+        _predict(model, "whole", large, spacing, whole_image_max_pixels),
+        _predict(model, "windows", np.rint(long).astype(np.int16), spacing, height * width)._replace(
+            whole_image_max_pixels=height * width
+        ),
+        _predict(model, "small", np.rint(small).astype(np.uint8), flat, whole_image_max_pixels),
+        _decide(model, rng),
     ]
 
 
@@ -67,37 +70,32 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
-def _predicted(
-    module: SegmentationModule,
+def _predict(
+    model: SegmentationModel,
     name: str,
     image: Shaped[np.ndarray, "c d h w"],
     spacing_mm: Spacing | None,
-    whole_image_max_pixels: int | None = None,
+    whole_image_max_pixels: int,
 ) -> GoldenCase:
-    """What medseg predicts for an image."""
+    """Predict an image as medseg does."""
     depth, height, width = image.shape[1:]
-    usual = module.sliding_window.max_pixels
-    module.sliding_window.max_pixels = usual if whole_image_max_pixels is None else whole_image_max_pixels
-    try:
-        volume = Volume(image, None, Geometry((depth, height, width), spacing_mm))
-        found = Predictor([module]).predict_volume(volume, name, probabilities=True)
-    finally:
-        module.sliding_window.max_pixels = usual
-    assert found.probabilities is not None, "they were asked for"
-    arrays = {"image": image, "probabilities": found.probabilities, "mask": found.mask}
-    return GoldenCase(name, arrays | _known(spacing_mm), whole_image_max_pixels)
+    volume = Volume(image, None, Geometry((depth, height, width), spacing_mm))
+    predictor = Predictor([model], whole_image_max_pixels=whole_image_max_pixels)
+    prediction = predictor.predict_volume(volume, name, probabilities=True)
+    assert prediction.probabilities is not None, "they were asked for"
+    arrays = {"image": image, "probabilities": prediction.probabilities, "mask": prediction.mask}
+    return GoldenCase(name, arrays | _known(spacing_mm))
 
 
-def _decided(module: SegmentationModule, rng: np.random.Generator) -> GoldenCase:
-    """What is made of probabilities: blocks that are sparse on the left, and full of holes on the right."""
-    labels, spacing_mm = module.labels, (2.0, 0.75, 0.5)
+def _decide(model: SegmentationModel, rng: np.random.Generator) -> GoldenCase:
+    """Decide on probabilities in blocks that are sparse on the left, and full of holes on the right."""
+    labels, spacing_mm = model.labels, (2.0, 0.75, 0.5)
     density = np.where(np.arange(13) < 7, 0.15, 0.85)
     blocks = rng.random((labels.classes, 5, 11, 13), np.float32)
     chosen = np.where(blocks < density, 0.5 + 0.4 * blocks, 0.4 * blocks).astype(np.float32)
     probabilities = chosen.repeat(3, axis=2).repeat(3, axis=3)
-    decided = labels.decide(torch.from_numpy(probabilities)[None])[0].numpy()
-    geometry = Geometry((5, 33, 39), spacing_mm)
-    mask = apply_postprocess(decided, geometry, labels, module.assembler.cleaning)
+    assembler = CaseAssembler(labels, model.postprocess)
+    mask = assembler.assemble(probabilities, Geometry((5, 33, 39), spacing_mm)).mask
     arrays = {"probabilities": probabilities, "mask": mask, "values": _file_values(mask, labels)}
     return GoldenCase("decision", arrays | _known(spacing_mm))
 
@@ -114,9 +112,9 @@ def _known(spacing_mm: Spacing | None) -> dict[str, NDArray[Any]]:
     return {} if spacing_mm is None else {"spacing_mm": np.array(spacing_mm)}
 
 
-def _spacing(module: SegmentationModule) -> Spacing:
+def _spacing(model: SegmentationModel) -> Spacing:
     """Such that a slice grows on one axis and shrinks on the other, where the model has a spacing of its own."""
-    y, x = module.resize.spacing_mm or (0.75, 0.5)
+    y, x = model.spacing_mm or (0.75, 0.5)
     return 3.0, 1.3 * y, 0.8 * x
 
 

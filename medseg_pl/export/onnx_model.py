@@ -21,8 +21,9 @@ from torch.export import Dim
 from torch.onnx import OnnxExporterError
 
 from medseg_pl.core.errors import ExportError
+from medseg_pl.data.transforms.windows import padded_size
 from medseg_pl.models.normalization import Normalization
-from medseg_pl.training.module import SegmentationModule
+from medseg_pl.models.segmentation_model import SegmentationModel
 
 OPSET = 18
 """The version of the operators; the lowest that torch writes, so that old runtimes read it."""
@@ -52,10 +53,10 @@ class Deployed(nn.Module):
         dtype: Of the network's computation; normalization keeps 32 bits.
     """
 
-    def __init__(self, module: SegmentationModule, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, module: SegmentationModel, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.normalization = module.model.normalization
-        self.network = copy.deepcopy(module.model.network).to(dtype).to(memory_format=torch.contiguous_format)
+        self.normalization = module.normalization
+        self.network = copy.deepcopy(module.network).to(dtype).to(memory_format=torch.contiguous_format)
         self.dtype = dtype
 
     def forward(self, image: Float[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
@@ -64,7 +65,7 @@ class Deployed(nn.Module):
         return logits.float()
 
 
-def make_graph(module: SegmentationModule, precision: str) -> Graph:
+def make_graph(module: SegmentationModel, precision: str) -> Graph:
     """Export the network for any size, or for the window's where it cannot be done for any.
 
     Args:
@@ -90,11 +91,11 @@ def make_graph(module: SegmentationModule, precision: str) -> Graph:
     )
 
 
-def around(module: SegmentationModule, model: onnx.ModelProto) -> SegmentationModule:
+def around(module: SegmentationModel, model: onnx.ModelProto) -> SegmentationModel:
     """The module with a graph in the place of its network and its normalization."""
     standing = copy.deepcopy(module)
-    standing.model.normalization = _RawValues()
-    standing.model.network = _Session(model, standing.model.normalization)
+    standing.normalization = _RawValues()
+    standing.network = _Session(model, standing.normalization)
     return standing
 
 
@@ -126,16 +127,14 @@ class _Session(nn.Module):
         return torch.from_numpy(np.concatenate(found))
 
 
-def _in_precision(
-    model: onnx.ModelProto, module: SegmentationModule, any_size: bool, precision: str
-) -> onnx.ModelProto:
+def _in_precision(model: onnx.ModelProto, module: SegmentationModel, any_size: bool, precision: str) -> onnx.ModelProto:
     if precision == "fp16":
         return _exported(Deployed(module, torch.float16).eval(), module, any_size)
     return _quantized(model) if precision == "int8" else model
 
 
-def _exported(deployed: Deployed, module: SegmentationModule, any_size: bool) -> onnx.ModelProto:
-    window, multiple = module.sliding_window.window, module.sliding_window.size_divisor
+def _exported(deployed: Deployed, module: SegmentationModel, any_size: bool) -> onnx.ModelProto:
+    window, multiple = padded_size(module.input_size, module.size_divisor), module.size_divisor
     # Two different sides, and no side or batch of 1: torch would take these for constants.
     size = (window[0] + multiple, window[1] + 2 * multiple) if any_size else window
     example = _example(module, size, 2 if any_size else 1)
@@ -161,21 +160,22 @@ def _side(name: str, multiple: int) -> Any:
     return Dim(name) if multiple == 1 else multiple * Dim(name)
 
 
-def _example(module: SegmentationModule, size: tuple[int, int], batch: int) -> tuple[Tensor, Tensor]:
+def _example(module: SegmentationModel, size: tuple[int, int], batch: int) -> tuple[Tensor, Tensor]:
     """Raw images of some size, and statistics that say what is in them."""
-    channels = module.channels * (2 * module.context_slices + 1)
+    channels = module.in_channels
     generator = torch.Generator().manual_seed(0)
     image = 100 * torch.rand((batch, channels, *size), generator=generator)
     return image, torch.tensor([50.0, 30.0, 0.5, 99.5]).expand(batch, channels, 4).contiguous()
 
 
-def _agrees(model: onnx.ModelProto, deployed: Deployed, module: SegmentationModule) -> bool:
+def _agrees(model: onnx.ModelProto, deployed: Deployed, module: SegmentationModel) -> bool:
     """Whether the graph computes what the network does at sizes that it was not exported with.
 
     Some networks look at the size of an image in Python, which export turns into a constant without a word.
     """
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (height, width), multiple = module.sliding_window.window, module.sliding_window.size_divisor
+    multiple = module.size_divisor
+    height, width = padded_size(module.input_size, multiple)
     for size in ((height, width), (height + 3 * multiple, width + multiple)):
         image, statistics = _example(module, size, 1)
         try:

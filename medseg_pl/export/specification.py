@@ -13,10 +13,10 @@ import onnx
 
 from medseg_pl import __version__
 from medseg_pl.core import intensity
-from medseg_pl.data.transforms.windows import SIGMA
+from medseg_pl.data.transforms.windows import SIGMA, padded_size
 from medseg_pl.export.golden_cases import GoldenCase
 from medseg_pl.export.onnx_model import OPSET
-from medseg_pl.training.module import SegmentationModule
+from medseg_pl.models.segmentation_model import SegmentationModel
 
 _TOLERANCES = {
     "fp32": {"agreement": 0.9999, "mean_difference": 1e-4},
@@ -28,18 +28,18 @@ _TOLERANCES = {
 
 
 def specification(
-    module: SegmentationModule, settings: Mapping[str, Any], *, slicing: str, any_size: bool, precision: str
+    model: SegmentationModel, settings: Mapping[str, Any], *, slicing: str, any_size: bool, precision: str
 ) -> dict[str, Any]:
     """All that a program has to know to use the exported network, and the settings that it comes from.
 
     Args:
-        module: The trained module.
+        model: The trained model.
         settings: Those of the model, as a checkpoint holds them.
         slicing: Across which axis volumes are cut.
         any_size: Whether the graph takes images of any size.
         precision: Of the graph.
     """
-    labels, windows = module.labels, module.sliding_window
+    labels, window = model.labels, padded_size(model.input_size, model.size_divisor)
     exclusive = labels.task == "multiclass"
     values = labels.values if labels.overlapping else labels.file_values
     spec = {
@@ -47,26 +47,26 @@ def specification(
         "medseg": __version__,
         "network": settings["network"],
         "normalization": settings["normalization"],
-        "channels": module.channels,
-        "context_slices": module.context_slices,
-        "in_channels": module.channels * (2 * module.context_slices + 1),
+        "channels": model.channels,
+        "context_slices": model.context_slices,
+        "in_channels": model.in_channels,
         "slicing": slicing,
         "statistics": {"sample": intensity.SAMPLE, "percentiles": list(intensity.PERCENTILES), "of": "clipped values"},
         "padding": "low",
-        "resize": module.resize.mode,
-        "input_size": module.resize.size,
-        "spacing_mm": module.resize.spacing_mm,
-        "size_divisor": windows.size_divisor,
-        "window": windows.window,
-        "window_overlap": windows.overlap,
+        "resize": model.resize,
+        "input_size": model.input_size,
+        "spacing_mm": model.spacing_mm,
+        "size_divisor": model.size_divisor,
+        "window": window,
+        "window_overlap": model.window_overlap,
         "window_sigma": SIGMA,
-        "whole_image_max_pixels": windows.max_pixels if any_size else windows.window[0] * windows.window[1],
+        "whole_image_max_pixels": model.whole_image_max_pixels if any_size else window[0] * window[1],
         "tta": settings.get("tta", "none"),
         "activation": "softmax" if exclusive else "sigmoid",
         "decision": {"rule": "likeliest"} if exclusive else {"rule": "above", "threshold": 0.5},
         "classes": (["background"] if exclusive else []) + list(labels.names),
         "labels": {**asdict(labels), "values": values and list(values)},
-        "postprocess": {name: asdict(cleaning) for name, cleaning in module.assembler.cleaning.items()},
+        "postprocess": {name: asdict(cleaning) for name, cleaning in model.postprocess.items()},
         "precision": precision,
         "opset": OPSET,
         "any_size": any_size,

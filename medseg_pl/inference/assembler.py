@@ -1,108 +1,116 @@
-"""Slices in, whole cases out."""
+"""CaseAssembler: the probabilities of slices become the mask of a whole case."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
-from numpy.typing import NDArray
-from torch import Tensor
+import torch
+from jaxtyping import Float32, UInt8
 
 from medseg_pl.core.errors import DataError
+from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction, EvaluationBatch, PostProcessing, SliceReference
-from medseg_pl.data.transforms.resize import Resize
+from medseg_pl.core.types import PostProcessing, Prediction, SliceReference
 from medseg_pl.inference.postprocess import apply_postprocess
+from medseg_pl.inference.sliding_window import RowBlock
 
 
 @dataclass
-class _Unfinished:
-    """A case of which some slices have come."""
+class _PartialCase:
+    """A case of which some slices are missing."""
 
-    prediction: NDArray[np.uint8]
-    reference: NDArray[np.uint8] | None
-    probabilities: NDArray[np.float32] | None
-    seen: set[int] = field(default_factory=set)
+    mask: UInt8[np.ndarray, "m d h w"]
+    reference: UInt8[np.ndarray, "m d h w"] | None
+    probabilities: Float32[np.ndarray, "k d h w"] | None
+    added: set[int] = field(default_factory=set)
 
 
 class CaseAssembler:
-    """Undo the resizing, decides, collects slices until their case is complete, and cleans it.
+    """Decide between the labels of slices, collect the slices of each case, and post-process whole cases.
 
     Args:
         labels: Decide what the probabilities mean.
-        resize: How slices were brought to the network.
-        keep_probabilities: Whether cases carry their probabilities, which take `4 K` bytes for each voxel.
-        cleaning: What is done to each label of a whole case; the probabilities stay as they are.
+        postprocess: What is done to each label of a whole case; probabilities stay as they are.
+        keep_probabilities: Whether predictions carry their probabilities, which take `4 K` bytes for each voxel.
     """
 
     def __init__(
         self,
         labels: LabelMap,
-        resize: Resize,
+        postprocess: Mapping[str, PostProcessing] | None = None,
         keep_probabilities: bool = False,
-        cleaning: Mapping[str, PostProcessing] | None = None,
     ) -> None:
         self.labels = labels
-        self.resize = resize
-        self.cleaning = cleaning or {}
+        self.postprocess = postprocess or {}
         self.keep_probabilities = keep_probabilities
-        self._unfinished: dict[str, _Unfinished] = {}
+        self._partial: dict[str, _PartialCase] = {}
 
-    def add(self, probabilities: Float[Tensor, "b k h w"], batch: EvaluationBatch) -> list[CasePrediction]:
-        """Take the probabilities of a batch on the fitted grid, and give the cases that it completes.
+    def add(
+        self,
+        probabilities: Sequence[Iterable[RowBlock]],
+        slices: Sequence[SliceReference],
+        references: Sequence[UInt8[np.ndarray, "m _ _"]] = (),
+    ) -> list[Prediction]:
+        """Take slices, in any order, and return the cases that they complete.
+
+        Args:
+            probabilities: The rows of each slice on its native grid, `(1, K, rows, W)`.
+            slices: The case and the index of each.
+            references: The annotated mask of each, or none at all.
 
         Raises:
             DataError: A slice came twice.
         """
-        finished = []
-        for i, slice_ in enumerate(batch.slices):
-            height, width = slice_.geometry.shape[1:]
-            native = self.resize.on(slice_.geometry).undo(probabilities[i : i + 1], (height, width))
-            mask = self.labels.decide(native)[0].cpu().numpy()
-            kept = native[0].float().cpu().numpy() if self.keep_probabilities else None
-            finished += self._place(slice_, mask, batch.masks[i] if batch.masks else None, kept)
-        return finished
+        predictions = []
+        for index, (slice_, blocks) in enumerate(zip(slices, probabilities, strict=True)):
+            reference = references[index] if references else None
+            case = self._partial.get(slice_.case_id) or self._start_case(slice_, reference)
+            if slice_.index in case.added:
+                raise DataError(f"Slice {slice_.index} of case {slice_.case_id} came twice. Case ids must be unique.")
+            case.added.add(slice_.index)
+            for block in blocks:
+                case.mask[:, slice_.index, block.rows] = self.labels.decide(block.probabilities)[0].cpu().numpy()
+                if case.probabilities is not None:
+                    case.probabilities[:, slice_.index, block.rows] = block.probabilities[0].float().cpu().numpy()
+            if case.reference is not None and reference is not None:
+                case.reference[:, slice_.index] = reference
+            if len(case.added) == slice_.geometry.shape[0]:
+                predictions.append(self._finish_case(slice_))
+        return predictions
 
-    def incomplete(self) -> list[str]:
-        """The cases of which slices are missing."""
-        return sorted(self._unfinished)
+    def assemble(self, probabilities: Float32[np.ndarray, "k d h w"], geometry: Geometry) -> Prediction:
+        """Predict a whole case from its probabilities on the native grid."""
+        rows = slice(0, geometry.shape[1])
+        slices = [SliceReference("", "", index, geometry) for index in range(geometry.shape[0])]
+        blocks = [[RowBlock(rows, torch.from_numpy(probabilities[None, :, index]))] for index in range(len(slices))]
+        (prediction,) = self.add(blocks, slices)
+        return prediction
+
+    def list_incomplete(self) -> list[str]:
+        """List the cases of which slices are missing."""
+        return sorted(self._partial)
 
     def reset(self) -> None:
-        """Forget what is unfinished."""
-        self._unfinished.clear()
+        """Forget incomplete cases."""
+        self._partial.clear()
 
-    def _place(
-        self,
-        slice_: SliceReference,
-        mask: UInt8[np.ndarray, "m h w"],
-        reference: UInt8[np.ndarray, "m h w"] | None,
-        probabilities: Float32[np.ndarray, "k h w"] | None,
-    ) -> list[CasePrediction]:
-        case = self._unfinished.get(slice_.case_id)
-        if case is None:
-            case = _Unfinished(*(_stack_of(part, slice_) for part in (mask, reference, probabilities)))
-            self._unfinished[slice_.case_id] = case
-        if slice_.index in case.seen:
-            raise DataError(f"Slice {slice_.index} of case {slice_.case_id} came twice. Case ids must be unique.")
-        case.seen.add(slice_.index)
-        case.prediction[:, slice_.index] = mask
-        if case.reference is not None and reference is not None:
-            case.reference[:, slice_.index] = reference
-        if case.probabilities is not None and probabilities is not None:
-            case.probabilities[:, slice_.index] = probabilities
-        if len(case.seen) < slice_.geometry.shape[0]:
-            return []
-        del self._unfinished[slice_.case_id]
-        prediction = case.prediction
-        if self.cleaning:
-            prediction = apply_postprocess(prediction, slice_.geometry, self.labels, self.cleaning)
-        whole = (prediction, case.reference, case.probabilities)
-        return [CasePrediction(slice_.case_id, slice_.group, slice_.geometry, *whole)]
+    def _start_case(self, slice_: SliceReference, reference: UInt8[np.ndarray, "m _ _"] | None) -> _PartialCase:
+        shape = slice_.geometry.shape
+        case = _PartialCase(
+            np.empty((self.labels.mask_channels, *shape), np.uint8),
+            None if reference is None else np.empty((len(reference), *shape), reference.dtype),
+            np.empty((self.labels.classes, *shape), np.float32) if self.keep_probabilities else None,
+        )
+        self._partial[slice_.case_id] = case
+        return case
 
-
-def _stack_of(part: NDArray[Any] | None, slice_: SliceReference) -> Any:
-    """Room for all slices of a case, given one of them."""
-    return None if part is None else np.empty((len(part), *slice_.geometry.shape), part.dtype)
+    def _finish_case(self, slice_: SliceReference) -> Prediction:
+        case = self._partial.pop(slice_.case_id)
+        mask = case.mask
+        if self.postprocess:
+            mask = apply_postprocess(mask, slice_.geometry, self.labels, self.postprocess)
+        return Prediction(
+            slice_.case_id, slice_.group, slice_.geometry, mask, case.reference, case.probabilities, self.labels
+        )

@@ -1,9 +1,10 @@
-"""Probabilities of an image of any size: whole where it fits, in windows where it does not."""
+"""Sliding window: class probabilities of images of any size, a few rows at a time, whole or in blended windows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,17 +13,38 @@ from torch import Tensor
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.transforms.windows import Padding, centerd_padding, gaussian_weights, pad, padded_size, starts
-from medseg_pl.inference.row_blocks import RowBlock, concat_rows
 from medseg_pl.inference.tta import IDENTITY, DihedralTransform
 
 Network = Callable[[Tensor], Tensor]
+"""Normalized images `(B, C, H, W)` to logits `(B, K, H, W)`."""
+
 OnLogits = Callable[[Tensor, slice, slice], None]
+"""Called with the logits of a window, without its padding, and the rows and columns of the image that it covers."""
+
 ReadRows = Callable[[slice], Tensor]
-"""Gives some rows `(B, C, rows, W)` of normalized images."""
+"""Rows of a stack of images, `(B, C, rows, W)`."""
+
+
+class RowBlock(NamedTuple):
+    """Whole rows of a stack of images; blocks come from top to bottom, so that no image is too large.
+
+    Attributes:
+        rows: Rows of the image.
+        probabilities: `(B, K, rows, W)`.
+    """
+
+    rows: slice
+    probabilities: Float[Tensor, "b k r w"]
+
+
+def concat_rows(blocks: Iterable[RowBlock]) -> Float[Tensor, "b k h w"]:
+    """Join the row blocks of an image."""
+    parts = [block.probabilities for block in blocks]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
 
 class SlidingWindow:
-    """Runs a network over images and blends the probabilities of overlapping windows.
+    """Run a network over images and blend the probabilities of overlapping windows.
 
     Args:
         labels: Turn logits into probabilities.
@@ -30,6 +52,7 @@ class SlidingWindow:
         size_divisor: Sides that the network accepts divide by this.
         overlap: The share of a window that its neighbor covers again.
         max_pixels: Images up to this many pixels run whole, which is faster and sees more context.
+        transforms: Flips and turns whose probabilities are averaged in each window, the identity first.
     """
 
     def __init__(
@@ -39,6 +62,7 @@ class SlidingWindow:
         size_divisor: int,
         overlap: float = 0.5,
         max_pixels: int = 1 << 20,
+        transforms: Sequence[DihedralTransform] = (IDENTITY,),
     ) -> None:
         if not 0 <= overlap < 1:
             raise SettingError(f"model.window_overlap must be at least 0 and below 1; got {overlap}.")
@@ -47,6 +71,7 @@ class SlidingWindow:
         self.size_divisor = size_divisor
         self.overlap = overlap
         self.max_pixels = max_pixels
+        self.transforms = transforms
 
     def __call__(
         self,
@@ -54,127 +79,105 @@ class SlidingWindow:
         image: Float[Tensor, "b c h w"],
         fill: Float[Tensor, "b c 1 1"],
         on_logits: OnLogits | None = None,
-        symmetries: Sequence[DihedralTransform] = (IDENTITY,),
     ) -> Float[Tensor, "b k h w"]:
-        """The probabilities of a batch of images.
-
-        Args:
-            network: `(B, C, H, W)` to logits `(B, K, H, W)`.
-            image: Normalized images of one size.
-            fill: What lies around each image, where it has to be padded: what training patches are padded with.
-            on_logits: Told the logits of every window, without what was padded, and which rows and columns of the
-                image they cover: how the validation loss sees the plain network.
-            symmetries: Each window is seen in all of them, the first being the identity, and the probabilities are
-                averaged (test-time augmentation).
-        """
+        """Compute the probabilities of normalized images of one size, see `iterate_blocks`."""
         size = (image.shape[-2], image.shape[-1])
-        return concat_rows(self.bands(network, size, lambda rows: image[..., rows, :], fill, on_logits, symmetries))
+        return concat_rows(self.iterate_blocks(network, size, lambda rows: image[..., rows, :], fill, on_logits))
 
-    def bands(
+    def iterate_blocks(
         self,
         network: Network,
         size: tuple[int, int],
         read: ReadRows,
         fill: Float[Tensor, "b c 1 1"],
         on_logits: OnLogits | None = None,
-        symmetries: Sequence[DihedralTransform] = (IDENTITY,),
     ) -> Iterator[RowBlock]:
-        """The same of images that are read a few rows at a time; no more than one row of windows is held.
+        """Compute probabilities block by block; no more than one row of windows is held.
 
         Args:
-            network: As for `__call__`.
+            network: Normalized images to logits.
             size: `(height, width)` of the images.
-            read: Gives the rows that are asked for.
-            fill: As for `__call__`.
-            on_logits: As for `__call__`.
-            symmetries: As for `__call__`.
+            read: Normalized rows.
+            fill: The normalized value around each image, as in training patches.
+            on_logits: Sees the logits of the untransformed windows, for a loss.
         """
-        window, padding = self._plan(size)
-        frame = _Frame(read, size, padding, fill)
-        height, width = frame.height, frame.width
-        heard = frame.tell(on_logits) if on_logits else None
-        tops, lefts = (starts(side, own, self.overlap) for side, own in zip((height, width), window, strict=True))
-        blend = _Blend(window, width)
-        for top, following in zip(tops, [*tops[1:], height], strict=True):
+        window, padding = self._choose_window(size)
+        image = _PaddedImage(read, size, padding, fill)
+        tops, lefts = (
+            starts(length, side, self.overlap) for length, side in zip(image.padded_size, window, strict=True)
+        )
+        accumulator = _WindowAccumulator(window, image.padded_size[1])
+        columns = [slice(left, left + window[1]) for left in lefts]
+        for top, next_top in zip(tops, [*tops[1:], image.padded_size[0]], strict=True):
             rows = slice(top, top + window[0])
-            seen = self._seen(network, frame.strip(rows), rows, [(x, x + window[1]) for x in lefts], symmetries, heard)
-            band = next(seen)[1] if len(tops) == len(lefts) == 1 else blend.add(seen, following - top)
-            yield frame.without_padding(RowBlock(slice(top, following), band))
+            windows = self._predict_windows(network, image.read_padded(rows), rows, columns, image.crop(on_logits))
+            is_whole = len(tops) == len(columns) == 1
+            block = next(windows)[1] if is_whole else accumulator.add_row(windows, next_top - top)
+            yield image.crop_padding(RowBlock(slice(top, next_top), block))
 
-    def _plan(self, size: tuple[int, int]) -> tuple[tuple[int, int], Padding]:
-        """What the network sees at a time, and the padding for it: the whole image where it fits, or a window."""
+    def _choose_window(self, size: tuple[int, int]) -> tuple[tuple[int, int], Padding]:
+        """Return what the network sees at a time, the whole image if it fits, and the padding for it."""
         whole = padded_size(size, self.size_divisor, at_least=self.window)
         if whole[0] * whole[1] <= self.max_pixels:
             return whole, centerd_padding(size, whole)
         return self.window, centerd_padding(size, padded_size(size, 1, at_least=self.window))
 
-    def _seen(
+    def _predict_windows(
         self,
         network: Network,
         strip: Float[Tensor, "b c r w"],
         rows: slice,
-        windows: Sequence[tuple[int, int]],
-        symmetries: Sequence[DihedralTransform],
-        on_logits: OnLogits | None,
-    ) -> Iterator[tuple[slice, Tensor]]:
-        """The columns of each window of a row, and its probabilities."""
-        for columns in (slice(*window) for window in windows):
-            part = strip[..., columns]
-            logits = network(part).float()
-            if on_logits is not None:
-                on_logits(logits, rows, columns)
-            yield columns, self._averaged(network, part, logits, symmetries[1:])
-
-    def _averaged(
-        self,
-        network: Network,
-        image: Float[Tensor, "b c h w"],
-        logits: Float[Tensor, "b k h w"],
-        symmetries: Sequence[DihedralTransform],
-    ) -> Float[Tensor, "b k h w"]:
-        """The mean of the probabilities that the logits stand for and of those of the image in each symmetry."""
-        total = self.labels.activate(logits)
-        for symmetry in symmetries:
-            total = total + symmetry.undo(self.labels.activate(network(symmetry.apply(image)).float()))
-        return total / (1 + len(symmetries)) if symmetries else total
+        columns: Sequence[slice],
+        on_logits: OnLogits,
+    ) -> Iterator[tuple[slice, Float[Tensor, "b k r _"]]]:
+        """Compute the probabilities of each window of a row, averaged over all transforms."""
+        for span in columns:
+            image = strip[..., span]
+            logits = network(image).float()
+            on_logits(logits, rows, span)
+            # Probabilities and not logits are averaged: logits would weigh the surest view most.
+            total = self.labels.activate(logits)
+            for transform in self.transforms[1:]:
+                total = total + transform.undo(self.labels.activate(network(transform.apply(image)).float()))
+            yield span, total / len(self.transforms) if len(self.transforms) > 1 else total
 
 
-class _Blend:
-    """Adds up windows, one row of them after the other, each pixel trusted the more, the nearer it is to the middle."""
+class _WindowAccumulator:
+    """Sum windows row by row; each pixel weighs the more, the nearer it is to the middle of its window."""
 
     def __init__(self, window: tuple[int, int], width: int) -> None:
-        self.trust = gaussian_weights(window)
+        self.weights = gaussian_weights(window)
         self.width = width
         self._carried: tuple[Tensor, Tensor] | None = None
 
-    def add(self, seen: Iterable[tuple[slice, Tensor]], ready: int) -> Float[Tensor, "b k r w"]:
-        """Take the windows of the next row, and give its first rows, the `ready` ones that no later window reaches."""
+    def add_row(self, windows: Iterable[tuple[slice, Tensor]], ready: int) -> Float[Tensor, "b k r w"]:
+        """Add the windows of the next row; return its first `ready` rows, which no later window reaches."""
         total: Tensor | None = None
         weight = torch.zeros(0)
-        for columns, probabilities in seen:
-            trust = self.trust.to(probabilities.device)
+        for columns, probabilities in windows:
+            weights = self.weights.to(probabilities.device)
             if total is None:
-                total, weight = self._begun(probabilities)
-            total[..., columns] += probabilities * trust
-            weight[:, columns] += trust
+                total, weight = self._start_row(probabilities)
+            total[..., columns] += probabilities * weights
+            weight[:, columns] += weights
         assert total is not None, "a row has at least one window"
         self._carried = (total[..., ready:, :], weight[ready:])
         return total[..., :ready, :] / weight[:ready]
 
-    def _begun(self, like: Float[Tensor, "b k r c"]) -> tuple[Tensor, Tensor]:
-        """What the rows above have added to these already."""
-        height = len(self.trust)
+    def _start_row(self, like: Float[Tensor, "b k r c"]) -> tuple[Tensor, Tensor]:
+        """Return sums and weights that hold what the row above reaches of this one."""
+        height = len(self.weights)
         total = like.new_zeros((*like.shape[:2], height, self.width))
         weight = like.new_zeros((height, self.width))
         if self._carried is not None:
-            added, trusted = self._carried
-            total[..., : len(trusted), :] = added
-            weight[: len(trusted)] = trusted
+            above, above_weight = self._carried
+            total[..., : len(above_weight), :] = above
+            weight[: len(above_weight)] = above_weight
         return total, weight
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _PaddedImage:
     """Images of one size in their padding, read a few rows at a time."""
 
     read: ReadRows
@@ -183,41 +186,39 @@ class _Frame:
     fill: Tensor
 
     @property
-    def height(self) -> int:
-        return self.size[0] + self.padding.top + self.padding.bottom
+    def padded_size(self) -> tuple[int, int]:
+        top, bottom, left, right = self.padding
+        return self.size[0] + top + bottom, self.size[1] + left + right
 
-    @property
-    def width(self) -> int:
-        return self.size[1] + self.padding.left + self.padding.right
-
-    def strip(self, rows: slice) -> Float[Tensor, "b c r w"]:
-        """Some rows, counted with the padding."""
-        own, within = _inside(rows, self.padding.top, self.size[0])
+    def read_padded(self, rows: slice) -> Float[Tensor, "b c r w"]:
+        """Read rows, counted with the padding."""
+        inner, within = _intersect(rows, self.padding.top, self.size[0])
         below = rows.stop - rows.start - within.stop
-        return pad(self.read(own), Padding(within.start, below, self.padding.left, self.padding.right), self.fill)
+        return pad(self.read(inner), Padding(within.start, below, self.padding.left, self.padding.right), self.fill)
 
-    def without_padding(self, band: RowBlock) -> RowBlock:
-        """The part of a band that is no padding."""
-        own, within = _inside(band.rows, self.padding.top, self.size[0])
+    def crop_padding(self, block: RowBlock) -> RowBlock:
+        """Cut the padding off a block."""
+        inner, within = _intersect(block.rows, self.padding.top, self.size[0])
         columns = slice(self.padding.left, self.padding.left + self.size[1])
-        return RowBlock(own, band.probabilities[..., within, columns])
+        return RowBlock(inner, block.probabilities[..., within, columns])
 
-    def tell(self, listener: OnLogits) -> OnLogits:
-        """A listener for windows of the padded image that tells another one of the image's own part."""
+    def crop(self, on_logits: OnLogits | None) -> OnLogits:
+        """Return a callback for logits of padded windows that passes on the part in the image."""
 
-        def heard(logits: Tensor, rows: slice, columns: slice) -> None:
-            own_rows, rows_within = _inside(rows, self.padding.top, self.size[0])
-            own_columns, columns_within = _inside(columns, self.padding.left, self.size[1])
-            if own_rows.start < own_rows.stop and own_columns.start < own_columns.stop:
-                listener(logits[..., rows_within, columns_within], own_rows, own_columns)
+        def call(logits: Tensor, rows: slice, columns: slice) -> None:
+            image_rows, window_rows = _intersect(rows, self.padding.top, self.size[0])
+            image_columns, window_columns = _intersect(columns, self.padding.left, self.size[1])
+            # A window may lie in the padding alone.
+            if on_logits and image_rows.start < image_rows.stop and image_columns.start < image_columns.stop:
+                on_logits(logits[..., window_rows, window_columns], image_rows, image_columns)
 
-        return heard
+        return call
 
 
-def _inside(span: slice, before: int, length: int) -> tuple[slice, slice]:
-    """Which part of an axis a span of its padded form covers: counted on the axis, and from the span's beginning.
+def _intersect(span: slice, before: int, length: int) -> tuple[slice, slice]:
+    """Return the part of an axis that a span of its padded form covers: on the axis, and within the span.
 
-    >>> _inside(slice(0, 4), before=1, length=2)
+    >>> _intersect(slice(0, 4), before=1, length=2)
     (slice(0, 2, None), slice(1, 3, None))
     """
     first = min(max(span.start, before), before + length)

@@ -19,7 +19,7 @@ from torchmetrics import Metric
 
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics.functional.overlap import OverlapCounts, count
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class LabelPair:
         index: Which of them.
     """
 
-    case: CasePrediction
+    case: Prediction
     labels: LabelMap
     index: int
 
@@ -86,7 +86,7 @@ class LabelPair:
     @cached_property
     def prediction(self) -> Bool[np.ndarray, "d h w"]:
         """The voxels that were predicted as the label."""
-        found: NDArray[np.bool_] = self.labels.plane(self.case.prediction, self.index) & self.annotated
+        found: NDArray[np.bool_] = self.labels.plane(self.case.mask, self.index) & self.annotated
         return found
 
     @property
@@ -139,7 +139,7 @@ class CaseMetric(Metric):
 
     ```python
     self.metric = OverlapMetric(LabelMap(["liver", "tumour"], "multiclass"))        # in the constructor
-    self.metric.update(CasePrediction.from_masks(case_id, prediction, reference))   # for each case, in a step
+    self.metric.update(Prediction.from_masks(case_id, prediction, reference))   # for each case, in a step
     self.log_dict(self.metric.compute())                                            # at the epoch's end
     self.metric.reset()
     ```
@@ -164,7 +164,7 @@ class CaseMetric(Metric):
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
         """The columns of one label of one case."""
 
-    def update(self, case: CasePrediction) -> None:
+    def update(self, case: Prediction) -> None:
         """Score one whole case.
 
         Raises:
@@ -196,7 +196,7 @@ class CaseMetric(Metric):
         """The mean over cases of every column and label, `<column>/<label>`; NaN where no case defines it."""
         return _means(self.table())
 
-    def forward(self, case: CasePrediction) -> dict[str, Tensor]:
+    def forward(self, case: Prediction) -> dict[str, Tensor]:
         """Score one whole case and give its own scores, named as by `compute`."""
         # The base class would reset and restore the states it knows, which the table is none of.
         self.update(case)
@@ -207,21 +207,21 @@ class CaseMetric(Metric):
         super().reset()
         self._scores = []
 
-    def _check_shapes(self, case: CasePrediction, reference: NDArray[np.uint8]) -> None:
+    def _check_shapes(self, case: Prediction, reference: NDArray[np.uint8]) -> None:
         """Numpy would stretch a mask of one row, and compare it with all the others."""
         expected = (self.labels.mask_channels, *case.geometry.shape)
-        if case.prediction.shape != expected or reference.shape != expected:
+        if case.mask.shape != expected or reference.shape != expected:
             raise DataError(
-                f"Case {case.case_id}: the prediction has the shape {case.prediction.shape} and the reference "
+                f"Case {case.case_id}: the prediction has the shape {case.mask.shape} and the reference "
                 f"{reference.shape}; expected {expected} for both: the mask channels of the task {self.labels.task}, "
                 "then the case's grid."
             )
 
-    def _check_values(self, case: CasePrediction, reference: NDArray[np.uint8]) -> None:
+    def _check_values(self, case: Prediction, reference: NDArray[np.uint8]) -> None:
         """A label that nobody has named would count as background, and no score would tell."""
         highest = 1 if self.labels.overlapping else len(self.labels.names)
         annotated = reference[reference != IGNORE]
-        for what, values in (("prediction", case.prediction), ("reference", annotated)):
+        for what, values in (("prediction", case.mask), ("reference", annotated)):
             if values.max(initial=0) > highest:
                 raise DataError(
                     f"Case {case.case_id}: the {what} holds the value {values.max()}; expected 0 to {highest} for the "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from medseg_pl.core.errors import DataError, SettingError
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics.case_metric import CaseMetric, CaseScore
 
 
@@ -29,7 +29,7 @@ class MetricTable:
             )
         self.metrics = list(metrics)
 
-    def add(self, case: CasePrediction) -> None:
+    def add(self, case: Prediction) -> None:
         """Score one whole case."""
         for metric in self.metrics:
             metric.update(case)

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from torchmetrics.aggregation import MeanMetric
 
 from medseg_pl.core.errors import DataError, DivergedError
-from medseg_pl.core.types import CasePrediction, EvaluationBatch
+from medseg_pl.core.types import EvaluationBatch, Prediction
 from medseg_pl.data.datasets import SliceDataset
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
+from medseg_pl.inference.inferer import Inferer
+from medseg_pl.inference.sliding_window import OnLogits
 from medseg_pl.metrics import CaseMetric, CaseScore, MetricTable, gather_from_ranks, summarize
+from medseg_pl.models.segmentation_model import SegmentationModel
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,7 @@ class Evaluator(nn.Module):
     """Puts cases together, scores each, and keeps what was found until the next evaluation begins.
 
     Args:
-        assembler: Puts the slices of a case together.
+        model: Predicts the slices; its flips are left out within a training.
         metrics: What a whole case is scored by.
         facts: What a summary should say of how they measure.
 
@@ -41,9 +44,12 @@ class Evaluator(nn.Module):
         facts: Those that were given, and whether all cases were scored.
     """
 
-    def __init__(self, assembler: CaseAssembler, metrics: Sequence[CaseMetric], facts: Mapping[str, Any]) -> None:
+    def __init__(self, model: SegmentationModel, metrics: Sequence[CaseMetric], facts: Mapping[str, Any]) -> None:
         super().__init__()
-        self.assembler = assembler
+        # In lists: the module that trains the model must not find its weights here a second time.
+        self._models = [model]
+        self.inferer = Inferer(self._models)
+        self.assembler = CaseAssembler(model.labels, model.postprocess)
         self.metrics = metrics
         self.facts = dict(facts)
         # torchmetrics would leave NaN out of the mean, and a network that diverged would look well.
@@ -58,12 +64,15 @@ class Evaluator(nn.Module):
         metrics = [metric for metric in self.metrics if metric.in_training or not training]
         self.ledger = MetricTable(metrics)
         self.ledger.reset()
-        self.assembler.reset()
-        self.assembler.keep_probabilities = any(metric.needs_probabilities for metric in metrics)
+        (model,) = self._models
+        self.inferer = Inferer(self._models, "none" if training else None)
+        keep_probabilities = any(metric.needs_probabilities for metric in metrics)
+        self.assembler = CaseAssembler(model.labels, model.postprocess, keep_probabilities)
 
-    def add(self, probabilities: Tensor, batch: EvaluationBatch) -> list[CasePrediction]:
-        """Score the cases that a batch completes."""
-        cases = self.assembler.add(probabilities, batch)
+    def add(self, batch: EvaluationBatch, on_logits: OnLogits) -> list[Prediction]:
+        """Predict the slices of a batch, and score the cases that it completes."""
+        blocks = self.inferer.infer_batch(batch, on_logits)
+        cases = self.assembler.add(blocks, batch.slices, batch.masks)
         for case in cases:
             self.ledger.add(case)
         return cases
@@ -103,7 +112,7 @@ class Evaluator(nn.Module):
     def _find_cut_cases(self, limited: bool) -> list[str]:
         """Return the cases of which slices are missing: an error, unless the trainer was told to stop early."""
         # Asked of all ranks, so that all of them end with this error: the others would wait for one that has left.
-        incomplete = sorted(gather_from_ranks(self.assembler.incomplete()))
+        incomplete = sorted(gather_from_ranks(self.assembler.list_incomplete()))
         if incomplete and not limited:
             raise DataError(
                 f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them, so no score is given. A "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,12 +19,8 @@ from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.types import Batch, CasePrediction, EvaluationBatch, PostProcessing, ResizeMode, TtaMode
+from medseg_pl.core.types import Batch, EvaluationBatch, PostProcessing, Prediction, ResizeMode, TtaMode
 from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.inference.assembler import CaseAssembler
-from medseg_pl.inference.row_blocks import RowBlock
-from medseg_pl.inference.sliding_window import OnLogits, ReadRows, SlidingWindow
-from medseg_pl.inference.tta import IDENTITY, get_transforms
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.models.losses import check_loss, exclude_ignored
 from medseg_pl.models.network_checks import rehearse
@@ -169,15 +165,10 @@ class SegmentationModule(LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
         self.lr_interval = lr_interval
-        self.sliding_window = SlidingWindow(
-            labels, self.resize.size, self.model.size_divisor, window_overlap, whole_image_max_pixels
-        )
-        self.symmetries = get_transforms(tta)
-        self.assembler = CaseAssembler(labels, self.resize, cleaning=self.model.postprocess)
         surface = SurfaceMetric(labels, nsd_tolerance)
         built_in = [OverlapMetric(labels), *([surface] if surface_metrics else []), VolumeMetric(labels)]
         facts = {"nsd_tolerance": surface.tolerance} if surface_metrics else {}
-        self.evaluator = Evaluator(self.assembler, [*built_in, *(make(labels=labels) for make in metrics)], facts)
+        self.evaluator = Evaluator(self.model, [*built_in, *(make(labels=labels) for make in metrics)], facts)
         self.fit_state = FitState()
         # What torch refuses is refused here, and not when the data is read and a run folder made.
         optimization = self.configure_optimizers()
@@ -189,35 +180,6 @@ class SegmentationModule(LightningModule):
         """Compute the logits of raw images."""
         logits: Tensor = self.model(image, statistics)
         return logits
-
-    def probabilities(self, batch: EvaluationBatch, on_logits: OnLogits | None = None) -> Tensor:
-        """Of slices, on the fitted grid; images too small for the network are padded with what training patches are.
-
-        Args:
-            batch: Raw slices.
-            on_logits: Told the logits of the plain network, see `SlidingWindow`.
-        """
-        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        seen = (IDENTITY,) if fitting else self.symmetries
-        image = self.model.normalize(batch.image, batch.statistics)
-        fill = self.model.compute_padding_value(batch.statistics)
-        return self.sliding_window(self.model.compute_logits, image, fill, on_logits, seen)
-
-    def bands(self, read: ReadRows, size: tuple[int, int], statistics: Float[Tensor, "b c 4"]) -> Iterator[RowBlock]:
-        """The probabilities of slices a few rows at a time, so that no image is too large.
-
-        Args:
-            read: Gives the rows of the raw slices that are asked for, on the fitted grid.
-            size: `(height, width)` of that grid.
-            statistics: Of the channels of the slices.
-        """
-
-        def normalized(rows: slice) -> Tensor:
-            return self.model.normalize(read(rows).to(self.device), own)
-
-        own = statistics.to(self.device)
-        fill = self.model.compute_padding_value(own)
-        return self.sliding_window.bands(self.model.compute_logits, size, normalized, fill, symmetries=self.symmetries)
 
     def on_fit_start(self) -> None:
         """Refuse what waits for scores that never come."""
@@ -292,11 +254,11 @@ class SegmentationModule(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.image))
         return loss
 
-    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, list[CasePrediction]]:
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, list[Prediction]]:
         """Score the cases that this batch completes."""
         return {"cases": self._evaluate(batch)}
 
-    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, list[CasePrediction]]:
+    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, list[Prediction]]:
         """Score the cases that this batch completes."""
         return {"cases": self._evaluate(batch)}
 
@@ -372,7 +334,7 @@ class SegmentationModule(LightningModule):
         if changes:
             log.warning("Changed since the checkpoint was written, and in force from here on: %s.", ", ".join(changes))
 
-    def _evaluate(self, batch: EvaluationBatch) -> list[CasePrediction]:
+    def _evaluate(self, batch: EvaluationBatch) -> list[Prediction]:
         """Probabilities, loss and scores of a batch of slices."""
         if not batch.slices:
             return []
@@ -385,7 +347,7 @@ class SegmentationModule(LightningModule):
             annotated = (window != IGNORE).float().mean().clamp(min=1e-9) if self.labels.has_ignored else 1.0
             self.evaluator.loss.update(loss, weight=len(logits) * annotated)
 
-        return self.evaluator.add(self.probabilities(batch, add_loss), batch)
+        return self.evaluator.add(batch, add_loss)
 
     def _schedules(self) -> list[Any]:
         return [configured.scheduler for configured in self.trainer.lr_scheduler_configs]

@@ -12,28 +12,30 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from medseg_pl.core.errors import MedsegError
-from medseg_pl.core.types import Case, Volume
+from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.data.case_dataset import Decoded, case_loader
 from medseg_pl.data.sources import Source
 from medseg_pl.inference.ensemble import predict_members
-from medseg_pl.inference.predictor import Prediction, Predictor
+from medseg_pl.inference.predictor import Predictor
 from medseg_pl.inference.review import CaseEvidence, assess_prediction
 
 
 class CaseResult(NamedTuple):
-    """What became of a case.
+    """A case with its prediction, or with the reason why there is none.
 
     Attributes:
-        decoded: The case and its image.
-        prediction: `None` where the case could not be predicted.
-        fault: Why it could not.
-        signs: Whether a person should look at it, where that was asked for.
+        case: The case.
+        volume: Its image; `None` if it cannot be read.
+        prediction: `None` if the case could not be predicted.
+        error: Why it could not.
+        evidence: What speaks against the prediction, if a review was asked for.
     """
 
-    decoded: Decoded
+    case: Case
+    volume: Volume | None
     prediction: Prediction | None
-    fault: str = ""
-    signs: CaseEvidence | None = None
+    error: str = ""
+    evidence: CaseEvidence | None = None
 
 
 class PredictionModule(LightningModule):
@@ -61,7 +63,7 @@ class PredictionModule(LightningModule):
     ) -> None:
         super().__init__()
         self.predictor = predictor
-        self.members = nn.ModuleList(predictor.members)  # so that the trainer moves them to its device
+        self.models = nn.ModuleList(predictor.models)  # so that the trainer moves them to its device
         self.source = source
         self.cases = list(cases)
         self.is_finished = is_finished
@@ -82,25 +84,25 @@ class PredictionModule(LightningModule):
         return batch
 
     def predict_step(self, batch: Decoded | None, batch_idx: int) -> list[CaseResult]:
-        """Predict a case, or nothing where all were finished before; Lightning warns of a step that returns `None`."""
-        return [] if batch is None else [self._predict(batch)]
-
-    def _predict(self, batch: Decoded) -> CaseResult:
+        """Predict a case, or nothing if all were finished before; Lightning warns of a step that returns `None`."""
+        if batch is None:
+            return []
         if batch.volume is None:
-            return CaseResult(batch, None, batch.fault)
-        what = f"Case {batch.case.case_id} ({batch.case.images[0]})"
+            return [CaseResult(batch.case, None, None, batch.fault)]
+        description = f"Case {batch.case.case_id} ({batch.case.images[0]})"
         try:
-            if self.reviews:
-                return self._reviewed(batch, batch.volume, what)
-            found = self.predictor.predict_volume(batch.volume, what, probabilities=self.keeps_probabilities)
+            prediction, evidence = self._predict(batch.volume, description)
         except MedsegError as error:
-            return CaseResult(batch, None, str(error))
-        return CaseResult(batch, found)
+            return [CaseResult(batch.case, batch.volume, None, str(error))]
+        return [CaseResult(batch.case, batch.volume, prediction, evidence=evidence)]
 
-    def _reviewed(self, batch: Decoded, volume: Volume, what: str) -> CaseResult:
-        """The same prediction, and what speaks against it."""
-        found, votes = predict_members(self.predictor, volume, what)
-        assert found.probabilities is not None, "an election keeps them"
-        signs = assess_prediction(found.labels, found.mask, found.probabilities, votes, found.geometry)
-        kept = found if self.keeps_probabilities else replace(found, probabilities=None)
-        return CaseResult(batch, kept, signs=signs)
+    def _predict(self, volume: Volume, description: str) -> tuple[Prediction, CaseEvidence | None]:
+        if not self.reviews:
+            return self.predictor.predict_volume(volume, description, probabilities=self.keeps_probabilities), None
+        prediction, member_masks = predict_members(self.predictor, volume, description)
+        assert prediction.probabilities is not None, "an ensemble prediction keeps them"
+        evidence = assess_prediction(
+            self.predictor.labels, prediction.mask, prediction.probabilities, member_masks, volume.geometry
+        )
+        kept = prediction.probabilities if self.keeps_probabilities else None
+        return replace(prediction, probabilities=kept), evidence

@@ -21,7 +21,7 @@ from torchmetrics import MetricCollection
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseMetric, CaseScore
 
 BINARY = LabelMap(["lesion"], "binary")
@@ -30,7 +30,7 @@ MULTILABEL = LabelMap(["stomach", "bowel"], "multilabel")
 TASKS = pytest.mark.parametrize("labels", [BINARY, MULTICLASS, MULTILABEL], ids=lambda labels: labels.task)
 
 
-def random_case(labels: LabelMap, number: int, *, ignore: bool = False) -> CasePrediction:
+def random_case(labels: LabelMap, number: int, *, ignore: bool = False) -> Prediction:
     """A case in which every label is in both masks, somewhat at the same places."""
     rng = np.random.default_rng((number, 17))
     shape = (labels.mask_channels, 1 + number % 3, 9, 11)
@@ -40,18 +40,18 @@ def random_case(labels: LabelMap, number: int, *, ignore: bool = False) -> CaseP
     if ignore:
         reference[:, :, :2] = IGNORE
     geometry = Geometry((shape[1], shape[2], shape[3]), (3.0, 1.5, 1.25))
-    return CasePrediction(f"case{number}", f"patient{number // 2}", geometry, prediction, reference)
+    return Prediction(f"case{number}", f"patient{number // 2}", geometry, prediction, reference)
 
 
 def with_masks(
-    case: CasePrediction, prediction: NDArray[np.uint8] | None = None, reference: NDArray[np.uint8] | None = None
-) -> CasePrediction:
+    case: Prediction, prediction: NDArray[np.uint8] | None = None, reference: NDArray[np.uint8] | None = None
+) -> Prediction:
     """The same case with another prediction or reference."""
-    return CasePrediction(
+    return Prediction(
         case.case_id,
         case.group,
         case.geometry,
-        case.prediction if prediction is None else prediction,
+        case.mask if prediction is None else prediction,
         case.reference if reference is None else reference,
     )
 
@@ -78,7 +78,7 @@ class CaseMetricContract(ABC):
     def make(self, labels: LabelMap) -> CaseMetric:
         """The metric under test."""
 
-    def table(self, labels: LabelMap, *cases: CasePrediction) -> list[CaseScore]:
+    def table(self, labels: LabelMap, *cases: Prediction) -> list[CaseScore]:
         metric = self.make(labels)
         for case in cases:
             metric.update(case)
@@ -121,7 +121,7 @@ class CaseMetricContract(ABC):
     @TASKS
     def test_both_empty_is_undefined(self, labels: LabelMap) -> None:
         case = random_case(labels, 0)
-        nothing = np.zeros_like(case.prediction)
+        nothing = np.zeros_like(case.mask)
         for score in self.table(labels, with_masks(case, nothing, nothing)):
             assert score.status == "undefined"
             assert all(math.isnan(score.values[name]) for name in self.columns)
@@ -130,7 +130,7 @@ class CaseMetricContract(ABC):
     @pytest.mark.parametrize(("empty", "status"), [("prediction", "missed"), ("reference", "false_alarm")])
     def test_exactly_one_empty_is_the_worst(self, labels: LabelMap, empty: str, status: str) -> None:
         case = random_case(labels, 0)
-        emptied = with_masks(case, **{empty: np.zeros_like(case.prediction)})
+        emptied = with_masks(case, **{empty: np.zeros_like(case.mask)})
         for score, full in zip(self.table(labels, emptied), self.table(labels, case), strict=True):
             assert score.status == status
             assert [score.values[name] for name in self.best_is_one] == [0.0] * len(self.best_is_one)
@@ -144,7 +144,7 @@ class CaseMetricContract(ABC):
         full, emptied = self.make(labels), self.make(labels)
         for number, case in enumerate(cases):
             full.update(case)
-            emptied.update(with_masks(case, np.zeros_like(case.prediction)) if number % 2 else case)
+            emptied.update(with_masks(case, np.zeros_like(case.mask)) if number % 2 else case)
         for before, after in zip(full.table(), emptied.table(), strict=True):
             self._check_no_better(before.values, after.values)
         means = [{key: float(value) for key, value in metric.compute().items()} for metric in (full, emptied)]
@@ -159,7 +159,7 @@ class CaseMetricContract(ABC):
         case = random_case(BINARY, 0)
         metric = self.make(BINARY)
         with pytest.raises(DataError) as error:
-            metric.update(CasePrediction(case.case_id, case.group, case.geometry, case.prediction))
+            metric.update(Prediction(case.case_id, case.group, case.geometry, case.mask))
         assert str(error.value) == ("Case case0 has no reference, so it cannot be scored. Use predict for such cases.")
         assert metric.table() == []
 

@@ -11,7 +11,7 @@ class Area(CaseMetric):
     """Voxels of the prediction, all labels together."""
 
     def score(self, pair: LabelPair) -> dict[str, float]:
-        return {"area": float((pair.case.prediction == 1).sum())}
+        return {"area": float((pair.case.mask == 1).sum())}
 
 
 class Halving(nn.Conv2d):

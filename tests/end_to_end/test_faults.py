@@ -204,7 +204,7 @@ def test_a_gpu_out_of_memory_is_told_alike(
     def refuse(*arguments: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("medseg_pl.inference.sliding_window.SlidingWindow._plan", refuse)
+    monkeypatch.setattr("medseg_pl.inference.sliding_window.SlidingWindow.iterate_blocks", refuse)
     folders = [f"--input={phantoms['uw_madison']}", f"--output={tmp_path / 'masks'}"] if command == "predict" else []
     assert (fit() if command == "fit" else main([command, "--ckpt_path", checkpoint, *folders])) == 1
     error = told()

@@ -16,12 +16,13 @@ import yaml
 from medseg_pl.__main__ import main
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction, EvaluationBatch, SliceReference
-from medseg_pl.data.transforms.resize import Resize
+from medseg_pl.core.types import EvaluationBatch, Prediction, ResizeMode, SliceReference
 from medseg_pl.inference.assembler import CaseAssembler
-from medseg_pl.inference.sliding_window import SlidingWindow
+from medseg_pl.inference.inferer import Inferer
 from medseg_pl.metrics import CalibrationMetric
 from medseg_pl.metrics.files import COUNTS, SCORES, VOLUMES
+from medseg_pl.models.normalization import MeanStd
+from medseg_pl.models.segmentation_model import SegmentationModel
 from tests.end_to_end.conftest import SMALL
 
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
@@ -149,34 +150,41 @@ LABELS = LabelMap(["liver", "spleen"], "multiclass")
 NATIVE_SIZE = (50, 74)
 
 
-def assembled(resize: Resize, max_pixels: int) -> CasePrediction:
+def assembled(resize: ResizeMode, max_pixels: int) -> Prediction:
     """Two slices through a network of one layer, whole or in windows, back on the native grid."""
     torch.manual_seed(0)
-    layer = torch.nn.Conv2d(1, LABELS.classes, 5, padding=2)
-    image = torch.randn(2, 1, *resize.fitted_size(NATIVE_SIZE))
-    with torch.no_grad():
-        window = SlidingWindow(LABELS, (16, 16), 8, max_pixels=max_pixels)
-        probabilities = window(lambda pixels: 4 * layer(pixels), image, torch.zeros(2, 1, 1, 1))
+    model = SegmentationModel(
+        torch.nn.Conv2d(1, LABELS.classes, 5, padding=2),
+        LABELS,
+        MeanStd([0.0], [0.25], 1.0),
+        resize=resize,
+        input_size=(40, 40) if resize == "fit" else (16, 16),
+        size_divisor=8,
+        whole_image_max_pixels=max_pixels,
+    )
+    size = model.input_size if resize == "fit" else NATIVE_SIZE
+    image = torch.randn(2, 1, *size)
     geometry = Geometry((2, *NATIVE_SIZE))
     reference = np.random.default_rng(0).integers(0, 3, (2, 1, *NATIVE_SIZE)).astype(np.uint8)
     slices = [SliceReference("case", "patient", z, geometry) for z in range(2)]
-    batch = EvaluationBatch(image, torch.zeros(2, 1, 4), slices, list(reference))
-    (case,) = CaseAssembler(LABELS, resize, keep_probabilities=True).add(probabilities, batch)
+    with torch.no_grad():
+        blocks = Inferer([model]).infer_batch(EvaluationBatch(image, torch.zeros(2, 1, 4), slices, list(reference)))
+        (case,) = CaseAssembler(LABELS, keep_probabilities=True).add(blocks, slices, list(reference))
     return case
 
 
 @pytest.mark.parametrize("max_pixels", [1 << 20, 0], ids=["whole", "windows"])
-@pytest.mark.parametrize("resize", [Resize("none", (16, 16)), Resize("fit", (40, 40))], ids=["native", "resize"])
-def test_probabilities_on_the_native_grid_are_a_distribution(resize: Resize, max_pixels: int) -> None:
+@pytest.mark.parametrize("resize", ["none", "fit"])
+def test_probabilities_on_the_native_grid_are_a_distribution(resize: ResizeMode, max_pixels: int) -> None:
     case = assembled(resize, max_pixels)
     assert case.probabilities is not None
     assert case.probabilities.shape == (3, 2, *NATIVE_SIZE)
     np.testing.assert_allclose(case.probabilities.sum(axis=0), 1.0, atol=1e-5)
-    np.testing.assert_array_equal(case.probabilities.argmax(axis=0), case.prediction[0])
+    np.testing.assert_array_equal(case.probabilities.argmax(axis=0), case.mask[0])
     metric = CalibrationMetric(LABELS)
     metric.update(case)
     for index, score in enumerate(metric.table(), start=1):
-        p, r, chosen = case.probabilities[index], case.reference == index, case.prediction[0] == index
+        p, r, chosen = case.probabilities[index], case.reference == index, case.mask[0] == index
         assert score.values["brier"] == pytest.approx(float(np.mean((p - r[0].astype(np.float64)) ** 2)), rel=1e-6)
         surprise = -(case.probabilities[:, chosen] * np.log(case.probabilities[:, chosen])).sum(axis=0).mean()
         assert 0 < score.values["entropy"] == pytest.approx(float(surprise), rel=1e-5)

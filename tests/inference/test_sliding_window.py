@@ -269,7 +269,8 @@ def test_probabilities_are_float_whatever_the_network_computes_in(max_pixels: in
 def test_symmetries_are_averaged_as_probabilities(labels: LabelMap, max_pixels: int) -> None:
     network, pixels = convolution(labels.classes, kernel=5), image(64, 48)
     window = SlidingWindow(labels, (32, 24), 8, overlap=0.0, max_pixels=max_pixels)
-    averaged = window(network, pixels, ground(pixels), symmetries=get_transforms("flips"))
+    flipped = SlidingWindow(labels, (32, 24), 8, 0.0, max_pixels, get_transforms("flips"))
+    averaged = flipped(network, pixels, ground(pixels))
     alone = [
         window(network, pixels.flip(axes), ground(pixels)).flip(axes) for axes in ([], [-1], [-2], [-1, -2])
     ]  # without overlap the windows of the mirrored image are those of the image
@@ -280,13 +281,14 @@ def test_symmetries_are_averaged_as_probabilities(labels: LabelMap, max_pixels: 
 def test_a_network_that_knows_no_direction_is_not_changed_by_turning() -> None:
     network, pixels = convolution(1, kernel=1), image(40, 24)
     window = SlidingWindow(BINARY, (32, 24), 8)
-    turned = window(network, pixels, ground(pixels), symmetries=get_transforms("all"))
+    turned = SlidingWindow(BINARY, (32, 24), 8, transforms=get_transforms("all"))(network, pixels, ground(pixels))
     torch.testing.assert_close(turned, window(network, pixels, ground(pixels)), atol=1e-6, rtol=0)
 
 
 def test_the_loss_hears_the_plain_network_once() -> None:
     listener, pixels = Listener(identity), image(32, 24)
-    SlidingWindow(BINARY, (32, 24), 8)(listener, pixels, ground(pixels), listener.on_logits, get_transforms("flips"))
+    window = SlidingWindow(BINARY, (32, 24), 8, transforms=get_transforms("flips"))
+    window(listener, pixels, ground(pixels), listener.on_logits)
     assert len(listener.seen) == 4
     ((logits, rows, columns),) = listener.told
     assert torch.equal(logits, pixels[:, :1])

@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CalibrationMetric, CaseMetric, LabelPair
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, TASKS, CaseMetricContract, random_case
 
@@ -21,7 +21,7 @@ AB = LabelMap(["a", "b"], "multiclass")
 H = math.log(2)
 
 
-def with_probabilities(case: CasePrediction, labels: LabelMap) -> CasePrediction:
+def with_probabilities(case: Prediction, labels: LabelMap) -> Prediction:
     """The case with probabilities that follow from its name, whatever its masks say."""
     rng = np.random.default_rng(list(case.case_id.encode()))
     logits = torch.from_numpy(rng.normal(0, 2, (1, labels.classes, *case.geometry.shape)).astype(np.float32))
@@ -31,7 +31,7 @@ def with_probabilities(case: CasePrediction, labels: LabelMap) -> CasePrediction
 class OfMasks(CalibrationMetric):
     """Scores the contract's cases, which are masks alone."""
 
-    def update(self, case: CasePrediction) -> None:
+    def update(self, case: Prediction) -> None:
         super().update(with_probabilities(case, self.labels))
 
 
@@ -47,7 +47,7 @@ def scored(
 ) -> list[dict[str, float | int]]:
     """The scores of each label of a case of one row: probabilities `(K, W)`, stored masks `(M, W)`."""
     masks = [np.asarray(mask, np.uint8)[:, None, None] for mask in (prediction, reference)]
-    case = CasePrediction.from_masks("c", *masks)
+    case = Prediction.from_masks("c", *masks)
     case = replace(case, probabilities=np.asarray(probabilities, np.float32)[:, None, None])
     metric = CalibrationMetric(labels, **settings)
     metric.update(case)
@@ -106,7 +106,7 @@ def test_a_false_alarm_is_computed_as_it_stands() -> None:
 def test_open_voxels_are_as_if_cut_away(labels: LabelMap) -> None:
     given = with_probabilities(random_case(labels, 2, ignore=True), labels)
     assert given.reference is not None and given.probabilities is not None
-    cut = CasePrediction.from_masks(given.case_id, given.prediction[:, :, 2:], given.reference[:, :, 2:])
+    cut = Prediction.from_masks(given.case_id, given.mask[:, :, 2:], given.reference[:, :, 2:])
     cut = replace(cut, probabilities=given.probabilities[:, :, 2:])
     for index in range(len(labels.names)):
         ours, expected = (CalibrationMetric(labels).score(LabelPair(case, labels, index)) for case in (given, cut))

@@ -17,7 +17,7 @@ from torchmetrics.functional.classification import multiclass_stat_scores
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseMetric, LabelPair
 from medseg_pl.metrics.case_metric import apply_empty_mask_rule
 from medseg_pl.metrics.functional.overlap import OverlapCounts
@@ -41,12 +41,12 @@ class TestAPlugIn(CaseMetricContract):
         return Agreement(labels)
 
 
-def case(name: str, prediction: list[int], reference: list[int]) -> CasePrediction:
+def case(name: str, prediction: list[int], reference: list[int]) -> Prediction:
     masks = [np.array(mask, np.uint8).reshape(1, 1, 1, -1) for mask in (prediction, reference)]
-    return CasePrediction(name, name, Geometry((1, 1, len(reference))), *masks)
+    return Prediction(name, name, Geometry((1, 1, len(reference))), *masks)
 
 
-def pairs(labels: LabelMap, given: CasePrediction) -> list[LabelPair]:
+def pairs(labels: LabelMap, given: Prediction) -> list[LabelPair]:
     return [LabelPair(given, labels, index) for index in range(len(labels.names))]
 
 
@@ -94,7 +94,7 @@ class TestLabelPair:
         values = st.sampled_from([*range(labels + 1), IGNORE])
         prediction, reference = (data.draw(arrays(np.uint8, (1, *shape), elements=values)) for _ in range(2))
         names = LabelMap([str(i) for i in range(labels)], "multiclass")
-        found = pairs(names, CasePrediction("x", "x", Geometry(shape), prediction, reference))
+        found = pairs(names, Prediction("x", "x", Geometry(shape), prediction, reference))
         voxels = list(zip(prediction.ravel().tolist(), reference.ravel().tolist(), strict=True))
         for value, pair in enumerate(found, start=1):
             assert pair.prediction.ravel().tolist() == [p == value and r != IGNORE for p, r in voxels]
@@ -111,7 +111,7 @@ class TestLabelPair:
         prediction = rng.integers(0, 2, (3, 4, 11, 9)).astype(np.uint8)
         reference = rng.choice([0, 1, IGNORE], (3, 4, 11, 9)).astype(np.uint8)
         labels = LabelMap(["a", "b", "c"], "multilabel")
-        for pair in pairs(labels, CasePrediction("x", "x", Geometry((4, 11, 9)), prediction, reference)):
+        for pair in pairs(labels, Prediction("x", "x", Geometry((4, 11, 9)), prediction, reference)):
             p, r = prediction[pair.index], reference[pair.index]
             np.testing.assert_array_equal(pair.annotated, r != IGNORE)
             np.testing.assert_array_equal(pair.prediction, (p == 1) & (r != IGNORE))
@@ -133,15 +133,15 @@ class TestLabelPair:
         )
         expected = [OverlapCounts(int(tp), int(fp), int(fn)) for tp, fp, _, fn, _ in scores.tolist()[1:]]
         names = LabelMap([str(i) for i in range(labels)], "multiclass")
-        found = pairs(names, CasePrediction("x", "x", Geometry((5, 40, 33)), prediction, reference))
+        found = pairs(names, Prediction("x", "x", Geometry((5, 40, 33)), prediction, reference))
         assert [pair.counts for pair in found] == expected
 
     def test_the_most_labels_that_fit_into_a_byte(self) -> None:
         values = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
         labels = LabelMap([str(i) for i in range(254)], "multiclass")
-        same = pairs(labels, CasePrediction("x", "x", Geometry((1, 16, 16)), values, values))
+        same = pairs(labels, Prediction("x", "x", Geometry((1, 16, 16)), values, values))
         assert [pair.counts for pair in same] == [OverlapCounts(1, 0, 0)] * 254
-        rolled = pairs(labels, CasePrediction("x", "x", Geometry((1, 16, 16)), np.roll(values, 1), values))
+        rolled = pairs(labels, Prediction("x", "x", Geometry((1, 16, 16)), np.roll(values, 1), values))
         assert [pair.counts for pair in rolled[:-1]] == [OverlapCounts(0, 1, 1)] * 253
         assert rolled[-1].counts == OverlapCounts(0, 0, 1)  # where it was predicted the reference is open
 
@@ -200,7 +200,7 @@ def test_masks_that_do_not_fit_are_refused_and_not_stretched(
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse some of them first
     metric = Agreement(MULTILABEL)
     with pytest.raises(DataError, match=said):
-        metric.update(CasePrediction.from_masks("x", np.ones(prediction), np.ones(reference)))
+        metric.update(Prediction.from_masks("x", np.ones(prediction), np.ones(reference)))
     assert metric.table() == []
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseScore, OverlapMetric, summarize
 from medseg_pl.metrics.cautions import interval_cautions
 
@@ -19,7 +19,7 @@ def score_patients(
 ) -> list[CaseScore]:
     """One case of each patient, all alike."""
     metric = OverlapMetric(LabelMap([label], "binary"))
-    metric.update(CasePrediction.from_masks("a", *(np.array([mask], np.uint8) for mask in masks)))
+    metric.update(Prediction.from_masks("a", *(np.array([mask], np.uint8) for mask in masks)))
     (score,) = metric.table()
     return [replace(score, case_id=f"c{n}", group=f"p{n}") for n in range(first, first + count)]
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from medseg_pl.core.errors import OutputExistsError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.io.scores import read_rows
 from medseg_pl.metrics import CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric, summarize
 from medseg_pl.metrics.files import make_row, make_summary_tables, write_scores
@@ -39,7 +39,7 @@ def ledger(spacing_mm: tuple[float, float, float] | None = SPACING, labels: Labe
     masks = {"a": ([[1, 1, 0, 2], [0, 0, 0, 2]], [[1, 0, 0, 2], [0, 0, 2, 2]]), "b": ([[0, 1]], [[1, 1]])}
     for case, (prediction, reference) in masks.items():
         pair = np.array(prediction), np.array(reference)
-        book.add(CasePrediction.from_masks(case, *pair, group=f"patient-{case}", spacing_mm=spacing_mm))
+        book.add(Prediction.from_masks(case, *pair, group=f"patient-{case}", spacing_mm=spacing_mm))
     return book
 
 
@@ -63,7 +63,7 @@ class TestWriteScores:
 
     def test_metrics_that_were_not_computed_leave_their_columns_empty(self, tmp_path: Path) -> None:
         book = MetricTable([OverlapMetric(LABELS)])
-        book.add(CasePrediction.from_masks("a", np.ones((2, 2)), np.ones((2, 2))))
+        book.add(Prediction.from_masks("a", np.ones((2, 2)), np.ones((2, 2))))
         write_scores(tmp_path, "val", book.table(), LABELS.names)
         assert header(tmp_path / "scores_val.csv") == COLUMNS
         first = read_rows(tmp_path / "scores_val.csv")[0]
@@ -171,7 +171,7 @@ class TestTables:
 
     def test_missed_cases_are_counted(self) -> None:
         book = ledger()
-        book.add(CasePrediction.from_masks("c", np.zeros((3, 4)), np.full((3, 4), 2), spacing_mm=SPACING))
+        book.add(Prediction.from_masks("c", np.zeros((3, 4)), np.full((3, 4), 2), spacing_mm=SPACING))
         text = printed(summarize(book.table(), LABELS.names, intervals=False))
         assert [line.split()[-1] for line in text.splitlines() if line.split()[:1] == ["tumour"]] == ["1", "1"]
 
@@ -181,7 +181,7 @@ class TestTables:
     @pytest.mark.parametrize("case", ["no distances", "both units"])
     def test_without_means_of_distances_there_is_one_table(self, case: str) -> None:
         book = MetricTable([OverlapMetric(LABELS)]) if case == "no distances" else ledger()
-        book.add(CasePrediction.from_masks("z", np.ones((2, 2)), np.ones((2, 2))))
+        book.add(Prediction.from_masks("z", np.ones((2, 2)), np.ones((2, 2))))
         summary = summarize(book.table(), LABELS.names)
         assert len(make_summary_tables(summary, "test")) == 1
         assert "distances" not in printed(summary)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric, MetricCollection
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric
 
 LABELS = LabelMap(["liver", "tumour"], "multiclass")
@@ -59,7 +59,7 @@ class TheirModule(LightningModule):
 
     def validation_step(self, batch: Item, index: int) -> None:
         case_id, image, reference = batch
-        self.metric.update(CasePrediction.from_masks(case_id, image.round(), reference, spacing_mm=SPACING))
+        self.metric.update(Prediction.from_masks(case_id, image.round(), reference, spacing_mm=SPACING))
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.metric.compute())
@@ -82,7 +82,7 @@ def expected(*metrics: CaseMetric) -> dict[str, float]:
         for number in range(CASES):
             case_id, image, reference = item(number)
             masks = image.round().numpy(), reference.numpy()
-            metric.update(CasePrediction.from_masks(case_id, *masks, spacing_mm=SPACING))
+            metric.update(Prediction.from_masks(case_id, *masks, spacing_mm=SPACING))
         means.update({name: float(value) for name, value in metric.compute().items()})
     assert 0 < means.get("dice/tumour", means.get("nsd/tumour", math.nan)) < 1
     return means
@@ -188,7 +188,7 @@ def test_every_process_computes_the_same(
         for number in reversed(range(CASES)):
             if (number in first_rank) == (rank == 0):
                 case_id, image, reference = item(number)
-                metric.update(CasePrediction.from_masks(case_id, image.round(), reference, spacing_mm=SPACING))
+                metric.update(Prediction.from_masks(case_id, image.round(), reference, spacing_mm=SPACING))
         return {name: repr(float(value)) for name, value in metric.compute().items()}
 
     reference = {name: repr(value) for name, value in expected(*alone(make())).items()}

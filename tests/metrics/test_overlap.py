@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import (
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseMetric, CaseScore, OverlapMetric, summarize
 from medseg_pl.metrics.overlap import FORMULAS
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, TASKS, CaseMetricContract, random_case
@@ -35,16 +35,16 @@ class TestOverlapMetric(CaseMetricContract):
         return OverlapMetric(labels)
 
 
-def scores(labels: LabelMap, case: CasePrediction) -> list[CaseScore]:
+def scores(labels: LabelMap, case: Prediction) -> list[CaseScore]:
     metric = OverlapMetric(labels)
     metric.update(case)
     return metric.table()
 
 
-def case(prediction: object, reference: object, spacing_mm: tuple[float, float, float] | None = None) -> CasePrediction:
+def case(prediction: object, reference: object, spacing_mm: tuple[float, float, float] | None = None) -> Prediction:
     """Masks as `(M, H, W)`."""
     masks = [np.asarray(mask, np.uint8)[:, None] for mask in (prediction, reference)]
-    return CasePrediction("c", "p", Geometry(masks[0].shape[1:], spacing_mm), *masks)
+    return Prediction("c", "p", Geometry(masks[0].shape[1:], spacing_mm), *masks)
 
 
 def one_hot(mask: np.ndarray, labels: LabelMap) -> torch.Tensor:
@@ -102,7 +102,7 @@ def test_more_voxels_than_a_float_can_count() -> None:
     full = np.ones((1, 100, 1000, 1000), np.uint8)  # 10**8; float32 stops at 16,777,216
     prediction = full.copy()
     prediction[0, 0, 0, :3] = 0
-    (score,) = scores(BINARY, CasePrediction("c", "p", Geometry((100, 1000, 1000)), prediction, full))
+    (score,) = scores(BINARY, Prediction("c", "p", Geometry((100, 1000, 1000)), prediction, full))
     assert (score.values["tp"], score.values["fp"], score.values["fn"]) == (99_999_997, 0, 3)
     assert score.values["dice"] == 199_999_994 / 199_999_997
     assert summarize([score], BINARY.names)["pooled"]["lesion"]["dice"] == 199_999_994 / 199_999_997
@@ -111,7 +111,7 @@ def test_more_voxels_than_a_float_can_count() -> None:
 def test_equal_to_the_sets_of_voxels() -> None:
     for number in range(100 * len(KINDS)):
         drawn = pair(number)
-        (score,) = scores(BINARY, CasePrediction.from_masks("c", drawn.prediction, drawn.reference))
+        (score,) = scores(BINARY, Prediction.from_masks("c", drawn.prediction, drawn.reference))
         expected = surface_oracle.scores(*drawn[1:])
         for name in ("dice", "iou"):
             assert score.values[name] == pytest.approx(expected[name], rel=0, abs=1e-12, nan_ok=True), drawn
@@ -122,7 +122,7 @@ def test_equal_to_the_sets_of_voxels() -> None:
 def test_equal_to_torchmetrics(labels: LabelMap, number: int) -> None:
     scored = random_case(labels, number)
     assert scored.reference is not None
-    prediction, reference = one_hot(scored.prediction, labels), one_hot(scored.reference, labels)
+    prediction, reference = one_hot(scored.mask, labels), one_hot(scored.reference, labels)
     peers = {
         "dice": binary_f1_score,
         "iou": binary_jaccard_index,
@@ -140,7 +140,7 @@ def test_equal_to_torchmetrics(labels: LabelMap, number: int) -> None:
 def test_equal_to_monai(labels: LabelMap, number: int) -> None:
     scored = random_case(labels, number)
     assert scored.reference is not None
-    masks = [one_hot(mask, labels)[None] for mask in (scored.prediction, scored.reference)]
+    masks = [one_hot(mask, labels)[None] for mask in (scored.mask, scored.reference)]
     for name, peer in (("dice", compute_dice), ("iou", compute_iou)):
         expected = peer(*masks, include_background=True)[0].tolist()
         assert [score.values[name] for score in scores(labels, scored)] == pytest.approx(expected, rel=1e-6)
@@ -160,8 +160,8 @@ MASK_PAIRS = array_shapes(min_dims=2, max_dims=3, max_side=6).flatmap(
 
 @given(masks=MASK_PAIRS)
 def test_exchanging_the_masks_exchanges_precision_and_recall(masks: tuple[np.ndarray, np.ndarray]) -> None:
-    (forth,) = scores(BINARY, CasePrediction.from_masks("c", *masks))
-    (back,) = scores(BINARY, CasePrediction.from_masks("c", *masks[::-1]))
+    (forth,) = scores(BINARY, Prediction.from_masks("c", *masks))
+    (back,) = scores(BINARY, Prediction.from_masks("c", *masks[::-1]))
     for name, other in [("dice", "dice"), ("iou", "iou"), ("precision", "recall"), ("recall", "precision")]:
         assert forth.values[name] == pytest.approx(back.values[other], rel=0, abs=0, nan_ok=True)
     assert (forth.values["tp"], forth.values["fp"], forth.values["fn"]) == (
@@ -175,8 +175,8 @@ def test_exchanging_the_masks_exchanges_precision_and_recall(masks: tuple[np.nda
 def test_emptying_a_prediction_never_improves_it(masks: tuple[np.ndarray, np.ndarray]) -> None:
     prediction, reference = masks
     reference.flat[0] = 1
-    (before,) = scores(BINARY, CasePrediction.from_masks("c", prediction, reference))
-    (after,) = scores(BINARY, CasePrediction.from_masks("c", np.zeros_like(prediction), reference))
+    (before,) = scores(BINARY, Prediction.from_masks("c", prediction, reference))
+    (after,) = scores(BINARY, Prediction.from_masks("c", np.zeros_like(prediction), reference))
     assert after.status == "missed"
     assert all(after.values[name] == 0 <= before.values[name] for name in FORMULAS)
 
@@ -184,11 +184,11 @@ def test_emptying_a_prediction_never_improves_it(masks: tuple[np.ndarray, np.nda
 def test_open_voxels_are_as_if_cut_away() -> None:
     scored = random_case(MULTICLASS, 2, ignore=True)
     assert scored.reference is not None
-    cut = CasePrediction(
+    cut = Prediction(
         scored.case_id,
         scored.group,
         Geometry((scored.geometry.shape[0], 7, 11), scored.geometry.spacing_mm),
-        scored.prediction[:, :, 2:],
+        scored.mask[:, :, 2:],
         scored.reference[:, :, 2:],
     )
     assert scores(MULTICLASS, scored) == scores(MULTICLASS, cut)

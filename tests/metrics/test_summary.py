@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseScore, MetricTable, OverlapMetric, SurfaceMetric, summarize
 from medseg_pl.metrics.case_metric import DISTANCES
 from medseg_pl.metrics.overlap import FORMULAS
@@ -30,7 +30,7 @@ def row(case: str, label: str, tp: int, fp: int, fn: int, unit: str = "mm", **ex
     prediction = np.repeat([1, 1, 0, 0], [tp, fp, fn, 1])[None]
     reference = np.repeat([1, 0, 1, 0], [tp, fp, fn, 1])[None]
     metric = OverlapMetric(LabelMap([label], "binary"))
-    metric.update(CasePrediction.from_masks(case, prediction, reference, group=case[0]))
+    metric.update(Prediction.from_masks(case, prediction, reference, group=case[0]))
     (score,) = metric.table()
     return replace(score, values={**score.values, **extra}, unit=unit)
 
@@ -230,7 +230,7 @@ Masks = NDArray[np.uint8]
 def averages(predictions: Sequence[Masks], references: Sequence[Masks]) -> dict[str, Any]:
     ledger = MetricTable([OverlapMetric(LABELS), SurfaceMetric(LABELS)])
     for number, masks in enumerate(zip(predictions, references, strict=True)):
-        ledger.add(CasePrediction.from_masks(f"case{number}", *masks, spacing_mm=(2.0, 1.0, 0.5)))
+        ledger.add(Prediction.from_masks(f"case{number}", *masks, spacing_mm=(2.0, 1.0, 0.5)))
     return summarize(ledger.table(), LABELS.names, intervals=False)
 
 

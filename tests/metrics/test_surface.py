@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseMetric, CaseScore, SurfaceMetric
 from medseg_pl.metrics.case_metric import DISTANCES
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, CaseMetricContract
@@ -34,7 +34,7 @@ class TestSurfaceMetric(CaseMetricContract):
         return SurfaceMetric(labels)
 
 
-def rows(labels: LabelMap, case: CasePrediction, tolerance: Any = 1.0) -> list[CaseScore]:
+def rows(labels: LabelMap, case: Prediction, tolerance: Any = 1.0) -> list[CaseScore]:
     metric = SurfaceMetric(labels, tolerance)
     metric.update(case)
     return metric.table()
@@ -44,7 +44,7 @@ def scores(
     prediction: Any, reference: Any, spacing_mm: Spacing | None = None, tolerance: float = 1.0
 ) -> dict[str, float]:
     """Of one label, in masks of any number of axes."""
-    case = CasePrediction.from_masks("c", np.asarray(prediction), np.asarray(reference), spacing_mm=spacing_mm)
+    case = Prediction.from_masks("c", np.asarray(prediction), np.asarray(reference), spacing_mm=spacing_mm)
     (score,) = rows(BINARY, case, tolerance)
     return {name: float(value) for name, value in score.values.items()}
 
@@ -75,7 +75,7 @@ def test_a_training_need_not_wait_for_it() -> None:
 
 def test_distances_are_in_pixels_where_the_spacing_is_unknown() -> None:
     unknown, known = (
-        rows(BINARY, CasePrediction.from_masks("c", np.array(SMALL), LARGE, spacing_mm=spacing))[0]
+        rows(BINARY, Prediction.from_masks("c", np.array(SMALL), LARGE, spacing_mm=spacing))[0]
         for spacing in (None, (1.0, 1.0, 1.0))
     )
     assert (unknown.unit, known.unit) == ("px", "mm")
@@ -95,7 +95,7 @@ def test_equal_to_measuring_all_pairs() -> None:
 
 
 class TestTolerance:
-    CASE = CasePrediction.from_masks("c", np.array([[1, 0, 0, 2, 0, 0]]), np.array([[0, 0, 1, 0, 0, 2]]))
+    CASE = Prediction.from_masks("c", np.array([[1, 0, 0, 2, 0, 0]]), np.array([[0, 0, 1, 0, 0, 2]]))
 
     def test_one_number_is_that_of_every_label(self) -> None:
         labels = LabelMap(["a", "b"], "multiclass")
@@ -149,14 +149,14 @@ class TestOpenVoxels:
         assert scores([[1, 1, 1, 1, 1]], [[1, 1, IGNORE, IGNORE, 0]])["hd_mm"] == 3.0
 
     def test_a_prediction_that_lies_in_them_alone_has_missed(self) -> None:
-        case = CasePrediction.from_masks("c", np.array([[0, 0, 1, 1]]), np.array([[1, 0, IGNORE, IGNORE]]))
+        case = Prediction.from_masks("c", np.array([[0, 0, 1, 1]]), np.array([[1, 0, IGNORE, IGNORE]]))
         (row,) = rows(BINARY, case)
         assert (row.status, row.values["hd_mm"]) == ("missed", math.hypot(1, 4))
 
     def test_each_overlapping_label_has_its_own(self) -> None:
         prediction = np.array([[[[1, 1, 1]]], [[[1, 1, 1]]]])
         reference = np.array([[[[1, 1, IGNORE]]], [[[1, 0, 0]]]])
-        stomach, bowel = rows(MULTILABEL, CasePrediction.from_masks("c", prediction, reference))
+        stomach, bowel = rows(MULTILABEL, Prediction.from_masks("c", prediction, reference))
         assert (stomach.values["hd_mm"], bowel.values["hd_mm"]) == (0.0, 2.0)
 
 
@@ -264,6 +264,6 @@ class TestAnyMasks:
 def test_pixels_and_millimeters_are_not_averaged() -> None:
     metric = SurfaceMetric(LabelMap(["a"], "binary"))
     for name, spacing in (("x", None), ("y", (1.0, 100.0, 100.0))):
-        metric.update(CasePrediction.from_masks(name, np.array([[1, 0]]), np.array([[0, 1]]), spacing_mm=spacing))
+        metric.update(Prediction.from_masks(name, np.array([[1, 0]]), np.array([[0, 1]]), spacing_mm=spacing))
     assert [score.values["hd_mm"] for score in metric.table()] == [1.0, 100.0]
     assert all(math.isnan(mean) for mean in metric.compute().values())

@@ -13,7 +13,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance
 from numpy.typing import NDArray
 
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseMetric, UWMadisonScore
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, TASKS, CaseMetricContract, random_case
 
@@ -27,14 +27,14 @@ class TestUWMadisonScore(CaseMetricContract):
         return UWMadisonScore(labels)
 
 
-def scores(labels: LabelMap, case: CasePrediction) -> list[float]:
+def scores(labels: LabelMap, case: Prediction) -> list[float]:
     metric = UWMadisonScore(labels)
     metric.update(case)
     return [float(score.values["uw_madison"]) for score in metric.table()]
 
 
 def score(prediction: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
-    (value,) = scores(BINARY, CasePrediction.from_masks("c", prediction, reference))
+    (value,) = scores(BINARY, Prediction.from_masks("c", prediction, reference))
     return value
 
 
@@ -73,7 +73,7 @@ def test_an_image_is_measured_in_its_plane() -> None:
 
 def test_the_spacing_plays_no_part() -> None:
     masks = volume(SHAPE, *REFERENCE[:3]), volume(SHAPE, *REFERENCE)
-    thick = CasePrediction.from_masks("c", *masks, spacing_mm=(9.0, 0.5, 2.0))
+    thick = Prediction.from_masks("c", *masks, spacing_mm=(9.0, 0.5, 2.0))
     assert scores(BINARY, thick) == [score(*masks)]
 
 
@@ -92,7 +92,7 @@ def test_a_slice_that_nobody_annotated_is_left_out() -> None:
 
 def test_labels_that_overlap_are_scored_one_by_one() -> None:
     whole, part = volume(SHAPE, *REFERENCE), volume(SHAPE, *REFERENCE[:3])
-    case = CasePrediction.from_masks("c", np.stack([whole, part]), np.stack([whole, whole]))
+    case = Prediction.from_masks("c", np.stack([whole, part]), np.stack([whole, whole]))
     assert scores(MULTILABEL, case) == [1.0, score(part, whole)]
 
 
@@ -130,7 +130,7 @@ def test_equal_to_a_brute_force(shape: Voxel, seed: int, share: float) -> None:
 def test_equal_to_monai(labels: LabelMap, number: int) -> None:
     given = random_case(labels, number)
     assert given.reference is not None
-    planes = [labels.planes(mask)[None].astype(np.float32) for mask in (given.prediction, given.reference)]
+    planes = [labels.planes(mask)[None].astype(np.float32) for mask in (given.mask, given.reference)]
     prediction, reference = (torch.from_numpy(plane) for plane in planes)
     dice = torch.stack([compute_dice(prediction[:, :, z], reference[:, :, z])[0] for z in range(prediction.shape[2])])
     distance = compute_hausdorff_distance(prediction, reference, include_background=True)[0]

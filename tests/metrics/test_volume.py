@@ -10,7 +10,7 @@ import pytest
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseMetric, CaseScore, VolumeMetric
 from tests.contracts.metric_contract import BINARY, MULTILABEL, TASKS, CaseMetricContract, random_case, with_masks
 
@@ -27,13 +27,13 @@ class TestVolumeMetric(CaseMetricContract):
     def test_both_empty_is_undefined(self, labels: LabelMap) -> None:
         # Unlike a score, a volume is: zero.
         case = random_case(labels, 0)
-        nothing = np.zeros_like(case.prediction)
+        nothing = np.zeros_like(case.mask)
         for score in self.table(labels, with_masks(case, nothing, nothing)):
             assert score.status == "undefined"
             assert [score.values[name] for name in self.columns] == [0.0] * 3
 
 
-def scores(labels: LabelMap, case: CasePrediction) -> list[CaseScore]:
+def scores(labels: LabelMap, case: Prediction) -> list[CaseScore]:
     metric = VolumeMetric(labels)
     metric.update(case)
     return metric.table()
@@ -45,7 +45,7 @@ def test_voxels_times_the_size_of_one() -> None:
     reference[:3, :, :8] = 1  # 3 slices of 80
     reference[3] = 2
     # 5 mm x 2 mm x 2 mm: 50 voxels make a millilitre.
-    first, second = scores(AB, CasePrediction.from_masks("c", prediction, reference, spacing_mm=(5.0, 2.0, 2.0)))
+    first, second = scores(AB, Prediction.from_masks("c", prediction, reference, spacing_mm=(5.0, 2.0, 2.0)))
     assert first.values == pytest.approx(
         {"volume_reference_ml": 4.8, "volume_prediction_ml": 4.0, "volume_difference_ml": -0.8}, rel=1e-12
     )
@@ -57,14 +57,14 @@ def test_voxels_times_the_size_of_one() -> None:
 
 def test_a_slice_is_as_thick_as_its_spacing_says() -> None:
     mask = np.ones((10, 10), np.uint8)
-    (score,) = scores(BINARY, CasePrediction.from_masks("c", mask, mask, spacing_mm=(5.0, 2.0, 2.0)))
+    (score,) = scores(BINARY, Prediction.from_masks("c", mask, mask, spacing_mm=(5.0, 2.0, 2.0)))
     assert score.values["volume_reference_ml"] == pytest.approx(2.0, rel=1e-12)
 
 
 def test_open_voxels_are_in_no_volume() -> None:
     prediction, reference = np.ones((1, 100), np.uint8), np.ones((1, 100), np.uint8)
     reference[:, 10:] = IGNORE
-    (score,) = scores(BINARY, CasePrediction.from_masks("c", prediction, reference, spacing_mm=(10.0, 10.0, 10.0)))
+    (score,) = scores(BINARY, Prediction.from_masks("c", prediction, reference, spacing_mm=(10.0, 10.0, 10.0)))
     assert [score.values[name] for name in ("volume_reference_ml", "volume_prediction_ml")] == [10.0, 10.0]
 
 

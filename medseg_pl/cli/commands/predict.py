@@ -17,10 +17,11 @@ from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.unlabeled import ImageFolder
 from medseg_pl.data.written_values import use_mask_values
 from medseg_pl.inference.outcomes import Outcome
-from medseg_pl.inference.predictor import Predictor, load_module, load_weights
+from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.atomic_files import digest_of
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output_folder import OutputFolder
+from medseg_pl.models.segmentation_model import load_model, load_weights
 from medseg_pl.training.callbacks import Inputs, PredictionWriter, ReviewQueue
 from medseg_pl.training.checkpoints import CheckpointInfo
 from medseg_pl.training.datamodule import SegmentationDataModule
@@ -91,7 +92,7 @@ def predict(
     if isinstance(source, ImageFolder) and source.folders and trainer.is_global_zero:
         names = " and ".join(source.folders)
         sys.stdout.write(f"{order.images} is the root of a data set: images are read from its {names}.\n")
-    predictor, cases = _predictor(module, checkpoints, data.eval_batch_size), source.cases()
+    predictor, cases = _make_predictor(module, checkpoints, data.eval_batch_size), source.cases()
     # Before any rank writes: what is finished later in this run is new.
     finished = frozenset(case.case_id for case in cases if output.is_finished(case.case_id, case.images))
     inputs = Inputs(order.images, cases, source.left_out(), finished)
@@ -125,14 +126,12 @@ def _raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
     )
 
 
-def _predictor(module: SegmentationModule, checkpoints: Sequence[CheckpointInfo], batch_size: int) -> Predictor:
-    """The model with the settings that were given, and those of further checkpoints with its flips."""
+def _make_predictor(module: SegmentationModule, checkpoints: Sequence[CheckpointInfo], batch_size: int) -> Predictor:
+    """Take the first model with the settings that were given, and those of further checkpoints with its flips."""
     first, *others = checkpoints
-    load_weights(module, first.path)
-    members = [load_module(trained) for trained in others]
-    for member in members:
-        member.symmetries = module.symmetries
-    return Predictor([module.eval(), *members], batch_size)
+    load_weights(module.model, first.path)
+    models = [module.model.eval(), *(load_model(trained) for trained in others)]
+    return Predictor(models, batch_size, tta=module.model.tta)
 
 
 def _record(

@@ -11,9 +11,9 @@ import numpy as np
 
 from medseg_pl.core.intensity import channel_statistics
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction, Volume
+from medseg_pl.core.types import Prediction, Volume
 from medseg_pl.core.visualization import telling_slice
-from medseg_pl.inference.predictor import Prediction, Predictor
+from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.metrics.case_metric import LabelPair
 from medseg_pl.metrics.functional.calibration import CalibrationSums, calibration_sums
@@ -106,7 +106,7 @@ class _Sorter(NamedTuple):
 
     def _judge(self, run: int, entry: CaseEntry, volume: Volume, prediction: Prediction) -> None:
         """Whether the masks are those that were scored, and whether the probabilities mean what they say."""
-        case = CasePrediction("", "", volume.geometry, prediction.mask, volume.mask, prediction.probabilities)
+        case = Prediction("", "", volume.geometry, prediction.mask, volume.mask, prediction.probabilities)
         for index, label in enumerate(self.labels.names):
             pair = LabelPair(case, self.labels, index)
             row = entry.scores[run].get(label)

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from medseg_pl.core.types import Batch, CasePrediction
+from medseg_pl.core.types import Batch, Prediction
 from medseg_pl.metrics.files import make_row
 from medseg_pl.metrics.summary import summarize
 from medseg_pl.training.callbacks.overlay_writer import rgb_of
@@ -157,7 +157,7 @@ class MediaLogger(Callback):
     def _look(self, trainer: Trainer, outputs: Mapping[str, Any]) -> None:
         if self._gallery is None:
             return
-        finished: list[CasePrediction] = outputs["cases"]
+        finished: list[Prediction] = outputs["cases"]
         for case in finished:
             if self._gallery.wants(case):
                 cached = trainer.datamodule.prepared.index.open_case(case.case_id)  # type: ignore[attr-defined]

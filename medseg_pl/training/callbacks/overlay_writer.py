@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.intensity import HIGH, LOW
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.core.visualization import side_by_side, to_rgb
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.io.raster import write_png
@@ -66,20 +66,20 @@ class OverlayWriter(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(module, SegmentationModule) or not isinstance(data, SegmentationDataModule):
             return
-        finished: list[CasePrediction] = outputs["cases"]
+        finished: list[Prediction] = outputs["cases"]
         for case in finished[: max(0, self.cases - self._drawn)]:
             path = self._folder / stage / f"{case.case_id}.png"
             write_png(path, overlay(case, data.prepared.index.open_case(case.case_id), module.labels), replace=True)
             self._drawn += 1
 
 
-def overlay(case: CasePrediction, cached: CachedCase, labels: LabelMap) -> NDArray[np.uint8]:
+def overlay(case: Prediction, cached: CachedCase, labels: LabelMap) -> NDArray[np.uint8]:
     """The slice with most of the reference: image, reference, prediction."""
     assert case.reference is not None, "overlays compare with a reference"
     annotated = labels.planes(case.reference)
     depth = int(annotated.sum(axis=(0, 2, 3)).argmax())
     rgb = rgb_of(cached.image, cached.statistics, depth)
-    return side_by_side(rgb, annotated[:, depth], labels.planes(case.prediction)[:, depth])
+    return side_by_side(rgb, annotated[:, depth], labels.planes(case.mask)[:, depth])
 
 
 def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], depth: int) -> NDArray[np.uint8]:

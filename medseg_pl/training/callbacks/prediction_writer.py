@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.intensity import channel_statistics
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import Case, Volume
+from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.core.visualization import draw_contours
 from medseg_pl.data.sources import Source
 from medseg_pl.inference.outcomes import Outcome, list_outcomes, summarize_outcomes, write_outcomes
-from medseg_pl.inference.predictor import Prediction
 from medseg_pl.inference.review.writer import ReviewQueue
 from medseg_pl.io.atomic_files import whole_file
 from medseg_pl.io.output_folder import OutputFolder
@@ -92,33 +91,33 @@ class PredictionWriter(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Write the case, or note its fault."""
-        for predicted in outputs:
-            self._keep(predicted)
+        for result in outputs:
+            self._keep(result)
 
-    def _keep(self, predicted: CaseResult) -> None:
-        name = predicted.decoded.case.case_id
-        if predicted.prediction is None:
-            self.faults[name] = predicted.fault
+    def _keep(self, result: CaseResult) -> None:
+        name = result.case.case_id
+        if result.prediction is None:
+            self.faults[name] = result.error
             return
         try:
-            self._write(predicted, predicted.prediction)
+            self._write(result, result.prediction)
         except DataError as error:  # what its format cannot hold or refer to; a full disk stops all
             self.faults[name] = str(error)
         else:
             self.written |= {name}
 
-    def _write(self, predicted: CaseResult, prediction: Prediction) -> None:
-        case, volume = predicted.decoded.case, predicted.decoded.volume
+    def _write(self, result: CaseResult, prediction: Prediction) -> None:
+        case, volume = result.case, result.volume
         assert volume is not None, "what was predicted had been read"
         with self.output.case(case.case_id, case.images) as stage:
             self.source.write(stage, case, prediction.mask, self.labels)
             if prediction.probabilities is not None:
-                _write_probabilities(stage / "probabilities" / f"{case.case_id}.npz", prediction)
+                _write_probabilities(stage / "probabilities" / f"{case.case_id}.npz", prediction, self.labels)
             if self.overlays:
-                write_png(stage / "overlays" / f"{case.case_id}.png", picture(volume, prediction))
-            if self.queue and predicted.signs:
-                drawn = picture(volume, prediction, predicted.signs.slice)
-                self.queue.note(stage, case.case_id, predicted.signs, drawn)
+                write_png(stage / "overlays" / f"{case.case_id}.png", picture(volume, prediction.mask, self.labels))
+            if self.queue and result.evidence:
+                drawn = picture(volume, prediction.mask, self.labels, result.evidence.slice)
+                self.queue.note(stage, case.case_id, result.evidence, drawn)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join what the format wants in one file, once all ranks are done."""
@@ -152,9 +151,9 @@ class PredictionWriter(Callback):
         return self.output.directory / "predictions.csv"
 
 
-def picture(volume: Volume, prediction: Prediction, depth: int | None = None) -> NDArray[np.uint8]:
+def picture(volume: Volume, mask: NDArray[np.uint8], labels: LabelMap, depth: int | None = None) -> NDArray[np.uint8]:
     """A slice, by default that with most of the prediction: the image, and the image with what was found."""
-    planes = prediction.labels.planes(prediction.mask)
+    planes = labels.planes(mask)
     depth = int(planes.sum(axis=(0, 2, 3)).argmax()) if depth is None else depth
     rgb = rgb_of(volume.image, channel_statistics(volume.image), depth)
     return np.concatenate([rgb, draw_contours(rgb, planes[:, depth])], axis=1)
@@ -166,11 +165,11 @@ def _is_limited(trainer: Trainer) -> bool:
     return isinstance(limit, int) or limit < 1.0
 
 
-def _write_probabilities(path: Path, prediction: Prediction) -> None:
+def _write_probabilities(path: Path, prediction: Prediction, labels: LabelMap) -> None:
     """`(K, D, H, W)` with the labels' names; not in half precision, which moves what is close to one half."""
     assert prediction.probabilities is not None, "asked for"
     with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, probabilities=prediction.probabilities, labels=np.array(prediction.labels.names))
+        np.savez_compressed(file, probabilities=prediction.probabilities, labels=np.array(labels.names))
 
 
 def _gather_ranks(written: frozenset[str], faults: dict[str, str]) -> tuple[frozenset[str], dict[str, str]]:

@@ -11,7 +11,7 @@ import torch.distributed
 from jaxtyping import Bool, UInt8
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseScore, OverlapMetric
 from medseg_pl.metrics.case_metric import LabelPair
 
@@ -50,7 +50,7 @@ class ImageBuffer:
         self._overlap = OverlapMetric(labels)
         self._scores: dict[str, float] = {}
 
-    def wants(self, case: CasePrediction) -> bool:
+    def wants(self, case: Prediction) -> bool:
         """Whether to draw this case, which is then no longer the score of another."""
         pairs = [LabelPair(case, self.labels, index) for index in range(len(self.labels.names))]
         score = _mean([float(self._overlap.score(pair)["dice"]) for pair in pairs])
@@ -93,17 +93,17 @@ def worst_cases(table: Sequence[CaseScore], size: int) -> list[str]:
     return [name for _, name in sorted((mean, name) for name, mean in case_means(table).items())[:size]]
 
 
-def picture_of(case: CasePrediction, rgb: UInt8[np.ndarray, "h w 3"], labels: LabelMap, depth: int) -> Picture:
+def picture_of(case: Prediction, rgb: UInt8[np.ndarray, "h w 3"], labels: LabelMap, depth: int) -> Picture:
     """One slice of a case beside its image."""
     assert case.reference is not None, "only what has a reference is shown"
-    reference, prediction = (labels.planes(mask)[:, depth] for mask in (case.reference, case.prediction))
+    reference, prediction = (labels.planes(mask)[:, depth] for mask in (case.reference, case.mask))
     return Picture(case.case_id, rgb, reference, prediction)
 
 
-def telling_slice(case: CasePrediction, labels: LabelMap) -> int:
+def telling_slice(case: Prediction, labels: LabelMap) -> int:
     """The slice with most of the reference, or of the prediction where the reference is empty."""
     assert case.reference is not None, "only what has a reference is shown"
-    for mask in (case.reference, case.prediction):
+    for mask in (case.reference, case.mask):
         area = labels.planes(mask).sum(axis=(0, 2, 3))
         if area.any():
             return int(area.argmax())

@@ -19,7 +19,7 @@ import pytest
 from medseg_pl.__main__ import main
 from medseg_pl.cli.commands.evaluate import scoring
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import Case, CasePrediction
+from medseg_pl.core.types import Case, Prediction
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.metrics import MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
 from tests.sample_files import blocks, noise, save_raster, save_volume, tree
@@ -201,7 +201,7 @@ def test_overlapping_labels_as_predict_writes_them(
         for side, mask in zip(("reference", "prediction"), masks, strict=True):
             source.write(tmp_path / side, Case(name, name, (image,)), mask, labels)
         geometry = source.read(Case(name, name, (image,)), labels).geometry
-        ledger.add(CasePrediction(name, name, geometry, prediction=masks[1], reference=masks[0]))
+        ledger.add(Prediction(name, name, geometry, mask=masks[1], reference=masks[0]))
     named = "stomach,bowel" if values is None else "4=stomach,9=bowel"
     rows, _ = evaluate("--labels", named, "--task=multilabel")
     expected = [
@@ -339,7 +339,7 @@ def test_an_interrupted_run_leaves_nothing(
         save(tmp_path, f"{name}.png", BAR, LOWER)
     read: list[str] = []
 
-    def interrupted(pair: Any, *arguments: Any) -> CasePrediction:
+    def interrupted(pair: Any, *arguments: Any) -> Prediction:
         read.append(pair.case_id)
         if pair.case_id == "b":
             os.kill(os.getpid(), signal.SIGINT)

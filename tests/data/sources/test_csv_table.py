@@ -9,7 +9,7 @@ import pytest
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.data.sources.csv_table import read_table, strata_columns
 from medseg_pl.metrics import MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.metrics.files import make_row
@@ -37,7 +37,7 @@ def test_site_and_scanner_need_not_be_there_unless_they_are_named() -> None:
 def scored_columns() -> list[str]:
     labels = LabelMap(["lesion"], "binary")
     ledger = MetricTable([OverlapMetric(labels), SurfaceMetric(labels), VolumeMetric(labels)])
-    ledger.add(CasePrediction.from_masks("a", np.ones((2, 2)), np.ones((2, 2))))
+    ledger.add(Prediction.from_masks("a", np.ones((2, 2)), np.ones((2, 2))))
     return list(make_row(ledger.table()[0], {}))
 
 

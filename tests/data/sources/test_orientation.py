@@ -114,7 +114,7 @@ def test_predictions_are_brought_to_their_references(tmp_path: Path) -> None:
     pairs, _ = pair_folders(tmp_path / "reference", tmp_path / "prediction")
     for pair in pairs:
         found = read_pair(pair, KIDNEYS, "p1")
-        np.testing.assert_array_equal(found.prediction, found.reference)
+        np.testing.assert_array_equal(found.mask, found.reference)
     unplace(tmp_path / "prediction/LPS.nii.gz")
     with pytest.raises(GeometryError, match=r"LPS\.nii\.gz does not say where it lies .* the reference"):
         read_pair(next(pair for pair in pairs if pair.case_id == "LPS"), KIDNEYS, "p1")

@@ -15,9 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from medseg_pl.core.errors import OutputExistsError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.case_dataset import Decoded
+from medseg_pl.core.types import Prediction
 from medseg_pl.data.sources import FolderSource
-from medseg_pl.inference.predictor import Prediction
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.training.callbacks import Inputs, PredictionWriter, prediction_writer
@@ -54,8 +53,8 @@ def predict(writer: PredictionWriter, number: int, fault: str = "") -> None:
     case = writer.inputs.cases[number]
     volume = writer.source.read(case, LABELS)
     mask = np.zeros((1, *volume.geometry.shape), np.uint8)
-    prediction = None if fault else Prediction(mask, LABELS, volume.geometry)
-    writer.on_predict_batch_end(trainer(), MODULE, [CaseResult(Decoded(case, volume), prediction, fault)])
+    prediction = None if fault else Prediction(case.case_id, case.group, volume.geometry, mask)
+    writer.on_predict_batch_end(trainer(), MODULE, [CaseResult(case, volume, prediction, fault)])
 
 
 def statuses(writer: PredictionWriter) -> dict[str, str]:

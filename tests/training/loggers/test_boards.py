@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseScore
 from medseg_pl.training.loggers import ImageBuffer, Picture, worst_cases
 from medseg_pl.training.loggers.images import picture_of, telling_slice
@@ -16,13 +16,13 @@ from medseg_pl.training.loggers.wandb import mask_layers
 NUCLEUS = LabelMap(["nucleus"], "binary")
 
 
-def case_with(name: str, hits: int) -> CasePrediction:
+def case_with(name: str, hits: int) -> Prediction:
     """Eight voxels of reference in the second of three slices, of which the prediction finds so many."""
     reference = np.zeros((3, 4, 4), np.uint8)
     reference[1, :2] = 1
     prediction = np.zeros_like(reference)
     prediction[1].flat[:hits] = 1
-    return CasePrediction.from_masks(name, prediction, reference)
+    return Prediction.from_masks(name, prediction, reference)
 
 
 def test_a_gallery_keeps_the_fixed_and_the_worst_and_no_others() -> None:

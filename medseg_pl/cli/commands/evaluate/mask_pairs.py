@@ -16,7 +16,7 @@ import numpy as np
 
 from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError
 from medseg_pl.core.labels import IGNORE, LabelMap, Task
-from medseg_pl.core.types import CasePrediction
+from medseg_pl.core.types import Prediction
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.files import Grid, files_by_name, is_image, read_mask_file, stored_mask
 from medseg_pl.data.sources.unread import explain_unread
@@ -87,7 +87,7 @@ def list_left_out(directory: Path) -> list[LeftOut]:
 
 def read_pair(
     pair: MaskPair, labels: LabelMap, group: str, spacing_mm: tuple[float, float, float] | None = None
-) -> CasePrediction:
+) -> Prediction:
     """Decode both sides of one case, on the grid of its reference; a prediction that is missing is empty.
 
     Args:
@@ -105,11 +105,11 @@ def read_pair(
     empty = np.zeros(grid.geometry.shape, np.uint8), grid.geometry
     predictions = [read_mask_file(path) if path is not None else empty for path in pair.predictions]
     paths = [path or Path("missing") for path in pair.predictions]
-    return CasePrediction(
+    return Prediction(
         case_id=pair.case_id,
         group=group,
         geometry=replace(grid.geometry, spacing_mm=grid.geometry.spacing_mm or spacing_mm),
-        prediction=stored_mask(pair.case_id, paths, predictions, labels, grid),
+        mask=stored_mask(pair.case_id, paths, predictions, labels, grid),
         reference=stored_mask(pair.case_id, pair.references, references, labels, grid),
     )
 

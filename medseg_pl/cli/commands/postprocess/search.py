@@ -42,8 +42,8 @@ def choose(arguments: argparse.Namespace) -> None:
     require_absent(arguments.output)
     trained = read_checkpoint(arguments.ckpt_path)
     plugins = [name for name in arguments.plugins.split(",") if name]
-    predictor = Predictor.from_checkpoint(trained.path, device=arguments.device, plugins=plugins)
-    predictor.members[0].assembler.cleaning = {}  # what was chosen before is chosen anew
+    # Without what was chosen before: it is chosen anew.
+    predictor = Predictor.from_checkpoint(trained.path, device=arguments.device, plugins=plugins, postprocess={})
     source = open_source(trained.settings, arguments.root, plugins)
     cases = select_recorded_cases(source.cases(), trained.data)
     gains = gains_of(predictor, source, cases)

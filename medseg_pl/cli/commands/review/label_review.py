@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.core.visualization import side_by_side
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.base import shown
 from medseg_pl.data.sources.from_settings import open_source
-from medseg_pl.inference.predictor import Prediction, Predictor
+from medseg_pl.inference.predictor import Predictor
 from medseg_pl.inference.review import assess_reference
 from medseg_pl.io.atomic_files import digest_of
 from medseg_pl.io.locks import FolderLocks
@@ -73,12 +74,12 @@ class CrossFoldPredictor:
             )
         self.all = Predictor.from_checkpoint([each.path for each in trained], device=device, plugins=plugins)
         self.labels = self.all.labels
-        self.known = [frozenset(each.data["groups"]) for each in trained]
+        self.groups = [frozenset(each.data["groups"]) for each in trained]
 
     def of(self, group: str) -> Predictor | None:
         """Those that were not trained on a patient, `None` where there are none."""
-        members = [member for member, known in zip(self.all.members, self.known, strict=True) if group not in known]
-        return Predictor(members, self.all.batch_size, self.all.precision) if members else None
+        indices = [index for index, groups in enumerate(self.groups) if group not in groups]
+        return self.all.select_models(indices) if indices else None
 
 
 def reviewable(cases: Sequence[Case], jury: CrossFoldPredictor) -> list[Case]:
@@ -127,13 +128,15 @@ def _review(case: Case, source: Source, jury: CrossFoldPredictor, queue: ReviewQ
     assert found.probabilities is not None, "asked for"
     signs = assess_reference(jury.labels, volume.mask, found.mask, found.probabilities, volume.geometry)
     with queue.case(case) as stage:
-        queue.note(stage, case.case_id, signs, _picture(volume, volume.mask, found, signs.slice))
+        queue.note(stage, case.case_id, signs, _picture(volume, volume.mask, found.mask, jury.labels, signs.slice))
 
 
-def _picture(volume: Volume, reference: NDArray[np.uint8], found: Prediction, depth: int) -> NDArray[np.uint8]:
+def _picture(
+    volume: Volume, reference: NDArray[np.uint8], mask: NDArray[np.uint8], labels: LabelMap, depth: int
+) -> NDArray[np.uint8]:
     """A slice, and what was drawn and predicted on it."""
     rgb = rgb_of(volume.image, channel_statistics(volume.image), depth)
-    drawn, predicted = (found.labels.planes(mask)[:, depth] for mask in (reference, found.mask))
+    drawn, predicted = (labels.planes(each)[:, depth] for each in (reference, mask))
     return side_by_side(rgb, drawn, predicted)
 
 

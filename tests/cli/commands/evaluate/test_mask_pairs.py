@@ -103,7 +103,7 @@ def test_a_case_lies_on_the_grid_of_its_reference(tmp_path: Path) -> None:
     case = read_pair(MaskPair("a", (reference,), (prediction,)), LabelMap(["x", "y"], "multiclass"), "p1")
     assert (case.case_id, case.group, case.geometry.shape) == ("a", "p1", (5, 7, 6))
     assert case.geometry.spacing_mm == pytest.approx((4, 0.75, 0.5))
-    np.testing.assert_array_equal(case.prediction[0], blocks((6, 7, 5), 2).T)
+    np.testing.assert_array_equal(case.mask[0], blocks((6, 7, 5), 2).T)
     assert case.reference is not None
     np.testing.assert_array_equal(case.reference[0], blocks((6, 7, 5), 1, 2).T)
 
@@ -120,9 +120,9 @@ def test_a_missing_prediction_is_empty(tmp_path: Path) -> None:
     reference = save_raster(tmp_path / "r.png", BAR)
     other = save_raster(tmp_path / "p.png", BAR * 255)
     case = read_pair(MaskPair("a", (reference, reference), (None, other)), ORGANS, "a")
-    np.testing.assert_array_equal(case.prediction[:, 0], np.stack([BAR * 0, BAR]))
+    np.testing.assert_array_equal(case.mask[:, 0], np.stack([BAR * 0, BAR]))
     case = read_pair(MaskPair("a", (reference,), (None,)), LabelMap(["x"], "binary"), "a")
-    assert not case.prediction.any()
+    assert not case.mask.any()
 
 
 def test_the_references_of_a_case_share_one_grid(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_black_and_white_stands_for_0_and_1(tmp_path: Path, reference: int, pred
     for folder, value in (("r", reference), ("p", prediction)):
         save_raster(tmp_path / folder / "a.png", blocks((9, 8), value))
     pair = read_pair(pair_folders(tmp_path / "r", tmp_path / "p")[0][0], labels, "a")
-    np.testing.assert_array_equal(pair.prediction, pair.reference)
+    np.testing.assert_array_equal(pair.mask, pair.reference)
 
 
 def test_names_that_look_alike_are_one(tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_formats_of_volumes_may_differ(tmp_path: Path, suffix: str) -> None:
     sitk.WriteImage(image, str(tmp_path / "p" / "a.nii.gz"))
     ((pair,), _) = pair_folders(tmp_path / "r", tmp_path / "p")
     found = read_pair(pair, LabelMap(["lesion"], "binary"), "a")
-    np.testing.assert_array_equal(found.prediction[0], mask)
-    np.testing.assert_array_equal(found.reference, found.prediction)
+    np.testing.assert_array_equal(found.mask[0], mask)
+    np.testing.assert_array_equal(found.reference, found.mask)
     assert found.geometry.spacing_mm == pytest.approx((3.0, 0.7, 0.5))
     image.SetOrigin((0.0, 5.0, 0.0))
     sitk.WriteImage(image, str(tmp_path / "p" / "a.nii.gz"))
