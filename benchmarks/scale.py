@@ -39,9 +39,8 @@ from lightning.pytorch import LightningModule, Trainer
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.cache.case import case_folder
+from medseg_pl.data.cache.case import case_folder, write_checksums
 from medseg_pl.data.cache.case_cache import CaseCache
-from medseg_pl.data.cache.checksums import write_checksums
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.datasets import PatchDataset
 from medseg_pl.data.samplers import EpochSampler

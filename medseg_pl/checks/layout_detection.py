@@ -34,9 +34,9 @@ from medseg_pl.data.sources import (
     Source,
     UWMadisonSource,
 )
-from medseg_pl.data.sources.dataset_json import read_labels
-from medseg_pl.data.sources.polygon_layout import find_polygon_settings
-from medseg_pl.data.sources.segments import list_segment_labels
+from medseg_pl.data.sources.decathlon import read_labels
+from medseg_pl.data.sources.named_masks import list_segment_labels
+from medseg_pl.data.sources.polygons import find_polygon_settings
 from medseg_pl.io.config_files import read_json
 from medseg_pl.io.dicom.headers import is_dicom
 from medseg_pl.io.file_header import read_header

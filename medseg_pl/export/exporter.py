@@ -17,9 +17,9 @@ from medseg_pl import __version__
 from medseg_pl.core import errors, geometry, intensity
 from medseg_pl.core.errors import ExportError, SettingError
 from medseg_pl.core.import_policy import only_known_code
+from medseg_pl.data.prepared_data import use_mask_values
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.from_settings import open_source
-from medseg_pl.data.written_values import use_mask_values
 from medseg_pl.export import image_files
 from medseg_pl.export.cards import write_cards
 from medseg_pl.inference import components

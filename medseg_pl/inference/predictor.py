@@ -26,7 +26,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing, Prediction, SliceReference, TtaMode, Volume
 from medseg_pl.data.cache.case import as_cache_dtype
 from medseg_pl.data.sources import DicomSource
-from medseg_pl.data.sources.dicom_output import UnevenSlices
+from medseg_pl.data.sources.dicom_cases import UnevenSlices
 from medseg_pl.data.sources.files import read_image_file
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.inferer import Inferer

@@ -12,7 +12,7 @@ from medseg_pl.checks.layout_detection import Recognized
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case_cache import CaseCache, default_directory
-from medseg_pl.data.time_axes import find_time_axes
+from medseg_pl.data.prepared_data import find_time_axes
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.planning.annotated_yaml import annotated_yaml
 from medseg_pl.planning.fingerprint import Fingerprint, fingerprint

@@ -11,11 +11,10 @@ from medseg_pl.core.errors import DataError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.duplicates import Duplicate, find_duplicates_across_sides
-from medseg_pl.data.prepared_data import PreparedData
+from medseg_pl.data.prepared_data import PreparedData, find_time_axes
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.unread import describe_left_out
+from medseg_pl.data.sources.base import describe_left_out
 from medseg_pl.data.splits import SIDES
-from medseg_pl.data.time_axes import find_time_axes
 from medseg_pl.data.transforms.resize import Resize
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from medseg_pl.data.cache.case_cache import CaseCache, default_directory
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.datasets import PatchDataset, SliceDataset, collate_samples, collate_slices
 from medseg_pl.data.prepared_data import PreparedData, prepare_data_set
-from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler, FixedSampler
+from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler, FixedSampler, TrainingLoader
 from medseg_pl.data.sources import Source
 from medseg_pl.data.splits import SplitSettings, refuse_trained_groups
 from medseg_pl.data.transforms.augmentation import Augmentation
@@ -31,7 +31,6 @@ from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.training.checkpoints.loop_state import count_done_batches
 from medseg_pl.training.data_checks import refuse_duplicates, refuse_faults, warn_about_left_out
-from medseg_pl.training.dataloader import TrainingLoader
 from medseg_pl.training.recording import keep_settings
 
 log = logging.getLogger(__name__)

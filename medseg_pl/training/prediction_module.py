@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.types import Case, Prediction, Volume
-from medseg_pl.data.case_dataset import Decoded, case_loader
+from medseg_pl.data.datasets import Decoded, case_loader
 from medseg_pl.data.sources import Source
 from medseg_pl.inference.ensemble import predict_members
 from medseg_pl.inference.predictor import Predictor

@@ -13,7 +13,7 @@ from medseg_pl.checks.measurements import CaseFacts
 from medseg_pl.checks.series_inspection import inspect_stack
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import DicomSource, Source, UWMadisonSource
-from medseg_pl.data.sources.dicom_output import UnevenSlices
+from medseg_pl.data.sources.dicom_cases import UnevenSlices
 from tests.checks.facts_of import codes
 from tests.dicom_files import edit, save_series
 from tests.end_to_end.clean_sets import DEPTH, LABELS, SIZE, scan, write_dicom, write_scans

@@ -13,9 +13,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.data.prepared_data import use_mask_values
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.unlabeled import ImageFolder
-from medseg_pl.data.written_values import use_mask_values
 from medseg_pl.inference.outcomes import Outcome
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.atomic_files import digest_of

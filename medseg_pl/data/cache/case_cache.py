@@ -8,7 +8,7 @@ cache/copies/….json             what `medseg_pl.data.duplicates` has found on 
 ```
 
 A case is named by a hash of what it was decoded from, so it is never stale and may be shared by runs. One whose files
-are not as they were written is decoded again, see `medseg_pl.data.cache.checksums`.
+are not as they were written is decoded again, see `medseg_pl.data.cache.case`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from medseg_pl.core.errors import DISK, UnwritableFileError, number_and_file
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.threads import thread_pool
 from medseg_pl.core.types import Case
-from medseg_pl.data.cache.case import case_folder, write_case
-from medseg_pl.data.cache.checksums import find_damage
+from medseg_pl.data.cache.case import case_folder, find_damage, write_case
 from medseg_pl.data.cache.index import CacheIndex, load_rows, read_rows, save_rows
 from medseg_pl.data.sources.base import Source
 from medseg_pl.io.atomic_files import digest_of, state_of_stat, write_text

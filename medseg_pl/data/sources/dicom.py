@@ -20,16 +20,25 @@ from medseg_pl.data.sources.base import (
     Problem,
     Source,
     check_pattern,
+    describe_left_out,
     find_group,
     make_case,
+    name_other_source,
     raise_or_report,
     shown,
     strip_remedy,
 )
-from medseg_pl.data.sources.dicom_listing import list_unused, sort_series
-from medseg_pl.data.sources.dicom_output import Output, Term, UnevenSlices, check_known, segments_of, write_as_nifti
+from medseg_pl.data.sources.dicom_cases import (
+    Output,
+    Term,
+    UnevenSlices,
+    check_known,
+    list_unused,
+    segments_of,
+    sort_series,
+    write_as_nifti,
+)
 from medseg_pl.data.sources.files import is_image
-from medseg_pl.data.sources.unread import describe_left_out, name_other_source
 from medseg_pl.io.dicom.headers import Entry
 from medseg_pl.io.dicom.references import Key, Structure, matching, read_masks, read_structures
 from medseg_pl.io.dicom.seg_writer import write_segmentation

@@ -18,7 +18,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.mask_values import whole_numbers
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import OnProblem, Problem, Source, raise_or_report
-from medseg_pl.data.sources.segments import read_segmentations
+from medseg_pl.data.sources.named_masks import read_segmentations
 from medseg_pl.io import raster, volumes
 from medseg_pl.io.paths import IMAGES, find_suffix, is_picture, name_below
 from medseg_pl.io.slicer import is_segmentation

@@ -14,6 +14,7 @@ from medseg_pl.data.sources.base import (
     OnProblem,
     Problem,
     check_pattern,
+    explain_unread,
     find_group,
     make_case,
     raise_or_report,
@@ -22,7 +23,6 @@ from medseg_pl.data.sources.base import (
 from medseg_pl.data.sources.files import FileSource, check_mask_names, files_by_name, is_image
 from medseg_pl.data.sources.mask_paths import STEM, Place, place_of, shared_stem
 from medseg_pl.data.sources.unlabeled import DatasetNames, ImageFolder, find_image_folders
-from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, name_below, require_folder, stem
 
 _SETTING = "data.source.masks"

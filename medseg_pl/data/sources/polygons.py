@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from medseg_pl.core.errors import DataError, GeometryError, MissingDataError
+from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import (
     OnProblem,
     Problem,
     check_pattern,
+    explain_unread,
     find_group,
     make_case,
     raise_or_report,
     shown,
 )
 from medseg_pl.data.sources.files import FileSource, Grid, files_by_name, is_image
-from medseg_pl.data.sources.named import NameMatcher, Overlaps, combine_named
-from medseg_pl.data.sources.unlabeled import ImageFolder, find_image_folders
-from medseg_pl.data.sources.unread import explain_unread
-from medseg_pl.io.annotations import SUFFIXES, read_annotations
+from medseg_pl.data.sources.named_masks import NameMatcher, Overlaps, combine_named
+from medseg_pl.data.sources.unlabeled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders
+from medseg_pl.io.annotations import SUFFIXES, load_json, read_annotations
 from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, require_folder, stem
 from medseg_pl.io.regions import AnnotatedImage, draw_region
 
@@ -205,3 +206,59 @@ class PolygonSource(FileSource):
 def _drawn(entry: AnnotatedImage, where: str) -> Iterator[tuple[str, Bool[np.ndarray, "h w"]]]:
     for region in entry.regions:
         yield region.category, draw_region(region, entry.size, where)
+
+
+_HEAD = 4096
+_SAMPLED = 200
+
+
+def find_polygon_settings(directory: Path) -> dict[str, str] | None:
+    """Return the `images` and `annotations` of a `PolygonSource`, `None` where the folder has none, or has masks.
+
+    Raises:
+        SettingError: Several files may be that of all images.
+    """
+    images = next((name for name in IMAGE_FOLDERS if (directory / name).is_dir()), ".")
+    others = [path for path in directory.glob("[!.]*") if path.is_dir() and path.name != images]
+    if any(any(map(is_image, islice(files_below(path), _SAMPLED))) for path in others):
+        return None
+    for place in (directory, *(directory / name for name in MASK_FOLDERS), directory / images):
+        found = _annotation_files(place)
+        whole = [path for path in found if not _is_labelme(path)]
+        if found and not whole:
+            return {"images": images, "annotations": place.relative_to(directory).as_posix()}
+        if len(whole) > 1:
+            raise SettingError(
+                f"{place} holds several annotation files: {shown([path.name for path in whole])}. Move all but one "
+                "away, or name one with data.source.annotations of PolygonSource."
+            )
+        if whole:
+            return {"images": images, "annotations": whole[0].relative_to(directory).as_posix()}
+    return None
+
+
+def _annotation_files(folder: Path) -> list[Path]:
+    """Annotation files in a folder itself, labelme's alone where there are many."""
+    if not folder.is_dir():
+        return []
+    files = [path for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [path for path in files[:_SAMPLED] if _is_annotations(path)]
+
+
+def _is_annotations(path: Path) -> bool:
+    if path.suffix.lower() == ".xml":
+        with path.open("rb") as file:
+            return b"<annotations" in file.read(_HEAD)
+    return bool({"shapes", "images"} & set(_keys(path)))
+
+
+def _is_labelme(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and "shapes" in _keys(path)
+
+
+def _keys(path: Path) -> list[str]:
+    try:
+        content = load_json(path)
+    except DataError:
+        return []
+    return list(content) if isinstance(content, Mapping) else []

@@ -11,10 +11,9 @@ from typing import NamedTuple
 from medseg_pl.core.errors import MissingDataError
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.types import Case
-from medseg_pl.data.sources.base import OnProblem
+from medseg_pl.data.sources.base import OnProblem, describe_left_out, explain_unread, name_other_source
 from medseg_pl.data.sources.files import FileSource, is_image
 from medseg_pl.data.sources.mask_paths import STEM, Place, shared_stem
-from medseg_pl.data.sources.unread import describe_left_out, explain_unread, name_other_source
 from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, name_below, stem
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")

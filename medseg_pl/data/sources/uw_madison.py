@@ -18,8 +18,15 @@ from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, Se
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.sources.base import OnProblem, Problem, Source, raise_or_report, strip_remedy
-from medseg_pl.data.sources.unread import describe_left_out, explain_unread
+from medseg_pl.data.sources.base import (
+    OnProblem,
+    Problem,
+    Source,
+    describe_left_out,
+    explain_unread,
+    raise_or_report,
+    strip_remedy,
+)
 from medseg_pl.io import raster
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, is_picture, require_folder

@@ -5,8 +5,7 @@ the head, y to the back, x to the patient's left, so that the liver is on the le
 fills the picture and the organs always fill the stack, whatever the shape.
 """
 
-from medseg_pl.data.synthetic.organs import ORGANS
-from medseg_pl.data.synthetic.patient import PEAKS
+from medseg_pl.data.synthetic.anatomy import ORGANS, PEAKS
 from medseg_pl.data.synthetic.scan import Phantom, abdomen, exclusive, patient_days
 
 __all__ = ["ORGANS", "PEAKS", "Phantom", "abdomen", "exclusive", "patient_days"]

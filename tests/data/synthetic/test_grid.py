@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg_pl.data.synthetic.grid import Grid, inside, make_grid, sweep
-from medseg_pl.data.synthetic.shapes import Ellipsoid, Tube
+from medseg_pl.data.synthetic.grid import Ellipsoid, Grid, Tube, inside, make_grid, sweep
 
 SHAPE = (10, 60, 72)
 WARP = 0.015

@@ -17,9 +17,8 @@ import numpy as np
 from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError
 from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import Prediction
-from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.base import explain_unread, shown
 from medseg_pl.data.sources.files import Grid, files_by_name, is_image, read_mask_file, stored_mask
-from medseg_pl.data.sources.unread import explain_unread
 from medseg_pl.io.file_header import is_lossy
 from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, require_folder
 

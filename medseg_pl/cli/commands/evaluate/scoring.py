@@ -23,8 +23,7 @@ from medseg_pl.cli.commands.evaluate.options import Tolerance
 from medseg_pl.cli.commands.evaluate.patients import Known, known_by_name, known_by_table
 from medseg_pl.core.errors import MissingDataError, SettingError, printable
 from medseg_pl.core.labels import LabelMap, Task
-from medseg_pl.data.sources.base import shown
-from medseg_pl.data.sources.unread import describe_left_out
+from medseg_pl.data.sources.base import describe_left_out, shown
 from medseg_pl.io.atomic_files import require_empty
 from medseg_pl.io.paths import is_volume_name
 from medseg_pl.metrics import CaseMetric, CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric

@@ -8,7 +8,7 @@ import pytest
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.sources.dicom_output import segments_of
+from medseg_pl.data.sources.dicom_cases import segments_of
 from medseg_pl.io.dicom.seg_writer import ANATOMICAL_STRUCTURE, ORGAN, Segment
 
 LABELS = LabelMap(["liver", "tumour"], "multilabel")

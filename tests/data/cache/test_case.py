@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from medseg_pl.data.cache import checksums
-from medseg_pl.data.cache.checksums import find_damage, write_checksums
+from medseg_pl.data.cache import case as checksums
+from medseg_pl.data.cache.case import find_damage, write_checksums
 
 
 @pytest.fixture
