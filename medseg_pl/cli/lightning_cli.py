@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,9 @@ class MedsegCLI(LightningCLI):
         """Add the run folder, and link what the data takes from the model."""
         parser.add_argument("--experiment", type=str, default="default", help="Name of the run's folder.")
         parser.add_argument("--runs", type=str, default="runs", help="Where the folders of all experiments are.")
+        # Parsed by `predict` as well, so that it takes the configuration that a fit wrote.
+        save = SUPPRESS if self.arguments[:1] == ["predict"] else "Keep the masks that are scored, in the run folder."
+        parser.add_argument("--save_predictions", type=bool, default=True, help=save)
         for name in SHARED:
             parser.link_arguments(f"model.{name}", f"data.{name}")
         for part in ("model", "data"):
@@ -188,11 +192,12 @@ class MedsegCLI(LightningCLI):
     def _callbacks(self, given: Sequence[Callback]) -> list[Callback]:
         if self.subcommand == "predict":
             return []
+        save = bool(self._get(self.config, "save_predictions"))
         if self.subcommand == "fit":
             trainer = self._get(self.config, "trainer")
             keeps = not trainer.fast_dev_run and trainer.enable_checkpointing is not False
-            return fit_callbacks(given, self.stop, keeps=keeps)
-        return eval_callbacks(given, str(self._evaluated_folder()))
+            return fit_callbacks(given, self.stop, keeps=keeps, save_predictions=save)
+        return eval_callbacks(given, str(self._evaluated_folder()), save_predictions=save)
 
     def _evaluated_folder(self) -> Path:
         return get_run_folder(Path(self._get(self.config, "ckpt_path")))

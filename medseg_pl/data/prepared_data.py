@@ -104,7 +104,8 @@ def prepare_data_set(
     _check_spacing(cases, index, resize)
     by_name = {case.case_id: case for case in cases}
     training = [by_name[name] for name in split.train] if mask_labels is not None else []
-    values = None if mask_labels is None else find_mask_values(source, training, mask_labels)
+    kept = (recorded or {}).get("mask_values")  # so that masks are written as `predict` writes them
+    values = kept if mask_labels is None else find_mask_values(source, training, mask_labels)
     return PreparedData(split, by_name, index, values)
 
 

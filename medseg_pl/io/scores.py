@@ -16,6 +16,9 @@ from medseg_pl.io.atomic_files import write_text
 
 Row = Mapping[str, str | int | float]
 
+PREDICTIONS = "predictions"
+"""The folder of a run that takes the masks which were scored."""
+
 _NAMES = ("case_id", "group", "label", "status")
 """The columns that every table of scores has; what they hold is text, even where it looks like a number."""
 
@@ -122,23 +125,37 @@ def stage_of(path: Path) -> str | None:
     return match.group(1) if match else None
 
 
+def predictions_beside(table: Path) -> Path:
+    """Return where the masks are that a table scores.
+
+    >>> predictions_beside(Path("run/scores_val_2.csv")).as_posix()
+    'run/predictions/val_2'
+    """
+    return table.with_name(PREDICTIONS) / table.stem.removeprefix("scores_")
+
+
+def pictures_in(predictions: Path) -> Path:
+    """Return where the pictures of cases are kept, in a folder that nothing takes for masks."""
+    return predictions / ".medseg" / "pictures"
+
+
 def numbered(directory: Path, *names: str) -> list[Path]:
-    """Paths of files that belong together, `name_2`, `name_3` … where one of them is taken: nothing is overwritten.
+    """Return paths that belong together, `name_2`, `name_3` … where one of them is taken: nothing is overwritten.
 
     The number is higher than any there is, so that the highest one is the newest.
 
     >>> [path.name for path in numbered(Path("nowhere"), "scores.csv", "summary.json")]
     ['scores.csv', 'summary.json']
     """
-    stems = {Path(name).stem: Path(name).suffix for name in names}
+    paths = [directory / name for name in names]
     taken = [
-        _number_of(path)
-        for stem, suffix in stems.items()
-        for path in directory.glob(f"{stem}*{suffix}")
-        if re.fullmatch(rf"{re.escape(stem)}(_\d+)?", path.stem)
+        _number_of(other)
+        for path in paths
+        for other in path.parent.glob(f"{path.stem}*{path.suffix}")
+        if re.fullmatch(rf"{re.escape(path.stem)}(_\d+)?", other.stem)
     ]
     number = max(taken, default=0) + 1
-    return [directory / (f"{stem}_{number}{suffix}" if taken else stem + suffix) for stem, suffix in stems.items()]
+    return [path.with_name(f"{path.stem}_{number}{path.suffix}") if taken else path for path in paths]
 
 
 def _number_of(path: Path) -> int:

@@ -192,6 +192,10 @@ class CaseMetric(Metric):
             merged[scores[0].case_id] = scores
         return [score for case_id in sorted(merged) for score in merged[case_id]]
 
+    def rows(self, case_id: str) -> list[CaseScore]:
+        """Return what this process scored of a case; the latest are found at once."""
+        return next(scores for scores in reversed(self._scores) if scores[0].case_id == case_id)
+
     def compute(self) -> dict[str, Tensor]:
         """The mean over cases of every column and label, `<column>/<label>`; NaN where no case defines it."""
         return _means(self.table())

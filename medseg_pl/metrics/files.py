@@ -14,7 +14,7 @@ from rich.text import Text
 
 from medseg_pl.core.errors import printable
 from medseg_pl.io.atomic_files import whole_file
-from medseg_pl.io.scores import Row, numbered, write_rows, write_summary
+from medseg_pl.io.scores import PREDICTIONS, Row, numbered, write_rows, write_summary
 from medseg_pl.metrics.case_metric import CaseScore
 from medseg_pl.metrics.summary import Strata, summarize
 
@@ -34,8 +34,8 @@ def write_scores(
     *,
     strata: Strata | None = None,
     facts: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the table and its summary side by side, and print what a reader wants first.
+) -> tuple[Path, dict[str, Any]]:
+    """Write the table and its summary side by side.
 
     Where one of the files is there already, both get the same number: `scores_test_2.csv`.
 
@@ -46,13 +46,22 @@ def write_scores(
         names: The labels, in their order.
         strata: What else is known of the cases; becomes columns, and parts of the summary.
         facts: What else the summary should say, such as the tolerance of NSD.
+
+    Returns:
+        The file of the table, and the summary.
     """
-    scores, file = numbered(directory, f"scores_{stage}.csv", f"summary_{stage}.json")
+    # Masks that are kept have the number of their scores.
+    scores, file, *_ = numbered(directory, f"scores_{stage}.csv", f"summary_{stage}.json", f"{PREDICTIONS}/{stage}")
     summary = {**summarize(table, names, strata=strata), **(facts or {})}
     # Both whole before either is seen, and the summary first: a table without one was left by whoever was stopped.
     with whole_file(scores) as rows, whole_file(file) as described:
         write_rows(rows, [make_row(score, (strata or {}).get(score.case_id, {})) for score in table], replace=True)
         write_summary(described, summary, replace=True)
+    return scores, summary
+
+
+def print_scores(scores: Path, summary: Mapping[str, Any], stage: str) -> None:
+    """Print what a reader wants first of what `write_scores` gave."""
     console = Console()
     for part in make_summary_tables(summary, stage):
         console.print(part, width=min(console.width, _WIDTH))

@@ -66,22 +66,25 @@ def progress() -> list[Callback]:
     return [ProgressBar()] if redraws(Console()) else [LogLines()]
 
 
-def fit_callbacks(given: Sequence[Callback], stop: StopSignals, *, keeps: bool) -> list[Callback]:
+def fit_callbacks(
+    given: Sequence[Callback], stop: StopSignals, *, keeps: bool, save_predictions: bool = True
+) -> list[Callback]:
     """What a training has beside its progress.
 
     Args:
         given: The callbacks that the settings name; where one takes the place of ours, ours is left out.
         stop: Where it is noted that the training is asked to stop.
         keeps: Whether checkpoints are kept.
+        save_predictions: Whether the masks of the validation at the end are kept.
     """
     checkpoints = _checkpoints(given) if keeps else []
-    records = [ProvenanceWriter(), ScoreWriter(), OverlayWriter(), *_dashboard(given)]
+    records = [ProvenanceWriter(), ScoreWriter(save_predictions=save_predictions), OverlayWriter(), *_dashboard(given)]
     return [FiniteCheck(), LogBeforeSave(), *checkpoints, LearningRateMonitor(), *records, Preemption(stop)]
 
 
-def eval_callbacks(given: Sequence[Callback], folder: str) -> list[Callback]:
+def eval_callbacks(given: Sequence[Callback], folder: str, *, save_predictions: bool = True) -> list[Callback]:
     """What `validate` and `test` have beside their progress; `folder` takes what they write."""
-    return [ScoreWriter(folder), OverlayWriter(directory=folder), *_dashboard(given, folder)]
+    return [ScoreWriter(folder, save_predictions), OverlayWriter(directory=folder), *_dashboard(given, folder)]
 
 
 def plugins(given: Sequence[Any]) -> list[Any]:

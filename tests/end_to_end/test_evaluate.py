@@ -1,4 +1,4 @@
-"""Masks of `predict`, scored by `evaluate`, have the scores of `test`; and what a manifest knows of cases is told."""
+"""`test` keeps the masks that `predict` writes; scored by `evaluate` they have the scores of `test`."""
 
 from __future__ import annotations
 
@@ -26,18 +26,24 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def fitted_and_tested(runs: Path, *options: str) -> Path:
+def fitted_and_tested(runs: Path, *options: str, inference: Sequence[str] = ()) -> Path:
     """The run folder of a small fit and its test."""
     assert main(["fit", *options, "--runs", str(runs), *SMALL, "--data.allow_duplicates=true"]) == 0
     run = next(runs.glob("*/version_0"))
-    assert main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]) == 0
+    assert main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), *inference]) == 0
     return run
 
 
-def predicted(run: Path, images: Path, output: Path) -> Path:
-    best = run / "checkpoints" / "best.ckpt"
-    assert main(["predict", "--ckpt_path", str(best), "--input", str(images), "--output", str(output)]) == 0
-    return output
+def require_kept_masks(run: Path, images: Path, output: Path, inference: Sequence[str] = ()) -> Path:
+    """Assert that the masks of the test are those of `predict`, and give their folder."""
+    best = str(run / "checkpoints" / "best.ckpt")
+    assert main(["predict", "--ckpt_path", best, "--input", str(images), "--output", str(output), *inference]) == 0
+    kept = run / "predictions" / "test"
+    names = sorted(name for name in tree(output) if not name.startswith((".medseg", "predictions.csv")))
+    assert names and names == sorted(name for name in tree(kept) if not name.startswith(".medseg"))
+    for name in names:
+        assert (kept / name).read_bytes() == (output / name).read_bytes(), name
+    return kept
 
 
 def only(cases: Sequence[str], folder: Path, copy: Path) -> Path:
@@ -64,9 +70,13 @@ def test_volumes_have_the_scores_of_test(phantoms: dict[str, Path], tmp_path: Pa
         "--data.folds=2",
         "--trainer.limit_train_batches=4",
     ]
-    run = fitted_and_tested(tmp_path / "runs", "--config", "configs/experiment/hippocampus.yaml", *data, labels)
+    spacing = "--model.spacing_mm=[7.5,8.5]"
+    windows = ["--model.whole_image_max_pixels=900", "--model.tta=none"]
+    config = "configs/experiment/hippocampus.yaml"
+    run = fitted_and_tested(tmp_path / "runs", "--config", config, *data, labels, spacing, inference=windows)
     cases = sorted({row["case_id"] for row in rows_of(run / "scores_test.csv")})
-    masks = predicted(run, only(cases, root / "imagesTr", tmp_path / "images"), tmp_path / "masks")
+    images = only(cases, root / "imagesTr", tmp_path / "images")
+    masks = require_kept_masks(run, images, tmp_path / "masks", windows)
     reference = only(cases, root / "labelsTr", tmp_path / "reference")
     scores = evaluate(reference, masks, tmp_path / "scores", "--labels", ",".join(ORGANS), "--group", group)
     assert scores.read_bytes() == (run / "scores_test.csv").read_bytes()
@@ -110,15 +120,30 @@ def test_labels_that_overlap_have_the_scores_of_test(overlapping: Path, tmp_path
         "--data.source.init_args.masks={bar: bar, disc: disc}",
         f"--data.source.init_args.group={group}",
     ]
-    run = fitted_and_tested(tmp_path / "runs", *FOLDER, *source, *OVERLAPPING)
+    flips = ["--model.tta=flips"]
+    run = fitted_and_tested(tmp_path / "runs", *FOLDER, *source, *OVERLAPPING, inference=flips)
     cases = sorted({row["case_id"] for row in rows_of(run / "scores_test.csv")})
-    masks = predicted(run, only(cases, overlapping / "images", tmp_path / "images"), tmp_path / "masks")
+    images = only(cases, overlapping / "images", tmp_path / "images")
+    masks = require_kept_masks(run, images, tmp_path / "masks", flips)
     for label in ("disc", "bar"):
         only(cases, overlapping / label, tmp_path / "reference" / label)
     options = ["--labels=bar,disc", "--task=multilabel", "--group", group]
     scores = evaluate(tmp_path / "reference", masks, tmp_path / "scores", *options)
     assert scores.read_bytes() == (run / "scores_test.csv").read_bytes()
     assert {row["status"] for row in rows_of(scores)} == {"ok"}
+
+
+def test_one_label_on_scaled_images_has_the_scores_of_test(overlapping: Path, tmp_path: Path) -> None:
+    options = [f"--data.source.root={overlapping}", "--data.source.init_args.masks=disc", "--data.folds=3"]
+    options += ["--model.labels.names=[disc]", "--model.labels.task=binary", "--model.channels=1", "--model.resize=fit"]
+    run = fitted_and_tested(tmp_path / "runs", *FOLDER, *options, "--model.normalization=ZScore")
+    cases = sorted({row["case_id"] for row in rows_of(run / "scores_test.csv")})
+    images = only(cases, overlapping / "images", tmp_path / "images")
+    masks = require_kept_masks(run, images, tmp_path / "masks")
+    assert {int(value) for path in masks.glob("*.png") for value in np.unique(raster.read_mask(path))} <= {0, 255}
+    reference = only(cases, overlapping / "disc", tmp_path / "reference")
+    scores = evaluate(reference, masks, tmp_path / "scores", "--labels=disc", "--task=binary")
+    assert scores.read_bytes() == (run / "scores_test.csv").read_bytes()
 
 
 def test_sites_of_a_manifest_reach_the_scores(overlapping: Path, tmp_path: Path) -> None:
@@ -145,7 +170,8 @@ def test_sites_of_a_manifest_reach_the_scores(overlapping: Path, tmp_path: Path)
     dice = [float(r["dice"]) for r in rows if r["site"] == "north" and r["label"] == "disc"]
     assert strata["site"]["north"]["labels"]["disc"]["dice"]["mean"] == pytest.approx(np.mean(dice))
 
-    masks = predicted(run, only(names[8:], overlapping / "images", tmp_path / "images"), tmp_path / "masks")
+    images = only(names[8:], overlapping / "images", tmp_path / "images")
+    masks = require_kept_masks(run, images, tmp_path / "masks")
     for label in ("disc", "bar"):
         only(names[8:], overlapping / label, tmp_path / "reference" / label)
     evaluated = ["--labels=bar,disc", "--task=multilabel", "--cases", str(table), "--strata=site,age"]

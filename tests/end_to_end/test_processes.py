@@ -1,4 +1,4 @@
-"""The table of scores is the same file, byte for byte, whoever computed it."""
+"""Scores and kept masks are the same files, byte for byte, on any number of processes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.data.sources import DecathlonSource
 from tests.end_to_end.conftest import SMALL
 from tests.end_to_end.ranks import on_ranks
+from tests.sample_files import tree
 
 CASES = (1, 2, 3, 5, 7, 8, 13)
 
@@ -45,22 +46,27 @@ def write_split(path: Path, names: list[str], tested: int) -> Path:
 
 def scored(
     folder: Path, checkpoint: Path, names: list[str], processes: int, batch_size: int, numbers: tuple[int, ...] = CASES
-) -> dict[int, bytes]:
-    """`scores_test.csv` of each number of cases, from so many processes."""
+) -> dict[int, dict[str, bytes]]:
+    """`scores_test.csv` and the masks of each number of cases, from so many processes."""
     folder.mkdir()
     splits = [write_split(folder / f"{number}.json", names, number) for number in numbers]
     script = Path(__file__).with_name("score_on_ranks.py")
     assert on_ranks([script, checkpoint, str(batch_size), *splits], processes) == [0] * processes
     assert not list(folder.rglob("scores_test_2.csv")), "one process writes"
-    return {number: (folder / str(number) / "scores_test.csv").read_bytes() for number in numbers}
+    files = {number: tree(folder / str(number)) for number in numbers}
+    return {
+        number: {name: content for name, content in left.items() if name.startswith(("scores_", "predictions/"))}
+        for number, left in files.items()
+    }
 
 
 @pytest.mark.slow
 def test_cases_and_processes(volumes: tuple[Path, list[str]], checkpoint: Path, tmp_path: Path) -> None:
     _, names = volumes
     alone = scored(tmp_path / "alone", checkpoint, names, processes=1, batch_size=4)
-    for number, table in alone.items():
-        assert len(table.splitlines()) == 1 + 3 * number
+    for number, files in alone.items():
+        assert len(files["scores_test.csv"].splitlines()) == 1 + 3 * number
+        assert sum(name.endswith(".nii.gz") for name in files) == number
     for processes in (2, 3, 4):
         together = scored(tmp_path / f"{processes}", checkpoint, names, processes, batch_size=4)
         assert together == alone, f"{processes} processes"

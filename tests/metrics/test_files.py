@@ -19,7 +19,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction
 from medseg_pl.io.scores import read_rows
 from medseg_pl.metrics import CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric, summarize
-from medseg_pl.metrics.files import make_row, make_summary_tables, write_scores
+from medseg_pl.metrics.files import make_row, make_summary_tables, print_scores, write_scores
 
 COLUMNS = [
     *("case_id", "group", "label"),
@@ -124,7 +124,7 @@ class TestWriteScores:
     ) -> None:
         folder = tmp_path / "[bold]run [1]"  # which a terminal's markup would swallow
         folder.mkdir()
-        write_scores(folder, "test", ledger().table(), LABELS.names)
+        print_scores(*write_scores(folder, "test", ledger().table(), LABELS.names), "test")
         said = capsys.readouterr().out
         assert "test: 2 cases of 2 groups" in said
         assert "distances in mm" in said

@@ -27,7 +27,7 @@ from medseg_pl.data.sources.base import describe_left_out, shown
 from medseg_pl.io.atomic_files import require_empty
 from medseg_pl.io.paths import is_volume_name
 from medseg_pl.metrics import CaseMetric, CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
-from medseg_pl.metrics.files import write_scores
+from medseg_pl.metrics.files import print_scores, write_scores
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -52,7 +52,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     facts = facts_of(make_metrics(labels, tolerance), pairs, unmatched)
     scorer = partial(score, labels=labels, groups=known.groups, tolerance=tolerance, spacing=arguments.spacing)
     table = [row for rows in of_each(pairs, scorer, arguments.workers, "Scoring") for row in rows]
-    write_scores(arguments.output, "evaluate", table, labels.names, strata=known.strata, facts=facts)
+    written = write_scores(arguments.output, "evaluate", table, labels.names, strata=known.strata, facts=facts)
+    print_scores(*written, "evaluate")
 
 
 def make_metrics(labels: LabelMap, tolerance: Tolerance | None) -> list[CaseMetric]:

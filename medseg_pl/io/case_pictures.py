@@ -1,0 +1,222 @@
+"""A few slices of a scored case with both its masks, one small file for a page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, Int, Shaped, UInt8
+from numpy.typing import NDArray
+
+from medseg_pl.core.errors import UnreadableFileError
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.intensity import HIGH, LOW
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.visualization import spread_slices, telling_slice, to_rgb
+from medseg_pl.io.atomic_files import write_text
+from medseg_pl.io.config_files import read_json
+from medseg_pl.io.raster import webp
+
+MOST_CASES = 50
+"""Cases of a stage that are pictured: the worst, and a few of the best to compare them with."""
+MOST_SLICES = 48
+_BYTES = 300_000
+"""Of the slices of a case, so that a page with `MOST_CASES` of them opens at once."""
+_BEST_CASES = 6
+_SIDES = (320, 256, 192, 128)
+"""The longest side of a slice in pixels; masks keep the first, so that those of several runs fit each other."""
+_LARGE_SIDE = 640
+_FEW_SLICES = 4
+"""Of so few, as of a 2D image, each may be large: vessels and lesions of a few pixels are lost otherwise."""
+_ENOUGH_SLICES = 12
+_QUALITY = 72
+_MOST_PIXELS = 1 << 30
+"""A file that claims larger masks is damaged, or somebody wants the memory to run out."""
+
+
+class CasePicture(NamedTuple):
+    """Slices of one case with the masks of the whole case.
+
+    Attributes:
+        aspect: Width of a slice over its height, in mm where the spacing is known.
+        slices: Slice numbers of `images`, ascending.
+        telling: The slice in which reference and prediction differ most; one of `slices`.
+        images: A WebP file for each of `slices`.
+        reference: `(M, D, h, w)` as `LabelMap` describes it, scaled down.
+        prediction: The same of what was predicted.
+        overlapping: Whether labels have a channel each.
+    """
+
+    aspect: float
+    slices: list[int]
+    telling: int
+    images: list[bytes]
+    reference: UInt8[np.ndarray, "m d h w"]
+    prediction: UInt8[np.ndarray, "m d h w"]
+    overlapping: bool
+
+
+def select_cases(means: Mapping[str, float], most: int = MOST_CASES) -> list[str]:
+    """Choose the worst cases and a few of the best; all where they are no more than asked for.
+
+    Args:
+        means: The mean Dice of each case, NaN where it has no score.
+        most: How many.
+
+    >>> select_cases({"a": 0.9, "b": 0.2, "c": 0.4, "d": 0.8, "e": 0.6}, most=4)
+    ['b', 'c', 'e', 'a']
+    """
+    if len(means) <= most:
+        return list(means)
+    scored = sorted((case_id for case_id, mean in means.items() if not math.isnan(mean)), key=means.__getitem__)
+    worst = most - min(_BEST_CASES, most // 4)
+    return [*scored[:worst], *scored[max(worst, len(scored) - (most - worst)) :]]
+
+
+def picture_path(folder: Path, case_id: str) -> Path:
+    """Return the file of a case's picture, whatever the case is called."""
+    return folder / f"{hashlib.blake2b(case_id.encode(), digest_size=16).hexdigest()}.json"
+
+
+def draw_case(
+    image: Shaped[np.ndarray, "c d h w"],
+    statistics: Float32[np.ndarray, "c 4"],
+    reference: UInt8[np.ndarray, "m d h w"],
+    prediction: UInt8[np.ndarray, "m d h w"],
+    labels: LabelMap,
+    geometry: Geometry,
+) -> CasePicture:
+    """Draw as many slices of a case as fit into a few hundred kilobytes.
+
+    Args:
+        image: Raw values.
+        statistics: See `medseg_pl.core.intensity.channel_statistics`.
+        reference: As `LabelMap` describes it.
+        prediction: As the reference.
+        labels: What the masks hold.
+        geometry: The grid of all three.
+    """
+    depth, height, width = image.shape[1:]
+    telling = telling_slice(labels.planes(reference), labels.planes(prediction))
+    marked = (reference != 0).any(axis=(0, 2, 3)) | (prediction != 0).any(axis=(0, 2, 3))
+    slices = spread_slices(marked, MOST_SLICES, telling)
+    sides = _SIDES if len(slices) > _FEW_SLICES else (_LARGE_SIDE, *_SIDES)
+    for side in sides:
+        images = [_draw_slice(image[:, index], statistics, side) for index in slices]
+        fitting = max(1, _BYTES * len(slices) // sum(map(len, images)))
+        if fitting >= min(_ENOUGH_SLICES, len(slices)):
+            break
+    if fitting < len(slices):
+        chosen = spread_slices(np.isin(np.arange(depth), slices), fitting, telling)
+        images = [data for index, data in zip(slices, images, strict=True) if index in chosen]
+        slices = slices[np.isin(slices, chosen)]
+    _, y, x = geometry.spacing_mm or (1.0, 1.0, 1.0)
+    size = _fit_size((height, width), sides[0])
+    return CasePicture(
+        aspect=round(width * x / (height * y), 4),
+        slices=slices.tolist(),
+        telling=telling,
+        images=images,
+        reference=_shrink_mask(reference, size),
+        prediction=_shrink_mask(prediction, size),
+        overlapping=labels.overlapping,
+    )
+
+
+def write_picture(path: Path, picture: CasePicture) -> None:
+    """Write a picture as JSON, which any reader can open without running code."""
+    content = {
+        "aspect": picture.aspect,
+        "slices": picture.slices,
+        "telling": picture.telling,
+        "overlapping": picture.overlapping,
+        "shape": picture.reference.shape,
+        "images": [encode_base64(data) for data in picture.images],
+        "reference": pack_mask(picture.reference, level=1),
+        "prediction": pack_mask(picture.prediction, level=1),
+    }
+    write_text(path, json.dumps(content), replace=True)
+
+
+def read_picture(path: Path) -> CasePicture:
+    """Read what `write_picture` wrote.
+
+    Raises:
+        UnreadableFileError: The file is missing or damaged.
+    """
+    try:
+        content = read_json(path)
+        shape = tuple(int(length) for length in content["shape"])
+        picture = CasePicture(
+            aspect=float(content["aspect"]),
+            slices=[int(index) for index in content["slices"]],
+            telling=int(content["telling"]),
+            images=[base64.b64decode(text, validate=True) for text in content["images"]],
+            reference=_unpack_mask(content["reference"], shape),
+            prediction=_unpack_mask(content["prediction"], shape),
+            overlapping=bool(content["overlapping"]),
+        )
+        if picture.telling not in picture.slices or len(picture.images) != len(picture.slices):
+            raise ValueError("its slices do not fit together")
+        if not 0 <= min(picture.slices) <= max(picture.slices) < shape[1]:
+            raise ValueError("it has slices that the case does not have")
+    except (OSError, ValueError, KeyError, TypeError, zlib.error) as error:
+        raise UnreadableFileError(f"{path} is no picture of a case: {error}. Run medseg test again.") from None
+    return picture
+
+
+def pack_mask(mask: UInt8[np.ndarray, "m s h w"], level: int) -> str:
+    """Deflate a mask; exact, where pixels read back from an image may not be."""
+    return encode_base64(zlib.compress(mask.tobytes(), level))
+
+
+def encode_base64(data: bytes) -> str:
+    """Encode bytes as text that stands in JSON and in a page."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def _unpack_mask(text: str, shape: Sequence[int]) -> UInt8[np.ndarray, "m d h w"]:
+    size = math.prod(shape)
+    if len(shape) != 4 or not 0 < size <= _MOST_PIXELS:
+        raise ValueError(f"its masks claim the shape {shape}")
+    data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size)
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _draw_slice(pixels: Shaped[np.ndarray, "c h w"], statistics: Float32[np.ndarray, "c 4"], side: int) -> bytes:
+    """Encode one slice, no larger than asked for."""
+    # Scaled down before colors are made of it, so that a slice of 20,000 pixels a side takes no further memory.
+    size = _fit_size(pixels.shape[1:], side)
+    channels = pixels if len(pixels) == 3 and pixels.dtype == np.uint8 else pixels[:1]
+    small: NDArray[Any] = np.stack([cv2.resize(channel, size, interpolation=cv2.INTER_AREA) for channel in channels])
+    return webp(to_rgb(small, float(statistics[0, LOW]), float(statistics[0, HIGH])), _QUALITY)
+
+
+def _fit_size(shape: Sequence[int], side: int) -> tuple[int, int]:
+    """Return `(width, height)` with the longest side no longer than asked for, and never enlarged.
+
+    >>> _fit_size((200, 100), 50), _fit_size((20, 10), 50)
+    ((25, 50), (10, 20))
+    """
+    height, width = shape
+    scale = min(1.0, side / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _shrink_mask(mask: UInt8[np.ndarray, "m d h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "m d H W"]:
+    """Take the nearest pixel for each of fewer ones."""
+    columns, rows = (_nearest(length, wanted) for length, wanted in zip(mask.shape[:1:-1], size, strict=True))
+    return mask[:, :, rows[:, None], columns]
+
+
+def _nearest(length: int, wanted: int) -> Int[np.ndarray, " n"]:
+    """Return the indices of `length` pixels that stand in for `wanted` ones, at their centers."""
+    return ((np.arange(wanted) + 0.5) * length / wanted).astype(np.intp)
