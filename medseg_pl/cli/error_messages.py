@@ -17,7 +17,7 @@ from medseg_pl.core.errors import (
     explain_file_error,
 )
 from medseg_pl.training.callbacks import PhaseTracker
-from medseg_pl.training.callbacks.phase import Phase
+from medseg_pl.training.callbacks.progress import Phase
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal|exited unexpectedly)")

@@ -31,9 +31,9 @@ from medseg_pl.training.checkpoints import (
     find_best_weights,
     get_run_folder,
     keep_last_as_best,
+    lock_resume_point,
     record_complete,
 )
-from medseg_pl.training.checkpoints.resume import go_on
 from medseg_pl.training.trainer_checks import check_precision
 from medseg_pl.training.trainer_defaults import (
     as_list,
@@ -133,7 +133,7 @@ class MedsegCLI(LightningCLI):
             )
         self._check_trainer(self._get(self.config, "trainer"))
         if self.subcommand == "fit" and path:
-            self.resumption = go_on(str(path), self._experiment(), self._limits(), self.locks)
+            self.resumption = lock_resume_point(str(path), self._experiment(), self._limits(), self.locks)
             checkpoint = self.resumption and self.resumption.checkpoint
             self.config[self.subcommand].ckpt_path = checkpoint and str(checkpoint)
 

@@ -21,8 +21,7 @@ from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.io.config_files import find_configs
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.training.callbacks import ConfigWriter, PhaseTracker
-from medseg_pl.training.checkpoints import CheckpointInfo, find_checkpoint, read_checkpoint
-from medseg_pl.training.checkpoints.resume import complete_runs
+from medseg_pl.training.checkpoints import CheckpointInfo, find_checkpoint, read_checkpoint, report_complete_run
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
 
@@ -55,7 +54,7 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
         only_known_code(plugins),
         _as_files(trained) as defaults,
         in_words(command, doing := PhaseTracker()),
-        complete_runs(),
+        report_complete_run(),
         FolderLocks() as locks,
     ):
         MedsegCLI(

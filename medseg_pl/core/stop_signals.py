@@ -1,4 +1,4 @@
-"""The signals by which a cluster or a person asks a command to stop."""
+"""Signals by which a cluster or a person asks a command to stop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StoppedError(BaseException):
 
 
 class StopSignals:
-    """Answers the signals that ask for a stop, while it is entered.
+    """Answer the signals that ask for a stop, within its block.
 
     A training that has state to save cannot do so at once: saving takes collectives and files, which hang or break in
     the middle of a step. There a signal is noted, and waits for a step's end, where someone looks here. Further ones
@@ -73,22 +73,13 @@ class StopSignals:
 
     @property
     def time_is_up(self) -> bool:
-        """Whether the job is to be put back into the queue by us."""
+        """Whether this process has to put the job back into the queue."""
         return TIME_IS_UP in self.received
 
     @property
     def names(self) -> str:
         """What came, for a message."""
         return name_signals(self.received)
-
-    def leave_before_training(self) -> None:
-        """Raise if asked to stop, in long work that comes before the first step: nothing needs to be saved then.
-
-        Raises:
-            PreemptedError: Any signal came.
-        """
-        if self.asked:
-            raise stop_error(self.received, NOTHING_TO_SAVE)
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
@@ -114,7 +105,7 @@ class StopSignals:
 
 
 _ENTERED: list[StopSignals] = []
-"""Those of this process whose handlers are set: signals belong to a process and not to an object."""
+"""Objects of this process whose handlers are set: signals belong to a process and not to an object."""
 
 
 def leave_if_asked() -> None:
@@ -124,7 +115,8 @@ def leave_if_asked() -> None:
         PreemptedError: Any signal came.
     """
     for stop in _ENTERED:
-        stop.leave_before_training()
+        if stop.asked:
+            raise make_stop_error(stop.received, NOTHING_TO_SAVE)
 
 
 def name_signals(numbers: Collection[int]) -> str:
@@ -136,17 +128,17 @@ def name_signals(numbers: Collection[int]) -> str:
     return " and ".join(sorted(signal.Signals(number).name for number in numbers))
 
 
-def stop_error(received: Collection[int], kept: str) -> MedsegError:
+def make_stop_error(received: Collection[int], saved: str) -> MedsegError:
     """Make the error with which a training ends that was asked to stop.
 
     Args:
         received: The signals; those of a cluster decide the exit code.
-        kept: A sentence about what there is to go on from.
+        saved: A sentence about what there is to go on from.
     """
     names = name_signals(received)
     if not set(received) <= set(BY_HAND):
-        return PreemptedError(f"Asked to stop ({names}). {kept}")
-    return InterruptedRunError(f"Interrupted ({names}). {kept}", 128 + max(received, default=signal.SIGINT))
+        return PreemptedError(f"Asked to stop ({names}). {saved}")
+    return InterruptedRunError(f"Interrupted ({names}). {saved}", 128 + max(received, default=signal.SIGINT))
 
 
 def _leave_at_once(number: int) -> None:
@@ -159,23 +151,23 @@ def _leave_at_once(number: int) -> None:
 
 
 class ParentExitFlag:
-    """Whether the process that made this is about to end; the processes that load data for it are handed it.
+    """A flag that the parent process is about to end, for the processes that load data for it.
 
     An interpreter that ends sends SIGTERM to its workers and waits for each of them; Slurm may send the same signal to
     all processes of a job. A worker cannot tell one from the other by the signal, so it looks here.
     """
 
     def __init__(self) -> None:
-        self._is_near = multiprocessing.RawValue(ctypes.c_bool, False)
+        self._is_set = multiprocessing.RawValue(ctypes.c_bool, False)
         # Not `atexit`, which is not run where a process was started by multiprocessing.
-        Finalize(None, self._announce, exitpriority=0)
+        Finalize(None, self._set, exitpriority=0)
 
-    def _announce(self) -> None:
-        self._is_near.value = True
+    def _set(self) -> None:
+        self._is_set.value = True
 
     def leave(self, number: int, frame: FrameType | None) -> None:
         """End this process if its parent is about to: a handler of signals."""
-        if self._is_near.value:
+        if self._is_set.value:
             os._exit(0)
 
 

@@ -20,7 +20,7 @@ from medseg_pl.core.errors import (
     WorkerDiedError,
 )
 from medseg_pl.training.callbacks import PhaseTracker
-from medseg_pl.training.callbacks.phase import Phase
+from medseg_pl.training.callbacks.progress import Phase
 
 TRAINING = PhaseTracker()
 TRAINING.phase = "training"

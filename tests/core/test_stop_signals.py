@@ -15,7 +15,7 @@ import pytest
 import scipy.fft
 
 from medseg_pl.core.errors import InterruptedRunError, MedsegError, PreemptedError
-from medseg_pl.core.stop_signals import ParentExitFlag, leave_signals_to_main, stop_error
+from medseg_pl.core.stop_signals import ParentExitFlag, leave_signals_to_main, make_stop_error
 from tests.timeouts import HANG_S
 
 pytestmark = pytest.mark.processes
@@ -180,7 +180,7 @@ def test_a_command_that_was_started_to_outlive_its_terminal_does() -> None:
     ],
 )
 def test_a_training_that_was_stopped_says_by_what(received: list[int], code: int, kind: type[MedsegError]) -> None:
-    error = stop_error(received, "Step 3 is saved.")
+    error = make_stop_error(received, "Step 3 is saved.")
     assert type(error) is kind and error.exit_code == code
     assert all(signal.Signals(number).name in str(error) for number in received)
     assert str(error).endswith(". Step 3 is saved.")

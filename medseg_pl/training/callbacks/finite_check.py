@@ -1,4 +1,4 @@
-"""Training whose numbers are no longer finite stops, says where, and leaves no checkpoint that looks sound."""
+"""FiniteCheck: stop a training whose numbers are no longer finite, and save none of them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _REMEDY = DivergedError.REMEDY
 
 
 @dataclass
-class _Watched:
+class _StepRecord:
     """A step whose numbers are on their way from the device."""
 
     step: int
     cases: tuple[str, ...]
     loss: Tensor
     scale: Tensor | None
-    has_come: Callable[[], bool]
+    has_arrived: Callable[[], bool]
 
 
 class FiniteCheck(Callback):
-    """Ends a run that has diverged: at the step of the first loss that is no number, and before any file is written.
+    """End a run that has diverged: at the first loss that is no number, and before any file is written.
 
-    On a GPU the losses are copied to the host without waiting for them, so that a fault is told a few steps later than
-    it happens; before a checkpoint is saved, all of them are waited for, and the weights and what the optimizer
+    On a GPU the losses are copied to the host without waiting for them, so that a fault is reported a few steps later
+    than it happens; before a checkpoint is saved, all of them are waited for, and the weights and what the optimizer
     remembers are looked at. With `16-mixed` a loss or a gradient that is not finite is part of the method: the step is
     left out and the loss scale lowered; many in a row are an error.
 
@@ -42,28 +42,28 @@ class FiniteCheck(Callback):
 
     def __init__(self, skips: int = 20) -> None:
         self.skips = skips
-        self._watched: deque[_Watched] = deque()
+        self._records: deque[_StepRecord] = deque()
         self._skipped = 0
         self._step = 0
         self._scale: float | None = None
-        self._spoilt = False
+        self._has_infinite = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Watch this step's loss, and look at those that have come."""
+        """Record this step's loss, and check those that have arrived."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if not isinstance(loss, Tensor):
             return
         cases = batch.case_ids if isinstance(batch, Batch) else ()
-        self._watched.append(_watch(loss.detach(), _scale_of(trainer), trainer.global_step, cases))
-        while self._watched and self._watched[0].has_come():
-            self._look(self._watched.popleft())
+        self._records.append(_record_step(loss.detach(), _copy_loss_scale(trainer), trainer.global_step, cases))
+        while self._records and self._records[0].has_arrived():
+            self._check_step(self._records.popleft())
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let nothing be saved that is not finite."""
-        self._look_at_all()
-        saved = list(_numbers(checkpoint))
+        """Refuse to save what is not finite."""
+        self._check_all()
+        saved = list(_iterate_state(checkpoint))
         broken = [name for name, value in saved if not _is_finite(value)]
         if broken:
             raise DivergedError(
@@ -72,59 +72,59 @@ class FiniteCheck(Callback):
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the last steps."""
-        self._look_at_all()
+        """Check the last steps."""
+        self._check_all()
 
-    def _look_at_all(self) -> None:
-        if self._watched and torch.cuda.is_available():
+    def _check_all(self) -> None:
+        if self._records and torch.cuda.is_available():
             torch.cuda.synchronize()
-        while self._watched:
-            self._look(self._watched.popleft())
+        while self._records:
+            self._check_step(self._records.popleft())
 
-    def _look(self, seen: _Watched) -> None:
-        finite = bool(torch.isfinite(seen.loss))
-        if seen.scale is None:
+    def _check_step(self, record: _StepRecord) -> None:
+        finite = bool(torch.isfinite(record.loss))
+        if record.scale is None:
             if not finite:
                 raise DivergedError(
-                    f"The training loss is {float(seen.loss)} at step {seen.step}{_of(seen.cases)}: training has "
-                    f"diverged, or the images hold values that make it so. {_REMEDY}"
+                    f"The training loss is {float(record.loss)} at step {record.step}{_name_cases(record.cases)}: "
+                    f"training has diverged, or the images hold values that make it so. {_REMEDY}"
                 )
             return
-        self._spoilt = self._spoilt or not finite
-        if seen.step == self._step:  # gradients are still being added up
+        self._has_infinite = self._has_infinite or not finite
+        if record.step == self._step:  # gradients are still being added up
             return
-        scale = float(seen.scale)
-        skipped = self._spoilt or (self._scale is not None and scale < self._scale)
-        self._step, self._scale, self._spoilt = seen.step, scale, False
+        scale = float(record.scale)
+        skipped = self._has_infinite or (self._scale is not None and scale < self._scale)
+        self._step, self._scale, self._has_infinite = record.step, scale, False
         self._skipped = self._skipped + 1 if skipped else 0
         if self._skipped > self.skips:
             raise DivergedError(
-                f"Half precision left out {self._skipped} steps in a row, the last at step {seen.step}"
-                f"{_of(seen.cases)}, since their gradients were not finite; the loss scale is {scale:g}. Set "
+                f"Half precision left out {self._skipped} steps in a row, the last at step {record.step}"
+                f"{_name_cases(record.cases)}, since their gradients were not finite; the loss scale is {scale:g}. Set "
                 f"trainer.precision to bf16-mixed, or: {_REMEDY[0].lower()}{_REMEDY[1:]}"
             )
 
 
-def _watch(loss: Tensor, scale: Tensor | None, step: int, cases: tuple[str, ...]) -> _Watched:
+def _record_step(loss: Tensor, scale: Tensor | None, step: int, cases: tuple[str, ...]) -> _StepRecord:
     if loss.device.type != "cuda":
-        return _Watched(step, cases, loss, scale, lambda: True)
+        return _StepRecord(step, cases, loss, scale, lambda: True)
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     copies = (value.to("cpu", non_blocking=True) if value is not None else None for value in (loss, scale))
     loss_copy, scale_copy = copies
     event.record()
     assert loss_copy is not None, "a loss was given"
-    return _Watched(step, cases, loss_copy, scale_copy, event.query)
+    return _StepRecord(step, cases, loss_copy, scale_copy, event.query)
 
 
-def _scale_of(trainer: Trainer) -> Tensor | None:
-    """The loss scale of `16-mixed`, after this step; asking the scaler for a number would wait for the device."""
+def _copy_loss_scale(trainer: Trainer) -> Tensor | None:
+    """Copy the loss scale of `16-mixed` after this step; asking the scaler for a number would wait for the device."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     scale = getattr(scaler, "_scale", None)
     return scale.detach().clone() if isinstance(scale, Tensor) else None
 
 
-def _numbers(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What training goes on from: the weights, and the optimizers' memory of gradients.
+def _iterate_state(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Iterate over what training goes on from: the weights, and the optimizers' memory of gradients.
 
     A gradient whose square is infinite leaves weights alone: Adam divides by that square ever after, and nothing moves.
     """
@@ -139,6 +139,6 @@ def _is_finite(value: Any) -> bool:
     return not (isinstance(value, Tensor) and value.is_floating_point()) or bool(torch.isfinite(value).all())
 
 
-def _of(cases: tuple[str, ...]) -> str:
+def _name_cases(cases: tuple[str, ...]) -> str:
     shown = ", ".join(dict.fromkeys(cases))
     return f", in a batch of the cases {shown}" if shown else ""

@@ -1,4 +1,4 @@
-"""Checkpoints: how they are written and read, which are kept, and from which one a run goes on."""
+"""Checkpoints: durable files, which are kept, and where a training resumes."""
 
 from medseg_pl.models.checkpoint import SHARED, CheckpointInfo, find_checkpoint, get_run_folder, read_checkpoint
 from medseg_pl.training.checkpoints.callbacks import (
@@ -6,7 +6,7 @@ from medseg_pl.training.checkpoints.callbacks import (
     LastCheckpoint,
     find_best_weights,
     keep_last_as_best,
-    last_checkpoint,
+    last_checkpoint_path,
 )
 from medseg_pl.training.checkpoints.checkpoint_io import DurableCheckpointIO
 from medseg_pl.training.checkpoints.resume_point import (
@@ -14,9 +14,10 @@ from medseg_pl.training.checkpoints.resume_point import (
     ResumePoint,
     find_resume_point,
     is_complete,
-    newest_run,
+    lock_resume_point,
     record_complete,
     remove_records,
+    report_complete_run,
 )
 
 __all__ = [
@@ -33,9 +34,10 @@ __all__ = [
     "get_run_folder",
     "is_complete",
     "keep_last_as_best",
-    "last_checkpoint",
-    "newest_run",
+    "last_checkpoint_path",
+    "lock_resume_point",
     "read_checkpoint",
     "record_complete",
     "remove_records",
+    "report_complete_run",
 ]

@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps: the best weights, and the state that it can go on from."""
+"""Callbacks that keep a run's checkpoints: the best weights, and the state to resume from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medseg_pl.training.checkpoints.resume_point import forget_complete
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`, the weights with the best validation score.
+    """Keep `best.ckpt`, the weights with the best validation score.
 
     Args:
         monitor: The score, by the name under which it is logged.
@@ -45,7 +45,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt`, the state that a run goes on from: at each epoch's end, and every few minutes in between.
+    """Keep `last.ckpt`, the state to resume from: at each epoch's end, and every few minutes in between.
 
     Args:
         minutes: How much training a crash may cost at most.
@@ -58,12 +58,12 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; a run that trains is not complete."""
         self._saved_at = time.monotonic()
-        run = get_run_folder(last_checkpoint(trainer))
+        run = get_run_folder(last_checkpoint_path(trainer))
         if trainer.is_global_zero:
             forget_complete(run)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Save where the minutes have passed, or where training is told to stop in mid-epoch."""
+        """Save when the minutes have passed, or training is told to stop in mid-epoch."""
         if not trainer.is_last_batch and (trainer.should_stop or self._is_due(trainer)):
             self._save(trainer)
 
@@ -85,7 +85,7 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        trainer.save_checkpoint(last_checkpoint(trainer))
+        trainer.save_checkpoint(last_checkpoint_path(trainer))
         self._saved_at = time.monotonic()
 
 
@@ -103,14 +103,14 @@ def find_best_weights(trainer: Trainer) -> Path | None:
 
 
 def keep_last_as_best(trainer: Trainer) -> Path | None:
-    """Keep the newest weights as the best ones, where a training ended in the validation at its end.
+    """Keep the newest weights as the best ones, if a training ended in the validation at its end.
 
     Lightning does not train where nothing is left to train, and so does not validate either. Every rank has to ask.
 
     Returns:
         `best.ckpt`; `None` where the trainer keeps no best weights, or has no validation.
     """
-    last = last_checkpoint(trainer)
+    last = last_checkpoint_path(trainer)
     best = last.with_name(f"best{last.suffix}")
     keeps = any(isinstance(callback, BestCheckpoint) for callback in trainer.checkpoint_callbacks)
     if not keeps or not trainer.enable_validation or not trainer.strategy.broadcast(last.is_file()):
@@ -123,8 +123,8 @@ def keep_last_as_best(trainer: Trainer) -> Path | None:
     return best
 
 
-def last_checkpoint(trainer: Trainer) -> Path:
-    """Where `last.ckpt` of this run is; every rank has to ask, and gets the same answer.
+def last_checkpoint_path(trainer: Trainer) -> Path:
+    """Return the path of this run's `last.ckpt`; every rank has to call, and gets the same one.
 
     `trainer.save_checkpoint(last_checkpoint(trainer))` saves the state at a step's end.
     """

@@ -1,4 +1,4 @@
-"""Checkpoint files that appear whole, stay whole, and give way only to whole ones."""
+"""Checkpoint files that are written durably, and loaded without running code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _REMEDIES = {
 
 
 class DurableCheckpointIO(CheckpointIO):
-    """Saves through a temporary file beside the target, and loads nothing that is damaged or would run code.
+    """Save through a temporary file beside the target; load nothing that is damaged or would run code.
 
     A file is written under another name in the same folder, synced to the disk, read back, and then renamed: there is
     no moment at which a crash, a full disk or a lost machine leaves less than what was there before. Of `last.ckpt`
@@ -57,9 +57,9 @@ class DurableCheckpointIO(CheckpointIO):
             self._save(checkpoint, target)
         except (OSError, RuntimeError) as error:
             # torch's writer answers a failed write with a RuntimeError of its own.
-            if (cause := _os_error(error)) is None:
+            if (cause := _find_os_error(error)) is None:
                 raise
-            raise _unwritable(target, cause) from error
+            raise _make_write_error(target, cause) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: MapLocation = "cpu", weights_only: bool | None = True
@@ -87,7 +87,7 @@ class DurableCheckpointIO(CheckpointIO):
         if target.parent not in self._cleaned:
             remove_unfinished(target.parent)  # of runs that were killed while they saved
             self._cleaned.add(target.parent)
-        previous = previous_of(target)
+        previous = previous_path(target)
         with unfinished(target) as new, unfinished(previous) as old:
             with new.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -103,7 +103,7 @@ class DurableCheckpointIO(CheckpointIO):
         self._whole.add(target)
 
     def _is_whole(self, path: Path) -> bool:
-        """Whether a file is worth keeping: one that is damaged must not take the place of a good one."""
+        """Tell whether a file is worth keeping: a damaged one must not take the place of a good one."""
         if path not in self._whole and path.is_file():
             try:
                 verify_checksums(path)
@@ -113,17 +113,17 @@ class DurableCheckpointIO(CheckpointIO):
         return path in self._whole
 
 
-def previous_of(path: Path) -> Path:
-    """Where the file is kept that was saved before this one.
+def previous_path(path: Path) -> Path:
+    """Name the file that the one saved before is kept in.
 
-    >>> previous_of(Path("checkpoints/last.ckpt")).as_posix()
+    >>> previous_path(Path("checkpoints/last.ckpt")).as_posix()
     'checkpoints/last.previous.ckpt'
     """
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def load_or_previous(path: Path, map_location: MapLocation = "cpu") -> dict[str, Any]:
-    """Load a checkpoint, or the one saved before it where it is damaged, and say so.
+    """Load a checkpoint; if it is damaged, warn and load the one saved before it.
 
     Raises:
         UnreadableFileError: The file cannot be loaded, and there is none from before that can.
@@ -131,7 +131,7 @@ def load_or_previous(path: Path, map_location: MapLocation = "cpu") -> dict[str,
     try:
         return load_verified(path, map_location)
     except UnreadableFileError as error:
-        previous = previous_of(path)
+        previous = previous_path(path)
         if not previous.is_file():
             raise
         checkpoint = load_verified(previous, map_location)
@@ -157,13 +157,13 @@ def link_or_copy(path: Path, name: Path) -> None:
         sync(name)
 
 
-def _os_error(error: BaseException | None) -> OSError | None:
+def _find_os_error(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
-def _unwritable(target: Path, error: OSError) -> UnwritableFileError:
+def _make_write_error(target: Path, error: OSError) -> UnwritableFileError:
     kept = "The one saved before it is whole and stays" if target.is_file() else "There is none from before"
     remedy = _REMEDIES.get(error.errno or 0, "Check the disk")
     return UnwritableFileError(

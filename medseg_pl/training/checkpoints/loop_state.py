@@ -1,4 +1,4 @@
-"""Where a training that stops goes on: the trainer's counters, written down so that nothing is skipped or done twice.
+"""The trainer's counters in a checkpoint, written so that a resumed training skips and repeats nothing.
 
 Lightning 2.6 reads from its counters in which hook a checkpoint was written, and resumes well from some of them. From
 others it leaves out a validation that was due (saved after a training batch), the rest of an epoch (saved after
@@ -36,46 +36,49 @@ class LoopPosition(NamedTuple):
 
 
 def make_resumable(trainer: Trainer, state: State, validated: int) -> State:
-    """The counters to keep in a checkpoint that is written now.
+    """Make the counters to keep in a checkpoint that is written now.
 
     Args:
         trainer: In its `fit`.
         state: Its counters.
         validated: After how many batches, of all epochs, the last validation was complete.
     """
-    place = read_position(state, trainer.num_training_batches, trainer.accumulate_grad_batches)
-    due = _validates_at(trainer, place)
+    position = read_position(state, trainer.num_training_batches, trainer.accumulate_grad_batches)
+    due = _has_validation(trainer, position)
     # Batches that have to be run again come after a validation that was due where they begin.
-    pending = due and validated < place.total
-    return make_counters(place, state, steps=trainer.global_step, due=due, pending=pending)
+    pending = due and validated < position.total
+    return make_counters(position, state, steps=trainer.global_step, due=due, pending=pending)
 
 
 def pending_accumulation_batches(trainer: Trainer) -> int:
-    """How many batches wait for the optimizer's step: what a checkpoint written now has to run again."""
+    """Count the batches that wait for the optimizer's step: a checkpoint written now has to run them again."""
     state = trainer.fit_loop.state_dict()
-    place = read_position(state, trainer.num_training_batches, trainer.accumulate_grad_batches)
-    return int(state["epoch_loop.batch_progress"]["total"]["processed"]) - place.total
+    position = read_position(state, trainer.num_training_batches, trainer.accumulate_grad_batches)
+    return int(state["epoch_loop.batch_progress"]["total"]["processed"]) - position.total
 
 
 def count_done_batches(loop: Any) -> tuple[int, bool]:
-    """How many batches of its epoch a resumed training has had when the loader is made, and whether these are all.
+    """Count the batches of its epoch that a resumed training has done when the loader is made.
 
     Args:
         loop: `Trainer.fit_loop`, with the counters that a checkpoint gave it.
+
+    Returns:
+        How many, and whether these are all.
     """
     progress = loop.epoch_loop.batch_progress
     return (progress.current.ready, progress.is_last_batch) if loop.restarting else (0, False)
 
 
 def fix_epoch_restart(trainer: Trainer) -> None:
-    """Let an epoch of which nothing is done begin as any other; with `max_steps` Lightning would take it as begun."""
+    """Let an epoch without any done batch begin as usual; with `max_steps` Lightning takes it as begun."""
     loop = trainer.fit_loop.epoch_loop
     if loop.restarting and not loop.batch_progress.current.ready:
         loop.restarting = False
 
 
 def read_position(state: State, batches: float, accumulated: int) -> LoopPosition:
-    """Read the counters, from whichever hook they are.
+    """Read the position from counters, whichever hook they are of.
 
     Args:
         state: The counters.
@@ -94,45 +97,45 @@ def read_position(state: State, batches: float, accumulated: int) -> LoopPositio
     return LoopPosition(epochs["started"] - 1, batch - waiting, total - waiting, last)
 
 
-def make_counters(place: LoopPosition, state: State, *, steps: int, due: bool, pending: bool) -> State:
-    """The counters of a trainer that stands at a place, at the end of a batch or of an epoch.
+def make_counters(position: LoopPosition, state: State, *, steps: int, due: bool, pending: bool) -> State:
+    """Make the counters of a trainer that stands at the end of a batch or of an epoch.
 
     Args:
-        place: Where.
+        position: Where it stands.
         state: The counters that are not about it are taken from here.
         steps: Of the optimizer.
-        due: Whether this place has a validation.
+        due: Whether this position has a validation.
         pending: Whether it is still to be run.
     """
     state = copy.deepcopy(state)
-    within = place.batch > 0
-    state["epoch_progress"] = _both(_counts(place.epoch + within, place.epoch + within, place.epoch, place.epoch))
+    within = position.batch > 0
+    state["epoch_progress"] = _double(_make_counts(*[position.epoch + within] * 2, *[position.epoch] * 2))
     state["epoch_loop.batch_progress"] = {
-        "total": _counts(*[place.total] * 4),
-        "current": _counts(*[place.batch] * 4),
-        "is_last_batch": place.last,
+        "total": _make_counts(*[position.total] * 4),
+        "current": _make_counts(*[position.batch] * 4),
+        "is_last_batch": position.last,
     }
     # One batch begun and none done is what Lightning takes for an interrupted validation: it is run from its beginning.
-    validation = {"total": _counts(1, 1, 0, 0) if pending else _counts(0, 0, 0, 0), "current": _counts(0, 0, 0, 0)}
+    validation = {"total": _make_counts(int(pending), int(pending), 0, 0), "current": _make_counts(0, 0, 0, 0)}
     state["epoch_loop.val_loop.batch_progress"] = {**validation, "is_last_batch": False}
     # The step in the loggers' files: Lightning counts it up after the validation, run or skipped.
     state["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - (within and due)
     return state
 
 
-def _validates_at(trainer: Trainer, place: LoopPosition) -> bool:
-    """Whether the trainer validates after the last batch that is done, by its own rule."""
+def _has_validation(trainer: Trainer, position: LoopPosition) -> bool:
+    """Tell whether the trainer validates after the last batch that is done, by its own rule."""
     every = trainer.val_check_batch
-    if not place.batch or not trainer.enable_validation or every is None or math.isinf(every):
+    if not position.batch or not trainer.enable_validation or every is None or math.isinf(every):
         return False
     if trainer.check_val_every_n_epoch is None:
-        return place.total % every == 0
-    return (place.epoch + 1) % trainer.check_val_every_n_epoch == 0 and place.batch % every == 0
+        return position.total % every == 0
+    return (position.epoch + 1) % trainer.check_val_every_n_epoch == 0 and position.batch % every == 0
 
 
-def _counts(ready: int, started: int, processed: int, completed: int) -> dict[str, int]:
+def _make_counts(ready: int, started: int, processed: int, completed: int) -> dict[str, int]:
     return {"ready": ready, "started": started, "processed": processed, "completed": completed}
 
 
-def _both(counts: dict[str, int]) -> State:
+def _double(counts: dict[str, int]) -> State:
     return {"total": dict(counts), "current": counts}

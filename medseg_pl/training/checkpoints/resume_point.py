@@ -1,18 +1,24 @@
-"""From which checkpoint a run goes on, and in which folder."""
+"""Find the checkpoint and the run folder that a training goes on from; end well if the run is complete."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medseg_pl.core.errors import UnreadableFileError
+from lightning.pytorch.utilities import rank_zero_only
+
+from medseg_pl.core.errors import TooShortError, UnreadableFileError
 from medseg_pl.io.atomic_files import write_text
+from medseg_pl.io.locks import FolderLocks
 from medseg_pl.models.checkpoint import get_run_folder, load_verified, require_local_file
-from medseg_pl.training.checkpoints.checkpoint_io import LAST, previous_of
+from medseg_pl.training.checkpoints.checkpoint_io import LAST, previous_path
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +35,11 @@ class ResumePoint(NamedTuple):
     """Where training goes on.
 
     Attributes:
-        checkpoint: The state that is restored; `None` where a run was stopped before its first save, and begins again
-            in its folder.
-        epochs: Epochs that are behind it.
-        steps: Steps of the optimizer that are behind it.
-        folder: The run folder that is continued, or `None` where a new run begins with another one's state.
+        checkpoint: The state that is restored; `None` if a run was stopped before its first save, and begins again in
+            its folder.
+        epochs: Epochs that are done.
+        steps: Steps of the optimizer that are done.
+        folder: The run folder that is continued, or `None` if a new run begins with another one's state.
     """
 
     checkpoint: Path | None
@@ -42,7 +48,7 @@ class ResumePoint(NamedTuple):
     folder: Path | None
 
     def __str__(self) -> str:
-        """One line for the terminal.
+        """Say it in one line for the terminal.
 
         >>> print(ResumePoint(Path("runs/demo/version_0/checkpoints/last.ckpt"), 3, 120, Path("runs/demo/version_0")))
         Going on from runs/demo/version_0/checkpoints/last.ckpt, epochs done: 3, steps done: 120.
@@ -50,6 +56,54 @@ class ResumePoint(NamedTuple):
         if self.checkpoint is None:
             return f"{self.folder} was stopped before its first save: the run begins again there."
         return f"Going on from {self.checkpoint}, epochs done: {self.epochs}, steps done: {self.steps}."
+
+
+class _RunComplete(Exception):  # noqa: N818  an answer and no error
+    """A run has trained as long as it was told to."""
+
+
+def lock_resume_point(name: str, experiment: Path, limits: Mapping[str, Any], locks: FolderLocks) -> ResumePoint | None:
+    """Find the checkpoint to resume from, and lock its run folder before the data is read.
+
+    Args:
+        name: What `--ckpt_path` says: a file, a run folder, or `last`.
+        experiment: The folder of the experiment's runs.
+        limits: How long training is told to last; a run that has done so ends the block of `report_complete_run`.
+        locks: Lock the run folder for this process.
+
+    Returns:
+        The resume point; its checkpoint is `None` if the run begins again in its folder. `None` if a new run begins.
+
+    Raises:
+        TooShortError: More is done than the limits allow.
+    """
+    if name == NEWEST and (run := find_newest_run(experiment)):
+        _lock_run(run, locks)  # before anything is saved there, too: whoever has begun it goes on
+    point = find_resume_point(name, experiment)
+    if point and point.folder:
+        _lock_run(point.folder, locks)
+    if point:
+        _require_long_enough(point, limits)
+    if point and point.folder and is_complete(point.folder, limits):
+        raise _RunComplete(
+            f"{point.folder} is complete: epochs done: {point.epochs}, steps done: {point.steps}. A higher "
+            "trainer.max_epochs goes on with it; without --ckpt_path a new run begins."
+        )
+    if point and point.folder and point.checkpoint is None and _is_first_process():
+        remove_records(point.folder)
+    _print(str(point or f"There is nothing to go on from in {experiment}: a new run begins."))
+    if point and not point.folder:
+        _print(f"{point.checkpoint} is not the last.ckpt of a run folder: a new run begins with its state.")
+    return point
+
+
+@contextmanager
+def report_complete_run() -> Iterator[None]:
+    """Say that there is nothing to train, and end well."""
+    try:
+        yield
+    except _RunComplete as answer:
+        _print(str(answer))
 
 
 def find_resume_point(name: str, experiment: Path) -> ResumePoint | None:
@@ -61,82 +115,84 @@ def find_resume_point(name: str, experiment: Path) -> ResumePoint | None:
         experiment: The folder of the experiment's runs, for `last`.
 
     Returns:
-        Where to go on; `None` if `last` finds no run, or one that has scores but no checkpoints.
+        The resume point; `None` if `last` finds no run, or one that has scores but no checkpoints.
 
     Raises:
         MissingDataError: There is no such file.
         SettingError: The name is a URL.
-        UnreadableFileError: The file is damaged, and so is the one before it, or it cannot be gone on from.
+        UnreadableFileError: The file and the one before it are damaged, or hold no state of a training.
     """
     if name != NEWEST and Path(name).is_dir():
         name = str(Path(name, "checkpoints", LAST))
     if name != NEWEST:
-        return _first_whole([require_local_file(name), previous_of(Path(name))])
-    run = newest_run(experiment)
+        return _read_first_whole([require_local_file(name), previous_path(Path(name))])
+    run = find_newest_run(experiment)
     if run is None:
         return None
     last = run / "checkpoints" / LAST
-    others = {path for path in last.parent.glob("*.ckpt") if path.name[0] != "."} - {last, previous_of(last)}
-    # Those of other names are no state that a run was meant to go on from: newest first, and only where there is none.
+    others = {path for path in last.parent.glob("*.ckpt") if path.name[0] != "."} - {last, previous_path(last)}
+    # Files of other names were not meant to go on from: the newest of them, and only for want of a `last.ckpt`.
     rest = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
-    found = _first_whole([last, previous_of(last), *rest])
-    if found is None:
-        return None if (run / _COMPLETE).is_file() or any(run.glob("scores_*")) else ResumePoint(None, 0, 0, run)
-    return found._replace(folder=run)
+    point = _read_first_whole([last, previous_path(last), *rest])
+    if point is None:
+        ended = (run / _COMPLETE).is_file() or any(run.glob("scores_*"))
+        return None if ended else ResumePoint(None, 0, 0, run)
+    return point._replace(folder=run)
 
 
-def newest_run(experiment: Path) -> Path | None:
-    """The run folder with the highest number."""
+def find_newest_run(experiment: Path) -> Path | None:
+    """Find the run folder with the highest number."""
     numbers = [re.fullmatch(r"version_(\d+)", path.name) for path in experiment.glob("version_*") if path.is_dir()]
     runs = [int(match[1]) for match in numbers if match]
     return experiment / f"version_{max(runs)}" if runs else None
 
 
 def remove_records(run: Path) -> None:
-    """Remove what a run that was never saved has noted of itself: settings and split may be others now."""
+    """Remove the records of a run that was never saved: settings and split may be others now."""
     for name in _RECORDS:
         (run / name).unlink(missing_ok=True)
 
 
 def record_complete(run: Path, limits: Mapping[str, Any], epochs: int, steps: int) -> None:
-    """Note that a run has trained as long as it was told to, and that its scores are written."""
+    """Record that a run has trained as long as it was told to, and that its scores are written."""
     record = {"epochs": epochs, "steps": steps, "limits": dict(limits)}
     write_text(run / _COMPLETE, json.dumps(record, indent=1) + "\n", replace=True)
 
 
 def forget_complete(run: Path) -> None:
-    """Take the note away: the run goes on."""
+    """Remove the record of completion: the run goes on."""
     (run / _COMPLETE).unlink(missing_ok=True)
 
 
 def is_complete(run: Path, limits: Mapping[str, Any]) -> bool:
-    """Whether a run has trained as long as these limits say; with other limits it goes on."""
+    """Tell whether a run has trained as long as these limits say; with other limits it goes on."""
     path = run / _COMPLETE
     return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8"))["limits"] == limits)
 
 
-def _first_whole(candidates: list[Path]) -> ResumePoint | None:
+def _read_first_whole(candidates: list[Path]) -> ResumePoint | None:
+    """Read the first checkpoint that is not damaged; warn of those passed over."""
     present = [path for path in candidates if path.is_file()]
     damaged: list[UnreadableFileError] = []
     for path in present:
         try:
-            found = _read(path)
+            point = _read_checkpoint(path)
         except UnreadableFileError as error:
             damaged.append(error)
             continue
-        for passed_over in damaged:
-            log.warning("%s Going on from %s instead.", passed_over, path)
-        return found
+        for fault in damaged:
+            log.warning("%s Going on from %s instead.", fault, path)
+        return point
     if damaged:
         names = " and ".join(str(path) for path in present)
         raise UnreadableFileError(f"{damaged[0]} Nothing to go on from: {names} cannot be read.") from damaged[0]
     return None
 
 
-def _read(path: Path) -> ResumePoint:
+def _read_checkpoint(path: Path) -> ResumePoint:
     checkpoint = load_verified(path, mmap=True)
     run = get_run_folder(path)
-    continued = path.name in (LAST, previous_of(path.with_name(LAST)).name) and (run / "config.yaml").is_file()
+    continues = path.name in (LAST, previous_path(path.with_name(LAST)).name) and (run / "config.yaml").is_file()
     try:
         if "optimizer_states" not in checkpoint:
             raise KeyError("optimizer_states")
@@ -147,4 +203,31 @@ def _read(path: Path) -> ResumePoint:
             f"{path} holds weights, but no state of a training to go on from ({error} is missing). Use last.ckpt of a "
             "run folder, or begin a new run with these weights by model.pretrained."
         ) from error
-    return ResumePoint(path, int(epochs), int(steps), run if continued else None)
+    return ResumePoint(path, int(epochs), int(steps), run if continues else None)
+
+
+def _require_long_enough(point: ResumePoint, limits: Mapping[str, Any]) -> None:
+    """Raise `TooShortError` for a length of training that the state has passed already."""
+    for name, done in (("max_epochs", point.epochs), ("max_steps", point.steps)):
+        limit = limits.get(name)
+        if limit is not None and 0 <= int(limit) < done:
+            raise TooShortError(
+                f"trainer.{name} is {limit}, but {point.checkpoint} has {done} {name[4:]} behind it. Set it to {done} "
+                "or more, or begin anew without --ckpt_path."
+            )
+
+
+def _lock_run(run: Path, locks: FolderLocks) -> None:
+    """Lock the run folder; only the first process of the job takes the lock, for all of them."""
+    if _is_first_process():
+        locks.take(run)
+
+
+def _is_first_process() -> bool:
+    return not rank_zero_only.rank and os.environ.get("NODE_RANK", "0") == "0"  # type: ignore[attr-defined]
+
+
+@rank_zero_only
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

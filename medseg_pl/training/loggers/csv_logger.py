@@ -1,4 +1,4 @@
-"""`metrics.csv`: what a run logged, in one file however often the run was interrupted."""
+"""The CSV logger of run folders: one `metrics.csv` however often a run is interrupted, never behind a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import CSVLogger
 
@@ -26,9 +28,9 @@ class RunLogger(CSVLogger):
     Args:
         runs: The folder of all experiments.
         experiment: The experiment's name.
-        locks: Takes the run folder for this process.
+        locks: Lock the run folder for this process.
         version: The run folder's name; the next free one by default.
-        resumed_at: Steps behind the state that the run goes on from. Rows of later steps are dropped: those steps
+        resumed_at: Steps done at the state that the run goes on from. Rows of later steps are dropped: those steps
             come again.
     """
 
@@ -49,7 +51,7 @@ class RunLogger(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> MetricsFile:
-        """The file; made with the run folder when training is set up, on rank zero."""
+        """Make the file and the run folder when training is set up, on rank zero."""
         if self._file is None:
             self._make_folder()
             self.locks.take(Path(self.log_dir))
@@ -69,13 +71,43 @@ class RunLogger(CSVLogger):
                 return
 
     def finalize(self, status: str) -> None:
-        """Write what is left."""
+        """Write the rows that wait."""
         if self._file is not None:
             self._file.save()
 
 
+class LogBeforeSave(Callback):
+    """Write everything that was logged to disk before a checkpoint is, whoever saves it.
+
+    Lightning logs a step's values after the hooks of that step, in which checkpoints are saved. A process that is
+    killed in between would leave no row of the step: whoever goes on from the checkpoint does not make it again.
+    """
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Log what is about to be logged, and write it."""
+        if _is_log_pending(trainer):
+            metrics = convert_tensors_to_scalars(trainer._logger_connector.metrics["log"])
+            step = metrics.pop("step", trainer.global_step - 1)  # as Lightning's logger connector has it
+            for logger in trainer.loggers:
+                if isinstance(logger, RunLogger) and metrics:
+                    logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, int(step))
+        for logger in trainer.loggers:
+            logger.save()
+
+
+def _is_log_pending(trainer: Trainer) -> bool:
+    """Tell whether Lightning logs after this hook: at the end of a batch with a logged step, or of an epoch."""
+    if not trainer.training:
+        return False
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    if batches.processed == batches.completed:
+        return bool(epochs.processed != epochs.completed)
+    return trainer._logger_connector.should_update_logs and not trainer.fit_loop._should_accumulate()
+
+
 class MetricsFile:
-    """A table that grows, in rows and in columns; a row that is on the disk is never in danger again.
+    """A table that grows in rows and in columns; a row on the disk is never lost.
 
     A value that a step has already logged is left out: `LogBeforeSave` writes before Lightning does, and Lightning's
     monitor of learning rates writes once for each batch of which gradients are accumulated.
@@ -93,8 +125,8 @@ class MetricsFile:
         self._columns: list[str] = []
         self._newest: dict[str, Any] = {}
         if self.path.is_file():
-            rows = rows_before(read_metrics(self.path), resumed_at)
-            self._columns = _columns(rows)
+            rows = select_rows_before(read_metrics(self.path), resumed_at)
+            self._columns = _list_columns(rows)
             self._replace(rows)
 
     def log_metrics(self, metrics: Row, step: int | None = None) -> None:
@@ -112,14 +144,14 @@ class MetricsFile:
             save_hparams_to_yaml(str(self.settings), params)
 
     def save(self) -> None:
-        """Append what waits; a new column takes a new file, which replaces the old one when it is whole.
+        """Append the rows that wait; a new column takes a new file, which replaces the old one when it is whole.
 
         Raises:
             UnwritableFileError: The file cannot be written; what is in it stays.
         """
         if not self.metrics:
             return
-        columns = sorted({*self._columns, *_columns(self.metrics)})
+        columns = sorted({*self._columns, *_list_columns(self.metrics)})
         if columns == self._columns:
             self._append(self.metrics)
         else:
@@ -131,40 +163,40 @@ class MetricsFile:
     def _append(self, rows: Sequence[Row]) -> None:
         try:
             with self.path.open("a", newline="", encoding="utf-8") as file:
-                file.write(_as_csv(rows, self._columns))
+                file.write(_format_csv(rows, self._columns))
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise _make_write_error(self.path, error) from error
 
     def _replace(self, rows: Sequence[Row]) -> None:
-        header = _as_csv([dict(zip(self._columns, self._columns, strict=True))], self._columns)
+        header = _format_csv([dict(zip(self._columns, self._columns, strict=True))], self._columns)
         try:
-            write_text(self.path, header + _as_csv(rows, self._columns), replace=True)
+            write_text(self.path, header + _format_csv(rows, self._columns), replace=True)
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise _make_write_error(self.path, error) from error
 
 
-def rows_before(rows: Sequence[dict[str, str]], step: int | None) -> list[dict[str, str]]:
-    """The rows of the steps that are behind a state; all without one.
+def select_rows_before(rows: Sequence[dict[str, str]], step: int | None) -> list[dict[str, str]]:
+    """Select the rows of the steps that a state has done; all rows without a state.
 
     Steps are counted from 0 in a log: what the third step logged stands at 2, and a state of three steps keeps it.
 
-    >>> rows_before([{"step": "2", "loss": "0.5"}, {"step": "3", "loss": "0.4"}], 3)
+    >>> select_rows_before([{"step": "2", "loss": "0.5"}, {"step": "3", "loss": "0.4"}], 3)
     [{'step': '2', 'loss': '0.5'}]
     """
     return [row for row in rows if step is None or int(row["step"]) < step]
 
 
-def _columns(rows: Iterable[Row]) -> list[str]:
+def _list_columns(rows: Iterable[Row]) -> list[str]:
     return sorted({name for row in rows for name in row})
 
 
-def _as_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
+def _format_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
     text = io.StringIO(newline="")
     csv.DictWriter(text, columns, restval="").writerows(rows)
     return text.getvalue()
 
 
-def _unwritable(path: Path, error: OSError) -> UnwritableFileError:
+def _make_write_error(path: Path, error: OSError) -> UnwritableFileError:
     return UnwritableFileError(
         f"{path} could not be written: {error.strerror or error}. What it held stays. Make room or make the folder "
         "writable, then go on with medseg fit and the same settings, and --ckpt_path last."

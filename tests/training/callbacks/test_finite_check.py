@@ -1,4 +1,4 @@
-"""The guard alone: what it lets pass, and after how many steps it does not."""
+"""The check alone: what it lets pass, and after how many steps it does not."""
 
 from __future__ import annotations
 
@@ -24,48 +24,48 @@ def trainer(step: int, scale: float | None = None) -> Any:
     return Mock(spec=Trainer, global_step=step, precision_plugin=SimpleNamespace(scaler=scaler))
 
 
-def after(guard: FiniteCheck, step: int, loss: float, scale: float | None = None) -> None:
-    guard.on_train_batch_end(trainer(step, scale), NO_MODULE, {"loss": torch.tensor(loss)}, BATCH, 0)
+def after(check: FiniteCheck, step: int, loss: float, scale: float | None = None) -> None:
+    check.on_train_batch_end(trainer(step, scale), NO_MODULE, {"loss": torch.tensor(loss)}, BATCH, 0)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
 def test_a_loss_that_is_no_number_is_told_with_its_step_and_cases(loss: float) -> None:
-    guard = FiniteCheck()
-    after(guard, 1, 0.5)
+    check = FiniteCheck()
+    after(check, 1, 0.5)
     with pytest.raises(DivergedError, match=rf"The training loss is {loss} at step 2, in a batch of the cases case_7:"):
-        after(guard, 2, loss)
+        after(check, 2, loss)
 
 
 def test_half_precision_may_leave_out_steps_but_not_all() -> None:
-    guard, scale = FiniteCheck(skips=3), 65536.0
-    after(guard, 1, 0.5, scale)
+    check, scale = FiniteCheck(skips=3), 65536.0
+    after(check, 1, 0.5, scale)
     for step in range(2, 5):  # three in a row
         scale /= 2
-        after(guard, step, 0.5, scale)
-    after(guard, 5, 0.5, scale)  # one that was taken
+        after(check, step, 0.5, scale)
+    after(check, 5, 0.5, scale)  # one that was taken
     for step in range(6, 9):
-        after(guard, step, float("inf"), scale)  # an overflow in the loss itself
+        after(check, step, float("inf"), scale)  # an overflow in the loss itself
     with pytest.raises(DivergedError, match=r"left out 4 steps in a row, the last at step 9, .*case_7.* scale is 4096"):
-        after(guard, 9, 0.5, scale / 2)
+        after(check, 9, 0.5, scale / 2)
 
 
 def test_batches_that_are_added_up_are_one_step() -> None:
-    guard, scale = FiniteCheck(skips=3), 65536.0
-    after(guard, 1, 0.5, scale)
+    check, scale = FiniteCheck(skips=3), 65536.0
+    after(check, 1, 0.5, scale)
     with pytest.raises(DivergedError, match="left out 4 steps in a row, the last at step 5"):
         for step in range(2, 9):
             scale /= 2
             for _ in range(3):
-                after(guard, step - 1, 0.5, 2 * scale)  # between two steps
-            after(guard, step, 0.5, scale)
+                after(check, step - 1, 0.5, 2 * scale)  # between two steps
+            after(check, step, 0.5, scale)
 
 
 def test_a_growing_scale_is_no_skip() -> None:
-    guard = FiniteCheck(skips=0)
+    check = FiniteCheck(skips=0)
     for step, scale in enumerate([2.0, 4.0, 4.0, 8.0], start=1):
-        after(guard, step, 0.5, scale)
-    with pytest.raises(DivergedError):  # the same guard, were it one
-        after(guard, 5, 0.5, 4.0)
+        after(check, step, 0.5, scale)
+    with pytest.raises(DivergedError):  # the same check, were it one
+        after(check, 5, 0.5, 4.0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -98,6 +98,6 @@ def test_a_square_that_overflows_in_the_optimizer_is_found(kind: type[torch.opti
 
 
 def test_what_returns_no_loss_is_not_watched() -> None:
-    guard = FiniteCheck()
-    guard.on_train_batch_end(trainer(1), NO_MODULE, None, BATCH, 0)
-    assert not guard._watched
+    check = FiniteCheck()
+    check.on_train_batch_end(trainer(1), NO_MODULE, None, BATCH, 0)
+    assert not check._records

@@ -21,8 +21,12 @@ from torch.optim.lr_scheduler import StepLR
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.io.git import git_state
-from medseg_pl.training.callbacks.environment import data_fingerprint, describe, environment
-from medseg_pl.training.callbacks.save_provenance import ProvenanceWriter
+from medseg_pl.training.callbacks.provenance import (
+    ProvenanceWriter,
+    describe_environment,
+    fingerprint_data,
+    format_training,
+)
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
 from tests.sample_files import blocks, noise, save_raster
@@ -88,7 +92,7 @@ def deterministic() -> Iterator[None]:
 
 
 def test_versions_git_and_hardware_are_those_of_this_machine(data: SegmentationDataModule) -> None:
-    facts = environment(trainer(data))
+    facts = describe_environment(trainer(data))
     assert facts["python"] == platform.python_version()
     assert facts["packages"]["torch"] == version("torch")
     assert {"medseg", "lightning", "segmentation-models-pytorch", "numpy"} <= facts["packages"].keys()
@@ -105,44 +109,46 @@ def test_versions_git_and_hardware_are_those_of_this_machine(data: SegmentationD
 
 
 def test_the_training_says_what_a_step_of_it_is(data: SegmentationDataModule) -> None:
-    facts = environment(trainer(data))["training"]
+    facts = describe_environment(trainer(data))["training"]
     assert facts["seed"] == 7
     assert (facts["batch_size"], facts["world_size"], facts["accumulate_grad_batches"]) == (8, 2, 3)
     assert facts["effective_batch"] == 48
     assert facts["learning_rate"] == [3e-4, 1e-3]  # of the schedule's begin, and of a group without one
-    assert describe(facts) == (
+    assert format_training(facts) == (
         "effective batch 48 = 8 × 2 devices × 3 accumulated, learning rate 0.0003, 0.001 (StepLR per epoch), "
         "precision bf16-mixed, seed 7"
     )
 
 
 def test_a_data_module_of_ones_own_has_no_batch_and_no_fingerprint() -> None:
-    facts = environment(trainer(Mock(spec=LightningDataModule)))
+    facts = describe_environment(trainer(Mock(spec=LightningDataModule)))
     assert facts["data"] is None and facts["training"]["effective_batch"] is None
-    assert describe(facts["training"]).startswith("effective batch what the loaders give × 2 devices × 3 accumulated, ")
+    assert format_training(facts["training"]).startswith(
+        "effective batch what the loaders give × 2 devices × 3 accumulated, "
+    )
 
 
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("setting", [False, True, "warn"])
 def test_how_far_results_repeat_is_recorded(setting: Any, data: SegmentationDataModule) -> None:
     torch.use_deterministic_algorithms(bool(setting), warn_only=setting == "warn")
-    facts = environment(trainer(data))["training"]
+    facts = describe_environment(trainer(data))["training"]
     assert facts["deterministic"] == setting
-    assert ("deterministic" in describe(facts)) == bool(setting)
+    assert ("deterministic" in format_training(facts)) == bool(setting)
 
 
 def test_the_fingerprint_is_of_what_files_hold_and_who_is_trained_on(
     data: SegmentationDataModule, tmp_path: Path
 ) -> None:
-    fingerprint = data_fingerprint(trainer(data))
+    fingerprint = fingerprint_data(trainer(data))
     assert fingerprint is not None
     for side in ("train", "val", "test"):
         names = getattr(data.prepared.split, side)
         assert fingerprint[side] == {"cases": len(names), "groups": len(names)}
     moved = data_of(images_of(tmp_path / "moved"))
-    assert data_fingerprint(trainer(moved)) == fingerprint
-    changed = data_fingerprint(trainer(data_of(images_of(tmp_path / "changed", changed=True))))
-    split_anew = data_fingerprint(trainer(data_of(tmp_path / "moved", fold=1)))
+    assert fingerprint_data(trainer(moved)) == fingerprint
+    changed = fingerprint_data(trainer(data_of(images_of(tmp_path / "changed", changed=True))))
+    split_anew = fingerprint_data(trainer(data_of(tmp_path / "moved", fold=1)))
     assert changed is not None and split_anew is not None
     assert len({fingerprint["sha256"], changed["sha256"], split_anew["sha256"]}) == 3
 
@@ -157,4 +163,4 @@ def test_a_run_that_goes_on_adds_what_it_goes_on_with(
     written = json.loads((tmp_path / "environment.json").read_text())
     assert written["training"]["world_size"] == 2
     assert [each["training"]["world_size"] for each in written["resumed"]] == [4]
-    assert written["data"] == json.loads(json.dumps(data_fingerprint(trainer(data))))
+    assert written["data"] == json.loads(json.dumps(fingerprint_data(trainer(data))))

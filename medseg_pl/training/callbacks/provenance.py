@@ -1,0 +1,244 @@
+"""Files that say what a run was: its configuration, its split and its environment.
+
+They are enough to repeat the run, and name no person, host or path but those of the configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from medseg_pl.data.splits import SIDES
+from medseg_pl.io.atomic_files import write_text
+from medseg_pl.io.git import git_state
+from medseg_pl.models.optimizers import follows_scores
+from medseg_pl.planning.fingerprint import survey
+from medseg_pl.training.datamodule import SegmentationDataModule
+from medseg_pl.training.module import SegmentationModule
+from medseg_pl.training.training_length import count_accumulated_batches
+
+log = logging.getLogger(__name__)
+
+_PACKAGES = (
+    "medseg",
+    "torch",
+    "lightning",
+    "segmentation-models-pytorch",
+    "timm",
+    "torchmetrics",
+    "albumentations",
+    "numpy",
+)
+
+
+class ConfigWriter(SaveConfigCallback):
+    """Write `config.yaml` when a run starts.
+
+    When a run goes on, that file stays; settings that are others now are written as `config_resumed_<n>.yaml` beside
+    it, and named on the terminal.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write once, on rank zero, into the run folder."""
+        directory = trainer.log_dir  # a broadcast: every rank takes part
+        if self.already_saved or directory is None:
+            return
+        written = _list_configs(Path(directory)) if trainer.is_global_zero else []
+        now = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        before = yaml.safe_load(written[-1].read_text(encoding="utf-8")) if written else {}
+        changes = _list_changes(before, now) if written else []
+        if trainer.is_global_zero and changes:
+            log.warning("Settings differ from those that this run had before: %s.", ", ".join(changes))
+        if written and not changes:
+            self.already_saved = True
+        elif written:
+            self.config_filename = f"config_resumed_{len(written)}.yaml"
+        # Rank zero decides whether to write and under which name: the others may not see its files yet.
+        self.already_saved = trainer.strategy.broadcast(self.already_saved)
+        self.config_filename = trainer.strategy.broadcast(self.config_filename)
+        super().setup(trainer, pl_module, stage)
+
+
+class ProvenanceWriter(Callback):
+    """Write `splits.json` and `environment.json` when training starts, and print what a step of it is.
+
+    `splits.json` names the group of each case, so that anyone can see that none is on two sides. When a run goes on,
+    both files stay; its new environment is added to the `resumed` ones.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write once, on rank zero, into the run folder."""
+        directory = trainer.log_dir  # a broadcast: every rank takes part
+        if not trainer.is_global_zero:
+            return
+        environment = describe_environment(trainer)
+        sys.stdout.write(f"Training: {format_training(environment['training'])}\n")
+        if directory is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        splits, record = Path(directory) / "splits.json", Path(directory) / "environment.json"
+        if isinstance(data, SegmentationDataModule) and not splits.exists():
+            groups = {name: case.group for name, case in sorted(data.prepared.cases.items())}
+            write_text(splits, json.dumps({**data.prepared.record_split(), "groups": groups}, indent=1) + "\n")
+        if record.exists():
+            first = json.loads(record.read_text(encoding="utf-8"))
+            environment = {**first, "resumed": [*first.get("resumed", []), environment]}
+        write_text(record, json.dumps(environment, indent=1) + "\n", replace=True)
+
+
+def describe_environment(trainer: Trainer) -> dict[str, Any]:
+    """Describe what a training runs on; `data` is null for a data module of one's own."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "packages": {name: _find_version(name) for name in _PACKAGES},
+        "git": git_state(Path.cwd()),
+        "hardware": _describe_hardware(),
+        "training": _describe_training(trainer),
+        "data": fingerprint_data(trainer),
+    }
+
+
+def format_training(training: dict[str, Any]) -> str:
+    """Put the `training` of `describe_environment` in one line.
+
+    >>> format_training({"effective_batch": 32, "batch_size": 8, "world_size": 2, "accumulate_grad_batches": 2,
+    ...     "learning_rate": [0.001], "schedule": "StepLR per epoch", "precision": "32-true", "seed": 0,
+    ...     "deterministic": False})
+    'effective batch 32 = 8 × 2 devices × 2 accumulated, learning rate 0.001 (StepLR per epoch), precision 32-true, \
+seed 0'
+    """
+    factors = f"{training['world_size']} devices × {training['accumulate_grad_batches']} accumulated"
+    batch = f"{training['effective_batch']} = {training['batch_size']} × {factors}"
+    if training["effective_batch"] is None:  # a data module of one's own
+        batch = f"what the loaders give × {factors}"
+    rate = ", ".join(f"{rate:g}" for rate in training["learning_rate"])
+    rate += f" ({training['schedule']})" if training["schedule"] else ""
+    exact = {False: "", True: ", deterministic", "warn": ", deterministic where it can be"}[training["deterministic"]]
+    rest = f"precision {training['precision']}, seed {training['seed']}{exact}"
+    return f"effective batch {batch}, learning rate {rate}, {rest}"
+
+
+def fingerprint_data(trainer: Trainer) -> dict[str, Any] | None:
+    """Describe each side of the split: how much data it has and what it is like, with a digest.
+
+    The digest covers what files hold and how they are read, not where they are.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, SegmentationDataModule):
+        return None
+    prepared = data.prepared
+    sides = {side: getattr(prepared.split, side) for side in SIDES}
+    keys = sorted(
+        f"{side} {key.decode()}" for side, names in sides.items() for key in prepared.index.select(names).keys.tolist()
+    )
+    counts = {
+        side: {"cases": len(names), "groups": len({prepared.cases[name].group for name in names})}
+        for side, names in sides.items()
+    }
+    digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()
+    surveyed = survey(list(prepared.cases.values()), prepared.index, data.labels)
+    return {"sha256": digest, **counts, "survey": asdict(surveyed)}
+
+
+def _describe_training(trainer: Trainer) -> dict[str, Any]:
+    """Describe what a learning rate belongs to: samples of an optimizer's step, processes, precision, seed."""
+    data, module = trainer.datamodule, trainer.lightning_module  # type: ignore[attr-defined]
+    batch = data.batch_size if isinstance(data, SegmentationDataModule) else None
+    accumulated = count_accumulated_batches(trainer, trainer.current_epoch)
+    schedules = [
+        f"{type(each.scheduler).__name__} per {'validation' if follows_scores(each.scheduler) else each.interval}"
+        for each in trainer.lr_scheduler_configs
+    ]
+    rates = [group.get("initial_lr", group["lr"]) for each in trainer.optimizers for group in each.param_groups]
+    return {
+        "seed": module.seed if isinstance(module, SegmentationModule) else None,
+        "world_size": trainer.world_size,
+        "batch_size": batch,
+        "accumulate_grad_batches": accumulated,
+        "effective_batch": None if batch is None else batch * trainer.world_size * accumulated,
+        "learning_rate": sorted({float(rate) for rate in rates}),
+        "schedule": ", ".join(schedules) or None,
+        "precision": str(trainer.precision),
+        "deterministic": _read_determinism(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _read_determinism() -> bool | Literal["warn"]:
+    """Read torch's state as the values that `trainer.deterministic` takes."""
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    return "warn" if warns else torch.are_deterministic_algorithms_enabled()
+
+
+def _describe_hardware() -> dict[str, Any]:
+    """Describe processor, cores, memory and GPUs; nothing tells one machine from another of its kind."""
+    return {
+        "cpu": _read_processor(Path("/proc/cpuinfo")),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": _read_memory_gib(),
+        "gpus": [_describe_gpu(number) for number in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,  # type: ignore[no-untyped-call]
+    }
+
+
+def _read_processor(table: Path) -> str:
+    """Read the name of the model on Linux; elsewhere the architecture."""
+    model = re.search(r"^model name\s*:\s*(.+)$", table.read_text(errors="replace"), re.M) if table.is_file() else None
+    return model[1] if model else platform.machine()
+
+
+def _read_memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return None
+
+
+def _describe_gpu(number: int) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(number)
+    return {"name": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1)}
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _list_configs(folder: Path) -> list[Path]:
+    """List the configurations in a run folder, oldest first."""
+    first, later = folder / "config.yaml", list(folder.glob("config_resumed_*.yaml"))
+    return [first, *sorted(later, key=lambda path: (len(path.name), path.name))] if first.is_file() else []
+
+
+def _list_changes(before: Any, now: Any, name: str = "") -> list[str]:
+    """List the settings that differ, but for the checkpoint that training goes on from.
+
+    >>> _list_changes({"trainer": {"max_epochs": 2}, "ckpt_path": None}, {"trainer": {"max_epochs": 3}})
+    ['trainer.max_epochs']
+    """
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [name]
+    keys = [key for key in {**before, **now} if (name, key) != ("", "ckpt_path")]
+    return [
+        change
+        for key in keys
+        for change in _list_changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+    ]
