@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 
 from medseg_pl.core.errors import FolderLockedError, MedsegError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import Case, CasePrediction
+from medseg_pl.core.types import Case, Prediction
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.sources import Source
 from medseg_pl.io.atomic_files import name_errors
@@ -71,7 +71,7 @@ class SavedMasks:
         trainer.strategy.barrier()
         return masks
 
-    def add(self, prediction: CasePrediction, case: Case, stored: CachedCase, mean_dice: float) -> None:
+    def add(self, prediction: Prediction, case: Case, stored: CachedCase, mean_dice: float) -> None:
         """Write the mask of a case, and its picture if it is one of the worst or best so far.
 
         A mask that the source cannot write is left out with a warning at the end; a full disk stops the stage.
@@ -85,7 +85,7 @@ class SavedMasks:
         assert prediction.reference is not None, "scored cases have one"
         with name_errors(self.folder.parent, self.folder):
             try:
-                self.source.write(self.folder, case, prediction.prediction, self.labels)
+                self.source.write(self.folder, case, prediction.mask, self.labels)
             except (MedsegError, NotImplementedError) as error:  # sources of one's own may have no writer
                 self.faults[case.case_id] = str(error) or f"{type(self.source).__name__} has no write"
             if self._select(case.case_id, mean_dice):
@@ -93,7 +93,7 @@ class SavedMasks:
                     stored.image,
                     stored.statistics,
                     prediction.reference,
-                    prediction.prediction,
+                    prediction.mask,
                     self.labels,
                     prediction.geometry,
                 )

@@ -9,9 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from medseg_pl.core.types import CasePrediction
-from medseg_pl.data.prepared_data import PreparedData
-from medseg_pl.data.written_values import use_mask_values
+from medseg_pl.core.types import Prediction
+from medseg_pl.data.prepared_data import PreparedData, use_mask_values
 from medseg_pl.io.scores import predictions_beside
 from medseg_pl.metrics import CaseScore
 from medseg_pl.metrics.files import print_scores, write_scores
@@ -88,7 +87,7 @@ class ScoreWriter(Callback):
             return
         assert isinstance(module, SegmentationModule), "asked when the stage began"
         prepared: PreparedData = trainer.datamodule.prepared  # type: ignore[attr-defined]
-        finished: list[CasePrediction] = outputs["cases"]
+        finished: list[Prediction] = outputs["cases"]
         for prediction in finished:
             name = prediction.case_id
             mean = average_dice([float(row.values["dice"]) for row in module.evaluator.ledger.metrics[0].rows(name)])
