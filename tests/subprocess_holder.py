@@ -14,7 +14,8 @@ import sys, time
 from pathlib import Path
 from medseg_pl.io.locks import FolderLocks
 
-FolderLocks().take(Path(sys.argv[1]))
+locks = FolderLocks()
+locks.acquire(Path(sys.argv[1]))
 print(flush=True)
 time.sleep(600)
 """

@@ -1,92 +1,88 @@
-"""One process at a time works in a folder: a lock that goes when the process goes that has it."""
+"""Locks on folders that one process works in at a time."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import platform
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medseg_pl.core.errors import FolderLockedError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 
-_TAKEN = (errno.EACCES, errno.EAGAIN)
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class FolderLocks:
-    """The folders that this process has for itself, until the block ends or the process does.
+    """Locks on folders, held until the block ends or the process does.
 
-    A lock is the kernel's (POSIX, on a file `.lock` in the folder): it is gone at once when its process is, by
-    `kill -9` as well, while a process that was forked to load data and lives on for some seconds never has it. It is
-    known to all machines that share the folder by NFS, and by Lustre and GPFS where they are mounted with locks;
-    where there are none, a warning says so. The file says who has the lock while someone does. It stays: whoever
-    removed it would let in a second process beside one that is about to lock it. Nothing else in the process that has
-    the lock may open the file: POSIX gives a lock back as soon as the process closes the file, by any descriptor.
+    The kernel's lock (`flock` on a file `.lock` in the folder) is gone at once when its process is, by `kill -9` as
+    well; processes that were forked to load data, and live on for some seconds, do not have it. The file names the
+    holder. It stays: whoever removed it would let in a second process beside one that is about to lock it.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, FolderLocks() as locks:
-    ...     locks.take(Path(folder))
+    ...     locks.acquire(Path(folder))
     ...     (Path(folder) / ".lock").read_text().startswith("process ")
     True
     """
 
     def __init__(self) -> None:
-        self._files: dict[Path, int] = {}
+        self._locks: dict[Path, BaseFileLock] = {}
 
-    def take(self, folder: Path) -> None:
-        """Have a folder from here on; one that this process has already is its own.
+    def acquire(self, folder: Path) -> None:
+        """Lock a folder; one that these locks hold already stays locked.
 
         Raises:
             FolderLockedError: Another process has it.
         """
+        from filelock import FileLock, Timeout  # noqa: PLC0415  0.1 s, which commands that only read need not wait
+
         path = (folder / LOCK).resolve()
-        if path in self._files:
+        if path in self._locks:
             return
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        # NFS turns flock into a lock that all machines know (Linux 2.6.12 and newer); Lustre and GPFS do where they are
+        # mounted with locks. No fallback: filelock's lock without the kernel outlives a killed process.
+        lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.acquire()
+        except Timeout as error:
+            holder = path.read_text(encoding="utf-8", errors="replace")[:200]
+            raise FolderLockedError(
+                f"{folder} is in use: {holder or 'another process'} works in it, and two would spoil each other's "
+                "files. Wait for its end, or end it, and repeat the command."
+            ) from error
         except OSError as error:
-            holder = os.read(file, 200).decode(errors="replace")
-            os.close(file)
-            if error.errno in _TAKEN:
-                raise _in_use(folder, holder) from error
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in _UNSUPPORTED:
                 raise
             log.warning("%s is on a file system without locks: nothing keeps a second process out of it.", folder)
             return
-        self._files[path] = file
-        _note(file, f"process {os.getpid()} on {platform.node()}")
+        self._locks[path] = lock
+        _write_holder(path, f"process {os.getpid()} on {platform.node()}")
 
-    def give_back(self) -> None:
-        """Let others have the folders."""
-        for file in self._files.values():
-            _note(file, "")
-            os.close(file)
-        self._files.clear()
+    def release(self) -> None:
+        """Release all folders."""
+        for path, lock in self._locks.items():
+            _write_holder(path, "")
+            lock.release()
+        self._locks.clear()
 
     def __enter__(self) -> FolderLocks:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self.give_back()
+        self.release()
 
 
-def _note(file: int, holder: str) -> None:
-    """Say who has the lock; a disk that is full does without."""
-    with suppress(OSError):
-        os.ftruncate(file, 0)
-        os.pwrite(file, holder.encode(), 0)
-
-
-def _in_use(folder: Path, holder: str) -> FolderLockedError:
-    return FolderLockedError(
-        f"{folder} is in use: {holder or 'another process'} works in it, and two would spoil each other's files. Wait "
-        "for its end, or end it, and repeat the command."
-    )
+def _write_holder(path: Path, holder: str) -> None:
+    with suppress(OSError):  # a full disk keeps nobody from locking
+        path.write_text(holder, encoding="utf-8")

@@ -62,7 +62,7 @@ class OutputFolder:
         """
         self.check()  # before anything is made
         self._own.mkdir(parents=True, exist_ok=True)
-        self.locks.take(self._own)
+        self.locks.acquire(self._own)
         self.check()  # what may have come before the lock
         write_text(self._own / "record.json", self.record, replace=True)
         for stage in self._own.glob("stage-*"):

@@ -20,7 +20,8 @@ import os, sys, time
 from pathlib import Path
 from medseg_pl.io.locks import FolderLocks
 
-FolderLocks().take(Path(sys.argv[1]))
+locks = FolderLocks()
+locks.acquire(Path(sys.argv[1]))
 child = os.fork()  # as those that load data are
 if child:
     print(child, flush=True)
@@ -30,7 +31,7 @@ time.sleep(600)
 
 def taken_by_another(folder: Path) -> str:
     """What another process says that tries to have the lock."""
-    take = f"import fcntl; fcntl.lockf(open({str(folder / LOCK)!r}, 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    take = f"import fcntl; fcntl.flock(open({str(folder / LOCK)!r}, 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     return subprocess.run([sys.executable, "-c", take], capture_output=True, text=True, check=False).stderr
 
 
@@ -41,13 +42,13 @@ def test_a_second_process_is_refused_until_the_first_one_is_killed(tmp_path: Pat
     child = int(holder.stdout.readline())
     with FolderLocks() as locks:
         with pytest.raises(FolderLockedError, match=rf"^{tmp_path} is in use: process {holder.pid} on .+ works in it"):
-            locks.take(tmp_path)
+            locks.acquire(tmp_path)
         holder.kill()
         holder.wait()
         os.kill(child, 0)  # still alive
-        locks.take(tmp_path)
+        locks.acquire(tmp_path)
         assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
-        locks.take(tmp_path)  # ours already
+        locks.acquire(tmp_path)  # ours already
     os.kill(child, signal.SIGKILL)
     holder.stdout.close()
     assert (tmp_path / LOCK).read_text() == "", "whoever has left is not named"
@@ -59,8 +60,8 @@ def test_a_file_system_without_locks_is_told(
     def refuse(*arguments: object) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(fcntl, "lockf", refuse)
-    FolderLocks().take(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    FolderLocks().acquire(tmp_path)
     assert f"{tmp_path} is on a file system without locks" in caplog.text
 
 
@@ -68,8 +69,8 @@ def test_a_full_disk_does_not_keep_a_lock_from_being_taken(tmp_path: Path, monke
     def refuse(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "pwrite", refuse)
+    monkeypatch.setattr(Path, "write_text", refuse)
     with FolderLocks() as locks:
-        locks.take(tmp_path)
+        locks.acquire(tmp_path)
         assert "BlockingIOError" in taken_by_another(tmp_path)
     assert taken_by_another(tmp_path) == ""

@@ -67,7 +67,7 @@ class SavedMasks:
             _remove_abandoned(folder.parent)
             with name_errors(folder.parent, folder):
                 folder.mkdir(parents=True)
-                masks._locks.take(folder)
+                masks._locks.acquire(folder)
         trainer.strategy.barrier()
         return masks
 
@@ -114,7 +114,7 @@ class SavedMasks:
         with name_errors(place, self.folder):
             self.source.finish(self.folder)
             self._remove_pictures(set(means) - set(select_cases(dict(sorted(means.items())))))
-            self._locks.give_back()
+            self._locks.release()
             for name in self.folder.glob(".lock*"):
                 name.unlink()
             self.folder.rename(place)
@@ -123,7 +123,7 @@ class SavedMasks:
         """Remove everything; the stage did not end well."""
         with suppress(OSError):
             shutil.rmtree(self.folder)
-        self._locks.give_back()
+        self._locks.release()
 
     def _select(self, case_id: str, mean_dice: float) -> bool:
         """Decide whether a case is pictured, and remove the picture of another that no longer is."""
@@ -143,7 +143,7 @@ def _remove_abandoned(folder: Path) -> None:
     """Remove the folders of stages that were killed; nobody has the locks of these."""
     for left in folder.glob(f"{_UNFINISHED}*"):
         with suppress(FolderLockedError), FolderLocks() as locks:
-            locks.take(left)
+            locks.acquire(left)
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -220,7 +220,7 @@ def _require_long_enough(point: ResumePoint, limits: Mapping[str, Any]) -> None:
 def _lock_run(run: Path, locks: FolderLocks) -> None:
     """Lock the run folder; only the first process of the job takes the lock, for all of them."""
     if _is_first_process():
-        locks.take(run)
+        locks.acquire(run)
 
 
 def _is_first_process() -> bool:

@@ -54,7 +54,7 @@ class RunLogger(CSVLogger):
         """Make the file and the run folder when training is set up, on rank zero."""
         if self._file is None:
             self._make_folder()
-            self.locks.take(Path(self.log_dir))
+            self.locks.acquire(Path(self.log_dir))
             self._file = MetricsFile(Path(self.log_dir), self.resumed_at)
         return self._file
 
