@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.intensity import HIGH, LOW
-from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.visualization import spread_slices, telling_slice, to_rgb
+from medseg_pl.core.visualization import draw_contours, spread_slices, to_rgb
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.config_files import read_json
 from medseg_pl.io.raster import webp
@@ -38,6 +37,7 @@ _FEW_SLICES = 4
 """Of so few, as of a 2D image, each may be large: vessels and lesions of a few pixels are lost otherwise."""
 _ENOUGH_SLICES = 12
 _QUALITY = 72
+_THUMBNAIL = 180
 _MOST_PIXELS = 1 << 30
 """A file that claims larger masks is damaged, or somebody wants the memory to run out."""
 
@@ -91,8 +91,10 @@ def draw_case(
     statistics: Float32[np.ndarray, "c 4"],
     reference: UInt8[np.ndarray, "m d h w"],
     prediction: UInt8[np.ndarray, "m d h w"],
-    labels: LabelMap,
     geometry: Geometry,
+    *,
+    telling: int,
+    overlapping: bool,
 ) -> CasePicture:
     """Draw as many slices of a case as fit into a few hundred kilobytes.
 
@@ -101,11 +103,11 @@ def draw_case(
         statistics: See `medseg_pl.core.intensity.channel_statistics`.
         reference: As `LabelMap` describes it.
         prediction: As the reference.
-        labels: What the masks hold.
         geometry: The grid of all three.
+        telling: The slice that is drawn in any case, see `telling_slice`.
+        overlapping: Whether labels have a channel each.
     """
-    depth, height, width = image.shape[1:]
-    telling = telling_slice(labels.planes(reference), labels.planes(prediction))
+    height, width = image.shape[2:]
     marked = (reference != 0).any(axis=(0, 2, 3)) | (prediction != 0).any(axis=(0, 2, 3))
     slices = spread_slices(marked, MOST_SLICES, telling)
     sides = _SIDES if len(slices) > _FEW_SLICES else (_LARGE_SIDE, *_SIDES)
@@ -114,20 +116,17 @@ def draw_case(
         fitting = max(1, _BYTES * len(slices) // sum(map(len, images)))
         if fitting >= min(_ENOUGH_SLICES, len(slices)):
             break
-    if fitting < len(slices):
-        chosen = spread_slices(np.isin(np.arange(depth), slices), fitting, telling)
-        images = [data for index, data in zip(slices, images, strict=True) if index in chosen]
-        slices = slices[np.isin(slices, chosen)]
+    kept = spread_slices(np.ones(len(slices), bool), fitting, int(np.flatnonzero(slices == telling)[0]))
     _, y, x = geometry.spacing_mm or (1.0, 1.0, 1.0)
     size = _fit_size((height, width), sides[0])
     return CasePicture(
         aspect=round(width * x / (height * y), 4),
-        slices=slices.tolist(),
+        slices=slices[kept].tolist(),
         telling=telling,
-        images=images,
+        images=[images[index] for index in kept],
         reference=_shrink_mask(reference, size),
         prediction=_shrink_mask(prediction, size),
-        overlapping=labels.overlapping,
+        overlapping=overlapping,
     )
 
 
@@ -173,6 +172,35 @@ def read_picture(path: Path) -> CasePicture:
     return picture
 
 
+def draw_thumbnail(picture: CasePicture, masks: Sequence[UInt8[np.ndarray, "m d h w"]], labels: int) -> bytes:
+    """Draw the telling slice several times side by side, each with the outlines of other masks.
+
+    Args:
+        picture: Where the slice is taken from.
+        masks: What is outlined in each panel, on the grid of the picture's masks.
+        labels: How many labels there are.
+
+    Raises:
+        UnreadableFileError: The slice is no image.
+    """
+    data = np.frombuffer(picture.images[picture.slices.index(picture.telling)], np.uint8)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    if decoded is None:
+        raise UnreadableFileError("A picture of a case holds a slice that is no image. Run medseg test again.")
+    size = _fit_size(picture.reference.shape[2:], _THUMBNAIL, enlarge=True)
+    rgb = cv2.resize(decoded, size, interpolation=cv2.INTER_AREA if size[0] < decoded.shape[1] else cv2.INTER_LINEAR)
+    gap = np.zeros((size[1], 3, 3), np.uint8)
+    panels: list[NDArray[np.uint8]] = []
+    for mask in masks:
+        pixels = mask[:, picture.telling]
+        planes = pixels == 1 if picture.overlapping else pixels == np.arange(1, labels + 1)[:, None, None]
+        large = [cv2.resize(plane.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) for plane in planes]
+        inner = [cv2.erode(plane, np.ones((3, 3), np.uint8)) for plane in large]  # makes outlines of two pixels
+        outlined = draw_contours(draw_contours(np.asarray(rgb, np.uint8), np.stack(large) > 0), np.stack(inner) > 0)
+        panels += [outlined, gap]
+    return webp(np.concatenate(panels[:-1], axis=1), _QUALITY + 8)
+
+
 def pack_mask(mask: UInt8[np.ndarray, "m s h w"], level: int) -> str:
     """Deflate a mask; exact, where pixels read back from an image may not be."""
     return encode_base64(zlib.compress(mask.tobytes(), level))
@@ -200,14 +228,15 @@ def _draw_slice(pixels: Shaped[np.ndarray, "c h w"], statistics: Float32[np.ndar
     return webp(to_rgb(small, float(statistics[0, LOW]), float(statistics[0, HIGH])), _QUALITY)
 
 
-def _fit_size(shape: Sequence[int], side: int) -> tuple[int, int]:
-    """Return `(width, height)` with the longest side no longer than asked for, and never enlarged.
+def _fit_size(shape: Sequence[int], side: int, *, enlarge: bool = False) -> tuple[int, int]:
+    """Return `(width, height)` with the longest side no longer than asked for.
 
-    >>> _fit_size((200, 100), 50), _fit_size((20, 10), 50)
-    ((25, 50), (10, 20))
+    >>> _fit_size((200, 100), 50), _fit_size((20, 10), 50), _fit_size((20, 10), 50, enlarge=True)
+    ((25, 50), (10, 20), (25, 50))
     """
     height, width = shape
-    scale = min(1.0, side / max(height, width))
+    scale = side / max(height, width)
+    scale = scale if enlarge else min(1.0, scale)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

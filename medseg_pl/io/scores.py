@@ -13,9 +13,11 @@ from typing import Any
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError, replace_controls
 from medseg_pl.io.atomic_files import write_text
+from medseg_pl.io.config_files import read_json
 
 Row = Mapping[str, str | int | float]
 
+_RELIABILITY = ".medseg/reliability.json"
 PREDICTIONS = "predictions"
 """The folder of a run that takes the masks which were scored."""
 
@@ -137,6 +139,33 @@ def predictions_beside(table: Path) -> Path:
 def pictures_in(predictions: Path) -> Path:
     """Return where the pictures of cases are kept, in a folder that nothing takes for masks."""
     return predictions / ".medseg" / "pictures"
+
+
+def write_reliability(predictions: Path, bins: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Write what the probabilities of each label come to, bin by bin, for `read_reliability`."""
+    write_text(predictions / _RELIABILITY, json.dumps(bins) + "\n", replace=True)
+
+
+def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
+    """Read what was measured beside a table of scores; empty where nothing was.
+
+    Raises:
+        UnreadableFileError: The file is damaged.
+    """
+    path = predictions_beside(table) / _RELIABILITY
+    if not path.is_file():
+        return {}
+    try:
+        content = read_json(path)
+        lists = {
+            label: {name: [float(value) for value in bins[name]] for name in ("voxels", "positives", "probability")}
+            for label, bins in content.items()
+        }
+        if any(len(set(map(len, bins.values()))) > 1 for bins in lists.values()):
+            raise ValueError("its bins do not fit together")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnreadableFileError(f"{path} is damaged: {error}. Remove it, or run medseg test again.") from None
+    return lists
 
 
 def numbered(directory: Path, *names: str) -> list[Path]:

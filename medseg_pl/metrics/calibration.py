@@ -10,8 +10,14 @@ from jaxtyping import Float
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.metrics.case_metric import UNDEFINED, CaseMetric, LabelPair
-from medseg_pl.metrics.functional.calibration import brier_score, calibration_sums, entropy, expected_calibration_error
+from medseg_pl.metrics.case_metric import UNDEFINED, CaseMetric, LabelPair, gather_from_ranks
+from medseg_pl.metrics.functional.calibration import (
+    CalibrationSums,
+    brier_score,
+    calibration_sums,
+    entropy,
+    expected_calibration_error,
+)
 from medseg_pl.metrics.functional.overlap import ratio
 
 _ROUNDING = 1e-3
@@ -62,6 +68,7 @@ class CalibrationMetric(CaseMetric):
         if bins < 1:
             raise SettingError(f"CalibrationMetric needs bins of at least 1; got {bins}.")
         self.bins = bins
+        self._sums: list[tuple[str, str, CalibrationSums]] = []
 
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
         """The three scores of a label.
@@ -73,11 +80,26 @@ class CalibrationMetric(CaseMetric):
         if pair.status == UNDEFINED:
             return dict.fromkeys(("brier", "ece", "entropy"), math.nan)
         sums = calibration_sums(probability, pair.reference, pair.annotated, self.bins)
+        self._sums.append((pair.case.case_id, pair.label, sums))
         return {
             "brier": brier_score(sums),
             "ece": expected_calibration_error(sums),
             "entropy": _mean_entropy(pair),
         }
+
+    def reset(self) -> None:
+        """Forget all cases."""
+        super().reset()
+        self._sums = []
+
+    def sum_bins(self) -> dict[str, CalibrationSums]:
+        """Sum the bins of each label over the cases of all processes; every one of them has to call it."""
+        totals: dict[str, CalibrationSums] = {}
+        # By case, so that sums have the same last digit on any number of processes.
+        for _, label, sums in sorted(gather_from_ranks(self._sums), key=lambda entry: entry[0]):
+            before = totals.get(label)
+            totals[label] = sums if before is None else before.add(sums)
+        return totals
 
 
 def _checked(pair: LabelPair) -> Float[np.ndarray, "d h w"]:

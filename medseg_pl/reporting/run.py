@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.io.config_files import read_json, read_yaml
-from medseg_pl.io.scores import Row, find_scores, read_metrics, read_rows, stage_of, summary_beside
+from medseg_pl.io.scores import Row, find_scores, read_metrics, read_reliability, read_rows, stage_of, summary_beside
 
 Values = Mapping[str, Any]
 
@@ -30,6 +30,7 @@ class Run:
         environment: The content of `environment.json`.
         config: The settings that the run last had.
         table: The file that holds `rows`, the newest of its stage.
+        reliability: Bins of each label's probabilities, where `CalibrationMetric` measured them.
     """
 
     folder: Path
@@ -42,16 +43,12 @@ class Run:
     environment: Values | None
     config: Values | None
     table: Path | None = None
+    reliability: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
         """The labels, in their order."""
         return list(self.summary["labels"])
-
-    @property
-    def checkpoint(self) -> Path:
-        """The best weights, if they are there."""
-        return self.folder / "checkpoints" / "best.ckpt"
 
     @property
     def means(self) -> dict[str, float]:
@@ -97,6 +94,7 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
         splits=_json(folder / "splits.json"),
         environment=_json(folder / "environment.json"),
         config=config,
+        reliability=read_reliability(table) if table is not None else {},
     )
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from medseg_pl.core.errors import SettingError, printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.scores import note_newest
-from medseg_pl.reporting.html.case_selection import Pictures
 from medseg_pl.reporting.html.cases import CaseEntry, list_case_entries
 from medseg_pl.reporting.html.comparison import compare_runs
 from medseg_pl.reporting.html.names import choose_names
 from medseg_pl.reporting.html.page import render_page
+from medseg_pl.reporting.html.pictures import Pictures, load_pictures
 from medseg_pl.reporting.readme import fill_readme
 from medseg_pl.reporting.run import Run, read_run
 
@@ -66,28 +66,19 @@ def _write_page(arguments: argparse.Namespace, runs: Sequence[Run]) -> None:
     for one in compared:
         if one.fault:
             _say(f"Note: A and {one.letter} are not compared. {one.fault}")
-    pictures = _pictures(arguments, runs, entries)
+    pictures = _load_pictures(arguments, runs, entries)
     write_text(arguments.output, render_page(runs, entries, compared, pictures, hashed=names.record is not None))
     _say(f"Wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.1f} MB.")
 
 
-def _pictures(arguments: argparse.Namespace, runs: Sequence[Run], entries: Sequence[CaseEntry]) -> Pictures | None:
-    """Those of the page, with what is missing told; `None` where none are wanted, or no run has weights."""
-    if not arguments.pictures:
-        return None
-    if not any(run.checkpoint.is_file() for run in runs):
-        _say("Note: no run has a checkpoints/best.ckpt, so the page has no pictures.")
-        return None
-    from medseg_pl.reporting.html.pictures import gather  # torch and the networks, which take seconds
-
-    found = gather(runs, entries, arguments.pictures, arguments.data, arguments.plugins)
-    for note in list(dict.fromkeys(found.notes))[:_MOST_NOTES]:
+def _load_pictures(arguments: argparse.Namespace, runs: Sequence[Run], entries: Sequence[CaseEntry]) -> Pictures:
+    """Load the pictures, and say what is missing."""
+    pictures = load_pictures(runs, entries, arguments.pictures) if arguments.pictures else Pictures()
+    for note in list(dict.fromkeys(pictures.notes))[:_MOST_NOTES]:
         _say(f"Note: {note}")
-    differing = sum(1 for case in found.cases.values() if case.get("differs"))
-    if differing:
-        _say(f"Note: of {differing} cases the masks are not those that were scored. Was the test given other settings?")
-    _say(f"Pictures: {len(found.cases)} of {len(entries)} cases.")
-    return found
+    if arguments.pictures:
+        _say(f"Pictures: {len(pictures.cases)} of {len(entries)} cases.")
+    return pictures
 
 
 def _say(line: str) -> None:

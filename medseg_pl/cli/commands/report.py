@@ -4,8 +4,8 @@ The page is a single file: it opens from disk, asks no server for anything, and 
 patients have hashed names (HMAC), the same as on the run's dashboards, unless `--names true` is given; the key stays in
 `dashboard.json` of the first run's folder.
 
-Pictures come from the data and from `checkpoints/best.ckpt`, which predicts again; where one of them is not to be had,
-the page goes without. A run is a run folder of `medseg fit`, or the folder of `medseg evaluate`. What a folder lacks is
+Pictures are those that `medseg test` or `validate` kept in the run folder beside the masks; neither the data nor the
+network is needed. A run is a run folder of `medseg fit`, or the folder of `medseg evaluate`. What a folder lacks is
 left out of the page.
 
 `--readme FILE` puts what the run says between marks such as `<!-- medseg:evaluate -->` and `<!-- /medseg:evaluate -->`,
@@ -32,9 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--stage", choices=STAGES, help="which scores; default: test where they are there, else the only ones")
     pictures = "how many cases get pictures, the worst first; 0 for none; default: %(default)s"
     add("--pictures", type=_count, default=50, metavar="N", help=pictures)
-    add("--data", type=Path, metavar="DIR", help="where the data set is now; default: where it was in training")
-    plugins = "with pictures: a package of yours that the run's settings may name; can be given several times"
-    add("--plugins", action="append", default=[], metavar="PACKAGE", help=plugins)
     names = "true: call cases and patients by their names; default: hashed names"
     add("--names", type=_switch, default=False, metavar="true|false", help=names)
 

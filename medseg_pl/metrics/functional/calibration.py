@@ -40,6 +40,15 @@ class CalibrationSums(NamedTuple):
     probability: Float64[np.ndarray, "b"]
     squared_error: float
 
+    def add(self, other: CalibrationSums) -> CalibrationSums:
+        """Return the sums over both."""
+        return CalibrationSums(
+            self.voxels + other.voxels,
+            self.positives + other.positives,
+            self.probability + other.probability,
+            self.squared_error + other.squared_error,
+        )
+
 
 def calibration_sums(
     probability: Float[np.ndarray, "*shape"],

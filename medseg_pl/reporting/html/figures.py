@@ -10,7 +10,6 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from medseg_pl.metrics.functional.calibration import CalibrationSums
 from medseg_pl.reporting.html.svg import INK, PAPER, QUIET, series_color, svg
 from medseg_pl.reporting.run import Run, read_number
 
@@ -98,18 +97,20 @@ def size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | N
     return svg(draw, "Dice of every case over the volume of its reference", 230, f"size-{name}")
 
 
-def reliability(sums: Mapping[str, CalibrationSums], labels: Sequence[str], name: str) -> Markup | None:
-    """How often voxels of a given probability have the label; `None` where nothing was predicted for the page."""
-    if not sums:
+def reliability(bins: Mapping[str, Mapping[str, Sequence[float]]], labels: Sequence[str], name: str) -> Markup | None:
+    """Draw how often voxels of a given probability have the label; `None` where it was not measured."""
+    if not bins:
         return None
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
-        for place, label in enumerate(labels):
-            if label in sums and (filled := sums[label].voxels > 0).any():
-                voxels = sums[label].voxels[filled]
-                said, found = sums[label].probability[filled] / voxels, sums[label].positives[filled] / voxels
-                axes.plot(said, found, marker="o", markersize=4, color=series_color(place), label=_short(label))
+        for index, label in enumerate(labels):
+            sums = {column: np.array(values) for column, values in bins.get(label, {}).items()}
+            if sums and (filled := sums["voxels"] > 0).any():
+                predicted, observed = (
+                    sums[key][filled] / sums["voxels"][filled] for key in ("probability", "positives")
+                )
+                axes.plot(predicted, observed, marker="o", markersize=4, color=series_color(index), label=_short(label))
         axes.set_xlabel("probability")
         axes.set_ylabel("share that has the label")
         _legend(axes)

@@ -16,9 +16,9 @@ from medseg_pl import __version__
 from medseg_pl.core.visualization import COLORS
 from medseg_pl.reporting.html import figures
 from medseg_pl.reporting.html.calibration import calibration_of
-from medseg_pl.reporting.html.case_selection import Pictures, galleries
 from medseg_pl.reporting.html.cases import SHOWN, CaseEntry, to_page_data
 from medseg_pl.reporting.html.comparison import RunComparison
+from medseg_pl.reporting.html.pictures import Pictures, select_gallery
 from medseg_pl.reporting.run import Run
 from medseg_pl.reporting.settings_table import compare_environments, compare_settings
 from medseg_pl.reporting.split_audit import audit_split
@@ -36,7 +36,7 @@ def render_page(
     runs: Sequence[Run],
     entries: Sequence[CaseEntry],
     compared: Sequence[RunComparison],
-    pictures: Pictures | None,
+    pictures: Pictures,
     *,
     hashed: bool,
 ) -> str:
@@ -46,7 +46,7 @@ def render_page(
         runs: The runs, the first being the one that the others are compared with.
         entries: The cases of all runs.
         compared: The first run beside each other.
-        pictures: The pixels, `None` where there are none.
+        pictures: The pixels.
         hashed: Whether names are hashed.
     """
     places = {entry.case_id: entry.number for entry in entries}
@@ -56,7 +56,7 @@ def render_page(
         .get_template("page.html.j2")
         .render(
             version=__version__,
-            runs=[_described(run, place, places, pictures) for place, run in enumerate(runs)],
+            runs=[_described(run, place, places) for place, run in enumerate(runs)],
             labels=_labels(runs),
             entries=entries,
             places=places,
@@ -75,7 +75,7 @@ def render_page(
                 "runs": [run.title for run in runs],
                 "labels": _labels(runs),
                 "colors": COLORS,
-                "overlapping": bool(pictures and pictures.overlapping),
+                "overlapping": pictures.overlapping,
                 "columns": [[column, *named] for column, named in SHOWN.items()],
                 "cases": to_page_data(entries),
             },
@@ -87,7 +87,7 @@ _MORE = ((86, 180, 233), (204, 121, 167), (213, 94, 0), (148, 103, 189), (140, 8
 """Further colors of drawings, for those with many lines."""
 
 
-def _described(run: Run, place: int, places: Mapping[str, int], pictures: Pictures | None) -> dict[str, Any]:
+def _described(run: Run, place: int, places: Mapping[str, int]) -> dict[str, Any]:
     letter = chr(ord("A") + place)
     return {
         "letter": letter,
@@ -101,7 +101,7 @@ def _described(run: Run, place: int, places: Mapping[str, int], pictures: Pictur
         "sizes": list_size_thirds(run),
         "size_drawing": figures.size_and_score(run, places, letter),
         "calibration": calibration_of(run),
-        "reliability": figures.reliability(pictures.calibration[place], run.labels, letter) if pictures else None,
+        "reliability": figures.reliability(run.reliability, run.labels, letter),
         "proof": audit_split(run),
         "digest": ((run.environment or {}).get("data") or {}).get("sha256"),
     }
@@ -126,10 +126,10 @@ def _spreads(runs: Sequence[Run], places: Mapping[str, int]) -> list[Markup]:
     return [figures.distribution(runs, metric, names[metric], places) for metric in measured]
 
 
-def _gallery(entries: Sequence[CaseEntry], pictures: Pictures | None) -> list[tuple[str, list[CaseEntry]]]:
+def _gallery(entries: Sequence[CaseEntry], pictures: Pictures) -> list[tuple[str, list[CaseEntry]]]:
     """The worst and the best of the cases that have a picture."""
-    drawn = [entry for entry in entries if pictures and entry.number in pictures.thumbnails]
-    found = galleries(drawn)
+    drawn = [entry for entry in entries if entry.number in pictures.thumbnails]
+    found = select_gallery(drawn)
     half = (len(found) + 1) // 2
     return [(title, part) for title, part in (("The worst", found[:half]), ("The best", found[half:])) if part]
 

@@ -1,140 +1,137 @@
-"""The pixels of the page: cases that are read and predicted again, as far as that is possible here."""
+"""Pictures of the viewer and the galleries, from what scoring kept in the run folders."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
-
-from medseg_pl.core.intensity import channel_statistics
-from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import Prediction, Volume
-from medseg_pl.core.visualization import telling_slice
-from medseg_pl.inference.predictor import Predictor
-from medseg_pl.io.progress import progress_bar
-from medseg_pl.metrics.case_metric import LabelPair
-from medseg_pl.metrics.functional.calibration import CalibrationSums, calibration_sums
-from medseg_pl.metrics.functional.overlap import dice
-from medseg_pl.reporting.html.case_data import attempt, data_set_of, predictor_of
-from medseg_pl.reporting.html.case_images import Masks, case_images, thumbnail
-from medseg_pl.reporting.html.case_selection import Pictures, chosen_cases, galleries
+from medseg_pl.core.errors import UnreadableFileError
+from medseg_pl.io.case_pictures import (
+    MOST_SLICES,
+    CasePicture,
+    draw_thumbnail,
+    encode_base64,
+    pack_mask,
+    picture_path,
+    read_picture,
+    select_cases,
+)
+from medseg_pl.io.scores import pictures_in, predictions_beside
 from medseg_pl.reporting.html.cases import CaseEntry
-from medseg_pl.reporting.run import Run, read_number
+from medseg_pl.reporting.run import Run
 
-PAGE_BYTES = 15_000_000
-"""What the pictures of a page may take together."""
-_MOST_FOR_A_CASE = 900_000
-_BINS = 10
-_MOST_PROBABILITIES = 2**28
-"""Numbers: a case with more is predicted without its probabilities."""
-_SAME = 0.01
-"""By how much a Dice may differ from the table: half precision and another device round differently."""
+_IN_GALLERY = 6
 
 
-def gather(
-    runs: Sequence[Run], entries: Sequence[CaseEntry], most: int, where: Path | None, plugins: Sequence[str]
-) -> Pictures:
-    """Read and predict cases again; what cannot be is left out, with a note.
+@dataclass
+class Pictures:
+    """Pixels of the page.
+
+    Args:
+        cases: What the viewer shows, by the number of the case.
+        thumbnails: WebP files of the galleries as base64, by the number of the case.
+        overlapping: Whether labels have a channel of the masks each.
+        notes: What is missing and why, for the terminal: they name files.
+    """
+
+    cases: dict[int, dict[str, Any]] = field(default_factory=dict)
+    thumbnails: dict[int, str] = field(default_factory=dict)
+    overlapping: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def load_pictures(runs: Sequence[Run], entries: Sequence[CaseEntry], most: int) -> Pictures:
+    """Read what the runs keep of their cases; what is missing is left out, with a note.
 
     Args:
         runs: The runs.
         entries: The cases, the worst first.
         most: How many cases get pictures.
-        where: The folder that the data set is in now; that of the training by default.
-        plugins: Packages of code that the checkpoints' settings may name.
     """
-    found = Pictures(calibration=[{} for _ in runs])
-    chosen = chosen_cases(entries, most)
-    if not chosen:
-        return found
-    predictors = [attempt(partial(predictor_of, run, plugins), found.notes) for run in runs]
-    known = [(run, predictor) for run, predictor in zip(runs, predictors, strict=True) if predictor]
-    data = attempt(partial(data_set_of, known[0][0], where, plugins), found.notes) if known else None
-    if data is None:
-        return found
-    labels = known[0][1].labels
-    found.overlapping = labels.overlapping
-    same = [predictor if predictor and _same_labels(predictor.labels, labels) else None for predictor in predictors]
-    sorter = _Sorter(found, labels, {entry.number for entry in galleries(chosen)}, PAGE_BYTES // len(chosen))
-    with progress_bar("Predicting cases", len(chosen)) as advance:
-        for entry in chosen:
-            volume = attempt(partial(data.read, entry.case_id, labels), found.notes)
-            if volume is not None:
-                predictions = [attempt(partial(_predict, each, volume, entry), found.notes) for each in same]
-                sorter.add(entry, volume, predictions)
-            advance()
-    return found
+    pictures = Pictures()
+    folders = [_find_folder(run, pictures.notes) for run in runs]
+    kept = [
+        entry
+        for entry in entries
+        if any(folder and picture_path(folder, entry.case_id).is_file() for folder in folders)
+    ]
+    means = {entry.number: float("nan") if entry.means[0] is None else entry.means[0] for entry in kept}
+    chosen = set(select_cases({str(number): mean for number, mean in means.items()}, most))
+    shown = [entry for entry in kept if str(entry.number) in chosen]
+    in_gallery = {entry.number for entry in select_gallery(shown)}
+    for entry in shown:
+        read = [_read(folder, entry.case_id, pictures.notes) for folder in folders]
+        first = next((index for index, picture in enumerate(read) if picture is not None), None)
+        if first is None:
+            continue
+        fitting = [
+            picture if _fits(picture, read[first], run, runs[first]) else None
+            for picture, run in zip(read, runs, strict=True)
+        ]
+        _add_case(pictures, entry, fitting, len(runs[first].labels), with_thumbnail=entry.number in in_gallery)
+    return pictures
 
 
-class _Sorter(NamedTuple):
-    """Takes one case after the other, and keeps of it what the page needs.
-
-    Attributes:
-        found: Where it is kept.
-        labels: What the masks hold.
-        galleries: The places of the cases that are in a gallery.
-        budget: Bytes for each case.
-    """
-
-    found: Pictures
-    labels: LabelMap
-    galleries: set[int]
-    budget: int
-
-    def add(self, entry: CaseEntry, volume: Volume, predictions: Sequence[Prediction | None]) -> None:
-        """Keep a case."""
-        shown = [prediction for prediction in predictions if prediction is not None]
-        if not shown:
-            return
-        assert volume.mask is not None, "the data set has checked it"
-        reference = self.labels.planes(volume.mask)
-        planes = [self.labels.planes(prediction.mask) for prediction in shown]
-        place = telling_slice(reference, planes[0])
-        statistics = channel_statistics(volume.image)
-        masks = Masks(volume.mask, [prediction.mask if prediction else None for prediction in predictions])
-        budget = min(_MOST_FOR_A_CASE, self.budget)
-        self.found.cases[entry.number] = case_images(volume.image, statistics, masks, volume.geometry, place, budget)
-        if entry.number in self.galleries:
-            panels = [each[:, place] for each in (reference, *planes)]
-            self.found.thumbnails[entry.number] = thumbnail(volume.image[:, place], statistics, panels)
-        for run, prediction in enumerate(predictions):
-            if prediction is not None:
-                self._judge(run, entry, volume, prediction)
-
-    def _judge(self, run: int, entry: CaseEntry, volume: Volume, prediction: Prediction) -> None:
-        """Whether the masks are those that were scored, and whether the probabilities mean what they say."""
-        case = Prediction("", "", volume.geometry, prediction.mask, volume.mask, prediction.probabilities)
-        for index, label in enumerate(self.labels.names):
-            pair = LabelPair(case, self.labels, index)
-            row = entry.scores[run].get(label)
-            scored = np.nan_to_num(read_number(row, "dice"), nan=-1.0) if row is not None else None
-            now = np.nan_to_num(dice(pair.counts), nan=-1.0)
-            if scored is not None and abs(scored - now) > _SAME:
-                self.found.cases[entry.number]["differs"] = True
-            if prediction.probabilities is not None:
-                sums = calibration_sums(pair.probability, pair.reference, pair.annotated, _BINS)
-                before = self.found.calibration[run].get(label)
-                self.found.calibration[run][label] = sums if before is None else _added(before, sums)
+def select_gallery(entries: Sequence[CaseEntry]) -> list[CaseEntry]:
+    """Choose the worst, then the best, and no case twice."""
+    scored = [entry for entry in entries if entry.means[0] is not None]
+    each = min(_IN_GALLERY, (len(scored) + 1) // 2)
+    return [*scored[:each], *scored[max(each, len(scored) - each) :][::-1]]
 
 
-def _predict(predictor: Predictor | None, volume: Volume, entry: CaseEntry) -> Prediction | None:
-    if predictor is None:
+def _find_folder(run: Run, notes: list[str]) -> Path | None:
+    folder = run.table and pictures_in(predictions_beside(run.table))
+    if folder is not None and folder.is_dir():
+        return folder
+    stage = "validate" if run.stage == "val" else "test"
+    if run.stage != "evaluate":
+        notes.append(f"{run.folder} keeps no pictures of the scored cases. Run medseg {stage} again to have them.")
+    return None
+
+
+def _read(folder: Path | None, case_id: str, notes: list[str]) -> CasePicture | None:
+    if folder is None or not (path := picture_path(folder, case_id)).is_file():
         return None
-    few = predictor.labels.classes * volume.image[0].size <= _MOST_PROBABILITIES
-    return predictor.predict_volume(volume, f"Case {entry.case_id}", probabilities=few)
+    try:
+        return read_picture(path)
+    except UnreadableFileError as error:
+        notes.append(str(error))
+        return None
 
 
-def _added(one: CalibrationSums, other: CalibrationSums) -> CalibrationSums:
-    return CalibrationSums(
-        one.voxels + other.voxels,
-        one.positives + other.positives,
-        one.probability + other.probability,
-        one.squared_error + other.squared_error,
-    )
+def _fits(picture: CasePicture | None, first: CasePicture | None, run: Run, first_run: Run) -> bool:
+    """Check whether the masks of two runs are of the same labels on the same grid."""
+    if picture is None or first is None:
+        return False
+    same_grid = picture.reference.shape == first.reference.shape and picture.overlapping == first.overlapping
+    return same_grid and run.labels == first_run.labels
 
 
-def _same_labels(one: LabelMap, other: LabelMap) -> bool:
-    return (list(one.names), one.task) == (list(other.names), other.task)
+def _add_case(
+    pictures: Pictures, entry: CaseEntry, read: Sequence[CasePicture | None], labels: int, *, with_thumbnail: bool
+) -> None:
+    """Add a case with the masks of all runs, on slices that any of them keeps."""
+    known = [picture for picture in read if picture is not None]
+    first = known[0]
+    images = {
+        index: data for picture in reversed(known) for index, data in zip(picture.slices, picture.images, strict=True)
+    }
+    slices = sorted(images) if len(images) <= MOST_SLICES else first.slices
+    height, width = first.reference.shape[2:]
+    pictures.overlapping = first.overlapping
+    pictures.cases[entry.number] = {
+        "width": width,
+        "height": height,
+        "aspect": first.aspect,
+        "depth": first.reference.shape[1],
+        "slices": slices,
+        "telling": slices.index(first.telling),
+        "images": [encode_base64(images[index]) for index in slices],
+        "reference": pack_mask(first.reference[:, slices], level=9),
+        "predictions": [picture and pack_mask(picture.prediction[:, slices], level=9) for picture in read],
+    }
+    if with_thumbnail:
+        masks = [first.reference, *(picture.prediction for picture in known)]
+        pictures.thumbnails[entry.number] = encode_base64(draw_thumbnail(first, masks, labels))

@@ -10,17 +10,21 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
 from lightning.pytorch import Trainer
 
 from medseg_pl.core.errors import FolderLockedError, MedsegError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Prediction
+from medseg_pl.core.visualization import telling_slice
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.sources import Source
 from medseg_pl.io.atomic_files import name_errors
 from medseg_pl.io.case_pictures import draw_case, picture_path, select_cases, write_picture
 from medseg_pl.io.locks import FolderLocks
-from medseg_pl.io.scores import PREDICTIONS, pictures_in
+from medseg_pl.io.scores import PREDICTIONS, pictures_in, write_reliability
+from medseg_pl.metrics.functional.calibration import CalibrationSums
 
 log = logging.getLogger(__name__)
 
@@ -89,30 +93,25 @@ class SavedMasks:
             except (MedsegError, NotImplementedError) as error:  # sources of one's own may have no writer
                 self.faults[case.case_id] = str(error) or f"{type(self.source).__name__} has no write"
             if self._select(case.case_id, mean_dice):
-                drawn = draw_case(
-                    stored.image,
-                    stored.statistics,
-                    prediction.reference,
-                    prediction.mask,
-                    self.labels,
-                    prediction.geometry,
-                )
-                write_picture(picture_path(pictures_in(self.folder), case.case_id), drawn)
+                self._draw(prediction, prediction.reference, stored)
 
     def warn_of_faults(self) -> None:
         """Name a mask that this rank could not write."""
         for case_id, fault in list(self.faults.items())[:1]:
             log.warning("The masks of %d case(s) are not kept, %s among them: %s", len(self.faults), case_id, fault)
 
-    def finish(self, place: Path, means: Mapping[str, float]) -> None:
+    def finish(self, place: Path, means: Mapping[str, float], bins: Mapping[str, CalibrationSums]) -> None:
         """Move the folder to its place; on rank zero, once all ranks have written.
 
         Args:
             place: A folder that is not there.
             means: The mean Dice of every case of the stage.
+            bins: What each label's probabilities come to, where they were measured.
         """
         with name_errors(place, self.folder):
             self.source.finish(self.folder)
+            if bins:
+                write_reliability(self.folder, {label: _to_lists(sums) for label, sums in bins.items()})
             self._remove_pictures(set(means) - set(select_cases(dict(sorted(means.items())))))
             self._locks.release()
             for name in self.folder.glob(".lock*"):
@@ -124,6 +123,18 @@ class SavedMasks:
         with suppress(OSError):
             shutil.rmtree(self.folder)
         self._locks.release()
+
+    def _draw(self, prediction: Prediction, reference: UInt8[np.ndarray, "m d h w"], stored: CachedCase) -> None:
+        picture = draw_case(
+            stored.image,
+            stored.statistics,
+            reference,
+            prediction.mask,
+            prediction.geometry,
+            telling=telling_slice(self.labels.planes(reference), self.labels.planes(prediction.mask)),
+            overlapping=self.labels.overlapping,
+        )
+        write_picture(picture_path(pictures_in(self.folder), prediction.case_id), picture)
 
     def _select(self, case_id: str, mean_dice: float) -> bool:
         """Decide whether a case is pictured, and remove the picture of another that no longer is."""
@@ -145,6 +156,11 @@ def _remove_abandoned(folder: Path) -> None:
         with suppress(FolderLockedError), FolderLocks() as locks:
             locks.acquire(left)
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _to_lists(sums: CalibrationSums) -> dict[str, list[float]]:
+    kept = {"voxels": sums.voxels, "positives": sums.positives, "probability": sums.probability}
+    return {name: values.tolist() for name, values in kept.items()}
 
 
 def average_dice(dice: Sequence[float]) -> float:

@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from medseg_pl.core.types import Prediction
 from medseg_pl.data.prepared_data import PreparedData, use_mask_values
 from medseg_pl.io.scores import predictions_beside
-from medseg_pl.metrics import CaseScore
+from medseg_pl.metrics import CalibrationMetric, CaseScore
 from medseg_pl.metrics.files import print_scores, write_scores
 from medseg_pl.training.callbacks.saved_masks import SavedMasks, average_dice
 from medseg_pl.training.datamodule import SegmentationDataModule
@@ -96,9 +96,13 @@ class ScoreWriter(Callback):
     def _finish(self, trainer: Trainer, module: LightningModule, stage: Stage) -> None:
         directory = self.directory or trainer.log_dir
         masks, self._masks = self._masks, None
+        if not isinstance(module, SegmentationModule):
+            return
         if masks is not None:
             masks.warn_of_faults()
-        if not trainer.is_global_zero or directory is None or not isinstance(module, SegmentationModule):
+        metrics = [metric for metric in module.evaluator.ledger.metrics if isinstance(metric, CalibrationMetric)]
+        bins = {label: sums for metric in metrics for label, sums in metric.sum_bins().items()}
+        if not trainer.is_global_zero or directory is None:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         prepared = data.prepared if isinstance(data, SegmentationDataModule) else None
@@ -107,7 +111,7 @@ class ScoreWriter(Callback):
         table = module.evaluator.table
         scores, summary = write_scores(Path(directory), stage, table, module.labels.names, strata=strata, facts=facts)
         if masks is not None:
-            masks.finish(predictions_beside(scores), _average_cases(table))
+            masks.finish(predictions_beside(scores), _average_cases(table), bins)
         print_scores(scores, summary, stage)
 
 

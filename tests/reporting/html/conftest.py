@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,11 @@ import pytest
 from medseg_pl.__main__ import main
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.io.case_pictures import draw_case, picture_path, write_picture
+from medseg_pl.io.scores import pictures_in, read_rows, write_reliability
 from medseg_pl.metrics.functional.calibration import calibration_sums
-from medseg_pl.reporting.html.case_images import Masks, case_images, thumbnail
-from medseg_pl.reporting.html.case_selection import Pictures
 from medseg_pl.reporting.html.cases import list_case_entries
-from medseg_pl.reporting.html.comparison import compare_runs
 from medseg_pl.reporting.html.names import Names
-from medseg_pl.reporting.html.page import render_page
 from medseg_pl.reporting.run import read_run
 from tests.reporting.run_folders import CONFIG, HOSTILE, HOSTILE_LABEL, score, write_run, write_two_runs
 
@@ -64,22 +63,23 @@ def page_with_pictures(two_runs: list[Path], tmp_path_factory: pytest.TempPathFa
     reference = np.zeros((3, 6, 30, 40), np.uint8)
     reference[0, 1:5, 8:20, 10:22] = 1
     reference[2, 1:5, 24:28, 4:30] = 1
-    found = reference.copy()
-    found[0, :, :, :16] = 0
-    found[0, 1:5, 8:20, 22:25] = 1
-    found[0, 3] = reference[0, 3] * 0
-    statistics = channel_statistics(image)
-    runs = [read_run(folder, None) for folder in two_runs]
-    entries = list_case_entries(runs, Names(None))
-    shown = case_images(image, statistics, Masks(reference, [found, reference]), Geometry((6, 30, 40), None), 3, 10**6)
-    small = thumbnail(image[:, 2], statistics, [mask[:, 2] > 0 for mask in (reference, found, reference)])
+    prediction = reference.copy()
+    prediction[0, :, :, :16] = 0
+    prediction[0, 1:5, 8:20, 22:25] = 1
+    prediction[0, 3] = 0
+    folder = tmp_path_factory.mktemp("pages")
+    copies = [shutil.copytree(run, folder / run.parent.name / run.name) for run in two_runs]
+    for run, mask in zip(copies, (prediction, reference), strict=True):
+        geometry = Geometry((6, 30, 40), None)
+        drawn = draw_case(image, channel_statistics(image), reference, mask, geometry, telling=3, overlapping=True)
+        ids = sorted({str(row["case_id"]) for row in read_rows(run / "scores_test.csv")})
+        last = list_case_entries([read_run(two_runs[0], None)], Names(None))[-1].case_id
+        for case_id in ids:
+            if case_id != last:
+                write_picture(picture_path(pictures_in(run / "predictions" / "test"), case_id), drawn)
     sums = calibration_sums(np.linspace(0, 1, 100), np.arange(100) > 40, np.ones(100, bool), 10)
-    pictures = Pictures(
-        cases={entry.number: {**shown, "differs": entry.number == 1} for entry in entries[:-1]},
-        thumbnails={entry.number: small for entry in (*entries[:6], *entries[-7:-1])},
-        calibration=[{"stomach": sums}, {}],
-        overlapping=True,
-    )
-    file = tmp_path_factory.mktemp("pages") / "pictures.html"
-    file.write_text(render_page(runs, entries, compare_runs(runs), pictures, hashed=False), encoding="utf-8")
+    bins = {name: values.tolist() for name, values in sums._asdict().items() if name != "squared_error"}
+    write_reliability(copies[0] / "predictions" / "test", {"stomach": bins})
+    file = folder / "pictures.html"
+    assert main(["report", *map(str, copies), "-o", str(file), "--names", "true"]) == 0
     return file

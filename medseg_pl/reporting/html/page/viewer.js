@@ -113,9 +113,6 @@ function caseViewer(dialog, data, order) {
     const left = picture.depth - picture.slices.length;
     const notes = [];
     if (left) notes.push(element("p", `${picture.slices.length} of ${picture.depth} slices are on this page.`, { class: "quiet" }));
-    if (picture.differs) {
-      notes.push(element("p", "These masks are not those that were scored: the prediction was made again for this page.", { class: "warning" }));
-    }
     canvas = element("canvas", undefined, { role: "img", "aria-label": "slice with masks" });
     canvas.style.aspectRatio = String(picture.aspect);
     return picture.slices.length > 1 ? [canvas, line, ...notes] : [canvas, ...notes];
