@@ -12,7 +12,7 @@ SPHINX := $(BIN)/python -m sphinx -W --keep-going -n -q
 NEWEST = ls -td $(1) 2>/dev/null | head -n 1
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-processes test-documents test-all test-realdata test-minimum lint type format docs docs-links bench clean
+.PHONY: help .venv demo test test-processes test-documents test-trainings test-all test-realdata test-minimum lint type format docs docs-links bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,9 @@ test-processes: $(INSTALLED) ## The tests that start processes of their own: sig
 
 test-documents: $(INSTALLED) ## The tests that run the documentation's commands and the benchmarks
 	$(PYTEST) -m "documents and not slow"
+
+test-trainings: $(INSTALLED) ## The tests that train several times: longer runs, faults, whole commands on DICOM and scores
+	$(PYTEST) -m "trainings and not slow and not processes and not documents"
 
 test-all: $(INSTALLED) ## Every test that can run here: slow ones, real data where MEDSEG_TEST_DATA is set, Slurm where it is installed
 	$(PYTEST) -m "$(if $(shell command -v slurmctld 2>/dev/null),,not cluster)"

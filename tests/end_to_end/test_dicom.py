@@ -31,6 +31,8 @@ from tests.dicom_files import (
 )
 from tests.end_to_end.conftest import SMALL
 
+pytestmark = pytest.mark.trainings
+
 DATA = (
     "--config",
     "configs/data/dicom.yaml",

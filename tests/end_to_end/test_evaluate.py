@@ -17,6 +17,8 @@ from medseg_pl.io.paths import stem
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import tree
 
+pytestmark = pytest.mark.trainings
+
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
 FOLDER = [f"--config=configs/{name}.yaml" for name in ("data/folder", "model/tiny", "trainer/cpu")]
 

@@ -37,6 +37,8 @@ from tests.end_to_end.conftest import SMALL
 from tests.subprocess_holder import working_in
 from tests.timeouts import HANG_S
 
+pytestmark = pytest.mark.trainings
+
 DOCUMENT = Path("docs/troubleshooting.md")
 
 Fit = Callable[..., int]

@@ -17,6 +17,8 @@ from medseg_pl.__main__ import main
 from medseg_pl.training.checkpoints import LastCheckpoint
 from tests.end_to_end.conftest import SMALL
 
+pytestmark = pytest.mark.trainings
+
 Fit = Callable[..., int]
 
 SHORT = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=3")

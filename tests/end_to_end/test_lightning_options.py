@@ -14,6 +14,8 @@ from medseg_pl.__main__ import main
 from medseg_pl.training.module import SegmentationModule
 from tests.end_to_end.conftest import SMALL
 
+pytestmark = pytest.mark.trainings
+
 Fit = Callable[..., list[dict[str, str]]]
 FPN = (
     "--model.network={class_path: segmentation_models_pytorch.FPN, "

@@ -18,7 +18,10 @@ from medseg_pl.training.checkpoints import LastCheckpoint
 from tests.end_to_end.conftest import SMALL
 
 # Lightning's own remark on an OnExceptionCheckpoint, which it takes for a wish to go on.
-pytestmark = pytest.mark.filterwarnings(r"ignore:.*\.fit\(ckpt_path=")
+pytestmark = [
+    pytest.mark.trainings,
+    pytest.mark.filterwarnings(r"ignore:.*\.fit\(ckpt_path="),
+]
 
 Fit = Callable[..., int]
 

@@ -17,6 +17,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from medseg_pl.__main__ import main
 from tests.end_to_end.conftest import SMALL
 
+pytestmark = pytest.mark.trainings
+
 Fit = Callable[..., int]
 BATCHES = 3  # in an epoch
 STOPPING = (
