@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.import_policy import refusal
+from medseg_pl.core.import_policy import only_known_code, refusal
 from medseg_pl.core.intensity import LOW
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing, ResizeMode, TtaMode
@@ -143,13 +143,12 @@ class SegmentationModel(nn.Module):
         return self.normalize(statistics[..., LOW, None, None], statistics)
 
 
-def load_model(checkpoint: CheckpointInfo | str | Path) -> SegmentationModel:
+def load_model(checkpoint: CheckpointInfo | str | Path, plugins: Sequence[str] = ()) -> SegmentationModel:
     """Build the model of a checkpoint with its weights, ready to predict, on the CPU.
-
-    Classes that its settings name are imported: call it within `only_known_code`.
 
     Args:
         checkpoint: A file, or what `read_checkpoint` gave for it, with settings that may have been changed.
+        plugins: Packages of your own that its settings may name, beside those of a surrounding `only_known_code`.
 
     Raises:
         SettingError: The settings name code that is not allowed, or do not fit.
@@ -162,7 +161,8 @@ def load_model(checkpoint: CheckpointInfo | str | Path) -> SegmentationModel:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SegmentationModel, "model", fail_untyped=False)
     try:
-        model: SegmentationModel = parser.instantiate(parser.parse_object({"model": settings})).model
+        with only_known_code(plugins):
+            model: SegmentationModel = parser.instantiate(parser.parse_object({"model": settings})).model
     except (ArgumentError, ImportError) as error:
         reason = refusal(str(error)) or " ".join(str(error).split())
         raise SettingError(f"{trained.path} cannot be loaded. {reason}") from error
