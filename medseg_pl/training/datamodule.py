@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -31,20 +31,10 @@ from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.training.checkpoints.loop_state import count_done_batches
 from medseg_pl.training.data_checks import refuse_duplicates, refuse_faults, warn_about_left_out
+from medseg_pl.training.module import SegmentationModule
 from medseg_pl.training.recording import keep_settings
 
 log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class SharedSettings(Protocol):
-    """What the data module takes from the model."""
-
-    labels: LabelMap
-    channels: int
-    context_slices: int
-    resize: Resize
-    seed: int
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -132,7 +122,7 @@ class SegmentationDataModule(LightningDataModule):
         self._prepared: PreparedData | None = None
 
     @classmethod
-    def for_module(cls, module: SharedSettings, source: Source, **settings: Any) -> SegmentationDataModule:
+    def for_module(cls, module: SegmentationModule, source: Source, **settings: Any) -> SegmentationDataModule:
         """Make a data module that takes labels, channels, context, resizing, size, spacing and seed from the model.
 
         Args:
@@ -141,12 +131,12 @@ class SegmentationDataModule(LightningDataModule):
             settings: Further arguments of the data module.
         """
         shared: dict[str, Any] = {
-            "channels": module.channels,
-            "context_slices": module.context_slices,
+            "channels": module.model.channels,
+            "context_slices": module.model.context_slices,
             "seed": module.seed,
-            "resize": module.resize.mode,
-            "input_size": module.resize.size,
-            "spacing_mm": module.resize.spacing_mm,
+            "resize": module.model.resize,
+            "input_size": module.model.input_size,
+            "spacing_mm": module.model.spacing_mm,
         }
         return cls(source, module.labels, **{**shared, **settings})
 

@@ -1,4 +1,4 @@
-"""The scores of a validation or a test: of each case when its last slice has come, then of all cases of all ranks."""
+"""Evaluator: scores of a validation or a test, case by case, then of all cases of all ranks."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ log = logging.getLogger(__name__)
 
 Stage = Literal["val", "test"]
 LOGGED = ("dice", "iou")
-"""The scores that are logged; the files hold all of them."""
+"""Scores that are logged; the files hold all of them."""
 
 
 class Evaluator(nn.Module):
-    """Puts cases together, scores each, and keeps what was found until the next evaluation begins.
+    """Predicts slices, assembles cases, and scores each; the scores stay until the next evaluation begins.
 
     Args:
         model: Predicts the slices; its flips are left out within a training.
-        metrics: What a whole case is scored by.
-        facts: What a summary should say of how they measure.
+        metrics: Metrics of a whole case.
+        facts: Facts about how they measure, for the summary.
 
     Attributes:
-        loss: The mean over all slices.
+        loss: Mean over all slices.
         table: A row for each case and label, of all ranks.
-        cut: The cases that the trainer's limit cut, as they were told last.
-        facts: Those that were given, and whether all cases were scored.
+        cut: Cases that the trainer's limit cut, as the last warning named them.
+        facts: The given ones, and whether all cases were scored.
     """
 
     def __init__(self, model: SegmentationModel, metrics: Sequence[CaseMetric], facts: Mapping[str, Any]) -> None:
@@ -49,6 +49,7 @@ class Evaluator(nn.Module):
         # In lists: the module that trains the model must not find its weights here a second time.
         self._models = [model]
         self.inferer = Inferer(self._models)
+        self.resize = Resize(model.resize, model.input_size, model.spacing_mm)
         self.assembler = CaseAssembler(model.labels, model.postprocess)
         self.metrics = metrics
         self.facts = dict(facts)
@@ -87,7 +88,7 @@ class Evaluator(nn.Module):
         """
         limited = _is_limited(trainer, stage)
         cut = self._find_cut_cases(limited)
-        self.table = self.ledger.table(None if limited else _expected(trainer, stage))
+        self.table = self.ledger.table(None if limited else _list_expected_cases(trainer, stage))
         if not self.table and not trainer.sanity_checking:
             self._refuse_no_case(trainer, stage, limited)
         if cut and cut != self.cut and not trainer.sanity_checking:
@@ -99,8 +100,21 @@ class Evaluator(nn.Module):
         self.facts["complete"] = not limited
         self._check_finite(stage, trainer.global_step)
 
-    def means(self, names: Sequence[str]) -> Iterator[tuple[str, float]]:
-        """What is logged: of each score the foreground mean, NaN where there is none, and those of the labels."""
+    def resize_references(self, batch: EvaluationBatch) -> Tensor:
+        """Resize the references of slices to the grid on which the loss is computed.
+
+        Raises:
+            DataError: A case has no reference.
+        """
+        if len(batch.masks) != len(batch.slices):
+            raise DataError(
+                f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it."
+            )
+        pairs = zip(batch.slices, batch.masks, strict=True)
+        return torch.from_numpy(np.stack([self.resize.on(slice_.geometry).apply_mask(mask) for slice_, mask in pairs]))
+
+    def compute_means(self, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+        """Yield the means to log: of all labels, NaN where there is none, and of each."""
         summary = summarize(self.table, names, intervals=False)
         for score in LOGGED:
             mean = summary["foreground_mean"].get(score)
@@ -110,7 +124,7 @@ class Evaluator(nn.Module):
                     yield f"{score}/{label}", described[score]["mean"]
 
     def _find_cut_cases(self, limited: bool) -> list[str]:
-        """Return the cases of which slices are missing: an error, unless the trainer was told to stop early."""
+        """Return the cases with missing slices, which only a limit of the trainer allows."""
         # Asked of all ranks, so that all of them end with this error: the others would wait for one that has left.
         incomplete = sorted(gather_from_ranks(self.assembler.list_incomplete()))
         if incomplete and not limited:
@@ -134,7 +148,7 @@ class Evaluator(nn.Module):
         )
 
     def _check_finite(self, stage: Stage, step: int) -> None:
-        """A diverged network predicts something all the same; it must not become the best one."""
+        """Raise for a diverged network: it predicts something all the same, and must not become the best one."""
         if not torch.isfinite(self.loss.compute()):
             raise DivergedError(
                 f"The {stage} loss is not finite at step {step}: training has diverged, or the images or "
@@ -142,22 +156,14 @@ class Evaluator(nn.Module):
             )
 
 
-def fit_reference_masks(batch: EvaluationBatch, resize: Resize) -> Tensor:
-    """The references of slices on the fitted grid, where the loss is computed."""
-    if len(batch.masks) != len(batch.slices):
-        raise DataError(f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it.")
-    pairs = zip(batch.slices, batch.masks, strict=True)
-    return torch.from_numpy(np.stack([resize.on(slice_.geometry).apply_mask(mask) for slice_, mask in pairs]))
-
-
-def _expected(trainer: Trainer, stage: Stage) -> list[str] | None:
-    """The cases that have to be scored; unknown with loaders of one's own."""
+def _list_expected_cases(trainer: Trainer, stage: Stage) -> list[str] | None:
+    """List the cases that have to be scored; unknown with loaders of one's own."""
     loader = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
     dataset = getattr(loader, "dataset", None)
     return [case.case_id for case in dataset.cases] if isinstance(dataset, SliceDataset) else None
 
 
 def _is_limited(trainer: Trainer, stage: Stage) -> bool:
-    """Whether the trainer was told to stop early."""
+    """Check whether the trainer stops before the last batch."""
     limit = trainer.limit_val_batches if stage == "val" else trainer.limit_test_batches
     return bool(trainer.sanity_checking or isinstance(limit, int) or limit < 1)

@@ -1,4 +1,4 @@
-"""The model: network, loss, scores, and everything that must travel with the weights."""
+"""SegmentationModule: a Lightning shell around the model, with loss, optimizer, schedule and evaluator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Batch, EvaluationBatch, PostProcessing, Prediction, ResizeMode, TtaMode
-from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.models.losses import check_loss, exclude_ignored
 from medseg_pl.models.network_checks import rehearse
@@ -37,7 +36,7 @@ from medseg_pl.models.optimizers import (
 )
 from medseg_pl.models.segmentation_model import SegmentationModel
 from medseg_pl.training.checkpoints.loop_state import fix_epoch_restart, make_resumable, pending_accumulation_batches
-from medseg_pl.training.evaluator import Evaluator, Stage, fit_reference_masks
+from medseg_pl.training.evaluator import Evaluator, Stage
 from medseg_pl.training.recording import keep_settings
 from medseg_pl.training.restored_settings import (
     apply_changed_numbers,
@@ -65,7 +64,7 @@ log = logging.getLogger(__name__)
 
 @runtime_checkable
 class MetricFactory(Protocol):
-    """A `CaseMetric` that still has to be told the labels."""
+    """A `CaseMetric` that is still to be made with the labels."""
 
     def __call__(self, *, labels: LabelMap) -> CaseMetric:
         """Make the metric."""
@@ -151,15 +150,14 @@ class SegmentationModule(LightningModule):
         compile_network: bool = False,
         seed: int = 0,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        travelling = {name: given[name] for name in inspect.signature(SegmentationModel).parameters}
-        self.model = SegmentationModel(**travelling)
-        self._unrecorded = keep_settings(self, given, "model", network=(self.model.in_channels, labels.classes))
+        # Settings lie flat on the command line; those that travel with the weights are the model's own.
+        self.model = SegmentationModel(
+            **{name: settings[name] for name in inspect.signature(SegmentationModel).parameters}
+        )
+        self._unrecorded = keep_settings(self, settings, "model", network=(self.model.in_channels, labels.classes))
         self.labels = labels
-        self.channels = channels
-        self.context_slices = context_slices
-        self.resize = Resize(resize, self.model.input_size, self.model.spacing_mm)
         self.loss = exclude_ignored(loss, labels)
         check_loss(self.loss, labels)
         self.make_optimizer = optimizer
@@ -182,55 +180,55 @@ class SegmentationModule(LightningModule):
         return logits
 
     def on_fit_start(self) -> None:
-        """Refuse what waits for scores that never come."""
-        require_validation(self.trainer, self._schedules())
+        """Refuse callbacks and schedules that wait for scores that never come."""
+        require_validation(self.trainer, self._list_schedules())
 
     @property
     def backbone(self) -> nn.Module:
-        """The network's encoder, by the name under which Lightning's `BackboneFinetuning` looks for it."""
+        """Encoder of the network, under the name that Lightning's `BackboneFinetuning` looks for."""
         return self.model.network.get_submodule("encoder")
 
     @property
     def lr(self) -> float:
-        """The optimizer's learning rate, by the name under which Lightning's `LearningRateFinder` sets it."""
+        """Learning rate of the optimizer, under the name that Lightning's `LearningRateFinder` sets."""
         return self._lr * self.fit_state.lr_factor
 
     @lr.setter
     def lr(self, value: float) -> None:
         if self._trainer is not None:  # the finder is done with the optimizer that goes on training
-            rescale_schedules(self._schedules(), value / self.lr)
+            rescale_schedules(self._list_schedules(), value / self.lr)
         log.warning("The learning rate is set to %.3g; it was %.3g.", value, self.lr)
         self.fit_state.lr_factor = value / self._lr
 
     def prepare_data(self) -> None:
-        """Refuse what cannot be trained before a run folder is made; the data module prepares the data."""
+        """Refuse what cannot be trained, before a run folder is made."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             check_trainer(self.trainer, self)
             if self._unrecorded and self.trainer.checkpoint_callbacks:
                 raise SettingError(self._unrecorded)
-            self._rehearse()
+            self._rehearse_step()
 
     def setup(self, stage: str) -> None:
-        """Leave parameters that never get a gradient out of what DDP waits for."""
+        """Let DDP wait for no parameter that never gets a gradient."""
         if stage == TrainerFn.FITTING and isinstance(self.trainer.strategy, DDPStrategy):
-            self.fit_state.without_gradient = exclude_from_ddp(self.trainer.strategy, self, self._rehearse())
+            self.fit_state.without_gradient = exclude_from_ddp(self.trainer.strategy, self, self._rehearse_step())
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Stop where a parameter that DDP does not share got a gradient after all."""
         if self.fit_state.without_gradient:
             refuse_gradients(self, self.fit_state.without_gradient)
 
-    def _rehearse(self) -> list[str]:
-        """The parameters without a gradient, after a training step on shapes alone."""
+    def _rehearse_step(self) -> list[str]:
+        """Rehearse a training step on shapes alone, and list the parameters without a gradient."""
         batch = min(2, getattr(self.trainer.datamodule, "batch_size", 2))  # type: ignore[attr-defined]
         shape = (batch, self.model.in_channels, *self.model.input_size)
         names = rehearse(self.model.network, shape, self.labels.classes)
         return [f"model.network.{name}" for name in names]
 
     def on_train_start(self) -> None:
-        """Plan the schedule, now that the loader tells the length of a run; go on where a checkpoint was written."""
+        """Plan the schedule, and restore what Lightning does not on a resume."""
         fix_epoch_restart(self.trainer)
-        # Those who look at a score between two validations, early stopping among them, find the last one.
+        # Early stopping and others who look at a score between two validations find the last one.
         self.trainer.callback_metrics.update(self.fit_state.restored_metrics)
         restore_accumulation(self.trainer)
         # Not earlier: Lightning would make the loader, and begin to load, before it knows where a resumed run is.
@@ -238,16 +236,17 @@ class SegmentationModule(LightningModule):
         warn_about_slow_average(self.trainer, count_run_steps(self.trainer))
 
     def on_train_epoch_start(self) -> None:
-        """Schedule what a finetuning callback has thawed."""
-        include_added_groups(self._schedules())
+        """Schedule parameters that a finetuning callback has thawed."""
+        include_added_groups(self._list_schedules())
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make what is random in a step a function of seed, epoch, batch and rank: it needs no memory to be resumed."""
-        place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+        """Seed the step by seed, epoch, batch and rank."""
+        # A resumed run needs no state of a random generator for it.
+        entropy = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch of patches."""
+        """Compute the loss of a batch of patches."""
         logits = self(batch.image, batch.statistics)
         refuse_probabilities(logits)
         loss: Tensor = self.loss(logits, self.labels.target(batch.mask))
@@ -263,7 +262,7 @@ class SegmentationModule(LightningModule):
         return {"cases": self._evaluate(batch)}
 
     def on_train_epoch_end(self) -> None:
-        """Validate at the end of training at the latest."""
+        """Validate the weights that training ends with."""
         validate_at_end(self.trainer, self.fit_state.validated)
 
     def on_validation_epoch_start(self) -> None:
@@ -275,11 +274,11 @@ class SegmentationModule(LightningModule):
         self._reset_scores()
 
     def on_validation_epoch_end(self) -> None:
-        """Summarize all cases of all ranks; a schedule that reacts to scores does so."""
+        """Summarize all cases of all ranks, and step the schedules that follow scores."""
         self._summarize("val")
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             # Before anyone saves a checkpoint at the end of this validation; Lightning's own step would come after it.
-            for schedule in self._schedules():
+            for schedule in self._list_schedules():
                 follow_scores(schedule, self.trainer.callback_metrics)
             self.fit_state.validated = self.trainer.fit_loop.total_batch_idx + 1
 
@@ -288,8 +287,8 @@ class SegmentationModule(LightningModule):
         self._summarize("test")
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and the scheduler that is stepped with it."""
-        # Those that a callback or the user has frozen come in when they are thawed, as Lightning's callbacks expect.
+        """Make the optimizer and its schedule."""
+        # Frozen parameters come in when they are thawed, as Lightning's finetuning callbacks expect.
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return make_optimization(
             self.make_optimizer, self.make_scheduler, trained, self.lr_interval, self.fit_state.lr_factor
@@ -301,19 +300,19 @@ class SegmentationModule(LightningModule):
             step_schedule(self.trainer, scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the precision, so that a test of this checkpoint computes as training did; and where a fit goes on."""
+        """Record the precision for later evaluations, and the counters that a resumed fit goes on from."""
         if self._unrecorded:
             raise SettingError(self._unrecorded)
         checkpoint["precision"] = str(self.trainer.precision)
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
-        loops = checkpoint["loops"]
         if waiting := pending_accumulation_batches(self.trainer):
             log.warning(
                 "A checkpoint is written between two steps of the optimizer: %d batches of which no gradient is kept "
                 "are run again on a resume, and count twice in the statistics of batch normalization.",
                 waiting,
             )
+        loops = checkpoint["loops"]
         loops["fit_loop"] = make_resumable(self.trainer, loops["fit_loop"], self.fit_state.validated)
         checkpoint["validated"] = self.fit_state.validated
         checkpoint["optimization"] = self._optimization
@@ -321,27 +320,29 @@ class SegmentationModule(LightningModule):
         checkpoint["metrics"] = {name: value.detach().cpu() for name, value in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the last scores along; what the settings say now wins over what they said then."""
+        """Restore the last scores, and let changed settings win over those of the checkpoint."""
         self.fit_state.restored_metrics = checkpoint.get("metrics", {})
         self.fit_state.validated = checkpoint.get("validated", -1)
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
-        # What LearningRateFinder found holds, unless another rate is set on purpose.
-        found = has_same_learning_rate(checkpoint, self._optimization)
-        self.fit_state.lr_factor = checkpoint.get("lr_factor", 1.0) if found else 1.0
+        # The rate of a LearningRateFinder holds, unless another rate is set on purpose.
+        if has_same_learning_rate(checkpoint, self._optimization):
+            self.fit_state.lr_factor = checkpoint.get("lr_factor", 1.0)
+        else:
+            self.fit_state.lr_factor = 1.0
         changes = apply_changed_optimization(checkpoint, self._optimization, self.configure_optimizers)
         changes += apply_changed_numbers(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
         if changes:
             log.warning("Changed since the checkpoint was written, and in force from here on: %s.", ", ".join(changes))
 
     def _evaluate(self, batch: EvaluationBatch) -> list[Prediction]:
-        """Probabilities, loss and scores of a batch of slices."""
+        """Predict a batch of slices, add to the loss, and score the cases that it completes."""
         if not batch.slices:
             return []
-        target = fit_reference_masks(batch, self.resize).to(batch.image.device)
+        references = self.evaluator.resize_references(batch).to(batch.image.device)
 
         def add_loss(logits: Tensor, rows: slice, columns: slice) -> None:
-            window = target[..., rows, columns]
+            window = references[..., rows, columns]
             loss = self.loss(logits, self.labels.target(window))
             # Slices that nobody annotated have a loss of 0, which says nothing of the network.
             annotated = (window != IGNORE).float().mean().clamp(min=1e-9) if self.labels.has_ignored else 1.0
@@ -349,7 +350,7 @@ class SegmentationModule(LightningModule):
 
         return self.evaluator.add(batch, add_loss)
 
-    def _schedules(self) -> list[Any]:
+    def _list_schedules(self) -> list[Any]:
         return [configured.scheduler for configured in self.trainer.lr_scheduler_configs]
 
     def _reset_scores(self) -> None:
@@ -359,5 +360,5 @@ class SegmentationModule(LightningModule):
         """Merge the tables of all ranks, and log the means."""
         self.evaluator.finish(self.trainer, stage)
         self.log(f"{stage}/loss", self.evaluator.loss)
-        for name, mean in self.evaluator.means(self.labels.names):
+        for name, mean in self.evaluator.compute_means(self.labels.names):
             self.log(f"{stage}/{name}", mean, prog_bar=name == "dice")

@@ -69,4 +69,4 @@ class TestScript:
         (path,) = folder.glob("lightning_logs/*/checkpoints/best.ckpt")
         module = SegmentationModule.load_from_checkpoint(path)
         data = SegmentationDataModule.load_from_checkpoint(path)
-        assert (data.labels, data.channels, data.resize) == (module.labels, module.channels, module.resize)
+        assert (data.labels, data.channels, data.resize.size) == (module.labels, module.model.channels, (64, 64))
