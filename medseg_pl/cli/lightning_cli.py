@@ -36,13 +36,13 @@ from medseg_pl.training.checkpoints import (
 )
 from medseg_pl.training.trainer_checks import check_precision
 from medseg_pl.training.trainer_defaults import (
-    as_list,
+    complete_plugins,
     configure_privacy,
-    eval_callbacks,
-    fit_callbacks,
+    make_eval_callbacks,
+    make_fit_callbacks,
+    make_progress_callbacks,
     make_run_logger,
-    plugins,
-    progress,
+    to_list,
 )
 
 
@@ -178,14 +178,14 @@ class MedsegCLI(LightningCLI):
         """Add the loggers and callbacks that every run has."""
         own = self._get(self.config_init, "trainer")
         log = [make_run_logger(self._experiment(), self.resumption, self.locks)] if self.subcommand == "fit" else []
-        kwargs["logger"] = [*log, *as_list(own.get("logger"))]
+        kwargs["logger"] = [*log, *to_list(own.get("logger"))]
         configure_privacy(kwargs["logger"], None if self.subcommand == "fit" else self._evaluated_folder())
-        given = as_list(own.get("callbacks"))
+        given = to_list(own.get("callbacks"))
         bars = [callback for callback in given if isinstance(callback, ProgressBar)]
         if own.get("enable_progress_bar") is None:
             kwargs["enable_progress_bar"] = bool(bars) or redraws(Console())
-        kwargs["plugins"] = plugins(as_list(own.get("plugins")))
-        shown = [] if bars else progress()
+        kwargs["plugins"] = complete_plugins(to_list(own.get("plugins")))
+        shown = [] if bars else make_progress_callbacks()
         kwargs["callbacks"] = [self.doing, *given, *shown, *self._callbacks(given)]
         return super().instantiate_trainer(**kwargs)
 
@@ -196,8 +196,8 @@ class MedsegCLI(LightningCLI):
         if self.subcommand == "fit":
             trainer = self._get(self.config, "trainer")
             keeps = not trainer.fast_dev_run and trainer.enable_checkpointing is not False
-            return fit_callbacks(given, self.stop, keeps=keeps, save_predictions=save)
-        return eval_callbacks(given, str(self._evaluated_folder()), save_predictions=save)
+            return make_fit_callbacks(given, self.stop, keeps=keeps, save_predictions=save)
+        return make_eval_callbacks(given, str(self._evaluated_folder()), save_predictions=save)
 
     def _evaluated_folder(self) -> Path:
         return get_run_folder(Path(self._get(self.config, "ckpt_path")))

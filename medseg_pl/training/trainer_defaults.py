@@ -1,4 +1,4 @@
-"""What every trainer has beside what the settings name: loggers, callbacks and plug-ins."""
+"""Default loggers, callbacks and plug-ins of every Trainer."""
 
 from __future__ import annotations
 
@@ -38,57 +38,62 @@ from medseg_pl.training.loggers.csv_logger import RunLogger
 
 
 def make_run_logger(experiment: Path, resumption: ResumePoint | None, locks: FolderLocks) -> RunLogger:
-    """The log of a training: in a new run folder of the experiment, or in the one that is gone on with."""
+    """Make the log of a training, in a new run folder of the experiment or in the one that is resumed."""
     if resumption and (run := resumption.folder):
         return RunLogger(run.parent.parent, run.parent.name, locks, run.name, resumption.steps)
     return RunLogger(experiment.parent, experiment.name, locks)
 
 
 def configure_privacy(loggers: Sequence[Logger], folder: Path | None = None) -> None:
-    """Let no logger collect what is personal, and let W&B go on with the run that a run folder belongs to.
+    """Keep personal data from loggers, and let W&B resume the run of a run folder.
 
     Args:
-        loggers: Of the trainer; of a training, the run's log is among them.
+        loggers: Loggers of the trainer; in a training the run's log is among them.
         folder: The run folder that is evaluated; by default the one that is trained in.
     """
     check_wandb(loggers)  # on every rank, so that none waits for one that was refused
     hosted = [logger for logger in loggers if isinstance(logger, WandbLogger)]
     if not hosted or rank_zero_only.rank:  # type: ignore[attr-defined]  # only rank zero talks to W&B
         return
-    place = folder or next(logger.log_dir for logger in loggers if isinstance(logger, RunLogger))
-    record = BoardRecord.read(Path(place)) if place else None
+    run = folder or next(logger.log_dir for logger in loggers if isinstance(logger, RunLogger))
+    record = BoardRecord.read(Path(run)) if run else None
     for logger in hosted:
         make_private(logger, record.wandb_run_id if record else None)
 
 
-def progress() -> list[Callback]:
-    """A bar on a terminal, plain lines elsewhere."""
+def make_progress_callbacks() -> list[Callback]:
+    """Make a progress bar for a terminal, plain lines elsewhere."""
     return [ProgressBar()] if redraws(Console()) else [LogLines()]
 
 
-def fit_callbacks(
+def make_fit_callbacks(
     given: Sequence[Callback], stop: StopSignals, *, keeps: bool, save_predictions: bool = True
 ) -> list[Callback]:
-    """What a training has beside its progress.
+    """Make the callbacks of a training, but for its progress.
 
     Args:
-        given: The callbacks that the settings name; where one takes the place of ours, ours is left out.
-        stop: Where it is noted that the training is asked to stop.
+        given: Callbacks of the settings; where one takes the place of ours, ours is left out.
+        stop: Signals that ask the training to stop.
         keeps: Whether checkpoints are kept.
         save_predictions: Whether the masks of the validation at the end are kept.
     """
-    checkpoints = _checkpoints(given) if keeps else []
-    records = [ProvenanceWriter(), ScoreWriter(save_predictions=save_predictions), OverlayWriter(), *_dashboard(given)]
+    checkpoints = _make_checkpoint_callbacks(given) if keeps else []
+    records = [
+        ProvenanceWriter(),
+        ScoreWriter(save_predictions=save_predictions),
+        OverlayWriter(),
+        *_make_media_logger(given),
+    ]
     return [FiniteCheck(), LogBeforeSave(), *checkpoints, LearningRateMonitor(), *records, Preemption(stop)]
 
 
-def eval_callbacks(given: Sequence[Callback], folder: str, *, save_predictions: bool = True) -> list[Callback]:
-    """What `validate` and `test` have beside their progress; `folder` takes what they write."""
-    return [ScoreWriter(folder, save_predictions), OverlayWriter(directory=folder), *_dashboard(given, folder)]
+def make_eval_callbacks(given: Sequence[Callback], folder: str, *, save_predictions: bool = True) -> list[Callback]:
+    """Make the callbacks of `validate` and `test`, which write to a folder, but for their progress."""
+    return [ScoreWriter(folder, save_predictions), OverlayWriter(directory=folder), *_make_media_logger(given, folder)]
 
 
-def plugins(given: Sequence[Any]) -> list[Any]:
-    """Those that are given, and ours of the kinds that are not."""
+def complete_plugins(given: Sequence[Any]) -> list[Any]:
+    """Add our plug-ins of the kinds that are not given."""
     ours: list[Any] = [] if any(isinstance(plugin, CheckpointIO) for plugin in given) else [DurableCheckpointIO()]
     placed = any(isinstance(plugin, ClusterEnvironment) for plugin in given)
     if not placed and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
@@ -96,23 +101,23 @@ def plugins(given: Sequence[Any]) -> list[Any]:
     return [*given, *ours]
 
 
-def as_list(value: Any) -> list[Any]:
-    """A setting of the trainer that may be one thing, several, or a switch."""
+def to_list(value: Any) -> list[Any]:
+    """Turn a setting of the trainer, which may be one thing, several, or a switch, into a list."""
     if value in (None, True, False):
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _dashboard(given: Sequence[Callback], folder: str | None = None) -> list[Callback]:
-    """One, unless it is given with settings of its own."""
+def _make_media_logger(given: Sequence[Callback], folder: str | None = None) -> list[Callback]:
+    """Make a logger of media, unless one is given with settings of its own."""
     own = [callback for callback in given if isinstance(callback, MediaLogger)]
     for callback in own:
         callback.directory = callback.directory or folder
     return [] if own else [MediaLogger(directory=folder)]
 
 
-def _checkpoints(given: Sequence[Callback]) -> list[Callback]:
-    """Those that are not given: every run keeps its best weights and its last state, whatever else is kept of it.
+def _make_checkpoint_callbacks(given: Sequence[Callback]) -> list[Callback]:
+    """Make the callbacks of best weights and last state that are not given.
 
     Raises:
         SettingError: Another callback would write to the same file.

@@ -14,27 +14,27 @@ from medseg_pl.io.locks import FolderLocks
 from medseg_pl.training.callbacks import BoardRecord, MediaLogger
 from medseg_pl.training.checkpoints import BestCheckpoint, DurableCheckpointIO, LastCheckpoint
 from medseg_pl.training.trainer_defaults import (
+    complete_plugins,
     configure_privacy,
-    eval_callbacks,
-    fit_callbacks,
+    make_eval_callbacks,
+    make_fit_callbacks,
     make_run_logger,
-    plugins,
 )
 
 
 def test_lightning_leaves_requeueing_to_us(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "medseg")
-    found = [plugin for plugin in plugins([]) if isinstance(plugin, SLURMEnvironment)]
+    found = [plugin for plugin in complete_plugins([]) if isinstance(plugin, SLURMEnvironment)]
     assert [plugin.auto_requeue for plugin in found] == [False]
     own = SLURMEnvironment(auto_requeue=True)
-    assert [plugin for plugin in plugins([own]) if isinstance(plugin, SLURMEnvironment)] == [own]
+    assert [plugin for plugin in complete_plugins([own]) if isinstance(plugin, SLURMEnvironment)] == [own]
 
 
 def test_a_given_plugin_takes_the_place_of_ours() -> None:
-    assert [type(plugin) for plugin in plugins([])] == [DurableCheckpointIO]
+    assert [type(plugin) for plugin in complete_plugins([])] == [DurableCheckpointIO]
     own = DurableCheckpointIO()
-    assert plugins([own]) == [own]
+    assert complete_plugins([own]) == [own]
 
 
 def of_kind(callbacks: list[Callback], *kinds: type) -> list[type]:
@@ -43,18 +43,18 @@ def of_kind(callbacks: list[Callback], *kinds: type) -> list[type]:
 
 def test_a_given_callback_takes_the_place_of_ours() -> None:
     kinds = (ModelCheckpoint, LastCheckpoint, MediaLogger)
-    assert of_kind(fit_callbacks([], StopSignals(), keeps=True), *kinds) == [
+    assert of_kind(make_fit_callbacks([], StopSignals(), keeps=True), *kinds) == [
         BestCheckpoint,
         LastCheckpoint,
         MediaLogger,
     ]
     own = [BestCheckpoint(monitor="val/loss", mode="min"), MediaLogger()]
-    assert of_kind(fit_callbacks(own, StopSignals(), keeps=True), *kinds) == [LastCheckpoint]
-    assert of_kind(fit_callbacks([], StopSignals(), keeps=False), *kinds) == [MediaLogger]
+    assert of_kind(make_fit_callbacks(own, StopSignals(), keeps=True), *kinds) == [LastCheckpoint]
+    assert of_kind(make_fit_callbacks([], StopSignals(), keeps=False), *kinds) == [MediaLogger]
 
 
 def test_a_further_checkpoint_leaves_the_best_one_in_place() -> None:
-    ours = fit_callbacks([ModelCheckpoint(every_n_epochs=1, save_top_k=-1)], StopSignals(), keeps=True)
+    ours = make_fit_callbacks([ModelCheckpoint(every_n_epochs=1, save_top_k=-1)], StopSignals(), keeps=True)
     assert of_kind(ours, ModelCheckpoint, LastCheckpoint) == [BestCheckpoint, LastCheckpoint]
 
 
@@ -68,8 +68,8 @@ def test_a_further_checkpoint_leaves_the_best_one_in_place() -> None:
 )
 def test_two_that_write_to_one_file_are_refused(given: list[Callback], message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        fit_callbacks(given, StopSignals(), keeps=True)
-    assert fit_callbacks(given, StopSignals(), keeps=False), "no checkpoints, no clash"
+        make_fit_callbacks(given, StopSignals(), keeps=True)
+    assert make_fit_callbacks(given, StopSignals(), keeps=False), "no checkpoints, no clash"
 
 
 def test_the_run_log_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,5 +83,5 @@ def test_the_run_log_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: py
 
 def test_a_given_dashboard_writes_where_an_evaluation_does() -> None:
     own, elsewhere = MediaLogger(), MediaLogger(directory="elsewhere")
-    assert not of_kind(eval_callbacks([own, elsewhere], "run"), MediaLogger)
+    assert not of_kind(make_eval_callbacks([own, elsewhere], "run"), MediaLogger)
     assert (own.directory, elsewhere.directory) == ("run", "elsewhere")
