@@ -243,13 +243,13 @@ def exclude_ignored(loss: nn.Module, labels: LabelMap) -> nn.Module:
         The loss itself where `check_loss` accepts it, or where no restriction of it has the same values on fully
         annotated masks; else that restriction.
     """
-    if not labels.has_ignored or _skips_ignored(loss, labels):
+    if not labels.has_ignored or _is_blind_to_ignored(loss, labels):
         return loss
     if type(loss) is WeightedSum:
         return WeightedSum([exclude_ignored(term, labels) for term in loss.losses], loss.weights)
     for by_sample in (False, True):
         annotated = AnnotatedLoss(loss, by_sample)
-        if _is_equal_if_annotated(annotated, loss, labels) and _skips_ignored(annotated, labels):
+        if _is_equal_if_annotated(annotated, loss, labels) and _is_blind_to_ignored(annotated, labels):
             return annotated
     return loss
 
@@ -272,14 +272,14 @@ def check_loss(loss: nn.Module, labels: LabelMap) -> None:
         ) from error
     if not isinstance(value, Tensor) or value.ndim:
         raise SettingError(f"model.loss {name} must return one number, a tensor without axes.")
-    if labels.has_ignored and not _skips_ignored(loss, labels):
+    if labels.has_ignored and not _is_blind_to_ignored(loss, labels):
         raise SettingError(
             f"model.loss {name} counts voxels that labels.ignore_value leaves out. Use medseg_pl.DiceCELoss, or a "
             "loss that treats all pixels and all labels alike."
         )
 
 
-def _skips_ignored(loss: nn.Module, labels: LabelMap) -> bool:
+def _is_blind_to_ignored(loss: nn.Module, labels: LabelMap) -> bool:
     """Check that ignored pixels have no gradient, no influence, and no share in a mean."""
     logits, mask = _make_random_sample(labels)
     halved, scattered = mask.clone(), mask.clone()
@@ -288,15 +288,15 @@ def _skips_ignored(loss: nn.Module, labels: LabelMap) -> bool:
     left, left_mask = logits[..., :8].contiguous(), mask[..., :8].contiguous()
     try:
         masks = (scattered, halved, torch.full_like(mask, IGNORE))
-        has_no_influence = all(_ignores(loss, logits, labels.target(each)) for each in masks)
+        is_blind = all(_has_no_influence(loss, logits, labels.target(each)) for each in masks)
         with torch.no_grad():
             whole, half = loss(logits, labels.target(halved)), loss(left, labels.target(left_mask))
     except _LOSS_ERRORS:
         return False
-    return has_no_influence and _is_close(whole, half)
+    return is_blind and _is_close(whole, half)
 
 
-def _ignores(loss: nn.Module, logits: Tensor, target: Tensor) -> bool:
+def _has_no_influence(loss: nn.Module, logits: Tensor, target: Tensor) -> bool:
     """Check that neither value nor gradient comes from the ignored pixels of a target."""
     ignored = target == IGNORE if target.ndim == logits.ndim else (target == IGNORE).unsqueeze(1).expand_as(logits)
     inputs = logits.clone().requires_grad_()

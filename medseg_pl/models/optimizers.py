@@ -103,9 +103,9 @@ class WarmupPolynomialLR(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """Compute the learning rate of each parameter group at the current step."""
-        return [self._factor() * rate for rate in self.base_lrs]
+        return [self._compute_factor() * rate for rate in self.base_lrs]
 
-    def _factor(self) -> float:
+    def _compute_factor(self) -> float:
         step, total = self.last_epoch, self.planned_steps
         if total is None:  # not planned yet: what the first step has, whatever the length
             return warmup_polynomial(step, step + 1, self.warmup_steps or 0, self.power)
@@ -142,7 +142,7 @@ def make_optimization(
         return {"optimizer": made}
     schedule = _make("model.lr_scheduler", lr_scheduler, made)
     # Those that react to scores are stepped by the module, at the end of a validation.
-    if follows_scores(schedule):
+    if is_score_driven(schedule):
         return {
             "optimizer": made,
             "lr_scheduler": {"scheduler": schedule, "interval": "epoch", "reduce_on_plateau": False},
@@ -166,7 +166,7 @@ def get_interval(scheduler: Any) -> Interval:
     return "step" if isinstance(scheduler, WarmupPolynomialLR | OneCycleLR | CyclicLR) else "epoch"
 
 
-def follows_scores(scheduler: Any) -> bool:
+def is_score_driven(scheduler: Any) -> bool:
     """Check whether a schedule steps when there are new scores, and not with the optimizer."""
     return isinstance(scheduler, ReduceLROnPlateau)
 
@@ -177,7 +177,7 @@ def follow_scores(scheduler: Any, scores: Mapping[str, Tensor]) -> None:
     Raises:
         SettingError: There is no such score.
     """
-    if not follows_scores(scheduler):
+    if not is_score_driven(scheduler):
         return
     # Lightning's `ReduceLROnPlateau` has a monitor; this package knows no Lightning below `training`.
     monitor = getattr(scheduler, "monitor", "val/loss")

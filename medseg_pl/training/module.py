@@ -29,8 +29,8 @@ from medseg_pl.models.optimizers import (
     Interval,
     find_learning_rate,
     follow_scores,
-    follows_scores,
     include_added_groups,
+    is_score_driven,
     make_optimization,
     rescale_schedules,
 )
@@ -296,7 +296,7 @@ class SegmentationModule(LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedules that follow steps or epochs."""
-        if not follows_scores(scheduler):
+        if not is_score_driven(scheduler):
             step_schedule(self.trainer, scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

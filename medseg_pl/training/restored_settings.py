@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import Callback
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.models.optimizers import follows_scores
+from medseg_pl.models.optimizers import is_score_driven
 
 Made: TypeAlias = dict[str, Any]
 """What `make_optimization` returns: an optimizer, and perhaps a schedule with its interval."""
@@ -68,7 +68,7 @@ def apply_changed_optimization(checkpoint: dict[str, Any], now: dict[str, Any], 
         # A rate that no schedule moved is the optimizer's own, or what a search has found.
         for group, new in zip(groups, now["groups"], strict=False) if before["scheduler"] is not None else ():
             group["lr"] = new["lr"]
-    elif follows_scores(made["lr_scheduler"]["scheduler"]):
+    elif is_score_driven(made["lr_scheduler"]["scheduler"]):
         _keep_reductions(checkpoint, before, now, reached)
     elif _is_scheduled_otherwise(before, now):
         _replay(checkpoint, made)

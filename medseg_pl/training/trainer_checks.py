@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.models.optimizers import follows_scores
+from medseg_pl.models.optimizers import is_score_driven
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def require_validation(trainer: Trainer, schedulers: Iterable[Any]) -> None:
     if trainer.enable_validation or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     waiting = [type(callback).__name__ for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
-    waiting += [type(scheduler).__name__ for scheduler in schedulers if follows_scores(scheduler)]
+    waiting += [type(scheduler).__name__ for scheduler in schedulers if is_score_driven(scheduler)]
     if waiting:
         raise SettingError(
             f"{waiting[0]} waits for scores, but trainer.limit_val_batches is 0: there is no validation. Leave out one "

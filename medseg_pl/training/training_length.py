@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.models.optimizers import HUNDREDTHS, WarmupPolynomialLR, follows_scores
+from medseg_pl.models.optimizers import HUNDREDTHS, WarmupPolynomialLR, is_score_driven
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def plan_schedules(trainer: Trainer) -> None:
             continue
         if isinstance(scheduler, OneCycleLR):
             _require_length(scheduler, configured.interval, steps, trainer)
-        if has_time_limit(trainer) and not follows_scores(scheduler):
+        if has_time_limit(trainer) and not is_score_driven(scheduler):
             log.warning(
                 "model.lr_scheduler %s does not follow the time limit: the run may end before the schedule does. "
                 "WarmupPolynomialLR follows it.",

@@ -25,7 +25,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from medseg_pl.data.splits import SIDES
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.git import git_state
-from medseg_pl.models.optimizers import follows_scores
+from medseg_pl.models.optimizers import is_score_driven
 from medseg_pl.planning.fingerprint import survey
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
@@ -161,7 +161,7 @@ def _describe_training(trainer: Trainer) -> dict[str, Any]:
     batch = data.batch_size if isinstance(data, SegmentationDataModule) else None
     accumulated = count_accumulated_batches(trainer, trainer.current_epoch)
     schedules = [
-        f"{type(each.scheduler).__name__} per {'validation' if follows_scores(each.scheduler) else each.interval}"
+        f"{type(each.scheduler).__name__} per {'validation' if is_score_driven(each.scheduler) else each.interval}"
         for each in trainer.lr_scheduler_configs
     ]
     rates = [group.get("initial_lr", group["lr"]) for each in trainer.optimizers for group in each.param_groups]
