@@ -116,6 +116,7 @@ class PixelCELoss(Recorded, nn.Module):
         super().__init__()
         self.focus = focus
         self.weights: Tensor | None
+        # A setting that moves with the device: a checkpoint loads where it was changed.
         self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
 
     def forward(self, logits: Float[Tensor, "b k ..."], target: Tensor) -> Float[Tensor, ""]:

@@ -138,6 +138,7 @@ def _run_on_shapes(network: nn.Module, shape: Shape) -> tuple[object, dict[str, 
         for name, value in network.named_parameters()
     }
     buffers = {name: value.to("meta") for name, value in network.named_buffers()}
+    # Dropout draws numbers on the meta device, too; the training's own must stay as they are.
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         logits = functional_call(network, {**parameters, **buffers}, (torch.empty(shape, device="meta"),))
         if isinstance(logits, Tensor) and logits.requires_grad:

@@ -51,7 +51,7 @@ def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn
         return _check_arguments(factory, in_channels, classes)
     try:
         return factory(in_channels=in_channels, classes=classes)
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:  # smp and timm have no errors of their own
         raise _make_refusal(error) from error
     except OSError as error:
         raise MissingDataError(
@@ -94,6 +94,7 @@ def list_encoders() -> list[str]:
 
 def find_size_divisor(network: nn.Module) -> int:
     """Return what sides of images must divide by: the output stride of the encoder, or 32 where that is not known."""
+    # smp's own check of shapes asks the encoder the same; U-Nets that are not checked scale features back and forth.
     stride = getattr(getattr(network, "encoder", None), "output_stride", None)
     return stride if isinstance(stride, int) else 32
 

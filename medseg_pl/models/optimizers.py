@@ -92,6 +92,7 @@ class WarmupPolynomialLR(LRScheduler):
             share = 0 if math.isinf(length) else int(self.warmup_fraction * length)
             self.planned_warmup = share if self.warmup_steps is None else self.warmup_steps
         self.planned_steps = length
+        # `step` would count one; the rate of the coming step has to follow the plan at once.
         self._last_lr = self.get_lr()
         for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group["lr"] = rate
@@ -109,6 +110,7 @@ class WarmupPolynomialLR(LRScheduler):
         step, total = self.last_epoch, self.planned_steps
         if total is None:  # not planned yet: what the first step has, whatever the length
             return warmup_polynomial(step, step + 1, self.warmup_steps or 0, self.power)
+        # Steps give the rate as long as time is not ahead of them.
         if self.hundredths <= HUNDREDTHS * step / max(1, total) and not math.isinf(total):
             return warmup_polynomial(step, total, self.planned_warmup, self.power)
         share = round(self.warmup_fraction * HUNDREDTHS) if self.warmup_steps is None else 0

@@ -102,6 +102,7 @@ class SegmentationModel(nn.Module):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
         if compile_network:
+            # In place: `torch.compile(network)` would put `_orig_mod.` before the names of all weights.
             self.network.compile()
 
     @property
