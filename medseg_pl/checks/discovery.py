@@ -12,7 +12,7 @@ from medseg_pl.checks.findings import Finding, finding
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.base import OnProblem, Problem, shown, strip_remedy
+from medseg_pl.data.sources.base import OnProblem, Problem, abbreviate, strip_remedy
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _about_left_out(source: Source) -> Iterator[Finding]:
         if kind in ("unread", "dead-link"):
             yield from (finding(code, each.reason, "", each.path) for each in several)
         elif several:
-            said = f"{len(several)}: {shown([each.path.name for each in several])}. {several[0].reason}"
+            said = f"{len(several)}: {abbreviate([each.path.name for each in several])}. {several[0].reason}"
             yield finding(code, said, "", several[0].path)
 
 
@@ -91,6 +91,6 @@ def _differing_by_case(cases: Iterable[Case]) -> Iterator[Finding]:
         alike[case.case_id.lower()].append(case)
     for same in alike.values():
         if len(same) > 1:
-            names = shown([case.case_id for case in same])
+            names = abbreviate([case.case_id for case in same])
             said = f"{names} differ in capitals only."
             yield finding("names-differ-by-case", said, same[0].case_id, same[0].images[0])

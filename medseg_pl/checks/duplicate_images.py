@@ -12,7 +12,7 @@ from medseg_pl.checks.findings import Finding, finding
 from medseg_pl.checks.measurements import CaseFacts, ImageFacts
 from medseg_pl.core.types import Case
 from medseg_pl.data import duplicates
-from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.base import abbreviate
 
 
 class _Image(NamedTuple):
@@ -38,7 +38,7 @@ def duplicate_findings(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
 
 
 def _about_same(same: Sequence[_Image]) -> Finding:
-    first, others = same[0], shown([image.case.case_id for image in same[1:]])
+    first, others = same[0], abbreviate([image.case.case_id for image in same[1:]])
     code = "repeated-image" if len({image.case.group for image in same}) == 1 else "exact-duplicate"
     said = f"{first.case.case_id} has the same pixels as {others}."
     return finding(code, said, first.case.case_id, first.facts.path)

@@ -14,7 +14,7 @@ from medseg_pl.checks.measurements import Mark, Marked, MaskFacts
 from medseg_pl.checks.smears import COHERENT, find_smear, is_main, is_smoothed
 from medseg_pl.core.labels import LabelMap, Task
 from medseg_pl.core.mask_values import listed
-from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.base import abbreviate
 
 UNNAMED = LabelMap(["foreground"], "binary")
 """Stands for the label of masks that tell none."""
@@ -158,7 +158,9 @@ def _find_apart(masks: Sequence[MaskFacts], said: LabelSettings, names: Sequence
         kept, _ = _frequent([_labels_of_mask(mask) for mask in own], len(own))
         found = _without_close([int(mark[0]) for mark in kept], Counter({int(mark[0]): 1 for mark in kept}))
         if len(set(found) - {1, 255}) + bool({1, 255} & set(found)) > 1:
-            problem = f"The masks of {name} hold {shown([str(value) for value in found])}; expected one value. Name "
+            problem = (
+                f"The masks of {name} hold {abbreviate([str(value) for value in found])}; expected one value. Name "
+            )
             return Labeling(said.label_map(names, "multilabel"), (), f"{problem}them with --labels VALUE={name},….")
         values.append(found[0] if found else 1)
     usual = set(values) <= {1, 255}
@@ -185,7 +187,7 @@ def _find_colors(masks: Sequence[MaskFacts], said: LabelSettings) -> Labeling:
     table = {"background": ground} if ground != (0, 0, 0) else {}
     labels = said.label_map(names, colors={**table, **dict(zip(names, colors, strict=True))})
     notes = [f"the masks' colors {listed(colors)} are taken for labels, {ground} for the background"]
-    notes += [f"the rare colors {shown([str(mark) for mark in stray])} are taken for faults"] if stray else []
+    notes += [f"the rare colors {abbreviate([str(mark) for mark in stray])} are taken for faults"] if stray else []
     return _tolerate(masks, labels, said, tuple(notes)) if _are_smeared(masks) else Labeling(labels, tuple(notes))
 
 
@@ -273,7 +275,7 @@ def _without_close(values: Sequence[int], holding: Mapping[int, int]) -> list[in
 
 def _about_values(values: Sequence[int], stray: Sequence[int]) -> tuple[str, ...]:
     notes = [f"the masks' values {', '.join(map(str, values))} are taken for labels"]
-    rare = shown([str(value) for value in stray])
+    rare = abbreviate([str(value) for value in stray])
     notes += [f"the rare values {rare} are taken for faults; name them with --labels if not"] if stray else []
     return tuple(notes)
 

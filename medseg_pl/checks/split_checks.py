@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medseg_pl.checks.findings import Finding, finding
 from medseg_pl.core.types import Case
-from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.data.splits import SIDES
 from medseg_pl.io.config_files import read_json
 
@@ -22,7 +22,7 @@ def declared_sides(cases: Sequence[Case]) -> tuple[list[Sides], list[Finding]]:
         return [], []
     found = []
     if silent := [case.case_id for case in cases if case.split is None and case.fold is None]:
-        said = f"{len(silent)} of {len(cases)} cases declare neither split nor fold: {shown(silent)}."
+        said = f"{len(silent)} of {len(cases)} cases declare neither split nor fold: {abbreviate(silent)}."
         found.append(finding("split-invalid", said, silent[0]))
     folds = sorted({case.fold for case in declaring if case.split is None and case.fold is not None}) or [0]
     return [_sides_of_fold(declaring, fold) for fold in folds], found
@@ -42,7 +42,7 @@ def sides_in_file(path: Path, cases: Sequence[Case]) -> tuple[list[Sides], list[
     named = dict.fromkeys(name for split in splits for names in split.values() for name in names)
     unknown = [name for name in named if name not in known]
     if unknown:
-        said = f"The split names {len(unknown)} cases that are not there: {shown(unknown)}."
+        said = f"The split names {len(unknown)} cases that are not there: {abbreviate(unknown)}."
         return list(splits), [finding("split-invalid", said, "", path)]
     return list(splits), []
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import MissingDataError, SettingError
-from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.data.sources.files import is_image
 from medseg_pl.data.sources.mask_paths import STEM
 from medseg_pl.io.paths import files_below, is_picture, name_below
@@ -156,7 +156,7 @@ def _find_pattern(directory: Path, images: str, folder: str, names: Sequence[str
         return patterns[0]
     if not patterns and apart:
         return SAME  # the source says which files have no partner
-    options = shown([pattern.mask for pattern in patterns]) or f"such as '{STEM}_mask'"
+    options = abbreviate([pattern.mask for pattern in patterns]) or f"such as '{STEM}_mask'"
     raise SettingError(
         f"{directory / folder} does not tell which files are masks of which images. Say with --mask_name how masks are "
         f"called: {options}."

@@ -171,10 +171,10 @@ def check_pattern(pattern: str | None) -> None:
         raise SettingError(f"data.source.group {pattern!r} is not a regular expression: {error}.") from None
 
 
-def shown(names: list[str], most: int = 3) -> str:
+def abbreviate(names: list[str], most: int = 3) -> str:
     """A list for an error message that stays readable with a thousand entries.
 
-    >>> shown(["a", "b", "c", "d", "e"])
+    >>> abbreviate(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """
     rest = len(names) - most

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
-from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.base import abbreviate
 
 STRATA = ("site", "scanner")
 """Columns that are strata without being named, where a table has them."""
@@ -67,10 +67,10 @@ def check_unique(names: Sequence[str], path: Path) -> None:
     """Raise `DataError` where a case stands in several rows of a table."""
     if len(set(names)) < len(names):
         repeated = [name for name, rows in Counter(names).items() if rows > 1]
-        raise DataError(f"{path}: case_id stands in several rows: {shown(sorted(repeated))}. Give each its own.")
+        raise DataError(f"{path}: case_id stands in several rows: {abbreviate(sorted(repeated))}. Give each its own.")
 
 
-def strata_columns(columns: Collection[str], named: Sequence[str] | None, path: Path, setting: str) -> list[str]:
+def choose_strata_columns(columns: Collection[str], named: Sequence[str] | None, path: Path, setting: str) -> list[str]:
     """Which columns of a table are strata: those that are named, or else `site` and `scanner` where they are there.
 
     Args:
@@ -88,7 +88,7 @@ def strata_columns(columns: Collection[str], named: Sequence[str] | None, path: 
     taken = [name for name in named if name in _COLUMNS_OF_SCORES]
     if taken:
         raise SettingError(
-            f"{setting} names {shown(taken)}, which is a column of every table of scores already. Leave it out."
+            f"{setting} names {abbreviate(taken)}, which is a column of every table of scores already. Leave it out."
         )
     missing = [name for name in named if name not in columns]
     if missing:
@@ -98,17 +98,17 @@ def strata_columns(columns: Collection[str], named: Sequence[str] | None, path: 
     return list(dict.fromkeys(named))
 
 
-def strata_of(row: Mapping[str, str | None], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def read_strata(row: Mapping[str, str | None], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The strata that a row fills in.
 
-    >>> strata_of({"case_id": "a", "site": "north", "scanner": " "}, ["site", "scanner"])
+    >>> read_strata({"case_id": "a", "site": "north", "scanner": " "}, ["site", "scanner"])
     (('site', 'north'),)
     """
     values = ((name, (row[name] or "").strip()) for name in columns)
     return tuple((name, value) for name, value in values if value)
 
 
-def filled(row: Mapping[str, str | None], column: str, where: str) -> str:
+def require_field(row: Mapping[str, str | None], column: str, where: str) -> str:
     """The field of a row, or `DataError` where it is empty."""
     value = (row[column] or "").strip()
     if not value:

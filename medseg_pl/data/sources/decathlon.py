@@ -20,12 +20,12 @@ from medseg_pl.data.sources.base import (
     OnProblem,
     Problem,
     Source,
+    abbreviate,
     check_pattern,
     explain_unread,
     find_group,
     make_case,
     raise_or_report,
-    shown,
     strip_remedy,
 )
 from medseg_pl.data.sources.files import FileSource, Grid, inside, is_image
@@ -194,7 +194,7 @@ class DecathlonSource(FileSource):
             listed = {path for case in cases for path in case.images}
             others = [path for path in files_below(self.root / "imagesTr") if is_image(path) and path not in listed]
             if others:
-                message = f"{len(others)} image(s) are in no entry: {shown([path.name for path in others])}."
+                message = f"{len(others)} image(s) are in no entry: {abbreviate([path.name for path in others])}."
                 on_problem(Problem("unlisted-file", message, "", others[0]))
         return cases
 
@@ -373,7 +373,7 @@ class DecathlonSource(FileSource):
         if missing:
             error = MissingDataError(
                 f"{len(missing)} file(s) that {self._path} speaks of do not exist: "
-                f"{shown([str(path) for _, path, _ in missing])}. Complete the download, or remove the entries."
+                f"{abbreviate([str(path) for _, path, _ in missing])}. Complete the download, or remove the entries."
             )
             problems = [
                 Problem("listed-file-missing", f"{self._path.name} names {name}.", case_id, path)

@@ -19,13 +19,13 @@ from medseg_pl.data.sources.base import (
     OnProblem,
     Problem,
     Source,
+    abbreviate,
     check_pattern,
     describe_left_out,
     find_group,
     make_case,
     name_other_source,
     raise_or_report,
-    shown,
     strip_remedy,
 )
 from medseg_pl.data.sources.dicom_cases import (
@@ -218,7 +218,7 @@ class DicomSource(Source):
             there = self._tree.drawn_on(entry)
             names = sorted(name for series in there for name in homes.get(series, ()))
             if len(there & homes.keys()) > 1:
-                message = f"{entry.path} belongs to several series: {shown(names)}."
+                message = f"{entry.path} belongs to several series: {abbreviate(names)}."
                 error = DataError(f"{message} Choose one with data.source.images.")
                 raise_or_report(error, [Problem("listing-invalid", message, "", entry.path)], on_problem)
             for name in names:
@@ -228,7 +228,7 @@ class DicomSource(Source):
         if lonely:
             missing = MissingDataError(
                 f"{len(lonely)} of {len(chosen)} references were drawn on a series that is not below {self.root}: "
-                f"{shown(list(map(str, lonely)))}. Add the series, move the references away, or set "
+                f"{abbreviate(list(map(str, lonely)))}. Add the series, move the references away, or set "
                 "data.source.references."
             )
             message = "It was drawn on a series that is not there."
@@ -254,7 +254,7 @@ class DicomSource(Source):
         if len(bare) == len(folders) or (bare and not self.skip_unreferenced):
             raise MissingDataError(
                 f"{len(bare)} of {len(folders)} series below {self.root} have no reference (DICOM SEG or RTSTRUCT): "
-                f"{shown(bare)}. Add the references, choose the series with data.source.images, or set "
+                f"{abbreviate(bare)}. Add the references, choose the series with data.source.images, or set "
                 "data.source.skip_unreferenced."
             )
 
@@ -302,8 +302,8 @@ class DicomSource(Source):
         if len(found) > 1:
             raise DataError(
                 f"Case {case.case_id}: the label {label!r} is in {len(found)} references, "
-                f"{shown([str(path) for path in found])}. Choose one with data.source.references, or move the others "
-                "away."
+                f"{abbreviate([str(path) for path in found])}. Choose one with data.source.references, or move the "
+                "others away."
             )
         if found:
             return next(iter(found.items()))
@@ -312,8 +312,9 @@ class DicomSource(Source):
         held = [f"{number} {name!r}" for several in structures.values() for number, name in several]
         raise MissingDataError(
             f"Case {case.case_id}: nothing drawn is called {' or '.join(repr(key) for key in keys)}, the label "
-            f"{label!r}; {shown([str(path) for path in structures])} hold(s) {shown(held, 20) or 'nothing'}. Name it "
-            "with data.source.segments, or set data.source.missing_is_empty if a label that is not drawn is absent."
+            f"{label!r}; {abbreviate([str(path) for path in structures])} hold(s) {abbreviate(held, 20) or 'nothing'}. "
+            "Name it with data.source.segments, or set data.source.missing_is_empty if a label that is not drawn is "
+            "absent."
         )
 
 

@@ -15,7 +15,7 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.sources.base import explain_unread, shown
+from medseg_pl.data.sources.base import abbreviate, explain_unread
 from medseg_pl.io.dicom.headers import Entry
 from medseg_pl.io.dicom.seg_writer import ANATOMICAL_STRUCTURE, ORGAN, Concept, Segment
 from medseg_pl.io.dicom.stack import mixed_series
@@ -123,7 +123,7 @@ def check_known(setting: str, names: Iterable[str], labels: LabelMap) -> None:
     """Raise `SettingError` where a setting speaks of labels that there are not."""
     if unknown := [name for name in names if name not in labels.names]:
         raise SettingError(
-            f"data.source.{setting} speaks of {shown(unknown)}, but labels.names is {', '.join(labels.names)}."
+            f"data.source.{setting} speaks of {abbreviate(unknown)}, but labels.names is {', '.join(labels.names)}."
         )
 
 

@@ -13,12 +13,12 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import (
     OnProblem,
     Problem,
+    abbreviate,
     check_pattern,
     explain_unread,
     find_group,
     make_case,
     raise_or_report,
-    shown,
 )
 from medseg_pl.data.sources.files import FileSource, check_mask_names, files_by_name, is_image
 from medseg_pl.data.sources.mask_paths import STEM, Place, place_of, shared_stem
@@ -160,8 +160,8 @@ class FolderSource(FileSource):
         alone = [str(images[name]) for name, places in pairs.items() if any(images[name] in paths for paths in places)]
         if alone:
             raise SettingError(
-                f"{len(alone)} images would be masks of themselves: {shown(alone)}. Where images and masks share a "
-                "folder, set data.source.mask_name to what sets them apart, such as '{stem}_mask'."
+                f"{len(alone)} images would be masks of themselves: {abbreviate(alone)}. Where images and masks share "
+                "a folder, set data.source.mask_name to what sets them apart, such as '{stem}_mask'."
             )
         return pairs
 
@@ -185,14 +185,14 @@ class FolderSource(FileSource):
             if lonely:
                 raise MissingDataError(
                     f"{len(lonely)} of {len(images)} images have no mask in {self.root / place.folder}: "
-                    f"{shown(lonely)}; expected the name {place.name!r}. Add the masks, move the images away, or set "
-                    f"{place.setting}."
+                    f"{abbreviate(lonely)}; expected the name {place.name!r}. Add the masks, move the images away, or "
+                    f"set {place.setting}."
                 )
             orphans = [str(path) for path in masks[place.folder].values() if path not in used]
             if orphans:
                 raise MissingDataError(
                     f"{len(orphans)} of {len(masks[place.folder])} masks belong to no image in "
-                    f"{self.root / self.images}: {shown(orphans)}. Add the images, move the masks away, or set "
+                    f"{self.root / self.images}: {abbreviate(orphans)}. Add the images, move the masks away, or set "
                     f"{place.setting}."
                 )
         return set()
@@ -203,8 +203,8 @@ class FolderSource(FileSource):
         shared = {path: times for path, times in sorted(uses.items()) if times > 1}
         if shared:
             error = DataError(
-                f"{len(shared)} masks belong to several images or labels: {shown(list(map(str, shared)))}. Make the "
-                f"names in {_SETTING} or data.source.mask_name tell them apart."
+                f"{len(shared)} masks belong to several images or labels: {abbreviate(list(map(str, shared)))}. Make "
+                f"the names in {_SETTING} or data.source.mask_name tell them apart."
             )
             problems = [
                 Problem("shared-mask", f"The mask belongs to {times} images or labels.", "", path)

@@ -13,7 +13,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.core.validation import path_fault
 from medseg_pl.data.sources.base import OnProblem, Problem, make_case, raise_or_report, strip_remedy
-from medseg_pl.data.sources.csv_table import check_unique, filled, read_table, strata_columns, strata_of
+from medseg_pl.data.sources.csv_table import check_unique, choose_strata_columns, read_strata, read_table, require_field
 from medseg_pl.data.sources.files import FileSource, check_mask_names, inside
 from medseg_pl.data.sources.unlabeled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders
 
@@ -61,7 +61,7 @@ class ManifestSource(FileSource):
         """List one case for each row."""
         try:
             rows = read_table(self.manifest, ("case_id", "group", "image"), _EXPECTED, _REMEDY)
-            strata = strata_columns(rows[0][1], self.strata, self.manifest, "data.source.strata")
+            strata = choose_strata_columns(rows[0][1], self.strata, self.manifest, "data.source.strata")
         except DataError as error:
             raise_or_report(error, [Problem("listing-invalid", str(error), "", self.manifest)], on_problem)
             return []
@@ -70,7 +70,7 @@ class ManifestSource(FileSource):
         for number, row in rows:
             where = f"Line {number}" if on_problem else f"{self.manifest}, line {number}"
             try:
-                name, group, image = (filled(row, column, where) for column in ("case_id", "group", "image"))
+                name, group, image = (require_field(row, column, where) for column in ("case_id", "group", "image"))
                 split, fold = _split(row.get("split"), where), _fold(row.get("fold"), where)
                 if on_problem is None:
                     _check_name(name, where)
@@ -86,7 +86,7 @@ class ManifestSource(FileSource):
             images = self._files(name, image.split(";"), where, on_problem)
             masks = self._files(name, self._mask_names(name, row, where, on_problem), where, on_problem)
             if images:
-                fields = (name, group, images, masks, split, fold, strata_of(row, strata))
+                fields = (name, group, images, masks, split, fold, read_strata(row, strata))
                 cases.update({case.case_id: case for case in make_case(on_problem, self.manifest, *fields)})
         if on_problem is None:
             check_unique([*cases, *repeated], self.manifest)

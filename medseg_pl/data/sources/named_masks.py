@@ -12,7 +12,7 @@ from jaxtyping import Bool, UInt8
 from medseg_pl.core.errors import LabelOverlapError, MaskValueError, SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.io.dicom.references import Structure, matching
 from medseg_pl.io.slicer import Segment, find_segment, is_segmentation, read_layers, read_segments
 
@@ -43,7 +43,8 @@ class NameMatcher:
         unknown = [label for label in names if label not in labels.names]
         if unknown:
             raise SettingError(
-                f"{setting} names {shown(unknown)}, but labels.names is {', '.join(labels.names)}. Use the same names."
+                f"{setting} names {abbreviate(unknown)}, but labels.names is {', '.join(labels.names)}. Use the same "
+                "names."
             )
         meant = [names.get(label, label) for label in labels.names]
         self.keys = [[one] if isinstance(one, str) else list(one) for one in meant]

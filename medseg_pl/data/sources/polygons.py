@@ -16,12 +16,12 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import (
     OnProblem,
     Problem,
+    abbreviate,
     check_pattern,
     explain_unread,
     find_group,
     make_case,
     raise_or_report,
-    shown,
 )
 from medseg_pl.data.sources.files import FileSource, Grid, files_by_name, is_image
 from medseg_pl.data.sources.named_masks import NameMatcher, Overlaps, combine_named
@@ -91,8 +91,8 @@ class PolygonSource(FileSource):
         if lonely:
             error = MissingDataError(
                 f"{len(lonely)} of {len(images)} images have no annotations in {whole}: "
-                f"{shown([str(images[name]) for name in lonely])}. Annotate them (also with nothing), move them away, "
-                f"or set {_SETTING}."
+                f"{abbreviate([str(images[name]) for name in lonely])}. Annotate them (also with nothing), move them "
+                f"away, or set {_SETTING}."
             )
             message = "The image has no annotations."
             problems = [Problem("missing-mask", message, name, images[name]) for name in lonely]
@@ -100,8 +100,8 @@ class PolygonSource(FileSource):
         orphans = sorted(set(files) - set(images))
         if orphans:
             error = MissingDataError(
-                f"{len(orphans)} annotated images are not in {self.root / self.images}: {shown(orphans)}. Add them, or "
-                "set data.source.images."
+                f"{len(orphans)} annotated images are not in {self.root / self.images}: {abbreviate(orphans)}. Add "
+                "them, or set data.source.images."
             )
             problems = [
                 Problem("missing-image", f"The annotated image {n} is not there.", n, files[n]) for n in orphans
@@ -229,8 +229,8 @@ def find_polygon_settings(directory: Path) -> dict[str, str] | None:
             return {"images": images, "annotations": place.relative_to(directory).as_posix()}
         if len(whole) > 1:
             raise SettingError(
-                f"{place} holds several annotation files: {shown([path.name for path in whole])}. Move all but one "
-                "away, or name one with data.source.annotations of PolygonSource."
+                f"{place} holds several annotation files: {abbreviate([path.name for path in whole])}. Move all but "
+                "one away, or name one with data.source.annotations of PolygonSource."
             )
         if whole:
             return {"images": images, "annotations": whole[0].relative_to(directory).as_posix()}

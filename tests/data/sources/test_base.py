@@ -11,7 +11,7 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.base import check_pattern, find_group, shown
+from medseg_pl.data.sources.base import abbreviate, check_pattern, find_group
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_a_pattern_must_be_a_regular_expression() -> None:
 
 
 def test_long_lists_are_cut() -> None:
-    assert shown(["a", "b", "c"]) == "a, b, c"
-    assert shown([str(number) for number in range(1000)]) == "0, 1, 2 and 997 more"
+    assert abbreviate(["a", "b", "c"]) == "a, b, c"
+    assert abbreviate([str(number) for number in range(1000)]) == "0, 1, 2 and 997 more"
 
 
 class Windowed(Source):

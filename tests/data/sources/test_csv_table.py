@@ -10,7 +10,7 @@ import pytest
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction
-from medseg_pl.data.sources.csv_table import read_table, strata_columns
+from medseg_pl.data.sources.csv_table import choose_strata_columns, read_table
 from medseg_pl.metrics import MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.metrics.files import make_row
 
@@ -24,14 +24,14 @@ def test_fields_beyond_the_header_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_site_and_scanner_need_not_be_there_unless_they_are_named() -> None:
-    assert strata_columns(["case_id", "scanner", "age"], None, TABLE, "strata") == ["scanner"]
-    assert strata_columns(["case_id"], None, TABLE, "strata") == []
-    assert strata_columns(["case_id", "site"], [], TABLE, "strata") == []
-    assert strata_columns(["age", "site"], ["site", "age", "site"], TABLE, "strata") == ["site", "age"]
+    assert choose_strata_columns(["case_id", "scanner", "age"], None, TABLE, "strata") == ["scanner"]
+    assert choose_strata_columns(["case_id"], None, TABLE, "strata") == []
+    assert choose_strata_columns(["case_id", "site"], [], TABLE, "strata") == []
+    assert choose_strata_columns(["age", "site"], ["site", "age", "site"], TABLE, "strata") == ["site", "age"]
     with pytest.raises(
         DataError, match=r"^cases\.csv lacks the column\(s\) site that strata names; got case_id, group\.$"
     ):
-        strata_columns(["case_id", "group"], ["site"], TABLE, "strata")
+        choose_strata_columns(["case_id", "group"], ["site"], TABLE, "strata")
 
 
 def scored_columns() -> list[str]:
@@ -44,4 +44,4 @@ def scored_columns() -> list[str]:
 @pytest.mark.parametrize("name", scored_columns())
 def test_a_stratum_may_not_take_the_place_of_a_score(name: str) -> None:
     with pytest.raises(SettingError, match=f"strata names {name}, which is a column of every table of scores already"):
-        strata_columns([name], [name], TABLE, "strata")
+        choose_strata_columns([name], [name], TABLE, "strata")

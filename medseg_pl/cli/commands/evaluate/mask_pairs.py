@@ -17,7 +17,7 @@ import numpy as np
 from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError
 from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import Prediction
-from medseg_pl.data.sources.base import explain_unread, shown
+from medseg_pl.data.sources.base import abbreviate, explain_unread
 from medseg_pl.data.sources.files import Grid, files_by_name, is_image, read_mask_file, stored_mask
 from medseg_pl.io.file_header import is_lossy
 from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, require_folder
@@ -182,7 +182,7 @@ def _masks(directory: Path, what: str) -> dict[str, Path]:
     if lossy:
         raise DataError(
             f"{len(lossy)} of {len(files)} {what} are in a lossy format, which does not keep the values of labels: "
-            f"{shown(lossy)}. "
+            f"{abbreviate(lossy)}. "
             "Save them as PNG from the original, or move them away if they are no masks."
         )
     if not files:
@@ -200,6 +200,6 @@ def _check_references(
     lacking = [f"{folder}/{name}" for name in names for folder, files in sides if name not in files]
     if lacking:
         raise MissingDataError(
-            f"{len(lacking)} reference(s) are not in {directory}: {shown(lacking)}. A case needs a mask of each label, "
-            "an empty one where the label is absent; add them, or leave the case out."
+            f"{len(lacking)} reference(s) are not in {directory}: {abbreviate(lacking)}. A case needs a mask of each "
+            "label, an empty one where the label is absent; add them, or leave the case out."
         )

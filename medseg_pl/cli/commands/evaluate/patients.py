@@ -9,8 +9,8 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from medseg_pl.core.errors import DataError
-from medseg_pl.data.sources.base import find_group, shown
-from medseg_pl.data.sources.csv_table import check_unique, filled, read_table, strata_columns, strata_of
+from medseg_pl.data.sources.base import abbreviate, find_group
+from medseg_pl.data.sources.csv_table import check_unique, choose_strata_columns, read_strata, read_table, require_field
 
 _EXPECTED = "case_id, group and optionally site, scanner or others"
 
@@ -39,8 +39,8 @@ def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Kn
     strangers = [name for name in names if pattern is not None and re.search(pattern, name) is None]
     if strangers:
         raise DataError(
-            f"{setting} {pattern!r} does not match {len(strangers)} of {len(names)} cases: {shown(strangers)}. Their "
-            "patients are unknown; correct the pattern so that it matches every name."
+            f"{setting} {pattern!r} does not match {len(strangers)} of {len(names)} cases: {abbreviate(strangers)}. "
+            "Their patients are unknown; correct the pattern so that it matches every name."
         )
     return Known({name: find_group(name, pattern) for name in names}, {})
 
@@ -57,16 +57,16 @@ def known_by_table(names: Sequence[str], path: Path, strata: Sequence[str] | Non
         DataError: A column or a case is missing, stands twice, or has no group.
     """
     rows = read_table(path, ("case_id", "group"), _EXPECTED, "Set --cases to your CSV file.")
-    columns = strata_columns(rows[0][1], strata, path, "--strata")
+    columns = choose_strata_columns(rows[0][1], strata, path, "--strata")
     where = [f"{path}, line {number}" for number, _ in rows]
-    ids = [normalize("NFC", filled(row, "case_id", place)) for place, (_, row) in zip(where, rows, strict=True)]
+    ids = [normalize("NFC", require_field(row, "case_id", place)) for place, (_, row) in zip(where, rows, strict=True)]
     check_unique(ids, path)
     known = {name: (place, row) for name, place, (_, row) in zip(ids, where, rows, strict=True)}
     absent = [name for name in names if name not in known]
     if absent:
         raise DataError(
-            f"{len(absent)} of {len(names)} cases have no row in {path}: {shown(absent)}. Add them; case_id is the "
-            "file's name without suffix and with sub-folders."
+            f"{len(absent)} of {len(names)} cases have no row in {path}: {abbreviate(absent)}. Add them; case_id is "
+            "the file's name without suffix and with sub-folders."
         )
-    groups = {name: filled(known[name][1], "group", known[name][0]) for name in names}
-    return Known(groups, {name: dict(strata_of(known[name][1], columns)) for name in names})
+    groups = {name: require_field(known[name][1], "group", known[name][0]) for name in names}
+    return Known(groups, {name: dict(read_strata(known[name][1], columns)) for name in names})

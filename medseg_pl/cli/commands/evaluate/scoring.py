@@ -23,7 +23,7 @@ from medseg_pl.cli.commands.evaluate.options import Tolerance
 from medseg_pl.cli.commands.evaluate.patients import Known, known_by_name, known_by_table
 from medseg_pl.core.errors import MissingDataError, SettingError, printable
 from medseg_pl.core.labels import LabelMap, Task
-from medseg_pl.data.sources.base import describe_left_out, shown
+from medseg_pl.data.sources.base import abbreviate, describe_left_out
 from medseg_pl.io.atomic_files import require_empty
 from medseg_pl.io.paths import is_volume_name
 from medseg_pl.metrics import CaseMetric, CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
@@ -125,13 +125,13 @@ def _check_pairs(arguments: argparse.Namespace, pairs: Sequence[MaskPair]) -> No
     if missing and not arguments.missing_as_empty:
         raise MissingDataError(
             f"{len(missing)} of {len(pairs)} references have no prediction in {arguments.prediction}: "
-            f"{shown(missing)}. Add the predictions, or set --missing_as_empty, which scores them as missed."
+            f"{abbreviate(missing)}. Add the predictions, or set --missing_as_empty, which scores them as missed."
         )
     knowing = [str(path) for pair in pairs for path in pair.references if is_volume_name(path)]
     if knowing and arguments.spacing is not None:
         raise SettingError(
-            f"--spacing is for files that do not know their own, but {len(knowing)} reference(s) do: {shown(knowing)}. "
-            "Leave it out, or score the raster files apart."
+            f"--spacing is for files that do not know their own, but {len(knowing)} reference(s) do: "
+            f"{abbreviate(knowing)}. Leave it out, or score the raster files apart."
         )
 
 
@@ -167,11 +167,11 @@ def _notes(arguments: argparse.Namespace, pairs: Sequence[MaskPair], unmatched: 
             "the patients."
         )
     if unmatched:
-        lines.append(f"Predictions without a reference, left out: {len(unmatched)} ({shown(list(unmatched))}).")
+        lines.append(f"Predictions without a reference, left out: {len(unmatched)} ({abbreviate(list(unmatched))}).")
     for option, folder in (("--reference", arguments.reference), ("--prediction", arguments.prediction)):
         if lost := list_left_out(folder):
             lines.append(f"Files of {option} that are not read, left out: {len(lost)} ({describe_left_out(lost)})")
     missing = [pair.case_id for pair in pairs if not pair.complete]
     if missing:
-        lines.append(f"References without a prediction, scored as missed: {len(missing)} ({shown(missing)}).")
+        lines.append(f"References without a prediction, scored as missed: {len(missing)} ({abbreviate(missing)}).")
     return lines

@@ -18,7 +18,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.core.visualization import side_by_side
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.base import shown
+from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.data.sources.from_settings import open_source
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.inference.review import assess_reference
@@ -69,7 +69,7 @@ class CrossFoldPredictor:
         silent = [each.path for each in trained if "groups" not in each.data]
         if silent:
             raise SettingError(
-                f"{shown(silent)} does not say whom it was trained on, so nobody knows whom it may judge. Give "
+                f"{abbreviate(silent)} does not say whom it was trained on, so nobody knows whom it may judge. Give "
                 "checkpoints of medseg fit."
             )
         self.all = Predictor.from_checkpoint([each.path for each in trained], device=device, plugins=plugins)
