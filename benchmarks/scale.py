@@ -39,7 +39,7 @@ from lightning.pytorch import LightningModule, Trainer
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.cache.case import case_folder, write_checksums
+from medseg_pl.data.cache.case import locate_case, write_checksums
 from medseg_pl.data.cache.case_cache import CaseCache
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.datasets import PatchDataset
@@ -99,7 +99,7 @@ def _copies(cache: CaseCache, cases: list[Case], decoded: CacheIndex) -> Iterato
     decoding = cache._decoding()
     for place, case in enumerate(cases[DECODED:]):
         before = decoded.folder(place % DECODED)
-        folder = case_folder(cache.directory, cache._key(case, decoding))
+        folder = locate_case(cache.directory, cache._key(case, decoding))
         folder.mkdir(parents=True)
         for file in before.glob("*.npy"):
             if file.name == "image.npy":

@@ -18,7 +18,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.core.visualization import COLORS, draw_contours, to_gray
 from medseg_pl.data.sources import FileSource, Source
-from medseg_pl.data.sources.files import Grid, bring_to_grid, read_image_file, read_mask_file
+from medseg_pl.data.sources.files import CaseGrid, bring_to_grid, read_image_file, read_mask_file
 
 _SIDE = 224
 _QUALITY = 80
@@ -54,7 +54,7 @@ def thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
 
 def _of_files(case: Case) -> tuple[NDArray[Any], NDArray[Any] | None]:
     image, geometry = read_image_file(case.images[0])
-    grid = Grid(geometry, case.images[0], "image", "")
+    grid = CaseGrid(geometry, case.images[0], "image", "")
     masks = []
     for path in case.masks:
         try:

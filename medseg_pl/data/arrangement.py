@@ -70,7 +70,7 @@ def arrange(directory: Path, said: Mapping[str, Any]) -> Arrangement:
     if images is None:
         raise MissingDataError(f"{directory} holds no image that can be read. Give the folder that holds them.")
     given = {name: value for name, value in said.items() if value is not None}
-    names = _names(directory / images)
+    names = _list_names(directory / images)
     masks = given.get("masks")
     labels: tuple[str, ...] = tuple(masks) if isinstance(masks, Mapping) else ()
     notes: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ def find_patterns(images: Sequence[str], masks: Sequence[str]) -> list[Pattern]:
     [Pattern(image='{stem}', mask='{stem}_seg')]
     """
     known = set(masks)
-    candidates = list(dict.fromkeys([SAME, *_around_stem(images, masks), *_both_affixed(images, masks)]))
+    candidates = list(dict.fromkeys([SAME, *_list_around_stem(images, masks), *_list_both_affixed(images, masks)]))
     found = {pattern: _match(pattern, images, known) for pattern in candidates}
     best = max((matched, len(used)) for matched, used in found.values())
     equal = [pattern for pattern in candidates if (found[pattern][0], len(found[pattern][1])) == best]
@@ -127,11 +127,11 @@ def find_patterns_within(names: Sequence[str]) -> list[Pattern]:
     [Pattern(image='{stem}_image', mask='{stem}_label')]
     """
     known = set(names)
-    affixes = Counter(pattern for name in names for pattern in _affixed(name, known))
+    affixes = Counter(pattern for name in names for pattern in _list_affixed(name, known))
     covering = []
     for pattern, _ in affixes.most_common():
-        images = [name for name in names if _masks_of(name, pattern, known)]
-        masks = {mask for name in images for mask in _masks_of(name, pattern, known)}
+        images = [name for name in names if _find_masks(name, pattern, known)]
+        masks = {mask for name in images for mask in _find_masks(name, pattern, known)}
         if images and set(images) | masks == known and not masks & set(images):
             covering.append(pattern)
     if covering:
@@ -151,7 +151,7 @@ def find_patterns_within(names: Sequence[str]) -> list[Pattern]:
 
 def _find_pattern(directory: Path, images: str, folder: str, names: Sequence[str]) -> Pattern:
     apart = folder != images
-    patterns = find_patterns(names, _names(directory / folder)) if apart else find_patterns_within(names)
+    patterns = find_patterns(names, _list_names(directory / folder)) if apart else find_patterns_within(names)
     if len(patterns) == 1:
         return patterns[0]
     if not patterns and apart:
@@ -176,7 +176,7 @@ def _find_mask_folder(directory: Path, images: str) -> str:
     found = [path.name for path in others if any(map(is_image, files_below(path)))]
     if len(found) == 1:
         return found[0]
-    if not found and any(_MASK_WORDS.search(PurePosixPath(name).name) for name in _names(directory / images)):
+    if not found and any(_MASK_WORDS.search(PurePosixPath(name).name) for name in _list_names(directory / images)):
         return images
     if not found:
         raise SettingError(f"Beside {directory / images} there is no folder of masks. Say which with --masks.")
@@ -193,7 +193,7 @@ def _find_label_folders(directory: Path, folder: str, images: Sequence[str]) -> 
         return {}
     places = {}
     for path in inner:
-        masks = _names(path)
+        masks = _list_names(path)
         if len(masks) < len(images) or not (patterns := find_patterns(images, masks)):
             return {}
         matched, used = _match(patterns[0], images, set(masks))
@@ -218,17 +218,17 @@ def _find_group(names: Sequence[str], folder: Path) -> str | None:
 
 def _is_image_name(name: str, settings: Mapping[str, Any]) -> bool:
     """Whether a name of the images' folder is that of an image, as far as patterns tell."""
-    if settings["images"] == settings["masks"] and _matches(settings.get("mask_name", STEM), name):
+    if settings["images"] == settings["masks"] and _is_match(settings.get("mask_name", STEM), name):
         return bool(settings.get("mask_name", STEM) == STEM)
-    return _matches(settings.get("image_name", STEM), name)
+    return _is_match(settings.get("image_name", STEM), name)
 
 
-def _matches(pattern: str, name: str) -> bool:
+def _is_match(pattern: str, name: str) -> bool:
     parts = [re.escape(part).replace(r"\*", ".*") for part in pattern.split(STEM)]
     return re.fullmatch(".+".join(parts), PurePosixPath(name).name) is not None
 
 
-def _names(folder: Path) -> list[str]:
+def _list_names(folder: Path) -> list[str]:
     """Names of the images below a folder, without suffix."""
     if not folder.is_dir():
         return []
@@ -236,7 +236,7 @@ def _names(folder: Path) -> list[str]:
     return sorted({name_below(path, folder) for path in files})
 
 
-def _around_stem(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pattern]:
+def _list_around_stem(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pattern]:
     """Patterns in which the whole name of the first image stands in its mask's, or is the folder of its masks."""
     first = PurePosixPath(images[0]) if images else PurePosixPath()
     own = [PurePosixPath(mask) for mask in masks if first.name in mask]
@@ -248,43 +248,43 @@ def _around_stem(images: Sequence[str], masks: Sequence[str]) -> Iterator[Patter
                 yield Pattern(STEM, f"{before}{STEM}{after}")
                 endings += [after] if not before else []
     # Numbered files are parts of one mask; files of other endings are those of other observers.
-    shared = _common_start(endings).rstrip("0123456789") if len(endings) > 1 else ""
+    shared = _find_common_start(endings).rstrip("0123456789") if len(endings) > 1 else ""
     if shared and all(ending[len(shared) :].isdecimal() for ending in endings):
         yield Pattern(STEM, f"{STEM}{shared}*")
     if any(mask.parent == first for mask in own):
         yield Pattern(STEM, f"{STEM}/*")
 
 
-def _both_affixed(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pattern]:
+def _list_both_affixed(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pattern]:
     """Patterns in which both have something of their own before or behind what they share."""
-    (i_before, i_after), (m_before, m_after) = _affixes(images), _affixes(masks)
+    (i_before, i_after), (m_before, m_after) = _find_affixes(images), _find_affixes(masks)
     for image in (("", i_after), (i_before, ""), (i_before, i_after)):
         for mask in (("", m_after), (m_before, ""), (m_before, m_after)):
             if image != ("", ""):
                 yield Pattern(f"{image[0]}{STEM}{image[1]}", f"{mask[0]}{STEM}{mask[1]}")
 
 
-def _affixes(names: Sequence[str]) -> tuple[str, str]:
+def _find_affixes(names: Sequence[str]) -> tuple[str, str]:
     """What all names begin and end with; digits there are rather part of what tells them apart."""
     last = [PurePosixPath(name).name for name in names]
     if len(last) < 2:
         return "", ""
-    before = re.sub(r"[0-9]+$", "", _common_start(last))
-    after = _common_start([name[::-1] for name in last])[::-1]
+    before = re.sub(r"[0-9]+$", "", _find_common_start(last))
+    after = _find_common_start([name[::-1] for name in last])[::-1]
     return before, re.sub(r"^[^_\-. ]+", "", after)
 
 
-def _common_start(texts: Sequence[str]) -> str:
+def _find_common_start(texts: Sequence[str]) -> str:
     """What all texts begin with: what the first and the last of them in order do.
 
-    >>> _common_start(["mask_10", "mask_12"])
+    >>> _find_common_start(["mask_10", "mask_12"])
     'mask_1'
     """
     first, last = min(texts), max(texts)
     return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
-def _affixed(name: str, known: set[str]) -> Iterator[Pattern]:
+def _list_affixed(name: str, known: set[str]) -> Iterator[Pattern]:
     """Patterns by which a name is that of a mask of another one."""
     path = PurePosixPath(name)
     head = name[: len(name) - len(path.name)]
@@ -297,7 +297,7 @@ def _affixed(name: str, known: set[str]) -> Iterator[Pattern]:
             yield Pattern(STEM, path.name[: mark.end()] + STEM)
 
 
-def _masks_of(name: str, pattern: Pattern, known: set[str]) -> set[str]:
+def _find_masks(name: str, pattern: Pattern, known: set[str]) -> set[str]:
     path = PurePosixPath(name)
     mask = (path.parent / pattern.mask.replace(STEM, path.name)).as_posix()
     if not mask.endswith("*"):
@@ -316,7 +316,7 @@ def _match(pattern: Pattern, images: Sequence[str], masks: set[str]) -> tuple[in
             continue
         key = path.name[len(before) : len(path.name) - len(after)]
         own = (
-            _masks_of((path.parent / key).as_posix() if key else "", Pattern(STEM, pattern.mask), masks)
+            _find_masks((path.parent / key).as_posix() if key else "", Pattern(STEM, pattern.mask), masks)
             if key
             else set()
         )

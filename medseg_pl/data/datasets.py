@@ -103,9 +103,13 @@ class PatchDataset(Dataset[Sample]):
         resize = self.resize.on(case.geometry)
         height, width = case.geometry.shape[1:]
         whole = resize.mode == "fit"
-        box = (0, 0, height, width) if whole else (*_origin((height, width), resize.patch, center, rng), *resize.patch)
+        box = (
+            (0, 0, height, width)
+            if whole
+            else (*_choose_origin((height, width), resize.patch, center, rng), *resize.patch)
+        )
         lowest = np.tile(case.statistics[:, LOW], 2 * self.context + 1)
-        image = crop(neighbors(case.image, depth, self.context), box, lowest)
+        image = crop(stack_context(case.image, depth, self.context), box, lowest)
         mask = crop(case.mask[:, depth], box, np.zeros(len(case.mask), np.uint8))
         if whole:
             return resize.apply(image, lowest), resize.apply_mask(mask)
@@ -144,7 +148,7 @@ class SliceDataset(Dataset[EvaluationBatch]):
         number, depth = self.slices.locate(index)
         case, cached = self.cases[number], self.index[number]
         resize = self.resize.on(cached.geometry)
-        image, statistics = fitted_slice(cached.image, cached.statistics, depth, self.context, resize)
+        image, statistics = prepare_slice(cached.image, cached.statistics, depth, self.context, resize)
         return EvaluationBatch(
             image=torch.from_numpy(image)[None],
             statistics=torch.from_numpy(statistics)[None],
@@ -159,9 +163,9 @@ def collate_samples(samples: list[Sample]) -> Batch:
     if len({image.dtype for image in images}) > 1:
         images = [image.float() for image in images]
     return Batch(
-        share(torch.stack(images)),
-        share(torch.stack([sample.mask for sample in samples])),
-        share(torch.stack([sample.statistics for sample in samples])),
+        share_batch(torch.stack(images)),
+        share_batch(torch.stack([sample.mask for sample in samples])),
+        share_batch(torch.stack([sample.statistics for sample in samples])),
         tuple(sample.case_id for sample in samples),
     )
 
@@ -171,14 +175,14 @@ def collate_slices(items: list[EvaluationBatch]) -> EvaluationBatch:
     if not items:
         return EvaluationBatch(torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 4), [], [])
     return EvaluationBatch(
-        image=share(torch.cat([item.image for item in items])),
-        statistics=share(torch.cat([item.statistics for item in items])),
+        image=share_batch(torch.cat([item.image for item in items])),
+        statistics=share_batch(torch.cat([item.statistics for item in items])),
         slices=[reference for item in items for reference in item.slices],
         masks=[mask for item in items for mask in item.masks],
     )
 
 
-def share(batch: Tensor) -> Tensor:
+def share_batch(batch: Tensor) -> Tensor:
     """Move a batch to shared memory, within a process that loads.
 
     The queue to the main process would do it in a thread of its own, whose error nobody hears where `/dev/shm` is full:
@@ -187,7 +191,7 @@ def share(batch: Tensor) -> Tensor:
     return batch if get_worker_info() is None else batch.share_memory_()  # type: ignore[no-untyped-call]
 
 
-def fitted_slice(
+def prepare_slice(
     image: Shaped[np.ndarray, "c d h w"],
     statistics: Float32[np.ndarray, "c 4"],
     depth: int,
@@ -204,11 +208,11 @@ def fitted_slice(
         resize: For this case.
     """
     repeated = np.tile(statistics, (2 * context + 1, 1))
-    pixels = np.array(neighbors(image, depth, context))  # a copy: a stored image is read-only
+    pixels = np.array(stack_context(image, depth, context))  # a copy: a stored image is read-only
     return as_network_type(resize.apply(pixels, repeated[:, LOW]), repeated), repeated
 
 
-def neighbors(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int) -> Shaped[np.ndarray, "n h w"]:
+def stack_context(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int) -> Shaped[np.ndarray, "n h w"]:
     """A slice with `context` neighbors on each side as channels; at the ends the last slice stands in."""
     if not context:
         return image[:, depth]
@@ -232,7 +236,7 @@ def as_network_type(image: NDArray[Any], statistics: Float32[np.ndarray, "c 4"])
     return replace_not_finite(image.astype(np.float32), statistics)
 
 
-def _origin(
+def _choose_origin(
     size: tuple[int, int],
     patch: tuple[int, int],
     center: tuple[int, int, int] | None,
@@ -254,7 +258,7 @@ def _origin(
 T = TypeVar("T")
 
 
-class Decoded(NamedTuple):
+class LoadedCase(NamedTuple):
     """A case, with its pixels or with what is wrong with its files.
 
     Attributes:
@@ -268,7 +272,7 @@ class Decoded(NamedTuple):
     fault: str = ""
 
 
-class CaseDataset(Dataset[Decoded]):
+class CaseDataset(Dataset[LoadedCase]):
     """Reads a case when it is asked for; a damaged file is a fault of its case and stops no other."""
 
     def __init__(self, cases: Sequence[Case], source: Source, labels: LabelMap) -> None:
@@ -279,16 +283,16 @@ class CaseDataset(Dataset[Decoded]):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, index: int) -> Decoded:
+    def __getitem__(self, index: int) -> LoadedCase:
         """Decode case `index`."""
         case = self.cases[index]
         try:
-            return Decoded(case, self.source.read(case, self.labels))
+            return LoadedCase(case, self.source.read(case, self.labels))
         except MedsegError as error:
-            return Decoded(case, None, str(error))
+            return LoadedCase(case, None, str(error))
 
 
-def case_loader(cases: Sequence[Case], source: Source, labels: LabelMap, workers: int) -> DataLoader[Decoded]:
+def make_case_loader(cases: Sequence[Case], source: Source, labels: LabelMap, workers: int) -> DataLoader[LoadedCase]:
     """One case at a time, each worker one ahead."""
     return DataLoader(
         CaseDataset(cases, source, labels),

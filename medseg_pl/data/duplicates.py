@@ -29,8 +29,8 @@ from medseg_pl.data.perceptual_hash import (
     SAME,
     ImageSignature,
     agreement,
-    coarse_patterns,
     coarse_similarity,
+    compute_coarse_patterns,
     distinct_agreement,
     find_equal_orientation,
     usual_correlations,
@@ -95,7 +95,7 @@ def find_duplicates(cases: Sequence[Case], index: CacheIndex, sides: Sequence[st
     """Find the cases that show what an earlier case shows, each with one such case.
 
     Without them no two are alike. Images and volumes are not compared with each other, and an image of one value is a
-    copy of nothing. Where there are `too_many` to compare, only equal pixels are found.
+    copy of nothing. Where there are `has_too_many_pairs` to compare, only equal pixels are found.
 
     Args:
         cases: Their order decides which of two is the earlier.
@@ -108,7 +108,7 @@ def find_duplicates(cases: Sequence[Case], index: CacheIndex, sides: Sequence[st
     _, side_numbers = np.unique([case.group for case in cases] if sides is None else list(sides), return_inverse=True)
     signatures = [index.signature(number) for number in range(len(index))]
     pairs = {pair.later: pair for pair in _find_equal(signatures, index, side_numbers)}
-    if not too_many(side_numbers):
+    if not has_too_many_pairs(side_numbers):
         for pair in find_near_copies(signatures, side_numbers):
             pairs.setdefault(pair.later, pair)
     return [
@@ -117,11 +117,13 @@ def find_duplicates(cases: Sequence[Case], index: CacheIndex, sides: Sequence[st
     ]
 
 
-def too_many(sides: Int64[np.ndarray, " n"]) -> bool:
+def has_too_many_pairs(sides: Int64[np.ndarray, " n"]) -> bool:
     """Check for more pairs on different sides than `MOST_COMPARED` images make, each a side of its own.
 
-    >>> too_many(np.arange(MOST_COMPARED)), too_many(np.arange(MOST_COMPARED + 1) % 2), too_many(np.arange(100_000))
-    (False, False, True)
+    >>> [has_too_many_pairs(np.arange(count)) for count in (MOST_COMPARED, 100_000)]
+    [False, True]
+    >>> has_too_many_pairs(np.arange(MOST_COMPARED + 1) % 2)
+    False
     """
     _, counts = np.unique(sides, return_counts=True)
     return int(len(sides) ** 2 - (counts**2).sum()) > MOST_COMPARED * (MOST_COMPARED - 1)
@@ -139,7 +141,7 @@ def find_duplicates_across_sides(
         results: A folder for what is found, so that the same sides of the same cases are searched once.
     """
     named = [(name, side) for side in SIDES for name in getattr(split, side)]
-    if too_many(np.repeat(range(len(SIDES)), [len(getattr(split, side)) for side in SIDES])):
+    if has_too_many_pairs(np.repeat(range(len(SIDES)), [len(getattr(split, side)) for side in SIDES])):
         log.warning(
             "%d cases are too many to compare each with each other: on two sides of the split only images with equal "
             "pixels are found, and none that are nearly alike.",
@@ -185,7 +187,7 @@ def find_near_copies(signatures: Sequence[ImageSignature], sides: Int64[np.ndarr
             if len(signature.frequencies) == slabs and signature.frequencies.any()
         ]
         if chosen:
-            patterns = coarse_patterns(np.stack([signatures[number].frequencies for number in chosen]))
+            patterns = compute_coarse_patterns(np.stack([signatures[number].frequencies for number in chosen]))
             neighborhood = _Neighborhood(signatures, chosen)
             for row, columns in _find_candidates(patterns, sides[chosen]):
                 yield from _choose_most_alike(neighborhood, chosen[row], [chosen[column] for column in columns])

@@ -92,16 +92,16 @@ def compute_image_signature(
         image: Raw values.
         statistics: As `medseg_pl.core.intensity.channel_statistics` gives them.
     """
-    return ImageSignature(pixel_digest(image), low_frequencies(image, statistics), min(image.shape[2:]))
+    return ImageSignature(compute_pixel_digest(image), compute_low_frequencies(image, statistics), min(image.shape[2:]))
 
 
-def pixel_digest(image: Shaped[np.ndarray, "c d h w"]) -> str:
+def compute_pixel_digest(image: Shaped[np.ndarray, "c d h w"]) -> str:
     """Sum over the pixels in no order, so that flips and quarter turns leave it as it is.
 
     Different images may have one digest: `find_equal_orientation` has the last word.
 
     >>> image = np.arange(6, dtype=np.uint8).reshape(1, 1, 2, 3)
-    >>> pixel_digest(image) == pixel_digest(image[:, :, ::-1].transpose(0, 1, 3, 2))
+    >>> compute_pixel_digest(image) == compute_pixel_digest(image[:, :, ::-1].transpose(0, 1, 3, 2))
     True
     """
     if (image == image.flat[0]).all():
@@ -125,11 +125,11 @@ def find_equal_orientation(a: Shaped[np.ndarray, "..."], b: Shaped[np.ndarray, "
     return next((each for each in orientations if np.array_equal(a, _reorient(b, each))), None)
 
 
-def low_frequencies(
+def compute_low_frequencies(
     image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"]
 ) -> Float16[np.ndarray, "z 32 32"]:
     """Compute low frequencies of the gray thumbnail without its mean; `z` is 1 for an image and 4 for a volume."""
-    slices = np.stack([_thumbnail(image[:, depth], statistics) for depth in range(image.shape[1])])
+    slices = np.stack([_make_thumbnail(image[:, depth], statistics) for depth in range(image.shape[1])])
     if len(slices) > 1:  # the mean of a quarter of the slices survives another slice thickness, a single slice does not
         slices = resize_image(slices.reshape(1, len(slices), -1), (_SLABS, _SIDE * _SIDE))
     frequencies = dctn(slices.reshape(-1, _SIDE, _SIDE), norm="ortho", axes=(1, 2))[:, :_FREQUENCIES, :_FREQUENCIES]
@@ -140,9 +140,9 @@ def low_frequencies(
     return np.asarray(frequencies / largest, dtype=np.float16)
 
 
-def coarse_patterns(signatures: Float16[np.ndarray, "n z 32 32"]) -> Float32[np.ndarray, "n z 12 12"]:
+def compute_coarse_patterns(signatures: Float16[np.ndarray, "n z 32 32"]) -> Float32[np.ndarray, "n z 12 12"]:
     """Scale the coarsest frequencies to unit length, softened so that no outline outweighs what is inside it."""
-    kept = signatures[..., :_COARSEST, :_COARSEST].astype(np.float32) * _ramp(_COARSEST)
+    kept = signatures[..., :_COARSEST, :_COARSEST].astype(np.float32) * _make_ramp(_COARSEST)
     softened = np.sign(kept) * np.abs(kept) ** np.float32(_SOFTENING)
     lengths = np.sqrt((softened**2).sum(axis=(1, 2, 3), keepdims=True))
     return np.asarray(softened / np.where(lengths > 0, lengths, 1))
@@ -159,7 +159,7 @@ def coarse_similarity(
     best = np.full((len(rows), len(columns)), -1.0, np.float32)
     for start in range(0, len(columns), _TILE):
         tile = best[:, start : start + _TILE]
-        for even_even, even_odd, odd_even, odd_odd in _products(rows, columns[start : start + _TILE]):
+        for even_even, even_odd, odd_even, odd_odd in _multiply_patterns(rows, columns[start : start + _TILE]):
             np.maximum(tile, even_even + odd_odd + np.abs(odd_even + even_odd), out=tile)
             np.maximum(tile, even_even - odd_odd + np.abs(odd_even - even_odd), out=tile)
     return best
@@ -174,7 +174,7 @@ def agreement(a: ImageSignature, b: ImageSignature) -> tuple[float, Orientation]
     Returns:
         The correlation, and the orientation that brings `b` onto `a`.
     """
-    tiles = _compare_tiles(a, b, _finest_frequency(a, b))
+    tiles = _compare_tiles(a, b, _find_finest_frequency(a, b))
     return tiles.low_quantile(tiles.correlations, np.ones(len(tiles.correlations))), tiles.orientation
 
 
@@ -193,7 +193,7 @@ def usual_correlations(
     """
     if len(neighbors) < FEWEST_NEIGHBORS:
         return None
-    finest = _finest_frequency(image, other)
+    finest = _find_finest_frequency(image, other)
     usual = np.median([_compare_tiles(image, neighbor, finest).correlations for neighbor in neighbors], axis=0)
     return np.asarray(np.clip(usual, 0, 1), dtype=np.float64)
 
@@ -210,7 +210,7 @@ def distinct_agreement(a: ImageSignature, b: ImageSignature, usual: Float64[np.n
         b: The one that may be its copy.
         usual: Of `a`, see `usual_correlations`.
     """
-    tiles = _compare_tiles(a, b, _finest_frequency(a, b))
+    tiles = _compare_tiles(a, b, _find_finest_frequency(a, b))
     weights = np.where(usual < _ALL_ALIKE, np.sqrt(1 - usual**2), 0)
     corrected = (tiles.correlations - usual) / np.maximum(1 - usual, 1e-12)
     return tiles.low_quantile(corrected, weights)
@@ -237,24 +237,26 @@ class _TileComparison(NamedTuple):
 
 
 def _compare_tiles(a: ImageSignature, b: ImageSignature, finest: int) -> _TileComparison:
-    patterns = [coarse_patterns(one.frequencies[None])[0] for one in (a, b)]
+    patterns = [compute_coarse_patterns(one.frequencies[None])[0] for one in (a, b)]
     orientation = max(
         _list_orientations(len(patterns[1])),
         key=lambda each: float((patterns[0] * _reorient_frequencies(patterns[1], each)).sum()),
     )
-    details = (_details(one, finest) for one in (a.frequencies, _reorient_frequencies(b.frequencies, orientation)))
+    details = (
+        _compute_details(one, finest) for one in (a.frequencies, _reorient_frequencies(b.frequencies, orientation))
+    )
     first, second = (_cut_tiles(one, 8 if finest > 16 else 4).astype(np.float64) for one in details)
     lengths = np.sqrt(np.stack([(first**2).sum(axis=1), (second**2).sum(axis=1)]))
     correlations = (first * second).sum(axis=1) / np.maximum(lengths.prod(axis=0), 1e-12)
     return _TileComparison(np.asarray(correlations), np.asarray(lengths), orientation)
 
 
-def _finest_frequency(a: ImageSignature, b: ImageSignature) -> int:
+def _find_finest_frequency(a: ImageSignature, b: ImageSignature) -> int:
     """Return the frequency up to which both resolve details."""
     return min(_FREQUENCIES, max(6, math.floor(_RESOLVED * min(a.shortest_side, b.shortest_side))))
 
 
-def _products(
+def _multiply_patterns(
     rows: Float32[np.ndarray, "n z 12 12"], columns: Float32[np.ndarray, "m z 12 12"]
 ) -> Iterator[list[Float32[np.ndarray, "n m"]]]:
     """Sum products over even and odd frequencies along both axes, in each orientation that is no flip."""
@@ -267,7 +269,7 @@ def _products(
             ]
 
 
-def _thumbnail(
+def _make_thumbnail(
     pixels: Shaped[np.ndarray, "c h w"], statistics: Float32[np.ndarray, "c 4"]
 ) -> Float32[np.ndarray, "s s"]:
     """Average the channels, each within its percentiles; one that is nearly all background is left whole."""
@@ -277,14 +279,14 @@ def _thumbnail(
     return np.asarray(np.where(high > low, scaled, small - low).mean(axis=0))
 
 
-def _details(frequencies: Float[np.ndarray, "z k k"], finest: int) -> Float32[np.ndarray, "z s s"]:
+def _compute_details(frequencies: Float[np.ndarray, "z k k"], finest: int) -> Float32[np.ndarray, "z s s"]:
     """Compute the picture that the frequencies below `finest` make, sharpened by their ramp."""
     kept = np.zeros((len(frequencies), _SIDE, _SIDE), np.float32)
-    kept[:, :_FREQUENCIES, :_FREQUENCIES] = np.asarray(frequencies, np.float32) * _ramp(_FREQUENCIES, finest)
+    kept[:, :_FREQUENCIES, :_FREQUENCIES] = np.asarray(frequencies, np.float32) * _make_ramp(_FREQUENCIES, finest)
     return np.asarray(idctn(kept, norm="ortho", axes=(1, 2)))
 
 
-def _ramp(count: int, end: int | None = None) -> Float32[np.ndarray, "k k"]:
+def _make_ramp(count: int, end: int | None = None) -> Float32[np.ndarray, "k k"]:
     """Compute weights that grow with the frequency, as its share in natural pictures falls, up to a circle."""
     radius = np.hypot(*np.ogrid[:count, :count])
     return np.where(radius < (end or count), radius, 0).astype(np.float32)

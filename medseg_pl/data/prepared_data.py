@@ -15,7 +15,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.duplicates import Duplicate
 from medseg_pl.data.sources import FileSource, Source
-from medseg_pl.data.sources.files import by_color, read_mask_file
+from medseg_pl.data.sources.files import is_read_by_color, read_mask_file
 from medseg_pl.data.splits import Split, SplitSettings
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.file_header import read_header
@@ -159,7 +159,7 @@ def find_mask_values(source: Source, cases: Sequence[Case], labels: LabelMap) ->
         if not source.reads_marks(case):  # structures that are known by name have no value of their own
             return None
         shares = source.mask_shares(case) if labels.overlapping else [len(case.masks)]
-        if len(shares) != len(found) or any(by_color(path, labels) for path in case.masks):
+        if len(shares) != len(found) or any(is_read_by_color(path, labels) for path in case.masks):
             return None
         owners = [label for label, share in enumerate(shares) for _ in range(share)]
         for path, label in zip(case.masks, owners, strict=True):

@@ -97,11 +97,11 @@ class CaseBatchSampler(Sampler[list[int]]):
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        mine = _cases_of_rank(depths, rank, ranks)
+        mine = _assign_cases(depths, rank, ranks)
         first = np.cumsum([0, *depths])
         slices = [(int(first[case]) + d, sizes[case]) for case in mine for d in range(depths[case])]
         # A rank without a case still takes part in what all ranks do together: it gets one empty batch.
-        self.batches = _runs_of_one_size(slices, batch_size) or [[]]
+        self.batches = _batch_by_size(slices, batch_size) or [[]]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -110,7 +110,7 @@ class CaseBatchSampler(Sampler[list[int]]):
         return iter(self.batches)
 
 
-def _cases_of_rank(depths: Sequence[int], rank: int, ranks: int) -> list[int]:
+def _assign_cases(depths: Sequence[int], rank: int, ranks: int) -> list[int]:
     filled = [(0, place) for place in range(ranks)]  # a heap: the first of those that have fewest is on top
     mine = []
     for case in sorted(range(len(depths)), key=lambda number: (-depths[number], number)):
@@ -121,7 +121,7 @@ def _cases_of_rank(depths: Sequence[int], rank: int, ranks: int) -> list[int]:
     return sorted(mine)
 
 
-def _runs_of_one_size(slices: list[tuple[int, tuple[int, int]]], batch_size: int) -> list[list[int]]:
+def _batch_by_size(slices: list[tuple[int, tuple[int, int]]], batch_size: int) -> list[list[int]]:
     batches: list[list[int]] = []
     previous = None
     for index, size in slices:

@@ -20,7 +20,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.io.config_files import find_config, read_json
 
 
-def stratified_assign(
+def assign_stratified(
     amounts: Float64[np.ndarray, "g a"], room: Sequence[int] | None, goals: Sequence[float], seed: int
 ) -> Int64[np.ndarray, " g"]:
     r"""Which part each group goes to, so that part $k$ gets about its goal $g_k$ of every amount.
@@ -43,7 +43,7 @@ def stratified_assign(
         Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011 (rare labels
         first, each to the part that lacks most).
 
-    >>> stratified_assign(np.array([[3.0], [1.0], [1.0], [1.0]]), None, [0.5, 0.5], seed=0).tolist()
+    >>> assign_stratified(np.array([[3.0], [1.0], [1.0], [1.0]]), None, [0.5, 0.5], seed=0).tolist()
     [0, 1, 1, 1]
     """
     goal = np.asarray(goals, dtype=np.float64)
@@ -52,7 +52,7 @@ def stratified_assign(
     lacking = np.repeat(goal[:, None], shares.shape[1], axis=1)
     left = np.full(len(goal), len(shares)) if room is None else np.array(room)
     parts = np.zeros(len(shares), np.int64)
-    for group in _largest_first(shares, seed):
+    for group in _order_largest_first(shares, seed):
         share = shares[group]
         growth = ((share - 2 * lacking) @ share) / goal
         part = int(np.where(left > 0, growth, np.inf).argmin())
@@ -62,10 +62,12 @@ def stratified_assign(
     return parts
 
 
-def imbalance(amounts: Float64[np.ndarray, "g a"], parts: Int64[np.ndarray, " g"], goals: Sequence[float]) -> float:
+def measure_imbalance(
+    amounts: Float64[np.ndarray, "g a"], parts: Int64[np.ndarray, " g"], goals: Sequence[float]
+) -> float:
     """The mean distance of a part's share from its goal, over parts and amounts that are there at all.
 
-    >>> imbalance(np.array([[3.0], [1.0]]), np.array([0, 1]), [0.5, 0.5])
+    >>> measure_imbalance(np.array([[3.0], [1.0]]), np.array([0, 1]), [0.5, 0.5])
     0.25
     """
     there = amounts[:, amounts.sum(axis=0) > 0]
@@ -73,7 +75,7 @@ def imbalance(amounts: Float64[np.ndarray, "g a"], parts: Int64[np.ndarray, " g"
     return float(np.abs(held - np.asarray(goals)[:, None]).mean())
 
 
-def _largest_first(shares: Float64[np.ndarray, "g a"], seed: int) -> Int64[np.ndarray, " g"]:
+def _order_largest_first(shares: Float64[np.ndarray, "g a"], seed: int) -> Int64[np.ndarray, " g"]:
     sizes = np.floor(np.log2(np.maximum(np.linalg.norm(shares, axis=1), 1e-300)))
     shuffled = np.random.default_rng(seed).permutation(len(shares))
     return shuffled[np.argsort(-sizes[shuffled], kind="stable")]
@@ -135,7 +137,7 @@ class SplitSettings:
         if recorded and recorded["settings"] == self.as_dict():
             return restore_split(recorded["split"], cases)
         if self.file is None:
-            given = declared_split(cases, self.fold)
+            given = find_declared_split(cases, self.fold)
         else:
             given = read_split(find_config(self.file), cases, self.fold)
         if given is not None and self.fractions is not None:
@@ -161,14 +163,14 @@ class SplitSettings:
         if given is not None:
             return given
         if self.fractions is not None:
-            return fraction_split(cases, self.fractions, self.seed, label_voxels)
-        return fold_split(cases, self.fold, self.folds, self.seed, label_voxels)
+            return split_by_fractions(cases, self.fractions, self.seed, label_voxels)
+        return split_by_folds(cases, self.fold, self.folds, self.seed, label_voxels)
 
 
-def fold_split(
+def split_by_folds(
     cases: Sequence[Case], fold: int, folds: int, seed: int, label_voxels: LabelVoxels | None = None
 ) -> Split:
-    """Hold out one fold of groups for validation and train on the others; see `stratified_assign`.
+    """Hold out one fold of groups for validation and train on the others; see `assign_stratified`.
 
     Raises:
         SettingError: There is no such fold, or fewer groups than folds.
@@ -180,13 +182,15 @@ def fold_split(
         raise SettingError(
             f"{folds} folds need at least {folds} patients (groups); the data has {len(groups)}. Lower data.folds."
         )
-    amounts = _amounts(cases, groups, label_voxels)
-    fold_of = dict(zip(groups, stratified_assign(amounts, None, [1 / folds] * folds, seed).tolist(), strict=True))
+    amounts = _count_amounts(cases, groups, label_voxels)
+    fold_of = dict(zip(groups, assign_stratified(amounts, None, [1 / folds] * folds, seed).tolist(), strict=True))
     held_out = [case.case_id for case in cases if fold_of[case.group] == fold]
-    return _split(cases, val=held_out, test=[], origin=f"fold {fold} of {folds} {_manner(amounts)}, seed {seed}")
+    return _make_split(
+        cases, val=held_out, test=[], origin=f"fold {fold} of {folds} {_describe_balance(amounts)}, seed {seed}"
+    )
 
 
-def fraction_split(
+def split_by_fractions(
     cases: Sequence[Case], fractions: Sequence[float], seed: int, label_voxels: LabelVoxels | None = None
 ) -> Split:
     """Give each side its share of the groups, at least one group where the share is not zero.
@@ -204,16 +208,16 @@ def fraction_split(
     if wanted[0] < 1:
         raise SettingError(f"{len(groups)} patients (groups) are too few for the fractions {list(fractions)}.")
     asked = [side for side in range(3) if wanted[side]]
-    amounts = _amounts(cases, groups, label_voxels)
+    amounts = _count_amounts(cases, groups, label_voxels)
     room = [wanted[side] for side in asked]
-    parts = stratified_assign(amounts, room, [count / len(groups) for count in room], seed)
+    parts = assign_stratified(amounts, room, [count / len(groups) for count in room], seed)
     side_of = {group: asked[part] for group, part in zip(groups, parts.tolist(), strict=True)}
     sides = [[case.case_id for case in cases if side_of[case.group] == side] for side in range(3)]
-    origin = f"fractions {', '.join(f'{share:g}' for share in fractions)} {_manner(amounts)}, seed {seed}"
-    return _split(cases, val=sides[1], test=sides[2], origin=origin)
+    origin = f"fractions {', '.join(f'{share:g}' for share in fractions)} {_describe_balance(amounts)}, seed {seed}"
+    return _make_split(cases, val=sides[1], test=sides[2], origin=origin)
 
 
-def declared_split(cases: Sequence[Case], fold: int) -> Split | None:
+def find_declared_split(cases: Sequence[Case], fold: int) -> Split | None:
     """The split that the data set itself declares by case, or `None` where it declares none."""
     if all(case.split is None and case.fold is None for case in cases):
         return None
@@ -225,7 +229,7 @@ def declared_split(cases: Sequence[Case], fold: int) -> Split | None:
         )
     val = [case.case_id for case in cases if case.split == "val" or (case.split is None and case.fold == fold)]
     test = [case.case_id for case in cases if case.split == "test"]
-    return _split(cases, val=val, test=test, origin=f"declared by the data set (fold {fold})")
+    return _make_split(cases, val=val, test=test, origin=f"declared by the data set (fold {fold})")
 
 
 def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
@@ -254,7 +258,7 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
     if repeated:
         raise DataError(f"{path} names the case {repeated[0]} twice, on one side or on two. Name each case once.")
     kept = [case for case in cases if case.case_id in named]
-    return _split(kept, val=sides["val"], test=sides["test"], origin=f"read from {path.name}, fold {fold}")
+    return _make_split(kept, val=sides["val"], test=sides["test"], origin=f"read from {path.name}, fold {fold}")
 
 
 def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:
@@ -295,7 +299,7 @@ def refuse_trained_groups(cases: Sequence[Case], trained: Iterable[str]) -> None
         )
 
 
-def leaking_groups(split: Split, cases: Iterable[Case]) -> list[str]:
+def find_leaking_groups(split: Split, cases: Iterable[Case]) -> list[str]:
     """The groups that stand on more than one side."""
     side_of = {name: side for side in SIDES for name in getattr(split, side)}
     seen: dict[str, set[str]] = {}
@@ -305,12 +309,12 @@ def leaking_groups(split: Split, cases: Iterable[Case]) -> list[str]:
     return sorted(group for group, sides in seen.items() if len(sides) > 1)
 
 
-def _split(cases: Sequence[Case], val: Sequence[str], test: Sequence[str], origin: str) -> Split:
+def _make_split(cases: Sequence[Case], val: Sequence[str], test: Sequence[str], origin: str) -> Split:
     """Everything that is neither validated nor tested is trained on; a leak or an empty side is an error."""
     held_out = {*val, *test}
     train = sorted(case.case_id for case in cases if case.case_id not in held_out)
     split = Split(tuple(train), tuple(sorted(val)), tuple(sorted(test)), origin)
-    leaking = leaking_groups(split, cases)
+    leaking = find_leaking_groups(split, cases)
     twice = set(val) & set(test)
     if leaking or twice:
         raise DataError(
@@ -325,7 +329,7 @@ def _split(cases: Sequence[Case], val: Sequence[str], test: Sequence[str], origi
     return split
 
 
-def _amounts(
+def _count_amounts(
     cases: Sequence[Case], groups: Sequence[str], label_voxels: LabelVoxels | None
 ) -> Float64[np.ndarray, "g a"]:
     """Of each group the number of cases; then, where all have a reference, of each label its voxels and its cases."""
@@ -339,5 +343,5 @@ def _amounts(
     return amounts
 
 
-def _manner(amounts: Float64[np.ndarray, "g a"]) -> str:
+def _describe_balance(amounts: Float64[np.ndarray, "g a"]) -> str:
     return "by group, stratified by label" if amounts.shape[1] > 1 else "by group"

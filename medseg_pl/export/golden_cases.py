@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
-from medseg_pl.data.transforms.windows import padded_size
+from medseg_pl.data.transforms.windows import compute_padded_size
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.models.normalization import IntensityWindow, MeanStd, Normalization, PerChannel
@@ -43,7 +43,7 @@ def golden_cases(model: SegmentationModel, whole_image_max_pixels: int) -> list[
         model: The trained model; or one around the exported graph, where its precision is lower.
         whole_image_max_pixels: Images with more pixels run in windows.
     """
-    height, width = padded_size(model.input_size, model.size_divisor)
+    height, width = compute_padded_size(model.input_size, model.size_divisor)
     rng = np.random.default_rng(0)
     depth = model.context_slices + 2
     low, high = np.array(_ranges(model.normalization, model.channels)).T[..., None, None, None]

@@ -21,7 +21,7 @@ from torch.export import Dim
 from torch.onnx import OnnxExporterError
 
 from medseg_pl.core.errors import ExportError
-from medseg_pl.data.transforms.windows import padded_size
+from medseg_pl.data.transforms.windows import compute_padded_size
 from medseg_pl.models.normalization import Normalization
 from medseg_pl.models.segmentation_model import SegmentationModel
 
@@ -134,7 +134,7 @@ def _in_precision(model: onnx.ModelProto, module: SegmentationModel, any_size: b
 
 
 def _exported(deployed: Deployed, module: SegmentationModel, any_size: bool) -> onnx.ModelProto:
-    window, multiple = padded_size(module.input_size, module.size_divisor), module.size_divisor
+    window, multiple = compute_padded_size(module.input_size, module.size_divisor), module.size_divisor
     # Two different sides, and no side or batch of 1: torch would take these for constants.
     size = (window[0] + multiple, window[1] + 2 * multiple) if any_size else window
     example = _example(module, size, 2 if any_size else 1)
@@ -175,7 +175,7 @@ def _agrees(model: onnx.ModelProto, deployed: Deployed, module: SegmentationMode
     """
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     multiple = module.size_divisor
-    height, width = padded_size(module.input_size, multiple)
+    height, width = compute_padded_size(module.input_size, multiple)
     for size in ((height, width), (height + 3 * multiple, width + multiple)):
         image, statistics = _example(module, size, 1)
         try:

@@ -13,7 +13,7 @@ import onnx
 
 from medseg_pl import __version__
 from medseg_pl.core import intensity
-from medseg_pl.data.transforms.windows import SIGMA, padded_size
+from medseg_pl.data.transforms.windows import SIGMA, compute_padded_size
 from medseg_pl.export.golden_cases import GoldenCase
 from medseg_pl.export.onnx_model import OPSET
 from medseg_pl.models.segmentation_model import SegmentationModel
@@ -39,7 +39,7 @@ def specification(
         any_size: Whether the graph takes images of any size.
         precision: Of the graph.
     """
-    labels, window = model.labels, padded_size(model.input_size, model.size_divisor)
+    labels, window = model.labels, compute_padded_size(model.input_size, model.size_divisor)
     exclusive = labels.task == "multiclass"
     values = labels.values if labels.overlapping else labels.file_values
     spec = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.intensity import LOW
 from medseg_pl.core.types import EvaluationBatch, TtaMode
-from medseg_pl.data.datasets import as_network_type, neighbors
+from medseg_pl.data.datasets import as_network_type, stack_context
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.sliding_window import OnLogits, ReadRows, RowBlock, SlidingWindow, concat_rows
 from medseg_pl.inference.tta import get_transforms
@@ -86,7 +86,7 @@ class Inferer:
             resize = member.resize.on(geometry)
             repeated = np.tile(statistics, (2 * member.model.context_slices + 1, 1))
             resized = [
-                resize.apply(neighbors(image, index, member.model.context_slices), repeated[:, LOW])
+                resize.apply(stack_context(image, index, member.model.context_slices), repeated[:, LOW])
                 for index in indices
             ]
             read = _make_reader(resized, repeated)

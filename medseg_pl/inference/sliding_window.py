@@ -12,7 +12,14 @@ from torch import Tensor
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.transforms.windows import Padding, centerd_padding, gaussian_weights, pad, padded_size, starts
+from medseg_pl.data.transforms.windows import (
+    Padding,
+    center_padding,
+    compute_padded_size,
+    gaussian_weights,
+    list_window_starts,
+    pad,
+)
 from medseg_pl.inference.tta import IDENTITY, DihedralTransform
 
 Network = Callable[[Tensor], Tensor]
@@ -67,7 +74,7 @@ class SlidingWindow:
         if not 0 <= overlap < 1:
             raise SettingError(f"model.window_overlap must be at least 0 and below 1; got {overlap}.")
         self.labels = labels
-        self.window = padded_size(window, size_divisor)
+        self.window = compute_padded_size(window, size_divisor)
         self.size_divisor = size_divisor
         self.overlap = overlap
         self.max_pixels = max_pixels
@@ -104,7 +111,8 @@ class SlidingWindow:
         window, padding = self._choose_window(size)
         image = _PaddedImage(read, size, padding, fill)
         tops, lefts = (
-            starts(length, side, self.overlap) for length, side in zip(image.padded_size, window, strict=True)
+            list_window_starts(length, side, self.overlap)
+            for length, side in zip(image.padded_size, window, strict=True)
         )
         accumulator = _WindowAccumulator(window, image.padded_size[1])
         columns = [slice(left, left + window[1]) for left in lefts]
@@ -117,10 +125,10 @@ class SlidingWindow:
 
     def _choose_window(self, size: tuple[int, int]) -> tuple[tuple[int, int], Padding]:
         """Return what the network sees at a time, the whole image if it fits, and the padding for it."""
-        whole = padded_size(size, self.size_divisor, at_least=self.window)
+        whole = compute_padded_size(size, self.size_divisor, at_least=self.window)
         if whole[0] * whole[1] <= self.max_pixels:
-            return whole, centerd_padding(size, whole)
-        return self.window, centerd_padding(size, padded_size(size, 1, at_least=self.window))
+            return whole, center_padding(size, whole)
+        return self.window, center_padding(size, compute_padded_size(size, 1, at_least=self.window))
 
     def _predict_windows(
         self,
@@ -186,7 +194,7 @@ class _PaddedImage:
     fill: Tensor
 
     @property
-    def padded_size(self) -> tuple[int, int]:
+    def compute_padded_size(self) -> tuple[int, int]:
         top, bottom, left, right = self.padding
         return self.size[0] + top + bottom, self.size[1] + left + right
 

@@ -11,7 +11,7 @@ import torch
 from medseg_pl.checks.layout_detection import Recognized
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.types import Case
-from medseg_pl.data.cache.case_cache import CaseCache, default_directory
+from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.prepared_data import find_time_axes
 from medseg_pl.io.progress import progress_bar
 from medseg_pl.planning.annotated_yaml import annotated_yaml
@@ -56,7 +56,7 @@ def look_at(found: Recognized, workers: int) -> Fingerprint:
     """Decode every case into the store, where `fit` finds it again, and measure."""
     cases = found.source.cases()
     _require_masks(cases)
-    cache = CaseCache(default_directory(), found.source, found.labels)
+    cache = CaseCache(find_default_directory(), found.source, found.labels)
     with progress_bar("Reading cases", len(cases)) as advance:
         index = cache.build(cases, threads=workers, advance=advance)
     return fingerprint(cases, index, found.labels, found.modalities)

@@ -19,7 +19,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.stop_signals import ParentExitFlag, leave_if_asked, leave_signals_to_main
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, ResizeMode
 from medseg_pl.core.validation import require_at_least
-from medseg_pl.data.cache.case_cache import CaseCache, default_directory
+from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.datasets import PatchDataset, SliceDataset, collate_samples, collate_slices
 from medseg_pl.data.prepared_data import PreparedData, prepare_data_set
@@ -116,7 +116,7 @@ class SegmentationDataModule(LightningDataModule):
         self.samples_per_epoch = samples_per_epoch
         self.foreground_fraction = foreground_fraction
         self.augmentation = augmentation
-        self.cache_dir = Path(cache_dir) if cache_dir else default_directory()
+        self.cache_dir = Path(cache_dir) if cache_dir else find_default_directory()
         self.seed = seed
         self._recorded: Mapping[str, Any] = {}
         self._prepared: PreparedData | None = None

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.types import Case, Prediction, Volume
-from medseg_pl.data.datasets import Decoded, case_loader
+from medseg_pl.data.datasets import LoadedCase, make_case_loader
 from medseg_pl.data.sources import Source
 from medseg_pl.inference.ensemble import predict_members
 from medseg_pl.inference.predictor import Predictor
@@ -77,13 +77,13 @@ class PredictionModule(LightningModule):
         left = [case for case in mine if not self.is_finished(case)]
         if not left:  # without a batch Lightning would leave this rank out of what all ranks do together
             return DataLoader([None], batch_size=None, collate_fn=lambda item: item)  # type: ignore[arg-type]
-        return case_loader(left, self.source, self.predictor.labels, self.workers)
+        return make_case_loader(left, self.source, self.predictor.labels, self.workers)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leave the case where it is: the predictor moves a few slices at a time."""
         return batch
 
-    def predict_step(self, batch: Decoded | None, batch_idx: int) -> list[CaseResult]:
+    def predict_step(self, batch: LoadedCase | None, batch_idx: int) -> list[CaseResult]:
         """Predict a case, or nothing if all were finished before; Lightning warns of a step that returns `None`."""
         if batch is None:
             return []

@@ -30,13 +30,13 @@ from medseg_pl.data.datasets import (
     collate_samples,
     collate_slices,
     crop,
-    neighbors,
+    stack_context,
 )
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.sources import Source
 from medseg_pl.data.transforms.augmentation import Augmentation, StandardAugmentation
 from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.data.transforms.windows import centerd_padding
+from medseg_pl.data.transforms.windows import center_padding
 
 LABELS = LabelMap(["large", "small"], "multiclass")
 
@@ -107,20 +107,20 @@ class TestIndex:
 class TestNeighbors:
     def test_the_last_slice_stands_in_at_the_ends(self) -> None:
         image = np.arange(3).reshape(1, 3, 1, 1)
-        assert neighbors(image, 0, 2).ravel().tolist() == [0, 0, 0, 1, 2]
-        assert neighbors(image, 1, 2).ravel().tolist() == [0, 0, 1, 2, 2]
-        assert neighbors(image, 2, 2).ravel().tolist() == [0, 1, 2, 2, 2]
+        assert stack_context(image, 0, 2).ravel().tolist() == [0, 0, 0, 1, 2]
+        assert stack_context(image, 1, 2).ravel().tolist() == [0, 0, 1, 2, 2]
+        assert stack_context(image, 2, 2).ravel().tolist() == [0, 1, 2, 2, 2]
 
     def test_the_neighbor_is_outer_and_the_channel_inner(self) -> None:
         image = np.array([[10, 11, 12], [20, 21, 22]]).reshape(2, 3, 1, 1)
-        assert neighbors(image, 1, 1).ravel().tolist() == [10, 20, 11, 21, 12, 22]
+        assert stack_context(image, 1, 1).ravel().tolist() == [10, 20, 11, 21, 12, 22]
 
     def test_without_context_the_slice_alone(self) -> None:
         image = np.arange(24).reshape(2, 3, 2, 2)
-        np.testing.assert_array_equal(neighbors(image, 2, 0), image[:, 2])
+        np.testing.assert_array_equal(stack_context(image, 2, 0), image[:, 2])
 
     def test_a_single_slice_is_its_own_neighbor(self) -> None:
-        assert neighbors(np.full((1, 1, 1, 1), 7), 0, 3).ravel().tolist() == [7] * 7
+        assert stack_context(np.full((1, 1, 1, 1), 7), 0, 3).ravel().tolist() == [7] * 7
 
 
 class TestCrop:
@@ -233,7 +233,7 @@ class TestSmallImages:
     def test_training_pads_as_evaluation_does(self, tmp_path: Path, size: tuple[int, int]) -> None:
         image = np.full((1, *size), 9, np.uint8)
         sample = patches(build(tmp_path, volume(image, np.ones((1, *size)))), (8, 8))[0, 0]
-        padding = centerd_padding(size, (8, 8))
+        padding = center_padding(size, (8, 8))
         first = torch.nonzero(sample.mask[0]).min(0).values.tolist()
         assert first == [padding.top, padding.left]
 

@@ -18,14 +18,14 @@ from medseg_pl.data.splits import (
     SIDES,
     Split,
     SplitSettings,
-    declared_split,
-    fold_split,
-    fraction_split,
-    imbalance,
-    leaking_groups,
+    assign_stratified,
+    find_declared_split,
+    find_leaking_groups,
+    measure_imbalance,
     read_split,
     restore_split,
-    stratified_assign,
+    split_by_folds,
+    split_by_fractions,
 )
 
 
@@ -46,7 +46,7 @@ def check_sound(split: Split, data: list[Case]) -> None:
     assert train | val | test == {case.case_id for case in data}
     groups = [{name[0] for name in side} for side in (train, val, test)]
     assert sum(map(len, groups)) == len(set().union(*groups))
-    assert leaking_groups(split, data) == []
+    assert find_leaking_groups(split, data) == []
 
 
 some_patients = st.lists(st.integers(1, 6), min_size=5, max_size=20)
@@ -55,7 +55,7 @@ some_patients = st.lists(st.integers(1, 6), min_size=5, max_size=20)
 @given(sizes=some_patients, folds=st.integers(2, 5), seed=st.integers(0, 1000))
 def test_every_case_is_held_out_exactly_once(sizes: list[int], folds: int, seed: int) -> None:
     data = cases(*sizes)
-    splits = [fold_split(data, fold, folds, seed) for fold in range(folds)]
+    splits = [split_by_folds(data, fold, folds, seed) for fold in range(folds)]
     for split in splits:
         check_sound(split, data)
         assert split.test == ()
@@ -68,44 +68,44 @@ def test_the_order_of_the_cases_does_not_matter(sizes: list[int], seed: int, shu
     data = cases(*sizes)
     mixed = list(data)
     shuffled.shuffle(mixed)
-    assert fold_split(mixed, 1, 3, seed) == fold_split(data, 1, 3, seed)
-    assert fraction_split(mixed, (0.5, 0.3, 0.2), seed) == fraction_split(data, (0.5, 0.3, 0.2), seed)
+    assert split_by_folds(mixed, 1, 3, seed) == split_by_folds(data, 1, 3, seed)
+    assert split_by_fractions(mixed, (0.5, 0.3, 0.2), seed) == split_by_fractions(data, (0.5, 0.3, 0.2), seed)
 
 
 def test_sides_are_sorted_and_the_origin_is_said() -> None:
-    split = fold_split(cases(*[3] * 6), fold=2, folds=3, seed=7)
+    split = split_by_folds(cases(*[3] * 6), fold=2, folds=3, seed=7)
     assert all(list(getattr(split, side)) == sorted(getattr(split, side)) for side in SIDES)
     assert split.origin == "fold 2 of 3 by group, seed 7"
 
 
 def test_another_seed_holds_out_other_patients() -> None:
     data = cases(*[1] * 20)
-    assert len({fold_split(data, 0, 5, seed).val for seed in range(10)}) == 10
-    assert fold_split(data, 0, 5, 3) == fold_split(data, 0, 5, 3)
+    assert len({split_by_folds(data, 0, 5, seed).val for seed in range(10)}) == 10
+    assert split_by_folds(data, 0, 5, 3) == split_by_folds(data, 0, 5, 3)
 
 
 def test_large_patients_are_spread_over_the_folds() -> None:
     data = cases(9, 8, 7, 1, 1, 1, 2, 1, 3)  # 33 cases: three folds of 11, by hand 9+2, 8+3, 7+1+1+1+1
-    assert [len(fold_split(data, fold, 3, seed).val) for seed in range(5) for fold in range(3)] == [11] * 15
+    assert [len(split_by_folds(data, fold, 3, seed).val) for seed in range(5) for fold in range(3)] == [11] * 15
 
 
 @pytest.mark.parametrize(("fold", "folds"), [(5, 5), (-1, 5), (0, 1), (0, 0)])
 def test_a_fold_that_does_not_exist_is_refused(fold: int, folds: int) -> None:
     with pytest.raises(SettingError) as error:
-        fold_split(cases(1, 1, 1, 1, 1), fold, folds, 0)
+        split_by_folds(cases(1, 1, 1, 1, 1), fold, folds, 0)
     assert str(error.value) == f"data.fold must be from 0 to data.folds - 1; got fold {fold} of {folds}."
 
 
 def test_more_folds_than_patients_are_refused() -> None:
     with pytest.raises(SettingError) as error:
-        fold_split(cases(9, 9, 9), 0, 5, 0)
+        split_by_folds(cases(9, 9, 9), 0, 5, 0)
     assert str(error.value) == "5 folds need at least 5 patients (groups); the data has 3. Lower data.folds."
 
 
 @given(sizes=some_patients, seed=st.integers(0, 1000))
 def test_fractions_are_shares_of_the_patients(sizes: list[int], seed: int) -> None:
     data = cases(*sizes)
-    split = fraction_split(data, (0.6, 0.2, 0.2), seed)
+    split = split_by_fractions(data, (0.6, 0.2, 0.2), seed)
     check_sound(split, data)
     patients = [len({name[0] for name in side}) for side in sides(split)]
     share = max(1, round(0.2 * len(sizes)))
@@ -113,9 +113,9 @@ def test_fractions_are_shares_of_the_patients(sizes: list[int], seed: int) -> No
 
 
 def test_a_share_of_zero_leaves_the_side_empty_and_a_small_one_does_not() -> None:
-    split = fraction_split(cases(*[1] * 10), (0.9, 0.1, 0.0), 0)
+    split = split_by_fractions(cases(*[1] * 10), (0.9, 0.1, 0.0), 0)
     assert [len(side) for side in sides(split)] == [9, 1, 0]
-    split = fraction_split(cases(*[1] * 10), (0.98, 0.01, 0.01), 0)
+    split = split_by_fractions(cases(*[1] * 10), (0.98, 0.01, 0.01), 0)
     assert [len(side) for side in sides(split)] == [8, 1, 1]
     assert split.origin == "fractions 0.98, 0.01, 0.01 by group, seed 0"
 
@@ -125,12 +125,12 @@ def test_shares_must_add_up(fractions: tuple[float, ...]) -> None:
     with pytest.raises(
         SettingError, match=r"data\.split_fractions must be three shares \(train, val, test\) that add up to 1"
     ):
-        fraction_split(cases(1, 1, 1), fractions, 0)
+        split_by_fractions(cases(1, 1, 1), fractions, 0)
 
 
 def test_too_few_patients_for_three_sides() -> None:
     with pytest.raises(SettingError, match=r"2 patients \(groups\) are too few for the fractions \[0\.5, 0\.3, 0\.2\]"):
-        fraction_split(cases(5, 5), (0.5, 0.3, 0.2), 0)
+        split_by_fractions(cases(5, 5), (0.5, 0.3, 0.2), 0)
 
 
 def declared(**groups: Any) -> list[Case]:
@@ -149,29 +149,29 @@ def declared(**groups: Any) -> list[Case]:
 
 
 def test_a_declared_split_is_taken() -> None:
-    split = declared_split(declared(A=["train", "train"], B=["val"], C=["test"], D=["train"]), fold=0)
+    split = find_declared_split(declared(A=["train", "train"], B=["val"], C=["test"], D=["train"]), fold=0)
     assert split == Split(("A0", "A1", "D0"), ("B0",), ("C0",), "declared by the data set (fold 0)")
 
 
 def test_declared_folds_are_taken_beside_a_declared_test_side() -> None:
     data = declared(A=[0, 0], B=[1], C=["test"], D=[1])
-    split = declared_split(data, fold=1)
+    split = find_declared_split(data, fold=1)
     assert split is not None
     assert (split.train, split.val, split.test) == (("A0", "A1"), ("B0", "D0"), ("C0",))
 
 
 def test_nothing_declared_is_no_split() -> None:
-    assert declared_split(cases(1, 2), fold=0) is None
+    assert find_declared_split(cases(1, 2), fold=0) is None
 
 
 def test_half_a_declaration_is_refused() -> None:
     with pytest.raises(DataError, match=r"2 cases declare neither split nor fold while others do, B0 among them\. "):
-        declared_split(declared(A=["train"], B=[None, None]), fold=0)
+        find_declared_split(declared(A=["train"], B=[None, None]), fold=0)
 
 
 def test_a_declared_leak_names_the_patient() -> None:
     with pytest.raises(DataError) as error:
-        declared_split(declared(A=["train"], Smith=["train", "val"], B=["val"]), fold=0)
+        find_declared_split(declared(A=["train"], Smith=["train", "val"], B=["val"]), fold=0)
     assert str(error.value) == (
         "The split (declared by the data set (fold 0)) puts one patient on two sides: Smith. "
         "Scores would look better than they are. Move all cases of a patient to one side."
@@ -180,7 +180,7 @@ def test_a_declared_leak_names_the_patient() -> None:
 
 def test_a_declared_fold_without_cases_is_refused() -> None:
     with pytest.raises(DataError, match=r"leaves 2 cases for training and 0 for validation; both need at least one"):
-        declared_split(declared(A=[0], B=[1]), fold=2)
+        find_declared_split(declared(A=[0], B=[1]), fold=2)
 
 
 def write(path: Path, content: Any) -> Path:
@@ -191,7 +191,7 @@ def write(path: Path, content: Any) -> Path:
 @pytest.mark.parametrize("folds", [2, 5])
 def test_our_own_file_reads_back(tmp_path: Path, folds: int) -> None:
     data = cases(3, 1, 2, 2, 1, 1)
-    split = fold_split(data, 1, folds, seed=4)
+    split = split_by_folds(data, 1, folds, seed=4)
     read = read_split(write(tmp_path / "splits.json", json.dumps(split.as_dict())), data, fold=0)
     assert sides(read) == sides(split)
     assert read.origin == "read from splits.json, fold 0"
@@ -344,7 +344,7 @@ def test_settings_survive_a_file() -> None:
 
 def test_leaks_are_found_in_any_split() -> None:
     split = Split(("A0", "B0"), ("A1", "C0"), ("B1", "D0"), "by hand")
-    assert leaking_groups(split, cases(2, 2, 1, 1)) == ["A", "B"]
+    assert find_leaking_groups(split, cases(2, 2, 1, 1)) == ["A", "B"]
 
 
 def skewed(seed: int, groups: int = 40) -> np.ndarray:
@@ -358,19 +358,19 @@ def skewed(seed: int, groups: int = 40) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(20))
 def test_more_even_than_a_random_split_of_the_groups(seed: int) -> None:
     amounts, goals = skewed(seed), [0.2] * 5
-    dealt = stratified_assign(amounts, None, goals, seed)
+    dealt = assign_stratified(amounts, None, goals, seed)
     chance = np.random.default_rng(seed).permutation(np.arange(len(amounts)) % 5)
-    assert imbalance(amounts, dealt, goals) < imbalance(amounts, chance, goals)
+    assert measure_imbalance(amounts, dealt, goals) < measure_imbalance(amounts, chance, goals)
 
 
 @given(groups=st.integers(5, 60), parts=st.integers(2, 5), seed=st.integers(0, 9))
 def test_every_group_has_a_part_and_every_part_a_group(groups: int, parts: int, seed: int) -> None:
-    dealt = stratified_assign(skewed(seed, groups), None, [1 / parts] * parts, seed)
+    dealt = assign_stratified(skewed(seed, groups), None, [1 / parts] * parts, seed)
     assert dealt.shape == (groups,)
     assert set(dealt.tolist()) == set(range(parts))
 
 
 @given(seed=st.integers(0, 9))
 def test_room_is_kept_to(seed: int) -> None:
-    dealt = stratified_assign(skewed(seed, 20), [12, 5, 3], [0.6, 0.25, 0.15], seed)
+    dealt = assign_stratified(skewed(seed, 20), [12, 5, 3], [0.6, 0.25, 0.15], seed)
     assert np.bincount(dealt).tolist() == [12, 5, 3]

@@ -20,7 +20,7 @@ from PIL import Image
 from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing, TtaMode
-from medseg_pl.data.datasets import neighbors
+from medseg_pl.data.datasets import stack_context
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.sources.files import write_mask_file
 from medseg_pl.data.transforms import windows
@@ -69,7 +69,9 @@ class TestBeforeTheNetwork:
     def test_neighbors(self, context: int) -> None:
         image = noise((2, 3, 4, 5))
         for depth in range(3):
-            np.testing.assert_array_equal(runner.stack_context(image, depth, context), neighbors(image, depth, context))
+            np.testing.assert_array_equal(
+                runner.stack_context(image, depth, context), stack_context(image, depth, context)
+            )
 
     def test_an_image_without_a_number_is_refused(self) -> None:
         with pytest.raises(runner.RefusedError, match="no number at all"):
@@ -79,7 +81,7 @@ class TestBeforeTheNetwork:
 class TestWindows:
     @given(st.integers(1, 300), st.integers(1, 90), st.floats(0, 0.9))
     def test_they_begin_at_the_same_places(self, length: int, window: int, overlap: float) -> None:
-        assert runner.list_starts(length, window, overlap) == windows.starts(length, window, overlap)
+        assert runner.list_starts(length, window, overlap) == windows.list_window_starts(length, window, overlap)
 
     @pytest.mark.parametrize("window", [(32, 32), (7, 96)])
     def test_they_weigh_the_same(self, window: tuple[int, int]) -> None:

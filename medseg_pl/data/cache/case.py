@@ -45,7 +45,7 @@ _ATTEMPTS = 3
 
 def write_checksums(entry: Path) -> None:
     """Write the checksums of all files of an entry."""
-    checksums = {path.name: checksum(path) for path in sorted(entry.iterdir())}
+    checksums = {path.name: compute_checksum(path) for path in sorted(entry.iterdir())}
     (entry / _NAME).write_text(json.dumps(checksums), encoding="utf-8")
 
 
@@ -59,7 +59,7 @@ def find_damage(entry: Path) -> str | None:
         states, record = _list_files(entry)
         if record is None:
             return _NAME
-        verified = f"{_NAME}-{_digest(states)}"
+        verified = f"{_NAME}-{_hash_states(states)}"
         if record == verified:
             return None
         with suppress(FileNotFoundError):
@@ -71,7 +71,7 @@ def find_damage(entry: Path) -> str | None:
     raise FileNotFoundError(entry)
 
 
-def checksum(path: Path) -> int:
+def compute_checksum(path: Path) -> int:
     """Compute the CRC-32 of a file, at about 1 GB a second."""
     value = 0
     with path.open("rb") as file:
@@ -94,10 +94,10 @@ def _verify_files(entry: Path, states: Mapping[str, str], record: str) -> str | 
         pairs = [(str(name), int(value)) for name, value in expected.items()]
     except (ValueError, TypeError, AttributeError):
         return record
-    return next((name for name, value in pairs if name not in states or checksum(entry / name) != value), None)
+    return next((name for name, value in pairs if name not in states or compute_checksum(entry / name) != value), None)
 
 
-def _digest(states: Mapping[str, str]) -> str:
+def _hash_states(states: Mapping[str, str]) -> str:
     text = "\0".join(f"{name} {state}" for name, state in states.items())
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
@@ -131,7 +131,7 @@ OPEN_CASES: dict[Hashable, CachedCase] = {}
 """The cases that this process has mapped, those used last at the end."""
 
 
-def case_folder(directory: Path, key: str) -> Path:
+def locate_case(directory: Path, key: str) -> Path:
     """Return the folder of a case: its key is a hash of what it was decoded from."""
     return directory / key[:2] / key
 

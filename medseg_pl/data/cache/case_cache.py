@@ -28,7 +28,7 @@ from medseg_pl.core.errors import DISK, UnwritableFileError, number_and_file
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.threads import thread_pool
 from medseg_pl.core.types import Case
-from medseg_pl.data.cache.case import case_folder, find_damage, write_case
+from medseg_pl.data.cache.case import find_damage, locate_case, write_case
 from medseg_pl.data.cache.index import CacheIndex, load_rows, read_rows, save_rows
 from medseg_pl.data.sources.base import Source
 from medseg_pl.io.atomic_files import digest_of, state_of_stat, write_text
@@ -43,7 +43,7 @@ _DIGITS = 40
 """Hexadecimal digits of a hash."""
 
 
-def default_directory() -> Path:
+def find_default_directory() -> Path:
     """Return `$MEDSEG_CACHE`, or `medseg` in the user's cache folder."""
     if configured := os.environ.get("MEDSEG_CACHE"):
         return Path(configured)
@@ -88,7 +88,7 @@ class CaseCache:
             The index of the cases, which is saved for the processes that only set up.
         """
         decoding = self._decoding()
-        with _full_cache_as_error(self.directory), thread_pool(threads) as pool:
+        with _explain_full_cache(self.directory), thread_pool(threads) as pool:
             futures = [pool.submit(self._decode, case, decoding) for case in (*cases[first:], *cases[:first])]
             keys = []
             for future in futures:
@@ -98,7 +98,7 @@ class CaseCache:
         path = self.index_path(cases)
         rows = load_rows(path)
         if rows is None or not np.array_equal(rows["key"], np.array([key.encode() for key in keys], "S40")):
-            rows = read_rows([case_folder(self.directory, key) for key in keys])
+            rows = read_rows([locate_case(self.directory, key) for key in keys])
             with suppress(OSError):  # a cache that may only be read, or is full, serves all the same
                 save_rows(path, rows)
         return CacheIndex.from_rows(self.directory, rows, [case.case_id for case in cases])
@@ -112,12 +112,12 @@ class CaseCache:
         """Name the index of these cases by their names and files and by how these are decoded."""
         # Absolute, for other data may have the same relative names in another folder.
         listed = (f"{c.case_id} {[str(path.absolute()) for path in (*c.images, *c.masks)]}" for c in cases)
-        return self.directory / "listings" / f"{_digest([repr(self._decoding()), *listed])}.npy"
+        return self.directory / "listings" / f"{_hash_parts([repr(self._decoding()), *listed])}.npy"
 
     def _decode(self, case: Case, decoding: _Decoding) -> str:
         """Decode a case unless it is there and whole; return its key."""
         key = self._key(case, decoding)
-        folder = case_folder(self.directory, key)
+        folder = locate_case(self.directory, key)
         with suppress(FileNotFoundError):
             damaged = find_damage(folder)
             if damaged is None:
@@ -131,11 +131,11 @@ class CaseCache:
         """Hash the content of the case's files and everything that decides how they are decoded."""
         names = [path.name for path in (*case.images, *case.masks)]
         labels = decoding.labels if case.masks else None
-        return _digest([repr((decoding.settings, labels, names, case.case_id)), self._content(case)])
+        return _hash_parts([repr((decoding.settings, labels, names, case.case_id)), self._content(case)])
 
     def _decoding(self) -> _Decoding:
         kind = type(self.source)
-        settings = (FORMAT, kind.__module__, kind.__qualname__, self.source.reading_settings(), _plugin_code(kind))
+        settings = (FORMAT, kind.__module__, kind.__qualname__, self.source.reading_settings(), _read_plugin_code(kind))
         # All that is to be known of labels: each part changes what a mask file means.
         return _Decoding(settings, [str(part) for part in vars(self.labels).values()])
 
@@ -143,12 +143,12 @@ class CaseCache:
         """Hash the files' bytes; remembered as long as their path, size, times and inode stay the same."""
         files = (*case.images, *case.masks, *find_data_files((*case.images, *case.masks)))
         states = [f"{self._resolve(path)} {state_of_stat(path.stat())}" for path in files]
-        seen = self.directory / "seen" / _digest(states)
+        seen = self.directory / "seen" / _hash_parts(states)
         with suppress(FileNotFoundError):
             content = seen.read_text()
             if len(content) == _DIGITS:  # else cut off when a machine was lost
                 return content
-        content = _digest(digest_of(path) for path in files)
+        content = _hash_parts(digest_of(path) for path in files)
         write_text(seen, content, replace=True)
         return content
 
@@ -162,7 +162,7 @@ class CaseCache:
 
 
 @contextmanager
-def _full_cache_as_error(directory: Path) -> Iterator[None]:
+def _explain_full_cache(directory: Path) -> Iterator[None]:
     """Raise `UnwritableFileError` where the disk of the cache is full or read-only."""
     try:
         yield
@@ -176,14 +176,14 @@ def _full_cache_as_error(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _digest(parts: Iterable[str]) -> str:
+def _hash_parts(parts: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=_DIGITS // 2)
     for part in parts:
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 
 
-def _plugin_code(kind: type) -> str:
+def _read_plugin_code(kind: type) -> str:
     """Return the source text of a plug-in's module, so that an edit of its `read` is noticed."""
     if kind.__module__.startswith("medseg_pl."):
         return ""  # ours change with `FORMAT`

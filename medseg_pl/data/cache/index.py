@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.data.cache.case import OPEN_CASES, CachedCase, case_folder, read_signature
+from medseg_pl.data.cache.case import OPEN_CASES, CachedCase, locate_case, read_signature
 from medseg_pl.data.perceptual_hash import ImageSignature
 from medseg_pl.io.atomic_files import whole_file
 
@@ -90,7 +90,7 @@ class CacheIndex:
 
     def folder(self, number: int) -> Path:
         """Return the folder that holds a case."""
-        return case_folder(self.directory, self._row(number)["key"].decode())
+        return locate_case(self.directory, self._row(number)["key"].decode())
 
     def signature(self, number: int) -> ImageSignature:
         """Read what tells copies of a case's image."""
@@ -141,7 +141,7 @@ def read_rows(folders: Sequence[Path]) -> Shaped[np.ndarray, " n"]:
     """
     blocks = [_read_block(folders[start : start + _BLOCK]) for start in range(0, len(folders), _BLOCK)]
     widths = [(block["statistics"].shape[1], block["label_voxels"].shape[1]) for block in blocks]
-    rows = np.zeros(len(folders), _row_type(*(max(width) for width in zip((0, 0), *widths, strict=True))))
+    rows = np.zeros(len(folders), _make_row_type(*(max(width) for width in zip((0, 0), *widths, strict=True))))
     for number, block in enumerate(blocks):
         part = rows[number * _BLOCK : number * _BLOCK + len(block)]
         for name in rows.dtype.names or ():
@@ -157,7 +157,7 @@ def save_rows(path: Path, rows: Shaped[np.ndarray, " n"]) -> None:
     with whole_file(path, replace=True) as temporary:
         np.save(temporary, rows)
         with temporary.open("ab") as file:
-            file.write(_checksum(rows))
+            file.write(_compute_checksum(rows))
 
 
 def load_rows(path: Path) -> Shaped[np.ndarray, " n"] | None:
@@ -167,15 +167,15 @@ def load_rows(path: Path) -> Shaped[np.ndarray, " n"] | None:
         rows = np.asarray(np.load(path, mmap_mode="r"))
         with path.open("rb") as file:
             file.seek(-_CHECKSUM_BYTES, os.SEEK_END)
-            return rows if file.read() == _checksum(rows) else None
+            return rows if file.read() == _compute_checksum(rows) else None
     return None
 
 
-def _checksum(rows: Shaped[np.ndarray, " n"]) -> bytes:
+def _compute_checksum(rows: Shaped[np.ndarray, " n"]) -> bytes:
     return zlib.crc32(rows.data).to_bytes(_CHECKSUM_BYTES, "big")
 
 
-def _row_type(channels: int, labels: int) -> np.dtype[Any]:
+def _make_row_type(channels: int, labels: int) -> np.dtype[Any]:
     array = [("type", "S4"), ("shape", "<i8", (4,)), ("offset", "<i8")]
     return np.dtype(
         [
@@ -195,7 +195,7 @@ def _read_block(folders: Sequence[Path]) -> Shaped[np.ndarray, " n"]:
     described = [json.loads((folder / "case.json").read_text(encoding="utf-8")) for folder in folders]
     channels = max(len(description["statistics"]) for description in described)
     labels = max(len(description["foreground_ends"]) for description in described)
-    rows = np.zeros(len(folders), _row_type(channels, labels))
+    rows = np.zeros(len(folders), _make_row_type(channels, labels))
     rows["spacing_mm"], rows["affine"] = np.nan, np.nan
     for row, folder, description in zip(rows, folders, described, strict=True):
         row["key"] = folder.name.encode()

@@ -28,7 +28,7 @@ from medseg_pl.data.sources.base import (
     raise_or_report,
     strip_remedy,
 )
-from medseg_pl.data.sources.files import FileSource, Grid, inside, is_image
+from medseg_pl.data.sources.files import CaseGrid, FileSource, is_image, resolve_inside
 from medseg_pl.data.sources.unlabeled import ChannelFolder, find_image_folders
 from medseg_pl.io.config_files import read_json
 from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, is_volume_name, stem
@@ -75,7 +75,9 @@ def read_labels(labels: object) -> DescribedLabels:
     """
     if not isinstance(labels, dict):
         return DescribedLabels({}, {}, None)
-    several = {str(name).lower(): _whole_numbers(value) for name, value in labels.items() if isinstance(value, list)}
+    several = {
+        str(name).lower(): _select_whole_numbers(value) for name, value in labels.items() if isinstance(value, list)
+    }
     pairs = [(name, value) if isinstance(value, int) else (value, name) for name, value in labels.items()]
     single = {str(n).lower(): int(v) for n, v in pairs if isinstance(n, str) and str(v).isdigit()}
     single |= {name: values[0] for name, values in several.items() if len(values) == 1}
@@ -120,7 +122,7 @@ def _is_entry(entry: Any) -> bool:
     return isinstance(images, list) and bool(images) and all(isinstance(image, str) for image in images)
 
 
-def _whole_numbers(values: list[Any]) -> tuple[int, ...]:
+def _select_whole_numbers(values: list[Any]) -> tuple[int, ...]:
     return tuple(int(value) for value in values if str(value).isdigit())
 
 
@@ -230,7 +232,7 @@ class DecathlonSource(FileSource):
         """What mask files hold: for regions, which overlap, a label for each value."""
         return self._described.of_values() if labels.overlapping and self._described.regions else labels
 
-    def read_masks(self, case: Case, labels: LabelMap, grid: Grid) -> UInt8[np.ndarray, "m d h w"]:
+    def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
         """See `FileSource`; regions are united from the values of one file."""
         held = self.file_labels(labels)
         if held is labels:
@@ -353,13 +355,13 @@ class DecathlonSource(FileSource):
         files: dict[Path, str] = {}
         for name in names:
             try:
-                path = inside(self.root, name, str(self._path))
+                path = resolve_inside(self.root, name, str(self._path))
                 # nnU-Net v1 lists `liver_01.nii.gz` and stores `liver_01_0000.nii.gz`.
                 suffix = path.name[len(stem(path)) :]
                 numbered = f"{escape(stem(path))}_[0-9][0-9][0-9][0-9]{escape(suffix)}"
                 channels = [] if path.is_file() else sorted(path.parent.glob(numbered))
                 beside = [channel.relative_to(self.root).as_posix() for channel in channels]
-                files |= {inside(self.root, other, str(self._path)): other for other in beside} or {path: name}
+                files |= {resolve_inside(self.root, other, str(self._path)): other for other in beside} or {path: name}
             except MissingDataError as error:
                 problem = Problem("listed-path-outside", f"The entry names {name!r}.", case_id, self._path)
                 raise_or_report(error, [problem], on_problem)

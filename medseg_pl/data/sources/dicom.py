@@ -33,8 +33,8 @@ from medseg_pl.data.sources.dicom_cases import (
     Term,
     UnevenSlices,
     check_known,
+    describe_segments,
     list_unused,
-    segments_of,
     sort_series,
     write_as_nifti,
 )
@@ -177,7 +177,7 @@ class DicomSource(Source):
         """One DICOM SEG for all labels; or one NIfTI file, and where labels may overlap one for each of them."""
         series = self._open(case)
         if self.write_as == "seg":
-            segments = segments_of(labels, self.property_types, self.property_categories)
+            segments = describe_segments(labels, self.property_types, self.property_categories)
             write_segmentation(directory / f"{case.case_id}.dcm", series.restore_mask(mask), segments, series)
         else:
             write_as_nifti(directory, case, mask, labels, series.geometry)

@@ -87,13 +87,13 @@ Term = tuple[int | str, str, str]
 """A concept as it stands in a configuration, where most codes are numbers."""
 
 
-def segments_of(labels: LabelMap, types: Mapping[str, Term], categories: Mapping[str, Term]) -> list[Segment]:
+def describe_segments(labels: LabelMap, types: Mapping[str, Term], categories: Mapping[str, Term]) -> list[Segment]:
     """What the labels are as segments of a DICOM SEG.
 
     Raises:
         SettingError: A type or a category is that of no label.
 
-    >>> segments_of(LabelMap(["liver"], "binary"), {"liver": (10200004, "SCT", "Liver")}, {})[0].type
+    >>> describe_segments(LabelMap(["liver"], "binary"), {"liver": (10200004, "SCT", "Liver")}, {})[0].type
     ('10200004', 'SCT', 'Liver')
     """
     check_known("property_types", types, labels)
@@ -101,8 +101,8 @@ def segments_of(labels: LabelMap, types: Mapping[str, Term], categories: Mapping
     return [
         Segment(
             name,
-            category=_concept(categories.get(name, ANATOMICAL_STRUCTURE)),
-            type=_concept(types.get(name, ORGAN)),
+            category=_make_concept(categories.get(name, ANATOMICAL_STRUCTURE)),
+            type=_make_concept(types.get(name, ORGAN)),
         )
         for name in labels.names
     ]
@@ -131,6 +131,6 @@ def _write(stem: Path, values: NDArray[np.generic], geometry: Geometry) -> None:
     write_nifti(stem.with_name(f"{stem.name}.nii.gz"), values, geometry)
 
 
-def _concept(term: Term) -> Concept:
+def _make_concept(term: Term) -> Concept:
     code, terminology, meaning = term
     return str(code), terminology, meaning

@@ -40,21 +40,21 @@ class FileSource(Source):
         """Decode the channels and the masks of one case, on the grid of the first channel."""
         channels = [read_image_file(path) for path in case.images]
         geometry = channels[0][1]
-        grid = Grid(geometry, case.images[0], "image", "export the mask again from this image")
+        grid = CaseGrid(geometry, case.images[0], "image", "export the mask again from this image")
         planes = [
             bring_to_grid(case.case_id, path, *channel, grid)
             for path, channel in zip(case.images, channels, strict=True)
         ]
         image = np.concatenate(planes) if len(planes) > 1 else planes[0]
         mask = self.read_masks(case, labels, grid) if case.masks else None
-        return _in_slices(Volume(image, mask, geometry), self._slicing(case, geometry))
+        return _reorient_volume(Volume(image, mask, geometry), self._slicing(case, geometry))
 
-    def read_masks(self, case: Case, labels: LabelMap, grid: Grid) -> UInt8[np.ndarray, "m d h w"]:
+    def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
         """Decode the masks of one case, on its grid."""
         if not self.reads_marks(case):
             return read_segmentations(case.masks, labels, grid.geometry)
         masks = [read_mask_file(path, labels) for path in case.masks]
-        return stored_mask(case.case_id, case.masks, masks, labels, grid, self.mask_shares(case))
+        return encode_mask_files(case.case_id, case.masks, masks, labels, grid, self.mask_shares(case))
 
     def reads_marks(self, case: Case) -> bool:
         """Tell whether the case's masks are files of values or colors, and not of structures that are known by name."""
@@ -69,7 +69,7 @@ class FileSource(Source):
         template = case.images[0]
         if self.slicing != "file":
             mask = self._slicing(case, read_image_geometry(template)).undo(mask)
-        colored = by_color(template, labels)
+        colored = is_read_by_color(template, labels)
         if not labels.overlapping:
             write_mask_file(directory / case.case_id, labels.decode(mask, colored), template)
             return
@@ -82,7 +82,7 @@ class FileSource(Source):
         return find_slicing(geometry, self.slicing, f"Case {case.case_id}: {case.images[0]}")
 
 
-def files_by_name(
+def map_files_by_name(
     paths: Iterable[Path], directory: Path, what: str, on_problem: OnProblem | None = None
 ) -> dict[str, Path]:
     """The files by their names below `directory`, without suffix and with sub-folders.
@@ -138,7 +138,7 @@ def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[
         labels: What is read by color; without them nothing is.
     """
     if not volumes.is_volume(path):
-        colored = labels is not None and by_color(path, labels)
+        colored = labels is not None and is_read_by_color(path, labels)
         pixels = raster.read_mask_colors(path) if colored else raster.read_mask(path)
         return pixels[..., None, :, :], Geometry((1, *pixels.shape[-2:]))
     values, geometry = volumes.read_volume(path, seen=False)
@@ -147,17 +147,17 @@ def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[
     return whole_numbers(values[0]), geometry
 
 
-def by_color(path: Path, labels: LabelMap) -> bool:
+def is_read_by_color(path: Path, labels: LabelMap) -> bool:
     """Whether labels are written in this file as colors: in pictures, where they have any."""
     return labels.colors is not None and not volumes.is_volume(path)
 
 
-def stored_mask(
+def encode_mask_files(
     case_id: str,
     paths: Sequence[Path],
     masks: Sequence[tuple[NDArray[Any], Geometry]],
     labels: LabelMap,
-    grid: Grid,
+    grid: CaseGrid,
     shares: Sequence[int] | None = None,
 ) -> UInt8[np.ndarray, "m d h w"]:
     """What the mask files of one case hold: one file with all labels, or files for each label.
@@ -178,7 +178,7 @@ def stored_mask(
     pixels = [bring_to_grid(case_id, path, *mask, grid) for path, mask in zip(paths, masks, strict=True)]
     shares = [1] * len(paths) if shares is None else shares
     if len(paths) == 1 and not labels.overlapping:
-        return labels.encode(pixels[0], str(paths[0]), by_color(paths[0], labels))[None]
+        return labels.encode(pixels[0], str(paths[0]), is_read_by_color(paths[0], labels))[None]
     if len(shares) != len(labels.names):
         raise GeometryError(
             f"Case {case_id} has {len(paths)} mask file(s) for the {len(labels.names)} labels "
@@ -187,7 +187,9 @@ def stored_mask(
         )
     files = zip(paths, pixels, strict=True)
     planes = [
-        labels.unite([labels.encode_one(p, i, str(path), by_color(path, labels)) for path, p in islice(files, share)])
+        labels.unite(
+            [labels.encode_one(p, i, str(path), is_read_by_color(path, labels)) for path, p in islice(files, share)]
+        )
         for i, share in enumerate(shares)
     ]
     return labels.combine(planes, f"Case {case_id}")
@@ -222,7 +224,7 @@ def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
         )
 
 
-def inside(root: Path, relative: str, what: str) -> Path:
+def resolve_inside(root: Path, relative: str, what: str) -> Path:
     """`root / relative`, or `MissingDataError` where that leaves `root`: a manifest may be a stranger's.
 
     A name may be spelled in another form of Unicode than the file's.
@@ -242,7 +244,7 @@ def inside(root: Path, relative: str, what: str) -> Path:
     return path
 
 
-class Grid(NamedTuple):
+class CaseGrid(NamedTuple):
     """Where all files of a case must lie.
 
     Attributes:
@@ -258,7 +260,7 @@ class Grid(NamedTuple):
     remedy: str
 
 
-def bring_to_grid(case_id: str, path: Path, array: NDArray[Any], got: Geometry, grid: Grid) -> NDArray[Any]:
+def bring_to_grid(case_id: str, path: Path, array: NDArray[Any], got: Geometry, grid: CaseGrid) -> NDArray[Any]:
     """Reorient a file's array to the grid of its case, which changes no voxel.
 
     Args:
@@ -286,7 +288,7 @@ def find_turn(got: Geometry, grid: Geometry) -> Reorientation | None:
     return turn if turned.shape == grid.shape and grid.distance_voxels(turned) <= _SAME_GRID_VOXELS else None
 
 
-def _check_grid(case_id: str, path: Path, got: Geometry, grid: Grid) -> None:
+def _check_grid(case_id: str, path: Path, got: Geometry, grid: CaseGrid) -> None:
     """Raise `GeometryError` where a file does not lie on the grid of its case."""
     if grid.geometry.shape != got.shape:
         raise GeometryError(
@@ -307,7 +309,7 @@ def _check_grid(case_id: str, path: Path, got: Geometry, grid: Grid) -> None:
         )
 
 
-def _in_slices(volume: Volume, slicing: Reorientation) -> Volume:
+def _reorient_volume(volume: Volume, slicing: Reorientation) -> Volume:
     """Reorient a volume."""
     if slicing == Reorientation():
         return volume

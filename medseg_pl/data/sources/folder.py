@@ -20,8 +20,8 @@ from medseg_pl.data.sources.base import (
     make_case,
     raise_or_report,
 )
-from medseg_pl.data.sources.files import FileSource, check_mask_names, files_by_name, is_image
-from medseg_pl.data.sources.mask_paths import STEM, Place, place_of, shared_stem
+from medseg_pl.data.sources.files import FileSource, check_mask_names, is_image, map_files_by_name
+from medseg_pl.data.sources.mask_paths import STEM, MaskPattern, match_stem, parse_mask_path
 from medseg_pl.data.sources.unlabeled import DatasetNames, ImageFolder, find_image_folders
 from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, name_below, require_folder, stem
 
@@ -81,8 +81,8 @@ class FolderSource(FileSource):
         self.slicing = slicing
         self.image_name = image_name
         folders = masks if isinstance(masks, dict) else {"": masks or "."}
-        places = tuple(place_of(text, mask_name, _SETTING, image_name) for text in folders.values())
-        self.places: tuple[Place, ...] = () if masks is None else places
+        places = tuple(parse_mask_path(text, mask_name, _SETTING, image_name) for text in folders.values())
+        self.places: tuple[MaskPattern, ...] = () if masks is None else places
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each image, with its masks; nothing on either side may be left over."""
@@ -106,7 +106,7 @@ class FolderSource(FileSource):
 
     def is_image_name(self, name: str) -> bool:
         """Whether a file of the images' folder is an image, by its name without suffix."""
-        return shared_stem(PurePosixPath(name).name, self.image_name) is not None
+        return match_stem(PurePosixPath(name).name, self.image_name) is not None
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """See `FileSource`; a place for each label holds the label that it is given to."""
@@ -146,7 +146,7 @@ class FolderSource(FileSource):
         directory = self.root / folder
         if on_problem is None:
             require_folder(directory, what, f"{setting}, or correct the folder's name.")
-        files = files_by_name(filter(is_image, files_below(directory)), directory, what, on_problem)
+        files = map_files_by_name(filter(is_image, files_below(directory)), directory, what, on_problem)
         if not files and on_problem is None:
             raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")
         return dict(sorted(files.items()))
@@ -212,7 +212,7 @@ class FolderSource(FileSource):
             ]
             raise_or_report(error, problems, on_problem)
 
-    def _is_at(self, path: Path, place: Place, image: str) -> bool:
+    def _is_at(self, path: Path, place: MaskPattern, image: str) -> bool:
         folder = self.root / place.folder
         return path.is_relative_to(folder) and bool(place.found(image, [name_below(path, folder)]))
 

@@ -14,7 +14,7 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.core.validation import path_fault
 from medseg_pl.data.sources.base import OnProblem, Problem, make_case, raise_or_report, strip_remedy
 from medseg_pl.data.sources.csv_table import check_unique, choose_strata_columns, read_strata, read_table, require_field
-from medseg_pl.data.sources.files import FileSource, check_mask_names, inside
+from medseg_pl.data.sources.files import FileSource, check_mask_names, resolve_inside
 from medseg_pl.data.sources.unlabeled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders
 
 SPLITS = ("train", "val", "test")
@@ -134,7 +134,7 @@ class ManifestSource(FileSource):
         paths = []
         for name in names:
             try:
-                path = inside(self.root, name.strip(), where)
+                path = resolve_inside(self.root, name.strip(), where)
             except MissingDataError as error:
                 problem = Problem("listed-path-outside", f"The entry names {name!r}.", case_id, self.manifest)
                 raise_or_report(error, [problem], on_problem)

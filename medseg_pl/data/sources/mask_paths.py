@@ -17,7 +17,7 @@ _LAST = chr(0x10FFFF)
 """Comes after every letter of a name."""
 
 
-class Place(NamedTuple):
+class MaskPattern(NamedTuple):
     """A folder, and the names that masks have in it.
 
     Attributes:
@@ -44,11 +44,11 @@ class Place(NamedTuple):
             image: The image's name, without suffix and with sub-folders.
             names: All that there are, likewise, sorted.
 
-        >>> Place("masks", "{stem}/*", "masks").found("p1/a", ["p1/a/1", "p1/a/2", "p1/ab/1", "p2/a/1"])
+        >>> MaskPattern("masks", "{stem}/*", "masks").found("p1/a", ["p1/a/1", "p1/a/2", "p1/ab/1", "p2/a/1"])
         ['p1/a/1', 'p1/a/2']
         """
         path = PurePosixPath(image)
-        if (shared := shared_stem(path.name, self.image)) is None:
+        if (shared := match_stem(path.name, self.image)) is None:
             return []
         parts = (path.parent / self.name).as_posix().replace(STEM, "\0").split("*")
         start, *rest = (part.replace("\0", shared) for part in parts)
@@ -60,10 +60,10 @@ class Place(NamedTuple):
         return [name for name in alike if pattern.fullmatch(name)]
 
 
-def shared_stem(name: str, pattern: str) -> str | None:
+def match_stem(name: str, pattern: str) -> str | None:
     """Return what the name of an image shares with those of its masks, `None` where the pattern is not that name's.
 
-    >>> shared_stem("21_training", "{stem}_training"), shared_stem("21_test", "{stem}_training")
+    >>> match_stem("21_training", "{stem}_training"), match_stem("21_test", "{stem}_training")
     ('21', None)
     """
     before, _, after = pattern.partition(STEM)
@@ -71,7 +71,7 @@ def shared_stem(name: str, pattern: str) -> str | None:
     return name[len(before) : len(name) - len(after)] if fits else None
 
 
-def place_of(text: str, mask_name: str, setting: str, image_name: str = STEM) -> Place:
+def parse_mask_path(text: str, mask_name: str, setting: str, image_name: str = STEM) -> MaskPattern:
     """What a setting stands for: a folder with masks called `mask_name`, or the path of a mask where it holds `{stem}`.
 
     Args:
@@ -83,15 +83,15 @@ def place_of(text: str, mask_name: str, setting: str, image_name: str = STEM) ->
     Raises:
         SettingError: A name does not depend on the image, or a folder does.
 
-    >>> place_of("masks/{stem}_liver", "{stem}", "masks")[:2]
+    >>> parse_mask_path("masks/{stem}_liver", "{stem}", "masks")[:2]
     ('masks', '{stem}_liver')
     """
     parts = PurePosixPath(text).parts
     depth = next((depth for depth, part in enumerate(parts) if STEM in part), None)
     if depth is None:
-        found = Place(text, mask_name, "data.source.mask_name", image_name)
+        found = MaskPattern(text, mask_name, "data.source.mask_name", image_name)
     else:
-        found = Place(PurePosixPath(*parts[:depth]).as_posix(), "/".join(parts[depth:]), setting, image_name)
+        found = MaskPattern(PurePosixPath(*parts[:depth]).as_posix(), "/".join(parts[depth:]), setting, image_name)
     if image_name.count(STEM) != 1 or set("{}*/") & set(image_name.replace(STEM, "")):
         raise SettingError(
             f"data.source.image_name must contain {STEM} once, and no slash, star or other braces; got {image_name!r}."

@@ -23,7 +23,7 @@ from medseg_pl.data.sources.base import (
     make_case,
     raise_or_report,
 )
-from medseg_pl.data.sources.files import FileSource, Grid, files_by_name, is_image
+from medseg_pl.data.sources.files import CaseGrid, FileSource, is_image, map_files_by_name
 from medseg_pl.data.sources.named_masks import NameMatcher, Overlaps, combine_named
 from medseg_pl.data.sources.unlabeled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders
 from medseg_pl.io.annotations import SUFFIXES, load_json, read_annotations
@@ -113,7 +113,7 @@ class PolygonSource(FileSource):
             cases += make_case(on_problem, path, name, group, (path,), (files[name],) if name in files else ())
         return cases
 
-    def read_masks(self, case: Case, labels: LabelMap, grid: Grid) -> UInt8[np.ndarray, "m d h w"]:
+    def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
         """Draw what was outlined."""
         entry, where = self._annotated(case), f"{case.masks[0]}, {case.images[0].name}"
         if grid.geometry.shape != (1, *entry.size):
@@ -122,7 +122,7 @@ class PolygonSource(FileSource):
                 f"{case.images[0]} is {' x '.join(map(str, grid.geometry.shape[1:]))}. Annotate this image itself."
             )
         matcher = NameMatcher(labels, self.categories, self.skip)
-        return combine_named(_drawn(entry, where), labels, matcher, entry.size, where, self.overlaps)[:, None]
+        return combine_named(_draw_regions(entry, where), labels, matcher, entry.size, where, self.overlaps)[:, None]
 
     def reads_marks(self, case: Case) -> bool:
         """Outlines are no files of values."""
@@ -168,7 +168,7 @@ class PolygonSource(FileSource):
 
     def _find_images(self, on_problem: OnProblem | None = None) -> dict[str, Path]:
         directory = require_folder(self.root / self.images, "images", "Set data.source.root to your data.")
-        files = files_by_name(filter(is_image, files_below(directory)), directory, "images", on_problem)
+        files = map_files_by_name(filter(is_image, files_below(directory)), directory, "images", on_problem)
         if not files:
             raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")
         return files
@@ -176,7 +176,7 @@ class PolygonSource(FileSource):
     def _find_annotation_files(self, on_problem: OnProblem | None) -> dict[str, Path]:
         directory = self.root / self.annotations
         files = (path for path in files_below(directory) if path.suffix.lower() in SUFFIXES)
-        return files_by_name(files, directory, "annotations", on_problem)
+        return map_files_by_name(files, directory, "annotations", on_problem)
 
     def _case_of(self, entry: AnnotatedImage, images: dict[str, Path]) -> str:
         """The case whose file an entry names: below the folder of images, below the root, or by the file's name."""
@@ -203,7 +203,7 @@ class PolygonSource(FileSource):
         return named[0]
 
 
-def _drawn(entry: AnnotatedImage, where: str) -> Iterator[tuple[str, Bool[np.ndarray, "h w"]]]:
+def _draw_regions(entry: AnnotatedImage, where: str) -> Iterator[tuple[str, Bool[np.ndarray, "h w"]]]:
     for region in entry.regions:
         yield region.category, draw_region(region, entry.size, where)
 
@@ -223,7 +223,7 @@ def find_polygon_settings(directory: Path) -> dict[str, str] | None:
     if any(any(map(is_image, islice(files_below(path), _SAMPLED))) for path in others):
         return None
     for place in (directory, *(directory / name for name in MASK_FOLDERS), directory / images):
-        found = _annotation_files(place)
+        found = _find_annotation_files(place)
         whole = [path for path in found if not _is_labelme(path)]
         if found and not whole:
             return {"images": images, "annotations": place.relative_to(directory).as_posix()}
@@ -237,7 +237,7 @@ def find_polygon_settings(directory: Path) -> dict[str, str] | None:
     return None
 
 
-def _annotation_files(folder: Path) -> list[Path]:
+def _find_annotation_files(folder: Path) -> list[Path]:
     """Annotation files in a folder itself, labelme's alone where there are many."""
     if not folder.is_dir():
         return []

@@ -13,7 +13,7 @@ from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import OnProblem, describe_left_out, explain_unread, name_other_source
 from medseg_pl.data.sources.files import FileSource, is_image
-from medseg_pl.data.sources.mask_paths import STEM, Place, shared_stem
+from medseg_pl.data.sources.mask_paths import STEM, MaskPattern, match_stem
 from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, name_below, stem
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
@@ -34,7 +34,7 @@ class DatasetNames(NamedTuple):
 
     images: str = "."
     image_name: str = STEM
-    places: tuple[Place, ...] = ()
+    places: tuple[MaskPattern, ...] = ()
 
 
 _ANY_NAMES = DatasetNames()
@@ -178,7 +178,7 @@ def find_image_folders(directory: Path, images: Sequence[str], masks: Sequence[s
 
 def _exclude_files(paths: Sequence[Path], directory: Path, names: DatasetNames) -> dict[Path, str]:
     """Find the files that are no images by their names, each with the reason."""
-    other = [path for path in paths if shared_stem(name_below(path, path.parent), names.image_name) is None]
+    other = [path for path in paths if match_stem(name_below(path, path.parent), names.image_name) is None]
     if len(other) == len(paths):  # a folder of other names, such as a test set's, and not one with something beside
         other = []
     reasons = dict.fromkeys(other, f"Not an image by data.source.image_name, {names.image_name!r}.")

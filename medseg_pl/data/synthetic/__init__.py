@@ -6,6 +6,6 @@ fills the picture and the organs always fill the stack, whatever the shape.
 """
 
 from medseg_pl.data.synthetic.anatomy import ORGANS, PEAKS
-from medseg_pl.data.synthetic.scan import Phantom, abdomen, exclusive, patient_days
+from medseg_pl.data.synthetic.scan import Phantom, merge_exclusive, simulate_abdomen, simulate_days
 
-__all__ = ["ORGANS", "PEAKS", "Phantom", "abdomen", "exclusive", "patient_days"]
+__all__ = ["ORGANS", "PEAKS", "Phantom", "merge_exclusive", "simulate_abdomen", "simulate_days"]

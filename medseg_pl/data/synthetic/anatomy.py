@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from medseg_pl.data.synthetic.grid import Ellipsoid, Tube, tube_along, wave
+from medseg_pl.data.synthetic.grid import Ellipsoid, Tube, draw_wave, make_tube
 
 ORGANS = ("large_bowel", "small_bowel", "stomach")
 
@@ -62,28 +62,28 @@ class Organ:
 
 def draw_organs(rng: np.random.Generator) -> tuple[Organ, ...]:
     """The organs at random, in the order of `ORGANS`."""
-    tubes = (_large_bowel(rng), _small_bowel(rng), _stomach(rng))
-    return tuple(map(Organ, tubes, _looks(rng)))
+    tubes = (_draw_large_bowel(rng), _draw_small_bowel(rng), _draw_stomach(rng))
+    return tuple(map(Organ, tubes, _draw_looks(rng)))
 
 
-def moved(tube: Tube, rng: np.random.Generator) -> Tube:
+def move_tube(tube: Tube, rng: np.random.Generator) -> Tube:
     """The tube on another day: shifted, bent a little along its length, fuller or emptier."""
-    bend = np.stack([wave(rng, len(tube.radii)) for _ in range(3)], axis=1)
+    bend = np.stack([draw_wave(rng, len(tube.radii)) for _ in range(3)], axis=1)
     points = tube.points + rng.normal(0, 0.012, 3) + 0.015 * bend
     return Tube(points, tube.radii * rng.uniform(0.92, 1.08))
 
 
-def _large_bowel(rng: np.random.Generator) -> Tube:
+def _draw_large_bowel(rng: np.random.Generator) -> Tube:
     """The frame: up on the right, across in front, down on the left and in; some have lost the right part."""
     corners = np.array(_FRAME)
     corners[:, 0] += rng.normal(0, 0.04)
-    tube = tube_along(corners + rng.normal(0, 0.02, corners.shape), rng.uniform(0.105, 0.135), rng)
+    tube = make_tube(corners + rng.normal(0, 0.02, corners.shape), rng.uniform(0.105, 0.135), rng)
     first = len(tube.radii) // 3 if rng.uniform() < _OPERATED else 0
     haustra = 1 + 0.13 * np.sin(np.arange(len(tube.radii)) * rng.uniform(0.75, 0.95))
     return Tube(tube.points[first:], (tube.radii * haustra)[first:])
 
 
-def _small_bowel(rng: np.random.Generator) -> Tube:
+def _draw_small_bowel(rng: np.random.Generator) -> Tube:
     """Loops in the middle of the frame: a Lissajous path that climbs slowly."""
     time = np.linspace(0, 1, 340)
     turns = rng.uniform((6.5, 8.5, 3.5), (8.0, 10.0, 5.0))
@@ -95,15 +95,15 @@ def _small_bowel(rng: np.random.Generator) -> Tube:
     return Tube(path, np.full(len(path), rng.uniform(0.085, 0.105)))
 
 
-def _stomach(rng: np.random.Generator) -> Tube:
+def _draw_stomach(rng: np.random.Generator) -> Tube:
     """A bent bag under the left dome: wide at the top, narrow where it crosses the middle."""
     corners = np.array(_BAG)
-    tube = tube_along(corners + rng.normal(0, 0.025, corners.shape), 1.0, rng)
+    tube = make_tube(corners + rng.normal(0, 0.025, corners.shape), 1.0, rng)
     widths = np.interp(np.linspace(0, 1, len(tube.radii)), [0, 0.3, 0.7, 1], [0.20, 0.25, 0.19, 0.11])
     return Tube(tube.points, widths * rng.uniform(0.88, 1.12))
 
 
-def _looks(rng: np.random.Generator) -> tuple[Look, Look, Look]:
+def _draw_looks(rng: np.random.Generator) -> tuple[Look, Look, Look]:
     """Large bowel: speckled, often gas. Small bowel: bright and striped. Stomach: blotchy, a gas bubble in front."""
     large, small, stomach = rng.uniform(0.93, 1.07, 3) * (0.46, 0.66, 0.52)
     gas = rng.normal((-0.35, -1.6, -0.45), 0.25)
@@ -171,7 +171,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         rim=(rng.uniform(0.05, 0.13), rng.uniform(0.045, 0.07)),
         tilt=rng.normal(0, 0.05),
         offset=(rng.normal(0, 0.04), rng.normal(0, 0.02), rng.normal(0, 0.02)),
-        solids=tuple(_jittered(solid, rng) for solid in _SOLIDS),
+        solids=tuple(_jitter(solid, rng) for solid in _SOLIDS),
         organs=draw_organs(rng),
         peak=float(np.exp(rng.uniform(low, high))),
         overlap=float(rng.choice([0.0, 0.03, 0.05])),
@@ -180,7 +180,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 def on_another_day(patient: Patient, rng: np.random.Generator) -> Patient:
     """Moderate changes: filling, position of each organ, gas, position on the table and receiver gain."""
-    tubes = [moved(organ.tube, rng) for organ in patient.organs]
+    tubes = [move_tube(organ.tube, rng) for organ in patient.organs]
     z, y, x = np.array(patient.offset) + rng.normal(0, 0.01, 3)
     looks = [replace(organ.look, gas=organ.look.gas + rng.normal(0, 0.2)) for organ in patient.organs]
     return replace(
@@ -192,7 +192,7 @@ def on_another_day(patient: Patient, rng: np.random.Generator) -> Patient:
     )
 
 
-def _jittered(solid: Ellipsoid, rng: np.random.Generator) -> Ellipsoid:
+def _jitter(solid: Ellipsoid, rng: np.random.Generator) -> Ellipsoid:
     """The structure a little elsewhere, larger or smaller, darker or brighter."""
     z, y, x = np.array(solid.center) + rng.normal(0, 0.012, 3) * (3.0, 1.0, 1.0)
     tall, high, wide = np.array(solid.radii) * rng.uniform(0.9, 1.1, 3)

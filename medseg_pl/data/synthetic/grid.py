@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 STEP = 0.03
-"""From point to point of a path that `tube_along` made."""
+"""From point to point of a path that `make_tube` made."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Ellipsoid:
     angle: float = 0.0
 
 
-def tube_along(corners: Float64[np.ndarray, "n 3"], radius: float, rng: np.random.Generator) -> Tube:
+def make_tube(corners: Float64[np.ndarray, "n 3"], radius: float, rng: np.random.Generator) -> Tube:
     """A smooth tube through `corners`, with a slowly varying width."""
     lengths = np.linalg.norm(np.diff(corners, axis=0), axis=1)
     reached = np.concatenate([[0.0], np.cumsum(lengths)])
     places = np.arange(0, reached[-1], STEP)
     points = np.stack([np.interp(places, reached, axis) for axis in corners.T], axis=1)
-    widths = 1 + 0.08 * wave(rng, len(places))
+    widths = 1 + 0.08 * draw_wave(rng, len(places))
     return Tube(ndimage.gaussian_filter1d(points, 3, axis=0, mode="nearest"), radius * widths)
 
 
-def wave(rng: np.random.Generator, count: int) -> Float64[np.ndarray, "n"]:
+def draw_wave(rng: np.random.Generator, count: int) -> Float64[np.ndarray, "n"]:
     """A slow random function of unit spread along a tube."""
     smooth: Float64[np.ndarray, "n"] = ndimage.gaussian_filter1d(rng.standard_normal(count), 8, mode="reflect")
     return smooth / 0.19  # the spread that this filter leaves of white noise
@@ -57,7 +57,7 @@ _MARGIN = 0.05  # how far around a tube its depth is known
 
 
 @dataclass(frozen=True)
-class Grid:
+class VoxelGrid:
     """Voxel positions of one scan in body units, and the way back to voxel indices.
 
     Args:
@@ -103,7 +103,7 @@ class Sweep:
     nearest: Int32[np.ndarray, "d h w"]
 
 
-def make_grid(shape: tuple[int, int, int], tilt: float, offset: tuple[float, float, float]) -> Grid:
+def make_grid(shape: tuple[int, int, int], tilt: float, offset: tuple[float, float, float]) -> VoxelGrid:
     """The grid that shows a body turned by `tilt` and shifted by `offset`."""
     depth, height, width = shape
     pixel = max(_PICTURE[0] / height, _PICTURE[1] / width)
@@ -112,10 +112,10 @@ def make_grid(shape: tuple[int, int, int], tilt: float, offset: tuple[float, flo
     origin = middle + np.array(offset) / steps
     z, v, u = np.ix_(*((np.arange(n, dtype=np.float32) - o) * s for n, o, s in zip(shape, origin, steps, strict=True)))
     cosine, sine = np.cos(tilt), np.sin(tilt)
-    return Grid(*_warped(z, cosine * v - sine * u, cosine * u + sine * v), steps, tilt, origin)
+    return VoxelGrid(*_warp_axes(z, cosine * v - sine * u, cosine * u + sine * v), steps, tilt, origin)
 
 
-def inside(grid: Grid, solid: Ellipsoid) -> Mask:
+def cover_solid(grid: VoxelGrid, solid: Ellipsoid) -> Mask:
     """The voxels that `solid` covers."""
     (z, y, x), (tall, high, wide) = solid.center, solid.radii
     cosine, sine = np.float32(np.cos(solid.angle)), np.float32(np.sin(solid.angle))
@@ -125,26 +125,26 @@ def inside(grid: Grid, solid: Ellipsoid) -> Mask:
     return np.asarray(np.asarray(squared, np.float32) < 1)
 
 
-def sweep(grid: Grid, tube: Tube) -> Sweep:
+def sweep(grid: VoxelGrid, tube: Tube) -> Sweep:
     """Draw a tube ball by ball, visiting the box around each."""
     depth = np.full(grid.shape, _FAR, np.float32)
     nearest = np.zeros(grid.shape, np.int32)
     for number, (center, radius) in enumerate(zip(grid.index_of(tube.points), tube.radii, strict=True)):
-        box, distance = _ball(grid, center, float(radius))
+        box, distance = _measure_ball(grid, center, float(radius))
         closer = distance < depth[box]
         depth[box][closer] = distance[closer]
         nearest[box][closer] = number
     return Sweep(depth, nearest)
 
 
-def _warped(z: NDArray[np.floating], y: NDArray[np.floating], x: NDArray[np.floating]) -> tuple[Field, Field, Field]:
+def _warp_axes(z: NDArray[np.floating], y: NDArray[np.floating], x: NDArray[np.floating]) -> tuple[Field, Field, Field]:
     """Positions gently bent, so that no outline is a perfect ellipse."""
     bent_y, bent_x = y + 0.015 * np.sin(6 * x + 4 * z), x + 0.015 * np.sin(7 * y - 3 * z)
     z, y, x = (np.asarray(axis, np.float32) for axis in np.broadcast_arrays(z, bent_y, bent_x))
     return z, y, x
 
 
-def _ball(grid: Grid, center: Float64[np.ndarray, "3"], radius: float) -> tuple[tuple[slice, ...], Field]:
+def _measure_ball(grid: VoxelGrid, center: Float64[np.ndarray, "3"], radius: float) -> tuple[tuple[slice, ...], Field]:
     """The box of voxels that a ball and a small margin touch, and their signed distance to its surface."""
     reach = (radius + _MARGIN) / grid.steps
     lows = np.clip(np.ceil(center - reach), 0, grid.shape).astype(int)

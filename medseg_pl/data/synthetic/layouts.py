@@ -59,7 +59,7 @@ def write_uw_madison(root: Path, scans: Iterable[LabeledScan], labels: tuple[str
     for scan in scans:
         folder = root / "train" / scan.group / scan.case_id / "scans"
         for number, (pixels, masks) in enumerate(zip(scan.image, scan.masks.swapaxes(0, 1), strict=True), start=1):
-            write_png(folder / _kaggle_name(number, scan), pixels)
+            write_png(folder / _make_kaggle_name(number, scan), pixels)
             slice_id = f"{scan.case_id}_slice_{number:04d}"
             rows.writerows((slice_id, label, encode_runs(mask)) for label, mask in zip(labels, masks, strict=True))
     write_text(root / "train.csv", table.getvalue())
@@ -70,30 +70,30 @@ def write_decathlon(root: Path, scans: Iterable[LabeledScan], card: DataCard) ->
     names = []
     for number, scan in enumerate(scans, start=1):
         names.append(f"{card.name}_{number:03d}.nii.gz")
-        geometry = _scanner_geometry(scan)
+        geometry = _make_scanner_geometry(scan)
         write_nifti(root / "imagesTr" / names[-1], scan.image.astype(np.int16), geometry)
         write_nifti(root / "labelsTr" / names[-1], scan.label_map, geometry)
-    write_text(root / "dataset.json", json.dumps(_decathlon_index(names, card), indent=2) + "\n")
+    write_text(root / "dataset.json", json.dumps(_describe_decathlon(names, card), indent=2) + "\n")
 
 
 def write_folder(root: Path, scans: Iterable[LabeledScan]) -> None:
     """8-bit pictures and label maps of the same name, three slices of each volume."""
     for scan in scans:
-        pictures = _windowed(scan.image)
-        for index in _chosen_slices(scan.label_map):
+        pictures = _to_8_bit(scan.image)
+        for index in _choose_slices(scan.label_map):
             name = f"{scan.case_id}_{index + 1:04d}.png"
             write_png(root / "images" / name, pictures[index])
             write_png(root / "masks" / name, scan.label_map[index])
 
 
-def _kaggle_name(number: int, scan: LabeledScan) -> str:
+def _make_kaggle_name(number: int, scan: LabeledScan) -> str:
     """`slice_0001_112_96_3.00_3.00.png`: width, height and the two pixel spacings."""
     _, height, width = scan.image.shape
     _, y_mm, x_mm = scan.spacing_mm
     return f"slice_{number:04d}_{width}_{height}_{x_mm:.2f}_{y_mm:.2f}.png"
 
 
-def _decathlon_index(names: list[str], card: DataCard) -> dict[str, object]:
+def _describe_decathlon(names: list[str], card: DataCard) -> dict[str, object]:
     """The content of `dataset.json`."""
     return {
         "name": card.name,
@@ -109,18 +109,18 @@ def _decathlon_index(names: list[str], card: DataCard) -> dict[str, object]:
     }
 
 
-def _scanner_geometry(scan: LabeledScan) -> Geometry:
+def _make_scanner_geometry(scan: LabeledScan) -> Geometry:
     """The volume around the scanner's center: rows run to the back, columns to the patient's left (NIfTI is RAS)."""
     depth, height, width = scan.image.shape
     z_mm, y_mm, x_mm = scan.spacing_mm
     axes = np.array([[0.0, 0.0, -x_mm], [0.0, -y_mm, 0.0], [z_mm, 0.0, 0.0]])
     affine = np.eye(4)
-    affine[:3, :3] = _rotation(*scan.tilt_rad) @ axes
+    affine[:3, :3] = _make_rotation(*scan.tilt_rad) @ axes
     affine[:3, 3] = -affine[:3, :3] @ ((depth - 1) / 2, (height - 1) / 2, (width - 1) / 2)
     return Geometry((depth, height, width), scan.spacing_mm, affine_as_tuple(affine))
 
 
-def _rotation(pitch: float, yaw: float) -> Float64[np.ndarray, "3 3"]:
+def _make_rotation(pitch: float, yaw: float) -> Float64[np.ndarray, "3 3"]:
     """Turn about the left-right axis by `pitch` and then about the long axis by `yaw`, in radians."""
     a, b, c, d = np.cos(pitch), np.sin(pitch), np.cos(yaw), np.sin(yaw)
     about_x = np.array([[1, 0, 0], [0, a, -b], [0, b, a]])
@@ -128,16 +128,16 @@ def _rotation(pitch: float, yaw: float) -> Float64[np.ndarray, "3 3"]:
     return np.asarray(about_z @ about_x)
 
 
-def _windowed(image: UInt16[np.ndarray, "d h w"]) -> UInt8[np.ndarray, "d h w"]:
+def _to_8_bit(image: UInt16[np.ndarray, "d h w"]) -> UInt8[np.ndarray, "d h w"]:
     """Intensities as 8 bits; the brightest half percent is white."""
     white = max(float(np.percentile(image, 99.5)), 1.0)
     return np.round(np.clip(image / white, 0, 1) * 255).astype(np.uint8)
 
 
-def _chosen_slices(labels: UInt8[np.ndarray, "d h w"]) -> list[int]:
+def _choose_slices(labels: UInt8[np.ndarray, "d h w"]) -> list[int]:
     """Up to three slices with foreground, spread evenly.
 
-    >>> _chosen_slices(np.array([0, 1, 1, 1, 1, 1, 0], np.uint8).reshape(7, 1, 1))
+    >>> _choose_slices(np.array([0, 1, 1, 1, 1, 1, 0], np.uint8).reshape(7, 1, 1))
     [2, 3, 4]
     """
     foreground = np.flatnonzero(labels.any(axis=(1, 2)))

@@ -12,7 +12,18 @@ from jaxtyping import Bool, UInt8, UInt16
 from scipy import ndimage
 
 from medseg_pl.data.synthetic.anatomy import Organ, Patient, draw_patient, on_another_day
-from medseg_pl.data.synthetic.grid import STEP, Ellipsoid, Field, Grid, Mask, Sweep, inside, make_grid, sweep, wave
+from medseg_pl.data.synthetic.grid import (
+    STEP,
+    Ellipsoid,
+    Field,
+    Mask,
+    Sweep,
+    VoxelGrid,
+    cover_solid,
+    draw_wave,
+    make_grid,
+    sweep,
+)
 
 
 @dataclass(frozen=True)
@@ -32,46 +43,46 @@ class Trunk:
     cavity: Mask
 
 
-def draw_texture(rng: np.random.Generator, grid: Grid) -> Texture:
+def draw_texture(rng: np.random.Generator, grid: VoxelGrid) -> Texture:
     """The texture of one scan."""
-    return Texture(grain=_noise(rng, grid, 0.012), mottle=_noise(rng, grid, 0.045))
+    return Texture(grain=_draw_noise(rng, grid, 0.012), mottle=_draw_noise(rng, grid, 0.045))
 
 
-def trunk_of(patient: Patient, grid: Grid) -> Trunk:
+def cover_trunk(patient: Patient, grid: VoxelGrid) -> Trunk:
     """The layers of the trunk, skin to cavity."""
     high, wide = patient.trunk
     fat, muscle = patient.rim
     insets = (0.0, fat, fat + muscle)
     layers = (Ellipsoid((0.0, 0.0, 0.0), (4.0, high - inset, wide - inset), 0.0) for inset in insets)
-    return Trunk(*(inside(grid, layer) for layer in layers))
+    return Trunk(*(cover_solid(grid, layer) for layer in layers))
 
 
-def surroundings(solids: tuple[Ellipsoid, ...], grid: Grid, trunk: Trunk, texture: Texture) -> Field:
+def paint_surroundings(solids: tuple[Ellipsoid, ...], grid: VoxelGrid, trunk: Trunk, texture: Texture) -> Field:
     """Everything but the organs: fat, muscle wall, mesentery and the solid structures."""
     strands = np.exp(-((texture.mottle / 0.22) ** 2))  # where noise crosses zero it draws thin lines, like vessels
     tissue = np.where(trunk.body, np.float32(0.82), np.float32(0.0))
     tissue[trunk.wall] = 0.25
     np.copyto(tissue, 0.68 + 0.05 * texture.mottle - 0.22 * strands, where=trunk.cavity)
     for solid in solids:
-        covered = inside(grid, solid) & trunk.wall
+        covered = cover_solid(grid, solid) & trunk.wall
         tissue[covered] = solid.value * (1 + 0.05 * texture.mottle[covered] + 0.15 * strands[covered])
     return tissue
 
 
-def interior(rng: np.random.Generator, grid: Grid, organ: Organ, sweep: Sweep, texture: Texture) -> Field:
+def paint_interior(rng: np.random.Generator, grid: VoxelGrid, organ: Organ, sweep: Sweep, texture: Texture) -> Field:
     """Wall, content and the gas that rises to the front of the lumen (the patient lies on the back)."""
     tube, look = organ.tube, organ.look
     count = len(tube.radii)
     stripes = look.folds * np.sin(2 * np.pi * STEP * np.arange(count) / look.fold_length)
-    content = look.content * (1 + 0.08 * wave(rng, count)) + stripes
-    level = tube.points[:, 1] + tube.radii * (look.gas + 0.5 * wave(rng, count))
+    content = look.content * (1 + 0.08 * draw_wave(rng, count)) + stripes
+    level = tube.points[:, 1] + tube.radii * (look.gas + 0.5 * draw_wave(rng, count))
     value = content.astype(np.float32)[sweep.nearest] + look.mottle * texture.mottle + look.grain * texture.grain
     value[grid.y < level.astype(np.float32)[sweep.nearest]] = 0.08
     value[sweep.depth > -look.wall] = 0.22
     return np.asarray(value)
 
 
-def _noise(rng: np.random.Generator, grid: Grid, scale: float) -> Field:
+def _draw_noise(rng: np.random.Generator, grid: VoxelGrid, scale: float) -> Field:
     """Smooth noise of unit spread, with blobs of about `scale` body units."""
     white = rng.standard_normal(grid.shape, dtype=np.float32)
     smooth = ndimage.gaussian_filter(white, scale / grid.steps, mode="reflect", truncate=3.0)
@@ -94,27 +105,27 @@ class Phantom(NamedTuple):
     masks: Masks
 
 
-def abdomen(rng: np.random.Generator, shape: tuple[int, int, int] = (24, 96, 112)) -> Phantom:
+def simulate_abdomen(rng: np.random.Generator, shape: tuple[int, int, int] = (24, 96, 112)) -> Phantom:
     """One scan of a new patient.
 
-    >>> scan = abdomen(np.random.default_rng(0), shape=(8, 48, 56))
+    >>> scan = simulate_abdomen(np.random.default_rng(0), shape=(8, 48, 56))
     >>> scan.image.dtype, scan.masks.shape
     (dtype('uint16'), (3, 8, 48, 56))
     """
     return _scan(draw_patient(rng), rng, shape)
 
 
-def patient_days(patient_seed: Seed, day_seeds: Sequence[Seed], shape: tuple[int, int, int]) -> Iterator[Phantom]:
+def simulate_days(patient_seed: Seed, day_seeds: Sequence[Seed], shape: tuple[int, int, int]) -> Iterator[Phantom]:
     """The scans of one patient on several days: one anatomy, with other fillings, bends and noise each day."""
     patient = draw_patient(np.random.default_rng(patient_seed))
     for seed in day_seeds:
         yield _scan(patient, np.random.default_rng(seed), shape)
 
 
-def exclusive(masks: Bool[np.ndarray, "k *shape"]) -> UInt8[np.ndarray, "*shape"]:
+def merge_exclusive(masks: Bool[np.ndarray, "k *shape"]) -> UInt8[np.ndarray, "*shape"]:
     """Masks as one label map of 0 to K: where they overlap, the later one wins.
 
-    >>> exclusive(np.array([[True, True, False], [False, True, False]])).tolist()
+    >>> merge_exclusive(np.array([[True, True, False], [False, True, False]])).tolist()
     [1, 2, 0]
     """
     labels = np.zeros(masks.shape[1:], np.uint8)
@@ -128,22 +139,22 @@ def _scan(patient: Patient, rng: np.random.Generator, shape: tuple[int, int, int
     today = on_another_day(patient, rng)
     grid = make_grid(shape, today.tilt, today.offset)
     texture = draw_texture(rng, grid)
-    trunk = trunk_of(today, grid)
-    tissue = surroundings(today.solids, grid, trunk, texture)
-    sweeps = [_rough_sweep(grid, organ, texture) for organ in today.organs]
+    trunk = cover_trunk(today, grid)
+    tissue = paint_surroundings(today.solids, grid, trunk, texture)
+    sweeps = [_sweep_roughly(grid, organ, texture) for organ in today.organs]
     masks = np.stack([(swept.depth < 0) & trunk.cavity for swept in sweeps])
     for organ, swept, mask in zip(today.organs, sweeps, masks, strict=True):
-        np.copyto(tissue, interior(rng, grid, organ, swept, texture), where=mask)
-    return Phantom(_acquired(rng, grid, tissue, today.peak), _separated(masks, sweeps, today.overlap))
+        np.copyto(tissue, paint_interior(rng, grid, organ, swept, texture), where=mask)
+    return Phantom(_simulate_scanner(rng, grid, tissue, today.peak), _separate_masks(masks, sweeps, today.overlap))
 
 
-def _rough_sweep(grid: Grid, organ: Organ, texture: Texture) -> Sweep:
+def _sweep_roughly(grid: VoxelGrid, organ: Organ, texture: Texture) -> Sweep:
     """The organ on the grid, with a slightly rough surface."""
     smooth = sweep(grid, organ.tube)
     return replace(smooth, depth=smooth.depth + np.float32(0.008) * texture.mottle)
 
 
-def _separated(masks: Masks, sweeps: Sequence[Sweep], overlap: float) -> Masks:
+def _separate_masks(masks: Masks, sweeps: Sequence[Sweep], overlap: float) -> Masks:
     """Masks that share no more than a rim: an organ ends where another, painted later, is `overlap` deep."""
     separated = masks.copy()
     for organ, later in combinations(range(len(masks)), 2):
@@ -151,7 +162,9 @@ def _separated(masks: Masks, sweeps: Sequence[Sweep], overlap: float) -> Masks:
     return separated
 
 
-def _acquired(rng: np.random.Generator, grid: Grid, tissue: Field, peak: float) -> UInt16[np.ndarray, "d h w"]:
+def _simulate_scanner(
+    rng: np.random.Generator, grid: VoxelGrid, tissue: Field, peak: float
+) -> UInt16[np.ndarray, "d h w"]:
     """What the scanner makes of the tissue: blur, receive bias, Rician noise, arbitrary scale."""
     blurred = ndimage.gaussian_filter(tissue, (0.0, 0.55, 0.55))
     a, b, c, d = rng.normal(0, (0.10, 0.12, 0.12, 0.10)).tolist()

@@ -76,14 +76,14 @@ class AlbumentationsAugmentation(Augmentation):
         for pipeline in self._pipelines:
             pipeline.set_random_state(*draws)
         if moving.transforms:
-            moved = moving(image=_last(image), mask=_last(mask))
-            image, mask = _first(moved["image"], image.shape), _first(moved["mask"], mask.shape)
+            moved = moving(image=_to_channels_last(image), mask=_to_channels_last(mask))
+            image, mask = _to_channels_first(moved["image"], image.shape), _to_channels_first(moved["mask"], mask.shape)
         if changing.transforms:
             unit, span = _to_unit(image, statistics)
-            given = _last(unit)
+            given = _to_channels_last(unit)
             changed = changing(image=given)["image"]
             if changed is not given:
-                changed = _first(changed, image.shape)
+                changed = _to_channels_first(changed, image.shape)
                 image = _from_unit(image, changed - unit, span)
         return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
@@ -139,7 +139,7 @@ class StandardAugmentation(AlbumentationsAugmentation):
 
     def geometric(self) -> Transforms:
         """Only what is switched on."""
-        return _wanted(
+        return _select_transforms(
             (self.flip_horizontal, albumentations.HorizontalFlip(p=self.flip_horizontal)),
             (self.flip_vertical, albumentations.VerticalFlip(p=self.flip_vertical)),
             (self.rotate_degrees or self.scale or self.shift, self._affine()),
@@ -149,7 +149,7 @@ class StandardAugmentation(AlbumentationsAugmentation):
         """Only what is switched on."""
         often = self.intensity_probability
         gamma = (100 - 100 * self.gamma, 100 + 100 * self.gamma)
-        return _wanted(
+        return _select_transforms(
             (
                 self.brightness or self.contrast,
                 albumentations.RandomBrightnessContrast(self.brightness, self.contrast, p=often),
@@ -175,23 +175,23 @@ class _Affine(albumentations.Affine):  # type: ignore[misc]  # it has no types
     """The same pixels without what albumentations asks before each warp, which takes as long as to warp a mask."""
 
     def apply(self, img: NDArray[Any], matrix: NDArray[Any], output_shape: tuple[int, int], **params: Any) -> Any:
-        if _channels(img) > _WARPED_AT_ONCE:
+        if _count_channels(img) > _WARPED_AT_ONCE:
             return super().apply(img, matrix, output_shape, **params)
-        return _warped(img, matrix, output_shape, self.interpolation, self.border_mode)
+        return _warp(img, matrix, output_shape, self.interpolation, self.border_mode)
 
     def apply_to_mask(
         self, mask: NDArray[Any], matrix: NDArray[Any], output_shape: tuple[int, int], **params: Any
     ) -> Any:
-        if _channels(mask) > _WARPED_AT_ONCE:
+        if _count_channels(mask) > _WARPED_AT_ONCE:
             return super().apply_to_mask(mask, matrix, output_shape, **params)
-        return _warped(mask, matrix, output_shape, self.mask_interpolation, self.border_mode)
+        return _warp(mask, matrix, output_shape, self.mask_interpolation, self.border_mode)
 
 
-def _channels(planes: NDArray[Any]) -> int:
+def _count_channels(planes: NDArray[Any]) -> int:
     return 1 if planes.ndim == 2 else planes.shape[2]
 
 
-def _warped(
+def _warp(
     planes: NDArray[Any], matrix: NDArray[Any], shape: tuple[int, int], interpolation: int, border: int
 ) -> NDArray[Any]:
     height, width = shape
@@ -199,7 +199,7 @@ def _warped(
     return warped.reshape(height, width, *planes.shape[2:])  # OpenCV drops the axis of a single channel
 
 
-def _wanted(*candidates: tuple[float, albumentations.BasicTransform]) -> Transforms:
+def _select_transforms(*candidates: tuple[float, albumentations.BasicTransform]) -> Transforms:
     return [transform for strength, transform in candidates if strength]
 
 
@@ -222,10 +222,10 @@ def _from_unit(image: Image, change: Float32[np.ndarray, "c h w"], span: Float32
     return values if image.dtype != np.uint8 else np.rint(values).clip(0, 255).astype(np.uint8)
 
 
-def _last(planes: NDArray[Any]) -> NDArray[Any]:
+def _to_channels_last(planes: NDArray[Any]) -> NDArray[Any]:
     """Channels behind, as albumentations wants them, or no channel axis for one plane."""
     return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
-def _first(planes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+def _to_channels_first(planes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return planes.reshape(shape) if shape[0] == 1 else planes.transpose(2, 0, 1)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.types import ResizeMode
-from medseg_pl.data.transforms.windows import Padding, centerd_padding
+from medseg_pl.data.transforms.windows import Padding, center_padding
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Resize:
 
     def padding(self, native: tuple[int, int]) -> Padding:
         """What is added around the scaled image."""
-        return centerd_padding(self.scaled_size(native), self.fitted_size(native))
+        return center_padding(self.scaled_size(native), self.fitted_size(native))
 
     def apply(self, image: Shaped[np.ndarray, "c h w"], fill: Shaped[np.ndarray, " c"]) -> Shaped[np.ndarray, "c H W"]:
         """Fit an image; `fill` is the padding's value for each channel."""
@@ -112,13 +112,13 @@ class Resize:
         """Some rows of what `undo` gives, for an image that is too large to be scaled up whole."""
         if rows == slice(0, native[0]):
             return self.undo(probabilities, native)
-        return scaled_rows(self.padding(native).undo(probabilities), native, rows)
+        return scale_rows(self.padding(native).undo(probabilities), native, rows)
 
 
-def scaled_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: slice) -> Float[Tensor, "b k r W"]:
+def scale_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: slice) -> Float[Tensor, "b k r W"]:
     """Some rows of an image that is scaled, bilinearly and between the centers of pixels, to `(height, width)`.
 
-    >>> scaled_rows(torch.tensor([[[[0.0], [4.0]]]]), (4, 1), slice(1, 3)).flatten().tolist()
+    >>> scale_rows(torch.tensor([[[[0.0], [4.0]]]]), (4, 1), slice(1, 3)).flatten().tolist()
     [1.0, 3.0]
     """
     height = image.shape[-2]

@@ -28,20 +28,20 @@ class Padding(NamedTuple):
         return image[..., self.top : height - self.bottom, self.left : width - self.right]
 
 
-def centerd_padding(size: tuple[int, int], padded: tuple[int, int]) -> Padding:
+def center_padding(size: tuple[int, int], padded: tuple[int, int]) -> Padding:
     """The padding that brings `size` to `padded`, half on each side, the odd row or column at the end.
 
-    >>> centerd_padding((5, 8), (8, 8))
+    >>> center_padding((5, 8), (8, 8))
     Padding(top=1, bottom=2, left=0, right=0)
     """
     rows, columns = (max(0, goal - length) for length, goal in zip(size, padded, strict=True))
     return Padding(rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
 
 
-def padded_size(size: tuple[int, int], multiple: int, at_least: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+def compute_padded_size(size: tuple[int, int], multiple: int, at_least: tuple[int, int] = (1, 1)) -> tuple[int, int]:
     """The smallest size that holds `size` and `at_least` and divides by `multiple`.
 
-    >>> padded_size((40, 59), multiple=16, at_least=(64, 32))
+    >>> compute_padded_size((40, 59), multiple=16, at_least=(64, 32))
     (64, 64)
     """
     height, width = (
@@ -61,12 +61,12 @@ def pad(image: Float[Tensor, "b c h w"], padding: Padding, fill: Float[Tensor, "
     return frame
 
 
-def starts(length: int, window: int, overlap: float) -> list[int]:
+def list_window_starts(length: int, window: int, overlap: float) -> list[int]:
     """Where windows begin along one axis, the last one flush with the end.
 
     The step is `window * (1 - overlap)`, as in MONAI's sliding window.
 
-    >>> starts(length=10, window=4, overlap=0.5)
+    >>> list_window_starts(length=10, window=4, overlap=0.5)
     [0, 2, 4, 6]
     """
     if window >= length:
@@ -76,9 +76,9 @@ def starts(length: int, window: int, overlap: float) -> list[int]:
     return [min(index * step, length - window) for index in range(count)]
 
 
-def grid(size: tuple[int, int], window: tuple[int, int], overlap: float) -> list[tuple[slice, slice]]:
+def list_windows(size: tuple[int, int], window: tuple[int, int], overlap: float) -> list[tuple[slice, slice]]:
     """All windows over an image, row by row."""
-    rows, columns = (starts(length, side, overlap) for length, side in zip(size, window, strict=True))
+    rows, columns = (list_window_starts(length, side, overlap) for length, side in zip(size, window, strict=True))
     return [(slice(y, y + window[0]), slice(x, x + window[1])) for y, x in product(rows, columns)]
 
 

@@ -66,7 +66,7 @@ def test_damaged_checksums_are_damage_too(entry: Path, damage: Callable[[Path], 
 
 def test_what_was_verified_is_not_read_again(entry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_damage(entry) is None
-    monkeypatch.setattr(checksums, "checksum", lambda path: pytest.fail(f"{path} is read"))
+    monkeypatch.setattr(checksums, "compute_checksum", lambda path: pytest.fail(f"{path} is read"))
     assert find_damage(entry) is None
 
 
@@ -74,8 +74,8 @@ def test_a_copy_is_verified_anew(entry: Path, tmp_path: Path, monkeypatch: pytes
     assert find_damage(entry) is None
     shutil.copytree(entry, tmp_path / "copy")  # with all times
     read: list[str] = []
-    computed = checksums.checksum
-    monkeypatch.setattr(checksums, "checksum", lambda path: read.append(path.name) or computed(path))
+    computed = checksums.compute_checksum
+    monkeypatch.setattr(checksums, "compute_checksum", lambda path: read.append(path.name) or computed(path))
     assert find_damage(tmp_path / "copy") is None
     assert sorted(read) == ["case.json", "image.npy"]
 

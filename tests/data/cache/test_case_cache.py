@@ -27,7 +27,7 @@ from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.cache import case as case_module
 from medseg_pl.data.cache import case_cache as cache_module
 from medseg_pl.data.cache.case import CachedCase
-from medseg_pl.data.cache.case_cache import CaseCache, default_directory
+from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.cache.index import CacheIndex, read_rows
 from medseg_pl.data.sources import FolderSource, UWMadisonSource
 from tests.sample_files import blocks, noise, save_raster, save_volume, tree
@@ -430,8 +430,8 @@ def test_an_edited_plug_in_is_read_again(
 
 
 def test_an_edit_of_our_own_sources_is_a_matter_of_the_format(data: Path) -> None:
-    assert cache_module._plugin_code(FolderSource) == ""
-    assert "class Counting(FolderSource):" in cache_module._plugin_code(Counting)
+    assert cache_module._read_plugin_code(FolderSource) == ""
+    assert "class Counting(FolderSource):" in cache_module._read_plugin_code(Counting)
 
 
 def test_the_first_fault_stops_the_work_and_names_the_file(tmp_path: Path, directory: Path) -> None:
@@ -537,12 +537,12 @@ def test_the_description_is_plain_json(data: Path, directory: Path) -> None:
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDSEG_CACHE", "/scratch/medseg")
     monkeypatch.setenv("XDG_CACHE_HOME", "/home/me/cache")
-    assert default_directory() == Path("/scratch/medseg")
+    assert find_default_directory() == Path("/scratch/medseg")
     monkeypatch.delenv("MEDSEG_CACHE")
-    assert default_directory() == Path("/home/me/cache/medseg")
+    assert find_default_directory() == Path("/home/me/cache/medseg")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
-    assert default_directory() == Path("/home/me/.cache/medseg")
+    assert find_default_directory() == Path("/home/me/.cache/medseg")
 
 
 def test_voxels_beside_their_header_are_part_of_a_case(tmp_path: Path, directory: Path) -> None:

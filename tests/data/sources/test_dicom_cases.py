@@ -8,7 +8,7 @@ import pytest
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.sources.dicom_cases import segments_of
+from medseg_pl.data.sources.dicom_cases import describe_segments
 from medseg_pl.io.dicom.seg_writer import ANATOMICAL_STRUCTURE, ORGAN, Segment
 
 LABELS = LabelMap(["liver", "tumour"], "multilabel")
@@ -17,7 +17,7 @@ LABELS = LabelMap(["liver", "tumour"], "multilabel")
 def test_codes_of_a_configuration_may_be_numbers_or_text() -> None:
     types = {"tumour": (108369006, "SCT", "Neoplasm")}
     categories = {"liver": ("T-62000", "SRT", "Liver")}
-    assert segments_of(LABELS, types, categories) == [
+    assert describe_segments(LABELS, types, categories) == [
         Segment("liver", ("T-62000", "SRT", "Liver"), ORGAN),
         Segment("tumour", ANATOMICAL_STRUCTURE, ("108369006", "SCT", "Neoplasm")),
     ]
@@ -28,5 +28,5 @@ def test_a_meaning_of_no_label_is_named(setting: str) -> None:
     given: dict[str, Any] = {"property_types": {}, "property_categories": {}}
     given[setting] = {"lever": (10200004, "SCT", "Liver")}
     with pytest.raises(SettingError) as error:
-        segments_of(LABELS, given["property_types"], given["property_categories"])
+        describe_segments(LABELS, given["property_types"], given["property_categories"])
     assert str(error.value) == f"data.source.{setting} speaks of lever, but labels.names is liver, tumour."

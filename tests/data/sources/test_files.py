@@ -24,14 +24,14 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.files import (
+    CaseGrid,
     FileSource,
-    Grid,
-    inside,
+    encode_mask_files,
     is_image,
     read_image_file,
     read_image_geometry,
     read_mask_file,
-    stored_mask,
+    resolve_inside,
 )
 from medseg_pl.io.raster import read_mask
 from tests.contracts.source_contract import SourceContract, Subject
@@ -413,15 +413,17 @@ class TestSlicing:
 
 
 def test_several_files_of_a_label_are_checked_like_one(tmp_path: Path) -> None:
-    grid = Grid(Geometry((1, 9, 12)), Path("image.png"), "image", "export it again")
+    grid = CaseGrid(Geometry((1, 9, 12)), Path("image.png"), "image", "export it again")
     paths = [Path("liver_1.png"), Path("liver_2.png"), Path("spleen.png")]
     planes = [blocks((9, 12), 255)[None], blocks((9, 12), 0, 1)[None], blocks((9, 12), 0, 0, 1)[None]]
     masks = [(plane, Geometry((1, 9, 12))) for plane in planes]
-    np.testing.assert_array_equal(stored_mask("p1", paths, masks, ORGANS, grid, [2, 1])[0, 0], blocks((9, 12), 1, 1, 2))
+    np.testing.assert_array_equal(
+        encode_mask_files("p1", paths, masks, ORGANS, grid, [2, 1])[0, 0], blocks((9, 12), 1, 1, 2)
+    )
     with pytest.raises(MaskValueError, match=r"liver_2\.png holds the value 7"):
-        stored_mask("p1", paths, [masks[0], (planes[1] * 7, masks[1][1]), masks[2]], ORGANS, grid, [2, 1])
+        encode_mask_files("p1", paths, [masks[0], (planes[1] * 7, masks[1][1]), masks[2]], ORGANS, grid, [2, 1])
     with pytest.raises(GeometryError, match=r"has 3 mask file\(s\) for the 2 labels"):
-        stored_mask("p1", paths, masks, ORGANS, grid)
+        encode_mask_files("p1", paths, masks, ORGANS, grid)
 
 
 def test_the_grid_of_an_image_needs_no_decoding(tmp_path: Path) -> None:
@@ -453,7 +455,7 @@ def test_images_are_known_by_their_names(name: str, read: bool) -> None:
 @pytest.mark.parametrize("path", ["../outside.png", "images/../../outside.png", "/etc/passwd"])
 def test_a_path_that_leaves_the_root_is_refused(tmp_path: Path, path: str) -> None:
     with pytest.raises(MissingDataError, match=r"table\.csv names '.*', which lies outside .* Move the file inside"):
-        inside(tmp_path / "root", path, "table.csv")
+        resolve_inside(tmp_path / "root", path, "table.csv")
 
 
 def test_a_link_that_leaves_the_root_is_refused(tmp_path: Path) -> None:
@@ -461,13 +463,13 @@ def test_a_link_that_leaves_the_root_is_refused(tmp_path: Path) -> None:
     save_raster(tmp_path / "secret.png", noise((4, 4)))
     (tmp_path / "root" / "link.png").symlink_to(tmp_path / "secret.png")
     with pytest.raises(MissingDataError, match="lies outside"):
-        inside(tmp_path / "root", "link.png", "table.csv")
+        resolve_inside(tmp_path / "root", "link.png", "table.csv")
 
 
 @pytest.mark.parametrize("path", ["a\0b.png", "x" * 5000])
 def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, path: str) -> None:
     with pytest.raises(MissingDataError, match=r"table\.csv names '.*', which is no file: .*\. Correct the name\."):
-        inside(tmp_path, path, "table.csv")
+        resolve_inside(tmp_path, path, "table.csv")
 
 
 def test_a_link_to_a_folder_outside_is_refused(tmp_path: Path) -> None:
@@ -475,14 +477,14 @@ def test_a_link_to_a_folder_outside_is_refused(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "images").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     with pytest.raises(MissingDataError, match="lies outside"):
-        inside(tmp_path / "root", "images/a.png", "table.csv")
+        resolve_inside(tmp_path / "root", "images/a.png", "table.csv")
 
 
 def test_a_link_that_stays_inside_is_fine(tmp_path: Path) -> None:
     save_raster(tmp_path / "real" / "a.png", noise((4, 4)))
     (tmp_path / "images").symlink_to(tmp_path / "real", target_is_directory=True)
-    assert inside(tmp_path, "images/a.png", "table.csv").is_file()
+    assert resolve_inside(tmp_path, "images/a.png", "table.csv").is_file()
 
 
 def test_a_path_with_dots_that_stays_inside_is_fine(tmp_path: Path) -> None:
-    assert inside(tmp_path, "images/../a.png", "table.csv").resolve() == (tmp_path / "a.png").resolve()
+    assert resolve_inside(tmp_path, "images/../a.png", "table.csv").resolve() == (tmp_path / "a.png").resolve()

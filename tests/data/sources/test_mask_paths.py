@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.data.sources.mask_paths import Place, place_of
+from medseg_pl.data.sources.mask_paths import MaskPattern, parse_mask_path
 
 LETTERS = st.text("ab_*.[(", min_size=1, max_size=6).filter(lambda name: name.strip("."))
 
 
-def at(name: str) -> Place:
-    return Place("masks", name, "data.source.mask_name")
+def at(name: str) -> MaskPattern:
+    return MaskPattern("masks", name, "data.source.mask_name")
 
 
 class TestFound:
@@ -76,7 +76,7 @@ class TestPlaceOf:
         ],
     )
     def test_a_folder_or_the_path_of_a_mask(self, text: str, folder: str, name: str) -> None:
-        found = place_of(text, "{stem}_seg", "data.source.masks")
+        found = parse_mask_path(text, "{stem}_seg", "data.source.masks")
         assert (found.folder, found.name) == (folder, name)
         assert found.setting == f"data.source.{'masks' if '{stem}' in text else 'mask_name'}"
         assert found.several == ("*" in name)
@@ -84,16 +84,16 @@ class TestPlaceOf:
     @pytest.mark.parametrize("name", ["mask", "*", "{stem}_{organ}", "{0}"])
     def test_a_name_depends_on_the_image_and_on_nothing_else(self, name: str) -> None:
         with pytest.raises(SettingError) as error:
-            place_of("masks", name, "data.source.masks")
+            parse_mask_path("masks", name, "data.source.masks")
         assert str(error.value) == (
             f"data.source.mask_name must contain {{stem}}, the image's name, and no other braces; got {name!r}."
         )
 
     def test_so_does_the_path_of_a_mask(self) -> None:
         with pytest.raises(SettingError, match=r"data\.source\.masks must contain .* got '\{stem\}_\{organ\}'"):
-            place_of("masks/{stem}_{organ}", "{stem}", "data.source.masks")
+            parse_mask_path("masks/{stem}_{organ}", "{stem}", "data.source.masks")
 
     @pytest.mark.parametrize("text", ["masks/*", "mask*/{stem}", "masks/{organ}"])
     def test_a_folder_does_not(self, text: str) -> None:
         with pytest.raises(SettingError, match=r"names no single folder\. Write the path of a mask, such as 'masks/"):
-            place_of(text, "{stem}", "data.source.masks")
+            parse_mask_path(text, "{stem}", "data.source.masks")

@@ -5,23 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg_pl.data.synthetic.grid import Ellipsoid, Grid, Tube, inside, make_grid, sweep
+from medseg_pl.data.synthetic.grid import Ellipsoid, Tube, VoxelGrid, cover_solid, make_grid, sweep
 
 SHAPE = (10, 60, 72)
 WARP = 0.015
 
 
 @pytest.fixture(scope="module")
-def grid() -> Grid:
+def grid() -> VoxelGrid:
     return make_grid(SHAPE, tilt=0.2, offset=(0.05, -0.03, 0.02))
 
 
-def squared_distances_in_voxels(grid: Grid, center: np.ndarray) -> np.ndarray:
+def squared_distances_in_voxels(grid: VoxelGrid, center: np.ndarray) -> np.ndarray:
     indices = np.indices(grid.shape).reshape(3, -1).T
     return np.square((indices - center) * grid.steps).sum(axis=1).reshape(grid.shape)
 
 
-def test_a_position_leads_back_to_its_voxel_but_for_the_warp(grid: Grid) -> None:
+def test_a_position_leads_back_to_its_voxel_but_for_the_warp(grid: VoxelGrid) -> None:
     positions = np.stack([axis.ravel() for axis in (grid.z, grid.y, grid.x)], axis=1).astype(np.float64)
     indices = np.indices(SHAPE).reshape(3, -1).T
     away = np.abs(grid.index_of(positions) - indices) * grid.steps
@@ -37,14 +37,14 @@ def test_pixels_are_square_and_the_trunk_fits() -> None:
         assert np.ptp(grid.x) > 2.1
 
 
-def test_an_ellipsoid_has_its_volume(grid: Grid) -> None:
+def test_an_ellipsoid_has_its_volume(grid: VoxelGrid) -> None:
     radii = (0.4, 0.3, 0.5)
-    covered = inside(grid, Ellipsoid((0.0, 0.0, 0.0), radii, 0.5, angle=0.7))
+    covered = cover_solid(grid, Ellipsoid((0.0, 0.0, 0.0), radii, 0.5, angle=0.7))
     volume = covered.sum() * np.prod(grid.steps)
     assert volume == pytest.approx(4 / 3 * np.pi * np.prod(radii), rel=0.05)
 
 
-def test_a_tube_is_the_union_of_its_balls(grid: Grid) -> None:
+def test_a_tube_is_the_union_of_its_balls(grid: VoxelGrid) -> None:
     tube = Tube(np.array([[0.0, 0.0, -0.3], [0.1, 0.2, 0.3], [5.0, 0.0, 0.0]]), np.array([0.2, 0.3, 0.2]))
     first, second, _ = (
         np.sqrt(squared_distances_in_voxels(grid, center)) - radius

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data.utils import compute_importance_map, dense_patch_slices
 
-from medseg_pl.data.transforms.windows import Padding, centerd_padding, gaussian_weights, grid, pad, padded_size, starts
+from medseg_pl.data.transforms.windows import (
+    Padding,
+    center_padding,
+    compute_padded_size,
+    gaussian_weights,
+    list_window_starts,
+    list_windows,
+    pad,
+)
 
 LENGTHS = st.integers(1, 90)
 OVERLAPS = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.6, 0.75, 0.9, 0.99])
@@ -24,12 +32,12 @@ def monai_starts(length: int, window: int, overlap: float) -> list[int]:
 
 @given(length=LENGTHS, window=LENGTHS, overlap=OVERLAPS)
 def test_windows_begin_where_monai_lets_them_begin(length: int, window: int, overlap: float) -> None:
-    assert starts(length, window, overlap) == monai_starts(length, window, overlap)
+    assert list_window_starts(length, window, overlap) == monai_starts(length, window, overlap)
 
 
 @given(length=LENGTHS, window=LENGTHS, overlap=OVERLAPS)
 def test_windows_cover_the_axis_and_stay_inside(length: int, window: int, overlap: float) -> None:
-    begins = starts(length, window, overlap)
+    begins = list_window_starts(length, window, overlap)
     covered = {place for begin in begins for place in range(begin, begin + window)}
     assert covered >= set(range(length))
     assert begins == sorted(set(begins))
@@ -37,7 +45,9 @@ def test_windows_cover_the_axis_and_stay_inside(length: int, window: int, overla
 
 
 def test_a_grid_goes_row_by_row() -> None:
-    windows = [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in grid((6, 5), (4, 3), 0.5)]
+    windows = [
+        (rows.start, rows.stop, columns.start, columns.stop) for rows, columns in list_windows((6, 5), (4, 3), 0.5)
+    ]
     assert windows == [
         (y, y + 4, x, x + 3)
         for y, x in [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1), (2, 2)]
@@ -73,12 +83,12 @@ def test_weights_have_the_width_that_nnunet_gives_them() -> None:
 def test_padded_sizes(
     size: tuple[int, int], multiple: int, at_least: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    assert padded_size(size, multiple, at_least) == expected
+    assert compute_padded_size(size, multiple, at_least) == expected
 
 
 def test_the_odd_row_goes_to_the_end() -> None:
-    assert centerd_padding((5, 4), (8, 9)) == Padding(top=1, bottom=2, left=2, right=3)
-    assert centerd_padding((9, 9), (8, 9)) == Padding(0, 0, 0, 0)
+    assert center_padding((5, 4), (8, 9)) == Padding(top=1, bottom=2, left=2, right=3)
+    assert center_padding((9, 9), (8, 9)) == Padding(0, 0, 0, 0)
 
 
 @given(
@@ -92,7 +102,7 @@ def test_padding_is_undone_to_the_last_bit(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     image = (torch.randn(2, 3, *size, generator=generator, dtype=torch.float64) * 10.0 ** seed.__mod__(5)).to(dtype)
-    padding = centerd_padding(size, (size[0] + extra[0], size[1] + extra[1]))
+    padding = center_padding(size, (size[0] + extra[0], size[1] + extra[1]))
     padded = pad(image, padding, image.amin(dim=(-2, -1), keepdim=True))
     assert padded.shape[-2:] == (size[0] + extra[0], size[1] + extra[1])
     assert padded.dtype == dtype

@@ -18,7 +18,7 @@ from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError
 from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import Prediction
 from medseg_pl.data.sources.base import abbreviate, explain_unread
-from medseg_pl.data.sources.files import Grid, files_by_name, is_image, read_mask_file, stored_mask
+from medseg_pl.data.sources.files import CaseGrid, encode_mask_files, is_image, map_files_by_name, read_mask_file
 from medseg_pl.io.file_header import is_lossy
 from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, require_folder
 
@@ -100,7 +100,7 @@ def read_pair(
     """
     references = [read_mask_file(path) for path in pair.references]
     remedy = "write the prediction on the grid of its reference"
-    grid = Grid(references[0][1], pair.references[0], "reference", remedy)
+    grid = CaseGrid(references[0][1], pair.references[0], "reference", remedy)
     empty = np.zeros(grid.geometry.shape, np.uint8), grid.geometry
     predictions = [read_mask_file(path) if path is not None else empty for path in pair.predictions]
     paths = [path or Path("missing") for path in pair.predictions]
@@ -108,8 +108,8 @@ def read_pair(
         case_id=pair.case_id,
         group=group,
         geometry=replace(grid.geometry, spacing_mm=grid.geometry.spacing_mm or spacing_mm),
-        mask=stored_mask(pair.case_id, paths, predictions, labels, grid),
-        reference=stored_mask(pair.case_id, pair.references, references, labels, grid),
+        mask=encode_mask_files(pair.case_id, paths, predictions, labels, grid),
+        reference=encode_mask_files(pair.case_id, pair.references, references, labels, grid),
     )
 
 
@@ -189,7 +189,7 @@ def _masks(directory: Path, what: str) -> dict[str, Path]:
         raise MissingDataError(
             f"{directory} holds no mask that can be read; expected PNG, TIFF, NIfTI, MetaImage or NRRD files."
         )
-    return files_by_name(files, directory, what)
+    return map_files_by_name(files, directory, what)
 
 
 def _check_references(
