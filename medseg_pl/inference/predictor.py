@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt8
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
@@ -34,6 +35,19 @@ from medseg_pl.models.checkpoint import read_checkpoint
 from medseg_pl.models.segmentation_model import SegmentationModel, load_model
 
 _AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class EnsemblePrediction(NamedTuple):
+    """A prediction and the masks of its members, to measure where they disagree.
+
+    Attributes:
+        prediction: With its probabilities.
+        member_masks: Of several models each one's own; of a single model with flips that of the image unflipped;
+            else none.
+    """
+
+    prediction: Prediction
+    member_masks: list[UInt8[np.ndarray, "m d h w"]]
 
 
 class Predictor:
@@ -199,7 +213,7 @@ class Predictor:
         depth = geometry.shape[0]
         step = self.inferer.count_slices_at_once(geometry, self.batch_size)
         predictions = []
-        with torch.inference_mode(), self.autocast():
+        with torch.inference_mode(), self.make_autocast():
             for start in range(0, depth, step):
                 indices = range(start, min(start + step, depth))
                 blocks = self.inferer.infer_slices(image, statistics, geometry, indices)
@@ -208,7 +222,34 @@ class Predictor:
         (prediction,) = predictions
         return prediction
 
-    def autocast(self) -> AbstractContextManager[object]:
+    def predict_members(self, volume: Volume, description: str) -> EnsemblePrediction:
+        """Predict as `predict_volume` does, and keep the masks of the members.
+
+        Args:
+            volume: The image, on its grid.
+            description: The image's name in an error.
+
+        Raises:
+            DataError: The image does not fit the models.
+        """
+        if len(self.models) == 1:
+            prediction = self.predict_volume(volume, description, probabilities=True)
+            if (self.tta or self.models[0].tta) == "none":
+                return EnsemblePrediction(prediction, [])
+            unflipped = self.select_models([0], tta="none").predict_volume(volume, description)
+            return EnsemblePrediction(prediction, [unflipped.mask])
+        masks, total = [], np.zeros(0, np.float32)
+        for index in range(len(self.models)):
+            member = self.select_models([index]).predict_volume(volume, description, probabilities=True)
+            assert member.probabilities is not None, "asked for"
+            masks.append(member.mask)
+            # One after the other, and in place: probabilities of a volume take 4 K bytes for each voxel.
+            total = np.add(total, member.probabilities, out=total) if index else member.probabilities
+        mean = np.divide(total, np.float32(len(masks)), out=total)
+        prediction = CaseAssembler(self.labels, self.postprocess).assemble(mean, volume.geometry)
+        return EnsemblePrediction(replace(prediction, probabilities=mean), masks)
+
+    def make_autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the networks compute in the chosen precision."""
         if self.precision not in _AUTOCAST_TYPES:
             return nullcontext()

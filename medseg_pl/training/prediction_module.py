@@ -15,9 +15,8 @@ from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.data.datasets import LoadedCase, make_case_loader
 from medseg_pl.data.sources import Source
-from medseg_pl.inference.ensemble import predict_members
 from medseg_pl.inference.predictor import Predictor
-from medseg_pl.inference.review import CaseEvidence, assess_prediction
+from medseg_pl.inference.review.evidence import CaseEvidence, assess_prediction
 
 
 class CaseResult(NamedTuple):
@@ -99,7 +98,7 @@ class PredictionModule(LightningModule):
     def _predict(self, volume: Volume, description: str) -> tuple[Prediction, CaseEvidence | None]:
         if not self.reviews:
             return self.predictor.predict_volume(volume, description, probabilities=self.keeps_probabilities), None
-        prediction, member_masks = predict_members(self.predictor, volume, description)
+        prediction, member_masks = self.predictor.predict_members(volume, description)
         assert prediction.probabilities is not None, "an ensemble prediction keeps them"
         evidence = assess_prediction(
             self.predictor.labels, prediction.mask, prediction.probabilities, member_masks, volume.geometry

@@ -15,7 +15,6 @@ from medseg_pl.cli.commands.phantom import make_scans
 from medseg_pl.data.sources import UWMadisonSource
 from medseg_pl.data.synthetic import ORGANS
 from medseg_pl.data.synthetic.layouts import write_uw_madison
-from medseg_pl.inference.ensemble import predict_members
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.training.checkpoints import read_checkpoint
 from tests.end_to_end.conftest import SMALL
@@ -78,16 +77,16 @@ def test_votes_are_what_each_model_says_alone(checkpoint: str, relative: str, sc
     volume = source.read(source.cases()[0], Predictor.from_checkpoint(checkpoint, device="cpu").labels)
     alone = [Predictor.from_checkpoint(path, device="cpu") for path in (checkpoint, relative)]
     both = Predictor.from_checkpoint([checkpoint, relative], device="cpu")
-    prediction, votes = predict_members(both, volume, "the case")
+    prediction, votes = both.predict_members(volume, "the case")
     np.testing.assert_array_equal(votes, [each.predict_volume(volume, "the case").mask for each in alone])
     expected = both.predict_volume(volume, "the case", probabilities=True)
     np.testing.assert_array_equal(prediction.mask, expected.mask)
     np.testing.assert_array_equal(prediction.probabilities, expected.probabilities)
 
     flipped = Predictor.from_checkpoint(checkpoint, tta="flips", device="cpu")
-    _, (plain,) = predict_members(flipped, volume, "the case")
+    _, (plain,) = flipped.predict_members(volume, "the case")
     np.testing.assert_array_equal(plain, alone[0].predict_volume(volume, "the case").mask)
-    assert predict_members(alone[0], volume, "the case").member_masks == []
+    assert alone[0].predict_members(volume, "the case").member_masks == []
 
 
 def test_a_single_model_has_its_doubts_and_its_flips(checkpoint: str, scans: Path, tmp_path: Path) -> None:

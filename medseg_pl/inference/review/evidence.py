@@ -1,4 +1,11 @@
-"""What speaks against each label of a case, as far as the case alone tells."""
+"""Evidence against a mask: what its probabilities, other models and another mask say of each label.
+
+Strengths run from 0, nothing to see, to 1.
+
+References:
+    Borges et al., "Soft Dice Confidence: a near-optimal confidence estimator for selective prediction in semantic
+    segmentation", 2024, for `expected_dice`.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +14,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
+from numpy.typing import NDArray
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.inference.review.discrepancy import describe_discrepancy, format_size
-from medseg_pl.inference.review.scores import agreement, expected_dice
+from medseg_pl.metrics.functional.overlap import count, dice
+
+_DICE_GAIN = 0.2
+"""Moving or exchanging a label explains a difference if it improves the Dice by this much."""
+_SIZE_RATIO = 1.5
 
 
 class Evidence(NamedTuple):
     """One thing that speaks against a label of a case.
 
     Attributes:
-        strength: From 0 to 1; NaN where it is unknown.
-        words: What it is, for a person.
+        strength: From 0 to 1; NaN if unknown.
+        words: An explanation for a person.
     """
 
     strength: float
@@ -28,51 +39,54 @@ class Evidence(NamedTuple):
 
 
 class LabelEvidence(NamedTuple):
-    """All that one case alone says of one label.
+    """The evidence of one case against one label.
 
     Attributes:
-        signs: By their names.
-        size: How much of the label there is; cases are compared by it.
+        evidence: By its kind.
+        size: Volume of the label in ml, or voxels without a spacing; cases are compared by it.
         size_words: The same for a person.
     """
 
-    signs: dict[str, Evidence]
+    evidence: dict[str, Evidence]
     size: float
     size_words: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        signs = {name: [None if math.isnan(s.strength) else s.strength, s.words] for name, s in self.signs.items()}
-        return {"signs": signs, "size": self.size, "size_words": self.size_words}
+        """Return plain values, for JSON."""
+        evidence = {
+            kind: [None if math.isnan(each.strength) else each.strength, each.words]
+            for kind, each in self.evidence.items()
+        }
+        return {"signs": evidence, "size": self.size, "size_words": self.size_words}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> LabelEvidence:
-        """What `as_dict` gave."""
-        signs = {
-            name: Evidence(math.nan if strength is None else strength, words)
-            for name, (strength, words) in content["signs"].items()
+        """Read what `as_dict` returned."""
+        evidence = {
+            kind: Evidence(math.nan if strength is None else strength, words)
+            for kind, (strength, words) in content["signs"].items()
         }
-        return cls(signs, content["size"], content["size_words"])
+        return cls(evidence, content["size"], content["size_words"])
 
 
 class CaseEvidence(NamedTuple):
-    """All that one case says of itself.
+    """The evidence of one case against its mask.
 
     Attributes:
-        labels: Of each label.
-        slice: Where to look first.
+        labels: For each label.
+        slice: The slice to look at first.
     """
 
     labels: list[LabelEvidence]
     slice: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {"slice": self.slice, "labels": [label.as_dict() for label in self.labels]}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> CaseEvidence:
-        """What `as_dict` gave."""
+        """Read what `as_dict` returned."""
         return cls([LabelEvidence.from_dict(label) for label in content["labels"]], content["slice"])
 
 
@@ -80,16 +94,16 @@ def assess_prediction(
     labels: LabelMap,
     mask: UInt8[np.ndarray, "m d h w"],
     probabilities: Float[np.ndarray, "k d h w"],
-    votes: Sequence[UInt8[np.ndarray, "m d h w"]],
+    member_masks: Sequence[UInt8[np.ndarray, "m d h w"]],
     geometry: Geometry,
 ) -> CaseEvidence:
-    """What speaks against a prediction, for each label: `doubt` of its probabilities, `disagreement` of its models.
+    """Find evidence against a prediction: `doubt` of its probabilities, `disagreement` of its models.
 
     Args:
         labels: The labels.
         mask: The prediction.
         probabilities: What it was decided by.
-        votes: What models, or views of the image, predict alone.
+        member_masks: Predictions of each model, or of each view of the image, alone.
         geometry: The grid.
     """
     found, doubts = [], np.zeros(geometry.shape[0])
@@ -97,12 +111,12 @@ def assess_prediction(
         plane, probability = labels.plane(mask, index), labels.probability(probabilities, index)
         doubts += (probability * (1 - probability)).sum(axis=(1, 2))
         expected = expected_dice(probability, plane)
-        agreed = agreement([labels.plane(vote, index) for vote in votes], plane)
-        signs = {
+        agreed = agreement([labels.plane(member, index) for member in member_masks], plane)
+        evidence = {
             "disagreement": Evidence(1 - agreed, f"models agree on it with a Dice of {agreed:.2f}"),
             "doubt": Evidence(1 - expected, f"a Dice of {expected:.2f} is to be expected by its probabilities"),
         }
-        found.append(_with_size(signs, int(np.count_nonzero(plane)), geometry))
+        found.append(_add_size(evidence, int(np.count_nonzero(plane)), geometry))
     return CaseEvidence(found, int(doubts.argmax()))
 
 
@@ -113,24 +127,118 @@ def assess_reference(
     probabilities: Float[np.ndarray, "k d h w"],
     geometry: Geometry,
 ) -> CaseEvidence:
-    """What speaks against a reference, for each label, by the prediction of a model that was not trained on it.
+    """Find evidence against a reference in the prediction of a model that was not trained on it.
 
     `surprise` is the Dice that the model expects of its own mask, less the Dice that it expects of the reference:
-    none where both are alike, and little where the model itself is in doubt.
+    0 if both are alike, and small if the model itself is in doubt.
     """
     drawn, predicted = labels.planes(reference), labels.planes(mask)
     found = []
     for index in range(len(labels.names)):
         counted = ~labels.unannotated(reference, index)
         probability = np.where(counted, labels.probability(probabilities, index), 0)
-        own = expected_dice(probability, predicted[index] & counted)
-        surprise = max(0.0, own - expected_dice(probability, drawn[index]))
+        expected = expected_dice(probability, predicted[index] & counted)
+        surprise = max(0.0, expected - expected_dice(probability, drawn[index]))
         words = describe_discrepancy(drawn, predicted & counted, index, list(labels.names), geometry)
-        found.append(_with_size({"surprise": Evidence(surprise, words)}, int(np.count_nonzero(drawn[index])), geometry))
+        found.append(_add_size({"surprise": Evidence(surprise, words)}, int(np.count_nonzero(drawn[index])), geometry))
     differing = (drawn != predicted).sum(axis=(0, 2, 3))
     return CaseEvidence(found, int(differing.argmax()))
 
 
-def _with_size(signs: dict[str, Evidence], voxels: int, geometry: Geometry) -> LabelEvidence:
+def _add_size(evidence: dict[str, Evidence], voxels: int, geometry: Geometry) -> LabelEvidence:
     voxel = 1.0 if geometry.voxel_ml is None else geometry.voxel_ml
-    return LabelEvidence(signs, voxels * voxel, format_size(voxels, geometry))
+    return LabelEvidence(evidence, voxels * voxel, format_size(voxels, geometry))
+
+
+def expected_dice(probability: Float[np.ndarray, "*shape"], mask: Bool[np.ndarray, "*shape"]) -> float:
+    r"""Estimate the Dice of a mask if its probabilities are right.
+
+    $$\frac{2 \sum_{i \in M} p_i}{|M| + \sum_i p_i}$$
+
+    An empty mask is right, with a Dice of 1, if nothing is there, and wrong, with 0, if anything is: the chance of the
+    former is at most `1 - max p`.
+
+    >>> expected_dice(np.array([1.0, 0.5, 0.5, 0.0]), np.array([True, True, False, False]))
+    0.75
+    >>> expected_dice(np.array([0.25, 0.125]), np.array([False, False]))
+    0.75
+    """
+    voxels = int(np.count_nonzero(mask))
+    if not voxels:
+        return 1.0 - float(probability.max(initial=0))
+    # In 64 bits: half precision overflows at 65,504 voxels.
+    inside = float(probability.sum(where=mask, dtype=np.float64))
+    return 2 * inside / (voxels + float(probability.sum(dtype=np.float64)))
+
+
+def agreement(others: Sequence[Bool[np.ndarray, "*shape"]], mask: Bool[np.ndarray, "*shape"]) -> float:
+    """Average the Dice of a mask with others of the same image, 1 if both are empty; NaN without others.
+
+    >>> mask, half = np.array([True, True, False]), np.array([True, False, False])
+    >>> agreement([mask, half], mask)
+    0.8333333333333333
+    """
+    return float(np.mean([_dice(other, mask) for other in others])) if others else math.nan
+
+
+def describe_discrepancy(
+    drawn: Bool[np.ndarray, "n d h w"],
+    predicted: Bool[np.ndarray, "n d h w"],
+    index: int,
+    names: list[str],
+    geometry: Geometry,
+) -> str:
+    """Say how one label was drawn differently than predicted, the plainest explanation first.
+
+    Args:
+        drawn: The reference of all labels.
+        predicted: The prediction of all labels.
+        index: The label.
+        names: The names of all labels.
+        geometry: The grid of both.
+    """
+    reference, prediction = drawn[index], predicted[index]
+    voxels, predicted_voxels = int(np.count_nonzero(reference)), int(np.count_nonzero(prediction))
+    if not voxels and not predicted_voxels:
+        return "is neither drawn nor predicted"
+    if not voxels:
+        return f"is not drawn, where {format_size(predicted_voxels, geometry)} are predicted"
+    if not predicted_voxels:
+        return f"is not predicted, where {format_size(voxels, geometry)} are drawn"
+    overlap = _dice(reference, prediction)
+    for other, name in enumerate(names):
+        if other != index and _dice(reference, predicted[other]) > overlap + _DICE_GAIN:
+            return f"is drawn where {name} is predicted"
+    centers = [np.array([indices.mean() for indices in np.nonzero(mask)]) for mask in (reference, prediction)]
+    step: NDArray[np.int64] = np.rint(centers[1] - centers[0]).astype(np.int64)
+    if step.any() and _dice(_shift(reference, step), prediction) > overlap + _DICE_GAIN:
+        distance = np.linalg.norm(step * np.asarray(geometry.spacing_in_unit))
+        return f"is drawn {distance:.3g} {geometry.unit} from where it is predicted"
+    ratio = voxels / predicted_voxels
+    if max(ratio, 1 / ratio) >= _SIZE_RATIO:
+        return f"is drawn {ratio:.2g} times as large as it is predicted"
+    return f"is drawn with a Dice of {overlap:.2f} to the prediction"
+
+
+def format_size(voxels: int, geometry: Geometry) -> str:
+    """Format a volume, or an area of pixels if the spacing is unknown.
+
+    >>> format_size(2000, Geometry((10, 20, 20), (2.0, 1.0, 1.0)))
+    '4 ml'
+    """
+    return f"{voxels} pixels" if geometry.voxel_ml is None else f"{voxels * geometry.voxel_ml:.3g} ml"
+
+
+def _dice(first: Bool[np.ndarray, "*shape"], second: Bool[np.ndarray, "*shape"]) -> float:
+    """Return the Dice of two masks, 1 if both are empty."""
+    value = dice(count(first, second))
+    return 1.0 if math.isnan(value) else value
+
+
+def _shift(mask: NDArray[np.bool_], step: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Move a mask by whole voxels; what leaves the image is lost."""
+    shifted = np.zeros_like(mask)
+    source = tuple(slice(max(0, -s), min(n, n - s)) for s, n in zip(step.tolist(), mask.shape, strict=True))
+    target = tuple(slice(max(0, s), min(n, n + s)) for s, n in zip(step.tolist(), mask.shape, strict=True))
+    shifted[target] = mask[source]
+    return shifted

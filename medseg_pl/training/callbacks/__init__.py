@@ -1,6 +1,6 @@
 """Callbacks for the side effects of a run: files, pictures, progress, stopping."""
 
-from medseg_pl.inference.review.writer import ReviewQueue
+from medseg_pl.inference.review.ranking import ReviewQueue
 from medseg_pl.training.callbacks.finite_check import FiniteCheck
 from medseg_pl.training.callbacks.log_media import MediaLogger
 from medseg_pl.training.callbacks.overlay_writer import OverlayWriter

@@ -20,7 +20,7 @@ from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.core.visualization import draw_contours
 from medseg_pl.data.sources import Source
 from medseg_pl.inference.outcomes import Outcome, list_outcomes, summarize_outcomes, write_outcomes
-from medseg_pl.inference.review.writer import ReviewQueue
+from medseg_pl.inference.review.ranking import ReviewQueue
 from medseg_pl.io.atomic_files import whole_file
 from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.io.paths import LeftOut

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,13 +12,19 @@ from medseg_pl.cli.commands.phantom import make_scans
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.synthetic.layouts import LabeledScan
-from medseg_pl.inference.review import (
+from medseg_pl.inference.review.evidence import (
     CaseEvidence,
     Evidence,
     LabelEvidence,
     assess_prediction,
     assess_reference,
+)
+from medseg_pl.inference.review.ranking import (
+    FEWEST_CASES,
+    combine_evidence,
+    excess_over_median,
     format_ranking,
+    implausibility,
     rank_cases,
 )
 from tests.inference.review.simulated_predictions import FAULTS, probabilities_near, with_fault
@@ -109,3 +116,40 @@ class TestQueue:
     def test_equal_cases_stand_in_the_order_of_their_names(self) -> None:
         cases = {name: self.case(0.25) for name in ("b", "c", "a")}
         assert [row["case_id"] for row in format_ranking(rank_cases(cases, ["liver", "spleen"]))] == ["a", "b", "c"]
+
+
+class TestImplausibleSizes:
+    def test_too_few_cases_say_nothing(self) -> None:
+        assert implausibility([1.0] * (FEWEST_CASES - 2) + [1000.0]).tolist() == [0] * (FEWEST_CASES - 1)
+
+    def test_it_does_not_depend_on_the_unit(self) -> None:
+        sizes = np.random.default_rng(0).lognormal(3, 0.3, 40)
+        sizes[0] *= 8
+        np.testing.assert_allclose(implausibility(list(sizes)), implausibility(list(1000 * sizes)), atol=1e-12)
+        assert implausibility(list(sizes)).argmax() == 0
+
+    def test_twice_and_half_are_as_unusual(self) -> None:
+        sizes = [100.0] * 18 + [50.0, 200.0]
+        unusual = implausibility(sizes)
+        assert unusual[18] == pytest.approx(unusual[19])
+        assert unusual[18] == pytest.approx(1 - 3 * math.log(1.1) / math.log(2))
+
+    def test_a_label_that_is_often_absent_may_be_absent(self) -> None:
+        sizes = [0.0] * 10 + [100.0] * 10
+        assert implausibility(sizes).tolist() == [0] * 20
+
+    def test_what_nobody_has_and_what_everybody_has(self) -> None:
+        assert implausibility([100.0] * 39 + [0.0])[-1] == 0.75
+        assert implausibility([0.0] * 39 + [100.0])[-1] == 0.75
+
+
+def test_signs_add_up_to_no_more_than_one() -> None:
+    assert combine_evidence([]) == 0
+    assert combine_evidence([0.25]) == 0.25
+    assert combine_evidence([1.0, 0.5]) == 1
+    assert combine_evidence([math.nan, math.nan]) == 0
+
+
+def test_what_all_cases_have_is_no_sign() -> None:
+    assert excess_over_median([0.75] * FEWEST_CASES).tolist() == [0] * FEWEST_CASES
+    assert excess_over_median([0.75] * (FEWEST_CASES - 1)).tolist() == [0.75] * (FEWEST_CASES - 1)

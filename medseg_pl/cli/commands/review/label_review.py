@@ -21,7 +21,7 @@ from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.data.sources.from_settings import open_source
 from medseg_pl.inference.predictor import Predictor
-from medseg_pl.inference.review import assess_reference
+from medseg_pl.inference.review.evidence import assess_reference
 from medseg_pl.io.atomic_files import digest_of
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output_folder import OutputFolder
@@ -127,7 +127,7 @@ def _review(case: Case, source: Source, jury: CrossFoldPredictor, queue: ReviewQ
     found = predictor.predict_volume(replace(volume, mask=None), what, probabilities=True)
     assert found.probabilities is not None, "asked for"
     signs = assess_reference(jury.labels, volume.mask, found.mask, found.probabilities, volume.geometry)
-    with queue.case(case) as stage:
+    with queue.open_case(case) as stage:
         queue.note(stage, case.case_id, signs, _picture(volume, volume.mask, found.mask, jury.labels, signs.slice))
 
 
