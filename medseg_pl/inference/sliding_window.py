@@ -194,7 +194,7 @@ class _PaddedImage:
     fill: Tensor
 
     @property
-    def compute_padded_size(self) -> tuple[int, int]:
+    def padded_size(self) -> tuple[int, int]:
         top, bottom, left, right = self.padding
         return self.size[0] + top + bottom, self.size[1] + left + right
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.data.synthetic import ORGANS, exclusive, patient_days
+from medseg_pl.data.synthetic import ORGANS, merge_exclusive, simulate_days
 from medseg_pl.data.synthetic.layouts import DataCard, LabeledScan, write_decathlon, write_folder, write_uw_madison
 from medseg_pl.io.atomic_files import whole_folder
 from medseg_pl.io.progress import progress_bar
@@ -133,9 +133,9 @@ def _scans_of(patient: int, seed: int, slices: int, size: tuple[int, int]) -> It
     spacing_mm = (SLICE_SPACING_MM, pixel_mm, pixel_mm)
     group = f"case{FIRST_PATIENT + patient}"
     seeds = [(seed, patient, _DAY, day + 1) for day in days]
-    phantoms = patient_days((seed, patient, _ANATOMY), seeds, (slices, height, width))
+    phantoms = simulate_days((seed, patient, _ANATOMY), seeds, (slices, height, width))
     for day, (image, masks) in zip(days, phantoms, strict=True):
-        yield LabeledScan(f"{group}_day{day}", group, image, masks, exclusive(masks), spacing_mm)
+        yield LabeledScan(f"{group}_day{day}", group, image, masks, merge_exclusive(masks), spacing_mm)
 
 
 def _days_of(patient: int, seed: int) -> list[int]:
