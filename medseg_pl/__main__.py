@@ -11,7 +11,6 @@ import importlib
 import logging
 import os
 import sys
-from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -48,11 +47,11 @@ train and use a model
   predict     write masks              --ckpt_path FILE --input DIR --output DIR
 
 files in, files out
-  check       find faults in data      DIR [--json FILE] [--html FILE]
+  check       find faults in data      DIR [--json] [--html FILE]
   compare     say how two runs differ  RUN_A RUN_B [--metric NAME]
   evaluate    score anyone's masks     --reference DIR --prediction DIR -o DIR
   export      a model without torch    --ckpt_path FILE -o DIR
-  new         a project of your own    DIR [--data DIR]
+  new         a project of your own    DIR [--data_root DIR]
   phantom     make synthetic data      DIR [--layout NAME]
   plan        a configuration for data DIR -o CONFIG
   postprocess how to clean up masks    --ckpt_path FILE -o FILE
@@ -123,8 +122,10 @@ def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
         return run(command, arguments, stop)
     if command in MODULES:
         with _uncollected():
+            from medseg_pl.cli.parser import CommandParser
+
             module = importlib.import_module(MODULES[command])
-        parser = ArgumentParser(prog=f"medseg {command}", description=str(module.__doc__).splitlines()[0])
+        parser = CommandParser(f"medseg {command}", str(module.__doc__).splitlines()[0])
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(arguments)))
     near = difflib.get_close_matches(command, (*TRAINER_COMMANDS, *MODULES), n=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from medseg_pl.checks.wording import described, verdict
 from medseg_pl.core.errors import DataError, SettingError, printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import Source
-from medseg_pl.io.atomic_files import require_absent, write_text
+from medseg_pl.io.atomic_files import require_absent
 from medseg_pl.io.progress import progress_bar
 
 _WIDTH = 80
@@ -50,14 +51,15 @@ def check(arguments: argparse.Namespace) -> int:
         OutputExistsError: A file to be written is there already.
         SettingError: Wrong use.
     """
-    require_absent(arguments.json, arguments.html)
+    require_absent(arguments.html)
     if arguments.patch and min(arguments.patch) < 1:
         raise SettingError(f"--patch needs a height and a width of at least 1 pixel; got {arguments.patch}.")
     settings = settings_of(arguments)
-    report = look(settings, arguments.workers)
-    show(Console(width=_width()), report, settings.root)
-    if arguments.json is not None:
-        write_text(arguments.json, json.dumps(as_json(report, settings), indent=1) + "\n")
+    report = look(settings, arguments.num_workers)
+    if arguments.json:
+        sys.stdout.write(f"{json.dumps(as_json(report, settings), indent=1)}\n")
+    else:
+        show(Console(width=_width()), report, settings.root)
     if arguments.html is not None:
         write_page(arguments.html, report, settings, facts(report, settings))
     return 1 if report.counts()["error"] else 0
@@ -103,7 +105,7 @@ def show(console: Console, report: Report, root: Path) -> None:
 
 
 def as_json(report: Report, settings: Settings) -> dict[str, Any]:
-    """The file of `--json`."""
+    """What `--json` prints."""
     return {
         "directory": printable(str(settings.root)),
         "notes": list(report.notes),

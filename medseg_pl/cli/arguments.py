@@ -1,35 +1,57 @@
-"""Options that several commands take, and the texts they are typed as.
+"""Options that several commands take, and how their texts are parsed.
 
 Imports nothing heavy: `--help` is to be quick.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import restricted_number_type
+
+T = TypeVar("T")
+
+# What LabelMap, Slicing and recognize take; none of them is imported for `--help`.
 TASKS = ("binary", "multiclass", "multilabel")
-"""Those of `LabelMap`, which is not imported for `--help`."""
 SLICINGS = ("file", "axial", "coronal", "sagittal", "thick")
-"""Those of `Slicing`."""
 LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
-"""Those of `recognize`."""
 
 
-def add_data_set(parser: argparse.ArgumentParser) -> None:
-    """A folder, and what its files do not say of it."""
+def whole_number(low: int, high: int) -> type:
+    """Make the type of a whole number from `low` to `high`."""
+    number: type = restricted_number_type(f"a whole number from {low} to {high}", int, [(">=", low), ("<=", high)])
+    return number
+
+
+def parse_once(parse: Callable[[str], T]) -> Callable[[Any], T]:
+    """Leave a parsed value as it is: jsonargparse applies a type to its own result again."""
+
+    @wraps(parse)
+    def apply(value: Any) -> Any:
+        return parse(value) if isinstance(value, str) else value
+
+    return apply
+
+
+def add_data_set(parser: ArgumentParser) -> None:
+    """Add a data set's folder, what its files do not say, and a configuration that says it."""
     parser.add_argument(
         "directory", type=Path, nargs="?", metavar="DIR", help="the data set; default: that of --config"
     )
     add_data_options(parser)
-    config = "of a training; names source and labels"
-    parser.add_argument("--config", type=Path, action="append", metavar="FILE", help=config)
+    config = "of a training; names source and labels; can be given several times"
+    parser.add_argument("--config", type=parse_path, action="append", metavar="FILE", help=config)
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """What the files of a data set do not say of it."""
+def add_data_options(parser: ArgumentParser) -> None:
+    """Add what the files of a data set do not say."""
     add = parser.add_argument
     add("--layout", choices=LAYOUTS, metavar="LAYOUT", help=f"{', '.join(LAYOUTS)}; found out by default")
     add("--images", metavar="NAME", help="the images' folder; . where they lie beside their masks")
@@ -37,14 +59,19 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     masks = "the masks' folder, or one for each label as in liver=liver,spleen=masks/spleen"
     add("--masks", type=parse_masks, metavar="NAME", help=masks)
     add("--mask_name", metavar="NAME", help="what the mask of an image is called, such as {stem}_seg or {stem}/*")
-    pattern = "regular expression whose parentheses find the patient in a case's name"
-    add("--group", type=parse_pattern, metavar="REGEX", help=pattern)
+    add_group(parser)
     add("--slicing", choices=SLICINGS, help="how volumes are cut into slices; default: file")
     add_labels(parser)
 
 
-def add_labels(parser: argparse.ArgumentParser) -> None:
-    """What the masks hold."""
+def add_group(parser: ArgumentParser) -> None:
+    """Add the pattern of patients."""
+    pattern = "regular expression whose parentheses find the patient in a case's name"
+    parser.add_argument("--group", type=parse_pattern, metavar="REGEX", help=pattern)
+
+
+def add_labels(parser: ArgumentParser) -> None:
+    """Add what the masks hold."""
     names = "liver,tumour for the values 1 and 2, or 1=liver,4=tumour; default: what the data says"
     parser.add_argument("--labels", type=parse_labels, metavar="LIST", help=names)
     tasks = "multilabel: labels may overlap; default: binary for one label, multiclass for several"
@@ -57,42 +84,77 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tolerance", type=float, metavar="T", help=near)
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """How much is done at once."""
+def add_json(parser: ArgumentParser) -> None:
+    """Add the choice of a result for programs."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
+
+
+def add_num_workers(parser: ArgumentParser) -> None:
+    """Add how much is done at once."""
     workers = "cases in memory at once; default: one for each core"
-    parser.add_argument("--workers", type=parse_workers, default=os.cpu_count() or 1, metavar="N", help=workers)
+    number = whole_number(1, 1024)
+    parser.add_argument("--num_workers", type=number, default=os.cpu_count() or 1, metavar="N", help=workers)
 
 
+def add_model(parser: ArgumentParser) -> None:
+    """Add what a command is told that runs the models of checkpoints on their data set."""
+    add_data_root(parser)
+    add_plugins(parser)
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 …; default: a GPU, where there is one")
+
+
+def add_data_root(parser: ArgumentParser) -> None:
+    """Add where the data set is now."""
+    parser.add_argument(
+        "--data_root", metavar="DIR", help="where the data set is now; default: where it was in training"
+    )
+
+
+def add_plugins(parser: ArgumentParser) -> None:
+    """Add the packages that settings may name; `medseg_pl.cli.parser.split_names` reads them."""
+    packages = "code of yours that settings may name; several by commas, or by giving it again"
+    parser.add_argument("--plugins", action="append", default=[], metavar="PACKAGE", help=packages)
+
+
+@parse_once
+def parse_path(text: str) -> Path:
+    """Parse a path; `Path` itself would be applied to the list of an option that is repeated."""
+    return Path(text)
+
+
+@parse_once
 def parse_names(text: str) -> list[str]:
-    """Names with commas between them.
+    """Split names at commas.
 
     >>> parse_names("site, scanner")
     ['site', 'scanner']
     """
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise argparse.ArgumentTypeError(f"expected names such as site,scanner, got {text!r}")
+        raise ArgumentTypeError(f"expected names such as site,scanner, got {text!r}")
     return names
 
 
+@parse_once
 def parse_labels(text: str) -> dict[str, int | None]:
-    """Names, and their values in the files where these are given.
+    """Parse names, with their values in the files where these are given.
 
     >>> parse_labels("1=liver,4=tumour"), parse_labels("lesion")
     ({'liver': 1, 'tumour': 4}, {'lesion': None})
     """
     parts = [re.fullmatch(r"\s*(?:(-?[0-9]+)\s*=)?\s*([^=]*[^=\s])\s*", part) for part in text.split(",")]
-    found = {match[2]: None if match[1] is None else int(match[1]) for match in parts if match}
-    numbered = {value is not None for value in found.values()}
-    if len(found) != len(parts) or len(numbered) != 1:
-        raise argparse.ArgumentTypeError(
+    values = {match[2]: None if match[1] is None else int(match[1]) for match in parts if match}
+    numbered = {value is not None for value in values.values()}
+    if len(values) != len(parts) or len(numbered) != 1:
+        raise ArgumentTypeError(
             f"expected different names as in liver,tumour, or each with its value as in 1=liver,4=tumour, got {text!r}"
         )
-    return found
+    return values
 
 
+@parse_once
 def parse_masks(text: str) -> str | dict[str, str]:
-    """A folder of masks, or one for each label.
+    """Parse a folder of masks, or one for each label.
 
     >>> parse_masks("masks"), parse_masks("liver=a,spleen=b")
     ('masks', {'liver': 'a', 'spleen': 'b'})
@@ -102,12 +164,13 @@ def parse_masks(text: str) -> str | dict[str, str]:
     pairs = [part.strip().split("=", 1) for part in text.split(",")]
     folders = {pair[0].strip(): pair[-1].strip() for pair in pairs}
     if len(folders) < len(pairs) or not all(len(pair) == 2 and all(pair) for pair in pairs):
-        raise argparse.ArgumentTypeError(f"expected a folder, or liver=liver,spleen=spleen, got {text!r}")
+        raise ArgumentTypeError(f"expected a folder, or liver=liver,spleen=spleen, got {text!r}")
     return folders
 
 
+@parse_once
 def parse_colors(text: str) -> dict[str, tuple[int, int, int]]:
-    """The color of each label.
+    """Parse the color of each label.
 
     >>> parse_colors("lesion=#ff0000,background=#FFFFFF")
     {'lesion': (255, 0, 0), 'background': (255, 255, 255)}
@@ -115,21 +178,15 @@ def parse_colors(text: str) -> dict[str, tuple[int, int, int]]:
     parts = [re.fullmatch(r"\s*([^=]*[^=\s])\s*=\s*#?([0-9a-fA-F]{6})\s*", part) for part in text.split(",")]
     found = {match[1]: tuple(bytes.fromhex(match[2])) for match in parts if match}
     if len(found) != len(parts):
-        raise argparse.ArgumentTypeError(f"expected colors such as lesion=#ff0000,organ=#00ff00, got {text!r}")
+        raise ArgumentTypeError(f"expected colors such as lesion=#ff0000,organ=#00ff00, got {text!r}")
     return {name: (red, green, blue) for name, (red, green, blue) in found.items()}
 
 
+@parse_once
 def parse_pattern(text: str) -> str:
-    """A regular expression, as text."""
+    """Check a regular expression."""
     try:
         re.compile(text)
     except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from None
+        raise ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from None
     return text
-
-
-def parse_workers(text: str) -> int:
-    """A number of threads."""
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1024, got {text!r}")
-    return int(text)

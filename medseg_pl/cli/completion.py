@@ -12,73 +12,69 @@ import inspect
 import sys
 
 import shtab
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
+from medseg_pl.cli.arguments import add_data_root, add_plugins
 from medseg_pl.cli.commands import FILE_COMMANDS
+from medseg_pl.cli.parser import CommandParser
 
 SHELLS = ("bash", "fish", "zsh")
-_FOLDERS = ("data.source.root", "data.cache_dir", "input", "output", "runs")
+_FOLDERS = ("data_root", "data.source.root", "data.cache_dir", "input", "output", "runs")
 _FILES = ("ckpt_path", "config", "data.split_file", "model.pretrained")
 _METAVARS = {"DIR": shtab.DIRECTORY, **dict.fromkeys(("A", "B", "CONFIG", "CSV", "FILE", "RUN"), shtab.FILE)}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("shell", choices=SHELLS, help="the shell that is to read it")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Print the script."""
-    sys.stdout.write(f"{shtab.complete(whole_parser(), arguments.shell)}\n")
+    # jsonargparse's own completion adds the options of every subclass of torch.nn.Module, which takes over ten minutes.
+    sys.stdout.write(f"{shtab.complete(make_root_parser(), arguments.shell)}\n")
     return 0
 
 
-def whole_parser() -> ArgumentParser:
-    """Every command with its options, and with the kind of value that each takes."""
+def make_root_parser() -> ArgumentParser:
+    """Make a parser with every command as a subcommand."""
+    parsers = _make_trainer_parsers()
+    for name in (*FILE_COMMANDS, "completion"):
+        module = importlib.import_module(f"medseg_pl.cli.commands.{name}" if name in FILE_COMMANDS else __name__)
+        parsers[name] = CommandParser(f"medseg {name}", str(module.__doc__).splitlines()[0].partition(": ")[2])
+        module.add_arguments(parsers[name])
     root = ArgumentParser(prog="medseg")
     root.add_argument("-V", "--version", action="store_true", help="the version")
     commands = root.add_subcommands()
-    own = {name: _described(f"medseg_pl.cli.commands.{name}") for name in FILE_COMMANDS}
-    for name, parser in {**_trainers(), **own, "completion": _described(__name__)}.items():
+    for name, parser in parsers.items():
         parser.add_argument("--debug", action="store_true", help="show where an error comes from")
-        for action in parser._actions:
-            _say_what_it_takes(action)
+        for action in parser._actions:  # as shtab finds them
+            _add_values(action)
         commands.add_subcommand(name, parser, help=parser.description)
     return root
 
 
-def _described(module_name: str) -> ArgumentParser:
-    """The parser of a command; the first line of its module is the command's name and what it does."""
-    module = importlib.import_module(module_name)
-    parser = ArgumentParser(description=str(module.__doc__).splitlines()[0].partition(": ")[2])
-    module.add_arguments(parser)
-    return parser
-
-
-def _trainers() -> dict[str, ArgumentParser]:
-    """The parsers of Lightning's commands, with what `medseg` adds to them."""
-    from medseg_pl.cli.trainer_parser import trainer_parser  # torch and Lightning, for which --help shall not wait
-
-    (commands,) = (action.choices for action in trainer_parser()._actions if isinstance(action.choices, dict))
-    for parser in commands.values():
-        parser.add_argument("--plugins", metavar="PACKAGE", help="code that settings may name")
-        _add_sources(parser)
-    return dict(commands)
-
-
-def _add_sources(parser: ArgumentParser) -> None:
-    """The names of the sources that come with medseg, and the options that any of them takes."""
+def _make_trainer_parsers() -> dict[str, ArgumentParser]:
+    """Make the parsers of Lightning's commands, with the names and options of the sources that come with medseg."""
+    from medseg_pl.cli.lightning_cli import make_parser  # torch and Lightning, for which --help shall not wait
     from medseg_pl.data import sources
 
-    every = [getattr(sources, name) for name in sources.__all__]
-    shipped = [source for source in every if not inspect.isabstract(source)]
-    parser._option_string_actions["--data.source"].choices = [source.__name__ for source in shipped]
-    for name in sorted({name for source in shipped for name in inspect.signature(source).parameters}):
-        parser.add_argument(f"--data.source.{name}", help="of the data set's source")
+    classes = [getattr(sources, name) for name in sources.__all__]
+    shipped = [source for source in classes if inspect.isclass(source) and not inspect.isabstract(source)]
+    names = sorted({name for source in shipped for name in inspect.signature(source).parameters})
+    parsers: dict[str, ArgumentParser] = {name: make_parser(name) for name in ("fit", "validate", "test", "predict")}
+    for parser in parsers.values():
+        add_data_root(parser)
+        add_plugins(parser)
+        for name in names:
+            parser.add_argument(f"--data.source.{name}", help="of the data set's source")
+        (source_action,) = (action for action in parser._actions if action.dest == "data.source")
+        source_action.choices = [source.__name__ for source in shipped]
+    return parsers
 
 
-def _say_what_it_takes(action: argparse.Action) -> None:
-    """Files, folders, or one of several words, which the help shows in braces."""
+def _add_values(action: argparse.Action) -> None:
+    """Say that an option takes files, folders, or one of several words, which the help shows in braces."""
     if action.option_strings and not action.option_strings[0].startswith("-"):
         action.help = argparse.SUPPRESS  # a link between settings, which nobody can type
     metavar = action.metavar if isinstance(action.metavar, str) else ""

@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a run, in words: libraries say it in a stack trace."""
+"""Errors of libraries that users meet in every project, as one paragraph each."""
 
 from __future__ import annotations
 
@@ -19,21 +19,14 @@ from medseg_pl.core.errors import (
 from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.callbacks.progress import Phase
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED")
+_NO_SHARED_MEMORY = re.compile("unable to allocate shared memory")
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
-_INEXACT = re.compile(r"(\S+) does not have a deterministic implementation")
 _NO_SCORE = re.compile(r"Early stopping conditioned on metric `([^`]+)` which is not available")
-_UNUSED = ("parameters that were not used in producing the loss", "Expected to have finished reduction")
-_RARE_VALIDATION = re.compile(r"`val_check_interval` \((\S+)\) must be less than .* batches \((\d+)\)")
-_LOST_RANK = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "NCCL communicator was aborted",
-    "ncclRemoteError",
-    "Broken pipe",
-    "Timed out waiting",
+_LOST_RANK = re.compile(
+    "Connection closed by peer|Connection reset by peer|NCCL communicator was aborted|ncclRemoteError|Broken pipe"
+    "|Timed out waiting"
 )
-
 
 _WHOLE_IMAGES = "Lower data.eval_batch_size or model.whole_image_max_pixels, or set trainer.precision to bf16-mixed"
 _LESS_MEMORY: dict[Phase, str] = {
@@ -47,71 +40,57 @@ _LESS_MEMORY: dict[Phase, str] = {
 
 
 @contextmanager
-def in_words(command: str, doing: PhaseTracker) -> Iterator[None]:
-    """Turn what is known to go wrong within the block into a `MedsegError`; what is not known keeps its trace.
+def user_errors(command: str, tracker: PhaseTracker) -> Iterator[None]:
+    """Raise a known error of the block as a `MedsegError`; any other keeps its trace.
 
     Args:
         command: What was asked for, since the remedies depend on it.
-        doing: What is done at the moment, since the settings that save memory depend on it.
+        tracker: Knows the phase, since the settings that save memory depend on it.
     """
     try:
         yield
-    except Exception as error:  # Libraries raise whatever they like; what is not recognized goes on as it is.
-        told = _told(error, command, doing.phase)
-        if told is None:
+    except Exception as error:  # libraries raise whatever they like; what is not recognized goes on as it is
+        user_error = to_user_error(error, command, tracker.phase)
+        if user_error is None:
             raise
-        raise told from error
+        raise user_error from error
 
 
-def _told(error: Exception, command: str, phase: Phase) -> MedsegError | None:
+def to_user_error(error: Exception, command: str, phase: Phase) -> MedsegError | None:
+    """Return what a user can understand of an error and do about it; `None` of one that is not known."""
     text = str(error)
     again = "go on with --ckpt_path last" if command == "fit" else "repeat the command"
     if isinstance(error, MedsegError):
-        return _from_worker(error)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY)
-    ):
-        return OutOfMemoryError(
-            f"There is not enough memory for the {phase} with these settings. {_LESS_MEMORY[phase]}."
-        )
-    if isinstance(error, OSError) and (about_file := explain_file_error(error, command)):
-        return about_file
+        return _unpack_worker_error(error)
+    if isinstance(error, OSError) and (file_error := explain_file_error(error, command)):
+        return file_error
     if type(error).__module__.startswith("wandb."):
         return LoggerError(
             f"Weights & Biases cannot be reached: {_first_line(text)}. Log in with wandb login, or set the logger's "
             "offline to true and upload later with wandb sync."
         )
-    if isinstance(error, RuntimeError) and (inexact := _INEXACT.search(text)):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return _describe_memory(phase)
+    if not isinstance(error, RuntimeError):
+        return None
+    if monitor := _NO_SCORE.search(text):
+        names = ", ".join(sorted(re.findall(r"`([^`]+)`", text[monitor.end() :])[1:]))
         return SettingError(
-            f"trainer.deterministic is true, and {inexact.group(1)} gives other sums each time on this device. Set "
-            "trainer.deterministic to warn, which does what can be done, or choose a network without it."
+            f"EarlyStopping follows {monitor.group(1)}, which is not logged. Set its monitor to one of {names}."
         )
-    if isinstance(error, RuntimeError) and "unable to allocate shared memory" in text:
+    if _NO_SHARED_MEMORY.search(text):
         return OutOfMemoryError(
             "/dev/shm is full, through which loading processes hand over batches. Give the container a larger one "
             f"(docker run --shm-size=2g), set data.num_workers to 0, or lower data.batch_size; then {again}."
         )
-    if isinstance(error, RuntimeError) and any(sign in text for sign in _UNUSED):
-        return SettingError(
-            "Some parameters of the network get no gradient in some steps, for which DDP waits. Set trainer.strategy "
-            "to ddp_find_unused_parameters_true."
-        )
-    if isinstance(error, ValueError) and (rare := _RARE_VALIDATION.search(text)):
-        return SettingError(
-            f"trainer.val_check_interval is {rare.group(1)}, but an epoch has {rare.group(2)} batches. Lower it, or "
-            "set trainer.check_val_every_n_epoch to null, which counts on over epochs."
-        )
-    if isinstance(error, RuntimeError) and (unknown := _NO_SCORE.search(text)):
-        return SettingError(
-            f"EarlyStopping follows {unknown.group(1)}, which is not logged. Set its monitor to one of "
-            f"{', '.join(sorted(re.findall(r'`([^`]+)`', text[unknown.end() :])[1:]))}."
-        )
-    if isinstance(error, RuntimeError) and _DEAD_WORKER.search(text):
+    if _NO_MEMORY.search(text):
+        return _describe_memory(phase)
+    if _DEAD_WORKER.search(text):
         return WorkerDiedError(
             "A process that loads data has died, as one does that is killed or finds no memory. Lower "
             f"data.num_workers or data.batch_size, see that /dev/shm is large enough, and {again}."
         )
-    if isinstance(error, RuntimeError) and any(sign in text for sign in _LOST_RANK):
+    if _LOST_RANK.search(text):
         return WorkerDiedError(
             f"Another process of this run has ended, so this one ends as well ({_first_line(text)}). Its own message "
             f"says why. {again.capitalize()}."
@@ -119,19 +98,23 @@ def _told(error: Exception, command: str, phase: Phase) -> MedsegError | None:
     return None
 
 
-def _from_worker(error: MedsegError) -> MedsegError | None:
-    """The sentence of an error that was raised in a worker, without the trace that torch packs around it.
+def _describe_memory(phase: Phase) -> OutOfMemoryError:
+    return OutOfMemoryError(f"There is not enough memory for the {phase} with these settings. {_LESS_MEMORY[phase]}.")
+
+
+def _unpack_worker_error(error: MedsegError) -> MedsegError | None:
+    """Return the message of an error that was raised in a worker, without the trace that torch packs around it.
 
     A trace is indented, so it ends where the error's name begins a line. Of errors that led to each other the last one
-    was raised; what it says may look like a name as well.
+    was raised; its message may look like a name as well.
     """
     kind = type(error)
     text = str(error)
     if not text.startswith(f"Caught {kind.__name__} in "):
         return None
     last = re.split(r"^(?:Original )?Traceback \(most recent call last\):$", text, flags=re.M)[-1]
-    said = re.search(rf"^{re.escape(f'{kind.__module__}.{kind.__qualname__}')}: (.*)", last, re.M | re.S)
-    return kind(" ".join((said.group(1) if said else last).split()))
+    message = re.search(rf"^{re.escape(f'{kind.__module__}.{kind.__qualname__}')}: (.*)", last, re.M | re.S)
+    return kind(" ".join((message.group(1) if message else last).split()))
 
 
 def _first_line(text: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace
@@ -17,13 +19,22 @@ from rich.console import Console
 
 import medseg_pl.models.losses  # noqa: F401  its classes can then be named without their module
 from medseg_pl.cli.commands.predict import PredictOptions, add_options, predict
-from medseg_pl.cli.parser import MedsegParser, check_sections, options, place_of, unfit
+from medseg_pl.cli.parser import (
+    check_sections,
+    describe_instantiation_error,
+    describe_parse_error,
+    list_options,
+    locate_setting,
+)
 from medseg_pl.core.errors import SettingError, shorten
+from medseg_pl.core.import_policy import refusal
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.core.validation import path_fault
+from medseg_pl.data.sources.from_settings import relocate_source
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.progress import redraws
-from medseg_pl.training.callbacks import PhaseTracker
+from medseg_pl.io.scores import find_scores, summary_beside
+from medseg_pl.training.callbacks import ConfigWriter, PhaseTracker
 from medseg_pl.training.checkpoints import (
     SHARED,
     CheckpointInfo,
@@ -34,6 +45,8 @@ from medseg_pl.training.checkpoints import (
     lock_resume_point,
     record_complete,
 )
+from medseg_pl.training.datamodule import SegmentationDataModule
+from medseg_pl.training.module import SegmentationModule
 from medseg_pl.training.trainer_checks import check_precision
 from medseg_pl.training.trainer_defaults import (
     complete_plugins,
@@ -45,107 +58,133 @@ from medseg_pl.training.trainer_defaults import (
     to_list,
 )
 
+_DESCRIPTIONS = {
+    "fit": "Train a model.",
+    "validate": "Score the validation cases of a checkpoint.",
+    "test": "Score the test cases of a checkpoint.",
+    "predict": "Write masks for a folder of images, by the models of one or more checkpoints.",
+}
+_STAGES = {"validate": "val", "test": "test"}
+_LOADERS = ("train_dataloaders", "val_dataloaders", "dataloaders")
+_EPILOG = """\
+besides: --data_root DIR, where the data set is now; --plugins PACKAGE[,PACKAGE], code of yours that settings may name;
+--debug, show where an error comes from
+"""
+
+
+class TrainerParser(LightningArgumentParser):
+    """Parser of a training command, whose errors are one paragraph, and those of the classes that settings name."""
+
+    @classmethod
+    def subclass_with_locator(cls, locate: Callable[[str], str]) -> type[TrainerParser]:
+        """Make a class whose parsers, and those that they make for nested settings, say where a class is named."""
+        return type(cls.__name__, (cls,), {"locate": staticmethod(locate)})
+
+    @staticmethod
+    def locate(name: str) -> str:
+        """Say where a class or a setting is named; not known here."""
+        return ""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing the usage and exiting."""
+        description = refusal(message, self.locate) or describe_parse_error(message, list_options(self))
+        raise SettingError(description) from ex
+
 
 class MedsegCLI(LightningCLI):
-    """Wires module and data module, the run folder, and the settings that a checkpoint carries."""
+    """Wires module and data module, the run folder, and the settings that a checkpoint carries.
+
+    Args:
+        command: `fit`, `validate`, `test` or `predict`.
+        arguments: What follows it, without the options of `EarlyOptions`.
+        configs: The configuration files among them.
+        checkpoints: Of `validate`, `test` and `predict`, with settings that hold unless others are given.
+        data_root: Where the data set of a training is now.
+        stop: Notes that a training is asked to stop.
+        locks: Locks folders for this process.
+        phase: Follows what is being done.
+        settings: Further arguments of the parser.
+    """
 
     def __init__(
         self,
-        *args: Any,
-        trained: CheckpointInfo | None,
-        others: Sequence[CheckpointInfo] = (),
+        command: str,
+        arguments: Sequence[str],
+        configs: Sequence[Path] = (),
+        checkpoints: Sequence[CheckpointInfo] = (),
+        data_root: str | None = None,
         stop: StopSignals | None = None,
         locks: FolderLocks | None = None,
-        doing: PhaseTracker | None = None,
-        **kwargs: Any,
+        phase: PhaseTracker | None = None,
+        **settings: Any,
     ) -> None:
-        self.trained = trained
-        self.others = others
+        self.command = command
+        self.configs = configs
+        self.checkpoints = checkpoints
+        self.data_root = data_root
         self.stop = stop or StopSignals()
         self.locks = locks or FolderLocks()
-        self.doing = doing or PhaseTracker()
+        self.phase = phase or PhaseTracker()
         self.resumption: ResumePoint | None = None
-        self.arguments: Sequence[str] = kwargs.get("args") or ()
-        super().__init__(*args, **kwargs)
+        self.arguments = arguments
+        super().__init__(
+            SegmentationModule,
+            SegmentationDataModule,
+            args=list(arguments),
+            run=False,  # without subcommands: one parser, of the one command
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_callback=ConfigWriter if command == "fit" else None,
+            parser_kwargs=settings,
+        )
 
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Only the one that is asked for: to describe all four takes longer than anything else of ours at the start."""
-        asked = self.arguments[0]
-        return {asked: super().subcommands()[asked]}
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Make the parser of the one command."""
+        self.parser = make_parser(self.command, TrainerParser.subclass_with_locator(self._locate), **main_kwargs)
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """As LightningCLI's, with our errors."""
-        kwargs.setdefault("dump_header", ["medseg"])
-        kwargs["allow_abbrev"] = False  # otherwise a misspelled setting may be taken for another
-        parser = MedsegParser.that_knows(self._place_of)(**kwargs)
-        parser.add_argument("-c", "--config", action="config", help="A YAML file; may be given several times.")
-        return parser
-
-    def _place_of(self, name: str) -> str:
-        settings = yaml.safe_dump(self.trained.settings) if self.trained else ""
-        return place_of(name, self.arguments, self.trained and self.trained.path, settings)
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run folder, and link what the data takes from the model."""
-        parser.add_argument("--experiment", type=str, default="default", help="Name of the run's folder.")
-        parser.add_argument("--runs", type=str, default="runs", help="Where the folders of all experiments are.")
-        # Parsed by `predict` as well, so that it takes the configuration that a fit wrote.
-        save = SUPPRESS if self.arguments[:1] == ["predict"] else "Keep the masks that are scored, in the run folder."
-        parser.add_argument("--save_predictions", type=bool, default=True, help=save)
-        for name in SHARED:
-            parser.link_arguments(f"model.{name}", f"data.{name}")
-        for part in ("model", "data"):
-            parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
-        defaults = {
-            # Lightning's sampler pads: cases would be scored twice. Ours share cases and samples among ranks.
-            "trainer.use_distributed_sampler": False,
-            "trainer.enable_model_summary": False,
-            "trainer.max_epochs": 100,  # not a thousand, as Lightning has it
-        }
-        parser.set_defaults(defaults)
-
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        parser.set_defaults(weights_only=True)  # a checkpoint is data: it runs no code
-        if subcommand in ("validate", "test"):
-            parser.set_defaults(verbose=False)  # our table says it
-        if subcommand == "predict":
-            add_options(parser)
-        return parser
+    def _locate(self, name: str) -> str:
+        checkpoint = self.checkpoints[0] if self.checkpoints else None
+        settings = yaml.safe_dump(checkpoint.settings) if checkpoint else ""
+        return locate_setting(name, self.arguments, self.configs, checkpoint and checkpoint.path, settings)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Answer a misspelled top-level key first: without its section, whatever else is missing would be blamed."""
-        for path in options(args, "config", "c"):
-            check_sections(Path(path), [action.dest for action in self._parser(args[0])._actions])
-        super().parse_arguments(parser, args)
+        """Parse, after a misspelled section: without it, whatever else is missing would be blamed."""
+        sections = sorted({name.split(".")[0] for name in list_options(parser)}) if self.configs else []
+        for path in self.configs:
+            check_sections(path, sections)
+        moved = [f"--data.source.root={self.data_root}"] if self.data_root is not None else []
+        super().parse_arguments(parser, [*args, *moved])
+        source = self.config.data.source
+        if self.data_root is not None and source.init_args.get("manifest"):
+            source.init_args.manifest = relocate_source(source.as_dict(), self.data_root)["init_args"]["manifest"]
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: the checkpoint's settings are defaults already, so that given ones win."""
+        """Do nothing: the checkpoint's settings are defaults already, so that given ones win."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse checkpoints that are not the file whose settings were read; find the one to go on from."""
-        path = self._get(self.config, "ckpt_path")
-        if self.trained is not None and Path(path) != Path(self.trained.path):
-            raise SettingError(f"--ckpt_path is given twice: {self.trained.path} and {path}. Give it once.")
-        if self._get(self.config, "weights_only") is False:
+        """Refuse settings that medseg does not take, and find the checkpoint to resume from."""
+        if self.config.weights_only is False:
             raise SettingError(
                 "--weights_only=false would run code that a checkpoint holds. medseg never does; leave it out."
             )
-        self._check_trainer(self._get(self.config, "trainer"))
-        if self.subcommand == "fit" and path:
-            self.resumption = lock_resume_point(str(path), self._experiment(), self._limits(), self.locks)
+        self._check_trainer(self.config.trainer)
+        if self.command == "fit" and self.config.ckpt_path:
+            name, limits = str(self.config.ckpt_path), self._limits()
+            self.resumption = lock_resume_point(name, self._experiment(), limits, self.locks)
             checkpoint = self.resumption and self.resumption.checkpoint
-            self.config[self.subcommand].ckpt_path = checkpoint and str(checkpoint)
+            self.config.ckpt_path = checkpoint and str(checkpoint)
 
     def _limits(self) -> dict[str, Any]:
-        trainer = self._get(self.config, "trainer")
+        trainer = self.config.trainer
         return {name: trainer[name] and str(trainer[name]) for name in ("max_epochs", "max_steps", "max_time")}
 
     def _experiment(self) -> Path:
-        name = str(self._get(self.config, "experiment"))
+        name = str(self.config.experiment)
         if (fault := path_fault(name)) is not None:
             raise SettingError(f"The experiment {shorten(name)} {fault}. Name it plainly; --runs says where it goes.")
-        return Path(self._get(self.config, "runs"), name)
+        return Path(self.config.runs, name)
 
     def _check_trainer(self, trainer: Namespace) -> None:
         """Refuse settings with which Lightning would end well and leave nothing."""
@@ -156,67 +195,131 @@ class MedsegCLI(LightningCLI):
                 "false; trainer.profiler simple says where the time goes."
             )
         for name in ("max_epochs", "max_steps"):
-            if self.subcommand == "fit" and trainer[name] == 0:
+            if self.command == "fit" and trainer[name] == 0:
                 raise SettingError(f"trainer.{name} is 0: nothing would be trained. Set it to 1 or more.")
 
     def instantiate_classes(self) -> None:
-        """As LightningCLI's, with what the trainer finds wrong in its settings as a sentence."""
+        """Instantiate, with what the trainer finds wrong in its settings as one paragraph."""
         try:
             super().instantiate_classes()
         except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError) as error:
-            raise SettingError(unfit(str(error))) from error
-
-    def before_validate(self) -> None:
-        """Score whom the checkpoint was not trained on."""
-        self._use_checkpoint_split()
-
-    def before_test(self) -> None:
-        """Score whom the checkpoint was not trained on."""
-        self._use_checkpoint_split()
+            raise SettingError(describe_instantiation_error(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the loggers and callbacks that every run has."""
-        own = self._get(self.config_init, "trainer")
-        log = [make_run_logger(self._experiment(), self.resumption, self.locks)] if self.subcommand == "fit" else []
-        kwargs["logger"] = [*log, *to_list(own.get("logger"))]
-        configure_privacy(kwargs["logger"], None if self.subcommand == "fit" else self._evaluated_folder())
-        given = to_list(own.get("callbacks"))
+        trainer = self.config_init.trainer
+        log = [make_run_logger(self._experiment(), self.resumption, self.locks)] if self.command == "fit" else []
+        kwargs["logger"] = [*log, *to_list(trainer.get("logger"))]
+        configure_privacy(kwargs["logger"], None if self.command == "fit" else self._evaluated_folder())
+        given = to_list(trainer.get("callbacks"))
         bars = [callback for callback in given if isinstance(callback, ProgressBar)]
-        if own.get("enable_progress_bar") is None:
+        if trainer.get("enable_progress_bar") is None:
             kwargs["enable_progress_bar"] = bool(bars) or redraws(Console())
-        kwargs["plugins"] = complete_plugins(to_list(own.get("plugins")))
+        kwargs["plugins"] = complete_plugins(to_list(trainer.get("plugins")))
         shown = [] if bars else make_progress_callbacks()
-        kwargs["callbacks"] = [self.doing, *given, *shown, *self._callbacks(given)]
+        kwargs["callbacks"] = [self.phase, *given, *shown, *self._callbacks(given)]
         return super().instantiate_trainer(**kwargs)
 
     def _callbacks(self, given: Sequence[Callback]) -> list[Callback]:
-        if self.subcommand == "predict":
+        if self.command == "predict":
             return []
-        save = bool(self._get(self.config, "save_predictions"))
-        if self.subcommand == "fit":
-            trainer = self._get(self.config, "trainer")
+        save = bool(self.config.save_predictions)
+        if self.command == "fit":
+            trainer = self.config.trainer
             keeps = not trainer.fast_dev_run and trainer.enable_checkpointing is not False
             return make_fit_callbacks(given, self.stop, keeps=keeps, save_predictions=save)
         return make_eval_callbacks(given, str(self._evaluated_folder()), save_predictions=save)
 
     def _evaluated_folder(self) -> Path:
-        return get_run_folder(Path(self._get(self.config, "ckpt_path")))
+        return get_run_folder(Path(self.config.ckpt_path))
 
-    def predict(self, **kwargs: Any) -> None:
-        """Read from `--input`, case by case, and write to `--output`."""
-        assert self.trained is not None, "predict needs a checkpoint"
-        order = PredictOptions.of(self.config[self.subcommand])
-        predict(order, self.trainer, self.model, self.datamodule, [self.trained, *self.others], self.locks)
+    def run_command(self) -> None:
+        """Train, score or predict."""
+        if self.command == "fit":
+            self._fit()
+        elif self.command == "predict":
+            options = PredictOptions.of(self.config)
+            predict(options, self.trainer, self.model, self.datamodule, self.checkpoints, self.locks)
+        else:
+            with redirect_stdout(sys.stderr) if self.config.json else nullcontext():
+                self._score()
+            if self.config.json and self.trainer.is_global_zero:
+                summary = summary_beside(find_scores(self._evaluated_folder(), _STAGES[self.command]))
+                sys.stdout.write(summary.read_text(encoding="utf-8"))
 
-    def after_fit(self) -> None:
-        """Score the validation cases with the best weights, loaded from disk as anyone would; then the run is done."""
+    def _score(self) -> None:
+        self.datamodule.use_checkpoint_split(self.checkpoints[0].data)
+        score = self.trainer.validate if self.command == "validate" else self.trainer.test
+        score(
+            self.model,
+            datamodule=self.datamodule,
+            ckpt_path=self.config.ckpt_path,
+            verbose=self.config.verbose,
+            weights_only=True,
+        )
+
+    def _fit(self) -> None:
+        """Train, score the validation cases with the best weights as anyone would load them, and complete the run."""
+        self.trainer.fit(
+            self.model,
+            datamodule=self.datamodule,
+            ckpt_path=self.config.ckpt_path,
+            weights_only=self.config.weights_only,
+        )
         epochs, steps = self.trainer.current_epoch, self.trainer.global_step
         if best := find_best_weights(self.trainer) or keep_last_as_best(self.trainer):
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
         folder = self.trainer.log_dir  # a broadcast: every rank takes part
-        if folder and self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
+        if folder and self.trainer.is_global_zero and not self.config.trainer.fast_dev_run:
             record_complete(Path(folder), self._limits(), epochs, steps)
 
-    def _use_checkpoint_split(self) -> None:
-        if self.trained is not None:
-            self.datamodule.use_checkpoint_split(self.trained.data)
+
+def make_parser(
+    command: str, parser_class: type[TrainerParser] = TrainerParser, **settings: Any
+) -> LightningArgumentParser:
+    """Make the parser of `fit`, `validate`, `test` or `predict`.
+
+    Args:
+        command: Its name.
+        parser_class: What to make.
+        settings: Further arguments of the parser, such as `default_config_files`.
+    """
+    parser = parser_class(
+        prog=f"medseg {command}",
+        description=_DESCRIPTIONS[command],
+        epilog=_EPILOG,
+        dump_header=["medseg"],
+        allow_abbrev=False,  # otherwise a misspelled setting may be taken for another
+        **settings,
+    )
+    parser.add_argument("-c", "--config", action="config", help="A YAML file; may be given several times.")
+    parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed of everything; true draws one.")
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_lightning_class_args(SegmentationModule, "model")
+    parser.add_lightning_class_args(SegmentationDataModule, "data")
+    parser.add_argument("--experiment", type=str, default="default", help="Name of the run's folder.")
+    parser.add_argument("--runs", type=str, default="runs", help="Where the folders of all experiments are.")
+    # Parsed by `predict` as well, so that it takes the configuration that a fit wrote.
+    save = SUPPRESS if command == "predict" else "Keep the masks that are scored, in the run folder."
+    parser.add_argument("--save_predictions", type=bool, default=True, help=save)
+    for name in SHARED:
+        parser.link_arguments(f"model.{name}", f"data.{name}")
+    for part in ("model", "data"):
+        parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
+    parser.add_method_arguments(Trainer, command, skip={"model", "datamodule", *_LOADERS, "return_predictions"})
+    defaults = {
+        # Lightning's sampler pads: cases would be scored twice. Ours share cases and samples among ranks.
+        "trainer.use_distributed_sampler": False,
+        "trainer.enable_model_summary": False,
+        "trainer.max_epochs": 100,  # not a thousand, as Lightning has it
+        "weights_only": True,  # a checkpoint is data: it runs no code
+        **({"verbose": False} if command in ("validate", "test") else {}),  # our table says it
+    }
+    parser.set_defaults(defaults)
+    if command == "predict":
+        add_options(parser)
+    if command in _STAGES:
+        parser.add_argument(
+            "--json", action="store_true", help="Print the summary of scores as JSON, and nothing else."
+        )
+    return parser

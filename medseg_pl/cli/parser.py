@@ -1,22 +1,19 @@
-"""The parser of the command line: answers wrong use with one paragraph and the nearest name that exists."""
+"""Parsers whose errors are one paragraph that names the nearest option, and readings of arguments before they parse."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import inspect
 import re
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from itertools import zip_longest
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.core.errors import SettingError, shorten
-from medseg_pl.core.import_policy import refusal
 from medseg_pl.core.validation import find_address
 from medseg_pl.io.config_files import config_names, read_yaml, shipped_configs
 
@@ -24,107 +21,129 @@ _EXTRAS = ("wandb", "tensorboard")
 """Packages that come with an extra of the same name."""
 
 
-class MedsegParser(LightningArgumentParser):
-    """Answers wrong use with one paragraph, and a misspelled key with the nearest that exists."""
+class CommandParser(ArgumentParser):
+    """Parser of a command that reads and writes files: help without types, errors as `SettingError`."""
 
-    @classmethod
-    def that_knows(cls, place_of: Callable[[str], str]) -> type[MedsegParser]:
-        """A kind of parser that says where a refused class is named, as do those it makes for nested settings."""
-        return type(cls.__name__, (cls,), {"place_of": staticmethod(place_of)})
-
-    @staticmethod
-    def place_of(name: str) -> str:
-        """Where a class or a setting is named; not known here."""
-        return ""
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=argparse.HelpFormatter)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise instead of printing the usage and leaving."""
-        said = refusal(message, self.place_of) or _one_paragraph(message, _known_keys(self, ex, message))
-        raise SettingError(said) from ex
+        """Raise instead of printing the usage and exiting."""
+        message = re.sub(r'^Parser key "(\w+)"( element \d+)?:', r"--\1:", message)
+        message = re.sub(r"Not of type (a whole number .*?): ", r"expected \1; ", message)
+        raise SettingError(f"{describe_parse_error(message, list_options(self))} See {self.prog} --help.") from ex
 
 
-def options(arguments: Sequence[str], *names: str) -> list[str]:
-    """The values of an option in the raw arguments, in their order, before any parser is made.
+class EarlyOptions(NamedTuple):
+    """What has to be known of a training command before its parser is made.
 
-    >>> options(["--config=a", "-c", "b", "--config", "c"], "config", "c")
-    ['a', 'b', 'c']
+    Attributes:
+        checkpoints: Of `--ckpt_path`, in their order.
+        plugins: Packages of `--plugins`. Read from the command line alone: no file may allow itself anything.
+        data_root: Where the data set is now.
+        configs: Configuration files; they stay among the arguments, as do `runs` and `experiment`.
+        runs: The folder of all experiments.
+        experiment: Where it is given.
+        wants_help: Whether the help is asked for.
     """
-    flags = [("-" if len(name) == 1 else "--") + name for name in names]
-    values = []
-    for argument, following in zip_longest(arguments, arguments[1:]):
-        flag, equals, value = argument.partition("=")
-        if flag in flags and (equals or following is not None):
-            values.append(value if equals else following)
-    return values
+
+    checkpoints: list[str]
+    plugins: list[str]
+    data_root: str | None
+    configs: list[Path]
+    runs: str
+    experiment: str | None
+    wants_help: bool
 
 
-def place_of(name: str, arguments: Sequence[str], checkpoint: str | None = None, settings: str = "") -> str:
-    """Where a class or a setting is named, last of all, by the raw arguments or else by a checkpoint.
+class _EarlyParser(argparse.ArgumentParser):
+    """A part of a parser: jsonargparse parses all arguments or none."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingError(f"{message.removeprefix('argument ').capitalize()}.")
+
+
+def read_early_options(arguments: Sequence[str]) -> tuple[EarlyOptions, list[str]]:
+    """Read what has to be known before a training command's parser is made.
+
+    Returns:
+        The options, and the arguments without `--ckpt_path`, `--plugins` and `--data_root`.
+
+    >>> early, rest = read_early_options(["--ckpt_path", "a", "b", "-c", "d.yaml", "--plugins=e,f", "--data.fold=1"])
+    >>> early.checkpoints, early.plugins, early.configs, rest
+    (['a', 'b'], ['e', 'f'], [PosixPath('d.yaml')], ['-c', 'd.yaml', '--data.fold=1'])
+    """
+    taken, left = _EarlyParser(), _EarlyParser()
+    taken.add_argument("--ckpt_path", nargs="+", action="extend", default=[])
+    taken.add_argument("--plugins", action="append", default=[])
+    taken.add_argument("--data_root")
+    left.add_argument("-c", "--config", type=Path, action="append", default=[])
+    left.add_argument("--runs", default="runs")
+    left.add_argument("--experiment")
+    left.add_argument("-h", "--help", action="store_true")
+    options, rest = taken.parse_known_args(arguments)
+    seen, _ = left.parse_known_args(rest)
+    early = EarlyOptions(
+        options.ckpt_path,
+        split_names(options.plugins),
+        options.data_root,
+        seen.config,
+        seen.runs,
+        seen.experiment,
+        seen.help,
+    )
+    return early, rest
+
+
+def split_names(values: Sequence[str]) -> list[str]:
+    """Split the values of an option that can be repeated and take several names.
+
+    >>> split_names(["mypackage, other", "third"])
+    ['mypackage', 'other', 'third']
+    """
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+def list_options(parser: ArgumentParser) -> list[str]:
+    """List the names of a parser's options, as `data.batch_size`."""
+    return list(parser.get_defaults(skip_validation=True).keys())
+
+
+def locate_setting(
+    name: str, arguments: Sequence[str], configs: Sequence[Path], checkpoint: str | None = None, settings: str = ""
+) -> str:
+    """Find where a class or a setting is named last: by the arguments, a configuration or a checkpoint.
 
     Args:
         name: As in `torch.nn.Module`, or `model.loss`.
         arguments: The raw arguments.
+        configs: The files that they name.
         checkpoint: Where the settings are from that are not given.
         settings: These, as text.
 
-    >>> place_of("model.loss", ["--config", "a.yaml", "--model.loss=mine.Loss"])
+    >>> locate_setting("model.loss", ["--model.loss=mine.Loss"], [])
     ' on the command line'
-    >>> place_of("mine.Loss", ["--config", "a.yaml"], "best.ckpt", "loss: mine.Loss")
+    >>> locate_setting("mine.Loss", [], [], "best.ckpt", "loss: mine.Loss")
     ' in best.ckpt'
     """
     named = re.compile(rf"(?<![\w.]){re.escape(name)}(?![\w.])")
-    files = [Path(path) for path in options(arguments, "config", "c")]
     if any(named.search(argument) for argument in arguments):
         return " on the command line"
-    for path in reversed(files):
+    for path in reversed(configs):
         if path.is_file() and named.search(path.read_text(encoding="utf-8", errors="replace")):
             return f" in {path}"
     return f" in {checkpoint}" if checkpoint and named.search(settings) else ""
 
 
-def without(arguments: Sequence[str], name: str) -> list[str]:
-    """The raw arguments without an option and its values.
+def check_sections(path: Path, sections: Sequence[str]) -> None:
+    """Check that a configuration file is there, is YAML, and has only sections that exist.
 
-    >>> without(["--plugins", "a", "--output=o", "--plugins=b"], "plugins")
-    ['--output=o']
+    Raises:
+        SettingError: It is not so.
     """
-    return first_only([f"--{name}=", *arguments], name)[1:]
-
-
-def replace_values(arguments: Sequence[str], name: str, replace: Callable[[str], str]) -> list[str]:
-    """Replace the values of an option in the raw arguments.
-
-    >>> replace_values(["--ckpt_path", "a", "--output=o", "--ckpt_path=b"], "ckpt_path", str.upper)
-    ['--ckpt_path', 'A', '--output=o', '--ckpt_path=B']
-    """
-    flag = f"--{name}"
-    replaced = [f"{flag}={replace(a[len(flag) + 1 :])}" if a.startswith(f"{flag}=") else a for a in arguments]
-    for place, before in enumerate(arguments[:-1], start=1):
-        if before == flag:
-            replaced[place] = replace(arguments[place])
-    return replaced
-
-
-def first_only(arguments: Sequence[str], name: str) -> list[str]:
-    """The raw arguments without an option's second and further values.
-
-    >>> first_only(["--ckpt_path", "a", "--output=o", "--ckpt_path=b", "--ckpt_path", "c"], "ckpt_path")
-    ['--ckpt_path', 'a', '--output=o']
-    """
-    kept: list[str] = []
-    seen, skipped = False, False
-    for argument in arguments:
-        flag, equals, _ = argument.partition("=")
-        if skipped or (seen and flag == f"--{name}"):
-            skipped = not skipped and not equals
-            continue
-        seen = seen or flag == f"--{name}"
-        kept.append(argument)
-    return kept
-
-
-def check_sections(path: Path, known: Sequence[str]) -> None:
-    """Raise `SettingError` where a configuration file is missing, no YAML, or has a section that does not exist."""
     if not path.is_file():
         near = difflib.get_close_matches(path.as_posix(), config_names(), n=1)
         hint = f"Did you mean {near[0]}?" if near else f"The shipped ones are in {shipped_configs()}."
@@ -139,7 +158,6 @@ def check_sections(path: Path, known: Sequence[str]) -> None:
             f"{path}: the setting {address[0]} is the address {shorten(address[1])}; settings in files open none. "
             "Download it and give its path, or type the setting on the command line."
         )
-    sections = sorted({name.split(".")[0] for name in known})
     if not isinstance(content, dict):
         raise SettingError(
             f"{path} holds no settings; expected sections such as {', '.join(sections)}, each with its own."
@@ -151,10 +169,10 @@ def check_sections(path: Path, known: Sequence[str]) -> None:
             raise SettingError(f"{path} has the section {key!r}, which does not exist. {hint}")
 
 
-def unfit(message: str) -> str:
-    """What to say where settings have been read, but the objects that they name cannot be made.
+def describe_instantiation_error(message: str) -> str:
+    """Say that settings were read, but the objects that they name cannot be made.
 
-    >>> unfit("Requirement 'wandb>=0.12.10' not met. HINT: Try pip")
+    >>> describe_instantiation_error("Requirement 'wandb>=0.12.10' not met. HINT: Try pip")
     "The settings need a package that is not installed (Requirement 'wandb>=0.12.10' not met). Install it with pip \
 install 'medseg[wandb]', or leave out what needs it."
     """
@@ -176,10 +194,14 @@ install 'medseg[wandb]', or leave out what needs it."
     return f"{what} cannot be made: {reason}" if problem else f"{what} do not fit: {reason}"
 
 
-def _one_paragraph(message: str, known: Sequence[str]) -> str:
-    """A parser's message without its layout, and with the nearest name where one is misspelled.
+def describe_parse_error(message: str, options: Sequence[str]) -> str:
+    """Put a parser's message into one paragraph, with the nearest name where one is misspelled.
 
-    >>> _one_paragraph("Option 'bach_size' is not accepted", ["data.batch_size", "data.fold"])
+    Args:
+        message: Of jsonargparse or argparse.
+        options: The options that there are.
+
+    >>> describe_parse_error("Option 'bach_size' is not accepted", ["data.batch_size", "data.fold"])
     "Option 'bach_size' is not accepted. Did you mean batch_size?"
     """
     text = " ".join(message.replace("Parser key", "The setting").split()).rstrip(".")
@@ -193,27 +215,10 @@ def _one_paragraph(message: str, known: Sequence[str]) -> str:
         name, candidates = no_class.group(2), dir(sys.modules.get(no_class.group(1)))
     elif wrong is not None:
         name = wrong.group(1)
-        candidates = list(known) if "." in name else [key.rsplit(".", 1)[-1] for key in known]
+        candidates = list(options) if "." in name else [option.rsplit(".", 1)[-1] for option in options]
+        for module, class_name in re.findall(r"'class_path': '([\w.]+)\.(\w+)'", message):
+            candidates += inspect.signature(getattr(sys.modules[module], class_name)).parameters
     else:
         return f"{text}."
     near = difflib.get_close_matches(name, candidates, n=1)
     return f"{text.rstrip('.')}. Did you mean {near[0]}?" if near else f"{text}."
-
-
-def _known_keys(parser: LightningArgumentParser, error: BaseException | None, message: str) -> list[str]:
-    """What the misspelled key may have been meant to be.
-
-    The keys of the parser and its subcommands, of the parsers for classes that the error passed through, and the
-    arguments of a class that the message names.
-    """
-    parsers: list[ArgumentParser] = [parser]
-    for action in parser._actions:
-        parsers += action.choices.values() if isinstance(action.choices, dict) else []
-    while error is not None:
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            parsers += [value for value in frame.f_locals.values() if isinstance(value, ArgumentParser)]
-        error = error.__cause__ or error.__context__
-    keys = [action.dest for each in parsers for action in each._actions]
-    for module, name in re.findall(r"'class_path': '([\w.]+)\.(\w+)'", message):
-        keys = [*inspect.signature(getattr(sys.modules[module], name)).parameters, *keys]
-    return list(dict.fromkeys(keys))

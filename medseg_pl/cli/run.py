@@ -1,33 +1,31 @@
-"""`fit`, `validate`, `test` and `predict`: from their arguments to the command line that Lightning runs."""
+"""`fit`, `validate`, `test` and `predict`: from their arguments to a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
 
-from medseg_pl.cli.error_messages import in_words
-from medseg_pl.cli.lightning_cli import MedsegCLI
+from medseg_pl.cli.error_messages import user_errors
+from medseg_pl.cli.lightning_cli import MedsegCLI, make_parser
 from medseg_pl.cli.log_filters import quiet_libraries
-from medseg_pl.cli.parser import first_only, options, replace_values, without
+from medseg_pl.cli.parser import EarlyOptions, read_early_options
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.import_policy import only_known_code
 from medseg_pl.core.stop_signals import StopSignals
+from medseg_pl.data.sources.from_settings import relocate_source
 from medseg_pl.io.config_files import find_configs
 from medseg_pl.io.locks import FolderLocks
-from medseg_pl.training.callbacks import ConfigWriter, PhaseTracker
+from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.checkpoints import CheckpointInfo, find_checkpoint, read_checkpoint, report_complete_run
-from medseg_pl.training.datamodule import SegmentationDataModule
-from medseg_pl.training.module import SegmentationModule
 
 
 def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None) -> int:
-    """Run one of Lightning's subcommands.
+    """Run one of Lightning's commands.
 
     Args:
         command: Which.
@@ -40,68 +38,58 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
     if command == "fit" and not arguments:
         raise SettingError("medseg fit needs --config FILE, such as configs/experiment/demo.yaml.")
     quiet_libraries()
-    arguments = find_configs(arguments)
-    if command != "fit":
-        arguments = replace_values(arguments, "ckpt_path", partial(_find_checkpoint, arguments))
-    trained = None if command == "fit" or _wants_help(arguments) else read_checkpoint(_checkpoint(command, arguments))
-    others: list[CheckpointInfo] = []
-    if command == "predict":
-        others = [read_checkpoint(path) for path in options(arguments, "ckpt_path")[1:]]
-        arguments = first_only(arguments, "ckpt_path")
-    plugins = [name for value in options(arguments, "plugins") for name in value.split(",")]
-    arguments = without(arguments, "plugins")  # of the command line alone: no file may allow itself anything
+    early, rest = read_early_options(find_configs(arguments))
+    if early.wants_help:
+        with only_known_code(early.plugins):
+            make_parser(command).parse_args(rest)
+    trained = [] if command == "fit" else [read_checkpoint(path) for path in _find_checkpoints(command, early)]
+    paths = [each.path for each in trained[:1]] or early.checkpoints
     with (
-        only_known_code(plugins),
-        _as_files(trained) as defaults,
-        in_words(command, doing := PhaseTracker()),
+        only_known_code(early.plugins),
+        _default_configs(trained, early.data_root) as defaults,
+        user_errors(command, phase := PhaseTracker()),
         report_complete_run(),
         FolderLocks() as locks,
     ):
-        MedsegCLI(
-            SegmentationModule,
-            SegmentationDataModule,
-            args=[command, *arguments],
-            trained=trained,
-            others=others,
+        cli = MedsegCLI(
+            command,
+            [*rest, *(f"--ckpt_path={path}" for path in paths)],
+            early.configs,
+            trained,
+            data_root=None if trained else early.data_root,
             stop=stop,
             locks=locks,
-            doing=doing,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            save_config_callback=ConfigWriter if command == "fit" else None,
-            parser_kwargs={"prog": "medseg", command: {"default_config_files": defaults}},
+            phase=phase,
+            default_config_files=defaults,
         )
+        cli.run_command()
     return 0
 
 
 @contextmanager
-def _as_files(trained: CheckpointInfo | None) -> Iterator[list[str]]:
-    """The checkpoint's settings as a configuration of the lowest rank: whatever is given wins over it."""
-    if trained is None:
+def _default_configs(trained: Sequence[CheckpointInfo], data_root: str | None) -> Iterator[list[str]]:
+    """Write the first checkpoint's settings as a configuration of the lowest rank: whatever is given wins over it."""
+    if not trained:
         yield []
         return
+    settings = trained[0].settings
+    if data_root is not None:
+        data = settings["data"]
+        settings = {**settings, "data": {**data, "source": relocate_source(data["source"], data_root)}}
     with TemporaryDirectory(prefix="medseg-") as folder:
         file = Path(folder) / "checkpoint.yaml"
-        file.write_text(yaml.safe_dump(trained.settings, sort_keys=False), encoding="utf-8")
+        file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         yield [str(file)]
 
 
-def _find_checkpoint(arguments: Sequence[str], name: str) -> str:
-    """Find a checkpoint among the runs of the experiment that the arguments name."""
-    runs, experiments = (options(arguments, option) for option in ("runs", "experiment"))
-    return find_checkpoint(name, Path(runs[-1] if runs else "runs"), escape(experiments[-1]) if experiments else "*")
-
-
-def _checkpoint(command: str, arguments: Sequence[str]) -> str:
-    """The `--ckpt_path` of a command that cannot do without."""
-    paths = options(arguments, "ckpt_path")
-    if not paths:
+def _find_checkpoints(command: str, early: EarlyOptions) -> list[str]:
+    """Find the checkpoints that a command cannot do without, in the runs of the experiment that is named."""
+    if not early.checkpoints:
         raise SettingError(
             f"medseg {command} needs --ckpt_path: a file such as runs/demo/version_0/checkpoints/best.ckpt, a run "
             "folder, or best for that of the newest run."
         )
-    return paths[0]
-
-
-def _wants_help(arguments: Sequence[str]) -> bool:
-    return any(argument in ("-h", "--help") for argument in arguments)
+    if command != "predict" and len(early.checkpoints) > 1:
+        raise SettingError(f"--ckpt_path is given twice: {' and '.join(early.checkpoints)}. Give it once.")
+    experiment = escape(early.experiment) if early.experiment else "*"
+    return [find_checkpoint(name, Path(early.runs), experiment) for name in early.checkpoints]

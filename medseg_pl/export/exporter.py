@@ -101,12 +101,12 @@ def _write(folder: Path, trained: CheckpointInfo, arguments: argparse.Namespace)
     spec |= {"golden": golden_entries(cases), "measured": None}
     seal(folder, graph.model, spec)
     sys.stdout.write(_self_test(folder))
-    measured = arguments.measure or arguments.root is not None
+    measured = arguments.measure or arguments.data_root is not None
     for note in _notes(spec, measured=measured):
         sys.stdout.write(f"{note}\n")
     if measured:
         plugins = [name for value in arguments.plugins for name in value.split(",")]
-        spec["measured"] = _measured(trained, folder, open_source(trained.settings, arguments.root, plugins))
+        spec["measured"] = _measured(trained, folder, open_source(trained.settings, arguments.data_root, plugins))
         seal(folder, graph.model, spec)
         _self_test(folder)
     write_cards(folder, trained, spec)  # sealed with no checksum: they are there to be written on

@@ -52,10 +52,10 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What `medseg completion` prints for each shell, under the names that its documentation gives."""
     folder = tmp_path_factory.mktemp("completion")
     files = {"bash": folder / "medseg", "fish": folder / "medseg.fish", "zsh": folder / "_medseg"}
-    parser = completion.whole_parser()  # takes seconds, and is the same for all
+    parser = completion.make_root_parser()  # takes seconds, and is the same for all
     for shell, file in files.items():
         with pytest.MonkeyPatch.context() as patch, file.open("w", encoding="utf-8") as out:
-            patch.setattr(completion, "whole_parser", lambda: parser)
+            patch.setattr(completion, "make_root_parser", lambda: parser)
             patch.setattr("sys.stdout", out)
             assert main(["completion", shell]) == 0
     assert set(files) == set(completion.SHELLS)

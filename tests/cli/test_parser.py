@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medseg_pl.cli.parser import unfit
+from medseg_pl.cli.parser import describe_instantiation_error
 
 UNION = """\
 Does not validate against any of the Union subtypes
@@ -44,4 +44,4 @@ Given value type: <class 'list'>"""
     ],
 )
 def test_settings_that_do_not_fit(message: str, sentence: str) -> None:
-    assert unfit(message) == sentence
+    assert describe_instantiation_error(message) == sentence

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,8 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS
-from medseg_pl.cli.parser import first_only, options, without
-from medseg_pl.cli.trainer_parser import trainer_parser
+from medseg_pl.cli.lightning_cli import make_parser
+from medseg_pl.cli.parser import CommandParser, read_early_options
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.import_policy import only_known_code
 from tests.docs.commands import ELSEWHERE, PAGES, Command, blocks, commands
@@ -23,14 +22,21 @@ pytestmark = pytest.mark.documents
 DEMO = Path("configs/experiment/demo.yaml")
 
 
+Parsers = Mapping[str, LightningArgumentParser]
+
+
 @pytest.fixture(scope="module")
-def parser(tmp_path_factory: pytest.TempPathFactory) -> LightningArgumentParser:
+def parsers(tmp_path_factory: pytest.TempPathFactory) -> Parsers:
     """Of `fit`, `validate`, `test` and `predict`; these three as with a checkpoint of the demo."""
     settings = yaml.safe_load(DEMO.read_text())
     trained = tmp_path_factory.mktemp("checkpoint") / "settings.yaml"
     trained.write_text(yaml.safe_dump({part: settings[part] for part in ("model", "data")}))
-    later = {command: {"default_config_files": [str(trained)]} for command in TRAINER_COMMANDS if command != "fit"}
-    return trainer_parser(**later)
+    later = {
+        command: make_parser(command, default_config_files=[str(trained)])
+        for command in TRAINER_COMMANDS
+        if command != "fit"
+    }
+    return {"fit": make_parser("fit"), **later}
 
 
 @pytest.fixture(scope="module")
@@ -41,33 +47,33 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def parse(words: Sequence[str], parser: LightningArgumentParser) -> None:
+def parse(words: Sequence[str], parsers: Parsers) -> None:
     """Read a command line as `medseg` would, up to where files are opened or anything is made.
 
     Raises:
-        SettingError: Of a trainer's command, where an option does not exist.
-        SystemExit: Of another command, where an option does not exist; with 0 where the help is asked for.
+        SettingError: An option does not exist.
+        SystemExit: The help is asked for.
     """
     command, *arguments = words
     if command in TRAINER_COMMANDS:
-        assert command == "fit" or options(arguments, "ckpt_path"), f"medseg {command} needs a checkpoint"
-        plugins = options(arguments, "plugins")
-        known = [word for word in first_only(without(arguments, "plugins"), "ckpt_path") if word != "--print_config"]
+        early, rest = read_early_options(arguments)
+        assert command == "fit" or early.checkpoints, f"medseg {command} needs a checkpoint"
+        known = [word for word in rest if word != "--print_config"]
         # A configuration that an earlier command of the page writes is not there yet.
         there = [word if not word.endswith(".yaml") or Path(word).is_file() else str(DEMO) for word in known]
-        with only_known_code(plugins):
-            parser.parse_args([command, *there])
+        with only_known_code(early.plugins):
+            parsers[command].parse_args(there)
         return
     assert command in MODULES, f"there is no command {command}"
     module = importlib.import_module(MODULES[command])
-    own = ArgumentParser(prog=f"medseg {command}")
+    own = CommandParser(f"medseg {command}", "")
     module.add_arguments(own)
     own.parse_args(arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_commands_and_options_exist(
-    page: Path, parser: LightningArgumentParser, plugin: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, parsers: Parsers, plugin: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(plugin)
     for command in commands(page):
@@ -75,23 +81,23 @@ def test_commands_and_options_exist(
         assert program == "medseg" or program in ELSEWHERE, f"{command}: name the program in ELSEWHERE, or run it"
         if program == "medseg":
             try:
-                parse(words, parser)
+                parse(words, parsers)
             except SystemExit as left:
                 assert left.code == 0, str(command)
             except SettingError as error:
                 pytest.fail(f"{command}: {error}")
 
 
-def test_a_wrong_option_is_found(parser: LightningArgumentParser) -> None:
-    parse(["fit", "--config", str(DEMO), "--data.batch_size", "2"], parser)
+def test_a_wrong_option_is_found(parsers: Parsers) -> None:
+    parse(["fit", "--config", str(DEMO), "--data.batch_size", "2"], parsers)
     with pytest.raises(SettingError, match="bach_size"):
-        parse(["fit", "--config", str(DEMO), "--data.bach_size", "2"], parser)
+        parse(["fit", "--config", str(DEMO), "--data.bach_size", "2"], parsers)
     with pytest.raises(SettingError, match="lrr"):
-        parse(["fit", "--config", str(DEMO), "--model.optimizer.init_args.lrr", "2"], parser)
+        parse(["fit", "--config", str(DEMO), "--model.optimizer.init_args.lrr", "2"], parsers)
     with pytest.raises(SettingError, match="inputs"):
-        parse(["predict", "--ckpt_path", "a.ckpt", "--inputs", "a", "--output", "b"], parser)
-    with pytest.raises(SystemExit):
-        parse(["plan", "mydata", "--outputs", "plan.yaml"], parser)
+        parse(["predict", "--ckpt_path", "a.ckpt", "--inputs", "a", "--output", "b"], parsers)
+    with pytest.raises(SettingError, match="outputs"):
+        parse(["plan", "mydata", "--outputs", "plan.yaml"], parsers)
 
 
 def test_lines_are_read_as_a_shell_reads_them(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,24 +9,22 @@ from typing import Any
 
 import pytest
 
-from medseg_pl.__main__ import main
 from medseg_pl.checks import KINDS
 from medseg_pl.checks.settings import settings_of
 from medseg_pl.cli.commands.check import add_arguments
 from medseg_pl.cli.commands.phantom import write_phantom
+from medseg_pl.cli.parser import CommandParser
 from tests.end_to_end.clean_sets import CLEAN, NAMED, NAMES, write_folder
 from tests.end_to_end.defects import DEFECTS, VICTIM, Defect
+from tests.printed_json import run_json
 
 Write = Callable[[Path], None]
 
 
 def checked(root: Path, options: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
-    """The exit code, and the JSON file."""
-    file = root.parent / "report.json"
-    file.unlink(missing_ok=True)
+    """The exit code, and what is printed as JSON."""
     filled = [option.format(root=root) for option in options]
-    code = main(["check", *([] if "--config" in filled else [str(root)]), "--json", str(file), *filled])
-    return code, json.loads(file.read_text())
+    return run_json("check", *([] if "--config" in filled else [root]), *filled)
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +75,7 @@ def test_the_fault_is_found_and_no_other(clean_sets: dict[Write, Path], tmp_path
 def test_without_an_error_every_case_can_be_read(clean_sets: dict[Write, Path], tmp_path: Path, defect: Defect) -> None:
     root = spoilt(clean_sets, defect, tmp_path)
     options = CLEAN[defect.write] if defect.options is None else defect.options
-    parser = argparse.ArgumentParser()
+    parser = CommandParser("medseg check", "")
     add_arguments(parser)
     settings = settings_of(parser.parse_args([str(root), *options]))
     if not any(KINDS[code].level == "error" for code in defect.also):
@@ -145,11 +141,9 @@ def test_the_phantom_has_no_error(tmp_path: Path, layout: str) -> None:
     ("name", "options", "cases"),
     [("msd_hippocampus", (), 208), ("chase_db1", ("--masks", "masks_1st", "--group", "Image_([0-9]+)"), 28)],
 )
-def test_clean_real_data_has_no_error(
-    real_data: Path, tmp_path: Path, name: str, options: tuple[str, ...], cases: int
-) -> None:
-    assert main(["check", str(real_data / name), "--json", str(tmp_path / "r.json"), *options]) == 0
-    report = json.loads((tmp_path / "r.json").read_text())
+def test_clean_real_data_has_no_error(real_data: Path, name: str, options: tuple[str, ...], cases: int) -> None:
+    code, report = run_json("check", real_data / name, *options)
+    assert code == 0
     assert (report["data"]["cases"], report["counts"]["error"]) == (cases, 0)
 
 
@@ -159,7 +153,7 @@ def test_infinity_in_real_data_is_reported(real_data: Path, tmp_path: Path) -> N
     (tmp_path / "m.csv").write_text("case_id,group,image,mask\nmtr,p,mtr.nii.gz,mt1_seg.nii.gz\n")
     for path in ("mtr.nii.gz", "mt1_seg.nii.gz"):
         (tmp_path / path).write_bytes((folder / path).read_bytes())
-    assert main(["check", str(tmp_path), "--labels", "cord", "--json", str(tmp_path / "r.json")]) == 0
-    report = json.loads((tmp_path / "r.json").read_text())
+    code, report = run_json("check", tmp_path, "--labels", "cord")
+    assert code == 0
     (finding,) = [finding for finding in report["findings"] if finding["code"] == "not-finite"]
     assert (finding["case_id"], finding["file"]) == ("mtr", "mtr.nii.gz")

@@ -47,7 +47,7 @@ FAST: dict[str, Callable[[Inputs, Path], Line]] = {
         *("--labels", LABELS, "--no_distances"),
     ],
     "compare": lambda given, out: ["compare", f"{given.run}", f"{given.run}", "--csv", f"{out}/compared.csv"],
-    "check": lambda given, out: ["check", f"{given.data}", "--json", f"{out}/check.json"],
+    "check": lambda given, out: ["check", f"{given.data}", "--html", f"{out}/check.html"],
     "report": lambda given, out: ["report", f"{given.run}", "-o", f"{out}/page.html", "--pictures=0"],
     "new": lambda given, out: ["new", f"{out}/project"],
 }

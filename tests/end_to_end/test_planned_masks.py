@@ -19,6 +19,7 @@ from PIL import Image
 from medseg_pl.__main__ import main
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data import sources
+from tests.printed_json import run_json
 from tests.sample_files import save_raster
 
 PEOPLE = range(6)
@@ -202,12 +203,11 @@ def test_what_is_planned_reads_every_mask(planned: tuple[Row, Path, Path]) -> No
         assert (planes == expected).mean() >= row.close
 
 
-def test_check_finds_what_is_planned(planned: tuple[Row, Path, Path], tmp_path: Path) -> None:
+def test_check_finds_what_is_planned(planned: tuple[Row, Path, Path]) -> None:
     row, root, config = planned
     for number, asked in enumerate(([str(root)], ["--config", str(config)])):
-        report = tmp_path / f"found{number}.json"
-        assert main(["check", *asked, "--json", str(report)]) == 0
-        found = yaml.safe_load(report.read_text())
+        code, found = run_json("check", *asked)
+        assert code == 0
         assert found["counts"]["error"] == 0
         names = list(found["data"]["labels"])
         assert names == row.labels["names"]

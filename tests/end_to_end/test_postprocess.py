@@ -77,7 +77,7 @@ def test_the_validation_cases_must_be_there(noisy: Path, tmp_path: Path, capsys:
     for kind in ("images", "masks"):
         write_png(tmp_path / "elsewhere" / kind / "00.png", np.ones((8, 8), np.uint8))
     best = str(noisy / "checkpoints" / "best.ckpt")
-    options = ["-o", str(tmp_path / "new.ckpt"), "--root", str(tmp_path / "elsewhere")]
+    options = ["-o", str(tmp_path / "new.ckpt"), "--data_root", str(tmp_path / "elsewhere")]
     assert main(["postprocess", "--plugins=tests", "--ckpt_path", best, *options]) == 1
     assert "of the checkpoint's 6 validation cases are not there" in capsys.readouterr().err
     assert not (tmp_path / "new.ckpt").exists()

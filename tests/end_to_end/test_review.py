@@ -140,15 +140,15 @@ class TestLabels:
         self, checkpoint: str, phantoms: dict[str, Path], tmp_path: Path
     ) -> None:
         moved = shutil.copytree(phantoms["uw_madison"], tmp_path / "moved")
-        assert self.review(tmp_path / "out", checkpoint, "--root", str(moved)) == 0
+        assert self.review(tmp_path / "out", checkpoint, "--data_root", str(moved)) == 0
         before = rows(tmp_path / "out")
         emptied = before[0]["case_id"]
         table = (moved / "train.csv").read_text().splitlines()
         kept = [line.rsplit(",", 1)[0] + "," if line.startswith(f"{emptied}_") else line for line in table]
         (moved / "train.csv").write_text("\n".join(kept) + "\n")
-        assert self.review(tmp_path / "out", checkpoint, "--root", str(moved)) == 0
+        assert self.review(tmp_path / "out", checkpoint, "--data_root", str(moved)) == 0
         assert rows(tmp_path / "out") != before
-        assert self.review(tmp_path / "anew", checkpoint, "--root", str(moved)) == 0
+        assert self.review(tmp_path / "anew", checkpoint, "--data_root", str(moved)) == 0
         assert results(tmp_path / "out") == results(tmp_path / "anew")
 
     def test_whom_a_checkpoint_knows_has_to_be_known(

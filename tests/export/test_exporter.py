@@ -340,7 +340,7 @@ def measurable(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_lower_precisions_say_what_they_cost(
     measurable: str, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = f"--data.source.root={Path(measurable).parent}"
+    root = f"--data_root={Path(measurable).parent}"
     output = tmp_path / "out"
     command = ["export", "--ckpt_path", measurable, "-o", str(output), "--precision", precision, root, *PLUGINS]
     assert main(command) == 0

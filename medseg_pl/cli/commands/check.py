@@ -1,6 +1,6 @@
 """`medseg check`: finds every common fault of a data set before training, and says what to do.
 
-Exit codes: 0 no error (there may be warnings), 1 errors, 2 wrong use. The file of `--json` holds
+Exit codes: 0 no error (there may be warnings), 1 errors, 2 wrong use. `--json` prints
 
 - `directory`, `notes`: the data set, and what was concluded of it rather than read;
 - `data`: `source`, `cases`, `patients`, `labels`, `cases_with_label`, `channels`, `types`, `shapes`, `spacings_mm`;
@@ -10,25 +10,26 @@ Exit codes: 0 no error (there may be warnings), 1 errors, 2 wrong use. The file 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from medseg_pl.cli.arguments import add_data_set, add_workers
+from jsonargparse import ArgumentParser, Namespace
+
+from medseg_pl.cli.arguments import add_data_set, add_json, add_num_workers
 
 __all__ = ["add_arguments", "run"]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add_data_set(parser)
     add("--patch", type=int, nargs=2, metavar=("H", "W"), help="size of a training patch, to find images below it")
-    add("--json", type=Path, metavar="FILE", help="write everything to a new JSON file")
     add("--html", type=Path, metavar="FILE", help="write a new page with pictures of the worst cases")
-    add_workers(parser)
+    add_num_workers(parser)
+    add_json(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Check a data set, see `medseg_pl.checks.report`."""
     from medseg_pl.checks.report import check  # torch, for which --help shall not wait
 

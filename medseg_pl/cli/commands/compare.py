@@ -3,7 +3,7 @@
 A and B are run folders, folders of an evaluation, or tables of scores. Rows are paired by case and label, differences
 are B minus A, and what is drawn or flipped are whole patients.
 
-The file of `--json` holds
+`--json` prints
 
 - `a`, `b`: `{file, stage, unpaired}`, the last being how many of its rows have no partner and were left out;
 - `resamples`, `seed`;
@@ -17,20 +17,23 @@ The file of `--csv` has the same, a line for each metric and label; its column `
 
 from __future__ import annotations
 
-import argparse
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentParser, Namespace
 from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from medseg_pl.cli.arguments import add_json, whole_number
 from medseg_pl.core.errors import SettingError, printable
 from medseg_pl.io.atomic_files import require_absent
-from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, tables_of_stage, write_rows, write_summary
+from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, tables_of_stage, write_rows
 from medseg_pl.metrics.statistics.comparison import RESAMPLES
 from medseg_pl.metrics.statistics.conclusions import compare_metric, empty_masks, narrow_intervals, too_few, verdict
 from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched, Table, match
@@ -43,7 +46,7 @@ _NO_EDGE = 100_000
 _WIDTH = 80
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add, default = parser.add_argument, "default: %(default)s"
     run_help = "run folder, folder of an evaluation, or table of scores (.csv)"
@@ -52,26 +55,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--metric", action="append", metavar="NAME", help="column to compare; can be given several times, default: dice"
     )
-    add("--json", type=Path, metavar="FILE", help="write everything to a new JSON file")
     add("--csv", type=Path, metavar="FILE", help="write everything to a new table")
     add("--allow_unpaired", action="store_true", help="leave out what only one of the runs has scored")
-    add("--resamples", type=_whole_number(100, 1_000_000), default=RESAMPLES, metavar="N", help=default)
-    add("--seed", type=_whole_number(0, 2**32 - 1), default=0, metavar="S", help=default)
+    add("--resamples", type=whole_number(100, 1_000_000), default=RESAMPLES, metavar="N", help=default)
+    add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="S", help=default)
+    add_json(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Compare, print, and write what was asked for.
 
     Raises:
         OutputExistsError: A file to be written is there already.
     """
-    require_absent(arguments.json, arguments.csv)
+    require_absent(arguments.csv)
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width to fold sentences for
         console = Console(width=_NO_EDGE)
     files = [find_scores(path) for path in (arguments.a, arguments.b)]
-    for line in introduction(files):
-        console.print(Text(line), soft_wrap=True)  # a path that is folded cannot be copied
     tables = [Table(str(file), read_rows(file)) for file in files]
     metrics = [check_metric(name, tables) for name in dict.fromkeys(arguments.metric or ["dice"])]
     matched = match(*tables, allow_unpaired=arguments.allow_unpaired)
@@ -81,9 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
         **how,
         "metrics": {name: compare_metric(matched, name, tables, **how) for name in metrics},
     }
-    show(console, result)
-    if arguments.json is not None:
-        write_summary(arguments.json, result)
+    if arguments.json:
+        sys.stdout.write(f"{json.dumps(result, indent=1, allow_nan=False)}\n")
+    else:
+        for line in introduction(files):
+            console.print(Text(line), soft_wrap=True)  # a path that is folded cannot be copied
+        show(console, result)
     if arguments.csv is not None:
         write_rows(arguments.csv, csv_rows(result))
     return 0
@@ -193,14 +197,3 @@ def _sides(files: Sequence[Path], matched: Matched) -> dict[str, Any]:
 def _say(console: Console, text: str) -> None:
     """Lines of plain words, of which nothing is taken for markup."""
     console.print(Text("\n".join(printable(line) for line in text.split("\n"))))
-
-
-def _whole_number(low: int, high: int) -> Callable[[str], int]:
-    """A type for argparse that refuses what is out of range."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
-        return int(text)
-
-    return parse

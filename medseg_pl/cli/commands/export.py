@@ -17,15 +17,18 @@ None of it names a case, a person or a path.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from medseg_pl.cli.arguments import add_data_root, add_plugins
 
 __all__ = ["add_arguments", "run"]
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add("--ckpt_path", required=True, metavar="FILE", help="a checkpoint that medseg fit wrote")
@@ -33,11 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     precision = "of the weights: fp16 halves the file, int8 quarters it (dynamic quantization); default: fp32"
     add("--precision", choices=PRECISIONS, default="fp32", help=precision)
     add("--measure", action="store_true", help="measure what the export costs in Dice on the validation cases")
-    add("--data.source.root", dest="root", metavar="DIR", help="where the data is now, to measure")
-    add("--plugins", action="append", default=[], metavar="PACKAGE", help="code of yours that settings may name")
+    add_data_root(parser)
+    add_plugins(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Export a checkpoint, see `medseg_pl.export.exporter`."""
     from medseg_pl.export.exporter import export  # torch, for which --help shall not wait
 

@@ -6,15 +6,17 @@ changes none.
 
 from __future__ import annotations
 
-import argparse
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
+from jsonargparse import ArgumentParser, Namespace
 
+from medseg_pl.cli.arguments import parse_once, whole_number
 from medseg_pl.core.errors import SettingError
 from medseg_pl.data.synthetic import ORGANS, merge_exclusive, simulate_days
 from medseg_pl.data.synthetic.layouts import DataCard, LabeledScan, write_decathlon, write_folder, write_uw_madison
@@ -46,9 +48,9 @@ _WRITERS: dict[str, Callable[[Path, Iterable[LabeledScan]], None]] = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
-    cases, seed, slices = _whole_number(1, 100_000), _whole_number(0, 2**32 - 1), _whole_number(1, 1000)
+    cases, seed, slices = whole_number(1, 100_000), whole_number(0, 2**32 - 1), whole_number(1, 1000)
     add, default = parser.add_argument, "default: %(default)s"
     add("directory", type=Path, metavar="DIR", help="folder to make; must be absent or empty")
     add("--layout", choices=list(_WRITERS), default="uw_madison", help=default)
@@ -58,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", type=parse_size, default="112x96", metavar="WxH", help=f"pixels of a slice, {default}")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Write the data set and say so.
 
     Raises:
@@ -102,6 +104,7 @@ def make_scans(cases: int, seed: int, slices: int, size: tuple[int, int]) -> Ite
         yield scan if number % OBLIQUE_EVERY else scan._replace(tilt_rad=OBLIQUE_RAD)
 
 
+@parse_once
 def parse_size(text: str) -> tuple[int, int]:
     """`WxH` as two numbers.
 
@@ -110,19 +113,8 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     numbers = text.split("x")
     if len(numbers) != 2 or not all(n.isdecimal() and int(n) in _PIXELS for n in numbers):
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT of 32 to 2048 pixels such as 112x96, got {text!r}")
+        raise ArgumentTypeError(f"expected WIDTHxHEIGHT of 32 to 2048 pixels such as 112x96, got {text!r}")
     return int(numbers[0]), int(numbers[1])
-
-
-def _whole_number(low: int, high: int) -> Callable[[str], int]:
-    """A type for argparse that refuses what is out of range."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
-        return int(text)
-
-    return parse
 
 
 def _scans_of(patient: int, seed: int, slices: int, size: tuple[int, int]) -> Iterator[LabeledScan]:

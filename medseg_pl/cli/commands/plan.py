@@ -5,26 +5,29 @@ Planning the same data again for the same hardware gives the same file.
 
 from __future__ import annotations
 
-import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
 
-from medseg_pl.cli.arguments import add_data_set, add_workers
+from jsonargparse import ArgumentParser, Namespace
+
+from medseg_pl.cli.arguments import add_data_set, add_json, add_num_workers
 from medseg_pl.core.errors import SettingError, printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add_data_set(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="CONFIG", help="the YAML file to write")
     parser.add_argument("--device", choices=["cpu", "gpu"], help="what it is planned for; default: what there is")
     parser.add_argument("--memory_gb", type=float, metavar="GB", help="of the GPU, or of the machine")
-    add_workers(parser)
+    add_num_workers(parser)
+    add_json(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Read the data set, write the configuration and say what was found.
 
     Raises:
@@ -47,8 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
         opened = open_data_set(root, said)
     found = recognize_opened(opened, said.labels)
     hardware = hardware_of(arguments.device, arguments.memory_gb)
-    planned = plan_file(found, hardware, root.resolve().name, arguments.workers)
+    planned = plan_file(found, hardware, root.resolve().name, arguments.num_workers)
     write_text(arguments.output, planned.text)
+    if arguments.json:
+        result = {"config": str(arguments.output), "summary": planned.summary, "notes": list(planned.notes)}
+        sys.stdout.write(f"{json.dumps(result, indent=1)}\n")
+        return 0
     for note in planned.notes:
         sys.stdout.write(f"Note: {printable(note)}.\n")
     sys.stdout.write(f"{printable(planned.summary)}\nWrote {arguments.output}; train with\n")

@@ -58,7 +58,7 @@ def add_options(parser: LightningArgumentParser) -> None:
     parser.add_argument(
         "--input", type=str, required=True, help="A folder of images in the data set's layout, or an image."
     )
-    parser.add_argument("--output", type=str, required=True, help="A new folder for the masks.")
+    parser.add_argument("-o", "--output", type=str, required=True, help="A new folder for the masks.")
     parser.add_argument("--probabilities", type=bool, default=False, help="Write the probabilities, too.")
     parser.add_argument("--overlays", type=bool, default=False, help="Draw a picture of each case, too.")
     parser.add_argument("--review", type=bool, default=False, help="Say which cases a person should look at.")

@@ -14,15 +14,18 @@ for each of `dataset`, `model`, `configuration`, `train` and `evaluate`, and cha
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from medseg_pl.cli.arguments import whole_number
 
 __all__ = ["add_arguments", "run"]
 
 STAGES = ("test", "val", "evaluate")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     several = "run folder, or folder of an evaluation; the others are compared with the first"
@@ -31,25 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--readme", type=Path, metavar="FILE", help="a README; what the run says is put between its medseg: marks")
     add("--stage", choices=STAGES, help="which scores; default: test where they are there, else the only ones")
     pictures = "how many cases get pictures, the worst first; 0 for none; default: %(default)s"
-    add("--pictures", type=_count, default=50, metavar="N", help=pictures)
+    add("--pictures", type=whole_number(0, 100_000), default=50, metavar="N", help=pictures)
     names = "true: call cases and patients by their names; default: hashed names"
-    add("--names", type=_switch, default=False, metavar="true|false", help=names)
+    add("--names", type=bool, default=False, metavar="true|false", help=names)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Write the page, see `medseg_pl.reporting.write_report`."""
     from medseg_pl.reporting.write_report import write_report
 
     return write_report(arguments)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) > 100_000:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 100000, got {text!r}")
-    return int(text)
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
-    return text.lower() == "true"

@@ -24,6 +24,7 @@ from tests.end_to_end.clean_sets import (
     write_manifest,
     write_volumes,
 )
+from tests.printed_json import run_json
 from tests.sample_files import save_raster, tree
 
 Printed = pytest.CaptureFixture[str]
@@ -86,9 +87,9 @@ def test_what_is_concluded_is_said(folder: Path, capsys: Printed) -> None:
     assert "Note: every image is taken for a patient of its own" in text
 
 
-def test_json(faulty: Path, tmp_path: Path) -> None:
-    assert check(faulty, *NAMED, "--json", tmp_path / "out" / "report.json") == 1
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+def test_json(faulty: Path) -> None:
+    code, report = run_json("check", faulty, *NAMED)
+    assert code == 1
     assert report["counts"] == {"error": 1, "warning": 0, "note": 1}
     assert report["codes"] == {"empty-file": 1, "ignored-file": 1}
     assert report["findings"][0] == {
@@ -145,12 +146,11 @@ def test_names_are_bytes_of_a_stranger(folder: Path, tmp_path: Path, capsys: Pri
     for kind in ("images", "masks"):
         (folder / kind / f"{NAMES[0]}.png").rename(folder / kind / f"{name}.png")
     (folder / "images" / f"{name}.png").write_bytes(b"")
-    assert check(folder, *NAMED, "--html", tmp_path / "page.html", "--json", tmp_path / "report.json") == 1
+    assert check(folder, *NAMED, "--html", tmp_path / "page.html") == 1
     assert "images/\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[2J.png" in (tmp_path / "page.html").read_text()
     assert "\x1b" not in capsys.readouterr().out
-    (fault,) = [
-        each for each in json.loads((tmp_path / "report.json").read_text())["findings"] if each["level"] == "error"
-    ]
+    _, report = run_json("check", folder, *NAMED)
+    (fault,) = [each for each in report["findings"] if each["level"] == "error"]
     assert fault["code"] == "bad-name"
 
 
@@ -161,10 +161,9 @@ def test_a_page_without_findings(folder: Path, tmp_path: Path) -> None:
     assert "<figure>" not in page
 
 
-@pytest.mark.parametrize("option", ["--json", "--html"])
-def test_nothing_is_overwritten(folder: Path, tmp_path: Path, capsys: Printed, option: str) -> None:
+def test_nothing_is_overwritten(folder: Path, tmp_path: Path, capsys: Printed) -> None:
     (tmp_path / "file").write_text("precious")
-    assert check(folder, *NAMED, option, tmp_path / "file") == 1
+    assert check(folder, *NAMED, "--html", tmp_path / "file") == 1
     assert "exists already and is not overwritten" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "precious"
 
@@ -210,53 +209,43 @@ def folder_source(root: Path, **settings: Any) -> dict[str, Any]:
     return {"class_path": "medseg_pl.FolderSource", "init_args": {"root": str(root), **settings}}
 
 
-def codes(tmp_path: Path, *options: object) -> dict[str, int]:
-    (tmp_path / "codes.json").unlink(missing_ok=True)
-    check(*options, "--json", tmp_path / "codes.json")
-    found: dict[str, int] = json.loads((tmp_path / "codes.json").read_text())["codes"]
-    return found
+def codes(*options: object) -> dict[str, int]:
+    return dict(run_json("check", *options)[1]["codes"])
 
 
 def test_a_configuration_names_everything(folder: Path, tmp_path: Path) -> None:
     path = config(tmp_path / "c.yaml", folder_source(folder))
-    assert codes(tmp_path, "--config", path) == {}
-    assert codes(tmp_path, "--config", config(path, folder_source(folder), model={"input_size": [96, 96]})) == {
+    assert codes("--config", path) == {}
+    assert codes("--config", config(path, folder_source(folder), model={"input_size": [96, 96]})) == {
         "smaller-than-patch": 10
     }
-    assert (
-        codes(
-            tmp_path, "--config", config(path, folder_source(folder), model={"input_size": [96, 96], "resize": "fit"})
-        )
-        == {}
-    )
+    assert codes("--config", config(path, folder_source(folder), model={"input_size": [96, 96], "resize": "fit"})) == {}
 
 
 def test_a_folder_takes_the_place_of_the_configuration_s(folder: Path, tmp_path: Path) -> None:
     path = config(tmp_path / "c.yaml", folder_source(Path("nowhere")))
-    assert codes(tmp_path, folder, "--config", path) == {}
+    assert codes(folder, "--config", path) == {}
     write_manifest(tmp_path / "listed")
     source = {"class_path": "ManifestSource", "init_args": {"manifest": "elsewhere/manifest.csv"}}
-    assert codes(tmp_path, tmp_path / "listed", "--config", config(path, source)) == {}
+    assert codes(tmp_path / "listed", "--config", config(path, source)) == {}
 
 
 def test_later_configurations_win(folder: Path, tmp_path: Path) -> None:
     first = config(tmp_path / "a.yaml", folder_source(folder, masks="nowhere"), model={"input_size": [64, 64]})
     second = tmp_path / "b.yaml"
     second.write_text("model: {size: [32, 32]}\ndata: {source: {init_args: {masks: masks}}}\n")
-    assert codes(tmp_path, "--config", first, "--config", second) == {}
+    assert codes("--config", first, "--config", second) == {}
 
 
 def test_the_split_of_a_configuration(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     splits = tmp_path / "splits.json"
     splits.write_text(json.dumps({"train": list(NAMES[:5]), "val": [*NAMES[5:], "ghost"], "test": []}))
-    assert codes(tmp_path, "--config", config(path, folder_source(folder), split_file=str(splits))) == {
-        "split-invalid": 1
-    }
-    assert codes(tmp_path, "--config", config(path, folder_source(folder), folds=11)) == {"split-invalid": 1}
+    assert codes("--config", config(path, folder_source(folder), split_file=str(splits))) == {"split-invalid": 1}
+    assert codes("--config", config(path, folder_source(folder), folds=11)) == {"split-invalid": 1}
     by_patient = folder_source(folder, group="^p[0-9]_(a)")
     splits.write_text(json.dumps({"train": list(NAMES[:5]), "val": list(NAMES[5:])}))
-    assert codes(tmp_path, "--config", config(path, by_patient, split_file=str(splits))) == {"patient-on-both-sides": 1}
+    assert codes("--config", config(path, by_patient, split_file=str(splits))) == {"patient-on-both-sides": 1}
 
 
 def test_a_configuration_of_a_stranger_runs_no_code(folder: Path, tmp_path: Path, capsys: Printed) -> None:
@@ -327,7 +316,7 @@ def test_a_table_names_no_label_but_those_of_its_columns(
             save_raster(tmp_path / name / f"p{number}.png", plane)
         rows.append(f"p{number},p{number},images/p{number}.png," + ",".join(f"{c}/p{number}.png" for c in columns))
     (tmp_path / "cases.csv").write_text("\n".join(rows))
-    assert check(tmp_path, "--json", tmp_path / "found.json") == 0
-    found = json.loads((tmp_path / "found.json").read_text())
+    code, found = run_json("check", tmp_path)
+    assert code == 0
     expected = {"a": 1, "b": 2} if len(columns) > 1 else {"label_1": 1, "label_2": 2}
     assert (found["findings"], found["data"]["labels"]) == ([], expected)

@@ -43,7 +43,7 @@ def files_of(project: Path) -> list[str]:
 
 def test_a_project_for_a_data_set(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = tmp_path / "liver-mri"
-    assert main(["new", str(project), "--data", str(data), "--group", r"(case\d+)_"]) == 0
+    assert main(["new", str(project), "--data_root", str(data), "--group", r"(case\d+)_"]) == 0
     assert f"cd {project} && make demo" in capsys.readouterr().out
     assert files_of(project) == [
         ".gitignore",
@@ -67,7 +67,7 @@ def test_a_project_for_a_data_set(data: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_its_configuration_is_the_plan(data: Path, tmp_path: Path) -> None:
     project = tmp_path / "data-project"
-    assert main(["new", str(project), "--data", str(data)]) == 0
+    assert main(["new", str(project), "--data_root", str(data)]) == 0
     assert main(["plan", str(data), "-o", str(tmp_path / "plan.yaml")]) == 0
     made, planned = (
         yaml.safe_load(path.read_text()) for path in (project / "configs/train.yaml", tmp_path / "plan.yaml")
@@ -79,7 +79,7 @@ def test_its_configuration_is_the_plan(data: Path, tmp_path: Path) -> None:
 
 def test_its_own_score_enters_by_its_configuration(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "p"
-    assert main(["new", str(project), "--data", str(data)]) == 0
+    assert main(["new", str(project), "--data_root", str(data)]) == 0
     monkeypatch.syspath_prepend(project)
     configs = [
         part for name in ("train", "demo", "own") for part in ("--config", str(project / f"configs/{name}.yaml"))
@@ -115,11 +115,11 @@ def test_nothing_is_overwritten_and_nothing_half_made(
 ) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "README.md").write_text("mine")
-    assert main(["new", str(tmp_path / "p"), "--data", str(data)]) == 1
+    assert main(["new", str(tmp_path / "p"), "--data_root", str(data)]) == 1
     assert "is not empty; nothing was written" in capsys.readouterr().err
     assert files_of(tmp_path / "p") == ["README.md"]
-    assert main(["new", str(tmp_path / "q"), "--data", str(tmp_path / "nowhere")]) == 1
-    assert "Set --data to the folder that holds it." in capsys.readouterr().err
+    assert main(["new", str(tmp_path / "q"), "--data_root", str(tmp_path / "nowhere")]) == 1
+    assert "Set --data_root to the folder that holds it." in capsys.readouterr().err
     assert not (tmp_path / "q").exists()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
@@ -132,7 +132,7 @@ def test_a_package_name_is_one() -> None:
 @pytest.mark.slow
 def test_make_demo_trains_and_reports(data: Path, tmp_path: Path) -> None:
     project = tmp_path / "p"
-    assert main(["new", str(project), "--data", str(data)]) == 0
+    assert main(["new", str(project), "--data_root", str(data)]) == 0
     settings = "SETTINGS=--data.samples_per_epoch=8 --data.num_workers=0"
     own = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     medseg = f"MEDSEG=env PYTHONPATH={Path.cwd()}:{project} {sys.executable} -m medseg_pl"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import re
@@ -12,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonargparse import Namespace
 
+from medseg_pl.__main__ import main
 from medseg_pl.cli.commands import phantom
+from medseg_pl.cli.parser import CommandParser
 from medseg_pl.core.errors import OutputExistsError, SettingError
 from medseg_pl.data.synthetic import ORGANS
 from medseg_pl.data.synthetic.layouts import LabeledScan
@@ -41,8 +43,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {layout: write(root / layout, layout) for layout in LAYOUTS}
 
 
-def parse(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+def parse(*words: str) -> Namespace:
+    parser = CommandParser("medseg phantom", "")
     phantom.add_arguments(parser)
     return parser.parse_args(words)
 
@@ -195,15 +197,16 @@ def test_defaults() -> None:
     [
         (["--size", "112"], "expected WIDTHxHEIGHT of 32 to 2048 pixels such as 112x96, got '112'"),
         (["--size", "8x8"], "expected WIDTHxHEIGHT"),
-        (["--cases", "0"], "expected a whole number from 1 to 100000, got '0'"),
+        (["--cases", "0"], "expected a whole number from 1 to 100000; 0 does not"),
         (["--seed", "-1"], "expected a whole number from 0"),
-        (["--slices", "many"], "expected a whole number from 1 to 1000, got 'many'"),
+        (
+            ["--slices", "many"],
+            "expected a whole number from 1 to 1000; invalid literal",
+        ),
     ],
 )
 def test_settings_out_of_range_are_wrong_use(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        parse("data", *words)
-    assert stopped.value.code == 2
+    assert main(["phantom", "data", *words]) == 2
     assert message in capsys.readouterr().err

@@ -43,7 +43,7 @@ def make_project(arguments: argparse.Namespace) -> None:
     """
     project: Path = arguments.project.resolve()
     require_empty(project)
-    planned = _planned(arguments, project.name) if arguments.data is not None else None
+    planned = _planned(arguments, project.name) if arguments.data_root is not None else None
     names = Names(project.name, package_name(project.name), planned.summary if planned else "")
     with whole_folder(project) as staging:
         fill(Path(__file__).with_name("template"), staging, names)
@@ -78,8 +78,8 @@ def fill(template: Path, target: Path, names: Names) -> None:
 
 
 def _planned(arguments: argparse.Namespace, name: str) -> PlanFile:
-    data = require_folder(arguments.data, "a data set", "Set --data to the folder that holds it.").resolve()
+    data = require_folder(arguments.data_root, "a data set", "Set --data_root to the folder that holds it.").resolve()
     if data.is_relative_to(arguments.project.resolve()):
         raise SettingError(f"The data set {data} lies in the project's folder, which must be new. Move it elsewhere.")
     found = recognize(data, DataSettings.from_arguments(arguments))
-    return plan_file(found, hardware_of(None, None), name, arguments.workers)
+    return plan_file(found, hardware_of(None, None), name, arguments.num_workers)

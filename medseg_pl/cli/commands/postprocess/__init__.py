@@ -7,21 +7,23 @@ corrected for all that was tried, is written into a copy of the checkpoint, with
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from jsonargparse import ArgumentParser, Namespace
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+from medseg_pl.cli.arguments import add_json, add_model
+
+
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add("--ckpt_path", required=True, metavar="FILE", help="a checkpoint that medseg fit wrote")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="the new checkpoint")
-    add("--root", metavar="DIR", help="the data set, where it has moved (data.source.root)")
-    add("--plugins", default="", metavar="PACKAGES", help="code of yours that the checkpoint's settings may name")
-    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 …; default: a GPU, where there is one")
+    add_model(parser)
+    add_json(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Choose, and write the copy, see `medseg_pl.cli.commands.postprocess.search`."""
     from medseg_pl.cli.commands.postprocess.search import choose  # torch, for which --help shall not wait
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonargparse import Namespace
 
+from medseg_pl.cli.parser import split_names
 from medseg_pl.core.errors import printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
@@ -32,7 +34,7 @@ from medseg_pl.models.checkpoint import load_verified
 from medseg_pl.training.checkpoints import CheckpointInfo, DurableCheckpointIO, read_checkpoint
 
 
-def choose(arguments: argparse.Namespace) -> None:
+def choose(arguments: Namespace) -> None:
     """Choose the cleaning of each label and write a checkpoint that has it.
 
     Raises:
@@ -41,13 +43,16 @@ def choose(arguments: argparse.Namespace) -> None:
     """
     require_absent(arguments.output)
     trained = read_checkpoint(arguments.ckpt_path)
-    plugins = [name for name in arguments.plugins.split(",") if name]
+    plugins = split_names(arguments.plugins)
     # Without what was chosen before: it is chosen anew.
     predictor = Predictor.from_checkpoint(trained.path, device=arguments.device, plugins=plugins, postprocess={})
-    source = open_source(trained.settings, arguments.root, plugins)
+    source = open_source(trained.settings, arguments.data_root, plugins)
     cases = select_recorded_cases(source.cases(), trained.data)
     gains = gains_of(predictor, source, cases)
     write(trained, gains, arguments.output)
+    if arguments.json:
+        sys.stdout.write(f"{json.dumps({name: gain.as_dict() for name, gain in gains.items()}, indent=1)}\n")
+        return
     sys.stdout.write("".join(f"{printable(_told(name, gain))}\n" for name, gain in gains.items()))
     sys.stdout.write(f"Wrote {arguments.output}\n")
 

@@ -8,23 +8,31 @@ were corrected are looked at again, and no others.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from jsonargparse import ArgumentParser, Namespace
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+from medseg_pl.cli.arguments import add_json, add_model, whole_number
+
+
+def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     checkpoints = "checkpoints that medseg fit wrote: those of all folds review every case"
     add("--ckpt_path", nargs="+", action="extend", required=True, metavar="FILE", help=checkpoints)
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="new, or where this command was interrupted")
-    add("--root", metavar="DIR", help="the data set, where it has moved (data.source.root)")
-    add("--top", type=int, default=20, metavar="N", help="how many cases to draw, default: %(default)s")
-    add("--plugins", default="", metavar="PACKAGES", help="code of yours that the checkpoints' settings may name")
-    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 …; default: a GPU, where there is one")
+    add(
+        "--top",
+        type=whole_number(0, 100_000),
+        default=20,
+        metavar="N",
+        help="how many cases to draw, default: %(default)s",
+    )
+    add_model(parser)
+    add_json(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Put the cases in order, see `medseg_pl.cli.commands.review.label_review`."""
     from medseg_pl.cli.commands.review.label_review import review  # torch, for which --help shall not wait
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+import csv
+import io
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonargparse import Namespace
 from numpy.typing import NDArray
 
+from medseg_pl.cli.parser import split_names
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.intensity import channel_statistics
 from medseg_pl.core.labels import LabelMap
@@ -31,7 +35,7 @@ from medseg_pl.training.callbacks.overlay_writer import rgb_of
 from medseg_pl.training.checkpoints import CheckpointInfo, read_checkpoint
 
 
-def review(arguments: argparse.Namespace) -> None:
+def review(arguments: Namespace) -> None:
     """Review the cases that some checkpoint was not trained on, and write the queue.
 
     Raises:
@@ -39,16 +43,22 @@ def review(arguments: argparse.Namespace) -> None:
         DataError: There is no case to review; or some could not be read, and the others were reviewed.
     """
     trained = [read_checkpoint(path) for path in arguments.ckpt_path]
-    plugins = [name for name in arguments.plugins.split(",") if name]
+    plugins = split_names(arguments.plugins)
     jury = CrossFoldPredictor(trained, arguments.device, plugins)
-    source = open_source(trained[0].settings, arguments.root, plugins)
+    source = open_source(trained[0].settings, arguments.data_root, plugins)
     cases = reviewable(source.cases(), jury)
     with FolderLocks() as locks:
         output = OutputFolder(arguments.output, _record(trained, source), locks)
         output.begin()
         queue = ReviewQueue(output, cases, jury.labels.names, arguments.top)
         faults = _review_all(cases, source, jury, queue)
-        sys.stdout.write(f"{queue.write()}\n")
+        where = queue.write()
+        if arguments.json:
+            table = arguments.output / "review.csv"
+            rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8")))) if table.is_file() else []
+            sys.stdout.write(f"{json.dumps(rows, indent=1)}\n")
+        else:
+            sys.stdout.write(f"{where}\n")
     if faults:
         raise DataError(f"{len(faults)} cases could not be reviewed; the others were. {' '.join(faults)}")
 
