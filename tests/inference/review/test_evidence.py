@@ -66,7 +66,7 @@ class TestSigns:
         liver, spleen = signs.labels
         assert liver.evidence["disagreement"].strength == pytest.approx(1 - (1 + 2 / 3) / 2)
         assert liver.evidence["doubt"].strength == pytest.approx(1 - 2 * 6 / (8 + 6))
-        assert [sign.strength for sign in spleen.signs.values()] == [0, 0]
+        assert [sign.strength for sign in spleen.evidence.values()] == [0, 0]
         assert signs.slice == 1
         alone = assess_prediction(self.LABELS, first, mean, [], self.GRID)
         assert math.isnan(alone.labels[0].evidence["disagreement"].strength)
