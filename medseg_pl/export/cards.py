@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medseg_pl.reporting import Run, read_run
-from medseg_pl.reporting.limitations import list_limitations
 from medseg_pl.reporting.markdown import escape, format_table, write_blocks, write_label_shares, write_survey
+from medseg_pl.reporting.summary import list_limitations
 from medseg_pl.training.checkpoints import CheckpointInfo, get_run_folder
 
 MODEL_CARD, DATA_CARD = "MODEL_CARD.md", "DATA_CARD.md"

@@ -9,8 +9,7 @@ from typing import Any
 import yaml
 
 from medseg_pl.core.privacy import shown_config
-from medseg_pl.reporting.run import Run
-from medseg_pl.reporting.settings_table import compare_environments, compare_settings
+from medseg_pl.reporting.run import Run, compare_environments, compare_settings
 from medseg_pl.reporting.split_audit import audit_split
 from medseg_pl.reporting.summary import assess_certainty, find_weaknesses, mean_interval
 

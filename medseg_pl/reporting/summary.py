@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from medseg_pl.metrics.statistics.intervals import RESAMPLES, Values, interval_of_means
-from medseg_pl.reporting.run import Run
+import numpy as np
+
+from medseg_pl.metrics.statistics.intervals import RESAMPLES, Values, describe, interval_of_means
+from medseg_pl.reporting.run import Run, read_number
 from medseg_pl.reporting.split_audit import audit_split
-from medseg_pl.reporting.subgroups import find_weakest, list_size_thirds, list_strata
 
 
 class Finding(NamedTuple):
@@ -97,3 +99,117 @@ def _dice(mean: float | None) -> str:
 
 def _counted(amount: int, noun: str) -> str:
     return f"{amount} {noun}{'' if amount == 1 else 's'}"
+
+
+_FEWEST = 6
+"""Rows of a label below which thirds of it say nothing."""
+
+
+class Subgroup(NamedTuple):
+    """Some of the cases.
+
+    Attributes:
+        kind: What they have in common: `site`, or `size of liver`.
+        value: Which of its values they have.
+        cases: How many there are.
+        mean: Their mean Dice over labels.
+        labels: The mean and the interval of each label, `None` where it has none.
+    """
+
+    kind: str
+    value: str
+    cases: int
+    mean: float | None
+    labels: dict[str, tuple[float, Any] | None]
+
+
+def list_strata(run: Run) -> list[Subgroup]:
+    """Those of the summary, such as sites and scanners."""
+    found = []
+    strata = run.summary.get("strata")
+    for kind, values in strata.items() if isinstance(strata, Mapping) else ():
+        for value, part in values.items():
+            labels = {label: _described(part["labels"].get(label, {}).get("dice")) for label in run.labels}
+            found.append(Subgroup(kind, value, part["n_cases"], part["foreground_mean"].get("dice"), labels))
+    return found
+
+
+def list_size_thirds(run: Run) -> list[Subgroup]:
+    """Thirds of each label by the volume of its reference; labels that few cases have are left out."""
+    return [stratum for label in run.labels for stratum in _thirds(run, label)]
+
+
+def find_weakest(strata: list[Subgroup]) -> Subgroup | None:
+    """The value with the lowest mean of a kind that has several."""
+    kinds = [stratum.kind for stratum in strata]
+    several = [each for each in strata if each.mean is not None and kinds.count(each.kind) > 1]
+    return min(several, key=lambda each: each.mean or 0.0, default=None)
+
+
+def _thirds(run: Run, label: str) -> list[Subgroup]:
+    rows = [
+        (read_number(row, "volume_reference_ml"), dice, str(row["group"])) for row, dice in run.values(label, "dice")
+    ]
+    rows = sorted(row for row in rows if row[0] > 0)
+    if len(rows) < _FEWEST:
+        return []
+    found = []
+    for name, places in zip(("smallest", "middle", "largest"), np.array_split(np.arange(len(rows)), 3), strict=True):
+        part = [rows[place] for place in places]
+        described = describe([dice for _, dice, _ in part], [group for _, _, group in part])
+        value = f"{name} third, {part[0][0]:.3g} to {part[-1][0]:.3g} ml"
+        mean = _described(described)
+        found.append(Subgroup(f"size of {label}", value, len(part), mean and mean[0], {label: mean}))
+    return found
+
+
+def _described(fields: Mapping[str, Any] | None) -> tuple[float, Any] | None:
+    return None if not fields or fields.get("mean") is None else (float(fields["mean"]), fields.get("ci95"))
+
+
+_FEW_CASES = 10
+_WIDE = 0.1
+"""An interval of Dice wider than this leaves open which of two usual models is better."""
+
+
+def list_limitations(run: Run) -> list[str]:
+    """One sentence each; none where nothing is known against it."""
+    if not run.rows:
+        return ["No score of this model is known."]
+    of_labels = [said for label in run.labels for said in _of_label(run, label)]
+    return [*_of_split(run), *of_labels, *run.summary.get("cautions", []), *_of_pixels(run)]
+
+
+def _of_split(run: Run) -> list[str]:
+    proof = audit_split(run)
+    found = [] if proof.verdict == "yes" else [f"Can the split be trusted? {proof.headline}."]
+    scored = run.summary.get("scored")
+    if run.stage == "val" or (isinstance(scored, dict) and scored.get("side") == "val"):
+        found.append("It was scored on the cases by which training chose its best weights: a little too good.")
+    return found
+
+
+def _of_label(run: Run, label: str) -> list[str]:
+    described = run.summary["labels"][label]
+    dice, counts = described.get("dice", {}), described.get("counts", {})
+    found = []
+    if (cases := int(dice.get("n") or 0)) < _FEW_CASES:
+        found.append(f"{label}: scored on {cases} cases only.")
+    ends = dice.get("ci95")
+    if ends and ends[1] - ends[0] > _WIDE:
+        found.append(f"{label}: the mean Dice lies anywhere from {ends[0]:.3f} to {ends[1]:.3f} (95 %).")
+    if missed := int(counts.get("n_missed") or 0):
+        found.append(f"{label}: missed altogether in {missed} cases.")
+    if invented := int(counts.get("n_false_alarm") or 0):
+        found.append(f"{label}: found in {invented} cases that do not have it.")
+    return found
+
+
+def _of_pixels(run: Run) -> list[str]:
+    """A network that takes pixels as they are knows only the sizes that it was shown."""
+    seen = ((run.environment or {}).get("data") or {}).get("survey") or {}
+    model = (run.config or {}).get("model") or {}
+    if not seen.get("spacing_mm") or model.get("spacing_mm") is not None:
+        return []
+    _, y, x = seen["spacing_mm"]
+    return [f"It was trained on pixels of about {y:.3g} × {x:.3g} mm and does not resample: others were not tried."]

@@ -10,9 +10,8 @@ from pathlib import Path
 from medseg_pl.core.errors import SettingError, printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.scores import note_newest
-from medseg_pl.reporting.html.cases import CaseEntry, list_case_entries
+from medseg_pl.reporting.html.cases import CaseEntry, choose_names, list_case_entries
 from medseg_pl.reporting.html.comparison import compare_runs
-from medseg_pl.reporting.html.names import choose_names
 from medseg_pl.reporting.html.page import render_page
 from medseg_pl.reporting.html.pictures import Pictures, load_pictures
 from medseg_pl.reporting.readme import fill_readme

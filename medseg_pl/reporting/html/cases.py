@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from medseg_pl.io.pseudonyms import BoardRecord
 from medseg_pl.io.scores import Row
-from medseg_pl.reporting.html.names import Names
 from medseg_pl.reporting.run import Run, read_number
 
 SHOWN = {
@@ -104,3 +105,63 @@ def _by_case(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
 
 def _rank(mean: float | None) -> float:
     return math.inf if mean is None else mean
+
+
+class Names(NamedTuple):
+    """Turns ids into what is shown.
+
+    Attributes:
+        record: The key to hashed names; `None` shows the ids.
+        kept: Whether the key is in the run folder, so that its owner can find a case by its hashed name.
+    """
+
+    record: BoardRecord | None
+    kept: bool = True
+
+    def case(self, case_id: str) -> str:
+        """A case's name."""
+        return self.record.pseudonym("case", case_id) if self.record else case_id
+
+    def group(self, group: str) -> str:
+        """A patient's name."""
+        return self.record.pseudonym("group", group) if self.record else group
+
+
+def choose_names(folder: Path, *, plain: bool) -> Names:
+    """The names for a page whose first run is in `folder`.
+
+    Hashed names are those of the run's dashboards. A run without a dashboard gets a key now, which stays in its folder;
+    where nothing can be written there, the names hold for this page alone.
+    """
+    if plain:
+        return Names(None)
+    if record := BoardRecord.read(folder):
+        return Names(record)
+    record = BoardRecord.new()
+    try:
+        record.write(folder)
+    except OSError:
+        return Names(record, kept=False)
+    return Names(record)
+
+
+METRICS = {"brier": "Brier score", "ece": "calibration error", "entropy": "entropy, nats"}
+
+
+class Calibration(NamedTuple):
+    """A label, with mean and interval of each metric, `None` where it was not measured."""
+
+    label: str
+    values: list[tuple[float, Any] | None]
+
+
+def calibration_of(run: Run) -> list[Calibration]:
+    """The means of each label; empty where the run did not measure them."""
+    if not any(metric in run.summary.get("foreground_mean", {}) for metric in METRICS):
+        return []
+    return [Calibration(label, [_value(run, label, metric) for metric in METRICS]) for label in run.labels]
+
+
+def _value(run: Run, label: str, metric: str) -> tuple[float, Any] | None:
+    described = run.summary["labels"][label].get(metric) or {}
+    return None if described.get("mean") is None else (float(described["mean"]), described.get("ci95"))

@@ -15,15 +15,12 @@ from markupsafe import Markup
 from medseg_pl import __version__
 from medseg_pl.core.visualization import COLORS
 from medseg_pl.reporting.html import figures
-from medseg_pl.reporting.html.calibration import calibration_of
-from medseg_pl.reporting.html.cases import SHOWN, CaseEntry, to_page_data
+from medseg_pl.reporting.html.cases import SHOWN, CaseEntry, calibration_of, to_page_data
 from medseg_pl.reporting.html.comparison import RunComparison
 from medseg_pl.reporting.html.pictures import Pictures, select_gallery
-from medseg_pl.reporting.run import Run
-from medseg_pl.reporting.settings_table import compare_environments, compare_settings
+from medseg_pl.reporting.run import Run, compare_environments, compare_settings
 from medseg_pl.reporting.split_audit import audit_split
-from medseg_pl.reporting.subgroups import list_size_thirds, list_strata
-from medseg_pl.reporting.summary import list_findings, mean_interval
+from medseg_pl.reporting.summary import list_findings, list_size_thirds, list_strata, mean_interval
 
 _PACKAGE = "medseg_pl.reporting.html"
 _SCRIPTS = ("theme.js", "cases.js", "drawing.js", "viewer.js", "page.js")

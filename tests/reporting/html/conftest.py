@@ -14,8 +14,7 @@ from medseg_pl.core.intensity import channel_statistics
 from medseg_pl.io.case_pictures import draw_case, picture_path, write_picture
 from medseg_pl.io.scores import pictures_in, read_rows, write_reliability
 from medseg_pl.metrics.functional.calibration import calibration_sums
-from medseg_pl.reporting.html.cases import list_case_entries
-from medseg_pl.reporting.html.names import Names
+from medseg_pl.reporting.html.cases import Names, list_case_entries
 from medseg_pl.reporting.run import read_run
 from tests.reporting.run_folders import CONFIG, HOSTILE, HOSTILE_LABEL, score, write_run, write_two_runs
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 
 from medseg_pl.reporting.html import figures
+from medseg_pl.reporting.html.figures import INK, series_color, svg
 from medseg_pl.reporting.run import read_run
 from tests.reporting.run_folders import score, write_run
 
@@ -46,3 +49,28 @@ def test_many_labels_have_no_legend_that_hides_the_drawing(tmp_path: Path) -> No
     run = read_run(write_run(tmp_path, [score("a", "p", label, 0.5) for label in labels], labels), None)
     drawn = figures.size_and_score(run, {"a": 0}, "x")
     assert drawn and "structure_3" not in drawn
+
+
+def draw(axes: Axes) -> None:
+    points = axes.scatter([1, 2], [1, 2], color=series_color(2), label="a $x^2$ <b>")
+    points.set_urls(["#case-0", "#case-1"])
+    axes.plot([1, 2], [2, 1], color=INK)
+    axes.legend()
+
+
+def test_colors_are_those_of_the_page_and_text_is_text() -> None:
+    drawn = svg(draw, "two points", 200, "first")
+    assert "var(--series-2)" in drawn and "var(--ink)" in drawn
+    assert not re.search(r"#0[01]0[0-9a-f]{3}", drawn)
+    assert "a $x^2$ &lt;b&gt;" in drawn and "<b>" not in drawn
+    assert '<a href="#case-1">' in drawn
+    assert "DejaVu" not in drawn and "font-size: 10px" in drawn
+    whole = str(drawn).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    assert ET.fromstring(whole).get("aria-label") == "two points"
+
+
+def test_two_drawings_share_no_names_and_one_is_always_the_same() -> None:
+    first, second = (svg(draw, "two points", 200, anchors) for anchors in ("first", "second"))
+    names = [set(re.findall(r' id="([^"]*)"', drawn)) for drawn in (first, second)]
+    assert names[0] and not names[0] & names[1]
+    assert first == svg(draw, "two points", 200, "first")

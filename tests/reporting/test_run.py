@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medseg_pl.reporting.run import read_run
-from medseg_pl.reporting.settings_table import compare_environments, compare_settings
+from medseg_pl.reporting.run import compare_environments, compare_settings, read_run
 
 
 def test_what_differs_comes_first(two_runs: list[Path]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medseg_pl.io.pseudonyms import BoardRecord
-from medseg_pl.reporting.html.names import choose_names
+from medseg_pl.reporting.html.cases import choose_names
 
 
 def test_the_key_is_made_once_and_kept_for_the_owner_alone(tmp_path: Path) -> None:
