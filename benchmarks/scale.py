@@ -48,8 +48,7 @@ from medseg_pl.data.sources import FolderSource
 from medseg_pl.io.nifti import write_nifti
 from medseg_pl.io.raster import write_png
 from medseg_pl.metrics import OverlapMetric
-from medseg_pl.metrics.case_metric import CaseScore
-from medseg_pl.metrics.ledger import MetricTable
+from medseg_pl.metrics.case_metric import CaseScore, MetricTable
 from medseg_pl.metrics.summary import summarize
 from medseg_pl.training.datamodule import SegmentationDataModule
 

@@ -16,8 +16,7 @@ from medseg_pl.core.types import PostProcessing
 from medseg_pl.inference.components import measure_components
 from medseg_pl.inference.postprocess import apply_postprocess, voxel_size_in_unit
 from medseg_pl.metrics.functional.overlap import count, dice
-from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, group_totals
-from medseg_pl.metrics.statistics.selection import selection_p
+from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, group_totals, selection_p
 
 ALPHA = 0.025
 """One-sided: the 5 % of a two-sided test, of which only gains matter."""

@@ -8,24 +8,24 @@ if TYPE_CHECKING:
     from medseg_pl.metrics.case_metric import CaseMetric as CaseMetric
     from medseg_pl.metrics.case_metric import CaseScore as CaseScore
     from medseg_pl.metrics.case_metric import LabelPair as LabelPair
+    from medseg_pl.metrics.case_metric import MetricTable as MetricTable
     from medseg_pl.metrics.case_metric import gather_from_ranks as gather_from_ranks
-    from medseg_pl.metrics.ledger import MetricTable as MetricTable
     from medseg_pl.metrics.overlap import OverlapMetric as OverlapMetric
+    from medseg_pl.metrics.overlap import UWMadisonScore as UWMadisonScore
+    from medseg_pl.metrics.overlap import VolumeMetric as VolumeMetric
     from medseg_pl.metrics.summary import summarize as summarize
     from medseg_pl.metrics.surface import SurfaceMetric as SurfaceMetric
-    from medseg_pl.metrics.uw_madison import UWMadisonScore as UWMadisonScore
-    from medseg_pl.metrics.volume import VolumeMetric as VolumeMetric
 
 _MODULES = {
     "CalibrationMetric": "calibration",
-    "MetricTable": "ledger",
+    "MetricTable": "case_metric",
     "CaseMetric": "case_metric",
     "LabelPair": "case_metric",
     "OverlapMetric": "overlap",
     "CaseScore": "case_metric",
     "SurfaceMetric": "surface",
-    "UWMadisonScore": "uw_madison",
-    "VolumeMetric": "volume",
+    "UWMadisonScore": "overlap",
+    "VolumeMetric": "overlap",
     "gather_from_ranks": "case_metric",
     "summarize": "summary",
 }

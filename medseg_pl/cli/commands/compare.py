@@ -34,8 +34,14 @@ from medseg_pl.cli.arguments import add_json, whole_number
 from medseg_pl.core.errors import SettingError, printable
 from medseg_pl.io.atomic_files import require_absent
 from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, tables_of_stage, write_rows
-from medseg_pl.metrics.statistics.comparison import RESAMPLES
-from medseg_pl.metrics.statistics.conclusions import compare_metric, empty_masks, narrow_intervals, too_few, verdict
+from medseg_pl.metrics.statistics.comparison import (
+    RESAMPLES,
+    compare_metric,
+    empty_masks,
+    narrow_intervals,
+    too_few,
+    verdict,
+)
 from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched, Table, match
 
 _LEGEND = (

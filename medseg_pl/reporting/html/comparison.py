@@ -9,8 +9,14 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from medseg_pl.core.errors import DataError
-from medseg_pl.metrics.statistics.comparison import RESAMPLES
-from medseg_pl.metrics.statistics.conclusions import compare_metric, empty_masks, narrow_intervals, too_few, verdict
+from medseg_pl.metrics.statistics.comparison import (
+    RESAMPLES,
+    compare_metric,
+    empty_masks,
+    narrow_intervals,
+    too_few,
+    verdict,
+)
 from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Table, match
 from medseg_pl.reporting.html.cases import SHOWN
 from medseg_pl.reporting.html.figures import differences
@@ -26,7 +32,7 @@ class MetricComparison(NamedTuple):
         name: The metric's name for a reader.
         higher_is_better: Whether it is.
         digits: After the point.
-        labels: Fields by label, see `medseg_pl.metrics.statistics.conclusions.compare_metric`.
+        labels: Fields by label, see `medseg_pl.metrics.statistics.comparison.compare_metric`.
         mean: The same of the mean over labels.
         sentences: What it says in plain words.
         drawing: The differences.

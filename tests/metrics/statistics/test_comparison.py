@@ -17,8 +17,11 @@ from medseg_pl.metrics.statistics.comparison import (
     compare_labels,
     compare_means,
     differences,
+    empty_masks,
     holm,
+    narrow_intervals,
     sign_flip_p,
+    too_few,
 )
 from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, group_totals
 from medseg_pl.metrics.statistics.paired_scores import PairedScores
@@ -217,3 +220,23 @@ def test_the_first_run_minus_the_second_is_the_same_the_other_way_round() -> Non
     (forth,) = compare_labels({"x": paired(A, B, GROUPS)}, higher_is_better=True).values()
     (back,) = compare_labels({"x": paired(B, A, GROUPS)}, higher_is_better=True).values()
     assert (back.difference, back.p, back.cases_needed) == (-forth.difference, forth.p, forth.cases_needed)  # type: ignore[operator]
+
+
+def test_the_least_corrected_p() -> None:
+    labels = {name: {"groups": 6} for name in ("liver", "spleen")}
+    assert too_few(labels).startswith("With 6 groups the corrected p is at least 0.0625:")
+    assert not too_few({"liver": {"groups": 6}})
+
+
+def test_what_became_of_empty_references_is_told_only_where_there_are_some() -> None:
+    none = {"undefined": 0, "false_alarms_a": 0, "false_alarms_b": 0}
+    assert not empty_masks({"liver": none})
+    said = empty_masks({"liver": none, "spleen": {"undefined": 2, "false_alarms_a": 1, "false_alarms_b": 0}})
+    assert said.startswith("Empty references: 2 rows without a score")
+    assert "(false alarms: 1 of A, 0 of B)" in said
+
+
+def test_intervals_over_few_groups_are_said_to_be_too_narrow() -> None:
+    assert narrow_intervals({"a": {"groups": 1}, "b": {"groups": 9}}).startswith("9 groups make a 95 % interval")
+    assert narrow_intervals({"a": {"groups": 1}}) == ""
+    assert narrow_intervals({"a": {"groups": 4}, "b": {"groups": 10}}) == ""
