@@ -61,6 +61,7 @@ def parse(words: Sequence[str], parsers: Parsers) -> None:
         known = [word for word in rest if word != "--print_config"]
         # A configuration that an earlier command of the page writes is not there yet.
         there = [word if not word.endswith(".yaml") or Path(word).is_file() else str(DEMO) for word in known]
+        there += [f"--data.source.root={early.data_root}"] if early.data_root else []
         with only_known_code(early.plugins):
             parsers[command].parse_args(there)
         return
