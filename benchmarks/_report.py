@@ -83,7 +83,7 @@ def finish(claims: Iterable[Claim], details: Any, packages: Iterable[str] = (), 
         Path(sys.argv[-1]).write_text(json.dumps(result, indent=1) + "\n")
 
 
-def left_out(why: str) -> None:
+def list_left_out(why: str) -> None:
     """End without a figure, and say why."""
     print(f"left out: {why}")
     if len(sys.argv) > 1 and sys.argv[-1].endswith(".json"):

@@ -99,7 +99,11 @@ def memory() -> dict[str, float]:
 def usual(root: Path) -> Callable[[], object]:
     """The usual way: decode, augment the full image, crop."""
     augmentation = StandardAugmentation()
-    transforms = [*augmentation.geometric(), *augmentation.intensity(), albumentations.RandomCrop(PATCH, PATCH)]
+    transforms = [
+        *augmentation.make_geometric(),
+        *augmentation.make_intensity(),
+        albumentations.RandomCrop(PATCH, PATCH),
+    ]
     pipeline = albumentations.Compose(transforms)
 
     def epoch() -> object:

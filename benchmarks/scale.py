@@ -95,10 +95,10 @@ def _write(path: Path, pixels: np.ndarray) -> None:
 
 
 def _copies(cache: CaseCache, cases: list[Case], decoded: CacheIndex) -> Iterator[tuple[Path, Path]]:
-    decoding = cache._decoding()
+    decoding = cache._describe_decoding()
     for place, case in enumerate(cases[DECODED:]):
-        before = decoded.folder(place % DECODED)
-        folder = locate_case(cache.directory, cache._key(case, decoding))
+        before = decoded.locate_case(place % DECODED)
+        folder = locate_case(cache.directory, cache._compute_key(case, decoding))
         folder.mkdir(parents=True)
         for file in before.glob("*.npy"):
             if file.name == "image.npy":
@@ -158,7 +158,7 @@ def measure(root: Path) -> dict[str, float]:
     data = _data(root)
     found = {"first_cpu_s": first["start_cpu_s"], **_start(data), "own_mb": own_mb(os.getpid())}
     cache, cases = CaseCache(data.cache_dir, data.source, LABELS), list(data.prepared.cases.values())
-    found["index_mb"] = cache.index_path(cases).stat().st_size / 2**20
+    found["index_mb"] = cache.locate_index(cases).stat().st_size / 2**20
     found["index_cpu_s"] = cpu(lambda: cache.load_index(cases))
     found["worker_mb"] = statistics.median(_worker_mb(data) for _ in range(WORKERS))
     slices = len(data.train_dataloader().dataset)

@@ -87,7 +87,7 @@ def open_configured(paths: Sequence[Path], directory: Path | None, said: DataSet
             f"--config and --{name} both say how the data is read. Set data.source in the configuration."
         )
     config = read_configuration(paths, directory)
-    apart = config.source.mask_labels() if isinstance(config.source, ManifestSource) else []
+    apart = config.source.read_mask_labels() if isinstance(config.source, ManifestSource) else []
     masks = config.source.masks if isinstance(config.source, FolderSource) else None
     apart = list(masks) if isinstance(masks, dict) else apart
     labels = config.labels if said.labels.names is None else None

@@ -73,7 +73,7 @@ def _about_left_out(source: Source) -> Iterator[Finding]:
     What no list names is found by the listings, which go on where a source would raise.
     """
     try:
-        left_out = source.left_out()
+        left_out = source.list_left_out()
     except DataError:  # the listing's own fault, which is among the findings
         return
     for kind, code in _CODES.items():

@@ -123,7 +123,7 @@ def patch_findings(cases: Sequence[tuple[str, Path | None, Geometry]], patch: Re
         return
     for case_id, path, geometry in cases:
         known = patch.spacing_mm is None or geometry.spacing_mm is not None
-        height, width = patch.on(geometry).patch if known else patch.size
+        height, width = patch.adapt_to(geometry).patch if known else patch.size
         filled = min(1, geometry.shape[1] / height) * min(1, geometry.shape[2] / width)
         if filled < 0.5:
             said = (

@@ -114,7 +114,7 @@ def inspect_all(
 def inspect_case(source: Source, case: Case, *, labels: LabelMap | None, root: Path) -> CaseFacts:
     """What one case is like."""
     links = [f for path in (*case.images, *case.masks) for f in link_findings(path, root, case.case_id)]
-    if isinstance(source, FileSource) and source.reads_marks(case):
+    if isinstance(source, FileSource) and source.has_value_masks(case):
         facts = _inspect_case_of_files(source, case, labels)
     else:
         assert labels is not None, "layouts that are no files name their labels"
@@ -126,7 +126,7 @@ def _inspect_case_of_files(source: FileSource, case: Case, labels: LabelMap | No
     """See which label each mask file holds, all of them where there is one file for several labels."""
     if len(case.masks) <= 1 and (labels is None or not labels.overlapping):
         return _inspect_files(case, [None] * len(case.masks), labels)
-    shares = source.mask_shares(case)
+    shares = source.count_label_files(case)
     if case.masks and labels is not None and len(shares) != len(labels.names):
         said = f"{len(case.masks)} mask file(s) for the {len(labels.names)} labels {', '.join(labels.names)}."
         without = _inspect_files(replace(case, masks=()), [], labels)

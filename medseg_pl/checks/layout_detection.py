@@ -261,7 +261,7 @@ def _manifest(directory: Path, said: DataSettings) -> Opened:
         )
     settings = {"manifest": str(tables[0]), **said.reading}
     source, config = _make(ManifestSource, settings)
-    return Opened(source, config, apart=tuple(ManifestSource(**settings).mask_labels()))
+    return Opened(source, config, apart=tuple(ManifestSource(**settings).read_mask_labels()))
 
 
 def _dicom(directory: Path, said: DataSettings) -> Opened:
@@ -315,7 +315,7 @@ def _measure(source: FileSource, apart: bool, case: Case) -> list[MaskFacts]:
     """Count what the masks of a case hold; what cannot be read is for `check` to tell."""
     held: list[int | None] = [None] * len(case.masks)
     if apart:
-        held = [label for label, share in enumerate(source.mask_shares(case)) for _ in range(share)]
+        held = [label for label, share in enumerate(source.count_label_files(case)) for _ in range(share)]
     return list(_measured(case, held))
 
 

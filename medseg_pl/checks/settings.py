@@ -45,9 +45,9 @@ class Settings(NamedTuple):
         """Find what masks should hold; of regions, the values that they are made of."""
         labeling = conclude_labels(self.opened, cases, self.said)
         labels, notes = labeling.labels, labeling.notes
-        if isinstance(self.source, DecathlonSource) and self.source.file_labels(labels) is not labels:
+        if isinstance(self.source, DecathlonSource) and self.source.get_file_labels(labels) is not labels:
             note = f"{', '.join(labels.names)} are regions, so the values that they are made of are checked"
-            return Labeling(self.source.file_labels(labels), (*notes, note))
+            return Labeling(self.source.get_file_labels(labels), (*notes, note))
         return labeling
 
     def sides(self, cases: Sequence[Case], label_voxels: LabelVoxels) -> tuple[list[Sides], list[Finding]]:

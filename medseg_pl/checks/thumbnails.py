@@ -35,7 +35,7 @@ def thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
     try:
         image, mask = (
             _of_files(case)
-            if isinstance(source, FileSource) and source.reads_marks(case)
+            if isinstance(source, FileSource) and source.has_value_masks(case)
             else _of_source(source, case, labels)
         )
     except (DataError, MemoryError, *DAMAGE):

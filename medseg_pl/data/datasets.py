@@ -92,15 +92,18 @@ class PatchDataset(Dataset[Sample]):
         if self.augmentation is not None:
             image, mask = self.augmentation(image, mask, statistics, int(rng.integers(2**32)))
         return Sample(
-            torch.from_numpy(image), torch.from_numpy(mask), torch.from_numpy(statistics), self.index.case_id(number)
+            torch.from_numpy(image),
+            torch.from_numpy(mask),
+            torch.from_numpy(statistics),
+            self.index.get_case_id(number),
         )
 
     def _patch(self, case: CachedCase, depth: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         assert case.mask is not None, "training cases have a reference"
-        center = self._foreground_voxel(case, rng)
+        center = self._draw_foreground_voxel(case, rng)
         if center is not None:
             depth = center[0]
-        resize = self.resize.on(case.geometry)
+        resize = self.resize.adapt_to(case.geometry)
         height, width = case.geometry.shape[1:]
         whole = resize.mode == "fit"
         box = (
@@ -115,7 +118,7 @@ class PatchDataset(Dataset[Sample]):
             return resize.apply(image, lowest), resize.apply_mask(mask)
         return resize_image(image, resize.size), resize_mask(mask, resize.size)
 
-    def _foreground_voxel(self, case: CachedCase, rng: np.random.Generator) -> tuple[int, int, int] | None:
+    def _draw_foreground_voxel(self, case: CachedCase, rng: np.random.Generator) -> tuple[int, int, int] | None:
         present = [voxels for voxels in case.foreground if len(voxels)]
         if rng.random() >= self.foreground_fraction or not present:
             return None
@@ -135,9 +138,9 @@ class SliceDataset(Dataset[EvaluationBatch]):
         self.index = index
         self.resize = resize
         self.context = context
-        geometries = [index.geometry(number) for number in range(len(index))]
+        geometries = [index.get_geometry(number) for number in range(len(index))]
         self.depths = [geometry.shape[0] for geometry in geometries]
-        self.sizes = [resize.on(geometry).fitted_size(geometry.shape[1:]) for geometry in geometries]
+        self.sizes = [resize.adapt_to(geometry).compute_fitted_size(geometry.shape[1:]) for geometry in geometries]
         self.slices = SliceIndex(self.depths)
 
     def __len__(self) -> int:
@@ -147,7 +150,7 @@ class SliceDataset(Dataset[EvaluationBatch]):
         """Slice `index`, counted through all cases."""
         number, depth = self.slices.locate(index)
         case, cached = self.cases[number], self.index[number]
-        resize = self.resize.on(cached.geometry)
+        resize = self.resize.adapt_to(cached.geometry)
         image, statistics = prepare_slice(cached.image, cached.statistics, depth, self.context, resize)
         return EvaluationBatch(
             image=torch.from_numpy(image)[None],

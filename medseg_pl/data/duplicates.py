@@ -106,7 +106,7 @@ def find_duplicates(cases: Sequence[Case], index: CacheIndex, sides: Sequence[st
     if not cases:
         return []
     _, side_numbers = np.unique([case.group for case in cases] if sides is None else list(sides), return_inverse=True)
-    signatures = [index.signature(number) for number in range(len(index))]
+    signatures = [index.read_signature(number) for number in range(len(index))]
     pairs = {pair.later: pair for pair in _find_equal(signatures, index, side_numbers)}
     if not has_too_many_pairs(side_numbers):
         for pair in find_near_copies(signatures, side_numbers):

@@ -175,7 +175,7 @@ def agreement(a: ImageSignature, b: ImageSignature) -> tuple[float, Orientation]
         The correlation, and the orientation that brings `b` onto `a`.
     """
     tiles = _compare_tiles(a, b, _find_finest_frequency(a, b))
-    return tiles.low_quantile(tiles.correlations, np.ones(len(tiles.correlations))), tiles.orientation
+    return tiles.compute_low_quantile(tiles.correlations, np.ones(len(tiles.correlations))), tiles.orientation
 
 
 def usual_correlations(
@@ -213,7 +213,7 @@ def distinct_agreement(a: ImageSignature, b: ImageSignature, usual: Float64[np.n
     tiles = _compare_tiles(a, b, _find_finest_frequency(a, b))
     weights = np.where(usual < _ALL_ALIKE, np.sqrt(1 - usual**2), 0)
     corrected = (tiles.correlations - usual) / np.maximum(1 - usual, 1e-12)
-    return tiles.low_quantile(corrected, weights)
+    return tiles.compute_low_quantile(corrected, weights)
 
 
 class _TileComparison(NamedTuple):
@@ -229,7 +229,7 @@ class _TileComparison(NamedTuple):
     lengths: Float64[np.ndarray, "2 p"]
     orientation: Orientation
 
-    def low_quantile(self, values: Float64[np.ndarray, " p"], weights: Float64[np.ndarray, " p"]) -> float:
+    def compute_low_quantile(self, values: Float64[np.ndarray, " p"], weights: Float64[np.ndarray, " p"]) -> float:
         """Return the value reached in all but the worst 15 % of the tiles whose weighted details stand out."""
         lengths = self.lengths * weights
         structured = (lengths > _STRUCTURED * np.sqrt((lengths**2).mean(axis=1, keepdims=True))).any(axis=0)

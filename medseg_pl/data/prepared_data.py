@@ -92,13 +92,13 @@ def prepare_data_set(
     """
     cases = source.cases()
     require_masks(cases, "Add the masks or leave the cases out; images without masks are for predict.")
-    split = settings.explicit_split(cases, recorded)
+    split = settings.find_explicit_split(cases, recorded)
     if split is not None:
         named = {*split.train, *split.val, *split.test}
         cases = [case for case in cases if case.case_id in named]
     index = decode(cases)
     if split is None:
-        counts = {case.case_id: index.label_voxels(number) for number, case in enumerate(cases)}
+        counts = {case.case_id: index.get_label_voxels(number) for number, case in enumerate(cases)}
         split = settings.choose(cases, {name: voxels for name, voxels in counts.items() if voxels is not None})
     _check_channels(cases, index, channels)
     _check_spacing(cases, index, resize)
@@ -156,9 +156,9 @@ def find_mask_values(source: Source, cases: Sequence[Case], labels: LabelMap) ->
         return None
     found: list[set[int]] = [set() for _ in labels.names]
     for case in cases[:: max(1, len(cases) // _SAMPLED)]:
-        if not source.reads_marks(case):  # structures that are known by name have no value of their own
+        if not source.has_value_masks(case):  # structures that are known by name have no value of their own
             return None
-        shares = source.mask_shares(case) if labels.overlapping else [len(case.masks)]
+        shares = source.count_label_files(case) if labels.overlapping else [len(case.masks)]
         if len(shares) != len(found) or any(is_read_by_color(path, labels) for path in case.masks):
             return None
         owners = [label for label, share in enumerate(shares) for _ in range(share)]

@@ -51,9 +51,9 @@ class EpochSampler(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         # No generator itself: the epoch is that of this call, however late the draws are asked for.
         epoch, done = self._begun
-        return self._draws(self.epoch, done if epoch == self.epoch else 0)
+        return self._iterate_draws(self.epoch, done if epoch == self.epoch else 0)
 
-    def _draws(self, epoch: int, done: int) -> Iterator[Draw]:
+    def _iterate_draws(self, epoch: int, done: int) -> Iterator[Draw]:
         current, order = -1, np.empty(0, np.int64)
         for place in range(done * self.ranks + self.rank, len(self) * self.ranks, self.ranks):
             passage, within = divmod(place, self.length)

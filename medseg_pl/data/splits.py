@@ -123,7 +123,7 @@ class SplitSettings:
         """Plain values, for a checkpoint."""
         return {**asdict(self), "fractions": None if self.fractions is None else list(self.fractions)}
 
-    def explicit_split(self, cases: Sequence[Case], recorded: Mapping[str, Any] | None = None) -> Split | None:
+    def find_explicit_split(self, cases: Sequence[Case], recorded: Mapping[str, Any] | None = None) -> Split | None:
         """Return the split that a checkpoint, a file or the data set itself gives; `None` where none does.
 
         Args:
@@ -159,7 +159,7 @@ class SplitSettings:
             SettingError: Two ways of splitting were asked for.
             DataError: The split puts a group on two sides, or leaves a side empty.
         """
-        given = self.explicit_split(cases)
+        given = self.find_explicit_split(cases)
         if given is not None:
             return given
         if self.fractions is not None:

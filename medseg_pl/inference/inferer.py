@@ -83,7 +83,7 @@ class Inferer:
         """
         blocks = []
         for member in self.members:
-            resize = member.resize.on(geometry)
+            resize = member.resize.adapt_to(geometry)
             repeated = np.tile(statistics, (2 * member.model.context_slices + 1, 1))
             resized = [
                 resize.apply(stack_context(image, index, member.model.context_slices), repeated[:, LOW])
@@ -91,12 +91,12 @@ class Inferer:
             ]
             read = _make_reader(resized, repeated)
             stacked = torch.from_numpy(np.tile(repeated, (len(resized), 1, 1)))
-            blocks.append(_infer_member(member, read, resize.fitted_size(geometry.shape[1:]), stacked))
+            blocks.append(_infer_member(member, read, resize.compute_fitted_size(geometry.shape[1:]), stacked))
         return self._bring_to_native(blocks, [geometry] * len(indices))
 
     def count_slices_at_once(self, geometry: Geometry, batch_size: int) -> int:
         """Return how many slices fit a batch: fewer if they are too large for the network to see whole."""
-        sizes = [member.resize.on(geometry).fitted_size(geometry.shape[1:]) for member in self.members]
+        sizes = [member.resize.adapt_to(geometry).compute_fitted_size(geometry.shape[1:]) for member in self.members]
         shares = [h * w / member.window.max_pixels for (h, w), member in zip(sizes, self.members, strict=True)]
         return max(1, int(batch_size / max(1, *shares)))
 
@@ -109,7 +109,7 @@ class Inferer:
         return [
             average_members(
                 [
-                    resize_to_native(blocks, member.resize.on(geometry), geometry.shape[1:])
+                    resize_to_native(blocks, member.resize.adapt_to(geometry), geometry.shape[1:])
                     for member, blocks in zip(self.members, of_members, strict=True)
                 ],
                 geometry.shape[1],
@@ -177,7 +177,7 @@ def resize_to_native(
         native: `(height, width)` of the slice.
         block_values: Values in a block that is returned.
     """
-    if resize.fitted_size(native) == native:
+    if resize.compute_fitted_size(native) == native:
         yield from blocks
         return
     resized = concat_rows(blocks)  # scaled to what the network takes, it is small

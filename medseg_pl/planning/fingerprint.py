@@ -69,7 +69,7 @@ def survey(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> Survey
         labels: What the masks hold.
     """
     shapes = index.shapes[:, 1:]
-    counts = np.array([index.label_voxels(number) for number in range(len(index))])
+    counts = np.array([index.get_label_voxels(number) for number in range(len(index))])
     spacings_mm = None if np.isnan(index.spacings_mm).any() else index.spacings_mm
     return Survey(
         cases=len(cases),

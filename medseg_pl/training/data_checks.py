@@ -24,7 +24,7 @@ def warn_about_left_out(source: Source, cases: Sequence[Case]) -> None:
     """Warn of files that may hold an image and are in no case, and of time axes read as channels."""
     for note in find_time_axes(cases):
         log.warning("%s", note)
-    lost = [each for each in source.left_out() if each.is_lost]
+    lost = [each for each in source.list_left_out() if each.is_lost]
     if lost:
         log.warning(
             "%d file(s) of the data set may hold an image and are left out. %s", len(lost), describe_left_out(lost)
@@ -44,7 +44,7 @@ def refuse_faults(data: PreparedData, labels: LabelMap, resize: Resize, *, valid
         DataError: A check finds an error, or no validation case holds a label.
     """
     counted = {
-        name: Counted(data.index.geometry(number), data.index.label_voxels(number))
+        name: Counted(data.index.get_geometry(number), data.index.get_label_voxels(number))
         for number, name in enumerate(data.cases)
     }
     sides = {side: getattr(data.split, side) for side in SIDES}

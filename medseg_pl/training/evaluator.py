@@ -111,7 +111,9 @@ class Evaluator(nn.Module):
                 f"Case {batch.slices[0].case_id} has no reference, so it cannot be scored. Use predict for it."
             )
         pairs = zip(batch.slices, batch.masks, strict=True)
-        return torch.from_numpy(np.stack([self.resize.on(slice_.geometry).apply_mask(mask) for slice_, mask in pairs]))
+        return torch.from_numpy(
+            np.stack([self.resize.adapt_to(slice_.geometry).apply_mask(mask) for slice_, mask in pairs])
+        )
 
     def compute_means(self, names: Sequence[str]) -> Iterator[tuple[str, float]]:
         """Yield the means to log: of all labels, NaN where there is none, and of each."""

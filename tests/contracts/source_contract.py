@@ -26,7 +26,7 @@ class Subject:
         source: The source; its cases have the ids that the same files get without labels.
         labels: What its masks hold; every label occurs in some case.
         cases: How many cases there are.
-        images: The folder that `unlabeled` is given, with the files of all cases below it.
+        images: The folder that `open_unlabeled` is given, with the files of all cases below it.
         again: A source over the same images, and over the masks that `write` and `finish` have put into a folder.
     """
 
@@ -95,7 +95,7 @@ class SourceContract(ABC):
 
     def test_without_labels_the_same_images_are_found(self, subject: Subject) -> None:
         labeled = {case.case_id: case for case in subject.source.cases()}
-        bare_source = subject.source.unlabeled(subject.images)
+        bare_source = subject.source.open_unlabeled(subject.images)
         bare = {case.case_id: case for case in bare_source.cases()}
         assert {name: _resolved(case) for name, case in bare.items()} == {
             name: _resolved(case) for name, case in labeled.items()
@@ -111,7 +111,7 @@ class SourceContract(ABC):
     @pytest.mark.parametrize("bare", [False, True], ids=["labeled", "unlabeled"])
     def test_what_is_written_reads_back(self, subject: Subject, tmp_path: Path, bare: bool) -> None:
         labels = subject.labels
-        writer = subject.source.unlabeled(subject.images) if bare else subject.source
+        writer = subject.source.open_unlabeled(subject.images) if bare else subject.source
         written = _changed_masks(subject)
         for case in writer.cases():
             writer.write(tmp_path / "written", case, written[case.case_id], labels)

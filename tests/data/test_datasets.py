@@ -56,7 +56,7 @@ class Given(Source):
     def read(self, case: Case, labels: LabelMap) -> Volume:
         return self.volumes[int(case.case_id)]
 
-    def unlabeled(self, directory: Path) -> Source:
+    def open_unlabeled(self, directory: Path) -> Source:
         raise NotImplementedError
 
     def write(self, *arguments: Any) -> None:

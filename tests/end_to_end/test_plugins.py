@@ -40,7 +40,7 @@ class Squares(Source):
         mask[..., corner : corner + 12, corner : corner + 12] = 1
         return Volume((mask * 100 + 7).astype(np.uint8), mask, Geometry((1, 32, 32)))
 
-    def unlabeled(self, directory):
+    def open_unlabeled(self, directory):
         raise NotImplementedError
 
     def write(self, directory, case, mask, labels):

@@ -62,7 +62,7 @@ def submitted(output: Path, case: Case) -> np.ndarray:
 def test_python_gives_what_the_command_writes(checkpoint: str, scans: Path, tmp_path: Path) -> None:
     assert predict(checkpoint, scans, tmp_path / "out") == 0
     predictor = Predictor.from_checkpoint(checkpoint, device="cpu")
-    source = UWMadisonSource(str(scans.parent)).unlabeled(scans)
+    source = UWMadisonSource(str(scans.parent)).open_unlabeled(scans)
     for case in source.cases():
         found = predictor.predict_volume(source.read(case, predictor.labels), case.case_id)
         np.testing.assert_array_equal(found.mask, submitted(tmp_path / "out", case))
@@ -97,7 +97,7 @@ def test_an_ensemble_is_the_mean_of_its_members(checkpoint: str, other: str, sca
     assert np.abs(first - second).max() > 0.01
 
     assert predict(checkpoint, scans, tmp_path / "out", "--ckpt_path", other) == 0
-    source = UWMadisonSource(str(scans.parent)).unlabeled(scans)
+    source = UWMadisonSource(str(scans.parent)).open_unlabeled(scans)
     predictor = Predictor.from_checkpoint([checkpoint, other], device="cpu")
     for case in source.cases()[:2]:
         expected = predictor.predict_volume(source.read(case, predictor.labels), case.case_id)
@@ -131,7 +131,7 @@ def test_a_bad_file_stops_no_other(
     error = capsys.readouterr().err
     assert "inputs could not be predicted; the others were." in error
     assert str(bad) in error
-    cases = UWMadisonSource(str(scans.parent)).unlabeled(scans).cases()
+    cases = UWMadisonSource(str(scans.parent)).open_unlabeled(scans).cases()
     written = {path.stem: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cases").iterdir()}
     assert len(written) == len(cases) - 1
 
@@ -172,7 +172,7 @@ def test_two_predictions_into_one_folder(
 
 def test_probabilities_and_pictures_on_request(checkpoint: str, scans: Path, tmp_path: Path) -> None:
     assert predict(checkpoint, scans, tmp_path / "out", "--probabilities=true", "--overlays=true") == 0
-    case, *rest = UWMadisonSource(str(scans.parent)).unlabeled(scans).cases()
+    case, *rest = UWMadisonSource(str(scans.parent)).open_unlabeled(scans).cases()
     with np.load(tmp_path / "out" / "probabilities" / f"{case.case_id}.npz") as kept:
         assert kept["labels"].tolist() == ORGANS
         np.testing.assert_array_equal(kept["probabilities"] > 0.5, submitted(tmp_path / "out", case))

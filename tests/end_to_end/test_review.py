@@ -73,7 +73,7 @@ def test_predictions_are_put_in_order(
 
 
 def test_votes_are_what_each_model_says_alone(checkpoint: str, relative: str, scans: Path) -> None:
-    source = UWMadisonSource(str(scans.parent)).unlabeled(scans)
+    source = UWMadisonSource(str(scans.parent)).open_unlabeled(scans)
     volume = source.read(source.cases()[0], Predictor.from_checkpoint(checkpoint, device="cpu").labels)
     alone = [Predictor.from_checkpoint(path, device="cpu") for path in (checkpoint, relative)]
     both = Predictor.from_checkpoint([checkpoint, relative], device="cpu")

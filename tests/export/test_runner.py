@@ -52,10 +52,10 @@ class TestScaling:
     @pytest.mark.parametrize("mode", ["fit", "none"])
     def test_there_and_back_as_a_fit_goes(self, native: tuple[int, int], mode: Any) -> None:
         spacing = (2.0, 0.75) if mode == "none" else None
-        resize = Resize(mode, (48, 64), spacing).on(Geometry((1, *native), (3.0, 1.0, 1.3)))
+        resize = Resize(mode, (48, 64), spacing).adapt_to(Geometry((1, *native), (3.0, 1.0, 1.3)))
         spec = {"resize": mode, "input_size": [48, 64]}
         inner, outer = runner.fit_sizes(native, resize.scale, spec)
-        assert (inner, outer) == (resize.scaled_size(native), resize.fitted_size(native))
+        assert (inner, outer) == (resize.compute_scaled_size(native), resize.compute_fitted_size(native))
         image, low = noise((2, *native), dtype=np.float32), np.array([3.0, 5.0], np.float32)
         fitted = runner.pad(runner.resize_image(image, inner), outer, low)
         np.testing.assert_allclose(fitted, resize.apply(image, low), atol=1e-2)

@@ -52,7 +52,7 @@ def test_the_mean_of_bands_that_end_at_different_rows() -> None:
     ],
 )
 def test_what_is_undone_row_by_row_is_what_is_undone_at_once(resize: Resize, native: tuple[int, int]) -> None:
-    fitted = torch.rand((1, 2, *resize.fitted_size(native)), generator=torch.Generator().manual_seed(1))
+    fitted = torch.rand((1, 2, *resize.compute_fitted_size(native)), generator=torch.Generator().manual_seed(1))
     ends = [2, len(fitted[0, 0])]
     bands = list(resize_to_native(cut(fitted, ends), resize, native, 2 * native[1] * 4))
     assert len(bands) > 1

@@ -35,7 +35,7 @@ class InMemory(Source):
     def read(self, case: Case, labels: LabelMap) -> Volume:
         return self._volumes[int(case.case_id)]
 
-    def unlabeled(self, directory: Path) -> Source:
+    def open_unlabeled(self, directory: Path) -> Source:
         raise NotImplementedError
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:

@@ -82,7 +82,7 @@ def ready(data: SegmentationDataModule) -> SegmentationDataModule:
 
 def folders(data: SegmentationDataModule) -> list[Path]:
     index = data.prepared.index
-    return [index.folder(number) for number in range(len(index))]
+    return [index.locate_case(number) for number in range(len(index))]
 
 
 @pytest.mark.processes
@@ -399,7 +399,7 @@ class TestScoring:
         data = make(split_fractions=(0.4, 0.4, 0.2))
         # The data has grown: a new split by the same fractions would move patients.
         grown = [*cases(30), *[Case(name, name, (Path("x"),), (Path("m"),)) for name in _names(trained["split"])]]
-        kept = data.split_settings.explicit_split(grown, trained)
+        kept = data.split_settings.find_explicit_split(grown, trained)
         assert kept is not None
         assert kept.as_dict() == trained["split"]
 
@@ -411,7 +411,7 @@ class TestScoring:
             {"split_fractions": None},
         ):
             scoring = make(**{"split_fractions": (0.4, 0.4, 0.2), **changed})
-            assert scoring.split_settings.explicit_split(cases(9), trained) is None
+            assert scoring.split_settings.find_explicit_split(cases(9), trained) is None
 
     def test_what_was_held_out_is_scored(self, make: Make, trained: dict[str, Any]) -> None:
         data = make(split_fractions=(0.4, 0.4, 0.2))

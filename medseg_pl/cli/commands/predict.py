@@ -88,14 +88,14 @@ def predict(
     """
     output = OutputFolder(order.folder, _record(order, trainer, module, data.source, checkpoints), locks)
     output.check()
-    source = data.source.unlabeled(order.images)
+    source = data.source.open_unlabeled(order.images)
     if isinstance(source, ImageFolder) and source.folders and trainer.is_global_zero:
         names = " and ".join(source.folders)
         sys.stdout.write(f"{order.images} is the root of a data set: images are read from its {names}.\n")
     predictor, cases = _make_predictor(module, checkpoints, data.eval_batch_size), source.cases()
     # Before any rank writes: what is finished later in this run is new.
     finished = frozenset(case.case_id for case in cases if output.is_finished(case.case_id, case.images))
-    inputs = Inputs(order.images, cases, source.left_out(), finished)
+    inputs = Inputs(order.images, cases, source.list_left_out(), finished)
     queue = ReviewQueue(output, cases, predictor.labels.names, order.review_top) if order.review else None
     labels = use_mask_values(predictor.labels, checkpoints[0].mask_values)
     writer = PredictionWriter(output, source, inputs, labels, overlays=order.overlays, queue=queue)

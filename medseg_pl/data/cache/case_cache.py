@@ -87,7 +87,7 @@ class CaseCache:
         Returns:
             The index of the cases, which is saved for the processes that only set up.
         """
-        decoding = self._decoding()
+        decoding = self._describe_decoding()
         with _explain_full_cache(self.directory), thread_pool(threads) as pool:
             futures = [pool.submit(self._decode, case, decoding) for case in (*cases[first:], *cases[:first])]
             keys = []
@@ -95,7 +95,7 @@ class CaseCache:
                 keys.append(future.result())
                 advance()
         keys = keys[len(cases) - first :] + keys[: len(cases) - first]
-        path = self.index_path(cases)
+        path = self.locate_index(cases)
         rows = load_rows(path)
         if rows is None or not np.array_equal(rows["key"], np.array([key.encode() for key in keys], "S40")):
             rows = read_rows([locate_case(self.directory, key) for key in keys])
@@ -105,18 +105,18 @@ class CaseCache:
 
     def load_index(self, cases: Sequence[Case]) -> CacheIndex | None:
         """Load the index that `build` saved for these cases, without a look at any file of theirs."""
-        rows = load_rows(self.index_path(cases))
+        rows = load_rows(self.locate_index(cases))
         return None if rows is None else CacheIndex.from_rows(self.directory, rows, [case.case_id for case in cases])
 
-    def index_path(self, cases: Sequence[Case]) -> Path:
+    def locate_index(self, cases: Sequence[Case]) -> Path:
         """Name the index of these cases by their names and files and by how these are decoded."""
         # Absolute, for other data may have the same relative names in another folder.
         listed = (f"{c.case_id} {[str(path.absolute()) for path in (*c.images, *c.masks)]}" for c in cases)
-        return self.directory / "listings" / f"{_hash_parts([repr(self._decoding()), *listed])}.npy"
+        return self.directory / "listings" / f"{_hash_parts([repr(self._describe_decoding()), *listed])}.npy"
 
     def _decode(self, case: Case, decoding: _Decoding) -> str:
         """Decode a case unless it is there and whole; return its key."""
-        key = self._key(case, decoding)
+        key = self._compute_key(case, decoding)
         folder = locate_case(self.directory, key)
         with suppress(FileNotFoundError):
             damaged = find_damage(folder)
@@ -127,19 +127,19 @@ class CaseCache:
         write_case(folder, volume, self.labels, f"Case {case.case_id} ({case.images[0]})")
         return key
 
-    def _key(self, case: Case, decoding: _Decoding) -> str:
+    def _compute_key(self, case: Case, decoding: _Decoding) -> str:
         """Hash the content of the case's files and everything that decides how they are decoded."""
         names = [path.name for path in (*case.images, *case.masks)]
         labels = decoding.labels if case.masks else None
-        return _hash_parts([repr((decoding.settings, labels, names, case.case_id)), self._content(case)])
+        return _hash_parts([repr((decoding.settings, labels, names, case.case_id)), self._hash_content(case)])
 
-    def _decoding(self) -> _Decoding:
+    def _describe_decoding(self) -> _Decoding:
         kind = type(self.source)
         settings = (FORMAT, kind.__module__, kind.__qualname__, self.source.reading_settings(), _read_plugin_code(kind))
         # All that is to be known of labels: each part changes what a mask file means.
         return _Decoding(settings, [str(part) for part in vars(self.labels).values()])
 
-    def _content(self, case: Case) -> str:
+    def _hash_content(self, case: Case) -> str:
         """Hash the files' bytes; remembered as long as their path, size, times and inode stay the same."""
         files = (*case.images, *case.masks, *find_data_files((*case.images, *case.masks)))
         states = [f"{self._resolve(path)} {state_of_stat(path.stat())}" for path in files]

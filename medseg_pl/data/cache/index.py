@@ -59,16 +59,16 @@ class CacheIndex:
         Raises:
             UnreadableFileError: It has gone since the run began, or is damaged.
         """
-        row = self._row(number)
+        row = self._get_row(number)
         key = (str(self.directory), row["key"])
         if (case := OPEN_CASES.pop(key, None)) is None:
             try:
-                case = _map_case(self.folder(number), row)
+                case = _map_case(self.locate_case(number), row)
             except (OSError, ValueError, KeyError, EOFError) as error:
                 raise UnreadableFileError(
-                    f"Case {self.case_id(number)}: its folder in the cache, {self.folder(number)}, is gone or damaged "
-                    f"({type(error).__name__}). Delete what is left of it and go on with --ckpt_path last: the case is "
-                    "then read again from its own files."
+                    f"Case {self.get_case_id(number)}: its folder in the cache, {self.locate_case(number)}, is gone or "
+                    f"damaged ({type(error).__name__}). Delete what is left of it and go on with --ckpt_path last: the "
+                    "case is then read again from its own files."
                 ) from error
         OPEN_CASES[key] = case  # behind all others, for it was used last
         if len(OPEN_CASES) > _MOST_OPEN:
@@ -84,25 +84,25 @@ class CacheIndex:
         row_numbers = {case_id: number for number, case_id in enumerate(self.row_ids.tolist())}
         return replace(self, selection=np.array([row_numbers[case_id] for case_id in case_ids], np.int64))
 
-    def case_id(self, number: int) -> str:
+    def get_case_id(self, number: int) -> str:
         """Return the id of a case."""
         return str(self.row_ids[self.selection[number]])
 
-    def folder(self, number: int) -> Path:
+    def locate_case(self, number: int) -> Path:
         """Return the folder that holds a case."""
-        return locate_case(self.directory, self._row(number)["key"].decode())
+        return locate_case(self.directory, self._get_row(number)["key"].decode())
 
-    def signature(self, number: int) -> ImageSignature:
+    def read_signature(self, number: int) -> ImageSignature:
         """Read what tells copies of a case's image."""
-        return read_signature(self.folder(number))
+        return read_signature(self.locate_case(number))
 
-    def geometry(self, number: int) -> Geometry:
+    def get_geometry(self, number: int) -> Geometry:
         """Return the grid of a case."""
-        return _read_geometry(self._row(number))
+        return _read_geometry(self._get_row(number))
 
-    def label_voxels(self, number: int) -> tuple[int, ...] | None:
+    def get_label_voxels(self, number: int) -> tuple[int, ...] | None:
         """Return how many voxels each label has; `None` without a reference."""
-        return _read_label_voxels(self._row(number))
+        return _read_label_voxels(self._get_row(number))
 
     @classmethod
     def from_rows(cls, directory: Path, rows: Shaped[np.ndarray, " n"], case_ids: Sequence[str]) -> CacheIndex:
@@ -130,7 +130,7 @@ class CacheIndex:
         """Along `(z, y, x)`; NaN where a case does not say."""
         return np.asarray(self.rows["spacing_mm"][self.selection])
 
-    def _row(self, number: int) -> Any:
+    def _get_row(self, number: int) -> Any:
         return self.rows[self.selection[number]]
 
 

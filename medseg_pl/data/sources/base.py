@@ -66,17 +66,17 @@ class Source(Recorded, ABC):
         """
 
     @abstractmethod
-    def unlabeled(self, directory: Path) -> Source:
+    def open_unlabeled(self, directory: Path) -> Source:
         """A source over images of the same kind without masks: the input of `predict`, a folder or a single file.
 
-        What is no case there is for `left_out` to name: it keeps `cases` from no other.
+        What is no case there is for `list_left_out` to name: it keeps `cases` from no other.
         """
 
     @abstractmethod
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
         """Write a predicted mask in the format and on the grid of the case's own files."""
 
-    def left_out(self) -> list[LeftOut]:
+    def list_left_out(self) -> list[LeftOut]:
         """List the inputs that are in no case, and why, so that none is left out without a word."""
         return []
 

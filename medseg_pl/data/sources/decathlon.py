@@ -61,7 +61,7 @@ class DescribedLabels(NamedTuple):
         named = {name: value for name, value in sorted(self.values.items(), key=lambda pair: pair[1]) if value}
         return _make_exclusive(named, self.ignore) if named else None
 
-    def of_values(self) -> LabelMap:
+    def make_value_labels(self) -> LabelMap:
         """A label for each value that regions are made of: what mask files hold before they are united."""
         values = sorted({value for several in self.regions.values() for value in several})
         return _make_exclusive({f"value_{value}": value for value in values}, self.ignore)
@@ -184,7 +184,7 @@ class DecathlonSource(FileSource):
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each training pair."""
-        pairs = self._pairs(on_problem)
+        pairs = self._list_pairs(on_problem)
         self._check_files(pairs, on_problem)
         cases = []
         for name, (images, mask) in sorted(pairs.items()):
@@ -205,14 +205,14 @@ class DecathlonSource(FileSource):
         self._check_labels(labels)
         return super().read(case, labels)
 
-    def unlabeled(self, directory: Path) -> Source:
+    def open_unlabeled(self, directory: Path) -> Source:
         """Every image of a folder; channels are told apart by nnU-Net's `_0000` endings where there are several."""
         folders = find_image_folders(directory, ("imagesTr", "imagesTs"), ("labelsTr", "labelsTs"))
         return ChannelFolder(str(directory), self.slicing, folders)
 
-    def left_out(self) -> list[LeftOut]:
+    def list_left_out(self) -> list[LeftOut]:
         """List what is in no training pair, in the folders of training images and masks."""
-        used = {path for images, mask in self._pairs().values() for path in (*images, *mask)}
+        used = {path for images, mask in self._list_pairs().values() for path in (*images, *mask)}
         folders = [self.root / name for name in ("imagesTr", "labelsTr")]
         others = [path for folder in folders for path in files_below(folder) if path not in used]
         unused = [
@@ -228,22 +228,22 @@ class DecathlonSource(FileSource):
         regions = self._described.regions if (self.root / "dataset.json").is_file() else {}
         return (self.slicing, *sorted(regions.items()))
 
-    def file_labels(self, labels: LabelMap) -> LabelMap:
+    def get_file_labels(self, labels: LabelMap) -> LabelMap:
         """What mask files hold: for regions, which overlap, a label for each value."""
-        return self._described.of_values() if labels.overlapping and self._described.regions else labels
+        return self._described.make_value_labels() if labels.overlapping and self._described.regions else labels
 
     def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
         """See `FileSource`; regions are united from the values of one file."""
-        held = self.file_labels(labels)
+        held = self.get_file_labels(labels)
         if held is labels:
             return super().read_masks(case, labels, grid)
         (mask,) = super().read_masks(case, held, grid)
         places = {value: place for place, value in enumerate(held.file_values, start=1)}
-        regions = [[places[value] for value in self._region(name)] for name in labels.names]
+        regions = [[places[value] for value in self._merge_region(name)] for name in labels.names]
         planes = [np.isin(mask, places_here).astype(np.uint8) for places_here in regions]
         return np.where(mask == IGNORE, np.uint8(IGNORE), np.stack(planes))
 
-    def _region(self, name: str) -> tuple[int, ...]:
+    def _merge_region(self, name: str) -> tuple[int, ...]:
         regions = self._described.regions
         if name.lower() not in regions:
             raise SettingError(
@@ -270,9 +270,9 @@ class DecathlonSource(FileSource):
 
     @cached_property
     def _described(self) -> DescribedLabels:
-        return read_labels(self._description().get("labels"))
+        return read_labels(self._read_description().get("labels"))
 
-    def _description(self) -> dict[str, Any]:
+    def _read_description(self) -> dict[str, Any]:
         path = self.root / "dataset.json"
         if not path.is_file():
             raise MissingDataError(
@@ -292,10 +292,10 @@ class DecathlonSource(FileSource):
     def _path(self) -> Path:
         return self.root / "dataset.json"
 
-    def _pairs(self, on_problem: OnProblem | None = None) -> dict[str, _Pair]:
+    def _list_pairs(self, on_problem: OnProblem | None = None) -> dict[str, _Pair]:
         """Find the files of each case, whether they are there or not."""
         pairs: dict[str, _Pair] = {}
-        for entry in self._entries(on_problem):
+        for entry in self._list_entries(on_problem):
             if entry.name in pairs:
                 error = DataError(f"{self._path} lists the case {entry.name} twice. Give each its own name.")
                 problem = Problem("duplicate-name", f"The case {entry.name} is listed twice.", entry.name, self._path)
@@ -305,10 +305,10 @@ class DecathlonSource(FileSource):
             pairs[entry.name] = images, self._resolve(entry.name, [entry.label], on_problem)
         return pairs
 
-    def _entries(self, on_problem: OnProblem | None) -> list[_Entry]:
+    def _list_entries(self, on_problem: OnProblem | None) -> list[_Entry]:
         """List the training entries of either dialect."""
         try:
-            description = self._description()
+            description = self._read_description()
             if description.get("dataset"):
                 if (entries := list_dataset(description["dataset"])) is None:
                     raise DataError(f"{self._path}: expected entries {{'images': [...], 'label': ...}} in dataset.")

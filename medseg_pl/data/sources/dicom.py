@@ -136,15 +136,15 @@ class DicomSource(Source):
         """List one case for each series or projection, with the references that belong to it."""
         for path, error in self._tree.damaged.items():
             raise_or_report(error, [Problem("unreadable-file", strip_remedy(str(error)), "", path)], on_problem)
-        folders = self._folders(on_problem)
+        folders = self._select_series(on_problem)
         homes = _find_homes(folders, on_problem)
         drawn: dict[str, list[Path]] = {}
         if self.references is not None:
-            drawn = self._drawn(homes, on_problem)
+            drawn = self._match_references(homes, on_problem)
             self._check_referenced(folders, drawn, on_problem)
             if self.skip_unreferenced:
                 folders = {name: entries for name, entries in folders.items() if name in drawn}
-        groups = self._groups(folders, on_problem)
+        groups = self._assign_groups(folders, on_problem)
         cases: list[Case] = []
         for name, entries in sorted(folders.items()):
             images = tuple(entry.path for entry in entries)
@@ -156,13 +156,13 @@ class DicomSource(Source):
         series = self._open(case)
         image = read_values(series)[None]
         _report_resampling(case, series)
-        return Volume(image, self._mask(case, labels, series) if case.masks else None, series.geometry)
+        return Volume(image, self._read_mask(case, labels, series) if case.masks else None, series.geometry)
 
-    def left_out(self) -> list[LeftOut]:
+    def list_left_out(self) -> list[LeftOut]:
         """List files of other kinds than images and references."""
         return list_unused(self._tree)
 
-    def unlabeled(self, directory: Path) -> Source:
+    def open_unlabeled(self, directory: Path) -> Source:
         """Every series below a folder."""
         return DicomFolder(
             str(directory),
@@ -197,7 +197,7 @@ class DicomSource(Source):
         require_folder(self.root, "DICOM series", "Set data.source.root to your data.")
         return DicomTree(self.root, patients=self.group_by_patient_id)
 
-    def _folders(self, on_problem: OnProblem | None) -> dict[str, list[Entry]]:
+    def _select_series(self, on_problem: OnProblem | None) -> dict[str, list[Entry]]:
         """Find the images of each case."""
         found = self._tree.series
         chosen = {name: entries for name, entries in found.items() if fnmatchcase(name, self.images)}
@@ -209,7 +209,7 @@ class DicomSource(Source):
             )
         return chosen
 
-    def _drawn(self, homes: Mapping[str, list[str]], on_problem: OnProblem | None) -> dict[str, list[Path]]:
+    def _match_references(self, homes: Mapping[str, list[str]], on_problem: OnProblem | None) -> dict[str, list[Path]]:
         """Find the references of each case; none may be left over."""
         chosen = [entry for name, entry in self._tree.references.items() if fnmatchcase(name, self.references or "")]
         drawn: dict[str, list[Path]] = defaultdict(list)
@@ -258,7 +258,7 @@ class DicomSource(Source):
                 "data.source.skip_unreferenced."
             )
 
-    def _groups(self, folders: Mapping[str, list[Entry]], on_problem: OnProblem | None) -> dict[str, str]:
+    def _assign_groups(self, folders: Mapping[str, list[Entry]], on_problem: OnProblem | None) -> dict[str, str]:
         """Find the patient of each case."""
         if self.group is not None:
             return {n: find_group(n, self.group, e[0].path.parent, on_problem) for n, e in folders.items()}
@@ -279,10 +279,10 @@ class DicomSource(Source):
             groups[name] = first.setdefault(patient, name) if patient else name
         return groups
 
-    def _mask(self, case: Case, labels: LabelMap, series: Series) -> UInt8[np.ndarray, "m d h w"]:
+    def _read_mask(self, case: Case, labels: LabelMap, series: Series) -> UInt8[np.ndarray, "m d h w"]:
         structures = {path: read_structures(path) for path in case.masks}
         check_known("segments", self.segments, labels)
-        homes = [self._home(case, name, structures) for name in labels.names]
+        homes = [self._find_home(case, name, structures) for name in labels.names]
         planes = [np.zeros(series.shape, dtype=np.uint8) for _ in labels.names]
         for path in dict.fromkeys(home for home, _ in homes if home):
             mine = [index for index, (home, _) in enumerate(homes) if home == path]
@@ -293,7 +293,7 @@ class DicomSource(Source):
     def _open(self, case: Case) -> Series:
         return open_series(case.images, resample=self.resamples)
 
-    def _home(
+    def _find_home(
         self, case: Case, label: str, structures: dict[Path, list[Structure]]
     ) -> tuple[Path | None, Sequence[int]]:
         """The file that holds a label, and the structures in it."""
@@ -339,7 +339,7 @@ class DicomFolder(DicomSource):
             )
         return cases
 
-    def left_out(self) -> list[LeftOut]:
+    def list_left_out(self) -> list[LeftOut]:
         """List what is in no case."""
         return sort_series(self._tree)[1]
 

@@ -47,20 +47,20 @@ class FileSource(Source):
         ]
         image = np.concatenate(planes) if len(planes) > 1 else planes[0]
         mask = self.read_masks(case, labels, grid) if case.masks else None
-        return _reorient_volume(Volume(image, mask, geometry), self._slicing(case, geometry))
+        return _reorient_volume(Volume(image, mask, geometry), self._find_slicing(case, geometry))
 
     def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
         """Decode the masks of one case, on its grid."""
-        if not self.reads_marks(case):
+        if not self.has_value_masks(case):
             return read_segmentations(case.masks, labels, grid.geometry)
         masks = [read_mask_file(path, labels) for path in case.masks]
-        return encode_mask_files(case.case_id, case.masks, masks, labels, grid, self.mask_shares(case))
+        return encode_mask_files(case.case_id, case.masks, masks, labels, grid, self.count_label_files(case))
 
-    def reads_marks(self, case: Case) -> bool:
+    def has_value_masks(self, case: Case) -> bool:
         """Tell whether the case's masks are files of values or colors, and not of structures that are known by name."""
         return not any(is_segmentation(path) for path in case.masks)
 
-    def mask_shares(self, case: Case) -> Sequence[int]:
+    def count_label_files(self, case: Case) -> Sequence[int]:
         """How many of the case's mask files, in their order, each label has: one, unless a source knows better."""
         return [1] * len(case.masks)
 
@@ -68,7 +68,7 @@ class FileSource(Source):
         """One file in the image's own format; for labels that may overlap, one folder for each label."""
         template = case.images[0]
         if self.slicing != "file":
-            mask = self._slicing(case, read_image_geometry(template)).undo(mask)
+            mask = self._find_slicing(case, read_image_geometry(template)).undo(mask)
         colored = is_read_by_color(template, labels)
         if not labels.overlapping:
             write_mask_file(directory / case.case_id, labels.decode(mask, colored), template)
@@ -78,7 +78,7 @@ class FileSource(Source):
             values = labels.decode_one(plane, index, visible, colored)
             write_mask_file(directory / name / case.case_id, values, template)
 
-    def _slicing(self, case: Case, geometry: Geometry) -> Reorientation:
+    def _find_slicing(self, case: Case, geometry: Geometry) -> Reorientation:
         return find_slicing(geometry, self.slicing, f"Case {case.case_id}: {case.images[0]}")
 
 

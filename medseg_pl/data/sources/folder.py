@@ -87,11 +87,11 @@ class FolderSource(FileSource):
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each image, with its masks; nothing on either side may be left over."""
         images = {
-            n: path for n, path in self._files(self.images, "images", on_problem).items() if self.is_image_name(n)
+            n: path for n, path in self._list_files(self.images, "images", on_problem).items() if self.is_image_name(n)
         }
         folders = dict.fromkeys(place.folder for place in self.places)
-        masks = {folder: self._files(folder, "masks", on_problem) for folder in folders}
-        pairs = self._pairs(images, masks)
+        masks = {folder: self._list_files(folder, "masks", on_problem) for folder in folders}
+        pairs = self._pair_files(images, masks)
         taken = {path for places in pairs.values() for paths in places for path in paths}
         images = {name: path for name, path in images.items() if path not in taken}
         pairs = {name: pairs[name] for name in images}
@@ -114,7 +114,7 @@ class FolderSource(FileSource):
             check_mask_names(list(self.masks), labels, _SETTING)
         return super().read(case, labels)
 
-    def mask_shares(self, case: Case) -> list[int]:
+    def count_label_files(self, case: Case) -> list[int]:
         """One for each label, or as many as its place has."""
         if not any(place.several for place in self.places):
             return [1] * len(case.masks)
@@ -125,14 +125,14 @@ class FolderSource(FileSource):
         several = [place.name for place in self.places if place.several]
         return (self.slicing, *(self.masks if isinstance(self.masks, dict) else ()), *several)
 
-    def unlabeled(self, directory: Path) -> ImageFolder:
+    def open_unlabeled(self, directory: Path) -> ImageFolder:
         """Every image below a folder; of a data set's root those in its folder of images. Masks of images are none."""
         folders = find_image_folders(directory, [self.images], [place.folder for place in self.places])
         return ImageFolder(
             str(directory), self.slicing, folders, DatasetNames(self.images, self.image_name, self.places)
         )
 
-    def left_out(self) -> list[LeftOut]:
+    def list_left_out(self) -> list[LeftOut]:
         """List what is not read in the folders of images and masks."""
         folders = dict.fromkeys(self.root / folder for folder in (self.images, *(p.folder for p in self.places)))
         unread = {
@@ -140,7 +140,7 @@ class FolderSource(FileSource):
         }
         return [*unread.values(), *(dead for folder in folders for dead in find_dead_links(folder))]
 
-    def _files(self, folder: str, what: str, on_problem: OnProblem | None) -> dict[str, Path]:
+    def _list_files(self, folder: str, what: str, on_problem: OnProblem | None) -> dict[str, Path]:
         """Map names without suffix, sub-folders included, to paths; sorted by name."""
         setting = "Set data.source.root to your data" if what == "images" else f"Set {_SETTING}"
         directory = self.root / folder
@@ -151,12 +151,12 @@ class FolderSource(FileSource):
             raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")
         return dict(sorted(files.items()))
 
-    def _pairs(self, images: Mapping[str, Path], masks: Mapping[str, Mapping[str, Path]]) -> Pairs:
+    def _pair_files(self, images: Mapping[str, Path], masks: Mapping[str, Mapping[str, Path]]) -> Pairs:
         pairs: dict[str, list[list[Path]]] = {name: [] for name in images}
         for place in self.places:
             files, names = masks[place.folder], list(masks[place.folder])
             for image, places in pairs.items():
-                places.append([files[name] for name in place.found(image, names)])
+                places.append([files[name] for name in place.find_masks(image, names)])
         alone = [str(images[name]) for name, places in pairs.items() if any(images[name] in paths for paths in places)]
         if alone:
             raise SettingError(
@@ -214,7 +214,7 @@ class FolderSource(FileSource):
 
     def _is_at(self, path: Path, place: MaskPattern, image: str) -> bool:
         folder = self.root / place.folder
-        return path.is_relative_to(folder) and bool(place.found(image, [name_below(path, folder)]))
+        return path.is_relative_to(folder) and bool(place.find_masks(image, [name_below(path, folder)]))
 
 
 def _describe_unpaired(images: Mapping[str, Path], masks: Iterable[Path]) -> Iterator[Problem]:

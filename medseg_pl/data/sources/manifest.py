@@ -83,8 +83,8 @@ class ManifestSource(FileSource):
                 if on_problem is not None:
                     on_problem(Problem("duplicate-name", f"{where} repeats the case {name}.", name, self.manifest))
                 continue
-            images = self._files(name, image.split(";"), where, on_problem)
-            masks = self._files(name, self._mask_names(name, row, where, on_problem), where, on_problem)
+            images = self._resolve_files(name, image.split(";"), where, on_problem)
+            masks = self._resolve_files(name, self._list_mask_names(name, row, where, on_problem), where, on_problem)
             if images:
                 fields = (name, group, images, masks, split, fold, read_strata(row, strata))
                 cases.update({case.case_id: case for case in make_case(on_problem, self.manifest, *fields)})
@@ -94,28 +94,30 @@ class ManifestSource(FileSource):
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """See `FileSource`; the columns `mask_<label>` hold the labels they name."""
-        columns = self.mask_labels()
+        columns = self.read_mask_labels()
         if case.masks and columns:
             check_mask_names(columns, labels, str(self.manifest))
         return super().read(case, labels)
 
     def reading_settings(self) -> tuple[object, ...]:
         """How volumes are cut, and which label each column stands for."""
-        return (self.slicing, *self.mask_labels())
+        return (self.slicing, *self.read_mask_labels())
 
-    def unlabeled(self, directory: Path) -> ImageFolder:
+    def open_unlabeled(self, directory: Path) -> ImageFolder:
         """Every image below a folder; of a data set's root those in its folder of images."""
         folders = find_image_folders(directory, IMAGE_FOLDERS, MASK_FOLDERS)
         return ImageFolder(str(directory), self.slicing, folders)
 
-    def mask_labels(self) -> list[str]:
+    def read_mask_labels(self) -> list[str]:
         """Name the labels that have a column of their own, in the order of the columns."""
         # The first line alone: this is asked for each case that is read, and a table may be long.
         with self.manifest.open(encoding="utf-8-sig", newline="") as file:
             columns = next(csv.reader(file), [])
         return [column.removeprefix("mask_") for column in columns if column.startswith("mask_")]
 
-    def _mask_names(self, case_id: str, row: dict[str, str], where: str, on_problem: OnProblem | None) -> list[str]:
+    def _list_mask_names(
+        self, case_id: str, row: dict[str, str], where: str, on_problem: OnProblem | None
+    ) -> list[str]:
         fields = {key: (value or "").strip() for key, value in row.items() if re.fullmatch("mask(_.*)?", key)}
         names = [name for name in fields.values() if name]
         if names and len(names) < len(fields):
@@ -129,7 +131,9 @@ class ManifestSource(FileSource):
             on_problem(Problem("missing-mask", f"{where} names no mask.", case_id, self.manifest))
         return names
 
-    def _files(self, case_id: str, names: Sequence[str], where: str, on_problem: OnProblem | None) -> tuple[Path, ...]:
+    def _resolve_files(
+        self, case_id: str, names: Sequence[str], where: str, on_problem: OnProblem | None
+    ) -> tuple[Path, ...]:
         """Find the files that a row names, or none of them where one is missing."""
         paths = []
         for name in names:

@@ -37,14 +37,14 @@ class MaskPattern(NamedTuple):
         """Whether an image may have more than one file here."""
         return "*" in self.name
 
-    def found(self, image: str, names: Sequence[str]) -> list[str]:
+    def find_masks(self, image: str, names: Sequence[str]) -> list[str]:
         """Which names are those of masks for an image; they share its sub-folders.
 
         Args:
             image: The image's name, without suffix and with sub-folders.
             names: All that there are, likewise, sorted.
 
-        >>> MaskPattern("masks", "{stem}/*", "masks").found("p1/a", ["p1/a/1", "p1/a/2", "p1/ab/1", "p2/a/1"])
+        >>> MaskPattern("masks", "{stem}/*", "masks").find_masks("p1/a", ["p1/a/1", "p1/a/2", "p1/ab/1", "p2/a/1"])
         ['p1/a/1', 'p1/a/2']
         """
         path = PurePosixPath(image)

@@ -115,7 +115,7 @@ class PolygonSource(FileSource):
 
     def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
         """Draw what was outlined."""
-        entry, where = self._annotated(case), f"{case.masks[0]}, {case.images[0].name}"
+        entry, where = self._find_annotations(case), f"{case.masks[0]}, {case.images[0].name}"
         if grid.geometry.shape != (1, *entry.size):
             raise GeometryError(
                 f"Case {case.case_id}: {case.masks[0]} was drawn on {entry.size[0]} x {entry.size[1]} pixels, but "
@@ -124,19 +124,19 @@ class PolygonSource(FileSource):
         matcher = NameMatcher(labels, self.categories, self.skip)
         return combine_named(_draw_regions(entry, where), labels, matcher, entry.size, where, self.overlaps)[:, None]
 
-    def reads_marks(self, case: Case) -> bool:
+    def has_value_masks(self, case: Case) -> bool:
         """Outlines are no files of values."""
         return False
 
     def find_categories(self) -> list[str]:
         """List the categories that are drawn somewhere, sorted."""
-        return sorted({region.category for case in self.cases() for region in self._annotated(case).regions})
+        return sorted({region.category for case in self.cases() for region in self._find_annotations(case).regions})
 
-    def unlabeled(self, directory: Path) -> ImageFolder:
+    def open_unlabeled(self, directory: Path) -> ImageFolder:
         """Every image below a folder; of a data set's root those in its folder of images."""
         return ImageFolder(str(directory), "file", find_image_folders(directory, [self.images], []))
 
-    def left_out(self) -> list[LeftOut]:
+    def list_left_out(self) -> list[LeftOut]:
         """List what is not read in the folder of images."""
         folder = self.root / self.images
         others = [path for path in files_below(folder) if not is_image(path)]
@@ -158,7 +158,7 @@ class PolygonSource(FileSource):
         images = self._find_images()
         entries: dict[str, AnnotatedImage] = {}
         for entry in read_annotations(self.root / self.annotations):
-            name = self._case_of(entry, images)
+            name = self._find_case(entry, images)
             if name in entries:
                 raise DataError(
                     f"{self.root / self.annotations} lists the image {entry.name} twice. Keep one of the entries."
@@ -178,7 +178,7 @@ class PolygonSource(FileSource):
         files = (path for path in files_below(directory) if path.suffix.lower() in SUFFIXES)
         return map_files_by_name(files, directory, "annotations", on_problem)
 
-    def _case_of(self, entry: AnnotatedImage, images: dict[str, Path]) -> str:
+    def _find_case(self, entry: AnnotatedImage, images: dict[str, Path]) -> str:
         """The case whose file an entry names: below the folder of images, below the root, or by the file's name."""
         path = PurePosixPath(entry.name)
         below_root = path.relative_to(self.images) if path.is_relative_to(self.images) else path
@@ -188,7 +188,7 @@ class PolygonSource(FileSource):
                 return name
         return entry.name
 
-    def _annotated(self, case: Case) -> AnnotatedImage:
+    def _find_annotations(self, case: Case) -> AnnotatedImage:
         if not self._has_folder:
             return self._entries[case.case_id]
         entries = read_annotations(case.masks[0])

@@ -75,7 +75,7 @@ class ImageFolder(FileSource):
             )
         return cases
 
-    def left_out(self) -> list[LeftOut]:
+    def list_left_out(self) -> list[LeftOut]:
         """List the files that are in no case."""
         return self._sort_files()[1]
 
@@ -83,7 +83,7 @@ class ImageFolder(FileSource):
         """How volumes are cut."""
         return (self.slicing,)
 
-    def unlabeled(self, directory: Path) -> ImageFolder:
+    def open_unlabeled(self, directory: Path) -> ImageFolder:
         """The images somewhere else."""
         return type(self)(str(directory), self.slicing, names=self.names)
 
@@ -93,11 +93,13 @@ class ImageFolder(FileSource):
             raise MissingDataError(f"--input {self.path} does not exist. Give a folder of images, or an image.")
         paths = list(self._list_files())
         left_out = [explain_unread(path) for path in paths if not is_image(path)]
-        left_out += [] if self.path.is_file() else [dead for root in self._roots() for dead in find_dead_links(root)]
+        left_out += (
+            [] if self.path.is_file() else [dead for root in self._list_roots() for dead in find_dead_links(root)]
+        )
         images = [path for path in paths if is_image(path)]
         excluded = {} if self.path.is_file() else _exclude_files(images, self.path, self.names)
         left_out += [LeftOut(path, reason, "side-file") for path, reason in excluded.items()]
-        named, alike = _name_files([path for path in images if path not in excluded], self._base())
+        named, alike = _name_files([path for path in images if path not in excluded], self._find_base())
         cases, apart = self._group_files(named)
         return sorted(cases, key=lambda case: case.case_id), [*left_out, *alike, *apart]
 
@@ -109,17 +111,17 @@ class ImageFolder(FileSource):
         if self.path.is_file():
             yield self.path
         else:
-            for root in self._roots():
+            for root in self._list_roots():
                 yield from files_below(root)
 
-    def _roots(self) -> list[Path]:
+    def _list_roots(self) -> list[Path]:
         return [self.path / folder for folder in self.folders] or [self.path]
 
-    def _base(self) -> Path:
+    def _find_base(self) -> Path:
         """The folder that the names of cases begin below."""
         if self.path.is_file():
             return self.path.parent
-        return self._roots()[0] if len(self.folders) == 1 else self.path
+        return self._list_roots()[0] if len(self.folders) == 1 else self.path
 
 
 class ChannelFolder(ImageFolder):
@@ -199,7 +201,7 @@ def _find_masks(paths: Sequence[Path], directory: Path, names: DatasetNames) -> 
             candidates = _group_by_name(paths, directory / mask_folder)
             ordered = sorted(candidates)
             for name, (image, *_) in images.items():
-                found = (mask for mask in place.found(name, ordered) if image not in candidates[mask])
+                found = (mask for mask in place.find_masks(name, ordered) if image not in candidates[mask])
                 masks.update((path, image) for mask in found for path in candidates[mask])
     return masks
 

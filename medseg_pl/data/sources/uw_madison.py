@@ -92,7 +92,7 @@ class UWMadisonSource(Source):
             )
         return cases
 
-    def left_out(self) -> list[LeftOut]:
+    def list_left_out(self) -> list[LeftOut]:
         """List the files among the scans that are no slices."""
         return _find_scans(self.root / "train", masks=())[1]
 
@@ -103,10 +103,12 @@ class UWMadisonSource(Source):
         width, height, (spacing_x, spacing_y) = names[0].width, names[0].height, names[0].spacing_mm
         image = np.stack([_slice(path, name) for path, name in zip(case.images, names, strict=True)])
         geometry = Geometry(image.shape, (self.slice_spacing_mm, spacing_y, spacing_x))
-        mask = self._masks(case, [name.number for name in names], labels, (height, width)) if case.masks else None
+        mask = (
+            self._decode_masks(case, [name.number for name in names], labels, (height, width)) if case.masks else None
+        )
         return Volume(image[None], mask, geometry)
 
-    def unlabeled(self, directory: Path) -> Source:
+    def open_unlabeled(self, directory: Path) -> Source:
         """The scans anywhere below a folder, without a table."""
         return _Scans(str(directory), self.slice_spacing_mm)
 
@@ -154,13 +156,13 @@ class UWMadisonSource(Source):
             raise DataError(f"{table} has {count} rows for {twice[0]}, class {twice[1]}. Keep one of them.")
         return runs
 
-    def _masks(
+    def _decode_masks(
         self, case: Case, numbers: list[str], labels: LabelMap, size: tuple[int, int]
     ) -> UInt8[np.ndarray, "m d h w"]:
-        planes = [np.stack([self._plane(case, n, name, size) for n in numbers]) for name in labels.names]
+        planes = [np.stack([self._draw_plane(case, n, name, size) for n in numbers]) for name in labels.names]
         return labels.combine(planes, f"Case {case.case_id}")
 
-    def _plane(self, case: Case, number: str, label: str, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    def _draw_plane(self, case: Case, number: str, label: str, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
         row = f"{case.case_id}_slice_{number}"
         runs = self._runs.get((row, label))
         if runs is None:
@@ -185,7 +187,7 @@ class _Scans(UWMadisonSource):
             raise MissingDataError(f"{self.root} holds no scan that can be read. {said + ' ' if said else ''}{remedy}")
         return cases
 
-    def left_out(self) -> list[LeftOut]:
+    def list_left_out(self) -> list[LeftOut]:
         return _find_scans(self.root, masks=())[1]
 
 

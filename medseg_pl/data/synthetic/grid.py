@@ -82,7 +82,7 @@ class VoxelGrid:
         depth, height, width = self.z.shape
         return depth, height, width
 
-    def index_of(self, points: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+    def to_indices(self, points: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
         """Fractional voxel indices of `points`."""
         cosine, sine = np.cos(self.tilt), np.sin(self.tilt)
         z, y, x = points.T
@@ -129,7 +129,7 @@ def sweep(grid: VoxelGrid, tube: Tube) -> Sweep:
     """Draw a tube ball by ball, visiting the box around each."""
     depth = np.full(grid.shape, _FAR, np.float32)
     nearest = np.zeros(grid.shape, np.int32)
-    for number, (center, radius) in enumerate(zip(grid.index_of(tube.points), tube.radii, strict=True)):
+    for number, (center, radius) in enumerate(zip(grid.to_indices(tube.points), tube.radii, strict=True)):
         box, distance = _measure_ball(grid, center, float(radius))
         closer = distance < depth[box]
         depth[box][closer] = distance[closer]

@@ -58,11 +58,11 @@ class AlbumentationsAugmentation(Augmentation):
     """
 
     @abstractmethod
-    def geometric(self) -> Transforms:
+    def make_geometric(self) -> Transforms:
         """What moves pixels, of image and mask together."""
 
     @abstractmethod
-    def intensity(self) -> Transforms:
+    def make_intensity(self) -> Transforms:
         """What changes the values of an image, pixel by pixel."""
 
     def __call__(
@@ -90,7 +90,7 @@ class AlbumentationsAugmentation(Augmentation):
     @cached_property
     def _pipelines(self) -> tuple[Any, Any]:
         # Image and mask are cut from one case: nobody need ask whether they fit.
-        moving, changing = self.geometric(), self.intensity()
+        moving, changing = self.make_geometric(), self.make_intensity()
         return tuple(albumentations.Compose(each, is_check_shapes=False) for each in (moving, changing))
 
 
@@ -137,15 +137,15 @@ class StandardAugmentation(AlbumentationsAugmentation):
         self.noise = noise
         self.intensity_probability = intensity_probability
 
-    def geometric(self) -> Transforms:
+    def make_geometric(self) -> Transforms:
         """Only what is switched on."""
         return _select_transforms(
             (self.flip_horizontal, albumentations.HorizontalFlip(p=self.flip_horizontal)),
             (self.flip_vertical, albumentations.VerticalFlip(p=self.flip_vertical)),
-            (self.rotate_degrees or self.scale or self.shift, self._affine()),
+            (self.rotate_degrees or self.scale or self.shift, self._make_affine()),
         )
 
-    def intensity(self) -> Transforms:
+    def make_intensity(self) -> Transforms:
         """Only what is switched on."""
         often = self.intensity_probability
         gamma = (100 - 100 * self.gamma, 100 + 100 * self.gamma)
@@ -158,7 +158,7 @@ class StandardAugmentation(AlbumentationsAugmentation):
             (self.noise, albumentations.GaussNoise(std_range=(0.0, self.noise), p=often)),
         )
 
-    def _affine(self) -> albumentations.Affine:
+    def _make_affine(self) -> albumentations.Affine:
         return _Affine(
             scale=(1 - self.scale, 1 + self.scale),
             rotate=(-self.rotate_degrees, self.rotate_degrees),

@@ -29,9 +29,9 @@ class Resize:
             `fit` scales the whole image into `size`, its proportions kept, the rest padded.
         size: `(height, width)` in pixels.
         spacing_mm: With `none`, bring every slice to these distances `(y, x)` between pixels first.
-        scale: By how much `(height, width)` grow; `on` finds it for a case.
+        scale: By how much `(height, width)` grow; `adapt_to` finds it for a case.
 
-    >>> Resize("fit", (100, 100)).scaled_size((400, 200))
+    >>> Resize("fit", (100, 100)).compute_scaled_size((400, 200))
     (100, 50)
     """
 
@@ -52,10 +52,10 @@ class Resize:
                 f"resize {self.mode}. Correct model.spacing_mm, or set it to null."
             )
 
-    def on(self, geometry: Geometry) -> Resize:
+    def adapt_to(self, geometry: Geometry) -> Resize:
         """Resize for the slices of one case.
 
-        >>> Resize("none", (64, 64), spacing_mm=(2.0, 2.0)).on(Geometry((1, 10, 10), (5.0, 1.0, 0.5))).scale
+        >>> Resize("none", (64, 64), spacing_mm=(2.0, 2.0)).adapt_to(Geometry((1, 10, 10), (5.0, 1.0, 0.5))).scale
         (0.5, 0.25)
         """
         if self.spacing_mm is None:
@@ -70,11 +70,11 @@ class Resize:
         height, width = (max(1, round(side / grow)) for side, grow in zip(self.size, self.scale, strict=True))
         return height, width
 
-    def fitted_size(self, native: tuple[int, int]) -> tuple[int, int]:
+    def compute_fitted_size(self, native: tuple[int, int]) -> tuple[int, int]:
         """The size at which a whole image of the native size reaches the network."""
-        return self.size if self.mode == "fit" else self.scaled_size(native)
+        return self.size if self.mode == "fit" else self.compute_scaled_size(native)
 
-    def scaled_size(self, native: tuple[int, int]) -> tuple[int, int]:
+    def compute_scaled_size(self, native: tuple[int, int]) -> tuple[int, int]:
         """The size of the image inside its padding."""
         if self.mode == "none":
             height, width = (max(1, round(length * grow)) for length, grow in zip(native, self.scale, strict=True))
@@ -85,25 +85,25 @@ class Resize:
         )
         return height, width
 
-    def padding(self, native: tuple[int, int]) -> Padding:
+    def compute_padding(self, native: tuple[int, int]) -> Padding:
         """What is added around the scaled image."""
-        return center_padding(self.scaled_size(native), self.fitted_size(native))
+        return center_padding(self.compute_scaled_size(native), self.compute_fitted_size(native))
 
     def apply(self, image: Shaped[np.ndarray, "c h w"], fill: Shaped[np.ndarray, " c"]) -> Shaped[np.ndarray, "c H W"]:
         """Fit an image; `fill` is the padding's value for each channel."""
-        scaled = resize_image(image, self.scaled_size(image.shape[1:]))
-        return pad_constant(scaled, self.padding(image.shape[1:]), fill)
+        scaled = resize_image(image, self.compute_scaled_size(image.shape[1:]))
+        return pad_constant(scaled, self.compute_padding(image.shape[1:]), fill)
 
     def apply_mask(self, mask: Shaped[np.ndarray, "m h w"]) -> Shaped[np.ndarray, "m H W"]:
         """Fit a mask; no value arises that was not there, and the padding is background."""
-        scaled = resize_mask(mask, self.scaled_size(mask.shape[1:]))
-        return pad_constant(scaled, self.padding(mask.shape[1:]), np.zeros(len(mask), mask.dtype))
+        scaled = resize_mask(mask, self.compute_scaled_size(mask.shape[1:]))
+        return pad_constant(scaled, self.compute_padding(mask.shape[1:]), np.zeros(len(mask), mask.dtype))
 
     def undo(self, probabilities: Float[Tensor, "b k h w"], native: tuple[int, int]) -> Float[Tensor, "b k H W"]:
         """Bring probabilities from the fitted to the native grid."""
         if probabilities.shape[2:] == native:
             return probabilities
-        inner = self.padding(native).undo(probabilities)
+        inner = self.compute_padding(native).undo(probabilities)
         return F.interpolate(inner, size=native, mode="bilinear", align_corners=False)
 
     def undo_rows(
@@ -112,7 +112,7 @@ class Resize:
         """Some rows of what `undo` gives, for an image that is too large to be scaled up whole."""
         if rows == slice(0, native[0]):
             return self.undo(probabilities, native)
-        return scale_rows(self.padding(native).undo(probabilities), native, rows)
+        return scale_rows(self.compute_padding(native).undo(probabilities), native, rows)
 
 
 def scale_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: slice) -> Float[Tensor, "b k r W"]:

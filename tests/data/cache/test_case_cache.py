@@ -76,7 +76,7 @@ def build(directory: Path, source: FolderSource, labels: LabelMap = LABELS, thre
 
 
 def folders(index: CacheIndex) -> list[Path]:
-    return [index.folder(number) for number in range(len(index))]
+    return [index.locate_case(number) for number in range(len(index))]
 
 
 def open_case(folder: Path) -> CachedCase:
@@ -302,7 +302,7 @@ def test_two_processes_that_mend_the_same_entry_agree(data: Path, directory: Pat
 def test_a_case_cut_off_while_a_run_uses_it_is_named(data: Path, directory: Path) -> None:
     source = Counting(data)
     index = CaseCache(directory, source, LABELS).build(source.cases(), threads=1)
-    cut_in_half(index.folder(0) / "image.npy")
+    cut_in_half(index.locate_case(0) / "image.npy")
     with pytest.raises(UnreadableFileError, match=r"image\.npy in the cache is cut off\. Start again"):
         index[0]
 

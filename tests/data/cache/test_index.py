@@ -42,7 +42,7 @@ def make_cache(data: Path) -> tuple[CaseCache, list[Case]]:
 
 
 def folders(of: CacheIndex | None) -> list[Path]:
-    return [] if of is None else [of.folder(number) for number in range(len(of))]
+    return [] if of is None else [of.locate_case(number) for number in range(len(of))]
 
 
 @pytest.fixture
@@ -91,8 +91,8 @@ def test_columns_speak_of_all_cases_at_once(cached: CacheIndex, all_folders: lis
     assert cached.shapes.tolist() == [[1, 1, 9, 12]] * 2 + [[1, 5, 6, 7], [3, 1, 8, 8], [1, 6, 5, 4]]
     assert cached.dtypes == {"uint8", "int16", "float32"}
     assert np.isnan(cached.spacings_mm).all(axis=1).tolist() == [True, True, False, True, False]
-    assert cached.label_voxels(0) == (24, 24)
-    assert cached.label_voxels(3) is None
+    assert cached.get_label_voxels(0) == (24, 24)
+    assert cached.get_label_voxels(3) is None
 
 
 def test_selected_cases_share_the_rows(cached: CacheIndex, all_folders: list[Path]) -> None:
@@ -100,8 +100,8 @@ def test_selected_cases_share_the_rows(cached: CacheIndex, all_folders: list[Pat
     assert folders(some) == [all_folders[3], all_folders[0]]
     assert folders(some.select("a")) == [all_folders[0]]
     assert some.rows is cached.rows
-    assert [some.case_id(number) for number in range(2)] == ["d", "a"]
-    assert some[1].geometry == some.open_case("a").geometry == cached.geometry(0)
+    assert [some.get_case_id(number) for number in range(2)] == ["d", "a"]
+    assert some[1].geometry == some.open_case("a").geometry == cached.get_geometry(0)
 
 
 def test_no_case_makes_an_empty_index(data: Path) -> None:
@@ -116,8 +116,10 @@ def test_an_index_goes_to_another_process_whole(cached: CacheIndex) -> None:
 
 def test_a_case_that_has_gone_is_named(cached: CacheIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "OPEN_CASES", {})
-    (cached.folder(1) / "mask.npy").unlink()
-    with pytest.raises(UnreadableFileError, match=rf"Case b: .*{cached.folder(1)}, is gone.*go on with --ckpt_path"):
+    (cached.locate_case(1) / "mask.npy").unlink()
+    with pytest.raises(
+        UnreadableFileError, match=rf"Case b: .*{cached.locate_case(1)}, is gone.*go on with --ckpt_path"
+    ):
         cached[1]
 
 
@@ -150,7 +152,7 @@ class TestSaved:
         loaded = cache.load_index(cases)
         assert loaded is not None
         assert folders(loaded) == after
-        assert loaded.geometry(1).shape == (1, 10, 12)
+        assert loaded.get_geometry(1).shape == (1, 10, 12)
 
     def test_an_old_one_goes_where_a_new_one_cannot_be_written(
         self, data: Path, monkeypatch: pytest.MonkeyPatch
@@ -200,5 +202,5 @@ class TestSaved:
                 save_raster(data.parent / folder / "data" / kind / "a.png", blocks((9, 12), 1))
             monkeypatch.chdir(data.parent / folder)
             cache = case_cache.CaseCache(data.parent / "store", FolderSource("data"), LABELS)
-            listed.add(cache.index_path(cache.source.cases()))
+            listed.add(cache.locate_index(cache.source.cases()))
         assert len(listed) == 2

@@ -65,7 +65,7 @@ class Windowed(Source):
     def read(self, case: Case, labels: LabelMap) -> Volume:
         raise NotImplementedError
 
-    def unlabeled(self, directory: Path) -> Source:
+    def open_unlabeled(self, directory: Path) -> Source:
         raise NotImplementedError
 
     def write(self, directory: Path, case: Case, mask: np.ndarray, labels: LabelMap) -> None:

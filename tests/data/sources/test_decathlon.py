@@ -99,7 +99,7 @@ class TestNnunet(SourceContract):
     def test_images_are_found_where_the_training_data_is_not(self, subject: Subject, tmp_path: Path) -> None:
         shutil.move(subject.images, tmp_path / "hospital")
         shutil.rmtree(tmp_path / "Dataset001_Brain")
-        cases = subject.source.unlabeled(tmp_path / "hospital").cases()
+        cases = subject.source.open_unlabeled(tmp_path / "hospital").cases()
         assert [(case.case_id, len(case.images)) for case in cases] == [("brain_01", 2), ("brain_02", 2)]
 
 
@@ -320,7 +320,7 @@ def test_a_description_without_single_values_says_nothing(tmp_path: Path, descri
 
 def test_images_without_masks_need_no_description_of_labels(tmp_path: Path) -> None:
     source = with_labels(tmp_path, DECATHLON_LABELS)
-    bare = source.unlabeled(tmp_path / "imagesTr")
+    bare = source.open_unlabeled(tmp_path / "imagesTr")
     assert bare.read(bare.cases()[0], LabelMap(["cancer", "liver"], "multiclass")).mask is None
 
 
@@ -331,24 +331,24 @@ def test_a_broken_pattern_is_refused_at_once() -> None:
 
 def test_without_labels_a_channel_in_the_middle_is_missed(tmp_path: Path) -> None:
     touch(tmp_path / "in", "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0002.nii.gz", "c.nii.gz")
-    source = describe(tmp_path, NNUNET).unlabeled(tmp_path / "in")
+    source = describe(tmp_path, NNUNET).open_unlabeled(tmp_path / "in")
     assert [(case.case_id, len(case.images)) for case in source.cases()] == [("a", 2), ("c", 1)]
-    assert [each.path.name for each in source.left_out()] == ["b_0000.nii.gz", "b_0002.nii.gz"]
-    assert source.left_out()[0].reason == "b_0001 is missing: channels are numbered from _0000 without a gap."
+    assert [each.path.name for each in source.list_left_out()] == ["b_0000.nii.gz", "b_0002.nii.gz"]
+    assert source.list_left_out()[0].reason == "b_0001 is missing: channels are numbered from _0000 without a gap."
 
 
 def test_one_channel_brings_the_others(tmp_path: Path) -> None:
     touch(tmp_path / "in", "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
-    (case,) = describe(tmp_path, NNUNET).unlabeled(tmp_path / "in/a_0000.nii.gz").cases()
+    (case,) = describe(tmp_path, NNUNET).open_unlabeled(tmp_path / "in/a_0000.nii.gz").cases()
     assert (case.case_id, [path.name for path in case.images]) == ("a", ["a_0000.nii.gz", "a_0001.nii.gz"])
 
 
 def test_of_a_root_the_images_are_predicted(tmp_path: Path) -> None:
     touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     source = describe(tmp_path, NNUNET)
-    assert [case.case_id for case in source.unlabeled(tmp_path).cases()] == ["a"]
+    assert [case.case_id for case in source.open_unlabeled(tmp_path).cases()] == ["a"]
     touch(tmp_path, "imagesTs/b_0000.nii.gz")
-    assert [case.case_id for case in source.unlabeled(tmp_path).cases()] == ["imagesTr/a", "imagesTs/b"]
+    assert [case.case_id for case in source.open_unlabeled(tmp_path).cases()] == ["imagesTr/a", "imagesTs/b"]
 
 
 def test_what_no_pair_has_is_named(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_what_no_pair_has_is_named(tmp_path: Path) -> None:
     (tmp_path / "labelsTr/c.heic").write_bytes(bytes(range(256)))
     (tmp_path / "imagesTr/d.nii.gz").symlink_to("nowhere")
     source = describe(tmp_path, {"training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}]})
-    assert [(each.path.name, each.kind) for each in source.left_out()] == [
+    assert [(each.path.name, each.kind) for each in source.list_left_out()] == [
         ("b.nii.gz", "unlisted"),
         ("c.heic", "unread"),
         ("d.nii.gz", "dead-link"),
@@ -365,7 +365,7 @@ def test_what_no_pair_has_is_named(tmp_path: Path) -> None:
 
 def test_without_labels_names_that_only_look_like_channels_are_cases(tmp_path: Path) -> None:
     touch(tmp_path / "in", "scan_2019.nii.gz", "scan_2020.nii.gz")
-    cases = describe(tmp_path, listed()).unlabeled(tmp_path / "in").cases()
+    cases = describe(tmp_path, listed()).open_unlabeled(tmp_path / "in").cases()
     assert [case.case_id for case in cases] == ["scan_2019", "scan_2020"]
 
 
@@ -439,7 +439,7 @@ def test_a_picture_may_hold_all_channels(tmp_path: Path) -> None:
     assert [len(case.images) for case in source.cases()] == [1] * 5
     assert discover(source).findings == ()
     assert source.read(source.cases()[0], LabelMap(["road"], "binary")).image.shape == (3, 1, 32, 32)
-    (case, *_) = source.unlabeled(tmp_path / "imagesTr").cases()
+    (case, *_) = source.open_unlabeled(tmp_path / "imagesTr").cases()
     assert (case.case_id, len(case.images)) == ("c0", 1)
     save_raster(tmp_path / "imagesTr/c0_0001.png", noise((32, 32)))  # then they are files of their own
     assert [f.code for f in discover(source).findings] == ["listed-file-missing", "unlisted-file"]
@@ -455,7 +455,7 @@ def test_files_may_be_listed_by_name(tmp_path: Path, by_name: bool) -> None:
         zip(names, ["c0_0000.png", "c1_0000.png"], strict=True)
     )
     assert [case.case_id for case in discover(source).cases] == names
-    assert len([each for each in source.left_out() if each.kind == "unlisted"]) == 6
+    assert len([each for each in source.list_left_out() if each.kind == "unlisted"]) == 6
 
 
 def test_a_listing_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -390,7 +390,7 @@ class TestRefused:
 
 class TestWritten:
     def write(self, tmp_path: Path, labels: LabelMap, **settings: Any) -> np.ndarray:
-        source = DicomSource(str(tmp_path / "in"), **settings).unlabeled(tmp_path / "in")
+        source = DicomSource(str(tmp_path / "in"), **settings).open_unlabeled(tmp_path / "in")
         (case,) = source.cases()
         mask = DicomSource(str(tmp_path / "in")).read(DicomSource(str(tmp_path / "in")).cases()[0], labels).mask
         assert mask is not None
@@ -459,7 +459,7 @@ class TestWritten:
         index = CaseCache(tmp_path / "store", source, labels).build([case], threads=1)
         self.write(tmp_path, labels, write_as="nifti")
         kept = [*tree(tmp_path / "store").values(), *unpacked(tmp_path / "out")]
-        assert index.folder(0).is_dir()
+        assert index.locate_case(0).is_dir()
         assert len(kept) >= 6
         for secret in (SECRET, uid_of("p1"), uid_of("study"), uid_of("space")):
             assert secret not in repr((case, source.reading_settings(), source.writing_settings()))
@@ -472,7 +472,7 @@ class TestStored:
 
         def entry(**settings: Any) -> Path:
             source = DicomSource(str(tmp_path / "in"), **settings)
-            return CaseCache(tmp_path / "store", source, LIVER).build(source.cases(), threads=1).folder(0)
+            return CaseCache(tmp_path / "store", source, LIVER).build(source.cases(), threads=1).locate_case(0)
 
         first = entry()
         assert entry() == first
@@ -573,7 +573,7 @@ class TestUneven:
 
     def test_a_written_segmentation_refers_to_each_real_image(self, tmp_path: Path) -> None:
         paths = save_series(tmp_path / "in" / "p1", stored(), series="p1", position=place_unevenly)
-        source = DicomSource(str(tmp_path / "in"), uneven_slices="resample").unlabeled(tmp_path / "in")
+        source = DicomSource(str(tmp_path / "in"), uneven_slices="resample").open_unlabeled(tmp_path / "in")
         (case,) = source.cases()
         mask = np.zeros((1, 5, *SHAPE[1:]), np.uint8)
         mask[:, 2:, 1:4, 2:6] = 1
@@ -594,7 +594,7 @@ class TestUneven:
     def test_nifti_holds_the_even_grid(self, tmp_path: Path) -> None:
         save_series(tmp_path / "in" / "p1", stored(), series="p1", position=place_unevenly)
         given = DicomSource(str(tmp_path / "in"), write_as="nifti", uneven_slices="resample")
-        source = given.unlabeled(tmp_path / "in")
+        source = given.open_unlabeled(tmp_path / "in")
         (case,) = source.cases()
         mask = (np.random.default_rng(1).random((1, 5, *SHAPE[1:])) > 0.5).astype(np.uint8)
         source.write(tmp_path / "out", case, mask, LIVER)
@@ -642,7 +642,7 @@ class TestProjections:
     def test_a_prediction_comes_back(self, elements: dict[str, Any], tmp_path: Path) -> None:
         pixels = np.arange(48, dtype=np.uint16).reshape(6, 8)
         path = save_projection(tmp_path / "in" / "p1" / "left.dcm", pixels, **elements)
-        source = DicomSource(str(tmp_path / "in")).unlabeled(tmp_path / "in")
+        source = DicomSource(str(tmp_path / "in")).open_unlabeled(tmp_path / "in")
         (case,) = source.cases()
         volume = source.read(case, LIVER)
         assert (volume.geometry.spacing_mm is None) == (elements == {"ImagerPixelSpacing": None})

@@ -61,7 +61,7 @@ class Pairs(FileSource):
             for name in names
         ]
 
-    def unlabeled(self, directory: Path) -> Source:
+    def open_unlabeled(self, directory: Path) -> Source:
         return Pairs(directory)
 
 

@@ -350,7 +350,7 @@ def test_a_picture_cannot_be_cut(tmp_path: Path) -> None:
 
 
 def test_without_masks_volumes_are_cut_alike(tmp_path: Path) -> None:
-    assert FolderSource(str(tmp_path), slicing="thick").unlabeled(tmp_path).slicing == "thick"
+    assert FolderSource(str(tmp_path), slicing="thick").open_unlabeled(tmp_path).slicing == "thick"
 
 
 def test_suffixes_may_differ(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ def test_what_is_hidden_is_left_alone(tmp_path: Path) -> None:
     """What a notebook keeps of images that were opened in it, and what a prediction notes among the masks it wrote."""
     make(tmp_path, ["a.png", "._a.png", ".ipynb_checkpoints/a-checkpoint.png"], ["a.png", ".medseg/notes/1f.png"])
     assert pairs(FolderSource(str(tmp_path))) == {"a": ("images/a.png", "masks/a.png")}
-    (case,) = FolderSource(str(tmp_path)).unlabeled(tmp_path / "images").cases()
+    (case,) = FolderSource(str(tmp_path)).open_unlabeled(tmp_path / "images").cases()
     assert case.case_id == "a"
 
 
@@ -541,7 +541,7 @@ class TestUnicode:
         assert case.case_id == composed
         assert len(case.masks) == 2
         assert discover(source).findings == ()
-        (bare,) = source.unlabeled(tmp_path / "images").cases()
+        (bare,) = source.open_unlabeled(tmp_path / "images").cases()
         assert bare.case_id == composed
 
     def test_a_table_may_spell_otherwise_than_the_disk(self, tmp_path: Path) -> None:

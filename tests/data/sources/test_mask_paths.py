@@ -47,19 +47,19 @@ class TestFound:
             "x_a",
             "y_a",
         ]
-        assert at(name).found(image, sorted(names)) == sorted(found)
+        assert at(name).find_masks(image, sorted(names)) == sorted(found)
 
     def test_what_stands_for_something_in_a_pattern_is_a_letter_in_a_name(self) -> None:
-        assert at("{stem}_*").found("scan (1) [b].v2", ["scan (1) [b].v2_mask", "scan (1) b-v2_mask"]) == [
+        assert at("{stem}_*").find_masks("scan (1) [b].v2", ["scan (1) [b].v2_mask", "scan (1) b-v2_mask"]) == [
             "scan (1) [b].v2_mask"
         ]
-        assert at("{stem}").found("a*", sorted(["a*", "ab"])) == ["a*"]
-        assert at("{stem}").found("{stem}", ["a", "{stem}"]) == ["{stem}"]
+        assert at("{stem}").find_masks("a*", sorted(["a*", "ab"])) == ["a*"]
+        assert at("{stem}").find_masks("{stem}", ["a", "{stem}"]) == ["{stem}"]
 
     @given(image=LETTERS, others=st.lists(LETTERS, max_size=8))
     def test_a_plain_name_is_found_exactly_once(self, image: str, others: list[str]) -> None:
         names = sorted({f"{name}_seg" for name in (image, *others)})
-        assert at("{stem}_seg").found(image, names) == [f"{image}_seg"]
+        assert at("{stem}_seg").find_masks(image, names) == [f"{image}_seg"]
 
 
 class TestPlaceOf:

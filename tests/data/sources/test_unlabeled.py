@@ -30,7 +30,7 @@ def fill(folder: Path) -> Path:
 
 
 def left(source: ImageFolder | DicomSource) -> dict[str, str]:
-    return {each.path.name: each.kind for each in source.left_out()}
+    return {each.path.name: each.kind for each in source.list_left_out()}
 
 
 def test_every_file_is_a_case_or_is_named(tmp_path: Path) -> None:
@@ -45,14 +45,14 @@ def test_a_name_that_is_taken_twice_over_is_named(tmp_path: Path) -> None:
         save_raster(tmp_path / name, noise((9, 8)))
     source = ImageFolder(str(tmp_path))
     assert [case.case_id for case in source.cases()] == ["a.jpg", "a.png"]
-    (other,) = source.left_out()
+    (other,) = source.list_left_out()
     assert other.path.name == "a.png"
     assert "a.png.bmp has the same name" in other.reason
 
 
 def test_one_file_is_enough(tmp_path: Path) -> None:
     fill(tmp_path)
-    (case,) = FolderSource(str(tmp_path)).unlabeled(tmp_path / "a.png").cases()
+    (case,) = FolderSource(str(tmp_path)).open_unlabeled(tmp_path / "a.png").cases()
     assert (case.case_id, case.images) == ("a", (tmp_path / "a.png",))
     with pytest.raises(MissingDataError, match=r"f\.heic: It is of no format that is read\. Give images"):
         ImageFolder(str(tmp_path / "f.heic")).cases()
@@ -64,11 +64,11 @@ def test_of_a_root_the_masks_are_no_input(tmp_path: Path) -> None:
     for name in ("images/a.png", "masks/a.png"):
         save_raster(tmp_path / name, noise((9, 8)))
     trained = FolderSource("elsewhere")
-    assert [case.case_id for case in trained.unlabeled(tmp_path).cases()] == ["a"]
+    assert [case.case_id for case in trained.open_unlabeled(tmp_path).cases()] == ["a"]
     save_raster(tmp_path / "runs/overlays/a.png", noise((9, 8)))
-    assert [case.case_id for case in trained.unlabeled(tmp_path).cases()] == ["a"]
+    assert [case.case_id for case in trained.open_unlabeled(tmp_path).cases()] == ["a"]
     shutil.rmtree(tmp_path / "masks")  # no root of the kind that was trained on
-    assert [case.case_id for case in trained.unlabeled(tmp_path).cases()] == ["images/a", "runs/overlays/a"]
+    assert [case.case_id for case in trained.open_unlabeled(tmp_path).cases()] == ["images/a", "runs/overlays/a"]
 
 
 def save_names(folder: Path, *names: str) -> Path:
@@ -78,9 +78,9 @@ def save_names(folder: Path, *names: str) -> Path:
 
 
 def named_inputs(source: FolderSource, folder: Path) -> tuple[list[str], dict[str, str]]:
-    inputs = source.unlabeled(folder)
-    assert all(each.kind == "side-file" for each in inputs.left_out())
-    return [case.case_id for case in inputs.cases()], {each.path.name: each.reason for each in inputs.left_out()}
+    inputs = source.open_unlabeled(folder)
+    assert all(each.kind == "side-file" for each in inputs.list_left_out())
+    return [case.case_id for case in inputs.cases()], {each.path.name: each.reason for each in inputs.list_left_out()}
 
 
 class TestMasksBesideImages:
@@ -91,7 +91,7 @@ class TestMasksBesideImages:
         left_out = {"0_mask.png": "The mask of 0.png.", "1_mask.png": "The mask of 1.png."}
         assert named_inputs(self.SHARED, tmp_path) == (["0", "p1/1"], left_out)
         assert named_inputs(self.SHARED, tmp_path / "p1") == (["1"], {"1_mask.png": "The mask of 1.png."})
-        assert [case.case_id for case in self.SHARED.unlabeled(tmp_path / "0_mask.png").cases()] == ["0_mask"]
+        assert [case.case_id for case in self.SHARED.open_unlabeled(tmp_path / "0_mask.png").cases()] == ["0_mask"]
 
     def test_an_image_whose_name_matches_is_predicted(self, tmp_path: Path) -> None:
         save_names(tmp_path, "a_mask", "b_mask", "c")
@@ -126,7 +126,7 @@ class TestMasksBesideImages:
         source = FolderSource(str(tmp_path), images=images, masks=masks)
         assert len(source.cases()) == 1
         for folder in {tmp_path, tmp_path / images}:
-            assert [case.images for case in source.unlabeled(folder).cases()] == [(tmp_path / images / "a.png",)]
+            assert [case.images for case in source.open_unlabeled(folder).cases()] == [(tmp_path / images / "a.png",)]
 
     def test_of_several_labels(self, tmp_path: Path) -> None:
         save_names(tmp_path, "a", "a_liver", "a_spleen", "b")
@@ -136,7 +136,7 @@ class TestMasksBesideImages:
 
 class TestDicom:
     def sort(self, folder: Path) -> tuple[list[str], dict[str, str]]:
-        source = DicomSource("elsewhere").unlabeled(folder)
+        source = DicomSource("elsewhere").open_unlabeled(folder)
         assert isinstance(source, DicomSource)
         return [case.case_id for case in source.cases()], left(source)
 
@@ -184,6 +184,6 @@ def test_the_source_that_reads_a_folder_is_named(tmp_path: Path) -> None:
     save_series(tmp_path / "scans/p1", noise((2, 4, 5)))
     save_volume(tmp_path / "volumes/a.nii.gz", noise((5, 6, 4)))
     with pytest.raises(MissingDataError, match=r"scans holds no image .* --data\.source=DicomSource --data\.source\.r"):
-        FolderSource("elsewhere").unlabeled(tmp_path / "scans").cases()
+        FolderSource("elsewhere").open_unlabeled(tmp_path / "scans").cases()
     with pytest.raises(MissingDataError, match=r"volumes holds no CT, .* --data\.source=FolderSource --data\.source"):
-        DicomSource("elsewhere").unlabeled(tmp_path / "volumes").cases()
+        DicomSource("elsewhere").open_unlabeled(tmp_path / "volumes").cases()

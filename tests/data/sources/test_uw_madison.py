@@ -275,9 +275,9 @@ def test_a_case_that_is_none_hides_no_other(tmp_path: Path) -> None:
     (root / "train/case8").symlink_to(tmp_path / "disk/case8")
     save_raster(root / "train/case9/case9_day1/scans/slice_3.png", noise((HEIGHT, WIDTH)))
     save_raster(root / "train/case9/slice_4.png", noise((HEIGHT, WIDTH)))
-    bare = UWMadisonSource(str(root)).unlabeled(root / "train")
+    bare = UWMadisonSource(str(root)).open_unlabeled(root / "train")
     assert [case.case_id for case in bare.cases()] == ["case7_day2", "case8_day1"]
-    assert [(each.path.name, each.kind) for each in bare.left_out()] == [
+    assert [(each.path.name, each.kind) for each in bare.list_left_out()] == [
         ("slice_4.png", "unread"),
         ("case9_day1", "unlisted"),
     ]

@@ -24,7 +24,7 @@ def squared_distances_in_voxels(grid: VoxelGrid, center: np.ndarray) -> np.ndarr
 def test_a_position_leads_back_to_its_voxel_but_for_the_warp(grid: VoxelGrid) -> None:
     positions = np.stack([axis.ravel() for axis in (grid.z, grid.y, grid.x)], axis=1).astype(np.float64)
     indices = np.indices(SHAPE).reshape(3, -1).T
-    away = np.abs(grid.index_of(positions) - indices) * grid.steps
+    away = np.abs(grid.to_indices(positions) - indices) * grid.steps
     assert away[:, 0].max() < 1e-6
     assert WARP < away.max() < WARP * np.sqrt(2) + 1e-6
 
@@ -48,7 +48,7 @@ def test_a_tube_is_the_union_of_its_balls(grid: VoxelGrid) -> None:
     tube = Tube(np.array([[0.0, 0.0, -0.3], [0.1, 0.2, 0.3], [5.0, 0.0, 0.0]]), np.array([0.2, 0.3, 0.2]))
     first, second, _ = (
         np.sqrt(squared_distances_in_voxels(grid, center)) - radius
-        for center, radius in zip(grid.index_of(tube.points), tube.radii, strict=True)
+        for center, radius in zip(grid.to_indices(tube.points), tube.radii, strict=True)
     )
     swept = sweep(grid, tube)
     near = np.minimum(first, second) < 0

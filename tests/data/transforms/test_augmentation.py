@@ -206,10 +206,10 @@ def half(image: NDArray[Any], **_: Any) -> NDArray[Any]:
 class Halved(AlbumentationsAugmentation):
     """Every value of 0 … 1 to its half: a change that can be worked out on paper."""
 
-    def geometric(self) -> list[Any]:
+    def make_geometric(self) -> list[Any]:
         return []
 
-    def intensity(self) -> list[Any]:
+    def make_intensity(self) -> list[Any]:
         return [albumentations.Lambda(image=half, p=1.0)]
 
 
@@ -321,10 +321,10 @@ def test_a_channel_of_one_value_stays_finite() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_lists_of_your_own_are_two_methods(dtype: str) -> None:
     class Transposed(AlbumentationsAugmentation):
-        def geometric(self) -> list[Any]:
+        def make_geometric(self) -> list[Any]:
             return [albumentations.Transpose(p=1.0)]
 
-        def intensity(self) -> list[Any]:
+        def make_intensity(self) -> list[Any]:
             return [albumentations.InvertImg(p=1.0)]
 
     image, mask = pixels(3, dtype, size=(16, 16)), labels(1, (16, 16))
@@ -339,7 +339,7 @@ def test_lists_of_your_own_are_two_methods(dtype: str) -> None:
 
 def test_a_list_that_is_missing_is_missed() -> None:
     class Forgetful(AlbumentationsAugmentation):
-        def geometric(self) -> list[Any]:
+        def make_geometric(self) -> list[Any]:
             return []
 
     with pytest.raises(TypeError, match=r"abstract method '?intensity"):

@@ -41,8 +41,8 @@ class TestNative:
         resize = Resize("none", (8, 8))
         image, mask = np.ones((1, 5, 20), np.uint16), np.ones((1, 5, 20), np.uint8)
         probabilities = torch.rand(1, 2, 5, 20)
-        assert resize.fitted_size((5, 20)) == resize.scaled_size((5, 20)) == (5, 20)
-        assert resize.padding((5, 20)) == Padding(0, 0, 0, 0)
+        assert resize.compute_fitted_size((5, 20)) == resize.compute_scaled_size((5, 20)) == (5, 20)
+        assert resize.compute_padding((5, 20)) == Padding(0, 0, 0, 0)
         assert resize.apply(image, np.zeros(1)) is image
         assert resize.apply_mask(mask) is mask
         assert resize.undo(probabilities, (5, 20)) is probabilities
@@ -51,29 +51,29 @@ class TestNative:
 class TestSpacing:
     """`native` with a spacing: 1 mm x 0.5 mm pixels are brought to 2 mm x 2 mm."""
 
-    FIT = Resize("none", (8, 8), spacing_mm=(2.0, 2.0)).on(Geometry((3, 40, 60), (5.0, 1.0, 0.5)))
+    FIT = Resize("none", (8, 8), spacing_mm=(2.0, 2.0)).adapt_to(Geometry((3, 40, 60), (5.0, 1.0, 0.5)))
 
     def test_sizes_on_paper(self) -> None:
-        assert self.FIT.scaled_size((40, 60)) == self.FIT.fitted_size((40, 60)) == (20, 15)
+        assert self.FIT.compute_scaled_size((40, 60)) == self.FIT.compute_fitted_size((40, 60)) == (20, 15)
         assert self.FIT.patch == (16, 32)  # 8 pixels of 2 mm cover 16 of 1 mm and 32 of 0.5 mm
-        assert self.FIT.padding((40, 60)) == Padding(0, 0, 0, 0)
+        assert self.FIT.compute_padding((40, 60)) == Padding(0, 0, 0, 0)
 
     def test_a_slice_never_vanishes(self) -> None:
-        resize = Resize("none", (8, 8), spacing_mm=(10.0, 10.0)).on(Geometry((1, 3, 3), (1.0, 1.0, 1.0)))
-        assert resize.scaled_size((3, 3)) == (1, 1)
+        resize = Resize("none", (8, 8), spacing_mm=(10.0, 10.0)).adapt_to(Geometry((1, 3, 3), (1.0, 1.0, 1.0)))
+        assert resize.compute_scaled_size((3, 3)) == (1, 1)
 
     def test_without_a_spacing_every_case_is_as_it_is(self) -> None:
         resize = Resize("none", (8, 8))
-        assert resize.on(Geometry((1, 4, 4))) is resize
+        assert resize.adapt_to(Geometry((1, 4, 4))) is resize
         assert resize.patch == (8, 8)
 
     @given(native=SIZES, pixel=st.tuples(st.floats(0.2, 5), st.floats(0.2, 5)))
     def test_back_exactly_on_the_native_grid(self, native: tuple[int, int], pixel: tuple[float, float]) -> None:
-        resize = Resize("none", (8, 8), spacing_mm=(1.0, 1.5)).on(Geometry((1, *native), (1.0, *pixel)))
+        resize = Resize("none", (8, 8), spacing_mm=(1.0, 1.5)).adapt_to(Geometry((1, *native), (1.0, *pixel)))
         image = resize.apply(np.full((1, *native), 0.25, np.float32), np.zeros(1))
         assert (
             image.shape[1:]
-            == resize.fitted_size(native)
+            == resize.compute_fitted_size(native)
             == resize.apply_mask(np.zeros((1, *native), np.uint8)).shape[1:]
         )
         torch.testing.assert_close(
@@ -106,12 +106,12 @@ class TestResize:
     def test_proportions_are_kept(
         self, native: tuple[int, int], size: tuple[int, int], scaled: tuple[int, int]
     ) -> None:
-        assert Resize("fit", size).scaled_size(native) == scaled
+        assert Resize("fit", size).compute_scaled_size(native) == scaled
 
     @given(native=SIZES, size=SIZES)
     def test_everything_has_the_asked_size(self, native: tuple[int, int], size: tuple[int, int]) -> None:
         resize = Resize("fit", size)
-        scaled, padding = resize.scaled_size(native), resize.padding(native)
+        scaled, padding = resize.compute_scaled_size(native), resize.compute_padding(native)
         assert (scaled[0] + padding.top + padding.bottom, scaled[1] + padding.left + padding.right) == size
         assert scaled[0] == size[0] or scaled[1] == size[1]
         image = resize.apply(np.zeros((2, *native), np.uint8), np.zeros(2))
@@ -135,7 +135,7 @@ class TestResize:
         mask = np.random.default_rng(0).choice([0, 3, 200, 255], (2, 31, 17)).astype(np.uint8)
         fitted = Resize("fit", (24, 24)).apply_mask(mask)
         assert set(np.unique(fitted)) <= {0, 3, 200, 255}
-        padding = Resize("fit", (24, 24)).padding((31, 17))
+        padding = Resize("fit", (24, 24)).compute_padding((31, 17))
         assert (fitted[:, :, : padding.left] == 0).all()
         assert (fitted[:, :, 24 - padding.right :] == 0).all()
 
@@ -166,7 +166,7 @@ class TestResize:
 
     def test_the_padding_never_enters_the_native_grid(self) -> None:
         resize = Resize("fit", (8, 8))
-        padding = resize.padding((4, 8))
+        padding = resize.compute_padding((4, 8))
         fitted = torch.full((1, 1, 8, 8), 99.0)
         fitted[..., padding.top : 8 - padding.bottom, :] = 0.25
         torch.testing.assert_close(resize.undo(fitted, (4, 8)), torch.full((1, 1, 4, 8), 0.25))

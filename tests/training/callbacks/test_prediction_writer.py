@@ -38,7 +38,7 @@ def writer(tmp_path: Path) -> Iterator[PredictionWriter]:
     """Has begun to predict a, b and c, with the table of an earlier run in its folder."""
     for name in "abc":
         save_raster(tmp_path / "in" / f"{name}.png", noise((9, 8)))
-    source = FolderSource("elsewhere").unlabeled(tmp_path / "in")
+    source = FolderSource("elsewhere").open_unlabeled(tmp_path / "in")
     inputs = Inputs(tmp_path / "in", source.cases(), [], frozenset())
     with FolderLocks() as locks:
         OutputFolder(tmp_path / "out", {}, locks).begin()
