@@ -49,7 +49,7 @@ class Arrangement(NamedTuple):
 
 
 def find_image_folder(directory: Path) -> str | None:
-    """Find the folder of images, `.` where they lie in no folder of their own; `None` where there are none."""
+    """Find the folder of images; `.` where they have none of their own."""
     named = {path.name.lower(): path.name for path in sorted(directory.glob("[!.]*")) if path.is_dir()}
     known = next((named[name] for name in IMAGE_FOLDERS if name in named), None)
     return known or ("." if any(map(is_image, files_below(directory))) else None)
@@ -96,7 +96,9 @@ def arrange(directory: Path, said: Mapping[str, Any]) -> Arrangement:
 
 
 def find_patterns(images: Sequence[str], masks: Sequence[str]) -> list[Pattern]:
-    """Find by which names images and masks of two folders can be paired: one pattern, or several that fit as well.
+    """Find by which names images and masks of two folders pair.
+
+    There is one pattern, or several that fit equally well.
 
     Args:
         images: Names without suffix, with sub-folders.
@@ -164,7 +166,7 @@ def _find_pattern(directory: Path, images: str, folder: str, names: Sequence[str
 
 
 def _name_settings(pattern: Pattern) -> dict[str, str]:
-    """Settings for names that are not the usual ones."""
+    """Return settings for names that are not the usual ones."""
     settings = {"image_name": pattern.image, "mask_name": pattern.mask}
     return {name: value for name, value in settings.items() if value != STEM}
 
@@ -187,7 +189,7 @@ def _find_mask_folder(directory: Path, images: str) -> str:
 
 
 def _find_label_folders(directory: Path, folder: str, images: Sequence[str]) -> dict[str, str]:
-    """Find folders inside that of masks which have a mask of every image each, as one for each label has."""
+    """Find inner folders that hold a mask of every image, one per label."""
     inner = sorted(path for path in (directory / folder).glob("[!.]*") if path.is_dir())
     if not inner or any(is_image(path) for path in (directory / folder).iterdir() if path.is_file()):
         return {}
@@ -205,7 +207,7 @@ def _find_label_folders(directory: Path, folder: str, images: Sequence[str]) -> 
 
 
 def _find_group(names: Sequence[str], folder: Path) -> str | None:
-    """Find the pattern of patients whose sections are images of their own: a folder each, or numbered sections."""
+    """Find the pattern of patients whose sections are images of their own."""
     if not all(is_picture(path) for path in files_below(folder) if is_image(path)):
         return None
     for group in (r"^(.+)/", rf"^(.+?){_SECTION}"):
@@ -217,7 +219,7 @@ def _find_group(names: Sequence[str], folder: Path) -> str | None:
 
 
 def _is_image_name(name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a name of the images' folder is that of an image, as far as patterns tell."""
+    """Check by patterns whether a name is that of an image."""
     if settings["images"] == settings["masks"] and _is_match(settings.get("mask_name", STEM), name):
         return bool(settings.get("mask_name", STEM) == STEM)
     return _is_match(settings.get("image_name", STEM), name)
@@ -229,7 +231,7 @@ def _is_match(pattern: str, name: str) -> bool:
 
 
 def _list_names(folder: Path) -> list[str]:
-    """Names of the images below a folder, without suffix."""
+    """List the images below a folder by their names without suffix."""
     if not folder.is_dir():
         return []
     files = (path for path in files_below(folder) if is_image(path))
@@ -237,7 +239,7 @@ def _list_names(folder: Path) -> list[str]:
 
 
 def _list_around_stem(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pattern]:
-    """Patterns in which the whole name of the first image stands in its mask's, or is the folder of its masks."""
+    """List patterns in which the image's whole name stands in its mask's."""
     first = PurePosixPath(images[0]) if images else PurePosixPath()
     own = [PurePosixPath(mask) for mask in masks if first.name in mask]
     endings = []
@@ -256,7 +258,7 @@ def _list_around_stem(images: Sequence[str], masks: Sequence[str]) -> Iterator[P
 
 
 def _list_both_affixed(images: Sequence[str], masks: Sequence[str]) -> Iterator[Pattern]:
-    """Patterns in which both have something of their own before or behind what they share."""
+    """List patterns in which images and masks have affixes of their own."""
     (i_before, i_after), (m_before, m_after) = _find_affixes(images), _find_affixes(masks)
     for image in (("", i_after), (i_before, ""), (i_before, i_after)):
         for mask in (("", m_after), (m_before, ""), (m_before, m_after)):
@@ -265,7 +267,7 @@ def _list_both_affixed(images: Sequence[str], masks: Sequence[str]) -> Iterator[
 
 
 def _find_affixes(names: Sequence[str]) -> tuple[str, str]:
-    """What all names begin and end with; digits there are rather part of what tells them apart."""
+    """Find what all names begin and end with, digits left out."""
     last = [PurePosixPath(name).name for name in names]
     if len(last) < 2:
         return "", ""
@@ -275,7 +277,9 @@ def _find_affixes(names: Sequence[str]) -> tuple[str, str]:
 
 
 def _find_common_start(texts: Sequence[str]) -> str:
-    """What all texts begin with: what the first and the last of them in order do.
+    """Find what all texts begin with.
+
+    The first and the last of them in order share it.
 
     >>> _find_common_start(["mask_10", "mask_12"])
     'mask_1'
@@ -285,7 +289,7 @@ def _find_common_start(texts: Sequence[str]) -> str:
 
 
 def _list_affixed(name: str, known: set[str]) -> Iterator[Pattern]:
-    """Patterns by which a name is that of a mask of another one."""
+    """List patterns by which a name is the mask of another one."""
     path = PurePosixPath(name)
     head = name[: len(name) - len(path.name)]
     for mark in re.finditer(r"[_\-. ]", path.name):

@@ -43,7 +43,7 @@ class SliceIndex:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def locate(self, index: int) -> tuple[int, int]:
-        """The case and the slice within it."""
+        """Return the case and the slice within it."""
         case = int(np.searchsorted(self._ends, index, side="right"))
         return case, index - (int(self._ends[case - 1]) if case else 0)
 
@@ -81,7 +81,7 @@ class PatchDataset(Dataset[Sample]):
         return len(self.slices)
 
     def __getitem__(self, draw: Draw) -> Sample:
-        """The sample that a draw stands for, the same in every process and on every machine."""
+        """Return the sample of a draw, the same in every process."""
         epoch, index = draw
         rng = np.random.default_rng((self.seed, epoch, index))
         number, depth = self.slices.locate(index % len(self))
@@ -161,7 +161,7 @@ class SliceDataset(Dataset[EvaluationBatch]):
 
 
 def collate_samples(samples: list[Sample]) -> Batch:
-    """Stack patches; where scanners of 8 bit and others meet in one batch, all become `float32`."""
+    """Stack patches; batches of mixed types become `float32`."""
     images = [sample.image for sample in samples]
     if len({image.dtype for image in images}) > 1:
         images = [image.float() for image in images]
@@ -174,7 +174,10 @@ def collate_samples(samples: list[Sample]) -> Batch:
 
 
 def collate_slices(items: list[EvaluationBatch]) -> EvaluationBatch:
-    """Join slices of one fitted size to a batch; no slices make an empty batch, for a rank without a case."""
+    """Join slices of one fitted size to a batch.
+
+    No slices make an empty batch, for a rank without a case.
+    """
     if not items:
         return EvaluationBatch(torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 4), [], [])
     return EvaluationBatch(
@@ -201,7 +204,7 @@ def prepare_slice(
     context: int,
     resize: Resize,
 ) -> tuple[Shaped[np.ndarray, "n H W"], Float32[np.ndarray, "n 4"]]:
-    """A slice with its neighbors as the network takes it, and the statistics of its channels.
+    """Prepare a slice with its neighbors as the network takes it.
 
     Args:
         image: A whole case, raw values.
@@ -216,7 +219,10 @@ def prepare_slice(
 
 
 def stack_context(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int) -> Shaped[np.ndarray, "n h w"]:
-    """A slice with `context` neighbors on each side as channels; at the ends the last slice stands in."""
+    """Stack a slice with `context` neighbors on each side as channels.
+
+    At the ends the last slice stands in.
+    """
     if not context:
         return image[:, depth]
     places = np.clip(np.arange(depth - context, depth + context + 1), 0, image.shape[1] - 1)
@@ -224,7 +230,7 @@ def stack_context(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int
 
 
 def crop(planes: Shaped[np.ndarray, "c h w"], box: tuple[int, int, int, int], fill: NDArray[Any]) -> NDArray[Any]:
-    """Cut `(top, left, height, width)`, which may reach beyond the image; `fill[c]` is what lies there."""
+    """Cut a box that may reach beyond the image."""
     top, left, height, width = box
     rows, columns = planes.shape[1:]
     inner = planes[:, max(0, top) : min(rows, top + height), max(0, left) : min(columns, left + width)]
@@ -233,7 +239,7 @@ def crop(planes: Shaped[np.ndarray, "c h w"], box: tuple[int, int, int, int], fi
 
 
 def as_network_type(image: NDArray[Any], statistics: Float32[np.ndarray, "c 4"]) -> NDArray[Any]:
-    """8-bit stays 8-bit, four times less to move; everything else becomes finite `float32`."""
+    """Keep 8-bit images; convert all others to finite `float32`."""
     if image.dtype == np.uint8:
         return image
     return replace_not_finite(image.astype(np.float32), statistics)
@@ -245,7 +251,7 @@ def _choose_origin(
     center: tuple[int, int, int] | None,
     rng: np.random.Generator,
 ) -> tuple[int, int]:
-    """Where a patch begins: anywhere inside, or with a voxel in its middle; an image that is smaller sits centerd."""
+    """Choose where a patch begins: anywhere, or around a voxel."""
     origin = []
     for axis, (length, side) in enumerate(zip(size, patch, strict=True)):
         space = length - side
@@ -296,7 +302,7 @@ class CaseDataset(Dataset[LoadedCase]):
 
 
 def make_case_loader(cases: Sequence[Case], source: Source, labels: LabelMap, workers: int) -> DataLoader[LoadedCase]:
-    """One case at a time, each worker one ahead."""
+    """Make a loader of single cases, each worker one ahead."""
     return DataLoader(
         CaseDataset(cases, source, labels),
         batch_size=None,
@@ -308,7 +314,7 @@ def make_case_loader(cases: Sequence[Case], source: Source, labels: LabelMap, wo
 
 
 def _leave_signals(parent: ParentExitFlag, worker: int) -> None:
-    """Let the main process answer Ctrl-C: a terminal sends it to workers as well, which would add their traces."""
+    """Let the main process alone answer Ctrl-C."""
     leave_signals_to_main(parent)
 
 

@@ -92,7 +92,7 @@ class DuplicatePair(NamedTuple):
 
 
 def find_duplicates(cases: Sequence[Case], index: CacheIndex, sides: Sequence[str] | None = None) -> list[Duplicate]:
-    """Find the cases that show what an earlier case shows, each with one such case.
+    """Find the cases that show what an earlier case shows.
 
     Without them no two are alike. Images and volumes are not compared with each other, and an image of one value is a
     copy of nothing. Where there are `has_too_many_pairs` to compare, only equal pixels are found.
@@ -118,7 +118,7 @@ def find_duplicates(cases: Sequence[Case], index: CacheIndex, sides: Sequence[st
 
 
 def has_too_many_pairs(sides: Int64[np.ndarray, " n"]) -> bool:
-    """Check for more pairs on different sides than `MOST_COMPARED` images make, each a side of its own.
+    """Check for more pairs on different sides than can be compared.
 
     >>> [has_too_many_pairs(np.arange(count)) for count in (MOST_COMPARED, 100_000)]
     [False, True]
@@ -132,7 +132,7 @@ def has_too_many_pairs(sides: Int64[np.ndarray, " n"]) -> bool:
 def find_duplicates_across_sides(
     split: Split, cases: Mapping[str, Case], index: CacheIndex, results: Path
 ) -> list[Duplicate]:
-    """Find held-out cases that show what a case on another side shows, a training case where there is one.
+    """Find held-out cases that show what another side shows.
 
     Args:
         split: The sides.
@@ -164,7 +164,7 @@ def find_duplicates_across_sides(
 def _find_equal(
     signatures: Sequence[ImageSignature], index: CacheIndex, sides: Int64[np.ndarray, " n"]
 ) -> Iterator[DuplicatePair]:
-    """Find copies whose values are equal; the digests only tell which are worth being read."""
+    """Find copies whose values are equal."""
     numbers: dict[str, list[int]] = defaultdict(list)
     for later, digest in enumerate(signature.pixel_digest for signature in signatures):
         for earlier in numbers[digest] if digest else ():
@@ -224,7 +224,7 @@ class _Neighborhood:
         self.sample = [chosen[number] for number in spread.tolist()]
 
     def classify(self, earlier: int, later: int) -> tuple[Kind | None, float, bool]:
-        """Decide whether two images are copies; return also their agreement and whether one is turned."""
+        """Decide whether two images are copies."""
         a, b = self.signatures[earlier], self.signatures[later]
         agreed, orientation = agreement(a, b)
         if agreed < SAME:
@@ -240,7 +240,7 @@ class _Neighborhood:
 
 
 def _choose_most_alike(neighborhood: _Neighborhood, later: int, candidates: Sequence[int]) -> Iterator[DuplicatePair]:
-    """Choose the first candidate that is certainly the same, or else the first that is similar."""
+    """Choose the first certain copy, or else the first similar image."""
     similar = None
     for earlier in candidates:
         kind, agreed, turned = neighborhood.classify(earlier, later)

@@ -96,7 +96,7 @@ def compute_image_signature(
 
 
 def compute_pixel_digest(image: Shaped[np.ndarray, "c d h w"]) -> str:
-    """Sum over the pixels in no order, so that flips and quarter turns leave it as it is.
+    """Sum over the pixels in no order, unchanged by flips and turns.
 
     Different images may have one digest: `find_equal_orientation` has the last word.
 
@@ -115,7 +115,7 @@ def compute_pixel_digest(image: Shaped[np.ndarray, "c d h w"]) -> str:
 
 
 def find_equal_orientation(a: Shaped[np.ndarray, "..."], b: Shaped[np.ndarray, "..."]) -> Orientation | None:
-    """Find the orientation in which `b` is `a`, value for value; both are `(C, D, H, W)`.
+    """Find the orientation in which `b` is `a`, value for value.
 
     >>> a = np.arange(6).reshape(1, 1, 2, 3)
     >>> find_equal_orientation(a, a[..., ::-1])
@@ -128,7 +128,7 @@ def find_equal_orientation(a: Shaped[np.ndarray, "..."], b: Shaped[np.ndarray, "
 def compute_low_frequencies(
     image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"]
 ) -> Float16[np.ndarray, "z 32 32"]:
-    """Compute low frequencies of the gray thumbnail without its mean; `z` is 1 for an image and 4 for a volume."""
+    """Compute low frequencies of the gray thumbnail without its mean."""
     slices = np.stack([_make_thumbnail(image[:, depth], statistics) for depth in range(image.shape[1])])
     if len(slices) > 1:  # the mean of a quarter of the slices survives another slice thickness, a single slice does not
         slices = resize_image(slices.reshape(1, len(slices), -1), (_SLABS, _SIDE * _SIDE))
@@ -141,7 +141,7 @@ def compute_low_frequencies(
 
 
 def compute_coarse_patterns(signatures: Float16[np.ndarray, "n z 32 32"]) -> Float32[np.ndarray, "n z 12 12"]:
-    """Scale the coarsest frequencies to unit length, softened so that no outline outweighs what is inside it."""
+    """Scale the coarsest frequencies, softened, to unit length."""
     kept = signatures[..., :_COARSEST, :_COARSEST].astype(np.float32) * _make_ramp(_COARSEST)
     softened = np.sign(kept) * np.abs(kept) ** np.float32(_SOFTENING)
     lengths = np.sqrt((softened**2).sum(axis=(1, 2, 3), keepdims=True))
@@ -151,7 +151,7 @@ def compute_coarse_patterns(signatures: Float16[np.ndarray, "n z 32 32"]) -> Flo
 def coarse_similarity(
     rows: Float32[np.ndarray, "n z 12 12"], columns: Float32[np.ndarray, "m z 12 12"]
 ) -> Float32[np.ndarray, "n m"]:
-    """Compute the cosine between each two patterns, in the orientation in which it is largest.
+    """Compute the cosine between each two patterns in their best orientation.
 
     A flip changes the sign of the odd frequencies along its axis. So the products of even and of odd ones are summed
     apart, and the largest of the four sums over both flips follows without a further product of matrices.
@@ -166,7 +166,7 @@ def coarse_similarity(
 
 
 def agreement(a: ImageSignature, b: ImageSignature) -> tuple[float, Orientation]:
-    """Compute how well two images agree in all but the worst 15 % of the tiles that have details.
+    """Compute how well two images agree in nearly all tiles.
 
     Both are cut into 8 x 8 tiles, 4 x 4 where there are few pixels, and correlated tile by tile, over the frequencies
     that the smaller one resolves.
@@ -181,7 +181,7 @@ def agreement(a: ImageSignature, b: ImageSignature) -> tuple[float, Orientation]
 def usual_correlations(
     image: ImageSignature, other: ImageSignature, neighbors: Sequence[ImageSignature]
 ) -> Float64[np.ndarray, " p"] | None:
-    """Compute how well each tile of an image agrees with other pictures of its kind.
+    """Compute how well each tile agrees with other pictures of its kind.
 
     Args:
         image: The image.
@@ -199,7 +199,7 @@ def usual_correlations(
 
 
 def distinct_agreement(a: ImageSignature, b: ImageSignature, usual: Float64[np.ndarray, " p"]) -> float:
-    """Correct the agreement of two images for what is usual: 1 for copies, about 0 for others of their kind.
+    """Correct the agreement of two images for what is usual.
 
     As Cohen's kappa corrects an agreement for chance: pictures by one camera share its field of view, and those of one
     organ its anatomy, so that tiles full of these agree between any two of them. Tiles in which all are alike say
@@ -230,7 +230,7 @@ class _TileComparison(NamedTuple):
     orientation: Orientation
 
     def compute_low_quantile(self, values: Float64[np.ndarray, " p"], weights: Float64[np.ndarray, " p"]) -> float:
-        """Return the value reached in all but the worst 15 % of the tiles whose weighted details stand out."""
+        """Return the value reached in nearly all structured tiles."""
         lengths = self.lengths * weights
         structured = (lengths > _STRUCTURED * np.sqrt((lengths**2).mean(axis=1, keepdims=True))).any(axis=0)
         return float(np.quantile(values[structured], _MAY_DIFFER)) if structured.any() else 0.0
@@ -259,7 +259,7 @@ def _find_finest_frequency(a: ImageSignature, b: ImageSignature) -> int:
 def _multiply_patterns(
     rows: Float32[np.ndarray, "n z 12 12"], columns: Float32[np.ndarray, "m z 12 12"]
 ) -> Iterator[list[Float32[np.ndarray, "n m"]]]:
-    """Sum products over even and odd frequencies along both axes, in each orientation that is no flip."""
+    """Sum products over even and odd frequencies, in each orientation unflipped."""
     for each in _list_orientations(rows.shape[1]):
         if not each.flipped_down and not each.flipped_across:
             yield [
@@ -272,7 +272,7 @@ def _multiply_patterns(
 def _make_thumbnail(
     pixels: Shaped[np.ndarray, "c h w"], statistics: Float32[np.ndarray, "c 4"]
 ) -> Float32[np.ndarray, "s s"]:
-    """Average the channels, each within its percentiles; one that is nearly all background is left whole."""
+    """Average the channels, each within its percentiles."""
     small = resize_image(replace_not_finite(pixels.astype(np.float32), statistics), (_SIDE, _SIDE))
     low, high = statistics[:, LOW, None, None], statistics[:, HIGH, None, None]
     scaled = (np.clip(small, low, high) - low) / np.where(high > low, high - low, 1)
@@ -287,7 +287,7 @@ def _compute_details(frequencies: Float[np.ndarray, "z k k"], finest: int) -> Fl
 
 
 def _make_ramp(count: int, end: int | None = None) -> Float32[np.ndarray, "k k"]:
-    """Compute weights that grow with the frequency, as its share in natural pictures falls, up to a circle."""
+    """Compute weights that grow with the frequency, up to a circle."""
     radius = np.hypot(*np.ogrid[:count, :count])
     return np.where(radius < (end or count), radius, 0).astype(np.float32)
 
@@ -314,7 +314,7 @@ def _reorient(voxels: NDArray[Any], orientation: Orientation) -> NDArray[Any]:
 
 
 def _reorient_frequencies(frequencies: NDArray[Any], orientation: Orientation) -> NDArray[Any]:
-    """Do to frequencies `(..., Z, K, K)` what `_reorient` does to their picture: odd ones change their sign."""
+    """Do to frequencies what `_reorient` does to their picture."""
     moved = _reorient(frequencies, orientation._replace(flipped_down=False, flipped_across=False))
     signs = np.where(np.arange(frequencies.shape[-1]) % 2, -1, 1).astype(frequencies.dtype)
     moved = moved * signs[:, None] if orientation.flipped_down else moved

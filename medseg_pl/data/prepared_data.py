@@ -56,7 +56,7 @@ class PreparedData:
         return {**self.split.as_dict(), **({"accepted_duplicates": accepted} if accepted else {})}
 
     def record_training(self, settings: SplitSettings) -> dict[str, Any]:
-        """Return what a checkpoint has to remember: who was trained on, and the values in their masks."""
+        """Return what a checkpoint remembers of its training data."""
         return {
             "split": self.record_split(),
             "groups": sorted({self.cases[name].group for name in self.split.train}),
@@ -141,7 +141,7 @@ _SAMPLED = 8
 
 
 def find_mask_values(source: Source, cases: Sequence[Case], labels: LabelMap) -> list[int] | None:
-    """Find whether files of one label hold 1 or 255, from a sample of them.
+    """Find from a sample whether masks of one label hold 1 or 255.
 
     Args:
         source: Made the cases.
@@ -185,7 +185,7 @@ def _read_values(path: Path, labels: LabelMap) -> set[int]:
 
 
 def find_time_axes(cases: Sequence[Case]) -> list[str]:
-    """Say it where the first volume of a data set has points in time: `medseg check` looks at all.
+    """Describe the points in time of the data set's first volume.
 
     Args:
         cases: Those of one data set.

@@ -37,15 +37,15 @@ class EpochSampler(Sampler[Draw]):
         self._begun = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
+        """Choose the epoch; the trainer calls this before each."""
         self.epoch = epoch
 
     def leave_out(self, draws: int) -> None:
-        """Begin the current epoch, and no other one, after so many draws of this rank: they were made before a stop."""
+        """Begin the current epoch after so many draws of this rank."""
         self._begun = (self.epoch, draws)
 
     def __len__(self) -> int:
-        """Of a whole epoch, also of one that was begun before."""
+        """Count the draws of a whole epoch."""
         return self.total // self.ranks
 
     def __iter__(self) -> Iterator[Draw]:
@@ -144,17 +144,17 @@ class TrainingLoader(DataLoader[Batch]):
     begun = (0, False)
 
     def begin_after(self, batches: int, all_done: bool = False) -> None:
-        """Leave out the first batches of the sampler's current epoch, or all of them; other epochs stay whole."""
+        """Leave out the first batches of the current epoch, or all."""
         self.begun = (batches, all_done)
         # However large batches were when all of them were done.
         self.sampler.leave_out(len(self.sampler) if all_done else batches * self.batch_size)
 
     def state_dict(self) -> dict[str, int]:
-        """What decides which samples the first so many batches of an epoch hold."""
+        """Return what decides which samples a batch holds."""
         return {"batch_size": self.batch_size, "devices": self.sampler.ranks, "seed": self.sampler.seed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """See that the batches that are left hold the samples that are left.
+        """Check that the batches left hold the samples left.
 
         Raises:
             SettingError: They do not, because batches are made up otherwise than before the stop.

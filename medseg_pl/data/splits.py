@@ -23,7 +23,7 @@ from medseg_pl.io.config_files import find_config, read_json
 def assign_stratified(
     amounts: Float64[np.ndarray, "g a"], room: Sequence[int] | None, goals: Sequence[float], seed: int
 ) -> Int64[np.ndarray, " g"]:
-    r"""Which part each group goes to, so that part $k$ gets about its goal $g_k$ of every amount.
+    r"""Assign groups to parts so that each gets its share.
 
     Groups are taken from the largest to the smallest, a group being large where it holds much of any amount: the ones
     with a rare label come first, as long as there is room to balance them. Each goes where it lowers most
@@ -65,7 +65,7 @@ def assign_stratified(
 def measure_imbalance(
     amounts: Float64[np.ndarray, "g a"], parts: Int64[np.ndarray, " g"], goals: Sequence[float]
 ) -> float:
-    """The mean distance of a part's share from its goal, over parts and amounts that are there at all.
+    """Average the distance of each part's share from its goal.
 
     >>> measure_imbalance(np.array([[3.0], [1.0]]), np.array([0, 1]), [0.5, 0.5])
     0.25
@@ -97,7 +97,7 @@ class Split:
     origin: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain lists and text, for `splits.json` and checkpoints."""
+        """Return plain lists and text, for `splits.json` and checkpoints."""
         return {**{side: list(getattr(self, side)) for side in SIDES}, "origin": self.origin}
 
 
@@ -120,11 +120,11 @@ class SplitSettings:
     seed: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint."""
+        """Return plain values, for a checkpoint."""
         return {**asdict(self), "fractions": None if self.fractions is None else list(self.fractions)}
 
     def find_explicit_split(self, cases: Sequence[Case], recorded: Mapping[str, Any] | None = None) -> Split | None:
-        """Return the split that a checkpoint, a file or the data set itself gives; `None` where none does.
+        """Find a split that a checkpoint, a file or the data gives.
 
         Args:
             cases: All of them.
@@ -149,7 +149,7 @@ class SplitSettings:
         return given
 
     def choose(self, cases: Sequence[Case], label_voxels: LabelVoxels | None = None) -> Split:
-        """The split of these cases.
+        """Choose the split of these cases.
 
         Args:
             cases: All of them.
@@ -170,7 +170,7 @@ class SplitSettings:
 def split_by_folds(
     cases: Sequence[Case], fold: int, folds: int, seed: int, label_voxels: LabelVoxels | None = None
 ) -> Split:
-    """Hold out one fold of groups for validation and train on the others; see `assign_stratified`.
+    """Hold out one fold of groups; train on the others.
 
     Raises:
         SettingError: There is no such fold, or fewer groups than folds.
@@ -193,7 +193,7 @@ def split_by_folds(
 def split_by_fractions(
     cases: Sequence[Case], fractions: Sequence[float], seed: int, label_voxels: LabelVoxels | None = None
 ) -> Split:
-    """Give each side its share of the groups, at least one group where the share is not zero.
+    """Give each side its share of the groups, at least one.
 
     Raises:
         SettingError: The fractions do not add up to one, or there are too few groups.
@@ -218,7 +218,7 @@ def split_by_fractions(
 
 
 def find_declared_split(cases: Sequence[Case], fold: int) -> Split | None:
-    """The split that the data set itself declares by case, or `None` where it declares none."""
+    """Find the split that the data set declares by case, if any."""
     if all(case.split is None and case.fold is None for case in cases):
         return None
     undeclared = [case.case_id for case in cases if case.split is None and case.fold is None]
@@ -233,7 +233,7 @@ def find_declared_split(cases: Sequence[Case], fold: int) -> Split | None:
 
 
 def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
-    """A split from a file: medseg's own `splits.json`, or nnU-Net's list with one train/val pair for each fold.
+    """Read a `splits.json`, or nnU-Net's list of folds.
 
     Cases that the file does not name are left out of the run.
     """
@@ -262,7 +262,7 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
 
 
 def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:
-    """The split of a checkpoint, on the data as it is now; cases that came since are left out.
+    """Restore a checkpoint's split; cases that came since are left out.
 
     Raises:
         DataError: Cases that the checkpoint wants to score are not there.
@@ -300,7 +300,7 @@ def refuse_trained_groups(cases: Sequence[Case], trained: Iterable[str]) -> None
 
 
 def find_leaking_groups(split: Split, cases: Iterable[Case]) -> list[str]:
-    """The groups that stand on more than one side."""
+    """Find the groups that stand on more than one side."""
     side_of = {name: side for side in SIDES for name in getattr(split, side)}
     seen: dict[str, set[str]] = {}
     for case in cases:
@@ -310,7 +310,7 @@ def find_leaking_groups(split: Split, cases: Iterable[Case]) -> list[str]:
 
 
 def _make_split(cases: Sequence[Case], val: Sequence[str], test: Sequence[str], origin: str) -> Split:
-    """Everything that is neither validated nor tested is trained on; a leak or an empty side is an error."""
+    """Make a split and check it; the rest is for training."""
     held_out = {*val, *test}
     train = sorted(case.case_id for case in cases if case.case_id not in held_out)
     split = Split(tuple(train), tuple(sorted(val)), tuple(sorted(test)), origin)
@@ -332,7 +332,7 @@ def _make_split(cases: Sequence[Case], val: Sequence[str], test: Sequence[str], 
 def _count_amounts(
     cases: Sequence[Case], groups: Sequence[str], label_voxels: LabelVoxels | None
 ) -> Float64[np.ndarray, "g a"]:
-    """Of each group the number of cases; then, where all have a reference, of each label its voxels and its cases."""
+    """Count the cases of each group, and voxels and cases per label."""
     columns = np.ones((len(cases), 1))
     if label_voxels is not None and all(case.case_id in label_voxels for case in cases):
         voxels = np.array([label_voxels[case.case_id] for case in cases], dtype=np.float64)

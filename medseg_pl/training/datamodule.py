@@ -123,7 +123,7 @@ class SegmentationDataModule(LightningDataModule):
 
     @classmethod
     def for_module(cls, module: SegmentationModule, source: Source, **settings: Any) -> SegmentationDataModule:
-        """Make a data module that takes labels, channels, context, resizing, size, spacing and seed from the model.
+        """Make a data module with the settings that belong to the model.
 
         Args:
             module: The `SegmentationModule` to be trained.
@@ -152,7 +152,9 @@ class SegmentationDataModule(LightningDataModule):
         return self._prepared
 
     def use_checkpoint_split(self, recorded: Mapping[str, Any]) -> None:
-        """Keep a checkpoint's split unless another is asked for, and refuse to score whom it was trained on.
+        """Keep a checkpoint's split and refuse patients it was trained on.
+
+        The split is kept unless another is asked for.
 
         Args:
             recorded: What `state_dict` gave when the checkpoint was written.
@@ -179,7 +181,7 @@ class SegmentationDataModule(LightningDataModule):
             )
 
     def prepare_data(self) -> None:
-        """Decode what is not in the cache yet, on one process of each machine, and check it before training."""
+        """Decode what the cache lacks, once per machine, and check it."""
         self._check_module()
         prepared = self._prepare(decodes=True)
         warn_about_left_out(self.source, list(prepared.cases.values()))
@@ -194,7 +196,7 @@ class SegmentationDataModule(LightningDataModule):
         self._prepared = self._prepare(decodes=False, trains=stage == "fit")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Serve patches of the training cases, in an order that follows from seed and epoch."""
+        """Serve patches of the training cases, ordered by seed and epoch."""
         dataset: Any = PatchDataset(
             self.prepared.index.select(self.prepared.split.train),
             self.resize,
@@ -226,7 +228,7 @@ class SegmentationDataModule(LightningDataModule):
         return self._evaluation_loader(self.prepared.split.val)
 
     def test_dataloader(self) -> DataLoader[EvaluationBatch]:
-        """Serve whole slices of the test cases; of the validation cases where the split has no test cases."""
+        """Serve whole slices of the test cases, or else of validation's."""
         split = self.prepared.split
         if not split.test:
             log.warning("The split has no test cases (%s): testing on the validation cases.", split.origin)
@@ -300,7 +302,7 @@ class SegmentationDataModule(LightningDataModule):
             return cache.build(cases, max(2, self.num_workers), next_case, first)
 
     def _rank(self) -> tuple[int, int]:
-        """Return this process and how many there are; alone without a trainer, as in a notebook."""
+        """Return this process and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 

@@ -22,7 +22,7 @@ from medseg_pl.data.duplicates import Duplicate, find_duplicates, find_duplicate
 from medseg_pl.data.perceptual_hash import FEWEST_NEIGHBORS, SAME, ImageSignature, coarse_similarity
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.splits import Split
-from medseg_pl.data.synthetic import patient_days
+from medseg_pl.data.synthetic import simulate_days
 from medseg_pl.io.raster import read_image, write_png
 
 Picture = NDArray[np.uint8]
@@ -38,9 +38,9 @@ def texture(seed: int) -> Picture:
     return (255 * np.clip((layers - low) / (high - low), 0, 1)).astype(np.uint8)
 
 
-def abdomen(seed: int) -> Picture:
+def simulate_abdomen(seed: int) -> Picture:
     """A middle slice of a synthetic patient: all of them resemble each other."""
-    image, _ = next(iter(patient_days((seed, 1), [(seed, 2)], (9, 96, 112))))
+    image, _ = next(iter(simulate_days((seed, 1), [(seed, 2)], (9, 96, 112))))
     return (255 * np.clip(image[4] / np.percentile(image[4], 99.5), 0, 1)).astype(np.uint8)
 
 
@@ -68,7 +68,7 @@ CHANGES = {"equal": lambda picture, seed: picture, "turned": turned, "resized": 
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[Duplicate]:
     """Of 64 textures and 64 abdomens, 80 have a copy, under names that come later."""
     root = tmp_path_factory.mktemp("copies")
-    originals = [texture(seed) for seed in range(64)] + [abdomen(seed) for seed in range(64)]
+    originals = [texture(seed) for seed in range(64)] + [simulate_abdomen(seed) for seed in range(64)]
     for number, picture in enumerate(originals):
         write_png(root / "images" / f"a{number:03d}.png", picture)
     copied = np.random.default_rng(0).choice(len(originals), 4 * EACH, replace=False).tolist()

@@ -98,7 +98,10 @@ def write_phantom(directory: Path, layout: str, cases: int, seed: int, slices: i
 
 
 def make_scans(cases: int, seed: int, slices: int, size: tuple[int, int]) -> Iterator[LabeledScan]:
-    """The first `cases` volumes of an endless row of patients, each made when asked for; every third is oblique."""
+    """Make the first `cases` volumes of an endless row of patients.
+
+    Each is made when asked for; every third is oblique.
+    """
     patients = (_scans_of(patient, seed, slices, size) for patient in count())
     for number, scan in enumerate(islice(chain.from_iterable(patients), cases), start=1):
         yield scan if number % OBLIQUE_EVERY else scan._replace(tilt_rad=OBLIQUE_RAD)
@@ -106,7 +109,7 @@ def make_scans(cases: int, seed: int, slices: int, size: tuple[int, int]) -> Ite
 
 @parse_once
 def parse_size(text: str) -> tuple[int, int]:
-    """`WxH` as two numbers.
+    """Parse `WxH` as two numbers.
 
     >>> parse_size("112x96")
     (112, 96)
@@ -118,7 +121,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def _scans_of(patient: int, seed: int, slices: int, size: tuple[int, int]) -> Iterator[LabeledScan]:
-    """All days of one patient, named as Kaggle does."""
+    """Simulate all days of one patient, named as Kaggle does."""
     days = _days_of(patient, seed)
     width, height = _size_for(patient, size)
     pixel_mm = round(FIELD_OF_VIEW_MM / width, 2)
@@ -131,19 +134,19 @@ def _scans_of(patient: int, seed: int, slices: int, size: tuple[int, int]) -> It
 
 
 def _days_of(patient: int, seed: int) -> list[int]:
-    """One to three days of treatment, in order."""
+    """Draw one to three days of treatment, in order."""
     calendar = np.random.default_rng((seed, patient, _CALENDAR))
     return sorted(calendar.choice(40, calendar.integers(1, 4), replace=False).tolist())
 
 
 def _size_for(patient: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Every fourth patient was scanned on a larger grid that is upright where the others' is wide."""
+    """Return a patient's size: every fourth has a larger, upright grid."""
     width, height = size
     return (round(1.15 * height), round(1.15 * width)) if (patient + 1) % UPRIGHT_EVERY == 0 else size
 
 
 def _with_progress(scans: Iterable[LabeledScan], total: int) -> Iterator[LabeledScan]:
-    """The scans, and a bar on the terminal if there is one."""
+    """Pass scans on with a progress bar on the terminal."""
     with progress_bar("phantom", total, things="volumes") as advance:
         for scan in scans:
             yield scan

@@ -50,7 +50,9 @@ def write_checksums(entry: Path) -> None:
 
 
 def find_damage(entry: Path) -> str | None:
-    """Return the name of a file that is not as it was written, `None` where all are.
+    """Find a file that is not as it was written.
+
+    Returns its name, `None` where all files are whole.
 
     Raises:
         FileNotFoundError: There is no such entry.
@@ -132,19 +134,21 @@ OPEN_CASES: dict[Hashable, CachedCase] = {}
 
 
 def locate_case(directory: Path, key: str) -> Path:
-    """Return the folder of a case: its key is a hash of what it was decoded from."""
+    """Return the folder of a case by its key."""
     return directory / key[:2] / key
 
 
 def read_signature(folder: Path) -> ImageSignature:
-    """Read what tells copies of a case's image; a few kilobytes, and no pixel is touched."""
+    """Read what tells copies of a case's image, without its pixels."""
     description = json.loads((folder / "case.json").read_text(encoding="utf-8"))
     shortest = min(description["geometry"]["shape"][1:])
     return ImageSignature(description["pixels"], np.load(folder / "signature.npy"), shortest)
 
 
 def write_case(folder: Path, volume: Volume, labels: LabelMap, name: str) -> None:
-    """Write a case beside its final folder, then rename: another process that was faster wins.
+    """Write a case beside its final folder, then rename.
+
+    Another process that was faster wins.
 
     A folder that is there and damaged is replaced; processes that have mapped it keep what they have.
 
@@ -223,7 +227,7 @@ def _replace_damaged(folder: Path, temporary: Path) -> None:
 def _sample_foreground(
     mask: UInt8[np.ndarray, "m d h w"] | None, labels: LabelMap
 ) -> tuple[NDArray[np.int32], list[int], list[int] | None]:
-    """Draw at most a few thousand voxels of each label, so that training patches can be sent to them.
+    """Draw at most a few thousand voxels of each label.
 
     Returns:
         The voxels, where those of each label end, and how many each label has in all.

@@ -75,7 +75,9 @@ class CaseCache:
     def build(
         self, cases: Sequence[Case], threads: int, advance: Callable[[], None] = lambda: None, first: int = 0
     ) -> CacheIndex:
-        """Decode the cases that are missing or damaged, several at a time; the first fault stops the work.
+        """Decode the cases that are missing or damaged.
+
+        Several are decoded at a time; the first fault stops the work.
 
         Args:
             cases: What to decode.
@@ -104,12 +106,12 @@ class CaseCache:
         return CacheIndex.from_rows(self.directory, rows, [case.case_id for case in cases])
 
     def load_index(self, cases: Sequence[Case]) -> CacheIndex | None:
-        """Load the index that `build` saved for these cases, without a look at any file of theirs."""
+        """Load the index that `build` saved, without a look at any case."""
         rows = load_rows(self.locate_index(cases))
         return None if rows is None else CacheIndex.from_rows(self.directory, rows, [case.case_id for case in cases])
 
     def locate_index(self, cases: Sequence[Case]) -> Path:
-        """Name the index of these cases by their names and files and by how these are decoded."""
+        """Return where the index of these cases is saved."""
         # Absolute, for other data may have the same relative names in another folder.
         listed = (f"{c.case_id} {[str(path.absolute()) for path in (*c.images, *c.masks)]}" for c in cases)
         return self.directory / "listings" / f"{_hash_parts([repr(self._describe_decoding()), *listed])}.npy"
@@ -128,7 +130,7 @@ class CaseCache:
         return key
 
     def _compute_key(self, case: Case, decoding: _Decoding) -> str:
-        """Hash the content of the case's files and everything that decides how they are decoded."""
+        """Hash the case's files and everything that decides how they are decoded."""
         names = [path.name for path in (*case.images, *case.masks)]
         labels = decoding.labels if case.masks else None
         return _hash_parts([repr((decoding.settings, labels, names, case.case_id)), self._hash_content(case)])
@@ -140,7 +142,7 @@ class CaseCache:
         return _Decoding(settings, [str(part) for part in vars(self.labels).values()])
 
     def _hash_content(self, case: Case) -> str:
-        """Hash the files' bytes; remembered as long as their path, size, times and inode stay the same."""
+        """Hash the files' bytes, or remember the hash while files stay the same."""
         files = (*case.images, *case.masks, *find_data_files((*case.images, *case.masks)))
         states = [f"{self._resolve(path)} {state_of_stat(path.stat())}" for path in files]
         seen = self.directory / "seen" / _hash_parts(states)
@@ -153,7 +155,7 @@ class CaseCache:
         return content
 
     def _resolve(self, path: Path) -> str:
-        """Resolve as `Path.resolve` does, which asks for every folder above a file; here once for all of a folder."""
+        """Resolve a path, asking once for all files of a folder."""
         if path.is_symlink():
             return str(path.resolve())
         if path.parent not in self._folders:
@@ -184,7 +186,7 @@ def _hash_parts(parts: Iterable[str]) -> str:
 
 
 def _read_plugin_code(kind: type) -> str:
-    """Return the source text of a plug-in's module, so that an edit of its `read` is noticed."""
+    """Read the source text of a plug-in, so that edits are noticed."""
     if kind.__module__.startswith("medseg_pl."):
         return ""  # ours change with `FORMAT`
     try:

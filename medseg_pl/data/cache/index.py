@@ -151,7 +151,10 @@ def read_rows(folders: Sequence[Path]) -> Shaped[np.ndarray, " n"]:
 
 
 def save_rows(path: Path, rows: Shaped[np.ndarray, " n"]) -> None:
-    """Save rows for the processes that only read them; processes that have mapped older ones keep these."""
+    """Save rows for the processes that only read them.
+
+    Processes that have mapped older ones keep these.
+    """
     path.unlink(missing_ok=True)  # where the new file cannot be written, no process may take the old one for it
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, replace=True) as temporary:
@@ -226,7 +229,7 @@ def _map_case(folder: Path, row: Any) -> CachedCase:
 
 
 def _map_array(path: Path, row: Any) -> NDArray[Any] | None:
-    """Map an array as a plain read-only one; `np.memmap` takes ten times as long to make and three times to slice."""
+    """Map a file as a plain read-only array."""
     if not row["type"]:
         return None
     dtype, offset = np.dtype(row["type"].decode()), int(row["offset"])

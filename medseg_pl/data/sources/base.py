@@ -67,39 +67,39 @@ class Source(Recorded, ABC):
 
     @abstractmethod
     def open_unlabeled(self, directory: Path) -> Source:
-        """A source over images of the same kind without masks: the input of `predict`, a folder or a single file.
+        """Open images of the same kind without masks, for `predict`.
 
         What is no case there is for `list_left_out` to name: it keeps `cases` from no other.
         """
 
     @abstractmethod
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
-        """Write a predicted mask in the format and on the grid of the case's own files."""
+        """Write a predicted mask in the format and grid of its image."""
 
     def list_left_out(self) -> list[LeftOut]:
-        """List the inputs that are in no case, and why, so that none is left out without a word."""
+        """List the inputs that are in no case, and why."""
         return []
 
     def finish(self, directory: Path) -> None:
-        """Called once all cases are written, for formats that join them in one file.
+        """Join what was written, once all cases are.
 
         Called again where a prediction was interrupted, so it replaces what it wrote before.
         """
 
     def reading_settings(self) -> tuple[object, ...]:
-        """Settings that change what `read` returns for the same files; a change makes the store read again.
+        """Return settings that change what `read` returns for the same files.
 
         All attributes unless a source knows better: a root, for example, may change without the pixels changing.
         """
         return tuple(sorted((name, repr(value)) for name, value in vars(self).items() if name[0] != "_"))
 
     def writing_settings(self) -> tuple[object, ...]:
-        """Settings that change what `write` makes of the same mask: results of others are not added to a folder."""
+        """Return settings that change what `write` makes of the same mask."""
         return ()
 
 
 def raise_or_report(error: DataError, problems: Iterable[Problem], on_problem: OnProblem | None) -> None:
-    """Raise an error, or pass on the problems that it is made of where somebody collects them."""
+    """Raise an error, or report the problems that it is made of."""
     if on_problem is None:
         raise error
     for problem in problems:
@@ -136,7 +136,7 @@ def strip_remedy(message: str) -> str:
 
 
 def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_problem: OnProblem | None = None) -> str:
-    """Find the patient in a case's name: what the parentheses of the pattern match; without a pattern the case itself.
+    """Find the patient in a case's name by a pattern.
 
     Args:
         case_id: The name.
@@ -172,7 +172,7 @@ def check_pattern(pattern: str | None) -> None:
 
 
 def abbreviate(names: list[str], most: int = 3) -> str:
-    """A list for an error message that stays readable with a thousand entries.
+    """Abbreviate a list for an error message.
 
     >>> abbreviate(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
@@ -189,7 +189,7 @@ _HEADERS = (".mhd", ".nhdr")
 
 
 def explain_unread(path: Path) -> LeftOut:
-    """Say why a file is no image here, by its first bytes.
+    """Explain by a file's first bytes why it is no image.
 
     Args:
         path: A file that its source does not read.
@@ -212,7 +212,7 @@ def explain_unread(path: Path) -> LeftOut:
 
 
 def name_other_source(left_out: Iterable[LeftOut], source: str) -> str:
-    """Say how a folder is read by another source, where its files are of the other's kind; empty where they are not.
+    """Explain which other source reads such a folder, if one does.
 
     Args:
         left_out: What one source did not read.

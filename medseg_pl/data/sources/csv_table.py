@@ -23,7 +23,7 @@ _COLUMNS_OF_SCORES = (
 
 
 def read_text(path: Path, remedy: str) -> str:
-    """The text of a table, whether or not a spreadsheet has marked it as UTF-8."""
+    """Read a table, whether or not it is marked as UTF-8."""
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist. {remedy}")
     try:
@@ -33,7 +33,7 @@ def read_text(path: Path, remedy: str) -> str:
 
 
 def read_table(path: Path, needed: Collection[str], expected: str, remedy: str) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV with the lines they end on; there is at least one.
+    """Read the rows of a CSV with the lines they end on.
 
     Args:
         path: The table.
@@ -71,7 +71,7 @@ def check_unique(names: Sequence[str], path: Path) -> None:
 
 
 def choose_strata_columns(columns: Collection[str], named: Sequence[str] | None, path: Path, setting: str) -> list[str]:
-    """Which columns of a table are strata: those that are named, or else `site` and `scanner` where they are there.
+    """Choose the columns that are strata.
 
     Args:
         columns: All that the table has.
@@ -99,7 +99,7 @@ def choose_strata_columns(columns: Collection[str], named: Sequence[str] | None,
 
 
 def read_strata(row: Mapping[str, str | None], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The strata that a row fills in.
+    """Read the strata that a row fills in.
 
     >>> read_strata({"case_id": "a", "site": "north", "scanner": " "}, ["site", "scanner"])
     (('site', 'north'),)
@@ -109,7 +109,7 @@ def read_strata(row: Mapping[str, str | None], columns: Sequence[str]) -> tuple[
 
 
 def require_field(row: Mapping[str, str | None], column: str, where: str) -> str:
-    """The field of a row, or `DataError` where it is empty."""
+    """Return the field of a row; raise `DataError` where it is empty."""
     value = (row[column] or "").strip()
     if not value:
         raise DataError(f"{where}: the column {column} is empty. Fill it in or remove the row.")

@@ -50,7 +50,7 @@ class DescribedLabels(NamedTuple):
     ignore: int | None
 
     def as_label_map(self) -> LabelMap | None:
-        """The labels without the background; `None` where there are none.
+        """Return the labels without the background, if there are any.
 
         >>> described = read_labels({"background": 0, "tumour": [1, 2], "core": 2, "ignore": 3})
         >>> described.as_label_map()
@@ -62,7 +62,7 @@ class DescribedLabels(NamedTuple):
         return _make_exclusive(named, self.ignore) if named else None
 
     def make_value_labels(self) -> LabelMap:
-        """A label for each value that regions are made of: what mask files hold before they are united."""
+        """Make a label for each value that regions are made of."""
         values = sorted({value for several in self.regions.values() for value in several})
         return _make_exclusive({f"value_{value}": value for value in values}, self.ignore)
 
@@ -100,7 +100,7 @@ def list_channels(root: Path, name: str, ending: str, channels: int) -> list[str
 
 
 def list_dataset(dataset: Any) -> list[Mapping[str, Any]] | None:
-    """List the entries of nnU-Net's field `dataset`, each with a name, images and a label; `None` if it is no such.
+    """List the entries of nnU-Net's field `dataset`.
 
     >>> list_dataset({"a": {"images": ["x/a.png"], "label": "y/a.png"}})
     [{'name': 'a', 'images': ['x/a.png'], 'label': 'y/a.png'}]
@@ -201,17 +201,17 @@ class DecathlonSource(FileSource):
         return cases
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """Decode one case, once it is clear that a label of this name has the value that `dataset.json` gives it."""
+        """Decode one case, after a check of its labels' values."""
         self._check_labels(labels)
         return super().read(case, labels)
 
     def open_unlabeled(self, directory: Path) -> Source:
-        """Every image of a folder; channels are told apart by nnU-Net's `_0000` endings where there are several."""
+        """Open a folder of images, whose channels end in `_0000` and so on."""
         folders = find_image_folders(directory, ("imagesTr", "imagesTs"), ("labelsTr", "labelsTs"))
         return ChannelFolder(str(directory), self.slicing, folders)
 
     def list_left_out(self) -> list[LeftOut]:
-        """List what is in no training pair, in the folders of training images and masks."""
+        """List what is in no training pair."""
         used = {path for images, mask in self._list_pairs().values() for path in (*images, *mask)}
         folders = [self.root / name for name in ("imagesTr", "labelsTr")]
         others = [path for folder in folders for path in files_below(folder) if path not in used]
@@ -224,16 +224,16 @@ class DecathlonSource(FileSource):
         return [*unused, *(dead for folder in folders for dead in find_dead_links(folder))]
 
     def reading_settings(self) -> tuple[object, ...]:
-        """How volumes are cut, and which values make up a region."""
+        """Return the slicing, and which values make up a region."""
         regions = self._described.regions if (self.root / "dataset.json").is_file() else {}
         return (self.slicing, *sorted(regions.items()))
 
     def get_file_labels(self, labels: LabelMap) -> LabelMap:
-        """What mask files hold: for regions, which overlap, a label for each value."""
+        """Return what mask files hold: of regions a label for each value."""
         return self._described.make_value_labels() if labels.overlapping and self._described.regions else labels
 
     def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
-        """See `FileSource`; regions are united from the values of one file."""
+        """Decode the mask of one case; regions are united from its values."""
         held = self.get_file_labels(labels)
         if held is labels:
             return super().read_masks(case, labels, grid)
@@ -351,7 +351,7 @@ class DecathlonSource(FileSource):
         ]
 
     def _resolve(self, case_id: str, names: Sequence[str], on_problem: OnProblem | None) -> dict[Path, str]:
-        """Find the files that an entry names, each with its name; none of them where one lies outside the root."""
+        """Find the files that an entry names, each with its name."""
         files: dict[Path, str] = {}
         for name in names:
             try:

@@ -133,7 +133,7 @@ class DicomSource(Source):
         return self.uneven_slices == "resample"
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
-        """List one case for each series or projection, with the references that belong to it."""
+        """List one case for each series or projection, with its references."""
         for path, error in self._tree.damaged.items():
             raise_or_report(error, [Problem("unreadable-file", strip_remedy(str(error)), "", path)], on_problem)
         folders = self._select_series(on_problem)
@@ -163,7 +163,7 @@ class DicomSource(Source):
         return list_unused(self._tree)
 
     def open_unlabeled(self, directory: Path) -> Source:
-        """Every series below a folder."""
+        """Open every series below a folder."""
         return DicomFolder(
             str(directory),
             references=None,
@@ -174,7 +174,7 @@ class DicomSource(Source):
         )
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
-        """One DICOM SEG for all labels; or one NIfTI file, and where labels may overlap one for each of them."""
+        """Write one DICOM SEG for all labels, or NIfTI files."""
         series = self._open(case)
         if self.write_as == "seg":
             segments = describe_segments(labels, self.property_types, self.property_categories)
@@ -183,12 +183,12 @@ class DicomSource(Source):
             write_as_nifti(directory, case, mask, labels, series.geometry)
 
     def reading_settings(self) -> tuple[object, ...]:
-        """Which structures make up a label, and whether slices are resampled."""
+        """Return which structures make up a label, and the resampling."""
         structures = sorted((name, repr(keys)) for name, keys in self.segments.items())
         return (structures, self.missing_is_empty, self.uneven_slices)
 
     def writing_settings(self) -> tuple[object, ...]:
-        """The format, and what segments are said to be."""
+        """Return the format, and what segments are said to be."""
         meanings = (self.property_types, self.property_categories)
         return (self.write_as, *(sorted((name, tuple(term)) for name, term in terms.items()) for terms in meanings))
 
@@ -296,7 +296,7 @@ class DicomSource(Source):
     def _find_home(
         self, case: Case, label: str, structures: dict[Path, list[Structure]]
     ) -> tuple[Path | None, Sequence[int]]:
-        """The file that holds a label, and the structures in it."""
+        """Find the file that holds a label, and its structures."""
         keys = _as_list(self.segments.get(label, label))
         found = {path: numbers for path, held in structures.items() if (numbers := matching(held, keys))}
         if len(found) > 1:
@@ -351,7 +351,7 @@ class DicomFolder(DicomSource):
 
 
 def _find_homes(folders: dict[str, list[Entry]], on_problem: OnProblem | None) -> dict[str, list[str]]:
-    """Find the cases of each series, which should be one, and drop folders whose images are of several.
+    """Find the cases of each series, which should be one.
 
     Raises:
         DataError: Series of a folder cannot be told apart, or a series lies in several folders.

@@ -27,7 +27,7 @@ _MIXED = "They have no numbers that tell them apart."
 
 
 def sort_series(tree: DicomTree) -> tuple[list[Case], list[LeftOut]]:
-    """Part a tree into cases, one for each series, and what is left out.
+    """Sort a tree into cases, one for each series, and the rest.
 
     A series that may be incomplete is no case: one with a damaged file in its folder, or in several folders.
     """
@@ -68,7 +68,7 @@ def _explain_foreign(path: Path) -> LeftOut:
 
 
 def _find_fault(folder: str, series: list[Entry], homes: Mapping[str, set[str]], tree: DicomTree) -> str:
-    """Say why the images of a series are no case; empty where they are."""
+    """Explain why the images of a series are no case."""
     if mixed := mixed_series([(entry.series, entry.path) for entry in series]):
         return f"{mixed} {_MIXED}"
     damaged = [path.name for path in tree.damaged if path.parent == series[0].path.parent]
@@ -88,7 +88,7 @@ Term = tuple[int | str, str, str]
 
 
 def describe_segments(labels: LabelMap, types: Mapping[str, Term], categories: Mapping[str, Term]) -> list[Segment]:
-    """What the labels are as segments of a DICOM SEG.
+    """Describe labels as segments of a DICOM SEG.
 
     Raises:
         SettingError: A type or a category is that of no label.
@@ -111,7 +111,7 @@ def describe_segments(labels: LabelMap, types: Mapping[str, Term], categories: M
 def write_as_nifti(
     directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap, geometry: Geometry
 ) -> None:
-    """One file on the grid of the volume; for labels that may overlap, one folder for each label."""
+    """Write a mask as NIfTI, overlapping labels in a folder each."""
     if not labels.overlapping:
         _write(directory / case.case_id, labels.decode(mask), geometry)
         return

@@ -37,7 +37,7 @@ class FileSource(Source):
     slicing: Slicing = "file"
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """Decode the channels and the masks of one case, on the grid of the first channel."""
+        """Decode one case on the grid of its first channel."""
         channels = [read_image_file(path) for path in case.images]
         geometry = channels[0][1]
         grid = CaseGrid(geometry, case.images[0], "image", "export the mask again from this image")
@@ -57,15 +57,15 @@ class FileSource(Source):
         return encode_mask_files(case.case_id, case.masks, masks, labels, grid, self.count_label_files(case))
 
     def has_value_masks(self, case: Case) -> bool:
-        """Tell whether the case's masks are files of values or colors, and not of structures that are known by name."""
+        """Check whether masks hold values or colors, not named structures."""
         return not any(is_segmentation(path) for path in case.masks)
 
     def count_label_files(self, case: Case) -> Sequence[int]:
-        """How many of the case's mask files, in their order, each label has: one, unless a source knows better."""
+        """Count the mask files of each label, in their order."""
         return [1] * len(case.masks)
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
-        """One file in the image's own format; for labels that may overlap, one folder for each label."""
+        """Write a mask in the image's format; overlapping labels in folders."""
         template = case.images[0]
         if self.slicing != "file":
             mask = self._find_slicing(case, read_image_geometry(template)).undo(mask)
@@ -85,7 +85,7 @@ class FileSource(Source):
 def map_files_by_name(
     paths: Iterable[Path], directory: Path, what: str, on_problem: OnProblem | None = None
 ) -> dict[str, Path]:
-    """The files by their names below `directory`, without suffix and with sub-folders.
+    """Map files by their names without suffix, with sub-folders.
 
     Args:
         paths: The files.
@@ -109,12 +109,12 @@ def map_files_by_name(
 
 
 def is_image(path: Path) -> bool:
-    """Whether the file is one that `read_image_file` reads, by its name."""
+    """Check by its name whether `read_image_file` reads a file."""
     return bool(find_suffix(path)) and not path.name.startswith(".")
 
 
 def read_image_file(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """`(C, D, H, W)` and the grid, whichever the format."""
+    """Read `(C, D, H, W)` and the grid, whichever the format."""
     if volumes.is_volume(path):
         return volumes.read_volume(path)
     if not is_picture(path):
@@ -124,14 +124,14 @@ def read_image_file(path: Path) -> tuple[NDArray[Any], Geometry]:
 
 
 def read_image_geometry(path: Path) -> Geometry:
-    """The grid of an image file, from its header alone."""
+    """Read the grid of an image file from its header alone."""
     if volumes.is_volume(path):
         return volumes.read_volume_geometry(path)
     return Geometry((1, *raster.image_size(path)))
 
 
 def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[Any], Geometry]:
-    """`(D, H, W)` values and the grid, whichever the format; `(3, D, H, W)` colors where the labels are known by them.
+    """Read `(D, H, W)` values, or `(3, D, H, W)` colors, and the grid.
 
     Args:
         path: The file.
@@ -148,7 +148,7 @@ def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[
 
 
 def is_read_by_color(path: Path, labels: LabelMap) -> bool:
-    """Whether labels are written in this file as colors: in pictures, where they have any."""
+    """Check whether labels are colors in this file."""
     return labels.colors is not None and not volumes.is_volume(path)
 
 
@@ -160,7 +160,9 @@ def encode_mask_files(
     grid: CaseGrid,
     shares: Sequence[int] | None = None,
 ) -> UInt8[np.ndarray, "m d h w"]:
-    """What the mask files of one case hold: one file with all labels, or files for each label.
+    """Encode the mask files of one case.
+
+    There is one file with all labels, or files for each label.
 
     Args:
         case_id: The case.
@@ -196,7 +198,9 @@ def encode_mask_files(
 
 
 def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
-    """Write `(D, H, W)` values beside `stem`: in the format and on the grid of a volume, as PNG for any picture.
+    """Write `(D, H, W)` values in the format of a template.
+
+    Volumes get its grid, too; any picture becomes PNG.
 
     Colors, `(3, D, H, W)`, are for pictures.
     """
@@ -216,7 +220,7 @@ def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
 
 
 def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
-    """Raise `SettingError` unless one mask for each label comes in the order of the labels: none is then mistaken."""
+    """Raise `SettingError` unless masks come in the order of the labels."""
     if list(names) != list(labels.names):
         raise SettingError(
             f"{what} names the masks {', '.join(names)}, but labels.names is {', '.join(labels.names)}. "
@@ -225,7 +229,9 @@ def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
 
 
 def resolve_inside(root: Path, relative: str, what: str) -> Path:
-    """`root / relative`, or `MissingDataError` where that leaves `root`: a manifest may be a stranger's.
+    """Resolve a name below `root`; raise `MissingDataError` where it leaves it.
+
+    A manifest may be a stranger's.
 
     A name may be spelled in another form of Unicode than the file's.
     """
@@ -280,7 +286,10 @@ def bring_to_grid(case_id: str, path: Path, array: NDArray[Any], got: Geometry, 
 
 
 def find_turn(got: Geometry, grid: Geometry) -> Reorientation | None:
-    """Find the reorientation that brings a file exactly onto a grid; `None` where it lies there, or elsewhere."""
+    """Find the reorientation that brings a file exactly onto a grid.
+
+    `None` where it lies there already, or elsewhere.
+    """
     turn = got.find_reorientation(grid)
     if turn is None or turn == Reorientation():
         return None

@@ -85,7 +85,7 @@ class FolderSource(FileSource):
         self.places: tuple[MaskPattern, ...] = () if masks is None else places
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
-        """List one case for each image, with its masks; nothing on either side may be left over."""
+        """List one case for each image, with its masks."""
         images = {
             n: path for n, path in self._list_files(self.images, "images", on_problem).items() if self.is_image_name(n)
         }
@@ -105,28 +105,28 @@ class FolderSource(FileSource):
         return cases
 
     def is_image_name(self, name: str) -> bool:
-        """Whether a file of the images' folder is an image, by its name without suffix."""
+        """Check whether a name without suffix is that of an image."""
         return match_stem(PurePosixPath(name).name, self.image_name) is not None
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """See `FileSource`; a place for each label holds the label that it is given to."""
+        """Decode one case, each label from the place given to it."""
         if case.masks and isinstance(self.masks, dict):
             check_mask_names(list(self.masks), labels, _SETTING)
         return super().read(case, labels)
 
     def count_label_files(self, case: Case) -> list[int]:
-        """One for each label, or as many as its place has."""
+        """Count the masks of each label: one, or those of its place."""
         if not any(place.several for place in self.places):
             return [1] * len(case.masks)
         return [sum(self._is_at(path, place, case.case_id) for path in case.masks) for place in self.places]
 
     def reading_settings(self) -> tuple[object, ...]:
-        """Which label each place stands for, and how volumes are cut."""
+        """Return which label each place stands for, and the slicing."""
         several = [place.name for place in self.places if place.several]
         return (self.slicing, *(self.masks if isinstance(self.masks, dict) else ()), *several)
 
     def open_unlabeled(self, directory: Path) -> ImageFolder:
-        """Every image below a folder; of a data set's root those in its folder of images. Masks of images are none."""
+        """Open the images below a folder; masks of images are left out."""
         folders = find_image_folders(directory, [self.images], [place.folder for place in self.places])
         return ImageFolder(
             str(directory), self.slicing, folders, DatasetNames(self.images, self.image_name, self.places)
@@ -172,7 +172,10 @@ class FolderSource(FileSource):
         pairs: Pairs,
         on_problem: OnProblem | None,
     ) -> set[str]:
-        """Find what is left over on either side, and return the names of images that lack a mask."""
+        """Find images and masks that are left over.
+
+        Returns the names of images that lack a mask.
+        """
         used = {*images.values(), *(path for places in pairs.values() for paths in places for path in paths)}
         incomplete = {name: path for name, path in images.items() if not all(pairs[name])}
         if on_problem is not None:
@@ -218,7 +221,7 @@ class FolderSource(FileSource):
 
 
 def _describe_unpaired(images: Mapping[str, Path], masks: Iterable[Path]) -> Iterator[Problem]:
-    """Report images without masks and masks without images; where only capitals differ, name the two together."""
+    """Describe images without masks and masks without images."""
     by_lower = {stem(path).lower(): path for path in masks}
     matched = set()
     for name, path in images.items():

@@ -93,23 +93,23 @@ class ManifestSource(FileSource):
         return sorted(cases.values(), key=lambda case: case.case_id)
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """See `FileSource`; the columns `mask_<label>` hold the labels they name."""
+        """Decode one case; the columns `mask_<label>` hold their labels."""
         columns = self.read_mask_labels()
         if case.masks and columns:
             check_mask_names(columns, labels, str(self.manifest))
         return super().read(case, labels)
 
     def reading_settings(self) -> tuple[object, ...]:
-        """How volumes are cut, and which label each column stands for."""
+        """Return the slicing, and which label each column stands for."""
         return (self.slicing, *self.read_mask_labels())
 
     def open_unlabeled(self, directory: Path) -> ImageFolder:
-        """Every image below a folder; of a data set's root those in its folder of images."""
+        """Open the images below a folder, or in a data set's own."""
         folders = find_image_folders(directory, IMAGE_FOLDERS, MASK_FOLDERS)
         return ImageFolder(str(directory), self.slicing, folders)
 
     def read_mask_labels(self) -> list[str]:
-        """Name the labels that have a column of their own, in the order of the columns."""
+        """Read which labels have a column of their own, in order."""
         # The first line alone: this is asked for each case that is read, and a table may be long.
         with self.manifest.open(encoding="utf-8-sig", newline="") as file:
             columns = next(csv.reader(file), [])
@@ -134,7 +134,7 @@ class ManifestSource(FileSource):
     def _resolve_files(
         self, case_id: str, names: Sequence[str], where: str, on_problem: OnProblem | None
     ) -> tuple[Path, ...]:
-        """Find the files that a row names, or none of them where one is missing."""
+        """Find the files that a row names; none where one is missing."""
         paths = []
         for name in names:
             try:
@@ -155,7 +155,7 @@ class ManifestSource(FileSource):
 
 
 def _check_name(name: str, where: str) -> None:
-    """Raise `DataError` where a case's name would lead out of the folder that predictions are written to."""
+    """Raise `DataError` where a case's name leads out of its folder."""
     if (fault := path_fault(name)) is not None:
         raise DataError(f"{where}: the case_id {shorten(name)} {fault}. Use a plain name.")
 

@@ -38,7 +38,7 @@ class MaskPattern(NamedTuple):
         return "*" in self.name
 
     def find_masks(self, image: str, names: Sequence[str]) -> list[str]:
-        """Which names are those of masks for an image; they share its sub-folders.
+        """Find the names of an image's masks, in the same sub-folder.
 
         Args:
             image: The image's name, without suffix and with sub-folders.
@@ -61,7 +61,7 @@ class MaskPattern(NamedTuple):
 
 
 def match_stem(name: str, pattern: str) -> str | None:
-    """Return what the name of an image shares with those of its masks, `None` where the pattern is not that name's.
+    """Return what an image's name shares with those of its masks.
 
     >>> match_stem("21_training", "{stem}_training"), match_stem("21_test", "{stem}_training")
     ('21', None)
@@ -72,7 +72,7 @@ def match_stem(name: str, pattern: str) -> str | None:
 
 
 def parse_mask_path(text: str, mask_name: str, setting: str, image_name: str = STEM) -> MaskPattern:
-    """What a setting stands for: a folder with masks called `mask_name`, or the path of a mask where it holds `{stem}`.
+    """Parse a setting: a folder of masks, or a path with `{stem}`.
 
     Args:
         text: The setting.

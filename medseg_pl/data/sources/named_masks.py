@@ -51,7 +51,10 @@ class NameMatcher:
         self.skip = list(skip)
 
     def find(self, name: str) -> list[int] | None:
-        """Return the indices of the labels that a name stands for, empty if it is skipped, `None` if unknown."""
+        """Find the labels that a name stands for.
+
+        Empty if it is skipped, `None` if it is unknown.
+        """
         structure = [Structure(0, name)]
         found = [index for index, keys in enumerate(self.keys) if matching(structure, keys)]
         return found if found or matching(structure, self.skip) else None
@@ -100,7 +103,9 @@ def combine_named(
 
 
 def read_segmentations(paths: Sequence[Path], labels: LabelMap, geometry: Geometry) -> UInt8[np.ndarray, "m d h w"]:
-    """Read the segmentations of one image as a stored mask; several files complement each other.
+    """Read the segmentations of one image as a mask.
+
+    Several files complement each other.
 
     Args:
         paths: The files.
@@ -139,7 +144,7 @@ def list_segment_labels(paths: Sequence[Path]) -> LabelMap | None:
 
 
 def _name_labels(segments: Sequence[Segment], labels: LabelMap, path: Path) -> list[str]:
-    """The label of each segment."""
+    """Name the label of each segment."""
     matcher = NameMatcher(labels, {})
     strange = [segment.name for segment in segments if not matcher.find(segment.name)]
     if not strange:

@@ -83,7 +83,7 @@ class PolygonSource(FileSource):
         self.group = group
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
-        """List one case for each image, with the file of its annotations; nothing on either side may be left over."""
+        """List one case for each image, with the file of its annotations."""
         images = self._find_images(on_problem)
         whole = self.root / self.annotations
         files = self._find_annotation_files(on_problem) if self._has_folder else dict.fromkeys(self._entries, whole)
@@ -125,7 +125,7 @@ class PolygonSource(FileSource):
         return combine_named(_draw_regions(entry, where), labels, matcher, entry.size, where, self.overlaps)[:, None]
 
     def has_value_masks(self, case: Case) -> bool:
-        """Outlines are no files of values."""
+        """Return false: outlines are no files of values."""
         return False
 
     def find_categories(self) -> list[str]:
@@ -133,7 +133,7 @@ class PolygonSource(FileSource):
         return sorted({region.category for case in self.cases() for region in self._find_annotations(case).regions})
 
     def open_unlabeled(self, directory: Path) -> ImageFolder:
-        """Every image below a folder; of a data set's root those in its folder of images."""
+        """Open the images below a folder, or in a data set's own."""
         return ImageFolder(str(directory), "file", find_image_folders(directory, [self.images], []))
 
     def list_left_out(self) -> list[LeftOut]:
@@ -144,7 +144,7 @@ class PolygonSource(FileSource):
         return [*unread, *find_dead_links(folder)]
 
     def reading_settings(self) -> tuple[object, ...]:
-        """Which categories make up a label, and what lies in front."""
+        """Return which categories make up a label, and what lies in front."""
         named = sorted((name, repr(meant)) for name, meant in self.categories.items())
         return (named, self.skip, self.overlaps)
 
@@ -179,7 +179,7 @@ class PolygonSource(FileSource):
         return map_files_by_name(files, directory, "annotations", on_problem)
 
     def _find_case(self, entry: AnnotatedImage, images: dict[str, Path]) -> str:
-        """The case whose file an entry names: below the folder of images, below the root, or by the file's name."""
+        """Find the case whose file an entry names, by path or name."""
         path = PurePosixPath(entry.name)
         below_root = path.relative_to(self.images) if path.is_relative_to(self.images) else path
         for candidate in (path, below_root, PurePosixPath(path.name)):
@@ -213,7 +213,9 @@ _SAMPLED = 200
 
 
 def find_polygon_settings(directory: Path) -> dict[str, str] | None:
-    """Return the `images` and `annotations` of a `PolygonSource`, `None` where the folder has none, or has masks.
+    """Find the `images` and `annotations` of a `PolygonSource`.
+
+    `None` where the folder has none, or has masks.
 
     Raises:
         SettingError: Several files may be that of all images.
@@ -238,7 +240,7 @@ def find_polygon_settings(directory: Path) -> dict[str, str] | None:
 
 
 def _find_annotation_files(folder: Path) -> list[Path]:
-    """Annotation files in a folder itself, labelme's alone where there are many."""
+    """Find annotation files in a folder itself."""
     if not folder.is_dir():
         return []
     files = [path for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in SUFFIXES and path.is_file()]

@@ -80,15 +80,15 @@ class ImageFolder(FileSource):
         return self._sort_files()[1]
 
     def reading_settings(self) -> tuple[object, ...]:
-        """How volumes are cut."""
+        """Return how volumes are cut."""
         return (self.slicing,)
 
     def open_unlabeled(self, directory: Path) -> ImageFolder:
-        """The images somewhere else."""
+        """Open the images of another folder."""
         return type(self)(str(directory), self.slicing, names=self.names)
 
     def _sort_files(self) -> tuple[list[Case], list[LeftOut]]:
-        """Part what is below the path into cases and what is left out."""
+        """Sort what is below the path into cases and the rest."""
         if not self.path.exists():
             raise MissingDataError(f"--input {self.path} does not exist. Give a folder of images, or an image.")
         paths = list(self._list_files())
@@ -118,7 +118,7 @@ class ImageFolder(FileSource):
         return [self.path / folder for folder in self.folders] or [self.path]
 
     def _find_base(self) -> Path:
-        """The folder that the names of cases begin below."""
+        """Find the folder that the names of cases begin below."""
         if self.path.is_file():
             return self.path.parent
         return self._list_roots()[0] if len(self.folders) == 1 else self.path
@@ -140,7 +140,7 @@ class ChannelFolder(ImageFolder):
                 yield path
 
     def _group_files(self, named: Mapping[str, Path]) -> tuple[list[Case], list[LeftOut]]:
-        """Put numbered channels together, if numbers begin with 0000 somewhere; a gap is left out."""
+        """Group numbered channels, if numbers begin with 0000 somewhere."""
         if not any(name.endswith("_0000") for name in named):
             return super()._group_files(named)
         channels: dict[str, dict[int, Path]] = defaultdict(dict)
@@ -163,7 +163,9 @@ class ChannelFolder(ImageFolder):
 
 
 def find_image_folders(directory: Path, images: Sequence[str], masks: Sequence[str]) -> list[str]:
-    """Find the folders of images where a directory is the root of a data set; none where it is a folder of images.
+    """Find the image folders of a data set's root.
+
+    There are none where the directory is itself a folder of images.
 
     Args:
         directory: What was given.
@@ -190,7 +192,7 @@ def _exclude_files(paths: Sequence[Path], directory: Path, names: DatasetNames) 
 
 
 def _find_masks(paths: Sequence[Path], directory: Path, names: DatasetNames) -> dict[Path, Path]:
-    """Find the masks among files, each with its image; the directory is a data set's root or its folder of images."""
+    """Find the masks among files, each with its image."""
     masks: dict[Path, Path] = {}
     for place in names.places:
         folders = {(names.images, place.folder)}

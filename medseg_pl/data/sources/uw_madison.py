@@ -109,11 +109,11 @@ class UWMadisonSource(Source):
         return Volume(image[None], mask, geometry)
 
     def open_unlabeled(self, directory: Path) -> Source:
-        """The scans anywhere below a folder, without a table."""
+        """Open the scans below a folder, without a table."""
         return _Scans(str(directory), self.slice_spacing_mm)
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
-        """The rows of one case, in the columns of a submission."""
+        """Write the rows of one case, in the columns of a submission."""
         rows = [
             [f"{case.case_id}_slice_{_parse(path).number}", name, encode_runs(plane)]
             for index, path in enumerate(case.images)
@@ -130,7 +130,7 @@ class UWMadisonSource(Source):
         write_text(directory / "submission.csv", "\n".join([",".join(_SUBMISSION), *rows]) + "\n", replace=True)
 
     def reading_settings(self) -> tuple[object, ...]:
-        """The slice spacing stands in no file."""
+        """Return the slice spacing, which stands in no file."""
         return (self.slice_spacing_mm,)
 
     @cached_property
@@ -192,7 +192,7 @@ class _Scans(UWMadisonSource):
 
 
 def _find_scans(directory: Path, masks: tuple[Path, ...]) -> tuple[list[Case], list[LeftOut]]:
-    """Find the cases below a folder, their slices in order, and what is no case."""
+    """Find the cases below a folder, and what is no case."""
     scans: dict[Path, list[Path]] = {}
     left_out = find_dead_links(directory)
     for path in files_below(directory):
@@ -221,7 +221,7 @@ def _slice_number(path: Path) -> int:
 
 
 def _check_stack(case: Case, names: list[_SliceName]) -> None:
-    """Slices of one size and spacing, numbered without a gap: otherwise they are no volume."""
+    """Check that slices have one size and spacing and no gap."""
     where = f"Case {case.case_id} ({case.images[0].parent})"
     numbers = [int(name.number) for name in names]
     if numbers != list(range(numbers[0], numbers[0] + len(numbers))):

@@ -61,20 +61,20 @@ class Organ:
 
 
 def draw_organs(rng: np.random.Generator) -> tuple[Organ, ...]:
-    """The organs at random, in the order of `ORGANS`."""
+    """Draw the organs at random, in the order of `ORGANS`."""
     tubes = (_draw_large_bowel(rng), _draw_small_bowel(rng), _draw_stomach(rng))
     return tuple(map(Organ, tubes, _draw_looks(rng)))
 
 
 def move_tube(tube: Tube, rng: np.random.Generator) -> Tube:
-    """The tube on another day: shifted, bent a little along its length, fuller or emptier."""
+    """Move, bend and fill a tube as on another day."""
     bend = np.stack([draw_wave(rng, len(tube.radii)) for _ in range(3)], axis=1)
     points = tube.points + rng.normal(0, 0.012, 3) + 0.015 * bend
     return Tube(points, tube.radii * rng.uniform(0.92, 1.08))
 
 
 def _draw_large_bowel(rng: np.random.Generator) -> Tube:
-    """The frame: up on the right, across in front, down on the left and in; some have lost the right part."""
+    """Draw the frame of the abdomen; some have lost its right part."""
     corners = np.array(_FRAME)
     corners[:, 0] += rng.normal(0, 0.04)
     tube = make_tube(corners + rng.normal(0, 0.02, corners.shape), rng.uniform(0.105, 0.135), rng)
@@ -84,7 +84,7 @@ def _draw_large_bowel(rng: np.random.Generator) -> Tube:
 
 
 def _draw_small_bowel(rng: np.random.Generator) -> Tube:
-    """Loops in the middle of the frame: a Lissajous path that climbs slowly."""
+    """Draw loops inside the frame: a slowly climbing Lissajous path."""
     time = np.linspace(0, 1, 340)
     turns = rng.uniform((6.5, 8.5, 3.5), (8.0, 10.0, 5.0))
     y, x, z = np.sin(2 * np.pi * (turns[:, None] * time + rng.uniform(0, 1, (3, 1))))
@@ -96,7 +96,7 @@ def _draw_small_bowel(rng: np.random.Generator) -> Tube:
 
 
 def _draw_stomach(rng: np.random.Generator) -> Tube:
-    """A bent bag under the left dome: wide at the top, narrow where it crosses the middle."""
+    """Draw a bent bag under the left dome, narrow in the middle."""
     corners = np.array(_BAG)
     tube = make_tube(corners + rng.normal(0, 0.025, corners.shape), 1.0, rng)
     widths = np.interp(np.linspace(0, 1, len(tube.radii)), [0, 0.3, 0.7, 1], [0.20, 0.25, 0.19, 0.11])
@@ -104,7 +104,10 @@ def _draw_stomach(rng: np.random.Generator) -> Tube:
 
 
 def _draw_looks(rng: np.random.Generator) -> tuple[Look, Look, Look]:
-    """Large bowel: speckled, often gas. Small bowel: bright and striped. Stomach: blotchy, a gas bubble in front."""
+    """Draw how each organ's inside appears.
+
+    Large bowel: speckled, often gas. Small bowel: bright, striped. Stomach: blotchy, a gas bubble in front.
+    """
     large, small, stomach = rng.uniform(0.93, 1.07, 3) * (0.46, 0.66, 0.52)
     gas = rng.normal((-0.35, -1.6, -0.45), 0.25)
     return (
@@ -163,7 +166,7 @@ class Patient:
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
-    """An anatomy at random."""
+    """Draw an anatomy at random."""
     stature = rng.uniform(0.9, 1.04)
     low, high = np.log(PEAKS)
     return Patient(
@@ -179,7 +182,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def on_another_day(patient: Patient, rng: np.random.Generator) -> Patient:
-    """Moderate changes: filling, position of each organ, gas, position on the table and receiver gain."""
+    """Change filling, positions, gas and gain moderately."""
     tubes = [move_tube(organ.tube, rng) for organ in patient.organs]
     z, y, x = np.array(patient.offset) + rng.normal(0, 0.01, 3)
     looks = [replace(organ.look, gas=organ.look.gas + rng.normal(0, 0.2)) for organ in patient.organs]
@@ -193,7 +196,7 @@ def on_another_day(patient: Patient, rng: np.random.Generator) -> Patient:
 
 
 def _jitter(solid: Ellipsoid, rng: np.random.Generator) -> Ellipsoid:
-    """The structure a little elsewhere, larger or smaller, darker or brighter."""
+    """Move, scale and brighten a structure a little."""
     z, y, x = np.array(solid.center) + rng.normal(0, 0.012, 3) * (3.0, 1.0, 1.0)
     tall, high, wide = np.array(solid.radii) * rng.uniform(0.9, 1.1, 3)
     return Ellipsoid((z, y, x), (tall, high, wide), solid.value * rng.uniform(0.92, 1.08), solid.angle)

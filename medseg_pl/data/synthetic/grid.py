@@ -32,7 +32,7 @@ class Ellipsoid:
 
 
 def make_tube(corners: Float64[np.ndarray, "n 3"], radius: float, rng: np.random.Generator) -> Tube:
-    """A smooth tube through `corners`, with a slowly varying width."""
+    """Make a smooth tube through `corners` with a slowly varying width."""
     lengths = np.linalg.norm(np.diff(corners, axis=0), axis=1)
     reached = np.concatenate([[0.0], np.cumsum(lengths)])
     places = np.arange(0, reached[-1], STEP)
@@ -42,7 +42,7 @@ def make_tube(corners: Float64[np.ndarray, "n 3"], radius: float, rng: np.random
 
 
 def draw_wave(rng: np.random.Generator, count: int) -> Float64[np.ndarray, "n"]:
-    """A slow random function of unit spread along a tube."""
+    """Draw a slow random function of unit spread along a tube."""
     smooth: Float64[np.ndarray, "n"] = ndimage.gaussian_filter1d(rng.standard_normal(count), 8, mode="reflect")
     return smooth / 0.19  # the spread that this filter leaves of white noise
 
@@ -83,7 +83,7 @@ class VoxelGrid:
         return depth, height, width
 
     def to_indices(self, points: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
-        """Fractional voxel indices of `points`."""
+        """Compute fractional voxel indices of `points`."""
         cosine, sine = np.cos(self.tilt), np.sin(self.tilt)
         z, y, x = points.T
         turned = np.stack([z, cosine * y + sine * x, cosine * x - sine * y], axis=1)
@@ -104,7 +104,7 @@ class Sweep:
 
 
 def make_grid(shape: tuple[int, int, int], tilt: float, offset: tuple[float, float, float]) -> VoxelGrid:
-    """The grid that shows a body turned by `tilt` and shifted by `offset`."""
+    """Make the grid that shows a tilted and shifted body."""
     depth, height, width = shape
     pixel = max(_PICTURE[0] / height, _PICTURE[1] / width)
     steps = np.array([(_STACK[1] - _STACK[0]) / depth, pixel, pixel])
@@ -116,7 +116,7 @@ def make_grid(shape: tuple[int, int, int], tilt: float, offset: tuple[float, flo
 
 
 def cover_solid(grid: VoxelGrid, solid: Ellipsoid) -> Mask:
-    """The voxels that `solid` covers."""
+    """Return the voxels that `solid` covers."""
     (z, y, x), (tall, high, wide) = solid.center, solid.radii
     cosine, sine = np.float32(np.cos(solid.angle)), np.float32(np.sin(solid.angle))
     dy, dx = grid.y - np.float32(y), grid.x - np.float32(x)
@@ -138,14 +138,14 @@ def sweep(grid: VoxelGrid, tube: Tube) -> Sweep:
 
 
 def _warp_axes(z: NDArray[np.floating], y: NDArray[np.floating], x: NDArray[np.floating]) -> tuple[Field, Field, Field]:
-    """Positions gently bent, so that no outline is a perfect ellipse."""
+    """Bend positions gently, so that no outline is a perfect ellipse."""
     bent_y, bent_x = y + 0.015 * np.sin(6 * x + 4 * z), x + 0.015 * np.sin(7 * y - 3 * z)
     z, y, x = (np.asarray(axis, np.float32) for axis in np.broadcast_arrays(z, bent_y, bent_x))
     return z, y, x
 
 
 def _measure_ball(grid: VoxelGrid, center: Float64[np.ndarray, "3"], radius: float) -> tuple[tuple[slice, ...], Field]:
-    """The box of voxels that a ball and a small margin touch, and their signed distance to its surface."""
+    """Measure signed distances to a ball in the box around it."""
     reach = (radius + _MARGIN) / grid.steps
     lows = np.clip(np.ceil(center - reach), 0, grid.shape).astype(int)
     highs = np.clip(np.floor(center + reach) + 1, lows, grid.shape).astype(int)

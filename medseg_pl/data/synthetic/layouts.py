@@ -52,7 +52,7 @@ class DataCard(NamedTuple):
 
 
 def write_uw_madison(root: Path, scans: Iterable[LabeledScan], labels: tuple[str, ...]) -> None:
-    """Kaggle's tree of 16-bit slices and its table of run lengths, absent labels included."""
+    """Write Kaggle's tree of 16-bit slices and its run lengths."""
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("id", "class", "segmentation"))
@@ -66,7 +66,7 @@ def write_uw_madison(root: Path, scans: Iterable[LabeledScan], labels: tuple[str
 
 
 def write_decathlon(root: Path, scans: Iterable[LabeledScan], card: DataCard) -> None:
-    """The Medical Segmentation Decathlon's NIfTI pairs and `dataset.json`; intensities must fit into 15 bits."""
+    """Write the Decathlon's NIfTI pairs; intensities must fit into 15 bits."""
     names = []
     for number, scan in enumerate(scans, start=1):
         names.append(f"{card.name}_{number:03d}.nii.gz")
@@ -77,7 +77,7 @@ def write_decathlon(root: Path, scans: Iterable[LabeledScan], card: DataCard) ->
 
 
 def write_folder(root: Path, scans: Iterable[LabeledScan]) -> None:
-    """8-bit pictures and label maps of the same name, three slices of each volume."""
+    """Write 8-bit pictures and label maps, three slices per volume."""
     for scan in scans:
         pictures = _to_8_bit(scan.image)
         for index in _choose_slices(scan.label_map):
@@ -87,18 +87,18 @@ def write_folder(root: Path, scans: Iterable[LabeledScan]) -> None:
 
 
 def _make_kaggle_name(number: int, scan: LabeledScan) -> str:
-    """`slice_0001_112_96_3.00_3.00.png`: width, height and the two pixel spacings."""
+    """Name a slice by number, width, height and pixel spacings."""
     _, height, width = scan.image.shape
     _, y_mm, x_mm = scan.spacing_mm
     return f"slice_{number:04d}_{width}_{height}_{x_mm:.2f}_{y_mm:.2f}.png"
 
 
 def _describe_decathlon(names: list[str], card: DataCard) -> dict[str, object]:
-    """The content of `dataset.json`."""
+    """Make the content of `dataset.json`."""
     return {
         "name": card.name,
         "description": card.description,
-        "license": card.license,
+        "licence": card.license,  # the Decathlon's own spelling
         "tensorImageSize": "3D",
         "modality": {"0": card.modality},
         "labels": {str(value): name for value, name in enumerate(("background", *card.labels))},
@@ -110,7 +110,10 @@ def _describe_decathlon(names: list[str], card: DataCard) -> dict[str, object]:
 
 
 def _make_scanner_geometry(scan: LabeledScan) -> Geometry:
-    """The volume around the scanner's center: rows run to the back, columns to the patient's left (NIfTI is RAS)."""
+    """Place the volume around the scanner's center.
+
+    Rows run to the back, columns to the patient's left (NIfTI is RAS).
+    """
     depth, height, width = scan.image.shape
     z_mm, y_mm, x_mm = scan.spacing_mm
     axes = np.array([[0.0, 0.0, -x_mm], [0.0, -y_mm, 0.0], [z_mm, 0.0, 0.0]])
@@ -121,7 +124,7 @@ def _make_scanner_geometry(scan: LabeledScan) -> Geometry:
 
 
 def _make_rotation(pitch: float, yaw: float) -> Float64[np.ndarray, "3 3"]:
-    """Turn about the left-right axis by `pitch` and then about the long axis by `yaw`, in radians."""
+    """Make the rotation by `pitch`, then by `yaw`, in radians."""
     a, b, c, d = np.cos(pitch), np.sin(pitch), np.cos(yaw), np.sin(yaw)
     about_x = np.array([[1, 0, 0], [0, a, -b], [0, b, a]])
     about_z = np.array([[c, -d, 0], [d, c, 0], [0, 0, 1]])
@@ -129,13 +132,13 @@ def _make_rotation(pitch: float, yaw: float) -> Float64[np.ndarray, "3 3"]:
 
 
 def _to_8_bit(image: UInt16[np.ndarray, "d h w"]) -> UInt8[np.ndarray, "d h w"]:
-    """Intensities as 8 bits; the brightest half percent is white."""
+    """Scale intensities to 8 bits; the brightest half percent is white."""
     white = max(float(np.percentile(image, 99.5)), 1.0)
     return np.round(np.clip(image / white, 0, 1) * 255).astype(np.uint8)
 
 
 def _choose_slices(labels: UInt8[np.ndarray, "d h w"]) -> list[int]:
-    """Up to three slices with foreground, spread evenly.
+    """Choose up to three slices with foreground, spread evenly.
 
     >>> _choose_slices(np.array([0, 1, 1, 1, 1, 1, 0], np.uint8).reshape(7, 1, 1))
     [2, 3, 4]

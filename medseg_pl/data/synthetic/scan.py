@@ -44,12 +44,12 @@ class Trunk:
 
 
 def draw_texture(rng: np.random.Generator, grid: VoxelGrid) -> Texture:
-    """The texture of one scan."""
+    """Draw the texture of one scan."""
     return Texture(grain=_draw_noise(rng, grid, 0.012), mottle=_draw_noise(rng, grid, 0.045))
 
 
 def cover_trunk(patient: Patient, grid: VoxelGrid) -> Trunk:
-    """The layers of the trunk, skin to cavity."""
+    """Return the layers of the trunk, skin to cavity."""
     high, wide = patient.trunk
     fat, muscle = patient.rim
     insets = (0.0, fat, fat + muscle)
@@ -58,7 +58,7 @@ def cover_trunk(patient: Patient, grid: VoxelGrid) -> Trunk:
 
 
 def paint_surroundings(solids: tuple[Ellipsoid, ...], grid: VoxelGrid, trunk: Trunk, texture: Texture) -> Field:
-    """Everything but the organs: fat, muscle wall, mesentery and the solid structures."""
+    """Paint fat, muscle wall, mesentery and solid structures."""
     strands = np.exp(-((texture.mottle / 0.22) ** 2))  # where noise crosses zero it draws thin lines, like vessels
     tissue = np.where(trunk.body, np.float32(0.82), np.float32(0.0))
     tissue[trunk.wall] = 0.25
@@ -70,7 +70,10 @@ def paint_surroundings(solids: tuple[Ellipsoid, ...], grid: VoxelGrid, trunk: Tr
 
 
 def paint_interior(rng: np.random.Generator, grid: VoxelGrid, organ: Organ, sweep: Sweep, texture: Texture) -> Field:
-    """Wall, content and the gas that rises to the front of the lumen (the patient lies on the back)."""
+    """Paint wall, content and the gas that rises in the lumen.
+
+    The patient lies on the back, so gas is in front.
+    """
     tube, look = organ.tube, organ.look
     count = len(tube.radii)
     stripes = look.folds * np.sin(2 * np.pi * STEP * np.arange(count) / look.fold_length)
@@ -106,7 +109,7 @@ class Phantom(NamedTuple):
 
 
 def simulate_abdomen(rng: np.random.Generator, shape: tuple[int, int, int] = (24, 96, 112)) -> Phantom:
-    """One scan of a new patient.
+    """Simulate one scan of a new patient.
 
     >>> scan = simulate_abdomen(np.random.default_rng(0), shape=(8, 48, 56))
     >>> scan.image.dtype, scan.masks.shape
@@ -116,14 +119,14 @@ def simulate_abdomen(rng: np.random.Generator, shape: tuple[int, int, int] = (24
 
 
 def simulate_days(patient_seed: Seed, day_seeds: Sequence[Seed], shape: tuple[int, int, int]) -> Iterator[Phantom]:
-    """The scans of one patient on several days: one anatomy, with other fillings, bends and noise each day."""
+    """Simulate the scans of one patient on several days."""
     patient = draw_patient(np.random.default_rng(patient_seed))
     for seed in day_seeds:
         yield _scan(patient, np.random.default_rng(seed), shape)
 
 
 def merge_exclusive(masks: Bool[np.ndarray, "k *shape"]) -> UInt8[np.ndarray, "*shape"]:
-    """Masks as one label map of 0 to K: where they overlap, the later one wins.
+    """Merge masks to one label map; where they overlap, the later wins.
 
     >>> merge_exclusive(np.array([[True, True, False], [False, True, False]])).tolist()
     [1, 2, 0]
@@ -135,7 +138,7 @@ def merge_exclusive(masks: Bool[np.ndarray, "k *shape"]) -> UInt8[np.ndarray, "*
 
 
 def _scan(patient: Patient, rng: np.random.Generator, shape: tuple[int, int, int]) -> Phantom:
-    """The patient as one scan shows them: organs moved and filled differently, then texture, bias and noise."""
+    """Simulate one scan: anatomy, texture, bias and noise."""
     today = on_another_day(patient, rng)
     grid = make_grid(shape, today.tilt, today.offset)
     texture = draw_texture(rng, grid)
@@ -149,13 +152,13 @@ def _scan(patient: Patient, rng: np.random.Generator, shape: tuple[int, int, int
 
 
 def _sweep_roughly(grid: VoxelGrid, organ: Organ, texture: Texture) -> Sweep:
-    """The organ on the grid, with a slightly rough surface."""
+    """Draw the organ on the grid with a slightly rough surface."""
     smooth = sweep(grid, organ.tube)
     return replace(smooth, depth=smooth.depth + np.float32(0.008) * texture.mottle)
 
 
 def _separate_masks(masks: Masks, sweeps: Sequence[Sweep], overlap: float) -> Masks:
-    """Masks that share no more than a rim: an organ ends where another, painted later, is `overlap` deep."""
+    """Separate masks so that they share no more than a rim."""
     separated = masks.copy()
     for organ, later in combinations(range(len(masks)), 2):
         separated[organ] &= ~(masks[later] & (sweeps[later].depth < -overlap))
@@ -165,7 +168,7 @@ def _separate_masks(masks: Masks, sweeps: Sequence[Sweep], overlap: float) -> Ma
 def _simulate_scanner(
     rng: np.random.Generator, grid: VoxelGrid, tissue: Field, peak: float
 ) -> UInt16[np.ndarray, "d h w"]:
-    """What the scanner makes of the tissue: blur, receive bias, Rician noise, arbitrary scale."""
+    """Simulate blur, receive bias, Rician noise and arbitrary scale."""
     blurred = ndimage.gaussian_filter(tissue, (0.0, 0.55, 0.55))
     a, b, c, d = rng.normal(0, (0.10, 0.12, 0.12, 0.10)).tolist()
     bias = np.exp(a * grid.z + b * grid.y + c * grid.x + d * grid.x**2)

@@ -59,11 +59,11 @@ class AlbumentationsAugmentation(Augmentation):
 
     @abstractmethod
     def make_geometric(self) -> Transforms:
-        """What moves pixels, of image and mask together."""
+        """List what moves pixels, of image and mask together."""
 
     @abstractmethod
     def make_intensity(self) -> Transforms:
-        """What changes the values of an image, pixel by pixel."""
+        """List what changes the values of an image, pixel by pixel."""
 
     def __call__(
         self, image: Image, mask: Mask, statistics: Float32[np.ndarray, "c 4"], seed: int
@@ -138,7 +138,7 @@ class StandardAugmentation(AlbumentationsAugmentation):
         self.intensity_probability = intensity_probability
 
     def make_geometric(self) -> Transforms:
-        """Only what is switched on."""
+        """List only what is switched on."""
         return _select_transforms(
             (self.flip_horizontal, albumentations.HorizontalFlip(p=self.flip_horizontal)),
             (self.flip_vertical, albumentations.VerticalFlip(p=self.flip_vertical)),
@@ -146,7 +146,7 @@ class StandardAugmentation(AlbumentationsAugmentation):
         )
 
     def make_intensity(self) -> Transforms:
-        """Only what is switched on."""
+        """List only what is switched on."""
         often = self.intensity_probability
         gamma = (100 - 100 * self.gamma, 100 + 100 * self.gamma)
         return _select_transforms(
@@ -206,7 +206,7 @@ def _select_transforms(*candidates: tuple[float, albumentations.BasicTransform])
 def _to_unit(
     image: Image, statistics: NDArray[np.float32]
 ) -> tuple[Float32[np.ndarray, "c h w"], Float32[np.ndarray, "c 1 1"]]:
-    """Bring the range of each channel to 0 … 1; return it with its width."""
+    """Bring each channel's range to 0 … 1; return also its width."""
     low = statistics[:, LOW, None, None]
     span = np.maximum(statistics[:, HIGH, None, None] - low, 1e-6)
     if image.dtype != np.uint8:
@@ -217,13 +217,13 @@ def _to_unit(
 
 
 def _from_unit(image: Image, change: Float32[np.ndarray, "c h w"], span: Float32[np.ndarray, "c 1 1"]) -> Image:
-    """Add a change in units of the range to an image, in the image's own type."""
+    """Add a change in units of the range, in the image's type."""
     values: NDArray[Any] = image + change * span
     return values if image.dtype != np.uint8 else np.rint(values).clip(0, 255).astype(np.uint8)
 
 
 def _to_channels_last(planes: NDArray[Any]) -> NDArray[Any]:
-    """Channels behind, as albumentations wants them, or no channel axis for one plane."""
+    """Move channels behind, as albumentations wants them."""
     return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 

@@ -71,11 +71,11 @@ class Resize:
         return height, width
 
     def compute_fitted_size(self, native: tuple[int, int]) -> tuple[int, int]:
-        """The size at which a whole image of the native size reaches the network."""
+        """Compute the size at which an image reaches the network."""
         return self.size if self.mode == "fit" else self.compute_scaled_size(native)
 
     def compute_scaled_size(self, native: tuple[int, int]) -> tuple[int, int]:
-        """The size of the image inside its padding."""
+        """Compute the size of the image inside its padding."""
         if self.mode == "none":
             height, width = (max(1, round(length * grow)) for length, grow in zip(native, self.scale, strict=True))
             return height, width
@@ -86,7 +86,7 @@ class Resize:
         return height, width
 
     def compute_padding(self, native: tuple[int, int]) -> Padding:
-        """What is added around the scaled image."""
+        """Compute what is added around the scaled image."""
         return center_padding(self.compute_scaled_size(native), self.compute_fitted_size(native))
 
     def apply(self, image: Shaped[np.ndarray, "c h w"], fill: Shaped[np.ndarray, " c"]) -> Shaped[np.ndarray, "c H W"]:
@@ -95,7 +95,7 @@ class Resize:
         return pad_constant(scaled, self.compute_padding(image.shape[1:]), fill)
 
     def apply_mask(self, mask: Shaped[np.ndarray, "m h w"]) -> Shaped[np.ndarray, "m H W"]:
-        """Fit a mask; no value arises that was not there, and the padding is background."""
+        """Fit a mask without new values; the padding is background."""
         scaled = resize_mask(mask, self.compute_scaled_size(mask.shape[1:]))
         return pad_constant(scaled, self.compute_padding(mask.shape[1:]), np.zeros(len(mask), mask.dtype))
 
@@ -109,14 +109,14 @@ class Resize:
     def undo_rows(
         self, probabilities: Float[Tensor, "b k h w"], native: tuple[int, int], rows: slice
     ) -> Float[Tensor, "b k r W"]:
-        """Some rows of what `undo` gives, for an image that is too large to be scaled up whole."""
+        """Compute some rows of what `undo` gives, for huge images."""
         if rows == slice(0, native[0]):
             return self.undo(probabilities, native)
         return scale_rows(self.compute_padding(native).undo(probabilities), native, rows)
 
 
 def scale_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: slice) -> Float[Tensor, "b k r W"]:
-    """Some rows of an image that is scaled, bilinearly and between the centers of pixels, to `(height, width)`.
+    """Compute some rows of an image that is scaled bilinearly.
 
     >>> scale_rows(torch.tensor([[[[0.0], [4.0]]]]), (4, 1), slice(1, 3)).flatten().tolist()
     [1.0, 3.0]
@@ -131,7 +131,7 @@ def scale_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: sli
 
 
 def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Scale `(C, H, W)` to `(height, width)`: by area when shrinking, so that thin structures do not alias."""
+    """Scale `(C, H, W)`; by area when shrinking, against aliasing."""
     height, width = size
     if image.shape[1:] == size:
         return image
@@ -141,7 +141,7 @@ def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def resize_mask(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Scale `(M, H, W)` to `(height, width)`; every value is that of the nearest pixel."""
+    """Scale `(M, H, W)`; every value is the nearest pixel's."""
     height, width = size
     if mask.shape[1:] == size:
         return mask

@@ -29,7 +29,9 @@ class Padding(NamedTuple):
 
 
 def center_padding(size: tuple[int, int], padded: tuple[int, int]) -> Padding:
-    """The padding that brings `size` to `padded`, half on each side, the odd row or column at the end.
+    """Compute the padding from `size` to `padded`, half on each side.
+
+    The odd row or column comes at the end.
 
     >>> center_padding((5, 8), (8, 8))
     Padding(top=1, bottom=2, left=0, right=0)
@@ -39,7 +41,7 @@ def center_padding(size: tuple[int, int], padded: tuple[int, int]) -> Padding:
 
 
 def compute_padded_size(size: tuple[int, int], multiple: int, at_least: tuple[int, int] = (1, 1)) -> tuple[int, int]:
-    """The smallest size that holds `size` and `at_least` and divides by `multiple`.
+    """Compute the smallest size divisible by `multiple` that holds both.
 
     >>> compute_padded_size((40, 59), multiple=16, at_least=(64, 32))
     (64, 64)
@@ -62,7 +64,7 @@ def pad(image: Float[Tensor, "b c h w"], padding: Padding, fill: Float[Tensor, "
 
 
 def list_window_starts(length: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin along one axis, the last one flush with the end.
+    """List where windows begin along one axis, the last one flush.
 
     The step is `window * (1 - overlap)`, as in MONAI's sliding window.
 
@@ -77,14 +79,16 @@ def list_window_starts(length: int, window: int, overlap: float) -> list[int]:
 
 
 def list_windows(size: tuple[int, int], window: tuple[int, int], overlap: float) -> list[tuple[slice, slice]]:
-    """All windows over an image, row by row."""
+    """List all windows over an image, row by row."""
     rows, columns = (list_window_starts(length, side, overlap) for length, side in zip(size, window, strict=True))
     return [(slice(y, y + window[0]), slice(x, x + window[1])) for y, x in product(rows, columns)]
 
 
 @lru_cache(maxsize=8)
 def gaussian_weights(window: tuple[int, int], sigma_scale: float = SIGMA) -> Float[Tensor, "h w"]:
-    """Weights that trust the middle of a window more than its border; never zero, so that every pixel has a value.
+    """Compute weights that trust the middle of a window most.
+
+    They are never zero, so that every pixel has a value.
 
     References:
         Isensee et al., "nnU-Net", Nature Methods 18, 2021: sigma is one eighth of the window.

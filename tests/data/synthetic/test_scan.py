@@ -7,14 +7,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from medseg_pl.data.synthetic import ORGANS, PEAKS, Phantom, abdomen, exclusive, patient_days
+from medseg_pl.data.synthetic import ORGANS, PEAKS, Phantom, merge_exclusive, simulate_abdomen, simulate_days
 
 SHAPE = (12, 48, 56)
 
 
 @pytest.fixture(scope="module")
 def scans() -> list[Phantom]:
-    return [abdomen(np.random.default_rng(seed), SHAPE) for seed in range(12)]
+    return [simulate_abdomen(np.random.default_rng(seed), SHAPE) for seed in range(12)]
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
@@ -30,11 +30,11 @@ def test_a_scan_has_the_asked_shape_and_types(scans: list[Phantom]) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 33, 40), (5, 60, 34)])
 def test_any_shape_works(shape: tuple[int, int, int]) -> None:
-    assert abdomen(np.random.default_rng(0), shape).image.shape == shape
+    assert simulate_abdomen(np.random.default_rng(0), shape).image.shape == shape
 
 
 def test_the_same_seed_gives_the_same_voxels(scans: list[Phantom]) -> None:
-    again = abdomen(np.random.default_rng(3), SHAPE)
+    again = simulate_abdomen(np.random.default_rng(3), SHAPE)
     np.testing.assert_array_equal(again.image, scans[3].image)
     np.testing.assert_array_equal(again.masks, scans[3].masks)
 
@@ -72,18 +72,18 @@ def test_no_threshold_finds_an_organ(scans: list[Phantom]) -> None:
 
 
 def test_days_share_the_anatomy_and_differ_in_detail() -> None:
-    first, second, again = patient_days(5, [1, 2, 1], SHAPE)
+    first, second, again = simulate_days(5, [1, 2, 1], SHAPE)
     np.testing.assert_array_equal(first.image, again.image)
     for organ, day, other in zip(ORGANS, first.masks, second.masks, strict=True):
         assert 0.5 < dice(day, other) < 0.99, organ
 
 
 def test_a_day_does_not_depend_on_the_days_before() -> None:
-    _, second = patient_days(5, [1, 2], SHAPE)
-    (alone,) = patient_days(5, [2], SHAPE)
+    _, second = simulate_days(5, [1, 2], SHAPE)
+    (alone,) = simulate_days(5, [2], SHAPE)
     np.testing.assert_array_equal(second.image, alone.image)
 
 
 def test_exclusive_gives_shared_voxels_to_the_later_organ() -> None:
     masks = np.array([[1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0]], np.bool_)
-    assert exclusive(masks).tolist() == [1, 2, 3, 0]
+    assert merge_exclusive(masks).tolist() == [1, 2, 3, 0]
