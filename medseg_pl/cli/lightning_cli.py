@@ -138,6 +138,10 @@ class MedsegCLI(LightningCLI):
             parser_kwargs=settings,
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> MedsegCLI:
+        """Return itself: jsonargparse's makers of optimizers refer to it, and averaged weights are a copied module."""
+        return self
+
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
