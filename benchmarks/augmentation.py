@@ -23,7 +23,7 @@ import torch
 from _report import Claim, finish, medians
 from monai.transforms import Compose, RandAffined, RandFlipd, RandScaleIntensityd, RandShiftIntensityd
 
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.data.transforms.augmentation import StandardAugmentation
 
 SIDE, PATCHES, ROUNDS = 256, 60, 7
@@ -39,7 +39,7 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 def ours(image: np.ndarray, mask: np.ndarray) -> Callable[[int], object]:
     """The default of medseg."""
-    augmentation, measured = StandardAugmentation(), channel_statistics(image)
+    augmentation, measured = StandardAugmentation(), compute_channel_statistics(image)
     return lambda seed: augmentation(image, mask, measured, seed)
 
 

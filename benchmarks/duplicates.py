@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.data.duplicates import find_near_copies
 from medseg_pl.data.perceptual_hash import ImageSignature, agreement, compute_image_signature
 from medseg_pl.io.raster import read_image
@@ -110,7 +110,7 @@ PROMISED: dict[str, Change] = {
 
 def reduce_picture(picture: Picture) -> ImageSignature:
     image = np.ascontiguousarray(picture)[:, None]
-    return compute_image_signature(image, channel_statistics(image))
+    return compute_image_signature(image, compute_channel_statistics(image))
 
 
 def found_pairs(copies: Sequence[ImageSignature]) -> set[tuple[int, int]]:

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from medseg_pl import __version__
 from medseg_pl.cli.commands import FILE_COMMANDS
 from medseg_pl.cli.deferred_imports import defer_imports
-from medseg_pl.core.errors import MedsegError, files_in_words, printable
+from medseg_pl.core.errors import MedsegError, convert_file_errors, make_printable
 from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopSignals
-from medseg_pl.io.config_files import shipped_configs
+from medseg_pl.io.config_files import find_shipped_configs
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 MODULES = {
@@ -92,17 +92,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"medseg {__version__}\n")
         return 0
     if arguments[0] == "--configs":
-        sys.stdout.write(f"{shipped_configs()}\n")
+        sys.stdout.write(f"{find_shipped_configs()}\n")
         return 0
     command = arguments[0]
     try:
         # Before the imports, which take seconds.
-        with StopSignals(trains=command == "fit") as stop, files_in_words(command):
+        with StopSignals(trains=command == "fit") as stop, convert_file_errors(command):
             return _dispatch(command, arguments[1:], stop)
     except MedsegError as error:
         if debug:
             raise
-        sys.stderr.write(f"medseg: {printable(str(error))}\n")
+        sys.stderr.write(f"medseg: {make_printable(str(error))}\n")
         return error.exit_code
     except StoppedError as stopped:
         sys.stderr.write(f"medseg: {stopped} {_AFTER_STOP.get(command, _BEGINS_AGAIN)}\n")

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 import medseg_pl
-from medseg_pl.core.import_policy import only_known_code
+from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.training.recording import describe_arguments
 
 
@@ -49,6 +49,6 @@ def test_settings_name_a_class_by_its_public_name() -> None:
     assert described == {"loss": {"class_path": "medseg_pl.DiceCELoss", "init_args": {}}}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--loss", type=nn.Module)
-    with only_known_code():
+    with restrict_imports():
         parsed = parser.parse_args(["--loss=medseg_pl.DiceCELoss"])
         assert isinstance(parser.instantiate(parsed).loss, medseg_pl.DiceCELoss)

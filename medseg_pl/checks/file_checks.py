@@ -12,7 +12,7 @@ from typing import TypeVar
 from medseg_pl.checks.findings import Finding, finding
 from medseg_pl.core.errors import DataError
 from medseg_pl.data.sources.base import strip_remedy
-from medseg_pl.io.file_header import FileHeader, content_of, is_cut_off
+from medseg_pl.io.file_header import FileHeader, detect_format, is_cut_off
 from medseg_pl.io.paths import PICTURES, promised_format
 
 Read = TypeVar("Read")
@@ -70,7 +70,7 @@ def read_or_fault(
 
 def diagnose(path: Path, case_id: str, error: Exception) -> Finding:
     """The fault of a file at which a reader gave up."""
-    content, promised = content_of(path), promised_format(path)
+    content, promised = detect_format(path), promised_format(path)
     size = path.stat().st_size
     if content == "nothing":
         return finding("empty-file", "The file has no byte.", case_id, path)

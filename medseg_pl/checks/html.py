@@ -17,7 +17,7 @@ from medseg_pl.checks.run_checks import Report
 from medseg_pl.checks.settings import Settings
 from medseg_pl.checks.thumbnails import thumbnail
 from medseg_pl.checks.wording import described
-from medseg_pl.core.errors import printable
+from medseg_pl.core.errors import make_printable
 from medseg_pl.io.atomic_files import write_text
 
 MOST_PICTURES = 24
@@ -41,7 +41,7 @@ def write_page(path: Path, report: Report, settings: Settings, facts: Mapping[st
         keep_trailing_newline=True,
     )
     page = environment.get_template("page.html.j2").render(
-        name=printable(settings.root.resolve().name),
+        name=make_printable(settings.root.resolve().name),
         version=__version__,
         levels=LEVELS,
         counts=report.counts(),
@@ -76,7 +76,7 @@ def _pictures(report: Report, settings: Settings) -> list[dict[str, Any]]:
         jpeg = thumbnail(settings.source, cases[name].case, report.labels) if readable else None
         data = None if jpeg is None else base64.b64encode(jpeg).decode("ascii")
         said = [described(finding, settings.root) for finding in findings]
-        pictures.append({"case_id": printable(name), "jpeg": data, "findings": said})
+        pictures.append({"case_id": make_printable(name), "jpeg": data, "findings": said})
     return pictures
 
 

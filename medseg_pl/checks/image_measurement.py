@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.checks.measurements import ImageFacts
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.data.perceptual_hash import compute_image_signature
 from medseg_pl.io.file_header import FileHeader
 
@@ -66,7 +66,7 @@ def measure_image(
         contrast=_contrast(pixels),
         constant=tuple(index for index, channel in enumerate(pixels) if channel.min() == channel.max()),
         digest=_digest(pixels),
-        signature=compute_image_signature(pixels, channel_statistics(pixels)) if lowest < highest else None,
+        signature=compute_image_signature(pixels, compute_channel_statistics(pixels)) if lowest < highest else None,
         modality=modality,
         turned_bright=turned_bright,
     )

@@ -22,7 +22,7 @@ from medseg_pl.checks.series_inspection import inspect_stack
 from medseg_pl.core.errors import MaskValueError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.threads import thread_pool
+from medseg_pl.core.threads import open_thread_pool
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FileSource, Source
 from medseg_pl.data.sources.files import find_turn, read_image_file, read_mask_file
@@ -105,7 +105,7 @@ def inspect_all(
         workers: How many cases are read, and in memory, at once.
         advance: Called after each case.
     """
-    with thread_pool(workers) as pool:
+    with open_thread_pool(workers) as pool:
         for facts in pool.map(partial(inspect_case, source, labels=labels, root=root), cases):
             advance()
             yield facts

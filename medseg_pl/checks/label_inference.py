@@ -13,7 +13,7 @@ import numpy as np
 from medseg_pl.checks.measurements import Mark, Marked, MaskFacts
 from medseg_pl.checks.smears import COHERENT, find_smear, is_main, is_smoothed
 from medseg_pl.core.labels import LabelMap, Task
-from medseg_pl.core.mask_values import listed
+from medseg_pl.core.mask_values import format_marks
 from medseg_pl.data.sources.base import abbreviate
 
 UNNAMED = LabelMap(["foreground"], "binary")
@@ -130,7 +130,7 @@ def _find_values(masks: Sequence[MaskFacts], said: LabelSettings) -> Labeling:
     if not values:
         return Labeling(UNNAMED, problem=_why_nothing(masks))
     if len(values) > 1 and values[-1] == 255 and 1 < values[-2] <= _HIGHEST_ID:
-        others = listed([(value,) for value in values[:-1]])
+        others = format_marks([(value,) for value in values[:-1]])
         labels = said.label_map([f"label_{value}" for value in values[:-1]], values=values[:-1])
         problem = (
             f"The masks hold 255 beside {others}, and nothing says what it means. Set --ignore_value 255 if it marks "
@@ -172,7 +172,7 @@ def _find_colors(masks: Sequence[MaskFacts], said: LabelSettings) -> Labeling:
     held = [[mark.mark for mark in mask.marks if _is_color(mark, mask)] for mask in masks]
     kept, stray = _frequent(held, len(masks))
     colors = [(int(r), int(g), int(b)) for r, g, b in kept]
-    shown_colors = listed(kept)
+    shown_colors = format_marks(kept)
     if said.names is not None:
         problem = f"The masks are in colors: {shown_colors}. Say with --colors which color each label has."
         return Labeling(said.label_map(said.names), (), problem)
@@ -186,7 +186,7 @@ def _find_colors(masks: Sequence[MaskFacts], said: LabelSettings) -> Labeling:
     names = [_name_color(color, len(colors)) for color in colors]
     table = {"background": ground} if ground != (0, 0, 0) else {}
     labels = said.label_map(names, colors={**table, **dict(zip(names, colors, strict=True))})
-    notes = [f"the masks' colors {listed(colors)} are taken for labels, {ground} for the background"]
+    notes = [f"the masks' colors {format_marks(colors)} are taken for labels, {ground} for the background"]
     notes += [f"the rare colors {abbreviate([str(mark) for mark in stray])} are taken for faults"] if stray else []
     return _tolerate(masks, labels, said, tuple(notes)) if _are_smeared(masks) else Labeling(labels, tuple(notes))
 
@@ -205,8 +205,8 @@ def _tolerate(
     if needed > most or (smoothed and len(marks) > 2):
         why = "smoothed edges (anti-aliasing)" if smoothed else "the traces of JPEG compression"
         problem = (
-            f"The masks have {why} round {listed([tuple(m) for m in marks[1:]])}, so what lies between is no label. "
-            "Export them without smoothing, as PNG; or name the labels with --labels and set --tolerance."
+            f"The masks have {why} round {format_marks([tuple(m) for m in marks[1:]])}, so what lies between is no "
+            "label. Export them without smoothing, as PNG; or name the labels with --labels and set --tolerance."
         )
         return Labeling(labels, notes, problem)
     tolerance = min(most, float(_FAR)) if needed <= _FAR else most

@@ -40,7 +40,7 @@ from medseg_pl.data.sources.polygons import find_polygon_settings
 from medseg_pl.io.config_files import read_json
 from medseg_pl.io.dicom.headers import is_dicom
 from medseg_pl.io.file_header import read_header
-from medseg_pl.io.paths import files_below, require_folder
+from medseg_pl.io.paths import list_files, require_folder
 
 LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
 READING = ("images", "image_name", "masks", "mask_name", "group", "slicing")
@@ -217,7 +217,7 @@ def layout_of(directory: Path) -> str:
     images = find_image_folder(directory)
     if images not in (None, "."):
         return "folder"
-    if any(is_dicom(path) for path in islice(files_below(directory), 200)):
+    if any(is_dicom(path) for path in islice(list_files(directory), 200)):
         return "dicom"
     if images is not None:
         return "folder"

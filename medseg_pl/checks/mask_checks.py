@@ -13,7 +13,7 @@ from medseg_pl.checks.measurements import CaseFacts, Mark, Marked, MaskFacts
 from medseg_pl.checks.smears import is_smoothed, kind_of_smear
 from medseg_pl.core.errors import MaskValueError
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.core.mask_values import listed
+from medseg_pl.core.mask_values import format_marks
 
 _LARGE, _DOMINANT = 100, 0.9
 _PICTURE_VALUES = 64
@@ -102,7 +102,7 @@ def _about_strays(
     code = _kind_of_strays(mask, strays, claims, ignores)
     count, share = sum(mark.voxels for mark in strays), sum(mark.voxels for mark in strays) / mask.voxels
     what = "color" if mask.colored else "value"
-    shown = listed([mark.mark for mark in strays], 6)
+    shown = format_marks([mark.mark for mark in strays], 6)
     said = f"{what}{'s' if len(strays) > 1 else ''} {shown}, in {count:,} voxels ({share:.2%})"
     expected = f"expected {_expected(mask, claims.labels)}"
     if mask.header.scaled and code == "mask-not-integer":
@@ -116,7 +116,8 @@ def _about_tolerance(facts: CaseFacts, mask: MaskFacts, claims: Claims) -> Itera
     if not (moved := exact.strays(mask)):
         return
     code = "mask-antialiased" if is_smoothed(mask) and not mask.header.lossy else "mask-jpeg-artifacts"
-    said = f"The mask holds {listed([mark.mark for mark in moved], 6)}; labels.tolerance {claims.labels.tolerance:g} "
+    held = format_marks([mark.mark for mark in moved], 6)
+    said = f"The mask holds {held}; labels.tolerance {claims.labels.tolerance:g} "
     found = finding(code, f"{said}reads each as the nearest label.", facts.case.case_id, mask.path)
     yield replace(found, level="warning")
 
@@ -128,7 +129,7 @@ def _expected(mask: MaskFacts, labels: LabelMap) -> str:
     if labels.values is None and (mask.label is not None or len(labels.names) == 1):
         return "0 and 1, or 0 and 255"
     values = labels.file_values if mask.label is None else (labels.file_values[mask.label],)
-    return listed([(value,) for value in (0, *values)])
+    return format_marks([(value,) for value in (0, *values)])
 
 
 def _kind_of_strays(mask: MaskFacts, strays: Sequence[Marked], claims: Claims, ignores: bool) -> str:
@@ -160,7 +161,7 @@ def _about_storage(facts: CaseFacts, mask: MaskFacts) -> Iterator[Finding]:
             mask.path,
         )
     if mask.header.palette and not mask.colored:
-        values = listed([mark.mark for mark in mask.marks])
+        values = format_marks([mark.mark for mark in mask.marks])
         yield finding("mask-palette-indices", f"The indices {values} of a palette are labels.", case, mask.path)
     if mask.header.scaled:
         yield finding("mask-scaled", "The header scales the values; they come out whole.", case, mask.path)
@@ -187,5 +188,5 @@ def _about_filling(facts: CaseFacts, claims: Claims) -> Iterator[Finding]:
     if not any(index and index != IGNORE for index in known):
         yield finding("mask-empty", "The mask holds no label.", facts.case.case_id, facts.masks[0].path)
     elif len(facts.masks) == 1 and 0 not in known and IGNORE not in known and len(set(known)) == 1:
-        value = listed([mark.mark for mark in facts.masks[0].marks])
+        value = format_marks([mark.mark for mark in facts.masks[0].marks])
         yield finding("mask-full", f"Every voxel is {value}.", facts.case.case_id, facts.masks[0].path)

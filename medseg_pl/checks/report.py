@@ -30,11 +30,11 @@ from medseg_pl.checks.measurements import CaseFacts
 from medseg_pl.checks.run_checks import Report, report_on
 from medseg_pl.checks.settings import Settings, settings_of
 from medseg_pl.checks.wording import described, verdict
-from medseg_pl.core.errors import DataError, SettingError, printable
+from medseg_pl.core.errors import DataError, SettingError, make_printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import Source
 from medseg_pl.io.atomic_files import require_absent
-from medseg_pl.io.progress import progress_bar
+from medseg_pl.io.progress import show_progress
 
 _WIDTH = 80
 _SHOWN = 3
@@ -68,7 +68,7 @@ def check(arguments: argparse.Namespace) -> int:
 def look(settings: Settings, workers: int) -> Report:
     """Find the cases, read each, and compare them."""
     found = discover(settings.source)
-    with warnings.catch_warnings(), progress_bar("Checking cases", len(found.cases)) as advance:
+    with warnings.catch_warnings(), show_progress("Checking cases", len(found.cases)) as advance:
         warnings.simplefilter("ignore")  # decoders warn of damage, of which the findings speak
         labeling = settings.find_labels(found.cases)
         cases = list(inspect_all(settings.source, found.cases, labeling.labels, settings.root, workers, advance))
@@ -107,7 +107,7 @@ def show(console: Console, report: Report, root: Path) -> None:
 def as_json(report: Report, settings: Settings) -> dict[str, Any]:
     """What `--json` prints."""
     return {
-        "directory": printable(str(settings.root)),
+        "directory": make_printable(str(settings.root)),
         "notes": list(report.notes),
         "data": facts(report, settings),
         "counts": report.counts(),

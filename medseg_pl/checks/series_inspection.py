@@ -22,8 +22,8 @@ from medseg_pl.data.sources import DicomSource, FileSource, Source
 from medseg_pl.data.sources.base import strip_remedy
 from medseg_pl.data.sources.files import read_image_file
 from medseg_pl.io import raster
-from medseg_pl.io.dicom.headers import read_dataset, text
-from medseg_pl.io.dicom.series import open_series, series_problems
+from medseg_pl.io.dicom.headers import get_text, read_dataset
+from medseg_pl.io.dicom.series import find_series_problems, open_series
 from medseg_pl.io.file_header import FileHeader, read_header
 
 _CODES = {
@@ -87,8 +87,8 @@ def _measured(source: Source, case: Case, volume: Volume) -> CaseFacts:
         [volume.geometry],
         case.images,
         [header],
-        modality="" if dataset is None else text(dataset, "Modality"),
-        turned_bright=dataset is not None and text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
+        modality="" if dataset is None else get_text(dataset, "Modality"),
+        turned_bright=dataset is not None and get_text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
     )
     if volume.mask is None:
         return CaseFacts(case, image)
@@ -126,7 +126,7 @@ def _faults_of_series(case: Case, *, resample: bool) -> Iterator[Finding]:
             read_dataset(path)
         except DataError as error:
             yield diagnose(path, case.case_id, error)
-    for problem in series_problems(case.images, resample=resample):
+    for problem in find_series_problems(case.images, resample=resample):
         if problem.code in _CODES:
             yield finding(_CODES[problem.code], strip_remedy(problem.message), case.case_id, case.images[0].parent)
 

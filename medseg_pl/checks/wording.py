@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medseg_pl.checks.findings import Finding
 from medseg_pl.checks.run_checks import Report
-from medseg_pl.core.errors import printable
+from medseg_pl.core.errors import make_printable
 
 
 def verdict(report: Report) -> str:
@@ -22,9 +22,9 @@ def described(finding: Finding, root: Path) -> dict[str, str]:
     return {
         "code": finding.code,
         "level": finding.level,
-        "case_id": printable(finding.case_id),
-        "file": printable(_relative(finding.file, root)),
-        "message": printable(finding.message.replace(f"{root}/", "")),
+        "case_id": make_printable(finding.case_id),
+        "file": make_printable(_relative(finding.file, root)),
+        "message": make_printable(finding.message.replace(f"{root}/", "")),
         "remedy": finding.remedy,
     }
 

@@ -27,13 +27,13 @@ from medseg_pl.cli.parser import (
     locate_setting,
 )
 from medseg_pl.core.errors import SettingError, shorten
-from medseg_pl.core.import_policy import refusal
+from medseg_pl.core.import_policy import explain_refusal
 from medseg_pl.core.stop_signals import StopSignals
-from medseg_pl.core.validation import path_fault
+from medseg_pl.core.validation import find_path_fault
 from medseg_pl.data.sources.from_settings import relocate_source
 from medseg_pl.io.locks import FolderLocks
-from medseg_pl.io.progress import redraws
-from medseg_pl.io.scores import find_scores, summary_beside
+from medseg_pl.io.progress import can_redraw
+from medseg_pl.io.scores import find_scores, locate_summary
 from medseg_pl.training.callbacks import ConfigWriter, PhaseTracker
 from medseg_pl.training.checkpoints import (
     SHARED,
@@ -87,7 +87,7 @@ class TrainerParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
-        description = refusal(message, self.locate) or describe_parse_error(message, list_options(self))
+        description = explain_refusal(message, self.locate) or describe_parse_error(message, list_options(self))
         raise SettingError(description) from ex
 
 
@@ -186,7 +186,7 @@ class MedsegCLI(LightningCLI):
 
     def _experiment(self) -> Path:
         name = str(self.config.experiment)
-        if (fault := path_fault(name)) is not None:
+        if (fault := find_path_fault(name)) is not None:
             raise SettingError(f"The experiment {shorten(name)} {fault}. Name it plainly; --runs says where it goes.")
         return Path(self.config.runs, name)
 
@@ -218,7 +218,7 @@ class MedsegCLI(LightningCLI):
         given = to_list(trainer.get("callbacks"))
         bars = [callback for callback in given if isinstance(callback, ProgressBar)]
         if trainer.get("enable_progress_bar") is None:
-            kwargs["enable_progress_bar"] = bool(bars) or redraws(Console())
+            kwargs["enable_progress_bar"] = bool(bars) or can_redraw(Console())
         kwargs["plugins"] = complete_plugins(to_list(trainer.get("plugins")))
         shown = [] if bars else make_progress_callbacks()
         kwargs["callbacks"] = [self.phase, *given, *shown, *self._callbacks(given)]
@@ -248,7 +248,7 @@ class MedsegCLI(LightningCLI):
             with redirect_stdout(sys.stderr) if self.config.json else nullcontext():
                 self._score()
             if self.config.json and self.trainer.is_global_zero:
-                summary = summary_beside(find_scores(self._evaluated_folder(), _STAGES[self.command]))
+                summary = locate_summary(find_scores(self._evaluated_folder(), _STAGES[self.command]))
                 sys.stdout.write(summary.read_text(encoding="utf-8"))
 
     def _score(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
-from medseg_pl.core.errors import printable
+from medseg_pl.core.errors import make_printable
 
 _NOISE = (
     "LightningCLI's args parameter is intended",
@@ -30,7 +30,7 @@ class PrintableFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The message, line by line."""
-        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+        return "\n".join(make_printable(line) for line in super().format(record).split("\n"))
 
 
 def quiet_libraries() -> None:

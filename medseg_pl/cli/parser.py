@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 
 from medseg_pl.core.errors import SettingError, shorten
 from medseg_pl.core.validation import find_address
-from medseg_pl.io.config_files import config_names, read_yaml, shipped_configs
+from medseg_pl.io.config_files import find_shipped_configs, list_config_names, read_yaml
 
 _EXTRAS = ("wandb", "tensorboard")
 """Packages that come with an extra of the same name."""
@@ -145,8 +145,8 @@ def check_sections(path: Path, sections: Sequence[str]) -> None:
         SettingError: It is not so.
     """
     if not path.is_file():
-        near = difflib.get_close_matches(path.as_posix(), config_names(), n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"The shipped ones are in {shipped_configs()}."
+        near = difflib.get_close_matches(path.as_posix(), list_config_names(), n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"The shipped ones are in {find_shipped_configs()}."
         raise SettingError(f"There is no configuration {path}. {hint}")
     try:
         content = read_yaml(path)

@@ -15,7 +15,7 @@ from medseg_pl.cli.lightning_cli import MedsegCLI, make_parser
 from medseg_pl.cli.log_filters import quiet_libraries
 from medseg_pl.cli.parser import EarlyOptions, read_early_options
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.import_policy import only_known_code
+from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.data.sources.from_settings import relocate_source
 from medseg_pl.io.config_files import find_configs
@@ -40,12 +40,12 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
     quiet_libraries()
     early, rest = read_early_options(find_configs(arguments))
     if early.wants_help:
-        with only_known_code(early.plugins):
+        with restrict_imports(early.plugins):
             make_parser(command).parse_args(rest)
     trained = [] if command == "fit" else [read_checkpoint(path) for path in _find_checkpoints(command, early)]
     paths = [each.path for each in trained[:1]] or early.checkpoints
     with (
-        only_known_code(early.plugins),
+        restrict_imports(early.plugins),
         _default_configs(trained, early.data_root) as defaults,
         user_errors(command, phase := PhaseTracker()),
         report_complete_run(),

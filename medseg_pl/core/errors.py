@@ -112,10 +112,10 @@ _NO_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 _CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     r"""Text without what a terminal would obey and what UTF-8 cannot hold.
 
-    >>> printable("a\x1b[2J\udcff.png")
+    >>> make_printable("a\x1b[2J\udcff.png")
     'a�[2J�.png'
     """
     return "".join(character if character.isprintable() else _NO_CHARACTER for character in text)
@@ -136,7 +136,7 @@ def shorten(text: str, most: int = 80) -> str:
     >>> shorten("a" * 9, most=5)
     "'aaaaa…'"
     """
-    return f"'{printable(text[:most])}{'…' if len(text) > most else ''}'"
+    return f"'{make_printable(text[:most])}{'…' if len(text) > most else ''}'"
 
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
@@ -160,7 +160,7 @@ _WITHIN_TEXT = re.compile(r"\[Errno (\d+)\] .+?: '([^']+)'")
 
 
 @contextmanager
-def files_in_words(command: str) -> Iterator[None]:
+def convert_file_errors(command: str) -> Iterator[None]:
     """Turn what the operating system says about files within the block into a `MedsegError`.
 
     Args:
@@ -178,7 +178,7 @@ def files_in_words(command: str) -> Iterator[None]:
 
 def explain_file_error(error: OSError, command: str) -> MedsegError | None:
     """Say what is wrong with which file and what to do; `None` where no file is."""
-    number, name = number_and_file(error)
+    number, name = parse_file_error(error)
     again = "go on with --ckpt_path last" if command == "fit" else "repeat the command"
     if number in DISK:
         remedy = "Make it writable" if number == errno.EROFS else "Free some space"
@@ -193,7 +193,7 @@ def explain_file_error(error: OSError, command: str) -> MedsegError | None:
     return UnwritableFileError(f"{os.strerror(number)}: {name}. Check the path, and what is there already.")
 
 
-def number_and_file(error: OSError) -> tuple[int, str]:
+def parse_file_error(error: OSError) -> tuple[int, str]:
     """Return the number of an error and the file that it names; 0 and an empty name where they are not known."""
     told = _WITHIN_TEXT.search(str(error))
     if error.errno is None and told is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.errors import GeometryError
 
 Affine = tuple[tuple[float, ...], ...]
-Order = tuple[int, int, int]
+AxisOrder = tuple[int, int, int]
 Slicing = Literal["file", "axial", "coronal", "sagittal", "thick"]
 """Across which axis a volume is cut into slices."""
 
@@ -38,7 +38,7 @@ class Reorientation(NamedTuple):
         flips: Which of the new axes run backwards.
     """
 
-    order: Order = (0, 1, 2)
+    order: AxisOrder = (0, 1, 2)
     flips: tuple[bool, bool, bool] = (False, False, False)
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -110,7 +110,7 @@ class Geometry:
             if flip:
                 affine[:, 3] += affine[:, axis] * (length - 1)
                 affine[:, axis] *= -1
-        return Geometry(shape, spacing_mm, affine_as_tuple(affine))
+        return Geometry(shape, spacing_mm, to_affine(affine))
 
     def find_reorientation(self, other: Geometry) -> Reorientation | None:
         """Find how an array on this grid is reoriented to have its axes along those of another grid.
@@ -140,8 +140,8 @@ class Geometry:
 
         Zero where one of them does not know its place.
 
-        >>> shifted = affine_as_tuple([[2, 0, 0, 6], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-        >>> still = affine_as_tuple([[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        >>> shifted = to_affine([[2, 0, 0, 6], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        >>> still = to_affine([[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
         >>> Geometry((5, 5, 5), affine=still).distance_voxels(Geometry((5, 5, 5), affine=shifted))
         3.0
         """
@@ -153,7 +153,7 @@ class Geometry:
         return float(np.linalg.norm(back[:3] - corners[:3], axis=0).max())
 
 
-def affine_as_tuple(matrix: NDArray[np.floating] | Sequence[Sequence[float]]) -> Affine:
+def to_affine(matrix: NDArray[np.floating] | Sequence[Sequence[float]]) -> Affine:
     """A 4 x 4 matrix as nested tuples: hashable, comparable and ready for JSON, without losing a digit."""
     return tuple(tuple(float(value) for value in row) for row in np.asarray(matrix, dtype=np.float64))
 

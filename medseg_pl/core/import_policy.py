@@ -67,7 +67,7 @@ _DENIED = (
 
 
 @contextmanager
-def only_known_code(plugins: Sequence[str] = ()) -> Iterator[None]:
+def restrict_imports(plugins: Sequence[str] = ()) -> Iterator[None]:
     """Refuse a `class_path` of any other package before it is imported, and open no address for settings.
 
     Args:
@@ -139,7 +139,7 @@ def _is_file(text: str) -> bool:
         return False
 
 
-def refusal(text: str, place_of: Callable[[str], str] = lambda name: "") -> str | None:
+def explain_refusal(text: str, place_of: Callable[[str], str] = lambda name: "") -> str | None:
     """What to say where a parser's message is about a `class_path` that is not allowed; `None` of other messages.
 
     Args:

@@ -21,7 +21,7 @@ PERCENTILES = (0.5, 99.5)
 """What stands for the lowest and the highest value."""
 
 
-def channel_statistics(
+def compute_channel_statistics(
     image: NDArray[Any], percentiles: Sequence[float] = PERCENTILES, sample: int = SAMPLE
 ) -> NDArray[np.float32]:
     """Compute mean, standard deviation, and the 0.5th and 99.5th percentile of each channel.
@@ -38,7 +38,7 @@ def channel_statistics(
     Returns:
         `(C, 4)` in the order of `MEAN`, `STD`, `LOW`, `HIGH`.
 
-    >>> channel_statistics(np.array([[0.0, 2.0]])).round(2)
+    >>> compute_channel_statistics(np.array([[0.0, 2.0]])).round(2)
     array([[1.  , 0.99, 0.01, 1.99]], dtype=float32)
     """
     return np.stack([_describe(channel.ravel(), percentiles, sample) for channel in image]).astype(np.float32)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from medseg_pl.core.errors import MaskValueError, SettingError, shorten
 from medseg_pl.core.mask_values import Mark, check_colors, paint, translate
-from medseg_pl.core.validation import name_fault
+from medseg_pl.core.validation import find_name_fault
 
 Task = Literal["binary", "multiclass", "multilabel"]
 
@@ -81,7 +81,7 @@ class LabelMap:
 
     def _check_names(self) -> None:
         for name in self.names:
-            if (fault := name_fault(name)) is not None:
+            if (fault := find_name_fault(name)) is not None:
                 raise SettingError(
                     f"The label {shorten(name)} {fault}; folders of masks get that name. Correct labels.names."
                 )
@@ -313,7 +313,7 @@ class LabelMap:
         return translate(pixels if colored else pixels[None], meaning, self.tolerance, source)
 
 
-def probabilities_and_one_hot(
+def prepare_loss_inputs(
     logits: Float[Tensor, "b k ..."], target: Tensor
 ) -> tuple[Float[Tensor, "b k ..."], Float[Tensor, "b k ..."], Bool[Tensor, "b 1 ..."] | Bool[Tensor, "b k ..."]]:
     """Probabilities, one-hot target and validity of a loss's two arguments, whatever the task.

@@ -78,10 +78,10 @@ def paint(indices: Shaped[np.ndarray, "..."], marks: Sequence[Mark]) -> NDArray[
     return painted
 
 
-def different(marks: Shaped[np.ndarray, "c n"]) -> Shaped[np.ndarray, "k c"]:
+def find_unique_marks(marks: Shaped[np.ndarray, "c n"]) -> Shaped[np.ndarray, "k c"]:
     """Each mark once, in order; colors are sorted as one number, which is twenty times as fast as three.
 
-    >>> different(np.array([[255, 0, 255], [0, 0, 0], [0, 0, 0]])).tolist()
+    >>> find_unique_marks(np.array([[255, 0, 255], [0, 0, 0], [0, 0, 0]])).tolist()
     [[0, 0, 0], [255, 0, 0]]
     """
     if len(marks) == 1:
@@ -91,10 +91,10 @@ def different(marks: Shaped[np.ndarray, "c n"]) -> Shaped[np.ndarray, "k c"]:
     return np.stack([packed >> 32, packed >> 16 & 0xFFFF, packed & 0xFFFF], axis=1)
 
 
-def whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
+def round_near_whole(values: NDArray[Any]) -> NDArray[Any]:
     """Values that the scaling of a header has moved off a whole number by a rounding error, moved back.
 
-    >>> whole_numbers(np.array([0.0, 1.0000001, 0.5], np.float32))
+    >>> round_near_whole(np.array([0.0, 1.0000001, 0.5], np.float32))
     array([0. , 1. , 0.5], dtype=float32)
     """
     with np.errstate(invalid="ignore"):  # infinity has no distance from infinity
@@ -151,11 +151,11 @@ def _distance(first: Mark, second: Mark) -> int:
 def _unclaimed(
     pixels: Shaped[np.ndarray, "c ..."], where: Bool[np.ndarray, "..."], meaning: Mapping[Mark, int], source: str
 ) -> MaskValueError:
-    strays, count = different(pixels[:, where]), int(where.sum())
+    strays, count = find_unique_marks(pixels[:, where]), int(where.sum())
     what, unit, remedy = _SAID[len(pixels)]
     return MaskValueError(
-        f"{source} holds the {what}{'s' if len(strays) > 1 else ''} {listed(strays)}, which no label claims, in "
-        f"{count:,} {unit}{'s' if count > 1 else ''}; expected {listed(sorted(meaning), len(meaning))}. {remedy}"
+        f"{source} holds the {what}{'s' if len(strays) > 1 else ''} {format_marks(strays)}, which no label claims, in "
+        f"{count:,} {unit}{'s' if count > 1 else ''}; expected {format_marks(sorted(meaning), len(meaning))}. {remedy}"
         f"{_hint(strays.astype(np.float64), _rivals(pixels, meaning), what)}"
     )
 
@@ -196,12 +196,12 @@ def _hint(strays: Float64[np.ndarray, "n c"], rivals: Sequence[Sequence[Mark]], 
     return ""
 
 
-def listed(marks: Iterable[Any], most: int = 8) -> str:
+def format_marks(marks: Iterable[Any], most: int = 8) -> str:
     """Marks for an error message.
 
-    >>> listed([(1,), (2,), (3,)], most=2)
+    >>> format_marks([(1,), (2,), (3,)], most=2)
     '1, 2 …'
-    >>> listed([(255, 0, 0)])
+    >>> format_marks([(255, 0, 0)])
     '(255, 0, 0)'
     """
     marks = list(marks)
@@ -249,10 +249,10 @@ def read_palette_values(indices: NDArray[Any], palette: UInt8[np.ndarray, "n 3"]
     return indices
 
 
-def colors_by_value(palette: UInt8[np.ndarray, "n 3"]) -> tuple[tuple[int, int, int], ...]:
+def list_colors(palette: UInt8[np.ndarray, "n 3"]) -> tuple[tuple[int, int, int], ...]:
     """List the color of each label value that `read_palette_values` gives.
 
-    >>> colors_by_value(np.array([[255] * 3, [0] * 3], np.uint8))
+    >>> list_colors(np.array([[255] * 3, [0] * 3], np.uint8))
     ((0, 0, 0), (255, 255, 255))
     """
     colors = [(int(red), int(green), int(blue)) for red, green, blue in palette]

@@ -32,34 +32,34 @@ _A_FILE = re.compile(
 )
 
 
-def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def redact_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as `config.yaml` has it, without what says where or whose the data is.
 
     Of the source the class alone is left: its settings are folders and names. Loggers are left out, for they name
     accounts; so is what is not set.
 
-    >>> shown_config({"model": {"context_slices": 1}, "data": {"fold": 0, "source": {"class_path": "a.FolderSource",
+    >>> redact_config({"model": {"context_slices": 1}, "data": {"fold": 0, "source": {"class_path": "a.FolderSource",
     ...     "init_args": {"root": "/home/someone"}}}, "runs": "/home/someone/runs"})
     {'model': {'context_slices': 1}, 'data': {'fold': 0, 'source': 'FolderSource'}}
     """
     shown: dict[str, Any] = {}
     if "seed_everything" in config:
-        shown["seed_everything"] = plain(config["seed_everything"])
+        shown["seed_everything"] = redact_value(config["seed_everything"])
     for name, hidden in _HIDDEN.items():
         if isinstance(section := config.get(name), Mapping):
             kept = {key: value for key, value in section.items() if key not in hidden and value is not None}
-            shown[name] = plain(kept)
+            shown[name] = redact_value(kept)
     if isinstance(data := config.get("data"), Mapping):
-        shown["data"] = {key: plain(data[key]) for key in SHOWN_OF_DATA if data.get(key) is not None}
+        shown["data"] = {key: redact_value(data[key]) for key in SHOWN_OF_DATA if data.get(key) is not None}
         if isinstance(source := data.get("source"), Mapping):
-            shown["data"]["source"] = plain(str(source.get("class_path")).rpartition(".")[2])
+            shown["data"]["source"] = redact_value(str(source.get("class_path")).rpartition(".")[2])
     return shown
 
 
-def plain(value: Any) -> Any:
+def redact_value(value: Any) -> Any:
     """A setting as numbers, names, lists and dictionaries; text that could be a path or a file is left out.
 
-    >>> plain({"encoder_name": "resnet34", "weights": "/home/someone/w.pt", "depth": 5})
+    >>> redact_value({"encoder_name": "resnet34", "weights": "/home/someone/w.pt", "depth": 5})
     {'encoder_name': 'resnet34', 'weights': '…', 'depth': 5}
     """
     if isinstance(value, Namespace):
@@ -69,7 +69,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, str):
         return value if _A_NAME.fullmatch(value) and not _A_FILE.search(value) else "…"
     if isinstance(value, Mapping):
-        return {str(name): plain(inner) for name, inner in value.items()}
+        return {str(name): redact_value(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
+        return [redact_value(inner) for inner in value]
     return type(value).__name__

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+def open_thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Give a pool of threads that begins nothing more once the block has raised, a Ctrl-C included.
 
     A `ThreadPoolExecutor` by itself finishes all that was submitted first, of a large data set for hours.

@@ -16,7 +16,7 @@ from torch import Tensor
 from medseg_pl.core.errors import DataError, SettingError, shorten
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.validation import path_fault
+from medseg_pl.core.validation import find_path_fault
 
 ResizeMode: TypeAlias = Literal["none", "fit"]
 """`none` keeps pixels as they are; `fit` scales a whole image into the network's input."""
@@ -71,7 +71,7 @@ class Case:
 
     def __post_init__(self) -> None:
         """Reject an id that predictions could not be written under."""
-        if (fault := path_fault(self.case_id)) is not None:
+        if (fault := find_path_fault(self.case_id)) is not None:
             raise DataError(
                 f"The case {shorten(self.case_id)} {fault}, but its results are written under that name. Rename it."
             )
@@ -98,7 +98,7 @@ class Sample(NamedTuple):
     Attributes:
         image: `(C * (2k + 1), h, w)`, raw values; the neighbor is the outer index, the channel the inner one.
         mask: `(M, h, w)`.
-        statistics: `(C * (2k + 1), 4)`, see `medseg_pl.core.intensity.channel_statistics`.
+        statistics: `(C * (2k + 1), 4)`, see `medseg_pl.core.intensity.compute_channel_statistics`.
         case_id: The case that it is a patch of.
     """
 

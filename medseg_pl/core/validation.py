@@ -30,10 +30,10 @@ _FOLDERS_OF_OUTPUTS = ("cases", "overlays", "probabilities", "review")
 """What a prediction writes beside the folders of labels."""
 
 
-def name_fault(name: str) -> str | None:
+def find_name_fault(name: str) -> str | None:
     """Say why a name is no part of a path on every system; `None` where it is one.
 
-    >>> name_fault("left kidney"), name_fault("../x"), name_fault("a:b")
+    >>> find_name_fault("left kidney"), find_name_fault("../x"), find_name_fault("a:b")
     (None, "holds '/'", "holds ':'")
     """
     if (found := re.search(r'[/\\:*?"<>|]', name)) is not None:
@@ -47,10 +47,10 @@ def name_fault(name: str) -> str | None:
     return _part_fault(name)
 
 
-def path_fault(name: str) -> str | None:
+def find_path_fault(name: str) -> str | None:
     """Say why a name such as `patient3/ct` leads out of the folder that it is written to, or cannot be printed.
 
-    >>> path_fault("patient3/ct"), path_fault("a/../../b"), path_fault("/etc")
+    >>> find_path_fault("patient3/ct"), find_path_fault("a/../../b"), find_path_fault("/etc")
     (None, "holds '..'", "holds an empty part beside '/'")
     """
     for part in name.split("/"):

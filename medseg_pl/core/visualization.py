@@ -41,7 +41,7 @@ def draw_contours(
     return canvas
 
 
-def side_by_side(
+def draw_side_by_side(
     rgb: UInt8[np.ndarray, "h w 3"],
     reference: Bool[np.ndarray, "n h w"],
     prediction: Bool[np.ndarray, "n h w"],
@@ -56,7 +56,7 @@ def side_by_side(
     return np.concatenate([large, gap, draw_contours(large, masks[0]), gap, draw_contours(large, masks[1])], axis=1)
 
 
-def telling_slice(reference: Bool[np.ndarray, "n d h w"], prediction: Bool[np.ndarray, "n d h w"]) -> int:
+def select_slice(reference: Bool[np.ndarray, "n d h w"], prediction: Bool[np.ndarray, "n d h w"]) -> int:
     """The slice in which the masks differ most; the one with most of the reference where they are the same."""
     area = (reference ^ prediction).sum(axis=(0, 2, 3))
     if not area.any():
@@ -64,7 +64,7 @@ def telling_slice(reference: Bool[np.ndarray, "n d h w"], prediction: Bool[np.nd
     return int(area.argmax()) if area.any() else len(area) // 2
 
 
-def spread_slices(holding: Bool[np.ndarray, " d"], most: int, always: int) -> Int[np.ndarray, " s"]:
+def select_slices(holding: Bool[np.ndarray, " d"], most: int, always: int) -> Int[np.ndarray, " s"]:
     """At most so many slices, evenly spread over those that hold something and their neighbors.
 
     Args:
@@ -72,7 +72,7 @@ def spread_slices(holding: Bool[np.ndarray, " d"], most: int, always: int) -> In
         most: How many.
         always: A slice that is among them in any case.
 
-    >>> spread_slices(np.array([0, 0, 1, 1, 1, 1, 0, 0, 0], bool), most=3, always=4)
+    >>> select_slices(np.array([0, 0, 1, 1, 1, 1, 0, 0, 0], bool), most=3, always=4)
     array([1, 4, 6])
     """
     places = np.flatnonzero(holding)

@@ -12,7 +12,7 @@ from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.data.sources.files import is_image
 from medseg_pl.data.sources.mask_paths import STEM
-from medseg_pl.io.paths import files_below, is_picture, name_below
+from medseg_pl.io.paths import is_picture, list_files, name_below
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr")
 _MASK_WORDS = re.compile(r"mask|seg|label|annot|manual|truth|(^|[_\-. ])gt|roi|contour", re.IGNORECASE)
@@ -52,7 +52,7 @@ def find_image_folder(directory: Path) -> str | None:
     """Find the folder of images; `.` where they have none of their own."""
     named = {path.name.lower(): path.name for path in sorted(directory.glob("[!.]*")) if path.is_dir()}
     known = next((named[name] for name in IMAGE_FOLDERS if name in named), None)
-    return known or ("." if any(map(is_image, files_below(directory))) else None)
+    return known or ("." if any(map(is_image, list_files(directory))) else None)
 
 
 def arrange(directory: Path, said: Mapping[str, Any]) -> Arrangement:
@@ -175,7 +175,7 @@ def _find_mask_folder(directory: Path, images: str) -> str:
     if images == ".":
         return images
     others = sorted(path for path in directory.glob("[!.]*") if path.is_dir() and path.name != images)
-    found = [path.name for path in others if any(map(is_image, files_below(path)))]
+    found = [path.name for path in others if any(map(is_image, list_files(path)))]
     if len(found) == 1:
         return found[0]
     if not found and any(_MASK_WORDS.search(PurePosixPath(name).name) for name in _list_names(directory / images)):
@@ -208,7 +208,7 @@ def _find_label_folders(directory: Path, folder: str, images: Sequence[str]) -> 
 
 def _find_group(names: Sequence[str], folder: Path) -> str | None:
     """Find the pattern of patients whose sections are images of their own."""
-    if not all(is_picture(path) for path in files_below(folder) if is_image(path)):
+    if not all(is_picture(path) for path in list_files(folder) if is_image(path)):
         return None
     for group in (r"^(.+)/", rf"^(.+?){_SECTION}"):
         matches = [re.search(group, name) for name in names]
@@ -234,7 +234,7 @@ def _list_names(folder: Path) -> list[str]:
     """List the images below a folder by their names without suffix."""
     if not folder.is_dir():
         return []
-    files = (path for path in files_below(folder) if is_image(path))
+    files = (path for path in list_files(folder) if is_image(path))
     return sorted({name_below(path, folder) for path in files})
 
 

@@ -90,7 +90,7 @@ def compute_image_signature(
 
     Args:
         image: Raw values.
-        statistics: As `medseg_pl.core.intensity.channel_statistics` gives them.
+        statistics: As `medseg_pl.core.intensity.compute_channel_statistics` gives them.
     """
     return ImageSignature(compute_pixel_digest(image), compute_low_frequencies(image, statistics), min(image.shape[2:]))
 

@@ -12,7 +12,7 @@ from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.from_settings import select_recorded_cases
 from medseg_pl.export import runner
 from medseg_pl.inference.predictor import Predictor
-from medseg_pl.io.progress import progress_bar
+from medseg_pl.io.progress import show_progress
 from medseg_pl.metrics import MetricTable, OverlapMetric, summarize
 from medseg_pl.training.checkpoints import CheckpointInfo
 
@@ -35,7 +35,7 @@ def measure(trained: CheckpointInfo, predictor: Predictor, folder: Path, source:
     cases = select_recorded_cases(source.cases(), trained.data)
     ledgers = {name: MetricTable([OverlapMetric(predictor.labels)]) for name in ("checkpoint", "exported")}
     model = runner.Model(folder)
-    with progress_bar("Measuring", len(cases)) as advance:
+    with show_progress("Measuring", len(cases)) as advance:
         for case in cases:
             read = source.read(case, predictor.labels)
             volume = replace(read, image=as_cache_dtype(read.image, f"Case {case.case_id}"))  # as training saw it

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from medseg_pl import __version__
 from medseg_pl.core import errors, geometry, intensity
 from medseg_pl.core.errors import ExportError, SettingError
-from medseg_pl.core.import_policy import only_known_code
+from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.data.prepared_data import use_mask_values
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.from_settings import open_source
@@ -24,7 +24,7 @@ from medseg_pl.export import image_files
 from medseg_pl.export.cards import write_cards
 from medseg_pl.inference import components
 from medseg_pl.inference.predictor import Predictor
-from medseg_pl.io.atomic_files import require_empty, whole_folder
+from medseg_pl.io.atomic_files import require_empty, write_folder_atomically
 from medseg_pl.models.segmentation_model import load_model
 from medseg_pl.training.checkpoints import CheckpointInfo, read_checkpoint
 
@@ -55,7 +55,7 @@ def export(arguments: argparse.Namespace) -> None:
     require_empty(arguments.output)
     trained = read_checkpoint(arguments.ckpt_path)
     plugins = [name for value in arguments.plugins for name in value.split(",")]
-    with only_known_code(plugins), whole_folder(arguments.output) as folder:
+    with restrict_imports(plugins), write_folder_atomically(arguments.output) as folder:
         _write(folder, trained, arguments)
     sys.stdout.write(f"Wrote {arguments.output}: python run.py IMAGE ... -o DIR runs it without torch.\n")
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import MedsegError
-from medseg_pl.core.geometry import Geometry, Reorientation, Slicing, affine_as_tuple, find_slicing
+from medseg_pl.core.geometry import Geometry, Reorientation, Slicing, find_slicing, to_affine
 
 Array = NDArray[Any]
 
@@ -115,7 +115,7 @@ def read_volume(path: Path) -> tuple[Array, Geometry]:
     pixels = data.transpose(3, 2, 1, 0)
     z, y, x = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     depth, height, width = pixels.shape[1:]
-    return pixels, Geometry((depth, height, width), (z, y, x), affine_as_tuple(affine))
+    return pixels, Geometry((depth, height, width), (z, y, x), to_affine(affine))
 
 
 def paint_labels(mask: Array, spec: dict[str, Any], picture: bool) -> dict[str, Array]:

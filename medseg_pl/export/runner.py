@@ -31,7 +31,7 @@ try:
     from numpy.typing import NDArray
 
     from medseg_pl.core.errors import MedsegError
-    from medseg_pl.core.intensity import HIGH, LOW, MEAN, STD, channel_statistics, replace_not_finite
+    from medseg_pl.core.intensity import HIGH, LOW, MEAN, STD, compute_channel_statistics, replace_not_finite
     from medseg_pl.export.image_files import RefusedError, list_outputs, paint_labels, read_image, write_mask
     from medseg_pl.inference.components import fill_holes, keep_largest_component, remove_small_components
 except (ImportError, SyntaxError) as error:
@@ -96,7 +96,7 @@ class Model:
         image = to_storable(image)
         scale = self._find_scale(image, spacing_mm)
         how = self.spec["statistics"]
-        statistics = channel_statistics(image, how["percentiles"], how["sample"])
+        statistics = compute_channel_statistics(image, how["percentiles"], how["sample"])
         most = self.spec["whole_image_max_pixels"] if whole_image_max_pixels is None else whole_image_max_pixels
         masks, kept = [], []
         for depth in range(image.shape[1]):

@@ -74,7 +74,7 @@ class Inferer:
 
         Args:
             image: The whole volume, raw values.
-            statistics: Of its channels, see `channel_statistics`.
+            statistics: Of its channels, see `compute_channel_statistics`.
             geometry: Its grid.
             indices: The slices.
 

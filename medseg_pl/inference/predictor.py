@@ -21,8 +21,8 @@ from jaxtyping import Shaped, UInt8
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
-from medseg_pl.core.import_policy import only_known_code
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.import_policy import restrict_imports
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing, Prediction, SliceReference, TtaMode, Volume
 from medseg_pl.data.cache.case import as_cache_dtype
@@ -122,7 +122,7 @@ class Predictor:
         if not trained:
             raise SettingError("A prediction needs at least one checkpoint.")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        with only_known_code(plugins):
+        with restrict_imports(plugins):
             models = [load_model(each).to(device) for each in trained]
         settings = trained[0].settings
         source = settings.get("data", {}).get("source", {}).get("init_args") or {}
@@ -208,7 +208,7 @@ class Predictor:
         """
         self._check(volume, description)
         image, geometry = as_cache_dtype(volume.image, description), volume.geometry
-        statistics = channel_statistics(image)
+        statistics = compute_channel_statistics(image)
         assembler = CaseAssembler(self.labels, self.postprocess, probabilities)
         depth = geometry.shape[0]
         step = self.inferer.count_slices_at_once(geometry, self.batch_size)

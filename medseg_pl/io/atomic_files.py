@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import DISK, OutputExistsError, number_and_file
+from medseg_pl.core.errors import DISK, OutputExistsError, parse_file_error
 
 _UNFINISHED = ".writing-"
 
 
 @contextmanager
-def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def write_atomically(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`, and rename it to `path` once the block has ended well.
 
     Args:
@@ -33,7 +33,7 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     if not replace:
         require_absent(path)
-    with unfinished(path) as temporary:
+    with reserve_temporary(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Made here rather than by `tempfile`, whose files are for their owner alone: the umask applies without being
         # read, which would mean to set it, for all threads.
@@ -43,7 +43,7 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
+def reserve_temporary(path: Path) -> Iterator[Path]:
     """Give a path beside `path` for what is on its way there, and remove what is still there when the block ends."""
     # The suffix stays last: writers choose the format, and whether to compress, by it.
     temporary = path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}-{path.name[-60:]}"
@@ -56,7 +56,7 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def write_folder_atomically(path: Path) -> Iterator[Path]:
     """Give a new folder, and let it take the place of `path` once the block has ended well.
 
     An empty folder that is there is filled rather than replaced: it may be a mount, or somebody's working directory.
@@ -94,7 +94,7 @@ def name_errors(path: Path, temporary: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        number, name = number_and_file(error)
+        number, name = parse_file_error(error)
         meant = name.replace(str(temporary), str(path)) if name else str(path)
         if number not in DISK or meant == error.filename:
             raise
@@ -125,11 +125,11 @@ def sync(path: Path) -> None:
 
 def write_text(path: Path, text: str, *, replace: bool = False) -> None:
     """Write a whole text file, UTF-8 with the same line ends on every system."""
-    with whole_file(path, replace=replace) as temporary:
+    with write_atomically(path, replace=replace) as temporary:
         temporary.write_bytes(text.encode())
 
 
-def state_of_stat(stat: os.stat_result) -> str:
+def describe_stat(stat: os.stat_result) -> str:
     """Describe a file without reading it: the text changes whenever its content may have changed.
 
     Size and time of modification alone do not tell: `cp -p`, `tar` and `rsync -a` set the time that they were given.
@@ -138,7 +138,7 @@ def state_of_stat(stat: os.stat_result) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
-def digest_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """A hash of a file's bytes, 40 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=20)
     with path.open("rb") as file:

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.intensity import HIGH, LOW
-from medseg_pl.core.visualization import draw_contours, spread_slices, to_rgb
+from medseg_pl.core.visualization import draw_contours, select_slices, to_rgb
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.config_files import read_json
-from medseg_pl.io.raster import webp
+from medseg_pl.io.raster import encode_webp
 
 MOST_CASES = 50
 """Cases of a stage that are pictured: the worst, and a few of the best to compare them with."""
@@ -100,23 +100,23 @@ def draw_case(
 
     Args:
         image: Raw values.
-        statistics: See `medseg_pl.core.intensity.channel_statistics`.
+        statistics: See `medseg_pl.core.intensity.compute_channel_statistics`.
         reference: As `LabelMap` describes it.
         prediction: As the reference.
         geometry: The grid of all three.
-        telling: The slice that is drawn in any case, see `telling_slice`.
+        telling: The slice that is drawn in any case, see `select_slice`.
         overlapping: Whether labels have a channel each.
     """
     height, width = image.shape[2:]
     marked = (reference != 0).any(axis=(0, 2, 3)) | (prediction != 0).any(axis=(0, 2, 3))
-    slices = spread_slices(marked, MOST_SLICES, telling)
+    slices = select_slices(marked, MOST_SLICES, telling)
     sides = _SIDES if len(slices) > _FEW_SLICES else (_LARGE_SIDE, *_SIDES)
     for side in sides:
         images = [_draw_slice(image[:, index], statistics, side) for index in slices]
         fitting = max(1, _BYTES * len(slices) // sum(map(len, images)))
         if fitting >= min(_ENOUGH_SLICES, len(slices)):
             break
-    kept = spread_slices(np.ones(len(slices), bool), fitting, int(np.flatnonzero(slices == telling)[0]))
+    kept = select_slices(np.ones(len(slices), bool), fitting, int(np.flatnonzero(slices == telling)[0]))
     _, y, x = geometry.spacing_mm or (1.0, 1.0, 1.0)
     size = _fit_size((height, width), sides[0])
     return CasePicture(
@@ -198,7 +198,7 @@ def draw_thumbnail(picture: CasePicture, masks: Sequence[UInt8[np.ndarray, "m d 
         inner = [cv2.erode(plane, np.ones((3, 3), np.uint8)) for plane in large]  # makes outlines of two pixels
         outlined = draw_contours(draw_contours(np.asarray(rgb, np.uint8), np.stack(large) > 0), np.stack(inner) > 0)
         panels += [outlined, gap]
-    return webp(np.concatenate(panels[:-1], axis=1), _QUALITY + 8)
+    return encode_webp(np.concatenate(panels[:-1], axis=1), _QUALITY + 8)
 
 
 def pack_mask(mask: UInt8[np.ndarray, "m s h w"], level: int) -> str:
@@ -225,7 +225,7 @@ def _draw_slice(pixels: Shaped[np.ndarray, "c h w"], statistics: Float32[np.ndar
     size = _fit_size(pixels.shape[1:], side)
     channels = pixels if len(pixels) == 3 and pixels.dtype == np.uint8 else pixels[:1]
     small: NDArray[Any] = np.stack([cv2.resize(channel, size, interpolation=cv2.INTER_AREA) for channel in channels])
-    return webp(to_rgb(small, float(statistics[0, LOW]), float(statistics[0, HIGH])), _QUALITY)
+    return encode_webp(to_rgb(small, float(statistics[0, LOW]), float(statistics[0, HIGH])), _QUALITY)
 
 
 def _fit_size(shape: Sequence[int], side: int, *, enlarge: bool = False) -> tuple[int, int]:

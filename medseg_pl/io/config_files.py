@@ -58,7 +58,7 @@ def _require_shallow(content: Any) -> Any:
 _NAME = "configs"
 
 
-def shipped_configs() -> Path:
+def find_shipped_configs() -> Path:
     """Return the folder of the shipped configurations: in the package, or in a clone beside it."""
     package = Path(__file__).resolve().parents[1]
     return package / _NAME if (package / _NAME).is_dir() else package.parent / _NAME
@@ -72,7 +72,7 @@ def find_config(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.parts[:1] == (_NAME,) and ".." not in path.parts and not path.is_file():
-        shipped = shipped_configs().joinpath(*path.parts[1:])
+        shipped = find_shipped_configs().joinpath(*path.parts[1:])
         return shipped if shipped.is_file() else path
     return path
 
@@ -91,7 +91,7 @@ def find_configs(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def config_names() -> list[str]:
+def list_config_names() -> list[str]:
     """List what ships, as a command names it: `configs/model/tiny.yaml` …."""
-    folder = shipped_configs()
+    folder = find_shipped_configs()
     return sorted((_NAME / path.relative_to(folder)).as_posix() for path in folder.rglob("*.yaml"))

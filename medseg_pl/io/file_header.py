@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from medseg_pl.core.errors import DataError, UnreadableFileError
-from medseg_pl.core.mask_values import colors_by_value
+from medseg_pl.core.mask_values import list_colors
 from medseg_pl.io import size_limits
 from medseg_pl.io.itk import read_itk_header
 from medseg_pl.io.nifti import is_unspaced
@@ -84,7 +84,7 @@ class FileHeader:
 
 def read_header(path: Path) -> FileHeader:
     """The header of a picture or volume; of a file that cannot be opened only what its first bytes tell."""
-    content = content_of(path)
+    content = detect_format(path)
     try:
         if is_nifti(path):
             return _nifti(path, content)
@@ -153,7 +153,7 @@ def _raster(path: Path, content: str) -> FileHeader:
 def _colors(palette: NDArray[Any]) -> tuple[tuple[int, int, int], ...]:
     """The colors of a palette's values, as far as bytes reach."""
     table = palette.reshape(-1, 3) if palette.shape[0] != 3 or palette.ndim == 1 else palette.T
-    return colors_by_value(table[:256].astype(np.uint8))
+    return list_colors(table[:256].astype(np.uint8))
 
 
 def _is_lossy(path: Path, content: str) -> bool:
@@ -257,7 +257,7 @@ _MOST_UNPACKED = 1 << 36
 """No more is unpacked to look for the end of a compressed file; a bomb is made of less."""
 
 
-def content_of(path: Path) -> str:
+def detect_format(path: Path) -> str:
     """The format that the first bytes tell: `PNG`, `gzip`, `text` …; `nothing` of an empty file, else `unknown`."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -277,7 +277,7 @@ def content_of(path: Path) -> str:
 
 def is_cut_off(path: Path) -> bool:
     """Whether the end that the format has is missing; false where the format has none that is known."""
-    content = content_of(path)
+    content = detect_format(path)
     if content == "PNG":
         return not _png_ends(path)
     if content == "JPEG":

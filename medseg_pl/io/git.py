@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def git_state(directory: Path) -> dict[str, Any] | None:
+def read_git_state(directory: Path) -> dict[str, Any] | None:
     """The commit that a folder's repository is at, and whether its files differ from it.
 
     Args:

@@ -20,9 +20,9 @@ import SimpleITK as sitk  # noqa: N813  its own documentation calls it so
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, MissingDataError, UnreadableFileError
-from medseg_pl.core.geometry import Geometry, affine_as_tuple
+from medseg_pl.core.geometry import Geometry, to_affine
 from medseg_pl.io import size_limits
-from medseg_pl.io.atomic_files import require_absent, whole_file
+from medseg_pl.io.atomic_files import require_absent, write_atomically
 from medseg_pl.io.paths import find_suffix
 
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0])
@@ -82,7 +82,7 @@ def write_itk_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
     if find_suffix(path).lower() in _DETACHED:
         _write_pair(path, image)
         return
-    with whole_file(path) as temporary:
+    with write_atomically(path) as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=True)
 
 
@@ -150,7 +150,7 @@ def _geometry(image: Any, header: ItkHeader, shape: tuple[int, ...], path: Path)
     return Geometry(
         (depth, height, width),
         (z, y, x) if header.spaced else None,
-        affine_as_tuple(affine) if header.placed else None,
+        to_affine(affine) if header.placed else None,
     )
 
 

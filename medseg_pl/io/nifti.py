@@ -21,9 +21,9 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
-from medseg_pl.core.geometry import Geometry, affine_as_tuple
+from medseg_pl.core.geometry import Geometry, to_affine
 from medseg_pl.io import size_limits
-from medseg_pl.io.atomic_files import whole_file
+from medseg_pl.io.atomic_files import write_atomically
 
 _REVERSED = [2, 1, 0, 3]
 _MM = {1: 1000.0, 3: 0.001}
@@ -79,7 +79,7 @@ def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
     volume = array.transpose(2, 1, 0) if array.ndim == 3 else array.transpose(3, 2, 1, 0)
     image = nibabel.Nifti1Image(volume, affine, dtype=array.dtype)
     image.header.set_xyzt_units("mm")
-    with whole_file(path) as temporary:
+    with write_atomically(path) as temporary:
         nibabel.save(image, temporary)
 
 
@@ -99,7 +99,7 @@ def write_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
     header.set_data_shape(spatial[: max(2, min(3, len(image.shape)))])
     result = type(image)(values.reshape(header.get_data_shape()), None, header)
     result.header["pixdim"][:4] = image.header["pixdim"][:4]  # nibabel forgets the thickness of a single slice
-    with whole_file(path) as temporary:
+    with write_atomically(path) as temporary:
         nibabel.save(result, temporary)
 
 
@@ -178,7 +178,7 @@ def _geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
     z, y, x = (float(value) for value in np.linalg.norm(affine[:3, :3], axis=0))
     # Without a code the header knows the spacing but not the place, and nibabel makes one up.
     placed = bool(image.header["sform_code"] or image.header["qform_code"])
-    return Geometry((depth, height, width), (z, y, x), affine_as_tuple(affine) if placed else None)
+    return Geometry((depth, height, width), (z, y, x), to_affine(affine) if placed else None)
 
 
 def _find_affine(image: Any) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_pl.core.errors import OutputExistsError
-from medseg_pl.io.atomic_files import digest_of, name_errors, require_empty, state_of_stat, write_text
+from medseg_pl.io.atomic_files import describe_stat, hash_file, name_errors, require_empty, write_text
 from medseg_pl.io.itk import find_data_files
 from medseg_pl.io.locks import FolderLocks
 
@@ -111,11 +111,11 @@ def _digest(name: str) -> str:
 
 
 def _state(inputs: Sequence[Path]) -> str:
-    """Describe files without reading them; see `state_of_stat`."""
+    """Describe files without reading them; see `describe_stat`."""
     files = (*inputs, *find_data_files(inputs))
-    return _digest("\0".join(f"{path.name} {state_of_stat(path.stat())}" for path in files))
+    return _digest("\0".join(f"{path.name} {describe_stat(path.stat())}" for path in files))
 
 
 def _content(inputs: Sequence[Path]) -> str:
     files = (*inputs, *find_data_files(inputs))
-    return _digest("\0".join(f"{path.name} {digest_of(path)}" for path in files))
+    return _digest("\0".join(f"{path.name} {hash_file(path)}" for path in files))

@@ -113,7 +113,7 @@ class LeftOut(NamedTuple):
         return self.kind in ("unread", "unlisted", "dead-link")
 
 
-def files_below(directory: Path) -> Iterator[Path]:
+def list_files(directory: Path) -> Iterator[Path]:
     """Yield every file below a folder, in the order of paths.
 
     Hidden files and folders are left alone: notebooks keep copies of images in `.ipynb_checkpoints`, and a prediction
@@ -128,7 +128,7 @@ def files_below(directory: Path) -> Iterator[Path]:
     ...     for name in ("b.png", "a/c.png", "a/.hidden.png", ".ipynb_checkpoints/b-checkpoint.png"):
     ...         Path(folder, name).parent.mkdir(exist_ok=True)
     ...         Path(folder, name).touch()
-    ...     [path.relative_to(folder).as_posix() for path in files_below(Path(folder))]
+    ...     [path.relative_to(folder).as_posix() for path in list_files(Path(folder))]
     ['a/c.png', 'b.png']
     """
     return (found for found in _walk_tree(directory) if isinstance(found, Path))

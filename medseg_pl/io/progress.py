@@ -10,13 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 
-def redraws(console: Console) -> bool:
+def can_redraw(console: Console) -> bool:
     """Whether a line can be drawn anew there: not in a file, even where color is forced, nor where TERM=dumb."""
     return console.is_interactive and console.file.isatty()
 
 
 @contextmanager
-def progress_bar(doing: str, total: int, *, things: str = "cases", show: bool = True) -> Iterator[Callable[[], None]]:
+def show_progress(doing: str, total: int, *, things: str = "cases", show: bool = True) -> Iterator[Callable[[], None]]:
     """Show how much is done, how fast, and how long the rest will take.
 
     Args:
@@ -30,7 +30,7 @@ def progress_bar(doing: str, total: int, *, things: str = "cases", show: bool = 
     """
     console = Console(stderr=True)
     columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn(things), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (show and redraws(console))) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not (show and can_redraw(console))) as progress:
         task = progress.add_task("", total=total)
         yield lambda: progress.advance(task)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from medseg_pl.core.errors import UnreadableFileError
-from medseg_pl.io.atomic_files import whole_file
+from medseg_pl.io.atomic_files import write_atomically
 
 _FILE = "dashboard.json"
 
 
 @dataclass(frozen=True)
-class BoardRecord:
+class Pseudonyms:
     """Kept in `dashboard.json` of the run folder, for its owner alone.
 
     Args:
@@ -30,12 +30,12 @@ class BoardRecord:
     wandb_run_id: str | None = None
 
     @classmethod
-    def new(cls) -> BoardRecord:
+    def new(cls) -> Pseudonyms:
         """One with a key that nobody has."""
         return cls(secrets.token_hex(32))
 
     @classmethod
-    def read(cls, folder: Path) -> BoardRecord | None:
+    def read(cls, folder: Path) -> Pseudonyms | None:
         """That of a run folder, or `None` where it has none.
 
         Raises:
@@ -57,18 +57,18 @@ class BoardRecord:
 
     def write(self, folder: Path) -> None:
         """Keep it in a run folder, readable for the owner only."""
-        with whole_file(folder / _FILE, replace=True) as temporary:
+        with write_atomically(folder / _FILE, replace=True) as temporary:
             temporary.chmod(0o600)
             temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
-    def with_run(self, wandb_run_id: str | None) -> BoardRecord:
+    def with_run(self, wandb_run_id: str | None) -> Pseudonyms:
         """The same key beside another run at W&B."""
         return replace(self, wandb_run_id=wandb_run_id)
 
     def pseudonym(self, kind: Literal["case", "group"], name: str) -> str:
         """What a case or a group is called on a dashboard: HMAC-SHA256, 16 hexadecimal digits.
 
-        >>> BoardRecord("00" * 32).pseudonym("case", "case123")
+        >>> Pseudonyms("00" * 32).pseudonym("case", "case123")
         'f9187ff675483979'
         """
         return hmac.new(bytes.fromhex(self.key), f"{kind}:{name}".encode(), hashlib.sha256).hexdigest()[:16]

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from medseg_pl.core.errors import MaskValueError, MissingDataError, UnreadableFileError
-from medseg_pl.core.mask_values import different, listed, read_palette_values
+from medseg_pl.core.mask_values import find_unique_marks, format_marks, read_palette_values
 from medseg_pl.io import size_limits, tiff
-from medseg_pl.io.atomic_files import whole_file
+from medseg_pl.io.atomic_files import write_atomically
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000")
 _ANIMATED = ("PNG", "GIF", "WEBP")
@@ -35,7 +35,7 @@ _DAMAGE = (OSError, EOFError, LookupError, SyntaxError, TypeError, ValueError, s
 _VALUES = ("L", "I;16", "I;16B", "I", "F")
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def read_image_size(path: Path) -> tuple[int, int]:
     """`(height, width)` of what `read_image` gives, from the header, without decoding."""
     if tiff.is_tiff(path):
         return tiff.size(path)
@@ -107,7 +107,7 @@ def write_png(path: Path, pixels: NDArray[Any], *, replace: bool = False) -> Non
     """Write `(H, W)` or `(H, W, 3)` pixels, 8 or 16 bit, as a PNG that appears whole."""
     if pixels.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"A PNG holds uint8 or uint16, not {pixels.dtype}.")
-    with whole_file(path, replace=replace) as temporary:
+    with write_atomically(path, replace=replace) as temporary:
         if pixels.ndim == 3 and pixels.dtype == np.uint16:  # which Pillow does not write
             temporary.write_bytes(cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))[1].tobytes())
         else:
@@ -127,7 +127,7 @@ def open_undecoded(path: Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = usual
 
 
-def webp(pixels: NDArray[np.uint8], quality: int) -> bytes:
+def encode_webp(pixels: NDArray[np.uint8], quality: int) -> bytes:
     """`(H, W)` or `(H, W, 3)` pixels as a lossy WebP file, for pages: a third of a PNG, in every browser."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="WEBP", quality=quality, method=4)
@@ -256,7 +256,7 @@ def _only_plane(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
             f"{path} is a mask with {len(planes)} different channels; expected one value for each pixel. Save each "
             "channel as a file of its own."
         )
-    colors = f", {listed(different(planes.reshape(3, -1)))}" if planes.dtype.kind == "u" else ""
+    colors = f", {format_marks(find_unique_marks(planes.reshape(3, -1)))}" if planes.dtype.kind == "u" else ""
     raise MaskValueError(
         f"{path} is a mask in colors{colors}; expected one value for each pixel. Say with labels.colors which label "
         "each color is."

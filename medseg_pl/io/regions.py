@@ -113,7 +113,7 @@ def _draw_polygon(mask: NDArray[np.bool_], polygon: NDArray[np.float64]) -> None
     low = np.clip(np.floor(corners.min(axis=0)).astype(np.int64), 0, limits)
     high = np.clip(np.ceil(corners.max(axis=0)).astype(np.int64) + 1, low, limits)
     (top, left), (bottom, right) = (int(low[0]), int(low[1])), (int(high[0]), int(high[1]))
-    mask[top:bottom, left:right] |= inside_polygons([corners - low], (bottom - top, right - left))
+    mask[top:bottom, left:right] |= fill_polygons([corners - low], (bottom - top, right - left))
 
 
 def _draw_runs(mask: NDArray[np.bool_], runs: Runs, source: str) -> None:
@@ -134,7 +134,7 @@ _ROUNDED_DIGITS = 6
 """A contour through the center of a pixel is decided by the rule and not by the last bit of its coordinates."""
 
 
-def inside_polygons(polygons: Iterable[Float64[np.ndarray, "_ 2"]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+def fill_polygons(polygons: Iterable[Float64[np.ndarray, "_ 2"]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """The pixels whose centers lie inside an odd number of polygons: a polygon inside another one is a hole.
 
     A center on an edge belongs to the polygon below it and to the right of it, so that of two polygons with a common
@@ -145,7 +145,7 @@ def inside_polygons(polygons: Iterable[Float64[np.ndarray, "_ 2"]], size: tuple[
         size: Rows and columns of the image; what lies outside is cut off.
 
     >>> square = np.array([[0.5, 0.5], [0.5, 3.5], [2.5, 3.5], [2.5, 0.5]])
-    >>> inside_polygons([square], (4, 5)).astype(int)
+    >>> fill_polygons([square], (4, 5)).astype(int)
     array([[0, 0, 0, 0, 0],
            [0, 1, 1, 1, 0],
            [0, 1, 1, 1, 0],

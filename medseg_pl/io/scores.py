@@ -79,10 +79,10 @@ def find_scores(path: Path, stage: str | None = None) -> Path:
         raise MissingDataError(
             f"There is nothing at {path}. Name a run folder, such as runs/demo/version_0, or a table of scores (.csv)."
         )
-    stages = sorted({stage_of(entry) or entry.name for entry in path.glob("scores_*.csv")})
+    stages = sorted({parse_stage(entry) or entry.name for entry in path.glob("scores_*.csv")})
     wanted = stage or ("test" if "test" in stages else stages[0] if len(stages) == 1 else None)
     if wanted in stages:
-        return (tables_of_stage(path, wanted) or [path / wanted])[-1]
+        return (list_tables(path, wanted) or [path / wanted])[-1]
     names = [entry.name for entry in sorted(path.glob("scores_*.csv"))]
     names = names or sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
     found = ", ".join(names[:8]) + (" …" if len(names) > 8 else "") or "nothing"
@@ -92,35 +92,35 @@ def find_scores(path: Path, stage: str | None = None) -> Path:
     )
 
 
-def tables_of_stage(folder: Path, stage: str) -> list[Path]:
-    """List the tables of a stage, oldest first: a later one has a higher number, see `numbered`.
+def list_tables(folder: Path, stage: str) -> list[Path]:
+    """List the tables of a stage, oldest first: a later one has a higher number, see `choose_numbered_paths`.
 
     Those that have no summary beside them come before all others: whoever wrote them was stopped in between.
     """
-    tables = [path for path in folder.glob(f"scores_{stage}*.csv") if stage_of(path) == stage]
-    return sorted(tables, key=lambda path: (summary_beside(path).is_file(), _number_of(path)))
+    tables = [path for path in folder.glob(f"scores_{stage}*.csv") if parse_stage(path) == stage]
+    return sorted(tables, key=lambda path: (locate_summary(path).is_file(), _number_of(path)))
 
 
 def note_newest(table: Path | None) -> str:
     """Say that a table is the newest of several, for whoever reads it; empty where there is one."""
-    stage = table and stage_of(table)
-    older = [path.name for path in tables_of_stage(table.parent, stage) if path != table] if table and stage else []
+    stage = table and parse_stage(table)
+    older = [path.name for path in list_tables(table.parent, stage) if path != table] if table and stage else []
     return f"Note: {table} is read, the newest scores of {stage}; older ones: {', '.join(older)}." if older else ""
 
 
-def summary_beside(table: Path) -> Path:
+def locate_summary(table: Path) -> Path:
     """Return where the summary of a table is.
 
-    >>> summary_beside(Path("run/scores_val_2.csv")).as_posix()
+    >>> locate_summary(Path("run/scores_val_2.csv")).as_posix()
     'run/summary_val_2.json'
     """
     return table.with_name(table.name.replace("scores_", "summary_", 1)).with_suffix(".json")
 
 
-def stage_of(path: Path) -> str | None:
+def parse_stage(path: Path) -> str | None:
     """What was scored, as the name of the table says it.
 
-    >>> stage_of(Path("scores_val_2.csv")), stage_of(Path("ours.csv"))
+    >>> parse_stage(Path("scores_val_2.csv")), parse_stage(Path("ours.csv"))
     ('val', None)
     """
     match = re.fullmatch(r"scores_([a-z]+)(_\d+)?\.csv", path.name)
@@ -168,12 +168,12 @@ def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
     return lists
 
 
-def numbered(directory: Path, *names: str) -> list[Path]:
+def choose_numbered_paths(directory: Path, *names: str) -> list[Path]:
     """Return paths that belong together, `name_2`, `name_3` … where one of them is taken: nothing is overwritten.
 
     The number is higher than any there is, so that the highest one is the newest.
 
-    >>> [path.name for path in numbered(Path("nowhere"), "scores.csv", "summary.json")]
+    >>> [path.name for path in choose_numbered_paths(Path("nowhere"), "scores.csv", "summary.json")]
     ['scores.csv', 'summary.json']
     """
     paths = [directory / name for name in names]

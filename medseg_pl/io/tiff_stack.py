@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.io import size_limits
-from medseg_pl.io.atomic_files import whole_file
+from medseg_pl.io.atomic_files import write_atomically
 from medseg_pl.io.tiff import DAMAGE, apply_tags, read_orientation
 
 _MOST_PACKED = 5000
@@ -77,7 +77,7 @@ def write_stack_like(path: Path, mask: NDArray[Any], template: Path) -> None:
     if spacing_mm is not None:
         noted |= {"unit": "mm", "spacing": spacing_mm[0]}
         resolution = (1 / spacing_mm[2], 1 / spacing_mm[1])
-    with whole_file(path) as temporary:
+    with write_atomically(path) as temporary:
         tifffile.imwrite(
             temporary, values, imagej=True, metadata=noted, resolution=resolution, compression="zlib",
             photometric="minisblack",

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from medseg_pl.core.errors import printable
-from medseg_pl.io.atomic_files import whole_file
-from medseg_pl.io.scores import PREDICTIONS, Row, numbered, write_rows, write_summary
+from medseg_pl.core.errors import make_printable
+from medseg_pl.io.atomic_files import write_atomically
+from medseg_pl.io.scores import PREDICTIONS, Row, choose_numbered_paths, write_rows, write_summary
 from medseg_pl.metrics.case_metric import CaseScore
 from medseg_pl.metrics.summary import Strata, summarize
 
@@ -51,10 +51,12 @@ def write_scores(
         The file of the table, and the summary.
     """
     # Masks that are kept have the number of their scores.
-    scores, file, *_ = numbered(directory, f"scores_{stage}.csv", f"summary_{stage}.json", f"{PREDICTIONS}/{stage}")
+    scores, file, *_ = choose_numbered_paths(
+        directory, f"scores_{stage}.csv", f"summary_{stage}.json", f"{PREDICTIONS}/{stage}"
+    )
     summary = {**summarize(table, names, strata=strata), **(facts or {})}
     # Both whole before either is seen, and the summary first: a table without one was left by whoever was stopped.
-    with whole_file(scores) as rows, whole_file(file) as described:
+    with write_atomically(scores) as rows, write_atomically(file) as described:
         write_rows(rows, [make_row(score, (strata or {}).get(score.case_id, {})) for score in table], replace=True)
         write_summary(described, summary, replace=True)
     return scores, summary
@@ -66,7 +68,7 @@ def print_scores(scores: Path, summary: Mapping[str, Any], stage: str) -> None:
     for part in make_summary_tables(summary, stage):
         console.print(part, width=min(console.width, _WIDTH))
     for caution in summary["cautions"]:
-        console.print(Text(printable(caution)), width=min(console.width, _WIDTH))
+        console.print(Text(make_printable(caution)), width=min(console.width, _WIDTH))
     console.print(f"Scores of every case: {scores}", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -100,7 +102,7 @@ def _table(summary: Mapping[str, Any], title: str, columns: Mapping[str, str], h
     for label, described in summary["labels"].items():
         value, *rest = (_number(described.get(name, {}).get("mean")) for name in columns.values())
         interval = _interval(described.get(headline, {}).get("ci95"))
-        table.add_row(Text(printable(label)), value, interval, *rest, str(described["counts"]["n_missed"]))
+        table.add_row(Text(make_printable(label)), value, interval, *rest, str(described["counts"]["n_missed"]))
     value, *rest = (_number(summary["foreground_mean"].get(name)) for name in columns.values())
     table.add_row("mean", value, "", *rest, "", style="bold")
     return table

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.labels import IGNORE, LabelMap, probabilities_and_one_hot
+from medseg_pl.core.labels import IGNORE, LabelMap, prepare_loss_inputs
 from medseg_pl.core.recorded import Recorded
 
 __all__ = ["DiceCELoss", "DiceLoss", "FocalTverskyLoss", "PixelCELoss", "WeightedSum"]
@@ -66,7 +66,7 @@ class FocalTverskyLoss(Recorded, nn.Module):
             target: As `LabelMap.target` gives it.
         """
         # Sums over a quarter of a million pixels do not fit into half precision.
-        probabilities, one_hot, valid = probabilities_and_one_hot(logits.float(), target)
+        probabilities, one_hot, valid = prepare_loss_inputs(logits.float(), target)
         if target.ndim < logits.ndim and not self.background:
             probabilities, one_hot = probabilities[:, 1:], one_hot[:, 1:]
         probabilities = probabilities * valid

@@ -30,7 +30,7 @@ class Normalization(Recorded, nn.Module):
 class ZScore(Normalization):
     """Mean 0 and standard deviation 1 over each case: for MRI, whose units mean nothing across scans.
 
-    Both are those of the values moved to the case's 0.5th and 99.5th percentile, see `channel_statistics`.
+    Both are those of the values moved to the case's 0.5th and 99.5th percentile, see `compute_channel_statistics`.
 
     Args:
         clip: Whether values beyond the percentiles are moved there.

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.import_policy import only_known_code, refusal
+from medseg_pl.core.import_policy import explain_refusal, restrict_imports
 from medseg_pl.core.intensity import LOW
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing, ResizeMode, TtaMode
@@ -120,7 +120,7 @@ class SegmentationModel(nn.Module):
 
         Args:
             image: `(B, C * (2k + 1), H, W)`; the neighbor is the outer index, the channel the inner one.
-            statistics: `(B, C * (2k + 1), 4)` of each channel over its whole case, see `channel_statistics`.
+            statistics: `(B, C * (2k + 1), 4)` of each channel over its whole case, see `compute_channel_statistics`.
         """
         return self.compute_logits(self.normalize(image, statistics))
 
@@ -149,7 +149,7 @@ def load_model(checkpoint: CheckpointInfo | str | Path, plugins: Sequence[str] =
 
     Args:
         checkpoint: A file, or what `read_checkpoint` gave for it, with settings that may have been changed.
-        plugins: Packages of your own that its settings may name, beside those of a surrounding `only_known_code`.
+        plugins: Packages of your own that its settings may name, beside those of a surrounding `restrict_imports`.
 
     Raises:
         SettingError: The settings name code that is not allowed, or do not fit.
@@ -162,10 +162,10 @@ def load_model(checkpoint: CheckpointInfo | str | Path, plugins: Sequence[str] =
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SegmentationModel, "model", fail_untyped=False)
     try:
-        with only_known_code(plugins):
+        with restrict_imports(plugins):
             model: SegmentationModel = parser.instantiate(parser.parse_object({"model": settings})).model
     except (ArgumentError, ImportError) as error:
-        reason = refusal(str(error)) or " ".join(str(error).split())
+        reason = explain_refusal(str(error)) or " ".join(str(error).split())
         raise SettingError(f"{trained.path} cannot be loaded. {reason}") from error
     load_weights(model, trained.path)
     return model.eval().requires_grad_(False)

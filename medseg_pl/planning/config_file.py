@@ -13,7 +13,7 @@ from medseg_pl.core.errors import DataError
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.prepared_data import find_time_axes
-from medseg_pl.io.progress import progress_bar
+from medseg_pl.io.progress import show_progress
 from medseg_pl.planning.annotated_yaml import annotated_yaml
 from medseg_pl.planning.fingerprint import Fingerprint, fingerprint
 from medseg_pl.planning.planner import Hardware, plan
@@ -57,7 +57,7 @@ def look_at(found: Recognized, workers: int) -> Fingerprint:
     cases = found.source.cases()
     _require_masks(cases)
     cache = CaseCache(find_default_directory(), found.source, found.labels)
-    with progress_bar("Reading cases", len(cases)) as advance:
+    with show_progress("Reading cases", len(cases)) as advance:
         index = cache.build(cases, threads=workers, advance=advance)
     return fingerprint(cases, index, found.labels, found.modalities)
 

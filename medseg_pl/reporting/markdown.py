@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from medseg_pl.core.privacy import shown_config
+from medseg_pl.core.privacy import redact_config
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings
 from medseg_pl.reporting.split_audit import audit_split
 from medseg_pl.reporting.summary import assess_certainty, find_weaknesses, mean_interval
@@ -32,7 +32,7 @@ def write_blocks(run: Run) -> dict[str, str]:
 
 def _dataset(run: Run) -> str:
     proof = audit_split(run)
-    source = shown_config(run.config or {}).get("data", {}).get("source")
+    source = redact_config(run.config or {}).get("data", {}).get("source")
     lines = [f"Read by `{source}`.", ""] if source else []
     if proof.sides:
         lines += format_table(
@@ -90,7 +90,7 @@ def _below(name: str, names: Sequence[str]) -> bool:
 
 
 def _configuration(run: Run) -> str:
-    shown = shown_config(run.config or {})
+    shown = redact_config(run.config or {})
     if not shown:
         return "The configuration was not recorded."
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medseg_pl.core.errors import MissingDataError, SettingError
-from medseg_pl.io.atomic_files import whole_file
+from medseg_pl.io.atomic_files import write_atomically
 from medseg_pl.reporting import Run
 from medseg_pl.reporting.markdown import write_blocks
 
@@ -33,7 +33,7 @@ def fill_readme(path: Path, run: Run) -> tuple[bool, list[str]]:
     after = fill_markers(before, said, str(path))
     if after != before:
         place = path.resolve()  # a link stays a link
-        with whole_file(place, replace=True) as temporary:
+        with write_atomically(place, replace=True) as temporary:
             temporary.write_bytes(after.encode())
             temporary.chmod(place.stat().st_mode)
     return after != before, find_missing_markers(before, said)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
-from medseg_pl.core.privacy import shown_config
+from medseg_pl.core.privacy import redact_config
 from medseg_pl.io.config_files import read_json, read_yaml
-from medseg_pl.io.scores import Row, find_scores, read_metrics, read_reliability, read_rows, stage_of, summary_beside
+from medseg_pl.io.scores import Row, find_scores, locate_summary, parse_stage, read_metrics, read_reliability, read_rows
 
 Values = Mapping[str, Any]
 
@@ -87,7 +87,7 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
     return Run(
         folder=folder,
         title=_title(folder, config),
-        stage="none" if table is None else stage_of(table) or "test",
+        stage="none" if table is None else parse_stage(table) or "test",
         table=table,
         rows=rows,
         summary=summary,
@@ -101,11 +101,11 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
 
 def _scores(folder: Path, stage: str | None) -> tuple[Path | None, Sequence[Row], Values]:
     scores = find_scores(folder, stage)
-    known = stage_of(scores) or "test"
-    summary = _json(summary_beside(scores))
+    known = parse_stage(scores) or "test"
+    summary = _json(locate_summary(scores))
     if summary is None or not isinstance(summary.get("labels"), dict):
         raise MissingDataError(
-            f"Expected {summary_beside(scores).name} with the labels beside {scores}. Score the run again with medseg "
+            f"Expected {locate_summary(scores).name} with the labels beside {scores}. Score the run again with medseg "
             f"{'evaluate' if known == 'evaluate' else 'test'}, which writes both."
         )
     return scores, read_rows(scores), summary
@@ -166,7 +166,7 @@ class Setting(NamedTuple):
 
 def compare_settings(runs: Sequence[Run]) -> list[Setting]:
     """The configurations, without what is personal and what is not set; what differs comes first."""
-    return _side_by_side([shown_config(run.config or {}) for run in runs])
+    return _side_by_side([redact_config(run.config or {}) for run in runs])
 
 
 def compare_environments(runs: Sequence[Run]) -> list[Setting]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg_pl.core.errors import SettingError, printable
+from medseg_pl.core.errors import SettingError, make_printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.scores import note_newest
 from medseg_pl.reporting.html.cases import CaseEntry, choose_names, list_case_entries
@@ -81,4 +81,4 @@ def _load_pictures(arguments: argparse.Namespace, runs: Sequence[Run], entries: 
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{printable(line)}\n")
+    sys.stdout.write(f"{make_printable(line)}\n")

@@ -28,7 +28,7 @@ from medseg_pl.data.sources import Source
 from medseg_pl.data.splits import SplitSettings, refuse_trained_groups
 from medseg_pl.data.transforms.augmentation import Augmentation
 from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.io.progress import progress_bar
+from medseg_pl.io.progress import show_progress
 from medseg_pl.training.checkpoints.loop_state import count_done_batches
 from medseg_pl.training.data_checks import refuse_duplicates, refuse_faults, warn_about_left_out
 from medseg_pl.training.module import SegmentationModule
@@ -292,7 +292,7 @@ class SegmentationDataModule(LightningDataModule):
             return index
         # Machines that share a cache share the work: each begins at a case of its own.
         first = len(cases) * self.trainer.node_rank // self.trainer.num_nodes if self.trainer else 0
-        with progress_bar("Reading cases", len(cases), show=decodes) as advance:
+        with show_progress("Reading cases", len(cases), show=decodes) as advance:
 
             def next_case() -> None:
                 advance()

@@ -18,9 +18,8 @@ from rich.console import Console
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.io.locks import FolderLocks
-from medseg_pl.io.progress import redraws
+from medseg_pl.io.progress import can_redraw
 from medseg_pl.training.callbacks import (
-    BoardRecord,
     FiniteCheck,
     LogBeforeSave,
     LogLines,
@@ -29,6 +28,7 @@ from medseg_pl.training.callbacks import (
     Preemption,
     ProgressBar,
     ProvenanceWriter,
+    Pseudonyms,
     ScoreWriter,
     check_wandb,
     make_private,
@@ -56,14 +56,14 @@ def configure_privacy(loggers: Sequence[Logger], folder: Path | None = None) -> 
     if not hosted or rank_zero_only.rank:  # type: ignore[attr-defined]  # only rank zero talks to W&B
         return
     run = folder or next(logger.log_dir for logger in loggers if isinstance(logger, RunLogger))
-    record = BoardRecord.read(Path(run)) if run else None
+    record = Pseudonyms.read(Path(run)) if run else None
     for logger in hosted:
         make_private(logger, record.wandb_run_id if record else None)
 
 
 def make_progress_callbacks() -> list[Callback]:
     """Make a progress bar for a terminal, plain lines elsewhere."""
-    return [ProgressBar()] if redraws(Console()) else [LogLines()]
+    return [ProgressBar()] if can_redraw(Console()) else [LogLines()]
 
 
 def make_fit_callbacks(

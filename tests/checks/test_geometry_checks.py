@@ -17,7 +17,7 @@ from medseg_pl.checks.geometry_checks import (
     spacing_findings,
 )
 from medseg_pl.checks.measurements import CaseFacts
-from medseg_pl.core.geometry import Affine, Geometry, affine_as_tuple
+from medseg_pl.core.geometry import Affine, Geometry, to_affine
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.file_header import FileHeader
 from tests.checks.facts_of import codes, facts_of, image_of, mask_of, textured
@@ -29,7 +29,7 @@ STRAIGHT = np.diag([3.0, 1.0, 1.0, 1.0])
 def affine(matrix: NDArray[np.float64] = STRAIGHT, shift: tuple[float, ...] = (0, 0, 0)) -> Affine:
     moved = matrix.copy()
     moved[:3, 3] += shift
-    return affine_as_tuple(moved)
+    return to_affine(moved)
 
 
 def pair(
@@ -97,7 +97,7 @@ def test_channels_share_a_grid_too() -> None:
     ],
 )
 def test_axes_are_named_in_the_order_of_the_file(matrix: NDArray[np.float64], expected: str) -> None:
-    assert axis_codes(affine_as_tuple(matrix)) == expected
+    assert axis_codes(to_affine(matrix)) == expected
 
 
 @pytest.mark.parametrize(

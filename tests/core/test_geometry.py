@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medseg_pl.core.errors import GeometryError
-from medseg_pl.core.geometry import Geometry, Reorientation, affine_as_tuple, find_slicing
+from medseg_pl.core.geometry import Geometry, Reorientation, find_slicing, to_affine
 
 OBLIQUE = np.array([[0.1, -1.7, 1 / 3, 12.5], [1e-9, 0.3, 2.0, -7.0], [5.0, 0.0, np.pi, 1e6], [0.0, 0.0, 0.0, 1.0]])
 
@@ -38,21 +38,21 @@ def test_distances_are_in_pixels_where_it_is_not() -> None:
 
 
 def test_an_affine_survives_json_to_the_last_digit() -> None:
-    affine = affine_as_tuple(OBLIQUE)
+    affine = to_affine(OBLIQUE)
     again = json.loads(json.dumps(affine))
-    assert affine_as_tuple(again) == affine
+    assert to_affine(again) == affine
     np.testing.assert_array_equal(np.array(again), OBLIQUE)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_an_affine_is_plain_floats(dtype: type) -> None:
-    affine = affine_as_tuple(OBLIQUE.astype(dtype))
+    affine = to_affine(OBLIQUE.astype(dtype))
     assert {type(value) for row in affine for value in row} == {float}
     np.testing.assert_array_equal(np.array(affine), OBLIQUE.astype(dtype))
 
 
 def placed(matrix: np.ndarray, shape: tuple[int, int, int] = (3, 5, 9)) -> Geometry:
-    return Geometry(shape, affine=affine_as_tuple(matrix))
+    return Geometry(shape, affine=to_affine(matrix))
 
 
 def changed(**entries: float) -> np.ndarray:
@@ -105,10 +105,10 @@ def test_a_grid_without_a_place_is_no_distance_from_any() -> None:
 
 
 def test_geometries_of_one_grid_are_equal_and_hash_alike() -> None:
-    first, second = (Geometry((1, 2, 3), (1.0, 1.0, 1.0), affine_as_tuple(OBLIQUE.copy())) for _ in range(2))
+    first, second = (Geometry((1, 2, 3), (1.0, 1.0, 1.0), to_affine(OBLIQUE.copy())) for _ in range(2))
     assert first == second
     assert len({first, second}) == 1
-    assert first != Geometry((1, 2, 3), (1.0, 1.0, 1.0), affine_as_tuple(np.eye(4)))
+    assert first != Geometry((1, 2, 3), (1.0, 1.0, 1.0), to_affine(np.eye(4)))
 
 
 REORIENTATIONS = [Reorientation(o, f) for o in permutations(range(3)) for f in product([False, True], repeat=3)]
@@ -117,7 +117,7 @@ REORIENTATIONS = [Reorientation(o, f) for o in permutations(range(3)) for f in p
 class TestReoriented:
     @pytest.mark.parametrize("turn", REORIENTATIONS)
     def test_every_voxel_stays_where_it_is(self, turn: Reorientation) -> None:
-        before = Geometry((3, 4, 5), (1.5, 2.0, 7.0), affine_as_tuple(OBLIQUE))
+        before = Geometry((3, 4, 5), (1.5, 2.0, 7.0), to_affine(OBLIQUE))
         values = np.arange(60).reshape(before.shape)
         after, moved = before.reoriented(turn), turn.apply(values)
         assert after.shape == moved.shape
@@ -134,13 +134,13 @@ class TestReoriented:
 
     @pytest.mark.parametrize("turn", REORIENTATIONS)
     def test_it_is_found_from_the_grids(self, turn: Reorientation) -> None:
-        before = Geometry((3, 4, 5), (1.5, 2.0, 7.0), affine_as_tuple(OBLIQUE))
+        before = Geometry((3, 4, 5), (1.5, 2.0, 7.0), to_affine(OBLIQUE))
         assert before.find_reorientation(before.reoriented(turn)) == turn
 
     def test_none_is_found_between_axes_or_without_a_place(self) -> None:
         turned = OBLIQUE @ np.array([[0.9, -0.4, 0, 0], [0.4, 0.9, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-        here = Geometry((3, 4, 5), (1.0, 1.0, 1.0), affine_as_tuple(OBLIQUE))
-        assert here.find_reorientation(Geometry((3, 4, 5), affine=affine_as_tuple(turned))) is None
+        here = Geometry((3, 4, 5), (1.0, 1.0, 1.0), to_affine(OBLIQUE))
+        assert here.find_reorientation(Geometry((3, 4, 5), affine=to_affine(turned))) is None
         assert here.find_reorientation(Geometry((3, 4, 5), (1.0, 1.0, 1.0))) is None
 
     def test_what_is_unknown_stays_unknown(self) -> None:
@@ -152,7 +152,7 @@ def lying(*columns: tuple[float, float, float]) -> Geometry:
     affine = np.eye(4)
     affine[:3, :3] = np.array(columns).T
     spacing = [float(np.linalg.norm(column)) for column in columns]
-    return Geometry((9, 9, 9), (spacing[0], spacing[1], spacing[2]), affine_as_tuple(affine))
+    return Geometry((9, 9, 9), (spacing[0], spacing[1], spacing[2]), to_affine(affine))
 
 
 AXIAL = lying((0, 0, 5), (0, -1, 0), (-1, 0, 0))

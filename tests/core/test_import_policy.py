@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonargparse._common import ImportDenied, check_import_path
 
-from medseg_pl.core.import_policy import KNOWN, only_known_code, refusal
+from medseg_pl.core.import_policy import KNOWN, explain_refusal, restrict_imports
 
 PAGES = [Path("README.md"), *Path("configs").rglob("*.yaml"), *Path("medseg_pl").rglob("*.py")]
 OFFERED = re.compile(r"(?:class_path:\s*|--[\w.]+\+?=)((?:[a-z]\w*\.)+[A-Z]\w*)")
@@ -24,7 +24,7 @@ def offered() -> set[str]:
 def test_what_is_offered_is_allowed() -> None:
     names = offered()
     assert {"medseg_pl.training.checkpoints.LastCheckpoint", "torch.optim.AdamW"} <= names
-    with only_known_code():
+    with restrict_imports():
         for name in {*names, "lightning.pytorch.cli.ReduceLROnPlateau"}:
             check_import_path(name)
 
@@ -41,7 +41,7 @@ def test_what_is_offered_is_allowed() -> None:
     ],
 )
 def test_what_lies_beside_it_is_not(name: str) -> None:
-    with only_known_code(), pytest.raises(ImportDenied, match="is not allowed"):
+    with restrict_imports(), pytest.raises(ImportDenied, match="is not allowed"):
         check_import_path(name)
 
 
@@ -55,12 +55,12 @@ def test_each_known_name_is_there() -> None:
 def test_a_refusal_says_where_the_class_is_named() -> None:
     places = {"mine.Loss": " in a.yaml", "model.loss": " on the command line"}
     text = "Parser key \"model.loss\": Importing '{}' is not allowed, denied by the '*' entry"
-    said = refusal(text.format("mine.Loss"), lambda name: places.get(name, ""))
+    said = explain_refusal(text.format("mine.Loss"), lambda name: places.get(name, ""))
     assert said is not None and said.startswith(
         "The setting model.loss in a.yaml names mine.Loss, which would run code"
     )
-    said = refusal(text.format("os.system"), lambda name: places.get(name, ""))
+    said = explain_refusal(text.format("os.system"), lambda name: places.get(name, ""))
     assert said is not None and said.startswith("The setting model.loss on the command line names os.system, which is")
-    said = refusal("Importing 'mine.Loss' is not allowed")
+    said = explain_refusal("Importing 'mine.Loss' is not allowed")
     assert said is not None and said.startswith("The settings name mine.Loss, which would run code of mine; nothing")
-    assert refusal("something else") is None
+    assert explain_refusal("something else") is None

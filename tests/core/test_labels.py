@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg_pl.core.errors import MaskValueError, SettingError
-from medseg_pl.core.labels import IGNORE, LabelMap, probabilities_and_one_hot
+from medseg_pl.core.labels import IGNORE, LabelMap, prepare_loss_inputs
 
 ORGANS = ["stomach", "spleen"]
 
@@ -484,14 +484,14 @@ class TestProbabilities:
 class TestProbabilitiesAndOneHot:
     def test_class_indices(self) -> None:
         target = torch.tensor([[0, 2, IGNORE]])
-        probabilities, one_hot, valid = probabilities_and_one_hot(torch.zeros(1, 3, 3), target)
+        probabilities, one_hot, valid = prepare_loss_inputs(torch.zeros(1, 3, 3), target)
         torch.testing.assert_close(probabilities, torch.full((1, 3, 3), 1 / 3))
         assert one_hot.tolist() == [[[1, 0, 0], [0, 0, 0], [0, 1, 0]]]
         assert valid.tolist() == [[[True, True, False]]]
 
     def test_a_channel_for_each_label(self) -> None:
         target = torch.tensor([[[0.0, 1.0], [IGNORE, 1.0]]])
-        probabilities, one_hot, valid = probabilities_and_one_hot(torch.zeros(1, 2, 2), target)
+        probabilities, one_hot, valid = prepare_loss_inputs(torch.zeros(1, 2, 2), target)
         torch.testing.assert_close(probabilities, torch.full((1, 2, 2), 0.5))
         assert one_hot.tolist() == [[[0, 1], [0, 1]]]
         assert valid.tolist() == [[[True, True], [False, True]]]

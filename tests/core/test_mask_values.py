@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medseg_pl.core.errors import MaskValueError, SettingError
-from medseg_pl.core.mask_values import check_colors, different, listed, paint, translate, whole_numbers
+from medseg_pl.core.mask_values import check_colors, find_unique_marks, format_marks, paint, round_near_whole, translate
 from medseg_pl.io import raster
 
 BLACK, RED, YELLOW, GRAY = (0, 0, 0), (255, 0, 0), (255, 255, 0), (128, 128, 128)
@@ -147,19 +147,19 @@ class TestWholeNumbers:
         scaled = (np.round(whole / np.float32(slope)) * np.float64(np.float32(slope))).astype(np.float32)
         near = np.abs(scaled - whole) < 1e-4
         assert near.any()
-        np.testing.assert_array_equal(whole_numbers(scaled)[near], whole[near])
+        np.testing.assert_array_equal(round_near_whole(scaled)[near], whole[near])
 
     def test_what_lies_between_stays(self) -> None:
         values = np.array([0.5, 0.999, 1.001, -0.01], np.float64)
-        np.testing.assert_array_equal(whole_numbers(values), values)
+        np.testing.assert_array_equal(round_near_whole(values), values)
 
     def test_holes_stay(self) -> None:
         values = np.array([np.nan, np.inf, -np.inf, 2.0000001])
-        np.testing.assert_array_equal(whole_numbers(values), [np.nan, np.inf, -np.inf, 2.0])
+        np.testing.assert_array_equal(round_near_whole(values), [np.nan, np.inf, -np.inf, 2.0])
 
     def test_integers_are_left_alone(self) -> None:
         values = np.array([2**62 + 1])
-        assert whole_numbers(values) is values
+        assert round_near_whole(values) is values
 
 
 class TestDifferent:
@@ -167,15 +167,15 @@ class TestDifferent:
     def test_equal_to_numpy(self, seed: int, deep: bool) -> None:
         high, dtype = (65536, np.uint16) if deep else (4, np.uint8)
         marks = np.random.default_rng(seed).integers(0, high, (3, 30)).astype(dtype)
-        np.testing.assert_array_equal(different(marks), np.unique(marks.T, axis=0))
+        np.testing.assert_array_equal(find_unique_marks(marks), np.unique(marks.T, axis=0))
 
     def test_holes_are_one(self) -> None:
-        assert len(different(np.array([[np.nan, 1.0, np.nan]]))) == 2
+        assert len(find_unique_marks(np.array([[np.nan, 1.0, np.nan]]))) == 2
 
 
 def test_a_list_is_cut_short() -> None:
-    assert listed([(value,) for value in range(20)]) == "0, 1, 2, 3, 4, 5, 6, 7 …"
-    assert listed([(1234567.0,), (0.5,), (np.nan,), (-np.inf,)]) == "1234567, 0.5, nan, -inf"
+    assert format_marks([(value,) for value in range(20)]) == "0, 1, 2, 3, 4, 5, 6, 7 …"
+    assert format_marks([(1234567.0,), (0.5,), (np.nan,), (-np.inf,)]) == "1234567, 0.5, nan, -inf"
 
 
 class TestPaint:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.privacy import plain, shown_config
+from medseg_pl.core.privacy import redact_config, redact_value
 
 
 @pytest.mark.parametrize("personal", ["/home/a", "a\\b", "~/x", "weights.pth", "scan.nii.gz", "../x", "file:x"])
 def test_text_that_may_be_a_path_is_not_shown(personal: str) -> None:
-    assert plain({"inner": [personal]}) == {"inner": ["…"]}
+    assert redact_value({"inner": [personal]}) == {"inner": ["…"]}
 
 
 def test_objects_are_shown_by_their_class() -> None:
-    assert plain(LabelMap(["nucleus"], "binary")) == "LabelMap"
+    assert redact_value(LabelMap(["nucleus"], "binary")) == "LabelMap"
 
 
 def test_a_configuration_loses_folders_accounts_and_what_is_not_set() -> None:
@@ -26,7 +26,7 @@ def test_a_configuration_loses_folders_accounts_and_what_is_not_set() -> None:
         "runs": "/home/someone",
         "ckpt_path": "last",
     }
-    assert shown_config(config) == {
+    assert redact_config(config) == {
         "seed_everything": 3,
         "model": {"loss": {"class_path": "medseg_pl.DiceCELoss"}},
         "trainer": {"max_epochs": 2},
@@ -35,4 +35,4 @@ def test_a_configuration_loses_folders_accounts_and_what_is_not_set() -> None:
 
 
 def test_a_configuration_without_its_sections_is_shown_as_far_as_it_goes() -> None:
-    assert shown_config({"data": {"source": None}, "model": "x"}) == {"data": {}}
+    assert redact_config({"data": {"source": None}, "model": "x"}) == {"data": {}}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from medseg_pl.core.stop_signals import StoppedError
-from medseg_pl.core.threads import thread_pool
+from medseg_pl.core.threads import open_thread_pool
 
 
 def squares(begun: list[int], gate: threading.Event) -> Iterator[int]:
@@ -18,7 +18,7 @@ def squares(begun: list[int], gate: threading.Event) -> Iterator[int]:
             gate.wait()
         return number * number
 
-    with thread_pool(1) as pool:
+    with open_thread_pool(1) as pool:
         yield from pool.map(square, range(1000))
 
 

@@ -11,7 +11,14 @@ import pytest
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.core.validation import find_address, is_address, is_hub_name, iterate_texts, name_fault, path_fault
+from medseg_pl.core.validation import (
+    find_address,
+    find_name_fault,
+    find_path_fault,
+    is_address,
+    is_hub_name,
+    iterate_texts,
+)
 
 LEADING_OUT = [
     "/abs/dir",
@@ -49,7 +56,7 @@ LEADING_OUT = [
     ],
 )
 def test_no_label_leads_out_of_a_folder(name: str) -> None:
-    assert name_fault(name)
+    assert find_name_fault(name)
     with pytest.raises(SettingError, match=r"Correct labels\.names|different names") as caught:
         LabelMap(["liver", name], "multilabel")
     assert str(caught.value).isprintable()
@@ -59,13 +66,13 @@ def test_no_label_leads_out_of_a_folder(name: str) -> None:
     "name", ["left kidney", "Tumor (>0 mm)".replace(">", "ü"), "gtv-1", "大腸", "L5_S1", "1", "a.b"]
 )
 def test_labels_of_people_are_taken(name: str) -> None:
-    assert name_fault(name) is None
+    assert find_name_fault(name) is None
     assert LabelMap([name], "binary").encode(np.array([0, 1])).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("name", [*LEADING_OUT, "a//b", "a/", ".medseg/record", "x" * 241])
 def test_no_case_leads_out_of_a_folder(name: str) -> None:
-    assert path_fault(name)
+    assert find_path_fault(name)
     with pytest.raises(DataError, match="Rename it") as caught:
         Case(name, "p", (Path("a.png"),))
     assert str(caught.value).isprintable()

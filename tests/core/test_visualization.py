@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg_pl.core.visualization import COLORS, draw_contours, side_by_side, spread_slices, telling_slice, to_gray
+from medseg_pl.core.visualization import COLORS, draw_contours, draw_side_by_side, select_slice, select_slices, to_gray
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_no_mask_changes_nothing() -> None:
 
 def test_three_views_side_by_side(square: np.ndarray) -> None:
     image = np.random.default_rng(0).integers(0, 99, (12, 14, 3)).astype(np.uint8)
-    views = side_by_side(image, square, ~square, min_side=30)
+    views = draw_side_by_side(image, square, ~square, min_side=30)
     # 14 columns become at least 30 with a factor of 3; two gaps of 4 lie between the views.
     assert views.shape == (36, 3 * 42 + 8, 3)
     large = image.repeat(3, axis=0).repeat(3, axis=1)
@@ -86,35 +86,35 @@ def test_three_views_side_by_side(square: np.ndarray) -> None:
 
 
 def test_a_large_image_is_not_enlarged(square: np.ndarray) -> None:
-    assert side_by_side(np.zeros((12, 14, 3), np.uint8), square, square, min_side=14).shape == (12, 3 * 14 + 8, 3)
+    assert draw_side_by_side(np.zeros((12, 14, 3), np.uint8), square, square, min_side=14).shape == (12, 3 * 14 + 8, 3)
 
 
 def test_the_telling_slice_is_where_masks_differ_most() -> None:
     reference = np.zeros((2, 4, 3, 3), bool)
     reference[0, 1] = True
     prediction = reference.copy()
-    assert telling_slice(reference, prediction) == 1
+    assert select_slice(reference, prediction) == 1
     prediction[1, 3, 0] = True
-    assert telling_slice(reference, prediction) == 3
+    assert select_slice(reference, prediction) == 3
 
 
 def test_without_any_mask_it_is_the_middle() -> None:
     empty = np.zeros((1, 5, 2, 2), bool)
-    assert telling_slice(empty, empty) == 2
+    assert select_slice(empty, empty) == 2
 
 
 def test_all_slices_are_shown_where_they_are_few_and_nothing_is_in_them() -> None:
-    assert spread_slices(np.zeros(4, bool), most=9, always=2).tolist() == [0, 1, 2, 3]
+    assert select_slices(np.zeros(4, bool), most=9, always=2).tolist() == [0, 1, 2, 3]
 
 
 def test_a_slice_that_must_be_there_takes_the_place_of_its_neighbor() -> None:
     holding = np.ones(100, bool)
-    found = spread_slices(holding, most=5, always=60)
+    found = select_slices(holding, most=5, always=60)
     assert found.tolist() == [0, 25, 60, 74, 99]
-    assert spread_slices(holding, most=1, always=60).tolist() == [60]
+    assert select_slices(holding, most=1, always=60).tolist() == [60]
 
 
 def test_a_slice_outside_of_what_holds_something_is_put_in_order() -> None:
     holding = np.zeros(20, bool)
     holding[10:12] = True
-    assert spread_slices(holding, most=9, always=3).tolist() == [3, 10, 11, 12]
+    assert select_slices(holding, most=9, always=3).tolist() == [3, 10, 11, 12]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.core.intensity import HIGH, LOW, channel_statistics
+from medseg_pl.core.intensity import HIGH, LOW, compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Sample, Volume
 from medseg_pl.data.cache.case_cache import CaseCache
@@ -162,7 +162,7 @@ class TestPatches:
     def test_each_channel_has_its_statistics_beside_it(self, tmp_path: Path) -> None:
         image = np.stack([numbered(3, 6, 8), 2 * numbered(3, 6, 8)])
         sample = patches(build(tmp_path, volume(image)), (3, 4), context=1)[0, 1]
-        np.testing.assert_array_equal(sample.statistics, np.tile(channel_statistics(image), (3, 1)))
+        np.testing.assert_array_equal(sample.statistics, np.tile(compute_channel_statistics(image), (3, 1)))
         np.testing.assert_array_equal(sample.image[1::2], 2 * sample.image[::2])
 
     def test_without_foreground_sampling_every_slice_comes_once(self, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ class TestSmallImages:
         image = (numbered(1, 3, 5) + 100).astype(np.float32)
         mask = np.full((1, 3, 5), 2)
         sample = patches(build(tmp_path, volume(image, mask)), (6, 8))[0, 0]
-        expected = np.full((6, 8), channel_statistics(image[None])[0, LOW])
+        expected = np.full((6, 8), compute_channel_statistics(image[None])[0, LOW])
         expected[1:4, 1:6] = image[0]
         np.testing.assert_array_equal(sample.image[0], expected)
         assert torch.nonzero(sample.mask[0]).min(0).values.tolist() == [1, 1]
@@ -309,7 +309,7 @@ class TestTypes:
         image = np.linspace(-50, 50, 48, dtype=np.float32).reshape(1, 6, 8).copy()
         image[0, 0, :3] = np.nan, np.inf, -np.inf
         made = build(tmp_path, volume(image))
-        low, high = channel_statistics(image[None])[0, [LOW, HIGH]]
+        low, high = compute_channel_statistics(image[None])[0, [LOW, HIGH]]
         for result in (
             patches(made, (6, 8))[0, 0].image[0],
             SliceDataset([_case()], made, Resize("none", (6, 8)), 0)[0].image[0, 0],

@@ -14,7 +14,7 @@ from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS
 from medseg_pl.cli.lightning_cli import make_parser
 from medseg_pl.cli.parser import CommandParser, read_early_options
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.import_policy import only_known_code
+from medseg_pl.core.import_policy import restrict_imports
 from tests.docs.commands import ELSEWHERE, PAGES, Command, blocks, commands
 
 pytestmark = pytest.mark.documents
@@ -62,7 +62,7 @@ def parse(words: Sequence[str], parsers: Parsers) -> None:
         # A configuration that an earlier command of the page writes is not there yet.
         there = [word if not word.endswith(".yaml") or Path(word).is_file() else str(DEMO) for word in known]
         there += [f"--data.source.root={early.data_root}"] if early.data_root else []
-        with only_known_code(early.plugins):
+        with restrict_imports(early.plugins):
             parsers[command].parse_args(there)
         return
     assert command in MODULES, f"there is no command {command}"

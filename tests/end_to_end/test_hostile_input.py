@@ -25,7 +25,7 @@ import yaml
 
 from medseg_pl.__main__ import main
 from medseg_pl.core.errors import MedsegError, SettingError
-from medseg_pl.core.import_policy import only_known_code
+from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.training.checkpoints import read_checkpoint
 from tests.end_to_end.conftest import SMALL
@@ -505,9 +505,9 @@ def test_a_dataset_json_does_not_leave_its_folder(refused: Callable[..., str], t
 
 
 def test_settings_of_jsonargparse_come_back() -> None:
-    with pytest.raises(SettingError, match="expected the name of a package"), only_known_code(["no name"]):
+    with pytest.raises(SettingError, match="expected the name of a package"), restrict_imports(["no name"]):
         pass
-    with only_known_code(["mine"]):
+    with restrict_imports(["mine"]):
         pass
     import jsonargparse
 

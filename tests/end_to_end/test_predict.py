@@ -54,7 +54,7 @@ def submitted(output: Path, case: Case) -> np.ndarray:
     """The masks `(N, D, H, W)` of a case in a submission."""
     with (output / "submission.csv").open(newline="") as file:
         runs = {(row["id"], row["class"]): row["predicted"] for row in csv.DictReader(file)}
-    size = raster.image_size(case.images[0])
+    size = raster.read_image_size(case.images[0])
     names = [f"{case.case_id}_slice_{path.name.split('_')[1]}" for path in case.images]
     return np.array([[decode_runs(runs[name, organ], size) for name in names] for organ in ORGANS])
 
@@ -176,7 +176,7 @@ def test_probabilities_and_pictures_on_request(checkpoint: str, scans: Path, tmp
     with np.load(tmp_path / "out" / "probabilities" / f"{case.case_id}.npz") as kept:
         assert kept["labels"].tolist() == ORGANS
         np.testing.assert_array_equal(kept["probabilities"] > 0.5, submitted(tmp_path / "out", case))
-    height, width = raster.image_size(case.images[0])
+    height, width = raster.read_image_size(case.images[0])
     assert raster.read_image(tmp_path / "out" / "overlays" / f"{case.case_id}.png").shape == (3, height, 2 * width)
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 1 + len(rest)
 

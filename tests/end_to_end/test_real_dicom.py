@@ -15,7 +15,7 @@ from medseg_pl.core.types import Volume
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.io.dicom.headers import read_entry
 from medseg_pl.io.dicom.references import read_segmentation, read_structures
-from medseg_pl.io.dicom.series import open_series, read_series, series_files, series_problems
+from medseg_pl.io.dicom.series import find_series_problems, list_series_files, open_series, read_series
 from tests.dicom_files import save_series
 
 pytestmark = [
@@ -39,9 +39,9 @@ def read(root: Path, references: str, labels: LabelMap) -> Volume:
 
 @pytest.mark.parametrize(("folder", "slices", "spacing_mm"), [("dicom_seg/ct", 3, 1.0), ("dicom_rtstruct", 2, 5.0)])
 def test_series_read_in_hounsfield_units(real_data: Path, folder: str, slices: int, spacing_mm: float) -> None:
-    files = series_files(real_data / folder)
+    files = list_series_files(real_data / folder)
     assert len(files) == slices
-    assert series_problems(files) == []
+    assert find_series_problems(files) == []
     values, geometry = read_series(files)
     assert values.dtype == np.int16
     assert geometry.shape == (slices, 512, 512)
@@ -93,7 +93,7 @@ def soft_tissue(image: np.ndarray, mask: np.ndarray) -> float:
 def test_the_liver_as_highdicom_reads_it(real_data: Path) -> None:
     volume = read(real_data / "dicom_seg", "liver_seg.dcm", LIVER)
     assert volume.mask is not None
-    planes = open_series(series_files(real_data / "dicom_seg" / "ct")).planes
+    planes = open_series(list_series_files(real_data / "dicom_seg" / "ct")).planes
     instances = [dcmread(plane.path).SOPInstanceUID for plane in planes]
     file = highdicom.seg.segread(real_data / "dicom_seg" / "liver_seg.dcm")
     expected = file.get_pixels_by_source_instance(instances, ignore_spatial_locations=True)[..., 0]

@@ -176,7 +176,7 @@ def test_predict_writes_a_submission_that_decodes(checkpoint: str, phantoms: dic
     for row in rows:
         case, number = row["id"].rsplit("_slice_", 1)
         file = next(f for f in files if f.parent.parent.name == case and f.name.startswith(f"slice_{number}_"))
-        decode_runs(row["predicted"], raster.image_size(file))  # raises where a run leaves the image
+        decode_runs(row["predicted"], raster.read_image_size(file))  # raises where a run leaves the image
     assert any(row["predicted"] for row in rows)
 
 

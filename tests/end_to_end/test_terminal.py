@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS, main
-from medseg_pl.io.progress import progress_bar, redraws
+from medseg_pl.io.progress import can_redraw, show_progress
 from medseg_pl.io.raster import write_png
 from tests.end_to_end.conftest import SMALL
 from tests.terminal import Screen, terminal, too_wide
@@ -143,7 +143,7 @@ def test_results_are_printed_under_the_bar() -> None:
 
 
 def test_a_bar_of_many_cases_fits() -> None:
-    with terminal() as screen, progress_bar("Predicting validation cases", 1_000_000) as advance:
+    with terminal() as screen, show_progress("Predicting validation cases", 1_000_000) as advance:
         advance()
     assert any("1000000" in line for line in screen.lines)
     assert not too_wide(screen.lines)
@@ -152,9 +152,9 @@ def test_a_bar_of_many_cases_fits() -> None:
 def test_forced_colors_make_no_bar_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert Console(file=io.StringIO()).is_terminal
-    assert not redraws(Console(file=io.StringIO()))
+    assert not can_redraw(Console(file=io.StringIO()))
     with terminal():
-        on_terminal = redraws(Console())
+        on_terminal = can_redraw(Console())
     assert on_terminal
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medseg_pl.core.errors import OutputExistsError
-from medseg_pl.io.atomic_files import require_empty, whole_file, whole_folder, write_text
+from medseg_pl.io.atomic_files import require_empty, write_atomically, write_folder_atomically, write_text
 
 
 def names(directory: Path) -> list[str]:
@@ -18,7 +18,7 @@ def names(directory: Path) -> list[str]:
 class TestWholeFile:
     def test_nothing_is_visible_before_the_block_ends(self, tmp_path: Path) -> None:
         target = tmp_path / "scores.nii.gz"
-        with whole_file(target) as temporary:
+        with write_atomically(target) as temporary:
             temporary.write_bytes(b"half")
             assert not target.exists()
             assert temporary.parent == tmp_path  # the same file system: a rename is atomic there alone
@@ -34,7 +34,7 @@ class TestWholeFile:
         target.write_text("old")
 
         def write_half() -> None:
-            with whole_file(target, replace=True) as temporary:
+            with write_atomically(target, replace=True) as temporary:
                 temporary.write_text("half")
                 raise error
 
@@ -86,7 +86,7 @@ class TestWholeFolder:
         target = tmp_path / "new" / "model"
         if there:
             target.mkdir(parents=True)
-        with whole_folder(target) as temporary:
+        with write_folder_atomically(target) as temporary:
             (temporary / "a.txt").write_text("whole")
             assert temporary.parent == (target if there else target.parent)  # which may be a mount
             assert not (target / "a.txt").exists()
@@ -95,7 +95,7 @@ class TestWholeFolder:
 
     def test_a_failure_leaves_nothing(self, tmp_path: Path) -> None:
         def write_half() -> None:
-            with whole_folder(tmp_path / "model") as temporary:
+            with write_folder_atomically(tmp_path / "model") as temporary:
                 (temporary / "a.txt").write_text("half")
                 raise KeyboardInterrupt
 
@@ -105,7 +105,7 @@ class TestWholeFolder:
 
     def test_what_is_there_is_kept(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("old")
-        with pytest.raises(OutputExistsError), whole_folder(tmp_path):
+        with pytest.raises(OutputExistsError), write_folder_atomically(tmp_path):
             pass
         assert names(tmp_path) == ["a.txt"]
 

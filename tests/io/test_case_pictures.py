@@ -15,9 +15,9 @@ from PIL import Image
 
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.visualization import telling_slice
+from medseg_pl.core.visualization import select_slice
 from medseg_pl.io.case_pictures import (
     CasePicture,
     draw_case,
@@ -56,10 +56,10 @@ def draw(
 ) -> CasePicture:
     depth, height, width = image.shape[1:]
     geometry = Geometry((depth, height, width), spacing)
-    telling = telling_slice(labels.planes(reference), labels.planes(prediction))
+    telling = select_slice(labels.planes(reference), labels.planes(prediction))
     return draw_case(
         image,
-        channel_statistics(image),
+        compute_channel_statistics(image),
         reference,
         prediction,
         geometry,

@@ -13,7 +13,14 @@ import pytest
 import yaml
 
 from medseg_pl.__main__ import main
-from medseg_pl.io.config_files import config_names, find_config, find_configs, read_json, read_yaml, shipped_configs
+from medseg_pl.io.config_files import (
+    find_config,
+    find_configs,
+    find_shipped_configs,
+    list_config_names,
+    read_json,
+    read_yaml,
+)
 
 
 @pytest.mark.parametrize("depth", [61, 900, 100_000])
@@ -104,7 +111,7 @@ def test_a_wheel_reads_its_configurations(package: Path, tmp_path: Path) -> None
 
 
 def test_a_shipped_file_stands_in_for_one_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shipped = shipped_configs()
+    shipped = find_shipped_configs()
     monkeypatch.chdir(tmp_path)
     assert find_config("configs/model/tiny.yaml") == shipped / "model" / "tiny.yaml"
     assert find_config("configs/model/tinny.yaml") == Path("configs/model/tinny.yaml")
@@ -139,4 +146,4 @@ def test_a_misspelled_one_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -
     assert "There is no configuration configs/experiment/dmeo.yaml. Did you mean configs/experiment/demo.yaml?" in (
         capsys.readouterr().err
     )
-    assert "configs/model/tiny.yaml" in config_names()
+    assert "configs/model/tiny.yaml" in list_config_names()

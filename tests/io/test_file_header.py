@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from medseg_pl.io.file_header import FileHeader, content_of, is_cut_off, read_header
+from medseg_pl.io.file_header import FileHeader, detect_format, is_cut_off, read_header
 from tests.dicom_files import save_series
 from tests.end_to_end.defects import png
 from tests.sample_files import noise, save_raster, save_volume
@@ -165,7 +165,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_content_is_known_without_the_name(files: dict[str, Path]) -> None:
-    assert {name: content_of(path) for name, path in files.items()} == {name: name for name in files}
+    assert {name: detect_format(path) for name, path in files.items()} == {name: name for name in files}
 
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "BMP", "gzip"])

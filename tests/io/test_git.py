@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg_pl.io.git import git_state
+from medseg_pl.io.git import read_git_state
 
 
 def git(repository: Path, *arguments: str) -> str:
@@ -30,20 +30,20 @@ def test_the_commit_and_whether_files_differ_from_it(repository: Path) -> None:
     commit = git(repository, "rev-parse", "HEAD")
     (repository / "results").mkdir()
     (repository / "results" / "new.txt").write_text("of no matter to the code that runs\n")
-    assert git_state(repository / "results") == {"commit": commit, "dirty": False}
+    assert read_git_state(repository / "results") == {"commit": commit, "dirty": False}
     (repository / "code.py").write_text("2\n")
-    assert git_state(repository) == {"commit": commit, "dirty": True}
+    assert read_git_state(repository) == {"commit": commit, "dirty": True}
 
 
 def test_there_is_none(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     git(tmp_path / "empty", "init", "--quiet")
-    assert git_state(tmp_path / "empty") is None, "before the first commit"
+    assert read_git_state(tmp_path / "empty") is None, "before the first commit"
     monkeypatch.setenv("PATH", "")
-    assert git_state(repository) is None, "without git"
+    assert read_git_state(repository) is None, "without git"
 
 
 def test_no_program_is_run_that_a_repository_names(repository: Path) -> None:
     git(repository, "config", "core.fsmonitor", f"touch {repository / 'canary'}")
-    assert git_state(repository) is not None
+    assert read_git_state(repository) is not None
     assert not (repository / "canary").exists()

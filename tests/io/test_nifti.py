@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg_pl.core.errors import MedsegError, MissingDataError, OutputExistsError, UnreadableFileError
-from medseg_pl.core.geometry import Geometry, affine_as_tuple
+from medseg_pl.core.geometry import Geometry, to_affine
 from medseg_pl.io import nifti, size_limits
 
 SHAPE = (4, 5, 6)  # x, y, z
@@ -65,7 +65,7 @@ class TestRead:
         volume, geometry = nifti.read_nifti(save(tmp_path / "a.nii", array, affine))
         np.testing.assert_array_equal(volume, array.T[None])
         assert geometry.shape == (6, 5, 4)
-        assert geometry.affine == affine_as_tuple(affine[:, [2, 1, 0, 3]])
+        assert geometry.affine == to_affine(affine[:, [2, 1, 0, 3]])
         i, j, k = 3, 1, 4
         np.testing.assert_array_equal(np.array(geometry.affine) @ (k, j, i, 1), affine[:, [2, 1, 0, 3]] @ (k, j, i, 1))
         np.testing.assert_allclose(np.array(geometry.affine) @ (k, j, i, 1), affine @ (i, j, k, 1))
@@ -116,7 +116,7 @@ class TestRead:
         volume, geometry = nifti.read_nifti(tmp_path / "a.nii")
         assert volume.dtype.isnative
         np.testing.assert_array_equal(volume[0], values().T)
-        assert geometry.affine == affine_as_tuple(oblique(1)[:, [2, 1, 0, 3]])
+        assert geometry.affine == to_affine(oblique(1)[:, [2, 1, 0, 3]])
 
     @pytest.mark.parametrize(
         ("stored", "read"),
@@ -187,7 +187,7 @@ class TestWrite:
         array = values((*channels, 6, 5, 4), dtype, seed)
         affine = oblique(seed)[:, [2, 1, 0, 3]]
         spacing = tuple(float(value) for value in np.linalg.norm(affine[:3, :3], axis=0))
-        geometry = Geometry((6, 5, 4), (spacing[0], spacing[1], spacing[2]), affine_as_tuple(affine))
+        geometry = Geometry((6, 5, 4), (spacing[0], spacing[1], spacing[2]), to_affine(affine))
         nifti.write_nifti(path, array, geometry)
         volume, again = nifti.read_nifti(path)
         assert again == geometry

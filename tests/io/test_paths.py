@@ -10,13 +10,13 @@ import pytest
 
 from medseg_pl.core.errors import MissingDataError
 from medseg_pl.io.paths import (
-    files_below,
     find_dead_links,
     find_suffix,
     is_itk,
     is_nifti,
     is_picture,
     is_volume_name,
+    list_files,
     promised_format,
     require_folder,
     stem,
@@ -60,7 +60,7 @@ class TestFilesBelow:
         for name in ("a/b.png", "a.png", "a-1/c.png", "B.png", "a/b/c.png"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
-        found = list(files_below(tmp_path))
+        found = list(list_files(tmp_path))
         assert found == sorted(path for path in tmp_path.rglob("*") if path.is_file())
         assert len(found) == 5
 
@@ -83,7 +83,7 @@ class TestFilesBelow:
             (tmp_path / name).symlink_to(target)
         root = tmp_path / "data"
         listed = ["e.png", "p1/a.png", "p2/b.png", "p2/in/c.png", "p3/d.png"]
-        assert [path.relative_to(root).as_posix() for path in files_below(root)] == listed
+        assert [path.relative_to(root).as_posix() for path in list_files(root)] == listed
         assert {each.path.relative_to(root).as_posix(): each.kind for each in find_dead_links(root)} == {
             "circle.png": "dead-link",
             "nothing.png": "dead-link",
@@ -106,7 +106,7 @@ class TestFilesBelow:
 
         monkeypatch.setattr(os, "scandir", refuse)
         with pytest.raises(PermissionError, match="closed"):
-            list(files_below(tmp_path))
+            list(list_files(tmp_path))
 
 
 class TestRequireFolder:

@@ -42,7 +42,7 @@ class TestMorePictures:
         expected = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         np.testing.assert_array_equal(image, np.broadcast_to(expected, image.shape))
         assert image.dtype == np.uint8
-        assert raster.image_size(tmp_path / name) == pixels.shape[:2]
+        assert raster.read_image_size(tmp_path / name) == pixels.shape[:2]
 
     @pytest.mark.parametrize("shape", [SHAPE, (*SHAPE, 3), (*SHAPE, 4)])
     @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
@@ -73,7 +73,7 @@ class TestMorePictures:
     @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
     def test_several_frames_are_refused(self, tmp_path: Path, name: str) -> None:
         Image.fromarray(MARKED).save(tmp_path / name, save_all=True, append_images=[Image.fromarray(255 - MARKED)])
-        for read in (raster.read_image, raster.read_mask, raster.image_size):
+        for read in (raster.read_image, raster.read_mask, raster.read_image_size):
             with pytest.raises(UnreadableFileError, match=rf"{name} holds 2 frames; expected one image"):
                 read(tmp_path / name)
 

@@ -140,7 +140,7 @@ class TestReadImage:
 
     def test_the_size_is_known_without_decoding(self, kind: tuple[Path, np.ndarray]) -> None:
         path, pixels = kind
-        assert raster.image_size(path) == pixels.shape[:2]
+        assert raster.read_image_size(path) == pixels.shape[:2]
 
     @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("CMYK", 3)])
     def test_jpeg_equals_what_pillow_decodes(self, tmp_path: Path, mode: str, channels: int) -> None:
@@ -165,7 +165,7 @@ class TestReadImage:
             expected = np.asarray(ImageOps.exif_transpose(stored))
         image = raster.read_image(path)
         np.testing.assert_array_equal(image, np.atleast_3d(expected).transpose(2, 0, 1))
-        assert raster.image_size(path) == image.shape[1:]
+        assert raster.read_image_size(path) == image.shape[1:]
         np.testing.assert_array_equal(image[0].shape, SHAPE[::-1] if orientation >= 5 else SHAPE)
 
     def test_rotations_reach_every_mode(self, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ class TestReadMaskColors:
 
 
 class TestDamage:
-    @pytest.mark.parametrize("read", [raster.read_image, raster.read_mask, raster.image_size])
+    @pytest.mark.parametrize("read", [raster.read_image, raster.read_mask, raster.read_image_size])
     @pytest.mark.parametrize("name", ["gone.png", "gone.tif"])
     def test_a_missing_file_is_said_to_be_missing(self, tmp_path: Path, read: Callable[[Path], Any], name: str) -> None:
         with pytest.raises(MissingDataError) as caught:
@@ -330,7 +330,7 @@ class TestDamage:
     @pytest.mark.parametrize("name", ["notes.png", "notes.jpg", "notes.tif", "notes.bmp"])
     def test_text_under_the_name_of_an_image_is_refused(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_text("slice 12 was lost")
-        for read in (raster.read_image, raster.read_mask, raster.image_size):
+        for read in (raster.read_image, raster.read_mask, raster.read_image_size):
             with pytest.raises(UnreadableFileError, match=r"\(17 bytes\) cannot be decoded as an image"):
                 read(tmp_path / name)
 
@@ -348,7 +348,7 @@ class TestDamage:
 
 
 class TestBombs:
-    @pytest.mark.parametrize("read", [raster.read_image, raster.read_mask, raster.image_size])
+    @pytest.mark.parametrize("read", [raster.read_image, raster.read_mask, raster.read_image_size])
     @pytest.mark.parametrize("name", ["gray_8.png", "rgb_16.png", "gray.bmp", "gray_8.tif", "rgb_8.tif"])
     def test_an_image_over_the_limit_is_not_decoded(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, read: Callable[[Path], Any]
@@ -459,7 +459,7 @@ class TestRealData:
         image = raster.read_image(path)
         assert image.shape == shape
         assert image.dtype == dtype
-        assert raster.image_size(path) == shape[1:]
+        assert raster.read_image_size(path) == shape[1:]
 
     @pytest.mark.parametrize("kind", ["8rgb", "8rgba", "16gray", "16rgb", "16rgba"])
     def test_png_and_tiff_hold_the_same_micrograph(self, real_data: Path, kind: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from medseg_pl.core.errors import MaskValueError
-from medseg_pl.io.regions import decode_runs, encode_runs, inside_polygons
+from medseg_pl.io.regions import decode_runs, encode_runs, fill_polygons
 
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9))
 
@@ -113,7 +113,7 @@ def star(seed: int, count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def test_a_rectangle_between_centers_holds_the_centers_within() -> None:
-    mask = inside_polygons([rectangle(1.5, 2.5, 4.5, 8.5)], SIZE)
+    mask = fill_polygons([rectangle(1.5, 2.5, 4.5, 8.5)], SIZE)
     expected = np.zeros(SIZE, bool)
     expected[2:5, 3:9] = True
     np.testing.assert_array_equal(mask, expected)
@@ -121,7 +121,7 @@ def test_a_rectangle_between_centers_holds_the_centers_within() -> None:
 
 def test_a_rectangle_through_centers_has_the_upper_and_left_ones() -> None:
     """As many pixels as its area: 3 x 6."""
-    mask = inside_polygons([rectangle(2, 3, 5, 9)], SIZE)
+    mask = fill_polygons([rectangle(2, 3, 5, 9)], SIZE)
     expected = np.zeros(SIZE, bool)
     expected[2:5, 3:9] = True
     np.testing.assert_array_equal(mask, expected)
@@ -130,19 +130,19 @@ def test_a_rectangle_through_centers_has_the_upper_and_left_ones() -> None:
 def test_the_last_bit_of_a_coordinate_decides_nothing() -> None:
     for noise in (1e-9, -1e-9):
         np.testing.assert_array_equal(
-            inside_polygons([rectangle(2, 3, 5, 9) + noise], SIZE), inside_polygons([rectangle(2, 3, 5, 9)], SIZE)
+            fill_polygons([rectangle(2, 3, 5, 9) + noise], SIZE), fill_polygons([rectangle(2, 3, 5, 9)], SIZE)
         )
 
 
 def test_a_triangle_counted_on_paper() -> None:
     """Row r holds the columns from r to 5: the diagonal belongs to the triangle at its right."""
-    mask = inside_polygons([np.array([[0.0, 0.0], [0.0, 5.5], [5.5, 5.5]])], (6, 6))
+    mask = fill_polygons([np.array([[0.0, 0.0], [0.0, 5.5], [5.5, 5.5]])], (6, 6))
     np.testing.assert_array_equal(mask, np.triu(np.ones((6, 6), bool)))
 
 
 def test_a_contour_inside_another_is_a_hole_and_one_inside_that_is_none() -> None:
     nested = [rectangle(0.5, 0.5, 10.5, 10.5), rectangle(2.5, 2.5, 8.5, 8.5), rectangle(4.5, 4.5, 6.5, 6.5)]
-    mask = inside_polygons(nested, SIZE)
+    mask = fill_polygons(nested, SIZE)
     assert mask.sum() == 100 - 36 + 4
     assert mask[5, 5] and not mask[3, 5] and mask[1, 5]
 
@@ -151,29 +151,29 @@ def test_a_hole_may_hang_on_a_keyhole() -> None:
     """The outline runs to the hole and back along the same line."""
     outer, inner = rectangle(0.5, 0.5, 10.5, 10.5), rectangle(3.5, 3.5, 6.5, 6.5)
     keyhole = np.concatenate([outer, outer[:1], inner, inner[:1]])
-    np.testing.assert_array_equal(inside_polygons([keyhole], SIZE), inside_polygons([outer, inner], SIZE))
+    np.testing.assert_array_equal(fill_polygons([keyhole], SIZE), fill_polygons([outer, inner], SIZE))
 
 
 def test_what_lies_outside_the_image_is_cut_off() -> None:
-    assert inside_polygons([rectangle(-100, -100, 100, 100)], SIZE).all()
-    assert inside_polygons([rectangle(-100, -100, 5.5, 100)], SIZE).sum() == 6 * 15
-    assert not inside_polygons([rectangle(20, 1, 30, 5), rectangle(1, -9, 5, -2), rectangle(1, 20, 5, 30)], SIZE).any()
+    assert fill_polygons([rectangle(-100, -100, 100, 100)], SIZE).all()
+    assert fill_polygons([rectangle(-100, -100, 5.5, 100)], SIZE).sum() == 6 * 15
+    assert not fill_polygons([rectangle(20, 1, 30, 5), rectangle(1, -9, 5, -2), rectangle(1, 20, 5, 30)], SIZE).any()
 
 
 @pytest.mark.parametrize("points", [np.zeros((1, 2)), np.array([[1.0, 1.0], [8.0, 9.0]])])
 def test_less_than_three_corners_enclose_nothing(points: np.ndarray) -> None:
-    assert not inside_polygons([points], SIZE).any()
+    assert not fill_polygons([points], SIZE).any()
 
 
 def test_no_polygon_is_no_pixel() -> None:
-    assert inside_polygons([], SIZE).shape == SIZE
-    assert not inside_polygons([], SIZE).any()
+    assert fill_polygons([], SIZE).shape == SIZE
+    assert not fill_polygons([], SIZE).any()
 
 
 def test_a_circle_has_the_area_of_a_circle() -> None:
     angles = np.linspace(0, 2 * np.pi, 400, endpoint=False)
     circle = (99.7, 100.2) + 80 * np.stack([np.sin(angles), np.cos(angles)], axis=1)
-    mask = inside_polygons([circle], (200, 200))
+    mask = fill_polygons([circle], (200, 200))
     assert mask.sum() == pytest.approx(np.pi * 80**2, rel=1e-3)
     rows, columns = np.nonzero(mask)
     assert (rows.mean(), columns.mean()) == pytest.approx((99.7, 100.2), abs=0.02)
@@ -183,7 +183,7 @@ def test_a_circle_has_the_area_of_a_circle() -> None:
 def test_it_agrees_with_opencv(seed: int, count: int) -> None:
     """OpenCV tells point by point; it rounds to single precision, so points on the outline are left to us."""
     polygon = star(seed, count).astype(np.float32)
-    mask = inside_polygons([polygon.astype(float)], SIZE)
+    mask = fill_polygons([polygon.astype(float)], SIZE)
     for row, column in np.ndindex(SIZE):
         distance = cv2.pointPolygonTest(polygon[:, ::-1].copy(), (float(column), float(row)), True)
         if abs(distance) > 1e-3:
@@ -193,9 +193,9 @@ def test_it_agrees_with_opencv(seed: int, count: int) -> None:
 @given(seed=st.integers(0, 2**20), count=st.integers(3, 9), shift=st.integers(0, 8))
 def test_neither_direction_nor_start_matter(seed: int, count: int, shift: int) -> None:
     polygon = corners(seed, count)
-    expected = inside_polygons([polygon], SIZE)
-    np.testing.assert_array_equal(inside_polygons([polygon[::-1]], SIZE), expected)
-    np.testing.assert_array_equal(inside_polygons([np.roll(polygon, shift, axis=0)], SIZE), expected)
+    expected = fill_polygons([polygon], SIZE)
+    np.testing.assert_array_equal(fill_polygons([polygon[::-1]], SIZE), expected)
+    np.testing.assert_array_equal(fill_polygons([np.roll(polygon, shift, axis=0)], SIZE), expected)
 
 
 @given(seed=st.integers(0, 2**20), on_centers=st.booleans())
@@ -203,12 +203,12 @@ def test_parts_share_no_pixel_and_lose_none(seed: int, on_centers: bool) -> None
     """A quadrilateral cut along its diagonal, also where corners are centers of pixels."""
     polygon = star(seed, 4)
     polygon = np.round(polygon) if on_centers else polygon
-    halves = [inside_polygons([polygon[chosen]], SIZE) for chosen in ([0, 1, 2], [2, 3, 0])]
-    np.testing.assert_array_equal(halves[0] ^ halves[1], inside_polygons([polygon], SIZE))
+    halves = [fill_polygons([polygon[chosen]], SIZE) for chosen in ([0, 1, 2], [2, 3, 0])]
+    np.testing.assert_array_equal(halves[0] ^ halves[1], fill_polygons([polygon], SIZE))
 
 
 @given(seed=st.integers(0, 2**20))
 def test_moving_by_whole_pixels_moves_the_mask(seed: int) -> None:
     polygon = np.round(star(seed, 7) * 4) / 4
-    mask = inside_polygons([polygon], (40, 40))
-    np.testing.assert_array_equal(inside_polygons([np.add(polygon, (7, 11))], (40, 40))[7:, 11:], mask[:-7, :-11])
+    mask = fill_polygons([polygon], (40, 40))
+    np.testing.assert_array_equal(fill_polygons([np.add(polygon, (7, 11))], (40, 40))[7:, 11:], mask[:-7, :-11])

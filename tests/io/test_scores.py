@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from medseg_pl.core.errors import MissingDataError, OutputExistsError, UnreadableFileError, replace_controls
 from medseg_pl.io.scores import (
+    choose_numbered_paths,
     find_scores,
     note_newest,
-    numbered,
     read_cell,
     read_rows,
     write_cell,
@@ -75,7 +75,7 @@ def test_a_summary_with_nan_is_not_written(tmp_path: Path) -> None:
 def test_taken_names_are_counted_on(tmp_path: Path) -> None:
     taken = []
     for _ in range(3):
-        (path,) = numbered(tmp_path, "scores_test.csv")
+        (path,) = choose_numbered_paths(tmp_path, "scores_test.csv")
         path.touch()
         taken.append(path.name)
     assert taken == ["scores_test.csv", "scores_test_2.csv", "scores_test_3.csv"]
@@ -84,14 +84,14 @@ def test_taken_names_are_counted_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("taken", ["scores_val.csv", "summary_val.json"])
 def test_files_that_belong_together_share_a_number(tmp_path: Path, taken: str) -> None:
     (tmp_path / taken).touch()
-    paths = numbered(tmp_path, "scores_val.csv", "summary_val.json")
+    paths = choose_numbered_paths(tmp_path, "scores_val.csv", "summary_val.json")
     assert paths == [tmp_path / "scores_val_2.csv", tmp_path / "summary_val_2.json"]
 
 
 def test_a_number_must_be_free_for_all_of_them(tmp_path: Path) -> None:
     for name in ("scores.csv", "summary_2.json"):
         (tmp_path / name).touch()
-    names = [path.name for path in numbered(tmp_path, "scores.csv", "summary.json")]
+    names = [path.name for path in choose_numbered_paths(tmp_path, "scores.csv", "summary.json")]
     assert names == ["scores_3.csv", "summary_3.json"]
 
 
@@ -193,7 +193,7 @@ def test_the_newest_table_of_a_stage(tmp_path: Path) -> None:
 
 def test_the_highest_number_is_the_newest_though_older_files_went(tmp_path: Path) -> None:
     (tmp_path / "scores_val_3.csv").touch()
-    names = [path.name for path in numbered(tmp_path, "scores_val.csv", "summary_val.json")]
+    names = [path.name for path in choose_numbered_paths(tmp_path, "scores_val.csv", "summary_val.json")]
     assert names == ["scores_val_4.csv", "summary_val_4.json"]
 
 

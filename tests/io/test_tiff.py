@@ -44,7 +44,7 @@ class TestOrientation:
         expected = turned(pixels, orientation)
         np.testing.assert_array_equal(raster.read_image(path)[0], expected)
         np.testing.assert_array_equal(raster.read_mask(path), expected)
-        assert raster.image_size(path) == expected.shape
+        assert raster.read_image_size(path) == expected.shape
 
     @pytest.mark.parametrize("planes", ["contig", "separate"])
     def test_color(self, tmp_path: Path, orientation: int, planes: str) -> None:
@@ -61,11 +61,11 @@ class TestOrientation:
         expected = turned(INDEX // 2, orientation)
         np.testing.assert_array_equal(raster.read_mask(tmp_path / "a.tif"), expected)
         np.testing.assert_array_equal(raster.read_image(tmp_path / "a.tif")[0], expected * 255)
-        assert raster.image_size(tmp_path / "a.tif") == expected.shape
+        assert raster.read_image_size(tmp_path / "a.tif") == expected.shape
 
     def test_under_another_name(self, tmp_path: Path, orientation: int) -> None:
         path = lying(tmp_path / "a.tif", DEEP, orientation).rename(tmp_path / "a.png")
-        assert raster.image_size(path) == raster.read_mask(path).shape == turned(DEEP, orientation).shape
+        assert raster.read_image_size(path) == raster.read_mask(path).shape == turned(DEEP, orientation).shape
         np.testing.assert_array_equal(raster.read_mask(path), turned(DEEP, orientation))
 
 
@@ -94,7 +94,7 @@ class TestPalettes:
 
 
 class TestPages:
-    @pytest.mark.parametrize("read", [raster.read_image, raster.read_mask, raster.image_size])
+    @pytest.mark.parametrize("read", [raster.read_image, raster.read_mask, raster.read_image_size])
     def test_several_pages_are_no_picture(self, tmp_path: Path, read: Any) -> None:
         tifffile.imwrite(tmp_path / "a.tif", np.stack([GRAY, GRAY, GRAY]), photometric="minisblack")
         with pytest.raises(UnreadableFileError, match=r"a\.tif holds several pages; expected one image"):
@@ -131,7 +131,7 @@ class TestPrintColors:
         image = Image.fromarray(RGB).convert("CMYK")
         image.save(tmp_path / "a.tif")
         np.testing.assert_array_equal(raster.read_image(tmp_path / "a.tif"), RGB.transpose(2, 0, 1))
-        assert raster.image_size(tmp_path / "a.tif") == (5, 9)
+        assert raster.read_image_size(tmp_path / "a.tif") == (5, 9)
 
     def test_its_black_is_not_taken_for_transparency(self, tmp_path: Path) -> None:
         plates = np.zeros((4, 5, 9), np.uint8)

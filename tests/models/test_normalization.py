@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.models.normalization import IntensityWindow, MeanStd, Normalization, PerChannel, ZScore
 
 TYPES = [torch.uint8, torch.int16, torch.uint16, torch.float16, torch.float32]
@@ -40,7 +40,7 @@ class TestZScore:
 
     def test_a_whole_case_becomes_mean_0_and_deviation_1(self) -> None:
         pixels = np.random.default_rng(0).normal(1000, 200, (2, 60, 70)).astype(np.float32)
-        statistics = torch.from_numpy(channel_statistics(pixels))[None]
+        statistics = torch.from_numpy(compute_channel_statistics(pixels))[None]
         normalized = ZScore()(torch.from_numpy(pixels)[None], statistics)
         torch.testing.assert_close(normalized.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
         torch.testing.assert_close(normalized.std(dim=(0, 2, 3), correction=0), torch.ones(2), atol=1e-4, rtol=0)
@@ -48,7 +48,7 @@ class TestZScore:
     def test_hot_pixels_leave_mean_0_and_deviation_1(self) -> None:
         pixels = np.random.default_rng(0).normal(100, 20, (1, 100, 100)).astype(np.float32)
         pixels[0, 50, 50] = 30_000.0
-        statistics = torch.from_numpy(channel_statistics(pixels))[None]
+        statistics = torch.from_numpy(compute_channel_statistics(pixels))[None]
         normalized = ZScore()(torch.from_numpy(pixels)[None], statistics)
         assert normalized.mean().item() == pytest.approx(0, abs=1e-4)
         assert normalized.std(correction=0).item() == pytest.approx(1, abs=1e-4)
@@ -57,7 +57,9 @@ class TestZScore:
 
     def test_an_empty_scan_becomes_zero(self) -> None:
         pixels = np.full((1, 4, 4), 7.0, np.float32)
-        normalized = ZScore()(torch.from_numpy(pixels)[None], torch.from_numpy(channel_statistics(pixels))[None])
+        normalized = ZScore()(
+            torch.from_numpy(pixels)[None], torch.from_numpy(compute_channel_statistics(pixels))[None]
+        )
         assert (normalized == 0).all()
 
 

@@ -11,7 +11,7 @@ import segmentation_models_pytorch as smp
 import torch
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.import_policy import only_known_code
+from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing
 from medseg_pl.models.normalization import IntensityWindow
@@ -103,7 +103,7 @@ class TestLoadModel:
         with pytest.raises(SettingError, match=r"names tests\.export\.networks\.Coarse, which would run"):
             load_model(checkpoint)
         load_model(checkpoint, plugins=["tests"])
-        with only_known_code(["tests"]):
+        with restrict_imports(["tests"]):
             load_model(checkpoint)
 
     def test_weights_of_another_network_are_refused(self, checkpoint: str) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.io.locks import FolderLocks
-from medseg_pl.training.callbacks import BoardRecord, MediaLogger
+from medseg_pl.training.callbacks import MediaLogger, Pseudonyms
 from medseg_pl.training.checkpoints import BestCheckpoint, DurableCheckpointIO, LastCheckpoint
 from medseg_pl.training.trainer_defaults import (
     complete_plugins,
@@ -74,7 +74,7 @@ def test_two_that_write_to_one_file_are_refused(given: list[Callback], message: 
 
 def test_the_run_log_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(BoardRecord, "read", asked.append)
+    monkeypatch.setattr(Pseudonyms, "read", asked.append)
     monkeypatch.setattr("medseg_pl.training.trainer_defaults.make_private", lambda *_: None)
     with FolderLocks() as locks:
         configure_privacy([Mock(spec=WandbLogger, _wandb_init={}), make_run_logger(tmp_path / "demo", None, locks)])

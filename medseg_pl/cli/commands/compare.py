@@ -31,9 +31,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from medseg_pl.cli.arguments import add_json, whole_number
-from medseg_pl.core.errors import SettingError, printable
+from medseg_pl.core.errors import SettingError, make_printable
 from medseg_pl.io.atomic_files import require_absent
-from medseg_pl.io.scores import Row, find_scores, read_rows, stage_of, tables_of_stage, write_rows
+from medseg_pl.io.scores import Row, find_scores, list_tables, parse_stage, read_rows, write_rows
 from medseg_pl.metrics.statistics.comparison import (
     RESAMPLES,
     compare_metric,
@@ -131,11 +131,11 @@ def csv_rows(result: Mapping[str, Any]) -> list[Row]:
 def introduction(files: Sequence[Path]) -> list[str]:
     """Which tables are compared, and what a reader should know of them."""
     lines = [f"A  {files[0]}", f"B  {files[1]}"]
-    stages = [stage_of(file) for file in files]
+    stages = [parse_stage(file) for file in files]
     if None not in stages and stages[0] != stages[1]:
         lines.append(f"Note: A holds the scores of {stages[0]}, B those of {stages[1]}.")
     for side, file in zip("AB", files, strict=True):
-        tables = tables_of_stage(file.parent, stage) if (stage := stage_of(file)) else []
+        tables = list_tables(file.parent, stage) if (stage := parse_stage(file)) else []
         if others := sorted(other.name for other in tables if other != file):
             which = "the newest of several" if file == tables[-1] else "not the newest"
             lines.append(
@@ -169,7 +169,7 @@ def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool)
     for name in ("A", "B", "B − A", "95 % interval", "p", "Holm", "w/t/l", "needed"):
         table.add_column(name, justify="right", no_wrap=True)
     for label, fields in compared["labels"].items():
-        table.add_row(Text(printable(label)), *_cells(fields, decimals))
+        table.add_row(Text(make_printable(label)), *_cells(fields, decimals))
     table.add_row("mean", *_cells(compared["mean"], decimals), style="bold")
     return table
 
@@ -197,9 +197,9 @@ def _p(value: float | None) -> str:
 def _sides(files: Sequence[Path], matched: Matched) -> dict[str, Any]:
     """What was compared."""
     sides = zip("ab", files, (matched.only_a, matched.only_b), strict=True)
-    return {side: {"file": str(file), "stage": stage_of(file), "unpaired": only} for side, file, only in sides}
+    return {side: {"file": str(file), "stage": parse_stage(file), "unpaired": only} for side, file, only in sides}
 
 
 def _say(console: Console, text: str) -> None:
     """Lines of plain words, of which nothing is taken for markup."""
-    console.print(Text("\n".join(printable(line) for line in text.split("\n"))))
+    console.print(Text("\n".join(make_printable(line) for line in text.split("\n"))))

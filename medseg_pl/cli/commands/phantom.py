@@ -20,8 +20,8 @@ from medseg_pl.cli.arguments import parse_once, whole_number
 from medseg_pl.core.errors import SettingError
 from medseg_pl.data.synthetic import ORGANS, merge_exclusive, simulate_days
 from medseg_pl.data.synthetic.layouts import DataCard, LabeledScan, write_decathlon, write_folder, write_uw_madison
-from medseg_pl.io.atomic_files import whole_folder
-from medseg_pl.io.progress import progress_bar
+from medseg_pl.io.atomic_files import write_folder_atomically
+from medseg_pl.io.progress import show_progress
 
 SLICE_SPACING_MM = 3.0
 FIELD_OF_VIEW_MM = 336.0
@@ -93,7 +93,7 @@ def write_phantom(directory: Path, layout: str, cases: int, seed: int, slices: i
     """
     if layout not in _WRITERS:
         raise SettingError(f"There is no layout {layout!r}. Choose one of {', '.join(_WRITERS)}.")
-    with whole_folder(directory.resolve()) as staging:
+    with write_folder_atomically(directory.resolve()) as staging:
         _WRITERS[layout](staging, _with_progress(make_scans(cases, seed, slices, size), cases))
 
 
@@ -147,7 +147,7 @@ def _size_for(patient: int, size: tuple[int, int]) -> tuple[int, int]:
 
 def _with_progress(scans: Iterable[LabeledScan], total: int) -> Iterator[LabeledScan]:
     """Pass scans on with a progress bar on the terminal."""
-    with progress_bar("phantom", total, things="volumes") as advance:
+    with show_progress("phantom", total, things="volumes") as advance:
         for scan in scans:
             yield scan
             advance()

@@ -13,7 +13,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from medseg_pl.cli.arguments import add_data_set, add_json, add_num_workers
-from medseg_pl.core.errors import SettingError, printable
+from medseg_pl.core.errors import SettingError, make_printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 
 
@@ -57,7 +57,7 @@ def run(arguments: Namespace) -> int:
         sys.stdout.write(f"{json.dumps(result, indent=1)}\n")
         return 0
     for note in planned.notes:
-        sys.stdout.write(f"Note: {printable(note)}.\n")
-    sys.stdout.write(f"{printable(planned.summary)}\nWrote {arguments.output}; train with\n")
+        sys.stdout.write(f"Note: {make_printable(note)}.\n")
+    sys.stdout.write(f"{make_printable(planned.summary)}\nWrote {arguments.output}; train with\n")
     sys.stdout.write(f"  medseg fit --config {shlex.quote(str(arguments.output))}\n")
     return 0

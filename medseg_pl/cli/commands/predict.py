@@ -18,7 +18,7 @@ from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.unlabeled import ImageFolder
 from medseg_pl.inference.outcomes import Outcome
 from medseg_pl.inference.predictor import Predictor
-from medseg_pl.io.atomic_files import digest_of
+from medseg_pl.io.atomic_files import hash_file
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.models.segmentation_model import load_model, load_weights
@@ -145,7 +145,7 @@ def _record(
     settings = {key: value for key, value in module.hparams.items() if key != "_instantiator"}
     return {
         "input": str(order.images.resolve()),
-        "checkpoints": [digest_of(Path(each.path)) for each in checkpoints],
+        "checkpoints": [hash_file(Path(each.path)) for each in checkpoints],
         "model": yaml.safe_load(yaml.safe_dump(settings)),
         "source": [repr(part) for part in (*source.reading_settings(), *source.writing_settings())],
         "precision": str(trainer.precision),

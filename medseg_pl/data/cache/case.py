@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
 from medseg_pl.data.perceptual_hash import ImageSignature, compute_image_signature
-from medseg_pl.io.atomic_files import state_of_stat, write_array
+from medseg_pl.io.atomic_files import describe_stat, write_array
 
 _NAME = "checksums"
 _BLOCK = 1 << 20
@@ -85,7 +85,7 @@ def compute_checksum(path: Path) -> int:
 def _list_files(entry: Path) -> tuple[dict[str, str], str | None]:
     """List the state of each file, and the name under which the checksums lie."""
     with os.scandir(entry) as files:
-        states = {file.name: state_of_stat(file.stat()) for file in files}
+        states = {file.name: describe_stat(file.stat()) for file in files}
     record = next((name for name in states if name.startswith(_NAME)), None)
     return {name: state for name, state in sorted(states.items()) if name != record}, record
 
@@ -116,7 +116,7 @@ class CachedCase:
         image: Raw values.
         mask: As `LabelMap.encode` writes it; `None` without a reference.
         geometry: The grid that both share.
-        statistics: Of each channel, see `medseg_pl.core.intensity.channel_statistics`.
+        statistics: Of each channel, see `medseg_pl.core.intensity.compute_channel_statistics`.
         foreground: A sample of each label's voxels `(d, h, w)`; empty without a reference.
         label_voxels: How many voxels each label has; `None` without a reference.
     """
@@ -163,7 +163,7 @@ def write_case(folder: Path, volume: Volume, labels: LabelMap, name: str) -> Non
     try:
         image = as_cache_dtype(volume.image, name)
         foreground, ends, label_voxels = _sample_foreground(volume.mask, labels)
-        statistics = channel_statistics(image)
+        statistics = compute_channel_statistics(image)
         signature = compute_image_signature(image, statistics)
         write_array(temporary / "image.npy", image)
         write_array(temporary / "foreground.npy", foreground)

@@ -24,14 +24,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medseg_pl.core.errors import DISK, UnwritableFileError, number_and_file
+from medseg_pl.core.errors import DISK, UnwritableFileError, parse_file_error
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.threads import thread_pool
+from medseg_pl.core.threads import open_thread_pool
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case import find_damage, locate_case, write_case
 from medseg_pl.data.cache.index import CacheIndex, load_rows, read_rows, save_rows
 from medseg_pl.data.sources.base import Source
-from medseg_pl.io.atomic_files import digest_of, state_of_stat, write_text
+from medseg_pl.io.atomic_files import describe_stat, hash_file, write_text
 from medseg_pl.io.itk import find_data_files
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class CaseCache:
             The index of the cases, which is saved for the processes that only set up.
         """
         decoding = self._describe_decoding()
-        with _explain_full_cache(self.directory), thread_pool(threads) as pool:
+        with _explain_full_cache(self.directory), open_thread_pool(threads) as pool:
             futures = [pool.submit(self._decode, case, decoding) for case in (*cases[first:], *cases[:first])]
             keys = []
             for future in futures:
@@ -144,13 +144,13 @@ class CaseCache:
     def _hash_content(self, case: Case) -> str:
         """Hash the files' bytes, or remember the hash while files stay the same."""
         files = (*case.images, *case.masks, *find_data_files((*case.images, *case.masks)))
-        states = [f"{self._resolve(path)} {state_of_stat(path.stat())}" for path in files]
+        states = [f"{self._resolve(path)} {describe_stat(path.stat())}" for path in files]
         seen = self.directory / "seen" / _hash_parts(states)
         with suppress(FileNotFoundError):
             content = seen.read_text()
             if len(content) == _DIGITS:  # else cut off when a machine was lost
                 return content
-        content = _hash_parts(digest_of(path) for path in files)
+        content = _hash_parts(hash_file(path) for path in files)
         write_text(seen, content, replace=True)
         return content
 
@@ -169,7 +169,7 @@ def _explain_full_cache(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        number, _ = number_and_file(error)
+        number, _ = parse_file_error(error)
         if number not in DISK:
             raise
         raise UnwritableFileError(

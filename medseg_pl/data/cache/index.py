@@ -21,7 +21,7 @@ from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.data.cache.case import OPEN_CASES, CachedCase, locate_case, read_signature
 from medseg_pl.data.perceptual_hash import ImageSignature
-from medseg_pl.io.atomic_files import whole_file
+from medseg_pl.io.atomic_files import write_atomically
 
 _ARRAYS = ("image", "mask", "foreground")
 _CHECKSUM_BYTES = 4
@@ -157,7 +157,7 @@ def save_rows(path: Path, rows: Shaped[np.ndarray, " n"]) -> None:
     """
     path.unlink(missing_ok=True)  # where the new file cannot be written, no process may take the old one for it
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path, replace=True) as temporary:
+    with write_atomically(path, replace=True) as temporary:
         np.save(temporary, rows)
         with temporary.open("ab") as file:
             file.write(_compute_checksum(rows))

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, SettingError, printable
+from medseg_pl.core.errors import DataError, SettingError, make_printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.recorded import Recorded
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.io.file_header import content_of
+from medseg_pl.io.file_header import detect_format
 from medseg_pl.io.paths import DETACHED, PICTURES, VOLUMES, LeftOut, find_suffix
 
 
@@ -121,7 +121,7 @@ def make_case(on_problem: OnProblem | None, path: Path, *fields: Any) -> list[Ca
         return [Case(*fields)]
     except DataError as error:
         message = str(error).removesuffix(" Rename it.")
-        raise_or_report(error, [Problem("bad-name", message, printable(str(fields[0])), path)], on_problem)
+        raise_or_report(error, [Problem("bad-name", message, make_printable(str(fields[0])), path)], on_problem)
         return []
 
 
@@ -199,7 +199,7 @@ def explain_unread(path: Path) -> LeftOut:
     raw = find_suffix(path, DETACHED)
     if raw and any(path.with_name(path.name[: -len(raw)] + header).is_file() for header in _HEADERS):
         return LeftOut(path, "The voxels of the header beside it.", "side-file")
-    content = content_of(path)
+    content = detect_format(path)
     empty_text = content == "nothing" and path.suffix.lower() in _TEXTS
     if empty_text or (content == "text" and path.suffix.lower() != ".svg"):
         return LeftOut(path, "A text, no image.", "side-file")

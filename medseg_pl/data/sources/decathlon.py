@@ -31,7 +31,7 @@ from medseg_pl.data.sources.base import (
 from medseg_pl.data.sources.files import CaseGrid, FileSource, is_image, resolve_inside
 from medseg_pl.data.sources.unlabeled import ChannelFolder, find_image_folders
 from medseg_pl.io.config_files import read_json
-from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, is_volume_name, stem
+from medseg_pl.io.paths import LeftOut, find_dead_links, is_volume_name, list_files, stem
 
 _IGNORE = "ignore"
 
@@ -194,7 +194,7 @@ class DecathlonSource(FileSource):
                 cases += make_case(on_problem, self._path, name, group, tuple(images), masks)
         if on_problem is not None:
             listed = {path for case in cases for path in case.images}
-            others = [path for path in files_below(self.root / "imagesTr") if is_image(path) and path not in listed]
+            others = [path for path in list_files(self.root / "imagesTr") if is_image(path) and path not in listed]
             if others:
                 message = f"{len(others)} image(s) are in no entry: {abbreviate([path.name for path in others])}."
                 on_problem(Problem("unlisted-file", message, "", others[0]))
@@ -214,7 +214,7 @@ class DecathlonSource(FileSource):
         """List what is in no training pair."""
         used = {path for images, mask in self._list_pairs().values() for path in (*images, *mask)}
         folders = [self.root / name for name in ("imagesTr", "labelsTr")]
-        others = [path for folder in folders for path in files_below(folder) if path not in used]
+        others = [path for folder in folders for path in list_files(folder) if path not in used]
         unused = [
             LeftOut(path, f"No training pair of {self._path} has it.", "unlisted")
             if is_image(path)

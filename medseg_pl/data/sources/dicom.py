@@ -39,11 +39,11 @@ from medseg_pl.data.sources.dicom_cases import (
     write_as_nifti,
 )
 from medseg_pl.data.sources.files import is_image
-from medseg_pl.io.dicom.headers import Entry
-from medseg_pl.io.dicom.references import Key, Structure, matching, read_masks, read_structures
+from medseg_pl.io.dicom.headers import DicomFile
+from medseg_pl.io.dicom.references import Structure, StructureKey, match_structures, read_masks, read_structures
 from medseg_pl.io.dicom.seg_writer import write_segmentation
 from medseg_pl.io.dicom.series import Series, open_series, read_values
-from medseg_pl.io.dicom.stack import mixed_series
+from medseg_pl.io.dicom.stack import describe_mixed_series
 from medseg_pl.io.dicom.tree import DicomTree
 from medseg_pl.io.paths import LeftOut, require_folder
 
@@ -197,7 +197,7 @@ class DicomSource(Source):
         require_folder(self.root, "DICOM series", "Set data.source.root to your data.")
         return DicomTree(self.root, patients=self.group_by_patient_id)
 
-    def _select_series(self, on_problem: OnProblem | None) -> dict[str, list[Entry]]:
+    def _select_series(self, on_problem: OnProblem | None) -> dict[str, list[DicomFile]]:
         """Find the images of each case."""
         found = self._tree.series
         chosen = {name: entries for name, entries in found.items() if fnmatchcase(name, self.images)}
@@ -236,7 +236,7 @@ class DicomSource(Source):
         return drawn
 
     def _check_referenced(
-        self, folders: Mapping[str, list[Entry]], drawn: Collection[str], on_problem: OnProblem | None
+        self, folders: Mapping[str, list[DicomFile]], drawn: Collection[str], on_problem: OnProblem | None
     ) -> None:
         """Find series without references."""
         bare = sorted(set(folders) - set(drawn))
@@ -258,7 +258,7 @@ class DicomSource(Source):
                 "data.source.skip_unreferenced."
             )
 
-    def _assign_groups(self, folders: Mapping[str, list[Entry]], on_problem: OnProblem | None) -> dict[str, str]:
+    def _assign_groups(self, folders: Mapping[str, list[DicomFile]], on_problem: OnProblem | None) -> dict[str, str]:
         """Find the patient of each case."""
         if self.group is not None:
             return {n: find_group(n, self.group, e[0].path.parent, on_problem) for n, e in folders.items()}
@@ -298,7 +298,7 @@ class DicomSource(Source):
     ) -> tuple[Path | None, Sequence[int]]:
         """Find the file that holds a label, and its structures."""
         keys = _as_list(self.segments.get(label, label))
-        found = {path: numbers for path, held in structures.items() if (numbers := matching(held, keys))}
+        found = {path: numbers for path, held in structures.items() if (numbers := match_structures(held, keys))}
         if len(found) > 1:
             raise DataError(
                 f"Case {case.case_id}: the label {label!r} is in {len(found)} references, "
@@ -350,7 +350,7 @@ class DicomFolder(DicomSource):
         return DicomTree(self.root)
 
 
-def _find_homes(folders: dict[str, list[Entry]], on_problem: OnProblem | None) -> dict[str, list[str]]:
+def _find_homes(folders: dict[str, list[DicomFile]], on_problem: OnProblem | None) -> dict[str, list[str]]:
     """Find the cases of each series, which should be one.
 
     Raises:
@@ -359,7 +359,7 @@ def _find_homes(folders: dict[str, list[Entry]], on_problem: OnProblem | None) -
     homes: dict[str, list[str]] = {}
     for name, entries in list(folders.items()):
         folder = entries[0].path.parent
-        if message := mixed_series([(entry.series, entry.path) for entry in entries]):
+        if message := describe_mixed_series([(entry.series, entry.path) for entry in entries]):
             problem = Problem("mixed-series", strip_remedy(message), name, folder)
             raise_or_report(DataError(message), [problem], on_problem)
             del folders[name]
@@ -388,5 +388,5 @@ def _report_resampling(case: Case, series: Series) -> None:
         )
 
 
-def _as_list(keys: Key | Iterable[Key]) -> list[Key]:
+def _as_list(keys: StructureKey | Iterable[StructureKey]) -> list[StructureKey]:
     return [keys] if isinstance(keys, int | str) else list(keys)

@@ -16,9 +16,9 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import abbreviate, explain_unread
-from medseg_pl.io.dicom.headers import Entry
+from medseg_pl.io.dicom.headers import DicomFile
 from medseg_pl.io.dicom.seg_writer import ANATOMICAL_STRUCTURE, ORGAN, Concept, Segment
-from medseg_pl.io.dicom.stack import mixed_series
+from medseg_pl.io.dicom.stack import describe_mixed_series
 from medseg_pl.io.dicom.tree import DicomTree, name_series
 from medseg_pl.io.nifti import write_nifti
 from medseg_pl.io.paths import LeftOut, find_dead_links
@@ -67,9 +67,9 @@ def _explain_foreign(path: Path) -> LeftOut:
     return LeftOut(path, "It is no DICOM file; data.source FolderSource reads pictures and NIfTI.")
 
 
-def _find_fault(folder: str, series: list[Entry], homes: Mapping[str, set[str]], tree: DicomTree) -> str:
+def _find_fault(folder: str, series: list[DicomFile], homes: Mapping[str, set[str]], tree: DicomTree) -> str:
     """Explain why the images of a series are no case."""
-    if mixed := mixed_series([(entry.series, entry.path) for entry in series]):
+    if mixed := describe_mixed_series([(entry.series, entry.path) for entry in series]):
         return f"{mixed} {_MIXED}"
     damaged = [path.name for path in tree.damaged if path.parent == series[0].path.parent]
     if damaged:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry, Reorientation, Slicing, find_slicing
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.mask_values import whole_numbers
+from medseg_pl.core.mask_values import round_near_whole
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import OnProblem, Problem, Source, raise_or_report
 from medseg_pl.data.sources.named_masks import read_segmentations
@@ -127,7 +127,7 @@ def read_image_geometry(path: Path) -> Geometry:
     """Read the grid of an image file from its header alone."""
     if volumes.is_volume(path):
         return volumes.read_volume_geometry(path)
-    return Geometry((1, *raster.image_size(path)))
+    return Geometry((1, *raster.read_image_size(path)))
 
 
 def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[Any], Geometry]:
@@ -144,7 +144,7 @@ def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[
     values, geometry = volumes.read_volume(path, seen=False)
     if len(values) != 1:
         raise UnreadableFileError(f"{path} is a mask with {len(values)} channels; expected one value for each voxel.")
-    return whole_numbers(values[0]), geometry
+    return round_near_whole(values[0]), geometry
 
 
 def is_read_by_color(path: Path, labels: LabelMap) -> bool:

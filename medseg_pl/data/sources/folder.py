@@ -23,7 +23,7 @@ from medseg_pl.data.sources.base import (
 from medseg_pl.data.sources.files import FileSource, check_mask_names, is_image, map_files_by_name
 from medseg_pl.data.sources.mask_paths import STEM, MaskPattern, match_stem, parse_mask_path
 from medseg_pl.data.sources.unlabeled import DatasetNames, ImageFolder, find_image_folders
-from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, name_below, require_folder, stem
+from medseg_pl.io.paths import LeftOut, find_dead_links, list_files, name_below, require_folder, stem
 
 _SETTING = "data.source.masks"
 
@@ -135,9 +135,7 @@ class FolderSource(FileSource):
     def list_left_out(self) -> list[LeftOut]:
         """List what is not read in the folders of images and masks."""
         folders = dict.fromkeys(self.root / folder for folder in (self.images, *(p.folder for p in self.places)))
-        unread = {
-            path: explain_unread(path) for folder in folders for path in files_below(folder) if not is_image(path)
-        }
+        unread = {path: explain_unread(path) for folder in folders for path in list_files(folder) if not is_image(path)}
         return [*unread.values(), *(dead for folder in folders for dead in find_dead_links(folder))]
 
     def _list_files(self, folder: str, what: str, on_problem: OnProblem | None) -> dict[str, Path]:
@@ -146,7 +144,7 @@ class FolderSource(FileSource):
         directory = self.root / folder
         if on_problem is None:
             require_folder(directory, what, f"{setting}, or correct the folder's name.")
-        files = map_files_by_name(filter(is_image, files_below(directory)), directory, what, on_problem)
+        files = map_files_by_name(filter(is_image, list_files(directory)), directory, what, on_problem)
         if not files and on_problem is None:
             raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")
         return dict(sorted(files.items()))

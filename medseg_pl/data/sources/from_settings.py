@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from medseg_pl.core.errors import DataError, SettingError
-from medseg_pl.core.import_policy import only_known_code, refusal
+from medseg_pl.core.import_policy import explain_refusal, restrict_imports
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import Source
 from medseg_pl.data.splits import refuse_trained_groups
@@ -38,11 +38,11 @@ def open_source(
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Source, "data.source", fail_untyped=False)
     try:
-        with only_known_code(plugins):
+        with restrict_imports(plugins):
             parsed = parser.parse_object({"data": {"source": dict(source)}})
             opened: Source = parser.instantiate(parsed).data.source
     except (ArgumentError, ImportError) as error:
-        reason = refusal(str(error)) or " ".join(str(error).split())
+        reason = explain_refusal(str(error)) or " ".join(str(error).split())
         raise SettingError(f"The source of the data set cannot be made. {reason}") from error
     return opened
 

@@ -11,7 +11,7 @@ from medseg_pl.core.errors import DataError, MissingDataError, shorten
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.core.validation import path_fault
+from medseg_pl.core.validation import find_path_fault
 from medseg_pl.data.sources.base import OnProblem, Problem, make_case, raise_or_report, strip_remedy
 from medseg_pl.data.sources.csv_table import check_unique, choose_strata_columns, read_strata, read_table, require_field
 from medseg_pl.data.sources.files import FileSource, check_mask_names, resolve_inside
@@ -156,7 +156,7 @@ class ManifestSource(FileSource):
 
 def _check_name(name: str, where: str) -> None:
     """Raise `DataError` where a case's name leads out of its folder."""
-    if (fault := path_fault(name)) is not None:
+    if (fault := find_path_fault(name)) is not None:
         raise DataError(f"{where}: the case_id {shorten(name)} {fault}. Use a plain name.")
 
 

@@ -13,7 +13,7 @@ from medseg_pl.core.errors import LabelOverlapError, MaskValueError, SettingErro
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources.base import abbreviate
-from medseg_pl.io.dicom.references import Structure, matching
+from medseg_pl.io.dicom.references import Structure, match_structures
 from medseg_pl.io.slicer import Segment, find_segment, is_segmentation, read_layers, read_segments
 
 Overlaps = Literal["refuse", "last"]
@@ -56,8 +56,8 @@ class NameMatcher:
         Empty if it is skipped, `None` if it is unknown.
         """
         structure = [Structure(0, name)]
-        found = [index for index, keys in enumerate(self.keys) if matching(structure, keys)]
-        return found if found or matching(structure, self.skip) else None
+        found = [index for index, keys in enumerate(self.keys) if match_structures(structure, keys)]
+        return found if found or match_structures(structure, self.skip) else None
 
 
 def combine_named(

@@ -27,7 +27,7 @@ from medseg_pl.data.sources.files import CaseGrid, FileSource, is_image, map_fil
 from medseg_pl.data.sources.named_masks import NameMatcher, Overlaps, combine_named
 from medseg_pl.data.sources.unlabeled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders
 from medseg_pl.io.annotations import SUFFIXES, load_json, read_annotations
-from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, require_folder, stem
+from medseg_pl.io.paths import LeftOut, find_dead_links, list_files, require_folder, stem
 from medseg_pl.io.regions import AnnotatedImage, draw_region
 
 _SETTING = "data.source.annotations"
@@ -139,7 +139,7 @@ class PolygonSource(FileSource):
     def list_left_out(self) -> list[LeftOut]:
         """List what is not read in the folder of images."""
         folder = self.root / self.images
-        others = [path for path in files_below(folder) if not is_image(path)]
+        others = [path for path in list_files(folder) if not is_image(path)]
         unread = [explain_unread(path) for path in others if path.suffix.lower() not in SUFFIXES]
         return [*unread, *find_dead_links(folder)]
 
@@ -168,14 +168,14 @@ class PolygonSource(FileSource):
 
     def _find_images(self, on_problem: OnProblem | None = None) -> dict[str, Path]:
         directory = require_folder(self.root / self.images, "images", "Set data.source.root to your data.")
-        files = map_files_by_name(filter(is_image, files_below(directory)), directory, "images", on_problem)
+        files = map_files_by_name(filter(is_image, list_files(directory)), directory, "images", on_problem)
         if not files:
             raise MissingDataError(f"{directory} holds no image that can be read. Set data.source.root to your data.")
         return files
 
     def _find_annotation_files(self, on_problem: OnProblem | None) -> dict[str, Path]:
         directory = self.root / self.annotations
-        files = (path for path in files_below(directory) if path.suffix.lower() in SUFFIXES)
+        files = (path for path in list_files(directory) if path.suffix.lower() in SUFFIXES)
         return map_files_by_name(files, directory, "annotations", on_problem)
 
     def _find_case(self, entry: AnnotatedImage, images: dict[str, Path]) -> str:
@@ -222,7 +222,7 @@ def find_polygon_settings(directory: Path) -> dict[str, str] | None:
     """
     images = next((name for name in IMAGE_FOLDERS if (directory / name).is_dir()), ".")
     others = [path for path in directory.glob("[!.]*") if path.is_dir() and path.name != images]
-    if any(any(map(is_image, islice(files_below(path), _SAMPLED))) for path in others):
+    if any(any(map(is_image, islice(list_files(path), _SAMPLED))) for path in others):
         return None
     for place in (directory, *(directory / name for name in MASK_FOLDERS), directory / images):
         found = _find_annotation_files(place)

@@ -14,7 +14,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import OnProblem, describe_left_out, explain_unread, name_other_source
 from medseg_pl.data.sources.files import FileSource, is_image
 from medseg_pl.data.sources.mask_paths import STEM, MaskPattern, match_stem
-from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, name_below, stem
+from medseg_pl.io.paths import LeftOut, find_dead_links, list_files, name_below, stem
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentations", "gt")
@@ -112,7 +112,7 @@ class ImageFolder(FileSource):
             yield self.path
         else:
             for root in self._list_roots():
-                yield from files_below(root)
+                yield from list_files(root)
 
     def _list_roots(self) -> list[Path]:
         return [self.path / folder for folder in self.folders] or [self.path]
@@ -176,7 +176,7 @@ def find_image_folders(directory: Path, images: Sequence[str], masks: Sequence[s
     if not inside or any((directory / name).is_dir() for name in masks if name != "."):
         return inside
     folders = [directory / name for name in inside]
-    elsewhere = (path for path in files_below(directory) if not any(path.is_relative_to(f) for f in folders))
+    elsewhere = (path for path in list_files(directory) if not any(path.is_relative_to(f) for f in folders))
     return [] if any(is_image(path) for path in elsewhere) else inside
 
 

@@ -29,7 +29,7 @@ from medseg_pl.data.sources.base import (
 )
 from medseg_pl.io import raster
 from medseg_pl.io.atomic_files import write_text
-from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, is_picture, require_folder
+from medseg_pl.io.paths import LeftOut, find_dead_links, is_picture, list_files, require_folder
 from medseg_pl.io.regions import decode_runs, encode_runs
 from medseg_pl.io.scores import write_rows
 
@@ -195,7 +195,7 @@ def _find_scans(directory: Path, masks: tuple[Path, ...]) -> tuple[list[Case], l
     """Find the cases below a folder, and what is no case."""
     scans: dict[Path, list[Path]] = {}
     left_out = find_dead_links(directory)
-    for path in files_below(directory):
+    for path in list_files(directory):
         if path.parent.name == "scans" and path.suffix == ".png":
             scans.setdefault(path.parent.parent, []).append(path)
         else:

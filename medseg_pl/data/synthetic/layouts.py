@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8, UInt16
 
-from medseg_pl.core.geometry import Geometry, affine_as_tuple
+from medseg_pl.core.geometry import Geometry, to_affine
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.nifti import write_nifti
 from medseg_pl.io.raster import write_png
@@ -120,7 +120,7 @@ def _make_scanner_geometry(scan: LabeledScan) -> Geometry:
     affine = np.eye(4)
     affine[:3, :3] = _make_rotation(*scan.tilt_rad) @ axes
     affine[:3, 3] = -affine[:3, :3] @ ((depth - 1) / 2, (height - 1) / 2, (width - 1) / 2)
-    return Geometry((depth, height, width), scan.spacing_mm, affine_as_tuple(affine))
+    return Geometry((depth, height, width), scan.spacing_mm, to_affine(affine))
 
 
 def _make_rotation(pitch: float, yaw: float) -> Float64[np.ndarray, "3 3"]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.types import Case
 from medseg_pl.inference.review.evidence import CaseEvidence, Evidence, LabelEvidence
-from medseg_pl.io.atomic_files import whole_file, write_text
+from medseg_pl.io.atomic_files import write_atomically, write_text
 from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.io.raster import write_png
 from medseg_pl.io.scores import write_rows
@@ -147,7 +147,7 @@ class ReviewQueue:
         folder = self.output.directory / "review"
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier run, when cases were missing
         for rank, case in enumerate(ranked[: self.top], start=1):
-            with whole_file(folder / name_picture(rank, case.case_id)) as temporary:
+            with write_atomically(folder / name_picture(rank, case.case_id)) as temporary:
                 shutil.copyfile(self.output.directory / self.output.note(case.case_id, ".png"), temporary)
         return f"Where to look first: {table}"
 

@@ -17,11 +17,11 @@ from pydicom.filereader import dcmread, read_file_meta_info, read_partial
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.io.paths import DICOM
 
-Kind = Literal["image", "projection", "segmentation", "structures", "other"]
+FileKind = Literal["image", "projection", "segmentation", "structures", "other"]
 
 LABELMAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # of 2024, and unknown to pydicom 3.0
 
-_KINDS: dict[str, Kind] = {
+_KINDS: dict[str, FileKind] = {
     **dict.fromkeys(
         (
             uid.CTImageStorage,
@@ -66,7 +66,7 @@ _FRAME_OF_REFERENCE = 0x00200052
 _REFERENCED_FRAMES_OF_REFERENCE = 0x30060010  # of structure sets
 
 
-class Entry(NamedTuple):
+class DicomFile(NamedTuple):
     """What has to be known of a file to put it beside others.
 
     Attributes:
@@ -81,7 +81,7 @@ class Entry(NamedTuple):
     """
 
     path: Path
-    kind: Kind
+    kind: FileKind
     series: str
     frame_of_reference: tuple[str, ...]
     refers_to: tuple[str, ...]
@@ -92,7 +92,7 @@ class Entry(NamedTuple):
 
 def is_dicom(path: Path) -> bool:
     """Whether the content begins as a DICOM file does, or as what older programs wrote without a preamble."""
-    with damage(path), path.open("rb") as file:
+    with explain_damage(path), path.open("rb") as file:
         begin = file.read(_MAGIC.stop)
     return begin[_MAGIC] == b"DICM" or _is_bare(begin)
 
@@ -114,7 +114,7 @@ def _is_bare(begin: bytes) -> bool:
     return length <= 64 and (following is None or struct.unpack_from("<H", begin, following[0])[0] in _GROUP)
 
 
-def read_entry(path: Path, *, patient: bool = False) -> Entry | None:
+def read_entry(path: Path, *, patient: bool = False) -> DicomFile | None:
     """What the file is, or `None` where it is no DICOM and does not promise to be one by its name.
 
     Args:
@@ -127,19 +127,19 @@ def read_entry(path: Path, *, patient: bool = False) -> Entry | None:
     if path.suffix.lower() not in DICOM and not is_dicom(path):
         return None
     _check_readable(path)
-    with damage(path):
+    with explain_damage(path):
         dataset = _beginning(path, _FRAME_OF_REFERENCE)
-        if (kind := kind_of(dataset)) == "structures":
+        if (kind := get_kind(dataset)) == "structures":
             dataset = _beginning(path, _REFERENCED_FRAMES_OF_REFERENCE)
-        return Entry(
+        return DicomFile(
             path=path,
             kind=kind,
-            series=text(dataset, "SOPInstanceUID" if kind == "projection" else "SeriesInstanceUID"),
+            series=get_text(dataset, "SOPInstanceUID" if kind == "projection" else "SeriesInstanceUID"),
             frame_of_reference=tuple(_frames_of_reference(dataset)),
             refers_to=tuple(_references(dataset)),
-            patient_id=text(dataset, "PatientID") if patient else "",
-            number=text(dataset, "SeriesNumber"),
-            content=uid.UID(text(dataset, "SOPClassUID")).name,
+            patient_id=get_text(dataset, "PatientID") if patient else "",
+            number=get_text(dataset, "SeriesNumber"),
+            content=uid.UID(get_text(dataset, "SOPClassUID")).name,
         )
 
 
@@ -153,7 +153,7 @@ def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist.")
     _check_readable(path)
-    with damage(path):
+    with explain_damage(path):
         dataset = dcmread(path, stop_before_pixels=not pixels, force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:  # without a preamble nothing else says it
             implicit, _ = dataset.original_encoding
@@ -162,26 +162,26 @@ def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
         return dataset
 
 
-def kind_of(dataset: Dataset) -> Kind:
+def get_kind(dataset: Dataset) -> FileKind:
     """What a file holds."""
-    return _KINDS.get(text(dataset, "SOPClassUID"), "other")
+    return _KINDS.get(get_text(dataset, "SOPClassUID"), "other")
 
 
-def text(dataset: Dataset, keyword: str) -> str:
+def get_text(dataset: Dataset, keyword: str) -> str:
     """A value as text without padding, empty where there is none.
 
-    >>> text(Dataset(), "Modality")
+    >>> get_text(Dataset(), "Modality")
     ''
     """
     return str(dataset.get(keyword) or "").strip()
 
 
-def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+def get_items(dataset: Dataset, keyword: str) -> list[Dataset]:
     """The items of a sequence, none where there is no such sequence."""
     return list(dataset.get(keyword) or ())
 
 
-def required(dataset: Dataset, keyword: str, path: Path) -> Any:
+def require_element(dataset: Dataset, keyword: str, path: Path) -> Any:
     """The value of an element without which the file cannot be used.
 
     Raises:
@@ -196,7 +196,7 @@ def required(dataset: Dataset, keyword: str, path: Path) -> Any:
 
 
 @contextmanager
-def damage(path: Path) -> Iterator[None]:
+def explain_damage(path: Path) -> Iterator[None]:
     """Turn what pydicom raises on damaged bytes into an error that names the file.
 
     The original text stays out of the message, since it may quote any element of the header.
@@ -219,11 +219,11 @@ def _check_readable(path: Path) -> None:
         )
     # Values that break a rule of the standard are common and harmless, and a warning would quote them.
     config.settings.reading_validation_mode = config.IGNORE
-    with damage(path):
+    with explain_damage(path):
         with path.open("rb") as file:
             bare = _is_bare(file.read(_MAGIC.stop))
         meta = Dataset() if bare else read_file_meta_info(path)
-        deflated = text(meta, "TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
+        deflated = get_text(meta, "TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
     if deflated:
         raise UnreadableFileError(
             f"{path} is deflated as a whole, so its size is unknown before it is unpacked. Convert it to Explicit VR "
@@ -243,18 +243,20 @@ def _size(path: Path) -> str:
 
 def _references(dataset: Dataset) -> Iterator[str]:
     """The series that a segmentation or a structure set names."""
-    for series in items(dataset, "ReferencedSeriesSequence"):
-        yield text(series, "SeriesInstanceUID")
-        for image in items(series, "ReferencedInstanceSequence"):
-            if _KINDS.get(text(image, "ReferencedSOPClassUID")) == "projection":
-                yield text(image, "ReferencedSOPInstanceUID")
-    for frame in items(dataset, "ReferencedFrameOfReferenceSequence"):
-        for study in items(frame, "RTReferencedStudySequence"):
-            for series in items(study, "RTReferencedSeriesSequence"):
-                yield text(series, "SeriesInstanceUID")
+    for series in get_items(dataset, "ReferencedSeriesSequence"):
+        yield get_text(series, "SeriesInstanceUID")
+        for image in get_items(series, "ReferencedInstanceSequence"):
+            if _KINDS.get(get_text(image, "ReferencedSOPClassUID")) == "projection":
+                yield get_text(image, "ReferencedSOPInstanceUID")
+    for frame in get_items(dataset, "ReferencedFrameOfReferenceSequence"):
+        for study in get_items(frame, "RTReferencedStudySequence"):
+            for series in get_items(study, "RTReferencedSeriesSequence"):
+                yield get_text(series, "SeriesInstanceUID")
 
 
 def _frames_of_reference(dataset: Dataset) -> Iterator[str]:
-    own = text(dataset, "FrameOfReferenceUID")
-    others = (text(item, "FrameOfReferenceUID") for item in items(dataset, "ReferencedFrameOfReferenceSequence"))
+    own = get_text(dataset, "FrameOfReferenceUID")
+    others = (
+        get_text(item, "FrameOfReferenceUID") for item in get_items(dataset, "ReferencedFrameOfReferenceSequence")
+    )
     yield from dict.fromkeys(name for name in (own, *others) if name)

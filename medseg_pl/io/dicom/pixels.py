@@ -22,7 +22,7 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels.utils import iter_pixels
 
 from medseg_pl.core.errors import UnreadableFileError
-from medseg_pl.io.dicom.headers import damage, required, text
+from medseg_pl.io.dicom.headers import explain_damage, get_text, require_element
 from medseg_pl.io.size_limits import MAX_PIXELS, MAX_VOXELS, check_claim
 
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
@@ -38,7 +38,7 @@ _START_OF_SCAN = 0xDA
 _CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000, possibly behind the boxes of a JP2 file
 
 
-class Layout(NamedTuple):
+class PixelLayout(NamedTuple):
     """How the pixels of a file are stored.
 
     Attributes:
@@ -56,19 +56,19 @@ class Layout(NamedTuple):
     inverted: bool
 
 
-def read_layout(dataset: Dataset, path: Path) -> Layout:
+def read_layout(dataset: Dataset, path: Path) -> PixelLayout:
     """How the pixels are stored, from the header.
 
     Raises:
         UnreadableFileError: The header claims more than is decoded, or colors.
     """
-    with damage(path):
+    with explain_damage(path):
         frames = int(dataset.get("NumberOfFrames") or 1)
-        rows, columns = (int(required(dataset, keyword, path)) for keyword in ("Rows", "Columns"))
+        rows, columns = (int(require_element(dataset, keyword, path)) for keyword in ("Rows", "Columns"))
         samples = int(dataset.get("SamplesPerPixel") or 1)
-        bits = int(required(dataset, "BitsStored", path))
+        bits = int(require_element(dataset, "BitsStored", path))
         signed = bool(dataset.get("PixelRepresentation"))
-        inverted = text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
+        inverted = get_text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
     check_claim(path, rows * columns, MAX_PIXELS, "pixels")
     check_claim(path, rows * columns * frames, MAX_VOXELS, "voxels")
     if samples != 1 or min(rows, columns, frames) < 1 or not 1 <= bits <= 32:
@@ -76,7 +76,7 @@ def read_layout(dataset: Dataset, path: Path) -> Layout:
             f"{path} holds {frames} image(s) of {rows} x {columns} pixels with {samples} value(s) of {bits} bits each; "
             "expected at least one pixel with a single value of 1 to 32 bits. Colors are not read from DICOM."
         )
-    return Layout(frames, (rows, columns), bits, signed, inverted)
+    return PixelLayout(frames, (rows, columns), bits, signed, inverted)
 
 
 def read_frames(
@@ -101,8 +101,8 @@ def read_frames(
             f"{path} has no pixel data: it is cut off, or was exported without. Replace it with a complete copy."
         )
     numbers = range(layout.frames) if wanted is None else wanted
-    with damage(path):
-        syntax = uid.UID(text(dataset.file_meta, "TransferSyntaxUID"))
+    with explain_damage(path):
+        syntax = uid.UID(get_text(dataset.file_meta, "TransferSyntaxUID"))
         single_bits = int(dataset.get("BitsAllocated") or 0) == 1
     if syntax in _DECODERS:
         return _compressed(dataset, path, layout, _DECODERS[syntax], set(numbers))
@@ -119,14 +119,16 @@ def read_frames(
 
 
 def _plain(
-    dataset: Dataset, path: Path, layout: Layout, numbers: Sequence[int]
+    dataset: Dataset, path: Path, layout: PixelLayout, numbers: Sequence[int]
 ) -> Iterator[tuple[int, Integer[np.ndarray, "h w"]]]:
-    with damage(path):
+    with explain_damage(path):
         for number, values in zip(numbers, iter_pixels(dataset, indices=numbers, raw=True), strict=True):
             yield number, _checked(values, layout, path)
 
 
-def _bits(dataset: Dataset, layout: Layout, numbers: Sequence[int]) -> Iterator[tuple[int, Integer[np.ndarray, "h w"]]]:
+def _bits(
+    dataset: Dataset, layout: PixelLayout, numbers: Sequence[int]
+) -> Iterator[tuple[int, Integer[np.ndarray, "h w"]]]:
     """Frames of single bits, which need not begin on a byte."""
     packed = np.frombuffer(dataset.PixelData, dtype=np.uint8)
     length = math.prod(layout.size)
@@ -137,9 +139,9 @@ def _bits(dataset: Dataset, layout: Layout, numbers: Sequence[int]) -> Iterator[
 
 
 def _compressed(
-    dataset: Dataset, path: Path, layout: Layout, decode: Callable[[bytes], NDArray[Any]], wanted: set[int]
+    dataset: Dataset, path: Path, layout: PixelLayout, decode: Callable[[bytes], NDArray[Any]], wanted: set[int]
 ) -> Iterator[tuple[int, Integer[np.ndarray, "h w"]]]:
-    with damage(path):
+    with explain_damage(path):
         frames = generate_frames(dataset.PixelData, number_of_frames=layout.frames, extended_offsets=_offsets(dataset))
         number = -1
         for number, frame in zip(range(layout.frames), frames, strict=False):
@@ -152,8 +154,8 @@ def _compressed(
         )
 
 
-def _decoded(frame: bytes, path: Path, layout: Layout, decode: Callable[[bytes], NDArray[Any]]) -> NDArray[Any]:
-    claimed = codestream_size(frame)
+def _decoded(frame: bytes, path: Path, layout: PixelLayout, decode: Callable[[bytes], NDArray[Any]]) -> NDArray[Any]:
+    claimed = read_codestream_size(frame)
     if claimed is not None and claimed != layout.size:  # before memory is taken for it
         raise _wrong_size(path, claimed, layout)
     try:
@@ -166,10 +168,10 @@ def _decoded(frame: bytes, path: Path, layout: Layout, decode: Callable[[bytes],
     return _checked(values, layout, path)
 
 
-def codestream_size(frame: bytes) -> tuple[int, int] | None:
+def read_codestream_size(frame: bytes) -> tuple[int, int] | None:
     """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 image claims, `None` where it does not say.
 
-    >>> codestream_size(bytes.fromhex("ffd8 ffc3 000b 10 0003 0005 01 0000 00"))
+    >>> read_codestream_size(bytes.fromhex("ffd8 ffc3 000b 10 0003 0005 01 0000 00"))
     (3, 5)
     """
     place = frame.find(_CODESTREAM, 0, 1024)
@@ -185,13 +187,13 @@ def codestream_size(frame: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _checked(values: NDArray[Any], layout: Layout, path: Path) -> NDArray[Any]:
+def _checked(values: NDArray[Any], layout: PixelLayout, path: Path) -> NDArray[Any]:
     if values.shape != layout.size or values.dtype.kind not in "iu":
         raise _wrong_size(path, values.shape, layout)
     return values
 
 
-def _signed(values: NDArray[Any], layout: Layout) -> NDArray[Any]:
+def _signed(values: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
     """Values as the header means them: of JPEG's kinds only JPEG 2000 knows a sign, and not always the header's."""
     result = values.astype(np.int64) & ((1 << layout.bits) - 1)
     if layout.signed:
@@ -204,10 +206,10 @@ def _offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
     return (table, lengths) if table and lengths else None
 
 
-def _check_length(dataset: Dataset, path: Path, layout: Layout) -> None:
+def _check_length(dataset: Dataset, path: Path, layout: PixelLayout) -> None:
     """As many bytes as the header promises."""
-    with damage(path):
-        bits = int(required(dataset, "BitsAllocated", path))
+    with explain_damage(path):
+        bits = int(require_element(dataset, "BitsAllocated", path))
         promised = -(-layout.frames * math.prod(layout.size) * bits // 8)
         got = len(dataset.PixelData)
     if got < promised:
@@ -217,7 +219,7 @@ def _check_length(dataset: Dataset, path: Path, layout: Layout) -> None:
         )
 
 
-def _wrong_size(path: Path, got: tuple[int, ...], layout: Layout) -> UnreadableFileError:
+def _wrong_size(path: Path, got: tuple[int, ...], layout: PixelLayout) -> UnreadableFileError:
     return UnreadableFileError(
         f"{path} holds an image of the shape {got}, but its header says {layout.size} (rows, columns). Replace it with "
         "an intact copy."

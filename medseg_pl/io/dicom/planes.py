@@ -16,7 +16,7 @@ from jaxtyping import Float64
 from pydicom.dataset import Dataset
 
 from medseg_pl.core.errors import UnreadableFileError
-from medseg_pl.io.dicom.headers import damage, items, kind_of, required, text
+from medseg_pl.io.dicom.headers import explain_damage, get_items, get_kind, get_text, require_element
 from medseg_pl.io.dicom.pixels import read_layout
 
 _MACROS = {
@@ -93,33 +93,33 @@ def read_planes(dataset: Dataset, path: Path) -> list[Plane]:
         UnreadableFileError: The header lacks a place, or says it in a way that cannot be.
     """
     layout = read_layout(dataset, path)
-    with damage(path):
-        found = frame_elements(dataset, path)
+    with explain_damage(path):
+        found = collect_frame_elements(dataset, path)
         if len(found) != layout.frames:
             raise UnreadableFileError(
                 f"{path} holds {layout.frames} images and the places of {len(found)}. Export it again as enhanced "
                 "multi-frame DICOM, or as one file for each slice."
             )
-        if kind_of(dataset) == "projection":
+        if get_kind(dataset) == "projection":
             return [_projection(dataset, path, frame, layout.size) for frame in range(layout.frames)]
-        series = text(dataset, "SeriesInstanceUID")
+        series = get_text(dataset, "SeriesInstanceUID")
         return [_plane(elements, path, frame, series, layout.size) for frame, elements in enumerate(found)]
 
 
-def frame_elements(dataset: Dataset, path: Path) -> list[Dataset]:
+def collect_frame_elements(dataset: Dataset, path: Path) -> list[Dataset]:
     """For each image of a file the elements that place it, wherever the file keeps them."""
-    with damage(path):
-        frames = items(dataset, "PerFrameFunctionalGroupsSequence")
+    with explain_damage(path):
+        frames = get_items(dataset, "PerFrameFunctionalGroupsSequence")
         if not frames:
             return [dataset]
-        shared = [*items(dataset, "SharedFunctionalGroupsSequence")[:1], dataset]
+        shared = [*get_items(dataset, "SharedFunctionalGroupsSequence")[:1], dataset]
         return [_collected([frame, *shared]) for frame in frames]
 
 
 def _collected(groups: Sequence[Dataset]) -> Dataset:
     elements = Dataset()
     for keyword, macro in _MACROS.items():
-        holders = [holder for group in groups for holder in (*items(group, macro)[:1], group)]
+        holders = [holder for group in groups for holder in (*get_items(group, macro)[:1], group)]
         values = [holder.get(keyword) for holder in holders]
         if (value := next((value for value in values if value is not None), None)) is not None:
             setattr(elements, keyword, value)
@@ -138,7 +138,7 @@ def _projection(dataset: Dataset, path: Path, frame: int, size: tuple[int, int])
     elements.ImagePositionPatient, elements.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
     if apart:
         elements.SliceThickness = 1
-    return _plane(elements, path, frame, text(dataset, "SOPInstanceUID"), size)
+    return _plane(elements, path, frame, get_text(dataset, "SOPInstanceUID"), size)
 
 
 def _plane(elements: Dataset, path: Path, frame: int, series: str, size: tuple[int, int]) -> Plane:
@@ -177,7 +177,7 @@ def _number(elements: Dataset, keyword: str, default: float) -> float:
 
 
 def _numbers(elements: Dataset, keyword: str, count: int, path: Path) -> tuple[float, ...]:
-    value = required(elements, keyword, path)
+    value = require_element(elements, keyword, path)
     numbers = tuple(float(number) for number in (value if isinstance(value, Iterable) else [value]))
     if len(numbers) != count or not all(abs(number) < FARTHEST_MM for number in numbers):
         raise UnreadableFileError(

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from medseg_pl.core.errors import GeometryError, UnreadableFileError
-from medseg_pl.io.dicom.headers import damage, items, kind_of, read_dataset, required, text
+from medseg_pl.io.dicom.headers import explain_damage, get_items, get_kind, get_text, read_dataset, require_element
 from medseg_pl.io.dicom.pixels import read_frames, read_layout
 from medseg_pl.io.dicom.planes import FARTHEST_MM, Plane, read_planes
 from medseg_pl.io.dicom.series import Series
-from medseg_pl.io.regions import inside_polygons
+from medseg_pl.io.regions import fill_polygons
 
 
 def read_structures(path: Path) -> list[Structure]:
@@ -48,14 +48,14 @@ def read_masks(path: Path, wanted: Sequence[Collection[int]], series: Series) ->
 
 def _has_contours(path: Path) -> bool:
     dataset = read_dataset(path)
-    with damage(path):
-        kind = kind_of(dataset)
+    with explain_damage(path):
+        kind = get_kind(dataset)
     if kind not in ("segmentation", "structures"):
         raise UnreadableFileError(f"{path} is neither a DICOM SEG nor an RTSTRUCT. Move it away.")
     return kind == "structures"
 
 
-Key = int | str
+StructureKey = int | str
 """A structure by its number in the file or by its name."""
 
 
@@ -71,12 +71,12 @@ class Structure(NamedTuple):
     name: str
 
 
-def matching(structures: Sequence[Structure], keys: Sequence[Key]) -> list[int]:
+def match_structures(structures: Sequence[Structure], keys: Sequence[StructureKey]) -> list[int]:
     """The numbers of the structures that any of the keys means.
 
     Names are equal in any case, and whether words are joined by spaces or underscores.
 
-    >>> matching([Structure(1, "Left Kidney"), Structure(2, "liver")], ["left_kidney", 2])
+    >>> match_structures([Structure(1, "Left Kidney"), Structure(2, "liver")], ["left_kidney", 2])
     [1, 2]
     """
     names = {_plain(key) for key in keys if isinstance(key, str)}
@@ -146,10 +146,10 @@ def _planes(dataset: Dataset, path: Path, series: Series) -> list[Plane]:
 
 def _segments(dataset: Dataset, path: Path) -> list[Structure]:
     kind = _type(dataset, path)
-    with damage(path):
+    with explain_damage(path):
         found = [
-            Structure(int(required(item, "SegmentNumber", path)), text(item, "SegmentLabel"))
-            for item in items(dataset, "SegmentSequence")
+            Structure(int(require_element(item, "SegmentNumber", path)), get_text(item, "SegmentLabel"))
+            for item in get_items(dataset, "SegmentSequence")
         ]
     # Number 0 is the background of a label map, and no segment's in other files.
     segments = [segment for segment in found if segment.number != 0 or kind != "LABELMAP"]
@@ -159,8 +159,8 @@ def _segments(dataset: Dataset, path: Path) -> list[Structure]:
 
 
 def _type(dataset: Dataset, path: Path) -> str:
-    with damage(path):
-        kind = text(dataset, "SegmentationType")
+    with explain_damage(path):
+        kind = get_text(dataset, "SegmentationType")
     if kind not in _TYPES:
         raise UnreadableFileError(
             f"{path} is a segmentation of the type {kind or 'unknown'}; expected one of {', '.join(_TYPES)}. Export it "
@@ -172,18 +172,18 @@ def _type(dataset: Dataset, path: Path) -> str:
 def _threshold(dataset: Dataset, kind: str, path: Path) -> float:
     if kind != "FRACTIONAL":
         return 0.0
-    with damage(path):
-        return int(required(dataset, "MaximumFractionalValue", path)) / 2
+    with explain_damage(path):
+        return int(require_element(dataset, "MaximumFractionalValue", path)) / 2
 
 
 def _owners(dataset: Dataset, path: Path) -> list[int | None]:
     """The segment of each frame."""
-    with damage(path):
-        shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    with explain_damage(path):
+        shared = get_items(dataset, "SharedFunctionalGroupsSequence")[:1]
         owners: list[int | None] = []
-        for frame in items(dataset, "PerFrameFunctionalGroupsSequence"):
-            found = [item for group in (frame, *shared) for item in items(group, "SegmentIdentificationSequence")]
-            owners.append(int(required(found[0] if found else Dataset(), "ReferencedSegmentNumber", path)))
+        for frame in get_items(dataset, "PerFrameFunctionalGroupsSequence"):
+            found = [item for group in (frame, *shared) for item in get_items(group, "SegmentIdentificationSequence")]
+            owners.append(int(require_element(found[0] if found else Dataset(), "ReferencedSegmentNumber", path)))
     return owners
 
 
@@ -236,7 +236,7 @@ def read_regions(path: Path) -> list[Structure]:
         UnreadableFileError: The file is damaged.
     """
     dataset = read_dataset(path)
-    with damage(path):
+    with explain_damage(path):
         drawn = {number for number, item in _regions(dataset, path) if _closed(item)}
         return [structure for structure in _named(dataset, path) if structure.number in drawn]
 
@@ -245,7 +245,7 @@ def read_contours(path: Path, wanted: Sequence[Collection[int]], series: Series)
     """Masks of regions on the slices of the series they were drawn on, as the files hold them.
 
     A pixel is inside where its center is inside an odd number of the region's contours on its slice, so that a contour
-    inside another one is a hole. See `inside_polygons` for centers on a contour.
+    inside another one is a hole. See `fill_polygons` for centers on a contour.
 
     Args:
         path: The file.
@@ -258,7 +258,7 @@ def read_contours(path: Path, wanted: Sequence[Collection[int]], series: Series)
     """
     dataset = read_dataset(path)
     masks = [np.zeros(series.shape, dtype=bool) for _ in wanted]
-    with damage(path):
+    with explain_damage(path):
         regions = [(number, _closed(item)) for number, item in _regions(dataset, path)]
         names = {structure.number: structure.name for structure in _named(dataset, path)}
     for number, contours in regions:
@@ -266,7 +266,7 @@ def read_contours(path: Path, wanted: Sequence[Collection[int]], series: Series)
             continue
         slices = _by_slice(contours, f"{path}, region {names.get(number, number)!r}", series, path)
         for index, polygons in slices.items():
-            inside = inside_polygons(polygons, series.planes[index].size)
+            inside = fill_polygons(polygons, series.planes[index].size)
             for mask, numbers in zip(masks, wanted, strict=True):
                 if number in numbers:
                     mask[index] |= inside
@@ -274,17 +274,17 @@ def read_contours(path: Path, wanted: Sequence[Collection[int]], series: Series)
 
 
 def _named(dataset: Dataset, path: Path) -> list[Structure]:
-    found = items(dataset, "StructureSetROISequence")
-    return [Structure(int(required(item, "ROINumber", path)), text(item, "ROIName")) for item in found]
+    found = get_items(dataset, "StructureSetROISequence")
+    return [Structure(int(require_element(item, "ROINumber", path)), get_text(item, "ROIName")) for item in found]
 
 
 def _regions(dataset: Dataset, path: Path) -> list[tuple[int, Dataset]]:
-    found = items(dataset, "ROIContourSequence")
-    return [(int(required(item, "ReferencedROINumber", path)), item) for item in found]
+    found = get_items(dataset, "ROIContourSequence")
+    return [(int(require_element(item, "ReferencedROINumber", path)), item) for item in found]
 
 
 def _closed(region: Dataset) -> list[Dataset]:
-    return [item for item in items(region, "ContourSequence") if text(item, "ContourGeometricType") in _CLOSED]
+    return [item for item in get_items(region, "ContourSequence") if get_text(item, "ContourGeometricType") in _CLOSED]
 
 
 def _by_slice(
@@ -307,7 +307,7 @@ def _by_slice(
 
 
 def _points(contour: Dataset, what: str, path: Path) -> Float64[np.ndarray, "n 3"]:
-    with damage(path):
+    with explain_damage(path):
         values = np.array([float(value) for value in contour.get("ContourData") or ()], dtype=np.float64)
     if len(values) == 0 or len(values) % 3 or not (np.abs(values) < FARTHEST_MM).all():
         raise UnreadableFileError(

@@ -25,8 +25,8 @@ from pydicom.valuerep import DSfloat
 
 from medseg_pl import __version__
 from medseg_pl.core.errors import DataError, SettingError
-from medseg_pl.io.atomic_files import whole_file
-from medseg_pl.io.dicom.headers import items, read_dataset, text
+from medseg_pl.io.atomic_files import write_atomically
+from medseg_pl.io.dicom.headers import get_items, get_text, read_dataset
 from medseg_pl.io.dicom.planes import Plane
 from medseg_pl.io.dicom.series import Series
 
@@ -102,7 +102,7 @@ def write_segmentation(
         _give_to_patient(dataset, headers[0])
         _settle_dates(dataset, headers[0])
         _settle_identifiers(dataset)
-        with whole_file(path) as temporary:
+        with write_atomically(path) as temporary:
             dataset.save_as(temporary)
 
 
@@ -235,7 +235,7 @@ def _give_to_patient(dataset: Any, header: Dataset) -> None:
 def _settle_dates(dataset: Dataset, header: Dataset) -> None:
     """Replace what highdicom takes from the clock."""
     dataset.ContentDate, dataset.ContentTime = _moment(header)
-    for holder in (dataset, *items(dataset, "ContributingEquipmentSequence")):  # of newer versions
+    for holder in (dataset, *get_items(dataset, "ContributingEquipmentSequence")):  # of newer versions
         for keyword in ("InstanceCreationDate", "InstanceCreationTime", "ContributionDateTime"):
             holder.pop(keyword, None)
 
@@ -266,6 +266,6 @@ def _uid(content: str, what: str) -> UID:
 def _moment(header: Dataset) -> tuple[str, str]:
     """When the images were made, as far as they say."""
     for which in _DATES:
-        if date := text(header, f"{which}Date"):
-            return date, text(header, f"{which}Time") or _NO_TIME
+        if date := get_text(header, f"{which}Date"):
+            return date, get_text(header, f"{which}Time") or _NO_TIME
     return _NO_DATE, _NO_TIME

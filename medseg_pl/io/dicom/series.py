@@ -20,10 +20,17 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, GeometryError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.io.dicom.headers import damage, read_dataset, read_entry, text
+from medseg_pl.io.dicom.headers import explain_damage, get_text, read_dataset, read_entry
 from medseg_pl.io.dicom.pixels import read_frames, read_layout
 from medseg_pl.io.dicom.planes import Plane, read_planes
-from medseg_pl.io.dicom.stack import Problem, find_unevenness, grid_of, heights_mm, in_order, problems_of
+from medseg_pl.io.dicom.stack import (
+    Problem,
+    compute_grid,
+    compute_heights_mm,
+    find_problems,
+    find_unevenness,
+    sort_planes,
+)
 from medseg_pl.io.size_limits import MAX_VOXELS, check_claim
 
 
@@ -76,7 +83,7 @@ class Series:
         return normal
 
 
-def series_files(folder: Path) -> list[Path]:
+def list_series_files(folder: Path) -> list[Path]:
     """The CT, MR and PET images in a folder, without its sub-folders."""
     paths = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
     entries = (read_entry(path) for path in paths)
@@ -106,7 +113,7 @@ def read_series_geometry(files: Sequence[Path]) -> Geometry:
     return open_series(files).geometry
 
 
-def series_problems(files: Sequence[Path], *, resample: bool = False) -> list[Problem]:
+def find_series_problems(files: Sequence[Path], *, resample: bool = False) -> list[Problem]:
     """Everything that keeps the files from being one volume, from their headers alone; see `open_series`."""
     planes: list[Plane] = []
     problems: list[Problem] = []
@@ -115,7 +122,7 @@ def series_problems(files: Sequence[Path], *, resample: bool = False) -> list[Pr
             planes.extend(_planes_of(path))
         except DataError as error:
             problems.append(Problem("unreadable", str(error)))
-    return [*problems, *problems_of(planes, resample=resample)]
+    return [*problems, *find_problems(planes, resample=resample)]
 
 
 def open_series(files: Sequence[Path], *, resample: bool = False) -> Series:
@@ -130,14 +137,14 @@ def open_series(files: Sequence[Path], *, resample: bool = False) -> Series:
         UnreadableFileError: A header cannot be read.
     """
     planes = [plane for path in files for plane in _planes_of(path)]
-    for problem in problems_of(planes, resample=resample):
+    for problem in find_problems(planes, resample=resample):
         raise GeometryError(problem.message)
-    ordered = in_order(planes)
+    ordered = sort_planes(planes)
     unevenness = find_unevenness(planes) if resample else ()
     if not unevenness:
-        return Series(tuple(ordered), grid_of(ordered))
-    resampling = plan_resampling(heights_mm(ordered))
-    return Series(tuple(ordered), grid_of(ordered, len(resampling.even_mm)), resampling, unevenness)
+        return Series(tuple(ordered), compute_grid(ordered))
+    resampling = plan_resampling(compute_heights_mm(ordered))
+    return Series(tuple(ordered), compute_grid(ordered, len(resampling.even_mm)), resampling, unevenness)
 
 
 def read_values(series: Series) -> Shaped[np.ndarray, "d h w"]:
@@ -159,8 +166,8 @@ def read_values(series: Series) -> Shaped[np.ndarray, "d h w"]:
 
 def _planes_of(path: Path) -> list[Plane]:
     dataset = read_dataset(path)
-    with damage(path):
-        photometric, by_table = text(dataset, "PhotometricInterpretation"), "ModalityLUTSequence" in dataset
+    with explain_damage(path):
+        photometric, by_table = get_text(dataset, "PhotometricInterpretation"), "ModalityLUTSequence" in dataset
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise UnreadableFileError(
             f"{path} holds pixels of the kind {photometric or 'unknown'}; expected MONOCHROME1 or MONOCHROME2. Move it "

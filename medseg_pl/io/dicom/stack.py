@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from medseg_pl.core.geometry import Geometry, affine_as_tuple
+from medseg_pl.core.geometry import Geometry, to_affine
 from medseg_pl.io.dicom.planes import Plane
 
 EVEN_VOXELS = 0.2
@@ -44,7 +44,7 @@ class Problem(NamedTuple):
     message: str
 
 
-def problems_of(planes: Sequence[Plane], *, resample: bool = False) -> Iterator[Problem]:
+def find_problems(planes: Sequence[Plane], *, resample: bool = False) -> Iterator[Problem]:
     """What is wrong with the slices of one volume, the plainest first; later checks need the earlier ones to pass.
 
     Args:
@@ -63,7 +63,7 @@ def find_unevenness(planes: Sequence[Plane]) -> tuple[Problem, ...]:
     return tuple(_gaps(planes)) or tuple(_unevenness(planes))
 
 
-def mixed_series(files: Sequence[tuple[str, Path]]) -> str | None:
+def describe_mixed_series(files: Sequence[tuple[str, Path]]) -> str | None:
     """What is wrong where files are of several series, told by their numbers and not by what could name a patient.
 
     Args:
@@ -80,13 +80,13 @@ def mixed_series(files: Sequence[tuple[str, Path]]) -> str | None:
     )
 
 
-def in_order(planes: Sequence[Plane]) -> list[Plane]:
+def sort_planes(planes: Sequence[Plane]) -> list[Plane]:
     """Along the normal; the names of files decide only where places do not."""
-    heights = heights_mm(planes)
+    heights = compute_heights_mm(planes)
     return [planes[place] for place in np.argsort(heights, kind="stable")]
 
 
-def grid_of(planes: Sequence[Plane], count: int | None = None) -> Geometry:
+def compute_grid(planes: Sequence[Plane], count: int | None = None) -> Geometry:
     """The grid of evenly spaced slices.
 
     Between two slices lies their distance along the normal, also where the gantry was tilted and the stack is sheared.
@@ -109,11 +109,11 @@ def grid_of(planes: Sequence[Plane], count: int | None = None) -> Geometry:
     affine = np.eye(4)
     affine[:3] = np.stack([step, down_column * rows_mm, along_row * columns_mm, first.position_mm], axis=1)
     spacing_mm = None if slices_mm is None else (slices_mm, rows_mm, columns_mm)
-    return Geometry((count, *first.size), spacing_mm, affine_as_tuple(_LPS_TO_RAS @ affine))
+    return Geometry((count, *first.size), spacing_mm, to_affine(_LPS_TO_RAS @ affine))
 
 
 def _mixed(planes: Sequence[Plane]) -> Iterator[Problem]:
-    if message := mixed_series([(plane.series, plane.path) for plane in planes]):
+    if message := describe_mixed_series([(plane.series, plane.path) for plane in planes]):
         yield Problem("mixed", message)
 
 
@@ -135,8 +135,8 @@ def _unlike(planes: Sequence[Plane]) -> Iterator[Problem]:
 
 
 def _duplicates(planes: Sequence[Plane]) -> Iterator[Problem]:
-    ordered = in_order(planes)
-    heights = heights_mm(ordered)
+    ordered = sort_planes(planes)
+    heights = compute_heights_mm(ordered)
     groups = np.cumsum(np.diff(heights, prepend=heights[0]) > _SAME_PLACE_MM)
     repeated = [list(group) for _, group in groupby(range(len(ordered)), key=lambda place: groups[place])]
     if len(repeated) < len(ordered):
@@ -151,8 +151,8 @@ def _duplicates(planes: Sequence[Plane]) -> Iterator[Problem]:
 
 def _gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
     """Where slices are missing, with their neighbors."""
-    ordered = in_order(planes)
-    steps_mm = np.diff(heights_mm(ordered))
+    ordered = sort_planes(planes)
+    steps_mm = np.diff(compute_heights_mm(ordered))
     usual_mm = float(np.sort(steps_mm)[(len(steps_mm) - 1) // 2]) if len(steps_mm) else 0.0  # of 2, the smaller
     wide = np.flatnonzero(steps_mm > 1.5 * usual_mm)
     narrow = np.flatnonzero(steps_mm * 1.5 < usual_mm)
@@ -177,9 +177,9 @@ def _gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
 
 def _unevenness(planes: Sequence[Plane]) -> Iterator[Problem]:
     """Slices that one affine cannot place."""
-    ordered = in_order(planes)
+    ordered = sort_planes(planes)
     places = np.array([plane.position_mm for plane in ordered])
-    steps_mm = np.diff(heights_mm(ordered))
+    steps_mm = np.diff(compute_heights_mm(ordered))
     if len(steps_mm) < 2:
         return
     even = np.linspace(places[0], places[-1], len(places))
@@ -196,8 +196,8 @@ def _unevenness(planes: Sequence[Plane]) -> Iterator[Problem]:
 
 def _wandering(planes: Sequence[Plane]) -> Iterator[Problem]:
     """Slices beside the line from the first to the last, which resampling along the normal cannot place."""
-    ordered = in_order(planes)
-    places, heights = np.array([plane.position_mm for plane in ordered]), heights_mm(ordered)
+    ordered = sort_planes(planes)
+    places, heights = np.array([plane.position_mm for plane in ordered]), compute_heights_mm(ordered)
     if len(ordered) < 3:
         return
     shares = (heights - heights[0]) / (heights[-1] - heights[0])
@@ -214,8 +214,8 @@ def _wandering(planes: Sequence[Plane]) -> Iterator[Problem]:
 
 def _excess(planes: Sequence[Plane]) -> Iterator[Problem]:
     """Slices so close that an even grid would consist of many times as many."""
-    ordered = in_order(planes)
-    steps_mm = np.diff(heights_mm(ordered))
+    ordered = sort_planes(planes)
+    steps_mm = np.diff(compute_heights_mm(ordered))
     if not find_unevenness(planes) or steps_mm.sum() <= MOST_SLICES * len(ordered) * steps_mm.min():
         return
     closest = int(steps_mm.argmin())
@@ -227,7 +227,7 @@ def _excess(planes: Sequence[Plane]) -> Iterator[Problem]:
     )
 
 
-def heights_mm(planes: Sequence[Plane]) -> Float64[np.ndarray, "n"]:
+def compute_heights_mm(planes: Sequence[Plane]) -> Float64[np.ndarray, "n"]:
     """Heights of slices along the normal of the first."""
     heights: Float64[np.ndarray, "n"] = np.array([plane.position_mm for plane in planes]) @ planes[0].axes[0]
     return heights

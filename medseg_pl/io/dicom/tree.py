@@ -8,9 +8,9 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from medseg_pl.core.errors import DataError
-from medseg_pl.core.threads import thread_pool
-from medseg_pl.io.dicom.headers import Entry, read_entry
-from medseg_pl.io.paths import files_below
+from medseg_pl.core.threads import open_thread_pool
+from medseg_pl.io.dicom.headers import DicomFile, read_entry
+from medseg_pl.io.paths import list_files
 
 IMAGES = ("image", "projection")
 _REFERENCES = ("segmentation", "structures")
@@ -33,17 +33,17 @@ class DicomTree:
 
     def __init__(self, root: Path, *, patients: bool = False) -> None:
         self.root = root.parent if root.is_file() else root
-        paths = [root] if root.is_file() else list(files_below(root))
-        with thread_pool(_THREADS) as pool:
+        paths = [root] if root.is_file() else list(list_files(root))
+        with open_thread_pool(_THREADS) as pool:
             found = list(pool.map(partial(_read_or_explain, patient=patients), paths))
-        self.entries = tuple(entry for entry in found if isinstance(entry, Entry))
+        self.entries = tuple(entry for entry in found if isinstance(entry, DicomFile))
         self.damaged = {path: error for path, error in zip(paths, found, strict=True) if isinstance(error, DataError)}
         self.others = tuple(path for path, entry in zip(paths, found, strict=True) if entry is None)
 
     @cached_property
-    def images(self) -> dict[str, list[Entry]]:
+    def images(self) -> dict[str, list[DicomFile]]:
         """The images of each folder, by its path below the root; the root's own by its name."""
-        folders: dict[str, list[Entry]] = defaultdict(list)
+        folders: dict[str, list[DicomFile]] = defaultdict(list)
         for entry in self.entries:
             if entry.kind in IMAGES:
                 relative = entry.path.parent.relative_to(self.root).as_posix()
@@ -51,19 +51,19 @@ class DicomTree:
         return dict(folders)
 
     @cached_property
-    def series(self) -> dict[str, list[Entry]]:
+    def series(self) -> dict[str, list[DicomFile]]:
         """The images of each case, by its name; see `name_series`."""
-        named: dict[str, list[Entry]] = {}
+        named: dict[str, list[DicomFile]] = {}
         for folder, entries in self.images.items():
             named |= name_series(folder, entries)
         return named
 
     @cached_property
-    def references(self) -> dict[str, Entry]:
+    def references(self) -> dict[str, DicomFile]:
         """Segmentations and structure sets by their path below the root."""
         return {e.path.relative_to(self.root).as_posix(): e for e in self.entries if e.kind in _REFERENCES}
 
-    def drawn_on(self, reference: Entry) -> set[str]:
+    def drawn_on(self, reference: DicomFile) -> set[str]:
         """The series below the root that a reference names; where it names none, those in its coordinate system."""
         if reference.refers_to:
             return self._series & set(reference.refers_to)
@@ -84,20 +84,20 @@ class DicomTree:
         return dict(placed)
 
 
-def _read_or_explain(path: Path, *, patient: bool) -> Entry | DataError | None:
+def _read_or_explain(path: Path, *, patient: bool) -> DicomFile | DataError | None:
     try:
         return read_entry(path, patient=patient)
     except DataError as error:
         return error
 
 
-def name_series(folder: str, entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+def name_series(folder: str, entries: Sequence[DicomFile]) -> dict[str, list[DicomFile]]:
     """Part the images of a folder into cases: a series each, and each projection by itself.
 
     A folder's only series is called after the folder, several are `<folder>/series_<number>`; without numbers that
     tell them apart they stay together, to be refused as mixed. A projection is `<folder>/<file>`.
     """
-    series: dict[str, list[Entry]] = defaultdict(list)
+    series: dict[str, list[DicomFile]] = defaultdict(list)
     for entry in entries:
         if entry.kind == "image":
             series[entry.series].append(entry)

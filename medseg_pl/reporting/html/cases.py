@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medseg_pl.io.pseudonyms import BoardRecord
+from medseg_pl.io.pseudonyms import Pseudonyms
 from medseg_pl.io.scores import Row
 from medseg_pl.reporting.run import Run, read_number
 
@@ -115,7 +115,7 @@ class Names(NamedTuple):
         kept: Whether the key is in the run folder, so that its owner can find a case by its hashed name.
     """
 
-    record: BoardRecord | None
+    record: Pseudonyms | None
     kept: bool = True
 
     def case(self, case_id: str) -> str:
@@ -135,9 +135,9 @@ def choose_names(folder: Path, *, plain: bool) -> Names:
     """
     if plain:
         return Names(None)
-    if record := BoardRecord.read(folder):
+    if record := Pseudonyms.read(folder):
         return Names(record)
-    record = BoardRecord.new()
+    record = Pseudonyms.new()
     try:
         record.write(folder)
     except OSError:

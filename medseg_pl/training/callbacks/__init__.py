@@ -10,11 +10,10 @@ from medseg_pl.training.callbacks.progress import LogLines, PhaseTracker, Progre
 from medseg_pl.training.callbacks.provenance import ConfigWriter, ProvenanceWriter
 from medseg_pl.training.callbacks.score_writer import ScoreWriter
 from medseg_pl.training.callbacks.weight_averaging import WarmupEMA
-from medseg_pl.training.loggers import BoardRecord, check_wandb, make_private
+from medseg_pl.training.loggers import Pseudonyms, check_wandb, make_private
 from medseg_pl.training.loggers.csv_logger import LogBeforeSave
 
 __all__ = [
-    "BoardRecord",
     "ConfigWriter",
     "FiniteCheck",
     "Inputs",
@@ -27,6 +26,7 @@ __all__ = [
     "Preemption",
     "ProgressBar",
     "ProvenanceWriter",
+    "Pseudonyms",
     "ReviewQueue",
     "ScoreWriter",
     "WarmupEMA",

@@ -18,8 +18,8 @@ from medseg_pl.training.callbacks.overlay_writer import rgb_of
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.loggers import (
     Board,
-    BoardRecord,
     ImageBuffer,
+    Pseudonyms,
     TensorBoardBoard,
     WandbBoard,
     shown_settings,
@@ -32,7 +32,7 @@ from medseg_pl.training.module import SegmentationModule
 class MediaLogger(Callback):
     """Fills the dashboards of the loggers that are configured; `metrics.csv` gets the throughput.
 
-    Cases and groups have hashed names there, see `BoardRecord`. No pixel leaves the machine unless `overlays` is set.
+    Cases and groups have hashed names there, see `Pseudonyms`. No pixel leaves the machine unless `overlays` is set.
 
     Args:
         overlays: How many fixed cases, and how many of the worst, are shown as images at each validation and test.
@@ -42,7 +42,7 @@ class MediaLogger(Callback):
     def __init__(self, overlays: int = 0, directory: str | None = None) -> None:
         self.overlays = overlays
         self.directory = directory
-        self._record = BoardRecord.new()
+        self._record = Pseudonyms.new()
         self._boards: list[Board] = []
         self._gallery: ImageBuffer | None = None
         self._best: dict[str, float] = {}
@@ -134,7 +134,7 @@ class MediaLogger(Callback):
         if not trainer.is_global_zero or not self._boards:
             return
         if folder is not None:
-            kept = BoardRecord.read(Path(folder)) or self._record
+            kept = Pseudonyms.read(Path(folder)) or self._record
             run = next((logger.version for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
             self._record = kept.with_run(kept.wandb_run_id or run)
             self._record.write(Path(folder))

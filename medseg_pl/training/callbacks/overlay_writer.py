@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.intensity import HIGH, LOW
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction
-from medseg_pl.core.visualization import side_by_side, to_rgb
+from medseg_pl.core.visualization import draw_side_by_side, to_rgb
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.io.raster import write_png
 from medseg_pl.training.datamodule import SegmentationDataModule
@@ -79,7 +79,7 @@ def overlay(case: Prediction, cached: CachedCase, labels: LabelMap) -> NDArray[n
     annotated = labels.planes(case.reference)
     depth = int(annotated.sum(axis=(0, 2, 3)).argmax())
     rgb = rgb_of(cached.image, cached.statistics, depth)
-    return side_by_side(rgb, annotated[:, depth], labels.planes(case.mask)[:, depth])
+    return draw_side_by_side(rgb, annotated[:, depth], labels.planes(case.mask)[:, depth])
 
 
 def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], depth: int) -> NDArray[np.uint8]:

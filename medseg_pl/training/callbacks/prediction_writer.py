@@ -14,14 +14,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.core.visualization import draw_contours
 from medseg_pl.data.sources import Source
 from medseg_pl.inference.outcomes import Outcome, list_outcomes, summarize_outcomes, write_outcomes
 from medseg_pl.inference.review.ranking import ReviewQueue
-from medseg_pl.io.atomic_files import whole_file
+from medseg_pl.io.atomic_files import write_atomically
 from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.io.paths import LeftOut
 from medseg_pl.io.raster import write_png
@@ -155,7 +155,7 @@ def picture(volume: Volume, mask: NDArray[np.uint8], labels: LabelMap, depth: in
     """A slice, by default that with most of the prediction: the image, and the image with what was found."""
     planes = labels.planes(mask)
     depth = int(planes.sum(axis=(0, 2, 3)).argmax()) if depth is None else depth
-    rgb = rgb_of(volume.image, channel_statistics(volume.image), depth)
+    rgb = rgb_of(volume.image, compute_channel_statistics(volume.image), depth)
     return np.concatenate([rgb, draw_contours(rgb, planes[:, depth])], axis=1)
 
 
@@ -168,7 +168,7 @@ def _is_limited(trainer: Trainer) -> bool:
 def _write_probabilities(path: Path, prediction: Prediction, labels: LabelMap) -> None:
     """`(K, D, H, W)` with the labels' names; not in half precision, which moves what is close to one half."""
     assert prediction.probabilities is not None, "asked for"
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, probabilities=prediction.probabilities, labels=np.array(labels.names))
 
 

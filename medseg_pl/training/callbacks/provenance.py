@@ -24,7 +24,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from medseg_pl.data.splits import SIDES
 from medseg_pl.io.atomic_files import write_text
-from medseg_pl.io.git import git_state
+from medseg_pl.io.git import read_git_state
 from medseg_pl.models.optimizers import is_score_driven
 from medseg_pl.planning.fingerprint import survey
 from medseg_pl.training.datamodule import SegmentationDataModule
@@ -106,7 +106,7 @@ def describe_environment(trainer: Trainer) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.system(),
         "packages": {name: _find_version(name) for name in _PACKAGES},
-        "git": git_state(Path.cwd()),
+        "git": read_git_state(Path.cwd()),
         "hardware": _describe_hardware(),
         "training": _describe_training(trainer),
         "data": fingerprint_data(trainer),

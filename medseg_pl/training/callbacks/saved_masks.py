@@ -17,7 +17,7 @@ from lightning.pytorch import Trainer
 from medseg_pl.core.errors import FolderLockedError, MedsegError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Prediction
-from medseg_pl.core.visualization import telling_slice
+from medseg_pl.core.visualization import select_slice
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.sources import Source
 from medseg_pl.io.atomic_files import name_errors
@@ -131,7 +131,7 @@ class SavedMasks:
             reference,
             prediction.mask,
             prediction.geometry,
-            telling=telling_slice(self.labels.planes(reference), self.labels.planes(prediction.mask)),
+            telling=select_slice(self.labels.planes(reference), self.labels.planes(prediction.mask)),
             overlapping=self.labels.overlapping,
         )
         write_picture(picture_path(pictures_in(self.folder), prediction.case_id), picture)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from medseg_pl.io.atomic_files import unfinished
+from medseg_pl.io.atomic_files import reserve_temporary
 from medseg_pl.models.checkpoint import get_run_folder
 from medseg_pl.training.checkpoints.checkpoint_io import LAST, link_or_copy
 from medseg_pl.training.checkpoints.loop_state import pending_accumulation_batches
@@ -116,7 +116,7 @@ def keep_last_as_best(trainer: Trainer) -> Path | None:
     if not keeps or not trainer.enable_validation or not trainer.strategy.broadcast(last.is_file()):
         return None
     if trainer.is_global_zero:
-        with unfinished(best) as new:
+        with reserve_temporary(best) as new:
             link_or_copy(last, new)
             new.replace(best)
     trainer.strategy.barrier()

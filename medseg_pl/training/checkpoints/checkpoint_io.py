@@ -13,7 +13,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from medseg_pl.core.errors import UnreadableFileError, UnwritableFileError
-from medseg_pl.io.atomic_files import remove_unfinished, sync, unfinished
+from medseg_pl.io.atomic_files import remove_unfinished, reserve_temporary, sync
 from medseg_pl.models.checkpoint import MapLocation, load_verified, require_local_file, verify_checksums
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class DurableCheckpointIO(CheckpointIO):
             remove_unfinished(target.parent)  # of runs that were killed while they saved
             self._cleaned.add(target.parent)
         previous = previous_path(target)
-        with unfinished(target) as new, unfinished(previous) as old:
+        with reserve_temporary(target) as new, reserve_temporary(previous) as old:
             with new.open("wb") as file:
                 torch.save(checkpoint, file)
             sync(new)

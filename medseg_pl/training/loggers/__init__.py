@@ -1,6 +1,6 @@
 """What dashboards show, and what they must not know: one adapter for each that shows more than scalars."""
 
-from medseg_pl.io.pseudonyms import BoardRecord
+from medseg_pl.io.pseudonyms import Pseudonyms
 from medseg_pl.training.loggers.allowed import check_wandb
 from medseg_pl.training.loggers.board import Board
 from medseg_pl.training.loggers.hyperparameters import shown_settings
@@ -11,9 +11,9 @@ from medseg_pl.training.loggers.wandb import WandbBoard
 
 __all__ = [
     "Board",
-    "BoardRecord",
     "ImageBuffer",
     "Picture",
+    "Pseudonyms",
     "TensorBoardBoard",
     "WandbBoard",
     "check_wandb",

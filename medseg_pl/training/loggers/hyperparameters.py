@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from medseg_pl.core.privacy import SHOWN_OF_DATA, plain
+from medseg_pl.core.privacy import SHOWN_OF_DATA, redact_value
 from medseg_pl.data.splits import SIDES
 from medseg_pl.training.datamodule import SegmentationDataModule
 
@@ -21,10 +21,10 @@ def shown_settings(trainer: Trainer, module: LightningModule, data: Any) -> dict
         module: Its hyper-parameters are shown but for what looks like a path or a file.
         data: Its hyper-parameters are shown where they are known to be harmless; of the source only the class.
     """
-    model = {name: plain(value) for name, value in module.hparams.items() if name not in _NOT_OF_THE_MODEL}
+    model = {name: redact_value(value) for name, value in module.hparams.items() if name not in _NOT_OF_THE_MODEL}
     shown: dict[str, Any] = {"model": model, "trainer": _trainer(trainer)}
     if isinstance(data, SegmentationDataModule):
-        harmless = {name: plain(data.hparams[name]) for name in SHOWN_OF_DATA if name in data.hparams}
+        harmless = {name: redact_value(data.hparams[name]) for name in SHOWN_OF_DATA if name in data.hparams}
         across = trainer.world_size * trainer.accumulate_grad_batches
         shown["data"] = {**harmless, "source": type(data.source).__name__}
         shown["trainer"]["effective_batch_size"] = data.batch_size * across
@@ -43,5 +43,5 @@ def _trainer(trainer: Trainer) -> dict[str, Any]:
         "max_epochs": trainer.max_epochs,
         "max_steps": trainer.max_steps,
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
-        "gradient_clip_val": plain(trainer.gradient_clip_val),
+        "gradient_clip_val": redact_value(trainer.gradient_clip_val),
     }

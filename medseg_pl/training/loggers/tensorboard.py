@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.visualization import side_by_side
+from medseg_pl.core.visualization import draw_side_by_side
 from medseg_pl.training.loggers.images import Picture
 
 _SHOWN = ("case_id", "group", "label", "dice", "iou", "hd95_mm", "nsd", "status")
@@ -36,7 +36,7 @@ class TensorBoardBoard:
     def show_pictures(self, name: str, pictures: Mapping[str, Picture], labels: LabelMap, step: int) -> None:
         """Image, reference and prediction side by side."""
         for number, picture in enumerate(pictures.values()):
-            drawn = side_by_side(picture.rgb, picture.reference, picture.prediction)
+            drawn = draw_side_by_side(picture.rgb, picture.reference, picture.prediction)
             self.logger.experiment.add_image(f"{name}/{number}", drawn, step, dataformats="HWC")
 
     def show_summary(self, values: Mapping[str, float]) -> None:

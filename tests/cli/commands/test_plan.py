@@ -12,7 +12,7 @@ import yaml
 
 from medseg_pl.__main__ import main
 from medseg_pl.cli.commands.phantom import write_phantom
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.models.normalization import IntensityWindow, PerChannel, ZScore
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import save_volume
@@ -101,7 +101,7 @@ def test_ct_and_pet_are_normalized_apart(tmp_path: Path) -> None:
     assert -10 < low < 20
     assert 60 < high < 95
     layer = PerChannel([IntensityWindow(low, high), ZScore(**pet_settings.get("init_args", {}))])
-    statistics = torch.from_numpy(channel_statistics(np.stack([ct, pet]).astype(np.float32)))[None]
+    statistics = torch.from_numpy(compute_channel_statistics(np.stack([ct, pet]).astype(np.float32)))[None]
     air, lesion = (
         layer(torch.tensor([hu, suv]).view(1, 2, 1, 1), statistics)[0, :, 0, 0] for hu, suv in ((0.0, 1.0), (40.0, 8.0))
     )

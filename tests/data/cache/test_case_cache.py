@@ -21,7 +21,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from medseg_pl.core.errors import MaskValueError, SettingError, UnreadableFileError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.cache import case as case_module
@@ -102,7 +102,7 @@ def test_an_entry_holds_what_the_source_reads(data: Path, directory: Path) -> No
         np.testing.assert_array_equal(stored.mask, volume.mask)
         assert stored.image.dtype == np.uint8
         assert stored.geometry == volume.geometry
-        np.testing.assert_array_equal(stored.statistics, channel_statistics(volume.image))
+        np.testing.assert_array_equal(stored.statistics, compute_channel_statistics(volume.image))
 
 
 def test_a_grid_in_space_comes_back_to_the_last_digit(tmp_path: Path, directory: Path) -> None:
@@ -331,7 +331,7 @@ def test_unchanged_files_are_not_even_opened(data: Path, directory: Path, monkey
     def opened(path: Path) -> str:
         raise AssertionError(f"{path} was opened")
 
-    monkeypatch.setattr(cache_module, "digest_of", opened)
+    monkeypatch.setattr(cache_module, "hash_file", opened)
     assert build(directory, Counting(data)) == made
 
 

@@ -165,7 +165,7 @@ class TestSaved:
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(index, "whole_file", full)
+        monkeypatch.setattr(index, "write_atomically", full)
         assert folders(cache.build(cases, 1)) != before
         assert cache.load_index(cases) is None
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.data.transforms.augmentation import AlbumentationsAugmentation, StandardAugmentation, _Affine
 
 OFF: dict[str, float] = {
@@ -57,7 +57,7 @@ def labels(channels: int, size: tuple[int, int] = (24, 31)) -> NDArray[np.uint8]
 def run(
     augmentation: AlbumentationsAugmentation, image: NDArray[Any], mask: NDArray[np.uint8], seed: int
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    return augmentation(image, mask, channel_statistics(image), seed)
+    return augmentation(image, mask, compute_channel_statistics(image), seed)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
@@ -143,7 +143,7 @@ def test_changes_come_independently_of_each_other() -> None:
     image, mask = pixels(1), labels(1)
     both = StandardAugmentation(**{**OFF, "flip_horizontal": 0.5, "flip_vertical": 0.5})
     flips = {(across, along): image[:, ::along, ::across] for across in (1, -1) for along in (1, -1)}
-    seen = [both(image, mask, channel_statistics(image), seed)[0] for seed in range(200)]
+    seen = [both(image, mask, compute_channel_statistics(image), seed)[0] for seed in range(200)]
     counts = [sum(np.array_equal(flipped, other) for other in seen) for flipped in flips.values()]
     assert sum(counts) == 200
     assert min(counts) > 30  # a quarter each, within three standard deviations
@@ -328,7 +328,7 @@ def test_lists_of_your_own_are_two_methods(dtype: str) -> None:
             return [albumentations.InvertImg(p=1.0)]
 
     image, mask = pixels(3, dtype, size=(16, 16)), labels(1, (16, 16))
-    statistics = channel_statistics(image)
+    statistics = compute_channel_statistics(image)
     changed, moved = Transposed()(image, mask, statistics, 0)
     low, high = statistics[:, 2:].T[..., None, None]
     inside = np.clip(image, low, high)

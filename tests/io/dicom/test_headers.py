@@ -10,7 +10,7 @@ from pydicom import Dataset, dcmread, uid
 from pydicom.data import get_testdata_file
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
-from medseg_pl.io.dicom.headers import is_dicom, items, read_dataset, read_entry, required, text
+from medseg_pl.io.dicom.headers import get_items, get_text, is_dicom, read_dataset, read_entry, require_element
 from medseg_pl.io.dicom.series import read_series
 from tests.dicom_files import (
     SECRET,
@@ -118,7 +118,7 @@ def test_pixels_are_read_only_when_asked_for(tmp_path: Path) -> None:
 def test_values_that_break_a_rule_of_the_standard_are_read_without_a_warning(tmp_path: Path) -> None:
     (path, _) = save_series(tmp_path, STORED)
     path.write_bytes(path.read_bytes().replace(uid_of("series").encode(), uid_of("series")[:-2].encode() + b"x."))
-    assert text(read_dataset(path), "SeriesInstanceUID").endswith("x.")
+    assert get_text(read_dataset(path), "SeriesInstanceUID").endswith("x.")
 
 
 def test_what_is_required_is_named(tmp_path: Path) -> None:
@@ -126,11 +126,11 @@ def test_what_is_required_is_named(tmp_path: Path) -> None:
     dataset.Rows = None
     for keyword in ("Rows", "Columns"):
         with pytest.raises(UnreadableFileError) as error:
-            required(dataset, keyword, tmp_path / "a.dcm")
+            require_element(dataset, keyword, tmp_path / "a.dcm")
         assert str(error.value) == (
             f"{tmp_path / 'a.dcm'} has no {keyword}, without which it cannot be read. Export it again as a whole."
         )
-    assert items(dataset, "ROIContourSequence") == []
+    assert get_items(dataset, "ROIContourSequence") == []
 
 
 @pytest.mark.parametrize("explicit", [True, False])

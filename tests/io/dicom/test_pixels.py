@@ -18,7 +18,7 @@ from pydicom.data import get_testdata_file
 from medseg_pl.core.errors import MedsegError, UnreadableFileError
 from medseg_pl.io.dicom import pixels
 from medseg_pl.io.dicom.headers import read_dataset
-from medseg_pl.io.dicom.pixels import codestream_size, read_frames
+from medseg_pl.io.dicom.pixels import read_codestream_size, read_frames
 from medseg_pl.io.dicom.series import read_series
 from tests.dicom_files import compress, edit, save_enhanced, save_series
 
@@ -241,15 +241,15 @@ class TestCodestreamSize:
             imagecodecs.jpeg2k_encode(image, level=0, codecformat="j2k"),
             imagecodecs.jpeg2k_encode(image, level=0, codecformat="jp2"),
         ):
-            assert codestream_size(encoded) == shape
+            assert read_codestream_size(encoded) == shape
 
     def test_a_thumbnail_in_the_header_is_not_the_image(self) -> None:
         """An application segment is skipped as a whole."""
         thumbnail = bytes.fromhex("ffc3 000b 10 0001 0001 01 0000 00")
         segment = b"\xff\xe1" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail
         image = imagecodecs.ljpeg_encode(np.zeros((30, 40), np.uint16), bitspersample=16)
-        assert codestream_size(image[:2] + segment + image[2:]) == (30, 40)
+        assert read_codestream_size(image[:2] + segment + image[2:]) == (30, 40)
 
     @pytest.mark.parametrize("frame", [b"", b"\xff\xd8", b"\xff\xd8\xff\xda" + bytes(20), bytes(40)])
     def test_bytes_that_do_not_say(self, frame: bytes) -> None:
-        assert codestream_size(frame) is None
+        assert read_codestream_size(frame) is None

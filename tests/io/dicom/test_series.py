@@ -17,12 +17,12 @@ from pydicom.data import get_testdata_file
 
 from medseg_pl.core.errors import GeometryError, MissingDataError, UnreadableFileError
 from medseg_pl.io.dicom.series import (
+    find_series_problems,
+    list_series_files,
     open_series,
     read_series,
     read_series_geometry,
     read_values,
-    series_files,
-    series_problems,
 )
 from medseg_pl.io.nifti import write_nifti
 from tests.dicom_files import (
@@ -347,7 +347,7 @@ class TestRefused:
         save_series(tmp_path, STORED)
         save_series(tmp_path, STORED[:1], series="scout", names=["scout.dcm"])
         with pytest.raises(GeometryError) as error:
-            read_series(series_files(tmp_path))
+            read_series(list_series_files(tmp_path))
         assert str(error.value) == (
             f"{tmp_path} holds 2 series: 5 image(s) such as IM001.dcm, 1 image(s) such as scout.dcm. A volume is one "
             "series: move each into a folder of its own."
@@ -357,7 +357,7 @@ class TestRefused:
         paths = save_series(tmp_path, STORED)
         (tmp_path / "copy.dcm").write_bytes(paths[1].read_bytes())
         with pytest.raises(GeometryError, match=r"lie in the same place: 6 slices are in 5 places\. Expected one"):
-            read_series(series_files(tmp_path))
+            read_series(list_series_files(tmp_path))
 
     @pytest.mark.parametrize(
         "element",
@@ -425,20 +425,23 @@ class TestRefused:
         save_series(tmp_path, STORED[:1], series="scout", names=["scout.dcm"])
         edit(paths[1], ImagePositionPatient=None)
         edit(paths[2], PixelData=b"")
-        messages = [problem.message for problem in series_problems(series_files(tmp_path))]
-        assert [problem.code for problem in series_problems(series_files(tmp_path))] == ["unreadable", "mixed"]
+        messages = [problem.message for problem in find_series_problems(list_series_files(tmp_path))]
+        assert [problem.code for problem in find_series_problems(list_series_files(tmp_path))] == [
+            "unreadable",
+            "mixed",
+        ]
         assert not any(SECRET in message or "1.2.826" in message for message in messages)
 
 
 class TestProblems:
     def test_a_good_series_has_none(self, tmp_path: Path) -> None:
-        assert series_problems(save_series(tmp_path, STORED)) == []
+        assert find_series_problems(save_series(tmp_path, STORED)) == []
 
     def test_every_unreadable_file_is_one_and_the_rest_is_looked_at(self, tmp_path: Path) -> None:
         paths = save_series(tmp_path, STORED)
         paths[1].write_bytes(b"")
         paths[4].write_bytes(b"text")
-        problems = series_problems(paths)
+        problems = find_series_problems(paths)
         assert [problem.code for problem in problems] == ["unreadable", "unreadable", "gap"]
         assert str(paths[1]) in problems[0].message
         assert str(paths[4]) in problems[1].message
@@ -447,7 +450,7 @@ class TestProblems:
         paths = save_series(tmp_path, STORED, position=lambda d: evenly()(d + (d > 1)))
         for path in paths:
             edit(path, PixelData=None)
-        assert [problem.code for problem in series_problems(paths)] == ["gap"]
+        assert [problem.code for problem in find_series_problems(paths)] == ["gap"]
 
 
 def test_files_of_a_series_are_found_among_others(tmp_path: Path) -> None:
@@ -456,7 +459,7 @@ def test_files_of_a_series_are_found_among_others(tmp_path: Path) -> None:
     (tmp_path / "._IM1").write_text("what macOS leaves behind")
     save_series(tmp_path, STORED[:1], names=["dose.dcm"], SOPClassUID="1.2.840.10008.5.1.4.1.1.481.2")
     save_series(tmp_path / "below", STORED)
-    assert series_files(tmp_path) == sorted(paths)
+    assert list_series_files(tmp_path) == sorted(paths)
 
 
 def edit_raw(path: Path, **elements: Any) -> None:

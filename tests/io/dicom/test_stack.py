@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg_pl.io.dicom.planes import Plane
-from medseg_pl.io.dicom.stack import EVEN_VOXELS, find_unevenness, grid_of, in_order, mixed_series, problems_of
+from medseg_pl.io.dicom.stack import (
+    EVEN_VOXELS,
+    compute_grid,
+    describe_mixed_series,
+    find_problems,
+    find_unevenness,
+    sort_planes,
+)
 
 
 def plane(
@@ -42,16 +49,16 @@ def stack(*heights: float) -> list[Plane]:
 
 
 def codes(planes: list[Plane]) -> list[str]:
-    return [problem.code for problem in problems_of(planes)]
+    return [problem.code for problem in find_problems(planes)]
 
 
 def test_order_is_that_of_places() -> None:
-    assert [p.position_mm[2] for p in in_order(stack(5, -10, 0, -5))] == [-10, -5, 0, 5]
+    assert [p.position_mm[2] for p in sort_planes(stack(5, -10, 0, -5))] == [-10, -5, 0, 5]
 
 
 def test_the_grid_on_paper() -> None:
     """Row direction +x and column direction +y: slices follow each other along +z; right and front are negated."""
-    geometry = grid_of(stack(10, 12.5, 15))
+    geometry = compute_grid(stack(10, 12.5, 15))
     assert geometry.shape == (3, 4, 6)
     assert geometry.spacing_mm == (2.5, 0.75, 0.5)
     assert geometry.affine == ((0, 0, -0.5, 20), (0, -0.75, 0, 30), (2.5, 0, 0, 10), (0, 0, 0, 1))
@@ -60,7 +67,7 @@ def test_the_grid_on_paper() -> None:
 def test_a_tilted_gantry_shears_the_affine_and_not_the_spacing() -> None:
     """Slices 4 mm apart along z, whose normal leans by 30 degrees: 4 cos 30° mm from plane to plane."""
     leaning = (1.0, 0.0, 0.0, 0.0, np.cos(np.pi / 6), np.sin(np.pi / 6))
-    geometry = grid_of([plane(height, orientation=leaning) for height in (0, 4, 8)])
+    geometry = compute_grid([plane(height, orientation=leaning) for height in (0, 4, 8)])
     assert geometry.spacing_mm is not None and geometry.affine is not None
     assert geometry.spacing_mm[0] == pytest.approx(4 * np.cos(np.pi / 6))
     np.testing.assert_allclose(np.array(geometry.affine)[:3, 0], (0, 0, 4), atol=1e-12)
@@ -78,7 +85,7 @@ def test_places_rounded_to_a_tenth_of_a_millimeter_are_even() -> None:
 
 
 def test_a_missing_slice_is_named_by_its_neighbors() -> None:
-    (problem,) = problems_of(stack(0, 2.5, 5, 12.5, 15, 17.5))
+    (problem,) = find_problems(stack(0, 2.5, 5, 12.5, 15, 17.5))
     assert problem == (
         "gap",
         f"{Path('folder/002.dcm')} and {Path('folder/003.dcm')} are 7.50 mm apart, other slices of this series 2.50 "
@@ -92,7 +99,7 @@ def test_every_gap_is_a_problem() -> None:
 
 
 def test_slices_that_are_not_even_say_how_far_they_are() -> None:
-    (problem,) = problems_of(stack(0, 1, 2.3, 3))
+    (problem,) = find_problems(stack(0, 1, 2.3, 3))
     assert problem.code == "uneven"
     assert problem.message == (
         f"{Path('folder/002.dcm')} lies 0.30 voxels from where even spacing would put it, more than 0.2 (slices are "
@@ -102,18 +109,18 @@ def test_slices_that_are_not_even_say_how_far_they_are() -> None:
 
 def test_an_honest_series_of_two_distances_is_not_said_to_miss_slices() -> None:
     """A head: 4 slices of 2.5 mm at its base, 6 of 5 mm above; not one of them is lost."""
-    (problem,) = problems_of(stack(0, 2.5, 5, 7.5, 10, 15, 20, 25, 30, 35, 40))
+    (problem,) = find_problems(stack(0, 2.5, 5, 7.5, 10, 15, 20, 25, 30, 35, 40))
     assert problem.code == "uneven"
     assert problem.message == (
         f"{Path('folder')}: slices are 2.50 to 5.00 mm apart (4 of 2.50 mm, 6 of 5.00 mm); a volume has even "
         "distances. Set data.source.uneven_slices to resample, or split the series where the distance changes."
     )
-    (problem,) = problems_of(stack(0, 1, 2, 3, 4, 5, 8, 11, 14))
+    (problem,) = find_problems(stack(0, 1, 2, 3, 4, 5, 8, 11, 14))
     assert "(5 of 1.00 mm, 3 of 3.00 mm)" in problem.message
 
 
 def test_slices_that_wander_sideways_have_no_affine() -> None:
-    (problem,) = problems_of([plane(z, shift=(x, 0)) for z, x in ((0, 0), (1, 0.5), (2, 0))])
+    (problem,) = find_problems([plane(z, shift=(x, 0)) for z, x in ((0, 0), (1, 0.5), (2, 0))])
     assert problem.code == "uneven"
     assert problem.message.endswith("Restore missing slices, or split the series.")  # resampling would not help
     assert codes([plane(z, shift=(x, 0)) for z, x in ((0, 0), (1, 0.5), (2, 1))]) == []  # a sheared stack
@@ -136,29 +143,29 @@ def test_small_deviations_are_none(seed: int, count: int) -> None:
 def test_uneven_slices_can_be_resampled(heights: tuple[float, ...]) -> None:
     planes = stack(*heights)
     assert codes(planes) == [problem.code for problem in find_unevenness(planes)] != []
-    assert list(problems_of(planes, resample=True)) == []
+    assert list(find_problems(planes, resample=True)) == []
 
 
 def test_the_even_grid_reaches_as_far_as_the_slices() -> None:
-    geometry = grid_of(stack(10, 12.5, 15, 20), count=5)
+    geometry = compute_grid(stack(10, 12.5, 15, 20), count=5)
     assert geometry.shape == (5, 4, 6)
     assert geometry.spacing_mm == (2.5, 0.75, 0.5)
     assert geometry.affine == ((0, 0, -0.5, 20), (0, -0.75, 0, 30), (2.5, 0, 0, 10), (0, 0, 0, 1))
 
 
 def test_slices_beside_their_line_cannot_be_resampled() -> None:
-    (problem,) = problems_of([plane(z, str(z), shift=(x, 0)) for z, x in ((0, 0), (1, 0.5), (4, 0))], resample=True)
+    (problem,) = find_problems([plane(z, str(z), shift=(x, 0)) for z, x in ((0, 0), (1, 0.5), (4, 0))], resample=True)
     assert problem == (
         "uneven",
         f"{Path('folder/1.dcm')} lies 1.00 pixels beside the line from the first slice to the last, more than 0.2, and "
         "slices are resampled along that line only. Split the series, or move the slice away.",
     )
     sheared = [plane(z, shift=(z / 2, 0)) for z in (0, 1, 4)]
-    assert list(problems_of(sheared, resample=True)) == []
+    assert list(find_problems(sheared, resample=True)) == []
 
 
 def test_slices_almost_in_one_place_are_not_resampled_to_thousands() -> None:
-    (problem,) = problems_of(stack(0, 5, 5.01, 10), resample=True)
+    (problem,) = find_problems(stack(0, 5, 5.01, 10), resample=True)
     assert problem == (
         "uneven",
         f"{Path('folder/001.dcm')} and {Path('folder/002.dcm')} are 0.010 mm apart; even distances of that size make "
@@ -169,11 +176,11 @@ def test_slices_almost_in_one_place_are_not_resampled_to_thousands() -> None:
 @pytest.mark.parametrize("code", ["mixed", "unlike", "duplicate"])
 def test_other_problems_stay_where_slices_are_resampled(code: str) -> None:
     other = {"mixed": plane(9, series="two"), "unlike": plane(9, size=(9, 9)), "duplicate": plane(5)}[code]
-    assert [problem.code for problem in problems_of([plane(0), plane(5), other], resample=True)] == [code]
+    assert [problem.code for problem in find_problems([plane(0), plane(5), other], resample=True)] == [code]
 
 
 def test_two_slices_in_one_place() -> None:
-    (problem,) = problems_of(stack(0, 5, 10, 5.0005))
+    (problem,) = find_problems(stack(0, 5, 10, 5.0005))
     assert problem == (
         "duplicate",
         f"{Path('folder/001.dcm')} and {Path('folder/003.dcm')} lie in the same place: 4 slices are in 3 places. "
@@ -192,7 +199,7 @@ def test_two_slices_in_one_place() -> None:
     ids=["size", "spacing", "orientation"],
 )
 def test_slices_unlike_each_other(other: Plane, said: str) -> None:
-    (problem,) = problems_of([plane(0), other, plane(10)])
+    (problem,) = find_problems([plane(0), other, plane(10)])
     assert problem == (
         "unlike",
         f"{Path('folder/b.dcm')} is {said}, but {Path('folder/a.dcm')} is 4 x 6 pixels of 0.75 x 0.5 mm along (1, 0, "
@@ -207,13 +214,13 @@ def test_directions_rounded_in_the_last_digit_are_the_same() -> None:
 
 def test_several_series_are_counted_and_not_identified() -> None:
     files = [("1.2.840.1", Path("in/b")), ("1.2.840.2", Path("in/c")), ("1.2.840.1", Path("in/a"))]
-    message = mixed_series(files)
+    message = describe_mixed_series(files)
     assert message == (
         f"{Path('in')} holds 2 series: 2 image(s) such as b, 1 image(s) such as c. A volume is one series: move each "
         "into a folder of its own."
     )
-    assert mixed_series(files[:1]) is None
-    (problem,) = problems_of([plane(0), plane(5, "b", series="two")])
+    assert describe_mixed_series(files[:1]) is None
+    (problem,) = find_problems([plane(0), plane(5, "b", series="two")])
     assert problem.code == "mixed"
 
 

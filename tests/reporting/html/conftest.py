@@ -10,7 +10,7 @@ import pytest
 
 from medseg_pl.__main__ import main
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.io.case_pictures import draw_case, picture_path, write_picture
 from medseg_pl.io.scores import pictures_in, read_rows, write_reliability
 from medseg_pl.metrics.functional.calibration import calibration_sums
@@ -70,7 +70,9 @@ def page_with_pictures(two_runs: list[Path], tmp_path_factory: pytest.TempPathFa
     copies = [shutil.copytree(run, folder / run.parent.name / run.name) for run in two_runs]
     for run, mask in zip(copies, (prediction, reference), strict=True):
         geometry = Geometry((6, 30, 40), None)
-        drawn = draw_case(image, channel_statistics(image), reference, mask, geometry, telling=3, overlapping=True)
+        drawn = draw_case(
+            image, compute_channel_statistics(image), reference, mask, geometry, telling=3, overlapping=True
+        )
         ids = sorted({str(row["case_id"]) for row in read_rows(run / "scores_test.csv")})
         last = list_case_entries([read_run(two_runs[0], None)], Names(None))[-1].case_id
         for case_id in ids:

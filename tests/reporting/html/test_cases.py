@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg_pl.io.pseudonyms import BoardRecord
+from medseg_pl.io.pseudonyms import Pseudonyms
 from medseg_pl.reporting.html.cases import choose_names
 
 
@@ -24,9 +24,9 @@ def test_plain_names_need_no_key(tmp_path: Path) -> None:
 
 
 def test_where_the_key_cannot_be_kept_the_names_know_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: BoardRecord, folder: Path) -> None:
+    def refuse(self: Pseudonyms, folder: Path) -> None:
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr(BoardRecord, "write", refuse)
+    monkeypatch.setattr(Pseudonyms, "write", refuse)
     names = choose_names(tmp_path, plain=False)
     assert not names.kept and names.case("a") != "a"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from medseg_pl.__main__ import main
-from medseg_pl.io.pseudonyms import BoardRecord
+from medseg_pl.io.pseudonyms import Pseudonyms
 from tests.reporting.run_folders import HOSTILE, score, some_scores, write_run
 
 
@@ -81,7 +81,7 @@ def test_the_policy_allows_the_one_script_that_is_ours(page: Path) -> None:
 def test_cases_and_patients_have_the_hashed_names_of_the_dashboards(page_of_two: Path, two_runs: list[Path]) -> None:
     text, data = page_of_two.read_text(), data_of(page_of_two)
     assert not re.search(r"case\d{3}|patient\d\d", text)
-    record = BoardRecord.read(two_runs[0])
+    record = Pseudonyms.read(two_runs[0])
     assert record
     assert {case["name"] for case in data["cases"]} == {record.pseudonym("case", f"case{i:03d}") for i in range(24)}
     assert not (two_runs[1] / "dashboard.json").exists()

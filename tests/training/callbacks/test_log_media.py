@@ -182,13 +182,13 @@ def test_the_run_file_holds_metrics_settings_and_summary(planted: Planted) -> No
 
 
 def test_the_table_has_a_row_for_each_case_and_label_under_hashed_names(planted: Planted) -> None:
-    from medseg_pl.training.callbacks import BoardRecord
+    from medseg_pl.training.callbacks import Pseudonyms
 
     fit = planted.run_files()[0]
     (path,) = wandb_file.history(fit)["scores/val.path"]
     table = json.loads((fit.parent / "files" / path).read_text())
     names = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    record = BoardRecord.read(planted.run)
+    record = Pseudonyms.read(planted.run)
     assert record is not None
     cases = json.loads((planted.run / "splits.json").read_text())["val"]
     assert {row["case_id"] for row in names} == {record.pseudonym("case", case) for case in cases}

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import FolderSource
-from medseg_pl.io.git import git_state
+from medseg_pl.io.git import read_git_state
 from medseg_pl.training.callbacks.provenance import (
     ProvenanceWriter,
     describe_environment,
@@ -97,7 +97,7 @@ def test_versions_git_and_hardware_are_those_of_this_machine(data: SegmentationD
     assert facts["packages"]["torch"] == version("torch")
     assert {"medseg", "lightning", "segmentation-models-pytorch", "numpy"} <= facts["packages"].keys()
     assert all(facts["packages"].values())
-    assert facts["git"] == git_state(Path.cwd())
+    assert facts["git"] == read_git_state(Path.cwd())
     hardware = facts["hardware"]
     assert hardware["cpu"]
     assert hardware["cores"] == len(os.sched_getaffinity(0))

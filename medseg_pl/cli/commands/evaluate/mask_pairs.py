@@ -20,7 +20,7 @@ from medseg_pl.core.types import Prediction
 from medseg_pl.data.sources.base import abbreviate, explain_unread
 from medseg_pl.data.sources.files import CaseGrid, encode_mask_files, is_image, map_files_by_name, read_mask_file
 from medseg_pl.io.file_header import is_lossy
-from medseg_pl.io.paths import LeftOut, files_below, find_dead_links, require_folder
+from medseg_pl.io.paths import LeftOut, find_dead_links, list_files, require_folder
 
 MOST_LABELS = IGNORE - 1
 
@@ -80,7 +80,7 @@ def pair_folders(
 
 def list_left_out(directory: Path) -> list[LeftOut]:
     """List the files of a folder of masks that are not read and may hold one."""
-    unread = (explain_unread(path) for path in files_below(directory) if not is_image(path) and path.suffix != ".npz")
+    unread = (explain_unread(path) for path in list_files(directory) if not is_image(path) and path.suffix != ".npz")
     return [each for each in (*unread, *find_dead_links(directory)) if each.is_lost]
 
 
@@ -177,7 +177,7 @@ def _values(path: Path) -> set[int]:
 def _masks(directory: Path, what: str) -> dict[str, Path]:
     """All masks below a folder, by name."""
     require_folder(directory, what, "Correct the path; labels that may overlap have one folder each, named like them.")
-    files = [path for path in files_below(directory) if is_image(path)]
+    files = [path for path in list_files(directory) if is_image(path)]
     lossy = sorted(str(path) for path in files if is_lossy(path))
     if lossy:
         raise DataError(

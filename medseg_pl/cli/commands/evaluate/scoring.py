@@ -21,13 +21,13 @@ from medseg_pl.cli.commands.evaluate.mask_pairs import (
     values_in,
 )
 from medseg_pl.cli.commands.evaluate.patients import Known, known_by_name, known_by_table
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, printable
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, make_printable
 from medseg_pl.core.labels import LabelMap, Task
-from medseg_pl.core.threads import thread_pool
+from medseg_pl.core.threads import open_thread_pool
 from medseg_pl.data.sources.base import abbreviate, describe_left_out
 from medseg_pl.io.atomic_files import require_empty
 from medseg_pl.io.paths import is_volume_name
-from medseg_pl.io.progress import progress_bar
+from medseg_pl.io.progress import show_progress
 from medseg_pl.metrics import CaseMetric, CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.metrics.files import print_scores, write_scores
 
@@ -52,7 +52,7 @@ def evaluate(arguments: Namespace) -> None:
     _check_pairs(arguments, pairs)
     known = _known(arguments, [pair.case_id for pair in pairs])
     for line in _notes(arguments, pairs, unmatched):
-        sys.stdout.write(f"{printable(line)}\n")
+        sys.stdout.write(f"{make_printable(line)}\n")
     labels = labels or _labels_in_files(arguments, pairs)
     tolerance = None if arguments.no_distances else 1.0 if arguments.tolerance is None else arguments.tolerance
     facts = facts_of(make_metrics(labels, tolerance), pairs, unmatched)
@@ -152,7 +152,7 @@ def _named_labels(arguments: Namespace) -> LabelMap | None:
 def _labels_in_files(arguments: Namespace, pairs: Sequence[MaskPair]) -> LabelMap:
     found = map_cases(pairs, values_in, arguments.num_workers, "Finding labels")
     labels, described = label_of_each_value(found, arguments.task, arguments.ignore_value)
-    sys.stdout.write(f"Labels, by the values in the files: {printable(described)}.\n")
+    sys.stdout.write(f"Labels, by the values in the files: {make_printable(described)}.\n")
     return labels
 
 
@@ -194,7 +194,7 @@ def map_cases(pairs: Sequence[MaskPair], function: Callable[[MaskPair], T], work
     # as long as a thousand such cases.
     results: list[T] = []
     faults: list[DataError] = []
-    with thread_pool(workers) as pool, progress_bar(doing, len(pairs)) as advance:
+    with open_thread_pool(workers) as pool, show_progress(doing, len(pairs)) as advance:
         for future in [pool.submit(function, pair) for pair in pairs]:
             try:
                 results.append(future.result())

@@ -12,8 +12,8 @@ import jinja2
 
 from medseg_pl import __version__
 from medseg_pl.checks.layout_detection import DataSettings, recognize
-from medseg_pl.core.errors import SettingError, printable
-from medseg_pl.io.atomic_files import require_empty, whole_folder
+from medseg_pl.core.errors import SettingError, make_printable
+from medseg_pl.io.atomic_files import require_empty, write_folder_atomically
 from medseg_pl.io.paths import require_folder
 from medseg_pl.planning.config_file import PlanFile, hardware_of, plan_file
 
@@ -45,12 +45,12 @@ def make_project(arguments: argparse.Namespace) -> None:
     require_empty(project)
     planned = _planned(arguments, project.name) if arguments.data_root is not None else None
     names = Names(project.name, package_name(project.name), planned.summary if planned else "")
-    with whole_folder(project) as staging:
+    with write_folder_atomically(project) as staging:
         fill(Path(__file__).with_name("template"), staging, names)
         if planned is not None:
             (staging / "configs" / "train.yaml").write_text(planned.text)
     for note in planned.notes if planned else ():
-        sys.stdout.write(f"Note: {printable(note)}.\n")
+        sys.stdout.write(f"Note: {make_printable(note)}.\n")
     sys.stdout.write(f"Made {arguments.project}; go on with\n  cd {arguments.project} && make demo\n")
 
 

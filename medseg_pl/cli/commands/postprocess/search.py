@@ -13,7 +13,7 @@ import numpy as np
 from jsonargparse import Namespace
 
 from medseg_pl.cli.parser import split_names
-from medseg_pl.core.errors import printable
+from medseg_pl.core.errors import make_printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import Source
@@ -29,7 +29,7 @@ from medseg_pl.inference.postprocess_gain import (
 )
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.atomic_files import require_absent
-from medseg_pl.io.progress import progress_bar
+from medseg_pl.io.progress import show_progress
 from medseg_pl.models.checkpoint import load_verified
 from medseg_pl.training.checkpoints import CheckpointInfo, DurableCheckpointIO, read_checkpoint
 
@@ -53,7 +53,7 @@ def choose(arguments: Namespace) -> None:
     if arguments.json:
         sys.stdout.write(f"{json.dumps({name: gain.as_dict() for name, gain in gains.items()}, indent=1)}\n")
         return
-    sys.stdout.write("".join(f"{printable(_told(name, gain))}\n" for name, gain in gains.items()))
+    sys.stdout.write("".join(f"{make_printable(_told(name, gain))}\n" for name, gain in gains.items()))
     sys.stdout.write(f"Wrote {arguments.output}\n")
 
 
@@ -63,7 +63,7 @@ def gains_of(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dic
     smallest = _smallest(source, cases, labels)
     tried = [list_candidates(size if np.isfinite(size) else None) for size in smallest]
     dices: list[list[list[float]]] = [[] for _ in labels.names]
-    with progress_bar("Predicting", len(cases)) as advance:
+    with show_progress("Predicting", len(cases)) as advance:
         for case in cases:
             volume = source.read(case, labels)
             assert volume.mask is not None, "only such cases are chosen"
@@ -88,7 +88,7 @@ def write(trained: CheckpointInfo, gains: dict[str, DiceGain], output: Path) -> 
 def _smallest(source: Source, cases: Sequence[Case], labels: LabelMap) -> list[float]:
     """Of each label, over all cases."""
     sizes = []
-    with progress_bar("Reading references", len(cases)) as advance:
+    with show_progress("Reading references", len(cases)) as advance:
         for case in cases:
             volume = source.read(case, labels)
             assert volume.mask is not None, "only such cases are chosen"

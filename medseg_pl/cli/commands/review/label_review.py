@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 
 from medseg_pl.cli.parser import split_names
 from medseg_pl.core.errors import DataError, SettingError
-from medseg_pl.core.intensity import channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.core.visualization import side_by_side
+from medseg_pl.core.visualization import draw_side_by_side
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.data.sources.from_settings import open_source
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.inference.review.evidence import assess_reference
-from medseg_pl.io.atomic_files import digest_of
+from medseg_pl.io.atomic_files import hash_file
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output_folder import OutputFolder
-from medseg_pl.io.progress import progress_bar
+from medseg_pl.io.progress import show_progress
 from medseg_pl.training.callbacks import ReviewQueue
 from medseg_pl.training.callbacks.overlay_writer import rgb_of
 from medseg_pl.training.checkpoints import CheckpointInfo, read_checkpoint
@@ -115,7 +115,7 @@ def reviewable(cases: Sequence[Case], jury: CrossFoldPredictor) -> list[Case]:
 def _review_all(cases: Sequence[Case], source: Source, jury: CrossFoldPredictor, queue: ReviewQueue) -> list[str]:
     """Returns what is wrong with the cases that could not be reviewed."""
     faults = []
-    with progress_bar("Reviewing", len(cases)) as advance:
+    with show_progress("Reviewing", len(cases)) as advance:
         for case in cases:
             try:
                 _review(case, source, jury, queue)
@@ -145,14 +145,14 @@ def _picture(
     volume: Volume, reference: NDArray[np.uint8], mask: NDArray[np.uint8], labels: LabelMap, depth: int
 ) -> NDArray[np.uint8]:
     """A slice, and what was drawn and predicted on it."""
-    rgb = rgb_of(volume.image, channel_statistics(volume.image), depth)
+    rgb = rgb_of(volume.image, compute_channel_statistics(volume.image), depth)
     drawn, predicted = (labels.planes(each)[:, depth] for each in (reference, mask))
-    return side_by_side(rgb, drawn, predicted)
+    return draw_side_by_side(rgb, drawn, predicted)
 
 
 def _record(trained: Sequence[CheckpointInfo], source: Source) -> dict[str, Any]:
     """What a review follows from: where it is taken up again, it has to be the same."""
     return {
-        "review": [digest_of(Path(each.path)) for each in trained],
+        "review": [hash_file(Path(each.path)) for each in trained],
         "source": [repr(part) for part in source.reading_settings()],
     }
