@@ -62,7 +62,7 @@ def test_uw_madison_table_has_a_row_for_each_slice_and_label(tmp_path: Path) -> 
 def test_decathlon_index_lists_the_pairs(tmp_path: Path) -> None:
     write_decathlon(tmp_path, [make_scan(), make_scan()], CARD)
     index = json.loads((tmp_path / "dataset.json").read_text())
-    assert (index["name"], index["description"], index["license"]) == CARD[:3]
+    assert (index["name"], index["description"], index["licence"]) == CARD[:3]
     assert (index["modality"], index["tensorImageSize"]) == ({"0": "MRI"}, "3D")
     assert index["labels"] == {"0": "background", "1": "liver", "2": "lesion"}
     assert (index["numTraining"], index["numTest"], index["test"]) == (2, 0, [])
