@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -256,7 +257,7 @@ def _choose_origin(
     for axis, (length, side) in enumerate(zip(size, patch, strict=True)):
         space = length - side
         if space <= 0:
-            origin.append(-(-space // 2))  # the odd row at the end, as `centerd_padding` has it
+            origin.append(-(-space // 2))  # the odd row at the end, as `center_padding` has it
         elif center is None:
             origin.append(int(rng.integers(space + 1)))
         else:
@@ -309,13 +310,21 @@ def make_case_loader(cases: Sequence[Case], source: Source, labels: LabelMap, wo
         num_workers=min(workers, len(cases)),
         prefetch_factor=1 if workers and cases else None,
         collate_fn=_as_it_is,
-        worker_init_fn=partial(_leave_signals, ParentExitFlag()),
+        worker_init_fn=partial(_start_worker, ParentExitFlag()),
     )
 
 
-def _leave_signals(parent: ParentExitFlag, worker: int) -> None:
-    """Let the main process alone answer Ctrl-C."""
+def make_worker_options(num_workers: int) -> dict[str, Any]:
+    """Make the options of a `DataLoader` whose processes live as long as a run."""
+    start = partial(_start_worker, ParentExitFlag())
+    return {"num_workers": num_workers, "worker_init_fn": start, "persistent_workers": num_workers > 0}
+
+
+def _start_worker(parent: ParentExitFlag, worker: int) -> None:
+    # A terminal sends Ctrl-C to workers as well, whose traces would bury the main process's message.
     leave_signals_to_main(parent)
+    # The collector writes into the headers of all objects, which copies every page that was shared by the fork.
+    gc.freeze()
 
 
 def _as_it_is(item: T) -> T:

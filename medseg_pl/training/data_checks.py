@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medseg_pl.checks import Counted, cheap_findings, in_brief
-from medseg_pl.core.errors import DataError
+from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.duplicates import Duplicate, find_duplicates_across_sides
@@ -18,6 +18,17 @@ from medseg_pl.data.splits import SIDES
 from medseg_pl.data.transforms.resize import Resize
 
 log = logging.getLogger(__name__)
+
+
+def require_same_settings(data: object, model: object) -> None:
+    """Raise `SettingError` where the model would see other images than it was made for."""
+    for name in ("labels", "channels", "context_slices", "resize"):
+        ours, theirs = getattr(data, name), getattr(model, name, None)
+        if theirs is not None and theirs != ours:
+            raise SettingError(
+                f"{name} is {ours} in the data module, but {theirs} in the model. Make the data module with "
+                "SegmentationDataModule.for_module(module, source), which takes it from there."
+            )
 
 
 def warn_about_left_out(source: Source, cases: Sequence[Case]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +15,12 @@ from torch.utils.data import DataLoader
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.stop_signals import ParentExitFlag, leave_if_asked, leave_signals_to_main
+from medseg_pl.core.stop_signals import leave_if_asked
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, ResizeMode
 from medseg_pl.core.validation import require_at_least
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.cache.index import CacheIndex
-from medseg_pl.data.datasets import PatchDataset, SliceDataset, collate_samples, collate_slices
+from medseg_pl.data.datasets import PatchDataset, SliceDataset, collate_samples, collate_slices, make_worker_options
 from medseg_pl.data.prepared_data import PreparedData, prepare_data_set
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler, FixedSampler, TrainingLoader
 from medseg_pl.data.sources import Source
@@ -30,7 +29,7 @@ from medseg_pl.data.transforms.augmentation import Augmentation
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.progress import show_progress
 from medseg_pl.training.checkpoints.loop_state import count_done_batches
-from medseg_pl.training.data_checks import refuse_duplicates, refuse_faults, warn_about_left_out
+from medseg_pl.training.data_checks import refuse_duplicates, refuse_faults, require_same_settings, warn_about_left_out
 from medseg_pl.training.module import SegmentationModule
 from medseg_pl.training.recording import keep_settings
 
@@ -182,7 +181,10 @@ class SegmentationDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Decode what the cache lacks, once per machine, and check it."""
-        self._check_module()
+        if self.trainer:
+            require_same_settings(self, self.trainer.lightning_module)
+            if self._unrecorded and self.trainer.state.fn == "fit" and self.trainer.checkpoint_callbacks:
+                raise SettingError(self._unrecorded)
         prepared = self._prepare(decodes=True)
         warn_about_left_out(self.source, list(prepared.cases.values()))
         if self.trainer and self.trainer.state.fn == "fit":
@@ -217,7 +219,8 @@ class SegmentationDataModule(LightningDataModule):
             sampler=sampler,
             collate_fn=collate_samples,
             drop_last=len(sampler) >= self.batch_size,
-            **self._worker_options(),
+            **make_worker_options(self.num_workers),
+            pin_memory=torch.cuda.is_available(),
         )
         if self.trainer:
             loader.begin_after(*count_done_batches(self.trainer.fit_loop))
@@ -243,30 +246,9 @@ class SegmentationDataModule(LightningDataModule):
             dataset,
             batch_sampler=CaseBatchSampler(dataset.depths, dataset.sizes, self.eval_batch_size, rank, ranks),
             collate_fn=collate_slices,
-            **self._worker_options(),
+            **make_worker_options(self.num_workers),
+            pin_memory=torch.cuda.is_available(),
         )
-
-    def _worker_options(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "worker_init_fn": partial(_start_worker, ParentExitFlag()),
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
-
-    def _check_module(self) -> None:
-        """Raise `SettingError` where the model would see other images than it was made for."""
-        if (trainer := self.trainer) is None:
-            return
-        for name in ("labels", "channels", "context_slices", "resize"):
-            mine, models = getattr(self, name), getattr(trainer.lightning_module, name, None)
-            if models is not None and models != mine:
-                raise SettingError(
-                    f"{name} is {mine} in the data module, but {models} in the model. Make the "
-                    "data module with SegmentationDataModule.for_module(module, source), which takes it from there."
-                )
-        if self._unrecorded and trainer.state.fn == "fit" and trainer.checkpoint_callbacks:
-            raise SettingError(self._unrecorded)
 
     def _prepare(self, *, decodes: bool, trains: bool = False) -> PreparedData:
         prepared = prepare_data_set(
@@ -304,8 +286,3 @@ class SegmentationDataModule(LightningDataModule):
     def _rank(self) -> tuple[int, int]:
         """Return this process and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-
-def _start_worker(parent: ParentExitFlag, worker: int) -> None:
-    leave_signals_to_main(parent)
-    gc.freeze()  # to look for garbage in what the worker was forked with would copy the pages that it lies on
