@@ -84,10 +84,12 @@ class PatchDataset(Dataset[Sample]):
     def __getitem__(self, draw: Draw) -> Sample:
         """Return the sample of a draw, the same in every process."""
         epoch, index = draw
+        # Of the draw alone: not of the worker that happens to serve it, nor of what it served before.
         rng = np.random.default_rng((self.seed, epoch, index))
         number, depth = self.slices.locate(index % len(self))
         case = self.index[number]
         image, mask = self._patch(case, depth, rng)
+        # A neighbor is a channel like the slice itself, with the statistics of the whole case.
         statistics = np.tile(case.statistics, (2 * self.context + 1, 1))
         image = as_network_type(image, statistics)
         if self.augmentation is not None:
@@ -112,6 +114,7 @@ class PatchDataset(Dataset[Sample]):
             if whole
             else (*_choose_origin((height, width), resize.patch, center, rng), *resize.patch)
         )
+        # Beyond the image it is as dark as the case's background; zero would be water in a CT.
         lowest = np.tile(case.statistics[:, LOW], 2 * self.context + 1)
         image = crop(stack_context(case.image, depth, self.context), box, lowest)
         mask = crop(case.mask[:, depth], box, np.zeros(len(case.mask), np.uint8))
@@ -120,6 +123,7 @@ class PatchDataset(Dataset[Sample]):
         return resize_image(image, resize.size), resize_mask(mask, resize.size)
 
     def _draw_foreground_voxel(self, case: CachedCase, rng: np.random.Generator) -> tuple[int, int, int] | None:
+        # By label first and voxel then: else a large organ would have nearly all patches.
         present = [voxels for voxels in case.foreground if len(voxels)]
         if rng.random() >= self.foreground_fraction or not present:
             return None
@@ -306,7 +310,7 @@ def make_case_loader(cases: Sequence[Case], source: Source, labels: LabelMap, wo
     """Make a loader of single cases, each worker one ahead."""
     return DataLoader(
         CaseDataset(cases, source, labels),
-        batch_size=None,
+        batch_size=None,  # volumes differ in size, so that none can be stacked
         num_workers=min(workers, len(cases)),
         prefetch_factor=1 if workers and cases else None,
         collate_fn=_as_it_is,

@@ -148,6 +148,7 @@ def find_duplicates_across_sides(
             len(named),
         )
     ordered = index.select(name for name, _ in named)
+    # A threshold that changes makes what was found before invalid.
     thresholds = (COARSE, SAME, DISTINCT, CERTAIN, CERTAINLY_DISTINCT, MOST_COMPARED)
     keys = [key.decode() for key in ordered.keys.tolist()]
     searched = repr((thresholds, [(name, side, key) for (name, side), key in zip(named, keys, strict=True)]))

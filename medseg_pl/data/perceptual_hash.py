@@ -108,6 +108,7 @@ def compute_pixel_digest(image: Shaped[np.ndarray, "c d h w"]) -> str:
         return ""
     total = np.zeros(2, np.uint64)
     for plane in image.reshape(-1, *image.shape[2:]):  # slice by slice: a volume need not be held twice
+        # Bits and not values: floats would be rounded differently in another order.
         bits = np.ascontiguousarray(plane).view(f"u{plane.dtype.itemsize}").astype(np.uint64)
         total += np.array([bits.sum(), (bits * bits).sum()])  # modulo 2^64
     channels, depth, *sides = image.shape
@@ -133,6 +134,7 @@ def compute_low_frequencies(
     if len(slices) > 1:  # the mean of a quarter of the slices survives another slice thickness, a single slice does not
         slices = resize_image(slices.reshape(1, len(slices), -1), (_SLABS, _SIDE * _SIDE))
     frequencies = dctn(slices.reshape(-1, _SIDE, _SIDE), norm="ortho", axes=(1, 2))[:, :_FREQUENCIES, :_FREQUENCIES]
+    # The mean is brightness, which copies need not share.
     frequencies[:, 0, 0] = 0
     largest = float(np.abs(frequencies).max())
     if largest <= 1e-5 * float(np.abs(slices).max()):  # what rounding leaves of one value everywhere
@@ -253,6 +255,7 @@ def _compare_tiles(a: ImageSignature, b: ImageSignature, finest: int) -> _TileCo
 
 def _find_finest_frequency(a: ImageSignature, b: ImageSignature) -> int:
     """Return the frequency up to which both resolve details."""
+    # Below six frequencies nothing is left to compare.
     return min(_FREQUENCIES, max(6, math.floor(_RESOLVED * min(a.shortest_side, b.shortest_side))))
 
 

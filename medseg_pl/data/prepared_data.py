@@ -93,10 +93,12 @@ def prepare_data_set(
     cases = source.cases()
     require_masks(cases, "Add the masks or leave the cases out; images without masks are for predict.")
     split = settings.find_explicit_split(cases, recorded)
+    # Cases that the split leaves out need not be decoded.
     if split is not None:
         named = {*split.train, *split.val, *split.test}
         cases = [case for case in cases if case.case_id in named]
     index = decode(cases)
+    # Folds are balanced by the labels' voxels, which are known only now.
     if split is None:
         counts = {case.case_id: index.get_label_voxels(number) for number, case in enumerate(cases)}
         split = settings.choose(cases, {name: voxels for name, voxels in counts.items() if voxels is not None})

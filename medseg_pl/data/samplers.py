@@ -46,6 +46,7 @@ class EpochSampler(Sampler[Draw]):
 
     def __len__(self) -> int:
         """Count the draws of a whole epoch."""
+        # Lightning's counters and progress bars are those of whole epochs.
         return self.total // self.ranks
 
     def __iter__(self) -> Iterator[Draw]:
@@ -97,6 +98,7 @@ class CaseBatchSampler(Sampler[list[int]]):
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
+        # Every rank computes the whole assignment, so that none has to be told its share.
         mine = _assign_cases(depths, rank, ranks)
         first = np.cumsum([0, *depths])
         slices = [(int(first[case]) + d, sizes[case]) for case in mine for d in range(depths[case])]

@@ -47,6 +47,7 @@ def assign_stratified(
     [0, 1, 1, 1]
     """
     goal = np.asarray(goals, dtype=np.float64)
+    # Shares make cases and voxels comparable: one label may have a million times the voxels of another.
     totals = amounts.sum(axis=0)
     shares = amounts / np.where(totals > 0, totals, 1)
     lacking = np.repeat(goal[:, None], shares.shape[1], axis=1)
@@ -54,6 +55,7 @@ def assign_stratified(
     parts = np.zeros(len(shares), np.int64)
     for group in _order_largest_first(shares, seed):
         share = shares[group]
+        # By how much the sum grows; `lacking` is g_k - s_ka, so one product does for all parts.
         growth = ((share - 2 * lacking) @ share) / goal
         part = int(np.where(left > 0, growth, np.inf).argmin())
         parts[group] = part
@@ -76,6 +78,7 @@ def measure_imbalance(
 
 
 def _order_largest_first(shares: Float64[np.ndarray, "g a"], seed: int) -> Int64[np.ndarray, " g"]:
+    # Whole powers of two: else the order would follow from single voxels, and no seed could change it.
     sizes = np.floor(np.log2(np.maximum(np.linalg.norm(shares, axis=1), 1e-300)))
     shuffled = np.random.default_rng(seed).permutation(len(shares))
     return shuffled[np.argsort(-sizes[shuffled], kind="stable")]
@@ -198,12 +201,14 @@ def split_by_fractions(
     Raises:
         SettingError: The fractions do not add up to one, or there are too few groups.
     """
+    # `not ... <=` and not `>`, which NaN would pass.
     if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6 or not fractions[0]:
         raise SettingError(
             f"data.split_fractions must be three shares (train, val, test) that add up to 1; got {fractions}."
         )
     groups = sorted({case.group for case in cases})
     wanted = [max(1, round(share * len(groups))) if share else 0 for share in fractions]
+    # What rounding leaves over goes to training, which misses it least.
     wanted[0] = len(groups) - wanted[1] - wanted[2]
     if wanted[0] < 1:
         raise SettingError(f"{len(groups)} patients (groups) are too few for the fractions {list(fractions)}.")
@@ -245,6 +250,7 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
             raise SettingError(
                 f"{path} has {len(content)} folds; data.fold must be from 0 to {len(content) - 1}, not {fold}."
             )
+        # nnU-Net's splits_final.json is a list of folds.
         chosen: dict[str, Any] = content[fold] if isinstance(content, list) else content
         sides = {side: [str(name) for name in chosen.get(side, [])] for side in SIDES}
     except (ValueError, IndexError, AttributeError, TypeError) as error:

@@ -179,8 +179,10 @@ def write_case(folder: Path, volume: Volume, labels: LabelMap, name: str) -> Non
         }
         (temporary / "case.json").write_text(json.dumps(description), encoding="utf-8")
         write_checksums(temporary)
+        # `mkdtemp` lets nobody else in, and a group may share its cache.
         temporary.chmod(0o755)
         try:
+            # Fails where the folder is there already and not empty, as every case is.
             temporary.rename(folder)
         except OSError:
             if not folder.is_dir():
@@ -200,6 +202,7 @@ def as_cache_dtype(image: NDArray[np.generic], name: str) -> NDArray[np.generic]
     Raises:
         UnreadableFileError: There is no number in it.
     """
+    # Files may be big-endian, which neither OpenCV nor torch takes.
     dtype = image.dtype.newbyteorder("=") if image.dtype.name in _CACHE_DTYPES else np.float32
     converted = np.ascontiguousarray(image, dtype=dtype)
     if converted.dtype.kind == "f" and not np.isfinite(converted).any():
@@ -238,6 +241,7 @@ def _sample_foreground(
     samples = []
     for flat in voxels:
         count = min(len(flat), _MOST_VOXELS_PER_LABEL)
+        # A fixed seed: whichever process decodes the case writes the same bytes.
         drawn = np.sort(np.random.default_rng(0).choice(flat, count, replace=False))
         samples.append(np.stack(np.unravel_index(drawn, mask.shape[1:]), axis=1).astype(np.int32))
     ends = np.cumsum([len(sample) for sample in samples]).tolist()

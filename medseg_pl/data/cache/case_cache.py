@@ -131,6 +131,7 @@ class CaseCache:
 
     def _compute_key(self, case: Case, decoding: _Decoding) -> str:
         """Hash the case's files and everything that decides how they are decoded."""
+        # Names count: some sources read slice numbers or spacings from them.
         names = [path.name for path in (*case.images, *case.masks)]
         labels = decoding.labels if case.masks else None
         return _hash_parts([repr((decoding.settings, labels, names, case.case_id)), self._hash_content(case)])

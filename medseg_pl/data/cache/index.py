@@ -31,6 +31,7 @@ _MOST_OPEN = 256
 """Each mapped case takes three file descriptors, of which a process commonly has 1,024."""
 
 
+# Not `eq`: whether two arrays are equal is an array.
 @dataclass(frozen=True, eq=False)
 class CacheIndex:
     """The cached cases of a run in their order, and what is small of each: a few hundred bytes a case.
@@ -182,7 +183,7 @@ def _make_row_type(channels: int, labels: int) -> np.dtype[Any]:
     array = [("type", "S4"), ("shape", "<i8", (4,)), ("offset", "<i8")]
     return np.dtype(
         [
-            ("key", "S40"),
+            ("key", "S40"),  # hexadecimal digits of the case's hash
             *((name, array) for name in _ARRAYS),
             ("spacing_mm", "<f8", (3,)),
             ("affine", "<f8", (4, 4)),

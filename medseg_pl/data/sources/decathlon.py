@@ -241,6 +241,7 @@ class DecathlonSource(FileSource):
         places = {value: place for place, value in enumerate(held.file_values, start=1)}
         regions = [[places[value] for value in self._merge_region(name)] for name in labels.names]
         planes = [np.isin(mask, places_here).astype(np.uint8) for places_here in regions]
+        # What nobody annotated is unknown for every region.
         return np.where(mask == IGNORE, np.uint8(IGNORE), np.stack(planes))
 
     def _merge_region(self, name: str) -> tuple[int, ...]:
@@ -261,6 +262,7 @@ class DecathlonSource(FileSource):
         if labels.overlapping and self._described.regions:
             return
         for name, value in zip(labels.names, labels.file_values, strict=True):
+            # A name of one's own cannot be checked.
             expected = self._described.values.get(name.lower(), value)
             if expected != value:
                 raise SettingError(

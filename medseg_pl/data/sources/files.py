@@ -73,6 +73,7 @@ class FileSource(Source):
         if not labels.overlapping:
             write_mask_file(directory / case.case_id, labels.decode(mask, colored), template)
             return
+        # 255 so that a person sees the mask in any viewer
         visible = 1 if volumes.is_volume(template) else 255
         for index, (name, plane) in enumerate(zip(labels.names, mask, strict=True)):
             values = labels.decode_one(plane, index, visible, colored)

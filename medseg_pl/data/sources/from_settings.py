@@ -35,6 +35,7 @@ def open_source(
         raise SettingError("The settings describe no data set. Use a checkpoint or a run of medseg fit.")
     if data_root is not None:
         source = relocate_source(source, data_root)
+    # As in the command line, so that sources are checked and made in the same way.
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Source, "data.source", fail_untyped=False)
     try:

@@ -106,6 +106,7 @@ class Sweep:
 def make_grid(shape: tuple[int, int, int], tilt: float, offset: tuple[float, float, float]) -> VoxelGrid:
     """Make the grid that shows a tilted and shifted body."""
     depth, height, width = shape
+    # Square pixels, and the whole trunk inside whichever side is short.
     pixel = max(_PICTURE[0] / height, _PICTURE[1] / width)
     steps = np.array([(_STACK[1] - _STACK[0]) / depth, pixel, pixel])
     middle = np.array([-_STACK[0] / steps[0] - 0.5, (height - 1) / 2, (width - 1) / 2])

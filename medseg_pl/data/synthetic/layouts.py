@@ -116,6 +116,7 @@ def _make_scanner_geometry(scan: LabeledScan) -> Geometry:
     """
     depth, height, width = scan.image.shape
     z_mm, y_mm, x_mm = scan.spacing_mm
+    # Columns of the affine belong to (z, y, x) indices, its rows to (x, y, z) in RAS.
     axes = np.array([[0.0, 0.0, -x_mm], [0.0, -y_mm, 0.0], [z_mm, 0.0, 0.0]])
     affine = np.eye(4)
     affine[:3, :3] = _make_rotation(*scan.tilt_rad) @ axes

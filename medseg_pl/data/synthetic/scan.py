@@ -171,7 +171,9 @@ def _simulate_scanner(
     """Simulate blur, receive bias, Rician noise and arbitrary scale."""
     blurred = ndimage.gaussian_filter(tissue, (0.0, 0.55, 0.55))
     a, b, c, d = rng.normal(0, (0.10, 0.12, 0.12, 0.10)).tolist()
+    # A receive coil's sensitivity falls off smoothly.
     bias = np.exp(a * grid.z + b * grid.y + c * grid.x + d * grid.x**2)
     real, imaginary = rng.standard_normal((2, *grid.shape), dtype=np.float32) * rng.uniform(0.015, 0.03)
+    # The magnitude of a complex signal with Gaussian noise in both parts: Rician noise.
     signal = np.hypot(blurred * bias + real, imaginary)
     return np.asarray(np.round(signal * (peak / float(signal.max()))), np.uint16)

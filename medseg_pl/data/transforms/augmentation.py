@@ -148,7 +148,7 @@ class StandardAugmentation(AlbumentationsAugmentation):
     def make_intensity(self) -> Transforms:
         """List only what is switched on."""
         often = self.intensity_probability
-        gamma = (100 - 100 * self.gamma, 100 + 100 * self.gamma)
+        gamma = (100 - 100 * self.gamma, 100 + 100 * self.gamma)  # albumentations takes per cent
         return _select_transforms(
             (
                 self.brightness or self.contrast,
@@ -208,6 +208,7 @@ def _to_unit(
 ) -> tuple[Float32[np.ndarray, "c h w"], Float32[np.ndarray, "c 1 1"]]:
     """Bring each channel's range to 0 … 1; return also its width."""
     low = statistics[:, LOW, None, None]
+    # A channel of one value has no range to divide by.
     span = np.maximum(statistics[:, HIGH, None, None] - low, 1e-6)
     if image.dtype != np.uint8:
         return ((image - low) / span).clip(0, 1).astype(np.float32), span
@@ -219,6 +220,7 @@ def _to_unit(
 def _from_unit(image: Image, change: Float32[np.ndarray, "c h w"], span: Float32[np.ndarray, "c 1 1"]) -> Image:
     """Add a change in units of the range, in the image's type."""
     values: NDArray[Any] = image + change * span
+    # Rounded and not cut off, which would darken every patch by half a gray value.
     return values if image.dtype != np.uint8 else np.rint(values).clip(0, 255).astype(np.uint8)
 
 

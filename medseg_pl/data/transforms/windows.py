@@ -73,6 +73,7 @@ def list_window_starts(length: int, window: int, overlap: float) -> list[int]:
     """
     if window >= length:
         return [0]
+    # Truncated as in MONAI, so that windows are the same ones.
     step = max(1, int(window * (1 - overlap)))
     count = -(-(length - window) // step) + 1
     return [min(index * step, length - window) for index in range(count)]
