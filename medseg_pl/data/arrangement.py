@@ -114,8 +114,10 @@ def find_patterns(images: Sequence[str], masks: Sequence[str]) -> list[Pattern]:
     found = {pattern: _match(pattern, images, known) for pattern in candidates}
     best = max((matched, len(used)) for matched, used in found.values())
     equal = [pattern for pattern in candidates if (found[pattern][0], len(found[pattern][1])) == best]
+    # A pattern that leaves images out is worth no question.
     if best[0] < len(images) or SAME in equal:
         return [SAME if SAME in equal else equal[0]] if any(best) else []
+    # Patterns that choose the same masks are one answer in two spellings.
     different = {frozenset(found[pattern][1]): pattern for pattern in reversed(equal)}
     return [pattern for pattern in equal if pattern in different.values()]
 
@@ -210,6 +212,7 @@ def _find_group(names: Sequence[str], folder: Path) -> str | None:
     """Find the pattern of patients whose sections are images of their own."""
     if not all(is_picture(path) for path in list_files(folder) if is_image(path)):
         return None
+    # A folder says more than a name, so it is asked first.
     for group in (r"^(.+)/", rf"^(.+?){_SECTION}"):
         matches = [re.search(group, name) for name in names]
         patients = Counter(match[1] for match in matches if match)
@@ -271,6 +274,7 @@ def _find_affixes(names: Sequence[str]) -> tuple[str, str]:
     last = [PurePosixPath(name).name for name in names]
     if len(last) < 2:
         return "", ""
+    # `img_1` of `img_10, img_12` is no affix: its digits tell images apart.
     before = re.sub(r"[0-9]+$", "", _find_common_start(last))
     after = _find_common_start([name[::-1] for name in last])[::-1]
     return before, re.sub(r"^[^_\-. ]+", "", after)

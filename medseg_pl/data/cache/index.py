@@ -206,7 +206,7 @@ def _read_block(folders: Sequence[Path]) -> Shaped[np.ndarray, " n"]:
         for name in _ARRAYS:
             path = folder / f"{name}.npy"
             if name != "mask" or path.is_file():
-                array = np.load(path, mmap_mode="r")
+                array = np.load(path, mmap_mode="r")  # only the header is read
                 row[name] = (array.dtype.str.encode(), (*array.shape, *[0] * (4 - array.ndim)), array.offset)
         geometry, counts, ends = (description[name] for name in ("geometry", "label_voxels", "foreground_ends"))
         for name in ("spacing_mm", "affine"):
@@ -223,6 +223,7 @@ def _map_case(folder: Path, row: Any) -> CachedCase:
     label_voxels = _read_label_voxels(row)
     image, mask, voxels = (_map_array(folder / f"{name}.npy", row[name]) for name in _ARRAYS)
     assert image is not None and voxels is not None, "only masks may be absent"
+    # Rows are as wide as the case with most labels.
     ends = row["foreground_ends"][: len(label_voxels or ())].tolist()
     foreground = np.split(voxels, ends[:-1]) if len(voxels) else []
     statistics = np.array(row["statistics"][: len(image)])

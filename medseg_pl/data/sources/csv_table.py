@@ -27,6 +27,7 @@ def read_text(path: Path, remedy: str) -> str:
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist. {remedy}")
     try:
+        # Excel begins UTF-8 with a byte order mark
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error}. Save it as UTF-8 from your spreadsheet.") from None
@@ -95,7 +96,7 @@ def choose_strata_columns(columns: Collection[str], named: Sequence[str] | None,
         raise DataError(
             f"{path} lacks the column(s) {', '.join(missing)} that {setting} names; got {', '.join(columns)}."
         )
-    return list(dict.fromkeys(named))
+    return list(dict.fromkeys(named))  # each once, in the order of the setting
 
 
 def read_strata(row: Mapping[str, str | None], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:

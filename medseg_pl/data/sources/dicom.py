@@ -276,6 +276,7 @@ class DicomSource(Source):
                 )
                 problem = Problem("listing-invalid", strip_remedy(str(error)), name, entries[0].path.parent)
                 raise_or_report(error, [problem], on_problem)
+            # The first case's name stands for the patient: a PatientID may not leave the file.
             groups[name] = first.setdefault(patient, name) if patient else name
         return groups
 
@@ -284,6 +285,7 @@ class DicomSource(Source):
         check_known("segments", self.segments, labels)
         homes = [self._find_home(case, name, structures) for name in labels.names]
         planes = [np.zeros(series.shape, dtype=np.uint8) for _ in labels.names]
+        # Each file is opened once for all of its labels.
         for path in dict.fromkeys(home for home, _ in homes if home):
             mine = [index for index, (home, _) in enumerate(homes) if home == path]
             for index, mask in zip(mine, read_masks(path, [homes[index][1] for index in mine], series), strict=True):

@@ -238,10 +238,11 @@ def resolve_inside(root: Path, relative: str, what: str) -> Path:
     """
     path = root / relative
     try:
+        # macOS writes accents apart from their letters (NFD), most other systems together (NFC).
         spellings = (root / normalize(form, relative) for form in ("NFC", "NFD"))
         path = next((other for other in (path, *spellings) if other.exists()), path)
         within = path.resolve().is_relative_to(root.resolve())
-        path.exists()
+        path.exists()  # raises for a name that is too long
     except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, or links in a circle
         raise MissingDataError(f"{what} names {relative!r}, which is no file: {error}. Correct the name.") from error
     if not within:
@@ -280,6 +281,7 @@ def bring_to_grid(case_id: str, path: Path, array: NDArray[Any], got: Geometry, 
     Raises:
         GeometryError: It lies elsewhere, or does not say where it lies and the case does.
     """
+    # Programs store one grid in other axis orders, which is no fault of the mask.
     if (turn := find_turn(got, grid.geometry)) is not None:
         return np.ascontiguousarray(turn.apply(array))
     _check_grid(case_id, path, got, grid)
@@ -305,6 +307,7 @@ def _check_grid(case_id: str, path: Path, got: Geometry, grid: CaseGrid) -> None
             f"Case {case_id}: {path} is {_size(got.shape)}, but the {grid.what} {grid.path} is "
             f"{_size(grid.geometry.shape)}. They must share one grid: {grid.remedy}, or remove the case."
         )
+    # NIfTI readers then invent an affine, which fits only by chance.
     if grid.geometry.affine is not None and got.is_unplaced:
         raise GeometryError(
             f"Case {case_id}: {path} does not say where it lies (its sform and qform codes are 0), but the {grid.what} "

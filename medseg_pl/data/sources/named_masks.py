@@ -149,6 +149,7 @@ def _name_labels(segments: Sequence[Segment], labels: LabelMap, path: Path) -> l
     strange = [segment.name for segment in segments if not matcher.find(segment.name)]
     if not strange:
         return [segment.name for segment in segments]
+    # Names are what a person typed; values are right where somebody gave them.
     by_value = dict(zip(labels.file_values, labels.names, strict=True)) if labels.values is not None else {}
     values = [segment.value for segment in segments]
     if not by_value or len(set(values)) < len(values) or not set(values) <= set(by_value):

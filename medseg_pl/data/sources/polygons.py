@@ -244,6 +244,7 @@ def _find_annotation_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     files = [path for path in sorted(folder.glob("[!.]*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    # A folder of labelme has a file for each image: a few tell what they all are.
     return [path for path in files[:_SAMPLED] if _is_annotations(path)]
 
 

@@ -141,6 +141,7 @@ class ChannelFolder(ImageFolder):
 
     def _group_files(self, named: Mapping[str, Path]) -> tuple[list[Case], list[LeftOut]]:
         """Group numbered channels, if numbers begin with 0000 somewhere."""
+        # Numbered pictures of a series also end in four digits; nnU-Net's channels begin with 0000.
         if not any(name.endswith("_0000") for name in named):
             return super()._group_files(named)
         channels: dict[str, dict[int, Path]] = defaultdict(dict)
@@ -220,6 +221,7 @@ def _group_by_name(paths: Sequence[Path], folder: Path) -> dict[str, list[Path]]
 def _name_files(paths: Sequence[Path], base: Path) -> tuple[dict[str, Path], list[LeftOut]]:
     """Name files without their suffix, and those that would share a name with it."""
     plain = {path: name_below(path, base) for path in paths}
+    # `a.png` and `a.jpg` would overwrite each other's prediction.
     counts = Counter(plain.values())
     named = {name: path for path, name in plain.items() if counts[name] == 1}
     left_out = []

@@ -102,6 +102,7 @@ class UWMadisonSource(Source):
         _check_stack(case, names)
         width, height, (spacing_x, spacing_y) = names[0].width, names[0].height, names[0].spacing_mm
         image = np.stack([_slice(path, name) for path, name in zip(case.images, names, strict=True)])
+        # Names give x before y; geometry is (z, y, x).
         geometry = Geometry(image.shape, (self.slice_spacing_mm, spacing_y, spacing_x))
         mask = (
             self._decode_masks(case, [name.number for name in names], labels, (height, width)) if case.masks else None
@@ -126,6 +127,7 @@ class UWMadisonSource(Source):
     def finish(self, directory: Path) -> None:
         """Join the cases to `submission.csv`."""
         parts = sorted((directory / "cases").glob("*.csv"))
+        # From the files and not from memory: an interrupted prediction has written some of them before.
         rows = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()[1:]]
         write_text(directory / "submission.csv", "\n".join([",".join(_SUBMISSION), *rows]) + "\n", replace=True)
 
@@ -137,6 +139,7 @@ class UWMadisonSource(Source):
     def _runs(self) -> dict[tuple[str, str], str]:
         """Run lengths by slice and class."""
         table = self.root / "train.csv"
+        # A run-length row is longer than the 131,072 characters that the module allows.
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
         with table.open(newline="", encoding="utf-8-sig") as file:
             try:
@@ -224,6 +227,7 @@ def _check_stack(case: Case, names: list[_SliceName]) -> None:
     """Check that slices have one size and spacing and no gap."""
     where = f"Case {case.case_id} ({case.images[0].parent})"
     numbers = [int(name.number) for name in names]
+    # Slices of the set begin at any number, but a gap would shift everything behind it.
     if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         wrong = next(after for before, after in pairwise(numbers) if after != before + 1)
         raise DataError(

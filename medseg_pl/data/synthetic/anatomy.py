@@ -76,9 +76,11 @@ def move_tube(tube: Tube, rng: np.random.Generator) -> Tube:
 def _draw_large_bowel(rng: np.random.Generator) -> Tube:
     """Draw the frame of the abdomen; some have lost its right part."""
     corners = np.array(_FRAME)
+    # The whole frame lies higher in some patients.
     corners[:, 0] += rng.normal(0, 0.04)
     tube = make_tube(corners + rng.normal(0, 0.02, corners.shape), rng.uniform(0.105, 0.135), rng)
     first = len(tube.radii) // 3 if rng.uniform() < _OPERATED else 0
+    # The pouches along the large bowel.
     haustra = 1 + 0.13 * np.sin(np.arange(len(tube.radii)) * rng.uniform(0.75, 0.95))
     return Tube(tube.points[first:], (tube.radii * haustra)[first:])
 
@@ -91,6 +93,7 @@ def _draw_small_bowel(rng: np.random.Generator) -> Tube:
     size = rng.uniform(0.9, 1.1)
     narrowing = 1 - 0.35 * time
     path = np.stack([-0.62 + 0.60 * time + 0.05 * z, -0.14 + 0.22 * size * y, 0.38 * size * narrowing * x], axis=1)
+    # No two loops are alike.
     path += ndimage.gaussian_filter1d(rng.normal(0, 0.10, path.shape), 8, axis=0)
     return Tube(path, np.full(len(path), rng.uniform(0.085, 0.105)))
 

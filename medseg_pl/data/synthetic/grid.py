@@ -148,6 +148,7 @@ def _warp_axes(z: NDArray[np.floating], y: NDArray[np.floating], x: NDArray[np.f
 def _measure_ball(grid: VoxelGrid, center: Float64[np.ndarray, "3"], radius: float) -> tuple[tuple[slice, ...], Field]:
     """Measure signed distances to a ball in the box around it."""
     reach = (radius + _MARGIN) / grid.steps
+    # Only the box around a ball is visited: a tube is some hundred small balls.
     lows = np.clip(np.ceil(center - reach), 0, grid.shape).astype(int)
     highs = np.clip(np.floor(center + reach) + 1, lows, grid.shape).astype(int)
     box = tuple(slice(low, high) for low, high in zip(lows, highs, strict=True))

@@ -120,6 +120,7 @@ def _make_scanner_geometry(scan: LabeledScan) -> Geometry:
     axes = np.array([[0.0, 0.0, -x_mm], [0.0, -y_mm, 0.0], [z_mm, 0.0, 0.0]])
     affine = np.eye(4)
     affine[:3, :3] = _make_rotation(*scan.tilt_rad) @ axes
+    # The middle of the volume lies in the scanner's isocenter.
     affine[:3, 3] = -affine[:3, :3] @ ((depth - 1) / 2, (height - 1) / 2, (width - 1) / 2)
     return Geometry((depth, height, width), scan.spacing_mm, to_affine(affine))
 

@@ -80,7 +80,9 @@ def paint_interior(rng: np.random.Generator, grid: VoxelGrid, organ: Organ, swee
     content = look.content * (1 + 0.08 * draw_wave(rng, count)) + stripes
     level = tube.points[:, 1] + tube.radii * (look.gas + 0.5 * draw_wave(rng, count))
     value = content.astype(np.float32)[sweep.nearest] + look.mottle * texture.mottle + look.grain * texture.grain
+    # y points to the back, so what is in front of the level is gas.
     value[grid.y < level.astype(np.float32)[sweep.nearest]] = 0.08
+    # Last: the wall is there around gas as well.
     value[sweep.depth > -look.wall] = 0.22
     return np.asarray(value)
 

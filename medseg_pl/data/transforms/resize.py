@@ -79,6 +79,7 @@ class Resize:
         if self.mode == "none":
             height, width = (max(1, round(length * grow)) for length, grow in zip(native, self.scale, strict=True))
             return height, width
+        # One scale for both sides keeps proportions.
         scale = min(goal / length for goal, length in zip(self.size, native, strict=True))
         height, width = (
             min(goal, max(1, round(length * scale))) for goal, length in zip(self.size, native, strict=True)
@@ -126,6 +127,7 @@ def scale_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: sli
     places = (places * (height / size[0]) - 0.5).clamp(min=0)
     upper = places.floor().long()
     share = (places - upper).to(image.dtype)[:, None]
+    # Rows first: the columns are then scaled as `interpolate` does for the whole image.
     mixed = torch.lerp(image[..., upper, :], image[..., (upper + 1).clamp(max=height - 1), :], share)
     return F.interpolate(mixed, size=(len(places), size[1]), mode="bilinear", align_corners=False)
 
