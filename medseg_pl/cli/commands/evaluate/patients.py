@@ -10,7 +10,7 @@ from unicodedata import normalize
 
 from medseg_pl.core.errors import DataError
 from medseg_pl.data.sources.base import abbreviate, find_group
-from medseg_pl.data.sources.csv_table import check_unique, choose_strata_columns, read_strata, read_table, require_field
+from medseg_pl.data.sources.manifest import check_unique, choose_strata_columns, read_strata, read_table, require_field
 
 _EXPECTED = "case_id, group and optionally site, scanner or others"
 
