@@ -242,7 +242,7 @@ class MedsegCLI(LightningCLI):
         if self.command == "fit":
             self._fit()
         elif self.command == "predict":
-            options = PredictOptions.of(self.config)
+            options = PredictOptions.from_namespace(self.config)
             predict(options, self.trainer, self.model, self.datamodule, self.checkpoints, self.locks)
         else:
             with redirect_stdout(sys.stderr) if self.config.json else nullcontext():

@@ -14,7 +14,7 @@ _TOUCHING = np.ones((3, 3, 3), bool)
 
 
 def keep_largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The component with most voxels; of several that have as many, the one that comes first in the array.
+    """Keep the component with most voxels, the first in the array of several as large.
 
     >>> keep_largest_component(np.array([[[1, 0, 1, 1, 0, 1]]], bool)).astype(int)
     array([[[0, 0, 1, 1, 0, 0]]])
@@ -27,7 +27,7 @@ def keep_largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def measure_components(mask: NDArray[np.bool_]) -> list[int]:
-    """The voxels of each component, in the order in which they come in the array.
+    """Count the voxels of each component, in the order of the array.
 
     >>> measure_components(np.array([[[1, 0, 1, 1, 0, 1]]], bool))
     [1, 2, 1]
@@ -37,25 +37,26 @@ def measure_components(mask: NDArray[np.bool_]) -> list[int]:
 
 
 def remove_small_components(mask: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
-    """The components of at least as many voxels.
+    """Remove components of fewer voxels.
 
     >>> remove_small_components(np.array([[[1, 0, 1, 1, 0, 1]]], bool), least=2).astype(int)
     array([[[0, 0, 1, 1, 0, 0]]])
     """
     components, _ = ndimage.label(mask, _TOUCHING)
-    kept = np.bincount(components.ravel()) >= least
-    kept[0] = False
-    large: NDArray[np.bool_] = kept[components]
+    is_large = np.bincount(components.ravel()) >= least
+    is_large[0] = False  # the background
+    large: NDArray[np.bool_] = is_large[components]
     return large
 
 
 def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask with what it encloses: in space, or within the slice where there is one only.
+    """Fill holes: in space, or within the slice of a case that has only one.
 
     >>> fill_holes(np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], bool)).astype(int)
     array([[[1, 1, 1],
             [1, 1, 1],
             [1, 1, 1]]])
     """
-    whole = ndimage.binary_fill_holes(mask[0])[None] if len(mask) == 1 else ndimage.binary_fill_holes(mask)
-    return np.asarray(whole)
+    # A single slice is open on both sides in space, and would have no holes.
+    filled = ndimage.binary_fill_holes(mask[0])[None] if len(mask) == 1 else ndimage.binary_fill_holes(mask)
+    return np.asarray(filled)

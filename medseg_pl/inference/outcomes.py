@@ -1,4 +1,4 @@
-"""What became of each input of a prediction, as a table."""
+"""Outcomes: `predictions.csv`, which lists every input of a prediction and whether it has a mask."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MOST_FILES = 4
 
 
 class Outcome(NamedTuple):
-    """What became of an input.
+    """An input and its status.
 
     Attributes:
-        path: The file, the first of several; or a folder.
-        case_id: Empty where the input is no case.
+        path: The file, or the folder of many.
+        case_id: Empty if the input is no case.
         status: `not read`, `failed` and `not reached` are faults, `not asked for` is beyond
             `trainer.limit_predict_batches`, `no image` is a text and the like.
-        reason: Why there is no mask; empty where there is one.
+        reason: Why it has no mask; empty if it has one.
     """
 
     path: str
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
     @property
     def is_fault(self) -> bool:
-        """Whether there should be a mask and is none."""
+        """Tell whether a mask should be there and is not."""
         return self.status in ("failed", "not reached", "not read")
 
 
@@ -49,20 +49,20 @@ def list_outcomes(
     *,
     limited: bool = False,
 ) -> list[Outcome]:
-    """List what became of each input, sorted by its path below the root.
+    """List the outcome of each input, sorted by its path below the root.
 
     Args:
         cases: All cases.
-        left_out: What is in no case.
-        finished: The cases that were there before.
-        faults: Why a case could not be predicted, by its name.
-        written: The cases that are new.
-        root: What `--input` named.
-        limited: Whether the settings asked for some of the cases alone.
+        left_out: Files of no case.
+        finished: Cases with masks of an earlier run.
+        faults: Error messages of cases that could not be predicted.
+        written: Cases with new masks.
+        root: The value of `--input`.
+        limited: Whether `trainer.limit_predict_batches` left cases out.
 
     >>> a, b = Case("a", "a", (Path("in/a.png"),)), Case("b", "b", (Path("in/b.png"),))
-    >>> for found in list_outcomes([a, b], [], frozenset("a"), {"b": "Damaged."}, frozenset(), Path("in")):
-    ...     print(*found)
+    >>> for outcome in list_outcomes([a, b], [], frozenset("a"), {"b": "Damaged."}, frozenset(), Path("in")):
+    ...     print(*outcome)
     a.png a finished before
     b.png b failed Damaged.
     """
@@ -79,28 +79,28 @@ def list_outcomes(
             outcomes.append(Outcome(path, name, "not asked for", "Beyond trainer.limit_predict_batches."))
         else:
             outcomes.append(Outcome(path, name, "not reached", f"{path} was not reached before the run ended."))
-    for each in left_out:
-        outcomes.append(
-            Outcome(_shorten([each.path], root), "", "not read" if each.is_lost else "no image", each.reason)
-        )
+    for file in left_out:
+        status: Status = "not read" if file.is_lost else "no image"
+        outcomes.append(Outcome(_shorten([file.path], root), "", status, file.reason))
     return sorted(outcomes)
 
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write the table; that of an earlier run is replaced."""
+    """Write the table in place of that of an earlier run."""
     rows = [
-        {"input": each.path, "case_id": each.case_id, "status": each.status, "reason": each.reason} for each in outcomes
+        {"input": outcome.path, "case_id": outcome.case_id, "status": outcome.status, "reason": outcome.reason}
+        for outcome in outcomes
     ]
     write_rows(path, rows, replace=True)
 
 
 def summarize_outcomes(outcomes: Sequence[Outcome], folder: Path) -> str:
-    """Count what became of the inputs, in a line.
+    """Count the outcomes, in a line.
 
     >>> summarize_outcomes([Outcome("a.png", "a", "finished before")], Path("out"))
     '0 new cases written to out; 1 finished before'
     """
-    counts = Counter(each.status for each in outcomes)
+    counts = Counter(outcome.status for outcome in outcomes)
     new = "new cases" if counts["finished before"] else "cases"
     others: tuple[Status, ...] = ("finished before", "failed", "not reached", "not asked for", "not read")
     parts = [f"{counts[status]} {status}" for status in others if counts[status]]

@@ -1,4 +1,4 @@
-"""The eight ways to lay a square image on itself, and how to undo each."""
+"""Test-time augmentation: the eight flips and turns of an image, and how to undo each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medseg_pl.core.types import TtaMode
 
 
 class DihedralTransform(NamedTuple):
-    """Mirror left and right, where it is asked for, then turn by quarters against the clock.
+    """A flip of left and right, if asked for, and then quarter turns against the clock.
 
     >>> image = torch.tensor([[[[1, 2, 3]]]])
     >>> DihedralTransform(mirrored=True, turns=1).apply(image).tolist()
@@ -25,12 +25,12 @@ class DihedralTransform(NamedTuple):
     turns: int = 0
 
     def apply(self, image: Shaped[Tensor, "b c h w"]) -> Shaped[Tensor, "b c H W"]:
-        """The image as this symmetry lays it."""
-        mirrored = image.flip(-1) if self.mirrored else image
-        return torch.rot90(mirrored, self.turns, (-2, -1)) if self.turns else mirrored
+        """Flip and turn images."""
+        flipped = image.flip(-1) if self.mirrored else image
+        return torch.rot90(flipped, self.turns, (-2, -1)) if self.turns else flipped
 
     def undo(self, image: Shaped[Tensor, "b c H W"]) -> Shaped[Tensor, "b c h w"]:
-        """The image as it lay before `apply`."""
+        """Bring images back to how they were before `apply`."""
         turned = torch.rot90(image, -self.turns, (-2, -1)) if self.turns else image
         return turned.flip(-1) if self.mirrored else turned
 
@@ -43,18 +43,18 @@ _HORIZONTAL, _VERTICAL, _HALF_TURN = (
 )
 
 
-def get_transforms(group: TtaMode) -> tuple[DihedralTransform, ...]:
-    """The members of a group, the identity first.
+def get_transforms(mode: TtaMode) -> tuple[DihedralTransform, ...]:
+    """Return the transforms of a mode, the identity first.
 
-    >>> [len(get_transforms(group)) for group in get_args(TtaMode)]
+    >>> [len(get_transforms(mode)) for mode in get_args(TtaMode)]
     [1, 2, 2, 4, 8]
     """
-    members: dict[TtaMode, tuple[DihedralTransform, ...]] = {
+    transforms: dict[TtaMode, tuple[DihedralTransform, ...]] = {
         "none": (IDENTITY,),
         "horizontal": (IDENTITY, _HORIZONTAL),
         "vertical": (IDENTITY, _VERTICAL),
         "flips": (IDENTITY, _HORIZONTAL, _VERTICAL, _HALF_TURN),
         "all": tuple(DihedralTransform(mirrored, turns) for mirrored in (False, True) for turns in range(4)),
     }
-    assert set(members) == set(get_args(TtaMode))
-    return members[group]
+    assert set(transforms) == set(get_args(TtaMode))
+    return transforms[mode]

@@ -1,4 +1,4 @@
-"""A prediction of many cases under a trainer: shared among ranks, decoded ahead, one case after the other."""
+"""PredictionModule: predictions of many cases under a Trainer, shared among ranks, one case after the other."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class CaseResult(NamedTuple):
 
 
 class PredictionModule(LightningModule):
-    """Predicts the cases of a source; a case that cannot be predicted stops no other.
+    """Predict the cases of a source; a case that cannot be predicted stops no other.
 
     Args:
         predictor: The models.
         source: Reads the cases.
-        cases: What to predict, over all ranks.
-        is_finished: Whether a case was predicted before, so that it can be left out.
+        cases: All cases, over all ranks.
+        is_finished: Tells whether a case was predicted before and is left out.
         workers: Processes that decode; 0 decodes in the main one.
         probabilities: Whether predictions keep their probabilities.
-        review: Whether it is asked how far each prediction can be believed.
+        review: Whether evidence against each prediction is collected.
     """
 
     def __init__(
@@ -71,12 +71,13 @@ class PredictionModule(LightningModule):
         self.reviews = review
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The cases of this rank that are not finished; what is finished does not change which rank has which."""
-        mine = self.cases[self.trainer.global_rank :: self.trainer.world_size]
-        left = [case for case in mine if not self.is_finished(case)]
-        if not left:  # without a batch Lightning would leave this rank out of what all ranks do together
+        """Serve the cases of this rank that are not finished."""
+        # Of all cases, finished ones among them: each rank then keeps its cases in a resumed prediction.
+        assigned = self.cases[self.trainer.global_rank :: self.trainer.world_size]
+        remaining = [case for case in assigned if not self.is_finished(case)]
+        if not remaining:  # without a batch Lightning would leave this rank out of what all ranks do together
             return DataLoader([None], batch_size=None, collate_fn=lambda item: item)  # type: ignore[arg-type]
-        return make_case_loader(left, self.source, self.predictor.labels, self.workers)
+        return make_case_loader(remaining, self.source, self.predictor.labels, self.workers)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leave the case where it is: the predictor moves a few slices at a time."""

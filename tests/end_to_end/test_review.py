@@ -158,7 +158,7 @@ class TestLabels:
         groups = content["SegmentationDataModule"].pop("groups")
         torch.save(content, tmp_path / "silent.ckpt")
         assert self.review(tmp_path / "out", str(tmp_path / "silent.ckpt")) == 2
-        assert "silent.ckpt does not say whom it was trained on" in capsys.readouterr().err
+        assert "silent.ckpt does not record its training patients" in capsys.readouterr().err
         everyone = [
             case.group
             for case in UWMadisonSource(content["datamodule_hyper_parameters"]["source"]["init_args"]["root"]).cases()

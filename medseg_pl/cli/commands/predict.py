@@ -1,4 +1,4 @@
-"""`medseg predict`: the models of some checkpoints on a folder of images, case by case, into a folder of masks."""
+"""`medseg predict`: masks of a folder of images, case by case, by one checkpoint or an ensemble."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FAULTS_SHOWN = 10
 
 
 class PredictOptions(NamedTuple):
-    """What is to be predicted, and what is wanted beside the masks; see `add_options`."""
+    """The options of `predict`, see `add_options`."""
 
     images: Path
     folder: Path
@@ -42,8 +42,8 @@ class PredictOptions(NamedTuple):
     review_top: int
 
     @classmethod
-    def of(cls, options: Namespace) -> PredictOptions:
-        """What the command line says."""
+    def from_namespace(cls, options: Namespace) -> PredictOptions:
+        """Take the options of a command line."""
         images, folder = Path(options["input"]), Path(options["output"])
         if folder.resolve().is_relative_to(images.resolve()):
             raise SettingError(
@@ -54,7 +54,7 @@ class PredictOptions(NamedTuple):
 
 
 def add_options(parser: LightningArgumentParser) -> None:
-    """Add what `predict` alone is told."""
+    """Add the options of `predict` alone."""
     parser.add_argument(
         "--input", type=str, required=True, help="A folder of images in the data set's layout, or an image."
     )
@@ -66,39 +66,39 @@ def add_options(parser: LightningArgumentParser) -> None:
 
 
 def predict(
-    order: PredictOptions,
+    options: PredictOptions,
     trainer: Trainer,
     module: SegmentationModule,
     data: SegmentationDataModule,
     checkpoints: Sequence[CheckpointInfo],
     locks: FolderLocks,
 ) -> None:
-    """Predict whatever is not finished.
+    """Predict the cases that are not finished.
 
     Args:
-        order: What.
+        options: The options of the command line.
         trainer: Shares the cases among its processes.
-        module: The model of the first checkpoint, with the settings that were given; its weights are loaded here.
-        data: Its source says the layout.
+        module: The module of the first checkpoint, with the settings of the command line; its weights are loaded here.
+        data: Its source knows the layout of the images.
         checkpoints: One, or those of an ensemble.
-        locks: Takes the folder for this process.
+        locks: Locks the output folder for this process.
 
     Raises:
         DataError: Some cases could not be predicted; the others were.
     """
-    output = OutputFolder(order.folder, _record(order, trainer, module, data.source, checkpoints), locks)
+    output = OutputFolder(options.folder, _record(options, trainer, module, data.source, checkpoints), locks)
     output.check()
-    source = data.source.open_unlabeled(order.images)
+    source = data.source.open_unlabeled(options.images)
     if isinstance(source, ImageFolder) and source.folders and trainer.is_global_zero:
         names = " and ".join(source.folders)
-        sys.stdout.write(f"{order.images} is the root of a data set: images are read from its {names}.\n")
+        sys.stdout.write(f"{options.images} is the root of a data set: images are read from its {names}.\n")
     predictor, cases = _make_predictor(module, checkpoints, data.eval_batch_size), source.cases()
     # Before any rank writes: what is finished later in this run is new.
     finished = frozenset(case.case_id for case in cases if output.is_finished(case.case_id, case.images))
-    inputs = Inputs(order.images, cases, source.list_left_out(), finished)
-    queue = ReviewQueue(output, cases, predictor.labels.names, order.review_top) if order.review else None
+    inputs = Inputs(options.images, cases, source.list_left_out(), finished)
+    queue = ReviewQueue(output, cases, predictor.labels.names, options.review_top) if options.review else None
     labels = use_mask_values(predictor.labels, checkpoints[0].mask_values)
-    writer = PredictionWriter(output, source, inputs, labels, overlays=order.overlays, queue=queue)
+    writer = PredictionWriter(output, source, inputs, labels, overlays=options.overlays, queue=queue)
     trainer.callbacks.append(writer)  # type: ignore[attr-defined]
     prediction = PredictionModule(
         predictor,
@@ -106,23 +106,23 @@ def predict(
         cases,
         is_finished=lambda case: case.case_id in finished,
         workers=data.num_workers,
-        probabilities=order.probabilities,
-        review=order.review,
+        probabilities=options.probabilities,
+        review=options.review,
     )
     trainer.predict(prediction, return_predictions=False)
-    _raise_faults(writer.outcomes, order.folder)
+    _raise_faults(writer.outcomes, options.folder)
 
 
 def _raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Raise `DataError` where an input has no mask that should have one."""
-    faults = [each for each in outcomes if each.is_fault]
+    """Raise `DataError` if an input has no mask that should have one."""
+    faults = [outcome for outcome in outcomes if outcome.is_fault]
     if not faults:
         return
-    named = [each.reason if each.case_id else f"{each.path}: {each.reason}" for each in faults[:_FAULTS_SHOWN]]
+    reasons = [fault.reason if fault.case_id else f"{fault.path}: {fault.reason}" for fault in faults[:_FAULTS_SHOWN]]
     more = [f"And {len(faults) - _FAULTS_SHOWN} more."] if len(faults) > _FAULTS_SHOWN else []
     raise DataError(
-        f"{len(faults)} of {len(outcomes)} inputs could not be predicted; the others were. {' '.join([*named, *more])} "
-        f"{folder / 'predictions.csv'} lists them all."
+        f"{len(faults)} of {len(outcomes)} inputs could not be predicted; the others were. "
+        f"{' '.join([*reasons, *more])} {folder / 'predictions.csv'} lists them all."
     )
 
 
@@ -135,21 +135,21 @@ def _make_predictor(module: SegmentationModule, checkpoints: Sequence[Checkpoint
 
 
 def _record(
-    order: PredictOptions,
+    options: PredictOptions,
     trainer: Trainer,
     module: SegmentationModule,
     source: Source,
     checkpoints: Sequence[CheckpointInfo],
 ) -> dict[str, Any]:
-    """What masks follow from: where they are taken up again, it has to be the same."""
+    """Record what masks follow from, which must be the same when a prediction is resumed."""
     settings = {key: value for key, value in module.hparams.items() if key != "_instantiator"}
     return {
-        "input": str(order.images.resolve()),
+        "input": str(options.images.resolve()),
         "checkpoints": [hash_file(Path(each.path)) for each in checkpoints],
         "model": yaml.safe_load(yaml.safe_dump(settings)),
         "source": [repr(part) for part in (*source.reading_settings(), *source.writing_settings())],
         "precision": str(trainer.precision),
-        "probabilities": order.probabilities,
-        "overlays": order.overlays,
-        "review": order.review,
+        "probabilities": options.probabilities,
+        "overlays": options.overlays,
+        "review": options.review,
     }

@@ -21,20 +21,20 @@ def parsed(*arguments: str) -> Namespace:
 def test_masks_alone_unless_more_is_asked_for(tmp_path: Path) -> None:
     images, masks = tmp_path / "images", tmp_path / "masks"
     asked = parsed(f"--input={images}", f"--output={masks}")
-    assert PredictOptions.of(asked) == PredictOptions(
+    assert PredictOptions.from_namespace(asked) == PredictOptions(
         images, masks, probabilities=False, overlays=False, review=False, review_top=20
     )
     more = parsed(f"--input={images}", f"--output={masks}", "--review=true", "--review_top=3")
-    assert PredictOptions.of(more)[2:] == (False, False, True, 3)
+    assert PredictOptions.from_namespace(more)[2:] == (False, False, True, 3)
 
 
 @pytest.mark.parametrize("output", ["images", "images/masks", "images/../images/masks"])
 def test_masks_do_not_go_among_the_images(tmp_path: Path, output: str) -> None:
     asked = parsed(f"--input={tmp_path / 'images'}", f"--output={tmp_path / output}")
     with pytest.raises(SettingError, match=r"lies inside --input .* Choose a folder outside"):
-        PredictOptions.of(asked)
+        PredictOptions.from_namespace(asked)
 
 
 def test_a_folder_beside_the_images_with_their_name_in_front_is_fine(tmp_path: Path) -> None:
     asked = parsed(f"--input={tmp_path / 'images'}", f"--output={tmp_path / 'images_masks'}")
-    assert PredictOptions.of(asked).folder == tmp_path / "images_masks"
+    assert PredictOptions.from_namespace(asked).folder == tmp_path / "images_masks"

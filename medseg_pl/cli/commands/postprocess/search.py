@@ -1,4 +1,4 @@
-"""Predicts the validation cases, tries each cleaning on each label, and keeps what is sure to help."""
+"""Search for post-processing on the validation cases, and a checkpoint with what is sure to help."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.from_settings import open_source, select_recorded_cases
-from medseg_pl.inference.postprocess_gain import (
+from medseg_pl.inference.postprocess import (
     ALPHA,
     FEWEST_PATIENTS,
     DiceGain,
@@ -35,7 +35,7 @@ from medseg_pl.training.checkpoints import CheckpointInfo, DurableCheckpointIO, 
 
 
 def choose(arguments: Namespace) -> None:
-    """Choose the cleaning of each label and write a checkpoint that has it.
+    """Choose the post-processing of each label and write a checkpoint that has it.
 
     Raises:
         OutputExistsError: The new file exists.
@@ -44,49 +44,50 @@ def choose(arguments: Namespace) -> None:
     require_absent(arguments.output)
     trained = read_checkpoint(arguments.ckpt_path)
     plugins = split_names(arguments.plugins)
-    # Without what was chosen before: it is chosen anew.
+    # Without what was chosen before, on which this choice would build.
     predictor = Predictor.from_checkpoint(trained.path, device=arguments.device, plugins=plugins, postprocess={})
     source = open_source(trained.settings, arguments.data_root, plugins)
     cases = select_recorded_cases(source.cases(), trained.data)
-    gains = gains_of(predictor, source, cases)
-    write(trained, gains, arguments.output)
+    gains = measure_gains(predictor, source, cases)
+    write_checkpoint(trained, gains, arguments.output)
     if arguments.json:
         sys.stdout.write(f"{json.dumps({name: gain.as_dict() for name, gain in gains.items()}, indent=1)}\n")
         return
-    sys.stdout.write("".join(f"{make_printable(_told(name, gain))}\n" for name, gain in gains.items()))
+    sys.stdout.write("".join(f"{make_printable(_describe(name, gain))}\n" for name, gain in gains.items()))
     sys.stdout.write(f"Wrote {arguments.output}\n")
 
 
-def gains_of(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dict[str, DiceGain]:
-    """What the best cleaning of each label gains on some cases."""
+def measure_gains(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dict[str, DiceGain]:
+    """Measure the gain of the best post-processing of each label on some cases."""
     labels = predictor.labels
-    smallest = _smallest(source, cases, labels)
+    smallest = _measure_smallest(source, cases, labels)
     tried = [list_candidates(size if np.isfinite(size) else None) for size in smallest]
     dices: list[list[list[float]]] = [[] for _ in labels.names]
     with show_progress("Predicting", len(cases)) as advance:
         for case in cases:
             volume = source.read(case, labels)
             assert volume.mask is not None, "only such cases are chosen"
-            found = predictor.predict_volume(replace(volume, mask=None), f"Case {case.case_id} ({case.images[0]})")
-            for index, cleanings in enumerate(tried):
-                scored = score_candidates(found.mask, volume.mask, volume.geometry, labels, index, cleanings)
-                dices[index].append(scored)
+            description = f"Case {case.case_id} ({case.images[0]})"
+            mask = predictor.predict_volume(replace(volume, mask=None), description).mask
+            for index, candidates in enumerate(tried):
+                scores = score_candidates(mask, volume.mask, volume.geometry, labels, index, candidates)
+                dices[index].append(scores)
             advance()
     gains = choose_gains(tried, [np.array(scores) for scores in dices], [case.group for case in cases])
     return dict(zip(labels.names, gains, strict=True))
 
 
-def write(trained: CheckpointInfo, gains: dict[str, DiceGain], output: Path) -> None:
-    """The checkpoint again, with the cleanings that are safe among its settings, and with all gains."""
+def write_checkpoint(trained: CheckpointInfo, gains: dict[str, DiceGain], output: Path) -> None:
+    """Write the checkpoint with the post-processing that is safe among its settings, and with all gains."""
     checkpoint: dict[str, Any] = load_verified(Path(trained.path))
-    chosen = {name: asdict(gain.cleaning) for name, gain in gains.items() if gain.is_safe}
+    chosen = {name: asdict(gain.postprocess) for name, gain in gains.items() if gain.is_safe}
     checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "postprocess": chosen or None}
     checkpoint["postprocess_gain"] = {name: gain.as_dict() for name, gain in gains.items()}
     DurableCheckpointIO().save_checkpoint(checkpoint, output)
 
 
-def _smallest(source: Source, cases: Sequence[Case], labels: LabelMap) -> list[float]:
-    """Of each label, over all cases."""
+def _measure_smallest(source: Source, cases: Sequence[Case], labels: LabelMap) -> list[float]:
+    """Find the smallest annotated component of each label, over all cases."""
     sizes = []
     with show_progress("Reading references", len(cases)) as advance:
         for case in cases:
@@ -97,22 +98,20 @@ def _smallest(source: Source, cases: Sequence[Case], labels: LabelMap) -> list[f
     return [min(column) for column in zip(*sizes, strict=True)]
 
 
-def _told(name: str, gain: DiceGain) -> str:
-    """A line for a label."""
-    done = ", ".join(f"{key} {value:g}" for key, value in asdict(gain.cleaning).items() if value)
-    if not done:
+def _describe(name: str, gain: DiceGain) -> str:
+    """Describe the gain of a label in a line."""
+    steps = ", ".join(f"{key} {value:g}" for key, value in asdict(gain.postprocess).items() if value)
+    if not steps:
         return f"{name}: nothing helps (Dice {gain.before:.4f} on {gain.cases} cases)"
     low, high = gain.interval
-    return (
-        f"{name}: {done}: Dice {gain.before:.4f} -> {gain.after:.4f} on {gain.cases} cases of {gain.patients} patients"
-        f", 95 % interval of the gain {low:+.4f} to {high:+.4f}, p {gain.p:.2g} with {gain.tried} tried; "
-        f"{_verdict(gain)}"
-    )
-
-
-def _verdict(gain: DiceGain) -> str:
     if gain.is_safe:
-        return "chosen"
-    if gain.patients < FEWEST_PATIENTS:
-        return f"not chosen, since fewer than {FEWEST_PATIENTS} patients cannot show a gain"
-    return f"not chosen, since that may be chance (p above {ALPHA})"
+        verdict = "chosen"
+    elif gain.patients < FEWEST_PATIENTS:
+        verdict = f"not chosen, since fewer than {FEWEST_PATIENTS} patients cannot show a gain"
+    else:
+        verdict = f"not chosen, since that may be chance (p above {ALPHA})"
+    return (
+        f"{name}: {steps}: Dice {gain.before:.4f} -> {gain.after:.4f} on {gain.cases} cases of {gain.patients} patients"
+        f", 95 % interval of the gain {low:+.4f} to {high:+.4f}, p {gain.p:.2g} with {gain.tried} tried; "
+        f"{verdict}"
+    )

@@ -1,4 +1,4 @@
-"""Every case of a data set beside the prediction of models that were not trained on its patient."""
+"""Review of labels: each case is compared with models that were not trained on its patient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from medseg_pl.cli.parser import split_names
 from medseg_pl.core.errors import DataError, SettingError
-from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.core.visualization import draw_side_by_side
@@ -44,14 +43,14 @@ def review(arguments: Namespace) -> None:
     """
     trained = [read_checkpoint(path) for path in arguments.ckpt_path]
     plugins = split_names(arguments.plugins)
-    jury = CrossFoldPredictor(trained, arguments.device, plugins)
+    predictor = CrossFoldPredictor(trained, arguments.device, plugins)
     source = open_source(trained[0].settings, arguments.data_root, plugins)
-    cases = reviewable(source.cases(), jury)
+    cases = select_cases(source.cases(), predictor)
     with FolderLocks() as locks:
         output = OutputFolder(arguments.output, _record(trained, source), locks)
         output.begin()
-        queue = ReviewQueue(output, cases, jury.labels.names, arguments.top)
-        faults = _review_all(cases, source, jury, queue)
+        queue = ReviewQueue(output, cases, predictor.labels.names, arguments.top)
+        errors = _review_all(cases, source, predictor, queue)
         where = queue.write()
         if arguments.json:
             table = arguments.output / "review.csv"
@@ -59,16 +58,16 @@ def review(arguments: Namespace) -> None:
             sys.stdout.write(f"{json.dumps(rows, indent=1)}\n")
         else:
             sys.stdout.write(f"{where}\n")
-    if faults:
-        raise DataError(f"{len(faults)} cases could not be reviewed; the others were. {' '.join(faults)}")
+    if errors:
+        raise DataError(f"{len(errors)} cases could not be reviewed; the others were. {' '.join(errors)}")
 
 
 class CrossFoldPredictor:
-    """Models, and for each patient those that may judge.
+    """Predict each patient with the models that were not trained on that patient.
 
     Args:
         trained: The checkpoints.
-        device: Where to compute; a GPU by default, where there is one.
+        device: A GPU by default, if there is one.
         plugins: Packages that the checkpoints' settings may name.
 
     Raises:
@@ -76,82 +75,84 @@ class CrossFoldPredictor:
     """
 
     def __init__(self, trained: Sequence[CheckpointInfo], device: str | None, plugins: Sequence[str]) -> None:
-        silent = [each.path for each in trained if "groups" not in each.data]
-        if silent:
+        unknown = [each.path for each in trained if "groups" not in each.data]
+        if unknown:
             raise SettingError(
-                f"{abbreviate(silent)} does not say whom it was trained on, so nobody knows whom it may judge. Give "
+                f"{abbreviate(unknown)} does not record its training patients and cannot be used for review. Give "
                 "checkpoints of medseg fit."
             )
-        self.all = Predictor.from_checkpoint([each.path for each in trained], device=device, plugins=plugins)
-        self.labels = self.all.labels
-        self.groups = [frozenset(each.data["groups"]) for each in trained]
+        self.predictor = Predictor.from_checkpoint([each.path for each in trained], device=device, plugins=plugins)
+        self.labels = self.predictor.labels
+        self.trained_groups = [frozenset(each.data["groups"]) for each in trained]
 
-    def of(self, group: str) -> Predictor | None:
-        """Those that were not trained on a patient, `None` where there are none."""
-        indices = [index for index, groups in enumerate(self.groups) if group not in groups]
-        return self.all.select_models(indices) if indices else None
+    def select_untrained(self, group: str) -> Predictor | None:
+        """Select the models that were not trained on a patient; `None` if all were."""
+        indices = [index for index, groups in enumerate(self.trained_groups) if group not in groups]
+        return self.predictor.select_models(indices) if indices else None
 
 
-def reviewable(cases: Sequence[Case], jury: CrossFoldPredictor) -> list[Case]:
-    """The cases that have labels and somebody to judge them; says how many have not.
+def select_cases(cases: Sequence[Case], predictor: CrossFoldPredictor) -> list[Case]:
+    """Select the cases with labels and a model to review them, and print how many are left out.
 
     Raises:
-        DataError: There are none.
+        DataError: No case can be reviewed.
     """
-    chosen = [case for case in cases if case.masks and jury.of(case.group) is not None]
-    if not chosen:
+    selected = [case for case in cases if case.masks and predictor.select_untrained(case.group) is not None]
+    if not selected:
         raise DataError(
             f"None of the {len(cases)} cases can be reviewed: every checkpoint was trained on all of their patients. "
             "Give the checkpoints of several folds."
         )
-    if len(chosen) < len(cases):
+    if len(selected) < len(cases):
         sys.stdout.write(
-            f"{len(cases) - len(chosen)} of {len(cases)} cases are left out: they have no labels, or every checkpoint "
-            "was trained on their patients. Checkpoints of all folds review every case.\n"
+            f"{len(cases) - len(selected)} of {len(cases)} cases are left out: they have no labels, or every "
+            "checkpoint was trained on their patients. Checkpoints of all folds review every case.\n"
         )
-    return chosen
+    return selected
 
 
-def _review_all(cases: Sequence[Case], source: Source, jury: CrossFoldPredictor, queue: ReviewQueue) -> list[str]:
-    """Returns what is wrong with the cases that could not be reviewed."""
-    faults = []
+def _review_all(cases: Sequence[Case], source: Source, predictor: CrossFoldPredictor, queue: ReviewQueue) -> list[str]:
+    """Review all cases; return the errors of those that could not be read."""
+    errors = []
     with show_progress("Reviewing", len(cases)) as advance:
         for case in cases:
             try:
-                _review(case, source, jury, queue)
+                _review(case, source, predictor, queue)
             except DataError as error:
-                faults.append(str(error))
+                errors.append(str(error))
             advance()
-    return faults
+    return errors
 
 
-def _review(case: Case, source: Source, jury: CrossFoldPredictor, queue: ReviewQueue) -> None:
+def _review(case: Case, source: Source, predictor: CrossFoldPredictor, queue: ReviewQueue) -> None:
     """Compare the labels of a case with its prediction, unless that was done before."""
     if queue.is_finished(case):
         return
-    predictor = jury.of(case.group)
-    assert predictor is not None, "only such cases are chosen"
-    volume = source.read(case, jury.labels)
-    assert volume.mask is not None, "only such cases are chosen"
-    what = f"Case {case.case_id} ({case.images[0]})"
-    found = predictor.predict_volume(replace(volume, mask=None), what, probabilities=True)
-    assert found.probabilities is not None, "asked for"
-    signs = assess_reference(jury.labels, volume.mask, found.mask, found.probabilities, volume.geometry)
+    models = predictor.select_untrained(case.group)
+    volume = source.read(case, predictor.labels)
+    assert models is not None and volume.mask is not None, "only such cases are selected"
+    description = f"Case {case.case_id} ({case.images[0]})"
+    prediction = models.predict_volume(replace(volume, mask=None), description, probabilities=True)
+    assert prediction.probabilities is not None, "asked for"
+    evidence = assess_reference(
+        predictor.labels, volume.mask, prediction.mask, prediction.probabilities, volume.geometry
+    )
+    picture = _draw(volume, volume.mask, prediction.mask, predictor.labels, evidence.slice)
     with queue.open_case(case) as stage:
-        queue.note(stage, case.case_id, signs, _picture(volume, volume.mask, found.mask, jury.labels, signs.slice))
+        queue.note(stage, case.case_id, evidence, picture)
 
 
-def _picture(
+def _draw(
     volume: Volume, reference: NDArray[np.uint8], mask: NDArray[np.uint8], labels: LabelMap, depth: int
 ) -> NDArray[np.uint8]:
-    """A slice, and what was drawn and predicted on it."""
+    """Draw a slice with its reference and its prediction."""
     rgb = rgb_of(volume.image, compute_channel_statistics(volume.image), depth)
     drawn, predicted = (labels.planes(each)[:, depth] for each in (reference, mask))
     return draw_side_by_side(rgb, drawn, predicted)
 
 
 def _record(trained: Sequence[CheckpointInfo], source: Source) -> dict[str, Any]:
-    """What a review follows from: where it is taken up again, it has to be the same."""
+    """Record what a review follows from, which must be the same when it is resumed."""
     return {
         "review": [hash_file(Path(each.path)) for each in trained],
         "source": [repr(part) for part in source.reading_settings()],
