@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.cli.parser import split_names
 from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.core.visualization import draw_side_by_side
