@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from medseg_pl import __version__
-from medseg_pl.checks.codes import KINDS, LEVELS
+from medseg_pl import __version__, checks
 
 project = "medseg"
 author = "The medseg authors"
@@ -27,11 +26,13 @@ CODES = "<!-- codes -->"
 
 def codes_as_markdown() -> str:
     """A table for each level with all its codes, as `medseg check` knows them at the time of the build."""
-    return "\n\n".join(_level_as_markdown(level) for level in LEVELS)
+    return "\n\n".join(_level_as_markdown(level) for level in checks.LEVELS)
 
 
 def _level_as_markdown(level: str) -> str:
-    rows = [f"| `{code}` | {kind.meaning} | {kind.remedy} |" for code, kind in KINDS.items() if kind.level == level]
+    rows = [
+        f"| `{code}` | {kind.meaning} | {kind.remedy} |" for code, kind in checks.CODES.items() if kind.level == level
+    ]
     head = [f"## {level.capitalize()}s", "", "| code | what is wrong | what to do |", "| --- | --- | --- |"]
     return "\n".join([*head, *rows])
 

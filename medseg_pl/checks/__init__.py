@@ -1,8 +1,17 @@
-"""Finding every common fault of a data set before training, each with a code that stays the same."""
+"""Checks of data sets: every common fault is found before training, with a code that stays the same."""
 
-from medseg_pl.checks.codes import KINDS, LEVELS, Kind, Level
-from medseg_pl.checks.findings import Finding
-from medseg_pl.checks.quick_checks import Counted, cheap_findings, in_brief
-from medseg_pl.checks.run_checks import Report
+from medseg_pl.checks.findings import LEVELS, Code, Finding, Level
+from medseg_pl.checks.measurements import LabelCounts
+from medseg_pl.checks.run_checks import CODES, Report, run_quick_checks, summarize_findings
 
-__all__ = ["KINDS", "LEVELS", "Counted", "Finding", "Kind", "Level", "Report", "cheap_findings", "in_brief"]
+__all__ = [
+    "CODES",
+    "LEVELS",
+    "Code",
+    "Finding",
+    "LabelCounts",
+    "Level",
+    "Report",
+    "run_quick_checks",
+    "summarize_findings",
+]

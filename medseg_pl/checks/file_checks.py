@@ -1,4 +1,4 @@
-"""Which fault a file has that cannot be read, or is not what its name says."""
+"""Rules for files: which fault one has that cannot be read, is not what its name says, or is a link."""
 
 from __future__ import annotations
 
@@ -9,11 +9,51 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from medseg_pl.checks.findings import Finding, finding
+from medseg_pl.checks.findings import Codes, Finding, error, note, warning
 from medseg_pl.core.errors import DataError
 from medseg_pl.data.sources.base import strip_remedy
 from medseg_pl.io.file_header import FileHeader, detect_format, is_cut_off
 from medseg_pl.io.paths import PICTURES, promised_format
+
+_COPY = "Replace the file with an intact copy."
+
+CODES: Codes = Codes(
+    {
+        "no-cases": error("no case was found", "Check the folder, or say with --layout how it is laid out."),
+        "empty-file": error("a file of zero bytes", _COPY),
+        "truncated-png": error("a PNG that ends too early", _COPY),
+        "truncated-jpeg": error("a JPEG that ends too early", _COPY),
+        "truncated-gzip": error("a compressed file that ends too early", _COPY),
+        "truncated-file": error("a file of another format that ends too early", _COPY),
+        "foreign-content": error(
+            "the content is not what the name says, and cannot be read", "Download or export the file again."
+        ),
+        "wrong-extension": warning(
+            "the content is of another format than the name says", "Rename the file after its content."
+        ),
+        "decompression-bomb": error(
+            "a small file that claims to be huge; it is not decoded", "Remove the file, or tile the image."
+        ),
+        "unreadable-file": error("a file that cannot be decoded", _COPY),
+        "unreadable-case": error("a case that cannot be put together", "Correct what the message says."),
+        "multi-page-tiff": error(
+            "a TIFF whose pages are of several sizes, or follow each other along several axes",
+            "Write each image to a file of its own.",
+        ),
+        "broken-link": error("a link to a file that is not there", "Restore the file, or remove the link."),
+        "link-outside": warning(
+            "a link that leads out of the data set",
+            "Copy the file into the data set if its pixels are to be used and shown.",
+        ),
+        "unread-file": warning(
+            "a file that may hold an image and is not read", "Convert it, or move it away if it is none."
+        ),
+        "repeated-link": note(
+            "a link to a folder that is read under another name", "Nothing, if the folder is one patient's."
+        ),
+        "ignored-file": note("a file that holds no image"),
+    }
+)
 
 Read = TypeVar("Read")
 
@@ -29,15 +69,15 @@ _TRUNCATED = {"PNG": "truncated-png", "JPEG": "truncated-jpeg", "gzip": "truncat
 class FaultError(Exception):
     """Reading stopped at a fault that a finding describes; never leaves this package."""
 
-    def __init__(self, found: Finding) -> None:
-        super().__init__(found.message)
-        self.found = found
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
 
 
-def read_or_fault(
+def read_or_diagnose(
     path: Path, header: FileHeader, case_id: str, read: Callable[[], Read], memory_bytes: int | None = None
 ) -> Read:
-    """What `read` returns.
+    """Return what `read` returns, or raise a finding.
 
     Args:
         path: The file.
@@ -49,73 +89,66 @@ def read_or_fault(
     Raises:
         FaultError: The file cannot be read; it holds the finding.
     """
-    limit = physical_memory_bytes() if memory_bytes is None else memory_bytes
+    size = path.stat().st_size
+    claimed = f"{header.claimed_bytes:,} bytes" if header.claimed_bytes else "too many pixels"
+    too_large = f"A file of {size:,} bytes claims {claimed} once decoded."
+    if memory_bytes is None:
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if header.content == "nothing":
-        raise FaultError(finding("empty-file", "The file has no byte.", case_id, path))
-    if header.too_large or header.claimed_bytes > limit:
-        raise FaultError(_bomb(path, header, case_id))
+        raise FaultError(CODES.find("empty-file", "The file has no byte.", case_id, path))
+    if header.too_large or header.claimed_bytes > memory_bytes:
+        raise FaultError(CODES.find("decompression-bomb", too_large, case_id, path))
     if header.cut_off:
-        said = f"The {header.content} file of {path.stat().st_size:,} bytes ends before its data does."
-        raise FaultError(finding("truncated-file", said, case_id, path))
+        message = f"The {header.content} file of {size:,} bytes ends before its data does."
+        raise FaultError(CODES.find("truncated-file", message, case_id, path))
     if header.stacked:
-        said = "The TIFF holds several images that make no volume."
-        raise FaultError(finding("multi-page-tiff", said, case_id, path))
+        message = "The TIFF holds several images that make no volume."
+        raise FaultError(CODES.find("multi-page-tiff", message, case_id, path))
     try:
         return read()
-    except (DataError, *DAMAGE) as error:
-        raise FaultError(diagnose(path, case_id, error)) from error
-    except MemoryError as error:
-        raise FaultError(_bomb(path, header, case_id)) from error
+    except (DataError, *DAMAGE) as fault:
+        raise FaultError(diagnose(path, case_id, fault)) from fault
+    except MemoryError as fault:
+        raise FaultError(CODES.find("decompression-bomb", too_large, case_id, path)) from fault
 
 
-def diagnose(path: Path, case_id: str, error: Exception) -> Finding:
-    """The fault of a file at which a reader gave up."""
+def diagnose(path: Path, case_id: str, fault: Exception) -> Finding:
+    """Find the fault of a file at which a reader gave up."""
     content, promised = detect_format(path), promised_format(path)
     size = path.stat().st_size
     if content == "nothing":
-        return finding("empty-file", "The file has no byte.", case_id, path)
-    if promised is not None and content not in (promised, "unknown") and not _readable_anyway(content, promised):
-        said = f"The name says {promised}, the content is {content} ({size:,} bytes)."
-        return finding("foreign-content", said, case_id, path)
+        return CODES.find("empty-file", "The file has no byte.", case_id, path)
+    if promised is not None and content not in (promised, "unknown") and not _is_read_anyway(content, promised):
+        message = f"The name says {promised}, the content is {content} ({size:,} bytes)."
+        return CODES.find("foreign-content", message, case_id, path)
     if is_cut_off(path):
-        said = f"The {content} file of {size:,} bytes ends before its data does."
-        return finding(_TRUNCATED.get(content, "truncated-file"), said, case_id, path)
-    return finding("unreadable-file", said_of(error), case_id, path)
+        message = f"The {content} file of {size:,} bytes ends before its data does."
+        return CODES.find(_TRUNCATED.get(content, "truncated-file"), message, case_id, path)
+    return CODES.find("unreadable-file", describe_error(fault), case_id, path)
 
 
-def extension_findings(path: Path, header: FileHeader, case_id: str) -> Iterator[Finding]:
-    """A file that could be read although its name says something else."""
+def check_extension(path: Path, header: FileHeader, case_id: str) -> Iterator[Finding]:
+    """Find a file that could be read although its name says something else."""
     promised = promised_format(path)
     if promised is not None and header.content not in (promised, "unknown", "nothing"):
-        said = f"The name says {promised}, the content is {header.content}."
-        yield finding("wrong-extension", said, case_id, path)
+        message = f"The name says {promised}, the content is {header.content}."
+        yield CODES.find("wrong-extension", message, case_id, path)
 
 
-def link_findings(path: Path, root: Path, case_id: str) -> Iterator[Finding]:
-    """A link that leads out of the data set: the file, or a folder on the way to it."""
+def check_links(path: Path, root: Path, case_id: str) -> Iterator[Finding]:
+    """Find a link that leads out of the data set: the file, or a folder on the way to it."""
     above = [parent for parent in path.parents if parent.is_relative_to(root) and parent != root]
     if any(each.is_symlink() for each in (path, *above)) and not path.resolve().is_relative_to(root.resolve()):
-        yield finding("link-outside", "A link leads out of the data set.", case_id, path)
+        yield CODES.find("link-outside", "A link leads out of the data set.", case_id, path)
 
 
-def physical_memory_bytes() -> int:
-    """What the machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def describe_error(fault: Exception) -> str:
+    """Say what went wrong, in a sentence without advice."""
+    if isinstance(fault, DataError):
+        return strip_remedy(str(fault))
+    return f"Decoding fails: {type(fault).__name__}: {' '.join(str(fault).split())[:200]}."
 
 
-def said_of(error: Exception) -> str:
-    """What went wrong, in a sentence without advice."""
-    if isinstance(error, DataError):
-        return strip_remedy(str(error))
-    return f"Decoding fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}."
-
-
-def _bomb(path: Path, header: FileHeader, case_id: str) -> Finding:
-    claimed = f"{header.claimed_bytes:,} bytes" if header.claimed_bytes else "too many pixels"
-    said = f"A file of {path.stat().st_size:,} bytes claims {claimed} once decoded."
-    return finding("decompression-bomb", said, case_id, path)
-
-
-def _readable_anyway(content: str, promised: str) -> bool:
+def _is_read_anyway(content: str, promised: str) -> bool:
     """Whether the readers open this content under this name: then the damage is elsewhere."""
     return content in PICTURES.values() and promised in set(PICTURES.values()) - {"TIFF"}

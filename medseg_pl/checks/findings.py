@@ -1,12 +1,28 @@
-"""One fault of a data set."""
+"""Findings of `medseg check`, and the codes that name their kinds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-from medseg_pl.checks.codes import KINDS, LEVELS, Level
+Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+"""An error makes training fail or scores wrong, a warning is probably a fault, a note is worth knowing."""
+
+
+class Code(NamedTuple):
+    """One kind of finding; its name stays the same from release to release.
+
+    Attributes:
+        level: How bad it is.
+        meaning: What is wrong, in a line.
+        remedy: What to do, as a sentence.
+    """
+
+    level: Level
+    meaning: str
+    remedy: str
 
 
 @dataclass(frozen=True)
@@ -14,8 +30,8 @@ class Finding:
     """One fault of a data set.
 
     Args:
-        code: A key of `KINDS`; stays the same from release to release.
-        level: That of the kind.
+        code: The name of its kind.
+        level: How bad it is.
         case_id: The case, or nothing where it is about the whole data set.
         file: The file that is at fault, or `None`.
         message: What was expected, and what came.
@@ -30,15 +46,25 @@ class Finding:
     remedy: str
 
 
-def finding(code: str, message: str, case_id: str = "", file: Path | None = None) -> Finding:
-    """A finding of a kind that is declared in `KINDS`."""
-    kind = KINDS[code]
-    return Finding(code, kind.level, case_id, file, message, kind.remedy)
+class Codes(dict[str, Code]):
+    """The codes of one subject by name, declared beside the rules that find them."""
+
+    def find(self, code: str, message: str, case_id: str = "", file: Path | None = None) -> Finding:
+        """Make a finding of a declared kind."""
+        level, _, remedy = self[code]
+        return Finding(code, level, case_id, file, message, remedy)
 
 
-def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """By level, then in the order of the registry, then by case and file."""
-    order = {code: place for place, code in enumerate(KINDS)}
-    return sorted(
-        findings, key=lambda f: (LEVELS.index(f.level), order[f.code], f.case_id, str(f.file or ""), f.message)
-    )
+def error(meaning: str, remedy: str) -> Code:
+    """Declare a code that makes training fail or scores wrong."""
+    return Code("error", meaning, remedy)
+
+
+def warning(meaning: str, remedy: str) -> Code:
+    """Declare a code that is probably a fault."""
+    return Code("warning", meaning, remedy)
+
+
+def note(meaning: str, remedy: str = "Nothing must be done.") -> Code:
+    """Declare a code that is worth knowing."""
+    return Code("note", meaning, remedy)

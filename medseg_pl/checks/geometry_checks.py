@@ -1,18 +1,77 @@
-"""What is wrong with the places of voxels: of one case, and of a case among the others."""
+"""Rules for the places of voxels: of one case, of a case among the others, and of masks on their images."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from medseg_pl.checks.findings import Finding, finding
-from medseg_pl.checks.measurements import CaseFacts, ImageFacts, MaskFacts
+from medseg_pl.checks.findings import Codes, Finding, error, note, warning
+from medseg_pl.checks.measurements import Dataset, ImageFacts, MaskFacts
 from medseg_pl.core.geometry import Affine, Geometry
-from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.file_header import FileHeader
+
+_GRID = "Export the mask again from this image, or resample it onto the image's grid with nearest neighbor."
+
+CODES: Codes = Codes(
+    {
+        "exif-one-side": error(
+            "EXIF turns the image or the mask but not the other",
+            "Turn the pixels themselves and remove the tag (for example with exiftran or mogrify -auto-orient).",
+        ),
+        "exif-applied": note(
+            "EXIF turns the image; the mask fits it when turned", "Nothing here; other programs may not turn it."
+        ),
+        "shape-mismatch": error("image and mask, or two channels, of different shapes", _GRID),
+        "spacing-mismatch": error("image and mask, or two channels, of different spacing", _GRID),
+        "orientation-mismatch": error("image and mask, or two channels, whose axes point elsewhere", _GRID),
+        "place-unknown": error(
+            "a mask, or a channel, that does not say where it lies beside an image that does", _GRID
+        ),
+        "axes-turned": note("a mask, or a channel, whose axes run otherwise; it is turned exactly"),
+        "affine-mismatch": error("image and mask, or two channels, that lie elsewhere in space", _GRID),
+        "slice-gap": error(
+            "slices that are missing, or not evenly spaced",
+            "Restore the missing slices, or set data.source.uneven_slices of DicomSource to resample.",
+        ),
+        "slices-interpolated": warning(
+            "slices that are missing are interpolated, as the settings say", "Restore the missing slices."
+        ),
+        "slices-resampled": note("unevenly spaced slices are resampled to even ones, as the settings say"),
+        "mixed-series": error("files of several DICOM series in one folder", "Give each series a folder of its own."),
+        "slices-differ": error(
+            "slices of different size, spacing or orientation", "Move away what does not belong to the volume."
+        ),
+        "slices-doubled": error("two slices in one place", "Remove the copy."),
+        "spacing-unset": warning(
+            "a header that gives a spacing of 0, taken for 1 mm", "Correct the header, or export the file again."
+        ),
+        "time-axis": note(
+            "a volume over time, whose points in time are read as channels",
+            "Write each point in time to a file of its own, unless they are to be seen together.",
+        ),
+        "implausible-spacing": warning(
+            "a spacing that no scanner has", "Correct the header: lengths are in millimeters."
+        ),
+        "spacing-outlier": warning(
+            "a spacing far from that of the other cases", "Check the header and its unit of length."
+        ),
+        "orientations-differ": warning(
+            "volumes whose axes point elsewhere than those of most others",
+            "Set data.source.slicing to axial, coronal or sagittal, or reorient the volumes.",
+        ),
+        "size-outlier": warning(
+            "a size far from that of the other cases", "Check whether the case belongs to the data set."
+        ),
+        "smaller-than-patch": warning(
+            "an image that fills less than half of the training patch", "Choose a smaller patch, or expect padding."
+        ),
+        "image-mask-shift": warning(
+            "the mask fits the image better when moved", "Look at the two together; export the mask again."
+        ),
+    }
+)
 
 _SAME_GRID_VOXELS = 0.1
 _SAME_SPACING = 0.01
@@ -20,59 +79,64 @@ _PLAUSIBLE_MM = (0.01, 50.0)
 _FAR_SPACING, _FAR_SIZE = 8.0, 4.0
 _ENOUGH = 5
 """Cases from which on one can be called unusual."""
+_CLEAR_SHIFT = 3.0
+_CLEARLY_BETTER = 1.5
+_ON_EDGES = 1.25
+_ENOUGH_ALIGNED = 4
 _SIDEWAYS = 5
 """The first of the EXIF codes that exchange height and width."""
 
 
-def grid_findings(facts: CaseFacts) -> Iterator[Finding]:
-    """Files of one case that do not lie on one grid."""
-    if facts.image is None:
-        return
-    case, image = facts.case, facts.image
-    for path, grid in zip(case.images[1:], image.grids[1:], strict=False):  # a series has one grid for many files
-        if mismatch := _mismatch(image.geometry, grid):
-            code, said = mismatch
-            yield finding(code, f"The channel {said} the channel {image.path.name}.", case.case_id, path)
-    for mask in facts.masks:
-        yield from _about_mask(case.case_id, image, mask)
+def check_grids(dataset: Dataset) -> Iterator[Finding]:
+    """Find files of one case that do not lie on one grid."""
+    for facts in dataset.cases:
+        if (image := facts.image) is None:
+            continue
+        case = facts.case
+        for path, grid in zip(case.images[1:], image.grids[1:], strict=False):  # a series has one grid for many files
+            if mismatch := _find_mismatch(image.geometry, grid):
+                code, message = mismatch
+                yield CODES.find(code, f"The channel {message} the channel {image.path.name}.", case.case_id, path)
+        for mask in facts.masks:
+            yield from _check_mask_grid(case.case_id, image, mask)
 
 
-def _about_mask(case_id: str, image: ImageFacts, mask: MaskFacts) -> Iterator[Finding]:
+def _check_mask_grid(case_id: str, image: ImageFacts, mask: MaskFacts) -> Iterator[Finding]:
     turned = image.headers[0].orientation, mask.header.orientation
-    mismatch = _mismatch(image.geometry, mask.geometry)
+    mismatch = _find_mismatch(image.geometry, mask.geometry)
     if turned[0] != turned[1] and not mask.stored:
-        proved = mismatch is None and _proved_upright(image.headers[0], mask.header)
-        said = "fits the image as it is turned" if proved else "was not turned with it"
-        yield finding(
-            "exif-applied" if proved else "exif-one-side",
-            f"EXIF orientation is {turned[0]} of the image and {turned[1]} of the mask; the mask {said}.",
-            case_id,
-            image.path if turned[0] != 1 else mask.path,
-        )
+        proved = mismatch is None and _is_proved_upright(image.headers[0], mask.header)
+        fit = "fits the image as it is turned" if proved else "was not turned with it"
+        message = f"EXIF orientation is {turned[0]} of the image and {turned[1]} of the mask; the mask {fit}."
+        path = image.path if turned[0] != 1 else mask.path
+        yield CODES.find("exif-applied" if proved else "exif-one-side", message, case_id, path)
     elif mismatch:
-        code, said = mismatch
-        yield finding(code, f"The mask {said} the image {image.path.name}.", case_id, mask.path)
+        code, message = mismatch
+        yield CODES.find(code, f"The mask {message} the image {image.path.name}.", case_id, mask.path)
 
 
-def _proved_upright(image: FileHeader, mask: FileHeader) -> bool:
+def _is_proved_upright(image: FileHeader, mask: FileHeader) -> bool:
     """Whether a mask can only fit because the image was turned: height and width were exchanged, and differ."""
     sideways = (image.orientation >= _SIDEWAYS) != (mask.orientation >= _SIDEWAYS)
     return sideways and image.size is not None and image.size[0] != image.size[1]
 
 
-def _mismatch(expected: Geometry, got: Geometry) -> tuple[str, str] | None:
-    """The plainest difference of two grids: its code, and words for it."""
+def _find_mismatch(expected: Geometry, got: Geometry) -> tuple[str, str] | None:
+    """Find the plainest difference of two grids: its code, and words for it."""
     if expected.shape != got.shape:
-        return "shape-mismatch", f"is {_times(got.shape)} voxels, expected {_times(expected.shape)} as has"
+        return (
+            "shape-mismatch",
+            f"is {_format(got.shape)} voxels, expected {_format(expected.shape)} as has",
+        )
     if expected.affine is not None and got.is_unplaced:
         return "place-unknown", "does not say where it lies (sform and qform codes are 0), as does"
-    axes = [axis_codes(grid.affine) for grid in (expected, got) if grid.affine is not None]
+    axes = [find_axis_codes(grid.affine) for grid in (expected, got) if grid.affine is not None]
     if len(axes) == 2 and axes[0] != axes[1]:
         return "orientation-mismatch", f"has axes towards {axes[1]}, expected {axes[0]} as has"
     if expected.spacing_mm and got.spacing_mm and not np.allclose(expected.spacing_mm, got.spacing_mm, _SAME_SPACING):
         return (
             "spacing-mismatch",
-            f"has a spacing of {_times(got.spacing_mm)} mm, expected {_times(expected.spacing_mm)} mm as has",
+            f"has a spacing of {_format(got.spacing_mm)} mm, expected {_format(expected.spacing_mm)} mm as has",
         )
     away = expected.distance_voxels(got)
     if away > _SAME_GRID_VOXELS:
@@ -80,10 +144,10 @@ def _mismatch(expected: Geometry, got: Geometry) -> tuple[str, str] | None:
     return None
 
 
-def axis_codes(affine: Affine) -> str:
-    """Where the axes of the file (the reverse of `(D, H, W)`) point to, such as `RAS`.
+def find_axis_codes(affine: Affine) -> str:
+    """Find where the axes of the file (the reverse of `(D, H, W)`) point to, such as `RAS`.
 
-    >>> axis_codes(((0, 0, -1, 0), (0, 2, 0, 0), (3, 0, 0, 0), (0, 0, 0, 1)))
+    >>> find_axis_codes(((0, 0, -1, 0), (0, 2, 0, 0), (3, 0, 0, 0), (0, 0, 0, 1)))
     'LAS'
     """
     matrix = np.array(affine)[:3, :3]
@@ -96,78 +160,93 @@ def axis_codes(affine: Affine) -> str:
     return codes
 
 
-def spacing_findings(facts: CaseFacts) -> Iterator[Finding]:
-    """A spacing that no scanner has."""
-    if facts.image is None or facts.image.geometry.spacing_mm is None:
-        return
-    spacing, (least, most) = facts.image.geometry.spacing_mm, _PLAUSIBLE_MM
-    if not least <= min(spacing) <= max(spacing) <= most:
-        yield finding(
-            "implausible-spacing",
-            f"The spacing is {_times(spacing)} mm; expected {least:g} to {most:g} mm.",
-            facts.case.case_id,
-            facts.image.path,
-        )
+def check_spacings(dataset: Dataset) -> Iterator[Finding]:
+    """Find spacings that no scanner has."""
+    least, most = _PLAUSIBLE_MM
+    for case_id, image in dataset.images:
+        spacing = image.geometry.spacing_mm
+        if spacing is not None and not least <= min(spacing) <= max(spacing) <= most:
+            message = f"The spacing is {_format(spacing)} mm; expected {least:g} to {most:g} mm."
+            yield CODES.find("implausible-spacing", message, case_id, image.path)
 
 
-def patch_findings(cases: Sequence[tuple[str, Path | None, Geometry]], patch: Resize | None) -> Iterator[Finding]:
-    """Images that fill less than half of a training patch: the network would see mostly padding.
+def check_patch(dataset: Dataset) -> Iterator[Finding]:
+    """Find images that fill less than half of a training patch: the network would see mostly padding.
 
     A little padding is usual, since the sides of a patch divide by what the network asks for.
-
-    Args:
-        cases: The name, the file and the grid of each case.
-        patch: How images are brought to the network; `None` where that is not known.
     """
+    patch = dataset.patch
     if patch is None or patch.mode != "none":
         return
-    for case_id, path, geometry in cases:
-        known = patch.spacing_mm is None or geometry.spacing_mm is not None
-        height, width = patch.adapt_to(geometry).patch if known else patch.size
+    for case, _ in dataset.annotated:
+        if (geometry := dataset.geometries.get(case.case_id)) is None:
+            continue
+        placed = patch.spacing_mm is None or geometry.spacing_mm is not None
+        height, width = patch.adapt_to(geometry).patch if placed else patch.size
         filled = min(1, geometry.shape[1] / height) * min(1, geometry.shape[2] / width)
         if filled < 0.5:
-            said = (
-                f"A slice of {_times(geometry.shape[1:])} pixels fills {filled:.0%} of a patch of {height} x {width}."
-            )
-            yield finding("smaller-than-patch", said, case_id, path)
+            size = _format(geometry.shape[1:])
+            message = f"A slice of {size} pixels fills {filled:.0%} of a patch of {height} x {width}."
+            yield CODES.find("smaller-than-patch", message, case.case_id, case.images[0])
 
 
-def outlier_findings(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
-    """Cases whose size, spacing or orientation is unlike that of the others."""
-    images = [(facts.case.case_id, facts.image) for facts in cases if facts.image is not None]
-    yield from _orientations(images)
-    if len(images) < _ENOUGH:
+def compare_grids(dataset: Dataset) -> Iterator[Finding]:
+    """Find cases whose size, spacing or orientation is unlike that of the others."""
+    yield from _compare_orientations(dataset.images)
+    if len(dataset.images) < _ENOUGH:
         return
-    shapes = np.array([image.geometry.shape for _, image in images], dtype=np.float64)
-    yield from _far(images, shapes, _FAR_SIZE, "size-outlier", "voxels")
-    spaced = [(name, image) for name, image in images if image.geometry.spacing_mm is not None]
+    shapes = np.array([image.geometry.shape for _, image in dataset.images], dtype=np.float64)
+    yield from _find_outliers(dataset.images, shapes, _FAR_SIZE, "size-outlier", "voxels")
+    spaced = [(name, image) for name, image in dataset.images if image.geometry.spacing_mm is not None]
     if len(spaced) >= _ENOUGH:
         spacings = np.array([image.geometry.spacing_mm for _, image in spaced])
-        yield from _far(spaced, spacings, _FAR_SPACING, "spacing-outlier", "mm")
+        yield from _find_outliers(spaced, spacings, _FAR_SPACING, "spacing-outlier", "mm")
 
 
-def _far(
+def find_shifted_masks(dataset: Dataset) -> Iterator[Finding]:
+    """Find masks that are moved, where those of most other cases lie on edges; or all, where all are moved alike."""
+    measured = [(facts, facts.alignment) for facts in dataset.cases if facts.alignment is not None]
+    moved = [
+        (facts, alignment)
+        for facts, alignment in measured
+        if alignment.distance >= _CLEAR_SHIFT and alignment.best >= _CLEARLY_BETTER * max(alignment.here, 1.0)
+    ]
+    if len(measured) < _ENOUGH_ALIGNED or not moved:
+        return
+    shifts = np.array([alignment.shift for _, alignment in moved])
+    alike = np.abs(shifts - np.median(shifts, axis=0)).max(axis=1) <= 1
+    systematic = alike.sum() > len(measured) / 2
+    if not systematic and float(np.median([alignment.here for _, alignment in measured])) < _ON_EDGES:
+        return
+    for facts, alignment in moved:
+        y, x = alignment.shift
+        gain = alignment.best / max(alignment.here, 1e-6)
+        message = f"Borders lie on edges {gain:.1f} times as strong when the mask is moved by {y} rows and {x} columns."
+        yield CODES.find("image-mask-shift", message, facts.case.case_id, next(iter(facts.case.masks), None))
+
+
+def _find_outliers(
     images: Sequence[tuple[str, ImageFacts]], lengths: np.ndarray, factor: float, code: str, unit: str
 ) -> Iterator[Finding]:
     middle = np.median(lengths, axis=0)
-    away = np.maximum(lengths / middle, middle / lengths).max(axis=1)
-    for (name, image), own, times in zip(images, lengths.tolist(), away.tolist(), strict=True):
-        if times >= factor:
-            said = f"{_times(own)} {unit}, {times:.1f} times off the usual {_times(middle.tolist())} {unit}."
-            yield finding(code, said, name, image.path)
+    ratios = np.maximum(lengths / middle, middle / lengths).max(axis=1)
+    for (name, image), sides, ratio in zip(images, lengths.tolist(), ratios.tolist(), strict=True):
+        if ratio >= factor:
+            usual = _format(middle.tolist())
+            message = f"{_format(sides)} {unit}, {ratio:.1f} times off the usual {usual} {unit}."
+            yield CODES.find(code, message, name, image.path)
 
 
-def _orientations(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
-    axes = [
-        (name, image, axis_codes(image.geometry.affine)) for name, image in images if image.geometry.affine is not None
-    ]
+def _compare_orientations(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
+    affines = [(name, image, image.geometry.affine) for name, image in images]
+    axes = [(name, image, find_axis_codes(affine)) for name, image, affine in affines if affine is not None]
     counts = Counter(codes for _, _, codes in axes)
     for name, image, codes in axes:
         usual, number = counts.most_common(1)[0]
         if codes != usual:
-            said = f"The axes point towards {codes}; those of {number} of {len(axes)} volumes towards {usual}."
-            yield finding("orientations-differ", said, name, image.path)
+            message = f"The axes point towards {codes}; those of {number} of {len(axes)} volumes towards {usual}."
+            yield CODES.find("orientations-differ", message, name, image.path)
 
 
-def _times(lengths: Sequence[float]) -> str:
+def _format(lengths: Sequence[float]) -> str:
     return " x ".join(f"{length:.4g}" for length in lengths)

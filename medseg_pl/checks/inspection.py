@@ -1,38 +1,61 @@
-"""Every case read once, several at a time: what it is like, and what is wrong with it."""
+"""Inspection of cases: each is read once, several at a time, measured, and its files' faults are found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_pl.checks.alignment_check import align
-from medseg_pl.checks.file_checks import FaultError, extension_findings, link_findings, read_or_fault
-from medseg_pl.checks.findings import Finding, finding
-from medseg_pl.checks.geometry_checks import axis_codes
-from medseg_pl.checks.image_measurement import measure_image
-from medseg_pl.checks.mask_measurement import measure_mask
+from medseg_pl.checks import file_checks, geometry_checks, listing, mask_checks
+from medseg_pl.checks.file_checks import (
+    DAMAGE,
+    FaultError,
+    check_extension,
+    check_links,
+    describe_error,
+    diagnose,
+    read_or_diagnose,
+)
+from medseg_pl.checks.findings import Codes, Finding
+from medseg_pl.checks.geometry_checks import find_axis_codes
 from medseg_pl.checks.measurements import Alignment, CaseFacts, ImageFacts, MaskFacts
-from medseg_pl.checks.series_inspection import inspect_stack
-from medseg_pl.core.errors import MaskValueError
+from medseg_pl.checks.pixel_measurement import measure_alignment, measure_image, measure_mask
+from medseg_pl.core.errors import DataError, GeometryError, LabelOverlapError, MaskValueError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.threads import open_thread_pool
-from medseg_pl.core.types import Case
-from medseg_pl.data.sources import FileSource, Source
+from medseg_pl.core.types import Case, Volume
+from medseg_pl.data.sources import DicomSource, FileSource, Source
+from medseg_pl.data.sources.base import strip_remedy
 from medseg_pl.data.sources.files import find_turn, read_image_file, read_mask_file
 from medseg_pl.io import raster
+from medseg_pl.io.dicom.headers import get_text, read_dataset
+from medseg_pl.io.dicom.series import find_series_problems, open_series
 from medseg_pl.io.file_header import FileHeader, read_header
 
+_CODES = Codes({**file_checks.CODES, **listing.CODES, **mask_checks.CODES, **geometry_checks.CODES})
+_SERIES_CODES = {
+    "mixed": "mixed-series",
+    "unlike": "slices-differ",
+    "duplicate": "slices-doubled",
+    "gap": "slice-gap",
+    "uneven": "slice-gap",
+}
+_MASK_CODES: dict[type[Exception], str] = {
+    LabelOverlapError: "mask-overlap",
+    MaskValueError: "mask-unknown-value",
+    GeometryError: "shape-mismatch",
+}
 _MOST_VALUES = 64
 """With more values in a mask, their borders are not those of structures."""
 
-Read = tuple[NDArray[Any], Geometry]
+_Pixels = tuple[NDArray[Any], Geometry]
 
 
 class _MaskFile(NamedTuple):
@@ -45,47 +68,51 @@ class _MaskFile(NamedTuple):
 
     @property
     def plane(self) -> NDArray[Any]:
-        """`(D, H, W)`, of which colors are brought into one number."""
+        """Values `(D, H, W)`; colors are brought into one number."""
         return self.pixels if self.pixels.ndim == 3 else self.pixels.max(axis=0)
 
 
 @dataclass
-class _Files:
+class _CaseReader:
     """Reads the files of one case and collects what is wrong with them."""
 
     case_id: str
     headers: dict[Path, FileHeader]
     findings: list[Finding] = field(default_factory=list)
 
-    def read(self, path: Path, decode: Callable[[], Read]) -> Read | None:
-        try:
-            result = read_or_fault(path, self.headers[path], self.case_id, decode)
-        except FaultError as fault:
-            self.findings.append(fault.found)
-            return None
-        self.findings.extend(extension_findings(path, self.headers[path], self.case_id))
-        return result
+    def add(self, code: str, message: str, path: Path) -> None:
+        """Add a finding."""
+        self.findings.append(_CODES.find(code, message, self.case_id, path))
 
-    def report_headers(self) -> None:
-        """Note what headers say that is easily overlooked."""
+    def read(self, path: Path, decode: Callable[[], _Pixels]) -> _Pixels | None:
+        """Read a file, `None` where it cannot be."""
+        try:
+            pixels = read_or_diagnose(path, self.headers[path], self.case_id, decode)
+        except FaultError as fault:
+            self.findings.append(fault.finding)
+            return None
+        self.findings.extend(check_extension(path, self.headers[path], self.case_id))
+        return pixels
+
+    def check_headers(self) -> None:
+        """Find what headers say that is easily overlooked."""
         for path, header in self.headers.items():
             if header.times:
-                said = f"The fourth axis has {header.times} points in time; they are read as channels."
-                self.findings.append(finding("time-axis", said, self.case_id, path))
+                message = f"The fourth axis has {header.times} points in time; they are read as channels."
+                self.add("time-axis", message, path)
             if header.unspaced:
-                self.findings.append(finding("spacing-unset", "The header gives no spacing.", self.case_id, path))
+                self.add("spacing-unset", "The header gives no spacing.", path)
 
-    def turn(self, path: Path, read: Read, first: Read | None) -> Read:
+    def turn(self, path: Path, pixels: _Pixels, first: _Pixels | None) -> _Pixels:
         """Reorient a file as its source does, and note it."""
-        if first is None or (turn := find_turn(read[1], first[1])) is None:
-            return read
-        codes = [axis_codes(grid.affine) for grid in (read[1], first[1]) if grid.affine is not None]
-        said = f"Its axes run towards {codes[0]}, those of the image towards {codes[-1]}."
-        self.findings.append(finding("axes-turned", said, self.case_id, path))
-        return turn.apply(read[0]), read[1].reoriented(turn)
+        if first is None or (turn := find_turn(pixels[1], first[1])) is None:
+            return pixels
+        codes = [find_axis_codes(grid.affine) for grid in (pixels[1], first[1]) if grid.affine is not None]
+        self.add("axes-turned", f"Its axes run towards {codes[0]}, those of the image towards {codes[-1]}.", path)
+        return turn.apply(pixels[0]), pixels[1].reoriented(turn)
 
 
-def inspect_all(
+def inspect_cases(
     source: Source,
     cases: Sequence[Case],
     labels: LabelMap | None,
@@ -112,66 +139,68 @@ def inspect_all(
 
 
 def inspect_case(source: Source, case: Case, *, labels: LabelMap | None, root: Path) -> CaseFacts:
-    """What one case is like."""
-    links = [f for path in (*case.images, *case.masks) for f in link_findings(path, root, case.case_id)]
+    """Read one case."""
+    links = [found for path in (*case.images, *case.masks) for found in check_links(path, root, case.case_id)]
     if isinstance(source, FileSource) and source.has_value_masks(case):
-        facts = _inspect_case_of_files(source, case, labels)
+        facts = _inspect_files(source, case, labels)
     else:
         assert labels is not None, "layouts that are no files name their labels"
-        facts = inspect_stack(source, case, labels)
+        facts = _inspect_volume(source, case, labels)
     return replace(facts, findings=(*links, *facts.findings))
 
 
-def _inspect_case_of_files(source: FileSource, case: Case, labels: LabelMap | None) -> CaseFacts:
+def _inspect_files(source: FileSource, case: Case, labels: LabelMap | None) -> CaseFacts:
     """See which label each mask file holds, all of them where there is one file for several labels."""
     if len(case.masks) <= 1 and (labels is None or not labels.overlapping):
-        return _inspect_files(case, [None] * len(case.masks), labels)
+        return _measure_files(case, [None] * len(case.masks), labels)
     shares = source.count_label_files(case)
     if case.masks and labels is not None and len(shares) != len(labels.names):
-        said = f"{len(case.masks)} mask file(s) for the {len(labels.names)} labels {', '.join(labels.names)}."
-        without = _inspect_files(replace(case, masks=()), [], labels)
-        count = finding("mask-count", said, case.case_id, case.masks[0])
-        return replace(without, case=case, findings=(*without.findings, count))
-    return _inspect_files(case, [label for label, share in enumerate(shares) for _ in range(share)], labels)
+        message = f"{len(case.masks)} mask file(s) for the {len(labels.names)} labels {', '.join(labels.names)}."
+        facts = _measure_files(replace(case, masks=()), [], labels)
+        finding = _CODES.find("mask-count", message, case.case_id, case.masks[0])
+        return replace(facts, case=case, findings=(*facts.findings, finding))
+    return _measure_files(case, [label for label, share in enumerate(shares) for _ in range(share)], labels)
 
 
-def _inspect_files(case: Case, held: Sequence[int | None], labels: LabelMap | None) -> CaseFacts:
-    """Images and masks in files of their own."""
-    files = _Files(case.case_id, {path: read_header(path) for path in (*case.images, *case.masks)})
-    files.report_headers()
-    channels = [files.read(path, partial(read_image_file, path)) for path in case.images]
+def _measure_files(case: Case, mask_labels: Sequence[int | None], labels: LabelMap | None) -> CaseFacts:
+    """Read and measure images and masks in files of their own."""
+    reader = _CaseReader(case.case_id, {path: read_header(path) for path in (*case.images, *case.masks)})
+    reader.check_headers()
+    channels = [reader.read(path, partial(read_image_file, path)) for path in case.images]
     channels = [
-        channel and files.turn(path, channel, channels[0]) for path, channel in zip(case.images, channels, strict=True)
+        channel and reader.turn(path, channel, channels[0]) for path, channel in zip(case.images, channels, strict=True)
     ]
-    pixels, image = _image(case, [channel for channel in channels if channel is not None], files)
+    pixels, image = _measure_channels(case, [channel for channel in channels if channel is not None], reader)
     masks = []
-    for path, label in zip(case.masks, held, strict=True):
-        mask = files.read(path, partial(read_any_mask, path, labels))
-        masks.extend([] if mask is None else [_MaskFile(path, label, *files.turn(path, mask, channels[0]))])
-    facts = tuple(measure_mask(m.pixels, m.geometry, m.path, files.headers[m.path], m.label) for m in masks)
+    for path, label in zip(case.masks, mask_labels, strict=True):
+        mask = reader.read(path, partial(read_any_mask, path, labels))
+        masks.extend([] if mask is None else [_MaskFile(path, label, *reader.turn(path, mask, channels[0]))])
+    facts = tuple(measure_mask(m.pixels, m.geometry, m.path, reader.headers[m.path], m.label) for m in masks)
     complete = len(masks) == len(case.masks) and len({mask.plane.shape for mask in masks}) == 1
     return CaseFacts(
         case,
         image,
         facts,
-        alignment=_alignment(pixels, masks, facts) if complete else None,
-        overlap=_overlap(masks, labels) if complete else 0,
-        findings=tuple(files.findings),
+        alignment=_align_files(pixels, masks, facts) if complete else None,
+        overlap=_count_overlap(masks, labels) if complete else 0,
+        findings=tuple(reader.findings),
     )
 
 
-def _image(case: Case, channels: Sequence[Read], files: _Files) -> tuple[NDArray[Any] | None, ImageFacts | None]:
-    """The pixels of all channels and what they are like; nothing where a file cannot be read."""
+def _measure_channels(
+    case: Case, channels: Sequence[_Pixels], reader: _CaseReader
+) -> tuple[NDArray[Any] | None, ImageFacts | None]:
+    """Join and measure all channels; nothing where a file cannot be read."""
     if len(channels) < len(case.images):
         return None, None
     same = len({values.shape[1:] for values, _ in channels}) == 1
     pixels = np.concatenate([values for values, _ in channels]) if len(channels) > 1 and same else channels[0][0]
     grids = [geometry for _, geometry in channels]
-    return pixels, measure_image(pixels, grids, case.images, [files.headers[path] for path in case.images])
+    return pixels, measure_image(pixels, grids, case.images, [reader.headers[path] for path in case.images])
 
 
-def read_any_mask(path: Path, labels: LabelMap | None = None) -> Read:
-    """Values, or colors where the labels are known by them or the file holds nothing else."""
+def read_any_mask(path: Path, labels: LabelMap | None = None) -> _Pixels:
+    """Read values, or colors where the labels are known by them or the file holds nothing else."""
     try:
         return read_mask_file(path, labels)
     except MaskValueError:
@@ -179,22 +208,128 @@ def read_any_mask(path: Path, labels: LabelMap | None = None) -> Read:
         return pixels, Geometry((1, pixels.shape[2], pixels.shape[3]))
 
 
-def _alignment(pixels: NDArray[Any] | None, masks: Sequence[_MaskFile], facts: Sequence[MaskFacts]) -> Alignment | None:
+def _align_files(
+    pixels: NDArray[Any] | None, masks: Sequence[_MaskFile], facts: Sequence[MaskFacts]
+) -> Alignment | None:
     if pixels is None or pixels.shape[1:] != masks[0].plane.shape:
         return None
     if not all(mask.finite and mask.distinct <= _MOST_VALUES for mask in facts):
         return None
     if len(masks) == 1:
-        return align(pixels, masks[0].plane)
+        return measure_alignment(pixels, masks[0].plane)
     weights = 2.0 ** np.arange(len(masks), dtype=np.float32)
-    return align(pixels, np.tensordot(weights, [mask.plane != 0 for mask in masks], axes=1))
+    return measure_alignment(pixels, np.tensordot(weights, [mask.plane != 0 for mask in masks], axes=1))
 
 
-def _overlap(masks: Sequence[_MaskFile], labels: LabelMap | None) -> int:
-    """Voxels that the files of several labels mark."""
+def _count_overlap(masks: Sequence[_MaskFile], labels: LabelMap | None) -> int:
+    """Count the voxels that the files of several labels mark."""
     ignored = None if labels is None else labels.ignore_value
-    marked: dict[int | None, NDArray[np.bool_]] = {}
+    planes: dict[int | None, NDArray[np.bool_]] = {}
     for mask in masks:
-        here = (mask.plane != 0) & (mask.plane != ignored)
-        marked[mask.label] = here | marked.get(mask.label, False)
-    return int((np.sum(list(marked.values()), axis=0) > 1).sum())
+        plane = (mask.plane != 0) & (mask.plane != ignored)
+        planes[mask.label] = plane | planes.get(mask.label, False)
+    return int((np.sum(list(planes.values()), axis=0) > 1).sum())
+
+
+def _inspect_volume(source: Source, case: Case, labels: LabelMap) -> CaseFacts:
+    """Read a case as its source does; where that fails, look for the fault file by file."""
+    try:
+        volume = source.read(case, labels)
+    except (DataError, *DAMAGE) as error:
+        return _diagnose_volume(source, case, labels, error)
+    return replace(_measure_volume(source, case, volume), findings=tuple(_find_resampling(source, case)))
+
+
+def _find_resampling(source: Source, case: Case) -> Iterator[Finding]:
+    """Find what is resampled of a series that is read as a volume of even slices."""
+    if not isinstance(source, DicomSource) or not source.resamples:
+        return
+    series = open_series(case.images, resample=True)
+    for problem in series.unevenness:
+        code, message = "slices-interpolated", strip_remedy(problem.message)
+        if problem.code == "uneven" and series.resampling:
+            code = "slices-resampled"
+            message += f" Resampled to {series.geometry.shape[0]} slices, {series.resampling.distance_mm:.2f} mm apart."
+        yield _CODES.find(code, message, case.case_id, case.images[0].parent)
+
+
+def _diagnose_volume(source: Source, case: Case, labels: LabelMap, error: Exception) -> CaseFacts:
+    """Find what is wrong with the slices; where they are in order, it is the mask, and the image is measured."""
+    if faults := list(_check_images(source, case)):
+        return CaseFacts(case, findings=tuple(faults))
+    try:
+        volume = source.read(replace(case, masks=()), labels)
+    except (DataError, *DAMAGE):
+        finding = _CODES.find("unreadable-case", describe_error(error), case.case_id, case.images[0])
+        return CaseFacts(case, findings=(finding,))
+    code = _MASK_CODES.get(type(error), "unreadable-case") if isinstance(source, FileSource) else "unreadable-case"
+    finding = _CODES.find(code, describe_error(error), case.case_id, next(iter(case.masks), None))
+    return replace(_measure_volume(source, case, volume), findings=(finding,))
+
+
+def _measure_volume(source: Source, case: Case, volume: Volume) -> CaseFacts:
+    dataset = read_dataset(case.images[0]) if isinstance(source, DicomSource) else None
+    single = isinstance(source, FileSource)
+    header = read_header(case.images[0]) if single else FileHeader("PNG" if dataset is None else "DICOM")
+    image = measure_image(
+        volume.image,
+        [volume.geometry],
+        case.images,
+        [header],
+        modality="" if dataset is None else get_text(dataset, "Modality"),
+        turned_bright=dataset is not None and get_text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
+    )
+    if volume.mask is None:
+        return CaseFacts(case, image)
+    several, mask_header = len(volume.mask) > 1, FileHeader("text") if single else header
+    masks = [
+        measure_mask(plane, volume.geometry, case.masks[0], mask_header, index if several else None, stored=True)
+        for index, plane in enumerate(volume.mask)
+    ]
+    weights = 2.0 ** np.arange(len(volume.mask), dtype=np.float32)
+    return CaseFacts(
+        case, image, tuple(masks), measure_alignment(volume.image, np.tensordot(weights, volume.mask, axes=1))
+    )
+
+
+def _check_images(source: Source, case: Case) -> Iterator[Finding]:
+    if isinstance(source, DicomSource):
+        return _check_series(case, resample=source.resamples)
+    return _check_readable(case, read_image_file) if isinstance(source, FileSource) else _check_scans(case)
+
+
+def _check_readable(case: Case, read: Callable[[Path], object]) -> Iterator[Finding]:
+    """Find images that cannot be read."""
+    for path in case.images:
+        try:
+            read_or_diagnose(path, read_header(path), case.case_id, partial(read, path))
+        except FaultError as fault:
+            yield fault.finding
+
+
+def _check_series(case: Case, *, resample: bool) -> Iterator[Finding]:
+    """Find what keeps DICOM files from being one volume."""
+    for path in case.images:
+        if not path.stat().st_size:
+            yield _CODES.find("empty-file", "The file has no byte.", case.case_id, path)
+            continue
+        try:
+            read_dataset(path)
+        except DataError as error:
+            yield diagnose(path, case.case_id, error)
+    for problem in find_series_problems(case.images, resample=resample):
+        if problem.code in _SERIES_CODES:
+            yield _CODES.find(
+                _SERIES_CODES[problem.code], strip_remedy(problem.message), case.case_id, case.images[0].parent
+            )
+
+
+def _check_scans(case: Case) -> Iterator[Finding]:
+    """Find slices that cannot be read, and numbers that are missing."""
+    yield from _check_readable(case, raster.read_image)
+    numbers = [int(path.name.split("_")[1]) for path in case.images]
+    for before, after in pairwise(numbers):
+        if after != before + 1:
+            code = "slice-gap" if after > before else "slices-doubled"
+            message = f"Slice {after} follows slice {before}; expected {before + 1}."
+            yield _CODES.find(code, message, case.case_id, case.images[0].parent)

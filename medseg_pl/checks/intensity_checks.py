@@ -1,4 +1,4 @@
-"""What is wrong with the intensities of an image: by itself, and among the others."""
+"""Rules for the intensities of images: each by itself, and among the others."""
 
 from __future__ import annotations
 
@@ -7,8 +7,43 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from medseg_pl.checks.findings import Finding, finding
-from medseg_pl.checks.measurements import CaseFacts, ImageFacts
+from medseg_pl.checks.findings import Codes, Finding, error, note, warning
+from medseg_pl.checks.measurements import Dataset, ImageFacts
+
+CODES: Codes = Codes(
+    {
+        "no-finite-value": error("an image of nothing but NaN or infinity", "Remove the case."),
+        "constant-image": error("an image of a single value", "Replace the file with an intact copy."),
+        "channels-differ": error(
+            "another number of channels than most images have", "Convert the images to the same channels."
+        ),
+        "not-finite": warning(
+            "an image with NaN or infinity", "Nothing must be done: they are replaced by the range's ends."
+        ),
+        "constant-channel": warning("a channel of a single value", "Check whether the channel was exported."),
+        "clipped": warning("intensities cut off at the top", "Convert the image again with its full range of values."),
+        "ct-not-rescaled": warning(
+            "a CT whose values are not Hounsfield units", "Apply the rescale slope and intercept of the DICOM files."
+        ),
+        "inverted-image": warning(
+            "an image whose dark and bright are exchanged", "Invert it, as the others are (MONOCHROME1)."
+        ),
+        "alpha-channel": warning(
+            "transparency that hides pixels; it is dropped", "Flatten the image onto a background."
+        ),
+        "intensity-outlier": warning(
+            "intensities far from those of the other cases", "Check the scale of the case, and its origin."
+        ),
+        "monochrome1": note("a DICOM image stored inverted; it is turned back"),
+        "alpha-opaque": note("transparency that hides nothing; it is dropped"),
+        "intensities-differ": note(
+            "many images have another scale than others", "Normalize each case by itself (ZScore)."
+        ),
+        "data-types-differ": note(
+            "another depth of intensities than most images have", "Check that all come from one conversion."
+        ),
+    }
+)
 
 _CLIPPED_SHARE = 0.005
 _CLIPPED_TIMES = 3.0
@@ -16,7 +51,7 @@ _CLIPPED_8_BIT = 0.2
 """Of the pixels of an 8-bit image; photographs reach white here and there, and are not cut off."""
 _AIR, _NEARLY_AIR, _BONE = -500.0, -50.0, 1000.0
 """Hounsfield units: air has -1000, bone up to 2000; stored values of most scanners are 1024 higher."""
-_FAR_RANGE, _FAR_PLACE = 8.0, 8.0
+_FAR_RANGE, _FAR_CENTER = 8.0, 8.0
 _FAR_DEVIATIONS = 6.0
 _CLEAR_CONTRAST = 0.5
 _MOST, _FEW = 0.9, 0.1
@@ -24,26 +59,34 @@ _ENOUGH = 5
 _ENOUGH_FOR_CONTRAST = 8
 
 
-def image_findings(facts: CaseFacts, modalities: Sequence[str] = ()) -> Iterator[Finding]:
-    """What the image of one case has wrong.
-
-    Args:
-        facts: The case.
-        modalities: What the data set says of each channel, such as `CT`; one name stands for all channels.
-    """
-    if facts.image is None:
-        return
-    image = facts.image
-    for code, said in (
-        *_about_numbers(image),
-        *_about_top(image),
-        *_about_storage(image),
-        *_about_rescaling(image, [image.modality] if image.modality else modalities),
-    ):
-        yield finding(code, said, facts.case.case_id, image.path)
+def check_intensities(dataset: Dataset) -> Iterator[Finding]:
+    """Find what the image of a case has wrong by itself."""
+    for case_id, image in dataset.images:
+        modalities = [image.modality] if image.modality else dataset.modalities
+        for code, message in (
+            *_check_numbers(image),
+            *_check_clipping(image),
+            *_check_storage(image),
+            *_check_rescaling(image, modalities),
+        ):
+            yield CODES.find(code, message, case_id, image.path)
 
 
-def _about_numbers(image: ImageFacts) -> Iterator[tuple[str, str]]:
+def compare_intensities(dataset: Dataset) -> Iterator[Finding]:
+    """Find cases whose intensities are unlike those of the others."""
+    images = [(name, image) for name, image in dataset.images if not _is_constant(image)]
+    yield from _find_unusual(dataset.images, "channels-differ", lambda image: f"{image.channels} channel(s)")
+    yield from _find_unusual(dataset.images, "data-types-differ", lambda image: f"values of the type {image.dtype}")
+    if len(images) >= _ENOUGH:
+        yield from _find_white(images)
+        yield from _find_outliers(images)
+        if "CT" not in [modality.upper() for modality in dataset.modalities]:
+            yield from _find_raw_ct(images)
+    if len(images) >= _ENOUGH_FOR_CONTRAST:
+        yield from _find_inverted(images)
+
+
+def _check_numbers(image: ImageFacts) -> Iterator[tuple[str, str]]:
     if image.finite == 0:
         yield "no-finite-value", "All values are NaN or infinity."
     elif image.finite < 1:
@@ -55,7 +98,7 @@ def _about_numbers(image: ImageFacts) -> Iterator[tuple[str, str]]:
         yield "constant-channel", f"Channel {channels} of {image.channels} holds a single value."
 
 
-def _about_top(image: ImageFacts) -> Iterator[tuple[str, str]]:
+def _check_clipping(image: ImageFacts) -> Iterator[tuple[str, str]]:
     deep = image.dtype not in ("uint8", "int8", "bool")
     if deep and image.at_top >= max(_CLIPPED_SHARE, _CLIPPED_TIMES * image.below_top) and not _is_constant(image):
         yield (
@@ -64,7 +107,7 @@ def _about_top(image: ImageFacts) -> Iterator[tuple[str, str]]:
         )
 
 
-def _about_storage(image: ImageFacts) -> Iterator[tuple[str, str]]:
+def _check_storage(image: ImageFacts) -> Iterator[tuple[str, str]]:
     alphas = {header.alpha for header in image.headers}
     if "varying" in alphas:
         yield "alpha-channel", "Some pixels are more transparent than others."
@@ -74,15 +117,15 @@ def _about_storage(image: ImageFacts) -> Iterator[tuple[str, str]]:
         yield "monochrome1", "Small stored values are bright (MONOCHROME1)."
 
 
-def _about_rescaling(image: ImageFacts, modalities: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _check_rescaling(image: ImageFacts, modalities: Sequence[str]) -> Iterator[tuple[str, str]]:
     named = list(modalities) * image.channels if len(modalities) == 1 else modalities
     for modality, (lowest, highest) in zip(named, image.ends, strict=False):
         if modality.upper() == "CT" and lowest >= 0 and highest > _BONE:
-            yield "ct-not-rescaled", _said_of_ct(lowest, highest)
+            yield "ct-not-rescaled", _describe_raw_ct(lowest, highest)
             return
 
 
-def _said_of_ct(lowest: float, highest: float) -> str:
+def _describe_raw_ct(lowest: float, highest: float) -> str:
     return f"Values run from {lowest:g} to {highest:g}; expected Hounsfield units, of which air has -1000."
 
 
@@ -90,72 +133,59 @@ def _is_constant(image: ImageFacts) -> bool:
     return image.finite == 0 or len(image.constant) == image.channels
 
 
-def comparison_findings(cases: Sequence[CaseFacts], modalities: Sequence[str] = ()) -> Iterator[Finding]:
-    """Cases whose intensities are unlike those of the others."""
-    images = [(f.case.case_id, f.image) for f in cases if f.image is not None and not _is_constant(f.image)]
-    everything = [(f.case.case_id, f.image) for f in cases if f.image is not None]
-    yield from _unlike(everything, "channels-differ", lambda image: f"{image.channels} channel(s)")
-    yield from _unlike(everything, "data-types-differ", lambda image: f"values of the type {image.dtype}")
-    if len(images) >= _ENOUGH:
-        yield from _white_among_others(images)
-        yield from _far_ranges(images)
-        if "CT" not in [modality.upper() for modality in modalities]:
-            yield from _raw_among_rescaled(images)
-    if len(images) >= _ENOUGH_FOR_CONTRAST:
-        yield from _inverted(images)
-
-
-def _unlike(
-    images: Sequence[tuple[str, ImageFacts]], code: str, described: Callable[[ImageFacts], str]
+def _find_unusual(
+    images: Sequence[tuple[str, ImageFacts]], code: str, describe: Callable[[ImageFacts], str]
 ) -> Iterator[Finding]:
-    """Images that do not have what most have."""
-    counts = Counter(described(image) for _, image in images)
+    """Find images that do not have what most have."""
+    counts = Counter(describe(image) for _, image in images)
     for name, image in images:
         usual, number = counts.most_common(1)[0]
-        if described(image) != usual:
-            said = f"The image has {described(image)}; {number} of {len(images)} have {usual}."
-            yield finding(code, said, name, image.path)
+        if describe(image) != usual:
+            message = f"The image has {describe(image)}; {number} of {len(images)} have {usual}."
+            yield CODES.find(code, message, name, image.path)
 
 
-def _white_among_others(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
-    """8-bit images that are white to a large part where others are not: deeper ones that were cut off at 255."""
+def _find_white(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
+    """Find 8-bit images that are white to a large part where others are not: deeper ones, cut off at 255."""
     usual = float(np.median([image.at_top for _, image in images]))
     for name, image in images:
         if image.dtype == "uint8" and image.highest == 255 and image.at_top >= _CLIPPED_8_BIT > 10 * usual:
-            said = f"{image.at_top:.0%} of the values are 255; {usual:.1%} are in the other images."
-            yield finding("clipped", said, name, image.path)
+            message = f"{image.at_top:.0%} of the values are 255; {usual:.1%} are in the other images."
+            yield CODES.find("clipped", message, name, image.path)
 
 
-def _far_ranges(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
-    """Intensities on another scale, or around another value."""
+def _find_outliers(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
+    """Find intensities on another scale, or around another value."""
     low, middle, high = np.array([image.percentiles for _, image in images]).T
     ranges = np.maximum(high - low, 1e-12)
-    scales, places = np.log(ranges), (middle - np.median(middle)) / np.median(ranges)
+    scales, centers = np.log(ranges), (middle - np.median(middle)) / np.median(ranges)
     spread = 1.4826 * float(np.median(np.abs(scales - np.median(scales))))
     far = np.abs(scales - np.median(scales)) >= max(np.log(_FAR_RANGE), _FAR_DEVIATIONS * spread)
-    far |= np.abs(places) >= _FAR_PLACE
-    usual = _numbers([float(np.median(values)) for values in (low, middle, high)])
+    far |= np.abs(centers) >= _FAR_CENTER
+    usual = _format([float(np.median(values)) for values in (low, middle, high)])
     if far.sum() > _FEW * len(images):
         least, most = np.exp(scales).min(), np.exp(scales).max()
-        said = f"The range from the 1st to the 99th percentile is {least:.4g} in one image and {most:.4g} in another."
-        yield finding("intensities-differ", said)
+        message = (
+            f"The range from the 1st to the 99th percentile is {least:.4g} in one image and {most:.4g} in another."
+        )
+        yield CODES.find("intensities-differ", message)
         return
     for index in np.flatnonzero(far).tolist():
         name, image = images[index]
-        said = f"The 1st, 50th and 99th percentile are {_numbers(image.percentiles)}; usual are {usual}."
-        yield finding("intensity-outlier", said, name, image.path)
+        message = f"The 1st, 50th and 99th percentile are {_format(image.percentiles)}; usual are {usual}."
+        yield CODES.find("intensity-outlier", message, name, image.path)
 
 
-def _raw_among_rescaled(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
-    """Stored values where most other images have Hounsfield units."""
+def _find_raw_ct(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
+    """Find stored values where most other images have Hounsfield units."""
     rescaled = sum(image.lowest <= _AIR for _, image in images)
     for name, image in images:
         if rescaled >= 0.6 * len(images) and image.lowest >= _NEARLY_AIR and image.highest > _BONE:
-            yield finding("ct-not-rescaled", _said_of_ct(image.lowest, image.highest), name, image.path)
+            yield CODES.find("ct-not-rescaled", _describe_raw_ct(image.lowest, image.highest), name, image.path)
 
 
-def _inverted(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
-    """Images whose middle is darker than their rim where nearly all others' is brighter, or the other way round."""
+def _find_inverted(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
+    """Find images whose middle is darker than their rim where nearly all others' is brighter, or the reverse."""
     contrasts = np.array([image.contrast for _, image in images])
     usual = float(np.sign(np.median(contrasts)))
     clear = contrasts * usual >= _CLEAR_CONTRAST
@@ -164,9 +194,9 @@ def _inverted(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
     for (name, image), contrast in zip(images, contrasts.tolist(), strict=True):
         if contrast * usual <= -_CLEAR_CONTRAST:
             dark, bright = ("darker", "brighter") if usual > 0 else ("brighter", "darker")
-            said = f"The middle is {dark} than the rim; in {clear.mean():.0%} of the images it is {bright}."
-            yield finding("inverted-image", said, name, image.path)
+            message = f"The middle is {dark} than the rim; in {clear.mean():.0%} of the images it is {bright}."
+            yield CODES.find("inverted-image", message, name, image.path)
 
 
-def _numbers(values: Sequence[float]) -> str:
+def _format(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)

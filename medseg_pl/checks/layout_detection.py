@@ -17,9 +17,9 @@ from typing import Any
 
 from medseg_pl.checks.file_checks import DAMAGE
 from medseg_pl.checks.inspection import read_any_mask
-from medseg_pl.checks.label_inference import Labeling, LabelSettings, find_labels
-from medseg_pl.checks.mask_measurement import measure_mask
+from medseg_pl.checks.label_inference import Labeling, LabelSettings, infer_labels
 from medseg_pl.checks.measurements import MaskFacts
+from medseg_pl.checks.pixel_measurement import measure_mask
 from medseg_pl.core.errors import DataError, MedsegError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
@@ -82,14 +82,14 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedDataset:
     """A data set before its masks were looked at.
 
     Args:
         source: Reads it.
         config: The source as `class_path` and `init_args`, for a configuration.
         labels: What its description says of labels; `None` where the masks have to tell.
-        apart: The labels that have files of their own.
+        separate: The labels that have files of their own.
         modalities: `CT`, `MRI` or whatever the data set says of each channel; nothing where it says nothing.
         notes: What was concluded rather than read, in words.
     """
@@ -97,13 +97,13 @@ class Opened:
     source: Source
     config: dict[str, Any]
     labels: LabelMap | None = None
-    apart: tuple[str, ...] = ()
+    separate: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Recognized:
+class DetectedDataset:
     """A data set as it was found.
 
     Args:
@@ -121,7 +121,7 @@ class Recognized:
     notes: tuple[str, ...] = ()
 
 
-def recognize(directory: Path, said: DataSettings | None = None) -> Recognized:
+def detect_dataset(directory: Path, said: DataSettings | None = None) -> DetectedDataset:
     """Find out how a data set is laid out and what its masks hold.
 
     Args:
@@ -133,23 +133,23 @@ def recognize(directory: Path, said: DataSettings | None = None) -> Recognized:
         SettingError: The layout is unknown, or something has to be said that the data does not say.
     """
     said = said or DataSettings()
-    return recognize_opened(open_data_set(directory, said), said.labels)
+    return detect_labels(open_data_set(directory, said), said.labels)
 
 
-def recognize_opened(opened: Opened, said: LabelSettings) -> Recognized:
+def detect_labels(opened: OpenedDataset, said: LabelSettings) -> DetectedDataset:
     """Find out what the masks of an opened data set hold.
 
     Raises:
         SettingError: Something has to be said that the masks do not say.
     """
-    labeling = conclude_labels(opened, opened.source.cases(), said)
+    labeling = infer_dataset_labels(opened, opened.source.cases(), said)
     if labeling.problem:
         raise SettingError(labeling.problem)
     notes = (*labeling.notes, *opened.notes)
-    return Recognized(opened.source, labeling.labels, opened.config, opened.modalities, notes)
+    return DetectedDataset(opened.source, labeling.labels, opened.config, opened.modalities, notes)
 
 
-def open_data_set(directory: Path, said: DataSettings) -> Opened:
+def open_data_set(directory: Path, said: DataSettings) -> OpenedDataset:
     """Find the layout of a data set and the settings of its source.
 
     Raises:
@@ -158,7 +158,7 @@ def open_data_set(directory: Path, said: DataSettings) -> Opened:
     """
     require_folder(directory, "a data set", "Give the folder that holds it.")
     only_folders = said.reading.keys() - _READ_BY["decathlon"]
-    layout = said.layout or ("folder" if only_folders else layout_of(directory))
+    layout = said.layout or ("folder" if only_folders else detect_layout(directory))
     if layout not in LAYOUTS:
         raise SettingError(f"There is no layout {layout!r}. Choose one of {', '.join(LAYOUTS)}.")
     if foreign := sorted(said.reading.keys() - _READ_BY[layout]):
@@ -176,7 +176,7 @@ def open_data_set(directory: Path, said: DataSettings) -> Opened:
     return openers.get(layout, _folder)(directory, said)
 
 
-def conclude_labels(opened: Opened, cases: Sequence[Case], said: LabelSettings) -> Labeling:
+def infer_dataset_labels(opened: OpenedDataset, cases: Sequence[Case], said: LabelSettings) -> Labeling:
     """Find the labels of a data set: those said, those described, or those that a sample of its masks tells.
 
     Args:
@@ -196,11 +196,11 @@ def conclude_labels(opened: Opened, cases: Sequence[Case], said: LabelSettings) 
         return _complete(segments, said)
     sample = sample[:: max(1, len(sample) // _SAMPLED_CASES)]
     with ThreadPoolExecutor() as pool:
-        measured = list(pool.map(partial(_measure, opened.source, bool(opened.apart)), sample))
-    return find_labels([mask for masks in measured for mask in masks], said, opened.apart)
+        measured = list(pool.map(partial(_measure, opened.source, bool(opened.separate)), sample))
+    return infer_labels([mask for masks in measured for mask in masks], said, opened.separate)
 
 
-def layout_of(directory: Path) -> str:
+def detect_layout(directory: Path) -> str:
     """The layout that a folder's own files tell.
 
     Raises:
@@ -228,7 +228,7 @@ def layout_of(directory: Path) -> str:
     )
 
 
-def _decathlon(directory: Path, said: DataSettings) -> Opened:
+def _decathlon(directory: Path, said: DataSettings) -> OpenedDataset:
     path = directory / "dataset.json"
     try:
         description = read_json(path)
@@ -240,19 +240,19 @@ def _decathlon(directory: Path, said: DataSettings) -> Opened:
         raise SettingError(f"{path} names no labels. Name them with --labels.")
     modalities = tuple(str(name) for name in channels.values()) if isinstance(channels, dict) else ()
     source, config = _make(DecathlonSource, {"root": str(directory), **said.reading})
-    return Opened(source, config, described, modalities=modalities)
+    return OpenedDataset(source, config, described, modalities=modalities)
 
 
-def _uw_madison(directory: Path, said: DataSettings) -> Opened:
+def _uw_madison(directory: Path, said: DataSettings) -> OpenedDataset:
     source, config = _make(UWMadisonSource, {"root": str(directory)})
     with (directory / "train.csv").open(encoding="utf-8-sig", newline="") as file:
         names = sorted({row["class"] for row in csv.DictReader(file) if row.get("class")})
     if said.labels.names is None and not names:
         raise SettingError(f"{directory / 'train.csv'} names no class. Name the labels with --labels.")
-    return Opened(source, config, LabelMap(names, "multilabel") if names else None, modalities=("MRI",))
+    return OpenedDataset(source, config, LabelMap(names, "multilabel") if names else None, modalities=("MRI",))
 
 
-def _manifest(directory: Path, said: DataSettings) -> Opened:
+def _manifest(directory: Path, said: DataSettings) -> OpenedDataset:
     tables = _manifests(directory)
     if len(tables) != 1:
         names = ", ".join(path.name for path in tables) or "none"
@@ -261,45 +261,45 @@ def _manifest(directory: Path, said: DataSettings) -> Opened:
         )
     settings = {"manifest": str(tables[0]), **said.reading}
     source, config = _make(ManifestSource, settings)
-    return Opened(source, config, apart=tuple(ManifestSource(**settings).read_mask_labels()))
+    return OpenedDataset(source, config, separate=tuple(ManifestSource(**settings).read_mask_labels()))
 
 
-def _dicom(directory: Path, said: DataSettings) -> Opened:
+def _dicom(directory: Path, said: DataSettings) -> OpenedDataset:
     if said.labels.names is None:
         raise SettingError(
             "The labels of a DICOM data set have to be named as its segments are. Name them with --labels."
         )
     source, config = _make(DicomSource, {"root": str(directory), **said.reading})
-    return Opened(source, config)
+    return OpenedDataset(source, config)
 
 
-def _polygons(directory: Path, said: DataSettings) -> Opened:
+def _polygons(directory: Path, said: DataSettings) -> OpenedDataset:
     found = find_polygon_settings(directory)
     if found is None:
         raise MissingDataError(f"{directory} holds no annotations of COCO, labelme or CVAT. Choose another --layout.")
     settings: dict[str, Any] = {"root": str(directory), **found, **said.reading}
     source, config = _make(PolygonSource, settings)
     if said.labels.names is not None:
-        return Opened(source, config)
+        return OpenedDataset(source, config)
     names = PolygonSource(**settings).find_categories()
     if not names:
         raise SettingError(f"Nothing is drawn in {directory / found['annotations']}. Name the labels with --labels.")
     notes = ("the categories are labels that may overlap; say otherwise with --task multiclass",) if names[1:] else ()
-    return Opened(source, config, LabelMap(names, "binary" if len(names) == 1 else "multilabel"), notes=notes)
+    return OpenedDataset(source, config, LabelMap(names, "binary" if len(names) == 1 else "multilabel"), notes=notes)
 
 
-def _folder(directory: Path, said: DataSettings) -> Opened:
+def _folder(directory: Path, said: DataSettings) -> OpenedDataset:
     found = arrange(directory, said.reading)
     source, config = _make(FolderSource, {"root": str(directory), **found.settings})
     alone = "every image is taken for a patient of its own; say with --group where one has several"
     notes = found.notes if "group" in found.settings else (*found.notes, alone)
-    return Opened(source, config, apart=found.labels, notes=notes)
+    return OpenedDataset(source, config, separate=found.labels, notes=notes)
 
 
 def _complete(labels: LabelMap | None, said: LabelSettings) -> Labeling:
     """Put what was said in the place of what a data set describes."""
     if said.names is not None:
-        return Labeling(said.label_map(said.names))
+        return Labeling(said.describe(said.names))
     assert labels is not None, "a data set that is no files names its labels, or they were named"
     return Labeling(
         replace(
@@ -311,10 +311,10 @@ def _complete(labels: LabelMap | None, said: LabelSettings) -> Labeling:
     )
 
 
-def _measure(source: FileSource, apart: bool, case: Case) -> list[MaskFacts]:
+def _measure(source: FileSource, separate: bool, case: Case) -> list[MaskFacts]:
     """Count what the masks of a case hold; what cannot be read is for `check` to tell."""
     held: list[int | None] = [None] * len(case.masks)
-    if apart:
+    if separate:
         held = [label for label, share in enumerate(source.count_label_files(case)) for _ in range(share)]
     return list(_measured(case, held))
 
@@ -323,7 +323,7 @@ def _measured(case: Case, held: Sequence[int | None]) -> Iterator[MaskFacts]:
     for path, label in zip(case.masks, held, strict=True):
         try:
             pixels, geometry = read_any_mask(path)
-            yield measure_mask(pixels, geometry, path, read_header(path), label, with_specks=False)
+            yield measure_mask(pixels, geometry, path, read_header(path), label, with_components=False)
         except (MedsegError, MemoryError, *DAMAGE):
             continue
 

@@ -1,139 +1,198 @@
-"""What is wrong with the values of a mask."""
+"""Rules for the values of masks: what they hold, which labels have them, and palettes that contradict each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
-
-from medseg_pl.checks.findings import Finding, finding
-from medseg_pl.checks.mask_measurement import TINY
-from medseg_pl.checks.measurements import CaseFacts, Mark, Marked, MaskFacts
-from medseg_pl.checks.smears import is_smoothed, kind_of_smear
-from medseg_pl.core.errors import MaskValueError
+from medseg_pl.checks.findings import Codes, Finding, error, note, warning
+from medseg_pl.checks.label_inference import classify_smear, is_smoothed
+from medseg_pl.checks.measurements import TINY, CaseFacts, Dataset, LabelLookup, MaskFacts, MaskValueCount
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.mask_values import format_marks
 
+_EXPORT = "Export the mask again from the annotation tool, as PNG or NIfTI with one whole number for each label."
+
+CODES: Codes = Codes(
+    {
+        "mask-not-finite": error("a mask with NaN or infinity", _EXPORT),
+        "mask-not-integer": error("a mask with values between whole numbers", _EXPORT),
+        "mask-scaled": warning("a mask whose header scales its values", "Write the mask with slope 1 and intercept 0."),
+        "mask-colors": error(
+            "a mask in colors that no label claims",
+            "Say with labels.colors which color is which label, or convert the mask to label values.",
+        ),
+        "mask-palette": error(
+            "a mask with a palette whose indices are no labels",
+            "Convert the palette's colors to label values, or set labels.colors.",
+        ),
+        "mask-palette-indices": note(
+            "a mask with a palette; its indices are read as labels",
+            "Nothing, if the indices are the labels. Other programs may show the colors instead.",
+        ),
+        "mask-palettes-differ": error(
+            "masks whose palettes give one index several colors, or one color several indices",
+            "Set labels.colors, so that colors count and not indices.",
+        ),
+        "mask-jpeg-artifacts": error(
+            "a mask with the traces of JPEG compression round its values",
+            "Export the mask again as PNG; if that cannot be done, set labels.tolerance.",
+        ),
+        "mask-lossy-format": warning(
+            "a mask in a lossy format (JPEG, WebP, JPEG 2000), which changes values", "Store masks as PNG."
+        ),
+        "mask-is-picture": error(
+            "a mask that looks like an image", "Check whether the image was given in place of its mask."
+        ),
+        "mask-0-255": error(
+            "a mask of 0 and 255 where labels have other values",
+            "Write the labels' values into the mask, or set labels.values.",
+        ),
+        "ignore-value-unset": error(
+            "255 beside the labels' values, and nobody said what it means",
+            "Set labels.ignore_value (--ignore_value 255) if it marks what nobody annotated.",
+        ),
+        "mask-antialiased": error("a mask with smoothed edges", "Export the mask without smoothing."),
+        "mask-unknown-value": error(
+            "a mask with values that no label claims",
+            "Correct the mask, or name the label and its value with --labels.",
+        ),
+        "mask-overlap": error(
+            "labels overlap although the task says that they exclude each other",
+            "Set labels.task to multilabel, or correct the masks.",
+        ),
+        "masks-all-empty": error("no mask holds any label", "Check that the masks are those of this data set."),
+        "label-never-present": error(
+            "a label that is in no mask", "Correct the label's name or value, or leave the label out."
+        ),
+        "label-in-one-case": warning(
+            "a label that is in one case only", "It cannot be both learned and tested: add cases or leave it out."
+        ),
+        "label-in-one-patient": warning(
+            "a label of one patient only", "It cannot be both learned and tested: add patients or leave it out."
+        ),
+        "mask-full": warning("a mask without background", "Check whether mask and label values are right."),
+        "mask-specks": warning(
+            "specks of a few voxels beside a large structure", "Remove them if they are slips of the pen."
+        ),
+        "ignore-value-absent": note("no mask holds the ignore value", "Nothing, if nothing was left open."),
+        "mask-empty": note("an empty mask", "Nothing, if there is nothing to see in the image."),
+    }
+)
+
 _LARGE, _DOMINANT = 100, 0.9
 _PICTURE_VALUES = 64
+_FEWEST_CASES = 3
+"""In a data set of two cases, a label that is in one of them says nothing."""
+
+_Color = tuple[int, int, int]
 
 
-class Claims:
-    """Which label each value or color of a mask stands for.
+def check_mask_values(dataset: Dataset) -> Iterator[Finding]:
+    """Find masks with values that no label has, stored in a way that invites faults, or empty, full or in specks."""
+    lookup = dataset.lookup
+    masks = [mask for facts in dataset.cases for mask in facts.masks]
+    ignores = any(_holds_ignored(mask, lookup) for mask in masks)
+    for facts in dataset.cases:
+        for mask in facts.masks:
+            if unknown := lookup.find_unknown(mask):
+                yield _report_unknown(facts, mask, unknown, lookup, ignores)
+            else:
+                moved = list(_check_tolerance(facts, mask, lookup)) if dataset.tolerance_found else []
+                yield from moved or _check_storage(facts, mask)
+            yield from _check_specks(facts, mask)
+        if facts.overlap and not dataset.labels.overlapping:
+            message = f"{facts.overlap:,} voxels carry more than one label; expected one at most."
+            yield CODES.find("mask-overlap", message, facts.case.case_id, facts.masks[0].path)
+        yield from _check_filling(facts, lookup)
 
-    Args:
-        labels: What masks should hold.
+
+def check_labels(dataset: Dataset) -> Iterator[Finding]:
+    """Find labels that are nowhere, or in too few places to be learned and tested."""
+    cases = [(case, voxels) for case, voxels in dataset.annotated if voxels is not None]
+    masks = [mask for facts in dataset.cases for mask in facts.masks]
+    if not any(any(voxels) for _, voxels in cases):
+        # Where nothing is understood, what is wrong with each mask says more than that its labels are missing.
+        if cases and not any(dataset.lookup.find_unknown(mask) for mask in masks):
+            message = f"None of {len(cases)} masks holds {', '.join(dataset.labels.names)}."
+            yield CODES.find("masks-all-empty", message, "", next(iter(cases[0][0].masks), None))
+        return
+    for index, name in enumerate(dataset.labels.names):
+        holders = [case for case, voxels in cases if voxels[index]]
+        patients = {case.group for case in holders}
+        if not holders:
+            yield CODES.find("label-never-present", f"The label {name!r} is in none of {len(cases)} masks.")
+        elif len(holders) == 1 and len(cases) >= _FEWEST_CASES:
+            message = f"The label {name!r} is in one of {len(cases)} cases."
+            yield CODES.find("label-in-one-case", message, holders[0].case_id, next(iter(holders[0].masks), None))
+        elif len(patients) == 1 and len({case.group for case, _ in cases}) >= _FEWEST_CASES:
+            message = f"The label {name!r} is in {len(holders)} cases, all of them of the patient {holders[0].group}."
+            yield CODES.find("label-in-one-patient", message, holders[0].case_id, next(iter(holders[0].masks), None))
+
+
+def check_ignore_value(dataset: Dataset) -> Iterator[Finding]:
+    """Find an ignore value that no mask holds."""
+    present = {count.value[0] for facts in dataset.cases for mask in facts.masks for count in mask.values}
+    value = dataset.labels.ignore_value
+    if value is not None and present and float(value) not in present:
+        yield CODES.find("ignore-value-absent", f"labels.ignore_value is {value}; no mask holds it.")
+
+
+def check_palettes(dataset: Dataset) -> Iterator[Finding]:
+    """Report the first mask whose palette contradicts that of another; a program made one palette for each file.
+
+    Grays are left out: a palette of grays is often there for show, and its order has been checked in each file.
     """
-
-    def __init__(self, labels: LabelMap) -> None:
-        self.labels = labels
-        self._known: dict[tuple[Mark, int | None, bool, bool], int | None] = {}
-
-    def of(self, mark: Mark, mask: MaskFacts) -> int | None:
-        """The label, counted from 1; 0 the background, 255 what nobody annotated, `None` what nothing claims."""
-        key = (mark, mask.label, mask.colored, mask.stored)
-        if key not in self._known:
-            self._known[key] = self._look_up(mark, mask)
-        return self._known[key]
-
-    def strays(self, mask: MaskFacts) -> list[Marked]:
-        """What nothing claims."""
-        return [marked for marked in mask.marks if self.of(marked.mark, mask) is None]
-
-    def voxels(self, masks: Sequence[MaskFacts]) -> list[int]:
-        """How many voxels each label has in the masks of a case, as far as they can be read."""
-        voxels = [0] * len(self.labels.names)
-        for mask in masks:
-            for marked in mask.marks:
-                index = self.of(marked.mark, mask)
-                if index is not None and 0 < index <= len(voxels):
-                    voxels[index - 1] += marked.voxels
-        return voxels
-
-    def _look_up(self, mark: Mark, mask: MaskFacts) -> int | None:
-        if mask.colored and self.labels.colors is None:
-            return None
-        if mask.stored:
-            value = int(mark[0])
-            return value if value in (0, IGNORE) or mask.label is None else mask.label + 1
-        # With a tolerance a file of nothing above 1 is refused as unclear; 255 beside it says which kind of file it is.
-        beside = [255.0] if self.labels.tolerance and not mask.colored else []
-        pixels = np.array([[part, *beside] for part in mark])
-        pixels = pixels if mask.colored else pixels[0]
-        try:
-            if mask.label is None:
-                return int(self.labels.encode(pixels, "mask", mask.colored)[0])
-            encoded = int(self.labels.encode_one(pixels, mask.label, "mask", mask.colored)[0])
-        except MaskValueError:
-            return None
-        return mask.label + 1 if encoded == 1 else encoded
+    color_of: dict[int, tuple[_Color, Path]] = {}
+    index_of: dict[_Color, tuple[int, Path]] = {}
+    for facts in dataset.cases:
+        for mask in facts.masks:
+            for index, color in _list_used_colors(mask):
+                first_color, first = color_of.setdefault(index, (color, mask.path))
+                first_index, other = index_of.setdefault(color, (index, mask.path))
+                if first_color != color:
+                    message = f"Index {index} is {color}; in {first.name} it is {first_color}."
+                elif first_index != index:
+                    message = f"The color {color} has the index {index}; in {other.name} it has {first_index}."
+                else:
+                    continue
+                yield CODES.find("mask-palettes-differ", message, facts.case.case_id, mask.path)
+                return
 
 
-def mask_findings(facts: CaseFacts, claims: Claims, *, ignores: bool, tolerated: bool = False) -> Iterator[Finding]:
-    """What the masks of one case have wrong.
-
-    Args:
-        facts: The case.
-        claims: What its masks should hold.
-        ignores: Whether 255 stands beside labels in some mask of the data set, so that it is no label.
-        tolerated: Whether the tolerance was found and not set, so that the values it moves are told.
-    """
-    for mask in facts.masks:
-        if strays := claims.strays(mask):
-            yield _about_strays(facts, mask, strays, claims, ignores)
-        else:
-            moved = list(_about_tolerance(facts, mask, claims)) if tolerated else []
-            yield from moved or _about_storage(facts, mask)
-        yield from _about_specks(facts, mask)
-    if facts.overlap and not claims.labels.overlapping:
-        yield finding(
-            "mask-overlap",
-            f"{facts.overlap:,} voxels carry more than one label; expected one at most.",
-            facts.case.case_id,
-            facts.masks[0].path,
-        )
-    yield from _about_filling(facts, claims)
+def _list_used_colors(mask: MaskFacts) -> Iterator[tuple[int, _Color]]:
+    """List index and color of what stands in a mask that is read by its indices, grays left out."""
+    if mask.colored or not mask.header.palette:
+        return
+    for count in mask.values:
+        index = int(count.value[0])
+        color = mask.header.colors[index] if 0 <= index < len(mask.header.colors) else (0, 0, 0)
+        if len(set(color)) > 1:
+            yield index, color
 
 
-def _about_strays(
-    facts: CaseFacts, mask: MaskFacts, strays: Sequence[Marked], claims: Claims, ignores: bool
+def _holds_ignored(mask: MaskFacts, lookup: LabelLookup) -> bool:
+    """Whether a mask has 255 beside labels, and nothing else that is unknown."""
+    return {count.value for count in lookup.find_unknown(mask)} == {(255.0,)} and any(lookup.count_voxels([mask]))
+
+
+def _report_unknown(
+    facts: CaseFacts, mask: MaskFacts, unknown: Sequence[MaskValueCount], lookup: LabelLookup, ignores: bool
 ) -> Finding:
-    code = _kind_of_strays(mask, strays, claims, ignores)
-    count, share = sum(mark.voxels for mark in strays), sum(mark.voxels for mark in strays) / mask.voxels
-    what = "color" if mask.colored else "value"
-    shown = format_marks([mark.mark for mark in strays], 6)
-    said = f"{what}{'s' if len(strays) > 1 else ''} {shown}, in {count:,} voxels ({share:.2%})"
-    expected = f"expected {_expected(mask, claims.labels)}"
+    code = _classify_unknown(mask, unknown, lookup, ignores)
+    voxels = sum(count.voxels for count in unknown)
+    kind = ("color" if mask.colored else "value") + ("s" if len(unknown) > 1 else "")
+    values = format_marks([count.value for count in unknown], 6)
+    expected = f"expected {_describe_expected(mask, lookup.labels)}"
     if mask.header.scaled and code == "mask-not-integer":
         expected += "; the header scales the values, which is meant for intensities"
-    return finding(code, f"The mask holds the {said}; {expected}.", facts.case.case_id, mask.path)
+    message = f"The mask holds the {kind} {values}, in {voxels:,} voxels ({voxels / mask.voxels:.2%}); {expected}."
+    return CODES.find(code, message, facts.case.case_id, mask.path)
 
 
-def _about_tolerance(facts: CaseFacts, mask: MaskFacts, claims: Claims) -> Iterator[Finding]:
-    """A mask that only the tolerance makes readable: what `plan` writes trains, on edges that were guessed."""
-    exact = Claims(replace(claims.labels, tolerance=0))
-    if not (moved := exact.strays(mask)):
-        return
-    code = "mask-antialiased" if is_smoothed(mask) and not mask.header.lossy else "mask-jpeg-artifacts"
-    held = format_marks([mark.mark for mark in moved], 6)
-    said = f"The mask holds {held}; labels.tolerance {claims.labels.tolerance:g} "
-    found = finding(code, f"{said}reads each as the nearest label.", facts.case.case_id, mask.path)
-    yield replace(found, level="warning")
-
-
-def _expected(mask: MaskFacts, labels: LabelMap) -> str:
-    """What would be understood."""
-    if mask.colored:
-        return "one value for each label" if labels.colors is None else f"{dict(labels.colors)}"
-    if labels.values is None and (mask.label is not None or len(labels.names) == 1):
-        return "0 and 1, or 0 and 255"
-    values = labels.file_values if mask.label is None else (labels.file_values[mask.label],)
-    return format_marks([(value,) for value in (0, *values)])
-
-
-def _kind_of_strays(mask: MaskFacts, strays: Sequence[Marked], claims: Claims, ignores: bool) -> str:
-    """Which fault has left values that no label claims."""
+def _classify_unknown(mask: MaskFacts, unknown: Sequence[MaskValueCount], lookup: LabelLookup, ignores: bool) -> str:
+    """Tell which fault has left values that no label has."""
     if not mask.finite:
         return "mask-not-finite"
     if not mask.whole:
@@ -144,49 +203,63 @@ def _kind_of_strays(mask: MaskFacts, strays: Sequence[Marked], claims: Claims, i
         return "mask-palette"
     if mask.header.lossy:
         return "mask-jpeg-artifacts"
-    if {mark.mark for mark in strays} == {(255.0,)}:
-        return "ignore-value-unset" if ignores or any(claims.voxels([mask])) else "mask-0-255"
-    if mask.distinct > _PICTURE_VALUES and sum(mark.voxels for mark in strays) > mask.voxels / 2:
+    if {count.value for count in unknown} == {(255.0,)}:
+        return "ignore-value-unset" if ignores or any(lookup.count_voxels([mask])) else "mask-0-255"
+    if mask.distinct > _PICTURE_VALUES and sum(count.voxels for count in unknown) > mask.voxels / 2:
         return "mask-is-picture"
-    return kind_of_smear(mask, list(strays)) or "mask-unknown-value"
+    return classify_smear(mask, list(unknown)) or "mask-unknown-value"
 
 
-def _about_storage(facts: CaseFacts, mask: MaskFacts) -> Iterator[Finding]:
-    case = facts.case.case_id
-    if mask.header.lossy:
-        yield finding(
-            "mask-lossy-format",
-            f"The mask is a lossy {mask.header.content}; its values happen to be intact.",
-            case,
-            mask.path,
+def _describe_expected(mask: MaskFacts, labels: LabelMap) -> str:
+    if mask.colored:
+        return "one value for each label" if labels.colors is None else f"{dict(labels.colors)}"
+    if labels.values is None and (mask.label is not None or len(labels.names) == 1):
+        return "0 and 1, or 0 and 255"
+    values = labels.file_values if mask.label is None else (labels.file_values[mask.label],)
+    return format_marks([(value,) for value in (0, *values)])
+
+
+def _check_tolerance(facts: CaseFacts, mask: MaskFacts, lookup: LabelLookup) -> Iterator[Finding]:
+    """Report a mask that only the tolerance makes readable: what `plan` writes trains, on edges that were guessed."""
+    if moved := LabelLookup(replace(lookup.labels, tolerance=0)).find_unknown(mask):
+        code = "mask-antialiased" if is_smoothed(mask) and not mask.header.lossy else "mask-jpeg-artifacts"
+        message = (
+            f"The mask holds {format_marks([count.value for count in moved], 6)}; labels.tolerance "
+            f"{lookup.labels.tolerance:g} reads each as the nearest label."
         )
+        yield replace(CODES.find(code, message, facts.case.case_id, mask.path), level="warning")
+
+
+def _check_storage(facts: CaseFacts, mask: MaskFacts) -> Iterator[Finding]:
+    case_id = facts.case.case_id
+    if mask.header.lossy:
+        message = f"The mask is a lossy {mask.header.content}; its values happen to be intact."
+        yield CODES.find("mask-lossy-format", message, case_id, mask.path)
     if mask.header.palette and not mask.colored:
-        values = format_marks([mark.mark for mark in mask.marks])
-        yield finding("mask-palette-indices", f"The indices {values} of a palette are labels.", case, mask.path)
+        values = format_marks([count.value for count in mask.values])
+        yield CODES.find("mask-palette-indices", f"The indices {values} of a palette are labels.", case_id, mask.path)
     if mask.header.scaled:
-        yield finding("mask-scaled", "The header scales the values; they come out whole.", case, mask.path)
+        yield CODES.find("mask-scaled", "The header scales the values; they come out whole.", case_id, mask.path)
 
 
-def _about_specks(facts: CaseFacts, mask: MaskFacts) -> Iterator[Finding]:
-    voxels = {mark.mark[0]: mark.voxels for mark in mask.marks}
-    for found in mask.specks:
-        if found.tiny and found.largest >= max(_LARGE, _DOMINANT * voxels[found.value]):
-            yield finding(
-                "mask-specks",
-                f"{found.tiny} of {found.components} components of the value {found.value:g} have {TINY} voxels or "
-                f"fewer; the largest has {found.largest:,}.",
-                facts.case.case_id,
-                mask.path,
+def _check_specks(facts: CaseFacts, mask: MaskFacts) -> Iterator[Finding]:
+    voxels = {count.value[0]: count.voxels for count in mask.values}
+    for value, largest, tiny, count in mask.components:
+        if tiny and largest >= max(_LARGE, _DOMINANT * voxels[value]):
+            message = (
+                f"{tiny} of {count} components of the value {value:g} have {TINY} voxels or fewer; the largest has "
+                f"{largest:,}."
             )
+            yield CODES.find("mask-specks", message, facts.case.case_id, mask.path)
 
 
-def _about_filling(facts: CaseFacts, claims: Claims) -> Iterator[Finding]:
-    """Masks of nothing but background, and masks of nothing but one label."""
-    known = [claims.of(marked.mark, mask) for mask in facts.masks for marked in mask.marks]
-    if not facts.masks or None in known:
+def _check_filling(facts: CaseFacts, lookup: LabelLookup) -> Iterator[Finding]:
+    """Find masks of nothing but background, and masks of nothing but one label."""
+    indices = [lookup.find(count.value, mask) for mask in facts.masks for count in mask.values]
+    if not facts.masks or None in indices:
         return
-    if not any(index and index != IGNORE for index in known):
-        yield finding("mask-empty", "The mask holds no label.", facts.case.case_id, facts.masks[0].path)
-    elif len(facts.masks) == 1 and 0 not in known and IGNORE not in known and len(set(known)) == 1:
-        value = format_marks([mark.mark for mark in facts.masks[0].marks])
-        yield finding("mask-full", f"Every voxel is {value}.", facts.case.case_id, facts.masks[0].path)
+    if not any(index and index != IGNORE for index in indices):
+        yield CODES.find("mask-empty", "The mask holds no label.", facts.case.case_id, facts.masks[0].path)
+    elif len(facts.masks) == 1 and 0 not in indices and IGNORE not in indices and len(set(indices)) == 1:
+        value = format_marks([count.value for count in facts.masks[0].values])
+        yield CODES.find("mask-full", f"Every voxel is {value}.", facts.case.case_id, facts.masks[0].path)

@@ -1,8 +1,9 @@
-"""The work of `medseg check`: look, report, and write what was asked for."""
+"""Report of a check: on the terminal, as JSON, and as a page with pictures of the worst cases."""
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import sys
 import warnings
@@ -15,29 +16,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from medseg_pl.checks.codes import KINDS, Level
-from medseg_pl.checks.discovery import discover
-from medseg_pl.checks.findings import Finding
-from medseg_pl.checks.html import write_page
-from medseg_pl.checks.inspection import inspect_all
-from medseg_pl.checks.mask_checks import Claims
-from medseg_pl.checks.measurements import CaseFacts
-from medseg_pl.checks.run_checks import Report, report_on
-from medseg_pl.checks.settings import Settings, settings_of
-from medseg_pl.checks.wording import described, verdict
+from medseg_pl import __version__
+from medseg_pl.checks.findings import LEVELS, Finding, Level
+from medseg_pl.checks.inspection import inspect_cases
+from medseg_pl.checks.listing import list_cases
+from medseg_pl.checks.measurements import LabelLookup
+from medseg_pl.checks.run_checks import CODES, Report, run_checks
+from medseg_pl.checks.settings import CheckSettings, read_settings
+from medseg_pl.checks.thumbnails import draw_thumbnail
 from medseg_pl.core.errors import DataError, SettingError, make_printable
-from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.sources import Source
-from medseg_pl.io.atomic_files import require_absent
+from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.progress import show_progress
 
+MOST_PICTURES = 24
+_MOST_FILES = 200
+_MOST_NAMES = 3
 _WIDTH = 80
-_SHOWN = 3
 _STYLES: dict[Level, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
@@ -54,73 +54,68 @@ def check(arguments: argparse.Namespace) -> int:
     require_absent(arguments.html)
     if arguments.patch and min(arguments.patch) < 1:
         raise SettingError(f"--patch needs a height and a width of at least 1 pixel; got {arguments.patch}.")
-    settings = settings_of(arguments)
-    report = look(settings, arguments.num_workers)
+    settings = read_settings(arguments)
+    report = inspect_dataset(settings, arguments.num_workers)
     if arguments.json:
-        sys.stdout.write(f"{json.dumps(as_json(report, settings), indent=1)}\n")
+        sys.stdout.write(f"{json.dumps(to_json(report, settings), indent=1)}\n")
     else:
-        show(Console(width=_width()), report, settings.root)
+        print_report(Console(width=_choose_width()), report, settings.root)
     if arguments.html is not None:
-        write_page(arguments.html, report, settings, facts(report, settings))
+        write_page(arguments.html, report, settings)
     return 1 if report.counts()["error"] else 0
 
 
-def look(settings: Settings, workers: int) -> Report:
-    """Find the cases, read each, and compare them."""
-    found = discover(settings.source)
-    with warnings.catch_warnings(), show_progress("Checking cases", len(found.cases)) as advance:
+def inspect_dataset(settings: CheckSettings, workers: int) -> Report:
+    """Find the cases, read each, and run all rules."""
+    listing = list_cases(settings.source)
+    with warnings.catch_warnings(), show_progress("Checking cases", len(listing.cases)) as advance:
         warnings.simplefilter("ignore")  # decoders warn of damage, of which the findings speak
-        labeling = settings.find_labels(found.cases)
-        cases = list(inspect_all(settings.source, found.cases, labeling.labels, settings.root, workers, advance))
-    _try_as_fit_does(settings.source, labeling.labels, cases)
-    report = report_on(
+        labeling = settings.infer_labels(listing.cases)
+        labels = labeling.labels
+        cases = list(inspect_cases(settings.source, listing.cases, labels, settings.root, workers, advance))
+    # One intact case is read as `fit` does: its source refuses labels that are not those of its files.
+    if intact := next((facts for facts in cases if facts.image and facts.masks and not facts.findings), None):
+        with suppress(DataError):  # which the findings tell in detail
+            settings.source.read(intact.case, labels)
+    tolerance_set = settings.opened.labels is not None or settings.label_settings.tolerance is not None
+    report = run_checks(
         cases,
-        found.findings,
-        labeling.labels,
+        listing.findings,
+        labels,
         modalities=settings.opened.modalities,
-        tolerated=bool(labeling.labels.tolerance)
-        and settings.opened.labels is None
-        and settings.said.tolerance is None,
+        tolerance_found=bool(labels.tolerance) and not tolerance_set,
         patch=settings.patch,
-        split=partial(settings.sides, found.cases),
+        choose_splits=partial(settings.choose_splits, listing.cases),
     )
     return replace(report, notes=(*labeling.notes, *settings.opened.notes, *report.notes))
 
 
-def _try_as_fit_does(source: Source, labels: LabelMap, cases: Sequence[CaseFacts]) -> None:
-    """Read one intact case through its source, which refuses labels that are not those of its files."""
-    intact = next((facts for facts in cases if facts.image and facts.masks and not facts.findings), None)
-    if intact is not None:
-        with suppress(DataError):  # which the findings tell in detail
-            source.read(intact.case, labels)
-
-
-def show(console: Console, report: Report, root: Path) -> None:
+def print_report(console: Console, report: Report, root: Path) -> None:
     """Print a table with a row for each code, and the verdict."""
     for note in report.notes:
         console.print(Text(f"Note: {note}."))
     if report.findings:
-        console.print(_table(report.findings, root))
-    console.print(Text(verdict(report), style="bold"), soft_wrap=True)
+        console.print(_make_table(report.findings, root))
+    console.print(Text(summarize_report(report), style="bold"), soft_wrap=True)
 
 
-def as_json(report: Report, settings: Settings) -> dict[str, Any]:
-    """What `--json` prints."""
+def to_json(report: Report, settings: CheckSettings) -> dict[str, Any]:
+    """Give what `--json` prints."""
     return {
         "directory": make_printable(str(settings.root)),
         "notes": list(report.notes),
-        "data": facts(report, settings),
+        "data": describe_dataset(report, settings),
         "counts": report.counts(),
         "codes": dict(Counter(finding.code for finding in report.findings)),
-        "findings": [described(finding, settings.root) for finding in report.findings],
+        "findings": [describe_finding(finding, settings.root) for finding in report.findings],
     }
 
 
-def facts(report: Report, settings: Settings) -> dict[str, Any]:
-    """What the data set is like."""
+def describe_dataset(report: Report, settings: CheckSettings) -> dict[str, Any]:
+    """Describe the data in numbers."""
     images = [case.image for case in report.cases if case.image is not None]
-    claims = Claims(report.labels)
-    held = np.array([claims.voxels(case.masks) for case in report.cases if case.masks], dtype=bool)
+    lookup = LabelLookup(report.labels)
+    present = np.array([lookup.count_voxels(case.masks) for case in report.cases if case.masks], dtype=bool)
     shapes = np.array([image.geometry.shape for image in images])
     spacings = np.array([image.geometry.spacing_mm for image in images if image.geometry.spacing_mm is not None])
     return {
@@ -128,48 +123,129 @@ def facts(report: Report, settings: Settings) -> dict[str, Any]:
         "cases": len(report.cases),
         "patients": len({case.case.group for case in report.cases}),
         "labels": dict(zip(report.labels.names, report.labels.file_values, strict=True)),
-        "cases_with_label": dict(zip(report.labels.names, held.sum(axis=0).tolist(), strict=True)) if len(held) else {},
+        "cases_with_label": dict(zip(report.labels.names, present.sum(axis=0).tolist(), strict=True))
+        if len(present)
+        else {},
         "channels": sorted({image.channels for image in images}),
         "types": dict(Counter(image.dtype for image in images)),
-        "shapes": _extent(shapes),
-        "spacings_mm": _extent(spacings),
+        "shapes": _summarize_extent(shapes),
+        "spacings_mm": _summarize_extent(spacings),
     }
 
 
-def _extent(lengths: Any) -> Mapping[str, list[float]]:
-    """The smallest, the middle and the largest along each axis."""
+def _summarize_extent(lengths: Any) -> Mapping[str, list[float]]:
+    """Give the smallest, the middle and the largest along each axis."""
     if not len(lengths):
         return {}
     ends = {"least": lengths.min(axis=0), "median": np.median(lengths, axis=0), "most": lengths.max(axis=0)}
     return {name: values.tolist() for name, values in ends.items()}
 
 
-def _table(findings: Sequence[Finding], root: Path) -> Table:
-    by_code: dict[str, list[Finding]] = defaultdict(list)
+def summarize_report(report: Report) -> str:
+    """Give the result in one line."""
+    counts, cases = report.counts(), len(report.cases)
+    numbers = ", ".join(f"{number} {level}{'' if number == 1 else 's'}" for level, number in counts.items())
+    advice = "Correct the errors before training." if counts["error"] else "Nothing here keeps it from training."
+    return f"{cases} case{'' if cases == 1 else 's'}: {numbers}. {advice}"
+
+
+def describe_finding(finding: Finding, root: Path) -> dict[str, str]:
+    """Describe a finding as it is shown: files are below the data set, and names are printable text."""
+    file = finding.file
+    relative = "" if file is None else file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+    return {
+        "code": finding.code,
+        "level": finding.level,
+        "case_id": make_printable(finding.case_id),
+        "file": make_printable(relative),
+        "message": make_printable(finding.message.replace(f"{root}/", "")),
+        "remedy": finding.remedy,
+    }
+
+
+def _group_by_code(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+    groups: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
-        by_code[finding.code].append(finding)
-    table = Table(box=box.SIMPLE, width=_width(), pad_edge=False)
+        groups[finding.code].append(finding)
+    return groups
+
+
+def write_page(path: Path, report: Report, settings: CheckSettings) -> None:
+    """Write one HTML file that needs no other, to be read without a terminal."""
+    # Names of files may be a stranger's: whatever stands in them is text and no markup.
+    environment = Environment(
+        loader=PackageLoader("medseg_pl.checks", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    groups = [
+        {"code": code, "kind": CODES[code], "findings": [describe_finding(f, settings.root) for f in findings]}
+        for code, findings in _group_by_code(report.findings).items()
+    ]
+    page = environment.get_template("page.html.j2").render(
+        name=make_printable(settings.root.resolve().name),
+        version=__version__,
+        levels=LEVELS,
+        counts=report.counts(),
+        notes=report.notes,
+        facts=describe_dataset(report, settings),
+        groups=groups,
+        most_files=_MOST_FILES,
+        pictures=_draw_worst_cases(report, settings),
+    )
+    write_text(path, page)
+
+
+def rank_worst_cases(report: Report) -> list[tuple[str, list[Finding]]]:
+    """Rank cases by their gravest finding, then by their number; notes make no case one of the worst."""
+    by_case: dict[str, list[Finding]] = defaultdict(list)
+    for finding in report.findings:
+        if finding.case_id and finding.level != "note":
+            by_case[finding.case_id].append(finding)
+    names = {facts.case.case_id for facts in report.cases}
+    ranked = sorted(
+        ((name, findings) for name, findings in by_case.items() if name in names),
+        key=lambda item: (min(LEVELS.index(finding.level) for finding in item[1]), -len(item[1]), item[0]),
+    )
+    return ranked[:MOST_PICTURES]
+
+
+def _draw_worst_cases(report: Report, settings: CheckSettings) -> list[dict[str, Any]]:
+    cases = {facts.case.case_id: facts for facts in report.cases}
+    pictures = []
+    for name, findings in rank_worst_cases(report):
+        readable = cases[name].image is not None
+        jpeg = draw_thumbnail(settings.source, cases[name].case, report.labels) if readable else None
+        data = None if jpeg is None else base64.b64encode(jpeg).decode("ascii")
+        descriptions = [describe_finding(finding, settings.root) for finding in findings]
+        pictures.append({"case_id": make_printable(name), "jpeg": data, "findings": descriptions})
+    return pictures
+
+
+def _make_table(findings: Sequence[Finding], root: Path) -> Table:
+    table = Table(box=box.SIMPLE, width=_choose_width(), pad_edge=False)
     table.add_column("found", justify="right")
     table.add_column("level", no_wrap=True)
     table.add_column("code, what, where, and what to do", overflow="fold")
-    for code, several in by_code.items():
+    for code, several in _group_by_code(findings).items():
         level = several[0].level
-        table.add_row(str(len(several)), Text(level, _STYLES[level]), _description(code, several, root))
+        table.add_row(str(len(several)), Text(level, _STYLES[level]), _describe_code(code, several, root))
     return table
 
 
-def _description(code: str, findings: Sequence[Finding], root: Path) -> Text:
-    said = [described(finding, root) for finding in findings]
-    named = list(dict.fromkeys(one["file"] or one["case_id"] for one in said if one["file"] or one["case_id"]))
-    text = Text(code, style="bold").append(f": {KINDS[code].meaning}\n", style="not bold")
-    text.append(f"{said[0]['message']}\n" if len(said) == 1 else "", style="dim not bold")
-    for place in named[:_SHOWN]:
-        text.append(f"{place}\n", style="cyan not bold")
-    text.append(f"and {len(named) - _SHOWN} more\n" if len(named) > _SHOWN else "", style="cyan not bold")
-    return text.append(f"→ {KINDS[code].remedy}", style="not bold")
+def _describe_code(code: str, findings: Sequence[Finding], root: Path) -> Text:
+    shown = [describe_finding(finding, root) for finding in findings]
+    names = list(dict.fromkeys(one["file"] or one["case_id"] for one in shown if one["file"] or one["case_id"]))
+    text = Text(code, style="bold").append(f": {CODES[code].meaning}\n", style="not bold")
+    text.append(f"{shown[0]['message']}\n" if len(shown) == 1 else "", style="dim not bold")
+    for name in names[:_MOST_NAMES]:
+        text.append(f"{name}\n", style="cyan not bold")
+    text.append(f"and {len(names) - _MOST_NAMES} more\n" if len(names) > _MOST_NAMES else "", style="cyan not bold")
+    return text.append(f"→ {CODES[code].remedy}", style="not bold")
 
 
-def _width() -> int:
-    """That of the terminal, but no wider than can be read with ease; the same for files and pipes."""
+def _choose_width() -> int:
+    """Take the terminal's width, but no wider than can be read with ease; the same for files and pipes."""
     console = Console()
     return min(_WIDTH, console.width) if console.is_terminal else _WIDTH

@@ -1,34 +1,62 @@
-"""A data set gone through from end to end: what it is like, and everything that is wrong with it."""
+"""All rules on a data set, or those that need no pixel, and the report of what they find."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from medseg_pl.checks.alignment_check import shift_findings
-from medseg_pl.checks.codes import Level
-from medseg_pl.checks.dataset_checks import (
-    Annotated,
-    ignore_findings,
-    label_findings,
-    side_findings,
+from medseg_pl.checks import (
+    dataset_checks,
+    file_checks,
+    geometry_checks,
+    intensity_checks,
+    listing,
+    mask_checks,
 )
-from medseg_pl.checks.duplicate_images import duplicate_findings
-from medseg_pl.checks.findings import Finding, worst_first
-from medseg_pl.checks.geometry_checks import grid_findings, outlier_findings, patch_findings, spacing_findings
-from medseg_pl.checks.intensity_checks import comparison_findings, image_findings
-from medseg_pl.checks.mask_checks import Claims, mask_findings
-from medseg_pl.checks.measurements import CaseFacts, MaskFacts
-from medseg_pl.checks.palettes import palette_findings
-from medseg_pl.checks.split_checks import Sides
+from medseg_pl.checks.findings import LEVELS, Codes, Finding, Level
+from medseg_pl.checks.measurements import AnnotatedCase, CaseFacts, Dataset, LabelCounts, LabelLookup, Split
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.types import Case
 from medseg_pl.data.duplicates import MOST_COMPARED
 from medseg_pl.data.splits import LabelVoxels
 from medseg_pl.data.transforms.resize import Resize
 
-Splitting = Callable[[LabelVoxels], tuple[Sequence[Sides], Sequence[Finding]]]
-"""Gives the splits of a data set, and what is wrong with them; it is told how many voxels each label has by case."""
+Rule = Callable[[Dataset], Iterator[Finding]]
+ChooseSplits = Callable[[LabelVoxels], tuple[Sequence[Split], Sequence[Finding]]]
+"""Gives the splits of a data set, and what is wrong with them, for the label voxels of each case."""
+
+CODES: Codes = Codes(
+    {
+        **file_checks.CODES,
+        **listing.CODES,
+        **mask_checks.CODES,
+        **geometry_checks.CODES,
+        **intensity_checks.CODES,
+        **dataset_checks.CODES,
+    }
+)
+"""All codes in the order of reports."""
+
+QUICK_RULES: tuple[Rule, ...] = (
+    mask_checks.check_labels,
+    dataset_checks.check_splits,
+    geometry_checks.check_patch,
+)
+RULES: tuple[Rule, ...] = (
+    *QUICK_RULES,
+    mask_checks.check_mask_values,
+    mask_checks.check_ignore_value,
+    mask_checks.check_palettes,
+    geometry_checks.check_grids,
+    geometry_checks.check_spacings,
+    geometry_checks.compare_grids,
+    geometry_checks.find_shifted_masks,
+    intensity_checks.check_intensities,
+    intensity_checks.compare_intensities,
+    dataset_checks.find_duplicates,
+)
 
 
 @dataclass(frozen=True)
@@ -48,82 +76,99 @@ class Report:
     notes: tuple[str, ...] = ()
 
     def counts(self) -> dict[Level, int]:
-        """How many findings there are of each level."""
-        found = Counter(finding.level for finding in self.findings)
-        return {"error": found["error"], "warning": found["warning"], "note": found["note"]}
+        """Count the findings of each level."""
+        numbers = Counter(finding.level for finding in self.findings)
+        return {level: numbers[level] for level in LEVELS}
 
 
-def report_on(
+def run_checks(
     cases: Sequence[CaseFacts],
-    discovered: Iterable[Finding],
+    listing_findings: Iterable[Finding],
     labels: LabelMap,
     *,
     modalities: Sequence[str] = (),
     patch: Resize | None = None,
-    split: Splitting = lambda _: ([], []),
-    tolerated: bool = False,
+    choose_splits: ChooseSplits = lambda _: ([], []),
+    tolerance_found: bool = False,
 ) -> Report:
-    """All findings that follow from what is known of the cases.
+    """Run all rules on what is known of the cases.
 
     Args:
         cases: What reading each has shown.
-        discovered: What looking for them has shown.
+        listing_findings: What listing them has shown.
         labels: What masks should hold.
         modalities: What the data set says of each channel.
         patch: How images are brought to the network.
-        split: Gives the splits that are to be checked.
-        tolerated: Whether the tolerance of the labels was found and not set.
+        choose_splits: Gives the splits that are to be checked.
+        tolerance_found: Whether the tolerance of the labels was concluded from the masks, and not set.
     """
     many = f"more than {MOST_COMPARED:,} images are not searched for near-duplicates"
-    notes = (many,) if len(cases) > MOST_COMPARED else ()
-    claims = Claims(labels)
-    voxels = {facts.case.case_id: claims.voxels(facts.masks) for facts in cases if facts.masks}
-    sides, found = split(voxels)
+    lookup = LabelLookup(labels)
+    voxels = {facts.case.case_id: lookup.count_voxels(facts.masks) for facts in cases if facts.masks}
+    splits, split_findings = choose_splits(voxels)
+    dataset = Dataset(
+        labels,
+        [AnnotatedCase(facts.case, voxels.get(facts.case.case_id)) for facts in cases],
+        {facts.case.case_id: facts.image.geometry for facts in cases if facts.image is not None},
+        splits,
+        patch,
+        cases,
+        modalities,
+        tolerance_found,
+    )
     findings = [
-        *discovered,
-        *found,
-        *_of_each(cases, claims, modalities, patch, tolerated),
-        *_of_all(cases, modalities),
+        *listing_findings,
+        *split_findings,
+        *(finding for facts in cases for finding in facts.findings),
+        *(finding for rule in RULES for finding in rule(dataset)),
     ]
-    findings.extend(_of_labels(cases, claims, voxels))
-    annotated = [Annotated(facts.case, voxels.get(facts.case.case_id, [0] * len(labels.names))) for facts in cases]
-    for chosen in sides:
-        findings.extend(side_findings(annotated, chosen, labels))
-    return Report(tuple(cases), tuple(dict.fromkeys(worst_first(findings))), labels, notes)
+    ordered = tuple(dict.fromkeys(sort_by_severity(findings)))
+    return Report(tuple(cases), ordered, labels, (many,) if len(cases) > MOST_COMPARED else ())
 
 
-def _of_each(
-    cases: Sequence[CaseFacts], claims: Claims, modalities: Sequence[str], patch: Resize | None, tolerated: bool
-) -> Iterator[Finding]:
-    ignores = any(_ignores(mask, claims) for facts in cases for mask in facts.masks)
-    for facts in cases:
-        yield from facts.findings
-        yield from mask_findings(facts, claims, ignores=ignores, tolerated=tolerated)
-        yield from grid_findings(facts)
-        yield from spacing_findings(facts)
-        yield from image_findings(facts, modalities)
-        if facts.image is not None:
-            yield from patch_findings([(facts.case.case_id, facts.image.path, facts.image.geometry)], patch)
+def run_quick_checks(
+    cases: Sequence[Case],
+    counts: Mapping[str, LabelCounts],
+    labels: LabelMap,
+    split: Split,
+    patch: Resize | None = None,
+) -> list[Finding]:
+    """Run the rules that need no pixel: the cache has counted the labels already.
+
+    Args:
+        cases: All cases of the run.
+        counts: What the cache knows of each, by case id.
+        labels: What the masks hold.
+        split: The case ids of `train`, `val` and `test`.
+        patch: How images are brought to the network.
+
+    Returns:
+        The worst first.
+    """
+    annotated = [AnnotatedCase(case, counts[case.case_id].label_voxels if case.masks else None) for case in cases]
+    geometries = {case.case_id: counts[case.case_id].geometry for case in cases}
+    dataset = Dataset(labels, annotated, geometries, [split], patch)
+    return sort_by_severity(finding for rule in QUICK_RULES for finding in rule(dataset))
 
 
-def _of_all(cases: Sequence[CaseFacts], modalities: Sequence[str]) -> Iterator[Finding]:
-    yield from outlier_findings(cases)
-    yield from comparison_findings(cases, modalities)
-    yield from shift_findings(cases)
-    yield from duplicate_findings(cases)
-    yield from palette_findings(cases)
+def summarize_findings(findings: Sequence[Finding]) -> list[str]:
+    """Write a paragraph for each kind: the first in its own words, the number of the others, and the remedy.
+
+    Args:
+        findings: As `run_quick_checks` gives them.
+    """
+    paragraphs = []
+    for code, group in groupby(findings, key=lambda finding: finding.code):
+        first, *others = group
+        where = f"Case {first.case_id}: " if first.case_id else ""
+        more = f" The same of {len(others)} more." if others else ""
+        paragraphs.append(f"{code}: {where}{first.message}{more} {first.remedy}")
+    return paragraphs
 
 
-def _of_labels(cases: Sequence[CaseFacts], claims: Claims, voxels: Mapping[str, Sequence[int]]) -> Iterator[Finding]:
-    # Where nothing at all is understood, what is wrong with each mask says more than that its labels are missing.
-    understood = any(any(counts) for counts in voxels.values())
-    if understood or not any(claims.strays(mask) for facts in cases for mask in facts.masks):
-        annotated = [Annotated(f.case, voxels[f.case.case_id]) for f in cases if f.masks]
-        yield from label_findings(annotated, claims.labels)
-    present = {marked.mark[0] for facts in cases for mask in facts.masks for marked in mask.marks}
-    yield from ignore_findings(present, claims.labels)
-
-
-def _ignores(mask: MaskFacts, claims: Claims) -> bool:
-    """Whether a mask has 255 beside labels, and nothing else that is unknown."""
-    return {marked.mark for marked in claims.strays(mask)} == {(255.0,)} and any(claims.voxels([mask]))
+def sort_by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort by level, then in the order of the codes, then by case and file."""
+    order = {code: index for index, code in enumerate(CODES)}
+    return sorted(
+        findings, key=lambda f: (LEVELS.index(f.level), order[f.code], f.case_id, str(f.file or ""), f.message)
+    )

@@ -11,8 +11,7 @@ from jaxtyping import Shaped, UInt8
 from numpy.typing import NDArray
 
 from medseg_pl.checks.file_checks import DAMAGE
-from medseg_pl.checks.image_measurement import finite_sample
-from medseg_pl.checks.mask_measurement import indexed
+from medseg_pl.checks.pixel_measurement import index_values, sample_finite
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
@@ -24,8 +23,8 @@ _SIDE = 224
 _QUALITY = 80
 
 
-def thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
-    """A JPEG of the slice with most of the mask, `None` where the image cannot be read.
+def draw_thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
+    """Draw a JPEG of the slice with most of the mask; `None` where the image cannot be read.
 
     Args:
         source: Reads the case.
@@ -34,16 +33,16 @@ def thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
     """
     try:
         image, mask = (
-            _of_files(case)
+            _read_files(case)
             if isinstance(source, FileSource) and source.has_value_masks(case)
-            else _of_source(source, case, labels)
+            else _read_volume(source, case, labels)
         )
     except (DataError, MemoryError, *DAMAGE):
         return None
     if mask is not None and mask.shape != image.shape[1:]:
         mask = None
     index = image.shape[1] // 2 if mask is None else int(np.count_nonzero(mask, axis=(1, 2)).argmax())
-    picture = _picture(image[:, index])
+    picture = _render(image[:, index])
     if mask is not None:
         values = cv2.resize(mask[index].astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         planes = np.stack([values == value for value in range(1, len(COLORS) + 1)])
@@ -52,7 +51,7 @@ def thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
     return jpeg.tobytes() if done else None
 
 
-def _of_files(case: Case) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _read_files(case: Case) -> tuple[NDArray[Any], NDArray[Any] | None]:
     image, geometry = read_image_file(case.images[0])
     grid = CaseGrid(geometry, case.images[0], "image", "")
     masks = []
@@ -64,11 +63,11 @@ def _of_files(case: Case) -> tuple[NDArray[Any], NDArray[Any] | None]:
     if not masks or len({mask.shape for mask in masks}) > 1:
         return image, None
     if len(masks) == 1:
-        return image, indexed(np.nan_to_num(masks[0]))[0]
+        return image, index_values(np.nan_to_num(masks[0]))[0]
     return image, np.max([(mask != 0) * np.uint8(number) for number, mask in enumerate(masks, start=1)], axis=0)
 
 
-def _of_source(source: Source, case: Case, labels: LabelMap) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _read_volume(source: Source, case: Case, labels: LabelMap) -> tuple[NDArray[Any], NDArray[Any] | None]:
     try:
         volume = source.read(case, labels)
     except (DataError, *DAMAGE):
@@ -79,9 +78,9 @@ def _of_source(source: Source, case: Case, labels: LabelMap) -> tuple[NDArray[An
     return volume.image, np.max([plane * np.uint8(number) for number, plane in enumerate(planes, start=1)], axis=0)
 
 
-def _picture(planes: Shaped[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "H W 3"]:
-    """At most 224 pixels on a side, colors where there are three channels, gray otherwise."""
-    values = finite_sample(planes)
+def _render(planes: Shaped[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Render a slice at most 224 pixels on a side, in color where it has three channels, else gray."""
+    values = sample_finite(planes)
     low, high = np.percentile(values, [0.5, 99.5]).tolist() if values.size else (0.0, 1.0)
     shown = planes if len(planes) == 3 else planes[:1].repeat(3, axis=0)
     picture = np.stack([to_gray(plane, low, high) for plane in shown], axis=-1)

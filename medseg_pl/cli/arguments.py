@@ -18,7 +18,7 @@ from jsonargparse.typing import restricted_number_type
 
 T = TypeVar("T")
 
-# What LabelMap, Slicing and recognize take; none of them is imported for `--help`.
+# What LabelMap, Slicing and detect_dataset take; none of them is imported for `--help`.
 TASKS = ("binary", "multiclass", "multilabel")
 SLICINGS = ("file", "axial", "coronal", "sagittal", "thick")
 LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")

@@ -8,24 +8,24 @@ from typing import Any, NamedTuple
 import yaml
 
 
-class Remark(NamedTuple):
+class Commented(NamedTuple):
     """A value with a comment."""
 
     value: Any
     comment: str
 
 
-def annotated_yaml(settings: Mapping[str, Any]) -> str:
+def dump_annotated_yaml(settings: Mapping[str, Any]) -> str:
     """Nested mappings as YAML, the same text for the same settings.
 
-    >>> print(annotated_yaml({"model": {"context_slices": Remark(1, "neighbors"), "input_size": [64, 64]}}), end="")
+    >>> print(dump_annotated_yaml({"model": {"channels": Commented(1, "gray"), "input_size": [64, 64]}}), end="")
     model:
-      context_slices: 1  # neighbors
+      channels: 1  # gray
       input_size: [64, 64]
 
     A list of mappings takes a line for each of their values, so that each can have its comment.
 
-    >>> print(annotated_yaml({"channels": [{"low": Remark(0, "air")}, {"low": 1}]}), end="")
+    >>> print(dump_annotated_yaml({"channels": [{"low": Commented(0, "air")}, {"low": 1}]}), end="")
     channels:
       - low: 0  # air
       - low: 1
@@ -35,7 +35,7 @@ def annotated_yaml(settings: Mapping[str, Any]) -> str:
 
 def _lines(settings: Mapping[str, Any], indent: str) -> Iterator[str]:
     for key, value in settings.items():
-        inner, comment = value if isinstance(value, Remark) else (value, "")
+        inner, comment = value if isinstance(value, Commented) else (value, "")
         if isinstance(inner, Mapping):
             yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
             yield from _lines(inner, indent + "  ")

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-from medseg_pl.checks.layout_detection import Recognized
+from medseg_pl.checks.layout_detection import DetectedDataset
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.prepared_data import find_time_axes
 from medseg_pl.io.progress import show_progress
-from medseg_pl.planning.annotated_yaml import annotated_yaml
-from medseg_pl.planning.fingerprint import Fingerprint, fingerprint
+from medseg_pl.planning.annotated_yaml import dump_annotated_yaml
+from medseg_pl.planning.fingerprint import Fingerprint, compute_fingerprint
 from medseg_pl.planning.planner import Hardware, plan
 
 
-class PlanFile(NamedTuple):
+class PlannedConfig(NamedTuple):
     """A configuration, and what there is to say of it.
 
     Attributes:
@@ -33,7 +33,7 @@ class PlanFile(NamedTuple):
     notes: Sequence[str]
 
 
-def plan_file(found: Recognized, hardware: Hardware, name: str, workers: int) -> PlanFile:
+def plan_config(found: DetectedDataset, hardware: Hardware, name: str, workers: int) -> PlannedConfig:
     """Read a data set whole and write a configuration for it.
 
     Args:
@@ -46,23 +46,23 @@ def plan_file(found: Recognized, hardware: Hardware, name: str, workers: int) ->
         DataError: A case has no reference.
         SettingError: The data cannot be trained on.
     """
-    known = look_at(found, workers)
+    known = measure_dataset(found, workers)
     settings = plan(known, found.labels, hardware)
     notes = [note.rstrip(".") for note in find_time_axes(found.source.cases())]
-    return PlanFile(_text(found, known, settings, name), summary(known), (*found.notes, *notes))
+    return PlannedConfig(_text(found, known, settings, name), summarize(known), (*found.notes, *notes))
 
 
-def look_at(found: Recognized, workers: int) -> Fingerprint:
+def measure_dataset(found: DetectedDataset, workers: int) -> Fingerprint:
     """Decode every case into the store, where `fit` finds it again, and measure."""
     cases = found.source.cases()
     _require_masks(cases)
     cache = CaseCache(find_default_directory(), found.source, found.labels)
     with show_progress("Reading cases", len(cases)) as advance:
         index = cache.build(cases, threads=workers, advance=advance)
-    return fingerprint(cases, index, found.labels, found.modalities)
+    return compute_fingerprint(cases, index, found.labels, found.modalities)
 
 
-def hardware_of(device: str | None, memory_gb: float | None) -> Hardware:
+def detect_hardware(device: str | None, memory_gb: float | None) -> Hardware:
     """What was asked for, or what the machine has."""
     here = torch.cuda.is_available()
     gpu = here if device is None else device == "gpu"
@@ -76,15 +76,18 @@ def hardware_of(device: str | None, memory_gb: float | None) -> Hardware:
     return Hardware(gpu, memory_gb, bf16=torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _text(found: Recognized, known: Fingerprint, settings: dict[str, Any], name: str) -> str:
+def _text(found: DetectedDataset, known: Fingerprint, settings: dict[str, Any], name: str) -> str:
     """The whole file: what was found, then the settings with their reasons."""
-    head = [f"Planned by `medseg plan` from {summary(known)}", *(f"Taken for granted: {note}." for note in found.notes)]
+    head = [
+        f"Planned by `medseg plan` from {summarize(known)}",
+        *(f"Taken for granted: {note}." for note in found.notes),
+    ]
     data = {"source": found.config, **settings["data"]}
     whole = {"experiment": name, "seed_everything": 0, **settings, "data": data}
-    return "".join(f"# {line}\n" for line in head) + annotated_yaml(whole)
+    return "".join(f"# {line}\n" for line in head) + dump_annotated_yaml(whole)
 
 
-def summary(known: Fingerprint) -> str:
+def summarize(known: Fingerprint) -> str:
     """The data set in one line."""
     height, width = known.sizes[1]
     spacing = "unknown spacing" if known.spacing_mm is None else f"{_times(known.spacing_mm)} mm"

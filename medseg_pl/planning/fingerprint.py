@@ -60,7 +60,7 @@ class Fingerprint(Survey):
     foreground_intensities: tuple[tuple[float, float], ...]
 
 
-def survey(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> Survey:
+def survey_cases(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> Survey:
     """Look at what the store knows of every case.
 
     Args:
@@ -88,7 +88,7 @@ def survey(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> Survey
     )
 
 
-def fingerprint(
+def compute_fingerprint(
     cases: Sequence[Case], index: CacheIndex, labels: LabelMap, modalities: Sequence[str] = ()
 ) -> Fingerprint:
     """Look at the pixels of every stored case once.
@@ -99,7 +99,7 @@ def fingerprint(
         labels: What the masks hold.
         modalities: What the data set says of each channel; one name stands for all of them.
     """
-    counted = survey(cases, index, labels)
+    counted = survey_cases(cases, index, labels)
     by_channel = [
         [_intensities(index[number], channel) for number in range(len(index))] for channel in range(counted.channels)
     ]

@@ -17,7 +17,7 @@ from typing import Any
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.planning.annotated_yaml import Remark
+from medseg_pl.planning.annotated_yaml import Commented
 from medseg_pl.planning.fingerprint import Fingerprint
 
 
@@ -61,7 +61,7 @@ _SIDES = re.compile(r"(^|[_\s-])(left|right|l|r|sin|dex|lt|rt)([_\s-]|$)", re.IG
 
 
 def plan(found: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, Any]:
-    """The settings of model, data and trainer, a `Remark` wherever there was a choice.
+    """The settings of model, data and trainer, a `Commented` wherever there was a choice.
 
     Raises:
         SettingError: One patient cannot be split into two sides, or nothing is annotated.
@@ -82,12 +82,12 @@ def plan(found: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, 
             "resize": resize,
             "input_size": size,
             "spacing_mm": spacing,
-            "size_divisor": Remark(2**depth.value, "2 to the encoder's depth"),
+            "size_divisor": Commented(2**depth.value, "2 to the encoder's depth"),
             "normalization": _normalization(found),
             "loss": _loss(found),
             "optimizer": _optimizer(batch.value),
             "lr_scheduler": _schedule(),
-            "channels_last": Remark(True, "faster with mixed precision"),
+            "channels_last": Commented(True, "faster with mixed precision"),
         },
         "data": _data(found, labels, scale, batch, steps.value),
         "trainer": _trainer(hardware, steps),
@@ -105,81 +105,81 @@ def _require_learnable(found: Fingerprint) -> None:
 
 
 def _schedule() -> dict[str, Any]:
-    warmup = Remark(0.05, "a twentieth of the run, however long")
+    warmup = Commented(0.05, "a twentieth of the run, however long")
     return {"class_path": "medseg_pl.WarmupPolynomialLR", "init_args": {"warmup_fraction": warmup}}
 
 
-def _data(found: Fingerprint, labels: LabelMap, scale: _Scale, batch: Remark, steps: int) -> dict[str, Any]:
+def _data(found: Fingerprint, labels: LabelMap, scale: _Scale, batch: Commented, steps: int) -> dict[str, Any]:
     slices = _power_of_two(scale.batch_pixels * 2 / math.prod(found.sizes[2]), 1, 64)
     return {
         "fold": 0,
-        "folds": Remark(min(5, found.groups), f"{found.groups} patients"),
+        "folds": Commented(min(5, found.groups), f"{found.groups} patients"),
         "batch_size": batch,
-        "eval_batch_size": Remark(slices, "whole slices"),
-        "samples_per_epoch": Remark(steps * batch.value // _EPOCHS, f"a tenth of {steps} steps"),
+        "eval_batch_size": Commented(slices, "whole slices"),
+        "samples_per_epoch": Commented(steps * batch.value // _EPOCHS, f"a tenth of {steps} steps"),
         "foreground_fraction": _foreground_fraction(found),
         "augmentation": _augmentation(found, labels),
     }
 
 
-def _trainer(hardware: Hardware, steps: Remark) -> dict[str, Any]:
+def _trainer(hardware: Hardware, steps: Commented) -> dict[str, Any]:
     return {
         "accelerator": "auto",
         "devices": 1,
         "precision": _precision(hardware),
-        "max_epochs": Remark(_EPOCHS, steps.comment),
-        "check_val_every_n_epoch": Remark(2, "five validations in the run"),
+        "max_epochs": Commented(_EPOCHS, steps.comment),
+        "check_val_every_n_epoch": Commented(2, "five validations in the run"),
         "log_every_n_steps": 10,
     }
 
 
-def _precision(hardware: Hardware) -> Remark:
+def _precision(hardware: Hardware) -> Commented:
     if hardware.bf16:
-        return Remark("bf16-mixed", "half the time, and no loss scaling")
+        return Commented("bf16-mixed", "half the time, and no loss scaling")
     if hardware.gpu:
-        return Remark("16-mixed", "half the time; this GPU has no bf16")
-    return Remark("32-true", "this processor has no bf16, and imitates it several times slower")
+        return Commented("16-mixed", "half the time; this GPU has no bf16")
+    return Commented("32-true", "this processor has no bf16, and imitates it several times slower")
 
 
-def _spacing(found: Fingerprint) -> Remark:
+def _spacing(found: Fingerprint) -> Commented:
     if found.spacing_mm is None:
-        return Remark(None, "the images do not say it")
+        return Commented(None, "the images do not say it")
     if found.spacing_varies <= 1.1:
-        return Remark(None, "alike in nearly all cases: pixels stay as they are")
+        return Commented(None, "alike in nearly all cases: pixels stay as they are")
     _, y, x = found.spacing_mm
     reason = f"the median; pixels differ by a factor of {found.spacing_varies:.1f} between cases"
-    return Remark([round(y, 3), round(x, 3)], reason)
+    return Commented([round(y, 3), round(x, 3)], reason)
 
 
-def _encoder_depth(found: Fingerprint, scale: _Scale) -> Remark:
+def _encoder_depth(found: Fingerprint, scale: _Scale) -> Commented:
     shorter = min(*found.sizes[1], scale.patch)
     depth = min(5, max(3, int(math.log2(shorter / 4))))
-    return Remark(depth, f"{shorter} pixels become about {max(1, shorter >> depth)} at the bottom")
+    return Commented(depth, f"{shorter} pixels become about {max(1, shorter >> depth)} at the bottom")
 
 
 def _fit_and_size(
     found: Fingerprint, spacing: list[float] | None, multiple: int, scale: _Scale
-) -> tuple[Remark, Remark]:
+) -> tuple[Commented, Commented]:
     low, middle, high = found.sizes
     unlike = max(high[0] / low[0], high[1] / low[1])
     side = [min(scale.patch, -(-length // multiple) * multiple) for length in middle]
     if found.spacing_mm is None and unlike > 2:
         reason = f"sizes differ by a factor of {unlike:.1f} and no spacing tells why"
-        return Remark("fit", reason), Remark(side, "whole images, proportions kept")
+        return Commented("fit", reason), Commented(side, "whole images, proportions kept")
     whole = all(length <= part for length, part in zip(middle, side, strict=True))
     kept = "pixels are resampled to spacing_mm" if spacing else "pixels as they are"
     what = "whole slices, padded" if whole else f"crops of slices of {middle[0]} x {middle[1]}"
-    return Remark("none", kept), Remark(side, what)
+    return Commented("none", kept), Commented(side, what)
 
 
-def _network(scale: _Scale, depth: Remark, found: Fingerprint) -> dict[str, Any]:
+def _network(scale: _Scale, depth: Commented, found: Fingerprint) -> dict[str, Any]:
     channels = [max(16, 256 >> level) for level in range(5 - depth.value, 5)]
     reason = f"for {found.slices} slices on a {'GPU' if scale is _GPU else 'CPU'}"
     return {
         "class_path": "segmentation_models_pytorch.Unet",
         "init_args": {
-            "encoder_name": Remark(scale.encoder, reason),
-            "encoder_weights": Remark(None, "random: nothing is downloaded; imagenet helps photographs most"),
+            "encoder_name": Commented(scale.encoder, reason),
+            "encoder_weights": Commented(None, "random: nothing is downloaded; imagenet helps photographs most"),
             "encoder_depth": depth,
             "decoder_channels": channels,
         },
@@ -194,22 +194,24 @@ def _labels(labels: LabelMap) -> dict[str, Any]:
     return known | ({"ignore_value": labels.ignore_value} if labels.ignore_value is not None else {})
 
 
-def _context(found: Fingerprint) -> Remark:
+def _context(found: Fingerprint) -> Commented:
     if found.depth == 1:
-        return Remark(0, "single images")
+        return Commented(0, "single images")
     if found.spacing_mm is None:
-        return Remark(1, "a volume whose slice distance is unknown")
+        return Commented(1, "a volume whose slice distance is unknown")
     z, y, x = found.spacing_mm
     ratio = z / max(y, x)
     context = 2 if ratio < 1.5 else 1 if ratio < 5 else 0
-    return Remark(context, f"neighbors on each side; slices are {ratio:.1f} pixels apart")
+    return Commented(context, f"neighbors on each side; slices are {ratio:.1f} pixels apart")
 
 
 def _normalization(found: Fingerprint) -> Any:
     windowed = [_is_ct(modality, low) for modality, low in zip(found.modalities, found.lowest, strict=True)]
     if not any(windowed):
         if found.channels == 3 and found.types == ("uint8",) and found.depth == 1:
-            kind = Remark(_NORMALIZATIONS + "MeanStd", "photographs: the statistics of ImageNet, which encoders expect")
+            kind = Commented(
+                _NORMALIZATIONS + "MeanStd", "photographs: the statistics of ImageNet, which encoders expect"
+            )
             return {"class_path": kind, "init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
         return _z_scores("intensities have no unit: per case and channel")
     channels = [
@@ -218,7 +220,9 @@ def _normalization(found: Fingerprint) -> Any:
     ]
     if len(channels) == 1:
         return channels[0]
-    kind = Remark(_NORMALIZATIONS + "PerChannel", "each channel by its own intensities, in the order of the channels")
+    kind = Commented(
+        _NORMALIZATIONS + "PerChannel", "each channel by its own intensities, in the order of the channels"
+    )
     return {"class_path": kind, "init_args": {"channels": channels}}
 
 
@@ -228,59 +232,59 @@ def _is_ct(modality: str, lowest: float) -> bool:
 
 def _window(low: float, high: float) -> dict[str, Any]:
     reason = "CT: the 0.5th and 99.5th percentile of the labeled voxels"
-    window = {"low": Remark(round(low, 1), reason), "high": round(max(high, low + 1), 1)}
+    window = {"low": Commented(round(low, 1), reason), "high": round(max(high, low + 1), 1)}
     return {"class_path": _NORMALIZATIONS + "IntensityWindow", "init_args": window}
 
 
 def _z_scores(reason: str) -> dict[str, Any]:
-    return {"class_path": Remark(_NORMALIZATIONS + "ZScore", reason)}
+    return {"class_path": Commented(_NORMALIZATIONS + "ZScore", reason)}
 
 
 def _loss(found: Fingerprint) -> dict[str, Any]:
     rarest, share = min(found.label_shares.items(), key=lambda pair: pair[1] or math.inf)
     if share < 1e-4:
         reason = f"{rarest} is {share:.1e} of the voxels: misses weigh more than false alarms"
-        return {"class_path": Remark("medseg_pl.FocalTverskyLoss", reason)}
+        return {"class_path": Commented("medseg_pl.FocalTverskyLoss", reason)}
     reason = f"the rarest label, {rarest}, is {share:.1%} of the voxels"
-    return {"class_path": Remark("medseg_pl.DiceCELoss", reason)}
+    return {"class_path": Commented("medseg_pl.DiceCELoss", reason)}
 
 
 def _optimizer(batch: int) -> dict[str, Any]:
     rate = 3e-3 if batch >= 8 else 2e-3
     return {
         "class_path": "torch.optim.AdamW",
-        "init_args": {"lr": Remark(rate, f"for a batch of {batch}"), "weight_decay": 0.01, "fused": True},
+        "init_args": {"lr": Commented(rate, f"for a batch of {batch}"), "weight_decay": 0.01, "fused": True},
     }
 
 
-def _foreground_fraction(found: Fingerprint) -> Remark:
+def _foreground_fraction(found: Fingerprint) -> Commented:
     share = sum(found.label_shares.values())
     if share > 0.05:
-        return Remark(0.33, f"labels fill {share:.0%} of the voxels")
-    return Remark(0.5, f"labels fill only {share:.1%} of the voxels")
+        return Commented(0.33, f"labels fill {share:.0%} of the voxels")
+    return Commented(0.5, f"labels fill only {share:.1%} of the voxels")
 
 
 def _augmentation(found: Fingerprint, labels: LabelMap) -> dict[str, Any]:
     sided = [name for name in labels.names if _SIDES.search(name)]
-    flip = Remark(0.0, f"{sided[0]} knows its side") if sided else Remark(0.5, "no label is named by its side")
+    flip = Commented(0.0, f"{sided[0]} knows its side") if sided else Commented(0.5, "no label is named by its side")
     body = found.depth > 1 or any(found.modalities)
     settings = {"flip_horizontal": flip, "rotate_degrees": 20.0, "scale": 0.2}
     if not body:
-        settings |= {"flip_vertical": Remark(0.5, "no up or down in such pictures"), "rotate_degrees": 45.0}
+        settings |= {"flip_vertical": Commented(0.5, "no up or down in such pictures"), "rotate_degrees": 45.0}
     return {"class_path": "medseg_pl.StandardAugmentation", "init_args": settings}
 
 
-def _batch(size: list[int], scale: _Scale, hardware: Hardware) -> Remark:
+def _batch(size: list[int], scale: _Scale, hardware: Hardware) -> Commented:
     fitting = hardware.memory_gb * 1e9 * 0.8 / _BYTES_A_PIXEL
     pixels = min(scale.batch_pixels, fitting)
-    return Remark(_power_of_two(pixels / math.prod(size), 2, 32), f"fits in {hardware.memory_gb:.0f} GB")
+    return Commented(_power_of_two(pixels / math.prod(size), 2, 32), f"fits in {hardware.memory_gb:.0f} GB")
 
 
-def _steps(size: list[int], batch: int, scale: _Scale) -> Remark:
+def _steps(size: list[int], batch: int, scale: _Scale) -> Commented:
     low, high = scale.steps
     steps = int(min(high, max(low, scale.run_pixels / (batch * math.prod(size)))))
     minutes = "within hours on one GPU" if scale is _GPU else "about ten minutes on two cores"
-    return Remark(steps, f"{steps} steps in all, {minutes}")
+    return Commented(steps, f"{steps} steps in all, {minutes}")
 
 
 def _power_of_two(value: float, low: int, high: int) -> int:

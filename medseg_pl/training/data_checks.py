@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg_pl.checks import Counted, cheap_findings, in_brief
+from medseg_pl.checks import LabelCounts, run_quick_checks, summarize_findings
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
@@ -55,16 +55,17 @@ def refuse_faults(data: PreparedData, labels: LabelMap, resize: Resize, *, valid
         DataError: A check finds an error, or no validation case holds a label.
     """
     counted = {
-        name: Counted(data.index.get_geometry(number), data.index.get_label_voxels(number))
+        name: LabelCounts(data.index.get_geometry(number), data.index.get_label_voxels(number))
         for number, name in enumerate(data.cases)
     }
     sides = {side: getattr(data.split, side) for side in SIDES}
-    findings = cheap_findings(list(data.cases.values()), counted, labels, sides, resize)
+    findings = run_quick_checks(list(data.cases.values()), counted, labels, sides, resize)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
+        faults = " ".join(summarize_findings(errors))
         raise DataError(
-            f"The data cannot be trained on as it is ({data.split.origin}). {' '.join(in_brief(errors))} medseg "
-            "check looks at every pixel and may find more."
+            f"The data cannot be trained on as it is ({data.split.origin}). {faults} medseg check looks at every pixel "
+            "and may find more."
         )
     annotated = [name for name in data.split.val if any(counted[name].label_voxels or ())]
     if not annotated and validates:
@@ -72,7 +73,7 @@ def refuse_faults(data: PreparedData, labels: LabelMap, resize: Resize, *, valid
             f"None of the {len(data.split.val)} validation cases ({data.split.origin}) holds a label, so no score "
             "can choose the best weights. Move a patient who has one to the validation side."
         )
-    for message in in_brief(findings):
+    for message in summarize_findings(findings):
         log.warning("%s", message)
 
 

@@ -10,16 +10,16 @@ from PIL import Image
 
 from medseg_pl.checks.file_checks import (
     FaultError,
+    check_extension,
+    check_links,
     diagnose,
-    extension_findings,
-    link_findings,
-    read_or_fault,
+    read_or_diagnose,
 )
 from medseg_pl.checks.findings import Finding
 from medseg_pl.core.errors import DataError
 from medseg_pl.data.sources.base import strip_remedy
 from medseg_pl.io.file_header import FileHeader, read_header
-from tests.checks.facts_of import PNG, codes
+from tests.checks.samples import PNG, codes
 from tests.sample_files import noise, save_raster
 
 
@@ -29,8 +29,8 @@ def fault(path: Path, header: FileHeader, error: Exception | None = None, memory
             raise error
 
     with pytest.raises(FaultError) as raised:
-        read_or_fault(path, header, "a", read, memory_bytes)
-    return raised.value.found
+        read_or_diagnose(path, header, "a", read, memory_bytes)
+    return raised.value.finding
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_what_can_be_read_is_returned(image: Path) -> None:
-    assert read_or_fault(image, read_header(image), "a", lambda: 7) == 7
+    assert read_or_diagnose(image, read_header(image), "a", lambda: 7) == 7
 
 
 def test_nothing_is_decoded_that_would_fill_the_memory(image: Path) -> None:
@@ -92,9 +92,9 @@ def test_diagnosis(tmp_path: Path, name: str, content: bytes, code: str) -> None
 def test_another_format_that_can_be_read(tmp_path: Path) -> None:
     Image.fromarray(noise((9, 8))).save(tmp_path / "a.png", format="BMP")
     path = tmp_path / "a.png"
-    (found,) = extension_findings(path, read_header(path), "a")
+    (found,) = check_extension(path, read_header(path), "a")
     assert (found.code, found.message) == ("wrong-extension", "The name says PNG, the content is BMP.")
-    assert codes(extension_findings(save_raster(tmp_path / "b.png", noise((9, 8))), PNG, "b")) == []
+    assert codes(check_extension(save_raster(tmp_path / "b.png", noise((9, 8))), PNG, "b")) == []
 
 
 def test_links(tmp_path: Path, image: Path) -> None:
@@ -102,14 +102,14 @@ def test_links(tmp_path: Path, image: Path) -> None:
     save_raster(root / "inside.png", noise((9, 8)))
     (root / "a.png").symlink_to(image)
     (root / "b.png").symlink_to("inside.png")
-    assert codes(link_findings(root / "a.png", root, "a")) == ["link-outside"]
-    assert codes(link_findings(root / "b.png", root, "b")) == []
+    assert codes(check_links(root / "a.png", root, "a")) == ["link-outside"]
+    assert codes(check_links(root / "b.png", root, "b")) == []
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk/c.png").symlink_to(image)
     (root / "p1").symlink_to(tmp_path / "disk")
-    assert codes(link_findings(root / "p1/c.png", root, "c")) == ["link-outside"]
+    assert codes(check_links(root / "p1/c.png", root, "c")) == ["link-outside"]
     (tmp_path / "mirror").symlink_to(root)  # the data set itself may be reached by a link
-    assert codes(link_findings(tmp_path / "mirror" / "b.png", tmp_path / "mirror", "b")) == []
+    assert codes(check_links(tmp_path / "mirror" / "b.png", tmp_path / "mirror", "b")) == []
 
 
 def test_advice_is_left_to_the_finding() -> None:

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medseg_pl.checks.intensity_checks import comparison_findings, image_findings
+from medseg_pl.checks.intensity_checks import check_intensities, compare_intensities
 from medseg_pl.checks.measurements import CaseFacts
 from medseg_pl.io.file_header import FileHeader
-from tests.checks.facts_of import codes, facts_of, image_of, textured
+from tests.checks.samples import codes, make_dataset, make_facts, measure, textured
 
 
 def alone(pixels: NDArray[Any], modality: str = "", **elements: Any) -> list[str]:
-    return codes(image_findings(facts_of(image_of(pixels, **elements)), [modality]))
+    return codes(check_intensities(make_dataset(make_facts(measure(pixels, **elements)), modalities=[modality])))
 
 
 def among(pixels: NDArray[Any], number: int = 9, change: Any = lambda values: values) -> list[str]:
-    usual = [facts_of(image_of(change(textured(seed))), name=str(seed)) for seed in range(number)]
-    return codes(comparison_findings([*usual, facts_of(image_of(pixels), name="odd")]))
+    usual = [make_facts(measure(change(textured(seed))), name=str(seed)) for seed in range(number)]
+    return codes(compare_intensities(make_dataset(*usual, make_facts(measure(pixels), name="odd"))))
 
 
 def test_an_image_is_in_order() -> None:
@@ -57,7 +57,7 @@ def test_monochrome1() -> None:
 
 
 def alone_with(pixels: NDArray[Any], *modalities: str) -> list[str]:
-    return codes(image_findings(facts_of(image_of(pixels)), modalities))
+    return codes(check_intensities(make_dataset(make_facts(measure(pixels)), modalities=modalities)))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,8 @@ def test_each_channel_has_its_own_modality() -> None:
 
 def test_dicom_knows_its_modality() -> None:
     assert alone(textured() * 4, modality="CT") == ["ct-not-rescaled"]
-    assert codes(image_findings(facts_of(image_of(textured() * 4, modality="MR")), ["CT"])) == []
+    facts = make_facts(measure(textured() * 4, modality="MR"))
+    assert codes(check_intensities(make_dataset(facts, modalities=["CT"]))) == []
 
 
 def test_stored_values_among_hounsfield_units() -> None:
@@ -104,8 +105,8 @@ def test_another_scale_and_another_place() -> None:
 
 
 def test_two_scales_are_no_outliers() -> None:
-    images = [facts_of(image_of(textured(seed) * (100 if seed % 3 else 1)), name=str(seed)) for seed in range(12)]
-    (found,) = comparison_findings(images)
+    images = [make_facts(measure(textured(seed) * (100 if seed % 3 else 1)), name=str(seed)) for seed in range(12)]
+    (found,) = compare_intensities(make_dataset(*images))
     assert (found.code, found.case_id) == ("intensities-differ", "")
 
 
@@ -124,5 +125,5 @@ def test_bright_and_dark_exchanged() -> None:
 
 
 def test_what_cannot_be_read_is_no_outlier() -> None:
-    unread = [CaseFacts(facts_of(name=str(number)).case) for number in range(9)]
-    assert codes(comparison_findings(unread)) == []
+    unread = [CaseFacts(make_facts(name=str(number)).case) for number in range(9)]
+    assert codes(compare_intensities(make_dataset(*unread))) == []

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from medseg_pl.checks.label_inference import UNNAMED, Labeling, LabelSettings, find_labels
+from medseg_pl.checks.label_inference import UNNAMED, Labeling, LabelSettings, infer_labels
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.io.file_header import FileHeader
-from tests.checks.facts_of import mask_of
+from tests.checks.samples import measure_values
 from tests.end_to_end.clean_sets import picture
 from tests.end_to_end.defects import jpeg_mask_as_png, smoothed
 
@@ -25,7 +25,7 @@ def masks(*contents: tuple[int, ...], times: int = 5) -> list[NDArray[np.int64]]
 
 def conclude(arrays: Sequence[NDArray[Any]], said: LabelSettings | None = None, **header: Any) -> Labeling:
     known = FileHeader("PNG", **header)
-    return find_labels([mask_of(array, known) for array in arrays], said or LabelSettings())
+    return infer_labels([measure_values(array, known) for array in arrays], said or LabelSettings())
 
 
 def labels_of(arrays: list[NDArray[np.int64]]) -> tuple[LabelMap, tuple[str, ...]]:
@@ -125,11 +125,15 @@ def test_colors_are_labels() -> None:
 
 
 def test_each_label_in_files_of_its_own() -> None:
-    held = [mask_of(np.array([[[0, value]]]), label=label) for label, value in ((0, 255), (1, 255)) for _ in range(3)]
-    labels = find_labels(held, LabelSettings(), ("liver", "spleen")).labels
+    held = [
+        measure_values(np.array([[[0, value]]]), label=label) for label, value in ((0, 255), (1, 255)) for _ in range(3)
+    ]
+    labels = infer_labels(held, LabelSettings(), ("liver", "spleen")).labels
     assert labels == LabelMap(["liver", "spleen"], "multilabel")
-    odd = [mask_of(np.array([[[0, value]]]), label=label) for label, value in ((0, 63), (1, 126)) for _ in range(3)]
-    assert find_labels(odd, LabelSettings(), ("liver", "spleen")).labels.values == [63, 126]
+    odd = [
+        measure_values(np.array([[[0, value]]]), label=label) for label, value in ((0, 63), (1, 126)) for _ in range(3)
+    ]
+    assert infer_labels(odd, LabelSettings(), ("liver", "spleen")).labels.values == [63, 126]
 
 
 def test_interpolated_masks_are_told_by_name() -> None:

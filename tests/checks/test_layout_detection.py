@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medseg_pl.checks.label_inference import LabelSettings
-from medseg_pl.checks.layout_detection import DataSettings, layout_of, recognize
+from medseg_pl.checks.layout_detection import DataSettings, detect_dataset, detect_layout
 from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
@@ -43,7 +43,7 @@ def folder_of(root: Path, *masks: object, masks_folder: str = "masks") -> Path:
 
 class TestLayouts:
     def test_decathlon(self, phantoms: dict[str, Path]) -> None:
-        found = recognize(phantoms["decathlon"])
+        found = detect_dataset(phantoms["decathlon"])
         assert isinstance(found.source, DecathlonSource)
         assert found.labels == LabelMap(ORGANS, "multiclass")
         assert (found.modalities, found.notes) == (("MRI",), ())
@@ -57,15 +57,15 @@ class TestLayouts:
         description = json.loads((root / "dataset.json").read_text())
         description["labels"] = {"background": 0, "tumour": 7, "liver": 2}
         (root / "dataset.json").write_text(json.dumps(description))
-        assert recognize(root).labels == LabelMap(["liver", "tumour"], "multiclass", [2, 7])
+        assert detect_dataset(root).labels == LabelMap(["liver", "tumour"], "multiclass", [2, 7])
 
     def test_uw_madison(self, phantoms: dict[str, Path]) -> None:
-        found = recognize(phantoms["uw_madison"])
+        found = detect_dataset(phantoms["uw_madison"])
         assert isinstance(found.source, UWMadisonSource)
         assert found.labels == LabelMap(ORGANS, "multilabel")
 
     def test_a_folder(self, phantoms: dict[str, Path]) -> None:
-        found = recognize(phantoms["folder"], DataSettings(reading={"group": r"(case\d+)_"}))
+        found = detect_dataset(phantoms["folder"], DataSettings(reading={"group": r"(case\d+)_"}))
         assert isinstance(found.source, FolderSource)
         assert found.labels == LabelMap(["label_1", "label_2", "label_3"], "multiclass")
         assert found.notes == ("the masks' values 1, 2, 3 are taken for labels",)
@@ -81,20 +81,20 @@ class TestLayouts:
                     *([str(i), "p", f"images/{i}.png", f"masks/{i}.png"] for i in "01"),
                 ]
             )
-        found = recognize(root)
+        found = detect_dataset(root)
         assert isinstance(found.source, ManifestSource)
         assert found.labels == LabelMap(["foreground"], "binary")
 
     def test_nothing_that_is_known(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("hello")
         with pytest.raises(MissingDataError, match=r"has no layout that is known: expected a dataset.json"):
-            recognize(tmp_path)
+            detect_dataset(tmp_path)
         with pytest.raises(MissingDataError, match=r"Expected a data set in the folder .*nowhere, found nothing there"):
-            recognize(tmp_path / "nowhere")
+            detect_dataset(tmp_path / "nowhere")
 
     def test_an_unknown_layout(self, tmp_path: Path) -> None:
         with pytest.raises(SettingError, match=r"There is no layout 'bids'. Choose one of decathlon, uw_madison"):
-            recognize(tmp_path, DataSettings("bids"))
+            detect_dataset(tmp_path, DataSettings("bids"))
 
     def test_several_folders_of_masks(self, tmp_path: Path) -> None:
         root = folder_of(tmp_path, [[0, 1]], masks_folder="first")
@@ -102,15 +102,15 @@ class TestLayouts:
         with pytest.raises(
             SettingError, match=r"several folders that may hold the masks: first, second\. Say which with --masks first"
         ):
-            recognize(root)
-        assert recognize(root, DataSettings(reading={"masks": "second"})).config["init_args"]["masks"] == "second"
-        assert layout_of(root) == "folder"
+            detect_dataset(root)
+        assert detect_dataset(root, DataSettings(reading={"masks": "second"})).config["init_args"]["masks"] == "second"
+        assert detect_layout(root) == "folder"
 
 
 class TestLabels:
     @pytest.mark.parametrize("value", [1, 255])
     def test_one_value_is_a_foreground(self, value: int, tmp_path: Path) -> None:
-        found = recognize(folder_of(tmp_path, [[0, value]], [[0, 0]]))
+        found = detect_dataset(folder_of(tmp_path, [[0, value]], [[0, 0]]))
         assert found.labels == LabelMap(["foreground"], "binary")
         assert found.notes[0] == f"the masks' value {value} is taken for the label foreground"
 
@@ -118,7 +118,7 @@ class TestLabels:
         root = folder_of(tmp_path, *[[[0, 255], [255, 0]]] * 2)
         (root / "masks" / "0.png").unlink()
         save_raster(root / "masks" / "0.gif", np.array([[0, 1], [1, 0]], np.uint8))
-        found = recognize(root)
+        found = detect_dataset(root)
         assert found.labels == LabelMap(["foreground"], "binary")
         assert found.notes[0] == "the masks' values 1 and 255 are taken for the label foreground"
         gif, png = (found.source.read(case, found.labels).mask for case in found.source.cases())
@@ -126,37 +126,37 @@ class TestLabels:
         assert gif.tolist() == png.tolist() == [[[[0, 1], [1, 0]]]]
 
     def test_values_with_gaps(self, tmp_path: Path) -> None:
-        found = recognize(folder_of(tmp_path, [[0, 50, 120]], [[50, 120, 0]]))
+        found = detect_dataset(folder_of(tmp_path, [[0, 50, 120]], [[50, 120, 0]]))
         assert found.labels == LabelMap(["label_50", "label_120"], "multiclass", [50, 120])
 
     def test_a_stray_value_is_no_label(self, tmp_path: Path) -> None:
-        found = recognize(folder_of(tmp_path, *[[[0, 1, 2]]] * 6, [[0, 2, 9]]))
+        found = detect_dataset(folder_of(tmp_path, *[[[0, 1, 2]]] * 6, [[0, 2, 9]]))
         assert found.labels == LabelMap(["label_1", "label_2"], "multiclass")
         assert "the rare values 9 are taken for faults; name them with --labels if not" in found.notes
 
     def test_nothing_annotated(self, tmp_path: Path) -> None:
         with pytest.raises(SettingError, match=r"No value but 0 stands in the masks\. Name the labels with --labels\."):
-            recognize(folder_of(tmp_path, [[0, 0]]))
+            detect_dataset(folder_of(tmp_path, [[0, 0]]))
 
     def test_named_labels_win(self, tmp_path: Path) -> None:
-        found = recognize(folder_of(tmp_path, [[0, 1, 9]]), DataSettings(labels=LabelSettings({"a": 1, "b": 9})))
+        found = detect_dataset(folder_of(tmp_path, [[0, 1, 9]]), DataSettings(labels=LabelSettings({"a": 1, "b": 9})))
         assert found.labels == LabelMap(["a", "b"], "multiclass", [1, 9])
         assert found.notes == ("every image is taken for a patient of its own; say with --group where one has several",)
 
     def test_what_was_said_wins_over_a_description(self, phantoms: dict[str, Path]) -> None:
         said = DataSettings(labels=LabelSettings(ignore_value=9), reading={"slicing": "axial"})
-        found = recognize(phantoms["decathlon"], said)
+        found = detect_dataset(phantoms["decathlon"], said)
         assert found.labels == LabelMap(ORGANS, "multiclass", None, 9)
         assert found.config["init_args"]["slicing"] == "axial"
         with pytest.raises(SettingError, match=r"--mask_name says nothing of the layout decathlon"):
-            recognize(phantoms["decathlon"], DataSettings("decathlon", {"mask_name": "{stem}_seg"}))
+            detect_dataset(phantoms["decathlon"], DataSettings("decathlon", {"mask_name": "{stem}_seg"}))
 
     def test_settings_of_labels(self) -> None:
-        assert LabelSettings().label_map(["a"]) == LabelMap(["a"], "binary")
+        assert LabelSettings().describe(["a"]) == LabelMap(["a"], "binary")
         two = LabelSettings({"a": 1, "b": 4}, ignore_value=9)
-        assert two.label_map(["a", "b"]) == LabelMap(["a", "b"], "multiclass", [1, 4], 9)
+        assert two.describe(["a", "b"]) == LabelMap(["a", "b"], "multiclass", [1, 4], 9)
         overlapping = LabelSettings({"a": None, "b": None}, "multilabel")
-        assert overlapping.label_map(["a", "b"]) == LabelMap(["a", "b"], "multilabel")
+        assert overlapping.describe(["a", "b"]) == LabelMap(["a", "b"], "multilabel")
 
 
 class TestOutlines:
@@ -181,7 +181,7 @@ class TestOutlines:
             "labelme": ("images", "labels"),
             "labelme side by side": (".", "."),
         }
-        found = recognize(tmp_path)
+        found = detect_dataset(tmp_path)
         assert isinstance(found.source, PolygonSource)
         assert (found.source.images, found.source.annotations) == expected[tool]
         assert found.config["init_args"]["annotations"] == expected[tool][1]
@@ -192,23 +192,23 @@ class TestOutlines:
     def test_masks_come_before_annotations(self, tmp_path: Path) -> None:
         folder_of(tmp_path, [[0, 1]])
         save_coco(tmp_path / "all.json", {"0.png": []}, (1, 2))
-        assert layout_of(tmp_path) == "folder"
+        assert detect_layout(tmp_path) == "folder"
 
     def test_several_files_are_refused(self, tmp_path: Path) -> None:
         write_png(tmp_path / "images/a.png", np.zeros((3, 4), np.uint8))
         for name in ("train", "val"):
             save_coco(tmp_path / f"{name}.json", {"a.png": []}, (3, 4))
         with pytest.raises(SettingError, match=r"several annotation files: train\.json, val\.json"):
-            layout_of(tmp_path)
+            detect_layout(tmp_path)
 
     def test_other_json_is_no_annotation(self, tmp_path: Path) -> None:
         folder_of(tmp_path, [[0, 1]])
         (tmp_path / "notes.json").write_text('{"camera": 3}')
         shutil.rmtree(tmp_path / "masks")
-        assert layout_of(tmp_path) == "folder"
+        assert detect_layout(tmp_path) == "folder"
 
 
 def test_a_folder_named_like_a_table_is_none(tmp_path: Path) -> None:
     write_phantom(tmp_path / "set", "folder", cases=2, seed=0, slices=2, size=(24, 24))
     (tmp_path / "set" / "old.csv").mkdir()
-    assert layout_of(tmp_path / "set") == "folder"
+    assert detect_layout(tmp_path / "set") == "folder"

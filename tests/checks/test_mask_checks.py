@@ -1,28 +1,34 @@
-"""Which fault a mask's values betray."""
+"""Faults that the values of masks, their labels and their palettes betray."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from medseg_pl.checks.mask_checks import Claims, mask_findings
+from medseg_pl.checks.inspection import inspect_case
+from medseg_pl.checks.mask_checks import check_ignore_value, check_labels, check_mask_values, check_palettes
+from medseg_pl.checks.measurements import AnnotatedCase, LabelLookup
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.sources import FolderSource
 from medseg_pl.io.file_header import FileHeader
-from tests.checks.facts_of import PNG, codes, facts_of, mask_of
+from tests.checks.samples import LABELS, PNG, codes, make_case, make_dataset, make_facts, measure_values
 from tests.end_to_end.clean_sets import picture
 from tests.end_to_end.defects import jpeg_mask_as_png, smoothed
+from tests.sample_files import noise, save_raster
 
-TWO = LabelMap(["organ", "lesion"], "multiclass")
+TWO = LABELS
 ONE = LabelMap(["organ"], "binary")
 APART = LabelMap(["organ", "lesion"], "multilabel")
 MASK = picture(0)[1][None]
 
 
-def found(mask: NDArray[Any], labels: LabelMap = TWO, header: FileHeader = PNG, *, ignores: bool = False) -> list[str]:
-    return codes(mask_findings(facts_of(None, mask_of(mask, header)), Claims(labels), ignores=ignores))
+def found(mask: NDArray[Any], labels: LabelMap = TWO, header: FileHeader = PNG) -> list[str]:
+    return codes(check_mask_values(make_dataset(make_facts(None, measure_values(mask, header)), labels=labels)))
 
 
 def test_a_mask_of_labels_is_in_order() -> None:
@@ -43,7 +49,11 @@ def test_255_beside_labels_is_what_nobody_annotated() -> None:
 
 
 def test_255_alone_is_what_it_is_elsewhere_in_the_data_set() -> None:
-    assert found((MASK > 0).astype(np.uint8) * 255, ignores=True) == ["ignore-value-unset"]
+    beside = MASK.copy()
+    beside[0, :4] = 255
+    alone = (MASK > 0).astype(np.uint8) * 255
+    dataset = make_dataset(*(make_facts(None, measure_values(mask)) for mask in (beside, alone)))
+    assert codes(check_mask_values(dataset)) == ["ignore-value-unset"] * 2
 
 
 @pytest.mark.parametrize("quality_seed", range(6))
@@ -82,12 +92,12 @@ def test_colors_are_labels_where_they_are_named() -> None:
     named = LabelMap(["organ", "lesion"], "multiclass", colors={"organ": (255, 0, 0), "lesion": (0, 255, 0)})
     assert found(colors) == ["mask-colors"]
     assert found(colors, named) == []
-    assert Claims(named).voxels([mask_of(colors)]) == [int((MASK == 1).sum()), int((MASK == 2).sum())]
+    assert LabelLookup(named).count_voxels([measure_values(colors)]) == [int((MASK == 1).sum()), int((MASK == 2).sum())]
 
 
 def test_fractions_name_the_header_that_made_them() -> None:
     scaled = FileHeader("gzip", scaled=True)
-    (finding,) = mask_findings(facts_of(None, mask_of(MASK * np.float32(0.5), scaled)), Claims(TWO), ignores=False)
+    (finding,) = check_mask_values(make_dataset(make_facts(None, measure_values(MASK * np.float32(0.5), scaled))))
     assert finding.code == "mask-not-integer"
     assert finding.message.endswith("the header scales the values, which is meant for intensities.")
 
@@ -99,7 +109,7 @@ def test_noise_is_a_picture() -> None:
 def test_the_message_counts() -> None:
     mask = np.zeros((1, 10, 10), np.uint8)
     mask[0, 0, :5] = 7
-    (finding,) = mask_findings(facts_of(None, mask_of(mask)), Claims(TWO), ignores=False)
+    (finding,) = check_mask_values(make_dataset(make_facts(None, measure_values(mask))))
     assert finding.message == "The mask holds the value 7, in 5 voxels (5.00%); expected 0, 1, 2."
 
 
@@ -113,28 +123,28 @@ def test_the_message_counts() -> None:
     ],
 )
 def test_what_was_expected(labels: LabelMap, label: int | None, expected: str) -> None:
-    facts = facts_of(None, mask_of(np.full((1, 9, 9), 77, np.uint8), label=label))
-    (finding,) = mask_findings(facts, Claims(labels), ignores=False)
+    facts = make_facts(None, measure_values(np.full((1, 9, 9), 77, np.uint8), label=label))
+    (finding,) = check_mask_values(make_dataset(facts, labels=labels))
     assert finding.message.endswith(expected)
 
 
 def test_labels_in_files_of_their_own() -> None:
-    files = [mask_of(np.where(value == MASK, 255, 0), label=value - 1) for value in (1, 2)]
-    facts = facts_of(None, *files)
-    assert codes(mask_findings(facts, Claims(APART), ignores=False)) == []
-    assert Claims(APART).voxels(files) == [int((MASK == 1).sum()), int((MASK == 2).sum())]
+    files = [measure_values(np.where(value == MASK, 255, 0), label=value - 1) for value in (1, 2)]
+    facts = make_facts(None, *files)
+    assert codes(check_mask_values(make_dataset(facts, labels=APART))) == []
+    assert LabelLookup(APART).count_voxels(files) == [int((MASK == 1).sum()), int((MASK == 2).sum())]
 
 
 def test_overlap_is_wrong_only_where_labels_exclude_each_other() -> None:
-    files = [mask_of((MASK > 0).astype(np.uint8), label=index) for index in (0, 1)]
-    facts = facts_of(None, *files, overlap=12)
-    assert codes(mask_findings(facts, Claims(APART), ignores=False)) == []
-    assert codes(mask_findings(facts, Claims(TWO), ignores=False)) == ["mask-overlap"]
+    files = [measure_values((MASK > 0).astype(np.uint8), label=index) for index in (0, 1)]
+    facts = make_facts(None, *files, overlap=12)
+    assert codes(check_mask_values(make_dataset(facts, labels=APART))) == []
+    assert codes(check_mask_values(make_dataset(facts))) == ["mask-overlap"]
 
 
 def test_a_label_whose_other_file_is_empty_is_not_empty() -> None:
-    files = [mask_of(MASK * 0, label=0), mask_of((MASK > 0).astype(np.uint8), label=1)]
-    assert codes(mask_findings(facts_of(None, *files), Claims(APART), ignores=False)) == []
+    files = [measure_values(MASK * 0, label=0), measure_values((MASK > 0).astype(np.uint8), label=1)]
+    assert codes(check_mask_values(make_dataset(make_facts(None, *files), labels=APART))) == []
 
 
 def test_many_small_components_are_structures() -> None:
@@ -145,3 +155,84 @@ def test_many_small_components_are_structures() -> None:
     assert found(mask) == []  # 400 of 500 voxels
     mask[0, 5:35, 5:35] = 1
     assert found(mask) == ["mask-specks"]
+
+
+def annotated(*voxels: Sequence[int], groups: Sequence[str] = ()) -> list[AnnotatedCase]:
+    names = [str(number) for number in range(len(voxels))]
+    return [AnnotatedCase(make_case(n, g), v) for n, g, v in zip(names, groups or names, voxels, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("voxels", "found"),
+    [
+        ([(5, 5)] * 4, []),
+        ([(0, 0)] * 4, ["masks-all-empty"]),
+        ([(5, 0)] * 4, ["label-never-present"]),
+        ([(5, 0), (5, 0), (5, 3)], ["label-in-one-case"]),
+        ([(5, 0), (5, 3)], []),  # of two cases one is half of them
+        ([], []),
+    ],
+)
+def test_labels(voxels: list[tuple[int, int]], found: list[str]) -> None:
+    assert codes(check_labels(make_dataset(annotated=annotated(*voxels)))) == found
+
+
+def test_a_label_of_one_patient_with_several_cases() -> None:
+    cases = annotated((5, 3), (5, 3), (5, 0), (5, 0), groups=["p", "p", "q", "r"])
+    (found,) = check_labels(make_dataset(annotated=cases))
+    assert found.code == "label-in-one-patient"
+    assert found.message == "The label 'lesion' is in 2 cases, all of them of the patient p."
+
+
+def test_ignore_value() -> None:
+    def check(values: list[int], ignore: int | None) -> list[str]:
+        labels = LabelMap(["organ", "lesion"], "multiclass", ignore_value=ignore)
+        masks = [measure_values(np.array([[values]]))] if values else []
+        return codes(check_ignore_value(make_dataset(make_facts(None, *masks), labels=labels)))
+
+    assert check([0, 1], 255) == ["ignore-value-absent"]
+    assert check([0, 255], 255) == []
+    assert check([0], None) == []
+    assert check([], 255) == []
+
+
+ORGANS = LabelMap(["liver", "spleen"], "multiclass")
+BLACK, RED, GREEN, GRAY = [0, 0, 0], [200, 0, 0], [0, 200, 0], [90, 90, 90]
+
+
+def find(root: Path, suffix: str, *palettes: list[list[int]]) -> list[str]:
+    """Check masks that hold the indices 0, 1 and 2 under these palettes."""
+    for number, colors in enumerate(palettes):
+        save_raster(root / f"images/{number}.png", noise((12, 14), number))
+        image = Image.fromarray(np.repeat(np.arange(len(colors), dtype=np.uint8), 4)[:, None].repeat(14, axis=1))
+        image.putpalette(np.array(colors).ravel().tolist())
+        (root / "masks").mkdir(exist_ok=True)
+        image.save(root / f"masks/{number}{suffix}")
+    source = FolderSource(str(root))
+    facts = [inspect_case(source, case, labels=ORGANS, root=root) for case in source.cases()]
+    return [finding.message for finding in check_palettes(make_dataset(*facts, labels=ORGANS))]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".tif"])
+class TestPalettes:
+    def test_the_same_in_all_files(self, tmp_path: Path, suffix: str) -> None:
+        assert find(tmp_path, suffix, [BLACK, RED, GREEN], [BLACK, RED], [BLACK, RED, GREEN]) == []
+
+    def test_colors_change_places(self, tmp_path: Path, suffix: str) -> None:
+        (message,) = find(tmp_path, suffix, [BLACK, RED, GREEN], [BLACK, GREEN, RED])
+        assert message.startswith("Index ")
+        assert "(200, 0, 0)" in message and "(0, 200, 0)" in message
+
+    def test_one_index_stands_for_two_colors(self, tmp_path: Path, suffix: str) -> None:
+        assert find(tmp_path, suffix, [BLACK, RED], [BLACK, GREEN]) == [
+            f"Index 1 is (0, 200, 0); in 0{suffix} it is (200, 0, 0)."
+        ]
+
+    def test_grays_are_for_show(self, tmp_path: Path, suffix: str) -> None:
+        assert find(tmp_path, suffix, [BLACK, GRAY], [BLACK, [5, 5, 5]]) == []
+
+
+def test_one_color_has_two_indices(tmp_path: Path) -> None:
+    assert find(tmp_path, ".png", [BLACK, RED], [BLACK, GRAY, RED]) == [
+        "The color (200, 0, 0) has the index 2; in 0.png it has 1."
+    ]

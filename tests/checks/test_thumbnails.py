@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medseg_pl.checks.discovery import discover
-from medseg_pl.checks.thumbnails import thumbnail
+from medseg_pl.checks.listing import list_cases
+from medseg_pl.checks.thumbnails import draw_thumbnail
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import DecathlonSource, DicomSource, FolderSource, Source, UWMadisonSource
 from tests.end_to_end.clean_sets import (
@@ -30,7 +30,7 @@ APART = LabelMap(list(LABELS), "multilabel")
 
 
 def drawn(source: Source, labels: LabelMap) -> NDArray[np.uint8]:
-    jpeg = thumbnail(source, discover(source).cases[0], labels)
+    jpeg = draw_thumbnail(source, list_cases(source).cases[0], labels)
     assert jpeg is not None
     return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
@@ -72,7 +72,7 @@ def test_an_image_that_cannot_be_read_has_no_picture(tmp_path: Path) -> None:
     write_folder(tmp_path)
     (tmp_path / "images" / f"{NAMES[0]}.png").write_bytes(b"no")
     source = FolderSource(str(tmp_path))
-    assert thumbnail(source, source.cases()[0], EXCLUSIVE) is None
+    assert draw_thumbnail(source, source.cases()[0], EXCLUSIVE) is None
 
 
 def test_large_and_strange_images(tmp_path: Path) -> None:

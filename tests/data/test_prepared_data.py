@@ -18,7 +18,7 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.prepared_data import find_mask_values, find_time_axes, use_mask_values
 from medseg_pl.data.sources import FolderSource, PolygonSource
 from tests.annotation_files import save_coco
-from tests.checks.facts_of import codes
+from tests.checks.samples import codes
 from tests.sample_files import blocks, save_raster
 
 ONE = LabelMap(["lesion"], "binary")

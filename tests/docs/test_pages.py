@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from medseg_pl.checks.codes import KINDS
+from medseg_pl.checks import CODES
 from tests.docs.commands import blocks
 
 DOCS = Path("docs")
@@ -59,9 +59,9 @@ def test_its_links_lead_somewhere(page: Path) -> None:
 def test_the_page_of_check_has_every_code_with_its_remedy(conf: ModuleType) -> None:
     assert conf.CODES in (DOCS / "checks.md").read_text()
     page = conf.codes_as_markdown()
-    for code, kind in KINDS.items():
+    for code, kind in CODES.items():
         assert page.count(f"| `{code}` | {kind.meaning} | {kind.remedy} |") == 1
-    assert page.count("\n| `") == len(KINDS)
+    assert page.count("\n| `") == len(CODES)
     assert page.index("## Errors") < page.index("`no-cases`") < page.index("## Warnings") < page.index("## Notes")
 
 
@@ -88,7 +88,7 @@ def test_options_and_quotes_can_be_copied_from_a_page(tmp_path: Path, conf: Modu
     assert done.returncode == 0, done.stderr
     page = html.unescape((tmp_path / "html" / "index.html").read_text())
     assert 'Set --layout or "--data.source" beside' in page
-    assert any("--layout" in kind.remedy for kind in KINDS.values())
+    assert any("--layout" in kind.remedy for kind in CODES.values())
     assert changed_options(page) == []
 
 
@@ -105,4 +105,4 @@ def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
     for page in DOCS.glob("*.md"):
         assert changed_options((tmp_path / f"{page.stem}.html").read_text()) == []
     checks = (tmp_path / "checks.html").read_text()
-    assert all(code in checks for code in KINDS)
+    assert all(code in checks for code in CODES)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from medseg_pl.checks import KINDS
-from medseg_pl.checks.settings import settings_of
+from medseg_pl.checks import CODES
+from medseg_pl.checks.settings import read_settings
 from medseg_pl.cli.commands.check import add_arguments
 from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.cli.parser import CommandParser
@@ -61,26 +61,26 @@ def test_the_fault_is_found_and_no_other(clean_sets: dict[Write, Path], tmp_path
     before = {path: path.lstat().st_mtime_ns for path in root.rglob("*")}
     code, report = checked(root, CLEAN[defect.write] if defect.options is None else defect.options)
     assert {finding["code"] for finding in report["findings"]} == {defect.code} | defect.also, report["findings"]
-    assert code == int(any(KINDS[name].level == "error" for name in {defect.code} | defect.also))
+    assert code == int(any(CODES[name].level == "error" for name in {defect.code} | defect.also))
     assert {path: path.lstat().st_mtime_ns for path in root.rglob("*")} == before
     for finding in report["findings"]:
         assert finding["message"].endswith(".")
         assert str(root) not in finding["message"]
-        assert finding["remedy"] == KINDS[finding["code"]].remedy
+        assert finding["remedy"] == CODES[finding["code"]].remedy
 
 
 @pytest.mark.parametrize(
-    "defect", [d for d in DEFECTS if KINDS[d.code].level != "error"], ids=lambda defect: defect.kind
+    "defect", [d for d in DEFECTS if CODES[d.code].level != "error"], ids=lambda defect: defect.kind
 )
 def test_without_an_error_every_case_can_be_read(clean_sets: dict[Write, Path], tmp_path: Path, defect: Defect) -> None:
     root = spoilt(clean_sets, defect, tmp_path)
     options = CLEAN[defect.write] if defect.options is None else defect.options
     parser = CommandParser("medseg check", "")
     add_arguments(parser)
-    settings = settings_of(parser.parse_args([str(root), *options]))
-    if not any(KINDS[code].level == "error" for code in defect.also):
+    settings = read_settings(parser.parse_args([str(root), *options]))
+    if not any(CODES[code].level == "error" for code in defect.also):
         cases = settings.source.cases()
-        labels = settings.find_labels(cases).labels
+        labels = settings.infer_labels(cases).labels
         for case in cases:
             volume = settings.source.read(case, labels)
             assert volume.mask is not None
@@ -94,7 +94,7 @@ def test_every_kind_of_finding_is_planted() -> None:
     elsewhere |= {"repeated-link", "place-unknown", "axes-turned", "spacing-unset", "time-axis"}
     elsewhere |= {"slices-interpolated", "slices-resampled"}
     elsewhere |= {"bad-name", "mask-palettes-differ"}
-    assert planted | elsewhere == set(KINDS)
+    assert planted | elsewhere == set(CODES)
     assert not planted & elsewhere
     assert len(planted) >= 60
 

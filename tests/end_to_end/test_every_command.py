@@ -147,12 +147,12 @@ def interrupt(*_: Any, **__: Any) -> None:
 
 PLACES = {
     "phantom": "medseg_pl.cli.commands.phantom._scans_of",
-    "plan": "medseg_pl.planning.config_file.hardware_of",
+    "plan": "medseg_pl.planning.config_file.detect_hardware",
     "evaluate": "medseg_pl.cli.commands.evaluate.scoring.make_metrics",
     "compare": "medseg_pl.cli.commands.compare.csv_rows",
-    "check": "medseg_pl.checks.report.as_json",
+    "check": "medseg_pl.checks.report.to_json",
     "report": "medseg_pl.reporting.write_report.list_case_entries",
-    "new": "medseg_pl.cli.commands.new.project.package_name",
+    "new": "medseg_pl.cli.commands.new.project.make_package_name",
     "predict": "medseg_pl.inference.predictor.Predictor.predict_volume",
     "export": "medseg_pl.export.golden_cases.golden_cases",
     "postprocess": "medseg_pl.cli.commands.postprocess.search.write",

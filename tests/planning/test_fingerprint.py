@@ -15,7 +15,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.cache.case_cache import CaseCache
 from medseg_pl.data.sources import Source
-from medseg_pl.planning.fingerprint import Fingerprint, fingerprint
+from medseg_pl.planning.fingerprint import Fingerprint, compute_fingerprint
 
 LABELS = LabelMap(["liver", "tumour"], "multiclass")
 
@@ -55,7 +55,7 @@ def measured(tmp_path: Path, *volumes: Volume) -> Fingerprint:
     source = InMemory(tmp_path, list(volumes))
     cases = source.cases()
     index = CaseCache(tmp_path / "store", source, LABELS).build(cases, threads=1)
-    return fingerprint(cases, index, LABELS, ["mri"])
+    return compute_fingerprint(cases, index, LABELS, ["mri"])
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.planning.annotated_yaml import Remark
+from medseg_pl.planning.annotated_yaml import Commented
 from medseg_pl.planning.fingerprint import Fingerprint
 from medseg_pl.planning.planner import Hardware, plan
 
@@ -50,14 +50,14 @@ def chosen(found: Fingerprint, *path: str, labels: LabelMap = ORGANS, hardware: 
     value: Any = plan(found, labels, hardware)
     for key in path:
         value = value[key]
-    return value.value if isinstance(value, Remark) else value
+    return value.value if isinstance(value, Commented) else value
 
 
 def reason(found: Fingerprint, *path: str) -> str:
     value: Any = plan(found, ORGANS, CPU)
     for key in path:
         value = value[key]
-    assert isinstance(value, Remark)
+    assert isinstance(value, Commented)
     return value.comment
 
 
@@ -131,7 +131,7 @@ class TestIntensities:
             (-60.0, 160.0),
             (-20.0, 90.0),
         ]
-        assert pet["class_path"] == Remark("medseg_pl.ZScore", "PET: per case")
+        assert pet["class_path"] == Commented("medseg_pl.ZScore", "PET: per case")
 
     def test_channels_without_a_ct_are_normalized_alike(self) -> None:
         two = {"channels": 2, "modalities": ("T1", "T2"), "lowest": (0.0, 0.0)}

@@ -34,9 +34,9 @@ def run(arguments: Namespace) -> int:
         OutputExistsError: The file is there already.
         SettingError: Something has to be said that the data does not say.
     """
-    from medseg_pl.checks.configured_data import open_configured
-    from medseg_pl.checks.layout_detection import DataSettings, open_data_set, recognize_opened
-    from medseg_pl.planning.config_file import hardware_of, plan_file
+    from medseg_pl.checks.layout_detection import DataSettings, detect_labels, open_data_set
+    from medseg_pl.checks.settings import open_configured
+    from medseg_pl.planning.config_file import detect_hardware, plan_config
 
     require_absent(arguments.output)
     said = DataSettings.from_arguments(arguments)
@@ -48,9 +48,9 @@ def run(arguments: Namespace) -> int:
         raise SettingError("There is nothing to plan for. Give a folder, or a configuration with --config.")
     else:
         opened = open_data_set(root, said)
-    found = recognize_opened(opened, said.labels)
-    hardware = hardware_of(arguments.device, arguments.memory_gb)
-    planned = plan_file(found, hardware, root.resolve().name, arguments.num_workers)
+    found = detect_labels(opened, said.labels)
+    hardware = detect_hardware(arguments.device, arguments.memory_gb)
+    planned = plan_config(found, hardware, root.resolve().name, arguments.num_workers)
     write_text(arguments.output, planned.text)
     if arguments.json:
         result = {"config": str(arguments.output), "summary": planned.summary, "notes": list(planned.notes)}

@@ -26,7 +26,7 @@ from medseg_pl.data.splits import SIDES
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.git import read_git_state
 from medseg_pl.models.optimizers import is_score_driven
-from medseg_pl.planning.fingerprint import survey
+from medseg_pl.planning.fingerprint import survey_cases
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
 from medseg_pl.training.training_length import count_accumulated_batches
@@ -151,7 +151,7 @@ def fingerprint_data(trainer: Trainer) -> dict[str, Any] | None:
         for side, names in sides.items()
     }
     digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()
-    surveyed = survey(list(prepared.cases.values()), prepared.index, data.labels)
+    surveyed = survey_cases(list(prepared.cases.values()), prepared.index, data.labels)
     return {"sha256": digest, **counts, "survey": asdict(surveyed)}
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from medseg_pl.__main__ import main
-from medseg_pl.checks import KINDS
+from medseg_pl.checks import CODES
 from tests.end_to_end.clean_sets import (
     LABELS,
     NAMED,
@@ -65,7 +65,7 @@ def test_the_table_names_level_code_file_and_remedy(faulty: Path, capsys: Printe
     assert max(map(len, lines)) <= 80
     text = " ".join(" ".join(lines).split())
     assert "1 error empty-file: a file of zero bytes The file has no byte. images/p2_a.png" in text
-    assert f"→ {KINDS['empty-file'].remedy}" in text
+    assert f"→ {CODES['empty-file'].remedy}" in text
     assert lines[-1] == "10 cases: 1 error, 0 warnings, 1 note. Correct the errors before training."
     assert "\x1b" not in "".join(lines)  # plain where nobody can see colors
 
@@ -98,7 +98,7 @@ def test_json(faulty: Path) -> None:
         "case_id": "p2_a",
         "file": "images/p2_a.png",
         "message": "The file has no byte.",
-        "remedy": KINDS["empty-file"].remedy,
+        "remedy": CODES["empty-file"].remedy,
     }
     assert report["data"] == {
         "source": "FolderSource",
@@ -122,7 +122,7 @@ def test_page(faulty: Path, tmp_path: Path) -> None:
     assert page.count("data:image/jpeg;base64,/9j/") == 1  # that of the image which can be read
     assert "cannot be read" in page
     assert "images/p2_a.png" in page
-    assert KINDS["mask-is-picture"].remedy in page
+    assert CODES["mask-is-picture"].remedy in page
     # Nothing is fetched and nothing runs, and no path of this machine is in it.
     assert not re.search(r"https?://|<script|<link|url\(", page)
     assert str(tmp_path) not in page

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from medseg_pl.__main__ import main
-from medseg_pl.cli.commands.new.project import package_name
+from medseg_pl.cli.commands.new.project import make_package_name
 from medseg_pl.cli.commands.phantom import write_phantom
 
 pytestmark = pytest.mark.documents
@@ -126,7 +126,7 @@ def test_nothing_is_overwritten_and_nothing_half_made(
 
 def test_a_package_name_is_one() -> None:
     for name in ("p", "Größe 3", "2024", "torch", "--", "class"):
-        assert package_name(name).isidentifier()
+        assert make_package_name(name).isidentifier()
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from medseg_pl.__main__ import main
-from medseg_pl.checks.discovery import discover
-from medseg_pl.checks.layout_detection import recognize
+from medseg_pl.checks.layout_detection import detect_dataset
+from medseg_pl.checks.listing import list_cases
 from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.geometry import Reorientation
@@ -400,7 +400,7 @@ def make(root: Path, labels: dict[str, Any], mask: np.ndarray, channels: int = 1
 def test_what_is_ignored_is_no_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = {"background": 0, "tumor": 1, "ignore": 2}
     source = make(tmp_path, labels, blocks((32, 32), 1, 2))
-    found = recognize(tmp_path).labels
+    found = detect_dataset(tmp_path).labels
     assert (list(found.names), found.task, found.ignore_value) == (["tumor"], "binary", 2)
     mask = source.read(source.cases()[0], found).mask
     np.testing.assert_array_equal(mask, blocks((32, 32), 1, IGNORE)[None, None])
@@ -412,7 +412,7 @@ def test_what_is_ignored_is_no_label(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_regions_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make(tmp_path, {**REGIONS, "ignore": 4}, blocks((32, 32), 1, 2, 3, 4), regions_class_order=[1, 2, 3])
-    labels = recognize(tmp_path).labels
+    labels = detect_dataset(tmp_path).labels
     assert (list(labels.names), labels.task, labels.ignore_value) == (["whole", "core", "edge"], "multilabel", 4)
     mask = source.read(source.cases()[0], labels).mask
     assert mask is not None
@@ -437,12 +437,12 @@ def test_lists_of_single_values_are_no_regions() -> None:
 def test_a_picture_may_hold_all_channels(tmp_path: Path) -> None:
     source = make(tmp_path, {"background": 0, "road": 1}, blocks((32, 32), 1), channels=3)
     assert [len(case.images) for case in source.cases()] == [1] * 5
-    assert discover(source).findings == ()
+    assert list_cases(source).findings == ()
     assert source.read(source.cases()[0], LabelMap(["road"], "binary")).image.shape == (3, 1, 32, 32)
     (case, *_) = source.open_unlabeled(tmp_path / "imagesTr").cases()
     assert (case.case_id, len(case.images)) == ("c0", 1)
     save_raster(tmp_path / "imagesTr/c0_0001.png", noise((32, 32)))  # then they are files of their own
-    assert [f.code for f in discover(source).findings] == ["listed-file-missing", "unlisted-file"]
+    assert [f.code for f in list_cases(source).findings] == ["listed-file-missing", "unlisted-file"]
 
 
 @pytest.mark.parametrize("by_name", [True, False])
@@ -454,7 +454,7 @@ def test_files_may_be_listed_by_name(tmp_path: Path, by_name: bool) -> None:
     assert [(case.case_id, case.images[0].name) for case in source.cases()] == list(
         zip(names, ["c0_0000.png", "c1_0000.png"], strict=True)
     )
-    assert [case.case_id for case in discover(source).cases] == names
+    assert [case.case_id for case in list_cases(source).cases] == names
     assert len([each for each in source.list_left_out() if each.kind == "unlisted"]) == 6
 
 
@@ -462,4 +462,4 @@ def test_a_listing_that_is_none_is_refused(tmp_path: Path) -> None:
     source = make(tmp_path, {"road": 1}, blocks((32, 32), 1), dataset={"p0": {"images": "c0.png"}})
     with pytest.raises(DataError, match=r"expected entries .* in dataset"):
         source.cases()
-    assert "listing-invalid" in [f.code for f in discover(source).findings]
+    assert "listing-invalid" in [f.code for f in list_cases(source).findings]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medseg_pl.checks.discovery import discover
+from medseg_pl.checks.listing import list_cases
 from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, MissingDataError, SettingError
 from medseg_pl.core.geometry import Slicing
@@ -540,7 +540,7 @@ class TestUnicode:
         (case,) = source.cases()
         assert case.case_id == composed
         assert len(case.masks) == 2
-        assert discover(source).findings == ()
+        assert list_cases(source).findings == ()
         (bare,) = source.open_unlabeled(tmp_path / "images").cases()
         assert bare.case_id == composed
 

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from medseg_pl.checks.inspection import inspect_case
-from medseg_pl.checks.layout_detection import recognize
+from medseg_pl.checks.layout_detection import detect_dataset
 from medseg_pl.core.errors import GeometryError, MaskValueError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import FolderSource
@@ -125,7 +125,7 @@ def test_a_label_that_was_not_drawn_is_absent(tmp_path: Path) -> None:
 def test_check_and_plan_take_the_names_of_the_segments(tmp_path: Path) -> None:
     source = save(tmp_path, [EXCLUSIVE], [("Spleen", 1, 0), ("Liver", 2, 0)])
     (tmp_path / "masks/p1.seg.nrrd").rename(tmp_path / "masks/p1.nrrd")  # the fields count, not the name
-    found = recognize(tmp_path)
+    found = detect_dataset(tmp_path)
     assert found.labels == LabelMap(["Spleen", "Liver"], "multiclass")
     (case,) = found.source.cases()
     facts = inspect_case(found.source, case, labels=found.labels, root=tmp_path)

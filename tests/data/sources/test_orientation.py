@@ -20,7 +20,7 @@ from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FolderSource
-from tests.checks.facts_of import codes
+from tests.checks.samples import codes
 from tests.sample_files import noise
 
 KIDNEYS = LabelMap(["right", "left"], "multiclass")

@@ -11,16 +11,16 @@ from typing import NamedTuple
 import jinja2
 
 from medseg_pl import __version__
-from medseg_pl.checks.layout_detection import DataSettings, recognize
+from medseg_pl.checks.layout_detection import DataSettings, detect_dataset
 from medseg_pl.core.errors import SettingError, make_printable
 from medseg_pl.io.atomic_files import require_empty, write_folder_atomically
 from medseg_pl.io.paths import require_folder
-from medseg_pl.planning.config_file import PlanFile, hardware_of, plan_file
+from medseg_pl.planning.config_file import PlannedConfig, detect_hardware, plan_config
 
 _SUFFIX = ".j2"
 
 
-class Names(NamedTuple):
+class ProjectNames(NamedTuple):
     """What the files of a project are filled with.
 
     Attributes:
@@ -44,9 +44,9 @@ def make_project(arguments: argparse.Namespace) -> None:
     project: Path = arguments.project.resolve()
     require_empty(project)
     planned = _planned(arguments, project.name) if arguments.data_root is not None else None
-    names = Names(project.name, package_name(project.name), planned.summary if planned else "")
+    names = ProjectNames(project.name, make_package_name(project.name), planned.summary if planned else "")
     with write_folder_atomically(project) as staging:
-        fill(Path(__file__).with_name("template"), staging, names)
+        fill_template(Path(__file__).with_name("template"), staging, names)
         if planned is not None:
             (staging / "configs" / "train.yaml").write_text(planned.text)
     for note in planned.notes if planned else ():
@@ -54,32 +54,32 @@ def make_project(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"Made {arguments.project}; go on with\n  cd {arguments.project} && make demo\n")
 
 
-def package_name(project: str) -> str:
+def make_package_name(project: str) -> str:
     """The project's name as that of a Python package, which no other package has by chance.
 
-    >>> package_name("Liver-MRI 2"), package_name("2024")
+    >>> make_package_name("Liver-MRI 2"), make_package_name("2024")
     ('liver_mri_2_parts', 'project_2024_parts')
     """
     name = re.sub(r"\W+", "_", project.lower(), flags=re.ASCII).strip("_")
     return f"{name if name and not name[0].isdigit() else f'project_{name}'}_parts"
 
 
-def fill(template: Path, target: Path, names: Names) -> None:
+def fill_template(template: Path, target: Path, names: ProjectNames) -> None:
     """Copy a folder of the template, its names and contents filled in; `package` becomes the project's own."""
     target.mkdir(parents=True, exist_ok=True)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     for entry in sorted(template.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             if entry.name != "__pycache__":
-                fill(entry, target / (names.package if entry.name == "package" else entry.name), names)
+                fill_template(entry, target / (names.package if entry.name == "package" else entry.name), names)
             continue
         text = environment.from_string(entry.read_text(encoding="utf-8")).render(names._asdict(), version=__version__)
         (target / entry.name.removesuffix(_SUFFIX).replace("dot.", ".")).write_text(text, encoding="utf-8")
 
 
-def _planned(arguments: argparse.Namespace, name: str) -> PlanFile:
+def _planned(arguments: argparse.Namespace, name: str) -> PlannedConfig:
     data = require_folder(arguments.data_root, "a data set", "Set --data_root to the folder that holds it.").resolve()
     if data.is_relative_to(arguments.project.resolve()):
         raise SettingError(f"The data set {data} lies in the project's folder, which must be new. Move it elsewhere.")
-    found = recognize(data, DataSettings.from_arguments(arguments))
-    return plan_file(found, hardware_of(None, None), name, arguments.num_workers)
+    found = detect_dataset(data, DataSettings.from_arguments(arguments))
+    return plan_config(found, detect_hardware(None, None), name, arguments.num_workers)
