@@ -64,19 +64,6 @@ def assign_stratified(
     return parts
 
 
-def measure_imbalance(
-    amounts: Float64[np.ndarray, "g a"], parts: Int64[np.ndarray, " g"], goals: Sequence[float]
-) -> float:
-    """Average the distance of each part's share from its goal.
-
-    >>> measure_imbalance(np.array([[3.0], [1.0]]), np.array([0, 1]), [0.5, 0.5])
-    0.25
-    """
-    there = amounts[:, amounts.sum(axis=0) > 0]
-    held = np.stack([there[parts == part].sum(axis=0) for part in range(len(goals))]) / there.sum(axis=0)
-    return float(np.abs(held - np.asarray(goals)[:, None]).mean())
-
-
 def _order_largest_first(shares: Float64[np.ndarray, "g a"], seed: int) -> Int64[np.ndarray, " g"]:
     # Whole powers of two: else the order would follow from single voxels, and no seed could change it.
     sizes = np.floor(np.log2(np.maximum(np.linalg.norm(shares, axis=1), 1e-300)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.transforms.windows import (
+from medseg_pl.data.transforms.resize import (
     Padding,
     center_padding,
     compute_padded_size,

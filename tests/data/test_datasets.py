@@ -35,8 +35,7 @@ from medseg_pl.data.datasets import (
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.sources import Source
 from medseg_pl.data.transforms.augmentation import Augmentation, StandardAugmentation
-from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.data.transforms.windows import center_padding
+from medseg_pl.data.transforms.resize import Resize, center_padding
 
 LABELS = LabelMap(["large", "small"], "multiclass")
 

@@ -23,7 +23,7 @@ from medseg_pl.core.types import PostProcessing, TtaMode
 from medseg_pl.data.datasets import stack_context
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.sources.files import write_mask_file
-from medseg_pl.data.transforms import windows
+from medseg_pl.data.transforms import resize as windows
 from medseg_pl.data.transforms.resize import Resize, resize_image
 from medseg_pl.export import image_files, runner
 from medseg_pl.inference.postprocess import apply_postprocess
