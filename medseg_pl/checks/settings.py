@@ -29,6 +29,7 @@ from medseg_pl.data.sources import (
     Source,
     UWMadisonSource,
 )
+from medseg_pl.data.sources.from_settings import relocate_source
 from medseg_pl.data.splits import LabelVoxels, SplitSettings
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.config_files import find_config, read_yaml
@@ -173,10 +174,8 @@ def _make_source(settings: Mapping[str, Any], directory: Path | None) -> tuple[B
             f"data.source.class_path is {path!r}; expected one of medseg's own sources, {', '.join(_SOURCES)}. A "
             "source of your own is code, which is not run here: describe the same files with one of these."
         )
-    values = dict(_get_section(settings, "init_args"))
-    if directory is not None:
-        manifest = {"manifest": str(directory / Path(str(values.get("manifest"))).name)}
-        values |= manifest if name == "ManifestSource" else {"root": str(directory)}
+    described = {"init_args": dict(_get_section(settings, "init_args"))}
+    values = (described if directory is None else relocate_source(described, directory))["init_args"]
     source: BuiltInSource = _make(getattr(sources, name), "data.source.init_args", values)
     return source, {"class_path": f"medseg_pl.{name}", "init_args": values}
 
