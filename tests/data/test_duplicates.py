@@ -141,7 +141,7 @@ class TestLookAlikes:
 
 class TestSides:
     @pytest.fixture
-    def locate_case(self, tmp_path: Path) -> FolderSource:
+    def folder(self, tmp_path: Path) -> FolderSource:
         for name, seed in (("p1_a", 1), ("p1_b", 1), ("p2", 2), ("p3", 1)):
             write_png(tmp_path / "images" / f"{name}.png", texture(seed))
         return FolderSource(str(tmp_path), masks=None, group=r"(p\d)")

@@ -250,12 +250,12 @@ def test_noise_keeps_a_value_beyond_the_percentiles_there() -> None:
     assert changed.max() <= 3000
 
 
-@pytest.mark.parametrize("strength", ["geometric", "intensity"])
+@pytest.mark.parametrize("strength", ["make_geometric", "make_intensity"])
 def test_only_what_is_switched_on_is_run(strength: str) -> None:
     assert getattr(only(), strength)() == []
     names = {
-        "geometric": ["HorizontalFlip", "VerticalFlip", "Affine"],
-        "intensity": ["RandomBrightnessContrast", "RandomGamma", "GaussNoise"],
+        "make_geometric": ["HorizontalFlip", "VerticalFlip", "Affine"],
+        "make_intensity": ["RandomBrightnessContrast", "RandomGamma", "GaussNoise"],
     }
     found = getattr(ALL, strength)()
     assert all(
@@ -342,5 +342,5 @@ def test_a_list_that_is_missing_is_missed() -> None:
         def make_geometric(self) -> list[Any]:
             return []
 
-    with pytest.raises(TypeError, match=r"abstract method '?intensity"):
+    with pytest.raises(TypeError, match=r"abstract method '?make_intensity"):
         Forgetful()
