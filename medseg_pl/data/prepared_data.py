@@ -156,18 +156,18 @@ def find_mask_values(source: Source, cases: Sequence[Case], labels: LabelMap) ->
     alone = labels.overlapping or len(labels.names) == 1
     if labels.values is not None or not alone or not isinstance(source, FileSource):
         return None
-    found: list[set[int]] = [set() for _ in labels.names]
+    values_by_label: list[set[int]] = [set() for _ in labels.names]
     for case in cases[:: max(1, len(cases) // _SAMPLED)]:
         if not source.has_value_masks(case):  # structures that are known by name have no value of their own
             return None
         shares = source.count_label_files(case) if labels.overlapping else [len(case.masks)]
-        if len(shares) != len(found) or any(is_read_by_color(path, labels) for path in case.masks):
+        if len(shares) != len(values_by_label) or any(is_read_by_color(path, labels) for path in case.masks):
             return None
         owners = [label for label, share in enumerate(shares) for _ in range(share)]
         for path, label in zip(case.masks, owners, strict=True):
-            found[label] |= _read_values(path, labels)
-    seen = set[int]().union(*found)
-    return [255 if (values or seen) == {255} else 1 for values in found] if seen else None
+            values_by_label[label] |= _read_values(path, labels)
+    seen = set[int]().union(*values_by_label)
+    return [255 if (values or seen) == {255} else 1 for values in values_by_label] if seen else None
 
 
 def use_mask_values(labels: LabelMap, values: Sequence[int] | None) -> LabelMap:

@@ -56,8 +56,8 @@ class EpochSampler(Sampler[Draw]):
 
     def _iterate_draws(self, epoch: int, done: int) -> Iterator[Draw]:
         current, order = -1, np.empty(0, np.int64)
-        for place in range(done * self.ranks + self.rank, len(self) * self.ranks, self.ranks):
-            passage, within = divmod(place, self.length)
+        for position in range(done * self.ranks + self.rank, len(self) * self.ranks, self.ranks):
+            passage, within = divmod(position, self.length)
             if passage != current:
                 current, order = passage, self._order(epoch, passage)
             # The passage is part of the draw, so that a second passage is augmented differently.
@@ -113,12 +113,12 @@ class CaseBatchSampler(Sampler[list[int]]):
 
 
 def _assign_cases(depths: Sequence[int], rank: int, ranks: int) -> list[int]:
-    filled = [(0, place) for place in range(ranks)]  # a heap: the first of those that have fewest is on top
+    filled = [(0, each) for each in range(ranks)]  # a heap: the first of those that have fewest is on top
     mine = []
     for case in sorted(range(len(depths)), key=lambda number: (-depths[number], number)):
-        slices, place = filled[0]
-        heapreplace(filled, (slices + depths[case], place))
-        if place == rank:
+        slices, emptiest = filled[0]
+        heapreplace(filled, (slices + depths[case], emptiest))
+        if emptiest == rank:
             mine.append(case)
     return sorted(mine)
 

@@ -127,16 +127,16 @@ class SplitSettings:
         if recorded and recorded["settings"] == self.as_dict():
             return restore_split(recorded["split"], cases)
         if self.file is None:
-            given = find_declared_split(cases, self.fold)
+            split = find_declared_split(cases, self.fold)
         else:
-            given = read_split(find_config(self.file), cases, self.fold)
-        if given is not None and self.fractions is not None:
+            split = read_split(find_config(self.file), cases, self.fold)
+        if split is not None and self.fractions is not None:
             raise SettingError(
-                f"The split is {given.origin}, and data.split_fractions asks for another. Set "
+                f"The split is {split.origin}, and data.split_fractions asks for another. Set "
                 "data.split_fractions to null, or do without the file, or the split and fold columns, that say "
                 "otherwise."
             )
-        return given
+        return split
 
     def choose(self, cases: Sequence[Case], label_voxels: LabelVoxels | None = None) -> Split:
         """Choose the split of these cases.
@@ -149,9 +149,9 @@ class SplitSettings:
             SettingError: Two ways of splitting were asked for.
             DataError: The split puts a group on two sides, or leaves a side empty.
         """
-        given = self.find_explicit_split(cases)
-        if given is not None:
-            return given
+        split = self.find_explicit_split(cases)
+        if split is not None:
+            return split
         if self.fractions is not None:
             return split_by_fractions(cases, self.fractions, self.seed, label_voxels)
         return split_by_folds(cases, self.fold, self.folds, self.seed, label_voxels)
@@ -199,11 +199,11 @@ def split_by_fractions(
     wanted[0] = len(groups) - wanted[1] - wanted[2]
     if wanted[0] < 1:
         raise SettingError(f"{len(groups)} patients (groups) are too few for the fractions {list(fractions)}.")
-    asked = [side for side in range(3) if wanted[side]]
+    used_sides = [side for side in range(3) if wanted[side]]
     amounts = _count_amounts(cases, groups, label_voxels)
-    room = [wanted[side] for side in asked]
+    room = [wanted[side] for side in used_sides]
     parts = assign_stratified(amounts, room, [count / len(groups) for count in room], seed)
-    side_of = {group: asked[part] for group, part in zip(groups, parts.tolist(), strict=True)}
+    side_of = {group: used_sides[part] for group, part in zip(groups, parts.tolist(), strict=True)}
     sides = [[case.case_id for case in cases if side_of[case.group] == side] for side in range(3)]
     origin = f"fractions {', '.join(f'{share:g}' for share in fractions)} {_describe_balance(amounts)}, seed {seed}"
     return _make_split(cases, val=sides[1], test=sides[2], origin=origin)
@@ -242,16 +242,16 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
         sides = {side: [str(name) for name in chosen.get(side, [])] for side in SIDES}
     except (ValueError, IndexError, AttributeError, TypeError) as error:
         raise DataError(f"{path} holds no split for fold {fold}: {error}.") from None
-    known = {case.case_id for case in cases}
-    unknown = [name for names in sides.values() for name in names if name not in known]
+    case_ids = {case.case_id for case in cases}
+    unknown = [name for names in sides.values() for name in names if name not in case_ids]
     if unknown:
         raise DataError(f"{path} names {len(unknown)} cases that the data does not have, {unknown[0]} among them.")
     named = Counter(name for names in sides.values() for name in names)
     repeated = [name for name, times in named.items() if times > 1]
     if repeated:
         raise DataError(f"{path} names the case {repeated[0]} twice, on one side or on two. Name each case once.")
-    kept = [case for case in cases if case.case_id in named]
-    return _make_split(kept, val=sides["val"], test=sides["test"], origin=f"read from {path.name}, fold {fold}")
+    listed = [case for case in cases if case.case_id in named]
+    return _make_split(listed, val=sides["val"], test=sides["test"], origin=f"read from {path.name}, fold {fold}")
 
 
 def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:
@@ -261,15 +261,15 @@ def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:
         DataError: Cases that the checkpoint wants to score are not there.
     """
     split = Split(tuple(recorded["train"]), tuple(recorded["val"]), tuple(recorded["test"]), recorded["origin"])
-    known = {case.case_id for case in cases}
-    missing = [name for name in (*split.val, *split.test) if name not in known]
+    case_ids = {case.case_id for case in cases}
+    missing = [name for name in (*split.val, *split.test) if name not in case_ids]
     if missing:
         raise DataError(
             f"The checkpoint's split names {len(missing)} cases to score that the data does not have, {missing[0]} "
             "among them. Set data.source to the data of the training; for other data give a split of its own "
             "(data.split_file, data.split_fractions or data.folds)."
         )
-    return replace(split, train=tuple(name for name in split.train if name in known))
+    return replace(split, train=tuple(name for name in split.train if name in case_ids))
 
 
 def refuse_trained_groups(cases: Sequence[Case], trained: Iterable[str]) -> None:

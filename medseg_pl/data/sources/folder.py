@@ -28,7 +28,7 @@ from medseg_pl.io.paths import LeftOut, find_dead_links, list_files, name_below,
 _SETTING = "data.source.masks"
 
 Pairs = Mapping[str, list[list[Path]]]
-"""The masks of each image, place by place."""
+"""The masks of each image, pattern by pattern."""
 
 
 class FolderSource(FileSource):
@@ -81,18 +81,18 @@ class FolderSource(FileSource):
         self.slicing = slicing
         self.image_name = image_name
         folders = masks if isinstance(masks, dict) else {"": masks or "."}
-        places = tuple(parse_mask_path(text, mask_name, _SETTING, image_name) for text in folders.values())
-        self.places: tuple[MaskPattern, ...] = () if masks is None else places
+        patterns = tuple(parse_mask_path(text, mask_name, _SETTING, image_name) for text in folders.values())
+        self.mask_patterns: tuple[MaskPattern, ...] = () if masks is None else patterns
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each image, with its masks."""
         images = {
             n: path for n, path in self._list_files(self.images, "images", on_problem).items() if self.is_image_name(n)
         }
-        folders = dict.fromkeys(place.folder for place in self.places)
+        folders = dict.fromkeys(pattern.folder for pattern in self.mask_patterns)
         masks = {folder: self._list_files(folder, "masks", on_problem) for folder in folders}
         pairs = self._pair_files(images, masks)
-        taken = {path for places in pairs.values() for paths in places for path in paths}
+        taken = {path for mask_lists in pairs.values() for paths in mask_lists for path in paths}
         images = {name: path for name, path in images.items() if path not in taken}
         pairs = {name: pairs[name] for name in images}
         incomplete = self._check_pairs(images, masks, pairs, on_problem)
@@ -109,32 +109,32 @@ class FolderSource(FileSource):
         return match_stem(PurePosixPath(name).name, self.image_name) is not None
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """Decode one case, each label from the place given to it."""
+        """Decode one case, each label from the pattern given to it."""
         if case.masks and isinstance(self.masks, dict):
             check_mask_names(list(self.masks), labels, _SETTING)
         return super().read(case, labels)
 
     def count_label_files(self, case: Case) -> list[int]:
-        """Count the masks of each label: one, or those of its place."""
-        if not any(place.several for place in self.places):
+        """Count the masks of each label: one, or those of its pattern."""
+        if not any(pattern.several for pattern in self.mask_patterns):
             return [1] * len(case.masks)
-        return [sum(self._is_at(path, place, case.case_id) for path in case.masks) for place in self.places]
+        return [sum(self._is_at(path, pattern, case.case_id) for path in case.masks) for pattern in self.mask_patterns]
 
     def reading_settings(self) -> tuple[object, ...]:
-        """Return which label each place stands for, and the slicing."""
-        several = [place.name for place in self.places if place.several]
+        """Return which label each pattern stands for, and the slicing."""
+        several = [pattern.name for pattern in self.mask_patterns if pattern.several]
         return (self.slicing, *(self.masks if isinstance(self.masks, dict) else ()), *several)
 
     def open_unlabeled(self, directory: Path) -> ImageFolder:
         """Open the images below a folder; masks of images are left out."""
-        folders = find_image_folders(directory, [self.images], [place.folder for place in self.places])
+        folders = find_image_folders(directory, [self.images], [pattern.folder for pattern in self.mask_patterns])
         return ImageFolder(
-            str(directory), self.slicing, folders, DatasetNames(self.images, self.image_name, self.places)
+            str(directory), self.slicing, folders, DatasetNames(self.images, self.image_name, self.mask_patterns)
         )
 
     def list_left_out(self) -> list[LeftOut]:
         """List what is not read in the folders of images and masks."""
-        folders = dict.fromkeys(self.root / folder for folder in (self.images, *(p.folder for p in self.places)))
+        folders = dict.fromkeys(self.root / folder for folder in (self.images, *(p.folder for p in self.mask_patterns)))
         unread = {path: explain_unread(path) for folder in folders for path in list_files(folder) if not is_image(path)}
         return [*unread.values(), *(dead for folder in folders for dead in find_dead_links(folder))]
 
@@ -151,11 +151,15 @@ class FolderSource(FileSource):
 
     def _pair_files(self, images: Mapping[str, Path], masks: Mapping[str, Mapping[str, Path]]) -> Pairs:
         pairs: dict[str, list[list[Path]]] = {name: [] for name in images}
-        for place in self.places:
-            files, names = masks[place.folder], list(masks[place.folder])
-            for image, places in pairs.items():
-                places.append([files[name] for name in place.find_masks(image, names)])
-        alone = [str(images[name]) for name, places in pairs.items() if any(images[name] in paths for paths in places)]
+        for pattern in self.mask_patterns:
+            files, names = masks[pattern.folder], list(masks[pattern.folder])
+            for image, mask_lists in pairs.items():
+                mask_lists.append([files[name] for name in pattern.find_masks(image, names)])
+        alone = [
+            str(images[name])
+            for name, mask_lists in pairs.items()
+            if any(images[name] in paths for paths in mask_lists)
+        ]
         if alone:
             raise SettingError(
                 f"{len(alone)} images would be masks of themselves: {abbreviate(alone)}. Where images and masks share "
@@ -174,33 +178,36 @@ class FolderSource(FileSource):
 
         Returns the names of images that lack a mask.
         """
-        used = {*images.values(), *(path for places in pairs.values() for paths in places for path in paths)}
+        used = {
+            *images.values(),
+            *(path for mask_lists in pairs.values() for paths in mask_lists for path in paths),
+        }
         incomplete = {name: path for name, path in images.items() if not all(pairs[name])}
         if on_problem is not None:
             unused = {path for files in masks.values() for path in files.values()} - used
             for problem in _describe_unpaired(incomplete, unused):
                 on_problem(problem)
             return set(incomplete)
-        for index, place in enumerate(self.places):
+        for index, pattern in enumerate(self.mask_patterns):
             lonely = [str(path) for name, path in images.items() if not pairs[name][index]]
             if lonely:
                 raise MissingDataError(
-                    f"{len(lonely)} of {len(images)} images have no mask in {self.root / place.folder}: "
-                    f"{abbreviate(lonely)}; expected the name {place.name!r}. Add the masks, move the images away, or "
-                    f"set {place.setting}."
+                    f"{len(lonely)} of {len(images)} images have no mask in {self.root / pattern.folder}: "
+                    f"{abbreviate(lonely)}; expected the name {pattern.name!r}. Add the masks, move the images away, "
+                    f"or set {pattern.setting}."
                 )
-            orphans = [str(path) for path in masks[place.folder].values() if path not in used]
+            orphans = [str(path) for path in masks[pattern.folder].values() if path not in used]
             if orphans:
                 raise MissingDataError(
-                    f"{len(orphans)} of {len(masks[place.folder])} masks belong to no image in "
+                    f"{len(orphans)} of {len(masks[pattern.folder])} masks belong to no image in "
                     f"{self.root / self.images}: {abbreviate(orphans)}. Add the images, move the masks away, or set "
-                    f"{place.setting}."
+                    f"{pattern.setting}."
                 )
         return set()
 
     def _check_unshared(self, pairs: Pairs, on_problem: OnProblem | None) -> None:
         """Find files that would be the mask of two images, or of two labels."""
-        uses = Counter(path for places in pairs.values() for paths in places for path in paths)
+        uses = Counter(path for mask_lists in pairs.values() for paths in mask_lists for path in paths)
         shared = {path: times for path, times in sorted(uses.items()) if times > 1}
         if shared:
             error = DataError(
@@ -213,9 +220,9 @@ class FolderSource(FileSource):
             ]
             raise_or_report(error, problems, on_problem)
 
-    def _is_at(self, path: Path, place: MaskPattern, image: str) -> bool:
-        folder = self.root / place.folder
-        return path.is_relative_to(folder) and bool(place.find_masks(image, [name_below(path, folder)]))
+    def _is_at(self, path: Path, pattern: MaskPattern, image: str) -> bool:
+        folder = self.root / pattern.folder
+        return path.is_relative_to(folder) and bool(pattern.find_masks(image, [name_below(path, folder)]))
 
 
 def _describe_unpaired(images: Mapping[str, Path], masks: Iterable[Path]) -> Iterator[Problem]:
