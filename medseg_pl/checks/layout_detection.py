@@ -23,7 +23,6 @@ from medseg_pl.checks.pixel_measurement import measure_mask
 from medseg_pl.core.errors import DataError, MedsegError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.data.arrangement import IMAGE_FOLDERS, arrange, find_image_folder
 from medseg_pl.data.sources import (
     DecathlonSource,
     DicomSource,
@@ -35,6 +34,7 @@ from medseg_pl.data.sources import (
     UWMadisonSource,
 )
 from medseg_pl.data.sources.decathlon import read_labels
+from medseg_pl.data.sources.folder_layout import IMAGE_FOLDERS, find_folder_layout, find_image_folder
 from medseg_pl.data.sources.named_masks import list_segment_labels
 from medseg_pl.data.sources.polygons import find_polygon_settings
 from medseg_pl.io.config_files import read_json
@@ -289,7 +289,7 @@ def _polygons(directory: Path, said: DataSettings) -> OpenedDataset:
 
 
 def _folder(directory: Path, said: DataSettings) -> OpenedDataset:
-    found = arrange(directory, said.reading)
+    found = find_folder_layout(directory, said.reading)
     source, config = _make(FolderSource, {"root": str(directory), **found.settings})
     alone = "every image is taken for a patient of its own; say with --group where one has several"
     notes = found.notes if "group" in found.settings else (*found.notes, alone)

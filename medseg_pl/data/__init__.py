@@ -1,1 +1,1 @@
-"""From files to samples: sources, splits, the store, slices, samplers and augmentation."""
+"""Data sets: sources, splits, the cache, datasets, samplers and augmentation."""

@@ -1,4 +1,4 @@
-"""Search for the same image under two names, which makes scores look better than they are.
+"""Duplicate images on different sides of a split, which make scores look better than they are.
 
 Memory grows with the number of cases, time with its square, though by matrix products; what is compared is computed
 once, when a case is decoded, and what was found for the sides of a split is kept.

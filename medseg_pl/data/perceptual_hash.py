@@ -1,4 +1,4 @@
-"""Signatures that tell copies of an image, also flipped, rotated, resized, recompressed or brightened ones.
+"""Image signatures by which copies are found, flipped, resized, recompressed or brightened.
 
 An image is reduced to the low frequencies of a small gray thumbnail. Two comparisons follow one another: the signs and
 softened sizes of the coarsest frequencies tell at once which of millions of pairs may show the same; the details are

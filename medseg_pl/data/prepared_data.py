@@ -1,4 +1,4 @@
-"""The data set of a run: listed, decoded into the cache and split."""
+"""Prepared data of a run: listed, decoded into the cache, and split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order samples come, and which rank gets which."""
+"""Order of samples, their distribution over ranks, and loaders that begin within an epoch."""
 
 from __future__ import annotations
 

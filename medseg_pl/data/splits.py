@@ -1,4 +1,4 @@
-"""Who is trained on, who is watched, who is tested. No group is ever on two sides.
+"""Splits of cases into training, validation and test; no patient is on two sides.
 
 Folds and fractions are stratified: beside the number of cases, the voxels of each label and the cases that hold it are
 shared out evenly, as well as whole groups allow.

@@ -1,4 +1,4 @@
-"""Reopen the data set of a checkpoint or a run from its settings."""
+"""Data sets reopened from the settings of a checkpoint or a run."""
 
 from __future__ import annotations
 

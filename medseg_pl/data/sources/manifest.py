@@ -1,4 +1,4 @@
-"""A table that names every file, and how tables of cases are read."""
+"""CSV tables of cases, and the source whose table names every file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a folder keeps its masks: names that follow from the image's, for one file or for several."""
+"""Mask names that follow from an image's name, for one file or for several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One anatomy at random, and how it differs from day to day."""
+"""Random anatomies, and how they differ from day to day."""
 
 from __future__ import annotations
 

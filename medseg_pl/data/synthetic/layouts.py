@@ -1,4 +1,4 @@
-"""Labeled scans as data sets, each the way its inventors lay it out."""
+"""Writers of synthetic scans in the layouts of Kaggle, the Decathlon, and plain folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a folder keeps its images and masks: the settings of `FolderSource` that pair them."""
+"""Layout of a folder of images and masks: the settings of `FolderSource` that pair them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Pattern(NamedTuple):
 SAME = Pattern(STEM, STEM)
 
 
-class Arrangement(NamedTuple):
+class FolderLayout(NamedTuple):
     """The settings that pair the images and masks of a folder.
 
     Attributes:
@@ -55,7 +55,7 @@ def find_image_folder(directory: Path) -> str | None:
     return known or ("." if any(map(is_image, list_files(directory))) else None)
 
 
-def arrange(directory: Path, said: Mapping[str, Any]) -> Arrangement:
+def find_folder_layout(directory: Path, said: Mapping[str, Any]) -> FolderLayout:
     """Find the settings that nobody has given.
 
     Args:
@@ -92,7 +92,7 @@ def arrange(directory: Path, said: Mapping[str, Any]) -> Arrangement:
     if "group" not in settings and (group := _find_group(found, directory / images)):
         settings["group"] = group
         notes = (*notes, f"the images that {group!r} finds alike in are taken for one patient (data.source.group)")
-    return Arrangement({"images": images, **settings}, labels, notes)
+    return FolderLayout({"images": images, **settings}, labels, notes)
 
 
 def find_patterns(images: Sequence[str], masks: Sequence[str]) -> list[Pattern]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.data.arrangement import Pattern, arrange, find_patterns, find_patterns_within
 from medseg_pl.data.sources import FolderSource
+from medseg_pl.data.sources.folder_layout import Pattern, find_folder_layout, find_patterns, find_patterns_within
 from tests.sample_files import save_raster
 
 PIXELS = np.zeros((4, 4), np.uint8)
@@ -26,7 +26,7 @@ def write(root: Path, *names: str) -> Path:
 
 def settings_of(root: Path, **said: Any) -> dict[str, Any]:
     """The settings, once they have been tried."""
-    found = arrange(root, said).settings
+    found = find_folder_layout(root, said).settings
     cases = FolderSource(str(root), **found).cases()
     assert all(case.masks for case in cases)
     return {"cases": [case.case_id for case in cases], **found}
@@ -55,8 +55,8 @@ class TestTwoFolders:
             tmp_path, *(f"images/{n}.png" for n in "ab"), *(f"masks/{n}_{o}.png" for n in "ab" for o in ("1st", "2nd"))
         )
         with pytest.raises(SettingError, match=r"Say with --mask_name how masks are called: {stem}_1st, {stem}_2nd"):
-            arrange(tmp_path, {})
-        assert arrange(tmp_path, {"mask_name": "{stem}_1st"}).settings["mask_name"] == "{stem}_1st"
+            find_folder_layout(tmp_path, {})
+        assert find_folder_layout(tmp_path, {"mask_name": "{stem}_1st"}).settings["mask_name"] == "{stem}_1st"
 
     def test_a_missing_mask_changes_no_pattern(self) -> None:
         assert find_patterns(["a", "b", "c"], ["a", "b"]) == [Pattern("{stem}", "{stem}")]
@@ -92,14 +92,14 @@ class TestOneFolder:
         with pytest.raises(
             SettingError, match=r"does not tell which files are masks of which images\. Say with --mask_n"
         ):
-            arrange(write(tmp_path, "a.png", "b.png"), {})
+            find_folder_layout(write(tmp_path, "a.png", "b.png"), {})
 
 
 class TestFolders:
     def test_a_folder_for_each_label(self, tmp_path: Path) -> None:
         names = [f"images/{n}.png" for n in "ab"]
         write(tmp_path, *names, *(f"masks/{label}/{n}.png" for n in "ab" for label in ("liver", "spleen")))
-        found = arrange(tmp_path, {})
+        found = find_folder_layout(tmp_path, {})
         assert found.settings["masks"] == {"liver": "masks/liver", "spleen": "masks/spleen"}
         assert found.labels == ("liver", "spleen")
         assert found.notes == ("the folders liver, spleen in masks are taken for labels, which may overlap",)
@@ -112,7 +112,7 @@ class TestFolders:
 
     def test_folders_of_labels_that_were_named(self, tmp_path: Path) -> None:
         write(tmp_path, *(f"{folder}/{n}.png" for n in "ab" for folder in ("images", "liver", "spleen")))
-        found = arrange(tmp_path, {"masks": {"liver": "liver", "spleen": "spleen"}})
+        found = find_folder_layout(tmp_path, {"masks": {"liver": "liver", "spleen": "spleen"}})
         assert (found.settings["masks"], found.labels) == ({"liver": "liver", "spleen": "spleen"}, ("liver", "spleen"))
 
     def test_patients_folders_on_both_sides_are_no_labels(self, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ class TestFolders:
     def test_numbered_sections(self, tmp_path: Path) -> None:
         names = [f"{p}_slice_{n}.png" for p in ("ct1", "ct2") for n in (1, 2, 3)]
         write(tmp_path, *(f"{folder}/{name}" for name in names for folder in ("images", "masks")))
-        found = arrange(tmp_path, {}).settings
+        found = find_folder_layout(tmp_path, {}).settings
         assert {case.group for case in FolderSource(str(tmp_path), **found).cases()} == {"ct1", "ct2"}
 
     def test_images_of_other_names_are_none(self, tmp_path: Path) -> None:
