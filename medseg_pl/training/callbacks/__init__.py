@@ -10,8 +10,7 @@ from medseg_pl.training.callbacks.progress import LogLines, PhaseTracker, Progre
 from medseg_pl.training.callbacks.provenance import ConfigWriter, ProvenanceWriter
 from medseg_pl.training.callbacks.score_writer import ScoreWriter
 from medseg_pl.training.callbacks.weight_averaging import WarmupEMA
-from medseg_pl.training.loggers import Pseudonyms, check_wandb, make_private
-from medseg_pl.training.loggers.csv_logger import LogBeforeSave
+from medseg_pl.training.loggers import LogBeforeSave, Pseudonyms, check_wandb, make_private
 
 __all__ = [
     "ConfigWriter",

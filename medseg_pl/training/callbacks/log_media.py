@@ -1,36 +1,43 @@
-"""What dashboards show beside the scalars: settings, throughput, tables of scores, pictures, a summary."""
+"""MediaLogger: settings, throughput, tables of scores, pictures and a summary on W&B and TensorBoard."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from numpy.typing import NDArray
 
+from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Batch, Prediction
+from medseg_pl.core.visualization import select_slice
+from medseg_pl.io.pseudonyms import Pseudonyms
+from medseg_pl.metrics import CaseScore, OverlapMetric
+from medseg_pl.metrics.case_metric import LabelPair, gather_from_ranks
 from medseg_pl.metrics.files import make_row
 from medseg_pl.metrics.summary import summarize
 from medseg_pl.training.callbacks.overlay_writer import rgb_of
 from medseg_pl.training.datamodule import SegmentationDataModule
-from medseg_pl.training.loggers import (
-    Board,
-    ImageBuffer,
-    Pseudonyms,
-    TensorBoardBoard,
-    WandbBoard,
-    shown_settings,
-    worst_cases,
+from medseg_pl.training.loggers.media import (
+    Dashboard,
+    Picture,
+    log_pictures,
+    log_scores,
+    log_settings,
+    log_summary,
 )
-from medseg_pl.training.loggers.images import case_means, picture_of, telling_slice
+from medseg_pl.training.loggers.privacy import collect_settings
 from medseg_pl.training.module import SegmentationModule
 
 
 class MediaLogger(Callback):
-    """Fills the dashboards of the loggers that are configured; `metrics.csv` gets the throughput.
+    """Fill the dashboards of the loggers that are configured; `metrics.csv` gets the throughput.
 
     Cases and groups have hashed names there, see `Pseudonyms`. No pixel leaves the machine unless `overlays` is set.
 
@@ -43,38 +50,39 @@ class MediaLogger(Callback):
         self.overlays = overlays
         self.directory = directory
         self._record = Pseudonyms.new()
-        self._boards: list[Board] = []
-        self._gallery: ImageBuffer | None = None
+        self._dashboards: list[Dashboard] = []
+        self._settings: dict[str, Any] = {}
+        self._images: ImageBuffer | None = None
         self._best: dict[str, float] = {}
-        self._images = 0
+        self._image_count = 0
         self._since = 0.0
         self._step = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far, for a run that goes on."""
+        """Keep the best values so far, for a run that goes on."""
         return {"best": dict(self._best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best so far."""
+        """Go on from the best values so far."""
         self._best = dict(state_dict["best"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the settings."""
+        """Log the settings."""
         self._open(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a gallery; outside a training, the dashboards too."""
+        """Start to collect images; outside a training, log the settings."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._open(trainer, pl_module)
-        self._hang(trainer, pl_module, "val")
+        self._collect_images(trainer, pl_module, "val")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a gallery and the dashboards."""
+        """Start to collect images, and log the settings."""
         self._open(trainer, pl_module)
-        self._hang(trainer, pl_module, "test")
+        self._collect_images(trainer, pl_module, "test")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the step that a resumed training begins after."""
+        """Remember the step that a resumed training begins after."""
         self._step = trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,15 +93,15 @@ class MediaLogger(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log the images a second, as often as the loss is, whose logging waits for the device anyway."""
-        self._images += len(batch.image) if isinstance(batch, Batch) else 0
-        stepped = trainer.global_step != self._step  # not where gradients are still being accumulated
+        self._image_count += len(batch.image) if isinstance(batch, Batch) else 0
+        stepped = trainer.global_step != self._step  # not while gradients are still being accumulated
         self._step = trainer.global_step
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not stepped or not every or self._step % every or not self._images:
+        if not stepped or not every or self._step % every or not self._image_count:
             return
         seconds = time.monotonic() - self._since
         if seconds and trainer.is_global_zero:
-            rate = self._images * trainer.world_size / seconds
+            rate = self._image_count * trainer.world_size / seconds
             for logger in trainer.loggers:
                 logger.log_metrics({"train/images_per_second": rate}, self._step - 1)  # Lightning's steps begin at 0
         self._restart_clock()
@@ -101,119 +109,173 @@ class MediaLogger(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Keep the pictures that may be shown."""
-        self._look(trainer, outputs)
+        """Keep the images that may be shown."""
+        self._keep_images(trainer, outputs)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Keep the pictures that may be shown."""
-        self._look(trainer, outputs)
+        """Keep the images that may be shown."""
+        self._keep_images(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show pictures; the table and the summary where the validation is that of the best weights."""
+        """Log pictures; the table and the summary if the validation is that of the best weights."""
         if trainer.sanity_checking or not isinstance(pl_module, SegmentationModule):
             return
-        self._show_pictures(trainer, pl_module, "val")
+        self._log_pictures(trainer, pl_module, "val")
         if trainer.state.fn == TrainerFn.VALIDATING:
-            self._show_scores(trainer, pl_module, "val")
+            self._log_scores(trainer, pl_module, "val")
         else:
-            self._note_best(trainer)
+            self._update_best(trainer)
         self._restart_clock()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show pictures, the table and the summary."""
+        """Log pictures, the table and the summary."""
         if isinstance(pl_module, SegmentationModule):
-            self._show_pictures(trainer, pl_module, "test")
-            self._show_scores(trainer, pl_module, "test")
+            self._log_pictures(trainer, pl_module, "test")
+            self._log_scores(trainer, pl_module, "test")
 
     def _open(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find the dashboards, the key to the names on them, and show the settings."""
+        """Find the dashboards and the key to the names on them, and log the settings."""
         folder = self.directory or trainer.log_dir  # a broadcast: every rank takes part
-        self._boards = [board for logger in trainer.loggers for board in _board_of(logger)]
-        if not trainer.is_global_zero or not self._boards:
+        self._dashboards = [log for log in trainer.loggers if isinstance(log, WandbLogger | TensorBoardLogger)]
+        if not trainer.is_global_zero or not self._dashboards:
             return
         if folder is not None:
-            kept = Pseudonyms.read(Path(folder)) or self._record
+            record = Pseudonyms.read(Path(folder)) or self._record
             run = next((logger.version for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
-            self._record = kept.with_run(kept.wandb_run_id or run)
+            self._record = record.with_run(record.wandb_run_id or run)
             self._record.write(Path(folder))
-        settings = shown_settings(trainer, module, trainer.datamodule)  # type: ignore[attr-defined]
-        for board in self._boards:
-            board.show_settings(settings)
+        self._settings = collect_settings(trainer, module, trainer.datamodule)  # type: ignore[attr-defined]
+        for dashboard in self._dashboards:
+            log_settings(dashboard, self._settings)
 
-    def _hang(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+    def _collect_images(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        self._gallery = None
-        if not self.overlays or not self._boards or trainer.sanity_checking:
+        self._images = None
+        if not self.overlays or not self._dashboards or trainer.sanity_checking:
             return
         if isinstance(module, SegmentationModule) and isinstance(data, SegmentationDataModule):
-            self._gallery = ImageBuffer(module.labels, self.overlays, self._fixed(data, stage))
+            names = data.prepared.test_names if stage == "test" else data.prepared.split.val
+            self._images = ImageBuffer(module.labels, self.overlays, list(names[: self.overlays]))
 
-    def _fixed(self, data: SegmentationDataModule, stage: str) -> list[str]:
-        names = data.prepared.test_names if stage == "test" else data.prepared.split.val
-        return list(names[: self.overlays])
-
-    def _look(self, trainer: Trainer, outputs: Mapping[str, Any]) -> None:
-        if self._gallery is None:
+    def _keep_images(self, trainer: Trainer, outputs: Mapping[str, Any]) -> None:
+        if self._images is None:
             return
-        finished: list[Prediction] = outputs["cases"]
-        for case in finished:
-            if self._gallery.wants(case):
+        predictions: list[Prediction] = outputs["cases"]
+        for case in predictions:
+            if self._images.is_wanted(case):
                 cached = trainer.datamodule.prepared.index.open_case(case.case_id)  # type: ignore[attr-defined]
-                depth = telling_slice(case, self._gallery.labels)
-                rgb = rgb_of(cached.image, cached.statistics, depth)
-                self._gallery.add(picture_of(case, rgb, self._gallery.labels, depth))
+                self._images.add(case, cached.image, cached.statistics)
 
-    def _show_pictures(self, trainer: Trainer, module: SegmentationModule, stage: str) -> None:
-        if self._gallery is None:
+    def _log_pictures(self, trainer: Trainer, module: SegmentationModule, stage: str) -> None:
+        if self._images is None:
             return
-        means = case_means(module.evaluator.table)
-        fixed = sorted(self._gallery.fixed)
-        for name, wanted in {"fixed": fixed, "worst": worst_cases(module.evaluator.table, self.overlays)}.items():
-            pictures = self._gallery.gathered(wanted)
+        means = average_dice(module.evaluator.table)
+        worst = find_worst_cases(module.evaluator.table, self.overlays)
+        for name, wanted in {"fixed": sorted(self._images.fixed), "worst": worst}.items():
+            pictures = self._images.gather(wanted)
             if not trainer.is_global_zero or not pictures:
                 continue
             captions = {
                 f"{self._record.pseudonym('case', case_id)}, Dice {means[case_id]:.3f}": picture
                 for case_id, picture in pictures.items()
             }
-            for board in self._boards:
-                board.show_pictures(f"{stage}/overlays/{name}", captions, module.labels, trainer.global_step)
-        self._gallery = None
+            for dashboard in self._dashboards:
+                log_pictures(dashboard, f"{stage}/overlays/{name}", captions, module.labels, trainer.global_step)
+        self._images = None
 
-    def _show_scores(self, trainer: Trainer, module: SegmentationModule, stage: str) -> None:
-        if not trainer.is_global_zero or not self._boards:
+    def _log_scores(self, trainer: Trainer, module: SegmentationModule, stage: str) -> None:
+        if not trainer.is_global_zero or not self._dashboards:
             return
+        table = module.evaluator.table
         # Without strata: a site's or a scanner's name says where a patient was.
-        rows = [self._hashed(make_row(score, {})) for score in module.evaluator.table]
-        final = _flat(summarize(module.evaluator.table, module.labels.names, intervals=False), f"final/{stage}")
-        for board in self._boards:
-            board.show_scores(stage, rows)
-            board.show_summary({**self._best, **final})
+        rows = [self._hash_names(make_row(score, {})) for score in table]
+        final = _flatten_means(summarize(table, module.labels.names, intervals=False), f"final/{stage}")
+        for dashboard in self._dashboards:
+            log_scores(dashboard, stage, rows)
+            log_summary(dashboard, self._settings, {**self._best, **final})
 
-    def _hashed(self, columns: Mapping[str, Any]) -> dict[str, Any]:
-        case_id = self._record.pseudonym("case", str(columns["case_id"]))
-        return {**columns, "case_id": case_id, "group": self._record.pseudonym("group", str(columns["group"]))}
+    def _hash_names(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        case_id = self._record.pseudonym("case", str(row["case_id"]))
+        return {**row, "case_id": case_id, "group": self._record.pseudonym("group", str(row["group"]))}
 
-    def _note_best(self, trainer: Trainer) -> None:
+    def _update_best(self, trainer: Trainer) -> None:
         dice = float(trainer.callback_metrics.get("val/dice", float("nan")))
         if dice > self._best.get("best/val/dice", float("-inf")):
             self._best = {"best/epoch": trainer.current_epoch, "best/val/dice": dice}
 
     def _restart_clock(self) -> None:
-        self._images = 0
+        self._image_count = 0
         self._since = time.monotonic()
 
 
-def _board_of(logger: Any) -> list[Board]:
-    if isinstance(logger, WandbLogger):
-        return [WandbBoard(logger)]
-    return [TensorBoardBoard(logger)] if isinstance(logger, TensorBoardLogger) else []
+class ImageBuffer:
+    """Keep the pictures that may be shown at the end of an evaluation, and no more, while its cases come.
+
+    Args:
+        labels: What is drawn and scored.
+        size: How many of the worst cases are kept, on each process.
+        fixed: The cases that are kept whatever their score.
+    """
+
+    def __init__(self, labels: LabelMap, size: int, fixed: Collection[str]) -> None:
+        self.labels = labels
+        self.size = size
+        self.fixed = set(fixed)
+        self.pictures: dict[str, Picture] = {}
+        self._overlap = OverlapMetric(labels)
+        self._scores: dict[str, float] = {}
+
+    def is_wanted(self, case: Prediction) -> bool:
+        """Score a case, tell whether to add it, and drop the pictures that it takes the place of."""
+        pairs = [LabelPair(case, self.labels, index) for index in range(len(self.labels.names))]
+        self._scores[case.case_id] = _average_defined([float(self._overlap.score(pair)["dice"]) for pair in pairs])
+        worst = sorted((score, name) for name, score in self._scores.items())[: self.size]
+        wanted = {*self.fixed, *(name for _, name in worst)}
+        self.pictures = {name: picture for name, picture in self.pictures.items() if name in wanted}
+        return case.case_id in wanted
+
+    def add(self, case: Prediction, image: NDArray[Any], statistics: NDArray[np.float32]) -> None:
+        """Keep the slice of a case in which the masks differ most."""
+        assert case.reference is not None, "only cases with a reference are shown"
+        reference, prediction = (self.labels.planes(mask) for mask in (case.reference, case.mask))
+        depth = select_slice(reference, prediction)
+        rgb = rgb_of(image, statistics, depth)
+        self.pictures[case.case_id] = Picture(case.case_id, rgb, reference[:, depth], prediction[:, depth])
+
+    def gather(self, wanted: Sequence[str]) -> dict[str, Picture]:
+        """Gather the pictures of these cases from all processes, in the given order; every process takes part."""
+        pictures = gather_from_ranks([self.pictures[name] for name in wanted if name in self.pictures])
+        by_name = {picture.case_id: picture for picture in pictures}
+        return {name: by_name[name] for name in wanted if name in by_name}
 
 
-def _flat(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """The means of a summary under the names that metrics are logged by: `dice`, `dice/<label>`."""
+def average_dice(table: Sequence[CaseScore]) -> dict[str, float]:
+    """Average the Dice of each case over its labels; infinite if no label is defined, which is nobody's fault."""
+    values: dict[str, list[float]] = {}
+    for score in table:
+        values.setdefault(score.case_id, []).append(float(score.values["dice"]))
+    return {name: _average_defined(dice) for name, dice in values.items()}
+
+
+def find_worst_cases(table: Sequence[CaseScore], size: int) -> list[str]:
+    """Find the cases with the lowest mean Dice, the worst first.
+
+    >>> rows = [CaseScore(name, "p", "a", {"dice": dice}, "ok", "px") for name, dice in {"x": 0.9, "y": 0.1}.items()]
+    >>> find_worst_cases(rows, 1)
+    ['y']
+    """
+    return [name for _, name in sorted((mean, name) for name, mean in average_dice(table).items())[:size]]
+
+
+def _average_defined(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.inf
+
+
+def _flatten_means(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """Name the means of a summary as metrics are logged: `dice`, `dice/<label>`."""
     means = {f"{prefix}/{metric}": mean for metric, mean in summary["foreground_mean"].items()}
     for label, described in summary["labels"].items():
         means |= {f"{prefix}/{name}/{label}": each["mean"] for name, each in described.items() if "mean" in each}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
@@ -25,6 +24,7 @@ from medseg_pl.io.atomic_files import write_atomically
 from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.io.paths import LeftOut
 from medseg_pl.io.raster import write_png
+from medseg_pl.metrics.case_metric import gather_from_ranks
 from medseg_pl.training.callbacks.overlay_writer import rgb_of
 from medseg_pl.training.prediction_module import CaseResult
 
@@ -121,7 +121,9 @@ class PredictionWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join what the format wants in one file, once all ranks are done."""
-        self.written, self.faults = _gather_ranks(self.written, self.faults)
+        parts = gather_from_ranks([(self.written, self.faults)])
+        self.written = frozenset[str]().union(*(written for written, _ in parts))
+        self.faults = {name: fault for _, faults in parts for name, fault in faults.items()}
         root, cases, left_out, finished = self.inputs
         limited = _is_limited(trainer)
         self.outcomes = list_outcomes(cases, left_out, finished, self.faults, self.written, root, limited=limited)
@@ -170,13 +172,3 @@ def _write_probabilities(path: Path, prediction: Prediction, labels: LabelMap) -
     assert prediction.probabilities is not None, "asked for"
     with write_atomically(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, probabilities=prediction.probabilities, labels=np.array(labels.names))
-
-
-def _gather_ranks(written: frozenset[str], faults: dict[str, str]) -> tuple[frozenset[str], dict[str, str]]:
-    """Unite what the ranks have, the same on each of them."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return written, faults
-    gathered: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, (written, faults))
-    united = {name: fault for _, several in gathered for name, fault in several.items()}
-    return frozenset[str]().union(*(names for names, _ in gathered)), united

@@ -1,23 +1,7 @@
-"""What dashboards show, and what they must not know: one adapter for each that shows more than scalars."""
+"""Loggers of a run: `metrics.csv`, and what dashboards show and must not know."""
 
 from medseg_pl.io.pseudonyms import Pseudonyms
-from medseg_pl.training.loggers.allowed import check_wandb
-from medseg_pl.training.loggers.board import Board
-from medseg_pl.training.loggers.hyperparameters import shown_settings
-from medseg_pl.training.loggers.images import ImageBuffer, Picture, worst_cases
-from medseg_pl.training.loggers.privacy import make_private
-from medseg_pl.training.loggers.tensorboard import TensorBoardBoard
-from medseg_pl.training.loggers.wandb import WandbBoard
+from medseg_pl.training.loggers.csv_logger import LogBeforeSave, RunLogger
+from medseg_pl.training.loggers.privacy import check_wandb, make_private
 
-__all__ = [
-    "Board",
-    "ImageBuffer",
-    "Picture",
-    "Pseudonyms",
-    "TensorBoardBoard",
-    "WandbBoard",
-    "check_wandb",
-    "make_private",
-    "shown_settings",
-    "worst_cases",
-]
+__all__ = ["LogBeforeSave", "Pseudonyms", "RunLogger", "check_wandb", "make_private"]

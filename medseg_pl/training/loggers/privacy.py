@@ -1,13 +1,19 @@
-"""What W&B collects by itself, switched off: this is the only place that says so."""
+"""Privacy of W&B and other loggers: what they may collect, be told by settings, and show of settings."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
+
+from medseg_pl.core.errors import SettingError
+from medseg_pl.core.privacy import SHOWN_OF_DATA, redact_value
+from medseg_pl.data.splits import SIDES
+from medseg_pl.training.datamodule import SegmentationDataModule
 
 PRIVATE: dict[str, Any] = {
     # Host, user, program, argv, paths and the disks' names: wandb-metadata.json and the record of the environment.
@@ -28,18 +34,77 @@ PRIVATE: dict[str, Any] = {
     "x_save_requirements": False,
     # What is printed names files and cases.
     "console": "off",
-    # Tables are kept in the run's own folder, see `WandbBoard.show_scores`.
+    # Tables are kept in the run's own folder, see `log_scores`.
     "allow_offline_artifacts": False,
     # Links hold absolute paths.
     "symlink": False,
 }
 """CPU, GPU and memory are still measured: their charts name no machine."""
 
+ALLOWED_SETTINGS = frozenset({
+    *("allow_val_change", "anonymous", "entity", "finish_timeout", "finish_timeout_raises", "heartbeat_seconds"),
+    *("init_timeout", "label_disable", "login_timeout", "max_end_of_run_history_metrics"),
+    *("max_end_of_run_summary_metrics", "mode", "project", "quiet", "reinit", "resume", "run_group", "run_id"),
+    *("run_job_type", "run_name", "run_notes", "run_tags", "show_colors", "show_emoji", "show_errors", "show_info"),
+    *("show_warnings", "silent", "stop_on_fatal_error", "strict", "summary_timeout", "summary_warnings", "sweep_id"),
+    *("x_disable_machine_info", "x_disable_stats", "x_file_stream_retry_max", "x_file_stream_timeout_seconds"),
+    *("x_file_transfer_retry_max", "x_file_transfer_timeout_seconds", "x_graphql_retry_max"),
+    *("x_graphql_timeout_seconds", "x_label", "x_primary", "x_service_wait", "x_stats_buffer_size"),
+    *("x_stats_cpu_count", "x_stats_cpu_logical_count", "x_stats_gpu_count", "x_stats_gpu_device_ids"),
+    *("x_stats_gpu_type", "x_stats_no_cgroup", "x_stats_sampling_interval", "x_stats_self_usage"),
+    *("x_stats_track_process_tree", "x_update_finish_state"),
+})  # fmt: skip
+"""Of `wandb.Settings`: what a run is called, how long to wait, what to print and to measure."""
+
+ALLOWED_ARGUMENTS = frozenset({
+    *("allow_val_change", "anonymous", "config", "config_exclude_keys", "config_include_keys", "dir", "entity"),
+    *("force", "group", "id", "job_type", "mode", "name", "notes", "project", "reinit", "resume", "save_code"),
+    *("settings", "tags"),
+})  # fmt: skip
+"""Of `wandb.init`."""
+
+_VARIABLES = {
+    "api_key": "WANDB_API_KEY",
+    "base_url": "WANDB_BASE_URL",
+    "http_proxy": "HTTP_PROXY",
+    "https_proxy": "HTTPS_PROXY",
+    "identity_token_file": "WANDB_IDENTITY_TOKEN_FILE",
+}
+"""What a user types in the environment instead."""
+
+_HIDDEN_OF_MODEL = ("_instantiator", "pretrained")
+
+
+def check_wandb(loggers: Iterable[Logger]) -> None:
+    """Check that the loggers' settings send nothing elsewhere, before any of their runs begins.
+
+    Raises:
+        SettingError: A setting of W&B is not among those that a configuration may hold.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            _check_names(sorted(read_given_settings(logger)), ALLOWED_SETTINGS.union(PRIVATE))
+            given = {name: value for name, value in logger._wandb_init.items() if value is not None}
+            _check_names(sorted(given), ALLOWED_ARGUMENTS)
+            if isinstance(given.get("config"), str):  # W&B would read that file, and send what it holds
+                raise SettingError("WandbLogger's config is text; expected named values. Leave it out, or name them.")
+
+
+def _check_names(names: Iterable[str], allowed: frozenset[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            variable = _VARIABLES.get(name)
+            remedy = f"Set {variable} in the environment yourself" if variable else "Leave it out"
+            raise SettingError(
+                f"WandbLogger's setting {name} is not taken from settings: a stranger's could send your data or "
+                f"key elsewhere. {remedy}."
+            )
+
 
 def make_private(logger: Logger, wandb_run_id: str | None = None) -> None:
-    """Let a `WandbLogger` collect nothing about the person, the machine and its folders; no other logger is changed.
+    """Keep a `WandbLogger` from collecting anything about the person, the machine and its folders.
 
-    To be called before the logger's run begins. What is logged on purpose is not looked at.
+    Call it before the logger's run begins. What is logged on purpose is not looked at; other loggers are left alone.
 
     Args:
         logger: Any of Lightning's loggers.
@@ -50,7 +115,7 @@ def make_private(logger: Logger, wandb_run_id: str | None = None) -> None:
     import wandb  # noqa: PLC0415  an extra, and only those who configured its logger have it
 
     init = logger._wandb_init
-    init["settings"] = wandb.Settings(**{**given_settings(logger), **PRIVATE})
+    init["settings"] = wandb.Settings(**{**read_given_settings(logger), **PRIVATE})
     init["save_code"] = False
     if init.get("anonymous") is None:
         init.pop("anonymous", None)  # Lightning hands it over even unset, of which W&B warns
@@ -58,11 +123,11 @@ def make_private(logger: Logger, wandb_run_id: str | None = None) -> None:
         init["mode"] = "offline"  # Lightning says so through the environment, which W&B reads once in a process
     if logger._id is None and wandb_run_id is not None:
         init["id"] = logger._id = wandb_run_id
-    _quiet_debug_logs()
+    _filter_debug_logs()
 
 
-def given_settings(logger: WandbLogger) -> dict[str, Any]:
-    """Return what the logger was given as W&B's settings."""
+def read_given_settings(logger: WandbLogger) -> dict[str, Any]:
+    """Read what the logger was given as W&B's settings."""
     given = logger._wandb_init.get("settings") or {}
     return (
         dict(given) if isinstance(given, Mapping) else {name: getattr(given, name) for name in given.model_fields_set}
@@ -76,7 +141,7 @@ def remove_links(logger: WandbLogger) -> None:
         (Path(run.settings.log_dir) / "debug-core.log").unlink(missing_ok=True)
 
 
-def _quiet_debug_logs() -> None:
+def _filter_debug_logs() -> None:
     """Leave the folders and the settings, which W&B notes in its debug.log, out of it; warnings stay."""
     names = [name for name in logging.root.manager.loggerDict if name == "wandb" or name.startswith("wandb.")]
     for name in names:
@@ -87,3 +152,37 @@ def _quiet_debug_logs() -> None:
 
 def _is_warning(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING
+
+
+def collect_settings(trainer: Trainer, module: LightningModule, data: Any) -> dict[str, Any]:
+    """Collect the settings that may leave the machine: no path, no name of a file or a case.
+
+    Args:
+        trainer: Its settings are named one by one.
+        module: Its hyper-parameters are shown but for what looks like a path or a file.
+        data: Its hyper-parameters are shown where they are known to be harmless; of the source only the class.
+    """
+    model = {name: redact_value(value) for name, value in module.hparams.items() if name not in _HIDDEN_OF_MODEL}
+    shown: dict[str, Any] = {"model": model, "trainer": _collect_trainer(trainer)}
+    if isinstance(data, SegmentationDataModule):
+        harmless = {name: redact_value(data.hparams[name]) for name in SHOWN_OF_DATA if name in data.hparams}
+        across = trainer.world_size * trainer.accumulate_grad_batches
+        shown["data"] = {**harmless, "source": type(data.source).__name__}
+        shown["trainer"]["effective_batch_size"] = data.batch_size * across
+        shown["data"]["cases"] = {side: len(getattr(data.prepared.split, side)) for side in SIDES}
+    return shown
+
+
+def _collect_trainer(trainer: Trainer) -> dict[str, Any]:
+    return {
+        "accelerator": type(trainer.accelerator).__name__,
+        "strategy": type(trainer.strategy).__name__,
+        "devices": trainer.num_devices,
+        "nodes": trainer.num_nodes,
+        "world_size": trainer.world_size,
+        "precision": str(trainer.precision),
+        "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "gradient_clip_val": redact_value(trainer.gradient_clip_val),
+    }

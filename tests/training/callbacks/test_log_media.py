@@ -261,14 +261,14 @@ def test_disabled_mode_writes_nothing(tmp_path: Path) -> None:
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
-    from medseg_pl.training.loggers import WandbBoard, make_private
+    from medseg_pl.training.loggers import make_private
+    from medseg_pl.training.loggers.media import log_scores, log_settings, log_summary
 
     logger = WandbLogger(save_dir=tmp_path, project="p", mode="disabled")
     make_private(logger)
-    board = WandbBoard(logger)
-    board.show_settings({"model": {"depth": 3}})
-    board.show_scores("val", [{"case_id": "x", "dice": 0.5}])
-    board.show_summary({"best/epoch": 1})
+    log_settings(logger, {"model": {"depth": 3}})
+    log_scores(logger, "val", [{"case_id": "x", "dice": 0.5}])
+    log_summary(logger, {}, {"best/epoch": 1})
     logger.experiment.finish()
     wandb.teardown()  # W&B would hold the next test's run to this one's environment
     assert list(tmp_path.iterdir()) == []

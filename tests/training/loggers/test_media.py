@@ -1,4 +1,4 @@
-"""What a dashboard may show, piece by piece."""
+"""What a dashboard shows, piece by piece."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseScore
-from medseg_pl.training.loggers import ImageBuffer, Picture, worst_cases
-from medseg_pl.training.loggers.images import picture_of, telling_slice
-from medseg_pl.training.loggers.wandb import mask_layers
+from medseg_pl.training.callbacks.log_media import ImageBuffer, find_worst_cases
+from medseg_pl.training.loggers.media import Picture, make_mask_layers
 
 NUCLEUS = LabelMap(["nucleus"], "binary")
 
@@ -25,22 +24,22 @@ def case_with(name: str, hits: int) -> Prediction:
     return Prediction.from_masks(name, prediction, reference)
 
 
-def test_a_gallery_keeps_the_fixed_and_the_worst_and_no_others() -> None:
-    gallery = ImageBuffer(NUCLEUS, size=1, fixed=["good"])
+def test_the_buffer_keeps_the_fixed_and_the_worst_and_no_others() -> None:
+    images = ImageBuffer(NUCLEUS, size=1, fixed=["good"])
     for name, hits in {"good": 8, "fair": 4, "bad": 1, "better": 6}.items():
         case = case_with(name, hits)
-        if gallery.wants(case):
-            gallery.add(picture_of(case, np.zeros((4, 4, 3), np.uint8), NUCLEUS, telling_slice(case, NUCLEUS)))
-    assert sorted(gallery.pictures) == ["bad", "good"]
-    assert gallery.pictures["bad"].reference.sum() == 8  # of the second slice
-    assert list(gallery.gathered(["bad", "elsewhere", "good"])) == ["bad", "good"]
+        if images.is_wanted(case):
+            images.add(case, np.zeros((1, 3, 4, 4), np.uint8), np.zeros((1, 4), np.float32))
+    assert sorted(images.pictures) == ["bad", "good"]
+    assert images.pictures["bad"].reference.sum() == 8  # of the second slice
+    assert list(images.gather(["bad", "elsewhere", "good"])) == ["bad", "good"]
 
 
 def test_a_case_without_any_label_is_never_among_the_worst() -> None:
     rows = [
         CaseScore(name, "g", "nucleus", {"dice": dice}, "ok", "px") for name, dice in {"a": math.nan, "b": 0.9}.items()
     ]
-    assert worst_cases(rows, 1) == ["b"]
+    assert find_worst_cases(rows, 1) == ["b"]
 
 
 def test_overlapping_labels_have_a_layer_each_and_others_share_one() -> None:
@@ -48,10 +47,10 @@ def test_overlapping_labels_have_a_layer_each_and_others_share_one() -> None:
     exclusive = np.array([[[True, False]], [[False, True]]])
     rgb = np.zeros((1, 2, 3), np.uint8)
     names = ["a", "b"]
-    layers = mask_layers(Picture("x", rgb, planes, planes), LabelMap(names, "multilabel"))
+    layers = make_mask_layers(Picture("x", rgb, planes, planes), LabelMap(names, "multilabel"))
     assert sorted(layers) == ["prediction a", "prediction b", "reference a", "reference b"]
     assert layers["reference b"]["mask_data"].tolist() == [[2, 2]]
     assert layers["reference b"]["class_labels"] == {0: "background", 2: "b"}
-    shared = mask_layers(Picture("x", rgb, exclusive, exclusive), LabelMap(names, "multiclass"))
+    shared = make_mask_layers(Picture("x", rgb, exclusive, exclusive), LabelMap(names, "multiclass"))
     assert sorted(shared) == ["prediction", "reference"]
     assert shared["prediction"]["mask_data"].tolist() == [[1, 2]]

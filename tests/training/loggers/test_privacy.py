@@ -73,7 +73,7 @@ def test_what_names_and_paces_a_run_is_taken(tmp_path: Path) -> None:
 def test_no_allowed_setting_names_a_place() -> None:
     import wandb
 
-    from medseg_pl.training.loggers.allowed import ALLOWED_SETTINGS
+    from medseg_pl.training.loggers.privacy import ALLOWED_SETTINGS
 
     parts = (
         "url",
