@@ -113,7 +113,7 @@ _CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\u
 
 
 def make_printable(text: str) -> str:
-    r"""Text without what a terminal would obey and what UTF-8 cannot hold.
+    r"""Replace what a terminal would obey and what UTF-8 cannot hold.
 
     >>> make_printable("a\x1b[2J\udcff.png")
     'a�[2J�.png'

@@ -95,7 +95,7 @@ class Geometry:
         return (1.0, 1.0, 1.0) if self.spacing_mm is None else self.spacing_mm
 
     def reoriented(self, reorientation: Reorientation) -> Geometry:
-        """The grid of a reoriented array: every voxel stays where it is in space.
+        """Compute the grid of a reoriented array; every voxel stays in its place.
 
         >>> Geometry((10, 4, 5), (3.0, 1.5, 1.0)).reoriented(Reorientation((2, 0, 1)))
         Geometry(shape=(5, 10, 4), spacing_mm=(1.0, 3.0, 1.5), affine=None)
@@ -136,7 +136,7 @@ class Geometry:
         return self.affine is None and self.spacing_mm is not None
 
     def distance_voxels(self, other: Geometry) -> float:
-        """How far apart two grids of one shape put the same corner, at most, in voxels of this one.
+        """Measure how far apart two grids put the same corner, at most, in voxels of this one.
 
         Zero where one of them does not know its place.
 
@@ -154,7 +154,7 @@ class Geometry:
 
 
 def to_affine(matrix: NDArray[np.floating] | Sequence[Sequence[float]]) -> Affine:
-    """A 4 x 4 matrix as nested tuples: hashable, comparable and ready for JSON, without losing a digit."""
+    """Convert a 4 x 4 matrix to nested tuples, hashable and ready for JSON."""
     return tuple(tuple(float(value) for value in row) for row in np.asarray(matrix, dtype=np.float64))
 
 

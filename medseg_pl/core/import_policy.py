@@ -140,7 +140,7 @@ def _is_file(text: str) -> bool:
 
 
 def explain_refusal(text: str, place_of: Callable[[str], str] = lambda name: "") -> str | None:
-    """What to say where a parser's message is about a `class_path` that is not allowed; `None` of other messages.
+    """Explain a parser's message about a forbidden `class_path`; `None` for other messages.
 
     Args:
         text: The message.

@@ -151,7 +151,7 @@ class LabelMap:
         """
         if len(self.names) == 1:
             return self.encode_one(pixels, 0, source, colored)
-        marks = self._marks(colored)
+        marks = self._list_marks(colored)
         return self._translate(pixels, {mark: i for i, mark in enumerate(marks, start=1)}, source, colored)
 
     def encode_one(
@@ -162,7 +162,7 @@ class LabelMap:
         The label is written as 1 or as 255, or as its own value or color where it is given one.
         """
         if colored or self.values is not None:
-            return self._translate(pixels, {self._marks(colored)[index]: 1}, source, colored)
+            return self._translate(pixels, {self._list_marks(colored)[index]: 1}, source, colored)
         if self.ignore_value in (1, 255):
             raise SettingError(
                 f"{source} holds one label, in which {self.ignore_value} may mean the label or, by "
@@ -208,9 +208,9 @@ class LabelMap:
 
     def decode(self, mask: UInt8[np.ndarray, "1 ..."], colored: bool = False) -> NDArray[Any]:
         """Turn a stored mask of exclusive labels back into the values of a file, `(...)`, or colors, `(3, ...)`."""
-        background, ignore = self._others(colored)
+        background, ignore = self._get_other_marks(colored)
         marks = [background] * 256
-        marks[1 : len(self.names) + 1] = self._marks(colored)
+        marks[1 : len(self.names) + 1] = self._list_marks(colored)
         marks[IGNORE] = ignore or background
         return paint(mask[0], marks)
 
@@ -225,11 +225,11 @@ class LabelMap:
             visible: The value to write where `values` gives the label none: 1, or 255 to be seen in a picture.
             colored: Whether the file is read by color.
         """
-        own = self._marks(colored)[index] if colored or self.values is not None else (visible,)
-        return paint(plane == 1, [self._others(colored)[0], own])
+        own = self._list_marks(colored)[index] if colored or self.values is not None else (visible,)
+        return paint(plane == 1, [self._get_other_marks(colored)[0], own])
 
     def planes(self, mask: UInt8[np.ndarray, "m ..."]) -> Bool[np.ndarray, "n ..."]:
-        """One boolean mask for each named label, of a stored mask; ignored voxels are in none.
+        """Split a stored mask into one boolean mask a label; ignored voxels are in none.
 
         >>> LabelMap(["a", "b"], "multiclass").planes(np.array([[2, 0, 1]], np.uint8)).astype(int)
         array([[0, 0, 1],
@@ -240,7 +240,7 @@ class LabelMap:
         return found
 
     def plane(self, mask: UInt8[np.ndarray, "m ..."], index: int) -> Bool[np.ndarray, "..."]:
-        """Where a stored mask has label `index`.
+        """Select the voxels of label `index`.
 
         >>> LabelMap(["a", "b"], "multiclass").plane(np.array([[2, 0, 1]], np.uint8), 1)
         array([ True, False, False])
@@ -249,17 +249,17 @@ class LabelMap:
         return found
 
     def unannotated(self, mask: UInt8[np.ndarray, "m ..."], index: int) -> Bool[np.ndarray, "..."]:
-        """Where a stored mask leaves open whether label `index` is there."""
+        """Select the voxels in which label `index` was not annotated."""
         found: NDArray[np.bool_] = mask[index if self.overlapping else 0] == IGNORE
         return found
 
     def probability(self, probabilities: Float[np.ndarray, "k ..."], index: int) -> Float[np.ndarray, "..."]:
-        """The plane of label `index` in probabilities as `activate` gives them."""
+        """Select the plane of label `index` in probabilities from `activate`."""
         plane: NDArray[Any] = probabilities[index + (self.task == "multiclass")]
         return plane
 
     def distribution(self, probabilities: Float[np.ndarray, "k ..."], index: int) -> Float[np.ndarray, "c ..."]:
-        """The probabilities of all classes that compete for a voxel with label `index`; they sum to 1.
+        """Stack the probabilities of all classes that compete with label `index`; they sum to 1.
 
         The background and all labels where they exclude each other, else the label's absence and the label.
 
@@ -273,33 +273,33 @@ class LabelMap:
         return np.stack([1 - plane, plane])
 
     def activate(self, logits: Float[Tensor, "b k ..."]) -> Float[Tensor, "b k ..."]:
-        """Probabilities: softmax where labels exclude each other, sigmoid elsewhere."""
+        """Turn logits into probabilities: softmax for exclusive labels, else sigmoid."""
         return logits.softmax(dim=1) if self.task == "multiclass" else logits.sigmoid()
 
     def decide(self, probabilities: Float[Tensor, "b k ..."]) -> UInt8[Tensor, "b m ..."]:
-        """The stored mask that the probabilities stand for."""
+        """Decide the stored mask from probabilities."""
         if self.task == "multiclass":
             # On the CPU `max` finds the index 20 times faster than `argmax`.
             return probabilities.max(dim=1, keepdim=True).indices.byte()
         return (probabilities > 0.5).byte()
 
     def target(self, mask: UInt8[Tensor, "b m ..."]) -> Tensor:
-        """The stored mask as losses expect it, torch's own and those of segmentation-models-pytorch alike.
+        """Convert a stored mask to the target of torch's and smp's losses.
 
         Returns:
             `(B, ...)` int64 where labels exclude each other, else `(B, N, ...)` float; ignored voxels are 255.
         """
         return mask[:, 0].long() if self.task == "multiclass" else mask.float()
 
-    def _marks(self, colored: bool) -> list[Mark]:
-        """What stands for each label in a file that is read by color, or by value."""
+    def _list_marks(self, colored: bool) -> list[Mark]:
+        """List the color, or value, of each label in a file."""
         if not colored:
             return [(value,) for value in self.file_values]
         assert self.colors is not None, "without colors no file is read by color"
         return [tuple(self.colors[name]) for name in self.names]
 
-    def _others(self, colored: bool) -> tuple[Mark, Mark | None]:
-        """What stands for the background, and for voxels that nobody annotated."""
+    def _get_other_marks(self, colored: bool) -> tuple[Mark, Mark | None]:
+        """Return the marks of the background and of voxels that nobody annotated."""
         if not colored:
             return (0,), None if self.ignore_value is None else (self.ignore_value,)
         others = {name: tuple(mark) for name, mark in (self.colors or {}).items() if name not in self.names}
@@ -308,7 +308,7 @@ class LabelMap:
     def _translate(
         self, pixels: NDArray[Any], meaning: dict[Mark, int], source: str, colored: bool
     ) -> NDArray[np.uint8]:
-        background, ignore = self._others(colored)
+        background, ignore = self._get_other_marks(colored)
         meaning = {background: 0, **meaning} if ignore is None else {background: 0, **meaning, ignore: IGNORE}
         return translate(pixels if colored else pixels[None], meaning, self.tolerance, source)
 
@@ -316,7 +316,7 @@ class LabelMap:
 def prepare_loss_inputs(
     logits: Float[Tensor, "b k ..."], target: Tensor
 ) -> tuple[Float[Tensor, "b k ..."], Float[Tensor, "b k ..."], Bool[Tensor, "b 1 ..."] | Bool[Tensor, "b k ..."]]:
-    """Probabilities, one-hot target and validity of a loss's two arguments, whatever the task.
+    """Prepare probabilities, one-hot target and validity from a loss's arguments, for any task.
 
     The target tells the task: class indices `(B, ...)` beside logits `(B, K, ...)` exclude each other, a target of
     the logits' own shape does not. Ignored voxels (255) are 0 in the one-hot target and false in the validity.

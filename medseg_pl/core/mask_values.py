@@ -41,7 +41,7 @@ _SAID = {
 def translate(
     pixels: Shaped[np.ndarray, "c ..."], meaning: Mapping[Mark, int], tolerance: float, source: str
 ) -> UInt8[np.ndarray, "..."]:
-    """The index that each voxel's mark stands for.
+    """Translate each voxel's mark into the index that it stands for.
 
     Args:
         pixels: What stands in the file, one channel for values and three for colors.
@@ -60,16 +60,16 @@ def translate(
     result = np.zeros(pixels.shape[1:], dtype=np.uint8)
     claimed = np.zeros(pixels.shape[1:], dtype=bool)
     for mark, index in meaning.items():
-        found = _at(pixels, mark, tolerance)
+        found = _match_mark(pixels, mark, tolerance)
         result[found] = index
         claimed |= found
     if not claimed.all():
-        raise _unclaimed(pixels, ~claimed, meaning, source)
+        raise _describe_unclaimed(pixels, ~claimed, meaning, source)
     return result
 
 
 def paint(indices: Shaped[np.ndarray, "..."], marks: Sequence[Mark]) -> NDArray[Any]:
-    """The mark of each index: values as `(...)`, colors as `(3, ...)`, in the smallest type that holds them all."""
+    """Paint the mark of each index: values `(...)` or colors `(3, ...)`, in the smallest type."""
     table = np.array(marks)
     low, high = int(table.min()), int(table.max())
     table = table.astype(np.min_scalar_type(min(low, -high - 1) if low < 0 else high))
@@ -79,7 +79,9 @@ def paint(indices: Shaped[np.ndarray, "..."], marks: Sequence[Mark]) -> NDArray[
 
 
 def find_unique_marks(marks: Shaped[np.ndarray, "c n"]) -> Shaped[np.ndarray, "k c"]:
-    """Each mark once, in order; colors are sorted as one number, which is twenty times as fast as three.
+    """Return each mark once, in order.
+
+    Colors are sorted as one number, which is twenty times as fast as three.
 
     >>> find_unique_marks(np.array([[255, 0, 255], [0, 0, 0], [0, 0, 0]])).tolist()
     [[0, 0, 0], [255, 0, 0]]
@@ -92,7 +94,7 @@ def find_unique_marks(marks: Shaped[np.ndarray, "c n"]) -> Shaped[np.ndarray, "k
 
 
 def round_near_whole(values: NDArray[Any]) -> NDArray[Any]:
-    """Values that the scaling of a header has moved off a whole number by a rounding error, moved back.
+    """Round values that a header's scaling moved off a whole number.
 
     >>> round_near_whole(np.array([0.0, 1.0000001, 0.5], np.float32))
     array([0. , 1. , 0.5], dtype=float32)
@@ -125,7 +127,7 @@ def check_colors(colors: Mapping[str, Sequence[int]], names: Sequence[str]) -> N
             )
 
 
-def _at(pixels: Shaped[np.ndarray, "c ..."], mark: Mark, tolerance: float) -> Bool[np.ndarray, "..."]:
+def _match_mark(pixels: Shaped[np.ndarray, "c ..."], mark: Mark, tolerance: float) -> Bool[np.ndarray, "..."]:
     found = np.ones(pixels.shape[1:], dtype=bool)
     for plane, value in zip(pixels, mark, strict=True):
         if tolerance:
@@ -137,18 +139,18 @@ def _at(pixels: Shaped[np.ndarray, "c ..."], mark: Mark, tolerance: float) -> Bo
 
 def _require_apart(meaning: Mapping[Mark, int], tolerance: float) -> None:
     for (first, index), (second, other) in combinations(meaning.items(), 2):
-        if tolerance and index != other and _distance(first, second) <= 2 * tolerance:
+        if tolerance and index != other and _measure_distance(first, second) <= 2 * tolerance:
             raise SettingError(
-                f"labels.tolerance {tolerance:g} cannot tell {_said(first)} and {_said(second)} apart: it must be less "
-                f"than half their distance, {_distance(first, second) / 2:g}."
+                f"labels.tolerance {tolerance:g} cannot tell {_format_mark(first)} and {_format_mark(second)} apart: "
+                f"it must be less than half their distance, {_measure_distance(first, second) / 2:g}."
             )
 
 
-def _distance(first: Mark, second: Mark) -> int:
+def _measure_distance(first: Mark, second: Mark) -> int:
     return max(abs(a - b) for a, b in zip(first, second, strict=True))
 
 
-def _unclaimed(
+def _describe_unclaimed(
     pixels: Shaped[np.ndarray, "c ..."], where: Bool[np.ndarray, "..."], meaning: Mapping[Mark, int], source: str
 ) -> MaskValueError:
     strays, count = find_unique_marks(pixels[:, where]), int(where.sum())
@@ -156,24 +158,24 @@ def _unclaimed(
     return MaskValueError(
         f"{source} holds the {what}{'s' if len(strays) > 1 else ''} {format_marks(strays)}, which no label claims, in "
         f"{count:,} {unit}{'s' if count > 1 else ''}; expected {format_marks(sorted(meaning), len(meaning))}. {remedy}"
-        f"{_hint(strays.astype(np.float64), _rivals(pixels, meaning), what)}"
+        f"{_suggest_origin(strays.astype(np.float64), _list_rivals(pixels, meaning), what)}"
     )
 
 
-def _rivals(pixels: Shaped[np.ndarray, "c ..."], meaning: Mapping[Mark, int]) -> list[list[Mark]]:
-    """The marks that a voxel may have been meant for, index by index: those that are there, or all where none is."""
+def _list_rivals(pixels: Shaped[np.ndarray, "c ..."], meaning: Mapping[Mark, int]) -> list[list[Mark]]:
+    """List the marks in use for each index, or all of its marks if none is."""
     rivals = []
     for index in set(meaning.values()):
         marks = [mark for mark, meant in meaning.items() if meant == index]
-        rivals.append([mark for mark in marks if _at(pixels, mark, 0).any()] or marks)
+        rivals.append([mark for mark in marks if _match_mark(pixels, mark, 0).any()] or marks)
     return rivals
 
 
-def _gap(marks: Iterable[Mark]) -> int:
-    return min(_distance(first, second) for first, second in combinations(marks, 2))
+def _find_smallest_gap(marks: Iterable[Mark]) -> int:
+    return min(_measure_distance(first, second) for first, second in combinations(marks, 2))
 
 
-def _hint(strays: Float64[np.ndarray, "n c"], rivals: Sequence[Sequence[Mark]], what: str) -> str:
+def _suggest_origin(strays: Float64[np.ndarray, "n c"], rivals: Sequence[Sequence[Mark]], what: str) -> str:
     """Where unclaimed marks may come from; nothing where they may as well be labels that nobody named."""
     if (strays[np.isfinite(strays)] % 1).any():
         return (
@@ -183,12 +185,12 @@ def _hint(strays: Float64[np.ndarray, "n c"], rivals: Sequence[Sequence[Mark]], 
     marks = [mark for alike in rivals for mark in alike]
     few = strays[:_VERY_MANY]
     farthest = np.abs(few[:, None] - np.array(marks)).max(axis=2).min(axis=1).max()
-    if len(strays) <= _VERY_MANY and _gap(marks) > max(_NOISE, 2 * farthest) and farthest <= _NOISE:
+    if len(strays) <= _VERY_MANY and _find_smallest_gap(marks) > max(_NOISE, 2 * farthest) and farthest <= _NOISE:
         return (
             f" None is farther than {farthest:g} from an expected one, as where a lossy format or an annotation tool "
             f"was not exact: if they are no labels of their own, set labels.tolerance to {farthest:g}."
         )
-    if len(strays) > _MANY and _gap(alike[-1] for alike in rivals) > _NOISE:
+    if len(strays) > _MANY and _find_smallest_gap(alike[-1] for alike in rivals) > _NOISE:
         return (
             f" So many {what}s are what smoothed edges (anti-aliasing) or JPEG leave: export the masks as PNG, without "
             "smoothing."
@@ -197,7 +199,7 @@ def _hint(strays: Float64[np.ndarray, "n c"], rivals: Sequence[Sequence[Mark]], 
 
 
 def format_marks(marks: Iterable[Any], most: int = 8) -> str:
-    """Marks for an error message.
+    """Format marks for an error message.
 
     >>> format_marks([(1,), (2,), (3,)], most=2)
     '1, 2 …'
@@ -205,10 +207,10 @@ def format_marks(marks: Iterable[Any], most: int = 8) -> str:
     '(255, 0, 0)'
     """
     marks = list(marks)
-    return ", ".join(_said(mark) for mark in marks[:most]) + (" …" if len(marks) > most else "")
+    return ", ".join(_format_mark(mark) for mark in marks[:most]) + (" …" if len(marks) > most else "")
 
 
-def _said(mark: Iterable[Any]) -> str:
+def _format_mark(mark: Iterable[Any]) -> str:
     values = [f"{value:.0f}" if float(value).is_integer() else f"{value:g}" for value in mark]
     return values[0] if len(values) == 1 else f"({', '.join(values)})"
 

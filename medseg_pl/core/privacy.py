@@ -33,7 +33,7 @@ _A_FILE = re.compile(
 
 
 def redact_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as `config.yaml` has it, without what says where or whose the data is.
+    """Redact a configuration: nothing says where or whose the data is.
 
     Of the source the class alone is left: its settings are folders and names. Loggers are left out, for they name
     accounts; so is what is not set.
@@ -57,7 +57,7 @@ def redact_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def redact_value(value: Any) -> Any:
-    """A setting as numbers, names, lists and dictionaries; text that could be a path or a file is left out.
+    """Reduce a setting to plain values; text that could be a path is left out.
 
     >>> redact_value({"encoder_name": "resnet34", "weights": "/home/someone/w.pt", "depth": 5})
     {'encoder_name': 'resnet34', 'weights': '…', 'depth': 5}

@@ -148,7 +148,7 @@ class EvaluationBatch:
         return replace(self, image=self.image.to(device, **kwargs), statistics=self.statistics.to(device, **kwargs))
 
     def pin_memory(self) -> EvaluationBatch:
-        """Called by the loader, so that the copy to the device need not wait."""
+        """Pin the memory of the network's inputs, so that copies to the device need not wait."""
         return replace(self, image=self.image.pin_memory(), statistics=self.statistics.pin_memory())
 
 
@@ -211,13 +211,13 @@ class Prediction:
         >>> Prediction.from_masks("a", np.zeros((2, 3)), np.ones((2, 3))).geometry.shape
         (1, 2, 3)
         """
-        mask, annotated = _stored_mask(prediction, case_id), _stored_mask(reference, case_id)
+        mask, annotated = _to_stored_mask(prediction, case_id), _to_stored_mask(reference, case_id)
         depth, height, width = mask.shape[1:]
         return cls(case_id, group or case_id, Geometry((depth, height, width), spacing_mm), mask, annotated)
 
 
-def _stored_mask(mask: Tensor | NDArray[Any], case_id: str) -> NDArray[np.uint8]:
-    """`(M, D, H, W)` of a mask with any of its leading axes left out."""
+def _to_stored_mask(mask: Tensor | NDArray[Any], case_id: str) -> NDArray[np.uint8]:
+    """Bring a mask to `(M, D, H, W)`."""
     values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if not 2 <= values.ndim <= 4:
         raise DataError(f"Case {case_id}: a mask has the shape {values.shape}; expected two to four axes.")

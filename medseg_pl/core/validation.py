@@ -44,7 +44,7 @@ def find_name_fault(name: str) -> str | None:
         return "is a folder that predictions write other files to"
     if name.startswith((".", " ")) or name.endswith((".", " ")):
         return "begins or ends with a dot or a space"
-    return _part_fault(name)
+    return _find_part_fault(name)
 
 
 def find_path_fault(name: str) -> str | None:
@@ -58,12 +58,12 @@ def find_path_fault(name: str) -> str | None:
             return f"holds {part!r}" if part else "holds an empty part beside '/'"
         if "\\" in part:
             return "holds a backslash"
-        if (fault := _part_fault(part, most=240)) is not None:
+        if (fault := _find_part_fault(part, most=240)) is not None:
             return fault
     return None
 
 
-def _part_fault(name: str, most: int = MAX_LENGTH) -> str | None:
+def _find_part_fault(name: str, most: int = MAX_LENGTH) -> str | None:
     if not name:
         return "is empty"
     if replace_controls(name) != name:

@@ -11,7 +11,7 @@ COLORS = ((255, 176, 0), (100, 143, 255), (220, 38, 127), (120, 94, 240), (254, 
 
 
 def to_gray(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8[np.ndarray, "h w"]:
-    """Values between `low` and `high` as 0 to 255.
+    """Scale values between `low` and `high` to 0 to 255.
 
     >>> to_gray(np.array([[0.0, 5.0, 20.0]]), low=0, high=10)
     array([[  0, 127, 255]], dtype=uint8)
@@ -21,7 +21,7 @@ def to_gray(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8
 
 
 def to_rgb(pixels: Shaped[np.ndarray, "c h w"], low: float, high: float) -> UInt8[np.ndarray, "h w 3"]:
-    """A color image of 8 bits as it is; of anything else the first channel as gray between `low` and `high`."""
+    """Convert to RGB: 8-bit color as it is, else the first channel as gray between `low` and `high`."""
     if len(pixels) == 3 and pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
     return np.stack([to_gray(pixels[0], low, high)] * 3, axis=-1)
@@ -30,7 +30,7 @@ def to_rgb(pixels: Shaped[np.ndarray, "c h w"], low: float, high: float) -> UInt
 def draw_contours(
     rgb: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "n h w"], *, dashed: bool = False
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A copy with the outline of each mask in its label's color; `dashed` tells a second set from a first."""
+    """Draw the outline of each mask in its label's color on a copy."""
     canvas = rgb.copy()
     for index, mask in enumerate(masks):
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -48,7 +48,7 @@ def draw_side_by_side(
     *,
     min_side: int = 320,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The image, the image with the reference, and the image with the prediction, next to one another."""
+    """Draw the image, its reference and its prediction side by side."""
     scale = max(1, -(-min_side // max(rgb.shape[:2])))
     large = rgb.repeat(scale, axis=0).repeat(scale, axis=1)
     masks = [mask.repeat(scale, axis=1).repeat(scale, axis=2) for mask in (reference, prediction)]
@@ -57,7 +57,7 @@ def draw_side_by_side(
 
 
 def select_slice(reference: Bool[np.ndarray, "n d h w"], prediction: Bool[np.ndarray, "n d h w"]) -> int:
-    """The slice in which the masks differ most; the one with most of the reference where they are the same."""
+    """Select the slice in which masks differ most, or else the reference's largest."""
     area = (reference ^ prediction).sum(axis=(0, 2, 3))
     if not area.any():
         area = reference.sum(axis=(0, 2, 3))
@@ -65,7 +65,7 @@ def select_slice(reference: Bool[np.ndarray, "n d h w"], prediction: Bool[np.nda
 
 
 def select_slices(holding: Bool[np.ndarray, " d"], most: int, always: int) -> Int[np.ndarray, " s"]:
-    """At most so many slices, evenly spread over those that hold something and their neighbors.
+    """Select slices, evenly spread over those that hold something and their neighbors.
 
     Args:
         holding: Which slices hold something; all count where none does.

@@ -201,7 +201,7 @@ def _read_number(values: Mapping[str, str], name: str, where: str, default: str 
 
 
 def _parse_xml(path: Path) -> Any:
-    """The root of an XML file; a document type, with which entities would come, is refused."""
+    """Parse an XML file; refuse a document type, with which entities would come."""
     builder = ElementTree.TreeBuilder()
     parser = expat.ParserCreate()
     parser.StartElementHandler = builder.start
@@ -270,7 +270,7 @@ def _read_two_points(points: Any, where: str) -> NDArray[np.float64]:
 
 
 def _read_png_runs(text: Any, corner: tuple[int, int], size: tuple[int, int], where: str) -> Runs:
-    """The runs of a PNG that is written as text, no larger than the image."""
+    """Read the runs of a PNG in base64, no larger than the image."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(str(text), validate=True)), formats=("PNG",)) as image:
             if image.width > size[1] or image.height > size[0]:

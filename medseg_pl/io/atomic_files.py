@@ -139,7 +139,7 @@ def describe_stat(stat: os.stat_result) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """A hash of a file's bytes, 40 hexadecimal digits."""
+    """Hash a file's bytes to 40 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=20)
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import tifffile
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -24,7 +21,7 @@ from medseg_pl.core.errors import DataError, UnreadableFileError
 from medseg_pl.core.mask_values import list_colors
 from medseg_pl.io import size_limits
 from medseg_pl.io.itk import read_itk_header
-from medseg_pl.io.nifti import is_unspaced
+from medseg_pl.io.nifti import is_unspaced, list_damage
 from medseg_pl.io.paths import is_itk, is_nifti, is_picture, promised_format
 from medseg_pl.io.raster import open_undecoded, read_codestream
 from medseg_pl.io.tiff import find_alpha, is_stack, read_palette
@@ -37,7 +34,7 @@ _DEFLATE_RATIO = 1032
 _WITH_ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
 _WITHOUT_COLOR = ("1", "L", "LA", "La", "P", "PA", "I", "I;16", "I;16B", "F")
 _DAMAGE = (
-    *(tifffile.TiffFileError, UnidentifiedImageError, ImageFileError, HeaderDataError, OSError, EOFError),
+    *(tifffile.TiffFileError, UnidentifiedImageError, OSError, EOFError),
     *(ArithmeticError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError),
     *(AssertionError, struct.error, zlib.error),
 )
@@ -83,26 +80,28 @@ class FileHeader:
 
 
 def read_header(path: Path) -> FileHeader:
-    """The header of a picture or volume; of a file that cannot be opened only what its first bytes tell."""
+    """Read the header of a picture or volume; only the format if it cannot be opened."""
     content = detect_format(path)
     try:
         if is_nifti(path):
-            return _nifti(path, content)
+            return _read_nifti_header(path, content)
         if is_itk(path):
-            return _itk(path, content)
-        return _tiff(path) if content == "TIFF" else _raster(path, content)
-    except (DataError, *_DAMAGE):
+            return _read_itk_header(path, content)
+        return _read_tiff_header(path) if content == "TIFF" else _read_raster_header(path, content)
+    except (DataError, *_DAMAGE, *list_damage()):
         return FileHeader(content)
 
 
-def _nifti(path: Path, content: str) -> FileHeader:
+def _read_nifti_header(path: Path, content: str) -> FileHeader:
+    import nibabel  # noqa: PLC0415  see `medseg_pl.io.nifti`
+
     image: Any = nibabel.load(path)
     voxels, item_bytes = math.prod(image.shape), int(image.get_data_dtype().itemsize)
     room = path.stat().st_size * (_DEFLATE_RATIO if content == "gzip" else 1)
     return FileHeader(
         content,
         claimed_bytes=voxels * item_bytes,
-        too_large=_refused(path, voxels, size_limits.MAX_VOXELS, item_bytes)
+        too_large=_is_too_large(path, voxels, size_limits.MAX_VOXELS, item_bytes)
         or (content == "gzip" and voxels * item_bytes > room),
         cut_off=content == "NIfTI" and image.dataobj.offset + voxels * item_bytes > room,
         scaled=(image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0),
@@ -116,12 +115,12 @@ def _count_times(image: Any) -> int:
     return int(image.shape[3]) if timed else 0
 
 
-def _itk(path: Path, content: str) -> FileHeader:
+def _read_itk_header(path: Path, content: str) -> FileHeader:
     header = read_itk_header(path)
     return FileHeader(
         content,
         claimed_bytes=header.voxels * header.item_bytes,
-        too_large=_refused(path, header.voxels, size_limits.MAX_VOXELS, header.item_bytes) or header.overblown,
+        too_large=_is_too_large(path, header.voxels, size_limits.MAX_VOXELS, header.item_bytes) or header.overblown,
         cut_off=header.cut_off,
         scaled=header.scaling != (1.0, 0.0),
     )
@@ -132,10 +131,10 @@ def is_lossy(path: Path) -> bool:
     return is_picture(path) and (promised_format(path) == "JPEG" or read_header(path).lossy)
 
 
-def _raster(path: Path, content: str) -> FileHeader:
+def _read_raster_header(path: Path, content: str) -> FileHeader:
     with open_undecoded(path) as image:
         pixels, item_bytes = image.width * image.height, len(image.getbands())
-        if _refused(path, pixels, size_limits.MAX_PIXELS, item_bytes):
+        if _is_too_large(path, pixels, size_limits.MAX_PIXELS, item_bytes):
             return FileHeader(content, claimed_bytes=pixels * item_bytes, too_large=True)  # looked at no further
         return FileHeader(
             content,
@@ -144,14 +143,14 @@ def _raster(path: Path, content: str) -> FileHeader:
             size=(image.height, image.width),
             lossy=_is_lossy(path, content),
             palette=image.mode == "P",
-            colors=_colors(np.array(image.getpalette("RGB"))) if image.mode == "P" else (),
+            colors=_list_palette_colors(np.array(image.getpalette("RGB"))) if image.mode == "P" else (),
             colored=image.mode not in _WITHOUT_COLOR,
-            alpha=_alpha(image) if image.mode in _WITH_ALPHA else "none",
+            alpha=_classify_alpha(image) if image.mode in _WITH_ALPHA else "none",
         )
 
 
-def _colors(palette: NDArray[Any]) -> tuple[tuple[int, int, int], ...]:
-    """The colors of a palette's values, as far as bytes reach."""
+def _list_palette_colors(palette: NDArray[Any]) -> tuple[tuple[int, int, int], ...]:
+    """List the colors of a palette's first 256 values."""
     table = palette.reshape(-1, 3) if palette.shape[0] != 3 or palette.ndim == 1 else palette.T
     return list_colors(table[:256].astype(np.uint8))
 
@@ -159,11 +158,11 @@ def _colors(palette: NDArray[Any]) -> tuple[tuple[int, int, int], ...]:
 def _is_lossy(path: Path, content: str) -> bool:
     if content == "JPEG 2000":
         return read_codestream(path).lossy
-    return content == "JPEG" or (content == "WebP" and b"VP8 " in _webp_chunks(path))
+    return content == "JPEG" or (content == "WebP" and b"VP8 " in _iterate_webp_chunks(path))
 
 
-def _webp_chunks(path: Path) -> Iterator[bytes]:
-    """The names of a WebP file's chunks."""
+def _iterate_webp_chunks(path: Path) -> Iterator[bytes]:
+    """Yield the names of a WebP file's chunks."""
     with path.open("rb") as file:
         place, size = 12, path.stat().st_size
         while place + 8 <= size:
@@ -173,7 +172,7 @@ def _webp_chunks(path: Path) -> Iterator[bytes]:
             place += 8 + length + length % 2
 
 
-def _alpha(image: Image.Image) -> str:
+def _classify_alpha(image: Image.Image) -> str:
     try:
         low, high = image.getchannel("A").getextrema()
     except _DAMAGE:  # of the pixels, which is for the reader to say
@@ -181,36 +180,38 @@ def _alpha(image: Image.Image) -> str:
     return "opaque" if low == high else "varying"
 
 
-def _tiff(path: Path) -> FileHeader:
+def _read_tiff_header(path: Path) -> FileHeader:
     with tifffile.TiffFile(path) as tiff:
         page: Any = tiff.pages[0]
         samples = int(page.samplesperpixel)
         pixels, item_bytes = int(page.imagewidth * page.imagelength), samples * -(-page.bitspersample // 8)
-        too_large = _refused(path, pixels, size_limits.MAX_PIXELS, item_bytes)
+        too_large = _is_too_large(path, pixels, size_limits.MAX_PIXELS, item_bytes)
         orientation = page.tags.get(_ORIENTATION)
         return FileHeader(
             "TIFF",
             claimed_bytes=pixels * item_bytes,
             too_large=too_large,
-            cut_off=_last_byte(page) > path.stat().st_size,
+            cut_off=_find_last_byte(page) > path.stat().st_size,
             orientation=1 if orientation is None else int(orientation.value),
             size=(int(page.imagelength), int(page.imagewidth)),
             stacked=is_stack(tiff) and not makes_volume(tiff),
             lossy=page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG),
             palette=page.photometric == tifffile.PHOTOMETRIC.PALETTE,
-            colors=_colors(read_palette(page.colormap)) if page.photometric == tifffile.PHOTOMETRIC.PALETTE else (),
+            colors=_list_palette_colors(read_palette(page.colormap))
+            if page.photometric == tifffile.PHOTOMETRIC.PALETTE
+            else (),
             colored=samples >= 3,
-            alpha=_tiff_alpha(page, find_alpha(page)),
+            alpha=_classify_tiff_alpha(page, find_alpha(page)),
         )
 
 
-def _last_byte(page: Any) -> int:
+def _find_last_byte(page: Any) -> int:
     """Where the last strip or tile ends."""
     return max((start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
 
 
-def _tiff_alpha(page: Any, channels: list[int]) -> str:
-    """What the channels of transparency hide."""
+def _classify_tiff_alpha(page: Any, channels: list[int]) -> str:
+    """Classify the channels of transparency."""
     if not channels:
         return "none"
     try:
@@ -221,7 +222,7 @@ def _tiff_alpha(page: Any, channels: list[int]) -> str:
     return "opaque" if alpha.min() == alpha.max() else "varying"
 
 
-def _refused(path: Path, count: int, most: int, item_bytes: int) -> bool:
+def _is_too_large(path: Path, count: int, most: int, item_bytes: int) -> bool:
     try:
         size_limits.check_claim(path, count, most, "items", item_bytes)
     except UnreadableFileError:
@@ -258,7 +259,7 @@ _MOST_UNPACKED = 1 << 36
 
 
 def detect_format(path: Path) -> str:
-    """The format that the first bytes tell: `PNG`, `gzip`, `text` …; `nothing` of an empty file, else `unknown`."""
+    """Detect the format by the first bytes: `PNG`, `gzip`, `text`, `nothing`, `unknown` …."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if not head:
@@ -276,14 +277,14 @@ def detect_format(path: Path) -> str:
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether the end that the format has is missing; false where the format has none that is known."""
+    """Check whether the end that the format has is missing."""
     content = detect_format(path)
     if content == "PNG":
-        return not _png_ends(path)
+        return not _has_png_end(path)
     if content == "JPEG":
-        return b"\xff\xd9" not in _tail(path)
+        return b"\xff\xd9" not in _read_tail(path)
     if content == "gzip":
-        return not _gzip_ends(path)
+        return not _has_gzip_end(path)
     if content == "BMP":
         with path.open("rb") as file:
             return int.from_bytes(file.read(6)[2:], "little") > path.stat().st_size
@@ -291,7 +292,7 @@ def is_cut_off(path: Path) -> bool:
         with path.open("rb") as file:
             return 8 + int.from_bytes(file.read(8)[4:], "little") > path.stat().st_size
     if content == "GIF":
-        return not _tail(path).rstrip(b"\x00").endswith(b"\x3b")
+        return not _read_tail(path).rstrip(b"\x00").endswith(b"\x3b")
     if content in ("MetaImage", "NRRD"):
         return read_itk_header(path).cut_off
     return False
@@ -306,13 +307,13 @@ def _is_text(head: bytes) -> bool:
     return all(byte >= 32 or byte in b"\t\r\n\f" for byte in head)
 
 
-def _tail(path: Path) -> bytes:
+def _read_tail(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         return file.read()
 
 
-def _png_ends(path: Path) -> bool:
+def _has_png_end(path: Path) -> bool:
     """Follow the chunks to IEND."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -326,7 +327,7 @@ def _png_ends(path: Path) -> bool:
     return False
 
 
-def _gzip_ends(path: Path) -> bool:
+def _has_gzip_end(path: Path) -> bool:
     """Unpack to the checksum; damage in the middle is another fault than a missing end."""
     unpacked = 0
     try:

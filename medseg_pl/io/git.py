@@ -8,7 +8,7 @@ from typing import Any
 
 
 def read_git_state(directory: Path) -> dict[str, Any] | None:
-    """The commit that a folder's repository is at, and whether its files differ from it.
+    """Read the commit of a folder's repository, and whether its files differ from it.
 
     Args:
         directory: Anywhere within the repository.
@@ -17,14 +17,14 @@ def read_git_state(directory: Path) -> dict[str, Any] | None:
         `commit` and `dirty`, no names and no addresses; `None` outside of a repository, before its first commit, or
         without git.
     """
-    commit = _git(directory, "rev-parse", "--verify", "HEAD")
-    changes = _git(directory, "status", "--porcelain", "--untracked-files=no")
+    commit = _run_git(directory, "rev-parse", "--verify", "HEAD")
+    changes = _run_git(directory, "status", "--porcelain", "--untracked-files=no")
     if commit is None or changes is None:
         return None
     return {"commit": commit.strip(), "dirty": bool(changes.strip())}
 
 
-def _git(directory: Path, *arguments: str) -> str | None:
+def _run_git(directory: Path, *arguments: str) -> str | None:
     # A repository's own settings may name a program to run for `status`; reading its state must not.
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(directory), *arguments]
     try:

@@ -12,11 +12,11 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813  its own documentation calls it so
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, MissingDataError, UnreadableFileError
@@ -29,7 +29,14 @@ _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0])
 _DETACHED = (".mhd", ".nhdr")
 _READ = "be read as MetaImage or NRRD"
 
-sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of them is raised here, with the file's name
+
+@cache
+def _import_sitk() -> Any:
+    """Import SimpleITK, 0.2 s for which only those wait who read its formats."""
+    import SimpleITK as sitk  # noqa: N813, PLC0415  its own documentation calls it so
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of them is raised here, with the file's name
+    return sitk
 
 
 def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -42,12 +49,12 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
         MissingDataError: A file does not exist.
         UnreadableFileError: The file is damaged, too large, or has more than four axes.
     """
-    header = _checked_header(path)
+    header = _check_header(path)
     try:
-        image = sitk.ReadImage(str(path))
+        image = _import_sitk().ReadImage(str(path))
     except RuntimeError as error:
-        raise size_limits.unreadable(path, _reason(error), _READ) from error
-    data: NDArray[Any] = sitk.GetArrayFromImage(image)
+        raise size_limits.unreadable(path, _extract_reason(error), _READ) from error
+    data: NDArray[Any] = _import_sitk().GetArrayFromImage(image)
     channels_last = image.GetNumberOfComponentsPerPixel() > 1
     if image.GetDimension() + channels_last > 4:
         raise UnreadableFileError(f"{path} has {header.axes} axes; expected (x, y, z), with or without channels.")
@@ -60,30 +67,30 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
         data = data * np.float64(slope) + intercept
     if data.dtype == np.float64:
         data = data.astype(np.float32)
-    return np.ascontiguousarray(data), _geometry(image, header, data.shape[1:], path)
+    return np.ascontiguousarray(data), _make_geometry(image, header, data.shape[1:], path)
 
 
 def read_itk_geometry(path: Path) -> Geometry:
     """Read the grid of a volume from its header."""
-    header, reader = _checked_header(path), _open(path)
+    header, reader = _check_header(path), _open(path)
     x, y, z = (*reader.GetSize(), 1, 1)[:3]
-    return _geometry(reader, header, (z, y, x), path)
+    return _make_geometry(reader, header, (z, y, x), path)
 
 
 def write_itk_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
     """Write `(D, H, W)` label values on the grid of `template`, compressed; `.mhd` and `.nhdr` get a second file."""
-    _checked_header(template)
+    _check_header(template)
     reader = _open(template)
     axes = min(reader.GetDimension(), 3)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(mask[0] if axes == 2 else mask))
+    image = _import_sitk().GetImageFromArray(np.ascontiguousarray(mask[0] if axes == 2 else mask))
     image.SetSpacing(reader.GetSpacing()[:axes])
     image.SetOrigin(reader.GetOrigin()[:axes])
-    image.SetDirection(_matrix(reader)[:axes, :axes].ravel().tolist())
+    image.SetDirection(_get_direction(reader)[:axes, :axes].ravel().tolist())
     if find_suffix(path).lower() in _DETACHED:
         _write_pair(path, image)
         return
     with write_atomically(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+        _import_sitk().WriteImage(image, str(temporary), useCompression=True)
 
 
 def find_data_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -99,7 +106,7 @@ def find_data_files(paths: Iterable[Path]) -> Iterator[Path]:
                     yield header.data
 
 
-def _checked_header(path: Path) -> ItkHeader:
+def _check_header(path: Path) -> ItkHeader:
     header = read_itk_header(path)
     size_limits.check_claim(path, header.voxels, size_limits.MAX_VOXELS, "voxels", header.item_bytes)
     if header.overblown or header.cut_off:
@@ -111,33 +118,33 @@ def _checked_header(path: Path) -> ItkHeader:
 
 
 def _open(path: Path) -> Any:
-    reader = sitk.ImageFileReader()
+    reader = _import_sitk().ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise size_limits.unreadable(path, _reason(error), _READ) from error
+        raise size_limits.unreadable(path, _extract_reason(error), _READ) from error
     return reader
 
 
-def _reason(error: RuntimeError) -> RuntimeError:
+def _extract_reason(error: RuntimeError) -> RuntimeError:
     """Shorten an ITK error, which names lines of its own source, to its last sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return RuntimeError(lines[-1] if lines else "ITK gives no reason")
 
 
-def _matrix(image: Any) -> NDArray[np.float64]:
+def _get_direction(image: Any) -> NDArray[np.float64]:
     axes = image.GetDimension()
     return np.asarray(image.GetDirection(), dtype=np.float64).reshape(axes, axes)
 
 
-def _geometry(image: Any, header: ItkHeader, shape: tuple[int, ...], path: Path) -> Geometry:
+def _make_geometry(image: Any, header: ItkHeader, shape: tuple[int, ...], path: Path) -> Geometry:
     depth, height, width = shape
     axes = min(image.GetDimension(), 3)
     spacing, origin, direction = np.ones(3), np.zeros(3), np.eye(3)
     spacing[:axes] = image.GetSpacing()[:axes]
     origin[:axes] = image.GetOrigin()[:axes]
-    direction[:axes, :axes] = _matrix(image)[:axes, :axes]
+    direction[:axes, :axes] = _get_direction(image)[:axes, :axes]
     affine = np.eye(4)
     affine[:3, :3] = (_RAS_FROM_LPS @ direction * spacing)[:, ::-1] * header.unit_mm
     affine[:3, 3] = _RAS_FROM_LPS @ origin * header.unit_mm
@@ -160,7 +167,7 @@ def _write_pair(path: Path, image: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
         header = Path(folder) / path.name
-        sitk.WriteImage(image, str(header), useCompression=True)
+        _import_sitk().WriteImage(image, str(header), useCompression=True)
         for data in find_data_files([header]):
             require_absent(path.with_name(data.name))
             data.replace(path.with_name(data.name))
@@ -249,14 +256,14 @@ def read_itk_header(path: Path) -> ItkHeader:
     with path.open("rb") as file:
         head = file.read(_MOST_HEADER_BYTES)
     try:
-        return _nrrd(path, head) if head.startswith(b"NRRD") else _meta_image(path, head)
+        return _parse_nrrd(path, head) if head.startswith(b"NRRD") else _parse_meta_image(path, head)
     except KeyError as error:
         raise size_limits.unreadable(path, ValueError(f"the field {error} is missing"), _READ) from error
     except (ValueError, OverflowError) as error:
         raise size_limits.unreadable(path, error, _READ) from error
 
 
-def _meta_image(path: Path, head: bytes) -> ItkHeader:
+def _parse_meta_image(path: Path, head: bytes) -> ItkHeader:
     fields: dict[str, str] = {}
     offset = 0
     for line in head.splitlines(keepends=True):
@@ -267,7 +274,7 @@ def _meta_image(path: Path, head: bytes) -> ItkHeader:
         fields[match[1].decode("utf-8", "replace")] = match[2].decode("utf-8", "replace")
         if match[1] == b"ElementDataFile":
             break
-    sizes = _numbers(fields["DimSize"], int(fields["NDims"]))
+    sizes = _parse_sizes(fields["DimSize"], int(fields["NDims"]))
     channels = int(fields.get("ElementNumberOfChannels", 1))
     kind = fields["ElementType"].removeprefix("MET_").removesuffix("_ARRAY")
     name = fields["ElementDataFile"]
@@ -275,14 +282,14 @@ def _meta_image(path: Path, head: bytes) -> ItkHeader:
     local = name.upper() == "LOCAL"
     return ItkHeader(
         axes=len(sizes) + (channels > 1),
-        voxels=math.prod(sizes) * _checked(channels),
+        voxels=math.prod(sizes) * _check_size(channels),
         item_bytes=_META_BYTES[kind],
         compressed=fields.get("CompressedData", "False").lower() in ("true", "1"),
-        data=path if local else _beside(path, name),
+        data=path if local else _find_data(path, name),
         offset=None if text else offset if local else max(0, int(fields.get("HeaderSize", 0))),
         placed=bool({"TransformMatrix", "Rotation", "Orientation", "Offset", "Position", "Origin"} & set(fields)),
         spaced=bool({"ElementSpacing", "ElementSize"} & set(fields)),
-        unit_mm=_unit(fields.get("DistanceUnits", "mm")),
+        unit_mm=_parse_unit(fields.get("DistanceUnits", "mm")),
         packed_bytes=int(fields.get("CompressedDataSize", 0) or 0),
         scaling=(
             float(fields.get("ElementToIntensityFunctionSlope", 1)),
@@ -292,7 +299,7 @@ def _meta_image(path: Path, head: bytes) -> ItkHeader:
     )
 
 
-def _nrrd(path: Path, head: bytes) -> ItkHeader:
+def _parse_nrrd(path: Path, head: bytes) -> ItkHeader:
     text, blank, _ = head.replace(b"\r\n", b"\n").partition(b"\n\n")
     fields: dict[str, str] = {}
     for line in text.decode("utf-8", "replace").split("\n")[1:]:
@@ -303,7 +310,7 @@ def _nrrd(path: Path, head: bytes) -> ItkHeader:
         if name in fields:
             raise ValueError(f"the field {key!r} stands twice")
         fields[name] = value.strip()
-    sizes = _numbers(fields["sizes"], int(fields["dimension"]))
+    sizes = _parse_sizes(fields["sizes"], int(fields["dimension"]))
     encoding, detached = fields["encoding"].lower(), fields.get("data file")
     skips = int(fields.get("byte skip", 0)) or int(fields.get("line skip", 0))
     start = len(text) + head.count(b"\r\n", 0, len(text)) + len(blank)
@@ -312,11 +319,11 @@ def _nrrd(path: Path, head: bytes) -> ItkHeader:
         voxels=math.prod(sizes),
         item_bytes=_NRRD_BYTES[fields["type"].lower()],
         compressed=encoding in ("gz", "gzip", "bz2", "bzip2"),
-        data=path if detached is None else _beside(path, detached),
+        data=path if detached is None else _find_data(path, detached),
         offset=None if encoding not in ("raw", "gz", "gzip") or skips else 0 if detached else start,
         placed="space directions" in fields and bool({"space", "space dimension"} & set(fields)),
         spaced=bool({"space directions", "spacings"} & set(fields)),
-        unit_mm=_unit(fields.get("space units", "mm")),
+        unit_mm=_parse_unit(fields.get("space units", "mm")),
         packed_bytes=0,
         scaling=(1.0, 0.0),
         fields=fields,
@@ -332,8 +339,8 @@ def _partition(line: str) -> tuple[str, str, str]:
     return key, mark, value
 
 
-def _beside(path: Path, name: str) -> Path:
-    """The file of the voxels; a header may be a stranger's, so it must lie in the header's own folder."""
+def _find_data(path: Path, name: str) -> Path:
+    """Find the file of voxels, which must lie in its header's own folder."""
     if name.upper().startswith("LIST") or "%" in name:
         raise ValueError(f"its voxels lie in several files ({name}); save it as one file, .mha or .nrrd")
     if Path(name).name != name or name in (".", ".."):
@@ -346,23 +353,23 @@ def _beside(path: Path, name: str) -> Path:
     return data
 
 
-def _numbers(text: str, count: int) -> list[int]:
-    sizes = [_checked(int(part)) for part in text.split()]
+def _parse_sizes(text: str, count: int) -> list[int]:
+    sizes = [_check_size(int(part)) for part in text.split()]
     if len(sizes) != count or not 2 <= count <= _MOST_AXES:
         raise ValueError(f"it has the size {text[:60]!r} and {count} axes; expected 2 to 4")
     return sizes
 
 
-def _checked(size: int) -> int:
+def _check_size(size: int) -> int:
     if size < 1:
         raise ValueError(f"a length of {size}; expected at least 1")
     return size
 
 
-def _unit(text: str) -> float:
+def _parse_unit(text: str) -> float:
     """Millimeters of a unit; axes without one, or with none that is known, are in millimeters.
 
-    >>> _unit('"m" "m" "m"'), _unit("mm")
+    >>> _parse_unit('"m" "m" "m"'), _parse_unit("mm")
     (1000.0, 1.0)
     """
     known = {_MM[word] for word in re.split(r'[\s"]+', text) if word in _MM}

@@ -13,11 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.fileholders import FileHolder
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
@@ -28,10 +24,17 @@ from medseg_pl.io.atomic_files import write_atomically
 _REVERSED = [2, 1, 0, 3]
 _MM = {1: 1000.0, 3: 0.001}
 """What the unit codes of the header for meters and micrometers are in millimeters; all others are taken for those."""
-_DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error)
 _READ = "be read as NIfTI"
 _GZIP_RATIO = 1032
 """What deflate cannot exceed: it says 258 bytes in two bits."""
+
+
+def list_damage() -> tuple[type[Exception], ...]:
+    """List what nibabel raises on bytes that make no sense."""
+    from nibabel.filebasedimages import ImageFileError  # noqa: PLC0415  see `_load`
+    from nibabel.spatialimages import HeaderDataError  # noqa: PLC0415
+
+    return (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error)
 
 
 def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -44,10 +47,10 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
         MissingDataError: There is no such file.
         UnreadableFileError: The file is damaged, too large or has no spatial grid.
     """
-    image = _loaded(path)
+    image = _load(path)
     try:
-        data = _voxels(image, path)
-    except _DAMAGE as error:
+        data = _read_voxels(image, path)
+    except list_damage() as error:
         raise size_limits.unreadable(path, error, _READ) from error
     if data.dtype.kind not in "iuf":
         raise UnreadableFileError(f"{path} holds values of the type {data.dtype}; expected one real number per voxel.")
@@ -62,14 +65,14 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     if data.ndim != 4 or 0 in data.shape:
         raise UnreadableFileError(f"{path} has the shape {image.shape}; expected (x, y, z) or (x, y, z, channels).")
     volume = np.ascontiguousarray(data.transpose(3, 2, 1, 0)).astype(data.dtype.newbyteorder("="), copy=False)
-    return volume, _geometry(image, volume.shape[1:])
+    return volume, _make_geometry(image, volume.shape[1:])
 
 
 def read_geometry(path: Path) -> Geometry:
-    """The grid of a volume, from its header alone."""
-    image = _loaded(path)
+    """Read the grid of a volume from its header."""
+    image = _load(path)
     x, y, z = (*image.shape, 1, 1)[:3]
-    return _geometry(image, (z, y, x))
+    return _make_geometry(image, (z, y, x))
 
 
 def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
@@ -77,6 +80,8 @@ def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
     z, y, x = geometry.spacing_mm or (1.0, 1.0, 1.0)
     affine = np.diag([x, y, z, 1.0]) if geometry.affine is None else np.asarray(geometry.affine)[:, _REVERSED]
     volume = array.transpose(2, 1, 0) if array.ndim == 3 else array.transpose(3, 2, 1, 0)
+    import nibabel  # noqa: PLC0415
+
     image = nibabel.Nifti1Image(volume, affine, dtype=array.dtype)
     image.header.set_xyzt_units("mm")
     with write_atomically(path) as temporary:
@@ -88,7 +93,9 @@ def write_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
 
     The template's scaling is dropped, it was meant for intensities; so is a data type too small for the labels.
     """
-    image = _loaded(template)
+    import nibabel  # noqa: PLC0415
+
+    image = _load(template)
     header = image.header.copy()
     header.set_slope_inter(1.0, 0.0)
     header["cal_min"], header["cal_max"] = 0, 0
@@ -103,18 +110,20 @@ def write_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
         nibabel.save(result, temporary)
 
 
-def _loaded(path: Path) -> Any:
+def _load(path: Path) -> Any:
+    import nibabel  # noqa: PLC0415  with pydicom, which it brings, 0.4 s of a start that may read no volume
+
     if not path.exists():
         raise MissingDataError(f"{path} does not exist.")
     try:
         _check_offset(path)
         image: Any = nibabel.load(path)
         item_bytes = image.get_data_dtype().itemsize
-    except _DAMAGE as error:
+    except list_damage() as error:
         raise size_limits.unreadable(path, error, _READ) from error
     voxels = math.prod(image.shape)
     size_limits.check_claim(path, voxels, size_limits.MAX_VOXELS, "voxels", item_bytes)
-    if _compressed(path) and voxels * item_bytes > path.stat().st_size * _GZIP_RATIO:
+    if _is_compressed(path) and voxels * item_bytes > path.stat().st_size * _GZIP_RATIO:
         raise UnreadableFileError(
             f"{path} claims {voxels * item_bytes:,} bytes of voxels, more than its {path.stat().st_size:,} bytes can "
             "hold. Replace it with an intact copy."
@@ -122,13 +131,13 @@ def _loaded(path: Path) -> Any:
     return image
 
 
-def _compressed(path: Path) -> bool:
+def _is_compressed(path: Path) -> bool:
     return path.suffix.lower() == ".gz"
 
 
 def _check_offset(path: Path) -> None:
     """Raise `UnreadableFileError` where voxels begin so late that what lies before them would fill the memory."""
-    with gzip.open(path) if _compressed(path) else path.open("rb") as file:
+    with gzip.open(path) if _is_compressed(path) else path.open("rb") as file:
         header = file.read(176)
     for size, place, kind in ((348, 108, "f"), (540, 168, "q")):
         for order in "<>":
@@ -140,7 +149,7 @@ def _check_offset(path: Path) -> None:
 
 def is_unspaced(path: Path) -> bool:
     """Tell whether a header gives 0 for a spacing, which nibabel takes for 1 mm."""
-    with gzip.open(path) if _compressed(path) else path.open("rb") as file:
+    with gzip.open(path) if _is_compressed(path) else path.open("rb") as file:
         header = file.read(176)
     for size, dim, dims, pixdim, kind in ((348, 40, "8h", 76, "8f"), (540, 16, "8q", 104, "8d")):
         for order in "<>":
@@ -150,10 +159,12 @@ def is_unspaced(path: Path) -> bool:
     return False
 
 
-def _voxels(image: Any, path: Path) -> NDArray[Any]:
-    """The values, scaled; of a compressed file up to its checksum, before which nibabel stops reading."""
-    if not _compressed(path):
+def _read_voxels(image: Any, path: Path) -> NDArray[Any]:
+    """Read the scaled values; compressed files up to the checksum, before which nibabel stops."""
+    if not _is_compressed(path):
         return np.asanyarray(image.dataobj)
+    from nibabel.fileholders import FileHolder  # noqa: PLC0415
+
     with gzip.open(path) as file:
         data: NDArray[Any] = np.asanyarray(type(image).from_file_map({"image": FileHolder(fileobj=file)}).dataobj)
         end = file.tell() + size_limits.MAX_BEHIND_BYTES
@@ -166,11 +177,11 @@ def _voxels(image: Any, path: Path) -> NDArray[Any]:
     return data
 
 
-def _geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
+def _make_geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
     affine = _find_affine(image)[:, _REVERSED]
     affine[:3] *= _MM.get(int(image.header["xyzt_units"]) % 8, 1.0)
     depth, height, width = shape
-    if not _places_voxels(affine):
+    if not _is_invertible(affine):
         raise UnreadableFileError(
             f"{image.get_filename()} has an affine that places no voxel: {np.round(affine, 3).tolist()}. Correct the "
             "header (sform and qform), or convert the image again."
@@ -182,12 +193,12 @@ def _geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
 
 
 def _find_affine(image: Any) -> NDArray[np.float64]:
-    """The affine of a header; where its sform places no voxel, as some programs leave it, that of its qform."""
+    """Find the affine: the sform, or the qform if the sform is singular."""
     affine = np.asarray(image.affine, dtype=np.float64)
-    if _places_voxels(affine) or not image.header["qform_code"]:
+    if _is_invertible(affine) or not image.header["qform_code"]:
         return affine
     return np.asarray(image.header.get_qform(), dtype=np.float64)
 
 
-def _places_voxels(affine: NDArray[np.float64]) -> bool:
+def _is_invertible(affine: NDArray[np.float64]) -> bool:
     return bool(np.isfinite(affine).all() and abs(np.linalg.det(affine)) >= 1e-12)

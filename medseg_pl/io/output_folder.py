@@ -71,15 +71,15 @@ class OutputFolder:
             leftover.unlink(missing_ok=True)
 
     def is_finished(self, name: str, inputs: Sequence[Path]) -> bool:
-        """Whether a case is there that was made from these files as they are now.
+        """Check whether a case was finished from these files as they are now.
 
         Files that were copied since, as to the local disk of a node, count as the same where their bytes are.
         """
-        marker = self._marker(name)
+        marker = self._locate_marker(name)
         if not marker.is_file():
             return False
         state, _, content = marker.read_text(encoding="utf-8").partition(" ")
-        return state == _state(inputs) or content == _content(inputs)
+        return state == _describe_state(inputs) or content == _hash_content(inputs)
 
     @contextmanager
     def case(self, name: str, inputs: Sequence[Path]) -> Iterator[Path]:
@@ -93,29 +93,29 @@ class OutputFolder:
                     place = self.directory / file.relative_to(stage)
                     place.parent.mkdir(parents=True, exist_ok=True)
                     file.replace(place)
-            write_text(self._marker(name), f"{_state(inputs)} {_content(inputs)}", replace=True)
+            write_text(self._locate_marker(name), f"{_describe_state(inputs)} {_hash_content(inputs)}", replace=True)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
     def note(self, name: str, suffix: str) -> Path:
         """Where something that is not a result is kept of a case, below the folder, and below that of `case`."""
-        return Path(self._own.name, "notes", f"{_digest(name)}{suffix}")
+        return Path(self._own.name, "notes", f"{_hash_name(name)}{suffix}")
 
-    def _marker(self, name: str) -> Path:
-        return self._own / "finished" / _digest(name)
+    def _locate_marker(self, name: str) -> Path:
+        return self._own / "finished" / _hash_name(name)
 
 
-def _digest(name: str) -> str:
-    """A name for a file, whatever a case is called."""
+def _hash_name(name: str) -> str:
+    """Hash a case's name to a file name."""
     return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 
-def _state(inputs: Sequence[Path]) -> str:
+def _describe_state(inputs: Sequence[Path]) -> str:
     """Describe files without reading them; see `describe_stat`."""
     files = (*inputs, *find_data_files(inputs))
-    return _digest("\0".join(f"{path.name} {describe_stat(path.stat())}" for path in files))
+    return _hash_name("\0".join(f"{path.name} {describe_stat(path.stat())}" for path in files))
 
 
-def _content(inputs: Sequence[Path]) -> str:
+def _hash_content(inputs: Sequence[Path]) -> str:
     files = (*inputs, *find_data_files(inputs))
-    return _digest("\0".join(f"{path.name} {hash_file(path)}" for path in files))
+    return _hash_name("\0".join(f"{path.name} {hash_file(path)}" for path in files))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 
 def can_redraw(console: Console) -> bool:
-    """Whether a line can be drawn anew there: not in a file, even where color is forced, nor where TERM=dumb."""
+    """Check whether a console can redraw a line: no file, no TERM=dumb."""
     return console.is_interactive and console.file.isatty()
 
 

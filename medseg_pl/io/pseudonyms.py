@@ -31,12 +31,12 @@ class Pseudonyms:
 
     @classmethod
     def new(cls) -> Pseudonyms:
-        """One with a key that nobody has."""
+        """Create a record with a new random key."""
         return cls(secrets.token_hex(32))
 
     @classmethod
     def read(cls, folder: Path) -> Pseudonyms | None:
-        """That of a run folder, or `None` where it has none.
+        """Read the record of a run folder; `None` if it has none.
 
         Raises:
             UnreadableFileError: The file is damaged.
@@ -56,17 +56,17 @@ class Pseudonyms:
         return record
 
     def write(self, folder: Path) -> None:
-        """Keep it in a run folder, readable for the owner only."""
+        """Write it to a run folder, readable for the owner only."""
         with write_atomically(folder / _FILE, replace=True) as temporary:
             temporary.chmod(0o600)
             temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     def with_run(self, wandb_run_id: str | None) -> Pseudonyms:
-        """The same key beside another run at W&B."""
+        """Return the same key with another run at W&B."""
         return replace(self, wandb_run_id=wandb_run_id)
 
     def pseudonym(self, kind: Literal["case", "group"], name: str) -> str:
-        """What a case or a group is called on a dashboard: HMAC-SHA256, 16 hexadecimal digits.
+        """Hash the name of a case or group by HMAC-SHA256 to 16 hexadecimal digits.
 
         >>> Pseudonyms("00" * 32).pseudonym("case", "case123")
         'f9187ff675483979'

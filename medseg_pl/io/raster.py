@@ -39,7 +39,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
     """`(height, width)` of what `read_image` gives, from the header, without decoding."""
     if tiff.is_tiff(path):
         return tiff.size(path)
-    with _opened(path) as image:
+    with _open(path) as image:
         if image.format == "TIFF":  # under another name
             return tiff.size(path)
         try:
@@ -63,7 +63,7 @@ def read_image(path: Path) -> NDArray[Any]:
     """
     if (deep := _read_deep(path, seen=True)) is not None:
         return deep
-    return _planes(_seen_pixels(path))  # by then Pillow has let go of its own copy
+    return _to_planes(_read_seen(path))  # by then Pillow has let go of its own copy
 
 
 def read_mask(path: Path) -> NDArray[Any]:
@@ -75,9 +75,9 @@ def read_mask(path: Path) -> NDArray[Any]:
         MaskValueError: The file holds colors instead of values, or a palette that may mean either.
     """
     if (deep := _read_deep(path, seen=False)) is not None:
-        return _only_plane(deep, path)
-    with _opened(path) as opened:
-        image = _upright(opened, path)
+        return _require_one_plane(deep, path)
+    with _open(path) as opened:
+        image = _turn_upright(opened, path)
         if image.mode == "1":
             return np.asarray(image).astype(np.uint8)
         if image.mode == "P":
@@ -85,7 +85,7 @@ def read_mask(path: Path) -> NDArray[Any]:
             return np.ascontiguousarray(read_palette_values(np.asarray(image), palette, path))
         if image.mode not in _VALUES:
             image = image.convert("L" if image.mode == "LA" else "RGB")
-        return _only_plane(_planes(np.asarray(image)), path)
+        return _require_one_plane(_to_planes(np.asarray(image)), path)
 
 
 def read_mask_colors(path: Path) -> NDArray[Any]:
@@ -134,7 +134,7 @@ def encode_webp(pixels: NDArray[np.uint8], quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _opened(path: Path) -> Image.Image:
+def _open(path: Path) -> Image.Image:
     """Open with Pillow, which knows truncation, where the file does not claim too much."""
     try:
         image = open_undecoded(path)
@@ -161,18 +161,18 @@ def _check_alone(path: Path, image: Image.Image) -> None:
         raise UnreadableFileError(f"{path} holds {frames} frames; expected one image. Save each as a file of its own.")
 
 
-def _seen_pixels(path: Path) -> NDArray[Any]:
+def _read_seen(path: Path) -> NDArray[Any]:
     """`(H, W)` or `(H, W, 3)`, through a palette and without transparency."""
-    with _opened(path) as opened:
-        image = _upright(opened, path)
+    with _open(path) as opened:
+        image = _turn_upright(opened, path)
         if image.mode not in (*_VALUES, "RGB"):
             image.info.pop("transparency", None)  # of a palette; Pillow warns where it cannot keep it
             image = image.convert("RGB" if _has_color(image) else "L")
         return np.asarray(image)
 
 
-def _upright(image: Image.Image, path: Path) -> Image.Image:
-    """The decoded image, turned as its EXIF tag says."""
+def _turn_upright(image: Image.Image, path: Path) -> Image.Image:
+    """Decode an image and turn it as its EXIF tag says."""
     try:
         image.load()
         orientation = image.getexif().get(_ORIENTATION, 1)
@@ -203,7 +203,7 @@ def _read_deep(path: Path, *, seen: bool) -> NDArray[Any] | None:
     """
     if tiff.is_tiff(path):
         return tiff.read(path, seen=seen)
-    with _opened(path) as image:
+    with _open(path) as image:
         if image.format == "TIFF":  # under another name
             return tiff.read(path, seen=seen)
         if image.format == "JPEG2000" and read_codestream(path).deep:
@@ -216,21 +216,21 @@ def _read_deep(path: Path, *, seen: bool) -> NDArray[Any] | None:
             bits, color_type = file.read(26)[24:]
         if bits < 16 or color_type == _PNG_GRAY:
             return None
-        _upright(image, path)  # Pillow raises on damage that OpenCV would hide
+        _turn_upright(image, path)  # Pillow raises on damage that OpenCV would hide
     pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UnreadableFileError(f"{path} cannot be decoded. Replace it with an intact copy.")
     order = [0] if color_type == _PNG_GRAY_ALPHA else [2, 1, 0]  # OpenCV makes four channels of gray with alpha
-    return np.ascontiguousarray(_planes(pixels)[order])
+    return np.ascontiguousarray(_to_planes(pixels)[order])
 
 
-def _planes(pixels: NDArray[Any]) -> NDArray[Any]:
+def _to_planes(pixels: NDArray[Any]) -> NDArray[Any]:
     """`(H, W)` or `(H, W, C)` as `(C, H, W)`."""
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _read_bytes_of_two_colors(path: Path, image: Image.Image, *, seen: bool) -> NDArray[Any] | None:
-    """A black and white BMP of a byte for each pixel, which Pillow takes for one of a bit; `None` of any other."""
+    """Read a two-color BMP of 8 bits a pixel, which Pillow takes for 1 bit; else `None`."""
     with path.open("rb") as file:
         bits = int.from_bytes(file.read(30)[28:], "little")
     if bits == 1:
@@ -242,12 +242,12 @@ def _read_bytes_of_two_colors(path: Path, image: Image.Image, *, seen: bool) -> 
 
 
 def _drop_last_alpha(planes: NDArray[Any]) -> NDArray[Any]:
-    """Gray or color without the transparency behind it."""
+    """Drop the transparency behind gray or color."""
     return np.ascontiguousarray(planes[: len(planes) - 1]) if len(planes) in (2, 4) else planes
 
 
-def _only_plane(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
-    """The single plane of a mask; color files in which every channel says the same are accepted."""
+def _require_one_plane(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Return the single plane of a mask; equal color channels count as one."""
     planes = pixels
     if len(planes) == 1 or bool((planes == planes[:1]).all()):
         return np.ascontiguousarray(planes[0])

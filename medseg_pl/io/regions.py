@@ -135,7 +135,7 @@ _ROUNDED_DIGITS = 6
 
 
 def fill_polygons(polygons: Iterable[Float64[np.ndarray, "_ 2"]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """The pixels whose centers lie inside an odd number of polygons: a polygon inside another one is a hole.
+    """Fill polygons by the even-odd rule: a polygon inside another one is a hole.
 
     A center on an edge belongs to the polygon below it and to the right of it, so that of two polygons with a common
     edge exactly one has it.
@@ -154,12 +154,12 @@ def fill_polygons(polygons: Iterable[Float64[np.ndarray, "_ 2"]], size: tuple[in
     rows, columns = size
     toggles = np.zeros((rows, columns + 1), dtype=np.int64)
     for polygon in polygons:
-        np.add.at(toggles, _crossings(np.round(polygon, _ROUNDED_DIGITS), size), 1)
+        np.add.at(toggles, _find_crossings(np.round(polygon, _ROUNDED_DIGITS), size), 1)
     inside: NDArray[np.bool_] = np.cumsum(toggles, axis=1)[:, :columns] % 2 == 1
     return inside
 
 
-def _crossings(polygon: NDArray[np.float64], size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _find_crossings(polygon: NDArray[np.float64], size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each edge and each row of centers that it crosses: the row, and the first column at or right of the edge."""
     start, end = polygon, np.roll(polygon, -1, axis=0)
     limits = np.sort(np.stack([start[:, 0], end[:, 0]]), axis=0)
@@ -172,7 +172,7 @@ def _crossings(polygon: NDArray[np.float64], size: tuple[int, int]) -> tuple[NDA
 
 
 def encode_runs(mask: NDArray[np.bool_]) -> str:
-    """The runs of an `(H, W)` mask; an empty mask is an empty text.
+    """Encode an `(H, W)` mask as runs; an empty mask is an empty text.
 
     >>> encode_runs(np.array([[True, True, False], [False, False, True]]))
     '1 2 6 1'
@@ -184,7 +184,7 @@ def encode_runs(mask: NDArray[np.bool_]) -> str:
 
 
 def decode_runs(text: str, shape: tuple[int, int], source: str = "run lengths") -> Bool[np.ndarray, "h w"]:
-    """The `(H, W)` mask that the runs describe.
+    """Decode runs into an `(H, W)` mask.
 
     Args:
         text: `start length` pairs; empty for an empty mask.

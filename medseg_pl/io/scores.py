@@ -51,7 +51,7 @@ def write_rows(path: Path, rows: Sequence[Row], *, replace: bool = False) -> Non
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(map(write_cell, columns))
-    writer.writerows([_field(row.get(name, "")) for name in columns] for row in rows)
+    writer.writerows([_format_field(row.get(name, "")) for name in columns] for row in rows)
     write_text(path, buffer.getvalue(), replace=replace)
 
 
@@ -98,7 +98,7 @@ def list_tables(folder: Path, stage: str) -> list[Path]:
     Those that have no summary beside them come before all others: whoever wrote them was stopped in between.
     """
     tables = [path for path in folder.glob(f"scores_{stage}*.csv") if parse_stage(path) == stage]
-    return sorted(tables, key=lambda path: (locate_summary(path).is_file(), _number_of(path)))
+    return sorted(tables, key=lambda path: (locate_summary(path).is_file(), _parse_number(path)))
 
 
 def note_newest(table: Path | None) -> str:
@@ -118,7 +118,7 @@ def locate_summary(table: Path) -> Path:
 
 
 def parse_stage(path: Path) -> str | None:
-    """What was scored, as the name of the table says it.
+    """Parse the stage from the name of a table.
 
     >>> parse_stage(Path("scores_val_2.csv")), parse_stage(Path("ours.csv"))
     ('val', None)
@@ -178,7 +178,7 @@ def choose_numbered_paths(directory: Path, *names: str) -> list[Path]:
     """
     paths = [directory / name for name in names]
     taken = [
-        _number_of(other)
+        _parse_number(other)
         for path in paths
         for other in path.parent.glob(f"{path.stem}*{path.suffix}")
         if re.fullmatch(rf"{re.escape(path.stem)}(_\d+)?", other.stem)
@@ -187,14 +187,14 @@ def choose_numbered_paths(directory: Path, *names: str) -> list[Path]:
     return [path.with_name(f"{path.stem}_{number}{path.suffix}") if taken else path for path in paths]
 
 
-def _number_of(path: Path) -> int:
+def _parse_number(path: Path) -> int:
     """Return the number at the end of a file's name, 1 without one."""
     match = re.search(r"_(\d+)$", path.stem)
     return int(match[1]) if match else 1
 
 
 def _split(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of a table of scores, as text."""
+    """Split a table of scores into header and lines of text."""
     if not path.is_file():
         raise MissingDataError(f"There is no table of scores {path}. Name a scores_<stage>.csv that medseg wrote.")
     try:
@@ -239,7 +239,7 @@ def _parse(field: str) -> float:
     return float(field) if field else math.nan
 
 
-def _field(value: str | int | float) -> str:
+def _format_field(value: str | int | float) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else repr(float(value))  # numpy's own repr names its type
     return write_cell(value) if isinstance(value, str) else str(value)
@@ -281,7 +281,7 @@ def _is_formula(text: str) -> bool:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics file, without the part of a row that a killed process may have left at its end."""
+    """Read `metrics.csv` without the partial row that a killed process may leave."""
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     return [{name: value for name, value in row.items() if value} for row in csv.DictReader(io.StringIO(whole))]

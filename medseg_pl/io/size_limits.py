@@ -40,14 +40,14 @@ def check_claim(path: Path, count: int, most: int, unit: str, item_bytes: int = 
 
 
 def too_large(path: Path, limit: int, unit: str) -> UnreadableFileError:
-    """The error for a file that claims too much."""
+    """Make the error for a file that claims too much."""
     return UnreadableFileError(
         f"{path} claims more than {limit:,} {unit} and is not decoded. Divide it, or remove it from the data set."
     )
 
 
 def unreadable(path: Path, error: BaseException, what: str) -> UnreadableFileError:
-    """The error for a file that cannot be decoded, with what its library says of it.
+    """Make the error for a file that cannot be decoded, with its library's reason.
 
     Args:
         path: The file.

@@ -37,7 +37,7 @@ def is_segmentation(path: Path) -> bool:
     if find_suffix(path).lower() not in _NRRD:
         return False
     try:
-        return _key(0, "Name") in read_itk_header(path).fields
+        return _make_key(0, "Name") in read_itk_header(path).fields
     except DataError:
         return False
 
@@ -52,15 +52,15 @@ def read_segments(path: Path) -> list[Segment]:
     """
     fields = read_itk_header(path).fields
     segments: list[Segment] = []
-    while _key(len(segments), "Name") in fields:
+    while _make_key(len(segments), "Name") in fields:
         number = len(segments)
         try:
-            value = int(fields.get(_key(number, "LabelValue"), 1))
-            old = _key(number, "LabelValue") not in fields
-            layer = number if old else int(fields.get(_key(number, "Layer"), 0))
+            value = int(fields.get(_make_key(number, "LabelValue"), 1))
+            old = _make_key(number, "LabelValue") not in fields
+            layer = number if old else int(fields.get(_make_key(number, "Layer"), 0))
         except ValueError as error:
             raise MaskValueError(f"{path} has a damaged segment {number}: {error}. Save it again in Slicer.") from None
-        segments.append(Segment(fields[_key(number, "Name")], value, layer))
+        segments.append(Segment(fields[_make_key(number, "Name")], value, layer))
     return segments
 
 
@@ -77,7 +77,9 @@ def read_layers(path: Path, geometry: Geometry) -> NDArray[Any]:
     layers, own = read_itk(path)
     if own.affine is None or geometry.affine is None:
         if own.shape != geometry.shape:
-            raise _refuse(path, f"is {_size(own.shape)} without a place, and its image {_size(geometry.shape)}")
+            raise _refuse(
+                path, f"is {_format_size(own.shape)} without a place, and its image {_format_size(geometry.shape)}"
+            )
         return layers
     there = np.linalg.pinv(np.asarray(geometry.affine)) @ np.asarray(own.affine)
     offset = np.round(there[:3, 3])
@@ -109,7 +111,7 @@ def find_segment(layers: NDArray[Any], segment: Segment, path: Path) -> Bool[np.
     return found
 
 
-def _key(number: int, field: str) -> str:
+def _make_key(number: int, field: str) -> str:
     return f"Segment{number}_{field}"
 
 
@@ -117,5 +119,5 @@ def _refuse(path: Path, reason: str) -> GeometryError:
     return GeometryError(f"{path} {reason}. Resample it in Slicer to the image (Specify geometry), or remove the case.")
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def _format_size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))

@@ -49,7 +49,7 @@ def is_stack_file(path: Path) -> bool:
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether the name is that of a TIFF file."""
+    """Check by the name whether a file is TIFF."""
     return promised_format(path) == "TIFF"
 
 
@@ -67,24 +67,24 @@ def read(path: Path, *, seen: bool) -> NDArray[Any] | None:
         UnreadableFileError: The file is damaged, too large, or has several pages.
         MaskValueError: A mask may mean either of two.
     """
-    with _page(path) as page:
+    with _open_page(path) as page:
         if is_left_to_pillow(page):
             check_depth_for_pillow(page, path)
             return None
-        planes = _channels_first(page.asarray(), page.axes, path)
+        planes = _move_channels_first(page.asarray(), page.axes, path)
         return np.ascontiguousarray(apply_tags(planes, page, path, seen=seen))
 
 
 def size(path: Path) -> tuple[int, int]:
     """`(height, width)` of what `read` gives, from the header, without decoding."""
-    with _page(path) as page:
+    with _open_page(path) as page:
         height, width = int(page.imagelength), int(page.imagewidth)
         return (width, height) if read_orientation(page) >= 5 else (height, width)
 
 
 @contextmanager
-def _page(path: Path) -> Iterator[Any]:
-    """The only page, not yet decoded."""
+def _open_page(path: Path) -> Iterator[Any]:
+    """Open the only page, not yet decoded."""
     try:
         with tifffile.TiffFile(path) as tiff:
             page: Any = tiff.pages[0]
@@ -111,7 +111,7 @@ def _check_claim(path: Path, page: Any) -> None:
         size_limits.check_claim(path, width * length * depth, size_limits.MAX_PIXELS, "pixels", item_bytes)
 
 
-def _channels_first(pixels: NDArray[Any], axes: str, path: Path) -> NDArray[Any]:
+def _move_channels_first(pixels: NDArray[Any], axes: str, path: Path) -> NDArray[Any]:
     if pixels.ndim == 2:
         return pixels[None]
     if pixels.ndim == 3:

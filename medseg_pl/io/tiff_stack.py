@@ -26,8 +26,8 @@ _MM = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "um": 0.001, "µm": 0.001, "μm
 
 def makes_volume(tiff: tifffile.TiffFile) -> bool:
     """Tell whether the pages of a stack are of one size and follow each other along one axis."""
-    series = _main_series(tiff)
-    return len(series) == 1 and len(_stack_axes(series[0])) < 2 and series[0].ndim > 2
+    series = _list_main_series(tiff)
+    return len(series) == 1 and len(_list_stack_axes(series[0])) < 2 and series[0].ndim > 2
 
 
 def read_stack(path: Path, *, seen: bool) -> tuple[NDArray[Any], Geometry]:
@@ -41,22 +41,22 @@ def read_stack(path: Path, *, seen: bool) -> tuple[NDArray[Any], Geometry]:
         MissingDataError: There is no such file.
         UnreadableFileError: The file is damaged, too large, or its pages make no volume.
     """
-    with _series(path) as (tiff, series):
+    with _open_series(path) as (tiff, series):
         page: Any = tiff.pages[0]
-        planes = _channels_first(series)
+        planes = _move_channels_first(series)
         planes = np.ascontiguousarray(apply_tags(planes, page, path, seen=seen))
-        return planes, _geometry(tiff, page, planes.shape[1:])
+        return planes, _make_geometry(tiff, page, planes.shape[1:])
 
 
 def read_stack_geometry(path: Path) -> Geometry:
     """Read the grid of a stack without decoding its pages."""
-    with _series(path) as (tiff, series):
+    with _open_series(path) as (tiff, series):
         sizes = dict(zip(series.axes, series.shape, strict=True))
-        depth = math.prod(sizes[axis] for axis in _stack_axes(series))
+        depth = math.prod(sizes[axis] for axis in _list_stack_axes(series))
         page: Any = tiff.pages[0]
         height, width = int(page.imagelength), int(page.imagewidth)
         turned = read_orientation(page) >= 5
-        return _geometry(tiff, page, (depth, width, height) if turned else (depth, height, width))
+        return _make_geometry(tiff, page, (depth, width, height) if turned else (depth, height, width))
 
 
 def write_stack_like(path: Path, mask: NDArray[Any], template: Path) -> None:
@@ -85,8 +85,8 @@ def write_stack_like(path: Path, mask: NDArray[Any], template: Path) -> None:
 
 
 @contextmanager
-def _series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
-    """The pages of a stack as one array, not yet decoded."""
+def _open_series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
+    """Open the pages of a stack as one array, not yet decoded."""
     try:
         with tifffile.TiffFile(path) as tiff:
             page: Any = tiff.pages[0]
@@ -95,10 +95,10 @@ def _series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
             size_limits.check_claim(path, tile, size_limits.MAX_PIXELS, "pixels", item_bytes)
             if not makes_volume(tiff):
                 raise UnreadableFileError(
-                    f"{path} holds {_described(tiff)}; expected pages of one size along one axis. Save each image as a "
-                    "file of its own."
+                    f"{path} holds {_describe_contents(tiff)}; expected pages of one size along one axis. Save each "
+                    "image as a file of its own."
                 )
-            (series,) = _main_series(tiff)
+            (series,) = _list_main_series(tiff)
             claimed = math.prod(series.shape)
             size_limits.check_claim(path, claimed, size_limits.MAX_VOXELS, "voxels", item_bytes)
             _check_room(path, page, claimed * page.bitspersample // 8)
@@ -125,27 +125,27 @@ def _check_room(path: Path, page: Any, claimed_bytes: int) -> None:
         )
 
 
-def _main_series(tiff: tifffile.TiffFile) -> list[Any]:
+def _list_main_series(tiff: tifffile.TiffFile) -> list[Any]:
     """All series but those of small copies and of transparency."""
     return [each for each in tiff.series if not (each.keyframe.is_reduced or each.keyframe.is_mask)]
 
 
-def _stack_axes(series: Any) -> list[str]:
-    """The axes along which pages follow each other, without those of channels and of length 1."""
+def _list_stack_axes(series: Any) -> list[str]:
+    """List the axes along which pages follow each other, longer than 1."""
     return [axis for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "CSYX" and size > 1]
 
 
-def _described(tiff: tifffile.TiffFile) -> str:
-    """What a TIFF holds that is no volume."""
-    series = _main_series(tiff)
+def _describe_contents(tiff: tifffile.TiffFile) -> str:
+    """Describe the series of a TIFF that is no volume."""
+    series = _list_main_series(tiff)
     shapes = " and ".join(f"{each.axes} {'x'.join(map(str, each.shape))}" for each in series[:3])
     return f"several images ({shapes})"
 
 
-def _channels_first(series: Any) -> NDArray[Any]:
+def _move_channels_first(series: Any) -> NDArray[Any]:
     """`(C, D, H, W)`; samples of a page stand inside channels in pages of their own, whichever way they are stored."""
     data: NDArray[Any] = series.asarray()
-    axes, stack = series.axes, _stack_axes(series)
+    axes, stack = series.axes, _list_stack_axes(series)
     lengthy = [place for place, axis in enumerate(axes) if axis in "CSYX" or axis in stack]
     data = data.reshape([data.shape[place] for place in lengthy])
     kept = [axes[place] for place in lengthy]
@@ -156,15 +156,15 @@ def _channels_first(series: Any) -> NDArray[Any]:
     return data.reshape(-1, depth, height, width)
 
 
-def _geometry(tiff: tifffile.TiffFile, page: Any, shape: tuple[int, ...]) -> Geometry:
+def _make_geometry(tiff: tifffile.TiffFile, page: Any, shape: tuple[int, ...]) -> Geometry:
     depth, height, width = shape
-    spacing = _imagej_spacing(tiff.imagej_metadata or {}, page) or _ome_spacing(tiff.ome_metadata or "")
+    spacing = _read_imagej_spacing(tiff.imagej_metadata or {}, page) or _read_ome_spacing(tiff.ome_metadata or "")
     if spacing is not None and read_orientation(page) >= 5:
         spacing = (spacing[0], spacing[2], spacing[1])
     return Geometry((depth, height, width), spacing)
 
 
-def _imagej_spacing(noted: dict[str, Any], page: Any) -> tuple[float, float, float] | None:
+def _read_imagej_spacing(noted: dict[str, Any], page: Any) -> tuple[float, float, float] | None:
     """Millimeters along `(z, y, x)`, `None` unless ImageJ notes all three."""
     unit = _MM.get(str(noted.get("unit", "")).replace("\\u00B5", "µ"))
     if unit is None or not {"XResolution", "YResolution"} <= {tag.name for tag in page.tags}:
@@ -174,7 +174,7 @@ def _imagej_spacing(noted: dict[str, Any], page: Any) -> tuple[float, float, flo
     return (abs(z) * unit, y_unit / y * unit, x_unit / x * unit) if z and x and y else None
 
 
-def _ome_spacing(xml: str) -> tuple[float, float, float] | None:
+def _read_ome_spacing(xml: str) -> tuple[float, float, float] | None:
     """Millimeters along `(z, y, x)`, `None` unless OME's first image notes all three; they are µm by default."""
     match = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
     pixels = dict(re.findall(r'(\w+)="([^"]*)"', match[0])) if match else {}

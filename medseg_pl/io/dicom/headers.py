@@ -91,16 +91,17 @@ class DicomFile(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the content begins as a DICOM file does, or as what older programs wrote without a preamble."""
+    """Check whether a file begins as DICOM does, with or without a preamble."""
     with explain_damage(path), path.open("rb") as file:
         begin = file.read(_MAGIC.stop)
-    return begin[_MAGIC] == b"DICM" or _is_bare(begin)
+    return begin[_MAGIC] == b"DICM" or _lacks_preamble(begin)
 
 
-def _is_bare(begin: bytes) -> bool:
+def _lacks_preamble(begin: bytes) -> bool:
     r"""Whether the first element is one that a data set without preamble begins with, and is as long as it says.
 
-    >>> _is_bare(bytes.fromhex("0800 0500 4353 0a00") + b"ISO_IR 100" + b"\x08\0" * 9), _is_bare(bytes(132))
+    >>> begin = bytes.fromhex("0800 0500 4353 0a00") + b"ISO_IR 100" + b"\x08\0" * 9
+    >>> _lacks_preamble(begin), _lacks_preamble(bytes(132))
     (True, False)
     """
     if len(begin) < 16:
@@ -115,7 +116,7 @@ def _is_bare(begin: bytes) -> bool:
 
 
 def read_entry(path: Path, *, patient: bool = False) -> DicomFile | None:
-    """What the file is, or `None` where it is no DICOM and does not promise to be one by its name.
+    """Read what a DICOM file is; `None` for other files that do not claim to be one.
 
     Args:
         path: The file.
@@ -128,15 +129,15 @@ def read_entry(path: Path, *, patient: bool = False) -> DicomFile | None:
         return None
     _check_readable(path)
     with explain_damage(path):
-        dataset = _beginning(path, _FRAME_OF_REFERENCE)
+        dataset = _read_until(path, _FRAME_OF_REFERENCE)
         if (kind := get_kind(dataset)) == "structures":
-            dataset = _beginning(path, _REFERENCED_FRAMES_OF_REFERENCE)
+            dataset = _read_until(path, _REFERENCED_FRAMES_OF_REFERENCE)
         return DicomFile(
             path=path,
             kind=kind,
             series=get_text(dataset, "SOPInstanceUID" if kind == "projection" else "SeriesInstanceUID"),
-            frame_of_reference=tuple(_frames_of_reference(dataset)),
-            refers_to=tuple(_references(dataset)),
+            frame_of_reference=tuple(_list_reference_frames(dataset)),
+            refers_to=tuple(_list_references(dataset)),
             patient_id=get_text(dataset, "PatientID") if patient else "",
             number=get_text(dataset, "SeriesNumber"),
             content=uid.UID(get_text(dataset, "SOPClassUID")).name,
@@ -144,7 +145,7 @@ def read_entry(path: Path, *, patient: bool = False) -> DicomFile | None:
 
 
 def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
-    """The header of a file, and its pixels where they are asked for.
+    """Read the header of a file, with its pixels on request.
 
     Raises:
         MissingDataError: There is no such file.
@@ -163,12 +164,12 @@ def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
 
 
 def get_kind(dataset: Dataset) -> FileKind:
-    """What a file holds."""
+    """Return the kind of content by the SOP class."""
     return _KINDS.get(get_text(dataset, "SOPClassUID"), "other")
 
 
 def get_text(dataset: Dataset, keyword: str) -> str:
-    """A value as text without padding, empty where there is none.
+    """Return a value as text without padding; empty if missing.
 
     >>> get_text(Dataset(), "Modality")
     ''
@@ -177,12 +178,12 @@ def get_text(dataset: Dataset, keyword: str) -> str:
 
 
 def get_items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence, none where there is no such sequence."""
+    """Return the items of a sequence; none if it is missing."""
     return list(dataset.get(keyword) or ())
 
 
 def require_element(dataset: Dataset, keyword: str, path: Path) -> Any:
-    """The value of an element without which the file cannot be used.
+    """Return the value of an element without which the file cannot be used.
 
     Raises:
         UnreadableFileError: It is not there, or it is empty.
@@ -205,23 +206,23 @@ def explain_damage(path: Path) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         raise UnreadableFileError(
-            f"{path} ({_size(path)}) cannot be read as DICOM: its content is damaged or cut off "
+            f"{path} ({_format_size(path)}) cannot be read as DICOM: its content is damaged or cut off "
             f"({type(error).__name__}). Replace it with an intact copy."
         ) from error
 
 
 def _check_readable(path: Path) -> None:
-    """DICOM of a kind that is not inflated without a bound."""
+    """Require DICOM of a kind that is not inflated without a bound."""
     if not is_dicom(path):
         raise UnreadableFileError(
-            f"{path} ({_size(path)}) is no DICOM file: expected 'DICM' behind the first 128 bytes. Replace it with an "
-            "intact copy, convert it (dcmconv of DCMTK adds what old files lack), or move it away."
+            f"{path} ({_format_size(path)}) is no DICOM file: expected 'DICM' behind the first 128 bytes. Replace it "
+            "with an intact copy, convert it (dcmconv of DCMTK adds what old files lack), or move it away."
         )
     # Values that break a rule of the standard are common and harmless, and a warning would quote them.
     config.settings.reading_validation_mode = config.IGNORE
     with explain_damage(path):
         with path.open("rb") as file:
-            bare = _is_bare(file.read(_MAGIC.stop))
+            bare = _lacks_preamble(file.read(_MAGIC.stop))
         meta = Dataset() if bare else read_file_meta_info(path)
         deflated = get_text(meta, "TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
     if deflated:
@@ -231,18 +232,18 @@ def _check_readable(path: Path) -> None:
         )
 
 
-def _beginning(path: Path, last: int) -> Dataset:
-    """The elements up to a tag; they are sorted, so pixels, contours and most of the header are not even parsed."""
+def _read_until(path: Path, last: int) -> Dataset:
+    """Read the elements up to a tag; they are sorted, so the rest is not parsed."""
     with path.open("rb") as file:
         return read_partial(file, stop_when=lambda tag, vr, length: tag > last, force=True)
 
 
-def _size(path: Path) -> str:
+def _format_size(path: Path) -> str:
     return f"{path.stat().st_size} bytes" if path.is_file() else "no file"
 
 
-def _references(dataset: Dataset) -> Iterator[str]:
-    """The series that a segmentation or a structure set names."""
+def _list_references(dataset: Dataset) -> Iterator[str]:
+    """List the series that a segmentation or a structure set names."""
     for series in get_items(dataset, "ReferencedSeriesSequence"):
         yield get_text(series, "SeriesInstanceUID")
         for image in get_items(series, "ReferencedInstanceSequence"):
@@ -254,7 +255,7 @@ def _references(dataset: Dataset) -> Iterator[str]:
                 yield get_text(series, "SeriesInstanceUID")
 
 
-def _frames_of_reference(dataset: Dataset) -> Iterator[str]:
+def _list_reference_frames(dataset: Dataset) -> Iterator[str]:
     own = get_text(dataset, "FrameOfReferenceUID")
     others = (
         get_text(item, "FrameOfReferenceUID") for item in get_items(dataset, "ReferencedFrameOfReferenceSequence")

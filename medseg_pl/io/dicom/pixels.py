@@ -57,7 +57,7 @@ class PixelLayout(NamedTuple):
 
 
 def read_layout(dataset: Dataset, path: Path) -> PixelLayout:
-    """How the pixels are stored, from the header.
+    """Read from the header how the pixels are stored.
 
     Raises:
         UnreadableFileError: The header claims more than is decoded, or colors.
@@ -105,7 +105,7 @@ def read_frames(
         syntax = uid.UID(get_text(dataset.file_meta, "TransferSyntaxUID"))
         single_bits = int(dataset.get("BitsAllocated") or 0) == 1
     if syntax in _DECODERS:
-        return _compressed(dataset, path, layout, _DECODERS[syntax], set(numbers))
+        return _iterate_compressed(dataset, path, layout, _DECODERS[syntax], set(numbers))
     if syntax not in _PLAIN:
         raise UnreadableFileError(
             f"{path} is stored as {syntax.name or 'unknown'}, for which there is no decoder. Convert it, for example "
@@ -114,22 +114,22 @@ def read_frames(
     if syntax != uid.RLELossless:
         _check_length(dataset, path, layout)
         if single_bits:
-            return _bits(dataset, layout, numbers)
-    return _plain(dataset, path, layout, numbers)
+            return _unpack_bits(dataset, layout, numbers)
+    return _iterate_plain(dataset, path, layout, numbers)
 
 
-def _plain(
+def _iterate_plain(
     dataset: Dataset, path: Path, layout: PixelLayout, numbers: Sequence[int]
 ) -> Iterator[tuple[int, Integer[np.ndarray, "h w"]]]:
     with explain_damage(path):
         for number, values in zip(numbers, iter_pixels(dataset, indices=numbers, raw=True), strict=True):
-            yield number, _checked(values, layout, path)
+            yield number, _check_values(values, layout, path)
 
 
-def _bits(
+def _unpack_bits(
     dataset: Dataset, layout: PixelLayout, numbers: Sequence[int]
 ) -> Iterator[tuple[int, Integer[np.ndarray, "h w"]]]:
-    """Frames of single bits, which need not begin on a byte."""
+    """Unpack frames of single bits, which need not begin on a byte."""
     packed = np.frombuffer(dataset.PixelData, dtype=np.uint8)
     length = math.prod(layout.size)
     for number in numbers:
@@ -138,15 +138,17 @@ def _bits(
         yield number, bits[first % 8 : first % 8 + length].reshape(layout.size)
 
 
-def _compressed(
+def _iterate_compressed(
     dataset: Dataset, path: Path, layout: PixelLayout, decode: Callable[[bytes], NDArray[Any]], wanted: set[int]
 ) -> Iterator[tuple[int, Integer[np.ndarray, "h w"]]]:
     with explain_damage(path):
-        frames = generate_frames(dataset.PixelData, number_of_frames=layout.frames, extended_offsets=_offsets(dataset))
+        frames = generate_frames(
+            dataset.PixelData, number_of_frames=layout.frames, extended_offsets=_get_offsets(dataset)
+        )
         number = -1
         for number, frame in zip(range(layout.frames), frames, strict=False):
             if number in wanted:
-                yield number, _signed(_decoded(frame, path, layout, decode), layout)
+                yield number, _apply_sign(_decode(frame, path, layout, decode), layout)
     if number + 1 < layout.frames:
         raise UnreadableFileError(
             f"{path} claims {layout.frames} image(s) and holds {number + 1}: it is cut off. Replace it with a "
@@ -154,10 +156,10 @@ def _compressed(
         )
 
 
-def _decoded(frame: bytes, path: Path, layout: PixelLayout, decode: Callable[[bytes], NDArray[Any]]) -> NDArray[Any]:
+def _decode(frame: bytes, path: Path, layout: PixelLayout, decode: Callable[[bytes], NDArray[Any]]) -> NDArray[Any]:
     claimed = read_codestream_size(frame)
     if claimed is not None and claimed != layout.size:  # before memory is taken for it
-        raise _wrong_size(path, claimed, layout)
+        raise _describe_wrong_size(path, claimed, layout)
     try:
         values = decode(frame)
     except ImportError as error:
@@ -165,11 +167,11 @@ def _decoded(frame: bytes, path: Path, layout: PixelLayout, decode: Callable[[by
             f"{path} is compressed, and this build of imagecodecs lacks the decoder ({error}). Install imagecodecs "
             "from PyPI, or convert the file, for example with gdcmconv --raw."
         ) from error
-    return _checked(values, layout, path)
+    return _check_values(values, layout, path)
 
 
 def read_codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 image claims, `None` where it does not say.
+    """Read rows and columns from a JPEG, JPEG-LS or JPEG 2000 image; `None` if missing.
 
     >>> read_codestream_size(bytes.fromhex("ffd8 ffc3 000b 10 0003 0005 01 0000 00"))
     (3, 5)
@@ -187,27 +189,27 @@ def read_codestream_size(frame: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _checked(values: NDArray[Any], layout: PixelLayout, path: Path) -> NDArray[Any]:
+def _check_values(values: NDArray[Any], layout: PixelLayout, path: Path) -> NDArray[Any]:
     if values.shape != layout.size or values.dtype.kind not in "iu":
-        raise _wrong_size(path, values.shape, layout)
+        raise _describe_wrong_size(path, values.shape, layout)
     return values
 
 
-def _signed(values: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
-    """Values as the header means them: of JPEG's kinds only JPEG 2000 knows a sign, and not always the header's."""
+def _apply_sign(values: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
+    """Apply the header's sign: JPEG's kinds know none but JPEG 2000, and not always this one."""
     result = values.astype(np.int64) & ((1 << layout.bits) - 1)
     if layout.signed:
         result -= (result >> (layout.bits - 1)) << layout.bits
     return result
 
 
-def _offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
+def _get_offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
     table, lengths = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
     return (table, lengths) if table and lengths else None
 
 
 def _check_length(dataset: Dataset, path: Path, layout: PixelLayout) -> None:
-    """As many bytes as the header promises."""
+    """Require as many bytes as the header promises."""
     with explain_damage(path):
         bits = int(require_element(dataset, "BitsAllocated", path))
         promised = -(-layout.frames * math.prod(layout.size) * bits // 8)
@@ -219,7 +221,7 @@ def _check_length(dataset: Dataset, path: Path, layout: PixelLayout) -> None:
         )
 
 
-def _wrong_size(path: Path, got: tuple[int, ...], layout: PixelLayout) -> UnreadableFileError:
+def _describe_wrong_size(path: Path, got: tuple[int, ...], layout: PixelLayout) -> UnreadableFileError:
     return UnreadableFileError(
         f"{path} holds an image of the shape {got}, but its header says {layout.size} (rows, columns). Replace it with "
         "an intact copy."

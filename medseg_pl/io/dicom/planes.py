@@ -71,13 +71,13 @@ class Plane:
         return np.stack([normal / np.linalg.norm(normal), down_column, along_row])
 
     def locate(self, points_mm: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
-        """Points as their distance from the plane in mm, their row and their column."""
+        """Compute each point's distance from the plane in mm, its row and its column."""
         offsets: Float64[np.ndarray, "n 3"] = (points_mm - np.asarray(self.position_mm)) @ self.axes.T
         offsets /= (1.0, *self.spacing_mm)
         return offsets
 
     def point(self, row: float, column: float) -> Float64[np.ndarray, "3"]:
-        """Where a pixel lies."""
+        """Compute where a pixel lies (LPS)."""
         _, down_column, along_row = self.axes
         between_rows, between_columns = self.spacing_mm
         place: Float64[np.ndarray, "3"] = (
@@ -87,7 +87,7 @@ class Plane:
 
 
 def read_planes(dataset: Dataset, path: Path) -> list[Plane]:
-    """The images of a file.
+    """Read where the images of a file lie.
 
     Raises:
         UnreadableFileError: The header lacks a place, or says it in a way that cannot be.
@@ -101,22 +101,22 @@ def read_planes(dataset: Dataset, path: Path) -> list[Plane]:
                 "multi-frame DICOM, or as one file for each slice."
             )
         if get_kind(dataset) == "projection":
-            return [_projection(dataset, path, frame, layout.size) for frame in range(layout.frames)]
+            return [_place_projection(dataset, path, frame, layout.size) for frame in range(layout.frames)]
         series = get_text(dataset, "SeriesInstanceUID")
-        return [_plane(elements, path, frame, series, layout.size) for frame, elements in enumerate(found)]
+        return [_build_plane(elements, path, frame, series, layout.size) for frame, elements in enumerate(found)]
 
 
 def collect_frame_elements(dataset: Dataset, path: Path) -> list[Dataset]:
-    """For each image of a file the elements that place it, wherever the file keeps them."""
+    """Collect the elements that place each image, wherever the file keeps them."""
     with explain_damage(path):
         frames = get_items(dataset, "PerFrameFunctionalGroupsSequence")
         if not frames:
             return [dataset]
         shared = [*get_items(dataset, "SharedFunctionalGroupsSequence")[:1], dataset]
-        return [_collected([frame, *shared]) for frame in frames]
+        return [_collect_elements([frame, *shared]) for frame in frames]
 
 
-def _collected(groups: Sequence[Dataset]) -> Dataset:
+def _collect_elements(groups: Sequence[Dataset]) -> Dataset:
     elements = Dataset()
     for keyword, macro in _MACROS.items():
         holders = [holder for group in groups for holder in (*get_items(group, macro)[:1], group)]
@@ -126,7 +126,7 @@ def _collected(groups: Sequence[Dataset]) -> Dataset:
     return elements
 
 
-def _projection(dataset: Dataset, path: Path, frame: int, size: tuple[int, int]) -> Plane:
+def _place_projection(dataset: Dataset, path: Path, frame: int, size: tuple[int, int]) -> Plane:
     """Place an image that lies nowhere in the patient, such as a radiograph, at the origin.
 
     Where it does not say how far its pixels are apart, it has no thickness, and so no spacing.
@@ -138,30 +138,30 @@ def _projection(dataset: Dataset, path: Path, frame: int, size: tuple[int, int])
     elements.ImagePositionPatient, elements.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
     if apart:
         elements.SliceThickness = 1
-    return _plane(elements, path, frame, get_text(dataset, "SOPInstanceUID"), size)
+    return _build_plane(elements, path, frame, get_text(dataset, "SOPInstanceUID"), size)
 
 
-def _plane(elements: Dataset, path: Path, frame: int, series: str, size: tuple[int, int]) -> Plane:
-    orientation = _numbers(elements, "ImageOrientationPatient", 6, path)
-    spacing_mm = _numbers(elements, "PixelSpacing", 2, path)
+def _build_plane(elements: Dataset, path: Path, frame: int, series: str, size: tuple[int, int]) -> Plane:
+    orientation = _read_numbers(elements, "ImageOrientationPatient", 6, path)
+    spacing_mm = _read_numbers(elements, "PixelSpacing", 2, path)
     vectors = np.reshape(orientation, (2, 3))
     if not np.allclose(vectors @ vectors.T, np.eye(2), atol=1e-3) or not min(spacing_mm) > 0:
         raise UnreadableFileError(
             f"{path} says that its rows and columns run along {orientation} and its pixels are {spacing_mm} mm apart; "
             "expected two unit vectors at a right angle and positive distances. Correct the header, or export it again."
         )
-    slope, intercept = (_number(elements, keyword, default) for keyword, default in _RESCALE.items())
+    slope, intercept = (_read_number(elements, keyword, default) for keyword, default in _RESCALE.items())
     if not (0 < abs(slope) < _LARGEST_RESCALE and abs(intercept) < _LARGEST_RESCALE):
         raise UnreadableFileError(
             f"{path} has the rescale slope {slope} and intercept {intercept}; expected numbers of less than "
             f"{_LARGEST_RESCALE:g}, the slope not 0. Correct the header, or export it again."
         )
-    thickness_mm = _number(elements, "SliceThickness", 0.0)
+    thickness_mm = _read_number(elements, "SliceThickness", 0.0)
     return Plane(
         path=path,
         frame=frame,
         series=series,
-        position_mm=_numbers(elements, "ImagePositionPatient", 3, path),
+        position_mm=_read_numbers(elements, "ImagePositionPatient", 3, path),
         orientation=orientation,
         spacing_mm=spacing_mm,
         size=size,
@@ -171,12 +171,12 @@ def _plane(elements: Dataset, path: Path, frame: int, series: str, size: tuple[i
     )
 
 
-def _number(elements: Dataset, keyword: str, default: float) -> float:
+def _read_number(elements: Dataset, keyword: str, default: float) -> float:
     value: Any = elements.get(keyword)
     return default if value is None or value == "" else float(value)
 
 
-def _numbers(elements: Dataset, keyword: str, count: int, path: Path) -> tuple[float, ...]:
+def _read_numbers(elements: Dataset, keyword: str, count: int, path: Path) -> tuple[float, ...]:
     value = require_element(elements, keyword, path)
     numbers = tuple(float(number) for number in (value if isinstance(value, Iterable) else [value]))
     if len(numbers) != count or not all(abs(number) < FARTHEST_MM for number in numbers):

@@ -89,19 +89,19 @@ def write_segmentation(
         SettingError: A name cannot be that of a segment.
     """
     _check_names(segments)
-    files = _frames_by_file(series.planes)
+    files = _group_by_file(series.planes)
     headers = [read_dataset(series.planes[frames[0]].path) for frames in files]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a header's odd values, which would be quoted
-        with _refusals(series):
+        with _explain_refusal(series):
             references = [
-                _reference(header, [series.planes[frame] for frame in frames], _thickness_mm(series))
+                _make_reference(header, [series.planes[frame] for frame in frames], _find_thickness_mm(series))
                 for header, frames in zip(headers, files, strict=True)
             ]
-            dataset = _nobodys(references, mask[:, [frame for frames in files for frame in frames]], segments)
-        _give_to_patient(dataset, headers[0])
-        _settle_dates(dataset, headers[0])
-        _settle_identifiers(dataset)
+            dataset = _make_anonymous(references, mask[:, [frame for frames in files for frame in frames]], segments)
+        _copy_patient(dataset, headers[0])
+        _fix_dates(dataset, headers[0])
+        _fix_identifiers(dataset)
         with write_atomically(path) as temporary:
             dataset.save_as(temporary)
 
@@ -115,8 +115,8 @@ def _check_names(segments: Sequence[Segment]) -> None:
             )
 
 
-def _frames_by_file(planes: Sequence[Plane]) -> list[list[int]]:
-    """The places in the series of each file's images, in the order of the file."""
+def _group_by_file(planes: Sequence[Plane]) -> list[list[int]]:
+    """Group the indices of slices by file, in the order of its frames."""
     files: dict[Path, list[int]] = defaultdict(list)
     for place, plane in enumerate(planes):
         files[plane.path].append(place)
@@ -124,8 +124,8 @@ def _frames_by_file(planes: Sequence[Plane]) -> list[list[int]]:
 
 
 @contextmanager
-def _refusals(series: Series) -> Iterator[None]:
-    """Say which series cannot be referred to; the original text may quote its header, and stays out of the message."""
+def _explain_refusal(series: Series) -> Iterator[None]:
+    """Name the series that highdicom refuses; its own text may quote the header."""
     try:
         yield
     except _REFUSALS as error:
@@ -137,15 +137,15 @@ def _refusals(series: Series) -> Iterator[None]:
         ) from error
 
 
-def _thickness_mm(series: Series) -> float:
-    """Of a slice. Readers insist on it: the distance of slices, or of pixels, has to do where nobody says it."""
+def _find_thickness_mm(series: Series) -> float:
+    """Find the slice thickness, which readers insist on, or else a distance."""
     distance_mm = series.geometry.spacing_mm[0] if series.geometry.spacing_mm else min(series.planes[0].spacing_mm)
     return series.planes[0].thickness_mm or distance_mm
 
 
-def _reference(header: Dataset, planes: Sequence[Plane], thickness_mm: float) -> Dataset:
-    """What highdicom has to know of a file, and no more: nobody can be named in its log."""
-    reference = _places(planes, thickness_mm)
+def _make_reference(header: Dataset, planes: Sequence[Plane], thickness_mm: float) -> Dataset:
+    """Make the header that highdicom refers to, without anything that names a person."""
+    reference = _make_places(planes, thickness_mm)
     for keyword in _PATIENT_AND_STUDY:
         setattr(reference, keyword, "")
     for keyword in _REFERRED_TO:
@@ -154,42 +154,44 @@ def _reference(header: Dataset, planes: Sequence[Plane], thickness_mm: float) ->
     return reference
 
 
-def _places(planes: Sequence[Plane], thickness_mm: float) -> Dataset:
-    """Where the images of a file lie, both as a file of one image says it and as a file of many does."""
+def _make_places(planes: Sequence[Plane], thickness_mm: float) -> Dataset:
+    """Make the elements that place images, for single- and multi-frame readers."""
     first = planes[0]
     measures, orientation, shared, places = Dataset(), Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing = _decimals(first.spacing_mm)
-    (measures.SliceThickness,) = _decimals([thickness_mm])
-    orientation.ImageOrientationPatient = _decimals(first.orientation)
+    measures.PixelSpacing = _format_decimals(first.spacing_mm)
+    (measures.SliceThickness,) = _format_decimals([thickness_mm])
+    orientation.ImageOrientationPatient = _format_decimals(first.orientation)
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
-    positions = [_position(plane) for plane in planes]
+    positions = [_make_position(plane) for plane in planes]
     for elements in (measures, orientation, positions[0]):
         places.update(elements)
     places.NumberOfFrames = len(planes)
     places.SharedFunctionalGroupsSequence = [shared]
-    places.PerFrameFunctionalGroupsSequence = [_frame(position) for position in positions]
+    places.PerFrameFunctionalGroupsSequence = [_make_frame(position) for position in positions]
     return places
 
 
-def _position(plane: Plane) -> Dataset:
+def _make_position(plane: Plane) -> Dataset:
     position = Dataset()
-    position.ImagePositionPatient = _decimals(plane.position_mm)
+    position.ImagePositionPatient = _format_decimals(plane.position_mm)
     return position
 
 
-def _frame(position: Dataset) -> Dataset:
+def _make_frame(position: Dataset) -> Dataset:
     frame = Dataset()
     frame.PlanePositionSequence = [position]
     return frame
 
 
-def _decimals(numbers: Sequence[float]) -> list[DSfloat]:
-    """Numbers as DICOM writes them, in at most 16 characters."""
+def _format_decimals(numbers: Sequence[float]) -> list[DSfloat]:
+    """Format numbers as DICOM writes them, in at most 16 characters."""
     return [DSfloat(number, auto_format=True) for number in numbers]
 
 
-def _nobodys(references: Sequence[Dataset], mask: UInt8[np.ndarray, "m d h w"], segments: Sequence[Segment]) -> Any:
-    """The segmentation without its patient, made now and with identifiers that do not count yet."""
+def _make_anonymous(
+    references: Sequence[Dataset], mask: UInt8[np.ndarray, "m d h w"], segments: Sequence[Segment]
+) -> Any:
+    """Make the segmentation without its patient, dates and final identifiers."""
     import highdicom  # noqa: PLC0415  0.8 s, for which only those should wait who write a segmentation
     from pydicom.sr.codedict import codes  # noqa: PLC0415  of which it is a part
     from pydicom.sr.coding import Code  # noqa: PLC0415
@@ -225,22 +227,22 @@ def _nobodys(references: Sequence[Dataset], mask: UInt8[np.ndarray, "m d h w"], 
     )
 
 
-def _give_to_patient(dataset: Any, header: Dataset) -> None:
+def _copy_patient(dataset: Any, header: Dataset) -> None:
     """Repeat what a header says of patient and study."""
     header.decode()
     dataset.copy_patient_and_study_information(header)
     dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, whatever the header's is
 
 
-def _settle_dates(dataset: Dataset, header: Dataset) -> None:
+def _fix_dates(dataset: Dataset, header: Dataset) -> None:
     """Replace what highdicom takes from the clock."""
-    dataset.ContentDate, dataset.ContentTime = _moment(header)
+    dataset.ContentDate, dataset.ContentTime = _find_date(header)
     for holder in (dataset, *get_items(dataset, "ContributingEquipmentSequence")):  # of newer versions
         for keyword in ("InstanceCreationDate", "InstanceCreationTime", "ContributionDateTime"):
             holder.pop(keyword, None)
 
 
-def _settle_identifiers(dataset: Dataset) -> None:
+def _fix_identifiers(dataset: Dataset) -> None:
     """Derive every identifier from all the rest."""
     dimensions = [*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence]
     for item in dimensions:
@@ -249,22 +251,22 @@ def _settle_identifiers(dataset: Dataset) -> None:
         dataset.save_as(file)
         content = hashlib.blake2b(file.getbuffer()).hexdigest()
     for item in dimensions:
-        item.DimensionOrganizationUID = _uid(content, "dimensions")
-    dataset.SeriesInstanceUID = _uid(content, "series")
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = _uid(content, "instance")
+        item.DimensionOrganizationUID = _derive_uid(content, "dimensions")
+    dataset.SeriesInstanceUID = _derive_uid(content, "series")
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = _derive_uid(content, "instance")
 
 
-def _uid(content: str, what: str) -> UID:
-    """A unique identifier that is the same for the same content.
+def _derive_uid(content: str, what: str) -> UID:
+    """Derive a unique identifier from content.
 
-    >>> _uid("", "series") == _uid("", "series") != _uid("", "instance")
+    >>> _derive_uid("", "series") == _derive_uid("", "series") != _derive_uid("", "instance")
     True
     """
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'medseg {what} {content}').int}")
 
 
-def _moment(header: Dataset) -> tuple[str, str]:
-    """When the images were made, as far as they say."""
+def _find_date(header: Dataset) -> tuple[str, str]:
+    """Find date and time of the images."""
     for which in _DATES:
         if date := get_text(header, f"{which}Date"):
             return date, get_text(header, f"{which}Time") or _NO_TIME

@@ -70,7 +70,7 @@ class Series:
         return z / 4
 
     def nearest(self, point_mm: Float64[np.ndarray, "3"]) -> int:
-        """The slice whose plane is nearest to a point (LPS)."""
+        """Find the slice whose plane is nearest to a point (LPS)."""
         return int(np.abs(self._positions_mm @ self._normal - point_mm @ self._normal).argmin())
 
     @cached_property
@@ -84,7 +84,7 @@ class Series:
 
 
 def list_series_files(folder: Path) -> list[Path]:
-    """The CT, MR and PET images in a folder, without its sub-folders."""
+    """List the CT, MR and PET images in a folder, without its sub-folders."""
     paths = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
     entries = (read_entry(path) for path in paths)
     return [entry.path for entry in entries if entry is not None and entry.kind == "image"]
@@ -104,29 +104,31 @@ def read_series(files: Sequence[Path]) -> tuple[Shaped[np.ndarray, "1 d h w"], G
         GeometryError: The files are no volume: slices are missing, doubled or of another series.
         UnreadableFileError: A file cannot be decoded.
     """
+    # Not by highdicom.image.get_volume_from_series: the same values, but in floats, in 2.5 times the time (100 slices of
+    # 512 x 512: 1.5 s against 0.5 s) and behind 0.6 s of import; and it places no uneven or missing slices.
     series = open_series(files)
     return read_values(series)[None], series.geometry
 
 
 def read_series_geometry(files: Sequence[Path]) -> Geometry:
-    """The grid of a series, from its headers alone."""
+    """Read the grid of a series from its headers."""
     return open_series(files).geometry
 
 
 def find_series_problems(files: Sequence[Path], *, resample: bool = False) -> list[Problem]:
-    """Everything that keeps the files from being one volume, from their headers alone; see `open_series`."""
+    """Find what keeps files from being one volume, from their headers; see `open_series`."""
     planes: list[Plane] = []
     problems: list[Problem] = []
     for path in files:
         try:
-            planes.extend(_planes_of(path))
+            planes.extend(_read_file_planes(path))
         except DataError as error:
             problems.append(Problem("unreadable", str(error)))
     return [*problems, *find_problems(planes, resample=resample)]
 
 
 def open_series(files: Sequence[Path], *, resample: bool = False) -> Series:
-    """The slices of a series in their order, from their headers alone.
+    """Open a series: its slices in order, from their headers.
 
     Args:
         files: All files of one series, in any order.
@@ -136,7 +138,7 @@ def open_series(files: Sequence[Path], *, resample: bool = False) -> Series:
         GeometryError: The files are no volume: slices are missing, doubled or of another series.
         UnreadableFileError: A header cannot be read.
     """
-    planes = [plane for path in files for plane in _planes_of(path)]
+    planes = [plane for path in files for plane in _read_file_planes(path)]
     for problem in find_problems(planes, resample=resample):
         raise GeometryError(problem.message)
     ordered = sort_planes(planes)
@@ -148,7 +150,7 @@ def open_series(files: Sequence[Path], *, resample: bool = False) -> Series:
 
 
 def read_values(series: Series) -> Shaped[np.ndarray, "d h w"]:
-    """The rescaled values on the grid of the volume; see `read_series`."""
+    """Read the rescaled values on the grid of the volume; see `read_series`."""
     voxels = max(math.prod(series.shape), math.prod(series.geometry.shape))
     check_claim(series.planes[0].path.parent, voxels, MAX_VOXELS, "voxels")
     slices: list[NDArray[Any]] = [np.empty(0)] * len(series.planes)
@@ -158,13 +160,13 @@ def read_values(series: Series) -> Shaped[np.ndarray, "d h w"]:
         layout = read_layout(dataset, path)
         for frame, stored in read_frames(dataset, path):
             place, plane = places[path, frame]
-            upright = _mirrored(stored, layout.bits, layout.signed) if layout.inverted else stored
-            slices[place] = _rescaled(upright, plane)
-    values = _narrowed(slices)
+            upright = _mirror(stored, layout.bits, layout.signed) if layout.inverted else stored
+            slices[place] = _rescale(upright, plane)
+    values = _narrow(slices)
     return series.resampling.interpolate(values) if series.resampling else values
 
 
-def _planes_of(path: Path) -> list[Plane]:
+def _read_file_planes(path: Path) -> list[Plane]:
     dataset = read_dataset(path)
     with explain_damage(path):
         photometric, by_table = get_text(dataset, "PhotometricInterpretation"), "ModalityLUTSequence" in dataset
@@ -181,10 +183,10 @@ def _planes_of(path: Path) -> list[Plane]:
     return read_planes(dataset, path)
 
 
-def _mirrored(stored: NDArray[Any], bits: int, signed: bool) -> NDArray[Any]:
-    """The largest value a file can store in place of the smallest, and so on.
+def _mirror(stored: NDArray[Any], bits: int, signed: bool) -> NDArray[Any]:
+    """Mirror stored values within the range that a file can store.
 
-    >>> _mirrored(np.array([0, 1000, 4095]), 12, signed=False)
+    >>> _mirror(np.array([0, 1000, 4095]), 12, signed=False)
     array([4095, 3095,    0])
     """
     highest = -1 if signed else (1 << bits) - 1
@@ -192,24 +194,24 @@ def _mirrored(stored: NDArray[Any], bits: int, signed: bool) -> NDArray[Any]:
     return mirrored
 
 
-def _rescaled(stored: NDArray[Any], plane: Plane) -> NDArray[Any]:
-    """Whole numbers as `int16` where they fit, else as `int64`; others as `float32`."""
+def _rescale(stored: NDArray[Any], plane: Plane) -> NDArray[Any]:
+    """Rescale to `int16` or `int64` if numbers stay whole, else to `float32`."""
     if not (plane.slope.is_integer() and plane.intercept.is_integer()):
         return (stored * plane.slope + plane.intercept).astype(np.float32)
     values = stored.astype(np.int64) * int(plane.slope) + int(plane.intercept)
-    return values.astype(np.int16) if _fits(values, np.int16) else values
+    return values.astype(np.int16) if _is_within(values, np.int16) else values
 
 
-def _narrowed(slices: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """All slices in the one type that holds them."""
+def _narrow(slices: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Stack slices in the narrowest type that holds all of them."""
     if all(values.dtype == np.int16 for values in slices):
         return np.stack(slices)
-    if all(values.dtype.kind == "i" and _fits(values, np.uint16) for values in slices):
+    if all(values.dtype.kind == "i" and _is_within(values, np.uint16) for values in slices):
         return np.stack([values.astype(np.uint16) for values in slices])
     return np.stack([values.astype(np.float32) for values in slices])
 
 
-def _fits(values: NDArray[Any], kind: type[np.integer[Any]]) -> bool:
+def _is_within(values: NDArray[Any], kind: type[np.integer[Any]]) -> bool:
     limits = np.iinfo(kind)
     return bool(limits.min <= values.min() and values.max() <= limits.max)
 

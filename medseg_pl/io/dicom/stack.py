@@ -45,14 +45,14 @@ class Problem(NamedTuple):
 
 
 def find_problems(planes: Sequence[Plane], *, resample: bool = False) -> Iterator[Problem]:
-    """What is wrong with the slices of one volume, the plainest first; later checks need the earlier ones to pass.
+    """Find what is wrong with slices; later checks need the earlier ones to pass.
 
     Args:
         planes: The slices, in any order.
         resample: Whether uneven distances are none of it, since slices are to be resampled along their normal.
     """
-    placement = (_wandering, _excess) if resample else (_gaps, _unevenness)
-    for check in (_mixed, _unlike, _duplicates, *placement) if planes else ():
+    placement = (_find_wandering, _find_excess) if resample else (_find_gaps, _find_uneven)
+    for check in (_find_mixed, _find_unlike, _find_duplicates, *placement) if planes else ():
         if found := list(check(planes)):
             yield from found
             return
@@ -60,11 +60,11 @@ def find_problems(planes: Sequence[Plane], *, resample: bool = False) -> Iterato
 
 def find_unevenness(planes: Sequence[Plane]) -> tuple[Problem, ...]:
     """Find what keeps slices from lying on an even grid: gaps, else uneven distances."""
-    return tuple(_gaps(planes)) or tuple(_unevenness(planes))
+    return tuple(_find_gaps(planes)) or tuple(_find_uneven(planes))
 
 
 def describe_mixed_series(files: Sequence[tuple[str, Path]]) -> str | None:
-    """What is wrong where files are of several series, told by their numbers and not by what could name a patient.
+    """Describe files of several series by their counts, never by what could name a patient.
 
     Args:
         files: The series of each file (or image), and the file.
@@ -81,13 +81,13 @@ def describe_mixed_series(files: Sequence[tuple[str, Path]]) -> str | None:
 
 
 def sort_planes(planes: Sequence[Plane]) -> list[Plane]:
-    """Along the normal; the names of files decide only where places do not."""
+    """Sort along the normal; input order decides between equal positions."""
     heights = compute_heights_mm(planes)
     return [planes[place] for place in np.argsort(heights, kind="stable")]
 
 
 def compute_grid(planes: Sequence[Plane], count: int | None = None) -> Geometry:
-    """The grid of evenly spaced slices.
+    """Compute the grid of evenly spaced slices.
 
     Between two slices lies their distance along the normal, also where the gantry was tilted and the stack is sheared.
     A single slice has no such distance, and takes its thickness instead.
@@ -112,12 +112,12 @@ def compute_grid(planes: Sequence[Plane], count: int | None = None) -> Geometry:
     return Geometry((count, *first.size), spacing_mm, to_affine(_LPS_TO_RAS @ affine))
 
 
-def _mixed(planes: Sequence[Plane]) -> Iterator[Problem]:
+def _find_mixed(planes: Sequence[Plane]) -> Iterator[Problem]:
     if message := describe_mixed_series([(plane.series, plane.path) for plane in planes]):
         yield Problem("mixed", message)
 
 
-def _unlike(planes: Sequence[Plane]) -> Iterator[Problem]:
+def _find_unlike(planes: Sequence[Plane]) -> Iterator[Problem]:
     first = planes[0]
     for plane in planes:
         same = (
@@ -128,13 +128,13 @@ def _unlike(planes: Sequence[Plane]) -> Iterator[Problem]:
         if not same:
             yield Problem(
                 "unlike",
-                f"{_named(plane)} is {_described(plane)}, but {_named(first)} is {_described(first)}. Slices of one "
+                f"{_name(plane)} is {_describe(plane)}, but {_name(first)} is {_describe(first)}. Slices of one "
                 "volume share size, spacing and orientation: move what does not belong here away, such as a localizer.",
             )
             return
 
 
-def _duplicates(planes: Sequence[Plane]) -> Iterator[Problem]:
+def _find_duplicates(planes: Sequence[Plane]) -> Iterator[Problem]:
     ordered = sort_planes(planes)
     heights = compute_heights_mm(ordered)
     groups = np.cumsum(np.diff(heights, prepend=heights[0]) > _SAME_PLACE_MM)
@@ -143,14 +143,14 @@ def _duplicates(planes: Sequence[Plane]) -> Iterator[Problem]:
         first, second, *_ = next(group for group in repeated if len(group) > 1)
         yield Problem(
             "duplicate",
-            f"{_named(ordered[first])} and {_named(ordered[second])} lie in the same place: {len(ordered)} slices are "
+            f"{_name(ordered[first])} and {_name(ordered[second])} lie in the same place: {len(ordered)} slices are "
             f"in {len(repeated)} places. Expected one slice in each: remove copies, and give every time point, echo "
             "or direction a folder of its own.",
         )
 
 
-def _gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
-    """Where slices are missing, with their neighbors."""
+def _find_gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
+    """Find missing slices, with their neighbors."""
     ordered = sort_planes(planes)
     steps_mm = np.diff(compute_heights_mm(ordered))
     usual_mm = float(np.sort(steps_mm)[(len(steps_mm) - 1) // 2]) if len(steps_mm) else 0.0  # of 2, the smaller
@@ -169,14 +169,14 @@ def _gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
         missing = round(float(steps_mm[before]) / usual_mm) - 1
         yield Problem(
             "gap",
-            f"{_named(ordered[before])} and {_named(ordered[before + 1])} are {steps_mm[before]:.2f} mm apart, other "
+            f"{_name(ordered[before])} and {_name(ordered[before + 1])} are {steps_mm[before]:.2f} mm apart, other "
             f"slices of this series {usual_mm:.2f} mm: {missing} slice(s) between them seem to be missing. Restore "
             f"them, move the series away, or {_RESAMPLE}, which interpolates them.",
         )
 
 
-def _unevenness(planes: Sequence[Plane]) -> Iterator[Problem]:
-    """Slices that one affine cannot place."""
+def _find_uneven(planes: Sequence[Plane]) -> Iterator[Problem]:
+    """Find slices that one affine cannot place."""
     ordered = sort_planes(planes)
     places = np.array([plane.position_mm for plane in ordered])
     steps_mm = np.diff(compute_heights_mm(ordered))
@@ -185,17 +185,17 @@ def _unevenness(planes: Sequence[Plane]) -> Iterator[Problem]:
     even = np.linspace(places[0], places[-1], len(places))
     away = np.abs((places - even) @ ordered[0].axes.T) / (steps_mm.mean(), *ordered[0].spacing_mm)
     if away.max() > EVEN_VOXELS:
-        remedy = "split the series" if list(_wandering(planes)) else _RESAMPLE
+        remedy = "split the series" if list(_find_wandering(planes)) else _RESAMPLE
         yield Problem(
             "uneven",
-            f"{_named(ordered[int(away.max(axis=1).argmax())])} lies {away.max():.2f} voxels from where even spacing "
+            f"{_name(ordered[int(away.max(axis=1).argmax())])} lies {away.max():.2f} voxels from where even spacing "
             f"would put it, more than {EVEN_VOXELS} (slices are {steps_mm.min():.2f} to {steps_mm.max():.2f} mm "
             f"apart). Restore missing slices, or {remedy}.",
         )
 
 
-def _wandering(planes: Sequence[Plane]) -> Iterator[Problem]:
-    """Slices beside the line from the first to the last, which resampling along the normal cannot place."""
+def _find_wandering(planes: Sequence[Plane]) -> Iterator[Problem]:
+    """Find slices beside the line from first to last, which resampling cannot place."""
     ordered = sort_planes(planes)
     places, heights = np.array([plane.position_mm for plane in ordered]), compute_heights_mm(ordered)
     if len(ordered) < 3:
@@ -206,14 +206,14 @@ def _wandering(planes: Sequence[Plane]) -> Iterator[Problem]:
     if aside.max() > EVEN_VOXELS:
         yield Problem(
             "uneven",
-            f"{_named(ordered[int(aside.max(axis=1).argmax())])} lies {aside.max():.2f} pixels beside the line from "
+            f"{_name(ordered[int(aside.max(axis=1).argmax())])} lies {aside.max():.2f} pixels beside the line from "
             f"the first slice to the last, more than {EVEN_VOXELS}, and slices are resampled along that line only. "
             "Split the series, or move the slice away.",
         )
 
 
-def _excess(planes: Sequence[Plane]) -> Iterator[Problem]:
-    """Slices so close that an even grid would consist of many times as many."""
+def _find_excess(planes: Sequence[Plane]) -> Iterator[Problem]:
+    """Find slices so close that an even grid would have many times as many."""
     ordered = sort_planes(planes)
     steps_mm = np.diff(compute_heights_mm(ordered))
     if not find_unevenness(planes) or steps_mm.sum() <= MOST_SLICES * len(ordered) * steps_mm.min():
@@ -221,23 +221,23 @@ def _excess(planes: Sequence[Plane]) -> Iterator[Problem]:
     closest = int(steps_mm.argmin())
     yield Problem(
         "uneven",
-        f"{_named(ordered[closest])} and {_named(ordered[closest + 1])} are {steps_mm[closest]:.3f} mm apart; even "
+        f"{_name(ordered[closest])} and {_name(ordered[closest + 1])} are {steps_mm[closest]:.3f} mm apart; even "
         f"distances of that size make {steps_mm.sum() / steps_mm.min():.0f} slices of {len(ordered)}, more than "
         f"{MOST_SLICES} times as many. Move one of the two slices away.",
     )
 
 
 def compute_heights_mm(planes: Sequence[Plane]) -> Float64[np.ndarray, "n"]:
-    """Heights of slices along the normal of the first."""
+    """Compute heights of slices along the normal of the first."""
     heights: Float64[np.ndarray, "n"] = np.array([plane.position_mm for plane in planes]) @ planes[0].axes[0]
     return heights
 
 
-def _named(plane: Plane) -> str:
+def _name(plane: Plane) -> str:
     return f"{plane.path}, image {plane.frame + 1}," if plane.frame else str(plane.path)
 
 
-def _described(plane: Plane) -> str:
+def _describe(plane: Plane) -> str:
     rows, columns = plane.size
     between_rows, between_columns = plane.spacing_mm
     directions = ", ".join(f"{value:.4g}" for value in plane.orientation)

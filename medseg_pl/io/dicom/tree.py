@@ -64,7 +64,7 @@ class DicomTree:
         return {e.path.relative_to(self.root).as_posix(): e for e in self.entries if e.kind in _REFERENCES}
 
     def drawn_on(self, reference: DicomFile) -> set[str]:
-        """The series below the root that a reference names; where it names none, those in its coordinate system."""
+        """Find the series that a reference names, or else those in its coordinate system."""
         if reference.refers_to:
             return self._series & set(reference.refers_to)
         return {series for name in reference.frame_of_reference for series in self._placed.get(name, ())}
