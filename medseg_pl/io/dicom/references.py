@@ -119,8 +119,8 @@ def read_segmentation(path: Path, wanted: Sequence[Collection[int]], series: Ser
         GeometryError: Something is drawn where the series has no pixel, or on another grid.
         UnreadableFileError: The file cannot be decoded.
     """
-    # Not by highdicom.seg.segread(...).get_volume, whose volume has a grid of its own: here a frame goes to the slice of
-    # the series on which it was drawn, or is refused; one read like the other takes 0.7 to 1.4 times the time.
+    # Not by highdicom.seg.segread(...).get_volume, whose volume has a grid of its own: here a frame goes to the slice
+    # of the series on which it was drawn, or is refused; one read like the other takes 0.7 to 1.4 times the time.
     dataset = read_dataset(path, pixels=True)
     kind = _read_type(dataset, path)
     masks = [np.zeros(series.shape, dtype=bool) for _ in wanted]
