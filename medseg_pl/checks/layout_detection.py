@@ -1,4 +1,4 @@
-"""The one recognition of a data set that nobody has described: its layout, its pairs and its labels.
+"""Detection of the layout, pairs and labels of a data set that nobody has described.
 
 `check`, `plan` and `new` ask here, so that none knows more than another.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -59,12 +59,12 @@ _SAMPLED_CASES = 200
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What was said of a data set; the data have to tell the rest.
+    """What is set of a data set; the data have to tell the rest.
 
     Args:
         layout: One of `LAYOUTS`.
         reading: Settings of its source, by their names in `READING`.
-        labels: What was said of labels.
+        labels: What is set of labels.
     """
 
     layout: str | None = None
@@ -121,35 +121,35 @@ class DetectedDataset:
     notes: tuple[str, ...] = ()
 
 
-def detect_dataset(directory: Path, said: DataSettings | None = None) -> DetectedDataset:
+def detect_dataset(directory: Path, settings: DataSettings | None = None) -> DetectedDataset:
     """Find out how a data set is laid out and what its masks hold.
 
     Args:
         directory: The data set.
-        said: What is known of it.
+        settings: What is set of it.
 
     Raises:
         MissingDataError: There is no such folder, or nothing in it that is known.
-        SettingError: The layout is unknown, or something has to be said that the data does not say.
+        SettingError: The layout is unknown, or something has to be set that the data does not say.
     """
-    said = said or DataSettings()
-    return detect_labels(open_data_set(directory, said), said.labels)
+    settings = settings or DataSettings()
+    return detect_labels(open_data_set(directory, settings), settings.labels)
 
 
-def detect_labels(opened: OpenedDataset, said: LabelSettings) -> DetectedDataset:
+def detect_labels(opened: OpenedDataset, settings: LabelSettings) -> DetectedDataset:
     """Find out what the masks of an opened data set hold.
 
     Raises:
-        SettingError: Something has to be said that the masks do not say.
+        SettingError: Something has to be set that the masks do not say.
     """
-    labeling = infer_dataset_labels(opened, opened.source.cases(), said)
+    labeling = infer_dataset_labels(opened, opened.source.cases(), settings)
     if labeling.problem:
         raise SettingError(labeling.problem)
     notes = (*labeling.notes, *opened.notes)
     return DetectedDataset(opened.source, labeling.labels, opened.config, opened.modalities, notes)
 
 
-def open_data_set(directory: Path, said: DataSettings) -> OpenedDataset:
+def open_data_set(directory: Path, settings: DataSettings) -> OpenedDataset:
     """Find the layout of a data set and the settings of its source.
 
     Raises:
@@ -157,51 +157,51 @@ def open_data_set(directory: Path, said: DataSettings) -> OpenedDataset:
         SettingError: The layout is unknown, or has no such setting.
     """
     require_folder(directory, "a data set", "Give the folder that holds it.")
-    only_folders = said.reading.keys() - _READ_BY["decathlon"]
-    layout = said.layout or ("folder" if only_folders else detect_layout(directory))
+    only_folders = settings.reading.keys() - _READ_BY["decathlon"]
+    layout = settings.layout or ("folder" if only_folders else detect_layout(directory))
     if layout not in LAYOUTS:
         raise SettingError(f"There is no layout {layout!r}. Choose one of {', '.join(LAYOUTS)}.")
-    if foreign := sorted(said.reading.keys() - _READ_BY[layout]):
+    if foreign := sorted(settings.reading.keys() - _READ_BY[layout]):
         raise SettingError(
             f"--{foreign[0]} says nothing of the layout {layout}, which {directory} has. Leave it out, or choose "
             "another --layout."
         )
     openers = {
-        "decathlon": _decathlon,
-        "uw_madison": _uw_madison,
-        "manifest": _manifest,
-        "dicom": _dicom,
-        "polygons": _polygons,
+        "decathlon": _open_decathlon,
+        "uw_madison": _open_uw_madison,
+        "manifest": _open_manifest,
+        "dicom": _open_dicom,
+        "polygons": _open_polygons,
     }
-    return openers.get(layout, _folder)(directory, said)
+    return openers.get(layout, _open_folder)(directory, settings)
 
 
-def infer_dataset_labels(opened: OpenedDataset, cases: Sequence[Case], said: LabelSettings) -> Labeling:
-    """Find the labels of a data set: those said, those described, or those that a sample of its masks tells.
+def infer_dataset_labels(opened: OpenedDataset, cases: Sequence[Case], settings: LabelSettings) -> Labeling:
+    """Infer the labels of a data set: those set, those described, or those that a sample of its masks tells.
 
     Args:
         opened: The data set.
         cases: Its cases, as many as can be read.
-        said: What was said of labels.
+        settings: What is set of labels.
     """
     if (
         opened.labels is not None
         or not isinstance(opened.source, FileSource)
         or isinstance(opened.source, PolygonSource)
     ):
-        return _complete(opened.labels, said)
+        return _complete_labels(opened.labels, settings)
     sample = [case for case in cases if case.masks]
     segments = list_segment_labels([path for case in sample for path in case.masks])
     if segments is not None:
-        return _complete(segments, said)
+        return _complete_labels(segments, settings)
     sample = sample[:: max(1, len(sample) // _SAMPLED_CASES)]
     with ThreadPoolExecutor() as pool:
-        measured = list(pool.map(partial(_measure, opened.source, bool(opened.separate)), sample))
-    return infer_labels([mask for masks in measured for mask in masks], said, opened.separate)
+        measured = list(pool.map(partial(_measure_masks, opened.source, bool(opened.separate)), sample))
+    return infer_labels([mask for masks in measured for mask in masks], settings, opened.separate)
 
 
 def detect_layout(directory: Path) -> str:
-    """The layout that a folder's own files tell.
+    """Detect the layout from a folder's own files.
 
     Raises:
         MissingDataError: They tell none.
@@ -210,7 +210,7 @@ def detect_layout(directory: Path) -> str:
         return "decathlon"
     if (directory / "train.csv").is_file() and (directory / "train").is_dir():
         return "uw_madison"
-    if _manifests(directory):
+    if _find_manifests(directory):
         return "manifest"
     if find_polygon_settings(directory) is not None:
         return "polygons"
@@ -228,7 +228,7 @@ def detect_layout(directory: Path) -> str:
     )
 
 
-def _decathlon(directory: Path, said: DataSettings) -> OpenedDataset:
+def _open_decathlon(directory: Path, settings: DataSettings) -> OpenedDataset:
     path = directory / "dataset.json"
     try:
         description = read_json(path)
@@ -236,104 +236,102 @@ def _decathlon(directory: Path, said: DataSettings) -> OpenedDataset:
         channels = description.get("modality") or description.get("channel_names") or {}
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as a data set's description: {error}.") from None
-    if described is None and said.labels.names is None:
+    if described is None and settings.labels.names is None:
         raise SettingError(f"{path} names no labels. Name them with --labels.")
     modalities = tuple(str(name) for name in channels.values()) if isinstance(channels, dict) else ()
-    source, config = _make(DecathlonSource, {"root": str(directory), **said.reading})
+    source, config = _make_source(DecathlonSource, {"root": str(directory), **settings.reading})
     return OpenedDataset(source, config, described, modalities=modalities)
 
 
-def _uw_madison(directory: Path, said: DataSettings) -> OpenedDataset:
-    source, config = _make(UWMadisonSource, {"root": str(directory)})
+def _open_uw_madison(directory: Path, settings: DataSettings) -> OpenedDataset:
+    source, config = _make_source(UWMadisonSource, {"root": str(directory)})
     with (directory / "train.csv").open(encoding="utf-8-sig", newline="") as file:
         names = sorted({row["class"] for row in csv.DictReader(file) if row.get("class")})
-    if said.labels.names is None and not names:
+    if settings.labels.names is None and not names:
         raise SettingError(f"{directory / 'train.csv'} names no class. Name the labels with --labels.")
     return OpenedDataset(source, config, LabelMap(names, "multilabel") if names else None, modalities=("MRI",))
 
 
-def _manifest(directory: Path, said: DataSettings) -> OpenedDataset:
-    tables = _manifests(directory)
+def _open_manifest(directory: Path, settings: DataSettings) -> OpenedDataset:
+    tables = _find_manifests(directory)
     if len(tables) != 1:
         names = ", ".join(path.name for path in tables) or "none"
         raise SettingError(
             f"{directory} must hold one CSV with the columns case_id, group and image; it holds {names}."
         )
-    settings = {"manifest": str(tables[0]), **said.reading}
-    source, config = _make(ManifestSource, settings)
-    return OpenedDataset(source, config, separate=tuple(ManifestSource(**settings).read_mask_labels()))
+    init_args = {"manifest": str(tables[0]), **settings.reading}
+    source, config = _make_source(ManifestSource, init_args)
+    return OpenedDataset(source, config, separate=tuple(ManifestSource(**init_args).read_mask_labels()))
 
 
-def _dicom(directory: Path, said: DataSettings) -> OpenedDataset:
-    if said.labels.names is None:
+def _open_dicom(directory: Path, settings: DataSettings) -> OpenedDataset:
+    if settings.labels.names is None:
         raise SettingError(
             "The labels of a DICOM data set have to be named as its segments are. Name them with --labels."
         )
-    source, config = _make(DicomSource, {"root": str(directory), **said.reading})
+    source, config = _make_source(DicomSource, {"root": str(directory), **settings.reading})
     return OpenedDataset(source, config)
 
 
-def _polygons(directory: Path, said: DataSettings) -> OpenedDataset:
+def _open_polygons(directory: Path, settings: DataSettings) -> OpenedDataset:
     found = find_polygon_settings(directory)
     if found is None:
         raise MissingDataError(f"{directory} holds no annotations of COCO, labelme or CVAT. Choose another --layout.")
-    settings: dict[str, Any] = {"root": str(directory), **found, **said.reading}
-    source, config = _make(PolygonSource, settings)
-    if said.labels.names is not None:
+    init_args: dict[str, Any] = {"root": str(directory), **found, **settings.reading}
+    source, config = _make_source(PolygonSource, init_args)
+    if settings.labels.names is not None:
         return OpenedDataset(source, config)
-    names = PolygonSource(**settings).find_categories()
+    names = PolygonSource(**init_args).find_categories()
     if not names:
         raise SettingError(f"Nothing is drawn in {directory / found['annotations']}. Name the labels with --labels.")
     notes = ("the categories are labels that may overlap; say otherwise with --task multiclass",) if names[1:] else ()
     return OpenedDataset(source, config, LabelMap(names, "binary" if len(names) == 1 else "multilabel"), notes=notes)
 
 
-def _folder(directory: Path, said: DataSettings) -> OpenedDataset:
-    found = find_folder_layout(directory, said.reading)
-    source, config = _make(FolderSource, {"root": str(directory), **found.settings})
+def _open_folder(directory: Path, settings: DataSettings) -> OpenedDataset:
+    found = find_folder_layout(directory, settings.reading)
+    source, config = _make_source(FolderSource, {"root": str(directory), **found.settings})
     alone = "every image is taken for a patient of its own; say with --group where one has several"
     notes = found.notes if "group" in found.settings else (*found.notes, alone)
     return OpenedDataset(source, config, separate=found.labels, notes=notes)
 
 
-def _complete(labels: LabelMap | None, said: LabelSettings) -> Labeling:
-    """Put what was said in the place of what a data set describes."""
-    if said.names is not None:
-        return Labeling(said.describe(said.names))
+def _complete_labels(labels: LabelMap | None, settings: LabelSettings) -> Labeling:
+    """Put what is set in the place of what a data set describes."""
+    if settings.names is not None:
+        return Labeling(settings.describe(settings.names))
     assert labels is not None, "a data set that is no files names its labels, or they were named"
     return Labeling(
         replace(
             labels,
-            task=said.task or labels.task,
-            ignore_value=labels.ignore_value if said.ignore_value is None else said.ignore_value,
-            tolerance=labels.tolerance if said.tolerance is None else said.tolerance,
+            task=settings.task or labels.task,
+            ignore_value=labels.ignore_value if settings.ignore_value is None else settings.ignore_value,
+            tolerance=labels.tolerance if settings.tolerance is None else settings.tolerance,
         )
     )
 
 
-def _measure(source: FileSource, separate: bool, case: Case) -> list[MaskFacts]:
-    """Count what the masks of a case hold; what cannot be read is for `check` to tell."""
-    held: list[int | None] = [None] * len(case.masks)
+def _measure_masks(source: FileSource, separate: bool, case: Case) -> list[MaskFacts]:
+    """Measure the masks of a case; those that cannot be read are for `check` to report."""
+    labels: list[int | None] = [None] * len(case.masks)
     if separate:
-        held = [label for label, share in enumerate(source.count_label_files(case)) for _ in range(share)]
-    return list(_measured(case, held))
-
-
-def _measured(case: Case, held: Sequence[int | None]) -> Iterator[MaskFacts]:
-    for path, label in zip(case.masks, held, strict=True):
+        labels = [label for label, share in enumerate(source.count_label_files(case)) for _ in range(share)]
+    measured = []
+    for path, label in zip(case.masks, labels, strict=True):
         try:
             pixels, geometry = read_any_mask(path)
-            yield measure_mask(pixels, geometry, path, read_header(path), label, with_components=False)
+            measured.append(measure_mask(pixels, geometry, path, read_header(path), label, with_components=False))
         except (MedsegError, MemoryError, *DAMAGE):
             continue
+    return measured
 
 
-def _manifests(directory: Path) -> list[Path]:
+def _find_manifests(directory: Path) -> list[Path]:
     tables = (path for path in sorted(directory.glob("*.csv")) if path.is_file())
-    return [path for path in tables if {"case_id", "group", "image"} <= set(_columns(path))]
+    return [path for path in tables if {"case_id", "group", "image"} <= set(_read_columns(path))]
 
 
-def _columns(path: Path) -> list[str]:
+def _read_columns(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return next(csv.reader(file), [])
@@ -341,6 +339,6 @@ def _columns(path: Path) -> list[str]:
         return []
 
 
-def _make(kind: type[Source], settings: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
-    """A source, and how a configuration names it."""
-    return kind(**settings), {"class_path": f"medseg_pl.{kind.__name__}", "init_args": settings}
+def _make_source(kind: type[Source], init_args: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
+    """Make a source, and say how a configuration names it."""
+    return kind(**init_args), {"class_path": f"medseg_pl.{kind.__name__}", "init_args": init_args}

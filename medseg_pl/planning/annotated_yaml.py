@@ -16,7 +16,7 @@ class Commented(NamedTuple):
 
 
 def dump_annotated_yaml(settings: Mapping[str, Any]) -> str:
-    """Nested mappings as YAML, the same text for the same settings.
+    """Write nested mappings as YAML, the same text for the same settings.
 
     >>> print(dump_annotated_yaml({"model": {"channels": Commented(1, "gray"), "input_size": [64, 64]}}), end="")
     model:
@@ -30,27 +30,27 @@ def dump_annotated_yaml(settings: Mapping[str, Any]) -> str:
       - low: 0  # air
       - low: 1
     """
-    return "".join(line + "\n" for line in _lines(settings, ""))
+    return "".join(line + "\n" for line in _format_lines(settings, ""))
 
 
-def _lines(settings: Mapping[str, Any], indent: str) -> Iterator[str]:
+def _format_lines(settings: Mapping[str, Any], indent: str) -> Iterator[str]:
     for key, value in settings.items():
         inner, comment = value if isinstance(value, Commented) else (value, "")
         if isinstance(inner, Mapping):
             yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
-            yield from _lines(inner, indent + "  ")
+            yield from _format_lines(inner, indent + "  ")
         elif isinstance(inner, list) and inner and all(isinstance(item, Mapping) and item for item in inner):
             yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
             for item in inner:
-                first, *others = _lines(item, indent + "    ")
+                first, *others = _format_lines(item, indent + "    ")
                 yield f"{indent}  - {first.lstrip()}"
                 yield from others
         else:
-            yield f"{indent}{key}: {_scalar(inner)}" + (f"  # {comment}" if comment else "")
+            yield f"{indent}{key}: {_format_scalar(inner)}" + (f"  # {comment}" if comment else "")
 
 
-def _scalar(value: Any) -> str:
-    """On one line, quoted where YAML would read something else."""
+def _format_scalar(value: Any) -> str:
+    """Format a value on one line, quoted where YAML would read something else."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
     text = text.removesuffix("...\n").rstrip("\n")  # only these: a no-break space may be the value
     if text.isprintable():

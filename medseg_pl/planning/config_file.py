@@ -33,11 +33,11 @@ class PlannedConfig(NamedTuple):
     notes: Sequence[str]
 
 
-def plan_config(found: DetectedDataset, hardware: Hardware, name: str, workers: int) -> PlannedConfig:
+def plan_config(dataset: DetectedDataset, hardware: Hardware, name: str, workers: int) -> PlannedConfig:
     """Read a data set whole and write a configuration for it.
 
     Args:
-        found: The data set.
+        dataset: The data set.
         hardware: What it is planned for.
         name: Of the experiment.
         workers: How many cases are read at once.
@@ -46,24 +46,25 @@ def plan_config(found: DetectedDataset, hardware: Hardware, name: str, workers: 
         DataError: A case has no reference.
         SettingError: The data cannot be trained on.
     """
-    known = measure_dataset(found, workers)
-    settings = plan(known, found.labels, hardware)
-    notes = [note.rstrip(".") for note in find_time_axes(found.source.cases())]
-    return PlannedConfig(_text(found, known, settings, name), summarize(known), (*found.notes, *notes))
+    fingerprint = measure_dataset(dataset, workers)
+    settings = plan(fingerprint, dataset.labels, hardware)
+    notes = [note.rstrip(".") for note in find_time_axes(dataset.source.cases())]
+    text = _write_config(dataset, fingerprint, settings, name)
+    return PlannedConfig(text, summarize(fingerprint), (*dataset.notes, *notes))
 
 
-def measure_dataset(found: DetectedDataset, workers: int) -> Fingerprint:
+def measure_dataset(dataset: DetectedDataset, workers: int) -> Fingerprint:
     """Decode every case into the store, where `fit` finds it again, and measure."""
-    cases = found.source.cases()
+    cases = dataset.source.cases()
     _require_masks(cases)
-    cache = CaseCache(find_default_directory(), found.source, found.labels)
+    cache = CaseCache(find_default_directory(), dataset.source, dataset.labels)
     with show_progress("Reading cases", len(cases)) as advance:
         index = cache.build(cases, threads=workers, advance=advance)
-    return compute_fingerprint(cases, index, found.labels, found.modalities)
+    return compute_fingerprint(cases, index, dataset.labels, dataset.modalities)
 
 
 def detect_hardware(device: str | None, memory_gb: float | None) -> Hardware:
-    """What was asked for, or what the machine has."""
+    """Take what was asked for, or what the machine has."""
     here = torch.cuda.is_available()
     gpu = here if device is None else device == "gpu"
     if memory_gb is None:
@@ -76,29 +77,29 @@ def detect_hardware(device: str | None, memory_gb: float | None) -> Hardware:
     return Hardware(gpu, memory_gb, bf16=torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _text(found: DetectedDataset, known: Fingerprint, settings: dict[str, Any], name: str) -> str:
-    """The whole file: what was found, then the settings with their reasons."""
+def _write_config(dataset: DetectedDataset, fingerprint: Fingerprint, settings: dict[str, Any], name: str) -> str:
+    """Write what was found, then the settings with their reasons."""
     head = [
-        f"Planned by `medseg plan` from {summarize(known)}",
-        *(f"Taken for granted: {note}." for note in found.notes),
+        f"Planned by `medseg plan` from {summarize(fingerprint)}",
+        *(f"Taken for granted: {note}." for note in dataset.notes),
     ]
-    data = {"source": found.config, **settings["data"]}
+    data = {"source": dataset.config, **settings["data"]}
     whole = {"experiment": name, "seed_everything": 0, **settings, "data": data}
     return "".join(f"# {line}\n" for line in head) + dump_annotated_yaml(whole)
 
 
-def summarize(known: Fingerprint) -> str:
-    """The data set in one line."""
-    height, width = known.sizes[1]
-    spacing = "unknown spacing" if known.spacing_mm is None else f"{_times(known.spacing_mm)} mm"
-    labels = ", ".join(f"{name} {share:.2%}" for name, share in known.label_shares.items())
+def summarize(fingerprint: Fingerprint) -> str:
+    """Describe the data set in one line."""
+    height, width = fingerprint.sizes[1]
+    spacing = "unknown spacing" if fingerprint.spacing_mm is None else f"{_format_lengths(fingerprint.spacing_mm)} mm"
+    labels = ", ".join(f"{name} {share:.2%}" for name, share in fingerprint.label_shares.items())
     return (
-        f"{known.cases} cases of {known.groups} patients, {known.slices} slices, about {height} x {width}, "
-        f"{known.channels} channel(s), {spacing}; {labels}."
+        f"{fingerprint.cases} cases of {fingerprint.groups} patients, {fingerprint.slices} slices, about {height} x "
+        f"{width}, {fingerprint.channels} channel(s), {spacing}; {labels}."
     )
 
 
-def _times(lengths: Sequence[float]) -> str:
+def _format_lengths(lengths: Sequence[float]) -> str:
     return " x ".join(f"{length:.3g}" for length in lengths)
 
 

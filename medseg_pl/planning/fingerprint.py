@@ -77,10 +77,10 @@ def survey_cases(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> 
         slices=int(shapes[:, 0].sum()),
         channels=int(index.shapes[:, 0].max()),
         types=tuple(sorted(index.dtypes)),
-        sizes=_size_percentiles(shapes[:, 1:]),
+        sizes=_compute_size_percentiles(shapes[:, 1:]),
         depth=int(np.median(shapes[:, 0])),
-        spacing_mm=None if spacings_mm is None else _three(np.median(spacings_mm, axis=0)),
-        spacing_varies=1.0 if spacings_mm is None else _spread(spacings_mm[:, 1:]),
+        spacing_mm=None if spacings_mm is None else _median_spacing(spacings_mm),
+        spacing_varies=1.0 if spacings_mm is None else _compute_spread(spacings_mm[:, 1:]),
         label_shares={
             name: float(counts[:, label].sum() / shapes.prod(axis=1).sum()) for label, name in enumerate(labels.names)
         },
@@ -101,7 +101,8 @@ def compute_fingerprint(
     """
     counted = survey_cases(cases, index, labels)
     by_channel = [
-        [_intensities(index[number], channel) for number in range(len(index))] for channel in range(counted.channels)
+        [_sample_intensities(index[number], channel) for number in range(len(index))]
+        for channel in range(counted.channels)
     ]
     named = list(modalities) * counted.channels if len(modalities) == 1 else list(modalities)
     return Fingerprint(
@@ -109,12 +110,12 @@ def compute_fingerprint(
         modalities=tuple(name.upper() for name in (named + [""] * counted.channels)[: counted.channels]),
         lowest=tuple(min(lowest for lowest, _ in channel) for channel in by_channel),
         foreground_intensities=tuple(
-            _percentiles(np.concatenate([foreground for _, foreground in channel])) for channel in by_channel
+            _compute_percentiles(np.concatenate([foreground for _, foreground in channel])) for channel in by_channel
         ),
     )
 
 
-def _intensities(case: CachedCase, channel: int) -> tuple[float, NDArray[np.float32]]:
+def _sample_intensities(case: CachedCase, channel: int) -> tuple[float, NDArray[np.float32]]:
     """Find the lowest value of a channel, and those at the store's sample of labeled voxels.
 
     A case without the channel has none; `fit` refuses it.
@@ -132,23 +133,23 @@ def _intensities(case: CachedCase, channel: int) -> tuple[float, NDArray[np.floa
     return lowest, foreground[np.isfinite(foreground)]
 
 
-def _percentiles(values: NDArray[np.float32]) -> tuple[float, float]:
+def _compute_percentiles(values: NDArray[np.float32]) -> tuple[float, float]:
     if not len(values):
         return 0.0, 1.0
     low, high = np.percentile(values, [0.5, 99.5])
     return float(low), float(high)
 
 
-def _size_percentiles(sizes: NDArray[np.int64]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+def _compute_size_percentiles(sizes: NDArray[np.int64]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     low, middle, high = (np.percentile(sizes, share, axis=0, method="nearest").astype(int) for share in (5, 50, 95))
     return (int(low[0]), int(low[1])), (int(middle[0]), int(middle[1])), (int(high[0]), int(high[1]))
 
 
-def _spread(in_plane: NDArray[np.float64]) -> float:
+def _compute_spread(in_plane: NDArray[np.float64]) -> float:
     low, high = np.percentile(in_plane, [10, 90], axis=0)
     return float((high / low).max())
 
 
-def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    z, y, x = (float(value) for value in values)
+def _median_spacing(spacings_mm: NDArray[np.float64]) -> tuple[float, float, float]:
+    z, y, x = np.median(spacings_mm, axis=0).tolist()
     return z, y, x

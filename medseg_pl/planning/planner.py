@@ -60,80 +60,81 @@ _AIR = -500
 _SIDES = re.compile(r"(^|[_\s-])(left|right|l|r|sin|dex|lt|rt)([_\s-]|$)", re.IGNORECASE)
 
 
-def plan(found: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, Any]:
-    """The settings of model, data and trainer, a `Commented` wherever there was a choice.
+def plan(fingerprint: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, Any]:
+    """Plan the settings of model, data and trainer, `Commented` wherever there was a choice.
 
     Raises:
         SettingError: One patient cannot be split into two sides, or nothing is annotated.
     """
-    _require_learnable(found)
+    _require_learnable(fingerprint)
     scale = _GPU if hardware.gpu else _CPU if hardware.bf16 else _CPU_WITHOUT_BF16
-    spacing = _spacing(found)
-    depth = _encoder_depth(found, scale)
-    resize, size = _fit_and_size(found, spacing.value, 2**depth.value, scale)
-    batch = _batch(size.value, scale, hardware)
-    steps = _steps(size.value, batch.value, scale)
+    spacing = _choose_spacing(fingerprint)
+    depth = _choose_encoder_depth(fingerprint, scale)
+    resize, size = _choose_resize(fingerprint, spacing.value, 2**depth.value, scale)
+    batch = _choose_batch_size(size.value, scale, hardware)
+    steps = _choose_steps(size.value, batch.value, scale)
     return {
         "model": {
-            "network": _network(scale, depth, found),
-            "labels": _labels(labels),
-            "channels": found.channels,
-            "context_slices": _context(found),
+            "network": _plan_network(scale, depth, fingerprint),
+            "labels": _describe_labels(labels),
+            "channels": fingerprint.channels,
+            "context_slices": _choose_context(fingerprint),
             "resize": resize,
             "input_size": size,
             "spacing_mm": spacing,
-            "size_divisor": Commented(2**depth.value, "2 to the encoder's depth"),
-            "normalization": _normalization(found),
-            "loss": _loss(found),
-            "optimizer": _optimizer(batch.value),
-            "lr_scheduler": _schedule(),
+            "normalization": _plan_normalization(fingerprint),
+            "loss": _plan_loss(fingerprint),
+            "optimizer": _plan_optimizer(batch.value),
+            "lr_scheduler": _plan_schedule(),
             "channels_last": Commented(True, "faster with mixed precision"),
         },
-        "data": _data(found, labels, scale, batch, steps.value),
-        "trainer": _trainer(hardware, steps),
+        "data": _plan_data(fingerprint, labels, scale, batch, steps.value),
+        "trainer": _plan_trainer(hardware, steps),
     }
 
 
-def _require_learnable(found: Fingerprint) -> None:
-    if found.groups < 2:
+def _require_learnable(fingerprint: Fingerprint) -> None:
+    if fingerprint.groups < 2:
         raise SettingError(
-            f"The data has {found.groups} patient (group); training and validation need two. Add patients, or correct "
-            "--group."
+            f"The data has {fingerprint.groups} patient (group); training and validation need two. Add patients, or "
+            "correct --group."
         )
-    if not any(found.label_cases.values()):
+    if not any(fingerprint.label_cases.values()):
         raise SettingError("No label is in any mask. Correct --labels, or the masks.")
 
 
-def _schedule() -> dict[str, Any]:
+def _plan_schedule() -> dict[str, Any]:
     warmup = Commented(0.05, "a twentieth of the run, however long")
     return {"class_path": "medseg_pl.WarmupPolynomialLR", "init_args": {"warmup_fraction": warmup}}
 
 
-def _data(found: Fingerprint, labels: LabelMap, scale: _Scale, batch: Commented, steps: int) -> dict[str, Any]:
-    slices = _power_of_two(scale.batch_pixels * 2 / math.prod(found.sizes[2]), 1, 64)
+def _plan_data(
+    fingerprint: Fingerprint, labels: LabelMap, scale: _Scale, batch: Commented, steps: int
+) -> dict[str, Any]:
+    slices = _round_to_power(scale.batch_pixels * 2 / math.prod(fingerprint.sizes[2]), 1, 64)
     return {
         "fold": 0,
-        "folds": Commented(min(5, found.groups), f"{found.groups} patients"),
+        "folds": Commented(min(5, fingerprint.groups), f"{fingerprint.groups} patients"),
         "batch_size": batch,
         "eval_batch_size": Commented(slices, "whole slices"),
         "samples_per_epoch": Commented(steps * batch.value // _EPOCHS, f"a tenth of {steps} steps"),
-        "foreground_fraction": _foreground_fraction(found),
-        "augmentation": _augmentation(found, labels),
+        "foreground_fraction": _choose_foreground_fraction(fingerprint),
+        "augmentation": _plan_augmentation(fingerprint, labels),
     }
 
 
-def _trainer(hardware: Hardware, steps: Commented) -> dict[str, Any]:
+def _plan_trainer(hardware: Hardware, steps: Commented) -> dict[str, Any]:
     return {
         "accelerator": "auto",
         "devices": 1,
-        "precision": _precision(hardware),
+        "precision": _choose_precision(hardware),
         "max_epochs": Commented(_EPOCHS, steps.comment),
         "check_val_every_n_epoch": Commented(2, "five validations in the run"),
         "log_every_n_steps": 10,
     }
 
 
-def _precision(hardware: Hardware) -> Commented:
+def _choose_precision(hardware: Hardware) -> Commented:
     if hardware.bf16:
         return Commented("bf16-mixed", "half the time, and no loss scaling")
     if hardware.gpu:
@@ -141,29 +142,29 @@ def _precision(hardware: Hardware) -> Commented:
     return Commented("32-true", "this processor has no bf16, and imitates it several times slower")
 
 
-def _spacing(found: Fingerprint) -> Commented:
-    if found.spacing_mm is None:
+def _choose_spacing(fingerprint: Fingerprint) -> Commented:
+    if fingerprint.spacing_mm is None:
         return Commented(None, "the images do not say it")
-    if found.spacing_varies <= 1.1:
+    if fingerprint.spacing_varies <= 1.1:
         return Commented(None, "alike in nearly all cases: pixels stay as they are")
-    _, y, x = found.spacing_mm
-    reason = f"the median; pixels differ by a factor of {found.spacing_varies:.1f} between cases"
+    _, y, x = fingerprint.spacing_mm
+    reason = f"the median; pixels differ by a factor of {fingerprint.spacing_varies:.1f} between cases"
     return Commented([round(y, 3), round(x, 3)], reason)
 
 
-def _encoder_depth(found: Fingerprint, scale: _Scale) -> Commented:
-    shorter = min(*found.sizes[1], scale.patch)
+def _choose_encoder_depth(fingerprint: Fingerprint, scale: _Scale) -> Commented:
+    shorter = min(*fingerprint.sizes[1], scale.patch)
     depth = min(5, max(3, int(math.log2(shorter / 4))))
     return Commented(depth, f"{shorter} pixels become about {max(1, shorter >> depth)} at the bottom")
 
 
-def _fit_and_size(
-    found: Fingerprint, spacing: list[float] | None, multiple: int, scale: _Scale
+def _choose_resize(
+    fingerprint: Fingerprint, spacing: list[float] | None, multiple: int, scale: _Scale
 ) -> tuple[Commented, Commented]:
-    low, middle, high = found.sizes
+    low, middle, high = fingerprint.sizes
     unlike = max(high[0] / low[0], high[1] / low[1])
     side = [min(scale.patch, -(-length // multiple) * multiple) for length in middle]
-    if found.spacing_mm is None and unlike > 2:
+    if fingerprint.spacing_mm is None and unlike > 2:
         reason = f"sizes differ by a factor of {unlike:.1f} and no spacing tells why"
         return Commented("fit", reason), Commented(side, "whole images, proportions kept")
     whole = all(length <= part for length, part in zip(middle, side, strict=True))
@@ -172,9 +173,9 @@ def _fit_and_size(
     return Commented("none", kept), Commented(side, what)
 
 
-def _network(scale: _Scale, depth: Commented, found: Fingerprint) -> dict[str, Any]:
+def _plan_network(scale: _Scale, depth: Commented, fingerprint: Fingerprint) -> dict[str, Any]:
     channels = [max(16, 256 >> level) for level in range(5 - depth.value, 5)]
-    reason = f"for {found.slices} slices on a {'GPU' if scale is _GPU else 'CPU'}"
+    reason = f"for {fingerprint.slices} slices on a {'GPU' if scale is _GPU else 'CPU'}"
     return {
         "class_path": "segmentation_models_pytorch.Unet",
         "init_args": {
@@ -186,7 +187,7 @@ def _network(scale: _Scale, depth: Commented, found: Fingerprint) -> dict[str, A
     }
 
 
-def _labels(labels: LabelMap) -> dict[str, Any]:
+def _describe_labels(labels: LabelMap) -> dict[str, Any]:
     known: dict[str, Any] = {"names": list(labels.names), "task": labels.task}
     known |= {"values": list(labels.values)} if labels.values is not None else {}
     known |= {"colors": {name: list(color) for name, color in labels.colors.items()}} if labels.colors else {}
@@ -194,28 +195,30 @@ def _labels(labels: LabelMap) -> dict[str, Any]:
     return known | ({"ignore_value": labels.ignore_value} if labels.ignore_value is not None else {})
 
 
-def _context(found: Fingerprint) -> Commented:
-    if found.depth == 1:
+def _choose_context(fingerprint: Fingerprint) -> Commented:
+    if fingerprint.depth == 1:
         return Commented(0, "single images")
-    if found.spacing_mm is None:
+    if fingerprint.spacing_mm is None:
         return Commented(1, "a volume whose slice distance is unknown")
-    z, y, x = found.spacing_mm
+    z, y, x = fingerprint.spacing_mm
     ratio = z / max(y, x)
     context = 2 if ratio < 1.5 else 1 if ratio < 5 else 0
     return Commented(context, f"neighbors on each side; slices are {ratio:.1f} pixels apart")
 
 
-def _normalization(found: Fingerprint) -> Any:
-    windowed = [_is_ct(modality, low) for modality, low in zip(found.modalities, found.lowest, strict=True)]
+def _plan_normalization(fingerprint: Fingerprint) -> Any:
+    windowed = [_is_ct(modality, low) for modality, low in zip(fingerprint.modalities, fingerprint.lowest, strict=True)]
     if not any(windowed):
-        if found.channels == 3 and found.types == ("uint8",) and found.depth == 1:
+        if fingerprint.channels == 3 and fingerprint.types == ("uint8",) and fingerprint.depth == 1:
             kind = Commented(
                 _NORMALIZATIONS + "MeanStd", "photographs: the statistics of ImageNet, which encoders expect"
             )
             return {"class_path": kind, "init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
-        return _z_scores("intensities have no unit: per case and channel")
+        return _plan_z_scores("intensities have no unit: per case and channel")
     channels = [
-        _window(*found.foreground_intensities[i]) if ct else _z_scores(f"{found.modalities[i] or 'no CT'}: per case")
+        _plan_window(*fingerprint.foreground_intensities[i])
+        if ct
+        else _plan_z_scores(f"{fingerprint.modalities[i] or 'no CT'}: per case")
         for i, ct in enumerate(windowed)
     ]
     if len(channels) == 1:
@@ -230,18 +233,18 @@ def _is_ct(modality: str, lowest: float) -> bool:
     return "CT" in re.split(r"\W+", modality) or (not modality and lowest < _AIR)
 
 
-def _window(low: float, high: float) -> dict[str, Any]:
+def _plan_window(low: float, high: float) -> dict[str, Any]:
     reason = "CT: the 0.5th and 99.5th percentile of the labeled voxels"
     window = {"low": Commented(round(low, 1), reason), "high": round(max(high, low + 1), 1)}
     return {"class_path": _NORMALIZATIONS + "IntensityWindow", "init_args": window}
 
 
-def _z_scores(reason: str) -> dict[str, Any]:
+def _plan_z_scores(reason: str) -> dict[str, Any]:
     return {"class_path": Commented(_NORMALIZATIONS + "ZScore", reason)}
 
 
-def _loss(found: Fingerprint) -> dict[str, Any]:
-    rarest, share = min(found.label_shares.items(), key=lambda pair: pair[1] or math.inf)
+def _plan_loss(fingerprint: Fingerprint) -> dict[str, Any]:
+    rarest, share = min(fingerprint.label_shares.items(), key=lambda pair: pair[1] or math.inf)
     if share < 1e-4:
         reason = f"{rarest} is {share:.1e} of the voxels: misses weigh more than false alarms"
         return {"class_path": Commented("medseg_pl.FocalTverskyLoss", reason)}
@@ -249,7 +252,7 @@ def _loss(found: Fingerprint) -> dict[str, Any]:
     return {"class_path": Commented("medseg_pl.DiceCELoss", reason)}
 
 
-def _optimizer(batch: int) -> dict[str, Any]:
+def _plan_optimizer(batch: int) -> dict[str, Any]:
     rate = 3e-3 if batch >= 8 else 2e-3
     return {
         "class_path": "torch.optim.AdamW",
@@ -257,35 +260,35 @@ def _optimizer(batch: int) -> dict[str, Any]:
     }
 
 
-def _foreground_fraction(found: Fingerprint) -> Commented:
-    share = sum(found.label_shares.values())
+def _choose_foreground_fraction(fingerprint: Fingerprint) -> Commented:
+    share = sum(fingerprint.label_shares.values())
     if share > 0.05:
         return Commented(0.33, f"labels fill {share:.0%} of the voxels")
     return Commented(0.5, f"labels fill only {share:.1%} of the voxels")
 
 
-def _augmentation(found: Fingerprint, labels: LabelMap) -> dict[str, Any]:
+def _plan_augmentation(fingerprint: Fingerprint, labels: LabelMap) -> dict[str, Any]:
     sided = [name for name in labels.names if _SIDES.search(name)]
     flip = Commented(0.0, f"{sided[0]} knows its side") if sided else Commented(0.5, "no label is named by its side")
-    body = found.depth > 1 or any(found.modalities)
+    body = fingerprint.depth > 1 or any(fingerprint.modalities)
     settings = {"flip_horizontal": flip, "rotate_degrees": 20.0, "scale": 0.2}
     if not body:
         settings |= {"flip_vertical": Commented(0.5, "no up or down in such pictures"), "rotate_degrees": 45.0}
     return {"class_path": "medseg_pl.StandardAugmentation", "init_args": settings}
 
 
-def _batch(size: list[int], scale: _Scale, hardware: Hardware) -> Commented:
+def _choose_batch_size(size: list[int], scale: _Scale, hardware: Hardware) -> Commented:
     fitting = hardware.memory_gb * 1e9 * 0.8 / _BYTES_A_PIXEL
     pixels = min(scale.batch_pixels, fitting)
-    return Commented(_power_of_two(pixels / math.prod(size), 2, 32), f"fits in {hardware.memory_gb:.0f} GB")
+    return Commented(_round_to_power(pixels / math.prod(size), 2, 32), f"fits in {hardware.memory_gb:.0f} GB")
 
 
-def _steps(size: list[int], batch: int, scale: _Scale) -> Commented:
+def _choose_steps(size: list[int], batch: int, scale: _Scale) -> Commented:
     low, high = scale.steps
     steps = int(min(high, max(low, scale.run_pixels / (batch * math.prod(size)))))
     minutes = "within hours on one GPU" if scale is _GPU else "about ten minutes on two cores"
     return Commented(steps, f"{steps} steps in all, {minutes}")
 
 
-def _power_of_two(value: float, low: int, high: int) -> int:
+def _round_to_power(value: float, low: int, high: int) -> int:
     return min(high, max(low, 1 << max(0, int(math.log2(max(1.0, value))))))

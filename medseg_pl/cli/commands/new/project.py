@@ -43,7 +43,7 @@ def make_project(arguments: argparse.Namespace) -> None:
     """
     project: Path = arguments.project.resolve()
     require_empty(project)
-    planned = _planned(arguments, project.name) if arguments.data_root is not None else None
+    planned = _plan_data(arguments, project.name) if arguments.data_root is not None else None
     names = ProjectNames(project.name, make_package_name(project.name), planned.summary if planned else "")
     with write_folder_atomically(project) as staging:
         fill_template(Path(__file__).with_name("template"), staging, names)
@@ -55,7 +55,7 @@ def make_project(arguments: argparse.Namespace) -> None:
 
 
 def make_package_name(project: str) -> str:
-    """The project's name as that of a Python package, which no other package has by chance.
+    """Make a package name of the project's, which no other package has by chance.
 
     >>> make_package_name("Liver-MRI 2"), make_package_name("2024")
     ('liver_mri_2_parts', 'project_2024_parts')
@@ -77,7 +77,7 @@ def fill_template(template: Path, target: Path, names: ProjectNames) -> None:
         (target / entry.name.removesuffix(_SUFFIX).replace("dot.", ".")).write_text(text, encoding="utf-8")
 
 
-def _planned(arguments: argparse.Namespace, name: str) -> PlannedConfig:
+def _plan_data(arguments: argparse.Namespace, name: str) -> PlannedConfig:
     data = require_folder(arguments.data_root, "a data set", "Set --data_root to the folder that holds it.").resolve()
     if data.is_relative_to(arguments.project.resolve()):
         raise SettingError(f"The data set {data} lies in the project's folder, which must be new. Move it elsewhere.")
