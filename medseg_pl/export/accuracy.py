@@ -1,4 +1,4 @@
-"""What an export costs: Dice on the validation cases, by the checkpoint and by the exported folder."""
+"""Accuracy of an export: Dice on the validation cases, by the checkpoint and by the exported folder."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from medseg_pl.metrics import MetricTable, OverlapMetric, summarize
 from medseg_pl.training.checkpoints import CheckpointInfo
 
 
-def measure(trained: CheckpointInfo, predictor: Predictor, folder: Path, source: Source) -> dict[str, Any]:
-    """Mean Dice over the validation cases, both ways.
+def measure_accuracy(trained: CheckpointInfo, predictor: Predictor, folder: Path, source: Source) -> dict[str, Any]:
+    """Measure the mean Dice over the validation cases, both ways.
 
     Args:
         trained: The checkpoint.
@@ -33,7 +33,7 @@ def measure(trained: CheckpointInfo, predictor: Predictor, folder: Path, source:
         DataError: The data cannot be read, or was trained on.
     """
     cases = select_recorded_cases(source.cases(), trained.data)
-    ledgers = {name: MetricTable([OverlapMetric(predictor.labels)]) for name in ("checkpoint", "exported")}
+    tables = {name: MetricTable([OverlapMetric(predictor.labels)]) for name in ("checkpoint", "exported")}
     model = runner.Model(folder)
     with show_progress("Measuring", len(cases)) as advance:
         for case in cases:
@@ -44,19 +44,19 @@ def measure(trained: CheckpointInfo, predictor: Predictor, folder: Path, source:
                 "exported": model.predict(volume.image, volume.geometry.spacing_mm)[0],
             }
             for name, mask in masks.items():
-                ledgers[name].add(Prediction(case.case_id, case.group, volume.geometry, mask, volume.mask))
+                tables[name].add(Prediction(case.case_id, case.group, volume.geometry, mask, volume.mask))
             advance()
     names = list(predictor.labels.names)
-    summaries = {name: summarize(ledger.table(), names, intervals=False) for name, ledger in ledgers.items()}
+    summaries = {name: summarize(table.table(), names, intervals=False) for name, table in tables.items()}
     overall = {name: summary["foreground_mean"]["dice"] for name, summary in summaries.items()}
     by_label = {
-        label: _with_cost({name: summary["labels"][label]["dice"]["mean"] for name, summary in summaries.items()})
+        label: _add_cost({name: summary["labels"][label]["dice"]["mean"] for name, summary in summaries.items()})
         for label in names
     }
-    return {"cases": len(cases), "dice": _with_cost(overall), "labels": by_label}
+    return {"cases": len(cases), "dice": _add_cost(overall), "labels": by_label}
 
 
-def _with_cost(dice: dict[str, float | None]) -> dict[str, float | None]:
-    """With what is lost; unknown where no case has the label."""
+def _add_cost(dice: dict[str, float | None]) -> dict[str, float | None]:
+    """Add what is lost; unknown if no case has the label."""
     before, after = dice["checkpoint"], dice["exported"]
     return {**dice, "cost": None if before is None or after is None else before - after}

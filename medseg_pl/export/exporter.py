@@ -1,4 +1,4 @@
-"""From a checkpoint to a folder that has proved itself."""
+"""Export of a checkpoint to a folder that has proved itself."""
 
 from __future__ import annotations
 
@@ -77,38 +77,38 @@ def export_checkpoint(
 
 def _write(folder: Path, trained: CheckpointInfo, arguments: argparse.Namespace) -> None:
     from medseg_pl.export.golden_cases import (
-        golden_cases,
+        make_golden_cases,
         save_arrays,
     )  # these need the packages that were asked for
-    from medseg_pl.export.onnx_model import around, make_graph
-    from medseg_pl.export.specification import golden_entries, seal, specification
+    from medseg_pl.export.onnx_model import export_onnx, replace_network
+    from medseg_pl.export.specification import list_golden_entries, make_specification, seal_folder
 
     settings = {**trained.settings["model"], "compile_network": False}
     model = load_model(CheckpointInfo(trained.path, {**trained.settings, "model": settings}, trained.data))
     model.labels = use_mask_values(model.labels, trained.mask_values)
-    tensors = save(network_weights(model.state_dict()), {"format": "pt", "medseg": __version__})
+    tensors = save(select_network_weights(model.state_dict()), {"format": "pt", "medseg": __version__})
     (folder / "weights.safetensors").write_bytes(tensors)
-    graph = make_graph(model, arguments.precision)
-    spec = specification(
-        model, settings, slicing=_slicing(trained), any_size=graph.any_size, precision=arguments.precision
+    graph = export_onnx(model, arguments.precision)
+    spec = make_specification(
+        model, settings, slicing=_find_slicing(trained), any_size=graph.any_size, precision=arguments.precision
     )
     exact = arguments.precision == "fp32"
-    cases = golden_cases(model if exact else around(model, graph.model), spec["whole_image_max_pixels"])
+    cases = make_golden_cases(model if exact else replace_network(model, graph.model), spec["whole_image_max_pixels"])
     (folder / "golden").mkdir()
     for case in cases:
         save_arrays(folder / "golden" / f"{case.name}.npz", case.arrays)
     copy_runner(folder)
-    spec |= {"golden": golden_entries(cases), "measured": None}
-    seal(folder, graph.model, spec)
-    sys.stdout.write(_self_test(folder))
+    spec |= {"golden": list_golden_entries(cases), "measured": None}
+    seal_folder(folder, graph.model, spec)
+    sys.stdout.write(_run_self_test(folder))
     measured = arguments.measure or arguments.data_root is not None
-    for note in _notes(spec, measured=measured):
+    for note in _list_notes(spec, measured=measured):
         sys.stdout.write(f"{note}\n")
     if measured:
         plugins = [name for value in arguments.plugins for name in value.split(",")]
-        spec["measured"] = _measured(trained, folder, open_source(trained.settings, arguments.data_root, plugins))
-        seal(folder, graph.model, spec)
-        _self_test(folder)
+        spec["measured"] = _measure(trained, folder, open_source(trained.settings, arguments.data_root, plugins))
+        seal_folder(folder, graph.model, spec)
+        _run_self_test(folder)
     write_cards(folder, trained, spec)  # sealed with no checksum: they are there to be written on
 
 
@@ -131,28 +131,28 @@ def copy_runner(folder: Path) -> None:
     (folder / "requirements.txt").write_text(REQUIREMENTS)
 
 
-def network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The network's own part of a model's state, under the names that the network gives."""
+def select_network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the network's weights of a model's state, under the names that the network gives."""
     prefix = "network."
-    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    return {name: value.contiguous().clone() for name, value in own.items()}
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {name: value.contiguous().clone() for name, value in weights.items()}
 
 
-def _measured(trained: CheckpointInfo, folder: Path, source: Source) -> dict[str, Any]:
-    from medseg_pl.export.accuracy import measure
+def _measure(trained: CheckpointInfo, folder: Path, source: Source) -> dict[str, Any]:
+    from medseg_pl.export.accuracy import measure_accuracy
 
     predictor = Predictor([load_model(trained)], precision=str(trained.settings["trainer"]["precision"]))
-    found = measure(trained, predictor, folder, source)
-    shown = {name: "unknown" if value is None else f"{value:.4f}" for name, value in found["dice"].items()}
+    accuracy = measure_accuracy(trained, predictor, folder, source)
+    dice = {name: "unknown" if value is None else f"{value:.4f}" for name, value in accuracy["dice"].items()}
     sys.stdout.write(
-        f"Mean Dice of {found['cases']} validation cases: {shown['checkpoint']} by the checkpoint, {shown['exported']} "
-        f"exported; the export costs {shown['cost']}.\n"
+        f"Mean Dice of {accuracy['cases']} validation cases: {dice['checkpoint']} by the checkpoint, "
+        f"{dice['exported']} exported; the export costs {dice['cost']}.\n"
     )
-    return found
+    return accuracy
 
 
-def _self_test(folder: Path) -> str:
-    """What `run.py --self-test` prints, in a process that sees no more than whoever gets the folder."""
+def _run_self_test(folder: Path) -> str:
+    """Run `run.py --self-test` in a process that sees only the folder, and return what it prints."""
     command = [sys.executable, "-I", "run.py", "--self-test"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -164,13 +164,13 @@ def _self_test(folder: Path) -> str:
     return done.stdout
 
 
-def _slicing(trained: CheckpointInfo) -> str:
-    """How the source cuts volumes; one that knows no choice takes the file's own slices."""
+def _find_slicing(trained: CheckpointInfo) -> str:
+    """Find how the source cuts volumes; without a setting it takes the file's own slices."""
     return str((trained.settings["data"]["source"].get("init_args") or {}).get("slicing", "file"))
 
 
-def _notes(spec: Mapping[str, Any], *, measured: bool) -> list[str]:
-    """What a user should know of this export."""
+def _list_notes(spec: Mapping[str, Any], *, measured: bool) -> list[str]:
+    """List what a user should know of this export."""
     lines = []
     if spec["precision"] != "fp32" and not measured:
         lines.append(

@@ -36,7 +36,7 @@ class GoldenCase(NamedTuple):
     whole_image_max_pixels: int | None = None
 
 
-def golden_cases(model: SegmentationModel, whole_image_max_pixels: int) -> list[GoldenCase]:
+def make_golden_cases(model: SegmentationModel, whole_image_max_pixels: int) -> list[GoldenCase]:
     """Make cases whose sizes are odd, smaller and larger than a window, whole and in windows, of several types.
 
     Args:
@@ -46,14 +46,19 @@ def golden_cases(model: SegmentationModel, whole_image_max_pixels: int) -> list[
     height, width = compute_padded_size(model.input_size, model.size_divisor)
     rng = np.random.default_rng(0)
     depth = model.context_slices + 2
-    low, high = np.array(_ranges(model.normalization, model.channels)).T[..., None, None, None]
-    large = _image(rng, (model.channels, depth, _odd(1.3 * height), _odd(1.15 * width)), low, high)
-    large[0, 0, :2, 0] = np.nan  # no infinity: OpenCV scales it as the processor likes
-    long = _image(rng, (model.channels, 1, _odd(1.6 * height), _odd(1.2 * width)), low, high)
-    small = _image(
-        rng, (model.channels, 1, _odd(0.6 * height), _odd(0.45 * width)), np.maximum(0, low), np.minimum(255, high)
+    low, high = np.array(_find_ranges(model.normalization, model.channels)).T[..., None, None, None]
+    large = _make_image(
+        rng, (model.channels, depth, _round_to_odd(1.3 * height), _round_to_odd(1.15 * width)), low, high
     )
-    spacing = _spacing(model)
+    large[0, 0, :2, 0] = np.nan  # no infinity: OpenCV scales it as the processor likes
+    long = _make_image(rng, (model.channels, 1, _round_to_odd(1.6 * height), _round_to_odd(1.2 * width)), low, high)
+    small = _make_image(
+        rng,
+        (model.channels, 1, _round_to_odd(0.6 * height), _round_to_odd(0.45 * width)),
+        np.maximum(0, low),
+        np.minimum(255, high),
+    )
+    spacing = _choose_spacing(model)
     flat = spacing if model.spacing_mm else None
     return [
         _predict(model, "whole", large, spacing, whole_image_max_pixels),
@@ -84,7 +89,7 @@ def _predict(
     prediction = predictor.predict_volume(volume, name, probabilities=True)
     assert prediction.probabilities is not None, "they were asked for"
     arrays = {"image": image, "probabilities": prediction.probabilities, "mask": prediction.mask}
-    return GoldenCase(name, arrays | _known(spacing_mm))
+    return GoldenCase(name, arrays | _as_array(spacing_mm))
 
 
 def _decide(model: SegmentationModel, rng: np.random.Generator) -> GoldenCase:
@@ -96,32 +101,32 @@ def _decide(model: SegmentationModel, rng: np.random.Generator) -> GoldenCase:
     probabilities = chosen.repeat(3, axis=2).repeat(3, axis=3)
     assembler = CaseAssembler(labels, model.postprocess)
     mask = assembler.assemble(probabilities, Geometry((5, 33, 39), spacing_mm)).mask
-    arrays = {"probabilities": probabilities, "mask": mask, "values": _file_values(mask, labels)}
-    return GoldenCase("decision", arrays | _known(spacing_mm))
+    arrays = {"probabilities": probabilities, "mask": mask, "values": _paint_labels(mask, labels)}
+    return GoldenCase("decision", arrays | _as_array(spacing_mm))
 
 
-def _file_values(mask: NDArray[np.uint8], labels: LabelMap) -> NDArray[Any]:
-    """What the pictures hold that a mask is written to."""
+def _paint_labels(mask: NDArray[np.uint8], labels: LabelMap) -> NDArray[Any]:
+    """Compute what the pictures hold that a mask is written to."""
     colored = labels.colors is not None
     if not labels.overlapping:
         return np.stack([labels.decode(mask, colored)])
     return np.stack([labels.decode_one(plane, index, 255, colored) for index, plane in enumerate(mask)])
 
 
-def _known(spacing_mm: Spacing | None) -> dict[str, NDArray[Any]]:
+def _as_array(spacing_mm: Spacing | None) -> dict[str, NDArray[Any]]:
     return {} if spacing_mm is None else {"spacing_mm": np.array(spacing_mm)}
 
 
-def _spacing(model: SegmentationModel) -> Spacing:
+def _choose_spacing(model: SegmentationModel) -> Spacing:
     """Such that a slice grows on one axis and shrinks on the other, where the model has a spacing of its own."""
     y, x = model.spacing_mm or (0.75, 0.5)
     return 3.0, 1.3 * y, 0.8 * x
 
 
-def _ranges(how: Normalization, channels: int) -> list[tuple[float, float]]:
+def _find_ranges(how: Normalization, channels: int) -> list[tuple[float, float]]:
     """Find the raw values that the model is made for, channel by channel."""
     if isinstance(how, PerChannel):
-        return [_ranges(one, 1)[0] for one in how.channels if isinstance(one, Normalization)]
+        return [_find_ranges(one, 1)[0] for one in how.channels if isinstance(one, Normalization)]
     if isinstance(how, IntensityWindow):
         return [(1.2 * how.low - 0.2 * how.high, 1.2 * how.high - 0.2 * how.low)] * channels
     if isinstance(how, MeanStd):
@@ -129,7 +134,7 @@ def _ranges(how: Normalization, channels: int) -> list[tuple[float, float]]:
     return [(0.0, 1000.0)] * channels
 
 
-def _image(
+def _make_image(
     rng: np.random.Generator,
     shape: tuple[int, int, int, int],
     low: Float64[np.ndarray, "c 1 1 1"],
@@ -147,5 +152,5 @@ def _image(
     return np.asarray(low + (high - low) * np.clip(image, 0, 1), dtype=np.float32)
 
 
-def _odd(length: float) -> int:
+def _round_to_odd(length: float) -> int:
     return max(3, int(length)) | 1

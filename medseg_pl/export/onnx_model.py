@@ -1,4 +1,4 @@
-"""A trained network as an ONNX graph: raw values and their statistics in, logits out."""
+"""Export of a trained network as an ONNX graph: raw values and their statistics in, logits out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REFUSALS = (OnnxExporterError, RuntimeError, ValueError, TypeError, AssertionEr
 """What torch raises where it cannot follow a network, or not for every size."""
 
 
-class Graph(NamedTuple):
+class OnnxModel(NamedTuple):
     """A network in ONNX.
 
     Attributes:
@@ -45,62 +45,62 @@ class Graph(NamedTuple):
     any_size: bool
 
 
-class Deployed(nn.Module):
-    """The part of a module that an exported model carries.
+class DeployedNetwork(nn.Module):
+    """Normalization and network, the part of a model that becomes a graph.
 
     Args:
-        module: The trained module.
+        model: The trained model.
         dtype: Of the network's computation; normalization keeps 32 bits.
     """
 
-    def __init__(self, module: SegmentationModel, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: SegmentationModel, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.normalization = module.normalization
-        self.network = copy.deepcopy(module.network).to(dtype).to(memory_format=torch.contiguous_format)
+        self.normalization = model.normalization
+        self.network = copy.deepcopy(model.network).to(dtype).to(memory_format=torch.contiguous_format)
         self.dtype = dtype
 
     def forward(self, image: Float[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
-        """Logits of raw images."""
+        """Compute the logits of raw images."""
         logits: Tensor = self.network(self.normalization(image, statistics).to(self.dtype))
         return logits.float()
 
 
-def make_graph(module: SegmentationModel, precision: str) -> Graph:
-    """Export the network for any size, or for the window's where it cannot be done for any.
+def export_onnx(model: SegmentationModel, precision: str) -> OnnxModel:
+    """Export the network for any size; failing that, for the window's.
 
     Args:
-        module: The trained module, in evaluation mode on the CPU.
+        model: The trained model, in evaluation mode on the CPU.
         precision: `fp32`, `fp16` or `int8`.
 
     Raises:
         ExportError: torch cannot write the network as ONNX.
     """
-    deployed = Deployed(module).eval()
-    refused: list[str] = []
+    deployed = DeployedNetwork(model).eval()
+    refusals: list[str] = []
     for any_size in (True, False):
         try:
-            model = _exported(deployed, module, any_size)
+            graph = _export_graph(deployed, model, any_size)
         except _REFUSALS as error:
-            refused.append(str(error).strip().splitlines()[0])
+            refusals.append(str(error).strip().splitlines()[0])
             continue
-        if not any_size or _agrees(model, deployed, module):
-            return Graph(_in_precision(model, module, any_size, precision), any_size)
+        if not any_size or _agrees(graph, deployed, model):
+            return OnnxModel(_convert_precision(graph, model, any_size, precision), any_size)
     raise ExportError(
-        f"torch cannot write this network as ONNX: {refused[-1]} Use a network of segmentation-models-pytorch, or take "
-        "out of yours what depends on the values of a tensor."
+        f"torch cannot write this network as ONNX: {refusals[-1]} Use a network of segmentation-models-pytorch, or "
+        "take out of yours what depends on the values of a tensor."
     )
 
 
-def around(module: SegmentationModel, model: onnx.ModelProto) -> SegmentationModel:
-    """The module with a graph in the place of its network and its normalization."""
-    standing = copy.deepcopy(module)
-    standing.normalization = _RawValues()
-    standing.network = _Session(model, standing.normalization)
-    return standing
+def replace_network(model: SegmentationModel, graph: onnx.ModelProto) -> SegmentationModel:
+    """Copy a model with a graph in place of its network and its normalization."""
+    replaced = copy.deepcopy(model)
+    replaced.normalization = _RawValues()
+    replaced.network = _Session(graph, replaced.normalization)
+    return replaced
 
 
 class _RawValues(Normalization):
-    """Leaves normalization to the graph, and keeps the statistics for it."""
+    """Leave normalization to the graph, and keep the statistics for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,31 +115,33 @@ class _RawValues(Normalization):
 class _Session(nn.Module):
     """A graph as a network, one image at a time."""
 
-    def __init__(self, model: onnx.ModelProto, raw: _RawValues) -> None:
+    def __init__(self, graph: onnx.ModelProto, raw: _RawValues) -> None:
         super().__init__()
-        self.session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
         self.raw = raw
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
-        """The graph's logits."""
+        """Compute the graph's logits."""
         pairs = zip(image.numpy(), self.raw.statistics.numpy(), strict=True)
-        found = [self.session.run(None, {"image": i[None], "statistics": s[None]})[0] for i, s in pairs]
-        return torch.from_numpy(np.concatenate(found))
+        logits = [self.session.run(None, {"image": i[None], "statistics": s[None]})[0] for i, s in pairs]
+        return torch.from_numpy(np.concatenate(logits))
 
 
-def _in_precision(model: onnx.ModelProto, module: SegmentationModel, any_size: bool, precision: str) -> onnx.ModelProto:
+def _convert_precision(
+    graph: onnx.ModelProto, model: SegmentationModel, any_size: bool, precision: str
+) -> onnx.ModelProto:
     if precision == "fp16":
-        return _exported(Deployed(module, torch.float16).eval(), module, any_size)
-    return _quantized(model) if precision == "int8" else model
+        return _export_graph(DeployedNetwork(model, torch.float16).eval(), model, any_size)
+    return _quantize(graph) if precision == "int8" else graph
 
 
-def _exported(deployed: Deployed, module: SegmentationModel, any_size: bool) -> onnx.ModelProto:
-    window, multiple = compute_padded_size(module.input_size, module.size_divisor), module.size_divisor
+def _export_graph(deployed: DeployedNetwork, model: SegmentationModel, any_size: bool) -> onnx.ModelProto:
+    window, multiple = compute_padded_size(model.input_size, model.size_divisor), model.size_divisor
     # Two different sides, and no side or batch of 1: torch would take these for constants.
     size = (window[0] + multiple, window[1] + 2 * multiple) if any_size else window
-    example = _example(module, size, 2 if any_size else 1)
-    shapes = {"image": {0: Dim("batch"), 2: _side("rows", multiple), 3: _side("columns", multiple)}}
-    with _quietly():
+    example = _make_example(model, size, 2 if any_size else 1)
+    shapes = {"image": {0: Dim("batch"), 2: _limit_side("rows", multiple), 3: _limit_side("columns", multiple)}}
+    with _silence_exporter():
         program = torch.export.export(
             deployed, example, dynamic_shapes={**shapes, "statistics": {0: Dim("batch")}} if any_size else None
         )
@@ -152,32 +154,32 @@ def _exported(deployed: Deployed, module: SegmentationModel, any_size: bool) -> 
             verbose=False,
         )
     assert written is not None, "it is one where dynamo is set"
-    return _without_origin(written.model_proto)
+    return _remove_origin(written.model_proto)
 
 
-def _side(name: str, multiple: int) -> Any:
-    """The lengths that a side may have."""
+def _limit_side(name: str, multiple: int) -> Any:
+    """Limit the lengths of a side to those that the network takes."""
     return Dim(name) if multiple == 1 else multiple * Dim(name)
 
 
-def _example(module: SegmentationModel, size: tuple[int, int], batch: int) -> tuple[Tensor, Tensor]:
-    """Raw images of some size, and statistics that say what is in them."""
-    channels = module.in_channels
+def _make_example(model: SegmentationModel, size: tuple[int, int], batch: int) -> tuple[Tensor, Tensor]:
+    """Make raw images of some size, and statistics that fit them."""
+    channels = model.in_channels
     generator = torch.Generator().manual_seed(0)
     image = 100 * torch.rand((batch, channels, *size), generator=generator)
     return image, torch.tensor([50.0, 30.0, 0.5, 99.5]).expand(batch, channels, 4).contiguous()
 
 
-def _agrees(model: onnx.ModelProto, deployed: Deployed, module: SegmentationModel) -> bool:
-    """Whether the graph computes what the network does at sizes that it was not exported with.
+def _agrees(graph: onnx.ModelProto, deployed: DeployedNetwork, model: SegmentationModel) -> bool:
+    """Tell whether the graph computes what the network does at sizes that it was not exported with.
 
     Some networks look at the size of an image in Python, which export turns into a constant without a word.
     """
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    multiple = module.size_divisor
-    height, width = compute_padded_size(module.input_size, multiple)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    multiple = model.size_divisor
+    height, width = compute_padded_size(model.input_size, multiple)
     for size in ((height, width), (height + 3 * multiple, width + multiple)):
-        image, statistics = _example(module, size, 1)
+        image, statistics = _make_example(model, size, 1)
         try:
             (logits,) = session.run(None, {"image": image.numpy(), "statistics": statistics.numpy()})
         except onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException:
@@ -189,8 +191,8 @@ def _agrees(model: onnx.ModelProto, deployed: Deployed, module: SegmentationMode
     return True
 
 
-def _quantized(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights in 8 bits, values quantized as they come."""
+def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Quantize weights to 8 bits; values are quantized as they come."""
     ready = onnx.ModelProto()
     ready.CopyFrom(model)
     # What its own preparation notes: without it, it recommends that, which is done already and needs fixed sizes.
@@ -202,8 +204,8 @@ def _quantized(model: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load(path)
 
 
-def _without_origin(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without what torch notes of where each operator comes from: lines of code, and paths of this machine."""
+def _remove_origin(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove where torch says that operators come from: lines of code, and paths of this machine."""
     graph = model.graph
     values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
     for part in (model, graph, *graph.node, *values, *model.functions):
@@ -216,8 +218,8 @@ def _without_origin(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the exporter's warnings, which are about its own insides."""
+def _silence_exporter() -> Iterator[None]:
+    """Silence the exporter's warnings, which are about its own insides."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         yield

@@ -103,7 +103,7 @@ class Model:
             slice_probabilities = self._predict_slice(image, statistics, depth, scale, most)
             masks.append(decide(slice_probabilities, self.spec["decision"]))
             kept += [slice_probabilities] if probabilities else []
-        mask = postprocess(np.stack(masks, axis=1), spacing_mm, self.spec)
+        mask = postprocess_mask(np.stack(masks, axis=1), spacing_mm, self.spec)
         return mask, np.stack(kept, axis=1) if probabilities else None
 
     def _find_scale(self, image: Array, spacing_mm: Spacing | None) -> tuple[float, float]:
@@ -311,7 +311,7 @@ def decide(probabilities: Array, decision: dict[str, Any]) -> Array:
     return above.astype(np.uint8)
 
 
-def postprocess(mask: Array, spacing_mm: Spacing | None, spec: dict[str, Any]) -> Array:
+def postprocess_mask(mask: Array, spacing_mm: Spacing | None, spec: dict[str, Any]) -> Array:
     """Post-process `(M, D, H, W)` in place, label by label, as the specification's `postprocess` says."""
     overlapping = spec["labels"]["task"] == "multilabel"
     z, y, x = spacing_mm or (1.0, 1.0, 1.0)
@@ -329,7 +329,7 @@ def postprocess(mask: Array, spacing_mm: Spacing | None, spec: dict[str, Any]) -
     return mask
 
 
-def self_test(folder: Path = FOLDER) -> list[str]:
+def run_self_test(folder: Path = FOLDER) -> list[str]:
     """Run the golden cases.
 
     Returns:
@@ -377,7 +377,7 @@ def check_case(model: Model, path: Path, whole_image_max_pixels: int | None) -> 
         )
     else:
         probabilities = expected["probabilities"]
-        mask = postprocess(decide(probabilities, model.spec["decision"]), spacing, model.spec)
+        mask = postprocess_mask(decide(probabilities, model.spec["decision"]), spacing, model.spec)
         if (np.stack([*paint_labels(mask, model.spec, picture=True).values()]) != expected["values"]).any():
             raise RefusedError(f"{path.name}: other values would be written into the mask's file.")
     assert probabilities is not None, "they were asked for"
@@ -441,7 +441,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give images and -o DIR, or --self-test")
     try:
         if arguments.self_test:
-            sys.stdout.write("\n".join([*self_test(), "The self-test passed.\n"]))
+            sys.stdout.write("\n".join([*run_self_test(), "The self-test passed.\n"]))
             return 0
         model = Model()
         cases = group_files(arguments.images, arguments.together)

@@ -1,4 +1,4 @@
-"""What is done to an image before and after the network, as plain data; and the folder that it describes."""
+"""The specification of an export: what is done to an image before and after the network, as plain data."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _TOLERANCES = {
 """The share of pixels that must agree with a golden case, and how far its probabilities may be, on average."""
 
 
-def specification(
+def make_specification(
     model: SegmentationModel, settings: Mapping[str, Any], *, slicing: str, any_size: bool, precision: str
 ) -> dict[str, Any]:
-    """All that a program has to know to use the exported network, and the settings that it comes from.
+    """Make the specification: all that a program has to know to use the exported network.
 
     Args:
         model: The trained model.
@@ -76,7 +76,7 @@ def specification(
     return plain
 
 
-def seal(folder: Path, model: onnx.ModelProto, spec: Mapping[str, Any]) -> None:
+def seal_folder(folder: Path, model: onnx.ModelProto, spec: Mapping[str, Any]) -> None:
     """Write the model with the specification inside, and the specification with the checksum of every file.
 
     Args:
@@ -93,8 +93,8 @@ def seal(folder: Path, model: onnx.ModelProto, spec: Mapping[str, Any]) -> None:
     (folder / "spec.json").write_bytes(text.encode())
 
 
-def golden_entries(cases: list[GoldenCase]) -> list[dict[str, Any]]:
-    """What the specification says of each golden case."""
+def list_golden_entries(cases: list[GoldenCase]) -> list[dict[str, Any]]:
+    """List the golden cases as the specification does."""
     return [
         {"file": f"golden/{case.name}.npz", "whole_image_max_pixels": case.whole_image_max_pixels} for case in cases
     ]

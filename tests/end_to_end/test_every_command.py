@@ -154,7 +154,7 @@ PLACES = {
     "report": "medseg_pl.reporting.write_report.list_case_entries",
     "new": "medseg_pl.cli.commands.new.project.make_package_name",
     "predict": "medseg_pl.inference.predictor.Predictor.predict_volume",
-    "export": "medseg_pl.export.golden_cases.golden_cases",
+    "export": "medseg_pl.export.golden_cases.make_golden_cases",
     "postprocess": "medseg_pl.cli.commands.postprocess.search.write",
     "review": "medseg_pl.inference.review.evidence.CaseEvidence.as_dict",
     "test": "medseg_pl.training.module.SegmentationModule.test_step",

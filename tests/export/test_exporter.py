@@ -114,7 +114,7 @@ def without(place: Any, key: Any) -> None:
 
 
 def test_every_field_is_guarded(copied: Path) -> None:
-    runner.self_test(copied)
+    runner.run_self_test(copied)
     spec = runner.read_specification(copied)
     places = list(leaves(spec))
     assert len(places) > 50
@@ -122,7 +122,7 @@ def test_every_field_is_guarded(copied: Path) -> None:
         for change in (another, without):
             (copied / "spec.json").write_text(changed(spec, path, change))
             with pytest.raises(runner.RefusedError):
-                runner.self_test(copied)
+                runner.run_self_test(copied)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_lower_precisions_say_what_they_cost(
     assert f"Mean Dice of 1 validation cases: {measured['dice']['checkpoint']:.4f} by the checkpoint" in printed
     types = {tensor.data_type for tensor in onnx.load(output / "model.onnx").graph.initializer}
     assert {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.UINT8}[precision] in types
-    assert runner.self_test(output)
+    assert runner.run_self_test(output)
 
 
 def test_channels_that_are_normalized_apart(tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_channels_that_are_normalized_apart(tmp_path: Path) -> None:
         ct, pet = case["image"]
     assert np.nanmin(ct) < -100
     assert np.nanmin(pet) >= 0  # each golden channel lies where its own normalization looks
-    assert all("done" in line or "agree" in line for line in runner.self_test(tmp_path / "out"))
+    assert all("done" in line or "agree" in line for line in runner.run_self_test(tmp_path / "out"))
 
 
 def test_a_network_of_one_size_runs_in_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,7 +113,7 @@ class TestAfterTheNetwork:
         spec = {"labels": {"names": ["a", "b"], "task": "multiclass"}, "postprocess": {"b": asdict(how)}}
         geometry = Geometry((mask.shape[1], mask.shape[2], mask.shape[3]), (1.5, 1.0, 0.5))
         expected = apply_postprocess(mask, geometry, labels, {"b": how})
-        np.testing.assert_array_equal(runner.postprocess(mask.copy(), geometry.spacing_mm, spec), expected)
+        np.testing.assert_array_equal(runner.postprocess_mask(mask.copy(), geometry.spacing_mm, spec), expected)
 
 
 class TestFiles:
