@@ -98,8 +98,8 @@ def search_rule() -> None:
     pairs = [(*masks(scene), scene.spacing) for scene in SCENES]
     noise = [tuple(rng.random((48, 128, 128)) < share for _ in range(2)) for share in (0.001, 0.01, 0.1, 0.5)]
     for prediction, reference, spacing in [*pairs, *((*pair, (1.0, 1.0, 1.0)) for pair in noise)]:
-        box = surface.bounding_box(prediction | reference)
-        ours, theirs = surface.border(prediction[box]), surface.border(reference[box])
+        box = surface.find_bounding_box(prediction | reference)
+        ours, theirs = surface.find_border(prediction[box]), surface.find_border(reference[box])
         origins, length = ours & ~theirs, np.asarray(spacing)
         tree, transform = medians(
             lambda: surface._by_tree(origins, theirs, length),  # noqa: B023  called at once
@@ -204,7 +204,7 @@ def main() -> None:
 def _ours(prediction: Mask, reference: Mask, spacing: tuple[float, float, float]) -> Callable[[], tuple[float, float]]:
     def run() -> tuple[float, float]:
         measured = surface.surface_distances(prediction, reference, spacing)
-        return surface.hausdorff_95(measured), surface.surface_dice(measured, TOLERANCE)
+        return surface.hd95(measured), surface.nsd(measured, TOLERANCE)
 
     return run
 

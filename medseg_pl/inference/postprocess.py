@@ -20,7 +20,7 @@ from medseg_pl.inference.components import (
     remove_small_components,
 )
 from medseg_pl.metrics.functional.overlap import count, dice
-from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, group_totals, selection_p
+from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, sum_groups, compute_selection_p
 
 ALPHA = 0.025
 """One-sided: the 5 % of a two-sided test, of which only gains matter."""
@@ -159,7 +159,7 @@ def choose_gains(
     """
     gains = [scores - scores[:, :1] for scores in dices]
     columns = [Values(column, groups) for label in gains for column in label.T.tolist()]
-    p_values = iter(selection_p(group_totals(columns).sums).tolist())
+    p_values = iter(compute_selection_p(sum_groups(columns).sums).tolist())
     number = sum(len(candidates) - 1 for candidates in tried)
     return [
         _choose_gain(candidates, scores, groups, [next(p_values) for _ in candidates], number)

@@ -14,9 +14,9 @@ from medseg_pl.metrics.case_metric import UNDEFINED, CaseMetric, LabelPair, gath
 from medseg_pl.metrics.functional.calibration import (
     CalibrationSums,
     brier_score,
-    calibration_sums,
     entropy,
     expected_calibration_error,
+    sum_calibration,
 )
 from medseg_pl.metrics.functional.overlap import ratio
 
@@ -76,15 +76,15 @@ class CalibrationMetric(CaseMetric):
         Raises:
             DataError: The case has no probabilities, or numbers that are none.
         """
-        probability = _checked(pair)
+        probability = _check_probability(pair)
         if pair.status == UNDEFINED:
             return dict.fromkeys(("brier", "ece", "entropy"), math.nan)
-        sums = calibration_sums(probability, pair.reference, pair.annotated, self.bins)
+        sums = sum_calibration(probability, pair.reference, pair.annotated, self.bins)
         self._sums.append((pair.case.case_id, pair.label, sums))
         return {
             "brier": brier_score(sums),
             "ece": expected_calibration_error(sums),
-            "entropy": _mean_entropy(pair),
+            "entropy": _average_entropy(pair),
         }
 
     def reset(self) -> None:
@@ -102,7 +102,7 @@ class CalibrationMetric(CaseMetric):
         return totals
 
 
-def _checked(pair: LabelPair) -> Float[np.ndarray, "d h w"]:
+def _check_probability(pair: LabelPair) -> Float[np.ndarray, "d h w"]:
     probability = pair.probability
     low, high = float(probability.min()), float(probability.max())
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # so that NaN is refused too
@@ -113,7 +113,7 @@ def _checked(pair: LabelPair) -> Float[np.ndarray, "d h w"]:
     return probability
 
 
-def _mean_entropy(pair: LabelPair) -> float:
+def _average_entropy(pair: LabelPair) -> float:
     """Over the voxels that were predicted as the label, slice by slice to hold few of them in memory."""
     assert pair.case.probabilities is not None, "they have been checked"
     total = 0.0

@@ -177,7 +177,7 @@ class CaseMetric(Metric):
         self._check_shapes(case, case.reference)
         self._check_values(case, case.reference)
         pairs = (LabelPair(case, self.labels, index) for index in range(len(self.labels.names)))
-        self._scores.append([self._row(pair) for pair in pairs])
+        self._scores.append([self._score_label(pair) for pair in pairs])
 
     def table(self) -> list[CaseScore]:
         """The scores of all processes, sorted by case.
@@ -198,13 +198,13 @@ class CaseMetric(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The mean over cases of every column and label, `<column>/<label>`; NaN where no case defines it."""
-        return _means(self.table())
+        return _average_columns(self.table())
 
     def forward(self, case: Prediction) -> dict[str, Tensor]:
         """Score one whole case and give its own scores, named as by `compute`."""
         # The base class would reset and restore the states it knows, which the table is none of.
         self.update(case)
-        return _means(self._scores[-1])
+        return _average_columns(self._scores[-1])
 
     def reset(self) -> None:
         """Forget all cases."""
@@ -232,12 +232,12 @@ class CaseMetric(Metric):
                     f"labels {', '.join(self.labels.names)}, task {self.labels.task}."
                 )
 
-    def _row(self, pair: LabelPair) -> CaseScore:
+    def _score_label(self, pair: LabelPair) -> CaseScore:
         case = pair.case
         return CaseScore(case.case_id, case.group, pair.label, dict(self.score(pair)), pair.status, case.geometry.unit)
 
 
-def _means(table: list[CaseScore]) -> dict[str, Tensor]:
+def _average_columns(table: list[CaseScore]) -> dict[str, Tensor]:
     """NaN for distances of which some are in mm and others in pixels."""
     mixed = DISTANCES if len({score.unit for score in table}) > 1 else ()
     columns: dict[tuple[str, str], list[float]] = {(name, score.label): [] for score in table for name in score.values}
@@ -293,7 +293,7 @@ class MetricTable:
         Raises:
             DataError: A case was scored twice, by nobody, or though nobody expected it.
         """
-        rows = _joined([metric.table() for metric in self.metrics])
+        rows = _join_tables([metric.table() for metric in self.metrics])
         if expected is not None:
             _require_all({row.case_id for row in rows}, set(expected))
         return rows
@@ -318,7 +318,7 @@ def _require_all(scored: set[str], expected: set[str]) -> None:
         )
 
 
-def _joined(tables: Sequence[Sequence[CaseScore]]) -> list[CaseScore]:
+def _join_tables(tables: Sequence[Sequence[CaseScore]]) -> list[CaseScore]:
     """The columns of all metrics side by side."""
     rows = []
     for same in zip(*tables, strict=True):

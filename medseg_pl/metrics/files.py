@@ -87,13 +87,13 @@ def make_row(score: CaseScore, strata: Mapping[str, str]) -> Row:
 def make_summary_tables(summary: Mapping[str, Any], stage: str) -> list[Table]:
     """The means of each label, overlap and, where they were measured, distances; each fits 80 columns."""
     title = f"{stage}: {summary['n_cases']} cases of {summary['n_groups']} groups"
-    tables = [_table(summary, title, _OVERLAP, "dice")]
+    tables = [_make_table(summary, title, _OVERLAP, "dice")]
     if "hd95_mm" in summary["foreground_mean"]:
-        tables.append(_table(summary, f"distances in {' and '.join(summary['units'])}", _DISTANCES, "hd95_mm"))
+        tables.append(_make_table(summary, f"distances in {' and '.join(summary['units'])}", _DISTANCES, "hd95_mm"))
     return tables
 
 
-def _table(summary: Mapping[str, Any], title: str, columns: Mapping[str, str], headline: str) -> Table:
+def _make_table(summary: Mapping[str, Any], title: str, columns: Mapping[str, str], headline: str) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("label", overflow="fold")
     first, *others = columns

@@ -10,7 +10,7 @@ import numpy as np
 from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, apply_empty_mask_rule
 from medseg_pl.metrics.functional import overlap
 from medseg_pl.metrics.functional.overlap import count, dice
-from medseg_pl.metrics.functional.surface import diagonal, hausdorff, surface_distances
+from medseg_pl.metrics.functional.surface import hausdorff, measure_diagonal, surface_distances
 
 FORMULAS = {
     "dice": overlap.dice,
@@ -95,18 +95,18 @@ class UWMadisonScore(CaseMetric):
 
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
         """The score of a label."""
-        return apply_empty_mask_rule(pair, {"uw_madison": 0.0}, lambda: {"uw_madison": _score(pair)})
+        return apply_empty_mask_rule(pair, {"uw_madison": 0.0}, lambda: {"uw_madison": _compute_score(pair)})
 
 
-def _score(pair: LabelPair) -> float:
-    return 0.4 * _mean_slice_dice(pair) + 0.6 * (1 - _normalized_hausdorff(pair))
+def _compute_score(pair: LabelPair) -> float:
+    return 0.4 * _average_slice_dice(pair) + 0.6 * (1 - _compute_hausdorff(pair))
 
 
-def _mean_slice_dice(pair: LabelPair) -> float:
+def _average_slice_dice(pair: LabelPair) -> float:
     slices = zip(pair.prediction, pair.reference, strict=True)
     return float(np.nanmean([dice(count(prediction, reference)) for prediction, reference in slices]))
 
 
-def _normalized_hausdorff(pair: LabelPair) -> float:
+def _compute_hausdorff(pair: LabelPair) -> float:
     distances = surface_distances(pair.prediction, pair.reference, _PIXELS)
-    return hausdorff(distances) / diagonal(pair.case.geometry.shape, _PIXELS)
+    return hausdorff(distances) / measure_diagonal(pair.case.geometry.shape, _PIXELS)

@@ -31,40 +31,40 @@ def summarize(
         intervals: Whether the bootstrap intervals are wanted, which take most of the time; `cautions` come with them.
         strata: Where given, `strata.<name>.<value>` summarizes the cases of each value, such as those of each site.
     """
-    summary = _summary(scores, names, intervals)
+    summary = _summarize(scores, names, intervals)
     for stratum in dict.fromkeys(name for known in (strata or {}).values() for name in known):
         values = {case_id: known[stratum] for case_id, known in (strata or {}).items() if stratum in known}
         summary.setdefault("strata", {})[stratum] = {
-            value: _summary([score for score in scores if values.get(score.case_id) == value], names, intervals)
+            value: _summarize([score for score in scores if values.get(score.case_id) == value], names, intervals)
             for value in sorted({values[score.case_id] for score in scores if score.case_id in values})
         }
     return summary
 
 
-def foreground_mean(labels: dict[str, dict[str, Any]], metric: str) -> float | None:
+def average_foreground(labels: dict[str, dict[str, Any]], metric: str) -> float | None:
     """The mean of the labels' means; labels that no case has are left out, `None` where that is all of them."""
     means = [label[metric]["mean"] for label in labels.values() if metric in label]
     known = [mean for mean in means if mean is not None]
     return sum(known) / len(known) if known else None
 
 
-def _summary(scores: Sequence[CaseScore], names: Sequence[str], intervals: bool) -> dict[str, Any]:
+def _summarize(scores: Sequence[CaseScore], names: Sequence[str], intervals: bool) -> dict[str, Any]:
     of_label = {name: [score for score in scores if score.label == name] for name in names}
-    metrics = _metrics(scores)
-    labels = {name: _label(rows, metrics, intervals) for name, rows in of_label.items()}
+    metrics = _list_metrics(scores)
+    labels = {name: _summarize_label(rows, metrics, intervals) for name, rows in of_label.items()}
     averaged = [metric for metric in metrics if not metric.startswith("volume_")]
     return {
-        "foreground_mean": {metric: foreground_mean(labels, metric) for metric in averaged},
+        "foreground_mean": {metric: average_foreground(labels, metric) for metric in averaged},
         "labels": labels,
-        "pooled": {name: {"dice": _pooled_dice(rows)} for name, rows in of_label.items()},
+        "pooled": {name: {"dice": _pool_dice(rows)} for name, rows in of_label.items()},
         "units": sorted({score.unit for score in scores}),
         "n_cases": len({score.case_id for score in scores}),
         "n_groups": len({score.group for score in scores}),
-        **({"cautions": interval_cautions(scores, names)} if intervals else {}),
+        **({"cautions": list_cautions(scores, names)} if intervals else {}),
     }
 
 
-def _label(scores: Sequence[CaseScore], metrics: Sequence[str], intervals: bool) -> dict[str, Any]:
+def _summarize_label(scores: Sequence[CaseScore], metrics: Sequence[str], intervals: bool) -> dict[str, Any]:
     groups = [score.group for score in scores]
     described = {
         metric: describe([float(score.values.get(metric, math.nan)) for score in scores], groups, interval=intervals)
@@ -75,7 +75,7 @@ def _label(scores: Sequence[CaseScore], metrics: Sequence[str], intervals: bool)
     return {**described, "counts": counts}
 
 
-def _metrics(scores: Sequence[CaseScore]) -> list[str]:
+def _list_metrics(scores: Sequence[CaseScore]) -> list[str]:
     """The columns that are scores, in the table's order: all but the counts.
 
     Distances are left out where some cases have them in mm and others in pixels: their mean would mean nothing.
@@ -87,7 +87,7 @@ def _metrics(scores: Sequence[CaseScore]) -> list[str]:
     return [name for name in columns if name not in left_out]
 
 
-def _pooled_dice(scores: Sequence[CaseScore]) -> float | None:
+def _pool_dice(scores: Sequence[CaseScore]) -> float | None:
     zero = OverlapCounts(0, 0, 0)
     total = sum((OverlapCounts(*(int(s.values[key]) for key in OverlapCounts._fields)) for s in scores), zero)
     value = dice(total)
@@ -98,7 +98,7 @@ _RARE = 0.05
 """Misses that are rarer than this change a mean by less than most intervals are wide."""
 
 
-def interval_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str]:
+def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str]:
     """Say for which labels an interval is too narrow, and why: few patients, or no miss among them.
 
     An interval of a mean knows of misses only where some were seen: in simulations with misses, the intervals that do
@@ -114,24 +114,24 @@ def interval_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list
     with_five = "with 5 it holds the mean {} to {} times in 100".format(*HELD_WITH_FEW)
     said = [
         f"{labels}: {total} patients make a 95 % interval too narrow; {with_five}."
-        for total, labels in _by_total(few).items()
+        for total, labels in _join_by_total(few).items()
     ]
     said += [
         f"{labels}: none of {total} patients was missed, so the interval knows of no misses; up to "
-        f"{100 * missed_at_most(total):.0f} % of patients may be missed."
-        for total, labels in _by_total(unseen).items()
-        if missed_at_most(total) > _RARE
+        f"{100 * estimate_most_missed(total):.0f} % of patients may be missed."
+        for total, labels in _join_by_total(unseen).items()
+        if estimate_most_missed(total) > _RARE
     ]
     return said
 
 
-def missed_at_most(patients: int) -> float:
+def estimate_most_missed(patients: int) -> float:
     """Compute the upper 95 % limit of the share of patients that are missed, where none of some was.
 
     References:
         Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249:1743, 1983.
 
-    >>> [round(missed_at_most(patients), 2) for patients in (10, 59)]
+    >>> [round(estimate_most_missed(patients), 2) for patients in (10, 59)]
     [0.26, 0.05]
     """
     return 1 - math.pow(0.05, 1 / patients)
@@ -143,7 +143,7 @@ def _count_patients(scores: Sequence[CaseScore]) -> tuple[int, int]:
     return len(scored), len({score.group for score in scores if score.status in (MISSED, FALSE_ALARM)})
 
 
-def _by_total(totals: Mapping[str, int]) -> dict[int, str]:
+def _join_by_total(totals: Mapping[str, int]) -> dict[int, str]:
     """Labels with equal numbers of patients share a sentence."""
     return {
         total: ", ".join(name for name, own in totals.items() if own == total)

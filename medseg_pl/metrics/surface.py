@@ -9,11 +9,11 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.metrics.case_metric import CaseMetric, LabelPair, apply_empty_mask_rule
 from medseg_pl.metrics.functional.surface import (
-    average_distance,
-    diagonal,
+    assd,
     hausdorff,
-    hausdorff_95,
-    surface_dice,
+    hd95,
+    measure_diagonal,
+    nsd,
     surface_distances,
 )
 
@@ -49,26 +49,26 @@ class SurfaceMetric(CaseMetric):
 
     def __init__(self, labels: LabelMap, tolerance: float | Mapping[str, float] = 1.0) -> None:
         super().__init__(labels)
-        self.tolerance = _for_each(labels, tolerance)
+        self.tolerance = _expand_tolerance(labels, tolerance)
 
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
         """The four scores of a label."""
         geometry = pair.case.geometry
-        far = diagonal(geometry.shape, geometry.spacing_in_unit)
+        far = measure_diagonal(geometry.shape, geometry.spacing_in_unit)
         worst = {"hd_mm": far, "hd95_mm": far, "assd_mm": far, "nsd": 0.0}
-        return apply_empty_mask_rule(pair, worst, lambda: self._measured(pair))
+        return apply_empty_mask_rule(pair, worst, lambda: self._measure(pair))
 
-    def _measured(self, pair: LabelPair) -> dict[str, float]:
+    def _measure(self, pair: LabelPair) -> dict[str, float]:
         distances = surface_distances(pair.prediction, pair.reference, pair.case.geometry.spacing_in_unit)
         return {
             "hd_mm": hausdorff(distances),
-            "hd95_mm": hausdorff_95(distances),
-            "assd_mm": average_distance(distances),
-            "nsd": surface_dice(distances, self.tolerance[pair.label]),
+            "hd95_mm": hd95(distances),
+            "assd_mm": assd(distances),
+            "nsd": nsd(distances, self.tolerance[pair.label]),
         }
 
 
-def _for_each(labels: LabelMap, tolerance: float | Mapping[str, float]) -> dict[str, float]:
+def _expand_tolerance(labels: LabelMap, tolerance: float | Mapping[str, float]) -> dict[str, float]:
     given = tolerance if isinstance(tolerance, Mapping) else dict.fromkeys(labels.names, tolerance)
     if set(given) != set(labels.names):
         raise SettingError(

@@ -11,7 +11,7 @@ import yaml
 from medseg_pl.core.privacy import redact_config
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings
 from medseg_pl.reporting.split_audit import audit_split
-from medseg_pl.reporting.summary import assess_certainty, find_weaknesses, mean_interval
+from medseg_pl.reporting.summary import assess_certainty, compute_mean_interval, find_weaknesses
 
 _MODEL = ("model.network", "model.labels", "model.channels", "model.context_slices", "model.resize", "model.input_size")
 _MODEL_TOO = ("model.spacing_mm", "model.normalization", "model.loss", "model.tta", "model.postprocess")
@@ -22,15 +22,15 @@ _CHOSEN_TOO = ("data.foreground_fraction", "trainer.max_epochs", "trainer.precis
 def write_blocks(run: Run) -> dict[str, str]:
     """The blocks by the names of their marks."""
     return {
-        "dataset": _dataset(run),
-        "model": _settings(run, (*_MODEL, *_MODEL_TOO)),
-        "configuration": _configuration(run),
-        "train": _train(run),
-        "evaluate": _evaluate(run),
+        "dataset": _write_dataset(run),
+        "model": _write_settings(run, (*_MODEL, *_MODEL_TOO)),
+        "configuration": _write_configuration(run),
+        "train": _write_training(run),
+        "evaluate": _write_evaluation(run),
     }
 
 
-def _dataset(run: Run) -> str:
+def _write_dataset(run: Run) -> str:
     proof = audit_split(run)
     source = redact_config(run.config or {}).get("data", {}).get("source")
     lines = [f"Read by `{source}`.", ""] if source else []
@@ -47,7 +47,7 @@ def _dataset(run: Run) -> str:
 
 def write_survey(run: Run) -> list[str]:
     """What the data is like, as a table."""
-    seen = _surveyed(run)
+    seen = _get_survey(run)
     if not seen:
         return ["What the data is like was not recorded."]
     low, middle, high = (" × ".join(map(str, size)) for size in seen["sizes"])
@@ -67,7 +67,7 @@ def write_survey(run: Run) -> list[str]:
 
 def write_label_shares(run: Run) -> list[str]:
     """How much there is of each label, as a table."""
-    seen = _surveyed(run)
+    seen = _get_survey(run)
     if not seen:
         return ["How much there is of each label was not recorded."]
     counted = seen["label_cases"].items()
@@ -76,20 +76,22 @@ def write_label_shares(run: Run) -> list[str]:
     return format_table(["label", "cases that have it", "share of all voxels"], rows)
 
 
-def _surveyed(run: Run) -> Mapping[str, Any]:
+def _get_survey(run: Run) -> Mapping[str, Any]:
     return ((run.environment or {}).get("data") or {}).get("survey") or {}
 
 
-def _settings(run: Run, names: Sequence[str]) -> str:
-    lines = [[f"`{line.name}`", escape(line.values[0])] for line in compare_settings([run]) if _below(line.name, names)]
+def _write_settings(run: Run, names: Sequence[str]) -> str:
+    lines = [
+        [f"`{line.name}`", escape(line.values[0])] for line in compare_settings([run]) if _is_below(line.name, names)
+    ]
     return "\n".join(format_table(["setting", "value"], lines)) if lines else "The configuration was not recorded."
 
 
-def _below(name: str, names: Sequence[str]) -> bool:
+def _is_below(name: str, names: Sequence[str]) -> bool:
     return any(name == each or name.startswith(f"{each}.") for each in names)
 
 
-def _configuration(run: Run) -> str:
+def _write_configuration(run: Run) -> str:
     shown = redact_config(run.config or {})
     if not shown:
         return "The configuration was not recorded."
@@ -102,10 +104,10 @@ def _configuration(run: Run) -> str:
         text.strip(),
         fence,
     ]
-    return "\n".join([_settings(run, (*_CHOSEN, *_CHOSEN_TOO)), "", *whole, "", "</details>"])
+    return "\n".join([_write_settings(run, (*_CHOSEN, *_CHOSEN_TOO)), "", *whole, "", "</details>"])
 
 
-def _train(run: Run) -> str:
+def _write_training(run: Run) -> str:
     steps = [int(row["step"]) + 1 for row in run.log if "step" in row]
     best = [float(row["val/dice"]) for row in run.log if "val/dice" in row]
     lines = (
@@ -117,16 +119,16 @@ def _train(run: Run) -> str:
     )
 
 
-def _evaluate(run: Run) -> str:
+def _write_evaluation(run: Run) -> str:
     labels: Mapping[str, Any] = run.summary["labels"]
     unit = " and ".join(run.summary.get("units", []))
     header = ["label", "Dice", "95 % interval", f"HD95, {unit}", "NSD", "cases", "missed", "invented"]
-    rows = [_row(label, described) for label, described in labels.items()]
+    rows = [_make_row(label, described) for label, described in labels.items()]
     means = run.summary.get("foreground_mean", {})
     last = [
         "**mean of labels**",
         _number(means.get("dice")),
-        _interval(mean_interval(run)),
+        _interval(compute_mean_interval(run)),
         _number(means.get("hd95_mm"), 1),
     ]
     rows.append([*last, _number(means.get("nsd")), run.summary.get("n_cases"), "", ""])
@@ -135,7 +137,7 @@ def _evaluate(run: Run) -> str:
     return "\n".join([what, "", *format_table(header, rows), "", " ".join(escape(sentence) for sentence in said)])
 
 
-def _row(label: str, described: Mapping[str, Any]) -> list[Any]:
+def _make_row(label: str, described: Mapping[str, Any]) -> list[Any]:
     dice, counts = described.get("dice", {}), described.get("counts", {})
     others = [_number(described.get(name, {}).get("mean"), digits) for name, digits in (("hd95_mm", 1), ("nsd", 3))]
     found = [escape(label), _number(dice.get("mean")), _interval(dice.get("ci95")), *others]

@@ -57,10 +57,10 @@ def fill_markers(text: str, blocks: Mapping[str, str], what: str) -> str:
     'My words.\n<!-- medseg:model -->\nnew\n<!-- /medseg:model -->\n'
     """
     marks = list(_MARK.finditer(text))
-    _check([(not mark[1], mark[2]) for mark in marks], blocks, what)
+    _check_marks([(not mark[1], mark[2]) for mark in marks], blocks, what)
     line_end = "\r\n" if "\r\n" in text else "\n"
     for begin, end in reversed(list(zip(marks[::2], marks[1::2], strict=True))):
-        block = line_end.join(["", *_without_marks(blocks[begin[2]]).strip("\n").split("\n"), ""])
+        block = line_end.join(["", *_strip_marks(blocks[begin[2]]).strip("\n").split("\n"), ""])
         text = f"{text[: begin.end()]}{block}{text[end.start() :]}"
     return text
 
@@ -71,7 +71,7 @@ def find_missing_markers(text: str, blocks: Mapping[str, str]) -> list[str]:
     return [name for name in blocks if name not in marked]
 
 
-def _check(marks: list[tuple[bool, str]], blocks: Mapping[str, str], what: str) -> None:
+def _check_marks(marks: list[tuple[bool, str]], blocks: Mapping[str, str], what: str) -> None:
     example = "<!-- medseg:{0} --> and <!-- /medseg:{0} -->"
     if not marks:
         raise SettingError(
@@ -97,6 +97,6 @@ def _check(marks: list[tuple[bool, str]], blocks: Mapping[str, str], what: str) 
         )
 
 
-def _without_marks(block: str) -> str:
+def _strip_marks(block: str) -> str:
     """A block that could not be taken for a mark when it is read again."""
     return block.replace("<!--", "<! --").replace("-->", "-- >")

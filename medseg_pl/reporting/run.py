@@ -81,28 +81,28 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
     if not folder.is_dir():
         raise MissingDataError(f"{folder} is no folder. Name a run folder, such as runs/demo/version_0.")
     scored = labels is None or any(folder.glob("scores_*.csv"))
-    table, rows, summary = _scores(folder, stage) if scored else _unscored(labels or ())
-    config = _config(folder)
+    table, rows, summary = _read_scores(folder, stage) if scored else _make_unscored(labels or ())
+    config = _read_config(folder)
     log = folder / "metrics.csv"
     return Run(
         folder=folder,
-        title=_title(folder, config),
+        title=_make_title(folder, config),
         stage="none" if table is None else parse_stage(table) or "test",
         table=table,
         rows=rows,
         summary=summary,
         log=read_metrics(log) if log.is_file() else [],
-        splits=_json(folder / "splits.json"),
-        environment=_json(folder / "environment.json"),
+        splits=_read_mapping(folder / "splits.json"),
+        environment=_read_mapping(folder / "environment.json"),
         config=config,
         reliability=read_reliability(table) if table is not None else {},
     )
 
 
-def _scores(folder: Path, stage: str | None) -> tuple[Path | None, Sequence[Row], Values]:
+def _read_scores(folder: Path, stage: str | None) -> tuple[Path | None, Sequence[Row], Values]:
     scores = find_scores(folder, stage)
     known = parse_stage(scores) or "test"
-    summary = _json(locate_summary(scores))
+    summary = _read_mapping(locate_summary(scores))
     if summary is None or not isinstance(summary.get("labels"), dict):
         raise MissingDataError(
             f"Expected {locate_summary(scores).name} with the labels beside {scores}. Score the run again with medseg "
@@ -111,7 +111,7 @@ def _scores(folder: Path, stage: str | None) -> tuple[Path | None, Sequence[Row]
     return scores, read_rows(scores), summary
 
 
-def _unscored(labels: Sequence[str]) -> tuple[Path | None, Sequence[Row], Values]:
+def _make_unscored(labels: Sequence[str]) -> tuple[Path | None, Sequence[Row], Values]:
     return None, [], {"labels": {label: {} for label in labels}}
 
 
@@ -121,14 +121,14 @@ def read_number(row: Mapping[str, Any], column: str) -> float:
     return math.nan if isinstance(value, str) else float(value)
 
 
-def _title(folder: Path, config: Values | None) -> str:
+def _make_title(folder: Path, config: Values | None) -> str:
     """The experiment's name and the folder's own, and nothing of where the folder is."""
     experiment = str((config or {}).get("experiment") or "")
     name = folder.resolve().name
     return f"{experiment}, {name}" if experiment and experiment != name else name
 
 
-def _config(folder: Path) -> Values | None:
+def _read_config(folder: Path) -> Values | None:
     """The newest configuration: a run that went on with other settings has several."""
     later = sorted(folder.glob("config_resumed_*.yaml"), key=lambda path: (len(path.name), path.name))
     path = [folder / "config.yaml", *later][-1]
@@ -138,19 +138,19 @@ def _config(folder: Path) -> Values | None:
         content = read_yaml(path)
     except ValueError as error:
         raise UnreadableFileError(f"{path} is not valid YAML: {error}.") from None
-    return _mapping(path, content)
+    return _require_mapping(path, content)
 
 
-def _json(path: Path) -> Values | None:
+def _read_mapping(path: Path) -> Values | None:
     if not path.is_file():
         return None
     try:
-        return _mapping(path, read_json(path))
+        return _require_mapping(path, read_json(path))
     except ValueError as error:
         raise UnreadableFileError(f"{path} is not valid JSON: {error}. Restore it, or move it away.") from None
 
 
-def _mapping(path: Path, content: Any) -> Values:
+def _require_mapping(path: Path, content: Any) -> Values:
     if not isinstance(content, dict):
         raise UnreadableFileError(f"{path} holds a {type(content).__name__}; expected named values.")
     return content
@@ -166,22 +166,22 @@ class Setting(NamedTuple):
 
 def compare_settings(runs: Sequence[Run]) -> list[Setting]:
     """The configurations, without what is personal and what is not set; what differs comes first."""
-    return _side_by_side([redact_config(run.config or {}) for run in runs])
+    return _align_settings([redact_config(run.config or {}) for run in runs])
 
 
 def compare_environments(runs: Sequence[Run]) -> list[Setting]:
     """What the runs were trained on and with."""
-    return _side_by_side([_environment(run.environment or {}) for run in runs])
+    return _align_settings([_summarize_environment(run.environment or {}) for run in runs])
 
 
-def _environment(record: Mapping[str, Any]) -> dict[str, Any]:
+def _summarize_environment(record: Mapping[str, Any]) -> dict[str, Any]:
     """All but the data, which has a place of its own; of the times that the run went on, how many they were."""
     kept = {name: value for name, value in record.items() if name not in ("data", "resumed")}
     return {**kept, "resumed": f"{len(record['resumed'])} times"} if record.get("resumed") else kept
 
 
-def _side_by_side(settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
-    flat = [dict(_flat(one)) for one in settings]
+def _align_settings(settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
+    flat = [dict(_flatten(one)) for one in settings]
     lines = []
     for name in dict.fromkeys(name for one in flat for name in one):
         values = [one.get(name, "–") for one in flat]
@@ -189,26 +189,26 @@ def _side_by_side(settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
     return sorted(lines, key=lambda line: not line.differs)
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings as `a.b.c` and text.
 
-    >>> list(_flat({"model": {"input_size": [96, 112], "loss": {"class_path": "a.Dice", "init_args": {"n": True}}}}))
+    >>> list(_flatten({"model": {"input_size": [96, 112], "loss": {"class_path": "a.Dice", "init_args": {"n": True}}}}))
     [('model.input_size', '96, 112'), ('model.loss', 'a.Dice'), ('model.loss.n', 'true')]
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():
             here = name if key in ("class_path", "init_args") else f"{name}.{key}" if name else str(key)
-            yield from _flat(inner, here)
+            yield from _flatten(inner, here)
     elif isinstance(value, (list, tuple)) and any(isinstance(inner, (Mapping, list, tuple)) for inner in value):
         for place, inner in enumerate(value):
-            yield from _flat(inner, f"{name}.{place}")
+            yield from _flatten(inner, f"{name}.{place}")
     elif value is not None:
-        yield name, _text(value)
+        yield name, _format_value(value)
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_text(inner) for inner in value)
+        return ", ".join(_format_value(inner) for inner in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

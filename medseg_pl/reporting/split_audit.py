@@ -40,22 +40,24 @@ def audit_split(run: Run) -> SplitAudit:
     if run.splits is None:
         return SplitAudit("unknown", "not known", ["This folder has no split: it does not say who was trained on."], [])
     sides = {side: [str(name) for name in run.splits.get(side) or []] for side in SIDES}
-    groups = _groups(run)
-    counted = [Subset(_NAMES[side], len(names), _count(names, groups)) for side, names in sides.items() if names]
+    groups = _map_patients(run)
+    counted = [
+        Subset(_NAMES[side], len(names), _count_patients(names, groups)) for side, names in sides.items() if names
+    ]
     origin = [f"The split: {run.splits['origin']}."] if run.splits.get("origin") else []
-    shared = _shared(sides, groups)
+    shared = _count_shared(sides, groups)
     leaked = {str(row["case_id"]) for row in run.rows} & set(sides["train"])
     if shared or leaked:
-        return SplitAudit("no", "no: the scores are too good", [*_faults(shared, leaked), *origin], counted)
+        return SplitAudit("no", "no: the scores are too good", [*_describe_faults(shared, leaked), *origin], counted)
     unknown = [name for names in sides.values() for name in names if name not in groups]
     if unknown:
         why = f"No case is on two sides; of {len(unknown)} cases the run did not record the patient."
-        return SplitAudit("unknown", "by case, not by patient", [why, *_remarks(run, groups), *origin], counted)
+        return SplitAudit("unknown", "by case, not by patient", [why, *_list_remarks(run, groups), *origin], counted)
     why = "No patient is on two sides, and no case that was scored was trained on."
-    return SplitAudit("yes", "yes: no patient on two sides", [why, *_remarks(run, groups), *origin], counted)
+    return SplitAudit("yes", "yes: no patient on two sides", [why, *_list_remarks(run, groups), *origin], counted)
 
 
-def _groups(run: Run) -> dict[str, str]:
+def _map_patients(run: Run) -> dict[str, str]:
     """The patient of each case, from the split's record; an older one knows those that were scored alone."""
     assert run.splits is not None, "asked for before"
     recorded: Any = run.splits.get("groups")
@@ -63,11 +65,11 @@ def _groups(run: Run) -> dict[str, str]:
     return known or {str(row["case_id"]): str(row["group"]) for row in run.rows}
 
 
-def _count(names: Sequence[str], groups: Mapping[str, str]) -> int | None:
+def _count_patients(names: Sequence[str], groups: Mapping[str, str]) -> int | None:
     return len({groups[name] for name in names}) if all(name in groups for name in names) else None
 
 
-def _shared(sides: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> int:
+def _count_shared(sides: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> int:
     """How many patients, or cases of unknown ones, are on more than one side."""
     seen: dict[str, set[str]] = {}
     for side, names in sides.items():
@@ -78,12 +80,12 @@ def _shared(sides: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> in
     return sum(len(where) > 1 for where in seen.values())
 
 
-def _faults(shared: int, leaked: set[str]) -> list[str]:
+def _describe_faults(shared: int, leaked: set[str]) -> list[str]:
     said = [f"{shared} patients or cases are on two sides of the split."] if shared else []
     return said + ([f"{len(leaked)} of the cases that were scored were trained on."] if leaked else [])
 
 
-def _remarks(run: Run, groups: Mapping[str, str]) -> list[str]:
+def _list_remarks(run: Run, groups: Mapping[str, str]) -> list[str]:
     assert run.splits is not None, "asked for before"
     said = []
     if len(groups) > 1 and len(set(groups.values())) == len(groups):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medseg_pl.metrics.statistics.intervals import RESAMPLES, Values, describe, interval_of_means
+from medseg_pl.metrics.statistics.intervals import RESAMPLES, Values, bootstrap_means, describe
 from medseg_pl.reporting.run import Run, read_number
 from medseg_pl.reporting.split_audit import audit_split
 
@@ -33,22 +33,24 @@ def assess_quality(run: Run) -> Finding:
     """The means over labels."""
     means = run.summary.get("foreground_mean", {})
     cases, groups = run.summary.get("n_cases", 0), run.summary.get("n_groups", 0)
-    of_whom = f"{_counted(cases, 'case')} of {_counted(groups, 'patient')}"
-    said = [f"The mean over {_counted(len(run.labels), 'label')} of {of_whom}."]
+    of_whom = f"{_count_noun(cases, 'case')} of {_count_noun(groups, 'patient')}"
+    said = [f"The mean over {_count_noun(len(run.labels), 'label')} of {of_whom}."]
     unit = " and ".join(run.summary.get("units", []))
     if (distance := means.get("hd95_mm")) is not None:
         said.append(f"HD95 {distance:.1f} {unit}: how far the outlines are apart where they are furthest, but for 5 %.")
     if (near := means.get("nsd")) is not None:
         said.append(f"{near:.0%} of the outlines lie within the tolerance (NSD).")
-    return Finding("How good?", _dice(means.get("dice")), said)
+    return Finding("How good?", _format_dice(means.get("dice")), said)
 
 
 def assess_certainty(run: Run) -> Finding:
     """The interval of the mean over labels."""
     groups = int(run.summary.get("n_groups", 0))
-    interval = mean_interval(run)
+    interval = compute_mean_interval(run)
     if interval is None:
-        why = f"{_counted(groups, 'patient')} cannot say how much patients differ: the score may not hold for others."
+        why = (
+            f"{_count_noun(groups, 'patient')} cannot say how much patients differ: the score may not hold for others."
+        )
         return Finding("How sure?", "no interval", [why])
     low, high = interval
     said = [f"95 % interval of the mean, drawn over {groups} patients."]
@@ -58,46 +60,48 @@ def assess_certainty(run: Run) -> Finding:
 
 def find_weaknesses(run: Run) -> Finding:
     """The weakest label, the worst case, what was missed or invented, and the weakest stratum."""
-    means = {label: _mean(run, label) for label in run.labels}
+    means = {label: _get_label_mean(run, label) for label in run.labels}
     known = {label: mean for label, mean in means.items() if mean is not None}
     if not known:
         return Finding("Where does it fail?", "not known", ["No label has a score."])
     low = min(known, key=lambda label: known[label])
     said = [f"{low} is the weakest label, with a mean Dice of {known[low]:.3f}."] if len(known) > 1 else []
-    missed, invented = (sum(_count(run, label, name) for label in run.labels) for name in ("n_missed", "n_false_alarm"))
+    missed, invented = (
+        sum(_get_count(run, label, name) for label in run.labels) for name in ("n_missed", "n_false_alarm")
+    )
     said.append(f"Missed altogether: {missed}; found where there is none: {invented}.")
     if (stratum := find_weakest([*list_strata(run), *list_size_thirds(run)])) is not None:
-        who = _counted(stratum.cases, "case")
-        said.append(f"Weakest by {stratum.kind}: {stratum.value} ({who}, {_dice(stratum.mean)}).")
+        who = _count_noun(stratum.cases, "case")
+        said.append(f"Weakest by {stratum.kind}: {stratum.value} ({who}, {_format_dice(stratum.mean)}).")
     worst = min(run.means.items(), key=lambda item: item[1], default=None)
     headline = f"worst case {worst[1]:.3f}" if worst else "not known"
     return Finding("Where does it fail?", headline, said, worst and worst[0])
 
 
-def mean_interval(run: Run) -> tuple[float, float] | None:
+def compute_mean_interval(run: Run) -> tuple[float, float] | None:
     """95 % interval of the mean Dice over labels; `None` where patients are too few."""
     columns = []
     for label in run.labels:
         if rows := run.values(label, "dice"):
             columns.append(Values([value for _, value in rows], [str(row["group"]) for row, _ in rows]))
-    low, high = interval_of_means(columns, resamples=RESAMPLES, seed=0)
+    low, high = bootstrap_means(columns, resamples=RESAMPLES, seed=0)
     return None if math.isnan(low) else (low, high)
 
 
-def _mean(run: Run, label: str) -> float | None:
+def _get_label_mean(run: Run, label: str) -> float | None:
     found: Any = run.summary["labels"][label].get("dice", {}).get("mean")
     return None if found is None else float(found)
 
 
-def _count(run: Run, label: str, name: str) -> int:
+def _get_count(run: Run, label: str, name: str) -> int:
     return int(run.summary["labels"][label].get("counts", {}).get(name, 0))
 
 
-def _dice(mean: float | None) -> str:
+def _format_dice(mean: float | None) -> str:
     return "no score" if mean is None else f"Dice {mean:.3f}"
 
 
-def _counted(amount: int, noun: str) -> str:
+def _count_noun(amount: int, noun: str) -> str:
     return f"{amount} {noun}{'' if amount == 1 else 's'}"
 
 
@@ -129,14 +133,14 @@ def list_strata(run: Run) -> list[Subgroup]:
     strata = run.summary.get("strata")
     for kind, values in strata.items() if isinstance(strata, Mapping) else ():
         for value, part in values.items():
-            labels = {label: _described(part["labels"].get(label, {}).get("dice")) for label in run.labels}
+            labels = {label: _get_mean(part["labels"].get(label, {}).get("dice")) for label in run.labels}
             found.append(Subgroup(kind, value, part["n_cases"], part["foreground_mean"].get("dice"), labels))
     return found
 
 
 def list_size_thirds(run: Run) -> list[Subgroup]:
     """Thirds of each label by the volume of its reference; labels that few cases have are left out."""
-    return [stratum for label in run.labels for stratum in _thirds(run, label)]
+    return [stratum for label in run.labels for stratum in _split_thirds(run, label)]
 
 
 def find_weakest(strata: list[Subgroup]) -> Subgroup | None:
@@ -146,7 +150,7 @@ def find_weakest(strata: list[Subgroup]) -> Subgroup | None:
     return min(several, key=lambda each: each.mean or 0.0, default=None)
 
 
-def _thirds(run: Run, label: str) -> list[Subgroup]:
+def _split_thirds(run: Run, label: str) -> list[Subgroup]:
     rows = [
         (read_number(row, "volume_reference_ml"), dice, str(row["group"])) for row, dice in run.values(label, "dice")
     ]
@@ -158,12 +162,12 @@ def _thirds(run: Run, label: str) -> list[Subgroup]:
         part = [rows[place] for place in places]
         described = describe([dice for _, dice, _ in part], [group for _, _, group in part])
         value = f"{name} third, {part[0][0]:.3g} to {part[-1][0]:.3g} ml"
-        mean = _described(described)
+        mean = _get_mean(described)
         found.append(Subgroup(f"size of {label}", value, len(part), mean and mean[0], {label: mean}))
     return found
 
 
-def _described(fields: Mapping[str, Any] | None) -> tuple[float, Any] | None:
+def _get_mean(fields: Mapping[str, Any] | None) -> tuple[float, Any] | None:
     return None if not fields or fields.get("mean") is None else (float(fields["mean"]), fields.get("ci95"))
 
 
@@ -176,11 +180,11 @@ def list_limitations(run: Run) -> list[str]:
     """One sentence each; none where nothing is known against it."""
     if not run.rows:
         return ["No score of this model is known."]
-    of_labels = [said for label in run.labels for said in _of_label(run, label)]
-    return [*_of_split(run), *of_labels, *run.summary.get("cautions", []), *_of_pixels(run)]
+    of_labels = [said for label in run.labels for said in _check_label(run, label)]
+    return [*_check_split(run), *of_labels, *run.summary.get("cautions", []), *_check_spacing(run)]
 
 
-def _of_split(run: Run) -> list[str]:
+def _check_split(run: Run) -> list[str]:
     proof = audit_split(run)
     found = [] if proof.verdict == "yes" else [f"Can the split be trusted? {proof.headline}."]
     scored = run.summary.get("scored")
@@ -189,7 +193,7 @@ def _of_split(run: Run) -> list[str]:
     return found
 
 
-def _of_label(run: Run, label: str) -> list[str]:
+def _check_label(run: Run, label: str) -> list[str]:
     described = run.summary["labels"][label]
     dice, counts = described.get("dice", {}), described.get("counts", {})
     found = []
@@ -205,7 +209,7 @@ def _of_label(run: Run, label: str) -> list[str]:
     return found
 
 
-def _of_pixels(run: Run) -> list[str]:
+def _check_spacing(run: Run) -> list[str]:
     """A network that takes pixels as they are knows only the sizes that it was shown."""
     seen = ((run.environment or {}).get("data") or {}).get("survey") or {}
     model = (run.config or {}).get("model") or {}

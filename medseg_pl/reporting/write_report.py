@@ -41,7 +41,7 @@ def write_report(arguments: argparse.Namespace) -> int:
     require_absent(arguments.output)
     runs = [read_run(folder, arguments.stage) for folder in arguments.runs]
     for note in filter(None, (note_newest(run.table) for run in runs)):
-        _say(note)
+        _print(note)
     if arguments.readme is not None:
         _fill_readme(arguments.readme, runs[0])
     if arguments.output is not None:
@@ -52,33 +52,33 @@ def write_report(arguments: argparse.Namespace) -> int:
 def _fill_readme(path: Path, run: Run) -> None:
     changed, without = fill_readme(path, run)
     if without:
-        _say(f"Note: {path} has no marks for {', '.join(without)}.")
-    _say(f"Filled {path}." if changed else f"{path} says what the run says already.")
+        _print(f"Note: {path} has no marks for {', '.join(without)}.")
+    _print(f"Filled {path}." if changed else f"{path} says what the run says already.")
 
 
 def _write_page(arguments: argparse.Namespace, runs: Sequence[Run]) -> None:
     names = choose_names(arguments.runs[0], plain=arguments.names)
     if not names.kept:
-        _say(f"Note: {arguments.runs[0]} cannot be written to, so nobody can tell which case a hashed name is of.")
+        _print(f"Note: {arguments.runs[0]} cannot be written to, so nobody can tell which case a hashed name is of.")
     entries = list_case_entries(runs, names)
     compared = compare_runs(runs)
     for one in compared:
         if one.fault:
-            _say(f"Note: A and {one.letter} are not compared. {one.fault}")
+            _print(f"Note: A and {one.letter} are not compared. {one.fault}")
     pictures = _load_pictures(arguments, runs, entries)
     write_text(arguments.output, render_page(runs, entries, compared, pictures, hashed=names.record is not None))
-    _say(f"Wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.1f} MB.")
+    _print(f"Wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.1f} MB.")
 
 
 def _load_pictures(arguments: argparse.Namespace, runs: Sequence[Run], entries: Sequence[CaseEntry]) -> Pictures:
     """Load the pictures, and say what is missing."""
     pictures = load_pictures(runs, entries, arguments.pictures) if arguments.pictures else Pictures()
     for note in list(dict.fromkeys(pictures.notes))[:_MOST_NOTES]:
-        _say(f"Note: {note}")
+        _print(f"Note: {note}")
     if arguments.pictures:
-        _say(f"Pictures: {len(pictures.cases)} of {len(entries)} cases.")
+        _print(f"Pictures: {len(pictures.cases)} of {len(entries)} cases.")
     return pictures
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{make_printable(line)}\n")

@@ -37,10 +37,10 @@ from medseg_pl.io.scores import Row, find_scores, list_tables, parse_stage, read
 from medseg_pl.metrics.statistics.comparison import (
     RESAMPLES,
     compare_metric,
-    empty_masks,
-    narrow_intervals,
-    too_few,
-    verdict,
+    conclude,
+    note_empty_masks,
+    note_narrow_intervals,
+    note_too_few,
 )
 from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched, Table, match
 
@@ -154,8 +154,8 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
         _say(console, f"\n{metric} ({better} is better): {mean['cases']} cases of {mean['groups']} groups")
         table = comparison_table(compared, 2 if metric.endswith("_mm") else 3, ruled=console.is_terminal)
         console.print(table, width=min(console.width, _WIDTH))
-        _say(console, verdict(metric, compared["labels"]))
-        for note in (too_few, narrow_intervals, empty_masks):
+        _say(console, conclude(metric, compared["labels"]))
+        for note in (note_too_few, note_narrow_intervals, note_empty_masks):
             if line := note(compared["labels"]):
                 _say(console, line)
     _say(console, f"\n{_LEGEND}")

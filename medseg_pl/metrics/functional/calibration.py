@@ -50,7 +50,7 @@ class CalibrationSums(NamedTuple):
         )
 
 
-def calibration_sums(
+def sum_calibration(
     probability: Float[np.ndarray, "*shape"],
     reference: Bool[np.ndarray, "*shape"],
     annotated: Bool[np.ndarray, "*shape"],
@@ -65,13 +65,13 @@ def calibration_sums(
         bins: How many bins share 0 … 1.
 
     >>> probability, reference = np.array([0.25, 0.0, 1.0]), np.array([True, False, True])
-    >>> sums = calibration_sums(probability, reference, np.ones(3, bool), bins=2)
+    >>> sums = sum_calibration(probability, reference, np.ones(3, bool), bins=2)
     >>> sums.voxels, sums.positives, sums.probability, sums.squared_error
     (array([2, 1]), array([1, 1]), array([0.25, 1.  ]), 0.5625)
     """
     voxels, positives = np.zeros((2, bins), dtype=np.int64)
     total, squared_error = np.zeros(bins), 0.0
-    for p, r in _blocks(probability, reference, annotated):
+    for p, r in _split_blocks(probability, reference, annotated):
         place = np.minimum((p * bins).astype(np.int64), bins - 1)
         voxels += np.bincount(place, minlength=bins)
         positives += np.bincount(place[r], minlength=bins)
@@ -117,7 +117,7 @@ def entropy(distribution: Float[np.ndarray, "c *shape"]) -> Float[np.ndarray, "*
     return found
 
 
-def _blocks(
+def _split_blocks(
     probability: NDArray[np.floating], reference: NDArray[np.bool_], annotated: NDArray[np.bool_]
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
     """Probability and reference of the voxels that count, a block at a time."""

@@ -72,11 +72,11 @@ def surface_distances(
     >>> distances.prediction_to_reference, distances.reference_to_prediction
     (array([1.5, 1. ]), array([1. , 1.5]))
     """
-    box = bounding_box(prediction | reference)
-    axes = _axes(prediction.shape)  # not the box's, which is flat where a volume's masks lie in one slice
-    ours, theirs = border(prediction[box], axes), border(reference[box], axes)
+    box = find_bounding_box(prediction | reference)
+    axes = _select_axes(prediction.shape)  # not the box's, which is flat where a volume's masks lie in one slice
+    ours, theirs = find_border(prediction[box], axes), find_border(reference[box], axes)
     length = np.asarray(spacing, dtype=np.float64)
-    return SurfaceDistances(_nearest(ours, theirs, length), _nearest(theirs, ours, length))
+    return SurfaceDistances(_find_nearest(ours, theirs, length), _find_nearest(theirs, ours, length))
 
 
 def hausdorff(distances: SurfaceDistances) -> float:
@@ -85,54 +85,54 @@ def hausdorff(distances: SurfaceDistances) -> float:
     >>> hausdorff(SurfaceDistances(np.array([1.5, 1.0]), np.array([1.0, 1.5])))
     1.5
     """
-    return _larger_of_two(distances, lambda values: float(values.max()))
+    return _take_larger(distances, lambda values: float(values.max()))
 
 
-def hausdorff_95(distances: SurfaceDistances) -> float:
+def hd95(distances: SurfaceDistances) -> float:
     """HD95: the larger of the two directed 95th percentiles, linearly interpolated.
 
     Other programs mean the 95th percentile of both directions pooled, or of distances weighted by area.
 
-    >>> hausdorff_95(SurfaceDistances(np.array([0.0, 1.0]), np.array([0.0, 2.0])))
+    >>> hd95(SurfaceDistances(np.array([0.0, 1.0]), np.array([0.0, 2.0])))
     1.9
     """
-    return _larger_of_two(distances, _percentile_95)
+    return _take_larger(distances, _compute_percentile)
 
 
-def average_distance(distances: SurfaceDistances) -> float:
+def assd(distances: SurfaceDistances) -> float:
     """ASSD: the mean distance over the border voxels of both masks.
 
-    >>> average_distance(SurfaceDistances(np.array([1.0, 2.0, 3.0]), np.array([0.0])))
+    >>> assd(SurfaceDistances(np.array([1.0, 2.0, 3.0]), np.array([0.0])))
     1.5
     """
     values = distances.both
     return float(values.mean()) if len(values) else float("nan")
 
 
-def surface_dice(distances: SurfaceDistances, tolerance: float) -> float:
+def nsd(distances: SurfaceDistances, tolerance: float) -> float:
     """NSD: the share of the border voxels of both masks that lie within the tolerance of the other border.
 
-    >>> surface_dice(SurfaceDistances(np.array([1.0, 2.0, 3.0]), np.array([0.0])), tolerance=2.0)
+    >>> nsd(SurfaceDistances(np.array([1.0, 2.0, 3.0]), np.array([0.0])), tolerance=2.0)
     0.75
     """
     values = distances.both
     return float((values <= tolerance * _ROUNDING).mean()) if len(values) else float("nan")
 
 
-def border(mask: Bool[np.ndarray, "d h w"], axes: Sequence[int] | None = None) -> Bool[np.ndarray, "d h w"]:
+def find_border(mask: Bool[np.ndarray, "d h w"], axes: Sequence[int] | None = None) -> Bool[np.ndarray, "d h w"]:
     """The voxels of a mask that have a face-neighbor outside it.
 
     Args:
         mask: One label of a volume.
         axes: Along which neighbors are looked for; by default all, or those within the slice where there is one only.
 
-    >>> border(np.ones((1, 3, 4), bool)).astype(int)[0]
+    >>> find_border(np.ones((1, 3, 4), bool)).astype(int)[0]
     array([[1, 1, 1, 1],
            [1, 0, 0, 1],
            [1, 1, 1, 1]])
     """
     inside = mask.copy()
-    for axis in (_axes(mask.shape) if axes is None else axes) if mask.size else ():
+    for axis in (_select_axes(mask.shape) if axes is None else axes) if mask.size else ():
         line, inner = np.moveaxis(mask, axis, 0), np.moveaxis(inside, axis, 0)
         inner[1:] &= line[:-1]
         inner[:-1] &= line[1:]
@@ -141,39 +141,39 @@ def border(mask: Bool[np.ndarray, "d h w"], axes: Sequence[int] | None = None) -
     return inside
 
 
-def bounding_box(mask: Bool[np.ndarray, "d h w"]) -> tuple[slice, slice, slice]:
+def find_bounding_box(mask: Bool[np.ndarray, "d h w"]) -> tuple[slice, slice, slice]:
     """The smallest box that holds a mask; without extent where the mask is empty.
 
-    >>> bounding_box(np.array([[[0, 0, 1, 1], [0, 0, 0, 0]]], bool))
+    >>> find_bounding_box(np.array([[[0, 0, 1, 1], [0, 0, 0, 0]]], bool))
     (slice(0, 1, None), slice(0, 1, None), slice(2, 4, None))
     """
-    depth = _extent(mask, axis=0)
-    height = _extent(mask[depth], axis=1)
-    return depth, height, _extent(mask[depth, height], axis=2)
+    depth = _find_extent(mask, axis=0)
+    height = _find_extent(mask[depth], axis=1)
+    return depth, height, _find_extent(mask[depth, height], axis=2)
 
 
-def diagonal(shape: tuple[int, int, int], spacing: Spacing) -> float:
+def measure_diagonal(shape: tuple[int, int, int], spacing: Spacing) -> float:
     """The length of an image's diagonal, that of the slice for an image of one slice: no distance is larger.
 
-    >>> diagonal((1, 3, 4), spacing=(5.0, 1.0, 1.0))
+    >>> measure_diagonal((1, 3, 4), spacing=(5.0, 1.0, 1.0))
     5.0
     """
-    return float(np.linalg.norm([shape[axis] * spacing[axis] for axis in _axes(shape)]))
+    return float(np.linalg.norm([shape[axis] * spacing[axis] for axis in _select_axes(shape)]))
 
 
-def _axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _select_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The axes along which there are borders."""
     return (1, 2) if shape[0] == 1 else (0, 1, 2)
 
 
-def _extent(mask: NDArray[np.bool_], axis: int) -> slice:
+def _find_extent(mask: NDArray[np.bool_], axis: int) -> slice:
     """From the first to the last plane of an axis that is not empty."""
     others = tuple(other for other in range(3) if other != axis)
     places = np.flatnonzero(mask.any(axis=others))
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
-def _nearest(
+def _find_nearest(
     origins: NDArray[np.bool_], targets: NDArray[np.bool_], length: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """The distance of each border voxel in `origins`, in the array's order, to the nearest one in `targets`."""
@@ -182,39 +182,39 @@ def _nearest(
         distances[:] = np.inf
         return distances
     apart = origins & ~targets
-    search = _by_tree if _tree_is_faster(apart, targets) else _by_transform
+    search = _query_tree if _is_tree_faster(apart, targets) else _apply_transform
     distances[apart[origins]] = search(apart, targets, length)
     return distances
 
 
-def _tree_is_faster(origins: NDArray[np.bool_], targets: NDArray[np.bool_]) -> bool:
+def _is_tree_faster(origins: NDArray[np.bool_], targets: NDArray[np.bool_]) -> bool:
     """A tree takes `n log n` steps for `n` points, the transform one pass over the box."""
     points = np.count_nonzero(origins) + np.count_nonzero(targets)
     return bool(_TREE_COST * points * np.log2(points) < origins.size)
 
 
-def _by_tree(
+def _query_tree(
     origins: NDArray[np.bool_], targets: NDArray[np.bool_], length: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    axes = list(_axes(origins.shape))
+    axes = list(_select_axes(origins.shape))
     # Neither compact nor balanced: voxels lie evenly enough, and building takes a third of the time.
     tree = cKDTree(np.argwhere(targets)[:, axes] * length[axes], leafsize=32, balanced_tree=False, compact_nodes=False)
     found: NDArray[np.float64] = tree.query(np.argwhere(origins)[:, axes] * length[axes])[0]
     return found
 
 
-def _by_transform(
+def _apply_transform(
     origins: NDArray[np.bool_], targets: NDArray[np.bool_], length: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     found: NDArray[np.float64] = distance_transform_edt(~targets, sampling=length)[origins]
     return found
 
 
-def _percentile_95(values: NDArray[np.float64]) -> float:
+def _compute_percentile(values: NDArray[np.float64]) -> float:
     # Between two infinite distances numpy finds NaN.
     return float(np.percentile(values, 95)) if np.isfinite(values).all() else float("inf")
 
 
-def _larger_of_two(distances: SurfaceDistances, directed: Callable[[NDArray[np.float64]], float]) -> float:
+def _take_larger(distances: SurfaceDistances, directed: Callable[[NDArray[np.float64]], float]) -> float:
     both = (distances.prediction_to_reference, distances.reference_to_prediction)
     return max((directed(values) for values in both if len(values)), default=float("nan"))

@@ -16,12 +16,12 @@ from medseg_pl.metrics.statistics.intervals import (
     HELD_WITH_FEW,
     Totals,
     Values,
-    group_totals,
-    interval_of_means,
-    mean_and_error,
-    rounding_noise,
+    bootstrap_means,
+    compute_mean_and_error,
+    estimate_rounding,
+    sum_groups,
 )
-from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched, PairedScores, Table, scores_by_label
+from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched, PairedScores, Table, pair_scores
 
 RESAMPLES = 10_000
 ALPHA, POWER = 0.05, 0.80
@@ -44,7 +44,7 @@ class Comparison:
         wins: Cases in which the second run is better; `None` for the mean over labels, like the two that follow.
         ties: Cases without a difference.
         losses: Cases in which the first run is better.
-        cases_needed: See `cases_needed`.
+        cases_needed: See `estimate_cases_needed`.
     """
 
     cases: int
@@ -68,7 +68,7 @@ def compare_labels(
     compared = {name: _compare([scores], resamples, seed) for name, scores in labels.items()}
     corrected = holm([comparison.p for comparison in compared.values()])
     for (name, comparison), p in zip(compared.items(), corrected, strict=True):
-        wins, ties, losses = _by_case(labels[name], higher_is_better)
+        wins, ties, losses = _count_wins(labels[name], higher_is_better)
         compared[name] = replace(comparison, p_holm=p, wins=wins, ties=ties, losses=losses)
     return compared
 
@@ -134,7 +134,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def cases_needed(totals: Totals, cases: int) -> int | None:
+def estimate_cases_needed(totals: Totals, cases: int) -> int | None:
     r"""How many cases, of as many to a patient as here, show such a mean difference in 80 of 100 studies.
 
     With $\delta$ the mean difference, $\mathrm{SE}$ its cluster-robust standard error and $G$ groups, the groups needed
@@ -161,15 +161,15 @@ def cases_needed(totals: Totals, cases: int) -> int | None:
     groups = len(totals.sums)
     if groups < 2:
         return None
-    difference, error = mean_and_error(totals)
-    if abs(difference) <= rounding_noise(totals):
+    difference, error = compute_mean_and_error(totals)
+    if abs(difference) <= estimate_rounding(totals):
         return None
     two_sided, power = NormalDist().inv_cdf(1 - ALPHA / 2), NormalDist().inv_cdf(POWER)
     needed = groups * ((two_sided + power) * error / difference) ** 2 + two_sided**2 / 2
     return math.ceil(needed * cases / groups)
 
 
-def differences(scores: PairedScores) -> list[float]:
+def subtract_scores(scores: PairedScores) -> list[float]:
     """The second run's scores minus the first's; 0 where rounding alone tells them apart."""
     return [
         0.0 if math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) else b - a
@@ -179,28 +179,28 @@ def differences(scores: PairedScores) -> list[float]:
 
 def _compare(labels: Sequence[PairedScores], resamples: int, seed: int) -> Comparison:
     """The comparison of the means over labels, which may be one."""
-    columns = [Values(differences(scores), scores.groups) for scores in labels]
+    columns = [Values(subtract_scores(scores), scores.groups) for scores in labels]
     cases = len({case for scores in labels for case in scores.cases})
     if not cases:
         return Comparison(cases=0, groups=0)
-    totals = group_totals(columns)
-    low, high = interval_of_means(columns, resamples=resamples, seed=seed)
+    totals = sum_groups(columns)
+    low, high = bootstrap_means(columns, resamples=resamples, seed=seed)
     shares = (totals.sums / totals.counts.sum(axis=0)).sum(axis=1)
     return Comparison(
         cases=cases,
         groups=len(shares),
         mean_a=float(np.mean([np.mean(scores.a) for scores in labels])),
         mean_b=float(np.mean([np.mean(scores.b) for scores in labels])),
-        difference=mean_and_error(totals)[0],
+        difference=compute_mean_and_error(totals)[0],
         interval=None if math.isnan(low) else (low, high),
         p=sign_flip_p(shares, resamples=resamples, seed=seed) if len(shares) > 1 else None,
-        cases_needed=cases_needed(totals, cases),
+        cases_needed=estimate_cases_needed(totals, cases),
     )
 
 
-def _by_case(scores: PairedScores, higher_is_better: bool) -> tuple[int, int, int]:
+def _count_wins(scores: PairedScores, higher_is_better: bool) -> tuple[int, int, int]:
     """In how many cases the second run is better, equal and worse."""
-    gains = np.sign(differences(scores)) * (1 if higher_is_better else -1)
+    gains = np.sign(subtract_scores(scores)) * (1 if higher_is_better else -1)
     return int((gains > 0).sum()), int((gains == 0).sum()), int((gains < 0).sum())
 
 
@@ -221,19 +221,19 @@ def compare_metric(
         `false_alarms_b` and `better` (`a`, `b` or `None`); `mean` with the fields of `Comparison`.
     """
     higher_is_better = HIGHER_IS_BETTER[metric]
-    scores = scores_by_label(matched, metric, *(table.name for table in tables))
+    scores = pair_scores(matched, metric, *(table.name for table in tables))
     compared = compare_labels(scores, higher_is_better=higher_is_better, resamples=resamples, seed=seed)
     return {
         "higher_is_better": higher_is_better,
-        "labels": {name: _label(scores[name], compared[name], higher_is_better) for name in scores},
+        "labels": {name: _describe_label(scores[name], compared[name], higher_is_better) for name in scores},
         "mean": asdict(compare_means(scores, resamples=resamples, seed=seed)),
     }
 
 
-def verdict(metric: str, labels: Mapping[str, Mapping[str, Any]]) -> str:
+def conclude(metric: str, labels: Mapping[str, Mapping[str, Any]]) -> str:
     """Which run is better for which labels, in words.
 
-    >>> verdict("dice", {"liver": {"better": "b"}, "spleen": {"better": None}})
+    >>> conclude("dice", {"liver": {"better": "b"}, "spleen": {"better": None}})
     'dice: B is better for liver; no difference is shown for spleen.'
     """
     parts = []
@@ -243,10 +243,10 @@ def verdict(metric: str, labels: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{metric}: {'; '.join(parts)}."
 
 
-def too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
+def note_too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
     """What cannot be shown, whatever the scores: of 2^G combinations of signs two are as extreme as any.
 
-    >>> too_few({"liver": {"groups": 5}})
+    >>> note_too_few({"liver": {"groups": 5}})
     'With 5 groups p is at least 0.0625: no difference can be shown, however large.'
     """
     tested = [fields["groups"] for fields in labels.values() if fields["groups"] > 1]
@@ -260,10 +260,10 @@ def too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
     return f"With {groups} groups {p} is at least {least:.3g}: no difference can be shown, however large."
 
 
-def narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
+def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
     """Say that intervals over few groups are too narrow; nothing where there are enough.
 
-    >>> narrow_intervals({"liver": {"groups": 10}})
+    >>> note_narrow_intervals({"liver": {"groups": 10}})
     ''
     """
     groups = max((fields["groups"] for fields in labels.values()), default=0)
@@ -273,7 +273,7 @@ def narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{groups} groups make a 95 % interval too narrow; with 5 it holds the mean {low} to {high} times in 100."
 
 
-def empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:
+def note_empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:
     """What became of the cases in which the reference is empty; nothing where there are none."""
     undefined, alarms_a, alarms_b = (
         sum(fields[name] for fields in labels.values()) for name in ("undefined", "false_alarms_a", "false_alarms_b")
@@ -287,7 +287,7 @@ def empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:
     return f"Empty references: {'; '.join(said)}." if said else ""
 
 
-def _label(scores: PairedScores, comparison: Comparison, higher_is_better: bool) -> dict[str, Any]:
+def _describe_label(scores: PairedScores, comparison: Comparison, higher_is_better: bool) -> dict[str, Any]:
     """The fields of one label."""
     better = None
     if comparison.p_holm is not None and comparison.p_holm < ALPHA:

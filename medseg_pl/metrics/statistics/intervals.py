@@ -60,10 +60,10 @@ def bootstrap_interval(
         Gelbach and Miller, "Bootstrap-based improvements for inference with clustered errors", Review of Economics and
         Statistics 90:414, 2008.
     """
-    return interval_of_means([Values(values, groups)], resamples=resamples, seed=seed)
+    return bootstrap_means([Values(values, groups)], resamples=resamples, seed=seed)
 
 
-def interval_of_means(columns: Sequence[Values], *, resamples: int, seed: int) -> tuple[float, float]:
+def bootstrap_means(columns: Sequence[Values], *, resamples: int, seed: int) -> tuple[float, float]:
     """95 % interval of the mean of the columns' means, whose groups are drawn together; see `bootstrap_interval`.
 
     Draws in which a column has no value do not count. Both ends are NaN where a column has fewer than two groups, or
@@ -71,11 +71,11 @@ def interval_of_means(columns: Sequence[Values], *, resamples: int, seed: int) -
     """
     if not columns or any(len(set(column.groups)) < 2 for column in columns):
         return float("nan"), float("nan")
-    totals = group_totals(columns)
-    mean, error = mean_and_error(totals)
-    noise = rounding_noise(totals)
-    drawn = _draws(totals, resamples, np.random.default_rng(seed))
-    deviations = np.sort(_studentized(drawn - [mean, 0.0], noise))
+    totals = sum_groups(columns)
+    mean, error = compute_mean_and_error(totals)
+    noise = estimate_rounding(totals)
+    drawn = _draw_resamples(totals, resamples, np.random.default_rng(seed))
+    deviations = np.sort(_studentize(drawn - [mean, 0.0], noise))
     if len(deviations) < resamples / 2:
         return float("nan"), float("nan")
     rank = int(0.025 * len(deviations))
@@ -85,7 +85,7 @@ def interval_of_means(columns: Sequence[Values], *, resamples: int, seed: int) -
     return low, high
 
 
-def group_totals(columns: Sequence[Values]) -> Totals:
+def sum_groups(columns: Sequence[Values]) -> Totals:
     """Sums and counts by group, to the last digit independent of the order of the cases and of the groups' names."""
     names = {name: place for place, name in enumerate(sorted({name for column in columns for name in column.groups}))}
     sums, counts = np.zeros((2, len(names), len(columns)))
@@ -99,7 +99,7 @@ def group_totals(columns: Sequence[Values]) -> Totals:
     return Totals(sums[order], counts[order])
 
 
-def mean_and_error(totals: Totals) -> tuple[float, float]:
+def compute_mean_and_error(totals: Totals) -> tuple[float, float]:
     r"""The mean of the columns' means, and its cluster-robust standard error.
 
     With $s_g$ and $n_g$ the sum and the number of the values of group $g$ of $G$, $m = \sum s_g / \sum n_g$:
@@ -113,15 +113,15 @@ def mean_and_error(totals: Totals) -> tuple[float, float]:
         Cameron and Miller, "A practitioner's guide to cluster-robust inference", Journal of Human Resources 50:317,
         2015.
 
-    >>> mean, error = mean_and_error(group_totals([Values([1.0, 3.0], ["a", "b"])]))
+    >>> mean, error = compute_mean_and_error(sum_groups([Values([1.0, 3.0], ["a", "b"])]))
     >>> mean, round(error, 12)
     (2.0, 1.0)
     """
-    means, errors = _means_and_errors(totals.sums[None], totals.counts[None])
+    means, errors = _compute_means_and_errors(totals.sums[None], totals.counts[None])
     return float(means[0]), float(errors[0])
 
 
-def rounding_noise(totals: Totals) -> float:
+def estimate_rounding(totals: Totals) -> float:
     """What rounding can do to a mean of such values: a smaller difference is none."""
     scale = (np.abs(totals.sums).sum(axis=0) / totals.counts.sum(axis=0)).mean()
     return max(1e-12 * float(scale), 1e-150)  # of anything less the square, and so the standard error, is 0
@@ -149,7 +149,7 @@ def describe(values: Sequence[float], groups: Sequence[str], *, interval: bool =
     }
 
 
-def _draws(totals: Totals, resamples: int, rng: np.random.Generator) -> Float64[np.ndarray, "r 2"]:
+def _draw_resamples(totals: Totals, resamples: int, rng: np.random.Generator) -> Float64[np.ndarray, "r 2"]:
     """Mean and standard error of as many groups, drawn with replacement; draws that leave a column empty are not kept.
 
     No matrix product: its last digit depends on the number of threads.
@@ -160,14 +160,14 @@ def _draws(totals: Totals, resamples: int, rng: np.random.Generator) -> Float64[
     for start in range(0, resamples, rows):
         block = drawn[start : start + rows]
         chosen = rng.integers(groups, size=(len(block), groups))
-        block[:, 0], block[:, 1] = _means_and_errors(totals.sums[chosen], totals.counts[chosen])
+        block[:, 0], block[:, 1] = _compute_means_and_errors(totals.sums[chosen], totals.counts[chosen])
     return drawn[np.isfinite(drawn[:, 0])]
 
 
-def _means_and_errors(
+def _compute_means_and_errors(
     sums: Float64[np.ndarray, "r g l"], counts: Float64[np.ndarray, "r g l"]
 ) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
-    """`mean_and_error` of many sets of groups; NaN where a column has no value, or no second group an error."""
+    """`compute_mean_and_error` of many sets of groups; NaN where a column has no value, or no second group an error."""
     totals = counts.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         means = sums.sum(axis=1, keepdims=True) / totals
@@ -177,7 +177,7 @@ def _means_and_errors(
     return means.mean(axis=(1, 2)), np.sqrt(correction * (influences**2).sum(axis=1))
 
 
-def _studentized(drawn: Float64[np.ndarray, "r 2"], noise: float) -> NDArray[np.float64]:
+def _studentize(drawn: Float64[np.ndarray, "r 2"], noise: float) -> NDArray[np.float64]:
     """Deviations in units of their own standard error; infinite where the draw shows no spread at all.
 
     What rounding alone made is 0: of patients with one mean, an infinite deviation would fill the range of the values.
@@ -191,7 +191,9 @@ FLIPS = 4096
 """The most combinations of signs to try: all of them with up to 12 patients."""
 
 
-def selection_p(gains: Float64[np.ndarray, "g t"], *, flips: int = FLIPS, seed: int = 0) -> Float64[np.ndarray, " t"]:
+def compute_selection_p(
+    gains: Float64[np.ndarray, "g t"], *, flips: int = FLIPS, seed: int = 0
+) -> Float64[np.ndarray, " t"]:
     """Compute one-sided p-values of candidates that gain nothing, corrected for all candidates.
 
     If a candidate gains nothing, the gain of each patient could as well have had the other sign. All candidates of a
@@ -207,12 +209,12 @@ def selection_p(gains: Float64[np.ndarray, "g t"], *, flips: int = FLIPS, seed: 
         Westfall and Young, "Resampling-based multiple testing", 1993 (min-P); Phipson and Smyth, "Permutation p-values
         should never be zero", Statistical Applications in Genetics and Molecular Biology 9:39, 2010.
 
-    >>> selection_p(np.array([[0.1, 0.0], [0.2, 0.0], [0.3, 0.0]]))  # one of eight combinations is as good
+    >>> compute_selection_p(np.array([[0.1, 0.0], [0.2, 0.0], [0.3, 0.0]]))  # one of eight combinations is as good
     array([0.125, 1.   ])
     """
     scale = np.abs(gains).sum(axis=0)
     # Rounded, so that equal sums stay equal whatever the order in which a processor adds them.
-    sums = np.round(_signs(len(gains), flips, seed) @ (gains / np.where(scale > 0, scale, 1.0)), 9)
+    sums = np.round(_make_signs(len(gains), flips, seed) @ (gains / np.where(scale > 0, scale, 1.0)), 9)
     above = [len(column) - np.searchsorted(np.sort(column), column) for column in sums.T]
     p_values = np.stack(above, axis=1) / len(sums)
     least = np.sort(p_values.min(axis=1, initial=1.0))
@@ -220,7 +222,7 @@ def selection_p(gains: Float64[np.ndarray, "g t"], *, flips: int = FLIPS, seed: 
     return corrected
 
 
-def _signs(groups: int, flips: int, seed: int) -> Int8[np.ndarray, "f g"]:
+def _make_signs(groups: int, flips: int, seed: int) -> Int8[np.ndarray, "f g"]:
     """Make all combinations of signs, or as many as wanted; the first flips nothing."""
     if groups < 63 and 2**groups <= flips:
         bits = np.arange(2**groups)[:, None] >> np.arange(groups) & 1

@@ -72,11 +72,11 @@ def match(a: Table, b: Table, *, allow_unpaired: bool = False) -> Matched:
         DataError: A case and label is there twice, or is in one table only while `allow_unpaired` is not set; or the
             tables have none in common, or disagree about a group or the size of a reference.
     """
-    rows_a, rows_b = _by_label_and_case(a), _by_label_and_case(b)
+    rows_a, rows_b = _map_rows(a), _map_rows(b)
     only_a, only_b = sorted(rows_a.keys() - rows_b.keys()), sorted(rows_b.keys() - rows_a.keys())
     both = sorted(rows_a.keys() & rows_b.keys())
     if (only_a or only_b) and not allow_unpaired:
-        lacks = [f"{t.name} lacks {_some(only)}" for t, only in ((b, only_a), (a, only_b)) if only]
+        lacks = [f"{t.name} lacks {_quote_some(only)}" for t, only in ((b, only_a), (a, only_b)) if only]
         raise DataError(
             f"The runs were not scored on the same cases and labels: {'; '.join(lacks)}. Score both on the same cases, "
             "or leave these out with --allow_unpaired."
@@ -89,7 +89,7 @@ def match(a: Table, b: Table, *, allow_unpaired: bool = False) -> Matched:
     return Matched(pairs, len(only_a), len(only_b))
 
 
-def scores_by_label(matched: Matched, metric: str, a: str, b: str) -> dict[str, PairedScores]:
+def pair_scores(matched: Matched, metric: str, a: str, b: str) -> dict[str, PairedScores]:
     """The paired scores of each label.
 
     Where both masks are empty in both runs, nobody has a score. Where the reference is empty and one run has found
@@ -108,12 +108,12 @@ def scores_by_label(matched: Matched, metric: str, a: str, b: str) -> dict[str, 
     for row_a, row_b in matched.pairs:
         if metric in IN_UNITS:
             _check_same_unit(row_a, row_b, metric, a, b)
-        pair = row_a, _score(row_a, metric, a), _score(row_b, metric, b)
+        pair = row_a, _read_score(row_a, metric, a), _read_score(row_b, metric, b)
         labels.setdefault(str(row_a["label"]), []).append(pair)
-    return {label: _paired(pairs, float(HIGHER_IS_BETTER[metric])) for label, pairs in labels.items()}
+    return {label: _pair_label(pairs, float(HIGHER_IS_BETTER[metric])) for label, pairs in labels.items()}
 
 
-def _paired(pairs: Sequence[tuple[Row, float, float]], best: float) -> PairedScores:
+def _pair_label(pairs: Sequence[tuple[Row, float, float]], best: float) -> PairedScores:
     """The scores of one label, under the rule for empty masks; `best` is the best score there is."""
     scored = [(row, a, b) for row, a, b in pairs if not (math.isnan(a) and math.isnan(b))]
     return PairedScores(
@@ -127,13 +127,13 @@ def _paired(pairs: Sequence[tuple[Row, float, float]], best: float) -> PairedSco
     )
 
 
-def _score(row: Row, metric: str, name: str) -> float:
+def _read_score(row: Row, metric: str, name: str) -> float:
     """The score of a row; NaN where both masks are empty."""
     value = row.get(metric, math.nan)
     where = f"{name}: {metric} of case {row['case_id']}, label {row['label']},"
     if isinstance(value, str) or math.isinf(value):
         raise DataError(f"{where} is {value!r}, which is no score. Correct the file, or score the run again.")
-    if math.isnan(value) and (row.get("status") != "undefined" or _reference_voxels(row, name)):
+    if math.isnan(value) and (row.get("status") != "undefined" or _count_reference_voxels(row, name)):
         raise DataError(
             f"{where} is empty although its status is {row.get('status')}: it was not measured. Score the run again "
             "with this metric, or compare another one with --metric."
@@ -149,7 +149,7 @@ def _check_same_case(row_a: Row, row_b: Row, a: str, b: str) -> None:
             f"{case}: its group is {row_a.get('group')!r} in {a} and {row_b.get('group')!r} in {b}. One patient must "
             "have one name; score both runs with the same groups."
         )
-    voxels_a, voxels_b = _reference_voxels(row_a, a), _reference_voxels(row_b, b)
+    voxels_a, voxels_b = _count_reference_voxels(row_a, a), _count_reference_voxels(row_b, b)
     if voxels_a != voxels_b:
         raise DataError(
             f"{case}: the reference has {voxels_a:.15g} voxels in {a} and {voxels_b:.15g} in {b}, so the runs were "
@@ -157,7 +157,7 @@ def _check_same_case(row_a: Row, row_b: Row, a: str, b: str) -> None:
         )
 
 
-def _reference_voxels(row: Row, name: str) -> float:
+def _count_reference_voxels(row: Row, name: str) -> float:
     """True positives and false negatives of a row."""
     counts = [row.get(column, math.nan) for column in ("tp", "fn")]
     if any(isinstance(count, str) or not math.isfinite(count) for count in counts):
@@ -176,7 +176,7 @@ def _check_same_unit(row_a: Row, row_b: Row, metric: str, a: str, b: str) -> Non
         )
 
 
-def _by_label_and_case(table: Table) -> dict[tuple[str, str], Row]:
+def _map_rows(table: Table) -> dict[tuple[str, str], Row]:
     rows: dict[tuple[str, str], Row] = {}
     for row in table.rows:
         key = str(row["label"]), str(row["case_id"])
@@ -186,10 +186,10 @@ def _by_label_and_case(table: Table) -> dict[tuple[str, str], Row]:
     return rows
 
 
-def _some(keys: Sequence[tuple[str, str]]) -> str:
+def _quote_some(keys: Sequence[tuple[str, str]]) -> str:
     """How many cases and labels, and the first of them.
 
-    >>> _some([("liver", "c1"), ("liver", "c2"), ("liver", "c3"), ("spleen", "c1")])
+    >>> _quote_some([("liver", "c1"), ("liver", "c2"), ("liver", "c3"), ("spleen", "c1")])
     '4 rows (c1 liver, c2 liver, c3 liver …)'
     """
     named = (f"{case_id} {label}" for label, case_id in keys[:3])

@@ -59,7 +59,7 @@ class CaseEntry(NamedTuple):
 
 def list_case_entries(runs: Sequence[Run], names: Names) -> list[CaseEntry]:
     """All cases of all runs, the worst of the first run first; those without a score come last."""
-    by_run = [_by_case(run.rows) for run in runs]
+    by_run = [_map_cases(run.rows) for run in runs]
     groups = {str(row["case_id"]): str(row["group"]) for run in reversed(runs) for row in run.rows}
     of_runs = [run.means for run in runs]
     means = {case_id: [known.get(case_id) for known in of_runs] for case_id in groups}
@@ -84,19 +84,19 @@ def to_page_data(entries: Sequence[CaseEntry]) -> list[dict[str, Any]]:
         {
             "name": entry.name,
             "group": entry.group,
-            "scores": [{label: _shown(row) for label, row in rows.items()} for rows in entry.scores],
+            "scores": [{label: _to_row_data(row) for label, row in rows.items()} for rows in entry.scores],
         }
         for entry in entries
     ]
 
 
-def _shown(row: Row) -> dict[str, Any]:
+def _to_row_data(row: Row) -> dict[str, Any]:
     numbers = {column: read_number(row, column) for column in SHOWN if column in row}
     known = {column: None if math.isnan(value) else round(value, 5) for column, value in numbers.items()}
     return {**known, "status": str(row["status"]), "unit": str(row.get("unit", ""))}
 
 
-def _by_case(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+def _map_cases(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
     cases: dict[str, dict[str, Row]] = {}
     for row in rows:
         cases.setdefault(str(row["case_id"]), {})[str(row["label"])] = row
@@ -155,13 +155,13 @@ class Calibration(NamedTuple):
     values: list[tuple[float, Any] | None]
 
 
-def calibration_of(run: Run) -> list[Calibration]:
+def list_calibration(run: Run) -> list[Calibration]:
     """The means of each label; empty where the run did not measure them."""
     if not any(metric in run.summary.get("foreground_mean", {}) for metric in METRICS):
         return []
-    return [Calibration(label, [_value(run, label, metric) for metric in METRICS]) for label in run.labels]
+    return [Calibration(label, [_read_metric(run, label, metric) for metric in METRICS]) for label in run.labels]
 
 
-def _value(run: Run, label: str, metric: str) -> tuple[float, Any] | None:
+def _read_metric(run: Run, label: str, metric: str) -> tuple[float, Any] | None:
     described = run.summary["labels"][label].get(metric) or {}
     return None if described.get("mean") is None else (float(described["mean"]), described.get("ci95"))

@@ -12,14 +12,14 @@ from medseg_pl.core.errors import DataError
 from medseg_pl.metrics.statistics.comparison import (
     RESAMPLES,
     compare_metric,
-    empty_masks,
-    narrow_intervals,
-    too_few,
-    verdict,
+    conclude,
+    note_empty_masks,
+    note_narrow_intervals,
+    note_too_few,
 )
 from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Table, match
 from medseg_pl.reporting.html.cases import SHOWN
-from medseg_pl.reporting.html.figures import differences
+from medseg_pl.reporting.html.figures import draw_differences
 from medseg_pl.reporting.run import Run
 
 METRICS = ("dice", "hd95_mm", "nsd")
@@ -83,14 +83,14 @@ def _compare(first: Run, other: Run, letter: str) -> RunComparison:
         except DataError as error:  # not measured, or in other units
             faults.append(str(error))
             continue
-        found.append(_described(metric, compared, letter))
+        found.append(_describe(metric, compared, letter))
     return RunComparison(letter, found, matched.only_a + matched.only_b, "" if found else " ".join(faults))
 
 
-def _described(metric: str, compared: dict[str, Any], letter: str) -> MetricComparison:
+def _describe(metric: str, compared: dict[str, Any], letter: str) -> MetricComparison:
     name, digits = SHOWN[metric]
     labels = compared["labels"]
-    notes = (verdict(name, labels), too_few(labels), narrow_intervals(labels), empty_masks(labels))
+    notes = (conclude(name, labels), note_too_few(labels), note_narrow_intervals(labels), note_empty_masks(labels))
     sentences = [line for line in notes if line]
     return MetricComparison(
         name,
@@ -98,15 +98,15 @@ def _described(metric: str, compared: dict[str, Any], letter: str) -> MetricComp
         digits,
         labels,
         compared["mean"],
-        [_with_letter(line, letter) for line in sentences],
-        differences(compared, name, f"{metric}-{letter}"),
+        [_replace_letter(line, letter) for line in sentences],
+        draw_differences(compared, name, f"{metric}-{letter}"),
     )
 
 
-def _with_letter(sentence: str, letter: str) -> str:
+def _replace_letter(sentence: str, letter: str) -> str:
     """A sentence that speaks of the second run as B, about a run of another letter.
 
-    >>> _with_letter("Dice: B is better for liver (false alarms: 1 of A, 0 of B).", "C")
+    >>> _replace_letter("Dice: B is better for liver (false alarms: 1 of A, 0 of B).", "C")
     'Dice: C is better for liver (false alarms: 1 of A, 0 of C).'
     """
     return re.sub(r"\bB(?= is better)|(?<=\d of )B\b", letter, sentence)

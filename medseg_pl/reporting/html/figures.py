@@ -25,7 +25,7 @@ _LONGEST_NAME = 18
 _MOST_NAMES = 12
 
 
-def distribution(runs: Sequence[Run], metric: str, what: str, places: Mapping[str, int]) -> Markup:
+def draw_distribution(runs: Sequence[Run], metric: str, what: str, places: Mapping[str, int]) -> Markup:
     """Every case as a point that leads to it, the middle half as a bar, the mean with its interval.
 
     Args:
@@ -34,24 +34,24 @@ def distribution(runs: Sequence[Run], metric: str, what: str, places: Mapping[st
         what: What the axis is called.
         places: The place of each case on the page.
     """
-    labels = _labels(runs)
+    labels = _list_labels(runs)
     lines = [(label, place) for label in labels for place in range(len(runs)) if label in runs[place].labels]
 
     def draw(axes: Axes) -> None:
         for height, (label, place) in enumerate(lines):
-            color = series_color(labels.index(label) if len(runs) == 1 else place)
-            _points(axes, runs[place], label, metric, -height, color, places)
-            _bar_and_mean(axes, runs[place], label, metric, -height, color)
-        axes.set_yticks([-height for height in range(len(lines))], [_line_name(runs, *line) for line in lines])
+            color = pick_series_color(labels.index(label) if len(runs) == 1 else place)
+            _draw_points(axes, runs[place], label, metric, -height, color, places)
+            _draw_bar_and_mean(axes, runs[place], label, metric, -height, color)
+        axes.set_yticks([-height for height in range(len(lines))], [_name_line(runs, *line) for line in lines])
         axes.set_ylim(-len(lines) + 0.4, 0.6)
         axes.tick_params(axis="y", length=0, colors=INK)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(what)
 
-    return svg(draw, f"{what} of every case, by label", _FRAME + _ROW * len(lines), f"spread-{metric}")
+    return draw_svg(draw, f"{what} of every case, by label", _FRAME + _ROW * len(lines), f"spread-{metric}")
 
 
-def curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: str) -> Markup | None:
+def draw_curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: str) -> Markup | None:
     """Logged values over the steps of training; `None` where nothing was logged.
 
     Args:
@@ -60,7 +60,7 @@ def curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: st
         what: What the axis is called.
         name: Of the drawing, unlike those of others.
     """
-    known = {column: _logged(run, column) for column in columns}
+    known = {column: _select_logged(run, column) for column in columns}
     known = {column: points for column, points in known.items() if points}
     if not known:
         return None
@@ -70,17 +70,19 @@ def curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: st
             title, place = columns[column]
             steps, values = zip(*points, strict=True)
             marker = "o" if len(points) < 40 else None
-            axes.plot(steps, values, color=series_color(place), label=_short(title), marker=marker, markersize=3.5)
+            axes.plot(
+                steps, values, color=pick_series_color(place), label=_shorten(title), marker=marker, markersize=3.5
+            )
         axes.set_xlabel("steps of the optimizer")
         axes.set_ylabel(what)
-        _legend(axes)
+        _add_legend(axes)
 
-    return svg(draw, f"{what} over the steps of training", 230, f"curve-{name}")
+    return draw_svg(draw, f"{what} over the steps of training", 230, f"curve-{name}")
 
 
-def size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | None:
+def draw_size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | None:
     """The Dice of each case over the volume of its reference, on a logarithmic axis."""
-    found = {label: _sized(run, label) for label in run.labels}
+    found = {label: _select_sized(run, label) for label in run.labels}
     found = {label: rows for label, rows in found.items() if rows}
     if not found:
         return None
@@ -88,8 +90,8 @@ def size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | N
     def draw(axes: Axes) -> None:
         for label, rows in found.items():
             volumes, scores, cases = zip(*rows, strict=True)
-            points = axes.scatter(volumes, scores, s=16, alpha=0.7, color=series_color(run.labels.index(label)))
-            points.set_label(_short(label))
+            points = axes.scatter(volumes, scores, s=16, alpha=0.7, color=pick_series_color(run.labels.index(label)))
+            points.set_label(_shorten(label))
             points.set_urls([f"#case-{places[case]}" for case in cases])
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
@@ -97,12 +99,14 @@ def size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | N
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("reference, ml")
         axes.set_ylabel("Dice")
-        _legend(axes)
+        _add_legend(axes)
 
-    return svg(draw, "Dice of every case over the volume of its reference", 230, f"size-{name}")
+    return draw_svg(draw, "Dice of every case over the volume of its reference", 230, f"size-{name}")
 
 
-def reliability(bins: Mapping[str, Mapping[str, Sequence[float]]], labels: Sequence[str], name: str) -> Markup | None:
+def draw_reliability(
+    bins: Mapping[str, Mapping[str, Sequence[float]]], labels: Sequence[str], name: str
+) -> Markup | None:
     """Draw how often voxels of a given probability have the label; `None` where it was not measured."""
     if not bins:
         return None
@@ -115,15 +119,17 @@ def reliability(bins: Mapping[str, Mapping[str, Sequence[float]]], labels: Seque
                 predicted, observed = (
                     sums[key][filled] / sums["voxels"][filled] for key in ("probability", "positives")
                 )
-                axes.plot(predicted, observed, marker="o", markersize=4, color=series_color(index), label=_short(label))
+                axes.plot(
+                    predicted, observed, marker="o", markersize=4, color=pick_series_color(index), label=_shorten(label)
+                )
         axes.set_xlabel("probability")
         axes.set_ylabel("share that has the label")
-        _legend(axes)
+        _add_legend(axes)
 
-    return svg(draw, "Share of voxels with the label over their probability", 260, f"reliability-{name}")
+    return draw_svg(draw, "Share of voxels with the label over their probability", 260, f"reliability-{name}")
 
 
-def differences(compared: Mapping[str, Any], what: str, name: str) -> Markup:
+def draw_differences(compared: Mapping[str, Any], what: str, name: str) -> Markup:
     """The mean difference of two runs for each label with its interval; beyond the line nothing is shown to differ."""
     lines = [*compared["labels"].items(), ("mean", compared["mean"])]
 
@@ -132,27 +138,27 @@ def differences(compared: Mapping[str, Any], what: str, name: str) -> Markup:
         for height, (label, fields) in enumerate(lines):
             if fields["difference"] is None:
                 continue
-            color = INK if label == "mean" else series_color(height)
+            color = INK if label == "mean" else pick_series_color(height)
             low, high = fields["interval"] or (fields["difference"],) * 2
             axes.plot([low, high], [-height, -height], color=color, linewidth=2.5, solid_capstyle="butt")
             axes.plot([fields["difference"]], [-height], marker="D", color=color, markersize=6)
-        axes.set_yticks([-height for height in range(len(lines))], [_short(label) for label, _ in lines])
+        axes.set_yticks([-height for height in range(len(lines))], [_shorten(label) for label, _ in lines])
         axes.set_ylim(-len(lines) + 0.4, 0.6)
         axes.tick_params(axis="y", length=0, colors=INK)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"difference of {what}, with its 95 % interval")
 
-    return svg(draw, f"Difference of {what} by label", _FRAME + _ROW * len(lines), f"difference-{name}")
+    return draw_svg(draw, f"Difference of {what} by label", _FRAME + _ROW * len(lines), f"difference-{name}")
 
 
-def _legend(axes: Axes) -> None:
+def _add_legend(axes: Axes) -> None:
     """In two columns where names are many; none where it would hide the drawing."""
     names = len(axes.get_legend_handles_labels()[1])
     if names <= _MOST_NAMES:
         axes.legend(loc="best", ncols=1 + (names > 5))
 
 
-def _points(
+def _draw_points(
     axes: Axes, run: Run, label: str, metric: str, height: float, color: str, places: Mapping[str, int]
 ) -> None:
     rows = sorted(((value, str(row["case_id"])) for row, value in run.values(label, metric)), key=lambda row: row[0])
@@ -165,7 +171,7 @@ def _points(
     drawn.set_urls([f"#case-{places[case]}" for _, case in kept])
 
 
-def _bar_and_mean(axes: Axes, run: Run, label: str, metric: str, height: float, color: str) -> None:
+def _draw_bar_and_mean(axes: Axes, run: Run, label: str, metric: str, height: float, color: str) -> None:
     values = [value for _, value in run.values(label, metric)]
     described = run.summary["labels"][label].get(metric) or {}
     if len(values) > 3:
@@ -179,7 +185,7 @@ def _bar_and_mean(axes: Axes, run: Run, label: str, metric: str, height: float, 
     axes.plot([described["mean"]], [height], marker="D", color=INK, markeredgecolor=PAPER, markersize=6, zorder=4)
 
 
-def _logged(run: Run, column: str) -> list[tuple[int, float]]:
+def _select_logged(run: Run, column: str) -> list[tuple[int, float]]:
     """The values of a column after so many steps.
 
     The last validation of a run is that of its best weights, a step after the last of training: no point of a curve.
@@ -189,22 +195,22 @@ def _logged(run: Run, column: str) -> list[tuple[int, float]]:
     return points[:-1] if again else points
 
 
-def _sized(run: Run, label: str) -> list[tuple[float, float, str]]:
+def _select_sized(run: Run, label: str) -> list[tuple[float, float, str]]:
     rows = [
         (read_number(row, "volume_reference_ml"), dice, str(row["case_id"])) for row, dice in run.values(label, "dice")
     ]
     return [row for row in rows if row[0] > 0][:_MOST_POINTS]
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
+def _list_labels(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(label for run in runs for label in run.labels))
 
 
-def _line_name(runs: Sequence[Run], label: str, place: int) -> str:
-    return _short(label) if len(runs) == 1 else f"{_short(label)} · {chr(ord('A') + place)}"
+def _name_line(runs: Sequence[Run], label: str, place: int) -> str:
+    return _shorten(label) if len(runs) == 1 else f"{_shorten(label)} · {chr(ord('A') + place)}"
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
@@ -240,12 +246,12 @@ _STYLE: Any = {
 }
 
 
-def series_color(place: int) -> str:
+def pick_series_color(place: int) -> str:
     """The color of the label, or the run, at a place of its list; the page gives it a shade for light and for dark."""
     return f"#0a00{place % _SERIES:02x}"
 
 
-def svg(draw: Draw, what: str, height: float, anchors: str) -> Markup:
+def draw_svg(draw: Draw, what: str, height: float, anchors: str) -> Markup:
     """Draw on axes of the page's width.
 
     Args:
@@ -262,10 +268,10 @@ def svg(draw: Draw, what: str, height: float, anchors: str) -> Markup:
         figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
         draw(figure.subplots())
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return Markup(_inline(buffer.getvalue(), what, anchors))
+    return Markup(_embed_svg(buffer.getvalue(), what, anchors))
 
 
-def _inline(text: str, what: str, anchors: str) -> str:
+def _embed_svg(text: str, what: str, anchors: str) -> str:
     """The bare element, with the page's colors and font, and names that no other drawing has."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style [^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)

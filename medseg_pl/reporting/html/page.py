@@ -15,12 +15,12 @@ from markupsafe import Markup
 from medseg_pl import __version__
 from medseg_pl.core.visualization import COLORS
 from medseg_pl.reporting.html import figures
-from medseg_pl.reporting.html.cases import SHOWN, CaseEntry, calibration_of, to_page_data
+from medseg_pl.reporting.html.cases import SHOWN, CaseEntry, list_calibration, to_page_data
 from medseg_pl.reporting.html.comparison import RunComparison
 from medseg_pl.reporting.html.pictures import Pictures, select_gallery
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings
 from medseg_pl.reporting.split_audit import audit_split
-from medseg_pl.reporting.summary import list_findings, list_size_thirds, list_strata, mean_interval
+from medseg_pl.reporting.summary import compute_mean_interval, list_findings, list_size_thirds, list_strata
 
 _PACKAGE = "medseg_pl.reporting.html"
 _SCRIPTS = ("theme.js", "cases.js", "drawing.js", "viewer.js", "page.js")
@@ -47,30 +47,30 @@ def render_page(
         hashed: Whether names are hashed.
     """
     places = {entry.case_id: entry.number for entry in entries}
-    script = "\n".join(_file(name) for name in _SCRIPTS)
+    script = "\n".join(_read_file(name) for name in _SCRIPTS)
     return (
-        _environment()
+        _make_environment()
         .get_template("page.html.j2")
         .render(
             version=__version__,
-            runs=[_described(run, place, places) for place, run in enumerate(runs)],
-            labels=_labels(runs),
+            runs=[_describe_run(run, place, places) for place, run in enumerate(runs)],
+            labels=_list_labels(runs),
             entries=entries,
             places=places,
             hashed=hashed,
-            spreads=_spreads(runs, places),
+            spreads=_draw_distributions(runs, places),
             compared=compared,
             pictures=pictures,
-            gallery=_gallery(entries, pictures),
+            gallery=_split_gallery(entries, pictures),
             settings=compare_settings(runs),
             environment=compare_environments(runs),
-            colors=[_shades(color) for color in (*COLORS, *_MORE)],
-            style=Markup(_file("page.css")),
+            colors=[_make_shades(color) for color in (*COLORS, *_MORE)],
+            style=Markup(_read_file("page.css")),
             script=Markup(script),
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
             data={
                 "runs": [run.title for run in runs],
-                "labels": _labels(runs),
+                "labels": _list_labels(runs),
                 "colors": COLORS,
                 "overlapping": pictures.overlapping,
                 "columns": [[column, *named] for column, named in SHOWN.items()],
@@ -84,46 +84,48 @@ _MORE = ((86, 180, 233), (204, 121, 167), (213, 94, 0), (148, 103, 189), (140, 8
 """Further colors of drawings, for those with many lines."""
 
 
-def _described(run: Run, place: int, places: Mapping[str, int]) -> dict[str, Any]:
+def _describe_run(run: Run, place: int, places: Mapping[str, int]) -> dict[str, Any]:
     letter = chr(ord("A") + place)
     return {
         "letter": letter,
         "title": run.title,
         "stage": run.stage,
         "summary": run.summary,
-        "interval": mean_interval(run),
+        "interval": compute_mean_interval(run),
         "answers": list_findings(run),
-        "curves": [drawing for drawing in _curves(run, letter) if drawing],
+        "curves": [drawing for drawing in _draw_curves(run, letter) if drawing],
         "strata": list_strata(run),
         "sizes": list_size_thirds(run),
-        "size_drawing": figures.size_and_score(run, places, letter),
-        "calibration": calibration_of(run),
-        "reliability": figures.reliability(run.reliability, run.labels, letter),
+        "size_drawing": figures.draw_size_and_score(run, places, letter),
+        "calibration": list_calibration(run),
+        "reliability": figures.draw_reliability(run.reliability, run.labels, letter),
         "proof": audit_split(run),
         "digest": ((run.environment or {}).get("data") or {}).get("sha256"),
     }
 
 
-def _curves(run: Run, letter: str) -> list[Markup | None]:
+def _draw_curves(run: Run, letter: str) -> list[Markup | None]:
     labels = run.labels if len(run.labels) <= _MOST_LINES else []
     dice = {"val/dice": ("mean", 11)} | {f"val/dice/{name}": (name, place) for place, name in enumerate(labels)}
     rates = sorted({column for row in run.log for column in row if column.startswith("lr-")})
     return [
-        figures.curves(run, {"train/loss": ("training", 1), "val/loss": ("validation", 0)}, "loss", f"loss-{letter}"),
-        figures.curves(run, dice, "validation Dice", f"dice-{letter}"),
-        figures.curves(run, {name: (name, 5) for name in rates[:1]}, "learning rate", f"rate-{letter}"),
+        figures.draw_curves(
+            run, {"train/loss": ("training", 1), "val/loss": ("validation", 0)}, "loss", f"loss-{letter}"
+        ),
+        figures.draw_curves(run, dice, "validation Dice", f"dice-{letter}"),
+        figures.draw_curves(run, {name: (name, 5) for name in rates[:1]}, "learning rate", f"rate-{letter}"),
     ]
 
 
-def _spreads(runs: Sequence[Run], places: Mapping[str, int]) -> list[Markup]:
+def _draw_distributions(runs: Sequence[Run], places: Mapping[str, int]) -> list[Markup]:
     measured = [metric for metric in _DRAWN if any(metric in run.summary["foreground_mean"] for run in runs)]
     units = {unit for run in runs for unit in run.summary.get("units", ())}
     names = {metric: f"{name}, {' or '.join(sorted(units))}" if metric == "hd95_mm" else name
              for metric, name in _DRAWN.items()}  # fmt: skip
-    return [figures.distribution(runs, metric, names[metric], places) for metric in measured]
+    return [figures.draw_distribution(runs, metric, names[metric], places) for metric in measured]
 
 
-def _gallery(entries: Sequence[CaseEntry], pictures: Pictures) -> list[tuple[str, list[CaseEntry]]]:
+def _split_gallery(entries: Sequence[CaseEntry], pictures: Pictures) -> list[tuple[str, list[CaseEntry]]]:
     """The worst and the best of the cases that have a picture."""
     drawn = [entry for entry in entries if entry.number in pictures.thumbnails]
     found = select_gallery(drawn)
@@ -131,21 +133,21 @@ def _gallery(entries: Sequence[CaseEntry], pictures: Pictures) -> list[tuple[str
     return [(title, part) for title, part in (("The worst", found[:half]), ("The best", found[half:])) if part]
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
+def _list_labels(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(label for run in runs for label in run.labels))
 
 
-def _shades(color: Sequence[int]) -> tuple[str, str]:
+def _make_shades(color: Sequence[int]) -> tuple[str, str]:
     """A color for the light and one for the dark: a bright line is lost on white."""
     light = [round(part * min(1.0, 330 / (sum(color) or 1))) for part in color]
     return f"rgb({light[0]} {light[1]} {light[2]})", f"rgb({color[0]} {color[1]} {color[2]})"
 
 
-def _file(name: str) -> str:
+def _read_file(name: str) -> str:
     return files(_PACKAGE).joinpath("page", name).read_text(encoding="utf-8")
 
 
-def _environment() -> Environment:
+def _make_environment() -> Environment:
     # Names of labels, cases and settings may be a stranger's: whatever stands in them is text and no markup.
     environment = Environment(
         loader=PackageLoader(_PACKAGE, "page"),

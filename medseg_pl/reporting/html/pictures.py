@@ -62,12 +62,12 @@ def load_pictures(runs: Sequence[Run], entries: Sequence[CaseEntry], most: int) 
     shown = [entry for entry in kept if str(entry.number) in chosen]
     in_gallery = {entry.number for entry in select_gallery(shown)}
     for entry in shown:
-        read = [_read(folder, entry.case_id, pictures.notes) for folder in folders]
+        read = [_read_if_kept(folder, entry.case_id, pictures.notes) for folder in folders]
         first = next((index for index, picture in enumerate(read) if picture is not None), None)
         if first is None:
             continue
         fitting = [
-            picture if _fits(picture, read[first], run, runs[first]) else None
+            picture if _is_comparable(picture, read[first], run, runs[first]) else None
             for picture, run in zip(read, runs, strict=True)
         ]
         _add_case(pictures, entry, fitting, len(runs[first].labels), with_thumbnail=entry.number in in_gallery)
@@ -91,7 +91,7 @@ def _find_folder(run: Run, notes: list[str]) -> Path | None:
     return None
 
 
-def _read(folder: Path | None, case_id: str, notes: list[str]) -> CasePicture | None:
+def _read_if_kept(folder: Path | None, case_id: str, notes: list[str]) -> CasePicture | None:
     if folder is None or not (path := picture_path(folder, case_id)).is_file():
         return None
     try:
@@ -101,7 +101,7 @@ def _read(folder: Path | None, case_id: str, notes: list[str]) -> CasePicture | 
         return None
 
 
-def _fits(picture: CasePicture | None, first: CasePicture | None, run: Run, first_run: Run) -> bool:
+def _is_comparable(picture: CasePicture | None, first: CasePicture | None, run: Run, first_run: Run) -> bool:
     """Check whether the masks of two runs are of the same labels on the same grid."""
     if picture is None or first is None:
         return False

@@ -17,16 +17,16 @@ from medseg_pl.metrics.functional import calibration
 from medseg_pl.metrics.functional.calibration import (
     CalibrationSums,
     brier_score,
-    calibration_sums,
     entropy,
     expected_calibration_error,
+    sum_calibration,
 )
 
 
 def sums_of(probability: Any, reference: Any, bins: int = 15, annotated: Any = None) -> CalibrationSums:
     probability, reference = np.asarray(probability, np.float32), np.asarray(reference, bool)
     counted = np.ones(probability.shape, bool) if annotated is None else np.asarray(annotated, bool)
-    return calibration_sums(probability, reference, counted, bins)
+    return sum_calibration(probability, reference, counted, bins)
 
 
 def drawn(seed: int, voxels: int = 300) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -92,7 +92,7 @@ def test_what_rounding_puts_beyond_the_ends_counts_as_the_ends() -> None:
 @given(seed=st.integers(0, 9999), bins=st.integers(1, 30))
 def test_scores_equal_those_of_a_loop(seed: int, bins: int) -> None:
     probability, reference, annotated = drawn(seed)
-    sums = calibration_sums(probability, reference, annotated, bins)
+    sums = sum_calibration(probability, reference, annotated, bins)
     expected = one_by_one(probability[annotated], reference[annotated], bins)
     assert (brier_score(sums), expected_calibration_error(sums)) == pytest.approx(expected, rel=1e-12)
 
@@ -110,7 +110,7 @@ def test_the_calibration_error_is_that_of_torchmetrics(bins: int) -> None:
 @given(seed=st.integers(0, 9999), bins=st.integers(1, 10), finer=st.integers(2, 4))
 def test_what_must_hold_for_any_probabilities(seed: int, bins: int, finer: int) -> None:
     probability, reference, annotated = drawn(seed)
-    sums, more = (calibration_sums(probability, reference, annotated, n) for n in (bins, bins * finer))
+    sums, more = (sum_calibration(probability, reference, annotated, n) for n in (bins, bins * finer))
     assert expected_calibration_error(sums) ** 2 <= brier_score(sums)  # Jensen
     assert expected_calibration_error(more) >= expected_calibration_error(sums) - 1e-12  # errors cancel no longer
     assert int(sums.voxels.sum()) == int(annotated.sum())
@@ -120,9 +120,9 @@ def test_what_must_hold_for_any_probabilities(seed: int, bins: int, finer: int) 
 @pytest.mark.parametrize("block", [1, 7, 60, 1000])
 def test_blocks_are_not_seen_in_the_sums(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     probability, reference, annotated = (part.reshape(3, 4, 5) for part in drawn(3, voxels=60))
-    whole = calibration_sums(probability, reference, annotated, 6)
+    whole = sum_calibration(probability, reference, annotated, 6)
     monkeypatch.setattr(calibration, "_BLOCK", block)
-    for ours, expected in zip(calibration_sums(probability, reference, annotated, 6), whole, strict=True):
+    for ours, expected in zip(sum_calibration(probability, reference, annotated, 6), whole, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-12)
 
 
@@ -131,7 +131,7 @@ def test_memory_does_not_grow_with_the_volume() -> None:
     mask = np.ones(probability.shape, bool)
     tracemalloc.start()
     try:
-        sums = calibration_sums(probability, mask, mask, 15)
+        sums = sum_calibration(probability, mask, mask, 15)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from medseg_pl.metrics.functional import surface
 from medseg_pl.metrics.functional.surface import (
     SurfaceDistances,
-    average_distance,
-    border,
-    bounding_box,
-    diagonal,
+    assd,
+    find_border,
+    find_bounding_box,
     hausdorff,
-    hausdorff_95,
-    surface_dice,
+    hd95,
+    measure_diagonal,
+    nsd,
     surface_distances,
 )
 from tests.metrics.functional import surface_oracle
@@ -73,7 +73,7 @@ class TestBorder:
             ".#...#.",
             ".####..",  # the image's edge
         )
-        np.testing.assert_array_equal(border(mask), expected)
+        np.testing.assert_array_equal(find_border(mask), expected)
 
     def test_a_hole_has_a_border_and_its_corners_do_not_make_one(self) -> None:
         mask = image(
@@ -90,17 +90,17 @@ class TestBorder:
             ".#.#.",
             ".....",
         )
-        np.testing.assert_array_equal(border(mask), expected)
+        np.testing.assert_array_equal(find_border(mask), expected)
 
     def test_the_first_and_the_last_slice_of_a_volume_are_border(self) -> None:
         mask = np.ones((3, 3, 3), bool)
-        inside = np.argwhere(mask & ~border(mask))
+        inside = np.argwhere(mask & ~find_border(mask))
         assert inside.tolist() == [[1, 1, 1]]
 
     def test_a_mask_of_one_slice_in_a_volume_is_all_border(self) -> None:
         block = np.zeros((4, 7, 7), bool)
         block[2, 1:6, 1:6] = True
-        np.testing.assert_array_equal(border(block), block)
+        np.testing.assert_array_equal(find_border(block), block)
         inner = np.zeros_like(block)
         inner[2, 2:5, 2:5] = True
         # The box around both is one slice thick, and still no image of one slice: that would leave the rim of 16.
@@ -113,18 +113,18 @@ class TestBorder:
             expected = np.zeros_like(given.reference)
             for place in surface_oracle.border(given.reference):
                 expected[place] = True
-            np.testing.assert_array_equal(border(given.reference), expected, err_msg=given.kind)
+            np.testing.assert_array_equal(find_border(given.reference), expected, err_msg=given.kind)
 
     def test_the_mask_is_left_as_it_was(self) -> None:
         mask = np.ones((3, 4, 5), bool)
-        border(mask)
+        find_border(mask)
         assert mask.all()
 
 
 def test_the_box_is_the_smallest_that_holds_the_mask() -> None:
     mask = volume((6, 7, 8), (1, 5, 2), (4, 3, 2))
-    assert bounding_box(mask) == (slice(1, 5), slice(3, 6), slice(2, 3))
-    assert mask[bounding_box(np.zeros((6, 7, 8), bool))].size == 0
+    assert find_bounding_box(mask) == (slice(1, 5), slice(3, 6), slice(2, 3))
+    assert mask[find_bounding_box(np.zeros((6, 7, 8), bool))].size == 0
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_the_box_is_the_smallest_that_holds_the_mask() -> None:
     ],
 )
 def test_the_diagonal(shape: tuple[int, int, int], spacing: surface.Spacing, expected: float) -> None:
-    assert diagonal(shape, spacing) == pytest.approx(expected, rel=1e-15)
+    assert measure_diagonal(shape, spacing) == pytest.approx(expected, rel=1e-15)
 
 
 def test_two_voxels_are_as_far_apart_as_their_centers() -> None:
@@ -156,24 +156,24 @@ def test_a_square_inside_a_square_on_paper() -> None:
     rows = [[far, 1, 1, 1, far], [1, 1], [1, 1], [1, 1], [far, 1, 1, 1, far]]
     assert distances.reference_to_prediction.tolist() == [value for row in rows for value in row]
     assert hausdorff(distances) == far
-    assert hausdorff_95(distances) == far  # the 95th of 16 values lies at place 14.25: between the two largest
-    assert average_distance(distances) == pytest.approx((8 + 12 + 4 * far) / 24, rel=1e-15)
-    assert surface_dice(distances, 1.0) == 20 / 24
-    assert surface_dice(distances, 0.99) == 0.0
-    assert surface_dice(distances, 1.42) == 1.0
+    assert hd95(distances) == far  # the 95th of 16 values lies at place 14.25: between the two largest
+    assert assd(distances) == pytest.approx((8 + 12 + 4 * far) / 24, rel=1e-15)
+    assert nsd(distances, 1.0) == 20 / 24
+    assert nsd(distances, 0.99) == 0.0
+    assert nsd(distances, 1.42) == 1.0
 
 
 def test_the_95th_percentile_lies_between_two_values() -> None:
     # Of 21 values the twentieth; of 11 values halfway between the tenth and the last.
     zero = np.zeros(1)
-    assert hausdorff_95(SurfaceDistances(np.arange(21.0), zero)) == 19.0
-    assert hausdorff_95(SurfaceDistances(zero, np.array([0.0] * 10 + [10.0]))) == 5.0
+    assert hd95(SurfaceDistances(np.arange(21.0), zero)) == 19.0
+    assert hd95(SurfaceDistances(zero, np.array([0.0] * 10 + [10.0]))) == 5.0
 
 
 def test_hd95_is_neither_pooled_nor_weighted() -> None:
     # A stray border of one voxel in eleven counts half; among the 111 of both, as medpy pools them, it vanishes.
     distances = SurfaceDistances(np.array([0.0] * 10 + [10.0]), np.zeros(100))
-    assert hausdorff_95(distances) == 5.0
+    assert hd95(distances) == 5.0
     assert np.percentile(distances.both, 95) == 0.0
 
 
@@ -188,16 +188,16 @@ class TestEmptyMasks:
         alarm = surface_distances(self.MASK, self.NOTHING, UNIT)
         assert (alarm.prediction_to_reference.tolist(), alarm.reference_to_prediction.tolist()) == ([math.inf] * 3, [])
         for distances in (missed, alarm):
-            assert [score(distances) for score in (hausdorff, hausdorff_95, average_distance)] == [math.inf] * 3
-            assert surface_dice(distances, 1e9) == 0.0
+            assert [score(distances) for score in (hausdorff, hd95, assd)] == [math.inf] * 3
+            assert nsd(distances, 1e9) == 0.0
 
     @pytest.mark.parametrize("shape", [(1, 3, 3), (4, 3, 3), (1, 1, 1)])
     def test_between_two_empty_masks_there_is_no_distance(self, shape: tuple[int, int, int]) -> None:
         nothing = np.zeros(shape, bool)
         distances = surface_distances(nothing, nothing, UNIT)
         assert len(distances.both) == 0
-        assert all(math.isnan(score(distances)) for score in (hausdorff, hausdorff_95, average_distance))
-        assert math.isnan(surface_dice(distances, 1.0))
+        assert all(math.isnan(score(distances)) for score in (hausdorff, hd95, assd))
+        assert math.isnan(nsd(distances, 1.0))
 
 
 class TestSearch:
@@ -263,9 +263,9 @@ def test_a_tolerance_of_whole_voxels_is_met_wherever_the_mask_lies(
             reference[0, 0, place + apart] = True
             distances = surface_distances(prediction, reference, (1.0, 1.0, step))
             nearest = min(place, apart)  # the voxel at 0, which both share, may be nearer
-            assert surface_dice(distances, nearest * step) >= 3 / 4
-            assert surface_dice(distances, apart * step) == 1.0
-            assert surface_dice(distances, 0.999 * nearest * step) == 2 / 4
+            assert nsd(distances, nearest * step) >= 3 / 4
+            assert nsd(distances, apart * step) == 1.0
+            assert nsd(distances, 0.999 * nearest * step) == 2 / 4
 
 
 class TestMonai:
@@ -277,9 +277,9 @@ class TestMonai:
             distances = both_ways(given)
             ours = [
                 hausdorff(distances),
-                hausdorff_95(distances),
-                average_distance(distances),
-                surface_dice(distances, given.tolerance),
+                hd95(distances),
+                assd(distances),
+                nsd(distances, given.tolerance),
             ]
             np.testing.assert_allclose(ours, self.scores(given), rtol=0, atol=1e-4, err_msg=str(given.kind))
         assert len(FULL[::4]) > 300
@@ -288,7 +288,7 @@ class TestMonai:
     def test_a_volume_of_one_slice_is_an_image_here_and_all_border_there(self) -> None:
         square = image("#####", "#####", "#####", "#####", "#####")
         given = Pair("", image(".....", ".###.", ".###.", ".###.", "....."), square, UNIT, 1.0)
-        assert average_distance(both_ways(given)) == pytest.approx((20 + 4 * math.sqrt(2)) / 24)
+        assert assd(both_ways(given)) == pytest.approx((20 + 4 * math.sqrt(2)) / 24)
         as_image, as_volume = self.scores(given), self.scores(given, volume=True)
         assert as_image[2] == pytest.approx((20 + 4 * math.sqrt(2)) / 24)
         # The 9 voxels of the prediction all lie on the reference, which has 9 more that are at distance 0.
@@ -304,7 +304,7 @@ class TestMonai:
         # Outlines between the voxels: 4 corners of sqrt(1/2) and 8 or 16 pieces of 1; the large one's corners are far.
         corner = 4 * math.sqrt(1 / 2)
         assert float(weighted) == pytest.approx((8 + corner + 16) / (8 + corner + 16 + corner))
-        assert surface_dice(both_ways(given), 1.0) == 20 / 24
+        assert nsd(both_ways(given), 1.0) == 20 / 24
 
     @pytest.mark.filterwarnings("ignore:the (prediction|ground truth) of class 0 is all 0:UserWarning")
     @monai_warns
@@ -313,7 +313,7 @@ class TestMonai:
         hd, hd95, assd, nsd = self.scores(nothing)
         assert (hd, assd, nsd) == (math.inf, math.inf, 0.0)
         assert math.isnan(hd95)
-        assert hausdorff_95(both_ways(nothing)) == math.inf
+        assert hd95(both_ways(nothing)) == math.inf
 
     def scores(self, given: Pair, volume: bool = False) -> list[float]:
         """HD, HD95, ASSD and NSD; one slice goes in as the image it is unless asked otherwise."""
@@ -341,8 +341,8 @@ class TestDeepMind:
         assert deepmind.compute_surface_dice_at_tolerance(theirs, 2.0) == 1 / 2
         assert deepmind.compute_average_surface_distance(theirs) == pytest.approx((2.5, 2.5))
         ours = surface_distances(first, second, UNIT)
-        assert surface_dice(ours, 2.0) == 0.0
-        assert average_distance(ours) == 3.0
+        assert nsd(ours, 2.0) == 0.0
+        assert assd(ours) == 3.0
         assert hausdorff(ours) == deepmind.compute_robust_hausdorff(theirs, 100) == 3.0
 
     def test_a_hole_of_one_voxel_is_a_surface_there_and_none_here(self) -> None:
@@ -360,7 +360,7 @@ class TestDeepMind:
         assert deepmind.compute_surface_dice_at_tolerance(theirs, 0.5) == pytest.approx(
             2 * outline / (2 * outline + hole)
         )
-        assert surface_dice(ours, 0.5) == 1.0
+        assert nsd(ours, 0.5) == 1.0
 
     def test_the_hausdorff_distance_is_its_percentile_100_where_shapes_keep_their_corners(self) -> None:
         prediction, reference = np.zeros((2, 1, 20, 30), bool)

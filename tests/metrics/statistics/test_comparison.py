@@ -13,17 +13,17 @@ from hypothesis import given
 
 from medseg_pl.metrics.statistics.comparison import (
     Comparison,
-    cases_needed,
     compare_labels,
     compare_means,
-    differences,
-    empty_masks,
+    estimate_cases_needed,
     holm,
-    narrow_intervals,
+    note_empty_masks,
+    note_narrow_intervals,
+    note_too_few,
     sign_flip_p,
-    too_few,
+    subtract_scores,
 )
-from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, group_totals
+from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, sum_groups
 from medseg_pl.metrics.statistics.paired_scores import PairedScores
 
 A = [0.80, 0.70, 0.90, 0.60, 0.75, 0.85]
@@ -100,21 +100,21 @@ def test_holm_on_paper() -> None:
 def test_cases_needed_on_paper() -> None:
     # Differences .1 .3 .1 .3 of four patients: mean .2, standard error .2 / sqrt(12), so (2.80 * SE / mean)^2 is
     # 7.85 / 12; times four, and 1.92 on top, is 4.54.
-    assert cases_needed(group_totals([Values([0.1, 0.3, 0.1, 0.3], list("abcd"))]), 4) == 5
+    assert estimate_cases_needed(sum_groups([Values([0.1, 0.3, 0.1, 0.3], list("abcd"))]), 4) == 5
     # Each case twice tells nothing new: as many patients, twice the cases.
-    twice = group_totals([Values([0.1, 0.3, 0.1, 0.3] * 2, list("abcd") * 2)])
-    assert cases_needed(twice, 8) == 10
+    twice = sum_groups([Values([0.1, 0.3, 0.1, 0.3] * 2, list("abcd") * 2)])
+    assert estimate_cases_needed(twice, 8) == 10
 
 
 @pytest.mark.parametrize("values", [[0.2, -0.2], [0.0, 0.0], [0.1 + 0.2, -0.3], [0.5]])
 def test_without_a_difference_or_a_second_patient_no_number_is_enough(values: list[float]) -> None:
-    assert cases_needed(group_totals([Values(values, list("ab")[: len(values)])]), len(values)) is None
+    assert estimate_cases_needed(sum_groups([Values(values, list("ab")[: len(values)])]), len(values)) is None
 
 
 @pytest.mark.parametrize("effect", [0.2, 0.3, 0.5, 0.8, 1.2])
 def test_the_number_has_the_power_of_the_t_test(effect: float) -> None:
     deviations = np.array([-1.0, 1.0] * 10) * math.sqrt(19 / 20)  # standard deviation 1
-    n = cases_needed(group_totals([Values((effect + deviations).tolist(), [str(i) for i in range(20)])]), 20)
+    n = estimate_cases_needed(sum_groups([Values((effect + deviations).tolist(), [str(i) for i in range(20)])]), 20)
     assert n is not None
     critical = scipy.stats.t.ppf(0.975, n - 1)
     power = scipy.stats.nct.sf(critical, n - 1, effect * math.sqrt(n))
@@ -130,13 +130,13 @@ def test_a_comparison_worked_out_on_paper() -> None:
         "mean_a": pytest.approx(4.60 / 6),
         "mean_b": pytest.approx(4.82 / 6),
         "difference": pytest.approx(0.22 / 6),
-        "interval": pytest.approx(bootstrap_interval(differences(paired(A, B, GROUPS)), GROUPS, resamples=10_000)),
+        "interval": pytest.approx(bootstrap_interval(subtract_scores(paired(A, B, GROUPS)), GROUPS, resamples=10_000)),
         "p": 2 / 8,
         "p_holm": 2 / 8,
         "wins": 4,
         "ties": 1,
         "losses": 1,
-        "cases_needed": compared.cases_needed,
+        "estimate_cases_needed": compared.cases_needed,
     }
     # Shares minus the mean: p .07 - 2m, q -m, r .10 - m, s .05 - 2m with m = .22 / 6.
     shares = np.array([0.07, 0, 0.10, 0.05]) - np.array([2, 1, 1, 2]) * 0.22 / 6
@@ -212,7 +212,7 @@ def test_a_patient_changes_sign_with_all_his_labels() -> None:
 def test_of_one_label_the_mean_over_labels_is_the_label() -> None:
     scores = {"liver": paired(A, B, GROUPS)}
     label, mean = compare_labels(scores, higher_is_better=True)["liver"], compare_means(scores)
-    for name in ("difference", "interval", "p", "cases_needed"):
+    for name in ("difference", "interval", "p", "estimate_cases_needed"):
         assert getattr(mean, name) == getattr(label, name)
 
 
@@ -224,19 +224,19 @@ def test_the_first_run_minus_the_second_is_the_same_the_other_way_round() -> Non
 
 def test_the_least_corrected_p() -> None:
     labels = {name: {"groups": 6} for name in ("liver", "spleen")}
-    assert too_few(labels).startswith("With 6 groups the corrected p is at least 0.0625:")
-    assert not too_few({"liver": {"groups": 6}})
+    assert note_too_few(labels).startswith("With 6 groups the corrected p is at least 0.0625:")
+    assert not note_too_few({"liver": {"groups": 6}})
 
 
 def test_what_became_of_empty_references_is_told_only_where_there_are_some() -> None:
     none = {"undefined": 0, "false_alarms_a": 0, "false_alarms_b": 0}
-    assert not empty_masks({"liver": none})
-    said = empty_masks({"liver": none, "spleen": {"undefined": 2, "false_alarms_a": 1, "false_alarms_b": 0}})
+    assert not note_empty_masks({"liver": none})
+    said = note_empty_masks({"liver": none, "spleen": {"undefined": 2, "false_alarms_a": 1, "false_alarms_b": 0}})
     assert said.startswith("Empty references: 2 rows without a score")
     assert "(false alarms: 1 of A, 0 of B)" in said
 
 
 def test_intervals_over_few_groups_are_said_to_be_too_narrow() -> None:
-    assert narrow_intervals({"a": {"groups": 1}, "b": {"groups": 9}}).startswith("9 groups make a 95 % interval")
-    assert narrow_intervals({"a": {"groups": 1}}) == ""
-    assert narrow_intervals({"a": {"groups": 4}, "b": {"groups": 10}}) == ""
+    assert note_narrow_intervals({"a": {"groups": 1}, "b": {"groups": 9}}).startswith("9 groups make a 95 % interval")
+    assert note_narrow_intervals({"a": {"groups": 1}}) == ""
+    assert note_narrow_intervals({"a": {"groups": 4}, "b": {"groups": 10}}) == ""

@@ -17,11 +17,11 @@ from medseg_pl.metrics.statistics.comparison import sign_flip_p
 from medseg_pl.metrics.statistics.intervals import (
     Values,
     bootstrap_interval,
+    bootstrap_means,
+    compute_mean_and_error,
+    compute_selection_p,
     describe,
-    group_totals,
-    interval_of_means,
-    mean_and_error,
-    selection_p,
+    sum_groups,
 )
 
 VALUES = [0.9, 0.7, 0.8, 0.2, 0.95, 0.6]
@@ -84,33 +84,33 @@ def test_two_patients_say_little_however_many_images_they_have() -> None:
 
 def test_a_standard_error_worked_out_on_paper() -> None:
     # Mean 3; the groups' shares are (2 - 3 + 4 - 3) / 4 = 0, (1 - 3) / 4 and (5 - 3) / 4: 3 / 2 of 1 / 2.
-    totals = group_totals([Values([2.0, 4.0, 1.0, 5.0], ["a", "a", "b", "c"])])
-    assert mean_and_error(totals) == (3.0, pytest.approx(math.sqrt(3) / 2))
+    totals = sum_groups([Values([2.0, 4.0, 1.0, 5.0], ["a", "a", "b", "c"])])
+    assert compute_mean_and_error(totals) == (3.0, pytest.approx(math.sqrt(3) / 2))
 
 
 def test_with_one_case_a_patient_it_is_the_usual_standard_error() -> None:
-    totals = group_totals([Values(VALUES, list("abcdef"))])
-    assert mean_and_error(totals)[1] == pytest.approx(scipy.stats.sem(VALUES))
+    totals = sum_groups([Values(VALUES, list("abcdef"))])
+    assert compute_mean_and_error(totals)[1] == pytest.approx(scipy.stats.sem(VALUES))
 
 
 def test_columns_of_one_patient_are_drawn_together() -> None:
     up, groups = [0.1, 0.5, 0.4, 0.9, 0.3, 0.8], list("abcdef")
     down = [1 - value for value in up]
     # What one label gains the other loses: the mean of both is known without error. Drawn apart, it would not be.
-    assert interval_of_means([Values(up, groups), Values(down, groups)], resamples=500, seed=0) == (0.5, 0.5)
-    twice = interval_of_means([Values(up, groups), Values(up, groups)], resamples=500, seed=0)
+    assert bootstrap_means([Values(up, groups), Values(down, groups)], resamples=500, seed=0) == (0.5, 0.5)
+    twice = bootstrap_means([Values(up, groups), Values(up, groups)], resamples=500, seed=0)
     assert twice == pytest.approx(bootstrap_interval(up, groups, resamples=500))
 
 
 def test_a_label_of_one_patient_leaves_the_mean_over_labels_without_an_interval() -> None:
     columns = [Values(VALUES, GROUPS), Values([0.5, 0.6], ["a", "a"])]
-    assert all(math.isnan(end) for end in interval_of_means(columns, resamples=500, seed=0))
+    assert all(math.isnan(end) for end in bootstrap_means(columns, resamples=500, seed=0))
 
 
 def test_so_do_labels_that_are_seldom_drawn_together() -> None:
     columns = [Values([0.5, 0.6], [f"{i}", f"{i + 1}"]) for i in range(0, 20, 2)]
     # Ten labels of two patients each, among twenty: each is in seven of eight draws, all of them in every fourth.
-    assert all(math.isnan(end) for end in interval_of_means(columns, resamples=500, seed=0))
+    assert all(math.isnan(end) for end in bootstrap_means(columns, resamples=500, seed=0))
 
 
 @given(
@@ -220,29 +220,29 @@ def test_values_and_groups_must_belong_together() -> None:
 
 def test_one_candidate_has_half_the_two_sided_p_of_the_sign_flip_test() -> None:
     gains = np.random.default_rng(0).normal(0.3, 1, 9)
-    assert selection_p(gains[:, None])[0] == pytest.approx(sign_flip_p(gains) / 2)
+    assert compute_selection_p(gains[:, None])[0] == pytest.approx(sign_flip_p(gains) / 2)
 
 
 def test_a_candidate_that_loses_has_no_small_p() -> None:
-    assert selection_p(-np.ones((8, 1)))[0] == 1.0
+    assert compute_selection_p(-np.ones((8, 1)))[0] == 1.0
 
 
 def test_equal_candidates_need_no_correction() -> None:
     gains = np.ones((8, 1))
-    assert (selection_p(np.tile(gains, 10)) == selection_p(gains)[0]).all()
+    assert (compute_selection_p(np.tile(gains, 10)) == compute_selection_p(gains)[0]).all()
 
 
 def test_different_candidates_correct_each_other_exactly() -> None:
     # Each of the two is best in one of eight combinations of signs, and not in the same one.
-    assert selection_p(np.array([[1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])).tolist() == [0.25, 0.75]
+    assert compute_selection_p(np.array([[1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])).tolist() == [0.25, 0.75]
 
 
 def test_scale_means_nothing() -> None:
     gains = np.random.default_rng(1).normal(0.3, 1, (9, 4))
-    assert selection_p(gains).tolist() == selection_p(gains * [1.0, 1e-6, 1e6, 3.0]).tolist()
+    assert compute_selection_p(gains).tolist() == compute_selection_p(gains * [1.0, 1e-6, 1e6, 3.0]).tolist()
 
 
 def test_drawn_combinations_come_near_all_of_them_and_are_never_0() -> None:
     gains = np.random.default_rng(2).normal(0.5, 1, (11, 3))
-    assert selection_p(gains, flips=1500) == pytest.approx(selection_p(gains), abs=0.03)
-    assert selection_p(np.ones((70, 1)), flips=100)[0] == 0.01
+    assert compute_selection_p(gains, flips=1500) == pytest.approx(compute_selection_p(gains), abs=0.03)
+    assert compute_selection_p(np.ones((70, 1)), flips=100)[0] == 0.01

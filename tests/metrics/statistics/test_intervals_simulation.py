@@ -27,8 +27,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr
 
-from medseg_pl.metrics.statistics.comparison import cases_needed, sign_flip_p
-from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, group_totals, interval_of_means
+from medseg_pl.metrics.statistics.comparison import estimate_cases_needed, sign_flip_p
+from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, bootstrap_means, sum_groups
 
 pytestmark = pytest.mark.slow
 
@@ -110,7 +110,7 @@ def test_the_interval_of_a_mean_over_labels_holds_too() -> None:
             kept = rng.random(len(patient)) < 0.8  # not every case has every label
             values = DESIGNS[design][0]((common + alike(rng, patient)) / np.sqrt(2))
             columns.append(Values(values[kept].tolist(), [name for name, k in zip(names, kept, strict=True) if k]))
-        low, high = interval_of_means(columns, resamples=1000, seed=0)
+        low, high = bootstrap_means(columns, resamples=1000, seed=0)
         held += low <= (DESIGNS["skewed"][1] + DESIGNS["very_skewed"][1]) / 2 <= high
     assert 0.93 <= held / RUNS <= 0.97
 
@@ -147,8 +147,8 @@ def test_a_study_of_the_size_needed_shows_the_difference_in_80_of_100() -> None:
     rng = np.random.default_rng(0)
     pilot = patients(rng, 20_000)
     values = 0.4 + alike(rng, pilot)
-    totals = group_totals([Values(values.tolist(), [str(name) for name in pilot])])
-    needed = cases_needed(totals, len(values))
+    totals = sum_groups([Values(values.tolist(), [str(name) for name in pilot])])
+    needed = estimate_cases_needed(totals, len(values))
     assert needed is not None
     groups = round(needed * 20_000 / len(values))
     found = 0

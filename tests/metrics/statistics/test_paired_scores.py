@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medseg_pl.core.errors import DataError
-from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, PairedScores, Table, match, scores_by_label
+from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, PairedScores, Table, match, pair_scores
 
 NAN = math.nan
 
@@ -33,7 +33,7 @@ def tables(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> tuple[Table, Tab
 
 
 def scores(a: dict[str, Any], b: dict[str, Any], metric: str = "dice") -> PairedScores:
-    (paired,) = scores_by_label(match(*tables([a], [b])), metric, "a.csv", "b.csv").values()
+    (paired,) = pair_scores(match(*tables([a], [b])), metric, "a.csv", "b.csv").values()
     return paired
 
 

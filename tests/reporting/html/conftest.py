@@ -13,7 +13,7 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.io.case_pictures import draw_case, picture_path, write_picture
 from medseg_pl.io.scores import pictures_in, read_rows, write_reliability
-from medseg_pl.metrics.functional.calibration import calibration_sums
+from medseg_pl.metrics.functional.calibration import sum_calibration
 from medseg_pl.reporting.html.cases import Names, list_case_entries
 from medseg_pl.reporting.run import read_run
 from tests.reporting.run_folders import CONFIG, HOSTILE, HOSTILE_LABEL, score, write_run, write_two_runs
@@ -78,7 +78,7 @@ def page_with_pictures(two_runs: list[Path], tmp_path_factory: pytest.TempPathFa
         for case_id in ids:
             if case_id != last:
                 write_picture(picture_path(pictures_in(run / "predictions" / "test"), case_id), drawn)
-    sums = calibration_sums(np.linspace(0, 1, 100), np.arange(100) > 40, np.ones(100, bool), 10)
+    sums = sum_calibration(np.linspace(0, 1, 100), np.arange(100) > 40, np.ones(100, bool), 10)
     bins = {name: values.tolist() for name, values in sums._asdict().items() if name != "squared_error"}
     write_reliability(copies[0] / "predictions" / "test", {"stomach": bins})
     file = folder / "pictures.html"

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from medseg_pl.reporting.html import figures
-from medseg_pl.reporting.html.figures import INK, series_color, svg
+from medseg_pl.reporting.html.figures import INK, draw_svg, pick_series_color
 from medseg_pl.reporting.run import read_run
 from tests.reporting.run_folders import score, write_run
 
@@ -18,14 +18,14 @@ from tests.reporting.run_folders import score, write_run
 def test_every_case_is_a_point_that_leads_to_it(tmp_path: Path) -> None:
     table = [score(f"c{i}", f"p{i}", "liver", 0.5 + i / 20) for i in range(7)]
     run = read_run(write_run(tmp_path, table, ["liver"]), None)
-    drawn = figures.distribution([run], "dice", "Dice", {f"c{i}": 10 + i for i in range(7)})
+    drawn = figures.draw_distribution([run], "dice", "Dice", {f"c{i}": 10 + i for i in range(7)})
     assert sorted(re.findall(r'<a href="#case-(\d+)">', drawn)) == [str(10 + i) for i in range(7)]
 
 
 def test_of_very_many_cases_the_extremes_are_among_the_points(tmp_path: Path) -> None:
     table = [score(f"c{i}", f"p{i}", "liver", (i + 1) / 1000) for i in range(900)]
     run = read_run(write_run(tmp_path, table, ["liver"]), None)
-    drawn = figures.distribution([run], "dice", "Dice", {f"c{i}": i for i in range(900)})
+    drawn = figures.draw_distribution([run], "dice", "Dice", {f"c{i}": i for i in range(900)})
     shown = {int(place) for place in re.findall(r"#case-(\d+)", drawn)}
     assert {0, 899} <= shown and len(shown) == 400
 
@@ -40,26 +40,26 @@ def test_the_validation_of_the_best_weights_is_no_point_of_the_curve(tmp_path: P
 
 def test_what_was_not_logged_is_not_drawn(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path, [score("a", "p", "liver", 0.5)], ["liver"]), None)
-    assert figures.curves(run, {"val/nothing": ("nothing", 0)}, "nothing", "x") is None
-    assert figures.reliability({}, ["liver"], "x") is None
+    assert figures.draw_curves(run, {"val/nothing": ("nothing", 0)}, "nothing", "x") is None
+    assert figures.draw_reliability({}, ["liver"], "x") is None
 
 
 def test_many_labels_have_no_legend_that_hides_the_drawing(tmp_path: Path) -> None:
     labels = [f"structure_{i}" for i in range(20)]
     run = read_run(write_run(tmp_path, [score("a", "p", label, 0.5) for label in labels], labels), None)
-    drawn = figures.size_and_score(run, {"a": 0}, "x")
+    drawn = figures.draw_size_and_score(run, {"a": 0}, "x")
     assert drawn and "structure_3" not in drawn
 
 
 def draw(axes: Axes) -> None:
-    points = axes.scatter([1, 2], [1, 2], color=series_color(2), label="a $x^2$ <b>")
+    points = axes.scatter([1, 2], [1, 2], color=pick_series_color(2), label="a $x^2$ <b>")
     points.set_urls(["#case-0", "#case-1"])
     axes.plot([1, 2], [2, 1], color=INK)
     axes.legend()
 
 
 def test_colors_are_those_of_the_page_and_text_is_text() -> None:
-    drawn = svg(draw, "two points", 200, "first")
+    drawn = draw_svg(draw, "two points", 200, "first")
     assert "var(--series-2)" in drawn and "var(--ink)" in drawn
     assert not re.search(r"#0[01]0[0-9a-f]{3}", drawn)
     assert "a $x^2$ &lt;b&gt;" in drawn and "<b>" not in drawn
@@ -70,7 +70,7 @@ def test_colors_are_those_of_the_page_and_text_is_text() -> None:
 
 
 def test_two_drawings_share_no_names_and_one_is_always_the_same() -> None:
-    first, second = (svg(draw, "two points", 200, anchors) for anchors in ("first", "second"))
+    first, second = (draw_svg(draw, "two points", 200, anchors) for anchors in ("first", "second"))
     names = [set(re.findall(r' id="([^"]*)"', drawn)) for drawn in (first, second)]
     assert names[0] and not names[0] & names[1]
-    assert first == svg(draw, "two points", 200, "first")
+    assert first == draw_svg(draw, "two points", 200, "first")
