@@ -71,7 +71,7 @@ class CalibrationMetric(CaseMetric):
         self._sums: list[tuple[str, str, CalibrationSums]] = []
 
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
-        """The three scores of a label.
+        """Compute the three scores of a label.
 
         Raises:
             DataError: The case has no probabilities, or numbers that are none.

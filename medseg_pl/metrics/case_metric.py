@@ -162,7 +162,7 @@ class CaseMetric(Metric):
 
     @abstractmethod
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
-        """The columns of one label of one case."""
+        """Compute the columns of one label of one case."""
 
     def update(self, case: Prediction) -> None:
         """Score one whole case.
@@ -180,7 +180,7 @@ class CaseMetric(Metric):
         self._scores.append([self._score_label(pair) for pair in pairs])
 
     def table(self) -> list[CaseScore]:
-        """The scores of all processes, sorted by case.
+        """Collect the scores of all processes, sorted by case.
 
         Raises:
             DataError: A case was scored twice.
@@ -197,7 +197,7 @@ class CaseMetric(Metric):
         return next(scores for scores in reversed(self._scores) if scores[0].case_id == case_id)
 
     def compute(self) -> dict[str, Tensor]:
-        """The mean over cases of every column and label, `<column>/<label>`; NaN where no case defines it."""
+        """Average each column and label over cases, as `<column>/<label>`; NaN without any case."""
         return _average_columns(self.table())
 
     def forward(self, case: Prediction) -> dict[str, Tensor]:
@@ -212,7 +212,7 @@ class CaseMetric(Metric):
         self._scores = []
 
     def _check_shapes(self, case: Prediction, reference: NDArray[np.uint8]) -> None:
-        """Numpy would stretch a mask of one row, and compare it with all the others."""
+        """Check shapes: numpy would stretch a mask of one row."""
         expected = (self.labels.mask_channels, *case.geometry.shape)
         if case.mask.shape != expected or reference.shape != expected:
             raise DataError(
@@ -222,7 +222,7 @@ class CaseMetric(Metric):
             )
 
     def _check_values(self, case: Prediction, reference: NDArray[np.uint8]) -> None:
-        """A label that nobody has named would count as background, and no score would tell."""
+        """Refuse values without a label, which would silently count as background."""
         highest = 1 if self.labels.overlapping else len(self.labels.names)
         annotated = reference[reference != IGNORE]
         for what, values in (("prediction", case.mask), ("reference", annotated)):
@@ -238,7 +238,7 @@ class CaseMetric(Metric):
 
 
 def _average_columns(table: list[CaseScore]) -> dict[str, Tensor]:
-    """NaN for distances of which some are in mm and others in pixels."""
+    """Average each column; NaN for distances in mixed units."""
     mixed = DISTANCES if len({score.unit for score in table}) > 1 else ()
     columns: dict[tuple[str, str], list[float]] = {(name, score.label): [] for score in table for name in score.values}
     for score in table:
@@ -251,7 +251,7 @@ def _average_columns(table: list[CaseScore]) -> dict[str, Tensor]:
 
 
 def gather_from_ranks(entries: list[T]) -> list[T]:
-    """What all processes have, in the order of their ranks, the same on each; every one of them has to call it."""
+    """Gather the entries of all processes by rank; each process must call it."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return entries
     gathered: list[list[T]] = [[] for _ in range(torch.distributed.get_world_size())]
@@ -319,7 +319,7 @@ def _require_all(scored: set[str], expected: set[str]) -> None:
 
 
 def _join_tables(tables: Sequence[Sequence[CaseScore]]) -> list[CaseScore]:
-    """The columns of all metrics side by side."""
+    """Join the columns of all metrics."""
     rows = []
     for same in zip(*tables, strict=True):
         first = same[0]

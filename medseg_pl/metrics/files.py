@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medseg_pl.core.errors import make_printable
+from medseg_pl.core.numbers import format_interval, format_number
 from medseg_pl.io.atomic_files import write_atomically
 from medseg_pl.io.scores import PREDICTIONS, Row, choose_numbered_paths, write_rows, write_summary
 from medseg_pl.metrics.case_metric import CaseScore
@@ -85,7 +86,7 @@ def make_row(score: CaseScore, strata: Mapping[str, str]) -> Row:
 
 
 def make_summary_tables(summary: Mapping[str, Any], stage: str) -> list[Table]:
-    """The means of each label, overlap and, where they were measured, distances; each fits 80 columns."""
+    """Make tables of the labels' means that fit 80 columns."""
     title = f"{stage}: {summary['n_cases']} cases of {summary['n_groups']} groups"
     tables = [_make_table(summary, title, _OVERLAP, "dice")]
     if "hd95_mm" in summary["foreground_mean"]:
@@ -100,17 +101,9 @@ def _make_table(summary: Mapping[str, Any], title: str, columns: Mapping[str, st
     for name in (first, "95 % interval", *others, "missed"):
         table.add_column(name, justify="right", no_wrap=True)
     for label, described in summary["labels"].items():
-        value, *rest = (_number(described.get(name, {}).get("mean")) for name in columns.values())
-        interval = _interval(described.get(headline, {}).get("ci95"))
+        value, *rest = (format_number(described.get(name, {}).get("mean"), 4) for name in columns.values())
+        interval = format_interval(described.get(headline, {}).get("ci95"), joint=" – ")
         table.add_row(Text(make_printable(label)), value, interval, *rest, str(described["counts"]["n_missed"]))
-    value, *rest = (_number(summary["foreground_mean"].get(name)) for name in columns.values())
+    value, *rest = (format_number(summary["foreground_mean"].get(name), 4) for name in columns.values())
     table.add_row("mean", value, "", *rest, "", style="bold")
     return table
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _interval(interval: Sequence[float] | None) -> str:
-    return "–" if interval is None else f"{interval[0]:.3f} – {interval[1]:.3f}"

@@ -38,7 +38,7 @@ class OverlapMetric(CaseMetric):
     """
 
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
-        """Counts and the scores that are read from them."""
+        """Compute counts and the scores that follow from them."""
         counts = pair.counts
         scores = apply_empty_mask_rule(
             pair, _WORST, lambda: {name: formula(counts) for name, formula in FORMULAS.items()}
@@ -55,7 +55,7 @@ class VolumeMetric(CaseMetric):
     """
 
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
-        """The volumes of a label."""
+        """Compute the volumes of a label."""
         voxel_ml = math.nan if pair.case.geometry.voxel_ml is None else pair.case.geometry.voxel_ml
         reference_ml, prediction_ml = pair.counts.reference * voxel_ml, pair.counts.prediction * voxel_ml
         return {
@@ -94,7 +94,7 @@ class UWMadisonScore(CaseMetric):
     in_training = False
 
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
-        """The score of a label."""
+        """Compute the score of a label."""
         return apply_empty_mask_rule(pair, {"uw_madison": 0.0}, lambda: {"uw_madison": _compute_score(pair)})
 
 

@@ -19,7 +19,7 @@ Strata = Mapping[str, Mapping[str, str]]
 def summarize(
     scores: Sequence[CaseScore], names: Sequence[str], *, intervals: bool = True, strata: Strata | None = None
 ) -> dict[str, Any]:
-    """The content of `summary_<stage>.json`.
+    """Compute the content of `summary_<stage>.json`.
 
     Per label the mean over cases with its interval, drawn over groups; `foreground_mean` is the mean of the labels'
     means. Pooled Dice comes from the summed counts and has a name of its own: large cases outweigh small ones in it,
@@ -42,7 +42,7 @@ def summarize(
 
 
 def average_foreground(labels: dict[str, dict[str, Any]], metric: str) -> float | None:
-    """The mean of the labels' means; labels that no case has are left out, `None` where that is all of them."""
+    """Average the labels' means; `None` where no label has one."""
     means = [label[metric]["mean"] for label in labels.values() if metric in label]
     known = [mean for mean in means if mean is not None]
     return sum(known) / len(known) if known else None
@@ -76,7 +76,7 @@ def _summarize_label(scores: Sequence[CaseScore], metrics: Sequence[str], interv
 
 
 def _list_metrics(scores: Sequence[CaseScore]) -> list[str]:
-    """The columns that are scores, in the table's order: all but the counts.
+    """List the columns that are scores: all but the counts.
 
     Distances are left out where some cases have them in mm and others in pixels: their mean would mean nothing.
     """
@@ -138,7 +138,7 @@ def estimate_most_missed(patients: int) -> float:
 
 
 def _count_patients(scores: Sequence[CaseScore]) -> tuple[int, int]:
-    """How many patients have a score, and how many of them a miss or a false alarm."""
+    """Count the patients with a score, and those missed or falsely alarmed."""
     scored = {score.group for score in scores if score.status != UNDEFINED}
     return len(scored), len({score.group for score in scores if score.status in (MISSED, FALSE_ALARM)})
 

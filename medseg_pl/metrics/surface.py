@@ -52,7 +52,7 @@ class SurfaceMetric(CaseMetric):
         self.tolerance = _expand_tolerance(labels, tolerance)
 
     def score(self, pair: LabelPair) -> Mapping[str, float | int]:
-        """The four scores of a label."""
+        """Compute the four scores of a label."""
         geometry = pair.case.geometry
         far = measure_diagonal(geometry.shape, geometry.spacing_in_unit)
         worst = {"hd_mm": far, "hd95_mm": far, "assd_mm": far, "nsd": 0.0}

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from medseg_pl.core.numbers import NOTHING, format_interval, format_number
 from medseg_pl.core.privacy import redact_config
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings
 from medseg_pl.reporting.split_audit import audit_split
@@ -20,7 +21,7 @@ _CHOSEN_TOO = ("data.foreground_fraction", "trainer.max_epochs", "trainer.precis
 
 
 def write_blocks(run: Run) -> dict[str, str]:
-    """The blocks by the names of their marks."""
+    """Write the blocks by the names of their markers."""
     return {
         "dataset": _write_dataset(run),
         "model": _write_settings(run, (*_MODEL, *_MODEL_TOO)),
@@ -36,7 +37,8 @@ def _write_dataset(run: Run) -> str:
     lines = [f"Read by `{source}`.", ""] if source else []
     if proof.sides:
         lines += format_table(
-            ["side", "cases", "patients"], [[s.name, s.cases, _or_dash(s.groups)] for s in proof.sides]
+            ["side", "cases", "patients"],
+            [[s.name, s.cases, NOTHING if s.groups is None else s.groups] for s in proof.sides],
         )
         lines.append("")
     lines.append(" ".join(escape(sentence) for sentence in proof.sentences))
@@ -46,7 +48,7 @@ def _write_dataset(run: Run) -> str:
 
 
 def write_survey(run: Run) -> list[str]:
-    """What the data is like, as a table."""
+    """Write a table of what the data is like."""
     seen = _get_survey(run)
     if not seen:
         return ["What the data is like was not recorded."]
@@ -66,7 +68,7 @@ def write_survey(run: Run) -> list[str]:
 
 
 def write_label_shares(run: Run) -> list[str]:
-    """How much there is of each label, as a table."""
+    """Write a table of how much there is of each label."""
     seen = _get_survey(run)
     if not seen:
         return ["How much there is of each label was not recorded."]
@@ -127,46 +129,36 @@ def _write_evaluation(run: Run) -> str:
     means = run.summary.get("foreground_mean", {})
     last = [
         "**mean of labels**",
-        _number(means.get("dice")),
-        _interval(compute_mean_interval(run)),
-        _number(means.get("hd95_mm"), 1),
+        format_number(means.get("dice")),
+        format_interval(compute_mean_interval(run)),
+        format_number(means.get("hd95_mm"), 1),
     ]
-    rows.append([*last, _number(means.get("nsd")), run.summary.get("n_cases"), "", ""])
+    rows.append([*last, format_number(means.get("nsd")), run.summary.get("n_cases"), "", ""])
     what = f"{run.stage}: {run.summary.get('n_cases')} cases of {run.summary.get('n_groups')} patients."
-    said = [*assess_certainty(run).sentences, *find_weaknesses(run).sentences]
-    return "\n".join([what, "", *format_table(header, rows), "", " ".join(escape(sentence) for sentence in said)])
+    sentences = [*assess_certainty(run).sentences, *find_weaknesses(run).sentences]
+    return "\n".join([what, "", *format_table(header, rows), "", " ".join(escape(sentence) for sentence in sentences)])
 
 
 def _make_row(label: str, described: Mapping[str, Any]) -> list[Any]:
     dice, counts = described.get("dice", {}), described.get("counts", {})
-    others = [_number(described.get(name, {}).get("mean"), digits) for name, digits in (("hd95_mm", 1), ("nsd", 3))]
-    found = [escape(label), _number(dice.get("mean")), _interval(dice.get("ci95")), *others]
-    return [*found, dice.get("n"), counts.get("n_missed"), counts.get("n_false_alarm")]
+    others = [
+        format_number(described.get(name, {}).get("mean"), digits) for name, digits in (("hd95_mm", 1), ("nsd", 3))
+    ]
+    cells = [escape(label), format_number(dice.get("mean")), format_interval(dice.get("ci95")), *others]
+    return [*cells, dice.get("n"), counts.get("n_missed"), counts.get("n_false_alarm")]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """The lines of a table."""
+    """Format the lines of a table."""
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines]
 
 
 def escape(text: str) -> str:
-    r"""Text that is no markup, whoever chose it.
+    r"""Escape a stranger's text so that it is no markup.
 
     >>> print(escape("large_bowel a|b <c>"))
     large_bowel a\|b &lt;c>
     """
     plain = re.sub(r"([\\`*{}\[\]|#]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
     return plain.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _interval(ends: Sequence[float] | None) -> str:
-    return "–" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-
-
-def _or_dash(value: int | None) -> Any:
-    return "–" if value is None else value

@@ -29,14 +29,14 @@ def fill_readme(path: Path, run: Run) -> tuple[bool, list[str]]:
         before = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise SettingError(f"{path} is not in UTF-8: {error}. Save it as UTF-8.") from None
-    said = write_blocks(run)
-    after = fill_markers(before, said, str(path))
+    blocks = write_blocks(run)
+    after = fill_markers(before, blocks, str(path))
     if after != before:
-        place = path.resolve()  # a link stays a link
-        with write_atomically(place, replace=True) as temporary:
+        target = path.resolve()  # a link stays a link
+        with write_atomically(target, replace=True) as temporary:
             temporary.write_bytes(after.encode())
-            temporary.chmod(place.stat().st_mode)
-    return after != before, find_missing_markers(before, said)
+            temporary.chmod(target.stat().st_mode)
+    return after != before, find_missing_markers(before, blocks)
 
 
 _MARK = re.compile(r"<!-- (/?)medseg:(\w+) -->")
@@ -66,7 +66,7 @@ def fill_markers(text: str, blocks: Mapping[str, str], what: str) -> str:
 
 
 def find_missing_markers(text: str, blocks: Mapping[str, str]) -> list[str]:
-    """The blocks for which the text has no marks."""
+    """Find the blocks for which the text has no markers."""
     marked = {mark[2] for mark in _MARK.finditer(text)}
     return [name for name in blocks if name not in marked]
 
@@ -85,11 +85,11 @@ def _check_marks(marks: list[tuple[bool, str]], blocks: Mapping[str, str], what:
             raise SettingError(f"{what} has marks for {name!r}, of which a run says nothing. {hint}")
     names = [name for begins, name in marks if begins]
     for name in dict.fromkeys(name for _, name in marks):
-        own = [begins for begins, other in marks if other == name]
-        if own != [True, False]:
+        order = [begins for begins, other in marks if other == name]
+        if order != [True, False]:
             raise SettingError(
-                f"{what} needs {example.format(name)} once each, in this order; found {own.count(True)} of the first "
-                f"and {own.count(False)} of the second. Correct the marks; nothing was written."
+                f"{what} needs {example.format(name)} once each, in this order; found {order.count(True)} of the first "
+                f"and {order.count(False)} of the second. Correct the marks; nothing was written."
             )
     if [name for _, name in marks] != [name for name in names for _ in range(2)]:
         raise SettingError(
@@ -98,5 +98,5 @@ def _check_marks(marks: list[tuple[bool, str]], blocks: Mapping[str, str], what:
 
 
 def _strip_marks(block: str) -> str:
-    """A block that could not be taken for a mark when it is read again."""
+    """Strip what would be taken for a marker when the file is read again."""
     return block.replace("<!--", "<! --").replace("-->", "-- >")

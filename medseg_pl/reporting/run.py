@@ -61,9 +61,9 @@ class Run:
         return {case_id: sum(values) / len(values) for case_id, values in cases.items()}
 
     def values(self, label: str, metric: str) -> list[tuple[Row, float]]:
-        """The rows of a label that have a score, each with it."""
-        found = ((row, read_number(row, metric)) for row in self.rows if row["label"] == label)
-        return [(row, value) for row, value in found if not math.isnan(value)]
+        """Return the scored rows of a label with their scores."""
+        scored = ((row, read_number(row, metric)) for row in self.rows if row["label"] == label)
+        return [(row, value) for row, value in scored if not math.isnan(value)]
 
 
 def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = None) -> Run:
@@ -101,12 +101,12 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
 
 def _read_scores(folder: Path, stage: str | None) -> tuple[Path | None, Sequence[Row], Values]:
     scores = find_scores(folder, stage)
-    known = parse_stage(scores) or "test"
+    scored_stage = parse_stage(scores) or "test"
     summary = _read_mapping(locate_summary(scores))
     if summary is None or not isinstance(summary.get("labels"), dict):
         raise MissingDataError(
             f"Expected {locate_summary(scores).name} with the labels beside {scores}. Score the run again with medseg "
-            f"{'evaluate' if known == 'evaluate' else 'test'}, which writes both."
+            f"{'evaluate' if scored_stage == 'evaluate' else 'test'}, which writes both."
         )
     return scores, read_rows(scores), summary
 
@@ -116,20 +116,20 @@ def _make_unscored(labels: Sequence[str]) -> tuple[Path | None, Sequence[Row], V
 
 
 def read_number(row: Mapping[str, Any], column: str) -> float:
-    """The number in a column; NaN where there is none."""
+    """Read the number in a column; NaN where there is none."""
     value = row.get(column, math.nan)
     return math.nan if isinstance(value, str) else float(value)
 
 
 def _make_title(folder: Path, config: Values | None) -> str:
-    """The experiment's name and the folder's own, and nothing of where the folder is."""
+    """Make a title that tells nothing of where the folder is."""
     experiment = str((config or {}).get("experiment") or "")
     name = folder.resolve().name
     return f"{experiment}, {name}" if experiment and experiment != name else name
 
 
 def _read_config(folder: Path) -> Values | None:
-    """The newest configuration: a run that went on with other settings has several."""
+    """Read the newest configuration; a resumed run may have several."""
     later = sorted(folder.glob("config_resumed_*.yaml"), key=lambda path: (len(path.name), path.name))
     path = [folder / "config.yaml", *later][-1]
     if not path.is_file():
@@ -165,19 +165,19 @@ class Setting(NamedTuple):
 
 
 def compare_settings(runs: Sequence[Run]) -> list[Setting]:
-    """The configurations, without what is personal and what is not set; what differs comes first."""
+    """Compare the settings of runs, redacted; what differs comes first."""
     return _align_settings([redact_config(run.config or {}) for run in runs])
 
 
 def compare_environments(runs: Sequence[Run]) -> list[Setting]:
-    """What the runs were trained on and with."""
+    """Compare what runs were trained on and with."""
     return _align_settings([_summarize_environment(run.environment or {}) for run in runs])
 
 
 def _summarize_environment(record: Mapping[str, Any]) -> dict[str, Any]:
-    """All but the data, which has a place of its own; of the times that the run went on, how many they were."""
-    kept = {name: value for name, value in record.items() if name not in ("data", "resumed")}
-    return {**kept, "resumed": f"{len(record['resumed'])} times"} if record.get("resumed") else kept
+    """Summarize an environment without its data, which has its own section."""
+    selected = {name: value for name, value in record.items() if name not in ("data", "resumed")}
+    return {**selected, "resumed": f"{len(record['resumed'])} times"} if record.get("resumed") else selected
 
 
 def _align_settings(settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
@@ -200,8 +200,8 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             here = name if key in ("class_path", "init_args") else f"{name}.{key}" if name else str(key)
             yield from _flatten(inner, here)
     elif isinstance(value, (list, tuple)) and any(isinstance(inner, (Mapping, list, tuple)) for inner in value):
-        for place, inner in enumerate(value):
-            yield from _flatten(inner, f"{name}.{place}")
+        for index, inner in enumerate(value):
+            yield from _flatten(inner, f"{name}.{index}")
     elif value is not None:
         yield name, _format_value(value)
 

@@ -58,11 +58,11 @@ def audit_split(run: Run) -> SplitAudit:
 
 
 def _map_patients(run: Run) -> dict[str, str]:
-    """The patient of each case, from the split's record; an older one knows those that were scored alone."""
+    """Map cases to patients; older records know only those that were scored."""
     assert run.splits is not None, "asked for before"
     recorded: Any = run.splits.get("groups")
-    known = {str(name): str(group) for name, group in recorded.items()} if isinstance(recorded, Mapping) else {}
-    return known or {str(row["case_id"]): str(row["group"]) for row in run.rows}
+    patients = {str(name): str(group) for name, group in recorded.items()} if isinstance(recorded, Mapping) else {}
+    return patients or {str(row["case_id"]): str(row["group"]) for row in run.rows}
 
 
 def _count_patients(names: Sequence[str], groups: Mapping[str, str]) -> int | None:
@@ -70,7 +70,7 @@ def _count_patients(names: Sequence[str], groups: Mapping[str, str]) -> int | No
 
 
 def _count_shared(sides: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> int:
-    """How many patients, or cases of unknown ones, are on more than one side."""
+    """Count the patients, or cases of unknown ones, on several sides."""
     seen: dict[str, set[str]] = {}
     for side, names in sides.items():
         for name in names:
@@ -81,20 +81,20 @@ def _count_shared(sides: Mapping[str, Sequence[str]], groups: Mapping[str, str])
 
 
 def _describe_faults(shared: int, leaked: set[str]) -> list[str]:
-    said = [f"{shared} patients or cases are on two sides of the split."] if shared else []
-    return said + ([f"{len(leaked)} of the cases that were scored were trained on."] if leaked else [])
+    sentences = [f"{shared} patients or cases are on two sides of the split."] if shared else []
+    return sentences + ([f"{len(leaked)} of the cases that were scored were trained on."] if leaked else [])
 
 
 def _list_remarks(run: Run, groups: Mapping[str, str]) -> list[str]:
     assert run.splits is not None, "asked for before"
-    said = []
+    sentences = []
     if len(groups) > 1 and len(set(groups.values())) == len(groups):
-        said.append("Each case counts as a patient of its own, which is right only if no patient has two.")
+        sentences.append("Each case counts as a patient of its own, which is right only if no patient has two.")
     if accepted := run.splits.get("accepted_duplicates"):
-        said.append(f"{len(accepted)} images that are on two sides were allowed on purpose.")
+        sentences.append(f"{len(accepted)} images that are on two sides were allowed on purpose.")
     scored = run.summary.get("scored")
     if isinstance(scored, Mapping):
         side = scored.get("side")
         watched = ": training chose its best weights by them, so the scores are a little too good" * (side == "val")
-        said.append(f"Scored were the {_NAMES.get(str(side), side)} cases{watched}.")
-    return said
+        sentences.append(f"Scored were the {_NAMES.get(str(side), side)} cases{watched}.")
+    return sentences

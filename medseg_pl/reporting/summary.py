@@ -23,28 +23,30 @@ class Finding(NamedTuple):
 
 
 def list_findings(run: Run) -> list[Finding]:
-    """The four answers of a run."""
+    """List the four findings about a run."""
     proof = audit_split(run)
     trust = Finding("Can I trust the split?", proof.headline, proof.sentences)
     return [assess_quality(run), assess_certainty(run), find_weaknesses(run), trust]
 
 
 def assess_quality(run: Run) -> Finding:
-    """The means over labels."""
+    """Report the means over labels."""
     means = run.summary.get("foreground_mean", {})
     cases, groups = run.summary.get("n_cases", 0), run.summary.get("n_groups", 0)
     of_whom = f"{_count_noun(cases, 'case')} of {_count_noun(groups, 'patient')}"
-    said = [f"The mean over {_count_noun(len(run.labels), 'label')} of {of_whom}."]
+    sentences = [f"The mean over {_count_noun(len(run.labels), 'label')} of {of_whom}."]
     unit = " and ".join(run.summary.get("units", []))
     if (distance := means.get("hd95_mm")) is not None:
-        said.append(f"HD95 {distance:.1f} {unit}: how far the outlines are apart where they are furthest, but for 5 %.")
+        sentences.append(
+            f"HD95 {distance:.1f} {unit}: how far the outlines are apart where they are furthest, but for 5 %."
+        )
     if (near := means.get("nsd")) is not None:
-        said.append(f"{near:.0%} of the outlines lie within the tolerance (NSD).")
-    return Finding("How good?", _format_dice(means.get("dice")), said)
+        sentences.append(f"{near:.0%} of the outlines lie within the tolerance (NSD).")
+    return Finding("How good?", _format_dice(means.get("dice")), sentences)
 
 
 def assess_certainty(run: Run) -> Finding:
-    """The interval of the mean over labels."""
+    """Report the interval of the mean over labels."""
     groups = int(run.summary.get("n_groups", 0))
     interval = compute_mean_interval(run)
     if interval is None:
@@ -53,33 +55,33 @@ def assess_certainty(run: Run) -> Finding:
         )
         return Finding("How sure?", "no interval", [why])
     low, high = interval
-    said = [f"95 % interval of the mean, drawn over {groups} patients."]
-    said += run.summary.get("cautions", [])
-    return Finding("How sure?", f"{low:.3f} to {high:.3f}", said)
+    sentences = [f"95 % interval of the mean, drawn over {groups} patients."]
+    sentences += run.summary.get("cautions", [])
+    return Finding("How sure?", f"{low:.3f} to {high:.3f}", sentences)
 
 
 def find_weaknesses(run: Run) -> Finding:
-    """The weakest label, the worst case, what was missed or invented, and the weakest stratum."""
+    """Find the weakest label, case and subgroup, and what was missed."""
     means = {label: _get_label_mean(run, label) for label in run.labels}
-    known = {label: mean for label, mean in means.items() if mean is not None}
-    if not known:
+    scored = {label: mean for label, mean in means.items() if mean is not None}
+    if not scored:
         return Finding("Where does it fail?", "not known", ["No label has a score."])
-    low = min(known, key=lambda label: known[label])
-    said = [f"{low} is the weakest label, with a mean Dice of {known[low]:.3f}."] if len(known) > 1 else []
+    low = min(scored, key=lambda label: scored[label])
+    sentences = [f"{low} is the weakest label, with a mean Dice of {scored[low]:.3f}."] if len(scored) > 1 else []
     missed, invented = (
         sum(_get_count(run, label, name) for label in run.labels) for name in ("n_missed", "n_false_alarm")
     )
-    said.append(f"Missed altogether: {missed}; found where there is none: {invented}.")
+    sentences.append(f"Missed altogether: {missed}; found where there is none: {invented}.")
     if (stratum := find_weakest([*list_strata(run), *list_size_thirds(run)])) is not None:
         who = _count_noun(stratum.cases, "case")
-        said.append(f"Weakest by {stratum.kind}: {stratum.value} ({who}, {_format_dice(stratum.mean)}).")
+        sentences.append(f"Weakest by {stratum.kind}: {stratum.value} ({who}, {_format_dice(stratum.mean)}).")
     worst = min(run.means.items(), key=lambda item: item[1], default=None)
     headline = f"worst case {worst[1]:.3f}" if worst else "not known"
-    return Finding("Where does it fail?", headline, said, worst and worst[0])
+    return Finding("Where does it fail?", headline, sentences, worst and worst[0])
 
 
 def compute_mean_interval(run: Run) -> tuple[float, float] | None:
-    """95 % interval of the mean Dice over labels; `None` where patients are too few."""
+    """Compute the 95 % interval of the mean Dice; `None` for too few patients."""
     columns = []
     for label in run.labels:
         if rows := run.values(label, "dice"):
@@ -89,8 +91,8 @@ def compute_mean_interval(run: Run) -> tuple[float, float] | None:
 
 
 def _get_label_mean(run: Run, label: str) -> float | None:
-    found: Any = run.summary["labels"][label].get("dice", {}).get("mean")
-    return None if found is None else float(found)
+    mean: Any = run.summary["labels"][label].get("dice", {}).get("mean")
+    return None if mean is None else float(mean)
 
 
 def _get_count(run: Run, label: str, name: str) -> int:
@@ -128,23 +130,23 @@ class Subgroup(NamedTuple):
 
 
 def list_strata(run: Run) -> list[Subgroup]:
-    """Those of the summary, such as sites and scanners."""
-    found = []
+    """List the subgroups of the summary, such as sites and scanners."""
+    subgroups = []
     strata = run.summary.get("strata")
     for kind, values in strata.items() if isinstance(strata, Mapping) else ():
         for value, part in values.items():
             labels = {label: _get_mean(part["labels"].get(label, {}).get("dice")) for label in run.labels}
-            found.append(Subgroup(kind, value, part["n_cases"], part["foreground_mean"].get("dice"), labels))
-    return found
+            subgroups.append(Subgroup(kind, value, part["n_cases"], part["foreground_mean"].get("dice"), labels))
+    return subgroups
 
 
 def list_size_thirds(run: Run) -> list[Subgroup]:
-    """Thirds of each label by the volume of its reference; labels that few cases have are left out."""
+    """Split each label's cases into thirds by reference volume."""
     return [stratum for label in run.labels for stratum in _split_thirds(run, label)]
 
 
 def find_weakest(strata: list[Subgroup]) -> Subgroup | None:
-    """The value with the lowest mean of a kind that has several."""
+    """Find the subgroup with the lowest mean, of a kind with several."""
     kinds = [stratum.kind for stratum in strata]
     several = [each for each in strata if each.mean is not None and kinds.count(each.kind) > 1]
     return min(several, key=lambda each: each.mean or 0.0, default=None)
@@ -157,14 +159,14 @@ def _split_thirds(run: Run, label: str) -> list[Subgroup]:
     rows = sorted(row for row in rows if row[0] > 0)
     if len(rows) < _FEWEST:
         return []
-    found = []
-    for name, places in zip(("smallest", "middle", "largest"), np.array_split(np.arange(len(rows)), 3), strict=True):
-        part = [rows[place] for place in places]
+    subgroups = []
+    for name, indices in zip(("smallest", "middle", "largest"), np.array_split(np.arange(len(rows)), 3), strict=True):
+        part = [rows[index] for index in indices]
         described = describe([dice for _, dice, _ in part], [group for _, _, group in part])
         value = f"{name} third, {part[0][0]:.3g} to {part[-1][0]:.3g} ml"
         mean = _get_mean(described)
-        found.append(Subgroup(f"size of {label}", value, len(part), mean and mean[0], {label: mean}))
-    return found
+        subgroups.append(Subgroup(f"size of {label}", value, len(part), mean and mean[0], {label: mean}))
+    return subgroups
 
 
 def _get_mean(fields: Mapping[str, Any] | None) -> tuple[float, Any] | None:
@@ -177,40 +179,40 @@ _WIDE = 0.1
 
 
 def list_limitations(run: Run) -> list[str]:
-    """One sentence each; none where nothing is known against it."""
+    """List what speaks against a run, a sentence each."""
     if not run.rows:
         return ["No score of this model is known."]
-    of_labels = [said for label in run.labels for said in _check_label(run, label)]
+    of_labels = [sentence for label in run.labels for sentence in _check_label(run, label)]
     return [*_check_split(run), *of_labels, *run.summary.get("cautions", []), *_check_spacing(run)]
 
 
 def _check_split(run: Run) -> list[str]:
     proof = audit_split(run)
-    found = [] if proof.verdict == "yes" else [f"Can the split be trusted? {proof.headline}."]
+    sentences = [] if proof.verdict == "yes" else [f"Can the split be trusted? {proof.headline}."]
     scored = run.summary.get("scored")
     if run.stage == "val" or (isinstance(scored, dict) and scored.get("side") == "val"):
-        found.append("It was scored on the cases by which training chose its best weights: a little too good.")
-    return found
+        sentences.append("It was scored on the cases by which training chose its best weights: a little too good.")
+    return sentences
 
 
 def _check_label(run: Run, label: str) -> list[str]:
     described = run.summary["labels"][label]
     dice, counts = described.get("dice", {}), described.get("counts", {})
-    found = []
+    sentences = []
     if (cases := int(dice.get("n") or 0)) < _FEW_CASES:
-        found.append(f"{label}: scored on {cases} cases only.")
+        sentences.append(f"{label}: scored on {cases} cases only.")
     ends = dice.get("ci95")
     if ends and ends[1] - ends[0] > _WIDE:
-        found.append(f"{label}: the mean Dice lies anywhere from {ends[0]:.3f} to {ends[1]:.3f} (95 %).")
+        sentences.append(f"{label}: the mean Dice lies anywhere from {ends[0]:.3f} to {ends[1]:.3f} (95 %).")
     if missed := int(counts.get("n_missed") or 0):
-        found.append(f"{label}: missed altogether in {missed} cases.")
+        sentences.append(f"{label}: missed altogether in {missed} cases.")
     if invented := int(counts.get("n_false_alarm") or 0):
-        found.append(f"{label}: found in {invented} cases that do not have it.")
-    return found
+        sentences.append(f"{label}: found in {invented} cases that do not have it.")
+    return sentences
 
 
 def _check_spacing(run: Run) -> list[str]:
-    """A network that takes pixels as they are knows only the sizes that it was shown."""
+    """Name the pixel sizes that a network without resampling was trained on."""
     seen = ((run.environment or {}).get("data") or {}).get("survey") or {}
     model = (run.config or {}).get("model") or {}
     if not seen.get("spacing_mm") or model.get("spacing_mm") is not None:

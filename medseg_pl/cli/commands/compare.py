@@ -32,6 +32,7 @@ from rich.text import Text
 
 from medseg_pl.cli.arguments import add_json, whole_number
 from medseg_pl.core.errors import SettingError, make_printable
+from medseg_pl.core.numbers import format_interval, format_number, format_p
 from medseg_pl.io.atomic_files import require_absent
 from medseg_pl.io.scores import Row, find_scores, list_tables, parse_stage, read_rows, write_rows
 from medseg_pl.metrics.statistics.comparison import (
@@ -116,7 +117,7 @@ def check_metric(name: str, tables: Sequence[Table]) -> str:
 
 
 def csv_rows(result: Mapping[str, Any]) -> list[Row]:
-    """The file of `--csv`: a row for each metric and label, an empty field for what cannot be said."""
+    """Make the rows of `--csv`, with an empty field for what cannot be said."""
     rows: list[Row] = []
     for metric, compared in result["metrics"].items():
         labels = [("label", name, fields) for name, fields in compared["labels"].items()]
@@ -176,26 +177,15 @@ def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool)
 
 def _cells(fields: Mapping[str, Any], decimals: int) -> list[str]:
     """Numbers as they are printed, a dash for what cannot be said."""
-    numbers = [_number(fields[name], decimals) for name in ("mean_a", "mean_b", "difference")]
-    interval = fields["interval"]
-    ends = "–" if interval is None else " to ".join(_number(end, decimals) for end in interval)
+    numbers = [format_number(fields[name], decimals) for name in ("mean_a", "mean_b", "difference")]
+    ends = format_interval(fields["interval"], decimals)
     by_case = "–" if fields["wins"] is None else f"{fields['wins']}/{fields['ties']}/{fields['losses']}"
     needed = "–" if fields["cases_needed"] is None else f"{fields['cases_needed']}"
-    return [*numbers, ends, _p(fields["p"]), _p(fields["p_holm"]), by_case, needed]
-
-
-def _number(value: float | None, decimals: int) -> str:
-    return "–" if value is None else f"{value:.{decimals}f}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+    return [*numbers, ends, format_p(fields["p"]), format_p(fields["p_holm"]), by_case, needed]
 
 
 def _sides(files: Sequence[Path], matched: Matched) -> dict[str, Any]:
-    """What was compared."""
+    """Describe both sides of the comparison."""
     sides = zip("ab", files, (matched.only_a, matched.only_b), strict=True)
     return {side: {"file": str(file), "stage": parse_stage(file), "unpaired": only} for side, file, only in sides}
 

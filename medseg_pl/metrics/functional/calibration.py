@@ -81,7 +81,7 @@ def sum_calibration(
 
 
 def brier_score(sums: CalibrationSums) -> float:
-    r"""The mean of $(p - r)^2$ over the voxels; NaN without any.
+    r"""Compute the mean of $(p - r)^2$ over voxels; NaN without any.
 
     >>> brier_score(CalibrationSums(np.array([2, 2]), np.array([1, 1]), np.array([0.25, 1.75]), squared_error=1.0))
     0.25

@@ -42,7 +42,7 @@ class OverlapCounts(NamedTuple):
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """The quotient, or NaN where there is nothing to divide by."""
+    """Divide; NaN where there is nothing to divide by."""
     return numerator / denominator if denominator else float("nan")
 
 
@@ -75,7 +75,7 @@ def recall(counts: OverlapCounts) -> float:
 
 
 def count(prediction: Bool[np.ndarray, "..."], reference: Bool[np.ndarray, "..."]) -> OverlapCounts:
-    """Counts of one label, in exact integers whatever the number of voxels.
+    """Count the voxels of one label in exact integers.
 
     >>> count(np.array([True, True, False]), np.array([True, False, True]))
     OverlapCounts(tp=1, fp=1, fn=1)

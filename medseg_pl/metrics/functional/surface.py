@@ -120,7 +120,7 @@ def nsd(distances: SurfaceDistances, tolerance: float) -> float:
 
 
 def find_border(mask: Bool[np.ndarray, "d h w"], axes: Sequence[int] | None = None) -> Bool[np.ndarray, "d h w"]:
-    """The voxels of a mask that have a face-neighbor outside it.
+    """Find the voxels of a mask with a face-neighbor outside it.
 
     Args:
         mask: One label of a volume.
@@ -142,7 +142,7 @@ def find_border(mask: Bool[np.ndarray, "d h w"], axes: Sequence[int] | None = No
 
 
 def find_bounding_box(mask: Bool[np.ndarray, "d h w"]) -> tuple[slice, slice, slice]:
-    """The smallest box that holds a mask; without extent where the mask is empty.
+    """Find the smallest box around a mask; empty for an empty mask.
 
     >>> find_bounding_box(np.array([[[0, 0, 1, 1], [0, 0, 0, 0]]], bool))
     (slice(0, 1, None), slice(0, 1, None), slice(2, 4, None))
@@ -153,16 +153,12 @@ def find_bounding_box(mask: Bool[np.ndarray, "d h w"]) -> tuple[slice, slice, sl
 
 
 def measure_diagonal(shape: tuple[int, int, int], spacing: Spacing) -> float:
-    """The length of an image's diagonal, that of the slice for an image of one slice: no distance is larger.
-
-    >>> measure_diagonal((1, 3, 4), spacing=(5.0, 1.0, 1.0))
-    5.0
-    """
+    """Measure an image's diagonal, or its slice's: no distance is larger."""
     return float(np.linalg.norm([shape[axis] * spacing[axis] for axis in _select_axes(shape)]))
 
 
 def _select_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes along which there are borders."""
+    """Select the axes along which there are borders."""
     return (1, 2) if shape[0] == 1 else (0, 1, 2)
 
 
@@ -176,7 +172,7 @@ def _find_extent(mask: NDArray[np.bool_], axis: int) -> slice:
 def _find_nearest(
     origins: NDArray[np.bool_], targets: NDArray[np.bool_], length: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The distance of each border voxel in `origins`, in the array's order, to the nearest one in `targets`."""
+    """Measure from each border voxel of `origins` to the nearest of `targets`."""
     distances = np.zeros(np.count_nonzero(origins))
     if not targets.any():
         distances[:] = np.inf
@@ -188,7 +184,7 @@ def _find_nearest(
 
 
 def _is_tree_faster(origins: NDArray[np.bool_], targets: NDArray[np.bool_]) -> bool:
-    """A tree takes `n log n` steps for `n` points, the transform one pass over the box."""
+    """Compare a tree's `n log n` steps with one pass over the box."""
     points = np.count_nonzero(origins) + np.count_nonzero(targets)
     return bool(_TREE_COST * points * np.log2(points) < origins.size)
 

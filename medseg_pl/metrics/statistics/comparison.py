@@ -170,7 +170,7 @@ def estimate_cases_needed(totals: Totals, cases: int) -> int | None:
 
 
 def subtract_scores(scores: PairedScores) -> list[float]:
-    """The second run's scores minus the first's; 0 where rounding alone tells them apart."""
+    """Subtract the first run's scores; 0 where rounding alone tells them apart."""
     return [
         0.0 if math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) else b - a
         for a, b in zip(scores.a, scores.b, strict=True)
@@ -178,7 +178,7 @@ def subtract_scores(scores: PairedScores) -> list[float]:
 
 
 def _compare(labels: Sequence[PairedScores], resamples: int, seed: int) -> Comparison:
-    """The comparison of the means over labels, which may be one."""
+    """Compare the means over labels, of which there may be one."""
     columns = [Values(subtract_scores(scores), scores.groups) for scores in labels]
     cases = len({case for scores in labels for case in scores.cases})
     if not cases:
@@ -244,7 +244,9 @@ def conclude(metric: str, labels: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def note_too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """What cannot be shown, whatever the scores: of 2^G combinations of signs two are as extreme as any.
+    """Note where too few groups can show no difference; empty elsewhere.
+
+    Of 2^G combinations of signs two are as extreme as any.
 
     >>> note_too_few({"liver": {"groups": 5}})
     'With 5 groups p is at least 0.0625: no difference can be shown, however large.'
@@ -274,7 +276,7 @@ def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def note_empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """What became of the cases in which the reference is empty; nothing where there are none."""
+    """Describe the cases with an empty reference; empty where there are none."""
     undefined, alarms_a, alarms_b = (
         sum(fields[name] for fields in labels.values()) for name in ("undefined", "false_alarms_a", "false_alarms_b")
     )
@@ -288,7 +290,7 @@ def note_empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _describe_label(scores: PairedScores, comparison: Comparison, higher_is_better: bool) -> dict[str, Any]:
-    """The fields of one label."""
+    """Describe one label."""
     better = None
     if comparison.p_holm is not None and comparison.p_holm < ALPHA:
         assert comparison.difference, "without a difference p is 1"

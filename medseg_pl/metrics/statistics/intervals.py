@@ -86,7 +86,7 @@ def bootstrap_means(columns: Sequence[Values], *, resamples: int, seed: int) -> 
 
 
 def sum_groups(columns: Sequence[Values]) -> Totals:
-    """Sums and counts by group, to the last digit independent of the order of the cases and of the groups' names."""
+    """Sum by group; exact whatever the order of cases and groups."""
     names = {name: place for place, name in enumerate(sorted({name for column in columns for name in column.groups}))}
     sums, counts = np.zeros((2, len(names), len(columns)))
     for i, column in enumerate(columns):
@@ -100,7 +100,7 @@ def sum_groups(columns: Sequence[Values]) -> Totals:
 
 
 def compute_mean_and_error(totals: Totals) -> tuple[float, float]:
-    r"""The mean of the columns' means, and its cluster-robust standard error.
+    r"""Compute the mean of the columns' means and its cluster-robust error.
 
     With $s_g$ and $n_g$ the sum and the number of the values of group $g$ of $G$, $m = \sum s_g / \sum n_g$:
 
@@ -122,7 +122,7 @@ def compute_mean_and_error(totals: Totals) -> tuple[float, float]:
 
 
 def estimate_rounding(totals: Totals) -> float:
-    """What rounding can do to a mean of such values: a smaller difference is none."""
+    """Estimate the rounding error of a mean; a smaller difference is none."""
     scale = (np.abs(totals.sums).sum(axis=0) / totals.counts.sum(axis=0)).mean()
     return max(1e-12 * float(scale), 1e-150)  # of anything less the square, and so the standard error, is 0
 

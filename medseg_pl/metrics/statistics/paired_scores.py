@@ -90,7 +90,7 @@ def match(a: Table, b: Table, *, allow_unpaired: bool = False) -> Matched:
 
 
 def pair_scores(matched: Matched, metric: str, a: str, b: str) -> dict[str, PairedScores]:
-    """The paired scores of each label.
+    """Pair the scores of each label.
 
     Where both masks are empty in both runs, nobody has a score. Where the reference is empty and one run has found
     something, the other, which rightly has not, gets the best score there is: a false alarm costs its run.
@@ -114,7 +114,7 @@ def pair_scores(matched: Matched, metric: str, a: str, b: str) -> dict[str, Pair
 
 
 def _pair_label(pairs: Sequence[tuple[Row, float, float]], best: float) -> PairedScores:
-    """The scores of one label, under the rule for empty masks; `best` is the best score there is."""
+    """Pair the scores of one label under the rule for empty masks."""
     scored = [(row, a, b) for row, a, b in pairs if not (math.isnan(a) and math.isnan(b))]
     return PairedScores(
         cases=[str(row["case_id"]) for row, _, _ in scored],
@@ -128,7 +128,7 @@ def _pair_label(pairs: Sequence[tuple[Row, float, float]], best: float) -> Paire
 
 
 def _read_score(row: Row, metric: str, name: str) -> float:
-    """The score of a row; NaN where both masks are empty."""
+    """Read the score of a row; NaN where both masks are empty."""
     value = row.get(metric, math.nan)
     where = f"{name}: {metric} of case {row['case_id']}, label {row['label']},"
     if isinstance(value, str) or math.isinf(value):
@@ -158,7 +158,7 @@ def _check_same_case(row_a: Row, row_b: Row, a: str, b: str) -> None:
 
 
 def _count_reference_voxels(row: Row, name: str) -> float:
-    """True positives and false negatives of a row."""
+    """Add the true positives and false negatives of a row."""
     counts = [row.get(column, math.nan) for column in ("tp", "fn")]
     if any(isinstance(count, str) or not math.isfinite(count) for count in counts):
         raise DataError(

@@ -48,38 +48,38 @@ class CaseEntry(NamedTuple):
     @property
     def faults(self) -> list[str]:
         """What was missed or invented, by any run: `missed: liver`."""
-        found = {
+        faults = {
             (str(row["status"]), label): f"{_FAULTS[str(row['status'])]}: {label}"
             for rows in self.scores
             for label, row in rows.items()
             if str(row["status"]) in _FAULTS
         }
-        return list(found.values())
+        return list(faults.values())
 
 
 def list_case_entries(runs: Sequence[Run], names: Names) -> list[CaseEntry]:
-    """All cases of all runs, the worst of the first run first; those without a score come last."""
+    """List the cases of all runs, the first run's worst first."""
     by_run = [_map_cases(run.rows) for run in runs]
     groups = {str(row["case_id"]): str(row["group"]) for run in reversed(runs) for row in run.rows}
     of_runs = [run.means for run in runs]
-    means = {case_id: [known.get(case_id) for known in of_runs] for case_id in groups}
+    means = {case_id: [run_means.get(case_id) for run_means in of_runs] for case_id in groups}
     # Not by id where names are hashed: the order of equal cases would tell something of their ids.
     ranked = sorted(groups, key=lambda case_id: (*map(_rank, means[case_id]), names.case(case_id)))
     return [
         CaseEntry(
-            place,
+            number,
             case_id,
             names.case(case_id),
             names.group(groups[case_id]),
             [of_run.get(case_id, {}) for of_run in by_run],
             means[case_id],
         )
-        for place, case_id in enumerate(ranked)
+        for number, case_id in enumerate(ranked)
     ]
 
 
 def to_page_data(entries: Sequence[CaseEntry]) -> list[dict[str, Any]]:
-    """What the page's script knows of the cases: names and scores."""
+    """Convert names and scores to plain values for the page's script."""
     return [
         {
             "name": entry.name,
@@ -92,8 +92,8 @@ def to_page_data(entries: Sequence[CaseEntry]) -> list[dict[str, Any]]:
 
 def _to_row_data(row: Row) -> dict[str, Any]:
     numbers = {column: read_number(row, column) for column in SHOWN if column in row}
-    known = {column: None if math.isnan(value) else round(value, 5) for column, value in numbers.items()}
-    return {**known, "status": str(row["status"]), "unit": str(row.get("unit", ""))}
+    rounded = {column: None if math.isnan(value) else round(value, 5) for column, value in numbers.items()}
+    return {**rounded, "status": str(row["status"]), "unit": str(row.get("unit", ""))}
 
 
 def _map_cases(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
@@ -119,16 +119,16 @@ class Names(NamedTuple):
     kept: bool = True
 
     def case(self, case_id: str) -> str:
-        """A case's name."""
+        """Return what a case is called on the page."""
         return self.record.pseudonym("case", case_id) if self.record else case_id
 
     def group(self, group: str) -> str:
-        """A patient's name."""
+        """Return what a patient is called on the page."""
         return self.record.pseudonym("group", group) if self.record else group
 
 
 def choose_names(folder: Path, *, plain: bool) -> Names:
-    """The names for a page whose first run is in `folder`.
+    """Choose the names for a page whose first run is in `folder`.
 
     Hashed names are those of the run's dashboards. A run without a dashboard gets a key now, which stays in its folder;
     where nothing can be written there, the names hold for this page alone.
@@ -156,7 +156,7 @@ class Calibration(NamedTuple):
 
 
 def list_calibration(run: Run) -> list[Calibration]:
-    """The means of each label; empty where the run did not measure them."""
+    """List the calibration of each label; empty where it was not measured."""
     if not any(metric in run.summary.get("foreground_mean", {}) for metric in METRICS):
         return []
     return [Calibration(label, [_read_metric(run, label, metric) for metric in METRICS]) for label in run.labels]

@@ -65,7 +65,7 @@ class RunComparison(NamedTuple):
 
 def compare_runs(runs: Sequence[Run]) -> list[RunComparison]:
     """Compare every run but the first with the first, on the cases that both have scored."""
-    return [_compare(runs[0], other, chr(ord("A") + place)) for place, other in enumerate(runs[1:], start=1)]
+    return [_compare(runs[0], other, chr(ord("A") + index)) for index, other in enumerate(runs[1:], start=1)]
 
 
 def _compare(first: Run, other: Run, letter: str) -> RunComparison:
@@ -74,7 +74,7 @@ def _compare(first: Run, other: Run, letter: str) -> RunComparison:
         matched = match(*tables, allow_unpaired=True)
     except DataError as error:
         return RunComparison(letter, [], 0, str(error))
-    found, faults = [], []
+    metrics, faults = [], []
     for metric in METRICS:
         if not all(metric in table.rows[0] for table in tables):
             continue
@@ -83,8 +83,8 @@ def _compare(first: Run, other: Run, letter: str) -> RunComparison:
         except DataError as error:  # not measured, or in other units
             faults.append(str(error))
             continue
-        found.append(_describe(metric, compared, letter))
-    return RunComparison(letter, found, matched.only_a + matched.only_b, "" if found else " ".join(faults))
+        metrics.append(_describe(metric, compared, letter))
+    return RunComparison(letter, metrics, matched.only_a + matched.only_b, "" if metrics else " ".join(faults))
 
 
 def _describe(metric: str, compared: dict[str, Any], letter: str) -> MetricComparison:
@@ -104,7 +104,7 @@ def _describe(metric: str, compared: dict[str, Any], letter: str) -> MetricCompa
 
 
 def _replace_letter(sentence: str, letter: str) -> str:
-    """A sentence that speaks of the second run as B, about a run of another letter.
+    """Replace B by the letter of the run that is compared.
 
     >>> _replace_letter("Dice: B is better for liver (false alarms: 1 of A, 0 of B).", "C")
     'Dice: C is better for liver (false alarms: 1 of A, 0 of C).'

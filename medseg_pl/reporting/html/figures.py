@@ -26,7 +26,7 @@ _MOST_NAMES = 12
 
 
 def draw_distribution(runs: Sequence[Run], metric: str, what: str, places: Mapping[str, int]) -> Markup:
-    """Every case as a point that leads to it, the middle half as a bar, the mean with its interval.
+    """Draw each case as a point, the quartiles and the mean's interval.
 
     Args:
         runs: Whose scores.
@@ -35,13 +35,13 @@ def draw_distribution(runs: Sequence[Run], metric: str, what: str, places: Mappi
         places: The place of each case on the page.
     """
     labels = _list_labels(runs)
-    lines = [(label, place) for label in labels for place in range(len(runs)) if label in runs[place].labels]
+    lines = [(label, index) for label in labels for index in range(len(runs)) if label in runs[index].labels]
 
     def draw(axes: Axes) -> None:
-        for height, (label, place) in enumerate(lines):
-            color = pick_series_color(labels.index(label) if len(runs) == 1 else place)
-            _draw_points(axes, runs[place], label, metric, -height, color, places)
-            _draw_bar_and_mean(axes, runs[place], label, metric, -height, color)
+        for height, (label, index) in enumerate(lines):
+            color = pick_series_color(labels.index(label) if len(runs) == 1 else index)
+            _draw_points(axes, runs[index], label, metric, -height, color, places)
+            _draw_bar_and_mean(axes, runs[index], label, metric, -height, color)
         axes.set_yticks([-height for height in range(len(lines))], [_name_line(runs, *line) for line in lines])
         axes.set_ylim(-len(lines) + 0.4, 0.6)
         axes.tick_params(axis="y", length=0, colors=INK)
@@ -52,7 +52,7 @@ def draw_distribution(runs: Sequence[Run], metric: str, what: str, places: Mappi
 
 
 def draw_curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: str) -> Markup | None:
-    """Logged values over the steps of training; `None` where nothing was logged.
+    """Draw logged values over training steps; `None` without any.
 
     Args:
         run: Whose log.
@@ -60,18 +60,18 @@ def draw_curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, nam
         what: What the axis is called.
         name: Of the drawing, unlike those of others.
     """
-    known = {column: _select_logged(run, column) for column in columns}
-    known = {column: points for column, points in known.items() if points}
-    if not known:
+    logged = {column: _select_logged(run, column) for column in columns}
+    logged = {column: points for column, points in logged.items() if points}
+    if not logged:
         return None
 
     def draw(axes: Axes) -> None:
-        for column, points in known.items():
-            title, place = columns[column]
+        for column, points in logged.items():
+            title, index = columns[column]
             steps, values = zip(*points, strict=True)
             marker = "o" if len(points) < 40 else None
             axes.plot(
-                steps, values, color=pick_series_color(place), label=_shorten(title), marker=marker, markersize=3.5
+                steps, values, color=pick_series_color(index), label=_shorten(title), marker=marker, markersize=3.5
             )
         axes.set_xlabel("steps of the optimizer")
         axes.set_ylabel(what)
@@ -81,14 +81,14 @@ def draw_curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, nam
 
 
 def draw_size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | None:
-    """The Dice of each case over the volume of its reference, on a logarithmic axis."""
-    found = {label: _select_sized(run, label) for label in run.labels}
-    found = {label: rows for label, rows in found.items() if rows}
-    if not found:
+    """Draw Dice over the reference's volume, on a logarithmic axis."""
+    sized = {label: _select_sized(run, label) for label in run.labels}
+    sized = {label: rows for label, rows in sized.items() if rows}
+    if not sized:
         return None
 
     def draw(axes: Axes) -> None:
-        for label, rows in found.items():
+        for label, rows in sized.items():
             volumes, scores, cases = zip(*rows, strict=True)
             points = axes.scatter(volumes, scores, s=16, alpha=0.7, color=pick_series_color(run.labels.index(label)))
             points.set_label(_shorten(label))
@@ -130,7 +130,7 @@ def draw_reliability(
 
 
 def draw_differences(compared: Mapping[str, Any], what: str, name: str) -> Markup:
-    """The mean difference of two runs for each label with its interval; beyond the line nothing is shown to differ."""
+    """Draw the mean difference of two runs with its interval by label."""
     lines = [*compared["labels"].items(), ("mean", compared["mean"])]
 
     def draw(axes: Axes) -> None:
@@ -162,13 +162,15 @@ def _draw_points(
     axes: Axes, run: Run, label: str, metric: str, height: float, color: str, places: Mapping[str, int]
 ) -> None:
     rows = sorted(((value, str(row["case_id"])) for row, value in run.values(label, metric)), key=lambda row: row[0])
-    kept = [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_POINTS)).astype(int))]
-    if not kept:
+    shown = [
+        rows[index] for index in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_POINTS)).astype(int))
+    ]
+    if not shown:
         return
     # Neighbors in value are put at different heights, always the same ones.
-    shifts = 0.28 * np.sin(2.4 * np.arange(len(kept)))
-    drawn = axes.scatter([value for value, _ in kept], height + shifts, s=18, alpha=0.55, color=color, linewidths=0)
-    drawn.set_urls([f"#case-{places[case]}" for _, case in kept])
+    shifts = 0.28 * np.sin(2.4 * np.arange(len(shown)))
+    drawn = axes.scatter([value for value, _ in shown], height + shifts, s=18, alpha=0.55, color=color, linewidths=0)
+    drawn.set_urls([f"#case-{places[case]}" for _, case in shown])
 
 
 def _draw_bar_and_mean(axes: Axes, run: Run, label: str, metric: str, height: float, color: str) -> None:
@@ -186,7 +188,7 @@ def _draw_bar_and_mean(axes: Axes, run: Run, label: str, metric: str, height: fl
 
 
 def _select_logged(run: Run, column: str) -> list[tuple[int, float]]:
-    """The values of a column after so many steps.
+    """Select the logged values of a column with their steps.
 
     The last validation of a run is that of its best weights, a step after the last of training: no point of a curve.
     """
@@ -206,8 +208,8 @@ def _list_labels(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(label for run in runs for label in run.labels))
 
 
-def _name_line(runs: Sequence[Run], label: str, place: int) -> str:
-    return _shorten(label) if len(runs) == 1 else f"{_shorten(label)} · {chr(ord('A') + place)}"
+def _name_line(runs: Sequence[Run], label: str, index: int) -> str:
+    return _shorten(label) if len(runs) == 1 else f"{_shorten(label)} · {chr(ord('A') + index)}"
 
 
 def _shorten(name: str) -> str:
@@ -246,9 +248,9 @@ _STYLE: Any = {
 }
 
 
-def pick_series_color(place: int) -> str:
-    """The color of the label, or the run, at a place of its list; the page gives it a shade for light and for dark."""
-    return f"#0a00{place % _SERIES:02x}"
+def pick_series_color(index: int) -> str:
+    """Pick the placeholder color of a label or run; the page shades it."""
+    return f"#0a00{index % _SERIES:02x}"
 
 
 def draw_svg(draw: Draw, what: str, height: float, anchors: str) -> Markup:
@@ -272,7 +274,7 @@ def draw_svg(draw: Draw, what: str, height: float, anchors: str) -> Markup:
 
 
 def _embed_svg(text: str, what: str, anchors: str) -> str:
-    """The bare element, with the page's colors and font, and names that no other drawing has."""
+    """Reduce a file to an element with the page's colors and own ids."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style [^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     opened = re.search(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', text)

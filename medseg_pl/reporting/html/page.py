@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -13,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from medseg_pl import __version__
+from medseg_pl.core.numbers import format_interval, format_number, format_p
 from medseg_pl.core.visualization import COLORS
 from medseg_pl.reporting.html import figures
 from medseg_pl.reporting.html.cases import SHOWN, CaseEntry, list_calibration, to_page_data
@@ -37,7 +37,7 @@ def render_page(
     *,
     hashed: bool,
 ) -> str:
-    """The whole page.
+    """Render the page.
 
     Args:
         runs: The runs, the first being the one that the others are compared with.
@@ -53,7 +53,7 @@ def render_page(
         .get_template("page.html.j2")
         .render(
             version=__version__,
-            runs=[_describe_run(run, place, places) for place, run in enumerate(runs)],
+            runs=[_describe_run(run, index, places) for index, run in enumerate(runs)],
             labels=_list_labels(runs),
             entries=entries,
             places=places,
@@ -84,8 +84,8 @@ _MORE = ((86, 180, 233), (204, 121, 167), (213, 94, 0), (148, 103, 189), (140, 8
 """Further colors of drawings, for those with many lines."""
 
 
-def _describe_run(run: Run, place: int, places: Mapping[str, int]) -> dict[str, Any]:
-    letter = chr(ord("A") + place)
+def _describe_run(run: Run, index: int, numbers: Mapping[str, int]) -> dict[str, Any]:
+    letter = chr(ord("A") + index)
     return {
         "letter": letter,
         "title": run.title,
@@ -96,7 +96,7 @@ def _describe_run(run: Run, place: int, places: Mapping[str, int]) -> dict[str, 
         "curves": [drawing for drawing in _draw_curves(run, letter) if drawing],
         "strata": list_strata(run),
         "sizes": list_size_thirds(run),
-        "size_drawing": figures.draw_size_and_score(run, places, letter),
+        "size_drawing": figures.draw_size_and_score(run, numbers, letter),
         "calibration": list_calibration(run),
         "reliability": figures.draw_reliability(run.reliability, run.labels, letter),
         "proof": audit_split(run),
@@ -106,7 +106,7 @@ def _describe_run(run: Run, place: int, places: Mapping[str, int]) -> dict[str, 
 
 def _draw_curves(run: Run, letter: str) -> list[Markup | None]:
     labels = run.labels if len(run.labels) <= _MOST_LINES else []
-    dice = {"val/dice": ("mean", 11)} | {f"val/dice/{name}": (name, place) for place, name in enumerate(labels)}
+    dice = {"val/dice": ("mean", 11)} | {f"val/dice/{name}": (name, index) for index, name in enumerate(labels)}
     rates = sorted({column for row in run.log for column in row if column.startswith("lr-")})
     return [
         figures.draw_curves(
@@ -126,11 +126,11 @@ def _draw_distributions(runs: Sequence[Run], places: Mapping[str, int]) -> list[
 
 
 def _split_gallery(entries: Sequence[CaseEntry], pictures: Pictures) -> list[tuple[str, list[CaseEntry]]]:
-    """The worst and the best of the cases that have a picture."""
+    """Split the cases with a thumbnail into the worst and the best."""
     drawn = [entry for entry in entries if entry.number in pictures.thumbnails]
-    found = select_gallery(drawn)
-    half = (len(found) + 1) // 2
-    return [(title, part) for title, part in (("The worst", found[:half]), ("The best", found[half:])) if part]
+    shown = select_gallery(drawn)
+    half = (len(shown) + 1) // 2
+    return [(title, part) for title, part in (("The worst", shown[:half]), ("The best", shown[half:])) if part]
 
 
 def _list_labels(runs: Sequence[Run]) -> list[str]:
@@ -138,7 +138,7 @@ def _list_labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _make_shades(color: Sequence[int]) -> tuple[str, str]:
-    """A color for the light and one for the dark: a bright line is lost on white."""
+    """Make a color for light pages and one for dark: a bright line is lost on white."""
     light = [round(part * min(1.0, 330 / (sum(color) or 1))) for part in color]
     return f"rgb({light[0]} {light[1]} {light[2]})", f"rgb({color[0]} {color[1]} {color[2]})"
 
@@ -157,19 +157,5 @@ def _make_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": _number, "interval": _interval, "p": _p}
+    environment.filters |= {"number": format_number, "interval": format_interval, "p": format_p}
     return environment
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _interval(ends: Sequence[float] | None, digits: int = 3) -> str:
-    return "–" if ends is None else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -52,14 +52,14 @@ def load_pictures(runs: Sequence[Run], entries: Sequence[CaseEntry], most: int) 
     """
     pictures = Pictures()
     folders = [_find_folder(run, pictures.notes) for run in runs]
-    kept = [
+    available = [
         entry
         for entry in entries
         if any(folder and picture_path(folder, entry.case_id).is_file() for folder in folders)
     ]
-    means = {entry.number: float("nan") if entry.means[0] is None else entry.means[0] for entry in kept}
+    means = {entry.number: float("nan") if entry.means[0] is None else entry.means[0] for entry in available}
     chosen = set(select_cases({str(number): mean for number, mean in means.items()}, most))
-    shown = [entry for entry in kept if str(entry.number) in chosen]
+    shown = [entry for entry in available if str(entry.number) in chosen]
     in_gallery = {entry.number for entry in select_gallery(shown)}
     for entry in shown:
         read = [_read_if_kept(folder, entry.case_id, pictures.notes) for folder in folders]
@@ -113,10 +113,12 @@ def _add_case(
     pictures: Pictures, entry: CaseEntry, read: Sequence[CasePicture | None], labels: int, *, with_thumbnail: bool
 ) -> None:
     """Add a case with the masks of all runs, on slices that any of them keeps."""
-    known = [picture for picture in read if picture is not None]
-    first = known[0]
+    available = [picture for picture in read if picture is not None]
+    first = available[0]
     images = {
-        index: data for picture in reversed(known) for index, data in zip(picture.slices, picture.images, strict=True)
+        index: data
+        for picture in reversed(available)
+        for index, data in zip(picture.slices, picture.images, strict=True)
     }
     slices = sorted(images) if len(images) <= MOST_SLICES else first.slices
     height, width = first.reference.shape[2:]
@@ -133,5 +135,5 @@ def _add_case(
         "predictions": [picture and pack_mask(picture.prediction[:, slices], level=9) for picture in read],
     }
     if with_thumbnail:
-        masks = [first.reference, *(picture.prediction for picture in known)]
+        masks = [first.reference, *(picture.prediction for picture in available)]
         pictures.thumbnails[entry.number] = encode_base64(draw_thumbnail(first, masks, labels))

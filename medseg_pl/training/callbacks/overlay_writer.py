@@ -74,7 +74,7 @@ class OverlayWriter(Callback):
 
 
 def overlay(case: Prediction, cached: CachedCase, labels: LabelMap) -> NDArray[np.uint8]:
-    """The slice with most of the reference: image, reference, prediction."""
+    """Draw image, reference and prediction on the slice with most reference."""
     assert case.reference is not None, "overlays compare with a reference"
     annotated = labels.planes(case.reference)
     depth = int(annotated.sum(axis=(0, 2, 3)).argmax())
@@ -83,5 +83,5 @@ def overlay(case: Prediction, cached: CachedCase, labels: LabelMap) -> NDArray[n
 
 
 def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], depth: int) -> NDArray[np.uint8]:
-    """A slice of a case: a color image as it is, anything else as gray between its case's percentiles."""
+    """Convert a slice to RGB, gray between the case's percentiles."""
     return to_rgb(image[:, depth], float(statistics[0, LOW]), float(statistics[0, HIGH]))

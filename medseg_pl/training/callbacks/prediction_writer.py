@@ -154,7 +154,7 @@ class PredictionWriter(Callback):
 
 
 def picture(volume: Volume, mask: NDArray[np.uint8], labels: LabelMap, depth: int | None = None) -> NDArray[np.uint8]:
-    """A slice, by default that with most of the prediction: the image, and the image with what was found."""
+    """Draw a slice, by default that with most of the prediction, without and with outlines."""
     planes = labels.planes(mask)
     depth = int(planes.sum(axis=(0, 2, 3)).argmax()) if depth is None else depth
     rgb = rgb_of(volume.image, compute_channel_statistics(volume.image), depth)

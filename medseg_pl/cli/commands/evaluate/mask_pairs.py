@@ -114,7 +114,7 @@ def read_pair(
 
 
 def values_in(pair: MaskPair) -> tuple[frozenset[int], frozenset[int]]:
-    """The values in the references and in the predictions of one case, without the background.
+    """Find the values in both masks of a case, without the background.
 
     Raises:
         MaskValueError: A value is no whole number.
@@ -126,7 +126,7 @@ def values_in(pair: MaskPair) -> tuple[frozenset[int], frozenset[int]]:
 def label_of_each_value(
     found: Sequence[tuple[frozenset[int], frozenset[int]]], task: Task | None = None, ignore_value: int | None = None
 ) -> tuple[LabelMap, str]:
-    """A label for each value, named by it, and these names with what should be known of them.
+    """Make a label for each value, and describe the labels.
 
     Args:
         found: What `values_in` gave for every case.

@@ -28,7 +28,7 @@ class Known(NamedTuple):
 
 
 def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Known:
-    """The patient is what the pattern's parentheses match; without a pattern each case is its own.
+    """Match the patient in each case's name; without a pattern each is its own.
 
     Raises:
         DataError: The pattern does not match every name.

@@ -69,7 +69,7 @@ def make_metrics(labels: LabelMap, tolerance: Tolerance | None) -> list[CaseMetr
 
 
 def facts_of(metrics: Sequence[CaseMetric], pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> dict[str, Any]:
-    """What the summary says besides the scores."""
+    """Collect what the summary says besides the scores."""
     tolerances = [metric.tolerance for metric in metrics if isinstance(metric, SurfaceMetric)]
     return {
         **({"nsd_tolerance": tolerances[0]} if tolerances else {}),
@@ -85,7 +85,7 @@ def score(
     tolerance: Tolerance | None,
     spacing: Sequence[float] | None,
 ) -> list[CaseScore]:
-    """The rows of one case.
+    """Score one case.
 
     Args:
         pair: Its files.
@@ -163,7 +163,7 @@ def _known(arguments: Namespace, names: Sequence[str]) -> Known:
 
 
 def _notes(arguments: Namespace, pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> list[str]:
-    """What a reader should know before the scores, a line each."""
+    """List what a reader should know before the scores, a line each."""
     lines = []
     if arguments.reference.resolve() == arguments.prediction.resolve():
         lines.append("--reference and --prediction are one folder, so every prediction is perfect.")
