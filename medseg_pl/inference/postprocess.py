@@ -20,7 +20,7 @@ from medseg_pl.inference.components import (
     remove_small_components,
 )
 from medseg_pl.metrics.functional.overlap import count, dice
-from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, sum_groups, compute_selection_p
+from medseg_pl.metrics.statistics.intervals import Values, bootstrap_interval, compute_selection_p, sum_groups
 
 ALPHA = 0.025
 """One-sided: the 5 % of a two-sided test, of which only gains matter."""
