@@ -136,7 +136,7 @@ def test_a_comparison_worked_out_on_paper() -> None:
         "wins": 4,
         "ties": 1,
         "losses": 1,
-        "estimate_cases_needed": compared.cases_needed,
+        "cases_needed": compared.cases_needed,
     }
     # Shares minus the mean: p .07 - 2m, q -m, r .10 - m, s .05 - 2m with m = .22 / 6.
     shares = np.array([0.07, 0, 0.10, 0.05]) - np.array([2, 1, 1, 2]) * 0.22 / 6
@@ -212,7 +212,7 @@ def test_a_patient_changes_sign_with_all_his_labels() -> None:
 def test_of_one_label_the_mean_over_labels_is_the_label() -> None:
     scores = {"liver": paired(A, B, GROUPS)}
     label, mean = compare_labels(scores, higher_is_better=True)["liver"], compare_means(scores)
-    for name in ("difference", "interval", "p", "estimate_cases_needed"):
+    for name in ("difference", "interval", "p", "cases_needed"):
         assert getattr(mean, name) == getattr(label, name)
 
 

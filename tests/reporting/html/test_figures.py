@@ -35,7 +35,7 @@ def test_the_validation_of_the_best_weights_is_no_point_of_the_curve(tmp_path: P
     run_folder = write_run(tmp_path, [score("a", "p", "liver", 0.5)], ["liver"])
     (run_folder / "metrics.csv").write_text(f"step,val/dice\n11,0.5\n24,0.6\n{last},0.7\n")
     run = read_run(run_folder, None)
-    assert len(figures._logged(run, "val/dice")) == points
+    assert len(figures._select_logged(run, "val/dice")) == points
 
 
 def test_what_was_not_logged_is_not_drawn(tmp_path: Path) -> None:
