@@ -67,9 +67,11 @@ class CaseAssembler:
         for index, (slice_, blocks) in enumerate(zip(slices, probabilities, strict=True)):
             reference = references[index] if references else None
             case = self._partial.get(slice_.case_id) or self._start_case(slice_, reference)
+            # A slice that came twice would stand for one that never came.
             if slice_.index in case.added:
                 raise DataError(f"Slice {slice_.index} of case {slice_.case_id} came twice. Case ids must be unique.")
             case.added.add(slice_.index)
+            # Decided block by block: the probabilities of a huge image never exist as a whole.
             for block in blocks:
                 case.mask[:, slice_.index, block.rows] = self.labels.decide(block.probabilities)[0].cpu().numpy()
                 if case.probabilities is not None:
@@ -97,6 +99,7 @@ class CaseAssembler:
         self._partial.clear()
 
     def _start_case(self, slice_: SliceReference, reference: UInt8[np.ndarray, "m _ _"] | None) -> _PartialCase:
+        # Left uninitialized: a case is finished when each of its slices has been written.
         shape = slice_.geometry.shape
         case = _PartialCase(
             np.empty((self.labels.mask_channels, *shape), np.uint8),
@@ -109,6 +112,7 @@ class CaseAssembler:
     def _finish_case(self, slice_: SliceReference) -> Prediction:
         case = self._partial.pop(slice_.case_id)
         mask = case.mask
+        # Not earlier: components and holes reach across slices.
         if self.postprocess:
             mask = apply_postprocess(mask, slice_.geometry, self.labels, self.postprocess)
         return Prediction(

@@ -58,7 +58,7 @@ class Inferer:
         Returns:
             For each slice its rows on the native grid, `(1, K, rows, W)`.
         """
-        (member,) = self.members
+        (member,) = self.members  # the loader has resized the slices for this one
         size = (batch.image.shape[-2], batch.image.shape[-1])
         blocks = _infer_member(member, lambda rows: batch.image[..., rows, :], size, batch.statistics, on_logits)
         return self._bring_to_native([blocks], [slice_.geometry for slice_ in batch.slices])
@@ -84,6 +84,7 @@ class Inferer:
         blocks = []
         for member in self.members:
             resize = member.resize.adapt_to(geometry)
+            # As `stack_context` orders channels: the neighbor outside, the channel inside.
             repeated = np.tile(statistics, (2 * member.model.context_slices + 1, 1))
             resized = [
                 resize.apply(stack_context(image, index, member.model.context_slices), repeated[:, LOW])
@@ -97,6 +98,7 @@ class Inferer:
     def count_slices_at_once(self, geometry: Geometry, batch_size: int) -> int:
         """Return how many slices fit a batch: fewer if they are too large for the network to see whole."""
         sizes = [member.resize.adapt_to(geometry).compute_fitted_size(geometry.shape[1:]) for member in self.members]
+        # A slice that runs in windows costs as much memory as several whole ones.
         shares = [h * w / member.window.max_pixels for (h, w), member in zip(sizes, self.members, strict=True)]
         return max(1, int(batch_size / max(1, *shares)))
 
@@ -139,6 +141,7 @@ def _infer_member(
 ) -> Iterator[RowBlock]:
     """Compute the probabilities of one model on the resized grid."""
     model = member.model
+    # Of the whole case, not of the rows at hand: normalized windows must agree where they overlap.
     statistics = statistics.to(model.device)
 
     def read_normalized(rows: slice) -> Tensor:
@@ -161,6 +164,7 @@ def split_slices(blocks: Iterator[RowBlock], count: int) -> list[Iterator[RowBlo
     """Split the blocks of a stack of slices into those of each slice."""
     if count == 1:  # it may be huge, and passes a few rows at a time
         return [blocks]
+    # Several slices at once are small enough, see `Inferer.count_slices_at_once`.
     whole = concat_rows(blocks)
     rows = slice(0, whole.shape[-2])
     return [iter([RowBlock(rows, whole[index : index + 1])]) for index in range(count)]
@@ -201,8 +205,9 @@ def average_members(members: Sequence[Iterator[RowBlock]], height: int) -> Itera
     current = [next(blocks) for blocks in members]
     top = 0
     while top < height:
-        end = min(block.rows.stop for block in current)
+        end = min(block.rows.stop for block in current)  # a member whose block reaches further waits
         parts = [block.probabilities[..., top - block.rows.start : end - block.rows.start, :] for block in current]
+        # Summed one by one, in the order of the members: the same bits as in `Predictor.predict_members`.
         total = parts[0]
         for part in parts[1:]:
             total = total + part

@@ -69,6 +69,7 @@ def list_outcomes(
     outcomes = []
     for case in cases:
         path, name = _shorten(case.images, root), case.case_id
+        # A fault of this run comes first: the mask of an earlier run may be of other files.
         if name in faults:
             outcomes.append(Outcome(path, name, "failed", faults[name]))
         elif name in finished:

@@ -47,6 +47,7 @@ def apply_postprocess(
         if (steps := postprocess.get(name)) is None:
             continue
         before = after = labels.plane(processed, index)
+        # Holes first, so that a ring is judged by the size of what it encloses.
         if steps.fill_holes:
             after = fill_holes(after)
         if steps.minimum_size:
@@ -54,6 +55,7 @@ def apply_postprocess(
         if steps.largest_only:
             after = keep_largest_component(after)
         plane = processed[index] if labels.overlapping else processed[0]
+        # Only what is background still: a filled hole takes nothing from another label.
         plane[before & ~after] = 0
         plane[after & (plane == 0)] = 1 if labels.overlapping else index + 1
     return processed
@@ -157,6 +159,7 @@ def choose_gains(
         dices: For each label, the Dice of each case with each candidate.
         groups: The patient of each case.
     """
+    # One test over all labels: with each label that is tried, chance has another try.
     gains = [scores - scores[:, :1] for scores in dices]
     columns = [Values(column, groups) for label in gains for column in label.T.tolist()]
     p_values = iter(compute_selection_p(sum_groups(columns).sums).tolist())

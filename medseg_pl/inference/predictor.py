@@ -129,7 +129,7 @@ class Predictor:
         return cls(
             models,
             batch_size,
-            str(settings["trainer"]["precision"]),
+            str(settings["trainer"]["precision"]),  # that of training, by which the model was validated
             source.get("slicing", "file"),
             source.get("uneven_slices", "refuse"),
             tta,
@@ -151,7 +151,7 @@ class Predictor:
             self.uneven_slices,
             self.tta if tta is None else tta,
             self.whole_image_max_pixels,
-            self.postprocess if indices[0] == 0 else None,
+            self.postprocess if indices[0] == 0 else None,  # None: that of the model itself
         )
 
     def predict(
@@ -174,6 +174,7 @@ class Predictor:
         """
         if isinstance(image, str | Path):
             pixels, geometry = _read_image(Path(image), self.labels, self.uneven_slices)
+            # A series is stacked as it was acquired; only files of volumes have another axis to choose.
             slicing: Slicing = "file" if Path(image).is_dir() else self.slicing
             turn = find_slicing(geometry, slicing, str(image))
             volume = Volume(np.ascontiguousarray(turn.apply(pixels)), None, geometry.reoriented(turn))
@@ -207,12 +208,14 @@ class Predictor:
             DataError: The image does not fit the models.
         """
         self._check(volume, description)
+        # As the cache of training holds it, so that both see the same values.
         image, geometry = as_cache_dtype(volume.image, description), volume.geometry
         statistics = compute_channel_statistics(image)
         assembler = CaseAssembler(self.labels, self.postprocess, probabilities)
         depth = geometry.shape[0]
         step = self.inferer.count_slices_at_once(geometry, self.batch_size)
         predictions = []
+        # Blocks are lazy: the networks run in here, while the assembler takes them.
         with torch.inference_mode(), self.make_autocast():
             for start in range(0, depth, step):
                 indices = range(start, min(start + step, depth))

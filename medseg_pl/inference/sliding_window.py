@@ -119,6 +119,7 @@ class SlidingWindow:
         for top, next_top in zip(tops, [*tops[1:], image.padded_size[0]], strict=True):
             rows = slice(top, top + window[0])
             windows = self._predict_windows(network, image.read_padded(rows), rows, columns, image.crop(on_logits))
+            # A single window needs no blending, and no copy.
             is_whole = len(tops) == len(columns) == 1
             block = next(windows)[1] if is_whole else accumulator.add_row(windows, next_top - top)
             yield image.crop_padding(RowBlock(slice(top, next_top), block))
@@ -126,8 +127,10 @@ class SlidingWindow:
     def _choose_window(self, size: tuple[int, int]) -> tuple[tuple[int, int], Padding]:
         """Return what the network sees at a time, the whole image if it fits, and the padding for it."""
         whole = compute_padded_size(size, self.size_divisor, at_least=self.window)
+        # Whole, every pixel sees its context, and nothing is computed twice.
         if whole[0] * whole[1] <= self.max_pixels:
             return whole, center_padding(size, whole)
+        # Windows divide as the network asks; the image need only be as large as one.
         return self.window, center_padding(size, compute_padded_size(size, 1, at_least=self.window))
 
     def _predict_windows(
@@ -141,6 +144,7 @@ class SlidingWindow:
         """Compute the probabilities of each window of a row, averaged over all transforms."""
         for span in columns:
             image = strip[..., span]
+            # In 32 bits under autocast, too: sums of weighted windows would lose digits in half precision.
             logits = network(image).float()
             on_logits(logits, rows, span)
             # Probabilities and not logits are averaged: logits would weigh the surest view most.
@@ -169,7 +173,9 @@ class _WindowAccumulator:
             total[..., columns] += probabilities * weights
             weight[:, columns] += weights
         assert total is not None, "a row has at least one window"
+        # The next row of windows reaches these rows as well.
         self._carried = (total[..., ready:, :], weight[ready:])
+        # No weight is zero, see `gaussian_weights`.
         return total[..., :ready, :] / weight[:ready]
 
     def _start_row(self, like: Float[Tensor, "b k r c"]) -> tuple[Tensor, Tensor]:
@@ -201,6 +207,7 @@ class _PaddedImage:
     def read_padded(self, rows: slice) -> Float[Tensor, "b c r w"]:
         """Read rows, counted with the padding."""
         inner, within = _intersect(rows, self.padding.top, self.size[0])
+        # Only the first and the last strip of an image have padding above or below.
         below = rows.stop - rows.start - within.stop
         return pad(self.read(inner), Padding(within.start, below, self.padding.left, self.padding.right), self.fill)
 

@@ -31,6 +31,7 @@ class DihedralTransform(NamedTuple):
 
     def undo(self, image: Shaped[Tensor, "b c H W"]) -> Shaped[Tensor, "b c h w"]:
         """Bring images back to how they were before `apply`."""
+        # In reverse order: turns and flips do not commute.
         turned = torch.rot90(image, -self.turns, (-2, -1)) if self.turns else image
         return turned.flip(-1) if self.mirrored else turned
 
@@ -49,6 +50,7 @@ def get_transforms(mode: TtaMode) -> tuple[DihedralTransform, ...]:
     >>> [len(get_transforms(mode)) for mode in get_args(TtaMode)]
     [1, 2, 2, 4, 8]
     """
+    # The identity comes first: its logits are those of the plain network, which a loss may see.
     transforms: dict[TtaMode, tuple[DihedralTransform, ...]] = {
         "none": (IDENTITY,),
         "horizontal": (IDENTITY, _HORIZONTAL),

@@ -87,7 +87,7 @@ def predict(
         DataError: Some cases could not be predicted; the others were.
     """
     output = OutputFolder(options.folder, _record(options, trainer, module, data.source, checkpoints), locks)
-    output.check()
+    output.check()  # before models are loaded, which takes longer
     source = data.source.open_unlabeled(options.images)
     if isinstance(source, ImageFolder) and source.folders and trainer.is_global_zero:
         names = " and ".join(source.folders)
@@ -99,6 +99,7 @@ def predict(
     queue = ReviewQueue(output, cases, predictor.labels.names, options.review_top) if options.review else None
     labels = use_mask_values(predictor.labels, checkpoints[0].mask_values)
     writer = PredictionWriter(output, source, inputs, labels, overlays=options.overlays, queue=queue)
+    # Made here and not with the Trainer: it needs the cases, which the parsed source lists.
     trainer.callbacks.append(writer)  # type: ignore[attr-defined]
     prediction = PredictionModule(
         predictor,

@@ -109,6 +109,7 @@ def assess_prediction(
     found, doubts = [], np.zeros(geometry.shape[0])
     for index in range(len(labels.names)):
         plane, probability = labels.plane(mask, index), labels.probability(probabilities, index)
+        # The variance of each voxel, summed over labels: the slice of which least is known.
         doubts += (probability * (1 - probability)).sum(axis=(1, 2))
         expected = expected_dice(probability, plane)
         agreed = agreement([labels.plane(member, index) for member in member_masks], plane)
@@ -136,6 +137,7 @@ def assess_reference(
     found = []
     for index in range(len(labels.names)):
         counted = ~labels.unannotated(reference, index)
+        # Voxels that nobody annotated must not count as drawn background.
         probability = np.where(counted, labels.probability(probabilities, index), 0)
         expected = expected_dice(probability, predicted[index] & counted)
         surprise = max(0.0, expected - expected_dice(probability, drawn[index]))
@@ -205,6 +207,7 @@ def describe_discrepancy(
         return f"is not drawn, where {format_size(predicted_voxels, geometry)} are predicted"
     if not predicted_voxels:
         return f"is not predicted, where {format_size(voxels, geometry)} are drawn"
+    # Exchanged, moved, resized: each is tried before the plain disagreement is reported.
     overlap = _dice(reference, prediction)
     for other, name in enumerate(names):
         if other != index and _dice(reference, predicted[other]) > overlap + _DICE_GAIN:

@@ -61,6 +61,7 @@ def measure_gains(predictor: Predictor, source: Source, cases: Sequence[Case]) -
     """Measure the gain of the best post-processing of each label on some cases."""
     labels = predictor.labels
     smallest = _measure_smallest(source, cases, labels)
+    # A label that is never annotated has no smallest component to go by.
     tried = [list_candidates(size if np.isfinite(size) else None) for size in smallest]
     dices: list[list[list[float]]] = [[] for _ in labels.names]
     with show_progress("Predicting", len(cases)) as advance:

@@ -133,6 +133,7 @@ def _review(case: Case, source: Source, predictor: CrossFoldPredictor, queue: Re
     volume = source.read(case, predictor.labels)
     assert models is not None and volume.mask is not None, "only such cases are selected"
     description = f"Case {case.case_id} ({case.images[0]})"
+    # Without its mask, so that no label can reach the prediction.
     prediction = models.predict_volume(replace(volume, mask=None), description, probabilities=True)
     assert prediction.probabilities is not None, "asked for"
     evidence = assess_reference(
@@ -155,6 +156,7 @@ def _draw(
 def _record(trained: Sequence[CheckpointInfo], source: Source) -> dict[str, Any]:
     """Record what a review follows from, which must be the same when it is resumed."""
     return {
+        # By content: a checkpoint that was trained further reviews anew.
         "review": [hash_file(Path(each.path)) for each in trained],
         "source": [repr(part) for part in source.reading_settings()],
     }
