@@ -32,7 +32,7 @@ def main() -> None:
         ours = [
             *("fit", "--config=configs/experiment/demo.yaml", f"--runs={folder}/runs", CPU, STOP, "--plugins=bare_cli"),
             *("--data.source=medseg_pl.FolderSource", f"--data.source.root={data}"),
-            *("--model.labels.task=multiclass", "--data.split_fractions=null"),
+            *("--model.labels.task=multiclass", "--data.split_fractions=null", "--data.num_workers=0"),
         ]
         commands = {
             "python -c pass": [PYTHON, "-c", "pass"],

@@ -1,7 +1,7 @@
-"""Stand-ins for packages that other libraries import and a run seldom needs.
+"""Stand-ins for modules that other libraries import and a run seldom needs.
 
-Lightning imports torchmetrics for two classes, but that package imports every metric and `scipy.signal`: a second. timm
-imports wandb, where it is installed, for a function that nobody calls: half a second.
+Lightning imports torchmetrics for two classes, but that package imports every metric, `scipy.signal` and matplotlib: a
+second. timm imports wandb, where it is installed, for a function that nobody calls; nibabel imports pydicom.
 """
 
 from __future__ import annotations
@@ -10,51 +10,88 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 
-class DeferredPackage(ModuleType):
-    """A package whose `__init__` runs when a name is used that `sources` does not have.
+class DeferredModule(ModuleType):
+    """A module or package that runs when a name is used that `sources` does not have.
 
-    Its modules can be imported before. `importlib.util.LazyLoader` would run it for its `__file__` already, which
-    `inspect` reads of every imported module.
+    Modules below a package can be imported before. `importlib.util.LazyLoader` would run it for its `__file__` already,
+    which `inspect` reads of every imported module.
     """
 
-    sources: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Names that are known without `__init__`, each with the modules to import; the last one has it."""
+    sources: ClassVar[Mapping[str, Callable[[], Any]]] = {}
+    """Names that are known before, with what makes their values."""
 
     def __getattr__(self, name: str) -> Any:
         if name in self.sources:
-            value = [getattr(importlib.import_module(module), name, None) for module in self.sources[name]][-1]
+            value = self.sources[name]()
             setattr(self, name, value)
             return value
         if name.startswith("__") and name != "__all__":
             raise AttributeError(f"{self.__name__} has no {name} yet")
-        self.__class__ = ModuleType  # type: ignore[assignment]  # an ordinary package from here on
+        self.__class__ = ModuleType  # type: ignore[assignment]  # an ordinary module from here on
         assert self.__spec__ is not None and self.__spec__.loader is not None, "found by its specification"
         self.__spec__.loader.exec_module(self)
         return getattr(self, name)
 
 
-class _Torchmetrics(DeferredPackage):
-    sources: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "__version__": ("torchmetrics.__about__",),
-        # utilities first: metric and utilities import each other.
-        "Metric": ("torchmetrics.utilities", "torchmetrics.metric"),
-        "MetricCollection": ("torchmetrics.utilities", "torchmetrics.collections"),
+def _import_metric(module: str, name: str) -> Any:
+    importlib.import_module("torchmetrics.utilities")  # first: metric and utilities import each other
+    return getattr(importlib.import_module(module), name)
+
+
+def _plot(*arguments: Any, **settings: Any) -> Any:
+    """Plot as `torchmetrics.utilities.plot` does, which takes the place of its stand-in."""
+    plots = importlib.import_module("torchmetrics.utilities.plot")
+    if plots.plot_single_or_multi_val is _plot:
+        _ = plots.plot_curve  # a name that the stand-in does not have: runs the module
+    return plots.plot_single_or_multi_val(*arguments, **settings)
+
+
+class _Torchmetrics(DeferredModule):
+    sources: ClassVar[Mapping[str, Callable[[], Any]]] = {
+        "__version__": lambda: importlib.import_module("torchmetrics.__about__").__version__,
+        "_logger": lambda: logging.getLogger("torchmetrics"),
+        "Metric": lambda: _import_metric("torchmetrics.metric", "Metric"),
+        "MetricCollection": lambda: _import_metric("torchmetrics.collections", "MetricCollection"),
     }
-    _logger = logging.getLogger("torchmetrics")
 
 
-_DEFERRED: Mapping[str, type[DeferredPackage]] = {"torchmetrics": _Torchmetrics, "wandb": DeferredPackage}
+class _Plots(DeferredModule):
+    # The types of figures and axes stand in annotations only.
+    sources: ClassVar[Mapping[str, Callable[[], Any]]] = {
+        "_AX_TYPE": lambda: Any,
+        "_PLOT_OUT_TYPE": lambda: Any,
+        "plot_single_or_multi_val": lambda: _plot,
+    }
+
+
+_DEFERRED: Mapping[str, type[DeferredModule]] = {
+    "nibabel": DeferredModule,
+    "torchmetrics": _Torchmetrics,
+    "torchmetrics.utilities.plot": _Plots,
+    "wandb": DeferredModule,
+}
 
 
 def defer_imports() -> None:
-    """Run torchmetrics and wandb at their first use, unless they are imported already."""
+    """Run the modules of `_DEFERRED` at their first use, unless they are imported already."""
     for name, kind in _DEFERRED.items():
-        spec = None if name in sys.modules else importlib.util.find_spec(name)
+        spec = None if name in sys.modules else _find_spec(name)
         if spec is not None:
             sys.modules[name] = importlib.util.module_from_spec(spec)
             sys.modules[name].__class__ = kind
+
+
+def _find_spec(name: str) -> ModuleSpec | None:
+    """Find a module without importing what it lies in."""
+    package, *inner = name.split(".")
+    spec = importlib.util.find_spec(package)
+    if not inner or spec is None or spec.origin is None:
+        return spec
+    return importlib.util.spec_from_file_location(name, Path(spec.origin).parent.joinpath(*inner).with_suffix(".py"))

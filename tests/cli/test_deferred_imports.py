@@ -45,3 +45,15 @@ def test_wandb_is_whole_at_its_first_use() -> None:
 def test_an_imported_package_stays_as_it_is() -> None:
     code = "import torchmetrics; torchmetrics.MeanMetric; defer_imports(); print(type(torchmetrics).__name__)"
     assert run(code) == "module\n"
+
+
+def test_metrics_plot_with_the_real_module() -> None:
+    lines = [
+        "from medseg_pl.metrics import OverlapMetric",
+        "from medseg_pl.core.labels import LabelMap",
+        "assert 'matplotlib' not in sys.modules",
+        "import matplotlib, torch; matplotlib.use('Agg')",
+        "figure, axes = OverlapMetric(LabelMap(['a'], 'binary'))._plot(torch.tensor(1.0))",
+        "print(type(figure).__name__, type(sys.modules['torchmetrics.utilities.plot']).__name__)",
+    ]
+    assert run("\n".join(lines)) == "Figure module\n"

@@ -150,7 +150,7 @@ PLACES = {
     "plan": "medseg_pl.planning.config_file.detect_hardware",
     "evaluate": "medseg_pl.cli.commands.evaluate.scoring.make_metrics",
     "compare": "medseg_pl.cli.commands.compare.csv_rows",
-    "check": "medseg_pl.checks.report.to_json",
+    "check": "medseg_pl.checks.report.write_page",
     "report": "medseg_pl.reporting.write_report.list_case_entries",
     "new": "medseg_pl.cli.commands.new.project.make_package_name",
     "predict": "medseg_pl.inference.predictor.Predictor.predict_volume",
