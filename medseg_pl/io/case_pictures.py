@@ -24,22 +24,22 @@ from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.config_files import read_json
 from medseg_pl.io.raster import encode_webp
 
+# Cases of a stage that are pictured: the worst, and a few of the best to compare them with.
 MOST_CASES = 50
-"""Cases of a stage that are pictured: the worst, and a few of the best to compare them with."""
 MOST_SLICES = 48
+# Of the slices of a case, so that a page with `MOST_CASES` of them opens at once.
 _BYTES = 300_000
-"""Of the slices of a case, so that a page with `MOST_CASES` of them opens at once."""
 _BEST_CASES = 6
+# The longest side of a slice in pixels; masks keep the first, so that those of several runs fit each other.
 _SIDES = (320, 256, 192, 128)
-"""The longest side of a slice in pixels; masks keep the first, so that those of several runs fit each other."""
 _LARGE_SIDE = 640
+# Of so few, as of a 2D image, each may be large: vessels and lesions of a few pixels are lost otherwise.
 _FEW_SLICES = 4
-"""Of so few, as of a 2D image, each may be large: vessels and lesions of a few pixels are lost otherwise."""
 _ENOUGH_SLICES = 12
 _QUALITY = 72
 _THUMBNAIL = 180
+# A file that claims larger masks is damaged, or somebody wants the memory to run out.
 _MOST_PIXELS = 1 << 30
-"""A file that claims larger masks is damaged, or somebody wants the memory to run out."""
 
 
 class CasePicture(NamedTuple):

@@ -20,8 +20,8 @@ from medseg_pl.metrics.functional.calibration import (
 )
 from medseg_pl.metrics.functional.overlap import ratio
 
+# How far a probability may be beyond 0 or 1: averaging and scaling round.
 _ROUNDING = 1e-3
-"""How far a probability may be beyond 0 or 1: averaging and scaling round."""
 
 
 class CalibrationMetric(CaseMetric):

@@ -23,8 +23,8 @@ from medseg_pl.core.types import Prediction
 from medseg_pl.metrics.functional.overlap import OverlapCounts, count
 
 T = TypeVar("T")
+# The columns whose unit is that of the spacing, or that follow from it.
 DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
-"""The columns whose unit is that of the spacing, or that follow from it."""
 OK, UNDEFINED, MISSED, FALSE_ALARM = "ok", "undefined", "missed", "false_alarm"
 
 

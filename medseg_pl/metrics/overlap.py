@@ -65,8 +65,8 @@ class VolumeMetric(CaseMetric):
         }
 
 
+# The competition counts in pixels, and sets the depth of a slice to one of them.
 _PIXELS = (1.0, 1.0, 1.0)
-"""The competition counts in pixels, and sets the depth of a slice to one of them."""
 
 
 class UWMadisonScore(CaseMetric):

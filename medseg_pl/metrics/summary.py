@@ -12,8 +12,8 @@ from medseg_pl.metrics.functional.overlap import OverlapCounts, dice
 from medseg_pl.metrics.overlap import FORMULAS
 from medseg_pl.metrics.statistics.intervals import FEW_GROUPS, HELD_WITH_FEW, describe
 
+# What is known of each case, by its id: `{"case_1": {"site": "A"}}`.
 Strata = Mapping[str, Mapping[str, str]]
-"""What is known of each case, by its id: `{"case_1": {"site": "A"}}`."""
 
 
 def summarize(
@@ -94,8 +94,8 @@ def _pool_dice(scores: Sequence[CaseScore]) -> float | None:
     return None if math.isnan(value) else value
 
 
+# Misses that are rarer than this change a mean by less than most intervals are wide.
 _RARE = 0.05
-"""Misses that are rarer than this change a mean by less than most intervals are wide."""
 
 
 def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str]:

@@ -107,8 +107,8 @@ def _count_noun(amount: int, noun: str) -> str:
     return f"{amount} {noun}{'' if amount == 1 else 's'}"
 
 
+# Rows of a label below which thirds of it say nothing.
 _FEWEST = 6
-"""Rows of a label below which thirds of it say nothing."""
 
 
 class Subgroup(NamedTuple):
@@ -174,8 +174,8 @@ def _get_mean(fields: Mapping[str, Any] | None) -> tuple[float, Any] | None:
 
 
 _FEW_CASES = 10
+# An interval of Dice wider than this leaves open which of two usual models is better.
 _WIDE = 0.1
-"""An interval of Dice wider than this leaves open which of two usual models is better."""
 
 
 def list_limitations(run: Run) -> list[str]:

@@ -19,8 +19,8 @@ from scipy.special import entr
 
 from medseg_pl.metrics.functional.overlap import ratio
 
+# Voxels in double precision at once: half a megabyte, whatever the size of the volume.
 _BLOCK = 2**16
-"""Voxels in double precision at once: half a megabyte, whatever the size of the volume."""
 
 
 class CalibrationSums(NamedTuple):

@@ -98,6 +98,8 @@ def sign_flip_p(sums: Float64[np.ndarray, " g"], *, resamples: int = RESAMPLES, 
     >>> sign_flip_p(np.array([0.1, 0.2, 0.3]))  # of eight combinations two are as extreme: all up and all down
     0.25
     """
+    # Not scipy.stats.permutation_test: its draws depend on the order of the groups, while the same cases in another
+    # order must give the same p to the last digit.
     sizes = np.sort(np.abs(sums))
     sizes = sizes[sizes > 0]  # a group without a difference has no sign to flip
     observed = abs(float(sums.sum())) - 1e-12 * float(sizes.sum())  # equal sums differ in their last digits

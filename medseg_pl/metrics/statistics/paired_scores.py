@@ -10,6 +10,7 @@ from medseg_pl.core.errors import DataError
 
 Row = Mapping[str, str | int | float]
 
+# The columns that say which of two runs is better. Counts, volumes and entropies do not.
 HIGHER_IS_BETTER = {
     "dice": True,
     "iou": True,
@@ -23,9 +24,8 @@ HIGHER_IS_BETTER = {
     "brier": False,
     "ece": False,
 }
-"""The columns that say which of two runs is better. Counts, volumes and entropies do not."""
+# The columns that depend on whether the spacing was known.
 IN_UNITS = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
-"""The columns that depend on whether the spacing was known."""
 
 
 class Table(NamedTuple):

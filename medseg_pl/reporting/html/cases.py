@@ -11,6 +11,7 @@ from medseg_pl.io.pseudonyms import Pseudonyms
 from medseg_pl.io.scores import Row
 from medseg_pl.reporting.run import Run, read_number
 
+# The columns of the table of scores that the page shows, with their names and digits.
 SHOWN = {
     "dice": ("Dice", 3),
     "iou": ("IoU", 3),
@@ -22,7 +23,6 @@ SHOWN = {
     "volume_reference_ml": ("reference, ml", 2),
     "volume_prediction_ml": ("prediction, ml", 2),
 }
-"""The columns of the table of scores that the page shows, with their names and digits."""
 _FAULTS = {"missed": "missed", "false_alarm": "false alarm"}
 
 

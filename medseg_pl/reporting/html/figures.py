@@ -218,12 +218,12 @@ def _shorten(name: str) -> str:
 
 Draw: TypeAlias = Callable[[Axes], None]
 
+# Of a drawing, in pixels: on a telephone it fills the width, elsewhere several stand side by side.
 WIDTH = 360
-"""Of a drawing, in pixels: on a telephone it fills the width, elsewhere several stand side by side."""
 INK, QUIET, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
 _VARIABLES = {INK: "--ink", QUIET: "--quiet", LINE: "--line", PAPER: "--paper"}
+# Colors that are told apart; more series begin anew.
 _SERIES = 12
-"""Colors that are told apart; more series begin anew."""
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it can be found and copied, and has the page's font
     "svg.hashsalt": "medseg",  # the same drawing has the same bytes

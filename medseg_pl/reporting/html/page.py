@@ -24,8 +24,8 @@ from medseg_pl.reporting.summary import compute_mean_interval, list_findings, li
 
 _PACKAGE = "medseg_pl.reporting.html"
 _SCRIPTS = ("theme.js", "cases.js", "drawing.js", "viewer.js", "page.js")
+# Labels that are told apart in one drawing of lines.
 _MOST_LINES = 10
-"""Labels that are told apart in one drawing of lines."""
 _DRAWN = {"dice": "Dice", "hd95_mm": "HD95", "nsd": "NSD"}
 
 
@@ -80,8 +80,8 @@ def render_page(
     )
 
 
+# Further colors of drawings, for those with many lines.
 _MORE = ((86, 180, 233), (204, 121, 167), (213, 94, 0), (148, 103, 189), (140, 86, 75))
-"""Further colors of drawings, for those with many lines."""
 
 
 def _describe_run(run: Run, index: int, numbers: Mapping[str, int]) -> dict[str, Any]:
