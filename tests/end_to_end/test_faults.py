@@ -283,15 +283,15 @@ def test_an_error_in_a_worker_is_told_once(
 LOSE_A_RANK = """
 import os, signal, sys
 from lightning.pytorch import Callback
-from medseg_pl.training.callbacks import Guard
+from medseg_pl.training.callbacks import FiniteCheck
 from medseg_pl.__main__ import main
 
-original = Guard.on_train_batch_end
+original = FiniteCheck.on_train_batch_end
 def lose(self, trainer, *arguments):
     original(self, trainer, *arguments)
     if trainer.global_rank == {rank} and trainer.global_step == 3:
         {deed}
-Guard.on_train_batch_end = lose
+FiniteCheck.on_train_batch_end = lose
 sys.exit(main(sys.argv[1:]))
 """
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"

@@ -39,8 +39,8 @@ model:
   labels:
     names: [large_bowel, small_bowel, stomach]
     task: multiclass
-  size: [32, 32]
-  distances: false
+  input_size: [32, 32]
+  surface_metrics: false
   normalization: {class_path: medseg_pl.ZScore}
   loss: {class_path: medseg_pl.DiceCELoss}
   optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 3.0e-3, fused: true}}
