@@ -23,7 +23,8 @@ from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.sources import Source
 from medseg_pl.data.transforms.augmentation import Augmentation
-from medseg_pl.data.transforms.resize import Padding, Resize, pad_constant, resize_image, resize_mask
+from medseg_pl.data.transforms.grids import Padding, pad_constant, resize_image, resize_mask
+from medseg_pl.data.transforms.resize import Resize
 
 Draw = tuple[int, int]
 """Epoch and index: everything random about a training sample follows from them and the seed."""

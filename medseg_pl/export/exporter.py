@@ -20,6 +20,7 @@ from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.data.prepared_data import use_mask_values
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.from_settings import open_source
+from medseg_pl.data.transforms import grids
 from medseg_pl.export import image_files
 from medseg_pl.export.cards import write_cards
 from medseg_pl.inference import components
@@ -30,7 +31,7 @@ from medseg_pl.training.checkpoints import CheckpointInfo, read_checkpoint
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _RUNNER = Path(__file__).with_name("runner.py")
-_RUNTIME = (components, errors, geometry, image_files, intensity)
+_RUNTIME = (components, errors, geometry, grids, image_files, intensity)
 """What the runner shares with medseg: modules that import nothing but each other and `REQUIREMENTS`."""
 REQUIREMENTS = """\
 # What run.py needs; nibabel reads NIfTI, Pillow pictures.

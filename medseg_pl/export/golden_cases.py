@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Volume
-from medseg_pl.data.transforms.resize import compute_padded_size
+from medseg_pl.data.transforms.grids import compute_padded_size
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.models.normalization import IntensityWindow, MeanStd, Normalization, PerChannel

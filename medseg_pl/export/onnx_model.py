@@ -21,7 +21,7 @@ from torch.export import Dim
 from torch.onnx import OnnxExporterError
 
 from medseg_pl.core.errors import ExportError
-from medseg_pl.data.transforms.resize import compute_padded_size
+from medseg_pl.data.transforms.grids import compute_padded_size
 from medseg_pl.models.normalization import Normalization
 from medseg_pl.models.segmentation_model import SegmentationModel
 

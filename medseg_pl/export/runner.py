@@ -32,6 +32,15 @@ try:
 
     from medseg_pl.core.errors import MedsegError
     from medseg_pl.core.intensity import HIGH, LOW, MEAN, STD, compute_channel_statistics, replace_not_finite
+    from medseg_pl.data.transforms.grids import (
+        center_padding,
+        compute_padded_size,
+        fit_size,
+        list_window_starts,
+        pad_constant,
+        resize_image,
+        scale_size,
+    )
     from medseg_pl.export.image_files import RefusedError, list_outputs, paint_labels, read_image, write_mask
     from medseg_pl.inference.components import fill_holes, keep_largest_component, remove_small_components
 except (ImportError, SyntaxError) as error:
@@ -43,7 +52,7 @@ Array = NDArray[Any]
 Spacing = tuple[float, float, float]
 Size = tuple[int, int]
 
-RUNTIME = ("__init__", "components", "errors", "geometry", "image_files", "intensity")
+RUNTIME = ("__init__", "components", "errors", "geometry", "grids", "image_files", "intensity")
 """The modules of medseg_runtime: copies of those that medseg itself predicts with."""
 
 PADDINGS = {"mean": MEAN, "std": STD, "low": LOW, "high": HIGH}
@@ -125,36 +134,39 @@ class Model:
         repeated = np.tile(statistics, (2 * context + 1, 1))
         planes = stack_context(image, depth, context)
         native = (planes.shape[1], planes.shape[2])
-        inner, outer = fit_sizes(native, scale, self.spec)
+        fits, goal = self.spec["resize"] == "fit", (self.spec["input_size"][0], self.spec["input_size"][1])
+        inner = fit_size(native, goal) if fits else scale_size(native, scale)
+        padding = center_padding(inner, goal if fits else inner)
         fill = repeated[:, PADDINGS[self.spec["padding"]]]
-        fitted = pad(resize_image(planes, inner), outer, fill.astype(planes.dtype))
-        values = replace_not_finite(fitted.astype(np.float32), repeated)
+        resized = pad_constant(resize_image(planes, inner), padding, fill)
+        values = replace_not_finite(resized.astype(np.float32), repeated)
         probabilities = self._predict_windows(values, repeated, fill, most)
-        return probabilities if outer == native else resize_linear(crop(probabilities, inner), native)
+        if probabilities.shape[1:] == native:
+            return probabilities
+        return resize_linear(padding.undo(probabilities), native)
 
     def _predict_windows(self, image: Array, statistics: Array, fill: Array, most: int) -> Array:
         """Predict a fitted slice: whole where it is small enough, else by the weighted mean over windows."""
-        size, divisor, window = image.shape[1:], self.spec["size_divisor"], self.spec["window"]
-        frame = [max(pair) for pair in zip(size, window, strict=True)]
-        whole = [-(-side // divisor) * divisor for side in frame]
+        size, window = (image.shape[1], image.shape[2]), (self.spec["window"][0], self.spec["window"][1])
+        frame = compute_padded_size(size, 1, at_least=window)
+        whole = compute_padded_size(size, self.spec["size_divisor"], at_least=window)
         if whole[0] * whole[1] <= most:
             frame = window = whole
-        padded = pad(image, (frame[0], frame[1]), fill)
-        height, width = frame
-        windows = [
-            (slice(y, y + window[0]), slice(x, x + window[1]))
-            for y in list_starts(height, window[0], self.spec["window_overlap"])
-            for x in list_starts(width, window[1], self.spec["window_overlap"])
-        ]
+        padding = center_padding(size, frame)
+        padded = pad_constant(image, padding, fill)
+        tops, lefts = (
+            list_window_starts(*sides, self.spec["window_overlap"]) for sides in zip(frame, window, strict=True)
+        )
+        windows = [(slice(y, y + window[0]), slice(x, x + window[1])) for y in tops for x in lefts]
         if len(windows) == 1:
-            return crop(self._predict_window(padded, statistics), size)
+            return np.asarray(padding.undo(self._predict_window(padded, statistics)))
         trust = gaussian_weights(window, self.spec["window_sigma"])
-        total = np.zeros((len(self.spec["classes"]), height, width), np.float32)
-        weight = np.zeros((height, width), np.float32)
+        total = np.zeros((len(self.spec["classes"]), *frame), np.float32)
+        weight = np.zeros(frame, np.float32)
         for rows, columns in windows:
             total[:, rows, columns] += self._predict_window(padded[:, rows, columns], statistics) * trust
             weight[rows, columns] += trust
-        return crop(total / weight, size)
+        return np.asarray(padding.undo(total / weight))
 
     def _predict_window(self, image: Array, statistics: Array) -> Array:
         """Average the probabilities over the transforms of test-time augmentation."""
@@ -233,59 +245,13 @@ def stack_context(image: Array, depth: int, context: int) -> Array:
     return image[:, indices].swapaxes(0, 1).reshape(-1, *image.shape[2:])
 
 
-def fit_sizes(native: Size, scale: tuple[float, float], spec: dict[str, Any]) -> tuple[Size, Size]:
-    """Find the size that a slice is scaled to, and the size that it is then padded to."""
-    if spec["resize"] == "fit":
-        goal = (spec["input_size"][0], spec["input_size"][1])
-        least = min(goal[0] / native[0], goal[1] / native[1])
-        height, width = (min(side, max(1, round(length * least))) for side, length in zip(goal, native, strict=True))
-        return (height, width), goal
-    height, width = (max(1, round(length * grow)) for length, grow in zip(native, scale, strict=True))
-    return (height, width), (height, width)
-
-
-def resize_image(image: Array, size: Size) -> Array:
-    """Scale `(C, H, W)`: by area when shrinking, so that thin structures do not alias."""
-    height, width = size
-    if image.shape[1:] == size:
-        return image
-    method = cv2.INTER_AREA if image.shape[1] * image.shape[2] > height * width else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(channel, (width, height), interpolation=method) for channel in image])
-
-
 def resize_linear(probabilities: Array, size: Size) -> Array:
     """Scale `(K, H, W)` linearly both ways, as torch's `interpolate` does it."""
     height, width = size
     return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in probabilities])
 
 
-def pad(image: Array, size: tuple[int, ...], fill: Array) -> Array:
-    """Put `(C, H, W)` in the middle of a larger frame, the odd row or column at the end."""
-    height, width = image.shape[1:]
-    if (height, width) == tuple(size):
-        return image
-    frame = np.empty((len(image), *size), image.dtype)
-    frame[...] = fill[:, None, None]
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    frame[:, top : top + height, left : left + width] = image
-    return frame
-
-
-def crop(image: Array, size: tuple[int, ...]) -> Array:
-    """Undo `pad`."""
-    top, left = (image.shape[1] - size[0]) // 2, (image.shape[2] - size[1]) // 2
-    return image[:, top : top + size[0], left : left + size[1]]
-
-
-def list_starts(length: int, window: int, overlap: float) -> list[int]:
-    """List where windows begin along one axis, the last one flush with the end."""
-    if window >= length:
-        return [0]
-    step = max(1, int(window * (1 - overlap)))
-    return [min(i * step, length - window) for i in range(-(-(length - window) // step) + 1)]
-
-
-def gaussian_weights(window: list[int], sigma: float) -> Array:
+def gaussian_weights(window: Size, sigma: float) -> Array:
     """Compute weights that trust the middle of a window; `sigma` is a share of its side."""
     axes = [(np.arange(side, dtype=np.float32) - (side - 1) / 2) / (side * sigma) for side in window]
     y, x = (np.exp(-0.5 * axis**2) for axis in axes)

@@ -13,7 +13,7 @@ import onnx
 
 from medseg_pl import __version__
 from medseg_pl.core import intensity
-from medseg_pl.data.transforms.resize import SIGMA, compute_padded_size
+from medseg_pl.data.transforms.grids import SIGMA, compute_padded_size
 from medseg_pl.export.golden_cases import GoldenCase
 from medseg_pl.export.onnx_model import OPSET
 from medseg_pl.models.segmentation_model import SegmentationModel

@@ -12,14 +12,8 @@ from torch import Tensor
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.data.transforms.resize import (
-    Padding,
-    center_padding,
-    compute_padded_size,
-    gaussian_weights,
-    list_window_starts,
-    pad,
-)
+from medseg_pl.data.transforms.grids import Padding, center_padding, compute_padded_size, list_window_starts
+from medseg_pl.data.transforms.resize import gaussian_weights, pad
 from medseg_pl.inference.tta import IDENTITY, DihedralTransform
 
 Network = Callable[[Tensor], Tensor]

@@ -35,7 +35,8 @@ from medseg_pl.data.datasets import (
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler
 from medseg_pl.data.sources import Source
 from medseg_pl.data.transforms.augmentation import Augmentation, StandardAugmentation
-from medseg_pl.data.transforms.resize import Resize, center_padding
+from medseg_pl.data.transforms.grids import center_padding
+from medseg_pl.data.transforms.resize import Resize
 
 LABELS = LabelMap(["large", "small"], "multiclass")
 

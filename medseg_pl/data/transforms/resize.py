@@ -5,60 +5,27 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple, get_args
+from typing import get_args
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.types import ResizeMode
-
-SIGMA = 0.125
-"""Of the weights of a window, as a share of its side."""
-
-
-class Padding(NamedTuple):
-    """How many rows and columns were added on each side."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def undo(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
-        """Cut away what was added."""
-        height, width = image.shape[-2:]
-        return image[..., self.top : height - self.bottom, self.left : width - self.right]
-
-
-def center_padding(size: tuple[int, int], padded: tuple[int, int]) -> Padding:
-    """Compute the padding from `size` to `padded`, half on each side.
-
-    The odd row or column comes at the end.
-
-    >>> center_padding((5, 8), (8, 8))
-    Padding(top=1, bottom=2, left=0, right=0)
-    """
-    rows, columns = (max(0, goal - length) for length, goal in zip(size, padded, strict=True))
-    return Padding(rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
-
-
-def compute_padded_size(size: tuple[int, int], multiple: int, at_least: tuple[int, int] = (1, 1)) -> tuple[int, int]:
-    """Compute the smallest size divisible by `multiple` that holds both.
-
-    >>> compute_padded_size((40, 59), multiple=16, at_least=(64, 32))
-    (64, 64)
-    """
-    height, width = (
-        -(-max(length, least) // multiple) * multiple for length, least in zip(size, at_least, strict=True)
-    )
-    return height, width
+from medseg_pl.data.transforms.grids import (
+    SIGMA,
+    Padding,
+    center_padding,
+    fit_size,
+    pad_constant,
+    resize_image,
+    resize_mask,
+    scale_size,
+)
 
 
 def pad(image: Float[Tensor, "b c h w"], padding: Padding, fill: Float[Tensor, "b c 1 1"]) -> Float[Tensor, "b c H W"]:
@@ -70,22 +37,6 @@ def pad(image: Float[Tensor, "b c h w"], padding: Padding, fill: Float[Tensor, "
     frame = fill.expand(*image.shape[:2], *size).clone(memory_format=torch.contiguous_format)
     frame[..., padding.top : padding.top + height, padding.left : padding.left + width] = image
     return frame
-
-
-def list_window_starts(length: int, window: int, overlap: float) -> list[int]:
-    """List where windows begin along one axis, the last one flush.
-
-    The step is `window * (1 - overlap)`, as in MONAI's sliding window.
-
-    >>> list_window_starts(length=10, window=4, overlap=0.5)
-    [0, 2, 4, 6]
-    """
-    if window >= length:
-        return [0]
-    # Truncated as in MONAI, so that windows are the same ones.
-    step = max(1, int(window * (1 - overlap)))
-    count = -(-(length - window) // step) + 1
-    return [min(index * step, length - window) for index in range(count)]
 
 
 @lru_cache(maxsize=8)
@@ -159,15 +110,7 @@ class Resize:
 
     def compute_scaled_size(self, native: tuple[int, int]) -> tuple[int, int]:
         """Compute the size of the image inside its padding."""
-        if self.mode == "none":
-            height, width = (max(1, round(length * grow)) for length, grow in zip(native, self.scale, strict=True))
-            return height, width
-        # One scale for both sides keeps proportions.
-        scale = min(goal / length for goal, length in zip(self.size, native, strict=True))
-        height, width = (
-            min(goal, max(1, round(length * scale))) for goal, length in zip(self.size, native, strict=True)
-        )
-        return height, width
+        return fit_size(native, self.size) if self.mode == "fit" else scale_size(native, self.scale)
 
     def compute_padding(self, native: tuple[int, int]) -> Padding:
         """Compute what is added around the scaled image."""
@@ -213,36 +156,3 @@ def scale_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: sli
     # Rows first: the columns are then scaled as `interpolate` does for the whole image.
     mixed = torch.lerp(image[..., upper, :], image[..., (upper + 1).clamp(max=height - 1), :], share)
     return F.interpolate(mixed, size=(len(places), size[1]), mode="bilinear", align_corners=False)
-
-
-def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Scale `(C, H, W)`; by area when shrinking, against aliasing."""
-    height, width = size
-    if image.shape[1:] == size:
-        return image
-    method = cv2.INTER_AREA if image.shape[1] * image.shape[2] > height * width else cv2.INTER_LINEAR
-    # Channel by channel: OpenCV takes four at most for some types.
-    return np.stack([cv2.resize(channel, (width, height), interpolation=method) for channel in image])
-
-
-def resize_mask(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Scale `(M, H, W)`; every value is the nearest pixel's."""
-    height, width = size
-    if mask.shape[1:] == size:
-        return mask
-    # Plain INTER_NEAREST takes the corner of each cell: it shifts a mask against its image by half a cell.
-    nearest = cv2.INTER_NEAREST_EXACT
-    return np.stack([cv2.resize(plane, (width, height), interpolation=nearest) for plane in mask])
-
-
-def pad_constant(image: NDArray[Any], padding: Padding, fill: NDArray[Any]) -> NDArray[Any]:
-    """Put `(C, H, W)` into a larger frame that holds `fill[c]`."""
-    if not any(padding):
-        return image
-    channels, height, width = image.shape
-    frame = np.empty(
-        (channels, height + padding.top + padding.bottom, width + padding.left + padding.right), image.dtype
-    )
-    frame[...] = fill[:, None, None].astype(image.dtype)
-    frame[:, padding.top : padding.top + height, padding.left : padding.left + width] = image
-    return frame

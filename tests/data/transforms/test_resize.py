@@ -13,17 +13,15 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.types import ResizeMode
-from medseg_pl.data.transforms.resize import (
+from medseg_pl.data.transforms.grids import (
     Padding,
-    Resize,
     center_padding,
     compute_padded_size,
-    gaussian_weights,
     list_window_starts,
-    pad,
     pad_constant,
     resize_image,
 )
+from medseg_pl.data.transforms.resize import Resize, gaussian_weights, pad
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
