@@ -109,7 +109,7 @@ class _CaseReader:
             return pixels
         codes = [find_axis_codes(grid.affine) for grid in (pixels[1], first[1]) if grid.affine is not None]
         self.add("axes-turned", f"Its axes run towards {codes[0]}, those of the image towards {codes[-1]}.", path)
-        return turn.apply(pixels[0]), pixels[1].reoriented(turn)
+        return turn.apply(pixels[0]), pixels[1].reorient(turn)
 
 
 def inspect_cases(

@@ -142,6 +142,7 @@ def shorten(text: str, most: int = 80) -> str:
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 """A file cannot be written, whatever its name is."""
 
+# Where else the files of a command may go; scores belong beside their checkpoint
 _ELSEWHERE = {
     "fit": " or choose another folder with --runs",
     "predict": " or choose another folder with --output",
@@ -150,13 +151,12 @@ _ELSEWHERE = {
     ),
     **dict.fromkeys(("new", "phantom"), " or choose another folder"),
 }
-"""Where else the files of a command may go; scores belong beside their checkpoint."""
 
+# How numpy and Pillow say that a disk is full: without its number
 _SHORT_WRITE = re.compile(r"\d+ requested and -?\d+ written|error -?\d+ when writing")
-"""How numpy and Pillow say that a disk is full: without its number."""
 
+# How the text of an `OSError` looks; of one from a loading process torch keeps nothing else
 _WITHIN_TEXT = re.compile(r"\[Errno (\d+)\] .+?: '([^']+)'")
-"""How the text of an `OSError` looks; of one from a loading process torch keeps nothing else."""
 
 
 @contextmanager

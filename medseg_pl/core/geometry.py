@@ -17,8 +17,8 @@ AxisOrder = tuple[int, int, int]
 Slicing = Literal["file", "axial", "coronal", "sagittal", "thick"]
 """Across which axis a volume is cut into slices."""
 
+# How far axes may be from each other's, in voxels along a voxel, and still be the same ones
 _PARALLEL = 0.05
-"""How far axes may be from each other's, in voxels along a voxel, and still be the same ones."""
 
 _PLANES: dict[str, tuple[tuple[int, int], ...]] = {
     "axial": ((2, 1), (1, -1), (0, -1)),
@@ -94,10 +94,10 @@ class Geometry:
         """Distance between voxel centers along `(z, y, x)`, in `unit`."""
         return (1.0, 1.0, 1.0) if self.spacing_mm is None else self.spacing_mm
 
-    def reoriented(self, reorientation: Reorientation) -> Geometry:
+    def reorient(self, reorientation: Reorientation) -> Geometry:
         """Compute the grid of a reoriented array; every voxel stays in its place.
 
-        >>> Geometry((10, 4, 5), (3.0, 1.5, 1.0)).reoriented(Reorientation((2, 0, 1)))
+        >>> Geometry((10, 4, 5), (3.0, 1.5, 1.0)).reorient(Reorientation((2, 0, 1)))
         Geometry(shape=(5, 10, 4), spacing_mm=(1.0, 3.0, 1.5), affine=None)
         """
         first, second, third = reorientation.order
@@ -107,7 +107,7 @@ class Geometry:
             return Geometry(shape, spacing_mm)
         affine = np.asarray(self.affine)[:, [*reorientation.order, 3]]
         for axis, (flip, length) in enumerate(zip(reorientation.flips, shape, strict=True)):
-            if flip:
+            if flip:  # the origin moves to the other end of the axis
                 affine[:, 3] += affine[:, axis] * (length - 1)
                 affine[:, axis] *= -1
         return Geometry(shape, spacing_mm, to_affine(affine))
@@ -120,6 +120,7 @@ class Geometry:
         """
         if self.affine is None or other.affine is None:
             return None
+        # Columns are the axes of this grid in voxels of the other one.
         axes = np.linalg.pinv(np.asarray(other.affine)[:3, :3]) @ np.asarray(self.affine)[:3, :3]
         nearest = np.rint(axes)
         if np.abs(axes - nearest).max() > _PARALLEL or not np.array_equal(np.abs(nearest).sum(axis=0), [1, 1, 1]):

@@ -16,11 +16,11 @@ from medseg_pl import CLASSES
 from medseg_pl.core.errors import SettingError, shorten
 from medseg_pl.core.validation import find_address, is_hub_name, iterate_texts
 
+# Public classes that no setting takes
 _NO_SETTINGS = {
     *("Predictor", "SegmentationDataModule", "SegmentationModel", "SegmentationModule"),
     *("Case", "Prediction", "Geometry", "Volume"),
 }
-"""Public classes that no setting takes."""
 
 KNOWN = (
     "lightning.fabric.plugins",

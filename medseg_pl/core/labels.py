@@ -248,7 +248,7 @@ class LabelMap:
         found: NDArray[np.bool_] = mask[index] == 1 if self.overlapping else mask[0] == index + 1
         return found
 
-    def unannotated(self, mask: UInt8[np.ndarray, "m ..."], index: int) -> Bool[np.ndarray, "..."]:
+    def find_unannotated(self, mask: UInt8[np.ndarray, "m ..."], index: int) -> Bool[np.ndarray, "..."]:
         """Select the voxels in which label `index` was not annotated."""
         found: NDArray[np.bool_] = mask[index if self.overlapping else 0] == IGNORE
         return found

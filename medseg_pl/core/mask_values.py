@@ -19,14 +19,14 @@ from medseg_pl.core.errors import MaskValueError, SettingError
 
 Mark = tuple[int, ...]
 
+# How far from its label a lossy format moves a value of 8 bits, at most: a hint is given up to here
 _NOISE = 64
-"""How far from its label a lossy format moves a value of 8 bits, at most: a hint is given up to here."""
 
+# How far from a whole number the scaling of a header leaves one: a slope is in single precision
 _ROUNDING = 1e-4
-"""How far from a whole number the scaling of a header leaves one: a slope is in single precision."""
 
+# Nobody has so many labels without knowing: more unclaimed values than this are traces of something else
 _MANY, _VERY_MANY = 16, 4096
-"""Nobody has so many labels without knowing: more unclaimed values than this are traces of something else."""
 
 _SAID = {
     1: (

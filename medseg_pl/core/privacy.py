@@ -62,7 +62,7 @@ def redact_value(value: Any) -> Any:
     >>> redact_value({"encoder_name": "resnet34", "weights": "/home/someone/w.pt", "depth": 5})
     {'encoder_name': 'resnet34', 'weights': '…', 'depth': 5}
     """
-    if isinstance(value, Namespace):
+    if isinstance(value, Namespace):  # jsonargparse keeps nested settings so
         value = value.as_dict()
     if value is None or isinstance(value, (bool, int, float)):
         return value

@@ -26,8 +26,8 @@ MAX_LENGTH = 120
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _OWN_FOLDER = ".medseg"
+# What a prediction writes beside the folders of labels
 _FOLDERS_OF_OUTPUTS = ("cases", "overlays", "probabilities", "review")
-"""What a prediction writes beside the folders of labels."""
 
 
 def find_name_fault(name: str) -> str | None:
@@ -75,8 +75,8 @@ MAX_DEPTH = 60
 MAX_VALUES = 100_000
 """What settings may hold: far more than any do, and far less than makes a reader run out of stack or memory."""
 
+# Settings that a person reads, in which an address is only text
 _PROSE = ("notes", "description")
-"""Settings that a person reads, in which an address is only text."""
 
 
 def is_address(text: str) -> bool:

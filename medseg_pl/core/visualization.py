@@ -35,7 +35,7 @@ def draw_contours(
     for index, mask in enumerate(masks):
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         for outline in outlines:
-            points = outline[:, 0, ::-1]
+            points = outline[:, 0, ::-1]  # OpenCV counts (x, y)
             kept = points[(np.arange(len(points)) // 3) % 2 == 0] if dashed else points
             canvas[kept[:, 0], kept[:, 1]] = COLORS[index % len(COLORS)]
     return canvas

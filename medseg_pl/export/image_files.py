@@ -40,7 +40,7 @@ def read_image(path: Path, slicing: Slicing) -> tuple[Array, tuple[float, float,
     if is_volume(path):
         image, geometry = read_volume(path)
         turn = find_slicing(geometry, slicing, str(path))
-        return turn.apply(image), geometry.reoriented(turn).spacing_mm
+        return turn.apply(image), geometry.reorient(turn).spacing_mm
     if path.suffix.lower() not in PICTURES:
         raise RefusedError(f"it is of no format that is read; expected one of {', '.join((*PICTURES, *VOLUMES))}")
     return read_picture(path)[:, None], None

@@ -137,7 +137,7 @@ def score_candidates(
 
     Voxels that nobody annotated do not count.
     """
-    counted = ~labels.unannotated(reference, index)
+    counted = ~labels.find_unannotated(reference, index)
     annotated = labels.plane(reference, index)
     scores = []
     for candidate in tried:

@@ -177,7 +177,7 @@ class Predictor:
             # A series is stacked as it was acquired; only files of volumes have another axis to choose.
             slicing: Slicing = "file" if Path(image).is_dir() else self.slicing
             turn = find_slicing(geometry, slicing, str(image))
-            volume = Volume(np.ascontiguousarray(turn.apply(pixels)), None, geometry.reoriented(turn))
+            volume = Volume(np.ascontiguousarray(turn.apply(pixels)), None, geometry.reorient(turn))
             turned = self.predict_volume(volume, str(image), probabilities=probabilities)
             return replace(
                 turned,

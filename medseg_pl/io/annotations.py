@@ -101,6 +101,7 @@ def decode_counts(text: str, where: str) -> NDArray[np.int64]:
     >>> decode_counts("52203", "counts").tolist()
     [5, 2, 2, 2, 5]
     """
+    # As rleFrString of pycocotools (common/maskApi.c) reads them.
     lengths: list[int] = []
     value = shift = 0
     for letter in text:
@@ -131,8 +132,8 @@ def _require_id(entry: Any, name: str, path: Path) -> Any:
 
 
 _CVAT_SHAPES = ("polygon", "box", "ellipse", "mask")
+# What is said of an image as a whole
 _WITHOUT_PIXELS = ("tag",)
-"""What is said of an image as a whole."""
 
 
 def read_cvat(path: Path) -> list[AnnotatedImage]:

@@ -29,8 +29,8 @@ from medseg_pl.io.tiff_stack import makes_volume
 
 _ORIENTATION = 0x0112
 _TIMES = ("sec", "msec", "usec")
+# Deflate packs no tighter: a file that claims more than this cannot hold it
 _DEFLATE_RATIO = 1032
-"""Deflate packs no tighter: a file that claims more than this cannot hold it."""
 _WITH_ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
 _WITHOUT_COLOR = ("1", "L", "LA", "La", "P", "PA", "I", "I;16", "I;16B", "F")
 _DAMAGE = (
@@ -169,7 +169,7 @@ def _iterate_webp_chunks(path: Path) -> Iterator[bytes]:
             file.seek(place)
             name, length = struct.unpack("<4sI", file.read(8))
             yield name
-            place += 8 + length + length % 2
+            place += 8 + length + length % 2  # RIFF pads chunks to an even length
 
 
 def _classify_alpha(image: Image.Image) -> str:
@@ -254,8 +254,8 @@ _NIFTI_SIZES = (struct.pack("<i", 348), struct.pack(">i", 348), struct.pack("<i"
 _HEAD = 512
 _TAIL = 65536
 _BLOCK = 1 << 20
+# No more is unpacked to look for the end of a compressed file; a bomb is made of less
 _MOST_UNPACKED = 1 << 36
-"""No more is unpacked to look for the end of a compressed file; a bomb is made of less."""
 
 
 def detect_format(path: Path) -> str:
@@ -318,6 +318,7 @@ def _has_png_end(path: Path) -> bool:
     size = path.stat().st_size
     with path.open("rb") as file:
         place = 8
+        # A chunk is length, type, data and checksum (PNG specification, 5.3): 12 bytes around its data.
         while place + 12 <= size:
             file.seek(place)
             length, kind = struct.unpack(">I4s", file.read(8))

@@ -81,7 +81,7 @@ def write_itk_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
     """Write `(D, H, W)` label values on the grid of `template`, compressed; `.mhd` and `.nhdr` get a second file."""
     _check_header(template)
     reader = _open(template)
-    axes = min(reader.GetDimension(), 3)
+    axes = min(reader.GetDimension(), 3)  # a fourth axis holds channels, of which a mask has none
     image = _import_sitk().GetImageFromArray(np.ascontiguousarray(mask[0] if axes == 2 else mask))
     image.SetSpacing(reader.GetSpacing()[:axes])
     image.SetOrigin(reader.GetOrigin()[:axes])
@@ -176,8 +176,8 @@ def _write_pair(path: Path, image: Any) -> None:
 
 _MOST_HEADER_BYTES = 1 << 22
 _MOST_AXES = 5
+# Deflate packs no tighter: a file that claims more than this cannot hold it
 _DEFLATE_RATIO = 1032
-"""Deflate packs no tighter: a file that claims more than this cannot hold it."""
 _META_BYTES = {
     **dict.fromkeys(("CHAR", "UCHAR"), 1),
     **dict.fromkeys(("SHORT", "USHORT"), 2),

@@ -22,11 +22,11 @@ from medseg_pl.io import size_limits
 from medseg_pl.io.atomic_files import write_atomically
 
 _REVERSED = [2, 1, 0, 3]
+# What the unit codes of the header for meters and micrometers are in millimeters; all others are taken for those
 _MM = {1: 1000.0, 3: 0.001}
-"""What the unit codes of the header for meters and micrometers are in millimeters; all others are taken for those."""
 _READ = "be read as NIfTI"
+# What deflate cannot exceed: it says 258 bytes in two bits
 _GZIP_RATIO = 1032
-"""What deflate cannot exceed: it says 258 bytes in two bits."""
 
 
 def list_damage() -> tuple[type[Exception], ...]:
@@ -71,6 +71,7 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
 def read_geometry(path: Path) -> Geometry:
     """Read the grid of a volume from its header."""
     image = _load(path)
+    # A file of two axes is one slice.
     x, y, z = (*image.shape, 1, 1)[:3]
     return _make_geometry(image, (z, y, x))
 

@@ -93,6 +93,7 @@ class OutputFolder:
                     place = self.directory / file.relative_to(stage)
                     place.parent.mkdir(parents=True, exist_ok=True)
                     file.replace(place)
+            # Last: a case without its marker is made again.
             write_text(self._locate_marker(name), f"{_describe_state(inputs)} {_hash_content(inputs)}", replace=True)
         finally:
             shutil.rmtree(stage, ignore_errors=True)

@@ -28,10 +28,10 @@ _ANIMATED = ("PNG", "GIF", "WEBP")
 _ORIENTATION = 0x0112
 _DECODED = "be decoded as an image"
 _PNG_GRAY, _PNG_GRAY_ALPHA = 0, 4
+# Pillow has its limit in a variable of all threads
 _ONE_AT_A_TIME = Lock()
-"""Pillow has its limit in a variable of all threads."""
+# What Pillow raises on bytes that make no sense
 _DAMAGE = (OSError, EOFError, LookupError, SyntaxError, TypeError, ValueError, struct.error)
-"""What Pillow raises on bytes that make no sense."""
 _VALUES = ("L", "I;16", "I;16B", "I", "F")
 
 
@@ -43,6 +43,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
         if image.format == "TIFF":  # under another name
             return tiff.size(path)
         try:
+            # Codes 5 to 8 exchange rows and columns.
             sideways = image.getexif().get(_ORIENTATION, 1) >= 5
         except _DAMAGE as error:
             raise size_limits.unreadable(path, error, _DECODED) from error

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import MaskValueError
 
+# Corners of an ellipse: the outline is off by 4e-5 of its radius
 _ROUND = 360
-"""Corners of an ellipse: the outline is off by 4e-5 of its radius."""
 
 
 class Runs(NamedTuple):
@@ -130,8 +130,8 @@ def _draw_runs(mask: NDArray[np.bool_], runs: Runs, source: str) -> None:
     mask[top : top + height, left : left + width] |= box
 
 
+# A contour through the center of a pixel is decided by the rule and not by the last bit of its coordinates
 _ROUNDED_DIGITS = 6
-"""A contour through the center of a pixel is decided by the rule and not by the last bit of its coordinates."""
 
 
 def fill_polygons(polygons: Iterable[Float64[np.ndarray, "_ 2"]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

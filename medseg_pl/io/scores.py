@@ -21,8 +21,8 @@ _RELIABILITY = ".medseg/reliability.json"
 PREDICTIONS = "predictions"
 """The folder of a run that takes the masks which were scored."""
 
+# The columns that every table of scores has; what they hold is text, even where it looks like a number
 _NAMES = ("case_id", "group", "label", "status")
-"""The columns that every table of scores has; what they hold is text, even where it looks like a number."""
 
 
 def read_rows(path: Path) -> list[dict[str, str | float]]:
@@ -246,8 +246,8 @@ def _format_field(value: str | int | float) -> str:
 
 
 _STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # noqa: RUF001  spreadsheets take wide ones as well
+# In front of a field, it tells a spreadsheet that text follows
 _MARK = "'"
-"""In front of a field, it tells a spreadsheet that text follows."""
 
 
 def write_cell(text: str) -> str:

@@ -23,8 +23,8 @@ from medseg_pl.core.mask_values import read_palette_values
 from medseg_pl.io import size_limits
 from medseg_pl.io.paths import promised_format
 
+# A pyramid halves its size from page to page, so that none is higher
 _MOST_COPIES = 64
-"""A pyramid halves its size from page to page, so that none is higher."""
 DAMAGE = (
     *(tifffile.TiffFileError, OSError, EOFError, ArithmeticError, AttributeError, LookupError, RuntimeError),
     *(AssertionError, TypeError, ValueError, struct.error, zlib.error),
@@ -79,6 +79,7 @@ def size(path: Path) -> tuple[int, int]:
     """`(height, width)` of what `read` gives, from the header, without decoding."""
     with _open_page(path) as page:
         height, width = int(page.imagelength), int(page.imagewidth)
+        # Codes 5 to 8 exchange rows and columns.
         return (width, height) if read_orientation(page) >= 5 else (height, width)
 
 

@@ -19,8 +19,8 @@ from medseg_pl.io import size_limits
 from medseg_pl.io.atomic_files import write_atomically
 from medseg_pl.io.tiff import DAMAGE, apply_tags, read_orientation
 
+# No compression of TIFF packs tighter: LZW reaches some 4,000 of an empty page
 _MOST_PACKED = 5000
-"""No compression of TIFF packs tighter: LZW reaches some 4,000 of an empty page."""
 _MM = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "um": 0.001, "µm": 0.001, "μm": 0.001, "micron": 0.001, "nm": 1e-6}
 
 

@@ -75,7 +75,7 @@ class LabelPair:
     def annotated(self) -> Bool[np.ndarray, "d h w"]:
         """The voxels that count."""
         assert self.case.reference is not None, "CaseMetric.update has checked it"
-        return ~self.labels.unannotated(self.case.reference, self.index)
+        return ~self.labels.find_unannotated(self.case.reference, self.index)
 
     @cached_property
     def reference(self) -> Bool[np.ndarray, "d h w"]:

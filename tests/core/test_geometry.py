@@ -119,7 +119,7 @@ class TestReoriented:
     def test_every_voxel_stays_where_it_is(self, turn: Reorientation) -> None:
         before = Geometry((3, 4, 5), (1.5, 2.0, 7.0), to_affine(OBLIQUE))
         values = np.arange(60).reshape(before.shape)
-        after, moved = before.reoriented(turn), turn.apply(values)
+        after, moved = before.reorient(turn), turn.apply(values)
         assert after.shape == moved.shape
         for place in product(*(range(length) for length in after.shape)):
             index = np.argwhere(values == moved[place])[0]
@@ -135,7 +135,7 @@ class TestReoriented:
     @pytest.mark.parametrize("turn", REORIENTATIONS)
     def test_it_is_found_from_the_grids(self, turn: Reorientation) -> None:
         before = Geometry((3, 4, 5), (1.5, 2.0, 7.0), to_affine(OBLIQUE))
-        assert before.find_reorientation(before.reoriented(turn)) == turn
+        assert before.find_reorientation(before.reorient(turn)) == turn
 
     def test_none_is_found_between_axes_or_without_a_place(self) -> None:
         turned = OBLIQUE @ np.array([[0.9, -0.4, 0, 0], [0.4, 0.9, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -144,7 +144,7 @@ class TestReoriented:
         assert here.find_reorientation(Geometry((3, 4, 5), (1.0, 1.0, 1.0))) is None
 
     def test_what_is_unknown_stays_unknown(self) -> None:
-        assert Geometry((3, 4, 5)).reoriented(Reorientation((2, 0, 1))) == Geometry((5, 3, 4))
+        assert Geometry((3, 4, 5)).reorient(Reorientation((2, 0, 1))) == Geometry((5, 3, 4))
 
 
 def lying(*columns: tuple[float, float, float]) -> Geometry:
@@ -199,8 +199,8 @@ class TestSlicing:
     )
     def test_a_plane_is_the_same_however_it_is_stored(self, slicing: Any, axes: Any, turn: Reorientation) -> None:
         standard = lying(*axes)
-        stored = standard.reoriented(turn)
-        again = stored.reoriented(find_slicing(stored, slicing, "a.nii"))
+        stored = standard.reorient(turn)
+        again = stored.reorient(find_slicing(stored, slicing, "a.nii"))
         assert again == standard
 
     def test_a_large_spacing_does_not_turn_a_direction(self) -> None:

@@ -394,7 +394,7 @@ class TestPlane:
         mask = np.random.default_rng(seed).choice(values, (labels.mask_channels, 2, 3, 4))
         planes = labels.planes(mask)
         for index in range(len(names)):
-            plane, unannotated = labels.plane(mask, index), labels.unannotated(mask, index)
+            plane, unannotated = labels.plane(mask, index), labels.find_unannotated(mask, index)
             assert plane.dtype == unannotated.dtype == np.bool_
             np.testing.assert_array_equal(plane, planes[index])
             np.testing.assert_array_equal(unannotated, mask[index if labels.overlapping else 0] == IGNORE)
@@ -406,13 +406,13 @@ class TestPlane:
             [True, False, False, False],
             [False, False, True, False],
         ]
-        assert [labels.unannotated(mask, i).tolist() for i in (0, 1)] == [[False, True, False, False]] * 2
+        assert [labels.find_unannotated(mask, i).tolist() for i in (0, 1)] == [[False, True, False, False]] * 2
 
     def test_a_voxel_may_be_open_for_one_of_overlapping_labels(self) -> None:
         labels = LabelMap(ORGANS, "multilabel")
         mask = array([[1, IGNORE], [1, 1]])
         assert [labels.plane(mask, i).tolist() for i in (0, 1)] == [[True, False], [True, True]]
-        assert [labels.unannotated(mask, i).tolist() for i in (0, 1)] == [[False, True], [False, False]]
+        assert [labels.find_unannotated(mask, i).tolist() for i in (0, 1)] == [[False, True], [False, False]]
 
 
 class TestTensors:

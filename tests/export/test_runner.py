@@ -144,7 +144,7 @@ class TestFiles:
         turn = find_slicing(geometry, slicing, "a")
         image, spacing = image_files.read_image(path, slicing)
         np.testing.assert_array_equal(image, turn.apply(pixels))
-        np.testing.assert_allclose(spacing, geometry.reoriented(turn).spacing_mm)
+        np.testing.assert_allclose(spacing, geometry.reorient(turn).spacing_mm)
 
     @pytest.mark.parametrize("slicing", get_args(Slicing))
     @pytest.mark.parametrize("value", [3, 700])

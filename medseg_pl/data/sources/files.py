@@ -296,7 +296,7 @@ def find_turn(got: Geometry, grid: Geometry) -> Reorientation | None:
     turn = got.find_reorientation(grid)
     if turn is None or turn == Reorientation():
         return None
-    turned = got.reoriented(turn)
+    turned = got.reorient(turn)
     return turn if turned.shape == grid.shape and grid.distance_voxels(turned) <= _SAME_GRID_VOXELS else None
 
 
@@ -327,7 +327,7 @@ def _reorient_volume(volume: Volume, slicing: Reorientation) -> Volume:
     if slicing == Reorientation():
         return volume
     mask = None if volume.mask is None else np.ascontiguousarray(slicing.apply(volume.mask))
-    return Volume(np.ascontiguousarray(slicing.apply(volume.image)), mask, volume.geometry.reoriented(slicing))
+    return Volume(np.ascontiguousarray(slicing.apply(volume.image)), mask, volume.geometry.reorient(slicing))
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -136,7 +136,7 @@ def assess_reference(
     drawn, predicted = labels.planes(reference), labels.planes(mask)
     found = []
     for index in range(len(labels.names)):
-        counted = ~labels.unannotated(reference, index)
+        counted = ~labels.find_unannotated(reference, index)
         # Voxels that nobody annotated must not count as drawn background.
         probability = np.where(counted, labels.probability(probabilities, index), 0)
         expected = expected_dice(probability, predicted[index] & counted)

@@ -51,12 +51,12 @@ _KINDS: dict[str, FileKind] = {
     uid.RTStructureSetStorage: "structures",
 }
 _MAGIC = slice(128, 132)
+# What pydicom and the decoders raise on bytes that make no sense
 _DAMAGE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError),
     *(RecursionError, RuntimeError, TypeError, ValueError, struct.error, zlib.error),
     *(BytesLengthException, InvalidDicomError),
 )
-"""What pydicom and the decoders raise on bytes that make no sense."""
 
 _FIRST_ELEMENTS = {(group, element) for group in (0x0002, 0x0008) for element in (0, 1, 5, 8, 0x12, 0x16)}
 _FIRST_KINDS = (b"UL", b"CS", b"DA", b"UI")

@@ -185,6 +185,7 @@ def read_codestream_size(frame: bytes) -> tuple[int, int] | None:
         if frame[place + 1] in _START_OF_FRAME:
             rows, columns = struct.unpack_from(">2H", frame, place + 5)
             return rows, columns
+        # The length of a marker segment counts its own two bytes, not those of the marker.
         place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
     return None
 

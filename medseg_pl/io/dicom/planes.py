@@ -19,6 +19,7 @@ from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.io.dicom.headers import explain_damage, get_items, get_kind, get_text, require_element
 from medseg_pl.io.dicom.pixels import read_layout
 
+# Where a file of many images keeps an element that a file of one image has at its top
 _MACROS = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
@@ -27,7 +28,6 @@ _MACROS = {
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
 }
-"""Where a file of many images keeps an element that a file of one image has at its top."""
 
 _RESCALE = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
 _LARGEST_RESCALE = 1e9
@@ -67,6 +67,7 @@ class Plane:
     def axes(self) -> Float64[np.ndarray, "3 3"]:
         """Unit vectors: the slice normal, down a column, along a row."""
         along_row, down_column = np.array(self.orientation, dtype=np.float64).reshape(2, 3)
+        # DICOM PS3.3 C.7.6.2.1.1: the first three cosines run along a row, towards higher columns.
         normal = np.cross(along_row, down_column)
         return np.stack([normal / np.linalg.norm(normal), down_column, along_row])
 

@@ -193,7 +193,7 @@ def _place(values: Bool[np.ndarray, "r c"], plane: Plane, series: Series, mask: 
     """Add one frame to a mask of the series."""
     if not values.any():
         return
-    index = series.nearest(np.asarray(plane.position_mm))
+    index = series.find_nearest(np.asarray(plane.position_mm))
     top, left = _find_corner(plane, index, series)
     _, height, width = mask.shape
     inside = values[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
@@ -296,7 +296,7 @@ def _group_by_slice(
     slices: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
     for place, contour in enumerate(contours, start=1):
         points_mm = _read_points(contour, f"{what}, contour {place},", path)
-        index = series.nearest(points_mm[0])
+        index = series.find_nearest(points_mm[0])
         found = series.planes[index].locate(points_mm)
         if (away_mm := float(np.abs(found[:, 0]).max())) > series.slack_mm:
             raise GeometryError(

@@ -50,8 +50,8 @@ _PATIENT_AND_STUDY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
+# What highdicom raises on headers that it cannot refer to
 _REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What highdicom raises on headers that it cannot refer to."""
 
 
 class Segment(NamedTuple):

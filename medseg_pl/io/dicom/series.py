@@ -69,7 +69,7 @@ class Series:
         (z, _, _) = self.geometry.spacing_mm or (min(self.planes[0].spacing_mm), 0, 0)
         return z / 4
 
-    def nearest(self, point_mm: Float64[np.ndarray, "3"]) -> int:
+    def find_nearest(self, point_mm: Float64[np.ndarray, "3"]) -> int:
         """Find the slice whose plane is nearest to a point (LPS)."""
         return int(np.abs(self._positions_mm @ self._normal - point_mm @ self._normal).argmin())
 
@@ -219,8 +219,8 @@ def _is_within(values: NDArray[Any], kind: type[np.integer[Any]]) -> bool:
 SAME_DISTANCE = 0.2
 """Distances up to this share above the smallest one count as the same: scanners round positions to 0.1 mm."""
 
+# Places this close to the middle between two slices, in distances of even slices, are in the middle
 _TIE = 1e-3
-"""Places this close to the middle between two slices, in distances of even slices, are in the middle."""
 
 
 @dataclass(frozen=True, eq=False)

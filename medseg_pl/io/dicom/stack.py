@@ -20,8 +20,8 @@ EVEN_VOXELS = 0.2
 MOST_SLICES = 10
 """How many times as many slices resampling may make: more come of two slices that lie almost in one place."""
 
+# The share of distances that may be gaps; with more, the series was scanned unevenly
 _MOST_GAPS = 0.2
-"""The share of distances that may be gaps; with more, the series was scanned unevenly."""
 
 _SAME_PLACE_MM = 1e-3
 _SAME_DIRECTION = 1e-4
@@ -104,7 +104,7 @@ def compute_grid(planes: Sequence[Plane], count: int | None = None) -> Geometry:
         step = (np.array(last.position_mm) - first.position_mm) / (count - 1)
         slices_mm: float | None = float(step @ normal)
     else:
-        slices_mm = first.thickness_mm
+        slices_mm = first.thickness_mm  # otherwise no distance: slices may overlap or leave gaps
         step = normal * (slices_mm or 1.0)
     affine = np.eye(4)
     affine[:3] = np.stack([step, down_column * rows_mm, along_row * columns_mm, first.position_mm], axis=1)

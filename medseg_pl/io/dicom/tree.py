@@ -14,8 +14,8 @@ from medseg_pl.io.paths import list_files
 
 IMAGES = ("image", "projection")
 _REFERENCES = ("segmentation", "structures")
+# A network drive answers slowly, but several at once
 _THREADS = 8
-"""A network drive answers slowly, but several at once."""
 
 
 class DicomTree:

@@ -121,7 +121,7 @@ class TestSlicing(SourceContract):
         expected, volume = plain.read(case, subject.labels), subject.source.read(case, subject.labels)
         assert expected.geometry.shape == (5, 32, 40)
         turn = Reorientation((2, 0, 1), (True, True, False))  # the file's columns run to the left
-        assert volume.geometry == expected.geometry.reoriented(turn)
+        assert volume.geometry == expected.geometry.reorient(turn)
         np.testing.assert_array_equal(volume.image, turn.apply(expected.image))
         assert plain.reading_settings() != subject.source.reading_settings()
 
