@@ -88,8 +88,12 @@ def read_header(path: Path) -> FileHeader:
         if is_itk(path):
             return _read_itk_header(path, content)
         return _read_tiff_header(path) if content == "TIFF" else _read_raster_header(path, content)
-    except (DataError, *_DAMAGE, *list_damage()):
+    except _list_damage():
         return FileHeader(content)
+
+
+def _list_damage() -> tuple[type[Exception], ...]:
+    return (DataError, *_DAMAGE, *list_damage())
 
 
 def _read_nifti_header(path: Path, content: str) -> FileHeader:
