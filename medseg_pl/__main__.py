@@ -116,12 +116,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
     logging.getLogger("nibabel.global").addFilter(_SAY_ONCE)
     if command in TRAINER_COMMANDS:
-        with _uncollected():
+        with _pause_collector():
             from medseg_pl.cli.run import run
 
         return run(command, arguments, stop)
     if command in MODULES:
-        with _uncollected():
+        with _pause_collector():
             from medseg_pl.cli.parser import CommandParser
 
             module = importlib.import_module(MODULES[command])
@@ -153,7 +153,7 @@ _SAY_ONCE = SayOnce()
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def _pause_collector() -> Iterator[None]:
     """Import without the garbage collector, which later leaves out the million objects that modules are made of."""
     enabled = gc.isenabled()
     gc.disable()

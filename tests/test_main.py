@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import medseg_pl
-from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS, _uncollected, main
+from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS, _pause_collector, main
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +60,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 def test_the_collector_is_as_before_once_a_command_is_imported(collecting: bool) -> None:
     gc.enable() if collecting else gc.disable()
     try:
-        with pytest.raises(ZeroDivisionError), _uncollected():
+        with pytest.raises(ZeroDivisionError), _pause_collector():
             assert not gc.isenabled()
             raise ZeroDivisionError
         assert gc.isenabled() is collecting

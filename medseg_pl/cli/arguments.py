@@ -24,7 +24,7 @@ SLICINGS = ("file", "axial", "coronal", "sagittal", "thick")
 LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
 
 
-def whole_number(low: int, high: int) -> type:
+def make_whole_number_type(low: int, high: int) -> type:
     """Make the type of a whole number from `low` to `high`."""
     number: type = restricted_number_type(f"a whole number from {low} to {high}", int, [(">=", low), ("<=", high)])
     return number
@@ -92,7 +92,7 @@ def add_json(parser: ArgumentParser) -> None:
 def add_num_workers(parser: ArgumentParser) -> None:
     """Add how much is done at once."""
     workers = "cases in memory at once; default: one for each core"
-    number = whole_number(1, 1024)
+    number = make_whole_number_type(1, 1024)
     parser.add_argument("--num_workers", type=number, default=os.cpu_count() or 1, metavar="N", help=workers)
 
 

@@ -66,7 +66,7 @@ def to_user_error(error: Exception, command: str, phase: Phase) -> MedsegError |
         return file_error
     if type(error).__module__.startswith("wandb."):
         return LoggerError(
-            f"Weights & Biases cannot be reached: {_first_line(text)}. Log in with wandb login, or set the logger's "
+            f"Weights & Biases cannot be reached: {_take_line(text)}. Log in with wandb login, or set the logger's "
             "offline to true and upload later with wandb sync."
         )
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -92,7 +92,7 @@ def to_user_error(error: Exception, command: str, phase: Phase) -> MedsegError |
         )
     if _LOST_RANK.search(text):
         return WorkerDiedError(
-            f"Another process of this run has ended, so this one ends as well ({_first_line(text)}). Its own message "
+            f"Another process of this run has ended, so this one ends as well ({_take_line(text)}). Its own message "
             f"says why. {again.capitalize()}."
         )
     return None
@@ -117,5 +117,5 @@ def _unpack_worker_error(error: MedsegError) -> MedsegError | None:
     return kind(" ".join((message.group(1) if message else last).split()))
 
 
-def _first_line(text: str) -> str:
+def _take_line(text: str) -> str:
     return text.strip().splitlines()[0][:200] if text.strip() else "no reason given"

@@ -175,16 +175,16 @@ class MedsegCLI(LightningCLI):
             )
         self._check_trainer(self.config.trainer)
         if self.command == "fit" and self.config.ckpt_path:
-            name, limits = str(self.config.ckpt_path), self._limits()
-            self.resumption = lock_resume_point(name, self._experiment(), limits, self.locks)
+            name, limits = str(self.config.ckpt_path), self._get_limits()
+            self.resumption = lock_resume_point(name, self._get_experiment_folder(), limits, self.locks)
             checkpoint = self.resumption and self.resumption.checkpoint
             self.config.ckpt_path = checkpoint and str(checkpoint)
 
-    def _limits(self) -> dict[str, Any]:
+    def _get_limits(self) -> dict[str, Any]:
         trainer = self.config.trainer
         return {name: trainer[name] and str(trainer[name]) for name in ("max_epochs", "max_steps", "max_time")}
 
-    def _experiment(self) -> Path:
+    def _get_experiment_folder(self) -> Path:
         name = str(self.config.experiment)
         if (fault := find_path_fault(name)) is not None:
             raise SettingError(f"The experiment {shorten(name)} {fault}. Name it plainly; --runs says where it goes.")
@@ -212,19 +212,23 @@ class MedsegCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the loggers and callbacks that every run has."""
         trainer = self.config_init.trainer
-        log = [make_run_logger(self._experiment(), self.resumption, self.locks)] if self.command == "fit" else []
+        log = (
+            [make_run_logger(self._get_experiment_folder(), self.resumption, self.locks)]
+            if self.command == "fit"
+            else []
+        )
         kwargs["logger"] = [*log, *to_list(trainer.get("logger"))]
-        configure_privacy(kwargs["logger"], None if self.command == "fit" else self._evaluated_folder())
+        configure_privacy(kwargs["logger"], None if self.command == "fit" else self._get_evaluated_folder())
         given = to_list(trainer.get("callbacks"))
         bars = [callback for callback in given if isinstance(callback, ProgressBar)]
         if trainer.get("enable_progress_bar") is None:
             kwargs["enable_progress_bar"] = bool(bars) or can_redraw(Console())
         kwargs["plugins"] = complete_plugins(to_list(trainer.get("plugins")))
         shown = [] if bars else make_progress_callbacks()
-        kwargs["callbacks"] = [self.phase, *given, *shown, *self._callbacks(given)]
+        kwargs["callbacks"] = [self.phase, *given, *shown, *self._make_callbacks(given)]
         return super().instantiate_trainer(**kwargs)
 
-    def _callbacks(self, given: Sequence[Callback]) -> list[Callback]:
+    def _make_callbacks(self, given: Sequence[Callback]) -> list[Callback]:
         if self.command == "predict":
             return []
         save = bool(self.config.save_predictions)
@@ -232,9 +236,9 @@ class MedsegCLI(LightningCLI):
             trainer = self.config.trainer
             keeps = not trainer.fast_dev_run and trainer.enable_checkpointing is not False
             return make_fit_callbacks(given, self.stop, keeps=keeps, save_predictions=save)
-        return make_eval_callbacks(given, str(self._evaluated_folder()), save_predictions=save)
+        return make_eval_callbacks(given, str(self._get_evaluated_folder()), save_predictions=save)
 
-    def _evaluated_folder(self) -> Path:
+    def _get_evaluated_folder(self) -> Path:
         return get_run_folder(Path(self.config.ckpt_path))
 
     def run_command(self) -> None:
@@ -248,7 +252,7 @@ class MedsegCLI(LightningCLI):
             with redirect_stdout(sys.stderr) if self.config.json else nullcontext():
                 self._score()
             if self.config.json and self.trainer.is_global_zero:
-                summary = locate_summary(find_scores(self._evaluated_folder(), _STAGES[self.command]))
+                summary = locate_summary(find_scores(self._get_evaluated_folder(), _STAGES[self.command]))
                 sys.stdout.write(summary.read_text(encoding="utf-8"))
 
     def _score(self) -> None:
@@ -275,7 +279,7 @@ class MedsegCLI(LightningCLI):
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
         folder = self.trainer.log_dir  # a broadcast: every rank takes part
         if folder and self.trainer.is_global_zero and not self.config.trainer.fast_dev_run:
-            record_complete(Path(folder), self._limits(), epochs, steps)
+            record_complete(Path(folder), self._get_limits(), epochs, steps)
 
 
 def make_parser(

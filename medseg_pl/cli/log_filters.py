@@ -29,7 +29,7 @@ class PrintableFormatter(logging.Formatter):
     """Leaves out of a message what a terminal would obey: cases are named in it, and a stranger names files."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message, line by line."""
+        """Format the message, line by line."""
         return "\n".join(make_printable(line) for line in super().format(record).split("\n"))
 
 

@@ -46,7 +46,7 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
     paths = [each.path for each in trained[:1]] or early.checkpoints
     with (
         restrict_imports(early.plugins),
-        _default_configs(trained, early.data_root) as defaults,
+        _write_default_configs(trained, early.data_root) as defaults,
         user_errors(command, phase := PhaseTracker()),
         report_complete_run(),
         FolderLocks() as locks,
@@ -67,7 +67,7 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
 
 
 @contextmanager
-def _default_configs(trained: Sequence[CheckpointInfo], data_root: str | None) -> Iterator[list[str]]:
+def _write_default_configs(trained: Sequence[CheckpointInfo], data_root: str | None) -> Iterator[list[str]]:
     """Write the first checkpoint's settings as a configuration of the lowest rank: whatever is given wins over it."""
     if not trained:
         yield []

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from medseg_pl.cli.arguments import add_json, whole_number
+from medseg_pl.cli.arguments import add_json, make_whole_number_type
 from medseg_pl.core.errors import SettingError, make_printable
 from medseg_pl.core.numbers import format_interval, format_number, format_p
 from medseg_pl.io.atomic_files import require_absent
@@ -64,8 +64,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--csv", type=Path, metavar="FILE", help="write everything to a new table")
     add("--allow_unpaired", action="store_true", help="leave out what only one of the runs has scored")
-    add("--resamples", type=whole_number(100, 1_000_000), default=RESAMPLES, metavar="N", help=default)
-    add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="S", help=default)
+    add("--resamples", type=make_whole_number_type(100, 1_000_000), default=RESAMPLES, metavar="N", help=default)
+    add("--seed", type=make_whole_number_type(0, 2**32 - 1), default=0, metavar="S", help=default)
     add_json(parser)
 
 

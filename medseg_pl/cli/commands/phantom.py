@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
-from medseg_pl.cli.arguments import parse_once, whole_number
+from medseg_pl.cli.arguments import make_whole_number_type, parse_once
 from medseg_pl.core.errors import SettingError
 from medseg_pl.data.synthetic import ORGANS, merge_exclusive, simulate_days
 from medseg_pl.data.synthetic.layouts import DataCard, LabeledScan, write_decathlon, write_folder, write_uw_madison
@@ -50,7 +50,11 @@ _WRITERS: dict[str, Callable[[Path, Iterable[LabeledScan]], None]] = {
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
-    cases, seed, slices = whole_number(1, 100_000), whole_number(0, 2**32 - 1), whole_number(1, 1000)
+    cases, seed, slices = (
+        make_whole_number_type(1, 100_000),
+        make_whole_number_type(0, 2**32 - 1),
+        make_whole_number_type(1, 1000),
+    )
     add, default = parser.add_argument, "default: %(default)s"
     add("directory", type=Path, metavar="DIR", help="folder to make; must be absent or empty")
     add("--layout", choices=list(_WRITERS), default="uw_madison", help=default)

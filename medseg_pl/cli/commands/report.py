@@ -18,7 +18,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from medseg_pl.cli.arguments import whole_number
+from medseg_pl.cli.arguments import make_whole_number_type
 
 __all__ = ["add_arguments", "run"]
 
@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--readme", type=Path, metavar="FILE", help="a README; what the run says is put between its medseg: marks")
     add("--stage", choices=STAGES, help="which scores; default: test where they are there, else the only ones")
     pictures = "how many cases get pictures, the worst first; 0 for none; default: %(default)s"
-    add("--pictures", type=whole_number(0, 100_000), default=50, metavar="N", help=pictures)
+    add("--pictures", type=make_whole_number_type(0, 100_000), default=50, metavar="N", help=pictures)
     names = "true: call cases and patients by their names; default: hashed names"
     add("--names", type=bool, default=False, metavar="true|false", help=names)
 

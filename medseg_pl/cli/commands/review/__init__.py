@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from medseg_pl.cli.arguments import add_json, add_model, whole_number
+from medseg_pl.cli.arguments import add_json, add_model, make_whole_number_type
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="new, or where this command was interrupted")
     add(
         "--top",
-        type=whole_number(0, 100_000),
+        type=make_whole_number_type(0, 100_000),
         default=20,
         metavar="N",
         help="how many cases to draw, default: %(default)s",
