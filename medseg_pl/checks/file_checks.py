@@ -96,6 +96,7 @@ def read_or_diagnose(
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if header.content == "nothing":
         raise FaultError(CODES.find("empty-file", "The file has no byte.", case_id, path))
+    # Before anything is decoded: a bomb of some kilobytes would fill the memory.
     if header.too_large or header.claimed_bytes > memory_bytes:
         raise FaultError(CODES.find("decompression-bomb", too_large, case_id, path))
     if header.cut_off:

@@ -77,14 +77,14 @@ _SAME_GRID_VOXELS = 0.1
 _SAME_SPACING = 0.01
 _PLAUSIBLE_MM = (0.01, 50.0)
 _FAR_SPACING, _FAR_SIZE = 8.0, 4.0
+# Cases from which on one can be called unusual.
 _ENOUGH = 5
-"""Cases from which on one can be called unusual."""
 _CLEAR_SHIFT = 3.0
 _CLEARLY_BETTER = 1.5
 _ON_EDGES = 1.25
 _ENOUGH_ALIGNED = 4
+# The first of the EXIF codes that exchange height and width.
 _SIDEWAYS = 5
-"""The first of the EXIF codes that exchange height and width."""
 
 
 def check_grids(dataset: Dataset) -> Iterator[Finding]:
@@ -128,6 +128,7 @@ def _find_mismatch(expected: Geometry, got: Geometry) -> tuple[str, str] | None:
             "shape-mismatch",
             f"is {_format(got.shape)} voxels, expected {_format(expected.shape)} as has",
         )
+    # Only where the image has a place: pictures have none, and neither have their masks.
     if expected.affine is not None and got.is_unplaced:
         return "place-unknown", "does not say where it lies (sform and qform codes are 0), as does"
     axes = [find_axis_codes(grid.affine) for grid in (expected, got) if grid.affine is not None]
@@ -215,6 +216,7 @@ def find_shifted_masks(dataset: Dataset) -> Iterator[Finding]:
         return
     shifts = np.array([alignment.shift for _, alignment in moved])
     alike = np.abs(shifts - np.median(shifts, axis=0)).max(axis=1) <= 1
+    # Where most masks are moved alike, the median case cannot tell what is usual.
     systematic = alike.sum() > len(measured) / 2
     if not systematic and float(np.median([alignment.here for _, alignment in measured])) < _ON_EDGES:
         return

@@ -52,8 +52,8 @@ _MASK_CODES: dict[type[Exception], str] = {
     MaskValueError: "mask-unknown-value",
     GeometryError: "shape-mismatch",
 }
+# With more values in a mask, their borders are not those of structures.
 _MOST_VALUES = 64
-"""With more values in a mask, their borders are not those of structures."""
 
 _Pixels = tuple[NDArray[Any], Geometry]
 
@@ -176,6 +176,7 @@ def _measure_files(case: Case, mask_labels: Sequence[int | None], labels: LabelM
         mask = reader.read(path, partial(read_any_mask, path, labels))
         masks.extend([] if mask is None else [_MaskFile(path, label, *reader.turn(path, mask, channels[0]))])
     facts = tuple(measure_mask(m.pixels, m.geometry, m.path, reader.headers[m.path], m.label) for m in masks)
+    # Overlap and alignment would be misjudged where one of the masks is missing.
     complete = len(masks) == len(case.masks) and len({mask.plane.shape for mask in masks}) == 1
     return CaseFacts(
         case,
@@ -217,6 +218,7 @@ def _align_files(
         return None
     if len(masks) == 1:
         return measure_alignment(pixels, masks[0].plane)
+    # A bit for each label: borders show wherever any of the masks changes.
     weights = 2.0 ** np.arange(len(masks), dtype=np.float32)
     return measure_alignment(pixels, np.tensordot(weights, [mask.plane != 0 for mask in masks], axes=1))
 

@@ -47,10 +47,10 @@ CODES: Codes = Codes(
 
 _CLIPPED_SHARE = 0.005
 _CLIPPED_TIMES = 3.0
+# Of the pixels of an 8-bit image; photographs reach white here and there, and are not cut off.
 _CLIPPED_8_BIT = 0.2
-"""Of the pixels of an 8-bit image; photographs reach white here and there, and are not cut off."""
+# Hounsfield units: air has -1000, bone up to 2000; stored values of most scanners are 1024 higher.
 _AIR, _NEARLY_AIR, _BONE = -500.0, -50.0, 1000.0
-"""Hounsfield units: air has -1000, bone up to 2000; stored values of most scanners are 1024 higher."""
 _FAR_RANGE, _FAR_CENTER = 8.0, 8.0
 _FAR_DEVIATIONS = 6.0
 _CLEAR_CONTRAST = 0.5
@@ -159,10 +159,12 @@ def _find_outliers(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding
     low, middle, high = np.array([image.percentiles for _, image in images]).T
     ranges = np.maximum(high - low, 1e-12)
     scales, centers = np.log(ranges), (middle - np.median(middle)) / np.median(ranges)
+    # 1.4826 times the median absolute deviation estimates the standard deviation of normal data.
     spread = 1.4826 * float(np.median(np.abs(scales - np.median(scales))))
     far = np.abs(scales - np.median(scales)) >= max(np.log(_FAR_RANGE), _FAR_DEVIATIONS * spread)
     far |= np.abs(centers) >= _FAR_CENTER
     usual = _format([float(np.median(values)) for values in (low, middle, high)])
+    # With this many outliers there are two groups, and no case is wrong by itself.
     if far.sum() > _FEW * len(images):
         least, most = np.exp(scales).min(), np.exp(scales).max()
         message = (

@@ -18,25 +18,25 @@ from medseg_pl.data.sources.base import abbreviate
 UNNAMED = LabelMap(["foreground"], "binary")
 """Stands for the label of masks that tell none."""
 
+# A value in fewer of the masks is taken for a stray one; a label that is as rare has to be named.
 _LABEL_SHARE = 0.1
-"""A value in fewer of the masks is taken for a stray one; a label that is as rare has to be named."""
+# 255 beside ids up to here is no id; most data sets mark with it what nobody annotated.
 _HIGHEST_ID = 200
-"""255 beside ids up to here is no id; most data sets mark with it what nobody annotated."""
+# Of the masks that hold anything: with more of them smeared, the set as a whole is.
 _SMEARED = 0.5
-"""Of the masks that hold anything: with more of them smeared, the set as a whole is."""
+# How far from a label compression leaves most values, and how far it leaves nearly all.
 _CLOSE, _FAR = 24, 64
-"""How far from a label compression leaves most values, and how far it leaves nearly all."""
 
+# A structure's pixels have a neighbor like themselves more often than not; a smoothed border's do not.
 _COHERENT = 0.5
-"""A structure's pixels have a neighbor like themselves more often than not; a smoothed border's do not."""
 
 _STRUCTURE_SHARE = 0.005
+# Fewer different values than this are not what compression or smoothing leave behind.
 _FEW_STRAYS = 4
-"""Fewer different values than this are not what compression or smoothing leave behind."""
+# JPEG leaves this share of the values that it changes this near to where they were, of 255; smoothing about half.
 _NEAR, _MOSTLY = 24, 0.7
-"""JPEG leaves this share of the values that it changes this near to where they were, of 255; smoothing about half."""
+# Values near two that are as far apart are slips of a tool and no ids.
 _WIDE_GAP = 128
-"""Values near two that are as far apart are slips of a tool and no ids."""
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ CODES: Codes = Codes(
     }
 )
 
+# A source's problems may be those of files and of slices, too.
 _ALL_CODES = Codes({**file_checks.CODES, **CODES, **geometry_checks.CODES})
-"""A source's problems may be those of files and of slices, too."""
 
 _LEFT_OUT = {
     "unread": "unread-file",

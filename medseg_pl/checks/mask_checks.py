@@ -83,8 +83,8 @@ CODES: Codes = Codes(
 
 _LARGE, _DOMINANT = 100, 0.9
 _PICTURE_VALUES = 64
+# In a data set of two cases, a label that is in one of them says nothing.
 _FEWEST_CASES = 3
-"""In a data set of two cases, a label that is in one of them says nothing."""
 
 _Color = tuple[int, int, int]
 
@@ -199,6 +199,7 @@ def _classify_unknown(mask: MaskFacts, unknown: Sequence[MaskValueCount], lookup
         return "mask-not-integer"
     if mask.colored:
         return "mask-colors"
+    # Before the values are judged: indices of a palette are in no order.
     if mask.header.palette:
         return "mask-palette"
     if mask.header.lossy:

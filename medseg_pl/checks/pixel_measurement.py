@@ -20,21 +20,21 @@ from medseg_pl.data.perceptual_hash import compute_image_signature
 from medseg_pl.io.file_header import FileHeader
 
 _SAMPLE = 400_000
+# Of the range: as many values should lie here as at the very top, unless the top was cut off.
 _JUST_BELOW = 0.02
-"""Of the range: as many values should lie here as at the very top, unless the top was cut off."""
 _TOO_FEW = 0.2
+# The rim of a slice is this part of its height and width on each side.
 _RIM = 8
-"""The rim of a slice is this part of its height and width on each side."""
 _MOST_VALUES = 256
+# Components are counted of masks with this many values; others are no label masks, or would take long.
 _MOST_WITH_COMPONENTS = 12
-"""Components are counted of masks with this many values; others are no label masks, or would take long."""
 _TABLE, _EXACT = 1 << 16, 1 << 53
 _REACH = 10
 _LARGEST_SIDE = 512
 _SLICES = 6
 _FEWEST_BORDER_PIXELS = 40
+# Of the border must be inside the image for a shift to count.
 _SEEN = 0.8
-"""Of the border must be inside the image for a shift to count."""
 
 
 def measure_image(
@@ -117,6 +117,7 @@ def _measure_contrast(pixels: Shaped[np.ndarray, "c d h w"]) -> float:
 
 
 def _hash_pixels(pixels: NDArray[Any]) -> bytes:
+    # Shape and type first: a reshaped array has the same bytes.
     digest = hashlib.blake2b(f"{pixels.shape}{pixels.dtype.str}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
@@ -214,6 +215,7 @@ def _measure_coherence(
 
 def _measure_components(mask: Bool[np.ndarray, "d h w"], value: float) -> SmallComponents:
     """Measure the components, which touch at corners too."""
+    # Labeling is linear in the box, which for most structures is a small part of the volume.
     ends = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
     cropped = mask[tuple(slice(int(first), int(last) + 1) for first, last in ends)]
     if len(cropped) == 1:
@@ -236,6 +238,7 @@ def measure_alignment(image: Shaped[np.ndarray, "c d h w"], mask: Shaped[np.ndar
     """
     filled = np.count_nonzero(mask, axis=(1, 2))
     busiest = [int(index) for index in np.argsort(-filled, kind="stable")[:_SLICES] if filled[index]]
+    # Sums and counts of all slices before one division: a slice with a short border weighs little.
     sums = counts = np.zeros((2 * _REACH + 1, 2 * _REACH + 1))
     scale = min(1.0, _LARGEST_SIDE / max(mask.shape[1:]))
     for index in busiest:
@@ -261,7 +264,9 @@ def _shrink(
 ) -> tuple[Float[np.ndarray, "H W"], Shaped[np.ndarray, "H W"]]:
     """Average all channels without outliers, and shrink the average and the mask where they are large."""
     values = sample_finite(planes)
+    # Metal and markers would outshine every edge of tissue.
     low, high = np.percentile(values, [1, 99]).tolist() if values.size else (0.0, 1.0)
+    # NaN would spread over the neighborhood of the blur.
     image = np.nan_to_num(planes.astype(np.float32), nan=low, posinf=high, neginf=low).clip(low, high).mean(axis=0)
     labels = mask.astype(np.float32)
     if scale < 1:

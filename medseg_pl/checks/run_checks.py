@@ -122,6 +122,7 @@ def run_checks(
         *(finding for facts in cases for finding in facts.findings),
         *(finding for rule in RULES for finding in rule(dataset)),
     ]
+    # A fault may be found on the way in and by a rule; it is reported once.
     ordered = tuple(dict.fromkeys(sort_by_severity(findings)))
     return Report(tuple(cases), ordered, labels, (many,) if len(cases) > MOST_COMPARED else ())
 

@@ -169,6 +169,7 @@ def open_configured(
 def _make_source(settings: Mapping[str, Any], directory: Path | None) -> tuple[BuiltInSource, dict[str, Any]]:
     path = str(settings.get("class_path", ""))
     name = path.rpartition(".")[2]
+    # A class_path is imported by whoever instantiates it: only names from this list are looked up.
     if name not in _SOURCES or not (path == name or path.startswith("medseg_pl.")):
         raise SettingError(
             f"data.source.class_path is {path!r}; expected one of medseg's own sources, {', '.join(_SOURCES)}. A "

@@ -48,15 +48,15 @@ class _Scale:
 
 
 _CPU = _Scale("tu-resnet10t", 256, 1 << 18, 4e8, (300, 4000))
+# So few steps that a training ends in a quarter of an hour on such processors (AVX2), too.
 _CPU_WITHOUT_BF16 = replace(_CPU, run_pixels=1.2e8, steps=(300, 1200))
-"""So few steps that a training ends in a quarter of an hour on such processors (AVX2), too."""
 _GPU = _Scale("resnet34", 512, 1 << 21, 2e10, (4000, 40000))
+# What a pixel of a batch takes in a training step of the larger encoder, in bf16, roughly and on the safe side.
 _BYTES_A_PIXEL = 1500
-"""What a pixel of a batch takes in a training step of the larger encoder, in bf16, roughly and on the safe side."""
 _EPOCHS = 10
 _NORMALIZATIONS = "medseg_pl."
+# Hounsfield units that only a CT has below; air has -1000.
 _AIR = -500
-"""Hounsfield units that only a CT has below; air has -1000."""
 _SIDES = re.compile(r"(^|[_\s-])(left|right|l|r|sin|dex|lt|rt)([_\s-]|$)", re.IGNORECASE)
 
 
@@ -111,6 +111,7 @@ def _plan_schedule() -> dict[str, Any]:
 def _plan_data(
     fingerprint: Fingerprint, labels: LabelMap, scale: _Scale, batch: Commented, steps: int
 ) -> dict[str, Any]:
+    # Evaluation keeps no gradients, so twice the pixels of a training batch fit.
     slices = _round_to_power(scale.batch_pixels * 2 / math.prod(fingerprint.sizes[2]), 1, 64)
     return {
         "fold": 0,
@@ -154,6 +155,7 @@ def _choose_spacing(fingerprint: Fingerprint) -> Commented:
 
 def _choose_encoder_depth(fingerprint: Fingerprint, scale: _Scale) -> Commented:
     shorter = min(*fingerprint.sizes[1], scale.patch)
+    # At least about 4 pixels remain at the bottom; fewer carry no layout.
     depth = min(5, max(3, int(math.log2(shorter / 4))))
     return Commented(depth, f"{shorter} pixels become about {max(1, shorter >> depth)} at the bottom")
 
