@@ -1,7 +1,7 @@
 """Stand-ins for modules that other libraries import and a run seldom needs.
 
 Lightning imports torchmetrics for two classes, but that package imports every metric, `scipy.signal` and matplotlib: a
-second. timm imports wandb, where it is installed, for a function that nobody calls; nibabel imports pydicom.
+second. timm imports wandb, where it is installed, for a function that nobody calls.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import importlib
 import importlib.util
 import logging
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
+
+_RUNNING = threading.RLock()
 
 
 class DeferredModule(ModuleType):
@@ -34,9 +37,15 @@ class DeferredModule(ModuleType):
             return value
         if name.startswith("__") and name != "__all__":
             raise AttributeError(f"{self.__name__} has no {name} yet")
-        self.__class__ = ModuleType  # type: ignore[assignment]  # an ordinary module from here on
-        assert self.__spec__ is not None and self.__spec__.loader is not None, "found by its specification"
-        self.__spec__.loader.exec_module(self)
+        with _RUNNING:  # another thread waits until the module has run
+            if type(self) is not ModuleType:
+                if "_is_running" in vars(self):
+                    raise AttributeError(f"{self.__name__} has no {name} yet")
+                self._is_running = True
+                assert self.__spec__ is not None and self.__spec__.loader is not None, "found by its specification"
+                self.__spec__.loader.exec_module(self)
+                del self._is_running
+                self.__class__ = ModuleType  # type: ignore[assignment]  # an ordinary module from here on
         return getattr(self, name)
 
 
@@ -72,7 +81,6 @@ class _Plots(DeferredModule):
 
 
 _DEFERRED: Mapping[str, type[DeferredModule]] = {
-    "nibabel": DeferredModule,
     "torchmetrics": _Torchmetrics,
     "torchmetrics.utilities.plot": _Plots,
     "wandb": DeferredModule,

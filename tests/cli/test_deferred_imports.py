@@ -57,3 +57,13 @@ def test_metrics_plot_with_the_real_module() -> None:
         "print(type(figure).__name__, type(sys.modules['torchmetrics.utilities.plot']).__name__)",
     ]
     assert run("\n".join(lines)) == "Figure module\n"
+
+
+def test_two_threads_get_the_whole_package() -> None:
+    lines = [
+        "import torchmetrics; from concurrent.futures import ThreadPoolExecutor",
+        "with ThreadPoolExecutor(4) as pool:",
+        "    classes = set(pool.map(lambda _: torchmetrics.JaccardIndex, range(4)))",
+        "print(len(classes))",
+    ]
+    assert run("\n".join(lines)) == "1\n"
