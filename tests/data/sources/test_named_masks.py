@@ -130,7 +130,7 @@ def test_check_and_plan_take_the_names_of_the_segments(tmp_path: Path) -> None:
     (case,) = found.source.cases()
     facts = inspect_case(found.source, case, labels=found.labels, root=tmp_path)
     assert not facts.findings
-    assert {mark.mark[0]: mark.voxels for mark in facts.masks[0].marks if mark.mark[0]} == {
+    assert {each.value[0]: each.voxels for each in facts.masks[0].values if each.value[0]} == {
         1.0: int(SPLEEN.sum()),
         2.0: int((LIVER & ~SPLEEN).sum()),
     }
