@@ -1,6 +1,6 @@
 """The package's language in figures: verbs, participles, names with `of`, comments, modules, lines.
 
-    python benchmarks/language.py [FOLDER …] [--names]
+    python -m tests.language [FOLDER …] [--names]
 
 Read from the syntax trees of `medseg_pl`, or of the folders given; `--names` lists the functions that begin with no
 verb. Special methods, properties, hooks that a framework calls, quantities (`dice`) and functions nested in another
