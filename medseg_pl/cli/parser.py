@@ -56,6 +56,10 @@ class EarlyOptions(NamedTuple):
     wants_help: bool
 
 
+_SPACE = "\0"
+"""Stands for a space in an option; no argument of a process can hold it."""
+
+
 class _EarlyParser(argparse.ArgumentParser):
     """A part of a parser: jsonargparse parses all arguments or none."""
 
@@ -75,27 +79,35 @@ def read_early_options(arguments: Sequence[str]) -> tuple[EarlyOptions, list[str
     >>> early, rest = read_early_options(["--ckpt_path", "a", "b", "-c", "d.yaml", "--plugins=e,f", "--data.fold=1"])
     >>> early.checkpoints, early.plugins, early.configs, rest
     (['a', 'b'], ['e', 'f'], [PosixPath('d.yaml')], ['-c', 'd.yaml', '--data.fold=1'])
+    >>> read_early_options(["--ckpt_path", "a", "--model.input_size=[64, 64]"])[1]
+    ['--model.input_size=[64, 64]']
     """
+    # argparse takes whatever has a space in it for a value, even of an option before it that takes several.
+    shielded = [each.replace(" ", _SPACE) if each.startswith("--") else each for each in arguments]
     taken, left = _EarlyParser(), _EarlyParser()
     taken.add_argument("--ckpt_path", nargs="+", action="extend", default=[])
     taken.add_argument("--plugins", action="append", default=[])
     taken.add_argument("--data_root")
-    left.add_argument("-c", "--config", type=Path, action="append", default=[])
+    left.add_argument("-c", "--config", action="append", default=[])
     left.add_argument("--runs", default="runs")
     left.add_argument("--experiment")
     left.add_argument("-h", "--help", action="store_true")
-    options, rest = taken.parse_known_args(arguments)
+    options, rest = taken.parse_known_args(shielded)
     seen, _ = left.parse_known_args(rest)
+
+    def restore(values: Sequence[str]) -> list[str]:
+        return [value.replace(_SPACE, " ") for value in values]
+
     early = EarlyOptions(
-        options.ckpt_path,
-        split_names(options.plugins),
-        options.data_root,
-        seen.config,
-        seen.runs,
-        seen.experiment,
+        restore(options.ckpt_path),
+        split_names(restore(options.plugins)),
+        None if options.data_root is None else restore([options.data_root])[0],
+        [Path(path) for path in restore(seen.config)],
+        restore([seen.runs])[0],
+        None if seen.experiment is None else restore([seen.experiment])[0],
         seen.help,
     )
-    return early, rest
+    return early, restore(rest)
 
 
 def split_names(values: Sequence[str]) -> list[str]:
