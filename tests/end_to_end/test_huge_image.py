@@ -59,7 +59,7 @@ def checkpoint(tmp_path: Path) -> Path:
     ]
     small = [option for option in SMALL if "network" not in option and "size" not in option and "epochs" not in option]
     where = [f"--data.source.root={tmp_path / 'data'}", f"--runs={tmp_path / 'runs'}", "--experiment=bright"]
-    long = [f"--model.input_size=[{WINDOW},{WINDOW}]", "--data.batch_size=1", "--trainer.max_epochs=10"]
+    long = [f"--model.input_size=[{WINDOW},{WINDOW}]", "--data.batch_size=1", "--trainer.max_epochs=20"]
     assert main(["fit", *config, *labels, *network, *options, *small, *long, *where]) == 0
     return tmp_path / "runs" / "bright" / "version_0" / "checkpoints" / "best.ckpt"
 
