@@ -84,7 +84,7 @@ def _write(folder: Path, trained: CheckpointInfo, arguments: argparse.Namespace)
     from medseg_pl.export.onnx_model import export_onnx, replace_network
     from medseg_pl.export.specification import list_golden_entries, make_specification, seal_folder
 
-    settings = {**trained.settings["model"], "compile_network": False}
+    settings = {**trained.settings["model"], "compile_network": False}  # torch.export takes no compiled network
     model = load_model(CheckpointInfo(trained.path, {**trained.settings, "model": settings}, trained.data))
     model.labels = use_mask_values(model.labels, trained.mask_values)
     tensors = save(select_network_weights(model.state_dict()), {"format": "pt", "medseg": __version__})
@@ -128,7 +128,7 @@ def copy_runner(folder: Path) -> None:
         renamed = re.sub(
             r"^( *from) medseg_pl(?:\.\w+)*\.(\w+) import", r"\1 medseg_runtime.\2 import", text, flags=re.M
         )
-        copy.write_bytes(renamed.encode())
+        copy.write_bytes(renamed.encode())  # bytes: the checksums are the same on every system
     (folder / "requirements.txt").write_text(REQUIREMENTS)
 
 
@@ -154,6 +154,7 @@ def _measure(trained: CheckpointInfo, folder: Path, source: Source) -> dict[str,
 
 def _run_self_test(folder: Path) -> str:
     """Run `run.py --self-test` in a process that sees only the folder, and return what it prints."""
+    # Isolated: neither this environment's variables nor the current folder may help the runner.
     command = [sys.executable, "-I", "run.py", "--self-test"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:

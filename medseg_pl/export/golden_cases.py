@@ -153,4 +153,4 @@ def _make_image(
 
 
 def _round_to_odd(length: float) -> int:
-    return max(3, int(length)) | 1
+    return max(3, int(length)) | 1  # odd sides show which side the odd row of padding is on

@@ -63,7 +63,7 @@ def read_picture(path: Path) -> Array:
             if upright.mode == "P":
                 palette = np.asarray(upright.getpalette() or [0, 0, 0]).reshape(-1, 3)
                 color = bool((palette != palette[:, :1]).any())
-            upright.info.pop("transparency", None)
+            upright.info.pop("transparency", None)  # else Pillow makes it an alpha channel
             upright = upright.convert("RGB" if color else "L")
         pixels = np.asarray(upright)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -170,7 +170,7 @@ def write_mask(folder: Path, sources: list[Path], mask: Array, spec: dict[str, A
                 _write_volume(unfinished, values, source, spec["slicing"])
             else:
                 _write_picture(unfinished, values[..., depth, :, :])
-            unfinished.replace(path)
+            unfinished.replace(path)  # a mask appears whole or not at all
 
 
 def _name_output(source: Path) -> str:

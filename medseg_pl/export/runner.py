@@ -212,6 +212,7 @@ def check_specification(spec: dict[str, Any], metadata: dict[str, str]) -> None:
     """Raise `RefusedError` unless spec.json says what the model was exported with, in every field."""
     if "medseg" not in metadata:
         raise RefusedError("model.onnx holds no specification, so it is not the one that belongs to spec.json.")
+    # Checksums cannot stand in the model: its own is among them.
     stated = {name: value for name, value in spec.items() if name != "files"}
     if changed := list_differences(stated, json.loads(metadata["medseg"])):
         raise RefusedError(f"spec.json is not what the model was exported with: {'; '.join(changed)}. Export it again.")
@@ -262,8 +263,8 @@ def gaussian_weights(window: Size, sigma: float) -> Array:
 def activate(logits: Array, activation: str) -> Array:
     """Turn logits into probabilities `(K, H, W)`."""
     if activation == "sigmoid":
-        return np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * logits))
-    powers = np.exp(logits - logits.max(axis=0))
+        return np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * logits))  # as a sigmoid, without overflow
+    powers = np.exp(logits - logits.max(axis=0))  # less the maximum: no power overflows
     shares: Array = powers / powers.sum(axis=0)
     return shares
 
@@ -281,7 +282,7 @@ def postprocess_mask(mask: Array, spacing_mm: Spacing | None, spec: dict[str, An
     """Post-process `(M, D, H, W)` in place, label by label, as the specification's `postprocess` says."""
     overlapping = spec["labels"]["task"] == "multilabel"
     z, y, x = spacing_mm or (1.0, 1.0, 1.0)
-    voxel = y * x if mask.shape[1] == 1 else z * y * x
+    voxel = y * x if mask.shape[1] == 1 else z * y * x  # sizes of a single slice are areas
     for index, name in enumerate(spec["labels"]["names"]):
         if (how := spec["postprocess"].get(name)) is None:
             continue

@@ -72,6 +72,7 @@ def make_specification(
         "any_size": any_size,
         "tolerance": _TOLERANCES[precision],
     }
+    # As it is read back: tuples are lists, so that a comparison with the file finds no difference.
     plain: dict[str, Any] = json.loads(json.dumps(spec))
     return plain
 

@@ -77,7 +77,7 @@ class FiniteCheck(Callback):
 
     def _check_all(self) -> None:
         if self._records and torch.cuda.is_available():
-            torch.cuda.synchronize()
+            torch.cuda.synchronize()  # copies to the host may still be on their way
         while self._records:
             self._check_step(self._records.popleft())
 

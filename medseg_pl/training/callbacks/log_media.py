@@ -164,7 +164,7 @@ class MediaLogger(Callback):
             return
         predictions: list[Prediction] = outputs["cases"]
         for case in predictions:
-            if self._images.is_wanted(case):
+            if self._images.is_wanted(case):  # before its image is read
                 cached = trainer.datamodule.prepared.index.open_case(case.case_id)  # type: ignore[attr-defined]
                 self._images.add(case, cached.image, cached.statistics)
 

@@ -93,7 +93,7 @@ class LogLines(Callback):
         if trainer.is_global_zero and not trainer.sanity_checking and trainer.state.fn == "fit":
             header = _align({name: name for name in _WIDTHS}) if self._lines % _LINES_TO_A_HEADER == 0 else ""
             sys.stdout.write(header + _align(self._read_values(trainer)))
-            sys.stdout.flush()
+            sys.stdout.flush()  # log files are buffered, and someone may be watching them
             self._lines += 1
 
     def _read_values(self, trainer: Trainer) -> dict[str, str]:

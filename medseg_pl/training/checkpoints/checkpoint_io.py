@@ -92,14 +92,14 @@ class DurableCheckpointIO(CheckpointIO):
             with new.open("wb") as file:
                 torch.save(checkpoint, file)
             sync(new)
-            _read_back(new)
+            _read_back(new)  # a full or failing disk may accept what it does not keep
             keep = target.name == LAST and self._is_whole(target)
             if keep:
                 link_or_copy(target, old)
             new.replace(target)
             if keep:
                 old.replace(previous)
-        sync(target.parent)
+        sync(target.parent)  # a rename is on the disk only when its folder is
         self._whole.add(target)
 
     def _is_whole(self, path: Path) -> bool:

@@ -190,7 +190,7 @@ def _read_first_whole(candidates: list[Path]) -> ResumePoint | None:
 
 
 def _read_checkpoint(path: Path) -> ResumePoint:
-    checkpoint = load_verified(path, mmap=True)
+    checkpoint = load_verified(path, mmap=True)  # only counters are looked at: weights stay on the disk
     run = get_run_folder(path)
     continues = path.name in (LAST, previous_path(path.with_name(LAST)).name) and (run / "config.yaml").is_file()
     try:
