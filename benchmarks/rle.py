@@ -54,15 +54,15 @@ def main() -> None:
         assert (decode_runs(text, SHAPE) == mask).all() and (usual_decode(text, SHAPE) == mask).all(), "the same mask"
     spent = medians(
         {
-            "encode_runs": partial(each, encode_runs, drawn),
+            "encode": partial(each, encode_runs, drawn),
             "usual encode": partial(each, usual_encode, drawn),
-            "decode_runs": partial(each, lambda text: decode_runs(text, SHAPE), texts),
+            "decode": partial(each, lambda text: decode_runs(text, SHAPE), texts),
             "usual decode": partial(each, lambda text: usual_decode(text, SHAPE), texts),
         },
         ROUNDS,
     )
     claims = []
-    for name in ("encode_runs", "decode_runs"):
+    for name in ("encode", "decode"):
         ratio = spent[f"usual {name}"] / spent[name]
         print(
             f"{name} {1e6 * spent[name] / MASKS:7.0f} us a mask, usual {1e6 * spent[f'usual {name}'] / MASKS:7.0f} us"

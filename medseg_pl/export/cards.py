@@ -93,7 +93,7 @@ def describe_export(spec: Mapping[str, Any]) -> list[str]:
     ]
     if measured is None:
         return format_table(["", ""], [*rows, ["cost in Dice", NOT_KNOWN]])
-    before, after, cost = (_format_dice(measured["dice"][name]) for name in ("checkpoint", "describe_export", "cost"))
+    before, after, cost = (_format_dice(measured["dice"][name]) for name in ("checkpoint", "exported", "cost"))
     cost_line = f"{cost}: {before} by the checkpoint, {after} exported, over {measured['cases']} validation cases"
     return format_table(["", ""], [*rows, ["cost in Dice", cost_line]])
 

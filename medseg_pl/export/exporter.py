@@ -72,7 +72,7 @@ def export_checkpoint(
         precision: Of the weights: `fp32`, `fp16` or `int8`.
         plugins: Packages of your own that the checkpoint's settings may name.
     """
-    options = {"measure": False, "root": None, "plugins": list(plugins)}
+    options = {"measure": False, "data_root": None, "plugins": list(plugins)}
     export(argparse.Namespace(ckpt_path=str(ckpt_path), output=Path(output), precision=precision, **options))
 
 

@@ -49,7 +49,7 @@ def test_a_worker_ends_with_its_parent_and_by_no_signal_before(method: str) -> N
     tell(worker.pid)
     worker.join(0.2)
     assert worker.is_alive()
-    parent._announce()
+    parent._set()
     worker.terminate()  # as an interpreter does at its end
     worker.join(60)
     assert worker.exitcode == 0

@@ -26,6 +26,7 @@ def write_checkpoint(
     task: str = "multiclass",
     labels: dict[str, Any] | None = None,
     source: dict[str, Any] | None = None,
+    validation: tuple[str, ...] = (),
     **settings: Any,
 ) -> str:
     """Write a checkpoint of a network with random weights that are the same in every run.
@@ -38,6 +39,7 @@ def write_checkpoint(
         task: How they go together.
         labels: What else is known of them.
         source: The data set that it claims to come from.
+        validation: The cases on the validation side of its split.
         settings: Of the model, where they are not the usual ones.
     """
     known = {"names": list(names), "task": task, "values": None, "ignore_value": None, "colors": None, "tolerance": 0}
@@ -75,6 +77,7 @@ def write_checkpoint(
             "hyper_parameters": model | common,
             "datamodule_hparams_name": "kwargs",
             "datamodule_hyper_parameters": {**data, **shared, "num_workers": 0, **common},
+            **({"SegmentationDataModule": {"split": {"val": list(validation)}, "groups": []}} if validation else {}),
             "precision": "32-true",
         },
         path,

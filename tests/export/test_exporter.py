@@ -332,7 +332,7 @@ def measurable(tmp_path_factory: pytest.TempPathFactory) -> str:
         save_raster(folder / "images" / f"{i}.png", noise((37, 41), i))
         save_raster(folder / "masks" / f"{i}.png", blocks((37, 41), 1, 2))
     source = {"class_path": "medseg_pl.FolderSource", "init_args": {"root": "gone"}}
-    write_checkpoint(folder / "a.ckpt", source=source)
+    write_checkpoint(folder / "a.ckpt", source=source, validation=("0",))
     return str(folder / "a.ckpt")
 
 
