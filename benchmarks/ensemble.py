@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from _report import left_out
+from _report import list_left_out
 
 CONFIG, FOLDS = "configs/experiment/hippocampus.yaml", 3
 
@@ -63,7 +63,7 @@ def score(name: str, checkpoints: list[Path], work: Path, *options: str) -> Path
 
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1].endswith(".json"):
-        left_out("it needs the folder of Task04_Hippocampus, and trains for ten minutes")
+        list_left_out("it needs the folder of Task04_Hippocampus, and trains for ten minutes")
         return
     root = Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _report import Claim, finish, left_out, medians
+from _report import Claim, finish, list_left_out, medians
 
 from medseg_pl.__main__ import main as medseg
 from medseg_pl.core.labels import LabelMap
@@ -41,7 +41,7 @@ def volumes(root: Path, labels: LabelMap) -> list[Volume]:
 
 def main() -> None:
     if importlib.util.find_spec("onnxruntime") is None:
-        left_out("it needs pip install 'medseg[export]'")
+        list_left_out("it needs pip install 'medseg[export]'")
         return
     from medseg_pl.export import runner
 

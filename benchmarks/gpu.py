@@ -18,7 +18,7 @@ from pathlib import Path
 
 import segmentation_models_pytorch as smp
 import torch
-from _report import Claim, finish, left_out, medians
+from _report import Claim, finish, list_left_out, medians
 from torch import nn
 
 from medseg_pl.__main__ import main as medseg
@@ -118,7 +118,7 @@ def scaling(most: int, accelerator: str = "gpu", precision: str = "bf16-mixed") 
 def main() -> None:
     on_cpu = "cpu" in sys.argv
     if not on_cpu and not torch.cuda.is_available():
-        left_out("there is no GPU; --device cpu runs the same code on small images")
+        list_left_out("there is no GPU; --device cpu runs the same code on small images")
         return
     job = Job("cpu", "tu-resnet10t", 2, 64) if on_cpu else Job("cuda", "resnet34", 32, 256)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

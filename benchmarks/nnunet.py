@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-from _report import left_out
+from _report import list_left_out
 
 EPOCHS, DATASET = 5, "Dataset004_Hippocampus"
 METRICS = {"dice": "Dice", "hd95_mm": "HD95, mm", "nsd": "NSD"}
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.data is None or arguments.work is None:
-        left_out("it needs Task04_Hippocampus, nnU-Net, and half an hour of a core for each run of each side")
+        list_left_out("it needs Task04_Hippocampus, nnU-Net, and half an hour of a core for each run of each side")
         return
     root, work = arguments.data.resolve(), arguments.work.resolve()
     split = fold_0(names_of(root))

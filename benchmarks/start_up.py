@@ -3,7 +3,7 @@
 python benchmarks/start_up.py [results.json]
 
 Both trainings have the same network, images and masks, and end as their first training batch begins; each starts from
-a cold process. What the bare one is made of stands in `bare_cli.py`.
+a cold process. What the bare one is made of stands in `_bare_cli.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from _report import Claim, finish, medians
 ROUNDS = 5
 HERE = Path(__file__).parent
 PYTHON = sys.executable
-STOP = "--trainer.callbacks+=bare_cli.StopAtFirstBatch"
+STOP = "--trainer.callbacks+=_bare_cli.StopAtFirstBatch"
 CPU = "--trainer.accelerator=cpu"
 
 
@@ -30,7 +30,14 @@ def main() -> None:
         phantom = ["phantom", str(data), "--layout=folder", "--cases=6", "--slices=4"]
         subprocess.run([PYTHON, "-m", "medseg_pl", *phantom], check=True, capture_output=True)
         ours = [
-            *("fit", "--config=configs/experiment/demo.yaml", f"--runs={folder}/runs", CPU, STOP, "--plugins=bare_cli"),
+            *(
+                "fit",
+                "--config=configs/experiment/demo.yaml",
+                f"--runs={folder}/runs",
+                CPU,
+                STOP,
+                "--plugins=_bare_cli",
+            ),
             *("--data.source=medseg_pl.FolderSource", f"--data.source.root={data}"),
             *("--model.labels.task=multiclass", "--data.split_fractions=null", "--data.num_workers=0"),
         ]
@@ -40,7 +47,7 @@ def main() -> None:
             "medseg --version": [PYTHON, "-m", "medseg_pl", "--version"],
             "medseg check --help": [PYTHON, "-m", "medseg_pl", "check", "--help"],
             "medseg fit": [PYTHON, "-m", "medseg_pl", *ours],
-            "a bare LightningCLI": [PYTHON, str(HERE / "bare_cli.py"), "fit", f"--data.root={data}", CPU, STOP],
+            "a bare LightningCLI": [PYTHON, str(HERE / "_bare_cli.py"), "fit", f"--data.root={data}", CPU, STOP],
         }
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent)))}
         start = partial(subprocess.run, check=True, capture_output=True, env=environment)
