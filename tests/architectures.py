@@ -9,6 +9,7 @@ import itertools
 import json
 import sys
 import traceback
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -55,18 +56,18 @@ def train_all(*, distributed: bool) -> dict[str, str]:
     """How each combination ended."""
     ends = {}
     for make, encoder in itertools.product(ARCHITECTURES, ENCODERS):
-        for shape in SHAPES:
-            name = f"{make.__name__} {encoder} {shape}"
-            try:
-                factory = partial(make, encoder_name=encoder, encoder_weights=None)
-                network = build_network(factory, 1, 1)
-            except MedsegError:
-                ends[name] = "sentence"
-                continue
-            except Exception:  # as above
-                ends[name] = traceback.format_exc()
-                continue
-            ends[name] = train(network, shape, distributed=distributed)
+        names = {f"{make.__name__} {encoder} {shape}": shape for shape in SHAPES}
+        try:
+            network = build_network(partial(make, encoder_name=encoder, encoder_weights=None), 1, 1)
+        except MedsegError:
+            ends.update(dict.fromkeys(names, "sentence"))
+            continue
+        except Exception:  # as above
+            ends.update(dict.fromkeys(names, traceback.format_exc()))
+            continue
+        for name, shape in names.items():
+            # DDP leaves its hooks on the parameters that it has wrapped; a copy is made sooner than a network.
+            ends[name] = train(deepcopy(network), shape, distributed=distributed)
     return ends
 
 

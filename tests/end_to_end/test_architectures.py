@@ -18,7 +18,7 @@ def test_every_combination_trains_or_says_why_not(ranks: int, tmp_path: Path) ->
     command = [sys.executable, "-m", "tests.architectures", str(tmp_path), str(ranks)]
     running = [subprocess.Popen([*command, str(rank)]) for rank in range(ranks)]
     try:
-        assert [process.wait(timeout=2 * HANG_S) for process in running] == [0] * ranks
+        assert [process.wait(timeout=3 * HANG_S) for process in running] == [0] * ranks
     finally:
         for process in running:
             process.kill()
