@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from medseg_pl.core.errors import SettingError
+from medseg_pl.models.fine_tuning import get_part, set_group_rates
 
 Interval: TypeAlias = Literal["step", "epoch"]
 """How often a schedule is stepped: after each step of the optimizer, or after each epoch."""
@@ -119,30 +120,38 @@ class WarmupPolynomialLR(LRScheduler):
 
 
 def make_optimization(
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+    optimizer: Callable[[Any], Optimizer],
     lr_scheduler: Callable[[Optimizer], Any] | None,
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[nn.Parameter | dict[str, Any]],
     interval: Interval | None = None,
     factor: float = 1.0,
+    encoder_factor: float = 1.0,
 ) -> dict[str, Any]:
     """Make optimizer and schedule, as Lightning's `configure_optimizers` returns them.
 
     Args:
         optimizer: Makes the optimizer.
         lr_scheduler: Makes the schedule, where there is one.
-        parameters: What is optimized.
+        parameters: What is optimized; parameters, or groups of them, see `group_parameters`.
         interval: How often the schedule is stepped; as it is meant to be where it is not given.
         factor: Multiplies the learning rates that the optimizer was given.
+        encoder_factor: Multiplies those of the encoder's groups.
 
     Raises:
         SettingError: One of them refuses its settings.
     """
-    made = _make("model.optimizer", optimizer, parameters)
+    made = _make_optimizer(optimizer, list(parameters))
+    set_group_rates(made.param_groups, encoder_factor)
     for group in made.param_groups if factor != 1 else ():
         group["lr"] *= factor
     if lr_scheduler is None:
         return {"optimizer": made}
     schedule = _make("model.lr_scheduler", lr_scheduler, made)
+    if encoder_factor != 1 and isinstance(schedule, OneCycleLR | CyclicLR):
+        raise SettingError(
+            f"{type(schedule).__name__} sets all learning rates itself, so model.encoder_lr_factor has no effect. Use "
+            "medseg_pl.WarmupPolynomialLR, or leave the factor out."
+        )
     # Those that react to scores are stepped by the module, at the end of a validation.
     if is_score_driven(schedule):
         return {
@@ -150,6 +159,16 @@ def make_optimization(
             "lr_scheduler": {"scheduler": schedule, "interval": "epoch", "reduce_on_plateau": False},
         }
     return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": interval or get_interval(schedule)}}
+
+
+def _make_optimizer(optimizer: Callable[[Any], Optimizer], parameters: list[Any]) -> Optimizer:
+    """Make the optimizer, with a single group where it knows neither weight decay nor several groups."""
+    groups = [group for group in parameters if isinstance(group, dict)]
+    flat = [parameter for group in groups for parameter in group["params"]] or parameters
+    made = _make("model.optimizer", optimizer, flat)
+    # LBFGS refuses groups, and nothing would differ between them.
+    is_uniform = len({get_part(group) for group in groups}) == 1 and "weight_decay" not in made.defaults
+    return made if not groups or is_uniform else _make("model.optimizer", optimizer, groups)
 
 
 def _make(setting: str, factory: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
@@ -211,10 +230,13 @@ def include_added_groups(schedules: Iterable[Any]) -> None:
     Lightning's finetuning callbacks add what they thaw as a group of its own, which torch's schedules do not expect.
     """
     for schedule in schedules:
-        first, *added = schedule.optimizer.param_groups
+        first, *others = schedule.optimizer.param_groups
+        # Groups of the settings have names; the first may have none.
+        added = [group for group in others if "name" not in group]
         if not added or not hasattr(schedule, "base_lrs"):
             continue
         factor = first["lr"] / schedule.base_lrs[0] or 1.0
         for group in added:
-            group |= {name: value for name, value in first.items() if name not in group}
-        schedule.base_lrs = [schedule.base_lrs[0], *(group["lr"] / factor for group in added)]
+            group |= {name: value for name, value in first.items() if name not in group and name != "name"}
+        own = schedule.base_lrs[: 1 + len(others) - len(added)]
+        schedule.base_lrs = [*own, *(group["lr"] / factor for group in added)]

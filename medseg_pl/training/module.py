@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Batch, EvaluationBatch, PostProcessing, Prediction, ResizeMode, TtaMode
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
+from medseg_pl.models.fine_tuning import FineTuning
 from medseg_pl.models.losses import check_loss, exclude_ignored
 from medseg_pl.models.network_checks import rehearse
 from medseg_pl.models.networks import NetworkFactory, refuse_probabilities
@@ -47,6 +48,7 @@ from medseg_pl.training.restored_settings import (
 from medseg_pl.training.trainer_checks import (
     check_trainer,
     exclude_from_ddp,
+    find_unused_parameters,
     refuse_gradients,
     require_validation,
     warn_about_slow_average,
@@ -118,6 +120,10 @@ class SegmentationModule(LightningModule):
             Only what training has flipped too: where a label is the left one of two, nothing that exchanges sides.
         postprocess: How each label of a predicted case is cleaned up, by its name.
         pretrained: A file with weights to start from, of the network or its encoder.
+        freeze: `encoder` keeps the encoder as it is, with its batch normalization's stored statistics.
+        unfreeze_epoch: The epoch, from 0, in which a frozen encoder begins to train; by default it never does.
+        encoder_lr_factor: Multiplies the encoder's learning rate: below 1 keeps more of pretrained weights.
+        decay_all: Whether weight decay acts on biases and the scales of normalization layers as well.
         channels_last: Memory format; faster with mixed precision.
         compile_network: Whether `torch.compile` is used: slow to start, faster to run.
         seed: Dropout and all else that is random in a training step; linked from `seed_everything` on the command line.
@@ -146,6 +152,10 @@ class SegmentationModule(LightningModule):
         tta: TtaMode = "none",
         postprocess: dict[str, PostProcessing] | None = None,
         pretrained: str | None = None,
+        freeze: Literal["encoder"] | None = None,
+        unfreeze_epoch: int | None = None,
+        encoder_lr_factor: float = 1.0,
+        decay_all: bool = False,
         channels_last: bool = False,
         compile_network: bool = False,
         seed: int = 0,
@@ -167,6 +177,8 @@ class SegmentationModule(LightningModule):
         built_in = [OverlapMetric(labels), *([surface] if surface_metrics else []), VolumeMetric(labels)]
         facts = {"nsd_tolerance": surface.tolerance} if surface_metrics else {}
         self.evaluator = Evaluator(self.model, [*built_in, *(make(labels=labels) for make in metrics)], facts)
+        self.fine_tuning = FineTuning(freeze is not None, unfreeze_epoch, encoder_lr_factor, decay_all)
+        self.fine_tuning.check(self.model.network)
         self.fit_state = FitState()
         # What torch refuses is refused here, and not when the data is read and a run folder made.
         optimization = self.configure_optimizers()
@@ -211,6 +223,8 @@ class SegmentationModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Let DDP wait for no parameter that never gets a gradient."""
         if stage == TrainerFn.FITTING and isinstance(self.trainer.strategy, DDPStrategy):
+            if self.fine_tuning.freezes_encoder:
+                find_unused_parameters(self.trainer.strategy)
             self.fit_state.without_gradient = exclude_from_ddp(self.trainer.strategy, self, self._rehearse_step())
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -228,6 +242,8 @@ class SegmentationModule(LightningModule):
     def on_train_start(self) -> None:
         """Plan the schedule, and restore what Lightning does not on a resume."""
         fix_epoch_restart(self.trainer)
+        # Lightning leaves out the hook of an epoch that a resumed run goes on within.
+        self.fine_tuning.freeze(self.model.network, self.current_epoch)
         # Early stopping and others who look at a score between two validations find the last one.
         self.trainer.callback_metrics.update(self.fit_state.restored_metrics)
         restore_accumulation(self.trainer)
@@ -236,7 +252,8 @@ class SegmentationModule(LightningModule):
         warn_about_slow_average(self.trainer, count_run_steps(self.trainer))
 
     def on_train_epoch_start(self) -> None:
-        """Schedule parameters that a finetuning callback has thawed."""
+        """Thaw the encoder when it is time, and schedule parameters that a finetuning callback has thawed."""
+        self.fine_tuning.freeze(self.model.network, self.current_epoch)
         include_added_groups(self._list_schedules())
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -288,10 +305,13 @@ class SegmentationModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its schedule."""
-        # Frozen parameters come in when they are thawed, as Lightning's finetuning callbacks expect.
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return make_optimization(
-            self.make_optimizer, self.make_scheduler, trained, self.lr_interval, self.fit_state.lr_factor
+            self.make_optimizer,
+            self.make_scheduler,
+            self.fine_tuning.group(self, self.model.network),
+            self.lr_interval,
+            self.fit_state.lr_factor,
+            self.fine_tuning.encoder_lr_factor,
         )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

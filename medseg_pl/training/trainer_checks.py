@@ -123,6 +123,17 @@ def exclude_from_ddp(strategy: DDPStrategy, module: nn.Module, names: Sequence[s
     return list(names)
 
 
+def find_unused_parameters(strategy: DDPStrategy) -> None:
+    """Let DDP look in each step for the parameters that take part in it.
+
+    DDP has to know a frozen encoder from the beginning, or its gradients would not be shared after it is thawed.
+
+    Args:
+        strategy: Has not wrapped the module yet.
+    """
+    strategy._ddp_kwargs["find_unused_parameters"] = True
+
+
 def refuse_gradients(module: nn.Module, names: Sequence[str]) -> None:
     """Raise `SettingError` if one of these parameters got a gradient: no other process knows of it."""
     for name in names:

@@ -10,7 +10,7 @@ from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -21,6 +21,7 @@ from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.progress import can_redraw
 from medseg_pl.training.callbacks import (
     FiniteCheck,
+    LearningRates,
     LogBeforeSave,
     LogLines,
     MediaLogger,
@@ -84,7 +85,7 @@ def make_fit_callbacks(
         OverlayWriter(),
         *_make_media_logger(given),
     ]
-    return [FiniteCheck(), LogBeforeSave(), *checkpoints, LearningRateMonitor(), *records, Preemption(stop)]
+    return [FiniteCheck(), LogBeforeSave(), *checkpoints, LearningRates(), *records, Preemption(stop)]
 
 
 def make_eval_callbacks(given: Sequence[Callback], folder: str, *, save_predictions: bool = True) -> list[Callback]:

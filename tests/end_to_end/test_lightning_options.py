@@ -62,7 +62,7 @@ def test_backbone_finetuning_thaws_the_encoder_under_a_schedule(fit: Fit) -> Non
         "--trainer.max_epochs=3",
         "--model.lr_scheduler.init_args.warmup_steps=0",
     )
-    heads, backbones = column(rows, "lr-AdamW/pg1"), column(rows, "lr-AdamW/pg2")
+    heads, backbones = column(rows, "lr-AdamW/network"), column(rows, "lr-AdamW/pg3")
     assert 0 < len(backbones) < len(column(rows, "lr-AdamW") + heads)
     assert backbones[0] == pytest.approx(heads[-len(backbones)] / 10, rel=0.2)
 

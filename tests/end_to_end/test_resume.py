@@ -139,6 +139,28 @@ def test_in_the_middle_of_an_epoch_and_at_its_end(options: list[str], tmp_path: 
     as_if_never_stopped(tmp_path, stops)
 
 
+THAWED = ["--model.freeze=encoder", "--model.unfreeze_epoch=1", "--model.encoder_lr_factor=0.1"]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_frozen_encoder_thaws_on_all_ranks(options: list[str], tmp_path: Path, ranks: int) -> None:
+    """Saved while frozen, when it is thawed, and after; the encoder is alike until then, with all its statistics."""
+    stops = [("batch_end", 7), ("batch_end", 14), ("batch_end", 20)]
+    settings = [*options, "--data.num_workers=0", "--trainer.max_epochs=2", f"--data.batch_size={4 // ranks}", *THAWED]
+    assert run_on_ranks(resumed_from(tmp_path, settings, stops), tmp_path, ranks) == [0] * ranks
+    as_if_never_stopped(tmp_path, stops, ranks)
+    early, end, thawed = (load_encoder(tmp_path / f"whole-{hook}-{done}.ckpt") for hook, done in stops)
+    same(end, early)
+    assert any("running_mean" in name for name in early)
+    assert not any(torch.equal(thawed[name], early[name]) for name in early if name.endswith("weight"))
+
+
+def load_encoder(path: Path) -> dict[str, torch.Tensor]:
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    return {name: value for name, value in weights.items() if name.startswith("model.network.encoder.")}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -2,6 +2,7 @@
 
 from medseg_pl.inference.review.ranking import ReviewQueue
 from medseg_pl.training.callbacks.finite_check import FiniteCheck
+from medseg_pl.training.callbacks.learning_rates import LearningRates
 from medseg_pl.training.callbacks.log_media import MediaLogger
 from medseg_pl.training.callbacks.overlay_writer import OverlayWriter
 from medseg_pl.training.callbacks.prediction_writer import Inputs, PredictionWriter
@@ -16,6 +17,7 @@ __all__ = [
     "ConfigWriter",
     "FiniteCheck",
     "Inputs",
+    "LearningRates",
     "LogBeforeSave",
     "LogLines",
     "MediaLogger",
