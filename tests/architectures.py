@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.models.network_checks import Shape, compute_logits, rehearse
 from medseg_pl.models.networks import build_network
-from medseg_pl.training.trainer_checks import exclude_from_ddp, refuse_gradients
+from medseg_pl.training.training_checks import exclude_from_ddp, refuse_gradients
 
 ARCHITECTURES = (
     *(smp.Unet, smp.UnetPlusPlus, smp.MAnet, smp.Linknet, smp.FPN, smp.PSPNet),

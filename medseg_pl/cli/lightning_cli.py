@@ -47,7 +47,6 @@ from medseg_pl.training.checkpoints import (
 )
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
-from medseg_pl.training.trainer_checks import check_precision
 from medseg_pl.training.trainer_defaults import (
     complete_plugins,
     configure_privacy,
@@ -57,6 +56,7 @@ from medseg_pl.training.trainer_defaults import (
     make_run_logger,
     to_list,
 )
+from medseg_pl.training.training_checks import check_precision
 
 _DESCRIPTIONS = {
     "fit": "Train a model.",

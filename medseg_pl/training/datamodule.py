@@ -28,10 +28,15 @@ from medseg_pl.data.splits import SplitSettings, refuse_trained_groups
 from medseg_pl.data.transforms.augmentation import Augmentation
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.progress import show_progress
-from medseg_pl.training.checkpoints.loop_state import count_done_batches
-from medseg_pl.training.data_checks import refuse_duplicates, refuse_faults, require_same_settings, warn_about_left_out
+from medseg_pl.training.checkpoints.callbacks import count_done_batches
 from medseg_pl.training.module import SegmentationModule
 from medseg_pl.training.recording import keep_settings
+from medseg_pl.training.training_checks import (
+    refuse_duplicates,
+    refuse_faults,
+    require_same_settings,
+    warn_about_left_out,
+)
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ from medseg_pl.models.optimizers import (
     rescale_schedules,
 )
 from medseg_pl.models.segmentation_model import SegmentationModel
-from medseg_pl.training.checkpoints.loop_state import fix_epoch_restart, make_resumable, pending_accumulation_batches
+from medseg_pl.training.checkpoints.callbacks import fix_epoch_restart, make_resumable, pending_accumulation_batches
 from medseg_pl.training.evaluator import Evaluator, Stage
 from medseg_pl.training.recording import keep_settings
 from medseg_pl.training.restored_settings import (
@@ -45,7 +45,7 @@ from medseg_pl.training.restored_settings import (
     describe_optimization,
     has_same_learning_rate,
 )
-from medseg_pl.training.trainer_checks import (
+from medseg_pl.training.training_checks import (
     check_trainer,
     exclude_from_ddp,
     find_unused_parameters,

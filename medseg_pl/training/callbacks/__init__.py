@@ -1,15 +1,13 @@
 """Callbacks for the side effects of a run: files, pictures, progress, stopping."""
 
 from medseg_pl.inference.review.ranking import ReviewQueue
-from medseg_pl.training.callbacks.finite_check import FiniteCheck
 from medseg_pl.training.callbacks.learning_rates import LearningRates
 from medseg_pl.training.callbacks.log_media import MediaLogger
-from medseg_pl.training.callbacks.overlay_writer import OverlayWriter
-from medseg_pl.training.callbacks.prediction_writer import Inputs, PredictionWriter
-from medseg_pl.training.callbacks.preemption import Preemption
+from medseg_pl.training.callbacks.prediction_writer import Inputs, OverlayWriter, PredictionWriter
 from medseg_pl.training.callbacks.progress import LogLines, PhaseTracker, ProgressBar
 from medseg_pl.training.callbacks.provenance import ConfigWriter, ProvenanceWriter
 from medseg_pl.training.callbacks.score_writer import ScoreWriter
+from medseg_pl.training.callbacks.stopping import FiniteCheck, Preemption
 from medseg_pl.training.callbacks.weight_averaging import WarmupEMA
 from medseg_pl.training.loggers import LogBeforeSave, Pseudonyms, check_wandb, make_private
 

@@ -22,17 +22,17 @@ from medseg_pl.metrics import CaseScore, OverlapMetric
 from medseg_pl.metrics.case_metric import LabelPair, gather_from_ranks
 from medseg_pl.metrics.files import make_row
 from medseg_pl.metrics.summary import summarize
-from medseg_pl.training.callbacks.overlay_writer import rgb_of
+from medseg_pl.training.callbacks.prediction_writer import rgb_of
 from medseg_pl.training.datamodule import SegmentationDataModule
-from medseg_pl.training.loggers.media import (
+from medseg_pl.training.loggers.dashboards import (
     Dashboard,
     Picture,
+    collect_settings,
     log_pictures,
     log_scores,
     log_settings,
     log_summary,
 )
-from medseg_pl.training.loggers.privacy import collect_settings
 from medseg_pl.training.module import SegmentationModule
 
 

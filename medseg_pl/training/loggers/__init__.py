@@ -2,6 +2,6 @@
 
 from medseg_pl.io.pseudonyms import Pseudonyms
 from medseg_pl.training.loggers.csv_logger import LogBeforeSave, RunLogger
-from medseg_pl.training.loggers.privacy import check_wandb, make_private
+from medseg_pl.training.loggers.dashboards import check_wandb, make_private
 
 __all__ = ["LogBeforeSave", "Pseudonyms", "RunLogger", "check_wandb", "make_private"]

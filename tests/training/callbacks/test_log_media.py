@@ -262,7 +262,7 @@ def test_disabled_mode_writes_nothing(tmp_path: Path) -> None:
     from lightning.pytorch.loggers import WandbLogger
 
     from medseg_pl.training.loggers import make_private
-    from medseg_pl.training.loggers.media import log_scores, log_settings, log_summary
+    from medseg_pl.training.loggers.dashboards import log_scores, log_settings, log_summary
 
     logger = WandbLogger(save_dir=tmp_path, project="p", mode="disabled")
     make_private(logger)

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.optim.swa_utils import AveragedModel
 
 from medseg_pl.training.callbacks.weight_averaging import WarmupEMA, compute_decay
-from medseg_pl.training.trainer_checks import compute_first_share, warn_about_slow_average
+from medseg_pl.training.training_checks import compute_first_share, warn_about_slow_average
 
 
 def averaged(callback: WarmupEMA | EMAWeightAveraging, values: list[float]) -> Any:

@@ -31,7 +31,7 @@ from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.output_folder import OutputFolder
 from medseg_pl.io.progress import show_progress
 from medseg_pl.training.callbacks import ReviewQueue
-from medseg_pl.training.callbacks.overlay_writer import rgb_of
+from medseg_pl.training.callbacks.prediction_writer import rgb_of
 from medseg_pl.training.checkpoints import CheckpointInfo, read_checkpoint
 
 

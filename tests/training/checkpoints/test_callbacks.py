@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medseg_pl.training.checkpoints.loop_state import LoopPosition, make_counters, read_position
+from medseg_pl.training.checkpoints.callbacks import LoopPosition, make_counters, read_position
 
 BATCHES = 10
 

@@ -1,4 +1,4 @@
-"""The check alone: what it lets pass, and after how many steps it does not."""
+"""The check of finite numbers alone: what it lets pass, and after how many steps it does not."""
 
 from __future__ import annotations
 

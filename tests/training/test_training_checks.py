@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.training.trainer_checks import check_precision, check_trainer, exclude_from_ddp, refuse_gradients
+from medseg_pl.training.training_checks import check_precision, check_trainer, exclude_from_ddp, refuse_gradients
 
 
 @pytest.mark.parametrize("precision", ["32-true", "32", "None", "bf16", "bf16-mixed", "16", "16-mixed"])
