@@ -15,8 +15,7 @@ from medseg_pl.core.intensity import LOW
 from medseg_pl.core.types import EvaluationBatch, TtaMode
 from medseg_pl.data.datasets import as_network_type, stack_context
 from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.inference.sliding_window import OnLogits, ReadRows, RowBlock, SlidingWindow, concat_rows
-from medseg_pl.inference.tta import get_transforms
+from medseg_pl.inference.sliding_window import OnLogits, ReadRows, RowBlock, SlidingWindow, concat_rows, get_transforms
 from medseg_pl.models.segmentation_model import SegmentationModel
 
 _BLOCK_VALUES = 1 << 25

@@ -4,28 +4,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medseg_pl.metrics.calibration import CalibrationMetric as CalibrationMetric
     from medseg_pl.metrics.case_metric import CaseMetric as CaseMetric
     from medseg_pl.metrics.case_metric import CaseScore as CaseScore
     from medseg_pl.metrics.case_metric import LabelPair as LabelPair
     from medseg_pl.metrics.case_metric import MetricTable as MetricTable
     from medseg_pl.metrics.case_metric import gather_from_ranks as gather_from_ranks
-    from medseg_pl.metrics.overlap import OverlapMetric as OverlapMetric
-    from medseg_pl.metrics.overlap import UWMadisonScore as UWMadisonScore
-    from medseg_pl.metrics.overlap import VolumeMetric as VolumeMetric
+    from medseg_pl.metrics.measures import CalibrationMetric as CalibrationMetric
+    from medseg_pl.metrics.measures import OverlapMetric as OverlapMetric
+    from medseg_pl.metrics.measures import SurfaceMetric as SurfaceMetric
+    from medseg_pl.metrics.measures import UWMadisonScore as UWMadisonScore
+    from medseg_pl.metrics.measures import VolumeMetric as VolumeMetric
     from medseg_pl.metrics.summary import summarize as summarize
-    from medseg_pl.metrics.surface import SurfaceMetric as SurfaceMetric
 
 _MODULES = {
-    "CalibrationMetric": "calibration",
+    "CalibrationMetric": "measures",
     "MetricTable": "case_metric",
     "CaseMetric": "case_metric",
     "LabelPair": "case_metric",
-    "OverlapMetric": "overlap",
+    "OverlapMetric": "measures",
     "CaseScore": "case_metric",
-    "SurfaceMetric": "surface",
-    "UWMadisonScore": "overlap",
-    "VolumeMetric": "overlap",
+    "SurfaceMetric": "measures",
+    "UWMadisonScore": "measures",
+    "VolumeMetric": "measures",
     "gather_from_ranks": "case_metric",
     "summarize": "summary",
 }

@@ -1,12 +1,13 @@
-"""The configuration of `medseg plan` as a file: what was found, and the settings with their reasons."""
+"""The configuration of `medseg plan` as a file: YAML in which a comment gives the reason for a value."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 
 from medseg_pl.checks.layout_detection import DetectedDataset
 from medseg_pl.core.errors import DataError
@@ -14,9 +15,52 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.prepared_data import find_time_axes
 from medseg_pl.io.progress import show_progress
-from medseg_pl.planning.annotated_yaml import dump_annotated_yaml
 from medseg_pl.planning.fingerprint import Fingerprint, compute_fingerprint
-from medseg_pl.planning.planner import Hardware, plan
+from medseg_pl.planning.planner import Commented, Hardware, plan
+
+
+def dump_annotated_yaml(settings: Mapping[str, Any]) -> str:
+    """Write nested mappings as YAML, the same text for the same settings.
+
+    >>> print(dump_annotated_yaml({"model": {"channels": Commented(1, "gray"), "input_size": [64, 64]}}), end="")
+    model:
+      channels: 1  # gray
+      input_size: [64, 64]
+
+    A list of mappings takes a line for each of their values, so that each can have its comment.
+
+    >>> print(dump_annotated_yaml({"channels": [{"low": Commented(0, "air")}, {"low": 1}]}), end="")
+    channels:
+      - low: 0  # air
+      - low: 1
+    """
+    return "".join(line + "\n" for line in _format_lines(settings, ""))
+
+
+def _format_lines(settings: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, value in settings.items():
+        inner, comment = value if isinstance(value, Commented) else (value, "")
+        if isinstance(inner, Mapping):
+            yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
+            yield from _format_lines(inner, indent + "  ")
+        elif isinstance(inner, list) and inner and all(isinstance(item, Mapping) and item for item in inner):
+            yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
+            for item in inner:
+                first, *others = _format_lines(item, indent + "    ")
+                yield f"{indent}  - {first.lstrip()}"
+                yield from others
+        else:
+            yield f"{indent}{key}: {_format_scalar(inner)}" + (f"  # {comment}" if comment else "")
+
+
+def _format_scalar(value: Any) -> str:
+    """Format a value on one line, quoted where YAML would read something else."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
+    text = text.removesuffix("...\n").rstrip("\n")  # only these: a no-break space may be the value
+    if text.isprintable():
+        return text
+    # Line breaks, of which Unicode has several, would be folded; between double quotes they are escaped.
+    return yaml.safe_dump(value, default_style='"', default_flow_style=True, width=10**9).strip()
 
 
 class PlannedConfig(NamedTuple):

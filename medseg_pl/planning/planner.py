@@ -13,12 +13,18 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.planning.annotated_yaml import Commented
 from medseg_pl.planning.fingerprint import Fingerprint
+
+
+class Commented(NamedTuple):
+    """A value with a comment."""
+
+    value: Any
+    comment: str
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from medseg_pl.core.types import EvaluationBatch, Prediction, ResizeMode, SliceR
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.inferer import Inferer
 from medseg_pl.metrics import CalibrationMetric
-from medseg_pl.metrics.files import COUNTS, SCORES, VOLUMES
+from medseg_pl.metrics.summary import COUNTS, SCORES, VOLUMES
 from medseg_pl.models.normalization import MeanStd
 from medseg_pl.models.segmentation_model import SegmentationModel
 from tests.end_to_end.conftest import SMALL

@@ -27,7 +27,7 @@ from medseg_pl.data.sources.files import write_mask_file
 from medseg_pl.data.transforms.resize import gaussian_weights
 from medseg_pl.export import image_files, runner
 from medseg_pl.inference.postprocess import apply_postprocess
-from medseg_pl.inference.tta import get_transforms
+from medseg_pl.inference.sliding_window import get_transforms
 from medseg_pl.io import nifti, raster
 from tests.io.test_raster import EXACT
 from tests.sample_files import noise, save_raster, save_volume

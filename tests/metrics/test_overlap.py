@@ -20,7 +20,7 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseMetric, CaseScore, OverlapMetric, summarize
-from medseg_pl.metrics.overlap import FORMULAS
+from medseg_pl.metrics.measures import FORMULAS
 from tests.contracts.metric_contract import BINARY, MULTICLASS, MULTILABEL, TASKS, CaseMetricContract, random_case
 from tests.metrics.functional import surface_oracle
 from tests.metrics.functional.surface_pairs import KINDS, pair

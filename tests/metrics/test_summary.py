@@ -19,7 +19,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseScore, MetricTable, OverlapMetric, SurfaceMetric, summarize
 from medseg_pl.metrics.case_metric import DISTANCES
-from medseg_pl.metrics.overlap import FORMULAS
+from medseg_pl.metrics.measures import FORMULAS
 from medseg_pl.metrics.statistics.intervals import bootstrap_interval
 from medseg_pl.metrics.summary import list_cautions
 

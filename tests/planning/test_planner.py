@@ -9,9 +9,8 @@ import pytest
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.planning.annotated_yaml import Commented
 from medseg_pl.planning.fingerprint import Fingerprint
-from medseg_pl.planning.planner import Hardware, plan
+from medseg_pl.planning.planner import Commented, Hardware, plan
 
 CPU, GPU = Hardware(gpu=False, memory_gb=24.0), Hardware(gpu=True, memory_gb=80.0)
 ORGANS = LabelMap(["liver", "tumour"], "multiclass")

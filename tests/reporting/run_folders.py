@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from medseg_pl.metrics.case_metric import CaseScore
-from medseg_pl.metrics.files import write_scores
+from medseg_pl.metrics.summary import write_scores
 
 LABELS = ("large_bowel", "small_bowel", "stomach")
 HOSTILE = "<script>alert(1)</script>"

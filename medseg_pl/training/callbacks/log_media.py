@@ -20,8 +20,7 @@ from medseg_pl.core.visualization import select_slice
 from medseg_pl.io.pseudonyms import Pseudonyms
 from medseg_pl.metrics import CaseScore, OverlapMetric
 from medseg_pl.metrics.case_metric import LabelPair, gather_from_ranks
-from medseg_pl.metrics.files import make_row
-from medseg_pl.metrics.summary import summarize
+from medseg_pl.metrics.summary import make_row, summarize
 from medseg_pl.training.callbacks.prediction_writer import rgb_of
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.loggers.dashboards import (

@@ -28,8 +28,8 @@ from medseg_pl.io.case_pictures import draw_case, picture_path, select_cases, wr
 from medseg_pl.io.locks import FolderLocks
 from medseg_pl.io.scores import PREDICTIONS, pictures_in, predictions_beside, write_reliability
 from medseg_pl.metrics import CalibrationMetric, CaseScore
-from medseg_pl.metrics.files import print_scores, write_scores
 from medseg_pl.metrics.functional.calibration import CalibrationSums
+from medseg_pl.metrics.summary import print_scores, write_scores
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.evaluator import Stage
 from medseg_pl.training.module import SegmentationModule

@@ -15,7 +15,7 @@ from medseg_pl.data.cache.case_cache import CaseCache
 from medseg_pl.data.sources import ManifestSource
 from medseg_pl.data.sources.manifest import choose_strata_columns, read_table
 from medseg_pl.metrics import MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
-from medseg_pl.metrics.files import make_row
+from medseg_pl.metrics.summary import make_row
 from tests.contracts.source_contract import SourceContract, Subject
 from tests.sample_files import blocks, noise, save_raster, save_volume, tree
 

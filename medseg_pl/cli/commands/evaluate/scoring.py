@@ -29,7 +29,7 @@ from medseg_pl.io.atomic_files import require_empty
 from medseg_pl.io.paths import is_volume_name
 from medseg_pl.io.progress import show_progress
 from medseg_pl.metrics import CaseMetric, CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
-from medseg_pl.metrics.files import print_scores, write_scores
+from medseg_pl.metrics.summary import print_scores, write_scores
 
 T = TypeVar("T")
 

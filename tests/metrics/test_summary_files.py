@@ -19,7 +19,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction
 from medseg_pl.io.scores import read_rows
 from medseg_pl.metrics import CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric, summarize
-from medseg_pl.metrics.files import make_row, make_summary_tables, print_scores, write_scores
+from medseg_pl.metrics.summary import make_row, make_summary_tables, print_scores, write_scores
 
 COLUMNS = [
     *("case_id", "group", "label"),
@@ -229,7 +229,7 @@ def _cells(text: str, label: str) -> list[str]:
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = [tmp_path / "scores_test.csv", tmp_path / "summary_test.json"]
-    monkeypatch.setattr("medseg_pl.metrics.files.choose_numbered_paths", lambda directory, *names: taken)
+    monkeypatch.setattr("medseg_pl.metrics.summary.choose_numbered_paths", lambda directory, *names: taken)
     taken[0].write_text("mine")
     with pytest.raises(OutputExistsError, match="exists already"):
         write_scores(tmp_path, "test", ledger().table(), LABELS.names)
