@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_pl.checks import file_checks, geometry_checks, listing, mask_checks
+from medseg_pl.checks import file_checks, geometry_checks, mask_checks
 from medseg_pl.checks.file_checks import (
     DAMAGE,
     FaultError,
@@ -39,7 +39,7 @@ from medseg_pl.io.dicom.headers import get_text, read_dataset
 from medseg_pl.io.dicom.series import find_series_problems, open_series
 from medseg_pl.io.file_header import FileHeader, read_header
 
-_CODES = Codes({**file_checks.CODES, **listing.CODES, **mask_checks.CODES, **geometry_checks.CODES})
+_CODES = Codes({**file_checks.CODES, **mask_checks.CODES, **geometry_checks.CODES})
 _SERIES_CODES = {
     "mixed": "mixed-series",
     "unlike": "slices-differ",

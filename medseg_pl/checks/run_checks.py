@@ -12,7 +12,6 @@ from medseg_pl.checks import (
     file_checks,
     geometry_checks,
     intensity_checks,
-    listing,
     mask_checks,
 )
 from medseg_pl.checks.findings import LEVELS, Codes, Finding, Level
@@ -30,7 +29,6 @@ ChooseSplits = Callable[[LabelVoxels], tuple[Sequence[Split], Sequence[Finding]]
 CODES: Codes = Codes(
     {
         **file_checks.CODES,
-        **listing.CODES,
         **mask_checks.CODES,
         **geometry_checks.CODES,
         **intensity_checks.CODES,

@@ -8,8 +8,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from medseg_pl.checks.file_checks import list_cases
 from medseg_pl.checks.inspection import inspect_case, inspect_cases
-from medseg_pl.checks.listing import list_cases
 from medseg_pl.checks.measurements import CaseFacts
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import DicomSource, FolderSource, ManifestSource, Source, UWMadisonSource

@@ -151,7 +151,7 @@ PLACES = {
     "evaluate": "medseg_pl.cli.commands.evaluate.scoring.make_metrics",
     "compare": "medseg_pl.cli.commands.compare.csv_rows",
     "check": "medseg_pl.checks.report.write_page",
-    "report": "medseg_pl.reporting.write_report.list_case_entries",
+    "report": "medseg_pl.reporting.html.page.list_case_entries",
     "new": "medseg_pl.cli.commands.new.project.make_package_name",
     "predict": "medseg_pl.inference.predictor.Predictor.predict_volume",
     "export": "medseg_pl.export.golden_cases.make_golden_cases",

@@ -40,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Write the page, see `medseg_pl.reporting.write_report`."""
-    from medseg_pl.reporting.write_report import write_report
+    """Write the page, see `medseg_pl.reporting.html.page`."""
+    from medseg_pl.reporting.html.page import write_report
 
     return write_report(arguments)

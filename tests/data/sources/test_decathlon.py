@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from medseg_pl.__main__ import main
+from medseg_pl.checks.file_checks import list_cases
 from medseg_pl.checks.layout_detection import detect_dataset
-from medseg_pl.checks.listing import list_cases
 from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
 from medseg_pl.core.geometry import Reorientation

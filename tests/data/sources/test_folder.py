@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medseg_pl.checks.listing import list_cases
+from medseg_pl.checks.file_checks import list_cases
 from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, MissingDataError, SettingError
 from medseg_pl.core.geometry import Slicing

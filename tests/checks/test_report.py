@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medseg_pl.checks.listing import list_cases
-from medseg_pl.checks.thumbnails import draw_thumbnail
+from medseg_pl.checks.file_checks import list_cases
+from medseg_pl.checks.report import draw_thumbnail
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import DecathlonSource, DicomSource, FolderSource, Source, UWMadisonSource
 from tests.end_to_end.clean_sets import (

@@ -10,7 +10,7 @@ import pytest
 
 from medseg_pl.__main__ import main
 from medseg_pl.core.errors import SettingError
-from medseg_pl.reporting.readme import fill_markers, find_missing_markers
+from medseg_pl.reporting.markdown import fill_markers, find_missing_markers
 from tests.reporting.run_folders import CONFIG, HOSTILE, score, write_run
 
 NAMES = ("dataset", "model", "configuration", "train", "evaluate")
