@@ -21,8 +21,7 @@ from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg_pl.core.errors import MedsegError
-from medseg_pl.models.network_checks import Shape, compute_logits, rehearse
-from medseg_pl.models.networks import build_network
+from medseg_pl.models.networks import Shape, build_network, compute_logits, rehearse
 from medseg_pl.training.training_checks import exclude_from_ddp, refuse_gradients
 
 ARCHITECTURES = (

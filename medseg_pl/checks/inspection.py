@@ -29,7 +29,6 @@ from medseg_pl.checks.pixel_measurement import measure_alignment, measure_image,
 from medseg_pl.core.errors import DataError, GeometryError, LabelOverlapError, MaskValueError
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.threads import open_thread_pool
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import DicomSource, FileSource, Source
 from medseg_pl.data.sources.base import strip_remedy
@@ -38,6 +37,7 @@ from medseg_pl.io import raster
 from medseg_pl.io.dicom.headers import get_text, read_dataset
 from medseg_pl.io.dicom.series import find_series_problems, open_series
 from medseg_pl.io.file_header import FileHeader, read_header
+from medseg_pl.io.progress import open_thread_pool
 
 _CODES = Codes({**file_checks.CODES, **mask_checks.CODES, **geometry_checks.CODES})
 _SERIES_CODES = {

@@ -1,8 +1,10 @@
-"""Errors of libraries that users meet in every project, as one paragraph each."""
+"""Errors of libraries that users meet in every project, as one paragraph each; messages that help nobody, left out."""
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,20 +17,26 @@ from medseg_pl.core.errors import (
     SettingError,
     WorkerDiedError,
     explain_file_error,
+    make_printable,
 )
 from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.callbacks.progress import Phase
 
 _NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED")
+
 _NO_SHARED_MEMORY = re.compile("unable to allocate shared memory")
+
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal|exited unexpectedly)")
+
 _NO_SCORE = re.compile(r"Early stopping conditioned on metric `([^`]+)` which is not available")
+
 _LOST_RANK = re.compile(
     "Connection closed by peer|Connection reset by peer|NCCL communicator was aborted|ncclRemoteError|Broken pipe"
     "|Timed out waiting"
 )
 
 _WHOLE_IMAGES = "Lower data.eval_batch_size or model.whole_image_max_pixels, or set trainer.precision to bf16-mixed"
+
 _LESS_MEMORY: dict[Phase, str] = {
     "preparation": "Lower data.num_workers (as many cases are decoded at once), or choose a smaller model.network",
     "training": "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it), model.input_size or "
@@ -37,6 +45,23 @@ _LESS_MEMORY: dict[Phase, str] = {
     "test": _WHOLE_IMAGES,
     "prediction": _WHOLE_IMAGES,
 }
+
+_NOISE = (
+    "LightningCLI's args parameter is intended",
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*LeafSpec.*",
+    ".*in eval mode at the start of training.*",
+    ".*Trainer was configured.*logger=False",
+    "Checkpoint directory .* exists and is not empty",  # a run that goes on
+    ".*instantiate_classes.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*custom batch sampler.*",
+    "The provided params to be frozen already exist",  # BackboneFinetuning leaves batch normalization trainable
+    "Image size .* exceeds limit of .* pixels, could be decompression bomb",  # ours is larger, and is an error
+    "The `srun` command is available on your system but is not used",  # not every run on a cluster's machine is a job
+    ".*recommended to use `self.log.*sync_dist=True",  # scores are merged by case before they are logged
+)
 
 
 @contextmanager
@@ -119,3 +144,23 @@ def _unpack_worker_error(error: MedsegError) -> MedsegError | None:
 
 def _take_line(text: str) -> str:
     return text.strip().splitlines()[0][:200] if text.strip() else "no reason given"
+
+
+class PrintableFormatter(logging.Formatter):
+    """Leaves out of a message what a terminal would obey: cases are named in it, and a stranger names files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format the message, line by line."""
+        return "\n".join(make_printable(line) for line in super().format(record).split("\n"))
+
+
+def quiet_libraries() -> None:
+    """Have loggers and warnings of this process say only what the user can do something about."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # five retries, each told twice; we say it once
+    told = logging.StreamHandler()
+    told.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(handlers=[told])
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message)

@@ -10,9 +10,8 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from medseg_pl.cli.error_messages import user_errors
+from medseg_pl.cli.error_messages import quiet_libraries, user_errors
 from medseg_pl.cli.lightning_cli import MedsegCLI, make_parser
-from medseg_pl.cli.log_filters import quiet_libraries
 from medseg_pl.cli.parser import EarlyOptions, read_early_options
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.import_policy import restrict_imports

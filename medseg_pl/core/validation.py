@@ -1,12 +1,35 @@
-"""Checks of settings: least values, names that become files, and addresses."""
+"""Checks of settings: least values, names that become files, addresses; and objects that record their settings."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from medseg_pl.core.errors import SettingError, replace_controls
+
+_Made = TypeVar("_Made")
+
+
+class Recorded:
+    """Keeps constructor arguments by name in `made_with`, so that a checkpoint can describe the object.
+
+    >>> class Circle(Recorded):
+    ...     def __init__(self, radius: float, unit: str = "mm") -> None: ...
+    >>> Circle(2.0).made_with
+    {'radius': 2.0}
+    """
+
+    made_with: dict[str, Any]
+
+    def __new__(cls: type[_Made], *args: Any, **kwargs: Any) -> _Made:
+        """Note the arguments; a copy is made without any, and then takes over the attributes."""
+        made: _Made = object.__new__(cls)
+        names = list(inspect.signature(cls.__init__).parameters)[1:]
+        # Not by assignment: a torch module takes none before its own constructor has run.
+        object.__setattr__(made, "made_with", {**dict(zip(names, args, strict=False)), **kwargs})
+        return made
 
 
 def require_at_least(part: str, **settings: tuple[int, int]) -> None:
@@ -25,7 +48,9 @@ MAX_LENGTH = 120
 """Characters of a name: with a suffix it fits every file system."""
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
 _OWN_FOLDER = ".medseg"
+
 # What a prediction writes beside the folders of labels
 _FOLDERS_OF_OUTPUTS = ("cases", "overlays", "probabilities", "review")
 
@@ -72,6 +97,7 @@ def _find_part_fault(name: str, most: int = MAX_LENGTH) -> str | None:
 
 
 MAX_DEPTH = 60
+
 MAX_VALUES = 100_000
 """What settings may hold: far more than any do, and far less than makes a reader run out of stack or memory."""
 

@@ -1,12 +1,15 @@
-"""Export of a trained network as an ONNX graph: raw values and their statistics in, logits out."""
+"""A trained network as an ONNX graph, and the specification of what is done to an image before and after it."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +23,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.onnx import OnnxExporterError
 
+from medseg_pl import __version__
+from medseg_pl.core import intensity
 from medseg_pl.core.errors import ExportError
-from medseg_pl.data.transforms.grids import compute_padded_size
+from medseg_pl.data.transforms.grids import SIGMA, compute_padded_size
+from medseg_pl.export.golden_cases import GoldenCase
 from medseg_pl.models.normalization import Normalization
 from medseg_pl.models.segmentation_model import SegmentationModel
 
@@ -30,6 +36,14 @@ OPSET = 18
 
 _REFUSALS = (OnnxExporterError, RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError)
 """What torch raises where it cannot follow a network, or not for every size."""
+
+_TOLERANCES = {
+    "fp32": {"agreement": 0.9999, "mean_difference": 1e-4},
+    # Processors round half precision in their own ways, and differ in the instructions that they have for 8 bits.
+    "fp16": {"agreement": 0.999, "mean_difference": 2e-3},
+    "int8": {"agreement": 0.99, "mean_difference": 2e-2},
+}
+"""The share of pixels that must agree with a golden case, and how far its probabilities may be, on average."""
 
 
 class OnnxModel(NamedTuple):
@@ -223,3 +237,77 @@ def _silence_exporter() -> Iterator[None]:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         yield
+
+
+def make_specification(
+    model: SegmentationModel, settings: Mapping[str, Any], *, slicing: str, any_size: bool, precision: str
+) -> dict[str, Any]:
+    """Make the specification: all that a program has to know to use the exported network.
+
+    Args:
+        model: The trained model.
+        settings: Those of the model, as a checkpoint holds them.
+        slicing: Across which axis volumes are cut.
+        any_size: Whether the graph takes images of any size.
+        precision: Of the graph.
+    """
+    labels, window = model.labels, compute_padded_size(model.input_size, model.size_divisor)
+    exclusive = labels.task == "multiclass"
+    values = labels.values if labels.overlapping else labels.file_values
+    spec = {
+        "format": 2,
+        "medseg": __version__,
+        "network": settings["network"],
+        "normalization": settings["normalization"],
+        "channels": model.channels,
+        "context_slices": model.context_slices,
+        "in_channels": model.in_channels,
+        "slicing": slicing,
+        "statistics": {"sample": intensity.SAMPLE, "percentiles": list(intensity.PERCENTILES), "of": "clipped values"},
+        "padding": "low",
+        "resize": model.resize,
+        "input_size": model.input_size,
+        "spacing_mm": model.spacing_mm,
+        "size_divisor": model.size_divisor,
+        "window": window,
+        "window_overlap": model.window_overlap,
+        "window_sigma": SIGMA,
+        "whole_image_max_pixels": model.whole_image_max_pixels if any_size else window[0] * window[1],
+        "tta": settings.get("tta", "none"),
+        "activation": "softmax" if exclusive else "sigmoid",
+        "decision": {"rule": "likeliest"} if exclusive else {"rule": "above", "threshold": 0.5},
+        "classes": (["background"] if exclusive else []) + list(labels.names),
+        "labels": {**asdict(labels), "values": values and list(values)},
+        "postprocess": {name: asdict(cleaning) for name, cleaning in model.postprocess.items()},
+        "precision": precision,
+        "opset": OPSET,
+        "any_size": any_size,
+        "tolerance": _TOLERANCES[precision],
+    }
+    # As it is read back: tuples are lists, so that a comparison with the file finds no difference.
+    plain: dict[str, Any] = json.loads(json.dumps(spec))
+    return plain
+
+
+def seal_folder(folder: Path, model: onnx.ModelProto, spec: Mapping[str, Any]) -> None:
+    """Write the model with the specification inside, and the specification with the checksum of every file.
+
+    Args:
+        folder: Where all other files are.
+        model: The network.
+        spec: Of all fields but `files`.
+    """
+    del model.metadata_props[:]
+    model.metadata_props.add(key="medseg", value=json.dumps(spec))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "spec.json")
+    digests = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    text = json.dumps({**spec, "files": digests}, indent=1) + "\n"
+    (folder / "spec.json").write_bytes(text.encode())
+
+
+def list_golden_entries(cases: list[GoldenCase]) -> list[dict[str, Any]]:
+    """List the golden cases as the specification does."""
+    return [
+        {"file": f"golden/{case.name}.npz", "whole_image_max_pixels": case.whole_image_max_pixels} for case in cases
+    ]

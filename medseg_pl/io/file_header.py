@@ -25,7 +25,7 @@ from medseg_pl.io.nifti import is_unspaced, list_damage
 from medseg_pl.io.paths import is_itk, is_nifti, is_picture, promised_format
 from medseg_pl.io.raster import open_undecoded, read_codestream
 from medseg_pl.io.tiff import find_alpha, is_stack, read_palette
-from medseg_pl.io.tiff_stack import makes_volume
+from medseg_pl.io.volumes import makes_volume
 
 _ORIENTATION = 0x0112
 _TIMES = ("sec", "msec", "usec")

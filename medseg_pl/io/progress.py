@@ -1,13 +1,28 @@
-"""A progress bar on a terminal, and nothing elsewhere."""
+"""Work on many cases: a pool of threads that ends with it, and a progress bar on a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+
+@contextmanager
+def open_thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool of threads that begins nothing more once the block has raised, a Ctrl-C included.
+
+    A `ThreadPoolExecutor` by itself finishes all that was submitted first, of a large data set for hours.
+    """
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def can_redraw(console: Console) -> bool:

@@ -14,13 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from medseg_pl.core.errors import make_printable
-from medseg_pl.core.numbers import format_interval, format_number
 from medseg_pl.io.atomic_files import write_atomically
 from medseg_pl.io.scores import PREDICTIONS, Row, choose_numbered_paths, write_rows, write_summary
 from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, UNDEFINED, CaseScore
 from medseg_pl.metrics.functional.overlap import OverlapCounts, dice
 from medseg_pl.metrics.measures import FORMULAS
-from medseg_pl.metrics.statistics.intervals import FEW_GROUPS, HELD_WITH_FEW, describe
+from medseg_pl.metrics.statistics.intervals import FEW_GROUPS, HELD_WITH_FEW, describe, format_interval, format_number
 
 # What is known of each case, by its id: `{"case_1": {"site": "A"}}`.
 Strata = Mapping[str, Mapping[str, str]]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap, prepare_loss_inputs
-from medseg_pl.core.recorded import Recorded
+from medseg_pl.core.validation import Recorded
 
 __all__ = ["DiceCELoss", "DiceLoss", "FocalTverskyLoss", "PixelCELoss", "WeightedSum"]
 

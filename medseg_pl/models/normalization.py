@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.intensity import HIGH, LOW, MEAN, STD
-from medseg_pl.core.recorded import Recorded
+from medseg_pl.core.validation import Recorded
 
 
 class Normalization(Recorded, nn.Module):

@@ -19,10 +19,10 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing, ResizeMode, TtaMode
 from medseg_pl.core.validation import require_at_least
 from medseg_pl.models.checkpoint import CheckpointInfo, load_verified, read_checkpoint
-from medseg_pl.models.network_checks import compute_logits
 from medseg_pl.models.networks import (
     NetworkFactory,
     build_network,
+    compute_logits,
     find_size_divisor,
     load_pretrained,
     refuse_activation,

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from medseg_pl.core.errors import MissingDataError, SettingError
-from medseg_pl.core.numbers import NOTHING, format_interval, format_number
-from medseg_pl.core.privacy import redact_config
 from medseg_pl.io.atomic_files import write_atomically
+from medseg_pl.io.privacy import redact_config
+from medseg_pl.metrics.statistics.intervals import NOTHING, format_interval, format_number
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings
 from medseg_pl.reporting.summary import assess_certainty, audit_split, compute_mean_interval, find_weaknesses
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
-from medseg_pl.core.privacy import redact_config
 from medseg_pl.io.config_files import read_json, read_yaml
+from medseg_pl.io.privacy import redact_config
 from medseg_pl.io.scores import Row, find_scores, locate_summary, parse_stage, read_metrics, read_reliability, read_rows
 
 Values = Mapping[str, Any]

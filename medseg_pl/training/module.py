@@ -23,8 +23,7 @@ from medseg_pl.core.types import Batch, EvaluationBatch, PostProcessing, Predict
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.models.fine_tuning import FineTuning
 from medseg_pl.models.losses import check_loss, exclude_ignored
-from medseg_pl.models.network_checks import rehearse
-from medseg_pl.models.networks import NetworkFactory, refuse_probabilities
+from medseg_pl.models.networks import NetworkFactory, refuse_probabilities, rehearse
 from medseg_pl.models.normalization import Normalization
 from medseg_pl.models.optimizers import (
     Interval,

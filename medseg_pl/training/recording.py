@@ -16,7 +16,7 @@ from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin, _g
 from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.core.recorded import Recorded
+from medseg_pl.core.validation import Recorded
 
 INSTANTIATOR = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
 """Tells Lightning's `load_from_checkpoint` that settings are plain and name classes by their path."""

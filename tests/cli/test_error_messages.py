@@ -1,15 +1,20 @@
-"""What libraries throw, and what is said of it."""
+"""What libraries throw, and what is said of it; what they say for their own sake is left out, and nothing else."""
 
 from __future__ import annotations
 
 import errno
+import logging
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from medseg_pl.cli.error_messages import user_errors
+from medseg_pl.cli.error_messages import quiet_libraries, user_errors
 from medseg_pl.core.errors import (
     MedsegError,
     MissingDataError,
@@ -23,7 +28,10 @@ from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.callbacks.progress import Phase
 
 TRAINING = PhaseTracker()
+
 TRAINING.phase = "training"
+
+NAMES = ("lightning.pytorch", "lightning.fabric", "huggingface_hub")
 
 
 @pytest.mark.parametrize(
@@ -151,3 +159,40 @@ def test_our_own_error_from_a_loading_process_is_its_sentence(said: str) -> None
     with pytest.raises(UnreadableFileError) as caught, user_errors("fit", TRAINING):
         list(DataLoader(Failing(error), num_workers=1))
     assert str(caught.value) == " ".join(said.split())
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    levels = {name: logging.getLogger(name).level for name in NAMES}
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def told(message: str) -> bool:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.warn(message, UserWarning, stacklevel=1)
+    return bool(seen)
+
+
+def test_only_what_a_user_can_do_something_about_is_told() -> None:
+    noise = "The `srun` command is available on your system but is not used. HINT: prepend your python command"
+    assert told(noise)
+    quiet_libraries()
+    assert not told(noise)
+    assert not told("The 'train_dataloader' does not have many workers which may be a bottleneck")
+    assert told("The split has no test cases")
+    assert [logging.getLogger(name).getEffectiveLevel() for name in NAMES] == [30, 30, 50]
+
+
+def test_no_name_of_a_file_commands_the_terminal() -> None:
+    lines = [
+        "import logging",
+        "from medseg_pl.cli.error_messages import quiet_libraries",
+        "quiet_libraries()",
+        "logging.getLogger('medseg_pl').warning('Case %s is empty.\\nSo is another.', 'a\\x1b[2Jb')",
+    ]
+    said = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert said.stderr == "Case a\N{REPLACEMENT CHARACTER}[2Jb is empty.\nSo is another.\n"

@@ -32,7 +32,6 @@ from rich.text import Text
 
 from medseg_pl.cli.arguments import add_json, make_whole_number_type
 from medseg_pl.core.errors import SettingError, make_printable
-from medseg_pl.core.numbers import format_interval, format_number, format_p
 from medseg_pl.io.atomic_files import require_absent
 from medseg_pl.io.scores import Row, find_scores, list_tables, parse_stage, read_rows, write_rows
 from medseg_pl.metrics.statistics.comparison import (
@@ -43,6 +42,7 @@ from medseg_pl.metrics.statistics.comparison import (
     note_narrow_intervals,
     note_too_few,
 )
+from medseg_pl.metrics.statistics.intervals import format_interval, format_number, format_p
 from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched, Table, match
 
 _LEGEND = (

@@ -26,13 +26,13 @@ import numpy as np
 
 from medseg_pl.core.errors import DISK, UnwritableFileError, parse_file_error
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.threads import open_thread_pool
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case import find_damage, locate_case, write_case
 from medseg_pl.data.cache.index import CacheIndex, load_rows, read_rows, save_rows
 from medseg_pl.data.sources.base import Source
 from medseg_pl.io.atomic_files import describe_stat, hash_file, write_text
 from medseg_pl.io.itk import find_data_files
+from medseg_pl.io.progress import open_thread_pool
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from jaxtyping import UInt8
 
 from medseg_pl.core.errors import DataError, SettingError, make_printable
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.recorded import Recorded
 from medseg_pl.core.types import Case, Volume
+from medseg_pl.core.validation import Recorded
 from medseg_pl.io.file_header import detect_format
 from medseg_pl.io.paths import DETACHED, PICTURES, VOLUMES, LeftOut, find_suffix
 

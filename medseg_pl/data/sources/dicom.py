@@ -39,12 +39,11 @@ from medseg_pl.data.sources.dicom_cases import (
     write_as_nifti,
 )
 from medseg_pl.data.sources.files import is_image
-from medseg_pl.io.dicom.headers import DicomFile
+from medseg_pl.io.dicom.headers import DicomFile, DicomTree
 from medseg_pl.io.dicom.references import Structure, StructureKey, match_structures, read_masks, read_structures
 from medseg_pl.io.dicom.seg_writer import write_segmentation
 from medseg_pl.io.dicom.series import Series, open_series, read_values
 from medseg_pl.io.dicom.stack import describe_mixed_series
-from medseg_pl.io.dicom.tree import DicomTree
 from medseg_pl.io.paths import LeftOut, require_folder
 
 log = logging.getLogger(__name__)

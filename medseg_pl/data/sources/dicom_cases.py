@@ -16,10 +16,9 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import abbreviate, explain_unread
-from medseg_pl.io.dicom.headers import DicomFile
+from medseg_pl.io.dicom.headers import DicomFile, DicomTree, name_series
 from medseg_pl.io.dicom.seg_writer import ANATOMICAL_STRUCTURE, ORGAN, Concept, Segment
 from medseg_pl.io.dicom.stack import describe_mixed_series
-from medseg_pl.io.dicom.tree import DicomTree, name_series
 from medseg_pl.io.nifti import write_nifti
 from medseg_pl.io.paths import LeftOut, find_dead_links
 

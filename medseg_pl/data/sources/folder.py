@@ -21,7 +21,7 @@ from medseg_pl.data.sources.base import (
     raise_or_report,
 )
 from medseg_pl.data.sources.files import FileSource, check_mask_names, is_image, map_files_by_name
-from medseg_pl.data.sources.mask_paths import STEM, MaskPattern, match_stem, parse_mask_path
+from medseg_pl.data.sources.named_masks import STEM, MaskPattern, match_stem, parse_mask_path
 from medseg_pl.data.sources.unlabeled import DatasetNames, ImageFolder, find_image_folders
 from medseg_pl.io.paths import LeftOut, find_dead_links, list_files, name_below, require_folder, stem
 

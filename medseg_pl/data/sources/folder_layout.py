@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.data.sources.files import is_image
-from medseg_pl.data.sources.mask_paths import STEM
+from medseg_pl.data.sources.named_masks import STEM
 from medseg_pl.io.paths import is_picture, list_files, name_below
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr")

@@ -13,7 +13,7 @@ from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import OnProblem, describe_left_out, explain_unread, name_other_source
 from medseg_pl.data.sources.files import FileSource, is_image
-from medseg_pl.data.sources.mask_paths import STEM, MaskPattern, match_stem
+from medseg_pl.data.sources.named_masks import STEM, MaskPattern, match_stem
 from medseg_pl.io.paths import LeftOut, find_dead_links, list_files, name_below, stem
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Shaped, UInt8
 from numpy.typing import NDArray
 
 from medseg_pl.core.intensity import HIGH, LOW
-from medseg_pl.core.recorded import Recorded
+from medseg_pl.core.validation import Recorded
 
 # Otherwise importing albumentations asks a server for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg_pl.io.pseudonyms import Pseudonyms
+from medseg_pl.io.privacy import Pseudonyms
 from medseg_pl.reporting.html.cases import choose_names
 
 

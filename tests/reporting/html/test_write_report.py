@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from medseg_pl.__main__ import main
-from medseg_pl.io.pseudonyms import Pseudonyms
+from medseg_pl.io.privacy import Pseudonyms
 from tests.reporting.run_folders import HOSTILE, score, some_scores, write_run
 
 

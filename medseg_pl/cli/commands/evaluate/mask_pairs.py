@@ -4,25 +4,33 @@
 reference/site1/p7.nii.gz     prediction/site1/p7.nii             one file with all labels: the case site1/p7
 reference/stomach/p7.tif      prediction/stomach/p7.png           or one folder for each label that may overlap: p7
 ```
+
+The patient of each case comes from a pattern in its name or from a table, which may hold more, such as the site.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
 from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError
 from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import Prediction
-from medseg_pl.data.sources.base import abbreviate, explain_unread
+from medseg_pl.data.sources.base import abbreviate, explain_unread, find_group
 from medseg_pl.data.sources.files import CaseGrid, encode_mask_files, is_image, map_files_by_name, read_mask_file
+from medseg_pl.data.sources.manifest import check_unique, choose_strata_columns, read_strata, read_table, require_field
 from medseg_pl.io.file_header import is_lossy
 from medseg_pl.io.paths import LeftOut, find_dead_links, list_files, require_folder
 
 MOST_LABELS = IGNORE - 1
+
+_EXPECTED = "case_id, group and optionally site, scanner or others"
 
 
 @dataclass(frozen=True)
@@ -203,3 +211,60 @@ def _check_references(
             f"{len(lacking)} reference(s) are not in {directory}: {abbreviate(lacking)}. A case needs a mask of each "
             "label, an empty one where the label is absent; add them, or leave the case out."
         )
+
+
+class Known(NamedTuple):
+    """What is known of cases, by their ids.
+
+    Attributes:
+        groups: The patient of each case.
+        strata: Such as `{"site": "north"}`, for each case.
+    """
+
+    groups: dict[str, str]
+    strata: dict[str, dict[str, str]]
+
+
+def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Known:
+    """Match the patient in each case's name; without a pattern each is its own.
+
+    Raises:
+        DataError: The pattern does not match every name.
+
+    >>> known_by_name(["p1_a", "p1_b"], "^(p[0-9])", "--group").groups
+    {'p1_a': 'p1', 'p1_b': 'p1'}
+    """
+    strangers = [name for name in names if pattern is not None and re.search(pattern, name) is None]
+    if strangers:
+        raise DataError(
+            f"{setting} {pattern!r} does not match {len(strangers)} of {len(names)} cases: {abbreviate(strangers)}. "
+            "Their patients are unknown; correct the pattern so that it matches every name."
+        )
+    return Known({name: find_group(name, pattern) for name in names}, {})
+
+
+def known_by_table(names: Sequence[str], path: Path, strata: Sequence[str] | None) -> Known:
+    """Patient and strata as a CSV gives them; rows of other cases are left alone.
+
+    Args:
+        names: The cases.
+        path: The table.
+        strata: The columns that are strata; `site` and `scanner` where they are there, by default.
+
+    Raises:
+        DataError: A column or a case is missing, stands twice, or has no group.
+    """
+    rows = read_table(path, ("case_id", "group"), _EXPECTED, "Set --cases to your CSV file.")
+    columns = choose_strata_columns(rows[0][1], strata, path, "--strata")
+    where = [f"{path}, line {number}" for number, _ in rows]
+    ids = [normalize("NFC", require_field(row, "case_id", place)) for place, (_, row) in zip(where, rows, strict=True)]
+    check_unique(ids, path)
+    known = {name: (place, row) for name, place, (_, row) in zip(ids, where, rows, strict=True)}
+    absent = [name for name in names if name not in known]
+    if absent:
+        raise DataError(
+            f"{len(absent)} of {len(names)} cases have no row in {path}: {abbreviate(absent)}. Add them; case_id is "
+            "the file's name without suffix and with sub-folders."
+        )
+    groups = {name: require_field(known[name][1], "group", known[name][0]) for name in names}
+    return Known(groups, {name: dict(read_strata(known[name][1], columns)) for name in names})

@@ -13,21 +13,22 @@ from jsonargparse import Namespace
 
 from medseg_pl.cli.commands.evaluate import Tolerance
 from medseg_pl.cli.commands.evaluate.mask_pairs import (
+    Known,
     MaskPair,
+    known_by_name,
+    known_by_table,
     label_of_each_value,
     list_left_out,
     pair_folders,
     read_pair,
     values_in,
 )
-from medseg_pl.cli.commands.evaluate.patients import Known, known_by_name, known_by_table
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError, make_printable
 from medseg_pl.core.labels import LabelMap, Task
-from medseg_pl.core.threads import open_thread_pool
 from medseg_pl.data.sources.base import abbreviate, describe_left_out
 from medseg_pl.io.atomic_files import require_empty
 from medseg_pl.io.paths import is_volume_name
-from medseg_pl.io.progress import show_progress
+from medseg_pl.io.progress import open_thread_pool, show_progress
 from medseg_pl.metrics import CaseMetric, CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.metrics.summary import print_scores, write_scores
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg_pl.io.dicom.tree import DicomTree
+from medseg_pl.io.dicom.headers import DicomTree
 from tests.dicom_files import SECRET, edit, save_projection, save_series, save_structures, uid_of
 
 STORED = np.zeros((2, 4, 6), np.int16)

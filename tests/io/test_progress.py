@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from medseg_pl.core.stop_signals import StoppedError
-from medseg_pl.core.threads import open_thread_pool
+from medseg_pl.io.progress import open_thread_pool
 
 
 def squares(begun: list[int], gate: threading.Event) -> Iterator[int]:
