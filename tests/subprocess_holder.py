@@ -12,7 +12,7 @@ from pathlib import Path
 HOLD = """
 import sys, time
 from pathlib import Path
-from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.folders import FolderLocks
 
 locks = FolderLocks()
 locks.acquire(Path(sys.argv[1]))

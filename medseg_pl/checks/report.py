@@ -36,10 +36,10 @@ from medseg_pl.checks.settings import CheckSettings, read_settings
 from medseg_pl.core.errors import DataError, SettingError, make_printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
-from medseg_pl.core.visualization import COLORS, draw_contours, to_gray
 from medseg_pl.data.sources import FileSource, Source
 from medseg_pl.data.sources.files import CaseGrid, bring_to_grid, read_image_file, read_mask_file
 from medseg_pl.io.atomic_files import require_absent, write_text
+from medseg_pl.io.case_pictures import COLORS, draw_contours, to_gray
 from medseg_pl.io.progress import show_progress
 
 _SIDE = 224

@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medseg_pl.checks.dataset_checks import CODES, read_declared_splits, read_split_file
 from medseg_pl.checks.findings import Finding
 from medseg_pl.checks.label_inference import Labeling, LabelSettings
 from medseg_pl.checks.layout_detection import DataSettings, OpenedDataset, infer_dataset_labels, open_data_set
 from medseg_pl.checks.measurements import Split
+from medseg_pl.checks.run_checks import CODES, read_declared_splits, read_split_file
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data import sources
+from medseg_pl.data.prepared_data import relocate_source
 from medseg_pl.data.sources import (
     DecathlonSource,
     DicomSource,
@@ -29,7 +30,6 @@ from medseg_pl.data.sources import (
     Source,
     UWMadisonSource,
 )
-from medseg_pl.data.sources.from_settings import relocate_source
 from medseg_pl.data.splits import LabelVoxels, SplitSettings
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.config_files import find_config, read_yaml

@@ -20,7 +20,7 @@ from medseg_pl.core.errors import (
     make_printable,
 )
 from medseg_pl.training.callbacks import PhaseTracker
-from medseg_pl.training.callbacks.progress import Phase
+from medseg_pl.training.progress import Phase
 
 _NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 

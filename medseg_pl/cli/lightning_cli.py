@@ -30,8 +30,8 @@ from medseg_pl.core.errors import SettingError, shorten
 from medseg_pl.core.import_policy import explain_refusal
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.core.validation import find_path_fault
-from medseg_pl.data.sources.from_settings import relocate_source
-from medseg_pl.io.locks import FolderLocks
+from medseg_pl.data.prepared_data import relocate_source
+from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.progress import can_redraw
 from medseg_pl.io.scores import find_scores, locate_summary
 from medseg_pl.training.callbacks import ConfigWriter, PhaseTracker

@@ -16,9 +16,9 @@ from medseg_pl.cli.parser import EarlyOptions, read_early_options
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.core.stop_signals import StopSignals
-from medseg_pl.data.sources.from_settings import relocate_source
+from medseg_pl.data.prepared_data import relocate_source
 from medseg_pl.io.config_files import find_configs
-from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.folders import FolderLocks
 from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.checkpoints import CheckpointInfo, find_checkpoint, read_checkpoint, report_complete_run
 

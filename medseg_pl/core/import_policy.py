@@ -45,6 +45,7 @@ KNOWN = (
     "medseg_pl.training.checkpoints.BestCheckpoint",
     "medseg_pl.training.checkpoints.LastCheckpoint",
     "medseg_pl.training.checkpoints.callbacks",  # where it is
+    "medseg_pl.training.progress",  # where some of training.callbacks are
     "segmentation_models_pytorch",
     "torch.distributed.fsdp",
     "torch.nn",

@@ -18,9 +18,8 @@ from medseg_pl import __version__
 from medseg_pl.core import errors, geometry, intensity
 from medseg_pl.core.errors import ExportError, SettingError
 from medseg_pl.core.import_policy import restrict_imports
-from medseg_pl.data.prepared_data import use_mask_values
+from medseg_pl.data.prepared_data import open_source, use_mask_values
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.from_settings import open_source
 from medseg_pl.data.transforms import grids
 from medseg_pl.export import image_files
 from medseg_pl.inference import components

@@ -15,8 +15,8 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction, Volume
 from medseg_pl.data.cache.case import as_cache_dtype
+from medseg_pl.data.prepared_data import select_recorded_cases
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.from_settings import select_recorded_cases
 from medseg_pl.data.transforms.grids import compute_padded_size
 from medseg_pl.export import runner
 from medseg_pl.inference.assembler import CaseAssembler

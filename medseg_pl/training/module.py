@@ -37,6 +37,13 @@ from medseg_pl.models.optimizers import (
 from medseg_pl.models.segmentation_model import SegmentationModel
 from medseg_pl.training.checkpoints.callbacks import fix_epoch_restart, make_resumable, pending_accumulation_batches
 from medseg_pl.training.evaluator import Evaluator, Stage
+from medseg_pl.training.progress import (
+    count_run_steps,
+    plan_schedules,
+    restore_accumulation,
+    step_schedule,
+    validate_at_end,
+)
 from medseg_pl.training.recording import keep_settings
 from medseg_pl.training.restored_settings import (
     apply_changed_numbers,
@@ -51,13 +58,6 @@ from medseg_pl.training.training_checks import (
     refuse_gradients,
     require_validation,
     warn_about_slow_average,
-)
-from medseg_pl.training.training_length import (
-    count_run_steps,
-    plan_schedules,
-    restore_accumulation,
-    step_schedule,
-    validate_at_end,
 )
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.stop_signals import StopSignals
-from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.progress import can_redraw
 from medseg_pl.training.callbacks import (
     FiniteCheck,

@@ -25,7 +25,7 @@ from medseg_pl.core.errors import (
     WorkerDiedError,
 )
 from medseg_pl.training.callbacks import PhaseTracker
-from medseg_pl.training.callbacks.progress import Phase
+from medseg_pl.training.progress import Phase
 
 TRAINING = PhaseTracker()
 

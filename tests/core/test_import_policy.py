@@ -35,7 +35,7 @@ def test_what_is_offered_is_allowed() -> None:
         "lightning.pytorch.cli.LightningCLI",
         "medseg_pl.training.checkpoints.checkpoint_io.shutil.rmtree",
         "medseg_pl.training.checkpoints.resume_point.forget_complete",
-        "medseg_pl.io.locks.os.open",
+        "medseg_pl.io.folders.os.open",
         "segmentation_models_pytorch.from_pretrained",
         "torch.load",
     ],

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.stop_signals import StopSignals
-from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.folders import FolderLocks
 from medseg_pl.training.callbacks import MediaLogger, Pseudonyms
 from medseg_pl.training.checkpoints import BestCheckpoint, DurableCheckpointIO, LastCheckpoint
 from medseg_pl.training.trainer_defaults import (

@@ -16,17 +16,15 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.data.prepared_data import use_mask_values
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.unlabeled import ImageFolder
-from medseg_pl.inference.outcomes import Outcome
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.atomic_files import hash_file
-from medseg_pl.io.locks import FolderLocks
-from medseg_pl.io.output_folder import OutputFolder
+from medseg_pl.io.folders import FolderLocks, OutputFolder
 from medseg_pl.models.segmentation_model import load_model, load_weights
 from medseg_pl.training.callbacks import Inputs, PredictionWriter, ReviewQueue
 from medseg_pl.training.checkpoints import CheckpointInfo
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
-from medseg_pl.training.prediction_module import PredictionModule
+from medseg_pl.training.prediction import Outcome, PredictionModule
 
 _FAULTS_SHOWN = 10
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from medseg_pl.core.types import Case
 from medseg_pl.inference.review.evidence import CaseEvidence, Evidence, LabelEvidence
 from medseg_pl.io.atomic_files import write_atomically, write_text
-from medseg_pl.io.output_folder import OutputFolder
+from medseg_pl.io.folders import OutputFolder
 from medseg_pl.io.raster import write_png
 from medseg_pl.io.scores import write_rows
 

@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from medseg_pl import __version__
 from medseg_pl.core.errors import SettingError, make_printable
-from medseg_pl.core.visualization import COLORS
 from medseg_pl.io.atomic_files import require_absent, write_text
+from medseg_pl.io.case_pictures import COLORS
 from medseg_pl.io.scores import note_newest
 from medseg_pl.metrics.statistics.intervals import format_interval, format_number, format_p
 from medseg_pl.reporting.html import figures

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Batch, Prediction
-from medseg_pl.core.visualization import select_slice
+from medseg_pl.io.case_pictures import select_slice
 from medseg_pl.io.privacy import Pseudonyms
 from medseg_pl.metrics import CaseScore, OverlapMetric
 from medseg_pl.metrics.case_metric import LabelPair, gather_from_ranks

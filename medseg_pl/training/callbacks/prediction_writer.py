@@ -17,19 +17,18 @@ from medseg_pl.core.errors import DataError
 from medseg_pl.core.intensity import HIGH, LOW, compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Prediction, Volume
-from medseg_pl.core.visualization import draw_contours, draw_side_by_side, to_rgb
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.sources import Source
-from medseg_pl.inference.outcomes import Outcome, list_outcomes, summarize_outcomes, write_outcomes
 from medseg_pl.inference.review.ranking import ReviewQueue
 from medseg_pl.io.atomic_files import write_atomically
-from medseg_pl.io.output_folder import OutputFolder
+from medseg_pl.io.case_pictures import draw_contours, draw_side_by_side, to_rgb
+from medseg_pl.io.folders import OutputFolder
 from medseg_pl.io.paths import LeftOut
 from medseg_pl.io.raster import write_png
 from medseg_pl.metrics.case_metric import gather_from_ranks
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
-from medseg_pl.training.prediction_module import CaseResult
+from medseg_pl.training.prediction import CaseResult, Outcome, list_outcomes, summarize_outcomes, write_outcomes
 
 _WHITE = 255
 

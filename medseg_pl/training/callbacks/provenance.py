@@ -26,7 +26,7 @@ from medseg_pl.models.optimizers import is_score_driven
 from medseg_pl.planning.fingerprint import survey_cases
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
-from medseg_pl.training.training_length import count_accumulated_batches
+from medseg_pl.training.progress import count_accumulated_batches
 
 log = logging.getLogger(__name__)
 

@@ -19,13 +19,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from medseg_pl.core.errors import FolderLockedError, MedsegError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Prediction
-from medseg_pl.core.visualization import select_slice
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.prepared_data import PreparedData, use_mask_values
 from medseg_pl.data.sources import Source
 from medseg_pl.io.atomic_files import name_errors
-from medseg_pl.io.case_pictures import draw_case, picture_path, select_cases, write_picture
-from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.case_pictures import draw_case, picture_path, select_cases, select_slice, write_picture
+from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.scores import PREDICTIONS, pictures_in, predictions_beside, write_reliability
 from medseg_pl.metrics import CalibrationMetric, CaseScore
 from medseg_pl.metrics.functional.calibration import CalibrationSums

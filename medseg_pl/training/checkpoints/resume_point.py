@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from medseg_pl.core.errors import TooShortError, UnreadableFileError
 from medseg_pl.io.atomic_files import write_text
-from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.folders import FolderLocks
 from medseg_pl.models.checkpoint import get_run_folder, load_verified, require_local_file
 from medseg_pl.training.checkpoints.checkpoint_io import LAST, previous_path
 

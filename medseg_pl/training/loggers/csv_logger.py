@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from medseg_pl.core.errors import UnwritableFileError
 from medseg_pl.io.atomic_files import write_text
-from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.scores import read_metrics
 
 Row = Mapping[str, Any]

@@ -16,8 +16,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.visualization import draw_side_by_side
 from medseg_pl.data.splits import SIDES
+from medseg_pl.io.case_pictures import draw_side_by_side
 from medseg_pl.io.privacy import SHOWN_OF_DATA, redact_value
 from medseg_pl.training.datamodule import SegmentationDataModule
 

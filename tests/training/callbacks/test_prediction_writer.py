@@ -17,10 +17,9 @@ from medseg_pl.core.errors import OutputExistsError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction
 from medseg_pl.data.sources import FolderSource
-from medseg_pl.io.locks import FolderLocks
-from medseg_pl.io.output_folder import OutputFolder
+from medseg_pl.io.folders import FolderLocks, OutputFolder
 from medseg_pl.training.callbacks import Inputs, PredictionWriter, prediction_writer
-from medseg_pl.training.prediction_module import CaseResult
+from medseg_pl.training.prediction import CaseResult
 from tests.sample_files import noise, save_raster
 
 LABELS = LabelMap(["lesion"], "binary")

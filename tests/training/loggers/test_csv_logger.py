@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medseg_pl.io.locks import FolderLocks
+from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.scores import read_metrics
 from medseg_pl.training.loggers.csv_logger import MetricsFile, RunLogger
 

@@ -16,8 +16,8 @@ from medseg_pl.cli.parser import split_names
 from medseg_pl.core.errors import make_printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
+from medseg_pl.data.prepared_data import open_source, select_recorded_cases
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.from_settings import open_source, select_recorded_cases
 from medseg_pl.inference.postprocess import (
     ALPHA,
     FEWEST_PATIENTS,

@@ -20,15 +20,14 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.core.visualization import draw_side_by_side
+from medseg_pl.data.prepared_data import open_source
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.base import abbreviate
-from medseg_pl.data.sources.from_settings import open_source
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.inference.review.evidence import assess_reference
 from medseg_pl.io.atomic_files import hash_file
-from medseg_pl.io.locks import FolderLocks
-from medseg_pl.io.output_folder import OutputFolder
+from medseg_pl.io.case_pictures import draw_side_by_side
+from medseg_pl.io.folders import FolderLocks, OutputFolder
 from medseg_pl.io.progress import show_progress
 from medseg_pl.training.callbacks import ReviewQueue
 from medseg_pl.training.callbacks.prediction_writer import rgb_of

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau,
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.models.optimizers import WarmupPolynomialLR
-from medseg_pl.training.training_length import (
+from medseg_pl.training.progress import (
     count_run_steps,
     get_passed_hundredths,
     plan_schedules,
