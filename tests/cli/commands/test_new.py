@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from medseg_pl.__main__ import main
-from medseg_pl.cli.commands.new.project import make_package_name
+from medseg_pl.cli.commands.new import make_package_name
 from medseg_pl.cli.commands.phantom import write_phantom
 
 pytestmark = pytest.mark.documents

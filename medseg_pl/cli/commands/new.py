@@ -1,4 +1,8 @@
-"""A new project: the template's files with the project's names in them, and a plan for its data."""
+"""`medseg new`: a project of your own, from the template that this repository is.
+
+A README with the sections of a paper, configurations, a Makefile, and a part of your own with its test. With
+`--data_root` the configuration is planned for your data set; without, the project begins with synthetic abdomens.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,33 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import jinja2
+from jsonargparse import ArgumentParser, Namespace
 
 from medseg_pl import __version__
-from medseg_pl.checks.layout_detection import DataSettings, detect_dataset
+from medseg_pl.cli.arguments import add_data_options, add_num_workers
 from medseg_pl.core.errors import SettingError, make_printable
-from medseg_pl.io.atomic_files import require_empty, write_folder_atomically
 from medseg_pl.io.paths import require_folder
-from medseg_pl.planning.config_file import PlannedConfig, detect_hardware, plan_config
+
+if TYPE_CHECKING:
+    from medseg_pl.planning.config_file import PlannedConfig
 
 _SUFFIX = ".j2"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("project", type=Path, metavar="DIR", help="folder to make; must be absent or empty")
+    parser.add_argument("--data_root", type=Path, metavar="DIR", help="the data set; default: synthetic abdomens")
+    add_data_options(parser)
+    add_num_workers(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Make the project."""
+    make_project(arguments)
+    return 0
 
 
 class ProjectNames(NamedTuple):
@@ -41,6 +60,8 @@ def make_project(arguments: argparse.Namespace) -> None:
         OutputExistsError: There is something in the folder.
         DataError: The data set cannot be planned for.
     """
+    from medseg_pl.io.atomic_files import require_empty, write_folder_atomically
+
     project: Path = arguments.project.resolve()
     require_empty(project)
     planned = _plan_data(arguments, project.name) if arguments.data_root is not None else None
@@ -66,6 +87,8 @@ def make_package_name(project: str) -> str:
 
 def fill_template(template: Path, target: Path, names: ProjectNames) -> None:
     """Copy a folder of the template, its names and contents filled in; `package` becomes the project's own."""
+    import jinja2
+
     target.mkdir(parents=True, exist_ok=True)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     for entry in sorted(template.iterdir(), key=lambda entry: entry.name):
@@ -78,6 +101,9 @@ def fill_template(template: Path, target: Path, names: ProjectNames) -> None:
 
 
 def _plan_data(arguments: argparse.Namespace, name: str) -> PlannedConfig:
+    from medseg_pl.checks.layout_detection import DataSettings, detect_dataset
+    from medseg_pl.planning.config_file import detect_hardware, plan_config
+
     data = require_folder(arguments.data_root, "a data set", "Set --data_root to the folder that holds it.").resolve()
     if data.is_relative_to(arguments.project.resolve()):
         raise SettingError(f"The data set {data} lies in the project's folder, which must be new. Move it elsewhere.")

@@ -1,4 +1,10 @@
-"""Review of labels: each case is compared with models that were not trained on its patient."""
+"""`medseg review`: which training labels are probably wrong, by models that were not trained on them.
+
+Each case is predicted by those of the checkpoints, such as the best ones of all folds, that no case of its patient was
+trained on; several of them are averaged. What they expect of their own mask is compared with what they expect of the
+label: where they are sure of something else, a person should look. When the command is repeated, cases whose labels
+were corrected are looked at again, and no others.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +15,47 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from jsonargparse import Namespace
-from numpy.typing import NDArray
+from jsonargparse import ArgumentParser, Namespace
 
+from medseg_pl.cli.arguments import add_json, add_model, make_whole_number_type
 from medseg_pl.cli.parser import split_names
 from medseg_pl.core.errors import DataError, SettingError
-from medseg_pl.core.intensity import compute_channel_statistics
-from medseg_pl.core.labels import LabelMap
-from medseg_pl.core.types import Case, Volume
-from medseg_pl.data.prepared_data import open_source
-from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.base import abbreviate
-from medseg_pl.inference.predictor import Predictor
-from medseg_pl.inference.review.evidence import assess_reference
-from medseg_pl.io.atomic_files import hash_file
-from medseg_pl.io.case_pictures import draw_side_by_side
-from medseg_pl.io.folders import FolderLocks, OutputFolder
-from medseg_pl.io.progress import show_progress
-from medseg_pl.training.callbacks import ReviewQueue
-from medseg_pl.training.callbacks.prediction_writer import rgb_of
-from medseg_pl.training.checkpoints import CheckpointInfo, read_checkpoint
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from medseg_pl.core.labels import LabelMap
+    from medseg_pl.core.types import Case, Volume
+    from medseg_pl.data.sources import Source
+    from medseg_pl.inference.predictor import Predictor
+    from medseg_pl.training.callbacks import ReviewQueue
+    from medseg_pl.training.checkpoints import CheckpointInfo
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    checkpoints = "checkpoints that medseg fit wrote: those of all folds review every case"
+    add("--ckpt_path", nargs="+", action="extend", required=True, metavar="FILE", help=checkpoints)
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="new, or where this command was interrupted")
+    add(
+        "--top",
+        type=make_whole_number_type(0, 100_000),
+        default=20,
+        metavar="N",
+        help="how many cases to draw, default: %(default)s",
+    )
+    add_model(parser)
+    add_json(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Put the cases in order."""
+    review(arguments)
+    return 0
 
 
 def review(arguments: Namespace) -> None:
@@ -41,6 +65,11 @@ def review(arguments: Namespace) -> None:
         SettingError: A checkpoint does not say whom it was trained on.
         DataError: There is no case to review; or some could not be read, and the others were reviewed.
     """
+    from medseg_pl.data.prepared_data import open_source
+    from medseg_pl.io.folders import FolderLocks, OutputFolder
+    from medseg_pl.training.callbacks import ReviewQueue
+    from medseg_pl.training.checkpoints import read_checkpoint
+
     trained = [read_checkpoint(path) for path in arguments.ckpt_path]
     plugins = split_names(arguments.plugins)
     predictor = CrossFoldPredictor(trained, arguments.device, plugins)
@@ -75,6 +104,9 @@ class CrossFoldPredictor:
     """
 
     def __init__(self, trained: Sequence[CheckpointInfo], device: str | None, plugins: Sequence[str]) -> None:
+        from medseg_pl.data.sources.base import abbreviate
+        from medseg_pl.inference.predictor import Predictor
+
         unknown = [each.path for each in trained if "groups" not in each.data]
         if unknown:
             raise SettingError(
@@ -113,6 +145,8 @@ def select_cases(cases: Sequence[Case], predictor: CrossFoldPredictor) -> list[C
 
 def _review_all(cases: Sequence[Case], source: Source, predictor: CrossFoldPredictor, queue: ReviewQueue) -> list[str]:
     """Review all cases; return the errors of those that could not be read."""
+    from medseg_pl.io.progress import show_progress
+
     errors = []
     with show_progress("Reviewing", len(cases)) as advance:
         for case in cases:
@@ -126,6 +160,8 @@ def _review_all(cases: Sequence[Case], source: Source, predictor: CrossFoldPredi
 
 def _review(case: Case, source: Source, predictor: CrossFoldPredictor, queue: ReviewQueue) -> None:
     """Compare the labels of a case with its prediction, unless that was done before."""
+    from medseg_pl.inference.review.evidence import assess_reference
+
     if queue.is_finished(case):
         return
     models = predictor.select_untrained(case.group)
@@ -147,6 +183,10 @@ def _draw(
     volume: Volume, reference: NDArray[np.uint8], mask: NDArray[np.uint8], labels: LabelMap, depth: int
 ) -> NDArray[np.uint8]:
     """Draw a slice with its reference and its prediction."""
+    from medseg_pl.core.intensity import compute_channel_statistics
+    from medseg_pl.io.case_pictures import draw_side_by_side
+    from medseg_pl.training.callbacks.prediction_writer import rgb_of
+
     rgb = rgb_of(volume.image, compute_channel_statistics(volume.image), depth)
     drawn, predicted = (labels.planes(each)[:, depth] for each in (reference, mask))
     return draw_side_by_side(rgb, drawn, predicted)
@@ -154,6 +194,8 @@ def _draw(
 
 def _record(trained: Sequence[CheckpointInfo], source: Source) -> dict[str, Any]:
     """Record what a review follows from, which must be the same when it is resumed."""
+    from medseg_pl.io.atomic_files import hash_file
+
     return {
         # By content: a checkpoint that was trained further reviews anew.
         "review": [hash_file(Path(each.path)) for each in trained],
