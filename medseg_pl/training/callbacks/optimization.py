@@ -1,4 +1,4 @@
-"""Exponential moving averages of weights that forget the first steps of a run."""
+"""Callbacks about the optimization: averaged weights that forget the first steps, and a log of learning rates."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import LearningRateMonitor, WeightAveraging
 from torch import Tensor
+
+from medseg_pl.models.fine_tuning import get_part
 
 
 class WarmupEMA(WeightAveraging):
@@ -55,3 +57,16 @@ def _make_average(decay: float) -> Callable[[Any, Any, Any], None]:
         torch._foreach_lerp_(list(averaged), list(current), 1 - compute_decay(decay, float(updates)))
 
     return average
+
+
+class LearningRates(LearningRateMonitor):
+    """Log `lr-<optimizer>`, or `lr-<optimizer>/<part>` where encoder and network differ.
+
+    Groups that differ in weight decay alone share a name: they have the same rate.
+    """
+
+    def _add_suffix(
+        self, name: str, param_groups: list[dict[str, Any]], param_group_index: int, use_names: bool = True
+    ) -> str:
+        parts = [get_part(group) or f"pg{number + 1}" for number, group in enumerate(param_groups)]
+        return f"{name}/{parts[param_group_index]}" if len(set(parts)) > 1 else name

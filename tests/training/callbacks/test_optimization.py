@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.optim.swa_utils import AveragedModel
 
-from medseg_pl.training.callbacks.weight_averaging import WarmupEMA, compute_decay
+from medseg_pl.training.callbacks.optimization import WarmupEMA, compute_decay
 from medseg_pl.training.training_checks import compute_first_share, warn_about_slow_average
 
 
