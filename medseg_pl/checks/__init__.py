@@ -1,7 +1,6 @@
 """Checks of data sets: every common fault is found before training, with a code that stays the same."""
 
-from medseg_pl.checks.findings import LEVELS, Code, Finding, Level
-from medseg_pl.checks.measurements import LabelCounts
+from medseg_pl.checks.findings import LEVELS, Code, Finding, LabelCounts, Level
 from medseg_pl.checks.run_checks import CODES, Report, run_quick_checks, summarize_findings
 
 __all__ = [

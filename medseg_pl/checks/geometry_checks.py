@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from medseg_pl.checks.findings import Codes, Finding, error, note, warning
-from medseg_pl.checks.measurements import Dataset, ImageFacts, MaskFacts
+from medseg_pl.checks.findings import Codes, Dataset, Finding, ImageFacts, MaskFacts, error, note, warning
 from medseg_pl.core.geometry import Affine, Geometry
 from medseg_pl.io.file_header import FileHeader
 

@@ -22,9 +22,8 @@ from medseg_pl.checks.file_checks import (
     diagnose,
     read_or_diagnose,
 )
-from medseg_pl.checks.findings import Codes, Finding
+from medseg_pl.checks.findings import Alignment, CaseFacts, Codes, Finding, ImageFacts, MaskFacts
 from medseg_pl.checks.geometry_checks import find_axis_codes
-from medseg_pl.checks.measurements import Alignment, CaseFacts, ImageFacts, MaskFacts
 from medseg_pl.checks.pixel_measurement import measure_alignment, measure_image, measure_mask
 from medseg_pl.core.errors import DataError, GeometryError, LabelOverlapError, MaskValueError
 from medseg_pl.core.geometry import Geometry

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from medseg_pl.checks.findings import Codes, Finding, error, note, warning
-from medseg_pl.checks.measurements import Dataset, ImageFacts
+from medseg_pl.checks.findings import Codes, Dataset, Finding, ImageFacts, error, note, warning
 
 CODES: Codes = Codes(
     {

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medseg_pl.checks.measurements import MaskFacts, MaskValue, MaskValueCount
+from medseg_pl.checks.findings import MaskFacts, MaskValue, MaskValueCount
 from medseg_pl.core.labels import LabelMap, Task
 from medseg_pl.core.mask_values import format_marks
 from medseg_pl.data.sources.base import abbreviate

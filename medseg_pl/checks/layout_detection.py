@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg_pl.checks.file_checks import DAMAGE
+from medseg_pl.checks.findings import MaskFacts
 from medseg_pl.checks.inspection import read_any_mask
 from medseg_pl.checks.label_inference import Labeling, LabelSettings, infer_labels
-from medseg_pl.checks.measurements import MaskFacts
 from medseg_pl.checks.pixel_measurement import measure_mask
 from medseg_pl.core.errors import DataError, MedsegError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap

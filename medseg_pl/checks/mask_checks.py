@@ -6,9 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medseg_pl.checks.findings import Codes, Finding, error, note, warning
+from medseg_pl.checks.findings import (
+    TINY,
+    CaseFacts,
+    Codes,
+    Dataset,
+    Finding,
+    LabelLookup,
+    MaskFacts,
+    MaskValueCount,
+    error,
+    note,
+    warning,
+)
 from medseg_pl.checks.label_inference import classify_smear, is_smoothed
-from medseg_pl.checks.measurements import TINY, CaseFacts, Dataset, LabelLookup, MaskFacts, MaskValueCount
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.mask_values import format_marks
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Shaped
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg_pl.checks.measurements import TINY, Alignment, ImageFacts, MaskFacts, MaskValueCount, SmallComponents
+from medseg_pl.checks.findings import TINY, Alignment, ImageFacts, MaskFacts, MaskValueCount, SmallComponents
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.data.perceptual_hash import compute_image_signature

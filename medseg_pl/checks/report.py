@@ -27,9 +27,8 @@ from rich.text import Text
 
 from medseg_pl import __version__
 from medseg_pl.checks.file_checks import DAMAGE, list_cases
-from medseg_pl.checks.findings import LEVELS, Finding, Level
+from medseg_pl.checks.findings import LEVELS, Finding, LabelLookup, Level
 from medseg_pl.checks.inspection import inspect_cases
-from medseg_pl.checks.measurements import LabelLookup
 from medseg_pl.checks.pixel_measurement import index_values, sample_finite
 from medseg_pl.checks.run_checks import CODES, Report, run_checks
 from medseg_pl.checks.settings import CheckSettings, read_settings

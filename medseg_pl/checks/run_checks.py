@@ -16,8 +16,20 @@ from medseg_pl.checks import (
     intensity_checks,
     mask_checks,
 )
-from medseg_pl.checks.findings import LEVELS, Codes, Finding, Level, error, warning
-from medseg_pl.checks.measurements import AnnotatedCase, CaseFacts, Dataset, LabelCounts, LabelLookup, Split
+from medseg_pl.checks.findings import (
+    LEVELS,
+    AnnotatedCase,
+    CaseFacts,
+    Codes,
+    Dataset,
+    Finding,
+    LabelCounts,
+    LabelLookup,
+    Level,
+    Split,
+    error,
+    warning,
+)
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data import duplicates

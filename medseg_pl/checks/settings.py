@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medseg_pl.checks.findings import Finding
+from medseg_pl.checks.findings import Finding, Split
 from medseg_pl.checks.label_inference import Labeling, LabelSettings
 from medseg_pl.checks.layout_detection import DataSettings, OpenedDataset, infer_dataset_labels, open_data_set
-from medseg_pl.checks.measurements import Split
 from medseg_pl.checks.run_checks import CODES, read_declared_splits, read_split_file
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_pl.checks.findings import Finding
-from medseg_pl.checks.measurements import AnnotatedCase, CaseFacts, Dataset, ImageFacts, LabelLookup, MaskFacts
+from medseg_pl.checks.findings import AnnotatedCase, CaseFacts, Dataset, Finding, ImageFacts, LabelLookup, MaskFacts
 from medseg_pl.checks.pixel_measurement import measure_image, measure_mask
 from medseg_pl.core.geometry import Affine, Geometry
 from medseg_pl.core.labels import LabelMap

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medseg_pl.checks.measurements import AnnotatedCase, CaseFacts
+from medseg_pl.checks.findings import AnnotatedCase, CaseFacts
 from medseg_pl.checks.run_checks import check_splits, find_duplicates, read_declared_splits, read_split_file
 from medseg_pl.core.types import Case
 from tests.checks.samples import codes, make_case, make_dataset, make_facts, measure

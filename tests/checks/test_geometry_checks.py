@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medseg_pl.checks.findings import Alignment, AnnotatedCase, CaseFacts
 from medseg_pl.checks.geometry_checks import (
     check_grids,
     check_patch,
@@ -17,7 +18,6 @@ from medseg_pl.checks.geometry_checks import (
     find_axis_codes,
     find_shifted_masks,
 )
-from medseg_pl.checks.measurements import Alignment, AnnotatedCase, CaseFacts
 from medseg_pl.checks.pixel_measurement import measure_alignment
 from medseg_pl.core.geometry import Affine, Geometry, to_affine
 from medseg_pl.data.transforms.resize import Resize

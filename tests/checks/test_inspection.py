@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from medseg_pl.checks.file_checks import list_cases
+from medseg_pl.checks.findings import CaseFacts
 from medseg_pl.checks.inspection import inspect_case, inspect_cases
-from medseg_pl.checks.measurements import CaseFacts
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import DicomSource, FolderSource, ManifestSource, Source, UWMadisonSource
 from medseg_pl.data.sources.dicom_cases import UnevenSlices

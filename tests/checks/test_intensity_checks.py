@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medseg_pl.checks.findings import CaseFacts
 from medseg_pl.checks.intensity_checks import check_intensities, compare_intensities
-from medseg_pl.checks.measurements import CaseFacts
 from medseg_pl.io.file_header import FileHeader
 from tests.checks.samples import codes, make_dataset, make_facts, measure, textured
 

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from medseg_pl.checks.findings import AnnotatedCase, LabelLookup
 from medseg_pl.checks.inspection import inspect_case
 from medseg_pl.checks.mask_checks import check_ignore_value, check_labels, check_mask_values, check_palettes
-from medseg_pl.checks.measurements import AnnotatedCase, LabelLookup
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.io.file_header import FileHeader

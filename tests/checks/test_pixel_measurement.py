@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from medseg_pl.checks.measurements import Alignment, MaskFacts
+from medseg_pl.checks.findings import Alignment, MaskFacts
 from medseg_pl.checks.pixel_measurement import index_values, measure_alignment, measure_mask, sample_finite
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.io.file_header import FileHeader

@@ -19,8 +19,7 @@ from medseg_pl.data.sources.files import read_image_file, read_image_geometry, r
 from medseg_pl.io import size_limits
 from medseg_pl.io.annotations import read_annotations
 from medseg_pl.io.file_header import read_header
-from medseg_pl.io.regions import draw_region
-from medseg_pl.io.slicer import is_segmentation
+from medseg_pl.io.regions import draw_region, is_segmentation
 from tests.annotation_files import save_coco, save_cvat, save_labelme
 
 VOXELS = np.random.default_rng(0).integers(0, 200, (4, 12, 14)).astype(np.uint8)

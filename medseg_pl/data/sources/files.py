@@ -21,7 +21,7 @@ from medseg_pl.data.sources.base import OnProblem, Problem, Source, raise_or_rep
 from medseg_pl.data.sources.named_masks import read_segmentations
 from medseg_pl.io import raster, volumes
 from medseg_pl.io.paths import IMAGES, find_suffix, is_picture, name_below
-from medseg_pl.io.slicer import is_segmentation
+from medseg_pl.io.regions import is_segmentation
 
 _SAME_GRID_VOXELS = 0.1
 """Programs round affines when they write them; a tenth of a voxel moves no border."""
