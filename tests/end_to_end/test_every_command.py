@@ -148,7 +148,7 @@ def interrupt(*_: Any, **__: Any) -> None:
 PLACES = {
     "phantom": "medseg_pl.cli.commands.phantom._scans_of",
     "plan": "medseg_pl.planning.config_file.detect_hardware",
-    "evaluate": "medseg_pl.cli.commands.evaluate.scoring.make_metrics",
+    "evaluate": "medseg_pl.cli.commands.evaluate.make_metrics",
     "compare": "medseg_pl.cli.commands.compare.csv_rows",
     "check": "medseg_pl.checks.report.write_page",
     "report": "medseg_pl.reporting.html.page.list_case_entries",

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from medseg_pl.__main__ import main
-from medseg_pl.cli.commands.evaluate import scoring
+from medseg_pl.cli import mask_pairs
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Prediction
 from medseg_pl.data.sources import FolderSource
@@ -345,8 +345,8 @@ def test_an_interrupted_run_leaves_nothing(
             os.kill(os.getpid(), signal.SIGINT)
         return whole(pair, *arguments)
 
-    whole = scoring.read_pair
-    monkeypatch.setattr(scoring, "read_pair", interrupted)
+    whole = mask_pairs.read_pair
+    monkeypatch.setattr(mask_pairs, "read_pair", interrupted)
     assert main(command(tmp_path, "--labels=lesion", "--num_workers=1")) == 130
     assert "nothing is half written" in capsys.readouterr().err
     assert read[:2] == ["a", "b"]

@@ -14,7 +14,7 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from medseg_pl.checks.inspection import inspect_case
-from medseg_pl.cli.commands.evaluate.mask_pairs import pair_folders, read_pair
+from medseg_pl.cli.mask_pairs import pair_folders, read_pair
 from medseg_pl.core.errors import GeometryError
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from medseg_pl.cli.commands.evaluate.mask_pairs import (
+from medseg_pl.cli.mask_pairs import (
     MaskPair,
     known_by_name,
     known_by_table,

@@ -1,40 +1,116 @@
-"""Two folders of masks become a table of scores, several cases at a time."""
+"""`medseg evaluate`: scores of predictions made anywhere, by anything.
+
+Masks are paired by name and scored on the grid of their reference, by the same code as in `medseg test`: masks with the
+same voxels give the same table, byte for byte. `--json` prints the summary.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from medseg_pl.cli.commands.evaluate import Tolerance
-from medseg_pl.cli.commands.evaluate.mask_pairs import (
-    Known,
-    MaskPair,
-    known_by_name,
-    known_by_table,
-    label_of_each_value,
-    list_left_out,
-    pair_folders,
-    read_pair,
-    values_in,
+from medseg_pl.cli.arguments import (
+    TASKS,
+    add_json,
+    add_num_workers,
+    parse_labels,
+    parse_names,
+    parse_once,
+    parse_pattern,
 )
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError, make_printable
-from medseg_pl.core.labels import LabelMap, Task
-from medseg_pl.data.sources.base import abbreviate, describe_left_out
-from medseg_pl.io.atomic_files import require_empty
 from medseg_pl.io.paths import is_volume_name
-from medseg_pl.io.progress import open_thread_pool, show_progress
-from medseg_pl.metrics import CaseMetric, CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric
-from medseg_pl.metrics.summary import print_scores, write_scores
+
+if TYPE_CHECKING:
+    from medseg_pl.cli.mask_pairs import Known, MaskPair
+    from medseg_pl.core.labels import LabelMap, Task
+    from medseg_pl.metrics import CaseMetric, CaseScore
+
+Tolerance = float | dict[str, float]
 
 T = TypeVar("T")
 
 _FAULTS_SHOWN = 5
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    add("--reference", type=Path, required=True, metavar="DIR", help="folder of annotated masks, pictures or volumes")
+    add("--prediction", type=Path, required=True, metavar="DIR", help="folder of predicted masks with the same names")
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to make; must be absent or empty")
+    names = "liver,tumour for the values 1 and 2, or 1=liver,4=tumour; default: each value in the files is a label"
+    add("--labels", type=parse_labels, metavar="LIST", help=names)
+    tasks = "multilabel: each label in a sub-folder of its name; default: binary for one label, multiclass for several"
+    add("--task", choices=TASKS, help=tasks)
+    add("--ignore_value", type=int, metavar="V", help="value of voxels that nobody annotated; they do not count")
+    patients = parser.add_mutually_exclusive_group()
+    pattern = "regular expression whose parentheses find the patient in a case's name"
+    patients.add_argument("--group", type=parse_pattern, metavar="REGEX", help=pattern)
+    table = "table with the columns case_id and group, the patient; for example a manifest"
+    patients.add_argument("--cases", type=Path, metavar="CSV", help=table)
+    strata = "columns of --cases by which scores are reported too; default: site and scanner where they are there"
+    add("--strata", type=parse_names, metavar="LIST", help=strata)
+    tolerance = "of NSD, in mm or, without spacing, in pixels: 1.5, or liver=2,tumour=1; default: 1"
+    add("--tolerance", type=parse_tolerance, metavar="T", help=tolerance)
+    spacing = "y,x or z,y,x in mm, for raster files; without z, volumes are unknown"
+    add("--spacing", type=parse_spacing, metavar="LIST", help=spacing)
+    add("--no_distances", action="store_true", help="measure no HD, HD95, ASSD and NSD")
+    add("--missing_as_empty", action="store_true", help="score a reference without prediction as missed")
+    add_num_workers(parser)
+    add_json(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Score two folders of masks."""
+    with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
+        evaluate(arguments)
+    if arguments.json:
+        sys.stdout.write((arguments.output / "summary_evaluate.json").read_text(encoding="utf-8"))
+    return 0
+
+
+@parse_once
+def parse_tolerance(text: str) -> Tolerance:
+    """Parse one number, or one for each label.
+
+    >>> parse_tolerance("1.5"), parse_tolerance("liver=2,tumour=1")
+    (1.5, {'liver': 2.0, 'tumour': 1.0})
+    """
+    parts = [part.rpartition("=") for part in text.split(",")]
+    try:
+        if "=" not in text:
+            return float(text)
+        if all(name.strip() for name, _, _ in parts):
+            return {name.strip(): float(number) for name, _, number in parts}
+    except ValueError:
+        pass
+    raise ArgumentTypeError(f"expected one number, or liver=2,tumour=1, got {text!r}")
+
+
+@parse_once
+def parse_spacing(text: str) -> tuple[float, ...]:
+    """Parse two or three lengths in mm.
+
+    >>> parse_spacing("0.5,0.25")
+    (0.5, 0.25)
+    """
+    try:
+        lengths = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        lengths = ()
+    if len(lengths) not in (2, 3) or not all(0 < length < math.inf for length in lengths):
+        raise ArgumentTypeError(f"expected y,x or z,y,x in mm, such as 0.5,0.5, got {text!r}")
+    return lengths
 
 
 def evaluate(arguments: Namespace) -> None:
@@ -45,6 +121,10 @@ def evaluate(arguments: Namespace) -> None:
         SettingError: Options contradict each other or the files.
         DataError: Masks are missing, or some of them cannot be scored.
     """
+    from medseg_pl.cli.mask_pairs import pair_folders
+    from medseg_pl.io.atomic_files import require_empty
+    from medseg_pl.metrics.summary import print_scores, write_scores
+
     require_empty(arguments.output)
     _check_options(arguments)
     labels = _named_labels(arguments)
@@ -65,12 +145,16 @@ def evaluate(arguments: Namespace) -> None:
 
 def make_metrics(labels: LabelMap, tolerance: Tolerance | None) -> list[CaseMetric]:
     """Those of `medseg test`; without a tolerance, distances are not measured."""
+    from medseg_pl.metrics import OverlapMetric, SurfaceMetric, VolumeMetric
+
     surface = [] if tolerance is None else [SurfaceMetric(labels, tolerance)]
     return [OverlapMetric(labels), *surface, VolumeMetric(labels)]
 
 
 def facts_of(metrics: Sequence[CaseMetric], pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> dict[str, Any]:
     """Collect what the summary says besides the scores."""
+    from medseg_pl.metrics import SurfaceMetric
+
     tolerances = [metric.tolerance for metric in metrics if isinstance(metric, SurfaceMetric)]
     return {
         **({"nsd_tolerance": tolerances[0]} if tolerances else {}),
@@ -95,6 +179,9 @@ def score(
         tolerance: Of NSD; `None` measures no distances.
         spacing: `(y, x)` or `(z, y, x)` in mm where the files do not know it; volumes stay unknown without `z`.
     """
+    from medseg_pl.cli.mask_pairs import read_pair
+    from medseg_pl.metrics import MetricTable
+
     ledger = MetricTable(make_metrics(labels, tolerance))
     thick = spacing is None or len(spacing) == 3
     ledger.add(read_pair(pair, labels, groups[pair.case_id], _with_thickness(spacing)))
@@ -128,6 +215,8 @@ def _check_options(arguments: Namespace) -> None:
 
 def _check_pairs(arguments: Namespace, pairs: Sequence[MaskPair]) -> None:
     """Raise where a prediction is missing that should be there, or a spacing was given that files know."""
+    from medseg_pl.data.sources.base import abbreviate
+
     missing = [pair.case_id for pair in pairs if not pair.complete]
     if missing and not arguments.missing_as_empty:
         raise MissingDataError(
@@ -143,6 +232,8 @@ def _check_pairs(arguments: Namespace, pairs: Sequence[MaskPair]) -> None:
 
 
 def _named_labels(arguments: Namespace) -> LabelMap | None:
+    from medseg_pl.core.labels import LabelMap
+
     if arguments.labels is None:
         return None
     names, values = list(arguments.labels), [value for value in arguments.labels.values() if value is not None]
@@ -151,6 +242,8 @@ def _named_labels(arguments: Namespace) -> LabelMap | None:
 
 
 def _labels_in_files(arguments: Namespace, pairs: Sequence[MaskPair]) -> LabelMap:
+    from medseg_pl.cli.mask_pairs import label_of_each_value, values_in
+
     found = map_cases(pairs, values_in, arguments.num_workers, "Finding labels")
     labels, described = label_of_each_value(found, arguments.task, arguments.ignore_value)
     sys.stdout.write(f"Labels, by the values in the files: {make_printable(described)}.\n")
@@ -158,6 +251,8 @@ def _labels_in_files(arguments: Namespace, pairs: Sequence[MaskPair]) -> LabelMa
 
 
 def _known(arguments: Namespace, names: Sequence[str]) -> Known:
+    from medseg_pl.cli.mask_pairs import known_by_name, known_by_table
+
     if arguments.cases is not None:
         return known_by_table(names, arguments.cases, arguments.strata)
     return known_by_name(names, arguments.group, "--group")
@@ -165,6 +260,9 @@ def _known(arguments: Namespace, names: Sequence[str]) -> Known:
 
 def _notes(arguments: Namespace, pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> list[str]:
     """List what a reader should know before the scores, a line each."""
+    from medseg_pl.cli.mask_pairs import list_left_out
+    from medseg_pl.data.sources.base import abbreviate, describe_left_out
+
     lines = []
     if arguments.reference.resolve() == arguments.prediction.resolve():
         lines.append("--reference and --prediction are one folder, so every prediction is perfect.")
@@ -190,6 +288,8 @@ def map_cases(pairs: Sequence[MaskPair], function: Callable[[MaskPair], T], work
     Raises:
         DataError: Some cases cannot be used; the others are tried before it is raised.
     """
+    from medseg_pl.io.progress import open_thread_pool, show_progress
+
     # Threads: of volumes of 256 x 256 x 64 two of them score half as many again as one, as two processes do. With
     # small volumes (hippocampus, 5 ms a case) they gain nothing, but processes would import torch first, which takes
     # as long as a thousand such cases.
