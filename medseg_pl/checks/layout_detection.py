@@ -157,6 +157,7 @@ def open_data_set(directory: Path, settings: DataSettings) -> OpenedDataset:
         SettingError: The layout is unknown, or has no such setting.
     """
     require_folder(directory, "a data set", "Give the folder that holds it.")
+    # A dataset.json may lie beside folders that the user describes by options: what is said wins over what is found.
     only_folders = settings.reading.keys() - _READ_BY["decathlon"]
     layout = settings.layout or ("folder" if only_folders else detect_layout(directory))
     if layout not in LAYOUTS:
@@ -194,6 +195,7 @@ def infer_dataset_labels(opened: OpenedDataset, cases: Sequence[Case], settings:
     segments = list_segment_labels([path for case in sample for path in case.masks])
     if segments is not None:
         return _complete_labels(segments, settings)
+    # Spread over the whole list: the first cases are often of one patient, or of one site.
     sample = sample[:: max(1, len(sample) // _SAMPLED_CASES)]
     with ThreadPoolExecutor() as pool:
         measured = list(pool.map(partial(_measure_masks, opened.source, bool(opened.separate)), sample))
@@ -215,8 +217,10 @@ def detect_layout(directory: Path) -> str:
     if find_polygon_settings(directory) is not None:
         return "polygons"
     images = find_image_folder(directory)
+    # Named folders outrank DICOM, images beside their masks do not: a DICOM tree may hold a few pictures, too.
     if images not in (None, "."):
         return "folder"
+    # Each look opens a file, and a folder of a million pictures must not be opened whole to learn that it is none.
     if any(is_dicom(path) for path in islice(list_files(directory), 200)):
         return "dicom"
     if images is not None:
@@ -238,6 +242,7 @@ def _open_decathlon(directory: Path, settings: DataSettings) -> OpenedDataset:
         raise DataError(f"{path} cannot be read as a data set's description: {error}.") from None
     if described is None and settings.labels.names is None:
         raise SettingError(f"{path} names no labels. Name them with --labels.")
+    # nnU-Net writes channel_names, the Decathlon modality; a list, which no specification knows, is left alone.
     modalities = tuple(str(name) for name in channels.values()) if isinstance(channels, dict) else ()
     source, config = _make_source(DecathlonSource, {"root": str(directory), **settings.reading})
     return OpenedDataset(source, config, described, modalities=modalities)
@@ -333,6 +338,7 @@ def _find_manifests(directory: Path) -> list[Path]:
 
 def _read_columns(path: Path) -> list[str]:
     try:
+        # Excel writes a byte order mark, which would be part of the first column's name.
         with path.open(encoding="utf-8-sig", newline="") as file:
             return next(csv.reader(file), [])
     except (UnicodeDecodeError, csv.Error):

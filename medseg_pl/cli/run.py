@@ -36,12 +36,15 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
     """
     if command == "fit" and not arguments:
         raise SettingError("medseg fit needs --config FILE, such as configs/experiment/demo.yaml.")
+    # Before Lightning is asked for anything: it warns while its objects are made.
     quiet_libraries()
     early, rest = read_early_options(find_configs(arguments))
+    # Before checkpoints are looked for, which nobody who asks for help has to name.
     if early.wants_help:
         with restrict_imports(early.plugins):
             make_parser(command).parse_args(rest)
     trained = [] if command == "fit" else [read_checkpoint(path) for path in _find_checkpoints(command, early)]
+    # Of an ensemble Lightning gets the first; `predict` takes the others from `trained`.
     paths = [each.path for each in trained[:1]] or early.checkpoints
     with (
         restrict_imports(early.plugins),
@@ -77,6 +80,7 @@ def _write_default_configs(trained: Sequence[CheckpointInfo], data_root: str | N
         settings = {**settings, "data": {**data, "source": relocate_source(data["source"], data_root)}}
     with TemporaryDirectory(prefix="medseg-") as folder:
         file = Path(folder) / "checkpoint.yaml"
+        # In a file, since jsonargparse takes settings of the lowest rank from files alone.
         file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         yield [str(file)]
 
@@ -90,5 +94,6 @@ def _find_checkpoints(command: str, early: EarlyOptions) -> list[str]:
         )
     if command != "predict" and len(early.checkpoints) > 1:
         raise SettingError(f"--ckpt_path is given twice: {' and '.join(early.checkpoints)}. Give it once.")
+    # The name becomes a pattern of `glob`, and brackets in it are meant as they stand.
     experiment = escape(early.experiment) if early.experiment else "*"
     return [find_checkpoint(name, Path(early.runs), experiment) for name in early.checkpoints]

@@ -68,8 +68,10 @@ def survey_cases(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> 
         index: Of the same cases in the cache.
         labels: What the masks hold.
     """
+    # Of (C, D, H, W): channels are no part of a size.
     shapes = index.shapes[:, 1:]
     counts = np.array([index.get_label_voxels(number) for number in range(len(index))])
+    # One case without a spacing is enough: sizes in mm would be compared with sizes in pixels.
     spacings_mm = None if np.isnan(index.spacings_mm).any() else index.spacings_mm
     return Survey(
         cases=len(cases),
@@ -104,6 +106,7 @@ def compute_fingerprint(
         [_sample_intensities(index[number], channel) for number in range(len(index))]
         for channel in range(counted.channels)
     ]
+    # A description may name fewer channels than the files have; the rest is unknown.
     named = list(modalities) * counted.channels if len(modalities) == 1 else list(modalities)
     return Fingerprint(
         **vars(counted),
@@ -123,9 +126,11 @@ def _sample_intensities(case: CachedCase, channel: int) -> tuple[float, NDArray[
     if channel >= len(case.image):
         return np.inf, np.zeros(0, np.float32)
     pixels = case.image[channel]
+    # Volumes that were resampled elsewhere may hold NaN outside of the scan, and any percentile of NaN is NaN.
     finite = pixels[np.isfinite(pixels)]
     values = [np.zeros(0, np.float32)]
     for voxels in case.foreground:
+        # Indexing reads these voxels alone: the image is mapped from the disk, and may be large.
         d, h, w = np.asarray(voxels).T
         values.append(np.asarray(pixels[d, h, w], dtype=np.float32))
     foreground = np.concatenate(values)
@@ -141,11 +146,13 @@ def _compute_percentiles(values: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def _compute_size_percentiles(sizes: NDArray[np.int64]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    # Nearest, so that each is a size that some image has, and no mean of two.
     low, middle, high = (np.percentile(sizes, share, axis=0, method="nearest").astype(int) for share in (5, 50, 95))
     return (int(low[0]), int(low[1])), (int(middle[0]), int(middle[1])), (int(high[0]), int(high[1]))
 
 
 def _compute_spread(in_plane: NDArray[np.float64]) -> float:
+    # Not the extremes: one odd scanner among hundreds must not decide for all.
     low, high = np.percentile(in_plane, [10, 90], axis=0)
     return float((high / low).max())
 

@@ -118,18 +118,21 @@ def _make_unscored(labels: Sequence[str]) -> tuple[Path | None, Sequence[Row], V
 def read_number(row: Mapping[str, Any], column: str) -> float:
     """Read the number in a column; NaN where there is none."""
     value = row.get(column, math.nan)
+    # An empty cell is read as an empty string.
     return math.nan if isinstance(value, str) else float(value)
 
 
 def _make_title(folder: Path, config: Values | None) -> str:
     """Make a title that tells nothing of where the folder is."""
     experiment = str((config or {}).get("experiment") or "")
+    # Resolved, since the name of `.` is empty.
     name = folder.resolve().name
     return f"{experiment}, {name}" if experiment and experiment != name else name
 
 
 def _read_config(folder: Path) -> Values | None:
     """Read the newest configuration; a resumed run may have several."""
+    # By length first: config_resumed_10 comes after config_resumed_9.
     later = sorted(folder.glob("config_resumed_*.yaml"), key=lambda path: (len(path.name), path.name))
     path = [folder / "config.yaml", *later][-1]
     if not path.is_file():
@@ -184,6 +187,7 @@ def _align_settings(settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
     flat = [dict(_flatten(one)) for one in settings]
     lines = []
     for name in dict.fromkeys(name for one in flat for name in one):
+        # A setting that one run does not have differs from any value of the others.
         values = [one.get(name, "–") for one in flat]
         lines.append(Setting(name, values, len(set(values)) > 1))
     return sorted(lines, key=lambda line: not line.differs)
@@ -197,6 +201,7 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():
+            # These two words of jsonargparse name no setting, and would double the length of every line.
             here = name if key in ("class_path", "init_args") else f"{name}.{key}" if name else str(key)
             yield from _flatten(inner, here)
     elif isinstance(value, (list, tuple)) and any(isinstance(inner, (Mapping, list, tuple)) for inner in value):

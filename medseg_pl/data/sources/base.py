@@ -131,6 +131,7 @@ def strip_remedy(message: str) -> str:
     >>> strip_remedy("No mask. Add one.")
     'No mask.'
     """
+    # A point within a number or a file's name has no space behind it.
     sentences = message.split(". ")
     return ". ".join(sentences[:-1]) + "." if len(sentences) > 1 else message
 
@@ -160,6 +161,7 @@ def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_p
         message = f"The group pattern {pattern!r} does not match {case_id!r}."
         raise_or_report(error, [Problem("group-unknown", message, case_id, path)], on_problem)
         return case_id
+    # An alternative that did not match is None; a pattern without parentheses stands for the patient as a whole.
     return "_".join(part for part in match.groups() if part is not None) or match.group(0)
 
 
@@ -196,6 +198,7 @@ def explain_unread(path: Path) -> LeftOut:
     """
     if path.name.lower() in _SIDE_FILES:
         return LeftOut(path, "A file of the system, no image.", "side-file")
+    # A .raw file has no header of its own, so only the one beside it tells what it is.
     raw = find_suffix(path, DETACHED)
     if raw and any(path.with_name(path.name[: -len(raw)] + header).is_file() for header in _HEADERS):
         return LeftOut(path, "The voxels of the header beside it.", "side-file")
@@ -205,6 +208,7 @@ def explain_unread(path: Path) -> LeftOut:
         return LeftOut(path, "A text, no image.", "side-file")
     if content == "DICOM":
         return LeftOut(path, "A DICOM file, which data.source DicomSource reads.")
+    # What is inside a gzip file is unknown until it is unpacked: it may be an archive of anything.
     if content in {*PICTURES.values(), *VOLUMES.values()} - {"gzip"}:
         return LeftOut(path, f"The content is {content}, but the name says otherwise. Rename it.")
     what = {"nothing": "The file is empty.", "unknown": "It is of no format that is read."}

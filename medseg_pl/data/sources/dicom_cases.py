@@ -33,6 +33,7 @@ def sort_series(tree: DicomTree) -> tuple[list[Case], list[LeftOut]]:
     left_out = list_unused(tree)
     left_out += [LeftOut(path, str(error).removeprefix(f"{path} ")) for path, error in tree.damaged.items()]
     left_out += [LeftOut(e.path, "A reference, no image.", "side-file") for e in tree.references.values()]
+    # Copies of a series in two folders would double its slices, or be two patients of one split.
     homes: dict[str, set[str]] = defaultdict(set)
     for folder, entries in tree.images.items():
         for entry in entries:
@@ -51,6 +52,7 @@ def list_unused(tree: DicomTree) -> list[LeftOut]:
     """List the files of a tree that are neither images nor references."""
     left_out = [
         LeftOut(entry.path, "The index of a medium, no image.", "side-file")
+        # Some media have an index whose header names no class; its name is fixed by the standard (PS3.10).
         if "Directory" in entry.content or entry.path.name.upper() == "DICOMDIR"
         else LeftOut(entry.path, f"{entry.content or 'DICOM of no kind'} is not read; CT, MR, PET and X-rays are.")
         for entry in tree.entries
@@ -70,6 +72,7 @@ def _find_fault(folder: str, series: list[DicomFile], homes: Mapping[str, set[st
     """Explain why the images of a series are no case."""
     if mixed := describe_mixed_series([(entry.series, entry.path) for entry in series]):
         return f"{mixed} {_MIXED}"
+    # A damaged file does not say which series it is of, so every series of its folder may lack it.
     damaged = [path.name for path in tree.damaged if path.parent == series[0].path.parent]
     if damaged:
         return f"{damaged[0]} beside the series cannot be read, so a slice may be missing. Replace or remove it."
@@ -131,5 +134,6 @@ def _write(stem: Path, values: NDArray[np.generic], geometry: Geometry) -> None:
 
 
 def _make_concept(term: Term) -> Concept:
+    # YAML reads most codes as numbers; DICOM has them as text (SH).
     code, terminology, meaning = term
     return str(code), terminology, meaning

@@ -92,6 +92,7 @@ class FolderSource(FileSource):
         folders = dict.fromkeys(pattern.folder for pattern in self.mask_patterns)
         masks = {folder: self._list_files(folder, "masks", on_problem) for folder in folders}
         pairs = self._pair_files(images, masks)
+        # Images and masks may share a folder, so what some image has for a mask is taken out of the images afterwards.
         taken = {path for mask_lists in pairs.values() for paths in mask_lists for path in paths}
         images = {name: path for name, path in images.items() if path not in taken}
         pairs = {name: pairs[name] for name in images}
@@ -116,12 +117,14 @@ class FolderSource(FileSource):
 
     def count_label_files(self, case: Case) -> list[int]:
         """Count the masks of each label: one, or those of its pattern."""
+        # Without `*` a pattern has exactly one file, and no path has to be matched again.
         if not any(pattern.several for pattern in self.mask_patterns):
             return [1] * len(case.masks)
         return [sum(self._is_at(path, pattern, case.case_id) for path in case.masks) for pattern in self.mask_patterns]
 
     def reading_settings(self) -> tuple[object, ...]:
         """Return which label each pattern stands for, and the slicing."""
+        # Other names change which files are read, and the cache knows files by themselves.
         several = [pattern.name for pattern in self.mask_patterns if pattern.several]
         return (self.slicing, *(self.masks if isinstance(self.masks, dict) else ()), *several)
 
@@ -142,6 +145,7 @@ class FolderSource(FileSource):
         """Map names without suffix, sub-folders included, to paths; sorted by name."""
         setting = "Set data.source.root to your data" if what == "images" else f"Set {_SETTING}"
         directory = self.root / folder
+        # With a collector the folder may be missing: its images are then reported one by one.
         if on_problem is None:
             require_folder(directory, what, f"{setting}, or correct the folder's name.")
         files = map_files_by_name(filter(is_image, list_files(directory)), directory, what, on_problem)
@@ -227,6 +231,7 @@ class FolderSource(FileSource):
 
 def _describe_unpaired(images: Mapping[str, Path], masks: Iterable[Path]) -> Iterator[Problem]:
     """Describe images without masks and masks without images."""
+    # A pair that fits on Windows and macOS, where names are compared without case, is no pair on Linux.
     by_lower = {stem(path).lower(): path for path in masks}
     matched = set()
     for name, path in images.items():

@@ -36,6 +36,7 @@ class OverlapCounts(NamedTuple):
 
     def __add__(self, other: object) -> OverlapCounts:
         """Pool the voxels of two cases."""
+        # A tuple's `+` would join the two to six numbers.
         if not isinstance(other, OverlapCounts):
             return NotImplemented
         return OverlapCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
@@ -80,5 +81,6 @@ def count(prediction: Bool[np.ndarray, "..."], reference: Bool[np.ndarray, "..."
     >>> count(np.array([True, True, False]), np.array([True, False, True]))
     OverlapCounts(tp=1, fp=1, fn=1)
     """
+    # Counted, not summed: a float32 sum is exact up to 2**24 voxels only, which one CT exceeds.
     both = int(np.count_nonzero(prediction & reference))
     return OverlapCounts(both, int(np.count_nonzero(prediction)) - both, int(np.count_nonzero(reference)) - both)

@@ -78,6 +78,7 @@ def select_gallery(entries: Sequence[CaseEntry]) -> list[CaseEntry]:
     """Choose the worst, then the best, and no case twice."""
     scored = [entry for entry in entries if entry.means[0] is not None]
     each = min(_IN_GALLERY, (len(scored) + 1) // 2)
+    # Entries come worst first; `max` keeps the middle one of an odd number from being shown twice.
     return [*scored[:each], *scored[max(each, len(scored) - each) :][::-1]]
 
 
@@ -117,9 +118,11 @@ def _add_case(
     first = available[0]
     images = {
         index: data
+        # Reversed, so that where several runs keep a slice the first run's pixels win.
         for picture in reversed(available)
         for index, data in zip(picture.slices, picture.images, strict=True)
     }
+    # Each run keeps slices of its own; together they could be more than the page is meant to hold.
     slices = sorted(images) if len(images) <= MOST_SLICES else first.slices
     height, width = first.reference.shape[2:]
     pictures.overlapping = first.overlapping
