@@ -17,6 +17,12 @@ def test_names_begin_with_verbs() -> None:
     assert figures["names with of, %"] <= 0.5
 
 
+def test_modules_are_few_and_comments_many() -> None:
+    figures, _ = measure([PACKAGE])
+    assert figures["modules"] <= 185
+    assert figures["comments in 100 lines"] >= 1.85
+
+
 @pytest.mark.parametrize(
     ("source", "verb", "participle", "of"),
     [

@@ -72,6 +72,7 @@ class CheckSettings(NamedTuple):
         """Choose the splits to check: that of the configuration's file, the data's own, or the one drawn."""
         if self.split is not None and self.split.file is not None:
             return read_split_file(Path(self.split.file), cases)
+        # The data's own split comes first, since `fit` takes it as well.
         declared, findings = read_declared_splits(cases)
         if declared or self.split is None or not cases:
             return declared, findings

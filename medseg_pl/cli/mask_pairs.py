@@ -77,6 +77,7 @@ def pair_folders(
         MaskPair(name, tuple(f[name] for f in references), tuple(f.get(name) for f in predictions)) for name in names
     ]
     unmatched = sorted({name for files in predictions for name in files} - set(names))
+    # Some may be missing, which an option allows; where all are, the names of one side are meant otherwise.
     if all(pair.predictions.count(None) == len(folders) for pair in pairs):
         raise MissingDataError(
             f"No reference in {reference} has a prediction of the same name in {prediction}: there are references such "
@@ -88,6 +89,7 @@ def pair_folders(
 
 def list_left_out(directory: Path) -> list[LeftOut]:
     """List the files of a folder of masks that are not read and may hold one."""
+    # `medseg predict` may write probabilities as .npz beside its masks.
     unread = (explain_unread(path) for path in list_files(directory) if not is_image(path) and path.suffix != ".npz")
     return [each for each in (*unread, *find_dead_links(directory)) if each.is_lost]
 
@@ -115,6 +117,7 @@ def read_pair(
     return Prediction(
         case_id=pair.case_id,
         group=group,
+        # What a file says of its spacing is truer than what is said of all files at once.
         geometry=replace(grid.geometry, spacing_mm=grid.geometry.spacing_mm or spacing_mm),
         mask=encode_mask_files(pair.case_id, paths, predictions, labels, grid),
         reference=encode_mask_files(pair.case_id, pair.references, references, labels, grid),
@@ -156,10 +159,12 @@ def label_of_each_value(
             f"The files hold {len(values)} different values, which are no labels. Are they images, or were masks "
             "resampled with interpolation? Name the labels with --labels to see which files hold other values."
         )
+    # One side was written for programs and one for eyes; both mean the one label.
     if {frozenset(references), frozenset(predictions)} == {frozenset({1}), frozenset({255})}:
         (reference,), (prediction,) = references, predictions
         said = f"{reference} (written as {prediction} in the predictions)"
         return LabelMap([str(reference)], "binary", None, ignore_value), said
+    # A file that holds both would prove that they are two labels.
     if values == [1, 255] and not any(side >= {1, 255} for sides in found for side in sides):
         raise DataError(
             "Some files hold the value 1 and others 255, never both: one label or two? Name one with --labels lesion, "
@@ -173,6 +178,7 @@ def label_of_each_value(
 
 def _values(path: Path) -> set[int]:
     found = np.unique(read_mask_file(path)[0])
+    # Tested before `int`, which cuts 0.7 to the background without a word.
     strange = found[~np.isfinite(found) | (found != np.round(found))]
     if len(strange):
         raise MaskValueError(
@@ -256,6 +262,7 @@ def known_by_table(names: Sequence[str], path: Path, strata: Sequence[str] | Non
     """
     rows = read_table(path, ("case_id", "group"), _EXPECTED, "Set --cases to your CSV file.")
     columns = choose_strata_columns(rows[0][1], strata, path, "--strata")
+    # A field in quotes may have line breaks, so lines are counted by the reader and not by us.
     where = [f"{path}, line {number}" for number, _ in rows]
     ids = [normalize("NFC", require_field(row, "case_id", place)) for place, (_, row) in zip(where, rows, strict=True)]
     check_unique(ids, path)

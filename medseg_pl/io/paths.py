@@ -38,6 +38,7 @@ def find_suffix(path: Path, suffixes: tuple[str, ...] = IMAGES) -> str:
     ('.NII.gz', '')
     """
     name = path.name.lower()
+    # The first that fits, so double suffixes such as .nii.gz stand before their second half.
     return next((path.name[-len(suffix) :] for suffix in suffixes if name.endswith(suffix)), "")
 
 
@@ -153,6 +154,7 @@ def _walk_folder(directory: Path, root: Path, seen: set[tuple[int, int]]) -> Ite
         seen: The folders that were entered, which a circle of links would enter again.
     """
     with os.scandir(directory) as entries:
+        # Sorted, since the order of a folder is the file system's, and splits follow from the order of cases.
         visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in visible:
         path = Path(entry.path)
@@ -180,6 +182,7 @@ def _is_listed_elsewhere(target: Path, root: Path) -> bool:
 
 
 def _identify(directory: Path) -> tuple[int, int]:
+    # By device and inode: a bind mount or a link has another path and the same folder.
     state = directory.stat()
     return state.st_dev, state.st_ino
 

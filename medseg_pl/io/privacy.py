@@ -81,11 +81,13 @@ def redact_value(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, str):
+        # An allowlist: a path, an address and a person's name have forms that no denylist foresees.
         return value if _A_NAME.fullmatch(value) and not _A_FILE.search(value) else "…"
     if isinstance(value, Mapping):
         return {str(name): redact_value(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [redact_value(inner) for inner in value]
+    # The text of an object may hold anything, a path included.
     return type(value).__name__
 
 
@@ -120,6 +122,7 @@ class Pseudonyms:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             record = cls(str(found["key"]), found["wandb_run_id"])
+            # Tried now: a damaged key would else stop a training at its first table of scores.
             bytes.fromhex(record.key)
         except (ValueError, KeyError, TypeError) as error:
             raise UnreadableFileError(
@@ -131,6 +134,7 @@ class Pseudonyms:
     def write(self, folder: Path) -> None:
         """Write it to a run folder, readable for the owner only."""
         with write_atomically(folder / _FILE, replace=True) as temporary:
+            # Before anything is in it, so that at no moment others can read the key.
             temporary.chmod(0o600)
             temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
@@ -144,4 +148,5 @@ class Pseudonyms:
         >>> Pseudonyms("00" * 32).pseudonym("case", "case123")
         'f9187ff675483979'
         """
+        # The kind is hashed too, so that a case named like its patient does not show it.
         return hmac.new(bytes.fromhex(self.key), f"{kind}:{name}".encode(), hashlib.sha256).hexdigest()[:16]

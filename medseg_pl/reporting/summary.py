@@ -51,6 +51,7 @@ def audit_split(run: Run) -> SplitAudit:
     ]
     origin = [f"The split: {run.splits['origin']}."] if run.splits.get("origin") else []
     shared = _count_shared(sides, groups)
+    # Whatever the split says, what was scored is what counts: a run may have been scored on another folder.
     leaked = {str(row["case_id"]) for row in run.rows} & set(sides["train"])
     if shared or leaked:
         return SplitAudit("no", "no: the scores are too good", [*_describe_faults(shared, leaked), *origin], counted)
@@ -79,6 +80,7 @@ def _count_shared(sides: Mapping[str, Sequence[str]], groups: Mapping[str, str])
     seen: dict[str, set[str]] = {}
     for side, names in sides.items():
         for name in names:
+            # Cases count beside patients: a patient who was not recorded cannot show that a case is there twice.
             seen.setdefault(f"case {name}", set()).add(side)
             if name in groups:
                 seen.setdefault(f"group {groups[name]}", set()).add(side)
@@ -93,6 +95,7 @@ def _describe_faults(shared: int, leaked: set[str]) -> list[str]:
 def _list_remarks(run: Run, groups: Mapping[str, str]) -> list[str]:
     assert run.splits is not None, "asked for before"
     sentences = []
+    # As many patients as cases is what a forgotten group pattern looks like.
     if len(groups) > 1 and len(set(groups.values())) == len(groups):
         sentences.append("Each case counts as a patient of its own, which is right only if no patient has two.")
     if accepted := run.splits.get("accepted_duplicates"):

@@ -17,8 +17,8 @@ from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.data.datasets import LoadedCase, make_case_loader
 from medseg_pl.data.sources import Source
+from medseg_pl.inference.evidence import CaseEvidence, assess_prediction
 from medseg_pl.inference.predictor import Predictor
-from medseg_pl.inference.review.evidence import CaseEvidence, assess_prediction
 from medseg_pl.io.paths import LeftOut
 from medseg_pl.io.scores import write_rows
 

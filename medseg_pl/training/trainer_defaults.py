@@ -35,7 +35,7 @@ from medseg_pl.training.callbacks import (
     make_private,
 )
 from medseg_pl.training.checkpoints import BestCheckpoint, DurableCheckpointIO, LastCheckpoint, ResumePoint
-from medseg_pl.training.loggers.csv_logger import RunLogger
+from medseg_pl.training.csv_logger import RunLogger
 
 
 def make_run_logger(experiment: Path, resumption: ResumePoint | None, locks: FolderLocks) -> RunLogger:

@@ -156,7 +156,7 @@ PLACES = {
     "predict": "medseg_pl.inference.predictor.Predictor.predict_volume",
     "export": "medseg_pl.export.golden_cases.make_golden_cases",
     "postprocess": "medseg_pl.cli.commands.postprocess.write_checkpoint",
-    "review": "medseg_pl.inference.review.evidence.CaseEvidence.as_dict",
+    "review": "medseg_pl.inference.evidence.CaseEvidence.as_dict",
     "test": "medseg_pl.training.module.SegmentationModule.test_step",
     "validate": "medseg_pl.training.module.SegmentationModule.validation_step",
 }

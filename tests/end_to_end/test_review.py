@@ -18,7 +18,7 @@ from medseg_pl.data.synthetic.layouts import write_uw_madison
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.training.checkpoints import read_checkpoint
 from tests.end_to_end.conftest import SMALL
-from tests.inference.review.simulated_predictions import FAULTS, with_fault
+from tests.inference.simulated_predictions import FAULTS, with_fault
 from tests.sample_files import results
 
 

@@ -160,7 +160,7 @@ def _review_all(cases: Sequence[Case], source: Source, predictor: CrossFoldPredi
 
 def _review(case: Case, source: Source, predictor: CrossFoldPredictor, queue: ReviewQueue) -> None:
     """Compare the labels of a case with its prediction, unless that was done before."""
-    from medseg_pl.inference.review.evidence import assess_reference
+    from medseg_pl.inference.evidence import assess_reference
 
     if queue.is_finished(case):
         return

@@ -34,6 +34,7 @@ def pad(image: Float[Tensor, "b c h w"], padding: Padding, fill: Float[Tensor, "
         return image
     height, width = image.shape[-2:]
     size = (height + padding.top + padding.bottom, width + padding.left + padding.right)
+    # Contiguous, since a clone of what was expanded keeps strides of zero, and writing to it would write everywhere.
     frame = fill.expand(*image.shape[:2], *size).clone(memory_format=torch.contiguous_format)
     frame[..., padding.top : padding.top + height, padding.left : padding.left + width] = image
     return frame
@@ -149,9 +150,11 @@ def scale_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: sli
     [1.0, 3.0]
     """
     height = image.shape[-2]
+    # Half a pixel: with `align_corners=False` coordinates are those of pixel centers. Double, as rows may be many.
     places = torch.arange(rows.start, rows.stop, device=image.device, dtype=torch.float64) + 0.5
     places = (places * (height / size[0]) - 0.5).clamp(min=0)
     upper = places.floor().long()
+    # Only the share is rounded to the image's precision; positions of huge images need all digits.
     share = (places - upper).to(image.dtype)[:, None]
     # Rows first: the columns are then scaled as `interpolate` does for the whole image.
     mixed = torch.lerp(image[..., upper, :], image[..., (upper + 1).clamp(max=height - 1), :], share)

@@ -1,13 +1,15 @@
 """Callbacks for the side effects of a run: files, pictures, progress, stopping."""
 
-from medseg_pl.inference.review.ranking import ReviewQueue
+from medseg_pl.inference.review_queue import ReviewQueue
+from medseg_pl.io.privacy import Pseudonyms
 from medseg_pl.training.callbacks.log_media import MediaLogger
 from medseg_pl.training.callbacks.optimization import LearningRates, WarmupEMA
 from medseg_pl.training.callbacks.prediction_writer import Inputs, OverlayWriter, PredictionWriter
 from medseg_pl.training.callbacks.provenance import ConfigWriter, ProvenanceWriter
 from medseg_pl.training.callbacks.score_writer import ScoreWriter
 from medseg_pl.training.callbacks.stopping import FiniteCheck, Preemption
-from medseg_pl.training.loggers import LogBeforeSave, Pseudonyms, check_wandb, make_private
+from medseg_pl.training.csv_logger import LogBeforeSave
+from medseg_pl.training.dashboards import check_wandb, make_private
 from medseg_pl.training.progress import LogLines, PhaseTracker, ProgressBar
 
 __all__ = [

@@ -22,8 +22,7 @@ from medseg_pl.metrics import CaseScore, OverlapMetric
 from medseg_pl.metrics.case_metric import LabelPair, gather_from_ranks
 from medseg_pl.metrics.summary import make_row, summarize
 from medseg_pl.training.callbacks.prediction_writer import rgb_of
-from medseg_pl.training.datamodule import SegmentationDataModule
-from medseg_pl.training.loggers.dashboards import (
+from medseg_pl.training.dashboards import (
     Dashboard,
     Picture,
     collect_settings,
@@ -32,6 +31,7 @@ from medseg_pl.training.loggers.dashboards import (
     log_settings,
     log_summary,
 )
+from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
 
 

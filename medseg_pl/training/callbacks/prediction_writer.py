@@ -19,7 +19,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.sources import Source
-from medseg_pl.inference.review.ranking import ReviewQueue
+from medseg_pl.inference.review_queue import ReviewQueue
 from medseg_pl.io.atomic_files import write_atomically
 from medseg_pl.io.case_pictures import draw_contours, draw_side_by_side, to_rgb
 from medseg_pl.io.folders import OutputFolder

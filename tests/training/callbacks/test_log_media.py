@@ -261,8 +261,7 @@ def test_disabled_mode_writes_nothing(tmp_path: Path) -> None:
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
-    from medseg_pl.training.loggers import make_private
-    from medseg_pl.training.loggers.dashboards import log_scores, log_settings, log_summary
+    from medseg_pl.training.dashboards import log_scores, log_settings, log_summary, make_private
 
     logger = WandbLogger(save_dir=tmp_path, project="p", mode="disabled")
     make_private(logger)

@@ -23,6 +23,7 @@ from medseg_pl.metrics.functional.overlap import count, dice
 
 _DICE_GAIN = 0.2
 """Moving or exchanging a label explains a difference if it improves the Dice by this much."""
+
 _SIZE_RATIO = 1.5
 
 

@@ -53,6 +53,7 @@ class RunLogger(CSVLogger):
     def experiment(self) -> MetricsFile:
         """Make the file and the run folder when training is set up, on rank zero."""
         if self._file is None:
+            # Now and not in the constructor: a run that fails while its data is read leaves no folder.
             self._make_folder()
             self.locks.acquire(Path(self.log_dir))
             self._file = MetricsFile(Path(self.log_dir), self.resumed_at)
@@ -63,6 +64,7 @@ class RunLogger(CSVLogger):
         while True:
             try:
                 Path(self.log_dir).mkdir(parents=True, exist_ok=not self.is_new)
+            # A file of that name is somebody's; another number would hide that it is there.
             except FileExistsError:
                 if not Path(self.log_dir).is_dir():
                     raise
@@ -101,6 +103,7 @@ def _is_log_pending(trainer: Trainer) -> bool:
         return False
     batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     epochs: Any = trainer.fit_loop.epoch_progress.current
+    # Lightning counts `completed` after the hooks of a batch, so while they differ the hooks are still running.
     if batches.processed == batches.completed:
         return bool(epochs.processed != epochs.completed)
     return trainer._logger_connector.should_update_logs and not trainer.fit_loop._should_accumulate()

@@ -10,7 +10,7 @@ import pytest
 
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.inference.review.evidence import (
+from medseg_pl.inference.evidence import (
     CaseEvidence,
     agreement,
     assess_prediction,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.scores import read_metrics
-from medseg_pl.training.loggers.csv_logger import MetricsFile, RunLogger
+from medseg_pl.training.csv_logger import MetricsFile, RunLogger
 
 
 def test_two_runs_that_begin_at_once_get_a_folder_each(tmp_path: Path) -> None:

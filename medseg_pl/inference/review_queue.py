@@ -19,7 +19,7 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 
 from medseg_pl.core.types import Case
-from medseg_pl.inference.review.evidence import CaseEvidence, Evidence, LabelEvidence
+from medseg_pl.inference.evidence import CaseEvidence, Evidence, LabelEvidence
 from medseg_pl.io.atomic_files import write_atomically, write_text
 from medseg_pl.io.folders import OutputFolder
 from medseg_pl.io.raster import write_png
@@ -29,9 +29,13 @@ FEWEST_CASES = 8
 """With fewer cases nothing is known of what is usual."""
 
 _LEAST_WORTH_SAYING = 0.05
+
 _USUAL_DEVIATIONS = 3.0
+
 _RARE_SHARE = 0.1
+
 _LEAST_SPREAD = math.log(1.1)
+
 _MAD_TO_STANDARD_DEVIATION = 1.4826
 
 

@@ -14,7 +14,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction
 from medseg_pl.metrics import CaseScore
 from medseg_pl.training.callbacks.log_media import ImageBuffer, find_worst_cases
-from medseg_pl.training.loggers.dashboards import Picture, make_mask_layers
+from medseg_pl.training.dashboards import Picture, make_mask_layers
 
 pytest.importorskip("wandb")
 
@@ -82,7 +82,7 @@ def test_what_names_and_paces_a_run_is_taken(tmp_path: Path) -> None:
 def test_no_allowed_setting_names_a_place() -> None:
     import wandb
 
-    from medseg_pl.training.loggers.dashboards import ALLOWED_SETTINGS
+    from medseg_pl.training.dashboards import ALLOWED_SETTINGS
 
     parts = (
         "url",

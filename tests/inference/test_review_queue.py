@@ -12,14 +12,14 @@ from medseg_pl.cli.commands.phantom import make_scans
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.synthetic.layouts import LabeledScan
-from medseg_pl.inference.review.evidence import (
+from medseg_pl.inference.evidence import (
     CaseEvidence,
     Evidence,
     LabelEvidence,
     assess_prediction,
     assess_reference,
 )
-from medseg_pl.inference.review.ranking import (
+from medseg_pl.inference.review_queue import (
     FEWEST_CASES,
     combine_evidence,
     excess_over_median,
@@ -27,7 +27,7 @@ from medseg_pl.inference.review.ranking import (
     implausibility,
     rank_cases,
 )
-from tests.inference.review.simulated_predictions import FAULTS, probabilities_near, with_fault
+from tests.inference.simulated_predictions import FAULTS, probabilities_near, with_fault
 
 ORGANS = LabelMap(["large_bowel", "small_bowel", "stomach"], "multilabel")
 CASES = 40

@@ -1,1 +1,0 @@
-"""Review: evidence against masks, and the cases that a person should look at first."""
