@@ -20,7 +20,7 @@ def test_names_begin_with_verbs() -> None:
 def test_modules_are_few_and_comments_many() -> None:
     figures, _ = measure([PACKAGE])
     assert figures["modules"] <= 185
-    assert figures["comments in 100 lines"] >= 1.85
+    assert figures["comments in 100 lines"] >= 1.95  # 2, rounded
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,7 @@ class LabelLookup:
 
     def find(self, value: MaskValue, mask: MaskFacts) -> int | None:
         """Return the label, counted from 1; 0 for background, 255 for what is ignored, `None` for no label's value."""
+        # Hundreds of masks share a few values, and encoding one by itself costs as much as encoding an array.
         key = (value, mask.label, mask.colored, mask.stored)
         if key not in self._known:
             self._known[key] = self._encode(value, mask)
@@ -268,6 +269,7 @@ class LabelLookup:
         for mask in masks:
             for count in mask.values:
                 index = self.find(count.value, mask)
+                # 255, what nobody annotated, is no label, although `find` returns it.
                 if index is not None and 0 < index <= len(voxels):
                     voxels[index - 1] += count.voxels
         return voxels
@@ -276,6 +278,7 @@ class LabelLookup:
         if mask.colored and self.labels.colors is None:
             return None
         if mask.stored:
+            # Stored masks of a label alone hold 0 and 1, whatever value the label has in files of all labels.
             number = int(value[0])
             return number if number in (0, IGNORE) or mask.label is None else mask.label + 1
         # With a tolerance a file of nothing above 1 is refused as unclear; 255 beside it says which kind of file it is.

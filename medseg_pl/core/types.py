@@ -145,6 +145,7 @@ class EvaluationBatch:
 
     def to(self, device: torch.device | str, **kwargs: Any) -> EvaluationBatch:
         """Move what the network needs; the references stay where they are scored."""
+        # Lightning moves what has a `to`; `replace` leaves the batch of the loader as it is.
         return replace(self, image=self.image.to(device, **kwargs), statistics=self.statistics.to(device, **kwargs))
 
     def pin_memory(self) -> EvaluationBatch:
@@ -212,15 +213,18 @@ class Prediction:
         (1, 2, 3)
         """
         mask, annotated = _to_stored_mask(prediction, case_id), _to_stored_mask(reference, case_id)
+        # Of (M, D, H, W): labels that overlap share one grid.
         depth, height, width = mask.shape[1:]
         return cls(case_id, group or case_id, Geometry((depth, height, width), spacing_mm), mask, annotated)
 
 
 def _to_stored_mask(mask: Tensor | NDArray[Any], case_id: str) -> NDArray[np.uint8]:
     """Bring a mask to `(M, D, H, W)`."""
+    # A tensor that needs gradients, or lies on a GPU, refuses to become an array.
     values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if not 2 <= values.ndim <= 4:
         raise DataError(f"Case {case_id}: a mask has the shape {values.shape}; expected two to four axes.")
+    # Other types are looked at value by value: `astype(uint8)` would wrap 256 to the background.
     if values.dtype not in (np.bool_, np.uint8) and values.size:
         wrong = values[(values != np.round(values)) | (values < 0) | (values > 255)]
         if len(wrong):

@@ -53,6 +53,7 @@ class DihedralTransform(NamedTuple):
 
 IDENTITY = DihedralTransform()
 
+# A vertical flip is a horizontal one and half a turn, so the eight need only mirrors and turns.
 _HORIZONTAL, _VERTICAL, _HALF_TURN = (
     DihedralTransform(mirrored=True),
     DihedralTransform(mirrored=True, turns=2),

@@ -43,6 +43,7 @@ def show_progress(doing: str, total: int, *, things: str = "cases", show: bool =
     Yields:
         To be called after each of them.
     """
+    # Standard output is for results, which may be piped to another program.
     console = Console(stderr=True)
     columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn(things), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not (show and can_redraw(console))) as progress:

@@ -104,6 +104,7 @@ def _open_series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
             claimed = math.prod(series.shape)
             size_limits.check_claim(path, claimed, size_limits.MAX_VOXELS, "voxels", item_bytes)
             _check_room(path, page, claimed * page.bitspersample // 8)
+            # ImageJ writes one page for more than 4 GB, all voxels behind it; its note alone says how many images.
             described = int((tiff.imagej_metadata or {}).get("images", 1))
             held = claimed // (page.imagewidth * page.imagelength * page.samplesperpixel)
             if described > held:

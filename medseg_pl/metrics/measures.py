@@ -36,6 +36,7 @@ FORMULAS = {
     "recall": overlap.recall,
 }
 
+# What a case scores where exactly one of its masks is empty.
 _WORST_OVERLAP = dict.fromkeys(FORMULAS, 0.0)
 
 # How far a probability may be beyond 0 or 1: averaging and scaling round.

@@ -104,6 +104,7 @@ def _write_configuration(run: Run) -> str:
     if not shown:
         return "The configuration was not recorded."
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120)
+    # CommonMark ends a block at the first fence that is as long, so ours is longer than any in the text.
     fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", text))])
     whole = [
         "<details><summary>Every setting but folders and accounts</summary>",
@@ -116,6 +117,7 @@ def _write_configuration(run: Run) -> str:
 
 
 def _write_training(run: Run) -> str:
+    # Lightning counts steps from 0.
     steps = [int(row["step"]) + 1 for row in run.log if "step" in row]
     best = [float(row["val/dice"]) for row in run.log if "val/dice" in row]
     lines = (
@@ -139,6 +141,7 @@ def _write_evaluation(run: Run) -> str:
         format_interval(compute_mean_interval(run)),
         format_number(means.get("hd95_mm"), 1),
     ]
+    # Counts of labels are not added up: a case that misses two labels would count twice.
     rows.append([*last, format_number(means.get("nsd")), run.summary.get("n_cases"), "", ""])
     what = f"{run.stage}: {run.summary.get('n_cases')} cases of {run.summary.get('n_groups')} patients."
     sentences = [*assess_certainty(run).sentences, *find_weaknesses(run).sentences]
@@ -166,6 +169,7 @@ def escape(text: str) -> str:
     >>> print(escape("large_bowel a|b <c>"))
     large_bowel a\|b &lt;c>
     """
+    # An underscore within a word is no markup on GitHub, and names of labels are full of them.
     plain = re.sub(r"([\\`*{}\[\]|#]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
     return plain.replace("&", "&amp;").replace("<", "&lt;")
 
@@ -183,6 +187,7 @@ def fill_readme(path: Path, run: Run) -> tuple[bool, list[str]]:
     if not path.is_file():
         raise MissingDataError(f"There is no {path}. Name a README with marks, such as that of medseg new.")
     try:
+        # As bytes, since text mode would turn CRLF into LF all over a file that is not ours.
         before = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise SettingError(f"{path} is not in UTF-8: {error}. Save it as UTF-8.") from None
@@ -192,6 +197,7 @@ def fill_readme(path: Path, run: Run) -> tuple[bool, list[str]]:
         target = path.resolve()  # a link stays a link
         with write_atomically(target, replace=True) as temporary:
             temporary.write_bytes(after.encode())
+            # The new file takes the place of the old one, and would else have the rights of the umask.
             temporary.chmod(target.stat().st_mode)
     return after != before, find_missing_markers(before, blocks)
 
@@ -216,6 +222,7 @@ def fill_markers(text: str, blocks: Mapping[str, str], what: str) -> str:
     marks = list(_MARK.finditer(text))
     _check_marks([(not mark[1], mark[2]) for mark in marks], blocks, what)
     line_end = "\r\n" if "\r\n" in text else "\n"
+    # From the end, so that the places of the marks before stay right.
     for begin, end in reversed(list(zip(marks[::2], marks[1::2], strict=True))):
         block = line_end.join(["", *_strip_marks(blocks[begin[2]]).strip("\n").split("\n"), ""])
         text = f"{text[: begin.end()]}{block}{text[end.start() :]}"
@@ -256,4 +263,5 @@ def _check_marks(marks: list[tuple[bool, str]], blocks: Mapping[str, str], what:
 
 def _strip_marks(block: str) -> str:
     """Strip what would be taken for a marker when the file is read again."""
+    # A label may be named like a mark, and the next run would find three where there were two.
     return block.replace("<!--", "<! --").replace("-->", "-- >")

@@ -24,6 +24,7 @@ from medseg_pl.io.scores import write_rows
 
 Status = Literal["written", "finished before", "failed", "not reached", "not asked for", "not read", "no image"]
 
+# Channels in files of their own are few; slices of a series are many.
 _MOST_FILES = 4
 """A case of more files, such as a series, is named by its folder."""
 

@@ -64,6 +64,7 @@ def configure_privacy(loggers: Sequence[Logger], folder: Path | None = None) -> 
 
 def make_progress_callbacks() -> list[Callback]:
     """Make a progress bar for a terminal, plain lines elsewhere."""
+    # In a log file a bar would be one endless line of control characters.
     return [ProgressBar()] if can_redraw(Console()) else [LogLines()]
 
 
@@ -104,6 +105,7 @@ def complete_plugins(given: Sequence[Any]) -> list[Any]:
 
 def to_list(value: Any) -> list[Any]:
     """Turn a setting of the trainer, which may be one thing, several, or a switch, into a list."""
+    # Lightning takes a switch where it takes a list: `logger: true` is its own default logger.
     if value in (None, True, False):
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]

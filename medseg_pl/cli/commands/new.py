@@ -97,6 +97,7 @@ def fill_template(template: Path, target: Path, names: ProjectNames) -> None:
                 fill_template(entry, target / (names.package if entry.name == "package" else entry.name), names)
             continue
         text = environment.from_string(entry.read_text(encoding="utf-8")).render(names._asdict(), version=__version__)
+        # Hidden files have another name in the template: packaging leaves .gitignore out, or obeys it.
         (target / entry.name.removesuffix(_SUFFIX).replace("dot.", ".")).write_text(text, encoding="utf-8")
 
 

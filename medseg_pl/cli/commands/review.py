@@ -107,6 +107,7 @@ class CrossFoldPredictor:
         from medseg_pl.data.sources.base import abbreviate
         from medseg_pl.inference.predictor import Predictor
 
+        # Checkpoints of other programs, and of scripts that named no patients, cannot prove whom they have not seen.
         unknown = [each.path for each in trained if "groups" not in each.data]
         if unknown:
             raise SettingError(

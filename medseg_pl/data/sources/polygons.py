@@ -182,8 +182,10 @@ class PolygonSource(FileSource):
         """Find the case whose file an entry names, by path or name."""
         path = PurePosixPath(entry.name)
         below_root = path.relative_to(self.images) if path.is_relative_to(self.images) else path
+        # Tools write the path from the root, from the images' folder, or the bare name; the fullest that fits is meant.
         for candidate in (path, below_root, PurePosixPath(path.name)):
             name = candidate.with_name(stem(Path(candidate.name))).as_posix()
+            # The suffix counts: a.png may be a picture of another size than the a.jpg that was drawn on.
             if name in images and images[name].name == path.name:
                 return name
         return entry.name
@@ -192,6 +194,7 @@ class PolygonSource(FileSource):
         if not self._has_folder:
             return self._entries[case.case_id]
         entries = read_annotations(case.masks[0])
+        # The only entry is taken whatever it names: labelme keeps the name that the image had while it was drawn on.
         if len(entries) == 1:
             return entries[0]
         named = [entry for entry in entries if PurePosixPath(entry.name).name == case.images[0].name]
@@ -222,6 +225,7 @@ def find_polygon_settings(directory: Path) -> dict[str, str] | None:
     """
     images = next((name for name in IMAGE_FOLDERS if (directory / name).is_dir()), ".")
     others = [path for path in directory.glob("[!.]*") if path.is_dir() and path.name != images]
+    # Images in another folder are masks, and pixels that somebody exported win over outlines.
     if any(any(map(is_image, islice(list_files(path), _SAMPLED))) for path in others):
         return None
     for place in (directory, *(directory / name for name in MASK_FOLDERS), directory / images):
@@ -251,6 +255,7 @@ def _find_annotation_files(folder: Path) -> list[Path]:
 def _is_annotations(path: Path) -> bool:
     if path.suffix.lower() == ".xml":
         with path.open("rb") as file:
+            # CVAT's root element; parsing an XML of a stranger only to know its kind is not worth the risk.
             return b"<annotations" in file.read(_HEAD)
     return bool({"shapes", "images"} & set(_keys(path)))
 

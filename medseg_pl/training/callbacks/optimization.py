@@ -33,6 +33,7 @@ class WarmupEMA(WeightAveraging):
 
     def __init__(self, decay: float = 0.999, use_buffers: bool = True, device: str | None = None) -> None:
         if not 0 <= decay < 1:
+            # A decay of 1 would keep the first weights for ever, and report them as the result.
             raise ValueError(f"decay must be at least 0 and below 1; got {decay}")
         super().__init__(device=device, use_buffers=use_buffers, multi_avg_fn=_make_average(decay))
 

@@ -89,6 +89,7 @@ class OverlayWriter(Callback):
 def overlay(case: Prediction, cached: CachedCase, labels: LabelMap) -> NDArray[np.uint8]:
     """Draw image, reference and prediction on the slice with most reference."""
     assert case.reference is not None, "overlays compare with a reference"
+    # By the reference and not the prediction, so that the slice is the same for every model.
     annotated = labels.planes(case.reference)
     depth = int(annotated.sum(axis=(0, 2, 3)).argmax())
     rgb = rgb_of(cached.image, cached.statistics, depth)
