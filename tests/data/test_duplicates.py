@@ -81,6 +81,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Duplicate]:
     return find_duplicates(cases, index)
 
 
+@pytest.mark.trainings
 def test_nearly_all_copies_are_found(found: list[Duplicate]) -> None:
     right = [pair for pair in found if pair.case_b == f"b{pair.case_a[1:]}"]
     assert len(right) >= 0.95 * 4 * EACH
@@ -108,6 +109,7 @@ def script() -> Iterator[ModuleType]:
 class TestLookAlikes:
     """Different people whose pictures share the camera and the anatomy."""
 
+    @pytest.mark.trainings
     @pytest.mark.parametrize("people", [10, pytest.param(40, marks=pytest.mark.slow)])
     def test_copies_stand_out_and_people_do_not(self, script: ModuleType, people: int) -> None:
         results = dict(script.measure([script.retina(person, 0.03) for person in range(people)]))

@@ -69,6 +69,7 @@ def test_the_fault_is_found_and_no_other(clean_sets: dict[Write, Path], tmp_path
         assert finding["remedy"] == CODES[finding["code"]].remedy
 
 
+@pytest.mark.trainings
 @pytest.mark.parametrize(
     "defect", [d for d in DEFECTS if CODES[d.code].level != "error"], ids=lambda defect: defect.kind
 )

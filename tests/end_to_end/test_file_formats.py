@@ -18,6 +18,8 @@ from tests.annotation_files import save_coco
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import noise, results
 
+pytestmark = pytest.mark.trainings
+
 DEPTH, HEIGHT, WIDTH = 4, 40, 36
 SPACING_MM = (0.7, 0.8, 3.0)
 TURN = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)

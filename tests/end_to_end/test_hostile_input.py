@@ -31,6 +31,8 @@ from medseg_pl.training.checkpoints import read_checkpoint
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import blocks, noise, save_raster
 
+pytestmark = pytest.mark.trainings
+
 DEMO = ["fit", "--config", "configs/experiment/demo.yaml", *SMALL]
 
 

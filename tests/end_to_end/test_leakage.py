@@ -16,6 +16,8 @@ from medseg_pl.data.duplicates import Duplicate
 from medseg_pl.io import raster
 from tests.end_to_end.conftest import SMALL
 
+pytestmark = pytest.mark.trainings
+
 FIT = ["fit", "--config=configs/data/folder.yaml", "--config=configs/model/tiny.yaml"]
 OPTIONS = ["--data.source.init_args.group=null", "--model.channels=1", "--model.normalization=ZScore", "--data.folds=2"]
 

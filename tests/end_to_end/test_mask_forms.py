@@ -7,6 +7,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pytest
 import torch
 import yaml
 from PIL import Image
@@ -15,6 +16,8 @@ from medseg_pl.__main__ import main
 from medseg_pl.inference.predictor import Predictor
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import noise, save_raster, save_volume
+
+pytestmark = pytest.mark.trainings
 
 COLORS = np.array([(0, 0, 0), (255, 0, 0), (255, 255, 0)], np.uint8)
 LABELS = {"names": ["large_bowel", "small_bowel"], "task": "multiclass"}

@@ -25,6 +25,8 @@ from medseg_pl.models.normalization import MeanStd
 from medseg_pl.models.segmentation_model import SegmentationModel
 from tests.end_to_end.conftest import SMALL
 
+pytestmark = pytest.mark.trainings
+
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
 ADDED = ["brier", "ece", "entropy", "uw_madison"]
 SETTINGS = {

@@ -22,6 +22,8 @@ from medseg_pl.data import sources
 from tests.printed_json import run_json
 from tests.sample_files import save_raster
 
+pytestmark = pytest.mark.trainings
+
 PEOPLE = range(6)
 SIDE = 48
 Mask = NDArray[np.uint8]

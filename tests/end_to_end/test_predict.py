@@ -87,6 +87,7 @@ def test_arrays_and_files(checkpoint: str, scans: Path, tmp_path: Path) -> None:
         predictor.predict(np.zeros(8))
 
 
+@pytest.mark.trainings
 def test_an_ensemble_is_the_mean_of_its_members(checkpoint: str, other: str, scans: Path, tmp_path: Path) -> None:
     volume = np.stack([raster.read_image(path)[0] for path in sorted(scans.rglob("slice_*.png"))[:6]])
     alone = [Predictor.from_checkpoint(path, device="cpu").predict(volume) for path in (checkpoint, other)]
@@ -145,6 +146,7 @@ def test_a_bad_file_stops_no_other(
     assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
+@pytest.mark.trainings
 def test_another_checkpoint_or_input_is_not_mixed_in(
     checkpoint: str, other: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_single_model_has_its_doubts_and_its_flips(checkpoint: str, scans: Pat
     assert any(float(row["disagreement"]) > 0 for row in rows(tmp_path / "flips"))
 
 
+@pytest.mark.trainings
 def test_an_interrupted_review_goes_on(
     checkpoint: str, relative: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

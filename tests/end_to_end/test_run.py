@@ -190,6 +190,7 @@ def test_predict_refuses_a_folder_with_something_in_it(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.trainings
 @pytest.mark.parametrize("resampling", ["--model.spacing_mm=null", "--model.spacing_mm=[12,7]"])
 def test_a_decathlon_volume_comes_back_on_its_own_grid(
     resampling: str, phantoms: dict[str, Path], tmp_path: Path
@@ -212,6 +213,7 @@ def test_a_decathlon_volume_comes_back_on_its_own_grid(
         assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2, 3}
 
 
+@pytest.mark.trainings
 @pytest.mark.parametrize("resize", ["fit", "none"])
 def test_images_of_twenty_sizes_train_test_and_predict(resize: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

@@ -10,6 +10,8 @@ import torch
 from medseg_pl.__main__ import main
 from medseg_pl.training.module import SegmentationModule
 
+pytestmark = pytest.mark.trainings
+
 
 def fresh(checkpoint: str, folder: Path, pretrained: str | None) -> SegmentationModule:
     """A model of the checkpoint's settings, with none of its weights."""

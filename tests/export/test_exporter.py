@@ -134,6 +134,7 @@ def without(place: Any, key: Any) -> None:
     del place[key]
 
 
+@pytest.mark.trainings
 def test_every_field_is_guarded(copied: Path) -> None:
     runner.run_self_test(copied)
     spec = runner.read_specification(copied)
@@ -357,6 +358,7 @@ def measurable(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "a.ckpt")
 
 
+@pytest.mark.trainings
 @pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_lower_precisions_say_what_they_cost(
     measurable: str, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
@@ -378,6 +380,7 @@ def test_lower_precisions_say_what_they_cost(
     assert runner.run_self_test(output)
 
 
+@pytest.mark.trainings
 def test_channels_that_are_normalized_apart(tmp_path: Path) -> None:
     window = {
         "class_path": "medseg_pl.IntensityWindow",
@@ -472,11 +475,13 @@ def test_what_the_run_knows_stands_in_the_cards(tmp_path: Path) -> None:
     assert f"`{'4f9c' * 16}`" in data
 
 
+@pytest.mark.trainings
 def test_nobody_and_no_folder_is_named(tmp_path: Path) -> None:
     cards = "".join(export(trained(tmp_path), tmp_path / "out"))
     assert not [word for word in ("secret", "Jane", "someone", str(tmp_path)) if word in cards]
 
 
+@pytest.mark.trainings
 def test_a_checkpoint_that_lies_alone_says_what_it_knows(tmp_path: Path) -> None:
     model, data = export(write_checkpoint(tmp_path / "moved.ckpt", names=("&lt;b", "b")), tmp_path / "out")
     assert "Its scores are not known" in model and "- No score of this model is known." in model
@@ -485,12 +490,14 @@ def test_a_checkpoint_that_lies_alone_says_what_it_knows(tmp_path: Path) -> None
     assert "What the data is like was not recorded." in data and "it does not say who was trained on" in data
 
 
+@pytest.mark.trainings
 def test_scores_may_be_those_of_another_checkpoint(tmp_path: Path) -> None:
     model, _ = export(trained(tmp_path, "last.ckpt"), tmp_path / "out", "--precision", "fp16")
     assert "this export is of last.ckpt, which may not be what was scored" in model
     assert "What fp16 costs in Dice was not measured." in model
 
 
+@pytest.mark.trainings
 def test_an_author_may_write_on_them(tmp_path: Path) -> None:
     export(write_checkpoint(tmp_path / "moved.ckpt"), tmp_path / "out")
     (tmp_path / "out" / "MODEL_CARD.md").write_text("of my own")
@@ -498,6 +505,7 @@ def test_an_author_may_write_on_them(tmp_path: Path) -> None:
     assert subprocess.run(command, cwd=tmp_path / "out", capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.trainings
 def test_a_damaged_run_folder_leaves_no_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = trained(tmp_path)
     (tmp_path / "runs/demo/version_0/summary_test.json").write_text("{")

@@ -44,6 +44,7 @@ def precision(queued: Sequence[str], faulty: Sequence[str]) -> float:
     return len(set(queued[:FAULTY]) & set(faulty)) / FAULTY
 
 
+@pytest.mark.trainings
 @pytest.mark.parametrize("noise", [1.0, 2.0], ids=["Dice 0.9", "Dice 0.75"])
 def test_wrong_labels_come_first(scans: list[LabeledScan], noise: float) -> None:
     """A tenth of the cases with labels that are shifted, dropped or exchanged; predictions that are good or poor."""

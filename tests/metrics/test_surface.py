@@ -83,6 +83,7 @@ def test_distances_are_in_pixels_where_the_spacing_is_unknown() -> None:
     assert unknown.values["hd_mm"] == math.sqrt(2)
 
 
+@pytest.mark.trainings
 def test_equal_to_measuring_all_pairs() -> None:
     assert 100 * len(KINDS) >= 1_000
     for number in range(100 * len(KINDS)):

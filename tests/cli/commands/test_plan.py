@@ -31,6 +31,7 @@ def phantom(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.trainings
 def test_a_plan_trains_with_nothing_edited(phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "plan.yaml"
     assert main(["plan", str(phantom), "-o", str(config), *PLANNED]) == 0

@@ -268,6 +268,7 @@ def test_a_tolerance_of_whole_voxels_is_met_wherever_the_mask_lies(
             assert nsd(distances, 0.999 * nearest * step) == 2 / 4
 
 
+@pytest.mark.trainings
 class TestMonai:
     """Where definitions coincide values do; MONAI measures in single precision."""
 

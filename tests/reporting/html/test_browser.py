@@ -282,6 +282,7 @@ def test_the_page_says_what_a_case_lacks(viewed: Watched) -> None:
     expect(page.locator("#viewer-view")).to_have_text("This page holds no pictures of this case.")
 
 
+@pytest.mark.trainings
 def test_the_viewer_fits_a_telephone(browser: Browser, page_with_pictures: Path) -> None:
     opened = browser.new_page(viewport={"width": 360, "height": 740})
     opened.goto(f"{page_with_pictures.as_uri()}#case-0")
