@@ -21,7 +21,7 @@ from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg_pl.core.errors import MedsegError
-from medseg_pl.models.networks import Shape, build_network, compute_logits, rehearse
+from medseg_pl.models.networks import Shape, build_network, compute_logits, find_untrained, rehearse
 from medseg_pl.training.training_checks import exclude_from_ddp, refuse_gradients
 
 ARCHITECTURES = (
@@ -36,7 +36,8 @@ SHAPES: tuple[Shape, ...] = ((2, 1, 64, 64), (2, 1, 96, 160), (2, 1, 50, 77), (1
 def train(network: nn.Module, shape: Shape, *, distributed: bool) -> str:
     """Make two steps, the second of which finds what DDP missed in the first; returns how it ended."""
     try:
-        unused = rehearse(network, shape, 1)
+        rehearse(network, shape, 1)
+        unused = find_untrained(network, shape)
         model = network
         if distributed:
             excluded = exclude_from_ddp(DDPStrategy(), network, unused)

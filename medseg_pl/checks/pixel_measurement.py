@@ -9,9 +9,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Shaped
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medseg_pl.checks.findings import TINY, Alignment, ImageFacts, MaskFacts, MaskValueCount, SmallComponents
 from medseg_pl.core.geometry import Geometry
@@ -222,7 +222,7 @@ def _measure_components(mask: Bool[np.ndarray, "d h w"], value: float) -> SmallC
         _, _, stats, _ = cv2.connectedComponentsWithStats(cropped[0].astype(np.uint8), connectivity=8)
         sizes = stats[1:, cv2.CC_STAT_AREA]
     else:
-        components, _ = ndimage.label(cropped, np.ones((3, 3, 3)))
+        components, _ = scipy.ndimage.label(cropped, np.ones((3, 3, 3)))
         sizes = np.bincount(components.ravel())[1:]
     return SmallComponents(value, int(sizes.max()), int((sizes <= TINY).sum()), len(sizes))
 

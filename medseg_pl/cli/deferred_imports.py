@@ -1,7 +1,8 @@
 """Stand-ins for modules that other libraries import and a run seldom needs.
 
 Lightning imports torchmetrics for two classes, but that package imports every metric, `scipy.signal` and matplotlib: a
-second. timm imports wandb, where it is installed, for a function that nobody calls.
+second. timm imports wandb, where it is installed, for a function that nobody calls. albumentations imports
+`scipy.special` for one transform, which takes half of what SciPy takes.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class _Plots(DeferredModule):
 _DEFERRED: Mapping[str, type[DeferredModule]] = {
     "torchmetrics": _Torchmetrics,
     "torchmetrics.utilities.plot": _Plots,
+    "scipy.special": DeferredModule,
     "wandb": DeferredModule,
 }
 
@@ -102,4 +104,8 @@ def _find_spec(name: str) -> ModuleSpec | None:
     spec = importlib.util.find_spec(package)
     if not inner or spec is None or spec.origin is None:
         return spec
-    return importlib.util.spec_from_file_location(name, Path(spec.origin).parent.joinpath(*inner).with_suffix(".py"))
+    place = Path(spec.origin).parent.joinpath(*inner)
+    if not place.is_dir():
+        return importlib.util.spec_from_file_location(name, place.with_suffix(".py"))
+    folders = [str(place)]
+    return importlib.util.spec_from_file_location(name, place / "__init__.py", submodule_search_locations=folders)

@@ -21,9 +21,9 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Float16, Float32, Float64, Shaped
 from numpy.typing import NDArray
-from scipy.fft import dctn, idctn
 
 from medseg_pl.core.intensity import HIGH, LOW, replace_not_finite
 from medseg_pl.data.transforms.grids import resize_image
@@ -133,7 +133,9 @@ def compute_low_frequencies(
     slices = np.stack([_make_thumbnail(image[:, depth], statistics) for depth in range(image.shape[1])])
     if len(slices) > 1:  # the mean of a quarter of the slices survives another slice thickness, a single slice does not
         slices = resize_image(slices.reshape(1, len(slices), -1), (_SLABS, _SIDE * _SIDE))
-    frequencies = dctn(slices.reshape(-1, _SIDE, _SIDE), norm="ortho", axes=(1, 2))[:, :_FREQUENCIES, :_FREQUENCIES]
+    frequencies = scipy.fft.dctn(slices.reshape(-1, _SIDE, _SIDE), norm="ortho", axes=(1, 2))[
+        :, :_FREQUENCIES, :_FREQUENCIES
+    ]
     # The mean is brightness, which copies need not share.
     frequencies[:, 0, 0] = 0
     largest = float(np.abs(frequencies).max())
@@ -286,7 +288,7 @@ def _compute_details(frequencies: Float[np.ndarray, "z k k"], finest: int) -> Fl
     """Compute the picture that the frequencies below `finest` make, sharpened by their ramp."""
     kept = np.zeros((len(frequencies), _SIDE, _SIDE), np.float32)
     kept[:, :_FREQUENCIES, :_FREQUENCIES] = np.asarray(frequencies, np.float32) * _make_ramp(_FREQUENCIES, finest)
-    return np.asarray(idctn(kept, norm="ortho", axes=(1, 2)))
+    return np.asarray(scipy.fft.idctn(kept, norm="ortho", axes=(1, 2)))
 
 
 def _make_ramp(count: int, end: int | None = None) -> Float32[np.ndarray, "k k"]:

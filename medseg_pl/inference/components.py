@@ -6,8 +6,8 @@ An exported model ships this file: it imports NumPy and SciPy alone.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 _TOUCHING = np.ones((3, 3, 3), bool)
 """Voxels of a component touch at a face, an edge or a corner."""
@@ -19,7 +19,7 @@ def keep_largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     >>> keep_largest_component(np.array([[[1, 0, 1, 1, 0, 1]]], bool)).astype(int)
     array([[[0, 0, 1, 1, 0, 0]]])
     """
-    components, number = ndimage.label(mask, _TOUCHING)
+    components, number = scipy.ndimage.label(mask, _TOUCHING)
     if number < 2:
         return mask
     largest: NDArray[np.bool_] = components == 1 + np.bincount(components.ravel())[1:].argmax()
@@ -32,7 +32,7 @@ def measure_components(mask: NDArray[np.bool_]) -> list[int]:
     >>> measure_components(np.array([[[1, 0, 1, 1, 0, 1]]], bool))
     [1, 2, 1]
     """
-    components, _ = ndimage.label(mask, _TOUCHING)
+    components, _ = scipy.ndimage.label(mask, _TOUCHING)
     return [int(size) for size in np.bincount(components.ravel())[1:]]
 
 
@@ -42,7 +42,7 @@ def remove_small_components(mask: NDArray[np.bool_], least: float) -> NDArray[np
     >>> remove_small_components(np.array([[[1, 0, 1, 1, 0, 1]]], bool), least=2).astype(int)
     array([[[0, 0, 1, 1, 0, 0]]])
     """
-    components, _ = ndimage.label(mask, _TOUCHING)
+    components, _ = scipy.ndimage.label(mask, _TOUCHING)
     is_large = np.bincount(components.ravel()) >= least
     is_large[0] = False  # the background
     large: NDArray[np.bool_] = is_large[components]
@@ -58,5 +58,5 @@ def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
             [1, 1, 1]]])
     """
     # A single slice is open on both sides in space, and would have no holes.
-    filled = ndimage.binary_fill_holes(mask[0])[None] if len(mask) == 1 else ndimage.binary_fill_holes(mask)
+    filled = scipy.ndimage.binary_fill_holes(mask[0])[None] if len(mask) == 1 else scipy.ndimage.binary_fill_holes(mask)
     return np.asarray(filled)

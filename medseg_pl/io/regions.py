@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +66,22 @@ class AnnotatedImage(NamedTuple):
     name: str
     size: tuple[int, int]
     regions: tuple[Region, ...]
+
+
+StructureKey = int | str
+"""A structure by its number in the file or by its name."""
+
+
+class Structure(NamedTuple):
+    """A segment or a region of interest.
+
+    Attributes:
+        number: What the rest of the file refers to it by.
+        name: What the person who drew it called it.
+    """
+
+    number: int
+    name: str
 
 
 def draw_region(region: Region, size: tuple[int, int], source: str) -> Bool[np.ndarray, "h w"]:
@@ -329,3 +346,20 @@ def _refuse(path: Path, reason: str) -> GeometryError:
 
 def _format_size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
+
+
+def match_structures(structures: Sequence[Structure], keys: Sequence[StructureKey]) -> list[int]:
+    """Return the numbers of the structures that any of the keys means.
+
+    Names are equal in any case, and whether words are joined by spaces or underscores.
+
+    >>> match_structures([Structure(1, "Left Kidney"), Structure(2, "liver")], ["left_kidney", 2])
+    [1, 2]
+    """
+    names = {_normalize_name(key) for key in keys if isinstance(key, str)}
+    numbers = {key for key in keys if isinstance(key, int)}
+    return [number for number, name in structures if number in numbers or _normalize_name(name) in names]
+
+
+def _normalize_name(name: str) -> str:
+    return re.sub(r"[\s_]+", " ", name).strip().casefold()

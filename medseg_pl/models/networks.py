@@ -85,27 +85,45 @@ def check_logits(logits: object, image: Tensor, classes: int) -> Tensor:
     return logits
 
 
-def rehearse(network: nn.Module, shape: Shape, classes: int) -> list[str]:
+def rehearse(network: nn.Module, shape: Shape, classes: int) -> None:
     """Rehearse a training step on shapes alone: torch's meta device computes nothing.
+
+    A network that cannot run without values is left to the training.
 
     Args:
         network: In training mode; it stays as it is.
         shape: `(B, C, H, W)` of a batch.
         classes: Channels of the logits.
 
-    Returns:
-        The parameters that get no gradient; nothing where a network cannot run without values.
-
     Raises:
         SettingError: The network cannot be trained on such a batch.
     """
     try:
-        logits, parameters = _run_on_shapes(network, shape)
+        logits, _ = _run_on_shapes(network, shape)
     except Exception as error:  # A network of one's own may need values, which it says in any way.
         if reason := explain_error(error, network, shape):
             raise SettingError(reason) from error
-        return []
+        return
     check_logits(logits, torch.empty(shape, device="meta"), classes)
+
+
+def find_untrained(network: nn.Module, shape: Shape) -> list[str]:
+    """Find the parameters that get no gradient, by a backward pass on shapes alone.
+
+    Args:
+        network: In training mode; it stays as it is.
+        shape: `(B, C, H, W)` of a batch.
+
+    Returns:
+        Their names; nothing where a network cannot run without values.
+    """
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            logits, parameters = _run_on_shapes(network, shape)
+            if isinstance(logits, Tensor) and logits.requires_grad:
+                logits.sum().backward()  # type: ignore[no-untyped-call]
+    except Exception:  # See `rehearse`, which has explained what can be explained.
+        return []
     return [name for name, value in parameters.items() if value.requires_grad and value.grad is None]
 
 
@@ -150,7 +168,7 @@ def _find_accepted_sizes(network: nn.Module, shape: tuple[int, ...]) -> Iterator
 
 
 def _run_on_shapes(network: nn.Module, shape: Shape) -> tuple[object, dict[str, Tensor]]:
-    """Run forward and backward with stand-ins for weights; return the output and the stand-ins."""
+    """Run forward with stand-ins for weights; return the output and the stand-ins."""
     parameters = {
         name: value.detach().to("meta").requires_grad_(value.requires_grad)
         for name, value in network.named_parameters()
@@ -159,8 +177,6 @@ def _run_on_shapes(network: nn.Module, shape: Shape) -> tuple[object, dict[str, 
     # Dropout draws numbers on the meta device, too; the training's own must stay as they are.
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         logits = functional_call(network, {**parameters, **buffers}, (torch.empty(shape, device="meta"),))
-        if isinstance(logits, Tensor) and logits.requires_grad:
-            logits.sum().backward()  # type: ignore[no-untyped-call]
     return logits, parameters
 
 

@@ -23,7 +23,7 @@ from medseg_pl.core.types import Batch, EvaluationBatch, PostProcessing, Predict
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
 from medseg_pl.models.fine_tuning import FineTuning
 from medseg_pl.models.losses import check_loss, exclude_ignored
-from medseg_pl.models.networks import NetworkFactory, refuse_probabilities, rehearse
+from medseg_pl.models.networks import NetworkFactory, Shape, find_untrained, refuse_probabilities, rehearse
 from medseg_pl.models.normalization import Normalization
 from medseg_pl.models.optimizers import (
     Interval,
@@ -217,26 +217,26 @@ class SegmentationModule(LightningModule):
             check_trainer(self.trainer, self)
             if self._unrecorded and self.trainer.checkpoint_callbacks:
                 raise SettingError(self._unrecorded)
-            self._rehearse_step()
+            rehearse(self.model.network, self._find_batch_shape(), self.labels.classes)
 
     def setup(self, stage: str) -> None:
         """Let DDP wait for no parameter that never gets a gradient."""
         if stage == TrainerFn.FITTING and isinstance(self.trainer.strategy, DDPStrategy):
             if self.fine_tuning.freezes_encoder:
                 find_unused_parameters(self.trainer.strategy)
-            self.fit_state.without_gradient = exclude_from_ddp(self.trainer.strategy, self, self._rehearse_step())
+            untrained = find_untrained(self.model.network, self._find_batch_shape())
+            names = [f"model.network.{name}" for name in untrained]
+            self.fit_state.without_gradient = exclude_from_ddp(self.trainer.strategy, self, names)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Stop where a parameter that DDP does not share got a gradient after all."""
         if self.fit_state.without_gradient:
             refuse_gradients(self, self.fit_state.without_gradient)
 
-    def _rehearse_step(self) -> list[str]:
-        """Rehearse a training step on shapes alone, and list the parameters without a gradient."""
+    def _find_batch_shape(self) -> Shape:
+        """Return the shape of a training batch, two images at most."""
         batch = min(2, getattr(self.trainer.datamodule, "batch_size", 2))  # type: ignore[attr-defined]
-        shape = (batch, self.model.in_channels, *self.model.input_size)
-        names = rehearse(self.model.network, shape, self.labels.classes)
-        return [f"model.network.{name}" for name in names]
+        return (batch, self.model.in_channels, *self.model.input_size)
 
     def on_train_start(self) -> None:
         """Plan the schedule, and restore what Lightning does not on a resume."""

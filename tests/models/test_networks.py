@@ -20,6 +20,7 @@ from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFile
 from medseg_pl.models.networks import (
     build_network,
     compute_logits,
+    find_untrained,
     list_encoders,
     load_pretrained,
     refuse_activation,
@@ -45,11 +46,11 @@ class Own(nn.Module):
 
 
 def test_parameters_without_a_gradient_are_found() -> None:
-    names = rehearse(smp.PSPNet(**RESNET), (2, 1, 64, 64), 1)
+    names = find_untrained(smp.PSPNet(**RESNET), (2, 1, 64, 64))
     assert names
     assert all(name.startswith(("encoder.layer3", "encoder.layer4")) for name in names)
-    assert rehearse(smp.Unet(**RESNET), (2, 1, 64, 64), 1) == []
-    assert rehearse(Own(lambda image: image), (2, 1, 8, 8), 1) == ["unused.weight", "unused.bias"]
+    assert find_untrained(smp.Unet(**RESNET), (2, 1, 64, 64)) == []
+    assert find_untrained(Own(lambda image: image), (2, 1, 8, 8)) == ["unused.weight", "unused.bias"]
 
 
 def test_a_rehearsal_leaves_network_and_random_state_alone() -> None:
@@ -57,13 +58,16 @@ def test_a_rehearsal_leaves_network_and_random_state_alone() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = torch.random.get_rng_state()
     rehearse(network, (2, 1, 8, 8), 1)
+    assert find_untrained(network, (2, 1, 8, 8)) == []
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_a_network_that_needs_values_is_left_to_the_training() -> None:
-    assert rehearse(Own(lambda image: image * float(image.mean())), (2, 1, 8, 8), 1) == []
+    network = Own(lambda image: image * float(image.mean()))
+    rehearse(network, (2, 1, 8, 8), 1)
+    assert find_untrained(network, (2, 1, 8, 8)) == []
 
 
 @pytest.mark.parametrize(

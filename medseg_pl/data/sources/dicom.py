@@ -39,12 +39,9 @@ from medseg_pl.data.sources.dicom_cases import (
     write_as_nifti,
 )
 from medseg_pl.data.sources.files import is_image
-from medseg_pl.io.dicom.headers import DicomFile, DicomTree
-from medseg_pl.io.dicom.references import Structure, StructureKey, match_structures, read_masks, read_structures
-from medseg_pl.io.dicom.seg_writer import write_segmentation
-from medseg_pl.io.dicom.series import Series, open_series, read_values
-from medseg_pl.io.dicom.stack import describe_mixed_series
+from medseg_pl.io import dicom
 from medseg_pl.io.paths import LeftOut, require_folder
+from medseg_pl.io.regions import Structure, StructureKey, match_structures
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +150,7 @@ class DicomSource(Source):
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Order and decode the slices, and put the references on them."""
         series = self._open(case)
-        image = read_values(series)[None]
+        image = dicom.read_values(series)[None]
         _report_resampling(case, series)
         return Volume(image, self._read_mask(case, labels, series) if case.masks else None, series.geometry)
 
@@ -177,7 +174,7 @@ class DicomSource(Source):
         series = self._open(case)
         if self.write_as == "seg":
             segments = describe_segments(labels, self.property_types, self.property_categories)
-            write_segmentation(directory / f"{case.case_id}.dcm", series.restore_mask(mask), segments, series)
+            dicom.write_segmentation(directory / f"{case.case_id}.dcm", series.restore_mask(mask), segments, series)
         else:
             write_as_nifti(directory, case, mask, labels, series.geometry)
 
@@ -192,11 +189,11 @@ class DicomSource(Source):
         return (self.write_as, *(sorted((name, tuple(term)) for name, term in terms.items()) for terms in meanings))
 
     @cached_property
-    def _tree(self) -> DicomTree:
+    def _tree(self) -> dicom.DicomTree:
         require_folder(self.root, "DICOM series", "Set data.source.root to your data.")
-        return DicomTree(self.root, patients=self.group_by_patient_id)
+        return dicom.DicomTree(self.root, patients=self.group_by_patient_id)
 
-    def _select_series(self, on_problem: OnProblem | None) -> dict[str, list[DicomFile]]:
+    def _select_series(self, on_problem: OnProblem | None) -> dict[str, list[dicom.DicomFile]]:
         """Find the images of each case."""
         found = self._tree.series
         chosen = {name: entries for name, entries in found.items() if fnmatchcase(name, self.images)}
@@ -235,7 +232,7 @@ class DicomSource(Source):
         return drawn
 
     def _check_referenced(
-        self, folders: Mapping[str, list[DicomFile]], drawn: Collection[str], on_problem: OnProblem | None
+        self, folders: Mapping[str, list[dicom.DicomFile]], drawn: Collection[str], on_problem: OnProblem | None
     ) -> None:
         """Find series without references."""
         bare = sorted(set(folders) - set(drawn))
@@ -257,7 +254,9 @@ class DicomSource(Source):
                 "data.source.skip_unreferenced."
             )
 
-    def _assign_groups(self, folders: Mapping[str, list[DicomFile]], on_problem: OnProblem | None) -> dict[str, str]:
+    def _assign_groups(
+        self, folders: Mapping[str, list[dicom.DicomFile]], on_problem: OnProblem | None
+    ) -> dict[str, str]:
         """Find the patient of each case."""
         if self.group is not None:
             return {n: find_group(n, self.group, e[0].path.parent, on_problem) for n, e in folders.items()}
@@ -279,20 +278,22 @@ class DicomSource(Source):
             groups[name] = first.setdefault(patient, name) if patient else name
         return groups
 
-    def _read_mask(self, case: Case, labels: LabelMap, series: Series) -> UInt8[np.ndarray, "m d h w"]:
-        structures = {path: read_structures(path) for path in case.masks}
+    def _read_mask(self, case: Case, labels: LabelMap, series: dicom.Series) -> UInt8[np.ndarray, "m d h w"]:
+        structures = {path: dicom.read_structures(path) for path in case.masks}
         check_known("segments", self.segments, labels)
         homes = [self._find_home(case, name, structures) for name in labels.names]
         planes = [np.zeros(series.shape, dtype=np.uint8) for _ in labels.names]
         # Each file is opened once for all of its labels.
         for path in dict.fromkeys(home for home, _ in homes if home):
             mine = [index for index, (home, _) in enumerate(homes) if home == path]
-            for index, mask in zip(mine, read_masks(path, [homes[index][1] for index in mine], series), strict=True):
+            for index, mask in zip(
+                mine, dicom.read_masks(path, [homes[index][1] for index in mine], series), strict=True
+            ):
                 planes[index] = mask.astype(np.uint8)
         return series.spread_mask(labels.combine(planes, f"Case {case.case_id}"))
 
-    def _open(self, case: Case) -> Series:
-        return open_series(case.images, resample=self.resamples)
+    def _open(self, case: Case) -> dicom.Series:
+        return dicom.open_series(case.images, resample=self.resamples)
 
     def _find_home(
         self, case: Case, label: str, structures: dict[Path, list[Structure]]
@@ -345,13 +346,13 @@ class DicomFolder(DicomSource):
         return sort_series(self._tree)[1]
 
     @cached_property
-    def _tree(self) -> DicomTree:
+    def _tree(self) -> dicom.DicomTree:
         if not self.root.exists():
             raise MissingDataError(f"--input {self.root} does not exist. Give a folder of DICOM series, or a file.")
-        return DicomTree(self.root)
+        return dicom.DicomTree(self.root)
 
 
-def _find_homes(folders: dict[str, list[DicomFile]], on_problem: OnProblem | None) -> dict[str, list[str]]:
+def _find_homes(folders: dict[str, list[dicom.DicomFile]], on_problem: OnProblem | None) -> dict[str, list[str]]:
     """Find the cases of each series, which should be one.
 
     Raises:
@@ -360,7 +361,7 @@ def _find_homes(folders: dict[str, list[DicomFile]], on_problem: OnProblem | Non
     homes: dict[str, list[str]] = {}
     for name, entries in list(folders.items()):
         folder = entries[0].path.parent
-        if message := describe_mixed_series([(entry.series, entry.path) for entry in entries]):
+        if message := dicom.describe_mixed_series([(entry.series, entry.path) for entry in entries]):
             problem = Problem("mixed-series", strip_remedy(message), name, folder)
             raise_or_report(DataError(message), [problem], on_problem)
             del folders[name]
@@ -373,7 +374,7 @@ def _find_homes(folders: dict[str, list[DicomFile]], on_problem: OnProblem | Non
     return homes
 
 
-def _report_resampling(case: Case, series: Series) -> None:
+def _report_resampling(case: Case, series: dicom.Series) -> None:
     """Log that a series is resampled; a warning where slices seem to be missing."""
     if not series.resampling:
         return

@@ -16,16 +16,14 @@ from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import abbreviate, explain_unread
-from medseg_pl.io.dicom.headers import DicomFile, DicomTree, name_series
-from medseg_pl.io.dicom.seg_writer import ANATOMICAL_STRUCTURE, ORGAN, Concept, Segment
-from medseg_pl.io.dicom.stack import describe_mixed_series
+from medseg_pl.io import dicom
 from medseg_pl.io.nifti import write_nifti
 from medseg_pl.io.paths import LeftOut, find_dead_links
 
 _MIXED = "They have no numbers that tell them apart."
 
 
-def sort_series(tree: DicomTree) -> tuple[list[Case], list[LeftOut]]:
+def sort_series(tree: dicom.DicomTree) -> tuple[list[Case], list[LeftOut]]:
     """Sort a tree into cases, one for each series, and the rest.
 
     A series that may be incomplete is no case: one with a damaged file in its folder, or in several folders.
@@ -40,7 +38,7 @@ def sort_series(tree: DicomTree) -> tuple[list[Case], list[LeftOut]]:
             homes[entry.series].add(folder)
     cases: list[Case] = []
     for folder, entries in tree.images.items():
-        for name, series in name_series(folder, entries).items():
+        for name, series in dicom.name_series(folder, entries).items():
             if reason := _find_fault(folder, series, homes, tree):
                 left_out.append(LeftOut(series[0].path.parent, reason))
             else:
@@ -48,7 +46,7 @@ def sort_series(tree: DicomTree) -> tuple[list[Case], list[LeftOut]]:
     return sorted(cases, key=lambda case: case.case_id), left_out
 
 
-def list_unused(tree: DicomTree) -> list[LeftOut]:
+def list_unused(tree: dicom.DicomTree) -> list[LeftOut]:
     """List the files of a tree that are neither images nor references."""
     left_out = [
         LeftOut(entry.path, "The index of a medium, no image.", "side-file")
@@ -68,9 +66,11 @@ def _explain_foreign(path: Path) -> LeftOut:
     return LeftOut(path, "It is no DICOM file; data.source FolderSource reads pictures and NIfTI.")
 
 
-def _find_fault(folder: str, series: list[DicomFile], homes: Mapping[str, set[str]], tree: DicomTree) -> str:
+def _find_fault(
+    folder: str, series: list[dicom.DicomFile], homes: Mapping[str, set[str]], tree: dicom.DicomTree
+) -> str:
     """Explain why the images of a series are no case."""
-    if mixed := describe_mixed_series([(entry.series, entry.path) for entry in series]):
+    if mixed := dicom.describe_mixed_series([(entry.series, entry.path) for entry in series]):
         return f"{mixed} {_MIXED}"
     # A damaged file does not say which series it is of, so every series of its folder may lack it.
     damaged = [path.name for path in tree.damaged if path.parent == series[0].path.parent]
@@ -89,7 +89,9 @@ Term = tuple[int | str, str, str]
 """A concept as it stands in a configuration, where most codes are numbers."""
 
 
-def describe_segments(labels: LabelMap, types: Mapping[str, Term], categories: Mapping[str, Term]) -> list[Segment]:
+def describe_segments(
+    labels: LabelMap, types: Mapping[str, Term], categories: Mapping[str, Term]
+) -> list[dicom.Segment]:
     """Describe labels as segments of a DICOM SEG.
 
     Raises:
@@ -101,10 +103,10 @@ def describe_segments(labels: LabelMap, types: Mapping[str, Term], categories: M
     check_known("property_types", types, labels)
     check_known("property_categories", categories, labels)
     return [
-        Segment(
+        dicom.Segment(
             name,
-            category=_make_concept(categories.get(name, ANATOMICAL_STRUCTURE)),
-            type=_make_concept(types.get(name, ORGAN)),
+            category=_make_concept(categories.get(name, dicom.ANATOMICAL_STRUCTURE)),
+            type=_make_concept(types.get(name, dicom.ORGAN)),
         )
         for name in labels.names
     ]
@@ -133,7 +135,7 @@ def _write(stem: Path, values: NDArray[np.generic], geometry: Geometry) -> None:
     write_nifti(stem.with_name(f"{stem.name}.nii.gz"), values, geometry)
 
 
-def _make_concept(term: Term) -> Concept:
+def _make_concept(term: Term) -> dicom.Concept:
     # YAML reads most codes as numbers; DICOM has them as text (SH).
     code, terminology, meaning = term
     return str(code), terminology, meaning

@@ -15,8 +15,15 @@ from medseg_pl.core.errors import LabelOverlapError, MaskValueError, SettingErro
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources.base import abbreviate
-from medseg_pl.io.dicom.references import Structure, match_structures
-from medseg_pl.io.regions import Segment, find_segment, is_segmentation, read_layers, read_segments
+from medseg_pl.io.regions import (
+    Segment,
+    Structure,
+    find_segment,
+    is_segmentation,
+    match_structures,
+    read_layers,
+    read_segments,
+)
 
 STEM = "{stem}"
 """Stands for the image's name without its suffix."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -18,7 +16,7 @@ from medseg_pl.io.dicom.headers import explain_damage, get_items, get_kind, get_
 from medseg_pl.io.dicom.pixels import read_frames, read_layout
 from medseg_pl.io.dicom.planes import FARTHEST_MM, Plane, read_planes
 from medseg_pl.io.dicom.series import Series
-from medseg_pl.io.regions import fill_polygons
+from medseg_pl.io.regions import Structure, fill_polygons
 
 
 def read_structures(path: Path) -> list[Structure]:
@@ -53,39 +51,6 @@ def _has_contours(path: Path) -> bool:
     if kind not in ("segmentation", "structures"):
         raise UnreadableFileError(f"{path} is neither a DICOM SEG nor an RTSTRUCT. Move it away.")
     return kind == "structures"
-
-
-StructureKey = int | str
-"""A structure by its number in the file or by its name."""
-
-
-class Structure(NamedTuple):
-    """A segment or a region of interest.
-
-    Attributes:
-        number: What the rest of the file refers to it by.
-        name: What the person who drew it called it.
-    """
-
-    number: int
-    name: str
-
-
-def match_structures(structures: Sequence[Structure], keys: Sequence[StructureKey]) -> list[int]:
-    """Return the numbers of the structures that any of the keys means.
-
-    Names are equal in any case, and whether words are joined by spaces or underscores.
-
-    >>> match_structures([Structure(1, "Left Kidney"), Structure(2, "liver")], ["left_kidney", 2])
-    [1, 2]
-    """
-    names = {_normalize_name(key) for key in keys if isinstance(key, str)}
-    numbers = {key for key in keys if isinstance(key, int)}
-    return [number for number, name in structures if number in numbers or _normalize_name(name) in names]
-
-
-def _normalize_name(name: str) -> str:
-    return re.sub(r"[\s_]+", " ", name).strip().casefold()
 
 
 SAME_PIXEL = 0.1

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Float64, Int64
 from numpy.typing import NDArray
-from scipy.special import entr
 
 from medseg_pl.metrics.functional.overlap import ratio
 
@@ -113,7 +113,7 @@ def entropy(distribution: Float[np.ndarray, "c *shape"]) -> Float[np.ndarray, "*
     >>> entropy(np.array([[1.0, 0.5], [0.0, 0.5]])).round(4)
     array([0.    , 0.6931])
     """
-    found: NDArray[np.floating] = entr(distribution.clip(0, 1)).sum(axis=0)
+    found: NDArray[np.floating] = scipy.special.entr(distribution.clip(0, 1)).sum(axis=0)
     return found
 
 

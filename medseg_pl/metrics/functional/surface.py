@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts load at their first use: a training's own validations measure no distances
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
-from scipy.spatial import cKDTree
 
 Spacing = tuple[float, float, float]
 
@@ -194,7 +193,9 @@ def _query_tree(
 ) -> NDArray[np.float64]:
     axes = list(_select_axes(origins.shape))
     # Neither compact nor balanced: voxels lie evenly enough, and building takes a third of the time.
-    tree = cKDTree(np.argwhere(targets)[:, axes] * length[axes], leafsize=32, balanced_tree=False, compact_nodes=False)
+    tree = scipy.spatial.cKDTree(
+        np.argwhere(targets)[:, axes] * length[axes], leafsize=32, balanced_tree=False, compact_nodes=False
+    )
     found: NDArray[np.float64] = tree.query(np.argwhere(origins)[:, axes] * length[axes])[0]
     return found
 
@@ -202,7 +203,7 @@ def _query_tree(
 def _apply_transform(
     origins: NDArray[np.bool_], targets: NDArray[np.bool_], length: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = distance_transform_edt(~targets, sampling=length)[origins]
+    found: NDArray[np.float64] = scipy.ndimage.distance_transform_edt(~targets, sampling=length)[origins]
     return found
 
 

@@ -55,9 +55,7 @@ class ConfigWriter(SaveConfigCallback):
         if self.already_saved or directory is None:
             return
         written = _list_configs(Path(directory)) if trainer.is_global_zero else []
-        now = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        before = yaml.safe_load(written[-1].read_text(encoding="utf-8")) if written else {}
-        changes = _list_changes(before, now) if written else []
+        changes = self._list_changes_since(written[-1]) if written else []
         if trainer.is_global_zero and changes:
             log.warning("Settings differ from those that this run had before: %s.", ", ".join(changes))
         if written and not changes:
@@ -68,6 +66,10 @@ class ConfigWriter(SaveConfigCallback):
         self.already_saved = trainer.strategy.broadcast(self.already_saved)
         self.config_filename = trainer.strategy.broadcast(self.config_filename)
         super().setup(trainer, pl_module, stage)
+
+    def _list_changes_since(self, written: Path) -> list[str]:
+        now = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        return _list_changes(yaml.safe_load(written.read_text(encoding="utf-8")), now)
 
 
 class ProvenanceWriter(Callback):

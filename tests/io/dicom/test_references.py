@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from medseg_pl.core.errors import UnreadableFileError
-from medseg_pl.io.dicom.references import Structure, match_structures, read_masks, read_structures
+from medseg_pl.io.dicom.references import read_masks, read_structures
 from medseg_pl.io.dicom.series import open_series
+from medseg_pl.io.regions import Structure, match_structures
 from tests.dicom_files import ORIGIN, save_segmentation, save_series, save_structures
 
 STORED = np.zeros((2, 4, 6), np.int16)
