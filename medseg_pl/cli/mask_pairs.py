@@ -26,7 +26,7 @@ from medseg_pl.data.sources.base import abbreviate, explain_unread, find_group
 from medseg_pl.data.sources.files import CaseGrid, encode_mask_files, is_image, map_files_by_name, read_mask_file
 from medseg_pl.data.sources.manifest import check_unique, choose_strata_columns, read_strata, read_table, require_field
 from medseg_pl.io.file_header import is_lossy
-from medseg_pl.io.paths import LeftOut, find_dead_links, list_files, require_folder
+from medseg_pl.io.paths import LeftOut, find_dead_links, is_volume_name, list_files, require_folder
 
 MOST_LABELS = IGNORE - 1
 
@@ -51,6 +51,25 @@ class MaskPair:
     def complete(self) -> bool:
         """Whether every reference has its prediction."""
         return None not in self.predictions
+
+    @property
+    def knows_spacing(self) -> bool:
+        """Whether the references say how far pixels are apart."""
+        return any(is_volume_name(path) for path in self.references)
+
+    @property
+    def group(self) -> str | None:
+        """The patient, where the references say it."""
+        return None
+
+    @property
+    def classes(self) -> list[str]:
+        """The labels, where they have names beside the masks."""
+        return []
+
+    def read(self, labels: LabelMap, group: str, spacing_mm: tuple[float, float, float] | None = None) -> Prediction:
+        """Decode both sides, see `read_pair`."""
+        return read_pair(self, labels, group, spacing_mm)
 
 
 def pair_folders(

@@ -181,3 +181,13 @@ def test_sites_of_a_manifest_reach_the_scores(overlapping: Path, tmp_path: Path)
     assert scores.read_bytes() == (run / "scores_test.csv").read_bytes()
     assert json.loads((scores.parent / "summary_evaluate.json").read_text())["strata"] == strata
     assert sorted(tree(scores.parent)) == ["scores_evaluate.csv", "summary_evaluate.json"]
+
+
+def test_run_lengths_have_the_scores_of_test(checkpoint: str, phantoms: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copy(checkpoint, tmp_path / "best.ckpt")
+    assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt")]) == 0
+    masks, data = tmp_path / "predictions" / "test", phantoms["uw_madison"]
+    table = evaluate(data, masks, tmp_path / "again")
+    assert table.read_bytes() == (tmp_path / "scores_test.csv").read_bytes()
+    labels = ["--labels", ",".join(ORGANS), "--task", "multilabel", "--group", "(case[0-9]+)_"]
+    assert evaluate(data, masks, tmp_path / "named", *labels).read_bytes() == table.read_bytes()

@@ -2,6 +2,8 @@
 
 Masks are paired by name and scored on the grid of their reference, by the same code as in `medseg test`: masks with the
 same voxels give the same table, byte for byte. `--json` prints the summary.
+
+A data set in the UW-Madison layout is a reference, too: the cases of a `submission.csv` are scored on its slices.
 """
 
 from __future__ import annotations
@@ -28,7 +30,6 @@ from medseg_pl.cli.arguments import (
     parse_pattern,
 )
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError, make_printable
-from medseg_pl.io.paths import is_volume_name
 
 if TYPE_CHECKING:
     from medseg_pl.cli.mask_pairs import Known, MaskPair
@@ -45,8 +46,10 @@ _FAULTS_SHOWN = 5
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
-    add("--reference", type=Path, required=True, metavar="DIR", help="folder of annotated masks, pictures or volumes")
-    add("--prediction", type=Path, required=True, metavar="DIR", help="folder of predicted masks with the same names")
+    references = "folder of annotated masks, pictures or volumes; or the data set of a submission.csv"
+    add("--reference", type=Path, required=True, metavar="DIR", help=references)
+    predictions = "folder of predicted masks with the same names, or of a submission.csv"
+    add("--prediction", type=Path, required=True, metavar="DIR", help=predictions)
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to make; must be absent or empty")
     names = "liver,tumour for the values 1 and 2, or 1=liver,4=tumour; default: each value in the files is a label"
     add("--labels", type=parse_labels, metavar="LIST", help=names)
@@ -121,18 +124,16 @@ def evaluate(arguments: Namespace) -> None:
         SettingError: Options contradict each other or the files.
         DataError: Masks are missing, or some of them cannot be scored.
     """
-    from medseg_pl.cli.mask_pairs import pair_folders
     from medseg_pl.io.atomic_files import require_empty
     from medseg_pl.metrics.summary import print_scores, write_scores
 
     require_empty(arguments.output)
     _check_options(arguments)
     labels = _named_labels(arguments)
-    folders = labels.names if labels is not None and labels.overlapping else None
-    pairs, unmatched = pair_folders(arguments.reference, arguments.prediction, folders)
+    pairs, unmatched, notes = _pair(arguments, labels)
     _check_pairs(arguments, pairs)
-    known = _known(arguments, [pair.case_id for pair in pairs])
-    for line in _notes(arguments, pairs, unmatched):
+    known = _known(arguments, pairs)
+    for line in [*_notes(arguments, pairs, unmatched), *notes]:
         sys.stdout.write(f"{make_printable(line)}\n")
     labels = labels or _labels_in_files(arguments, pairs)
     tolerance = None if arguments.no_distances else 1.0 if arguments.tolerance is None else arguments.tolerance
@@ -141,6 +142,26 @@ def evaluate(arguments: Namespace) -> None:
     table = [row for rows in map_cases(pairs, scorer, arguments.num_workers, "Scoring") for row in rows]
     written = write_scores(arguments.output, "evaluate", table, labels.names, strata=known.strata, facts=facts)
     print_scores(*written, "evaluate")
+
+
+def _pair(arguments: Namespace, labels: LabelMap | None) -> tuple[Sequence[MaskPair], list[str], list[str]]:
+    """Pair two tables of run lengths, or the files of two folders; returns pairs, strangers and notes."""
+    from medseg_pl.cli.mask_pairs import list_left_out, pair_folders
+    from medseg_pl.cli.run_lengths import holds_run_lengths, pair_tables
+    from medseg_pl.data.sources.base import describe_left_out
+
+    reference, prediction = arguments.reference, arguments.prediction
+    if holds_run_lengths(reference):
+        pairs, unmatched, rest = pair_tables(reference, prediction, all_cases=arguments.missing_as_empty)
+        note = f"References without a prediction, left out: {rest}; --missing_as_empty scores them as missed."
+        return pairs, unmatched, [note] if rest else []
+    folders = labels.names if labels is not None and labels.overlapping else None
+    notes = [
+        f"Files of {option} that are not read, left out: {len(lost)} ({describe_left_out(lost)})"
+        for option, folder in (("--reference", reference), ("--prediction", prediction))
+        if (lost := list_left_out(folder))
+    ]
+    return *pair_folders(reference, prediction, folders), notes
 
 
 def make_metrics(labels: LabelMap, tolerance: Tolerance | None) -> list[CaseMetric]:
@@ -179,12 +200,11 @@ def score(
         tolerance: Of NSD; `None` measures no distances.
         spacing: `(y, x)` or `(z, y, x)` in mm where the files do not know it; volumes stay unknown without `z`.
     """
-    from medseg_pl.cli.mask_pairs import read_pair
     from medseg_pl.metrics import MetricTable
 
     ledger = MetricTable(make_metrics(labels, tolerance))
     thick = spacing is None or len(spacing) == 3
-    ledger.add(read_pair(pair, labels, groups[pair.case_id], _with_thickness(spacing)))
+    ledger.add(pair.read(labels, groups[pair.case_id], _with_thickness(spacing)))
     return [row if thick else _without_volumes(row) for row in ledger.table([pair.case_id])]
 
 
@@ -223,7 +243,7 @@ def _check_pairs(arguments: Namespace, pairs: Sequence[MaskPair]) -> None:
             f"{len(missing)} of {len(pairs)} references have no prediction in {arguments.prediction}: "
             f"{abbreviate(missing)}. Add the predictions, or set --missing_as_empty, which scores them as missed."
         )
-    knowing = [str(path) for pair in pairs for path in pair.references if is_volume_name(path)]
+    knowing = [str(pair.references[0]) for pair in pairs if pair.knows_spacing]
     if knowing and arguments.spacing is not None:
         raise SettingError(
             f"--spacing is for files that do not know their own, but {len(knowing)} reference(s) do: "
@@ -243,39 +263,43 @@ def _named_labels(arguments: Namespace) -> LabelMap | None:
 
 def _labels_in_files(arguments: Namespace, pairs: Sequence[MaskPair]) -> LabelMap:
     from medseg_pl.cli.mask_pairs import label_of_each_value, values_in
+    from medseg_pl.core.labels import LabelMap
 
+    if names := pairs[0].classes:
+        sys.stdout.write(f"Labels, by the rows of the submission: {make_printable(', '.join(names))}.\n")
+        return LabelMap(names, arguments.task or "multilabel", None, arguments.ignore_value)
     found = map_cases(pairs, values_in, arguments.num_workers, "Finding labels")
     labels, described = label_of_each_value(found, arguments.task, arguments.ignore_value)
     sys.stdout.write(f"Labels, by the values in the files: {make_printable(described)}.\n")
     return labels
 
 
-def _known(arguments: Namespace, names: Sequence[str]) -> Known:
-    from medseg_pl.cli.mask_pairs import known_by_name, known_by_table
+def _known(arguments: Namespace, pairs: Sequence[MaskPair]) -> Known:
+    from medseg_pl.cli.mask_pairs import Known, known_by_name, known_by_table
 
+    names = [pair.case_id for pair in pairs]
     if arguments.cases is not None:
         return known_by_table(names, arguments.cases, arguments.strata)
+    groups = {pair.case_id: pair.group for pair in pairs if pair.group is not None}
+    if arguments.group is None and groups:
+        return Known(groups, {})
     return known_by_name(names, arguments.group, "--group")
 
 
 def _notes(arguments: Namespace, pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> list[str]:
     """List what a reader should know before the scores, a line each."""
-    from medseg_pl.cli.mask_pairs import list_left_out
-    from medseg_pl.data.sources.base import abbreviate, describe_left_out
+    from medseg_pl.data.sources.base import abbreviate
 
     lines = []
     if arguments.reference.resolve() == arguments.prediction.resolve():
         lines.append("--reference and --prediction are one folder, so every prediction is perfect.")
-    if arguments.group is None and arguments.cases is None:
+    if arguments.group is None and arguments.cases is None and pairs[0].group is None:
         lines.append(
             "Every case is its own group, so intervals assume that no patient has two cases; --group or --cases name "
             "the patients."
         )
     if unmatched:
         lines.append(f"Predictions without a reference, left out: {len(unmatched)} ({abbreviate(list(unmatched))}).")
-    for option, folder in (("--reference", arguments.reference), ("--prediction", arguments.prediction)):
-        if lost := list_left_out(folder):
-            lines.append(f"Files of {option} that are not read, left out: {len(lost)} ({describe_left_out(lost)})")
     missing = [pair.case_id for pair in pairs if not pair.complete]
     if missing:
         lines.append(f"References without a prediction, scored as missed: {len(missing)} ({abbreviate(missing)}).")

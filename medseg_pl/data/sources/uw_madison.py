@@ -47,6 +47,55 @@ class _SliceName(NamedTuple):
     spacing_mm: tuple[float, float]
 
 
+class RunTable:
+    """Masks as run lengths by slice and class: the competition's references, or a submission.
+
+    Args:
+        path: A CSV in UTF-8.
+        column: The column of the run lengths.
+
+    Raises:
+        DataError: It is no such table, or has two rows for a slice and a class.
+    """
+
+    def __init__(self, path: Path, column: str) -> None:
+        self.path = path
+        self._runs = _read_runs(path, column)
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes, in the order of the table."""
+        return list(dict.fromkeys(name for _, name in self._runs))
+
+    @property
+    def case_ids(self) -> list[str]:
+        """The cases, in the order of the table."""
+        return list(dict.fromkeys(row.rpartition("_slice_")[0] for row, _ in self._runs))
+
+    def draw(self, case: Case, labels: LabelMap) -> UInt8[np.ndarray, "m d h w"]:
+        """Draw the labels on the slices of a case.
+
+        Raises:
+            SettingError: No row is of a label.
+            DataError: A row is missing or does not fit its slice.
+        """
+        names = [_parse(path) for path in case.images]
+        planes = [np.stack([self._draw_plane(case, each, label) for each in names]) for label in labels.names]
+        return labels.combine(planes, f"Case {case.case_id}")
+
+    def _draw_plane(self, case: Case, name: _SliceName, label: str) -> UInt8[np.ndarray, "h w"]:
+        row = f"{case.case_id}_slice_{name.number}"
+        runs = self._runs.get((row, label))
+        if runs is None:
+            known = sorted(self.classes)
+            if label not in known:
+                raise SettingError(
+                    f"{self.path.name} knows no class {label!r}; labels.names may hold {', '.join(known)}."
+                )
+            raise MissingDataError(f"{self.path} has no row for {row}, class {label}. Complete the table.")
+        return decode_runs(runs, (name.height, name.width), f"{self.path.name}, {row}, {label}").astype(np.uint8)
+
+
 class UWMadisonSource(Source):
     """MRI of the abdomen for radiotherapy of the gastro-intestinal tract: large bowel, small bowel, stomach.
 
@@ -100,13 +149,11 @@ class UWMadisonSource(Source):
         """Stack the slices in the order of their numbers, and draw the runs."""
         names = [_parse(path) for path in case.images]
         _check_stack(case, names)
-        width, height, (spacing_x, spacing_y) = names[0].width, names[0].height, names[0].spacing_mm
+        spacing_x, spacing_y = names[0].spacing_mm
         image = np.stack([_slice(path, name) for path, name in zip(case.images, names, strict=True)])
         # Names give x before y; geometry is (z, y, x).
         geometry = Geometry(image.shape, (self.slice_spacing_mm, spacing_y, spacing_x))
-        mask = (
-            self._decode_masks(case, [name.number for name in names], labels, (height, width)) if case.masks else None
-        )
+        mask = self.references.draw(case, labels) if case.masks else None
         return Volume(image[None], mask, geometry)
 
     def open_unlabeled(self, directory: Path) -> Source:
@@ -136,46 +183,9 @@ class UWMadisonSource(Source):
         return (self.slice_spacing_mm,)
 
     @cached_property
-    def _runs(self) -> dict[tuple[str, str], str]:
-        """Run lengths by slice and class."""
-        table = self.root / "train.csv"
-        # A run-length row is longer than the 131,072 characters that the module allows.
-        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            try:
-                reader = csv.DictReader(file)
-                missing = {"id", "class", "segmentation"} - set(reader.fieldnames or ())
-                rows = [] if missing else list(reader)
-            except (UnicodeDecodeError, csv.Error) as error:
-                raise DataError(f"{table} is no CSV in UTF-8: {error}. Save it as such.") from error
-        if missing or not rows:
-            raise DataError(
-                f"{table} {'lacks the column(s) ' + ', '.join(sorted(missing)) if missing else 'has no rows'}; "
-                "expected rows with id, class and segmentation, separated by commas. Restore the competition's table."
-            )
-        runs = {(row["id"], row["class"]): row["segmentation"] or "" for row in rows}
-        if len(runs) < len(rows):
-            twice, count = Counter((row["id"], row["class"]) for row in rows).most_common(1)[0]
-            raise DataError(f"{table} has {count} rows for {twice[0]}, class {twice[1]}. Keep one of them.")
-        return runs
-
-    def _decode_masks(
-        self, case: Case, numbers: list[str], labels: LabelMap, size: tuple[int, int]
-    ) -> UInt8[np.ndarray, "m d h w"]:
-        planes = [np.stack([self._draw_plane(case, n, name, size) for n in numbers]) for name in labels.names]
-        return labels.combine(planes, f"Case {case.case_id}")
-
-    def _draw_plane(self, case: Case, number: str, label: str, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-        row = f"{case.case_id}_slice_{number}"
-        runs = self._runs.get((row, label))
-        if runs is None:
-            known = sorted({name for _, name in self._runs})
-            if label not in known:
-                raise SettingError(f"train.csv knows no class {label!r}; labels.names may hold {', '.join(known)}.")
-            raise MissingDataError(
-                f"{self.root / 'train.csv'} has no row for {row}, class {label}. Complete the table."
-            )
-        return decode_runs(runs, size, f"train.csv, {row}, {label}").astype(np.uint8)
+    def references(self) -> RunTable:
+        """The table of the references."""
+        return RunTable(self.root / "train.csv", "segmentation")
 
 
 class _Scans(UWMadisonSource):
@@ -261,3 +271,26 @@ def _slice(path: Path, name: _SliceName) -> UInt8[np.ndarray, "h w"] | np.ndarra
         )
     plane: np.ndarray = pixels[0]
     return plane
+
+
+def _read_runs(table: Path, column: str) -> dict[tuple[str, str], str]:
+    """Read the run lengths by slice and class."""
+    # A run-length row is longer than the 131,072 characters that the module allows.
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            reader = csv.DictReader(file)
+            missing = {"id", "class", column} - set(reader.fieldnames or ())
+            rows = [] if missing else list(reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{table} is no CSV in UTF-8: {error}. Save it as such.") from error
+    if missing or not rows:
+        raise DataError(
+            f"{table} {'lacks the column(s) ' + ', '.join(sorted(missing)) if missing else 'has no rows'}; "
+            f"expected rows with id, class and {column}, separated by commas. Restore the competition's table."
+        )
+    runs = {(row["id"], row["class"]): row[column] or "" for row in rows}
+    if len(runs) < len(rows):
+        twice, count = Counter((row["id"], row["class"]) for row in rows).most_common(1)[0]
+        raise DataError(f"{table} has {count} rows for {twice[0]}, class {twice[1]}. Keep one of them.")
+    return runs
