@@ -5,16 +5,21 @@ Imports nothing heavy: `--help` is to be quick.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import restricted_number_type
+
+from medseg_pl.core.errors import SettingError
 
 T = TypeVar("T")
 
@@ -45,9 +50,24 @@ def add_data_set(parser: ArgumentParser) -> None:
     parser.add_argument(
         "directory", type=Path, nargs="?", metavar="DIR", help="the data set; default: that of --config"
     )
+    parser.add_argument("--data_root", type=Path, metavar="DIR", help="the data set, under its name in other commands")
     add_data_options(parser)
     config = "of a training; names source and labels; can be given several times"
     parser.add_argument("--config", type=parse_path, action="append", metavar="FILE", help=config)
+
+
+def choose_data_set(arguments: Namespace) -> Path | None:
+    """Choose the data set's folder: `DIR`, or `--data_root`.
+
+    Raises:
+        SettingError: Both are given.
+    """
+    if arguments.directory is not None and arguments.data_root is not None:
+        raise SettingError(
+            f"The data set is given twice: {arguments.directory} and --data_root {arguments.data_root}. Give it once."
+        )
+    folder: Path | None = arguments.data_root if arguments.directory is None else arguments.directory
+    return folder
 
 
 def add_data_options(parser: ArgumentParser) -> None:
@@ -87,6 +107,18 @@ def add_labels(parser: ArgumentParser) -> None:
 def add_json(parser: ArgumentParser) -> None:
     """Add the choice of a result for programs."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
+
+
+@contextmanager
+def keep_stdout_for(result: bool) -> Iterator[None]:
+    """Send what a block says to stderr, where stdout is for its result as JSON."""
+    with redirect_stdout(sys.stderr) if result else nullcontext():
+        yield
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print a result as one object that any parser reads: no NaN."""
+    sys.stdout.write(f"{json.dumps(result, indent=1, allow_nan=False)}\n")
 
 
 def add_num_workers(parser: ArgumentParser) -> None:

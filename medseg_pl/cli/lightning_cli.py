@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +17,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 import medseg_pl.models.losses  # noqa: F401  its classes can then be named without their module
-from medseg_pl.cli.commands.predict import PredictOptions, add_options, predict
+from medseg_pl.cli.arguments import keep_stdout_for, print_json
+from medseg_pl.cli.commands.predict import PredictOptions, add_options, describe_outcomes, predict, raise_faults
 from medseg_pl.cli.parser import (
     check_sections,
     describe_instantiation_error,
@@ -247,9 +247,13 @@ class MedsegCLI(LightningCLI):
             self._fit()
         elif self.command == "predict":
             options = PredictOptions.from_namespace(self.config)
-            predict(options, self.trainer, self.model, self.datamodule, self.checkpoints, self.locks)
+            with keep_stdout_for(self.config.json):
+                outcomes = predict(options, self.trainer, self.model, self.datamodule, self.checkpoints, self.locks)
+            if self.config.json and self.trainer.is_global_zero:
+                print_json(describe_outcomes(outcomes, options.folder))
+            raise_faults(outcomes, options.folder)
         else:
-            with redirect_stdout(sys.stderr) if self.config.json else nullcontext():
+            with keep_stdout_for(self.config.json):
                 self._score()
             if self.config.json and self.trainer.is_global_zero:
                 summary = locate_summary(find_scores(self._get_evaluated_folder(), _STAGES[self.command]))
@@ -326,8 +330,7 @@ def make_parser(
     parser.set_defaults(defaults)
     if command == "predict":
         add_options(parser)
-    if command in _STAGES:
-        parser.add_argument(
-            "--json", action="store_true", help="Print the summary of scores as JSON, and nothing else."
-        )
+    if command != "fit":
+        what = "which inputs have masks" if command == "predict" else "the summary of scores"
+        parser.add_argument("--json", action="store_true", help=f"Print {what} as JSON, and nothing else.")
     return parser

@@ -53,8 +53,11 @@ MODEL_CARD, DATA_CARD = "MODEL_CARD.md", "DATA_CARD.md"
 NOT_KNOWN = "not known"
 
 
-def export(arguments: argparse.Namespace) -> None:
+def export(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Write the folder, run its golden cases as anyone would, and give it its name only then.
+
+    Returns:
+        What the export costs in Dice, where it was measured.
 
     Raises:
         SettingError: A package is missing, or the checkpoint's settings name code that is not allowed.
@@ -66,8 +69,9 @@ def export(arguments: argparse.Namespace) -> None:
     trained = read_checkpoint(arguments.ckpt_path)
     plugins = [name for value in arguments.plugins for name in value.split(",")]
     with restrict_imports(plugins), write_folder_atomically(arguments.output) as folder:
-        _write(folder, trained, arguments)
+        measured = _write(folder, trained, arguments)
     sys.stdout.write(f"Wrote {arguments.output}: python run.py IMAGE ... -o DIR runs it without torch.\n")
+    return measured
 
 
 def export_checkpoint(
@@ -85,7 +89,7 @@ def export_checkpoint(
     export(argparse.Namespace(ckpt_path=str(ckpt_path), output=Path(output), precision=precision, **options))
 
 
-def _write(folder: Path, trained: CheckpointInfo, arguments: argparse.Namespace) -> None:
+def _write(folder: Path, trained: CheckpointInfo, arguments: argparse.Namespace) -> dict[str, Any] | None:
     from medseg_pl.export.golden_cases import (
         make_golden_cases,
         save_arrays,
@@ -125,6 +129,8 @@ def _write(folder: Path, trained: CheckpointInfo, arguments: argparse.Namespace)
         seal_folder(folder, graph.model, spec)
         _run_self_test(folder)
     write_cards(folder, trained, spec)  # sealed with no checksum: they are there to be written on
+    result: dict[str, Any] | None = spec["measured"]
+    return result
 
 
 def copy_runner(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from medseg_pl.cli.arguments import add_data_set, add_json, add_num_workers
+from medseg_pl.cli.arguments import add_data_set, add_json, add_num_workers, choose_data_set
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,4 +33,5 @@ def run(arguments: Namespace) -> int:
     """Check a data set, see `medseg_pl.checks.report`."""
     from medseg_pl.checks.report import check  # torch, for which --help shall not wait
 
+    arguments.directory = choose_data_set(arguments)
     return check(arguments)

@@ -18,8 +18,6 @@ The file of `--csv` has the same, a line for each metric and label; its column `
 from __future__ import annotations
 
 import difflib
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from medseg_pl.cli.arguments import add_json, make_whole_number_type
+from medseg_pl.cli.arguments import add_json, make_whole_number_type, print_json
 from medseg_pl.core.errors import SettingError, make_printable
 from medseg_pl.io.atomic_files import require_absent
 from medseg_pl.io.scores import Row, find_scores, list_tables, parse_stage, read_rows, write_rows
@@ -90,7 +88,7 @@ def run(arguments: Namespace) -> int:
         "metrics": {name: compare_metric(matched, name, tables, **how) for name in metrics},
     }
     if arguments.json:
-        sys.stdout.write(f"{json.dumps(result, indent=1, allow_nan=False)}\n")
+        print_json(result)
     else:
         for line in introduction(files):
             console.print(Text(line), soft_wrap=True)  # a path that is folded cannot be copied

@@ -12,7 +12,8 @@ MODEL_CARD.md          what the model is, how good it is, and what is known agai
 DATA_CARD.md           what it was trained and scored on
 ```
 
-None of it names a case, a person or a path.
+None of it names a case, a person or a path. `--json` prints `output`, `precision`, `measured` as in `spec.json`, and
+`files`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from medseg_pl.cli.arguments import add_data_root, add_plugins
+from medseg_pl.cli.arguments import add_data_root, add_json, add_plugins, keep_stdout_for, print_json
 
 __all__ = ["add_arguments", "run"]
 
@@ -38,11 +39,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--measure", action="store_true", help="measure what the export costs in Dice on the validation cases")
     add_data_root(parser)
     add_plugins(parser)
+    add_json(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Export a checkpoint, see `medseg_pl.export.exporter`."""
     from medseg_pl.export.exporter import export  # torch, for which --help shall not wait
 
-    export(arguments)
+    with keep_stdout_for(arguments.json):
+        measured = export(arguments)
+    if arguments.json:
+        inside = (path for path in arguments.output.rglob("*") if path.is_file())
+        files = sorted(path.relative_to(arguments.output).as_posix() for path in inside)
+        result = {"output": str(arguments.output), "precision": arguments.precision}
+        print_json({**result, "measured": measured, "files": files})
     return 0

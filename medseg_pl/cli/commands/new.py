@@ -2,6 +2,8 @@
 
 A README with the sections of a paper, configurations, a Makefile, and a part of your own with its test. With
 `--data_root` the configuration is planned for your data set; without, the project begins with synthetic abdomens.
+
+`--json` prints `project`, `name`, `package`, `summary` of the data set (null without one) and `notes` on its plan.
 """
 
 from __future__ import annotations
@@ -9,13 +11,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
 from medseg_pl import __version__
-from medseg_pl.cli.arguments import add_data_options, add_num_workers
+from medseg_pl.cli.arguments import add_data_options, add_json, add_num_workers, keep_stdout_for, print_json
 from medseg_pl.core.errors import SettingError, make_printable
 from medseg_pl.io.paths import require_folder
 
@@ -31,11 +34,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data_root", type=Path, metavar="DIR", help="the data set; default: synthetic abdomens")
     add_data_options(parser)
     add_num_workers(parser)
+    add_json(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Make the project."""
-    make_project(arguments)
+    with keep_stdout_for(arguments.json):
+        names, notes = make_project(arguments)
+    if arguments.json:
+        described = {"name": names.name, "package": names.package, "summary": names.summary or None}
+        print_json({"project": str(arguments.project), **described, "notes": list(notes)})
     return 0
 
 
@@ -53,8 +61,11 @@ class ProjectNames(NamedTuple):
     summary: str
 
 
-def make_project(arguments: argparse.Namespace) -> None:
+def make_project(arguments: argparse.Namespace) -> tuple[ProjectNames, Sequence[str]]:
     """Write the project beside its place first, so that a failure leaves nothing that looks whole.
+
+    Returns:
+        The project's names, and notes on the plan for its data.
 
     Raises:
         OutputExistsError: There is something in the folder.
@@ -70,9 +81,11 @@ def make_project(arguments: argparse.Namespace) -> None:
         fill_template(Path(__file__).with_name("template"), staging, names)
         if planned is not None:
             (staging / "configs" / "train.yaml").write_text(planned.text)
-    for note in planned.notes if planned else ():
+    notes = planned.notes if planned else ()
+    for note in notes:
         sys.stdout.write(f"Note: {make_printable(note)}.\n")
     sys.stdout.write(f"Made {arguments.project}; go on with\n  cd {arguments.project} && make demo\n")
+    return names, notes
 
 
 def make_package_name(project: str) -> str:

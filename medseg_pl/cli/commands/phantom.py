@@ -1,7 +1,7 @@
 """`medseg phantom`: a synthetic abdominal MRI data set, to try every other command on within minutes.
 
 All randomness comes from the seed, the number of the patient and the day: asking for more volumes adds files and
-changes none.
+changes none. `--json` prints `directory`, `layout`, `cases`, `seed`, `slices` and `size`, width before height.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
-from medseg_pl.cli.arguments import make_whole_number_type, parse_once
+from medseg_pl.cli.arguments import add_json, make_whole_number_type, parse_once, print_json
 from medseg_pl.core.errors import SettingError
 from medseg_pl.data.synthetic import ORGANS, merge_exclusive, simulate_days
 from medseg_pl.data.synthetic.layouts import DataCard, LabeledScan, write_decathlon, write_folder, write_uw_madison
@@ -62,6 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--seed", type=seed, default=0, metavar="S", help=default)
     add("--slices", type=slices, default=24, metavar="D", help=f"slices of a volume, {default}")
     add("--size", type=parse_size, default="112x96", metavar="WxH", help=f"pixels of a slice, {default}")
+    add_json(parser)
 
 
 def run(arguments: Namespace) -> int:
@@ -73,6 +74,10 @@ def run(arguments: Namespace) -> int:
     write_phantom(
         arguments.directory, arguments.layout, arguments.cases, arguments.seed, arguments.slices, arguments.size
     )
+    if arguments.json:
+        options = {name: arguments[name] for name in ("layout", "cases", "seed", "slices", "size")}
+        print_json({"directory": str(arguments.directory), **options})
+        return 0
     volumes = "1 synthetic volume" if arguments.cases == 1 else f"{arguments.cases} synthetic volumes"
     sys.stdout.write(f"Wrote {volumes} in the {arguments.layout} layout to {arguments.directory}\n")
     return 0

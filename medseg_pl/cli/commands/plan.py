@@ -5,14 +5,13 @@ Planning the same data again for the same hardware gives the same file.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from medseg_pl.cli.arguments import add_data_set, add_json, add_num_workers
+from medseg_pl.cli.arguments import add_data_set, add_json, add_num_workers, choose_data_set, print_json
 from medseg_pl.core.errors import SettingError, make_printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 
@@ -40,7 +39,7 @@ def run(arguments: Namespace) -> int:
 
     require_absent(arguments.output)
     said = DataSettings.from_arguments(arguments)
-    root = arguments.directory
+    root = choose_data_set(arguments)
     if arguments.config:
         opened, config = open_configured(arguments.config, root, said)
         root = root or config.source.root
@@ -53,8 +52,7 @@ def run(arguments: Namespace) -> int:
     planned = plan_config(found, hardware, root.resolve().name, arguments.num_workers)
     write_text(arguments.output, planned.text)
     if arguments.json:
-        result = {"config": str(arguments.output), "summary": planned.summary, "notes": list(planned.notes)}
-        sys.stdout.write(f"{json.dumps(result, indent=1)}\n")
+        print_json({"config": str(arguments.output), "summary": planned.summary, "notes": list(planned.notes)})
         return 0
     for note in planned.notes:
         sys.stdout.write(f"Note: {make_printable(note)}.\n")

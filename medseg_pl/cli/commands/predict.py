@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +71,7 @@ def predict(
     data: SegmentationDataModule,
     checkpoints: Sequence[CheckpointInfo],
     locks: FolderLocks,
-) -> None:
+) -> list[Outcome]:
     """Predict the cases that are not finished.
 
     Args:
@@ -81,8 +82,8 @@ def predict(
         checkpoints: One, or those of an ensemble.
         locks: Locks the output folder for this process.
 
-    Raises:
-        DataError: Some cases could not be predicted; the others were.
+    Returns:
+        What became of each input; see `raise_faults`.
     """
     output = OutputFolder(options.folder, _record(options, trainer, module, data.source, checkpoints), locks)
     output.check()  # before models are loaded, which takes longer
@@ -109,11 +110,23 @@ def predict(
         review=options.review,
     )
     trainer.predict(prediction, return_predictions=False)
-    _raise_faults(writer.outcomes, options.folder)
+    return list(writer.outcomes)
 
 
-def _raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Raise `DataError` if an input has no mask that should have one."""
+def describe_outcomes(outcomes: Sequence[Outcome], folder: Path) -> dict[str, Any]:
+    """Give what `--json` prints.
+
+    >>> outcomes = [Outcome("a.png", "a", "written"), Outcome("b.png", "b", "failed", "Damaged.")]
+    >>> described = describe_outcomes(outcomes, Path("masks"))
+    >>> described["counts"], described["inputs"][0]
+    ({'written': 1, 'failed': 1}, {'path': 'a.png', 'case_id': 'a', 'status': 'written', 'reason': ''})
+    """
+    counts = dict(Counter(outcome.status for outcome in outcomes))
+    return {"output": str(folder), "counts": counts, "inputs": [outcome._asdict() for outcome in outcomes]}
+
+
+def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Raise `DataError` if an input has no mask that should have one; the others were predicted."""
     faults = [outcome for outcome in outcomes if outcome.is_fault]
     if not faults:
         return

@@ -10,6 +10,8 @@ left out of the page.
 
 `--readme FILE` puts what the run says between marks such as `<!-- medseg:evaluate -->` and `<!-- /medseg:evaluate -->`,
 for each of `dataset`, `model`, `configuration`, `train` and `evaluate`, and changes nothing else in the file.
+
+`--json` prints `page` and `readme`, the files that were written or null, `runs`, and `notes` on what is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from medseg_pl.cli.arguments import make_whole_number_type
+from medseg_pl.cli.arguments import add_json, keep_stdout_for, make_whole_number_type, print_json
 
 __all__ = ["add_arguments", "run"]
 
@@ -37,10 +39,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--pictures", type=make_whole_number_type(0, 100_000), default=50, metavar="N", help=pictures)
     names = "true: call cases and patients by their names; default: hashed names"
     add("--names", type=bool, default=False, metavar="true|false", help=names)
+    add_json(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Write the page, see `medseg_pl.reporting.html.page`."""
     from medseg_pl.reporting.html.page import write_report
 
-    return write_report(arguments)
+    with keep_stdout_for(arguments.json):
+        notes = write_report(arguments)
+    if arguments.json:
+        files = {name: path and str(path) for name, path in (("page", arguments.output), ("readme", arguments.readme))}
+        print_json({**files, "runs": [str(folder) for folder in arguments.runs], "notes": notes})
+    return 0

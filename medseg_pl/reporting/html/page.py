@@ -50,8 +50,11 @@ _MOST_LINES = 10
 _DRAWN = {"dice": "Dice", "hd95_mm": "HD95", "nsd": "NSD"}
 
 
-def write_report(arguments: argparse.Namespace) -> int:
+def write_report(arguments: argparse.Namespace) -> list[str]:
     """Write the page, fill the README, and say what is missing.
+
+    Returns:
+        What is missing, a line each.
 
     Raises:
         OutputExistsError: The page is there already.
@@ -69,48 +72,45 @@ def write_report(arguments: argparse.Namespace) -> int:
         raise SettingError(f"A page shows at most {_MOST_RUNS} runs; {len(arguments.runs)} are given. Name fewer.")
     require_absent(arguments.output)
     runs = [read_run(folder, arguments.stage) for folder in arguments.runs]
-    for note in filter(None, (note_newest(run.table) for run in runs)):
-        _print(note)
+    notes = [_print(note) for note in filter(None, (note_newest(run.table) for run in runs))]
     if arguments.readme is not None:
-        _fill_readme(arguments.readme, runs[0])
+        notes += _fill_readme(arguments.readme, runs[0])
     if arguments.output is not None:
-        _write_page(arguments, runs)
-    return 0
+        notes += _write_page(arguments, runs)
+    return notes
 
 
-def _fill_readme(path: Path, run: Run) -> None:
+def _fill_readme(path: Path, run: Run) -> list[str]:
     changed, without = fill_readme(path, run)
-    if without:
-        _print(f"Note: {path} has no marks for {', '.join(without)}.")
+    notes = [_print(f"Note: {path} has no marks for {', '.join(without)}.")] if without else []
     _print(f"Filled {path}." if changed else f"{path} says what the run says already.")
+    return notes
 
 
-def _write_page(arguments: argparse.Namespace, runs: Sequence[Run]) -> None:
+def _write_page(arguments: argparse.Namespace, runs: Sequence[Run]) -> list[str]:
     names = choose_names(arguments.runs[0], plain=arguments.names)
+    notes = []
     if not names.kept:
-        _print(f"Note: {arguments.runs[0]} cannot be written to, so nobody can tell which case a hashed name is of.")
+        lost = "cannot be written to, so nobody can tell which case a hashed name is of"
+        notes.append(_print(f"Note: {arguments.runs[0]} {lost}."))
     entries = list_case_entries(runs, names)
     compared = compare_runs(runs)
     for one in compared:
         if one.fault:
-            _print(f"Note: A and {one.letter} are not compared. {one.fault}")
-    pictures = _load_pictures(arguments, runs, entries)
-    write_text(arguments.output, render_page(runs, entries, compared, pictures, hashed=names.record is not None))
-    _print(f"Wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.1f} MB.")
-
-
-def _load_pictures(arguments: argparse.Namespace, runs: Sequence[Run], entries: Sequence[CaseEntry]) -> Pictures:
-    """Load the pictures, and say what is missing."""
+            notes.append(_print(f"Note: A and {one.letter} are not compared. {one.fault}"))
     pictures = load_pictures(runs, entries, arguments.pictures) if arguments.pictures else Pictures()
-    for note in list(dict.fromkeys(pictures.notes))[:_MOST_NOTES]:
-        _print(f"Note: {note}")
+    notes += [_print(f"Note: {note}") for note in list(dict.fromkeys(pictures.notes))[:_MOST_NOTES]]
     if arguments.pictures:
         _print(f"Pictures: {len(pictures.cases)} of {len(entries)} cases.")
-    return pictures
+    write_text(arguments.output, render_page(runs, entries, compared, pictures, hashed=names.record is not None))
+    _print(f"Wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.1f} MB.")
+    return notes
 
 
-def _print(line: str) -> None:
+def _print(line: str) -> str:
+    """Print a line, and return it without the mark of a note."""
     sys.stdout.write(f"{make_printable(line)}\n")
+    return make_printable(line).removeprefix("Note: ")
 
 
 def render_page(
