@@ -23,7 +23,7 @@ def test_new_says_what_the_project_is_called(
     code, made = run_json("new", tmp_path / "Liver MRI", "--data_root", phantoms["folder"], "--num_workers=1")
     assert code == 0
     assert (made["project"], made["package"]) == (str(tmp_path / "Liver MRI"), "liver_mri_parts")
-    assert "8 cases" in made["summary"]
+    assert "24 cases" in made["summary"]  # each image one
     assert "make demo" in capsys.readouterr().err
 
 
