@@ -6,9 +6,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 CLASSES = {
+    "BoundaryMetric": "metrics",
     "CalibrationMetric": "metrics",
     "Case": "core.types",
     "CaseMetric": "metrics",
+    "CenterlineMetric": "metrics",
     "DecathlonSource": "data.sources",
     "DiceCELoss": "models.losses",
     "DiceLoss": "models.losses",
@@ -23,6 +25,7 @@ CLASSES = {
     "ManifestSource": "data.sources",
     "MeanStd": "models.normalization",
     "Normalization": "models.normalization",
+    "ObjectMetric": "metrics",
     "OverlapMetric": "metrics",
     "PerChannel": "models.normalization",
     "PixelCELoss": "models.losses",

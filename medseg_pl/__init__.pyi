@@ -13,9 +13,12 @@ from medseg_pl.data.sources import Source as Source
 from medseg_pl.data.sources import UWMadisonSource as UWMadisonSource
 from medseg_pl.data.transforms.augmentation import StandardAugmentation as StandardAugmentation
 from medseg_pl.inference.predictor import Predictor as Predictor
+from medseg_pl.metrics import BoundaryMetric as BoundaryMetric
 from medseg_pl.metrics import CalibrationMetric as CalibrationMetric
 from medseg_pl.metrics import CaseMetric as CaseMetric
+from medseg_pl.metrics import CenterlineMetric as CenterlineMetric
 from medseg_pl.metrics import LabelPair as LabelPair
+from medseg_pl.metrics import ObjectMetric as ObjectMetric
 from medseg_pl.metrics import OverlapMetric as OverlapMetric
 from medseg_pl.metrics import SurfaceMetric as SurfaceMetric
 from medseg_pl.metrics import UWMadisonScore as UWMadisonScore

@@ -14,11 +14,21 @@ if TYPE_CHECKING:
     from medseg_pl.metrics.measures import SurfaceMetric as SurfaceMetric
     from medseg_pl.metrics.measures import UWMadisonScore as UWMadisonScore
     from medseg_pl.metrics.measures import VolumeMetric as VolumeMetric
+    from medseg_pl.metrics.objects import ObjectMetric as ObjectMetric
+    from medseg_pl.metrics.objects import ObjectTable as ObjectTable
+    from medseg_pl.metrics.objects import collect_objects as collect_objects
+    from medseg_pl.metrics.shape import BoundaryMetric as BoundaryMetric
+    from medseg_pl.metrics.shape import CenterlineMetric as CenterlineMetric
     from medseg_pl.metrics.summary import summarize as summarize
 
 _MODULES = {
     "CalibrationMetric": "measures",
+    "BoundaryMetric": "shape",
+    "CenterlineMetric": "shape",
     "MetricTable": "case_metric",
+    "ObjectMetric": "objects",
+    "ObjectTable": "objects",
+    "collect_objects": "objects",
     "CaseMetric": "case_metric",
     "LabelPair": "case_metric",
     "OverlapMetric": "measures",
@@ -31,15 +41,20 @@ _MODULES = {
 }
 
 __all__ = [
+    "BoundaryMetric",
     "CalibrationMetric",
     "CaseMetric",
     "CaseScore",
+    "CenterlineMetric",
     "LabelPair",
     "MetricTable",
+    "ObjectMetric",
+    "ObjectTable",
     "OverlapMetric",
     "SurfaceMetric",
     "UWMadisonScore",
     "VolumeMetric",
+    "collect_objects",
     "gather_from_ranks",
     "summarize",
 ]
