@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -50,6 +50,16 @@ class Reorientation(NamedTuple):
         before = array.ndim - 3
         turned = array.transpose(*range(before), *(before + axis for axis in self.order))
         return np.flip(turned, tuple(before + axis for axis, flip in enumerate(self.flips) if flip))
+
+    def then(self, second: Reorientation) -> Reorientation:
+        """Compose with a reorientation that comes after.
+
+        >>> Reorientation((2, 0, 1), (True, False, False)).then(Reorientation((1, 0, 2), (False, True, False)))
+        Reorientation(order=(0, 2, 1), flips=(False, False, False))
+        """
+        first, middle, last = (self.order[axis] for axis in second.order)
+        down, back, left = (self.flips[axis] != flip for axis, flip in zip(second.order, second.flips, strict=True))
+        return Reorientation((first, middle, last), (down, back, left))
 
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
         """Bring the last three axes back to what they were before `apply`; a view."""
@@ -159,7 +169,62 @@ def to_affine(matrix: NDArray[np.floating] | Sequence[Sequence[float]]) -> Affin
     return tuple(tuple(float(value) for value in row) for row in np.asarray(matrix, dtype=np.float64))
 
 
-def find_slicing(geometry: Geometry, slicing: Slicing, source: str) -> Reorientation:
+_CODES = ("LR", "PA", "IS")
+"""Letters of the scanner's axes, towards their lower and their upper end."""
+
+
+def find_axis_codes(geometry: Geometry) -> str | None:
+    """Name where the axes `(D, H, W)` run, such as `SAR` for head, front and right; `None` where it is unknown.
+
+    >>> find_axis_codes(Geometry((5, 5, 5), affine=to_affine(np.diag([1, -1, 1, 1])[[2, 1, 0, 3]])))
+    'SPR'
+    """
+    if geometry.affine is None:
+        return None
+    cosines = np.asarray(geometry.affine)[:3, :3]
+    cosines = cosines / np.linalg.norm(cosines, axis=0)
+    # The best assignment as a whole: two axes of an oblique volume may be nearest to the same axis of the scanner.
+    worlds = max(permutations(range(3)), key=lambda order: sum(abs(cosines[order[axis], axis]) for axis in range(3)))
+    return "".join(_CODES[world][int(cosines[world, axis] > 0)] for axis, world in enumerate(worlds))
+
+
+def find_turn_to_codes(codes: str, wanted: str) -> Reorientation:
+    """Find how an array is reoriented so that its axes run where they should.
+
+    Args:
+        codes: Where they run, see `find_axis_codes`.
+        wanted: Where they should.
+
+    >>> find_turn_to_codes("RAS", "SPR")
+    Reorientation(order=(2, 1, 0), flips=(False, True, False))
+    """
+    axes = ["".join(sorted(letters)) for letters in _CODES]
+    homes = [next(axis for axis, letters in enumerate(axes) if letter in letters) for letter in codes]
+    order = [homes.index(next(axis for axis, letters in enumerate(axes) if letter in letters)) for letter in wanted]
+    down, back, left = (codes[axis] != letter for axis, letter in zip(order, wanted, strict=True))
+    return Reorientation((order[0], order[1], order[2]), (down, back, left))
+
+
+def find_slicing(geometry: Geometry, slicing: Slicing, source: str, orientation: str | None = None) -> Reorientation:
+    """Find how a volume is reoriented to be cut into slices, and to lie as the slices of training did.
+
+    Args:
+        geometry: The grid as the file has it.
+        slicing: See `find_cut`.
+        source: What to call the file in an error.
+        orientation: Axis codes of the training slices; a volume that does not say how it lies stays as it is.
+
+    Raises:
+        GeometryError: The file does not say what the slicing needs.
+    """
+    cut = find_cut(geometry, slicing, source)
+    codes = find_axis_codes(geometry.reorient(cut))
+    if codes is None or orientation is None or codes == orientation:
+        return cut
+    return cut.then(find_turn_to_codes(codes, orientation))
+
+
+def find_cut(geometry: Geometry, slicing: Slicing, source: str) -> Reorientation:
     """Find how a volume is reoriented to be cut into slices.
 
     Args:
@@ -172,7 +237,7 @@ def find_slicing(geometry: Geometry, slicing: Slicing, source: str) -> Reorienta
     Raises:
         GeometryError: The file does not say how it lies, or how far its voxels are apart.
 
-    >>> find_slicing(Geometry((52, 55, 60), (0.5, 0.5, 7.5)), "thick", "t2.nii.gz").order
+    >>> find_cut(Geometry((52, 55, 60), (0.5, 0.5, 7.5)), "thick", "t2.nii.gz").order
     (2, 0, 1)
     """
     if slicing == "file":

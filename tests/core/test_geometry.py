@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from medseg_pl.core.errors import GeometryError
-from medseg_pl.core.geometry import Geometry, Reorientation, find_slicing, to_affine
+from medseg_pl.core.geometry import (
+    Geometry,
+    Reorientation,
+    find_axis_codes,
+    find_slicing,
+    find_turn_to_codes,
+    to_affine,
+)
 
 OBLIQUE = np.array([[0.1, -1.7, 1 / 3, 12.5], [1e-9, 0.3, 2.0, -7.0], [5.0, 0.0, np.pi, 1e6], [0.0, 0.0, 0.0, 1.0]])
 
@@ -220,3 +227,38 @@ class TestSlicing:
     def test_without_a_spacing_there_is_no_thick_one(self) -> None:
         with pytest.raises(GeometryError, match=r"a\.png does not say how far its voxels are apart, so it cannot be"):
             find_slicing(Geometry((1, 9, 9)), "thick", "a.png")
+
+
+_FLIPS = list(product([False, True], repeat=3))
+_EVERY_TURN = [Reorientation(order, flips) for order in permutations(range(3)) for flips in _FLIPS]
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("slicing", ["file", "thick"])
+    def test_all_48_orientations_give_the_same_slices(self, slicing: Slicing) -> None:
+        leaning = np.array([[0.98, 0.1, -0.15], [-0.12, 0.97, 0.2], [0.16, -0.2, 0.96]])
+        affine = np.eye(4)
+        affine[:3, :3] = leaning * [3, 1.5, 1]
+        grid = Geometry((4, 5, 6), (3.0, 1.5, 1.0), to_affine(affine))
+        voxels = np.arange(120).reshape(4, 5, 6)
+        for stored in _EVERY_TURN:
+            turned = grid.reorient(stored)
+            back = find_slicing(turned, slicing, "a.nii", find_axis_codes(grid))
+            np.testing.assert_array_equal(back.apply(stored.apply(voxels)), voxels)
+            np.testing.assert_array_equal(back.undo(voxels), stored.apply(voxels))
+            assert turned.reorient(back).distance_voxels(grid) < 1e-6
+
+    @pytest.mark.parametrize("second", _EVERY_TURN[::5])
+    def test_two_turns_in_one(self, second: Reorientation) -> None:
+        voxels = np.arange(24).reshape(2, 3, 4)
+        for first in _EVERY_TURN:
+            np.testing.assert_array_equal(first.then(second).apply(voxels), second.apply(first.apply(voxels)))
+
+    def test_codes_name_the_far_end_of_each_axis(self) -> None:
+        assert find_axis_codes(Geometry((2, 2, 2), affine=to_affine(np.eye(4)))) == "RAS"
+        assert find_axis_codes(Geometry((2, 2, 2), affine=to_affine(np.diag([-1.0, -1, -1, 1])))) == "LPI"
+        assert find_axis_codes(Geometry((2, 2, 2))) is None
+        assert find_turn_to_codes("RAS", "RAS") == Reorientation()
+
+    def test_a_volume_without_a_place_stays(self) -> None:
+        assert find_slicing(Geometry((4, 5, 6), (1.0, 1.0, 1.0)), "file", "a.nii", "SAR") == Reorientation()

@@ -1,0 +1,228 @@
+"""Facts of an image and of a mask, by which a model recognizes what it was not trained on.
+
+An exported model ships this file: it imports numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Spacing = tuple[float, float, float]
+
+PERCENTILES = (0.5, 10.0, 25.0, 50.0, 75.0, 90.0, 99.5)
+AXES = ("depth", "height", "width")
+
+_SLICES, _DETAILED_SLICES, _DETAILED_SIDE = 12, 3, 192
+"""So few slices, and so small a part of them, are looked at: the facts of a volume cost less than reading it."""
+_SAMPLE = 20_000
+_GRID_VOLUME, _GRID_PICTURE = (7, 7, 7), (1, 8, 8)
+_STEPS = (1, 2, 4, 8, 16)
+_MOST_MASK_VOXELS = 4_000_000
+_FEWEST_LABEL_VOXELS = 500
+_EXTENT = (0.02, 0.98)
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What an image is like, without what it shows.
+
+    Args:
+        numbers: By name, such as `span[0]` for channel 0; a fact that is not known is absent.
+        words: `dtype`, and where they are known `orientation`, `modality` and `photometric`.
+        pattern: `(C, d, h, w)` mean intensities of a coarse grid, standardized in each channel.
+    """
+
+    numbers: dict[str, float]
+    words: dict[str, str] = field(default_factory=dict)
+    pattern: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 1, 1, 1), np.float32))
+
+
+def measure_image(
+    image: Array, spacing_mm: Spacing | None = None, orientation: str | None = None, **words: str
+) -> ImageFacts:
+    """Measure the facts of an image.
+
+    Args:
+        image: `(C, D, H, W)` raw values.
+        spacing_mm: Between voxels along `(z, y, x)`, where it is known.
+        orientation: Axis codes of `(D, H, W)`, where they are known, see `find_axis_codes`.
+        words: What a header says besides, such as `modality="MR"`.
+
+    >>> facts = measure_image(np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8), (3.0, 1.0, 1.0), "SAR")
+    >>> facts.words, round(facts.numbers["shape50[0]"], 1), facts.numbers["size.height"]
+    ({'dtype': 'uint8', 'orientation': 'SAR'}, 0.5, 3.0)
+    """
+    depth, height, width = image.shape[1:]
+    chosen = np.unique(np.linspace(0, depth - 1, min(depth, _SLICES)).round().astype(int))
+    step = max(1, int(np.sqrt(len(chosen) * height * width / _SAMPLE)))
+    # Indexing by slices first: a mapped volume is read no further than that.
+    coarse = np.stack([image[:, index, step // 2 :: step, step // 2 :: step] for index in chosen], axis=1)
+    coarse = _fill_not_finite(coarse)
+    numbers = _measure_grid(image.shape[1:], spacing_mm)
+    detailed = chosen[:: max(1, len(chosen) // _DETAILED_SLICES)][:_DETAILED_SLICES]
+    for channel, values in enumerate(coarse):
+        pixels = _crop_slices(image[channel], detailed)
+        numbers |= {f"{name}[{channel}]": value for name, value in _measure_channel(values, pixels).items()}
+    numbers |= _measure_colors(coarse)
+    if depth > 2:
+        numbers["continuity"] = _measure_continuity(image)
+    known = {"dtype": image.dtype.name, "orientation": orientation or "", **words}
+    return ImageFacts(numbers, {name: word for name, word in known.items() if word}, _measure_pattern(coarse, depth))
+
+
+def measure_mask(planes: Iterable[Array], names: Sequence[str], spacing_mm: Spacing | None = None) -> dict[str, float]:
+    """Measure volume, position and extent of each label in a mask.
+
+    Args:
+        planes: `(D, H, W)` of each label, where it is not 0.
+        names: The labels.
+        spacing_mm: Between voxels along `(z, y, x)`, where it is known.
+
+    Returns:
+        By name, such as `liver.volume`, the decimal logarithm of millilitres or, where the spacing is unknown, of
+        voxels; `liver.present` alone where the label is absent. Positions and extents are shares of the image's side.
+
+    >>> plane = np.zeros((1, 4, 4)); plane[0, :, :1] = 1
+    >>> facts = measure_mask([plane], ["edge"])
+    >>> facts["edge.present"], facts["edge.center.height"], facts["edge.center.width"]
+    (1.0, 0.5, 0.125)
+    """
+    numbers: dict[str, float] = {}
+    for name, plane in zip(names, planes, strict=True):
+        numbers |= {f"{name}.{fact}": value for fact, value in _measure_label(np.asarray(plane), spacing_mm).items()}
+    return numbers
+
+
+def _measure_continuity(image: Array) -> float:
+    """Divide the change from slice to slice by that from each to the next but one."""
+    depth, height, width = image.shape[1:]
+    step = max(1, min(height, width) // 48)
+    starts = np.unique(np.linspace(0, depth - 3, min(depth - 2, _DETAILED_SLICES)).round().astype(int))
+    near = far = 0.0
+    for start in starts:
+        first, second, third = _fill_not_finite(image[0, start : start + 3, ::step, ::step])
+        near += float(np.abs(second - first).mean())
+        far += float(np.abs(third - first).mean())
+    return near / far if far else 0.0
+
+
+def _fill_not_finite(values: Array) -> NDArray[np.float32]:
+    converted = values.astype(np.float32)
+    finite = np.isfinite(converted)
+    return converted if finite.all() else np.where(finite, converted, converted[finite].min(initial=0.0))
+
+
+def _measure_grid(shape: Sequence[int], spacing_mm: Spacing | None) -> dict[str, float]:
+    """Measure sizes in the logarithm of base 2, and spacings in that of base 10."""
+    axes = [index for index, length in enumerate(shape) if index > 0 or length > 1]
+    numbers = {f"size.{AXES[axis]}": float(np.log2(shape[axis])) for axis in axes}
+    if spacing_mm is not None:
+        numbers |= {f"spacing.{AXES[axis]}": float(np.log10(spacing_mm[axis])) for axis in axes}
+        numbers |= {f"extent.{AXES[axis]}": float(np.log2(shape[axis] * spacing_mm[axis])) for axis in axes}
+    return numbers
+
+
+def _crop_slices(channel: Array, indices: Array) -> NDArray[np.float32]:
+    """Take the middle of some slices at full resolution."""
+    top, left = (max(0, (length - _DETAILED_SIDE) // 2) for length in channel.shape[1:])
+    rows, columns = slice(top, top + _DETAILED_SIDE), slice(left, left + _DETAILED_SIDE)
+    return _fill_not_finite(np.stack([channel[index, rows, columns] for index in indices]))
+
+
+def _measure_channel(values: Array, pixels: Array) -> dict[str, float]:
+    """Measure intensities of a sample, and noise and sharpness of neighboring pixels."""
+    flat = values.ravel()
+    quantiles = np.percentile(flat, PERCENTILES)
+    low, high = float(quantiles[0]), float(quantiles[-1])
+    span = high - low
+    if span <= 0:  # more than 99 percent have one value
+        low, high = float(flat.min()), float(flat.max())
+        if (span := high - low) <= 0:
+            return {"blank": 1.0}
+    numbers = {"blank": 0.0, "span": float(np.log10(span)), "offset": low / span}
+    shape = (quantiles[1:-1] - low) / span
+    numbers |= {f"shape{percent:.0f}": float(s) for percent, s in zip(PERCENTILES[1:-1], shape, strict=True)}
+    for name, end in (("at_low", flat.min()), ("at_high", flat.max())):
+        numbers[name] = float(np.log10((flat == end).mean() + 1e-3))
+    return numbers | _measure_texture(pixels, span)
+
+
+def _measure_texture(pixels: Array, span: float) -> dict[str, float]:
+    if min(pixels.shape[1:]) < 3:
+        return {}
+    cross = pixels[:, :-2, 1:-1] + pixels[:, 2:, 1:-1] + pixels[:, 1:-1, :-2] + pixels[:, 1:-1, 2:]
+    noise = np.abs(cross - 4 * pixels[:, 1:-1, 1:-1]).mean() / span
+    numbers = {"noise": float(np.log10(noise + 1e-5))}
+    steps = [step for step in _STEPS if step < min(pixels.shape[1:])]
+    changes = [pixels[..., step:] - pixels[..., :-step] for step in steps]
+    numbers["flat"] = float((changes[0] == 0).mean())
+    means = [float(np.abs(change).mean()) for change in changes]
+    pairs = zip(steps, means, means[1:], strict=False)
+    return numbers | {f"sharpness{step}": near / far if far > 0 else 0.0 for step, near, far in pairs}
+
+
+def _measure_colors(coarse: Array) -> dict[str, float]:
+    """Measure how unlike neighboring channels are, in the logarithm of base 10."""
+    numbers = {}
+    for channel, (one, other) in enumerate(pairwise(coarse)):
+        span = float(np.ptp(one)) or 1.0
+        numbers[f"color[{channel}]"] = float(np.log10(np.abs(one - other).mean() / span + 1e-4))
+    return numbers
+
+
+def _measure_pattern(coarse: Array, depth: int) -> NDArray[np.float32]:
+    """Average over the cells of a coarse grid; sides that are shorter than it repeat their voxels."""
+    pattern = coarse
+    for axis, cells in enumerate(_GRID_PICTURE if depth == 1 else _GRID_VOLUME, start=1):
+        length = pattern.shape[axis]
+        if length < cells:
+            pattern = pattern.take((np.arange(cells) * length) // cells, axis=axis)
+            continue
+        starts = (np.arange(cells) * length) // cells
+        sizes = np.diff([*starts, length]).reshape([-1 if other == axis else 1 for other in range(4)])
+        pattern = np.add.reduceat(pattern, starts, axis=axis) / sizes
+    return standardize(pattern)
+
+
+def standardize(pattern: Array) -> NDArray[np.float32]:
+    """Bring each channel to a mean of 0 and a length of 1; a channel of one value becomes 0."""
+    flat = pattern.reshape(len(pattern), -1).astype(np.float64)
+    centered = flat - flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centered, axis=1, keepdims=True)
+    scale = np.abs(flat).max(axis=1, keepdims=True, initial=0.0)
+    # Rounding leaves 1e-7 of a value where nothing differs.
+    whole = np.where(length > 1e-5 * scale, centered / np.maximum(length, 1e-30), 0.0)
+    return whole.reshape(pattern.shape).astype(np.float32)
+
+
+def _measure_label(plane: Array, spacing_mm: Spacing | None) -> dict[str, float]:
+    if not plane.any():
+        return {"present": 0.0}
+    voxels = float(np.prod(spacing_mm)) / 1000 if spacing_mm is not None else 1.0
+    step = max(1, int(np.cbrt(plane.size / _MOST_MASK_VOXELS)))
+    thinned = plane[::step, ::step, ::step] != 0
+    if step > 1 and np.count_nonzero(thinned) < _FEWEST_LABEL_VOXELS:  # too small a label to be thinned
+        step, thinned = 1, plane != 0
+    count = np.count_nonzero(thinned) * plane.size / thinned.size
+    numbers = {
+        "present": 1.0,
+        "volume": float(np.log10(count * voxels)),
+        "share": float(np.log10(count / plane.size)),
+    }
+    for axis, name in enumerate(AXES):
+        if plane.shape[axis] == 1:
+            continue
+        profile = np.count_nonzero(thinned, axis=tuple({0, 1, 2} - {axis})).astype(np.float64)
+        centers = (np.arange(len(profile)) + 0.5) / len(profile)
+        reached = np.cumsum(profile) / profile.sum()
+        first, last = np.searchsorted(reached, _EXTENT)
+        numbers[f"center.{name}"] = float((profile * centers).sum() / profile.sum())
+        numbers[f"extent.{name}"] = float(last - first + 1) / len(profile)
+    return numbers

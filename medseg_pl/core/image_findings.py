@@ -1,0 +1,294 @@
+"""Findings that an image, or its predicted mask, is not what a model was trained on.
+
+An exported model ships this file: it imports numpy and its neighbors alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
+from typing import Literal, NamedTuple
+
+from medseg_pl.core.image_facts import ImageFacts
+from medseg_pl.core.training_profile import Limits, TrainingProfile, compare_pattern
+
+OnForeign = Literal["mark", "refuse", "ignore"]
+"""What happens to an image with a warning: `mark` lists it, `refuse` writes no mask, `ignore` compares nothing."""
+
+
+class ImageFinding(NamedTuple):
+    """One way in which an image or its mask is unlike the training cases.
+
+    Attributes:
+        code: Stable from release to release, see `CODES`.
+        level: A `warning` marks the case; a `note` says what could not be compared.
+        message: What was measured, and what training had.
+    """
+
+    code: str
+    level: Literal["warning", "note"]
+    message: str
+
+    def __str__(self) -> str:
+        """Return code and message."""
+        return f"{self.code} {self.message}"
+
+
+class FindingCode(NamedTuple):
+    """One kind of finding.
+
+    Attributes:
+        meaning: What is unlike the training cases, in a few words.
+        remedy: What to do.
+    """
+
+    meaning: str
+    remedy: str
+
+
+CODES = {
+    "F101": FindingCode(
+        "intensities outside the range of the training images",
+        "Export the image as the training images were: same type, scale, window and units.",
+    ),
+    "F102": FindingCode("spacing unlike that of the training images", "Check the header; resample to their spacing."),
+    "F103": FindingCode(
+        "orientation unlike that of the training images: mirrored, turned, or unknown",
+        "Correct the orientation in the header, or store the rows and columns as the training images have them.",
+    ),
+    "F104": FindingCode("channels that look exchanged", "Bring the channels into the order of the training images."),
+    "F105": FindingCode("intensities that look inverted", "Invert the image: bright is dark in it."),
+    "F106": FindingCode("modality or kind of pixels unlike the training images", "Use a model of this modality."),
+    "F107": FindingCode("colors unlike those of the training images", "Convert gray and color as training did."),
+    "F108": FindingCode("an image of one value", "Replace the file; it shows nothing."),
+    "F109": FindingCode("many pixels at one end of the range", "Export with a wider window, so that nothing is cut."),
+    "F110": FindingCode("noise unlike that of the training images", "Look at the image; denoise or acquire it anew."),
+    "F111": FindingCode("sharpness unlike that of the training images", "Look at the image; it may be resampled."),
+    "F112": FindingCode("size or field of view unlike the training images", "Crop or pad as training did."),
+    "F113": FindingCode("content unlike the training images", "Check that the image shows the same part of the body."),
+    "F201": FindingCode("no voxel of a label that every training case has", "Look at the prediction."),
+    "F202": FindingCode("a volume that no training case has", "Look at the prediction."),
+    "F203": FindingCode("a label in another place than in training", "Look at the prediction; check the orientation."),
+    "F204": FindingCode("an extent that no training case has", "Look at the prediction."),
+}
+"""All codes: F1xx are of images, F2xx of predicted masks."""
+
+_RULES = (
+    ("F108", ("blank",)),
+    ("F101", ("span", "offset", "shape10", "shape25", "shape50", "shape75", "shape90")),
+    ("F109", ("at_low", "at_high")),
+    ("F107", ("color",)),
+    ("F110", ("noise",)),
+    ("F111", ("sharpness1", "sharpness2", "sharpness4", "sharpness8", "flat")),
+    ("F113", ("pattern",)),
+    ("F102", ("spacing",)),
+    ("F112", ("size", "extent")),
+    ("F103", ("turn", "continuity")),
+)
+"""The facts that each code looks at, by how their names begin."""
+
+_MASK_RULES = (("F201", "present"), ("F202", "volume"), ("F202", "share"), ("F203", "center"), ("F204", "extent"))
+_FACTS = {
+    "offset": "darkest value, in ranges of values,",
+    "span": "range of values",
+    "at_low": "share of pixels at the darkest value",
+    "at_high": "share of pixels at the brightest value",
+    "color": "difference between channels",
+    "noise": "noise",
+    "flat": "share of pixels like their neighbors",
+    "continuity": "difference between neighboring slices",
+    "pattern": "similarity to the training images",
+    "spacing": "spacing",
+    "size": "size",
+    "extent": "extent",
+    "turn": "similarity of its sides to those of the training images",
+    "volume": "volume",
+    "share": "share of the image",
+    "center": "position",
+}
+_BASES = {"span": 10, "at_low": 10, "at_high": 10, "color": 10, "noise": 10, "spacing": 10, "size": 2, "extent": 2}
+_MASK_BASES = {"volume": 10, "share": 10}
+_UNITS = {"spacing": " mm", "size": " pixels", "extent": " mm"}
+_FLIPS = {"flip_height": "upside down", "flip_width": "mirrored", "flip_depth": "with its slices in reverse order"}
+
+
+def compare_image(facts: ImageFacts, profile: TrainingProfile) -> list[ImageFinding]:
+    """Compare an image with what a model was trained on.
+
+    Args:
+        facts: Of the image.
+        profile: Of the training images.
+
+    Returns:
+        Findings sorted by code; none for an image like the training images.
+    """
+    numbers = {**facts.numbers, **compare_pattern(facts.pattern, profile.template, profile.spread)}
+    if numbers.get("blank[0]") and _find_excess(numbers, profile, ("blank",)):
+        return [ImageFinding("F108", "warning", "The image has one value almost everywhere.")]
+    findings = [*_find_words(facts, profile), *_find_unknown(facts, profile)]
+    for code, kinds in _RULES:
+        if excess := _find_excess(numbers, profile, kinds):
+            findings.append(ImageFinding(code, "warning", _describe(excess, numbers, profile.limits)))
+    if findings:
+        findings += _find_causes(facts, numbers, profile)
+    return sorted(set(findings))
+
+
+def compare_mask(
+    facts: Mapping[str, float], profile: TrainingProfile, names: Sequence[str], spaced: bool = False
+) -> list[ImageFinding]:
+    """Compare a predicted mask with the references of training.
+
+    Args:
+        facts: Of the mask, see `measure_mask`.
+        profile: Of the training cases.
+        names: The labels.
+        spaced: Whether volumes are in millilitres.
+    """
+    findings = []
+    for name in names:
+        for code, kind in _MASK_RULES:
+            if code == "F202" and kind == "volume" and not _is_comparable(profile, spaced):
+                continue
+            excess = {
+                fact: profile.limits[f"label.{fact}"].measure_excess(value)
+                for fact, value in facts.items()
+                if fact.startswith(f"{name}.{kind}") and f"label.{fact}" in profile.limits
+            }
+            fact = max(excess, key=lambda each: excess[each], default="")
+            if fact and excess[fact] > 0:
+                findings.append(
+                    ImageFinding(code, "warning", _describe_label(name, kind, fact, facts[fact], profile.limits))
+                )
+    # One finding of each code and label, though volume and share may both be unlike.
+    return sorted({(finding.code, finding.message.split(":")[0]): finding for finding in reversed(findings)}.values())
+
+
+def _is_comparable(profile: TrainingProfile, spaced: bool) -> bool:
+    """Check whether both volumes are known in millilitres, or neither."""
+    return spaced == any(name.startswith("spacing.") for name in profile.limits)
+
+
+def has_warning(findings: Sequence[ImageFinding]) -> bool:
+    """Tell whether a case is marked."""
+    return any(finding.level == "warning" for finding in findings)
+
+
+def describe_findings(findings: Sequence[ImageFinding]) -> str:
+    """Put findings on one line.
+
+    >>> describe_findings([ImageFinding("F102", "note", "The spacing is unknown.")])
+    'F102 The spacing is unknown.'
+    """
+    return " ".join(str(finding) for finding in findings)
+
+
+def _find_excess(numbers: Mapping[str, float], profile: TrainingProfile, kinds: Sequence[str]) -> str:
+    """Find the fact of some kinds that lies furthest outside; empty where all lie inside."""
+    excess = {
+        name: profile.limits[name].measure_excess(value)
+        for name, value in numbers.items()
+        if name in profile.limits and name.split("[")[0].split(".")[0] in kinds
+    }
+    worst = max(excess, key=lambda name: excess[name], default="")
+    return worst if worst and excess[worst] > 0 else ""
+
+
+def _find_words(facts: ImageFacts, profile: TrainingProfile) -> Iterator[ImageFinding]:
+    """Compare what headers say."""
+    for name in ("modality", "photometric"):
+        known, word = profile.words.get(name, ()), facts.words.get(name)
+        if known and word and word not in known:
+            yield ImageFinding("F106", "warning", f"The {name} is {word}; training had {', '.join(known)}.")
+    known, word = profile.words.get("orientation", ()), facts.words.get("orientation")
+    if known and word and word not in known:
+        yield ImageFinding("F103", "warning", f"The axes run towards {word}; training had {', '.join(known)}.")
+
+
+def _find_unknown(facts: ImageFacts, profile: TrainingProfile) -> Iterator[ImageFinding]:
+    """Say what could not be compared."""
+    if profile.words.get("orientation") and "orientation" not in facts.words:
+        yield ImageFinding("F103", "note", "The image does not say how it lies, so its orientation was not compared.")
+    if "spacing.width" in profile.limits and "spacing.width" not in facts.numbers:
+        yield ImageFinding("F102", "note", "The image does not say its spacing, so it was not compared.")
+
+
+def _find_causes(facts: ImageFacts, numbers: Mapping[str, float], profile: TrainingProfile) -> Iterator[ImageFinding]:
+    """Find an inversion or an exchange of channels after which the image is like the training images."""
+    channels = len(facts.pattern)
+    before = _count_outside(numbers, profile, channels)
+    if before and _count_outside(_invert(numbers), profile, channels) < before / 2:
+        yield ImageFinding("F105", "warning", "The image is like the training images once it is inverted.")
+    if before and 1 < channels <= 4:
+        for order in list(permutations(range(channels)))[1:]:
+            exchanged = _exchange(facts, order)
+            others = {**exchanged.numbers, **compare_pattern(exchanged.pattern, profile.template, profile.spread)}
+            if _count_outside(others, profile, channels) < before / 2:
+                listed = ", ".join(str(channel) for channel in order)
+                yield ImageFinding(
+                    "F104", "warning", f"The image is like the training images with its channels as {listed}."
+                )
+                break
+
+
+def _count_outside(numbers: Mapping[str, float], profile: TrainingProfile, channels: int) -> int:
+    """Count the facts of channels outside their limits."""
+    kinds = ("shape10", "shape25", "shape50", "shape75", "shape90", "at_low", "at_high", "pattern")
+    kinds = (*kinds, "span", "offset") if channels > 1 else kinds
+    names = [name for name in numbers if name in profile.limits and name.split("[")[0] in kinds]
+    return sum(profile.limits[name].measure_excess(numbers[name]) > 0 for name in names)
+
+
+def _invert(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Compute the facts of the inverted image, as far as they do not depend on its scale."""
+    inverted = dict(numbers)
+    for name, value in numbers.items():
+        kind, _, channel = name.partition("[")
+        if kind.startswith("shape"):
+            inverted[f"shape{100 - int(kind[5:])}[{channel}"] = 1 - value
+        elif kind in ("at_low", "at_high"):
+            inverted[f"{'at_high' if kind == 'at_low' else 'at_low'}[{channel}"] = value
+        elif kind == "pattern":
+            inverted[name] = -value
+    # Values themselves are those of the other end, which depends on how it was inverted.
+    return {name: value for name, value in inverted.items() if name.split("[")[0] != "offset"}
+
+
+def _exchange(facts: ImageFacts, order: Sequence[int]) -> ImageFacts:
+    """Compute the facts of an image with its channels in another order."""
+    numbers = dict(facts.numbers)
+    for place, channel in enumerate(order):
+        for name, value in facts.numbers.items():
+            if name.endswith(f"[{channel}]") and not name.startswith("color"):
+                numbers[f"{name.split('[')[0]}[{place}]"] = value
+    return ImageFacts(numbers, facts.words, facts.pattern[list(order)])
+
+
+def _describe(name: str, numbers: Mapping[str, float], limits: Mapping[str, Limits]) -> str:
+    """Describe a fact that lies outside, in units of the image."""
+    kind, channel = name.split("[", maxsplit=1)[0].split(".", maxsplit=1)[0], name.partition("[")[2].rstrip("]")
+    if kind == "turn":
+        flip = _FLIPS.get(name.partition(".")[2], "with its axes exchanged")
+        return f"The image looks {flip}, compared with the training images."
+    axis = name.partition(".")[2]
+    fact = _FACTS.get(kind, "distribution of values") + (f" along the {axis}" if axis else "")
+    where = f" of channel {channel}" if channel and any(f"{kind}[1]" == other for other in limits) else ""
+    base, unit = _BASES.get(kind), _UNITS.get(kind, "")
+    value, least, most = (
+        _format(base**number if base else number) for number in (numbers[name], limits[name].least, limits[name].most)
+    )
+    return f"The {fact}{where} is {value}{unit}; training had {least} to {most}."
+
+
+def _describe_label(name: str, kind: str, fact: str, value: float, limits: Mapping[str, Limits]) -> str:
+    if kind == "present":
+        return f"{name}: no voxel was found; every training case has some."
+    base, axis = _MASK_BASES.get(kind), fact.rpartition(".")[2]
+    known = limits[f"label.{fact}"]
+    now, least, most = (_format(base**number if base else number) for number in (value, known.least, known.most))
+    where = f" along the {axis}" if kind in ("center", "extent") else ""
+    return f"{name}: its {_FACTS[kind]}{where} is {now}; training had {least} to {most}."
+
+
+def _format(value: float) -> str:
+    return f"{value:.3g}"

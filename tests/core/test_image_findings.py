@@ -1,0 +1,189 @@
+"""Images unlike those of a profile are found, each by its code, and those like them raise nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from medseg_pl.core.image_facts import measure_image, measure_mask
+from medseg_pl.core.image_findings import CODES, compare_image, compare_mask, has_warning
+from medseg_pl.core.training_profile import TrainingProfile, calibrate_predictions, describe_training
+
+Image = NDArray[Any]
+NAMES = ("left", "right")
+
+
+def draw_image(seed: int, channels: int = 1) -> Image:
+    """Draw a body with a bright organ on one side, whose size and brightness vary."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.meshgrid(np.arange(12), np.arange(48), np.arange(40), indexing="ij")
+    body = ((y - 24) / 20) ** 2 + ((x - 20) / 16) ** 2 < rng.uniform(0.9, 1.0)
+    organ = ((y - 14) / 6) ** 2 + ((x - 12) / 5) ** 2 + ((z - 3) / 3) ** 2 < rng.uniform(0.9, 1.1)
+    image = 20 + 300 * body * rng.uniform(0.9, 1.1) + 500 * organ + rng.normal(0, 15, body.shape)
+    return np.stack([image * (1 + 2 * channel) for channel in range(channels)]).clip(0).astype(np.float32)
+
+
+def draw_mask(seed: int) -> list[Image]:
+    rng = np.random.default_rng(seed)
+    planes = [np.zeros((12, 48, 40), bool) for _ in NAMES]
+    for plane, start in zip(planes, (4, 24), strict=True):
+        top = 10 + rng.integers(3)
+        plane[3:9, top : top + 16 + rng.integers(3), start : start + 10] = True
+    return planes
+
+
+def make_profile(channels: int = 1, cases: int = 20, orientation: str | None = "SAR") -> TrainingProfile:
+    spacing = (3.0, 1.0, 1.0)
+    training = [measure_image(draw_image(seed, channels), spacing, orientation) for seed in range(cases)]
+    validation = [measure_image(draw_image(100 + seed, channels), spacing, orientation) for seed in range(5)]
+    masks = [measure_mask(draw_mask(seed), NAMES, spacing) for seed in range(cases)]
+    predictions = [measure_mask(draw_mask(100 + seed), NAMES, spacing) for seed in range(5)]
+    profile = describe_training(training, masks, validation)
+    assert profile is not None
+    return calibrate_predictions(profile, predictions)
+
+
+PROFILE, COLORED = make_profile(), make_profile(channels=3)
+
+
+def find_codes(
+    image: Image,
+    profile: TrainingProfile = PROFILE,
+    spacing: tuple[float, float, float] | None = (3.0, 1.0, 1.0),
+    orientation: str | None = "SAR",
+    **words: str,
+) -> set[str]:
+    findings = compare_image(measure_image(image, spacing, orientation, **words), profile)
+    return {finding.code for finding in findings if finding.level == "warning"}
+
+
+@pytest.mark.parametrize("profile", [PROFILE, COLORED], ids=["gray", "color"])
+def test_images_of_the_same_kind_raise_nothing(profile: TrainingProfile) -> None:
+    channels = len(profile.template)
+    assert [seed for seed in range(200, 260) if find_codes(draw_image(seed, channels), profile)] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("F101", lambda image: 10 * image),
+        ("F101", lambda image: image / 10),
+        ("F101", lambda image: image + 1000),
+        ("F101", np.sqrt),
+        ("F103", lambda image: image[..., ::-1]),
+        ("F103", lambda image: image[..., ::-1, :]),
+        ("F103", lambda image: image[:, ::-1]),
+        ("F105", lambda image: image.max() - image),
+        ("F105", lambda image: -image),
+        ("F108", np.zeros_like),
+        ("F109", lambda image: image.clip(None, 200)),
+        ("F110", lambda image: image + np.random.default_rng(0).normal(0, 200, image.shape)),
+        ("F111", lambda image: image.repeat(3, -1).repeat(3, -2)[..., ::1, ::1]),
+        ("F112", lambda image: image[..., :24, :20]),
+        ("F112", lambda image: np.pad(image, ((0, 0), (0, 0), (24, 24), (20, 20)))),
+        ("F113", lambda image: np.random.default_rng(0).uniform(0, 800, image.shape)),
+    ],
+)
+def test_a_changed_image_is_found_by_its_code(code: str, change: Callable[[Image], Image]) -> None:
+    assert code in find_codes(change(draw_image(300)).astype(np.float32))
+
+
+class TestHeaders:
+    def test_another_spacing(self) -> None:
+        assert find_codes(draw_image(300), spacing=(3.0, 2.0, 2.0)) >= {"F102"}
+
+    def test_another_orientation(self) -> None:
+        assert find_codes(draw_image(300), orientation="SPR") == {"F103"}
+
+    def test_another_modality(self) -> None:
+        known = replace(PROFILE, words={**PROFILE.words, "modality": ["MR"]})
+        assert find_codes(draw_image(300), known, modality="CT") == {"F106"}
+        assert find_codes(draw_image(300), known, modality="MR") == set()
+
+    def test_what_is_not_known_is_a_note(self) -> None:
+        findings = compare_image(measure_image(draw_image(300)), PROFILE)
+        assert [(finding.code, finding.level) for finding in findings] == [("F102", "note"), ("F103", "note")]
+        assert not has_warning(findings)
+
+
+class TestColors:
+    @pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0), (1, 0, 2)])
+    def test_exchanged_channels(self, order: Sequence[int]) -> None:
+        assert "F104" in find_codes(draw_image(300, 3)[list(order)], COLORED)
+
+    def test_gray_stored_as_color(self) -> None:
+        assert "F107" in find_codes(draw_image(300, 3)[[1, 1, 1]], COLORED)
+
+
+class TestMasks:
+    def find_codes(self, planes: Sequence[Image], profile: TrainingProfile = PROFILE) -> list[str]:
+        facts = measure_mask(planes, NAMES, (3.0, 1.0, 1.0))
+        return [
+            f"{each.code} {each.message.split(':')[0]}" for each in compare_mask(facts, profile, NAMES, spaced=True)
+        ]
+
+    def test_masks_of_the_same_kind_raise_nothing(self) -> None:
+        assert [seed for seed in range(200, 300) if self.find_codes(draw_mask(seed))] == []
+
+    def test_a_label_that_is_never_absent(self) -> None:
+        left, right = draw_mask(300)
+        assert self.find_codes([left, np.zeros_like(right)]) == ["F201 right"]
+
+    def test_a_label_that_may_be_absent(self) -> None:
+        training = [measure_image(draw_image(seed)) for seed in range(5)]
+        masks = [
+            measure_mask([left, right & (seed > 0)], NAMES) for seed in range(5) for left, right in [draw_mask(seed)]
+        ]
+        profile = describe_training(training, masks)
+        assert profile is not None
+        profile = calibrate_predictions(profile, masks)
+        facts = measure_mask([draw_mask(300)[0], np.zeros((12, 48, 40))], NAMES)
+        assert compare_mask(facts, profile, NAMES) == []
+
+    def test_both_labels_on_the_other_side(self) -> None:
+        assert {"F203 left", "F203 right"} <= set(self.find_codes(draw_mask(300)[::-1]))
+
+    def test_ten_times_the_volume(self) -> None:
+        left, right = draw_mask(300)
+        assert "F202 left" in self.find_codes([np.ones_like(left), right])
+
+    def test_a_label_that_validation_does_not_find_is_not_judged(self) -> None:
+        training = [measure_image(draw_image(seed)) for seed in range(5)]
+        profile = describe_training(training, [measure_mask(draw_mask(seed), NAMES) for seed in range(5)])
+        assert profile is not None
+        nothing = np.zeros((12, 48, 40))
+        found = [measure_mask([draw_mask(seed)[0], nothing], NAMES) for seed in range(100, 105)]
+        limits = calibrate_predictions(profile, found).limits
+        assert "label.left.volume" in limits
+        assert not [name for name in limits if name.startswith("label.right")]
+
+    def test_without_predictions_no_label_is_judged(self) -> None:
+        limits = calibrate_predictions(PROFILE, []).limits
+        assert limits and not [name for name in limits if name.startswith("label.")]
+
+
+class TestProfile:
+    def test_it_is_small_and_comes_back_from_json(self) -> None:
+        text = json.dumps(PROFILE.as_dict())
+        assert len(text) < 12_000
+        again = TrainingProfile.from_dict(json.loads(text))
+        assert again.as_dict() == PROFILE.as_dict()
+        assert again.orientation == "SAR"
+
+    def test_a_few_cases_make_none(self) -> None:
+        assert describe_training([measure_image(draw_image(0))] * 2, []) is None
+
+    @pytest.mark.parametrize("plain", [{}, {"limits": 3}, {"cases": 1, "limits": {"a": ["x"]}, "words": {}}])
+    def test_damage_is_a_value_error(self, plain: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"profile|argument|convert"):
+            TrainingProfile.from_dict(plain)
+
+    def test_each_code_has_a_meaning_and_a_remedy(self) -> None:
+        assert all(code.meaning and code.remedy.endswith(".") for code in CODES.values())
+        assert list(CODES) == sorted(CODES)
