@@ -11,6 +11,9 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -n -q
 NEWEST = ls -td $(1) 2>/dev/null | head -n 1
 
+# Tests start many processes, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help .venv demo test test-processes test-documents test-trainings test-all test-realdata test-minimum lint type format docs docs-links bench clean
 
