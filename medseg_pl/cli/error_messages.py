@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -159,6 +160,9 @@ def quiet_libraries() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # five retries, each told twice; we say it once
+    # What became of pretrained weights is no warning, and has to be seen; once for all processes of a machine.
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        logging.getLogger("medseg_pl.models").setLevel(logging.INFO)
     told = logging.StreamHandler()
     told.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(handlers=[told])

@@ -139,6 +139,16 @@ def shorten(text: str, most: int = 80) -> str:
     return f"'{make_printable(text[:most])}{'…' if len(text) > most else ''}'"
 
 
+def get_first_line(error: BaseException) -> str:
+    r"""Return the first line of an error's text, or its name.
+
+    >>> get_first_line(ValueError("wrong size.\nMore on it."))
+    'wrong size'
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".:")[:300]
+
+
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 """A file cannot be written, whatever its name is."""
 

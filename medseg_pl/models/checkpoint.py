@@ -198,6 +198,16 @@ def _drop_downloads(network: Any) -> Any:
     return settings
 
 
+def forget_downloads(model: dict[str, Any]) -> None:
+    """Forget in a checkpoint's settings which weights the model started from: its own are all that is needed.
+
+    Args:
+        model: The model's settings, which change.
+    """
+    model["pretrained"] = None
+    model["network"] = _drop_downloads(model["network"])
+
+
 def _extract_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     # Who trains with loaders of their own has no data module.
     parts = [dict(checkpoint["hyper_parameters"]), dict(checkpoint.get("datamodule_hyper_parameters", {}))]
@@ -205,8 +215,6 @@ def _extract_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     for name in (*SHARED, "seed"):
         data.pop(name.split(".")[0], None)
     model.pop("seed", None)
-    # The weights come from the checkpoint: nothing is downloaded or read to start from.
-    model["pretrained"] = None
-    model["network"] = _drop_downloads(model["network"])
+    forget_downloads(model)
     data["cache_dir"] = None  # where this user's cases are kept, a stranger's checkpoint does not say
     return {"model": model, "data": data, "trainer": {"precision": str(checkpoint["precision"])}}

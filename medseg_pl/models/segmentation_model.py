@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -21,13 +22,15 @@ from medseg_pl.core.validation import require_at_least
 from medseg_pl.models.checkpoint import CheckpointInfo, load_verified, read_checkpoint
 from medseg_pl.models.networks import (
     NetworkFactory,
-    build_network,
     compute_logits,
     find_size_divisor,
-    load_pretrained,
     refuse_activation,
 )
-from medseg_pl.models.normalization import Normalization
+from medseg_pl.models.normalization import IMAGENET, Normalization
+from medseg_pl.models.pretrained import build_pretrained
+from medseg_pl.models.weight_adaptation import Classes, Input
+
+log = logging.getLogger(__name__)
 
 PREFIX = "model."
 """Before the names of these weights in a checkpoint, whose other weights are of training alone."""
@@ -51,7 +54,7 @@ class SegmentationModel(nn.Module):
         whole_image_max_pixels: Images with more pixels run in windows.
         tta: Test-time augmentation, unless another is asked for.
         postprocess: What is done to each label of a predicted case, by its name.
-        pretrained: A file with weights to start from, of the network or its encoder.
+        pretrained: Weights to start from, of the network or its encoder: a file, or `medseg:efficientnet_lite0`.
         channels_last: Memory format; faster with mixed precision.
         compile_network: Whether `torch.compile` is used: slow to start, faster to run.
 
@@ -92,11 +95,13 @@ class SegmentationModel(nn.Module):
         self.whole_image_max_pixels = whole_image_max_pixels
         self.tta: TtaMode = tta
         self.postprocess = _check_labels(postprocess or {}, labels)
-        self.network = build_network(network, self.in_channels, labels.classes)
+        classes = Classes(labels.names, labels.task)
+        self.network, statistics = build_pretrained(network, pretrained, Input(channels, context_slices), classes)
         refuse_activation(self.network)
-        if pretrained:
-            load_pretrained(self.network, pretrained)
         self.normalization = normalization
+        message = normalization.follow_weights(statistics or IMAGENET, channels)
+        if statistics is not None:
+            log.info("%s", message)
         self.size_divisor = find_size_divisor(self.network) if size_divisor is None else size_divisor
         require_at_least("model", size_divisor=(self.size_divisor, 1))
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format

@@ -21,6 +21,7 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Batch, EvaluationBatch, PostProcessing, Prediction, ResizeMode, TtaMode
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
+from medseg_pl.models.checkpoint import forget_downloads
 from medseg_pl.models.fine_tuning import FineTuning
 from medseg_pl.models.losses import check_loss, exclude_ignored
 from medseg_pl.models.networks import NetworkFactory, Shape, find_untrained, refuse_probabilities, rehearse
@@ -118,7 +119,7 @@ class SegmentationModule(LightningModule):
         tta: Test-time augmentation, the mean over flips or turns of the image, in `validate`, `test` and `predict`.
             Only what training has flipped too: where a label is the left one of two, nothing that exchanges sides.
         postprocess: How each label of a predicted case is cleaned up, by its name.
-        pretrained: A file with weights to start from, of the network or its encoder.
+        pretrained: Weights to start from, of the network or its encoder: a file, or `medseg:efficientnet_lite0`.
         freeze: `encoder` keeps the encoder as it is, with its batch normalization's stored statistics.
         unfreeze_epoch: The epoch, from 0, in which a frozen encoder begins to train; by default it never does.
         encoder_lr_factor: Multiplies the encoder's learning rate: below 1 keeps more of pretrained weights.
@@ -323,6 +324,7 @@ class SegmentationModule(LightningModule):
         if self._unrecorded:
             raise SettingError(self._unrecorded)
         checkpoint["precision"] = str(self.trainer.precision)
+        forget_downloads(checkpoint["hyper_parameters"])
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
         if waiting := pending_accumulation_batches(self.trainer):

@@ -8,7 +8,7 @@ import torch
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.intensity import compute_channel_statistics
-from medseg_pl.models.normalization import IntensityWindow, MeanStd, Normalization, PerChannel, ZScore
+from medseg_pl.models.normalization import InputStatistics, IntensityWindow, MeanStd, Normalization, PerChannel, ZScore
 
 TYPES = [torch.uint8, torch.int16, torch.uint16, torch.float16, torch.float32]
 UNUSED = torch.full((1, 1, 4), torch.nan)
@@ -132,7 +132,7 @@ class TestPerChannel:
 
 
 @pytest.mark.parametrize(
-    "layer", [ZScore(), ZScore(clip=False), IntensityWindow(0, 9), MeanStd(), PerChannel([ZScore(), MeanStd([0], [1])])]
+    "layer", [ZScore(), ZScore(clip=False), IntensityWindow(0, 9), MeanStd([0], [1]), PerChannel([ZScore()])]
 )
 def test_settings_travel_as_hyper_parameters_and_not_as_weights(layer: Normalization) -> None:
     assert layer.state_dict() == {}
@@ -144,3 +144,55 @@ def test_the_image_is_left_as_it_is(layer: Normalization) -> None:
     before = pixels.clone()
     layer(pixels, torch.tensor([[[1.0, 2.0, 0.0, 9.0]]]))
     assert torch.equal(pixels, before)
+
+
+class TestStatisticsOfWeights:
+    """Mean and deviation that nobody gave are those of the weights, and travel with them."""
+
+    HALF = InputStatistics((0.25, 0.5, 0.75), (0.5, 0.25, 0.75))
+
+    def test_color_images_have_the_values_of_the_weights(self) -> None:
+        layer = MeanStd()
+        said = layer.follow_weights(self.HALF, channels=3)
+        assert said == "Input normalization follows the weights: mean 0.25/0.5/0.75 and std 0.5/0.25/0.75 of 255."
+        image = torch.full((1, 6, 1, 1), 255.0)  # two slices
+        expected = [(1 - mean) / std for mean, std in zip(*self.HALF, strict=True)]
+        torch.testing.assert_close(layer(image, torch.zeros(1, 6, 4)).flatten(), torch.tensor(expected * 2))
+
+    def test_other_images_have_their_average(self) -> None:
+        layer = MeanStd(maximum=1)
+        layer.follow_weights(self.HALF, channels=1)
+        torch.testing.assert_close(layer(torch.ones(1, 3, 1, 1), torch.zeros(1, 3, 4)), torch.ones(1, 3, 1, 1))
+
+    def test_given_values_stay(self) -> None:
+        layer = MeanStd([0.5], [0.5], maximum=1)
+        said = layer.follow_weights(InputStatistics((0.5,), (0.25,)), 1)
+        assert said == "Input normalization stays as it is given; the weights were trained with mean 0.5 and std 0.25."
+        assert "is that of the weights" in layer.follow_weights(InputStatistics((0.5,), (0.5,)), 1)
+        assert layer(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 4)).item() == 1
+
+    @pytest.mark.parametrize("layer", [ZScore(), IntensityWindow(0, 9)])
+    def test_others_stay(self, layer: Normalization) -> None:
+        assert layer.follow_weights(self.HALF, 1) == f"Input normalization stays {type(layer).__name__}."
+
+    def test_each_channel_follows(self) -> None:
+        layer = PerChannel([ZScore(), MeanStd(maximum=1)])
+        said = layer.follow_weights(self.HALF, channels=2)
+        assert "stays ZScore. Input normalization follows the weights: mean 0.5 and std 0.5 of 1." in said
+
+    def test_a_checkpoint_brings_them_back(self) -> None:
+        layer, again = MeanStd(), MeanStd()
+        layer.follow_weights(self.HALF, channels=1)
+        again.load_state_dict(layer.state_dict())
+        assert again.mean.tolist() == [127.5]
+        assert again.std.tolist() == [127.5]
+
+    def test_an_older_checkpoint_has_none(self) -> None:
+        layer = MeanStd()
+        layer.load_state_dict({})
+        assert layer.mean.tolist() == MeanStd().mean.tolist()
+
+    def test_given_values_win_over_those_of_a_checkpoint(self) -> None:
+        layer = MeanStd([0.5], [0.5])
+        layer.load_state_dict(MeanStd().state_dict())
+        assert layer.mean.tolist() == [127.5]

@@ -1,0 +1,238 @@
+"""Fitting of stored weights to a network: what is taken as it is, what is adapted, what stays fresh, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from medseg_pl.models.normalization import InputStatistics
+from medseg_pl.models.weight_adaptation import (
+    Classes,
+    Input,
+    adapt_channels,
+    adapt_head,
+    adapt_slices,
+    list_shared,
+)
+from medseg_pl.models.weight_matching import (
+    Match,
+    Weights,
+    differs_in_channels,
+    drop_counters,
+    find_misfit,
+    get_layer,
+    list_layers,
+    match_names,
+    match_order,
+    simplify_name,
+)
+
+ENCODER = "encoder."
+_HEAD = "segmentation_head."
+_MIN_SHARE = 0.25
+"""Share of the encoder's tensors below which a few equal names are taken for chance."""
+
+_MAX_NAMES = 4
+
+
+class MisfitError(ValueError):
+    """Stored weights belong to another network; the message says by which layer."""
+
+
+class TrainedModel(NamedTuple):
+    """What a checkpoint says of the model whose weights it holds.
+
+    Attributes:
+        classes: What it found.
+        input: What it saw.
+        encoder: The name of its encoder; empty where its network has none.
+        statistics: What it normalizes images with, where it does so by mean and deviation.
+    """
+
+    classes: Classes
+    input: Input
+    encoder: str
+    statistics: InputStatistics | None = None
+
+
+class FittedWeights(NamedTuple):
+    """Weights that fit a network, and what is to be said of them.
+
+    Attributes:
+        state: A part of the network's state dict.
+        notes: Sentences on counts of layers, adapted ones and those that stay fresh.
+    """
+
+    state: dict[str, Tensor]
+    notes: list[str]
+
+
+def fit_weights(
+    source: Weights, target: Weights, inputs: Input, classes: Classes, trained: TrainedModel | None = None
+) -> FittedWeights:
+    """Fit stored weights to a network.
+
+    Args:
+        source: A state dict, of the network, its encoder, or something around it.
+        target: The network's own.
+        inputs: What the network sees.
+        classes: What it finds.
+        trained: What is known of the model that the weights are from.
+
+    Raises:
+        MisfitError: The weights are not those of this network, nor of its encoder.
+    """
+    source, target = drop_counters(source), drop_counters(target)
+    head = _list_head(target, len(classes.names) + classes.has_background)
+    has_encoder = any(name.startswith(ENCODER) for name in target)
+    parts = [ENCODER] if has_encoder else sorted({f"{name.partition('.')[0]}." for name in target})
+    main = [name for name in target if (name.startswith(ENCODER) if has_encoder else name not in head)]
+    match = match_names(source, target, parts)
+    if not has_encoder and match.target_prefix:
+        main = [name for name in target if name.startswith(match.target_prefix)]
+    reason = _find_fault(match, source, target, main, inputs)
+    if reason is not None:
+        ordered = match_order(source, target, ENCODER) if has_encoder else None
+        if ordered is None or _find_wrong_shape(ordered.pairs, source, target, inputs):
+            raise MisfitError(reason)
+        match = ordered
+    state = {name: source[match.pairs[name]] for name in main if name in match.pairs}
+    notes: list[str] = []
+    notes += _adapt_stem(state, target, inputs, trained and trained.input)
+    fresh = _add_rest(state, match, source, target, [*main, *head])
+    if not match.target_prefix and not fresh:
+        notes += _add_head(state, match, source, {name: target[name] for name in head}, classes, trained)
+    used = {match.pairs[name] for name in state}
+    return FittedWeights(state, [*_describe(state, target, [n for n in source if n not in used], match), *notes])
+
+
+def _list_head(target: Weights, rows: int) -> list[str]:
+    """List the tensors of the segmentation head: the last layer with a row for each class where none has its name."""
+    if named := [name for name in target if name.startswith(_HEAD)]:
+        return named
+    layers = [get_layer(name) for name, value in target.items() if value.ndim > 1 and len(value) == rows]
+    return [name for name in target if layers and get_layer(name) == layers[-1]]
+
+
+def _find_fault(match: Match, source: Weights, target: Weights, main: Sequence[str], inputs: Input) -> str | None:
+    """Say why a match by name is none; `None` where it is one."""
+    matched = [name for name in main if name in match.pairs]
+    if not matched:
+        return "no layer of the file has a name and shape of the network"
+    if (wrong := _find_wrong_shape({name: match.pairs[name] for name in matched}, source, target, inputs)) is not None:
+        stored = match.pairs[wrong]
+        return f"{wrong} is {list(target[wrong].shape)}, and {stored} in the file {list(source[stored].shape)}"
+    if matched[0] != main[0] or len(matched) < _MIN_SHARE * len(main):
+        return f"{len(matched)} of {len(main)} tensors of the network are in the file, which is too few"
+    part = ENCODER if not match.target_prefix and main[0].startswith(ENCODER) else ""
+    start = match.source_prefix + part
+    theirs = {simplify_name(name): name for name in source}
+    below = [form for form in theirs if form.startswith(start)]
+    used = {simplify_name(match.pairs[name]) for name in matched}
+    ours = find_misfit(
+        [simplify_name(name) for name in matched], [simplify_name(n) for n in main if n not in match.pairs]
+    )
+    if ours is not None:
+        return f"{ours} is not in the file"
+    surplus = find_misfit(
+        [form.removeprefix(start) for form in used], [form.removeprefix(start) for form in below if form not in used]
+    )
+    return None if surplus is None else f"the file has the layer {surplus}, which the network lacks"
+
+
+def _find_wrong_shape(pairs: dict[str, str], source: Weights, target: Weights, inputs: Input) -> str | None:
+    """Find the first tensor of another shape; the input channels of a stem may differ."""
+    seen = inputs.channels * inputs.slices
+    for name, stored in pairs.items():
+        ours, theirs = target[name].shape, source[stored].shape
+        is_stem = differs_in_channels(ours, theirs) and ours[1] == seen
+        if ours != theirs and not is_stem:
+            return name
+    return None
+
+
+def _adapt_stem(state: dict[str, Tensor], target: Weights, after: Input, before: Input | None) -> list[str]:
+    """Adapt the first convolutions to the input channels of the network, and say so."""
+    seen = after.channels * after.slices
+    stems = [name for name, value in state.items() if value.shape != target[name].shape]
+    if before is not None and before != after and not stems:
+        stems = [name for name in state if state[name].ndim >= 3][:1]  # 3 colors or 3 slices: the shapes are equal
+    notes = []
+    for name in stems:
+        channels = state[name].shape[1]
+        if before is not None and before.channels * before.slices == channels:
+            state[name] = adapt_slices(state[name], before, after)
+            notes.append(
+                f"{name} was trained on {before.slices} slice(s) of {before.channels} channel(s), and is adapted to "
+                f"{after.slices} of {after.channels}."
+            )
+        else:
+            state[name] = adapt_channels(state[name], seen)
+            how = "are summed" if seen == 1 else "are repeated and rescaled"
+            notes.append(f"The filters of {name} for {channels} input channel(s) {how} for {seen}.")
+    return notes
+
+
+def _add_rest(
+    state: dict[str, Tensor], match: Match, source: Weights, target: Weights, others: Sequence[str]
+) -> list[str]:
+    """Add the decoder and other parts that the file holds as a whole; return the names of those that stay fresh."""
+    fresh = []
+    rest = [name for name in target if name not in set(others)]
+    for part in dict.fromkeys(name.partition(".")[0] for name in rest):
+        names = [name for name in rest if name.partition(".")[0] == part]
+        stored = {name: source[match.pairs[name]] for name in names if name in match.pairs}
+        if len(stored) == len(names) and all(stored[name].shape == target[name].shape for name in names):
+            state.update(stored)
+        else:
+            fresh.append(part)
+    return fresh
+
+
+def _add_head(
+    state: dict[str, Tensor],
+    match: Match,
+    source: Weights,
+    head: Weights,
+    classes: Classes,
+    trained: TrainedModel | None,
+) -> list[str]:
+    """Add the segmentation head: rows by the names of labels where they are known, else as a whole."""
+    stored = {name: source[match.pairs[name]] for name in head if name in match.pairs}
+    if len(stored) < len(head) or any(stored[name].shape[1:] != value.shape[1:] for name, value in head.items()):
+        return []
+    if trained is not None:
+        if shared := list_shared(trained.classes, classes):
+            state.update({name: adapt_head(stored[name], trained.classes, head[name], classes) for name in head})
+        new = [name for name in classes.names if name not in shared]
+        return [f"The head keeps the filters of {', '.join(shared) or 'no label'}; {', '.join(new) or 'none'} is new."]
+    if any(stored[name].shape != value.shape for name, value in head.items()):
+        return []
+    state.update(stored)
+    return ["The file does not name its labels; the head is taken as it is."]
+
+
+def _describe(state: Weights, target: Weights, superfluous: Sequence[str], match: Match) -> list[str]:
+    """Count the layers that were loaded, that stay fresh and that the file has besides."""
+    counts, fresh = [], []
+    for part in dict.fromkeys(name.partition(".")[0] for name in target):
+        layers = list_layers(name for name in target if name.partition(".")[0] == part)
+        loaded = list_layers(name for name in state if name.partition(".")[0] == part)
+        counts.append(f"{len(loaded)} of {len(layers)} of {part}")
+        fresh += [layer for layer in layers if layer not in loaded] if loaded else [part]
+    how = " by the order of their shapes" if match.by_order else ""
+    notes = [f"Layers loaded{how}: {', '.join(counts)}."]
+    if match.source_prefix:
+        notes.append(f"Names in the file begin with {match.source_prefix}")
+    if fresh:
+        notes.append(f"Random at first: {_list_some(fresh)}.")
+    if superfluous:
+        layers = list_layers(superfluous)
+        notes.append(f"{len(layers)} layer(s) of the file are not used: {_list_some(layers)}.")
+    return notes
+
+
+def _list_some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")
