@@ -30,6 +30,7 @@ MODULES = {
 
 _BEGINS_AGAIN = "What was begun is left out, nothing is half written; the same command begins again."
 _AFTER_STOP = {
+    "crossval": "Folds that are complete stay; the same command goes on.",
     "fit": NOTHING_TO_SAVE,
     "predict": "Cases that are finished stay; the same command goes on.",
     "review": "Cases that are finished stay; the same command goes on.",
@@ -42,6 +43,7 @@ From a folder of medical images with masks to a segmentation model.
 
 train and use a model
   fit         train                    --config FILE [any setting]
+  crossval    train and score folds    --config FILE [--jobs N] [any setting]
   validate    score validation cases   --ckpt_path FILE [any setting]
   test        score test cases         --ckpt_path FILE [any setting]
   predict     write masks              --ckpt_path FILE --input DIR --output DIR
@@ -51,6 +53,7 @@ files in, files out
   compare     say how two runs differ  RUN_A RUN_B [--metric NAME]
   evaluate    score anyone's masks     --reference DIR --prediction DIR -o DIR
   export      a model without torch    --ckpt_path FILE -o DIR
+  info        what a file or folder is [PATH] [--json]
   new         a project of your own    DIR [--data_root DIR]
   phantom     make synthetic data      DIR [--layout NAME]
   plan        a configuration for data DIR -o CONFIG
@@ -97,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = arguments[0]
     try:
         # Before the imports, which take seconds.
-        with StopSignals(trains=command == "fit") as stop, convert_file_errors(command):
+        with StopSignals(trains=command in ("fit", "crossval")) as stop, convert_file_errors(command):
             return _dispatch(command, arguments[1:], stop)
     except MedsegError as error:
         if debug:
@@ -120,6 +123,11 @@ def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
             from medseg_pl.cli.run import run
 
         return run(command, arguments, stop)
+    if command == "crossval":  # takes the settings of fit besides its own options
+        with _pause_collector():
+            from medseg_pl.cli.commands import crossval
+
+        return crossval.run(arguments, stop)
     if command in MODULES:
         with _pause_collector():
             from medseg_pl.cli.parser import CommandParser
@@ -128,7 +136,7 @@ def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
         parser = CommandParser(f"medseg {command}", str(module.__doc__).splitlines()[0])
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(arguments)))
-    near = difflib.get_close_matches(command, (*TRAINER_COMMANDS, *MODULES), n=1)
+    near = difflib.get_close_matches(command, (*TRAINER_COMMANDS, "crossval", *MODULES), n=1)
     hint = f"Did you mean {near[0]}?" if near else "See medseg --help."
     sys.stderr.write(f"medseg: there is no command {command!r}. {hint}\n")
     return 2

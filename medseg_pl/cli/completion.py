@@ -21,7 +21,7 @@ from medseg_pl.cli.parser import CommandParser
 SHELLS = ("bash", "fish", "zsh")
 _FOLDERS = ("data_root", "data.source.root", "data.cache_dir", "input", "output", "runs")
 _FILES = ("ckpt_path", "config", "data.split_file", "model.pretrained")
-_METAVARS = {"DIR": shtab.DIRECTORY, **dict.fromkeys(("A", "B", "CONFIG", "CSV", "FILE", "RUN"), shtab.FILE)}
+_METAVARS = {"DIR": shtab.DIRECTORY, **dict.fromkeys(("A", "B", "CONFIG", "CSV", "FILE", "PATH", "RUN"), shtab.FILE)}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,13 +56,17 @@ def make_root_parser() -> ArgumentParser:
 
 def _make_trainer_parsers() -> dict[str, ArgumentParser]:
     """Make the parsers of Lightning's commands, with the names and options of the sources that come with medseg."""
-    from medseg_pl.cli.lightning_cli import make_parser  # torch and Lightning, for which --help shall not wait
+    from medseg_pl.cli.commands import crossval  # torch and Lightning, for which --help shall not wait
+    from medseg_pl.cli.lightning_cli import make_parser
     from medseg_pl.data import sources
 
     classes = [getattr(sources, name) for name in sources.__all__]
     shipped = [source for source in classes if inspect.isclass(source) and not inspect.isabstract(source)]
     names = sorted({name for source in shipped for name in inspect.signature(source).parameters})
     parsers: dict[str, ArgumentParser] = {name: make_parser(name) for name in ("fit", "validate", "test", "predict")}
+    parsers["crossval"] = make_parser("fit")
+    parsers["crossval"].description = crossval.HELP
+    crossval.add_arguments(parsers["crossval"])
     for parser in parsers.values():
         add_data_root(parser)
         add_plugins(parser)

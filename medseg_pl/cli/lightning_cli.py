@@ -181,14 +181,10 @@ class MedsegCLI(LightningCLI):
             self.config.ckpt_path = checkpoint and str(checkpoint)
 
     def _get_limits(self) -> dict[str, Any]:
-        trainer = self.config.trainer
-        return {name: trainer[name] and str(trainer[name]) for name in ("max_epochs", "max_steps", "max_time")}
+        return get_limits(self.config)
 
     def _get_experiment_folder(self) -> Path:
-        name = str(self.config.experiment)
-        if (fault := find_path_fault(name)) is not None:
-            raise SettingError(f"The experiment {shorten(name)} {fault}. Name it plainly; --runs says where it goes.")
-        return Path(self.config.runs, name)
+        return get_experiment_folder(self.config)
 
     def _check_trainer(self, trainer: Namespace) -> None:
         """Refuse settings with which Lightning would end well and leave nothing."""
@@ -284,6 +280,24 @@ class MedsegCLI(LightningCLI):
         folder = self.trainer.log_dir  # a broadcast: every rank takes part
         if folder and self.trainer.is_global_zero and not self.config.trainer.fast_dev_run:
             record_complete(Path(folder), self._get_limits(), epochs, steps)
+
+
+def get_limits(config: Namespace) -> dict[str, Any]:
+    """Return how long a training is told to last."""
+    trainer = config.trainer
+    return {name: trainer[name] and str(trainer[name]) for name in ("max_epochs", "max_steps", "max_time")}
+
+
+def get_experiment_folder(config: Namespace) -> Path:
+    """Return the folder of an experiment's runs.
+
+    Raises:
+        SettingError: Its name leads elsewhere.
+    """
+    name = str(config.experiment)
+    if (fault := find_path_fault(name)) is not None:
+        raise SettingError(f"The experiment {shorten(name)} {fault}. Name it plainly; --runs says where it goes.")
+    return Path(config.runs, name)
 
 
 def make_parser(

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from jsonargparse import ArgumentParser
 
@@ -60,14 +60,30 @@ _SPACE = "\0"
 """Stands for a space in an option; no argument of a process can hold it."""
 
 
-class _EarlyParser(argparse.ArgumentParser):
+class EarlyParser(argparse.ArgumentParser):
     """A part of a parser: jsonargparse parses all arguments or none."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and exiting."""
         raise SettingError(f"{message.removeprefix('argument ').capitalize()}.")
+
+    def take(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Parse the options of this parser, and return all other arguments as they are.
+
+        >>> parser = EarlyParser()
+        >>> _ = parser.add_argument("--jobs", type=int)
+        >>> parser.take(["--jobs", "2", "--model.input_size=[64, 64]"])
+        (Namespace(jobs=2), ['--model.input_size=[64, 64]'])
+        """
+        # argparse takes whatever has a space in it for a value, even of an option before it that takes several.
+        shielded = [each.replace(" ", _SPACE) if each.startswith("--") else each for each in arguments]
+        options, rest = self.parse_known_args(shielded)
+        for name, value in vars(options).items():
+            setattr(options, name, _restore_spaces(value))
+        return options, _restore_spaces(rest)
 
 
 def read_early_options(arguments: Sequence[str]) -> tuple[EarlyOptions, list[str]]:
@@ -82,9 +98,7 @@ def read_early_options(arguments: Sequence[str]) -> tuple[EarlyOptions, list[str
     >>> read_early_options(["--ckpt_path", "a", "--model.input_size=[64, 64]"])[1]
     ['--model.input_size=[64, 64]']
     """
-    # argparse takes whatever has a space in it for a value, even of an option before it that takes several.
-    shielded = [each.replace(" ", _SPACE) if each.startswith("--") else each for each in arguments]
-    taken, left = _EarlyParser(), _EarlyParser()
+    taken, left = EarlyParser(), EarlyParser()
     taken.add_argument("--ckpt_path", nargs="+", action="extend", default=[])
     taken.add_argument("--plugins", action="append", default=[])
     taken.add_argument("--data_root")
@@ -92,22 +106,24 @@ def read_early_options(arguments: Sequence[str]) -> tuple[EarlyOptions, list[str
     left.add_argument("--runs", default="runs")
     left.add_argument("--experiment")
     left.add_argument("-h", "--help", action="store_true")
-    options, rest = taken.parse_known_args(shielded)
-    seen, _ = left.parse_known_args(rest)
-
-    def restore(values: Sequence[str]) -> list[str]:
-        return [value.replace(_SPACE, " ") for value in values]
-
+    options, rest = taken.take(arguments)
+    seen, _ = left.take(rest)
     early = EarlyOptions(
-        restore(options.ckpt_path),
-        split_names(restore(options.plugins)),
-        None if options.data_root is None else restore([options.data_root])[0],
-        [Path(path) for path in restore(seen.config)],
-        restore([seen.runs])[0],
-        None if seen.experiment is None else restore([seen.experiment])[0],
+        options.ckpt_path,
+        split_names(options.plugins),
+        options.data_root,
+        [Path(path) for path in seen.config],
+        seen.runs,
+        seen.experiment,
         seen.help,
     )
-    return early, restore(rest)
+    return early, rest
+
+
+def _restore_spaces(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_restore_spaces(each) for each in value]
+    return value.replace(_SPACE, " ") if isinstance(value, str) else value
 
 
 def split_names(values: Sequence[str]) -> list[str]:

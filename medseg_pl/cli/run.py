@@ -19,6 +19,7 @@ from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.data.prepared_data import relocate_source
 from medseg_pl.io.config_files import find_configs
 from medseg_pl.io.folders import FolderLocks
+from medseg_pl.models.ensemble_file import expand_ensembles, refuse_ensemble
 from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.checkpoints import CheckpointInfo, find_checkpoint, read_checkpoint, report_complete_run
 
@@ -96,4 +97,6 @@ def _find_checkpoints(command: str, early: EarlyOptions) -> list[str]:
         raise SettingError(f"--ckpt_path is given twice: {' and '.join(early.checkpoints)}. Give it once.")
     # The name becomes a pattern of `glob`, and brackets in it are meant as they stand.
     experiment = escape(early.experiment) if early.experiment else "*"
-    return [find_checkpoint(name, Path(early.runs), experiment) for name in early.checkpoints]
+    if command != "predict":
+        refuse_ensemble(early.checkpoints[0], command)
+    return [find_checkpoint(name, Path(early.runs), experiment) for name in expand_ensembles(early.checkpoints)]

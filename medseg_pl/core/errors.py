@@ -154,7 +154,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 # Where else the files of a command may go; scores belong beside their checkpoint
 _ELSEWHERE = {
-    "fit": " or choose another folder with --runs",
+    **dict.fromkeys(("crossval", "fit"), " or choose another folder with --runs"),
     "predict": " or choose another folder with --output",
     **dict.fromkeys(
         ("evaluate", "export", "plan", "postprocess", "report", "review"), " or choose another place with -o"

@@ -22,9 +22,11 @@ from medseg_pl.data.prepared_data import open_source, use_mask_values
 from medseg_pl.data.sources import Source
 from medseg_pl.data.transforms import grids
 from medseg_pl.export import image_files
+from medseg_pl.export.ensemble_network import load_ensemble
 from medseg_pl.inference import components
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.atomic_files import require_empty, write_folder_atomically
+from medseg_pl.models.ensemble_file import expand_ensembles, find_ensemble
 from medseg_pl.models.segmentation_model import load_model
 from medseg_pl.reporting import Run, read_run
 from medseg_pl.reporting.markdown import escape, format_table, write_blocks, write_label_shares, write_survey
@@ -66,10 +68,16 @@ def export(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """
     _require_packages()
     require_empty(arguments.output)
-    trained = read_checkpoint(arguments.ckpt_path)
+    ensemble = find_ensemble(arguments.ckpt_path)
+    members = [read_checkpoint(path) for path in expand_ensembles([arguments.ckpt_path])]
+    if ensemble is not None and (arguments.measure or arguments.data_root is not None):
+        raise SettingError(
+            "--measure needs cases that the model was not trained on, and an ensemble of folds was trained on all of "
+            "them. Leave it out; summary_crossval.json has the scores of its members."
+        )
     plugins = [name for value in arguments.plugins for name in value.split(",")]
     with restrict_imports(plugins), write_folder_atomically(arguments.output) as folder:
-        measured = _write(folder, trained, arguments)
+        measured = _write(folder, members, ensemble, arguments)
     sys.stdout.write(f"Wrote {arguments.output}: python run.py IMAGE ... -o DIR runs it without torch.\n")
     return measured
 
@@ -89,7 +97,9 @@ def export_checkpoint(
     export(argparse.Namespace(ckpt_path=str(ckpt_path), output=Path(output), precision=precision, **options))
 
 
-def _write(folder: Path, trained: CheckpointInfo, arguments: argparse.Namespace) -> dict[str, Any] | None:
+def _write(
+    folder: Path, members: Sequence[CheckpointInfo], ensemble: Path | None, arguments: argparse.Namespace
+) -> dict[str, Any] | None:
     from medseg_pl.export.golden_cases import (
         make_golden_cases,
         save_arrays,
@@ -102,8 +112,10 @@ def _write(folder: Path, trained: CheckpointInfo, arguments: argparse.Namespace)
         seal_folder,
     )
 
-    settings = {**trained.settings["model"], "compile_network": False}  # torch.export takes no compiled network
-    model = load_model(CheckpointInfo(trained.path, {**trained.settings, "model": settings}, trained.data))
+    trained = members[0]
+    changes = {"compile_network": False}  # torch.export takes no compiled network
+    settings = {**trained.settings["model"], **changes}
+    model = load_ensemble(members, changes)
     model.labels = use_mask_values(model.labels, trained.mask_values)
     tensors = save(select_network_weights(model.state_dict()), {"format": "pt", "medseg": __version__})
     (folder / "weights.safetensors").write_bytes(tensors)
@@ -128,7 +140,7 @@ def _write(folder: Path, trained: CheckpointInfo, arguments: argparse.Namespace)
         spec["measured"] = _measure(trained, folder, open_source(trained.settings, arguments.data_root, plugins))
         seal_folder(folder, graph.model, spec)
         _run_self_test(folder)
-    write_cards(folder, trained, spec)  # sealed with no checksum: they are there to be written on
+    write_cards(folder, trained, spec, ensemble)  # sealed with no checksum: they are there to be written on
     result: dict[str, Any] | None = spec["measured"]
     return result
 
@@ -216,19 +228,23 @@ def _require_packages() -> None:
         )
 
 
-def write_cards(folder: Path, trained: CheckpointInfo, spec: Mapping[str, Any]) -> None:
+def write_cards(folder: Path, trained: CheckpointInfo, spec: Mapping[str, Any], ensemble: Path | None = None) -> None:
     """Write both cards.
 
     Args:
         folder: Of the export.
         trained: The checkpoint, whose run folder has the scores.
         spec: What the export says of itself.
+        ensemble: The file of the ensemble of which the checkpoint is the first member; its folder has the scores.
 
     Raises:
         UnreadableFileError: A file of the run folder is damaged.
     """
-    checkpoint = Path(trained.path).name
-    run = find_run(trained, spec["labels"]["names"])
+    checkpoint = (ensemble or Path(trained.path)).name
+    if ensemble is not None and any(ensemble.parent.glob("scores_crossval*.csv")):
+        run = read_run(ensemble.parent, "crossval")
+    else:
+        run = find_run(trained, spec["labels"]["names"])
     environment = Environment(
         loader=PackageLoader("medseg_pl.export", "cards"),
         undefined=StrictUndefined,
@@ -296,7 +312,9 @@ def describe_export(spec: Mapping[str, Any]) -> list[str]:
 
 def _list_export_limits(spec: Mapping[str, Any], checkpoint: str) -> list[str]:
     limits = []
-    if checkpoint != "best.ckpt":
+    if checkpoint.endswith(".json"):
+        limits.append("It is an ensemble; the scores are of its members, each on patients that it was not trained on.")
+    elif checkpoint != "best.ckpt":
         limits.append(f"The scores are of the run; this export is of {checkpoint}, which may not be what was scored.")
     if spec["precision"] != "fp32" and spec["measured"] is None:
         limits.append(f"What {spec['precision']} costs in Dice was not measured.")

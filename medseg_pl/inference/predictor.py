@@ -32,6 +32,7 @@ from medseg_pl.data.sources.files import read_image_file
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.inferer import Inferer
 from medseg_pl.models.checkpoint import read_checkpoint
+from medseg_pl.models.ensemble_file import expand_ensembles
 from medseg_pl.models.segmentation_model import SegmentationModel, load_model
 
 _AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -107,7 +108,7 @@ class Predictor:
         """Load the models of one or several checkpoints.
 
         Args:
-            paths: Files that `medseg fit` wrote.
+            paths: Files that `medseg fit` wrote, or the `ensemble.json` of `medseg crossval`.
             tta: Flips to average over, in place of those stored with each model.
             device: `cpu`, `cuda`, `cuda:1` …; a GPU by default, where there is one.
             batch_size: Slices at a time.
@@ -118,7 +119,7 @@ class Predictor:
             MedsegError: A file is missing, damaged, or no checkpoint; or the models do not go together.
         """
         files = [paths] if isinstance(paths, str | Path) else list(paths)
-        trained = [read_checkpoint(str(path)) for path in files]
+        trained = [read_checkpoint(path) for path in expand_ensembles(files)]
         if not trained:
             raise SettingError("A prediction needs at least one checkpoint.")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -45,19 +45,35 @@ def read_rows(path: Path) -> list[dict[str, str | float]]:
     ]
 
 
+def read_texts(path: Path) -> list[dict[str, str]]:
+    """Read a table of scores as it is written, each field as text; see `read_rows` for what is refused."""
+    header, lines = _split(path)
+    return [dict(zip(header, line, strict=True)) for line in lines]
+
+
 def write_rows(path: Path, rows: Sequence[Row], *, replace: bool = False) -> None:
-    """Write rows as CSV: one column for each name, numbers in full precision, NaN as an empty field."""
+    """Write rows as CSV, see `format_rows`."""
+    write_text(path, format_rows(rows), replace=replace)
+
+
+def format_rows(rows: Sequence[Row]) -> str:
+    """Format rows as CSV: one column for each name, numbers in full precision, NaN as an empty field."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(map(write_cell, columns))
     writer.writerows([_format_field(row.get(name, "")) for name in columns] for row in rows)
-    write_text(path, buffer.getvalue(), replace=replace)
+    return buffer.getvalue()
 
 
 def write_summary(path: Path, summary: Mapping[str, Any], *, replace: bool = False) -> None:
-    """Write a summary as JSON that any parser reads: no NaN."""
-    write_text(path, json.dumps(summary, indent=1, allow_nan=False) + "\n", replace=replace)
+    """Write a summary as JSON, see `format_summary`."""
+    write_text(path, format_summary(summary), replace=replace)
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """Format a summary as JSON that any parser reads: no NaN."""
+    return json.dumps(summary, indent=1, allow_nan=False) + "\n"
 
 
 def find_scores(path: Path, stage: str | None = None) -> Path:
@@ -177,14 +193,48 @@ def choose_numbered_paths(directory: Path, *names: str) -> list[Path]:
     ['scores.csv', 'summary.json']
     """
     paths = [directory / name for name in names]
+    return _number_paths(paths, _find_highest_number(paths) + 1)
+
+
+def write_numbered_files(directory: Path, texts: Mapping[str, str]) -> dict[str, Path]:
+    """Write files that belong together, numbered as `choose_numbered_paths` says.
+
+    Where those with the highest number agree as far as they are there, what a stopped process left out is added to
+    them, and nothing is written twice.
+
+    Args:
+        directory: Their folder.
+        texts: What each is to hold, by its name without a number.
+
+    Returns:
+        Where each is.
+    """
+    names = [directory / name for name in texts]
+    highest = _find_highest_number(names)
+    paths = _number_paths(names, max(highest, 1))
+    if any(
+        path.exists() and path.read_bytes() != text.encode() for path, text in zip(paths, texts.values(), strict=True)
+    ):
+        paths = _number_paths(names, highest + 1)
+    for path, text in zip(paths, texts.values(), strict=True):
+        if not path.exists():
+            write_text(path, text)
+    return dict(zip(texts, paths, strict=True))
+
+
+def _number_paths(paths: Sequence[Path], number: int) -> list[Path]:
+    return [path.with_name(f"{path.stem}_{number}{path.suffix}") if number > 1 else path for path in paths]
+
+
+def _find_highest_number(paths: Sequence[Path]) -> int:
+    """Find the highest number among files of these names; 0 where there is none."""
     taken = [
         _parse_number(other)
         for path in paths
         for other in path.parent.glob(f"{path.stem}*{path.suffix}")
         if re.fullmatch(rf"{re.escape(path.stem)}(_\d+)?", other.stem)
     ]
-    number = max(taken, default=0) + 1
-    return [path.with_name(f"{path.stem}_{number}{path.suffix}") if taken else path for path in paths]
+    return max(taken, default=0)
 
 
 def _parse_number(path: Path) -> int:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.core.validation import find_path_fault
 from medseg_pl.io.config_files import read_json, read_yaml
 from medseg_pl.io.privacy import redact_config
 from medseg_pl.io.scores import Row, find_scores, locate_summary, parse_stage, read_metrics, read_reliability, read_rows
 
 Values = Mapping[str, Any]
+CROSSVAL = "crossval"
+"""The stage of scores that are those of all folds."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Run:
         config: The settings that the run last had.
         table: The file that holds `rows`, the newest of its stage.
         reliability: Bins of each label's probabilities, where `CalibrationMetric` measured them.
+        folds: Of a cross-validation the runs of its folds, in their order.
     """
 
     folder: Path
@@ -45,6 +49,7 @@ class Run:
     config: Values | None
     table: Path | None = None
     reliability: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    folds: Sequence[Run] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -82,6 +87,8 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
         raise MissingDataError(f"{folder} is no folder. Name a run folder, such as runs/demo/version_0.")
     scored = labels is None or any(folder.glob("scores_*.csv"))
     table, rows, summary = _read_scores(folder, stage) if scored else _make_unscored(labels or ())
+    if table is not None and parse_stage(table) == CROSSVAL:
+        return _read_crossval(folder, table, rows, summary)
     config = _read_config(folder)
     log = folder / "metrics.csv"
     return Run(
@@ -97,6 +104,52 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
         config=config,
         reliability=read_reliability(table) if table is not None else {},
     )
+
+
+def _read_crossval(folder: Path, table: Path, rows: Sequence[Row], summary: Values) -> Run:
+    """Read a cross-validation: its own scores, with settings and environment of its folds."""
+    names = (summary.get("folds") or {}).get("runs")
+    if not isinstance(names, list) or not names or any(find_path_fault(str(name)) is not None for name in names):
+        raise UnreadableFileError(
+            f"{locate_summary(table)} does not name the runs of its folds. Repeat medseg crossval, which writes it."
+        )
+    folds = [read_run(folder / str(name), "val") for name in names]
+    config = {**(folds[0].config or {}), "experiment": folder.resolve().name}
+    config["data"] = {name: value for name, value in (config.get("data") or {}).items() if name != "fold"}
+    environment = {name: value for name, value in (folds[0].environment or {}).items() if name != "resumed"}
+    # Its digest is of one fold's sides; what the data is like is the same for all.
+    survey = (environment.get("data") or {}).get("survey")
+    environment["data"] = {"survey": survey} if survey else {}
+    return Run(
+        folder=folder,
+        title=f"{folder.resolve().name}, {len(folds)} folds",
+        stage=CROSSVAL,
+        rows=rows,
+        summary=summary,
+        log=[],
+        splits=None,
+        environment=environment,
+        config=config,
+        table=table,
+        reliability=_add_bins([fold.reliability for fold in folds]),
+        folds=folds,
+    )
+
+
+def _add_bins(
+    folds: Sequence[Mapping[str, Mapping[str, Sequence[float]]]],
+) -> dict[str, dict[str, list[float]]]:
+    """Add the bins of all folds; empty unless each of them has measured them alike."""
+    first = folds[0]
+    shapes = [
+        {label: {name: len(sums) for name, sums in bins.items()} for label, bins in fold.items()} for fold in folds
+    ]
+    if any(shape != shapes[0] for shape in shapes):
+        return {}
+    return {
+        label: {name: [sum(each) for each in zip(*(fold[label][name] for fold in folds), strict=True)] for name in bins}
+        for label, bins in first.items()
+    }
 
 
 def _read_scores(folder: Path, stage: str | None) -> tuple[Path | None, Sequence[Row], Values]:

@@ -42,6 +42,8 @@ class SplitAudit(NamedTuple):
 
 def audit_split(run: Run) -> SplitAudit:
     """Compare the patients of all sides, and those that were scored with those that were trained on."""
+    if run.folds:
+        return _audit_folds(run)
     if run.splits is None:
         return SplitAudit("unknown", "not known", ["This folder has no split: it does not say who was trained on."], [])
     sides = {side: [str(name) for name in run.splits.get(side) or []] for side in SIDES}
@@ -61,6 +63,39 @@ def audit_split(run: Run) -> SplitAudit:
         return SplitAudit("unknown", "by case, not by patient", [why, *_list_remarks(run, groups), *origin], counted)
     why = "No patient is on two sides, and no case that was scored was trained on."
     return SplitAudit("yes", "yes: no patient on two sides", [why, *_list_remarks(run, groups), *origin], counted)
+
+
+def _audit_folds(run: Run) -> SplitAudit:
+    """Audit each fold, and whether each case was scored by the fold that held it out."""
+    audits = [audit_split(fold) for fold in run.folds]
+    held_out = [{str(name) for name in (fold.splits or {}).get("val") or []} for fold in run.folds]
+    # Of a fold, its validation cases are those that the whole was scored on.
+    sides = [
+        Subset(f"held out by fold {index}", side.cases, side.groups)
+        for index, audit in enumerate(audits)
+        for side in audit.sides
+        if side.name == _NAMES["val"]
+    ]
+    holders = dict(enumerate(held_out))
+    astray = {
+        str(row["case_id"])
+        for row in run.rows
+        if str(row["case_id"]) not in holders.get(read_number(row, "fold"), ())  # type: ignore[call-overload]
+    }
+    bad = [index for index, audit in enumerate(audits) if audit.verdict == "no"]
+    if bad or astray:
+        faults = [f"Fold {index}: {' '.join(audits[index].sentences)}" for index in bad]
+        faults += [f"{len(astray)} cases were scored by a fold that did not hold them out."] if astray else []
+        return SplitAudit("no", "no: the scores are too good", faults, sides)
+    unknown = [index for index, audit in enumerate(audits) if audit.verdict == "unknown"]
+    if unknown:
+        why = f"Fold {unknown[0]}: {' '.join(audits[unknown[0]].sentences)}"
+        return SplitAudit("unknown", audits[unknown[0]].headline, [why], sides)
+    why = f"Each case was scored by that of {len(audits)} models which was not trained on its patient."
+    scored = run.summary.get("scored") or {}
+    origin = [f"The split: {scored['split']}."] if scored.get("split") else []
+    remarks = _list_remarks(run, {str(row["case_id"]): str(row["group"]) for row in run.rows})
+    return SplitAudit("yes", "yes: out of fold, by patient", [why, *remarks, *origin], sides)
 
 
 def _map_patients(run: Run) -> dict[str, str]:
@@ -93,12 +128,11 @@ def _describe_faults(shared: int, leaked: set[str]) -> list[str]:
 
 
 def _list_remarks(run: Run, groups: Mapping[str, str]) -> list[str]:
-    assert run.splits is not None, "asked for before"
     sentences = []
     # As many patients as cases is what a forgotten group pattern looks like.
     if len(groups) > 1 and len(set(groups.values())) == len(groups):
         sentences.append("Each case counts as a patient of its own, which is right only if no patient has two.")
-    if accepted := run.splits.get("accepted_duplicates"):
+    if accepted := (run.splits or {}).get("accepted_duplicates"):
         sentences.append(f"{len(accepted)} images that are on two sides were allowed on purpose.")
     scored = run.summary.get("scored")
     if isinstance(scored, Mapping):
@@ -151,8 +185,17 @@ def assess_certainty(run: Run) -> Finding:
         return Finding("How sure?", "no interval", [why])
     low, high = interval
     sentences = [f"95 % interval of the mean, drawn over {groups} patients."]
+    sentences += _describe_spread(run)
     sentences += run.summary.get("cautions", [])
     return Finding("How sure?", f"{low:.3f} to {high:.3f}", sentences)
+
+
+def _describe_spread(run: Run) -> list[str]:
+    """Say how much the folds of a cross-validation differ."""
+    spread = (run.summary.get("folds") or {}).get("foreground_mean", {}).get("dice") or {}
+    if spread.get("mean") is None or spread.get("std") is None:
+        return []
+    return [f"Over {spread['n']} folds the mean Dice is {spread['mean']:.3f} ± {spread['std']:.3f}."]
 
 
 def find_weaknesses(run: Run) -> Finding:

@@ -88,7 +88,7 @@ def ask(request: pytest.FixtureRequest, scripts: dict[str, Path], tmp_path: Path
 
 
 def test_commands(ask: Ask) -> None:
-    assert ask("") >= {*TRAINER_COMMANDS, *MODULES}
+    assert ask("") >= {*TRAINER_COMMANDS, "crossval", *MODULES}
     assert ask("p") == {"phantom", "plan", "postprocess", "predict"}
     assert ask("compl") == {"completion"}
 

@@ -123,7 +123,7 @@ def test_a_training_on_two_nodes_that_is_put_back_into_the_queue(
 
 
 def test_each_fold_is_a_job(cluster: SlurmCluster, arguments: list[str], tmp_path: Path) -> None:
-    short = ["--data.samples_per_epoch=4", "--data.split_fractions=null", "--data.folds=2", "--trainer.max_epochs=1"]
+    short = ["--data.samples_per_epoch=4", "--data.folds=2", "--trainer.max_epochs=1"]
     folder = tmp_path / "folds"
     job = submit(cluster, "configs/slurm/crossval.sbatch", folder, [*arguments, *short], "--array=0-1%1")
     for fold in range(2):
@@ -131,3 +131,5 @@ def test_each_fold_is_a_job(cluster: SlurmCluster, arguments: list[str], tmp_pat
         run = folder / "runs" / f"crossval_{job}" / f"fold_{fold}" / "version_0"
         assert (run / "scores_val.csv").is_file()
         assert yaml.safe_load((run / "config.yaml").read_text())["data"]["fold"] == fold
+    # Whichever ends last puts them together.
+    assert (folder / "runs" / f"crossval_{job}" / "ensemble.json").is_file()

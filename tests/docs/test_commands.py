@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS
+from medseg_pl.cli.commands import crossval
 from medseg_pl.cli.lightning_cli import make_parser
 from medseg_pl.cli.parser import CommandParser, read_early_options
 from medseg_pl.core.errors import SettingError
@@ -55,6 +56,8 @@ def parse(words: Sequence[str], parsers: Parsers) -> None:
         SystemExit: The help is asked for.
     """
     command, *arguments = words
+    if command == "crossval":
+        command, arguments = "fit", crossval.read_options(arguments)[1]
     if command in TRAINER_COMMANDS:
         early, rest = read_early_options(arguments)
         assert command == "fit" or early.checkpoints, f"medseg {command} needs a checkpoint"

@@ -18,6 +18,7 @@ ONE_PROCESS = (
     "--data.samples_per_epoch=8",
 )
 ADDED = {
+    "crossval": (*SMALL, *ONE_PROCESS),
     "fit": (*SMALL, *ONE_PROCESS),
     "phantom": ("--cases=8", "--slices=6", "--size=40x36"),
 }

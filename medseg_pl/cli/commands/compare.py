@@ -12,7 +12,10 @@ are B minus A, and what is drawn or flipped are whole patients.
   `false_alarms_b`, see `medseg_pl.metrics.statistics.paired_scores.PairedScores`, and `better`: `a`, `b`, or null where
   no difference is shown, the corrected p being 0.05 or more. What cannot be said is null.
 
-The file of `--csv` has the same, a line for each metric and label; its column `row` is `label` or `mean`.
+`--latex` and `--markdown` write a table for a paper: means with intervals, and the better run in bold only where the
+corrected p is below 0.05. `--format` prints one of them.
+
+The file of `--csv` has the same as `--json`, a line for each metric and label; its column `row` is `label` or `mean`.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ from rich.text import Text
 
 from medseg_pl.cli.arguments import add_json, make_whole_number_type, print_json
 from medseg_pl.core.errors import SettingError, make_printable
-from medseg_pl.io.atomic_files import require_absent
-from medseg_pl.io.scores import Row, find_scores, list_tables, parse_stage, read_rows, write_rows
+from medseg_pl.io.atomic_files import require_absent, write_text
+from medseg_pl.io.scores import Row, find_scores, format_rows, list_tables, parse_stage, read_rows
 from medseg_pl.metrics.statistics.comparison import (
     RESAMPLES,
     compare_metric,
@@ -42,6 +45,7 @@ from medseg_pl.metrics.statistics.comparison import (
 )
 from medseg_pl.metrics.statistics.intervals import format_interval, format_number, format_p
 from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched, Table, match
+from medseg_pl.reporting.paper_tables import format_latex, format_markdown, make_comparison_table
 
 _LEGEND = (
     "B − A: mean difference, with its 95 % interval. p: whole groups change sign; Holm: corrected for the labels. "
@@ -61,6 +65,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--metric", action="append", metavar="NAME", help="column to compare; can be given several times, default: dice"
     )
     add("--csv", type=Path, metavar="FILE", help="write everything to a new table")
+    add("--latex", type=Path, metavar="FILE", help="write a new table for a paper, with booktabs")
+    add("--markdown", type=Path, metavar="FILE", help="the same in Markdown")
+    printed = "what is printed, default: %(default)s"
+    add("--format", choices=["text", "latex", "markdown", "csv"], default="text", help=printed)
     add("--allow_unpaired", action="store_true", help="leave out what only one of the runs has scored")
     add("--resamples", type=make_whole_number_type(100, 1_000_000), default=RESAMPLES, metavar="N", help=default)
     add("--seed", type=make_whole_number_type(0, 2**32 - 1), default=0, metavar="S", help=default)
@@ -73,7 +81,7 @@ def run(arguments: Namespace) -> int:
     Raises:
         OutputExistsError: A file to be written is there already.
     """
-    require_absent(arguments.csv)
+    require_absent(arguments.csv, arguments.latex, arguments.markdown)
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width to fold sentences for
         console = Console(width=_NO_EDGE)
@@ -87,15 +95,31 @@ def run(arguments: Namespace) -> int:
         **how,
         "metrics": {name: compare_metric(matched, name, tables, **how) for name in metrics},
     }
+    made = make_comparison_table(result["metrics"], matched, tables, [_name_run(file) for file in files])
+    texts = {"latex": format_latex(made), "markdown": format_markdown(made), "csv": format_rows(csv_rows(result))}
     if arguments.json:
         print_json(result)
+    elif arguments.format != "text":
+        sys.stdout.write(texts[arguments.format])
     else:
         for line in introduction(files):
             console.print(Text(line), soft_wrap=True)  # a path that is folded cannot be copied
         show(console, result)
-    if arguments.csv is not None:
-        write_rows(arguments.csv, csv_rows(result))
+    for kind, text in texts.items():
+        if arguments[kind] is not None:
+            write_text(arguments[kind], text)
     return 0
+
+
+def _name_run(file: Path) -> str:
+    """Name a run in a caption: by its folders, or by its table where that has a name of its own.
+
+    >>> _name_run(Path("runs/demo/version_0/scores_test.csv")), _name_run(Path("ours.csv"))
+    ('demo, version_0', 'ours')
+    """
+    if parse_stage(file) is None:
+        return file.stem
+    return ", ".join(file.resolve().parent.parts[-2:])
 
 
 def check_metric(name: str, tables: Sequence[Table]) -> str:

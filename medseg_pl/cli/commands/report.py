@@ -24,7 +24,7 @@ from medseg_pl.cli.arguments import add_json, keep_stdout_for, make_whole_number
 
 __all__ = ["add_arguments", "run"]
 
-STAGES = ("test", "val", "evaluate")
+STAGES = ("test", "val", "crossval", "evaluate")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,6 +34,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("runs", type=Path, nargs="+", metavar="RUN", help=several)
     add("-o", "--output", type=Path, metavar="FILE", help="a new page (.html); default: RUN/report.html")
     add("--readme", type=Path, metavar="FILE", help="a README; what the run says is put between its medseg: marks")
+    methods = "a new Markdown file: a methods paragraph, and the items of CLAIM and TRIPOD+AI that the run answers"
+    add("--methods", type=Path, metavar="FILE", help=methods)
     add("--stage", choices=STAGES, help="which scores; default: test where they are there, else the only ones")
     pictures = "how many cases get pictures, the worst first; 0 for none; default: %(default)s"
     add("--pictures", type=make_whole_number_type(0, 100_000), default=50, metavar="N", help=pictures)

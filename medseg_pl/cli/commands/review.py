@@ -67,10 +67,11 @@ def review(arguments: Namespace) -> None:
     """
     from medseg_pl.data.prepared_data import open_source
     from medseg_pl.io.folders import FolderLocks, OutputFolder
+    from medseg_pl.models.ensemble_file import expand_ensembles
     from medseg_pl.training.callbacks import ReviewQueue
     from medseg_pl.training.checkpoints import read_checkpoint
 
-    trained = [read_checkpoint(path) for path in arguments.ckpt_path]
+    trained = [read_checkpoint(path) for path in expand_ensembles(arguments.ckpt_path)]
     plugins = split_names(arguments.plugins)
     predictor = CrossFoldPredictor(trained, arguments.device, plugins)
     source = open_source(trained[0].settings, arguments.data_root, plugins)

@@ -20,6 +20,7 @@ from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.case_pictures import COLORS
 from medseg_pl.io.scores import note_newest
 from medseg_pl.metrics.statistics.intervals import format_interval, format_number, format_p
+from medseg_pl.reporting.checklist import write_paper_notes
 from medseg_pl.reporting.html import figures
 from medseg_pl.reporting.html.cases import (
     SHOWN,
@@ -51,7 +52,7 @@ _DRAWN = {"dice": "Dice", "hd95_mm": "HD95", "nsd": "NSD"}
 
 
 def write_report(arguments: argparse.Namespace) -> list[str]:
-    """Write the page, fill the README, and say what is missing.
+    """Write the page and the notes for a paper, fill the README, and say what is missing.
 
     Returns:
         What is missing, a line each.
@@ -60,7 +61,7 @@ def write_report(arguments: argparse.Namespace) -> list[str]:
         OutputExistsError: The page is there already.
         SettingError: The page is no HTML, or a README is of several runs.
     """
-    if arguments.output is None and arguments.readme is None:
+    if arguments.output is None and arguments.readme is None and arguments.methods is None:
         arguments.output = arguments.runs[0] / "report.html"
     if arguments.output is not None and arguments.output.suffix.lower() not in (".html", ".htm"):
         raise SettingError(
@@ -68,13 +69,18 @@ def write_report(arguments: argparse.Namespace) -> list[str]:
         )
     if arguments.readme is not None and len(arguments.runs) > 1:
         raise SettingError(f"A README is of one run; {len(arguments.runs)} are given. Name one with --readme.")
+    if arguments.methods is not None and len(arguments.runs) > 1:
+        raise SettingError(f"Methods are of one run; {len(arguments.runs)} are given. Name one with --methods.")
     if len(arguments.runs) > _MOST_RUNS:
         raise SettingError(f"A page shows at most {_MOST_RUNS} runs; {len(arguments.runs)} are given. Name fewer.")
-    require_absent(arguments.output)
+    require_absent(arguments.output, arguments.methods)
     runs = [read_run(folder, arguments.stage) for folder in arguments.runs]
     notes = [_print(note) for note in filter(None, (note_newest(run.table) for run in runs))]
     if arguments.readme is not None:
         notes += _fill_readme(arguments.readme, runs[0])
+    if arguments.methods is not None:
+        write_text(arguments.methods, write_paper_notes(runs[0]))
+        _print(f"Wrote {arguments.methods}.")
     if arguments.output is not None:
         notes += _write_page(arguments, runs)
     return notes

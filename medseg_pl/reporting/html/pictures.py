@@ -51,18 +51,14 @@ def load_pictures(runs: Sequence[Run], entries: Sequence[CaseEntry], most: int) 
         most: How many cases get pictures.
     """
     pictures = Pictures()
-    folders = [_find_folder(run, pictures.notes) for run in runs]
-    available = [
-        entry
-        for entry in entries
-        if any(folder and picture_path(folder, entry.case_id).is_file() for folder in folders)
-    ]
+    folders = [_find_folders(run, pictures.notes) for run in runs]
+    available = [entry for entry in entries if any(_find_picture(each, entry.case_id) is not None for each in folders)]
     means = {entry.number: float("nan") if entry.means[0] is None else entry.means[0] for entry in available}
     chosen = set(select_cases({str(number): mean for number, mean in means.items()}, most))
     shown = [entry for entry in available if str(entry.number) in chosen]
     in_gallery = {entry.number for entry in select_gallery(shown)}
     for entry in shown:
-        read = [_read_if_kept(folder, entry.case_id, pictures.notes) for folder in folders]
+        read = [_read_if_kept(each, entry.case_id, pictures.notes) for each in folders]
         first = next((index for index, picture in enumerate(read) if picture is not None), None)
         if first is None:
             continue
@@ -82,18 +78,22 @@ def select_gallery(entries: Sequence[CaseEntry]) -> list[CaseEntry]:
     return [*scored[:each], *scored[max(each, len(scored) - each) :][::-1]]
 
 
-def _find_folder(run: Run, notes: list[str]) -> Path | None:
-    folder = run.table and pictures_in(predictions_beside(run.table))
-    if folder is not None and folder.is_dir():
-        return folder
-    stage = "validate" if run.stage == "val" else "test"
-    if run.stage != "evaluate":
+def _find_folders(run: Run, notes: list[str]) -> list[Path]:
+    """Find where a run, or each fold of a cross-validation, keeps its pictures."""
+    kept = [pictures_in(predictions_beside(each.table)) for each in run.folds or [run] if each.table is not None]
+    folders = [folder for folder in kept if folder.is_dir()]
+    if not folders and run.stage != "evaluate":
+        stage = "test" if run.stage == "test" else "validate"
         notes.append(f"{run.folder} keeps no pictures of the scored cases. Run medseg {stage} again to have them.")
-    return None
+    return folders
 
 
-def _read_if_kept(folder: Path | None, case_id: str, notes: list[str]) -> CasePicture | None:
-    if folder is None or not (path := picture_path(folder, case_id)).is_file():
+def _find_picture(folders: Sequence[Path], case_id: str) -> Path | None:
+    return next((path for folder in folders if (path := picture_path(folder, case_id)).is_file()), None)
+
+
+def _read_if_kept(folders: Sequence[Path], case_id: str, notes: list[str]) -> CasePicture | None:
+    if (path := _find_picture(folders, case_id)) is None:
         return None
     try:
         return read_picture(path)

@@ -8,7 +8,6 @@ import logging
 import os
 import platform
 import re
-import subprocess
 import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +21,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from medseg_pl.data.splits import SIDES
 from medseg_pl.io.atomic_files import write_text
+from medseg_pl.io.git import read_git_state
 from medseg_pl.models.optimizers import is_score_driven
 from medseg_pl.planning.fingerprint import survey_cases
 from medseg_pl.training.datamodule import SegmentationDataModule
@@ -241,30 +241,3 @@ def _list_changes(before: Any, now: Any, name: str = "") -> list[str]:
         for key in keys
         for change in _list_changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
     ]
-
-
-def read_git_state(directory: Path) -> dict[str, Any] | None:
-    """Read the commit of a folder's repository, and whether its files differ from it.
-
-    Args:
-        directory: Anywhere within the repository.
-
-    Returns:
-        `commit` and `dirty`, no names and no addresses; `None` outside of a repository, before its first commit, or
-        without git.
-    """
-    commit = _run_git(directory, "rev-parse", "--verify", "HEAD")
-    changes = _run_git(directory, "status", "--porcelain", "--untracked-files=no")
-    if commit is None or changes is None:
-        return None
-    return {"commit": commit.strip(), "dirty": bool(changes.strip())}
-
-
-def _run_git(directory: Path, *arguments: str) -> str | None:
-    # A repository's own settings may name a program to run for `status`; reading its state must not.
-    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(directory), *arguments]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout if result.returncode == 0 else None

@@ -1,0 +1,401 @@
+"""`medseg crossval`: trains every fold, and scores each case by the model that did not see its patient.
+
+```
+runs/<experiment>/fold_<k>/version_0/     a run folder of medseg fit for each fold
+                  scores_crossval.csv     each case once, by the model that was not trained on its patient
+                  summary_crossval.json   means with intervals over patients, and mean ± sd over folds
+                  table_crossval.tex      the same for a paper; also .md and .csv
+                  methods_crossval.md     a methods paragraph, and what CLAIM and TRIPOD+AI ask for
+                  report.html             a page of the whole
+                  ensemble.json           the models of all folds, which --ckpt_path takes as one
+```
+
+The same command goes on where it was cut off, and skips folds that are complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from argparse import SUPPRESS, ArgumentParser
+from argparse import Namespace as Arguments
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from lightning.pytorch.utilities import rank_zero_only
+
+from medseg_pl.cli.crossval_results import (
+    STAGE,
+    CrossvalResults,
+    collect_folds,
+    describe_folds,
+    write_paper_files,
+)
+from medseg_pl.cli.error_messages import quiet_libraries, user_errors
+from medseg_pl.cli.fold_processes import FoldTraining, train_folds
+from medseg_pl.cli.lightning_cli import get_experiment_folder, get_limits, make_parser
+from medseg_pl.cli.parser import EarlyOptions, EarlyParser, check_sections, list_options, read_early_options
+from medseg_pl.core.errors import FolderLockedError, SettingError, UnreadableFileError, make_printable
+from medseg_pl.core.import_policy import restrict_imports
+from medseg_pl.core.stop_signals import StopSignals
+from medseg_pl.data.prepared_data import open_source
+from medseg_pl.io.config_files import find_config, find_configs, read_json, read_yaml
+from medseg_pl.io.folders import FolderLocks
+from medseg_pl.metrics.summary import print_scores
+from medseg_pl.reporting import read_run
+from medseg_pl.reporting.html.page import write_report
+from medseg_pl.training.callbacks import PhaseTracker
+from medseg_pl.training.checkpoints import is_complete
+from medseg_pl.training.checkpoints.resume_point import find_newest_run
+
+HELP = "Train every fold, and score each case by the model that did not see its patient."
+_EPILOG = """\
+besides: every setting of medseg fit, such as --config FILE, --data.folds N, --experiment NAME, --trainer.max_epochs N;
+--data_root DIR; --plugins PACKAGE; --debug. See medseg fit --help.
+"""
+_MOST_JOBS = 256
+_LOCK_S = 60
+# What may change between two lives of a fold: where it runs, and where its data is.
+_FREE = ("fold", "num_workers", "cache_dir", "eval_batch_size")
+_FREE_OF_SOURCE = ("root", "manifest")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options that `medseg fit` has not."""
+    jobs = "how many folds to train at once, each on devices of its own where there are several; default: 1"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
+    fold = "train this one and no other, as in an array of jobs; the last one collects the results"
+    parser.add_argument("--fold", type=int, metavar="K", help=fold)
+    parser.add_argument("--json", action="store_true", help="print the summary of scores as JSON, and nothing else")
+
+
+class Plan(NamedTuple):
+    """What is to be trained.
+
+    Attributes:
+        folder: Of the cross-validation.
+        runs: The folder of all experiments.
+        folds: How many.
+        arguments: Of `medseg fit`, but for those that differ from fold to fold.
+        settings: What they come to.
+        limits: How long a training lasts.
+        notes: What a reader should know.
+    """
+
+    folder: Path
+    runs: str
+    folds: int
+    arguments: list[str]
+    settings: dict[str, Any]
+    limits: dict[str, Any]
+    notes: list[str]
+
+    def get_folder(self, fold: int) -> Path:
+        """Return the folder of a fold's runs."""
+        return self.folder / f"fold_{fold}"
+
+    def find_complete(self, fold: int) -> Path | None:
+        """Find the run folder of a fold that has trained as long as it was told to."""
+        run = find_newest_run(self.get_folder(fold))
+        return run if run is not None and is_complete(run, self.limits) else None
+
+    def list_arguments(self, fold: int) -> list[str]:
+        """List the arguments with which a fold is trained, or goes on."""
+        experiment = self.get_folder(fold).relative_to(self.runs).as_posix()
+        return [*self.arguments, f"--data.fold={fold}", f"--experiment={experiment}", "--ckpt_path=last"]
+
+
+def run(arguments: Sequence[str], stop: StopSignals) -> int:
+    """Train the folds that are not complete, and put their results together.
+
+    Args:
+        arguments: What follows `crossval` on the command line.
+        stop: Notes that this process is asked to stop.
+
+    Returns:
+        The exit code.
+    """
+    options, rest = read_options(arguments)
+    if options.help:
+        parser = ArgumentParser("medseg crossval", description=HELP, epilog=_EPILOG)
+        add_arguments(parser)
+        parser.parse_args(["--help"])
+    if not rest:
+        raise SettingError("medseg crossval needs --config FILE, such as configs/experiment/hippocampus.yaml.")
+    quiet_libraries()
+    with redirect_stdout(sys.stderr) if options.json else nullcontext():
+        results = _crossvalidate(options, rest, stop)
+    if options.json and results is not None:
+        sys.stdout.write(f"{json.dumps(results.summary, indent=1, allow_nan=False)}\n")
+    return 0
+
+
+def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
+    """Read the options that are not settings; the rest is for `medseg fit`."""
+    parser = EarlyParser()
+    add_arguments(parser)
+    parser.add_argument("-h", "--help", action="store_true", help=SUPPRESS)
+    options, rest = parser.take(arguments)
+    if not 1 <= options.jobs <= _MOST_JOBS:
+        raise SettingError(f"--jobs must be from 1 to {_MOST_JOBS}; got {options.jobs}.")
+    if options.fold is not None and options.jobs > 1:
+        raise SettingError("--fold trains one fold, and --jobs several at once. Give one of the two.")
+    return options, rest
+
+
+def _crossvalidate(options: Arguments, arguments: Sequence[str], stop: StopSignals) -> CrossvalResults | None:
+    plan = make_plan(arguments)
+    for note in plan.notes:
+        _print(f"Note: {note}")
+    if options.fold is not None:
+        return _train_one(plan, options.fold, stop)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with FolderLocks() as locks:
+        locks.acquire(plan.folder)
+        _train_all(plan, options.jobs, stop, sys.stderr.fileno() if options.json else None)
+        return _finish(plan)
+
+
+def _train_one(plan: Plan, fold: int, stop: StopSignals) -> CrossvalResults | None:
+    """Train one fold in this process; whoever completes the last one collects the results."""
+    from medseg_pl.cli.run import run as run_trainer
+
+    if not 0 <= fold < plan.folds:
+        raise SettingError(f"--fold must be from 0 to {plan.folds - 1}, for {plan.folds} folds; got {fold}.")
+    if plan.find_complete(fold) is None:
+        run_trainer("fit", plan.list_arguments(fold), stop)
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return None
+    with FolderLocks() as locks:
+        _acquire_patiently(locks, plan.folder)
+        missing = [other for other in range(plan.folds) if plan.find_complete(other) is None]
+        if missing:
+            _print(f"Folds that are not complete yet: {', '.join(map(str, missing))}.")
+            return None
+        return _finish(plan)
+
+
+def _acquire_patiently(locks: FolderLocks, folder: Path) -> None:
+    """Wait for another fold that collects: it may have looked before this one was complete."""
+    deadline = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            locks.acquire(folder)
+            return
+        except FolderLockedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _train_all(plan: Plan, jobs: int, stop: StopSignals, stdout: int | None) -> None:
+    complete = {fold: plan.find_complete(fold) for fold in range(plan.folds)}
+    for fold, found in complete.items():
+        if found is not None:
+            _print(f"Fold {fold}: complete, {found}.")
+    waiting = [fold for fold, found in complete.items() if found is None]
+    jobs = min(jobs, max(1, len(waiting)))
+    trainings = [
+        FoldTraining(fold, ["fit", *plan.list_arguments(fold)], plan.get_folder(fold) / "log.txt" if jobs > 1 else None)
+        for fold in waiting
+    ]
+    devices = plan.settings["trainer"]["devices"]
+    environments = share_machine(jobs, os.environ, _count_gpus() if jobs > 1 else 0, devices, os.cpu_count() or 1)
+    train_folds(trainings, jobs, stop, environments=environments, report=_print, stdout=stdout)
+
+
+def _count_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def share_machine(
+    jobs: int, environment: Mapping[str, str], gpus: int, devices: Any, cores: int
+) -> list[dict[str, str]]:
+    """Share GPUs and cores among trainings that run at once.
+
+    Args:
+        jobs: How many.
+        environment: What this process was given; what it says wins.
+        gpus: How many GPUs it sees.
+        devices: `trainer.devices`, of one training.
+        cores: Of the machine.
+
+    Returns:
+        The variables of each training.
+
+    >>> share_machine(2, {}, 2, 1, 8)
+    [{'OMP_NUM_THREADS': '4', 'CUDA_VISIBLE_DEVICES': '0'}, {'OMP_NUM_THREADS': '4', 'CUDA_VISIBLE_DEVICES': '1'}]
+    >>> share_machine(1, {}, 2, 1, 8)
+    [{}]
+    """
+    if jobs == 1:
+        return [{}]
+    threads = {} if "OMP_NUM_THREADS" in environment else {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
+    given = environment.get("CUDA_VISIBLE_DEVICES")
+    visible = [name.strip() for name in given.split(",") if name.strip()] if given else [str(i) for i in range(gpus)]
+    if gpus < 2:
+        return [threads] * jobs
+    each = devices if isinstance(devices, int) and devices > 0 else max(1, gpus // jobs)
+    chosen = [[visible[(job * each + index) % len(visible)] for index in range(each)] for job in range(jobs)]
+    return [{**threads, "CUDA_VISIBLE_DEVICES": ",".join(names)} for names in chosen]
+
+
+def _finish(plan: Plan) -> CrossvalResults:
+    """Collect the results, print them, and write the page."""
+    runs = [plan.find_complete(fold) for fold in range(plan.folds)]
+    results = collect_folds(plan.folder, [path for path in runs if path is not None])
+    print_scores(results.scores, results.summary, STAGE)
+    _print(describe_folds(results.summary))
+    written = write_paper_files(results.scores, read_run(plan.folder, STAGE))
+    _print(f"For a paper: {', '.join(str(path) for path in written)}")
+    page = plan.folder / results.scores.name.replace(f"scores_{STAGE}", "report").replace(".csv", ".html")
+    if not page.exists():
+        others = {"readme": None, "methods": None, "stage": STAGE, "pictures": 50, "names": False}
+        write_report(Arguments(runs=[plan.folder], output=page, **others))
+    _print(f"All folds as one model: --ckpt_path {results.ensemble}")
+    return results
+
+
+def make_plan(arguments: Sequence[str]) -> Plan:
+    """Read the settings, and refuse what cannot be cross-validated, before anything is trained.
+
+    Args:
+        arguments: Of `medseg fit`.
+
+    Raises:
+        SettingError: Settings are wrong, contradict the folds, or are others than those of folds that are there.
+    """
+    early, rest = read_early_options(find_configs(arguments))
+    if early.checkpoints:
+        raise SettingError("medseg crossval goes on by itself where it was cut off. Leave --ckpt_path out.")
+    if any(argument.split("=")[0] == "--data.fold" for argument in rest):
+        raise SettingError("--data.fold: medseg crossval trains every fold. --fold K trains one of them.")
+    with restrict_imports(early.plugins), user_errors("fit", PhaseTracker()):
+        settings, limits, folder = _parse_settings(early, [*rest, "--data.fold=0"])
+        fractions = settings["data"]["split_fractions"] is not None
+        if fractions:
+            settings["data"]["split_fractions"] = None
+        _check_trainer(settings["trainer"])
+        folds = _count_folds(settings, early.plugins)
+    notes = ["data.split_fractions is left out: all cases are shared among the folds."] if fractions else []
+    if folds != settings["data"]["folds"]:
+        notes.append(f"The split has {folds} folds, so data.folds {settings['data']['folds']} does not count.")
+    # The same arguments, in full, as the trainings get them
+    override = ["--data.split_fractions=null"] if fractions else []
+    plan = Plan(folder, str(settings["runs"]), folds, [*arguments, *override], settings, limits, notes)
+    for fold in range(folds):
+        _check_same_settings(plan, fold)
+    return plan
+
+
+def _parse_settings(early: EarlyOptions, rest: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], Path]:
+    parser = make_parser("fit")
+    sections = sorted({name.split(".")[0] for name in list_options(parser)})
+    for path in early.configs:
+        check_sections(path, sections)
+    moved = [f"--data.source.root={early.data_root}"] if early.data_root is not None else []
+    config = parser.parse_args([*rest, *moved])
+    settings: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_unset=False))
+    return settings, get_limits(config), get_experiment_folder(config)
+
+
+def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    """Raise `SettingError` where trainings would leave no checkpoint."""
+    without = [name for name in ("fast_dev_run", "barebones") if trainer[name]]
+    without += ["enable_checkpointing"] if trainer["enable_checkpointing"] is False else []
+    if without:
+        raise SettingError(
+            f"trainer.{without[0]} {trainer[without[0]]} keeps no checkpoints, of which the ensemble is made. Leave it "
+            "out."
+        )
+
+
+def _count_folds(settings: Mapping[str, Any], plugins: Sequence[str]) -> int:
+    """Count the folds: those of a file, of the data set, or of `data.folds`."""
+    data = settings["data"]
+    if data["split_file"] is not None:
+        return _count_in_file(find_config(data["split_file"]))
+    cases = open_source(settings, plugins=plugins).cases()
+    if all(case.split is None and case.fold is None for case in cases):
+        return int(data["folds"])
+    folds = {case.fold for case in cases if case.fold is not None and case.split is None}
+    if len(folds) < 2 or folds != set(range(len(folds))):
+        raise SettingError(
+            f"The data set declares {'the folds ' + ', '.join(map(str, sorted(folds))) if folds else 'one split'}; "
+            "cross-validation needs folds 0, 1, 2 …. Correct its column fold, or leave split and fold out."
+        )
+    return len(folds)
+
+
+def _count_in_file(path: Path) -> int:
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        raise UnreadableFileError(f"{path} is not valid JSON: {error}. Correct data.split_file.") from None
+    if not isinstance(content, list) or len(content) < 2:
+        raise SettingError(
+            f"{path} holds one split; cross-validation needs a list of folds, such as nnU-Net's splits_final.json. "
+            "Leave data.split_file out, or give such a list."
+        )
+    return len(content)
+
+
+def _check_same_settings(plan: Plan, fold: int) -> None:
+    """Raise `SettingError` where a fold was begun with settings under which it is another experiment."""
+    run = find_newest_run(plan.get_folder(fold))
+    path = run / "config.yaml" if run is not None else None
+    if path is None or not path.is_file():
+        return
+    try:
+        before = read_yaml(path)
+        differing = _list_differences(_select_binding(before), _select_binding(plan.settings))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UnreadableFileError(
+            f"{path} is no configuration that medseg wrote: {error}. Move its folder away."
+        ) from None
+    if differing:
+        raise SettingError(
+            f"Fold {fold} in {plan.get_folder(fold)} was begun with other settings: {', '.join(differing[:5])}. Choose "
+            "another --experiment, or repeat the command with its settings."
+        )
+
+
+def _select_binding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the settings that must be the same in all folds, and in all lives of one."""
+    data = {name: value for name, value in settings["data"].items() if name not in _FREE}
+    source = dict(data["source"])
+    arguments = source.get("init_args") or {}
+    source["init_args"] = {name: value for name, value in arguments.items() if name not in _FREE_OF_SOURCE}
+    return {
+        "model": settings["model"],
+        "data": {**data, "source": source},
+        "seed_everything": settings["seed_everything"],
+        "trainer": {"precision": settings["trainer"]["precision"]},
+    }
+
+
+def _list_differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """List the settings that differ.
+
+    >>> _list_differences({"data": {"folds": 5}}, {"data": {"folds": 4}})
+    ['data.folds']
+    """
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [name]
+    return [
+        difference
+        for key in dict.fromkeys([*before, *now])
+        for difference in _list_differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+    ]
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{make_printable(line)}\n")
+    sys.stdout.flush()
