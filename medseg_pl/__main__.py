@@ -125,7 +125,7 @@ def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
         return run(command, arguments, stop)
     if command == "crossval":  # takes the settings of fit besides its own options
         with _pause_collector():
-            from medseg_pl.cli.commands import crossval
+            from medseg_pl.cli import crossval
 
         return crossval.run(arguments, stop)
     if command in MODULES:

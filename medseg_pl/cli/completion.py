@@ -56,7 +56,7 @@ def make_root_parser() -> ArgumentParser:
 
 def _make_trainer_parsers() -> dict[str, ArgumentParser]:
     """Make the parsers of Lightning's commands, with the names and options of the sources that come with medseg."""
-    from medseg_pl.cli.commands import crossval  # torch and Lightning, for which --help shall not wait
+    from medseg_pl.cli import crossval  # torch and Lightning, for which --help shall not wait
     from medseg_pl.cli.lightning_cli import make_parser
     from medseg_pl.data import sources
 

@@ -11,7 +11,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS
-from medseg_pl.cli.commands import crossval
+from medseg_pl.cli import crossval
 from medseg_pl.cli.lightning_cli import make_parser
 from medseg_pl.cli.parser import CommandParser, read_early_options
 from medseg_pl.core.errors import SettingError

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from medseg_pl.__main__ import main
-from medseg_pl.cli.commands import crossval
+from medseg_pl.cli import crossval
 from medseg_pl.cli.fold_processes import FoldTraining
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.models.ensemble_file import read_ensemble
