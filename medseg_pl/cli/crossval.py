@@ -129,7 +129,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
         raise SettingError("medseg crossval needs --config FILE, such as configs/experiment/hippocampus.yaml.")
     quiet_libraries()
     with redirect_stdout(sys.stderr) if options.json else nullcontext():
-        results = _crossvalidate(options, rest, stop)
+        results = _run_folds(options, rest, stop)
     if options.json and results is not None:
         sys.stdout.write(f"{json.dumps(results.summary, indent=1, allow_nan=False)}\n")
     return 0
@@ -148,7 +148,7 @@ def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
     return options, rest
 
 
-def _crossvalidate(options: Arguments, arguments: Sequence[str], stop: StopSignals) -> CrossvalResults | None:
+def _run_folds(options: Arguments, arguments: Sequence[str], stop: StopSignals) -> CrossvalResults | None:
     plan = make_plan(arguments)
     for note in plan.notes:
         _print(f"Note: {note}")

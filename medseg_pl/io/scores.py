@@ -193,7 +193,7 @@ def choose_numbered_paths(directory: Path, *names: str) -> list[Path]:
     ['scores.csv', 'summary.json']
     """
     paths = [directory / name for name in names]
-    return _number_paths(paths, _find_highest_number(paths) + 1)
+    return _add_number(paths, _find_highest_number(paths) + 1)
 
 
 def write_numbered_files(directory: Path, texts: Mapping[str, str]) -> dict[str, Path]:
@@ -211,18 +211,18 @@ def write_numbered_files(directory: Path, texts: Mapping[str, str]) -> dict[str,
     """
     names = [directory / name for name in texts]
     highest = _find_highest_number(names)
-    paths = _number_paths(names, max(highest, 1))
+    paths = _add_number(names, max(highest, 1))
     if any(
         path.exists() and path.read_bytes() != text.encode() for path, text in zip(paths, texts.values(), strict=True)
     ):
-        paths = _number_paths(names, highest + 1)
+        paths = _add_number(names, highest + 1)
     for path, text in zip(paths, texts.values(), strict=True):
         if not path.exists():
             write_text(path, text)
     return dict(zip(texts, paths, strict=True))
 
 
-def _number_paths(paths: Sequence[Path], number: int) -> list[Path]:
+def _add_number(paths: Sequence[Path], number: int) -> list[Path]:
     return [path.with_name(f"{path.stem}_{number}{path.suffix}") if number > 1 else path for path in paths]
 
 
