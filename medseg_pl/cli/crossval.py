@@ -382,16 +382,16 @@ def _select_binding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _list_differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """List the settings that differ.
+    """List the settings that differ; one that the earlier version did not have is none of them.
 
-    >>> _list_differences({"data": {"folds": 5}}, {"data": {"folds": 4}})
+    >>> _list_differences({"data": {"folds": 5}}, {"data": {"folds": 4, "new": True}})
     ['data.folds']
     """
     if not isinstance(before, dict) or not isinstance(now, dict):
         return [] if before == now else [name]
     return [
         difference
-        for key in dict.fromkeys([*before, *now])
+        for key in before
         for difference in _list_differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
     ]
 

@@ -63,7 +63,8 @@ def find_ensemble(name: str | Path) -> Path | None:
     path = Path(name)
     if path.suffix.lower() == ".json" and path.is_file():
         return path
-    return path / ENSEMBLE if (path / ENSEMBLE).is_file() else None
+    # An experiment may have single runs beside its folds; its folder means the newest of them, as it always did.
+    return path / ENSEMBLE if (path / ENSEMBLE).is_file() and not any(path.glob("version_*")) else None
 
 
 def expand_ensembles(names: Sequence[str | Path]) -> list[str]:

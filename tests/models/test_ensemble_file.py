@@ -49,6 +49,8 @@ def test_file_and_folder_stand_for_the_members(folder: Path) -> None:
     assert expand_ensembles(["a.ckpt", path]) == ["a.ckpt", *members]
     assert expand_ensembles([folder]) == members
     assert expand_ensembles([folder / "fold_0"]) == [str(folder / "fold_0")]
+    (folder / "version_0").mkdir()  # the folder of an experiment means its newest run
+    assert (find_ensemble(folder), find_ensemble(path)) == (None, path)
 
 
 @pytest.mark.parametrize(
