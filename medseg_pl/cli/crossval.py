@@ -15,20 +15,19 @@ The same command goes on where it was cut off, and skips folds that are complete
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from argparse import SUPPRESS, ArgumentParser
 from argparse import Namespace as Arguments
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
+from medseg_pl.cli.arguments import keep_stdout_for, print_json
 from medseg_pl.cli.crossval_results import (
     STAGE,
     CrossvalResults,
@@ -128,10 +127,10 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     if not rest:
         raise SettingError("medseg crossval needs --config FILE, such as configs/experiment/hippocampus.yaml.")
     quiet_libraries()
-    with redirect_stdout(sys.stderr) if options.json else nullcontext():
+    with keep_stdout_for(options.json):
         results = _run_folds(options, rest, stop)
     if options.json and results is not None:
-        sys.stdout.write(f"{json.dumps(results.summary, indent=1, allow_nan=False)}\n")
+        print_json(results.summary)
     return 0
 
 

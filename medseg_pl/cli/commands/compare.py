@@ -21,6 +21,7 @@ The file of `--csv` has the same as `--json`, a line for each metric and label; 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -13,14 +13,13 @@ No name of a case is printed, and nothing that a file names is run.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from medseg_pl.cli.arguments import add_json
+from medseg_pl.cli.arguments import add_json, print_json
 from medseg_pl.core.errors import MissingDataError, make_printable
 from medseg_pl.reporting.info import describe_installation, describe_path, list_lines
 
@@ -41,7 +40,7 @@ def run(arguments: Namespace) -> int:
     """
     described = describe_installation() if arguments.path is None else _describe(arguments.path)
     if arguments.json:
-        sys.stdout.write(f"{json.dumps(described, indent=1)}\n")
+        print_json(described)
     else:
         for line in list_lines(described):
             sys.stdout.write(f"{make_printable(line)}\n")

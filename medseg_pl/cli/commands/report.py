@@ -11,7 +11,7 @@ left out of the page.
 `--readme FILE` puts what the run says between marks such as `<!-- medseg:evaluate -->` and `<!-- /medseg:evaluate -->`,
 for each of `dataset`, `model`, `configuration`, `train` and `evaluate`, and changes nothing else in the file.
 
-`--json` prints `page` and `readme`, the files that were written or null, `runs`, and `notes` on what is missing.
+`--json` prints `page`, `readme` and `methods`, the files that were written or null, `runs`, and `notes` on what is missing.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def run(arguments: Namespace) -> int:
     with keep_stdout_for(arguments.json):
         notes = write_report(arguments)
     if arguments.json:
-        files = {name: path and str(path) for name, path in (("page", arguments.output), ("readme", arguments.readme))}
+        written = (("page", arguments.output), ("readme", arguments.readme), ("methods", arguments.methods))
+        files = {name: path and str(path) for name, path in written}
         print_json({**files, "runs": [str(folder) for folder in arguments.runs], "notes": notes})
     return 0
