@@ -11,7 +11,8 @@ left out of the page.
 `--readme FILE` puts what the run says between marks such as `<!-- medseg:evaluate -->` and `<!-- /medseg:evaluate -->`,
 for each of `dataset`, `model`, `configuration`, `train` and `evaluate`, and changes nothing else in the file.
 
-`--json` prints `page`, `readme` and `methods`, the files that were written or null, `runs`, and `notes` on what is missing.
+`--json` prints `page`, `readme` and `methods`, the files that were written or null, `runs`, and `notes` on what is
+missing.
 """
 
 from __future__ import annotations
