@@ -238,15 +238,14 @@ def list_lines(described: Mapping[str, Any], indent: str = "") -> Sequence[str]:
     """List a description as lines of names and values.
 
     >>> list_lines({"kind": "run", "cases": {"train": 2, "val": 1}, "gpus": []})
-    ['kind        run', 'cases', '  train     2', '  val       1', 'gpus        –']
+    ['kind: run', 'cases:', '  train: 2', '  val: 1', 'gpus: –']
     """
     lines = []
-    width = 12 - len(indent)
     for name, value in described.items():
         if isinstance(value, Mapping) and value:
-            lines += [f"{indent}{name}", *list_lines(value, f"{indent}  ")]
+            lines += [f"{indent}{name}:", *list_lines(value, f"{indent}  ")]
         else:
-            lines.append(f"{indent}{name:{width}}{_format(value)}")
+            lines.append(f"{indent}{name}: {_format(value)}")
     return lines
 
 

@@ -24,7 +24,7 @@ def test_without_a_path_it_says_what_is_installed(capsys: pytest.CaptureFixture[
     assert described["packages"]["torch"] == torch.__version__.split("+")[0] or "+" in described["packages"]["torch"]
     assert described["cuda"] == torch.version.cuda
     assert main(["info"]) == 0
-    assert f"medseg      {medseg_pl.__version__}" in capsys.readouterr().out
+    assert f"medseg: {medseg_pl.__version__}" in capsys.readouterr().out
 
 
 def test_a_checkpoint(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "compare": ("a", "b", "--metric", "dice", "--metric", "hd95_mm"),
     "evaluate": ("--reference", "data/masks", "--prediction", "shifted", "-o", "{new}", *NAMED),
     "export": ("--ckpt_path", BEST, "-o", "{new}"),
+    "info": ("runs/default/version_0",),
     "new": ("{new}", "--data_root", "data", *NAMED),
     "phantom": ("{new}", "--cases=4", "--slices=2", "--size=40x36"),
     "plan": ("data", "-o", "{new}.yaml", *NAMED),
