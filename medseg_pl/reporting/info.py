@@ -25,6 +25,8 @@ _PACKAGES = ("torch", "lightning", "segmentation-models-pytorch", "timm", "numpy
 _RUN_FILES = ("config.yaml", "splits.json", "environment.json", "checkpoints")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 _WEIGHTS = "model.network."
+# What batch normalization counts, and no optimizer changes
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def describe_installation() -> dict[str, Any]:
@@ -75,7 +77,9 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
         model = dict(content["hyper_parameters"])
         state = content["state_dict"]
         weights = [
-            value for name, value in state.items() if name.startswith(_WEIGHTS) and isinstance(value, TensorShape)
+            value
+            for name, value in state.items()
+            if name.startswith(_WEIGHTS) and not name.endswith(_BUFFERS) and isinstance(value, TensorShape)
         ]
         data = content.get("SegmentationDataModule") or {}
         source = (content.get("datamodule_hyper_parameters") or {}).get("source")

@@ -31,9 +31,7 @@ def test_a_checkpoint(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> No
     code, described = run_json("info", checkpoint)
     assert (code, described["kind"], described["resumable"]) == (0, "checkpoint", True)
     model = load_model(checkpoint)
-    assert described["parameters"] == sum(
-        value.numel() for name, value in model.state_dict().items() if name.startswith("network.")
-    )
+    assert described["parameters"] == sum(each.numel() for each in model.network.parameters())
     assert described["model"]["labels"]["names"] == list(model.labels.names)
     assert described["data"]["source"] == "UWMadisonSource"
     split = torch.load(checkpoint, weights_only=True)["SegmentationDataModule"]["split"]
