@@ -120,7 +120,8 @@ def _name_run(file: Path) -> str:
     """
     if parse_stage(file) is None:
         return file.stem
-    return ", ".join(file.resolve().parent.parts[-2:])
+    folders = file.resolve().parent.parts
+    return ", ".join(folders[-1:] if parse_stage(file) == "crossval" else folders[-2:])
 
 
 def check_metric(name: str, tables: Sequence[Table]) -> str:
