@@ -155,6 +155,7 @@ def _run_folds(options: Arguments, arguments: Sequence[str], stop: StopSignals) 
         return _train_one(plan, options.fold, stop)
     plan.folder.mkdir(parents=True, exist_ok=True)
     with FolderLocks() as locks:
+        # Each fold has a lock of its own; this one keeps a second command from collecting half of them.
         locks.acquire(plan.folder)
         _train_all(plan, options.jobs, stop, sys.stderr.fileno() if options.json else None)
         return _finish(plan)
@@ -236,6 +237,7 @@ def share_machine(
     """
     if jobs == 1:
         return [{}]
+    # Left alone, each training would take all cores, and together they would be slower than one by one.
     threads = {} if "OMP_NUM_THREADS" in environment else {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
     given = environment.get("CUDA_VISIBLE_DEVICES")
     visible = [name.strip() for name in given.split(",") if name.strip()] if given else [str(i) for i in range(gpus)]
@@ -274,10 +276,12 @@ def make_plan(arguments: Sequence[str]) -> Plan:
     early, rest = read_early_options(find_configs(arguments))
     if early.checkpoints:
         raise SettingError("medseg crossval goes on by itself where it was cut off. Leave --ckpt_path out.")
+    # Configurations name a fold for medseg fit, which is passed over; who types one means something by it.
     if any(argument.split("=")[0] == "--data.fold" for argument in rest):
         raise SettingError("--data.fold: medseg crossval trains every fold. --fold K trains one of them.")
     with restrict_imports(early.plugins), user_errors("fit", PhaseTracker()):
         settings, limits, folder = _parse_settings(early, [*rest, "--data.fold=0"])
+        # Fractions win over folds in medseg fit, so every fold would be the same split.
         fractions = settings["data"]["split_fractions"] is not None
         if fractions:
             settings["data"]["split_fractions"] = None

@@ -14,7 +14,7 @@ from medseg_pl.io.scores import find_scores, format_rows, format_summary, write_
 from medseg_pl.metrics.out_of_fold import FoldTable, make_rows, read_fold, summarize_folds
 from medseg_pl.models.ensemble_file import ENSEMBLE, write_ensemble
 from medseg_pl.reporting import Run
-from medseg_pl.reporting.checklist import write_paper_notes
+from medseg_pl.reporting.methods import write_paper_notes
 from medseg_pl.reporting.paper_tables import format_latex, format_markdown, list_crossval_rows, make_crossval_table
 
 STAGE = "crossval"
@@ -65,6 +65,7 @@ def collect_folds(folder: Path, runs: Sequence[Path]) -> CrossvalResults:
     summary = summarize_folds(tables)
     summary["scored"] = {"side": "val", "split": _describe_origin(splits[0].origin)}
     summary["folds"]["runs"] = [run.relative_to(folder).as_posix() for run in runs]
+    # The summary first: a table without one counts as left by somebody who was stopped.
     texts = {
         f"summary_{STAGE}.json": format_summary(summary),
         f"scores_{STAGE}.csv": format_rows(make_rows(tables)),
@@ -117,6 +118,7 @@ def _check_splits(tables: Sequence[FoldTable], splits: Sequence[FoldSplit]) -> N
     """Raise `DataError` unless each case is scored once, by a model that was not trained on its patient."""
     for table, split in zip(tables, splits, strict=True):
         scored = {score.case_id for score in table.scores}
+        # Somebody may have scored the fold again, with a split of its own.
         if scored != split.val:
             example = sorted(scored ^ split.val)[0]
             raise DataError(

@@ -69,6 +69,7 @@ def train_folds(
         while waiting or running.processes:
             while waiting and running.has_place(jobs) and not stop.asked and failed is None:
                 running.start(waiting.popleft(), report)
+            # Once each: a training takes a second Ctrl-C for an order to leave without saving.
             for number in sorted(stop.received - forwarded):
                 forwarded.add(number)
                 running.send(LEAVE if number == TIME_IS_UP else number)
@@ -81,6 +82,7 @@ def train_folds(
                 waiting.clear()
             time.sleep(_POLL_S)
     finally:
+        # Whatever went wrong here, no training is left behind.
         running.send(LEAVE)
         running.wait()
         stop.defers = False
@@ -181,6 +183,7 @@ def _make_fold_error(training: FoldTraining, code: int) -> MedsegError:
 
 def _read_message(log: Path) -> str:
     """Read what medseg said last in a log; its name where it said nothing."""
+    # The log has the lines of every life of the fold, and only the last one explains this end.
     text = log.read_text(encoding="utf-8", errors="replace")[-_LAST_LINES:]
     lines = [line.removeprefix("medseg: ") for line in text.splitlines() if line.startswith("medseg: ")]
     return lines[-1] if lines else f"See {log}."

@@ -71,6 +71,7 @@ def count_elements(shape: Sequence[int]) -> int:
 
 
 def _read_member(path: Path) -> bytes:
+    # torch names the folder inside after the file, or "archive" where it wrote to a stream.
     with zipfile.ZipFile(path) as archive:
         # As in `medseg_pl.models.checkpoint.verify_checksums`: torch skips members that call themselves folders.
         if any(member.external_attr for member in archive.infolist()) or archive.testzip() is not None:

@@ -50,7 +50,7 @@ def read_fold(table: Path, fold: int) -> FoldTable:
             raise ValueError("it has no labels")
     except (ValueError, KeyError, AttributeError) as error:
         raise UnreadableFileError(f"{path} is no summary of scores: {error}. Score the fold again.") from None
-    rows = read_texts(table)
+    rows = read_texts(table)  # as text, so that the joined table has the very digits of the folds
     columns = {name: f"stratum_{name}" if f"stratum_{name}" in rows[0] else name for name in strata}
     known = {row["case_id"]: {name: row[column] for name, column in columns.items() if row.get(column)} for row in rows}
     scores = [_parse_score(table, row, {*_NAMES, *columns.values()}) for row in rows]
@@ -115,6 +115,7 @@ def summarize_folds(folds: Sequence[FoldTable]) -> dict[str, Any]:
 
 
 def _describe_folds(folds: Sequence[FoldTable], names: Sequence[str]) -> dict[str, Any]:
+    # Anew and not from the folds' files: an interval of one fold is of no use here, and takes most of the time.
     summaries = [summarize(fold.scores, names, intervals=False) for fold in folds]
     foreground = [summary["foreground_mean"] for summary in summaries]
     labels = {name: [_get_means(summary["labels"][name]) for summary in summaries] for name in names}

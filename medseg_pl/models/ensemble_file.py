@@ -95,6 +95,7 @@ def _parse_members(content: Any) -> list[str]:
     if not isinstance(members, list) or not 1 <= len(members) <= _MOST_MEMBERS:
         raise ValueError(f"it does not list 1 to {_MOST_MEMBERS} members")
     for name in members:
+        # The same rule as for names of cases: on every system the path stays below the folder.
         if not isinstance(name, str):
             raise ValueError("a member is no text")
         if (fault := find_path_fault(name)) is not None:

@@ -51,6 +51,7 @@ class PaperTable(NamedTuple):
 
 def format_latex(table: PaperTable) -> str:
     """Format a table for LaTeX with the package booktabs."""
+    # Written out and not by a package for tables: a paper's own style may redefine these commands.
     header = " & ".join(escape_latex(name) for name in table.header)
     rows = "\n    \\midrule\n".join(
         "\n".join(f"    {' & '.join(map(_to_latex, row))} \\\\" for row in group) for group in table.groups
@@ -236,6 +237,7 @@ def _name_metric(metric: str, unit: str) -> str:
 
 def _find_better(mean: Mapping[str, Any], higher_is_better: bool) -> str | None:
     """Find which run has the better mean over labels, `None` where that may be chance."""
+    # The mean over labels is one hypothesis, which needs no correction for their number.
     if mean["p"] is None or mean["p"] >= ALPHA or not mean["difference"]:
         return None
     return "b" if (mean["difference"] > 0) == higher_is_better else "a"

@@ -20,7 +20,6 @@ from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.case_pictures import COLORS
 from medseg_pl.io.scores import note_newest
 from medseg_pl.metrics.statistics.intervals import format_interval, format_number, format_p
-from medseg_pl.reporting.checklist import write_paper_notes
 from medseg_pl.reporting.html import figures
 from medseg_pl.reporting.html.cases import (
     SHOWN,
@@ -34,6 +33,7 @@ from medseg_pl.reporting.html.cases import (
 )
 from medseg_pl.reporting.html.pictures import Pictures, load_pictures, select_gallery
 from medseg_pl.reporting.markdown import fill_readme
+from medseg_pl.reporting.methods import write_paper_notes
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings, read_run
 from medseg_pl.reporting.summary import audit_split, compute_mean_interval, list_findings, list_size_thirds, list_strata
 

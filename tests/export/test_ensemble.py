@@ -11,7 +11,7 @@ from torch import nn
 
 from medseg_pl.__main__ import main
 from medseg_pl.export import runner
-from medseg_pl.export.ensemble_network import EnsembleNetwork
+from medseg_pl.export.exporter import EnsembleNetwork
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.models.ensemble_file import write_ensemble
 from tests.export.checkpoints import OURS, write_checkpoint
