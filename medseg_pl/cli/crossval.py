@@ -169,6 +169,7 @@ def _train_one(plan: Plan, fold: int, stop: StopSignals) -> CrossvalResults | No
         raise SettingError(f"--fold must be from 0 to {plan.folds - 1}, for {plan.folds} folds; got {fold}.")
     if plan.find_complete(fold) is None:
         run_trainer("fit", plan.list_arguments(fold), stop)
+    # Of several processes of one job, one collects.
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return None
     with FolderLocks() as locks:
@@ -303,6 +304,7 @@ def _parse_settings(early: EarlyOptions, rest: Sequence[str]) -> tuple[dict[str,
     sections = sorted({name.split(".")[0] for name in list_options(parser)})
     for path in early.configs:
         check_sections(path, sections)
+    # Only read here, and checked in full by each training: nothing of it is made.
     moved = [f"--data.source.root={early.data_root}"] if early.data_root is not None else []
     config = parser.parse_args([*rest, *moved])
     settings: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_unset=False))
@@ -325,6 +327,7 @@ def _count_folds(settings: Mapping[str, Any], plugins: Sequence[str]) -> int:
     data = settings["data"]
     if data["split_file"] is not None:
         return _count_in_file(find_config(data["split_file"]))
+    # Listing reads no pixels, and a wrong number of folds would be noticed only after hours of training.
     cases = open_source(settings, plugins=plugins).cases()
     if all(case.split is None and case.fold is None for case in cases):
         return int(data["folds"])

@@ -280,6 +280,7 @@ def load_ensemble(members: Sequence[CheckpointInfo], changes: dict[str, Any]) ->
     ]
     model = models[0]
     if len(models) > 1:
+        # Normalization is the first model's: it follows from the settings, which are the same.
         networks = [each.network for each in models]
         model.network = EnsembleNetwork(networks, exclusive=model.labels.task == "multiclass").eval()
     return model

@@ -51,6 +51,7 @@ def read_fold(table: Path, fold: int) -> FoldTable:
     except (ValueError, KeyError, AttributeError) as error:
         raise UnreadableFileError(f"{path} is no summary of scores: {error}. Score the fold again.") from None
     rows = read_texts(table)  # as text, so that the joined table has the very digits of the folds
+    # A stratum with the name of a column has another one in the table, see `make_row`.
     columns = {name: f"stratum_{name}" if f"stratum_{name}" in rows[0] else name for name in strata}
     known = {row["case_id"]: {name: row[column] for name, column in columns.items() if row.get(column)} for row in rows}
     scores = [_parse_score(table, row, {*_NAMES, *columns.values()}) for row in rows]

@@ -106,6 +106,7 @@ def describe_training(run: Run) -> str:
     arguments = (model.get("optimizer") or {}).get("init_args") or {}
     rate = f" (learning rate {arguments['lr']:g})" if isinstance(arguments.get("lr"), int | float) else ""
     schedule = f", {_name_class(model['lr_scheduler'])}" if model.get("lr_scheduler") else ""
+    # Lightning's -1 means without a limit, which is no length.
     length = next(
         (
             f" for {trainer[name]} {name[4:] if trainer[name] > 1 else name[4:-1]}"
@@ -345,6 +346,7 @@ def _list_result_items(run: Run) -> list[ChecklistItem]:
     ]
 
 
+# Named although no run can answer them: a list without them would look complete.
 _OPEN = (
     ChecklistItem("1, 2", "1, 2", "Title and abstract"),
     ChecklistItem("3, 4", "3, 4", "Background, intended use and objectives"),

@@ -151,6 +151,7 @@ def make_crossval_table(run: Run) -> PaperTable:
         for label, described in summary["labels"].items()
     ]
     means = summary.get("foreground_mean", {})
+    # Of the other metrics the summary has intervals by label alone.
     pooled = {"dice": compute_mean_interval(run)}
     last = [
         Cell("mean of labels"),
@@ -244,6 +245,7 @@ def _find_better(mean: Mapping[str, Any], higher_is_better: bool) -> str | None:
 
 
 def _compute_interval(columns: Sequence[Values]) -> tuple[float, float] | None:
+    # A label that no case has in both runs has no values, and would leave the mean without an interval.
     low, high = bootstrap_means([each for each in columns if each.values], resamples=RESAMPLES, seed=0)
     return None if math.isnan(low) else (low, high)
 

@@ -113,6 +113,7 @@ def _read_crossval(folder: Path, table: Path, rows: Sequence[Row], summary: Valu
         raise UnreadableFileError(
             f"{locate_summary(table)} does not name the runs of its folds. Repeat medseg crossval, which writes it."
         )
+    # `val`, so that a folder which names itself among its folds is not read for ever.
     folds = [read_run(folder / str(name), "val") for name in names]
     config = {**(folds[0].config or {}), "experiment": folder.resolve().name}
     config["data"] = {name: value for name, value in (config.get("data") or {}).items() if name != "fold"}

@@ -104,6 +104,7 @@ def _describe_data_set(path: Path) -> dict[str, Any]:
 
 def describe_installation() -> dict[str, Any]:
     """Describe this installation: versions, CUDA, GPUs and commit; imports none of the packages."""
+    # Versions come from the packages' metadata: importing torch for its own takes seconds.
     root = Path(__file__).resolve().parents[1]
     return {
         "kind": "installation",
@@ -156,6 +157,7 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
         ]
         data = content.get("SegmentationDataModule") or {}
         source = (content.get("datamodule_hyper_parameters") or {}).get("source")
+        # What a description is pasted into may be public: an issue, a mail.
         shown = redact_config({"model": model, "data": {"source": source} if isinstance(source, Mapping) else {}})
         split = data.get("split") or {}
         return {
@@ -296,6 +298,7 @@ def _find_version(package: str) -> str | None:
 
 def _find_cuda() -> str | None:
     """Find the CUDA version that torch was built for, in its file of versions."""
+    # The wheel's version says it only where the index had several; this file always does.
     spec = find_spec("torch")
     file = Path(spec.origin).with_name("version.py") if spec is not None and spec.origin else None
     if file is None or not file.is_file():
@@ -306,6 +309,7 @@ def _find_cuda() -> str | None:
 
 def _list_gpus() -> list[str]:
     """List the NVIDIA GPUs that the driver knows."""
+    # The driver's own list: nvidia-smi may be missing in a container, and takes a second where it is not.
     files = sorted(_GPUS.glob("*/information"))
     matches = [re.search(r"^Model:\s*(.+)$", file.read_text(errors="replace"), re.MULTILINE) for file in files]
     return [match[1].strip() for match in matches if match]
