@@ -51,14 +51,19 @@ def read_texts(path: Path) -> list[dict[str, str]]:
     return [dict(zip(header, line, strict=True)) for line in lines]
 
 
-def write_rows(path: Path, rows: Sequence[Row], *, replace: bool = False) -> None:
+def write_rows(path: Path, rows: Sequence[Row], *, columns: Sequence[str] = (), replace: bool = False) -> None:
     """Write rows as CSV, see `format_rows`."""
-    write_text(path, format_rows(rows), replace=replace)
+    write_text(path, format_rows(rows, columns), replace=replace)
 
 
-def format_rows(rows: Sequence[Row]) -> str:
-    """Format rows as CSV: one column for each name, numbers in full precision, NaN as an empty field."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+def format_rows(rows: Sequence[Row], columns: Sequence[str] = ()) -> str:
+    """Format rows as CSV: one column for each name, numbers in full precision, NaN as an empty field.
+
+    Args:
+        rows: By column.
+        columns: Columns that come first, and are there without any row.
+    """
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(map(write_cell, columns))

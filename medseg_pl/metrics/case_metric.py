@@ -24,7 +24,7 @@ from medseg_pl.metrics.functional.overlap import OverlapCounts, count
 
 T = TypeVar("T")
 # The columns whose unit is that of the spacing, or that follow from it.
-DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
+DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "nsd", "lesion_hd95_mm")
 OK, UNDEFINED, MISSED, FALSE_ALARM = "ok", "undefined", "missed", "false_alarm"
 
 

@@ -29,6 +29,12 @@ from medseg_pl.metrics.functional.surface import measure_diagonal
 ObjectRow = Mapping[str, str | int | float]
 MATCHED, MISSED, INVENTED = "matched", "missed", "invented"
 
+OBJECT_COLUMNS = (
+    *("case_id", "group", "label", "mask", "object", "status", "partner", "voxels", "volume_ml", "diameter_mm"),
+    *("z", "y", "x", "iou", "dice", "center_distance_mm", "unit"),
+)
+"""The columns of a table of objects; `confidence` follows where it was asked for."""
+
 _FORMULAS = {
     "sensitivity": lambda matching: recall(matching.counts),
     "precision": lambda matching: precision(matching.counts),

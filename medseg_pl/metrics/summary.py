@@ -19,6 +19,8 @@ from medseg_pl.io.scores import PREDICTIONS, Row, choose_numbered_paths, write_r
 from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, UNDEFINED, CaseScore
 from medseg_pl.metrics.functional.overlap import OverlapCounts, dice
 from medseg_pl.metrics.measures import FORMULAS
+from medseg_pl.metrics.object_summary import summarize_objects
+from medseg_pl.metrics.objects import OBJECT_COLUMNS, ObjectTable
 from medseg_pl.metrics.statistics.intervals import FEW_GROUPS, HELD_WITH_FEW, describe, format_interval, format_number
 
 # What is known of each case, by its id: `{"case_1": {"site": "A"}}`.
@@ -73,7 +75,7 @@ def _summarize(scores: Sequence[CaseScore], names: Sequence[str], intervals: boo
     of_label = {name: [score for score in scores if score.label == name] for name in names}
     metrics = _list_metrics(scores)
     labels = {name: _summarize_label(rows, metrics, intervals) for name, rows in of_label.items()}
-    averaged = [metric for metric in metrics if not metric.startswith("volume_")]
+    averaged = [metric for metric in metrics if not metric.startswith(("volume_", "objects_"))]
     return {
         "foreground_mean": {metric: average_foreground(labels, metric) for metric in averaged},
         "labels": labels,
@@ -180,10 +182,11 @@ def write_scores(
     *,
     strata: Strata | None = None,
     facts: Mapping[str, Any] | None = None,
+    objects: ObjectTable | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Write the table and its summary side by side.
+    """Write the table and its summary side by side, and the table of objects where there is one.
 
-    Where one of the files is there already, both get the same number: `scores_test_2.csv`.
+    Where one of the files is there already, all get the same number: `scores_test_2.csv`.
 
     Args:
         directory: The run folder, or that of an evaluation.
@@ -192,16 +195,21 @@ def write_scores(
         names: The labels, in their order.
         strata: What else is known of the cases; becomes columns, and parts of the summary.
         facts: What else the summary should say, such as the tolerance of NSD.
+        objects: The objects, where `ObjectMetric` kept them; they become `objects_<stage>.csv`.
 
     Returns:
         The file of the table, and the summary.
     """
     # Masks that are kept have the number of their scores.
-    scores, file, *_ = choose_numbered_paths(
-        directory, f"scores_{stage}.csv", f"summary_{stage}.json", f"{PREDICTIONS}/{stage}"
+    scores, file, listed, *_ = choose_numbered_paths(
+        directory, f"scores_{stage}.csv", f"summary_{stage}.json", f"objects_{stage}.csv", f"{PREDICTIONS}/{stage}"
     )
     summary = {**summarize(table, names, strata=strata), **(facts or {})}
-    # Both whole before either is seen, and the summary first: a table without one was left by whoever was stopped.
+    if objects is not None:
+        summary["objects"] = summarize_objects(objects, table, names)
+    # All whole before one is seen, and the summary first: a table without one was left by whoever was stopped.
+    if objects is not None:
+        write_rows(listed, objects.rows, columns=OBJECT_COLUMNS)
     with write_atomically(scores) as rows, write_atomically(file) as described:
         write_rows(rows, [make_row(score, (strata or {}).get(score.case_id, {})) for score in table], replace=True)
         write_summary(described, summary, replace=True)

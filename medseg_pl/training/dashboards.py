@@ -85,6 +85,7 @@ Dashboard: TypeAlias = WandbLogger | TensorBoardLogger
 
 _TABLE_COLUMNS = ("case_id", "group", "label", "dice", "iou", "hd95_mm", "nsd", "status")
 """What TensorBoard shows of the scores; the run folder has all columns."""
+_OBJECT_COLUMNS = ("case_id", "label", "mask", "object", "status", "volume_ml", "diameter_mm", "iou")
 
 
 def check_wandb(loggers: Iterable[Logger]) -> None:
@@ -226,14 +227,25 @@ def log_settings(dashboard: Dashboard, settings: Mapping[str, Any]) -> None:
 
 def log_scores(dashboard: Dashboard, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Log a table with a row for each case and label: sortable on W&B, as text on TensorBoard."""
+    _log_table(dashboard, f"scores/{stage}", rows, _TABLE_COLUMNS)
+
+
+def log_objects(dashboard: Dashboard, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Log a table with a row for each object, as `log_scores` does."""
+    _log_table(dashboard, f"objects/{stage}", rows, _OBJECT_COLUMNS)
+
+
+def _log_table(
+    dashboard: Dashboard, name: str, rows: Sequence[Mapping[str, Any]], shown_as_text: Sequence[str]
+) -> None:
     if isinstance(dashboard, TensorBoardLogger):
-        dashboard.experiment.add_text(f"scores/{stage}", format_markdown(rows, _TABLE_COLUMNS))
+        dashboard.experiment.add_text(name, format_markdown(rows, shown_as_text))
         return
     import wandb  # noqa: PLC0415  an extra, and only those who configured its logger have it
 
     columns: list[str | int] = list(dict.fromkeys(name for row in rows for name in row))
     data = [[_replace_nan(row.get(str(name))) for name in columns] for row in rows]
-    run, name, table = dashboard.experiment, f"scores/{stage}", wandb.Table(columns=columns, data=data)
+    run, table = dashboard.experiment, wandb.Table(columns=columns, data=data)
     if not run.disabled:
         # Not `WandbLogger.log_table`: W&B would keep the table as an artifact, too, under the home folder. That path
         # would stand in the run's file, and the artifact be missing if the folder is synced from another machine.

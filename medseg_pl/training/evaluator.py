@@ -19,7 +19,15 @@ from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.assembler import CaseAssembler
 from medseg_pl.inference.inferer import Inferer
 from medseg_pl.inference.sliding_window import OnLogits
-from medseg_pl.metrics import CaseMetric, CaseScore, MetricTable, gather_from_ranks, summarize
+from medseg_pl.metrics import (
+    CaseMetric,
+    CaseScore,
+    MetricTable,
+    ObjectTable,
+    collect_objects,
+    gather_from_ranks,
+    summarize,
+)
 from medseg_pl.models.segmentation_model import SegmentationModel
 
 log = logging.getLogger(__name__)
@@ -40,6 +48,7 @@ class Evaluator(nn.Module):
     Attributes:
         loss: Mean over all slices.
         table: A row for each case and label, of all ranks.
+        objects: A row for each object, where `ObjectMetric` kept them.
         cut: Cases that the trainer's limit cut, as the last warning named them.
         facts: The given ones, and whether all cases were scored.
     """
@@ -57,6 +66,7 @@ class Evaluator(nn.Module):
         self.loss = MeanMetric(nan_strategy=float("inf"))
         self.ledger = MetricTable(metrics)
         self.table: list[CaseScore] = []
+        self.objects: ObjectTable | None = None
         self.cut: list[str] = []
 
     def reset(self, *, training: bool) -> None:
@@ -89,6 +99,7 @@ class Evaluator(nn.Module):
         limited = _is_limited(trainer, stage)
         cut = self._find_cut_cases(limited)
         self.table = self.ledger.table(None if limited else _list_expected_cases(trainer, stage))
+        self.objects = collect_objects(self.ledger.metrics)
         if not self.table and not trainer.sanity_checking:
             self._refuse_no_case(trainer, stage, limited)
         if cut and cut != self.cut and not trainer.sanity_checking:

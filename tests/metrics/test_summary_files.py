@@ -228,7 +228,7 @@ def _cells(text: str, label: str) -> list[str]:
 
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = [tmp_path / "scores_test.csv", tmp_path / "summary_test.json"]
+    taken = [tmp_path / name for name in ("scores_test.csv", "summary_test.json", "objects_test.csv")]
     monkeypatch.setattr("medseg_pl.metrics.summary.choose_numbered_paths", lambda directory, *names: taken)
     taken[0].write_text("mine")
     with pytest.raises(OutputExistsError, match="exists already"):

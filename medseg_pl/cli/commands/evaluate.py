@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from medseg_pl.cli.mask_pairs import Known, MaskPair
     from medseg_pl.core.labels import LabelMap, Task
     from medseg_pl.metrics import CaseMetric, CaseScore
+    from medseg_pl.metrics.objects import ObjectRow
 
 Tolerance = float | dict[str, float]
 
@@ -68,6 +69,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     spacing = "y,x or z,y,x in mm, for raster files; without z, volumes are unknown"
     add("--spacing", type=parse_spacing, metavar="LIST", help=spacing)
     add("--no_distances", action="store_true", help="measure no HD, HD95, ASSD and NSD")
+    add("--objects", action="store_true", help="count objects found, missed and invented; writes objects_evaluate.csv")
+    add("--shapes", action="store_true", help="measure clDice, for vessels, and boundary IoU")
     add("--missing_as_empty", action="store_true", help="score a reference without prediction as missed")
     add_num_workers(parser)
     add_json(parser)
@@ -125,6 +128,7 @@ def evaluate(arguments: Namespace) -> None:
         DataError: Masks are missing, or some of them cannot be scored.
     """
     from medseg_pl.io.atomic_files import require_empty
+    from medseg_pl.metrics import ObjectTable
     from medseg_pl.metrics.summary import print_scores, write_scores
 
     require_empty(arguments.output)
@@ -137,10 +141,15 @@ def evaluate(arguments: Namespace) -> None:
         sys.stdout.write(f"{make_printable(line)}\n")
     labels = labels or _labels_in_files(arguments, pairs)
     tolerance = None if arguments.no_distances else 1.0 if arguments.tolerance is None else arguments.tolerance
-    facts = facts_of(make_metrics(labels, tolerance), pairs, unmatched)
-    scorer = partial(score, labels=labels, groups=known.groups, tolerance=tolerance, spacing=arguments.spacing)
-    table = [row for rows in map_cases(pairs, scorer, arguments.num_workers, "Scoring") for row in rows]
-    written = write_scores(arguments.output, "evaluate", table, labels.names, strata=known.strata, facts=facts)
+    make = partial(make_metrics, labels, tolerance, objects=arguments.objects, shapes=arguments.shapes)
+    facts = facts_of(make(), pairs, unmatched)
+    scorer = partial(score, labels=labels, groups=known.groups, make=make, spacing=arguments.spacing)
+    scored = map_cases(pairs, scorer, arguments.num_workers, "Scoring")
+    table = [row for rows, _ in scored for row in rows]
+    objects = ObjectTable([row for _, rows in scored for row in rows]) if arguments.objects else None
+    written = write_scores(
+        arguments.output, "evaluate", table, labels.names, strata=known.strata, facts=facts, objects=objects
+    )
     print_scores(*written, "evaluate")
 
 
@@ -164,12 +173,23 @@ def _pair(arguments: Namespace, labels: LabelMap | None) -> tuple[Sequence[MaskP
     return *pair_folders(reference, prediction, folders), notes
 
 
-def make_metrics(labels: LabelMap, tolerance: Tolerance | None) -> list[CaseMetric]:
-    """Those of `medseg test`; without a tolerance, distances are not measured."""
-    from medseg_pl.metrics import OverlapMetric, SurfaceMetric, VolumeMetric
+def make_metrics(
+    labels: LabelMap, tolerance: Tolerance | None, *, objects: bool = False, shapes: bool = False
+) -> list[CaseMetric]:
+    """Make the metrics of `medseg test`, without distances where there is no tolerance."""
+    from medseg_pl.metrics import (
+        BoundaryMetric,
+        CenterlineMetric,
+        ObjectMetric,
+        OverlapMetric,
+        SurfaceMetric,
+        VolumeMetric,
+    )
 
     surface = [] if tolerance is None else [SurfaceMetric(labels, tolerance)]
-    return [OverlapMetric(labels), *surface, VolumeMetric(labels)]
+    further: list[CaseMetric] = [ObjectMetric(labels)] if objects else []
+    further += [CenterlineMetric(labels), BoundaryMetric(labels)] if shapes else []
+    return [OverlapMetric(labels), *surface, VolumeMetric(labels), *further]
 
 
 def facts_of(metrics: Sequence[CaseMetric], pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> dict[str, Any]:
@@ -188,24 +208,29 @@ def score(
     pair: MaskPair,
     labels: LabelMap,
     groups: Mapping[str, str],
-    tolerance: Tolerance | None,
+    make: Callable[[], list[CaseMetric]],
     spacing: Sequence[float] | None,
-) -> list[CaseScore]:
-    """Score one case.
+) -> tuple[list[CaseScore], Sequence[ObjectRow]]:
+    """Score one case, and list its objects where they are asked for.
 
     Args:
         pair: Its files.
         labels: What is scored.
         groups: The patient of each case.
-        tolerance: Of NSD; `None` measures no distances.
+        make: Makes the metrics.
         spacing: `(y, x)` or `(z, y, x)` in mm where the files do not know it; volumes stay unknown without `z`.
     """
-    from medseg_pl.metrics import MetricTable
+    from medseg_pl.metrics import MetricTable, collect_objects
 
-    ledger = MetricTable(make_metrics(labels, tolerance))
+    ledger = MetricTable(make())
     thick = spacing is None or len(spacing) == 3
     ledger.add(pair.read(labels, groups[pair.case_id], _with_thickness(spacing)))
-    return [row if thick else _without_volumes(row) for row in ledger.table([pair.case_id])]
+    objects = collect_objects(ledger.metrics)
+    unknown = {} if thick else {"volume_ml": math.nan}
+    return (
+        [row if thick else _without_volumes(row) for row in ledger.table([pair.case_id])],
+        [{**row, **unknown} for row in objects.rows] if objects else [],
+    )
 
 
 def _with_thickness(spacing: Sequence[float] | None) -> tuple[float, float, float] | None:

@@ -23,9 +23,22 @@ HIGHER_IS_BETTER = {
     "assd_mm": False,
     "brier": False,
     "ece": False,
+    "cl_dice": True,
+    "topology_precision": True,
+    "topology_sensitivity": True,
+    "boundary_iou": True,
+    "lesion_dice": True,
+    "lesion_hd95_mm": False,
+    "count_error": False,
+    # Of every threshold that `ObjectMetric` may have.
+    **{
+        f"object_{score}{suffix}": True
+        for suffix in ("", *(f"_{percent}" for percent in range(1, 101)))
+        for score in ("sensitivity", "precision", "f1", "sq", "pq")
+    },
 }
 # The columns that depend on whether the spacing was known.
-IN_UNITS = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
+IN_UNITS = ("hd_mm", "hd95_mm", "assd_mm", "nsd", "lesion_hd95_mm")
 
 
 class Table(NamedTuple):

@@ -26,6 +26,7 @@ from medseg_pl.training.dashboards import (
     Dashboard,
     Picture,
     collect_settings,
+    log_objects,
     log_pictures,
     log_scores,
     log_settings,
@@ -191,8 +192,12 @@ class MediaLogger(Callback):
         # Without strata: a site's or a scanner's name says where a patient was.
         rows = [self._hash_names(make_row(score, {})) for score in table]
         final = _flatten_means(summarize(table, module.labels.names, intervals=False), f"final/{stage}")
+        kept = module.evaluator.objects
+        objects = [self._hash_names(row) for row in kept.rows] if kept else []
         for dashboard in self._dashboards:
             log_scores(dashboard, stage, rows)
+            if objects:
+                log_objects(dashboard, stage, objects)
             log_summary(dashboard, self._settings, {**self._best, **final})
 
     def _hash_names(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -183,7 +183,8 @@ def average_dice(dice: Sequence[float]) -> float:
 class ScoreWriter(Callback):
     """Writes what `validate` and `test` found, and prints the summary.
 
-    The files are `scores_<stage>.csv`, `summary_<stage>.json` and the masks in `predictions/<stage>/`. Of a training
+    The files are `scores_<stage>.csv`, `summary_<stage>.json`, `objects_<stage>.csv` where `ObjectMetric` is among the
+    metrics, and the masks in `predictions/<stage>/`. Of a training
     only the validation of the best weights, at its end, is written.
 
     Args:
@@ -269,7 +270,10 @@ class ScoreWriter(Callback):
         strata = {name: dict(case.strata) for name, case in prepared.cases.items()} if prepared else {}
         facts = {**module.evaluator.facts, **({"scored": prepared.describe_scored(stage)} if prepared else {})}
         table = module.evaluator.table
-        scores, summary = write_scores(Path(directory), stage, table, module.labels.names, strata=strata, facts=facts)
+        objects = module.evaluator.objects
+        scores, summary = write_scores(
+            Path(directory), stage, table, module.labels.names, strata=strata, facts=facts, objects=objects
+        )
         if masks is not None:
             masks.finish(predictions_beside(scores), _average_cases(table), bins)
         print_scores(scores, summary, stage)
