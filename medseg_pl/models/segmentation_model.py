@@ -20,6 +20,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing, ResizeMode, TtaMode
 from medseg_pl.core.validation import require_at_least
 from medseg_pl.models.checkpoint import CheckpointInfo, load_verified, read_checkpoint
+from medseg_pl.models.depthwise import pause_autocast_in_depthwise
 from medseg_pl.models.networks import (
     NetworkFactory,
     compute_logits,
@@ -106,6 +107,7 @@ class SegmentationModel(nn.Module):
         require_at_least("model", size_divisor=(self.size_divisor, 1))
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
+        pause_autocast_in_depthwise(self.network)
         if compile_network:
             # In place: `torch.compile(network)` would put `_orig_mod.` before the names of all weights.
             self.network.compile()

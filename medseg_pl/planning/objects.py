@@ -1,0 +1,121 @@
+"""Sizes of the labeled objects in pixels and relative to their image, and whether images have an up and a down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float64
+from numpy.typing import NDArray
+
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.data.cache.case import CachedCase
+from medseg_pl.data.cache.index import CacheIndex
+
+_MOST_CASES = 200
+_SLICES_PER_CASE = 3
+_BANDS = 16
+"""Horizontal bands of an image whose brightness is compared with that of its mirror image."""
+
+
+@dataclass(frozen=True)
+class ObjectSize:
+    """How large the objects of a label are on a slice; medians over slices that hold it.
+
+    Args:
+        width_pixels: Diameter of the largest circle inside the label: what a vessel or a nucleus is thick.
+        width_share: The same as a share of the image's shorter side.
+        area_share: The largest connected object as a share of the image's area.
+        count: Connected objects on a slice.
+    """
+
+    width_pixels: float
+    width_share: float
+    area_share: float
+    count: int
+
+
+def measure_objects(index: CacheIndex, labels: LabelMap) -> dict[str, ObjectSize]:
+    """Measure the objects of each label that is in any mask.
+
+    Args:
+        index: Cases with references, of which up to 200 are looked at, on three slices each.
+        labels: What the masks hold.
+    """
+    sizes: dict[str, list[tuple[float, float, float, int]]] = {name: [] for name in labels.names}
+    for number in _spread(len(index), _MOST_CASES):
+        for plane in _iterate_planes(index[number], labels):
+            for name, label in zip(labels.names, plane, strict=True):
+                if label.any():
+                    sizes[name].append(_measure_plane(label))
+    return {name: _take_medians(rows) for name, rows in sizes.items() if rows}
+
+
+def measure_vertical_order(index: CacheIndex) -> float:
+    """Measure how much all images share an order from top to bottom.
+
+    Brightness is averaged in horizontal bands of each case's middle slice. The part that changes sign when an image is
+    turned upside down is compared with its variation between cases: 0 where cases point anywhere, as cells do; near 1
+    where all have the same side up, as an ultrasound's transducer does.
+
+    Returns:
+        From 0 to 1; 0 for fewer than four cases, which cannot tell.
+    """
+    profiles = [_compute_profile(index[number]) for number in _spread(len(index), _MOST_CASES)]
+    if len(profiles) < 4:
+        return 0.0
+    odd = np.array([(profile - profile[::-1]) / 2 for profile in profiles])
+    shared = float((odd.mean(axis=0) ** 2).mean())
+    varying = float(odd.var(axis=0).mean())
+    # The mean of n random profiles is not zero either, but about their variance over n.
+    shared = max(0.0, shared - varying / len(odd))
+    return shared / (shared + varying) if shared else 0.0
+
+
+def get_thickest(objects: Mapping[str, ObjectSize]) -> tuple[str, ObjectSize]:
+    """Return the label whose objects are widest relative to the image."""
+    return max(objects.items(), key=lambda pair: pair[1].width_share)
+
+
+def get_thinnest(objects: Mapping[str, ObjectSize]) -> tuple[str, ObjectSize]:
+    """Return the label whose objects are thinnest in pixels."""
+    return min(objects.items(), key=lambda pair: pair[1].width_pixels)
+
+
+def _spread(length: int, most: int) -> list[int]:
+    """Choose at most so many numbers below a length, evenly."""
+    return sorted(set(np.linspace(0, length - 1, min(length, most)).round().astype(int).tolist())) if length else []
+
+
+def _iterate_planes(case: CachedCase, labels: LabelMap) -> Iterator[Bool[np.ndarray, "n h w"]]:
+    """Yield labels of the slices in which the case's sampled voxels lie."""
+    if case.mask is None:
+        return
+    slices = sorted({int(d) for voxels in case.foreground for d in np.asarray(voxels)[:, 0]})
+    for position in _spread(len(slices), _SLICES_PER_CASE):
+        yield labels.planes(np.asarray(case.mask[:, slices[position]]))
+
+
+def _measure_plane(label: Bool[np.ndarray, "h w"]) -> tuple[float, float, float, int]:
+    # A border of background: the distance transform knows none outside the image.
+    framed = np.pad(label, 1).astype(np.uint8)
+    count, _, statistics, _ = cv2.connectedComponentsWithStats(framed, connectivity=8)
+    largest = float(statistics[1:, cv2.CC_STAT_AREA].max())
+    # The distance runs from a pixel's center to that of the first one outside.
+    width = 2 * float(cv2.distanceTransform(framed, cv2.DIST_L2, 5).max()) - 1
+    return width, width / min(label.shape), largest / label.size, count - 1
+
+
+def _take_medians(rows: list[tuple[float, float, float, int]]) -> ObjectSize:
+    width, share, area, count = np.median(np.array(rows), axis=0).tolist()
+    return ObjectSize(width, share, area, round(count))
+
+
+def _compute_profile(case: CachedCase) -> Float64[np.ndarray, " n"]:
+    """Compute the mean brightness of horizontal bands, in units of its own deviation."""
+    image: NDArray[np.float64] = np.nan_to_num(np.asarray(case.image[:, case.image.shape[1] // 2], np.float64))
+    rows = image.mean(axis=(0, 2))
+    bands = np.interp((np.arange(_BANDS) + 0.5) / _BANDS * len(rows) - 0.5, np.arange(len(rows)), rows)
+    return np.asarray((bands - bands.mean()) / max(float(bands.std()), 1e-9))
