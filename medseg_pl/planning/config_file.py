@@ -1,13 +1,10 @@
-"""The configuration of `medseg plan` as a file: YAML in which a comment gives the reason for a value."""
+"""The configuration of `medseg plan` as a file: what was found, and the settings with their reasons."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import importlib.util
+from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-import torch
-import yaml
 
 from medseg_pl.checks.layout_detection import DetectedDataset
 from medseg_pl.core.errors import DataError
@@ -15,53 +12,12 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.prepared_data import find_time_axes
 from medseg_pl.io.progress import show_progress
+from medseg_pl.models.pretrained import PACKAGES
+from medseg_pl.planning.annotated_yaml import dump_annotated_yaml, remove_comments
+from medseg_pl.planning.budget import Hardware, is_here
 from medseg_pl.planning.fingerprint import Fingerprint, compute_fingerprint
-from medseg_pl.planning.planner import Commented, Hardware, plan
-
-
-def dump_annotated_yaml(settings: Mapping[str, Any]) -> str:
-    """Write nested mappings as YAML, the same text for the same settings.
-
-    >>> print(dump_annotated_yaml({"model": {"channels": Commented(1, "gray"), "input_size": [64, 64]}}), end="")
-    model:
-      channels: 1  # gray
-      input_size: [64, 64]
-
-    A list of mappings takes a line for each of their values, so that each can have its comment.
-
-    >>> print(dump_annotated_yaml({"channels": [{"low": Commented(0, "air")}, {"low": 1}]}), end="")
-    channels:
-      - low: 0  # air
-      - low: 1
-    """
-    return "".join(line + "\n" for line in _format_lines(settings, ""))
-
-
-def _format_lines(settings: Mapping[str, Any], indent: str) -> Iterator[str]:
-    for key, value in settings.items():
-        inner, comment = value if isinstance(value, Commented) else (value, "")
-        if isinstance(inner, Mapping):
-            yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
-            yield from _format_lines(inner, indent + "  ")
-        elif isinstance(inner, list) and inner and all(isinstance(item, Mapping) and item for item in inner):
-            yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
-            for item in inner:
-                first, *others = _format_lines(item, indent + "    ")
-                yield f"{indent}  - {first.lstrip()}"
-                yield from others
-        else:
-            yield f"{indent}{key}: {_format_scalar(inner)}" + (f"  # {comment}" if comment else "")
-
-
-def _format_scalar(value: Any) -> str:
-    """Format a value on one line, quoted where YAML would read something else."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
-    # PyYAML ends a bare scalar with the mark of a document's end.
-    text = text.removesuffix("...\n").rstrip("\n")  # only these: a no-break space may be the value
-    if text.isprintable():
-        return text
-    # Line breaks, of which Unicode has several, would be folded; between double quotes they are escaped.
-    return yaml.safe_dump(value, default_style='"', default_flow_style=True, width=10**9).strip()
+from medseg_pl.planning.planner import choose_batch_limit, find_slice_size, plan
+from medseg_pl.planning.probe import measure_speed
 
 
 class PlannedConfig(NamedTuple):
@@ -78,7 +34,15 @@ class PlannedConfig(NamedTuple):
     notes: Sequence[str]
 
 
-def plan_config(dataset: DetectedDataset, hardware: Hardware, name: str, workers: int) -> PlannedConfig:
+def plan_config(
+    dataset: DetectedDataset,
+    hardware: Hardware,
+    name: str,
+    workers: int,
+    minutes: float | None = None,
+    *,
+    probes: bool = False,
+) -> PlannedConfig:
     """Read a data set whole and write a configuration for it.
 
     Args:
@@ -86,13 +50,26 @@ def plan_config(dataset: DetectedDataset, hardware: Hardware, name: str, workers
         hardware: What it is planned for.
         name: Of the experiment.
         workers: How many cases are read at once.
+        minutes: Wall time of the training; by default 10 on a CPU and 120 on a GPU.
+        probes: Whether a few training steps are run to measure the speed; a table gives it otherwise.
 
     Raises:
         DataError: A case has no reference.
         SettingError: The data cannot be trained on.
     """
     fingerprint = measure_dataset(dataset, workers)
-    settings = plan(fingerprint, dataset.labels, hardware)
+    weights = find_installed_weights()
+    settings = plan(fingerprint, dataset.labels, hardware, minutes, weights=weights)
+    if probes and is_here(hardware):
+        plain = remove_comments(settings)
+        most = choose_batch_limit(plain["model"]["input_size"], hardware)
+        speed, batch = measure_speed(
+            {**plain, "model": {**plain["model"], "pretrained": None}},
+            hardware,
+            find_slice_size(fingerprint, plain),
+            most,
+        )
+        settings = plan(fingerprint, dataset.labels, hardware, minutes, speed, weights, batch)
     notes = [note.rstrip(".") for note in find_time_axes(dataset.source.cases())]
     text = _write_config(dataset, fingerprint, settings, name)
     return PlannedConfig(text, summarize(fingerprint), (*dataset.notes, *notes))
@@ -108,18 +85,9 @@ def measure_dataset(dataset: DetectedDataset, workers: int) -> Fingerprint:
     return compute_fingerprint(cases, index, dataset.labels, dataset.modalities)
 
 
-def detect_hardware(device: str | None, memory_gb: float | None) -> Hardware:
-    """Take what was asked for, or what the machine has."""
-    here = torch.cuda.is_available()
-    gpu = here if device is None else device == "gpu"
-    if memory_gb is None:
-        memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-        if gpu:
-            memory_gb = torch.cuda.get_device_properties(0).total_memory / 1e9 if here else 16.0
-    if gpu:
-        return Hardware(gpu, memory_gb, bf16=torch.cuda.is_bf16_supported() if here else True)
-    # No public function tells: `torch.backends.cpu` knows AVX-512 as a whole, which came ten years before its bf16.
-    return Hardware(gpu, memory_gb, bf16=torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+def find_installed_weights() -> list[str]:
+    """List the pretrained weights that `medseg[pretrained]` has installed."""
+    return [name for name, package in PACKAGES.items() if importlib.util.find_spec(package) is not None]
 
 
 def _write_config(dataset: DetectedDataset, fingerprint: Fingerprint, settings: dict[str, Any], name: str) -> str:

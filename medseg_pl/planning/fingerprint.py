@@ -12,6 +12,8 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.cache.index import CacheIndex
+from medseg_pl.data.splits import SplitSettings
+from medseg_pl.planning.objects import ObjectSize, measure_objects, measure_vertical_order
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,17 @@ class Fingerprint(Survey):
     Args:
         modalities: What the data set says of each channel, in capitals; empty where it says nothing.
         lowest: The smallest intensity of each channel in any case.
-        foreground_intensities: The 0.5th and the 99.5th percentile of all labeled voxels, of each channel.
+        foreground_intensities: The 0.5th and the 99.5th percentile of the labeled voxels of training cases, of each
+            channel.
+        objects: How large the objects of each label are.
+        vertical_order: How much all images have the same side up, see `measure_vertical_order`.
     """
 
     modalities: tuple[str, ...]
     lowest: tuple[float, ...]
     foreground_intensities: tuple[tuple[float, float], ...]
+    objects: Mapping[str, ObjectSize]
+    vertical_order: float
 
 
 def survey_cases(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> Survey:
@@ -93,7 +100,7 @@ def survey_cases(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> 
 def compute_fingerprint(
     cases: Sequence[Case], index: CacheIndex, labels: LabelMap, modalities: Sequence[str] = ()
 ) -> Fingerprint:
-    """Look at the pixels of every stored case once.
+    """Look at the pixels of every training case once; validation cases teach nothing but their sizes.
 
     Args:
         cases: All of them, with references.
@@ -102,8 +109,9 @@ def compute_fingerprint(
         modalities: What the data set says of each channel; one name stands for all of them.
     """
     counted = survey_cases(cases, index, labels)
+    training = index.select(_find_training_cases(cases, index))
     by_channel = [
-        [_sample_intensities(index[number], channel) for number in range(len(index))]
+        [_sample_intensities(training[number], channel) for number in range(len(training))]
         for channel in range(counted.channels)
     ]
     # A description may name fewer channels than the files have; the rest is unknown.
@@ -115,7 +123,21 @@ def compute_fingerprint(
         foreground_intensities=tuple(
             _compute_percentiles(np.concatenate([foreground for _, foreground in channel])) for channel in by_channel
         ),
+        objects=measure_objects(training, labels),
+        vertical_order=measure_vertical_order(training),
     )
+
+
+def _find_training_cases(cases: Sequence[Case], index: CacheIndex) -> tuple[str, ...]:
+    """Find the cases that fold 0 of the plan trains on, as `fit` will; all where one patient makes no split."""
+    groups = len({case.group for case in cases})
+    settings = SplitSettings(fold=0, folds=min(5, groups), fractions=None, file=None, seed=0)
+    if groups < 2:
+        return tuple(case.case_id for case in cases)
+    if (split := settings.find_explicit_split(cases)) is None:
+        counts = {case.case_id: index.get_label_voxels(number) for number, case in enumerate(cases)}
+        split = settings.choose(cases, {name: voxels for name, voxels in counts.items() if voxels is not None})
+    return split.train
 
 
 def _sample_intensities(case: CachedCase, channel: int) -> tuple[float, NDArray[np.float32]]:

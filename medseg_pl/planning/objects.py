@@ -25,14 +25,15 @@ class ObjectSize:
     """How large the objects of a label are on a slice; medians over slices that hold it.
 
     Args:
-        width_pixels: Diameter of the largest circle inside the label: what a vessel or a nucleus is thick.
-        width_share: The same as a share of the image's shorter side.
+        thickness_pixels: How thick it is at a typical place: four times the mean distance to its border, which is the
+            width of a tube.
+        reach_share: Diameter of the largest circle inside it, as a share of the image's shorter side.
         area_share: The largest connected object as a share of the image's area.
         count: Connected objects on a slice.
     """
 
-    width_pixels: float
-    width_share: float
+    thickness_pixels: float
+    reach_share: float
     area_share: float
     count: int
 
@@ -74,14 +75,14 @@ def measure_vertical_order(index: CacheIndex) -> float:
     return shared / (shared + varying) if shared else 0.0
 
 
-def get_thickest(objects: Mapping[str, ObjectSize]) -> tuple[str, ObjectSize]:
-    """Return the label whose objects are widest relative to the image."""
-    return max(objects.items(), key=lambda pair: pair[1].width_share)
+def find_thickest(objects: Mapping[str, ObjectSize]) -> tuple[str, ObjectSize]:
+    """Find the label whose objects reach farthest relative to the image."""
+    return max(objects.items(), key=lambda pair: pair[1].reach_share)
 
 
-def get_thinnest(objects: Mapping[str, ObjectSize]) -> tuple[str, ObjectSize]:
-    """Return the label whose objects are thinnest in pixels."""
-    return min(objects.items(), key=lambda pair: pair[1].width_pixels)
+def find_thinnest(objects: Mapping[str, ObjectSize]) -> tuple[str, ObjectSize]:
+    """Find the label whose objects are thinnest in pixels."""
+    return min(objects.items(), key=lambda pair: pair[1].thickness_pixels)
 
 
 def _spread(length: int, most: int) -> list[int]:
@@ -103,19 +104,20 @@ def _measure_plane(label: Bool[np.ndarray, "h w"]) -> tuple[float, float, float,
     framed = np.pad(label, 1).astype(np.uint8)
     count, _, statistics, _ = cv2.connectedComponentsWithStats(framed, connectivity=8)
     largest = float(statistics[1:, cv2.CC_STAT_AREA].max())
-    # The distance runs from a pixel's center to that of the first one outside.
-    width = 2 * float(cv2.distanceTransform(framed, cv2.DIST_L2, 5).max()) - 1
-    return width, width / min(label.shape), largest / label.size, count - 1
+    distances = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[framed > 0]
+    # A distance runs from a pixel's center to that of the first one outside.
+    reach = 2 * float(distances.max()) - 1
+    return 4 * float((distances - 0.5).mean()), reach / min(label.shape), largest / label.size, count - 1
 
 
 def _take_medians(rows: list[tuple[float, float, float, int]]) -> ObjectSize:
-    width, share, area, count = np.median(np.array(rows), axis=0).tolist()
-    return ObjectSize(width, share, area, round(count))
+    thickness, reach, area, count = np.median(np.array(rows), axis=0).tolist()
+    return ObjectSize(thickness, reach, area, round(count))
 
 
 def _compute_profile(case: CachedCase) -> Float64[np.ndarray, " n"]:
     """Compute the mean brightness of horizontal bands, in units of its own deviation."""
-    image: NDArray[np.float64] = np.nan_to_num(np.asarray(case.image[:, case.image.shape[1] // 2], np.float64))
-    rows = image.mean(axis=(0, 2))
+    image: NDArray[np.float64] = np.asarray(case.image[:, case.image.shape[1] // 2], np.float64)
+    rows = np.where(np.isfinite(image), image, 0.0).mean(axis=(0, 2))
     bands = np.interp((np.arange(_BANDS) + 0.5) / _BANDS * len(rows) - 0.5, np.arange(len(rows)), rows)
     return np.asarray((bands - bands.mean()) / max(float(bands.std()), 1e-9))

@@ -1,7 +1,7 @@
 """From what a data set is like to a configuration that trains well as it stands, with the reason for each choice.
 
-The rules are those of common practice in 2D segmentation, sized for the machine: on a CPU a small encoder and some ten
-minutes on two cores, on a GPU a larger one and more steps.
+The rules are those of common practice in 2D segmentation, sized for the machine and for the minutes that a training may
+take.
 
 References:
     Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation",
@@ -12,77 +12,90 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.inference.sliding_window import get_transforms
+from medseg_pl.planning.annotated_yaml import Commented
+from medseg_pl.planning.augmentation import plan_augmentation
+from medseg_pl.planning.budget import EPOCHS, Budget, Hardware, Speed, choose_budget, look_up_speed
 from medseg_pl.planning.fingerprint import Fingerprint
-
-
-class Commented(NamedTuple):
-    """A value with a comment."""
-
-    value: Any
-    comment: str
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What the training may use.
-
-    Args:
-        gpu: Whether there is one.
-        memory_gb: Of the GPU, or of the machine.
-        bf16: Whether it computes with bf16 numbers; a processor that only imitates them is slower than with 32 bits.
-    """
-
-    gpu: bool
-    memory_gb: float
-    bf16: bool = True
+from medseg_pl.planning.objects import find_thickest, find_thinnest
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """How large networks, patches and runs are on a kind of hardware."""
+    """How large networks and patches are on a kind of hardware."""
 
     encoder: str
+    pretrained: str
     patch: int
     batch_pixels: int
-    run_pixels: float
-    steps: tuple[int, int]
 
 
-_CPU = _Scale("tu-resnet10t", 256, 1 << 18, 4e8, (300, 4000))
-# So few steps that a training ends in a quarter of an hour on such processors (AVX2), too.
-_CPU_WITHOUT_BF16 = replace(_CPU, run_pixels=1.2e8, steps=(300, 1200))
-_GPU = _Scale("resnet34", 512, 1 << 21, 2e10, (4000, 40000))
+_CPU = _Scale("tu-resnet10t", "efficientnet_lite0", 256, 1 << 19)
+_GPU = _Scale("resnet34", "efficientnet_lite2", 512, 1 << 21)
 # What a pixel of a batch takes in a training step of the larger encoder, in bf16, roughly and on the safe side.
 _BYTES_A_PIXEL = 1500
-_EPOCHS = 10
+_FEW = 50
+_LARGE = 0.15
+"""Objects that reach over this share of an image are recognized by what lies around them."""
+_THIN = 3.0
+"""Pixels: thinner structures are lost when an image is made smaller."""
 _NORMALIZATIONS = "medseg_pl."
+_RARE = 1e-3
 # Hounsfield units that only a CT has below; air has -1000.
 _AIR = -500
-_SIDES = re.compile(r"(^|[_\s-])(left|right|l|r|sin|dex|lt|rt)([_\s-]|$)", re.IGNORECASE)
 
 
-def plan(fingerprint: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict[str, Any]:
+def plan(
+    fingerprint: Fingerprint,
+    labels: LabelMap,
+    hardware: Hardware,
+    minutes: float | None = None,
+    speed: Speed | None = None,
+    weights: Collection[str] = (),
+    batch_limit: int | None = None,
+) -> dict[str, Any]:
     """Plan the settings of model, data and trainer, `Commented` wherever there was a choice.
+
+    Args:
+        fingerprint: The data set in numbers.
+        labels: What its masks hold.
+        hardware: What is trained on.
+        minutes: Wall time of the training; by default 10 on a CPU and 120 on a GPU.
+        speed: Of the planned network, where it was measured.
+        weights: Installed pretrained weights, such as `efficientnet_lite0`.
+        batch_limit: The largest batch that was seen to fit into memory.
 
     Raises:
         SettingError: One patient cannot be split into two sides, or nothing is annotated.
     """
     _require_learnable(fingerprint)
-    scale = _GPU if hardware.gpu else _CPU if hardware.bf16 else _CPU_WITHOUT_BF16
-    spacing = _choose_spacing(fingerprint)
-    depth = _choose_encoder_depth(fingerprint, scale)
-    resize, size = _choose_resize(fingerprint, spacing.value, 2**depth.value, scale)
-    batch = _choose_batch_size(size.value, scale, hardware)
-    steps = _choose_steps(size.value, batch.value, scale)
+    scale = _GPU if hardware.gpu else _CPU
+    spacing = _choose_spacing(fingerprint, scale)
+    sizes = _bring_to_spacing(fingerprint, spacing.value)
+    depth = _choose_encoder_depth(sizes[1], scale)
+    resize, size = _choose_resize(fingerprint, sizes, spacing.value, 2**depth.value, scale)
+    pretrained = _choose_weights(fingerprint, scale, weights)
+    augmentation = plan_augmentation(fingerprint, labels)
+    tta = _choose_tta(augmentation["init_args"])
+    turns = len(get_transforms(tta.value))
+    budget = choose_budget(
+        minutes if minutes is not None else (120 if hardware.gpu else 10),
+        speed or look_up_speed(hardware),
+        math.prod(size.value),
+        turns * count_validation_pixels(fingerprint, resize.value, size.value, sizes[1]),
+        min(batch_limit or 32, choose_batch_limit(size.value, hardware)),
+    )
     return {
         "model": {
-            "network": _plan_network(scale, depth, fingerprint),
             "labels": _describe_labels(labels),
+            "network": _plan_network(scale, depth, fingerprint, pretrained),
+            "pretrained": pretrained,
             "channels": fingerprint.channels,
             "context_slices": _choose_context(fingerprint),
             "resize": resize,
@@ -90,13 +103,45 @@ def plan(fingerprint: Fingerprint, labels: LabelMap, hardware: Hardware) -> dict
             "spacing_mm": spacing,
             "normalization": _plan_normalization(fingerprint),
             "loss": _plan_loss(fingerprint),
-            "optimizer": _plan_optimizer(batch.value),
+            "optimizer": _plan_optimizer(budget.batch, pretrained.value),
             "lr_scheduler": _plan_schedule(),
+            "tta": tta,
             "channels_last": Commented(True, "faster with mixed precision"),
         },
-        "data": _plan_data(fingerprint, labels, scale, batch, steps.value),
-        "trainer": _plan_trainer(hardware, steps),
+        "data": _plan_data(fingerprint, augmentation, scale, budget),
+        "trainer": _plan_trainer(hardware, budget),
     }
+
+
+def choose_batch_limit(size: list[int], hardware: Hardware) -> int:
+    """Choose the largest batch to consider for patches of this size."""
+    scale = _GPU if hardware.gpu else _CPU
+    fitting = hardware.memory_gb * 1e9 * 0.8 / _BYTES_A_PIXEL
+    return _round_to_power(min(scale.batch_pixels, fitting) / math.prod(size), 2, 32)
+
+
+def count_validation_pixels(fingerprint: Fingerprint, resize: str, size: list[int], slice_size: tuple[int, int]) -> int:
+    """Count the pixels that a validation on one fold predicts."""
+    slices = fingerprint.slices / min(5, fingerprint.groups)
+    return round(slices * math.prod(size if resize == "fit" else slice_size))
+
+
+def find_slice_size(fingerprint: Fingerprint, settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the size of a validation's slice on the grid of a plan without comments."""
+    model = settings["model"]
+    if model["resize"] == "fit":
+        return model["input_size"][0], model["input_size"][1]
+    return _bring_to_spacing(fingerprint, model["spacing_mm"])[1]
+
+
+def _choose_tta(moves: Mapping[str, Any]) -> Commented:
+    """Choose to average over flips where training turns images both ways."""
+    flips = (_get_value(moves["flip_horizontal"]), _get_value(moves.get("flip_vertical", 0.0)))
+    return Commented("flips", "as in training") if all(flips) else Commented("none", "training does not flip both ways")
+
+
+def _get_value(value: Any) -> Any:
+    return value.value if isinstance(value, Commented) else value
 
 
 def _require_learnable(fingerprint: Fingerprint) -> None:
@@ -114,30 +159,36 @@ def _plan_schedule() -> dict[str, Any]:
     return {"class_path": "medseg_pl.WarmupPolynomialLR", "init_args": {"warmup_fraction": warmup}}
 
 
-def _plan_data(
-    fingerprint: Fingerprint, labels: LabelMap, scale: _Scale, batch: Commented, steps: int
-) -> dict[str, Any]:
-    # Evaluation keeps no gradients, so twice the pixels of a training batch fit.
-    slices = _round_to_power(scale.batch_pixels * 2 / math.prod(fingerprint.sizes[2]), 1, 64)
+def _plan_data(fingerprint: Fingerprint, augmentation: dict[str, Any], scale: _Scale, budget: Budget) -> dict[str, Any]:
+    # Evaluation keeps no gradients, so a batch of 2^19 pixels fits where one of training does.
+    slices = _round_to_power(scale.batch_pixels / math.prod(fingerprint.sizes[2]), 1, 64)
     return {
         "fold": 0,
         "folds": Commented(min(5, fingerprint.groups), f"{fingerprint.groups} patients"),
-        "batch_size": batch,
+        "batch_size": Commented(budget.batch, f"the largest that leaves {budget.steps} steps"),
         "eval_batch_size": Commented(slices, "whole slices"),
-        "samples_per_epoch": Commented(steps * batch.value // _EPOCHS, f"a tenth of {steps} steps"),
+        "samples_per_epoch": Commented(budget.samples_per_epoch, f"a tenth of {budget.steps} steps"),
         "foreground_fraction": _choose_foreground_fraction(fingerprint),
-        "augmentation": _plan_augmentation(fingerprint, labels),
+        "augmentation": augmentation,
     }
 
 
-def _plan_trainer(hardware: Hardware, steps: Commented) -> dict[str, Any]:
+def _plan_trainer(hardware: Hardware, budget: Budget) -> dict[str, Any]:
+    average = {
+        "class_path": Commented("medseg_pl.training.callbacks.WarmupEMA", "smoother than the last weights"),
+        "init_args": {"decay": Commented(0.999 if budget.steps > 5000 else 0.99, "the last steps count")},
+    }
+    speed = f"{budget.speed.training / 1e6:.2g} million pixels a second: {budget.speed.source}"
+    every = -(-EPOCHS // budget.validations)
     return {
         "accelerator": "auto",
         "devices": 1,
         "precision": _choose_precision(hardware),
-        "max_epochs": Commented(_EPOCHS, steps.comment),
-        "check_val_every_n_epoch": Commented(2, "five validations in the run"),
+        "max_epochs": Commented(EPOCHS, f"{budget.steps} steps in {budget.minutes:g} minutes; {speed}"),
+        "max_time": Commented(budget.time_limit, "ends it on a slower machine; the learning rate follows"),
+        "check_val_every_n_epoch": Commented(every, "validation takes at most a tenth of the time"),
         "log_every_n_steps": 10,
+        "callbacks": [average],
     }
 
 
@@ -149,46 +200,101 @@ def _choose_precision(hardware: Hardware) -> Commented:
     return Commented("32-true", "this processor has no bf16, and imitates it several times slower")
 
 
-def _choose_spacing(fingerprint: Fingerprint) -> Commented:
+def _choose_spacing(fingerprint: Fingerprint, scale: _Scale) -> Commented:
     if fingerprint.spacing_mm is None:
         return Commented(None, "the images do not say it")
+    _, y, x = fingerprint.spacing_mm
+    if (reason := _find_reason_to_shrink(fingerprint, scale)) is not None:
+        factor = max(fingerprint.sizes[1]) / scale.patch
+        return Commented([round(y * factor, 3), round(x * factor, 3)], f"whole slices fit: {reason}")
     if fingerprint.spacing_varies <= 1.1:
         return Commented(None, "alike in nearly all cases: pixels stay as they are")
-    _, y, x = fingerprint.spacing_mm
     reason = f"the median; pixels differ by a factor of {fingerprint.spacing_varies:.1f} between cases"
     return Commented([round(y, 3), round(x, 3)], reason)
 
 
-def _choose_encoder_depth(fingerprint: Fingerprint, scale: _Scale) -> Commented:
-    shorter = min(*fingerprint.sizes[1], scale.patch)
+def _bring_to_spacing(fingerprint: Fingerprint, spacing: list[float] | None) -> tuple[tuple[int, int], ...]:
+    """Return the sizes of slices on the planned grid."""
+    if spacing is None or fingerprint.spacing_mm is None:
+        return fingerprint.sizes
+    _, y, x = fingerprint.spacing_mm
+    return tuple((max(1, round(h * y / spacing[0])), max(1, round(w * x / spacing[1]))) for h, w in fingerprint.sizes)
+
+
+def _find_reason_to_shrink(fingerprint: Fingerprint, scale: _Scale) -> str | None:
+    """Say why images larger than a patch are made smaller; `None` where crops of their pixels are better."""
+    factor = max(fingerprint.sizes[1]) / scale.patch
+    if factor <= 1 or not fingerprint.objects:
+        return None
+    large, size = find_thickest(fingerprint.objects)
+    _, thinnest = find_thinnest(fingerprint.objects)
+    if size.reach_share < _LARGE or thinnest.thickness_pixels / factor < _THIN:
+        return None
+    return f"{large} reaches over {size.reach_share:.0%} of an image, of which crops show a part"
+
+
+def _describe_objects(fingerprint: Fingerprint) -> str:
+    """Describe why native pixels matter."""
+    if not fingerprint.objects:
+        return "no object was measured"
+    name, size = find_thinnest(fingerprint.objects)
+    return f"{name} is {size.thickness_pixels:.0f} pixels thick, in {size.count} part(s) of an image"
+
+
+def _choose_encoder_depth(slice_size: tuple[int, int], scale: _Scale) -> Commented:
+    shorter = min(*slice_size, scale.patch)
     # At least about 4 pixels remain at the bottom; fewer carry no layout.
     depth = min(5, max(3, int(math.log2(shorter / 4))))
     return Commented(depth, f"{shorter} pixels become about {max(1, shorter >> depth)} at the bottom")
 
 
 def _choose_resize(
-    fingerprint: Fingerprint, spacing: list[float] | None, multiple: int, scale: _Scale
+    fingerprint: Fingerprint,
+    sizes: tuple[tuple[int, int], ...],
+    spacing: list[float] | None,
+    multiple: int,
+    scale: _Scale,
 ) -> tuple[Commented, Commented]:
-    low, middle, high = fingerprint.sizes
+    low, middle, high = sizes
     unlike = max(high[0] / low[0], high[1] / low[1])
-    side = [min(scale.patch, -(-length // multiple) * multiple) for length in middle]
-    if fingerprint.spacing_mm is None and unlike > 2:
-        reason = f"sizes differ by a factor of {unlike:.1f} and no spacing tells why"
+    reason = None
+    if fingerprint.spacing_mm is None:
+        reason = _find_reason_to_shrink(fingerprint, scale)
+        if reason is None and unlike > 2:
+            reason = f"sizes differ by a factor of {unlike:.1f} and no spacing tells why"
+    if reason is not None:
+        factor = max(1.0, max(middle) / scale.patch)
+        side = [-(-round(length / factor) // multiple) * multiple for length in middle]
         return Commented("fit", reason), Commented(side, "whole images, proportions kept")
+    side = [min(scale.patch, -(-length // multiple) * multiple) for length in middle]
     whole = all(length <= part for length, part in zip(middle, side, strict=True))
-    kept = "pixels are resampled to spacing_mm" if spacing else "pixels as they are"
+    kept = "pixels are resampled to spacing_mm" if spacing else f"pixels as they are: {_describe_objects(fingerprint)}"
     what = "whole slices, padded" if whole else f"crops of slices of {middle[0]} x {middle[1]}"
     return Commented("none", kept), Commented(side, what)
 
 
-def _plan_network(scale: _Scale, depth: Commented, fingerprint: Fingerprint) -> dict[str, Any]:
+def _choose_weights(fingerprint: Fingerprint, scale: _Scale, weights: Collection[str]) -> Commented:
+    photographs = fingerprint.channels == 3 and fingerprint.depth == 1
+    if not photographs and fingerprint.groups >= _FEW:
+        return Commented(None, f"{fingerprint.groups} patients of gray images teach an encoder by themselves")
+    reason = "images of three channels" if photographs else f"only {fingerprint.groups} patients"
+    if scale.pretrained in weights:
+        return Commented(f"medseg:{scale.pretrained}", f"ImageNet: {reason}")
+    return Commented(None, f"would help ({reason}): pip install 'medseg[pretrained]' and plan again")
+
+
+def _plan_network(scale: _Scale, depth: Commented, fingerprint: Fingerprint, pretrained: Commented) -> dict[str, Any]:
     channels = [max(16, 256 >> level) for level in range(5 - depth.value, 5)]
-    reason = f"for {fingerprint.slices} slices on a {'GPU' if scale is _GPU else 'CPU'}"
+    encoder = Commented(scale.encoder, f"for {fingerprint.slices} slices on a {'GPU' if scale is _GPU else 'CPU'}")
+    if pretrained.value is not None:
+        encoder = Commented(f"tu-tf_{scale.pretrained}", "small, and its pretrained weights are installed")
+        if scale is _CPU:  # a decoder as light as the encoder
+            channels = [max(16, 128 >> level) for level in range(5 - depth.value, 5)]
     return {
         "class_path": "segmentation_models_pytorch.Unet",
         "init_args": {
-            "encoder_name": Commented(scale.encoder, reason),
-            "encoder_weights": Commented(None, "random: nothing is downloaded; imagenet helps photographs most"),
+            "encoder_name": encoder,
+            "encoder_weights": Commented(None, "nothing is downloaded; see pretrained"),
             "encoder_depth": depth,
             "decoder_channels": channels,
         },
@@ -253,18 +359,20 @@ def _plan_z_scores(reason: str) -> dict[str, Any]:
 
 def _plan_loss(fingerprint: Fingerprint) -> dict[str, Any]:
     rarest, share = min(fingerprint.label_shares.items(), key=lambda pair: pair[1] or math.inf)
-    if share < 1e-4:
-        reason = f"{rarest} is {share:.1e} of the voxels: misses weigh more than false alarms"
-        return {"class_path": Commented("medseg_pl.FocalTverskyLoss", reason)}
-    reason = f"the rarest label, {rarest}, is {share:.1%} of the voxels"
-    return {"class_path": Commented("medseg_pl.DiceCELoss", reason)}
+    if share >= _RARE:
+        reason = f"the rarest label, {rarest}, is {share:.1%} of the voxels"
+        return {"class_path": Commented("medseg_pl.DiceCELoss", reason)}
+    reason = f"{rarest} is {share:.1e} of the voxels: a term in which misses weigh more than false alarms"
+    terms = [{"class_path": "medseg_pl.DiceCELoss"}, {"class_path": Commented("medseg_pl.FocalTverskyLoss", reason)}]
+    return {"class_path": "medseg_pl.WeightedSum", "init_args": {"losses": terms, "weights": [1.0, 0.5]}}
 
 
-def _plan_optimizer(batch: int) -> dict[str, Any]:
-    rate = 3e-3 if batch >= 8 else 2e-3
+def _plan_optimizer(batch: int, pretrained: str | None) -> dict[str, Any]:
+    rate = 1e-3 if pretrained else 3e-3 if batch >= 8 else 2e-3
+    reason = "gentle on pretrained weights" if pretrained else f"for a batch of {batch}"
     return {
         "class_path": "torch.optim.AdamW",
-        "init_args": {"lr": Commented(rate, f"for a batch of {batch}"), "weight_decay": 0.01, "fused": True},
+        "init_args": {"lr": Commented(rate, reason), "weight_decay": 0.01, "fused": True},
     }
 
 
@@ -273,29 +381,6 @@ def _choose_foreground_fraction(fingerprint: Fingerprint) -> Commented:
     if share > 0.05:
         return Commented(0.33, f"labels fill {share:.0%} of the voxels")
     return Commented(0.5, f"labels fill only {share:.1%} of the voxels")
-
-
-def _plan_augmentation(fingerprint: Fingerprint, labels: LabelMap) -> dict[str, Any]:
-    sided = [name for name in labels.names if _SIDES.search(name)]
-    flip = Commented(0.0, f"{sided[0]} knows its side") if sided else Commented(0.5, "no label is named by its side")
-    body = fingerprint.depth > 1 or any(fingerprint.modalities)
-    settings = {"flip_horizontal": flip, "rotate_degrees": 20.0, "scale": 0.2}
-    if not body:
-        settings |= {"flip_vertical": Commented(0.5, "no up or down in such pictures"), "rotate_degrees": 45.0}
-    return {"class_path": "medseg_pl.StandardAugmentation", "init_args": settings}
-
-
-def _choose_batch_size(size: list[int], scale: _Scale, hardware: Hardware) -> Commented:
-    fitting = hardware.memory_gb * 1e9 * 0.8 / _BYTES_A_PIXEL
-    pixels = min(scale.batch_pixels, fitting)
-    return Commented(_round_to_power(pixels / math.prod(size), 2, 32), f"fits in {hardware.memory_gb:.0f} GB")
-
-
-def _choose_steps(size: list[int], batch: int, scale: _Scale) -> Commented:
-    low, high = scale.steps
-    steps = int(min(high, max(low, scale.run_pixels / (batch * math.prod(size)))))
-    minutes = "within hours on one GPU" if scale is _GPU else "about ten minutes on two cores"
-    return Commented(steps, f"{steps} steps in all, {minutes}")
 
 
 def _round_to_power(value: float, low: int, high: int) -> int:

@@ -94,7 +94,7 @@ def test_commands(ask: Ask) -> None:
 
 
 def test_options(ask: Ask) -> None:
-    assert ask("plan", "mydata", "--m") == {"--mask_name", "--masks", "--memory_gb"}
+    assert ask("plan", "mydata", "--m") == {"--mask_name", "--masks", "--memory_gb", "--minutes"}
     assert ask("predict", "--ou") == {"--output"}
     assert ask("test", "--plug") == {"--plugins"}
     assert ask("fit", "--data.source.ro") == {"--data.source.root"}

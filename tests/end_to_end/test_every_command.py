@@ -41,7 +41,7 @@ class Inputs(NamedTuple):
 LABELS = "1=large_bowel,2=small_bowel,3=stomach"
 FAST: dict[str, Callable[[Inputs, Path], Line]] = {
     "phantom": lambda given, out: ["phantom", f"{out}/p", "--cases=2", "--slices=3", "--size=32x32"],
-    "plan": lambda given, out: ["plan", f"{given.data}", "-o", f"{out}/plan.yaml"],
+    "plan": lambda given, out: ["plan", f"{given.data}", "-o", f"{out}/plan.yaml", "--no_probe"],
     "evaluate": lambda given, out: [
         *("evaluate", "--reference", f"{given.masks}", "--prediction", f"{given.masks}", "-o", f"{out}/e"),
         *("--labels", LABELS, "--no_distances"),
@@ -147,7 +147,7 @@ def interrupt(*_: Any, **__: Any) -> None:
 
 PLACES = {
     "phantom": "medseg_pl.cli.commands.phantom._scans_of",
-    "plan": "medseg_pl.planning.config_file.detect_hardware",
+    "plan": "medseg_pl.planning.budget.detect_hardware",
     "evaluate": "medseg_pl.cli.commands.evaluate.make_metrics",
     "compare": "medseg_pl.cli.commands.compare.csv_rows",
     "check": "medseg_pl.checks.report.write_page",

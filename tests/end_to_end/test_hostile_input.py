@@ -395,7 +395,7 @@ def test_deep_json_is_one_sentence(name: str, refused: Callable[..., str], tmp_p
     if name == "split.json":
         command.append(f"--data.split_file={tmp_path / name}")
     else:
-        command = ["plan", str(tmp_path), "-o", str(tmp_path / "plan.yaml")]
+        command = ["plan", str(tmp_path), "-o", str(tmp_path / "plan.yaml"), "--no_probe"]
     assert name in (error := refused(*command))
     assert "nested too deep" in error
 

@@ -180,7 +180,10 @@ def planned(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     for person in PEOPLE:
         row.write(tmp_path / "data", person, *draw(person))
     config = tmp_path / "plan.yaml"
-    assert main(["plan", str(tmp_path / "data"), "-o", str(config), "--device", "cpu", "--memory_gb", "8"]) == 0
+    assert (
+        main(["plan", str(tmp_path / "data"), "-o", str(config), "--device", "cpu", "--memory_gb", "8", "--no_probe"])
+        == 0
+    )
     return row, tmp_path / "data", config
 
 

@@ -15,7 +15,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.cache.case_cache import CaseCache
 from medseg_pl.data.sources import Source
-from medseg_pl.planning.fingerprint import Fingerprint, compute_fingerprint
+from medseg_pl.planning.fingerprint import Fingerprint, _find_training_cases, compute_fingerprint
 
 LABELS = LabelMap(["liver", "tumour"], "multiclass")
 
@@ -75,7 +75,7 @@ def test_counted_by_hand(tmp_path: Path, volumes: list[Volume]) -> None:
     assert found.spacing_mm == (3.0, 1.0, 1.0)
     assert found.label_shares == {"liver": 20 / 360, "tumour": 2 / 360}
     assert found.label_cases == {"liver": 3, "tumour": 1}
-    assert found.foreground_intensities == ((100.0, 200.0),)
+    assert found.foreground_intensities == ((100.0, 100.0),)  # the tumour lies in the fold that validates
 
 
 def test_one_unknown_spacing_leaves_all_unknown(tmp_path: Path, volumes: list[Volume]) -> None:
@@ -113,3 +113,18 @@ def test_more_cases_than_a_process_may_have_files(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert (found.cases, found.label_cases) == (300, {"liver": 300, "tumour": 300})
+
+
+def test_validation_cases_say_nothing_of_intensities(tmp_path: Path, volumes: list[Volume]) -> None:
+    """Two patients: the first has two volumes, of which one is bright."""
+    for bright in range(4):
+        scans = [volume((1, 4, 5), None, liver=10, tumour=2) for _ in range(4)]
+        image = scans[bright].image.copy()
+        image[image == 200] = 5000
+        scans[bright] = replace(scans[bright], image=image)
+        folder = tmp_path / str(bright)
+        folder.mkdir()
+        ((_, high),) = measured(folder, *scans).foreground_intensities
+        source = InMemory(folder, scans)
+        index = CaseCache(folder / "store", source, LABELS).build(source.cases(), threads=1)
+        assert (high > 200) == (str(bright) in _find_training_cases(source.cases(), index))

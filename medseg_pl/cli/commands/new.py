@@ -116,7 +116,8 @@ def fill_template(template: Path, target: Path, names: ProjectNames) -> None:
 
 def _plan_data(arguments: argparse.Namespace, name: str) -> PlannedConfig:
     from medseg_pl.checks.layout_detection import DataSettings, detect_dataset
-    from medseg_pl.planning.config_file import detect_hardware, plan_config
+    from medseg_pl.planning.budget import detect_hardware
+    from medseg_pl.planning.config_file import plan_config
 
     data = require_folder(arguments.data_root, "a data set", "Set --data_root to the folder that holds it.").resolve()
     if data.is_relative_to(arguments.project.resolve()):

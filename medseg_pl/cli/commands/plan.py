@@ -1,6 +1,7 @@
 """`medseg plan`: looks at a data set and writes a configuration for it, each choice with its reason.
 
-Planning the same data again for the same hardware gives the same file.
+A few training steps on noise tell how fast the machine is. With `--no_probe` a table does, and planning the same data
+again for the same hardware gives the same file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveFloat
 
 from medseg_pl.cli.arguments import add_data_set, add_json, add_num_workers, choose_data_set, print_json
 from medseg_pl.core.errors import SettingError, make_printable
@@ -22,6 +24,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="CONFIG", help="the YAML file to write")
     parser.add_argument("--device", choices=["cpu", "gpu"], help="what it is planned for; default: what there is")
     parser.add_argument("--memory_gb", type=float, metavar="GB", help="of the GPU, or of the machine")
+    parser.add_argument(
+        "--minutes", type=PositiveFloat, metavar="N", help="time of the training; default: 10 on a CPU, 120 on a GPU"
+    )
+    parser.add_argument("--no_probe", action="store_true", help="take the speed from a table in place of measuring it")
     add_num_workers(parser)
     add_json(parser)
 
@@ -35,7 +41,8 @@ def run(arguments: Namespace) -> int:
     """
     from medseg_pl.checks.layout_detection import DataSettings, detect_labels, open_data_set
     from medseg_pl.checks.settings import open_configured
-    from medseg_pl.planning.config_file import detect_hardware, plan_config
+    from medseg_pl.planning.budget import detect_hardware
+    from medseg_pl.planning.config_file import plan_config
 
     require_absent(arguments.output)
     said = DataSettings.from_arguments(arguments)
@@ -49,7 +56,9 @@ def run(arguments: Namespace) -> int:
         opened = open_data_set(root, said)
     found = detect_labels(opened, said.labels)
     hardware = detect_hardware(arguments.device, arguments.memory_gb)
-    planned = plan_config(found, hardware, root.resolve().name, arguments.num_workers)
+    planned = plan_config(
+        found, hardware, root.resolve().name, arguments.num_workers, arguments.minutes, probes=not arguments.no_probe
+    )
     write_text(arguments.output, planned.text)
     if arguments.json:
         print_json({"config": str(arguments.output), "summary": planned.summary, "notes": list(planned.notes)})

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 from numpy.typing import NDArray
 
+from medseg_pl.core.errors import SettingError
 from medseg_pl.core.intensity import HIGH, LOW
 from medseg_pl.core.validation import Recorded
 
@@ -22,6 +23,8 @@ import albumentations
 
 _WARPED_AT_ONCE = 4
 """Channels that OpenCV warps in one call."""
+_LEAST_BLUR = 0.5
+"""A narrower blur leaves pixels as they are."""
 
 Image = Shaped[np.ndarray, "c h w"]
 Mask = UInt8[np.ndarray, "m h w"]
@@ -108,6 +111,9 @@ class StandardAugmentation(AlbumentationsAugmentation):
         contrast: Multiplies by up to one plus or minus this share.
         gamma: Exponents from `1 - gamma` to `1 + gamma`.
         noise: Standard deviation of Gaussian noise, up to this share of the range.
+        blur: Standard deviation of a Gaussian blur, from 0.5 up to so many pixels; 0 for none.
+        low_resolution: Shrinks to this share of the pixels' number along an axis at the least, and enlarges again; 1
+            for never.
         intensity_probability: How often each change of intensity happens.
     """
 
@@ -123,6 +129,8 @@ class StandardAugmentation(AlbumentationsAugmentation):
         contrast: float = 0.15,
         gamma: float = 0.0,
         noise: float = 0.0,
+        blur: float = 0.0,
+        low_resolution: float = 1.0,
         intensity_probability: float = 0.3,
     ) -> None:
         self.flip_horizontal = flip_horizontal
@@ -135,6 +143,14 @@ class StandardAugmentation(AlbumentationsAugmentation):
         self.contrast = contrast
         self.gamma = gamma
         self.noise = noise
+        if blur and blur < _LEAST_BLUR:
+            raise SettingError(f"StandardAugmentation: blur must be 0 or at least {_LEAST_BLUR}; got {blur}.")
+        if not 0 < low_resolution <= 1:
+            raise SettingError(
+                f"StandardAugmentation: low_resolution must be above 0, at most 1; got {low_resolution}."
+            )
+        self.blur = blur
+        self.low_resolution = low_resolution
         self.intensity_probability = intensity_probability
 
     def make_geometric(self) -> Transforms:
@@ -155,6 +171,13 @@ class StandardAugmentation(AlbumentationsAugmentation):
                 albumentations.RandomBrightnessContrast(self.brightness, self.contrast, p=often),
             ),
             (self.gamma, albumentations.RandomGamma(gamma, p=often)),
+            (
+                self.blur,
+                albumentations.GaussianBlur(
+                    blur_limit=0, sigma_limit=(_LEAST_BLUR, max(_LEAST_BLUR, self.blur)), p=often
+                ),
+            ),
+            (1 - self.low_resolution, _LowResolution(self.low_resolution, p=often)),
             (self.noise, albumentations.GaussNoise(std_range=(0.0, self.noise), p=often)),
         )
 
@@ -169,6 +192,31 @@ class StandardAugmentation(AlbumentationsAugmentation):
             border_mode=cv2.BORDER_REFLECT_101,
             p=self.geometric_probability,
         )
+
+
+class _LowResolution(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # it has no types
+    """Shrink and enlarge again, in the image's own precision; albumentations' `Downscale` rounds to 8 bit."""
+
+    def __init__(self, least: float, p: float) -> None:
+        super().__init__(p=p)
+        self.least = least
+
+    def get_params(self) -> dict[str, float]:
+        return {"scale": self.py_random.uniform(self.least, 1.0)}
+
+    def apply(self, img: NDArray[Any], scale: float, **params: Any) -> NDArray[Any]:
+        height, width = img.shape[:2]
+        small = (max(1, round(width * scale)), max(1, round(height * scale)))
+        planes = img.reshape(height, width, -1)
+        changed = [
+            cv2.resize(
+                cv2.resize(np.ascontiguousarray(planes[..., channel]), small, interpolation=cv2.INTER_AREA),
+                (width, height),
+                interpolation=cv2.INTER_LINEAR,
+            )
+            for channel in range(planes.shape[2])  # OpenCV resizes four channels at most
+        ]
+        return np.stack(changed, axis=-1).reshape(img.shape)
 
 
 class _Affine(albumentations.Affine):  # type: ignore[misc]  # it has no types

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from medseg_pl.models.normalization import IntensityWindow, PerChannel, ZScore
 from tests.end_to_end.conftest import SMALL
 from tests.sample_files import save_volume
 
-PLANNED = ("--device", "cpu", "--memory_gb", "8")
+PLANNED = ("--device", "cpu", "--memory_gb", "8", "--no_probe")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def test_planning_again_gives_the_same_file(phantom: Path, tmp_path: Path) -> No
 def test_a_file_that_is_there_stays(phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "plan.yaml"
     config.write_text("mine")
-    assert main(["plan", str(phantom), "-o", str(config)]) == 1
+    assert main(["plan", str(phantom), "-o", str(config), "--no_probe"]) == 1
     assert (
         capsys.readouterr().err
         == f"medseg: {config} exists already and is not overwritten. Choose another output, or move it away.\n"
@@ -68,12 +69,30 @@ def test_reasons_stand_beside_the_choices(tmp_path: Path) -> None:
     assert text.startswith("# Planned by `medseg plan` from 6 cases of ")
     for line in (
         "task: multiclass\n",
-        "encoder_weights: null  # random: nothing is downloaded; imagenet helps photographs most\n",
-        "resize: none  # pixels as they are\n",
+        "encoder_weights: null  # nothing is downloaded; see pretrained\n",
+        "resize: none  # pixels as they are: ",
+        "max_time: 00:00:12:00  # ends it on a slower machine; the learning rate follows\n",
         "class_path: medseg_pl.ZScore  # intensities have no unit: per case and channel\n",
         "flip_horizontal: 0.5  # no label is named by its side\n",
     ):
         assert line in text
+
+
+def test_the_speed_is_measured_on_this_machine(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "data", "decathlon", cases=6, seed=0, slices=6, size=(40, 36))
+    plan = ["plan", str(tmp_path / "data"), "--device", "cpu", "--memory_gb", "8", "--minutes", "3"]
+    assert main([*plan, "-o", str(tmp_path / "plan.yaml")]) == 0
+    text = (tmp_path / "plan.yaml").read_text()
+    assert re.search(
+        r"max_epochs: 10  # \d+ steps in 3 minutes; \S+ million pixels a second: measured in steps of", text
+    )
+    assert "max_time: 00:00:03:36" in text
+
+
+def test_a_budget_is_positive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ["plan", str(tmp_path), "-o", str(tmp_path / "plan.yaml"), "--minutes", "0"]
+    assert main(plan) == 2
+    assert "--minutes" in capsys.readouterr().err
 
 
 def test_ct_and_pet_are_normalized_apart(tmp_path: Path) -> None:
@@ -121,7 +140,7 @@ def test_cases_without_reference(tmp_path: Path, capsys: pytest.CaptureFixture[s
         for i, path in enumerate(images)
     ]
     (tmp_path / "data" / "cases.csv").write_text("\n".join(rows))
-    assert main(["plan", str(tmp_path / "data"), "-o", str(tmp_path / "plan.yaml")]) == 1
+    assert main(["plan", str(tmp_path / "data"), "-o", str(tmp_path / "plan.yaml"), "--no_probe"]) == 1
     assert f"1 of {len(images)} cases have no reference, {images[0].stem} among them." in capsys.readouterr().err
     assert not (tmp_path / "plan.yaml").exists()
 

@@ -406,7 +406,7 @@ def test_what_is_ignored_is_no_label(tmp_path: Path, capsys: pytest.CaptureFixtu
     np.testing.assert_array_equal(mask, blocks((32, 32), 1, IGNORE)[None, None])
     with pytest.raises(SettingError, match=r"labels\.names holds 'ignore', .* set labels\.ignore_value to 2"):
         source.read(source.cases()[0], LabelMap(["tumor", "ignore"], "multiclass"))
-    assert main(["plan", str(tmp_path), "-o", str(tmp_path / "plan.yaml")]) == 0
+    assert main(["plan", str(tmp_path), "-o", str(tmp_path / "plan.yaml"), "--no_probe"]) == 0
     assert "ignore_value: 2" in (tmp_path / "plan.yaml").read_text()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medseg_pl.core.errors import SettingError
 from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.data.transforms.augmentation import AlbumentationsAugmentation, StandardAugmentation, _Affine
 
@@ -171,6 +172,25 @@ def test_changes_of_intensity_leave_the_mask_alone(setting: str, dtype: str, cha
         if dtype == "float32":
             assert (now.min(axis=(1, 2)) >= image.min(axis=(1, 2)) - 1).all()
             assert (now.max(axis=(1, 2)) <= image.max(axis=(1, 2)) + 1).all()
+
+
+@pytest.mark.parametrize("settings", [{"blur": 2.0}, {"low_resolution": 0.3}])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_blur_and_low_resolution_smooth_each_channel(settings: dict[str, float], dtype: str, channels: int) -> None:
+    noise = np.random.default_rng(0).normal(100, 20, (channels, 24, 31))
+    image = noise.clip(0, 255).astype(np.uint8) if dtype == "uint8" else noise.astype(np.float32)
+    for seed in SEEDS:
+        changed, mask = run(only(**settings), image, labels(1), seed)
+        assert (mask == labels(1)).all()
+        assert (changed.std(axis=(1, 2)) < 0.95 * image.std(axis=(1, 2))).all()
+        np.testing.assert_allclose(changed.mean(axis=(1, 2)), image.mean(axis=(1, 2)), atol=3)
+
+
+@pytest.mark.parametrize("settings", [{"blur": 0.2}, {"low_resolution": 0.0}, {"low_resolution": 1.5}])
+def test_a_strength_that_means_nothing(settings: dict[str, float]) -> None:
+    with pytest.raises(SettingError, match=f"StandardAugmentation: {next(iter(settings))}"):
+        StandardAugmentation(**settings)
 
 
 def test_brightness_adds_a_share_of_the_range() -> None:

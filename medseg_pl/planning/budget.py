@@ -1,0 +1,135 @@
+"""Hardware and minutes that a training may take, and the batch, steps and validations that fit into them."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import torch
+
+EPOCHS = 10
+START_SECONDS = 20.0
+"""Before the first step: imports, the cache, the first batch."""
+_VALIDATION_SHARE = 0.1
+_MOST_VALIDATIONS = 5
+_ENOUGH_STEPS = 400
+_LEAST_STEPS = 20
+_OVERHEAD = 0.95
+"""The share of the time in which steps run: the rest loads, logs and saves."""
+_GUARD = 1.2
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the training may use.
+
+    Args:
+        gpu: Whether there is one.
+        memory_gb: Of the GPU, or of the machine.
+        bf16: Whether it computes with bf16 numbers; a processor that only imitates them is slower than with 32 bits.
+    """
+
+    gpu: bool
+    memory_gb: float
+    bf16: bool = True
+
+
+def detect_hardware(device: str | None, memory_gb: float | None) -> Hardware:
+    """Take what was asked for, or what the machine has."""
+    here = torch.cuda.is_available()
+    gpu = here if device is None else device == "gpu"
+    if memory_gb is None:
+        memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        if gpu:
+            memory_gb = torch.cuda.get_device_properties(0).total_memory / 1e9 if here else 16.0
+    if gpu:
+        return Hardware(gpu, memory_gb, bf16=torch.cuda.is_bf16_supported() if here else True)
+    # No public function tells: `torch.backends.cpu` knows AVX-512 as a whole, which came ten years before its bf16.
+    return Hardware(gpu, memory_gb, bf16=torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def is_here(hardware: Hardware) -> bool:
+    """Check whether a training planned for it can be tried on this machine."""
+    return torch.cuda.is_available() if hardware.gpu else True
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Pixels of slices a second, through the planned network.
+
+    Args:
+        training: In training steps, forward and back.
+        inference: In validation.
+        source: Where the numbers are from, in words.
+    """
+
+    training: float
+    inference: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a training does with its minutes.
+
+    Args:
+        minutes: Of wall time, from start to end.
+        batch: Patches in a step.
+        steps: Of the optimizer.
+        validations: Spread over the run, the last one at its end.
+        speed: What it was computed with.
+    """
+
+    minutes: float
+    batch: int
+    steps: int
+    validations: int
+    speed: Speed
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Return how many patches make a tenth of the run."""
+        return max(1, self.steps // EPOCHS) * self.batch
+
+    @property
+    def time_limit(self) -> str:
+        """Return the time after which a slower machine stops, as Lightning's `DD:HH:MM:SS`."""
+        minutes, seconds = divmod(round(_GUARD * self.minutes * 60), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours // 24:02d}:{hours % 24:02d}:{minutes:02d}:{seconds:02d}"
+
+
+def look_up_speed(hardware: Hardware) -> Speed:
+    """Return a speed where none was measured: that of the slower processors of a kind."""
+    if hardware.gpu:
+        return Speed(3e7, 1e8, "a table, for GPUs")
+    if hardware.bf16:
+        return Speed(3e5, 1e6, "a table, for processors with bf16")
+    return Speed(1.5e5, 5e5, "a table, for processors without bf16")
+
+
+def choose_budget(minutes: float, speed: Speed, patch_pixels: int, validation_pixels: float, most: int) -> Budget:
+    """Choose batch, steps and validations.
+
+    The batch is the largest power of two that leaves 400 steps: fewer steps train worse than smaller batches.
+
+    Args:
+        minutes: Of wall time.
+        speed: Of the planned network.
+        patch_pixels: Pixels of a training patch.
+        validation_pixels: Pixels of all slices that a validation predicts.
+        most: The largest batch that fits into memory.
+
+    >>> budget = choose_budget(10, Speed(3e5, 1e6, "example"), 256**2, 20 * 256**2, most=8)
+    >>> budget.batch, budget.steps, budget.validations
+    (4, 620, 5)
+    """
+    seconds = 60 * minutes
+    cost = validation_pixels / speed.inference
+    validations = min(_MOST_VALIDATIONS, max(1, int(_VALIDATION_SHARE * seconds / max(cost, 1e-9))))
+    left = _OVERHEAD * (seconds - START_SECONDS - validations * cost)
+    patches = max(0.0, left) * speed.training / patch_pixels
+    batch = 1 << max(1, int(math.log2(max(2.0, min(most, patches / _ENOUGH_STEPS)))))
+    steps = max(_LEAST_STEPS, int(patches / batch)) // EPOCHS * EPOCHS
+    return Budget(minutes, batch, steps, validations, speed)
