@@ -233,8 +233,8 @@ def _find_causes(facts: ImageFacts, numbers: Mapping[str, float], profile: Train
 
 def _count_outside(numbers: Mapping[str, float], profile: TrainingProfile, channels: int) -> int:
     """Count the facts of channels outside their limits."""
-    kinds = ("shape10", "shape25", "shape50", "shape75", "shape90", "at_low", "at_high", "pattern")
-    kinds = (*kinds, "span", "offset") if channels > 1 else kinds
+    kinds: tuple[str, ...] = ("shape10", "shape25", "shape50", "shape75", "shape90", "at_low", "at_high", "pattern")
+    kinds += ("span", "offset") if channels > 1 else ()
     names = [name for name in numbers if name in profile.limits and name.split("[")[0] in kinds]
     return sum(profile.limits[name].measure_excess(numbers[name]) > 0 for name in names)
 

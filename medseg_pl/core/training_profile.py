@@ -223,9 +223,10 @@ def compare_pattern(
     mean = standardize(template)
     channels = (pattern * mean).reshape(len(mean), -1).sum(axis=1)
     numbers = {f"pattern[{channel}]": float(value) for channel, value in enumerate(channels)}
-    trust = 1.0 if spread is None else 1 / np.maximum(spread, max(float(np.median(spread)) / 2, 1e-4))
+    spread = np.ones_like(mean) if spread is None else spread
+    trust = 1 / np.maximum(spread, max(float(np.median(spread)) / 2, 1e-4))
     for name, axes in _list_turns(template.shape):
-        weights = trust if spread is None else np.minimum(trust, _turn(trust, name, axes))
+        weights = np.minimum(trust, _turn(trust, name, axes))
         odd, odd_mean = weights * (pattern - _turn(pattern, name, axes)), weights * (mean - _turn(mean, name, axes))
         length = float(np.linalg.norm(odd) * np.linalg.norm(odd_mean))
         if length > 1e-6:
