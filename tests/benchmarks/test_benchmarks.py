@@ -30,8 +30,8 @@ SLOW: dict[str, dict[str, Any]] = {
     "start_up": {"ROUNDS": 1},
     "training_step": {"ROUNDS": 1, "ROUND": 2},
 }
-UNTRIED = {"ensemble", "nnunet"}
-"""They train for long, on data that is not made here, and end at once without it."""
+UNTRIED = {"ensemble": "Task04_Hippocampus", "nnunet": "Task04_Hippocampus", "objects": "PANOPTICA"}
+"""They ask for data, or for another environment, that is not made here, and end at once without it."""
 
 
 @pytest.fixture
@@ -105,11 +105,11 @@ def test_the_steps_of_two_ranks_are_counted(benchmark: ModuleType, monkeypatch: 
 
 @pytest.mark.parametrize("benchmark", sorted(UNTRIED), indirect=True)
 def test_what_needs_data_says_so(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "Task04_Hippocampus" in run(benchmark, tmp_path / "found.json", monkeypatch)["left_out"]
+    assert UNTRIED[benchmark.__name__] in run(benchmark, tmp_path / "found.json", monkeypatch)["left_out"]
 
 
 def test_every_benchmark_is_tried() -> None:
-    assert {path.stem for path in FOLDER.glob("[!_]*.py")} == SMALL.keys() | SLOW.keys() | UNTRIED
+    assert {path.stem for path in FOLDER.glob("[!_]*.py")} == SMALL.keys() | SLOW.keys() | UNTRIED.keys()
 
 
 def test_the_page_shows_what_was_kept_missed_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
@@ -140,6 +144,36 @@ def test_the_order_of_cases_changes_no_row() -> None:
         tables.append(repr(metric.objects()))
     assert len(set(tables)) == 1
     assert "spleen" in tables[0]
+
+
+@pytest.mark.processes
+def test_two_processes_give_the_objects_of_one(tmp_path: Path) -> None:
+    def measure_share(numbers: tuple[int, ...]) -> str:
+        metric = ObjectMetric(MULTICLASS)
+        for number in numbers:
+            metric.update(random_case(MULTICLASS, number))
+        return repr(metric.objects())
+
+    expected = measure_share((0, 1, 2, 3))
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+
+    def work(rank: int) -> None:
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'meet'}", rank=rank, world_size=2)
+        results.put(measure_share(((3, 0, 2), (1,))[rank]))
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+    processes = [context.Process(target=work, args=(rank,)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    try:
+        assert [results.get(timeout=120) for _ in processes] == [expected, expected]
+    finally:
+        for process in processes:
+            process.join(30)
+            process.kill()
 
 
 def test_emptying_a_prediction_never_improves_a_score() -> None:
