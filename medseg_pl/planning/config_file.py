@@ -42,6 +42,7 @@ def plan_config(
     minutes: float | None = None,
     *,
     probes: bool = False,
+    pretrained: bool = True,
 ) -> PlannedConfig:
     """Read a data set whole and write a configuration for it.
 
@@ -52,13 +53,14 @@ def plan_config(
         workers: How many cases are read at once.
         minutes: Wall time of the training; by default 10 on a CPU and 120 on a GPU.
         probes: Whether a few training steps are run to measure the speed; a table gives it otherwise.
+        pretrained: Whether installed weights may be planned with.
 
     Raises:
         DataError: A case has no reference.
         SettingError: The data cannot be trained on.
     """
     fingerprint = measure_dataset(dataset, workers)
-    weights = find_installed_weights()
+    weights = find_installed_weights() if pretrained else []
     settings = plan(fingerprint, dataset.labels, hardware, minutes, weights=weights)
     if probes and is_here(hardware):
         plain = remove_comments(settings)

@@ -30,7 +30,12 @@ SLOW: dict[str, dict[str, Any]] = {
     "start_up": {"ROUNDS": 1},
     "training_step": {"ROUNDS": 1, "ROUND": 2},
 }
-UNTRIED = {"ensemble": "Task04_Hippocampus", "nnunet": "Task04_Hippocampus", "objects": "PANOPTICA"}
+UNTRIED = {
+    "accuracy": "MEDSEG_TEST_DATA",
+    "ensemble": "Task04_Hippocampus",
+    "nnunet": "Task04_Hippocampus",
+    "objects": "PANOPTICA",
+}
 """They ask for data, or for another environment, that is not made here, and end at once without it."""
 
 

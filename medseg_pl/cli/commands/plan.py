@@ -28,6 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--minutes", type=PositiveFloat, metavar="N", help="time of the training; default: 10 on a CPU, 120 on a GPU"
     )
     parser.add_argument("--no_probe", action="store_true", help="take the speed from a table in place of measuring it")
+    parser.add_argument("--no_pretrained", action="store_true", help="begin from random weights, whatever is installed")
     add_num_workers(parser)
     add_json(parser)
 
@@ -57,7 +58,13 @@ def run(arguments: Namespace) -> int:
     found = detect_labels(opened, said.labels)
     hardware = detect_hardware(arguments.device, arguments.memory_gb)
     planned = plan_config(
-        found, hardware, root.resolve().name, arguments.num_workers, arguments.minutes, probes=not arguments.no_probe
+        found,
+        hardware,
+        root.resolve().name,
+        arguments.num_workers,
+        arguments.minutes,
+        probes=not arguments.no_probe,
+        pretrained=not arguments.no_pretrained,
     )
     write_text(arguments.output, planned.text)
     if arguments.json:
