@@ -13,7 +13,7 @@ from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS, main
 from medseg_pl.cli import completion
 from tests.timeouts import HANG_S
 
-pytestmark = pytest.mark.processes
+IN_SHELLS = pytest.mark.processes
 
 Ask = Callable[..., set[str]]
 
@@ -87,12 +87,26 @@ def ask(request: pytest.FixtureRequest, scripts: dict[str, Path], tmp_path: Path
     return lambda *words: {each.rstrip("/") for each in answer(scripts[request.param], tmp_path, words)}
 
 
+def test_the_script_names_commands_options_and_values(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(completion, "_make_trainer_parsers", dict)  # which alone take seconds
+    assert main(["completion", "bash"]) == 0
+    printed = capsys.readouterr().out
+    assert "_shtab_medseg_phantom_option_strings=" in printed
+    assert "--layout" in printed
+    assert "decathlon" in printed
+    assert main(["completion", "tcsh"]) == 2
+
+
+@IN_SHELLS
 def test_commands(ask: Ask) -> None:
     assert ask("") >= {*TRAINER_COMMANDS, "crossval", *MODULES}
     assert ask("p") == {"phantom", "plan", "postprocess", "predict"}
     assert ask("compl") == {"completion"}
 
 
+@IN_SHELLS
 def test_options(ask: Ask) -> None:
     assert ask("plan", "mydata", "--m") == {"--mask_name", "--masks", "--memory_gb", "--minutes"}
     assert ask("predict", "--ou") == {"--output"}
@@ -102,6 +116,7 @@ def test_options(ask: Ask) -> None:
     assert not any(" " in option for option in ask("fit", "--"))
 
 
+@IN_SHELLS
 def test_values(ask: Ask) -> None:
     assert ask("phantom", "--layout", "d") == {"decathlon"}
     assert ask("fit", "--model.tta", "h") == {"horizontal"}
@@ -109,6 +124,7 @@ def test_values(ask: Ask) -> None:
     assert ask("completion", "z") == {"zsh"}
 
 
+@IN_SHELLS
 def test_files_and_folders(ask: Ask) -> None:
     assert ask("fit", "--config", "my") == {"my.yaml", "mydata"}
     assert ask("predict", "--ckpt_path", "my") == {"my.yaml", "mydata"}
@@ -116,6 +132,7 @@ def test_files_and_folders(ask: Ask) -> None:
     assert ask("check", "my") == {"mydata"}
 
 
+@IN_SHELLS
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed.")
 @pytest.mark.parametrize(
     ("typed", "completed"),

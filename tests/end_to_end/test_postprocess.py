@@ -42,7 +42,6 @@ def dices(path: Path) -> list[float]:
         return [float(row["dice"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.trainings
 def test_noise_goes_and_the_gain_is_kept(noisy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best, cleaned = noisy / "checkpoints" / "best.ckpt", tmp_path / "cleaned.ckpt"
     before = best.read_bytes()

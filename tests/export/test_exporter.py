@@ -358,7 +358,6 @@ def measurable(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "a.ckpt")
 
 
-@pytest.mark.trainings
 @pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_lower_precisions_say_what_they_cost(
     measurable: str, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
