@@ -49,7 +49,7 @@ test-processes: $(INSTALLED) ## The tests that start processes of their own: sig
 test-documents: $(INSTALLED) ## The tests that run the documentation's commands and the benchmarks
 	$(PYTEST) -m "documents and not slow"
 
-test-trainings: $(INSTALLED) ## The tests that train several times: longer runs, faults, whole commands on DICOM and scores
+test-trainings: $(INSTALLED) ## The tests that train or export several times: longer runs, faults, hostile and foreign files
 	$(PYTEST) -m "trainings and not slow and not processes and not documents"
 
 test-all: $(INSTALLED) ## Every test that can run here: slow ones, real data where MEDSEG_TEST_DATA is set, Slurm where it is installed
