@@ -56,11 +56,13 @@ class FineTuning:
         """
         if not self.freezes_encoder:
             return
+        # From the epoch alone, so that a resumed run freezes and thaws like one that never stopped.
         trains = self.unfreeze_epoch is not None and epoch >= self.unfreeze_epoch
         get_encoder(network).requires_grad_(trains).train(trains)
 
     def group(self, module: nn.Module, network: nn.Module) -> list[dict[str, Any]]:
         """Group the parameters of a module with this network for an optimizer."""
+        # One rate needs no groups by part, and a network without an encoder has none to ask for.
         encoder = get_encoder(network) if self.encoder_lr_factor != 1 else None
         return group_parameters(module, encoder, decays_all=self.decays_all)
 
@@ -100,6 +102,7 @@ def group_parameters(
     >>> [(group["name"], len(group["params"])) for group in group_parameters(layers)]
     [('network', 1), ('network, no decay', 3)]
     """
+    # By identity: `in` would compare tensors value by value.
     inside = {id(parameter) for parameter in encoder.parameters()} if encoder is not None else set()
     groups: dict[str, list[nn.Parameter]] = {
         part + suffix: [] for part in (NETWORK, ENCODER) for suffix in ("", _NO_DECAY)

@@ -66,6 +66,7 @@ def adapt_channels(weight: Float[Tensor, "o c ..."], channels: int) -> Float[Ten
         return weight
     if channels == 1:
         return weight.sum(dim=1, keepdim=True)
+    # In turn, so that each color's filters are used about equally often.
     index = torch.arange(channels) % before
     return weight[:, index] * (before / channels)
 
@@ -86,6 +87,7 @@ def adapt_slices(weight: Float[Tensor, "o c ..."], before: Input, after: Input) 
     adapted = [torch.zeros_like(slices[0]) for _ in range(after.slices)]
     for index, filters in enumerate(slices):
         offset = index - before.context_slices
+        # Neighboring slices are alike, so the outermost that is left stands in for those beyond it.
         nearest = max(-after.context_slices, min(after.context_slices, offset))
         adapted[nearest + after.context_slices] += filters
     return torch.cat(adapted, dim=1)
@@ -111,6 +113,7 @@ def adapt_head(
     >>> adapt_head(trained, before, fresh, after).tolist()
     [[9.0], [4.0]]
     """
+    # A copy: the caller's fresh head stays as it was drawn.
     adapted = fresh.clone()
     shared = list_shared(before, after)
     for name in shared:

@@ -86,6 +86,7 @@ def fit_weights(
     """
     source, target = drop_counters(source), drop_counters(target)
     head = _list_head(target, len(classes.names) + classes.has_background)
+    # Networks of one's own have no encoder; then any part may be what the file holds.
     has_encoder = any(name.startswith(ENCODER) for name in target)
     parts = [ENCODER] if has_encoder else sorted({f"{name.partition('.')[0]}." for name in target})
     main = [name for name in target if (name.startswith(ENCODER) if has_encoder else name not in head)]
@@ -94,6 +95,7 @@ def fit_weights(
         main = [name for name in target if name.startswith(match.target_prefix)]
     reason = _find_fault(match, source, target, main, inputs)
     if reason is not None:
+        # Names come first, since shapes alone cannot tell two layers of one size apart.
         ordered = match_order(source, target, ENCODER) if has_encoder else None
         if ordered is None or _find_wrong_shape(ordered.pairs, source, target, inputs):
             raise MisfitError(reason)
@@ -101,6 +103,7 @@ def fit_weights(
     state = {name: source[match.pairs[name]] for name in main if name in match.pairs}
     notes: list[str] = []
     notes += _adapt_stem(state, target, inputs, trained and trained.input)
+    # A head reads what the decoder makes, so it is of no use above a fresh one.
     fresh = _add_rest(state, match, source, target, [*main, *head])
     if not match.target_prefix and not fresh:
         notes += _add_head(state, match, source, {name: target[name] for name in head}, classes, trained)
@@ -124,6 +127,7 @@ def _find_fault(match: Match, source: Weights, target: Weights, main: Sequence[s
     if (wrong := _find_wrong_shape({name: match.pairs[name] for name in matched}, source, target, inputs)) is not None:
         stored = match.pairs[wrong]
         return f"{wrong} is {list(target[wrong].shape)}, and {stored} in the file {list(source[stored].shape)}"
+    # Without the stem all later layers would see other features than they were trained on.
     if matched[0] != main[0] or len(matched) < _MIN_SHARE * len(main):
         return f"{len(matched)} of {len(main)} tensors of the network are in the file, which is too few"
     part = ENCODER if not match.target_prefix and main[0].startswith(ENCODER) else ""
@@ -184,6 +188,7 @@ def _add_rest(
     for part in dict.fromkeys(name.partition(".")[0] for name in rest):
         names = [name for name in rest if name.partition(".")[0] == part]
         stored = {name: source[match.pairs[name]] for name in names if name in match.pairs}
+        # Half a decoder is worse than none: its trained half expects what the other half would have given.
         if len(stored) == len(names) and all(stored[name].shape == target[name].shape for name in names):
             state.update(stored)
         else:
@@ -221,6 +226,7 @@ def _describe(state: Weights, target: Weights, superfluous: Sequence[str], match
         layers = list_layers(name for name in target if name.partition(".")[0] == part)
         loaded = list_layers(name for name in state if name.partition(".")[0] == part)
         counts.append(f"{len(loaded)} of {len(layers)} of {part}")
+        # A part that is fresh as a whole is named once, and not layer by layer.
         fresh += [layer for layer in layers if layer not in loaded] if loaded else [part]
     how = " by the order of their shapes" if match.by_order else ""
     notes = [f"Layers loaded{how}: {', '.join(counts)}."]

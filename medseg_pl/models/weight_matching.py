@@ -48,8 +48,10 @@ def iterate_state_dicts(content: Any, name: str = "", depth: int = 0) -> Iterato
     >>> [name for name, _ in iterate_state_dicts({"epoch": 3, "model": {"a": torch.ones(1)}})]
     ['model']
     """
+    # A stranger's file may nest without end; training loops keep their weights two dictionaries deep at most.
     if not isinstance(content, Mapping) or depth > 2:
         return
+    # A few libraries number their tensors; names are compared as text.
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors:
         yield name, tensors
@@ -97,6 +99,7 @@ def match_names(source: Weights, target: Weights, parts: Iterable[str]) -> Match
             )
     if not counts:
         return Match({}, "", "")
+    # Shorter prefixes win ties: a file of the whole network is then not taken for one of its encoder.
     prefix, part = max(counts, key=lambda key: (counts[key], _is_preferred(key[0]), -len(key[1]), -len(key[0])))
     pairs = {
         named[part][form.removeprefix(prefix)]: name
@@ -118,12 +121,14 @@ def match_order(source: Weights, target: Weights, part: str) -> Match | None:
         `None` unless the part's shapes, but for the input channels of the first, are where the file begins.
     """
     own = [name for name in target if name.startswith(part)]
+    # The shapes of a few layers agree by chance; those of twenty in a row do not.
     if len(own) < _MIN_ORDERED or len(own) > len(source):
         return None
     pairs = dict(zip(own, source, strict=False))
     for index, (name, stored) in enumerate(pairs.items()):
         ours, theirs = target[name].shape, source[stored].shape
         same = ours == theirs or (index == 0 and differs_in_channels(ours, theirs))
+        # Weight and bias of a normalization have one shape, so the last part of the name must agree, too.
         if not same or name.rpartition(".")[2] != stored.rpartition(".")[2]:
             return None
     return Match(pairs, "", part, by_order=True)
@@ -136,6 +141,7 @@ def differs_in_channels(ours: Iterable[int], theirs: Iterable[int]) -> bool:
     (True, False)
     """
     a, b = tuple(ours), tuple(theirs)
+    # The first axis of a kernel counts outputs, the second inputs; linear layers have no kernel and never differ.
     return len(a) == len(b) >= 3 and a[1] != b[1] and (a[0], *a[2:]) == (b[0], *b[2:])
 
 
@@ -163,6 +169,7 @@ def find_misfit(matched: Iterable[str], others: Iterable[str]) -> str | None:
     for name in others:
         unit = get_stage(name)
         kind, number = _split_number(unit)
+        # A surplus layer inside a stage that matched, or a stage below the deepest that matched.
         if unit in units or -1 < number < last.get(kind, -1):
             return get_layer(name)
     return None
@@ -174,6 +181,7 @@ def get_stage(name: str) -> str:
     >>> get_stage("layer1.0.conv2.weight"), get_stage("stages_2.blocks.0.norm.bias"), get_stage("fc.weight")
     ('layer1', 'stages_2', 'fc')
     """
+    # Not greedy: the outermost number is the stage, those behind it are blocks and layers.
     found = re.match(r".*?\d+(?=[._])", name)
     return found[0] if found else get_layer(name)
 

@@ -95,6 +95,7 @@ class Budget:
     @property
     def time_limit(self) -> str:
         """Return the time after which a slower machine stops, as Lightning's `DD:HH:MM:SS`."""
+        # Later than the plan, so that the limit stops only a machine that is slower than the one measured.
         minutes, seconds = divmod(round(_GUARD * self.minutes * 60), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours // 24:02d}:{hours % 24:02d}:{minutes:02d}:{seconds:02d}"
@@ -126,10 +127,13 @@ def choose_budget(minutes: float, speed: Speed, patch_pixels: int, validation_pi
     (4, 620, 5)
     """
     seconds = 60 * minutes
+    # A validation predicts whole slices, so it costs by their pixels and not by the patches of training.
     cost = validation_pixels / speed.inference
     validations = min(_MOST_VALIDATIONS, max(1, int(_VALIDATION_SHARE * seconds / max(cost, 1e-9))))
     left = _OVERHEAD * (seconds - START_SECONDS - validations * cost)
     patches = max(0.0, left) * speed.training / patch_pixels
+    # At least two: batch normalization of one image learns that image.
     batch = 1 << max(1, int(math.log2(max(2.0, min(most, patches / _ENOUGH_STEPS)))))
+    # A multiple of the epochs, so that the last one is as long as the others and the schedule ends at zero.
     steps = max(_LEAST_STEPS, int(patches / batch)) // EPOCHS * EPOCHS
     return Budget(minutes, batch, steps, validations, speed)

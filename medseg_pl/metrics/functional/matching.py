@@ -76,6 +76,7 @@ def match_objects(overlaps: ObjectOverlaps, threshold: float = 0.0, mode: Matchi
     (OverlapCounts(tp=1, fp=1, fn=0), OverlapCounts(tp=1, fp=0, fn=0))
     """
     pairs = _pair_one_to_one(overlaps, threshold) if mode == "one_to_one" else _pair_many_to_one(overlaps, threshold)
+    # Objects without any overlap are in no pair, and stay at -1.
     assigned = np.full(len(overlaps.prediction_sizes), -1, dtype=np.int64)
     assigned[overlaps.prediction[pairs]] = overlaps.reference[pairs]
     return Matching(assigned, *_sum_pairs(overlaps, pairs))
@@ -121,6 +122,7 @@ def _pair_one_to_one(overlaps: ObjectOverlaps, threshold: float) -> NDArray[np.i
     iou = overlaps.iou
     allowed = np.flatnonzero(iou >= threshold)
     reference, prediction = overlaps.reference[allowed], overlaps.prediction[allowed]
+    # Most objects touch one other alone; only the rest needs the assignment, which is cubic in its size.
     alone = (np.bincount(reference)[reference] == 1) & (np.bincount(prediction)[prediction] == 1)
     disputed = allowed[~alone]
     chosen = [allowed[alone]]
@@ -128,6 +130,7 @@ def _pair_one_to_one(overlaps: ObjectOverlaps, threshold: float) -> NDArray[np.i
         rows, row = np.unique(overlaps.reference[group], return_inverse=True)
         columns, column = np.unique(overlaps.prediction[group], return_inverse=True)
         gains = np.zeros((len(rows), len(columns)))
+        # Pairs that share nothing stay at 0, and are dropped below if the assignment needs them to be complete.
         gains[row, column] = iou[group] + _TIE
         best = np.zeros(gains.shape, dtype=bool)
         best[linear_sum_assignment(gains, maximize=True)] = True
@@ -150,6 +153,7 @@ def _split_groups(overlaps: ObjectOverlaps, pairs: NDArray[np.intp]) -> list[NDA
 
 def _pair_many_to_one(overlaps: ObjectOverlaps, threshold: float) -> NDArray[np.intp]:
     """Choose each prediction's pair with most shared voxels, as far as the union reaches the threshold."""
+    # The last key sorts first; the first of equals is the smallest number, whatever the order of the pairs.
     order = np.lexsort((overlaps.reference, -overlaps.shared, overlaps.prediction))
     _, first = np.unique(overlaps.prediction[order], return_index=True)
     pairs = np.sort(order[first])
@@ -163,6 +167,7 @@ def _sum_pairs(
 ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
     """Sum intersections, and compute unions, over the pairs of each object of the reference."""
     shared = np.zeros_like(overlaps.reference_sizes)
+    # `shared[index] += …` would count an index that occurs twice once.
     np.add.at(shared, overlaps.reference[pairs], overlaps.shared[pairs])
     united = overlaps.reference_sizes - shared
     np.add.at(united, overlaps.reference[pairs], overlaps.prediction_sizes[overlaps.prediction[pairs]])
