@@ -101,7 +101,7 @@ def plan(
             "resize": resize,
             "input_size": size,
             "spacing_mm": spacing,
-            "normalization": _plan_normalization(fingerprint),
+            "normalization": _plan_normalization(fingerprint, pretrained.value),
             "loss": _plan_loss(fingerprint),
             "optimizer": _plan_optimizer(budget.batch, pretrained.value),
             "lr_scheduler": _plan_schedule(),
@@ -320,13 +320,15 @@ def _choose_context(fingerprint: Fingerprint) -> Commented:
     return Commented(context, f"neighbors on each side; slices are {ratio:.1f} pixels apart")
 
 
-def _plan_normalization(fingerprint: Fingerprint) -> Any:
+def _plan_normalization(fingerprint: Fingerprint, pretrained: str | None) -> Any:
     windowed = [_is_ct(modality, low) for modality, low in zip(fingerprint.modalities, fingerprint.lowest, strict=True)]
     if not any(windowed):
         if fingerprint.channels == 3 and fingerprint.types == ("uint8",) and fingerprint.depth == 1:
-            kind = Commented(
-                _NORMALIZATIONS + "MeanStd", "photographs: the statistics of ImageNet, which encoders expect"
-            )
+            if pretrained is not None:
+                return {
+                    "class_path": Commented(_NORMALIZATIONS + "MeanStd", "the statistics of the pretrained weights")
+                }
+            kind = Commented(_NORMALIZATIONS + "MeanStd", "photographs: the statistics of ImageNet")
             return {"class_path": kind, "init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
         return _plan_z_scores("intensities have no unit: per case and channel")
     channels = [

