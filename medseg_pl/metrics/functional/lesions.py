@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts load at their first use
 from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, find_objects, generate_binary_structure
 
 from medseg_pl.metrics.functional import objects
 from medseg_pl.metrics.functional.objects import Objects, count_overlaps
 from medseg_pl.metrics.functional.surface import Spacing, hd95, surface_distances
 
 # Faces and edges, as in the challenges' script; in a slice this is corners, too.
-_BALL = generate_binary_structure(3, 2)
+_BALL = np.abs(np.indices((3, 3, 3)) - 1).sum(axis=0) <= 2
 
 
 class Lesions(NamedTuple):
@@ -107,7 +107,7 @@ def average_lesions(lesions: Lesions, farthest: float, minimum_volume: float = 0
 
 def _dilate(mask: NDArray[np.bool_], dilation: int) -> NDArray[np.bool_]:
     # Zero iterations would dilate until nothing changes.
-    return np.asarray(binary_dilation(mask, _BALL, iterations=dilation)) if dilation else mask
+    return np.asarray(scipy.ndimage.binary_dilation(mask, _BALL, iterations=dilation)) if dilation else mask
 
 
 def _score_lesions(
@@ -115,8 +115,8 @@ def _score_lesions(
 ) -> Iterator[tuple[int, float, float]]:
     """Yield size, Dice and HD95 of each lesion, measured in a box around it and what touches it."""
     painted = found.paint()
-    boxes = find_objects(painted)
-    for number, own_box in enumerate(find_objects(lesions), start=1):
+    boxes = scipy.ndimage.find_objects(painted)
+    for number, own_box in enumerate(scipy.ndimage.find_objects(lesions), start=1):
         numbers = touching[number - 1] + 1
         box = _unite_boxes([own_box, *(boxes[index - 1] for index in numbers)])
         lesion = lesions[box] == number

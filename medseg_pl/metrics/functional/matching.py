@@ -12,11 +12,9 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy  # its parts load at their first use
 from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from medseg_pl.metrics.functional.objects import ObjectOverlaps
 from medseg_pl.metrics.functional.overlap import OverlapCounts, ratio
@@ -133,7 +131,7 @@ def _pair_one_to_one(overlaps: ObjectOverlaps, threshold: float) -> NDArray[np.i
         # Pairs that share nothing stay at 0, and are dropped below if the assignment needs them to be complete.
         gains[row, column] = iou[group] + _TIE
         best = np.zeros(gains.shape, dtype=bool)
-        best[linear_sum_assignment(gains, maximize=True)] = True
+        best[scipy.optimize.linear_sum_assignment(gains, maximize=True)] = True
         chosen.append(group[best[row, column]])
     return np.sort(np.concatenate(chosen))
 
@@ -144,8 +142,8 @@ def _split_groups(overlaps: ObjectOverlaps, pairs: NDArray[np.intp]) -> list[NDA
         return []
     references, predictions = len(overlaps.reference_sizes), len(overlaps.prediction_sizes)
     nodes = overlaps.reference[pairs], references + overlaps.prediction[pairs]
-    graph = coo_array((np.ones(len(pairs), dtype=bool), nodes), shape=(references + predictions,) * 2)
-    _, group = connected_components(graph, directed=False)
+    graph = scipy.sparse.coo_array((np.ones(len(pairs), dtype=bool), nodes), shape=(references + predictions,) * 2)
+    _, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
     keys = group[nodes[0]]
     order = np.argsort(keys, kind="stable")
     return np.split(pairs[order], np.flatnonzero(np.diff(keys[order])) + 1)

@@ -12,10 +12,9 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy  # its parts load at their first use
 from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from medseg_pl.metrics.functional.surface import Spacing
 
@@ -152,8 +151,8 @@ def find_objects(mask: Bool[np.ndarray, "d h w"], connectivity: Connectivity = "
     starts, ends = changes[::2], changes[1::2]
     links = [_link_runs(starts, ends, step, connectivity) for step in _list_steps(height, width, connectivity)]
     first, second = (np.concatenate(side) for side in zip(*links, strict=True))
-    graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(len(starts), len(starts)))
-    total, ids = connected_components(graph, directed=False) if len(starts) else (0, starts)
+    graph = scipy.sparse.coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(len(starts), len(starts)))
+    total, ids = scipy.sparse.csgraph.connected_components(graph, directed=False) if len(starts) else (0, starts)
     return Objects(mask.shape, starts, ends, _number_by_first(ids), int(total))
 
 

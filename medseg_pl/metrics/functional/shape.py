@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts load at their first use
+import skimage
 from jaxtyping import Bool
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter1d
-from skimage.morphology import skeletonize
 
 from medseg_pl.metrics.functional.overlap import count, iou, ratio
 from medseg_pl.metrics.functional.surface import Spacing, find_bounding_box
@@ -121,7 +121,7 @@ def _thin(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     part = mask[box]
     thin = np.zeros_like(mask)
     if part.size:
-        line = skeletonize(part[0])[None] if len(mask) == 1 else skeletonize(part)
+        line = skimage.morphology.skeletonize(part[0])[None] if len(mask) == 1 else skimage.morphology.skeletonize(part)
         thin[box] = line if line.any() else part
     return thin
 
@@ -131,5 +131,5 @@ def _erode(mask: NDArray[np.bool_], reach: list[int]) -> NDArray[np.bool_]:
     values = mask.astype(np.uint8)
     for axis, steps in enumerate(reach):
         if steps and values.size:
-            values = minimum_filter1d(values, 2 * steps + 1, axis=axis, mode="constant", cval=0)
+            values = scipy.ndimage.minimum_filter1d(values, 2 * steps + 1, axis=axis, mode="constant", cval=0)
     return values > 0
