@@ -74,7 +74,7 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
         [1, 2],
         {"a": subprocess.Popen},
     ],
-    ids=str,
+    ids=["object", "nested object", "function", "class", "path", "list", "process"],
 )
 def test_everything_but_plain_data_is_refused(content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANARY", str(tmp_path / "canary"))
