@@ -176,7 +176,7 @@ _CODES = ("LR", "PA", "IS")
 def find_axis_codes(geometry: Geometry) -> str | None:
     """Name where the axes `(D, H, W)` run, such as `SAR` for head, front and right; `None` where it is unknown.
 
-    >>> find_axis_codes(Geometry((5, 5, 5), affine=to_affine(np.diag([1, -1, 1, 1])[[2, 1, 0, 3]])))
+    >>> find_axis_codes(Geometry((5, 5, 5), affine=to_affine(np.diag([1.0, -1, 1, 1])[[2, 1, 0, 3]])))
     'SPR'
     """
     if geometry.affine is None:

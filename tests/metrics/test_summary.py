@@ -24,6 +24,7 @@ from medseg_pl.metrics.statistics.intervals import bootstrap_interval
 from medseg_pl.metrics.summary import list_cautions
 
 NAMES = ["liver", "tumour", "cyst"]
+SURFACE = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
 
 
 def row(case: str, label: str, tp: int, fp: int, fn: int, unit: str = "mm", **extra: float) -> CaseScore:
@@ -174,7 +175,7 @@ class TestUnits:
     def test_alone_each_of_them_has_one(self, case: int, mean: float) -> None:
         summary = summarize([MIXED[case]], ["liver"])
         assert summary["foreground_mean"]["hd95_mm"] == mean
-        assert [summary["labels"]["liver"][name]["n"] for name in DISTANCES] == [1] * 4
+        assert [summary["labels"]["liver"][name]["n"] for name in SURFACE] == [1] * 4
 
     def test_a_stratum_of_one_unit_has_a_mean(self) -> None:
         strata = {"A1": {"site": "A"}, "B1": {"site": "B"}}
@@ -246,10 +247,10 @@ def test_emptying_predictions_of_what_is_there_never_improves_an_average(
     worse = np.where(emptied[:, :, None, None, None], 0, predictions).astype(np.uint8)
     before, after = averages(predictions, references), averages(worse, references)
     for name in LABELS.names:
-        for metric in (*FORMULAS, *DISTANCES):
+        for metric in (*FORMULAS, *SURFACE):
             for average in ("mean", "median"):
                 _check_no_better(metric, *(found["labels"][name][metric][average] for found in (before, after)))
-    for metric in (*FORMULAS, *DISTANCES):
+    for metric in (*FORMULAS, *SURFACE):
         _check_no_better(metric, *(found["foreground_mean"][metric] for found in (before, after)))
 
 
