@@ -78,6 +78,7 @@ class Budget:
         batch: Patches in a step.
         steps: Of the optimizer.
         validations: Spread over the run, the last one at its end.
+        validation_seconds: Of each of them.
         speed: What it was computed with.
     """
 
@@ -85,6 +86,7 @@ class Budget:
     batch: int
     steps: int
     validations: int
+    validation_seconds: float
     speed: Speed
 
     @property
@@ -96,7 +98,9 @@ class Budget:
     def time_limit(self) -> str:
         """Return the time after which a slower machine stops, as Lightning's `DD:HH:MM:SS`."""
         # Later than the plan, so that the limit stops only a machine that is slower than the one measured.
-        minutes, seconds = divmod(round(_GUARD * self.minutes * 60), 60)
+        # It is counted from the first step, and the last validation comes after it.
+        around = START_SECONDS + self.validation_seconds
+        minutes, seconds = divmod(round(max(1.0, _GUARD * self.minutes * 60 - around)), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours // 24:02d}:{hours % 24:02d}:{minutes:02d}:{seconds:02d}"
 
@@ -136,4 +140,4 @@ def choose_budget(minutes: float, speed: Speed, patch_pixels: int, validation_pi
     batch = 1 << max(1, int(math.log2(max(2.0, min(most, patches / _ENOUGH_STEPS)))))
     # A multiple of the epochs, so that the last one is as long as the others and the schedule ends at zero.
     steps = max(_LEAST_STEPS, int(patches / batch)) // EPOCHS * EPOCHS
-    return Budget(minutes, batch, steps, validations, speed)
+    return Budget(minutes, batch, steps, validations, cost, speed)
