@@ -15,6 +15,7 @@ _VALIDATION_SHARE = 0.1
 _MOST_VALIDATIONS = 5
 _ENOUGH_STEPS = 400
 _LEAST_STEPS = 20
+_LEAST_BATCH = 4
 _OVERHEAD = 0.95
 """The share of the time in which steps run: the rest loads, logs and saves."""
 _GUARD = 1.2
@@ -117,7 +118,8 @@ def look_up_speed(hardware: Hardware) -> Speed:
 def choose_budget(minutes: float, speed: Speed, patch_pixels: int, validation_pixels: float, most: int) -> Budget:
     """Choose batch, steps and validations.
 
-    The batch is the largest power of two that leaves 400 steps: fewer steps train worse than smaller batches.
+    The batch is the largest power of two that leaves 400 steps: fewer steps train worse than smaller batches. It is at
+    least 4 where memory allows, for batch normalization needs some images.
 
     Args:
         minutes: Of wall time.
@@ -137,7 +139,7 @@ def choose_budget(minutes: float, speed: Speed, patch_pixels: int, validation_pi
     left = _OVERHEAD * (seconds - START_SECONDS - validations * cost)
     patches = max(0.0, left) * speed.training / patch_pixels
     # At least two: batch normalization of one image learns that image.
-    batch = 1 << max(1, int(math.log2(max(2.0, min(most, patches / _ENOUGH_STEPS)))))
+    batch = 1 << int(math.log2(max(2, min(most, max(_LEAST_BATCH, patches / _ENOUGH_STEPS)))))
     # A multiple of the epochs, so that the last one is as long as the others and the schedule ends at zero.
     steps = max(_LEAST_STEPS, int(patches / batch)) // EPOCHS * EPOCHS
     return Budget(minutes, batch, steps, validations, cost, speed)

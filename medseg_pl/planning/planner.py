@@ -165,7 +165,7 @@ def _plan_data(fingerprint: Fingerprint, augmentation: dict[str, Any], scale: _S
     return {
         "fold": 0,
         "folds": Commented(min(5, fingerprint.groups), f"{fingerprint.groups} patients"),
-        "batch_size": Commented(budget.batch, f"the largest that leaves {budget.steps} steps"),
+        "batch_size": Commented(budget.batch, f"leaves {budget.steps} steps"),
         "eval_batch_size": Commented(slices, "whole slices"),
         "samples_per_epoch": Commented(budget.samples_per_epoch, f"a tenth of {budget.steps} steps"),
         "foreground_fraction": _choose_foreground_fraction(fingerprint),

@@ -212,6 +212,10 @@ class TestRun:
         }
         assert batch == 4
 
+    def test_little_time_makes_few_steps_and_not_batches_of_two(self) -> None:
+        settings = plan(PHOTOGRAPHS, ORGANS, CPU, 3, Speed(1e5, 1e7, "paper"))
+        assert settings["data"]["batch_size"].value == 4
+
     @pytest.mark.parametrize("hardware", [CPU, GPU])
     @pytest.mark.parametrize("found", [MRI, PHOTOGRAPHS])
     def test_ten_epochs_make_the_steps(self, found: Fingerprint, hardware: Hardware) -> None:
