@@ -150,9 +150,9 @@ def inspect_case(source: Source, case: Case, *, labels: LabelMap | None, root: P
 
 def _inspect_files(source: FileSource, case: Case, labels: LabelMap | None) -> CaseFacts:
     """See which label each mask file holds, all of them where there is one file for several labels."""
-    if len(case.masks) <= 1 and (labels is None or not labels.overlapping):
-        return _measure_files(case, [None] * len(case.masks), labels)
     shares = source.count_label_files(case)
+    if len(case.masks) <= 1 and len(shares) <= 1 and (labels is None or not labels.overlapping):
+        return _measure_files(case, [None] * len(case.masks), labels)
     if case.masks and labels is not None and len(shares) != len(labels.names):
         message = f"{len(case.masks)} mask file(s) for the {len(labels.names)} labels {', '.join(labels.names)}."
         facts = _measure_files(replace(case, masks=()), [], labels)

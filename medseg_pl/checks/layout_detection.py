@@ -185,6 +185,13 @@ def infer_dataset_labels(opened: OpenedDataset, cases: Sequence[Case], settings:
         cases: Its cases, as many as can be read.
         settings: What is set of labels.
     """
+    labeling = _infer_labels(opened, cases, settings)
+    partial = any(case.annotated_labels is not None for case in cases)
+    return labeling._replace(labels=replace(labeling.labels, partial=partial))
+
+
+def _infer_labels(opened: OpenedDataset, cases: Sequence[Case], settings: LabelSettings) -> Labeling:
+    """Take the labels that are described, or infer them from a sample of masks."""
     if (
         opened.labels is not None
         or not isinstance(opened.source, FileSource)

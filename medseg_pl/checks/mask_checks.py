@@ -83,6 +83,17 @@ CODES: Codes = Codes(
         "label-in-one-patient": warning(
             "a label of one patient only", "It cannot be both learned and tested: add patients or leave it out."
         ),
+        "annotated-label-unknown": error(
+            "a case that is annotated for a label that there is not",
+            "Correct the names in annotated_labels, or labels.names.",
+        ),
+        "unannotated-label-present": error(
+            "a mask with a label that was not looked for",
+            "Name the label in the case's annotated_labels, or take it out of the mask.",
+        ),
+        "label-not-looked-for": note(
+            "a label that was not looked for in some cases", "Nothing: losses and scores leave it out there."
+        ),
         "mask-full": warning("a mask without background", "Check whether mask and label values are right."),
         "mask-specks": warning(
             "specks of a few voxels beside a large structure", "Remove them if they are slips of the pen."
@@ -140,6 +151,25 @@ def check_labels(dataset: Dataset) -> Iterator[Finding]:
         elif len(patients) == 1 and len({case.group for case, _ in cases}) >= _FEWEST_CASES:
             message = f"The label {name!r} is in {len(holders)} cases, all of them of the patient {holders[0].group}."
             yield CODES.find("label-in-one-patient", message, holders[0].case_id, next(iter(holders[0].masks), None))
+
+
+def check_annotated_labels(dataset: Dataset) -> Iterator[Finding]:
+    """Find what was not looked for, and what is drawn or named against it."""
+    names = dataset.labels.names
+    counts = dict.fromkeys(names, 0)
+    for case, voxels in dataset.annotated:
+        if unknown := sorted(set(case.annotated_labels or ()) - set(names)):
+            message = f"annotated_labels names {', '.join(unknown)}; the labels are {', '.join(names)}."
+            yield CODES.find("annotated-label-unknown", message, case.case_id, next(iter(case.masks), None))
+        for index, is_annotated in enumerate(dataset.labels.find_annotated(case.annotated_labels)):
+            counts[names[index]] += not is_annotated
+            if not is_annotated and voxels is not None and voxels[index]:
+                message = f"The mask holds {voxels[index]:,} voxels of {names[index]!r}, which was not looked for."
+                yield CODES.find("unannotated-label-present", message, case.case_id, next(iter(case.masks), None))
+    for name, count in counts.items():
+        if count:
+            message = f"The label {name!r} was not looked for in {count} of {len(dataset.annotated)} cases."
+            yield CODES.find("label-not-looked-for", message)
 
 
 def check_ignore_value(dataset: Dataset) -> Iterator[Finding]:

@@ -174,6 +174,7 @@ def _find_near_duplicates(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
 
 QUICK_RULES: tuple[Rule, ...] = (
     mask_checks.check_labels,
+    mask_checks.check_annotated_labels,
     check_splits,
     geometry_checks.check_patch,
 )

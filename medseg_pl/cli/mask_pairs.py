@@ -11,7 +11,7 @@ The patient of each case comes from a pattern in its name or from a table, which
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ import numpy as np
 from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError
 from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import Prediction
-from medseg_pl.data.sources.base import abbreviate, explain_unread, find_group
+from medseg_pl.data.sources.base import abbreviate, explain_unread, find_group, parse_annotated_labels
 from medseg_pl.data.sources.files import CaseGrid, encode_mask_files, is_image, map_files_by_name, read_mask_file
 from medseg_pl.data.sources.manifest import check_unique, choose_strata_columns, read_strata, read_table, require_field
 from medseg_pl.io.file_header import is_lossy
@@ -30,7 +30,7 @@ from medseg_pl.io.paths import LeftOut, find_dead_links, is_volume_name, list_fi
 
 MOST_LABELS = IGNORE - 1
 
-_EXPECTED = "case_id, group and optionally site, scanner or others"
+_EXPECTED = "case_id, group and optionally annotated_labels, site, scanner or others"
 
 
 @dataclass(frozen=True)
@@ -244,10 +244,12 @@ class Known(NamedTuple):
     Attributes:
         groups: The patient of each case.
         strata: Such as `{"site": "north"}`, for each case.
+        annotated: The labels that were looked for in a case; all in cases without an entry.
     """
 
     groups: dict[str, str]
     strata: dict[str, dict[str, str]]
+    annotated: Mapping[str, tuple[str, ...]] = {}
 
 
 def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Known:
@@ -293,4 +295,11 @@ def known_by_table(names: Sequence[str], path: Path, strata: Sequence[str] | Non
             "the file's name without suffix and with sub-folders."
         )
     groups = {name: require_field(known[name][1], "group", known[name][0]) for name in names}
-    return Known(groups, {name: dict(read_strata(known[name][1], columns)) for name in names})
+    annotated = {
+        name: parse_annotated_labels(row.get("annotated_labels") or "", place) for name, (place, row) in known.items()
+    }
+    return Known(
+        groups,
+        {name: dict(read_strata(known[name][1], columns)) for name in names},
+        {name: labels for name in names if (labels := annotated[name]) is not None},
+    )

@@ -43,6 +43,8 @@ class LabelMap:
             annotated. A NIfTI file has no colors and keeps to `values`.
         tolerance: How far a value, or a channel of a color, may be from that of its label. Above 0, a file that
             holds one label only is 0/255 unless `values` says otherwise.
+        partial: Whether there may be cases in which some labels were not looked for, as their data set says: these
+            labels count there for no loss and no score.
 
     Raises:
         SettingError: The names, the values and the task do not fit together.
@@ -57,6 +59,7 @@ class LabelMap:
     ignore_value: int | None = None
     colors: Mapping[str, tuple[int, int, int]] | None = None
     tolerance: float = 0
+    partial: bool = False
 
     def __post_init__(self) -> None:
         """Reject what cannot work before any file is read."""
@@ -115,8 +118,20 @@ class LabelMap:
 
     @property
     def has_ignored(self) -> bool:
-        """Whether mask files can mark voxels that nobody annotated."""
-        return self.ignore_value is not None or "ignore" in (self.colors or {})
+        """Whether targets can hold voxels that nobody annotated."""
+        # A label that overlaps others and was not looked for is ignored as a whole; others share the background.
+        return self.ignore_value is not None or "ignore" in (self.colors or {}) or (self.partial and self.overlapping)
+
+    def find_annotated(self, annotated: Sequence[str] | None) -> list[bool]:
+        """Tell for each label whether it was looked for.
+
+        Args:
+            annotated: The names of those that were; all where `None`.
+
+        >>> LabelMap(["liver", "spleen"], "multiclass").find_annotated(["spleen"])
+        [False, True]
+        """
+        return [annotated is None or name in annotated for name in self.names]
 
     @property
     def classes(self) -> int:

@@ -59,6 +59,7 @@ class Case:
         split: `train`, `val` or `test` where the data set itself says so.
         fold: The fold in which the case is held out, where the data set itself says so.
         strata: What else is known of the case, such as `(("site", "A"),)`: scores are also reported by it.
+        annotated_labels: The labels that were looked for in this case; all where `None`.
     """
 
     case_id: str
@@ -68,6 +69,7 @@ class Case:
     split: str | None = None
     fold: int | None = None
     strata: tuple[tuple[str, str], ...] = ()
+    annotated_labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Reject an id that predictions could not be written under."""
@@ -100,12 +102,14 @@ class Sample(NamedTuple):
         mask: `(M, h, w)`.
         statistics: `(C * (2k + 1), 4)`, see `medseg_pl.core.intensity.compute_channel_statistics`.
         case_id: The case that it is a patch of.
+        annotated: `(N,)`, whether each label was looked for in the case; `None` where all were in all cases.
     """
 
     image: Tensor
     mask: Tensor
     statistics: Tensor
     case_id: str = ""
+    annotated: Tensor | None = None
 
 
 class Batch(NamedTuple):
@@ -115,16 +119,18 @@ class Batch(NamedTuple):
     mask: UInt8[Tensor, "b m h w"]
     statistics: Float[Tensor, "b c 4"]
     case_ids: tuple[str, ...] = ()
+    annotated: Bool[Tensor, "b n"] | None = None
 
 
 @dataclass(frozen=True)
 class SliceReference:
-    """Which slice of which case an image of an evaluation batch is."""
+    """Which slice of which case an image of an evaluation batch is; fields as in `Case`."""
 
     case_id: str
     group: str
     index: int
     geometry: Geometry
+    annotated_labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,7 @@ class Prediction:
         reference: The annotated mask, `(M, D, H, W)`, or `None` in `predict`.
         probabilities: `(K, D, H, W)` before the decision, or `None` unless asked for.
         labels: The labels; `None` for masks of another program.
+        annotated_labels: The labels that the reference was annotated for; all where `None`.
     """
 
     case_id: str
@@ -175,6 +182,7 @@ class Prediction:
     reference: UInt8[np.ndarray, "m d h w"] | None = None
     probabilities: Float[np.ndarray, "k d h w"] | None = None
     labels: LabelMap | None = None
+    annotated_labels: tuple[str, ...] | None = None
 
     def plane(self, label: str) -> Bool[np.ndarray, "d h w"]:
         """Select the mask of one label.

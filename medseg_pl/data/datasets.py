@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Shaped
+from jaxtyping import Bool, Float32, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -59,6 +59,7 @@ class PatchDataset(Dataset[Sample]):
         foreground_fraction: The share of samples that are centerd on a voxel of a label, each label equally often.
         augmentation: Applied to the patch, or `None`.
         seed: With the epoch and the index, decides everything random.
+        annotated: `(cases, N)`, whether each label was looked for; `None` where all were in all cases.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class PatchDataset(Dataset[Sample]):
         foreground_fraction: float,
         augmentation: Augmentation | None,
         seed: int,
+        annotated: Bool[np.ndarray, "cases n"] | None = None,
     ) -> None:
         self.index = index
         self.resize = resize
@@ -76,6 +78,7 @@ class PatchDataset(Dataset[Sample]):
         self.foreground_fraction = foreground_fraction
         self.augmentation = augmentation
         self.seed = seed
+        self.annotated = annotated
         self.slices = SliceIndex(index.shapes[:, 1])
 
     def __len__(self) -> int:
@@ -99,6 +102,7 @@ class PatchDataset(Dataset[Sample]):
             torch.from_numpy(mask),
             torch.from_numpy(statistics),
             self.index.get_case_id(number),
+            None if self.annotated is None else torch.from_numpy(self.annotated[number]),
         )
 
     def _patch(self, case: CachedCase, depth: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[np.uint8]]:
@@ -160,7 +164,7 @@ class SliceDataset(Dataset[EvaluationBatch]):
         return EvaluationBatch(
             image=torch.from_numpy(image)[None],
             statistics=torch.from_numpy(statistics)[None],
-            slices=[SliceReference(case.case_id, case.group, depth, cached.geometry)],
+            slices=[SliceReference(case.case_id, case.group, depth, cached.geometry, case.annotated_labels)],
             masks=[] if cached.mask is None else [np.array(cached.mask[:, depth])],
         )
 
@@ -170,11 +174,13 @@ def collate_samples(samples: list[Sample]) -> Batch:
     images = [sample.image for sample in samples]
     if len({image.dtype for image in images}) > 1:
         images = [image.float() for image in images]
+    annotated = [sample.annotated for sample in samples if sample.annotated is not None]
     return Batch(
         share_batch(torch.stack(images)),
         share_batch(torch.stack([sample.mask for sample in samples])),
         share_batch(torch.stack([sample.statistics for sample in samples])),
         tuple(sample.case_id for sample in samples),
+        share_batch(torch.stack(annotated)) if annotated else None,
     )
 
 

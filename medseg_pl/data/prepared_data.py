@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser
+from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.import_policy import explain_refusal, restrict_imports
@@ -206,6 +207,29 @@ def require_masks(cases: Sequence[Case], remedy: str) -> None:
     unlabeled = [case.case_id for case in cases if not case.masks]
     if unlabeled:
         raise DataError(f"{len(unlabeled)} of {len(cases)} cases have no mask, {unlabeled[0]} among them. {remedy}")
+
+
+def find_annotated_labels(cases: Sequence[Case], labels: LabelMap) -> NDArray[np.bool_] | None:
+    """Tell for each case and label whether it was looked for; `None` where all were.
+
+    Raises:
+        SettingError: Some were not, and `labels.partial` does not allow it.
+
+    >>> cases = [Case("a", "a", ()), Case("b", "b", (), annotated_labels=("liver",))]
+    >>> find_annotated_labels(cases, LabelMap(["liver", "spleen"], "multiclass", partial=True))
+    array([[ True,  True],
+           [ True, False]])
+    """
+    annotated = np.array([labels.find_annotated(case.annotated_labels) for case in cases], dtype=bool)
+    if annotated.all():
+        return None
+    if not labels.partial:
+        first = next(case for case in cases if not all(labels.find_annotated(case.annotated_labels)))
+        raise SettingError(
+            f"Case {first.case_id} is annotated for {', '.join(first.annotated_labels or ())} alone. Set "
+            "model.labels.partial to true, so that losses and scores leave its other labels out."
+        )
+    return annotated
 
 
 def _check_channels(cases: Sequence[Case], index: CacheIndex, channels: int) -> None:

@@ -191,7 +191,8 @@ def measure_accuracy(trained: CheckpointInfo, predictor: Predictor, folder: Path
                 "exported": model.predict(volume.image, volume.geometry.spacing_mm)[0],
             }
             for name, mask in masks.items():
-                tables[name].add(Prediction(case.case_id, case.group, volume.geometry, mask, volume.mask))
+                scored = Prediction(case.case_id, case.group, volume.geometry, mask, volume.mask)
+                tables[name].add(replace(scored, annotated_labels=case.annotated_labels))
             advance()
     names = list(predictor.labels.names)
     summaries = {name: summarize(table.table(), names, intervals=False) for name, table in tables.items()}

@@ -116,5 +116,12 @@ class CaseAssembler:
         if self.postprocess:
             mask = apply_postprocess(mask, slice_.geometry, self.labels, self.postprocess)
         return Prediction(
-            slice_.case_id, slice_.group, slice_.geometry, mask, case.reference, case.probabilities, self.labels
+            slice_.case_id,
+            slice_.group,
+            slice_.geometry,
+            mask,
+            case.reference,
+            case.probabilities,
+            self.labels,
+            slice_.annotated_labels,
         )

@@ -128,15 +128,22 @@ def assess_reference(
     mask: UInt8[np.ndarray, "m d h w"],
     probabilities: Float[np.ndarray, "k d h w"],
     geometry: Geometry,
+    annotated: Sequence[str] | None = None,
 ) -> CaseEvidence:
     """Find evidence against a reference in the prediction of a model that was not trained on it.
 
     `surprise` is the Dice that the model expects of its own mask, less the Dice that it expects of the reference:
-    0 if both are alike, and small if the model itself is in doubt.
+    0 if both are alike, and small if the model itself is in doubt. There is none against labels that were not looked
+    for, those that `annotated` does not name; it names all where it is `None`.
     """
+    looked_for = labels.find_annotated(annotated)
     drawn, predicted = labels.planes(reference), labels.planes(mask)
+    predicted[np.invert(looked_for)] = False
     found = []
-    for index in range(len(labels.names)):
+    for index, is_annotated in enumerate(looked_for):
+        if not is_annotated:
+            found.append(_add_size({"surprise": Evidence(0.0, "was not looked for")}, 0, geometry))
+            continue
         counted = ~labels.find_unannotated(reference, index)
         # Voxels that nobody annotated must not count as drawn background.
         probability = np.where(counted, labels.probability(probabilities, index), 0)

@@ -26,6 +26,7 @@ T = TypeVar("T")
 # The columns whose unit is that of the spacing, or that follow from it.
 DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "nsd", "lesion_hd95_mm")
 OK, UNDEFINED, MISSED, FALSE_ALARM = "ok", "undefined", "missed", "false_alarm"
+NOT_ANNOTATED = "not_annotated"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class CaseScore:
         label: The label's name.
         values: Columns of the table, in its order.
         status: `ok`; `undefined` where both masks are empty; `missed` or `false_alarm` where only the prediction or
-            only the reference is.
+            only the reference is; `not_annotated` where the label was not looked for, and no column has a value.
         unit: What distances are in: `mm`, or `px` where the spacing is unknown.
     """
 
@@ -54,7 +55,7 @@ class CaseScore:
 class LabelPair:
     """One label of one case: prediction and reference as boolean masks, whatever the task.
 
-    Voxels that the reference leaves open (255) are in neither mask.
+    Voxels that the reference leaves open (255) are in neither mask, nor are any of a label that was not looked for.
 
     Args:
         case: The case, which has a reference.
@@ -71,17 +72,22 @@ class LabelPair:
         """The label's name."""
         return self.labels.names[self.index]
 
+    @property
+    def is_annotated(self) -> bool:
+        """Whether the label was looked for in the case."""
+        return self.labels.find_annotated(self.case.annotated_labels)[self.index]
+
     @cached_property
     def annotated(self) -> Bool[np.ndarray, "d h w"]:
         """The voxels that count."""
         assert self.case.reference is not None, "CaseMetric.update has checked it"
-        return ~self.labels.find_unannotated(self.case.reference, self.index)
+        return ~self.labels.find_unannotated(self.case.reference, self.index) & self.is_annotated
 
     @cached_property
     def reference(self) -> Bool[np.ndarray, "d h w"]:
         """The voxels that were annotated as the label."""
         assert self.case.reference is not None, "CaseMetric.update has checked it"
-        return self.labels.plane(self.case.reference, self.index)
+        return self.labels.plane(self.case.reference, self.index) & self.is_annotated
 
     @cached_property
     def prediction(self) -> Bool[np.ndarray, "d h w"]:
@@ -107,7 +113,9 @@ class LabelPair:
 
     @property
     def status(self) -> str:
-        """Which of the two masks is empty."""
+        """Which of the two masks is empty, or that the label was not looked for."""
+        if not self.is_annotated:
+            return NOT_ANNOTATED
         if not self.counts.reference:
             return FALSE_ALARM if self.counts.prediction else UNDEFINED
         return OK if self.counts.prediction else MISSED
@@ -125,7 +133,7 @@ def apply_empty_mask_rule(
         worst: The worst value of each score.
         compute: Gives the same scores where neither mask is empty.
     """
-    if pair.status == UNDEFINED:
+    if pair.status in (UNDEFINED, NOT_ANNOTATED):
         return dict.fromkeys(worst, math.nan)
     return dict(compute() if pair.status == OK else worst)
 
@@ -233,8 +241,10 @@ class CaseMetric(Metric):
                 )
 
     def _score_label(self, pair: LabelPair) -> CaseScore:
-        case = pair.case
-        return CaseScore(case.case_id, case.group, pair.label, dict(self.score(pair)), pair.status, case.geometry.unit)
+        case, values = pair.case, dict(self.score(pair))
+        # Counts too: a 0 would say that nothing was there, and nobody knows.
+        values = values if pair.is_annotated else dict.fromkeys(values, math.nan)
+        return CaseScore(case.case_id, case.group, pair.label, values, pair.status, case.geometry.unit)
 
 
 def _average_columns(table: list[CaseScore]) -> dict[str, Tensor]:

@@ -10,7 +10,14 @@ from jaxtyping import Float
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.metrics.case_metric import UNDEFINED, CaseMetric, LabelPair, apply_empty_mask_rule, gather_from_ranks
+from medseg_pl.metrics.case_metric import (
+    NOT_ANNOTATED,
+    UNDEFINED,
+    CaseMetric,
+    LabelPair,
+    apply_empty_mask_rule,
+    gather_from_ranks,
+)
 from medseg_pl.metrics.functional import overlap
 from medseg_pl.metrics.functional.calibration import (
     CalibrationSums,
@@ -252,7 +259,7 @@ class CalibrationMetric(CaseMetric):
             DataError: The case has no probabilities, or numbers that are none.
         """
         probability = _check_probability(pair)
-        if pair.status == UNDEFINED:
+        if pair.status in (UNDEFINED, NOT_ANNOTATED):
             return dict.fromkeys(("brier", "ece", "entropy"), math.nan)
         sums = sum_calibration(probability, pair.reference, pair.annotated, self.bins)
         self._sums.append((pair.case.case_id, pair.label, sums))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg_pl.metrics.case_metric import CaseScore
+from medseg_pl.metrics.case_metric import NOT_ANNOTATED, CaseScore
 from medseg_pl.metrics.objects import INVENTED, MATCHED, MISSED, ObjectRow, ObjectTable
 from medseg_pl.metrics.statistics.intervals import describe
 
@@ -33,7 +33,7 @@ def summarize_objects(objects: ObjectTable, scores: Sequence[CaseScore], names: 
 
 def _summarize_label(objects: ObjectTable, scores: Sequence[CaseScore], name: str) -> dict[str, Any]:
     rows = [row for row in objects.rows if row["label"] == name]
-    cases = [score for score in scores if score.label == name]
+    cases = [score for score in scores if score.label == name and score.status != NOT_ANNOTATED]
     groups = [score.group for score in cases]
     reference = [row for row in rows if row["mask"] == "reference"]
     prediction = [row for row in rows if row["mask"] == "prediction"]

@@ -16,7 +16,7 @@ from rich.text import Text
 from medseg_pl.core.errors import make_printable
 from medseg_pl.io.atomic_files import write_atomically
 from medseg_pl.io.scores import PREDICTIONS, Row, choose_numbered_paths, write_rows, write_summary
-from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, UNDEFINED, CaseScore
+from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, NOT_ANNOTATED, UNDEFINED, CaseScore
 from medseg_pl.metrics.functional.overlap import OverlapCounts, dice
 from medseg_pl.metrics.measures import FORMULAS
 from medseg_pl.metrics.object_summary import summarize_objects
@@ -95,7 +95,8 @@ def _summarize_label(scores: Sequence[CaseScore], metrics: Sequence[str], interv
     }
     statuses = Counter(score.status for score in scores)
     counts = {"n_undefined": statuses[UNDEFINED], "n_missed": statuses[MISSED], "n_false_alarm": statuses[FALSE_ALARM]}
-    return {**described, "counts": counts}
+    unknown = {"n_not_annotated": statuses[NOT_ANNOTATED]} if statuses[NOT_ANNOTATED] else {}
+    return {**described, "counts": {**counts, **unknown}}
 
 
 def _list_metrics(scores: Sequence[CaseScore]) -> list[str]:
@@ -112,7 +113,8 @@ def _list_metrics(scores: Sequence[CaseScore]) -> list[str]:
 
 def _pool_dice(scores: Sequence[CaseScore]) -> float | None:
     zero = OverlapCounts(0, 0, 0)
-    total = sum((OverlapCounts(*(int(s.values[key]) for key in OverlapCounts._fields)) for s in scores), zero)
+    counted = (score.values for score in scores if score.status != NOT_ANNOTATED)
+    total = sum((OverlapCounts(*(int(values[key]) for key in OverlapCounts._fields)) for values in counted), zero)
     value = dice(total)
     return None if math.isnan(value) else value
 
@@ -162,7 +164,7 @@ def estimate_most_missed(patients: int) -> float:
 
 def _count_patients(scores: Sequence[CaseScore]) -> tuple[int, int]:
     """Count the patients with a score, and those missed or falsely alarmed."""
-    scored = {score.group for score in scores if score.status != UNDEFINED}
+    scored = {score.group for score in scores if score.status not in (UNDEFINED, NOT_ANNOTATED)}
     return len(scored), len({score.group for score in scores if score.status in (MISSED, FALSE_ALARM)})
 
 

@@ -21,6 +21,7 @@ SHARED = (
     "labels.ignore_value",
     "labels.colors",
     "labels.tolerance",
+    "labels.partial",
     "channels",
     "context_slices",
     "resize",

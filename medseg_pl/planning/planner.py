@@ -306,6 +306,7 @@ def _describe_labels(labels: LabelMap) -> dict[str, Any]:
     known |= {"values": list(labels.values)} if labels.values is not None else {}
     known |= {"colors": {name: list(color) for name, color in labels.colors.items()}} if labels.colors else {}
     known |= {"tolerance": labels.tolerance} if labels.tolerance else {}
+    known |= {"partial": Commented(True, "some cases are annotated for some labels alone")} if labels.partial else {}
     return known | ({"ignore_value": labels.ignore_value} if labels.ignore_value is not None else {})
 
 

@@ -21,7 +21,7 @@ from medseg_pl.core.validation import require_at_least
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.datasets import PatchDataset, SliceDataset, collate_samples, collate_slices, make_worker_options
-from medseg_pl.data.prepared_data import PreparedData, prepare_data_set
+from medseg_pl.data.prepared_data import PreparedData, find_annotated_labels, prepare_data_set
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler, FixedSampler, TrainingLoader
 from medseg_pl.data.sources import Source
 from medseg_pl.data.splits import SplitSettings, refuse_trained_groups
@@ -204,13 +204,15 @@ class SegmentationDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Serve patches of the training cases, ordered by seed and epoch."""
+        names = self.prepared.split.train
         dataset: Any = PatchDataset(
-            self.prepared.index.select(self.prepared.split.train),
+            self.prepared.index.select(names),
             self.resize,
             self.context_slices,
             self.foreground_fraction,
             self.augmentation,
             self.seed,
+            find_annotated_labels([self.prepared.cases[name] for name in names], self.labels),
         )
         rank, ranks = self._rank()
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]

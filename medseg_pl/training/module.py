@@ -21,9 +21,9 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Batch, EvaluationBatch, PostProcessing, Prediction, ResizeMode, TtaMode
 from medseg_pl.metrics import CaseMetric, OverlapMetric, SurfaceMetric, VolumeMetric
+from medseg_pl.models.annotated_losses import check_loss, exclude_ignored, leave_out_labels
 from medseg_pl.models.checkpoint import forget_downloads
 from medseg_pl.models.fine_tuning import FineTuning
-from medseg_pl.models.losses import check_loss, exclude_ignored
 from medseg_pl.models.networks import NetworkFactory, Shape, find_untrained, refuse_probabilities, rehearse
 from medseg_pl.models.normalization import Normalization
 from medseg_pl.models.optimizers import (
@@ -266,7 +266,7 @@ class SegmentationModule(LightningModule):
         """Compute the loss of a batch of patches."""
         logits = self(batch.image, batch.statistics)
         refuse_probabilities(logits)
-        loss: Tensor = self.loss(logits, self.labels.target(batch.mask))
+        loss: Tensor = self.loss(*leave_out_labels(logits, self.labels.target(batch.mask), batch.annotated))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.image))
         return loss
 
@@ -361,13 +361,16 @@ class SegmentationModule(LightningModule):
         if not batch.slices:
             return []
         references = self.evaluator.resize_references(batch).to(batch.image.device)
+        found = torch.tensor([self.labels.find_annotated(each.annotated_labels) for each in batch.slices])
+        annotated = None if found.all() else found.to(batch.image.device)
 
         def add_loss(logits: Tensor, rows: slice, columns: slice) -> None:
             window = references[..., rows, columns]
-            loss = self.loss(logits, self.labels.target(window))
+            logits, target = leave_out_labels(logits, self.labels.target(window), annotated)
+            loss = self.loss(logits, target)
             # Slices that nobody annotated have a loss of 0, which says nothing of the network.
-            annotated = (window != IGNORE).float().mean().clamp(min=1e-9) if self.labels.has_ignored else 1.0
-            self.evaluator.loss.update(loss, weight=len(logits) * annotated)
+            share = (target != IGNORE).float().mean().clamp(min=1e-9) if self.labels.has_ignored else 1.0
+            self.evaluator.loss.update(loss, weight=len(logits) * share)
 
         return self.evaluator.add(batch, add_loss)
 

@@ -27,7 +27,7 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.duplicates import Duplicate, find_duplicates_across_sides
-from medseg_pl.data.prepared_data import PreparedData, find_time_axes
+from medseg_pl.data.prepared_data import PreparedData, find_annotated_labels, find_time_axes
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.base import describe_left_out
 from medseg_pl.data.splits import SIDES
@@ -78,7 +78,9 @@ def refuse_faults(data: PreparedData, labels: LabelMap, resize: Resize, *, valid
 
     Raises:
         DataError: A check finds an error, or no validation case holds a label.
+        SettingError: Labels were not looked for in some cases, and `labels.partial` does not allow it.
     """
+    find_annotated_labels(list(data.cases.values()), labels)
     counted = {
         name: LabelCounts(data.index.get_geometry(number), data.index.get_label_voxels(number))
         for number, name in enumerate(data.cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from PIL import Image
 
 from medseg_pl.checks.findings import AnnotatedCase, LabelLookup
 from medseg_pl.checks.inspection import inspect_case
-from medseg_pl.checks.mask_checks import check_ignore_value, check_labels, check_mask_values, check_palettes
+from medseg_pl.checks.mask_checks import (
+    check_annotated_labels,
+    check_ignore_value,
+    check_labels,
+    check_mask_values,
+    check_palettes,
+)
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.io.file_header import FileHeader
@@ -236,3 +243,21 @@ def test_one_color_has_two_indices(tmp_path: Path) -> None:
     assert find(tmp_path, ".png", [BLACK, RED], [BLACK, GRAY, RED]) == [
         "The color (200, 0, 0) has the index 2; in 0.png it has 1."
     ]
+
+
+def test_what_nobody_looked_for_is_counted_and_not_drawn() -> None:
+    both = [make_case(name) for name in ("a", "b", "c")]
+    looked = [
+        replace(case, annotated_labels=names) for case, names in zip(both, [None, ("organ",), ("liver",)], strict=True)
+    ]
+    annotated = [AnnotatedCase(case, voxels) for case, voxels in zip(looked, [(5, 5), (5, 3), (0, 0)], strict=True)]
+    findings = list(check_annotated_labels(make_dataset(annotated=annotated)))
+    assert [(finding.code, finding.case_id) for finding in findings] == [
+        ("unannotated-label-present", "b"),
+        ("annotated-label-unknown", "c"),
+        ("label-not-looked-for", ""),
+        ("label-not-looked-for", ""),
+    ]
+    assert "3 voxels of 'lesion'" in findings[0].message
+    assert "'organ' was not looked for in 1 of 3 cases" in findings[2].message
+    assert "'lesion' was not looked for in 2 of 3 cases" in findings[3].message

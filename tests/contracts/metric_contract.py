@@ -126,6 +126,17 @@ class CaseMetricContract(ABC):
             assert score.status == "undefined"
             assert all(math.isnan(score.values[name]) for name in self.columns)
 
+    @pytest.mark.parametrize("labels", [MULTICLASS, MULTILABEL], ids=lambda labels: labels.task)
+    def test_a_label_that_nobody_looked_for_has_no_value(self, labels: LabelMap) -> None:
+        case = replace(random_case(labels, 0), annotated_labels=(labels.names[1],))
+        whole = comparable(self.table(labels, random_case(labels, 0)))
+        for index, score in enumerate(self.table(labels, case)):
+            if index == 1:
+                assert comparable([score]) == whole[1:2]
+            else:
+                assert score.status == "not_annotated"
+                assert all(math.isnan(value) for value in score.values.values())
+
     @TASKS
     @pytest.mark.parametrize(("empty", "status"), [("prediction", "missed"), ("reference", "false_alarm")])
     def test_exactly_one_empty_is_the_worst(self, labels: LabelMap, empty: str, status: str) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.models.losses import AnnotatedLoss, DiceCELoss, DiceLoss, WeightedSum, check_loss, exclude_ignored
+from medseg_pl.models.annotated_losses import AnnotatedLoss, check_loss, exclude_ignored, leave_out_labels
+from medseg_pl.models.losses import DiceCELoss, DiceLoss, WeightedSum
 from tests.contracts.loss_contract import TASKS, logits_of, reference_mask
 
 BINARY = LabelMap(["a"], "binary", ignore_value=9)
@@ -206,3 +207,74 @@ def test_a_loss_of_another_task() -> None:
 def test_a_loss_that_is_not_one_number() -> None:
     with pytest.raises(SettingError, match=r"model\.loss PerImage must return one number, a tensor without axes"):
         check_loss(PerImage(), LABELS)
+
+
+ORGANS = LabelMap(["liver", "spleen"], "multiclass", partial=True)
+
+
+def test_the_background_takes_the_probability_of_what_nobody_looked_for() -> None:
+    # Softmax of ln 1, ln 2, ln 5: shares of 1/8, 2/8 and 5/8.
+    logits = torch.tensor([1.0, 2.0, 5.0]).log().view(1, 3, 1, 1).repeat(2, 1, 1, 1)
+    annotated = torch.tensor([[True, False], [True, True]])
+    merged, _ = leave_out_labels(logits, torch.zeros(2, 1, 1, dtype=torch.long), annotated)
+    expected = torch.tensor([[6 / 8, 2 / 8, 0], [1 / 8, 2 / 8, 5 / 8]])
+    torch.testing.assert_close(merged.softmax(1).view(2, 3), expected)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), DiceCELoss(), smp.losses.DiceLoss("multiclass")])
+def test_a_loss_of_two_classes_is_the_marginal_loss_of_three(loss: nn.Module) -> None:
+    # The network of two classes has, for background, the sum of what three have for background and spleen.
+    logits, mask = sample(ORGANS)
+    mask[mask == 2] = 0
+    shares = logits.softmax(1)
+    two = torch.stack([shares[:, 0] + shares[:, 2], shares[:, 1]], dim=1).log()
+    target, annotated = ORGANS.target(mask), torch.tensor([[True, False]]).repeat(2, 1)
+    merged, left = leave_out_labels(logits, target, annotated)
+    if isinstance(loss, DiceCELoss):
+        # The label without a voxel is a class that is right, a third part of nothing more.
+        dice, entropy = loss.losses
+        torch.testing.assert_close(entropy(merged, left), entropy(two, target))
+        torch.testing.assert_close(dice(merged, left), dice(two, target) / 2)
+    elif isinstance(loss, nn.CrossEntropyLoss):
+        torch.testing.assert_close(loss(merged, left), loss(two, target))
+    else:  # it takes the mean over all classes, those that are absent being 0
+        torch.testing.assert_close(loss(merged, left), loss(two, target) * 2 / 3)
+
+
+def test_what_nobody_looked_for_is_free_to_take_background_and_nothing_else() -> None:
+    logits = torch.zeros(1, 3, 1, 2, requires_grad=True)
+    merged, target = leave_out_labels(logits, torch.tensor([[[0, 1]]]), torch.tensor([[True, False]]))
+    nn.functional.cross_entropy(merged, target, reduction="sum").backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    (background, liver) = logits.grad[0, :, 0].T
+    # Background and spleen are pulled alike where the mask says background, and pushed alike where it says liver.
+    torch.testing.assert_close(background, torch.tensor([-1 / 6, 1 / 3, -1 / 6]))
+    torch.testing.assert_close(liver, torch.tensor([1 / 3, -2 / 3, 1 / 3]))
+
+
+def test_a_label_that_overlaps_is_ignored_where_nobody_looked_for_it() -> None:
+    labels = LabelMap(["a", "b"], "multilabel", partial=True)
+    logits, mask = sample(labels)
+    annotated = torch.tensor([[True, False], [True, True]])
+    for loss in (nn.BCEWithLogitsLoss(), DiceCELoss()):
+        restricted = exclude_ignored(loss, labels)
+        check_loss(restricted, labels)
+        values = []
+        for other in (0, 1):
+            mask[0, 1] = other
+            values.append(restricted(*leave_out_labels(logits, labels.target(mask), annotated)))
+        torch.testing.assert_close(values[0], values[1])
+
+
+class SquaredLogits(nn.Module):
+    """Asks how large logits are, not only how they compare."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, target) + (logits**2).mean()
+
+
+def test_a_loss_that_cannot_leave_out_labels_is_refused_by_name() -> None:
+    check_loss(DiceCELoss(), ORGANS)
+    check_loss(SquaredLogits(), LabelMap(["liver", "spleen"], "multiclass"))
+    with pytest.raises(SettingError, match=r"model\.loss SquaredLogits counts labels that were not looked for"):
+        check_loss(SquaredLogits(), ORGANS)

@@ -60,7 +60,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     patients = parser.add_mutually_exclusive_group()
     pattern = "regular expression whose parentheses find the patient in a case's name"
     patients.add_argument("--group", type=parse_pattern, metavar="REGEX", help=pattern)
-    table = "table with the columns case_id and group, the patient; for example a manifest"
+    table = "table with the columns case_id and group, the patient, and annotated_labels if some were not looked for"
     patients.add_argument("--cases", type=Path, metavar="CSV", help=table)
     strata = "columns of --cases by which scores are reported too; default: site and scanner where they are there"
     add("--strata", type=parse_names, metavar="LIST", help=strata)
@@ -143,7 +143,8 @@ def evaluate(arguments: Namespace) -> None:
     tolerance = None if arguments.no_distances else 1.0 if arguments.tolerance is None else arguments.tolerance
     make = partial(make_metrics, labels, tolerance, objects=arguments.objects, shapes=arguments.shapes)
     facts = facts_of(make(), pairs, unmatched)
-    scorer = partial(score, labels=labels, groups=known.groups, make=make, spacing=arguments.spacing)
+    _check_annotated(known.annotated, labels, arguments.cases)
+    scorer = partial(score, labels=labels, known=known, make=make, spacing=arguments.spacing)
     scored = map_cases(pairs, scorer, arguments.num_workers, "Scoring")
     table = [row for rows, _ in scored for row in rows]
     objects = ObjectTable([row for _, rows in scored for row in rows]) if arguments.objects else None
@@ -207,7 +208,7 @@ def facts_of(metrics: Sequence[CaseMetric], pairs: Sequence[MaskPair], unmatched
 def score(
     pair: MaskPair,
     labels: LabelMap,
-    groups: Mapping[str, str],
+    known: Known,
     make: Callable[[], list[CaseMetric]],
     spacing: Sequence[float] | None,
 ) -> tuple[list[CaseScore], Sequence[ObjectRow]]:
@@ -216,7 +217,7 @@ def score(
     Args:
         pair: Its files.
         labels: What is scored.
-        groups: The patient of each case.
+        known: The patient of each case, and the labels that were looked for in it.
         make: Makes the metrics.
         spacing: `(y, x)` or `(z, y, x)` in mm where the files do not know it; volumes stay unknown without `z`.
     """
@@ -224,7 +225,8 @@ def score(
 
     ledger = MetricTable(make())
     thick = spacing is None or len(spacing) == 3
-    ledger.add(pair.read(labels, groups[pair.case_id], _with_thickness(spacing)))
+    read = pair.read(labels, known.groups[pair.case_id], _with_thickness(spacing))
+    ledger.add(replace(read, annotated_labels=known.annotated.get(pair.case_id)))
     objects = collect_objects(ledger.metrics)
     unknown = {} if thick else {"volume_ml": math.nan}
     return (
@@ -256,6 +258,16 @@ def _check_options(arguments: Namespace) -> None:
         raise SettingError("--tolerance is that of NSD, which --no_distances leaves out. Give one of the two.")
     if arguments.task == "multilabel" and arguments.labels is None:
         raise SettingError("--task multilabel needs --labels: the sub-folders that hold the masks are named like them.")
+
+
+def _check_annotated(annotated: Mapping[str, Sequence[str]], labels: LabelMap, table: Path | None) -> None:
+    """Raise `DataError` where the table names labels that there are not."""
+    for case_id, names in annotated.items():
+        if unknown := sorted(set(names) - set(labels.names)):
+            raise DataError(
+                f"{table}: annotated_labels of {case_id} names {', '.join(unknown)}; the labels are "
+                f"{', '.join(labels.names)}. Name these, or set --labels."
+            )
 
 
 def _check_pairs(arguments: Namespace, pairs: Sequence[MaskPair]) -> None:

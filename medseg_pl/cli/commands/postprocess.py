@@ -91,8 +91,10 @@ def measure_gains(predictor: Predictor, source: Source, cases: Sequence[Case]) -
             description = f"Case {case.case_id} ({case.images[0]})"
             mask = predictor.predict_volume(replace(volume, mask=None), description).mask
             for index, candidates in enumerate(tried):
+                annotated = labels.find_annotated(case.annotated_labels)[index]
                 scores = score_candidates(mask, volume.mask, volume.geometry, labels, index, candidates)
-                dices[index].append(scores)
+                # Where nobody looked for a label, no candidate is better than another.
+                dices[index].append(scores if annotated else [1.0] * len(candidates))
             advance()
     gains = choose_gains(tried, [np.array(scores) for scores in dices], [case.group for case in cases])
     return dict(zip(labels.names, gains, strict=True))

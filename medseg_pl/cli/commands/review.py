@@ -174,7 +174,8 @@ def _review(case: Case, source: Source, predictor: CrossFoldPredictor, queue: Re
     prediction = models.predict_volume(replace(volume, mask=None), description, probabilities=True)
     assert prediction.probabilities is not None, "asked for"
     evidence = assess_reference(
-        predictor.labels, volume.mask, prediction.mask, prediction.probabilities, volume.geometry
+        *(predictor.labels, volume.mask, prediction.mask, prediction.probabilities, volume.geometry),
+        annotated=case.annotated_labels,
     )
     picture = _draw(volume, volume.mask, prediction.mask, predictor.labels, evidence.slice)
     with queue.open_case(case) as stage:

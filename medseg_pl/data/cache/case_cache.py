@@ -114,7 +114,9 @@ class CaseCache:
         """Return where the index of these cases is saved."""
         # Absolute, for other data may have the same relative names in another folder.
         listed = (f"{c.case_id} {[str(path.absolute()) for path in (*c.images, *c.masks)]}" for c in cases)
-        return self.directory / "listings" / f"{_hash_parts([repr(self._describe_decoding()), *listed])}.npy"
+        partial = [repr(c.annotated_labels) for c in cases if c.annotated_labels is not None]
+        parts = [repr(self._describe_decoding()), *listed, *partial]
+        return self.directory / "listings" / f"{_hash_parts(parts)}.npy"
 
     def _decode(self, case: Case, decoding: _Decoding) -> str:
         """Decode a case unless it is there and whole; return its key."""
@@ -134,6 +136,8 @@ class CaseCache:
         # Names count: some sources read slice numbers or spacings from them.
         names = [path.name for path in (*case.images, *case.masks)]
         labels = decoding.labels if case.masks else None
+        if case.masks and case.annotated_labels is not None:  # which tell what label a file is of
+            labels = [*decoding.labels, *case.annotated_labels]
         return _hash_parts([repr((decoding.settings, labels, names, case.case_id)), self._hash_content(case)])
 
     def _describe_decoding(self) -> _Decoding:

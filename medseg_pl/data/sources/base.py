@@ -165,6 +165,26 @@ def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_p
     return "_".join(part for part in match.groups() if part is not None) or match.group(0)
 
 
+def parse_annotated_labels(text: str, where: str) -> tuple[str, ...] | None:
+    """Parse the labels that were looked for in a case, separated by `;`; `None`, for all, where nothing is said.
+
+    Raises:
+        DataError: There is no name between the separators, or one stands there twice.
+
+    >>> parse_annotated_labels("liver; spleen", "line 2"), parse_annotated_labels("", "line 3")
+    (('liver', 'spleen'), None)
+    """
+    names = tuple(name.strip() for name in text.split(";"))
+    if names == ("",):
+        return None
+    if not all(names) or len(set(names)) < len(names):
+        raise DataError(
+            f"{where}: annotated_labels is {text!r}; expected different labels separated by ';', or nothing where all "
+            "were looked for."
+        )
+    return names
+
+
 def check_pattern(pattern: str | None) -> None:
     """Raise `SettingError` where a group pattern is no regular expression."""
     try:

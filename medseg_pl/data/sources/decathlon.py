@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from glob import escape
 from pathlib import Path
@@ -115,6 +115,18 @@ def _is_dict_of_dicts(dataset: Any) -> bool:
     return isinstance(dataset, dict) and all(isinstance(entry, dict) for entry in dataset.values())
 
 
+def _is_dict_of_names(annotated: Any) -> bool:
+    """Check for lists of different names, none of them empty."""
+    return isinstance(annotated, dict) and all(
+        isinstance(names, list) and names and len(set(map(str, names))) == len(names) and all(map(_is_text, names))
+        for names in annotated.values()
+    )
+
+
+def _is_text(name: Any) -> bool:
+    return isinstance(name, str) and bool(name)
+
+
 def _is_entry(entry: Any) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("label"), str):
         return False
@@ -164,6 +176,9 @@ class DecathlonSource(FileSource):
     nnU-Net's label `ignore` is `labels.ignore_value`. Its regions, labels with several values, overlap: with the task
     multilabel each is where the mask has any of its values.
 
+    A field `annotated_labels` of `dataset.json`, such as `{"liver_01": ["liver"]}`, names the labels that were looked
+    for in a case; all were in cases that it does not name.
+
     Args:
         root: The folder that holds `dataset.json`.
         group: A regular expression whose parentheses find the patient in a case's name; without it every case is its
@@ -186,12 +201,13 @@ class DecathlonSource(FileSource):
         """List one case for each training pair."""
         pairs = self._list_pairs(on_problem)
         self._check_files(pairs, on_problem)
-        cases = []
+        cases, annotated = [], self._read_annotated_labels(pairs, on_problem)
         for name, (images, mask) in sorted(pairs.items()):
             if images and all(path.is_file() for path in images):
                 group = find_group(name, self.group, self._path, on_problem)
                 masks = tuple(path for path in mask if path.is_file())
-                cases += make_case(on_problem, self._path, name, group, tuple(images), masks)
+                fields = (name, group, tuple(images), masks, None, None, (), annotated.get(name))
+                cases += make_case(on_problem, self._path, *fields)
         if on_problem is not None:
             listed = {path for case in cases for path in case.images}
             others = [path for path in list_files(self.root / "imagesTr") if is_image(path) and path not in listed]
@@ -306,6 +322,25 @@ class DecathlonSource(FileSource):
             images = self._resolve(entry.name, entry.images, on_problem)
             pairs[entry.name] = images, self._resolve(entry.name, [entry.label], on_problem)
         return pairs
+
+    def _read_annotated_labels(
+        self, names: Collection[str], on_problem: OnProblem | None
+    ) -> dict[str, tuple[str, ...]]:
+        """Read which labels were looked for in the cases for which this is said."""
+        if not names:
+            return {}
+        try:
+            described = self._read_description().get("annotated_labels") or {}
+            if not _is_dict_of_names(described) or not described.keys() <= set(names):
+                unknown = sorted(set(described) - set(names))
+                raise DataError(
+                    f"{self._path}: annotated_labels must give cases of the data set lists of labels, such as "
+                    f"{{'liver_01': ['liver']}}{': there is no ' + abbreviate(unknown) if unknown else ''}. Correct it."
+                )
+        except DataError as error:
+            raise_or_report(error, [Problem("listing-invalid", strip_remedy(str(error)), "", self._path)], on_problem)
+            return {}
+        return {str(name): tuple(labels) for name, labels in described.items()}
 
     def _list_entries(self, on_problem: OnProblem | None) -> list[_Entry]:
         """List the training entries of either dialect."""

@@ -61,7 +61,7 @@ class FileSource(Source):
         return not any(is_segmentation(path) for path in case.masks)
 
     def count_label_files(self, case: Case) -> Sequence[int]:
-        """Count the mask files of each label, in their order."""
+        """Count the mask files of each label, in their order; none of labels that were not looked for."""
         return [1] * len(case.masks)
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
@@ -172,7 +172,7 @@ def encode_mask_files(
         labels: How they are encoded.
         grid: Where they must lie.
         shares: How many of the files, in their order, each label has; one by default. A label is where any of its
-            files has it.
+            files has it, and nowhere without a file.
 
     Raises:
         GeometryError: A file lies on another grid, or there are too many or too few of them.
@@ -180,7 +180,7 @@ def encode_mask_files(
     """
     pixels = [bring_to_grid(case_id, path, *mask, grid) for path, mask in zip(paths, masks, strict=True)]
     shares = [1] * len(paths) if shares is None else shares
-    if len(paths) == 1 and not labels.overlapping:
+    if len(shares) == 1 and len(paths) == 1 and not labels.overlapping:
         return labels.encode(pixels[0], str(paths[0]), is_read_by_color(paths[0], labels))[None]
     if len(shares) != len(labels.names):
         raise GeometryError(
@@ -189,9 +189,11 @@ def encode_mask_files(
             "name them in data.source, or use the task multiclass for one mask with ids."
         )
     files = zip(paths, pixels, strict=True)
+    empty = np.zeros(grid.geometry.shape, np.uint8)
     planes = [
         labels.unite(
             [labels.encode_one(p, i, str(path), is_read_by_color(path, labels)) for path, p in islice(files, share)]
+            or [empty]
         )
         for i, share in enumerate(shares)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
@@ -18,14 +18,18 @@ from medseg_pl.data.sources.base import (
     explain_unread,
     find_group,
     make_case,
+    parse_annotated_labels,
     raise_or_report,
+    strip_remedy,
 )
 from medseg_pl.data.sources.files import FileSource, check_mask_names, is_image, map_files_by_name
+from medseg_pl.data.sources.manifest import check_unique, read_table, require_field
 from medseg_pl.data.sources.named_masks import STEM, MaskPattern, match_stem, parse_mask_path
 from medseg_pl.data.sources.unlabeled import DatasetNames, ImageFolder, find_image_folders
 from medseg_pl.io.paths import LeftOut, find_dead_links, list_files, name_below, require_folder, stem
 
 _SETTING = "data.source.masks"
+_ANNOTATED = "data.source.annotated_labels"
 
 Pairs = Mapping[str, list[list[Path]]]
 """The masks of each image, pattern by pattern."""
@@ -61,6 +65,8 @@ class FolderSource(FileSource):
         slicing: How volumes are cut into slices: `file` across their last axis, `thick` across the largest spacing,
             both with rows and columns as they are stored; `axial`, `coronal` or `sagittal` as radiologists see them,
             whichever way the volume was stored.
+        annotated_labels: A CSV below `root` with the columns `case_id` and `annotated_labels`, which names the labels
+            that were looked for in a case, separated by `;`; all were in cases that it does not name.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class FolderSource(FileSource):
         group: str | None = None,
         slicing: Slicing = "file",
         image_name: str = STEM,
+        annotated_labels: str | None = None,
     ) -> None:
         check_pattern(group)
         self.root = Path(root)
@@ -80,6 +87,7 @@ class FolderSource(FileSource):
         self.group = group
         self.slicing = slicing
         self.image_name = image_name
+        self.annotated_labels = annotated_labels
         folders = masks if isinstance(masks, dict) else {"": masks or "."}
         patterns = tuple(parse_mask_path(text, mask_name, _SETTING, image_name) for text in folders.values())
         self.mask_patterns: tuple[MaskPattern, ...] = () if masks is None else patterns
@@ -96,13 +104,16 @@ class FolderSource(FileSource):
         taken = {path for mask_lists in pairs.values() for paths in mask_lists for path in paths}
         images = {name: path for name, path in images.items() if path not in taken}
         pairs = {name: pairs[name] for name in images}
-        incomplete = self._check_pairs(images, masks, pairs, on_problem)
+        annotated = self._read_annotated_labels(images, on_problem)
+        incomplete = self._check_pairs(images, masks, pairs, annotated, on_problem)
         self._check_unshared(pairs, on_problem)
         cases = []
         for name, path in sorted(images.items()):
-            files = tuple(mask for paths in pairs[name] for mask in paths) if name not in incomplete else ()
+            needed = self._find_needed(annotated.get(name))
+            files = [mask for paths, is_needed in zip(pairs[name], needed, strict=True) if is_needed for mask in paths]
             group = find_group(name, self.group, path, on_problem)
-            cases += make_case(on_problem, path, name, group, (path,), files)
+            fields = (name, group, (path,), tuple(files) if name not in incomplete else (), None, None, ())
+            cases += make_case(on_problem, path, *fields, annotated.get(name))
         return cases
 
     def is_image_name(self, name: str) -> bool:
@@ -119,7 +130,7 @@ class FolderSource(FileSource):
         """Count the masks of each label: one, or those of its pattern."""
         # Without `*` a pattern has exactly one file, and no path has to be matched again.
         if not any(pattern.several for pattern in self.mask_patterns):
-            return [1] * len(case.masks)
+            return [int(is_needed) for is_needed in self._find_needed(case.annotated_labels)] if case.masks else []
         return [sum(self._is_at(path, pattern, case.case_id) for path in case.masks) for pattern in self.mask_patterns]
 
     def reading_settings(self) -> tuple[object, ...]:
@@ -176,6 +187,7 @@ class FolderSource(FileSource):
         images: Mapping[str, Path],
         masks: Mapping[str, Mapping[str, Path]],
         pairs: Pairs,
+        annotated: Mapping[str, tuple[str, ...] | None],
         on_problem: OnProblem | None,
     ) -> set[str]:
         """Find images and masks that are left over.
@@ -186,14 +198,19 @@ class FolderSource(FileSource):
             *images.values(),
             *(path for mask_lists in pairs.values() for paths in mask_lists for path in paths),
         }
-        incomplete = {name: path for name, path in images.items() if not all(pairs[name])}
+        needed = {name: self._find_needed(annotated.get(name)) for name in images}
+        incomplete = {
+            name: path
+            for name, path in images.items()
+            if not all(paths for paths, is_needed in zip(pairs[name], needed[name], strict=True) if is_needed)
+        }
         if on_problem is not None:
             unused = {path for files in masks.values() for path in files.values()} - used
             for problem in _describe_unpaired(incomplete, unused):
                 on_problem(problem)
             return set(incomplete)
         for index, pattern in enumerate(self.mask_patterns):
-            lonely = [str(path) for name, path in images.items() if not pairs[name][index]]
+            lonely = [str(path) for name, path in images.items() if needed[name][index] and not pairs[name][index]]
             if lonely:
                 raise MissingDataError(
                     f"{len(lonely)} of {len(images)} images have no mask in {self.root / pattern.folder}: "
@@ -223,6 +240,37 @@ class FolderSource(FileSource):
                 for path, times in shared.items()
             ]
             raise_or_report(error, problems, on_problem)
+
+    def _find_needed(self, annotated: Collection[str] | None) -> list[bool]:
+        """Tell for each pattern whether a case needs it: not those of labels that were not looked for."""
+        labels = list(self.masks) if isinstance(self.masks, dict) else [""] * len(self.mask_patterns)
+        return [annotated is None or not label or label in annotated for label in labels]
+
+    def _read_annotated_labels(
+        self, images: Collection[str], on_problem: OnProblem | None
+    ) -> dict[str, tuple[str, ...] | None]:
+        """Read which labels were looked for in the cases that the table names."""
+        if self.annotated_labels is None:
+            return {}
+        path = self.root / self.annotated_labels
+        try:
+            rows = read_table(path, ("case_id", "annotated_labels"), "these two", f"Correct {_ANNOTATED}.")
+            check_unique([row["case_id"] for _, row in rows], path)
+            annotated = {
+                require_field(row, "case_id", f"{path}, line {number}"): parse_annotated_labels(
+                    row["annotated_labels"] or "", f"{path}, line {number}"
+                )
+                for number, row in rows
+            }
+            if unknown := sorted(annotated.keys() - set(images)):
+                raise DataError(
+                    f"{path} names {len(unknown)} case(s) that are not there: {abbreviate(unknown)}. Correct case_id: "
+                    "the image's name without suffix and with sub-folders."
+                )
+        except DataError as error:
+            raise_or_report(error, [Problem("listing-invalid", strip_remedy(str(error)), "", path)], on_problem)
+            return {}
+        return annotated
 
     def _is_at(self, path: Path, pattern: MaskPattern, image: str) -> bool:
         folder = self.root / pattern.folder

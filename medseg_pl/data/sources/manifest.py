@@ -14,7 +14,15 @@ from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.core.validation import find_path_fault
-from medseg_pl.data.sources.base import OnProblem, Problem, abbreviate, make_case, raise_or_report, strip_remedy
+from medseg_pl.data.sources.base import (
+    OnProblem,
+    Problem,
+    abbreviate,
+    make_case,
+    parse_annotated_labels,
+    raise_or_report,
+    strip_remedy,
+)
 from medseg_pl.data.sources.files import FileSource, check_mask_names, resolve_inside
 from medseg_pl.data.sources.unlabeled import IMAGE_FOLDERS, MASK_FOLDERS, ImageFolder, find_image_folders
 
@@ -126,7 +134,7 @@ def require_field(row: Mapping[str, str | None], column: str, where: str) -> str
 
 SPLITS = ("train", "val", "test")
 
-_EXPECTED = "case_id, group, image, mask and optionally split or fold"
+_EXPECTED = "case_id, group, image, mask and optionally split or fold, annotated_labels"
 _REMEDY = "Set data.source.manifest to your CSV file."
 
 
@@ -141,7 +149,9 @@ class ManifestSource(FileSource):
     `group` is the patient. Several channels stand in `image` separated by `;`. For labels that may overlap, the
     columns `mask_<label>` take the place of `mask`, in the order of `labels.names`. `split` is train, val or test;
     `fold` is the number of the fold in which the case is held out. `site` and `scanner` are strata: scores are also
-    reported by their values, and a case may leave them empty. Other columns are left alone.
+    reported by their values, and a case may leave them empty. `annotated_labels` names the labels that were looked for
+    in a case, separated by `;`, and is empty where all were; the columns `mask_<label>` of others are then empty. Other
+    columns are left alone.
 
     Args:
         manifest: The CSV file.
@@ -179,6 +189,7 @@ class ManifestSource(FileSource):
             try:
                 name, group, image = (require_field(row, column, where) for column in ("case_id", "group", "image"))
                 split, fold = _split(row.get("split"), where), _fold(row.get("fold"), where)
+                annotated = parse_annotated_labels(row.get("annotated_labels") or "", where)
                 if on_problem is None:
                     _check_name(name, where)
             except DataError as error:
@@ -191,9 +202,10 @@ class ManifestSource(FileSource):
                     on_problem(Problem("duplicate-name", f"{where} repeats the case {name}.", name, self.manifest))
                 continue
             images = self._resolve_files(name, image.split(";"), where, on_problem)
-            masks = self._resolve_files(name, self._list_mask_names(name, row, where, on_problem), where, on_problem)
+            listed = self._list_mask_names(name, row, annotated, where, on_problem)
+            masks = self._resolve_files(name, listed, where, on_problem)
             if images:
-                fields = (name, group, images, masks, split, fold, read_strata(row, strata))
+                fields = (name, group, images, masks, split, fold, read_strata(row, strata), annotated)
                 cases.update({case.case_id: case for case in make_case(on_problem, self.manifest, *fields)})
         if on_problem is None:
             check_unique([*cases, *repeated], self.manifest)
@@ -215,6 +227,12 @@ class ManifestSource(FileSource):
         folders = find_image_folders(directory, IMAGE_FOLDERS, MASK_FOLDERS)
         return ImageFolder(str(directory), self.slicing, folders)
 
+    def count_label_files(self, case: Case) -> Sequence[int]:
+        """Count the masks of each label that has a column: none of labels that were not looked for."""
+        if case.annotated_labels is None or not (columns := self.read_mask_labels()):
+            return super().count_label_files(case)
+        return [int(name in case.annotated_labels) for name in columns]
+
     def read_mask_labels(self) -> list[str]:
         """Read which labels have a column of their own, in order."""
         # The first line alone: this is asked for each case that is read, and a table may be long.
@@ -223,15 +241,24 @@ class ManifestSource(FileSource):
         return [column.removeprefix("mask_") for column in columns if column.startswith("mask_")]
 
     def _list_mask_names(
-        self, case_id: str, row: dict[str, str], where: str, on_problem: OnProblem | None
+        self,
+        case_id: str,
+        row: dict[str, str],
+        annotated: Sequence[str] | None,
+        where: str,
+        on_problem: OnProblem | None,
     ) -> list[str]:
         fields = {key: (value or "").strip() for key, value in row.items() if re.fullmatch("mask(_.*)?", key)}
         names = [name for name in fields.values() if name]
-        if names and len(names) < len(fields):
-            empty = next(key for key, value in fields.items() if not value)
-            error = DataError(
-                f"{where}: the column {empty} is empty, but others name masks. Fill in all of them or none."
-            )
+        # One mask of all labels is there whatever was looked for.
+        partial = annotated is not None and "mask" not in fields
+        needed = [f"mask_{name}" for name in annotated or ()] if partial else list(fields)
+        wrong = [key for key in dict.fromkeys([*needed, *fields]) if bool(fields.get(key)) != (key in needed)]
+        if names and wrong:
+            reason = f"annotated_labels is {';'.join(annotated or ())}" if partial else "others name masks"
+            remedy = "Fill in those of annotated_labels alone" if partial else "Fill in all of them or none"
+            is_filled = "filled in" if fields.get(wrong[0]) else "empty"
+            error = DataError(f"{where}: the column {wrong[0]} is {is_filled}, but {reason}. {remedy}.")
             problem = Problem("listing-invalid", strip_remedy(str(error)), case_id, self.manifest)
             raise_or_report(error, [problem], on_problem)
         if not names and on_problem is not None:  # no error: such a case can be predicted, but not trained on

@@ -192,6 +192,8 @@ def _check_same_unit(row_a: Row, row_b: Row, metric: str, a: str, b: str) -> Non
 def _map_rows(table: Table) -> dict[tuple[str, str], Row]:
     rows: dict[tuple[str, str], Row] = {}
     for row in table.rows:
+        if row.get("status") == "not_annotated":  # nothing to compare: the label was not looked for
+            continue
         key = str(row["label"]), str(row["case_id"])
         if key in rows:
             raise DataError(f"{table.name} has case {key[1]}, label {key[0]} more than once. Case ids must be unique.")

@@ -490,3 +490,26 @@ def test_help_waits_for_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--missing_as_empty" in done.stdout
     assert {"torch", "lightning", "numpy"}.isdisjoint(done.stderr.split())
+
+
+def test_a_label_that_was_not_looked_for_has_no_score(tmp_path: Path, evaluate: Evaluate, refused: Refused) -> None:
+    save(tmp_path, "a.png", (BAR + 2 * (LOWER > BAR)).astype(np.uint8), LOWER)
+    save(tmp_path, "b.png", BAR, BAR)
+    table = tmp_path / "cases.csv"
+    table.write_text("case_id,group,annotated_labels\na,p1,tumour\nb,p2,\n")
+    assert "annotated_labels of a names tumour; the labels are one, two" in refused(
+        "--labels=one,two", "--cases", table
+    )
+    rows, summary = evaluate("--labels", "liver,tumour", "--cases", table)
+    assert columns(rows, "case_id", "label", "status", "tp", "dice") == [
+        ("a", "liver", "not_annotated", "", ""),
+        ("a", "tumour", "missed", "0", "0.0"),
+        ("b", "liver", "ok", "24", "1.0"),
+        ("b", "tumour", "undefined", "0", ""),
+    ]
+    assert summary["labels"]["liver"]["dice"]["n"] == 1
+    assert summary["labels"]["liver"]["counts"] == {
+        **{"n_undefined": 0, "n_missed": 0, "n_false_alarm": 0},
+        "n_not_annotated": 1,
+    }
+    assert summary["pooled"]["liver"]["dice"] == 1.0

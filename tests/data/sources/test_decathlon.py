@@ -463,3 +463,15 @@ def test_a_listing_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected entries .* in dataset"):
         source.cases()
     assert "listing-invalid" in [f.code for f in list_cases(source).findings]
+
+
+def test_a_description_says_which_labels_were_looked_for(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{folder}/{name}.nii.gz" for folder in ("imagesTr", "labelsTr") for name in ("a", "b")))
+    pairs = listed("a.nii.gz", "b.nii.gz")
+    source = describe(tmp_path, {**pairs, "annotated_labels": {"a": ["tumour"]}})
+    assert [case.annotated_labels for case in source.cases()] == [("tumour",), None]
+    for wrong in ({"c": ["tumour"]}, {"a": "tumour"}, {"a": []}, ["a"]):
+        source = describe(tmp_path, {**pairs, "annotated_labels": wrong})
+        with pytest.raises(DataError, match=r"dataset\.json: annotated_labels must give cases .* lists of labels"):
+            source.cases()
+        assert [finding.code for finding in list_cases(source).findings] == ["listing-invalid"]

@@ -551,3 +551,20 @@ class TestUnicode:
         (tmp_path / "table.csv").write_text(f"case_id,group,image,mask\n{row}\n", encoding="utf-8")
         (case,) = ManifestSource(str(tmp_path / "table.csv")).cases()
         assert case.images[0].is_file()
+
+
+def test_a_table_says_which_labels_were_looked_for(tmp_path: Path) -> None:
+    make(tmp_path, ["a.png", "b.png", "c.png"], ["a.png", "c.png"], "liver")
+    make(tmp_path, [], ["b.png", "c.png"], "spleen")
+    (tmp_path / "looked.csv").write_text("case_id,annotated_labels\na,liver\nb,spleen\n", encoding="utf-8")
+    folders = {"liver": "liver", "spleen": "spleen"}
+    source = FolderSource(str(tmp_path), masks=folders, annotated_labels="looked.csv")
+    cases = source.cases()
+    assert [case.annotated_labels for case in cases] == [("liver",), ("spleen",), None]
+    assert [source.count_label_files(case) for case in cases] == [[1, 0], [0, 1], [1, 1]]
+    assert [len(case.masks) for case in cases] == [1, 1, 2]
+    with pytest.raises(MissingDataError, match=r"1 of 3 images have no mask in .*liver"):
+        FolderSource(str(tmp_path), masks=folders).cases()
+    (tmp_path / "looked.csv").write_text("case_id,annotated_labels\nz,liver\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"looked\.csv names 1 case\(s\) that are not there: z\. Correct case_id"):
+        source.cases()

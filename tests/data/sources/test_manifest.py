@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
-from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.labels import LabelMap, Task
 from medseg_pl.core.types import Prediction
 from medseg_pl.data.cache.case_cache import CaseCache
 from medseg_pl.data.sources import ManifestSource
@@ -322,3 +322,52 @@ def scored_columns() -> list[str]:
 def test_a_stratum_may_not_take_the_place_of_a_score(name: str) -> None:
     with pytest.raises(SettingError, match=f"strata names {name}, which is a column of every table of scores already"):
         choose_strata_columns([name], [name], TABLE, "strata")
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_labels_that_nobody_looked_for_need_no_mask(tmp_path: Path, task: Task) -> None:
+    for name in ("image", "liver", "spleen"):
+        save_raster(tmp_path / f"{name}.png", blocks((9, 12), 0, 255))
+    source = manifest(
+        tmp_path / "..",
+        "case_id,group,image,mask_liver,mask_spleen,annotated_labels",
+        f"a,p1,{tmp_path.name}/image.png,{tmp_path.name}/liver.png,,liver",
+        f"b,p2,{tmp_path.name}/image.png,,{tmp_path.name}/spleen.png, spleen ",
+        name=f"{tmp_path.name}.csv",
+    )
+    assert [case.annotated_labels for case in source.cases()] == [("liver",), ("spleen",)]
+    labels = LabelMap(["liver", "spleen"], task, partial=True)
+    for index, case in enumerate(source.cases()):
+        mask = source.read(case, labels).mask
+        assert mask is not None
+        # The one file is that of its own label, in either task.
+        assert [bool(plane.any()) for plane in labels.planes(mask)] == [index == 0, index == 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a,p1,a.png,l.png,,liver;spleen", "the column mask_spleen is empty, but annotated_labels is liver;spleen"),
+        ("a,p1,a.png,l.png,s.png,liver", "the column mask_spleen is filled in, but annotated_labels is liver"),
+        ("a,p1,a.png,l.png,,liver;kidney", "the column mask_kidney is empty, but annotated_labels is liver;kidney"),
+        ("a,p1,a.png,l.png,,liver;", "annotated_labels is 'liver;'; expected different labels separated by ';'"),
+    ],
+)
+def test_masks_are_those_of_the_annotated_labels(tmp_path: Path, row: str, message: str) -> None:
+    source = manifest(tmp_path, "case_id,group,image,mask_liver,mask_spleen,annotated_labels", row)
+    with pytest.raises(DataError, match=rf"line 2: {message}"):
+        source.cases()
+
+
+def test_a_case_is_decoded_anew_when_its_labels_change(tmp_path: Path) -> None:
+    save_raster(tmp_path / "a.png", noise((9, 12)))
+    save_raster(tmp_path / "m.png", blocks((9, 12), 1))
+    labels = LabelMap(["liver", "spleen"], "multiclass", partial=True)
+    present = []
+    for row in ("m.png,,liver", ",m.png,spleen"):
+        head = "case_id,group,image,mask_liver,mask_spleen,annotated_labels"
+        (tmp_path / "cases.csv").write_text(f"{head}\na,p1,a.png,{row}\n", encoding="utf-8")
+        source = ManifestSource(str(tmp_path / "cases.csv"))
+        index = CaseCache(tmp_path / "cache", source, labels).build(source.cases(), 1)
+        present.append([bool(voxels) for voxels in index.get_label_voxels(0) or ()])
+    assert present == [[True, False], [False, True]]
