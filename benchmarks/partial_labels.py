@@ -7,7 +7,7 @@ in the other. Three trainings alike but for their masks, scored on the same, ful
 - partial: the column `annotated_labels` says what was looked for;
 - naive: the same masks as partial, and nothing said, so that an organ is background in half of the patients.
 
-    python benchmarks/partial_labels.py [results.json] [any setting of medseg fit]
+    python benchmarks/partial_labels.py [any setting of medseg fit] [results.json]
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from medseg_pl.io.nifti import write_nifti
 
 ARMS = ("full", "partial", "naive")
 CASES, SLICES, SIZE = 40, 20, (112, 96)
+EPOCHS = 15
 UNSEEN = ("stomach", "large_bowel")
 """The organ that nobody looked for in the patients of each half."""
 WITHIN = 0.02
@@ -66,7 +67,7 @@ def train(work: Path, arm: str, table: Path, settings: list[str]) -> dict[str, f
     labels = [f"--model.labels.names=[{','.join(ORGANS)}]", "--model.labels.task=multiclass"]
     partial = [f"--model.labels.partial={'true' if arm == 'partial' else 'false'}"]
     data = ["--data.source=ManifestSource", f"--data.source.manifest={table}", "--data.split_fractions=null"]
-    assert medseg([*fit, *labels, *partial, *data, "--trainer.max_epochs=15", *settings]) == 0
+    assert medseg([*fit, *labels, *partial, *data, f"--trainer.max_epochs={EPOCHS}", *settings]) == 0
     run = work / "runs" / arm / "version_0"
     assert medseg(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]) == 0
     summary = json.loads((run / "summary_test.json").read_text(encoding="utf-8"))

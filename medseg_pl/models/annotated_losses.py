@@ -48,7 +48,7 @@ def leave_out_labels(logits: Tensor, target: Tensor, annotated: Tensor | None) -
     if target.ndim == logits.ndim:
         return logits, target.masked_fill(missing, IGNORE)
     # A sum of exponentials in half precision would overflow.
-    background, others = logits.float().split([1, logits.shape[1] - 1], dim=1)
+    background, others = logits[:, :1].float(), logits[:, 1:].float()
     merged = torch.cat([background, others.masked_fill(~missing, -torch.inf)], dim=1).logsumexp(dim=1, keepdim=True)
     return torch.cat([merged, others.masked_fill(missing, _IMPOSSIBLE)], dim=1), target
 

@@ -26,6 +26,7 @@ SLOW: dict[str, dict[str, Any]] = {
     "intervals": {"DATA_SETS": 3, "PATIENTS": (5, 10)},
     "loader": {"IMAGES": 2, "FEW": 2, "MANY": 4, "DRAWN": 4, "ROUNDS": 1},
     "metrics": {"ROUNDS": 1},
+    "partial_labels": {"CASES": 12, "SLICES": 4, "SIZE": (40, 36), "EPOCHS": 1},
     "scale": {"SLICES": {"images": [400, 800], "volumes": [400, 800]}, "WORKERS": 2},
     "start_up": {"ROUNDS": 1},
     "training_step": {"ROUNDS": 1, "ROUND": 2},

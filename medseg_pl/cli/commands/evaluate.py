@@ -52,6 +52,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     predictions = "folder of predicted masks with the same names, or of a submission.csv"
     add("--prediction", type=Path, required=True, metavar="DIR", help=predictions)
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to make; must be absent or empty")
+    raters = (
+        "folders of the masks of other raters than that of --reference, with the same names; writes raters_evaluate.csv"
+    )
+    add("--raters", type=Path, nargs="+", metavar="DIR", help=raters)
     names = "liver,tumour for the values 1 and 2, or 1=liver,4=tumour; default: each value in the files is a label"
     add("--labels", type=parse_labels, metavar="LIST", help=names)
     tasks = "multilabel: each label in a sub-folder of its name; default: binary for one label, multiclass for several"
@@ -128,7 +132,9 @@ def evaluate(arguments: Namespace) -> None:
         DataError: Masks are missing, or some of them cannot be scored.
     """
     from medseg_pl.io.atomic_files import require_empty
+    from medseg_pl.io.scores import write_rows
     from medseg_pl.metrics import ObjectTable
+    from medseg_pl.metrics.statistics.raters import describe_agreement, list_agreement_rows, summarize_agreement
     from medseg_pl.metrics.summary import print_scores, write_scores
 
     require_empty(arguments.output)
@@ -148,10 +154,16 @@ def evaluate(arguments: Namespace) -> None:
     scored = map_cases(pairs, scorer, arguments.num_workers, "Scoring")
     table = [row for rows, _ in scored for row in rows]
     objects = ObjectTable([row for _, rows in scored for row in rows]) if arguments.objects else None
+    raters = _compare_raters(arguments, pairs, table, labels, scorer) if arguments.raters else {}
+    if raters:
+        facts["raters"] = summarize_agreement(raters, labels.names)
+        write_rows(arguments.output / "raters_evaluate.csv", list_agreement_rows(raters))
     written = write_scores(
         arguments.output, "evaluate", table, labels.names, strata=known.strata, facts=facts, objects=objects
     )
     print_scores(*written, "evaluate")
+    for line in describe_agreement(facts.get("raters", {})):
+        sys.stdout.write(f"{make_printable(line)}\n")
 
 
 def _pair(arguments: Namespace, labels: LabelMap | None) -> tuple[Sequence[MaskPair], list[str], list[str]]:
@@ -172,6 +184,48 @@ def _pair(arguments: Namespace, labels: LabelMap | None) -> tuple[Sequence[MaskP
         if (lost := list_left_out(folder))
     ]
     return *pair_folders(reference, prediction, folders), notes
+
+
+def _compare_raters(
+    arguments: Namespace,
+    pairs: Sequence[MaskPair],
+    table: list[CaseScore],
+    labels: LabelMap,
+    scorer: Callable[[MaskPair], tuple[list[CaseScore], Sequence[ObjectRow]]],
+) -> dict[tuple[str, str], list[CaseScore]]:
+    """Score the prediction against every other rater, and each two raters against each other.
+
+    Raises:
+        MissingDataError: A rater has no mask of a case.
+        SettingError: Two raters have one name, or masks are run lengths.
+    """
+    from medseg_pl.cli.mask_pairs import pair_folders
+    from medseg_pl.data.sources.base import abbreviate
+    from medseg_pl.metrics.statistics.raters import PREDICTION
+
+    folders = {path.resolve().name: path for path in (arguments.reference, *arguments.raters)}
+    if len(folders) <= len(arguments.raters) or PREDICTION in folders or any(pair.classes for pair in pairs):
+        raise SettingError(
+            "--raters needs folders of masks with a name of their own each, other than that of --reference; got "
+            f"{', '.join(map(str, arguments.raters))}. Rename or leave out those that are alike."
+        )
+    first, *others = folders
+    tables = {(PREDICTION, first): table}
+    names = labels.names if labels.overlapping else None
+    scored = {pair.case_id for pair in pairs}
+    for number, other in enumerate(others, start=1):
+        for one in (PREDICTION, *list(folders)[:number]):
+            folder = arguments.prediction if one == PREDICTION else folders[one]
+            compared, _ = pair_folders(folders[other], folder, names)
+            compared = [pair for pair in compared if pair.case_id in scored]
+            if lacking := sorted(scored - {pair.case_id for pair in compared}):
+                raise MissingDataError(
+                    f"{len(lacking)} of {len(scored)} cases have no mask in {folders[other]}: {abbreviate(lacking)}. "
+                    "Each rater needs a mask of each case; add them, or leave the rater out."
+                )
+            results = map_cases(compared, scorer, arguments.num_workers, f"{one} – {other}")
+            tables[one, other] = [row for rows, _ in results for row in rows]
+    return tables
 
 
 def make_metrics(

@@ -513,3 +513,35 @@ def test_a_label_that_was_not_looked_for_has_no_score(tmp_path: Path, evaluate: 
         "n_not_annotated": 1,
     }
     assert summary["pooled"]["liver"]["dice"] == 1.0
+
+
+def test_a_prediction_is_compared_with_raters_and_these_with_each_other(
+    tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = {"second": (LOWER, BAR), "third": (BAR, BAR)}
+    for number, name in enumerate(("a.png", "b.png")):
+        save(tmp_path, name, BAR, LOWER)
+        for rater, masks in others.items():
+            save_raster(tmp_path / rater / name, masks[number])
+    folders = [str(tmp_path / rater) for rater in others]
+    assert "name of their own each" in refused("--labels=lesion", "--raters", str(tmp_path / "reference"), code=2)
+    (tmp_path / "third" / "b.png").unlink()
+    assert "1 of 2 cases have no mask in" in refused("--labels=lesion", "--raters", *folders)
+    save_raster(tmp_path / "third" / "b.png", BAR)
+    assert main(command(tmp_path, "--labels=lesion", "--raters", *folders)) == 0
+    dice = json.loads((tmp_path / "out" / "summary_evaluate.json").read_text())["raters"]["lesion"]["dice"]
+    assert {pair: fields["mean"] for pair, fields in dice["pairs"].items()} == {
+        "prediction – reference": 0.5,
+        "prediction – second": 0.75,
+        "reference – second": 0.75,
+        "prediction – third": 0.5,
+        "reference – third": 1.0,
+        "second – third": 0.75,
+    }
+    assert dice["difference"]["mean"] == pytest.approx((2 / 3 + 0.5) / 2 - (2 / 3 + 1) / 2)
+    assert "lesion, dice:\n  prediction – reference" in capsys.readouterr().out
+    rows = rows_of(tmp_path / "out" / "raters_evaluate.csv")
+    assert len(rows) == 12
+    assert columns(rows[:1], "first", "second", "case_id", "label", "dice", "hd95_mm") == [
+        ("prediction", "reference", "a", "lesion", "0.5", "1.0")
+    ]
