@@ -66,7 +66,8 @@ def train(work: Path, arm: str, table: Path, settings: list[str]) -> dict[str, f
     fit = ["fit", "--config", "configs/experiment/demo.yaml", "--runs", str(work / "runs"), "--experiment", arm]
     labels = [f"--model.labels.names=[{','.join(ORGANS)}]", "--model.labels.task=multiclass"]
     partial = [f"--model.labels.partial={'true' if arm == 'partial' else 'false'}"]
-    data = ["--data.source=ManifestSource", f"--data.source.manifest={table}", "--data.split_fractions=null"]
+    data = ["--data.source=ManifestSource", f"--data.source.manifest={table}"]
+    data += [f"--data.source.root={table.parent}", "--data.split_fractions=null"]
     assert medseg([*fit, *labels, *partial, *data, f"--trainer.max_epochs={EPOCHS}", *settings]) == 0
     run = work / "runs" / arm / "version_0"
     assert medseg(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]) == 0
