@@ -5,7 +5,6 @@ Nothing heavy is imported before it is needed, so that `medseg --help` answers a
 
 from __future__ import annotations
 
-import difflib
 import gc
 import importlib
 import logging
@@ -15,9 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from medseg_pl import __version__
+from medseg_pl.cli import help_pages
 from medseg_pl.cli.commands import FILE_COMMANDS
 from medseg_pl.cli.deferred_imports import defer_imports
-from medseg_pl.core.errors import MedsegError, convert_file_errors, make_printable
+from medseg_pl.cli.wrong_use import check_arguments, describe_unknown_command
+from medseg_pl.core.errors import MedsegError, SettingError, convert_file_errors, make_printable
 from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopSignals
 from medseg_pl.io.config_files import find_shipped_configs
 
@@ -36,45 +37,6 @@ _AFTER_STOP = {
     "review": "Cases that are finished stay; the same command goes on.",
 }
 
-HELP = """\
-usage: medseg COMMAND [options]
-
-From a folder of medical images with masks to a segmentation model.
-
-train and use a model
-  fit         train                    --config FILE [any setting]
-  crossval    train and score folds    --config FILE [--jobs N] [any setting]
-  validate    score validation cases   --ckpt_path FILE [any setting]
-  test        score test cases         --ckpt_path FILE [any setting]
-  predict     write masks              --ckpt_path FILE --input DIR --output DIR
-
-files in, files out
-  check       find faults in data      DIR [--json] [--html FILE]
-  compare     say how two runs differ  RUN_A RUN_B [--metric NAME]
-  evaluate    score anyone's masks     --reference DIR --prediction DIR -o DIR
-  export      a model without torch    --ckpt_path FILE -o DIR
-  info        what a file or folder is [PATH] [--json]
-  new         a project of your own    DIR [--data_root DIR]
-  phantom     make synthetic data      DIR [--layout NAME]
-  plan        a configuration for data DIR -o CONFIG
-  postprocess how to clean up masks    --ckpt_path FILE -o FILE
-  report      a page that shows a run  RUN [RUN ...] [-o FILE]
-  review      find doubtful labels     --ckpt_path FILE [FILE ...] -o DIR
-
-for a shell
-  completion  what Tab completes       bash|fish|zsh
-
-  medseg COMMAND --help    every option of a command
-  medseg --version         the version
-  medseg --configs         the folder of the shipped configurations
-  --plugins PACKAGE        where models run: code of yours that settings name
-  --debug                  with any command: show where an error comes from
-
-exit codes: 0 done, 1 the data or the run failed, 2 wrong use, 75 stopped by
-            the cluster (SIGUSR1, SIGTERM) and to be continued, 130 stopped by
-            Ctrl-C (129 where the terminal was closed)
-"""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -89,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(HELP)
+        sys.stdout.write(help_pages.PROGRAM)
         return 0 if arguments else 2
     if arguments[0] in ("-V", "--version"):
         sys.stdout.write(f"medseg {__version__}\n")
@@ -98,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{find_shipped_configs()}\n")
         return 0
     command = arguments[0]
+    if command in help_pages.COMMANDS and {"-h", "--help"} & set(arguments):
+        sys.stdout.write(help_pages.COMMANDS[command])
+        return 0
     try:
         # Before the imports, which take seconds.
         with StopSignals(trains=command in ("fit", "crossval")) as stop, convert_file_errors(command):
@@ -119,11 +84,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
     logging.getLogger("nibabel.global").addFilter(_SAY_ONCE)
     if command in TRAINER_COMMANDS:
+        check_arguments(command, arguments)
         with _pause_collector():
             from medseg_pl.cli.run import run
 
         return run(command, arguments, stop)
     if command == "crossval":  # takes the settings of fit besides its own options
+        if not {"-h", "--help"} & set(arguments):
+            check_arguments(command, arguments)
         with _pause_collector():
             from medseg_pl.cli import crossval
 
@@ -136,10 +104,7 @@ def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
         parser = CommandParser(f"medseg {command}", str(module.__doc__).splitlines()[0])
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(arguments)))
-    near = difflib.get_close_matches(command, (*TRAINER_COMMANDS, "crossval", *MODULES), n=1)
-    hint = f"Did you mean {near[0]}?" if near else "See medseg --help."
-    sys.stderr.write(f"medseg: there is no command {command!r}. {hint}\n")
-    return 2
+    raise SettingError(describe_unknown_command(command, (*TRAINER_COMMANDS, "crossval", *MODULES)))
 
 
 class SayOnce(logging.Filter):

@@ -33,7 +33,7 @@ def test_without_a_command_it_shows_the_help_and_fails(capsys: pytest.CaptureFix
 
 def test_unknown_command_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predct"]) == 2
-    assert capsys.readouterr().err == "medseg: there is no command 'predct'. Did you mean predict?\n"
+    assert capsys.readouterr().err == "medseg: There is no command 'predct'. Did you mean predict?\n"
 
 
 def test_debug_shows_where_an_error_comes_from() -> None:
@@ -49,9 +49,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("command", [*TRAINER_COMMANDS, "crossval", *MODULES])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        main([command, "--help"])
-    assert left.value.code == 0
+    try:
+        assert main([command, "--help"]) == 0
+    except SystemExit as left:
+        assert left.code == 0
     usage = " ".join(capsys.readouterr().out.split())
     assert re.match(rf"usage: medseg (\[options\] )?{command} ", usage)
 

@@ -124,8 +124,6 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
         parser = ArgumentParser("medseg crossval", description=HELP, epilog=_EPILOG)
         add_arguments(parser)
         parser.parse_args(["--help"])
-    if not rest:
-        raise SettingError("medseg crossval needs --config FILE, such as configs/experiment/hippocampus.yaml.")
     quiet_libraries()
     with keep_stdout_for(options.json):
         results = _run_folds(options, rest, stop)

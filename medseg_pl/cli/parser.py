@@ -29,9 +29,25 @@ class CommandParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
+        if (missing := re.fullmatch(r"the following arguments are required: ([\w, ]+)\.?", message)) is not None:
+            needed = ", ".join(self._describe_argument(name) for name in missing[1].split(", "))
+            raise SettingError(f"{self.prog} needs {needed}. See {self.prog} --help.") from ex
         message = re.sub(r'^Parser key "(\w+)"( element \d+)?:', r"--\1:", message)
         message = re.sub(r"Not of type (a whole number .*?): ", r"expected \1; ", message)
         raise SettingError(f"{describe_parse_error(message, list_options(self))} See {self.prog} --help.") from ex
+
+    def _describe_argument(self, name: str) -> str:
+        """Name an argument as it is typed.
+
+        >>> parser = CommandParser("medseg plan", "")
+        >>> _ = parser.add_argument("-o", "--output", metavar="CONFIG")
+        >>> parser._describe_argument("output")
+        '--output CONFIG'
+        """
+        action = next((each for each in self._actions if each.dest == name), None)
+        if action is None:
+            return name
+        return " ".join([*action.option_strings[-1:], str(action.metavar or name.upper())])
 
 
 class EarlyOptions(NamedTuple):
@@ -44,7 +60,6 @@ class EarlyOptions(NamedTuple):
         configs: Configuration files; they stay among the arguments, as do `runs` and `experiment`.
         runs: The folder of all experiments.
         experiment: Where it is given.
-        wants_help: Whether the help is asked for.
     """
 
     checkpoints: list[str]
@@ -53,7 +68,6 @@ class EarlyOptions(NamedTuple):
     configs: list[Path]
     runs: str
     experiment: str | None
-    wants_help: bool
 
 
 _SPACE = "\0"
@@ -105,7 +119,6 @@ def read_early_options(arguments: Sequence[str]) -> tuple[EarlyOptions, list[str
     left.add_argument("-c", "--config", action="append", default=[])
     left.add_argument("--runs", default="runs")
     left.add_argument("--experiment")
-    left.add_argument("-h", "--help", action="store_true")
     options, rest = taken.take(arguments)
     seen, _ = left.take(rest)
     early = EarlyOptions(
@@ -115,7 +128,6 @@ def read_early_options(arguments: Sequence[str]) -> tuple[EarlyOptions, list[str
         [Path(path) for path in seen.config],
         seen.runs,
         seen.experiment,
-        seen.help,
     )
     return early, rest
 
@@ -219,11 +231,16 @@ install 'medseg[wandb]', or leave out what needs it."
             f"{what} {verb} a package that is not installed ({first}). Install it with {remedy}, or leave out what "
             "needs it."
         )
+    if "No supported gpu backend" in reason or "Accelerator` can not run" in reason:
+        return (
+            "trainer.accelerator asks for a GPU, and torch finds none. Set --trainer.accelerator cpu; medseg info says "
+            "which CUDA torch was built for."
+        )
     return f"{what} cannot be made: {reason}" if problem else f"{what} do not fit: {reason}"
 
 
 def describe_parse_error(message: str, options: Sequence[str]) -> str:
-    """Put a parser's message into one paragraph, with the nearest name where one is misspelled.
+    r"""Put a parser's message into one paragraph, with the nearest name where one is misspelled.
 
     Args:
         message: Of jsonargparse or argparse.
@@ -231,12 +248,34 @@ def describe_parse_error(message: str, options: Sequence[str]) -> str:
 
     >>> describe_parse_error("Option 'bach_size' is not accepted", ["data.batch_size", "data.fold"])
     "Option 'bach_size' is not accepted. Did you mean batch_size?"
+    >>> describe_parse_error('Parser key "trainer.max_epochs": Expected a <class \'int\'>. Got value: ten', [])
+    'trainer.max_epochs: expected a whole number, got ten.'
     """
-    text = " ".join(message.replace("Parser key", "The setting").split()).rstrip(".")
+    text = " ".join(re.sub(r'Parser key "([\w.]+)":', r"\1:", message).split()).rstrip(".")
     # Of a union, the type that was meant is the one with a complaint of its own; the rest is about null.
     text = re.sub(
-        r"Does not validate against any of the Union subtypes.*?Errors: - (.*?\.?) - Expected a.*", r"\1", text
+        r"Does not validate against any of the Union subtypes.*?Errors: - (.*?\.?) - (?:Expected a|Not a valid).*",
+        r"\1",
+        text,
     )
+    text = _name_types(text)
+    if (missing := re.search(r"^(?:([\w.]+): )?the following arguments are required: ([\w, ]+)$", text)) is not None:
+        setting, names = missing.groups()
+        where = f"{setting} needs" if setting else "A class that the settings name needs"
+        example = f"--{setting or 'model.loss'}.{names.split(',')[0]} VALUE"
+        return f"{where} {names}. Add it below init_args, or as in {example}."
+    if (missing := re.search(r"^the following arguments are required: ([\w., ]+)$", text)) is not None:
+        return f"The settings lack {missing[1]}. {_PLAN}"
+    if (missing := re.fullmatch(r"([\w.]+): (expected .*), got None", text)) is not None:
+        return f"{missing[1]} is not set; {missing[2]}. {_PLAN}"
+    if (unknown := re.search(r"^([\w.]+):.*dot import path string:? ?(\S+)$", text)) is not None:
+        setting, name = unknown.groups()
+        near = difflib.get_close_matches(name, _list_classes(setting), n=1)
+        hint = f"Did you mean {near[0]}?" if near else "Give its name, or its path such as mypackage.MyClass."
+        return f"{setting}: there is no class {shorten(name)}. {hint}"
+    if (abstract := re.search(r"^([\w.]+): Expected an instantiatable class", text)) is not None:
+        setting = abstract.group(1)
+        return f"{setting} needs a class, such as {_EXAMPLES.get(setting, 'mypackage.MyClass')}: --{setting} CLASS."
     no_class = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text)
     wrong = re.search(r"(?:[Oo]ption '|arguments: --)([\w.]+)", text)
     if no_class is not None:
@@ -250,3 +289,48 @@ def describe_parse_error(message: str, options: Sequence[str]) -> str:
         return f"{text}."
     near = difflib.get_close_matches(name, candidates, n=1)
     return f"{text.rstrip('.')}. Did you mean {near[0]}?" if near else f"{text}."
+
+
+_PLAN = "medseg plan DIR -o plan.yaml writes all that a training needs."
+_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "dict": "a mapping"}
+_TYPES.update(dict.fromkeys(("list", "tuple", "collections.abc.Sequence"), "a list such as [a, b]"))
+_EXAMPLES = {
+    "data.source": "FolderSource",
+    "model.loss": "DiceCELoss",
+    "model.network": "Unet",
+    "model.normalization": "ZScore",
+    "model.optimizer": "AdamW",
+    "trainer.logger": "lightning.pytorch.loggers.CSVLogger",
+}
+_CLASS_MODULES = {
+    "data.source": ("medseg_pl.data.sources",),
+    "model.loss": ("medseg_pl.models.losses", "segmentation_models_pytorch.losses"),
+    "model.lr_scheduler": ("torch.optim.lr_scheduler", "medseg_pl.models.optimizers"),
+    "model.network": ("segmentation_models_pytorch",),
+    "model.normalization": ("medseg_pl.models.normalization",),
+    "model.optimizer": ("torch.optim",),
+    "trainer.callbacks": ("lightning.pytorch.callbacks", "medseg_pl.training.callbacks"),
+    "trainer.logger": ("lightning.pytorch.loggers",),
+}
+
+
+def _name_types(text: str) -> str:
+    """Put the types that a parser expected into words.
+
+    >>> _name_types("x: Expected a typing.Literal['a', 'b']. Got value: c")
+    'x: expected one of a, b, got c'
+    """
+    text = re.sub(
+        r"Expected a typing\.Literal\[([^\]]*)\]",
+        lambda match: f"expected one of {match[1].replace(chr(39), '')}",
+        text,
+    )
+    text = re.sub(r"Expected a <class '([\w.]+)'>", lambda match: f"expected {_TYPES.get(match[1], match[1])}", text)
+    return re.sub(r"\.? Got value: ", ", got ", text)
+
+
+def _list_classes(setting: str) -> list[str]:
+    """List the classes that a setting is commonly given."""
+    # Only what is imported already: a suggestion is not worth an import.
+    modules = [sys.modules[name] for name in _CLASS_MODULES.get(setting, ()) if name in sys.modules]
+    return [name for module in modules for name in dir(module) if name[:1].isupper()]

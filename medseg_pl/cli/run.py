@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from medseg_pl.cli.error_messages import quiet_libraries, user_errors
-from medseg_pl.cli.lightning_cli import MedsegCLI, make_parser
+from medseg_pl.cli.lightning_cli import MedsegCLI
 from medseg_pl.cli.parser import EarlyOptions, read_early_options
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.import_policy import restrict_imports
@@ -35,15 +35,9 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
     Returns:
         The exit code.
     """
-    if command == "fit" and not arguments:
-        raise SettingError("medseg fit needs --config FILE, such as configs/experiment/demo.yaml.")
     # Before Lightning is asked for anything: it warns while its objects are made.
     quiet_libraries()
     early, rest = read_early_options(find_configs(arguments))
-    # Before checkpoints are looked for, which nobody who asks for help has to name.
-    if early.wants_help:
-        with restrict_imports(early.plugins):
-            make_parser(command).parse_args(rest)
     trained = [] if command == "fit" else [read_checkpoint(path) for path in _find_checkpoints(command, early)]
     # Of an ensemble Lightning gets the first; `predict` takes the others from `trained`.
     paths = [each.path for each in trained[:1]] or early.checkpoints
@@ -88,11 +82,6 @@ def _write_default_configs(trained: Sequence[CheckpointInfo], data_root: str | N
 
 def _find_checkpoints(command: str, early: EarlyOptions) -> list[str]:
     """Find the checkpoints that a command cannot do without, in the runs of the experiment that is named."""
-    if not early.checkpoints:
-        raise SettingError(
-            f"medseg {command} needs --ckpt_path: a file such as runs/demo/version_0/checkpoints/best.ckpt, a run "
-            "folder, or best for that of the newest run."
-        )
     if command != "predict" and len(early.checkpoints) > 1:
         raise SettingError(f"--ckpt_path is given twice: {' and '.join(early.checkpoints)}. Give it once.")
     # The name becomes a pattern of `glob`, and brackets in it are meant as they stand.

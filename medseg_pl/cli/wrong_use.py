@@ -1,0 +1,274 @@
+"""Wrong commands and settings, answered with the right ones before anything heavy is imported."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from medseg_pl.core.errors import SettingError, make_printable
+from medseg_pl.io.config_files import find_config, find_shipped_configs, list_config_names
+
+OTHER_COMMANDS = {
+    "train": "fit",
+    "trainer": "fit",
+    "resume": "fit --ckpt_path last",
+    "finetune": "fit --model.pretrained FILE",
+    "eval": "test, or medseg evaluate for masks of other origin",
+    "score": "evaluate",
+    "val": "validate",
+    "infer": "predict",
+    "inference": "predict",
+    "segment": "predict",
+    "cv": "crossval",
+    "init": "new",
+    "create": "new",
+    "onnx": "export",
+    "convert": "export",
+    "visualize": "report",
+    "verify": "check",
+    "preprocess": "check, then medseg plan",
+    "sample": "phantom",
+    "version": "--version",
+}
+"""What other programs call a command, and what it is here."""
+
+_NETWORK = "--model.network CLASS and --model.network.encoder_name NAME"
+_EARLY_STOPPING = "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/dice --trainer.callbacks.mode=max"
+OTHER_SETTINGS = {
+    "amp": "--trainer.precision bf16-mixed",
+    "architecture": _NETWORK,
+    "augment": "--data.augmentation CLASS",
+    "backbone": "--model.network.encoder_name NAME",
+    "batch": "--data.batch_size N",
+    "batch_size": "--data.batch_size N",
+    "bs": "--data.batch_size N",
+    "cfg": "--config FILE",
+    "checkpoint": "--ckpt_path FILE",
+    "ckpt": "--ckpt_path FILE",
+    "classes": "--model.labels.names '[a, b]'",
+    "cpu": "--trainer.accelerator cpu",
+    "data_dir": "--data_root DIR",
+    "dataset": "--data_root DIR",
+    "device": "--trainer.accelerator cpu or gpu",
+    "devices": "--trainer.devices N",
+    "early_stopping": _EARLY_STOPPING,
+    "encoder": "--model.network.encoder_name NAME",
+    "epochs": "--trainer.max_epochs N",
+    "fold": "--data.fold N",
+    "folds": "--data.folds N",
+    "fp16": "--trainer.precision 16-mixed",
+    "gpu": "--trainer.accelerator gpu",
+    "gpus": "--trainer.devices N",
+    "image_size": "--model.input_size '[h, w]'",
+    "img_size": "--model.input_size '[h, w]'",
+    "input_size": "--model.input_size '[h, w]'",
+    "labels": "--model.labels.names '[a, b]'",
+    "learning_rate": "--model.optimizer.lr X",
+    "logger": "--config configs/logger/wandb.yaml (or tensorboard.yaml)",
+    "loss": "--model.loss CLASS",
+    "lr": "--model.optimizer.lr X",
+    "max_epochs": "--trainer.max_epochs N",
+    "max_steps": "--trainer.max_steps N",
+    "name": "--experiment NAME",
+    "num_classes": "--model.labels.names '[a, b]'",
+    "num_epochs": "--trainer.max_epochs N",
+    "num_workers": "--data.num_workers N",
+    "optimizer": "--model.optimizer CLASS",
+    "patch_size": "--model.input_size '[h, w]'",
+    "patience": f"{_EARLY_STOPPING} --trainer.callbacks.patience=N",
+    "precision": "--trainer.precision NAME",
+    "pretrained": "--model.pretrained FILE",
+    "resume": "--ckpt_path last",
+    "root": "--data_root DIR",
+    "scheduler": "--model.lr_scheduler CLASS",
+    "seed": "--seed_everything N",
+    "steps": "--trainer.max_steps N",
+    "tensorboard": "--config configs/logger/tensorboard.yaml",
+    "tta": "--model.tta flips",
+    "wandb": "--config configs/logger/wandb.yaml",
+    "weight_decay": "--model.optimizer.weight_decay X",
+    "weights": "--ckpt_path FILE, or --model.pretrained FILE to start a training from",
+    "workers": "--data.num_workers N",
+}
+"""What other programs call a setting, and what it is here."""
+
+_TRAINER = (
+    "accelerator strategy devices num_nodes precision logger callbacks fast_dev_run max_epochs min_epochs max_steps "
+    "min_steps max_time limit_train_batches limit_val_batches limit_test_batches limit_predict_batches overfit_batches "
+    "val_check_interval check_val_every_n_epoch num_sanity_val_steps log_every_n_steps enable_checkpointing "
+    "enable_progress_bar enable_model_summary accumulate_grad_batches gradient_clip_val gradient_clip_algorithm "
+    "deterministic benchmark inference_mode use_distributed_sampler profiler detect_anomaly barebones plugins "
+    "sync_batchnorm reload_dataloaders_every_n_epochs default_root_dir enable_autolog_hparams model_registry"
+)
+_MODEL = (
+    "network labels labels.names labels.task labels.values labels.ignore_value labels.colors labels.tolerance loss "
+    "normalization optimizer channels context_slices resize input_size spacing_mm lr_scheduler lr_interval "
+    "surface_metrics nsd_tolerance metrics size_divisor window_overlap whole_image_max_pixels tta postprocess "
+    "pretrained freeze unfreeze_epoch encoder_lr_factor decay_all channels_last compile_network"
+)
+_DATA = (
+    "source batch_size eval_batch_size num_workers fold folds split_fractions split_file split_seed allow_duplicates "
+    "samples_per_epoch foreground_fraction augmentation cache_dir"
+)
+# Written down, since asking the classes takes seconds; a test compares them with the parser's.
+SETTINGS = (
+    *("trainer", "model", "data"),
+    *(f"trainer.{name}" for name in _TRAINER.split()),
+    *(f"model.{name}" for name in _MODEL.split()),
+    *(f"data.{name}" for name in _DATA.split()),
+    *("config", "print_config", "seed_everything", "experiment", "runs", "save_predictions", "ckpt_path"),
+    *("weights_only", "data_root", "plugins", "help"),
+)
+"""Every setting of `medseg fit` by its name."""
+
+OPEN = tuple(
+    f"{setting}."
+    for setting in (
+        *("trainer.accelerator", "trainer.strategy", "trainer.logger", "trainer.callbacks", "trainer.profiler"),
+        *("trainer.plugins", "model.network", "model.loss", "model.normalization", "model.optimizer"),
+        *("model.lr_scheduler", "model.metrics", "model.nsd_tolerance", "model.postprocess", "model.labels.colors"),
+        *("data.source", "data.augmentation"),
+    )
+)
+"""Settings that are classes or mappings: what may follow them, their class decides."""
+
+_OWN = {
+    "crossval": ("jobs", "fold", "json"),
+    "validate": ("json", "verbose"),
+    "test": ("json", "verbose"),
+    "predict": ("json", "input", "output", "probabilities", "overlays", "review", "review_top"),
+}
+_CHECKPOINT = (
+    "a file such as runs/demo/version_0/checkpoints/best.ckpt, a run folder, or best for that of the newest run"
+)
+_CALLBACKS = "trainer.callbacks"
+_LOGGERS = ("csv", "tensorboard", "wandb")
+_FOLDERS = (
+    ("input", "", "a folder of images, or an image"),
+    ("output", "-o", "a new folder for the masks"),
+)
+_LISTS = ("model.labels.names", "model.labels.values", "model.input_size", "model.spacing_mm", "data.split_fractions")
+
+
+def describe_unknown_command(name: str, commands: Sequence[str]) -> str:
+    """Say what a command that does not exist is called here.
+
+    >>> describe_unknown_command("train", ["fit", "test"])
+    "There is no command 'train'. It is medseg fit."
+    >>> describe_unknown_command("tets", ["fit", "test"])
+    "There is no command 'tets'. Did you mean test?"
+    """
+    if (other := OTHER_COMMANDS.get(name.lower().replace("_", "-"))) is not None:
+        hint = f"It is medseg {other}."
+    else:
+        near = difflib.get_close_matches(name, commands, n=1)
+        hint = f"Did you mean {near[0]}?" if near else "See medseg --help."
+    return f"There is no command '{make_printable(name[:40])}'. {hint}"
+
+
+def check_arguments(command: str, arguments: Sequence[str]) -> None:
+    """Check what can be known of a training command's arguments without its parser.
+
+    Args:
+        command: `fit`, `validate`, `test`, `predict` or `crossval`.
+        arguments: What follows it.
+
+    Raises:
+        SettingError: Something is missing, or a setting does not exist.
+    """
+    options = dict(_split_options(arguments))
+    if arguments and not arguments[0].startswith("-"):
+        option = "--ckpt_path" if arguments[0].endswith((".ckpt", ".json")) else "--config"
+        raise SettingError(f"medseg {command} takes options alone. Write {option} {_quote(arguments[0])}.")
+    _check_required(command, arguments, options)
+    for name, values in options.items():
+        _check_name(command, name)
+        _check_value(name, values, options)
+
+
+def _split_options(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each long option's name, without `--` and a closing `+`, with its values."""
+    for index, argument in enumerate(arguments):
+        if not argument.startswith("--") or argument == "--":
+            continue
+        name, equals, value = argument[2:].partition("=")
+        values = [value] if equals else []
+        for each in arguments[index + 1 :]:
+            if each.startswith("-"):
+                break
+            values.append(each)
+        yield name, values
+
+
+def _check_required(command: str, arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> None:
+    if command in ("fit", "crossval") and not ({"config", "model.network"} & options.keys() or "-c" in arguments):
+        given = options.get("data_root") or options.get("data.source.root")
+        raise SettingError(
+            f"medseg {command} needs --config FILE. Make one for your data: medseg plan "
+            f"{_quote(given[0] if given else 'mydata')} -o plan.yaml, then medseg {command} --config plan.yaml."
+        )
+    if command in ("validate", "test", "predict") and "ckpt_path" not in options:
+        wrong = next((name for name in options if OTHER_SETTINGS.get(name, "").startswith("--ckpt_path")), None)
+        instead = f", not --{wrong}" if wrong else ""
+        raise SettingError(f"medseg {command} needs --ckpt_path{instead}: {_CHECKPOINT}.")
+    if command == "predict":
+        for name, short, what in _FOLDERS:
+            if name not in options and short not in arguments:
+                near = difflib.get_close_matches(name, options.keys() - {"input", "output"}, n=1)
+                instead = f", not --{near[0]}" if near else ""
+                raise SettingError(f"medseg predict needs --{name}{instead}: {what}.")
+
+
+def _check_name(command: str, name: str) -> None:
+    name = name.removesuffix("+")
+    known = (*SETTINGS, *_OWN.get(command, ()))
+    if name in known or name.startswith(OPEN) or name.removesuffix(".help") in known:
+        return
+    plain = name.replace("-", "_").lower()
+    other = f"--{plain}" if plain in known else OTHER_SETTINGS.get(plain)
+    if other is None:
+        last_parts = {setting.rsplit(".", 1)[-1]: setting for setting in known}
+        candidates = {setting: setting for setting in known} if "." in plain else last_parts
+        # What is like no setting goes on to the parser, which knows more about classes than this list.
+        near = difflib.get_close_matches(plain, candidates, n=1, cutoff=0.8)
+        other = f"--{candidates[near[0]]}" if near else None
+    if other is not None:
+        raise SettingError(f"medseg {command} has no --{_quote(name)}. Use {other}.")
+
+
+def _check_value(name: str, values: Sequence[str], options: Mapping[str, Sequence[str]]) -> None:
+    if not values:
+        return
+    value = values[0]
+    if name == "config":
+        _check_config(value)
+    elif name == "data" and not value.endswith((".yaml", ".yml", ".json")) and value[:1] != "{":
+        raise SettingError(f"--data takes a file of settings, got {_quote(value)}. Use --data_root {_quote(value)}.")
+    elif name in _LISTS and not re.match(r"\s*(\[|null$)", value):
+        items = [*values, *values] if name == "model.input_size" and len(values) == 1 else values
+        text = ", ".join(each.rstrip(",") for each in items)
+        raise SettingError(
+            f"--{name} takes a list, got {_quote(' '.join(values))}. Write --{name} {_quote(f'[{text}]')}."
+        )
+    elif name == "trainer.logger" and value.lower() in _LOGGERS:
+        raise SettingError(f"--{name} takes a class, got {value}. Use --config configs/logger/{value.lower()}.yaml.")
+    elif (
+        name.startswith("trainer.callbacks") and value == "EarlyStopping" and "trainer.callbacks.monitor" not in options
+    ):
+        raise SettingError(f"EarlyStopping needs what it follows. Use {_EARLY_STOPPING}.")
+
+
+def _check_config(value: str) -> None:
+    if find_config(value).is_file():
+        return
+    near = difflib.get_close_matches(Path(value).as_posix(), list_config_names(), n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"The shipped ones are in {find_shipped_configs()}."
+    raise SettingError(f"There is no configuration {_quote(value)}. {hint}")
+
+
+def _quote(text: str) -> str:
+    """Quote a stranger's text as a shell would read it."""
+    return shlex.quote(make_printable(text[:60]))

@@ -1,0 +1,201 @@
+"""Typical wrong commands, each answered with one short sentence that names the setting and the remedy."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medseg_pl.__main__ import main
+from medseg_pl.cli import help_pages
+from medseg_pl.cli.lightning_cli import TrainerParser, make_parser
+from medseg_pl.cli.parser import describe_instantiation_error, list_options
+from medseg_pl.cli.wrong_use import OPEN, OTHER_SETTINGS, SETTINGS
+from medseg_pl.core.errors import SettingError
+
+FIT = "fit --config configs/experiment/demo.yaml"
+MOST_LETTERS = 200
+AT_ONCE = {
+    "train --config configs/experiment/demo.yaml": "It is medseg fit.",
+    "predct --input a": "Did you mean predict?",
+    "infer --input a": "It is medseg predict.",
+    "eval best.ckpt": "It is medseg test",
+    "finetune": "fit --model.pretrained FILE",
+    "fit": "medseg plan mydata -o plan.yaml",
+    "fit --data.source.root scans": "medseg plan scans -o plan.yaml",
+    "fit --data_root 'my scans'": "medseg plan 'my scans' -o plan.yaml",
+    "fit plan.yaml": "--config plan.yaml",
+    "fit --config configs/experiment/demmo.yaml": "Did you mean configs/experiment/demo.yaml?",
+    "fit --config nowhere.yaml": "The shipped ones are in",
+    f"{FIT} --lr 0.01": "--model.optimizer.lr X",
+    f"{FIT} --learning-rate 0.01": "--model.optimizer.lr X",
+    f"{FIT} --epochs 3": "--trainer.max_epochs N",
+    f"{FIT} --batch_size 4": "--data.batch_size N",
+    f"{FIT} --batch-size=4": "--data.batch_size N",
+    f"{FIT} --gpus 2": "--trainer.devices N",
+    f"{FIT} --device cuda": "--trainer.accelerator cpu or gpu",
+    f"{FIT} --data mydata": "--data_root mydata",
+    f"{FIT} --encoder resnet50": "--model.network.encoder_name NAME",
+    f"{FIT} --num_classes 3": "--model.labels.names '[a, b]'",
+    f"{FIT} --img_size 256": "--model.input_size '[h, w]'",
+    f"{FIT} --resume": "--ckpt_path last",
+    f"{FIT} --seed 1": "--seed_everything N",
+    f"{FIT} --wandb": "--config configs/logger/wandb.yaml",
+    f"{FIT} --patience 10": "EarlyStopping --trainer.callbacks.monitor=val/dice",
+    f"{FIT} --trainer.max_epoch 3": "--trainer.max_epochs",
+    f"{FIT} --data.batchsize 3": "--data.batch_size",
+    f"{FIT} --data.num-workers 3": "--data.num_workers",
+    f"{FIT} --model.labels.names lesion": "--model.labels.names '[lesion]'",
+    f"{FIT} --model.labels.names liver tumor": "--model.labels.names '[liver, tumor]'",
+    f"{FIT} --model.input_size 256": "--model.input_size '[256, 256]'",
+    f"{FIT} --trainer.logger wandb": "--config configs/logger/wandb.yaml",
+    f"{FIT} --trainer.callbacks EarlyStopping": "--trainer.callbacks.monitor=val/dice",
+    f"{FIT} --trainer.callbacks+=EarlyStopping": "--trainer.callbacks.monitor=val/dice",
+    "test": "needs --ckpt_path: a file such as",
+    "test best.ckpt": "--ckpt_path best.ckpt",
+    "test --checkpoint best.ckpt": "needs --ckpt_path, not --checkpoint",
+    "predict --input a --output b": "needs --ckpt_path",
+    "predict --ckpt_path best --inputs a --output b": "needs --input, not --inputs",
+    "predict --ckpt_path best --input a": "needs --output",
+    "crossval --jobs 2": "medseg crossval --config plan.yaml",
+    f"cross{FIT} --folds 5".replace("crossfit", "crossval"): "--data.folds N",
+}
+"""What is answered before torch is imported."""
+PARSED = {
+    "--trainer.max_epochs ten": "trainer.max_epochs: expected a whole number",
+    "--model.labels.task multi": "model.labels.task: expected one of binary, multiclass, multilabel",
+    "--model.tta yes": "model.tta: expected one of none, horizontal, vertical, flips, all",
+    "--model.network Unett": "Did you mean Unet?",
+    "--model.optimizer Adamm": "Did you mean Adam",
+    "--model.loss FocalLoss": "--model.loss.mode VALUE",
+    "--trainer.callbacks+=EarlyStoping": "Did you mean EarlyStopping?",
+    "--model.network.init_args.encoder resnet18": "Did you mean encoder_name?",
+    "--data.source.rot x": "Did you mean root?",
+}
+"""What the parser answers."""
+
+
+def is_short(sentence: str) -> bool:
+    return len(sentence.splitlines()) == 1 and len(sentence) <= MOST_LETTERS
+
+
+def test_typical_mistakes_are_answered_before_torch_is_imported() -> None:
+    code = (
+        "import contextlib, io, json, shlex, sys; from medseg_pl.__main__ import main\n"
+        "answers = []\n"
+        "for line in json.load(sys.stdin):\n"
+        "    with contextlib.redirect_stderr(io.StringIO()) as said:\n"
+        "        answers.append((main(shlex.split(line)), said.getvalue()))\n"
+        "print(json.dumps([answers, sorted({'torch', 'lightning', 'jsonargparse'} & set(sys.modules))]))"
+    )
+    words = json.dumps(list(AT_ONCE))
+    done = subprocess.run([sys.executable, "-c", code], input=words, capture_output=True, text=True, check=True)
+    answers, imported = json.loads(done.stdout)
+    assert imported == []
+    for (line, remedy), (exit_code, said) in zip(AT_ONCE.items(), answers, strict=True):
+        sentence = said.removeprefix("medseg: ").strip()
+        assert exit_code == 2, line
+        assert remedy in sentence, f"{line}: {sentence}"
+        assert is_short(sentence), f"{line}: {sentence}"
+
+
+def test_forty_typical_mistakes_are_in_the_table() -> None:
+    assert len(AT_ONCE) + len(PARSED) >= 40
+
+
+@pytest.fixture(scope="module")
+def parser() -> TrainerParser:
+    made = make_parser("fit")
+    assert isinstance(made, TrainerParser)
+    return made
+
+
+@pytest.mark.parametrize(("words", "remedy"), PARSED.items())
+def test_a_value_that_does_not_fit_is_answered_in_words(parser: TrainerParser, words: str, remedy: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        parser.parse_args(["--config", "configs/experiment/demo.yaml", *shlex.split(words)])
+    assert remedy in str(caught.value)
+    assert is_short(str(caught.value))
+
+
+def test_a_configuration_that_is_a_part_is_told_from_a_whole_one(parser: TrainerParser) -> None:
+    with pytest.raises(SettingError, match=r"medseg plan DIR -o plan\.yaml") as caught:
+        parser.parse_args(["--config", "configs/model/tiny.yaml"])
+    assert is_short(str(caught.value))
+
+
+def test_a_gpu_that_is_not_there() -> None:
+    sentence = describe_instantiation_error("No supported gpu backend found!")
+    assert "--trainer.accelerator cpu" in sentence
+    assert is_short(sentence)
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("plan mydata", "medseg plan needs --output CONFIG"),
+        ("compare a", "medseg compare needs B"),
+        ("export --ckpt_path a.ckpt", "medseg export needs --output"),
+        ("check nowhere", "Give the folder that holds it"),
+    ],
+)
+def test_other_commands_name_what_they_lack(words: str, needed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(shlex.split(words)) in (1, 2)
+    said = capsys.readouterr().err.removeprefix("medseg: ").strip()
+    assert needed in said
+    assert is_short(said)
+
+
+def test_the_list_of_settings_is_that_of_the_parser(parser: TrainerParser) -> None:
+    """A setting that the list lacks is taken for a misspelled one where another is called alike."""
+    known = {*SETTINGS, *("labels", "seed")}
+    missing = [
+        name for name in list_options(parser) if name not in known and not name.startswith((*OPEN, "data.labels"))
+    ]
+    assert missing == []
+    options = {option for action in parser._actions for option in action.option_strings}
+    early = {
+        "data_root",
+        "plugins",
+        "config",
+        "print_config",
+        "help",
+        "ckpt_path",
+        "trainer",
+        "model",
+        "data",
+        "model.labels",
+    }
+    assert [name for name in SETTINGS if f"--{name}" not in options and name not in early] == []
+
+
+def test_other_names_are_not_settings_themselves() -> None:
+    assert [name for name in OTHER_SETTINGS if name in SETTINGS] == []
+
+
+@pytest.mark.parametrize("command", help_pages.COMMANDS)
+def test_help_fits_on_one_screen(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 80
+    named = [word for line in lines for word in line.split() if word.startswith("--")]
+    assert len(named) >= 10
+
+
+def test_the_help_of_fit_names_twenty_settings_that_exist(parser: TrainerParser) -> None:
+    settings = [line.split()[0] for line in help_pages.COMMANDS["fit"].splitlines() if line.startswith("  --")]
+    assert len(settings) >= 20
+    for setting in settings:
+        name = setting.removeprefix("--").removesuffix(".help")
+        assert name in SETTINGS or name.startswith(OPEN), setting
+
+
+def test_the_help_of_predict_begins_with_its_own_options() -> None:
+    page = help_pages.COMMANDS["predict"]
+    assert page.index("--input") < page.index("--output") < page.index("--model.tta")
+    assert Path("docs/settings.md").name in page
