@@ -23,6 +23,8 @@ from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopSigna
 from medseg_pl.io.config_files import find_shipped_configs
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+REPEATING = ("crossval", "tune")
+"""Take the settings of `fit` besides options of their own."""
 MODULES = {
     **{name: f"medseg_pl.cli.commands.{name}" for name in FILE_COMMANDS},
     "completion": "medseg_pl.cli.completion",
@@ -32,6 +34,7 @@ MODULES = {
 _BEGINS_AGAIN = "What was begun is left out, nothing is half written; the same command begins again."
 _AFTER_STOP = {
     "crossval": "Folds that are complete stay; the same command goes on.",
+    "tune": "Trials that are complete stay; the same command goes on.",
     "fit": NOTHING_TO_SAVE,
     "predict": "Cases that are finished stay; the same command goes on.",
     "review": "Cases that are finished stay; the same command goes on.",
@@ -65,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         # Before the imports, which take seconds.
-        with StopSignals(trains=command in ("fit", "crossval")) as stop, convert_file_errors(command):
+        with StopSignals(trains=command in ("fit", *REPEATING)) as stop, convert_file_errors(command):
             return _dispatch(command, arguments[1:], stop)
     except MedsegError as error:
         if debug:
@@ -89,13 +92,12 @@ def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
             from medseg_pl.cli.run import run
 
         return run(command, arguments, stop)
-    if command == "crossval":  # takes the settings of fit besides its own options
+    if command in REPEATING:
         if not {"-h", "--help"} & set(arguments):
             check_arguments(command, arguments)
         with _pause_collector():
-            from medseg_pl.cli import crossval
-
-        return crossval.run(arguments, stop)
+            repeating = importlib.import_module(f"medseg_pl.cli.{command}")
+        return int(repeating.run(arguments, stop))
     if command in MODULES:
         with _pause_collector():
             from medseg_pl.cli.parser import CommandParser
@@ -104,7 +106,7 @@ def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
         parser = CommandParser(f"medseg {command}", str(module.__doc__).splitlines()[0])
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(arguments)))
-    raise SettingError(describe_unknown_command(command, (*TRAINER_COMMANDS, "crossval", *MODULES)))
+    raise SettingError(describe_unknown_command(command, (*TRAINER_COMMANDS, *REPEATING, *MODULES)))
 
 
 class SayOnce(logging.Filter):

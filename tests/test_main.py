@@ -10,13 +10,13 @@ import sys
 import pytest
 
 import medseg_pl
-from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS, _pause_collector, main
+from medseg_pl.__main__ import MODULES, REPEATING, TRAINER_COMMANDS, _pause_collector, main
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for command in (*TRAINER_COMMANDS, "crossval", *MODULES):
+    for command in (*TRAINER_COMMANDS, *REPEATING, *MODULES):
         assert f"\n  {command} " in text
     assert max(len(line) for line in text.splitlines()) <= 80
 
@@ -47,7 +47,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert {"torch", "lightning", "numpy", "jsonargparse"}.isdisjoint(done.stderr.split())
 
 
-@pytest.mark.parametrize("command", [*TRAINER_COMMANDS, "crossval", *MODULES])
+@pytest.mark.parametrize("command", [*TRAINER_COMMANDS, *REPEATING, *MODULES])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         assert main([command, "--help"]) == 0

@@ -56,7 +56,7 @@ def make_root_parser() -> ArgumentParser:
 
 def _make_trainer_parsers() -> dict[str, ArgumentParser]:
     """Make the parsers of Lightning's commands, with the names and options of the sources that come with medseg."""
-    from medseg_pl.cli import crossval  # torch and Lightning, for which --help shall not wait
+    from medseg_pl.cli import crossval, tune  # torch and Lightning, for which --help shall not wait
     from medseg_pl.cli.lightning_cli import make_parser
     from medseg_pl.data import sources
 
@@ -64,9 +64,10 @@ def _make_trainer_parsers() -> dict[str, ArgumentParser]:
     shipped = [source for source in classes if inspect.isclass(source) and not inspect.isabstract(source)]
     names = sorted({name for source in shipped for name in inspect.signature(source).parameters})
     parsers: dict[str, ArgumentParser] = {name: make_parser(name) for name in ("fit", "validate", "test", "predict")}
-    parsers["crossval"] = make_parser("fit")
-    parsers["crossval"].description = crossval.HELP
-    crossval.add_arguments(parsers["crossval"])
+    for name, command in {"crossval": crossval, "tune": tune}.items():
+        parsers[name] = make_parser("fit")
+        parsers[name].description = command.HELP
+        command.add_arguments(parsers[name])
     for parser in parsers.values():
         add_data_root(parser)
         add_plugins(parser)

@@ -24,7 +24,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from medseg_pl.cli.arguments import keep_stdout_for, print_json
@@ -36,14 +35,14 @@ from medseg_pl.cli.crossval_results import (
     write_paper_files,
 )
 from medseg_pl.cli.error_messages import quiet_libraries, user_errors
-from medseg_pl.cli.fold_processes import FoldTraining, train_folds
-from medseg_pl.cli.lightning_cli import get_experiment_folder, get_limits, make_parser
-from medseg_pl.cli.parser import EarlyOptions, EarlyParser, check_sections, list_options, read_early_options
+from medseg_pl.cli.fit_settings import check_keeps_checkpoints, list_changes, parse_settings
+from medseg_pl.cli.parser import EarlyParser, read_early_options
+from medseg_pl.cli.training_processes import Training, count_gpus, run_trainings, share_machine
 from medseg_pl.core.errors import FolderLockedError, SettingError, UnreadableFileError, make_printable
 from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.data.prepared_data import open_source
-from medseg_pl.io.config_files import find_config, find_configs, read_json, read_yaml
+from medseg_pl.io.config_files import find_config, find_configs, read_json
 from medseg_pl.io.folders import FolderLocks
 from medseg_pl.metrics.summary import print_scores
 from medseg_pl.reporting import read_run
@@ -59,9 +58,6 @@ besides: every setting of medseg fit, such as --config FILE, --data.folds N, --e
 """
 _MOST_JOBS = 256
 _LOCK_S = 60
-# What may change between two lives of a fold: where it runs, and where its data is.
-_FREE = ("fold", "num_workers", "cache_dir", "eval_batch_size")
-_FREE_OF_SOURCE = ("root", "manifest")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -200,51 +196,14 @@ def _train_all(plan: Plan, jobs: int, stop: StopSignals, stdout: int | None) -> 
     waiting = [fold for fold, found in complete.items() if found is None]
     jobs = min(jobs, max(1, len(waiting)))
     trainings = [
-        FoldTraining(fold, ["fit", *plan.list_arguments(fold)], plan.get_folder(fold) / "log.txt" if jobs > 1 else None)
+        Training(
+            f"Fold {fold}", ["fit", *plan.list_arguments(fold)], plan.get_folder(fold) / "log.txt" if jobs > 1 else None
+        )
         for fold in waiting
     ]
     devices = plan.settings["trainer"]["devices"]
-    environments = share_machine(jobs, os.environ, _count_gpus() if jobs > 1 else 0, devices, os.cpu_count() or 1)
-    train_folds(trainings, jobs, stop, environments=environments, report=_print, stdout=stdout)
-
-
-def _count_gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def share_machine(
-    jobs: int, environment: Mapping[str, str], gpus: int, devices: Any, cores: int
-) -> list[dict[str, str]]:
-    """Share GPUs and cores among trainings that run at once.
-
-    Args:
-        jobs: How many.
-        environment: What this process was given; what it says wins.
-        gpus: How many GPUs it sees.
-        devices: `trainer.devices`, of one training.
-        cores: Of the machine.
-
-    Returns:
-        The variables of each training.
-
-    >>> share_machine(2, {}, 2, 1, 8)
-    [{'OMP_NUM_THREADS': '4', 'CUDA_VISIBLE_DEVICES': '0'}, {'OMP_NUM_THREADS': '4', 'CUDA_VISIBLE_DEVICES': '1'}]
-    >>> share_machine(1, {}, 2, 1, 8)
-    [{}]
-    """
-    if jobs == 1:
-        return [{}]
-    # Left alone, each training would take all cores, and together they would be slower than one by one.
-    threads = {} if "OMP_NUM_THREADS" in environment else {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
-    given = environment.get("CUDA_VISIBLE_DEVICES")
-    visible = [name.strip() for name in given.split(",") if name.strip()] if given else [str(i) for i in range(gpus)]
-    if gpus < 2:
-        return [threads] * jobs
-    each = devices if isinstance(devices, int) and devices > 0 else max(1, gpus // jobs)
-    chosen = [[visible[(job * each + index) % len(visible)] for index in range(each)] for job in range(jobs)]
-    return [{**threads, "CUDA_VISIBLE_DEVICES": ",".join(names)} for names in chosen]
+    environments = share_machine(jobs, os.environ, count_gpus() if jobs > 1 else 0, devices, os.cpu_count() or 1)
+    run_trainings(trainings, jobs, stop, environments=environments, report=_print, stdout=stdout)
 
 
 def _finish(plan: Plan) -> CrossvalResults:
@@ -279,12 +238,12 @@ def make_plan(arguments: Sequence[str]) -> Plan:
     if any(argument.split("=")[0] == "--data.fold" for argument in rest):
         raise SettingError("--data.fold: medseg crossval trains every fold. --fold K trains one of them.")
     with restrict_imports(early.plugins), user_errors("fit", PhaseTracker()):
-        settings, limits, folder = _parse_settings(early, [*rest, "--data.fold=0"])
+        settings, limits, folder = parse_settings(early, [*rest, "--data.fold=0"])
         # Fractions win over folds in medseg fit, so every fold would be the same split.
         fractions = settings["data"]["split_fractions"] is not None
         if fractions:
             settings["data"]["split_fractions"] = None
-        _check_trainer(settings["trainer"])
+        check_keeps_checkpoints(settings["trainer"])
         folds = _count_folds(settings, early.plugins)
     notes = ["data.split_fractions is left out: all cases are shared among the folds."] if fractions else []
     if folds != settings["data"]["folds"]:
@@ -295,29 +254,6 @@ def make_plan(arguments: Sequence[str]) -> Plan:
     for fold in range(folds):
         _check_same_settings(plan, fold)
     return plan
-
-
-def _parse_settings(early: EarlyOptions, rest: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], Path]:
-    parser = make_parser("fit")
-    sections = sorted({name.split(".")[0] for name in list_options(parser)})
-    for path in early.configs:
-        check_sections(path, sections)
-    # Only read here, and checked in full by each training: nothing of it is made.
-    moved = [f"--data.source.root={early.data_root}"] if early.data_root is not None else []
-    config = parser.parse_args([*rest, *moved])
-    settings: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_unset=False))
-    return settings, get_limits(config), get_experiment_folder(config)
-
-
-def _check_trainer(trainer: Mapping[str, Any]) -> None:
-    """Raise `SettingError` where trainings would leave no checkpoint."""
-    without = [name for name in ("fast_dev_run", "barebones") if trainer[name]]
-    without += ["enable_checkpointing"] if trainer["enable_checkpointing"] is False else []
-    if without:
-        raise SettingError(
-            f"trainer.{without[0]} {trainer[without[0]]} keeps no checkpoints, of which the ensemble is made. Leave it "
-            "out."
-        )
 
 
 def _count_folds(settings: Mapping[str, Any], plugins: Sequence[str]) -> int:
@@ -357,47 +293,12 @@ def _check_same_settings(plan: Plan, fold: int) -> None:
     path = run / "config.yaml" if run is not None else None
     if path is None or not path.is_file():
         return
-    try:
-        before = read_yaml(path)
-        differing = _list_differences(_select_binding(before), _select_binding(plan.settings))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UnreadableFileError(
-            f"{path} is no configuration that medseg wrote: {error}. Move its folder away."
-        ) from None
+    differing = list_changes(path, plan.settings)
     if differing:
         raise SettingError(
             f"Fold {fold} in {plan.get_folder(fold)} was begun with other settings: {', '.join(differing[:5])}. Choose "
             "another --experiment, or repeat the command with its settings."
         )
-
-
-def _select_binding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Select the settings that must be the same in all folds, and in all lives of one."""
-    data = {name: value for name, value in settings["data"].items() if name not in _FREE}
-    source = dict(data["source"])
-    arguments = source.get("init_args") or {}
-    source["init_args"] = {name: value for name, value in arguments.items() if name not in _FREE_OF_SOURCE}
-    return {
-        "model": settings["model"],
-        "data": {**data, "source": source},
-        "seed_everything": settings["seed_everything"],
-        "trainer": {"precision": settings["trainer"]["precision"]},
-    }
-
-
-def _list_differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """List the settings that differ; one that the earlier version did not have is none of them.
-
-    >>> _list_differences({"data": {"folds": 5}}, {"data": {"folds": 4, "new": True}})
-    ['data.folds']
-    """
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return [] if before == now else [name]
-    return [
-        difference
-        for key in before
-        for difference in _list_differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-    ]
 
 
 def _print(line: str) -> None:

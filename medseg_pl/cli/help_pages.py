@@ -10,6 +10,7 @@ Train 2D and 2.5D segmentation models on medical images.
 train and use a model
   fit         train                    --config FILE [any setting]
   crossval    train and score folds    --config FILE [--jobs N] [any setting]
+  tune        find the best settings   --config FILE --space FILE [--trials N]
   validate    score validation cases   --ckpt_path FILE [any setting]
   test        score test cases         --ckpt_path FILE [any setting]
   predict     write masks              --ckpt_path FILE --input DIR --output DIR

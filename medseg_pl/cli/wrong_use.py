@@ -23,6 +23,8 @@ OTHER_COMMANDS = {
     "inference": "predict",
     "segment": "predict",
     "cv": "crossval",
+    "sweep": "tune",
+    "search": "tune",
     "init": "new",
     "create": "new",
     "onnx": "export",
@@ -137,6 +139,7 @@ OPEN = tuple(
 
 _OWN = {
     "crossval": ("jobs", "fold", "json"),
+    "tune": ("space", "trials", "jobs", "no_pruning", "json"),
     "validate": ("json", "verbose"),
     "test": ("json", "verbose"),
     "predict": ("json", "input", "output", "probabilities", "overlays", "review", "review_top"),
@@ -173,7 +176,7 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
     """Check what can be known of a training command's arguments without its parser.
 
     Args:
-        command: `fit`, `validate`, `test`, `predict` or `crossval`.
+        command: `fit`, `validate`, `test`, `predict`, `crossval` or `tune`.
         arguments: What follows it.
 
     Raises:
@@ -204,7 +207,9 @@ def _split_options(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _check_required(command: str, arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> None:
-    if command in ("fit", "crossval") and not ({"config", "model.network"} & options.keys() or "-c" in arguments):
+    if command in ("fit", "crossval", "tune") and not (
+        {"config", "model.network"} & options.keys() or "-c" in arguments
+    ):
         given = options.get("data_root") or options.get("data.source.root")
         raise SettingError(
             f"medseg {command} needs --config FILE. Make one for your data: medseg plan "

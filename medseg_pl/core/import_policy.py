@@ -46,6 +46,7 @@ KNOWN = (
     "medseg_pl.training.checkpoints.LastCheckpoint",
     "medseg_pl.training.checkpoints.callbacks",  # where it is
     "medseg_pl.training.progress",  # where some of training.callbacks are
+    "medseg_pl.training.trial_search.TrialReport",
     "segmentation_models_pytorch",
     "torch.distributed.fsdp",
     "torch.nn",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS, main
+from medseg_pl.__main__ import MODULES, REPEATING, TRAINER_COMMANDS, main
 from medseg_pl.cli import completion
 from tests.timeouts import HANG_S
 
@@ -101,7 +101,7 @@ def test_the_script_names_commands_options_and_values(
 
 @IN_SHELLS
 def test_commands(ask: Ask) -> None:
-    assert ask("") >= {*TRAINER_COMMANDS, "crossval", *MODULES}
+    assert ask("") >= {*TRAINER_COMMANDS, *REPEATING, *MODULES}
     assert ask("p") == {"phantom", "plan", "postprocess", "predict"}
     assert ask("compl") == {"completion"}
 

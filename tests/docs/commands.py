@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PAGES = (Path("README.md"), *sorted(Path("docs").glob("*.md")))
-ELSEWHERE = ("cd", "make", "mkdir", "pip", "python", "sbatch", "source", "torchrun")
+ELSEWHERE = ("cd", "make", "mkdir", "pip", "python", "sbatch", "source", "torchrun", "wandb")
 """Programs of others that pages name; their lines are not run here."""
 
 

@@ -10,8 +10,7 @@ import pytest
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from medseg_pl.__main__ import MODULES, TRAINER_COMMANDS
-from medseg_pl.cli import crossval
+from medseg_pl.__main__ import MODULES, REPEATING, TRAINER_COMMANDS
 from medseg_pl.cli.lightning_cli import make_parser
 from medseg_pl.cli.parser import CommandParser, read_early_options
 from medseg_pl.core.errors import SettingError
@@ -56,8 +55,9 @@ def parse(words: Sequence[str], parsers: Parsers) -> None:
         SystemExit: The help is asked for.
     """
     command, *arguments = words
-    if command == "crossval":
-        command, arguments = "fit", crossval.read_options(arguments)[1]
+    if command in REPEATING:
+        repeating = importlib.import_module(f"medseg_pl.cli.{command}")
+        command, arguments = "fit", repeating.read_options(arguments)[1]
     if command in TRAINER_COMMANDS:
         early, rest = read_early_options(arguments)
         assert command == "fit" or early.checkpoints, f"medseg {command} needs a checkpoint"

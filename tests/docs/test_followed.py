@@ -18,8 +18,8 @@ ONE_PROCESS = (
     "--data.samples_per_epoch=8",
 )
 ADDED = {
-    "crossval": (*SMALL, *ONE_PROCESS),
-    "fit": (*SMALL, *ONE_PROCESS),
+    **dict.fromkeys(("crossval", "fit"), (*SMALL, *ONE_PROCESS)),
+    "tune": (*SMALL, *ONE_PROCESS, "--trials=1"),
     "phantom": ("--cases=8", "--slices=6", "--size=40x36"),
 }
 """What makes a command a matter of seconds, on a machine without a GPU."""

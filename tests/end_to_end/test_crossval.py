@@ -19,7 +19,7 @@ import torch
 
 from medseg_pl.__main__ import main
 from medseg_pl.cli import crossval
-from medseg_pl.cli.fold_processes import FoldTraining
+from medseg_pl.cli.training_processes import Training
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.models.ensemble_file import read_ensemble
 from medseg_pl.reporting import read_run
@@ -32,7 +32,7 @@ CONFIG = ["crossval", "--config", "configs/experiment/demo.yaml", *SMALL]
 Crossval = Callable[..., int]
 
 
-def train_here(trainings: Sequence[FoldTraining], *_: Any, **__: Any) -> None:
+def train_here(trainings: Sequence[Training], *_: Any, **__: Any) -> None:
     """Train folds in this process, which spares the imports."""
     for training in trainings:
         assert main(training.arguments) == 0
@@ -48,7 +48,7 @@ def folder(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path
     """A cross-validation of two folds."""
     runs = tmp_path_factory.mktemp("crossval")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crossval, "train_folds", train_here)
+        patch.setattr(crossval, "run_trainings", train_here)
         assert main([*command, "--runs", str(runs)]) == 0
     return runs / "demo"
 

@@ -11,6 +11,7 @@ from medseg_pl.training.callbacks.stopping import FiniteCheck, Preemption
 from medseg_pl.training.csv_logger import LogBeforeSave
 from medseg_pl.training.dashboards import check_wandb, make_private
 from medseg_pl.training.progress import LogLines, PhaseTracker, ProgressBar
+from medseg_pl.training.trial_search import TrialReport
 
 __all__ = [
     "ConfigWriter",
@@ -29,6 +30,7 @@ __all__ = [
     "Pseudonyms",
     "ReviewQueue",
     "ScoreWriter",
+    "TrialReport",
     "WarmupEMA",
     "check_wandb",
     "make_private",

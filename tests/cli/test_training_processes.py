@@ -11,8 +11,8 @@ from threading import Thread
 
 import pytest
 
-from medseg_pl.cli import fold_processes
-from medseg_pl.cli.fold_processes import FoldTraining, train_folds
+from medseg_pl.cli import training_processes
+from medseg_pl.cli.training_processes import Training, run_trainings
 from medseg_pl.core.errors import InterruptedRunError, MedsegError, PreemptedError, SettingError, WorkerDiedError
 from medseg_pl.core.stop_signals import StopSignals
 from tests.timeouts import HANG_S
@@ -42,18 +42,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "python"
     program.write_text(PROGRAM.format(python=sys.executable))
     program.chmod(0o755)
-    monkeypatch.setattr(fold_processes.sys, "executable", str(program))
+    monkeypatch.setattr(training_processes.sys, "executable", str(program))
     return tmp_path
 
 
 def train(folder: Path, *whats: object, jobs: int = 1, stop: StopSignals | None = None) -> list[str]:
     lines: list[str] = []
     trainings = [
-        FoldTraining(fold, [str(folder), f"f{fold}", str(what)], folder / f"f{fold}.log")
+        Training(f"Fold {fold}", [str(folder), f"f{fold}", str(what)], folder / f"f{fold}.log")
         for fold, what in enumerate(whats)
     ]
     places = [{"PLACE": f"p{place}"} for place in range(jobs)]
-    train_folds(trainings, jobs, stop or StopSignals(), environments=places, report=lines.append)
+    run_trainings(trainings, jobs, stop or StopSignals(), environments=places, report=lines.append)
     return lines
 
 
@@ -97,7 +97,7 @@ def test_a_fold_that_was_killed_is_named(folder: Path) -> None:
         os.kill(int((folder / "f0.started").read_text().split()[0]), signal.SIGKILL)
 
     Thread(target=kill).start()
-    with pytest.raises(WorkerDiedError, match=r"fold 0 was killed \(SIGKILL\)"):
+    with pytest.raises(WorkerDiedError, match=r"Fold 0 was killed \(SIGKILL\)"):
         train(folder, "wait")
 
 

@@ -1,4 +1,4 @@
-"""Trainings of several folds as processes of their own, one after the other or side by side."""
+"""Trainings as processes of their own, one after the other or side by side: folds, or trials of settings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from medseg_pl.core.errors import InterruptedRunError, MedsegError, PreemptedError, SettingError, WorkerDiedError
 from medseg_pl.core.stop_signals import LEAVE, TIME_IS_UP, StopSignals, make_stop_error
@@ -22,64 +21,73 @@ _POLL_S = 0.05
 _PREEMPTED = PreemptedError.exit_code
 _PR_SET_PDEATHSIG = 1
 _LAST_LINES = 4000
-# By these a training puts its job back into the queue; here all folds are to be asked first.
+# By these a training puts its job back into the queue; here all trainings are to be asked first.
 _JOB_NAMES = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID")
 
 
-class FoldTraining(NamedTuple):
-    """A fold to train.
+class Training(NamedTuple):
+    """A training of its own process.
 
     Attributes:
-        fold: Its number.
+        name: What a reader calls it, such as "Fold 3".
         arguments: What follows `medseg`.
         log: The file that takes what it prints; `None` for this terminal.
     """
 
-    fold: int
+    name: str
     arguments: list[str]
     log: Path | None
 
 
-def train_folds(
-    trainings: Sequence[FoldTraining],
+def complete_or_stop(training: Training, code: int) -> bool:
+    """Tell whether others may begin after this one has ended: only if it is complete."""
+    return code == 0
+
+
+def run_trainings(
+    trainings: Iterable[Training],
     jobs: int,
     stop: StopSignals,
     *,
     environments: Sequence[Mapping[str, str]],
     report: Callable[[str], None],
     stdout: int | None = None,
+    goes_on: Callable[[Training, int], bool] = complete_or_stop,
 ) -> None:
-    """Train folds until all are complete; where one fails, the others save their state and end.
+    """Run trainings until all are complete; where one fails, the others save their state and end.
 
     Args:
-        trainings: What is to be trained.
+        trainings: What is to be trained; each is taken when there is a place for it.
         jobs: How many at once.
         stop: Notes that this process is asked to stop; the trainings are then asked as well, and waited for.
         environments: Variables of each of `jobs` places beside those of this process, such as its devices.
         report: Takes a line for the reader.
         stdout: What takes the output of trainings without a log; that of this process by default.
+        goes_on: Takes a training that has ended and its exit code, and says whether the failure is borne.
 
     Raises:
-        MedsegError: A fold failed, or everything was asked to stop; the exit code is that of the fold.
+        MedsegError: One failed, or everything was asked to stop; the exit code is that of the training.
     """
-    waiting, running, forwarded = deque(trainings), _Running(environments, stdout), set[int]()
-    failed: tuple[FoldTraining, int] | None = None
+    upcoming, running, forwarded = iter(trainings), _Running(environments, stdout), set[int]()
+    failed: tuple[Training, int] | None = None
+    exhausted = False
     stop.defers = True  # Ctrl-C as well: trainings have state to save
     try:
-        while waiting or running.processes:
-            while waiting and running.has_place(jobs) and not stop.asked and failed is None:
-                running.start(waiting.popleft(), report)
+        while not exhausted or running.processes:
+            while not exhausted and running.has_place(jobs):
+                training = None if stop.asked or failed else next(upcoming, None)
+                exhausted = training is None
+                if training is not None:
+                    running.start(training, report)
             # Once each: a training takes a second Ctrl-C for an order to leave without saving.
             for number in sorted(stop.received - forwarded):
                 forwarded.add(number)
                 running.send(LEAVE if number == TIME_IS_UP else number)
             for training, code in running.collect():
-                report(f"Fold {training.fold}: {'complete' if code == 0 else f'ended with exit code {code}'}.")
-                if code and failed is None:
+                report(f"{training.name}: {'complete' if code == 0 else f'ended with exit code {code}'}.")
+                if not goes_on(training, code) and failed is None:
                     failed = (training, code)
                     running.send(LEAVE)
-            if stop.asked or failed:
-                waiting.clear()
             time.sleep(_POLL_S)
     finally:
         # Whatever went wrong here, no training is left behind.
@@ -89,9 +97,50 @@ def train_folds(
     if stop.asked:
         if stop.time_is_up:
             requeue_job(os.environ)
-        raise make_stop_error(stop.received, "The folds' states are saved; the same command goes on.")
+        raise make_stop_error(stop.received, "What was trained is saved; the same command goes on.")
     if failed:
-        raise _make_fold_error(*failed)
+        raise _make_error(*failed)
+
+
+def count_gpus() -> int:
+    """Count the GPUs that this process sees."""
+    # Here, since one training at a time needs no count, and torch takes seconds to import.
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def share_machine(
+    jobs: int, environment: Mapping[str, str], gpus: int, devices: Any, cores: int
+) -> list[dict[str, str]]:
+    """Share GPUs and cores among trainings that run at once.
+
+    Args:
+        jobs: How many.
+        environment: What this process was given; what it says wins.
+        gpus: How many GPUs it sees.
+        devices: `trainer.devices`, of one training.
+        cores: Of the machine.
+
+    Returns:
+        The variables of each training.
+
+    >>> share_machine(2, {}, 2, 1, 8)
+    [{'OMP_NUM_THREADS': '4', 'CUDA_VISIBLE_DEVICES': '0'}, {'OMP_NUM_THREADS': '4', 'CUDA_VISIBLE_DEVICES': '1'}]
+    >>> share_machine(1, {}, 2, 1, 8)
+    [{}]
+    """
+    if jobs == 1:
+        return [{}]
+    # Left alone, each training would take all cores, and together they would be slower than one by one.
+    threads = {} if "OMP_NUM_THREADS" in environment else {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
+    given = environment.get("CUDA_VISIBLE_DEVICES")
+    visible = [name.strip() for name in given.split(",") if name.strip()] if given else [str(i) for i in range(gpus)]
+    if gpus < 2:
+        return [threads] * jobs
+    each = devices if isinstance(devices, int) and devices > 0 else max(1, gpus // jobs)
+    chosen = [[visible[(job * each + index) % len(visible)] for index in range(each)] for job in range(jobs)]
+    return [{**threads, "CUDA_VISIBLE_DEVICES": ",".join(names)} for names in chosen]
 
 
 class _Running:
@@ -100,17 +149,17 @@ class _Running:
     def __init__(self, environments: Sequence[Mapping[str, str]], stdout: int | None) -> None:
         self.environments = environments
         self.stdout = stdout
-        self.processes: dict[int, tuple[FoldTraining, subprocess.Popen[bytes]]] = {}
+        self.processes: dict[int, tuple[Training, subprocess.Popen[bytes]]] = {}
 
     def has_place(self, jobs: int) -> bool:
         """Tell whether one more may run."""
         return len(self.processes) < jobs
 
-    def start(self, training: FoldTraining, report: Callable[[str], None]) -> None:
+    def start(self, training: Training, report: Callable[[str], None]) -> None:
         """Start a training in the first free place."""
         place = next(number for number in range(len(self.environments)) if number not in self.processes)
         where = f", log in {training.log}" if training.log else ""
-        report(f"Fold {training.fold}: training{where}.")
+        report(f"{training.name}: training{where}.")
         self.processes[place] = training, _start_process(training, self.environments[place], self.stdout)
 
     def send(self, number: int) -> None:
@@ -118,7 +167,7 @@ class _Running:
         for _, process in self.processes.values():
             process.send_signal(number)
 
-    def collect(self) -> list[tuple[FoldTraining, int]]:
+    def collect(self) -> list[tuple[Training, int]]:
         """Remove those that have ended, and return their exit codes."""
         ended = [place for place, (_, process) in self.processes.items() if process.poll() is not None]
         return [(training, process.wait()) for training, process in map(self.processes.pop, ended)]
@@ -130,9 +179,7 @@ class _Running:
         self.processes.clear()
 
 
-def _start_process(
-    training: FoldTraining, environment: Mapping[str, str], stdout: int | None
-) -> subprocess.Popen[bytes]:
+def _start_process(training: Training, environment: Mapping[str, str], stdout: int | None) -> subprocess.Popen[bytes]:
     inherited = {name: value for name, value in os.environ.items() if name not in _JOB_NAMES}
     with ExitStack() as files:
         log = None
@@ -165,25 +212,24 @@ def _make_follower() -> Callable[[], None] | None:
     return follow
 
 
-def _make_fold_error(training: FoldTraining, code: int) -> MedsegError:
-    """Make the error of a fold that failed, with the exit code that it gave."""
+def _make_error(training: Training, code: int) -> MedsegError:
+    """Make the error of a training that failed, with the exit code that it gave."""
     said = f" {_read_message(training.log)}" if training.log else ""
-    again = "The other folds kept their state, and the same command goes on."
+    again = "The others kept their state, and the same command goes on."
     if code < 0:
-        name = signal.Signals(-code).name
-        return WorkerDiedError(f"The training of fold {training.fold} was killed ({name}).{said} {again}")
+        return WorkerDiedError(f"{training.name} was killed ({signal.Signals(-code).name}).{said} {again}")
     if code == SettingError.exit_code:
-        return SettingError(f"Fold {training.fold} cannot be trained.{said}")
+        return SettingError(f"{training.name} cannot be trained.{said}")
     if code == _PREEMPTED:
-        return PreemptedError(f"Fold {training.fold} was asked to stop.{said} {again}")
+        return PreemptedError(f"{training.name} was asked to stop.{said} {again}")
     if code > 128:
-        return InterruptedRunError(f"Fold {training.fold} was interrupted.{said} {again}", code)
-    return WorkerDiedError(f"Fold {training.fold} failed with exit code {code}.{said} {again}")
+        return InterruptedRunError(f"{training.name} was interrupted.{said} {again}", code)
+    return WorkerDiedError(f"{training.name} failed with exit code {code}.{said} {again}")
 
 
 def _read_message(log: Path) -> str:
     """Read what medseg said last in a log; its name where it said nothing."""
-    # The log has the lines of every life of the fold, and only the last one explains this end.
+    # The log has the lines of every life of the training, and only the last one explains this end.
     text = log.read_text(encoding="utf-8", errors="replace")[-_LAST_LINES:]
     lines = [line.removeprefix("medseg: ") for line in text.splitlines() if line.startswith("medseg: ")]
     return lines[-1] if lines else f"See {log}."

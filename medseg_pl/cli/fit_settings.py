@@ -1,0 +1,90 @@
+"""Settings of `medseg fit`, read by commands that train several times: what they come to, and whether they changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medseg_pl.cli.lightning_cli import get_experiment_folder, get_limits, make_parser
+from medseg_pl.cli.parser import EarlyOptions, check_sections, list_options
+from medseg_pl.core.errors import SettingError, UnreadableFileError
+from medseg_pl.io.config_files import read_yaml
+
+# What may change between two lives of a training: where it runs, and where its data is.
+_FREE = ("fold", "num_workers", "cache_dir", "eval_batch_size")
+_FREE_OF_SOURCE = ("root", "manifest")
+
+
+def parse_settings(early: EarlyOptions, rest: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], Path]:
+    """Parse the arguments of `medseg fit`.
+
+    Returns:
+        The settings, how long a training lasts, and the folder of the experiment.
+    """
+    parser = make_parser("fit")
+    sections = sorted({name.split(".")[0] for name in list_options(parser)})
+    for path in early.configs:
+        check_sections(path, sections)
+    # Only read here, and checked in full by each training: nothing of it is made.
+    moved = [f"--data.source.root={early.data_root}"] if early.data_root is not None else []
+    config = parser.parse_args([*rest, *moved])
+    settings: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_unset=False))
+    return settings, get_limits(config), get_experiment_folder(config)
+
+
+def check_keeps_checkpoints(trainer: Mapping[str, Any]) -> None:
+    """Raise `SettingError` where trainings would leave no checkpoint."""
+    without = [name for name in ("fast_dev_run", "barebones") if trainer[name]]
+    without += ["enable_checkpointing"] if trainer["enable_checkpointing"] is False else []
+    if without:
+        raise SettingError(f"trainer.{without[0]} {trainer[without[0]]} keeps no checkpoints. Leave it out.")
+
+
+def list_changes(path: Path, settings: Mapping[str, Any]) -> list[str]:
+    """List the settings under which a run that was begun is another experiment.
+
+    Args:
+        path: The configuration that it wrote.
+        settings: Of now.
+
+    Raises:
+        UnreadableFileError: The file is no configuration that medseg wrote.
+    """
+    try:
+        return list_differences(select_binding(read_yaml(path)), select_binding(settings))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UnreadableFileError(
+            f"{path} is no configuration that medseg wrote: {error}. Move its folder away."
+        ) from None
+
+
+def select_binding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the settings that must be the same in all folds, and in all lives of one."""
+    data = {name: value for name, value in settings["data"].items() if name not in _FREE}
+    source = dict(data["source"])
+    arguments = source.get("init_args") or {}
+    source["init_args"] = {name: value for name, value in arguments.items() if name not in _FREE_OF_SOURCE}
+    return {
+        "model": settings["model"],
+        "data": {**data, "source": source},
+        "seed_everything": settings["seed_everything"],
+        "trainer": {"precision": settings["trainer"]["precision"]},
+    }
+
+
+def list_differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """List the settings that differ; one that the earlier version did not have is none of them.
+
+    >>> list_differences({"data": {"folds": 5}}, {"data": {"folds": 4, "new": True}})
+    ['data.folds']
+    """
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [name]
+    return [
+        difference
+        for key in before
+        for difference in list_differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+    ]

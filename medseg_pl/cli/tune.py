@@ -1,0 +1,259 @@
+"""`medseg tune`: finds the settings with the best validation score, by trials that Optuna chooses.
+
+```
+runs/<experiment>/trial_<n>/version_0/   a run folder of medseg fit for each trial
+                  trials.csv             each trial: its state, its best validation score, and its values
+                  best.yaml              the configuration of the best one, for medseg fit
+                  trials.journal         what the search knows, so that the same command goes on
+```
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import SUPPRESS, ArgumentParser
+from argparse import Namespace as Arguments
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from medseg_pl.cli.arguments import keep_stdout_for, print_json
+from medseg_pl.cli.error_messages import quiet_libraries, user_errors
+from medseg_pl.cli.fit_settings import check_keeps_checkpoints, parse_settings, select_binding
+from medseg_pl.cli.parser import EarlyParser, read_early_options
+from medseg_pl.cli.training_processes import Training, count_gpus, run_trainings, share_machine
+from medseg_pl.core.errors import MissingDataError, PreemptedError, SettingError, WorkerDiedError, make_printable
+from medseg_pl.core.import_policy import restrict_imports
+from medseg_pl.core.stop_signals import StopSignals
+from medseg_pl.io.config_files import find_configs, read_yaml
+from medseg_pl.io.folders import FolderLocks
+from medseg_pl.io.scores import format_rows, write_numbered_files
+from medseg_pl.planning.search_space import SearchSpace, read_search_space
+from medseg_pl.training.callbacks import PhaseTracker
+from medseg_pl.training.checkpoints.resume_point import find_newest_run
+from medseg_pl.training.trial_search import JOURNAL, Search, Trial, find_best
+
+HELP = "Find the settings with the best validation score."
+_EPILOG = """\
+besides: every setting of medseg fit, such as --config FILE, --experiment NAME, --trainer.max_epochs N; --data_root DIR;
+--plugins PACKAGE; --debug. See medseg fit --help.
+"""
+_CALLBACK = "medseg_pl.training.callbacks.TrialReport"
+_MOST_JOBS = 256
+# So many in a row say that the settings fail rather than the trial.
+_FAILURES = 3
+_SIGNALED = 128
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options that `medseg fit` has not."""
+    space = "which settings to vary, as in a W&B sweep: configs/sweeps/learning_rate.yaml"
+    parser.add_argument("--space", type=Path, metavar="FILE", help=space)
+    parser.add_argument("--trials", type=int, default=20, metavar="N", help="how many in all; default: 20")
+    jobs = "how many trials to train at once, each on devices of its own where there are several; default: 1"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
+    parser.add_argument("--no_pruning", action="store_true", help="train each trial to its end, however bad it is")
+    parser.add_argument("--json", action="store_true", help="print all trials as JSON, and nothing else")
+
+
+class Plan(NamedTuple):
+    """What is to be tried.
+
+    Attributes:
+        folder: Of the search.
+        runs: The folder of all experiments.
+        arguments: Of `medseg fit`, but for those that differ from trial to trial.
+        settings: What they come to.
+        space: What differs.
+        trials: How many.
+        prunes: Whether trials that are behind are ended.
+    """
+
+    folder: Path
+    runs: str
+    arguments: list[str]
+    settings: dict[str, Any]
+    space: SearchSpace
+    trials: int
+    prunes: bool
+
+    def get_folder(self, number: int) -> Path:
+        """Return the folder of a trial's runs."""
+        return self.folder / f"trial_{number}"
+
+    def make_training(self, trial: Trial, log: bool) -> Training:
+        """Make the training of a trial, which begins or goes on."""
+        folder = self.get_folder(trial.number)
+        values = [f"--{name}={value}" for name, value in trial.arguments.items()]
+        report = {"journal": self.folder / JOURNAL, "trial": trial.number, "metric": self.space.metric}
+        callback = [f"--trainer.callbacks+={_CALLBACK}"]
+        callback += [f"--trainer.callbacks.{name}={value}" for name, value in {**report, "prunes": self.prunes}.items()]
+        where = [f"--experiment={folder.relative_to(self.runs).as_posix()}", "--ckpt_path=last"]
+        arguments = ["fit", *self.arguments, *values, *callback, *where]
+        return Training(f"Trial {trial.number}", arguments, folder / "log.txt" if log else None)
+
+
+def run(arguments: Sequence[str], stop: StopSignals) -> int:
+    """Try settings until there are as many trials as asked for, and write down the best.
+
+    Args:
+        arguments: What follows `tune` on the command line.
+        stop: Notes that this process is asked to stop.
+
+    Returns:
+        The exit code.
+    """
+    options, rest = read_options(arguments)
+    if options.help:
+        parser = ArgumentParser("medseg tune", description=HELP, epilog=_EPILOG)
+        add_arguments(parser)
+        parser.parse_args(["--help"])
+    if options.space is None or not rest:
+        raise SettingError(
+            "medseg tune needs --config FILE and --space FILE, such as configs/sweeps/learning_rate.yaml."
+        )
+    quiet_libraries()
+    with keep_stdout_for(options.json):
+        plan = make_plan(options, rest)
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        with FolderLocks() as locks:
+            locks.acquire(plan.folder)
+            trials = _run_trials(plan, options.jobs, stop, sys.stderr.fileno() if options.json else None)
+            _write_results(plan, trials)
+    if options.json:
+        print_json([trial._asdict() for trial in trials])
+    return 0
+
+
+def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
+    """Read the options that are not settings; the rest is for `medseg fit`."""
+    parser = EarlyParser()
+    add_arguments(parser)
+    parser.add_argument("-h", "--help", action="store_true", help=SUPPRESS)
+    options, rest = parser.take(arguments)
+    if not 1 <= options.jobs <= _MOST_JOBS:
+        raise SettingError(f"--jobs must be from 1 to {_MOST_JOBS}; got {options.jobs}.")
+    if options.trials < 1:
+        raise SettingError(f"--trials must be at least 1; got {options.trials}.")
+    return options, rest
+
+
+def make_plan(options: Arguments, arguments: Sequence[str]) -> Plan:
+    """Read space and settings, and refuse what cannot be tried, before anything is trained.
+
+    Args:
+        options: Of this command.
+        arguments: Of `medseg fit`.
+
+    Raises:
+        SettingError: The space or the settings are wrong.
+    """
+    space = read_search_space(options.space)
+    early, rest = read_early_options(find_configs(arguments))
+    if early.checkpoints:
+        raise SettingError("medseg tune goes on by itself where it was cut off. Leave --ckpt_path out.")
+    combinations = space.count_combinations() if space.method == "grid" else None
+    with restrict_imports(early.plugins), user_errors("fit", PhaseTracker()):
+        settings, _, folder = parse_settings(early, rest)
+        check_keeps_checkpoints(settings["trainer"])
+        # Both ends of each parameter, so that a misspelled setting is answered before anything is trained.
+        for end in (0, -1):
+            parse_settings(early, [*rest, *space.list_arguments(end)])
+    trials = min(options.trials, combinations or options.trials)
+    return Plan(folder, str(settings["runs"]), [*arguments], settings, space, trials, not options.no_pruning)
+
+
+def _run_trials(plan: Plan, jobs: int, stop: StopSignals, stdout: int | None) -> list[Trial]:
+    settings = plan.settings
+    search = Search(plan.folder / JOURNAL, plan.space, int(settings["seed_everything"]), select_binding(settings))
+    failures: list[int] = []
+
+    def iterate_trainings() -> Iterator[Training]:
+        # Those that were cut off come first: later values depend on their scores.
+        for trial in search.list_trials():
+            if trial.state == "running":
+                yield plan.make_training(trial, jobs > 1)
+        while len(search.list_trials()) < plan.trials:
+            trial = search.ask()
+            _print(f"Trial {trial.number}: {_describe_values(trial)}")
+            yield plan.make_training(trial, jobs > 1)
+
+    def record(training: Training, code: int) -> bool:
+        number = int(training.name.split()[1])
+        if code == 0:
+            failures.clear()
+            _print(_describe_end(search.tell(number), plan.space))
+            return True
+        # Asked to stop, or wrongly set: it is no worse than others, and goes on when the command does.
+        if code in (SettingError.exit_code, PreemptedError.exit_code) or code > _SIGNALED or stop.asked:
+            return False
+        failures.append(search.tell(number, failed=True).number)
+        return len(failures) < _FAILURES
+
+    devices = settings["trainer"]["devices"]
+    environments = share_machine(jobs, os.environ, count_gpus() if jobs > 1 else 0, devices, os.cpu_count() or 1)
+    run_trainings(
+        iterate_trainings(), jobs, stop, environments=environments, report=_print, stdout=stdout, goes_on=record
+    )
+    return search.list_trials()
+
+
+def _describe_end(trial: Trial, space: SearchSpace) -> str:
+    score = "no score" if trial.score is None else f"{space.metric} {trial.score:.4f}"
+    return f"Trial {trial.number}: {trial.state}, {score}"
+
+
+def _write_results(plan: Plan, trials: Sequence[Trial]) -> None:
+    """Write the table of all trials, and the configuration of the best."""
+    best = find_best(list(trials), plan.space)
+    if best is None:
+        raise WorkerDiedError(
+            f"No trial of {plan.folder} has a score. Correct what its runs said, and choose another --experiment."
+        )
+    config, score = _read_config(plan, best), f"{plan.space.metric} {best.score:.4f}"
+    texts = {
+        "trials.csv": format_rows([_make_row(plan, trial) for trial in trials]),
+        "best.yaml": f"# {score}, trial {best.number} of {len(trials)}: "
+        f"{_describe_values(best)}\n{yaml.safe_dump(config, sort_keys=False)}",
+    }
+    written = write_numbered_files(plan.folder, texts)
+    _print(f"Best of {len(trials)}: trial {best.number}, {score}: {_describe_values(best)}")
+    _print(f"All trials: {written['trials.csv']}")
+    _print(f"To train with them: medseg fit --config {written['best.yaml']}")
+
+
+def _read_config(plan: Plan, trial: Trial) -> dict[str, Any]:
+    """Read the configuration of a trial, without what made it one."""
+    run_folder = find_newest_run(plan.get_folder(trial.number))
+    if run_folder is None:
+        raise MissingDataError(f"{plan.get_folder(trial.number)} has no run. Choose another --experiment.")
+    config: dict[str, Any] = read_yaml(run_folder / "config.yaml")
+    callbacks = [each for each in config["trainer"]["callbacks"] if not each["class_path"].endswith(".TrialReport")]
+    config["trainer"]["callbacks"] = callbacks or None
+    config["experiment"] = plan.settings["experiment"]
+    config.pop("ckpt_path", None)
+    return config
+
+
+def _make_row(plan: Plan, trial: Trial) -> dict[str, str | float]:
+    score = "" if trial.score is None else trial.score
+    epoch = "" if trial.epoch is None else trial.epoch
+    head: dict[str, str | float] = {
+        "trial": trial.number,
+        "state": trial.state,
+        plan.space.metric: score,
+        "epoch": epoch,
+    }
+    return {**head, **trial.arguments}
+
+
+def _describe_values(trial: Trial) -> str:
+    return ", ".join(f"{name} {value}" for name, value in trial.arguments.items())
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{make_printable(line)}\n")
+    sys.stdout.flush()
