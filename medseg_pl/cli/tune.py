@@ -124,7 +124,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
             trials = _run_trials(plan, options.jobs, stop, sys.stderr.fileno() if options.json else None)
             _write_results(plan, trials)
     if options.json:
-        print_json([trial._asdict() for trial in trials])
+        print_json({"trials": [trial._asdict() for trial in trials]})
     return 0
 
 

@@ -80,7 +80,7 @@ def test_repeating_the_command_trains_nothing(
     before = {path: path.read_bytes() for path in folder.glob("*.*")}
     monkeypatch.setattr(tune, "run_trainings", refuse)
     assert main([*command, "--runs", str(folder.parent), "--json"]) == 0
-    trials = json.loads(capfd.readouterr().out)
+    trials = json.loads(capfd.readouterr().out)["trials"]
     assert [trial["state"] for trial in trials] == ["complete", "complete"]
     assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
 
