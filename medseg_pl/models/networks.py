@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import segmentation_models_pytorch as smp
 import torch
@@ -30,6 +30,8 @@ _SIZES = (
     "Sizes of tensors must match",
     "must match the size of tensor",
 )
+
+_PAUSED = "_pauses_autocast"
 
 _MULTIPLES = (2, 4, 8, 16, 32, 64, 128, 256, 224, 384)
 """Sides that are tried in place of one that a network refuses; the last two are those of vision transformers."""
@@ -292,3 +294,31 @@ def _make_activation_error(name: str) -> SettingError:
         f"model.network ends in the activation {name}, but loss and decision expect logits and apply their own. Set "
         "model.network.init_args.activation to null, or leave the activation out of your network."
     )
+
+
+def pause_autocast_in_depthwise(network: nn.Module) -> None:
+    """Let depthwise convolutions compute in 32 bits under CPU autocast; on other devices nothing changes.
+
+    oneDNN has no fast bf16 kernel for the gradients of strided or small ones: with EfficientNet-Lite0 they took two
+    thirds of a training step. Hooks leave class, names of weights and copies of the network as they were.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            module.register_forward_pre_hook(_pause)
+            module.register_forward_hook(_go_on, always_call=True)
+
+
+def _pause(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:
+    (image,) = inputs
+    if image.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return None
+    module.__dict__[_PAUSED] = True
+    torch.set_autocast_enabled("cpu", False)
+    return (image.float(),)
+
+
+def _go_on(module: nn.Module, inputs: tuple[Any, ...], output: Tensor | None) -> Tensor | None:
+    if not module.__dict__.pop(_PAUSED, False):
+        return None
+    torch.set_autocast_enabled("cpu", True)
+    return None if output is None else output.to(torch.get_autocast_dtype("cpu"))

@@ -20,11 +20,11 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing, ResizeMode, TtaMode
 from medseg_pl.core.validation import require_at_least
 from medseg_pl.models.checkpoint import CheckpointInfo, load_verified, read_checkpoint
-from medseg_pl.models.depthwise import pause_autocast_in_depthwise
 from medseg_pl.models.networks import (
     NetworkFactory,
     compute_logits,
     find_size_divisor,
+    pause_autocast_in_depthwise,
     refuse_activation,
 )
 from medseg_pl.models.normalization import IMAGENET, Normalization

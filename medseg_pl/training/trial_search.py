@@ -198,11 +198,8 @@ def _open_journal(path: Path) -> Any:
 
 def _make_sampler(space: SearchSpace, seed: int, number: int) -> BaseSampler:
     samplers = _import_optuna().samplers
-    made: BaseSampler
-    if space.method == "bayes":
-        made = samplers.TPESampler(seed=seed + number)
-    else:
-        made = samplers.RandomSampler(seed + number)
+    chosen = samplers.TPESampler if space.method == "bayes" else samplers.RandomSampler
+    made: BaseSampler = chosen(seed=seed + number)
     return made
 
 

@@ -77,12 +77,13 @@ def test_repeating_the_command_trains_nothing(
     def refuse(trainings: Iterable[Training], *_: Any, **__: Any) -> None:
         assert not list(trainings)
 
-    before = {path: path.read_bytes() for path in folder.glob("*.*")}
+    before = {path: path.read_bytes() for path in folder.glob("[bt]*.[cy]*")}
+    assert len(before) == 2
     monkeypatch.setattr(tune, "run_trainings", refuse)
     assert main([*command, "--runs", str(folder.parent), "--json"]) == 0
     trials = json.loads(capfd.readouterr().out)["trials"]
     assert [trial["state"] for trial in trials] == ["complete", "complete"]
-    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
+    assert {path: path.read_bytes() for path in folder.glob("[bt]*.[cy]*")} == before
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from medseg_pl.models.depthwise import pause_autocast_in_depthwise
+from medseg_pl.models.networks import pause_autocast_in_depthwise
 
 
 @pytest.fixture
