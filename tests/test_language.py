@@ -19,7 +19,7 @@ def test_names_begin_with_verbs() -> None:
 
 def test_modules_are_few_and_comments_many() -> None:
     figures, _ = measure([PACKAGE])
-    assert figures["modules"] <= 210
+    assert figures["modules"] <= 220
     assert figures["comments in 100 lines"] >= 1.95  # 2, rounded
 
 

@@ -106,8 +106,8 @@ _TRAINER = (
     "sync_batchnorm reload_dataloaders_every_n_epochs default_root_dir enable_autolog_hparams model_registry"
 )
 _MODEL = (
-    "network labels labels.names labels.task labels.values labels.ignore_value labels.colors labels.tolerance loss "
-    "normalization optimizer channels context_slices resize input_size spacing_mm lr_scheduler lr_interval "
+    "network labels labels.names labels.task labels.values labels.ignore_value labels.colors labels.tolerance "
+    "labels.partial loss normalization optimizer channels context_slices resize input_size spacing_mm lr_scheduler lr_interval "
     "surface_metrics nsd_tolerance metrics size_divisor window_overlap whole_image_max_pixels tta postprocess "
     "pretrained freeze unfreeze_epoch encoder_lr_factor decay_all channels_last compile_network"
 )
