@@ -108,8 +108,9 @@ _TRAINER = (
 _MODEL = (
     "network labels labels.names labels.task labels.values labels.ignore_value labels.colors labels.tolerance "
     "labels.partial loss normalization optimizer channels context_slices resize input_size spacing_mm "
-    "lr_scheduler lr_interval surface_metrics nsd_tolerance metrics size_divisor window_overlap whole_image_max_pixels tta postprocess "
-    "pretrained freeze unfreeze_epoch encoder_lr_factor decay_all channels_last compile_network"
+    "lr_scheduler lr_interval surface_metrics nsd_tolerance metrics size_divisor window_overlap "
+    "whole_image_max_pixels tta postprocess pretrained freeze unfreeze_epoch encoder_lr_factor decay_all "
+    "channels_last compile_network"
 )
 _DATA = (
     "source batch_size eval_batch_size num_workers fold folds split_fractions split_file split_seed allow_duplicates "
