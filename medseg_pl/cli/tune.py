@@ -91,7 +91,9 @@ class Plan(NamedTuple):
         report = {"journal": self.folder / JOURNAL, "trial": trial.number, "metric": self.space.metric}
         callback = [f"--trainer.callbacks+={_CALLBACK}"]
         callback += [f"--trainer.callbacks.{name}={value}" for name, value in {**report, "prunes": self.prunes}.items()]
-        where = [f"--experiment={folder.relative_to(self.runs).as_posix()}", "--ckpt_path=last"]
+        # A training that is told to go on, and cannot, says so.
+        going_on = ["--ckpt_path=last"] if find_newest_run(folder) else []
+        where = [f"--experiment={folder.relative_to(self.runs).as_posix()}", *going_on]
         arguments = ["fit", *self.arguments, *values, *callback, *where]
         return Training(f"Trial {trial.number}", arguments, folder / "log.txt" if log else None)
 
