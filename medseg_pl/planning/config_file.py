@@ -14,10 +14,9 @@ from medseg_pl.data.prepared_data import find_time_axes
 from medseg_pl.io.progress import show_progress
 from medseg_pl.models.pretrained import PACKAGES
 from medseg_pl.planning.annotated_yaml import dump_annotated_yaml, remove_comments
-from medseg_pl.planning.budget import Hardware, is_here
+from medseg_pl.planning.budget import Hardware, is_here, measure_speed
 from medseg_pl.planning.fingerprint import Fingerprint, compute_fingerprint
 from medseg_pl.planning.planner import choose_batch_limit, find_slice_size, plan
-from medseg_pl.planning.probe import measure_speed
 
 
 class PlannedConfig(NamedTuple):
