@@ -46,6 +46,7 @@ _SIDE = 224
 _QUALITY = 80
 
 MOST_PICTURES = 24
+MOST_EXAMPLES = 8
 
 _MOST_FILES = 200
 
@@ -275,7 +276,8 @@ def write_page(path: Path, report: Report, settings: CheckSettings) -> None:
         facts=describe_dataset(report, settings),
         groups=groups,
         most_files=_MOST_FILES,
-        pictures=_draw_worst_cases(report, settings),
+        pictures=_draw_cases(rank_worst_cases(report), report, settings),
+        examples=_draw_cases([(name, []) for name in choose_examples(report)], report, settings),
     )
     write_text(path, page)
 
@@ -294,10 +296,21 @@ def rank_worst_cases(report: Report) -> list[tuple[str, list[Finding]]]:
     return ranked[:MOST_PICTURES]
 
 
-def _draw_worst_cases(report: Report, settings: CheckSettings) -> list[dict[str, Any]]:
+def choose_examples(report: Report) -> list[str]:
+    """Choose cases without an error or a warning, evenly over the data set."""
+    doubtful = {finding.case_id for finding in report.findings if finding.level != "note"}
+    good = [facts.case.case_id for facts in report.cases if facts.masks and facts.case.case_id not in doubtful]
+    # Neighbors in the list are often of one patient, and alike.
+    step = max(1, len(good) // MOST_EXAMPLES)
+    return good[::step][:MOST_EXAMPLES]
+
+
+def _draw_cases(
+    chosen: Sequence[tuple[str, Sequence[Finding]]], report: Report, settings: CheckSettings
+) -> list[dict[str, Any]]:
     cases = {facts.case.case_id: facts for facts in report.cases}
     pictures = []
-    for name, findings in rank_worst_cases(report):
+    for name, findings in chosen:
         readable = cases[name].image is not None
         jpeg = draw_thumbnail(settings.source, cases[name].case, report.labels) if readable else None
         data = None if jpeg is None else base64.b64encode(jpeg).decode("ascii")

@@ -159,7 +159,8 @@ def describe_metrics(run: Run) -> str:
         "nsd": f"normalized surface Dice{within}",
     }
     shown = _join_words([name for metric, name in names.items() if means.get(metric) is not None])
-    return f"{shown}; a label that is empty in reference and prediction has no score, one missed or invented the worst"
+    rule = "a label that is empty in reference and prediction has no score, a missed or false positive one the worst"
+    return f"{shown}; {rule}"
 
 
 def describe_interval() -> str:

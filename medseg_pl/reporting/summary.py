@@ -166,11 +166,9 @@ def assess_quality(run: Run) -> Finding:
     sentences = [f"The mean over {_count_noun(len(run.labels), 'label')} of {of_whom}."]
     unit = " and ".join(run.summary.get("units", []))
     if (distance := means.get("hd95_mm")) is not None:
-        sentences.append(
-            f"HD95 {distance:.1f} {unit}: how far the outlines are apart where they are furthest, but for 5 %."
-        )
+        sentences.append(f"95 % of the outline is within {distance:.1f} {unit} (HD95, mean over cases).")
     if (near := means.get("nsd")) is not None:
-        sentences.append(f"{near:.0%} of the outlines lie within the tolerance (NSD).")
+        sentences.append(f"{100 * near:.0f} % of the outline is within the tolerance (NSD).")
     return Finding("How good?", _format_dice(means.get("dice")), sentences)
 
 
@@ -206,10 +204,10 @@ def find_weaknesses(run: Run) -> Finding:
         return Finding("Where does it fail?", "not known", ["No label has a score."])
     low = min(scored, key=lambda label: scored[label])
     sentences = [f"{low} is the weakest label, with a mean Dice of {scored[low]:.3f}."] if len(scored) > 1 else []
-    missed, invented = (
+    missed, false_positives = (
         sum(_get_count(run, label, name) for label in run.labels) for name in ("n_missed", "n_false_alarm")
     )
-    sentences.append(f"Missed altogether: {missed}; found where there is none: {invented}.")
+    sentences.append(f"Missed: {missed}; false positives: {false_positives}.")
     if (stratum := find_weakest([*list_strata(run), *list_size_thirds(run)])) is not None:
         who = _count_noun(stratum.cases, "case")
         sentences.append(f"Weakest by {stratum.kind}: {stratum.value} ({who}, {_format_dice(stratum.mean)}).")
@@ -345,8 +343,8 @@ def _check_label(run: Run, label: str) -> list[str]:
         sentences.append(f"{label}: the mean Dice lies anywhere from {ends[0]:.3f} to {ends[1]:.3f} (95 %).")
     if missed := int(counts.get("n_missed") or 0):
         sentences.append(f"{label}: missed altogether in {missed} cases.")
-    if invented := int(counts.get("n_false_alarm") or 0):
-        sentences.append(f"{label}: found in {invented} cases that do not have it.")
+    if false_positives := int(counts.get("n_false_alarm") or 0):
+        sentences.append(f"{label}: a false positive in {_count_noun(false_positives, 'case')}.")
     return sentences
 
 

@@ -64,7 +64,7 @@ class CaseEntry(NamedTuple):
 
     @property
     def faults(self) -> list[str]:
-        """What was missed or invented, by any run: `missed: liver`."""
+        """What any run missed, or found where there is none: `missed: liver`."""
         faults = {
             (str(row["status"]), label): f"{_FAULTS[str(row['status'])]}: {label}"
             for rows in self.scores

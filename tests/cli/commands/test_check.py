@@ -15,6 +15,7 @@ import yaml
 
 from medseg_pl.__main__ import main
 from medseg_pl.checks import CODES
+from medseg_pl.checks.report import MOST_EXAMPLES
 from tests.end_to_end.clean_sets import (
     LABELS,
     NAMED,
@@ -118,8 +119,10 @@ def test_page(faulty: Path, tmp_path: Path) -> None:
     (faulty / "masks" / f"{NAMES[5]}.png").write_bytes((faulty / "images" / f"{NAMES[5]}.png").read_bytes())
     assert check(faulty, *NAMED, "--html", tmp_path / "page.html") == 1
     page = (tmp_path / "page.html").read_text()
-    assert page.count("<figure>") == 3
-    assert page.count("data:image/jpeg;base64,/9j/") == 1  # that of the image which can be read
+    worst, good = page.split("Cases without a fault")
+    assert worst.count("<figure>") == 3
+    assert worst.count("data:image/jpeg;base64,/9j/") == 1  # that of the image which can be read
+    assert good.count("data:image/jpeg;base64,/9j/") == 7  # of ten cases three have errors
     assert "cannot be read" in page
     assert "images/p2_a.png" in page
     assert CODES["mask-is-picture"].remedy in page
@@ -158,7 +161,8 @@ def test_a_page_without_findings(folder: Path, tmp_path: Path) -> None:
     assert check(folder, *NAMED, "--html", tmp_path / "page.html") == 0
     page = (tmp_path / "page.html").read_text()
     assert "<p>Nothing.</p>" in page
-    assert "<figure>" not in page
+    assert "The worst cases" not in page
+    assert page.count("data:image/jpeg;base64,/9j/") == MOST_EXAMPLES
 
 
 def test_nothing_is_overwritten(folder: Path, tmp_path: Path, capsys: Printed) -> None:

@@ -1,6 +1,6 @@
 // Draws a slice of a case: the image, prediction or difference as a tint, the reference as outlines.
 const MISSED = [255, 70, 110];
-const INVENTED = [60, 210, 255];
+const FALSE_POSITIVE = [60, 210, 255];
 const IGNORED = 255;
 
 // The masks of a case, `(channel, slice, row, column)` bytes, unpacked by the browser: exact, and without a request.
@@ -37,7 +37,7 @@ function drawCase(canvas, picture, state, labels, colors, overlapping) {
       const found = at(prediction, label, pixel);
       const wanted = state.difference && at(picture.reference, label, pixel);
       if (state.prediction && found) paint(pixel, colors[label % colors.length]);
-      if (state.difference && found !== wanted && !open(label, pixel)) paint(pixel, wanted ? MISSED : INVENTED);
+      if (state.difference && found !== wanted && !open(label, pixel)) paint(pixel, wanted ? MISSED : FALSE_POSITIVE);
     }
   }
   const layer = document.createElement("canvas");

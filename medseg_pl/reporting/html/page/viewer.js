@@ -85,7 +85,7 @@ function caseViewer(dialog, data, order) {
     const strength = element("label", "opacity");
     strength.append(opacity);
     const legend = element("p", "Difference: ", { class: "quiet" });
-    for (const [name, color] of [["missed", MISSED], ["invented", INVENTED]]) {
+    for (const [name, color] of [["missed", MISSED], ["false positive", FALSE_POSITIVE]]) {
       legend.append(element("span", "■ ", { style: `color: rgb(${color.join(" ")})` }), `${name} `);
     }
     return [
