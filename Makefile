@@ -4,7 +4,9 @@ VENV ?= .venv
 PIP_ARGS ?=
 
 BIN := $(VENV)/bin
+# With the tools of development, and without: the demo asks for no test library and no browser driver.
 INSTALLED := $(VENV)/.installed
+RUNNABLE := $(VENV)/.runnable
 # How many processes run tests; those of one file stay together, since they share what they trained.
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
@@ -25,12 +27,17 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e ".[dev]"
 	touch $@
 
-.venv: $(INSTALLED) ## The virtual environment, again when pyproject.toml changes (PYTHON=python3.12 VENV=.venv-3.12)
+$(RUNNABLE): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -e $(INSTALLED) || $(BIN)/python -m pip install --quiet $(PIP_ARGS) -e .
+	touch $@
 
-data/phantom: | $(INSTALLED)
+.venv: $(INSTALLED) ## The virtual environment for development, again when pyproject.toml changes (PYTHON=python3.12 VENV=.venv-3.12)
+
+data/phantom: | $(RUNNABLE)
 	$(BIN)/medseg phantom $@ || { rm -rf $@; exit 1; }
 
-demo: $(INSTALLED) data/phantom ## Train and test on synthetic abdomens: no data and no GPU needed
+demo: $(RUNNABLE) data/phantom ## Train and test on synthetic abdomens: no data and no GPU needed
 	$(BIN)/medseg fit --config configs/experiment/demo.yaml
 	$(BIN)/medseg test --ckpt_path "$$($(call NEWEST,runs/demo/version_*/checkpoints/best.ckpt))"
 	$(BIN)/medseg report "$$($(call NEWEST,runs/demo/version_*))" -o "$$($(call NEWEST,runs/demo/version_*))/report.html"
