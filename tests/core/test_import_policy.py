@@ -11,7 +11,12 @@ from jsonargparse._common import ImportDenied, check_import_path
 
 from medseg_pl.core.import_policy import KNOWN, explain_refusal, restrict_imports
 
-PAGES = [Path("README.md"), *Path("configs").rglob("*.yaml"), *Path("medseg_pl").rglob("*.py")]
+PAGES = [
+    Path("README.md"),
+    *Path("docs").glob("*.md"),
+    *Path("configs").rglob("*.yaml"),
+    *Path("medseg_pl").rglob("*.py"),
+]
 OFFERED = re.compile(r"(?:class_path:\s*|--[\w.]+\+?=)((?:[a-z]\w*\.)+[A-Z]\w*)")
 
 

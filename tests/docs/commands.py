@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 PAGES = (Path("README.md"), *sorted(Path("docs").glob("*.md")))
-ELSEWHERE = ("cd", "make", "mkdir", "pip", "python", "sbatch", "source", "torchrun", "wandb")
+ELSEWHERE = (
+    *("cd", "make", "mkdir", "pip", "python", "python3", "sbatch", "source", "torchrun", "wandb"),
+    ".venv/bin/pip",
+)
 """Programs of others that pages name; their lines are not run here."""
 
 

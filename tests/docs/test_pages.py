@@ -12,10 +12,25 @@ from types import ModuleType
 
 import pytest
 
+from medseg_pl import CLASSES
+from medseg_pl.__main__ import MODULES, REPEATING, TRAINER_COMMANDS
 from medseg_pl.checks import CODES
+from medseg_pl.cli.wrong_use import SETTINGS
 from tests.docs.commands import blocks
 
 DOCS = Path("docs")
+README = Path("README.md")
+SECTIONS = [
+    "## 1. Problem Statement",
+    "## 2. Related Works",
+    "## 3. The Proposed Method",
+    "## 4. Implementation",
+    "### 4.1 Dataset",
+    "### 4.2 Model",
+    "### 4.3 Configurations",
+    "### 4.4 Train",
+    "### 4.5 Evaluate",
+]
 WRITTEN = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(DOCS.glob("*.md"))]
 
 
@@ -30,11 +45,56 @@ def conf() -> ModuleType:
 
 
 def test_the_first_page_lists_every_other_one() -> None:
-    (listed,) = re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(), re.DOTALL)
-    pages = [line for line in listed.splitlines() if line and not line.startswith(":")]
+    listed = re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(), re.DOTALL)
+    pages = [line for part in listed for line in part.splitlines() if line and not line.startswith(":")]
+    captions = re.findall(r"^:caption: (.*)$", "".join(listed), re.MULTILINE)
+    assert captions == ["Tutorials", "How-to", "Reference", "Explanation"]
     assert sorted(pages) == sorted(page.stem for page in DOCS.glob("*.md") if page.stem != "index")
     table = (DOCS / "index.md").read_text()
     assert [page for page in pages if f"]({page}.md)" not in table] == []
+
+
+def test_every_public_class_has_its_place_on_a_page(conf: ModuleType) -> None:
+    rooms = [
+        room for page in DOCS.glob("*.md") for marked in conf.API.findall(page.read_text()) for room in marked.split()
+    ]
+    assert sorted(rooms) == sorted(set(CLASSES.values()))
+    shown = re.findall(r"autoclass:: medseg_pl\.(\w+)", conf.api_as_markdown(" ".join(rooms)))
+    assert sorted(shown) == sorted(CLASSES)
+
+
+def test_the_pages_of_commands_and_settings_have_them_all(conf: ModuleType) -> None:
+    assert conf.SETTINGS in (DOCS / "settings.md").read_text()
+    assert conf.COMMANDS in (DOCS / "commands.md").read_text()
+    settings = conf.settings_as_markdown()
+    wholes = {"trainer", "model", "data", "model.labels", "config", "print_config", "data_root", "plugins", "help"}
+    assert [name for name in SETTINGS if name not in wholes and f"| `{name}` |" not in settings] == []
+    commands = conf.commands_as_markdown()
+    assert [name for name in (*TRAINER_COMMANDS, *REPEATING, *MODULES) if f"## medseg {name}\n" not in commands] == []
+
+
+def list_prose(page: Path) -> list[str]:
+    """The lines of a page that are neither code nor tables nor pictures."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [line for line in text.splitlines() if not line.startswith(("|", "![", "<", "#", "  <"))]
+
+
+def test_the_readme_is_short_and_has_the_sections_of_the_template() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 250
+    assert len(text.split()) <= 1800
+    assert [line for line in list_prose(README) if len(line) > 100] == []
+    assert [line for line in text.splitlines() if line.startswith("#") and line in SECTIONS] == SECTIONS
+    parts = re.split(r"^#+ .*$", text[text.index("### 4.1") :], flags=re.MULTILINE)[1:6]
+    assert [len(part.splitlines()) for part in parts if len(part.strip().splitlines()) > 25] == []
+
+
+def test_the_pictures_of_the_readme_are_made_by_a_script() -> None:
+    pictures = set(re.findall(r"docs/figures/([\w.]+)", README.read_text()))
+    script = (DOCS / "figures" / "draw.py").read_text()
+    drawn = {name for name in pictures if name in script or re.sub("(light|dark)", "{theme}", name) in script}
+    assert len(drawn) >= 4
+    assert pictures - drawn == {"phantom_overlay.png"}  # an overlay that `medseg test` leaves in the run folder
 
 
 def anchors(page: Path) -> set[str]:
