@@ -20,9 +20,9 @@ COPY configs configs
 RUN pip install --no-cache-dir ".[export,tensorboard]"
 
 # A home that anyone may write into: `--user` gives the container the ids of the host's user.
-RUN useradd --create-home --uid 1000 medseg && mkdir /work && chown medseg /work && chmod 1777 /home/medseg
+RUN useradd --create-home --uid 1000 medseg && mkdir /desk && chown medseg /desk && chmod 1777 /home/medseg
 USER medseg
-WORKDIR /work
-ENV HOME=/home/medseg MEDSEG_CACHE=/work/.medseg_cache
+WORKDIR /desk
+ENV HOME=/home/medseg MEDSEG_CACHE=/desk/.medseg_cache
 ENTRYPOINT ["medseg"]
 CMD ["--help"]
