@@ -102,7 +102,9 @@ class Plan(NamedTuple):
     def list_arguments(self, fold: int) -> list[str]:
         """List the arguments with which a fold is trained, or goes on."""
         experiment = self.get_folder(fold).relative_to(self.runs).as_posix()
-        return [*self.arguments, f"--data.fold={fold}", f"--experiment={experiment}", "--ckpt_path=last"]
+        # A training that is told to go on, and cannot, says so.
+        going_on = ["--ckpt_path=last"] if find_newest_run(self.get_folder(fold)) else []
+        return [*self.arguments, f"--data.fold={fold}", f"--experiment={experiment}", *going_on]
 
 
 def run(arguments: Sequence[str], stop: StopSignals) -> int:

@@ -50,12 +50,13 @@ class PaperTable(NamedTuple):
 
 
 def format_latex(table: PaperTable) -> str:
-    """Format a table for LaTeX with the package booktabs."""
+    """Format a table for LaTeX with the package booktabs; what a group's rows begin with alike is its heading."""
+    # A column that says the same in each row would push the last one off the page of an article.
+    headed = len(table.header) > 2 and all(len({row[0] for row in group}) == 1 for group in table.groups)
+    columns = table.header[1:] if headed else table.header
+    header = " & ".join(escape_latex(name) for name in columns)
+    groups = [_format_latex_group(group, len(columns) if headed else None) for group in table.groups]
     # Written out and not by a package for tables: a paper's own style may redefine these commands.
-    header = " & ".join(escape_latex(name) for name in table.header)
-    rows = "\n    \\midrule\n".join(
-        "\n".join(f"    {' & '.join(map(_to_latex, row))} \\\\" for row in group) for group in table.groups
-    )
     return "\n".join(
         [
             "% Needs \\usepackage{booktabs}.",
@@ -63,17 +64,26 @@ def format_latex(table: PaperTable) -> str:
             "  \\centering",
             f"  \\caption{{{escape_latex(table.caption)}}}",
             f"  \\label{{tab:{table.name}}}",
-            f"  \\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+            "  \\footnotesize\\setlength{\\tabcolsep}{4pt}",
+            f"  \\begin{{tabular}}{{@{{}}l{'r' * (len(columns) - 1)}@{{}}}}",
             "    \\toprule",
             f"    {header} \\\\",
             "    \\midrule",
-            rows,
+            "\n    \\midrule\n".join(groups),
             "    \\bottomrule",
             "  \\end{tabular}",
             "\\end{table}",
             "",
         ]
     )
+
+
+def _format_latex_group(group: Sequence[Sequence[Cell]], headed: int | None) -> str:
+    """Format the rows of a group, under a heading over so many columns."""
+    rows = [row[1:] if headed else row for row in group]
+    lines = [f"    {' & '.join(map(_to_latex, row))} \\\\" for row in rows]
+    heading = [f"    \\multicolumn{{{headed}}}{{@{{}}l}}{{{_to_latex(group[0][0])}}} \\\\"] if headed else []
+    return "\n".join([*heading, *lines])
 
 
 def format_markdown(table: PaperTable) -> str:
@@ -119,7 +129,8 @@ def escape_latex(text: str) -> str:
 
 
 def _to_latex(cell: Cell) -> str:
-    text = escape_latex(cell.text)
+    # Before a number a hyphen is a minus, which is as long as a plus.
+    text = escape_latex(re.sub(r"(?<![^\s\[])-(?=[\d.])", "−", cell.text))
     # A bracket after the end of a row would be taken for its height.
     text = f"{{{text}}}" if text.startswith("[") else text
     return f"\\textbf{{{text}}}" if cell.bold else text
@@ -154,7 +165,7 @@ def make_crossval_table(run: Run) -> PaperTable:
     # Of the other metrics the summary has intervals by label alone.
     pooled = {"dice": compute_mean_interval(run)}
     last = [
-        Cell("mean of labels"),
+        Cell("mean"),
         *(
             Cell(_format_mean({"mean": means.get(metric), "ci95": pooled.get(metric)}, METRICS[metric][1]))
             for metric in shown
@@ -204,7 +215,7 @@ def make_comparison_table(
         scores = pair_scores(matched, metric, *(table.name for table in tables))
         name = _name_metric(metric, " and ".join(sorted({str(pair[0].get("unit", "")) for pair in matched.pairs})))
         rows = []
-        for label, fields in [*compared["labels"].items(), ("mean of labels", compared["mean"])]:
+        for label, fields in [*compared["labels"].items(), ("mean", compared["mean"])]:
             paired = [scores[label]] if label in scores else [each for each in scores.values() if each.a]
             ends = [_compute_interval([Values(getattr(each, side), each.groups) for each in paired]) for side in "ab"]
             better = fields.get("better") if "better" in fields else _find_better(fields, compared["higher_is_better"])

@@ -224,7 +224,7 @@ def start(command: Sequence[str], runs: Path) -> subprocess.Popen[bytes]:
 @pytest.mark.slow
 def test_killed_three_times_it_ends_as_if_it_had_not_been(phantoms: dict[str, Path], tmp_path: Path) -> None:
     """In its first fold, between folds, and before its results, each time in another way."""
-    command = [*CONFIG, "--data_root", str(phantoms["uw_madison"]), "--data.folds=3", "--trainer.max_epochs=2"]
+    command = [*CONFIG, "--data_root", str(phantoms["uw_madison"]), "--data.folds=5", "--trainer.max_epochs=2"]
     runs, calm = tmp_path / "disturbed" / "runs", tmp_path / "calm" / "runs"
     for each in (runs, calm):
         each.mkdir(parents=True)
@@ -232,7 +232,7 @@ def test_killed_three_times_it_ends_as_if_it_had_not_been(phantoms: dict[str, Pa
         (signal.SIGKILL, "fold_0/version_0/checkpoints/last.ckpt"),
         (signal.SIGTERM, "fold_0/version_0/complete.json"),
     ]
-    stops.append((signal.SIGINT, "fold_2/version_0/checkpoints/last.ckpt"))
+    stops.append((signal.SIGINT, "fold_4/version_0/checkpoints/last.ckpt"))
     for number, mark in stops:
         process = start(command, runs)
         deadline = time.monotonic() + HANG_S

@@ -97,9 +97,21 @@ def test_rows_have_as_many_columns_as_the_header() -> None:
     (row,) = [line for line in latex.splitlines() if "[1]" in line]
     assert len(re.findall(r"(?<!\\)&", row)) == 1
     assert row.endswith(r"\textbf{{[1]}} \\")
-    assert r"\begin{tabular}{lr}" in latex and all(rule in latex for rule in ("\\toprule", "\\midrule", "\\bottomrule"))
+    assert r"\begin{tabular}{@{}lr@{}}" in latex and all(
+        rule in latex for rule in ("\\toprule", "\\midrule", "\\bottomrule")
+    )
     lines = format_markdown(table).splitlines()
     assert len(re.findall(r"(?<!\\)\|", lines[2])) == 3
+
+
+def test_a_metric_is_the_heading_of_its_rows() -> None:
+    lines = [line.strip() for line in format_latex(compare(better=0.1)).splitlines()]
+    assert [line for line in lines if "multicolumn" in line] == [
+        r"\multicolumn{6}{@{}l}{Dice} \\",
+        r"\multicolumn{6}{@{}l}{HD95 (mm)} \\",
+    ]
+    assert lines[lines.index(r"\toprule") + 1].split(" & ")[:3] == ["label", "A", "B"]
+    assert sum("$-$4.0 [$-$4.0, $-$4.0]" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize("engine", ["tectonic", "pdflatex"])
@@ -116,6 +128,9 @@ def test_latex_compiles(engine: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "table.pdf").stat().st_size > 1000
+    if engine == "pdflatex":
+        # The first table is one that a paper has: it stays on the page.
+        assert (tmp_path / "table.log").read_text().count("Overfull") == 1
 
 
 def test_compare_writes_and_prints_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
