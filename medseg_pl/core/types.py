@@ -21,6 +21,10 @@ from medseg_pl.core.validation import find_path_fault
 ResizeMode: TypeAlias = Literal["none", "fit"]
 """`none` keeps pixels as they are; `fit` scales a whole image into the network's input."""
 
+Rater: TypeAlias = Literal["first", "random", "mean"]
+"""Whose masks are trained on: `first`, those of the source; `random`, each time those of any rater; `mean`, the share
+of raters who drew a label."""
+
 TtaMode: TypeAlias = Literal["none", "horizontal", "vertical", "flips", "all"]
 """`horizontal` exchanges left and right, `vertical` top and bottom, `flips` does either and both, and `all` turns by
 quarters as well."""
@@ -99,7 +103,7 @@ class Sample(NamedTuple):
 
     Attributes:
         image: `(C * (2k + 1), h, w)`, raw values; the neighbor is the outer index, the channel the inner one.
-        mask: `(M, h, w)`.
+        mask: `(M, h, w)`; of raters that are averaged, the share of those who drew the label.
         statistics: `(C * (2k + 1), 4)`, see `medseg_pl.core.intensity.compute_channel_statistics`.
         case_id: The case that it is a patch of.
         annotated: `(N,)`, whether each label was looked for in the case; `None` where all were in all cases.
@@ -116,7 +120,7 @@ class Batch(NamedTuple):
     """A stack of training samples, shapes as in `Sample` with `B` in front; which cases they are of, for an error."""
 
     image: Shaped[Tensor, "b c h w"]
-    mask: UInt8[Tensor, "b m h w"]
+    mask: Shaped[Tensor, "b m h w"]
     statistics: Float[Tensor, "b c 4"]
     case_ids: tuple[str, ...] = ()
     annotated: Bool[Tensor, "b n"] | None = None

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Shaped
+from jaxtyping import Bool, Float32, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from medseg_pl.core.errors import MedsegError
 from medseg_pl.core.intensity import LOW, replace_not_finite
-from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.stop_signals import ParentExitFlag, leave_signals_to_main
-from medseg_pl.core.types import Batch, Case, EvaluationBatch, Sample, SliceReference, Volume
+from medseg_pl.core.types import Batch, Case, EvaluationBatch, Rater, Sample, SliceReference, Volume
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.sources import Source
@@ -60,6 +60,8 @@ class PatchDataset(Dataset[Sample]):
         augmentation: Applied to the patch, or `None`.
         seed: With the epoch and the index, decides everything random.
         annotated: `(cases, N)`, whether each label was looked for; `None` where all were in all cases.
+        raters: The same cases with the masks of other raters.
+        rater: Whose masks are taken.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class PatchDataset(Dataset[Sample]):
         augmentation: Augmentation | None,
         seed: int,
         annotated: Bool[np.ndarray, "cases n"] | None = None,
+        raters: Sequence[CacheIndex] = (),
+        rater: Rater = "first",
     ) -> None:
         self.index = index
         self.resize = resize
@@ -79,6 +83,8 @@ class PatchDataset(Dataset[Sample]):
         self.augmentation = augmentation
         self.seed = seed
         self.annotated = annotated
+        self.raters = (index, *raters)
+        self.rater = rater
         self.slices = SliceIndex(index.shapes[:, 1])
 
     def __len__(self) -> int:
@@ -90,13 +96,19 @@ class PatchDataset(Dataset[Sample]):
         # Of the draw alone: not of the worker that happens to serve it, nor of what it served before.
         rng = np.random.default_rng((self.seed, epoch, index))
         number, depth = self.slices.locate(index % len(self))
-        case = self.index[number]
-        image, mask = self._patch(case, depth, rng)
+        # Drawn only where there is a choice, so that other trainings stay as they are.
+        first = int(rng.integers(len(self.raters))) if self.rater != "first" else 0
+        case = self.raters[first][number]
+        others = [index[number] for index in self.raters if index is not self.raters[first]]
+        masks = [each.mask for each in (case, *(others if self.rater == "mean" else ()))]
+        image, mask = self._patch(case, masks, depth, rng)
         # A neighbor is a channel like the slice itself, with the statistics of the whole case.
         statistics = np.tile(case.statistics, (2 * self.context + 1, 1))
         image = as_network_type(image, statistics)
         if self.augmentation is not None:
             image, mask = self.augmentation(image, mask, statistics, int(rng.integers(2**32)))
+        if self.rater == "mean":
+            mask = average_masks(mask.reshape(len(masks), -1, *mask.shape[1:]))
         return Sample(
             torch.from_numpy(image),
             torch.from_numpy(mask),
@@ -105,8 +117,14 @@ class PatchDataset(Dataset[Sample]):
             None if self.annotated is None else torch.from_numpy(self.annotated[number]),
         )
 
-    def _patch(self, case: CachedCase, depth: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        assert case.mask is not None, "training cases have a reference"
+    def _patch(
+        self,
+        case: CachedCase,
+        masks: Sequence[NDArray[np.uint8] | None],
+        depth: int,
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Cut a patch of the image, and of all masks one after the other."""
         center = self._draw_foreground_voxel(case, rng)
         if center is not None:
             depth = center[0]
@@ -121,7 +139,8 @@ class PatchDataset(Dataset[Sample]):
         # Beyond the image it is as dark as the case's background; zero would be water in a CT.
         lowest = np.tile(case.statistics[:, LOW], 2 * self.context + 1)
         image = crop(stack_context(case.image, depth, self.context), box, lowest)
-        mask = crop(case.mask[:, depth], box, np.zeros(len(case.mask), np.uint8))
+        drawn = np.concatenate([mask[:, depth] for mask in masks if mask is not None])
+        mask = crop(drawn, box, np.zeros(len(drawn), np.uint8))
         if whole:
             return resize.apply(image, lowest), resize.apply_mask(mask)
         return resize_image(image, resize.size), resize_mask(mask, resize.size)
@@ -134,6 +153,16 @@ class PatchDataset(Dataset[Sample]):
         voxels = present[rng.integers(len(present))]
         d, h, w = voxels[rng.integers(len(voxels))].tolist()
         return d, h, w
+
+
+def average_masks(masks: UInt8[np.ndarray, "r m h w"]) -> Float32[np.ndarray, "m h w"]:
+    """Average the masks of several raters; where one of them left a voxel open, it stays so.
+
+    >>> average_masks(np.array([[[[0, 1, 1]]], [[[1, 1, 255]]]], np.uint8)).tolist()
+    [[[0.5, 1.0, 255.0]]]
+    """
+    mean = masks.mean(axis=0, dtype=np.float32)
+    return np.where((masks == IGNORE).any(axis=0), np.float32(IGNORE), mean)
 
 
 class SliceDataset(Dataset[EvaluationBatch]):

@@ -123,6 +123,7 @@ class PreparedData:
         index: Of the same cases in the cache, in the same order.
         mask_values: The value of each label in the training masks, see `find_mask_values`.
         duplicates: Copies on two sides of the split that are allowed.
+        raters: Of the training cases in the cache, with the masks of other raters.
     """
 
     split: Split
@@ -130,6 +131,7 @@ class PreparedData:
     index: CacheIndex
     mask_values: list[int] | None = None
     duplicates: tuple[Duplicate, ...] = ()
+    raters: tuple[CacheIndex, ...] = ()
 
     @property
     def test_names(self) -> tuple[str, ...]:
@@ -207,6 +209,46 @@ def require_masks(cases: Sequence[Case], remedy: str) -> None:
     unlabeled = [case.case_id for case in cases if not case.masks]
     if unlabeled:
         raise DataError(f"{len(unlabeled)} of {len(cases)} cases have no mask, {unlabeled[0]} among them. {remedy}")
+
+
+def vary_source(source: Source, settings: Mapping[str, Any]) -> Source:
+    """Make the source of another rater: the same one but for some settings.
+
+    Raises:
+        SettingError: The source has no such settings.
+
+    >>> from medseg_pl.data.sources import FolderSource
+    >>> vary_source(FolderSource("data", masks="masks_1st"), {"masks": "masks_2nd"}).masks
+    'masks_2nd'
+    """
+    try:
+        return type(source)(**{**source.made_with, **settings})
+    except TypeError as error:
+        raise SettingError(
+            f"data.raters: {type(source).__name__} cannot be made with {', '.join(settings)}: {error}. Name settings "
+            "of data.source that differ for the other rater, such as masks: masks_2nd."
+        ) from error
+
+
+def list_rater_cases(source: Source, cases: Sequence[Case]) -> list[Case]:
+    """List the training cases with the masks of another rater.
+
+    Args:
+        source: Of the other rater.
+        cases: The training cases.
+
+    Raises:
+        DataError: The rater has no mask of a case, or another image.
+    """
+    known = {case.case_id: case for case in source.cases() if case.masks}
+    for case in cases:
+        other = known.get(case.case_id)
+        if other is None or other.images != case.images:
+            raise DataError(
+                f"data.raters: a rater has no mask of the image of case {case.case_id}. Each rater needs a mask of "
+                "each training case; add it, or leave the rater or the case out."
+            )
+    return [known[case.case_id] for case in cases]
 
 
 def find_annotated_labels(cases: Sequence[Case], labels: LabelMap) -> NDArray[np.bool_] | None:

@@ -148,6 +148,32 @@ def check_loss(loss: nn.Module, labels: LabelMap) -> None:
         )
 
 
+def check_soft_targets(loss: nn.Module, labels: LabelMap) -> None:
+    """Check that a loss takes the mean of several raters, which lies between 0 and 1, for what it is.
+
+    Raises:
+        SettingError: Labels exclude each other, or the loss rounds what is between 0 and 1, or refuses it.
+    """
+    name = type(loss).__name__
+    if labels.task == "multiclass":
+        raise SettingError(
+            "data.rater mean needs a target between 0 and 1 for each label, but labels that exclude each other have "
+            "one class at each voxel. Set data.rater to random, or labels.task to multilabel."
+        )
+    logits, mask = _make_random_sample(labels)
+    hard = labels.target(mask)
+    try:
+        with torch.no_grad():
+            soft, low, high = (loss(logits, target) for target in (hard / 2, torch.zeros_like(hard), hard))
+    except _LOSS_ERRORS:
+        soft = low = high = torch.zeros(())
+    if not torch.isfinite(soft) or _is_close(soft, low) or _is_close(soft, high):
+        raise SettingError(
+            f"model.loss {name} takes no soft target, the mean of raters. Use medseg_pl.DiceCELoss, or set data.rater "
+            "to random."
+        )
+
+
 def _is_blind_to_ignored(loss: nn.Module, labels: LabelMap) -> bool:
     """Check that ignored pixels have no gradient, no influence, and no share in a mean."""
     logits, mask = _make_random_sample(labels)

@@ -16,18 +16,25 @@ from torch.utils.data import DataLoader
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.stop_signals import leave_if_asked
-from medseg_pl.core.types import Batch, Case, EvaluationBatch, ResizeMode
+from medseg_pl.core.types import Batch, Case, EvaluationBatch, Rater, ResizeMode
 from medseg_pl.core.validation import require_at_least
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.datasets import PatchDataset, SliceDataset, collate_samples, collate_slices, make_worker_options
-from medseg_pl.data.prepared_data import PreparedData, find_annotated_labels, prepare_data_set
+from medseg_pl.data.prepared_data import (
+    PreparedData,
+    find_annotated_labels,
+    list_rater_cases,
+    prepare_data_set,
+    vary_source,
+)
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler, FixedSampler, TrainingLoader
 from medseg_pl.data.sources import Source
 from medseg_pl.data.splits import SplitSettings, refuse_trained_groups
 from medseg_pl.data.transforms.augmentation import Augmentation
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.progress import show_progress
+from medseg_pl.models.annotated_losses import check_soft_targets
 from medseg_pl.training.checkpoints.callbacks import count_done_batches
 from medseg_pl.training.module import SegmentationModule
 from medseg_pl.training.recording import keep_settings
@@ -67,6 +74,9 @@ class SegmentationDataModule(LightningDataModule):
         samples_per_epoch: How long an epoch is; each slice once by default.
         foreground_fraction: The share of training patches that are centerd on a label.
         augmentation: What happens to training patches.
+        raters: For each further rater the settings of the source that differ, such as `[{masks: masks_2nd}]`;
+            validation and test keep to the source's own masks.
+        rater: Whose masks are trained on: `first`, `random` at each sample, or the `mean` as a soft target.
         cache_dir: Where decoded cases are kept; `$MEDSEG_CACHE` or the user's cache folder by default.
         seed: Order and augmentation; linked from `seed_everything` on the command line.
     """
@@ -92,6 +102,8 @@ class SegmentationDataModule(LightningDataModule):
         samples_per_epoch: int | None = None,
         foreground_fraction: float = 0.33,
         augmentation: Augmentation | None = None,
+        raters: list[dict[str, Any]] | None = None,
+        rater: Rater = "first",
         cache_dir: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -120,6 +132,13 @@ class SegmentationDataModule(LightningDataModule):
         self.samples_per_epoch = samples_per_epoch
         self.foreground_fraction = foreground_fraction
         self.augmentation = augmentation
+        if bool(raters) != (rater != "first"):
+            raise SettingError(
+                f"data.rater {rater} goes with {'data.raters' if rater != 'first' else 'no data.raters'}. Set rater to "
+                "random or mean and name the other raters, or leave both out."
+            )
+        self.rater = rater
+        self.rater_sources = [vary_source(source, settings) for settings in raters or ()]
         self.cache_dir = Path(cache_dir) if cache_dir else find_default_directory()
         self.seed = seed
         self._recorded: Mapping[str, Any] = {}
@@ -193,14 +212,18 @@ class SegmentationDataModule(LightningDataModule):
         prepared = self._prepare(decodes=True)
         warn_about_left_out(self.source, list(prepared.cases.values()))
         if self.trainer and self.trainer.state.fn == "fit":
+            if self.rater == "mean":
+                check_soft_targets(self.trainer.lightning_module.loss, self.labels)
             refuse_faults(prepared, self.labels, self.resize, validates=bool(self.trainer.limit_val_batches))
             copies = refuse_duplicates(prepared, self.cache_dir / "copies", allowed=self.allow_duplicates)
-            prepared = replace(prepared, duplicates=copies)
+            prepared = replace(prepared, duplicates=copies, raters=self._prepare_raters(prepared, decodes=True))
         self._prepared = prepared
 
     def setup(self, stage: str) -> None:
         """List the cases, find them in the cache, and split them."""
-        self._prepared = self._prepare(decodes=False, trains=stage == "fit")
+        prepared = self._prepare(decodes=False, trains=stage == "fit")
+        raters = self._prepare_raters(prepared, decodes=False) if stage == "fit" else ()
+        self._prepared = replace(prepared, raters=raters)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Serve patches of the training cases, ordered by seed and epoch."""
@@ -213,6 +236,8 @@ class SegmentationDataModule(LightningDataModule):
             self.augmentation,
             self.seed,
             find_annotated_labels([self.prepared.cases[name] for name in names], self.labels),
+            self.prepared.raters,
+            self.rater,
         )
         rank, ranks = self._rank()
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
@@ -261,7 +286,7 @@ class SegmentationDataModule(LightningDataModule):
         prepared = prepare_data_set(
             self.source,
             self.split_settings,
-            partial(self._decode, decodes=decodes),
+            partial(self._decode, self.source, decodes=decodes),
             recorded=self._recorded,
             channels=self.channels,
             resize=self.resize,
@@ -273,8 +298,15 @@ class SegmentationDataModule(LightningDataModule):
         values = prepared.mask_values if trains else earlier.mask_values
         return replace(prepared, duplicates=earlier.duplicates, mask_values=values)
 
-    def _decode(self, cases: Sequence[Case], *, decodes: bool) -> CacheIndex:
-        cache = CaseCache(self.cache_dir, self.source, self.labels)
+    def _prepare_raters(self, prepared: PreparedData, *, decodes: bool) -> tuple[CacheIndex, ...]:
+        """Decode the training cases once for each other rater."""
+        training = [prepared.cases[name] for name in prepared.split.train]
+        return tuple(
+            self._decode(source, list_rater_cases(source, training), decodes=decodes) for source in self.rater_sources
+        )
+
+    def _decode(self, source: Source, cases: Sequence[Case], *, decodes: bool) -> CacheIndex:
+        cache = CaseCache(self.cache_dir, source, self.labels)
         # The trainer has let one process of each machine prepare: the others need not ask for a million files again.
         index = None if decodes or self.trainer is None else cache.load_index(cases)
         if index is not None:

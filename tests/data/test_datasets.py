@@ -427,3 +427,31 @@ def test_a_batch_of_two_types_becomes_float(tmp_path: Path) -> None:
     assert batch.image.dtype == torch.float32
     assert [image.unique().tolist() for image in batch.image] == [[7], [700]]
     assert collate_samples([dataset[0, 0], dataset[1, 0]]).image.dtype == torch.uint8
+
+
+class TestRaters:
+    """Two raters, of whom the second drew one more column; and a third, who left one open."""
+
+    @pytest.fixture
+    def raters(self, tmp_path: Path) -> list[CacheIndex]:
+        masks = np.zeros((3, 1, 4, 4), np.uint8)
+        masks[:, :, :, 0], masks[1, :, :, 1], masks[2, :, :, 3] = 1, 1, 255
+        labels = LabelMap(["a"], "binary", ignore_value=9)
+        indices = []
+        for number, mask in enumerate(masks):
+            (tmp_path / str(number)).mkdir()
+            indices.append(build(tmp_path / str(number), volume(numbered(1, 4, 4), mask), labels=labels))
+        return indices
+
+    def test_a_random_one_each_time(self, raters: list[CacheIndex]) -> None:
+        data = PatchDataset(raters[0], Resize("none", (4, 4)), 0, 0.5, None, 0, raters=raters[1:2], rater="random")
+        widths = Counter(int(data[epoch, 0].mask[0, 0].sum()) for epoch in range(200))
+        assert set(widths) == {1, 2}
+        assert 70 < widths[1] < 130
+        assert torch.equal(data[3, 0].mask, data[3, 0].mask)
+
+    def test_the_share_of_those_who_drew_the_label(self, raters: list[CacheIndex]) -> None:
+        data = PatchDataset(raters[0], Resize("none", (4, 4)), 0, 0.5, None, 0, raters=raters[1:], rater="mean")
+        mask = data[0, 0].mask
+        torch.testing.assert_close(mask[0, 0], torch.tensor([1.0, 1 / 3, 0.0, 255.0]))
+        assert mask.shape == (1, 4, 4)

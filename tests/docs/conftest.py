@@ -86,9 +86,9 @@ def _pictures(desk: Path) -> None:
 
 
 def _two_observers(desk: Path) -> None:
-    """Masks of two labels, which predicted and annotated see a little differently."""
+    """Masks of two labels, which predicted and two raters see a little differently."""
     for number, (patient, side) in enumerate(product(range(1, 7), "ab")):
-        for folder, shift in (("annotated", 0), ("predicted", 1)):
+        for folder, shift in (("annotated", 0), ("annotated_2nd", 2), ("predicted", 1)):
             liver, tumour = _disc((48, 40), number), _disc((24, 20), number)
             mask = liver.astype(np.uint8)
             mask[:24, :20][tumour] = 2

@@ -32,6 +32,7 @@ def score(checkpoint: Path, split: Path, batch_size: str) -> None:
         pass
     several = [f"--trainer.devices={RANKS}", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
     options = [f"--data.split_file={split}", f"--data.eval_batch_size={batch_size}", *several]
+    options.append("--model.metrics+=medseg_pl.ObjectMetric")
     assert main(["test", "--ckpt_path", str(folder / "best.ckpt"), *options]) == 0
 
 

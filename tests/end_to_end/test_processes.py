@@ -1,4 +1,4 @@
-"""Scores and kept masks are the same files, byte for byte, on any number of processes."""
+"""Scores, objects and kept masks are the same files, byte for byte, on any number of processes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.end_to_end.ranks import on_ranks
 from tests.sample_files import tree
 
 CASES = (1, 2, 3, 5, 7, 8, 13)
+_COMPARED = ("scores_", "objects_", "predictions/")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def write_split(path: Path, names: list[str], tested: int) -> Path:
 def scored(
     folder: Path, checkpoint: Path, names: list[str], processes: int, batch_size: int, numbers: tuple[int, ...] = CASES
 ) -> dict[int, dict[str, bytes]]:
-    """`scores_test.csv` and the masks of each number of cases, from so many processes."""
+    """`scores_test.csv`, `objects_test.csv` and the masks of each number of cases, from so many processes."""
     folder.mkdir()
     splits = [write_split(folder / f"{number}.json", names, number) for number in numbers]
     script = Path(__file__).with_name("score_on_ranks.py")
@@ -55,7 +56,7 @@ def scored(
     assert not list(folder.rglob("scores_test_2.csv")), "one process writes"
     files = {number: tree(folder / str(number)) for number in numbers}
     return {
-        number: {name: content for name, content in left.items() if name.startswith(("scores_", "predictions/"))}
+        number: {name: content for name, content in left.items() if name.startswith(_COMPARED)}
         for number, left in files.items()
     }
 
@@ -67,6 +68,7 @@ def test_cases_and_processes(volumes: tuple[Path, list[str]], checkpoint: Path, 
     for number, files in alone.items():
         assert len(files["scores_test.csv"].splitlines()) == 1 + 3 * number
         assert sum(name.endswith(".nii.gz") for name in files) == number
+        assert len(files["objects_test.csv"].splitlines()) > number
     for processes in (2, 3, 4):
         together = scored(tmp_path / f"{processes}", checkpoint, names, processes, batch_size=4)
         assert together == alone, f"{processes} processes"

@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import IGNORE, LabelMap
-from medseg_pl.models.annotated_losses import AnnotatedLoss, check_loss, exclude_ignored, leave_out_labels
+from medseg_pl.models.annotated_losses import (
+    AnnotatedLoss,
+    check_loss,
+    check_soft_targets,
+    exclude_ignored,
+    leave_out_labels,
+)
 from medseg_pl.models.losses import DiceCELoss, DiceLoss, WeightedSum
 from tests.contracts.loss_contract import TASKS, logits_of, reference_mask
 
@@ -278,3 +284,20 @@ def test_a_loss_that_cannot_leave_out_labels_is_refused_by_name() -> None:
     check_loss(SquaredLogits(), LabelMap(["liver", "spleen"], "multiclass"))
     with pytest.raises(SettingError, match=r"model\.loss SquaredLogits counts labels that were not looked for"):
         check_loss(SquaredLogits(), ORGANS)
+
+
+class Rounding(nn.Module):
+    """Takes everything from a half on for the label."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(logits, (target > 0.5).float())
+
+
+def test_the_mean_of_raters_is_for_losses_that_take_it() -> None:
+    labels = LabelMap(["a"], "binary")
+    for loss in (DiceCELoss(), nn.BCEWithLogitsLoss(), smp.losses.DiceLoss("binary")):
+        check_soft_targets(loss, labels)
+    with pytest.raises(SettingError, match=r"model\.loss Rounding takes no soft target.*set data\.rater to random"):
+        check_soft_targets(Rounding(), labels)
+    with pytest.raises(SettingError, match=r"labels that exclude each other have one class"):
+        check_soft_targets(DiceCELoss(), ORGANS)

@@ -623,3 +623,32 @@ class TestFaults:
     def test_a_size_has_pixels(self, make: Make, size: tuple[int, int]) -> None:
         with pytest.raises(SettingError, match=r"size must be \(height, width\), both at least 1 pixel"):
             make(input_size=size)
+
+
+def test_another_rater_is_the_same_source_with_other_masks(tmp_path: Path) -> None:
+    for number in range(5):
+        save_raster(tmp_path / "images" / f"{number}.png", noise((32, 32), number))
+        for rater, rows in (("first", 8), ("second", 16)):
+            mask = np.zeros((32, 32), np.uint8)
+            mask[:rows] = 255
+            save_raster(tmp_path / rater / f"{number}.png", mask)
+
+    def make_data(**settings: Any) -> SegmentationDataModule:
+        source = FolderSource(str(tmp_path), masks="first")
+        labels, store = LabelMap(["a"], "binary"), str(tmp_path / "store")
+        return SegmentationDataModule(source, labels, input_size=(32, 32), num_workers=0, cache_dir=store, **settings)
+
+    data = ready(make_data(raters=[{"masks": "second"}], rater="mean"))
+    batch = next(iter(data.train_dataloader()))
+    assert set(batch.mask[:, 0, :, 0].unique().tolist()) == {0.0, 0.5, 1.0}
+    validated = next(iter(data.val_dataloader()))
+    assert all(mask.sum() == 8 * 32 for mask in validated.masks)
+    with pytest.raises(SettingError, match=r"data\.rater mean goes with data\.raters"):
+        make_data(rater="mean")
+    with pytest.raises(SettingError, match=r"FolderSource cannot be made with mask_folder"):
+        make_data(raters=[{"mask_folder": "second"}], rater="random")
+    (tmp_path / "second" / "0.png").unlink()
+    (tmp_path / "images" / "0.png").rename(tmp_path / "images" / "9.png")
+    (tmp_path / "first" / "0.png").rename(tmp_path / "first" / "9.png")
+    with pytest.raises(DataError):
+        ready(make_data(raters=[{"masks": "second"}], rater="random"))
