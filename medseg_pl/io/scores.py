@@ -138,6 +138,17 @@ def locate_summary(table: Path) -> Path:
     return table.with_name(table.name.replace("scores_", "summary_", 1)).with_suffix(".json")
 
 
+def read_objects(table: Path) -> list[dict[str, str | float]]:
+    """Read the table of objects beside a table of scores; empty where there is none, or no object.
+
+    Raises:
+        UnreadableFileError: The file is damaged.
+    """
+    path = table.with_name(table.name.replace("scores_", "objects_", 1))
+    has_rows = path.is_file() and len(path.read_text(encoding="utf-8-sig").splitlines()) > 1
+    return read_rows(path) if has_rows else []
+
+
 def parse_stage(path: Path) -> str | None:
     """Parse the stage from the name of a table.
 

@@ -12,7 +12,16 @@ from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.core.validation import find_path_fault
 from medseg_pl.io.config_files import read_json, read_yaml
 from medseg_pl.io.privacy import redact_config
-from medseg_pl.io.scores import Row, find_scores, locate_summary, parse_stage, read_metrics, read_reliability, read_rows
+from medseg_pl.io.scores import (
+    Row,
+    find_scores,
+    locate_summary,
+    parse_stage,
+    read_metrics,
+    read_objects,
+    read_reliability,
+    read_rows,
+)
 
 Values = Mapping[str, Any]
 CROSSVAL = "crossval"
@@ -36,6 +45,7 @@ class Run:
         table: The file that holds `rows`, the newest of its stage.
         reliability: Bins of each label's probabilities, where `CalibrationMetric` measured them.
         folds: Of a cross-validation the runs of its folds, in their order.
+        objects: The table of objects, where `ObjectMetric` kept them.
     """
 
     folder: Path
@@ -50,6 +60,7 @@ class Run:
     table: Path | None = None
     reliability: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     folds: Sequence[Run] = ()
+    objects: Sequence[Row] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -103,6 +114,7 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
         environment=_read_mapping(folder / "environment.json"),
         config=config,
         reliability=read_reliability(table) if table is not None else {},
+        objects=read_objects(table) if table is not None else (),
     )
 
 

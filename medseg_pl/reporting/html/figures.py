@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -102,6 +103,34 @@ def draw_size_and_score(run: Run, places: Mapping[str, int], name: str) -> Marku
         _add_legend(axes)
 
     return draw_svg(draw, "Dice of every case over the volume of its reference", 230, f"size-{name}")
+
+
+def draw_recall_by_size(run: Run, name: str) -> Markup | None:
+    """Draw the share of objects found over their size, on a logarithmic axis; `None` without objects."""
+    objects = run.summary.get("objects") or {}
+    bins = {label: [each for each in objects[label]["recall_by_size"] if each["n"]] for label in objects}
+    bins = {label: each for label, each in bins.items() if each}
+    if not bins:
+        return None
+    units = sorted({each["unit"] for several in bins.values() for each in several})
+
+    def draw(axes: Axes) -> None:
+        for label, several in bins.items():
+            color = pick_series_color(run.labels.index(label))
+            # The middle on a logarithmic axis; a bin of objects of one size is a point.
+            middles = [math.sqrt(each["from"] * each["to"]) for each in several]
+            axes.plot(middles, [each["mean"] for each in several], marker="o", color=color, label=_shorten(label))
+            for middle, each in zip(middles, several, strict=True):
+                axes.plot([each["from"], each["to"]], [each["mean"]] * 2, color=color, linewidth=0.8)
+                if each["ci95"]:
+                    axes.plot([middle] * 2, each["ci95"], color=color, linewidth=2.4, alpha=0.4)
+        axes.set_xscale("log")
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlabel(f"size of an object of the reference, {' and '.join(units)}")
+        axes.set_ylabel("share found")
+        _add_legend(axes)
+
+    return draw_svg(draw, "Share of objects found over their size", 230, f"recall-{name}")
 
 
 def draw_reliability(

@@ -31,6 +31,7 @@ from medseg_pl.reporting.html.cases import (
     list_case_entries,
     to_page_data,
 )
+from medseg_pl.reporting.html.objects import ObjectList, list_object_entries
 from medseg_pl.reporting.html.pictures import Pictures, load_pictures, select_gallery
 from medseg_pl.reporting.markdown import fill_readme
 from medseg_pl.reporting.methods import write_paper_notes
@@ -137,13 +138,14 @@ def render_page(
         hashed: Whether names are hashed.
     """
     places = {entry.case_id: entry.number for entry in entries}
+    objects = [list_object_entries(run, entries, pictures.notes, pictures=bool(pictures.cases)) for run in runs]
     script = "\n".join(_read_file(name) for name in _SCRIPTS)
     return (
         _make_environment()
         .get_template("page.html.j2")
         .render(
             version=__version__,
-            runs=[_describe_run(run, index, places) for index, run in enumerate(runs)],
+            runs=[_describe_run(run, index, places, objects[index]) for index, run in enumerate(runs)],
             labels=_list_labels(runs),
             entries=entries,
             places=places,
@@ -174,7 +176,7 @@ def render_page(
 _MORE = ((86, 180, 233), (204, 121, 167), (213, 94, 0), (148, 103, 189), (140, 86, 75))
 
 
-def _describe_run(run: Run, index: int, numbers: Mapping[str, int]) -> dict[str, Any]:
+def _describe_run(run: Run, index: int, numbers: Mapping[str, int], objects: ObjectList) -> dict[str, Any]:
     letter = chr(ord("A") + index)
     return {
         "letter": letter,
@@ -187,6 +189,9 @@ def _describe_run(run: Run, index: int, numbers: Mapping[str, int]) -> dict[str,
         "strata": list_strata(run),
         "sizes": list_size_thirds(run),
         "size_drawing": figures.draw_size_and_score(run, numbers, letter),
+        "objects": objects,
+        "has_objects": bool(run.summary.get("objects")),
+        "recall_drawing": figures.draw_recall_by_size(run, letter),
         "calibration": list_calibration(run),
         "reliability": figures.draw_reliability(run.reliability, run.labels, letter),
         "proof": audit_split(run),

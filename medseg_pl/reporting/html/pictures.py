@@ -51,14 +51,14 @@ def load_pictures(runs: Sequence[Run], entries: Sequence[CaseEntry], most: int) 
         most: How many cases get pictures.
     """
     pictures = Pictures()
-    folders = [_find_folders(run, pictures.notes) for run in runs]
+    folders = [find_picture_folders(run, pictures.notes) for run in runs]
     available = [entry for entry in entries if any(_find_picture(each, entry.case_id) is not None for each in folders)]
     means = {entry.number: float("nan") if entry.means[0] is None else entry.means[0] for entry in available}
     chosen = set(select_cases({str(number): mean for number, mean in means.items()}, most))
     shown = [entry for entry in available if str(entry.number) in chosen]
     in_gallery = {entry.number for entry in select_gallery(shown)}
     for entry in shown:
-        read = [_read_if_kept(each, entry.case_id, pictures.notes) for each in folders]
+        read = [read_if_kept(each, entry.case_id, pictures.notes) for each in folders]
         first = next((index for index, picture in enumerate(read) if picture is not None), None)
         if first is None:
             continue
@@ -78,7 +78,7 @@ def select_gallery(entries: Sequence[CaseEntry]) -> list[CaseEntry]:
     return [*scored[:each], *scored[max(each, len(scored) - each) :][::-1]]
 
 
-def _find_folders(run: Run, notes: list[str]) -> list[Path]:
+def find_picture_folders(run: Run, notes: list[str]) -> list[Path]:
     """Find where a run, or each fold of a cross-validation, keeps its pictures."""
     kept = [pictures_in(predictions_beside(each.table)) for each in run.folds or [run] if each.table is not None]
     folders = [folder for folder in kept if folder.is_dir()]
@@ -92,7 +92,8 @@ def _find_picture(folders: Sequence[Path], case_id: str) -> Path | None:
     return next((path for folder in folders if (path := picture_path(folder, case_id)).is_file()), None)
 
 
-def _read_if_kept(folders: Sequence[Path], case_id: str, notes: list[str]) -> CasePicture | None:
+def read_if_kept(folders: Sequence[Path], case_id: str, notes: list[str]) -> CasePicture | None:
+    """Read the picture of a case; `None` where none was kept, or it is damaged, which is noted."""
     if (path := _find_picture(folders, case_id)) is None:
         return None
     try:

@@ -10,10 +10,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from medseg_pl.__main__ import main
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.intensity import compute_channel_statistics
+from medseg_pl.io.case_pictures import draw_case, picture_path, write_picture
 from medseg_pl.io.privacy import Pseudonyms
+from medseg_pl.io.scores import pictures_in, write_rows
+from medseg_pl.metrics.object_summary import summarize_objects
+from medseg_pl.metrics.objects import OBJECT_COLUMNS, ObjectTable
 from tests.reporting.run_folders import HOSTILE, score, some_scores, write_run
 
 
@@ -142,3 +149,42 @@ def test_an_evaluation_without_a_training_has_a_report(tmp_path: Path) -> None:
     text = (tmp_path / "page.html").read_text()
     assert "does not say who was trained on" in text and "no log of a training" in text
     assert "4 cases, evaluate" in text
+
+
+def test_missed_and_invented_objects_are_listed_and_pictured(tmp_path: Path) -> None:
+    scores = [score(f"case{i}", f"p{i}", "lesion", 0.5) for i in range(3)]
+    run = write_run(tmp_path / "run", scores, ["lesion"])
+    size = {"diameter_mm": 4.0, "z": 1.2, "y": 3.0, "x": 5.0, "unit": "mm"}
+    rows = [
+        {"case_id": case, "group": f"p{case[-1]}", "label": "lesion", "mask": mask, "object": 1, "status": status}
+        | {"partner": "", "voxels": voxels, "volume_ml": voxels / 1000, **size}
+        for case, mask, status, voxels in (
+            ("case0", "reference", "missed", 100),
+            ("case1", "reference", "matched", 900),
+            ("case1", "prediction", "matched", 800),
+            ("case2", "prediction", "invented", 300),
+        )
+    ]
+    write_rows(run / "objects_test.csv", rows, columns=OBJECT_COLUMNS)
+    summary = json.loads((run / "summary_test.json").read_text())
+    summary["objects"] = summarize_objects(ObjectTable(rows), scores, ["lesion"])
+    (run / "summary_test.json").write_text(json.dumps(summary))
+    assert report(run, "-o", tmp_path / "plain.html", "--names", "true") == 0
+    text = (tmp_path / "plain.html").read_text()
+    assert "the largest 2 of 1 missed and 1 invented" in text
+    listed = re.findall(r"<td>lesion</td><td>(\w+)</td><td>([\d.]+ ml)</td><td>4\.0 mm</td><td>1, 3, 5</td>", text)
+    assert listed == [("invented", "0.300 ml"), ("missed", "0.100 ml")]
+    assert "Share of objects found over their size" in text
+    assert "outlines of reference and prediction" not in text
+    mask = np.zeros((1, 3, 16, 16), np.uint8)
+    mask[0, 1, 4:9, 4:9] = 1
+    image = np.zeros((1, 3, 16, 16), np.uint8)
+    drawn = draw_case(
+        *(image, compute_channel_statistics(image), mask, mask * 0, Geometry((3, 16, 16))), telling=1, overlapping=False
+    )
+    write_picture(picture_path(pictures_in(run / "predictions" / "test"), "case0"), drawn)
+    assert report(run, "-o", tmp_path / "drawn.html", "--names", "true") == 0
+    text = (tmp_path / "drawn.html").read_text()
+    assert 'alt="Slice 1 of case0 with the outlines of reference and prediction"' in text
+    assert "<span>missed: lesion, 0.100 ml</span>" in text
+    assert Tags(text).found
