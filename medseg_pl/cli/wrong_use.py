@@ -114,7 +114,7 @@ _MODEL = (
 )
 _DATA = (
     "source batch_size eval_batch_size num_workers fold folds split_fractions split_file split_seed allow_duplicates "
-    "samples_per_epoch foreground_fraction augmentation cache_dir"
+    "samples_per_epoch foreground_fraction augmentation raters rater cache_dir"
 )
 # Written down, since asking the classes takes seconds; a test compares them with the parser's.
 SETTINGS = (

@@ -212,8 +212,9 @@ class SegmentationDataModule(LightningDataModule):
         prepared = self._prepare(decodes=True)
         warn_about_left_out(self.source, list(prepared.cases.values()))
         if self.trainer and self.trainer.state.fn == "fit":
-            if self.rater == "mean":
-                check_soft_targets(self.trainer.lightning_module.loss, self.labels)
+            module = self.trainer.lightning_module
+            if self.rater == "mean" and isinstance(module, SegmentationModule):
+                check_soft_targets(module.loss, self.labels)
             refuse_faults(prepared, self.labels, self.resize, validates=bool(self.trainer.limit_val_batches))
             copies = refuse_duplicates(prepared, self.cache_dir / "copies", allowed=self.allow_duplicates)
             prepared = replace(prepared, duplicates=copies, raters=self._prepare_raters(prepared, decodes=True))

@@ -40,6 +40,17 @@ def test_evaluate_counts_objects_and_compare_pairs_them(tmp_path: Path, capsys: 
     assert summary["objects"]["lesion"]["recall"]["mean"] == 14 / 20
     assert summary["objects"]["lesion"]["false_positives_per_case"]["mean"] == 0.6
     assert 0 < summary["labels"]["lesion"]["cl_dice"]["mean"] < 1
+    again = ["evaluate", "--reference", str(reference), "--prediction", str(tmp_path / "near"), "--labels", "lesion"]
+    own = ["--thresholds", "0.6", "--size_bins", "0.005,0.02", "--connectivity", "face", "--matching", "many_to_one"]
+    assert main([*again, "-o", str(tmp_path / "own"), "--spacing", "1,1,1", *own]) == 2
+    assert "--thresholds says how objects are counted, which --objects asks for" in capsys.readouterr().err
+    assert main([*again, "-o", str(tmp_path / "own"), "--spacing", "1,1,1", "--objects", *own]) == 0
+    summary = json.loads((tmp_path / "own" / "summary_evaluate.json").read_text())
+    # Shifted by 1 pixel of 4 a square has an IoU of 12/20, by 2 one of 8/24: of ten, three are beyond 0.6.
+    assert summary["labels"]["lesion"]["object_f1_60"]["mean"] == pytest.approx((7 + 3 * 0.5) / 10)
+    assert [(each["from"], each["to"], each["n"]) for each in summary["objects"]["lesion"]["recall_by_size"]] == [
+        (0.005, 0.02, 20)
+    ]
     capsys.readouterr()
     runs = [str(tmp_path / name) for name in ("far_scores", "near_scores")]
     metrics = ["object_f1", "object_pq_50", "lesion_hd95_mm", "cl_dice", "boundary_iou", "count_error"]

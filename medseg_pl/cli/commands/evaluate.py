@@ -42,6 +42,13 @@ Tolerance = float | dict[str, float]
 T = TypeVar("T")
 
 _FAULTS_SHOWN = 5
+_OBJECT_OPTIONS = {
+    "thresholds": "thresholds",
+    "matching": "matching",
+    "connectivity": "connectivity",
+    "size_bins": "size_bins_ml",
+}
+"""Options of the command, and what `ObjectMetric` calls them."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -74,6 +81,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--spacing", type=parse_spacing, metavar="LIST", help=spacing)
     add("--no_distances", action="store_true", help="measure no HD, HD95, ASSD and NSD")
     add("--objects", action="store_true", help="count objects found, missed and invented; writes objects_evaluate.csv")
+    thresholds = "least IoU of a match of objects, in whole percent; 0 asks for one shared voxel; default: 0,0.5"
+    add("--thresholds", type=parse_numbers, metavar="LIST", help=thresholds)
+    matching = "whether several predicted objects may stand for one of the reference; default: one_to_one"
+    add("--matching", choices=["one_to_one", "many_to_one"], help=matching)
+    connectivity = "whether voxels that touch at a corner are one object (full) or not (face); default: full"
+    add("--connectivity", choices=["full", "face"], help=connectivity)
+    bins = "limits in ml between the sizes by which recall is reported; default: quartiles"
+    add("--size_bins", type=parse_numbers, metavar="LIST", help=bins)
     add("--shapes", action="store_true", help="measure clDice, for vessels, and boundary IoU")
     add("--missing_as_empty", action="store_true", help="score a reference without prediction as missed")
     add_num_workers(parser)
@@ -105,6 +120,22 @@ def parse_tolerance(text: str) -> Tolerance:
     except ValueError:
         pass
     raise ArgumentTypeError(f"expected one number, or liver=2,tumour=1, got {text!r}")
+
+
+@parse_once
+def parse_numbers(text: str) -> list[float]:
+    """Parse numbers that are not negative.
+
+    >>> parse_numbers("0,0.5")
+    [0.0, 0.5]
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [-1.0]
+    if not all(0 <= number < math.inf for number in numbers):
+        raise ArgumentTypeError(f"expected numbers that are not negative, such as 0,0.5, got {text!r}")
+    return numbers
 
 
 @parse_once
@@ -147,13 +178,15 @@ def evaluate(arguments: Namespace) -> None:
         sys.stdout.write(f"{make_printable(line)}\n")
     labels = labels or _labels_in_files(arguments, pairs)
     tolerance = None if arguments.no_distances else 1.0 if arguments.tolerance is None else arguments.tolerance
-    make = partial(make_metrics, labels, tolerance, objects=arguments.objects, shapes=arguments.shapes)
+    objects_as = _list_object_options(arguments) if arguments.objects else None
+    make = partial(make_metrics, labels, tolerance, objects=objects_as, shapes=arguments.shapes)
     facts = facts_of(make(), pairs, unmatched)
     _check_annotated(known.annotated, labels, arguments.cases)
     scorer = partial(score, labels=labels, known=known, make=make, spacing=arguments.spacing)
     scored = map_cases(pairs, scorer, arguments.num_workers, "Scoring")
     table = [row for rows, _ in scored for row in rows]
-    objects = ObjectTable([row for _, rows in scored for row in rows]) if arguments.objects else None
+    rows = [row for _, rows in scored for row in rows]
+    objects = ObjectTable(rows, arguments.size_bins or ()) if arguments.objects else None
     raters = _compare_raters(arguments, pairs, table, labels, scorer) if arguments.raters else {}
     if raters:
         facts["raters"] = summarize_agreement(raters, labels.names)
@@ -229,9 +262,20 @@ def _compare_raters(
 
 
 def make_metrics(
-    labels: LabelMap, tolerance: Tolerance | None, *, objects: bool = False, shapes: bool = False
+    labels: LabelMap,
+    tolerance: Tolerance | None,
+    *,
+    objects: Mapping[str, Any] | None = None,
+    shapes: bool = False,
 ) -> list[CaseMetric]:
-    """Make the metrics of `medseg test`, without distances where there is no tolerance."""
+    """Make the metrics of `medseg test`, without distances where there is no tolerance.
+
+    Args:
+        labels: The labels that are scored.
+        tolerance: Of NSD.
+        objects: Settings of `ObjectMetric`; no objects where `None`.
+        shapes: Whether centerlines and borders are scored.
+    """
     from medseg_pl.metrics import (
         BoundaryMetric,
         CenterlineMetric,
@@ -242,7 +286,7 @@ def make_metrics(
     )
 
     surface = [] if tolerance is None else [SurfaceMetric(labels, tolerance)]
-    further: list[CaseMetric] = [ObjectMetric(labels)] if objects else []
+    further: list[CaseMetric] = [] if objects is None else [ObjectMetric(labels, **objects)]
     further += [CenterlineMetric(labels), BoundaryMetric(labels)] if shapes else []
     return [OverlapMetric(labels), *surface, VolumeMetric(labels), *further]
 
@@ -302,12 +346,19 @@ def _without_volumes(row: CaseScore) -> CaseScore:
     return replace(row, values={**row.values, **unknown})
 
 
+def _list_object_options(arguments: Namespace) -> dict[str, Any]:
+    """List the settings of `ObjectMetric` that were given."""
+    return {setting: value for option, setting in _OBJECT_OPTIONS.items() if (value := arguments[option]) is not None}
+
+
 def _check_options(arguments: Namespace) -> None:
     """Raise `SettingError` where one option takes the sense from another."""
     if arguments.strata is not None and arguments.cases is None:
         raise SettingError(
             "--strata names columns of the table that --cases gives. Give it too, or leave --strata out."
         )
+    if not arguments.objects and (given := [name for name in _OBJECT_OPTIONS if arguments[name] is not None]):
+        raise SettingError(f"--{given[0]} says how objects are counted, which --objects asks for. Give it too.")
     if arguments.tolerance is not None and arguments.no_distances:
         raise SettingError("--tolerance is that of NSD, which --no_distances leaves out. Give one of the two.")
     if arguments.task == "multilabel" and arguments.labels is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 
 from medseg_pl.metrics.functional.overlap import count, iou, ratio
 from medseg_pl.metrics.functional.surface import Spacing, find_bounding_box
+
+# Its parts load at their first use, and of two threads the second would get one that is half loaded.
+_LOADING = threading.Lock()
 
 
 class CenterlineCounts(NamedTuple):
@@ -121,7 +125,9 @@ def _thin(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     part = mask[box]
     thin = np.zeros_like(mask)
     if part.size:
-        line = skimage.morphology.skeletonize(part[0])[None] if len(mask) == 1 else skimage.morphology.skeletonize(part)
+        with _LOADING:
+            skeletonize = skimage.morphology.skeletonize
+        line = skeletonize(part[0])[None] if len(mask) == 1 else skeletonize(part)
         thin[box] = line if line.any() else part
     return thin
 
