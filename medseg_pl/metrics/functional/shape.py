@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -126,7 +127,7 @@ def _thin(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     thin = np.zeros_like(mask)
     if part.size:
         with _LOADING:
-            skeletonize = skimage.morphology.skeletonize
+            skeletonize: Callable[[NDArray[np.bool_]], NDArray[np.bool_]] = skimage.morphology.skeletonize
         line = skeletonize(part[0])[None] if len(mask) == 1 else skeletonize(part)
         thin[box] = line if line.any() else part
     return thin
