@@ -33,6 +33,8 @@ SLOW: dict[str, dict[str, Any]] = {
 }
 UNTRIED = {
     "accuracy": "MEDSEG_TEST_DATA",
+    "crossval": "MEDSEG_TEST_DATA",
+    "fine_tuning": "MEDSEG_TEST_DATA",
     "ensemble": "Task04_Hippocampus",
     "nnunet": "Task04_Hippocampus",
     "objects": "PANOPTICA",
