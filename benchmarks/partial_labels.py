@@ -29,8 +29,8 @@ from medseg_pl.data.synthetic.layouts import LabeledScan
 from medseg_pl.io.nifti import write_nifti
 
 ARMS = ("full", "partial", "naive")
-CASES, SLICES, SIZE = 40, 20, (112, 96)
-EPOCHS = 15
+CASES, SLICES, SIZE = 30, 12, (72, 60)
+EPOCHS = 24
 UNSEEN = ("stomach", "large_bowel")
 """The organ that nobody looked for in the patients of each half."""
 WITHIN = 0.02
@@ -68,7 +68,9 @@ def train(work: Path, arm: str, table: Path, settings: list[str]) -> dict[str, f
     partial = [f"--model.labels.partial={'true' if arm == 'partial' else 'false'}"]
     data = ["--data.source=ManifestSource", f"--data.source.manifest={table}"]
     data += [f"--data.source.root={table.parent}", "--data.split_fractions=null"]
-    assert medseg([*fit, *labels, *partial, *data, f"--trainer.max_epochs={EPOCHS}", *settings]) == 0
+    shape = ["--model.input_size=[64,72]", "--model.network.init_args.decoder_channels=[64,32,16,16]"]
+    length = [f"--trainer.max_epochs={EPOCHS}", f"--trainer.check_val_every_n_epoch={max(1, EPOCHS // 3)}"]
+    assert medseg([*fit, *labels, *partial, *data, *shape, *length, *settings]) == 0
     run = work / "runs" / arm / "version_0"
     assert medseg(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]) == 0
     summary = json.loads((run / "summary_test.json").read_text(encoding="utf-8"))

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 from medseg_pl.core.errors import DataError, MissingDataError, UnreadableFileError
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.config_files import read_json
-from medseg_pl.io.scores import find_scores, format_rows, format_summary, write_numbered_files
+from medseg_pl.io.scores import (
+    Row,
+    find_scores,
+    format_rows,
+    format_summary,
+    read_object_texts,
+    write_numbered_files,
+)
 from medseg_pl.metrics.out_of_fold import FoldTable, make_rows, read_fold, summarize_folds
 from medseg_pl.models.ensemble_file import ENSEMBLE, write_ensemble
 from medseg_pl.reporting import Run
@@ -70,6 +77,8 @@ def collect_folds(folder: Path, runs: Sequence[Path]) -> CrossvalResults:
         f"summary_{STAGE}.json": format_summary(summary),
         f"scores_{STAGE}.csv": format_rows(make_rows(tables)),
     }
+    if any(table.objects for table in tables):
+        texts[f"objects_{STAGE}.csv"] = format_rows(_join_objects(runs))
     written = write_numbered_files(folder, texts)
     ensemble = folder / ENSEMBLE
     write_ensemble(ensemble, members, replace=True)
@@ -98,6 +107,14 @@ def write_paper_files(scores: Path, run: Run) -> list[Path]:
         if not path.exists():
             write_text(path, text)
     return paths
+
+
+def _join_objects(runs: Sequence[Path]) -> list[Row]:
+    """Join the tables of objects, in the very digits of the folds, sorted by case."""
+    rows = [
+        {**row, "fold": fold} for fold, run in enumerate(runs) for row in read_object_texts(find_scores(run, "val"))
+    ]
+    return sorted(rows, key=lambda row: str(row["case_id"]))
 
 
 def _read_split(path: Path) -> FoldSplit:

@@ -144,9 +144,21 @@ def read_objects(table: Path) -> list[dict[str, str | float]]:
     Raises:
         UnreadableFileError: The file is damaged.
     """
+    path = _locate_objects(table)
+    return [] if path is None else read_rows(path)
+
+
+def read_object_texts(table: Path) -> list[dict[str, str]]:
+    """Read the same table as it is written, each field as text."""
+    path = _locate_objects(table)
+    return [] if path is None else read_texts(path)
+
+
+def _locate_objects(table: Path) -> Path | None:
+    """Find the table of objects; `None` where there is none, or it has no rows."""
     path = table.with_name(table.name.replace("scores_", "objects_", 1))
     has_rows = path.is_file() and len(path.read_text(encoding="utf-8-sig").splitlines()) > 1
-    return read_rows(path) if has_rows else []
+    return path if has_rows else None
 
 
 def parse_stage(path: Path) -> str | None:

@@ -12,8 +12,10 @@ import numpy as np
 
 from medseg_pl.core.errors import DataError, UnreadableFileError
 from medseg_pl.io.config_files import read_json
-from medseg_pl.io.scores import Row, locate_summary, read_texts
+from medseg_pl.io.scores import Row, locate_summary, read_objects, read_texts
 from medseg_pl.metrics.case_metric import CaseScore
+from medseg_pl.metrics.object_summary import summarize_objects
+from medseg_pl.metrics.objects import ObjectTable
 from medseg_pl.metrics.summary import make_row, summarize
 
 _NAMES = ("case_id", "group", "label", "status", "unit")
@@ -27,12 +29,14 @@ class FoldTable(NamedTuple):
         scores: One for each case and label.
         strata: What else is known of the cases, such as their site.
         summary: The fold's own summary.
+        objects: The objects of the cases, where they were kept.
     """
 
     fold: int
     scores: list[CaseScore]
     strata: dict[str, dict[str, str]]
     summary: Mapping[str, Any]
+    objects: Sequence[Row] = ()
 
 
 def read_fold(table: Path, fold: int) -> FoldTable:
@@ -55,7 +59,8 @@ def read_fold(table: Path, fold: int) -> FoldTable:
     columns = {name: f"stratum_{name}" if f"stratum_{name}" in rows[0] else name for name in strata}
     known = {row["case_id"]: {name: row[column] for name, column in columns.items() if row.get(column)} for row in rows}
     scores = [_parse_score(table, row, {*_NAMES, *columns.values()}) for row in rows]
-    return FoldTable(fold, scores, {case_id: each for case_id, each in known.items() if each}, summary)
+    strata_by_case = {case_id: each for case_id, each in known.items() if each}
+    return FoldTable(fold, scores, strata_by_case, summary, read_objects(table))
 
 
 def join_folds(folds: Sequence[FoldTable]) -> list[CaseScore]:
@@ -97,16 +102,21 @@ def make_rows(folds: Sequence[FoldTable]) -> list[Row]:
 def summarize_folds(folds: Sequence[FoldTable]) -> dict[str, Any]:
     """Compute the content of `summary_crossval.json`.
 
-    Scores of all folds are pooled, so that intervals are over all patients; `folds` has the mean of each fold, and
-    their mean and standard deviation. The latter says how much trainings differ, and is no interval: folds share
-    their training cases (Bengio and Grandvalet, JMLR 5:1089, 2004).
+    Scores of all folds are pooled, so that intervals are over all patients; `objects` likewise, by quartiles of their
+    size. `folds` has the mean of each fold, and their mean and standard deviation. The latter says how much trainings
+    differ, and is no interval: folds share their training cases (Bengio and Grandvalet, JMLR 5:1089, 2004).
 
     Args:
         folds: At least two.
     """
     names = list(folds[0].summary["labels"])
     strata = {case_id: known for fold in folds for case_id, known in fold.strata.items()}
-    pooled = summarize(join_folds(folds), names, strata=strata)
+    joined = join_folds(folds)
+    pooled = summarize(joined, names, strata=strata)
+    if all("objects" in fold.summary for fold in folds):
+        pooled["objects"] = summarize_objects(
+            ObjectTable([row for fold in folds for row in fold.objects]), joined, names
+        )
     shared = {
         key: value
         for key, value in folds[0].summary.items()

@@ -146,6 +146,7 @@ def _read_crossval(folder: Path, table: Path, rows: Sequence[Row], summary: Valu
         table=table,
         reliability=_add_bins([fold.reliability for fold in folds]),
         folds=folds,
+        objects=read_objects(table),
     )
 
 

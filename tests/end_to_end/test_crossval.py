@@ -40,7 +40,8 @@ def train_here(trainings: Sequence[Training], *_: Any, **__: Any) -> None:
 
 @pytest.fixture(scope="module")
 def command(phantoms: dict[str, Path]) -> list[str]:
-    return [*CONFIG, "--data_root", str(phantoms["uw_madison"]), "--data.folds=2"]
+    objects = "--model.metrics+=medseg_pl.ObjectMetric"
+    return [*CONFIG, "--data_root", str(phantoms["uw_madison"]), "--data.folds=2", objects]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,12 @@ def test_each_case_is_scored_once_by_the_fold_that_held_it_out(folder: Path, pha
         assert not {row["group"] for row in held_out} & {split["groups"][name] for name in split["train"]}
         own = {(row["case_id"], row["label"]): row for row in read_rows(run / "scores_val.csv")}
         assert all(row == {**own[row["case_id"], row["label"]], "fold": str(fold)} for row in held_out)
+    objects = [row for fold in range(2) for row in read_rows(folder / f"fold_{fold}/version_0/objects_val.csv")]
+    joined = read_rows(folder / "objects_crossval.csv")
+    assert sorted(map(str, objects)) == sorted(str({k: v for k, v in row.items() if k != "fold"}) for row in joined)
     summary = json.loads((folder / "summary_crossval.json").read_text())
+    counts = [summary["objects"][label]["n_reference"] for label in summary["labels"]]
+    assert sum(counts) == sum(row["mask"] == "reference" for row in objects) > 0
     assert summary["n_cases"] == 8 and summary["folds"]["foreground_mean"]["dice"]["n"] == 2
     assert summary["scored"]["split"].startswith("each fold of 2 by group")
     assert summary["folds"]["runs"] == ["fold_0/version_0", "fold_1/version_0"]

@@ -53,6 +53,23 @@ def test_rows_say_the_fold_and_are_those_of_the_folds(tmp_path: Path) -> None:
     assert {name: part["n_cases"] for name, part in summary["strata"]["site"].items()} == {"01": 1, "02": 1}
 
 
+def test_objects_of_all_folds_are_counted_together() -> None:
+    def list_objects(case: str, found: int, missed: int) -> list[dict[str, str | float]]:
+        row: dict[str, str | float] = {"case_id": case, "group": case, "label": "liver", "mask": "reference"}
+        statuses = ["matched"] * found + ["missed"] * missed
+        return [{**row, "status": status, "partner": "", "voxels": 9.0, "volume_ml": 1.0} for status in statuses]
+
+    described = {"labels": {"liver": {}}, "objects": {}}
+    folds = [
+        FoldTable(0, [score("a", 0.5)], {}, described, list_objects("a", 3, 1)),
+        FoldTable(1, [score("b", 0.5)], {}, described, list_objects("b", 0, 2)),
+    ]
+    assert summarize_folds(folds)["objects"]["liver"]["recall"]["mean"] == 0.5
+    assert summarize_folds(folds)["objects"]["liver"]["n_reference"] == 6
+    # A fold that counted no objects would make the others' a part of the whole.
+    assert "objects" not in summarize_folds([folds[0], folds[1]._replace(summary={"labels": {"liver": {}}})])
+
+
 def test_a_case_of_two_folds_is_refused() -> None:
     with pytest.raises(DataError, match="Case a was scored by folds 0 and 1"):
         join_folds([fold(0, score("a", 0.5)), fold(1, score("a", 0.5))])
