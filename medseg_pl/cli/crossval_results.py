@@ -111,7 +111,7 @@ def write_paper_files(scores: Path, run: Run) -> list[Path]:
 
 def _join_objects(runs: Sequence[Path]) -> list[Row]:
     """Join the tables of objects, in the very digits of the folds, sorted by case."""
-    rows = [
+    rows: list[Row] = [
         {**row, "fold": fold} for fold, run in enumerate(runs) for row in read_object_texts(find_scores(run, "val"))
     ]
     return sorted(rows, key=lambda row: str(row["case_id"]))
