@@ -21,6 +21,7 @@ from medseg_pl.cli.wrong_use import check_arguments, describe_unknown_command
 from medseg_pl.core.errors import MedsegError, SettingError, convert_file_errors, make_printable
 from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopSignals
 from medseg_pl.io.config_files import find_shipped_configs
+from medseg_pl.io.installation import describe_versions
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 REPEATING = ("crossval", "tune")
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(help_pages.PROGRAM)
         return 0 if arguments else 2
     if arguments[0] in ("-V", "--version"):
-        sys.stdout.write(f"medseg {__version__}\n")
+        sys.stdout.write(f"{describe_versions(__version__)}\n")
         return 0
     if arguments[0] == "--configs":
         sys.stdout.write(f"{find_shipped_configs()}\n")

@@ -6,6 +6,7 @@ import gc
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -23,7 +24,10 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"medseg {medseg_pl.__version__}\n"
+    versions = re.escape(f"medseg {medseg_pl.__version__} (torch {version('torch')}, ")
+    assert re.fullmatch(
+        versions + r"(CUDA [\d.]+|CPU only)(, commit \w{9}( with changes)?)?\)\n", capsys.readouterr().out
+    )
 
 
 def test_without_a_command_it_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +46,8 @@ def test_debug_shows_where_an_error_comes_from() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from medseg_pl.__main__ import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    asked = "main(['--help']); main(['--version'])"
+    code = f"import sys; from medseg_pl.__main__ import main; {asked}; print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "lightning", "numpy", "jsonargparse"}.isdisjoint(done.stderr.split())
 

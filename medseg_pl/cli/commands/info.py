@@ -17,8 +17,6 @@ import platform
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from medseg_pl import __version__
 from medseg_pl.cli.arguments import add_json, print_json
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError, make_printable
 from medseg_pl.io.config_files import read_json
-from medseg_pl.io.git import read_git_state
+from medseg_pl.io.installation import find_cuda, find_version, read_own_git_state
 from medseg_pl.io.privacy import redact_config
 from medseg_pl.io.scores import list_tables, parse_stage
 from medseg_pl.io.torch_archive import TensorShape, count_elements, read_archive
@@ -105,17 +103,15 @@ def _describe_data_set(path: Path) -> dict[str, Any]:
 def describe_installation() -> dict[str, Any]:
     """Describe this installation: versions, CUDA, GPUs and commit; imports none of the packages."""
     # Versions come from the packages' metadata: importing torch for its own takes seconds.
-    root = Path(__file__).resolve().parents[1]
     return {
         "kind": "installation",
         "medseg": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _find_version(name) for name in _PACKAGES},
-        "cuda": _find_cuda(),
+        "packages": {name: find_version(name) for name in _PACKAGES},
+        "cuda": find_cuda(),
         "gpus": _list_gpus(),
-        # Of an installed package it would be the commit of whatever repository lies around it.
-        "git": read_git_state(root) if (root.parent / "pyproject.toml").is_file() else None,
+        "git": read_own_git_state(),
     }
 
 
@@ -287,24 +283,6 @@ def _read_mapping(path: Path) -> dict[str, Any] | None:
 def _parse_number(path: Path) -> tuple[int, str]:
     match = re.search(r"_(\d+)$", path.name)
     return (int(match[1]) if match else -1, path.name)
-
-
-def _find_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _find_cuda() -> str | None:
-    """Find the CUDA version that torch was built for, in its file of versions."""
-    # The wheel's version says it only where the index had several; this file always does.
-    spec = find_spec("torch")
-    file = Path(spec.origin).with_name("version.py") if spec is not None and spec.origin else None
-    if file is None or not file.is_file():
-        return None
-    match = re.search(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", file.read_text(encoding="utf-8"), re.MULTILINE)
-    return match[1] if match else None
 
 
 def _list_gpus() -> list[str]:

@@ -1,6 +1,7 @@
 """`medseg new`: a project of your own, from the template that this repository is.
 
-A README with the sections of a paper, configurations, a Makefile, and a part of your own with its test. With
+A README with the sections of a paper, configurations, a Makefile, a part of your own with its test, a license, CI,
+pre-commit hooks and a batch script for Slurm. With
 `--data_root` the configuration is planned for your data set; without, the project begins with synthetic abdomens.
 
 `--json` prints `project`, `name`, `package`, `summary` of the data set (null without one) and `notes` on its plan.
@@ -107,7 +108,8 @@ def fill_template(template: Path, target: Path, names: ProjectNames) -> None:
     for entry in sorted(template.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             if entry.name != "__pycache__":
-                fill_template(entry, target / (names.package if entry.name == "package" else entry.name), names)
+                folder = names.package if entry.name == "package" else entry.name.replace("dot.", ".")
+                fill_template(entry, target / folder, names)
             continue
         text = environment.from_string(entry.read_text(encoding="utf-8")).render(names._asdict(), version=__version__)
         # Hidden files have another name in the template: packaging leaves .gitignore out, or obeys it.

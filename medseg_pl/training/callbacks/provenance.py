@@ -21,7 +21,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from medseg_pl.data.splits import SIDES
 from medseg_pl.io.atomic_files import write_text
-from medseg_pl.io.git import read_git_state
+from medseg_pl.io.installation import read_git_state
 from medseg_pl.models.optimizers import is_score_driven
 from medseg_pl.planning.fingerprint import survey_cases
 from medseg_pl.training.datamodule import SegmentationDataModule

@@ -46,7 +46,10 @@ def test_a_project_for_a_data_set(data: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["new", str(project), "--data_root", str(data), "--group", r"(case\d+)_"]) == 0
     assert f"cd {project} && make demo" in capsys.readouterr().out
     assert files_of(project) == [
+        ".github/workflows/tests.yml",
         ".gitignore",
+        ".pre-commit-config.yaml",
+        "LICENSE",
         "Makefile",
         "README.md",
         "configs/demo.yaml",
@@ -55,8 +58,13 @@ def test_a_project_for_a_data_set(data: Path, tmp_path: Path, capsys: pytest.Cap
         "liver_mri_parts/__init__.py",
         "liver_mri_parts/metrics.py",
         "pyproject.toml",
+        "slurm/train.sbatch",
         "tests/test_metrics.py",
     ]
+    assert 'name = "liver-mri"' in (project / "pyproject.toml").read_text()
+    for words in (("check", "--no-cache", "--select=E,F,I"), ("format", "--no-cache", "--check")):
+        ruff = subprocess.run([sys.executable, "-m", "ruff", *words], cwd=project, capture_output=True, check=False)
+        assert ruff.returncode == 0, ruff.stdout.decode()
     readme = (project / "README.md").read_text()
     assert readme.startswith("# liver-mri\n")
     assert [line for line in readme.splitlines() if line in SECTIONS] == SECTIONS
