@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 from medseg_pl import __version__
 from medseg_pl.cli import help_pages
@@ -137,10 +138,15 @@ def _pause_collector() -> Iterator[None]:
     try:
         yield
     finally:
-        if gc.get_freeze_count() == 0:  # once in a process: what is frozen is never freed
-            gc.freeze()
+        _freeze_modules()
         if enabled:
             gc.enable()
+
+
+@cache
+def _freeze_modules() -> None:
+    """Exempt what is imported from collection, once in a process."""
+    gc.freeze()  # never freed again; to ask how much is frozen already takes a tenth of a second
 
 
 if __name__ == "__main__":

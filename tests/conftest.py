@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from jaxtyping import install_import_hook
+
+from tests import type_checks
 
 # Before torch, albumentations or wandb is imported, here or in a process that a test starts.
 os.environ.update(
@@ -24,9 +26,7 @@ os.environ.update(
 # Without a key a run that asks to be online fails instead of being uploaded.
 os.environ.pop("WANDB_API_KEY", None)
 
-# Before the first import of medseg_pl: from here on a tensor of another shape than its annotation is an error.
-# An int may stand for a float (PEP 484's numeric tower), as it may for mypy.
-install_import_hook("medseg_pl", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+type_checks.install()  # before the first import of medseg_pl
 
 # The first call of a checked function is slow; a deadline would blame the example.
 # On a CI machine the examples are the same in every run: a change is judged by what it changed. Elsewhere they are new.
@@ -43,6 +43,17 @@ def pytest_configure(config: pytest.Config) -> None:
     # Tests send signals to themselves and to what they start; background jobs of a shell and nohup ignore these.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_sessionstart() -> None:
+    gc.disable()  # imports make millions of objects and hardly any garbage
+
+
+def pytest_collection_finish() -> None:
+    # Modules and tests stay to the end; each full collection would look at them all again.
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -389,8 +389,12 @@ def run_case(model: Model, paths: list[Path], masked: list[Path], arguments: arg
         unfinished.replace(path)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, folder: Path = FOLDER) -> int:
     """Run the command.
+
+    Args:
+        argv: Its arguments; those of the process by default.
+        folder: The exported model; by default the one that this file lies in.
 
     Returns:
         The exit code: 0 if all went well, 1 if something failed, 2 for wrong use.
@@ -408,9 +412,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give images and -o DIR, or --self-test")
     try:
         if arguments.self_test:
-            sys.stdout.write("\n".join([*run_self_test(), "The self-test passed.\n"]))
+            sys.stdout.write("\n".join([*run_self_test(folder), "The self-test passed.\n"]))
             return 0
-        model = Model()
+        model = Model(folder)
         cases = group_files(arguments.images, arguments.together)
         outputs = [out for _, masked in cases for out in list_outputs(arguments.output, masked, model.spec)]
         tables = [arguments.output / f"{masked[0].name}.npz" for _, masked in cases if arguments.probabilities]

@@ -1,4 +1,4 @@
-"""Every shipped configuration is parsed, alone or together with what completes it."""
+"""Every shipped configuration is parsed, alone or together with others that complete it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ from lightning.pytorch.strategies import FSDPStrategy
 from medseg_pl.__main__ import main
 
 CONFIGS = Path("configs")
-UNET, CPU, FOLDER = "configs/model/unet.yaml", "configs/trainer/cpu.yaml", "configs/data/folder.yaml"
-
-
-def completed(path: Path) -> list[str]:
-    """The file with blocks of the other kinds."""
-    blocks = {
-        "data": [str(path), UNET, CPU],
-        "model": [FOLDER, str(path), CPU],
-        "trainer": [FOLDER, UNET, str(path)],
-        "logger": [FOLDER, UNET, CPU, str(path)],
-        "experiment": [str(path)],
-    }
-    return blocks[path.parent.name]
+BLOCKS = [sorted(CONFIGS.glob(f"{kind}/*.yaml")) for kind in ("data", "model", "trainer", "logger")]
+WHOLE = [[path] for path in sorted(CONFIGS.glob("experiment/*.yaml"))]
+"""Experiments are complete; a block of each kind together is, too."""
+COMPLETE = [
+    *WHOLE,
+    *([kind[number % len(kind)] for kind in BLOCKS] for number in range(max(map(len, BLOCKS)))),
+]
 
 
 def assert_keeps(printed: Any, written: Any) -> None:
@@ -40,14 +34,19 @@ def assert_keeps(printed: Any, written: Any) -> None:
         assert printed == written
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=str)
-def test_it_parses_and_keeps_its_values(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("paths", COMPLETE, ids=lambda paths: "+".join(path.stem for path in paths))
+def test_they_parse_and_keep_their_values(paths: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main(["fit", *[f"--config={name}" for name in completed(path)], "--print_config"])
+        main(["fit", *[f"--config={path}" for path in paths], "--print_config"])
     assert left.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    written = yaml.safe_load(path.read_text())
-    assert_keeps(printed, {key: value for key, value in written.items() if value is not None})
+    for path in paths:
+        written = yaml.safe_load(path.read_text())
+        assert_keeps(printed, {key: value for key, value in written.items() if value is not None})
+
+
+def test_none_is_left_out() -> None:
+    assert {path for paths in COMPLETE for path in paths} == set(CONFIGS.glob("*/*.yaml"))
 
 
 def test_each_begins_with_what_it_is_for() -> None:

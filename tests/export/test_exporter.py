@@ -22,11 +22,18 @@ import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from medseg_pl.__main__ import main
+from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.export import image_files, runner
+from medseg_pl.export.exporter import write_cards
+from medseg_pl.export.onnx_model import make_specification
 from medseg_pl.inference.predictor import Predictor
+from medseg_pl.models.checkpoint import read_checkpoint
+from medseg_pl.models.segmentation_model import load_model
 from tests.export.checkpoints import OURS, PHOTOGRAPH, ZSCORE, write_checkpoint
 from tests.reporting.run_folders import CONFIG, ENVIRONMENT, score, write_run
 from tests.sample_files import blocks, noise, save_raster, save_volume
+
+Run = Callable[..., tuple[int, str]]
 
 PLUGINS = ("--plugins", OURS.rsplit(".", 1)[0])
 
@@ -96,10 +103,24 @@ def copied(exported: dict[str, Path], kind: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported[kind], tmp_path / "copy"))
 
 
-def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def start(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """`python run.py`, in a process that has no medseg."""
     command = [sys.executable, "-I", str(folder / "run.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The same command in this process: its exit code, and what it prints to stderr."""
+
+    def run(folder: Path, *arguments: str | Path) -> tuple[int, str]:
+        try:
+            code = runner.main([*map(str, arguments)], folder)
+        except SystemExit as left:  # wrong use
+            code = int(str(left.code))
+        return code, capsys.readouterr().err
+
+    return run
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -135,6 +156,7 @@ def without(place: Any, key: Any) -> None:
 
 
 @pytest.mark.trainings
+@pytest.mark.parametrize("kind", ["stacks"])
 def test_every_field_is_guarded(copied: Path) -> None:
     runner.run_self_test(copied)
     spec = runner.read_specification(copied)
@@ -147,37 +169,45 @@ def test_every_field_is_guarded(copied: Path) -> None:
                 runner.run_self_test(copied)
 
 
+@pytest.mark.parametrize("kind", ["stacks"])
 @pytest.mark.parametrize(
     "name", ["model.onnx", "weights.safetensors", "golden/small.npz", "requirements.txt", "medseg_runtime/__init__.py"]
 )
-def test_every_file_is_guarded(copied: Path, name: str) -> None:
+def test_every_file_is_guarded(copied: Path, run: Run, name: str) -> None:
     content = bytearray((copied / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copied / name).write_bytes(content)
-    done = run(copied, "--self-test")
-    assert done.returncode == 1
-    assert done.stderr == f"run.py: {name} is not the file that was exported. Take the folder as it was made.\n"
+    said = f"run.py: {name} is not the file that was exported. Take the folder as it was made.\n"
+    assert run(copied, "--self-test") == (1, said)
     (copied / name).unlink()
-    assert f"{name} is missing" in run(copied, "--self-test").stderr
+    assert f"{name} is missing" in run(copied, "--self-test")[1]
+
+
+def test_the_folder_proves_itself(exported: dict[str, Path]) -> None:
+    done = start(exported["stacks"], "--self-test")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("The self-test passed.\n")
+    assert done.stdout.count("100.0000 % of pixels agree") == done.stdout.count("\n") - 1
 
 
 def test_a_damaged_module_is_named(exported: dict[str, Path], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(exported["stacks"], tmp_path / "copy"))
     module = copy / "medseg_runtime" / "geometry.py"
     module.write_text(f"{module.read_text()}# changed")
-    assert "medseg_runtime/geometry.py is not the file that was exported" in run(copy, "--self-test").stderr
+    assert "medseg_runtime/geometry.py is not the file that was exported" in start(copy, "--self-test").stderr
     module.unlink()
-    done = run(copy, "--self-test")
+    done = start(copy, "--self-test")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "No module named 'medseg_runtime.geometry'. Run pip install" in done.stderr
 
 
-def test_a_changed_specification_is_named_before_any_image_is_read(copied: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["stacks"])
+def test_a_changed_specification_is_named_before_any_image_is_read(copied: Path, run: Run, tmp_path: Path) -> None:
     spec = runner.read_specification(copied)
     (copied / "spec.json").write_text(changed(spec, ("window_overlap",), another))
-    done = run(copied, save_raster(tmp_path / "a.png", noise((9, 9))), "-o", tmp_path / "masks")
-    assert done.returncode == 1
-    assert f"window_overlap is {spec['window_overlap'] + 1} and was {spec['window_overlap']}" in done.stderr
+    code, said = run(copied, save_raster(tmp_path / "a.png", noise((9, 9))), "-o", tmp_path / "masks")
+    assert code == 1
+    assert f"window_overlap is {spec['window_overlap'] + 1} and was {spec['window_overlap']}" in said
     assert not (tmp_path / "masks").exists()
 
 
@@ -273,7 +303,7 @@ class TestRunning:
             save_volume(tmp_path / "one.nii.gz", noise((57, 83, 3), dtype=np.int16), (0.7, 1.9, 4.0)),
             save_volume(tmp_path / "two.nii", noise((41, 19, 1), 1), (0.7, 0.9, 4.0)),
         ]
-        done = run(exported["stacks"], *paths, "-o", tmp_path / "masks", "--probabilities")
+        done = start(exported["stacks"], *paths, "-o", tmp_path / "masks", "--probabilities")
         assert (done.returncode, done.stderr) == (0, "")
         predictor = Predictor.from_checkpoint(checkpoints["stacks"], device="cpu", plugins=[OURS])
         for path in paths:
@@ -284,66 +314,66 @@ class TestRunning:
             probabilities = np.load(tmp_path / "masks" / f"{path.name}.npz")["probabilities"]
             np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-4)
 
-    def test_photographs(self, checkpoints: dict[str, str], exported: dict[str, Path], tmp_path: Path) -> None:
+    def test_photographs(
+        self, checkpoints: dict[str, str], exported: dict[str, Path], run: Run, tmp_path: Path
+    ) -> None:
         predictor = Predictor.from_checkpoint(checkpoints["photographs"], device="cpu", plugins=[OURS])
         paths = [save_raster(tmp_path / f"{side}.png", noise((side, 201, 3), side)) for side in (33, 87, 11)]
-        done = run(exported["photographs"], *paths, "-o", tmp_path / "masks")
-        assert (done.returncode, done.stderr) == (0, "")
+        assert run(exported["photographs"], *paths, "-o", tmp_path / "masks") == (0, "")
         for path in paths:
             found = image_files.read_picture(tmp_path / "masks" / path.name)
             assert (found == predictor.predict(path).mask[:, 0]).mean() >= 0.9999
             assert found.max() == 1
 
     def test_slices_of_a_volume_and_channels_of_an_image(
-        self, checkpoints: dict[str, str], exported: dict[str, Path], tmp_path: Path
+        self, checkpoints: dict[str, str], exported: dict[str, Path], run: Run, tmp_path: Path
     ) -> None:
         planes = noise((3, 45, 51))
         paths = [save_raster(tmp_path / f"{i}.png", plane) for i, plane in enumerate(planes)]
         spacing = ("--spacing", "3", "1", "1")
-        assert run(exported["stacks"], *paths, "-o", tmp_path / "s", "--together", "slices", *spacing).returncode == 0
+        assert run(exported["stacks"], *paths, "-o", tmp_path / "s", "--together", "slices", *spacing) == (0, "")
         predictor = Predictor.from_checkpoint(checkpoints["stacks"], device="cpu", plugins=[OURS])
         expected = predictor.predict(planes, (3.0, 1.0, 1.0)).mask[0]
         for mask, path in zip(expected, paths, strict=True):
             found = image_files.read_picture(tmp_path / "s" / path.name)
             assert ((found == np.array([[1, 1, 1], [255, 0, 0], [0, 9, 0]])[mask].transpose(2, 0, 1)).mean()) >= 0.9999
-        assert run(exported["photographs"], *paths, "-o", tmp_path / "c", "--together", "channels").returncode == 0
+        assert run(exported["photographs"], *paths, "-o", tmp_path / "c", "--together", "channels") == (0, "")
         predictor = Predictor.from_checkpoint(checkpoints["photographs"], device="cpu", plugins=[OURS])
         found = image_files.read_picture(tmp_path / "c" / "0.png")
         assert (found == predictor.predict(planes[:, None]).mask[:, 0]).mean() >= 0.9999
 
-    def test_one_bad_file_stops_no_other(self, exported: dict[str, Path], tmp_path: Path) -> None:
+    def test_one_bad_file_stops_no_other(self, exported: dict[str, Path], run: Run, tmp_path: Path) -> None:
         good = save_raster(tmp_path / "good.png", noise((20, 21, 3)))
         gray = save_raster(tmp_path / "gray.png", noise((20, 21)))
         (tmp_path / "text.png").write_text("no image")
-        done = run(exported["photographs"], tmp_path / "text.png", gray, good, "-o", tmp_path / "masks")
-        assert done.returncode == 1
-        assert f"{gray} was left out: it has 1 channel(s), but the model takes 3" in done.stderr
-        assert "text.png was left out" in done.stderr
+        code, said = run(exported["photographs"], tmp_path / "text.png", gray, good, "-o", tmp_path / "masks")
+        assert code == 1
+        assert f"{gray} was left out: it has 1 channel(s), but the model takes 3" in said
+        assert "text.png was left out" in said
         assert [path.name for path in (tmp_path / "masks").iterdir()] == ["good.png"]
-        again = run(exported["photographs"], good, "-o", tmp_path / "masks")
-        assert "good.png is there already" in again.stderr
+        assert "good.png is there already" in run(exported["photographs"], good, "-o", tmp_path / "masks")[1]
 
-    def test_a_truncated_volume_stops_no_other(self, exported: dict[str, Path], tmp_path: Path) -> None:
+    def test_a_truncated_volume_stops_no_other(self, exported: dict[str, Path], run: Run, tmp_path: Path) -> None:
         good = save_volume(tmp_path / "good.nii.gz", noise((21, 19, 2), dtype=np.int16), (1.0, 1.0, 4.0))
         half = tmp_path / "half.nii.gz"
         half.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
-        done = run(exported["stacks"], half, good, "-o", tmp_path / "masks")
-        assert (done.returncode, f"{half} was left out: " in done.stderr) == (1, True)
+        code, said = run(exported["stacks"], half, good, "-o", tmp_path / "masks")
+        assert (code, f"{half} was left out: " in said) == (1, True)
         assert [path.name for path in (tmp_path / "masks").iterdir()] == ["good.nii.gz"]
 
     def test_a_damaged_network_is_named(self, exported: dict[str, Path], tmp_path: Path) -> None:
         copy = shutil.copytree(exported["stacks"], tmp_path / "copy")
         (copy / "model.onnx").write_bytes(b"no network")
-        done = run(copy, save_volume(tmp_path / "a.nii", noise((21, 19, 2)), (1, 1, 1)), "-o", tmp_path / "masks")
+        done = start(copy, save_volume(tmp_path / "a.nii", noise((21, 19, 2)), (1, 1, 1)), "-o", tmp_path / "masks")
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert "model.onnx is not the file that was exported" in done.stderr
 
-    def test_wrong_use(self, exported: dict[str, Path], tmp_path: Path) -> None:
-        done = run(exported["stacks"])
-        assert done.returncode == 2
-        assert "give images and -o DIR, or --self-test" in done.stderr
+    def test_wrong_use(self, exported: dict[str, Path], run: Run, tmp_path: Path) -> None:
+        code, said = run(exported["stacks"])
+        assert code == 2
+        assert "give images and -o DIR, or --self-test" in said
         flat = save_raster(tmp_path / "flat.png", noise((20, 21)))
-        assert "give it with --spacing Z Y X" in run(exported["stacks"], flat, "-o", tmp_path / "m").stderr
+        assert "give it with --spacing Z Y X" in run(exported["stacks"], flat, "-o", tmp_path / "m")[1]
 
 
 @pytest.fixture(scope="module")
@@ -445,12 +475,16 @@ def test_a_missing_package_is_named(
     )
 
 
-def export(checkpoint: str, output: Path, *options: str) -> tuple[str, str]:
-    """The model card and the data card."""
-    plugins = ("--plugins", OURS.rsplit(".", 1)[0])
-    assert main(["export", "--ckpt_path", checkpoint, "-o", str(output), *plugins, *options]) == 0
-    model, data = ((output / name).read_text() for name in ("MODEL_CARD.md", "DATA_CARD.md"))
-    return model, data
+def write_both_cards(checkpoint: str, output: Path, precision: str = "fp32") -> tuple[str, str]:
+    """Write the model card and the data card that an export would have, and read them."""
+    info = read_checkpoint(checkpoint)
+    model = load_model(info, [PLUGINS[1]])
+    settings = info.settings["model"]
+    spec = make_specification(model, settings, slicing="file", any_size=True, precision=precision)
+    output.mkdir()
+    write_cards(output, info, {**spec, "golden": [], "measured": None})
+    model_card, data_card = ((output / name).read_text() for name in ("MODEL_CARD.md", "DATA_CARD.md"))
+    return model_card, data_card
 
 
 def trained(folder: Path, name: str = "best.ckpt") -> str:
@@ -464,7 +498,7 @@ def trained(folder: Path, name: str = "best.ckpt") -> str:
 
 
 def test_what_the_run_knows_stands_in_the_cards(tmp_path: Path) -> None:
-    model, data = export(trained(tmp_path), tmp_path / "out")
+    model, data = write_both_cards(trained(tmp_path), tmp_path / "out")
     assert model.startswith("---\nlibrary_name: onnx\n") and "# Model card: demo, version_0" in model
     assert "| a | 0.855 | 0." in model and "| b | 0.855 | 0." in model
     assert "no medical device" in model and "| cost in Dice | not known |" in model
@@ -474,39 +508,35 @@ def test_what_the_run_knows_stands_in_the_cards(tmp_path: Path) -> None:
     assert f"`{'4f9c' * 16}`" in data
 
 
-@pytest.mark.trainings
 def test_nobody_and_no_folder_is_named(tmp_path: Path) -> None:
-    cards = "".join(export(trained(tmp_path), tmp_path / "out"))
+    cards = "".join(write_both_cards(trained(tmp_path), tmp_path / "out"))
     assert not [word for word in ("secret", "Jane", "someone", str(tmp_path)) if word in cards]
 
 
-@pytest.mark.trainings
 def test_a_checkpoint_that_lies_alone_says_what_it_knows(tmp_path: Path) -> None:
-    model, data = export(write_checkpoint(tmp_path / "moved.ckpt", names=("&lt;b", "b")), tmp_path / "out")
+    checkpoint = write_checkpoint(tmp_path / "moved.ckpt", names=("&lt;b", "b"))
+    model, data = write_both_cards(checkpoint, tmp_path / "out")
     assert "Its scores are not known" in model and "- No score of this model is known." in model
     assert "&amp;lt;b" in model and "&lt;b" not in model
     assert "| `model.channels` | 1 |" in model
     assert "What the data is like was not recorded." in data and "it does not say who was trained on" in data
 
 
-@pytest.mark.trainings
 def test_scores_may_be_those_of_another_checkpoint(tmp_path: Path) -> None:
-    model, _ = export(trained(tmp_path, "last.ckpt"), tmp_path / "out", "--precision", "fp16")
+    model, _ = write_both_cards(trained(tmp_path, "last.ckpt"), tmp_path / "out", "fp16")
     assert "this export is of last.ckpt, which may not be what was scored" in model
     assert "What fp16 costs in Dice was not measured." in model
 
 
-@pytest.mark.trainings
-def test_an_author_may_write_on_them(tmp_path: Path) -> None:
-    export(write_checkpoint(tmp_path / "moved.ckpt"), tmp_path / "out")
-    (tmp_path / "out" / "MODEL_CARD.md").write_text("of my own")
-    command = [sys.executable, "-I", "run.py", "--self-test"]
-    assert subprocess.run(command, cwd=tmp_path / "out", capture_output=True, check=False).returncode == 0
+@pytest.mark.parametrize("kind", ["stacks"])
+def test_an_author_may_write_on_the_cards(copied: Path) -> None:
+    assert (copied / "MODEL_CARD.md").read_text().count("# Model card: stacks") == 1
+    (copied / "MODEL_CARD.md").write_text("of my own")
+    assert len(runner.run_self_test(copied)) == len(runner.read_specification(copied)["golden"])
 
 
-@pytest.mark.trainings
-def test_a_damaged_run_folder_leaves_no_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_run_folder_is_named(tmp_path: Path) -> None:
     checkpoint = trained(tmp_path)
     (tmp_path / "runs/demo/version_0/summary_test.json").write_text("{")
-    assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out"), "--plugins", OURS.rsplit(".", 1)[0]])
-    assert "is not valid JSON" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    with pytest.raises(UnreadableFileError, match=r"summary_test\.json is not valid JSON"):
+        write_both_cards(checkpoint, tmp_path / "out")
