@@ -10,6 +10,8 @@ RUNNABLE := $(VENV)/.runnable
 # How many processes run tests; those of one file stay together, since they share what they trained.
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# The files with tests of a mark: nothing else is imported, which takes longer than some of these tests.
+MARKED = $(shell grep -rl --include='*.py' 'mark\.$(1)\b' tests)
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -n -q
 NEWEST = ls -td $(1) 2>/dev/null | head -n 1
 
@@ -51,20 +53,20 @@ test: $(INSTALLED) ## The tests that need minutes, no data and no network
 	$(PYTEST)
 
 test-processes: $(INSTALLED) ## The tests that start processes of their own: signals, kills, ranks, terminals, dashboards
-	$(PYTEST) -m "processes and not slow"
+	$(PYTEST) -m "processes and not slow" $(call MARKED,processes)
 
 test-documents: $(INSTALLED) ## The tests that run the documentation's commands and the benchmarks
-	$(PYTEST) -m "documents and not slow"
+	$(PYTEST) -m "documents and not slow" $(call MARKED,documents)
 
 test-trainings: $(INSTALLED) ## The tests that train or export several times: longer runs, faults, hostile and foreign files
-	$(PYTEST) -m "trainings and not slow and not processes and not documents"
+	$(PYTEST) -m "trainings and not slow and not processes and not documents" $(call MARKED,trainings)
 
 test-all: $(INSTALLED) ## Every test that can run here: slow ones, real data where MEDSEG_TEST_DATA is set, Slurm where it is installed
 	$(PYTEST) -m "$(if $(shell command -v slurmctld 2>/dev/null),,not cluster)"
 
 test-realdata: $(INSTALLED) ## The tests on real data, from the folder in MEDSEG_TEST_DATA
 	@test -d "$$MEDSEG_TEST_DATA" || { echo "MEDSEG_TEST_DATA must name the folder of the real data, got '$$MEDSEG_TEST_DATA'." >&2; exit 2; }
-	@$(PYTEST) -m "realdata and not slow" || { status=$$?; test $$status -eq 5 || exit $$status; \
+	@$(PYTEST) -m "realdata and not slow" $(call MARKED,realdata) || { status=$$?; test $$status -eq 5 || exit $$status; \
 		echo "No test is marked realdata: nothing was checked against real data."; }
 
 test-minimum: ## The tests with the oldest libraries that pyproject.toml allows (PYTHON=python3.10)

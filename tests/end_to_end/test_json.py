@@ -38,14 +38,6 @@ def test_predict_says_what_became_of_each_input(checkpoint: str, phantoms: dict[
     assert (code, again["counts"]) == (0, {"finished before": 8})
 
 
-def test_export_lists_its_files(checkpoint: str, tmp_path: Path) -> None:
-    pytest.importorskip("onnx")
-    code, result = run_json("export", "--ckpt_path", checkpoint, "-o", tmp_path / "model")
-    assert (code, result["precision"], result["measured"]) == (0, "fp32", None)
-    assert {"model.onnx", "run.py", "spec.json"} <= set(result["files"])
-    assert all((tmp_path / "model" / name).is_file() for name in result["files"])
-
-
 def test_report_names_the_page(run_folder: Path, tmp_path: Path) -> None:
     code, result = run_json("report", run_folder, "-o", tmp_path / "page.html", "--pictures=0")
     assert (code, result["page"], result["readme"]) == (0, str(tmp_path / "page.html"), None)

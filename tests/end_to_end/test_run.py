@@ -21,6 +21,7 @@ from medseg_pl.data.datasets import PatchDataset
 from medseg_pl.io import raster
 from medseg_pl.io.regions import decode_runs
 from tests.end_to_end.conftest import SMALL
+from tests.sample_files import tree
 from tests.timeouts import HANG_S
 
 ORGANS = ["large_bowel", "small_bowel", "stomach"]
@@ -160,11 +161,13 @@ def test_a_resumed_fit_refuses_other_patients(
     assert "The checkpoint was trained on" in capsys.readouterr().err
 
 
-def test_a_second_run_gets_a_folder_of_its_own(phantoms: dict[str, Path], tmp_path: Path) -> None:
+def test_a_second_run_gets_a_folder_of_its_own(run_folder: Path, phantoms: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(run_folder, tmp_path / "demo" / "version_0")
+    before = tree(tmp_path / "demo" / "version_0")
     fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data.source.root", str(phantoms["uw_madison"])]
-    for _ in range(2):
-        assert main([*fit, "--runs", str(tmp_path), *SMALL, "--trainer.limit_train_batches=1"]) == 0
+    assert main([*fit, "--runs", str(tmp_path), *SMALL, "--trainer.limit_train_batches=1"]) == 0
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["version_0", "version_1"]
+    assert tree(tmp_path / "demo" / "version_0") == before
 
 
 def test_predict_writes_a_submission_that_decodes(checkpoint: str, phantoms: dict[str, Path], tmp_path: Path) -> None:

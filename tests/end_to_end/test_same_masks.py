@@ -71,17 +71,19 @@ def score(module: SegmentationModule, source: FolderSource, folder: Path) -> lis
 
 
 @pytest.mark.parametrize(
-    ("grid", "window", "tta"),
-    [
-        ("native", "whole", "none"),
-        ("native", "windows", "flips"),
-        ("resized", "whole", "flips"),
-        ("resized", "windows", "none"),
-        ("spacing", "whole", "flips"),
-        ("spacing", "windows", "none"),
+    ("task", "grid", "window", "tta"),
+    [  # each task on each grid, and each grid whole and in windows, with flips and without
+        ("binary", "native", "whole", "none"),
+        ("binary", "resized", "windows", "flips"),
+        ("binary", "spacing", "whole", "flips"),
+        ("multiclass", "native", "windows", "flips"),
+        ("multiclass", "resized", "whole", "none"),
+        ("multiclass", "spacing", "windows", "none"),
+        ("multilabel", "native", "whole", "flips"),
+        ("multilabel", "resized", "whole", "flips"),
+        ("multilabel", "spacing", "windows", "flips"),
     ],
 )
-@pytest.mark.parametrize("task", NAMES)
 def test_evaluation_decides_as_the_predictor_does(
     task: str, grid: str, window: str, tta: Any, roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -30,6 +30,7 @@ from medseg_pl.inference.predictor import Predictor
 from medseg_pl.models.checkpoint import read_checkpoint
 from medseg_pl.models.segmentation_model import load_model
 from tests.export.checkpoints import OURS, PHOTOGRAPH, ZSCORE, write_checkpoint
+from tests.printed_json import run_json
 from tests.reporting.run_folders import CONFIG, ENVIRONMENT, score, write_run
 from tests.sample_files import blocks, noise, save_raster, save_volume
 
@@ -84,12 +85,22 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folder of each checkpoint."""
-    folders = {name: tmp_path_factory.mktemp("exported") / name for name in checkpoints}
-    for name, folder in folders.items():
-        assert main(["export", "--ckpt_path", checkpoints[name], "-o", str(folder), *PLUGINS]) == 0
-    return folders
+def exports(
+    checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """The folder of each checkpoint, and what is said of it."""
+    done = {}
+    for name, checkpoint in checkpoints.items():
+        folder = tmp_path_factory.mktemp("exported") / name
+        code, result = run_json("export", "--ckpt_path", checkpoint, "-o", folder, *PLUGINS)
+        assert code == 0
+        done[name] = folder, result
+    return done
+
+
+@pytest.fixture(scope="module")
+def exported(exports: dict[str, tuple[Path, dict[str, Any]]]) -> dict[str, Path]:
+    return {name: folder for name, (folder, _) in exports.items()}
 
 
 @pytest.fixture(params=["stacks", "photographs"])
@@ -181,6 +192,13 @@ def test_every_file_is_guarded(copied: Path, run: Run, name: str) -> None:
     assert run(copied, "--self-test") == (1, said)
     (copied / name).unlink()
     assert f"{name} is missing" in run(copied, "--self-test")[1]
+
+
+def test_the_result_lists_the_files(exports: dict[str, tuple[Path, dict[str, Any]]]) -> None:
+    for folder, result in exports.values():
+        assert (result["precision"], result["measured"]) == ("fp32", None)
+        assert {"model.onnx", "run.py", "spec.json"} <= set(result["files"])
+        assert all((folder / name).is_file() for name in result["files"])
 
 
 def test_the_folder_proves_itself(exported: dict[str, Path]) -> None:

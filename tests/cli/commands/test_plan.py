@@ -45,12 +45,14 @@ def test_a_plan_trains_with_nothing_edited(phantom: Path, tmp_path: Path, capsys
     assert (tmp_path / "runs" / "data" / "version_0" / "scores_val.csv").is_file()
 
 
+@pytest.mark.parametrize("phantom", ["uw_madison"], indirect=True)
 def test_planning_again_gives_the_same_file(phantom: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         assert main(["plan", str(phantom), "-o", str(tmp_path / f"{name}.yaml"), *PLANNED]) == 0
     assert (tmp_path / "first.yaml").read_bytes() == (tmp_path / "second.yaml").read_bytes()
 
 
+@pytest.mark.parametrize("phantom", ["folder"], indirect=True)
 def test_a_file_that_is_there_stays(phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "plan.yaml"
     config.write_text("mine")
