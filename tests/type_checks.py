@@ -15,7 +15,9 @@ from jaxtyping import AbstractArray, install_import_hook
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 # An int may stand for a float (PEP 484's numeric tower), as it may for mypy.
-_check_plain: Callable[[Any], Any] = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_check_plain: Callable[[Any], Any] = beartype(
+    conf=BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError)
+)
 _check_shapes = jaxtyping.jaxtyped
 
 

@@ -13,7 +13,7 @@ import pytest
 from medseg_pl.checks.label_inference import LabelSettings
 from medseg_pl.checks.layout_detection import DataSettings, detect_dataset, detect_layout
 from medseg_pl.cli.commands.phantom import write_phantom
-from medseg_pl.core.errors import MissingDataError, SettingError
+from medseg_pl.core.errors import MedsegError, MissingDataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.sources import DecathlonSource, FolderSource, ManifestSource, PolygonSource, UWMadisonSource
 from medseg_pl.io.raster import write_png
@@ -206,6 +206,37 @@ class TestOutlines:
         (tmp_path / "notes.json").write_text('{"camera": 3}')
         shutil.rmtree(tmp_path / "masks")
         assert detect_layout(tmp_path) == "folder"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "layout", "said"),
+    [
+        ("dataset.json", '{"labels": 3', None, r"dataset\.json cannot be read as a data set's description"),
+        ("dataset.json", '{"training": []}', None, r"dataset\.json names no labels\. Name them with --labels"),
+        ("train.csv", "id,class,segmentation\n", None, r"train\.csv names no class\. Name the labels with --labels"),
+        ("a.csv", "case_id,group,image\n", "manifest", r"must hold one CSV .* it holds a\.csv, b\.csv"),
+        ("b.csv", "\x80", "manifest", r"must hold one CSV .* it holds none"),
+        ("x.json", "{}", "polygons", r"holds no annotations of COCO, labelme or CVAT"),
+        ("x.txt", "", "dicom", r"The labels of a DICOM data set have to be named"),
+        (
+            "all.json",
+            '{"images": [], "annotations": [], "categories": []}',
+            "polygons",
+            r"Nothing is drawn in .*all\.json",
+        ),
+    ],
+)
+def test_what_says_too_little_is_named(tmp_path: Path, name: str, text: str, layout: str | None, said: str) -> None:
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    if name == "train.csv":
+        (tmp_path / "train").mkdir()
+    if name == "a.csv":
+        (tmp_path / "b.csv").write_text(text)
+    if name == "all.json":
+        write_png(tmp_path / "images/a.png", np.zeros((3, 4), np.uint8))
+        save_coco(tmp_path / "all.json", {"a.png": []}, (3, 4))
+    with pytest.raises(MedsegError, match=said):
+        detect_dataset(tmp_path, DataSettings(layout) if layout else DataSettings())
 
 
 def test_a_folder_named_like_a_table_is_none(tmp_path: Path) -> None:

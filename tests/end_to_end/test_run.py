@@ -306,12 +306,20 @@ def test_a_second_logger_beside_the_run_folder(logger: str, phantoms: dict[str, 
     fit = ["fit", "--config", "configs/experiment/demo.yaml", f"--config=configs/logger/{logger}.yaml", *SMALL]
     data = ["--data.source.root", str(phantoms["uw_madison"]), "--runs", str(tmp_path)]
     save_dir = f"--trainer.logger.init_args.save_dir={tmp_path}"
+    media = ["--trainer.callbacks+=medseg_pl.training.callbacks.MediaLogger", "--trainer.callbacks.overlays=1"]
     offline = ["--trainer.logger.init_args.offline=true"] if logger == "wandb" else []
-    assert main([*fit, *data, save_dir, *offline, "--trainer.limit_train_batches=2"]) == 0
+    assert main([*fit, *data, save_dir, *offline, *media, "--trainer.limit_train_batches=1"]) == 0
     assert (tmp_path / "demo" / "version_0" / "metrics.csv").is_file()
     written = {"tensorboard": "tensorboard/version_0/events*", "wandb": "wandb/offline-run-*"}[logger]
     assert list(tmp_path.glob(written))
+    if logger == "tensorboard":
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        tags = EventAccumulator(str(tmp_path / "tensorboard" / "version_0")).Reload().Tags()
+        assert {"val/overlays/fixed/0", "val/overlays/worst/0"} <= set(tags["images"])
     if logger == "wandb":
         import wandb
+
+        assert list(tmp_path.rglob("media/images/val/overlays/*.png"))
 
         wandb.finish()

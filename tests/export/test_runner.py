@@ -188,6 +188,31 @@ class TestFiles:
         with pytest.raises(runner.RefusedError, match="is of no format that is read"):
             image_files.read_image(tmp_path / "a.txt", "file")
 
+    def test_a_volume_that_is_cut_off(self, tmp_path: Path) -> None:
+        whole = save_volume(tmp_path / "a.nii.gz", noise((60, 50, 3))).read_bytes()
+        (tmp_path / "b.nii.gz").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(runner.RefusedError, match="it is damaged"):
+            image_files.read_image(tmp_path / "b.nii.gz", "file")
+
+    def test_colors_are_no_numbers(self, tmp_path: Path) -> None:
+        colors = np.zeros((4, 4, 2), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+        nibabel.save(nibabel.Nifti1Image(colors, np.eye(4)), tmp_path / "a.nii")
+        with pytest.raises(runner.RefusedError, match=r"has the shape \(4, 4, 2\); expected \(x, y, z\)"):
+            image_files.read_image(tmp_path / "a.nii", "file")
+
+    def test_a_second_transform_serves_where_the_first_is_none(self, tmp_path: Path) -> None:
+        image = nibabel.Nifti1Image(noise((4, 5, 2)), np.diag([0.5, 0.7, 3, 1]))
+        image.set_sform(np.zeros((4, 4)), code=1)
+        image.set_qform(np.diag([0.5, 0.7, 3, 1]), code=1)
+        nibabel.save(image, tmp_path / "a.nii")
+        assert image_files.read_image(tmp_path / "a.nii", "file")[1] == pytest.approx((3, 0.7, 0.5))
+
+    def test_no_png_holds_a_value_below_zero(self, tmp_path: Path) -> None:
+        spec = {"labels": {"names": ["x"], "task": "binary", "values": [-1], "colors": None}, "slicing": "file"}
+        with pytest.raises(runner.RefusedError, match="values that a PNG cannot hold"):
+            image_files.write_mask(tmp_path, [Path("a.png")], np.ones((1, 1, 2, 2), np.uint8), spec)
+        assert not list(tmp_path.glob("*.png"))
+
     def test_masks_never_take_the_place_of_a_file(self, tmp_path: Path) -> None:
         spec = {"labels": {"names": ["x"], "task": "binary"}}
         both = image_files.list_outputs(tmp_path, [Path("a/one.png"), Path("b/one.jpg")], spec)

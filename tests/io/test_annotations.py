@@ -29,6 +29,15 @@ PYCOCOTOOLS = "m04500MM030M03300h0M"
 """What pycocotools 2.0.11 encodes `WITH_HOLE` as."""
 
 
+def encode_png(width: int, height: int) -> str:
+    buffer = io.BytesIO()
+    Image.new("L", (width, height)).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+HUGE = encode_png(width=99, height=2)
+
+
 def draw(image: AnnotatedImage) -> list[tuple[str, np.ndarray]]:
     return [(region.category, draw_region(region, image.size, "test")) for region in image.regions]
 
@@ -94,6 +103,7 @@ class TestCoco:
             ({"segmentation": {"size": [9, 12], "counts": "\x00"}}, "cannot be decoded"),
             ({"category_id": 99}, "refers to image 10 and category 99"),
             ({"image_id": None}, "an entry without 'image_id'"),
+            ({"segmentation": {"size": [9, 12], "counts": [1, "x"]}}, "run lengths that are no numbers"),
         ],
     )
     def test_faults_are_named(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -145,6 +155,19 @@ class TestLabelme:
         with pytest.raises(MaskValueError, match=rf"a\.json, shape 1 \(liver\) is a {kind}, which covers no pixels"):
             read_annotations(save_labelme(tmp_path / "a.json", [shape], SIZE))
 
+    @pytest.mark.parametrize(
+        ("shape", "message"),
+        [
+            ({"shape_type": "circle", "points": [[3, "x"], [8, 5]]}, "0 points; expected 2"),
+            ({"shape_type": "rectangle", "points": [[3, 2]]}, "1 points; expected 2"),
+            ({"shape_type": "mask", "points": [[3, 2], [8, 5]], "mask": "no PNG"}, "a mask that cannot be decoded"),
+            ({"shape_type": "mask", "points": [[0, 0], [8, 5]], "mask": HUGE}, "a mask larger than its image"),
+        ],
+    )
+    def test_faults_are_named(self, tmp_path: Path, shape: dict[str, Any], message: str) -> None:
+        with pytest.raises(MaskValueError, match=rf"a\.json, shape 1 \(liver\) has {message}"):
+            read_annotations(save_labelme(tmp_path / "a.json", [{"label": "liver", **shape}], SIZE))
+
 
 class TestCvat:
     @pytest.mark.parametrize(
@@ -180,6 +203,11 @@ class TestCvat:
         path = save_cvat(tmp_path / "a.xml", {"a.png": [f'<{kind} label="liver" points="1,1;2,2"/>']}, SIZE)
         with pytest.raises(MaskValueError, match=rf"image a\.png, liver is a {kind}, which covers no pixels"):
             read_annotations(path)
+
+    def test_run_lengths_that_are_no_numbers(self, tmp_path: Path) -> None:
+        element = '<mask label="liver" top="0" left="0" width="2" height="2" rle="1,x"/>'
+        with pytest.raises(MaskValueError, match=r"image a\.png, liver has run lengths that are no numbers: '1,x'"):
+            read_annotations(save_cvat(tmp_path / "a.xml", {"a.png": [element]}, SIZE))
 
     def test_tracks_of_a_video_are_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.xml").write_text("<annotations><track/></annotations>")

@@ -153,6 +153,29 @@ class TestPairs:
         with pytest.raises(GeometryError, match=r"Case a: .*annotations\.json was drawn on 14 x 18 pixels, .*28 x 36"):
             read(source, ORGANS)
 
+    def test_one_file_for_several_images_is_none_of_one(self, tmp_path: Path) -> None:
+        save_images(tmp_path, "images/a.png")
+        save_coco(tmp_path / "annotations/a.json", {"b.png": [], "c.png": []}, SIZE)
+        source = PolygonSource(str(tmp_path), annotations="annotations")
+        with pytest.raises(DataError, match=r"a\.json holds 2 images, 0 of them a\.png; expected one"):
+            read(source, ORGANS)
+        (tmp_path / "annotations/a.json").unlink()
+        save_coco(tmp_path / "annotations/a.json", {"a.png": [("liver", LIVER)], "c.png": []}, SIZE)
+        assert read(source, ORGANS).any()
+
+    def test_no_image_at_all(self, tmp_path: Path) -> None:
+        (tmp_path / "images").mkdir()
+        save_coco(tmp_path / "annotations.json", {}, SIZE)
+        with pytest.raises(MissingDataError, match=r"images holds no image that can be read"):
+            PolygonSource(str(tmp_path)).cases()
+
+    def test_files_that_are_not_read_are_listed(self, tmp_path: Path) -> None:
+        source = coco(tmp_path, ("liver", LIVER))
+        (tmp_path / "images/b.heic").write_bytes(b"x")
+        (tmp_path / "images/c.png").symlink_to("nowhere.png")
+        (tmp_path / "images/a.json").write_text("{}")  # annotations may lie beside the images
+        assert sorted(left.path.name for left in source.list_left_out()) == ["b.heic", "c.png"]
+
     def test_annotations_that_are_not_there(self, tmp_path: Path) -> None:
         save_images(tmp_path, "images/a.png")
         with pytest.raises(MissingDataError, match=r"annotations\.json does not exist.*data\.source\.annotations"):
