@@ -88,7 +88,10 @@ def test_the_speed_is_measured_on_this_machine(tmp_path: Path) -> None:
     assert re.search(
         r"max_epochs: 10  # \d+ steps in 3 minutes; \S+ million pixels a second: measured in steps of", text
     )
-    assert "max_time: 00:00:03:16" in text
+    limit = re.search(r"max_time: 00:00:(\d\d):(\d\d)", text)
+    assert limit is not None
+    # What is left for steps: the start, and the last validation, whose length is measured, come off.
+    assert 0 < 60 * int(limit[1]) + int(limit[2]) <= 196
 
 
 def test_a_budget_is_positive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
