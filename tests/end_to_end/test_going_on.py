@@ -18,8 +18,6 @@ from medseg_pl.__main__ import main
 from medseg_pl.training.checkpoints import LastCheckpoint
 from tests.end_to_end.conftest import SMALL
 
-pytestmark = pytest.mark.trainings
-
 Fit = Callable[..., int]
 
 SHORT = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=3")
@@ -94,6 +92,7 @@ def test_the_same_command_begins_goes_on_and_ends(
     assert files(tmp_path) == left
 
 
+@pytest.mark.trainings
 def test_other_settings_are_kept_beside_the_first_ones(
     fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,6 +111,7 @@ def test_other_settings_are_kept_beside_the_first_ones(
     assert len(set(steps_of(run))) == len(steps_of(run))
 
 
+@pytest.mark.trainings
 @pytest.mark.parametrize("died", ["before its scores", "in the validation at its end"])
 def test_a_run_that_died_before_its_scores_gets_them(died: str, fit: Fit, tmp_path: Path) -> None:
     run = tmp_path / "demo" / "version_0"
@@ -128,6 +128,7 @@ def test_a_run_that_died_before_its_scores_gets_them(died: str, fit: Fit, tmp_pa
     assert steps_of(run) == logged
 
 
+@pytest.mark.trainings
 def test_any_other_checkpoint_begins_a_new_run(
     checkpoint: str, fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

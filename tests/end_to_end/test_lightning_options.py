@@ -14,8 +14,6 @@ from medseg_pl.__main__ import main
 from medseg_pl.training.module import SegmentationModule
 from tests.end_to_end.conftest import SMALL
 
-pytestmark = pytest.mark.trainings
-
 Fit = Callable[..., list[dict[str, str]]]
 FPN = (
     "--model.network={class_path: segmentation_models_pytorch.FPN, "
@@ -54,6 +52,7 @@ def test_the_learning_rate_finder_sets_the_rate_of_the_schedule(fit: Fit, caplog
     assert found[0] != pytest.approx(found[1])
 
 
+@pytest.mark.trainings
 @pytest.mark.filterwarnings("ignore:The provided params to be frozen already exist")
 def test_backbone_finetuning_thaws_the_encoder_under_a_schedule(fit: Fit) -> None:
     rows = fit(
@@ -67,6 +66,7 @@ def test_backbone_finetuning_thaws_the_encoder_under_a_schedule(fit: Fit) -> Non
     assert backbones[0] == pytest.approx(heads[-len(backbones)] / 10, rel=0.2)
 
 
+@pytest.mark.trainings
 def test_overfitting_repeats_the_same_batch(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     step = SegmentationModule.training_step
@@ -81,6 +81,7 @@ def test_overfitting_repeats_the_same_batch(fit: Fit, monkeypatch: pytest.Monkey
     assert all((image == seen[0]).all() for image in seen)
 
 
+@pytest.mark.trainings
 @pytest.mark.parametrize("bar", ["RichProgressBar", "TQDMProgressBar"])
 def test_a_progress_bar_of_lightnings_takes_the_place_of_ours(
     fit: Fit, bar: str, capsys: pytest.CaptureFixture[str]
@@ -89,12 +90,14 @@ def test_a_progress_bar_of_lightnings_takes_the_place_of_ours(
     assert "min left" not in capsys.readouterr().out  # our lines
 
 
+@pytest.mark.trainings
 def test_a_log_of_nothing_still_trains(fit: Fit) -> None:
     rows = fit("--trainer.log_every_n_steps=0")
     assert column(rows, "val/dice")
     assert not column(rows, "train/images_per_second")
 
 
+@pytest.mark.trainings
 @pytest.mark.parametrize(
     ("option", "remedy"),
     [
