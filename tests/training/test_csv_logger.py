@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from medseg_pl.core.errors import UnwritableFileError
 from medseg_pl.io.folders import FolderLocks
 from medseg_pl.io.scores import read_metrics
 from medseg_pl.training.csv_logger import MetricsFile, RunLogger
@@ -35,3 +38,36 @@ def test_a_value_that_a_step_has_logged_is_not_logged_again(tmp_path: Path) -> N
         {"step": "1", "loss": "2.0"},
         {"step": "1", "grad": "1.5"},
     ]
+
+
+def test_a_file_that_cannot_be_written_keeps_what_it_held(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path)
+    file.log_metrics({"loss": 2.0}, 0)
+    file.save()
+    held = file.path.read_bytes()
+    file.path = tmp_path / "gone" / "metrics.csv"
+    (tmp_path / "gone").write_text("a file in the place of the folder")
+    for values in ({"loss": 1.0}, {"grad": 1.0}):  # appended, and with a new column
+        file.log_metrics(values, 1)
+        with pytest.raises(
+            UnwritableFileError, match=r"metrics\.csv could not be written: (Not a directory|File exists)"
+        ):
+            file.save()
+    assert (tmp_path / "metrics.csv").read_bytes() == held
+
+
+def test_a_file_in_the_place_of_the_run_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    with FolderLocks() as locks:
+        log = RunLogger(tmp_path, "demo", locks)
+        Path(log.log_dir).write_text("mine")
+        with pytest.raises(FileExistsError):
+            _ = log.experiment
+    assert (tmp_path / "demo" / "version_0").read_text() == "mine"
+
+
+def test_the_settings_of_the_first_start_stay(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path)
+    file.log_hparams({"lr": 0.1})
+    file.log_hparams({"lr": 0.2})
+    assert file.settings.read_text() == "lr: 0.1\n"

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import BackboneFinetuning, SpikeDetection
+from lightning.pytorch.callbacks import BackboneFinetuning, EarlyStopping, SpikeDetection
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from medseg_pl.core.errors import SettingError
-from medseg_pl.training.training_checks import check_precision, check_trainer, exclude_from_ddp, refuse_gradients
+from medseg_pl.training.training_checks import (
+    check_precision,
+    check_trainer,
+    exclude_from_ddp,
+    refuse_gradients,
+    require_same_settings,
+    require_validation,
+)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "32", "None", "bf16", "bf16-mixed", "16", "16-mixed"])
@@ -82,3 +92,25 @@ class TestExcluded:
         module(torch.ones(1, 1, 2, 2)).sum().backward()
         with pytest.raises(SettingError, match="ddp_find_unused_parameters_true"):
             refuse_gradients(module, ["weight"])
+
+
+class TestWithoutValidation:
+    def test_what_waits_for_scores_is_refused(self) -> None:
+        stopping = make_trainer(limit_val_batches=0, callbacks=[EarlyStopping("val/dice")])
+        with pytest.raises(SettingError, match=r"EarlyStopping waits for scores, but trainer\.limit_val_batches is 0"):
+            require_validation(stopping, [])
+        schedule = ReduceLROnPlateau(SGD([torch.zeros(1)], 0.1))
+        with pytest.raises(SettingError, match="ReduceLROnPlateau waits for scores"):
+            require_validation(make_trainer(limit_val_batches=0), [schedule])
+
+    def test_anything_else_is_warned_of(self, caplog: pytest.LogCaptureFixture) -> None:
+        require_validation(make_trainer(limit_val_batches=0), [])
+        assert "there is no best.ckpt, and there are no scores" in caplog.text
+
+
+def test_data_and_model_have_the_same_settings() -> None:
+    data = SimpleNamespace(labels=1, channels=3, context_slices=0, resize="fit")
+    require_same_settings(data, SimpleNamespace(labels=1, channels=3, context_slices=0, resize="fit"))
+    require_same_settings(data, nn.Identity())  # a module of one's own has none of them
+    with pytest.raises(SettingError, match=r"channels is 3 in the data module, but 1 in the model\. Make the data"):
+        require_same_settings(data, SimpleNamespace(labels=1, channels=1, context_slices=0, resize="fit"))

@@ -1,0 +1,57 @@
+"""Predictions in Python: what is taken, what is refused, and in which precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.inference.predictor import Predictor
+from tests.dicom_files import save_series
+from tests.export.checkpoints import OURS, write_checkpoint
+from tests.sample_files import noise
+
+PLUGINS = [OURS.rsplit(".", 1)[0]]
+
+
+@pytest.fixture
+def predictor(tmp_path: Path) -> Predictor:
+    return Predictor.from_checkpoint(write_checkpoint(tmp_path / "a.ckpt"), device="cpu", plugins=PLUGINS)
+
+
+def test_nothing_predicts_nothing() -> None:
+    with pytest.raises(SettingError, match="needs at least one checkpoint"):
+        Predictor.from_checkpoint([])
+    with pytest.raises(SettingError, match="needs at least one model"):
+        Predictor([])
+
+
+def test_a_model_with_a_spacing_needs_that_of_the_image(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "a.ckpt", spacing_mm=[1.0, 1.0])
+    predictor = Predictor.from_checkpoint(checkpoint, device="cpu", plugins=PLUGINS)
+    with pytest.raises(DataError, match="image has no spacing, but the model brings images to a spacing of its own"):
+        predictor.predict(noise((32, 32)))
+    assert predictor.predict(noise((32, 32)), (1.0, 2.0, 1.0)).mask.shape == (1, 1, 32, 32)
+
+
+def test_half_precision_is_near_the_whole_one(predictor: Predictor) -> None:
+    half = Predictor(predictor.models, precision="bf16-mixed")
+    assert half.make_autocast().__class__ is torch.autocast
+    whole, rounded = (each.predict(noise((32, 32))).probabilities for each in (predictor, half))
+    assert whole is not None and rounded is not None
+    np.testing.assert_allclose(rounded, whole, atol=0.1)
+    assert (rounded != whole).any()
+
+
+def test_a_folder_is_one_series(predictor: Predictor, tmp_path: Path) -> None:
+    stored = noise((3, 32, 40))
+    save_series(tmp_path / "in" / "a", stored)
+    prediction = predictor.predict(tmp_path / "in" / "a")
+    assert prediction.mask.shape == (1, 3, 32, 40)
+    assert prediction.geometry.spacing_mm is not None
+    save_series(tmp_path / "in" / "b", stored, series="another")
+    with pytest.raises(DataError, match="in holds 2 DICOM series; expected one"):
+        predictor.predict(tmp_path / "in")
