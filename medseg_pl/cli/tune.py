@@ -205,7 +205,7 @@ def _run_trials(plan: Plan, jobs: int, stop: StopSignals, stdout: int | None) ->
 
 def _describe_end(trial: Trial, space: SearchSpace) -> str:
     score = "no score" if trial.score is None else f"{space.metric} {trial.score:.4f}"
-    return f"Trial {trial.number}: {trial.state}, {score}"
+    return f"Trial {trial.number}: {score}{'' if trial.state == 'complete' else f', {trial.state}'}"
 
 
 def _write_results(plan: Plan, trials: Sequence[Trial]) -> None:
@@ -253,7 +253,19 @@ def _make_row(plan: Plan, trial: Trial) -> dict[str, str | float]:
 
 
 def _describe_values(trial: Trial) -> str:
-    return ", ".join(f"{name} {value}" for name, value in trial.arguments.items())
+    return ", ".join(f"{name} {_shorten(value)}" for name, value in trial.arguments.items())
+
+
+def _shorten(value: str) -> str:
+    """Round a number to what a reader takes in.
+
+    >>> _shorten("0.002645280852386312"), _shorten("16"), _shorten("medseg_pl.DiceCELoss")
+    ('0.002645', '16', 'medseg_pl.DiceCELoss')
+    """
+    try:
+        return f"{float(value):.4g}" if "." in value else value
+    except ValueError:
+        return value
 
 
 def _print(line: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -199,7 +200,9 @@ def _open_journal(path: Path) -> Any:
 def _make_sampler(space: SearchSpace, seed: int, number: int) -> BaseSampler:
     samplers = _import_optuna().samplers
     chosen = samplers.TPESampler if space.method == "bayes" else samplers.RandomSampler
-    made: BaseSampler = chosen(seed=seed + number)
+    # Neighboring seeds would begin with much the same numbers: five trials, and one learning rate.
+    mixed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    made: BaseSampler = chosen(seed=mixed)
     return made
 
 

@@ -55,6 +55,9 @@ def test_a_search_that_was_cut_off_asks_for_the_same_values(tmp_path: Path) -> N
     values = [trial.arguments for trial in search.list_trials()]
     assert values == [trial.arguments for trial in make_search(tmp_path / "cut").list_trials()]
     assert len({str(each) for each in values}) == 12
+    # Ten random values of a range of two decades are not all within one.
+    rates = [float(each["lr"]) for each in values[:10]]
+    assert max(rates) > 10 * min(rates)
 
 
 def test_the_score_of_a_trial_is_the_best_that_it_reported(tmp_path: Path) -> None:
