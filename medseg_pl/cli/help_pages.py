@@ -81,6 +81,7 @@ settings that people touch                               default
   --seed_everything N              seed                  0
   --ckpt_path last                 go on with the newest run of the experiment
   --plugins PACKAGE                code of yours that settings name
+  --json                           print the run and its scores as JSON
 
 """
 

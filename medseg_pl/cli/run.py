@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 
+from medseg_pl.cli.arguments import keep_stdout_for, print_json
 from medseg_pl.cli.error_messages import quiet_libraries, user_errors
 from medseg_pl.cli.lightning_cli import MedsegCLI
 from medseg_pl.cli.parser import EarlyOptions, read_early_options
@@ -19,6 +23,7 @@ from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.data.prepared_data import relocate_source
 from medseg_pl.io.config_files import find_configs
 from medseg_pl.io.folders import FolderLocks
+from medseg_pl.io.scores import list_tables, locate_summary
 from medseg_pl.models.ensemble_file import expand_ensembles, refuse_ensemble
 from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.checkpoints import CheckpointInfo, find_checkpoint, read_checkpoint, report_complete_run
@@ -38,14 +43,18 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
     # Before Lightning is asked for anything: it warns while its objects are made.
     quiet_libraries()
     early, rest = read_early_options(find_configs(arguments))
+    # Not an option of the parser, whose options are all written to the run's configuration.
+    wants_json = command == "fit" and "--json" in rest
+    rest = [word for word in rest if not (wants_json and word == "--json")]
     trained = [] if command == "fit" else [read_checkpoint(path) for path in _find_checkpoints(command, early)]
     # Of an ensemble Lightning gets the first; `predict` takes the others from `trained`.
     paths = [each.path for each in trained[:1]] or early.checkpoints
     with (
+        keep_stdout_for(wants_json),
         restrict_imports(early.plugins),
         _write_default_configs(trained, early.data_root) as defaults,
         user_errors(command, phase := PhaseTracker()),
-        report_complete_run(),
+        report_complete_run() as runs,
         FolderLocks() as locks,
     ):
         cli = MedsegCLI(
@@ -60,7 +69,18 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
             default_config_files=defaults,
         )
         cli.run_command()
+        if wants_json:
+            runs.append(Path(str(cli.trainer.log_dir)))  # a broadcast: every rank takes part
+    if wants_json and not rank_zero_only.rank:  # type: ignore[attr-defined]
+        print_json(_describe_training(runs[0]))
     return 0
+
+
+def _describe_training(run: Path) -> dict[str, Any]:
+    """Describe what a training has left: its best checkpoint, and the scores of the validation cases."""
+    best, scores = run / "checkpoints" / "best.ckpt", list_tables(run, "val")
+    summary = json.loads(locate_summary(scores[-1]).read_text(encoding="utf-8")) if scores else None
+    return {"run": str(run), "checkpoint": str(best) if best.is_file() else None, "summary": summary}
 
 
 @contextmanager

@@ -138,13 +138,15 @@ OPEN = tuple(
 )
 """Settings that are classes or mappings: what may follow them, their class decides."""
 
-_OWN = {
+OWN = {
+    "fit": ("json",),
     "crossval": ("jobs", "fold", "json"),
     "tune": ("space", "trials", "jobs", "no_pruning", "json"),
     "validate": ("json", "verbose"),
     "test": ("json", "verbose"),
     "predict": ("json", "input", "output", "probabilities", "overlays", "review", "review_top"),
 }
+"""Options of a command that are not settings."""
 _CHECKPOINT = (
     "a file such as runs/demo/version_0/checkpoints/best.ckpt, a run folder, or best for that of the newest run"
 )
@@ -232,7 +234,7 @@ def _check_required(command: str, arguments: Sequence[str], options: Mapping[str
 
 def _check_name(command: str, name: str) -> None:
     name = name.removesuffix("+")
-    known = (*SETTINGS, *_OWN.get(command, ()))
+    known = (*SETTINGS, *OWN.get(command, ()))
     if name in known or name.startswith(OPEN) or name.removesuffix(".help") in known:
         return
     plain = name.replace("-", "_").lower()

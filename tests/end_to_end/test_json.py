@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.end_to_end.conftest import SMALL
 from tests.printed_json import run_json
 
 
@@ -36,6 +39,16 @@ def test_predict_says_what_became_of_each_input(checkpoint: str, phantoms: dict[
     assert {each["status"] for each in result["inputs"]} == {"written"}
     code, again = run_json(*command, "--output", tmp_path / "masks")
     assert (code, again["counts"]) == (0, {"finished before": 8})
+
+
+def test_fit_says_what_the_run_has_left(phantoms: dict[str, Path], tmp_path: Path) -> None:
+    fit = ["fit", "--config", "configs/experiment/demo.yaml", "--data_root", phantoms["uw_madison"], *SMALL]
+    code, result = run_json(*fit, "--runs", tmp_path)
+    run = tmp_path / "demo" / "version_0"
+    assert (code, result["run"], result["checkpoint"]) == (0, str(run), str(run / "checkpoints" / "best.ckpt"))
+    assert result["summary"] == json.loads((run / "summary_val.json").read_text())
+    assert run_json(*fit, "--runs", tmp_path, "--ckpt_path=last") == (0, result)
+    assert "json" not in yaml.safe_load((run / "config.yaml").read_text())
 
 
 def test_report_names_the_page(run_folder: Path, tmp_path: Path) -> None:

@@ -59,7 +59,16 @@ class ResumePoint(NamedTuple):
 
 
 class _RunComplete(Exception):  # noqa: N818  an answer and no error
-    """A run has trained as long as it was told to."""
+    """A run has trained as long as it was told to.
+
+    Args:
+        message: What a reader is told.
+        run: Its folder.
+    """
+
+    def __init__(self, message: str, run: Path) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 def lock_resume_point(name: str, experiment: Path, limits: Mapping[str, Any], locks: FolderLocks) -> ResumePoint | None:
@@ -87,7 +96,8 @@ def lock_resume_point(name: str, experiment: Path, limits: Mapping[str, Any], lo
     if point and point.folder and is_complete(point.folder, limits):
         raise _RunComplete(
             f"{point.folder} is complete: epochs done: {point.epochs}, steps done: {point.steps}. A higher "
-            "trainer.max_epochs goes on with it; without --ckpt_path a new run begins."
+            "trainer.max_epochs goes on with it; without --ckpt_path a new run begins.",
+            point.folder,
         )
     if point and point.folder and point.checkpoint is None and _is_first_process():
         remove_records(point.folder)
@@ -98,12 +108,14 @@ def lock_resume_point(name: str, experiment: Path, limits: Mapping[str, Any], lo
 
 
 @contextmanager
-def report_complete_run() -> Iterator[None]:
-    """Say that there is nothing to train, and end well."""
+def report_complete_run() -> Iterator[list[Path]]:
+    """Say that there is nothing to train, and end well; what it gives is then the run's folder."""
+    complete: list[Path] = []
     try:
-        yield
+        yield complete
     except _RunComplete as answer:
         _print(str(answer))
+        complete.append(answer.run)
 
 
 def find_resume_point(name: str, experiment: Path) -> ResumePoint | None:
