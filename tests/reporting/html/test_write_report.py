@@ -171,7 +171,7 @@ def test_missed_and_invented_objects_are_listed_and_pictured(tmp_path: Path) -> 
     (run / "summary_test.json").write_text(json.dumps(summary))
     assert report(run, "-o", tmp_path / "plain.html", "--names", "true") == 0
     text = (tmp_path / "plain.html").read_text()
-    assert "the largest 2 of 1 missed and 1 invented" in text
+    assert "The largest 2 of 1 missed objects and 1 false positives" in text
     listed = re.findall(r"<td>lesion</td><td>(\w+)</td><td>([\d.]+ ml)</td><td>4\.0 mm</td><td>1, 3, 5</td>", text)
     assert listed == [("invented", "0.300 ml"), ("missed", "0.100 ml")]
     assert "Share of objects found over their size" in text
