@@ -139,7 +139,7 @@ def test_weights_that_cannot_be_downloaded(refused: Refused, phantoms: dict[str,
 def test_misspelled_key(refused: Refused, option: str, nearest: str) -> None:
     error = refused(option, code=2)
     assert option.split("=", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1] in error
-    assert error.endswith(f"Did you mean {nearest}?")
+    assert error.endswith((f"Did you mean {nearest}?", f"Use --{nearest}."))
 
 
 def test_misspelled_section_of_a_file(refused: Refused, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_they_parse_and_keep_their_values(paths: list[Path], capsys: pytest.Capt
 
 
 def test_none_is_left_out() -> None:
-    assert {path for paths in COMPLETE for path in paths} == set(CONFIGS.glob("*/*.yaml"))
+    searched = set(CONFIGS.glob("sweeps/*.yaml"))  # spaces of settings, which `medseg tune` reads
+    assert {path for paths in COMPLETE for path in paths} == set(CONFIGS.glob("*/*.yaml")) - searched
 
 
 def test_each_begins_with_what_it_is_for() -> None:
