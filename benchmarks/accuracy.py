@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -250,6 +251,21 @@ def summarize(name: str, arm: str, options: argparse.Namespace) -> tuple[float, 
     return float(described["mean"]), low, high  # type: ignore[arg-type]
 
 
+def compare_observers(options: argparse.Namespace) -> None:
+    """Print the vessels of the plan's first seed beside both observers of CHASE_DB1."""
+    root = options.root / DATA_SETS["chase"].folder
+    run = options.work / f"chase_{options.minutes:g}min" / f"pretrained_{options.seeds[0]}"
+    with TemporaryDirectory() as folder:
+        second = Path(folder) / "second"
+        second.mkdir()
+        for path in (run / "masks").iterdir():
+            (second / path.name).symlink_to(root / "masks_2nd" / path.name)
+        pairs = ["--reference", run / "references", "--raters", second, "--prediction", run / "masks"]
+        named = ["--labels", "vessel", *DATA_SETS["chase"].options[2:], "-o", Path(folder) / "agreement"]
+        command = [sys.executable, "-m", "medseg_pl", "evaluate", *pairs, *named]
+        subprocess.run([str(word) for word in command], check=True)
+
+
 def draw_chart(bars: dict[str, dict[str, tuple[float, float, float]]], path: Path, minutes: float) -> None:
     """Bars with intervals, a group for each data set."""
     import matplotlib as mpl
@@ -326,6 +342,8 @@ def main() -> None:
         for other in [arm for arm in options.arms if arm != "pretrained" and "pretrained" in options.arms]:
             tables = [average_seeds(name, arm, options) for arm in (other, "pretrained")]
             subprocess.run([sys.executable, "-m", "medseg_pl", "compare", *tables], check=True)
+    if "chase" in bars and "pretrained" in options.arms:
+        compare_observers(options)
     if options.chart:
         draw_chart(bars, options.chart, options.minutes)
     finish(claims, {"runs": runs, "means": bars}, ["segmentation-models-pytorch", "timm"], cores=1)
