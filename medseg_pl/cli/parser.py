@@ -19,6 +19,7 @@ from medseg_pl.io.config_files import find_shipped_configs, list_config_names, r
 
 _EXTRAS = ("wandb", "tensorboard")
 """Packages that come with an extra of the same name."""
+_STRATEGIES = ("auto", "ddp", "ddp_spawn", "fsdp", "deepspeed")
 
 
 class CommandParser(ArgumentParser):
@@ -236,6 +237,10 @@ install 'medseg[wandb]', or leave out what needs it."
             "trainer.accelerator asks for a GPU, and torch finds none. Set --trainer.accelerator cpu; medseg info says "
             "which CUDA torch was built for."
         )
+    if found := re.search(r"invalid strategy name: `strategy='([^']*)'`", reason):
+        near = difflib.get_close_matches(found[1], _STRATEGIES, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(_STRATEGIES)}."
+        return f"trainer.strategy has no {shorten(found[1])}. {hint}"
     return f"{what} cannot be made: {reason}" if problem else f"{what} do not fit: {reason}"
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 
 from medseg_pl.__main__ import main
 from medseg_pl.cli import help_pages
@@ -71,7 +72,7 @@ PARSED = {
     "--model.tta yes": "model.tta: expected one of none, horizontal, vertical, flips, all",
     "--model.network Unett": "Did you mean Unet?",
     "--model.optimizer Adamm": "Did you mean Adam",
-    "--model.loss FocalLoss": "--model.loss.mode VALUE",
+    "--model.loss segmentation_models_pytorch.losses.FocalLoss": "--model.loss.mode VALUE",
     "--trainer.callbacks+=EarlyStoping": "Did you mean EarlyStopping?",
     "--model.network.init_args.encoder resnet18": "Did you mean encoder_name?",
     "--data.source.rot x": "Did you mean root?",
@@ -132,6 +133,14 @@ def test_a_gpu_that_is_not_there() -> None:
     sentence = describe_instantiation_error("No supported gpu backend found!")
     assert "--trainer.accelerator cpu" in sentence
     assert is_short(sentence)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("dpp", "Did you mean ddp?"), ("horovod", "Choose one of auto, ddp")])
+def test_a_strategy_that_does_not_exist(name: str, hint: str) -> None:
+    with pytest.raises(ValueError, match="strategy") as caught:
+        Trainer(strategy=name, accelerator="cpu", logger=False)
+    sentence = describe_instantiation_error(str(caught.value))
+    assert hint in sentence and is_short(sentence)
 
 
 @pytest.mark.parametrize(
