@@ -83,7 +83,7 @@ class PatchDataset(Dataset[Sample]):
         self.augmentation = augmentation
         self.seed = seed
         self.annotated = annotated
-        self.raters = (index, *raters)
+        self.raters = tuple(raters)
         self.rater = rater
         self.slices = SliceIndex(index.shapes[:, 1])
 
@@ -97,9 +97,10 @@ class PatchDataset(Dataset[Sample]):
         rng = np.random.default_rng((self.seed, epoch, index))
         number, depth = self.slices.locate(index % len(self))
         # Drawn only where there is a choice, so that other trainings stay as they are.
-        first = int(rng.integers(len(self.raters))) if self.rater != "first" else 0
-        case = self.raters[first][number]
-        others = [index[number] for index in self.raters if index is not self.raters[first]]
+        indices = (self.index, *self.raters)
+        first = int(rng.integers(len(indices))) if self.rater != "first" else 0
+        case = indices[first][number]
+        others = [index[number] for index in indices if index is not indices[first]]
         masks = [each.mask for each in (case, *(others if self.rater == "mean" else ()))]
         image, mask = self._patch(case, masks, depth, rng)
         # A neighbor is a channel like the slice itself, with the statistics of the whole case.
