@@ -42,13 +42,8 @@ def main() -> None:
         spent.write_text(json.dumps(minutes + run([*medseg, *folds], options.core)))
     minutes = json.loads(spent.read_text())
     summary = json.loads((work / "folds" / "summary_crossval.json").read_text())
-    described = {name: label["dice"] for name, label in summary["labels"].items()}
-    for name, dice in described.items():
-        low, high = dice["ci95"]
-        print(f"{name}: {dice['mean']:.4f} ({low:.4f} to {high:.4f}), {summary['n_cases']} cases")
+    print((work / "folds" / "table_crossval.md").read_text())
     folds = summary["folds"]["foreground_mean"]["dice"]
-    mean = summary["foreground_mean"]["dice"]
-    print(f"mean of labels {mean:.4f}; over folds {folds['mean']:.4f} ± {folds['std']:.4f}")
     what = f"core-minutes of a cross-validation of {folds['n']} folds"
     target, measured = f"<= {MOST_MINUTES}", f"{minutes:.1f}"
     finish([Claim(what, "an hour", target, measured, minutes <= MOST_MINUTES)], summary, cores=1)

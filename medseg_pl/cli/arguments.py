@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import restricted_number_type
 
-from medseg_pl.core.errors import SettingError
+from medseg_pl.core.errors import SettingError, make_printable
 
 T = TypeVar("T")
 
@@ -114,6 +114,12 @@ def keep_stdout_for(result: bool) -> Iterator[None]:
     """Send what a block says to stderr, where stdout is for its result as JSON."""
     with redirect_stdout(sys.stderr) if result else nullcontext():
         yield
+
+
+def print_line(line: str) -> None:
+    """Print a line at once, also where it goes to a file that somebody watches."""
+    sys.stdout.write(f"{make_printable(line)}\n")
+    sys.stdout.flush()
 
 
 def print_json(result: Mapping[str, Any]) -> None:

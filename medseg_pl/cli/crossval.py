@@ -15,10 +15,9 @@ The same command goes on where it was cut off, and skips folds that are complete
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from argparse import SUPPRESS, ArgumentParser
+from argparse import ArgumentParser
 from argparse import Namespace as Arguments
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from medseg_pl.cli.arguments import keep_stdout_for, print_json
+from medseg_pl.cli.arguments import keep_stdout_for, print_json, print_line
 from medseg_pl.cli.crossval_results import (
     STAGE,
     CrossvalResults,
@@ -35,10 +34,10 @@ from medseg_pl.cli.crossval_results import (
     write_paper_files,
 )
 from medseg_pl.cli.error_messages import quiet_libraries, user_errors
-from medseg_pl.cli.fit_settings import check_keeps_checkpoints, list_changes, parse_settings
-from medseg_pl.cli.parser import EarlyParser, read_early_options
-from medseg_pl.cli.training_processes import Training, count_gpus, run_trainings, share_machine
-from medseg_pl.core.errors import FolderLockedError, SettingError, UnreadableFileError, make_printable
+from medseg_pl.cli.fit_settings import add_jobs, check_keeps_checkpoints, list_changes, parse_settings, take_options
+from medseg_pl.cli.parser import read_early_options
+from medseg_pl.cli.training_processes import Training, make_environments, run_trainings
+from medseg_pl.core.errors import FolderLockedError, SettingError, UnreadableFileError
 from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.data.prepared_data import open_source
@@ -52,25 +51,19 @@ from medseg_pl.training.checkpoints import is_complete
 from medseg_pl.training.checkpoints.resume_point import find_newest_run
 
 HELP = "Train every fold, and score each case by the model that did not see its patient."
-_EPILOG = """\
-besides: every setting of medseg fit, such as --config FILE, --data.folds N, --experiment NAME, --trainer.max_epochs N;
---data_root DIR; --plugins PACKAGE; --debug. See medseg fit --help.
-"""
-_MOST_JOBS = 256
 _LOCK_S = 60
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options that `medseg fit` has not."""
-    jobs = "how many folds to train at once, each on devices of its own where there are several; default: 1"
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
+    add_jobs(parser, "folds")
     fold = "train this one and no other, as in an array of jobs; the last one collects the results"
     parser.add_argument("--fold", type=int, metavar="K", help=fold)
     parser.add_argument("--json", action="store_true", help="print the summary of scores as JSON, and nothing else")
 
 
 class Plan(NamedTuple):
-    """What is to be trained.
+    """The plan of a cross-validation.
 
     Attributes:
         folder: Of the cross-validation.
@@ -118,10 +111,6 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
         The exit code.
     """
     options, rest = read_options(arguments)
-    if options.help:
-        parser = ArgumentParser("medseg crossval", description=HELP, epilog=_EPILOG)
-        add_arguments(parser)
-        parser.parse_args(["--help"])
     quiet_libraries()
     with keep_stdout_for(options.json):
         results = _run_folds(options, rest, stop)
@@ -132,12 +121,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
 
 def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
     """Read the options that are not settings; the rest is for `medseg fit`."""
-    parser = EarlyParser()
-    add_arguments(parser)
-    parser.add_argument("-h", "--help", action="store_true", help=SUPPRESS)
-    options, rest = parser.take(arguments)
-    if not 1 <= options.jobs <= _MOST_JOBS:
-        raise SettingError(f"--jobs must be from 1 to {_MOST_JOBS}; got {options.jobs}.")
+    options, rest = take_options("crossval", HELP, add_arguments, arguments)
     if options.fold is not None and options.jobs > 1:
         raise SettingError("--fold trains one fold, and --jobs several at once. Give one of the two.")
     return options, rest
@@ -146,7 +130,7 @@ def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
 def _run_folds(options: Arguments, arguments: Sequence[str], stop: StopSignals) -> CrossvalResults | None:
     plan = make_plan(arguments)
     for note in plan.notes:
-        _print(f"Note: {note}")
+        print_line(f"Note: {note}")
     if options.fold is not None:
         return _train_one(plan, options.fold, stop)
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -172,7 +156,7 @@ def _train_one(plan: Plan, fold: int, stop: StopSignals) -> CrossvalResults | No
         _acquire_patiently(locks, plan.folder)
         missing = [other for other in range(plan.folds) if plan.find_complete(other) is None]
         if missing:
-            _print(f"Folds that are not complete yet: {', '.join(map(str, missing))}.")
+            print_line(f"Folds that are not complete yet: {', '.join(map(str, missing))}.")
             return None
         return _finish(plan)
 
@@ -194,18 +178,17 @@ def _train_all(plan: Plan, jobs: int, stop: StopSignals, stdout: int | None) -> 
     complete = {fold: plan.find_complete(fold) for fold in range(plan.folds)}
     for fold, found in complete.items():
         if found is not None:
-            _print(f"Fold {fold}: complete, {found}.")
+            print_line(f"Fold {fold}: complete, {found}.")
     waiting = [fold for fold, found in complete.items() if found is None]
     jobs = min(jobs, max(1, len(waiting)))
     trainings = [
         Training(
-            f"Fold {fold}", ["fit", *plan.list_arguments(fold)], plan.get_folder(fold) / "log.txt" if jobs > 1 else None
+            "Fold", fold, ["fit", *plan.list_arguments(fold)], plan.get_folder(fold) / "log.txt" if jobs > 1 else None
         )
         for fold in waiting
     ]
-    devices = plan.settings["trainer"]["devices"]
-    environments = share_machine(jobs, os.environ, count_gpus() if jobs > 1 else 0, devices, os.cpu_count() or 1)
-    run_trainings(trainings, jobs, stop, environments=environments, report=_print, stdout=stdout)
+    environments = make_environments(jobs, plan.settings["trainer"]["devices"])
+    run_trainings(trainings, jobs, stop, environments=environments, report=print_line, stdout=stdout)
 
 
 def _finish(plan: Plan) -> CrossvalResults:
@@ -213,14 +196,14 @@ def _finish(plan: Plan) -> CrossvalResults:
     runs = [plan.find_complete(fold) for fold in range(plan.folds)]
     results = collect_folds(plan.folder, [path for path in runs if path is not None])
     print_scores(results.scores, results.summary, STAGE)
-    _print(describe_folds(results.summary))
+    print_line(describe_folds(results.summary))
     written = write_paper_files(results.scores, read_run(plan.folder, STAGE))
-    _print(f"For a paper: {', '.join(str(path) for path in written)}")
+    print_line(f"For a paper: {', '.join(str(path) for path in written)}")
     page = plan.folder / results.scores.name.replace(f"scores_{STAGE}", "report").replace(".csv", ".html")
     if not page.exists():
         others = {"readme": None, "methods": None, "stage": STAGE, "pictures": 50, "names": False}
         write_report(Arguments(runs=[plan.folder], output=page, **others))
-    _print(f"All folds as one model: --ckpt_path {results.ensemble}")
+    print_line(f"All folds as one model: --ckpt_path {results.ensemble}")
     return results
 
 
@@ -301,8 +284,3 @@ def _check_same_settings(plan: Plan, fold: int) -> None:
             f"Fold {fold} in {plan.get_folder(fold)} was begun with other settings: {', '.join(differing[:5])}. Choose "
             "another --experiment, or repeat the command with its settings."
         )
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(f"{make_printable(line)}\n")
-    sys.stdout.flush()

@@ -1,21 +1,61 @@
-"""Settings of `medseg fit`, read by commands that train several times: what they come to, and whether they changed."""
+"""Settings of `medseg fit` for commands that train several times: what they come to, and whether they changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentParser
+from argparse import Namespace as Arguments
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from medseg_pl.cli.lightning_cli import get_experiment_folder, get_limits, make_parser
-from medseg_pl.cli.parser import EarlyOptions, check_sections, list_options
+from medseg_pl.cli.parser import EarlyOptions, EarlyParser, check_sections, list_options
 from medseg_pl.core.errors import SettingError, UnreadableFileError
 from medseg_pl.io.config_files import read_yaml
 
+_EPILOG = """\
+besides: every setting of medseg fit, such as --config FILE, --experiment NAME, --trainer.max_epochs N; --data_root DIR;
+--plugins PACKAGE; --debug. See medseg fit --help.
+"""
+_MOST_JOBS = 256
 # What may change between two lives of a training: where it runs, and where its data is.
 _FREE = ("fold", "num_workers", "cache_dir", "eval_batch_size")
 _FREE_OF_SOURCE = ("root", "manifest")
+
+
+def add_jobs(parser: ArgumentParser, what: str) -> None:
+    """Add how many trainings run at once."""
+    jobs = f"how many {what} to train at once, each on devices of its own where there are several; default: 1"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
+
+
+def take_options(
+    command: str, what: str, add_arguments: Callable[[ArgumentParser], None], arguments: Sequence[str]
+) -> tuple[Arguments, list[str]]:
+    """Take the options that are not settings; the rest is for `medseg fit`.
+
+    Args:
+        command: Its name.
+        what: What it does, for its help.
+        add_arguments: Declares its options, `--jobs` among them.
+        arguments: What follows the command.
+
+    Raises:
+        SettingError: An option has a value that it does not take.
+        SystemExit: The help is asked for.
+    """
+    if {"-h", "--help"} & set(arguments):
+        helper = ArgumentParser(f"medseg {command}", description=what, epilog=_EPILOG)
+        add_arguments(helper)
+        helper.parse_args(["--help"])
+    parser = EarlyParser()
+    add_arguments(parser)
+    options, rest = parser.take(arguments)
+    if not 1 <= options.jobs <= _MOST_JOBS:
+        raise SettingError(f"--jobs must be from 1 to {_MOST_JOBS}; got {options.jobs}.")
+    return options, rest
 
 
 def parse_settings(early: EarlyOptions, rest: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], Path]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from medseg_pl.core.errors import InterruptedRunError, MedsegError, PreemptedError, SettingError, WorkerDiedError
 from medseg_pl.core.stop_signals import LEAVE, TIME_IS_UP, StopSignals, make_stop_error
@@ -29,14 +29,21 @@ class Training(NamedTuple):
     """A training of its own process.
 
     Attributes:
-        name: What a reader calls it, such as "Fold 3".
+        kind: What it is one of: a fold, or a trial.
+        number: Its number among them.
         arguments: What follows `medseg`.
         log: The file that takes what it prints; `None` for this terminal.
     """
 
-    name: str
+    kind: Literal["Fold", "Trial"]
+    number: int
     arguments: list[str]
     log: Path | None
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it, such as "Fold 3"."""
+        return f"{self.kind} {self.number}"
 
 
 def complete_or_stop(training: Training, code: int) -> bool:
@@ -102,9 +109,19 @@ def run_trainings(
         raise _make_error(*failed)
 
 
-def count_gpus() -> int:
-    """Count the GPUs that this process sees."""
-    # Here, since one training at a time needs no count, and torch takes seconds to import.
+def make_environments(jobs: int, devices: Any) -> list[dict[str, str]]:
+    """Make the variables of trainings that run at once, so that they share this machine.
+
+    Args:
+        jobs: How many.
+        devices: `trainer.devices`, of one training.
+    """
+    # One training at a time needs no count, for which torch would be imported, which takes seconds.
+    gpus = _count_gpus() if jobs > 1 else 0
+    return share_machine(jobs, os.environ, gpus, devices, os.cpu_count() or 1)
+
+
+def _count_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()

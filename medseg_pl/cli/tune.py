@@ -10,9 +10,8 @@ runs/<experiment>/trial_<n>/version_0/   a run folder of medseg fit for each tri
 
 from __future__ import annotations
 
-import os
 import sys
-from argparse import SUPPRESS, ArgumentParser
+from argparse import ArgumentParser
 from argparse import Namespace as Arguments
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,12 +19,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from medseg_pl.cli.arguments import keep_stdout_for, print_json
+from medseg_pl.cli.arguments import keep_stdout_for, print_json, print_line
 from medseg_pl.cli.error_messages import quiet_libraries, user_errors
-from medseg_pl.cli.fit_settings import check_keeps_checkpoints, parse_settings, select_binding
-from medseg_pl.cli.parser import EarlyParser, read_early_options
-from medseg_pl.cli.training_processes import Training, count_gpus, run_trainings, share_machine
-from medseg_pl.core.errors import MissingDataError, PreemptedError, SettingError, WorkerDiedError, make_printable
+from medseg_pl.cli.fit_settings import add_jobs, check_keeps_checkpoints, parse_settings, select_binding, take_options
+from medseg_pl.cli.parser import read_early_options
+from medseg_pl.cli.training_processes import Training, make_environments, run_trainings
+from medseg_pl.core.errors import MissingDataError, PreemptedError, SettingError, WorkerDiedError
 from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.io.config_files import find_configs, read_yaml
@@ -37,12 +36,7 @@ from medseg_pl.training.checkpoints.resume_point import find_newest_run
 from medseg_pl.training.trial_search import JOURNAL, Search, Trial, find_best
 
 HELP = "Find the settings with the best validation score."
-_EPILOG = """\
-besides: every setting of medseg fit, such as --config FILE, --experiment NAME, --trainer.max_epochs N; --data_root DIR;
---plugins PACKAGE; --debug. See medseg fit --help.
-"""
 _CALLBACK = "medseg_pl.training.callbacks.TrialReport"
-_MOST_JOBS = 256
 # So many in a row say that the settings fail rather than the trial.
 _FAILURES = 3
 _SIGNALED = 128
@@ -53,14 +47,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     space = "which settings to vary, as in a W&B sweep: configs/sweeps/learning_rate.yaml"
     parser.add_argument("--space", type=Path, metavar="FILE", help=space)
     parser.add_argument("--trials", type=int, default=20, metavar="N", help="how many in all; default: 20")
-    jobs = "how many trials to train at once, each on devices of its own where there are several; default: 1"
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
+    add_jobs(parser, "trials")
     parser.add_argument("--no_pruning", action="store_true", help="train each trial to its end, however bad it is")
     parser.add_argument("--json", action="store_true", help="print all trials as JSON, and nothing else")
 
 
 class Plan(NamedTuple):
-    """What is to be tried.
+    """The plan of a search.
 
     Attributes:
         folder: Of the search.
@@ -95,7 +88,7 @@ class Plan(NamedTuple):
         going_on = ["--ckpt_path=last"] if find_newest_run(folder) else []
         where = [f"--experiment={folder.relative_to(self.runs).as_posix()}", *going_on]
         arguments = ["fit", *self.arguments, *values, *callback, *where]
-        return Training(f"Trial {trial.number}", arguments, folder / "log.txt" if log else None)
+        return Training("Trial", trial.number, arguments, folder / "log.txt" if log else None)
 
 
 def run(arguments: Sequence[str], stop: StopSignals) -> int:
@@ -109,10 +102,6 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
         The exit code.
     """
     options, rest = read_options(arguments)
-    if options.help:
-        parser = ArgumentParser("medseg tune", description=HELP, epilog=_EPILOG)
-        add_arguments(parser)
-        parser.parse_args(["--help"])
     if options.space is None or not rest:
         raise SettingError(
             "medseg tune needs --config FILE and --space FILE, such as configs/sweeps/learning_rate.yaml."
@@ -132,12 +121,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
 
 def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
     """Read the options that are not settings; the rest is for `medseg fit`."""
-    parser = EarlyParser()
-    add_arguments(parser)
-    parser.add_argument("-h", "--help", action="store_true", help=SUPPRESS)
-    options, rest = parser.take(arguments)
-    if not 1 <= options.jobs <= _MOST_JOBS:
-        raise SettingError(f"--jobs must be from 1 to {_MOST_JOBS}; got {options.jobs}.")
+    options, rest = take_options("tune", HELP, add_arguments, arguments)
     if options.trials < 1:
         raise SettingError(f"--trials must be at least 1; got {options.trials}.")
     return options, rest
@@ -180,25 +164,23 @@ def _run_trials(plan: Plan, jobs: int, stop: StopSignals, stdout: int | None) ->
                 yield plan.make_training(trial, jobs > 1)
         while len(search.list_trials()) < plan.trials:
             trial = search.ask()
-            _print(f"Trial {trial.number}: {_describe_values(trial)}")
+            print_line(f"Trial {trial.number}: {_describe_values(trial)}")
             yield plan.make_training(trial, jobs > 1)
 
     def record(training: Training, code: int) -> bool:
-        number = int(training.name.split()[1])
         if code == 0:
             failures.clear()
-            _print(_describe_end(search.tell(number), plan.space))
+            print_line(_describe_end(search.tell(training.number), plan.space))
             return True
         # Asked to stop, or wrongly set: it is no worse than others, and goes on when the command does.
         if code in (SettingError.exit_code, PreemptedError.exit_code) or code > _SIGNALED or stop.asked:
             return False
-        failures.append(search.tell(number, failed=True).number)
+        failures.append(search.tell(training.number, failed=True).number)
         return len(failures) < _FAILURES
 
-    devices = settings["trainer"]["devices"]
-    environments = share_machine(jobs, os.environ, count_gpus() if jobs > 1 else 0, devices, os.cpu_count() or 1)
+    environments = make_environments(jobs, settings["trainer"]["devices"])
     run_trainings(
-        iterate_trainings(), jobs, stop, environments=environments, report=_print, stdout=stdout, goes_on=record
+        iterate_trainings(), jobs, stop, environments=environments, report=print_line, stdout=stdout, goes_on=record
     )
     return search.list_trials()
 
@@ -222,9 +204,9 @@ def _write_results(plan: Plan, trials: Sequence[Trial]) -> None:
         f"{_describe_values(best)}\n{yaml.safe_dump(config, sort_keys=False)}",
     }
     written = write_numbered_files(plan.folder, texts)
-    _print(f"Best of {len(trials)}: trial {best.number}, {score}: {_describe_values(best)}")
-    _print(f"All trials: {written['trials.csv']}")
-    _print(f"To train with them: medseg fit --config {written['best.yaml']}")
+    print_line(f"Best of {len(trials)}: trial {best.number}, {score}: {_describe_values(best)}")
+    print_line(f"All trials: {written['trials.csv']}")
+    print_line(f"To train with them: medseg fit --config {written['best.yaml']}")
 
 
 def _read_config(plan: Plan, trial: Trial) -> dict[str, Any]:
@@ -266,8 +248,3 @@ def _shorten(value: str) -> str:
         return f"{float(value):.4g}" if "." in value else value
     except ValueError:
         return value
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(f"{make_printable(line)}\n")
-    sys.stdout.flush()

@@ -56,7 +56,7 @@ class Range(NamedTuple):
 
 
 class SearchSpace(NamedTuple):
-    """What a search may try, and by which score it compares.
+    """The values that a search may try, and the score by which it compares.
 
     Attributes:
         parameters: By the name of the setting, such as `data.batch_size`.

@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def train(folder: Path, *whats: object, jobs: int = 1, stop: StopSignals | None = None) -> list[str]:
     lines: list[str] = []
     trainings = [
-        Training(f"Fold {fold}", [str(folder), f"f{fold}", str(what)], folder / f"f{fold}.log")
+        Training("Fold", fold, [str(folder), f"f{fold}", str(what)], folder / f"f{fold}.log")
         for fold, what in enumerate(whats)
     ]
     places = [{"PLACE": f"p{place}"} for place in range(jobs)]

@@ -141,6 +141,7 @@ def changed_options(text: str) -> list[str]:
     return re.findall(r"[–—][a-z][\w-]*", re.sub(r"<[^>]+>", "", text))
 
 
+@pytest.mark.documents
 def test_options_and_quotes_can_be_copied_from_a_page(tmp_path: Path, conf: ModuleType) -> None:
     words = 'Set --layout or "--data.source" beside `--x "y"`.'
     (tmp_path / "index.md").write_text(f"# Codes\n\n{words}\n\n{conf.CODES}\n")
