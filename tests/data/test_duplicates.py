@@ -81,16 +81,19 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Duplicate]:
     return find_duplicates(cases, index)
 
 
+@pytest.mark.trainings
 def test_nearly_all_copies_are_found(found: list[Duplicate]) -> None:
     right = [pair for pair in found if pair.case_b == f"b{pair.case_a[1:]}"]
     assert len(right) >= 0.95 * 4 * EACH
 
 
+@pytest.mark.trainings
 def test_hardly_anything_else_is_taken_for_a_copy(found: list[Duplicate]) -> None:
     wrong = [pair for pair in found if pair.case_b != f"b{pair.case_a[1:]}"]
     assert len(wrong) <= 0.01 * (ORIGINALS + 4 * EACH), [str(pair) for pair in wrong]
 
 
+@pytest.mark.trainings
 def test_equal_pixels_are_called_exact(found: list[Duplicate]) -> None:
     kinds = [pair.kind for pair in found]
     assert kinds.count("exact") >= EACH

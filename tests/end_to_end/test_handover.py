@@ -50,6 +50,7 @@ def predicted(checkpoint: str, phantom: Path, output: Path, *options: str) -> di
     return {name: mask for name, mask in masks.items() if mask is not None}
 
 
+@pytest.mark.trainings
 def test_cleaning_is_kept_in_the_checkpoint_and_done_by_predict(phantoms: dict[str, Path], tmp_path: Path) -> None:
     data = f"--data.source.root={phantoms['uw_madison']}"
     fit = ["fit", "--config", "configs/experiment/demo.yaml", data, "--runs", str(tmp_path / "runs"), *SMALL]

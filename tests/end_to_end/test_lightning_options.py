@@ -41,6 +41,7 @@ def column(rows: list[dict[str, str]], name: str) -> list[float]:
     return [float(row[name]) for row in rows if row.get(name)]
 
 
+@pytest.mark.trainings
 def test_the_learning_rate_finder_sets_the_rate_of_the_schedule(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
     finder = "--trainer.callbacks+=LearningRateFinder"
     settings = ["min_lr=0.0001", "max_lr=0.01", "num_training_steps=14", "early_stop_threshold=null"]

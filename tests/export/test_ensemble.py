@@ -59,6 +59,7 @@ def ensemble(tmp_path: Path) -> Path:
     return tmp_path / "ensemble.json"
 
 
+@pytest.mark.trainings
 def test_an_exported_ensemble_predicts_what_its_members_do(ensemble: Path, tmp_path: Path) -> None:
     out = tmp_path / "exported"
     assert main(["export", "--ckpt_path", str(ensemble), "-o", str(out), "--plugins", PLUGINS]) == 0

@@ -406,6 +406,7 @@ def measurable(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "a.ckpt")
 
 
+@pytest.mark.trainings
 @pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_lower_precisions_say_what_they_cost(
     measurable: str, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
@@ -443,6 +444,7 @@ def test_channels_that_are_normalized_apart(tmp_path: Path) -> None:
     assert all("done" in line or "agree" in line for line in runner.run_self_test(tmp_path / "out"))
 
 
+@pytest.mark.trainings
 def test_a_network_of_one_size_runs_in_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = write_checkpoint(tmp_path / "a.ckpt", network=f"{OURS}.OneSize", whole_image_max_pixels=1024)
     assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out"), *PLUGINS]) == 0
@@ -458,9 +460,10 @@ def test_a_network_of_one_size_runs_in_windows(tmp_path: Path, capsys: pytest.Ca
     ("settings", "reason"),
     [
         ({"network": f"{OURS}.Undecided"}, "torch cannot write this network as ONNX"),
-        (
+        pytest.param(
             {"normalization": {"class_path": f"{OURS}.ByItsOwnMean"}},
             "does not compute what the checkpoint does, so nothing was written. run.py: ",
+            marks=pytest.mark.trainings,
         ),
     ],
     ids=["undecided", "by its own mean"],

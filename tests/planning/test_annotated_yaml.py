@@ -21,7 +21,7 @@ def bare(value: object) -> object:
     return {key: bare(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
-@hypothesis.settings(max_examples=20)  # of many values each, and the reader is slow
+@hypothesis.settings(max_examples=8)  # of many values each, and the reader is slow
 @given(
     st.dictionaries(KEYS, st.recursive(LEAVES, lambda inner: st.dictionaries(KEYS, inner, min_size=1), max_leaves=6))
 )

@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.reporting.run_folders import HOSTILE, HOSTILE_LABEL
 
-pytestmark = pytest.mark.browser
+# A browser is a process of its own, which starts for seconds.
+pytestmark = [pytest.mark.browser, pytest.mark.processes]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
