@@ -111,7 +111,10 @@ _LEFT_OUT = {
 
 
 class FaultError(Exception):
-    """Reading stopped at a fault that a finding describes; never leaves this package."""
+    """Reading stopped at a fault that a finding describes.
+
+    Never leaves this package.
+    """
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.message)
@@ -228,7 +231,10 @@ def list_cases(source: Source) -> CaseListing:
 
 
 def _list_tolerantly(source: Source, on_problem: OnProblem) -> list[Case]:
-    """List the cases; of a source that collects no problems the first one is the only one."""
+    """List the cases.
+
+    Of a source that collects no problems the first one is the only one.
+    """
     if "on_problem" in signature(source.cases).parameters:
         return source.cases(on_problem=on_problem)
     return source.cases()

@@ -34,7 +34,9 @@ Split = Mapping[str, Sequence[str]]
 
 
 class Code(NamedTuple):
-    """One kind of finding; its name stays the same from release to release.
+    """One kind of finding.
+
+    Its name stays the same from release to release.
 
     Attributes:
         level: How bad it is.
@@ -252,7 +254,10 @@ class LabelLookup:
         self._known: dict[tuple[MaskValue, int | None, bool, bool], int | None] = {}
 
     def find(self, value: MaskValue, mask: MaskFacts) -> int | None:
-        """Return the label, counted from 1; 0 for background, 255 for what is ignored, `None` for no label's value."""
+        """Return the label, counted from 1.
+
+        0 for background, 255 for what is ignored, `None` for no label's value.
+        """
         # Hundreds of masks share a few values, and encoding one by itself costs as much as encoding an array.
         key = (value, mask.label, mask.colored, mask.stored)
         if key not in self._known:

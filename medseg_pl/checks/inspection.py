@@ -119,7 +119,9 @@ def inspect_cases(
     workers: int,
     advance: Callable[[], None] = lambda: None,
 ) -> Iterator[CaseFacts]:
-    """Read every case once, in order; a fault of one case is among its findings and stops nothing.
+    """Read every case once, in order.
+
+    A fault of one case is among its findings and stops nothing.
 
     Threads, since decoders and array code release the interpreter, and a process would have to import torch first.
 
@@ -233,7 +235,10 @@ def _count_overlap(masks: Sequence[_MaskFile], labels: LabelMap | None) -> int:
 
 
 def _inspect_volume(source: Source, case: Case, labels: LabelMap) -> CaseFacts:
-    """Read a case as its source does; where that fails, look for the fault file by file."""
+    """Read a case as its source does.
+
+    Where that fails, look for the fault file by file.
+    """
     try:
         volume = source.read(case, labels)
     except (DataError, *DAMAGE) as error:
@@ -255,7 +260,10 @@ def _find_resampling(source: Source, case: Case) -> Iterator[Finding]:
 
 
 def _diagnose_volume(source: Source, case: Case, labels: LabelMap, error: Exception) -> CaseFacts:
-    """Find what is wrong with the slices; where they are in order, it is the mask, and the image is measured."""
+    """Find what is wrong with the slices.
+
+    Where they are in order, it is the mask, and the image is measured.
+    """
     if faults := list(_check_images(source, case)):
         return CaseFacts(case, findings=tuple(faults))
     try:

@@ -59,7 +59,9 @@ _SAMPLED_CASES = 200
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What is set of a data set; the data have to tell the rest.
+    """What is set of a data set.
+
+    The data have to tell the rest.
 
     Args:
         layout: One of `LAYOUTS`.
@@ -324,7 +326,10 @@ def _complete_labels(labels: LabelMap | None, settings: LabelSettings) -> Labeli
 
 
 def _measure_masks(source: FileSource, separate: bool, case: Case) -> list[MaskFacts]:
-    """Measure the masks of a case; those that cannot be read are for `check` to report."""
+    """Measure the masks of a case.
+
+    Those that cannot be read are for `check` to report.
+    """
     labels: list[int | None] = [None] * len(case.masks)
     if separate:
         labels = [label for label, share in enumerate(source.count_label_files(case)) for _ in range(share)]

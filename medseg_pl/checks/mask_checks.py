@@ -181,7 +181,9 @@ def check_ignore_value(dataset: Dataset) -> Iterator[Finding]:
 
 
 def check_palettes(dataset: Dataset) -> Iterator[Finding]:
-    """Report the first mask whose palette contradicts that of another; a program made one palette for each file.
+    """Report the first mask whose palette contradicts that of another.
+
+    A program made one palette for each file.
 
     Grays are left out: a palette of grays is often there for show, and its order has been checked in each file.
     """

@@ -58,7 +58,9 @@ _STYLES: dict[Level, str] = {"error": "bold red", "warning": "yellow", "note": "
 
 
 def draw_thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
-    """Draw a JPEG of the slice with most of the mask; `None` where the image cannot be read.
+    """Draw a JPEG of the slice with most of the mask.
+
+    `None` where the image cannot be read.
 
     Args:
         source: Reads the case.
@@ -283,7 +285,10 @@ def write_page(path: Path, report: Report, settings: CheckSettings) -> None:
 
 
 def rank_worst_cases(report: Report) -> list[tuple[str, list[Finding]]]:
-    """Rank cases by their gravest finding, then by their number; notes make no case one of the worst."""
+    """Rank cases by their gravest finding, then by their number.
+
+    Notes make no case one of the worst.
+    """
     by_case: dict[str, list[Finding]] = defaultdict(list)
     for finding in report.findings:
         if finding.case_id and finding.level != "note":

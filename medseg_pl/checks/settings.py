@@ -60,7 +60,10 @@ class CheckSettings(NamedTuple):
         return self.opened.source
 
     def infer_labels(self, cases: Sequence[Case]) -> Labeling:
-        """Infer what masks should hold; of regions, the values that they are made of."""
+        """Infer what masks should hold.
+
+        Of regions, the values that they are made of.
+        """
         labeling = infer_dataset_labels(self.opened, cases, self.label_settings)
         labels, notes = labeling.labels, labeling.notes
         if isinstance(self.source, DecathlonSource) and self.source.get_file_labels(labels) is not labels:
@@ -148,7 +151,9 @@ def read_configuration(paths: Sequence[Path], directory: Path | None) -> Configu
 def open_configured(
     paths: Sequence[Path], directory: Path | None, settings: DataSettings
 ) -> tuple[OpenedDataset, Configuration]:
-    """Open the data set of a configuration; labels that were named win over its own.
+    """Open the data set of a configuration.
+
+    Labels that were named win over its own.
 
     Raises:
         SettingError: The configuration cannot be read, or options describe another source than it names.
@@ -182,7 +187,10 @@ def _make_source(settings: Mapping[str, Any], directory: Path | None) -> tuple[B
 
 
 def _make(kind: Any, setting: str, values: Mapping[str, Any]) -> Any:
-    """Make an object from the settings of a file; raise `SettingError` where they are not those of its constructor."""
+    """Make an object from the settings of a file.
+
+    Raise `SettingError` where they are not those of its constructor.
+    """
     try:
         return kind(**values)
     except (TypeError, ValueError, AttributeError) as error:

@@ -156,7 +156,10 @@ def add_plugins(parser: ArgumentParser) -> None:
 
 @parse_once
 def parse_path(text: str) -> Path:
-    """Parse a path; `Path` itself would be applied to the list of an option that is repeated."""
+    """Parse a path.
+
+    `Path` itself would be applied to the list of an option that is repeated.
+    """
     return Path(text)
 
 

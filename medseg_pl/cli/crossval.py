@@ -120,7 +120,10 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
 
 
 def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
-    """Read the options that are not settings; the rest is for `medseg fit`."""
+    """Read the options that are not settings.
+
+    The rest is for `medseg fit`.
+    """
     options, rest = take_options("crossval", HELP, add_arguments, arguments)
     if options.fold is not None and options.jobs > 1:
         raise SettingError("--fold trains one fold, and --jobs several at once. Give one of the two.")
@@ -142,7 +145,10 @@ def _run_folds(options: Arguments, arguments: Sequence[str], stop: StopSignals) 
 
 
 def _train_one(plan: Plan, fold: int, stop: StopSignals) -> CrossvalResults | None:
-    """Train one fold in this process; whoever completes the last one collects the results."""
+    """Train one fold in this process.
+
+    Whoever completes the last one collects the results.
+    """
     from medseg_pl.cli.run import run as run_trainer
 
     if not 0 <= fold < plan.folds:

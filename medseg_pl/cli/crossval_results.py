@@ -86,7 +86,9 @@ def collect_folds(folder: Path, runs: Sequence[Path]) -> CrossvalResults:
 
 
 def write_paper_files(scores: Path, run: Run) -> list[Path]:
-    """Write the tables and the notes for a paper beside the scores; what is there stays.
+    """Write the tables and the notes for a paper beside the scores.
+
+    What is there stays.
 
     Args:
         scores: The table of all cases, whose number the files get.

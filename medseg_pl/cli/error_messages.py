@@ -67,7 +67,9 @@ _NOISE = (
 
 @contextmanager
 def user_errors(command: str, tracker: PhaseTracker) -> Iterator[None]:
-    """Raise a known error of the block as a `MedsegError`; any other keeps its trace.
+    """Raise a known error of the block as a `MedsegError`.
+
+    Any other keeps its trace.
 
     Args:
         command: What was asked for, since the remedies depend on it.

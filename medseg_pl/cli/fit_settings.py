@@ -34,7 +34,9 @@ def add_jobs(parser: ArgumentParser, what: str) -> None:
 def take_options(
     command: str, what: str, add_arguments: Callable[[ArgumentParser], None], arguments: Sequence[str]
 ) -> tuple[Arguments, list[str]]:
-    """Take the options that are not settings; the rest is for `medseg fit`.
+    """Take the options that are not settings.
+
+    The rest is for `medseg fit`.
 
     Args:
         command: Its name.
@@ -116,7 +118,9 @@ def select_binding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """List the settings that differ; one that the earlier version did not have is none of them.
+    """List the settings that differ.
+
+    One that the earlier version did not have is none of them.
 
     >>> list_differences({"data": {"folds": 5}}, {"data": {"folds": 4, "new": True}})
     ['data.folds']

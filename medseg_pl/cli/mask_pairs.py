@@ -116,7 +116,9 @@ def list_left_out(directory: Path) -> list[LeftOut]:
 def read_pair(
     pair: MaskPair, labels: LabelMap, group: str, spacing_mm: tuple[float, float, float] | None = None
 ) -> Prediction:
-    """Decode both sides of one case, on the grid of its reference; a prediction that is missing is empty.
+    """Decode both sides of one case, on the grid of its reference.
+
+    A prediction that is missing is empty.
 
     Args:
         pair: The files.
@@ -253,7 +255,9 @@ class Known(NamedTuple):
 
 
 def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Known:
-    """Match the patient in each case's name; without a pattern each is its own.
+    """Match the patient in each case's name.
+
+    Without a pattern each is its own.
 
     Raises:
         DataError: The pattern does not match every name.
@@ -271,7 +275,9 @@ def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Kn
 
 
 def known_by_table(names: Sequence[str], path: Path, strata: Sequence[str] | None) -> Known:
-    """Patient and strata as a CSV gives them; rows of other cases are left alone.
+    """Patient and strata as a CSV gives them.
+
+    Rows of other cases are left alone.
 
     Args:
         names: The cases.

@@ -61,7 +61,9 @@ def run_trainings(
     stdout: int | None = None,
     goes_on: Callable[[Training, int], bool] = complete_or_stop,
 ) -> None:
-    """Run trainings until all are complete; where one fails, the others save their state and end.
+    """Run trainings until all are complete.
+
+    Where one fails, the others save their state and end.
 
     Args:
         trainings: What is to be trained; each is taken when there is a place for it.
@@ -245,7 +247,10 @@ def _make_error(training: Training, code: int) -> MedsegError:
 
 
 def _read_message(log: Path) -> str:
-    """Read what medseg said last in a log; its name where it said nothing."""
+    """Read what medseg said last in a log.
+
+    Its name where it said nothing.
+    """
     # The log has the lines of every life of the training, and only the last one explains this end.
     text = log.read_text(encoding="utf-8", errors="replace")[-_LAST_LINES:]
     lines = [line.removeprefix("medseg: ") for line in text.splitlines() if line.startswith("medseg: ")]

@@ -120,7 +120,10 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
 
 
 def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
-    """Read the options that are not settings; the rest is for `medseg fit`."""
+    """Read the options that are not settings.
+
+    The rest is for `medseg fit`.
+    """
     options, rest = take_options("tune", HELP, add_arguments, arguments)
     if options.trials < 1:
         raise SettingError(f"--trials must be at least 1; got {options.trials}.")

@@ -187,7 +187,10 @@ def convert_file_errors(command: str) -> Iterator[None]:
 
 
 def explain_file_error(error: OSError, command: str) -> MedsegError | None:
-    """Say what is wrong with which file and what to do; `None` where no file is."""
+    """Say what is wrong with which file and what to do.
+
+    `None` where no file is.
+    """
     number, name = parse_file_error(error)
     again = "go on with --ckpt_path last" if command == "fit" else "repeat the command"
     if number in DISK:
@@ -204,7 +207,10 @@ def explain_file_error(error: OSError, command: str) -> MedsegError | None:
 
 
 def parse_file_error(error: OSError) -> tuple[int, str]:
-    """Return the number of an error and the file that it names; 0 and an empty name where they are not known."""
+    """Return the number of an error and the file that it names.
+
+    0 and an empty name where they are not known.
+    """
     told = _WITHIN_TEXT.search(str(error))
     if error.errno is None and told is not None:
         return int(told.group(1)), told.group(2)

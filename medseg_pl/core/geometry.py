@@ -62,7 +62,10 @@ class Reorientation(NamedTuple):
         return Reorientation((first, middle, last), (down, back, left))
 
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Bring the last three axes back to what they were before `apply`; a view."""
+        """Bring the last three axes back to what they were before `apply`.
+
+        A view.
+        """
         before = array.ndim - 3
         turned = np.flip(array, tuple(before + axis for axis, flip in enumerate(self.flips) if flip))
         return turned.transpose(*range(before), *(before + int(axis) for axis in np.argsort(self.order)))
@@ -105,7 +108,9 @@ class Geometry:
         return (1.0, 1.0, 1.0) if self.spacing_mm is None else self.spacing_mm
 
     def reorient(self, reorientation: Reorientation) -> Geometry:
-        """Compute the grid of a reoriented array; every voxel stays in its place.
+        """Compute the grid of a reoriented array.
+
+        Every voxel stays in its place.
 
         >>> Geometry((10, 4, 5), (3.0, 1.5, 1.0)).reorient(Reorientation((2, 0, 1)))
         Geometry(shape=(5, 10, 4), spacing_mm=(1.0, 3.0, 1.5), affine=None)
@@ -257,7 +262,10 @@ def find_cut(geometry: Geometry, slicing: Slicing, source: str) -> Reorientation
 
 
 def _find_plane(directions: NDArray[np.floating], plane: Sequence[tuple[int, int]]) -> Reorientation:
-    """Find which axes are nearest to those of a plane; the one across the slices is chosen before the others."""
+    """Find which axes are nearest to those of a plane.
+
+    The one across the slices is chosen before the others.
+    """
     cosines = directions / np.linalg.norm(directions, axis=0)
     (across_axis, _), (row_axis, _), (column_axis, _) = plane
     across = int(np.argmax(np.abs(cosines[across_axis])))

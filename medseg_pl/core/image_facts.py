@@ -178,7 +178,10 @@ def _measure_colors(coarse: Array) -> dict[str, float]:
 
 
 def _measure_pattern(coarse: Array, depth: int) -> NDArray[np.float32]:
-    """Average over the cells of a coarse grid; sides that are shorter than it repeat their voxels."""
+    """Average over the cells of a coarse grid.
+
+    Sides that are shorter than it repeat their voxels.
+    """
     pattern = coarse
     for axis, cells in enumerate(_GRID_PICTURE if depth == 1 else _GRID_VOLUME, start=1):
         length = pattern.shape[axis]

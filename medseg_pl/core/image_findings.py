@@ -184,7 +184,10 @@ def describe_findings(findings: Sequence[ImageFinding]) -> str:
 
 
 def _find_excess(numbers: Mapping[str, float], profile: TrainingProfile, kinds: Sequence[str]) -> str:
-    """Find the fact of some kinds that lies furthest outside; empty where all lie inside."""
+    """Find the fact of some kinds that lies furthest outside.
+
+    Empty where all lie inside.
+    """
     excess = {
         name: profile.limits[name].measure_excess(value)
         for name, value in numbers.items()

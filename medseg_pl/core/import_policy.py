@@ -134,7 +134,10 @@ def check_stored(settings: Mapping[str, Any]) -> None:
 
 
 def _is_file(text: str) -> bool:
-    """Check whether jsonargparse would read a file in place of a class; bare names are those of parts."""
+    """Check whether jsonargparse would read a file in place of a class.
+
+    Bare names are those of parts.
+    """
     try:
         return ("/" in text or "." in text) and Path(text).expanduser().is_file()
     except (OSError, ValueError, RuntimeError):  # too long, a zero byte, or no such user

@@ -244,7 +244,9 @@ class LabelMap:
         return paint(plane == 1, [self._get_other_marks(colored)[0], own])
 
     def planes(self, mask: UInt8[np.ndarray, "m ..."]) -> Bool[np.ndarray, "n ..."]:
-        """Split a stored mask into one boolean mask a label; ignored voxels are in none.
+        """Split a stored mask into one boolean mask a label.
+
+        Ignored voxels are in none.
 
         >>> LabelMap(["a", "b"], "multiclass").planes(np.array([[2, 0, 1]], np.uint8)).astype(int)
         array([[0, 0, 1],
@@ -274,7 +276,9 @@ class LabelMap:
         return plane
 
     def distribution(self, probabilities: Float[np.ndarray, "k ..."], index: int) -> Float[np.ndarray, "c ..."]:
-        """Stack the probabilities of all classes that compete with label `index`; they sum to 1.
+        """Stack the probabilities of all classes that compete with label `index`.
+
+        They sum to 1.
 
         The background and all labels where they exclude each other, else the label's absence and the label.
 

@@ -176,7 +176,10 @@ def _find_smallest_gap(marks: Iterable[Mark]) -> int:
 
 
 def _suggest_origin(strays: Float64[np.ndarray, "n c"], rivals: Sequence[Sequence[Mark]], what: str) -> str:
-    """Where unclaimed marks may come from; nothing where they may as well be labels that nobody named."""
+    """Where unclaimed marks may come from.
+
+    Nothing where they may as well be labels that nobody named.
+    """
     if (strays[np.isfinite(strays)] % 1).any():
         return (
             " Values between whole numbers are what interpolation leaves: resample masks with nearest neighbor, or "

@@ -128,7 +128,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class SliceReference:
-    """Which slice of which case an image of an evaluation batch is; fields as in `Case`."""
+    """Which slice of which case an image of an evaluation batch is.
+
+    Fields as in `Case`.
+    """
 
     case_id: str
     group: str

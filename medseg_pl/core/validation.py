@@ -24,7 +24,10 @@ class Recorded:
     made_with: dict[str, Any]
 
     def __new__(cls: type[_Made], *args: Any, **kwargs: Any) -> _Made:
-        """Note the arguments; a copy is made without any, and then takes over the attributes."""
+        """Note the arguments.
+
+        A copy is made without any, and then takes over the attributes.
+        """
         made: _Made = object.__new__(cls)
         names = list(inspect.signature(cls.__init__).parameters)[1:]
         # Not by assignment: a torch module takes none before its own constructor has run.
@@ -148,7 +151,10 @@ def iterate_texts(settings: Any, most: int = MAX_VALUES) -> Iterator[tuple[str, 
 
 
 def find_address(settings: Any) -> tuple[str, str] | None:
-    """Find the first setting that is an address, with its value; those that are prose may hold one."""
+    """Find the first setting that is an address, with its value.
+
+    Those that are prose may hold one.
+    """
     for name, text in iterate_texts(settings):
         if is_address(text) and name.rpartition(".")[2] not in _PROSE:
             return name, text

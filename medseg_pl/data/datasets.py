@@ -157,7 +157,9 @@ class PatchDataset(Dataset[Sample]):
 
 
 def average_masks(masks: UInt8[np.ndarray, "r m h w"]) -> Float32[np.ndarray, "m h w"]:
-    """Average the masks of several raters; where one of them left a voxel open, it stays so.
+    """Average the masks of several raters.
+
+    Where one of them left a voxel open, it stays so.
 
     >>> average_masks(np.array([[[[0, 1, 1]]], [[[1, 1, 255]]]], np.uint8)).tolist()
     [[[0.5, 1.0, 255.0]]]
@@ -167,7 +169,9 @@ def average_masks(masks: UInt8[np.ndarray, "r m h w"]) -> Float32[np.ndarray, "m
 
 
 class SliceDataset(Dataset[EvaluationBatch]):
-    """Whole slices of whole cases, for evaluation and prediction; an item is a batch of one.
+    """Whole slices of whole cases, for evaluation and prediction.
+
+    An item is a batch of one.
 
     `depths` and `sizes` are the slices of each case and their size once fitted.
     """
@@ -323,7 +327,10 @@ class LoadedCase(NamedTuple):
 
 
 class CaseDataset(Dataset[LoadedCase]):
-    """Reads a case when it is asked for; a damaged file is a fault of its case and stops no other."""
+    """Reads a case when it is asked for.
+
+    A damaged file is a fault of its case and stops no other.
+    """
 
     def __init__(self, cases: Sequence[Case], source: Source, labels: LabelMap) -> None:
         self.cases = list(cases)

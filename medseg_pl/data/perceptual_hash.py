@@ -75,7 +75,10 @@ class ImageSignature:
 
 
 class Orientation(NamedTuple):
-    """A combination of mirroring and quarter turns of a picture; for a volume also of reversed slices."""
+    """A combination of mirroring and quarter turns of a picture.
+
+    For a volume also of reversed slices.
+    """
 
     reversed_slices: bool
     transposed: bool

@@ -144,7 +144,10 @@ class PreparedData:
         return {"side": side, "split": self.split.origin}
 
     def record_split(self) -> dict[str, Any]:
-        """Return the split and the duplicates that were allowed; reads back as `data.split_file`."""
+        """Return the split and the duplicates that were allowed.
+
+        Reads back as `data.split_file`.
+        """
         accepted = [duplicate.as_dict() for duplicate in self.duplicates]
         return {**self.split.as_dict(), **({"accepted_duplicates": accepted} if accepted else {})}
 
@@ -252,7 +255,9 @@ def list_rater_cases(source: Source, cases: Sequence[Case]) -> list[Case]:
 
 
 def find_annotated_labels(cases: Sequence[Case], labels: LabelMap) -> NDArray[np.bool_] | None:
-    """Tell for each case and label whether it was looked for; `None` where all were.
+    """Tell for each case and label whether it was looked for.
+
+    `None` where all were.
 
     Raises:
         SettingError: Some were not, and `labels.partial` does not allow it.

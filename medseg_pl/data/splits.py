@@ -79,7 +79,10 @@ SIDES = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """The case ids of each side, sorted; `origin` says in words how they were chosen."""
+    """The case ids of each side, sorted.
+
+    `origin` says in words how they were chosen.
+    """
 
     train: tuple[str, ...]
     val: tuple[str, ...]

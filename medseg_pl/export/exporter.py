@@ -202,7 +202,10 @@ def _run_self_test(folder: Path) -> str:
 
 
 def _find_slicing(trained: CheckpointInfo) -> str:
-    """Find how the source cuts volumes; without a setting it takes the file's own slices."""
+    """Find how the source cuts volumes.
+
+    Without a setting it takes the file's own slices.
+    """
     return str((trained.settings["data"]["source"].get("init_args") or {}).get("slicing", "file"))
 
 
@@ -327,7 +330,10 @@ def write_cards(folder: Path, trained: CheckpointInfo, spec: Mapping[str, Any], 
 
 
 def find_run(trained: CheckpointInfo, labels: list[str]) -> Run:
-    """Read the run of a checkpoint; without a run folder, what the checkpoint itself says."""
+    """Read the run of a checkpoint.
+
+    Without a run folder, what the checkpoint itself says.
+    """
     folder = get_run_folder(Path(trained.path))
     if (folder / "config.yaml").is_file():
         return read_run(folder, None, labels=labels)

@@ -241,7 +241,10 @@ def to_storable(image: Array) -> Array:
 
 
 def stack_context(image: Array, depth: int, context: int) -> Array:
-    """Stack a slice and its neighbors as channels; beyond the ends the last slice stands in."""
+    """Stack a slice and its neighbors as channels.
+
+    Beyond the ends the last slice stands in.
+    """
     indices = np.clip(np.arange(depth - context, depth + context + 1), 0, image.shape[1] - 1)
     return image[:, indices].swapaxes(0, 1).reshape(-1, *image.shape[2:])
 
@@ -253,7 +256,10 @@ def resize_linear(probabilities: Array, size: Size) -> Array:
 
 
 def gaussian_weights(window: Size, sigma: float) -> Array:
-    """Compute weights that trust the middle of a window; `sigma` is a share of its side."""
+    """Compute weights that trust the middle of a window.
+
+    `sigma` is a share of its side.
+    """
     axes = [(np.arange(side, dtype=np.float32) - (side - 1) / 2) / (side * sigma) for side in window]
     y, x = (np.exp(-0.5 * axis**2) for axis in axes)
     weights: Array = np.maximum(y[:, None] * x[None, :], 1e-3)

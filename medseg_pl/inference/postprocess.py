@@ -120,7 +120,10 @@ def list_candidates(smallest: float | None) -> list[PostProcessing]:
 def measure_smallest_components(
     reference: UInt8[np.ndarray, "m d h w"], labels: LabelMap, geometry: Geometry
 ) -> list[float]:
-    """Find the smallest component of each label, in the unit of `minimum_size`; infinity without any."""
+    """Find the smallest component of each label, in the unit of `minimum_size`.
+
+    Infinity without any.
+    """
     sizes = (measure_components(labels.plane(reference, index)) for index in range(len(labels.names)))
     return [float(min(voxels, default=np.inf)) * voxel_size(geometry) for voxels in sizes]
 
@@ -133,7 +136,9 @@ def score_candidates(
     index: int,
     tried: Sequence[PostProcessing],
 ) -> list[float]:
-    """Compute the Dice of one label of a case with each candidate; 1 if neither predicted nor annotated.
+    """Compute the Dice of one label of a case with each candidate.
+
+    1 if neither predicted nor annotated.
 
     Voxels that nobody annotated do not count.
     """

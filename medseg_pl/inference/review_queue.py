@@ -110,7 +110,9 @@ def name_picture(rank: int, case_id: str) -> str:
 
 
 class ReviewQueue:
-    """Write `review.csv`, and pictures of the first cases in `review/`; an interrupted review goes on.
+    """Write `review.csv`, and pictures of the first cases in `review/`.
+
+    An interrupted review goes on.
 
     Args:
         output: The folder of the predictions.
@@ -187,7 +189,9 @@ def implausibility(sizes: Sequence[float]) -> Float64[np.ndarray, "n"]:
 
 
 def combine_evidence(strengths: Sequence[float]) -> float:
-    """Return the chance that any of independent pieces of evidence is true; NaN counts as none.
+    """Return the chance that any of independent pieces of evidence is true.
+
+    NaN counts as none.
 
     >>> combine_evidence([0.5, 0.5, math.nan])
     0.75

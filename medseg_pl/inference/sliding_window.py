@@ -80,7 +80,9 @@ def get_transforms(mode: TtaMode) -> tuple[DihedralTransform, ...]:
 
 
 class RowBlock(NamedTuple):
-    """Whole rows of a stack of images; blocks come from top to bottom, so that no image is too large.
+    """Whole rows of a stack of images.
+
+    Blocks come from top to bottom, so that no image is too large.
 
     Attributes:
         rows: Rows of the image.
@@ -146,7 +148,9 @@ class SlidingWindow:
         fill: Float[Tensor, "b c 1 1"],
         on_logits: OnLogits | None = None,
     ) -> Iterator[RowBlock]:
-        """Compute probabilities block by block; no more than one row of windows is held.
+        """Compute probabilities block by block.
+
+        No more than one row of windows is held.
 
         Args:
             network: Normalized images to logits.
@@ -202,7 +206,10 @@ class SlidingWindow:
 
 
 class _WindowAccumulator:
-    """Sum windows row by row; each pixel weighs the more, the nearer it is to the middle of its window."""
+    """Sum windows row by row.
+
+    Each pixel weighs the more, the nearer it is to the middle of its window.
+    """
 
     def __init__(self, window: tuple[int, int], width: int) -> None:
         self.weights = gaussian_weights(window)
@@ -210,7 +217,10 @@ class _WindowAccumulator:
         self._carried: tuple[Tensor, Tensor] | None = None
 
     def add_row(self, windows: Iterable[tuple[slice, Tensor]], ready: int) -> Float[Tensor, "b k r w"]:
-        """Add the windows of the next row; return its first `ready` rows, which no later window reaches."""
+        """Add the windows of the next row.
+
+        Return its first `ready` rows, which no later window reaches.
+        """
         total: Tensor | None = None
         weight = torch.zeros(0)
         for columns, probabilities in windows:

@@ -202,7 +202,10 @@ def _read_number(values: Mapping[str, str], name: str, where: str, default: str 
 
 
 def _parse_xml(path: Path) -> Any:
-    """Parse an XML file; refuse a document type, with which entities would come."""
+    """Parse an XML file.
+
+    Refuse a document type, with which entities would come.
+    """
     builder = ElementTree.TreeBuilder()
     parser = expat.ParserCreate()
     parser.StartElementHandler = builder.start
@@ -224,7 +227,9 @@ _LABELME_SHAPES = ("polygon", "rectangle", "circle", "mask")
 
 
 def read_labelme(path: Path, content: Mapping[str, Any]) -> list[AnnotatedImage]:
-    """Return the file's image; the copy of its pixels in the file is left alone.
+    """Return the file's image.
+
+    The copy of its pixels in the file is left alone.
 
     Raises:
         DataError: A field is missing.

@@ -102,7 +102,10 @@ def name_errors(path: Path, temporary: Path) -> Iterator[None]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a process left that was killed while it wrote; nobody else may be writing into the folder."""
+    """Remove what a process left that was killed while it wrote.
+
+    Nobody else may be writing into the folder.
+    """
     for left in folder.glob(f"{_UNFINISHED}*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)

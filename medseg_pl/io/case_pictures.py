@@ -153,7 +153,9 @@ class CasePicture(NamedTuple):
 
 
 def select_cases(means: Mapping[str, float], most: int = MOST_CASES) -> list[str]:
-    """Choose the worst cases and a few of the best; all where they are no more than asked for.
+    """Choose the worst cases and a few of the best.
+
+    All where they are no more than asked for.
 
     Args:
         means: The mean Dice of each case, NaN where it has no score.
@@ -290,7 +292,10 @@ def draw_thumbnail(picture: CasePicture, masks: Sequence[UInt8[np.ndarray, "m d 
 
 
 def pack_mask(mask: UInt8[np.ndarray, "m s h w"], level: int) -> str:
-    """Deflate a mask; exact, where pixels read back from an image may not be."""
+    """Deflate a mask.
+
+    Exact, where pixels read back from an image may not be.
+    """
     return encode_base64(zlib.compress(mask.tobytes(), level))
 
 

@@ -80,7 +80,10 @@ class FileHeader:
 
 
 def read_header(path: Path) -> FileHeader:
-    """Read the header of a picture or volume; only the format if it cannot be opened."""
+    """Read the header of a picture or volume.
+
+    Only the format if it cannot be opened.
+    """
     content = detect_format(path)
     try:
         if is_nifti(path):
@@ -303,7 +306,10 @@ def is_cut_off(path: Path) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    """Check whether the bytes are UTF-8 without control characters; the last character may be cut off."""
+    """Check whether the bytes are UTF-8 without control characters.
+
+    The last character may be cut off.
+    """
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
@@ -333,7 +339,10 @@ def _has_png_end(path: Path) -> bool:
 
 
 def _has_gzip_end(path: Path) -> bool:
-    """Unpack to the checksum; damage in the middle is another fault than a missing end."""
+    """Unpack to the checksum.
+
+    Damage in the middle is another fault than a missing end.
+    """
     unpacked = 0
     try:
         with gzip.open(path) as file:

@@ -161,7 +161,10 @@ class OutputFolder:
 
     @contextmanager
     def case(self, name: str, inputs: Sequence[Path]) -> Iterator[Path]:
-        """Give a folder to write a case's files to; they move to their places when the block has ended well."""
+        """Give a folder to write a case's files to.
+
+        They move to their places when the block has ended well.
+        """
         stage = Path(tempfile.mkdtemp(prefix="stage-", dir=self._own))
         try:
             stage.chmod(0o755)

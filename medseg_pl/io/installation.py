@@ -30,7 +30,10 @@ def find_cuda() -> str | None:
 
 
 def read_own_git_state() -> dict[str, Any] | None:
-    """Read the git state of the clone that medseg runs from; `None` for an installed package."""
+    """Read the git state of the clone that medseg runs from.
+
+    `None` for an installed package.
+    """
     package = Path(__file__).resolve().parents[1]
     # Of an installed package it would be the commit of whatever repository lies around it.
     return read_git_state(package) if (package.parent / "pyproject.toml").is_file() else None

@@ -40,7 +40,9 @@ def _import_sitk() -> Any:
 
 
 def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """Read a volume as `(C, D, H, W)` with its geometry; a scaling in the header is applied.
+    """Read a volume as `(C, D, H, W)` with its geometry.
+
+    A scaling in the header is applied.
 
     Components of a voxel, and a fourth axis, are channels. Values keep the type on disk unless they are scaled or
     `float64`; then they are `float32`.
@@ -78,7 +80,10 @@ def read_itk_geometry(path: Path) -> Geometry:
 
 
 def write_itk_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
-    """Write `(D, H, W)` label values on the grid of `template`, compressed; `.mhd` and `.nhdr` get a second file."""
+    """Write `(D, H, W)` label values on the grid of `template`, compressed.
+
+    `.mhd` and `.nhdr` get a second file.
+    """
     _check_header(template)
     reader = _open(template)
     axes = min(reader.GetDimension(), 3)  # a fourth axis holds channels, of which a mask has none
@@ -367,7 +372,9 @@ def _check_size(size: int) -> int:
 
 
 def _parse_unit(text: str) -> float:
-    """Millimeters of a unit; axes without one, or with none that is known, are in millimeters.
+    """Millimeters of a unit.
+
+    Axes without one, or with none that is known, are in millimeters.
 
     >>> _parse_unit('"m" "m" "m"'), _parse_unit("mm")
     (1000.0, 1.0)

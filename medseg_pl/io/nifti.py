@@ -38,7 +38,9 @@ def list_damage() -> tuple[type[Exception], ...]:
 
 
 def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """Read a volume as `(C, D, H, W)` with its geometry; scaling in the header is applied.
+    """Read a volume as `(C, D, H, W)` with its geometry.
+
+    Scaling in the header is applied.
 
     A file with a fourth axis has its channels there (multi-modal MRI of the Decathlon). Values keep the type on disk
     unless the header scales them or they are `float64`; then they are `float32`.
@@ -161,7 +163,10 @@ def is_unspaced(path: Path) -> bool:
 
 
 def _read_voxels(image: Any, path: Path) -> NDArray[Any]:
-    """Read the scaled values; compressed files up to the checksum, before which nibabel stops."""
+    """Read the scaled values.
+
+    Compressed files up to the checksum, before which nibabel stops.
+    """
     if not _is_compressed(path):
         return np.asanyarray(image.dataobj)
     from nibabel.fileholders import FileHolder  # noqa: PLC0415

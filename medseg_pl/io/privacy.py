@@ -71,7 +71,9 @@ def redact_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def redact_value(value: Any) -> Any:
-    """Reduce a setting to plain values; text that could be a path is left out.
+    """Reduce a setting to plain values.
+
+    Text that could be a path is left out.
 
     >>> redact_value({"encoder_name": "resnet34", "weights": "/home/someone/w.pt", "depth": 5})
     {'encoder_name': 'resnet34', 'weights': '…', 'depth': 5}

@@ -90,7 +90,9 @@ def read_mask(path: Path) -> NDArray[Any]:
 
 
 def read_mask_colors(path: Path) -> NDArray[Any]:
-    """Read a mask as `(3, H, W)` colors, a palette's included; gray is a color of three equal channels.
+    """Read a mask as `(3, H, W)` colors, a palette's included.
+
+    Gray is a color of three equal channels.
 
     Raises:
         MissingDataError: There is no such file.
@@ -116,7 +118,9 @@ def write_png(path: Path, pixels: NDArray[Any], *, replace: bool = False) -> Non
 
 
 def open_undecoded(path: Path) -> Image.Image:
-    """Open with Pillow and read the header; how much it claims is for the caller to check.
+    """Open with Pillow and read the header.
+
+    How much it claims is for the caller to check.
 
     By content, whatever the name; but not all that Pillow opens: some formats are run by an interpreter.
     """
@@ -248,7 +252,10 @@ def _drop_last_alpha(planes: NDArray[Any]) -> NDArray[Any]:
 
 
 def _require_one_plane(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Return the single plane of a mask; equal color channels count as one."""
+    """Return the single plane of a mask.
+
+    Equal color channels count as one.
+    """
     planes = pixels
     if len(planes) == 1 or bool((planes == planes[:1]).all()):
         return np.ascontiguousarray(planes[0])

@@ -85,7 +85,9 @@ class Structure(NamedTuple):
 
 
 def draw_region(region: Region, size: tuple[int, int], source: str) -> Bool[np.ndarray, "h w"]:
-    """Mark the pixels whose centers lie in any part of a region; what lies outside the image is cut off.
+    """Mark the pixels whose centers lie in any part of a region.
+
+    What lies outside the image is cut off.
 
     Args:
         region: The region.
@@ -197,7 +199,9 @@ def _find_crossings(polygon: NDArray[np.float64], size: tuple[int, int]) -> tupl
 
 
 def encode_runs(mask: NDArray[np.bool_]) -> str:
-    """Encode an `(H, W)` mask as runs; an empty mask is an empty text.
+    """Encode an `(H, W)` mask as runs.
+
+    An empty mask is an empty text.
 
     >>> encode_runs(np.array([[True, True, False], [False, False, True]]))
     '1 2 6 1'
@@ -258,7 +262,10 @@ class Segment(NamedTuple):
 
 
 def is_segmentation(path: Path) -> bool:
-    """Tell whether a file is NRRD with named segments; false where its header cannot be read."""
+    """Tell whether a file is NRRD with named segments.
+
+    False where its header cannot be read.
+    """
     if find_suffix(path).lower() not in _NRRD:
         return False
     try:

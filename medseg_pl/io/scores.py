@@ -139,7 +139,9 @@ def locate_summary(table: Path) -> Path:
 
 
 def read_objects(table: Path) -> list[dict[str, str | float]]:
-    """Read the table of objects beside a table of scores; empty where there is none, or no object.
+    """Read the table of objects beside a table of scores.
+
+    Empty where there is none, or no object.
 
     Raises:
         UnreadableFileError: The file is damaged.
@@ -155,7 +157,10 @@ def read_object_texts(table: Path) -> list[dict[str, str]]:
 
 
 def _locate_objects(table: Path) -> Path | None:
-    """Find the table of objects; `None` where there is none, or it has no rows."""
+    """Find the table of objects.
+
+    `None` where there is none, or it has no rows.
+    """
     path = table.with_name(table.name.replace("scores_", "objects_", 1))
     has_rows = path.is_file() and len(path.read_text(encoding="utf-8-sig").splitlines()) > 1
     return path if has_rows else None
@@ -191,7 +196,9 @@ def write_reliability(predictions: Path, bins: Mapping[str, Mapping[str, Sequenc
 
 
 def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
-    """Read what was measured beside a table of scores; empty where nothing was.
+    """Read what was measured beside a table of scores.
+
+    Empty where nothing was.
 
     Raises:
         UnreadableFileError: The file is damaged.
@@ -255,7 +262,10 @@ def _add_number(paths: Sequence[Path], number: int) -> list[Path]:
 
 
 def _find_highest_number(paths: Sequence[Path]) -> int:
-    """Find the highest number among files of these names; 0 where there is none."""
+    """Find the highest number among files of these names.
+
+    0 where there is none.
+    """
     taken = [
         _parse_number(other)
         for path in paths

@@ -40,7 +40,10 @@ def is_stack(tiff: tifffile.TiffFile) -> bool:
 
 
 def is_stack_file(path: Path) -> bool:
-    """Tell whether a file is a TIFF stack; false where it cannot be opened, which is for its reader to say."""
+    """Tell whether a file is a TIFF stack.
+
+    False where it cannot be opened, which is for its reader to say.
+    """
     try:
         with tifffile.TiffFile(path) as tiff:
             return is_stack(tiff)
@@ -54,7 +57,9 @@ def is_tiff(path: Path) -> bool:
 
 
 def read(path: Path, *, seen: bool) -> NDArray[Any] | None:
-    """Read the only page as `(C, H, W)`; `None` where Pillow reads it better.
+    """Read the only page as `(C, H, W)`.
+
+    `None` where Pillow reads it better.
 
     Channels that the file declares to be transparency are dropped, all others are kept.
 
@@ -236,7 +241,10 @@ def _count_from_black(planes: NDArray[Any], page: Any, path: Path, *, seen: bool
 
 
 def read_palette(colormap: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return a palette `(3, n)` of 8 bits; some writers ignore that TIFF has 16."""
+    """Return a palette `(3, n)` of 8 bits.
+
+    Some writers ignore that TIFF has 16.
+    """
     return (colormap if colormap.max() < 256 else colormap >> 8).astype(np.uint8)
 
 

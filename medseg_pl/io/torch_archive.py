@@ -111,7 +111,10 @@ class _PlainUnpickler(pickle.Unpickler):
     """Make containers and texts, a shape for each tensor, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name; anything that could run code is refused."""
+        """Return what stands for a name.
+
+        Anything that could run code is refused.
+        """
         if (module, name) in _KNOWN:
             return _KNOWN[module, name]
         if module == "torch" and name.isidentifier() and (name.endswith("Storage") or name[-1].isdigit()):

@@ -201,11 +201,17 @@ class CaseMetric(Metric):
         return [score for case_id in sorted(merged) for score in merged[case_id]]
 
     def rows(self, case_id: str) -> list[CaseScore]:
-        """Return what this process scored of a case; the latest are found at once."""
+        """Return what this process scored of a case.
+
+        The latest are found at once.
+        """
         return next(scores for scores in reversed(self._scores) if scores[0].case_id == case_id)
 
     def compute(self) -> dict[str, Tensor]:
-        """Average each column and label over cases, as `<column>/<label>`; NaN without any case."""
+        """Average each column and label over cases, as `<column>/<label>`.
+
+        NaN without any case.
+        """
         return _average_columns(self.table())
 
     def forward(self, case: Prediction) -> dict[str, Tensor]:
@@ -261,7 +267,10 @@ def _average_columns(table: list[CaseScore]) -> dict[str, Tensor]:
 
 
 def gather_from_ranks(entries: list[T]) -> list[T]:
-    """Gather the entries of all processes by rank; each process must call it."""
+    """Gather the entries of all processes by rank.
+
+    Each process must call it.
+    """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return entries
     gathered: list[list[T]] = [[] for _ in range(torch.distributed.get_world_size())]
@@ -295,7 +304,9 @@ class MetricTable:
             metric.update(case)
 
     def table(self, expected: Collection[str] | None = None) -> list[CaseScore]:
-        """One row for each case and label, sorted by case; the same on every process.
+        """One row for each case and label, sorted by case.
+
+        The same on every process.
 
         Args:
             expected: The ids of the cases that had to be scored, no more and no fewer; unknown where `None`.

@@ -275,7 +275,10 @@ class CalibrationMetric(CaseMetric):
         self._sums = []
 
     def sum_bins(self) -> dict[str, CalibrationSums]:
-        """Sum the bins of each label over the cases of all processes; every one of them has to call it."""
+        """Sum the bins of each label over the cases of all processes.
+
+        Every one of them has to call it.
+        """
         totals: dict[str, CalibrationSums] = {}
         # By case, so that sums have the same last digit on any number of processes.
         for _, label, sums in sorted(gather_from_ranks(self._sums), key=lambda entry: entry[0]):

@@ -142,7 +142,10 @@ class ObjectMetric(CaseMetric):
         return {**counts, **apply_empty_mask_rule(pair, worst, lambda: self._compute(pair, matchings, far))}
 
     def objects(self) -> list[ObjectRow]:
-        """Collect the objects of all processes, sorted by case and label; each process must call it."""
+        """Collect the objects of all processes, sorted by case and label.
+
+        Each process must call it.
+        """
         gathered = sorted(gather_from_ranks(self._objects), key=lambda entry: entry[:2])
         return [row for _, _, rows in gathered for row in rows]
 
@@ -177,7 +180,10 @@ class ObjectMetric(CaseMetric):
 
 
 def collect_objects(metrics: Sequence[CaseMetric]) -> ObjectTable | None:
-    """Collect the objects of all processes from the metric that keeps them; `None` without one."""
+    """Collect the objects of all processes from the metric that keeps them.
+
+    `None` without one.
+    """
     for metric in metrics:
         if isinstance(metric, ObjectMetric):
             return ObjectTable(metric.objects(), metric.size_bins_ml)

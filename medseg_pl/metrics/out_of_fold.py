@@ -178,7 +178,9 @@ def _parse_score(table: Path, row: Mapping[str, str], others: set[str]) -> CaseS
 
 
 def _parse_number(text: str) -> float | int:
-    """Parse a field; counts stay whole numbers, so that they are written as they were.
+    """Parse a field.
+
+    Counts stay whole numbers, so that they are written as they were.
 
     >>> _parse_number("3"), _parse_number("0.25"), _parse_number("")
     (3, 0.25, nan)

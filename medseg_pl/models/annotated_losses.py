@@ -71,7 +71,9 @@ class AnnotatedLoss(nn.Module):
         self.by_sample = by_sample
 
     def forward(self, logits: Float[Tensor, "b k ..."], target: Tensor) -> Float[Tensor, ""]:
-        """Average the loss over all parts that have an annotated pixel; 0 without any.
+        """Average the loss over all parts that have an annotated pixel.
+
+        0 without any.
 
         Args:
             logits: `(B, K, ...)`.
@@ -84,7 +86,10 @@ class AnnotatedLoss(nn.Module):
 
 
 def _iterate_annotated(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield logits `(1, K, 1, n)` with their target; a pair for each label where labels may overlap."""
+    """Yield logits `(1, K, 1, n)` with their target.
+
+    A pair for each label where labels may overlap.
+    """
     if target.ndim < logits.ndim:
         valid = target != IGNORE
         if valid.any():

@@ -63,7 +63,10 @@ class CheckpointInfo(NamedTuple):
 
     @property
     def mask_values(self) -> list[int] | None:
-        """Value of each label in the training masks; `None` where there is no choice, or it is not known."""
+        """Value of each label in the training masks.
+
+        `None` where there is no choice, or it is not known.
+        """
         values = self.data.get("mask_values")
         return None if values is None else [int(value) for value in values]
 

@@ -126,7 +126,10 @@ def find_untrained(network: nn.Module, shape: Shape) -> list[str]:
 
 
 def explain_error(error: Exception, network: nn.Module, shape: tuple[int, ...]) -> str | None:
-    """Explain a network's error and name the setting that mends it; `None` for unknown errors."""
+    """Explain a network's error and name the setting that mends it.
+
+    `None` for unknown errors.
+    """
     name, text = type(network).__name__, str(error)
     height, width = shape[-2:]
     if _ONE_IMAGE in text:
@@ -218,7 +221,10 @@ def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn
 
 
 def _check_arguments(network: nn.Module, in_channels: int, classes: int) -> nn.Module:
-    """Compare what a network of segmentation-models-pytorch was made with; others are checked when they run."""
+    """Compare what a network of segmentation-models-pytorch was made with.
+
+    Others are checked when they run.
+    """
     arguments = getattr(network, "config", None)
     for name, needed in {"in_channels": in_channels, "classes": classes}.items():
         if isinstance(arguments, dict) and arguments.get(name, needed) != needed:
@@ -297,7 +303,9 @@ def _make_activation_error(name: str) -> SettingError:
 
 
 def pause_autocast_in_depthwise(network: nn.Module) -> None:
-    """Let depthwise convolutions compute in 32 bits under CPU autocast; on other devices nothing changes.
+    """Let depthwise convolutions compute in 32 bits under CPU autocast.
+
+    On other devices nothing changes.
 
     oneDNN has no fast bf16 kernel for the gradients of strided or small ones: with EfficientNet-Lite0 they took two
     thirds of a training step. Hooks leave class, names of weights and copies of the network as they were.

@@ -22,7 +22,9 @@ class InputStatistics(NamedTuple):
     std: tuple[float, ...]
 
     def repeat(self, channels: int) -> InputStatistics:
-        """Give each channel of an image its values; where their number differs, all have the average.
+        """Give each channel of an image its values.
+
+        Where their number differs, all have the average.
 
         >>> InputStatistics((0.25, 0.5, 0.75), (0.5, 0.5, 0.5)).repeat(1)
         InputStatistics(mean=(0.5,), std=(0.5,))
@@ -149,7 +151,10 @@ class MeanStd(Normalization):
         return f"Input normalization stays as it is given; the weights were trained with {shown}."
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Load values of the weights; given ones win over stored ones, and older checkpoints store none."""
+        """Load values of the weights.
+
+        Given ones win over stored ones, and older checkpoints store none.
+        """
         for name in ("mean", "std"):
             if self.is_given:
                 state_dict.pop(prefix + name, None)

@@ -85,7 +85,9 @@ def omit_encoder_weights(factory: Any) -> Any:
 
 
 def find_weights_file(request: EncoderRequest) -> Path | None:
-    """Find a requested encoder's file in the folder of `MEDSEG_WEIGHTS`; `None` where there is none.
+    """Find a requested encoder's file in the folder of `MEDSEG_WEIGHTS`.
+
+    `None` where there is none.
 
     Raises:
         MissingDataError: The folder does not exist.
@@ -266,7 +268,10 @@ def _load_content(path: Path) -> Any:
 
 
 def _read_trained_model(content: Any) -> TrainedModel | None:
-    """Read what a checkpoint of medseg says of its model; `None` for other files."""
+    """Read what a checkpoint of medseg says of its model.
+
+    `None` for other files.
+    """
     try:
         settings = content["hyper_parameters"]
         labels, network = settings["labels"], settings["network"]

@@ -96,7 +96,9 @@ def adapt_slices(weight: Float[Tensor, "o c ..."], before: Input, after: Input) 
 def adapt_head(
     weight: Float[Tensor, "k ..."], before: Classes, fresh: Float[Tensor, "n ..."], after: Classes
 ) -> Float[Tensor, "n ..."]:
-    """Give the labels that two models share their filters, by name; new labels keep fresh ones.
+    """Give the labels that two models share their filters, by name.
+
+    New labels keep fresh ones.
 
     A softmax compares logits and a sigmoid compares one with 0. Between the two, a label's sigmoid logit is its
     softmax logit less the background's, and the softmax logit of the background is 0.

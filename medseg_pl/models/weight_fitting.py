@@ -120,7 +120,10 @@ def _list_head(target: Weights, rows: int) -> list[str]:
 
 
 def _find_fault(match: Match, source: Weights, target: Weights, main: Sequence[str], inputs: Input) -> str | None:
-    """Say why a match by name is none; `None` where it is one."""
+    """Say why a match by name is none.
+
+    `None` where it is one.
+    """
     matched = [name for name in main if name in match.pairs]
     if not matched:
         return "no layer of the file has a name and shape of the network"
@@ -147,7 +150,10 @@ def _find_fault(match: Match, source: Weights, target: Weights, main: Sequence[s
 
 
 def _find_wrong_shape(pairs: dict[str, str], source: Weights, target: Weights, inputs: Input) -> str | None:
-    """Find the first tensor of another shape; the input channels of a stem may differ."""
+    """Find the first tensor of another shape.
+
+    The input channels of a stem may differ.
+    """
     seen = inputs.channels * inputs.slices
     for name, stored in pairs.items():
         ours, theirs = target[name].shape, source[stored].shape

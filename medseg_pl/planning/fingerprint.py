@@ -100,7 +100,9 @@ def survey_cases(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> 
 def compute_fingerprint(
     cases: Sequence[Case], index: CacheIndex, labels: LabelMap, modalities: Sequence[str] = ()
 ) -> Fingerprint:
-    """Look at the pixels of every training case once; validation cases teach nothing but their sizes.
+    """Look at the pixels of every training case once.
+
+    Validation cases teach nothing but their sizes.
 
     Args:
         cases: All of them, with references.

@@ -22,7 +22,9 @@ _BANDS = 16
 
 @dataclass(frozen=True)
 class ObjectSize:
-    """How large the objects of a label are on a slice; medians over slices that hold it.
+    """How large the objects of a label are on a slice.
+
+    Medians over slices that hold it.
 
     Args:
         thickness_pixels: How thick it is at a typical place: four times the mean distance to its border, which is the

@@ -222,7 +222,10 @@ def _bring_to_spacing(fingerprint: Fingerprint, spacing: list[float] | None) -> 
 
 
 def _find_reason_to_shrink(fingerprint: Fingerprint, scale: _Scale) -> str | None:
-    """Say why images larger than a patch are made smaller; `None` where crops of their pixels are better."""
+    """Say why images larger than a patch are made smaller.
+
+    `None` where crops of their pixels are better.
+    """
     factor = max(fingerprint.sizes[1]) / scale.patch
     if factor <= 1 or not fingerprint.objects:
         return None

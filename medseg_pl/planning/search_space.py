@@ -71,7 +71,10 @@ class SearchSpace(NamedTuple):
     method: str
 
     def count_combinations(self) -> int | None:
-        """Count what a grid tries; `None` where a range has no end of values."""
+        """Count what a grid tries.
+
+        `None` where a range has no end of values.
+        """
         choices = [each for each in self.parameters.values() if isinstance(each, Choice)]
         return prod(len(each.values) for each in choices) if len(choices) == len(self.parameters) else None
 

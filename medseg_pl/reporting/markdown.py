@@ -206,7 +206,9 @@ _MARK = re.compile(r"<!-- (/?)medseg:(\w+) -->")
 
 
 def fill_markers(text: str, blocks: Mapping[str, str], what: str) -> str:
-    r"""Put each block between its marks; all else stays as it is, to the last byte.
+    r"""Put each block between its marks.
+
+    All else stays as it is, to the last byte.
 
     Args:
         text: With at least one pair of marks.

@@ -27,7 +27,10 @@ METRICS = {
 
 
 class Cell(NamedTuple):
-    """A field of a table; it is bold where a difference is shown."""
+    """A field of a table.
+
+    It is bold where a difference is shown.
+    """
 
     text: str
     bold: bool = False
@@ -50,7 +53,10 @@ class PaperTable(NamedTuple):
 
 
 def format_latex(table: PaperTable) -> str:
-    """Format a table for LaTeX with the package booktabs; what a group's rows begin with alike is its heading."""
+    """Format a table for LaTeX with the package booktabs.
+
+    What a group's rows begin with alike is its heading.
+    """
     # A column that says the same in each row would push the last one off the page of an article.
     headed = len(table.header) > 2 and all(len({row[0] for row in group}) == 1 for group in table.groups)
     columns = table.header[1:] if headed else table.header
@@ -201,7 +207,9 @@ def list_crossval_rows(run: Run) -> list[Row]:
 def make_comparison_table(
     metrics: Mapping[str, Mapping[str, Any]], matched: Matched, tables: Sequence[Table], names: Sequence[str]
 ) -> PaperTable:
-    """Make the table of two runs; the better one is bold where its corrected p is below 0.05.
+    """Make the table of two runs.
+
+    The better one is bold where its corrected p is below 0.05.
 
     Args:
         metrics: By name what `compare_metric` gave.

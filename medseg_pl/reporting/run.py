@@ -153,7 +153,10 @@ def _read_crossval(folder: Path, table: Path, rows: Sequence[Row], summary: Valu
 def _add_bins(
     folds: Sequence[Mapping[str, Mapping[str, Sequence[float]]]],
 ) -> dict[str, dict[str, list[float]]]:
-    """Add the bins of all folds; empty unless each of them has measured them alike."""
+    """Add the bins of all folds.
+
+    Empty unless each of them has measured them alike.
+    """
     first = folds[0]
     shapes = [
         {label: {name: len(sums) for name, sums in bins.items()} for label, bins in fold.items()} for fold in folds

@@ -143,7 +143,10 @@ def _list_remarks(run: Run, groups: Mapping[str, str]) -> list[str]:
 
 
 class Finding(NamedTuple):
-    """A question with a few words and a few sentences; `case` is the id of a case to look at."""
+    """A question with a few words and a few sentences.
+
+    `case` is the id of a case to look at.
+    """
 
     question: str
     headline: str
@@ -217,7 +220,10 @@ def find_weaknesses(run: Run) -> Finding:
 
 
 def compute_mean_interval(run: Run) -> tuple[float, float] | None:
-    """Compute the 95 % interval of the mean Dice; `None` for too few patients."""
+    """Compute the 95 % interval of the mean Dice.
+
+    `None` for too few patients.
+    """
     columns = []
     for label in run.labels:
         if rows := run.values(label, "dice"):

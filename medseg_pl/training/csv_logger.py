@@ -60,7 +60,10 @@ class RunLogger(CSVLogger):
         return self._file
 
     def _make_folder(self) -> None:
-        """Make the run folder; a new one under another number if someone has made it since its number was chosen."""
+        """Make the run folder.
+
+        A new one under another number if someone has made it since its number was chosen.
+        """
         while True:
             try:
                 Path(self.log_dir).mkdir(parents=True, exist_ok=not self.is_new)
@@ -110,7 +113,9 @@ def _is_log_pending(trainer: Trainer) -> bool:
 
 
 class MetricsFile:
-    """A table that grows in rows and in columns; a row on the disk is never lost.
+    """A table that grows in rows and in columns.
+
+    A row on the disk is never lost.
 
     A value that a step has already logged is left out: `LogBeforeSave` writes before Lightning does, and Lightning's
     monitor of learning rates writes once for each batch of which gradients are accumulated.
@@ -147,7 +152,9 @@ class MetricsFile:
             save_hparams_to_yaml(str(self.settings), params)
 
     def save(self) -> None:
-        """Append the rows that wait; a new column takes a new file, which replaces the old one when it is whole.
+        """Append the rows that wait.
+
+        A new column takes a new file, which replaces the old one when it is whole.
 
         Raises:
             UnwritableFileError: The file cannot be written; what is in it stays.
@@ -179,7 +186,9 @@ class MetricsFile:
 
 
 def select_rows_before(rows: Sequence[dict[str, str]], step: int | None) -> list[dict[str, str]]:
-    """Select the rows of the steps that a state has done; all rows without a state.
+    """Select the rows of the steps that a state has done.
+
+    All rows without a state.
 
     Steps are counted from 0 in a log: what the third step logged stands at 2, and a state of three steps keeps it.
 

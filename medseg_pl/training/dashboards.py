@@ -219,7 +219,10 @@ class Picture:
 
 
 def log_settings(dashboard: Dashboard, settings: Mapping[str, Any]) -> None:
-    """Log the settings as W&B's configuration; TensorBoard gets them with the scores that they led to."""
+    """Log the settings as W&B's configuration.
+
+    TensorBoard gets them with the scores that they led to.
+    """
     if isinstance(dashboard, WandbLogger):
         remove_links(dashboard)
         dashboard.log_hyperparams(dict(settings))
@@ -266,7 +269,10 @@ def log_pictures(dashboard: Dashboard, name: str, pictures: Mapping[str, Picture
 
 
 def log_summary(dashboard: Dashboard, settings: Mapping[str, Any], values: Mapping[str, float]) -> None:
-    """Log the few numbers that stand for the run; TensorBoard shows them beside the settings, once."""
+    """Log the few numbers that stand for the run.
+
+    TensorBoard shows them beside the settings, once.
+    """
     if isinstance(dashboard, WandbLogger):
         dashboard.experiment.summary.update(dict(values))
     else:
@@ -286,7 +292,10 @@ def make_mask_layers(picture: Picture, labels: LabelMap) -> dict[str, dict[str, 
 
 
 def _make_layer(planes: Bool[np.ndarray, "n h w"], names: Mapping[int, str]) -> dict[str, Any]:
-    """Merge planes into one mask; label `i` is `i + 1` in each layer, so that it has the same color in all."""
+    """Merge planes into one mask.
+
+    Label `i` is `i + 1` in each layer, so that it has the same color in all.
+    """
     values = np.array([index + 1 for index in names], np.uint8).reshape(-1, 1, 1)
     classes = {0: "background", **{index + 1: name for index, name in names.items()}}
     return {"mask_data": (planes * values).max(axis=0), "class_labels": classes}

@@ -38,7 +38,9 @@ LOGGED = ("dice", "iou")
 
 
 class Evaluator(nn.Module):
-    """Predicts slices, assembles cases, and scores each; the scores stay until the next evaluation begins.
+    """Predicts slices, assembles cases, and scores each.
+
+    The scores stay until the next evaluation begins.
 
     Args:
         model: Predicts the slices; its flips are left out within a training.
@@ -170,7 +172,10 @@ class Evaluator(nn.Module):
 
 
 def _list_expected_cases(trainer: Trainer, stage: Stage) -> list[str] | None:
-    """List the cases that have to be scored; unknown with loaders of one's own."""
+    """List the cases that have to be scored.
+
+    Unknown with loaders of one's own.
+    """
     loader = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
     dataset = getattr(loader, "dataset", None)
     return [case.case_id for case in dataset.cases] if isinstance(dataset, SliceDataset) else None

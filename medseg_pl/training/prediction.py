@@ -147,7 +147,9 @@ class CaseResult(NamedTuple):
 
 
 class PredictionModule(LightningModule):
-    """Predict the cases of a source; a case that cannot be predicted stops no other.
+    """Predict the cases of a source.
+
+    A case that cannot be predicted stops no other.
 
     Args:
         predictor: The models.
@@ -193,7 +195,10 @@ class PredictionModule(LightningModule):
         return batch
 
     def predict_step(self, batch: LoadedCase | None, batch_idx: int) -> list[CaseResult]:
-        """Predict a case, or nothing if all were finished before; Lightning warns of a step that returns `None`."""
+        """Predict a case, or nothing if all were finished before.
+
+        Lightning warns of a step that returns `None`.
+        """
         if batch is None:
             return []
         if batch.volume is None:

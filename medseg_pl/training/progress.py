@@ -307,5 +307,8 @@ class LogLines(Callback):
 
 
 def _align(values: dict[str, str]) -> str:
-    """Align a line of the table; a dash stands for a value that is missing."""
+    """Align a line of the table.
+
+    A dash stands for a value that is missing.
+    """
     return "".join(f"{values.get(name, '–'):>{width}}" for name, width in _WIDTHS.items()) + "\n"

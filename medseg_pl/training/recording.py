@@ -178,7 +178,10 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _get_public_attributes(value: Any) -> dict[str, Any]:
-    """Return plain attributes; objects are represented by their class and attributes of their own."""
+    """Return plain attributes.
+
+    Objects are represented by their class and attributes of their own.
+    """
     public = {name: each for name, each in vars(value).items() if not name.startswith("_") and name != "training"}
     return {name: _to_comparable(each) for name, each in public.items()}
 

@@ -138,7 +138,10 @@ def _count_schedule_steps(checkpoint: Mapping[str, Any], interval: str) -> int:
 def _keep_reductions(
     checkpoint: dict[str, Any], before: Mapping[str, Any], now: Mapping[str, Any], reached: Sequence[float]
 ) -> None:
-    """Give a schedule that follows scores its changed settings; the rate stays as far reduced as it is."""
+    """Give a schedule that follows scores its changed settings.
+
+    The rate stays as far reduced as it is.
+    """
     states = checkpoint["lr_schedulers"] if before["scheduler"] == now["scheduler"] else [copy.deepcopy(now["state"])]
     states[0].update({key: now["state"][key] for key in _find_changed_keys(before["state"], now["state"])})
     same = before["scheduler"] == now["scheduler"]
@@ -185,7 +188,10 @@ def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def _get_setting(group: Mapping[str, Any], key: str) -> Any:
-    """Return a setting of a parameter group; a schedule changes the rate even before the first step."""
+    """Return a setting of a parameter group.
+
+    A schedule changes the rate even before the first step.
+    """
     return group.get("initial_lr", group["lr"]) if key == "lr" else group[key]
 
 

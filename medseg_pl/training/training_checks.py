@@ -68,7 +68,9 @@ def warn_about_left_out(source: Source, cases: Sequence[Case]) -> None:
 
 
 def refuse_faults(data: PreparedData, labels: LabelMap, resize: Resize, *, validates: bool) -> None:
-    """Run the checks that need no look at pixels; warn of what is doubtful.
+    """Run the checks that need no look at pixels.
+
+    Warn of what is doubtful.
 
     Args:
         data: What is to be trained on.

@@ -165,7 +165,10 @@ class TrialReport(Callback):
 
 
 def _report(callback: TrialReport, epoch: int, value: float) -> bool:
-    """Write a score to the journal; tell whether the trial is to end."""
+    """Write a score to the journal.
+
+    Tell whether the trial is to end.
+    """
     optuna = _import_optuna()
     pruner = optuna.pruners.MedianPruner(_TRIALS_BEFORE_PRUNING, _EPOCHS_BEFORE_PRUNING)
     study = optuna.load_study(study_name=_STUDY, storage=_open_journal(Path(callback.journal)), pruner=pruner)

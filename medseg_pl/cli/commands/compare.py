@@ -187,7 +187,10 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool) -> Grid:
-    """One metric: a row for each label and one for their mean; fits 80 columns."""
+    """One metric: a row for each label and one for their mean.
+
+    Fits 80 columns.
+    """
     frame, padding = (box.SIMPLE_HEAD, 0) if ruled else (None, (0, 1))
     table = Grid(box=frame, padding=padding, pad_edge=False, show_edge=False)
     table.add_column("label", overflow="fold")

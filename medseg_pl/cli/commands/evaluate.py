@@ -155,7 +155,9 @@ def parse_spacing(text: str) -> tuple[float, ...]:
 
 
 def evaluate(arguments: Namespace) -> None:
-    """Pair, score, write and print; nothing is written unless every case was scored.
+    """Pair, score, write and print.
+
+    Nothing is written unless every case was scored.
 
     Raises:
         OutputExistsError: The output folder is not empty.
@@ -200,7 +202,10 @@ def evaluate(arguments: Namespace) -> None:
 
 
 def _pair(arguments: Namespace, labels: LabelMap | None) -> tuple[Sequence[MaskPair], list[str], list[str]]:
-    """Pair two tables of run lengths, or the files of two folders; returns pairs, strangers and notes."""
+    """Pair two tables of run lengths, or the files of two folders.
+
+    Returns pairs, strangers and notes.
+    """
     from medseg_pl.cli.mask_pairs import list_left_out, pair_folders
     from medseg_pl.cli.run_lengths import holds_run_lengths, pair_tables
     from medseg_pl.data.sources.base import describe_left_out

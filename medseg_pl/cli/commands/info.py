@@ -101,7 +101,10 @@ def _describe_data_set(path: Path) -> dict[str, Any]:
 
 
 def describe_installation() -> dict[str, Any]:
-    """Describe this installation: versions, CUDA, GPUs and commit; imports none of the packages."""
+    """Describe this installation: versions, CUDA, GPUs and commit.
+
+    Imports none of the packages.
+    """
     # Versions come from the packages' metadata: importing torch for its own takes seconds.
     return {
         "kind": "installation",

@@ -100,7 +100,10 @@ def make_package_name(project: str) -> str:
 
 
 def fill_template(template: Path, target: Path, names: ProjectNames) -> None:
-    """Copy a folder of the template, its names and contents filled in; `package` becomes the project's own."""
+    """Copy a folder of the template, its names and contents filled in.
+
+    `package` becomes the project's own.
+    """
     import jinja2
 
     target.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,10 @@ def describe_outcomes(outcomes: Sequence[Outcome], folder: Path) -> dict[str, An
 
 
 def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Raise `DataError` if an input has no mask that should have one; the others were predicted."""
+    """Raise `DataError` if an input has no mask that should have one.
+
+    The others were predicted.
+    """
     faults = [outcome for outcome in outcomes if outcome.is_fault]
     if not faults:
         return

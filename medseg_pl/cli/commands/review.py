@@ -120,7 +120,10 @@ class CrossFoldPredictor:
         self.trained_groups = [frozenset(each.data["groups"]) for each in trained]
 
     def select_untrained(self, group: str) -> Predictor | None:
-        """Select the models that were not trained on a patient; `None` if all were."""
+        """Select the models that were not trained on a patient.
+
+        `None` if all were.
+        """
         indices = [index for index, groups in enumerate(self.trained_groups) if group not in groups]
         return self.predictor.select_models(indices) if indices else None
 
@@ -146,7 +149,10 @@ def select_cases(cases: Sequence[Case], predictor: CrossFoldPredictor) -> list[C
 
 
 def _review_all(cases: Sequence[Case], source: Source, predictor: CrossFoldPredictor, queue: ReviewQueue) -> list[str]:
-    """Review all cases; return the errors of those that could not be read."""
+    """Review all cases.
+
+    Return the errors of those that could not be read.
+    """
     from medseg_pl.io.progress import show_progress
 
     errors = []

@@ -51,7 +51,10 @@ def find_default_directory() -> Path:
 
 
 class _Decoding(NamedTuple):
-    """What decides, besides a case's own files, what they are decoded to; the same for all cases."""
+    """What decides, besides a case's own files, what they are decoded to.
+
+    The same for all cases.
+    """
 
     settings: tuple[object, ...]
     labels: list[str]

@@ -55,7 +55,9 @@ class CacheIndex:
         return len(self.selection)
 
     def __getitem__(self, number: int) -> CachedCase:
-        """Map a case into memory; the 256 used last stay mapped in each process.
+        """Map a case into memory.
+
+        The 256 used last stay mapped in each process.
 
         Raises:
             UnreadableFileError: It has gone since the run began, or is damaged.
@@ -165,7 +167,10 @@ def save_rows(path: Path, rows: Shaped[np.ndarray, " n"]) -> None:
 
 
 def load_rows(path: Path) -> Shaped[np.ndarray, " n"] | None:
-    """Map saved rows into memory; `None` where there are none, or they are damaged."""
+    """Map saved rows into memory.
+
+    `None` where there are none, or they are damaged.
+    """
     with suppress(OSError, ValueError, EOFError):  # none yet, or cut off when a machine was lost
         # As a plain array: rows of `np.memmap` take several times as long to read.
         rows = np.asarray(np.load(path, mmap_mode="r"))

@@ -321,7 +321,9 @@ class DicomSource(Source):
 
 
 class DicomFolder(DicomSource):
-    """Every series below a folder, or a single file, without references; a folder that is no case hides no other.
+    """Every series below a folder, or a single file, without references.
+
+    A folder that is no case hides no other.
 
     Of a folder with several series each is a case of its own, `<folder>/series_<number>`.
     """
@@ -375,7 +377,10 @@ def _find_homes(folders: dict[str, list[dicom.DicomFile]], on_problem: OnProblem
 
 
 def _report_resampling(case: Case, series: dicom.Series) -> None:
-    """Log that a series is resampled; a warning where slices seem to be missing."""
+    """Log that a series is resampled.
+
+    A warning where slices seem to be missing.
+    """
     if not series.resampling:
         return
     log.info(

@@ -61,7 +61,10 @@ class FileSource(Source):
         return not any(is_segmentation(path) for path in case.masks)
 
     def count_label_files(self, case: Case) -> Sequence[int]:
-        """Count the mask files of each label, in their order; none of labels that were not looked for."""
+        """Count the mask files of each label, in their order.
+
+        None of labels that were not looked for.
+        """
         return [1] * len(case.masks)
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:

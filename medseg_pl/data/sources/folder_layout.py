@@ -49,7 +49,10 @@ class FolderLayout(NamedTuple):
 
 
 def find_image_folder(directory: Path) -> str | None:
-    """Find the folder of images; `.` where they have none of their own."""
+    """Find the folder of images.
+
+    `.` where they have none of their own.
+    """
     named = {path.name.lower(): path.name for path in sorted(directory.glob("[!.]*")) if path.is_dir()}
     known = next((named[name] for name in IMAGE_FOLDERS if name in named), None)
     return known or ("." if any(map(is_image, list_files(directory))) else None)

@@ -235,7 +235,10 @@ def read_segmentations(paths: Sequence[Path], labels: LabelMap, geometry: Geomet
 
 
 def list_segment_labels(paths: Sequence[Path]) -> LabelMap | None:
-    """Name labels after the segments of all files; `None` unless all are segmentations."""
+    """Name labels after the segments of all files.
+
+    `None` unless all are segmentations.
+    """
     if not paths or not all(is_segmentation(path) for path in paths):
         return None
     names: dict[str, None] = {}

@@ -189,7 +189,10 @@ class UWMadisonSource(Source):
 
 
 class _Scans(UWMadisonSource):
-    """Scans without a table, as in the competition's test set; a case that is none hides no other."""
+    """Scans without a table, as in the competition's test set.
+
+    A case that is none hides no other.
+    """
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         remedy = "Set --input to the folder above the case folders."

@@ -195,7 +195,10 @@ class StandardAugmentation(AlbumentationsAugmentation):
 
 
 class _LowResolution(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # it has no types
-    """Shrink and enlarge again, in the image's own precision; albumentations' `Downscale` rounds to 8 bit."""
+    """Shrink and enlarge again, in the image's own precision.
+
+    Albumentations' `Downscale` rounds to 8 bit.
+    """
 
     def __init__(self, least: float, p: float) -> None:
         super().__init__(p=p)

@@ -24,7 +24,10 @@ class Padding(NamedTuple):
     right: int
 
     def undo(self, image: Any) -> Any:
-        """Cut the padding off an array or a tensor `(..., H, W)`; a view."""
+        """Cut the padding off an array or a tensor `(..., H, W)`.
+
+        A view.
+        """
         height, width = image.shape[-2:]
         return image[..., self.top : height - self.bottom, self.left : width - self.right]
 

@@ -131,7 +131,9 @@ def _lacks_preamble(begin: bytes) -> bool:
 
 
 def read_entry(path: Path, *, patient: bool = False) -> DicomFile | None:
-    """Read what a DICOM file is; `None` for other files that do not claim to be one.
+    """Read what a DICOM file is.
+
+    `None` for other files that do not claim to be one.
 
     Args:
         path: The file.
@@ -248,7 +250,10 @@ def _check_readable(path: Path) -> None:
 
 
 def _read_until(path: Path, last: int) -> Dataset:
-    """Read the elements up to a tag; they are sorted, so the rest is not parsed."""
+    """Read the elements up to a tag.
+
+    They are sorted, so the rest is not parsed.
+    """
     with path.open("rb") as file:
         return read_partial(file, stop_when=lambda tag, vr, length: tag > last, force=True)
 
@@ -302,7 +307,10 @@ class DicomTree:
 
     @cached_property
     def images(self) -> dict[str, list[DicomFile]]:
-        """The images of each folder, by its path below the root; the root's own by its name."""
+        """The images of each folder, by its path below the root.
+
+        The root's own by its name.
+        """
         folders: dict[str, list[DicomFile]] = defaultdict(list)
         for entry in self.entries:
             if entry.kind in IMAGES:

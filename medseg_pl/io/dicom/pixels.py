@@ -171,7 +171,9 @@ def _decode(frame: bytes, path: Path, layout: PixelLayout, decode: Callable[[byt
 
 
 def read_codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """Read rows and columns from a JPEG, JPEG-LS or JPEG 2000 image; `None` if missing.
+    """Read rows and columns from a JPEG, JPEG-LS or JPEG 2000 image.
+
+    `None` if missing.
 
     >>> read_codestream_size(bytes.fromhex("ffd8 ffc3 000b 10 0003 0005 01 0000 00"))
     (3, 5)

@@ -105,7 +105,10 @@ def read_segmentation(path: Path, wanted: Sequence[Collection[int]], series: Ser
 
 
 def _find_planes(dataset: Dataset, path: Path, series: Series) -> list[Plane]:
-    """Find the frames' planes; without a frame of reference they lie on the only image."""
+    """Find the frames' planes.
+
+    Without a frame of reference they lie on the only image.
+    """
     if "FrameOfReferenceUID" in dataset or len(series.planes) > 1:
         return read_planes(dataset, path)
     return [series.planes[0]] * read_layout(dataset, path).frames
@@ -197,7 +200,9 @@ _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
 def read_regions(path: Path) -> list[Structure]:
-    """List the regions that have a closed contour; points and open lines enclose nothing.
+    """List the regions that have a closed contour.
+
+    Points and open lines enclose nothing.
 
     Raises:
         UnreadableFileError: The file is damaged.

@@ -71,7 +71,9 @@ class Segment(NamedTuple):
 def write_segmentation(
     path: Path, mask: UInt8[np.ndarray, "m d h w"], segments: Sequence[Segment], series: Series
 ) -> None:
-    """Write a binary segmentation; its frames lie on the slices of a series, and refer to them.
+    """Write a binary segmentation.
+
+    Its frames lie on the slices of a series, and refer to them.
 
     Frames that would hold nothing are left out, except where nothing at all was found: then there is an empty frame
     for each slice and segment, which says so to any reader.
@@ -125,7 +127,10 @@ def _group_by_file(planes: Sequence[Plane]) -> list[list[int]]:
 
 @contextmanager
 def _explain_refusal(series: Series) -> Iterator[None]:
-    """Name the series that highdicom refuses; its own text may quote the header."""
+    """Name the series that highdicom refuses.
+
+    Its own text may quote the header.
+    """
     try:
         yield
     except _REFUSALS as error:

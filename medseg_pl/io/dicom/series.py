@@ -116,7 +116,10 @@ def read_series_geometry(files: Sequence[Path]) -> Geometry:
 
 
 def find_series_problems(files: Sequence[Path], *, resample: bool = False) -> list[Problem]:
-    """Find what keeps files from being one volume, from their headers; see `open_series`."""
+    """Find what keeps files from being one volume, from their headers.
+
+    See `open_series`.
+    """
     planes: list[Plane] = []
     problems: list[Problem] = []
     for path in files:
@@ -241,7 +244,9 @@ class SliceResampling:
         return float(self.even_mm[1] - self.even_mm[0])
 
     def interpolate(self, values: Shaped[np.ndarray, "d h w"]) -> Shaped[np.ndarray, "e h w"]:
-        """Interpolate an image linearly between slices; whole numbers are rounded and keep their type.
+        """Interpolate an image linearly between slices.
+
+        Whole numbers are rounded and keep their type.
 
         >>> resampling = SliceResampling(np.array([0.0, 1.0, 3.0]), np.array([0.0, 1.0, 2.0, 3.0]))
         >>> resampling.interpolate(np.array([0, 10, 30], dtype=np.int16).reshape(3, 1, 1)).ravel().tolist()
@@ -307,7 +312,10 @@ def plan_resampling(stored_mm: Sequence[float] | Float64[np.ndarray, "d"]) -> Sl
 def _find_nearest(
     places_mm: Float64[np.ndarray, "p"], wanted_mm: Float64[np.ndarray, "w"], favor_mm: float
 ) -> Int64[np.ndarray, "w"]:
-    """Find the number of the nearest place for each height; `favor_mm` is added to the way to the upper one."""
+    """Find the number of the nearest place for each height.
+
+    `favor_mm` is added to the way to the upper one.
+    """
     above = np.clip(np.searchsorted(places_mm, wanted_mm), 1, len(places_mm) - 1)
     below = above - 1
     lower = wanted_mm - places_mm[below] <= places_mm[above] - wanted_mm + favor_mm

@@ -45,7 +45,9 @@ class Problem(NamedTuple):
 
 
 def find_problems(planes: Sequence[Plane], *, resample: bool = False) -> Iterator[Problem]:
-    """Find what is wrong with slices; later checks need the earlier ones to pass.
+    """Find what is wrong with slices.
+
+    Later checks need the earlier ones to pass.
 
     Args:
         planes: The slices, in any order.

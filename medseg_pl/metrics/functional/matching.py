@@ -41,7 +41,10 @@ class Matching(NamedTuple):
 
     @property
     def iou(self) -> Float64[np.ndarray, "r"]:
-        """IoU of each object of the reference with what stands for it; 0 where it was missed."""
+        """IoU of each object of the reference with what stands for it.
+
+        0 where it was missed.
+        """
         return np.asarray(self.shared / self.united, dtype=np.float64)
 
     @property
@@ -81,7 +84,9 @@ def match_objects(overlaps: ObjectOverlaps, threshold: float = 0.0, mode: Matchi
 
 
 def segmentation_quality(matching: Matching) -> float:
-    """SQ: the mean IoU of the objects that were found; 0 where none was, NaN where there is nothing.
+    """SQ: the mean IoU of the objects that were found.
+
+    0 where none was, NaN where there is nothing.
 
     >>> segmentation_quality(Matching(np.array([0]), np.array([3, 0]), np.array([4, 5])))
     0.75

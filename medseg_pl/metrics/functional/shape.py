@@ -121,7 +121,10 @@ def boundary_iou(
 
 
 def _thin(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Thin a mask to its centerline; of a few pixels nothing would be left, and they stay."""
+    """Thin a mask to its centerline.
+
+    Of a few pixels nothing would be left, and they stay.
+    """
     box = find_bounding_box(mask)
     part = mask[box]
     thin = np.zeros_like(mask)

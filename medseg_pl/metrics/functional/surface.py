@@ -79,7 +79,9 @@ def surface_distances(
 
 
 def hausdorff(distances: SurfaceDistances) -> float:
-    """HD: the largest distance in either direction; NaN where both masks are empty.
+    """HD: the largest distance in either direction.
+
+    NaN where both masks are empty.
 
     >>> hausdorff(SurfaceDistances(np.array([1.5, 1.0]), np.array([1.0, 1.5])))
     1.5

@@ -74,7 +74,10 @@ def compare_labels(
 
 
 def compare_means(labels: Mapping[str, PairedScores], *, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
-    """Compare the means over the labels that have a score; a group is drawn, or flipped, with all its labels."""
+    """Compare the means over the labels that have a score.
+
+    A group is drawn, or flipped, with all its labels.
+    """
     return _compare([scores for scores in labels.values() if scores.a], resamples, seed)
 
 
@@ -265,7 +268,9 @@ def note_too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say that intervals over few groups are too narrow; nothing where there are enough.
+    """Say that intervals over few groups are too narrow.
+
+    Nothing where there are enough.
 
     >>> note_narrow_intervals({"liver": {"groups": 10}})
     ''

@@ -155,7 +155,9 @@ def describe(values: Sequence[float], groups: Sequence[str], *, interval: bool =
 
 
 def _draw_resamples(totals: Totals, resamples: int, rng: np.random.Generator) -> Float64[np.ndarray, "r 2"]:
-    """Mean and standard error of as many groups, drawn with replacement; draws that leave a column empty are not kept.
+    """Mean and standard error of as many groups, drawn with replacement.
+
+    Draws that leave a column empty are not kept.
 
     No matrix product: its last digit depends on the number of threads.
     """
@@ -172,7 +174,10 @@ def _draw_resamples(totals: Totals, resamples: int, rng: np.random.Generator) ->
 def _compute_means_and_errors(
     sums: Float64[np.ndarray, "r g l"], counts: Float64[np.ndarray, "r g l"]
 ) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
-    """`compute_mean_and_error` of many sets of groups; NaN where a column has no value, or no second group an error."""
+    """`compute_mean_and_error` of many sets of groups.
+
+    NaN where a column has no value, or no second group an error.
+    """
     totals = counts.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         means = sums.sum(axis=1, keepdims=True) / totals
@@ -183,7 +188,9 @@ def _compute_means_and_errors(
 
 
 def _studentize(drawn: Float64[np.ndarray, "r 2"], noise: float) -> NDArray[np.float64]:
-    """Deviations in units of their own standard error; infinite where the draw shows no spread at all.
+    """Deviations in units of their own standard error.
+
+    Infinite where the draw shows no spread at all.
 
     What rounding alone made is 0: of patients with one mean, an infinite deviation would fill the range of the values.
     """
@@ -228,7 +235,10 @@ def compute_selection_p(
 
 
 def _make_signs(groups: int, flips: int, seed: int) -> Int8[np.ndarray, "f g"]:
-    """Make all combinations of signs, or as many as wanted; the first flips nothing."""
+    """Make all combinations of signs, or as many as wanted.
+
+    The first flips nothing.
+    """
     if groups < 63 and 2**groups <= flips:
         bits = np.arange(2**groups)[:, None] >> np.arange(groups) & 1
     else:

@@ -49,7 +49,10 @@ class Table(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """Two tables, row by row, sorted by label and case; and how many rows of each have no partner."""
+    """Two tables, row by row, sorted by label and case.
+
+    And how many rows of each have no partner.
+    """
 
     pairs: list[tuple[Row, Row]]
     only_a: int

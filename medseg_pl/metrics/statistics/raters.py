@@ -102,7 +102,10 @@ def describe_agreement(summary: Mapping[str, Mapping[str, Any]]) -> Iterator[str
 
 
 def _collect(tables: Mapping[Pair, Sequence[CaseScore]], label: str, metric: str) -> Agreement | None:
-    """Collect a metric of one label; `None` where it was not measured, or in different units."""
+    """Collect a metric of one label.
+
+    `None` where it was not measured, or in different units.
+    """
     rows = {
         pair: {row.case_id: row for row in table if row.label == label and row.status != NOT_ANNOTATED}
         for pair, table in tables.items()

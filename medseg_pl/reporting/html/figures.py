@@ -136,7 +136,10 @@ def draw_recall_by_size(run: Run, name: str) -> Markup | None:
 def draw_reliability(
     bins: Mapping[str, Mapping[str, Sequence[float]]], labels: Sequence[str], name: str
 ) -> Markup | None:
-    """Draw how often voxels of a given probability have the label; `None` where it was not measured."""
+    """Draw how often voxels of a given probability have the label.
+
+    `None` where it was not measured.
+    """
     if not bins:
         return None
 
@@ -181,7 +184,10 @@ def draw_differences(compared: Mapping[str, Any], what: str, name: str) -> Marku
 
 
 def _add_legend(axes: Axes) -> None:
-    """In two columns where names are many; none where it would hide the drawing."""
+    """In two columns where names are many.
+
+    None where it would hide the drawing.
+    """
     names = len(axes.get_legend_handles_labels()[1])
     if names <= _MOST_NAMES:
         axes.legend(loc="best", ncols=1 + (names > 5))
@@ -278,7 +284,10 @@ _STYLE: Any = {
 
 
 def pick_series_color(index: int) -> str:
-    """Pick the placeholder color of a label or run; the page shades it."""
+    """Pick the placeholder color of a label or run.
+
+    The page shades it.
+    """
     return f"#0a00{index % _SERIES:02x}"
 
 

@@ -43,7 +43,9 @@ class Pictures:
 
 
 def load_pictures(runs: Sequence[Run], entries: Sequence[CaseEntry], most: int) -> Pictures:
-    """Read what the runs keep of their cases; what is missing is left out, with a note.
+    """Read what the runs keep of their cases.
+
+    What is missing is left out, with a note.
 
     Args:
         runs: The runs.
@@ -93,7 +95,10 @@ def _find_picture(folders: Sequence[Path], case_id: str) -> Path | None:
 
 
 def read_if_kept(folders: Sequence[Path], case_id: str, notes: list[str]) -> CasePicture | None:
-    """Read the picture of a case; `None` where none was kept, or it is damaged, which is noted."""
+    """Read the picture of a case.
+
+    `None` where none was kept, or it is damaged, which is noted.
+    """
     if (path := _find_picture(folders, case_id)) is None:
         return None
     try:

@@ -37,7 +37,9 @@ from medseg_pl.training.module import SegmentationModule
 
 
 class MediaLogger(Callback):
-    """Fill the dashboards of the loggers that are configured; `metrics.csv` gets the throughput.
+    """Fill the dashboards of the loggers that are configured.
+
+    `metrics.csv` gets the throughput.
 
     Cases and groups have hashed names there, see `Pseudonyms`. No pixel leaves the machine unless `overlays` is set.
 
@@ -119,7 +121,10 @@ class MediaLogger(Callback):
         self._keep_images(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log pictures; the table and the summary if the validation is that of the best weights."""
+        """Log pictures.
+
+        The table and the summary if the validation is that of the best weights.
+        """
         if trainer.sanity_checking or not isinstance(pl_module, SegmentationModule):
             return
         self._log_pictures(trainer, pl_module, "val")
@@ -256,7 +261,10 @@ class ImageBuffer:
 
 
 def average_dice(table: Sequence[CaseScore]) -> dict[str, float]:
-    """Average the Dice of each case over its labels; infinite if no label is defined, which is nobody's fault."""
+    """Average the Dice of each case over its labels.
+
+    Infinite if no label is defined, which is nobody's fault.
+    """
     values: dict[str, list[float]] = {}
     for score in table:
         values.setdefault(score.case_id, []).append(float(score.values["dice"]))

@@ -232,7 +232,10 @@ def picture(volume: Volume, mask: NDArray[np.uint8], labels: LabelMap, depth: in
 
 
 def _is_limited(trainer: Trainer) -> bool:
-    """Tell whether the settings ask for some batches alone; an integer counts them, a float is a share."""
+    """Tell whether the settings ask for some batches alone.
+
+    An integer counts them, a float is a share.
+    """
     limit: int | float = trainer.limit_predict_batches
     return isinstance(limit, int) or limit < 1.0
 

@@ -100,7 +100,10 @@ class ProvenanceWriter(Callback):
 
 
 def describe_environment(trainer: Trainer) -> dict[str, Any]:
-    """Describe what a training runs on; `data` is null for a data module of one's own."""
+    """Describe what a training runs on.
+
+    `data` is null for a data module of one's own.
+    """
     return {
         "python": platform.python_version(),
         "system": platform.system(),
@@ -185,7 +188,10 @@ def _read_determinism() -> bool | Literal["warn"]:
 
 
 def _describe_hardware() -> dict[str, Any]:
-    """Describe processor, cores, memory and GPUs; nothing tells one machine from another of its kind."""
+    """Describe processor, cores, memory and GPUs.
+
+    Nothing tells one machine from another of its kind.
+    """
     return {
         "cpu": _read_processor(Path("/proc/cpuinfo")),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

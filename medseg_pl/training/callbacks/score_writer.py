@@ -39,7 +39,9 @@ _UNFINISHED = ".writing-"
 
 
 class SavedMasks:
-    """The masks of a stage while it runs; they move to their place, all at once, when their scores are written.
+    """The masks of a stage while it runs.
+
+    They move to their place, all at once, when their scores are written.
 
     ```
     predictions/test/…                      masks, as `medseg predict` writes them
@@ -108,7 +110,9 @@ class SavedMasks:
             log.warning("The masks of %d case(s) are not kept, %s among them: %s", len(self.faults), case_id, fault)
 
     def finish(self, place: Path, means: Mapping[str, float], bins: Mapping[str, CalibrationSums]) -> None:
-        """Move the folder to its place; on rank zero, once all ranks have written.
+        """Move the folder to its place.
+
+        On rank zero, once all ranks have written.
 
         Args:
             place: A folder that is not there.
@@ -158,7 +162,10 @@ class SavedMasks:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the folders of stages that were killed; nobody has the locks of these."""
+    """Remove the folders of stages that were killed.
+
+    Nobody has the locks of these.
+    """
     for left in folder.glob(f"{_UNFINISHED}*"):
         with suppress(FolderLockedError), FolderLocks() as locks:
             locks.acquire(left)
@@ -171,7 +178,9 @@ def _to_lists(sums: CalibrationSums) -> dict[str, list[float]]:
 
 
 def average_dice(dice: Sequence[float]) -> float:
-    """Average the labels of a case that have a score; NaN where none has.
+    """Average the labels of a case that have a score.
+
+    NaN where none has.
 
     >>> average_dice([0.5, float("nan"), 1.0])
     0.75

@@ -129,7 +129,10 @@ def _record_step(loss: Tensor, scale: Tensor | None, step: int, cases: tuple[str
 
 
 def _copy_loss_scale(trainer: Trainer) -> Tensor | None:
-    """Copy the loss scale of `16-mixed` after this step; asking the scaler for a number would wait for the device."""
+    """Copy the loss scale of `16-mixed` after this step.
+
+    Asking the scaler for a number would wait for the device.
+    """
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     scale = getattr(scaler, "_scale", None)
     return scale.detach().clone() if isinstance(scale, Tensor) else None
@@ -186,7 +189,10 @@ class Preemption(Callback):
         self.stop.defers = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Leave between two steps of the optimizer; here, and not at a batch's end, the last one is logged as well."""
+        """Leave between two steps of the optimizer.
+
+        Here, and not at a batch's end, the last one is logged as well.
+        """
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._leave_on_signal(trainer)
 
@@ -240,7 +246,9 @@ class _NoHandlers(_SignalConnector):
 
 
 def requeue_job(environment: Mapping[str, str]) -> None:
-    """Put a Slurm job back into the queue; a refusal is a warning.
+    """Put a Slurm job back into the queue.
+
+    A refusal is a warning.
 
     Args:
         environment: The environment variables of the job.

@@ -79,7 +79,10 @@ def count_done_batches(loop: Any) -> tuple[int, bool]:
 
 
 def fix_epoch_restart(trainer: Trainer) -> None:
-    """Let an epoch without any done batch begin as usual; with `max_steps` Lightning takes it as begun."""
+    """Let an epoch without any done batch begin as usual.
+
+    With `max_steps` Lightning takes it as begun.
+    """
     loop = trainer.fit_loop.epoch_loop
     if loop.restarting and not loop.batch_progress.current.ready:
         loop.restarting = False
@@ -257,7 +260,9 @@ def keep_last_as_best(trainer: Trainer) -> Path | None:
 
 
 def last_checkpoint_path(trainer: Trainer) -> Path:
-    """Return the path of this run's `last.ckpt`; every rank has to call, and gets the same one.
+    """Return the path of this run's `last.ckpt`.
+
+    Every rank has to call, and gets the same one.
 
     `trainer.save_checkpoint(last_checkpoint(trainer))` saves the state at a step's end.
     """

@@ -33,7 +33,9 @@ _REMEDIES = {
 
 
 class DurableCheckpointIO(CheckpointIO):
-    """Save through a temporary file beside the target; load nothing that is damaged or would run code.
+    """Save through a temporary file beside the target.
+
+    Load nothing that is damaged or would run code.
 
     A file is written under another name in the same folder, synced to the disk, read back, and then renamed: there is
     no moment at which a crash, a full disk or a lost machine leaves less than what was there before. Of `last.ckpt`
@@ -123,7 +125,9 @@ def previous_path(path: Path) -> Path:
 
 
 def load_or_previous(path: Path, map_location: MapLocation = "cpu") -> dict[str, Any]:
-    """Load a checkpoint; if it is damaged, warn and load the one saved before it.
+    """Load a checkpoint.
+
+    If it is damaged, warn and load the one saved before it.
 
     Raises:
         UnreadableFileError: The file cannot be loaded, and there is none from before that can.

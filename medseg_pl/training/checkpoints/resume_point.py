@@ -109,7 +109,10 @@ def lock_resume_point(name: str, experiment: Path, limits: Mapping[str, Any], lo
 
 @contextmanager
 def report_complete_run() -> Iterator[list[Path]]:
-    """Say that there is nothing to train, and end well; what it gives is then the run's folder."""
+    """Say that there is nothing to train, and end well.
+
+    What it gives is then the run's folder.
+    """
     complete: list[Path] = []
     try:
         yield complete
@@ -177,13 +180,19 @@ def forget_complete(run: Path) -> None:
 
 
 def is_complete(run: Path, limits: Mapping[str, Any]) -> bool:
-    """Tell whether a run has trained as long as these limits say; with other limits it goes on."""
+    """Tell whether a run has trained as long as these limits say.
+
+    With other limits it goes on.
+    """
     path = run / _COMPLETE
     return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8"))["limits"] == limits)
 
 
 def _read_first_whole(candidates: list[Path]) -> ResumePoint | None:
-    """Read the first checkpoint that is not damaged; warn of those passed over."""
+    """Read the first checkpoint that is not damaged.
+
+    Warn of those passed over.
+    """
     present = [path for path in candidates if path.is_file()]
     damaged: list[UnreadableFileError] = []
     for path in present:
@@ -230,7 +239,10 @@ def _require_long_enough(point: ResumePoint, limits: Mapping[str, Any]) -> None:
 
 
 def _lock_run(run: Path, locks: FolderLocks) -> None:
-    """Lock the run folder; only the first process of the job takes the lock, for all of them."""
+    """Lock the run folder.
+
+    Only the first process of the job takes the lock, for all of them.
+    """
     if _is_first_process():
         locks.acquire(run)
 
