@@ -29,8 +29,8 @@ from medseg_pl.data.synthetic.layouts import LabeledScan
 from medseg_pl.io.nifti import write_nifti
 
 ARMS = ("full", "partial", "naive")
-CASES, SLICES, SIZE = 30, 12, (72, 60)
-EPOCHS = 24
+CASES, SLICES, SIZE = 60, 12, (72, 60)
+EPOCHS = 40
 UNSEEN = ("stomach", "large_bowel")
 """The organ that nobody looked for in the patients of each half."""
 WITHIN = 0.02
