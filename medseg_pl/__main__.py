@@ -22,7 +22,7 @@ from medseg_pl.cli.wrong_use import check_arguments, describe_unknown_command
 from medseg_pl.core.errors import MedsegError, SettingError, convert_file_errors, make_printable
 from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopSignals
 from medseg_pl.io.config_files import find_shipped_configs
-from medseg_pl.io.installation import describe_versions
+from medseg_pl.io.installation import describe_torchvision_mismatch, describe_versions
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 REPEATING = ("crossval", "tune")
@@ -80,6 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoppedError as stopped:
         sys.stderr.write(f"medseg: {stopped} {_AFTER_STOP.get(command, _BEGINS_AGAIN)}\n")
         return stopped.exit_code
+    except RuntimeError as error:
+        # torchvision raises this at its import beside a torch that it was not built for.
+        if debug or "operator torchvision::" not in str(error):
+            raise
+        sys.stderr.write(f"medseg: {describe_torchvision_mismatch()}\n")
+        return 1
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; what is left in the buffer has no reader either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -112,7 +118,10 @@ def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
 
 
 class SayOnce(logging.Filter):
-    """Let each message of a library through once: nibabel repeats it whenever it opens a file."""
+    """Let each message of a library through once.
+
+    nibabel repeats one whenever it opens a file.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -45,6 +45,21 @@ def test_debug_shows_where_an_error_comes_from() -> None:
         main(["test", "--debug", "--ckpt_path", "nowhere.ckpt"])
 
 
+def test_torch_and_torchvision_that_do_not_fit_are_named_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> int:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(medseg_pl.__main__, "_dispatch", fail)
+    assert main(["fit"]) == 1
+    said = capsys.readouterr().err
+    assert f"torchvision {version('torchvision')} was not built for torch {version('torch')}" in said
+    assert "--force-reinstall torch torchvision" in said
+    with pytest.raises(RuntimeError):
+        main(["fit", "--debug"])
+
+
 def test_help_imports_nothing_heavy() -> None:
     asked = "main(['--help']); main(['--version'])"
     code = f"import sys; from medseg_pl.__main__ import main; {asked}; print(*sys.modules, file=sys.stderr)"

@@ -51,6 +51,15 @@ def describe_versions(own: str) -> str:
     return f"medseg {own} (torch {find_version('torch')}, {f'CUDA {cuda}' if cuda else 'CPU only'}{commit})"
 
 
+def describe_torchvision_mismatch() -> str:
+    """Say how torch and torchvision that do not fit each other are mended."""
+    return (
+        f"torchvision {find_version('torchvision')} was not built for torch {find_version('torch')}. Install both from "
+        "one index: pip install --force-reinstall torch torchvision; without a GPU add --index-url "
+        "https://download.pytorch.org/whl/cpu"
+    )
+
+
 def read_git_state(directory: Path) -> dict[str, Any] | None:
     """Read the commit of a folder's repository, and whether its files differ from it.
 
