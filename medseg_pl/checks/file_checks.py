@@ -184,7 +184,10 @@ def check_extension(path: Path, header: FileHeader, case_id: str) -> Iterator[Fi
 
 
 def check_links(path: Path, root: Path, case_id: str) -> Iterator[Finding]:
-    """Find a link that leads out of the data set: the file, or a folder on the way to it."""
+    """Find a link that leads out of the data set.
+
+    It may be the file, or a folder on the way to it.
+    """
     above = [parent for parent in path.parents if parent.is_relative_to(root) and parent != root]
     if any(each.is_symlink() for each in (path, *above)) and not path.resolve().is_relative_to(root.resolve()):
         yield CODES.find("link-outside", "A link leads out of the data set.", case_id, path)

@@ -206,7 +206,7 @@ class ImageFacts:
 
 
 class Alignment(NamedTuple):
-    """How well the borders of a mask lie on the edges of its image, when moved.
+    """How well the borders of a moved mask lie on image edges.
 
     Attributes:
         shift: The pixels `(y, x)` by which the mask fits best.
@@ -269,7 +269,7 @@ class LabelLookup:
         return [count for count in mask.values if self.find(count.value, mask) is None]
 
     def count_voxels(self, masks: Sequence[MaskFacts]) -> list[int]:
-        """Count the voxels of each label in the masks of a case, as far as they can be read."""
+        """Count the voxels of each label in a case's readable masks."""
         voxels = [0] * len(self.labels.names)
         for mask in masks:
             for count in mask.values:
@@ -300,7 +300,7 @@ class LabelLookup:
 
 
 class LabelCounts(NamedTuple):
-    """What the cache knows of a case: no file has to be opened for it.
+    """What the cache knows of a case without opening a file.
 
     Attributes:
         geometry: Its grid.

@@ -145,7 +145,9 @@ def _find_mismatch(expected: Geometry, got: Geometry) -> tuple[str, str] | None:
 
 
 def find_axis_codes(affine: Affine) -> str:
-    """Find where the axes of the file (the reverse of `(D, H, W)`) point to, such as `RAS`.
+    """Find where the axes of the file point to, such as `RAS`.
+
+    They are the reverse of `(D, H, W)`.
 
     >>> find_axis_codes(((0, 0, -1, 0), (0, 2, 0, 0), (3, 0, 0, 0), (0, 0, 0, 1)))
     'LAS'
@@ -171,7 +173,9 @@ def check_spacings(dataset: Dataset) -> Iterator[Finding]:
 
 
 def check_patch(dataset: Dataset) -> Iterator[Finding]:
-    """Find images that fill less than half of a training patch: the network would see mostly padding.
+    """Find images that fill less than half of a training patch.
+
+    The network would see mostly padding.
 
     A little padding is usual, since the sides of a patch divide by what the network asks for.
     """
@@ -204,7 +208,10 @@ def compare_grids(dataset: Dataset) -> Iterator[Finding]:
 
 
 def find_shifted_masks(dataset: Dataset) -> Iterator[Finding]:
-    """Find masks that are moved, where those of most other cases lie on edges; or all, where all are moved alike."""
+    """Find masks that are moved from the edges of their images.
+
+    Either those of most other cases lie on edges, or all are moved alike.
+    """
     measured = [(facts, facts.alignment) for facts in dataset.cases if facts.alignment is not None]
     moved = [
         (facts, alignment)

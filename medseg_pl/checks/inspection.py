@@ -202,7 +202,10 @@ def _measure_channels(
 
 
 def read_any_mask(path: Path, labels: LabelMap | None = None) -> _Pixels:
-    """Read values, or colors where the labels are known by them or the file holds nothing else."""
+    """Read a mask's values, or its colors.
+
+    Colors are read where the labels are known by them or the file holds nothing else.
+    """
     try:
         return read_mask_file(path, labels)
     except MaskValueError:

@@ -302,7 +302,10 @@ def _explain_no_label(masks: Sequence[MaskFacts]) -> str:
 
 
 def find_smear(mask: MaskFacts) -> list[MaskValueCount]:
-    """Find the values of a mask that are no labels but what is left along borders, or near two extremes."""
+    """Find mask values left along borders or near two extremes.
+
+    They are no labels: compression or smoothing has left them.
+    """
     main = [count for count in mask.values if _is_structure(count, mask)]
     rest = [count for count in mask.values if count not in main and any(count.value)]
     if not rest:
@@ -317,12 +320,18 @@ def find_smear(mask: MaskFacts) -> list[MaskValueCount]:
 
 
 def is_smoothed(mask: MaskFacts) -> bool:
-    """Whether smeared values lie between those of the structures, as smoothing leaves them, and not near them."""
+    """Tell whether smeared values lie between those of the structures.
+
+    Smoothing leaves them there; compression leaves them near the structures' values.
+    """
     return _share_near_structures(mask, find_smear(mask)) <= _MOSTLY
 
 
 def classify_smear(mask: MaskFacts, unknown: list[MaskValueCount]) -> str | None:
-    """Name what has left values that no label has: compression or smoothing, or `None` for neither."""
+    """Name what has left values that no label has.
+
+    That is compression or smoothing; `None` for neither.
+    """
     smear = [count for count in unknown if not _is_structure(count, mask)]
     if len(smear) < _FEW_STRAYS or _are_coherent(smear):
         return None

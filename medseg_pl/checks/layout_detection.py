@@ -180,7 +180,9 @@ def open_data_set(directory: Path, settings: DataSettings) -> OpenedDataset:
 
 
 def infer_dataset_labels(opened: OpenedDataset, cases: Sequence[Case], settings: LabelSettings) -> Labeling:
-    """Infer the labels of a data set: those set, those described, or those that a sample of its masks tells.
+    """Infer the labels of a data set.
+
+    They are set, or described by the data, or read from a sample of the masks.
 
     Args:
         opened: The data set.

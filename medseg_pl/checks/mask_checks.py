@@ -112,7 +112,10 @@ _Color = tuple[int, int, int]
 
 
 def check_mask_values(dataset: Dataset) -> Iterator[Finding]:
-    """Find masks with values that no label has, stored in a way that invites faults, or empty, full or in specks."""
+    """Find masks with unknown values, risky storage, or doubtful content.
+
+    Doubtful are masks that are empty, full or in specks.
+    """
     lookup = dataset.lookup
     masks = [mask for facts in dataset.cases for mask in facts.masks]
     ignores = any(_holds_ignored(mask, lookup) for mask in masks)
@@ -131,7 +134,7 @@ def check_mask_values(dataset: Dataset) -> Iterator[Finding]:
 
 
 def check_labels(dataset: Dataset) -> Iterator[Finding]:
-    """Find labels that are nowhere, or in too few places to be learned and tested."""
+    """Find labels too rare to be learned and tested."""
     cases = [(case, voxels) for case, voxels in dataset.annotated if voxels is not None]
     masks = [mask for facts in dataset.cases for mask in facts.masks]
     if not any(any(voxels) for _, voxels in cases):

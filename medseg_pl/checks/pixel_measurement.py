@@ -172,7 +172,9 @@ def measure_mask(
 
 
 def index_values(values: Shaped[np.ndarray, "d h w"]) -> tuple[Shaped[np.ndarray, "d h w"], Shaped[np.ndarray, " n"]]:
-    """Index each value in the sorted table of those that occur, as `np.unique` does, but faster for few.
+    """Index each value in the sorted table of those that occur.
+
+    As `np.unique` does, but faster for few.
 
     >>> indices, table = index_values(np.array([[[0, 255, 7]]]))
     >>> indices.tolist(), table.tolist()
@@ -228,7 +230,9 @@ def _measure_components(mask: Bool[np.ndarray, "d h w"], value: float) -> SmallC
 
 
 def measure_alignment(image: Shaped[np.ndarray, "c d h w"], mask: Shaped[np.ndarray, "d h w"]) -> Alignment | None:
-    """Measure how well the borders in a mask lie on edges, in the slices with most of the mask.
+    """Measure how well the borders in a mask lie on edges.
+
+    The slices with most of the mask are measured.
 
     The gradient under the borders is averaged for every shift within a few pixels. Where masks lie on edges, the
     average has its peak at no shift; a mask that was moved has it elsewhere.

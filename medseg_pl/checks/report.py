@@ -236,7 +236,10 @@ def summarize_report(report: Report) -> str:
 
 
 def describe_finding(finding: Finding, root: Path) -> dict[str, str]:
-    """Describe a finding as it is shown: files are below the data set, and names are printable text."""
+    """Describe a finding as it is shown.
+
+    Files are below the data set, and names are printable text.
+    """
     file = finding.file
     relative = "" if file is None else file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
     return {

@@ -78,13 +78,13 @@ CODES: Codes = Codes(
 
 
 def check_splits(dataset: Dataset) -> Iterator[Finding]:
-    """Find patients on two sides of a split, sides without cases, and labels that cannot be learned."""
+    """Find shared patients, empty sides and labels that cannot be learned."""
     for split in dataset.splits:
         yield from _check_split(dataset, split)
 
 
 def find_duplicates(dataset: Dataset) -> Iterator[Finding]:
-    """Find images with the same pixels, and images of different patients that look the same."""
+    """Find equal images, and similar images of different patients."""
     alike: dict[bytes, list[CaseFacts]] = defaultdict(list)
     for facts in dataset.cases:
         if facts.image is not None and facts.image.signature is not None:
@@ -288,7 +288,9 @@ def run_quick_checks(
 
 
 def summarize_findings(findings: Sequence[Finding]) -> list[str]:
-    """Write a paragraph for each kind: the first in its own words, the number of the others, and the remedy.
+    """Write a paragraph for each kind of finding.
+
+    It has the first in its own words, the number of the others, and the remedy.
 
     Args:
         findings: As `run_quick_checks` gives them.

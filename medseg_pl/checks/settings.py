@@ -72,7 +72,10 @@ class CheckSettings(NamedTuple):
         return labeling
 
     def choose_splits(self, cases: Sequence[Case], label_voxels: LabelVoxels) -> tuple[list[Split], list[Finding]]:
-        """Choose the splits to check: that of the configuration's file, the data's own, or the one drawn."""
+        """Choose the splits to check.
+
+        They come from the configuration's file, from the data, or are drawn.
+        """
         if self.split is not None and self.split.file is not None:
             return read_split_file(Path(self.split.file), cases)
         # The data's own split comes first, since `fit` takes it as well.

@@ -36,7 +36,10 @@ def make_whole_number_type(low: int, high: int) -> type:
 
 
 def parse_once(parse: Callable[[str], T]) -> Callable[[Any], T]:
-    """Leave a parsed value as it is: jsonargparse applies a type to its own result again."""
+    """Leave a parsed value as it is.
+
+    jsonargparse applies a type to its own result again.
+    """
 
     @wraps(parse)
     def apply(value: Any) -> Any:
@@ -46,7 +49,10 @@ def parse_once(parse: Callable[[str], T]) -> Callable[[Any], T]:
 
 
 def add_data_set(parser: ArgumentParser) -> None:
-    """Add a data set's folder, what its files do not say, and a configuration that says it."""
+    """Add options that name and describe a data set.
+
+    They give its folder, what its files do not say, and a configuration that says it.
+    """
     parser.add_argument(
         "directory", type=Path, nargs="?", metavar="DIR", help="the data set; default: that of --config"
     )
@@ -111,13 +117,13 @@ def add_json(parser: ArgumentParser) -> None:
 
 @contextmanager
 def keep_stdout_for(result: bool) -> Iterator[None]:
-    """Send what a block says to stderr, where stdout is for its result as JSON."""
+    """Send a block's prints to stderr, to keep stdout for JSON."""
     with redirect_stdout(sys.stderr) if result else nullcontext():
         yield
 
 
 def print_line(line: str) -> None:
-    """Print a line at once, also where it goes to a file that somebody watches."""
+    """Print a line at once, into watched files as well."""
     sys.stdout.write(f"{make_printable(line)}\n")
     sys.stdout.flush()
 
@@ -135,7 +141,7 @@ def add_num_workers(parser: ArgumentParser) -> None:
 
 
 def add_model(parser: ArgumentParser) -> None:
-    """Add what a command is told that runs the models of checkpoints on their data set."""
+    """Add options that choose checkpoints and how they run."""
     add_data_root(parser)
     add_plugins(parser)
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 …; default: a GPU, where there is one")

@@ -88,7 +88,7 @@ class Plan(NamedTuple):
         return self.folder / f"fold_{fold}"
 
     def find_complete(self, fold: int) -> Path | None:
-        """Find the run folder of a fold that has trained as long as it was told to."""
+        """Find the run folder of a completely trained fold."""
         run = find_newest_run(self.get_folder(fold))
         return run if run is not None and is_complete(run, self.limits) else None
 

@@ -22,7 +22,9 @@ _RUNNING = threading.RLock()
 
 
 class DeferredModule(ModuleType):
-    """A module or package that runs when a name is used that `sources` does not have.
+    """A module that runs at the first use of a missing name.
+
+    Names in `sources` do not run it.
 
     Modules below a package can be imported before. `importlib.util.LazyLoader` would run it for its `__file__` already,
     which `inspect` reads of every imported module.

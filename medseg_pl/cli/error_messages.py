@@ -85,7 +85,10 @@ def user_errors(command: str, tracker: PhaseTracker) -> Iterator[None]:
 
 
 def to_user_error(error: Exception, command: str, phase: Phase) -> MedsegError | None:
-    """Return what a user can understand of an error and do about it; `None` of one that is not known."""
+    """Turn a known error into one that a user can act on.
+
+    `None` of an error that is not known.
+    """
     text = str(error)
     again = "go on with --ckpt_path last" if command == "fit" else "repeat the command"
     if isinstance(error, MedsegError):
@@ -150,7 +153,10 @@ def _take_line(text: str) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Leaves out of a message what a terminal would obey: cases are named in it, and a stranger names files."""
+    """Remove from messages what a terminal would obey.
+
+    Cases are named in them, and a stranger names files.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Format the message, line by line."""
@@ -158,7 +164,7 @@ class PrintableFormatter(logging.Formatter):
 
 
 def quiet_libraries() -> None:
-    """Have loggers and warnings of this process say only what the user can do something about."""
+    """Silence log messages that a user cannot act on."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # five retries, each told twice; we say it once

@@ -104,7 +104,10 @@ def list_changes(path: Path, settings: Mapping[str, Any]) -> list[str]:
 
 
 def select_binding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Select the settings that must be the same in all folds, and in all lives of one."""
+    """Select the settings that all folds must share.
+
+    They stay the same when a fold is resumed, too.
+    """
     data = {name: value for name, value in settings["data"].items() if name not in _FREE}
     source = dict(data["source"])
     arguments = source.get("init_args") or {}

@@ -73,11 +73,17 @@ besides: --data_root DIR, where the data set is now; --plugins PACKAGE[,PACKAGE]
 
 
 class TrainerParser(LightningArgumentParser):
-    """Parser of a training command, whose errors are one paragraph, and those of the classes that settings name."""
+    """Parser of a training command, with errors of one paragraph.
+
+    Errors of the classes that settings name are so, too.
+    """
 
     @classmethod
     def subclass_with_locator(cls, locate: Callable[[str], str]) -> type[TrainerParser]:
-        """Make a class whose parsers, and those that they make for nested settings, say where a class is named."""
+        """Make a parser class that says where a class is named.
+
+        So do the parsers that it makes for nested settings.
+        """
         return type(cls.__name__, (cls,), {"locate": staticmethod(locate)})
 
     @staticmethod
@@ -92,7 +98,7 @@ class TrainerParser(LightningArgumentParser):
 
 
 class MedsegCLI(LightningCLI):
-    """Wires module and data module, the run folder, and the settings that a checkpoint carries.
+    """Wires module, data module, run folder and a checkpoint's settings.
 
     Args:
         command: `fit`, `validate`, `test` or `predict`.

@@ -75,7 +75,9 @@ class MaskPair:
 def pair_folders(
     reference: Path, prediction: Path, labels: Sequence[str] | None = None
 ) -> tuple[list[MaskPair], list[str]]:
-    """One pair for each reference, sorted by name, and the names of the predictions that have no reference.
+    """Pair references with predictions by name.
+
+    Returns a pair for each reference, sorted, and the predictions without a reference.
 
     Args:
         reference: The folder of references.
@@ -107,7 +109,7 @@ def pair_folders(
 
 
 def list_left_out(directory: Path) -> list[LeftOut]:
-    """List the files of a folder of masks that are not read and may hold one."""
+    """List unread files of a mask folder that may be masks."""
     # `medseg predict` may write probabilities as .npz beside its masks.
     unread = (explain_unread(path) for path in list_files(directory) if not is_image(path) and path.suffix != ".npz")
     return [each for each in (*unread, *find_dead_links(directory)) if each.is_lost]

@@ -23,7 +23,10 @@ _STRATEGIES = ("auto", "ddp", "ddp_spawn", "fsdp", "deepspeed")
 
 
 class CommandParser(ArgumentParser):
-    """Parser of a command that reads and writes files: help without types, errors as `SettingError`."""
+    """Parser of a command that reads and writes files.
+
+    Its help has no types, and its errors are `SettingError`.
+    """
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=argparse.HelpFormatter)
@@ -156,7 +159,9 @@ def list_options(parser: ArgumentParser) -> list[str]:
 def locate_setting(
     name: str, arguments: Sequence[str], configs: Sequence[Path], checkpoint: str | None = None, settings: str = ""
 ) -> str:
-    """Find where a class or a setting is named last: by the arguments, a configuration or a checkpoint.
+    """Find where a class or a setting is named last.
+
+    That is in the arguments, a configuration or a checkpoint.
 
     Args:
         name: As in `torch.nn.Module`, or `model.loss`.
@@ -180,7 +185,7 @@ def locate_setting(
 
 
 def check_sections(path: Path, sections: Sequence[str]) -> None:
-    """Check that a configuration file is there, is YAML, and has only sections that exist.
+    """Check that a configuration file is YAML with known sections.
 
     Raises:
         SettingError: It is not so.
@@ -245,7 +250,9 @@ install 'medseg[wandb]', or leave out what needs it."
 
 
 def describe_parse_error(message: str, options: Sequence[str]) -> str:
-    r"""Put a parser's message into one paragraph, with the nearest name where one is misspelled.
+    r"""Put a parser's message into one paragraph.
+
+    A misspelled name gets the nearest one.
 
     Args:
         message: Of jsonargparse or argparse.

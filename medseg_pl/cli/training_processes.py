@@ -47,7 +47,7 @@ class Training(NamedTuple):
 
 
 def complete_or_stop(training: Training, code: int) -> bool:
-    """Tell whether others may begin after this one has ended: only if it is complete."""
+    """Tell whether this training is complete, so others may begin."""
     return code == 0
 
 
@@ -112,7 +112,7 @@ def run_trainings(
 
 
 def make_environments(jobs: int, devices: Any) -> list[dict[str, str]]:
-    """Make the variables of trainings that run at once, so that they share this machine.
+    """Make environments for trainings that share this machine.
 
     Args:
         jobs: How many.

@@ -92,7 +92,7 @@ class Plan(NamedTuple):
 
 
 def run(arguments: Sequence[str], stop: StopSignals) -> int:
-    """Try settings until there are as many trials as asked for, and write down the best.
+    """Run the trials asked for, and write the best settings.
 
     Args:
         arguments: What follows `tune` on the command line.

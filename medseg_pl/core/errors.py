@@ -56,7 +56,7 @@ class MissingDataError(DataError):
 
 
 class UnreadableFileError(DataError):
-    """A file is there but cannot be decoded, or is larger than the reader allows."""
+    """A file cannot be decoded, or is larger than allowed."""
 
 
 class MaskValueError(DataError):
@@ -68,7 +68,7 @@ class LabelOverlapError(MaskValueError):
 
 
 class GeometryError(DataError):
-    """An image and its mask, or the channels of an image, do not share one grid."""
+    """An image's mask or channels lie on another grid."""
 
 
 class ExportError(MedsegError):
@@ -76,7 +76,10 @@ class ExportError(MedsegError):
 
 
 class UnwritableFileError(MedsegError):
-    """A file cannot be written where it belongs: the disk is full, read-only or broken."""
+    """A file cannot be written.
+
+    The disk is full, read-only or broken.
+    """
 
 
 class FolderLockedError(MedsegError):
@@ -84,7 +87,10 @@ class FolderLockedError(MedsegError):
 
 
 class PreemptedError(MedsegError):
-    """The training was asked to stop, and has kept its state: it is to go on, not to be looked into."""
+    """The training was asked to stop, and has kept its state.
+
+    It is to go on, not to be looked into.
+    """
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
@@ -122,7 +128,9 @@ def make_printable(text: str) -> str:
 
 
 def replace_controls(text: str) -> str:
-    r"""Replace what no file of text should hold, and nothing else: spaces of every kind stay.
+    r"""Replace what no file of text should hold.
+
+    Spaces of every kind stay.
 
     >>> replace_controls("a\x1b[2J\u00a0b")
     'a�[2J\xa0b'
@@ -131,7 +139,7 @@ def replace_controls(text: str) -> str:
 
 
 def shorten(text: str, most: int = 80) -> str:
-    """Quote a stranger's text for an error: printable, and cut off where it is long.
+    """Quote a stranger's text for an error, printable and short.
 
     >>> shorten("a" * 9, most=5)
     "'aaaaa…'"

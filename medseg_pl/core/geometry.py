@@ -31,7 +31,9 @@ As in DICOM: rows run to the back or the feet, columns to the patient's left or 
 
 
 class Reorientation(NamedTuple):
-    """An array's axes in another order, some of them backwards: no voxel is changed, and it is undone exactly.
+    """An array's axes in another order, some of them backwards.
+
+    No voxel is changed, and it is undone exactly.
 
     Attributes:
         order: Which of the old axes `(D, H, W)` comes first, second and third.
@@ -99,7 +101,10 @@ class Geometry:
 
     @property
     def unit(self) -> str:
-        """What distances on this grid are counted in: `mm`, or `px` where the spacing is unknown."""
+        """Return the unit of distances on this grid.
+
+        `mm`, or `px` where the spacing is unknown.
+        """
         return "px" if self.spacing_mm is None else "mm"
 
     @property
@@ -128,7 +133,7 @@ class Geometry:
         return Geometry(shape, spacing_mm, to_affine(affine))
 
     def find_reorientation(self, other: Geometry) -> Reorientation | None:
-        """Find how an array on this grid is reoriented to have its axes along those of another grid.
+        """Find the reorientation that brings an array's axes along another grid's.
 
         Returns:
             `None` where a grid does not know its place, or axes of the one lie between axes of the other.
@@ -152,7 +157,9 @@ class Geometry:
         return self.affine is None and self.spacing_mm is not None
 
     def distance_voxels(self, other: Geometry) -> float:
-        """Measure how far apart two grids put the same corner, at most, in voxels of this one.
+        """Measure the largest distance between corners of two grids.
+
+        In voxels of this one.
 
         Zero where one of them does not know its place.
 
@@ -211,7 +218,9 @@ def find_turn_to_codes(codes: str, wanted: str) -> Reorientation:
 
 
 def find_slicing(geometry: Geometry, slicing: Slicing, source: str, orientation: str | None = None) -> Reorientation:
-    """Find how a volume is reoriented to be cut into slices, and to lie as the slices of training did.
+    """Find the reorientation that cuts a volume into slices.
+
+    Slices lie as those of training did.
 
     Args:
         geometry: The grid as the file has it.

@@ -70,7 +70,9 @@ _DENIED = (
 
 @contextmanager
 def restrict_imports(plugins: Sequence[str] = ()) -> Iterator[None]:
-    """Refuse a `class_path` of any other package before it is imported, and open no address for settings.
+    """Refuse a `class_path` of other packages before it is imported.
+
+    No address is opened for settings either.
 
     Args:
         plugins: Further packages or modules, of which the user says that they may run.
@@ -102,7 +104,9 @@ def restrict_imports(plugins: Sequence[str] = ()) -> Iterator[None]:
 
 
 def check_stored(settings: Mapping[str, Any]) -> None:
-    """Check that a checkpoint's settings open nothing: no address, no hub, no file in place of a class.
+    """Check that a checkpoint's settings open nothing.
+
+    No address, no hub, no file in place of a class.
 
     Args:
         settings: Those of model and data, as plain values.

@@ -135,7 +135,10 @@ class LabelMap:
 
     @property
     def classes(self) -> int:
-        """How many logits the network gives for each pixel: with a background only where labels exclude each other."""
+        """Count the logits of each pixel.
+
+        With a background only where labels exclude each other.
+        """
         return len(self.names) + (self.task == "multiclass")
 
     @property
@@ -145,7 +148,7 @@ class LabelMap:
 
     @property
     def file_values(self) -> tuple[int, ...]:
-        """The value that stands for each label in a mask file that holds all of them."""
+        """Return each label's value in a mask file of all labels."""
         return tuple(self.values) if self.values is not None else tuple(range(1, len(self.names) + 1))
 
     def encode(
@@ -192,7 +195,9 @@ class LabelMap:
 
     @staticmethod
     def unite(masks: Sequence[UInt8[np.ndarray, "..."]]) -> UInt8[np.ndarray, "..."]:
-        """Merge several 0/1 masks of one label: it is where any of them has it, and open where none does but one is.
+        """Merge several 0/1 masks of one label.
+
+        It is where any of them has it, and open where none does but one is.
 
         >>> LabelMap.unite([np.array([1, 0, 255], np.uint8), np.array([255, 0, 0], np.uint8)])
         array([  1,   0, 255], dtype=uint8)
@@ -201,7 +206,9 @@ class LabelMap:
         return united.astype(np.uint8)
 
     def combine(self, masks: Sequence[UInt8[np.ndarray, "..."]], source: str = "mask") -> UInt8[np.ndarray, "m ..."]:
-        """Merge one 0/1 mask for each label, in the order of the names, into a stored mask.
+        """Merge one 0/1 mask of each label into a stored mask.
+
+        Masks come in the order of the names.
 
         Raises:
             MaskValueError: Labels overlap although the task says that they exclude each other.
@@ -222,7 +229,10 @@ class LabelMap:
         return merged
 
     def decode(self, mask: UInt8[np.ndarray, "1 ..."], colored: bool = False) -> NDArray[Any]:
-        """Turn a stored mask of exclusive labels back into the values of a file, `(...)`, or colors, `(3, ...)`."""
+        """Turn a stored mask of exclusive labels back into a file's.
+
+        Values are `(...)`, colors `(3, ...)`.
+        """
         background, ignore = self._get_other_marks(colored)
         marks = [background] * 256
         marks[1 : len(self.names) + 1] = self._list_marks(colored)
@@ -232,7 +242,9 @@ class LabelMap:
     def decode_one(
         self, plane: UInt8[np.ndarray, "..."], index: int, visible: int = 1, colored: bool = False
     ) -> NDArray[Any]:
-        """Turn the 0/1 mask of label `index` into a file that holds this label alone, as `decode` does.
+        """Turn the mask of label `index` into a file's, as `decode`.
+
+        The file holds this label alone.
 
         Args:
             plane: 0 and 1.

@@ -109,7 +109,9 @@ _ENTERED: list[StopSignals] = []
 
 
 def leave_if_asked() -> None:
-    """Raise if this process was asked to stop, in long work that comes before the first step of a training.
+    """Raise if this process was asked to stop.
+
+    For long work that comes before the first step of a training.
 
     Raises:
         PreemptedError: Any signal came.
@@ -151,7 +153,7 @@ def _leave_at_once(number: int) -> None:
 
 
 class ParentExitFlag:
-    """A flag that the parent process is about to end, for the processes that load data for it.
+    """Tells loading processes that their parent is about to end.
 
     An interpreter that ends sends SIGTERM to its workers and waits for each of them; Slurm may send the same signal to
     all processes of a job. A worker cannot tell one from the other by the signal, so it looks here.
@@ -172,7 +174,9 @@ class ParentExitFlag:
 
 
 def leave_signals_to_main(parent: ParentExitFlag) -> None:
-    """Keep a process that loads data alive: Slurm may signal all processes of a job, and a lost worker ends the run.
+    """Keep a process that loads data alive when signals come.
+
+    Slurm may signal all processes of a job, and a lost worker ends the run.
 
     A terminal sends Ctrl-C to all of them.
 

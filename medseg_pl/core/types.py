@@ -32,7 +32,9 @@ quarters as well."""
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """What is done to one label of a predicted case, in this order. Choose it on validation cases, never on test cases.
+    """What is done to one label of a predicted case, in order.
+
+    Choose it on validation cases, never on test cases.
 
     Args:
         fill_holes: What the label encloses becomes part of it, as far as no other label is there.
@@ -53,7 +55,9 @@ class PostProcessing:
 
 @dataclass(frozen=True)
 class Case:
-    """What is scored as one: a 2D image or a volume, known by its files and not yet read.
+    """What is scored as one: a 2D image or a volume.
+
+    It is known by its files and not yet read.
 
     Args:
         case_id: Unique within the source: a name, or names with `/` between them.
@@ -168,7 +172,9 @@ class EvaluationBatch:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The mask of a whole case on its native grid, ready to be scored or written.
+    """The mask of a whole case, ready to be scored or written.
+
+    It lies on the native grid.
 
     Args:
         case_id: The case; empty for an image of no data set.
@@ -211,7 +217,9 @@ class Prediction:
         group: str | None = None,
         spacing_mm: tuple[float, float, float] | None = None,
     ) -> Prediction:
-        """Take masks of any program, as tensors or arrays, so that any loop can feed the metrics.
+        """Take masks of any program, as tensors or arrays.
+
+        Any loop can feed the metrics with them.
 
         Args:
             case_id: Unique within what is scored.

@@ -76,7 +76,9 @@ def find_name_fault(name: str) -> str | None:
 
 
 def find_path_fault(name: str) -> str | None:
-    """Say why a name such as `patient3/ct` leads out of the folder that it is written to, or cannot be printed.
+    """Say why a name leads out of its folder or is unprintable.
+
+    Such as `patient3/ct`; `None` where it does neither.
 
     >>> find_path_fault("patient3/ct"), find_path_fault("a/../../b"), find_path_fault("/etc")
     (None, "holds '..'", "holds an empty part beside '/'")
@@ -118,7 +120,9 @@ def is_address(text: str) -> bool:
 
 
 def is_hub_name(text: str) -> bool:
-    """Check whether timm looks a network's name up elsewhere: on a hub, or in a folder that describes it.
+    """Check whether timm would look a network's name up elsewhere.
+
+    On a hub, or in a folder that describes it.
 
     >>> [is_hub_name(text) for text in ("tu-hf-hub:timm/resnet18", "HF_HUB:a/b", "tu-local-dir:/a", "tu-resnet18")]
     [True, True, True, False]

@@ -50,7 +50,9 @@ class SliceIndex:
 
 
 class PatchDataset(Dataset[Sample]):
-    """Training patches: every slice once in an epoch, some of them exchanged for a place where a label is.
+    """Training patches: every slice once in an epoch.
+
+    Some of them are exchanged for a place where a label is.
 
     Args:
         index: The cached cases.

@@ -14,7 +14,9 @@ from medseg_pl.data.datasets import Draw
 
 
 class EpochSampler(Sampler[Draw]):
-    """A new order for each epoch, a function of seed and epoch alone; ranks share it without overlap.
+    """A new order for each epoch, from seed and epoch alone.
+
+    Ranks share it without overlap.
 
     Args:
         length: How many samples there are.
@@ -78,7 +80,9 @@ class FixedSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]  # dr
 
 
 class CaseBatchSampler(Sampler[list[int]]):
-    """Whole cases for each rank, in batches of slices that share one size; nothing is padded or seen twice.
+    """Whole cases for each rank, in batches of equal slices.
+
+    Nothing is padded or seen twice.
 
     Cases go to the rank that has the fewest slices so far, the largest first.
 
@@ -135,7 +139,9 @@ def _batch_by_size(slices: list[tuple[int, tuple[int, int]]], batch_size: int) -
 
 
 class TrainingLoader(DataLoader[Batch]):
-    """Batches of an `EpochSampler`, those of a resumed epoch without the ones that were trained on before.
+    """Batches of an `EpochSampler`, without those already trained on.
+
+    A resumed epoch goes on where it stopped.
 
     Lightning asks for `state_dict` when it writes a checkpoint, and gives it to `load_state_dict` where it goes on
     within an epoch.

@@ -59,7 +59,9 @@ NOT_KNOWN = "not known"
 
 
 def export(arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Write the folder, run its golden cases as anyone would, and give it its name only then.
+    """Write the folder and prove it with its golden cases.
+
+    It gets its name only then.
 
     Returns:
         What the export costs in Dice, where it was measured.

@@ -19,7 +19,10 @@ VOLUMES = (".nii", ".nii.gz")
 
 
 class RefusedError(MedsegError):
-    """A file, a folder or an image cannot be used: what was expected, what came instead, and what to do."""
+    """A file, a folder or an image cannot be used.
+
+    It says what was expected, what came instead, and what to do.
+    """
 
 
 def is_volume(path: Path) -> bool:

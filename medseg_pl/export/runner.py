@@ -276,7 +276,10 @@ def activate(logits: Array, activation: str) -> Array:
 
 
 def decide(probabilities: Array, decision: dict[str, Any]) -> Array:
-    """Decide on `(K, ...)`: the likeliest class, or every label above a threshold, as the mask `(M, ...)`."""
+    """Decide on `(K, ...)` probabilities as the mask `(M, ...)`.
+
+    The likeliest class, or every label above a threshold.
+    """
     if decision["rule"] == "likeliest":
         likeliest: Array = probabilities.argmax(axis=0)[None]
         return likeliest.astype(np.uint8)

@@ -28,7 +28,7 @@ class _PartialCase:
 
 
 class CaseAssembler:
-    """Decide between the labels of slices, collect the slices of each case, and post-process whole cases.
+    """Decides between labels, collects slices and post-processes whole cases.
 
     Args:
         labels: Decide what the probabilities mean.

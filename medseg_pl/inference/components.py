@@ -14,7 +14,9 @@ _TOUCHING = np.ones((3, 3, 3), bool)
 
 
 def keep_largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Keep the component with most voxels, the first in the array of several as large.
+    """Keep the component with most voxels.
+
+    Of several as large, the first in the array.
 
     >>> keep_largest_component(np.array([[[1, 0, 1, 1, 0, 1]]], bool)).astype(int)
     array([[[0, 0, 1, 1, 0, 0]]])

@@ -130,7 +130,9 @@ def assess_reference(
     geometry: Geometry,
     annotated: Sequence[str] | None = None,
 ) -> CaseEvidence:
-    """Find evidence against a reference in the prediction of a model that was not trained on it.
+    """Find evidence against a reference in a model's prediction.
+
+    The model must not be trained on the case.
 
     `surprise` is the Dice that the model expects of its own mask, less the Dice that it expects of the reference:
     0 if both are alike, and small if the model itself is in doubt. There is none against labels that were not looked
@@ -182,7 +184,9 @@ def expected_dice(probability: Float[np.ndarray, "*shape"], mask: Bool[np.ndarra
 
 
 def agreement(others: Sequence[Bool[np.ndarray, "*shape"]], mask: Bool[np.ndarray, "*shape"]) -> float:
-    """Average the Dice of a mask with others of the same image, 1 if both are empty; NaN without others.
+    """Average the Dice of a mask with others of its image.
+
+    1 if both are empty; NaN without others.
 
     >>> mask, half = np.array([True, True, False]), np.array([True, False, False])
     >>> agreement([mask, half], mask)

@@ -32,7 +32,9 @@ FEWEST_PATIENTS = 6
 def apply_postprocess(
     mask: UInt8[np.ndarray, "m d h w"], geometry: Geometry, labels: LabelMap, postprocess: Mapping[str, PostProcessing]
 ) -> UInt8[np.ndarray, "m d h w"]:
-    """Return a copy of a predicted mask with each label post-processed, in the order of the labels.
+    """Return a predicted mask with each label post-processed.
+
+    In the order of the labels; the mask itself is not changed.
 
     Where labels exclude each other, what a label loses becomes background, and it gains background alone.
 
@@ -62,7 +64,10 @@ def apply_postprocess(
 
 
 def voxel_size(geometry: Geometry) -> float:
-    """Return the unit of `minimum_size`: a pixel's area in a case of one slice, else a voxel's volume; 1 if unknown."""
+    """Return the unit of `minimum_size`.
+
+    A pixel's area in a case of one slice, else a voxel's volume; 1 if unknown.
+    """
     z, y, x = geometry.spacing_in_unit
     return y * x if geometry.shape[0] == 1 else z * y * x
 

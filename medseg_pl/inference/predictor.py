@@ -52,7 +52,9 @@ class EnsemblePrediction(NamedTuple):
 
 
 class Predictor:
-    """Predict with one model, or with the mean over several that know the same labels.
+    """Predicts with one model, or with the mean over several.
+
+    All know the same labels.
 
     The models may differ in everything else: architecture, size, spacing, context, normalization.
 
@@ -138,7 +140,9 @@ class Predictor:
         )
 
     def select_models(self, indices: Sequence[int], tta: TtaMode | None = None) -> Predictor:
-        """Return a predictor of some of the models, post-processed as the first of them asks.
+        """Return a predictor of some of the models.
+
+        It post-processes as the first of them asks.
 
         Args:
             indices: Which of `models`.

@@ -51,7 +51,9 @@ def read_image_size(path: Path) -> tuple[int, int]:
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """Read an image as `(C, H, W)`: one channel for gray, three for color, all that a TIFF declares to be data.
+    """Read an image as `(C, H, W)`.
+
+    One channel for gray, three for color, all that a TIFF declares to be data.
 
     Transparency is dropped.
 
@@ -68,7 +70,9 @@ def read_image(path: Path) -> NDArray[Any]:
 
 
 def read_mask(path: Path) -> NDArray[Any]:
-    """Read a mask as `(H, W)` values: labels of a palette, 0 and 1 of a 1-bit file, gray values as they stand.
+    """Read a mask as `(H, W)` values.
+
+    Labels of a palette, 0 and 1 of a 1-bit file, gray values as they stand.
 
     Raises:
         MissingDataError: There is no such file.

@@ -220,7 +220,9 @@ def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
 
 
 def choose_numbered_paths(directory: Path, *names: str) -> list[Path]:
-    """Return paths that belong together, `name_2`, `name_3` … where one of them is taken: nothing is overwritten.
+    """Return paths that belong together and are free.
+
+    They are `name_2`, `name_3` … where one is taken: nothing is overwritten.
 
     The number is higher than any there is, so that the highest one is the newest.
 
@@ -339,7 +341,9 @@ _MARK = "'"
 
 
 def write_cell(text: str) -> str:
-    r"""Return text as a field: printable, and with a mark in front where a spreadsheet would see a formula.
+    r"""Return text as a field, harmless to a spreadsheet.
+
+    It is printable, with a mark in front where a formula would be seen.
 
     >>> [write_cell(text) for text in ("=1+1", "a\x1b[2J", "-0.5", "'=1", "stomach")]
     ["'=1+1", 'a�[2J', '-0.5', "''=1", 'stomach']

@@ -113,7 +113,7 @@ class LabelPair:
 
     @property
     def status(self) -> str:
-        """Which of the two masks is empty, or that the label was not looked for."""
+        """Say which mask is empty, or that nobody looked."""
         if not self.is_annotated:
             return NOT_ANNOTATED
         if not self.counts.reference:
@@ -124,7 +124,9 @@ class LabelPair:
 def apply_empty_mask_rule(
     pair: LabelPair, worst: Mapping[str, float], compute: Callable[[], Mapping[str, float]]
 ) -> dict[str, float]:
-    """Apply the rule for empty masks: NaN where both are empty, the worst score where exactly one is.
+    """Apply the rule for empty masks.
+
+    NaN where both are empty, the worst score where exactly one is.
 
     So a prediction is never better off empty when the reference is not.
 

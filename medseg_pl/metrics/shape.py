@@ -18,7 +18,9 @@ from medseg_pl.metrics.functional.surface import measure_diagonal
 
 
 class CenterlineMetric(CaseMetric):
-    r"""Agreement of the centerlines of tubes, such as vessels: a thin one counts as much as a thick one.
+    r"""Agreement of the centerlines of tubes, such as vessels.
+
+    A thin one counts as much as a thick one.
 
     With $S_P$ and $S_R$ the centerlines of prediction $P$ and reference $R$:
 

@@ -250,14 +250,19 @@ def _make_refusal(error: Exception) -> SettingError:
 
 
 def find_size_divisor(network: nn.Module) -> int:
-    """Return what sides of images must divide by: the output stride of the encoder, or 32 where that is not known."""
+    """Return what sides of images must divide by.
+
+    The output stride of the encoder, or 32 where that is not known.
+    """
     # smp's own check of shapes asks the encoder the same; U-Nets that are not checked scale features back and forth.
     stride = getattr(getattr(network, "encoder", None), "output_stride", None)
     return stride if isinstance(stride, int) else 32
 
 
 def refuse_activation(network: nn.Module) -> None:
-    """Refuse a network that is built to end in an activation: loss and decision apply their own to its logits.
+    """Refuse a network that ends in an activation.
+
+    Loss and decision apply their own to its logits.
 
     Raises:
         SettingError: The output are no logits; sigmoid of a sigmoid calls everything foreground.

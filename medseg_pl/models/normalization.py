@@ -67,7 +67,9 @@ class Normalization(Recorded, nn.Module):
 
 
 class ZScore(Normalization):
-    """Mean 0 and standard deviation 1 over each case: for MRI, whose units mean nothing across scans.
+    """Mean 0 and standard deviation 1 over each case.
+
+    For MRI, whose units mean nothing across scans.
 
     Both are those of the values moved to the case's 0.5th and 99.5th percentile, see `compute_channel_statistics`.
 
@@ -90,7 +92,9 @@ class ZScore(Normalization):
 
 
 class IntensityWindow(Normalization):
-    """A fixed range of values to -1 … 1: for CT, whose units are the same everywhere.
+    """A fixed range of values to -1 … 1.
+
+    For CT, whose units are the same everywhere.
 
     Args:
         low: The value that becomes -1; everything below does too.
@@ -177,7 +181,9 @@ class MeanStd(Normalization):
 
 
 class PerChannel(Normalization):
-    """Normalize each channel its own way: a window for the CT, z-scores for the PET beside it.
+    """Normalize each channel its own way.
+
+    Such as a window for the CT, and z-scores for the PET beside it.
 
     Args:
         channels: One normalization for each of `model.channels`, in their order.

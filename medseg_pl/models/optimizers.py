@@ -79,7 +79,7 @@ class WarmupPolynomialLR(LRScheduler):
         super().__init__(optimizer)
 
     def plan(self, steps: float) -> float:
-        """Fit the schedule to the length of the run, and set the rate of the next step.
+        """Fit the schedule to the run, and set the next rate.
 
         Args:
             steps: Optimizer steps from the run's first to its last; infinite where only the time ends it.

@@ -38,7 +38,9 @@ PREFIX = "model."
 
 
 class SegmentationModel(nn.Module):
-    """A segmentation network with what it needs to be used: labels, normalization, and how images are brought to it.
+    """A segmentation network with what it needs to be used.
+
+    That is labels, normalization, and how images are brought to it.
 
     Args:
         network: Any class of segmentation-models-pytorch, or your own, or `functools.partial` of one; called with
@@ -114,7 +116,7 @@ class SegmentationModel(nn.Module):
 
     @property
     def in_channels(self) -> int:
-        """Channels that the network sees: those of the image, of the slice and of its neighbors."""
+        """Count the channels of a slice with its neighbors."""
         return self.channels * (2 * self.context_slices + 1)
 
     @property

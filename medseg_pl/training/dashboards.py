@@ -148,7 +148,10 @@ def read_given_settings(logger: WandbLogger) -> dict[str, Any]:
 
 
 def remove_links(logger: WandbLogger) -> None:
-    """Remove the link to W&B's own log under the home folder, which names the user. The run has to have begun."""
+    """Remove the link to W&B's log below the home folder.
+
+    It names the user. The run has to have begun.
+    """
     run = logger.experiment
     if not run.disabled:
         (Path(run.settings.log_dir) / "debug-core.log").unlink(missing_ok=True)

@@ -252,7 +252,10 @@ class SegmentationModule(LightningModule):
         warn_about_slow_average(self.trainer, count_run_steps(self.trainer))
 
     def on_train_epoch_start(self) -> None:
-        """Thaw the encoder when it is time, and schedule parameters that a finetuning callback has thawed."""
+        """Thaw the encoder when it is time.
+
+        Schedule parameters that a finetuning callback has thawed, too.
+        """
         self.fine_tuning.freeze(self.model.network, self.current_epoch)
         include_added_groups(self._list_schedules())
 
@@ -320,7 +323,10 @@ class SegmentationModule(LightningModule):
             step_schedule(self.trainer, scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record the precision for later evaluations, and the counters that a resumed fit goes on from."""
+        """Record precision and counters for what comes later.
+
+        Evaluations use the precision; a resumed fit goes on from the counters.
+        """
         if self._unrecorded:
             raise SettingError(self._unrecorded)
         checkpoint["precision"] = str(self.trainer.precision)

@@ -243,7 +243,10 @@ class PhaseTracker(Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's progress bar, which ends before results are printed, and leaves out the number of the run."""
+    """Lightning's progress bar, ended before results are printed.
+
+    It leaves out the number of the run.
+    """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the terminal, unless training goes on."""
@@ -267,7 +270,9 @@ class ProgressBar(RichProgressBar):
 
 
 class LogLines(Callback):
-    """Print one plain line after each validation of a training: for log files, where a bar would be noise.
+    """Print one plain line after each validation of a training.
+
+    For log files, where a bar would be noise.
 
     Lines are 78 characters long, under a header that comes again and again, since logs are read from their end.
     """

@@ -125,7 +125,10 @@ def _name_run(file: Path) -> str:
 
 
 def check_metric(name: str, tables: Sequence[Table]) -> str:
-    """Return `name`, or raise `SettingError` unless it says which run is better and both tables have it."""
+    """Return `name` if both tables can be compared by it.
+
+    Else raise `SettingError`: it must say which run is better, and both tables must have it.
+    """
     lacking = [table for table in tables if name not in table.rows[0]]
     comparable = [column for column in HIGHER_IS_BETTER if all(column in table.rows[0] for table in tables)]
     choice = f"Choose from {', '.join(comparable) or 'nothing: no other column of both can be compared'}."

@@ -454,7 +454,9 @@ def _notes(arguments: Namespace, pairs: Sequence[MaskPair], unmatched: Sequence[
 
 
 def map_cases(pairs: Sequence[MaskPair], function: Callable[[MaskPair], T], workers: int, doing: str) -> list[T]:
-    """Apply a function to each pair, several at a time, and return the results in the order of the pairs.
+    """Apply a function to several pairs at a time.
+
+    Results come in the order of the pairs.
 
     Raises:
         DataError: Some cases cannot be used; the others are tried before it is raised.

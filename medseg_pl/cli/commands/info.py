@@ -119,7 +119,9 @@ def describe_installation() -> dict[str, Any]:
 
 
 def describe_path(path: Path) -> dict[str, Any] | None:
-    """Describe a checkpoint, an ensemble, or the folder of a run, an experiment or a cross-validation.
+    """Describe a checkpoint, an ensemble or a folder of runs.
+
+    A folder may be of a run, an experiment or a cross-validation.
 
     Args:
         path: A file or a folder.
@@ -137,7 +139,7 @@ def describe_path(path: Path) -> dict[str, Any] | None:
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
-    """Describe a checkpoint: its model, how far it was trained, and on how much data.
+    """Describe a checkpoint's model, training and data.
 
     Args:
         path: The file. No case and no folder that it names is in the description.
@@ -219,7 +221,7 @@ def _describe_folder(path: Path) -> dict[str, Any] | None:
 
 
 def describe_run(path: Path) -> dict[str, Any]:
-    """Describe a run folder: how far it is, what it scored, and what it was trained with.
+    """Describe a run folder: progress, scores and settings.
 
     Raises:
         UnreadableFileError: A file in it is damaged.

@@ -63,7 +63,9 @@ class ProjectNames(NamedTuple):
 
 
 def make_project(arguments: argparse.Namespace) -> tuple[ProjectNames, Sequence[str]]:
-    """Write the project beside its place first, so that a failure leaves nothing that looks whole.
+    """Write the project beside its place, then move it there.
+
+    A failure leaves nothing that looks whole.
 
     Returns:
         The project's names, and notes on the plan for its data.

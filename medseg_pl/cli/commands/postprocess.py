@@ -101,7 +101,7 @@ def measure_gains(predictor: Predictor, source: Source, cases: Sequence[Case]) -
 
 
 def write_checkpoint(trained: CheckpointInfo, gains: dict[str, DiceGain], output: Path) -> None:
-    """Write the checkpoint with the post-processing that is safe among its settings, and with all gains."""
+    """Write the checkpoint with its safe post-processing and all gains."""
     from medseg_pl.models.checkpoint import load_verified
     from medseg_pl.training.checkpoints import DurableCheckpointIO
 

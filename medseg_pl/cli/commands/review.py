@@ -129,7 +129,9 @@ class CrossFoldPredictor:
 
 
 def select_cases(cases: Sequence[Case], predictor: CrossFoldPredictor) -> list[Case]:
-    """Select the cases with labels and a model to review them, and print how many are left out.
+    """Select labeled cases that a model can review.
+
+    Print how many are left out.
 
     Raises:
         DataError: No case can be reviewed.

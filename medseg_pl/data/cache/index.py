@@ -34,7 +34,9 @@ _MOST_OPEN = 256
 # Not `eq`: whether two arrays are equal is an array.
 @dataclass(frozen=True, eq=False)
 class CacheIndex:
-    """The cached cases of a run in their order, and what is small of each: a few hundred bytes a case.
+    """The cached cases of a run in their order.
+
+    It holds a few hundred bytes of each case.
 
     All is plain numbers. So a case is opened without its description being read again, and a process that loads data
     shares the rows with the one that it was forked from, which it would not do with as many objects.

@@ -28,7 +28,9 @@ _SAME_GRID_VOXELS = 0.1
 
 
 class FileSource(Source):
-    """Reads the channels of `case.images`, and either one mask file with all labels or files for each label.
+    """Reads channels and masks from files that cases name.
+
+    Masks are one file with all labels, or files for each label.
 
     Attributes:
         slicing: How a volume is cut into slices, see `find_slicing`.

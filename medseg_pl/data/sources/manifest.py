@@ -139,7 +139,9 @@ _REMEDY = "Set data.source.manifest to your CSV file."
 
 
 class ManifestSource(FileSource):
-    """A CSV with the columns `case_id, group, image, mask` and, if you like, `split` or `fold`, `site` and `scanner`.
+    """Cases listed in a CSV.
+
+    Its columns are `case_id, group, image, mask` and, if you like, `split` or `fold`, `site` and `scanner`.
 
     ```
     case_id,group,image,mask,split,site
@@ -228,7 +230,10 @@ class ManifestSource(FileSource):
         return ImageFolder(str(directory), self.slicing, folders)
 
     def count_label_files(self, case: Case) -> Sequence[int]:
-        """Count the masks of each label that has a column: none of labels that were not looked for."""
+        """Count the masks of each label that has a column.
+
+        None of labels that were not looked for.
+        """
         if case.annotated_labels is None or not (columns := self.read_mask_labels()):
             return super().count_label_files(case)
         return [int(name in case.annotated_labels) for name in columns]

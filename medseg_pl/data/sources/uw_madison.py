@@ -97,7 +97,9 @@ class RunTable:
 
 
 class UWMadisonSource(Source):
-    """MRI of the abdomen for radiotherapy of the gastro-intestinal tract: large bowel, small bowel, stomach.
+    """Abdominal MRI with large bowel, small bowel and stomach.
+
+    Scans for radiotherapy of the gastro-intestinal tract.
 
     ```
     root/train/case123/case123_day20/scans/slice_0001_266_266_1.50_1.50.png      16-bit gray

@@ -98,7 +98,9 @@ class AlbumentationsAugmentation(Augmentation):
 
 
 class StandardAugmentation(AlbumentationsAugmentation):
-    """What helps most 2D medical images: flips, small rotations, scales and shifts, and changes of the intensities.
+    """Flips, rotations, scales, shifts and changes of intensities.
+
+    They help most 2D medical images.
 
     Args:
         flip_horizontal: Probability of exchanging left and right; 0 where labels or anatomy know the side.

@@ -90,7 +90,9 @@ def brier_score(sums: CalibrationSums) -> float:
 
 
 def expected_calibration_error(sums: CalibrationSums) -> float:
-    r"""ECE: how far the mean probability of a bin is from the share of the label in it, averaged over voxels.
+    r"""ECE: how far probabilities are from the share of the label.
+
+    The distance of each bin, averaged over voxels.
 
     $$\sum_b \frac{n_b}{n}\,\Big|\,\frac{1}{n_b}\sum_{i \in b} p_i - \frac{1}{n_b}\sum_{i \in b} r_i\,\Big|
       = \frac{1}{n} \sum_b \Big|\sum_{i \in b} (p_i - r_i)\Big|.$$

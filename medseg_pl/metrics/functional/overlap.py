@@ -13,7 +13,9 @@ from jaxtyping import Bool
 
 
 class OverlapCounts(NamedTuple):
-    """Voxels of one label in one case: in both masks, in the prediction alone, in the reference alone.
+    """Voxels of one label in one case.
+
+    In both masks, in the prediction alone, in the reference alone.
 
     >>> counts = OverlapCounts(tp=2, fp=1, fn=1)
     >>> counts.prediction, counts.reference

@@ -34,7 +34,9 @@ _ROUNDING = 1.0 + 1e-9
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """How far each border voxel of one mask is from the border of the other, in the unit of the spacing.
+    """Distance of each border voxel to the other mask's border.
+
+    In the unit of the spacing.
 
     Infinite where the other mask is empty, and of length zero where the mask itself is.
 
@@ -111,7 +113,9 @@ def assd(distances: SurfaceDistances) -> float:
 
 
 def nsd(distances: SurfaceDistances, tolerance: float) -> float:
-    """NSD: the share of the border voxels of both masks that lie within the tolerance of the other border.
+    """NSD: the share of border voxels within the tolerance.
+
+    Of both masks, each measured to the other border.
 
     >>> nsd(SurfaceDistances(np.array([1.0, 2.0, 3.0]), np.array([0.0])), tolerance=2.0)
     0.75

@@ -119,7 +119,9 @@ def sign_flip_p(sums: Float64[np.ndarray, " g"], *, resamples: int = RESAMPLES, 
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Correct p-values so that the chance of any false finding among them stays what it was for one.
+    """Correct p-values for the number of comparisons.
+
+    The chance of any false finding among them stays what it was for one.
 
     Args:
         p_values: One for each hypothesis; `None` is not tested, and not counted.

@@ -42,7 +42,9 @@ class Totals(NamedTuple):
 def bootstrap_interval(
     values: Sequence[float], groups: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of the mean by the bootstrap-t, drawn over groups, since cases of one patient are alike.
+    """95 % interval of the mean by the bootstrap-t over groups.
+
+    Cases of one patient are alike, so groups are drawn.
 
     Each draw is measured in units of its own standard error, which keeps the interval honest with few patients and
     with scores that pile up near 1. On simulated patients without misses it holds the true mean in 91 to 95 of 100 data

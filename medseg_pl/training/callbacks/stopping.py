@@ -41,7 +41,9 @@ class _StepRecord:
 
 
 class FiniteCheck(Callback):
-    """End a run that has diverged: at the first loss that is no number, and before any file is written.
+    """End a run that has diverged.
+
+    At the first loss that is no number, and before any file is written.
 
     On a GPU the losses are copied to the host without waiting for them, so that a fault is reported a few steps later
     than it happens; before a checkpoint is saved, all of them are waited for, and the weights and what the optimizer
@@ -160,7 +162,9 @@ def _name_cases(cases: tuple[str, ...]) -> str:
 
 
 class Preemption(Callback):
-    """End a training that is asked to stop so that it can go on later: exit code 75, or 130 after Ctrl-C.
+    """End a training that is asked to stop, to go on later.
+
+    The exit code is 75, or 130 after Ctrl-C.
 
     All ranks agree before each step, by one number summed over them: whoever was signaled, all of them leave at the
     same step. Lightning exchanges such a number before each step as well, so ours never waits for a device that would

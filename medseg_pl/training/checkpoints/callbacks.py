@@ -181,7 +181,9 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keep `last.ckpt`, the state to resume from: at each epoch's end, and every few minutes in between.
+    """Keep `last.ckpt`, the state to resume from.
+
+    Written at each epoch's end, and every few minutes in between.
 
     Args:
         minutes: How much training a crash may cost at most.
