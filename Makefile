@@ -19,7 +19,7 @@ NEWEST = ls -td $(1) 2>/dev/null | head -n 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-processes test-documents test-trainings test-all test-realdata test-minimum lint type format docs docs-links bench clean
+.PHONY: help .venv demo test test-processes test-documents test-trainings test-all test-realdata test-minimum test-wheel lint type format docs docs-links bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -73,6 +73,13 @@ test-minimum: ## The tests with the oldest libraries that pyproject.toml allows 
 	mkdir -p build
 	$(PYTHON) .ci/minimum.py > build/minimum.txt
 	$(MAKE) test VENV=.venv-minimum PIP_ARGS="-c build/minimum.txt"
+
+test-wheel: $(INSTALLED) ## Every command of the README with the wheel alone, in an environment of its own (WHEEL=dist/medseg-….whl)
+	rm -rf build/wheel
+	$(PYTHON) -m venv build/wheel/venv
+	$(if $(WHEEL),cp $(WHEEL) build/wheel,$(BIN)/python -m pip wheel --quiet --no-deps $(PIP_ARGS) -w build/wheel .)
+	build/wheel/venv/bin/pip install --quiet $(PIP_ARGS) "$$(ls build/wheel/*.whl)[export]"
+	MEDSEG_TEST_PROGRAM="$(CURDIR)/build/wheel/venv/bin/medseg" $(BIN)/python -m pytest -m slow tests/docs/test_wheel.py
 
 lint: $(INSTALLED) type ## Style, layers and types
 	$(BIN)/ruff check

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from medseg_pl.io.config_files import (
     read_json,
     read_yaml,
 )
+from tests.sample_wheel import unpack_wheel
 
 
 @pytest.mark.parametrize("depth", [61, 900, 100_000])
@@ -69,20 +69,10 @@ def test_what_people_write_is_read(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == read_yaml(tmp_path / "a.json") == content
 
 
-CLONE = Path.cwd()
-
-
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The content of a wheel, unpacked."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = "import sys, hatchling.build; print(hatchling.build.build_wheel(sys.argv[1]))"
-    built = subprocess.run(
-        [sys.executable, "-c", build, str(folder)], capture_output=True, text=True, check=True, cwd=CLONE
-    )
-    with zipfile.ZipFile(folder / built.stdout.split()[-1]) as wheel:
-        wheel.extractall(folder / "site")
-    return folder / "site"
+    return unpack_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def run_elsewhere(package: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
