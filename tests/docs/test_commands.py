@@ -121,6 +121,6 @@ def test_lines_are_read_as_a_shell_reads_them(tmp_path: Path) -> None:
 def test_every_page_that_is_to_be_followed_has_commands() -> None:
     without_commands = [page.stem for page in PAGES if not any(each.words[0] == "medseg" for each in commands(page))]
     assert without_commands == [
-        *("accuracy", "api_data", "api_metrics", "api_models", "benchmarks", "design", "docker", "index", "scaling"),
-        *("script", "troubleshooting"),
+        *("accuracy", "api_data", "api_metrics", "api_models", "benchmarks", "design", "docker", "index"),
+        *("notebook", "scaling", "script", "troubleshooting"),
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import html
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import snowballstemmer
 
 from medseg_pl import CLASSES
 from medseg_pl.__main__ import MODULES, REPEATING, TRAINER_COMMANDS
@@ -125,6 +128,18 @@ def test_the_page_of_check_has_every_code_with_its_remedy(conf: ModuleType) -> N
     assert page.index("## Errors") < page.index("`no-cases`") < page.index("## Warnings") < page.index("## Notes")
 
 
+def test_the_notebook_stands_on_its_page_with_its_outputs(conf: ModuleType) -> None:
+    assert conf.NOTEBOOK in (DOCS / "notebook.md").read_text()
+    page = conf.notebook_as_markdown()
+    assert page.count('src="data:image/png;base64,iVBOR') == 1
+    assert "```text\nA  runs/notebook_25d/version_0/scores_test.csv" in page
+
+
+def test_formulas_and_help_are_translated(conf: ModuleType) -> None:
+    done = doctest.testmod(conf)
+    assert (done.failed, done.attempted) == (0, 2)
+
+
 def test_its_python_examples_hold() -> None:
     """Those of the page of metrics, which need nothing; the others are run where there is a checkpoint."""
     ((_, example),) = blocks(DOCS / "metrics.md", "python")
@@ -167,3 +182,33 @@ def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
         assert changed_options((tmp_path / f"{page.stem}.html").read_text()) == []
     checks = (tmp_path / "checks.html").read_text()
     assert all(code in checks for code in CODES)
+    classes = "".join((tmp_path / f"api_{page}.html").read_text() for page in ("data", "models", "metrics"))
+    assert ">args<" not in classes  # what a constructor takes is named
+    assert "<math" in classes
+    assert "$$" not in classes
+    for words, page in SEARCHED.items():
+        assert page in search(tmp_path / "searchindex.js", words), words
+
+
+SEARCHED = {
+    "early stopping": "faq",
+    "pretrained": "pretrained",
+    "fine-tune": "training",
+    "sweep": "sweeps",
+    "docker": "docker",
+    "SegmentationModule": "api_models",
+}
+"""What a reader looks for, and a page that has to be among the answers."""
+
+
+def search(index: Path, words: str) -> set[str]:
+    """Find the pages with all words, as the search of the pages does: by stems, in text and titles."""
+    text = index.read_text()
+    content = json.loads(text[text.index("(") + 1 : text.rindex(")")])
+    answers = []
+    for word in re.findall(r"\w+", words.lower()):
+        stem = snowballstemmer.stemmer("porter").stemWord(word)
+        numbers = [content[part].get(stem, []) for part in ("terms", "titleterms")]
+        pages = {number for found in numbers for number in ([found] if isinstance(found, int) else found)}
+        answers.append({content["docnames"][number] for number in pages})
+    return set.intersection(*answers)
