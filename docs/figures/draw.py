@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,11 @@ def main() -> None:
         words = f"$ medseg check mydata --group '(case\\d+)_' --html findings.html\n{said}"
         (desk / "terminal.html").write_text(TERMINAL.format(html.escape(words)), encoding="utf-8")
         photograph(browser, desk / "terminal.html", FIGURES / "terminal.png", element="pre")
+        call(desk, "phantom", "data/phantom")
+        logger = ("--config", "configs/logger/tensorboard.yaml", "--trainer.log_every_n_steps", "2")
+        call(desk, "fit", "--config", "configs/experiment/demo.yaml", *logger)
+        with serve_tensorboard(desk / "runs") as address:
+            photograph_dashboard(browser, address, FIGURES / "dashboard.png")
 
 
 @contextmanager
@@ -58,6 +64,31 @@ def open_browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=installed[0], args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@contextmanager
+def serve_tensorboard(logs: Path) -> Iterator[str]:
+    """Start TensorBoard on this machine alone, and yield its address."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--host", "127.0.0.1", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as server:
+        assert server.stderr is not None
+        try:
+            addresses = (re.search(r"http://127\.0\.0\.1:\d+/", line) for line in server.stderr)
+            yield next(address[0] for address in addresses if address)
+        finally:
+            server.terminate()
+
+
+def photograph_dashboard(browser: Browser, address: str, picture: Path) -> None:
+    """Take a picture of TensorBoard's charts of the losses and of the Dice of each label."""
+    view = browser.new_page(viewport={"width": 1280, "height": 860})
+    view.goto(f"{address}?tagFilter=%5E(train%7Cval)%2F(loss%7Cdice)&smoothing=0#timeseries")
+    view.locator("card-view canvas").first.wait_for(timeout=60_000)
+    view.get_by_label("Close settings").or_(view.get_by_role("button", name="Settings")).first.click()
+    view.wait_for_timeout(5000)  # charts come one by one
+    view.screenshot(path=picture)
+    view.close()
+    reduce_colors(picture)
 
 
 def photograph(
