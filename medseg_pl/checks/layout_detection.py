@@ -237,9 +237,8 @@ def detect_layout(directory: Path) -> str:
     if images is not None:
         return "folder"
     raise MissingDataError(
-        f"{directory} has no layout that is known: expected a dataset.json, train.csv beside train/, a CSV with the "
-        f"columns case_id, group and image, a folder {' or '.join(IMAGE_FOLDERS[:2])} beside one of masks, images with "
-        "masks in one folder, or DICOM series. Write a CSV that names your files, as ManifestSource describes."
+        f"{directory} has no known layout, such as {IMAGE_FOLDERS[0]}/ beside masks/, dataset.json, train.csv or DICOM "
+        "series. Write a CSV with the columns case_id, group, image and mask, as ManifestSource reads it."
     )
 
 

@@ -101,9 +101,8 @@ def pair_folders(
     # Some may be missing, which an option allows; where all are, the names of one side are meant otherwise.
     if all(pair.predictions.count(None) == len(folders) for pair in pairs):
         raise MissingDataError(
-            f"No reference in {reference} has a prediction of the same name in {prediction}: there are references such "
-            f"as {names[0]!r} and predictions such as {unmatched[0]!r}. Names are compared without suffix and with "
-            "sub-folders; rename the files of one side, or name the folder above or below."
+            f"No reference in {reference} has a prediction of its name in {prediction}: one is {names[0]!r}, the other "
+            f"{unmatched[0]!r}. Rename the files of one side, or name the folder above or below."
         )
     return pairs, unmatched
 

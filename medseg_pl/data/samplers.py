@@ -173,8 +173,6 @@ class TrainingLoader(DataLoader[Batch]):
             return
         before, now = (", ".join(f"{name} {which[name]}" for name in changed) for which in (state, self.state_dict()))
         raise SettingError(
-            f"The checkpoint lies within an epoch, after {done} of its batches, and was trained with "
-            f"{before}; now it is {now}. Samples of this epoch would be left out or seen twice. Set data.batch_size, "
-            "the number of devices (trainer.devices × trainer.num_nodes) and seed_everything as they were, or resume "
-            "from a checkpoint of an epoch's end, where they may change."
+            f"The checkpoint is {done} batches into an epoch that was begun with {before}; now it is {now}. Set "
+            "data.batch_size, trainer.devices and seed_everything as they were, or resume from an epoch's end."
         )

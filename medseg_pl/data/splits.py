@@ -268,9 +268,9 @@ def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:
     missing = [name for name in (*split.val, *split.test) if name not in case_ids]
     if missing:
         raise DataError(
-            f"The checkpoint's split names {len(missing)} cases to score that the data does not have, {missing[0]} "
-            "among them. Set data.source to the data of the training; for other data give a split of its own "
-            "(data.split_file, data.split_fractions or data.folds)."
+            f"The data lacks {len(missing)} cases that the checkpoint's split scores, such as {missing[0]}. Set "
+            "data.source to the data of the training, or give a split: data.split_file, data.split_fractions or "
+            "data.folds."
         )
     return replace(split, train=tuple(name for name in split.train if name in case_ids))
 
@@ -290,8 +290,7 @@ def refuse_trained_groups(cases: Sequence[Case], trained: Iterable[str]) -> None
     if seen:
         raise DataError(
             f"{len(seen)} of the {len(cases)} cases to be scored are of patients that this checkpoint was trained "
-            f"on, {seen[0]} among them: scores would look better than they are. Leave the split's settings as they "
-            "were in training, or give other data."
+            f"on, such as {seen[0]}. Leave the split's settings as they were in training, or give other data."
         )
 
 

@@ -196,9 +196,9 @@ def _run_self_test(folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ExportError(
-            "The exported model does not compute what the checkpoint does, so nothing was written. "
-            f"{done.stderr.strip().splitlines()[-1]} A normalization of your own has to treat each pixel by itself; "
-            "weights that were hardly trained may be too unstable to be compared."
+            "The exported model does not compute what the checkpoint does, so nothing was written: "
+            f"{done.stderr.strip().splitlines()[-1]} Train longer, or let a normalization of your own treat "
+            "each pixel by itself."
         )
     return done.stdout
 

@@ -139,7 +139,6 @@ def _refuse_taken_name(callback: ModelCheckpoint) -> None:
     """Raise where a further `ModelCheckpoint` writes to the file of the best weights or of the last state."""
     if callback.dirpath is None and callback.filename in ("best", "last"):
         raise SettingError(
-            f"trainer.callbacks: ModelCheckpoint's filename {callback.filename!r} is that of a file which every run "
-            "keeps. Choose another one; to choose the best weights by another score, give "
-            "medseg_pl.training.checkpoints.BestCheckpoint its monitor and mode."
+            f"trainer.callbacks: every run keeps a file {callback.filename!r}; give ModelCheckpoint another filename. "
+            "For the best by another score, set medseg_pl.training.checkpoints.BestCheckpoint's monitor and mode."
         )

@@ -87,7 +87,7 @@ class TestLayouts:
 
     def test_nothing_that_is_known(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("hello")
-        with pytest.raises(MissingDataError, match=r"has no layout that is known: expected a dataset.json"):
+        with pytest.raises(MissingDataError, match=r"has no known layout, such as .* Write a CSV"):
             detect_dataset(tmp_path)
         with pytest.raises(MissingDataError, match=r"Expected a data set in the folder .*nowhere, found nothing there"):
             detect_dataset(tmp_path / "nowhere")

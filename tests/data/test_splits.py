@@ -289,9 +289,8 @@ def test_a_restored_split_needs_the_cases_that_are_scored(missing: str, count: i
     with pytest.raises(DataError) as error:
         restore_split(SAVED.as_dict(), data)
     assert str(error.value) == (
-        f"The checkpoint's split names {count} cases to score that the data does not have, {missing[0]}0 among them. "
-        "Set data.source to the data of the training; for other data give a split of its own (data.split_file, "
-        "data.split_fractions or data.folds)."
+        f"The data lacks {count} cases that the checkpoint's split scores, such as {missing[0]}0. Set data.source to "
+        "the data of the training, or give a split: data.split_file, data.split_fractions or data.folds."
     )
 
 

@@ -462,7 +462,7 @@ def test_a_network_of_one_size_runs_in_windows(tmp_path: Path, capsys: pytest.Ca
         ({"network": f"{OURS}.Undecided"}, "torch cannot write this network as ONNX"),
         pytest.param(
             {"normalization": {"class_path": f"{OURS}.ByItsOwnMean"}},
-            "does not compute what the checkpoint does, so nothing was written. run.py: ",
+            "does not compute what the checkpoint does, so nothing was written: run.py: ",
             marks=pytest.mark.trainings,
         ),
     ],

@@ -264,12 +264,11 @@ class TestLoaders:
         loader: Any = data.train_dataloader()
         loader.load_state_dict(loader.state_dict())
         message = (
-            "within an epoch, after 2 of its batches, and was trained with batch_size 4, devices 1; "
-            "now it is batch_size 2, devices 2."
+            "is 2 batches into an epoch that was begun with batch_size 4, devices 1; now it is batch_size 2, devices 2."
         )
         with pytest.raises(SettingError, match=re.escape(message)):
             loader.load_state_dict({"batch_size": 4, "devices": 1, "seed": 5})
-        with pytest.raises(SettingError, match="trained with seed 6; now it is seed 5"):
+        with pytest.raises(SettingError, match="begun with seed 6; now it is seed 5"):
             loader.load_state_dict({"batch_size": 2, "devices": 2, "seed": 6})
 
     def test_at_an_epochs_end_batches_may_change(self, make: Make) -> None:
@@ -428,16 +427,15 @@ class TestScoring:
         with pytest.raises(DataError) as error:
             data.val_dataloader()
         assert str(error.value) == (
-            f"1 of the 2 cases to be scored are of patients that this checkpoint was trained on, {seen} among them: "
-            "scores would look better than they are. Leave the split's settings as they were in training, or give "
-            "other data."
+            f"1 of the 2 cases to be scored are of patients that this checkpoint was trained on, such as {seen}. "
+            "Leave the split's settings as they were in training, or give other data."
         )
 
     def test_it_is_the_patient_and_not_the_case_that_counts(self, make: Make, trained: dict[str, Any]) -> None:
         unseen = trained["split"]["val"][0]
         data = make(split_file=_split_file(make, train=trained["split"]["test"], val=[unseen]))
         data.use_checkpoint_split({**trained, "groups": [unseen]})
-        with pytest.raises(DataError, match=rf"1 of the 1 cases to be scored .* trained on, {unseen} among them"):
+        with pytest.raises(DataError, match=rf"1 of the 1 cases to be scored .* trained on, such as {unseen}"):
             ready(data).val_dataloader()
 
     def test_without_a_checkpoint_nothing_is_refused(self, make: Make) -> None:

@@ -61,8 +61,8 @@ def test_a_further_checkpoint_leaves_the_best_one_in_place() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([ModelCheckpoint(filename="best", monitor="val/loss")], "filename 'best' .*BestCheckpoint its monitor"),
-        ([ModelCheckpoint(filename="last")], "filename 'last'"),
+        ([ModelCheckpoint(filename="best", monitor="val/loss")], "file 'best'; .*BestCheckpoint's monitor"),
+        ([ModelCheckpoint(filename="last")], "file 'last'"),
         ([BestCheckpoint(), BestCheckpoint("val/loss", "min")], "BestCheckpoint is there twice"),
     ],
 )

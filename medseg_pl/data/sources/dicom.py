@@ -315,8 +315,7 @@ class DicomSource(Source):
         raise MissingDataError(
             f"Case {case.case_id}: nothing drawn is called {' or '.join(repr(key) for key in keys)}, the label "
             f"{label!r}; {abbreviate([str(path) for path in structures])} hold(s) {abbreviate(held, 20) or 'nothing'}. "
-            "Name it with data.source.segments, or set data.source.missing_is_empty if a label that is not drawn is "
-            "absent."
+            "Name it with data.source.segments, or set data.source.missing_is_empty."
         )
 
 

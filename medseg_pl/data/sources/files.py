@@ -190,8 +190,8 @@ def encode_mask_files(
     if len(shares) != len(labels.names):
         raise GeometryError(
             f"Case {case_id} has {len(paths)} mask file(s) for the {len(labels.names)} labels "
-            f"{', '.join(labels.names)}. Labels that may overlap (task multilabel) need one mask for each; "
-            "name them in data.source, or use the task multiclass for one mask with ids."
+            f"{', '.join(labels.names)}. Name one for each in data.source, or set model.labels.task to multiclass for "
+            "one mask with ids."
         )
     files = zip(paths, pixels, strict=True)
     empty = np.zeros(grid.geometry.shape, np.uint8)
@@ -323,8 +323,8 @@ def _check_grid(case_id: str, path: Path, got: Geometry, grid: CaseGrid) -> None
     shift = grid.geometry.distance_voxels(got)
     if shift > _SAME_GRID_VOXELS:
         raise GeometryError(
-            f"Case {case_id}: {path} has the {grid.what}'s shape but lies elsewhere in space: its affine puts a corner "
-            f"{shift:.1f} voxels from where {grid.path} has it (flipped, shifted, or of another spacing). "
+            f"Case {case_id}: {path} lies elsewhere in space (flipped, shifted, or of another spacing): a corner is "
+            f"{shift:.1f} voxels from where the {grid.what} {grid.path} has it. "
             f"{grid.remedy[0].upper()}{grid.remedy[1:]}, or correct the affine."
         )
 

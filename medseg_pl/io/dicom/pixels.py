@@ -74,7 +74,7 @@ def read_layout(dataset: Dataset, path: Path) -> PixelLayout:
     if samples != 1 or min(rows, columns, frames) < 1 or not 1 <= bits <= 32:
         raise UnreadableFileError(
             f"{path} holds {frames} image(s) of {rows} x {columns} pixels with {samples} value(s) of {bits} bits each; "
-            "expected at least one pixel with a single value of 1 to 32 bits. Colors are not read from DICOM."
+            "expected one value of 1 to 32 bits a pixel. Convert colors to gray, or export it again."
         )
     return PixelLayout(frames, (rows, columns), bits, signed, inverted)
 

@@ -148,8 +148,8 @@ def _build_plane(elements: Dataset, path: Path, frame: int, series: str, size: t
     vectors = np.reshape(orientation, (2, 3))
     if not np.allclose(vectors @ vectors.T, np.eye(2), atol=1e-3) or not min(spacing_mm) > 0:
         raise UnreadableFileError(
-            f"{path} says that its rows and columns run along {orientation} and its pixels are {spacing_mm} mm apart; "
-            "expected two unit vectors at a right angle and positive distances. Correct the header, or export it again."
+            f"{path} has ImageOrientationPatient {orientation} and PixelSpacing {spacing_mm}; expected two unit "
+            "vectors at a right angle and positive distances. Correct the header, or export it again."
         )
     slope, intercept = (_read_number(elements, keyword, default) for keyword, default in _RESCALE.items())
     if not (0 < abs(slope) < _LARGEST_RESCALE and abs(intercept) < _LARGEST_RESCALE):

@@ -390,9 +390,9 @@ def test_a_prediction_that_lies_elsewhere_is_refused(tmp_path: Path, refused: Re
     reference = save_volume(tmp_path / "reference" / "a.nii.gz", blocks((6, 7, 5), 1))
     prediction = save_volume(tmp_path / "prediction" / "a.nii.gz", blocks((6, 7, 5), 1), moved=moved)
     assert refused("--labels=lesion") == (
-        f"1 of 1 cases cannot be scored, and nothing was written. Case a: {prediction} has the reference's shape but "
-        f"lies elsewhere in space: its affine puts a corner 2.0 voxels from where {reference} has it (flipped, "
-        "shifted, or of another spacing). Write the prediction on the grid of its reference, or correct the affine."
+        f"1 of 1 cases cannot be scored, and nothing was written. Case a: {prediction} lies elsewhere in space "
+        f"(flipped, shifted, or of another spacing): a corner is 2.0 voxels from where the reference {reference} has "
+        "it. Write the prediction on the grid of its reference, or correct the affine."
     )
 
 
@@ -400,9 +400,8 @@ def test_nothing_paired_shows_a_name_of_each_side(tmp_path: Path, refused: Refus
     save(tmp_path, "liver/p1.png", BAR, LOWER, other="p1_pred.png")
     for options in ([], ["--missing_as_empty"]):
         assert refused(*options) == (
-            f"No reference in {tmp_path / 'reference'} has a prediction of the same name in {tmp_path / 'prediction'}: "
-            "there are references such as 'liver/p1' and predictions such as 'p1_pred'. Names are compared without "
-            "suffix and with sub-folders; rename the files of one side, or name the folder above or below."
+            f"No reference in {tmp_path / 'reference'} has a prediction of its name in {tmp_path / 'prediction'}: "
+            "one is 'liver/p1', the other 'p1_pred'. Rename the files of one side, or name the folder above or below."
         )
 
 

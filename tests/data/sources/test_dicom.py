@@ -219,8 +219,7 @@ class TestLabels:
             self.read(root, LabelMap(["liver", "pancreas"], "multiclass"))
         assert str(error.value) == (
             f"Case p1/ct: nothing drawn is called 'pancreas', the label 'pancreas'; {root / 'p1/seg/1-1.dcm'} hold(s) "
-            "1 'Liver', 2 'Spleen'. Name it with data.source.segments, or set data.source.missing_is_empty if a label "
-            "that is not drawn is absent."
+            "1 'Liver', 2 'Spleen'. Name it with data.source.segments, or set data.source.missing_is_empty."
         )
         with pytest.raises(MissingDataError, match=r"nothing drawn is called 'Hepar' or 7, the label 'liver'; "):
             self.read(root, LIVER, segments={"liver": ["Hepar", 7]})
