@@ -178,6 +178,16 @@ class LabelMap:
         """Turn a mask file that holds label `index` alone into 0 and 1.
 
         The label is written as 1 or as 255, or as its own value or color where it is given one.
+
+        Args:
+            pixels: Values as they stand in the file, or `(3, ...)` colors.
+            index: The label, counted from 0.
+            source: What to call the file in an error.
+            colored: Whether the file is read by color.
+
+        Raises:
+            MaskValueError: A value or a color is not the label's, or may be the background's.
+            SettingError: 1 or 255 may mean the label or, by `ignore_value`, that nobody looked.
         """
         if colored or self.values is not None:
             return self._translate(pixels, {self._list_marks(colored)[index]: 1}, source, colored)

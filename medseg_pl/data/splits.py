@@ -201,7 +201,10 @@ def split_by_fractions(
     # What rounding leaves over goes to training, which misses it least.
     wanted[0] = len(groups) - wanted[1] - wanted[2]
     if wanted[0] < 1:
-        raise SettingError(f"{len(groups)} patients (groups) are too few for the fractions {list(fractions)}.")
+        raise SettingError(
+            f"{len(groups)} patients (groups) are too few for the fractions {list(fractions)}. Set "
+            "data.folds, or a share of 0 for test."
+        )
     used_sides = [side for side in range(3) if wanted[side]]
     amounts = _count_amounts(cases, groups, label_voxels)
     room = [wanted[side] for side in used_sides]
@@ -213,7 +216,11 @@ def split_by_fractions(
 
 
 def find_declared_split(cases: Sequence[Case], fold: int) -> Split | None:
-    """Find the split that the data set declares by case, if any."""
+    """Find the split that the data set declares by case, if any.
+
+    Raises:
+        DataError: Some cases declare a side and others do not.
+    """
     if all(case.split is None and case.fold is None for case in cases):
         return None
     undeclared = [case.case_id for case in cases if case.split is None and case.fold is None]
@@ -231,6 +238,16 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
     """Read a `splits.json`, or nnU-Net's list of folds.
 
     Cases that the file does not name are left out of the run.
+
+    Args:
+        path: The file.
+        cases: Those of the data set.
+        fold: Which entry of a list of folds.
+
+    Raises:
+        DataError: It holds no split, names a case twice, or one that the data does not have.
+        MissingDataError: There is no such file.
+        SettingError: It has no such fold.
     """
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist. Set data.split_file to a splits.json.")
@@ -244,11 +261,16 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
         chosen: dict[str, Any] = content[fold] if isinstance(content, list) else content
         sides = {side: [str(name) for name in chosen.get(side, [])] for side in SIDES}
     except (ValueError, IndexError, AttributeError, TypeError) as error:
-        raise DataError(f"{path} holds no split for fold {fold}: {error}.") from None
+        raise DataError(
+            f"{path} holds no split for fold {fold}: {error}. Give lists of cases as train and val."
+        ) from None
     case_ids = {case.case_id for case in cases}
     unknown = [name for names in sides.values() for name in names if name not in case_ids]
     if unknown:
-        raise DataError(f"{path} names {len(unknown)} cases that the data does not have, {unknown[0]} among them.")
+        raise DataError(
+            f"{path} names {len(unknown)} cases that the data does not have, {unknown[0]} among them. Correct their "
+            "names, or set data.source to the data that it was written for."
+        )
     named = Counter(name for names in sides.values() for name in names)
     repeated = [name for name, times in named.items() if times > 1]
     if repeated:

@@ -111,7 +111,11 @@ def read_mask_colors(path: Path) -> NDArray[Any]:
 
 
 def write_png(path: Path, pixels: NDArray[Any], *, replace: bool = False) -> None:
-    """Write `(H, W)` or `(H, W, 3)` pixels, 8 or 16 bit, as a PNG that appears whole."""
+    """Write `(H, W)` or `(H, W, 3)` pixels, 8 or 16 bit, as a PNG that appears whole.
+
+    Raises:
+        TypeError: The pixels are of another type.
+    """
     if pixels.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"A PNG holds uint8 or uint16, not {pixels.dtype}.")
     with write_atomically(path, replace=replace) as temporary:

@@ -201,7 +201,11 @@ class PerChannel(Normalization):
         return " ".join(dict.fromkeys(how.follow_weights(statistics, 1) for how in parts))
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """Normalize a batch, see `Normalization`."""
+        """Normalize a batch, see `Normalization`.
+
+        Raises:
+            SettingError: The images have another number of channels.
+        """
         count = len(self.channels)
         if image.shape[1] % count:
             raise SettingError(

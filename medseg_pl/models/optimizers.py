@@ -68,7 +68,7 @@ class WarmupPolynomialLR(LRScheduler):
         if not 0 <= warmup_fraction < 1:
             raise ValueError(f"warmup_fraction must be at least 0 and below 1; got {warmup_fraction}")
         if warmup_steps and total_steps is not None and warmup_steps >= total_steps:
-            raise ValueError(f"warmup_steps ({warmup_steps}) must be fewer than total_steps ({total_steps})")
+            raise ValueError(f"warmup_steps ({warmup_steps}) must be fewer than total_steps ({total_steps}); lower it")
         self.total_steps = total_steps
         self.warmup_steps = warmup_steps
         self.warmup_fraction = warmup_fraction

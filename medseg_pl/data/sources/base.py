@@ -61,6 +61,10 @@ class Source(Recorded, ABC):
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Decode one case; its mask is `None` if the case has none.
 
+        Args:
+            case: One of `cases`.
+            labels: What the values of its masks stand for.
+
         Raises:
             DataError: A file cannot be used as it is.
         """
@@ -74,7 +78,14 @@ class Source(Recorded, ABC):
 
     @abstractmethod
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
-        """Write a predicted mask in the format and grid of its image."""
+        """Write a predicted mask in the format and grid of its image.
+
+        Args:
+            directory: Where predictions go.
+            case: The case, whose id names the file.
+            mask: As `LabelMap.decide` gives it, `(M, D, H, W)`.
+            labels: What its values or channels stand for.
+        """
 
     def list_left_out(self) -> list[LeftOut]:
         """List the inputs that are in no case, and why."""

@@ -127,7 +127,8 @@ def check_known(setting: str, names: Iterable[str], labels: LabelMap) -> None:
     """Raise `SettingError` where a setting speaks of labels that there are not."""
     if unknown := [name for name in names if name not in labels.names]:
         raise SettingError(
-            f"data.source.{setting} speaks of {abbreviate(unknown)}, but labels.names is {', '.join(labels.names)}."
+            f"data.source.{setting} speaks of {abbreviate(unknown)}, but labels.names is {', '.join(labels.names)}. "
+            "Name both alike."
         )
 
 

@@ -120,7 +120,11 @@ def is_image(path: Path) -> bool:
 
 
 def read_image_file(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """Read `(C, D, H, W)` and the grid, whichever the format."""
+    """Read `(C, D, H, W)` and the grid, whichever the format.
+
+    Raises:
+        UnreadableFileError: The file is damaged, or of no format that is read.
+    """
     if volumes.is_volume(path):
         return volumes.read_volume(path)
     if not is_picture(path):
@@ -210,7 +214,13 @@ def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
 
     Volumes get its grid, too; any picture becomes PNG.
 
-    Colors, `(3, D, H, W)`, are for pictures.
+    Args:
+        stem: The file without its suffix.
+        values: `(D, H, W)`; for pictures also colors, `(3, D, H, W)`.
+        template: The image whose format and grid are taken.
+
+    Raises:
+        SettingError: A PNG cannot hold the values.
     """
     if volumes.is_volume(template):
         path = stem.with_name(stem.name + find_suffix(template))

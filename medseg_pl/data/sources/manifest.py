@@ -38,7 +38,12 @@ _COLUMNS_OF_SCORES = (
 
 
 def read_text(path: Path, remedy: str) -> str:
-    """Read a table, whether or not it is marked as UTF-8."""
+    """Read a table, whether or not it is marked as UTF-8.
+
+    Raises:
+        DataError: It is not UTF-8.
+        MissingDataError: There is no such file.
+    """
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist. {remedy}")
     try:
@@ -75,7 +80,7 @@ def read_table(path: Path, needed: Collection[str], expected: str, remedy: str) 
             f"{path} lacks the column(s) {', '.join(sorted(missing))}; expected {expected}; got {', '.join(columns)}."
         )
     if not rows:
-        raise MissingDataError(f"{path} has no rows.")
+        raise MissingDataError(f"{path} has no rows. Write one for each image.")
     return rows
 
 

@@ -232,7 +232,7 @@ class TestLabels:
     def test_a_segment_of_no_label_is_a_setting(self, root: Path) -> None:
         with pytest.raises(SettingError) as error:
             self.read(root, LIVER, segments={"lever": "Liver"})
-        assert str(error.value) == "data.source.segments speaks of lever, but labels.names is liver."
+        assert str(error.value) == "data.source.segments speaks of lever, but labels.names is liver. Name both alike."
 
     def test_another_name_for_a_label_is_read_again(self) -> None:
         settings = [

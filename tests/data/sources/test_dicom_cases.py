@@ -29,4 +29,7 @@ def test_a_meaning_of_no_label_is_named(setting: str) -> None:
     given[setting] = {"lever": (10200004, "SCT", "Liver")}
     with pytest.raises(SettingError) as error:
         describe_segments(LABELS, given["property_types"], given["property_categories"])
-    assert str(error.value) == f"data.source.{setting} speaks of lever, but labels.names is liver, tumour."
+    assert (
+        str(error.value)
+        == f"data.source.{setting} speaks of lever, but labels.names is liver, tumour. Name both alike."
+    )
