@@ -24,6 +24,7 @@ def test_every_public_name_is_listed_and_is_its_class() -> None:
         assert inspect.isclass(value)
         assert value.__name__ == name
         assert value.__module__.startswith(f"medseg_pl.{medseg_pl.CLASSES[name]}")
+        assert len((value.__doc__ or "").split("\n")[0].split()) in range(1, 13), f"{name}: a first line is short"
 
 
 def test_type_checkers_see_the_same_names() -> None:

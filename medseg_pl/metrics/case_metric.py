@@ -53,7 +53,7 @@ class CaseScore:
 
 @dataclass(frozen=True)
 class LabelPair:
-    """One label of one case: prediction and reference as boolean masks, whatever the task.
+    """One label of one case, as boolean masks whatever the task.
 
     Voxels that the reference leaves open (255) are in neither mask, nor are any of a label that was not looked for.
 
@@ -141,7 +141,7 @@ def apply_empty_mask_rule(
 
 
 class CaseMetric(Metric):
-    """A metric that scores whole cases and keeps what it found by case.
+    """A metric that scores whole cases and keeps each score.
 
     Processes are merged by case id: no padding, no duplicates, and the order in which cases came does not matter. A
     subclass implements `score`. It is a `torchmetrics.Metric`: it works alone, in a `MetricCollection` and in any

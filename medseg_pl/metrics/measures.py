@@ -99,7 +99,9 @@ _PIXELS = (1.0, 1.0, 1.0)
 
 
 class UWMadisonScore(CaseMetric):
-    r"""What the UW-Madison GI Tract Image Segmentation competition asked for, as one column `uw_madison`.
+    r"""The score of the UW-Madison competition, as column `uw_madison`.
+
+    Kaggle's UW-Madison GI Tract Image Segmentation.
 
     $$0.4\,\overline{\mathrm{Dice}} + 0.6\,\Big(1 - \frac{\mathrm{HD}}{\mathrm{diagonal}}\Big)$$
 

@@ -58,7 +58,9 @@ class ObjectTable:
 
 
 class ObjectMetric(CaseMetric):
-    r"""Objects (connected components) of each label: how many were found, and how many invented.
+    r"""Objects of each label: how many were found, how many invented.
+
+    An object is a connected component.
 
     Objects are matched by IoU, see `medseg_pl.metrics.functional.matching.match_objects`. With $TP$ the objects found,
     $FN$ those missed and $FP$ those invented, for each threshold of IoU (its suffix is in percent; none for > 0):

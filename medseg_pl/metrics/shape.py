@@ -42,7 +42,9 @@ class CenterlineMetric(CaseMetric):
 
 
 class BoundaryMetric(CaseMetric):
-    r"""Agreement of the masks near their borders: `boundary_iou`, which large objects do not flatter.
+    r"""Agreement of the masks near their borders: `boundary_iou`.
+
+    Large objects do not flatter it.
 
     With $P_d$ and $R_d$ the voxels of prediction and reference within $d$ of their own border, it is
     $|P_d \cap R_d| / |P_d \cup R_d|$, where $d$ is a share of the image's diagonal.

@@ -17,7 +17,9 @@ __all__ = ["DiceCELoss", "DiceLoss", "FocalTverskyLoss", "PixelCELoss", "Weighte
 
 
 class FocalTverskyLoss(Recorded, nn.Module):
-    r"""One minus the Tversky index, to a power that lets hard labels weigh more.
+    r"""One minus the Tversky index, to a power.
+
+    The power lets hard labels weigh more.
 
     For each class $c$, with sums over the pixels of the whole batch (or of each sample),
 
@@ -78,7 +80,9 @@ class FocalTverskyLoss(Recorded, nn.Module):
 
 
 class DiceLoss(FocalTverskyLoss):
-    r"""One minus soft Dice: the Tversky index with $\alpha = \beta = 1/2$.
+    r"""One minus soft Dice.
+
+    This is the Tversky index with $\alpha = \beta = 1/2$.
 
     Args:
         batch: Whether a class is summed over the batch, which is steadier when many samples lack it.
@@ -175,7 +179,9 @@ class WeightedSum(Recorded, nn.Module):
 
 
 class DiceCELoss(WeightedSum):
-    """Dice and cross-entropy: regions of any size count, and every pixel has a gradient.
+    """Dice and cross-entropy.
+
+    Regions of any size count, and every pixel has a gradient.
 
     Args:
         dice_weight: Factor of the Dice loss.

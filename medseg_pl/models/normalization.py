@@ -114,7 +114,9 @@ class IntensityWindow(Normalization):
 
 
 class MeanStd(Normalization):
-    """The same mean and standard deviation for every image: for photographs and pretrained encoders.
+    """The same mean and standard deviation for every image.
+
+    For photographs and pretrained encoders.
 
     Without values of its own it has those of the images that the weights were trained on, or else ImageNet's; they
     are stored with the weights. An image that is not of three channels has their average in each.

@@ -49,7 +49,9 @@ log = logging.getLogger(__name__)
 
 
 class SegmentationDataModule(LightningDataModule):
-    """Cases of a source, split by patient, decoded once, and served as batches.
+    """Serves batches of cases that are split by patient.
+
+    Each case is decoded once.
 
     `labels`, `channels`, `context_slices`, `resize`, `input_size` and `spacing_mm` belong to the model and are
     linked from it on the command line; a script calls `SegmentationDataModule.for_module`.

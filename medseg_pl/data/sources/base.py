@@ -39,7 +39,7 @@ OnProblem = Callable[[Problem], None]
 
 
 class Source(Recorded, ABC):
-    """A data set: which cases there are, and how one is read and written.
+    """A data set: its cases, and how one is read and written.
 
     A source of your own is one file with a subclass; it enters by its `class_path` in the configuration. Nothing is
     decoded in `cases`, and `read` is called once for each case: what it returns is kept in the store.

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class DicomSource(Source):
-    """CT, MR or PET series, or radiographs, with DICOM SEG or RTSTRUCT for references.
+    """CT, MR, PET or radiographs with SEG or RTSTRUCT references.
 
     ```
     root/patient7/2024-05-02/ct/IM0001, IM0002, …       one series to a folder: the case patient7/2024-05-02/ct
