@@ -267,7 +267,7 @@ def compare_observers(options: argparse.Namespace) -> None:
 
 
 def draw_chart(bars: dict[str, dict[str, tuple[float, float, float]]], path: Path, minutes: float) -> None:
-    """Bars with intervals, a group for each data set."""
+    """Means with intervals, a group for each data set."""
     import matplotlib as mpl
 
     mpl.use("svg" if path.suffix == ".svg" else "agg")
@@ -283,9 +283,12 @@ def draw_chart(bars: dict[str, dict[str, tuple[float, float, float]]], path: Pat
         values = [found[arm] for found in bars.values() if arm in found]
         heights = [value for value, _, _ in values]
         errors = [[value - low for value, low, _ in values], [high - value for value, _, high in values]]
-        axes.bar(places, heights, 0.24, yerr=errors, label=ARMS[arm], color=colors[arm], capsize=3)
+        # Points and not bars: the axis does not begin at 0.
+        axes.errorbar(places, heights, errors, fmt="o", label=ARMS[arm], color=colors[arm], capsize=4, markersize=7)
     axes.set_xticks(range(len(bars)), list(bars))
+    axes.set_xlim(-0.5, len(bars) - 0.5)
     axes.set_ylim(max(0.0, min(low for found in bars.values() for _, low, _ in found.values()) - 0.05), 1)
+    axes.grid(axis="y", alpha=0.3)
     axes.set_ylabel("Dice, mean of cases")
     axes.set_title(f"{minutes:g} minutes of one CPU core", fontsize=10)
     axes.legend(frameon=False, ncols=len(arms), loc="upper center", fontsize=8)
