@@ -122,7 +122,7 @@ class TestRecordedCases:
             select_recorded_cases(others, self.recorded)
 
     def test_trained_patient_is_refused(self) -> None:
-        with pytest.raises(DataError, match=r"1 of the 2 cases to be scored .* b among them"):
+        with pytest.raises(DataError, match=r"1 of the 2 cases to be scored .* such as b\."):
             select_recorded_cases([case("b", group="a"), case("c")], self.recorded)
 
     def test_side_without_cases_is_refused(self) -> None:

@@ -27,9 +27,8 @@ from medseg_pl.io.folders import FolderLocks
 
 locks = FolderLocks()
 locks.acquire(Path(sys.argv[1]))
-child = os.fork()  # as those that load data are
-if child:
-    print(child, flush=True)
+if not os.fork():  # as those that load data are
+    print(os.getpid(), flush=True)  # by itself: only then has it let go of the lock
 time.sleep(600)
 """
 

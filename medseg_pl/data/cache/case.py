@@ -14,6 +14,7 @@ A folder appears by a rename, so it is whole or absent.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -181,13 +182,7 @@ def write_case(folder: Path, volume: Volume, labels: LabelMap, name: str) -> Non
         write_checksums(temporary)
         # `mkdtemp` lets nobody else in, and a group may share its cache.
         temporary.chmod(0o755)
-        try:
-            # Fails where the folder is there already and not empty, as every case is.
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-            _replace_damaged(folder, temporary)
+        _move_into_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -210,19 +205,29 @@ def as_cache_dtype(image: NDArray[np.generic], name: str) -> NDArray[np.generic]
     return converted
 
 
-def _replace_damaged(folder: Path, temporary: Path) -> None:
-    if find_damage(folder) is None:
-        return
+def _move_into_place(temporary: Path, folder: Path) -> None:
+    """Move a case to its folder; a whole one that lies there stays, a damaged one goes."""
+    for _ in range(_ATTEMPTS):
+        try:
+            temporary.rename(folder)
+            return
+        except OSError as error:
+            # Nothing else but a folder that is not empty, as every case is, may be in the way.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with suppress(FileNotFoundError):  # another process has just moved it
+            if find_damage(folder) is None:
+                return
+            _remove_damaged(folder)
+    raise FileExistsError(folder)
+
+
+def _remove_damaged(folder: Path) -> None:
     OPEN_CASES.clear()
     damaged = Path(tempfile.mkdtemp(prefix=".damaged-", dir=folder.parent))
     try:
-        with suppress(FileNotFoundError):  # another process has just moved it
-            folder.rename(damaged / folder.name)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if find_damage(folder) is not None:
-                raise
+        # At once, so that nobody finds a part of it.
+        folder.rename(damaged / folder.name)
     finally:
         shutil.rmtree(damaged, ignore_errors=True)
 
