@@ -18,6 +18,7 @@ from medseg_pl.__main__ import MODULES, REPEATING
 from medseg_pl.cli import help_pages
 from medseg_pl.cli.lightning_cli import make_parser
 from medseg_pl.cli.parser import CommandParser
+from medseg_pl.core import image_findings
 
 project = "medseg"
 author = "The medseg authors"
@@ -63,6 +64,16 @@ MEANINGS = {
 """Where Lightning's text is about what medseg does otherwise."""
 _ANYTHING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _FILES = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./[^)]+)\)")
+
+
+FOREIGN_CODES = "<!-- codes of foreign images -->"
+"""Where the page of images unlike the training images has its table."""
+
+
+def foreign_codes_as_markdown() -> str:
+    """A table of all codes of images and predictions, as `medseg predict` knows them at the time of the build."""
+    rows = [f"| `{code}` | {kind.meaning} | {kind.remedy} |" for code, kind in image_findings.CODES.items()]
+    return "\n".join(["| code | what is unlike | what to do |", "| --- | --- | --- |", *rows])
 
 
 def codes_as_markdown() -> str:
@@ -157,6 +168,7 @@ def _fill_in(app: Any, page: str, source: list[str]) -> None:
     text = source[0]
     for mark, make in (
         (CODES, codes_as_markdown),
+        (FOREIGN_CODES, foreign_codes_as_markdown),
         (SETTINGS, settings_as_markdown),
         (COMMANDS, commands_as_markdown),
         (NOTEBOOK, notebook_as_markdown),

@@ -10,6 +10,7 @@ The patient of each case comes from a pattern in its name or from a table, which
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from medseg_pl.io.paths import LeftOut, find_dead_links, is_volume_name, list_fi
 MOST_LABELS = IGNORE - 1
 
 _EXPECTED = "case_id, group and optionally annotated_labels, site, scanner or others"
+_MARKED_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,34 @@ def list_left_out(directory: Path) -> list[LeftOut]:
     # `medseg predict` may write probabilities as .npz beside its masks.
     unread = (explain_unread(path) for path in list_files(directory) if not is_image(path) and path.suffix != ".npz")
     return [each for each in (*unread, *find_dead_links(directory)) if each.is_lost]
+
+
+def list_marked(directory: Path) -> list[tuple[str, str]] | None:
+    """List the inputs that a prediction marked as unlike the training images, and why.
+
+    Args:
+        directory: The folder of masks; `None` is returned where no `predictions.csv` of medseg lies in it.
+    """
+    path = directory / "predictions.csv"
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = list(csv.DictReader(file))
+    if any(not {"input", "status", "reason"} <= row.keys() for row in rows):
+        return None  # somebody else's table
+    return [(row["input"], row["reason"]) for row in rows if row["status"] in ("marked", "marked before")]
+
+
+def describe_marked(marked: Sequence[tuple[str, str]]) -> str:
+    """Describe marked inputs, the first of them with their findings.
+
+    >>> describe_marked([("a.png", "F105 Inverted.")])
+    'Marked as unlike the training images when predicted, scored as the others: 1. a.png: F105 Inverted.'
+    """
+    shown = [f"{name}: {reason}" for name, reason in marked[:_MARKED_SHOWN]]
+    more = [f"And {len(marked) - _MARKED_SHOWN} more."] if len(marked) > _MARKED_SHOWN else []
+    count = f"Marked as unlike the training images when predicted, scored as the others: {len(marked)}."
+    return " ".join([count, *shown, *more])
 
 
 def read_pair(

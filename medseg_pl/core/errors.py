@@ -67,6 +67,10 @@ class LabelOverlapError(MaskValueError):
     """A voxel carries several labels that exclude each other."""
 
 
+class ForeignImageError(DataError):
+    """An image is unlike what a model was trained on."""
+
+
 class GeometryError(DataError):
     """An image's mask or channels lie on another grid."""
 

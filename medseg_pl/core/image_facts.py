@@ -105,6 +105,7 @@ def _measure_continuity(image: Array) -> float:
     depth, height, width = image.shape[1:]
     step = max(1, min(height, width) // 48)
     starts = np.unique(np.linspace(0, depth - 3, min(depth - 2, _DETAILED_SLICES)).round().astype(int))
+    # The mean of quotients would follow the slices in which nothing changes.
     near = far = 0.0
     for start in starts:
         first, second, third = _fill_not_finite(image[0, start : start + 3, ::step, ::step])
@@ -151,19 +152,36 @@ def _measure_channel(values: Array, pixels: Array) -> dict[str, float]:
     numbers |= {f"shape{percent:.0f}": float(s) for percent, s in zip(PERCENTILES[1:-1], shape, strict=True)}
     for name, end in (("at_low", flat.min()), ("at_high", flat.max())):
         numbers[name] = float(np.log10((flat == end).mean() + 1e-3))
-    return numbers | _measure_texture(pixels, span)
+    return numbers | _measure_steps(flat, low, high) | _measure_texture(pixels, span)
+
+
+def _measure_steps(flat: Array, low: float, high: float) -> dict[str, float]:
+    """Measure the step from value to value, and the share of steps in use: an export or a remapping leaves gaps."""
+    values = np.unique(flat[(flat >= low) & (flat <= high)])
+    if len(values) < 2:
+        return {}
+    # Not the smallest gap: the rounding of floats makes some between equal values.
+    step = float(np.quantile(np.diff(values), 0.25))
+    return {"step": float(np.log10(step)), "filled": min(1.0, len(values) * step / (high - low + step))}
 
 
 def _measure_texture(pixels: Array, span: float) -> dict[str, float]:
     if min(pixels.shape[1:]) < 3:
         return {}
+    # A Laplacian: it leaves slopes out, so that what remains is mostly noise.
     cross = pixels[:, :-2, 1:-1] + pixels[:, 2:, 1:-1] + pixels[:, 1:-1, :-2] + pixels[:, 1:-1, 2:]
-    noise = np.abs(cross - 4 * pixels[:, 1:-1, 1:-1]).mean() / span
-    numbers = {"noise": float(np.log10(noise + 1e-5))}
+    noise = float(np.abs(cross - 4 * pixels[:, 1:-1, 1:-1]).mean()) / span
     steps = [step for step in _STEPS if step < min(pixels.shape[1:])]
     changes = [pixels[..., step:] - pixels[..., :-step] for step in steps]
-    numbers["flat"] = float((changes[0] == 0).mean())
     means = [float(np.abs(change).mean()) for change in changes]
+    rows, columns = (np.ptp(pixels, axis=axis) == 0 for axis in (2, 1))
+    numbers = {
+        "noise": float(np.log10(noise + 1e-5)),
+        # Against the slope: blurring takes far more of the noise than of the edges.
+        "grain": float(np.log10((noise + 1e-5) / (means[0] / span + 1e-5))),
+        "flat": float((changes[0] == 0).mean()),
+        "constant": float(rows.mean() + columns.mean()) / 2,
+    }
     pairs = zip(steps, means, means[1:], strict=False)
     return numbers | {f"sharpness{step}": near / far if far > 0 else 0.0 for step, near, far in pairs}
 
@@ -188,6 +206,7 @@ def _measure_pattern(coarse: Array, depth: int) -> NDArray[np.float32]:
         if length < cells:
             pattern = pattern.take((np.arange(cells) * length) // cells, axis=axis)
             continue
+        # Cells differ by a voxel in size, so sums are divided by what each holds.
         starts = (np.arange(cells) * length) // cells
         sizes = np.diff([*starts, length]).reshape([-1 if other == axis else 1 for other in range(4)])
         pattern = np.add.reduceat(pattern, starts, axis=axis) / sizes

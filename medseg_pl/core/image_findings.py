@@ -5,6 +5,7 @@ An exported model ships this file: it imports numpy and its neighbors alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from typing import Literal, NamedTuple
@@ -75,14 +76,14 @@ CODES = {
 
 _RULES = (
     ("F108", ("blank",)),
-    ("F101", ("span", "offset", "shape10", "shape25", "shape50", "shape75", "shape90")),
+    ("F101", ("span", "offset", "step", "filled", "shape10", "shape25", "shape50", "shape75", "shape90")),
     ("F109", ("at_low", "at_high")),
     ("F107", ("color",)),
     ("F110", ("noise",)),
-    ("F111", ("sharpness1", "sharpness2", "sharpness4", "sharpness8", "flat")),
+    ("F111", ("sharpness1", "sharpness2", "sharpness4", "sharpness8", "grain", "flat")),
     ("F113", ("pattern",)),
     ("F102", ("spacing",)),
-    ("F112", ("size", "extent")),
+    ("F112", ("size", "extent", "constant")),
     ("F103", ("turn", "continuity")),
 )
 """The facts that each code looks at, by how their names begin."""
@@ -95,6 +96,10 @@ _FACTS = {
     "at_high": "share of pixels at the brightest value",
     "color": "difference between channels",
     "noise": "noise",
+    "grain": "noise beside its edges",
+    "step": "step from value to value",
+    "filled": "share of values in use",
+    "constant": "share of rows and columns of one value",
     "flat": "share of pixels like their neighbors",
     "continuity": "difference between neighboring slices",
     "pattern": "similarity to the training images",
@@ -106,7 +111,9 @@ _FACTS = {
     "share": "share of the image",
     "center": "position",
 }
-_BASES = {"span": 10, "at_low": 10, "at_high": 10, "color": 10, "noise": 10, "spacing": 10, "size": 2, "extent": 2}
+_BASES = {"size": 2, "extent": 2} | dict.fromkeys(
+    ("span", "at_low", "at_high", "color", "noise", "grain", "step", "spacing"), 10
+)
 _MASK_BASES = {"volume": 10, "share": 10}
 _UNITS = {"spacing": " mm", "size": " pixels", "extent": " mm"}
 _FLIPS = {"flip_height": "upside down", "flip_width": "mirrored", "flip_depth": "with its slices in reverse order"}
@@ -123,12 +130,14 @@ def compare_image(facts: ImageFacts, profile: TrainingProfile) -> list[ImageFind
         Findings sorted by code; none for an image like the training images.
     """
     numbers = {**facts.numbers, **compare_pattern(facts.pattern, profile.template, profile.spread)}
+    # A blank image has no other facts worth a word: all would be outside.
     if numbers.get("blank[0]") and _find_excess(numbers, profile, ("blank",)):
         return [ImageFinding("F108", "warning", "The image has one value almost everywhere.")]
     findings = [*_find_words(facts, profile), *_find_unknown(facts, profile)]
     for code, kinds in _RULES:
         if excess := _find_excess(numbers, profile, kinds):
             findings.append(ImageFinding(code, "warning", _describe(excess, numbers, profile.limits)))
+    # A cause alone marks nothing: chance alone may bring a good image nearer by inverting it.
     if findings:
         findings += _find_causes(facts, numbers, profile)
     return sorted(set(findings))
@@ -167,6 +176,21 @@ def compare_mask(
 def _is_comparable(profile: TrainingProfile, spaced: bool) -> bool:
     """Check whether both volumes are known in millilitres, or neither."""
     return spaced == any(name.startswith("spacing.") for name in profile.limits)
+
+
+def merge_findings(members: Sequence[Sequence[ImageFinding]]) -> list[ImageFinding]:
+    """Keep what at least half the models of an ensemble find.
+
+    >>> merge_findings([[ImageFinding("F101", "warning", "Dark.")], [], []])
+    []
+    """
+    # Each member votes once for a code, whatever the labels that it found it in.
+    counts = Counter(code for member in members for code in {finding.code for finding in member})
+    merged: dict[str, list[ImageFinding]] = {}
+    for member in members:
+        own = {finding.code: [each for each in member if each.code == finding.code] for finding in member}
+        merged = own | merged
+    return sorted(each for code, found in merged.items() if 2 * counts[code] >= len(members) for each in found)
 
 
 def has_warning(findings: Sequence[ImageFinding]) -> bool:
@@ -222,6 +246,7 @@ def _find_causes(facts: ImageFacts, numbers: Mapping[str, float], profile: Train
     before = _count_outside(numbers, profile, channels)
     if before and _count_outside(_invert(numbers), profile, channels) < before / 2:
         yield ImageFinding("F105", "warning", "The image is like the training images once it is inverted.")
+    # The orders of more channels are too many to try on each image.
     if before and 1 < channels <= 4:
         for order in list(permutations(range(channels)))[1:]:
             exchanged = _exchange(facts, order)
@@ -237,6 +262,7 @@ def _find_causes(facts: ImageFacts, numbers: Mapping[str, float], profile: Train
 def _count_outside(numbers: Mapping[str, float], profile: TrainingProfile, channels: int) -> int:
     """Count the facts of channels outside their limits."""
     kinds: tuple[str, ...] = ("shape10", "shape25", "shape50", "shape75", "shape90", "at_low", "at_high", "pattern")
+    # Ranges tell channels apart; that of a single one says nothing of what was inverted.
     kinds += ("span", "offset") if channels > 1 else ()
     names = [name for name in numbers if name in profile.limits and name.split("[")[0] in kinds]
     return sum(profile.limits[name].measure_excess(numbers[name]) > 0 for name in names)

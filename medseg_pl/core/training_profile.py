@@ -21,6 +21,10 @@ MOST_FALSE_ALARMS = 0.02
 _TOLERANCES = {
     "offset": 0.1,
     "flat": 0.1,
+    "constant": 0.03,
+    "step": 0.2,
+    "filled": 0.1,
+    "grain": 0.05,
     "continuity": 0.08,
     "span": 0.1,
     "shape": 0.05,
@@ -149,6 +153,7 @@ def describe_training(
     """
     if len(training) < _FEWEST_CASES:
         return None
+    # Pictures and volumes, or cases of other channels, have patterns that cannot be averaged.
     shapes = Counter(facts.pattern.shape for facts in training)
     shape = shapes.most_common(1)[0][0]
     patterns = np.stack([facts.pattern for facts in training if facts.pattern.shape == shape]).astype(np.float64)
@@ -188,7 +193,7 @@ def calibrate_predictions(profile: TrainingProfile, predictions: Sequence[Mappin
         own = {name: known for name, known in profile.limits.items() if _belongs_to(name, label)}
         outside = [any(known.measure_excess(row.get(name, known.least)) for name, known in own.items()) for row in rows]
         if not rows or np.mean(outside) > _MOST_UNRELIABLE:
-            continue
+            continue  # limits as wide as such predictions would catch nothing
         for name, known in own.items():
             values = np.array([row[name] for row in rows if name in row])
             limits[name] = _widen(known, values, (known.most - known.least) / 4)
@@ -224,6 +229,7 @@ def compare_pattern(
     channels = (pattern * mean).reshape(len(mean), -1).sum(axis=1)
     numbers = {f"pattern[{channel}]": float(value) for channel, value in enumerate(channels)}
     spread = np.ones_like(mean) if spread is None else spread
+    # At least half the median, or a single cell that hardly varies would decide alone.
     trust = 1 / np.maximum(spread, max(float(np.median(spread)) / 2, 1e-4))
     for name, axes in _list_turns(template.shape):
         weights = np.minimum(trust, _turn(trust, name, axes))
@@ -257,6 +263,7 @@ def _make_limits(rows: Sequence[Mapping[str, float]], held_out: Sequence[Mapping
     limits = {}
     for name in sorted({name for row in rows for name in row}):
         values = np.array([row[name] for row in rows if name in row])
+        # The fewer cases there are, the less their range says of the next one.
         tolerance = (1 + _TOLERANCES_OF_FEW / len(values)) * _TOLERANCES[_find_kind(name)]
         slack = tolerance + (_SPREADS + _SPREADS_OF_FEW / len(values)) * _measure_spread(values)
         if name.endswith(".present"):

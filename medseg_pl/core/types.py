@@ -15,6 +15,7 @@ from torch import Tensor
 
 from medseg_pl.core.errors import DataError, SettingError, shorten
 from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.image_findings import ImageFinding
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.validation import find_path_fault
 
@@ -95,11 +96,13 @@ class Volume:
         image: `(C, D, H, W)`, raw values in the data type of the file.
         mask: `(M, D, H, W)` as `LabelMap.encode` writes it, or `None`.
         geometry: The grid that both share.
+        modality: As DICOM writes it, such as `CT`; empty where the files do not say.
     """
 
     image: Shaped[np.ndarray, "c d h w"]
     mask: UInt8[np.ndarray, "m d h w"] | None
     geometry: Geometry
+    modality: str = ""
 
 
 class Sample(NamedTuple):
@@ -186,6 +189,7 @@ class Prediction:
         probabilities: `(K, D, H, W)` before the decision, or `None` unless asked for.
         labels: The labels; `None` for masks of another program.
         annotated_labels: The labels that the reference was annotated for; all where `None`.
+        findings: In what the case is unlike those that the model was trained on.
     """
 
     case_id: str
@@ -196,6 +200,7 @@ class Prediction:
     probabilities: Float[np.ndarray, "k d h w"] | None = None
     labels: LabelMap | None = None
     annotated_labels: tuple[str, ...] | None = None
+    findings: tuple[ImageFinding, ...] = ()
 
     def plane(self, label: str) -> Bool[np.ndarray, "d h w"]:
         """Select the mask of one label.

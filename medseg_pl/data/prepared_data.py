@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,10 @@ from jsonargparse import ArgumentError, ArgumentParser
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.geometry import find_axis_codes
 from medseg_pl.core.import_policy import explain_refusal, restrict_imports
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.training_profile import TrainingProfile
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.duplicates import Duplicate
@@ -124,6 +127,8 @@ class PreparedData:
         mask_values: The value of each label in the training masks, see `find_mask_values`.
         duplicates: Copies on two sides of the split that are allowed.
         raters: Of the training cases in the cache, with the masks of other raters.
+        orientation: Axis codes of the training slices; `None` where they are not known, or not the same.
+        profile: What the training cases are like; only a training has one.
     """
 
     split: Split
@@ -132,6 +137,8 @@ class PreparedData:
     mask_values: list[int] | None = None
     duplicates: tuple[Duplicate, ...] = ()
     raters: tuple[CacheIndex, ...] = ()
+    orientation: str | None = None
+    profile: TrainingProfile | None = None
 
     @property
     def test_names(self) -> tuple[str, ...]:
@@ -158,6 +165,7 @@ class PreparedData:
             "groups": sorted({self.cases[name].group for name in self.split.train}),
             "settings": settings.as_dict(),
             "mask_values": self.mask_values,
+            "orientation": self.orientation,
         }
 
 
@@ -204,7 +212,30 @@ def prepare_data_set(
     training = [by_name[name] for name in split.train] if mask_labels is not None else []
     kept = (recorded or {}).get("mask_values")  # so that masks are written as `predict` writes them
     values = kept if mask_labels is None else find_mask_values(source, training, mask_labels)
-    return PreparedData(split, by_name, index, values)
+    # A checkpoint's slices stay as they were in its training, and as `predict` brings them.
+    orientation = recorded.get("orientation") if recorded else find_orientation(index, split.train)
+    return PreparedData(split, by_name, index, values, orientation=orientation)
+
+
+def find_orientation(index: CacheIndex, case_ids: Sequence[str]) -> str | None:
+    """Find the axis codes of most cases; `None` where a case does not say how it lies.
+
+    Args:
+        index: Of cached cases.
+        case_ids: Those that are looked at.
+    """
+    selected = index.select(case_ids)
+    codes = [find_axis_codes(selected.get_geometry(number)) for number in range(len(selected))]
+    known = Counter(code for code in codes if code is not None)
+    return known.most_common(1)[0][0] if len(codes) == known.total() and known else None
+
+
+def has_other_orientation(index: CacheIndex, orientation: str | None) -> bool:
+    """Tell whether a case says that it lies otherwise."""
+    if orientation is None:
+        return False
+    codes = (find_axis_codes(index.get_geometry(number)) for number in range(len(index)))
+    return any(code not in (None, orientation) for code in codes)
 
 
 def require_masks(cases: Sequence[Case], remedy: str) -> None:

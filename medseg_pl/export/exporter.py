@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid
 
 from medseg_pl import __version__
-from medseg_pl.core import errors, geometry, intensity
+from medseg_pl.core import errors, geometry, image_facts, image_findings, intensity, training_profile
 from medseg_pl.core.errors import ExportError, SettingError
 from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.data.prepared_data import open_source, use_mask_values
@@ -40,7 +40,17 @@ _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 _RUNNER = Path(__file__).with_name("runner.py")
 
-_RUNTIME = (components, errors, geometry, grids, image_files, intensity)
+_RUNTIME = (
+    components,
+    errors,
+    geometry,
+    grids,
+    image_facts,
+    image_files,
+    image_findings,
+    intensity,
+    training_profile,
+)
 """What the runner shares with medseg: modules that import nothing but each other and `REQUIREMENTS`."""
 
 REQUIREMENTS = """\
@@ -126,8 +136,14 @@ def _write(
     (folder / "weights.safetensors").write_bytes(tensors)
     graph = export_onnx(model, arguments.precision)
     spec = make_specification(
-        model, settings, slicing=_find_slicing(trained), any_size=graph.any_size, precision=arguments.precision
+        model,
+        settings,
+        slicing=_find_slicing(trained),
+        any_size=graph.any_size,
+        precision=arguments.precision,
+        orientation=trained.orientation,
     )
+    spec["profiles"] = [member.profile for member in members if member.profile is not None]
     exact = arguments.precision == "fp32"
     cases = make_golden_cases(model if exact else replace_network(model, graph.model), spec["whole_image_max_pixels"])
     (folder / "golden").mkdir()
@@ -142,7 +158,8 @@ def _write(
         sys.stdout.write(f"{note}\n")
     if measured:
         plugins = [name for value in arguments.plugins for name in value.split(",")]
-        spec["measured"] = _measure(trained, folder, open_source(trained.settings, arguments.data_root, plugins))
+        source = open_source(trained.settings, arguments.data_root, plugins).orient(trained.orientation)
+        spec["measured"] = _measure(trained, folder, source)
         seal_folder(folder, graph.model, spec)
         _run_self_test(folder)
     write_cards(folder, trained, spec, ensemble)  # sealed with no checksum: they are there to be written on

@@ -30,23 +30,25 @@ def is_volume(path: Path) -> bool:
     return path.name.lower().endswith(VOLUMES)
 
 
-def read_image(path: Path, slicing: Slicing) -> tuple[Array, tuple[float, float, float] | None]:
-    """Read `(C, D, H, W)` raw values, and the spacing along `(z, y, x)` where the file knows it.
+def read_image(path: Path, slicing: Slicing, orientation: str | None = None) -> tuple[Array, Geometry]:
+    """Read `(C, D, H, W)` raw values and their grid.
 
     Args:
         path: A picture or a volume.
         slicing: Across which axis volumes are cut.
+        orientation: Axis codes of the training slices, see `find_slicing`.
 
     Raises:
         RefusedError: The file is damaged, or of a kind that is not read without loss.
     """
     if is_volume(path):
         image, geometry = read_volume(path)
-        turn = find_slicing(geometry, slicing, str(path))
-        return turn.apply(image), geometry.reorient(turn).spacing_mm
+        turn = find_slicing(geometry, slicing, str(path), orientation)
+        return turn.apply(image), geometry.reorient(turn)
     if path.suffix.lower() not in PICTURES:
         raise RefusedError(f"it is of no format that is read; expected one of {', '.join((*PICTURES, *VOLUMES))}")
-    return read_picture(path)[:, None], None
+    pixels = read_picture(path)[:, None]
+    return pixels, Geometry((1, pixels.shape[2], pixels.shape[3]))
 
 
 def read_picture(path: Path) -> Array:
@@ -118,7 +120,9 @@ def read_volume(path: Path) -> tuple[Array, Geometry]:
     pixels = data.transpose(3, 2, 1, 0)
     z, y, x = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     depth, height, width = pixels.shape[1:]
-    return pixels, Geometry((depth, height, width), (z, y, x), to_affine(affine))
+    # Without a code the header knows the spacing but not the place, and nibabel makes one up.
+    placed = bool(image.header["sform_code"] or image.header["qform_code"])
+    return pixels, Geometry((depth, height, width), (z, y, x), to_affine(affine) if placed else None)
 
 
 def paint_labels(mask: Array, spec: dict[str, Any], picture: bool) -> dict[str, Array]:
@@ -170,7 +174,7 @@ def write_mask(folder: Path, sources: list[Path], mask: Array, spec: dict[str, A
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = path.with_name(f".writing-{path.name}")
             if volume:
-                _write_volume(unfinished, values, source, spec["slicing"])
+                _write_volume(unfinished, values, source, spec)
             else:
                 _write_picture(unfinished, values[..., depth, :, :])
             unfinished.replace(path)  # a mask appears whole or not at all
@@ -190,12 +194,12 @@ def _write_picture(path: Path, values: Array) -> None:
     Image.fromarray(pixels.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)).save(path, format="PNG")
 
 
-def _write_volume(path: Path, values: Array, source: Path, slicing: Slicing) -> None:
+def _write_volume(path: Path, values: Array, source: Path, spec: dict[str, Any]) -> None:
     """Write `(D, H, W)` values with the header of their image."""
     import nibabel
 
     image: Any = nibabel.load(source)
-    turn: Reorientation = find_slicing(read_volume(source)[1], slicing, str(source))
+    turn: Reorientation = find_slicing(read_volume(source)[1], spec["slicing"], str(source), spec.get("orientation"))
     header = image.header.copy()
     header.set_slope_inter(1.0, 0.0)
     header["cal_min"], header["cal_max"] = 0, 0

@@ -240,7 +240,13 @@ def _silence_exporter() -> Iterator[None]:
 
 
 def make_specification(
-    model: SegmentationModel, settings: Mapping[str, Any], *, slicing: str, any_size: bool, precision: str
+    model: SegmentationModel,
+    settings: Mapping[str, Any],
+    *,
+    slicing: str,
+    any_size: bool,
+    precision: str,
+    orientation: str | None = None,
 ) -> dict[str, Any]:
     """Make the specification: all that a program has to know to use the exported network.
 
@@ -250,6 +256,7 @@ def make_specification(
         slicing: Across which axis volumes are cut.
         any_size: Whether the graph takes images of any size.
         precision: Of the graph.
+        orientation: Axis codes of the training slices, where they were known.
     """
     labels, window = model.labels, compute_padded_size(model.input_size, model.size_divisor)
     exclusive = labels.task == "multiclass"
@@ -263,6 +270,7 @@ def make_specification(
         "context_slices": model.context_slices,
         "in_channels": model.in_channels,
         "slicing": slicing,
+        "orientation": orientation,
         "statistics": {"sample": intensity.SAMPLE, "percentiles": list(intensity.PERCENTILES), "of": "clipped values"},
         "padding": "low",
         "resize": model.resize,

@@ -13,6 +13,7 @@ In Python, `Model(folder).predict(image)` takes raw values `(C, D, H, W)`; a pic
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import json
 import sys
@@ -30,8 +31,19 @@ try:
     import onnxruntime
     from numpy.typing import NDArray
 
-    from medseg_pl.core.errors import MedsegError
+    from medseg_pl.core.errors import ForeignImageError, MedsegError
+    from medseg_pl.core.geometry import Geometry, find_axis_codes
+    from medseg_pl.core.image_facts import measure_image, measure_mask
+    from medseg_pl.core.image_findings import (
+        ImageFinding,
+        compare_image,
+        compare_mask,
+        describe_findings,
+        has_warning,
+        merge_findings,
+    )
     from medseg_pl.core.intensity import HIGH, LOW, MEAN, STD, compute_channel_statistics, replace_not_finite
+    from medseg_pl.core.training_profile import TrainingProfile
     from medseg_pl.data.transforms.grids import (
         center_padding,
         compute_padded_size,
@@ -52,8 +64,22 @@ Array = NDArray[Any]
 Spacing = tuple[float, float, float]
 Size = tuple[int, int]
 
-RUNTIME = ("__init__", "components", "errors", "geometry", "grids", "image_files", "intensity")
+RUNTIME = (
+    "__init__",
+    "components",
+    "errors",
+    "geometry",
+    "grids",
+    "image_facts",
+    "image_files",
+    "image_findings",
+    "intensity",
+    "training_profile",
+)
 """The modules of medseg_runtime: copies of those that medseg itself predicts with."""
+
+OUTCOME = ("input", "status", "reason")
+"""The columns of `predictions.csv`."""
 
 PADDINGS = {"mean": MEAN, "std": STD, "low": LOW, "high": HIGH}
 """Columns of the statistics, one of which is the value of padding."""
@@ -81,6 +107,24 @@ class Model:
         check_file(folder, "model.onnx", self.spec.get("files", {}).get("model.onnx"))
         self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
         check_specification(self.spec, self.session.get_modelmeta().custom_metadata_map)
+        self.profiles = [TrainingProfile.from_dict(plain) for plain in self.spec.get("profiles", [])]
+
+    def compare_image(self, image: Array, geometry: Geometry) -> list[ImageFinding]:
+        """Compare an image `(C, D, H, W)` with those that the model was trained on."""
+        if not self.profiles:
+            return []
+        facts = measure_image(image, geometry.spacing_mm, find_axis_codes(geometry))
+        return merge_findings([compare_image(facts, profile) for profile in self.profiles])
+
+    def compare_mask(self, mask: Array, geometry: Geometry) -> list[ImageFinding]:
+        """Compare a predicted mask `(M, D, H, W)` with the references of training."""
+        if not self.profiles:
+            return []
+        names, overlapping = self.spec["labels"]["names"], self.spec["labels"]["task"] == "multilabel"
+        planes = (mask[index] == 1 if overlapping else mask[0] == index + 1 for index in range(len(names)))
+        spacing = geometry.spacing_mm
+        facts = measure_mask(planes, names, spacing)
+        return merge_findings([compare_mask(facts, each, names, spacing is not None) for each in self.profiles])
 
     def predict(
         self,
@@ -381,21 +425,71 @@ def check_outputs(paths: list[Path]) -> None:
             raise RefusedError(f"{path} {reason}. Choose another folder, or other names.")
 
 
-def run_case(model: Model, paths: list[Path], masked: list[Path], arguments: argparse.Namespace) -> None:
-    """Read, predict and write one case."""
-    parts = [read_image(path, model.spec["slicing"]) for path in paths]
+def run_case(model: Model, paths: list[Path], masked: list[Path], arguments: argparse.Namespace) -> list[ImageFinding]:
+    """Read, predict and write one case.
+
+    Returns:
+        In what it is unlike the training cases.
+
+    Raises:
+        ForeignImageError: It has a warning, and such cases are refused.
+    """
+    parts = [read_image(path, model.spec["slicing"], model.spec.get("orientation")) for path in paths]
     slices = arguments.together == "slices"
     image = np.concatenate([image for image, _ in parts], axis=1 if slices else 0)
     if slices and image.shape[1] != len(paths):
         raise RefusedError("volumes are no slices: give each of them by itself")
-    spacing = parts[0][1] or (tuple(arguments.spacing) if arguments.spacing else None)
+    spacing = parts[0][1].spacing_mm or (tuple(arguments.spacing) if arguments.spacing else None)
+    shape = (image.shape[1], image.shape[2], image.shape[3])
+    geometry = Geometry(shape, spacing, parts[0][1].affine)
+    compares, refuses = arguments.on_foreign != "ignore", arguments.on_foreign == "refuse"
+    # Before the network runs: what is refused costs no time.
+    findings = model.compare_image(image, geometry) if compares else []
+    if refuses:
+        refuse_warnings(findings)
     mask, probabilities = model.predict(image, spacing, probabilities=arguments.probabilities)
+    findings += model.compare_mask(mask, geometry) if compares else []
+    if refuses:
+        refuse_warnings(findings)
     write_mask(arguments.output, masked, mask, model.spec)
     if probabilities is not None:
         path = arguments.output / f"{masked[0].name}.npz"
         unfinished = path.with_name(f".writing-{path.name}")
         np.savez_compressed(unfinished, probabilities=probabilities)
         unfinished.replace(path)
+    return findings
+
+
+def refuse_warnings(findings: list[ImageFinding]) -> None:
+    """Raise `ForeignImageError` where a case is unlike the training cases."""
+    if has_warning(findings):
+        raise ForeignImageError(f"it is unlike what the model was trained on. {describe_findings(findings)}")
+
+
+def read_outcomes(path: Path) -> list[tuple[str, ...]]:
+    """Read what `write_outcomes` wrote in an earlier run, if there was one.
+
+    Raises:
+        RefusedError: It is a file of something else.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = [tuple(row) for row in csv.reader(file)]
+    if rows[:1] != [OUTCOME]:
+        raise RefusedError(f"{path} is not a table of this program. Choose another folder.")
+    return rows[1:]
+
+
+def write_outcomes(path: Path, rows: list[tuple[str, str, str]]) -> None:
+    """Write each input, its status and why, after those of earlier runs."""
+    # One run for each image into one folder is as good as one run for all.
+    known = {row[0]: row for row in [*read_outcomes(path), *rows] if row}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".writing-{path.name}")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([OUTCOME, *known.values()])
+    unfinished.replace(path)
 
 
 def main(argv: list[str] | None = None, folder: Path = FOLDER) -> int:
@@ -415,6 +509,8 @@ def main(argv: list[str] | None = None, folder: Path = FOLDER) -> int:
     add("--together", choices=("channels", "slices"), help="the images are the channels, or the slices, of one case")
     add("--spacing", nargs=3, type=float, metavar=("Z", "Y", "X"), help="of pictures, in mm")
     add("--probabilities", action="store_true", help="write these as well, as IMAGE.npz")
+    foreign = "images unlike those of training: mark them, refuse them without a mask, or ignore it; default: mark"
+    add("--on_foreign", choices=("mark", "refuse", "ignore"), default="mark", help=foreign)
     add("--self-test", action="store_true", help="run the golden cases")
     arguments = parser.parse_args(argv)
     if bool(arguments.images) == arguments.self_test or bool(arguments.images) != bool(arguments.output):
@@ -428,18 +524,28 @@ def main(argv: list[str] | None = None, folder: Path = FOLDER) -> int:
         outputs = [out for _, masked in cases for out in list_outputs(arguments.output, masked, model.spec)]
         tables = [arguments.output / f"{masked[0].name}.npz" for _, masked in cases if arguments.probabilities]
         check_outputs([*outputs, *tables])
+        read_outcomes(arguments.output / "predictions.csv")  # before hours of work
     except (MedsegError, OSError) as error:
         sys.stderr.write(f"run.py: {error}\n")
         return 1
-    failed = 0
+    if not model.profiles and arguments.on_foreign != "ignore":
+        sys.stderr.write("run.py: the model does not record what it was trained on, so no image is compared with it.\n")
+    rows = []
     for paths, masked in cases:
         try:
-            run_case(model, paths, masked, arguments)
+            findings = run_case(model, paths, masked, arguments)
+            said = describe_findings(findings)
+            rows.append((str(paths[0]), "marked" if has_warning(findings) else "written", said))
             sys.stdout.write(f"{paths[0]}: done\n")
         except (MedsegError, ImportError, OSError, ValueError, SyntaxError) as error:
-            failed += 1
+            rows.append((str(paths[0]), "failed", str(error)))
             sys.stderr.write(f"run.py: {paths[0]} was left out: {error}\n")
-    return 1 if failed else 0
+    # At the end, where they are read, and not between hundreds of lines.
+    for name, status, said in rows:
+        if status == "marked":
+            sys.stderr.write(f"run.py: {name} is unlike what the model was trained on; look at its mask. {said}\n")
+    write_outcomes(arguments.output / "predictions.csv", rows)
+    return 0 if all(status == "written" for _, status, _ in rows) else 1
 
 
 if __name__ == "__main__":

@@ -21,15 +21,18 @@ from jaxtyping import Shaped, UInt8
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
+from medseg_pl.core.image_findings import ImageFinding, OnForeign
 from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.training_profile import TrainingProfile
 from medseg_pl.core.types import PostProcessing, Prediction, SliceReference, TtaMode, Volume
 from medseg_pl.data.cache.case import as_cache_dtype
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.data.sources.dicom_cases import UnevenSlices
-from medseg_pl.data.sources.files import read_image_file
+from medseg_pl.data.sources.files import read_image_file, reorient_volume
 from medseg_pl.inference.assembler import CaseAssembler
+from medseg_pl.inference.comparison import TrainingComparison, read_profiles
 from medseg_pl.inference.inferer import Inferer
 from medseg_pl.models.checkpoint import read_checkpoint
 from medseg_pl.models.ensemble_file import expand_ensembles
@@ -68,6 +71,10 @@ class Predictor:
         tta: Flips to average over, in place of each model's own.
         whole_image_max_pixels: Images with more pixels run in windows, in place of each model's own limit.
         postprocess: What is done to each label of a predicted case, in place of what the first model says.
+        orientation: Axis codes of the training slices: files that say how they lie are brought to them, and masks back.
+        profiles: What the training images of each model were like; without them images are compared with nothing.
+        on_foreign: What happens to an image that is unlike the training images: `mark` predicts it, and the prediction
+            has findings; `refuse` raises `ForeignImageError`; `ignore` compares nothing.
 
     Raises:
         SettingError: The models know different labels, or take different channels.
@@ -83,6 +90,9 @@ class Predictor:
         tta: TtaMode | None = None,
         whole_image_max_pixels: int | None = None,
         postprocess: Mapping[str, PostProcessing] | None = None,
+        orientation: str | None = None,
+        profiles: Sequence[TrainingProfile] = (),
+        on_foreign: OnForeign = "mark",
     ) -> None:
         _check_members(models)
         self.models = list(models)
@@ -95,6 +105,10 @@ class Predictor:
         self.labels = models[0].labels
         self.channels = models[0].channels
         self.postprocess = models[0].postprocess if postprocess is None else postprocess
+        self.orientation = orientation
+        self.profiles = list(profiles)
+        self.on_foreign: OnForeign = on_foreign
+        self.comparison = TrainingComparison(profiles, self.labels, on_foreign)
         self.inferer = Inferer(models, tta, whole_image_max_pixels)
 
     @classmethod
@@ -106,6 +120,7 @@ class Predictor:
         batch_size: int = 8,
         plugins: Sequence[str] = (),
         postprocess: Mapping[str, PostProcessing] | None = None,
+        on_foreign: OnForeign = "mark",
     ) -> Predictor:
         """Load the models of one or several checkpoints.
 
@@ -116,6 +131,7 @@ class Predictor:
             batch_size: Slices at a time.
             plugins: Packages of your own that the checkpoints' settings may name.
             postprocess: What is done to each label, in place of what the first checkpoint says.
+            on_foreign: What happens to an image that is unlike the training images, see the class.
 
         Raises:
             MedsegError: A file is missing, damaged, or no checkpoint; or the models do not go together.
@@ -137,6 +153,9 @@ class Predictor:
             source.get("uneven_slices", "refuse"),
             tta,
             postprocess=postprocess,
+            orientation=trained[0].orientation,
+            profiles=read_profiles(trained),
+            on_foreign=on_foreign,
         )
 
     def select_models(self, indices: Sequence[int], tta: TtaMode | None = None) -> Predictor:
@@ -157,6 +176,10 @@ class Predictor:
             self.tta if tta is None else tta,
             self.whole_image_max_pixels,
             self.postprocess if indices[0] == 0 else None,  # None: that of the model itself
+            self.orientation,
+            # An old checkpoint has none, and then nobody knows whose the others are.
+            [self.profiles[index] for index in indices] if len(self.profiles) == len(self.models) else self.profiles,
+            self.on_foreign,
         )
 
     def predict(
@@ -178,15 +201,15 @@ class Predictor:
             DataError: The image cannot be read, or has other channels than the models take.
         """
         if isinstance(image, str | Path):
-            pixels, geometry = _read_image(Path(image), self.labels, self.uneven_slices)
+            stored = _read_image(Path(image), self.labels, self.uneven_slices)
             # A series is stacked as it was acquired; only files of volumes have another axis to choose.
             slicing: Slicing = "file" if Path(image).is_dir() else self.slicing
-            turn = find_slicing(geometry, slicing, str(image))
-            volume = Volume(np.ascontiguousarray(turn.apply(pixels)), None, geometry.reorient(turn))
+            turn = find_slicing(stored.geometry, slicing, str(image), self.orientation)
+            volume = reorient_volume(stored, turn)
             turned = self.predict_volume(volume, str(image), probabilities=probabilities)
             return replace(
                 turned,
-                geometry=geometry,
+                geometry=stored.geometry,
                 mask=np.ascontiguousarray(turn.undo(turned.mask)),
                 probabilities=turned.probabilities if turned.probabilities is None else turn.undo(turned.probabilities),
             )
@@ -210,9 +233,19 @@ class Predictor:
             group: Its patient.
 
         Raises:
-            DataError: The image does not fit the models.
+            DataError: The image does not fit the models, or is refused.
         """
         self._check(volume, description)
+        findings = self.comparison.compare_image(volume, description)
+        prediction = self._predict_slices(volume, description, probabilities, case_id, group)
+        return self._add_findings(prediction, findings, description)
+
+    def _add_findings(self, prediction: Prediction, findings: tuple[ImageFinding, ...], description: str) -> Prediction:
+        return replace(prediction, findings=(*findings, *self.comparison.compare_prediction(prediction, description)))
+
+    def _predict_slices(
+        self, volume: Volume, description: str, probabilities: bool, case_id: str = "", group: str = ""
+    ) -> Prediction:
         # As the cache of training holds it, so that both see the same values.
         image, geometry = as_cache_dtype(volume.image, description), volume.geometry
         statistics = compute_channel_statistics(image)
@@ -244,18 +277,21 @@ class Predictor:
             prediction = self.predict_volume(volume, description, probabilities=True)
             if (self.tta or self.models[0].tta) == "none":
                 return EnsemblePrediction(prediction, [])
-            unflipped = self.select_models([0], tta="none").predict_volume(volume, description)
+            unflipped = self.select_models([0], tta="none")._predict_slices(volume, description, probabilities=False)
             return EnsemblePrediction(prediction, [unflipped.mask])
+        self._check(volume, description)
+        findings = self.comparison.compare_image(volume, description)
         masks, total = [], np.zeros(0, np.float32)
         for index in range(len(self.models)):
-            member = self.select_models([index]).predict_volume(volume, description, probabilities=True)
+            member = self.select_models([index])._predict_slices(volume, description, probabilities=True)
             assert member.probabilities is not None, "asked for"
             masks.append(member.mask)
             # One after the other, and in place: probabilities of a volume take 4 K bytes for each voxel.
             total = np.add(total, member.probabilities, out=total) if index else member.probabilities
         mean = np.divide(total, np.float32(len(masks)), out=total)
         prediction = CaseAssembler(self.labels, self.postprocess).assemble(mean, volume.geometry)
-        return EnsemblePrediction(replace(prediction, probabilities=mean), masks)
+        prediction = self._add_findings(replace(prediction, probabilities=mean), findings, description)
+        return EnsemblePrediction(prediction, masks)
 
     def make_autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the networks compute in the chosen precision."""
@@ -293,17 +329,15 @@ def _describe(names: Sequence[str], task: str, channels: int) -> str:
     return f"{', '.join(names)} ({task}), {channels} channel(s)"
 
 
-def _read_image(
-    path: Path, labels: LabelMap, uneven_slices: UnevenSlices
-) -> tuple[Shaped[np.ndarray, "c d h w"], Geometry]:
+def _read_image(path: Path, labels: LabelMap, uneven_slices: UnevenSlices) -> Volume:
     """Read a file, or the one DICOM series of a folder."""
     if not path.is_dir():
-        return read_image_file(path)
+        pixels, geometry = read_image_file(path)
+        return Volume(pixels, None, geometry)
     source = DicomSource(str(path), references=None, uneven_slices=uneven_slices)
     cases = source.cases()
     if len(cases) != 1:
         raise DataError(
             f"{path} holds {len(cases)} DICOM series; expected one. Give the folder of one, or use medseg predict."
         )
-    volume = source.read(cases[0], labels)
-    return volume.image, volume.geometry
+    return source.read(cases[0], labels)

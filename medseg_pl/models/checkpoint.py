@@ -55,11 +55,18 @@ class CheckpointInfo(NamedTuple):
         path: The checkpoint.
         settings: Settings of model, data and precision, as a configuration.
         data: The cases that it was trained on, as the data module's `state_dict` has them.
+        profile: What its training images were like, see `TrainingProfile`; `None` in old checkpoints.
     """
 
     path: str
     settings: dict[str, Any]
     data: dict[str, Any]
+    profile: dict[str, Any] | None = None
+
+    @property
+    def orientation(self) -> str | None:
+        """Axis codes of the training slices, where all of them were known."""
+        return self.data.get("orientation")
 
     @property
     def mask_values(self) -> list[int] | None:
@@ -123,13 +130,16 @@ def read_checkpoint(name: str) -> CheckpointInfo:
     try:
         settings, data = _extract_settings(checkpoint), checkpoint.get("SegmentationDataModule", {})
         check_stored(settings)
-        for _ in iterate_texts(data, most=10_000_000):  # names of cases; whoever copies them needs the stack for it
+        profile = checkpoint.get("training_profile")
+        for _ in iterate_texts(
+            [data, profile], most=10_000_000
+        ):  # names of cases; whoever copies them needs the stack for it
             pass
     except SettingError as error:
         raise SettingError(f"{path} is not loaded: {error}") from error
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise _make_unreadable_error(path, error) from error
-    return CheckpointInfo(name, settings, data)
+    return CheckpointInfo(name, settings, data, profile)
 
 
 def require_local_file(name: str | Path) -> Path:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.stop_signals import leave_if_asked
+from medseg_pl.core.training_profile import TrainingProfile
 from medseg_pl.core.types import Batch, Case, EvaluationBatch, Rater, ResizeMode
 from medseg_pl.core.validation import require_at_least
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
@@ -24,10 +25,12 @@ from medseg_pl.data.datasets import PatchDataset, SliceDataset, collate_samples,
 from medseg_pl.data.prepared_data import (
     PreparedData,
     find_annotated_labels,
+    has_other_orientation,
     list_rater_cases,
     prepare_data_set,
     vary_source,
 )
+from medseg_pl.data.profiling import profile_training
 from medseg_pl.data.samplers import CaseBatchSampler, EpochSampler, FixedSampler, TrainingLoader
 from medseg_pl.data.sources import Source
 from medseg_pl.data.splits import SplitSettings, refuse_trained_groups
@@ -176,6 +179,11 @@ class SegmentationDataModule(LightningDataModule):
             raise RuntimeError("The data are not prepared. Call prepare_data() and setup(stage) of the data module.")
         return self._prepared
 
+    @property
+    def profile(self) -> TrainingProfile | None:
+        """What the training cases are like; only a training has one."""
+        return None if self._prepared is None else self._prepared.profile
+
     def use_checkpoint_split(self, recorded: Mapping[str, Any]) -> None:
         """Keep a checkpoint's split and refuse patients it was trained on.
 
@@ -286,7 +294,22 @@ class SegmentationDataModule(LightningDataModule):
         )
 
     def _prepare(self, *, decodes: bool, trains: bool = False) -> PreparedData:
-        prepared = prepare_data_set(
+        prepared = self._prepare_source(decodes=decodes, trains=trains)
+        # Only where cases lie otherwise: a source that is turned decodes into the cache anew.
+        if self.source.orientation is None and has_other_orientation(prepared.index, prepared.orientation):
+            self.source = self.source.orient(prepared.orientation)
+            prepared = self._prepare_source(decodes=decodes, trains=trains)
+        if trains:
+            prepared = replace(prepared, profile=profile_training(prepared, self.labels, self.source))
+        if (earlier := self._prepared) is None:
+            return prepared
+        # What was found for training stays known to whoever saves the model after a validation.
+        values = prepared.mask_values if trains else earlier.mask_values
+        profile = prepared.profile or earlier.profile
+        return replace(prepared, duplicates=earlier.duplicates, mask_values=values, profile=profile)
+
+    def _prepare_source(self, *, decodes: bool, trains: bool) -> PreparedData:
+        return prepare_data_set(
             self.source,
             self.split_settings,
             partial(self._decode, self.source, decodes=decodes),
@@ -295,17 +318,13 @@ class SegmentationDataModule(LightningDataModule):
             resize=self.resize,
             mask_labels=self.labels if trains else None,
         )
-        if (earlier := self._prepared) is None:
-            return prepared
-        # What was found for training stays known to whoever saves the model after a validation.
-        values = prepared.mask_values if trains else earlier.mask_values
-        return replace(prepared, duplicates=earlier.duplicates, mask_values=values)
 
     def _prepare_raters(self, prepared: PreparedData, *, decodes: bool) -> tuple[CacheIndex, ...]:
         """Decode the training cases once for each other rater."""
         training = [prepared.cases[name] for name in prepared.split.train]
         return tuple(
-            self._decode(source, list_rater_cases(source, training), decodes=decodes) for source in self.rater_sources
+            self._decode(source, list_rater_cases(source, training), decodes=decodes)
+            for source in (each.orient(self.source.orientation) for each in self.rater_sources)
         )
 
     def _decode(self, source: Source, cases: Sequence[Case], *, decodes: bool) -> CacheIndex:

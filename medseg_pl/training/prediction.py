@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,15 +15,30 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from medseg_pl.core.errors import MedsegError
+from medseg_pl.core.image_findings import ImageFinding, describe_findings, has_warning
 from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.data.datasets import LoadedCase, make_case_loader
 from medseg_pl.data.sources import Source
 from medseg_pl.inference.evidence import CaseEvidence, assess_prediction
 from medseg_pl.inference.predictor import Predictor
+from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.paths import LeftOut
 from medseg_pl.io.scores import write_rows
 
-Status = Literal["written", "finished before", "failed", "not reached", "not asked for", "not read", "no image"]
+Status = Literal[
+    "written",
+    "marked",
+    "finished before",
+    "marked before",
+    "failed",
+    "not reached",
+    "not asked for",
+    "not read",
+    "no image",
+]
+FINDINGS = ".findings.json"
+"""Ending of the note in which the findings of a case are kept."""
+
 
 # Channels in files of their own are few; slices of a series are many.
 _MOST_FILES = 4
@@ -35,9 +51,9 @@ class Outcome(NamedTuple):
     Attributes:
         path: The file, or the folder of many.
         case_id: Empty if the input is no case.
-        status: `not read`, `failed` and `not reached` are faults, `not asked for` is beyond
-            `trainer.limit_predict_batches`, `no image` is a text and the like.
-        reason: Why it has no mask; empty if it has one.
+        status: `marked` has a mask and is unlike the training images; `not read`, `failed` and `not reached` are
+            faults, `not asked for` is beyond `trainer.limit_predict_batches`, `no image` is a text and the like.
+        reason: Why it has no mask, or the findings of one that has.
     """
 
     path: str
@@ -50,6 +66,11 @@ class Outcome(NamedTuple):
         """Tell whether a mask should be there and is not."""
         return self.status in ("failed", "not reached", "not read")
 
+    @property
+    def is_marked(self) -> bool:
+        """Tell whether the input is unlike what the model was trained on."""
+        return self.status in ("marked", "marked before")
+
 
 def list_outcomes(
     cases: Sequence[Case],
@@ -60,6 +81,7 @@ def list_outcomes(
     root: Path,
     *,
     limited: bool = False,
+    findings: Mapping[str, Sequence[ImageFinding]] | None = None,
 ) -> list[Outcome]:
     """List the outcome of each input, sorted by its path below the root.
 
@@ -71,6 +93,7 @@ def list_outcomes(
         written: Cases with new masks.
         root: The value of `--input`.
         limited: Whether `trainer.limit_predict_batches` left cases out.
+        findings: Of the cases with masks.
 
     >>> a, b = Case("a", "a", (Path("in/a.png"),)), Case("b", "b", (Path("in/b.png"),))
     >>> for outcome in list_outcomes([a, b], [], frozenset("a"), {"b": "Damaged."}, frozenset(), Path("in")):
@@ -81,13 +104,15 @@ def list_outcomes(
     outcomes = []
     for case in cases:
         path, name = _shorten(case.images, root), case.case_id
+        found = (findings or {}).get(name, ())
+        marked, text = has_warning(found), describe_findings(found)
         # A fault of this run comes first: the mask of an earlier run may be of other files.
         if name in faults:
             outcomes.append(Outcome(path, name, "failed", faults[name]))
         elif name in finished:
-            outcomes.append(Outcome(path, name, "finished before"))
+            outcomes.append(Outcome(path, name, "marked before" if marked else "finished before", text))
         elif name in written:
-            outcomes.append(Outcome(path, name, "written"))
+            outcomes.append(Outcome(path, name, "marked" if marked else "written", text))
         elif limited:
             outcomes.append(Outcome(path, name, "not asked for", "Beyond trainer.limit_predict_batches."))
         else:
@@ -114,10 +139,30 @@ def summarize_outcomes(outcomes: Sequence[Outcome], folder: Path) -> str:
     '0 new cases written to out; 1 finished before'
     """
     counts = Counter(outcome.status for outcome in outcomes)
-    new = "new cases" if counts["finished before"] else "cases"
-    others: tuple[Status, ...] = ("finished before", "failed", "not reached", "not asked for", "not read")
+    new = "new cases" if counts["finished before"] + counts["marked before"] else "cases"
+    others: tuple[Status, ...] = (
+        "marked",
+        "finished before",
+        "marked before",
+        "failed",
+        "not reached",
+        "not asked for",
+        "not read",
+    )
     parts = [f"{counts[status]} {status}" for status in others if counts[status]]
-    return "; ".join([f"{counts['written']} {new} written to {folder}", *parts])
+    return "; ".join([f"{counts['written'] + counts['marked']} {new} written to {folder}", *parts])
+
+
+def write_findings(path: Path, findings: Sequence[ImageFinding]) -> None:
+    """Write the findings of a case, so that a repeated prediction knows them."""
+    write_text(path, json.dumps(findings) + "\n", replace=True)
+
+
+def read_findings(path: Path) -> list[ImageFinding]:
+    """Read what `write_findings` wrote; a case of an older release has no findings."""
+    if not path.is_file():
+        return []
+    return [ImageFinding(*finding) for finding in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def _shorten(paths: Sequence[Path], root: Path) -> str:

@@ -27,6 +27,7 @@ from medseg_pl.training.callbacks import (
     MediaLogger,
     OverlayWriter,
     Preemption,
+    ProfileWriter,
     ProgressBar,
     ProvenanceWriter,
     Pseudonyms,
@@ -82,6 +83,7 @@ def make_fit_callbacks(
     checkpoints = _make_checkpoint_callbacks(given) if keeps else []
     records = [
         ProvenanceWriter(),
+        ProfileWriter(),
         ScoreWriter(save_predictions=save_predictions),
         OverlayWriter(),
         *_make_media_logger(given),

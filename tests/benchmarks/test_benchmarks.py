@@ -17,6 +17,7 @@ FOLDER = Path("benchmarks").resolve()
 SMALL: dict[str, dict[str, Any]] = {
     "augmentation": {"PATCHES": 2, "ROUNDS": 1},
     "duplicates": {"PEOPLE": 3, "CONTRASTS": (0.05,)},
+    "foreign_inputs": {"PHANTOMS": 8, "SLICES": 6, "PERTURBED": 1},
     "gpu": {},
     "rle": {"MASKS": 2, "ROUNDS": 1},
     "sliding_window": {"SHAPES": [(129, 140)], "ROUNDS": 1},

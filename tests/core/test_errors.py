@@ -16,6 +16,7 @@ from medseg_pl.core import errors
         (errors.UnreadableFileError, 1),
         (errors.MaskValueError, 1),
         (errors.GeometryError, 1),
+        (errors.ForeignImageError, 1),
         (errors.OutputExistsError, 1),
         (errors.DivergedError, 1),
     ],
@@ -26,6 +27,12 @@ def test_exit_codes(error: type[errors.MedsegError], exit_code: int) -> None:
 
 
 def test_broken_data_can_be_caught_as_one() -> None:
-    family = {errors.MissingDataError, errors.UnreadableFileError, errors.MaskValueError, errors.GeometryError}
+    family = {
+        errors.MissingDataError,
+        errors.UnreadableFileError,
+        errors.MaskValueError,
+        errors.GeometryError,
+        errors.ForeignImageError,
+    }
     assert set(errors.DataError.__subclasses__()) == family
     assert not issubclass(errors.SettingError, errors.DataError)

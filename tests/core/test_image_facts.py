@@ -33,13 +33,33 @@ class TestImages:
         image = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
         one, other = measure_image(image), measure_image(factor * image)
         changed = {name for name, value in one.numbers.items() if abs(value - other.numbers[name]) > 1e-3}
-        assert changed == {"span[0]", "span[1]"}
+        assert changed == {"span[0]", "span[1]", "step[0]", "step[1]"}
         assert other.numbers["span[0]"] - one.numbers["span[0]"] == pytest.approx(math.log10(factor), abs=1e-4)
         np.testing.assert_allclose(one.pattern, other.pattern, atol=1e-5)
 
     def test_white_noise_is_as_sharp_as_can_be(self) -> None:
         noise = np.random.default_rng(0).normal(size=(1, 1, 128, 128)).astype(np.float32)
         assert measure_image(noise).numbers["sharpness1[0]"] == pytest.approx(1, abs=0.05)
+
+    def test_a_stretched_window_leaves_gaps_between_values(self) -> None:
+        ramp = make_ramp().astype(np.uint8)
+        assert measure_image(ramp).numbers["step[0]"] == 0
+        assert measure_image(4 * ramp).numbers["step[0]"] == pytest.approx(math.log10(4))
+        # A third of the levels with steps of 3, and two thirds with steps of 1: 2 of 3 steps are in use.
+        values = np.r_[np.arange(0, 60, 3), np.arange(60, 100)].astype(np.uint8)
+        assert measure_image(np.tile(values, (1, 1, 60, 1))).numbers["filled[0]"] == pytest.approx(0.6, abs=0.02)
+
+    def test_blurring_takes_noise_from_beside_the_edges(self) -> None:
+        noise = np.random.default_rng(0).normal(size=(1, 1, 64, 64)).astype(np.float32)
+        smooth = np.mean([np.roll(noise, (y, x), (2, 3)) for y in range(5) for x in range(5)], axis=0)
+        # Of white noise the Laplacian is sqrt(20) standard deviations wide, and differences are sqrt(2).
+        assert measure_image(noise).numbers["grain[0]"] == pytest.approx(math.log10(math.sqrt(10)), abs=0.02)
+        assert measure_image(smooth).numbers["grain[0]"] < 0.4
+
+    def test_half_an_image_without_content_is_half_of_its_columns(self) -> None:
+        image = np.random.default_rng(0).random((1, 1, 64, 64), np.float32)
+        image[..., :32] = 0
+        assert measure_image(image).numbers["constant[0]"] == pytest.approx(0.25)
 
     def test_one_value_is_blank(self) -> None:
         facts = measure_image(np.full((1, 2, 8, 8), 7, np.int16))

@@ -12,7 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from medseg_pl.core.image_facts import measure_image, measure_mask
-from medseg_pl.core.image_findings import CODES, compare_image, compare_mask, has_warning
+from medseg_pl.core.image_findings import (
+    CODES,
+    ImageFinding,
+    compare_image,
+    compare_mask,
+    has_warning,
+    merge_findings,
+)
 from medseg_pl.core.training_profile import TrainingProfile, calibrate_predictions, describe_training
 
 Image = NDArray[Any]
@@ -187,3 +194,14 @@ class TestProfile:
     def test_each_code_has_a_meaning_and_a_remedy(self) -> None:
         assert all(code.meaning and code.remedy.endswith(".") for code in CODES.values())
         assert list(CODES) == sorted(CODES)
+
+
+def test_half_the_models_of_an_ensemble_decide() -> None:
+    left, right, dark = (
+        ImageFinding(*each)
+        for each in [("F202", "warning", "left"), ("F202", "warning", "right"), ("F101", "warning", "dark")]
+    )
+    assert merge_findings([[left, right]]) == [left, right]
+    assert merge_findings([[left], [right, dark]]) == [dark, left]
+    assert merge_findings([[left, right], [dark], [left]]) == [left, right]
+    assert merge_findings([[], [], [dark]]) == []

@@ -19,6 +19,7 @@ from medseg_pl import CLASSES
 from medseg_pl.__main__ import MODULES, REPEATING, TRAINER_COMMANDS
 from medseg_pl.checks import CODES
 from medseg_pl.cli.wrong_use import SETTINGS
+from medseg_pl.core import image_findings
 from tests.docs.commands import blocks
 
 DOCS = Path("docs")
@@ -139,6 +140,14 @@ def test_the_notebook_stands_on_its_page_with_its_outputs(conf: ModuleType) -> N
 def test_formulas_and_help_are_translated(conf: ModuleType) -> None:
     done = doctest.testmod(conf)
     assert (done.failed, done.attempted) == (0, 2)
+
+
+def test_the_page_of_foreign_images_has_every_code_with_its_remedy(conf: ModuleType) -> None:
+    assert conf.FOREIGN_CODES in (DOCS / "foreign.md").read_text()
+    page = conf.foreign_codes_as_markdown()
+    for code, kind in image_findings.CODES.items():
+        assert page.count(f"| `{code}` | {kind.meaning} | {kind.remedy} |") == 1
+    assert page.count("\n| `") == len(image_findings.CODES)
 
 
 def test_its_python_examples_hold() -> None:

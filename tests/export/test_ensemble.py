@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 from medseg_pl.__main__ import main
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.core.image_facts import measure_image
+from medseg_pl.core.training_profile import describe_training
 from medseg_pl.export import runner
 from medseg_pl.export.exporter import EnsembleNetwork
 from medseg_pl.inference.predictor import Predictor
@@ -73,6 +76,24 @@ def test_an_exported_ensemble_predicts_what_its_members_do(ensemble: Path, tmp_p
     assert (mask == expected.mask).mean() > 0.999
     card = (out / "MODEL_CARD.md").read_text()
     assert "Exported from `ensemble.json`" in card and "It is an ensemble" in card
+
+
+def test_an_exported_ensemble_finds_what_its_members_do(ensemble: Path, tmp_path: Path) -> None:
+    """Dark images are foreign to the first member alone, bright ones to the second: half of them is enough."""
+    for number, level in enumerate((100, 10000)):
+        path = tmp_path / f"{number}.ckpt"
+        images = [np.random.default_rng(seed).normal(level, 30, (1, 3, 40, 48)) for seed in range(12)]
+        profile = describe_training([measure_image(image.astype(np.float32)) for image in images], [])
+        assert profile is not None
+        torch.save(torch.load(path, weights_only=True) | {"training_profile": profile.as_dict()}, path)
+    out = tmp_path / "exported"
+    assert main(["export", "--ckpt_path", str(ensemble), "-o", str(out), "--plugins", PLUGINS]) == 0
+    predictor, model = Predictor.from_checkpoint(ensemble, device="cpu", plugins=[PLUGINS]), runner.Model(out)
+    assert len(model.profiles) == 2
+    for level in (100, 10000):
+        image = np.random.default_rng(99).normal(level, 30, (1, 3, 40, 48)).astype(np.float32)
+        found = model.compare_image(image, Geometry((3, 40, 48)))
+        assert found and tuple(found) == predictor.predict(image).findings
 
 
 def test_what_no_graph_can_average_is_refused(

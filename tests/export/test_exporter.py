@@ -321,7 +321,9 @@ class TestRunning:
             save_volume(tmp_path / "one.nii.gz", noise((57, 83, 3), dtype=np.int16), (0.7, 1.9, 4.0)),
             save_volume(tmp_path / "two.nii", noise((41, 19, 1), 1), (0.7, 0.9, 4.0)),
         ]
-        done = start(exported["stacks"], *paths, "-o", tmp_path / "masks", "--probabilities")
+        done = start(
+            exported["stacks"], *paths, "-o", tmp_path / "masks", "--probabilities", "--on_foreign", "ignore"
+        )
         assert (done.returncode, done.stderr) == (0, "")
         predictor = Predictor.from_checkpoint(checkpoints["stacks"], device="cpu", plugins=[OURS])
         for path in paths:
@@ -337,7 +339,9 @@ class TestRunning:
     ) -> None:
         predictor = Predictor.from_checkpoint(checkpoints["photographs"], device="cpu", plugins=[OURS])
         paths = [save_raster(tmp_path / f"{side}.png", noise((side, 201, 3), side)) for side in (33, 87, 11)]
-        assert run(exported["photographs"], *paths, "-o", tmp_path / "masks") == (0, "")
+        code, said = run(exported["photographs"], *paths, "-o", tmp_path / "masks")
+        assert (code, said.count("\n")) == (0, 1)
+        assert "does not record what it was trained on" in said
         for path in paths:
             found = image_files.read_picture(tmp_path / "masks" / path.name)
             assert (found == predictor.predict(path).mask[:, 0]).mean() >= 0.9999
@@ -368,8 +372,19 @@ class TestRunning:
         assert code == 1
         assert f"{gray} was left out: it has 1 channel(s), but the model takes 3" in said
         assert "text.png was left out" in said
-        assert [path.name for path in (tmp_path / "masks").iterdir()] == ["good.png"]
+        assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["good.png", "predictions.csv"]
         assert "good.png is there already" in run(exported["photographs"], good, "-o", tmp_path / "masks")[1]
+
+    def test_runs_into_one_folder_share_its_table(self, exported: dict[str, Path], run: Run, tmp_path: Path) -> None:
+        for side in (20, 23):
+            image = save_raster(tmp_path / f"{side}.png", noise((side, 21, 3)))
+            assert run(exported["photographs"], image, "-o", tmp_path / "masks")[0] == 0
+        rows = (tmp_path / "masks" / "predictions.csv").read_text().splitlines()
+        assert rows == ["input,status,reason", f"{tmp_path / '20.png'},written,", f"{tmp_path / '23.png'},written,"]
+        (tmp_path / "masks" / "predictions.csv").write_text("a,b\n")
+        image = save_raster(tmp_path / "c.png", noise((9, 21, 3)))
+        code, said = run(exported["photographs"], image, "-o", tmp_path / "masks")
+        assert (code, "is not a table of this program" in said) == (1, True)
 
     def test_a_truncated_volume_stops_no_other(self, exported: dict[str, Path], run: Run, tmp_path: Path) -> None:
         good = save_volume(tmp_path / "good.nii.gz", noise((21, 19, 2), dtype=np.int16), (1.0, 1.0, 4.0))
@@ -377,7 +392,7 @@ class TestRunning:
         half.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
         code, said = run(exported["stacks"], half, good, "-o", tmp_path / "masks")
         assert (code, f"{half} was left out: " in said) == (1, True)
-        assert [path.name for path in (tmp_path / "masks").iterdir()] == ["good.nii.gz"]
+        assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["good.nii.gz", "predictions.csv"]
 
     def test_a_damaged_network_is_named(self, exported: dict[str, Path], tmp_path: Path) -> None:
         copy = shutil.copytree(exported["stacks"], tmp_path / "copy")

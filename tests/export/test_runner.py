@@ -142,9 +142,9 @@ class TestFiles:
         path = save_volume(tmp_path / "a.nii.gz", noise((4, 5, 6), dtype=np.int16), (0.5, 3.0, 1.25))
         pixels, geometry = nifti.read_nifti(path)
         turn = find_slicing(geometry, slicing, "a")
-        image, spacing = image_files.read_image(path, slicing)
+        image, found = image_files.read_image(path, slicing)
         np.testing.assert_array_equal(image, turn.apply(pixels))
-        np.testing.assert_allclose(spacing, geometry.reorient(turn).spacing_mm)
+        np.testing.assert_allclose(found.spacing_mm, geometry.reorient(turn).spacing_mm)
 
     @pytest.mark.parametrize("slicing", get_args(Slicing))
     @pytest.mark.parametrize("value", [3, 700])

@@ -164,6 +164,7 @@ def evaluate(arguments: Namespace) -> None:
         SettingError: Options contradict each other or the files.
         DataError: Masks are missing, or some of them cannot be scored.
     """
+    from medseg_pl.cli.mask_pairs import describe_marked, list_marked
     from medseg_pl.io.atomic_files import require_empty
     from medseg_pl.io.scores import write_rows
     from medseg_pl.metrics import ObjectTable
@@ -185,6 +186,11 @@ def evaluate(arguments: Namespace) -> None:
     facts = facts_of(make(), pairs, unmatched)
     _check_annotated(known.annotated, labels, arguments.cases)
     scorer = partial(score, labels=labels, known=known, make=make, spacing=arguments.spacing)
+    marked = list_marked(arguments.prediction)
+    if marked:
+        sys.stdout.write(f"{make_printable(describe_marked(marked))}\n")
+    if marked is not None:
+        facts["n_marked"] = len(marked)
     scored = map_cases(pairs, scorer, arguments.num_workers, "Scoring")
     table = [row for rows, _ in scored for row in rows]
     rows = [row for _, rows in scored for row in rows]

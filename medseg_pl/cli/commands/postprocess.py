@@ -60,8 +60,10 @@ def choose(arguments: Namespace) -> None:
     trained = read_checkpoint(arguments.ckpt_path)
     plugins = split_names(arguments.plugins)
     # Without what was chosen before, on which this choice would build.
-    predictor = Predictor.from_checkpoint(trained.path, device=arguments.device, plugins=plugins, postprocess={})
-    source = open_source(trained.settings, arguments.data_root, plugins)
+    predictor = Predictor.from_checkpoint(
+        trained.path, device=arguments.device, plugins=plugins, postprocess={}, on_foreign="ignore"
+    )
+    source = open_source(trained.settings, arguments.data_root, plugins).orient(trained.orientation)
     cases = select_recorded_cases(source.cases(), trained.data)
     gains = measure_gains(predictor, source, cases)
     write_checkpoint(trained, gains, arguments.output)

@@ -14,9 +14,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.image_findings import OnForeign
 from medseg_pl.data.prepared_data import use_mask_values
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.unlabeled import ImageFolder
+from medseg_pl.inference.comparison import read_profiles
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.io.atomic_files import hash_file
 from medseg_pl.io.folders import FolderLocks, OutputFolder
@@ -39,6 +41,7 @@ class PredictOptions(NamedTuple):
     overlays: bool
     review: bool
     review_top: int
+    on_foreign: OnForeign
 
     @classmethod
     def from_namespace(cls, options: Namespace) -> PredictOptions:
@@ -62,6 +65,8 @@ def add_options(parser: LightningArgumentParser) -> None:
     parser.add_argument("--overlays", type=bool, default=False, help="Draw a picture of each case, too.")
     parser.add_argument("--review", type=bool, default=False, help="Say which cases a person should look at.")
     parser.add_argument("--review_top", type=int, default=20, help="How many of them to draw.")
+    foreign = "Images unlike those of training: mark them, refuse them without a mask, or ignore it."
+    parser.add_argument("--on_foreign", type=OnForeign, default="mark", help=foreign)
 
 
 def predict(
@@ -87,11 +92,11 @@ def predict(
     """
     output = OutputFolder(options.folder, _record(options, trainer, module, data.source, checkpoints), locks)
     output.check()  # before models are loaded, which takes longer
-    source = data.source.open_unlabeled(options.images)
+    source = data.source.open_unlabeled(options.images).orient(checkpoints[0].orientation)
     if isinstance(source, ImageFolder) and source.folders and trainer.is_global_zero:
         names = " and ".join(source.folders)
         sys.stdout.write(f"{options.images} is the root of a data set: images are read from its {names}.\n")
-    predictor, cases = _make_predictor(module, checkpoints, data.eval_batch_size), source.cases()
+    predictor, cases = _make_predictor(module, checkpoints, data.eval_batch_size, options.on_foreign), source.cases()
     # Before any rank writes: what is finished later in this run is new.
     finished = frozenset(case.case_id for case in cases if output.is_finished(case.case_id, case.images))
     inputs = Inputs(options.images, cases, source.list_left_out(), finished)
@@ -126,27 +131,44 @@ def describe_outcomes(outcomes: Sequence[Outcome], folder: Path) -> dict[str, An
 
 
 def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Raise `DataError` if an input has no mask that should have one.
+    """Raise `DataError` if an input has no mask or is unlike the training images.
 
     The others were predicted.
     """
+    marked = [outcome for outcome in outcomes if outcome.is_marked]
+    remark = _describe_marked(marked, len(outcomes))
     faults = [outcome for outcome in outcomes if outcome.is_fault]
-    if not faults:
+    if not faults and not marked:
         return
+    if not faults:
+        raise DataError(f"{remark} {folder / 'predictions.csv'} lists them all.")
     reasons = [fault.reason if fault.case_id else f"{fault.path}: {fault.reason}" for fault in faults[:_FAULTS_SHOWN]]
     more = [f"And {len(faults) - _FAULTS_SHOWN} more."] if len(faults) > _FAULTS_SHOWN else []
     raise DataError(
         f"{len(faults)} of {len(outcomes)} inputs could not be predicted; the others were. "
-        f"{' '.join([*reasons, *more])} {folder / 'predictions.csv'} lists them all."
+        f"{' '.join([*reasons, *more, *([remark] if marked else [])])} {folder / 'predictions.csv'} lists them all."
     )
 
 
-def _make_predictor(module: SegmentationModule, checkpoints: Sequence[CheckpointInfo], batch_size: int) -> Predictor:
+def _describe_marked(marked: Sequence[Outcome], inputs: int) -> str:
+    """Describe the inputs that are unlike the training images, the first of them with their findings."""
+    named = [f"{outcome.path}: {outcome.reason}" for outcome in marked[:_FAULTS_SHOWN]]
+    more = [f"And {len(marked) - _FAULTS_SHOWN} more."] if len(marked) > _FAULTS_SHOWN else []
+    return (
+        f"{len(marked)} of {inputs} inputs are unlike what the model was trained on; they were predicted, so look at "
+        f"their masks. {' '.join([*named, *more])}"
+    )
+
+
+def _make_predictor(
+    module: SegmentationModule, checkpoints: Sequence[CheckpointInfo], batch_size: int, on_foreign: OnForeign
+) -> Predictor:
     """Take the first model with the settings that were given, and those of further checkpoints with its flips."""
     first, *others = checkpoints
     load_weights(module.model, first.path)
     models = [module.model.eval(), *(load_model(trained) for trained in others)]
-    return Predictor(models, batch_size, tta=module.model.tta)
+    profiles = [] if on_foreign == "ignore" else read_profiles(checkpoints)
+    return Predictor(models, batch_size, tta=module.model.tta, profiles=profiles, on_foreign=on_foreign)
 
 
 def _record(
@@ -167,4 +189,6 @@ def _record(
         "probabilities": options.probabilities,
         "overlays": options.overlays,
         "review": options.review,
+        # Masks that are there were then compared with nothing.
+        **({"on_foreign": "ignore"} if options.on_foreign == "ignore" else {}),
     }

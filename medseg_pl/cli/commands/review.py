@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from medseg_pl.core.image_findings import OnForeign
     from medseg_pl.core.labels import LabelMap
     from medseg_pl.core.types import Case, Volume
     from medseg_pl.data.sources import Source
     from medseg_pl.inference.predictor import Predictor
+    from medseg_pl.io.folders import OutputFolder
     from medseg_pl.training.callbacks import ReviewQueue
     from medseg_pl.training.checkpoints import CheckpointInfo
 
@@ -48,6 +50,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="how many cases to draw, default: %(default)s",
     )
+    foreign = "cases unlike the training images: mark them, refuse them, or ignore it; default: %(default)s"
+    add("--on_foreign", choices=("mark", "refuse", "ignore"), default="mark", help=foreign)
     add_model(parser)
     add_json(parser)
 
@@ -56,6 +60,9 @@ def run(arguments: Namespace) -> int:
     """Put the cases in order."""
     review(arguments)
     return 0
+
+
+_MARKED_SHOWN = 10
 
 
 def review(arguments: Namespace) -> None:
@@ -73,8 +80,8 @@ def review(arguments: Namespace) -> None:
 
     trained = [read_checkpoint(path) for path in expand_ensembles(arguments.ckpt_path)]
     plugins = split_names(arguments.plugins)
-    predictor = CrossFoldPredictor(trained, arguments.device, plugins)
-    source = open_source(trained[0].settings, arguments.data_root, plugins)
+    predictor = CrossFoldPredictor(trained, arguments.device, plugins, arguments.on_foreign)
+    source = open_source(trained[0].settings, arguments.data_root, plugins).orient(trained[0].orientation)
     cases = select_cases(source.cases(), predictor)
     with FolderLocks() as locks:
         output = OutputFolder(arguments.output, _record(trained, source), locks)
@@ -88,8 +95,24 @@ def review(arguments: Namespace) -> None:
             sys.stdout.write(f"{json.dumps(rows, indent=1)}\n")
         else:
             sys.stdout.write(f"{where}\n")
+        marked = _list_marked(cases, output)
     if errors:
-        raise DataError(f"{len(errors)} cases could not be reviewed; the others were. {' '.join(errors)}")
+        raise DataError(f"{len(errors)} cases could not be reviewed; the others were. {' '.join([*errors, *marked])}")
+    if marked:
+        raise DataError(
+            f"{len(marked)} of {len(cases)} cases are unlike what the models were trained on; they were reviewed. "
+            f"{' '.join(marked[:_MARKED_SHOWN])}"
+        )
+
+
+def _list_marked(cases: Sequence[Case], output: OutputFolder) -> list[str]:
+    """List the cases that are unlike the training images, with their findings."""
+    from medseg_pl.core.image_findings import describe_findings, has_warning
+    from medseg_pl.training.prediction import FINDINGS, read_findings
+
+    notes = {case.case_id: output.directory / output.note(case.case_id, FINDINGS) for case in cases}
+    found = {name: read_findings(path) for name, path in notes.items()}
+    return [f"{name}: {describe_findings(findings)}" for name, findings in found.items() if has_warning(findings)]
 
 
 class CrossFoldPredictor:
@@ -99,12 +122,19 @@ class CrossFoldPredictor:
         trained: The checkpoints.
         device: A GPU by default, if there is one.
         plugins: Packages that the checkpoints' settings may name.
+        on_foreign: What happens to a case that is unlike the training images.
 
     Raises:
         SettingError: A checkpoint does not say whom it was trained on, or the models do not go together.
     """
 
-    def __init__(self, trained: Sequence[CheckpointInfo], device: str | None, plugins: Sequence[str]) -> None:
+    def __init__(
+        self,
+        trained: Sequence[CheckpointInfo],
+        device: str | None,
+        plugins: Sequence[str],
+        on_foreign: OnForeign = "mark",
+    ) -> None:
         from medseg_pl.data.sources.base import abbreviate
         from medseg_pl.inference.predictor import Predictor
 
@@ -115,7 +145,9 @@ class CrossFoldPredictor:
                 f"{abbreviate(unknown)} does not record its training patients and cannot be used for review. Give "
                 "checkpoints of medseg fit."
             )
-        self.predictor = Predictor.from_checkpoint([each.path for each in trained], device=device, plugins=plugins)
+        self.predictor = Predictor.from_checkpoint(
+            [each.path for each in trained], device=device, plugins=plugins, on_foreign=on_foreign
+        )
         self.labels = self.predictor.labels
         self.trained_groups = [frozenset(each.data["groups"]) for each in trained]
 
@@ -171,6 +203,7 @@ def _review_all(cases: Sequence[Case], source: Source, predictor: CrossFoldPredi
 def _review(case: Case, source: Source, predictor: CrossFoldPredictor, queue: ReviewQueue) -> None:
     """Compare the labels of a case with its prediction, unless that was done before."""
     from medseg_pl.inference.evidence import assess_reference
+    from medseg_pl.training.prediction import FINDINGS, write_findings
 
     if queue.is_finished(case):
         return
@@ -188,6 +221,7 @@ def _review(case: Case, source: Source, predictor: CrossFoldPredictor, queue: Re
     picture = _draw(volume, volume.mask, prediction.mask, predictor.labels, evidence.slice)
     with queue.open_case(case) as stage:
         queue.note(stage, case.case_id, evidence, picture)
+        write_findings(stage / queue.output.note(case.case_id, FINDINGS), prediction.findings)
 
 
 def _draw(

@@ -145,7 +145,10 @@ class CaseCache:
 
     def _describe_decoding(self) -> _Decoding:
         kind = type(self.source)
-        settings = (FORMAT, kind.__module__, kind.__qualname__, self.source.reading_settings(), _read_plugin_code(kind))
+        reading = self.source.reading_settings()
+        settings: tuple[object, ...] = (FORMAT, kind.__module__, kind.__qualname__, reading, _read_plugin_code(kind))
+        # Not among the source's own settings: cases that lie as they should are found where they have always been.
+        settings += () if self.source.orientation is None else (self.source.orientation,)
         # All that is to be known of labels: each part changes what a mask file means.
         return _Decoding(settings, [str(part) for part in vars(self.labels).values()])
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -36,6 +37,7 @@ class Problem(NamedTuple):
 
 
 OnProblem = Callable[[Problem], None]
+SourceT = TypeVar("SourceT", bound="Source")
 
 
 class Source(Recorded, ABC):
@@ -43,7 +45,13 @@ class Source(Recorded, ABC):
 
     A source of your own is one file with a subclass; it enters by its `class_path` in the configuration. Nothing is
     decoded in `cases`, and `read` is called once for each case: what it returns is kept in the store.
+
+    Attributes:
+        orientation: Axis codes that volumes are brought to where their files say how they lie, and masks back from;
+            `None` leaves them as the slicing cuts them.
     """
+
+    orientation: str | None = None
 
     @abstractmethod
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
@@ -86,6 +94,16 @@ class Source(Recorded, ABC):
             mask: As `LabelMap.decide` gives it, `(M, D, H, W)`.
             labels: What its values or channels stand for.
         """
+
+    def read_modality(self, case: Case) -> str:
+        """Read the modality from the header; empty where the format has none."""
+        return ""
+
+    def orient(self: SourceT, orientation: str | None) -> SourceT:
+        """Return a source of the same files whose volumes lie as the axis codes say, see `find_axis_codes`."""
+        oriented = copy(self)
+        oriented.orientation = orientation
+        return oriented
 
     def list_left_out(self) -> list[LeftOut]:
         """List the inputs that are in no case, and why."""

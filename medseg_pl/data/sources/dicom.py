@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.geometry import Reorientation, find_slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources.base import (
@@ -38,7 +39,7 @@ from medseg_pl.data.sources.dicom_cases import (
     sort_series,
     write_as_nifti,
 )
-from medseg_pl.data.sources.files import is_image
+from medseg_pl.data.sources.files import is_image, reorient_volume
 from medseg_pl.io import dicom
 from medseg_pl.io.paths import LeftOut, require_folder
 from medseg_pl.io.regions import Structure, StructureKey, match_structures
@@ -152,7 +153,13 @@ class DicomSource(Source):
         series = self._open(case)
         image = dicom.read_values(series)[None]
         _report_resampling(case, series)
-        return Volume(image, self._read_mask(case, labels, series) if case.masks else None, series.geometry)
+        mask = self._read_mask(case, labels, series) if case.masks else None
+        volume = Volume(image, mask, series.geometry, self.read_modality(case))
+        return reorient_volume(volume, self._find_turn(case, series))
+
+    def read_modality(self, case: Case) -> str:
+        """Read the modality from the header of the first file."""
+        return dicom.read_modality(case.images[0])
 
     def list_left_out(self) -> list[LeftOut]:
         """List files of other kinds than images and references."""
@@ -172,6 +179,7 @@ class DicomSource(Source):
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
         """Write one DICOM SEG for all labels, or NIfTI files."""
         series = self._open(case)
+        mask = np.ascontiguousarray(self._find_turn(case, series).undo(mask))
         if self.write_as == "seg":
             segments = describe_segments(labels, self.property_types, self.property_categories)
             dicom.write_segmentation(directory / f"{case.case_id}.dcm", series.restore_mask(mask), segments, series)
@@ -291,6 +299,9 @@ class DicomSource(Source):
             ):
                 planes[index] = mask.astype(np.uint8)
         return series.spread_mask(labels.combine(planes, f"Case {case.case_id}"))
+
+    def _find_turn(self, case: Case, series: dicom.Series) -> Reorientation:
+        return find_slicing(series.geometry, "file", case.case_id, self.orientation)
 
     def _open(self, case: Case) -> dicom.Series:
         return dicom.open_series(case.images, resample=self.resamples)

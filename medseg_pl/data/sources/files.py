@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +50,7 @@ class FileSource(Source):
         ]
         image = np.concatenate(planes) if len(planes) > 1 else planes[0]
         mask = self.read_masks(case, labels, grid) if case.masks else None
-        return _reorient_volume(Volume(image, mask, geometry), self._find_slicing(case, geometry))
+        return reorient_volume(Volume(image, mask, geometry), self._find_slicing(case, geometry))
 
     def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
         """Decode the masks of one case, on its grid."""
@@ -72,7 +73,7 @@ class FileSource(Source):
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
         """Write a mask in the image's format; overlapping labels in folders."""
         template = case.images[0]
-        if self.slicing != "file":
+        if self.slicing != "file" or self.orientation is not None:
             mask = self._find_slicing(case, read_image_geometry(template)).undo(mask)
         colored = is_read_by_color(template, labels)
         if not labels.overlapping:
@@ -85,7 +86,8 @@ class FileSource(Source):
             write_mask_file(directory / name / case.case_id, values, template)
 
     def _find_slicing(self, case: Case, geometry: Geometry) -> Reorientation:
-        return find_slicing(geometry, self.slicing, f"Case {case.case_id}: {case.images[0]}")
+        source = f"Case {case.case_id}: {case.images[0]}"
+        return find_slicing(geometry, self.slicing, source, self.orientation)
 
 
 def map_files_by_name(
@@ -339,12 +341,13 @@ def _check_grid(case_id: str, path: Path, got: Geometry, grid: CaseGrid) -> None
         )
 
 
-def _reorient_volume(volume: Volume, slicing: Reorientation) -> Volume:
-    """Reorient a volume."""
+def reorient_volume(volume: Volume, slicing: Reorientation) -> Volume:
+    """Reorient image and mask of a volume."""
     if slicing == Reorientation():
         return volume
     mask = None if volume.mask is None else np.ascontiguousarray(slicing.apply(volume.mask))
-    return Volume(np.ascontiguousarray(slicing.apply(volume.image)), mask, volume.geometry.reorient(slicing))
+    image, geometry = np.ascontiguousarray(slicing.apply(volume.image)), volume.geometry.reorient(slicing)
+    return replace(volume, image=image, mask=mask, geometry=geometry)
 
 
 def _size(shape: tuple[int, ...]) -> str:

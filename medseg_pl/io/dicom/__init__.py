@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from medseg_pl.io.dicom.headers import DicomFile as DicomFile
     from medseg_pl.io.dicom.headers import DicomTree as DicomTree
     from medseg_pl.io.dicom.headers import name_series as name_series
+    from medseg_pl.io.dicom.headers import read_modality as read_modality
     from medseg_pl.io.dicom.references import read_masks as read_masks
     from medseg_pl.io.dicom.references import read_structures as read_structures
     from medseg_pl.io.dicom.seg_writer import ANATOMICAL_STRUCTURE as ANATOMICAL_STRUCTURE
@@ -35,6 +36,7 @@ _MODULES = {
     "name_series": "headers",
     "open_series": "series",
     "read_masks": "references",
+    "read_modality": "headers",
     "read_structures": "references",
     "read_values": "series",
     "write_segmentation": "seg_writer",

@@ -194,6 +194,11 @@ def get_text(dataset: Dataset, keyword: str) -> str:
     return str(dataset.get(keyword) or "").strip()
 
 
+def read_modality(path: Path) -> str:
+    """Read what kind of scanner made a file, such as `CT`; empty if it does not say."""
+    return get_text(read_dataset(path), "Modality")
+
+
 def get_items(dataset: Dataset, keyword: str) -> list[Dataset]:
     """Return the items of a sequence; none if it is missing."""
     return list(dataset.get(keyword) or ())

@@ -5,7 +5,7 @@ from medseg_pl.io.privacy import Pseudonyms
 from medseg_pl.training.callbacks.log_media import MediaLogger
 from medseg_pl.training.callbacks.optimization import LearningRates, WarmupEMA
 from medseg_pl.training.callbacks.prediction_writer import Inputs, OverlayWriter, PredictionWriter
-from medseg_pl.training.callbacks.provenance import ConfigWriter, ProvenanceWriter
+from medseg_pl.training.callbacks.provenance import ConfigWriter, ProfileWriter, ProvenanceWriter
 from medseg_pl.training.callbacks.score_writer import ScoreWriter
 from medseg_pl.training.callbacks.stopping import FiniteCheck, Preemption
 from medseg_pl.training.csv_logger import LogBeforeSave
@@ -25,6 +25,7 @@ __all__ = [
     "PhaseTracker",
     "PredictionWriter",
     "Preemption",
+    "ProfileWriter",
     "ProgressBar",
     "ProvenanceWriter",
     "Pseudonyms",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError
+from medseg_pl.core.image_findings import ImageFinding
 from medseg_pl.core.intensity import HIGH, LOW, compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Prediction, Volume
@@ -28,7 +29,16 @@ from medseg_pl.io.raster import write_png
 from medseg_pl.metrics.case_metric import gather_from_ranks
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
-from medseg_pl.training.prediction import CaseResult, Outcome, list_outcomes, summarize_outcomes, write_outcomes
+from medseg_pl.training.prediction import (
+    FINDINGS,
+    CaseResult,
+    Outcome,
+    list_outcomes,
+    read_findings,
+    summarize_outcomes,
+    write_findings,
+    write_outcomes,
+)
 
 _WHITE = 255
 
@@ -180,6 +190,8 @@ class PredictionWriter(Callback):
         case, volume = result.case, result.volume
         assert volume is not None, "what was predicted had been read"
         with self.output.case(case.case_id, case.images) as stage:
+            # Beside the mask and with it: a repeated run does not predict the case again and has to know them.
+            write_findings(stage / self.output.note(case.case_id, FINDINGS), prediction.findings)
             self.source.write(stage, case, prediction.mask, self.labels)
             if prediction.probabilities is not None:
                 _write_probabilities(stage / "probabilities" / f"{case.case_id}.npz", prediction, self.labels)
@@ -196,7 +208,10 @@ class PredictionWriter(Callback):
         self.faults = {name: fault for _, faults in parts for name, fault in faults.items()}
         root, cases, left_out, finished = self.inputs
         limited = _is_limited(trainer)
-        self.outcomes = list_outcomes(cases, left_out, finished, self.faults, self.written, root, limited=limited)
+        findings = self._read_findings(finished | self.written)
+        self.outcomes = list_outcomes(
+            cases, left_out, finished, self.faults, self.written, root, limited=limited, findings=findings
+        )
         if trainer.is_global_zero:
             self.source.finish(self.output.directory)
             write_outcomes(self._table, self.outcomes)
@@ -215,8 +230,14 @@ class PredictionWriter(Callback):
             root, cases, left_out, finished = self.inputs
             # What other ranks wrote is known by its marks on the disk.
             written = frozenset(case.case_id for case in cases if self.output.is_finished(case.case_id, case.images))
-            self.outcomes = list_outcomes(cases, left_out, finished, self.faults, self.written | written, root)
+            done, findings = self.written | written, self._read_findings(written)
+            self.outcomes = list_outcomes(cases, left_out, finished, self.faults, done, root, findings=findings)
             write_outcomes(self._table, self.outcomes)
+
+    def _read_findings(self, cases: Iterable[str]) -> dict[str, list[ImageFinding]]:
+        """Read what is unlike the training images in cases of all ranks, and of earlier runs."""
+        notes = {name: self.output.directory / self.output.note(name, FINDINGS) for name in cases}
+        return {name: read_findings(path) for name, path in notes.items()}
 
     @property
     def _table(self) -> Path:

@@ -1,4 +1,4 @@
-"""Files that say what a run was: its configuration, its split, its environment and the state of its code."""
+"""Records of a run: its configuration, split and environment, and its training cases in each checkpoint."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
+from medseg_pl.core.training_profile import TrainingProfile, calibrate_predictions
+from medseg_pl.core.types import Prediction
+from medseg_pl.data.profiling import measure_labels
 from medseg_pl.data.splits import SIDES
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.installation import read_git_state
+from medseg_pl.metrics import gather_from_ranks
 from medseg_pl.models.optimizers import is_score_driven
 from medseg_pl.planning.fingerprint import survey_cases
 from medseg_pl.training.datamodule import SegmentationDataModule
@@ -29,6 +33,9 @@ from medseg_pl.training.module import SegmentationModule
 from medseg_pl.training.progress import count_accumulated_batches
 
 log = logging.getLogger(__name__)
+
+PROFILE = "training_profile"
+"""Name of the profile of the training cases in a checkpoint."""
 
 _PACKAGES = (
     "medseg",
@@ -97,6 +104,50 @@ class ProvenanceWriter(Callback):
             first = json.loads(record.read_text(encoding="utf-8"))
             environment = {**first, "resumed": [*first.get("resumed", []), environment]}
         write_text(record, json.dumps(environment, indent=1) + "\n", replace=True)
+
+
+class ProfileWriter(Callback):
+    """Write into each checkpoint what the training cases were like, and what validation's predictions may be like.
+
+    Predictions are those of the last validation before the checkpoint; all ranks write the same.
+    """
+
+    def __init__(self) -> None:
+        self._facts: dict[str, dict[str, float]] = {}
+        self._restored: dict[str, Any] | None = None
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the predictions of the last validation."""
+        self._facts = {}
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Measure the cases that a batch completes."""
+        # Predictions of untrained weights would widen the limits to everything.
+        if trainer.sanity_checking or not isinstance(outputs, dict):
+            return
+        predictions: list[Prediction] = outputs.get("cases", [])
+        for case in predictions:
+            if case.labels is not None:
+                self._facts[case.case_id] = measure_labels(case.mask, case.labels, case.geometry)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather the facts of all ranks, before anyone saves a checkpoint."""
+        self._facts = dict(sorted(gather_from_ranks(list(self._facts.items()))))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the profile; before the first validation of a resumed run, that of the checkpoint it came from."""
+        data = getattr(trainer, "datamodule", None)
+        profile: TrainingProfile | None = getattr(data, "profile", None)
+        if not self._facts and self._restored is not None:
+            checkpoint[PROFILE] = self._restored
+        elif profile is not None:
+            checkpoint[PROFILE] = calibrate_predictions(profile, list(self._facts.values())).as_dict()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the profile of the checkpoint that the run goes on from."""
+        self._restored = checkpoint.get(PROFILE)
 
 
 def describe_environment(trainer: Trainer) -> dict[str, Any]:

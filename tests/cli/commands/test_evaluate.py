@@ -84,6 +84,17 @@ def columns(rows: list[dict[str, str]], *names: str) -> list[tuple[str, ...]]:
     return [tuple(row[name] for name in names) for row in rows]
 
 
+def test_it_tells_what_the_prediction_marked(
+    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, "a.png", BAR, LOWER)
+    rows = ["input,case_id,status,reason", "x/a.png,a,marked,F105 Inverted.", "x/b.png,b,written,"]
+    (tmp_path / "prediction" / "predictions.csv").write_text("\n".join(rows) + "\n")
+    _, summary = evaluate("--labels", "lesion")
+    assert summary["n_marked"] == 1
+    assert "scored as the others: 1. x/a.png: F105 Inverted." in capsys.readouterr().out
+
+
 def test_scores_as_counted_on_paper(tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path, "a.png", BAR, LOWER)
     save(tmp_path, "b.png", BAR, BAR)

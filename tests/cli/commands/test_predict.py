@@ -22,10 +22,10 @@ def test_masks_alone_unless_more_is_asked_for(tmp_path: Path) -> None:
     images, masks = tmp_path / "images", tmp_path / "masks"
     asked = parsed(f"--input={images}", f"--output={masks}")
     assert PredictOptions.from_namespace(asked) == PredictOptions(
-        images, masks, probabilities=False, overlays=False, review=False, review_top=20
+        images, masks, probabilities=False, overlays=False, review=False, review_top=20, on_foreign="mark"
     )
     more = parsed(f"--input={images}", f"--output={masks}", "--review=true", "--review_top=3")
-    assert PredictOptions.from_namespace(more)[2:] == (False, False, True, 3)
+    assert PredictOptions.from_namespace(more)[2:] == (False, False, True, 3, "mark")
 
 
 @pytest.mark.parametrize("output", ["images", "images/masks", "images/../images/masks"])

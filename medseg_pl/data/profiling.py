@@ -1,0 +1,72 @@
+"""Profile of the training cases of a run, from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_pl.core.geometry import Geometry, find_axis_codes
+from medseg_pl.core.image_facts import ImageFacts, measure_image, measure_mask
+from medseg_pl.core.labels import LabelMap
+from medseg_pl.core.training_profile import TrainingProfile, describe_training
+from medseg_pl.data.prepared_data import PreparedData
+from medseg_pl.data.sources import Source
+
+_MOST_TRAINING, _MOST_VALIDATION = 256, 128
+"""More cases change the limits little, and each takes some milliseconds."""
+
+
+def profile_training(data: PreparedData, labels: LabelMap, source: Source) -> TrainingProfile | None:
+    """Describe the training cases, with limits that the validation cases keep; `None` where they are too few.
+
+    Every process finds the same, whatever their number: all look at the same cases.
+
+    Args:
+        data: Decoded and split.
+        labels: The structures in the masks.
+        source: Knows the modality, which the cache does not.
+    """
+    training = _select_evenly(data.split.train, _MOST_TRAINING)
+    validation = _select_evenly(data.split.val, _MOST_VALIDATION)
+    images, masks = _measure_cases(data, training, source, labels)
+    # The masks of validation cases come later, as the model predicts them.
+    held_out, _ = _measure_cases(data, validation, source, None)
+    return describe_training(images, masks, held_out)
+
+
+def measure_volume(image: NDArray[Any], geometry: Geometry, modality: str = "") -> ImageFacts:
+    """Measure the facts of an image on its grid."""
+    return measure_image(image, geometry.spacing_mm, find_axis_codes(geometry), modality=modality)
+
+
+def measure_labels(
+    mask: NDArray[np.uint8], labels: LabelMap, geometry: Geometry, annotated: Sequence[bool] | None = None
+) -> dict[str, float]:
+    """Measure the facts of a mask `(M, D, H, W)`, of those labels that were annotated."""
+    chosen = [index for index in range(len(labels.names)) if annotated is None or annotated[index]]
+    # One plane at a time: all of them together take several times the memory of the mask.
+    planes = (labels.plane(mask, index) for index in chosen)
+    return measure_mask(planes, [labels.names[index] for index in chosen], geometry.spacing_mm)
+
+
+def _measure_cases(
+    data: PreparedData, names: Sequence[str], source: Source, labels: LabelMap | None
+) -> tuple[list[ImageFacts], list[dict[str, float]]]:
+    index, images, masks = data.index.select(names), [], []
+    for number, name in enumerate(names):
+        cached, case = index[number], data.cases[name]
+        images.append(measure_volume(cached.image, cached.geometry, source.read_modality(case)))
+        if labels is not None and cached.mask is not None:
+            # A label that nobody looked for is not absent.
+            annotated = labels.find_annotated(case.annotated_labels)
+            masks.append(measure_labels(cached.mask, labels, cached.geometry, annotated))
+    return images, masks
+
+
+def _select_evenly(names: Sequence[str], most: int) -> list[str]:
+    """Select at most so many names, evenly over their sorted order."""
+    ordered = sorted(names)
+    return ordered[:: max(1, -(-len(ordered) // most))]
