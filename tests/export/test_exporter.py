@@ -321,9 +321,7 @@ class TestRunning:
             save_volume(tmp_path / "one.nii.gz", noise((57, 83, 3), dtype=np.int16), (0.7, 1.9, 4.0)),
             save_volume(tmp_path / "two.nii", noise((41, 19, 1), 1), (0.7, 0.9, 4.0)),
         ]
-        done = start(
-            exported["stacks"], *paths, "-o", tmp_path / "masks", "--probabilities", "--on_foreign", "ignore"
-        )
+        done = start(exported["stacks"], *paths, "-o", tmp_path / "masks", "--probabilities", "--on_foreign", "ignore")
         assert (done.returncode, done.stderr) == (0, "")
         predictor = Predictor.from_checkpoint(checkpoints["stacks"], device="cpu", plugins=[OURS])
         for path in paths:
@@ -353,13 +351,15 @@ class TestRunning:
         planes = noise((3, 45, 51))
         paths = [save_raster(tmp_path / f"{i}.png", plane) for i, plane in enumerate(planes)]
         spacing = ("--spacing", "3", "1", "1")
-        assert run(exported["stacks"], *paths, "-o", tmp_path / "s", "--together", "slices", *spacing) == (0, "")
+        ignored = ("--on_foreign", "ignore")
+        options = ("--together", "slices", *spacing, *ignored)
+        assert run(exported["stacks"], *paths, "-o", tmp_path / "s", *options) == (0, "")
         predictor = Predictor.from_checkpoint(checkpoints["stacks"], device="cpu", plugins=[OURS])
         expected = predictor.predict(planes, (3.0, 1.0, 1.0)).mask[0]
         for mask, path in zip(expected, paths, strict=True):
             found = image_files.read_picture(tmp_path / "s" / path.name)
             assert ((found == np.array([[1, 1, 1], [255, 0, 0], [0, 9, 0]])[mask].transpose(2, 0, 1)).mean()) >= 0.9999
-        assert run(exported["photographs"], *paths, "-o", tmp_path / "c", "--together", "channels") == (0, "")
+        assert run(exported["photographs"], *paths, "-o", tmp_path / "c", "--together", "channels", *ignored) == (0, "")
         predictor = Predictor.from_checkpoint(checkpoints["photographs"], device="cpu", plugins=[OURS])
         found = image_files.read_picture(tmp_path / "c" / "0.png")
         assert (found == predictor.predict(planes[:, None]).mask[:, 0]).mean() >= 0.9999
