@@ -118,6 +118,7 @@ options
   --overlays true             draw a picture of each case, too
   --review true               say which cases a person should look at
   --review_top N              how many of them to draw (20)
+  --on_foreign NAME           images unlike training: mark, refuse or ignore
   --json                      print which inputs have masks, and nothing else
   --model.tta flips           average over flips of the image
   --data.eval_batch_size N    slices at once

@@ -144,7 +144,7 @@ OWN = {
     "tune": ("space", "trials", "jobs", "no_pruning", "json"),
     "validate": ("json", "verbose"),
     "test": ("json", "verbose"),
-    "predict": ("json", "input", "output", "probabilities", "overlays", "review", "review_top"),
+    "predict": ("json", "input", "output", "probabilities", "overlays", "review", "review_top", "on_foreign"),
 }
 """Options of a command that are not settings."""
 _CHECKPOINT = (
