@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from typing import Literal, NamedTuple
 
+from medseg_pl.core.fact_limits import Limits
 from medseg_pl.core.image_facts import ImageFacts
-from medseg_pl.core.training_profile import Limits, TrainingProfile, compare_pattern
+from medseg_pl.core.training_profile import TrainingProfile, compare_pattern
 
 OnForeign = Literal["mark", "refuse", "ignore"]
 """What happens to an image with a warning: `mark` lists it, `refuse` writes no mask, `ignore` compares nothing."""

@@ -12,8 +12,10 @@ from medseg_pl.core.geometry import Geometry, find_axis_codes
 from medseg_pl.core.image_facts import ImageFacts, measure_image, measure_mask
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.training_profile import TrainingProfile, describe_training
+from medseg_pl.core.types import Prediction
 from medseg_pl.data.prepared_data import PreparedData
 from medseg_pl.data.sources import Source
+from medseg_pl.metrics.functional import overlap
 
 _MOST_TRAINING, _MOST_VALIDATION = 256, 128
 """More cases change the limits little, and each takes some milliseconds."""
@@ -50,6 +52,21 @@ def measure_labels(
     # One plane at a time: all of them together take several times the memory of the mask.
     planes = (labels.plane(mask, index) for index in chosen)
     return measure_mask(planes, [labels.names[index] for index in chosen], geometry.spacing_mm)
+
+
+def measure_prediction(prediction: Prediction) -> dict[str, float]:
+    """Measure the facts of a predicted mask, and `<label>.dice` of the labels that its reference has."""
+    labels, mask, reference = prediction.labels, prediction.mask, prediction.reference
+    if labels is None:
+        return {}
+    facts = measure_labels(mask, labels, prediction.geometry)
+    for index, known in enumerate(labels.find_annotated(prediction.annotated_labels)):
+        if reference is None or not known:
+            continue
+        counts = overlap.count(labels.plane(mask, index), labels.plane(reference, index))
+        if counts.reference:
+            facts[f"{labels.names[index]}.dice"] = overlap.dice(counts)
+    return facts
 
 
 def _measure_cases(

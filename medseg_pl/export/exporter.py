@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid
 
 from medseg_pl import __version__
-from medseg_pl.core import errors, geometry, image_facts, image_findings, intensity, training_profile
+from medseg_pl.core import errors, fact_limits, geometry, image_facts, image_findings, intensity, training_profile
 from medseg_pl.core.errors import ExportError, SettingError
 from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.data.prepared_data import open_source, use_mask_values
@@ -43,6 +43,7 @@ _RUNNER = Path(__file__).with_name("runner.py")
 _RUNTIME = (
     components,
     errors,
+    fact_limits,
     geometry,
     grids,
     image_facts,

@@ -68,6 +68,7 @@ RUNTIME = (
     "__init__",
     "components",
     "errors",
+    "fact_limits",
     "geometry",
     "grids",
     "image_facts",

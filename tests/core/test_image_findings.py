@@ -45,12 +45,17 @@ def draw_mask(seed: int) -> list[Image]:
     return planes
 
 
+def find(facts: dict[str, float], dice: float = 0.9) -> dict[str, float]:
+    """Say of each label in a mask how well it overlaps with the reference."""
+    return facts | {f"{name}.dice": dice * facts[f"{name}.present"] for name in NAMES}
+
+
 def make_profile(channels: int = 1, cases: int = 20, orientation: str | None = "SAR") -> TrainingProfile:
     spacing = (3.0, 1.0, 1.0)
     training = [measure_image(draw_image(seed, channels), spacing, orientation) for seed in range(cases)]
     validation = [measure_image(draw_image(100 + seed, channels), spacing, orientation) for seed in range(5)]
     masks = [measure_mask(draw_mask(seed), NAMES, spacing) for seed in range(cases)]
-    predictions = [measure_mask(draw_mask(100 + seed), NAMES, spacing) for seed in range(5)]
+    predictions = [find(measure_mask(draw_mask(100 + seed), NAMES, spacing)) for seed in range(5)]
     profile = describe_training(training, masks, validation)
     assert profile is not None
     return calibrate_predictions(profile, predictions)
@@ -149,7 +154,7 @@ class TestMasks:
         ]
         profile = describe_training(training, masks)
         assert profile is not None
-        profile = calibrate_predictions(profile, masks)
+        profile = calibrate_predictions(profile, [find(mask) for mask in masks])
         facts = measure_mask([draw_mask(300)[0], np.zeros((12, 48, 40))], NAMES)
         assert compare_mask(facts, profile, NAMES) == []
 
@@ -165,10 +170,41 @@ class TestMasks:
         profile = describe_training(training, [measure_mask(draw_mask(seed), NAMES) for seed in range(5)])
         assert profile is not None
         nothing = np.zeros((12, 48, 40))
-        found = [measure_mask([draw_mask(seed)[0], nothing], NAMES) for seed in range(100, 105)]
+        found = [find(measure_mask([draw_mask(seed)[0], nothing], NAMES)) for seed in range(100, 105)]
         limits = calibrate_predictions(profile, found).limits
         assert "label.left.volume" in limits
         assert not [name for name in limits if name.startswith("label.right")]
+
+    @pytest.mark.parametrize(("dice", "judged"), [(0.2, set()), (0.9, {"left", "right"})])
+    def test_labels_in_the_wrong_place_are_not_judged(self, dice: float, judged: set[str]) -> None:
+        found = [find(measure_mask(draw_mask(seed), NAMES, (3.0, 1.0, 1.0)), dice) for seed in range(100, 105)]
+        limits = calibrate_predictions(PROFILE, found).limits
+        assert {name.split(".")[1] for name in limits if name.startswith("label.")} == judged
+
+    def test_few_predictions_judge_presence_and_no_shape(self) -> None:
+        found = [find(measure_mask(draw_mask(100), NAMES, (3.0, 1.0, 1.0)))]
+        limits = calibrate_predictions(PROFILE, found).limits
+        assert {name for name in limits if name.startswith("label.")} == {f"label.{name}.present" for name in NAMES}
+
+    def test_a_label_nearly_missed_may_be_absent(self) -> None:
+        found = [find(measure_mask(draw_mask(seed), NAMES, (3.0, 1.0, 1.0))) for seed in range(100, 120)]
+        tiny = np.zeros((12, 48, 40))
+        tiny[4, 12, 30] = 1
+        found[0] = find(measure_mask([draw_mask(100)[0], tiny], NAMES, (3.0, 1.0, 1.0)))
+        limits = calibrate_predictions(PROFILE, found).limits
+        assert "label.left.present" in limits and "label.right.present" not in limits
+
+    def test_a_case_in_fifty_may_lie_outside_whatever_the_fact(self) -> None:
+        """Predictions vary more than references: of 1000 new ones, few of those that validation was like are marked."""
+        rng = np.random.default_rng(0)
+
+        def predict() -> list[Image]:
+            return [np.roll(plane, rng.integers(-2, 3, 3), axis=(0, 1, 2)) for plane in draw_mask(rng.integers(10**6))]
+
+        for few in (4, 10, 40):
+            found = [find(measure_mask(predict(), NAMES, (3.0, 1.0, 1.0))) for _ in range(few)]
+            profile = calibrate_predictions(PROFILE, found)
+            assert sum(bool(self.find_codes(predict(), profile)) for _ in range(200)) <= 4
 
     def test_without_predictions_no_label_is_judged(self) -> None:
         limits = calibrate_predictions(PROFILE, []).limits

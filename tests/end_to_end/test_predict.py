@@ -97,7 +97,7 @@ def test_an_ensemble_is_the_mean_of_its_members(checkpoint: str, other: str, sca
     np.testing.assert_array_equal(both.mask, mean > 0.5)
     assert np.abs(first - second).max() > 0.01
 
-    assert predict(checkpoint, scans, tmp_path / "out", "--ckpt_path", other, "--on_foreign=ignore") == 0
+    assert predict(checkpoint, scans, tmp_path / "out", "--ckpt_path", other) == 0
     source = UWMadisonSource(str(scans.parent)).open_unlabeled(scans)
     predictor = Predictor.from_checkpoint([checkpoint, other], device="cpu")
     for case in source.cases()[:2]:

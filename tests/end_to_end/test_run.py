@@ -206,8 +206,7 @@ def test_a_decathlon_volume_comes_back_on_its_own_grid(
     assert main(["test", "--ckpt_path", checkpoint]) == 0
     images = phantoms["decathlon"] / "imagesTr"
     output = tmp_path / "masks"
-    folders = ["--input", str(images), "--output", str(output)]
-    assert main(["predict", "--ckpt_path", checkpoint, *folders, "--on_foreign=ignore"]) == 0
+    assert main(["predict", "--ckpt_path", checkpoint, "--input", str(images), "--output", str(output)]) == 0
     assert sorted(path.name for path in output.glob("*.nii.gz")) == sorted(path.name for path in images.iterdir())
     for path in images.iterdir():
         image, mask = nibabel.load(path), nibabel.load(output / path.name)
@@ -246,8 +245,7 @@ def test_images_of_twenty_sizes_train_test_and_predict(resize: str, tmp_path: Pa
     checkpoint = str(tmp_path / "runs" / "default" / "version_0" / "checkpoints" / "best.ckpt")
     assert main(["test", "--ckpt_path", checkpoint]) == 0
     images, output = tmp_path / "data" / "images", tmp_path / "masks"
-    folders = ["--input", str(images), "--output", str(output)]
-    assert main(["predict", "--ckpt_path", checkpoint, *folders, "--on_foreign=ignore"]) == 0
+    assert main(["predict", "--ckpt_path", checkpoint, "--input", str(images), "--output", str(output)]) == 0
     for i, size in enumerate(sizes):
         mask = raster.read_mask(output / f"p{i}.png")
         assert mask.shape == size

@@ -21,7 +21,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from medseg_pl.core.training_profile import TrainingProfile, calibrate_predictions
 from medseg_pl.core.types import Prediction
-from medseg_pl.data.profiling import measure_labels
+from medseg_pl.data.profiling import measure_prediction
 from medseg_pl.data.splits import SIDES
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.installation import read_git_state
@@ -129,8 +129,7 @@ class ProfileWriter(Callback):
             return
         predictions: list[Prediction] = outputs.get("cases", [])
         for case in predictions:
-            if case.labels is not None:
-                self._facts[case.case_id] = measure_labels(case.mask, case.labels, case.geometry)
+            self._facts[case.case_id] = measure_prediction(case)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the facts of all ranks, before anyone saves a checkpoint."""
