@@ -171,7 +171,7 @@ def extrapolate_tail(values: Sequence[float], share: float) -> float:
     >>> round(extrapolate_tail([0.0] * 3, 0.02), 2), round(extrapolate_tail([0.0] * 20, 0.02), 2)
     (1.66, 0.2)
     """
-    return (1 + sum(values)) * (share ** (-1 / (len(values) + 1)) - 1)
+    return float((1 + sum(values)) * (share ** (-1 / (len(values) + 1)) - 1))
 
 
 def _is_clearly_there(row: Mapping[str, float], limits: Mapping[str, Limits]) -> bool:

@@ -205,7 +205,7 @@ class TestFiles:
         image.set_sform(np.zeros((4, 4)), code=1)
         image.set_qform(np.diag([0.5, 0.7, 3, 1]), code=1)
         nibabel.save(image, tmp_path / "a.nii")
-        assert image_files.read_image(tmp_path / "a.nii", "file")[1] == pytest.approx((3, 0.7, 0.5))
+        assert image_files.read_image(tmp_path / "a.nii", "file")[1].spacing_mm == pytest.approx((3, 0.7, 0.5))
 
     def test_no_png_holds_a_value_below_zero(self, tmp_path: Path) -> None:
         spec = {"labels": {"names": ["x"], "task": "binary", "values": [-1], "colors": None}, "slicing": "file"}
