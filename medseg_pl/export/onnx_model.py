@@ -19,6 +19,7 @@ import onnxruntime
 import torch
 from jaxtyping import Float, Shaped
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from timm.layers import padding
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.onnx import OnnxExporterError
@@ -155,7 +156,7 @@ def _export_graph(deployed: DeployedNetwork, model: SegmentationModel, any_size:
     size = (window[0] + multiple, window[1] + 2 * multiple) if any_size else window
     example = _make_example(model, size, 2 if any_size else 1)
     shapes = {"image": {0: Dim("batch"), 2: _limit_side("rows", multiple), 3: _limit_side("columns", multiple)}}
-    with _silence_exporter():
+    with _silence_exporter(), _settle_same_padding():
         program = torch.export.export(
             deployed, example, dynamic_shapes={**shapes, "statistics": {0: Dim("batch")}} if any_size else None
         )
@@ -237,6 +238,28 @@ def _silence_exporter() -> Iterator[None]:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _settle_same_padding() -> Iterator[None]:
+    """Pad as every allowed size does where timm would compute the padding from the size.
+
+    Its formula for an unknown size puts each layer's expression into the next one's, and torch then compares them for
+    hours. The sides are multiples of all strides, for which the padding is one number; `_agrees` holds it to that.
+    """
+    compute = padding.get_same_padding
+
+    def settle(x: Any, kernel_size: int, stride: int, dilation: int) -> Any:
+        unknown = isinstance(x, torch.SymInt)
+        return (
+            max((kernel_size - 1) * dilation + 1 - stride, 0) if unknown else compute(x, kernel_size, stride, dilation)
+        )
+
+    padding.get_same_padding = settle
+    try:
+        yield
+    finally:
+        padding.get_same_padding = compute
 
 
 def make_specification(

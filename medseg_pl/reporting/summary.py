@@ -62,7 +62,8 @@ def audit_split(run: Run) -> SplitAudit:
         why = f"No case is on two sides; of {len(unknown)} cases the run did not record the patient."
         return SplitAudit("unknown", "by case, not by patient", [why, *_list_remarks(run, groups), *origin], counted)
     why = "No patient is on two sides, and no case that was scored was trained on."
-    return SplitAudit("yes", "yes: no patient on two sides", [why, *_list_remarks(run, groups), *origin], counted)
+    headline = "yes, if no patient has two cases" if _is_one_each(groups) else "yes: no patient on two sides"
+    return SplitAudit("yes", headline, [why, *_list_remarks(run, groups), *origin], counted)
 
 
 def _audit_folds(run: Run) -> SplitAudit:
@@ -127,10 +128,14 @@ def _describe_faults(shared: int, leaked: set[str]) -> list[str]:
     return sentences + ([f"{len(leaked)} of the cases that were scored were trained on."] if leaked else [])
 
 
+def _is_one_each(groups: Mapping[str, str]) -> bool:
+    """Tell whether there are as many patients as cases, which is what a forgotten group pattern looks like."""
+    return len(groups) > 1 and len(set(groups.values())) == len(groups)
+
+
 def _list_remarks(run: Run, groups: Mapping[str, str]) -> list[str]:
     sentences = []
-    # As many patients as cases is what a forgotten group pattern looks like.
-    if len(groups) > 1 and len(set(groups.values())) == len(groups):
+    if _is_one_each(groups):
         sentences.append("Each case counts as a patient of its own, which is right only if no patient has two.")
     if accepted := (run.splits or {}).get("accepted_duplicates"):
         sentences.append(f"{len(accepted)} images that are on two sides were allowed on purpose.")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from lightning.pytorch import LightningModule
@@ -140,15 +140,8 @@ def summarize_outcomes(outcomes: Sequence[Outcome], folder: Path) -> str:
     """
     counts = Counter(outcome.status for outcome in outcomes)
     new = "new cases" if counts["finished before"] + counts["marked before"] else "cases"
-    others: tuple[Status, ...] = (
-        "marked",
-        "finished before",
-        "marked before",
-        "failed",
-        "not reached",
-        "not asked for",
-        "not read",
-    )
+    # What was written comes first; a text beside the images is nobody's concern.
+    others = [status for status in get_args(Status) if status not in ("written", "no image")]
     parts = [f"{counts[status]} {status}" for status in others if counts[status]]
     return "; ".join([f"{counts['written'] + counts['marked']} {new} written to {folder}", *parts])
 

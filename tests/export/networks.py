@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from medseg_pl.models.normalization import Normalization
@@ -21,6 +22,15 @@ class Coarse(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.head(torch.cat([self.up(self.down(image).relu()), self.fine(image).relu()], dim=1))
         return logits
+
+
+class SamePadding(Coarse):
+    """Pads as TensorFlow does, by the size of what comes in."""
+
+    def __init__(self, in_channels: int, classes: int) -> None:
+        super().__init__(in_channels, classes)
+        kernels = ((in_channels, 4, 3), (4, 8, 5))
+        self.down = nn.Sequential(*(Conv2dSame(inner, outer, k, stride=2) for inner, outer, k in kernels))
 
 
 class OneSize(Coarse):

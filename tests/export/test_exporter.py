@@ -18,14 +18,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from medseg_pl.__main__ import main
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.export import image_files, runner
 from medseg_pl.export.exporter import write_cards
-from medseg_pl.export.onnx_model import make_specification
+from medseg_pl.export.onnx_model import DeployedNetwork, export_onnx, make_specification
 from medseg_pl.inference.predictor import Predictor
 from medseg_pl.models.checkpoint import read_checkpoint
 from medseg_pl.models.segmentation_model import load_model
@@ -457,6 +459,21 @@ def test_channels_that_are_normalized_apart(tmp_path: Path) -> None:
     assert np.nanmin(ct) < -100
     assert np.nanmin(pet) >= 0  # each golden channel lies where its own normalization looks
     assert all("done" in line or "agree" in line for line in runner.run_self_test(tmp_path / "out"))
+
+
+def test_padding_by_the_size_is_written_as_numbers(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "a.ckpt", network=f"{OURS}.SamePadding")
+    model = load_model(checkpoint, [OURS])
+    graph, any_size = export_onnx(model, "fp32")
+    assert any_size
+    # From an unknown size it would be computed in the graph, an expression in an expression at each layer.
+    assert "Ceil" not in {node.op_type for node in graph.graph.node}
+    image = torch.rand((1, 1, 48, 72))
+    statistics = torch.tensor([[[50.0, 30.0, 0.0, 100.0]]])
+    expected = DeployedNetwork(model)(image, statistics).detach().numpy()
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"image": image.numpy(), "statistics": statistics.numpy()})
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 @pytest.mark.trainings

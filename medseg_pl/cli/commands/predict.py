@@ -144,8 +144,9 @@ def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
         raise DataError(f"{remark} {folder / 'predictions.csv'} lists them all.")
     reasons = [fault.reason if fault.case_id else f"{fault.path}: {fault.reason}" for fault in faults[:_FAULTS_SHOWN]]
     more = [f"And {len(faults) - _FAULTS_SHOWN} more."] if len(faults) > _FAULTS_SHOWN else []
+    others = "; the others were" if len(faults) < len(outcomes) else ""
     raise DataError(
-        f"{len(faults)} of {len(outcomes)} inputs could not be predicted; the others were. "
+        f"{len(faults)} of {len(outcomes)} inputs could not be predicted{others}. "
         f"{' '.join([*reasons, *more, *([remark] if marked else [])])} {folder / 'predictions.csv'} lists them all."
     )
 

@@ -164,9 +164,10 @@ def _find_pattern(directory: Path, images: str, folder: str, names: Sequence[str
     if not patterns and apart:
         return SAME  # the source says which files have no partner
     options = abbreviate([pattern.mask for pattern in patterns]) or f"such as '{STEM}_mask'"
+    folders = "" if apart else "name their folders with --images and --masks, or "
+    remedy = f"{folders}say with --mask_name how masks are called: {options}."
     raise SettingError(
-        f"{directory / folder} does not tell which files are masks of which images. Say with --mask_name how masks are "
-        f"called: {options}."
+        f"{directory / folder} does not tell which files are masks of which images. {remedy[0].upper()}{remedy[1:]}"
     )
 
 

@@ -8,8 +8,9 @@ import pytest
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from medseg_pl.cli.commands.predict import PredictOptions, add_options
-from medseg_pl.core.errors import SettingError
+from medseg_pl.cli.commands.predict import PredictOptions, add_options, raise_faults
+from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.training.prediction import Outcome
 
 
 def parsed(*arguments: str) -> Namespace:
@@ -38,3 +39,11 @@ def test_masks_do_not_go_among_the_images(tmp_path: Path, output: str) -> None:
 def test_a_folder_beside_the_images_with_their_name_in_front_is_fine(tmp_path: Path) -> None:
     asked = parsed(f"--input={tmp_path / 'images'}", f"--output={tmp_path / 'images_masks'}")
     assert PredictOptions.from_namespace(asked).folder == tmp_path / "images_masks"
+
+
+def test_a_single_input_that_fails_has_no_others() -> None:
+    failed = Outcome("a.png", "a", "failed", "Case a: broken.")
+    with pytest.raises(DataError, match=r"^1 of 1 inputs could not be predicted\. Case a: broken\. "):
+        raise_faults([failed], Path("masks"))
+    with pytest.raises(DataError, match=r"^1 of 2 inputs could not be predicted; the others were\. Case a: broken\. "):
+        raise_faults([failed, Outcome("b.png", "b", "written", "")], Path("masks"))

@@ -90,7 +90,8 @@ class TestOneFolder:
 
     def test_files_that_tell_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(
-            SettingError, match=r"does not tell which files are masks of which images\. Say with --mask_n"
+            SettingError,
+            match=r"masks of which images\. Name their folders with --images and --masks, or say with --mask_n",
         ):
             find_folder_layout(write(tmp_path, "a.png", "b.png"), {})
 
