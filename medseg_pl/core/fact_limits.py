@@ -187,6 +187,7 @@ def belongs_to(name: str, label: str) -> bool:
 
 def _measure_spread(values: NDArray[np.float64]) -> float:
     """Measure half of what the middle two thirds span: a standard deviation that outliers leave alone."""
+    # The middle two thirds are what one deviation to each side holds of a normal distribution.
     low, high = np.quantile(values, (1 / 6, 5 / 6))
     return float(high - low) / 2
 
@@ -203,6 +204,7 @@ def _select_typical(rows: Sequence[Mapping[str, float]], limits: Mapping[str, Li
 
 def _widen(limits: Limits, values: Sequence[float], slack: float) -> Limits:
     """Widen limits so that validation cases keep them with something to spare."""
+    # Half as far again as the furthest of them: the next case may lie beyond it.
     below = max(0.0, limits.least - min(values, default=limits.least))
     above = max(0.0, max(values, default=limits.most) - limits.most)
     return limits._replace(

@@ -108,6 +108,7 @@ class Model:
         check_file(folder, "model.onnx", self.spec.get("files", {}).get("model.onnx"))
         self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
         check_specification(self.spec, self.session.get_modelmeta().custom_metadata_map)
+        # None in folders of older releases, which predict as they did.
         self.profiles = [TrainingProfile.from_dict(plain) for plain in self.spec.get("profiles", [])]
 
     def compare_image(self, image: Array, geometry: Geometry) -> list[ImageFinding]:
@@ -122,6 +123,7 @@ class Model:
         if not self.profiles:
             return []
         names, overlapping = self.spec["labels"]["names"], self.spec["labels"]["task"] == "multilabel"
+        # One plane at a time: all of them take several times the memory of the mask.
         planes = (mask[index] == 1 if overlapping else mask[0] == index + 1 for index in range(len(names)))
         spacing = geometry.spacing_mm
         facts = measure_mask(planes, names, spacing)
@@ -487,6 +489,7 @@ def write_outcomes(path: Path, rows: list[tuple[str, str, str]]) -> None:
     # One run for each image into one folder is as good as one run for all.
     known = {row[0]: row for row in [*read_outcomes(path), *rows] if row}
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A table that was cut off looks whole: it gets its name when it is.
     unfinished = path.with_name(f".writing-{path.name}")
     with unfinished.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([OUTCOME, *known.values()])

@@ -423,7 +423,6 @@ def measurable(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "a.ckpt")
 
 
-@pytest.mark.trainings
 @pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_lower_precisions_say_what_they_cost(
     measurable: str, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
@@ -476,7 +475,6 @@ def test_padding_by_the_size_is_written_as_numbers(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-@pytest.mark.trainings
 def test_a_network_of_one_size_runs_in_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = write_checkpoint(tmp_path / "a.ckpt", network=f"{OURS}.OneSize", whole_image_max_pixels=1024)
     assert main(["export", "--ckpt_path", checkpoint, "-o", str(tmp_path / "out"), *PLUGINS]) == 0

@@ -139,6 +139,7 @@ class ProfileWriter(Callback):
         """Write the profile; before the first validation of a resumed run, that of the checkpoint it came from."""
         data = getattr(trainer, "datamodule", None)
         profile: TrainingProfile | None = getattr(data, "profile", None)
+        # A run that goes on saves before it validates again, and the limits of its past hold until then.
         if not self._facts and self._restored is not None:
             checkpoint[PROFILE] = self._restored
         elif profile is not None:
