@@ -301,7 +301,7 @@ def test_averaged_weights_and_windows(phantoms: dict[str, Path], tmp_path: Path)
     assert float(logged[-1]) == pytest.approx(summary["foreground_mean"]["dice"], abs=1e-6)
 
 
-@pytest.mark.parametrize("logger", ["tensorboard", pytest.param("wandb", marks=pytest.mark.processes)])
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
 def test_a_second_logger_beside_the_run_folder(logger: str, phantoms: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip(logger)
     fit = ["fit", "--config", "configs/experiment/demo.yaml", f"--config=configs/logger/{logger}.yaml", *SMALL]

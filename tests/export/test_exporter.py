@@ -490,10 +490,9 @@ def test_a_network_of_one_size_runs_in_windows(tmp_path: Path, capsys: pytest.Ca
     ("settings", "reason"),
     [
         ({"network": f"{OURS}.Undecided"}, "torch cannot write this network as ONNX"),
-        pytest.param(
+        (
             {"normalization": {"class_path": f"{OURS}.ByItsOwnMean"}},
             "does not compute what the checkpoint does, so nothing was written: run.py: ",
-            marks=pytest.mark.trainings,
         ),
     ],
     ids=["undecided", "by its own mean"],
