@@ -20,6 +20,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import restricted_number_type
 
 from medseg_pl.core.errors import SettingError, make_printable
+from medseg_pl.core.validation import find_pattern_fault
 
 T = TypeVar("T")
 
@@ -231,9 +232,7 @@ def parse_colors(text: str) -> dict[str, tuple[int, int, int]]:
 
 @parse_once
 def parse_pattern(text: str) -> str:
-    """Check a regular expression."""
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from None
+    """Check a pattern that finds patients in names."""
+    if fault := find_pattern_fault(text):
+        raise ArgumentTypeError(f"{text!r} {fault}")
     return text

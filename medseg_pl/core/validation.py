@@ -47,6 +47,20 @@ def require_at_least(part: str, **settings: tuple[int, int]) -> None:
             raise SettingError(f"{part}.{name} must be at least {least}; got {value}.")
 
 
+def find_pattern_fault(pattern: str) -> str | None:
+    r"""Say why a pattern finds no patient in names, and what to do; `None` where it can.
+
+    >>> find_pattern_fault(r"case\d+")
+    'has no parentheses around the patient. Write (case\\d+)'
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        return f"is not a regular expression: {error}"
+    # Without parentheses nobody can tell what was meant to be the patient: `scan` would find one for all.
+    return None if compiled.groups else f"has no parentheses around the patient. Write ({pattern})"
+
+
 MAX_LENGTH = 120
 """Characters of a name: with a suffix it fits every file system."""
 

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from medseg_pl.core.errors import DataError, SettingError, make_printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
-from medseg_pl.core.validation import Recorded
+from medseg_pl.core.validation import Recorded, find_pattern_fault
 from medseg_pl.io.file_header import detect_format
 from medseg_pl.io.paths import DETACHED, PICTURES, VOLUMES, LeftOut, find_suffix
 
@@ -190,7 +190,7 @@ def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_p
         message = f"The group pattern {pattern!r} does not match {case_id!r}."
         raise_or_report(error, [Problem("group-unknown", message, case_id, path)], on_problem)
         return case_id
-    # An alternative that did not match is None; a pattern without parentheses stands for the patient as a whole.
+    # An alternative that did not match is None; where none of them did, the whole match is the patient.
     return "_".join(part for part in match.groups() if part is not None) or match.group(0)
 
 
@@ -215,11 +215,9 @@ def parse_annotated_labels(text: str, where: str) -> tuple[str, ...] | None:
 
 
 def check_pattern(pattern: str | None) -> None:
-    """Raise `SettingError` where a group pattern is no regular expression."""
-    try:
-        re.compile(pattern or "")
-    except re.error as error:
-        raise SettingError(f"data.source.group {pattern!r} is not a regular expression: {error}.") from None
+    """Raise `SettingError` where a group pattern cannot find a patient."""
+    if pattern is not None and (fault := find_pattern_fault(pattern)):
+        raise SettingError(f"data.source.group {pattern!r} {fault}.")
 
 
 def abbreviate(names: list[str], most: int = 3) -> str:

@@ -20,7 +20,7 @@ from medseg_pl.data.sources.base import abbreviate, check_pattern, find_group
         ("Image_01L", None, "Image_01L"),
         ("Image_01L", r"Image_(\d+)", "01"),
         ("site2/p7_left", r"(site\d)/(p\d+)_", "site2_p7"),
-        ("p7_left", r"^p\d+", "p7"),
+        ("p7_left", r"^p\d+(?:_(\d))?", "p7"),
     ],
 )
 def test_the_parentheses_find_the_patient(name: str, pattern: str | None, group: str) -> None:
@@ -39,9 +39,11 @@ def test_an_optional_part_that_is_absent_does_not_break_the_group() -> None:
     assert find_group("p7", r"(p\d+)(_left)?") == "p7"
 
 
-def test_a_pattern_must_be_a_regular_expression() -> None:
+def test_a_pattern_must_be_a_regular_expression_with_parentheses() -> None:
     with pytest.raises(SettingError, match=r"data\.source\.group '\(p' is not a regular expression: missing \)"):
         check_pattern("(p")
+    with pytest.raises(SettingError, match=r"no parentheses around the patient\. Write \(\^p\\d\+\)\.$"):
+        check_pattern(r"^p\d+")
     check_pattern(None)
     check_pattern(r"(p\d+)")
 

@@ -318,7 +318,7 @@ class TestGroups:
         groups = [case.group for case in DicomSource(str(tmp_path), group=r"(site\d)/(p\d)").cases()]
         assert groups == ["site1_p7", "site1_p8", "site2_p7"]
         with pytest.raises(DataError, match="does not match the case 'site1/p7/ct'"):
-            DicomSource(str(tmp_path), group="patient").cases()
+            DicomSource(str(tmp_path), group="(patient)").cases()
 
     def test_the_patient_id_may_decide_and_is_not_kept(self, tmp_path: Path) -> None:
         for name, patient in (("scan3", "A"), ("scan1", "B"), ("scan2", "A")):
