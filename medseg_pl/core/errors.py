@@ -26,7 +26,7 @@ class SettingError(MedsegError):
 
 
 class DivergedError(MedsegError):
-    """The network's numbers are no longer finite: the run cannot give a model."""
+    """The network's numbers are no longer finite; the run yields no model."""
 
     REMEDY = "Lower model.optimizer's lr, set trainer.gradient_clip_val, or check the data with medseg check."
 
@@ -36,7 +36,7 @@ class OutOfMemoryError(MedsegError):
 
 
 class TooShortError(MedsegError):
-    """A training is to end before the state that it goes on from."""
+    """A training is set to end before the state that it resumes."""
 
 
 class WorkerDiedError(MedsegError):
@@ -52,7 +52,7 @@ class DataError(MedsegError):
 
 
 class MissingDataError(DataError):
-    """A folder, a file or one half of an image-mask pair is not there."""
+    """A folder, a file or half of an image-mask pair is missing."""
 
 
 class UnreadableFileError(DataError):
@@ -80,31 +80,25 @@ class ExportError(MedsegError):
 
 
 class UnwritableFileError(MedsegError):
-    """A file cannot be written.
-
-    The disk is full, read-only or broken.
-    """
+    """A file cannot be written: the disk is full, read-only or broken."""
 
 
 class FolderLockedError(MedsegError):
-    """Another process works in a folder that is for one at a time."""
+    """Another process holds a folder that only one may use."""
 
 
 class PreemptedError(MedsegError):
-    """The training was asked to stop, and has kept its state.
-
-    It is to go on, not to be looked into.
-    """
+    """The training stopped as asked and saved its state, to be resumed."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 class InterruptedRunError(MedsegError):
-    """Somebody has stopped the training, and it has kept its state.
+    """Somebody stopped the training, which saved its state.
 
     Args:
-        message: What is said.
-        exit_code: 128 and the number of the signal, as a shell has it: 130 for Ctrl-C.
+        message: The text of the error.
+        exit_code: 128 plus the number of the signal, as a shell reports it: 130 for Ctrl-C.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -132,9 +126,7 @@ def make_printable(text: str) -> str:
 
 
 def replace_controls(text: str) -> str:
-    r"""Replace what no file of text should hold.
-
-    Spaces of every kind stay.
+    r"""Replace control characters, which no text file should hold; keep all spaces.
 
     >>> replace_controls("a\x1b[2J\u00a0b")
     'a�[2J\xa0b'
@@ -183,10 +175,13 @@ _WITHIN_TEXT = re.compile(r"\[Errno (\d+)\] .+?: '([^']+)'")
 
 @contextmanager
 def convert_file_errors(command: str) -> Iterator[None]:
-    """Turn what the operating system says about files within the block into a `MedsegError`.
+    """Convert errors of the file system within the block to a `MedsegError`.
 
     Args:
-        command: What was asked for, since the remedies depend on it.
+        command: The command that is running; the remedies depend on it.
+
+    Raises:
+        MedsegError: The operating system reported an error about a file.
     """
     try:
         yield
@@ -199,9 +194,14 @@ def convert_file_errors(command: str) -> Iterator[None]:
 
 
 def explain_file_error(error: OSError, command: str) -> MedsegError | None:
-    """Say what is wrong with which file and what to do.
+    """Explain what is wrong with which file, and what to do.
 
-    `None` where no file is.
+    Args:
+        error: What the operating system reported.
+        command: The command that is running; the remedies depend on it.
+
+    Returns:
+        The error to raise instead; `None` where the report names no file.
     """
     number, name = parse_file_error(error)
     again = "go on with --ckpt_path last" if command == "fit" else "repeat the command"
@@ -219,9 +219,10 @@ def explain_file_error(error: OSError, command: str) -> MedsegError | None:
 
 
 def parse_file_error(error: OSError) -> tuple[int, str]:
-    """Return the number of an error and the file that it names.
+    """Return an error's number and the file that it names.
 
-    0 and an empty name where they are not known.
+    Returns:
+        0 and an empty name where they are unknown.
     """
     told = _WITHIN_TEXT.search(str(error))
     if error.errno is None and told is not None:

@@ -74,7 +74,7 @@ class Limits(NamedTuple):
     most: float
 
     def measure_excess(self, value: float) -> float:
-        """Measure how far a value lies outside, in ranges of the training cases; 0 inside.
+        """Measure how far outside a value lies, in training ranges; 0 inside.
 
         >>> Limits(0.0, 2.0, 0.5, 1.5).measure_excess(3.0)
         1.0
@@ -83,7 +83,9 @@ class Limits(NamedTuple):
         return outside / max(self.most - self.least, 1e-9)
 
     def measure_reach(self, value: float) -> float:
-        """Measure how far a value lies beyond the training cases, in their distance to the limit.
+        """Measure how far beyond the training cases a value lies.
+
+        The result is 0 within their range and 1 at the limit.
 
         >>> Limits(0.0, 2.0, 0.5, 1.5).measure_reach(1.75)
         0.5
@@ -103,9 +105,16 @@ class Limits(NamedTuple):
 
 
 def make_limits(rows: Sequence[Mapping[str, float]], held_out: Sequence[Mapping[str, float]] = ()) -> dict[str, Limits]:
-    """Make limits from the facts of training cases, wide enough for those of validation cases.
+    """Make limits from training facts, widened for validation cases.
 
-    Of the validation cases at most 2 % lie outside, whichever of their facts does.
+    At most 2 % of the validation cases stay outside, counting any of their facts.
+
+    Args:
+        rows: Facts of each training case, by name.
+        held_out: Facts of each validation case.
+
+    Returns:
+        The limits of each fact, by name.
     """
     limits: dict[str, Limits] = {}
     slacks: dict[str, float] = {}
@@ -164,9 +173,14 @@ def calibrate_label(
 
 
 def extrapolate_tail(values: Sequence[float], share: float) -> float:
-    """Estimate what a share of further values exceeds, from a few of an exponential distribution.
+    """Estimate the value that a share of further values exceeds.
 
-    It is the predictive quantile for a gamma prior that is worth one value of 1: few values reach far.
+    This is the predictive quantile of an exponential distribution under a gamma prior that is worth one value of 1, so
+    that a few values already reach far.
+
+    Args:
+        values: The values seen so far.
+        share: The share of further values that may exceed the result.
 
     >>> round(extrapolate_tail([0.0] * 3, 0.02), 2), round(extrapolate_tail([0.0] * 20, 0.02), 2)
     (1.66, 0.2)
@@ -175,25 +189,31 @@ def extrapolate_tail(values: Sequence[float], share: float) -> float:
 
 
 def _is_clearly_there(row: Mapping[str, float], limits: Mapping[str, Limits]) -> bool:
-    """Tell whether a prediction has a label in a volume that references may have."""
+    """Tell whether a prediction holds a label in a plausible volume."""
     volumes = [name for name in limits if _find_kind(name) in ("volume", "share")]
     return all(name in row and row[name] >= limits[name].low for name in volumes)
 
 
 def belongs_to(name: str, label: str) -> bool:
-    """Tell whether a fact is of a label, which may be the beginning of another one's name."""
+    """Tell whether a fact is of this very label.
+
+    Another label's name may begin with this one.
+    """
     return name.startswith(f"{label}.") and name.removeprefix(f"{label}.").split(".")[0] in _LABEL_FACTS
 
 
 def _measure_spread(values: NDArray[np.float64]) -> float:
-    """Measure half of what the middle two thirds span: a standard deviation that outliers leave alone."""
+    """Measure half the span of the middle two thirds.
+
+    It is a standard deviation that outliers do not change.
+    """
     # The middle two thirds are what one deviation to each side holds of a normal distribution.
     low, high = np.quantile(values, (1 / 6, 5 / 6))
     return float(high - low) / 2
 
 
 def _select_typical(rows: Sequence[Mapping[str, float]], limits: Mapping[str, Limits]) -> list[Mapping[str, float]]:
-    """Leave out as many cases as may be false alarms: those furthest outside in any of their facts."""
+    """Leave out the cases furthest outside, which may be false alarms."""
     excess = [
         max((limits[name].measure_excess(value) for name, value in row.items() if name in limits), default=0.0)
         for row in rows

@@ -31,9 +31,9 @@ As in DICOM: rows run to the back or the feet, columns to the patient's left or 
 
 
 class Reorientation(NamedTuple):
-    """An array's axes in another order, some of them backwards.
+    """A permutation and reversal of an array's axes.
 
-    No voxel is changed, and it is undone exactly.
+    It changes no voxel and can be undone exactly.
 
     Attributes:
         order: Which of the old axes `(D, H, W)` comes first, second and third.
@@ -44,7 +44,7 @@ class Reorientation(NamedTuple):
     flips: tuple[bool, bool, bool] = (False, False, False)
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Reorient the last three axes of an array; a view.
+        """Reorient the last three axes of an array, without a copy.
 
         >>> Reorientation((0, 2, 1), (False, True, False)).apply(np.array([[[1, 2], [3, 4]]])).tolist()
         [[[2, 4], [1, 3]]]
@@ -64,10 +64,7 @@ class Reorientation(NamedTuple):
         return Reorientation((first, middle, last), (down, back, left))
 
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Bring the last three axes back to what they were before `apply`.
-
-        A view.
-        """
+        """Undo `apply` on the last three axes, without a copy."""
         before = array.ndim - 3
         turned = np.flip(array, tuple(before + axis for axis, flip in enumerate(self.flips) if flip))
         return turned.transpose(*range(before), *(before + int(axis) for axis in np.argsort(self.order)))
@@ -93,7 +90,7 @@ class Geometry:
 
     @property
     def voxel_ml(self) -> float | None:
-        """The volume of one voxel in millilitres, `None` where the spacing is unknown."""
+        """Volume of one voxel in millilitres; `None` where the spacing is unknown."""
         if self.spacing_mm is None:
             return None
         z, y, x = self.spacing_mm
@@ -101,10 +98,7 @@ class Geometry:
 
     @property
     def unit(self) -> str:
-        """Return the unit of distances on this grid.
-
-        `mm`, or `px` where the spacing is unknown.
-        """
+        """Unit of distances on this grid: `mm`, or `px` without a spacing."""
         return "px" if self.spacing_mm is None else "mm"
 
     @property
@@ -113,9 +107,7 @@ class Geometry:
         return (1.0, 1.0, 1.0) if self.spacing_mm is None else self.spacing_mm
 
     def reorient(self, reorientation: Reorientation) -> Geometry:
-        """Compute the grid of a reoriented array.
-
-        Every voxel stays in its place.
+        """Compute the grid of a reoriented array, whose voxels stay in place.
 
         >>> Geometry((10, 4, 5), (3.0, 1.5, 1.0)).reorient(Reorientation((2, 0, 1)))
         Geometry(shape=(5, 10, 4), spacing_mm=(1.0, 3.0, 1.5), affine=None)
@@ -133,10 +125,10 @@ class Geometry:
         return Geometry(shape, spacing_mm, to_affine(affine))
 
     def find_reorientation(self, other: Geometry) -> Reorientation | None:
-        """Find the reorientation that brings an array's axes along another grid's.
+        """Find the reorientation that aligns an array's axes with another grid's.
 
         Returns:
-            `None` where a grid does not know its place, or axes of the one lie between axes of the other.
+            `None` where a grid has no affine, or its axes lie between axes of the other.
         """
         if self.affine is None or other.affine is None:
             return None
@@ -153,15 +145,14 @@ class Geometry:
 
     @property
     def is_unplaced(self) -> bool:
-        """Whether the format could say where the grid lies, and the file does not."""
+        """Whether the file lacks the position that its format can hold."""
         return self.affine is None and self.spacing_mm is not None
 
     def distance_voxels(self, other: Geometry) -> float:
         """Measure the largest distance between corners of two grids.
 
-        In voxels of this one.
-
-        Zero where one of them does not know its place.
+        Returns:
+            In voxels of this grid; zero where one of the grids has no affine.
 
         >>> shifted = to_affine([[2, 0, 0, 6], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
         >>> still = to_affine([[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -177,7 +168,7 @@ class Geometry:
 
 
 def to_affine(matrix: NDArray[np.floating] | Sequence[Sequence[float]]) -> Affine:
-    """Convert a 4 x 4 matrix to nested tuples, hashable and ready for JSON."""
+    """Convert a 4 x 4 matrix to nested tuples, which are hashable."""
     return tuple(tuple(float(value) for value in row) for row in np.asarray(matrix, dtype=np.float64))
 
 
@@ -186,7 +177,10 @@ _CODES = ("LR", "PA", "IS")
 
 
 def find_axis_codes(geometry: Geometry) -> str | None:
-    """Name where the axes `(D, H, W)` run, such as `SAR` for head, front and right; `None` where it is unknown.
+    """Name the directions in which the axes `(D, H, W)` run.
+
+    Returns:
+        Such as `SAR` for head, front and right; `None` where it is unknown.
 
     >>> find_axis_codes(Geometry((5, 5, 5), affine=to_affine(np.diag([1.0, -1, 1, 1])[[2, 1, 0, 3]])))
     'SPR'
@@ -201,11 +195,11 @@ def find_axis_codes(geometry: Geometry) -> str | None:
 
 
 def find_turn_to_codes(codes: str, wanted: str) -> Reorientation:
-    """Find how an array is reoriented so that its axes run where they should.
+    """Find the reorientation that turns an array to other axis codes.
 
     Args:
-        codes: Where they run, see `find_axis_codes`.
-        wanted: Where they should.
+        codes: The present directions, see `find_axis_codes`.
+        wanted: The directions after the reorientation.
 
     >>> find_turn_to_codes("RAS", "SPR")
     Reorientation(order=(2, 1, 0), flips=(False, True, False))
@@ -218,18 +212,16 @@ def find_turn_to_codes(codes: str, wanted: str) -> Reorientation:
 
 
 def find_slicing(geometry: Geometry, slicing: Slicing, source: str, orientation: str | None = None) -> Reorientation:
-    """Find the reorientation that cuts a volume into slices.
-
-    Slices lie as those of training did.
+    """Find the reorientation that cuts a volume into slices as in training.
 
     Args:
         geometry: The grid as the file has it.
         slicing: See `find_cut`.
-        source: What to call the file in an error.
-        orientation: Axis codes of the training slices; a volume that does not say how it lies stays as it is.
+        source: The file's name in errors.
+        orientation: Axis codes of the training slices; a volume of unknown orientation stays as it is.
 
     Raises:
-        GeometryError: The file does not say what the slicing needs.
+        GeometryError: The file lacks what the slicing needs.
     """
     cut = find_cut(geometry, slicing, source)
     codes = find_axis_codes(geometry.reorient(cut))
@@ -239,17 +231,17 @@ def find_slicing(geometry: Geometry, slicing: Slicing, source: str, orientation:
 
 
 def find_cut(geometry: Geometry, slicing: Slicing, source: str) -> Reorientation:
-    """Find how a volume is reoriented to be cut into slices.
+    """Find the reorientation that cuts a volume into slices.
 
     Args:
         geometry: The grid as the file has it.
         slicing: `file` leaves the volume alone; `thick` cuts across the largest spacing, the first of equals, and
             leaves the other axes as they are; the others give standard radiological slices of that plane, whichever
             way the volume was stored.
-        source: What to call the file in an error.
+        source: The file's name in errors.
 
     Raises:
-        GeometryError: The file does not say how it lies, or how far its voxels are apart.
+        GeometryError: The file lacks its orientation or its spacing.
 
     >>> find_cut(Geometry((52, 55, 60), (0.5, 0.5, 7.5)), "thick", "t2.nii.gz").order
     (2, 0, 1)
@@ -271,10 +263,7 @@ def find_cut(geometry: Geometry, slicing: Slicing, source: str) -> Reorientation
 
 
 def _find_plane(directions: NDArray[np.floating], plane: Sequence[tuple[int, int]]) -> Reorientation:
-    """Find which axes are nearest to those of a plane.
-
-    The one across the slices is chosen before the others.
-    """
+    """Find the axes nearest to a plane's, the one across slices first."""
     cosines = directions / np.linalg.norm(directions, axis=0)
     (across_axis, _), (row_axis, _), (column_axis, _) = plane
     across = int(np.argmax(np.abs(cosines[across_axis])))

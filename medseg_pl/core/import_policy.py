@@ -70,15 +70,15 @@ _DENIED = (
 
 @contextmanager
 def restrict_imports(plugins: Sequence[str] = ()) -> Iterator[None]:
-    """Refuse a `class_path` of other packages before it is imported.
+    """Refuse classes of other packages, and addresses, in settings within the block.
 
-    No address is opened for settings either.
+    A `class_path` is refused before it is imported.
 
     Args:
-        plugins: Further packages or modules, of which the user says that they may run.
+        plugins: Further packages or modules that the user allows to run.
 
     Raises:
-        SettingError: A plug-in has no name that a package can have.
+        SettingError: A plug-in's name is not a valid package name.
     """
     for name in plugins:
         root = name.split(".")[0]
@@ -104,9 +104,7 @@ def restrict_imports(plugins: Sequence[str] = ()) -> Iterator[None]:
 
 
 def check_stored(settings: Mapping[str, Any]) -> None:
-    """Check that a checkpoint's settings open nothing.
-
-    No address, no hub, no file in place of a class.
+    """Check that a checkpoint's settings open no address, hub or file.
 
     Args:
         settings: Those of model and data, as plain values.
@@ -138,10 +136,7 @@ def check_stored(settings: Mapping[str, Any]) -> None:
 
 
 def _is_file(text: str) -> bool:
-    """Check whether jsonargparse would read a file in place of a class.
-
-    Bare names are those of parts.
-    """
+    """Tell whether jsonargparse would read a file in place of a class."""
     try:
         return ("/" in text or "." in text) and Path(text).expanduser().is_file()
     except (OSError, ValueError, RuntimeError):  # too long, a zero byte, or no such user
@@ -149,11 +144,14 @@ def _is_file(text: str) -> bool:
 
 
 def explain_refusal(text: str, place_of: Callable[[str], str] = lambda name: "") -> str | None:
-    """Explain a parser's message about a forbidden `class_path`; `None` for other messages.
+    """Explain a parser's message about a forbidden `class_path`.
 
     Args:
         text: The message.
-        place_of: Where a class or a setting is named, as ` in FILE`; nothing where that is not known.
+        place_of: Returns where a class or a setting is named, such as ` in FILE`, or nothing where that is unknown.
+
+    Returns:
+        The explanation; `None` for other messages.
     """
     denied = re.search(r"Importing '([\w.]+)' is not allowed", text)
     if denied is None:

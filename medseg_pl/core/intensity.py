@@ -24,16 +24,16 @@ PERCENTILES = (0.5, 99.5)
 def compute_channel_statistics(
     image: NDArray[Any], percentiles: Sequence[float] = PERCENTILES, sample: int = SAMPLE
 ) -> NDArray[np.float32]:
-    """Compute mean, standard deviation, and the 0.5th and 99.5th percentile of each channel.
+    """Compute mean, standard deviation and the two percentiles of each channel.
 
-    Mean and standard deviation are those of the values moved to the percentiles, so that a few hot pixels, or metal,
-    do not decide on them. Values that are not finite do not count. A channel of one value has a standard deviation of
+    Mean and standard deviation are those of the values clipped to the percentiles, so that a few hot pixels, or metal,
+    do not dominate them. Values that are not finite do not count. A channel of one value has a standard deviation of
     1: dividing by it changes nothing.
 
     Args:
         image: `(C, ...)` raw values.
-        percentiles: What stands for the lowest and the highest value.
-        sample: How many values of a channel are looked at, at least half as many where there are more.
+        percentiles: Percentiles that stand for the lowest and the highest value.
+        sample: The values examined in a channel; at least half as many where it has more.
 
     Returns:
         `(C, 4)` in the order of `MEAN`, `STD`, `LOW`, `HIGH`.
@@ -60,7 +60,9 @@ def _describe(values: NDArray[Any], percentiles: Sequence[float], sample: int) -
 
 
 def replace_not_finite(image: NDArray[np.float32], statistics: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Put the low percentile for NaN and minus infinity, the high one for infinity.
+    """Replace NaN and infinities by the percentiles of their channel.
+
+    NaN and minus infinity become the low percentile, infinity becomes the high one.
 
     Args:
         image: `(C, H, W)`.

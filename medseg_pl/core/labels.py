@@ -123,10 +123,10 @@ class LabelMap:
         return self.ignore_value is not None or "ignore" in (self.colors or {}) or (self.partial and self.overlapping)
 
     def find_annotated(self, annotated: Sequence[str] | None) -> list[bool]:
-        """Tell for each label whether it was looked for.
+        """Tell for each label whether it was annotated.
 
         Args:
-            annotated: The names of those that were; all where `None`.
+            annotated: The names of the annotated labels; all where `None`.
 
         >>> LabelMap(["liver", "spleen"], "multiclass").find_annotated(["spleen"])
         [False, True]
@@ -135,10 +135,7 @@ class LabelMap:
 
     @property
     def classes(self) -> int:
-        """Count the logits of each pixel.
-
-        With a background only where labels exclude each other.
-        """
+        """Number of logits for each pixel, with the background for exclusive labels."""
         return len(self.names) + (self.task == "multiclass")
 
     @property
@@ -154,11 +151,11 @@ class LabelMap:
     def encode(
         self, pixels: Shaped[np.ndarray, "..."], source: str = "mask", colored: bool = False
     ) -> UInt8[np.ndarray, "..."]:
-        """Turn one mask file that holds all labels into stored indices.
+        """Convert a mask file with all labels to stored indices.
 
         Args:
-            pixels: Values as they stand in the file, or `(3, ...)` colors.
-            source: What to call the file in an error.
+            pixels: Values as the file holds them, or `(3, ...)` colors.
+            source: The file's name in errors.
             colored: Whether the file is read by color.
 
         Raises:
@@ -175,19 +172,19 @@ class LabelMap:
     def encode_one(
         self, pixels: Shaped[np.ndarray, "..."], index: int, source: str, colored: bool = False
     ) -> UInt8[np.ndarray, "..."]:
-        """Turn a mask file that holds label `index` alone into 0 and 1.
+        """Convert a mask file of a single label to 0 and 1.
 
-        The label is written as 1 or as 255, or as its own value or color where it is given one.
+        The file writes the label as 1 or 255, or as the value or color that the settings give it.
 
         Args:
-            pixels: Values as they stand in the file, or `(3, ...)` colors.
+            pixels: Values as the file holds them, or `(3, ...)` colors.
             index: The label, counted from 0.
-            source: What to call the file in an error.
+            source: The file's name in errors.
             colored: Whether the file is read by color.
 
         Raises:
             MaskValueError: A value or a color is not the label's, or may be the background's.
-            SettingError: 1 or 255 may mean the label or, by `ignore_value`, that nobody looked.
+            SettingError: 1 or 255 may mean the label or, by `ignore_value`, voxels that nobody annotated.
         """
         if colored or self.values is not None:
             return self._translate(pixels, {self._list_marks(colored)[index]: 1}, source, colored)
@@ -207,7 +204,7 @@ class LabelMap:
     def unite(masks: Sequence[UInt8[np.ndarray, "..."]]) -> UInt8[np.ndarray, "..."]:
         """Merge several 0/1 masks of one label.
 
-        It is where any of them has it, and open where none does but one is.
+        A voxel is 1 where any mask has the label, else 255 where any mask ignores it.
 
         >>> LabelMap.unite([np.array([1, 0, 255], np.uint8), np.array([255, 0, 0], np.uint8)])
         array([  1,   0, 255], dtype=uint8)
@@ -216,9 +213,11 @@ class LabelMap:
         return united.astype(np.uint8)
 
     def combine(self, masks: Sequence[UInt8[np.ndarray, "..."]], source: str = "mask") -> UInt8[np.ndarray, "m ..."]:
-        """Merge one 0/1 mask of each label into a stored mask.
+        """Combine 0/1 masks of all labels into a stored mask.
 
-        Masks come in the order of the names.
+        Args:
+            masks: One for each label, in the order of the names.
+            source: The file's name in errors.
 
         Raises:
             MaskValueError: Labels overlap although the task says that they exclude each other.
@@ -239,9 +238,14 @@ class LabelMap:
         return merged
 
     def decode(self, mask: UInt8[np.ndarray, "1 ..."], colored: bool = False) -> NDArray[Any]:
-        """Turn a stored mask of exclusive labels back into a file's.
+        """Convert a stored mask of exclusive labels to the file's marks.
 
-        Values are `(...)`, colors `(3, ...)`.
+        Args:
+            mask: Stored indices, see `LabelMap`.
+            colored: Whether to return colors.
+
+        Returns:
+            Values `(...)`, or colors `(3, ...)`.
         """
         background, ignore = self._get_other_marks(colored)
         marks = [background] * 256
@@ -252,13 +256,11 @@ class LabelMap:
     def decode_one(
         self, plane: UInt8[np.ndarray, "..."], index: int, visible: int = 1, colored: bool = False
     ) -> NDArray[Any]:
-        """Turn the mask of label `index` into a file's, as `decode`.
-
-        The file holds this label alone.
+        """Convert the mask of one label to a file of its own.
 
         Args:
             plane: 0 and 1.
-            index: The label.
+            index: The label, counted from 0.
             visible: The value to write where `values` gives the label none: 1, or 255 to be seen in a picture.
             colored: Whether the file is read by color.
         """
@@ -266,9 +268,9 @@ class LabelMap:
         return paint(plane == 1, [self._get_other_marks(colored)[0], own])
 
     def planes(self, mask: UInt8[np.ndarray, "m ..."]) -> Bool[np.ndarray, "n ..."]:
-        """Split a stored mask into one boolean mask a label.
+        """Split a stored mask into a boolean mask for each label.
 
-        Ignored voxels are in none.
+        Ignored voxels are in none of them.
 
         >>> LabelMap(["a", "b"], "multiclass").planes(np.array([[2, 0, 1]], np.uint8)).astype(int)
         array([[0, 0, 1],
@@ -298,11 +300,16 @@ class LabelMap:
         return plane
 
     def distribution(self, probabilities: Float[np.ndarray, "k ..."], index: int) -> Float[np.ndarray, "c ..."]:
-        """Stack the probabilities of all classes that compete with label `index`.
+        """Stack the probabilities of all classes that compete with a label.
 
         They sum to 1.
 
-        The background and all labels where they exclude each other, else the label's absence and the label.
+        Args:
+            probabilities: As `activate` returns them.
+            index: The label, counted from 0.
+
+        Returns:
+            Background and all labels where they exclude each other; else absence and presence of the label.
 
         >>> LabelMap(["a", "b"], "multilabel").distribution(np.array([[0.9, 0.5], [0.25, 1.0]]), 1)
         array([[0.75, 0.  ],
@@ -357,10 +364,14 @@ class LabelMap:
 def prepare_loss_inputs(
     logits: Float[Tensor, "b k ..."], target: Tensor
 ) -> tuple[Float[Tensor, "b k ..."], Float[Tensor, "b k ..."], Bool[Tensor, "b 1 ..."] | Bool[Tensor, "b k ..."]]:
-    """Prepare probabilities, one-hot target and validity from a loss's arguments, for any task.
+    """Compute probabilities, one-hot target and validity for a loss of any task.
 
-    The target tells the task: class indices `(B, ...)` beside logits `(B, K, ...)` exclude each other, a target of
-    the logits' own shape does not. Ignored voxels (255) are 0 in the one-hot target and false in the validity.
+    Args:
+        logits: `(B, K, ...)`.
+        target: Class indices `(B, ...)` for exclusive labels; otherwise of the logits' shape. 255 is ignored.
+
+    Returns:
+        Probabilities, one-hot target and validity; ignored voxels are 0 in the target and false in the validity.
     """
     valid = target != IGNORE
     if target.ndim == logits.ndim:

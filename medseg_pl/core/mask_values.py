@@ -69,7 +69,15 @@ def translate(
 
 
 def paint(indices: Shaped[np.ndarray, "..."], marks: Sequence[Mark]) -> NDArray[Any]:
-    """Paint the mark of each index: values `(...)` or colors `(3, ...)`, in the smallest type."""
+    """Paint the mark of each index in the smallest data type.
+
+    Args:
+        indices: `(...)`, which of the marks each voxel has.
+        marks: A value, or a color of three numbers, for each index.
+
+    Returns:
+        Values `(...)` or colors `(3, ...)`.
+    """
     table = np.array(marks)
     low, high = int(table.min()), int(table.max())
     table = table.astype(np.min_scalar_type(min(low, -high - 1) if low < 0 else high))
@@ -79,7 +87,7 @@ def paint(indices: Shaped[np.ndarray, "..."], marks: Sequence[Mark]) -> NDArray[
 
 
 def find_unique_marks(marks: Shaped[np.ndarray, "c n"]) -> Shaped[np.ndarray, "k c"]:
-    """Return each mark once, in order.
+    """Return each mark once, in ascending order.
 
     Colors are sorted as one number, which is twenty times as fast as three.
 
@@ -105,7 +113,15 @@ def round_near_whole(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def check_colors(colors: Mapping[str, Sequence[int]], names: Sequence[str]) -> None:
-    """Raise `SettingError` unless each label has a color of its own, that of nothing else."""
+    """Check that each label has a color of its own.
+
+    Args:
+        colors: Red, green and blue from 0 to 65535, by label, `background` or `ignore`.
+        names: The labels.
+
+    Raises:
+        SettingError: A label lacks a color, shares one, or has an invalid one; or a name is unknown.
+    """
     unknown = [name for name in colors if name not in (*names, "background", "ignore")]
     missing = [name for name in names if name not in colors]
     if unknown or missing:
@@ -163,7 +179,7 @@ def _describe_unclaimed(
 
 
 def _list_rivals(pixels: Shaped[np.ndarray, "c ..."], meaning: Mapping[Mark, int]) -> list[list[Mark]]:
-    """List the marks in use for each index, or all of its marks if none is."""
+    """List each index's marks in use, or all where none is."""
     rivals = []
     for index in set(meaning.values()):
         marks = [mark for mark, meant in meaning.items() if meant == index]
@@ -176,9 +192,10 @@ def _find_smallest_gap(marks: Iterable[Mark]) -> int:
 
 
 def _suggest_origin(strays: Float64[np.ndarray, "n c"], rivals: Sequence[Sequence[Mark]], what: str) -> str:
-    """Where unclaimed marks may come from.
+    """Suggest where unclaimed marks come from.
 
-    Nothing where they may as well be labels that nobody named.
+    Returns:
+        An empty text where they may as well be labels that nobody named.
     """
     if (strays[np.isfinite(strays)] % 1).any():
         return (
@@ -221,13 +238,13 @@ def _format_mark(mark: Iterable[Any]) -> str:
 def read_palette_values(indices: NDArray[Any], palette: UInt8[np.ndarray, "n 3"], path: Path) -> NDArray[Any]:
     """Return the label values that the indices of a palette stand for.
 
-    Indices are label values, as annotation tools write them. A palette of white before black alone is one of a black
+    Indices are label values, as annotation tools write them. A palette of only white and then black is that of a black
     and white picture, in which white is the label: its 0 and 1 are exchanged.
 
     Args:
         indices: One for each pixel.
         palette: The colors.
-        path: The file, for an error.
+        path: The file, for errors.
 
     Raises:
         MaskValueError: The order of the colors contradicts the indices, so that either may be meant.

@@ -109,9 +109,9 @@ _ENTERED: list[StopSignals] = []
 
 
 def leave_if_asked() -> None:
-    """Raise if this process was asked to stop.
+    """Raise an error if the process was asked to stop.
 
-    For long work that comes before the first step of a training.
+    Long work before the first step of a training calls this.
 
     Raises:
         PreemptedError: Any signal came.
@@ -131,11 +131,11 @@ def name_signals(numbers: Collection[int]) -> str:
 
 
 def make_stop_error(received: Collection[int], saved: str) -> MedsegError:
-    """Make the error with which a training ends that was asked to stop.
+    """Make the error that ends a training on request.
 
     Args:
-        received: The signals; those of a cluster decide the exit code.
-        saved: A sentence about what there is to go on from.
+        received: The signals; a cluster's signals decide the exit code.
+        saved: A sentence about the saved state.
     """
     names = name_signals(received)
     if not set(received) <= set(BY_HAND):
@@ -168,7 +168,7 @@ class ParentExitFlag:
         self._is_set.value = True
 
     def leave(self, number: int, frame: FrameType | None) -> None:
-        """End this process if its parent is about to: a handler of signals."""
+        """Handle a signal: end this process if its parent is about to."""
         if self._is_set.value:
             os._exit(0)
 
@@ -176,9 +176,7 @@ class ParentExitFlag:
 def leave_signals_to_main(parent: ParentExitFlag) -> None:
     """Keep a process that loads data alive when signals come.
 
-    Slurm may signal all processes of a job, and a lost worker ends the run.
-
-    A terminal sends Ctrl-C to all of them.
+    A lost worker ends the run. Slurm may signal all processes of a job, and a terminal sends Ctrl-C to all of them.
 
     Handlers hold for all threads of a process; a mask would hold for those alone that are started after it, and some
     libraries start threads at each fork.

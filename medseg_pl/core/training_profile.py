@@ -22,11 +22,13 @@ _MOST_WORDS = 8
 
 @dataclass(frozen=True)
 class TrainingProfile:
-    """What the training cases of a model were like, in a few kilobytes without anything of a single case.
+    """Summary of a model's training cases, without data of any single case.
+
+    It takes a few kilobytes.
 
     Args:
         cases: How many training cases it was made of.
-        limits: Of each fact; those of labels by names such as `label.liver.volume`.
+        limits: Limits of each fact; those of labels have names such as `label.liver.volume`.
         words: The words that training cases had, most common first, such as `{"orientation": ["SAR"]}`.
         template: `(C, d, h, w)` mean pattern.
         spread: Its standard deviations over the training cases.
@@ -55,7 +57,7 @@ class TrainingProfile:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> TrainingProfile:
-        """Read what `as_dict` gave.
+        """Read what `as_dict` returned.
 
         Raises:
             ValueError: It is something else.
@@ -112,10 +114,10 @@ def describe_training(
 
 
 def calibrate_predictions(profile: TrainingProfile, predictions: Sequence[Mapping[str, float]]) -> TrainingProfile:
-    """Widen the limits of labels so that predictions like those of validation cases keep them.
+    """Widen the limits of labels so that validation predictions keep them.
 
-    A label that the model hardly finds there says nothing about an image: its limits are dropped, and without
-    predictions those of all labels are.
+    A label that the model hardly finds in validation says nothing about an image: its limits are dropped. Without
+    predictions, the limits of all labels are dropped.
 
     Args:
         profile: Of the training cases.
@@ -140,11 +142,11 @@ def _name_label_facts(mask: Mapping[str, float]) -> dict[str, float]:
 def compare_pattern(
     pattern: NDArray[Any], template: NDArray[Any], spread: NDArray[Any] | None = None
 ) -> dict[str, float]:
-    """Correlate a pattern with the training images' mean, as it is and in what a turn changes.
+    """Correlate a pattern with the training images' mean pattern.
 
     Args:
         pattern: `(C, d, h, w)`, standardized.
-        template: Of the same shape; otherwise nothing is compared.
+        template: The mean pattern; nothing is compared where its shape differs.
         spread: How much each cell varies: those that vary little count more.
 
     Returns:

@@ -33,15 +33,15 @@ quarters as well."""
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """What is done to one label of a predicted case, in order.
+    """Post-processing of one label of a predicted case, in order.
 
     Choose it on validation cases, never on test cases.
 
     Args:
-        fill_holes: What the label encloses becomes part of it, as far as no other label is there.
-        minimum_size: Smaller components go: in mm³, in mm² for an image of one slice, or in voxels where the spacing
-            is unknown.
-        largest_only: All components but the largest go.
+        fill_holes: Fill what the label encloses, except where another label is.
+        minimum_size: Remove smaller components: in mm³, in mm² for an image of one slice, or in voxels where the
+            spacing is unknown.
+        largest_only: Remove all components but the largest.
     """
 
     fill_holes: bool = False
@@ -56,19 +56,17 @@ class PostProcessing:
 
 @dataclass(frozen=True)
 class Case:
-    """What is scored as one: a 2D image or a volume.
-
-    It is known by its files and not yet read.
+    """One scored unit, a 2D image or volume, named by its files.
 
     Args:
         case_id: Unique within the source: a name, or names with `/` between them.
         group: The patient. Cases of one group are never on two sides of a split.
-        images: The files of the image; whether they are channels or slices is known to the source that made the case.
+        images: The files of the image; the source that made the case knows whether they are channels or slices.
         masks: The files of the reference, empty where there is none.
         split: `train`, `val` or `test` where the data set itself says so.
         fold: The fold in which the case is held out, where the data set itself says so.
-        strata: What else is known of the case, such as `(("site", "A"),)`: scores are also reported by it.
-        annotated_labels: The labels that were looked for in this case; all where `None`.
+        strata: Further properties, such as `(("site", "A"),)`; scores are also reported by each of them.
+        annotated_labels: The labels that were annotated in this case; all where `None`.
     """
 
     case_id: str
@@ -124,7 +122,10 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A stack of training samples, shapes as in `Sample` with `B` in front; which cases they are of, for an error."""
+    """A stack of training samples, with their case names for errors.
+
+    Shapes are as in `Sample` with `B` in front.
+    """
 
     image: Shaped[Tensor, "b c h w"]
     mask: Shaped[Tensor, "b m h w"]
@@ -135,9 +136,9 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class SliceReference:
-    """Which slice of which case an image of an evaluation batch is.
+    """The slice and case that one image of an evaluation batch shows.
 
-    Fields as in `Case`.
+    Fields are as in `Case`.
     """
 
     case_id: str
@@ -149,7 +150,7 @@ class SliceReference:
 
 @dataclass(frozen=True)
 class EvaluationBatch:
-    """Whole slices, fitted for the network, with what it takes to put them back together.
+    """Whole slices resized for the network, with what restores their cases.
 
     Args:
         image: `(B, C * (2k + 1), h, w)` on the fitted grid.
@@ -164,20 +165,18 @@ class EvaluationBatch:
     masks: list[UInt8[np.ndarray, "m _ _"]]  # of different sizes
 
     def to(self, device: torch.device | str, **kwargs: Any) -> EvaluationBatch:
-        """Move what the network needs; the references stay where they are scored."""
+        """Move the network's inputs; references stay where they are scored."""
         # Lightning moves what has a `to`; `replace` leaves the batch of the loader as it is.
         return replace(self, image=self.image.to(device, **kwargs), statistics=self.statistics.to(device, **kwargs))
 
     def pin_memory(self) -> EvaluationBatch:
-        """Pin the memory of the network's inputs, so that copies to the device need not wait."""
+        """Pin the network's inputs in memory, for copies that need not wait."""
         return replace(self, image=self.image.pin_memory(), statistics=self.statistics.pin_memory())
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The mask of a whole case, ready to be scored or written.
-
-    It lies on the native grid.
+    """A case's mask on its native grid, ready to score or write.
 
     Args:
         case_id: The case; empty for an image of no data set.
@@ -189,7 +188,7 @@ class Prediction:
         probabilities: `(K, D, H, W)` before the decision, or `None` unless asked for.
         labels: The labels; `None` for masks of another program.
         annotated_labels: The labels that the reference was annotated for; all where `None`.
-        findings: In what the case is unlike those that the model was trained on.
+        findings: How the case differs from the model's training cases.
     """
 
     case_id: str
@@ -222,9 +221,9 @@ class Prediction:
         group: str | None = None,
         spacing_mm: tuple[float, float, float] | None = None,
     ) -> Prediction:
-        """Take masks of any program, as tensors or arrays.
+        """Wrap masks of any program, given as tensors or arrays.
 
-        Any loop can feed the metrics with them.
+        Use it to feed the metrics from a loop of your own.
 
         Args:
             case_id: Unique within what is scored.

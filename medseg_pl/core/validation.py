@@ -13,7 +13,7 @@ _Made = TypeVar("_Made")
 
 
 class Recorded:
-    """Keeps constructor arguments by name in `made_with`, so that a checkpoint can describe the object.
+    """Keeps constructor arguments in `made_with`, so that checkpoints can store them.
 
     >>> class Circle(Recorded):
     ...     def __init__(self, radius: float, unit: str = "mm") -> None: ...
@@ -24,7 +24,7 @@ class Recorded:
     made_with: dict[str, Any]
 
     def __new__(cls: type[_Made], *args: Any, **kwargs: Any) -> _Made:
-        """Note the arguments.
+        """Record the arguments of the constructor.
 
         A copy is made without any, and then takes over the attributes.
         """
@@ -36,7 +36,14 @@ class Recorded:
 
 
 def require_at_least(part: str, **settings: tuple[int, int]) -> None:
-    """Raise `SettingError` where one of the settings of a part is lower than its least.
+    """Check that each setting of a part reaches its minimum.
+
+    Args:
+        part: The part of the configuration, such as `data`.
+        **settings: Value and minimum, by name.
+
+    Raises:
+        SettingError: A value is lower than its minimum.
 
     >>> require_at_least("data", batch_size=(0, 1))
     Traceback (most recent call last):
@@ -73,7 +80,10 @@ _FOLDERS_OF_OUTPUTS = ("cases", "overlays", "probabilities", "review")
 
 
 def find_name_fault(name: str) -> str | None:
-    """Say why a name is no part of a path on every system; `None` where it is one.
+    """Explain why a name is no valid part of a path.
+
+    Returns:
+        The reason on any system; `None` for a valid name.
 
     >>> find_name_fault("left kidney"), find_name_fault("../x"), find_name_fault("a:b")
     (None, "holds '/'", "holds ':'")
@@ -90,9 +100,10 @@ def find_name_fault(name: str) -> str | None:
 
 
 def find_path_fault(name: str) -> str | None:
-    """Say why a name leads out of its folder or is unprintable.
+    """Explain why a name such as `patient3/ct` is no safe relative path.
 
-    Such as `patient3/ct`; `None` where it does neither.
+    Returns:
+        What leads out of its folder or is unprintable; `None` for a safe path.
 
     >>> find_path_fault("patient3/ct"), find_path_fault("a/../../b"), find_path_fault("/etc")
     (None, "holds '..'", "holds an empty part beside '/'")
@@ -125,7 +136,9 @@ _PROSE = ("notes", "description")
 
 
 def is_address(text: str) -> bool:
-    r"""Check whether a library that takes paths would open an address: `s3://…`, `simplecache::http://…`.
+    r"""Tell whether a library that takes paths would open an address.
+
+    Such libraries open `s3://…` and `simplecache::http://…`.
 
     >>> [is_address(text) for text in ("http://a/b.yaml", " S3://a", "zip::b.zip", "C:\\data", "00:12:00", "a/b")]
     [True, True, True, False, False, False]
@@ -134,9 +147,9 @@ def is_address(text: str) -> bool:
 
 
 def is_hub_name(text: str) -> bool:
-    """Check whether timm would look a network's name up elsewhere.
+    """Tell whether timm would load a network by this name from elsewhere.
 
-    On a hub, or in a folder that describes it.
+    It would look in a hub, or in a folder that describes the network.
 
     >>> [is_hub_name(text) for text in ("tu-hf-hub:timm/resnet18", "HF_HUB:a/b", "tu-local-dir:/a", "tu-resnet18")]
     [True, True, True, False]
@@ -145,7 +158,11 @@ def is_hub_name(text: str) -> bool:
 
 
 def iterate_texts(settings: Any, most: int = MAX_VALUES) -> Iterator[tuple[str, str]]:
-    """Iterate over all texts among nested settings, with the names of their settings.
+    """Iterate over all texts in nested settings, with the settings' names.
+
+    Args:
+        settings: Nested mappings and sequences.
+        most: The largest number of values.
 
     Raises:
         ValueError: The settings are nested too deep, or are too many: nobody wrote them by hand.
@@ -169,9 +186,9 @@ def iterate_texts(settings: Any, most: int = MAX_VALUES) -> Iterator[tuple[str, 
 
 
 def find_address(settings: Any) -> tuple[str, str] | None:
-    """Find the first setting that is an address, with its value.
+    """Find the first setting whose value is an address.
 
-    Those that are prose may hold one.
+    Settings that hold prose are skipped, since it may mention an address.
     """
     for name, text in iterate_texts(settings):
         if is_address(text) and name.rpartition(".")[2] not in _PROSE:
