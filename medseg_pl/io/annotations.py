@@ -25,11 +25,11 @@ SUFFIXES = (".json", ".xml")
 
 
 def read_annotations(path: Path) -> list[AnnotatedImage]:
-    """Read what was outlined in each image of a file.
+    """Read the outlines that a tool's file holds for each image.
 
     Raises:
         MissingDataError: There is no such file.
-        DataError: It is of no tool that is known, or damaged.
+        DataError: The file is damaged, or of no known tool.
     """
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist. Set data.source.annotations to the file of your tool.")
@@ -44,7 +44,11 @@ def read_annotations(path: Path) -> list[AnnotatedImage]:
 
 
 def read_coco(path: Path, content: Mapping[str, Any]) -> list[AnnotatedImage]:
-    """Return all images of the file, those without an annotation included.
+    """Read all images of a COCO file, those without an annotation included.
+
+    Args:
+        path: The file, for errors.
+        content: The JSON that it holds.
 
     Raises:
         DataError: A field is missing, or an annotation refers to nothing.
@@ -92,7 +96,9 @@ def _read_coco_region(segmentation: Any, category: str, size: tuple[int, int], w
 
 
 def decode_counts(text: str, where: str) -> NDArray[np.int64]:
-    """Decode COCO's compressed run lengths: five bits a letter, from the third run on as differences.
+    """Decode COCO's compressed run lengths.
+
+    A letter holds five bits; from the third run on, runs are stored as differences.
 
     Args:
         text: Such as `52203`.
@@ -137,7 +143,7 @@ _WITHOUT_PIXELS = ("tag",)
 
 
 def read_cvat(path: Path) -> list[AnnotatedImage]:
-    """Return all images of the file, those without an annotation included.
+    """Read all images of a CVAT file, those without an annotation included.
 
     Raises:
         DataError: The file is no such XML, or holds the tracks of a video.
@@ -202,10 +208,7 @@ def _read_number(values: Mapping[str, str], name: str, where: str, default: str 
 
 
 def _parse_xml(path: Path) -> Any:
-    """Parse an XML file.
-
-    Refuse a document type, with which entities would come.
-    """
+    """Parse an XML file; refuse a document type, which could define entities."""
     builder = ElementTree.TreeBuilder()
     parser = expat.ParserCreate()
     parser.StartElementHandler = builder.start
@@ -227,9 +230,13 @@ _LABELME_SHAPES = ("polygon", "rectangle", "circle", "mask")
 
 
 def read_labelme(path: Path, content: Mapping[str, Any]) -> list[AnnotatedImage]:
-    """Return the file's image.
+    """Read the image of a labelme file.
 
-    The copy of its pixels in the file is left alone.
+    The copy of its pixels in the file is not read.
+
+    Args:
+        path: The file, for errors.
+        content: The JSON that it holds.
 
     Raises:
         DataError: A field is missing.
@@ -293,7 +300,7 @@ def load_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: It is none.
+        DataError: The file is no JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
@@ -302,7 +309,16 @@ def load_json(path: Path) -> Any:
 
 
 def require_list(record: Mapping[str, Any], name: str, where: str) -> list[Any]:
-    """Return a field that must be a list."""
+    """Return a field that must be a list.
+
+    Args:
+        record: The fields by name.
+        name: The field.
+        where: Where it stands, for errors.
+
+    Raises:
+        DataError: The field is missing or no list.
+    """
     values: list[Any] = _require(record, name, list, where)
     return values
 
@@ -314,7 +330,16 @@ def require_text(record: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def require_size(record: Mapping[str, Any], names: tuple[str, str], where: str) -> tuple[int, int]:
-    """Return `(height, width)` from two fields."""
+    """Return `(height, width)` from two fields.
+
+    Args:
+        record: The fields by name.
+        names: The fields of height and width.
+        where: Where they stand, for errors.
+
+    Raises:
+        DataError: A field is no number of pixels, or both claim too large an image.
+    """
     height, width = (_read_whole_number(record.get(name), name, where) for name in names)
     if height * width > size_limits.MAX_PIXELS:
         raise DataError(f"{where} claims {height} x {width} pixels, too many for an image. Correct it.")
@@ -322,7 +347,11 @@ def require_size(record: Mapping[str, Any], names: tuple[str, str], where: str) 
 
 
 def read_points(values: Iterable[Any], where: str) -> NDArray[np.float64]:
-    """Return corners `(x, y)` from numbers or pairs of numbers.
+    """Read corners `(x, y)` from numbers or pairs of numbers.
+
+    Args:
+        values: The numbers or pairs.
+        where: Where they stand, for errors.
 
     Raises:
         MaskValueError: They are no finite pairs, or fewer than three.
@@ -337,7 +366,13 @@ def read_points(values: Iterable[Any], where: str) -> NDArray[np.float64]:
 
 
 def refuse_shape(shape: str, where: str, readable: Sequence[str]) -> MaskValueError:
-    """Return the error for an annotation without an area."""
+    """Make the error for an annotation without an area.
+
+    Args:
+        shape: The kind of shape.
+        where: Where it stands.
+        readable: The kinds that are read.
+    """
     return MaskValueError(
         f"{where} is a {shape}, which covers no pixels; expected one of {', '.join(readable)}. Draw its outline, or "
         "delete it."

@@ -22,7 +22,9 @@ _UNFINISHED = ".writing-"
 
 @contextmanager
 def write_atomically(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and rename it to `path` once the block has ended well.
+    """Give a temporary path, and rename it to `path` after the block.
+
+    A block that raises leaves `path` as it was.
 
     Args:
         path: Where the file should end up; its folder is made.
@@ -44,7 +46,7 @@ def write_atomically(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def reserve_temporary(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` for what is on its way there, and remove what is still there when the block ends."""
+    """Give a temporary path beside `path`, and remove it after the block."""
     # The suffix stays last: writers choose the format, and whether to compress, by it.
     temporary = path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}-{path.name[-60:]}"
     try:
@@ -57,9 +59,10 @@ def reserve_temporary(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def write_folder_atomically(path: Path) -> Iterator[Path]:
-    """Give a new folder, and let it take the place of `path` once the block has ended well.
+    """Give a new folder, and move it to `path` after the block.
 
-    An empty folder that is there is filled rather than replaced: it may be a mount, or somebody's working directory.
+    A block that raises leaves `path` as it was. An empty folder at `path` is filled rather than replaced: it may be a
+    mount, or somebody's working directory.
 
     Raises:
         OutputExistsError: There is something in `path`.
@@ -85,11 +88,14 @@ def write_folder_atomically(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def name_errors(path: Path, temporary: Path) -> Iterator[None]:
-    """Let an error of the disk within the block name the file or folder that is meant.
+    """Name the intended file in disk errors raised within the block.
 
     Args:
         path: What is written.
         temporary: Where it is written to first, whose name tells nobody anything.
+
+    Raises:
+        OSError: The disk's error, with `path` as its file.
     """
     try:
         yield
@@ -104,7 +110,7 @@ def name_errors(path: Path, temporary: Path) -> Iterator[None]:
 def remove_unfinished(folder: Path) -> None:
     """Remove what a process left that was killed while it wrote.
 
-    Nobody else may be writing into the folder.
+    Nobody else may be writing to the folder.
     """
     for left in folder.glob(f"{_UNFINISHED}*"):
         if left.is_dir():
@@ -114,7 +120,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or the names in a folder, are on the disk and not only on their way."""
+    """Wait until a file's content, or a folder's names, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -127,16 +133,17 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, replace: bool = False) -> None:
-    """Write a whole text file, UTF-8 with the same line ends on every system."""
+    """Write a text file whole: UTF-8, the same line ends everywhere."""
     with write_atomically(path, replace=replace) as temporary:
         temporary.write_bytes(text.encode())
 
 
 def describe_stat(stat: os.stat_result) -> str:
-    """Describe a file without reading it: the text changes whenever its content may have changed.
+    """Describe a file's state without reading it.
 
-    Size and time of modification alone do not tell: `cp -p`, `tar` and `rsync -a` set the time that they were given.
-    The time of change is the system's own, and a file that was put in the place of another has another inode.
+    The text changes whenever the content may have changed. Size and time of modification alone do not tell: `cp -p`,
+    `tar` and `rsync -a` set the time that they were given. The time of change is the system's own, and a file that was
+    put in the place of another has another inode.
     """
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
@@ -151,7 +158,13 @@ def hash_file(path: Path) -> str:
 
 
 def require_absent(*paths: Path | None) -> None:
-    """Raise `OutputExistsError` where one of the files to be written is there: long work asks before it begins."""
+    """Check that none of the files to be written exists.
+
+    Long work asks before it begins.
+
+    Raises:
+        OutputExistsError: One of them exists.
+    """
     for path in paths:
         if path is not None and path.exists():
             raise OutputExistsError(
@@ -160,13 +173,21 @@ def require_absent(*paths: Path | None) -> None:
 
 
 def require_empty(directory: Path, but: str = "") -> None:
-    """Raise `OutputExistsError` unless `directory` is absent or empty, `but` for one name."""
+    """Check that a folder is absent or empty.
+
+    Args:
+        directory: The folder.
+        but: A name that it may hold.
+
+    Raises:
+        OutputExistsError: It holds something else, or is a file.
+    """
     if directory.exists() and (not directory.is_dir() or any(path.name != but for path in directory.iterdir())):
         raise OutputExistsError(f"{directory} exists and is not empty; nothing was written. Choose another folder.")
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a `.npy` file, or say that the disk is full.
+    """Write a `.npy` file, or raise the disk's error.
 
     `numpy.save` leaves out the error's number, and may lose the end of an array without a word: it does not look at
     what the last flush says.

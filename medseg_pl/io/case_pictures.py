@@ -57,6 +57,8 @@ _MOST_PIXELS = 1 << 30
 def to_gray(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8[np.ndarray, "h w"]:
     """Scale values between `low` and `high` to 0 to 255.
 
+    Values outside are clipped.
+
     >>> to_gray(np.array([[0.0, 5.0, 20.0]]), low=0, high=10)
     array([[  0, 127, 255]], dtype=uint8)
     """
@@ -65,7 +67,16 @@ def to_gray(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8
 
 
 def to_rgb(pixels: Shaped[np.ndarray, "c h w"], low: float, high: float) -> UInt8[np.ndarray, "h w 3"]:
-    """Convert to RGB: 8-bit color as it is, else the first channel as gray between `low` and `high`."""
+    """Convert an image to RGB.
+
+    Args:
+        pixels: `(C, h, w)`; three channels of 8 bits are taken for color.
+        low: The value of any other image's first channel that becomes black.
+        high: The one that becomes white.
+
+    Returns:
+        `(h, w, 3)`.
+    """
     if len(pixels) == 3 and pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
     return np.stack([to_gray(pixels[0], low, high)] * 3, axis=-1)
@@ -74,7 +85,13 @@ def to_rgb(pixels: Shaped[np.ndarray, "c h w"], low: float, high: float) -> UInt
 def draw_contours(
     rgb: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "n h w"], *, dashed: bool = False
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw the outline of each mask in its label's color on a copy."""
+    """Draw each mask's outline in its label's color, on a copy.
+
+    Args:
+        rgb: `(h, w, 3)` picture.
+        masks: `(N, h, w)`, one for each label.
+        dashed: Whether outlines have gaps.
+    """
     canvas = rgb.copy()
     for index, mask in enumerate(masks):
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -92,7 +109,14 @@ def draw_side_by_side(
     *,
     min_side: int = 320,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Draw the image, its reference and its prediction side by side."""
+    """Draw an image twice, with its reference and with its prediction.
+
+    Args:
+        rgb: `(h, w, 3)` picture.
+        reference: `(N, h, w)`, one mask for each label.
+        prediction: As the reference.
+        min_side: Small pictures are enlarged by a whole factor until their longer side has so many pixels.
+    """
     scale = max(1, -(-min_side // max(rgb.shape[:2])))
     large = rgb.repeat(scale, axis=0).repeat(scale, axis=1)
     masks = [mask.repeat(scale, axis=1).repeat(scale, axis=2) for mask in (reference, prediction)]
@@ -101,7 +125,7 @@ def draw_side_by_side(
 
 
 def select_slice(reference: Bool[np.ndarray, "n d h w"], prediction: Bool[np.ndarray, "n d h w"]) -> int:
-    """Select the slice in which masks differ most, or else the reference's largest."""
+    """Select the slice where masks differ most, else the reference's largest."""
     area = (reference ^ prediction).sum(axis=(0, 2, 3))
     if not area.any():
         area = reference.sum(axis=(0, 2, 3))
@@ -109,11 +133,11 @@ def select_slice(reference: Bool[np.ndarray, "n d h w"], prediction: Bool[np.nda
 
 
 def select_slices(holding: Bool[np.ndarray, " d"], most: int, always: int) -> Int[np.ndarray, " s"]:
-    """Select slices, evenly spread over those that hold something and their neighbors.
+    """Select slices, evenly spread over those with content and their neighbors.
 
     Args:
         holding: Which slices hold something; all count where none does.
-        most: How many.
+        most: The largest number of slices.
         always: A slice that is among them in any case.
 
     >>> select_slices(np.array([0, 0, 1, 1, 1, 1, 0, 0, 0], bool), most=3, always=4)
@@ -131,7 +155,7 @@ def select_slices(holding: Bool[np.ndarray, " d"], most: int, always: int) -> In
 
 
 class CasePicture(NamedTuple):
-    """Slices of one case with the masks of the whole case.
+    """Slices of one case, with the masks of the whole case.
 
     Attributes:
         aspect: Width of a slice over its height, in mm where the spacing is known.
@@ -139,7 +163,7 @@ class CasePicture(NamedTuple):
         telling: The slice in which reference and prediction differ most; one of `slices`.
         images: A WebP file for each of `slices`.
         reference: `(M, D, h, w)` as `LabelMap` describes it, scaled down.
-        prediction: The same of what was predicted.
+        prediction: The predicted mask, likewise.
         overlapping: Whether labels have a channel each.
     """
 
@@ -155,11 +179,9 @@ class CasePicture(NamedTuple):
 def select_cases(means: Mapping[str, float], most: int = MOST_CASES) -> list[str]:
     """Choose the worst cases and a few of the best.
 
-    All where they are no more than asked for.
-
     Args:
         means: The mean Dice of each case, NaN where it has no score.
-        most: How many.
+        most: The largest number of cases; all are chosen where there are no more.
 
     >>> select_cases({"a": 0.9, "b": 0.2, "c": 0.4, "d": 0.8, "e": 0.6}, most=4)
     ['b', 'c', 'e', 'a']
@@ -186,7 +208,7 @@ def draw_case(
     telling: int,
     overlapping: bool,
 ) -> CasePicture:
-    """Draw as many slices of a case as fit into a few hundred kilobytes.
+    """Draw as many slices as fit into a few hundred kilobytes.
 
     Args:
         image: Raw values.
@@ -221,7 +243,7 @@ def draw_case(
 
 
 def write_picture(path: Path, picture: CasePicture) -> None:
-    """Write a picture as JSON, which any reader can open without running code."""
+    """Write a picture as JSON, which runs no code when read."""
     content = {
         "aspect": picture.aspect,
         "slices": picture.slices,
@@ -236,7 +258,7 @@ def write_picture(path: Path, picture: CasePicture) -> None:
 
 
 def read_picture(path: Path) -> CasePicture:
-    """Read what `write_picture` wrote.
+    """Read a file of `write_picture`.
 
     Raises:
         UnreadableFileError: The file is missing or damaged.
@@ -263,12 +285,12 @@ def read_picture(path: Path) -> CasePicture:
 
 
 def draw_thumbnail(picture: CasePicture, masks: Sequence[UInt8[np.ndarray, "m d h w"]], labels: int) -> bytes:
-    """Draw the telling slice several times side by side, each with the outlines of other masks.
+    """Draw a picture's telling slice once for each mask, side by side.
 
     Args:
-        picture: Where the slice is taken from.
-        masks: What is outlined in each panel, on the grid of the picture's masks.
-        labels: How many labels there are.
+        picture: The picture that holds the slice.
+        masks: The mask to outline in each panel, on the grid of the picture's masks.
+        labels: The number of labels.
 
     Raises:
         UnreadableFileError: The slice is no image.
@@ -292,10 +314,7 @@ def draw_thumbnail(picture: CasePicture, masks: Sequence[UInt8[np.ndarray, "m d 
 
 
 def pack_mask(mask: UInt8[np.ndarray, "m s h w"], level: int) -> str:
-    """Deflate a mask.
-
-    Exact, where pixels read back from an image may not be.
-    """
+    """Deflate a mask without loss, which image formats do not promise."""
     return encode_base64(zlib.compress(mask.tobytes(), level))
 
 
@@ -340,5 +359,5 @@ def _shrink_mask(mask: UInt8[np.ndarray, "m d h w"], size: tuple[int, int]) -> U
 
 
 def _nearest(length: int, wanted: int) -> Int[np.ndarray, " n"]:
-    """Return the indices of `length` pixels that stand in for `wanted` ones, at their centers."""
+    """Return the indices of the `length` pixels nearest to `wanted` centers."""
     return ((np.arange(wanted) + 0.5) * length / wanted).astype(np.intp)

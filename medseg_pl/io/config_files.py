@@ -43,7 +43,11 @@ def read_yaml(path: Path) -> Any:
 
 
 def _require_shallow(content: Any) -> Any:
-    """Return the content, or raise `ValueError` where a function that calls itself would run out of stack."""
+    """Return content that is not nested too deep.
+
+    Raises:
+        ValueError: A recursive function would run out of stack.
+    """
     level = [content]
     for _ in range(_MAX_DEPTH):
         containers = [value for value in level if isinstance(value, dict | list)]
@@ -59,13 +63,16 @@ _NAME = "configs"
 
 
 def find_shipped_configs() -> Path:
-    """Return the folder of the shipped configurations: in the package, or in a clone beside it."""
+    """Find the shipped configurations: in the package, or in a clone."""
     package = Path(__file__).resolve().parents[1]
     return package / _NAME if (package / _NAME).is_dir() else package.parent / _NAME
 
 
 def find_config(path: str | Path) -> Path:
-    """Find a configuration: the file itself or, where `configs/…` is not there, the shipped one of that name.
+    """Find a configuration, which may be a shipped one.
+
+    Args:
+        path: A file, or the name `configs/…` of a shipped configuration.
 
     >>> find_config("configs/model/tiny.yaml").is_file(), find_config("mine.yaml")
     (True, PosixPath('mine.yaml'))
@@ -78,7 +85,7 @@ def find_config(path: str | Path) -> Path:
 
 
 def find_configs(arguments: Sequence[str]) -> list[str]:
-    """Replace each `configs/…` among raw arguments that is not there by the shipped file.
+    """Replace each missing `configs/…` among raw arguments by the shipped file.
 
     >>> find_configs(["--config", "mine.yaml", "--trainer.max_epochs=1"])
     ['--config', 'mine.yaml', '--trainer.max_epochs=1']

@@ -82,7 +82,7 @@ class FileHeader:
 def read_header(path: Path) -> FileHeader:
     """Read the header of a picture or volume.
 
-    Only the format if it cannot be opened.
+    A file that cannot be opened has only its format.
     """
     content = detect_format(path)
     try:
@@ -134,7 +134,10 @@ def _read_itk_header(path: Path, content: str) -> FileHeader:
 
 
 def is_lossy(path: Path) -> bool:
-    """Tell whether a picture's compression changes values: by the name of a JPEG, by the header of others."""
+    """Tell whether a picture's compression changes values.
+
+    The name of a JPEG tells, and the header of other files.
+    """
     return is_picture(path) and (promised_format(path) == "JPEG" or read_header(path).lossy)
 
 
@@ -266,7 +269,7 @@ _MOST_UNPACKED = 1 << 36
 
 
 def detect_format(path: Path) -> str:
-    """Detect the format by the first bytes: `PNG`, `gzip`, `text`, `nothing`, `unknown` …."""
+    """Detect a format, such as `PNG` or `gzip`, by the first bytes."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if not head:
@@ -306,7 +309,7 @@ def is_cut_off(path: Path) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    """Check whether the bytes are UTF-8 without control characters.
+    """Tell whether bytes are UTF-8 without control characters.
 
     The last character may be cut off.
     """
@@ -339,7 +342,7 @@ def _has_png_end(path: Path) -> bool:
 
 
 def _has_gzip_end(path: Path) -> bool:
-    """Unpack to the checksum.
+    """Tell whether a gzip file unpacks to its checksum.
 
     Damage in the middle is another fault than a missing end.
     """

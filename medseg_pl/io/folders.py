@@ -57,7 +57,7 @@ class FolderLocks:
         self._locks: dict[Path, BaseFileLock] = {}
 
     def acquire(self, folder: Path) -> None:
-        """Lock a folder; one that these locks hold already stays locked.
+        """Lock a folder, or keep the lock that these locks hold already.
 
         Raises:
             FolderLockedError: Another process has it.
@@ -106,12 +106,12 @@ def _write_holder(path: Path, holder: str) -> None:
 
 
 class OutputFolder:
-    """Results by case, see above.
+    """A folder of results by case that an interrupted command can finish.
 
     Args:
         directory: The folder.
-        record: What the results follow from; plain values.
-        locks: Takes the folder for this process.
+        record: What the results depend on; plain values.
+        locks: Locks the folder for this process.
     """
 
     def __init__(self, directory: Path, record: Mapping[str, Any], locks: FolderLocks) -> None:
@@ -121,7 +121,11 @@ class OutputFolder:
         self._own = directory / ".medseg"
 
     def check(self) -> None:
-        """Raise `OutputExistsError` unless the folder is absent, empty, or holds results of the same record."""
+        """Check that the folder is free, or holds the same record's results.
+
+        Raises:
+            OutputExistsError: It holds anything else.
+        """
         record = self._own / "record.json"
         if not record.is_file():
             require_empty(self.directory, but=self._own.name)  # of a run that was interrupted before its record
@@ -132,7 +136,9 @@ class OutputFolder:
             )
 
     def begin(self) -> None:
-        """Make the folder, and remove what an interrupted run left half written. On one rank alone.
+        """Make the folder, and remove half-written files of an interrupted run.
+
+        Only one rank may call this.
 
         Raises:
             FolderLockedError: Another run writes to it.
@@ -149,7 +155,7 @@ class OutputFolder:
             leftover.unlink(missing_ok=True)
 
     def is_finished(self, name: str, inputs: Sequence[Path]) -> bool:
-        """Check whether a case was finished from these files as they are now.
+        """Tell whether a case was finished from these files as they are.
 
         Files that were copied since, as to the local disk of a node, count as the same where their bytes are.
         """
@@ -161,9 +167,16 @@ class OutputFolder:
 
     @contextmanager
     def case(self, name: str, inputs: Sequence[Path]) -> Iterator[Path]:
-        """Give a folder to write a case's files to.
+        """Give a folder for a case's files; move them after the block.
 
-        They move to their places when the block has ended well.
+        A block that raises moves nothing.
+
+        Args:
+            name: The case.
+            inputs: The files that its results follow from, see `is_finished`.
+
+        Yields:
+            The folder; its files move to the same places below the output folder.
         """
         stage = Path(tempfile.mkdtemp(prefix="stage-", dir=self._own))
         try:
@@ -180,7 +193,10 @@ class OutputFolder:
             shutil.rmtree(stage, ignore_errors=True)
 
     def note(self, name: str, suffix: str) -> Path:
-        """Where something that is not a result is kept of a case, below the folder, and below that of `case`."""
+        """Return the path of a case's note, which is not a result.
+
+        It lies below the folder, and below that of `case`.
+        """
         return Path(self._own.name, "notes", f"{_hash_name(name)}{suffix}")
 
     def _locate_marker(self, name: str) -> Path:

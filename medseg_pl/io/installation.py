@@ -19,7 +19,7 @@ def find_version(package: str) -> str | None:
 
 
 def find_cuda() -> str | None:
-    """Find the CUDA version that torch was built for, in its file of versions."""
+    """Find the CUDA version of torch without importing torch."""
     # The wheel's version says it only where the index had several; this file always does.
     spec = find_spec("torch")
     file = Path(spec.origin).with_name("version.py") if spec is not None and spec.origin else None
@@ -32,7 +32,8 @@ def find_cuda() -> str | None:
 def read_own_git_state() -> dict[str, Any] | None:
     """Read the git state of the clone that medseg runs from.
 
-    `None` for an installed package.
+    Returns:
+        As `read_git_state`; `None` for an installed package.
     """
     package = Path(__file__).resolve().parents[1]
     # Of an installed package it would be the commit of whatever repository lies around it.
@@ -52,7 +53,7 @@ def describe_versions(own: str) -> str:
 
 
 def describe_torchvision_mismatch() -> str:
-    """Say how torch and torchvision that do not fit each other are mended."""
+    """Explain how to repair torch and torchvision versions that do not match."""
     return (
         f"torchvision {find_version('torchvision')} was not built for torch {find_version('torch')}. Install both from "
         "one index: pip install --force-reinstall torch torchvision; without a GPU add --index-url "
@@ -61,7 +62,7 @@ def describe_torchvision_mismatch() -> str:
 
 
 def read_git_state(directory: Path) -> dict[str, Any] | None:
-    """Read the commit of a folder's repository, and whether its files differ from it.
+    """Read a repository's commit, and whether files differ from it.
 
     Args:
         directory: Anywhere within the repository.

@@ -32,7 +32,7 @@ _READ = "be read as MetaImage or NRRD"
 
 @cache
 def _import_sitk() -> Any:
-    """Import SimpleITK, 0.2 s for which only those wait who read its formats."""
+    """Import SimpleITK late: it takes 0.2 s, and few files need it."""
     import SimpleITK as sitk  # noqa: N813, PLC0415  its own documentation calls it so
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of them is raised here, with the file's name
@@ -42,10 +42,8 @@ def _import_sitk() -> Any:
 def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Read a volume as `(C, D, H, W)` with its geometry.
 
-    A scaling in the header is applied.
-
-    Components of a voxel, and a fourth axis, are channels. Values keep the type on disk unless they are scaled or
-    `float64`; then they are `float32`.
+    A scaling in the header is applied. Components of a voxel, and a fourth axis, are channels. Values keep the type on
+    disk unless they are scaled or `float64`; then they are `float32`.
 
     Raises:
         MissingDataError: A file does not exist.
@@ -82,7 +80,7 @@ def read_itk_geometry(path: Path) -> Geometry:
 def write_itk_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
     """Write `(D, H, W)` label values on the grid of `template`, compressed.
 
-    `.mhd` and `.nhdr` get a second file.
+    `.mhd` and `.nhdr` get a second file for the voxels.
     """
     _check_header(template)
     reader = _open(template)
@@ -99,9 +97,9 @@ def write_itk_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
 
 
 def find_data_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files in which the voxels of `.mhd` and `.nhdr` headers stand, and nothing for other files.
+    """Yield the files that hold the voxels of `.mhd` and `.nhdr` headers.
 
-    A header that cannot be read has none: that is for its reader to say.
+    Other files have none, and neither has a header that cannot be read: its reader reports that.
     """
     for path in paths:
         if find_suffix(path).lower() in _DETACHED:
@@ -133,7 +131,7 @@ def _open(path: Path) -> Any:
 
 
 def _extract_reason(error: RuntimeError) -> RuntimeError:
-    """Shorten an ITK error, which names lines of its own source, to its last sentence."""
+    """Shorten an ITK error, which names source lines, to its last sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return RuntimeError(lines[-1] if lines else "ITK gives no reason")
 
@@ -167,7 +165,7 @@ def _make_geometry(image: Any, header: ItkHeader, shape: tuple[int, ...], path: 
 
 
 def _write_pair(path: Path, image: Any) -> None:
-    """Write header and voxels under their own names elsewhere, for the one names the other, then move both."""
+    """Write header and voxels under their final names elsewhere, then move both."""
     require_absent(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
@@ -250,7 +248,7 @@ class ItkHeader:
 
 
 def read_itk_header(path: Path) -> ItkHeader:
-    """Read and check the header; no voxel is read.
+    """Read and check a header without reading voxels.
 
     Raises:
         MissingDataError: The file, or the one with its voxels, does not exist.
@@ -345,7 +343,7 @@ def _partition(line: str) -> tuple[str, str, str]:
 
 
 def _find_data(path: Path, name: str) -> Path:
-    """Find the file of voxels, which must lie in its header's own folder."""
+    """Find the file of voxels, which must lie in its header's folder."""
     if name.upper().startswith("LIST") or "%" in name:
         raise ValueError(f"its voxels lie in several files ({name}); save it as one file, .mha or .nrrd")
     if Path(name).name != name or name in (".", ".."):
@@ -372,9 +370,9 @@ def _check_size(size: int) -> int:
 
 
 def _parse_unit(text: str) -> float:
-    """Millimeters of a unit.
+    """Convert a unit to millimeters.
 
-    Axes without one, or with none that is known, are in millimeters.
+    Axes without a known unit are in millimeters.
 
     >>> _parse_unit('"m" "m" "m"'), _parse_unit("mm")
     (1000.0, 1.0)

@@ -40,10 +40,8 @@ def list_damage() -> tuple[type[Exception], ...]:
 def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Read a volume as `(C, D, H, W)` with its geometry.
 
-    Scaling in the header is applied.
-
-    A file with a fourth axis has its channels there (multi-modal MRI of the Decathlon). Values keep the type on disk
-    unless the header scales them or they are `float64`; then they are `float32`.
+    A scaling in the header is applied. A fourth axis holds the channels (multi-modal MRI of the Decathlon). Values keep
+    the type on disk unless the header scales them or they are `float64`; then they are `float32`.
 
     Raises:
         MissingDataError: There is no such file.
@@ -79,7 +77,7 @@ def read_geometry(path: Path) -> Geometry:
 
 
 def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
-    """Write `(D, H, W)` or `(C, D, H, W)` on the grid that `geometry` gives."""
+    """Write `(D, H, W)` or `(C, D, H, W)` on a grid."""
     z, y, x = geometry.spacing_mm or (1.0, 1.0, 1.0)
     affine = np.diag([x, y, z, 1.0]) if geometry.affine is None else np.asarray(geometry.affine)[:, _REVERSED]
     volume = array.transpose(2, 1, 0) if array.ndim == 3 else array.transpose(3, 2, 1, 0)
@@ -92,9 +90,10 @@ def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
 
 
 def write_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
-    """Write `(D, H, W)` label values with the header of `template`: same affine, codes, shape and data type.
+    """Write `(D, H, W)` label values with a template's header.
 
-    The template's scaling is dropped, it was meant for intensities; so is a data type too small for the labels.
+    Affine, codes, shape and data type stay the same. The template's scaling is dropped, since it was meant for
+    intensities; so is a data type too small for the labels.
     """
     import nibabel  # noqa: PLC0415
 
@@ -139,7 +138,11 @@ def _is_compressed(path: Path) -> bool:
 
 
 def _check_offset(path: Path) -> None:
-    """Raise `UnreadableFileError` where voxels begin so late that what lies before them would fill the memory."""
+    """Check that voxels begin early enough for their header to be read.
+
+    Raises:
+        UnreadableFileError: What lies before them would fill the memory.
+    """
     with gzip.open(path) if _is_compressed(path) else path.open("rb") as file:
         header = file.read(176)
     for size, place, kind in ((348, 108, "f"), (540, 168, "q")):
@@ -151,7 +154,7 @@ def _check_offset(path: Path) -> None:
 
 
 def is_unspaced(path: Path) -> bool:
-    """Tell whether a header gives 0 for a spacing, which nibabel takes for 1 mm."""
+    """Tell whether a header has a spacing of 0, nibabel's 1 mm."""
     with gzip.open(path) if _is_compressed(path) else path.open("rb") as file:
         header = file.read(176)
     for size, dim, dims, pixdim, kind in ((348, 40, "8h", 76, "8f"), (540, 16, "8q", 104, "8d")):
@@ -163,9 +166,9 @@ def is_unspaced(path: Path) -> bool:
 
 
 def _read_voxels(image: Any, path: Path) -> NDArray[Any]:
-    """Read the scaled values.
+    """Read the scaled values, of compressed files up to the checksum.
 
-    Compressed files up to the checksum, before which nibabel stops.
+    Nibabel stops before it.
     """
     if not _is_compressed(path):
         return np.asanyarray(image.dataobj)
@@ -199,7 +202,7 @@ def _make_geometry(image: Any, shape: tuple[int, ...]) -> Geometry:
 
 
 def _find_affine(image: Any) -> NDArray[np.float64]:
-    """Find the affine: the sform, or the qform if the sform is singular."""
+    """Return the sform, or the qform if the sform is singular."""
     affine = np.asarray(image.affine, dtype=np.float64)
     if _is_invertible(affine) or not image.header["qform_code"]:
         return affine

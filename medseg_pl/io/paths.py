@@ -32,7 +32,10 @@ DETACHED = (".raw.gz", ".raw.bz2", ".raw", ".zraw", ".img")
 
 
 def find_suffix(path: Path, suffixes: tuple[str, ...] = IMAGES) -> str:
-    """Find the suffix of a name among `suffixes`, as the name spells it; empty where there is none.
+    """Find which of `suffixes` a name has, in the name's own spelling.
+
+    Returns:
+        Empty where the name has none of them.
 
     >>> find_suffix(Path("case_01.NII.gz")), find_suffix(Path("a.txt"))
     ('.NII.gz', '')
@@ -43,7 +46,7 @@ def find_suffix(path: Path, suffixes: tuple[str, ...] = IMAGES) -> str:
 
 
 def is_picture(path: Path) -> bool:
-    """Tell by the name whether a file is a picture that is read."""
+    """Tell by its name whether a file is a readable picture."""
     return bool(find_suffix(path, tuple(PICTURES)))
 
 
@@ -58,7 +61,7 @@ def is_itk(path: Path) -> bool:
 
 
 def is_volume_name(path: Path) -> bool:
-    """Tell by the name whether a file is a volume in a format that knows its grid."""
+    """Tell by its name whether a file is a volume with grid."""
     return bool(find_suffix(path, tuple(VOLUMES)))
 
 
@@ -136,7 +139,10 @@ def list_files(directory: Path) -> Iterator[Path]:
 
 
 def find_dead_links(directory: Path) -> list[LeftOut]:
-    """List the links below a folder that lead to nothing, or to a folder that is listed under another name."""
+    """List the links below a folder that are not followed.
+
+    They lead to nothing, or to a folder that is listed under another name.
+    """
     return [found for found in _walk_tree(directory) if isinstance(found, LeftOut)]
 
 
@@ -175,7 +181,7 @@ def _walk_folder(directory: Path, root: Path, seen: set[tuple[int, int]]) -> Ite
 
 
 def _is_listed_elsewhere(target: Path, root: Path) -> bool:
-    """Check whether a folder lies below the root, so that the walk finds it without a link."""
+    """Tell whether the walk finds a folder below the root without links."""
     if not target.is_relative_to(root):
         return False
     return not any(part.startswith(".") for part in target.relative_to(root).parts)
@@ -188,7 +194,16 @@ def _identify(directory: Path) -> tuple[int, int]:
 
 
 def require_folder(directory: Path, what: str, remedy: str) -> Path:
-    """Return `directory`, or raise `MissingDataError` with the setting that names it."""
+    """Return a folder that must exist.
+
+    Args:
+        directory: The folder.
+        what: What it should hold, for the error.
+        remedy: The sentence that names its setting.
+
+    Raises:
+        MissingDataError: There is no such folder.
+    """
     if not directory.is_dir():
         found = "a file" if directory.exists() else "nothing"
         raise MissingDataError(f"Expected {what} in the folder {directory}, found {found} there. {remedy}")

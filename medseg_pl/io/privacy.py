@@ -47,10 +47,10 @@ _FILE = "dashboard.json"
 
 
 def redact_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Redact a configuration: nothing says where or whose the data is.
+    """Redact a configuration: nothing tells where or whose the data is.
 
-    Of the source the class alone is left: its settings are folders and names. Loggers are left out, for they name
-    accounts; so is what is not set.
+    The source keeps its class alone, since its settings are folders and names. Loggers are left out, for they name
+    accounts; so are settings without a value.
 
     >>> redact_config({"model": {"context_slices": 1}, "data": {"fold": 0, "source": {"class_path": "a.FolderSource",
     ...     "init_args": {"root": "/home/someone"}}}, "runs": "/home/someone/runs"})
@@ -71,9 +71,7 @@ def redact_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def redact_value(value: Any) -> Any:
-    """Reduce a setting to plain values.
-
-    Text that could be a path is left out.
+    """Reduce a setting to plain values, without any path-like text.
 
     >>> redact_value({"encoder_name": "resnet34", "weights": "/home/someone/w.pt", "depth": 5})
     {'encoder_name': 'resnet34', 'weights': '…', 'depth': 5}
@@ -95,7 +93,7 @@ def redact_value(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """Kept in `dashboard.json` of the run folder, for its owner alone.
+    """A run's key for hashed names, kept in `dashboard.json` for its owner.
 
     Args:
         key: Secret, hexadecimal. A plain hash of a short id such as `case123` is found by trying all of them; without
@@ -113,7 +111,10 @@ class Pseudonyms:
 
     @classmethod
     def read(cls, folder: Path) -> Pseudonyms | None:
-        """Read the record of a run folder; `None` if it has none.
+        """Read the record of a run folder.
+
+        Returns:
+            `None` if the folder has none.
 
         Raises:
             UnreadableFileError: The file is damaged.
@@ -145,7 +146,7 @@ class Pseudonyms:
         return replace(self, wandb_run_id=wandb_run_id)
 
     def pseudonym(self, kind: Literal["case", "group"], name: str) -> str:
-        """Hash the name of a case or group by HMAC-SHA256 to 16 hexadecimal digits.
+        """Hash a case's or group's name by HMAC-SHA256 to 16 hexadecimal digits.
 
         >>> Pseudonyms("00" * 32).pseudonym("case", "case123")
         'f9187ff675483979'

@@ -13,9 +13,10 @@ from rich.text import Text
 
 @contextmanager
 def open_thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Give a pool of threads that begins nothing more once the block has raised, a Ctrl-C included.
+    """Give a pool of threads that starts no task after an error.
 
-    A `ThreadPoolExecutor` by itself finishes all that was submitted first, of a large data set for hours.
+    A `ThreadPoolExecutor` by itself finishes all that was submitted first, of a large data set for hours, even after
+    Ctrl-C.
     """
     with ThreadPoolExecutor(max_workers=workers) as pool:
         try:
@@ -32,13 +33,13 @@ def can_redraw(console: Console) -> bool:
 
 @contextmanager
 def show_progress(doing: str, total: int, *, things: str = "cases", show: bool = True) -> Iterator[Callable[[], None]]:
-    """Show how much is done, how fast, and how long the rest will take.
+    """Show progress with its rate and the time left.
 
     Args:
         doing: What goes on, such as `Reading cases`.
-        total: How many there are.
-        things: Of what.
-        show: Whether anybody is to see it; on a terminal only, in any case.
+        total: The number of things.
+        things: What they are.
+        show: Whether to show anything; only a terminal ever does.
 
     Yields:
         To be called after each of them.

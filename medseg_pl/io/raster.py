@@ -53,9 +53,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
 def read_image(path: Path) -> NDArray[Any]:
     """Read an image as `(C, H, W)`.
 
-    One channel for gray, three for color, all that a TIFF declares to be data.
-
-    Transparency is dropped.
+    It has one channel for gray, three for color, and all that a TIFF declares to be data. Transparency is dropped.
 
     The data type is the file's (`uint8`, `uint16`, `float32` …). A rotation noted in EXIF or by TIFF is applied: it is
     how the image was meant to be seen, and how annotation tools show it.
@@ -72,7 +70,7 @@ def read_image(path: Path) -> NDArray[Any]:
 def read_mask(path: Path) -> NDArray[Any]:
     """Read a mask as `(H, W)` values.
 
-    Labels of a palette, 0 and 1 of a 1-bit file, gray values as they stand.
+    They are the labels of a palette, 0 and 1 of a 1-bit file, or gray values as they stand.
 
     Raises:
         MissingDataError: There is no such file.
@@ -94,9 +92,9 @@ def read_mask(path: Path) -> NDArray[Any]:
 
 
 def read_mask_colors(path: Path) -> NDArray[Any]:
-    """Read a mask as `(3, H, W)` colors, a palette's included.
+    """Read a mask as `(3, H, W)` colors.
 
-    Gray is a color of three equal channels.
+    A palette gives its colors; gray is a color of three equal channels.
 
     Raises:
         MissingDataError: There is no such file.
@@ -111,7 +109,12 @@ def read_mask_colors(path: Path) -> NDArray[Any]:
 
 
 def write_png(path: Path, pixels: NDArray[Any], *, replace: bool = False) -> None:
-    """Write `(H, W)` or `(H, W, 3)` pixels, 8 or 16 bit, as a PNG that appears whole.
+    """Write 8- or 16-bit pixels as a PNG that appears whole.
+
+    Args:
+        path: The file to write.
+        pixels: `(H, W)` or `(H, W, 3)`.
+        replace: Whether an existing file may go.
 
     Raises:
         TypeError: The pixels are of another type.
@@ -126,11 +129,10 @@ def write_png(path: Path, pixels: NDArray[Any], *, replace: bool = False) -> Non
 
 
 def open_undecoded(path: Path) -> Image.Image:
-    """Open with Pillow and read the header.
+    """Open a file with Pillow, and read its header only.
 
-    How much it claims is for the caller to check.
-
-    By content, whatever the name; but not all that Pillow opens: some formats are run by an interpreter.
+    The caller checks how much the header claims. The content decides the format, whatever the name; some of Pillow's
+    formats are refused, since an interpreter runs them.
     """
     with _ONE_AT_A_TIME:
         usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # less than half of what `limits` allows
@@ -141,14 +143,24 @@ def open_undecoded(path: Path) -> Image.Image:
 
 
 def encode_webp(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """`(H, W)` or `(H, W, 3)` pixels as a lossy WebP file, for pages: a third of a PNG, in every browser."""
+    """Encode pixels as a lossy WebP file for pages.
+
+    Every browser shows it, at a third of the size of a PNG.
+
+    Args:
+        pixels: `(H, W)` or `(H, W, 3)`.
+        quality: From 0 to 100.
+
+    Returns:
+        The bytes of the file.
+    """
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="WEBP", quality=quality, method=4)
     return buffer.getvalue()
 
 
 def _open(path: Path) -> Image.Image:
-    """Open with Pillow, which knows truncation, where the file does not claim too much."""
+    """Open a file with Pillow, unless it claims too much."""
     try:
         image = open_undecoded(path)
     except FileNotFoundError:
@@ -165,7 +177,11 @@ def _open(path: Path) -> Image.Image:
 
 
 def _check_alone(path: Path, image: Image.Image) -> None:
-    """Raise `UnreadableFileError` where a file holds several frames, of which Pillow decodes the first."""
+    """Check that a file holds a single frame.
+
+    Raises:
+        UnreadableFileError: It holds several, of which Pillow decodes the first.
+    """
     try:
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
     except _DAMAGE as error:
@@ -210,9 +226,9 @@ def _has_color(image: Image.Image) -> bool:
 
 
 def _read_deep(path: Path, *, seen: bool) -> NDArray[Any] | None:
-    """`(C, H, W)` of a file that Pillow would read at less than its depth; `None` where Pillow reads it well.
+    """Read a file whose depth Pillow would reduce, as `(C, H, W)`.
 
-    `seen` is that of `tiff.read`.
+    `None` where Pillow reads it well; `seen` is that of `tiff.read`.
     """
     if tiff.is_tiff(path):
         return tiff.read(path, seen=seen)
@@ -243,7 +259,7 @@ def _to_planes(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _read_bytes_of_two_colors(path: Path, image: Image.Image, *, seen: bool) -> NDArray[Any] | None:
-    """Read a two-color BMP of 8 bits a pixel, which Pillow takes for 1 bit; else `None`."""
+    """Read a two-color BMP of 8 bits, which Pillow misreads; else `None`."""
     with path.open("rb") as file:
         bits = int.from_bytes(file.read(30)[28:], "little")
     if bits == 1:
@@ -260,10 +276,7 @@ def _drop_last_alpha(planes: NDArray[Any]) -> NDArray[Any]:
 
 
 def _require_one_plane(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Return the single plane of a mask.
-
-    Equal color channels count as one.
-    """
+    """Return the single plane of a mask; equal color channels are one."""
     planes = pixels
     if len(planes) == 1 or bool((planes == planes[:1]).all()):
         return np.ascontiguousarray(planes[0])
@@ -302,7 +315,7 @@ class Codestream(NamedTuple):
 
 
 def read_codestream(path: Path) -> Codestream:
-    """Read the main header.
+    """Read the main header of a JPEG 2000 file.
 
     Raises:
         UnreadableFileError: There is none, or it claims too much.
@@ -326,7 +339,10 @@ def read_codestream(path: Path) -> Codestream:
 
 
 def read_deep_jpeg2000(path: Path) -> NDArray[Any]:
-    """Read all channels as `(C, H, W)`, in their own depth.
+    """Read all channels of a JPEG 2000 file in full depth.
+
+    Returns:
+        `(C, H, W)`.
 
     Raises:
         UnreadableFileError: The file is damaged.

@@ -25,10 +25,10 @@ _SAME_GRID_VOXELS = 0.1
 
 
 class Runs(NamedTuple):
-    """A mask inside a box, as lengths of runs of pixels that are outside and inside in turn.
+    """A mask inside a box, as run lengths of outside and inside.
 
     Attributes:
-        lengths: The first is one of outside.
+        lengths: The lengths alternate; the first is one of outside.
         corner: `(row, column)` of the box.
         size: `(height, width)` of the box.
         by_columns: Whether pixels follow each other down the columns, as in COCO.
@@ -55,7 +55,7 @@ class Region(NamedTuple):
 
 
 class AnnotatedImage(NamedTuple):
-    """What was outlined in one image.
+    """The outlines drawn in one image.
 
     Attributes:
         name: The image's file as the tool names it.
@@ -76,8 +76,8 @@ class Structure(NamedTuple):
     """A segment or a region of interest.
 
     Attributes:
-        number: What the rest of the file refers to it by.
-        name: What the person who drew it called it.
+        number: The number by which the rest of the file refers to it.
+        name: The name that its author gave it.
     """
 
     number: int
@@ -87,7 +87,7 @@ class Structure(NamedTuple):
 def draw_region(region: Region, size: tuple[int, int], source: str) -> Bool[np.ndarray, "h w"]:
     """Mark the pixels whose centers lie in any part of a region.
 
-    What lies outside the image is cut off.
+    Parts outside the image are cut off.
 
     Args:
         region: The region.
@@ -114,13 +114,27 @@ def draw_region(region: Region, size: tuple[int, int], source: str) -> Bool[np.n
 def outline_ellipse(
     center: tuple[float, float], radii: tuple[float, float], degrees: float = 0.0
 ) -> Float64[np.ndarray, "_ 2"]:
-    """Return the corners of an ellipse, turned clockwise as seen."""
+    """Compute the corners `(x, y)` of an ellipse.
+
+    Args:
+        center: `(x, y)`.
+        radii: Along x and y before the turn.
+        degrees: Turn, clockwise as seen.
+    """
     angles = np.linspace(0, 2 * np.pi, _ROUND, endpoint=False)
     return turn_points(np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii, degrees) + center
 
 
 def outline_box(left: float, top: float, right: float, bottom: float, degrees: float = 0.0) -> NDArray[np.float64]:
-    """Return the corners of a box, turned clockwise about its center as seen."""
+    """Compute the corners `(x, y)` of a box.
+
+    Args:
+        left: Its smallest x before the turn.
+        top: Its smallest y.
+        right: Its largest x.
+        bottom: Its largest y.
+        degrees: Turn about the center, clockwise as seen.
+    """
     center = np.array([(left + right) / 2, (top + bottom) / 2])
     corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
     turned: NDArray[np.float64] = turn_points(corners - center, degrees) + center
@@ -128,7 +142,12 @@ def outline_box(left: float, top: float, right: float, bottom: float, degrees: f
 
 
 def turn_points(points: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
-    """Turn `(x, y)` clockwise as seen, for `y` runs down."""
+    """Turn points clockwise as seen, about the origin.
+
+    Args:
+        points: `(n, 2)` of x and y, where y runs down.
+        degrees: The angle.
+    """
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.stack([points[:, 0] * cosine - points[:, 1] * sine, points[:, 0] * sine + points[:, 1] * cosine], axis=1)
 
@@ -162,14 +181,14 @@ _ROUNDED_DIGITS = 6
 
 
 def fill_polygons(polygons: Iterable[Float64[np.ndarray, "_ 2"]], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """Fill polygons by the even-odd rule: a polygon inside another one is a hole.
+    """Fill polygons by the even-odd rule, which makes inner ones holes.
 
     A center on an edge belongs to the polygon below it and to the right of it, so that of two polygons with a common
     edge exactly one has it.
 
     Args:
         polygons: Corners `(row, column)`, centers of pixels having whole coordinates; the last joins the first.
-        size: Rows and columns of the image; what lies outside is cut off.
+        size: Rows and columns of the image; anything outside is cut off.
 
     >>> square = np.array([[0.5, 0.5], [0.5, 3.5], [2.5, 3.5], [2.5, 0.5]])
     >>> fill_polygons([square], (4, 5)).astype(int)
@@ -187,7 +206,11 @@ def fill_polygons(polygons: Iterable[Float64[np.ndarray, "_ 2"]], size: tuple[in
 
 
 def _find_crossings(polygon: NDArray[np.float64], size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each edge and each row of centers that it crosses: the row, and the first column at or right of the edge."""
+    """Find where edges cross rows of pixel centers.
+
+    Returns:
+        For each crossing the row, and the first column at or right of the edge.
+    """
     start, end = polygon, np.roll(polygon, -1, axis=0)
     limits = np.sort(np.stack([start[:, 0], end[:, 0]]), axis=0)
     first, last = np.clip(np.ceil(limits), 0, size[0]).astype(np.int64)
@@ -201,7 +224,7 @@ def _find_crossings(polygon: NDArray[np.float64], size: tuple[int, int]) -> tupl
 def encode_runs(mask: NDArray[np.bool_]) -> str:
     """Encode an `(H, W)` mask as runs.
 
-    An empty mask is an empty text.
+    An empty mask becomes an empty text.
 
     >>> encode_runs(np.array([[True, True, False], [False, False, True]]))
     '1 2 6 1'
@@ -251,9 +274,9 @@ class Segment(NamedTuple):
     """One structure of a segmentation.
 
     Attributes:
-        name: What the person who drew it called it.
-        value: What its voxels hold.
-        layer: In which of the file's layers.
+        name: The name that its author gave it.
+        value: The value of its voxels.
+        layer: The file's layer that holds it.
     """
 
     name: str
@@ -264,7 +287,7 @@ class Segment(NamedTuple):
 def is_segmentation(path: Path) -> bool:
     """Tell whether a file is NRRD with named segments.
 
-    False where its header cannot be read.
+    It is none where its header cannot be read.
     """
     if find_suffix(path).lower() not in _NRRD:
         return False
@@ -297,11 +320,16 @@ def read_segments(path: Path) -> list[Segment]:
 
 
 def read_layers(path: Path, geometry: Geometry) -> NDArray[Any]:
-    """Read the layers `(L, D, H, W)` on the grid of an image, of which Slicer keeps the part that is filled.
+    """Read the layers of a segmentation on an image's grid.
+
+    Slicer stores only the part that is filled.
 
     Args:
         path: The segmentation.
         geometry: The image's grid.
+
+    Returns:
+        `(L, D, H, W)`.
 
     Raises:
         GeometryError: The file lies on another grid, or beyond the image.
@@ -356,9 +384,13 @@ def _format_size(shape: tuple[int, ...]) -> str:
 
 
 def match_structures(structures: Sequence[Structure], keys: Sequence[StructureKey]) -> list[int]:
-    """Return the numbers of the structures that any of the keys means.
+    """Find the numbers of the structures that keys mean.
 
-    Names are equal in any case, and whether words are joined by spaces or underscores.
+    Upper and lower case are the same, and so are spaces and underscores.
+
+    Args:
+        structures: The structures of a file.
+        keys: Their names or numbers.
 
     >>> match_structures([Structure(1, "Left Kidney"), Structure(2, "liver")], ["left_kidney", 2])
     [1, 2]

@@ -28,8 +28,8 @@ _NAMES = ("case_id", "group", "label", "status")
 def read_rows(path: Path) -> list[dict[str, str | float]]:
     """Read a table that `write_rows` wrote.
 
-    Names stay text; another column is one of numbers where all its fields are numbers or empty, an empty field being
-    NaN, and else one of text.
+    Names stay text. Another column holds numbers if all its fields are numbers or empty, where empty is NaN; otherwise
+    it holds text.
 
     Raises:
         MissingDataError: There is no such file.
@@ -46,7 +46,12 @@ def read_rows(path: Path) -> list[dict[str, str | float]]:
 
 
 def read_texts(path: Path) -> list[dict[str, str]]:
-    """Read a table of scores as it is written, each field as text; see `read_rows` for what is refused."""
+    """Read a table of scores with each field as text.
+
+    Raises:
+        MissingDataError: There is no such file.
+        UnreadableFileError: It is no table of scores, see `read_rows`.
+    """
     header, lines = _split(path)
     return [dict(zip(header, line, strict=True)) for line in lines]
 
@@ -57,11 +62,13 @@ def write_rows(path: Path, rows: Sequence[Row], *, columns: Sequence[str] = (), 
 
 
 def format_rows(rows: Sequence[Row], columns: Sequence[str] = ()) -> str:
-    """Format rows as CSV: one column for each name, numbers in full precision, NaN as an empty field.
+    """Format rows as CSV with numbers in full precision.
+
+    NaN is an empty field.
 
     Args:
         rows: By column.
-        columns: Columns that come first, and are there without any row.
+        columns: Columns that come first, even without any row.
     """
     columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
     buffer = io.StringIO()
@@ -82,14 +89,14 @@ def format_summary(summary: Mapping[str, Any]) -> str:
 
 
 def find_scores(path: Path, stage: str | None = None) -> Path:
-    """Find the table of scores that is meant.
+    """Find the table of scores that a path means.
 
     Args:
-        path: A table, which is the one; or a folder.
-        stage: What was scored; in a folder the test by default, or else the only stage that was.
+        path: A table, or a folder of tables.
+        stage: The scored stage; in a folder the test by default, or else the only stage there is.
 
     Returns:
-        Of several tables of that stage the newest.
+        The newest table of the stage.
 
     Raises:
         MissingDataError: There is none, or there are several stages and none of them is the test.
@@ -114,16 +121,21 @@ def find_scores(path: Path, stage: str | None = None) -> Path:
 
 
 def list_tables(folder: Path, stage: str) -> list[Path]:
-    """List the tables of a stage, oldest first: a later one has a higher number, see `choose_numbered_paths`.
+    """List the tables of a stage, oldest first.
 
-    Those that have no summary beside them come before all others: whoever wrote them was stopped in between.
+    A later one has a higher number, see `choose_numbered_paths`. Tables without a summary beside them come first: their
+    run was stopped in between.
+
+    Args:
+        folder: The folder.
+        stage: The scored stage.
     """
     tables = [path for path in folder.glob(f"scores_{stage}*.csv") if parse_stage(path) == stage]
     return sorted(tables, key=lambda path: (locate_summary(path).is_file(), _parse_number(path)))
 
 
 def note_newest(table: Path | None) -> str:
-    """Say that a table is the newest of several, for whoever reads it; empty where there is one."""
+    """Note that a table is the newest of several; empty for one."""
     stage = table and parse_stage(table)
     older = [path.name for path in list_tables(table.parent, stage) if path != table] if table and stage else []
     return f"Note: {table} is read, the newest scores of {stage}; older ones: {', '.join(older)}." if older else ""
@@ -141,7 +153,8 @@ def locate_summary(table: Path) -> Path:
 def read_objects(table: Path) -> list[dict[str, str | float]]:
     """Read the table of objects beside a table of scores.
 
-    Empty where there is none, or no object.
+    Returns:
+        Empty where there is no table, or no object.
 
     Raises:
         UnreadableFileError: The file is damaged.
@@ -157,10 +170,7 @@ def read_object_texts(table: Path) -> list[dict[str, str]]:
 
 
 def _locate_objects(table: Path) -> Path | None:
-    """Find the table of objects.
-
-    `None` where there is none, or it has no rows.
-    """
+    """Find the table of objects; `None` where it is missing or empty."""
     path = table.with_name(table.name.replace("scores_", "objects_", 1))
     has_rows = path.is_file() and len(path.read_text(encoding="utf-8-sig").splitlines()) > 1
     return path if has_rows else None
@@ -186,19 +196,20 @@ def predictions_beside(table: Path) -> Path:
 
 
 def pictures_in(predictions: Path) -> Path:
-    """Return where the pictures of cases are kept, in a folder that nothing takes for masks."""
+    """Return the folder of pictures, which nothing takes for masks."""
     return predictions / ".medseg" / "pictures"
 
 
 def write_reliability(predictions: Path, bins: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Write what the probabilities of each label come to, bin by bin, for `read_reliability`."""
+    """Write the binned probabilities of each label, for `read_reliability`."""
     write_text(predictions / _RELIABILITY, json.dumps(bins) + "\n", replace=True)
 
 
 def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
-    """Read what was measured beside a table of scores.
+    """Read the binned probabilities beside a table of scores.
 
-    Empty where nothing was.
+    Returns:
+        Bins by label; empty where nothing was measured.
 
     Raises:
         UnreadableFileError: The file is damaged.
@@ -220,11 +231,10 @@ def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
 
 
 def choose_numbered_paths(directory: Path, *names: str) -> list[Path]:
-    """Return paths that belong together and are free.
+    """Choose free paths for files that belong together.
 
-    They are `name_2`, `name_3` … where one is taken: nothing is overwritten.
-
-    The number is higher than any there is, so that the highest one is the newest.
+    They are `name_2`, `name_3` … where one is taken, so that nothing is overwritten. The number is higher than any
+    there is, so that the highest one is the newest.
 
     >>> [path.name for path in choose_numbered_paths(Path("nowhere"), "scores.csv", "summary.json")]
     ['scores.csv', 'summary.json']
@@ -236,15 +246,15 @@ def choose_numbered_paths(directory: Path, *names: str) -> list[Path]:
 def write_numbered_files(directory: Path, texts: Mapping[str, str]) -> dict[str, Path]:
     """Write files that belong together, numbered as `choose_numbered_paths` says.
 
-    Where those with the highest number agree as far as they are there, what a stopped process left out is added to
-    them, and nothing is written twice.
+    If the files with the highest number agree as far as they exist, the rest that a stopped process left out is added
+    to them, and nothing is written twice.
 
     Args:
         directory: Their folder.
-        texts: What each is to hold, by its name without a number.
+        texts: The content of each, by its name without a number.
 
     Returns:
-        Where each is.
+        The path of each.
     """
     names = [directory / name for name in texts]
     highest = _find_highest_number(names)
@@ -264,10 +274,7 @@ def _add_number(paths: Sequence[Path], number: int) -> list[Path]:
 
 
 def _find_highest_number(paths: Sequence[Path]) -> int:
-    """Find the highest number among files of these names.
-
-    0 where there is none.
-    """
+    """Find the highest number among files of these names, 0 without any."""
     taken = [
         _parse_number(other)
         for path in paths
@@ -278,7 +285,7 @@ def _find_highest_number(paths: Sequence[Path]) -> int:
 
 
 def _parse_number(path: Path) -> int:
-    """Return the number at the end of a file's name, 1 without one."""
+    """Parse the number at a name's end, 1 without one."""
     match = re.search(r"_(\d+)$", path.stem)
     return int(match[1]) if match else 1
 
@@ -306,7 +313,11 @@ def _split(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
-    """Raise `UnreadableFileError` unless the columns are those of a table of scores, each once."""
+    """Check that the columns are those of a score table, each once.
+
+    Raises:
+        UnreadableFileError: They are not.
+    """
     wrong = [f"no column {name}" for name in _NAMES if name not in header]
     wrong += [f"the column {name} twice" for name in dict.fromkeys(header) if header.count(name) > 1]
     if wrong:
@@ -341,9 +352,9 @@ _MARK = "'"
 
 
 def write_cell(text: str) -> str:
-    r"""Return text as a field, harmless to a spreadsheet.
+    r"""Make text printable and harmless to a spreadsheet.
 
-    It is printable, with a mark in front where a formula would be seen.
+    A mark in front keeps it from being read as a formula.
 
     >>> [write_cell(text) for text in ("=1+1", "a\x1b[2J", "-0.5", "'=1", "stomach")]
     ["'=1+1", 'a�[2J', '-0.5', "''=1", 'stomach']

@@ -24,14 +24,17 @@ MAX_BEHIND_BYTES = 1 << 26
 
 
 def check_claim(path: Path, count: int, most: int, unit: str, item_bytes: int = 1) -> None:
-    """Raise `UnreadableFileError` where a file claims to hold more than can be meant.
+    """Check that a file claims no more than a file can mean.
 
     Args:
         path: The file.
-        count: How many pixels or voxels it claims.
-        most: How many there may be.
+        count: The pixels or voxels that it claims.
+        most: The largest number.
         unit: What they are called.
-        item_bytes: How many bytes each of them takes in memory, channels included.
+        item_bytes: Bytes that each takes in memory, channels included.
+
+    Raises:
+        UnreadableFileError: The file claims more.
     """
     if count > most:
         raise too_large(path, most, unit)
@@ -40,18 +43,24 @@ def check_claim(path: Path, count: int, most: int, unit: str, item_bytes: int = 
 
 
 def too_large(path: Path, limit: int, unit: str) -> UnreadableFileError:
-    """Make the error for a file that claims too much."""
+    """Make the error for a file that claims too much.
+
+    Args:
+        path: The file.
+        limit: The largest number.
+        unit: What is counted.
+    """
     return UnreadableFileError(
         f"{path} claims more than {limit:,} {unit} and is not decoded. Divide it, or remove it from the data set."
     )
 
 
 def unreadable(path: Path, error: BaseException, what: str) -> UnreadableFileError:
-    """Make the error for a file that cannot be decoded, with its library's reason.
+    """Make the error for a file that its library cannot decode.
 
     Args:
         path: The file.
-        error: What was raised.
+        error: What the library raised.
         what: What could not be done, such as `be decoded as an image`.
     """
     size = path.stat().st_size if path.exists() else 0

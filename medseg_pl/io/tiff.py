@@ -33,7 +33,10 @@ DAMAGE = (
 
 
 def is_stack(tiff: tifffile.TiffFile) -> bool:
-    """Tell whether an open TIFF has more pages than small copies of the first, or describes more images."""
+    """Tell whether an open TIFF is a stack of images.
+
+    Small copies of the first page do not count; a description of more images does.
+    """
     others: list[Any] = list(islice(tiff.pages, 1, _MOST_COPIES))
     described = int((tiff.imagej_metadata or {}).get("images", 1))  # ImageJ may put a stack into a single page
     return described > 1 or any(not (page.is_reduced or page.is_mask) for page in others)
@@ -42,7 +45,7 @@ def is_stack(tiff: tifffile.TiffFile) -> bool:
 def is_stack_file(path: Path) -> bool:
     """Tell whether a file is a TIFF stack.
 
-    False where it cannot be opened, which is for its reader to say.
+    It is none where it cannot be opened, which its reader reports.
     """
     try:
         with tifffile.TiffFile(path) as tiff:
@@ -59,13 +62,14 @@ def is_tiff(path: Path) -> bool:
 def read(path: Path, *, seen: bool) -> NDArray[Any] | None:
     """Read the only page as `(C, H, W)`.
 
-    `None` where Pillow reads it better.
-
     Channels that the file declares to be transparency are dropped, all others are kept.
 
     Args:
         path: The file.
         seen: Whether pixels are wanted as they are seen, through the file's palette, or as the labels it stands for.
+
+    Returns:
+        `None` where Pillow reads the file better.
 
     Raises:
         MissingDataError: There is no such file.
@@ -108,7 +112,11 @@ def _open_page(path: Path) -> Iterator[Any]:
 
 
 def _check_claim(path: Path, page: Any) -> None:
-    """Raise `UnreadableFileError` where the page, or one of the tiles it is decoded in, would fill the memory."""
+    """Check that the page and its tiles do not fill the memory.
+
+    Raises:
+        UnreadableFileError: One of them would.
+    """
     item_bytes = page.samplesperpixel * -(-page.bitspersample // 8)
     for width, length, depth in (
         (page.imagewidth, page.imagelength, page.imagedepth),
@@ -136,14 +144,22 @@ _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 def is_left_to_pillow(page: Any) -> bool:
     """Tell whether Pillow applies the page's tags better than tifffile.
 
-    Fax codes of scanned masks, which not every tifffile knows; print colors, whose black is no transparency; and
-    luminance with color differences, unless JPEG's decoder turns them into colors.
+    It does for fax codes of scanned masks, which not every tifffile knows; for print colors, whose black is no
+    transparency; and for luminance with color differences, unless JPEG's decoder turns them into colors.
     """
     return bool(page.bitspersample == 1 or page.photometric == _PHOTOMETRIC.SEPARATED or _has_differences(page))
 
 
 def check_depth_for_pillow(page: Any, path: Path) -> None:
-    """Raise `UnreadableFileError` where Pillow would keep 8 bits of more."""
+    """Check that a page has at most the 8 bits Pillow keeps.
+
+    Args:
+        page: The page.
+        path: The file, for errors.
+
+    Raises:
+        UnreadableFileError: It has more.
+    """
     if page.bitspersample > 8:
         raise UnreadableFileError(
             f"{path} stores {page.bitspersample} bits as {page.photometric.name}, of which 8 would be read. Save it as "
@@ -152,12 +168,12 @@ def check_depth_for_pillow(page: Any, path: Path) -> None:
 
 
 def apply_tags(planes: NDArray[Any], page: Any, path: Path, *, seen: bool) -> NDArray[Any]:
-    """Give stored samples the meaning that the page's tags say they have.
+    """Interpret stored samples by the page's tags.
 
     Args:
         planes: `(C, ..., H, W)` as decoded; of several channels with several samples each, samples are inside.
-        page: The page, whose tags count.
-        path: The file, for an error.
+        page: The page with the tags.
+        path: The file, for errors.
         seen: Whether colors are wanted through a palette, or the labels that it stands for.
 
     Raises:
@@ -191,7 +207,11 @@ def read_orientation(page: Any) -> int:
 
 
 def turn(planes: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn `(..., H, W)` as an orientation code says that it is seen.
+    """Turn stored pixels to the way they are seen.
+
+    Args:
+        planes: `(..., H, W)`.
+        orientation: The code of TIFF and EXIF, from 1 to 8.
 
     >>> turn(np.array([[[1, 2, 3]]]), 6).tolist()
     [[[1], [2], [3]]]
@@ -208,12 +228,15 @@ def find_alpha(page: Any) -> list[int]:
 
 
 def _has_differences(page: Any) -> bool:
-    """Tell whether samples are luminance and color differences, which only a JPEG's decoder turns into colors."""
+    """Tell whether samples are luminance and color differences.
+
+    Only a JPEG's decoder turns these into colors.
+    """
     return bool(page.photometric == _PHOTOMETRIC.YCBCR and page.compression not in _JPEG)
 
 
 def _drop_alpha(planes: NDArray[Any], page: Any, path: Path) -> NDArray[Any]:
-    """Keep the channels of data, those that the file declares to be of no special kind included."""
+    """Keep the channels of data, unspecified ones included."""
     if page.photometric in _COLORS and int(page.samplesperpixel) == 4 and not page.extrasamples:
         raise UnreadableFileError(
             f"{path} has four channels and does not say whether the last is transparency. Set its ExtraSamples tag "
@@ -241,7 +264,7 @@ def _count_from_black(planes: NDArray[Any], page: Any, path: Path, *, seen: bool
 
 
 def read_palette(colormap: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return a palette `(3, n)` of 8 bits.
+    """Convert a palette `(3, n)` to 8 bits.
 
     Some writers ignore that TIFF has 16.
     """
@@ -249,6 +272,6 @@ def read_palette(colormap: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _look_up(indices: NDArray[Any], table: NDArray[np.uint8]) -> NDArray[Any]:
-    """`(C, ..., H, W)` colors of 8 bits; one channel if the palette has only grays."""
+    """Look up 8-bit colors, in one channel for a gray palette."""
     colors: NDArray[Any] = table[: 1 if (table == table[0]).all() else 3, indices]
     return colors

@@ -29,7 +29,7 @@ class TensorShape(NamedTuple):
 
 
 def read_archive(path: Path) -> dict[str, Any]:
-    """Read the content of a checkpoint that `torch.save` wrote, after its checksums.
+    """Read a checkpoint of `torch.save`, after its checksums, without running code.
 
     Only containers, texts and numbers are made: every other class that the file names is refused, as
     `torch.load(weights_only=True)` does.
@@ -111,10 +111,7 @@ class _PlainUnpickler(pickle.Unpickler):
     """Make containers and texts, a shape for each tensor, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name.
-
-        Anything that could run code is refused.
-        """
+        """Return what stands for a name; refuse anything that could run code."""
         if (module, name) in _KNOWN:
             return _KNOWN[module, name]
         if module == "torch" and name.isidentifier() and (name.endswith("Storage") or name[-1].isdigit()):

@@ -27,13 +27,15 @@ _MM = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "um": 0.001, "µm": 0.001, "μm
 
 
 def makes_volume(tiff: tifffile.TiffFile) -> bool:
-    """Tell whether the pages of a stack are of one size and follow each other along one axis."""
+    """Tell whether pages have one size and follow along one axis."""
     series = _list_main_series(tiff)
     return len(series) == 1 and len(_list_stack_axes(series[0])) < 2 and series[0].ndim > 2
 
 
 def read_stack(path: Path, *, seen: bool) -> tuple[NDArray[Any], Geometry]:
-    """Read a stack as `(C, D, H, W)`, with the spacing that ImageJ or OME notes.
+    """Read a TIFF stack as `(C, D, H, W)` with its grid.
+
+    The spacing is the one that ImageJ or OME notes.
 
     Args:
         path: The file.
@@ -62,7 +64,12 @@ def read_stack_geometry(path: Path) -> Geometry:
 
 
 def write_stack_like(path: Path, mask: NDArray[Any], template: Path) -> None:
-    """Write `(D, H, W)` label values as a TIFF of as many pages, with the spacing of `template` as ImageJ notes it.
+    """Write label values as a TIFF stack with a template's spacing.
+
+    Args:
+        path: The file to write.
+        mask: `(D, H, W)`, a page for each slice.
+        template: The stack whose spacing is noted, as ImageJ does.
 
     Raises:
         SettingError: A value does not fit into 16 bits.
@@ -119,7 +126,11 @@ def _open_series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
 
 
 def _check_room(path: Path, page: Any, claimed_bytes: int) -> None:
-    """Raise `UnreadableFileError` where a file cannot hold what ImageJ's or its pages' tags speak of."""
+    """Check that a file can hold the voxels that its tags claim.
+
+    Raises:
+        UnreadableFileError: It cannot.
+    """
     held = path.stat().st_size * (1 if page.compression == tifffile.COMPRESSION.NONE else _MOST_PACKED)
     if claimed_bytes > held:
         raise UnreadableFileError(
@@ -146,7 +157,10 @@ def _describe_contents(tiff: tifffile.TiffFile) -> str:
 
 
 def _move_channels_first(series: Any) -> NDArray[Any]:
-    """`(C, D, H, W)`; samples of a page stand inside channels in pages of their own, whichever way they are stored."""
+    """Arrange a series as `(C, D, H, W)`.
+
+    Samples of a page stand inside channels with pages of their own, however they are stored.
+    """
     data: NDArray[Any] = series.asarray()
     axes, stack = series.axes, _list_stack_axes(series)
     lengthy = [place for place, axis in enumerate(axes) if axis in "CSYX" or axis in stack]
@@ -178,7 +192,10 @@ def _read_imagej_spacing(noted: dict[str, Any], page: Any) -> tuple[float, float
 
 
 def _read_ome_spacing(xml: str) -> tuple[float, float, float] | None:
-    """Millimeters along `(z, y, x)`, `None` unless OME's first image notes all three; they are µm by default."""
+    """Read the spacing `(z, y, x)` in mm of OME's first image.
+
+    `None` unless all three are noted; they are in µm by default.
+    """
     match = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
     pixels = dict(re.findall(r'(\w+)="([^"]*)"', match[0])) if match else {}
     sizes = [
@@ -189,7 +206,7 @@ def _read_ome_spacing(xml: str) -> tuple[float, float, float] | None:
 
 
 def is_volume(path: Path) -> bool:
-    """Tell whether a file is a volume that is read: by its name, or a TIFF by its pages."""
+    """Tell whether a file is a volume, by name or TIFF pages."""
     return is_volume_name(path) or (tiff.is_tiff(path) and tiff.is_stack_file(path))
 
 
@@ -198,7 +215,7 @@ def read_volume(path: Path, *, seen: bool = True) -> tuple[NDArray[Any], Geometr
 
     Args:
         path: The file.
-        seen: Whether a stack is seen through its palette; else it is a mask, and the palette's labels are read.
+        seen: Whether a stack is seen through its palette; otherwise it is a mask, and the palette's labels are read.
     """
     if is_itk(path):
         return itk.read_itk(path)
@@ -213,7 +230,7 @@ def read_volume_geometry(path: Path) -> Geometry:
 
 
 def write_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
-    """Write `(D, H, W)` label values in the format, and on the grid, of `template`."""
+    """Write `(D, H, W)` label values in the template's format and grid."""
     if is_itk(template):
         itk.write_itk_mask_like(path, mask, template)
     elif is_nifti(template):

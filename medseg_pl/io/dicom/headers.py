@@ -82,13 +82,13 @@ _THREADS = 8
 
 
 class DicomFile(NamedTuple):
-    """What has to be known of a file to put it beside others.
+    """Header fields that sort a file among others.
 
     Attributes:
         path: The file.
         kind: What it holds.
         series: The series it belongs to; of a projection, which is a case of its own, the image.
-        frame_of_reference: The coordinate systems it speaks of.
+        frame_of_reference: The coordinate systems that it names.
         refers_to: The series it was drawn on.
         patient_id: Empty unless it was asked for.
         number: Of the series in its study; empty where the file does not say.
@@ -106,14 +106,16 @@ class DicomFile(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Check whether a file begins as DICOM does, with or without a preamble."""
+    """Tell whether a file begins as DICOM, with or without a preamble."""
     with explain_damage(path), path.open("rb") as file:
         begin = file.read(_MAGIC.stop)
     return begin[_MAGIC] == b"DICM" or _lacks_preamble(begin)
 
 
 def _lacks_preamble(begin: bytes) -> bool:
-    r"""Whether the first element is one that a data set without preamble begins with, and is as long as it says.
+    r"""Tell whether bytes begin with the first element of a data set.
+
+    Its length must be what it says.
 
     >>> begin = bytes.fromhex("0800 0500 4353 0a00") + b"ISO_IR 100" + b"\x08\0" * 9
     >>> _lacks_preamble(begin), _lacks_preamble(bytes(132))
@@ -131,13 +133,14 @@ def _lacks_preamble(begin: bytes) -> bool:
 
 
 def read_entry(path: Path, *, patient: bool = False) -> DicomFile | None:
-    """Read what a DICOM file is.
-
-    `None` for other files that do not claim to be one.
+    """Read the header fields that sort a DICOM file.
 
     Args:
         path: The file.
         patient: Whether to read the PatientID too.
+
+    Returns:
+        `None` for other files that do not claim to be DICOM.
 
     Raises:
         UnreadableFileError: The file should be DICOM, and is not or is damaged.
@@ -164,6 +167,10 @@ def read_entry(path: Path, *, patient: bool = False) -> DicomFile | None:
 def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
     """Read the header of a file, with its pixels on request.
 
+    Args:
+        path: The file.
+        pixels: Whether to read them.
+
     Raises:
         MissingDataError: There is no such file.
         UnreadableFileError: It is no DICOM, or it is damaged.
@@ -186,7 +193,7 @@ def get_kind(dataset: Dataset) -> FileKind:
 
 
 def get_text(dataset: Dataset, keyword: str) -> str:
-    """Return a value as text without padding; empty if missing.
+    """Return an element's value as text without padding, empty if missing.
 
     >>> get_text(Dataset(), "Modality")
     ''
@@ -195,20 +202,25 @@ def get_text(dataset: Dataset, keyword: str) -> str:
 
 
 def read_modality(path: Path) -> str:
-    """Read what kind of scanner made a file, such as `CT`; empty if it does not say."""
+    """Read a file's modality, such as `CT`; empty if it is missing."""
     return get_text(read_dataset(path), "Modality")
 
 
 def get_items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """Return the items of a sequence; none if it is missing."""
+    """Return the items of a sequence, none if it is missing."""
     return list(dataset.get(keyword) or ())
 
 
 def require_element(dataset: Dataset, keyword: str, path: Path) -> Any:
-    """Return the value of an element without which the file cannot be used.
+    """Return the value of an element that the file must have.
+
+    Args:
+        dataset: The content of the file.
+        keyword: The element.
+        path: The file, for errors.
 
     Raises:
-        UnreadableFileError: It is not there, or it is empty.
+        UnreadableFileError: It is missing or empty.
     """
     value = dataset.get(keyword)
     if value is None or value == "":
@@ -220,9 +232,12 @@ def require_element(dataset: Dataset, keyword: str, path: Path) -> Any:
 
 @contextmanager
 def explain_damage(path: Path) -> Iterator[None]:
-    """Turn what pydicom raises on damaged bytes into an error that names the file.
+    """Convert pydicom's errors on damaged bytes to one that names the file.
 
     The original text stays out of the message, since it may quote any element of the header.
+
+    Raises:
+        UnreadableFileError: The bytes are damaged.
     """
     try:
         yield
@@ -255,10 +270,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _read_until(path: Path, last: int) -> Dataset:
-    """Read the elements up to a tag.
-
-    They are sorted, so the rest is not parsed.
-    """
+    """Read the elements up to a tag, and leave the rest unparsed."""
     with path.open("rb") as file:
         return read_partial(file, stop_when=lambda tag, vr, length: tag > last, force=True)
 
@@ -289,11 +301,11 @@ def _list_reference_frames(dataset: Dataset) -> Iterator[str]:
 
 
 class DicomTree:
-    """What the headers below a folder say, each read once.
+    """Headers of the DICOM files below a folder, each read once.
 
     Args:
         root: The folder, or a single file.
-        patients: Whether to read who was scanned.
+        patients: Whether to read the PatientID.
 
     Attributes:
         entries: The DICOM files.
@@ -312,9 +324,9 @@ class DicomTree:
 
     @cached_property
     def images(self) -> dict[str, list[DicomFile]]:
-        """The images of each folder, by its path below the root.
+        """Images of each folder, by its path below the root.
 
-        The root's own by its name.
+        Those of the root itself have the root's name.
         """
         folders: dict[str, list[DicomFile]] = defaultdict(list)
         for entry in self.entries:
@@ -337,7 +349,7 @@ class DicomTree:
         return {e.path.relative_to(self.root).as_posix(): e for e in self.entries if e.kind in _REFERENCES}
 
     def drawn_on(self, reference: DicomFile) -> set[str]:
-        """Find the series that a reference names, or else those in its coordinate system."""
+        """Find the series that a reference names, else those sharing its coordinates."""
         if reference.refers_to:
             return self._series & set(reference.refers_to)
         return {series for name in reference.frame_of_reference for series in self._placed.get(name, ())}
@@ -365,10 +377,17 @@ def _read_or_explain(path: Path, *, patient: bool) -> DicomFile | DataError | No
 
 
 def name_series(folder: str, entries: Sequence[DicomFile]) -> dict[str, list[DicomFile]]:
-    """Part the images of a folder into cases: a series each, and each projection by itself.
+    """Divide a folder's images into cases: one for each series or projection.
 
     A folder's only series is called after the folder, several are `<folder>/series_<number>`; without numbers that
     tell them apart they stay together, to be refused as mixed. A projection is `<folder>/<file>`.
+
+    Args:
+        folder: The name of the folder.
+        entries: Its files.
+
+    Returns:
+        The images of each case, by its name.
     """
     series: dict[str, list[DicomFile]] = defaultdict(list)
     for entry in entries:

@@ -39,12 +39,12 @@ _CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000, possibly behind the boxes of 
 
 
 class PixelLayout(NamedTuple):
-    """How the pixels of a file are stored.
+    """Storage of a file's pixels.
 
     Attributes:
-        frames: How many images there are.
+        frames: The number of images.
         size: Rows and columns.
-        bits: How many bits of a value count.
+        bits: The number of bits of a value that count.
         signed: Whether the highest of them is the sign.
         inverted: Whether small values are bright (MONOCHROME1).
     """
@@ -57,7 +57,7 @@ class PixelLayout(NamedTuple):
 
 
 def read_layout(dataset: Dataset, path: Path) -> PixelLayout:
-    """Read from the header how the pixels are stored.
+    """Read how the pixels are stored from the header.
 
     Raises:
         UnreadableFileError: The header claims more than is decoded, or colors.
@@ -82,7 +82,7 @@ def read_layout(dataset: Dataset, path: Path) -> PixelLayout:
 def read_frames(
     dataset: Dataset, path: Path, wanted: Sequence[int] | None = None
 ) -> Iterator[tuple[int, Integer[np.ndarray, "h w"]]]:
-    """Decode frames one after the other: neither rescaled nor inverted.
+    """Decode frames one after the other, neither rescaled nor inverted.
 
     Args:
         dataset: The file's content, read with its pixels.
@@ -173,7 +173,8 @@ def _decode(frame: bytes, path: Path, layout: PixelLayout, decode: Callable[[byt
 def read_codestream_size(frame: bytes) -> tuple[int, int] | None:
     """Read rows and columns from a JPEG, JPEG-LS or JPEG 2000 image.
 
-    `None` if missing.
+    Returns:
+        `None` where the image does not hold them.
 
     >>> read_codestream_size(bytes.fromhex("ffd8 ffc3 000b 10 0003 0005 01 0000 00"))
     (3, 5)
@@ -199,7 +200,7 @@ def _check_values(values: NDArray[Any], layout: PixelLayout, path: Path) -> NDAr
 
 
 def _apply_sign(values: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
-    """Apply the header's sign: JPEG's kinds know none but JPEG 2000, and not always this one."""
+    """Apply the header's sign, which most JPEG decoders do not know."""
     result = values.astype(np.int64) & ((1 << layout.bits) - 1)
     if layout.signed:
         result -= (result >> (layout.bits - 1)) << layout.bits

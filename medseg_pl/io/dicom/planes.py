@@ -47,9 +47,9 @@ class Plane:
         orientation: Unit vector along a row, then along a column (LPS).
         spacing_mm: From row to row, from column to column.
         size: Rows and columns.
-        thickness_mm: Of the slice; `None` where the header does not say. Not the distance to the next one.
-        slope: What a stored value is multiplied by.
-        intercept: What is added then.
+        thickness_mm: Of the slice, not the distance to the next one; `None` where the header does not say.
+        slope: Factor of a stored value.
+        intercept: Added to the product.
     """
 
     path: Path
@@ -72,13 +72,13 @@ class Plane:
         return np.stack([normal / np.linalg.norm(normal), down_column, along_row])
 
     def locate(self, points_mm: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
-        """Compute each point's distance from the plane in mm, its row and its column."""
+        """Compute each point's distance from the plane in mm, row and column."""
         offsets: Float64[np.ndarray, "n 3"] = (points_mm - np.asarray(self.position_mm)) @ self.axes.T
         offsets /= (1.0, *self.spacing_mm)
         return offsets
 
     def point(self, row: float, column: float) -> Float64[np.ndarray, "3"]:
-        """Compute where a pixel lies (LPS)."""
+        """Compute the position of a pixel in mm (LPS)."""
         _, down_column, along_row = self.axes
         between_rows, between_columns = self.spacing_mm
         place: Float64[np.ndarray, "3"] = (
@@ -88,10 +88,14 @@ class Plane:
 
 
 def read_planes(dataset: Dataset, path: Path) -> list[Plane]:
-    """Read where the images of a file lie.
+    """Read the positions of a file's images.
+
+    Args:
+        dataset: The content of the file.
+        path: The file, for errors.
 
     Raises:
-        UnreadableFileError: The header lacks a place, or says it in a way that cannot be.
+        UnreadableFileError: The header lacks a position, or gives an impossible one.
     """
     layout = read_layout(dataset, path)
     with explain_damage(path):
@@ -108,7 +112,18 @@ def read_planes(dataset: Dataset, path: Path) -> list[Plane]:
 
 
 def collect_frame_elements(dataset: Dataset, path: Path) -> list[Dataset]:
-    """Collect the elements that place each image, wherever the file keeps them."""
+    """Collect the elements that place each image, wherever the file keeps them.
+
+    Args:
+        dataset: The content of the file.
+        path: The file, for errors.
+
+    Returns:
+        One data set for each image.
+
+    Raises:
+        UnreadableFileError: The header is damaged.
+    """
     with explain_damage(path):
         frames = get_items(dataset, "PerFrameFunctionalGroupsSequence")
         if not frames:
@@ -128,9 +143,9 @@ def _collect_elements(groups: Sequence[Dataset]) -> Dataset:
 
 
 def _place_projection(dataset: Dataset, path: Path, frame: int, size: tuple[int, int]) -> Plane:
-    """Place an image that lies nowhere in the patient, such as a radiograph, at the origin.
+    """Place an image without a position, such as a radiograph, at 0.
 
-    Where it does not say how far its pixels are apart, it has no thickness, and so no spacing.
+    Without a distance between its pixels it has no thickness, and so no spacing.
     """
     elements = Dataset()
     elements.update({element.tag: element for element in dataset if element.keyword in _RESCALE})

@@ -34,7 +34,7 @@ def read_masks(path: Path, wanted: Sequence[Collection[int]], series: Series) ->
     Args:
         path: The file.
         wanted: For each mask the numbers of the structures that it unites.
-        series: What was drawn on.
+        series: The series that they were drawn on.
 
     Raises:
         GeometryError: Something is drawn where the series has no pixel.
@@ -60,7 +60,7 @@ _TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
 
 
 def read_segments(path: Path) -> list[Structure]:
-    """List the segments of a file, without the background of a label map.
+    """List the segments of a file, without a label map's background.
 
     Raises:
         UnreadableFileError: The file is damaged or describes no segment.
@@ -105,7 +105,7 @@ def read_segmentation(path: Path, wanted: Sequence[Collection[int]], series: Ser
 
 
 def _find_planes(dataset: Dataset, path: Path, series: Series) -> list[Plane]:
-    """Find the frames' planes.
+    """Find the planes of the frames.
 
     Without a frame of reference they lie on the only image.
     """
@@ -222,7 +222,7 @@ def read_contours(path: Path, wanted: Sequence[Collection[int]], series: Series)
     Args:
         path: The file.
         wanted: For each mask the numbers of the regions that it unites.
-        series: What was drawn on.
+        series: The series that they were drawn on.
 
     Raises:
         GeometryError: A contour lies on no slice of the series.

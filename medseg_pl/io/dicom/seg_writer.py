@@ -55,7 +55,7 @@ _REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError
 
 
 class Segment(NamedTuple):
-    """What a label is.
+    """Description of a label as a segment.
 
     Attributes:
         name: The label.
@@ -71,9 +71,7 @@ class Segment(NamedTuple):
 def write_segmentation(
     path: Path, mask: UInt8[np.ndarray, "m d h w"], segments: Sequence[Segment], series: Series
 ) -> None:
-    """Write a binary segmentation.
-
-    Its frames lie on the slices of a series, and refer to them.
+    """Write a binary segmentation that refers to the slices of a series.
 
     Frames that would hold nothing are left out, except where nothing at all was found: then there is an empty frame
     for each slice and segment, which says so to any reader.
@@ -82,8 +80,8 @@ def write_segmentation(
         path: The file to write.
         mask: One channel with `i + 1` for segment `i`, or one channel of 0 and 1 for each segment; on the slices of
             the files, also where the volume is resampled.
-        segments: What the labels are.
-        series: What was segmented.
+        segments: The labels.
+        series: The series that was segmented.
 
     Raises:
         DataError: The series lacks something that a segmentation has to repeat, or is spread over several
@@ -118,7 +116,7 @@ def _check_names(segments: Sequence[Segment]) -> None:
 
 
 def _group_by_file(planes: Sequence[Plane]) -> list[list[int]]:
-    """Group the indices of slices by file, in the order of its frames."""
+    """Group the indices of slices by file, in frame order."""
     files: dict[Path, list[int]] = defaultdict(list)
     for place, plane in enumerate(planes):
         files[plane.path].append(place)
@@ -127,10 +125,7 @@ def _group_by_file(planes: Sequence[Plane]) -> list[list[int]]:
 
 @contextmanager
 def _explain_refusal(series: Series) -> Iterator[None]:
-    """Name the series that highdicom refuses.
-
-    Its own text may quote the header.
-    """
+    """Name the series that highdicom refuses, without quoting its header."""
     try:
         yield
     except _REFUSALS as error:
@@ -149,7 +144,7 @@ def _find_thickness_mm(series: Series) -> float:
 
 
 def _make_reference(header: Dataset, planes: Sequence[Plane], thickness_mm: float) -> Dataset:
-    """Make the header that highdicom refers to, without anything that names a person."""
+    """Make the header that highdicom refers to, without any person's name."""
     reference = _make_places(planes, thickness_mm)
     for keyword in _PATIENT_AND_STUDY:
         setattr(reference, keyword, "")

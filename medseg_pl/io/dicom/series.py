@@ -56,16 +56,19 @@ class Series:
         return (len(self.planes), *self.planes[0].size)
 
     def spread_mask(self, mask: UInt8[np.ndarray, "m d h w"]) -> UInt8[np.ndarray, "m e h w"]:
-        """Bring a mask from the slices of the files to the grid of the volume."""
+        """Move a mask from the files' slices to the volume's grid."""
         return self.resampling.spread_mask(mask) if self.resampling else mask
 
     def restore_mask(self, mask: UInt8[np.ndarray, "m e h w"]) -> UInt8[np.ndarray, "m d h w"]:
-        """Bring a mask from the grid of the volume to the slices of the files."""
+        """Move a mask from the volume's grid to the files' slices."""
         return self.resampling.restore_mask(mask) if self.resampling else mask
 
     @property
     def slack_mm(self) -> float:
-        """How far from a slice something may lie and still be on it: a quarter of the way to the next one."""
+        """Distance from a slice, in mm, that still counts as on it.
+
+        It is a quarter of the way to the next slice.
+        """
         (z, _, _) = self.geometry.spacing_mm or (min(self.planes[0].spacing_mm), 0, 0)
         return z / 4
 
@@ -84,14 +87,14 @@ class Series:
 
 
 def list_series_files(folder: Path) -> list[Path]:
-    """List the CT, MR and PET images in a folder, without its sub-folders."""
+    """List the CT, MR and PET images of a folder, without sub-folders."""
     paths = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
     entries = (read_entry(path) for path in paths)
     return [entry.path for entry in entries if entry is not None and entry.kind == "image"]
 
 
 def read_series(files: Sequence[Path]) -> tuple[Shaped[np.ndarray, "1 d h w"], Geometry]:
-    """Read a volume, rescaled as the headers say (to Hounsfield units in CT).
+    """Read a volume with its headers' rescaling, in Hounsfield units for CT.
 
     Values are `int16` or `uint16` where whole numbers of this range come out, else `float32`. Where small values are
     bright (MONOCHROME1), stored values are mirrored in their range before they are rescaled, so that larger is
@@ -116,9 +119,14 @@ def read_series_geometry(files: Sequence[Path]) -> Geometry:
 
 
 def find_series_problems(files: Sequence[Path], *, resample: bool = False) -> list[Problem]:
-    """Find what keeps files from being one volume, from their headers.
+    """Find in the headers why files make no volume.
 
-    See `open_series`.
+    Args:
+        files: All files of one series, in any order.
+        resample: Whether uneven slices are allowed, see `open_series`.
+
+    Returns:
+        Damaged files included; nothing where the files make a volume.
     """
     planes: list[Plane] = []
     problems: list[Problem] = []
@@ -131,7 +139,7 @@ def find_series_problems(files: Sequence[Path], *, resample: bool = False) -> li
 
 
 def open_series(files: Sequence[Path], *, resample: bool = False) -> Series:
-    """Open a series: its slices in order, from their headers.
+    """Read the headers of a series, and sort its slices.
 
     Args:
         files: All files of one series, in any order.
@@ -153,7 +161,7 @@ def open_series(files: Sequence[Path], *, resample: bool = False) -> Series:
 
 
 def read_values(series: Series) -> Shaped[np.ndarray, "d h w"]:
-    """Read the rescaled values on the grid of the volume; see `read_series`."""
+    """Read the rescaled values on the volume's grid, see `read_series`."""
     voxels = max(math.prod(series.shape), math.prod(series.geometry.shape))
     check_claim(series.planes[0].path.parent, voxels, MAX_VOXELS, "voxels")
     slices: list[NDArray[Any]] = [np.empty(0)] * len(series.planes)
@@ -228,7 +236,7 @@ _TIE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class SliceResampling:
-    """Places of the slices of a series and of the even slices that replace them.
+    """Heights of a series' slices and of their even replacements.
 
     Args:
         stored_mm: Heights of the slices of the series along their normal, ascending.
@@ -262,16 +270,19 @@ class SliceResampling:
         return even
 
     def spread_mask(self, mask: UInt8[np.ndarray, "m d h w"]) -> UInt8[np.ndarray, "m e h w"]:
-        """Give each even slice the mask of the nearest slice of the series."""
+        """Copy each even slice's mask from the nearest slice of the series."""
         return mask[:, self._nearest_stored]
 
     def restore_mask(self, mask: UInt8[np.ndarray, "m e h w"]) -> UInt8[np.ndarray, "m d h w"]:
-        """Give each slice of the series the mask of the nearest even slice; undoes `spread_mask` exactly."""
+        """Copy each series slice's mask from the nearest even slice.
+
+        It undoes `spread_mask` exactly.
+        """
         return mask[:, self._nearest_even]
 
     @property
     def is_reversible(self) -> bool:
-        """Whether each slice of the series gives its mask to an even slice that gives it back."""
+        """Whether each slice of the series gets its own mask back."""
         return bool(np.array_equal(self._nearest_stored[self._nearest_even], np.arange(len(self.stored_mm))))
 
     @cached_property
@@ -285,7 +296,7 @@ class SliceResampling:
 
 
 def plan_resampling(stored_mm: Sequence[float] | Float64[np.ndarray, "d"]) -> SliceResampling:
-    """Find the even slices for unevenly spaced ones.
+    """Compute even slices that replace unevenly spaced ones.
 
     They reach from the first slice to the last, as far apart as the closest slices of the series are on average; a
     little closer where a slice of the series would otherwise have no even slice of its own.
@@ -314,7 +325,7 @@ def _find_nearest(
 ) -> Int64[np.ndarray, "w"]:
     """Find the number of the nearest place for each height.
 
-    `favor_mm` is added to the way to the upper one.
+    `favor_mm` is added to the distance to the upper one.
     """
     above = np.clip(np.searchsorted(places_mm, wanted_mm), 1, len(places_mm) - 1)
     below = above - 1

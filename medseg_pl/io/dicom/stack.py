@@ -33,7 +33,7 @@ Code = Literal["unreadable", "mixed", "unlike", "duplicate", "gap", "uneven"]
 
 
 class Problem(NamedTuple):
-    """Why files are no volume.
+    """A reason why files are no volume.
 
     Attributes:
         code: What kind of problem it is.
@@ -45,13 +45,13 @@ class Problem(NamedTuple):
 
 
 def find_problems(planes: Sequence[Plane], *, resample: bool = False) -> Iterator[Problem]:
-    """Find what is wrong with slices.
+    """Find what is wrong with the slices of a volume.
 
-    Later checks need the earlier ones to pass.
+    Later checks need earlier ones to pass.
 
     Args:
         planes: The slices, in any order.
-        resample: Whether uneven distances are none of it, since slices are to be resampled along their normal.
+        resample: Whether to allow uneven distances, since slices are to be resampled along their normal.
     """
     placement = (_find_wandering, _find_excess) if resample else (_find_gaps, _find_uneven)
     for check in (_find_mixed, _find_unlike, _find_duplicates, *placement) if planes else ():
@@ -61,15 +61,18 @@ def find_problems(planes: Sequence[Plane], *, resample: bool = False) -> Iterato
 
 
 def find_unevenness(planes: Sequence[Plane]) -> tuple[Problem, ...]:
-    """Find what keeps slices from lying on an even grid: gaps, else uneven distances."""
+    """Find why slices are not evenly spaced: gaps, else uneven distances."""
     return tuple(_find_gaps(planes)) or tuple(_find_uneven(planes))
 
 
 def describe_mixed_series(files: Sequence[tuple[str, Path]]) -> str | None:
-    """Describe files of several series by their counts, never by what could name a patient.
+    """Describe files of several series by counts, without a patient's name.
 
     Args:
         files: The series of each file (or image), and the file.
+
+    Returns:
+        `None` where all are of one series.
     """
     counts = Counter(series for series, _ in files)
     if len(counts) < 2:
@@ -83,7 +86,7 @@ def describe_mixed_series(files: Sequence[tuple[str, Path]]) -> str | None:
 
 
 def sort_planes(planes: Sequence[Plane]) -> list[Plane]:
-    """Sort along the normal; input order decides between equal positions."""
+    """Sort slices along their normal; equal positions keep their order."""
     heights = compute_heights_mm(planes)
     return [planes[place] for place in np.argsort(heights, kind="stable")]
 
@@ -91,8 +94,8 @@ def sort_planes(planes: Sequence[Plane]) -> list[Plane]:
 def compute_grid(planes: Sequence[Plane], count: int | None = None) -> Geometry:
     """Compute the grid of evenly spaced slices.
 
-    Between two slices lies their distance along the normal, also where the gantry was tilted and the stack is sheared.
-    A single slice has no such distance, and takes its thickness instead.
+    Neighboring slices are as far apart as they are along the normal, also where the gantry was tilted and the stack is
+    sheared. A single slice has no such distance, and takes its thickness instead.
 
     Args:
         planes: The slices in their order.
@@ -197,7 +200,7 @@ def _find_uneven(planes: Sequence[Plane]) -> Iterator[Problem]:
 
 
 def _find_wandering(planes: Sequence[Plane]) -> Iterator[Problem]:
-    """Find slices beside the line from first to last, which resampling cannot place."""
+    """Find slices off the line from first to last, which defeat resampling."""
     ordered = sort_planes(planes)
     places, heights = np.array([plane.position_mm for plane in ordered]), compute_heights_mm(ordered)
     if len(ordered) < 3:
@@ -215,7 +218,7 @@ def _find_wandering(planes: Sequence[Plane]) -> Iterator[Problem]:
 
 
 def _find_excess(planes: Sequence[Plane]) -> Iterator[Problem]:
-    """Find slices so close that an even grid would have many times as many."""
+    """Find slices so close that an even grid would multiply their number."""
     ordered = sort_planes(planes)
     steps_mm = np.diff(compute_heights_mm(ordered))
     if not find_unevenness(planes) or steps_mm.sum() <= MOST_SLICES * len(ordered) * steps_mm.min():
