@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import permutations, product
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.inference.predictor import Predictor
+from medseg_pl.metrics.functional import overlap
 from tests.dicom_files import save_series
 from tests.export.checkpoints import OURS, write_checkpoint
 from tests.sample_files import noise
@@ -55,3 +59,22 @@ def test_a_folder_is_one_series(predictor: Predictor, tmp_path: Path) -> None:
     save_series(tmp_path / "in" / "b", stored, series="another")
     with pytest.raises(DataError, match="in holds 2 DICOM series; expected one"):
         predictor.predict(tmp_path / "in")
+
+
+@pytest.mark.parametrize("orientation", ["SPR", "AIL"])
+def test_48_orientations_give_one_mask_in_space(predictor: Predictor, tmp_path: Path, orientation: str) -> None:
+    affine = np.array([[1.0, 0, 0, -20], [0.1, 1.5, 0, 7], [0, 0, 3, 11], [0, 0, 0, 1]])
+    image, home = nibabel.Nifti1Image(noise((26, 19, 9)), affine), io_orientation(affine)
+    oriented = Predictor(predictor.models, orientation=orientation)
+    masks, unturned = [], []
+    for code in ("".join(codes) for axes in permutations(["RL", "AP", "SI"]) for codes in product(*axes)):
+        nibabel.save(image.as_reoriented(ornt_transform(home, axcodes2ornt(tuple(code)))), tmp_path / f"{code}.nii.gz")
+        for each, collected in ((oriented, masks), (predictor, unturned)):
+            prediction = each.predict(tmp_path / f"{code}.nii.gz", probabilities=False)
+            voxels = nibabel.Nifti1Image(prediction.mask[0].T, np.asarray(prediction.geometry.affine)[:, [2, 1, 0, 3]])
+            collected.append(np.asarray(voxels.as_reoriented(io_orientation(voxels.affine)).dataobj))
+    assert len(masks) == 48
+    for value in (1, 2):
+        scores = [overlap.dice(overlap.count(mask == value, masks[0] == value)) for mask in masks]
+        assert scores == [1.0] * 48
+    assert any(not np.array_equal(mask, unturned[0]) for mask in unturned), "the network sees the difference"
