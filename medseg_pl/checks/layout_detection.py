@@ -33,6 +33,7 @@ from medseg_pl.data.sources import (
     Source,
     UWMadisonSource,
 )
+from medseg_pl.data.sources.base import note_unknown_patients
 from medseg_pl.data.sources.decathlon import read_labels
 from medseg_pl.data.sources.folder_layout import IMAGE_FOLDERS, find_folder_layout, find_image_folder
 from medseg_pl.data.sources.named_masks import list_segment_labels
@@ -144,10 +145,11 @@ def detect_labels(opened: OpenedDataset, settings: LabelSettings) -> DetectedDat
     Raises:
         SettingError: Something has to be set that the masks do not say.
     """
-    labeling = infer_dataset_labels(opened, opened.source.cases(), settings)
+    cases = opened.source.cases()
+    labeling = infer_dataset_labels(opened, cases, settings)
     if labeling.problem:
         raise SettingError(labeling.problem)
-    notes = (*labeling.notes, *opened.notes)
+    notes = (*labeling.notes, *opened.notes, *note_unknown_patients(opened.source, cases))
     return DetectedDataset(opened.source, labeling.labels, opened.config, opened.modalities, notes)
 
 
@@ -306,9 +308,7 @@ def _open_polygons(directory: Path, settings: DataSettings) -> OpenedDataset:
 def _open_folder(directory: Path, settings: DataSettings) -> OpenedDataset:
     found = find_folder_layout(directory, settings.reading)
     source, config = _make_source(FolderSource, {"root": str(directory), **found.settings})
-    alone = "every image is taken for a patient of its own; say with --group where one has several"
-    notes = found.notes if "group" in found.settings else (*found.notes, alone)
-    return OpenedDataset(source, config, separate=found.labels, notes=notes)
+    return OpenedDataset(source, config, separate=found.labels, notes=found.notes)
 
 
 def _complete_labels(labels: LabelMap | None, settings: LabelSettings) -> Labeling:

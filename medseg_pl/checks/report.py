@@ -32,10 +32,11 @@ from medseg_pl.checks.inspection import inspect_cases
 from medseg_pl.checks.pixel_measurement import index_values, sample_finite
 from medseg_pl.checks.run_checks import CODES, Report, run_checks
 from medseg_pl.checks.settings import CheckSettings, read_settings
-from medseg_pl.core.errors import DataError, SettingError, make_printable
+from medseg_pl.core.errors import DataError, SettingError, count_noun, make_printable
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FileSource, Source
+from medseg_pl.data.sources.base import note_unknown_patients
 from medseg_pl.data.sources.files import CaseGrid, bring_to_grid, read_image_file, read_mask_file
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.case_pictures import COLORS, draw_contours, to_gray
@@ -173,7 +174,9 @@ def inspect_dataset(settings: CheckSettings, workers: int) -> Report:
         patch=settings.patch,
         choose_splits=partial(settings.choose_splits, listing.cases),
     )
-    return replace(report, notes=(*labeling.notes, *settings.opened.notes, *report.notes))
+    unknown = note_unknown_patients(settings.source, listing.cases)
+    notes = (*labeling.notes, *settings.opened.notes, *report.notes, *unknown)
+    return replace(report, notes=notes, patients=None if unknown else len({case.group for case in listing.cases}))
 
 
 def print_report(console: Console, report: Report, root: Path) -> None:
@@ -207,7 +210,7 @@ def describe_dataset(report: Report, settings: CheckSettings) -> dict[str, Any]:
     return {
         "source": type(settings.source).__name__,
         "cases": len(report.cases),
-        "patients": len({case.case.group for case in report.cases}),
+        "patients": report.patients,
         "labels": dict(zip(report.labels.names, report.labels.file_values, strict=True)),
         "cases_with_label": dict(zip(report.labels.names, present.sum(axis=0).tolist(), strict=True))
         if len(present)
@@ -228,11 +231,12 @@ def _summarize_extent(lengths: Any) -> Mapping[str, list[float]]:
 
 
 def summarize_report(report: Report) -> str:
-    """Give the result in one line."""
-    counts, cases = report.counts(), len(report.cases)
-    numbers = ", ".join(f"{number} {level}{'' if number == 1 else 's'}" for level, number in counts.items())
+    """Give the result in two short lines: what was counted, and what to do."""
+    counts, cases = report.counts(), count_noun(len(report.cases), "case")
+    of_whom = ", patients unknown" if report.patients is None else f" of {count_noun(report.patients, 'patient')}"
+    numbers = ", ".join(count_noun(number, level) for level, number in counts.items())
     advice = "Correct the errors before training." if counts["error"] else "Nothing here keeps it from training."
-    return f"{cases} case{'' if cases == 1 else 's'}: {numbers}. {advice}"
+    return f"{cases}{of_whom}: {numbers}.\n{advice}"
 
 
 def describe_finding(finding: Finding, root: Path) -> dict[str, str]:

@@ -203,12 +203,14 @@ class Report:
         findings: The worst first.
         labels: What the masks hold, as far as that is known.
         notes: What was concluded rather than read, in words.
+        patients: How many there are; `None` where nothing says who is whom.
     """
 
     cases: tuple[CaseFacts, ...]
     findings: tuple[Finding, ...]
     labels: LabelMap
     notes: tuple[str, ...] = ()
+    patients: int | None = None
 
     def counts(self) -> dict[Level, int]:
         """Count the findings of each level."""

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, text that is safe in their messages, and the operating system's errors in words."""
+"""Errors that a user can cause, words and safe text for their messages, and the operating system's errors in words."""
 
 from __future__ import annotations
 
@@ -141,6 +141,15 @@ def shorten(text: str, most: int = 80) -> str:
     "'aaaaa…'"
     """
     return f"'{make_printable(text[:most])}{'…' if len(text) > most else ''}'"
+
+
+def count_noun(amount: int, one: str, several: str | None = None) -> str:
+    """Write an amount with its noun, and with the verb that goes with it.
+
+    >>> count_noun(1, "case"), count_noun(3, "case"), count_noun(1, "case is", "cases are")
+    ('1 case', '3 cases', '1 case is')
+    """
+    return f"{amount} {one if amount == 1 else several or f'{one}s'}"
 
 
 def get_first_line(error: BaseException) -> str:

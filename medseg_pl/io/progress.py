@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from medseg_pl.core.errors import make_printable
 
 
 @contextmanager
@@ -29,6 +32,16 @@ def open_thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
 def can_redraw(console: Console) -> bool:
     """Check whether a console can redraw a line: no file, no TERM=dumb."""
     return console.is_interactive and console.file.isatty()
+
+
+def announce(doing: str) -> None:
+    """Print what takes a while on standard error, for terminals and log files alike.
+
+    Args:
+        doing: Such as `Reading 12 cases`.
+    """
+    sys.stderr.write(f"{make_printable(doing)} …\n")
+    sys.stderr.flush()
 
 
 @contextmanager

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from medseg_pl.checks.layout_detection import DetectedDataset
-from medseg_pl.core.errors import DataError
+from medseg_pl.core.errors import DataError, count_noun
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.prepared_data import find_time_axes
-from medseg_pl.io.progress import show_progress
+from medseg_pl.data.sources.base import note_unknown_patients
+from medseg_pl.io.progress import announce, show_progress
 from medseg_pl.models.pretrained import PACKAGES
 from medseg_pl.planning.annotated_yaml import dump_annotated_yaml, remove_comments
 from medseg_pl.planning.budget import Hardware, is_here, measure_speed
@@ -63,6 +64,7 @@ def plan_config(
     settings = plan(fingerprint, dataset.labels, hardware, minutes, weights=weights)
     if probes and is_here(hardware):
         plain = remove_comments(settings)
+        announce("Measuring how fast the planned network trains here")
         most = choose_batch_limit(plain["model"]["input_size"], hardware)
         speed, batch = measure_speed(
             {**plain, "model": {**plain["model"], "pretrained": None}},
@@ -71,15 +73,18 @@ def plan_config(
             most,
         )
         settings = plan(fingerprint, dataset.labels, hardware, minutes, speed, weights, batch)
-    notes = [note.rstrip(".") for note in find_time_axes(dataset.source.cases())]
-    text = _write_config(dataset, fingerprint, settings, name)
-    return PlannedConfig(text, summarize(fingerprint), (*dataset.notes, *notes))
+    cases = dataset.source.cases()
+    notes = [note.rstrip(".") for note in find_time_axes(cases)]
+    summary = summarize(fingerprint, knows_patients=not note_unknown_patients(dataset.source, cases))
+    text = _write_config(dataset, summary, settings, name)
+    return PlannedConfig(text, summary, (*dataset.notes, *notes))
 
 
 def measure_dataset(dataset: DetectedDataset, workers: int) -> Fingerprint:
     """Decode every case into the store, where `fit` finds it again, and measure."""
     cases = dataset.source.cases()
     _require_masks(cases)
+    announce(f"Reading {count_noun(len(cases), 'case')}")
     cache = CaseCache(find_default_directory(), dataset.source, dataset.labels)
     with show_progress("Reading cases", len(cases)) as advance:
         index = cache.build(cases, threads=workers, advance=advance)
@@ -91,10 +96,10 @@ def find_installed_weights() -> list[str]:
     return [name for name, package in PACKAGES.items() if importlib.util.find_spec(package) is not None]
 
 
-def _write_config(dataset: DetectedDataset, fingerprint: Fingerprint, settings: dict[str, Any], name: str) -> str:
+def _write_config(dataset: DetectedDataset, summary: str, settings: dict[str, Any], name: str) -> str:
     """Write what was found, then the settings with their reasons."""
     head = [
-        f"Planned by `medseg plan` from {summarize(fingerprint)}",
+        f"Planned by `medseg plan` from {summary}",
         *(f"Taken for granted: {note}." for note in dataset.notes),
     ]
     data = {"source": dataset.config, **settings["data"]}
@@ -102,14 +107,15 @@ def _write_config(dataset: DetectedDataset, fingerprint: Fingerprint, settings: 
     return "".join(f"# {line}\n" for line in head) + dump_annotated_yaml(whole)
 
 
-def summarize(fingerprint: Fingerprint) -> str:
+def summarize(fingerprint: Fingerprint, *, knows_patients: bool = True) -> str:
     """Describe the data set in one line."""
     height, width = fingerprint.sizes[1]
     spacing = "unknown spacing" if fingerprint.spacing_mm is None else f"{_format_lengths(fingerprint.spacing_mm)} mm"
+    of_whom = f"of {count_noun(fingerprint.groups, 'patient')}" if knows_patients else "of unknown patients"
     labels = ", ".join(f"{name} {share:.2%}" for name, share in fingerprint.label_shares.items())
     return (
-        f"{fingerprint.cases} cases of {fingerprint.groups} patients, {fingerprint.slices} slices, about {height} x "
-        f"{width}, {fingerprint.channels} channel(s), {spacing}; {labels}."
+        f"{count_noun(fingerprint.cases, 'case')} {of_whom}, {count_noun(fingerprint.slices, 'slice')}, about {height} "
+        f"x {width}, {count_noun(fingerprint.channels, 'channel')}, {spacing}; {labels}."
     )
 
 
@@ -121,6 +127,6 @@ def _require_masks(cases: Sequence[Case]) -> None:
     lacking = [case.case_id for case in cases if not case.masks]
     if lacking:
         raise DataError(
-            f"{len(lacking)} of {len(cases)} cases have no reference, {lacking[0]} among them. Planning needs all of "
-            "them annotated; move the others away."
+            f"{len(lacking)} of {count_noun(len(cases), 'case')} have no reference, {lacking[0]} among them. Planning "
+            "needs all of them annotated; move the others away."
         )

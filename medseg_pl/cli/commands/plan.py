@@ -42,18 +42,21 @@ def run(arguments: Namespace) -> int:
     """
     from medseg_pl.checks.layout_detection import DataSettings, detect_labels, open_data_set
     from medseg_pl.checks.settings import open_configured
+    from medseg_pl.io.progress import announce
     from medseg_pl.planning.budget import detect_hardware
     from medseg_pl.planning.config_file import plan_config
 
     require_absent(arguments.output)
     said = DataSettings.from_arguments(arguments)
     root = choose_data_set(arguments)
+    if root is None and not arguments.config:
+        raise SettingError("There is nothing to plan for. Give a folder, or a configuration with --config.")
+    announce(f"Looking at {root or 'the data set of the configuration'}")
     if arguments.config:
         opened, config = open_configured(arguments.config, root, said)
         root = root or config.source.root
-    elif root is None:
-        raise SettingError("There is nothing to plan for. Give a folder, or a configuration with --config.")
     else:
+        assert root is not None, "asked for above"
         opened = open_data_set(root, said)
     found = detect_labels(opened, said.labels)
     hardware = detect_hardware(arguments.device, arguments.memory_gb)

@@ -53,9 +53,10 @@ def test_a_clean_set(folder: Path, capsys: Printed) -> None:
     before = tree(folder)
     assert check(folder, *NAMED) == 0
     output = capsys.readouterr()
-    assert (
-        output.out.splitlines()[-1] == "10 cases: 0 errors, 0 warnings, 0 notes. Nothing here keeps it from training."
-    )
+    assert output.out.splitlines()[-2:] == [
+        "10 cases, patients unknown: 0 errors, 0 warnings, 0 notes.",
+        "Nothing here keeps it from training.",
+    ]
     assert output.err == ""
     assert tree(folder) == before
 
@@ -67,7 +68,8 @@ def test_the_table_names_level_code_file_and_remedy(faulty: Path, capsys: Printe
     text = " ".join(" ".join(lines).split())
     assert "1 error empty-file: a file of zero bytes The file has no byte. images/p2_a.png" in text
     assert f"→ {CODES['empty-file'].remedy}" in text
-    assert lines[-1] == "10 cases: 1 error, 0 warnings, 1 note. Correct the errors before training."
+    assert lines[-2] == "10 cases, patients unknown: 1 error, 0 warnings, 1 note."
+    assert lines[-1] == "Correct the errors before training."
     assert "\x1b" not in "".join(lines)  # plain where nobody can see colors
 
 
@@ -79,6 +81,13 @@ def test_many_files_are_counted(folder: Path, capsys: Printed) -> None:
     assert "images/p0_a.png" in text
     assert "images/p3_a.png" not in text
     assert "and 7 more" in text
+
+
+def test_patients_are_counted_where_a_pattern_finds_them(folder: Path, capsys: Printed) -> None:
+    assert check(folder, *NAMED, "--group", r"(p\d)_") == 0
+    text = capsys.readouterr().out
+    assert f"10 cases of {len({name[:2] for name in NAMES})} patients: " in text
+    assert "--group" not in text
 
 
 def test_what_is_concluded_is_said(folder: Path, capsys: Printed) -> None:
@@ -104,7 +113,7 @@ def test_json(faulty: Path) -> None:
     assert report["data"] == {
         "source": "FolderSource",
         "cases": 10,
-        "patients": 10,
+        "patients": None,
         "labels": {"organ": 1, "lesion": 2},
         "cases_with_label": {"organ": 10, "lesion": 10},
         "channels": [1],

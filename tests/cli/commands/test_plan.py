@@ -64,6 +64,14 @@ def test_a_file_that_is_there_stays(phantom: Path, tmp_path: Path, capsys: pytes
     assert config.read_text() == "mine"
 
 
+def test_what_takes_a_while_is_said_beside_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_phantom(tmp_path / "data", "decathlon", cases=4, seed=0, slices=6, size=(40, 36))
+    assert main(["plan", str(tmp_path / "data"), "-o", str(tmp_path / "plan.yaml"), *PLANNED, "--json"]) == 0
+    said = capsys.readouterr()
+    assert f"Looking at {tmp_path / 'data'} …\nReading 4 cases …\n" in said.err
+    assert json.loads(said.out)["summary"].startswith("4 cases of unknown patients, ")
+
+
 def test_reasons_stand_beside_the_choices(tmp_path: Path) -> None:
     write_phantom(tmp_path / "data", "decathlon", cases=6, seed=0, slices=6, size=(40, 36))
     assert main(["plan", str(tmp_path / "data"), "-o", str(tmp_path / "plan.yaml"), *PLANNED]) == 0
