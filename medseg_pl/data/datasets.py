@@ -31,7 +31,7 @@ Draw = tuple[int, int]
 
 
 class SliceIndex:
-    """Numbers the slices of many cases from 0, without holding one entry for each.
+    """Numbers the slices of many cases from 0, without storing each.
 
     >>> SliceIndex([3, 2]).locate(4)
     (1, 1)
@@ -50,18 +50,18 @@ class SliceIndex:
 
 
 class PatchDataset(Dataset[Sample]):
-    """Training patches: every slice once in an epoch.
+    """Training patches, one for each slice and epoch.
 
-    Some of them are exchanged for a place where a label is.
+    Some slices give way to a patch around a voxel of a label.
 
     Args:
         index: The cached cases.
         resize: Crops of `resize.size` on the native grid, or the whole slice scaled into it.
         context: Neighbors on each side of a slice.
-        foreground_fraction: The share of samples that are centerd on a voxel of a label, each label equally often.
+        foreground_fraction: The share of samples that are centered on a voxel of a label, each label equally often.
         augmentation: Applied to the patch, or `None`.
         seed: With the epoch and the index, decides everything random.
-        annotated: `(cases, N)`, whether each label was looked for; `None` where all were in all cases.
+        annotated: `(cases, N)`, whether each label was annotated; `None` where all were in all cases.
         raters: The same cases with the masks of other raters.
         rater: Whose masks are taken.
     """
@@ -127,7 +127,7 @@ class PatchDataset(Dataset[Sample]):
         depth: int,
         rng: np.random.Generator,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Cut a patch of the image, and of all masks one after the other."""
+        """Cut a patch of the image and of all masks in turn."""
         center = self._draw_foreground_voxel(case, rng)
         if center is not None:
             depth = center[0]
@@ -161,7 +161,13 @@ class PatchDataset(Dataset[Sample]):
 def average_masks(masks: UInt8[np.ndarray, "r m h w"]) -> Float32[np.ndarray, "m h w"]:
     """Average the masks of several raters.
 
-    Where one of them left a voxel open, it stays so.
+    A voxel that one of them ignored stays ignored.
+
+    Args:
+        masks: `(R, M, h, w)`, stored masks of R raters.
+
+    Returns:
+        The share of raters who drew the label; 255 where ignored.
 
     >>> average_masks(np.array([[[[0, 1, 1]]], [[[1, 1, 255]]]], np.uint8)).tolist()
     [[[0.5, 1.0, 255.0]]]
@@ -173,9 +179,7 @@ def average_masks(masks: UInt8[np.ndarray, "r m h w"]) -> Float32[np.ndarray, "m
 class SliceDataset(Dataset[EvaluationBatch]):
     """Whole slices of whole cases, for evaluation and prediction.
 
-    An item is a batch of one.
-
-    `depths` and `sizes` are the slices of each case and their size once fitted.
+    An item is a batch of one slice. `depths` and `sizes` are the slices of each case and their size once resized.
     """
 
     def __init__(self, cases: Sequence[Case], index: CacheIndex, resize: Resize, context: int) -> None:
@@ -206,7 +210,7 @@ class SliceDataset(Dataset[EvaluationBatch]):
 
 
 def collate_samples(samples: list[Sample]) -> Batch:
-    """Stack patches; batches of mixed types become `float32`."""
+    """Stack patches, of mixed types as `float32`."""
     images = [sample.image for sample in samples]
     if len({image.dtype for image in images}) > 1:
         images = [image.float() for image in images]
@@ -221,9 +225,9 @@ def collate_samples(samples: list[Sample]) -> Batch:
 
 
 def collate_slices(items: list[EvaluationBatch]) -> EvaluationBatch:
-    """Join slices of one fitted size to a batch.
+    """Join slices of one resized size to a batch.
 
-    No slices make an empty batch, for a rank without a case.
+    Without slices the batch is empty, for a rank without a case.
     """
     if not items:
         return EvaluationBatch(torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 4), [], [])
@@ -236,7 +240,7 @@ def collate_slices(items: list[EvaluationBatch]) -> EvaluationBatch:
 
 
 def share_batch(batch: Tensor) -> Tensor:
-    """Move a batch to shared memory, within a process that loads.
+    """Move a batch to shared memory in the process that loads it.
 
     The queue to the main process would do it in a thread of its own, whose error nobody hears where `/dev/shm` is full:
     training would wait for this batch for ever.
@@ -251,14 +255,17 @@ def prepare_slice(
     context: int,
     resize: Resize,
 ) -> tuple[Shaped[np.ndarray, "n H W"], Float32[np.ndarray, "n 4"]]:
-    """Prepare a slice with its neighbors as the network takes it.
+    """Prepare a slice with its neighbors as input of the network.
 
     Args:
         image: A whole case, raw values.
         statistics: Of its channels.
-        depth: Which slice.
+        depth: The number of the slice.
         context: Neighbors on each side.
         resize: For this case.
+
+    Returns:
+        `(C * (2 * context + 1), H, W)` pixels, and the statistics of each of these channels.
     """
     repeated = np.tile(statistics, (2 * context + 1, 1))
     pixels = np.array(stack_context(image, depth, context))  # a copy: a stored image is read-only
@@ -266,9 +273,17 @@ def prepare_slice(
 
 
 def stack_context(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int) -> Shaped[np.ndarray, "n h w"]:
-    """Stack a slice with `context` neighbors on each side as channels.
+    """Stack a slice with its neighbors as channels.
 
-    At the ends the last slice stands in.
+    Beyond an end of the volume, its outermost slice is repeated.
+
+    Args:
+        image: `(C, D, H, W)`.
+        depth: The number of the slice.
+        context: Neighbors on each side.
+
+    Returns:
+        `(C * (2 * context + 1), H, W)`; the neighbor is the outer index, the channel the inner one.
     """
     if not context:
         return image[:, depth]
@@ -277,7 +292,16 @@ def stack_context(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int
 
 
 def crop(planes: Shaped[np.ndarray, "c h w"], box: tuple[int, int, int, int], fill: NDArray[Any]) -> NDArray[Any]:
-    """Cut a box that may reach beyond the image."""
+    """Cut a box that may reach beyond the image.
+
+    Args:
+        planes: `(C, h, w)`.
+        box: Top, left, height and width; the first two may be negative.
+        fill: The value of each channel outside the image.
+
+    Returns:
+        A copy.
+    """
     top, left, height, width = box
     rows, columns = planes.shape[1:]
     inner = planes[:, max(0, top) : min(rows, top + height), max(0, left) : min(columns, left + width)]
@@ -286,7 +310,12 @@ def crop(planes: Shaped[np.ndarray, "c h w"], box: tuple[int, int, int, int], fi
 
 
 def as_network_type(image: NDArray[Any], statistics: Float32[np.ndarray, "c 4"]) -> NDArray[Any]:
-    """Keep 8-bit images; convert all others to finite `float32`."""
+    """Keep 8-bit images; convert all others to finite `float32`.
+
+    Args:
+        image: `(C, H, W)` raw values.
+        statistics: `(C, 4)`, for `replace_not_finite`.
+    """
     if image.dtype == np.uint8:
         return image
     return replace_not_finite(image.astype(np.float32), statistics)
@@ -315,7 +344,7 @@ T = TypeVar("T")
 
 
 class LoadedCase(NamedTuple):
-    """A case, with its pixels or with what is wrong with its files.
+    """A case with its pixels, or with the fault of its files.
 
     Attributes:
         case: The case.
@@ -331,7 +360,7 @@ class LoadedCase(NamedTuple):
 class CaseDataset(Dataset[LoadedCase]):
     """Reads a case when it is asked for.
 
-    A damaged file is a fault of its case and stops no other.
+    A damaged file is a fault of its case and does not stop the others.
     """
 
     def __init__(self, cases: Sequence[Case], source: Source, labels: LabelMap) -> None:
@@ -352,7 +381,14 @@ class CaseDataset(Dataset[LoadedCase]):
 
 
 def make_case_loader(cases: Sequence[Case], source: Source, labels: LabelMap, workers: int) -> DataLoader[LoadedCase]:
-    """Make a loader of single cases, each worker one ahead."""
+    """Make a loader of single cases that reads ahead.
+
+    Args:
+        cases: The cases to read.
+        source: Reads them.
+        labels: The labels of their masks.
+        workers: The largest number of loading processes, each of them one case ahead.
+    """
     return DataLoader(
         CaseDataset(cases, source, labels),
         batch_size=None,  # volumes differ in size, so that none can be stacked
@@ -364,7 +400,7 @@ def make_case_loader(cases: Sequence[Case], source: Source, labels: LabelMap, wo
 
 
 def make_worker_options(num_workers: int) -> dict[str, Any]:
-    """Make the options of a `DataLoader` whose processes live as long as a run."""
+    """Make the options of a `DataLoader` with processes that persist."""
     start = partial(_start_worker, ParentExitFlag())
     return {"num_workers": num_workers, "worker_init_fn": start, "persistent_workers": num_workers > 0}
 

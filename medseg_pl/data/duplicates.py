@@ -92,10 +92,10 @@ class DuplicatePair(NamedTuple):
 
 
 def find_duplicates(cases: Sequence[Case], index: CacheIndex, sides: Sequence[str] | None = None) -> list[Duplicate]:
-    """Find the cases that show what an earlier case shows.
+    """Find the cases that show the same as an earlier one.
 
-    Without them no two are alike. Images and volumes are not compared with each other, and an image of one value is a
-    copy of nothing. Where there are `has_too_many_pairs` to compare, only equal pixels are found.
+    Without the cases found, no two are alike. Images and volumes are not compared with each other, and an image of one
+    value is a copy of nothing. Where there are `has_too_many_pairs` to compare, only equal pixels are found.
 
     Args:
         cases: Their order decides which of two is the earlier.
@@ -132,7 +132,7 @@ def has_too_many_pairs(sides: Int64[np.ndarray, " n"]) -> bool:
 def find_duplicates_across_sides(
     split: Split, cases: Mapping[str, Case], index: CacheIndex, results: Path
 ) -> list[Duplicate]:
-    """Find held-out cases that show what another side shows.
+    """Find held-out cases that show the same as another side's.
 
     Args:
         split: The sides.
@@ -180,7 +180,14 @@ def _find_equal(
 
 
 def find_near_copies(signatures: Sequence[ImageSignature], sides: Int64[np.ndarray, " n"]) -> Iterator[DuplicatePair]:
-    """Find copies that look the same; images and volumes each among themselves."""
+    """Find copies that look the same, if not equal to the pixel.
+
+    Images and volumes are not compared with each other.
+
+    Args:
+        signatures: Of all images.
+        sides: Only images that differ in it are compared.
+    """
     for slabs in sorted({len(signature.frequencies) for signature in signatures}):
         chosen = [
             number
@@ -197,7 +204,7 @@ def find_near_copies(signatures: Sequence[ImageSignature], sides: Int64[np.ndarr
 def _find_candidates(
     patterns: Float32[np.ndarray, "n z k k"], sides: Int64[np.ndarray, " n"]
 ) -> Iterator[tuple[int, list[int]]]:
-    """Find each pattern's earlier ones like it on other sides, the most similar first."""
+    """Find earlier patterns like each one on other sides, best first."""
     for start in range(0, len(patterns), _BLOCK):
         end = min(start + _BLOCK, len(patterns))
         if (sides[:end] == sides[start]).all():  # as among all training cases: nothing is compared with its own side
@@ -215,7 +222,7 @@ class _Neighborhood:
 
     Args:
         signatures: Of all images.
-        chosen: The numbers of those of this kind.
+        chosen: The numbers of the images of this kind.
     """
 
     def __init__(self, signatures: Sequence[ImageSignature], chosen: Sequence[int]) -> None:

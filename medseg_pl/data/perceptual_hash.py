@@ -61,7 +61,7 @@ _MAY_DIFFER = 0.15  # of the tiles: a burnt-in text, a saturated highlight
 
 @dataclass(frozen=True)
 class ImageSignature:
-    """What copies of an image have in common.
+    """Properties that copies of an image have in common.
 
     Args:
         pixel_digest: The same for the same values in any order; empty where all values are one.
@@ -75,10 +75,7 @@ class ImageSignature:
 
 
 class Orientation(NamedTuple):
-    """A combination of mirroring and quarter turns of a picture.
-
-    For a volume also of reversed slices.
-    """
+    """A combination of mirroring, quarter turns and reversed slices."""
 
     reversed_slices: bool
     transposed: bool
@@ -89,7 +86,7 @@ class Orientation(NamedTuple):
 def compute_image_signature(
     image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"]
 ) -> ImageSignature:
-    """Reduce an image to what its copies keep.
+    """Compute the properties of an image that its copies keep.
 
     Args:
         image: Raw values.
@@ -99,7 +96,7 @@ def compute_image_signature(
 
 
 def compute_pixel_digest(image: Shaped[np.ndarray, "c d h w"]) -> str:
-    """Sum over the pixels in no order, unchanged by flips and turns.
+    """Hash the pixels in any order, unchanged by flips and turns.
 
     Different images may have one digest: `find_equal_orientation` has the last word.
 
@@ -119,7 +116,14 @@ def compute_pixel_digest(image: Shaped[np.ndarray, "c d h w"]) -> str:
 
 
 def find_equal_orientation(a: Shaped[np.ndarray, "..."], b: Shaped[np.ndarray, "..."]) -> Orientation | None:
-    """Find the orientation in which `b` is `a`, value for value.
+    """Find the orientation in which `b` equals `a` exactly.
+
+    Args:
+        a: `(C, D, H, W)`.
+        b: The other image.
+
+    Returns:
+        `None` where they differ in every orientation.
 
     >>> a = np.arange(6).reshape(1, 1, 2, 3)
     >>> find_equal_orientation(a, a[..., ::-1])
@@ -132,7 +136,15 @@ def find_equal_orientation(a: Shaped[np.ndarray, "..."], b: Shaped[np.ndarray, "
 def compute_low_frequencies(
     image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"]
 ) -> Float16[np.ndarray, "z 32 32"]:
-    """Compute low frequencies of the gray thumbnail without its mean."""
+    """Compute low frequencies of the gray thumbnail without its mean.
+
+    Args:
+        image: `(C, D, H, W)` raw values.
+        statistics: `(C, 4)`, for the gray values.
+
+    Returns:
+        Scaled to 1; one plane for a 2D image, else one for each quarter of the slices; 0 without structure.
+    """
     slices = np.stack([_make_thumbnail(image[:, depth], statistics) for depth in range(image.shape[1])])
     if len(slices) > 1:  # the mean of a quarter of the slices survives another slice thickness, a single slice does not
         slices = resize_image(slices.reshape(1, len(slices), -1), (_SLABS, _SIDE * _SIDE))
@@ -158,10 +170,17 @@ def compute_coarse_patterns(signatures: Float16[np.ndarray, "n z 32 32"]) -> Flo
 def coarse_similarity(
     rows: Float32[np.ndarray, "n z 12 12"], columns: Float32[np.ndarray, "m z 12 12"]
 ) -> Float32[np.ndarray, "n m"]:
-    """Compute the cosine between each two patterns in their best orientation.
+    """Compute each pair's cosine in its best orientation.
 
     A flip changes the sign of the odd frequencies along its axis. So the products of even and of odd ones are summed
     apart, and the largest of the four sums over both flips follows without a further product of matrices.
+
+    Args:
+        rows: Coarse patterns of n images.
+        columns: Those of m images.
+
+    Returns:
+        `(n, m)` cosines.
     """
     best = np.full((len(rows), len(columns)), -1.0, np.float32)
     for start in range(0, len(columns), _TILE):
@@ -178,6 +197,10 @@ def agreement(a: ImageSignature, b: ImageSignature) -> tuple[float, Orientation]
     Both are cut into 8 x 8 tiles, 4 x 4 where there are few pixels, and correlated tile by tile, over the frequencies
     that the smaller one resolves.
 
+    Args:
+        a: The image.
+        b: The one that may be its copy.
+
     Returns:
         The correlation, and the orientation that brings `b` onto `a`.
     """
@@ -192,7 +215,7 @@ def usual_correlations(
 
     Args:
         image: The image.
-        other: The one that it is to be compared with; the same frequencies are looked at.
+        other: The one that it is to be compared with; the same frequencies are used.
         neighbors: Images of the same set, few of which may be copies.
 
     Returns:
@@ -208,9 +231,9 @@ def usual_correlations(
 def distinct_agreement(a: ImageSignature, b: ImageSignature, usual: Float64[np.ndarray, " p"]) -> float:
     """Correct the agreement of two images for what is usual.
 
-    As Cohen's kappa corrects an agreement for chance: pictures by one camera share its field of view, and those of one
-    organ its anatomy, so that tiles full of these agree between any two of them. Tiles in which all are alike say
-    nothing and are left out.
+    This follows Cohen's kappa, which corrects an agreement for chance: pictures by one camera share its field of view,
+    and those of one organ its anatomy, so that tiles full of these agree between any two of them. Tiles in which all
+    are alike say nothing and are left out.
 
     Args:
         a: The image.
@@ -288,7 +311,7 @@ def _make_thumbnail(
 
 
 def _compute_details(frequencies: Float[np.ndarray, "z k k"], finest: int) -> Float32[np.ndarray, "z s s"]:
-    """Compute the picture that the frequencies below `finest` make, sharpened by their ramp."""
+    """Compute a picture of the frequencies below `finest`, ramp-sharpened."""
     kept = np.zeros((len(frequencies), _SIDE, _SIDE), np.float32)
     kept[:, :_FREQUENCIES, :_FREQUENCIES] = np.asarray(frequencies, np.float32) * _make_ramp(_FREQUENCIES, finest)
     return np.asarray(scipy.fft.idctn(kept, norm="ortho", axes=(1, 2)))

@@ -37,7 +37,7 @@ def open_source(
 
     Args:
         settings: Of a checkpoint or a run, as a configuration: `data.source` holds `class_path` and `init_args`.
-        data_root: Where the data set is now; by default where the settings have it.
+        data_root: The present folder of the data set; by default the one in the settings.
         plugins: Further packages whose code the settings may name.
 
     Raises:
@@ -68,7 +68,7 @@ def relocate_source(source: Mapping[str, Any], data_root: str | Path) -> dict[st
 
     Args:
         source: `class_path` and `init_args`.
-        data_root: Where the data set is now.
+        data_root: The present folder of the data set.
 
     >>> relocate_source({"class_path": "FolderSource", "init_args": {"root": "old"}}, "new")["init_args"]
     {'root': 'new'}
@@ -90,11 +90,11 @@ def relocate_source(source: Mapping[str, Any], data_root: str | Path) -> dict[st
 
 
 def select_recorded_cases(cases: Sequence[Case], recorded: Mapping[str, Any], side: str = "val") -> list[Case]:
-    """Select the cases on one side of the split that a checkpoint has recorded.
+    """Select the cases of one side of a checkpoint's recorded split.
 
     Args:
         cases: Of the data set as it is now.
-        recorded: What the checkpoint says of its data: `split` by sides, and the `groups` that were trained on.
+        recorded: The checkpoint's record of its data: `split` by sides, and the training `groups`.
         side: `train`, `val` or `test`.
 
     Raises:
@@ -118,7 +118,7 @@ def select_recorded_cases(cases: Sequence[Case], recorded: Mapping[str, Any], si
 
 @dataclass(frozen=True)
 class PreparedData:
-    """What is known of a data set once it is decoded and split.
+    """A data set once it is decoded and split.
 
     Args:
         split: The cases of each side.
@@ -128,7 +128,7 @@ class PreparedData:
         duplicates: Copies on two sides of the split that are allowed.
         raters: Of the training cases in the cache, with the masks of other raters.
         orientation: Axis codes of the training slices; `None` where they are not known, or not the same.
-        profile: What the training cases are like; only a training has one.
+        profile: Summary of the training cases; only a training has one.
     """
 
     split: Split
@@ -142,19 +142,16 @@ class PreparedData:
 
     @property
     def test_names(self) -> tuple[str, ...]:
-        """The cases that `test` scores: those of validation where the split has no test cases."""
+        """Cases that `test` scores: the validation cases if no test cases exist."""
         return self.split.test or self.split.val
 
     def describe_scored(self, stage: str) -> dict[str, str]:
-        """Describe which side of which split the scores of a stage are of."""
+        """Describe the side and the split that a stage's scores are of."""
         side = "test" if stage == "test" and self.split.test else "val"
         return {"side": side, "split": self.split.origin}
 
     def record_split(self) -> dict[str, Any]:
-        """Return the split and the duplicates that were allowed.
-
-        Reads back as `data.split_file`.
-        """
+        """Return the split and the allowed duplicates, readable as `data.split_file`."""
         accepted = [duplicate.as_dict() for duplicate in self.duplicates]
         return {**self.split.as_dict(), **({"accepted_duplicates": accepted} if accepted else {})}
 
@@ -185,9 +182,9 @@ def prepare_data_set(
         source: The data set.
         settings: Of its split.
         decode: Decodes cases, or finds them decoded.
-        recorded: What a checkpoint recorded of its data, whose split is kept where its settings are the same.
-        channels: That each image must have.
-        resize: How images are brought to the network, which may need their spacing.
+        recorded: A checkpoint's record of its data, whose split is kept where its settings are the same.
+        channels: The number of channels that each image must have.
+        resize: How images are resized for the network, which may need their spacing.
         mask_labels: Finds the values of these labels in the training masks.
 
     Raises:
@@ -218,11 +215,14 @@ def prepare_data_set(
 
 
 def find_orientation(index: CacheIndex, case_ids: Sequence[str]) -> str | None:
-    """Find the axis codes of most cases; `None` where a case does not say how it lies.
+    """Find the axis codes of most cases.
 
     Args:
         index: Of cached cases.
-        case_ids: Those that are looked at.
+        case_ids: The cases to examine.
+
+    Returns:
+        `None` where a case's orientation is unknown.
     """
     selected = index.select(case_ids)
     codes = [find_axis_codes(selected.get_geometry(number)) for number in range(len(selected))]
@@ -239,14 +239,22 @@ def has_other_orientation(index: CacheIndex, orientation: str | None) -> bool:
 
 
 def require_masks(cases: Sequence[Case], remedy: str) -> None:
-    """Raise `DataError` where cases have no mask."""
+    """Check that each case has a mask.
+
+    Args:
+        cases: The cases.
+        remedy: The sentence that says what to do.
+
+    Raises:
+        DataError: Some have none.
+    """
     unlabeled = [case.case_id for case in cases if not case.masks]
     if unlabeled:
         raise DataError(f"{len(unlabeled)} of {len(cases)} cases have no mask, {unlabeled[0]} among them. {remedy}")
 
 
 def vary_source(source: Source, settings: Mapping[str, Any]) -> Source:
-    """Make the source of another rater: the same one but for some settings.
+    """Make another rater's source: the same with some settings changed.
 
     Raises:
         SettingError: The source has no such settings.
@@ -286,9 +294,14 @@ def list_rater_cases(source: Source, cases: Sequence[Case]) -> list[Case]:
 
 
 def find_annotated_labels(cases: Sequence[Case], labels: LabelMap) -> NDArray[np.bool_] | None:
-    """Tell for each case and label whether it was looked for.
+    """Tell for each case and label whether it was annotated.
 
-    `None` where all were.
+    Args:
+        cases: The cases.
+        labels: The labels.
+
+    Returns:
+        `(cases, N)`; `None` where all labels were annotated in all cases.
 
     Raises:
         SettingError: Some were not, and `labels.partial` does not allow it.
@@ -335,12 +348,12 @@ _SAMPLED = 8
 
 
 def find_mask_values(source: Source, cases: Sequence[Case], labels: LabelMap) -> list[int] | None:
-    """Find from a sample whether masks of one label hold 1 or 255.
+    """Find from a sample whether single-label masks hold 1 or 255.
 
     Args:
-        source: Made the cases.
-        cases: Those that are trained on.
-        labels: How masks are read; where they have values of their own, these are written.
+        source: The source of the cases.
+        cases: The training cases.
+        labels: How masks are read; values of their own are the ones written.
 
     Returns:
         The value of each label; `None` where files do not leave the choice, or hold no label.
@@ -363,7 +376,11 @@ def find_mask_values(source: Source, cases: Sequence[Case], labels: LabelMap) ->
 
 
 def use_mask_values(labels: LabelMap, values: Sequence[int] | None) -> LabelMap:
-    """Give labels the values of their training masks, where the settings give them none.
+    """Give labels the values of their training masks, unless set.
+
+    Args:
+        labels: The labels.
+        values: The value of each label, see `find_mask_values`; `None` changes nothing.
 
     >>> use_mask_values(LabelMap(["lesion"], "binary"), [255]).file_values
     (255,)
@@ -379,10 +396,13 @@ def _read_values(path: Path, labels: LabelMap) -> set[int]:
 
 
 def find_time_axes(cases: Sequence[Case]) -> list[str]:
-    """Describe the points in time of the data set's first volume.
+    """Find points in time that are read as channels.
 
     Args:
-        cases: Those of one data set.
+        cases: The cases of one data set, whose first volume is examined.
+
+    Returns:
+        A sentence about them, or nothing.
     """
     first = next((path for case in cases for path in case.images[:1] if is_nifti(path)), None)
     times = 0 if first is None else read_header(first).times

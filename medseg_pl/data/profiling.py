@@ -22,14 +22,17 @@ _MOST_TRAINING, _MOST_VALIDATION = 256, 128
 
 
 def profile_training(data: PreparedData, labels: LabelMap, source: Source) -> TrainingProfile | None:
-    """Describe the training cases, with limits that the validation cases keep; `None` where they are too few.
+    """Describe the training cases, with limits that the validation cases keep.
 
-    Every process finds the same, whatever their number: all look at the same cases.
+    All processes examine the same cases, whatever their number, and so find the same.
 
     Args:
         data: Decoded and split.
         labels: The structures in the masks.
         source: Knows the modality, which the cache does not.
+
+    Returns:
+        `None` where the training cases are too few.
     """
     training = _select_evenly(data.split.train, _MOST_TRAINING)
     validation = _select_evenly(data.split.val, _MOST_VALIDATION)
@@ -40,14 +43,30 @@ def profile_training(data: PreparedData, labels: LabelMap, source: Source) -> Tr
 
 
 def measure_volume(image: NDArray[Any], geometry: Geometry, modality: str = "") -> ImageFacts:
-    """Measure the facts of an image on its grid."""
+    """Measure the facts of an image on its grid.
+
+    Args:
+        image: `(C, D, H, W)` raw values.
+        geometry: Its grid.
+        modality: As DICOM writes it, such as `CT`; empty where it is unknown.
+    """
     return measure_image(image, geometry.spacing_mm, find_axis_codes(geometry), modality=modality)
 
 
 def measure_labels(
     mask: NDArray[np.uint8], labels: LabelMap, geometry: Geometry, annotated: Sequence[bool] | None = None
 ) -> dict[str, float]:
-    """Measure the facts of a mask `(M, D, H, W)`, of those labels that were annotated."""
+    """Measure the facts of the annotated labels in a mask.
+
+    Args:
+        mask: `(M, D, H, W)`, see `LabelMap`.
+        labels: The labels.
+        geometry: The grid.
+        annotated: Whether each label was annotated; all where `None`.
+
+    Returns:
+        By name, see `measure_mask`.
+    """
     chosen = [index for index in range(len(labels.names)) if annotated is None or annotated[index]]
     # One plane at a time: all of them together take several times the memory of the mask.
     planes = (labels.plane(mask, index) for index in chosen)
@@ -55,7 +74,7 @@ def measure_labels(
 
 
 def measure_prediction(prediction: Prediction) -> dict[str, float]:
-    """Measure the facts of a predicted mask, and `<label>.dice` of the labels that its reference has."""
+    """Measure a predicted mask's facts, and `<label>.dice` where references allow."""
     labels, mask, reference = prediction.labels, prediction.mask, prediction.reference
     if labels is None:
         return {}

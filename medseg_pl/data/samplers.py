@@ -14,17 +14,17 @@ from medseg_pl.data.datasets import Draw
 
 
 class EpochSampler(Sampler[Draw]):
-    """A new order for each epoch, from seed and epoch alone.
+    """A new order of samples for each epoch, without overlap between ranks.
 
-    Ranks share it without overlap.
+    Seed and epoch alone decide it.
 
     Args:
-        length: How many samples there are.
+        length: The number of samples.
         seed: Decides the order, together with the epoch.
         samples_per_epoch: How long an epoch is, over all ranks; each sample once by default. A longer epoch passes
             through the samples again, a shorter one takes the first of the epoch's order.
         rank: This process.
-        ranks: How many processes there are; what does not divide evenly among them is left out of this epoch.
+        ranks: The number of processes; what does not divide evenly among them is left out of this epoch.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class EpochSampler(Sampler[Draw]):
         self._begun = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; the trainer calls this before each."""
+        """Set the epoch; the trainer calls this before each one."""
         self.epoch = epoch
 
     def leave_out(self, draws: int) -> None:
@@ -72,7 +72,7 @@ class EpochSampler(Sampler[Draw]):
 class FixedSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]  # draws are pairs, not numbers
     """The order of the first epoch in every epoch, for `trainer.overfit_batches`.
 
-    Lightning exchanges any sampler that is not sequential for one that gives plain numbers.
+    Lightning replaces any sampler that is not sequential by one that gives plain numbers.
     """
 
     def set_epoch(self, epoch: int) -> None:
@@ -80,18 +80,16 @@ class FixedSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]  # dr
 
 
 class CaseBatchSampler(Sampler[list[int]]):
-    """Whole cases for each rank, in batches of equal slices.
+    """Whole cases for each rank, in batches of slices of one size.
 
-    Nothing is padded or seen twice.
-
-    Cases go to the rank that has the fewest slices so far, the largest first.
+    Nothing is padded or seen twice. Cases go to the rank that has the fewest slices so far, the largest first.
 
     Args:
         depths: Slices of each case.
-        sizes: Fitted size of each case's slices.
+        sizes: Resized size of each case's slices.
         batch_size: At most this many slices in a batch.
         rank: This process.
-        ranks: How many processes there are.
+        ranks: The number of processes.
     """
 
     def __init__(
@@ -141,10 +139,8 @@ def _batch_by_size(slices: list[tuple[int, tuple[int, int]]], batch_size: int) -
 class TrainingLoader(DataLoader[Batch]):
     """Batches of an `EpochSampler`, without those already trained on.
 
-    A resumed epoch goes on where it stopped.
-
-    Lightning asks for `state_dict` when it writes a checkpoint, and gives it to `load_state_dict` where it goes on
-    within an epoch.
+    Lightning asks for `state_dict` when it writes a checkpoint, and gives it to `load_state_dict` when it resumes
+    within an epoch, which then continues where it stopped.
     """
 
     sampler: EpochSampler

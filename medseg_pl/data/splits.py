@@ -96,11 +96,13 @@ class Split:
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """What a run asks for: a file, else what the data declares, else fractions, else folds.
+    """Settings of a split, which a file or the data may override.
+
+    A file comes first, then what the data declares, then fractions, then folds.
 
     Args:
         fold: The fold that is held out.
-        folds: How many there are.
+        folds: The number of folds.
         fractions: Shares of the groups for train, validation and test.
         file: A `splits.json`.
         seed: Shuffles the groups.
@@ -121,7 +123,7 @@ class SplitSettings:
 
         Args:
             cases: All of them.
-            recorded: What a checkpoint recorded of its data; its split is kept where the settings are the same.
+            recorded: A checkpoint's record of its data; its split is kept where the settings are the same.
 
         Raises:
             SettingError: Another way of splitting was asked for, too.
@@ -163,7 +165,14 @@ class SplitSettings:
 def split_by_folds(
     cases: Sequence[Case], fold: int, folds: int, seed: int, label_voxels: LabelVoxels | None = None
 ) -> Split:
-    """Hold out one fold of groups; train on the others.
+    """Hold out one fold of groups, and train on the others.
+
+    Args:
+        cases: All of them.
+        fold: The fold to hold out, from 0.
+        folds: The number of folds.
+        seed: Shuffles the groups.
+        label_voxels: Balances the folds by label too.
 
     Raises:
         SettingError: There is no such fold, or fewer groups than folds.
@@ -187,6 +196,12 @@ def split_by_fractions(
     cases: Sequence[Case], fractions: Sequence[float], seed: int, label_voxels: LabelVoxels | None = None
 ) -> Split:
     """Give each side its share of the groups, at least one.
+
+    Args:
+        cases: All of them.
+        fractions: Shares for train, validation and test.
+        seed: Shuffles the groups.
+        label_voxels: Balances the sides by label too.
 
     Raises:
         SettingError: The fractions do not add up to one, or there are too few groups.
@@ -217,6 +232,10 @@ def split_by_fractions(
 
 def find_declared_split(cases: Sequence[Case], fold: int) -> Split | None:
     """Find the split that the data set declares by case, if any.
+
+    Args:
+        cases: All of them.
+        fold: The fold to hold out, where cases declare folds.
 
     Raises:
         DataError: Some cases declare a side and others do not.
@@ -280,7 +299,11 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
 
 
 def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:
-    """Restore a checkpoint's split; cases that came since are left out.
+    """Restore a checkpoint's split, without cases that came since.
+
+    Args:
+        recorded: The split by sides.
+        cases: Those of the data set.
 
     Raises:
         DataError: Cases that the checkpoint wants to score are not there.
@@ -301,7 +324,7 @@ def refuse_trained_groups(cases: Sequence[Case], trained: Iterable[str]) -> None
     """Refuse to score patients that a checkpoint was trained on.
 
     Args:
-        cases: Those to be scored.
+        cases: The cases to be scored.
         trained: The groups that the checkpoint was trained on.
 
     Raises:
@@ -317,7 +340,15 @@ def refuse_trained_groups(cases: Sequence[Case], trained: Iterable[str]) -> None
 
 
 def find_leaking_groups(split: Split, cases: Iterable[Case]) -> list[str]:
-    """Find the groups that stand on more than one side."""
+    """Find the groups with cases on more than one side.
+
+    Args:
+        split: The sides.
+        cases: All cases.
+
+    Returns:
+        The groups, sorted.
+    """
     side_of = {name: side for side in SIDES for name in getattr(split, side)}
     seen: dict[str, set[str]] = {}
     for case in cases:
@@ -327,7 +358,7 @@ def find_leaking_groups(split: Split, cases: Iterable[Case]) -> list[str]:
 
 
 def _make_split(cases: Sequence[Case], val: Sequence[str], test: Sequence[str], origin: str) -> Split:
-    """Make a split and check it; the rest is for training."""
+    """Make a split with the rest for training, and check it."""
     held_out = {*val, *test}
     train = sorted(case.case_id for case in cases if case.case_id not in held_out)
     split = Split(tuple(train), tuple(sorted(val)), tuple(sorted(test)), origin)

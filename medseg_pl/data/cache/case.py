@@ -51,9 +51,10 @@ def write_checksums(entry: Path) -> None:
 
 
 def find_damage(entry: Path) -> str | None:
-    """Find a file that is not as it was written.
+    """Find a file of an entry that changed after it was written.
 
-    Returns its name, `None` where all files are whole.
+    Returns:
+        Its name; `None` where all files are whole.
 
     Raises:
         FileNotFoundError: There is no such entry.
@@ -84,7 +85,7 @@ def compute_checksum(path: Path) -> int:
 
 
 def _list_files(entry: Path) -> tuple[dict[str, str], str | None]:
-    """List the state of each file, and the name under which the checksums lie."""
+    """List each file's state, and the file name of the checksums."""
     with os.scandir(entry) as files:
         states = {file.name: describe_stat(file.stat()) for file in files}
     record = next((name for name in states if name.startswith(_NAME)), None)
@@ -111,7 +112,7 @@ _CACHE_DTYPES = ("uint8", "uint16", "int16", "float32")
 
 @dataclass(frozen=True)
 class CachedCase:
-    """One case of the cache, mapped into memory and not read until it is indexed.
+    """A memory-mapped case of the cache, read as it is indexed.
 
     Args:
         image: Raw values.
@@ -119,7 +120,7 @@ class CachedCase:
         geometry: The grid that both share.
         statistics: Of each channel, see `medseg_pl.core.intensity.compute_channel_statistics`.
         foreground: A sample of each label's voxels `(d, h, w)`; empty without a reference.
-        label_voxels: How many voxels each label has; `None` without a reference.
+        label_voxels: The number of voxels of each label; `None` without a reference.
     """
 
     image: Shaped[np.ndarray, "c d h w"]
@@ -147,17 +148,16 @@ def read_signature(folder: Path) -> ImageSignature:
 
 
 def write_case(folder: Path, volume: Volume, labels: LabelMap, name: str) -> None:
-    """Write a case beside its final folder, then rename.
+    """Write a case beside its final folder, then rename it.
 
-    Another process that was faster wins.
-
-    A folder that is there and damaged is replaced; processes that have mapped it keep what they have.
+    If another process was faster, its case stays. A damaged one is replaced; processes that have mapped it keep what
+    they have.
 
     Args:
-        folder: Where the case belongs.
+        folder: The folder of the case.
         volume: The decoded case.
-        labels: What its mask holds.
-        name: What to call the case in an error.
+        labels: The labels of its mask.
+        name: The case's name in errors.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
@@ -192,7 +192,7 @@ def as_cache_dtype(image: NDArray[np.generic], name: str) -> NDArray[np.generic]
 
     Args:
         image: Raw values.
-        name: What to call the case in an error.
+        name: The case's name in errors.
 
     Raises:
         UnreadableFileError: There is no number in it.
@@ -206,7 +206,7 @@ def as_cache_dtype(image: NDArray[np.generic], name: str) -> NDArray[np.generic]
 
 
 def _move_into_place(temporary: Path, folder: Path) -> None:
-    """Move a case to its folder; a whole one that lies there stays, a damaged one goes."""
+    """Move a case to its folder, unless a whole one is there."""
     for _ in range(_ATTEMPTS):
         try:
             temporary.rename(folder)
@@ -238,7 +238,7 @@ def _sample_foreground(
     """Draw at most a few thousand voxels of each label.
 
     Returns:
-        The voxels, where those of each label end, and how many each label has in all.
+        The voxels, where those of each label end, and the number that each label has in all.
     """
     if mask is None:
         return np.zeros((0, 3), np.int32), [], None

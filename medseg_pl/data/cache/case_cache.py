@@ -51,10 +51,7 @@ def find_default_directory() -> Path:
 
 
 class _Decoding(NamedTuple):
-    """What decides, besides a case's own files, what they are decoded to.
-
-    The same for all cases.
-    """
+    """What decides, besides a case's own files, how all cases are decoded."""
 
     settings: tuple[object, ...]
     labels: list[str]
@@ -80,10 +77,10 @@ class CaseCache:
     ) -> CacheIndex:
         """Decode the cases that are missing or damaged.
 
-        Several are decoded at a time; the first fault stops the work.
+        The first fault stops the work.
 
         Args:
-            cases: What to decode.
+            cases: The cases to decode.
             threads: How many cases are decoded at once.
             advance: Called after each case.
             first: The number of the case to begin with; those before it come last. Machines that share a cache begin
@@ -122,7 +119,7 @@ class CaseCache:
         return self.directory / "listings" / f"{_hash_parts(parts)}.npy"
 
     def _decode(self, case: Case, decoding: _Decoding) -> str:
-        """Decode a case unless it is there and whole; return its key."""
+        """Decode a case unless the cache holds it whole; return its key."""
         key = self._compute_key(case, decoding)
         folder = locate_case(self.directory, key)
         with suppress(FileNotFoundError):
@@ -153,7 +150,7 @@ class CaseCache:
         return _Decoding(settings, [str(part) for part in vars(self.labels).values()])
 
     def _hash_content(self, case: Case) -> str:
-        """Hash the files' bytes, or remember the hash while files stay the same."""
+        """Hash the files' bytes, once for each state of the files."""
         files = (*case.images, *case.masks, *find_data_files((*case.images, *case.masks)))
         states = [f"{self._resolve(path)} {describe_stat(path.stat())}" for path in files]
         seen = self.directory / "seen" / _hash_parts(states)

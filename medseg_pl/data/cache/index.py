@@ -36,10 +36,9 @@ _MOST_OPEN = 256
 class CacheIndex:
     """The cached cases of a run in their order.
 
-    It holds a few hundred bytes of each case.
-
-    All is plain numbers. So a case is opened without its description being read again, and a process that loads data
-    shares the rows with the one that it was forked from, which it would not do with as many objects.
+    All is plain numbers, a few hundred bytes for each case. So a case is opened without its description being read
+    again, and a process that loads data shares the rows with the one that it was forked from, which it would not do
+    with as many objects.
 
     Args:
         directory: Of the cache.
@@ -59,7 +58,7 @@ class CacheIndex:
     def __getitem__(self, number: int) -> CachedCase:
         """Map a case into memory.
 
-        The 256 used last stay mapped in each process.
+        Each process keeps the 256 latest ones mapped.
 
         Raises:
             UnreadableFileError: It has gone since the run began, or is damaged.
@@ -85,7 +84,7 @@ class CacheIndex:
         return self[int(np.flatnonzero(self.row_ids[self.selection] == case_id)[0])]
 
     def select(self, case_ids: Iterable[str]) -> CacheIndex:
-        """Return the index of some of the cases, in the order of their ids."""
+        """Select some of the cases, in the order of their ids."""
         row_numbers = {case_id: number for number, case_id in enumerate(self.row_ids.tolist())}
         return replace(self, selection=np.array([row_numbers[case_id] for case_id in case_ids], np.int64))
 
@@ -106,12 +105,18 @@ class CacheIndex:
         return _read_geometry(self._get_row(number))
 
     def get_label_voxels(self, number: int) -> tuple[int, ...] | None:
-        """Return how many voxels each label has; `None` without a reference."""
+        """Return the number of voxels of each label; `None` without a reference."""
         return _read_label_voxels(self._get_row(number))
 
     @classmethod
     def from_rows(cls, directory: Path, rows: Shaped[np.ndarray, " n"], case_ids: Sequence[str]) -> CacheIndex:
-        """Make the index of all rows."""
+        """Make the index of all rows.
+
+        Args:
+            directory: Of the cache.
+            rows: As `read_rows` makes them.
+            case_ids: The case of each row.
+        """
         # Ids are numbers as well: a worker that counts a reference to an object copies the page that it lies on.
         return cls(directory, rows, np.array(list(case_ids), dtype=np.str_), np.arange(len(rows)))
 
@@ -132,7 +137,7 @@ class CacheIndex:
 
     @property
     def spacings_mm(self) -> Float64[np.ndarray, "n 3"]:
-        """Along `(z, y, x)`; NaN where a case does not say."""
+        """Spacing of each case along `(z, y, x)`; NaN where unknown."""
         return np.asarray(self.rows["spacing_mm"][self.selection])
 
     def _get_row(self, number: int) -> Any:
@@ -142,7 +147,7 @@ class CacheIndex:
 def read_rows(folders: Sequence[Path]) -> Shaped[np.ndarray, " n"]:
     """Read the description of each cached case into a structured array.
 
-    Numbers that are not there are NaN, or of a type without a name.
+    Missing numbers are NaN, or have a type without a name.
     """
     blocks = [_read_block(folders[start : start + _BLOCK]) for start in range(0, len(folders), _BLOCK)]
     widths = [(block["statistics"].shape[1], block["label_voxels"].shape[1]) for block in blocks]
@@ -158,7 +163,7 @@ def read_rows(folders: Sequence[Path]) -> Shaped[np.ndarray, " n"]:
 def save_rows(path: Path, rows: Shaped[np.ndarray, " n"]) -> None:
     """Save rows for the processes that only read them.
 
-    Processes that have mapped older ones keep these.
+    Processes that have mapped older rows keep those.
     """
     path.unlink(missing_ok=True)  # where the new file cannot be written, no process may take the old one for it
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,10 +174,7 @@ def save_rows(path: Path, rows: Shaped[np.ndarray, " n"]) -> None:
 
 
 def load_rows(path: Path) -> Shaped[np.ndarray, " n"] | None:
-    """Map saved rows into memory.
-
-    `None` where there are none, or they are damaged.
-    """
+    """Map saved rows into memory; `None` where they are missing or damaged."""
     with suppress(OSError, ValueError, EOFError):  # none yet, or cut off when a machine was lost
         # As a plain array: rows of `np.memmap` take several times as long to read.
         rows = np.asarray(np.load(path, mmap_mode="r"))

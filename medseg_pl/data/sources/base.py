@@ -21,11 +21,11 @@ from medseg_pl.io.paths import DETACHED, PICTURES, VOLUMES, LeftOut, find_suffix
 
 
 class Problem(NamedTuple):
-    """Something wrong with the names or lists of a data set.
+    """A fault in the names or lists of a data set.
 
     Attributes:
         code: Its kind, one of those of `medseg check`, such as `missing-mask`.
-        message: What is wrong, in one sentence without advice.
+        message: The fault, in one sentence without advice.
         case_id: The case, empty where it concerns no single one.
         path: The file or folder.
     """
@@ -41,7 +41,7 @@ SourceT = TypeVar("SourceT", bound="Source")
 
 
 class Source(Recorded, ABC):
-    """A data set: its cases, and how one is read and written.
+    """A data set: its cases, and how to read and write one.
 
     A source of your own is one file with a subclass; it enters by its `class_path` in the configuration. Nothing is
     decoded in `cases`, and `read` is called once for each case: what it returns is kept in the store.
@@ -55,14 +55,16 @@ class Source(Recorded, ABC):
 
     @abstractmethod
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
-        """List all cases, sorted by `case_id`, with their files but without their pixels.
+        """List all cases with their files, sorted by `case_id`.
+
+        No pixels are read.
 
         Args:
             on_problem: Called with each problem, after which the listing goes on: one bad case hides no other. Without
                 it the first problem is raised. A source of your own may leave the parameter out.
 
         Raises:
-            MissingDataError: A folder, a file or one half of a pair is not there.
+            MissingDataError: A folder, a file or half of a pair is missing.
         """
 
     @abstractmethod
@@ -71,7 +73,7 @@ class Source(Recorded, ABC):
 
         Args:
             case: One of `cases`.
-            labels: What the values of its masks stand for.
+            labels: The meaning of the values in its masks.
 
         Raises:
             DataError: A file cannot be used as it is.
@@ -81,7 +83,10 @@ class Source(Recorded, ABC):
     def open_unlabeled(self, directory: Path) -> Source:
         """Open images of the same kind without masks, for `predict`.
 
-        What is no case there is for `list_left_out` to name: it keeps `cases` from no other.
+        Files that are no case are for `list_left_out` to name, and hide no case.
+
+        Args:
+            directory: The folder of images, or a single one.
         """
 
     @abstractmethod
@@ -89,18 +94,22 @@ class Source(Recorded, ABC):
         """Write a predicted mask in the format and grid of its image.
 
         Args:
-            directory: Where predictions go.
+            directory: The folder of predictions.
             case: The case, whose id names the file.
             mask: As `LabelMap.decide` gives it, `(M, D, H, W)`.
-            labels: What its values or channels stand for.
+            labels: The meaning of its values or channels.
         """
 
     def read_modality(self, case: Case) -> str:
-        """Read the modality from the header; empty where the format has none."""
+        """Read the modality from the header, empty where the format has none."""
         return ""
 
     def orient(self: SourceT, orientation: str | None) -> SourceT:
-        """Return a source of the same files whose volumes lie as the axis codes say, see `find_axis_codes`."""
+        """Return a source whose volumes have other axis codes.
+
+        Args:
+            orientation: See `find_axis_codes`.
+        """
         oriented = copy(self)
         oriented.orientation = orientation
         return oriented
@@ -110,15 +119,16 @@ class Source(Recorded, ABC):
         return []
 
     def finish(self, directory: Path) -> None:
-        """Join what was written, once all cases are.
+        """Join the written files after the last case.
 
-        Called again where a prediction was interrupted, so it replaces what it wrote before.
+        It is called again after an interrupted prediction, and replaces what it wrote before.
         """
 
     def reading_settings(self) -> tuple[object, ...]:
         """Return settings that change what `read` returns for the same files.
 
-        All attributes unless a source knows better: a root, for example, may change without the pixels changing.
+        These are all attributes unless a source overrides this: a root, for example, may change without the pixels
+        changing.
         """
         return tuple(sorted((name, repr(value)) for name, value in vars(self).items() if name[0] != "_"))
 
@@ -128,7 +138,16 @@ class Source(Recorded, ABC):
 
 
 def raise_or_report(error: DataError, problems: Iterable[Problem], on_problem: OnProblem | None) -> None:
-    """Raise an error, or report the problems that it is made of."""
+    """Raise an error, or report its problems.
+
+    Args:
+        error: The error.
+        problems: The problems that it is made of.
+        on_problem: Takes each problem; without it the error is raised.
+
+    Raises:
+        DataError: The error, where nobody takes the problems.
+    """
     if on_problem is None:
         raise error
     for problem in problems:
@@ -136,7 +155,7 @@ def raise_or_report(error: DataError, problems: Iterable[Problem], on_problem: O
 
 
 def make_case(on_problem: OnProblem | None, path: Path, *fields: Any) -> list[Case]:
-    """Make a case, or report that results cannot be written under its name.
+    """Make a case, if results can be written under its name.
 
     Args:
         on_problem: Takes the problem; without it the error is raised.
@@ -211,7 +230,14 @@ def note_unknown_patients(source: Source, cases: Sequence[Case]) -> list[str]:
 
 
 def parse_annotated_labels(text: str, where: str) -> tuple[str, ...] | None:
-    """Parse the labels that were looked for in a case, separated by `;`; `None`, for all, where nothing is said.
+    """Parse the labels annotated in a case, separated by `;`.
+
+    Args:
+        text: The labels.
+        where: Where they stand, for errors.
+
+    Returns:
+        `None`, which means all labels, for an empty text.
 
     Raises:
         DataError: There is no name between the separators, or one stands there twice.
@@ -279,10 +305,10 @@ def explain_unread(path: Path) -> LeftOut:
 
 
 def name_other_source(left_out: Iterable[LeftOut], source: str) -> str:
-    """Explain which other source reads such a folder, if one does.
+    """Name another source that reads a folder, if one does.
 
     Args:
-        left_out: What one source did not read.
+        left_out: The files that one source did not read.
         source: The other one.
     """
     if not any(source in each.reason for each in left_out):

@@ -68,7 +68,9 @@ class DescribedLabels(NamedTuple):
 
 
 def read_labels(labels: object) -> DescribedLabels:
-    """Read `{"0": "background", "1": "liver"}`, `{"background": 0, "liver": 1}`, and regions `{"tumour": [1, 2]}`.
+    """Read the labels of a `dataset.json` in any dialect.
+
+    These are `{"0": "background", "1": "liver"}`, `{"background": 0, "liver": 1}`, and regions `{"tumour": [1, 2]}`.
 
     Args:
         labels: The field `labels`; anything that cannot be understood is left out.
@@ -90,9 +92,18 @@ def read_labels(labels: object) -> DescribedLabels:
 
 
 def list_channels(root: Path, name: str, ending: str, channels: int) -> list[str]:
-    """Name the channel files of a case as nnU-Net does, below the root.
+    """Name the channel files of a case as nnU-Net does.
 
     A picture with several channels may stand in `<case>_0000` alone.
+
+    Args:
+        root: The folder of the data set.
+        name: The case.
+        ending: The files' suffix.
+        channels: The number of channels.
+
+    Returns:
+        Paths below the root.
     """
     names = [f"imagesTr/{name}_{channel:04d}{ending}" for channel in range(channels)]
     in_one = channels > 1 and not is_volume_name(Path(names[0])) and (root / names[0]).is_file()
@@ -149,7 +160,7 @@ _Pair = tuple[dict[Path, str], dict[Path, str]]
 
 
 class _Entry(NamedTuple):
-    """What is listed of a case.
+    """One case as a `dataset.json` lists it.
 
     Attributes:
         name: The case.
@@ -217,12 +228,21 @@ class DecathlonSource(FileSource):
         return cases
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """Decode one case, after a check of its labels' values."""
+        """Decode one case, after a check of its labels' values.
+
+        Args:
+            case: One of `cases`.
+            labels: The meaning of the values in its masks.
+
+        Raises:
+            SettingError: `dataset.json` gives a label another value, or means ignored voxels by it.
+            DataError: A file cannot be used as it is.
+        """
         self._check_labels(labels)
         return super().read(case, labels)
 
     def open_unlabeled(self, directory: Path) -> Source:
-        """Open a folder of images, whose channels end in `_0000` and so on."""
+        """Open a folder of images with channels `_0000` and so on."""
         folders = find_image_folders(directory, ("imagesTr", "imagesTs"), ("labelsTr", "labelsTs"))
         return ChannelFolder(str(directory), self.slicing, folders)
 
@@ -249,7 +269,13 @@ class DecathlonSource(FileSource):
         return self._described.make_value_labels() if labels.overlapping and self._described.regions else labels
 
     def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
-        """Decode the mask of one case; regions are united from its values."""
+        """Decode the mask of one case; unite regions from its values.
+
+        Args:
+            case: One of `cases`.
+            labels: The meaning of the values in its mask.
+            grid: The grid of the image.
+        """
         held = self.get_file_labels(labels)
         if held is labels:
             return super().read_masks(case, labels, grid)
@@ -326,7 +352,7 @@ class DecathlonSource(FileSource):
     def _read_annotated_labels(
         self, names: Collection[str], on_problem: OnProblem | None
     ) -> dict[str, tuple[str, ...]]:
-        """Read which labels were looked for in the cases for which this is said."""
+        """Read the annotated labels of the cases that name them."""
         if not names:
             return {}
         try:

@@ -149,7 +149,15 @@ class DicomSource(Source):
         return cases
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """Order and decode the slices, and put the references on them."""
+        """Sort and decode the slices of a case, and draw its references.
+
+        Args:
+            case: One of `cases`.
+            labels: The structures to draw.
+
+        Raises:
+            DataError: A file cannot be used as it is.
+        """
         series = self._open(case)
         image = dicom.read_values(series)[None]
         _report_resampling(case, series)
@@ -214,7 +222,7 @@ class DicomSource(Source):
         return chosen
 
     def _match_references(self, homes: Mapping[str, list[str]], on_problem: OnProblem | None) -> dict[str, list[Path]]:
-        """Find the references of each case; none may be left over."""
+        """Find the references of each case, with none left over."""
         chosen = [entry for name, entry in self._tree.references.items() if fnmatchcase(name, self.references or "")]
         drawn: dict[str, list[Path]] = defaultdict(list)
         lonely = []
@@ -333,16 +341,18 @@ class DicomSource(Source):
 class DicomFolder(DicomSource):
     """Every series below a folder, or a single file, without references.
 
-    A folder that is no case hides no other.
-
-    Of a folder with several series each is a case of its own, `<folder>/series_<number>`.
+    In a folder with several series each is a case of its own, `<folder>/series_<number>`. A folder that is no case
+    hides no other.
     """
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each series.
 
+        Args:
+            on_problem: Takes each problem, see `Source.cases`.
+
         Raises:
-            MissingDataError: There is none.
+            MissingDataError: There is no series.
         """
         cases, left_out = sort_series(self._tree)
         if not cases:
@@ -387,10 +397,7 @@ def _find_homes(folders: dict[str, list[dicom.DicomFile]], on_problem: OnProblem
 
 
 def _report_resampling(case: Case, series: dicom.Series) -> None:
-    """Log that a series is resampled.
-
-    A warning where slices seem to be missing.
-    """
+    """Log that a series is resampled; warn where slices seem missing."""
     if not series.resampling:
         return
     log.info(

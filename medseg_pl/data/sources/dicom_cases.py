@@ -94,6 +94,11 @@ def describe_segments(
 ) -> list[dicom.Segment]:
     """Describe labels as segments of a DICOM SEG.
 
+    Args:
+        labels: The labels.
+        types: Code, terminology and meaning of each label's type, by label.
+        categories: The same of its category.
+
     Raises:
         SettingError: A type or a category is that of no label.
 
@@ -124,7 +129,16 @@ def write_as_nifti(
 
 
 def check_known(setting: str, names: Iterable[str], labels: LabelMap) -> None:
-    """Raise `SettingError` where a setting speaks of labels that there are not."""
+    """Check that a setting names only labels that exist.
+
+    Args:
+        setting: Its name below `data.source`.
+        names: The labels that it names.
+        labels: All labels.
+
+    Raises:
+        SettingError: It names another one.
+    """
     if unknown := [name for name in names if name not in labels.names]:
         raise SettingError(
             f"data.source.{setting} speaks of {abbreviate(unknown)}, but labels.names is {', '.join(labels.names)}. "

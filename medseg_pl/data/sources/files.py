@@ -29,7 +29,7 @@ _SAME_GRID_VOXELS = 0.1
 
 
 class FileSource(Source):
-    """Reads channels and masks from files that cases name.
+    """Reads channels and masks from the files of a case.
 
     Masks are one file with all labels, or files for each label.
 
@@ -40,7 +40,15 @@ class FileSource(Source):
     slicing: Slicing = "file"
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """Decode one case on the grid of its first channel."""
+        """Decode one case on the grid of its first channel.
+
+        Args:
+            case: One of `cases`.
+            labels: The meaning of the values in its masks.
+
+        Raises:
+            DataError: A file cannot be used as it is, or lies on another grid.
+        """
         channels = [read_image_file(path) for path in case.images]
         geometry = channels[0][1]
         grid = CaseGrid(geometry, case.images[0], "image", "export the mask again from this image")
@@ -53,7 +61,19 @@ class FileSource(Source):
         return reorient_volume(Volume(image, mask, geometry), self._find_slicing(case, geometry))
 
     def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
-        """Decode the masks of one case, on its grid."""
+        """Decode the masks of one case on its grid.
+
+        Args:
+            case: One of `cases`, with masks.
+            labels: The meaning of their values.
+            grid: The grid of the image.
+
+        Returns:
+            `(M, D, H, W)`, see `LabelMap`.
+
+        Raises:
+            DataError: A file cannot be used as it is, or lies on another grid.
+        """
         if not self.has_value_masks(case):
             return read_segmentations(case.masks, labels, grid.geometry)
         masks = [read_mask_file(path, labels) for path in case.masks]
@@ -64,14 +84,18 @@ class FileSource(Source):
         return not any(is_segmentation(path) for path in case.masks)
 
     def count_label_files(self, case: Case) -> Sequence[int]:
-        """Count the mask files of each label, in their order.
-
-        None of labels that were not looked for.
-        """
+        """Count the mask files of each label; 0 if not annotated."""
         return [1] * len(case.masks)
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
-        """Write a mask in the image's format; overlapping labels in folders."""
+        """Write a mask in the image's format; overlapping labels in folders.
+
+        Args:
+            directory: The folder of predictions.
+            case: The case, whose id names the file.
+            mask: As `LabelMap.decide` gives it, `(M, D, H, W)`.
+            labels: The meaning of its values or channels.
+        """
         template = case.images[0]
         if self.slicing != "file" or self.orientation is not None:
             mask = self._find_slicing(case, read_image_geometry(template)).undo(mask)
@@ -122,7 +146,13 @@ def is_image(path: Path) -> bool:
 
 
 def read_image_file(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """Read `(C, D, H, W)` and the grid, whichever the format.
+    """Read an image of any format with its grid.
+
+    Args:
+        path: The file.
+
+    Returns:
+        `(C, D, H, W)` values in the data type of the file, and the grid.
 
     Raises:
         UnreadableFileError: The file is damaged, or of no format that is read.
@@ -143,11 +173,14 @@ def read_image_geometry(path: Path) -> Geometry:
 
 
 def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[Any], Geometry]:
-    """Read `(D, H, W)` values, or `(3, D, H, W)` colors, and the grid.
+    """Read a mask's values or colors, with its grid.
 
     Args:
         path: The file.
-        labels: What is read by color; without them nothing is.
+        labels: Labels that may have colors; without them values are read.
+
+    Returns:
+        `(D, H, W)` values or `(3, D, H, W)` colors, and the grid.
     """
     if not volumes.is_volume(path):
         colored = labels is not None and is_read_by_color(path, labels)
@@ -179,7 +212,7 @@ def encode_mask_files(
     Args:
         case_id: The case.
         paths: The files.
-        masks: What `read_mask_file` gave for each of them.
+        masks: The result of `read_mask_file` for each of them.
         labels: How they are encoded.
         grid: Where they must lie.
         shares: How many of the files, in their order, each label has; one by default. A label is where any of its
@@ -212,9 +245,9 @@ def encode_mask_files(
 
 
 def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
-    """Write `(D, H, W)` values in the format of a template.
+    """Write a mask in a template's format and grid.
 
-    Volumes get its grid, too; any picture becomes PNG.
+    Any picture becomes PNG.
 
     Args:
         stem: The file without its suffix.
@@ -240,7 +273,16 @@ def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
 
 
 def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
-    """Raise `SettingError` unless masks come in the order of the labels."""
+    """Check that masks come in the order of the labels.
+
+    Args:
+        names: The labels of the masks.
+        labels: All labels.
+        what: The setting or file that names them, for errors.
+
+    Raises:
+        SettingError: Names or order differ.
+    """
     if list(names) != list(labels.names):
         raise SettingError(
             f"{what} names the masks {', '.join(names)}, but labels.names is {', '.join(labels.names)}. "
@@ -249,11 +291,17 @@ def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
 
 
 def resolve_inside(root: Path, relative: str, what: str) -> Path:
-    """Resolve a name below `root`; raise `MissingDataError` where it leaves it.
+    """Resolve a name below `root`, which it may not leave.
 
-    A manifest may be a stranger's.
+    A manifest may be a stranger's. A name may be spelled in another form of Unicode than the file's.
 
-    A name may be spelled in another form of Unicode than the file's.
+    Args:
+        root: The folder.
+        relative: The name.
+        what: The file that holds the name, for errors.
+
+    Raises:
+        MissingDataError: The name leaves the folder, or is one that no file can have.
     """
     path = root / relative
     try:
@@ -272,7 +320,7 @@ def resolve_inside(root: Path, relative: str, what: str) -> Path:
 
 
 class CaseGrid(NamedTuple):
-    """Where all files of a case must lie.
+    """The grid that all files of a case must share.
 
     Attributes:
         geometry: The grid.
@@ -288,17 +336,17 @@ class CaseGrid(NamedTuple):
 
 
 def bring_to_grid(case_id: str, path: Path, array: NDArray[Any], got: Geometry, grid: CaseGrid) -> NDArray[Any]:
-    """Reorient a file's array to the grid of its case, which changes no voxel.
+    """Reorient a file's array to its case's grid, without changing voxels.
 
     Args:
         case_id: The case.
         path: The file.
         array: `(..., D, H, W)`.
-        got: Where it lies.
-        grid: Where it should.
+        got: The file's grid.
+        grid: The grid of the case.
 
     Raises:
-        GeometryError: It lies elsewhere, or does not say where it lies and the case does.
+        GeometryError: The file lies elsewhere, or lacks a position that the case has.
     """
     # Programs store one grid in other axis orders, which is no fault of the mask.
     if (turn := find_turn(got, grid.geometry)) is not None:
@@ -310,7 +358,12 @@ def bring_to_grid(case_id: str, path: Path, array: NDArray[Any], got: Geometry, 
 def find_turn(got: Geometry, grid: Geometry) -> Reorientation | None:
     """Find the reorientation that brings a file exactly onto a grid.
 
-    `None` where it lies there already, or elsewhere.
+    Args:
+        got: The file's grid.
+        grid: The other grid.
+
+    Returns:
+        `None` where the file lies there already, or elsewhere.
     """
     turn = got.find_reorientation(grid)
     if turn is None or turn == Reorientation():
@@ -320,7 +373,11 @@ def find_turn(got: Geometry, grid: Geometry) -> Reorientation | None:
 
 
 def _check_grid(case_id: str, path: Path, got: Geometry, grid: CaseGrid) -> None:
-    """Raise `GeometryError` where a file does not lie on the grid of its case."""
+    """Check that a file lies on the grid of its case.
+
+    Raises:
+        GeometryError: It does not.
+    """
     if grid.geometry.shape != got.shape:
         raise GeometryError(
             f"Case {case_id}: {path} is {_size(got.shape)}, but the {grid.what} {grid.path} is "
@@ -342,7 +399,12 @@ def _check_grid(case_id: str, path: Path, got: Geometry, grid: CaseGrid) -> None
 
 
 def reorient_volume(volume: Volume, slicing: Reorientation) -> Volume:
-    """Reorient image and mask of a volume."""
+    """Reorient image and mask of a volume.
+
+    Args:
+        volume: The volume.
+        slicing: The reorientation of its axes `(D, H, W)`.
+    """
     if slicing == Reorientation():
         return volume
     mask = None if volume.mask is None else np.ascontiguousarray(slicing.apply(volume.mask))

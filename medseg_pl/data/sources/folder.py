@@ -121,7 +121,16 @@ class FolderSource(FileSource):
         return match_stem(PurePosixPath(name).name, self.image_name) is not None
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """Decode one case, each label from the pattern given to it."""
+        """Decode one case, each label from the pattern given to it.
+
+        Args:
+            case: One of `cases`.
+            labels: The meaning of the values in its masks.
+
+        Raises:
+            SettingError: `masks` names other labels, or names them in another order.
+            DataError: A file cannot be used as it is.
+        """
         if case.masks and isinstance(self.masks, dict):
             check_mask_names(list(self.masks), labels, _SETTING)
         return super().read(case, labels)
@@ -140,7 +149,7 @@ class FolderSource(FileSource):
         return (self.slicing, *(self.masks if isinstance(self.masks, dict) else ()), *several)
 
     def open_unlabeled(self, directory: Path) -> ImageFolder:
-        """Open the images below a folder; masks of images are left out."""
+        """Open the images below a folder, and leave out masks of them."""
         folders = find_image_folders(directory, [self.images], [pattern.folder for pattern in self.mask_patterns])
         return ImageFolder(
             str(directory), self.slicing, folders, DatasetNames(self.images, self.image_name, self.mask_patterns)
@@ -153,7 +162,7 @@ class FolderSource(FileSource):
         return [*unread.values(), *(dead for folder in folders for dead in find_dead_links(folder))]
 
     def _list_files(self, folder: str, what: str, on_problem: OnProblem | None) -> dict[str, Path]:
-        """Map names without suffix, sub-folders included, to paths; sorted by name."""
+        """Map names without suffix, sub-folders included, to paths, sorted by name."""
         setting = "Set data.source.root to your data" if what == "images" else f"Set {_SETTING}"
         directory = self.root / folder
         # With a collector the folder may be missing: its images are then reported one by one.
@@ -192,7 +201,8 @@ class FolderSource(FileSource):
     ) -> set[str]:
         """Find images and masks that are left over.
 
-        Returns the names of images that lack a mask.
+        Returns:
+            The names of images that lack a mask.
         """
         used = {
             *images.values(),
@@ -227,7 +237,7 @@ class FolderSource(FileSource):
         return set()
 
     def _check_unshared(self, pairs: Pairs, on_problem: OnProblem | None) -> None:
-        """Find files that would be the mask of two images, or of two labels."""
+        """Find files that two images or labels would share as mask."""
         uses = Counter(path for mask_lists in pairs.values() for paths in mask_lists for path in paths)
         shared = {path: times for path, times in sorted(uses.items()) if times > 1}
         if shared:
@@ -242,14 +252,14 @@ class FolderSource(FileSource):
             raise_or_report(error, problems, on_problem)
 
     def _find_needed(self, annotated: Collection[str] | None) -> list[bool]:
-        """Tell for each pattern whether a case needs it: not those of labels that were not looked for."""
+        """Tell which patterns a case needs; those of unannotated labels are not."""
         labels = list(self.masks) if isinstance(self.masks, dict) else [""] * len(self.mask_patterns)
         return [annotated is None or not label or label in annotated for label in labels]
 
     def _read_annotated_labels(
         self, images: Collection[str], on_problem: OnProblem | None
     ) -> dict[str, tuple[str, ...] | None]:
-        """Read which labels were looked for in the cases that the table names."""
+        """Read the annotated labels of the cases in the table."""
         if self.annotated_labels is None:
             return {}
         path = self.root / self.annotated_labels

@@ -20,7 +20,7 @@ _SECTION = r"[_-]?(?:slice|section|sec|sl|z|frame)[_-]?\d+"
 
 
 class Pattern(NamedTuple):
-    """What images and masks that belong together are called.
+    """Names of images and masks that belong together.
 
     Attributes:
         image: The image's name, with `{stem}` for what both share.
@@ -51,7 +51,8 @@ class FolderLayout(NamedTuple):
 def find_image_folder(directory: Path) -> str | None:
     """Find the folder of images.
 
-    `.` where they have none of their own.
+    Returns:
+        `.` where images have no folder of their own.
     """
     named = {path.name.lower(): path.name for path in sorted(directory.glob("[!.]*")) if path.is_dir()}
     known = next((named[name] for name in IMAGE_FOLDERS if name in named), None)
@@ -59,11 +60,11 @@ def find_image_folder(directory: Path) -> str | None:
 
 
 def find_folder_layout(directory: Path, said: Mapping[str, Any]) -> FolderLayout:
-    """Find the settings that nobody has given.
+    """Find the settings of a folder that the user left open.
 
     Args:
         directory: The data set.
-        said: What was given of `images`, `masks`, `image_name`, `mask_name`, `group` and `slicing`.
+        said: The given ones of `images`, `masks`, `image_name`, `mask_name`, `group` and `slicing`.
 
     Raises:
         MissingDataError: There are no images.
@@ -99,13 +100,14 @@ def find_folder_layout(directory: Path, said: Mapping[str, Any]) -> FolderLayout
 
 
 def find_patterns(images: Sequence[str], masks: Sequence[str]) -> list[Pattern]:
-    """Find by which names images and masks of two folders pair.
-
-    There is one pattern, or several that fit equally well.
+    """Find the names by which images and masks of two folders pair.
 
     Args:
         images: Names without suffix, with sub-folders.
         masks: Likewise.
+
+    Returns:
+        One pattern, or several that fit equally well.
 
     >>> find_patterns(["21_training", "22_training"], ["21_manual1", "22_manual1"])
     [Pattern(image='{stem}_training', mask='{stem}_manual1')]
@@ -126,7 +128,7 @@ def find_patterns(images: Sequence[str], masks: Sequence[str]) -> list[Pattern]:
 
 
 def find_patterns_within(names: Sequence[str]) -> list[Pattern]:
-    """Find by which names images and masks of one folder are told apart.
+    """Find the names that tell images from masks in one folder.
 
     >>> find_patterns_within(["a", "a_mask", "b", "b_mask"])
     [Pattern(image='{stem}', mask='{stem}_mask')]
@@ -195,7 +197,7 @@ def _find_mask_folder(directory: Path, images: str) -> str:
 
 
 def _find_label_folders(directory: Path, folder: str, images: Sequence[str]) -> dict[str, str]:
-    """Find inner folders that hold a mask of every image, one per label."""
+    """Find inner folders with a mask of every image, one per label."""
     inner = sorted(path for path in (directory / folder).glob("[!.]*") if path.is_dir())
     if not inner or any(is_image(path) for path in (directory / folder).iterdir() if path.is_file()):
         return {}
@@ -285,9 +287,9 @@ def _find_affixes(names: Sequence[str]) -> tuple[str, str]:
 
 
 def _find_common_start(texts: Sequence[str]) -> str:
-    """Find what all texts begin with.
+    """Find the text that all texts begin with.
 
-    The first and the last of them in order share it.
+    It suffices to compare the first and the last in order.
 
     >>> _find_common_start(["mask_10", "mask_12"])
     'mask_1'
@@ -318,7 +320,7 @@ def _find_masks(name: str, pattern: Pattern, known: set[str]) -> set[str]:
 
 
 def _match(pattern: Pattern, images: Sequence[str], masks: set[str]) -> tuple[int, set[str]]:
-    """Count the images that have a mask by a pattern, and collect these masks."""
+    """Count the images with a mask by a pattern; collect these masks."""
     before, _, after = pattern.image.partition(STEM)
     matched = 0
     found: set[str] = set()

@@ -38,7 +38,11 @@ _COLUMNS_OF_SCORES = (
 
 
 def read_text(path: Path, remedy: str) -> str:
-    """Read a table, whether or not it is marked as UTF-8.
+    """Read a table in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: The table.
+        remedy: What to do where there is no such file.
 
     Raises:
         DataError: It is not UTF-8.
@@ -58,8 +62,8 @@ def read_table(path: Path, needed: Collection[str], expected: str, remedy: str) 
 
     Args:
         path: The table.
-        needed: Columns that must be there.
-        expected: All columns that could be, for an error.
+        needed: Required columns.
+        expected: All possible columns, for an error.
         remedy: What to do where there is no such file.
 
     Raises:
@@ -85,7 +89,15 @@ def read_table(path: Path, needed: Collection[str], expected: str, remedy: str) 
 
 
 def check_unique(names: Sequence[str], path: Path) -> None:
-    """Raise `DataError` where a case stands in several rows of a table."""
+    """Check that no case has several rows in a table.
+
+    Args:
+        names: The case of each row.
+        path: The table.
+
+    Raises:
+        DataError: A case has.
+    """
     if len(set(names)) < len(names):
         repeated = [name for name, rows in Counter(names).items() if rows > 1]
         raise DataError(f"{path}: case_id stands in several rows: {abbreviate(sorted(repeated))}. Give each its own.")
@@ -95,9 +107,9 @@ def choose_strata_columns(columns: Collection[str], named: Sequence[str] | None,
     """Choose the columns that are strata.
 
     Args:
-        columns: All that the table has.
-        named: What was asked for; `None` where nobody said.
-        path: What the table is called in an error.
+        columns: All columns of the table.
+        named: The requested ones; `None` where the user named none.
+        path: The table's name in errors.
         setting: The setting that names them.
 
     Raises:
@@ -122,6 +134,13 @@ def choose_strata_columns(columns: Collection[str], named: Sequence[str] | None,
 def read_strata(row: Mapping[str, str | None], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Read the strata that a row fills in.
 
+    Args:
+        row: The fields by column.
+        columns: The columns of strata.
+
+    Returns:
+        Column and value of each.
+
     >>> read_strata({"case_id": "a", "site": "north", "scanner": " "}, ["site", "scanner"])
     (('site', 'north'),)
     """
@@ -130,7 +149,16 @@ def read_strata(row: Mapping[str, str | None], columns: Sequence[str]) -> tuple[
 
 
 def require_field(row: Mapping[str, str | None], column: str, where: str) -> str:
-    """Return the field of a row; raise `DataError` where it is empty."""
+    """Return the field of a row, which must not be empty.
+
+    Args:
+        row: The fields by column.
+        column: The column.
+        where: Where the row stands, for errors.
+
+    Raises:
+        DataError: The field is empty.
+    """
     value = (row[column] or "").strip()
     if not value:
         raise DataError(f"{where}: the column {column} is empty. Fill it in or remove the row.")
@@ -219,7 +247,16 @@ class ManifestSource(FileSource):
         return sorted(cases.values(), key=lambda case: case.case_id)
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """Decode one case; the columns `mask_<label>` hold their labels."""
+        """Decode one case; the columns `mask_<label>` hold its labels.
+
+        Args:
+            case: One of `cases`.
+            labels: The meaning of the values in its masks.
+
+        Raises:
+            SettingError: The columns name other labels, or name them in another order.
+            DataError: A file cannot be used as it is.
+        """
         columns = self.read_mask_labels()
         if case.masks and columns:
             check_mask_names(columns, labels, str(self.manifest))
@@ -235,10 +272,7 @@ class ManifestSource(FileSource):
         return ImageFolder(str(directory), self.slicing, folders)
 
     def count_label_files(self, case: Case) -> Sequence[int]:
-        """Count the masks of each label that has a column.
-
-        None of labels that were not looked for.
-        """
+        """Count the masks of labels with columns; 0 if not annotated."""
         if case.annotated_labels is None or not (columns := self.read_mask_labels()):
             return super().count_label_files(case)
         return [int(name in case.annotated_labels) for name in columns]
@@ -278,7 +312,7 @@ class ManifestSource(FileSource):
     def _resolve_files(
         self, case_id: str, names: Sequence[str], where: str, on_problem: OnProblem | None
     ) -> tuple[Path, ...]:
-        """Find the files that a row names; none where one is missing."""
+        """Find the files of a row, or none if one is missing."""
         paths = []
         for name in names:
             try:

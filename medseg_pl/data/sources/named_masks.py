@@ -36,13 +36,13 @@ Overlaps = Literal["refuse", "last"]
 
 
 class MaskPattern(NamedTuple):
-    """A folder, and the names that masks have in it.
+    """A folder, and the names of masks in it.
 
     Attributes:
         folder: Below the root.
         name: Without suffix; `{stem}` stands for the image's name and `*` for anything but a slash.
-        setting: Where it was set.
-        image: What images are called; `{stem}` is what they share with their masks.
+        setting: The setting that gave it.
+        image: The images' names; `{stem}` is what they share with their masks.
     """
 
     folder: str
@@ -81,6 +81,13 @@ class MaskPattern(NamedTuple):
 def match_stem(name: str, pattern: str) -> str | None:
     """Return what an image's name shares with those of its masks.
 
+    Args:
+        name: The image's name.
+        pattern: The images' names, with `{stem}`.
+
+    Returns:
+        `None` where the name does not match.
+
     >>> match_stem("21_training", "{stem}_training"), match_stem("21_test", "{stem}_training")
     ('21', None)
     """
@@ -95,8 +102,8 @@ def parse_mask_path(text: str, mask_name: str, setting: str, image_name: str = S
     Args:
         text: The setting.
         mask_name: The name of masks in a folder.
-        setting: What the setting is called.
-        image_name: What images are called.
+        setting: The name of the setting.
+        image_name: The names of images.
 
     Raises:
         SettingError: A name does not depend on the image, or a folder does.
@@ -127,7 +134,9 @@ def parse_mask_path(text: str, mask_name: str, setting: str, image_name: str = S
 
 
 class NameMatcher:
-    """Finds the labels that a name stands for, in any case and with spaces or underscores.
+    """Finds the labels that a name stands for.
+
+    Upper and lower case are the same, and so are spaces and underscores.
 
     Args:
         labels: The labels.
@@ -159,7 +168,8 @@ class NameMatcher:
     def find(self, name: str) -> list[int] | None:
         """Find the labels that a name stands for.
 
-        Empty if it is skipped, `None` if it is unknown.
+        Returns:
+            Empty if the name is skipped, `None` if it is unknown.
         """
         structure = [Structure(0, name)]
         found = [index for index, keys in enumerate(self.keys) if match_structures(structure, keys)]
@@ -174,14 +184,14 @@ def combine_named(
     source: str,
     overlaps: Overlaps = "refuse",
 ) -> UInt8[np.ndarray, "m ..."]:
-    """Put masks with names into a stored mask.
+    """Combine masks with names into a stored mask.
 
     Args:
         masks: Each name with its mask, those behind first.
         labels: The labels.
         matcher: Finds the label of a name.
         shape: Of each mask.
-        source: What to call the file in an error.
+        source: The file's name in errors.
         overlaps: What happens where exclusive labels overlap.
 
     Raises:
@@ -235,9 +245,10 @@ def read_segmentations(paths: Sequence[Path], labels: LabelMap, geometry: Geomet
 
 
 def list_segment_labels(paths: Sequence[Path]) -> LabelMap | None:
-    """Name labels after the segments of all files.
+    """List the segments of all files as labels.
 
-    `None` unless all are segmentations.
+    Returns:
+        `None` unless all files are segmentations.
     """
     if not paths or not all(is_segmentation(path) for path in paths):
         return None

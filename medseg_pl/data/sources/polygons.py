@@ -114,7 +114,17 @@ class PolygonSource(FileSource):
         return cases
 
     def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
-        """Draw what was outlined."""
+        """Draw the outlines of one case.
+
+        Args:
+            case: One of `cases`, with annotations.
+            labels: The labels of their categories.
+            grid: The grid of the image.
+
+        Raises:
+            GeometryError: The outlines were drawn on an image of another size.
+            MaskValueError: A category belongs to no label, or exclusive labels overlap.
+        """
         entry, where = self._find_annotations(case), f"{case.masks[0]}, {case.images[0].name}"
         if grid.geometry.shape != (1, *entry.size):
             raise GeometryError(
@@ -218,7 +228,8 @@ _SAMPLED = 200
 def find_polygon_settings(directory: Path) -> dict[str, str] | None:
     """Find the `images` and `annotations` of a `PolygonSource`.
 
-    `None` where the folder has none, or has masks.
+    Returns:
+        `None` where the folder has none, or has masks.
 
     Raises:
         SettingError: Several files may be that of all images.

@@ -24,12 +24,12 @@ _NUMBERED = re.compile(r"(.+)_(\d{4})")
 
 
 class DatasetNames(NamedTuple):
-    """Names of images and masks in a data set: they tell masks in a folder from images.
+    """Names that tell masks from images in a data set's folder.
 
     Attributes:
         images: The images' folder, below the root.
-        image_name: What images are called.
-        places: Where masks are.
+        image_name: The images' names.
+        places: The places of masks.
     """
 
     images: str = "."
@@ -41,9 +41,10 @@ _ANY_NAMES = DatasetNames()
 
 
 class ImageFolder(FileSource):
-    """Every image below a folder, or one image file. A file that is no case hides no other.
+    """Every image below a folder, or one image file.
 
-    Images that share a name, such as `a.png` and `a.jpg`, keep their suffix in the names of their cases.
+    A file that is no case hides no other. Images that share a name, such as `a.png` and `a.jpg`, keep their suffix in
+    the names of their cases.
 
     Args:
         path: The folder, or the file.
@@ -62,6 +63,9 @@ class ImageFolder(FileSource):
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each image.
+
+        Args:
+            on_problem: Takes each problem, see `Source.cases`.
 
         Raises:
             MissingDataError: There is no image.
@@ -125,7 +129,10 @@ class ImageFolder(FileSource):
 
 
 class ChannelFolder(ImageFolder):
-    """Images of which several may be the channels of one case, `<case>_0000` and so on, as nnU-Net names them."""
+    """Images with a file for each channel of a case.
+
+    They are called `<case>_0000` and so on, as nnU-Net names them.
+    """
 
     def _list_files(self) -> Iterator[Path]:
         """Yield the other channels of a single file, too."""
@@ -164,14 +171,15 @@ class ChannelFolder(ImageFolder):
 
 
 def find_image_folders(directory: Path, images: Sequence[str], masks: Sequence[str]) -> list[str]:
-    """Find the image folders of a data set's root.
-
-    There are none where the directory is itself a folder of images.
+    """Find the image folders in the root of a data set.
 
     Args:
-        directory: What was given.
-        images: What folders of images are called in such data sets.
-        masks: What folders of masks are called, which are no input.
+        directory: The folder that the user gave.
+        images: The names of image folders in such data sets.
+        masks: The names of mask folders, which are no input.
+
+    Returns:
+        None where the directory is itself a folder of images.
     """
     inside = [name for name in images if name != "." and (directory / name).is_dir()]
     if not inside or any((directory / name).is_dir() for name in masks if name != "."):
@@ -182,7 +190,7 @@ def find_image_folders(directory: Path, images: Sequence[str], masks: Sequence[s
 
 
 def _exclude_files(paths: Sequence[Path], directory: Path, names: DatasetNames) -> dict[Path, str]:
-    """Find the files that are no images by their names, each with the reason."""
+    """Find the files whose names make them no images, with reasons."""
     other = [path for path in paths if match_stem(name_below(path, path.parent), names.image_name) is None]
     if len(other) == len(paths):  # a folder of other names, such as a test set's, and not one with something beside
         other = []
@@ -219,7 +227,7 @@ def _group_by_name(paths: Sequence[Path], folder: Path) -> dict[str, list[Path]]
 
 
 def _name_files(paths: Sequence[Path], base: Path) -> tuple[dict[str, Path], list[LeftOut]]:
-    """Name files without their suffix, and those that would share a name with it."""
+    """Name files without suffix; list those that would share a name."""
     plain = {path: name_below(path, base) for path in paths}
     # `a.png` and `a.jpg` would overwrite each other's prediction.
     counts = Counter(plain.values())

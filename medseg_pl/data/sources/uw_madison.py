@@ -48,7 +48,7 @@ class _SliceName(NamedTuple):
 
 
 class RunTable:
-    """Masks as run lengths by slice and class: the competition's references, or a submission.
+    """Masks as run lengths by slice and class: references or a submission.
 
     Args:
         path: A CSV in UTF-8.
@@ -74,6 +74,10 @@ class RunTable:
 
     def draw(self, case: Case, labels: LabelMap) -> UInt8[np.ndarray, "m d h w"]:
         """Draw the labels on the slices of a case.
+
+        Args:
+            case: A case of `UWMadisonSource`.
+            labels: The classes to draw.
 
         Raises:
             SettingError: No row is of a label.
@@ -148,7 +152,16 @@ class UWMadisonSource(Source):
         return _find_scans(self.root / "train", masks=())[1]
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
-        """Stack the slices in the order of their numbers, and draw the runs."""
+        """Stack the slices in numerical order, and draw the runs.
+
+        Args:
+            case: One of `cases`.
+            labels: The classes to draw.
+
+        Raises:
+            DataError: A slice is missing, or a row is missing or does not fit its slice.
+            GeometryError: The names of the slices differ in size or spacing.
+        """
         names = [_parse(path) for path in case.images]
         _check_stack(case, names)
         spacing_x, spacing_y = names[0].spacing_mm
@@ -193,7 +206,7 @@ class UWMadisonSource(Source):
 class _Scans(UWMadisonSource):
     """Scans without a table, as in the competition's test set.
 
-    A case that is none hides no other.
+    A scan that is no case hides no other.
     """
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
@@ -239,7 +252,12 @@ def _slice_number(path: Path) -> int:
 
 
 def _check_stack(case: Case, names: list[_SliceName]) -> None:
-    """Check that slices have one size and spacing and no gap."""
+    """Check that slices have one size and spacing and no gap.
+
+    Raises:
+        DataError: A number is missing or comes twice.
+        GeometryError: Sizes or spacings differ.
+    """
     where = f"Case {case.case_id} ({case.images[0].parent})"
     numbers = [int(name.number) for name in names]
     # Slices of the set begin at any number, but a gap would shift everything behind it.

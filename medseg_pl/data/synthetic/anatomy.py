@@ -22,7 +22,10 @@ class Tube:
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """A solid structure with one mean intensity, turned by `angle` radians in the slice."""
+    """A solid structure of one mean intensity.
+
+    It is turned by `angle` radians in the slice.
+    """
 
     center: tuple[float, float, float]
     radii: tuple[float, float, float]
@@ -31,7 +34,13 @@ class Ellipsoid:
 
 
 def make_tube(corners: Float64[np.ndarray, "n 3"], radius: float, rng: np.random.Generator) -> Tube:
-    """Make a smooth tube through `corners` with a slowly varying width."""
+    """Make a smooth tube with a slowly varying width.
+
+    Args:
+        corners: `(n, 3)` points `(z, y, x)` of its path, in body units.
+        radius: Its mean radius.
+        rng: Draws the width.
+    """
     lengths = np.linalg.norm(np.diff(corners, axis=0), axis=1)
     reached = np.concatenate([[0.0], np.cumsum(lengths)])
     places = np.arange(0, reached[-1], STEP)
@@ -41,7 +50,12 @@ def make_tube(corners: Float64[np.ndarray, "n 3"], radius: float, rng: np.random
 
 
 def draw_wave(rng: np.random.Generator, count: int) -> Float64[np.ndarray, "n"]:
-    """Draw a slow random function of unit spread along a tube."""
+    """Draw a slow random function of unit spread along a tube.
+
+    Args:
+        rng: The source of randomness.
+        count: The number of its values.
+    """
     smooth: Float64[np.ndarray, "n"] = ndimage.gaussian_filter1d(rng.standard_normal(count), 8, mode="reflect")
     return smooth / 0.19  # the spread that this filter leaves of white noise
 
@@ -68,7 +82,7 @@ _BAG = ((0.70, 0.12, 0.36), (0.52, 0.02, 0.42), (0.36, -0.14, 0.40), (0.26, -0.2
 
 @dataclass(frozen=True)
 class Look:
-    """How the inside of an organ appears, in the intensities of a scan whose fat is about 0.8.
+    """Appearance of an organ's inside; fat has an intensity of 0.8.
 
     Args:
         content: Mean of the content.
@@ -104,14 +118,19 @@ def draw_organs(rng: np.random.Generator) -> tuple[Organ, ...]:
 
 
 def move_tube(tube: Tube, rng: np.random.Generator) -> Tube:
-    """Move, bend and fill a tube as on another day."""
+    """Move, bend and fill a tube as on another day.
+
+    Args:
+        tube: The tube.
+        rng: The source of randomness.
+    """
     bend = np.stack([draw_wave(rng, len(tube.radii)) for _ in range(3)], axis=1)
     points = tube.points + rng.normal(0, 0.012, 3) + 0.015 * bend
     return Tube(points, tube.radii * rng.uniform(0.92, 1.08))
 
 
 def _draw_large_bowel(rng: np.random.Generator) -> Tube:
-    """Draw the frame of the abdomen; some have lost its right part."""
+    """Draw the frame of the abdomen; some patients lack its right part."""
     corners = np.array(_FRAME)
     # The whole frame lies higher in some patients.
     corners[:, 0] += rng.normal(0, 0.04)
@@ -146,7 +165,8 @@ def _draw_stomach(rng: np.random.Generator) -> Tube:
 def _draw_looks(rng: np.random.Generator) -> tuple[Look, Look, Look]:
     """Draw how each organ's inside appears.
 
-    Large bowel: speckled, often gas. Small bowel: bright, striped. Stomach: blotchy, a gas bubble in front.
+    The large bowel is speckled, often with gas; the small bowel is bright and striped; the stomach is blotchy, with a
+    gas bubble in front.
     """
     large, small, stomach = rng.uniform(0.93, 1.07, 3) * (0.46, 0.66, 0.52)
     gas = rng.normal((-0.35, -1.6, -0.45), 0.25)
@@ -189,8 +209,8 @@ class Patient:
         rim: Thickness of the fat under the skin, and of the muscle below it.
         tilt: Rotation in the slice, radians.
         offset: Shift `(z, y, x)` of the whole body.
-        solids: What is no label: liver, spleen, kidneys, spine, muscles, vessels; painted in this order.
-        organs: What is one, in the order of `ORGANS`.
+        solids: Structures without a label: liver, spleen, kidneys, spine, muscles, vessels; painted in this order.
+        organs: Structures with a label, in the order of `ORGANS`.
         peak: The brightest voxel.
         overlap: How deep two masks may share voxels.
     """
@@ -222,7 +242,12 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def on_another_day(patient: Patient, rng: np.random.Generator) -> Patient:
-    """Change filling, positions, gas and gain moderately."""
+    """Change filling, positions, gas and gain moderately.
+
+    Args:
+        patient: The patient.
+        rng: The source of randomness.
+    """
     tubes = [move_tube(organ.tube, rng) for organ in patient.organs]
     z, y, x = np.array(patient.offset) + rng.normal(0, 0.01, 3)
     looks = [replace(organ.look, gas=organ.look.gas + rng.normal(0, 0.2)) for organ in patient.organs]

@@ -20,7 +20,9 @@ from medseg_pl.io.regions import encode_runs
 
 
 class LabeledScan(NamedTuple):
-    """One volume with its reference, slice 0 nearest the feet and row 0 in front of the patient.
+    """One volume with its reference.
+
+    Slice 0 is nearest the feet, row 0 in front of the patient.
 
     Args:
         case_id: The volume, such as `case101_day20`.
@@ -66,7 +68,13 @@ def write_uw_madison(root: Path, scans: Iterable[LabeledScan], labels: tuple[str
 
 
 def write_decathlon(root: Path, scans: Iterable[LabeledScan], card: DataCard) -> None:
-    """Write the Decathlon's NIfTI pairs; intensities must fit into 15 bits."""
+    """Write the Decathlon's NIfTI pairs.
+
+    Args:
+        root: The folder to fill.
+        scans: The volumes; intensities must fit into 15 bits.
+        card: Describes the data set.
+    """
     names = []
     for number, scan in enumerate(scans, start=1):
         names.append(f"{card.name}_{number:03d}.nii.gz")
@@ -134,7 +142,7 @@ def _make_rotation(pitch: float, yaw: float) -> Float64[np.ndarray, "3 3"]:
 
 
 def _to_8_bit(image: UInt16[np.ndarray, "d h w"]) -> UInt8[np.ndarray, "d h w"]:
-    """Scale intensities to 8 bits; the brightest half percent is white."""
+    """Scale intensities to 8 bits, with the brightest half percent in white."""
     white = max(float(np.percentile(image, 99.5)), 1.0)
     return np.round(np.clip(image / white, 0, 1) * 255).astype(np.uint8)
 

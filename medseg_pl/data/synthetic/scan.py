@@ -34,7 +34,7 @@ _MARGIN = 0.05  # how far around a tube its depth is known
 
 @dataclass(frozen=True)
 class VoxelGrid:
-    """Voxel positions of one scan in body units, and the way back to voxel indices.
+    """Voxel positions of one scan in body units.
 
     Args:
         z: Towards the head.
@@ -80,7 +80,13 @@ class Sweep:
 
 
 def make_grid(shape: tuple[int, int, int], tilt: float, offset: tuple[float, float, float]) -> VoxelGrid:
-    """Make the grid that shows a tilted and shifted body."""
+    """Make the grid that shows a tilted and shifted body.
+
+    Args:
+        shape: `(D, H, W)` in voxels.
+        tilt: Rotation in the slice, radians.
+        offset: Shift `(z, y, x)` of the body, in body units.
+    """
     depth, height, width = shape
     # Square pixels, and the whole trunk inside whichever side is short.
     pixel = max(_PICTURE[0] / height, _PICTURE[1] / width)
@@ -93,7 +99,12 @@ def make_grid(shape: tuple[int, int, int], tilt: float, offset: tuple[float, flo
 
 
 def cover_solid(grid: VoxelGrid, solid: Ellipsoid) -> Mask:
-    """Return the voxels that `solid` covers."""
+    """Return the voxels that a solid covers.
+
+    Args:
+        grid: The positions of the voxels.
+        solid: The solid.
+    """
     (z, y, x), (tall, high, wide) = solid.center, solid.radii
     cosine, sine = np.float32(np.cos(solid.angle)), np.float32(np.sin(solid.angle))
     dy, dx = grid.y - np.float32(y), grid.x - np.float32(x)
@@ -103,7 +114,12 @@ def cover_solid(grid: VoxelGrid, solid: Ellipsoid) -> Mask:
 
 
 def sweep(grid: VoxelGrid, tube: Tube) -> Sweep:
-    """Draw a tube ball by ball, visiting the box around each."""
+    """Draw a tube ball by ball, visiting the box around each.
+
+    Args:
+        grid: The positions of the voxels.
+        tube: The tube.
+    """
     depth = np.full(grid.shape, _FAR, np.float32)
     nearest = np.zeros(grid.shape, np.int32)
     for number, (center, radius) in enumerate(zip(grid.to_indices(tube.points), tube.radii, strict=True)):
@@ -143,7 +159,10 @@ class Texture:
 
 @dataclass(frozen=True)
 class Trunk:
-    """The whole `body`, what lies within the fat of its `wall`, and the `cavity` within its muscle."""
+    """Layers of the trunk, each inside the one before.
+
+    They are the whole `body`, all within the fat of its `wall`, and the `cavity` within its muscle.
+    """
 
     body: Mask
     wall: Mask
@@ -151,12 +170,22 @@ class Trunk:
 
 
 def draw_texture(rng: np.random.Generator, grid: VoxelGrid) -> Texture:
-    """Draw the texture of one scan."""
+    """Draw the texture of one scan.
+
+    Args:
+        rng: The source of randomness.
+        grid: The positions of the voxels.
+    """
     return Texture(grain=_draw_noise(rng, grid, 0.012), mottle=_draw_noise(rng, grid, 0.045))
 
 
 def cover_trunk(patient: Patient, grid: VoxelGrid) -> Trunk:
-    """Return the layers of the trunk, skin to cavity."""
+    """Return the layers of the trunk, skin to cavity.
+
+    Args:
+        patient: The patient.
+        grid: The positions of the voxels.
+    """
     high, wide = patient.trunk
     fat, muscle = patient.rim
     insets = (0.0, fat, fat + muscle)
@@ -165,7 +194,14 @@ def cover_trunk(patient: Patient, grid: VoxelGrid) -> Trunk:
 
 
 def paint_surroundings(solids: tuple[Ellipsoid, ...], grid: VoxelGrid, trunk: Trunk, texture: Texture) -> Field:
-    """Paint fat, muscle wall, mesentery and solid structures."""
+    """Paint fat, muscle wall, mesentery and solid structures.
+
+    Args:
+        solids: The structures without a label; later ones cover earlier ones.
+        grid: The positions of the voxels.
+        trunk: The layers of the trunk.
+        texture: The texture of the scan.
+    """
     strands = np.exp(-((texture.mottle / 0.22) ** 2))  # where noise crosses zero it draws thin lines, like vessels
     tissue = np.where(trunk.body, np.float32(0.82), np.float32(0.0))
     tissue[trunk.wall] = 0.25
@@ -177,9 +213,16 @@ def paint_surroundings(solids: tuple[Ellipsoid, ...], grid: VoxelGrid, trunk: Tr
 
 
 def paint_interior(rng: np.random.Generator, grid: VoxelGrid, organ: Organ, sweep: Sweep, texture: Texture) -> Field:
-    """Paint wall, content and the gas that rises in the lumen.
+    """Paint wall, content and gas of an organ.
 
     The patient lies on the back, so gas is in front.
+
+    Args:
+        rng: The source of randomness.
+        grid: The positions of the voxels.
+        organ: The organ.
+        sweep: Its tube on the grid.
+        texture: The texture of the scan.
     """
     tube, look = organ.tube, organ.look
     count = len(tube.radii)
@@ -220,6 +263,10 @@ class Phantom(NamedTuple):
 def simulate_abdomen(rng: np.random.Generator, shape: tuple[int, int, int] = (24, 96, 112)) -> Phantom:
     """Simulate one scan of a new patient.
 
+    Args:
+        rng: The source of randomness.
+        shape: `(D, H, W)` in voxels.
+
     >>> scan = simulate_abdomen(np.random.default_rng(0), shape=(8, 48, 56))
     >>> scan.image.dtype, scan.masks.shape
     (dtype('uint16'), (3, 8, 48, 56))
@@ -228,7 +275,13 @@ def simulate_abdomen(rng: np.random.Generator, shape: tuple[int, int, int] = (24
 
 
 def simulate_days(patient_seed: Seed, day_seeds: Sequence[Seed], shape: tuple[int, int, int]) -> Iterator[Phantom]:
-    """Simulate the scans of one patient on several days."""
+    """Simulate the scans of one patient on several days.
+
+    Args:
+        patient_seed: Decides the patient.
+        day_seeds: Decide what changes from day to day.
+        shape: `(D, H, W)` in voxels.
+    """
     patient = draw_patient(np.random.default_rng(patient_seed))
     for seed in day_seeds:
         yield _scan(patient, np.random.default_rng(seed), shape)

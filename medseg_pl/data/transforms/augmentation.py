@@ -31,7 +31,7 @@ Mask = UInt8[np.ndarray, "m h w"]
 
 
 class Augmentation(Recorded, ABC):
-    """Random changes of a patch and its mask, a function of the seed alone."""
+    """Random changes of a patch and its mask that a seed decides."""
 
     @abstractmethod
     def __call__(
@@ -42,7 +42,7 @@ class Augmentation(Recorded, ABC):
         Args:
             image: `(C', h, w)`, `uint8` or `float32`, raw values.
             mask: `(M, h, w)`.
-            statistics: What the values of each channel are like, over the whole case.
+            statistics: `(C', 4)`, those of each channel over the whole case.
             seed: The same seed gives the same change.
 
         Returns:
@@ -54,7 +54,7 @@ Transforms = list[albumentations.BasicTransform]
 
 
 class AlbumentationsAugmentation(Augmentation):
-    """Runs albumentations transforms; a subclass says which.
+    """Runs the albumentations transforms of a subclass.
 
     For the intensity transforms values are brought to 0 … 1 between their case's 0.5th and 99.5th percentile, whatever
     the type of the file. Transforms clip there; what lay beyond is added again afterwards.
@@ -197,7 +197,7 @@ class StandardAugmentation(AlbumentationsAugmentation):
 
 
 class _LowResolution(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # it has no types
-    """Shrink and enlarge again, in the image's own precision.
+    """Shrink and enlarge again in the image's own precision.
 
     Albumentations' `Downscale` rounds to 8 bit.
     """
@@ -225,7 +225,10 @@ class _LowResolution(albumentations.ImageOnlyTransform):  # type: ignore[misc]  
 
 
 class _Affine(albumentations.Affine):  # type: ignore[misc]  # it has no types
-    """The same pixels without what albumentations asks before each warp, which takes as long as to warp a mask."""
+    """Warp the same pixels, without albumentations' checks before each warp.
+
+    They take as long as to warp a mask.
+    """
 
     def apply(self, img: NDArray[Any], matrix: NDArray[Any], output_shape: tuple[int, int], **params: Any) -> Any:
         if _count_channels(img) > _WARPED_AT_ONCE:
@@ -259,7 +262,7 @@ def _select_transforms(*candidates: tuple[float, albumentations.BasicTransform])
 def _to_unit(
     image: Image, statistics: NDArray[np.float32]
 ) -> tuple[Float32[np.ndarray, "c h w"], Float32[np.ndarray, "c 1 1"]]:
-    """Bring each channel's range to 0 … 1; return also its width."""
+    """Scale each channel's range to 0 … 1, and return its width."""
     low = statistics[:, LOW, None, None]
     # A channel of one value has no range to divide by.
     span = np.maximum(statistics[:, HIGH, None, None] - low, 1e-6)

@@ -24,10 +24,7 @@ class Padding(NamedTuple):
     right: int
 
     def undo(self, image: Any) -> Any:
-        """Cut the padding off an array or a tensor `(..., H, W)`.
-
-        A view.
-        """
+        """Cut the padding off `(..., H, W)` without a copy."""
         height, width = image.shape[-2:]
         return image[..., self.top : height - self.bottom, self.left : width - self.right]
 
@@ -35,7 +32,9 @@ class Padding(NamedTuple):
 def center_padding(size: tuple[int, int], padded: tuple[int, int]) -> Padding:
     """Compute the padding from `size` to `padded`, half on each side.
 
-    The odd row or column comes at the end.
+    Args:
+        size: `(height, width)` of the image.
+        padded: `(height, width)` to reach; an odd row or column comes at the end.
 
     >>> center_padding((5, 8), (8, 8))
     Padding(top=1, bottom=2, left=0, right=0)
@@ -45,7 +44,12 @@ def center_padding(size: tuple[int, int], padded: tuple[int, int]) -> Padding:
 
 
 def compute_padded_size(size: tuple[int, int], multiple: int, at_least: tuple[int, int] = (1, 1)) -> tuple[int, int]:
-    """Compute the smallest size divisible by `multiple` that holds both.
+    """Compute the smallest size divisible by `multiple` that holds an image.
+
+    Args:
+        size: `(height, width)` of the image.
+        multiple: The divisor of both sides.
+        at_least: The smallest `(height, width)`.
 
     >>> compute_padded_size((40, 59), multiple=16, at_least=(64, 32))
     (64, 64)
@@ -61,6 +65,11 @@ def list_window_starts(length: int, window: int, overlap: float) -> list[int]:
 
     The step is `window * (1 - overlap)`, as in MONAI's sliding window.
 
+    Args:
+        length: Pixels along the axis.
+        window: Those of a window.
+        overlap: The share of a window that the next one covers, below 1.
+
     >>> list_window_starts(length=10, window=4, overlap=0.5)
     [0, 2, 4, 6]
     """
@@ -73,7 +82,11 @@ def list_window_starts(length: int, window: int, overlap: float) -> list[int]:
 
 
 def scale_size(native: tuple[int, int], scale: tuple[float, float]) -> tuple[int, int]:
-    """Compute the size of a slice that grows by a factor along each axis.
+    """Compute the size of a slice scaled along each axis.
+
+    Args:
+        native: `(height, width)`.
+        scale: The factor of each.
 
     >>> scale_size((10, 7), (0.5, 2.0))
     (5, 14)
@@ -83,7 +96,11 @@ def scale_size(native: tuple[int, int], scale: tuple[float, float]) -> tuple[int
 
 
 def fit_size(native: tuple[int, int], goal: tuple[int, int]) -> tuple[int, int]:
-    """Compute the largest size of a slice's proportions that fits into the goal.
+    """Compute a slice's largest size that fits, with its proportions.
+
+    Args:
+        native: `(height, width)` of the slice.
+        goal: `(height, width)` to fit into.
 
     >>> fit_size((400, 200), (100, 100))
     (100, 50)
@@ -95,7 +112,12 @@ def fit_size(native: tuple[int, int], goal: tuple[int, int]) -> tuple[int, int]:
 
 
 def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Scale `(C, H, W)`; by area when shrinking, against aliasing."""
+    """Scale an image; by area when shrinking, against aliasing.
+
+    Args:
+        image: `(C, H, W)`.
+        size: `(height, width)` afterwards.
+    """
     height, width = size
     if image.shape[1:] == size:
         return image
@@ -105,7 +127,12 @@ def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def resize_mask(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Scale `(M, H, W)`; every value is the nearest pixel's."""
+    """Scale a mask; each value is the nearest pixel's.
+
+    Args:
+        mask: `(M, H, W)`.
+        size: `(height, width)` afterwards.
+    """
     height, width = size
     if mask.shape[1:] == size:
         return mask
@@ -115,7 +142,13 @@ def resize_mask(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def pad_constant(image: NDArray[Any], padding: Padding, fill: NDArray[Any]) -> NDArray[Any]:
-    """Put `(C, H, W)` into a larger frame that holds `fill[c]`."""
+    """Pad an image with a constant for each channel.
+
+    Args:
+        image: `(C, H, W)`.
+        padding: Rows and columns to add on each side.
+        fill: `(C,)` values of the border.
+    """
     if not any(padding):
         return image
     channels, height, width = image.shape

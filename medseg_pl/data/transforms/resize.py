@@ -29,7 +29,13 @@ from medseg_pl.data.transforms.grids import (
 
 
 def pad(image: Float[Tensor, "b c h w"], padding: Padding, fill: Float[Tensor, "b c 1 1"]) -> Float[Tensor, "b c H W"]:
-    """Add a border that holds the fill of each image and channel."""
+    """Add a border that holds the fill of each image and channel.
+
+    Args:
+        image: `(B, C, h, w)`.
+        padding: Rows and columns to add on each side.
+        fill: `(B, C, 1, 1)` values of the border.
+    """
     if not any(padding):
         return image
     height, width = image.shape[-2:]
@@ -46,6 +52,10 @@ def gaussian_weights(window: tuple[int, int], sigma_scale: float = SIGMA) -> Flo
 
     They are never zero, so that every pixel has a value.
 
+    Args:
+        window: `(height, width)`.
+        sigma_scale: Standard deviation as a share of the window's side.
+
     References:
         Isensee et al., "nnU-Net", Nature Methods 18, 2021: sigma is one eighth of the window.
     """
@@ -57,7 +67,7 @@ def gaussian_weights(window: tuple[int, int], sigma_scale: float = SIGMA) -> Flo
 
 @dataclass(frozen=True)
 class Resize:
-    """How pixels are brought to the network.
+    """How slices are resized for the network.
 
     Args:
         mode: `none` keeps the pixels as they are: training sees crops of `size`, evaluation the whole image.
@@ -118,17 +128,27 @@ class Resize:
         return center_padding(self.compute_scaled_size(native), self.compute_fitted_size(native))
 
     def apply(self, image: Shaped[np.ndarray, "c h w"], fill: Shaped[np.ndarray, " c"]) -> Shaped[np.ndarray, "c H W"]:
-        """Fit an image; `fill` is the padding's value for each channel."""
+        """Resize an image, and pad it.
+
+        Args:
+            image: `(C, h, w)` on the native grid.
+            fill: `(C,)` values of the padding.
+        """
         scaled = resize_image(image, self.compute_scaled_size(image.shape[1:]))
         return pad_constant(scaled, self.compute_padding(image.shape[1:]), fill)
 
     def apply_mask(self, mask: Shaped[np.ndarray, "m h w"]) -> Shaped[np.ndarray, "m H W"]:
-        """Fit a mask without new values; the padding is background."""
+        """Resize a mask without new values, and pad it with background."""
         scaled = resize_mask(mask, self.compute_scaled_size(mask.shape[1:]))
         return pad_constant(scaled, self.compute_padding(mask.shape[1:]), np.zeros(len(mask), mask.dtype))
 
     def undo(self, probabilities: Float[Tensor, "b k h w"], native: tuple[int, int]) -> Float[Tensor, "b k H W"]:
-        """Bring probabilities from the fitted to the native grid."""
+        """Resize probabilities back to the native grid.
+
+        Args:
+            probabilities: `(B, K, h, w)` on the resized grid.
+            native: `(height, width)` of the native grid.
+        """
         if probabilities.shape[2:] == native:
             return probabilities
         inner = self.compute_padding(native).undo(probabilities)
@@ -137,7 +157,13 @@ class Resize:
     def undo_rows(
         self, probabilities: Float[Tensor, "b k h w"], native: tuple[int, int], rows: slice
     ) -> Float[Tensor, "b k r W"]:
-        """Compute some rows of what `undo` gives, for huge images."""
+        """Compute some rows of the result of `undo`, for huge images.
+
+        Args:
+            probabilities: `(B, K, h, w)` on the resized grid.
+            native: `(height, width)` of the native grid.
+            rows: The rows of the native grid, without a step.
+        """
         if rows == slice(0, native[0]):
             return self.undo(probabilities, native)
         return scale_rows(self.compute_padding(native).undo(probabilities), native, rows)
@@ -145,6 +171,11 @@ class Resize:
 
 def scale_rows(image: Float[Tensor, "b k h w"], size: tuple[int, int], rows: slice) -> Float[Tensor, "b k r W"]:
     """Compute some rows of an image that is scaled bilinearly.
+
+    Args:
+        image: `(B, K, h, w)`.
+        size: `(height, width)` of the whole scaled image.
+        rows: The rows of it, without a step.
 
     >>> scale_rows(torch.tensor([[[[0.0], [4.0]]]]), (4, 1), slice(1, 3)).flatten().tolist()
     [1.0, 3.0]
