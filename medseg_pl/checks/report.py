@@ -234,6 +234,7 @@ def summarize_report(report: Report) -> str:
     """Give the result in two short lines: what was counted, and what to do."""
     counts, cases = report.counts(), count_noun(len(report.cases), "case")
     of_whom = ", patients unknown" if report.patients is None else f" of {count_noun(report.patients, 'patient')}"
+    of_whom = of_whom if report.cases else ""
     numbers = ", ".join(count_noun(number, level) for level, number in counts.items())
     advice = "Correct the errors before training." if counts["error"] else "Nothing here keeps it from training."
     return f"{cases}{of_whom}: {numbers}.\n{advice}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -206,5 +207,7 @@ def require_folder(directory: Path, what: str, remedy: str) -> Path:
     """
     if not directory.is_dir():
         found = "a file" if directory.exists() else "nothing"
-        raise MissingDataError(f"Expected {what} in the folder {directory}, found {found} there. {remedy}")
+        # The shipped demo trains on synthetic data, which a command makes within seconds.
+        made = f"Make it: medseg phantom {shlex.quote(str(directory))}. " if directory.name == "phantom" else ""
+        raise MissingDataError(f"Expected {what} in the folder {directory}, found {found} there. {made}{remedy}")
     return directory

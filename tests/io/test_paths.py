@@ -120,6 +120,11 @@ class TestRequireFolder:
             f"Expected images in the folder {tmp_path / 'gone'}, found nothing there. Set data.source.root."
         )
 
+    def test_the_data_of_the_demo_can_be_made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(MissingDataError, match=r"Make it: medseg phantom data/phantom\. Set data\.source\.root\."):
+            require_folder(Path("data/phantom"), "images", "Set data.source.root.")
+
     def test_a_file_is_no_folder(self, tmp_path: Path) -> None:
         (tmp_path / "images.zip").touch()
         with pytest.raises(MissingDataError, match="found a file there"):
