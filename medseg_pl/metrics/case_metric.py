@@ -31,7 +31,7 @@ NOT_ANNOTATED = "not_annotated"
 
 @dataclass(frozen=True)
 class CaseScore:
-    """What is known of one case and label: a row of the table.
+    """Scores of one case and label: a row of the table.
 
     Args:
         case_id: The case.
@@ -39,8 +39,8 @@ class CaseScore:
         label: The label's name.
         values: Columns of the table, in its order.
         status: `ok`; `undefined` where both masks are empty; `missed` or `false_alarm` where only the prediction or
-            only the reference is; `not_annotated` where the label was not looked for, and no column has a value.
-        unit: What distances are in: `mm`, or `px` where the spacing is unknown.
+            only the reference is; `not_annotated` where the label was not annotated, and no column has a value.
+        unit: The unit of distances: `mm`, or `px` where the spacing is unknown.
     """
 
     case_id: str
@@ -53,14 +53,14 @@ class CaseScore:
 
 @dataclass(frozen=True)
 class LabelPair:
-    """One label of one case, as boolean masks whatever the task.
+    """Prediction and reference of one label as boolean masks, whatever the task.
 
-    Voxels that the reference leaves open (255) are in neither mask, nor are any of a label that was not looked for.
+    Voxels that the reference ignores (255) are in neither mask, nor are any of a label that was not annotated.
 
     Args:
         case: The case, which has a reference.
         labels: The labels that are scored.
-        index: Which of them.
+        index: The label, counted from 0.
     """
 
     case: Prediction
@@ -97,7 +97,7 @@ class LabelPair:
 
     @property
     def probability(self) -> Float[np.ndarray, "d h w"]:
-        """The probability of the label.
+        """Probability of the label at each voxel.
 
         Raises:
             DataError: The case was made without probabilities.
@@ -124,11 +124,10 @@ class LabelPair:
 def apply_empty_mask_rule(
     pair: LabelPair, worst: Mapping[str, float], compute: Callable[[], Mapping[str, float]]
 ) -> dict[str, float]:
-    """Apply the rule for empty masks.
+    """Apply the rule for empty masks to scores.
 
-    NaN where both are empty, the worst score where exactly one is.
-
-    So a prediction is never better off empty when the reference is not.
+    Scores are NaN where both masks are empty, and the worst where exactly one is. So a prediction is never better off
+    empty when the reference is not.
 
     Args:
         pair: The two masks.
@@ -177,6 +176,9 @@ class CaseMetric(Metric):
     def update(self, case: Prediction) -> None:
         """Score one whole case.
 
+        Args:
+            case: The case with its reference.
+
         Raises:
             DataError: The case has no reference, or its masks do not fit the labels and each other.
         """
@@ -203,21 +205,21 @@ class CaseMetric(Metric):
         return [score for case_id in sorted(merged) for score in merged[case_id]]
 
     def rows(self, case_id: str) -> list[CaseScore]:
-        """Return what this process scored of a case.
+        """Return the scores of a case from this process.
 
-        The latest are found at once.
+        The latest cases are found fastest.
         """
         return next(scores for scores in reversed(self._scores) if scores[0].case_id == case_id)
 
     def compute(self) -> dict[str, Tensor]:
         """Average each column and label over cases, as `<column>/<label>`.
 
-        NaN without any case.
+        An average is NaN without any case.
         """
         return _average_columns(self.table())
 
     def forward(self, case: Prediction) -> dict[str, Tensor]:
-        """Score one whole case and give its own scores, named as by `compute`."""
+        """Score one whole case; return its scores, named as by `compute`."""
         # The base class would reset and restore the states it knows, which the table is none of.
         self.update(case)
         return _average_columns(self._scores[-1])
@@ -256,7 +258,7 @@ class CaseMetric(Metric):
 
 
 def _average_columns(table: list[CaseScore]) -> dict[str, Tensor]:
-    """Average each column; NaN for distances in mixed units."""
+    """Average each column, with NaN for distances in mixed units."""
     mixed = DISTANCES if len({score.unit for score in table}) > 1 else ()
     columns: dict[tuple[str, str], list[float]] = {(name, score.label): [] for score in table for name in score.values}
     for score in table:
@@ -269,10 +271,7 @@ def _average_columns(table: list[CaseScore]) -> dict[str, Tensor]:
 
 
 def gather_from_ranks(entries: list[T]) -> list[T]:
-    """Gather the entries of all processes by rank.
-
-    Each process must call it.
-    """
+    """Gather the entries of all processes by rank; each must call it."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return entries
     gathered: list[list[T]] = [[] for _ in range(torch.distributed.get_world_size())]
@@ -281,7 +280,7 @@ def gather_from_ranks(entries: list[T]) -> list[T]:
 
 
 class MetricTable:
-    """Scores cases by several metrics, and gives one table for all processes.
+    """Scores cases by several metrics, in one table for all processes.
 
     Args:
         metrics: In the order of their columns.
@@ -306,9 +305,9 @@ class MetricTable:
             metric.update(case)
 
     def table(self, expected: Collection[str] | None = None) -> list[CaseScore]:
-        """One row for each case and label, sorted by case.
+        """Return the same rows on every process, sorted by case.
 
-        The same on every process.
+        There is one row for each case and label.
 
         Args:
             expected: The ids of the cases that had to be scored, no more and no fewer; unknown where `None`.

@@ -76,9 +76,10 @@ class OverlapMetric(CaseMetric):
 
 
 class VolumeMetric(CaseMetric):
-    """How large a label is in both masks, in millilitres.
+    """Volume of a label in both masks, in millilitres.
 
-    NaN where the spacing is unknown; 0 where the label is absent, which is its volume and no failure to measure.
+    It is NaN where the spacing is unknown, and 0 where the label is absent, which is its volume and no failure to
+    measure.
 
     Columns: `volume_reference_ml`, `volume_prediction_ml`, and `volume_difference_ml`, prediction less reference.
     """
@@ -101,7 +102,7 @@ _PIXELS = (1.0, 1.0, 1.0)
 class UWMadisonScore(CaseMetric):
     r"""The score of the UW-Madison competition, as column `uw_madison`.
 
-    Kaggle's UW-Madison GI Tract Image Segmentation.
+    The competition is Kaggle's UW-Madison GI Tract Image Segmentation.
 
     $$0.4\,\overline{\mathrm{Dice}} + 0.6\,\Big(1 - \frac{\mathrm{HD}}{\mathrm{diagonal}}\Big)$$
 
@@ -279,7 +280,7 @@ class CalibrationMetric(CaseMetric):
     def sum_bins(self) -> dict[str, CalibrationSums]:
         """Sum the bins of each label over the cases of all processes.
 
-        Every one of them has to call it.
+        Each process must call it.
         """
         totals: dict[str, CalibrationSums] = {}
         # By case, so that sums have the same last digit on any number of processes.
@@ -301,7 +302,10 @@ def _check_probability(pair: LabelPair) -> Float[np.ndarray, "d h w"]:
 
 
 def _average_entropy(pair: LabelPair) -> float:
-    """Over the voxels that were predicted as the label, slice by slice to hold few of them in memory."""
+    """Average the entropy over the predicted voxels of a label.
+
+    It goes slice by slice, to hold few of them in memory.
+    """
     assert pair.case.probabilities is not None, "they have been checked"
     total = 0.0
     for z, predicted in enumerate(pair.prediction):

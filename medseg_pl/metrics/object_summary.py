@@ -18,7 +18,7 @@ _MOST_POINTS = 100
 
 
 def summarize_objects(objects: ObjectTable, scores: Sequence[CaseScore], names: Sequence[str]) -> dict[str, Any]:
-    """Compute the part `objects` of a summary: each label's objects of all cases together.
+    """Compute the part `objects` of a summary, pooled over cases.
 
     Intervals are drawn over patients. `recall` and `precision` are shares of objects, so cases with many objects weigh
     more than in the means over cases.
@@ -58,7 +58,7 @@ def _summarize_label(objects: ObjectTable, scores: Sequence[CaseScore], name: st
 
 
 def bin_recall(reference: Sequence[ObjectRow], limits_ml: Sequence[float] = ()) -> list[dict[str, Any]]:
-    """Describe which share of the reference's objects was found, by their size.
+    """Compute the share of the reference's objects found, by their size.
 
     Sizes are in ml, or in voxels where a spacing is unknown.
 
@@ -89,15 +89,15 @@ def bin_recall(reference: Sequence[ObjectRow], limits_ml: Sequence[float] = ()) 
 def list_froc_points(
     reference: Sequence[ObjectRow], prediction: Sequence[ObjectRow], cases: int
 ) -> list[dict[str, float]]:
-    """List sensitivity over false positives per case, as the least confidence of a predicted object falls.
+    """List sensitivity over false positives per case, by falling confidence.
 
-    Objects and their matches stay those of the decided mask; an object of the reference counts as found as soon as one
-    that stands for it does.
+    Each point lowers the least confidence of a predicted object. Objects and their matches stay those of the decided
+    mask; an object of the reference counts as found as soon as one that stands for it does.
 
     Args:
         reference: Rows of the reference's objects.
         prediction: Rows of the prediction's, with `confidence`.
-        cases: How many cases there are.
+        cases: The number of cases.
 
     References:
         Bunch, Hamilton, Sanderson and Simmons, "A free response approach to the measurement and characterization of
@@ -125,6 +125,6 @@ def list_froc_points(
 
 
 def _describe_share(rows: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    """Describe the share of matched objects; the interval is drawn over patients."""
+    """Describe the share of matched objects, with an interval over patients."""
     matched = [float(row["status"] == MATCHED) for row in rows]
     return describe(matched, [str(row["group"]) for row in rows])

@@ -46,7 +46,7 @@ _FORMULAS = {
 
 @dataclass(frozen=True)
 class ObjectTable:
-    """The objects of all cases, and how their sizes are binned.
+    """The objects of all cases, and the bins of their sizes.
 
     Args:
         rows: One for each object of reference and prediction, sorted by case, label, mask and number.
@@ -144,9 +144,9 @@ class ObjectMetric(CaseMetric):
         return {**counts, **apply_empty_mask_rule(pair, worst, lambda: self._compute(pair, matchings, far))}
 
     def objects(self) -> list[ObjectRow]:
-        """Collect the objects of all processes, sorted by case and label.
+        """Collect the objects of all processes; each must call it.
 
-        Each process must call it.
+        They are sorted by case and label.
         """
         gathered = sorted(gather_from_ranks(self._objects), key=lambda entry: entry[:2])
         return [row for _, _, rows in gathered for row in rows]
@@ -182,9 +182,10 @@ class ObjectMetric(CaseMetric):
 
 
 def collect_objects(metrics: Sequence[CaseMetric]) -> ObjectTable | None:
-    """Collect the objects of all processes from the metric that keeps them.
+    """Collect the objects of all processes from the metric with them.
 
-    `None` without one.
+    Returns:
+        `None` where no metric keeps objects.
     """
     for metric in metrics:
         if isinstance(metric, ObjectMetric):
@@ -213,7 +214,7 @@ def _list_rows(
     matching: Matching,
     confidences: NDArray[np.float64] | None,
 ) -> Iterator[ObjectRow]:
-    """List the objects of a case and label: those of the reference, then those of the prediction."""
+    """List a case's objects of one label, the reference's first."""
     where = {"case_id": pair.case.case_id, "group": pair.case.group, "label": pair.label}
     unit = pair.case.geometry.unit
     apart = _measure_centers_apart(reference, prediction, matching, pair.case.geometry)
@@ -244,7 +245,7 @@ def _list_rows(
 
 
 def _measure_objects(objects: Objects, geometry: Geometry) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
-    """Measure size and place of each object; places are voxel indices."""
+    """Measure size and position of each object, positions in voxel indices."""
     voxel_ml = math.nan if geometry.voxel_ml is None else geometry.voxel_ml
     z, y, x = objects.centers.T
     return {
@@ -260,7 +261,7 @@ def _measure_objects(objects: Objects, geometry: Geometry) -> dict[str, NDArray[
 def _measure_centers_apart(
     reference: Objects, prediction: Objects, matching: Matching, geometry: Geometry
 ) -> NDArray[np.float64]:
-    """Measure the distance of each object of the reference from the common center of what stands for it."""
+    """Measure each reference object's distance to the center of its match."""
     given = matching.assigned >= 0
     weights = np.zeros(reference.total)
     sums = np.zeros((reference.total, 3))

@@ -27,7 +27,7 @@ class FoldTable(NamedTuple):
     Attributes:
         fold: Its number.
         scores: One for each case and label.
-        strata: What else is known of the cases, such as their site.
+        strata: Further properties of the cases, such as their site.
         summary: The fold's own summary.
         objects: The objects of the cases, where they were kept.
     """
@@ -41,6 +41,10 @@ class FoldTable(NamedTuple):
 
 def read_fold(table: Path, fold: int) -> FoldTable:
     """Read the scores of one fold, and the summary beside them.
+
+    Args:
+        table: The table of scores.
+        fold: The number of the fold.
 
     Raises:
         MissingDataError: There is no such table.
@@ -90,7 +94,7 @@ def join_folds(folds: Sequence[FoldTable]) -> list[CaseScore]:
 
 
 def make_rows(folds: Sequence[FoldTable]) -> list[Row]:
-    """Make the rows of `scores_crossval.csv`: those of every table, and the fold that scored them."""
+    """Make the rows of `scores_crossval.csv`, each with its fold."""
     strata = {case_id: known for fold in folds for case_id, known in fold.strata.items()}
     fold_by_case = {score.case_id: fold.fold for fold in folds for score in fold.scores}
     return [
@@ -151,7 +155,7 @@ def _get_means(label: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _describe_spread(means: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
-    """Compute mean and standard deviation (of the sample) over the folds that have a mean.
+    """Compute mean and sample standard deviation over folds with a mean.
 
     >>> _describe_spread([{"dice": 0.5}, {"dice": 0.75}, {"dice": None}])
     {'dice': {'mean': 0.625, 'std': 0.1767766952966369, 'n': 2}}
@@ -178,9 +182,7 @@ def _parse_score(table: Path, row: Mapping[str, str], others: set[str]) -> CaseS
 
 
 def _parse_number(text: str) -> float | int:
-    """Parse a field.
-
-    Counts stay whole numbers, so that they are written as they were.
+    """Parse a field; counts stay whole numbers, to be written unchanged.
 
     >>> _parse_number("3"), _parse_number("0.25"), _parse_number("")
     (3, 0.25, nan)

@@ -20,9 +20,7 @@ from medseg_pl.metrics.functional.surface import measure_diagonal
 class CenterlineMetric(CaseMetric):
     r"""Agreement of the centerlines of tubes, such as vessels.
 
-    A thin one counts as much as a thick one.
-
-    With $S_P$ and $S_R$ the centerlines of prediction $P$ and reference $R$:
+    A thin tube counts as much as a thick one. With $S_P$ and $S_R$ the centerlines of prediction $P$ and reference $R$:
 
     - `topology_precision` $= |S_P \cap R| / |S_P|$ and `topology_sensitivity` $= |S_R \cap P| / |S_R|$;
     - `cl_dice`, their harmonic mean.
@@ -44,10 +42,8 @@ class CenterlineMetric(CaseMetric):
 class BoundaryMetric(CaseMetric):
     r"""Agreement of the masks near their borders: `boundary_iou`.
 
-    Large objects do not flatter it.
-
-    With $P_d$ and $R_d$ the voxels of prediction and reference within $d$ of their own border, it is
-    $|P_d \cap R_d| / |P_d \cup R_d|$, where $d$ is a share of the image's diagonal.
+    The inside of large objects does not raise it. With $P_d$ and $R_d$ the voxels of prediction and reference within
+    $d$ of their own border, it is $|P_d \cap R_d| / |P_d \cup R_d|$, where $d$ is a share of the image's diagonal.
 
     Both masks empty: NaN. Exactly one empty: 0. Voxels that the reference leaves open (255) are in neither mask.
 

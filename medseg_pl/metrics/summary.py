@@ -65,7 +65,15 @@ def summarize(
 
 
 def average_foreground(labels: dict[str, dict[str, Any]], metric: str) -> float | None:
-    """Average the labels' means; `None` where no label has one."""
+    """Average the means of labels.
+
+    Args:
+        labels: The summary of each label.
+        metric: The column.
+
+    Returns:
+        `None` where no label has a mean.
+    """
     means = [label[metric]["mean"] for label in labels.values() if metric in label]
     known = [mean for mean in means if mean is not None]
     return sum(known) / len(known) if known else None
@@ -124,10 +132,11 @@ _RARE = 0.05
 
 
 def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str]:
-    """Say for which labels an interval is too narrow, and why: few patients, or no miss among them.
+    """List for which labels an interval is too narrow, and why.
 
-    An interval of a mean knows of misses only where some were seen: in simulations with misses, the intervals that do
-    not hold the true mean come nearly all from data sets without a miss; see `benchmarks/intervals.py`.
+    There may be few patients, or no miss among them. An interval of a mean knows of misses only where some were seen:
+    in simulations with misses, the intervals that do not hold the true mean come nearly all from data sets without a
+    miss; see `benchmarks/intervals.py`.
 
     Args:
         scores: One for each case and label.
@@ -151,7 +160,12 @@ def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str
 
 
 def estimate_most_missed(patients: int) -> float:
-    """Compute the upper 95 % limit of the share of patients that are missed, where none of some was.
+    """Compute the upper 95 % limit of the share of missed patients.
+
+    It holds where none of the patients was missed.
+
+    Args:
+        patients: Their number.
 
     References:
         Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249:1743, 1983.
@@ -186,17 +200,17 @@ def write_scores(
     facts: Mapping[str, Any] | None = None,
     objects: ObjectTable | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Write the table and its summary side by side, and the table of objects where there is one.
+    """Write the table of scores with its summary and objects.
 
     Where one of the files is there already, all get the same number: `scores_test_2.csv`.
 
     Args:
         directory: The run folder, or that of an evaluation.
-        stage: What was scored: `val`, `test` or `evaluate`.
+        stage: The scored stage: `val`, `test` or `evaluate`.
         table: One row for each case and label.
         names: The labels, in their order.
-        strata: What else is known of the cases; becomes columns, and parts of the summary.
-        facts: What else the summary should say, such as the tolerance of NSD.
+        strata: Further properties of the cases; they become columns, and parts of the summary.
+        facts: Further content of the summary, such as the tolerance of NSD.
         objects: The objects, where `ObjectMetric` kept them; they become `objects_<stage>.csv`.
 
     Returns:
@@ -229,9 +243,14 @@ def print_scores(scores: Path, summary: Mapping[str, Any], stage: str) -> None:
 
 
 def make_row(score: CaseScore, strata: Mapping[str, str]) -> Row:
-    """One line of the table: the columns that every table has, then those of optional metrics, then strata.
+    """Make a row of the table of scores.
 
-    A stratum that has the name of a column, such as `group`, becomes `stratum_group`.
+    The columns that every table has come first, then those of optional metrics, then strata. A stratum that has the
+    name of a column, such as `group`, becomes `stratum_group`.
+
+    Args:
+        score: The scores of one case and label.
+        strata: The strata of the case, by name.
     """
     always = {name: score.values.get(name, math.nan) for name in (*COUNTS, *SCORES, *VOLUMES)}
     optional = {name: value for name, value in score.values.items() if name not in always}
@@ -241,7 +260,12 @@ def make_row(score: CaseScore, strata: Mapping[str, str]) -> Row:
 
 
 def make_summary_tables(summary: Mapping[str, Any], stage: str) -> list[Table]:
-    """Make tables of the labels' means that fit 80 columns."""
+    """Make tables of the labels' means that fit 80 columns.
+
+    Args:
+        summary: As `summarize` gives it.
+        stage: The scored stage, for the title.
+    """
     title = f"{stage}: {summary['n_cases']} cases of {summary['n_groups']} groups"
     tables = [_make_table(summary, title, _OVERLAP, "dice")]
     if "hd95_mm" in summary["foreground_mean"]:

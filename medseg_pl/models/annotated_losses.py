@@ -20,10 +20,10 @@ _IMPOSSIBLE = -1e4
 
 
 def leave_out_labels(logits: Tensor, target: Tensor, annotated: Tensor | None) -> tuple[Tensor, Tensor]:
-    r"""Leave out of a loss the labels that were not looked for in a sample.
+    r"""Leave the labels that a sample is not annotated for out.
 
     A label that may overlap others is ignored there. Where labels exclude each other, what is marked as background may
-    be any label $s \in S$ that was not looked for, so that their probabilities are added:
+    be any label $s \in S$ that was not annotated, so that their probabilities are added:
 
     $$p'_0 = p_0 + \sum_{s \in S} p_s, \qquad p'_s = 0.$$
 
@@ -33,7 +33,7 @@ def leave_out_labels(logits: Tensor, target: Tensor, annotated: Tensor | None) -
     Args:
         logits: `(B, K, ...)`.
         target: As `LabelMap.target` gives it, without a voxel of the labels that are left out.
-        annotated: `(B, N)`, whether each label was looked for; `None` where all were.
+        annotated: `(B, N)`, whether each label was annotated; `None` where all were.
 
     Returns:
         Logits and target for the loss.
@@ -71,13 +71,14 @@ class AnnotatedLoss(nn.Module):
         self.by_sample = by_sample
 
     def forward(self, logits: Float[Tensor, "b k ..."], target: Tensor) -> Float[Tensor, ""]:
-        """Average the loss over all parts that have an annotated pixel.
-
-        0 without any.
+        """Average the loss over all parts with an annotated pixel.
 
         Args:
             logits: `(B, K, ...)`.
             target: As `LabelMap.target` gives it.
+
+        Returns:
+            0 without any annotated pixel.
         """
         samples = [slice(i, i + 1) for i in range(len(logits))] if self.by_sample else [slice(None)]
         losses = [self.loss(*part) for sample in samples for part in _iterate_annotated(logits[sample], target[sample])]
@@ -88,7 +89,7 @@ class AnnotatedLoss(nn.Module):
 def _iterate_annotated(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield logits `(1, K, 1, n)` with their target.
 
-    A pair for each label where labels may overlap.
+    Labels that may overlap have a pair each.
     """
     if target.ndim < logits.ndim:
         valid = target != IGNORE
@@ -102,7 +103,7 @@ def _iterate_annotated(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor,
 
 
 def exclude_ignored(loss: nn.Module, labels: LabelMap) -> nn.Module:
-    """Return the loss, restricted to annotated pixels where it does not do so itself.
+    """Restrict a loss to annotated pixels unless it does so itself.
 
     Args:
         loss: Takes logits and target.
@@ -124,7 +125,11 @@ def exclude_ignored(loss: nn.Module, labels: LabelMap) -> nn.Module:
 
 
 def check_loss(loss: nn.Module, labels: LabelMap) -> None:
-    """Compute the loss once on background, and check that it skips ignored pixels.
+    """Check on a background image that a loss skips ignored pixels.
+
+    Args:
+        loss: Takes logits and target.
+        labels: Decide the shape of both.
 
     Raises:
         SettingError: It cannot be computed, is not one number, or depends on ignored pixels.
@@ -154,7 +159,13 @@ def check_loss(loss: nn.Module, labels: LabelMap) -> None:
 
 
 def check_soft_targets(loss: nn.Module, labels: LabelMap) -> None:
-    """Check that a loss takes the mean of several raters, which lies between 0 and 1, for what it is.
+    """Check that a loss takes the mean of several raters.
+
+    Such a target lies between 0 and 1.
+
+    Args:
+        loss: Takes logits and target.
+        labels: The labels that the raters drew.
 
     Raises:
         SettingError: Labels exclude each other, or the loss rounds what is between 0 and 1, or refuses it.
@@ -180,7 +191,7 @@ def check_soft_targets(loss: nn.Module, labels: LabelMap) -> None:
 
 
 def _is_blind_to_ignored(loss: nn.Module, labels: LabelMap) -> bool:
-    """Check that ignored pixels have no gradient, no influence, and no share in a mean."""
+    """Tell whether ignored pixels have no gradient, influence or share."""
     logits, mask = _make_random_sample(labels)
     halved, scattered = mask.clone(), mask.clone()
     halved[..., 8:] = IGNORE
@@ -197,7 +208,7 @@ def _is_blind_to_ignored(loss: nn.Module, labels: LabelMap) -> bool:
 
 
 def _is_blind_to_absent(loss: nn.Module, labels: LabelMap) -> bool:
-    """Check that a label without probability and voxels leaves a loss finite, however low its logit is."""
+    """Tell whether an absent label leaves a loss finite at any logit."""
     logits, mask = _make_random_sample(labels)
     annotated = torch.ones(len(logits), len(labels.names), dtype=torch.bool)
     annotated[0, 0] = False
@@ -213,7 +224,7 @@ def _is_blind_to_absent(loss: nn.Module, labels: LabelMap) -> bool:
 
 
 def _has_no_influence(loss: nn.Module, logits: Tensor, target: Tensor) -> bool:
-    """Check that neither value nor gradient comes from the ignored pixels of a target."""
+    """Tell whether ignored pixels change neither value nor gradient."""
     ignored = target == IGNORE if target.ndim == logits.ndim else (target == IGNORE).unsqueeze(1).expand_as(logits)
     inputs = logits.clone().requires_grad_()
     with torch.enable_grad():
@@ -240,7 +251,7 @@ def _is_close(first: Tensor, second: Tensor) -> bool:
 
 
 def _make_random_sample(labels: LabelMap) -> tuple[Tensor, Tensor]:
-    """Make logits and a stored mask of two images, in the second of which labels are rarer."""
+    """Make logits and masks of two images, the second with rarer labels."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, labels.classes, 16, 16, generator=generator)
     shape = (2, labels.mask_channels, 16, 16)

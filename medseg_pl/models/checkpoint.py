@@ -39,7 +39,7 @@ MapLocation: TypeAlias = Any
 
 
 def get_run_folder(checkpoint: Path) -> Path:
-    """Return the run folder that a checkpoint lies in, or its own folder where it was moved.
+    """Return a checkpoint's run folder, or its own folder if moved.
 
     >>> get_run_folder(Path("runs/demo/version_0/checkpoints/best.ckpt")).as_posix()
     'runs/demo/version_0'
@@ -54,8 +54,8 @@ class CheckpointInfo(NamedTuple):
     Attributes:
         path: The checkpoint.
         settings: Settings of model, data and precision, as a configuration.
-        data: The cases that it was trained on, as the data module's `state_dict` has them.
-        profile: What its training images were like, see `TrainingProfile`; `None` in old checkpoints.
+        data: The training cases, as the data module's `state_dict` has them.
+        profile: Summary of the training images, see `TrainingProfile`; `None` in old checkpoints.
     """
 
     path: str
@@ -72,7 +72,7 @@ class CheckpointInfo(NamedTuple):
     def mask_values(self) -> list[int] | None:
         """Value of each label in the training masks.
 
-        `None` where there is no choice, or it is not known.
+        It is `None` where there is no choice, or it is not known.
         """
         values = self.data.get("mask_values")
         return None if values is None else [int(value) for value in values]
@@ -143,7 +143,7 @@ def read_checkpoint(name: str) -> CheckpointInfo:
 
 
 def require_local_file(name: str | Path) -> Path:
-    """Return the path of a file.
+    """Return the path of a file that must exist.
 
     Raises:
         SettingError: The name is a URL.
@@ -159,7 +159,7 @@ def require_local_file(name: str | Path) -> Path:
 
 
 def load_verified(path: Path, map_location: MapLocation = "cpu", *, mmap: bool = False) -> dict[str, Any]:
-    """Load a file whose checksums are right, and which holds plain data and tensors alone.
+    """Load a file of plain data and tensors, after its checksums.
 
     Args:
         path: The checkpoint.
@@ -179,12 +179,15 @@ def load_verified(path: Path, map_location: MapLocation = "cpu", *, mmap: bool =
 
 
 def verify_checksums(path: Path) -> None:
-    """Raise `zipfile.BadZipFile` unless every byte of the file's content has the checksum it was written with.
+    """Check every byte of a checkpoint against its checksum.
 
     A checkpoint is a zip archive, with a CRC-32 of each member in it: a digest of the whole file would find no more
     accidents, and a second file that holds it could not be replaced together with the first. `torch.load` reads
     weights without looking at the checksums; and of a member whose attributes call it a folder it reads nothing at
     all, which leaves the tensor with what the memory held before.
+
+    Raises:
+        zipfile.BadZipFile: A member is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         if any(member.external_attr for member in archive.infolist()):
@@ -213,7 +216,9 @@ def _drop_downloads(network: Any) -> Any:
 
 
 def forget_downloads(model: dict[str, Any]) -> None:
-    """Forget in a checkpoint's settings which weights the model started from: its own are all that is needed.
+    """Remove from a checkpoint's settings the weights that the model started from.
+
+    Its own weights are all that is needed.
 
     Args:
         model: The model's settings, which change.

@@ -56,7 +56,7 @@ Shapes: TypeAlias = Counter[tuple[int, ...]]
 
 
 def list_encoders() -> list[str]:
-    """List every encoder name that can be given: smp's own, and timm's with `tu-` in front."""
+    """List all encoder names: smp's, and timm's with `tu-` in front."""
     return [*smp.encoders.get_encoder_names(), *(f"tu-{name}" for name in timm.list_models())]
 
 
@@ -66,7 +66,7 @@ def suggest_encoders(name: str) -> list[str]:
 
 
 def find_input_statistics(encoder: str | None, weights: str | None = None) -> InputStatistics:
-    """Find mean and standard deviation of the images that an encoder was pretrained on.
+    """Find mean and standard deviation of an encoder's pretraining images.
 
     Args:
         encoder: As `encoder_name` has it; ImageNet's statistics are those of encoders that timm does not know.
@@ -109,7 +109,7 @@ def _count_encoder_shapes(name: str) -> Shapes:
 
 
 def _count_shapes(weights: Mapping[str, Tensor]) -> Shapes:
-    """Count the shapes of convolutions, but for the first, whose input channels differ."""
+    """Count the shapes of convolutions except the first, whose channels differ."""
     return Counter(tuple(value.shape) for value in [*weights.values()][1:] if value.ndim == 4)
 
 

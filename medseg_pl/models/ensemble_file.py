@@ -59,7 +59,14 @@ def read_ensemble(path: Path) -> list[Path]:
 
 
 def find_ensemble(name: str | Path) -> Path | None:
-    """Find the ensemble that a path means: a `.json` file, or a folder that holds one; `None` for anything else."""
+    """Find the ensemble that a path means.
+
+    Args:
+        name: A `.json` file, or a folder that holds one.
+
+    Returns:
+        `None` for anything else.
+    """
     path = Path(name)
     if path.suffix.lower() == ".json" and path.is_file():
         return path
@@ -77,7 +84,15 @@ def expand_ensembles(names: Sequence[str | Path]) -> list[str]:
 
 
 def refuse_ensemble(name: str, command: str) -> None:
-    """Raise `SettingError` where a command that takes one checkpoint is given an ensemble."""
+    """Refuse an ensemble for a command that takes one checkpoint.
+
+    Args:
+        name: The checkpoint as the user gave it.
+        command: The name of the command.
+
+    Raises:
+        SettingError: It is an ensemble.
+    """
     if (ensemble := find_ensemble(name)) is not None:
         raise SettingError(
             f"medseg {command} takes one checkpoint, and {ensemble} is an ensemble. Give one of its members; "
@@ -86,7 +101,7 @@ def refuse_ensemble(name: str, command: str) -> None:
 
 
 def _parse_members(content: Any) -> list[str]:
-    """Parse the members' names; each fault is a `ValueError`."""
+    """Parse the members' names, with a `ValueError` for each fault."""
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"it does not say format {_FORMAT!r}")
     if content.get("version") != _VERSION:

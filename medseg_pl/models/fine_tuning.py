@@ -50,9 +50,13 @@ class FineTuning:
             get_encoder(network)
 
     def freeze(self, network: nn.Module, epoch: int) -> None:
-        """Freeze or thaw the encoder, as an epoch has it.
+        """Freeze or thaw the encoder for an epoch.
 
-        Frozen, it has no gradients, and its batch normalization keeps its stored statistics.
+        A frozen encoder has no gradients, and its batch normalization keeps its stored statistics.
+
+        Args:
+            network: The network with the encoder.
+            epoch: The epoch that begins.
         """
         if not self.freezes_encoder:
             return
@@ -61,7 +65,15 @@ class FineTuning:
         get_encoder(network).requires_grad_(trains).train(trains)
 
     def group(self, module: nn.Module, network: nn.Module) -> list[dict[str, Any]]:
-        """Group the parameters of a module with this network for an optimizer."""
+        """Group the parameters of a module for an optimizer.
+
+        Args:
+            module: Holds the network, and a loss with parameters of its own.
+            network: The network with the encoder.
+
+        Returns:
+            See `group_parameters`.
+        """
         # One rate needs no groups by part, and a network without an encoder has none to ask for.
         encoder = get_encoder(network) if self.encoder_lr_factor != 1 else None
         return group_parameters(module, encoder, decays_all=self.decays_all)
@@ -85,7 +97,7 @@ def get_encoder(network: nn.Module) -> nn.Module:
 def group_parameters(
     module: nn.Module, encoder: nn.Module | None = None, *, decays_all: bool = False
 ) -> list[dict[str, Any]]:
-    """Group the trained parameters by part, and by whether they decay.
+    """Group the trained parameters by part, and by weight decay.
 
     Matrices and convolution kernels decay; biases and the scales of normalization layers, which have one axis, do not:
     pulled to zero they would only switch channels off.
@@ -116,7 +128,12 @@ def group_parameters(
 
 
 def set_group_rates(groups: Iterable[dict[str, Any]], encoder_factor: float) -> None:
-    """Set learning rate and weight decay of an optimizer's groups by their names."""
+    """Set learning rate and weight decay of groups by their names.
+
+    Args:
+        groups: Those of an optimizer.
+        encoder_factor: Multiplies the learning rate of the encoder's groups.
+    """
     for group in groups:
         name = group.get("name", "")
         if name.startswith(ENCODER):

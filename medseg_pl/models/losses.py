@@ -19,9 +19,8 @@ __all__ = ["DiceCELoss", "DiceLoss", "FocalTverskyLoss", "PixelCELoss", "Weighte
 class FocalTverskyLoss(Recorded, nn.Module):
     r"""One minus the Tversky index, to a power.
 
-    The power lets hard labels weigh more.
-
-    For each class $c$, with sums over the pixels of the whole batch (or of each sample),
+    The power lets hard labels weigh more. For each class $c$, with sums over the pixels of the whole batch (or of each
+    sample),
 
     $$T_c = \frac{TP_c + \epsilon}{TP_c + \alpha FP_c + \beta FN_c + \epsilon},
       \qquad L = \operatorname{mean}_c (1 - T_c)^{\gamma}.$$
@@ -82,7 +81,7 @@ class FocalTverskyLoss(Recorded, nn.Module):
 class DiceLoss(FocalTverskyLoss):
     r"""One minus soft Dice.
 
-    This is the Tversky index with $\alpha = \beta = 1/2$.
+    It is the Tversky loss with $\alpha = \beta = 1/2$.
 
     Args:
         batch: Whether a class is summed over the batch, which is steadier when many samples lack it.
@@ -98,9 +97,9 @@ class DiceLoss(FocalTverskyLoss):
 
 
 class PixelCELoss(Recorded, nn.Module):
-    """Cross-entropy where labels exclude each other, binary cross-entropy for each label elsewhere.
+    """Cross-entropy, binary for each label where labels may overlap.
 
-    The mean over the pixels that are not ignored; zero where all are.
+    It is the mean over the pixels that are not ignored, and zero where all are.
 
     Args:
         weights: One factor for each class, the background first where there is one.
@@ -173,13 +172,18 @@ class WeightedSum(Recorded, nn.Module):
         self.weights = factors
 
     def forward(self, logits: Float[Tensor, "b k ..."], target: Tensor) -> Float[Tensor, ""]:
-        """Add the weighted terms; the target as `LabelMap.target` gives it."""
+        """Add the weighted terms.
+
+        Args:
+            logits: `(B, K, ...)`.
+            target: As `LabelMap.target` gives it.
+        """
         terms = [weight * loss(logits, target) for weight, loss in zip(self.weights, self.losses, strict=True)]
         return torch.stack(terms).sum()
 
 
 class DiceCELoss(WeightedSum):
-    """Dice and cross-entropy.
+    """Sum of Dice and cross-entropy.
 
     Regions of any size count, and every pixel has a gradient.
 

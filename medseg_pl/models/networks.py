@@ -47,7 +47,12 @@ _PASSED_THROUGH = ("Alias", "Clone", "Permute", "Slice", "ToCopy", "Unsafe", "Up
 
 
 def compute_logits(network: nn.Module, image: Tensor, classes: int) -> Tensor:
-    """Run a network on normalized images `(B, C, H, W)`.
+    """Run a network on normalized images.
+
+    Args:
+        network: The network.
+        image: `(B, C, H, W)`.
+        classes: The number of channels of the logits.
 
     Raises:
         SettingError: The network does not take these images, or returns other than logits `(B, classes, H, W)`.
@@ -63,10 +68,15 @@ def compute_logits(network: nn.Module, image: Tensor, classes: int) -> Tensor:
 
 
 def check_logits(logits: object, image: Tensor, classes: int) -> Tensor:
-    """Return a network's output if it is one tensor with a channel for each class.
+    """Return a network's output if it is logits for each class.
+
+    Args:
+        logits: What the network returned.
+        image: What it was given, `(B, C, H, W)`.
+        classes: The number of classes.
 
     Raises:
-        SettingError: It is not.
+        SettingError: It is not one tensor `(B, classes, H, W)`.
     """
     if not isinstance(logits, Tensor):
         raise SettingError(
@@ -84,9 +94,9 @@ def check_logits(logits: object, image: Tensor, classes: int) -> Tensor:
 
 
 def rehearse(network: nn.Module, shape: Shape, classes: int) -> None:
-    """Rehearse a training step on shapes alone: torch's meta device computes nothing.
+    """Rehearse a training step on shapes alone, without computing anything.
 
-    A network that cannot run without values is left to the training.
+    It runs on torch's meta device. A network that cannot run without values is left to the training.
 
     Args:
         network: In training mode; it stays as it is.
@@ -106,7 +116,7 @@ def rehearse(network: nn.Module, shape: Shape, classes: int) -> None:
 
 
 def find_untrained(network: nn.Module, shape: Shape) -> list[str]:
-    """Find the parameters that get no gradient, by a backward pass on shapes alone.
+    """Find parameters without a gradient by a backward pass on shapes.
 
     Args:
         network: In training mode; it stays as it is.
@@ -126,9 +136,15 @@ def find_untrained(network: nn.Module, shape: Shape) -> list[str]:
 
 
 def explain_error(error: Exception, network: nn.Module, shape: tuple[int, ...]) -> str | None:
-    """Explain a network's error and name the setting that mends it.
+    """Explain a network's error, and name the setting that corrects it.
 
-    `None` for unknown errors.
+    Args:
+        error: What the network raised.
+        network: The network.
+        shape: `(B, C, H, W)` of its input.
+
+    Returns:
+        `None` for unknown errors.
     """
     name, text = type(network).__name__, str(error)
     height, width = shape[-2:]
@@ -158,7 +174,7 @@ def _suggest_remedy(network: nn.Module, shape: tuple[int, ...], text: str) -> st
 
 
 def _find_accepted_sizes(network: nn.Module, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Yield sizes near a refused one on which the network can be trained."""
+    """Yield sizes near a refused one on which the network trains."""
     for multiple in _MULTIPLES if isinstance(network, smp.base.SegmentationModel) else ():
         height, width = size = (-(-shape[-2] // multiple) * multiple, -(-shape[-1] // multiple) * multiple)
         try:
@@ -169,7 +185,11 @@ def _find_accepted_sizes(network: nn.Module, shape: tuple[int, ...]) -> Iterator
 
 
 def _run_on_shapes(network: nn.Module, shape: Shape) -> tuple[object, dict[str, Tensor]]:
-    """Run forward with stand-ins for weights; return the output and the stand-ins."""
+    """Run forward with stand-ins for weights.
+
+    Returns:
+        The output and the stand-ins.
+    """
     parameters = {
         name: value.detach().to("meta").requires_grad_(value.requires_grad)
         for name, value in network.named_parameters()
@@ -183,10 +203,11 @@ def _run_on_shapes(network: nn.Module, shape: Shape) -> tuple[object, dict[str, 
 
 @runtime_checkable
 class NetworkFactory(Protocol):
-    """A class whose instances turn `(B, in_channels, H, W)` into logits `(B, classes, H, W)`.
+    """A class whose instances turn images into logits.
 
-    In a configuration it is a `class_path` with `init_args` that leave out `in_channels` and `classes`: both follow
-    from the data's channels, the context and the labels.
+    Images are `(B, in_channels, H, W)`, logits `(B, classes, H, W)`. In a configuration it is a `class_path` with
+    `init_args` that leave out `in_channels` and `classes`: both follow from the data's channels, the context and the
+    labels.
     """
 
     def __call__(self, *, in_channels: int, classes: int) -> nn.Module:
@@ -197,7 +218,7 @@ def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn
     """Make the network, with errors that name the setting to correct.
 
     Args:
-        factory: What makes it; a ready network is taken as it is.
+        factory: Makes the network; a ready network is taken as it is.
         in_channels: Channels of the images, with their neighbors.
         classes: Channels of the logits.
 
@@ -221,7 +242,7 @@ def build_network(factory: NetworkFactory, in_channels: int, classes: int) -> nn
 
 
 def _check_arguments(network: nn.Module, in_channels: int, classes: int) -> nn.Module:
-    """Compare what a network of segmentation-models-pytorch was made with.
+    """Check the channels and classes of a network of segmentation-models-pytorch.
 
     Others are checked when they run.
     """
@@ -250,9 +271,9 @@ def _make_refusal(error: Exception) -> SettingError:
 
 
 def find_size_divisor(network: nn.Module) -> int:
-    """Return what sides of images must divide by.
+    """Return the number that sides of images must divide by.
 
-    The output stride of the encoder, or 32 where that is not known.
+    It is the output stride of the encoder, or 32 where that is not known.
     """
     # smp's own check of shapes asks the encoder the same; U-Nets that are not checked scale features back and forth.
     stride = getattr(getattr(network, "encoder", None), "output_stride", None)
@@ -274,7 +295,9 @@ def refuse_activation(network: nn.Module) -> None:
 
 
 def refuse_probabilities(logits: Tensor) -> None:
-    """Refuse an output whose last operation was an activation, wherever a network's `forward` calls it.
+    """Refuse an output that an activation computed last.
+
+    It finds an activation wherever a network's `forward` calls it.
 
     Args:
         logits: With the operations that led to them: as in a training step, and not under `no_grad`.
@@ -291,7 +314,7 @@ def refuse_probabilities(logits: Tensor) -> None:
 
 
 def _find_last_module(module: nn.Module) -> nn.Module:
-    """Find the module that computes the output, as far as the structure tells."""
+    """Find the module that computes the output, if the structure tells."""
     if isinstance(head := getattr(module, "segmentation_head", None), nn.Module):
         return _find_last_module(head)
     inner = getattr(module, "activation", None)
@@ -310,10 +333,9 @@ def _make_activation_error(name: str) -> SettingError:
 def pause_autocast_in_depthwise(network: nn.Module) -> None:
     """Let depthwise convolutions compute in 32 bits under CPU autocast.
 
-    On other devices nothing changes.
-
-    oneDNN has no fast bf16 kernel for the gradients of strided or small ones: with EfficientNet-Lite0 they took two
-    thirds of a training step. Hooks leave class, names of weights and copies of the network as they were.
+    On other devices nothing changes. oneDNN has no fast bf16 kernel for the gradients of strided or small ones: with
+    EfficientNet-Lite0 they took two thirds of a training step. Hooks leave class, names of weights and copies of the
+    network as they were.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:

@@ -16,7 +16,7 @@ from medseg_pl.core.validation import Recorded
 
 
 class InputStatistics(NamedTuple):
-    """Mean and standard deviation of each channel of images, as shares of the largest value."""
+    """Mean and standard deviation of each channel, relative to the largest value."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -24,7 +24,7 @@ class InputStatistics(NamedTuple):
     def repeat(self, channels: int) -> InputStatistics:
         """Give each channel of an image its values.
 
-        Where their number differs, all have the average.
+        Where the numbers of channels differ, all have the average.
 
         >>> InputStatistics((0.25, 0.5, 0.75), (0.5, 0.5, 0.5)).repeat(1)
         InputStatistics(mean=(0.5,), std=(0.5,))
@@ -51,7 +51,7 @@ class Normalization(Recorded, nn.Module):
         """
 
     def follow_weights(self, statistics: InputStatistics, channels: int) -> str:
-        """Follow the images that the network's weights were trained on.
+        """Adopt the statistics of the images that the weights were trained on.
 
         Values around 0 with a deviation near 1 are what weights of any mean and deviation were trained on, so most
         normalizations stay as they are.
@@ -61,17 +61,16 @@ class Normalization(Recorded, nn.Module):
             channels: Channels of an image.
 
         Returns:
-            What is to be said of it.
+            A note on it for the user, which may be empty.
         """
         return f"Input normalization stays {type(self).__name__}."
 
 
 class ZScore(Normalization):
-    """Mean 0 and standard deviation 1 over each case.
+    """Mean 0 and standard deviation 1 over each case, as for MRI.
 
-    For MRI, whose units mean nothing across scans.
-
-    Both are those of the values moved to the case's 0.5th and 99.5th percentile, see `compute_channel_statistics`.
+    The units of MRI mean nothing across scans. Mean and deviation are those of the values clipped to the case's 0.5th
+    and 99.5th percentile, see `compute_channel_statistics`.
 
     Args:
         clip: Whether values beyond the percentiles are moved there.
@@ -82,7 +81,12 @@ class ZScore(Normalization):
         self.clip = clip
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """Normalize a batch, see `Normalization`."""
+        """Normalize a batch, see `Normalization`.
+
+        Args:
+            image: Raw values of any type.
+            statistics: `(B, C, 4)` of each channel over its whole case.
+        """
         columns = statistics[..., None, None]
         values = image.float()
         # Implants and markers in MRI are far brighter than any tissue.
@@ -92,9 +96,9 @@ class ZScore(Normalization):
 
 
 class IntensityWindow(Normalization):
-    """A fixed range of values to -1 … 1.
+    """A fixed range of values to -1 … 1, as for CT.
 
-    For CT, whose units are the same everywhere.
+    The units of CT are the same everywhere.
 
     Args:
         low: The value that becomes -1; everything below does too.
@@ -109,17 +113,21 @@ class IntensityWindow(Normalization):
         self.high = high
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """Normalize a batch, see `Normalization`; the statistics are not used."""
+        """Normalize a batch, see `Normalization`.
+
+        Args:
+            image: Raw values of any type.
+            statistics: Not used.
+        """
         return (image.float().clamp(self.low, self.high) - self.low) * (2 / (self.high - self.low)) - 1
 
 
 class MeanStd(Normalization):
     """The same mean and standard deviation for every image.
 
-    For photographs and pretrained encoders.
-
-    Without values of its own it has those of the images that the weights were trained on, or else ImageNet's; they
-    are stored with the weights. An image that is not of three channels has their average in each.
+    It suits photographs and pretrained encoders. Without values of its own it has those of the images that the weights
+    were trained on, or else ImageNet's; they are stored with the weights. An image that is not of three channels has
+    their average in each.
 
     Args:
         mean: Mean of each channel, as a share of `maximum`.
@@ -145,7 +153,15 @@ class MeanStd(Normalization):
         self.register_buffer("std", torch.tensor(std) * maximum, persistent=not self.is_given)
 
     def follow_weights(self, statistics: InputStatistics, channels: int) -> str:
-        """Take mean and deviation of the weights' images unless they are given, see `Normalization`."""
+        """Adopt the weights' statistics unless mean and deviation are given.
+
+        Args:
+            statistics: Of the images that the weights were trained on.
+            channels: Channels of an image.
+
+        Returns:
+            A note on it for the user, which may be empty.
+        """
         expected = statistics.repeat(channels)
         mean, std = (torch.tensor(values, device=self.mean.device) * self.maximum for values in expected)
         shown = f"mean {_format(expected.mean)} and std {_format(expected.std)}"
@@ -157,9 +173,9 @@ class MeanStd(Normalization):
         return f"Input normalization stays as it is given; the weights were trained with {shown}."
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Load values of the weights.
+        """Load stored values, unless mean and deviation are given.
 
-        Given ones win over stored ones, and older checkpoints store none.
+        Older checkpoints store none.
         """
         for name in ("mean", "std"):
             if self.is_given:
@@ -170,7 +186,15 @@ class MeanStd(Normalization):
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """Normalize a batch, see `Normalization`; the statistics are not used."""
+        """Normalize a batch, see `Normalization`.
+
+        Args:
+            image: Raw values of any type.
+            statistics: Not used.
+
+        Raises:
+            SettingError: The images have another number of channels.
+        """
         # Context slices enter as further channels: the same mean and deviation for each of them.
         slices, rest = divmod(image.shape[1], len(self.mean))
         if rest:
@@ -183,9 +207,9 @@ class MeanStd(Normalization):
 
 
 class PerChannel(Normalization):
-    """Normalize each channel its own way.
+    """A normalization of its own for each channel.
 
-    Such as a window for the CT, and z-scores for the PET beside it.
+    It can be a window for the CT, and z-scores for the PET beside it.
 
     Args:
         channels: One normalization for each of `model.channels`, in their order.
@@ -204,6 +228,10 @@ class PerChannel(Normalization):
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
         """Normalize a batch, see `Normalization`.
+
+        Args:
+            image: Raw values of any type.
+            statistics: `(B, C, 4)` of each channel over its whole case.
 
         Raises:
             SettingError: The images have another number of channels.

@@ -24,7 +24,15 @@ _Result = TypeVar("_Result")
 
 
 def warmup_polynomial(step: int, total_steps: float, warmup_steps: int, power: float) -> float:
-    """Compute a step's factor of the learning rate: a line up, then a polynomial down.
+    """Compute a step's factor of the learning rate.
+
+    It rises linearly, then falls as a polynomial.
+
+    Args:
+        step: The step, from 0.
+        total_steps: Where the factor reaches 0.
+        warmup_steps: Where it reaches 1.
+        power: The exponent of the decay.
 
     >>> [warmup_polynomial(step, 10, 2, 1.0) for step in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
@@ -133,7 +141,7 @@ def make_optimization(
         optimizer: Makes the optimizer.
         lr_scheduler: Makes the schedule, where there is one.
         parameters: What is optimized; parameters, or groups of them, see `group_parameters`.
-        interval: How often the schedule is stepped; as it is meant to be where it is not given.
+        interval: How often the schedule steps; by default as it is meant to.
         factor: Multiplies the learning rates that the optimizer was given.
         encoder_factor: Multiplies those of the encoder's groups.
 
@@ -162,7 +170,7 @@ def make_optimization(
 
 
 def _make_optimizer(optimizer: Callable[[Any], Optimizer], parameters: list[Any]) -> Optimizer:
-    """Make the optimizer, with a single group where it knows neither weight decay nor several groups."""
+    """Make the optimizer, with one group if it allows no more."""
     groups = [group for group in parameters if isinstance(group, dict)]
     flat = [parameter for group in groups for parameter in group["params"]] or parameters
     made = _make("model.optimizer", optimizer, flat)
@@ -180,20 +188,27 @@ def _make(setting: str, factory: Callable[[_Argument], _Result], argument: _Argu
 
 
 def get_interval(scheduler: Any) -> Interval:
-    """Return how often a schedule is meant to be stepped.
+    """Return how often a schedule is meant to step.
 
-    Torch's own count epochs, as Lightning steps them, but for those that torch's documentation steps with each batch.
+    Torch's own schedules count epochs, as Lightning steps them, but for those that torch's documentation steps with
+    each batch.
     """
     return "step" if isinstance(scheduler, WarmupPolynomialLR | OneCycleLR | CyclicLR) else "epoch"
 
 
 def is_score_driven(scheduler: Any) -> bool:
-    """Check whether a schedule steps when there are new scores, and not with the optimizer."""
+    """Tell whether a schedule steps with new scores, not the optimizer."""
     return isinstance(scheduler, ReduceLROnPlateau)
 
 
 def follow_scores(scheduler: Any, scores: Mapping[str, Tensor]) -> None:
-    """Step a schedule that follows scores: `val/loss`, or its monitor in Lightning's variant.
+    """Step a schedule that follows scores.
+
+    It follows `val/loss`, or its monitor in Lightning's variant.
+
+    Args:
+        scheduler: The schedule.
+        scores: The new scores, by name.
 
     Raises:
         SettingError: There is no such score.
@@ -225,9 +240,10 @@ def rescale_schedules(schedules: Iterable[Any], factor: float) -> None:
 
 
 def include_added_groups(schedules: Iterable[Any]) -> None:
-    """Let schedules go on from the learning rates of groups that a callback has added or changed.
+    """Include groups that a callback added or changed in the schedules.
 
-    Lightning's finetuning callbacks add what they thaw as a group of its own, which torch's schedules do not expect.
+    Schedules go on from the learning rates of these groups. Lightning's finetuning callbacks add what they thaw as a
+    group of its own, which torch's schedules do not expect.
     """
     for schedule in schedules:
         first, *others = schedule.optimizer.param_groups

@@ -48,7 +48,7 @@ _WITHIN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 
 
 class EncoderRequest(NamedTuple):
-    """Which pretrained encoder a network's settings ask for.
+    """The pretrained encoder that a network's settings ask for.
 
     Attributes:
         encoder: Its name.
@@ -60,14 +60,14 @@ class EncoderRequest(NamedTuple):
 
 
 def read_encoder_request(factory: Any) -> EncoderRequest:
-    """Read from a network or its factory which encoder it has, and which weights that asks for."""
+    """Read the encoder and weights of a network or its factory."""
     config = getattr(factory, "_hub_mixin_config", None) or {}  # of a ready network of smp
     given = {**config, **_read_keywords(factory)}
     return EncoderRequest(str(given.get("encoder_name") or ""), str(given.get("encoder_weights") or ""))
 
 
 def _read_keywords(factory: Any) -> dict[str, Any]:
-    """Read the arguments that a factory calls a network's class with, its defaults included."""
+    """Read a factory's arguments for the network's class, with defaults."""
     function, arguments, keywords = factory, (), {}
     if isinstance(factory, functools.partial):
         function, arguments, keywords = factory.func, factory.args, factory.keywords
@@ -87,7 +87,8 @@ def omit_encoder_weights(factory: Any) -> Any:
 def find_weights_file(request: EncoderRequest) -> Path | None:
     """Find a requested encoder's file in the folder of `MEDSEG_WEIGHTS`.
 
-    `None` where there is none.
+    Returns:
+        `None` where there is none.
 
     Raises:
         MissingDataError: The folder does not exist.
@@ -122,7 +123,10 @@ def _find_in_folder(folder: Path, request: EncoderRequest) -> Path | None:
 
 
 def locate_weights(name: str) -> Path:
-    """Locate what `model.pretrained` names: a file, or an installed package of weights.
+    """Locate the weights that `model.pretrained` names.
+
+    Args:
+        name: A file, or `medseg:` and the name of weights of an installed package.
 
     Raises:
         SettingError: The name is a URL, or no package of weights.
@@ -161,13 +165,13 @@ def build_pretrained(
     """Build a network with the weights that its settings ask for.
 
     Args:
-        factory: What makes it; a ready network is taken as it is.
+        factory: Makes the network; a ready network is taken as it is.
         pretrained: A file, or `medseg:` and the name of weights of an installed package.
-        inputs: What the network sees.
-        classes: What it finds.
+        inputs: The network's input channels.
+        classes: The classes of its head.
 
     Returns:
-        The network, and the images that its weights were trained on; `None` where they are random.
+        The network, and the statistics of the images that its weights were trained on; `None` where they are random.
 
     Raises:
         SettingError: There is no such encoder, or the network refuses its arguments.
@@ -193,11 +197,11 @@ def build_pretrained(
 
 
 class LoadedWeights(NamedTuple):
-    """What came of loading weights.
+    """The result of loading weights.
 
     Attributes:
         notes: Sentences on counts of layers, adapted ones and those that stay fresh.
-        statistics: What the model that the weights are from normalizes images with, where that is known.
+        statistics: The input statistics of the model that the weights are from, where they are known.
     """
 
     notes: list[str]
@@ -207,17 +211,14 @@ class LoadedWeights(NamedTuple):
 def load_pretrained(
     network: nn.Module, name: str | Path, inputs: Input, classes: Classes, encoder: str = ""
 ) -> LoadedWeights:
-    """Load weights to start from into a network or its encoder.
+    """Load initial weights into a network or its encoder.
 
     Args:
         network: Is changed; stays as it is where the weights do not fit.
         name: A file, or `medseg:` and the name of weights of an installed package.
-        inputs: What the network sees.
-        classes: What it finds.
-        encoder: The name of its encoder, for an error.
-
-    Returns:
-        What was loaded.
+        inputs: The network's input channels.
+        classes: The classes of its head.
+        encoder: The name of its encoder, for errors.
 
     Raises:
         SettingError: The name is a URL.
@@ -248,7 +249,7 @@ def load_pretrained(
 
 
 def _load_content(path: Path) -> Any:
-    """Load a file of tensors; neither of the two formats runs code."""
+    """Load a file of tensors, in one of two formats without code."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -268,10 +269,7 @@ def _load_content(path: Path) -> Any:
 
 
 def _read_trained_model(content: Any) -> TrainedModel | None:
-    """Read what a checkpoint of medseg says of its model.
-
-    `None` for other files.
-    """
+    """Read a checkpoint's description of its model; `None` for other files."""
     try:
         settings = content["hyper_parameters"]
         labels, network = settings["labels"], settings["network"]
@@ -287,7 +285,7 @@ def _read_trained_model(content: Any) -> TrainedModel | None:
 
 
 def _read_statistics(normalization: Mapping[str, Any], state: Mapping[str, Any]) -> InputStatistics | None:
-    """Read mean and deviation of a checkpoint's `MeanStd`; `None` for other normalizations."""
+    """Read mean and deviation of a checkpoint's `MeanStd`, if it has one."""
     if not str(normalization["class_path"]).endswith(".MeanStd"):
         return None
     given = normalization.get("init_args") or {}

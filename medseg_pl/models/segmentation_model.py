@@ -38,9 +38,9 @@ PREFIX = "model."
 
 
 class SegmentationModel(nn.Module):
-    """A segmentation network with what it needs to be used.
+    """A segmentation network with what it takes to use it.
 
-    That is labels, normalization, and how images are brought to it.
+    It holds the labels, the normalization, and how images are resized for the network.
 
     Args:
         network: Any class of segmentation-models-pytorch, or your own, or `functools.partial` of one; called with
@@ -121,7 +121,7 @@ class SegmentationModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; the CPU for a network without weights."""
+        """Device of the weights; the CPU for a network without weights."""
         return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
@@ -136,7 +136,12 @@ class SegmentationModel(nn.Module):
     def normalize(
         self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]
     ) -> Float[Tensor, "b c h w"]:
-        """Bring raw values to those that the network takes, in its memory format."""
+        """Normalize raw values for the network, in its memory format.
+
+        Args:
+            image: As `forward` takes it.
+            statistics: Likewise.
+        """
         values: Tensor = self.normalization(image, statistics)
         return values.contiguous(memory_format=self.memory_format)
 
@@ -149,15 +154,15 @@ class SegmentationModel(nn.Module):
         return compute_logits(self.network, image, self.labels.classes)
 
     def compute_padding_value(self, statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c 1 1"]:
-        """Normalize the value that images are padded with: the low percentile of each channel."""
+        """Normalize the padding value of images: each channel's low percentile."""
         return self.normalize(statistics[..., LOW, None, None], statistics)
 
 
 def load_model(checkpoint: CheckpointInfo | str | Path, plugins: Sequence[str] = ()) -> SegmentationModel:
-    """Build the model of a checkpoint with its weights, ready to predict, on the CPU.
+    """Build a checkpoint's model on the CPU, ready to predict.
 
     Args:
-        checkpoint: A file, or what `read_checkpoint` gave for it, with settings that may have been changed.
+        checkpoint: A file, or the result of `read_checkpoint` for it, with settings that may have been changed.
         plugins: Packages of your own that its settings may name, beside those of a surrounding `restrict_imports`.
 
     Raises:
@@ -181,7 +186,11 @@ def load_model(checkpoint: CheckpointInfo | str | Path, plugins: Sequence[str] =
 
 
 def load_weights(model: SegmentationModel, path: str | Path) -> None:
-    """Put a checkpoint's weights into a model of the same settings.
+    """Load a checkpoint's weights into a model of the same settings.
+
+    Args:
+        model: Is changed.
+        path: The checkpoint.
 
     Raises:
         SettingError: The model is another.

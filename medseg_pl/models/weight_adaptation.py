@@ -13,7 +13,7 @@ from medseg_pl.core.labels import Task
 
 
 class Classes(NamedTuple):
-    """What the rows of a segmentation head stand for.
+    """Meaning of a segmentation head's rows.
 
     Attributes:
         names: The labels.
@@ -34,7 +34,7 @@ class Classes(NamedTuple):
 
 
 class Input(NamedTuple):
-    """What the input channels of a network are.
+    """Meaning of a network's input channels.
 
     Attributes:
         channels: Channels of an image.
@@ -51,10 +51,14 @@ class Input(NamedTuple):
 
 
 def adapt_channels(weight: Float[Tensor, "o c ..."], channels: int) -> Float[Tensor, "o d ..."]:
-    """Adapt the filters of a first convolution to another number of input channels, as timm does.
+    """Adapt a first convolution's filters to other input channels, as timm does.
 
     One channel gets the sum of all filters, and answers a gray image as the color filters answer its three copies;
     more get the filters in turn, rescaled so that the response keeps its size.
+
+    Args:
+        weight: `(O, C, ...)` filters.
+        channels: The new number of input channels.
 
     >>> adapt_channels(torch.tensor([[[1.0], [2.0], [3.0]]]), 1).tolist()
     [[[6.0]]]
@@ -72,7 +76,7 @@ def adapt_channels(weight: Float[Tensor, "o c ..."], channels: int) -> Float[Ten
 
 
 def adapt_slices(weight: Float[Tensor, "o c ..."], before: Input, after: Input) -> Float[Tensor, "o d ..."]:
-    """Adapt the filters of a first convolution that was trained on slices with their neighbors.
+    """Adapt a first convolution's filters to other context slices.
 
     The slice itself and shared neighbors keep their filters. Neighbors that are new begin with zeros, so that the
     network computes what it did; those that are gone give their filters to the outermost that is left.
@@ -80,7 +84,7 @@ def adapt_slices(weight: Float[Tensor, "o c ..."], before: Input, after: Input) 
     Args:
         weight: Filters, whose input channels are slices (outer) and an image's channels (inner).
         before: The input that they were trained on.
-        after: The input that they shall have.
+        after: The new input.
     """
     size = (len(weight), before.slices, before.channels, *weight.shape[2:])
     slices = [adapt_channels(each, after.channels) for each in weight.reshape(size).unbind(1)]
@@ -96,9 +100,7 @@ def adapt_slices(weight: Float[Tensor, "o c ..."], before: Input, after: Input) 
 def adapt_head(
     weight: Float[Tensor, "k ..."], before: Classes, fresh: Float[Tensor, "n ..."], after: Classes
 ) -> Float[Tensor, "n ..."]:
-    """Give the labels that two models share their filters, by name.
-
-    New labels keep fresh ones.
+    """Give shared labels their trained filters, and new labels fresh ones.
 
     A softmax compares logits and a sigmoid compares one with 0. Between the two, a label's sigmoid logit is its
     softmax logit less the background's, and the softmax logit of the background is 0.
@@ -128,5 +130,5 @@ def adapt_head(
 
 
 def list_shared(before: Classes, after: Classes) -> list[str]:
-    """List the labels of a new model that the trained one has, too."""
+    """List the labels of a new model that the trained one shares."""
     return [name for name in after.names if name in before.names]

@@ -38,17 +38,20 @@ _MAX_NAMES = 4
 
 
 class MisfitError(ValueError):
-    """Stored weights belong to another network; the message says by which layer."""
+    """Stored weights belong to another network.
+
+    The message says by which layer.
+    """
 
 
 class TrainedModel(NamedTuple):
-    """What a checkpoint says of the model whose weights it holds.
+    """A checkpoint's description of the model that its weights are from.
 
     Attributes:
-        classes: What it found.
-        input: What it saw.
+        classes: The classes of its head.
+        input: Its input channels.
         encoder: The name of its encoder; empty where its network has none.
-        statistics: What it normalizes images with, where it does so by mean and deviation.
+        statistics: Its input statistics, where it normalizes by mean and deviation.
     """
 
     classes: Classes
@@ -58,7 +61,7 @@ class TrainedModel(NamedTuple):
 
 
 class FittedWeights(NamedTuple):
-    """Weights that fit a network, and what is to be said of them.
+    """Weights that fit a network, with notes for the user.
 
     Attributes:
         state: A part of the network's state dict.
@@ -77,9 +80,9 @@ def fit_weights(
     Args:
         source: A state dict, of the network, its encoder, or something around it.
         target: The network's own.
-        inputs: What the network sees.
-        classes: What it finds.
-        trained: What is known of the model that the weights are from.
+        inputs: The network's input channels.
+        classes: The classes of its head.
+        trained: The model that the weights are from, where it is known.
 
     Raises:
         MisfitError: The weights are not those of this network, nor of its encoder.
@@ -112,7 +115,10 @@ def fit_weights(
 
 
 def _list_head(target: Weights, rows: int) -> list[str]:
-    """List the tensors of the segmentation head: the last layer with a row for each class where none has its name."""
+    """List the tensors of the segmentation head.
+
+    Where none has its name, it is the last layer with a row for each class.
+    """
     if named := [name for name in target if name.startswith(_HEAD)]:
         return named
     layers = [get_layer(name) for name, value in target.items() if value.ndim > 1 and len(value) == rows]
@@ -120,10 +126,7 @@ def _list_head(target: Weights, rows: int) -> list[str]:
 
 
 def _find_fault(match: Match, source: Weights, target: Weights, main: Sequence[str], inputs: Input) -> str | None:
-    """Say why a match by name is none.
-
-    `None` where it is one.
-    """
+    """Explain why a match by name is wrong, if it is."""
     matched = [name for name in main if name in match.pairs]
     if not matched:
         return "no layer of the file has a name and shape of the network"
@@ -152,7 +155,7 @@ def _find_fault(match: Match, source: Weights, target: Weights, main: Sequence[s
 def _find_wrong_shape(pairs: dict[str, str], source: Weights, target: Weights, inputs: Input) -> str | None:
     """Find the first tensor of another shape.
 
-    The input channels of a stem may differ.
+    A stem's input channels may differ.
     """
     seen = inputs.channels * inputs.slices
     for name, stored in pairs.items():
@@ -164,7 +167,7 @@ def _find_wrong_shape(pairs: dict[str, str], source: Weights, target: Weights, i
 
 
 def _adapt_stem(state: dict[str, Tensor], target: Weights, after: Input, before: Input | None) -> list[str]:
-    """Adapt the first convolutions to the input channels of the network, and say so."""
+    """Adapt the first convolutions to the input channels, with notes."""
     seen = after.channels * after.slices
     stems = [name for name, value in state.items() if value.shape != target[name].shape]
     if before is not None and before != after and not stems:
@@ -188,7 +191,11 @@ def _adapt_stem(state: dict[str, Tensor], target: Weights, after: Input, before:
 def _add_rest(
     state: dict[str, Tensor], match: Match, source: Weights, target: Weights, others: Sequence[str]
 ) -> list[str]:
-    """Add the decoder and other parts that the file holds as a whole; return the names of those that stay fresh."""
+    """Add decoder and other parts that the file holds as a whole.
+
+    Returns:
+        The names of those that stay fresh.
+    """
     fresh = []
     rest = [name for name in target if name not in set(others)]
     for part in dict.fromkeys(name.partition(".")[0] for name in rest):
@@ -210,7 +217,7 @@ def _add_head(
     classes: Classes,
     trained: TrainedModel | None,
 ) -> list[str]:
-    """Add the segmentation head: rows by the names of labels where they are known, else as a whole."""
+    """Add the segmentation head by label names, else as a whole."""
     stored = {name: source[match.pairs[name]] for name in head if name in match.pairs}
     if len(stored) < len(head) or any(stored[name].shape[1:] != value.shape[1:] for name, value in head.items()):
         return []
@@ -226,7 +233,7 @@ def _add_head(
 
 
 def _describe(state: Weights, target: Weights, superfluous: Sequence[str], match: Match) -> list[str]:
-    """Count the layers that were loaded, that stay fresh and that the file has besides."""
+    """Count the loaded layers, the fresh ones and the file's others."""
     counts, fresh = [], []
     for part in dict.fromkeys(name.partition(".")[0] for name in target):
         layers = list_layers(name for name in target if name.partition(".")[0] == part)

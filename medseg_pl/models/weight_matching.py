@@ -21,7 +21,7 @@ _PREFERRED = ("ema", "teacher")
 
 
 class Match(NamedTuple):
-    """Which stored tensor belongs to which tensor of a network.
+    """Pairs of a stored tensor and a network's.
 
     Attributes:
         pairs: Stored name of each matched tensor, by its name in the network.
@@ -40,7 +40,7 @@ def iterate_state_dicts(content: Any, name: str = "", depth: int = 0) -> Iterato
     """Iterate over the state dicts of a file, averages first.
 
     Args:
-        content: What the file holds: a state dict, or a dictionary of state dicts and other values.
+        content: The file's content: a state dict, or a dictionary of state dicts and other values.
         name: Its name in the file.
         depth: How many dictionaries are around it.
 
@@ -77,7 +77,7 @@ def simplify_name(name: str) -> str:
 
 
 def match_names(source: Weights, target: Weights, parts: Iterable[str]) -> Match:
-    """Find the prefixes below which most names of a file are names of the network.
+    """Match a file to a network by the prefixes of its names.
 
     Args:
         source: The file's weights.
@@ -110,7 +110,7 @@ def match_names(source: Weights, target: Weights, parts: Iterable[str]) -> Match
 
 
 def match_order(source: Weights, target: Weights, part: str) -> Match | None:
-    """Match a file that names its layers otherwise, where all shapes agree in order.
+    """Match a file of other names by its shapes in order.
 
     Args:
         source: The file's weights, in its order.
@@ -135,7 +135,7 @@ def match_order(source: Weights, target: Weights, part: str) -> Match | None:
 
 
 def differs_in_channels(ours: Iterable[int], theirs: Iterable[int]) -> bool:
-    """Check whether two shapes of a convolution differ in their input channels alone.
+    """Tell whether two convolutions' shapes differ in input channels alone.
 
     >>> differs_in_channels((64, 1, 7, 7), (64, 3, 7, 7)), differs_in_channels((64, 1, 7, 7), (32, 3, 7, 7))
     (True, False)
@@ -146,7 +146,7 @@ def differs_in_channels(ours: Iterable[int], theirs: Iterable[int]) -> bool:
 
 
 def find_misfit(matched: Iterable[str], others: Iterable[str]) -> str | None:
-    """Find a layer that only another architecture has, or lacks.
+    """Find a layer that only one of two architectures has.
 
     Networks of one architecture that differ in depth share whole stages from the first on; a file of another has
     surplus layers within a stage, or a stage too many between two others.
@@ -176,7 +176,9 @@ def find_misfit(matched: Iterable[str], others: Iterable[str]) -> str | None:
 
 
 def get_stage(name: str) -> str:
-    """Return the outermost numbered part of a name, or the layer where no part is numbered.
+    """Return the outermost numbered part of a name.
+
+    Where no part is numbered, it is the layer.
 
     >>> get_stage("layer1.0.conv2.weight"), get_stage("stages_2.blocks.0.norm.bias"), get_stage("fc.weight")
     ('layer1', 'stages_2', 'fc')

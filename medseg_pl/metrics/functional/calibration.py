@@ -24,12 +24,12 @@ _BLOCK = 2**16
 
 
 class CalibrationSums(NamedTuple):
-    """Voxels of one label in bins of equal width of their probability.
+    """Sums over one label's voxels, in equal bins of their probability.
 
     A bin holds its lower end, and the last one its upper end too.
 
     Args:
-        voxels: How many are in each bin.
+        voxels: The number in each bin.
         positives: How many of them the reference gives the label.
         probability: The sum of their probabilities.
         squared_error: The sum of `(p - r)²` over the voxels of all bins.
@@ -56,7 +56,7 @@ def sum_calibration(
     annotated: Bool[np.ndarray, "*shape"],
     bins: int,
 ) -> CalibrationSums:
-    """Sum up what one label's probabilities say beside what its reference says, in a single pass.
+    """Sum one label's probabilities and reference by bins, in one pass.
 
     Args:
         probability: Between 0 and 1; what rounding puts beyond either end counts as that end.
@@ -81,7 +81,9 @@ def sum_calibration(
 
 
 def brier_score(sums: CalibrationSums) -> float:
-    r"""Compute the mean of $(p - r)^2$ over voxels; NaN without any.
+    r"""Compute the Brier score, the mean of $(p - r)^2$ over voxels.
+
+    It is NaN without any voxel.
 
     >>> brier_score(CalibrationSums(np.array([2, 2]), np.array([1, 1]), np.array([0.25, 1.75]), squared_error=1.0))
     0.25
@@ -90,15 +92,15 @@ def brier_score(sums: CalibrationSums) -> float:
 
 
 def expected_calibration_error(sums: CalibrationSums) -> float:
-    r"""ECE: how far probabilities are from the share of the label.
+    r"""Compute ECE: how far probabilities are from the share of the label.
 
-    The distance of each bin, averaged over voxels.
+    It is the distance of both in each bin, averaged over voxels:
 
     $$\sum_b \frac{n_b}{n}\,\Big|\,\frac{1}{n_b}\sum_{i \in b} p_i - \frac{1}{n_b}\sum_{i \in b} r_i\,\Big|
       = \frac{1}{n} \sum_b \Big|\sum_{i \in b} (p_i - r_i)\Big|.$$
 
-    NaN without voxels. Like torchmetrics' `BinaryCalibrationError` it speaks of the label's own probability; Guo et al.
-    speak of that of the likeliest class.
+    It is NaN without voxels. Like torchmetrics' `BinaryCalibrationError` it uses the label's own probability; Guo et
+    al. use that of the likeliest class.
 
     >>> expected_calibration_error(CalibrationSums(np.array([2, 2]), np.array([1, 1]), np.array([0.25, 1.75]), 1.0))
     0.375
@@ -107,7 +109,9 @@ def expected_calibration_error(sums: CalibrationSums) -> float:
 
 
 def entropy(distribution: Float[np.ndarray, "c *shape"]) -> Float[np.ndarray, "*shape"]:
-    r"""$-\sum_c p_c \ln p_c$ in nats: 0 where one class is certain, $\ln C$ where all are equally likely.
+    r"""Compute the entropy $-\sum_c p_c \ln p_c$ of each voxel in nats.
+
+    It is 0 where one class is certain, and $\ln C$ where all are equally likely.
 
     Args:
         distribution: The probability of each class; $0 \ln 0$ is 0.
@@ -122,7 +126,7 @@ def entropy(distribution: Float[np.ndarray, "c *shape"]) -> Float[np.ndarray, "*
 def _split_blocks(
     probability: NDArray[np.floating], reference: NDArray[np.bool_], annotated: NDArray[np.bool_]
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
-    """Probability and reference of the voxels that count, a block at a time."""
+    """Yield probability and reference of annotated voxels, block by block."""
     p, r, counted = probability.reshape(-1), reference.reshape(-1), annotated.reshape(-1)
     for start in range(0, len(p), _BLOCK):
         block = slice(start, start + _BLOCK)

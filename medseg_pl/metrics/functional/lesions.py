@@ -24,13 +24,13 @@ _BALL = np.abs(np.indices((3, 3, 3)) - 1).sum(axis=0) <= 2
 
 
 class Lesions(NamedTuple):
-    """Each lesion of the reference beside all of the prediction that touches it.
+    """Measurements of each lesion against the predicted objects that touch it.
 
     Attributes:
         volumes: Of each lesion of the reference, in the cubed unit of the spacing.
         dice: Of each with the union of the predicted objects that touch it when it is dilated; 0 where none does.
-        hd95: The same as HD95, infinite where none does.
-        invented: How many predicted objects touch none.
+        hd95: HD95 of the same, infinite where none does.
+        invented: The number of predicted objects that touch none.
     """
 
     volumes: Float64[np.ndarray, "n"]
@@ -45,7 +45,7 @@ def measure_lesions(
     spacing: Spacing,
     dilation: int = 0,
 ) -> Lesions:
-    """Compare each lesion of the reference with the predicted objects that touch it.
+    """Measure each lesion against the predicted objects that touch it.
 
     Components of the reference are one lesion where they touch after dilation: the parts of one tumor may be apart by
     a few voxels. A predicted object that touches two lesions counts whole for both.
@@ -113,7 +113,7 @@ def _dilate(mask: NDArray[np.bool_], dilation: int) -> NDArray[np.bool_]:
 def _score_lesions(
     lesions: Int64[np.ndarray, "d h w"], found: Objects, touching: list[NDArray[np.int64]], spacing: Spacing
 ) -> Iterator[tuple[int, float, float]]:
-    """Yield size, Dice and HD95 of each lesion, measured in a box around it and what touches it."""
+    """Yield size, Dice and HD95 of each lesion, measured in a box."""
     painted = found.paint()
     boxes = scipy.ndimage.find_objects(painted)
     for number, own_box in enumerate(scipy.ndimage.find_objects(lesions), start=1):

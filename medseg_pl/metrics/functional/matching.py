@@ -27,7 +27,7 @@ _TIE = 1e-9
 
 
 class Matching(NamedTuple):
-    """What became of each object.
+    """Pairing of predicted objects with those of the reference.
 
     Attributes:
         assigned: For each object of the prediction the one of the reference that it stands for, -1 for none.
@@ -41,10 +41,7 @@ class Matching(NamedTuple):
 
     @property
     def iou(self) -> Float64[np.ndarray, "r"]:
-        """IoU of each object of the reference with what stands for it.
-
-        0 where it was missed.
-        """
+        """IoU of each reference object with its match; 0 where missed."""
         return np.asarray(self.shared / self.united, dtype=np.float64)
 
     @property
@@ -54,7 +51,10 @@ class Matching(NamedTuple):
 
     @property
     def counts(self) -> OverlapCounts:
-        """Objects found, invented and missed: `dice`, `precision` and `recall` of these are F1 and its parts."""
+        """Number of objects found, invented and missed.
+
+        `dice`, `precision` and `recall` of these are F1 and its parts.
+        """
         found = int(np.count_nonzero(self.shared))
         return OverlapCounts(found, int(np.count_nonzero(self.assigned < 0)), len(self.shared) - found)
 
@@ -84,9 +84,9 @@ def match_objects(overlaps: ObjectOverlaps, threshold: float = 0.0, mode: Matchi
 
 
 def segmentation_quality(matching: Matching) -> float:
-    """SQ: the mean IoU of the objects that were found.
+    """Compute SQ, the mean IoU of the objects that were found.
 
-    0 where none was, NaN where there is nothing.
+    It is 0 where none was, and NaN where there is nothing to find.
 
     >>> segmentation_quality(Matching(np.array([0]), np.array([3, 0]), np.array([4, 5])))
     0.75
@@ -98,9 +98,9 @@ def segmentation_quality(matching: Matching) -> float:
 
 
 def panoptic_quality(matching: Matching) -> float:
-    r"""PQ: the summed IoU of what was found over all objects, $\sum \mathrm{IoU} / (TP + (FP + FN) / 2)$.
+    r"""Compute PQ, the summed IoU over all objects.
 
-    It is SQ times F1, which is called RQ there.
+    It is $\sum \mathrm{IoU} / (TP + (FP + FN) / 2)$, the product of SQ and F1, which is called RQ there.
 
     >>> panoptic_quality(Matching(np.array([0]), np.array([3, 0]), np.array([4, 5])))
     0.5
@@ -110,9 +110,14 @@ def panoptic_quality(matching: Matching) -> float:
 
 
 def count_disagreement(reference: int, prediction: int) -> float:
-    """Relative error of the number of objects, `|P - R| / max(P, R)`; NaN where there is nothing.
+    """Compute the relative error of the number of objects.
 
-    From 0 to 1, and 1 where exactly one mask is empty. The plain difference could be improved by predicting nothing.
+    It is `|P - R| / max(P, R)`, from 0 to 1: 1 where exactly one mask is empty, NaN where both are. The plain
+    difference could be improved by predicting nothing.
+
+    Args:
+        reference: The number of objects in the reference.
+        prediction: The number in the prediction.
 
     >>> count_disagreement(reference=4, prediction=5), count_disagreement(reference=1, prediction=0)
     (0.2, 1.0)
@@ -121,7 +126,7 @@ def count_disagreement(reference: int, prediction: int) -> float:
 
 
 def _pair_one_to_one(overlaps: ObjectOverlaps, threshold: float) -> NDArray[np.intp]:
-    """Choose the pairs of the best matching, group by group of objects that pairs connect."""
+    """Choose the pairs of the best matching in each connected group."""
     iou = overlaps.iou
     allowed = np.flatnonzero(iou >= threshold)
     reference, prediction = overlaps.reference[allowed], overlaps.prediction[allowed]
@@ -142,7 +147,7 @@ def _pair_one_to_one(overlaps: ObjectOverlaps, threshold: float) -> NDArray[np.i
 
 
 def _split_groups(overlaps: ObjectOverlaps, pairs: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-    """Split pairs so that none shares an object with one of another group."""
+    """Split pairs into groups that share no object."""
     if not len(pairs):
         return []
     references, predictions = len(overlaps.reference_sizes), len(overlaps.prediction_sizes)
@@ -155,7 +160,7 @@ def _split_groups(overlaps: ObjectOverlaps, pairs: NDArray[np.intp]) -> list[NDA
 
 
 def _pair_many_to_one(overlaps: ObjectOverlaps, threshold: float) -> NDArray[np.intp]:
-    """Choose each prediction's pair with most shared voxels, as far as the union reaches the threshold."""
+    """Choose each prediction's largest overlap, if the union reaches the threshold."""
     # The last key sorts first; the first of equals is the smallest number, whatever the order of the pairs.
     order = np.lexsort((overlaps.reference, -overlaps.shared, overlaps.prediction))
     _, first = np.unique(overlaps.prediction[order], return_index=True)
@@ -168,7 +173,7 @@ def _pair_many_to_one(overlaps: ObjectOverlaps, threshold: float) -> NDArray[np.
 def _sum_pairs(
     overlaps: ObjectOverlaps, pairs: NDArray[np.intp]
 ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
-    """Sum intersections, and compute unions, over the pairs of each object of the reference."""
+    """Sum intersections and unions over the pairs of each reference object."""
     shared = np.zeros_like(overlaps.reference_sizes)
     # `shared[index] += …` would count an index that occurs twice once.
     np.add.at(shared, overlaps.reference[pairs], overlaps.shared[pairs])

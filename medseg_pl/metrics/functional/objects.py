@@ -24,14 +24,14 @@ Connectivity = Literal["full", "face"]
 
 @dataclass(frozen=True)
 class Objects:
-    """The connected components of a mask, numbered from 0 in the order of their first voxels.
+    """Connected components of a mask, numbered by their first voxels from 0.
 
     Args:
         shape: `(D, H, W)` of the mask.
         starts: Where each run begins: a flat index into the mask, padded by one row and one column at its end.
         ends: One behind the last voxel of each run.
         ids: The object of each run.
-        total: How many objects there are.
+        total: The number of objects.
     """
 
     shape: tuple[int, int, int]
@@ -58,11 +58,11 @@ class Objects:
         return totals / (2.0 * self.sizes[:, None])
 
     def measure_volumes(self, spacing: Spacing) -> Float64[np.ndarray, "n"]:
-        """Compute the volume of each object in the cubed unit of the spacing."""
+        """Compute each object's volume in the cubed unit of the spacing."""
         return self.sizes * float(np.prod(spacing))
 
     def measure_diameters(self, spacing: Spacing) -> Float64[np.ndarray, "n"]:
-        r"""Compute the diameter of the ball with the same volume, or of the disc where there is one slice.
+        r"""Compute the diameter of each object's equal ball, or disc in 2D.
 
         $$d = (6V / \pi)^{1/3}, \qquad d = 2\,(A / \pi)^{1/2}.$$
         """
@@ -77,7 +77,7 @@ class Objects:
         return highest
 
     def paint(self, numbers: NDArray[np.int64] | None = None) -> Int64[np.ndarray, "d h w"]:
-        """Write the number of its object at each voxel, 0 in the background.
+        """Paint each object with its number on a background of 0.
 
         Args:
             numbers: The number of each object; by default 1, 2, 3 …
@@ -112,7 +112,7 @@ class ObjectOverlaps(NamedTuple):
         prediction: The object of the prediction.
         shared: The voxels in both.
         reference_sizes: The voxels of every object of the reference, with or without a pair.
-        prediction_sizes: The same of the prediction.
+        prediction_sizes: Those of the prediction's objects.
     """
 
     reference: Int64[np.ndarray, "k"]
@@ -157,7 +157,14 @@ def find_objects(mask: Bool[np.ndarray, "d h w"], connectivity: Connectivity = "
 
 
 def count_overlaps(reference: Objects, prediction: Objects) -> ObjectOverlaps:
-    """Count the voxels that each two objects of two masks share.
+    """Count the voxels that objects of two masks share.
+
+    Args:
+        reference: The objects of the reference.
+        prediction: Those of the prediction, in a mask of the same shape.
+
+    Returns:
+        Only pairs that share voxels.
 
     >>> masks = [np.array([[[1, 1, 0, 1]]], bool), np.array([[[0, 1, 1, 1]]], bool)]
     >>> overlaps = count_overlaps(*map(find_objects, masks))
@@ -178,7 +185,7 @@ def count_overlaps(reference: Objects, prediction: Objects) -> ObjectOverlaps:
 
 
 def _list_steps(height: int, width: int, connectivity: Connectivity) -> Sequence[int]:
-    """How far ahead the rows are whose runs may touch those of a row."""
+    """List how far ahead the rows are whose runs may touch."""
     row, plane = width + 1, (height + 1) * (width + 1)
     if connectivity == "face":
         return row, plane
@@ -188,7 +195,10 @@ def _list_steps(height: int, width: int, connectivity: Connectivity) -> Sequence
 def _link_runs(
     starts: NDArray[np.int64], ends: NDArray[np.int64], step: int, connectivity: Connectivity
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pair each run with those it touches in the row that is a step ahead; rows between slices are empty."""
+    """Pair each run with those it touches a step of rows ahead.
+
+    Rows between slices are empty.
+    """
     slack = 1 if connectivity == "full" else 0  # corners touch where one run ends as the other begins
     low = np.searchsorted(ends, starts + step + 1 - slack, side="left")
     high = np.searchsorted(starts, ends + step - 1 + slack, side="right")
@@ -208,7 +218,7 @@ def _expand_ranges(low: NDArray[np.intp], high: NDArray[np.intp]) -> tuple[NDArr
 
 
 def _number_by_first(ids: NDArray[np.integer]) -> Int64[np.ndarray, " n"]:
-    """Renumber in the order of first appearance, which is that of the array."""
+    """Renumber in the order of first appearance in the array."""
     _, first, where = np.unique(ids, return_index=True, return_inverse=True)
     return np.asarray(np.argsort(np.argsort(first))[where], dtype=np.int64)
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 class OverlapCounts(NamedTuple):
     """Voxels of one label in one case.
 
-    In both masks, in the prediction alone, in the reference alone.
+    They are in both masks, in the prediction alone, and in the reference alone.
 
     >>> counts = OverlapCounts(tp=2, fp=1, fn=1)
     >>> counts.prediction, counts.reference
@@ -45,12 +45,14 @@ class OverlapCounts(NamedTuple):
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """Divide; NaN where there is nothing to divide by."""
+    """Divide, with NaN for a denominator of 0."""
     return numerator / denominator if denominator else float("nan")
 
 
 def dice(counts: OverlapCounts) -> float:
-    """`2 TP / (2 TP + FP + FN)`, NaN where both masks are empty.
+    """Compute Dice, `2 TP / (2 TP + FP + FN)`.
+
+    It is NaN where both masks are empty.
 
     >>> dice(OverlapCounts(tp=2, fp=1, fn=1))
     0.6666666666666666
@@ -59,7 +61,9 @@ def dice(counts: OverlapCounts) -> float:
 
 
 def iou(counts: OverlapCounts) -> float:
-    """`TP / (TP + FP + FN)`, NaN where both masks are empty.
+    """Compute IoU, `TP / (TP + FP + FN)`.
+
+    It is NaN where both masks are empty.
 
     >>> iou(OverlapCounts(tp=2, fp=1, fn=1))
     0.5
@@ -79,6 +83,10 @@ def recall(counts: OverlapCounts) -> float:
 
 def count(prediction: Bool[np.ndarray, "..."], reference: Bool[np.ndarray, "..."]) -> OverlapCounts:
     """Count the voxels of one label in exact integers.
+
+    Args:
+        prediction: The label's mask.
+        reference: The same label, annotated.
 
     >>> count(np.array([True, True, False]), np.array([True, False, True]))
     OverlapCounts(tp=1, fp=1, fn=1)

@@ -20,7 +20,7 @@ _LOADING = threading.Lock()
 
 
 class CenterlineCounts(NamedTuple):
-    """Voxels of both centerlines, and how many of them the other mask covers.
+    """Voxels of both centerlines, and those that the other mask covers.
 
     Args:
         prediction: Voxels of the prediction's centerline.
@@ -36,9 +36,13 @@ class CenterlineCounts(NamedTuple):
 
 
 def count_centerlines(prediction: Bool[np.ndarray, "d h w"], reference: Bool[np.ndarray, "d h w"]) -> CenterlineCounts:
-    """Thin both masks to their centerlines, and count what the other mask covers.
+    """Count centerline voxels of both masks, and what the other covers.
 
-    Slices of one are thinned as Zhang and Suen do, volumes as Lee, Kashyap and Chu do.
+    A single slice is thinned as by Zhang and Suen, a volume as by Lee, Kashyap and Chu.
+
+    Args:
+        prediction: One label of a volume; `D = 1` is a 2D image.
+        reference: The same label, annotated.
 
     References:
         Zhang and Suen, "A fast parallel algorithm for thinning digital patterns", Communications of the ACM 27:236,
@@ -78,7 +82,7 @@ def topology_sensitivity(counts: CenterlineCounts) -> float:
 
 
 def cl_dice(counts: CenterlineCounts) -> float:
-    """clDice: the harmonic mean of both shares; 0 where they are 0.
+    """Compute clDice, the harmonic mean of both shares; 0 where they are.
 
     References:
         Shit et al., "clDice: a novel topology-preserving loss function for tubular structure segmentation", CVPR 2021.
@@ -93,7 +97,7 @@ def cl_dice(counts: CenterlineCounts) -> float:
 def boundary_iou(
     prediction: Bool[np.ndarray, "d h w"], reference: Bool[np.ndarray, "d h w"], width: float, spacing: Spacing
 ) -> float:
-    """Compute the IoU of the voxels of each mask that are near its border.
+    """Compute the IoU of both masks' voxels near their own border.
 
     Near are the voxels that an erosion removes, by a box that reaches the width in each direction and at least one
     voxel; outside the image is outside the mask. NaN where both masks are empty.
@@ -123,7 +127,7 @@ def boundary_iou(
 def _thin(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Thin a mask to its centerline.
 
-    Of a few pixels nothing would be left, and they stay.
+    A few pixels would vanish, and stay as they are.
     """
     box = find_bounding_box(mask)
     part = mask[box]

@@ -36,9 +36,8 @@ _ROUNDING = 1.0 + 1e-9
 class SurfaceDistances:
     """Distance of each border voxel to the other mask's border.
 
-    In the unit of the spacing.
-
-    Infinite where the other mask is empty, and of length zero where the mask itself is.
+    Distances are in the unit of the spacing. They are infinite where the other mask is empty, and there are none where
+    the mask itself is.
 
     Args:
         prediction_to_reference: One distance for each border voxel of the prediction.
@@ -81,9 +80,7 @@ def surface_distances(
 
 
 def hausdorff(distances: SurfaceDistances) -> float:
-    """HD: the largest distance in either direction.
-
-    NaN where both masks are empty.
+    """Compute HD, the largest distance in either direction; NaN for empty masks.
 
     >>> hausdorff(SurfaceDistances(np.array([1.5, 1.0]), np.array([1.0, 1.5])))
     1.5
@@ -92,9 +89,10 @@ def hausdorff(distances: SurfaceDistances) -> float:
 
 
 def hd95(distances: SurfaceDistances) -> float:
-    """HD95: the larger of the two directed 95th percentiles, linearly interpolated.
+    """Compute HD95, the larger of the two directed 95th percentiles.
 
-    Other programs mean the 95th percentile of both directions pooled, or of distances weighted by area.
+    Percentiles are interpolated linearly. Other programs mean the 95th percentile of both directions pooled, or of
+    distances weighted by area.
 
     >>> hd95(SurfaceDistances(np.array([0.0, 1.0]), np.array([0.0, 2.0])))
     1.9
@@ -113,9 +111,13 @@ def assd(distances: SurfaceDistances) -> float:
 
 
 def nsd(distances: SurfaceDistances, tolerance: float) -> float:
-    """NSD: the share of border voxels within the tolerance.
+    """Compute NSD, the share of border voxels within a tolerance.
 
-    Of both masks, each measured to the other border.
+    The border voxels of both masks count, each measured to the other border.
+
+    Args:
+        distances: Those of both borders.
+        tolerance: In the unit of the distances.
 
     >>> nsd(SurfaceDistances(np.array([1.0, 2.0, 3.0]), np.array([0.0])), tolerance=2.0)
     0.75
@@ -129,7 +131,7 @@ def find_border(mask: Bool[np.ndarray, "d h w"], axes: Sequence[int] | None = No
 
     Args:
         mask: One label of a volume.
-        axes: Along which neighbors are looked for; by default all, or those within the slice where there is one only.
+        axes: The axes of the neighbors; by default all, or those within the slice where there is only one.
 
     >>> find_border(np.ones((1, 3, 4), bool)).astype(int)[0]
     array([[1, 1, 1, 1],
@@ -147,7 +149,7 @@ def find_border(mask: Bool[np.ndarray, "d h w"], axes: Sequence[int] | None = No
 
 
 def find_bounding_box(mask: Bool[np.ndarray, "d h w"]) -> tuple[slice, slice, slice]:
-    """Find the smallest box around a mask; empty for an empty mask.
+    """Find the smallest box around a mask, empty for an empty mask.
 
     >>> find_bounding_box(np.array([[[0, 0, 1, 1], [0, 0, 0, 0]]], bool))
     (slice(0, 1, None), slice(0, 1, None), slice(2, 4, None))
@@ -168,7 +170,7 @@ def _select_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _find_extent(mask: NDArray[np.bool_], axis: int) -> slice:
-    """From the first to the last plane of an axis that is not empty."""
+    """Find the range of planes along an axis that hold voxels."""
     others = tuple(other for other in range(3) if other != axis)
     places = np.flatnonzero(mask.any(axis=others))
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
@@ -189,7 +191,7 @@ def _find_nearest(
 
 
 def _is_tree_faster(origins: NDArray[np.bool_], targets: NDArray[np.bool_]) -> bool:
-    """Compare a tree's `n log n` steps with one pass over the box."""
+    """Tell whether a tree's `n log n` steps beat one pass."""
     points = np.count_nonzero(origins) + np.count_nonzero(targets)
     return bool(_TREE_COST * points * np.log2(points) < origins.size)
 

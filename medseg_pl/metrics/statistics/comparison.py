@@ -30,13 +30,15 @@ _HELD_AT_ONCE = 2**17
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the paired scores of one label, or the mean over labels, say of two runs.
+    """Comparison of two runs by the paired scores of one label.
+
+    It may also be that of the means over labels.
 
     Args:
-        cases: How many have a score in both runs.
-        groups: Their patients.
+        cases: The number of cases with a score in both runs.
+        groups: The number of their patients.
         mean_a: The mean over cases of the first run.
-        mean_b: The same of the second.
+        mean_b: The mean of the second run.
         difference: Mean of the second minus the first.
         interval: 95 % of the difference, drawn over groups; `None` with fewer than two.
         p: Of the sign-flip test over groups; `None` with fewer than two.
@@ -64,7 +66,17 @@ class Comparison:
 def compare_labels(
     labels: Mapping[str, PairedScores], *, higher_is_better: bool, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Comparison]:
-    """Compare each label for itself, with p-values that Holm's method corrects for their number."""
+    """Compare each label for itself, with p-values corrected by Holm's method.
+
+    Args:
+        labels: The paired scores of each label.
+        higher_is_better: Whether a higher score wins.
+        resamples: How many sets of groups are drawn, or signs flipped.
+        seed: Makes the result a function of the data alone.
+
+    Returns:
+        By label.
+    """
     compared = {name: _compare([scores], resamples, seed) for name, scores in labels.items()}
     corrected = holm([comparison.p for comparison in compared.values()])
     for (name, comparison), p in zip(compared.items(), corrected, strict=True):
@@ -77,16 +89,22 @@ def compare_means(labels: Mapping[str, PairedScores], *, resamples: int = RESAMP
     """Compare the means over the labels that have a score.
 
     A group is drawn, or flipped, with all its labels.
+
+    Args:
+        labels: The paired scores of each label.
+        resamples: How many sets of groups are drawn, or signs flipped.
+        seed: Makes the result a function of the data alone.
     """
     return _compare([scores for scores in labels.values() if scores.a], resamples, seed)
 
 
 def sign_flip_p(sums: Float64[np.ndarray, " g"], *, resamples: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p of the hypothesis that the runs could change places, group by group.
+    """Compute the two-sided p of a sign-flip test over groups.
 
-    If neither run is better, a group's difference could as well have had the other sign; all cases of a group change
-    sign together. Every combination of signs is counted where there are no more of them than `resamples`, otherwise
-    that many are drawn and the observed one is counted with them, so that p is never 0.
+    The hypothesis is that the runs could change places, group by group. If neither run is better, a group's difference
+    could as well have had the other sign; all cases of a group change sign together. Every combination of signs is
+    counted where there are no more of them than `resamples`, otherwise that many are drawn and the observed one is
+    counted with them, so that p is never 0.
 
     Args:
         sums: The sum of the differences of each group: the mean over cases is their sum over a constant.
@@ -142,10 +160,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def estimate_cases_needed(totals: Totals, cases: int) -> int | None:
-    r"""How many cases, of as many to a patient as here, show such a mean difference in 80 of 100 studies.
+    r"""Estimate the cases that a study needs to show such a difference.
 
-    With $\delta$ the mean difference, $\mathrm{SE}$ its cluster-robust standard error and $G$ groups, the groups needed
-    by a paired two-sided test at 5 % are
+    It is to show the same mean difference in 80 of 100 studies, with as many cases to a patient as here. With $\delta$
+    the mean difference, $\mathrm{SE}$ its cluster-robust standard error and $G$ groups, the groups needed by a paired
+    two-sided test at 5 % are
 
     $$G' = G\,\Big(\frac{(z_{0.975} + z_{0.80})\,\mathrm{SE}}{\delta}\Big)^2 + \frac{z_{0.975}^2}{2},$$
 
@@ -155,7 +174,7 @@ def estimate_cases_needed(totals: Totals, cases: int) -> int | None:
 
     Args:
         totals: Sums and counts of the differences by group.
-        cases: How many cases these are.
+        cases: The number of these cases.
 
     Returns:
         `None` where the difference is 0, or with fewer than two groups.
@@ -177,7 +196,7 @@ def estimate_cases_needed(totals: Totals, cases: int) -> int | None:
 
 
 def subtract_scores(scores: PairedScores) -> list[float]:
-    """Subtract the first run's scores; 0 where rounding alone tells them apart."""
+    """Subtract the first run's scores; a difference within rounding is 0."""
     return [
         0.0 if math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) else b - a
         for a, b in zip(scores.a, scores.b, strict=True)
@@ -214,14 +233,16 @@ def _count_wins(scores: PairedScores, higher_is_better: bool) -> tuple[int, int,
 def compare_metric(
     matched: Matched, metric: str, tables: Sequence[Table], *, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """One metric of paired rows, by label and for the mean over labels: plain values.
+    """Compare two runs by one metric, as plain values.
+
+    Labels are compared one by one, and by the mean over them.
 
     Args:
         matched: The paired rows.
         metric: A column that says which run is better.
         tables: Both tables, for their names in errors.
         resamples: See `medseg_pl.metrics.statistics.comparison`.
-        seed: The same.
+        seed: Likewise.
 
     Returns:
         `higher_is_better`; `labels.<label>` with the fields of `Comparison`, `undefined`, `false_alarms_a`,
@@ -251,7 +272,7 @@ def conclude(metric: str, labels: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def note_too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """Note where too few groups can show no difference; empty elsewhere.
+    """Note that too few groups can show no difference; empty otherwise.
 
     Of 2^G combinations of signs two are as extreme as any.
 
@@ -270,9 +291,7 @@ def note_too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say that intervals over few groups are too narrow.
-
-    Nothing where there are enough.
+    """Note that intervals over few groups are too narrow; empty otherwise.
 
     >>> note_narrow_intervals({"liver": {"groups": 10}})
     ''
@@ -285,7 +304,7 @@ def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def note_empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """Describe the cases with an empty reference; empty where there are none."""
+    """Describe the cases with an empty reference, if there are any."""
     undefined, alarms_a, alarms_b = (
         sum(fields[name] for fields in labels.values()) for name in ("undefined", "false_alarms_a", "false_alarms_b")
     )

@@ -33,7 +33,10 @@ class Values(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Sum and number of the values of each group, `(G, L)` each: one column for each of `L` sets of values."""
+    """Sum and number of each group's values, `(G, L)` each.
+
+    There is one column for each of `L` sets of values.
+    """
 
     sums: Float64[np.ndarray, "g l"]
     counts: Float64[np.ndarray, "g l"]
@@ -42,15 +45,13 @@ class Totals(NamedTuple):
 def bootstrap_interval(
     values: Sequence[float], groups: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of the mean by the bootstrap-t over groups.
+    """Compute the 95 % bootstrap-t interval of the mean over groups.
 
-    Cases of one patient are alike, so groups are drawn.
-
-    Each draw is measured in units of its own standard error, which keeps the interval honest with few patients and
-    with scores that pile up near 1. On simulated patients without misses it holds the true mean in 91 to 95 of 100 data
-    sets from 10 patients on, with 5 patients in 85 to 94. It cannot know of failures that it was not shown: where one
-    patient in 20 is missed altogether, 10 patients give 77 for Dice and 40 for HD95. `benchmarks/intervals.py` measures
-    it, beside BCa and two other methods that do no better.
+    Cases of one patient are alike, so groups are drawn. Each draw is measured in units of its own standard error, which
+    keeps the interval honest with few patients and with scores that pile up near 1. On simulated patients without
+    misses it holds the true mean in 91 to 95 of 100 data sets from 10 patients on, with 5 patients in 85 to 94. It
+    cannot know of failures that it was not shown: where one patient in 20 is missed altogether, 10 patients give 77 for
+    Dice and 40 for HD95. `benchmarks/intervals.py` measures it, beside BCa and two other methods that do no better.
 
     Args:
         values: One finite value for each case.
@@ -71,10 +72,18 @@ def bootstrap_interval(
 
 
 def bootstrap_means(columns: Sequence[Values], *, resamples: int, seed: int) -> tuple[float, float]:
-    """95 % interval of the mean of the columns' means, whose groups are drawn together; see `bootstrap_interval`.
+    """Compute the 95 % interval of the mean of several columns' means.
 
-    Draws in which a column has no value do not count. Both ends are NaN where a column has fewer than two groups, or
-    where that leaves fewer than half of the draws.
+    A group is drawn for all columns together, see `bootstrap_interval`. Draws in which a column has no value do not
+    count.
+
+    Args:
+        columns: The values of each.
+        resamples: How many sets of groups are drawn.
+        seed: Makes the interval a function of the data alone.
+
+    Returns:
+        Both ends; NaN where a column has fewer than two groups, or where fewer than half of the draws count.
     """
     if not columns or any(len(set(column.groups)) < 2 for column in columns):
         return float("nan"), float("nan")
@@ -93,7 +102,7 @@ def bootstrap_means(columns: Sequence[Values], *, resamples: int, seed: int) -> 
 
 
 def sum_groups(columns: Sequence[Values]) -> Totals:
-    """Sum by group; exact whatever the order of cases and groups."""
+    """Sum by group, exactly and in any order of cases and groups."""
     names = {name: place for place, name in enumerate(sorted({name for column in columns for name in column.groups}))}
     sums, counts = np.zeros((2, len(names), len(columns)))
     for i, column in enumerate(columns):
@@ -129,18 +138,21 @@ def compute_mean_and_error(totals: Totals) -> tuple[float, float]:
 
 
 def estimate_rounding(totals: Totals) -> float:
-    """Estimate the rounding error of a mean; a smaller difference is none."""
+    """Estimate the rounding error of a mean, below which nothing differs."""
     scale = (np.abs(totals.sums).sum(axis=0) / totals.counts.sum(axis=0)).mean()
     return max(1e-12 * float(scale), 1e-150)  # of anything less the square, and so the standard error, is 0
 
 
 def describe(values: Sequence[float], groups: Sequence[str], *, interval: bool = True) -> dict[str, object]:
-    """Mean, median, standard deviation (of the sample), interval and number of the values that are not NaN.
+    """Describe the values that are not NaN.
 
     Args:
         values: One for each case.
         groups: The patient of each case.
         interval: Whether the interval is worth its time.
+
+    Returns:
+        Mean, median, standard deviation (of the sample), interval and number.
     """
     kept = [(value, group) for value, group in zip(values, groups, strict=True) if not np.isnan(value)]
     if not kept:
@@ -157,11 +169,10 @@ def describe(values: Sequence[float], groups: Sequence[str], *, interval: bool =
 
 
 def _draw_resamples(totals: Totals, resamples: int, rng: np.random.Generator) -> Float64[np.ndarray, "r 2"]:
-    """Mean and standard error of as many groups, drawn with replacement.
+    """Draw groups with replacement; return mean and standard error of each draw.
 
-    Draws that leave a column empty are not kept.
-
-    No matrix product: its last digit depends on the number of threads.
+    Draws that leave a column empty are not kept. There is no matrix product, whose last digit depends on the number of
+    threads.
     """
     groups = len(totals.sums)
     rows = max(1, _HELD_AT_ONCE // totals.sums.size)
@@ -176,9 +187,9 @@ def _draw_resamples(totals: Totals, resamples: int, rng: np.random.Generator) ->
 def _compute_means_and_errors(
     sums: Float64[np.ndarray, "r g l"], counts: Float64[np.ndarray, "r g l"]
 ) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
-    """`compute_mean_and_error` of many sets of groups.
+    """Apply `compute_mean_and_error` to many sets of groups.
 
-    NaN where a column has no value, or no second group an error.
+    A mean is NaN where a column has no value, an error where it has no second group.
     """
     totals = counts.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
@@ -190,11 +201,10 @@ def _compute_means_and_errors(
 
 
 def _studentize(drawn: Float64[np.ndarray, "r 2"], noise: float) -> NDArray[np.float64]:
-    """Deviations in units of their own standard error.
+    """Divide deviations by their own standard errors.
 
-    Infinite where the draw shows no spread at all.
-
-    What rounding alone made is 0: of patients with one mean, an infinite deviation would fill the range of the values.
+    The result is infinite where the draw shows no spread at all. What rounding alone made is 0: of patients with one
+    mean, an infinite deviation would fill the range of the values.
     """
     deviations, errors = np.where(np.abs(drawn) <= noise, 0.0, drawn).T
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -208,7 +218,7 @@ FLIPS = 4096
 def compute_selection_p(
     gains: Float64[np.ndarray, "g t"], *, flips: int = FLIPS, seed: int = 0
 ) -> Float64[np.ndarray, " t"]:
-    """Compute one-sided p-values of candidates that gain nothing, corrected for all candidates.
+    """Compute one-sided p-values of candidates, corrected for their number.
 
     If a candidate gains nothing, the gain of each patient could as well have had the other sign. All candidates of a
     patient change sign together, so the correction knows how alike they are. Each combination of signs gives every
@@ -239,7 +249,7 @@ def compute_selection_p(
 def _make_signs(groups: int, flips: int, seed: int) -> Int8[np.ndarray, "f g"]:
     """Make all combinations of signs, or as many as wanted.
 
-    The first flips nothing.
+    The first one flips nothing.
     """
     if groups < 63 and 2**groups <= flips:
         bits = np.arange(2**groups)[:, None] >> np.arange(groups) & 1
@@ -250,7 +260,7 @@ def _make_signs(groups: int, flips: int, seed: int) -> Int8[np.ndarray, "f g"]:
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Format a number; a dash where there is none.
+    """Format a number, or a dash where there is none.
 
     >>> format_number(0.12345), format_number(None), format_number(float("nan"))
     ('0.123', '–', '–')
@@ -259,7 +269,7 @@ def format_number(value: float | None, digits: int = 3) -> str:
 
 
 def format_interval(ends: Sequence[float] | None, digits: int = 3, joint: str = " to ") -> str:
-    """Format both ends of an interval; a dash where there is none.
+    """Format both ends of an interval; a dash if there is none.
 
     >>> format_interval([0.5, 0.75], 2)
     '0.50 to 0.75'
@@ -268,7 +278,7 @@ def format_interval(ends: Sequence[float] | None, digits: int = 3, joint: str = 
 
 
 def format_p(value: float | None) -> str:
-    """Format a p-value; a dash where there is none.
+    """Format a p-value, or a dash where there is none.
 
     >>> format_p(0.0001), format_p(0.04)
     ('<0.001', '0.040')

@@ -49,9 +49,9 @@ class Table(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """Two tables, row by row, sorted by label and case.
+    """The paired rows of two tables, sorted by label and case.
 
-    And how many rows of each have no partner.
+    It also counts the rows of each that have no partner.
     """
 
     pairs: list[tuple[Row, Row]]
@@ -66,10 +66,10 @@ class PairedScores(NamedTuple):
         cases: The cases that have a score in both.
         groups: The patient of each case.
         a: The score of each case in the first run.
-        b: The same in the second run.
+        b: Its score in the second run.
         undefined: Cases left out, since neither run has a score: reference and predictions are empty.
         false_alarms_a: Cases without the label in which the first run found it and the second did not.
-        false_alarms_b: The same the other way round.
+        false_alarms_b: Cases in which the second run found it and the first did not.
     """
 
     cases: list[str]
@@ -83,6 +83,11 @@ class PairedScores(NamedTuple):
 
 def match(a: Table, b: Table, *, allow_unpaired: bool = False) -> Matched:
     """Pair the rows of two tables by case and label.
+
+    Args:
+        a: The first table.
+        b: The second table.
+        allow_unpaired: Whether a row may be in one table only.
 
     Raises:
         DataError: A case and label is there twice, or is in one table only while `allow_unpaired` is not set; or the
@@ -114,8 +119,8 @@ def pair_scores(matched: Matched, metric: str, a: str, b: str) -> dict[str, Pair
     Args:
         matched: The paired rows.
         metric: A column of `HIGHER_IS_BETTER`.
-        a: What errors shall call the first table.
-        b: The same of the second.
+        a: The first table's name in errors.
+        b: The second table's.
 
     Raises:
         DataError: A score was not measured, is no finite number, or is in different units.
@@ -144,7 +149,7 @@ def _pair_label(pairs: Sequence[tuple[Row, float, float]], best: float) -> Paire
 
 
 def _read_score(row: Row, metric: str, name: str) -> float:
-    """Read the score of a row; NaN where both masks are empty."""
+    """Read the score of a row, NaN where both masks are empty."""
     value = row.get(metric, math.nan)
     where = f"{name}: {metric} of case {row['case_id']}, label {row['label']},"
     if isinstance(value, str) or math.isinf(value):
@@ -158,7 +163,11 @@ def _read_score(row: Row, metric: str, name: str) -> float:
 
 
 def _check_same_case(row_a: Row, row_b: Row, a: str, b: str) -> None:
-    """Raise `DataError` where two rows of one name cannot be of the same case."""
+    """Check that two rows of one name can be of one case.
+
+    Raises:
+        DataError: They cannot.
+    """
     case = f"Case {row_a['case_id']}, label {row_a['label']}"
     if row_a.get("group") != row_b.get("group"):
         raise DataError(

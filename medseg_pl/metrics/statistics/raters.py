@@ -69,7 +69,7 @@ def summarize_agreement(tables: Mapping[Pair, Sequence[CaseScore]], names: Seque
 
 
 def list_agreement_rows(tables: Mapping[Pair, Sequence[CaseScore]]) -> list[Row]:
-    """List the symmetric scores of each two masks: a row for each pair, case and label."""
+    """List the symmetric scores by pair of masks, case and label."""
     return [
         {
             **{"first": pair[0], "second": pair[1], "case_id": score.case_id, "group": score.group},
@@ -82,10 +82,10 @@ def list_agreement_rows(tables: Mapping[Pair, Sequence[CaseScore]]) -> list[Row]
 
 
 def describe_agreement(summary: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Say in lines how the prediction agrees with each rater, and these with each other.
+    """Describe how prediction and raters agree with each other, in lines.
 
     Args:
-        summary: What `summarize_agreement` gives.
+        summary: As `summarize_agreement` gives it.
     """
     for label, metrics in summary.items():
         for metric, described in metrics.items():
@@ -102,10 +102,7 @@ def describe_agreement(summary: Mapping[str, Mapping[str, Any]]) -> Iterator[str
 
 
 def _collect(tables: Mapping[Pair, Sequence[CaseScore]], label: str, metric: str) -> Agreement | None:
-    """Collect a metric of one label.
-
-    `None` where it was not measured, or in different units.
-    """
+    """Collect a label's metric; `None` if unmeasured or in different units."""
     rows = {
         pair: {row.case_id: row for row in table if row.label == label and row.status != NOT_ANNOTATED}
         for pair, table in tables.items()
