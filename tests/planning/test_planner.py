@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.planning import budget
 from medseg_pl.planning.annotated_yaml import Commented
 from medseg_pl.planning.budget import Hardware, Speed
 from medseg_pl.planning.fingerprint import Fingerprint
@@ -231,6 +234,19 @@ class TestRun:
 
         assert count(10, 2e5) < count(20, 2e5)
         assert count(20, 2e5) == pytest.approx(count(20, 1e5) * 2, rel=0.05)
+
+    def test_a_busy_moment_does_not_make_the_measured_speed_slower(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Twelve turns, all but one of them disturbed; the first two are warm-up, however fast."""
+        seconds = iter([1.0, 1.0, 9.0, 8.0, 9.0, 3.0, 9.0, 9.0, 7.0, 9.0, 9.0, 9.0])
+        now = 0.0
+
+        def turn() -> None:
+            nonlocal now
+            now += next(seconds)
+
+        monkeypatch.setattr(budget, "_MOST_SECONDS", 100.0)
+        monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: now))
+        assert budget._time_fastest(turn, torch.device("cpu")) == 3.0
 
     def test_the_comment_tells_speed_and_minutes(self) -> None:
         speed = Speed(3.4e5, 1e6, "measured in steps of 4 here")
