@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from medseg_pl.models.segmentation_model import SegmentationModel
 
 EPOCHS = 10
-START_SECONDS = 20.0
+START_SECONDS = 10.0
 """Before the first step: imports, the cache, the first batch."""
 _VALIDATION_SHARE = 0.1
 _MOST_VALIDATIONS = 5
@@ -143,7 +143,7 @@ def choose_budget(minutes: float, speed: Speed, patch_pixels: int, validation_pi
 
     >>> budget = choose_budget(10, Speed(3e5, 1e6, "example"), 256**2, 20 * 256**2, most=8)
     >>> budget.batch, budget.steps, budget.validations
-    (4, 620, 5)
+    (4, 630, 5)
     """
     seconds = 60 * minutes
     # A validation predicts whole slices, so it costs by their pixels and not by the patches of training.

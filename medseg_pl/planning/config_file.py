@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from medseg_pl.checks.layout_detection import DetectedDataset
 from medseg_pl.core.errors import DataError, count_noun
+from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.prepared_data import find_time_axes
@@ -63,21 +64,35 @@ def plan_config(
     weights = find_installed_weights() if pretrained else []
     settings = plan(fingerprint, dataset.labels, hardware, minutes, weights=weights)
     if probes and is_here(hardware):
-        plain = remove_comments(settings)
         announce("Measuring how fast the planned network trains here")
-        most = choose_batch_limit(plain["model"]["input_size"], hardware)
-        speed, batch = measure_speed(
-            {**plain, "model": {**plain["model"], "pretrained": None}},
-            hardware,
-            find_slice_size(fingerprint, plain),
-            most,
-        )
-        settings = plan(fingerprint, dataset.labels, hardware, minutes, speed, weights, batch)
+        settings = _plan_by_speed(settings, fingerprint, dataset.labels, hardware, minutes, weights)
     cases = dataset.source.cases()
     notes = [note.rstrip(".") for note in find_time_axes(cases)]
     summary = summarize(fingerprint, knows_patients=not note_unknown_patients(dataset.source, cases))
     text = _write_config(dataset, summary, settings, name)
     return PlannedConfig(text, summary, (*dataset.notes, *notes))
+
+
+def _plan_by_speed(
+    settings: dict[str, Any],
+    fingerprint: Fingerprint,
+    labels: LabelMap,
+    hardware: Hardware,
+    minutes: float | None,
+    weights: Sequence[str],
+) -> dict[str, Any]:
+    """Plan again by the speed of the planned network with the planned batch."""
+    plain = remove_comments(settings)
+    probed = {**plain, "model": {**plain["model"], "pretrained": None}}
+    batch = choose_batch_limit(plain["model"]["input_size"], hardware)
+    # The first turn finds the batch. Steps of another size are up to a fifth slower or faster, so it is measured too.
+    for _ in range(2):
+        speed, fitting = measure_speed(probed, hardware, find_slice_size(fingerprint, plain), batch)
+        settings = plan(fingerprint, labels, hardware, minutes, speed, weights, fitting)
+        batch = settings["data"]["batch_size"].value
+        if batch == fitting:
+            break
+    return settings
 
 
 def measure_dataset(dataset: DetectedDataset, workers: int) -> Fingerprint:
