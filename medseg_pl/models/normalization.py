@@ -61,7 +61,7 @@ class Normalization(Recorded, nn.Module):
             channels: Channels of an image.
 
         Returns:
-            A note on it for the user, which may be empty.
+            A sentence for the user.
         """
         return f"Input normalization stays {type(self).__name__}."
 
@@ -160,7 +160,7 @@ class MeanStd(Normalization):
             channels: Channels of an image.
 
         Returns:
-            A note on it for the user, which may be empty.
+            A sentence for the user.
         """
         expected = statistics.repeat(channels)
         mean, std = (torch.tensor(values, device=self.mean.device) * self.maximum for values in expected)

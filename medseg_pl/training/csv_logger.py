@@ -23,15 +23,15 @@ Row = Mapping[str, Any]
 
 
 class RunLogger(CSVLogger):
-    """Lightning's CSV logger for a run folder that may hold the first part of the run.
+    """Lightning's CSV logger, for run folders that may be resumed.
 
     Args:
         runs: The folder of all experiments.
         experiment: The experiment's name.
         locks: Lock the run folder for this process.
         version: The run folder's name; the next free one by default.
-        resumed_at: Steps done at the state that the run goes on from. Rows of later steps are dropped: those steps
-            come again.
+        resumed_at: Steps done at the state that the run resumes. Rows of later steps are dropped: those steps come
+            again.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RunLogger(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> MetricsFile:
-        """Make the file and the run folder when training is set up, on rank zero."""
+        """File of the metrics; rank zero makes it with the run folder."""
         if self._file is None:
             # Now and not in the constructor: a run that fails while its data is read leaves no folder.
             self._make_folder()
@@ -60,10 +60,7 @@ class RunLogger(CSVLogger):
         return self._file
 
     def _make_folder(self) -> None:
-        """Make the run folder.
-
-        A new one under another number if someone has made it since its number was chosen.
-        """
+        """Make the run folder, under another number if its own is taken."""
         while True:
             try:
                 Path(self.log_dir).mkdir(parents=True, exist_ok=not self.is_new)
@@ -82,10 +79,10 @@ class RunLogger(CSVLogger):
 
 
 class LogBeforeSave(Callback):
-    """Write everything that was logged to disk before a checkpoint is, whoever saves it.
+    """Write everything that was logged to disk before any checkpoint.
 
     Lightning logs a step's values after the hooks of that step, in which checkpoints are saved. A process that is
-    killed in between would leave no row of the step: whoever goes on from the checkpoint does not make it again.
+    killed in between would leave no row of the step: whoever resumes from the checkpoint does not make it again.
     """
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -101,7 +98,10 @@ class LogBeforeSave(Callback):
 
 
 def _is_log_pending(trainer: Trainer) -> bool:
-    """Tell whether Lightning logs after this hook: at the end of a batch with a logged step, or of an epoch."""
+    """Tell whether Lightning logs after this hook.
+
+    It does at the end of a batch with a logged step, or of an epoch.
+    """
     if not trainer.training:
         return False
     batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
@@ -113,9 +113,7 @@ def _is_log_pending(trainer: Trainer) -> bool:
 
 
 class MetricsFile:
-    """A table that grows in rows and in columns.
-
-    A row on the disk is never lost.
+    """A table that grows in rows and columns, and loses no row.
 
     A value that a step has already logged is left out: `LogBeforeSave` writes before Lightning does, and Lightning's
     monitor of learning rates writes once for each batch of which gradients are accumulated.
@@ -138,7 +136,7 @@ class MetricsFile:
             self._replace(rows)
 
     def log_metrics(self, metrics: Row, step: int | None = None) -> None:
-        """Add a row; it is written by `save`."""
+        """Add a row, which `save` writes."""
         values = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
         before = self._newest if self._newest.get("step") == step else {"step": step}
         new = {name: value for name, value in values.items() if name == "epoch" or before.get(name) != value}
@@ -157,7 +155,7 @@ class MetricsFile:
         A new column takes a new file, which replaces the old one when it is whole.
 
         Raises:
-            UnwritableFileError: The file cannot be written; what is in it stays.
+            UnwritableFileError: The file cannot be written; its content stays.
         """
         if not self.metrics:
             return
@@ -188,9 +186,11 @@ class MetricsFile:
 def select_rows_before(rows: Sequence[dict[str, str]], step: int | None) -> list[dict[str, str]]:
     """Select the rows of the steps that a state has done.
 
-    All rows without a state.
+    Steps are counted from 0 in a log: the third step's row stands at 2, and a state of three steps keeps it.
 
-    Steps are counted from 0 in a log: what the third step logged stands at 2, and a state of three steps keeps it.
+    Args:
+        rows: The log.
+        step: The steps that are done; all rows are selected where `None`.
 
     >>> select_rows_before([{"step": "2", "loss": "0.5"}, {"step": "3", "loss": "0.4"}], 3)
     [{'step': '2', 'loss': '0.5'}]

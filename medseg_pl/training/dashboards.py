@@ -89,10 +89,11 @@ _OBJECT_COLUMNS = ("case_id", "label", "mask", "object", "status", "volume_ml", 
 
 
 def check_wandb(loggers: Iterable[Logger]) -> None:
-    """Check that the loggers' settings send nothing elsewhere, before any of their runs begins.
+    """Check the loggers' settings before any of their runs begins.
 
     Raises:
-        SettingError: A setting of W&B is not among those that a configuration may hold.
+        SettingError: A setting of W&B is not among those that a configuration may hold, so that data might go
+            elsewhere.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -115,13 +116,13 @@ def _check_names(names: Iterable[str], allowed: frozenset[str]) -> None:
 
 
 def make_private(logger: Logger, wandb_run_id: str | None = None) -> None:
-    """Keep a `WandbLogger` from collecting anything about the person, the machine and its folders.
+    """Keep a `WandbLogger` from collecting data on person, machine and folders.
 
-    Call it before the logger's run begins. What is logged on purpose is not looked at; other loggers are left alone.
+    Call it before the logger's run begins. It does not check what is logged on purpose; other loggers are left alone.
 
     Args:
         logger: Any of Lightning's loggers.
-        wandb_run_id: The run to go on with, unless the logger names one itself.
+        wandb_run_id: The run to resume, unless the logger names one itself.
     """
     if not isinstance(logger, WandbLogger):
         return
@@ -150,7 +151,7 @@ def read_given_settings(logger: WandbLogger) -> dict[str, Any]:
 def remove_links(logger: WandbLogger) -> None:
     """Remove the link to W&B's log below the home folder.
 
-    It names the user. The run has to have begun.
+    The link names the user. The run must have begun.
     """
     run = logger.experiment
     if not run.disabled:
@@ -158,7 +159,7 @@ def remove_links(logger: WandbLogger) -> None:
 
 
 def _filter_debug_logs() -> None:
-    """Leave the folders and the settings, which W&B notes in its debug.log, out of it; warnings stay."""
+    """Keep folders and settings out of W&B's debug.log, but not warnings."""
     names = [name for name in logging.root.manager.loggerDict if name == "wandb" or name.startswith("wandb.")]
     for name in names:
         logger = logging.getLogger(name)
@@ -171,7 +172,9 @@ def _is_warning(record: logging.LogRecord) -> bool:
 
 
 def collect_settings(trainer: Trainer, module: LightningModule, data: Any) -> dict[str, Any]:
-    """Collect the settings that may leave the machine: no path, no name of a file or a case.
+    """Collect the settings that may leave the machine.
+
+    They hold no path and no name of a file or a case.
 
     Args:
         trainer: Its settings are named one by one.
@@ -211,8 +214,8 @@ class Picture:
     Args:
         case_id: The case; not for showing.
         rgb: The image.
-        reference: What was annotated.
-        prediction: What was predicted.
+        reference: The annotated masks.
+        prediction: The predicted masks.
     """
 
     case_id: str
@@ -232,7 +235,15 @@ def log_settings(dashboard: Dashboard, settings: Mapping[str, Any]) -> None:
 
 
 def log_scores(dashboard: Dashboard, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Log a table with a row for each case and label: sortable on W&B, as text on TensorBoard."""
+    """Log a table with a row for each case and label.
+
+    W&B can sort it, TensorBoard shows it as text.
+
+    Args:
+        dashboard: Takes the table.
+        stage: The scored stage.
+        rows: Its rows.
+    """
     _log_table(dashboard, f"scores/{stage}", rows, _TABLE_COLUMNS)
 
 
@@ -260,7 +271,17 @@ def _log_table(
 
 
 def log_pictures(dashboard: Dashboard, name: str, pictures: Mapping[str, Picture], labels: LabelMap, step: int) -> None:
-    """Log pictures by caption: with masks to switch on and off on W&B, side by side on TensorBoard."""
+    """Log pictures by caption.
+
+    W&B has masks to switch on and off, TensorBoard shows them side by side.
+
+    Args:
+        dashboard: Takes the pictures.
+        name: The name that they are logged under.
+        pictures: By their captions.
+        labels: The labels of the masks.
+        step: The step of the training.
+    """
     if isinstance(dashboard, TensorBoardLogger):
         for number, picture in enumerate(pictures.values()):
             drawn = draw_side_by_side(picture.rgb, picture.reference, picture.prediction)
@@ -272,7 +293,7 @@ def log_pictures(dashboard: Dashboard, name: str, pictures: Mapping[str, Picture
 
 
 def log_summary(dashboard: Dashboard, settings: Mapping[str, Any], values: Mapping[str, float]) -> None:
-    """Log the few numbers that stand for the run.
+    """Log the few numbers that summarize the run.
 
     TensorBoard shows them beside the settings, once.
     """
@@ -283,7 +304,15 @@ def log_summary(dashboard: Dashboard, settings: Mapping[str, Any], values: Mappi
 
 
 def make_mask_layers(picture: Picture, labels: LabelMap) -> dict[str, dict[str, Any]]:
-    """Make W&B's layers of masks: one for each label if labels may overlap, else one for all of them."""
+    """Make W&B's layers of masks.
+
+    Args:
+        picture: The masks.
+        labels: Their labels.
+
+    Returns:
+        For reference and prediction one layer for each label if labels may overlap, else one for all labels.
+    """
     layers: dict[str, dict[str, Any]] = {}
     for name, planes in {"prediction": picture.prediction, "reference": picture.reference}.items():
         if labels.overlapping:

@@ -77,7 +77,7 @@ class SegmentationDataModule(LightningDataModule):
         split_seed: Shuffles the patients; apart from the training's seed, so that runs stay comparable.
         allow_duplicates: Whether the same image may be on two sides of the split; it is recorded in the run.
         samples_per_epoch: How long an epoch is; each slice once by default.
-        foreground_fraction: The share of training patches that are centerd on a label.
+        foreground_fraction: The share of training patches that are centered on a label.
         augmentation: What happens to training patches.
         raters: For each further rater the settings of the source that differ, such as `[{masks: masks_2nd}]`;
             validation and test keep to the source's own masks.
@@ -181,16 +181,16 @@ class SegmentationDataModule(LightningDataModule):
 
     @property
     def profile(self) -> TrainingProfile | None:
-        """What the training cases are like; only a training has one."""
+        """Summary of the training cases, which only a training has."""
         return None if self._prepared is None else self._prepared.profile
 
     def use_checkpoint_split(self, recorded: Mapping[str, Any]) -> None:
-        """Keep a checkpoint's split and refuse patients it was trained on.
+        """Keep a checkpoint's split, and refuse its training patients.
 
         The split is kept unless another is asked for.
 
         Args:
-            recorded: What `state_dict` gave when the checkpoint was written.
+            recorded: The result of `state_dict` when the checkpoint was written.
         """
         self._recorded = recorded
 
@@ -199,10 +199,10 @@ class SegmentationDataModule(LightningDataModule):
         return {} if self._prepared is None else self._prepared.record_training(self.split_settings)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that training goes on with the patients it began with.
+        """Check that training resumes with the patients it began with.
 
         Raises:
-            DataError: Others are to be trained on now.
+            DataError: It would train on others.
         """
         if self.trainer is None or self.trainer.state.fn != "fit" or self._prepared is None:
             return

@@ -38,7 +38,7 @@ LOGGED = ("dice", "iou")
 
 
 class Evaluator(nn.Module):
-    """Predicts slices, assembles cases, and scores each.
+    """Predicts slices, assembles cases, and scores each case.
 
     The scores stay until the next evaluation begins.
 
@@ -72,7 +72,7 @@ class Evaluator(nn.Module):
         self.cut: list[str] = []
 
     def reset(self, *, training: bool) -> None:
-        """Start with empty tables; within a training some metrics are left out."""
+        """Start with empty tables, within a training without some metrics."""
         self.loss.reset()
         metrics = [metric for metric in self.metrics if metric.in_training or not training]
         self.ledger = MetricTable(metrics)
@@ -83,7 +83,15 @@ class Evaluator(nn.Module):
         self.assembler = CaseAssembler(model.labels, model.postprocess, keep_probabilities)
 
     def add(self, batch: EvaluationBatch, on_logits: OnLogits) -> list[Prediction]:
-        """Predict the slices of a batch, and score the cases that it completes."""
+        """Predict the slices of a batch, and score the completed cases.
+
+        Args:
+            batch: The slices, with the references of their cases.
+            on_logits: Sees the logits of the plain network, for the loss.
+
+        Returns:
+            The completed cases.
+        """
         blocks = self.inferer.infer_batch(batch, on_logits)
         cases = self.assembler.add(blocks, batch.slices, batch.masks)
         for case in cases:
@@ -92,6 +100,10 @@ class Evaluator(nn.Module):
 
     def finish(self, trainer: Trainer, stage: Stage) -> None:
         """Merge the tables of all ranks.
+
+        Args:
+            trainer: Its ranks evaluate.
+            stage: The evaluated stage.
 
         Raises:
             DataError: A case, or a slice of one, is missing though the trainer was not told to stop early; or no case
@@ -114,7 +126,7 @@ class Evaluator(nn.Module):
         self._check_finite(stage, trainer.global_step)
 
     def resize_references(self, batch: EvaluationBatch) -> Tensor:
-        """Resize the references of slices to the grid on which the loss is computed.
+        """Resize the references of slices to the grid of the loss.
 
         Raises:
             DataError: A case has no reference.
@@ -129,7 +141,10 @@ class Evaluator(nn.Module):
         )
 
     def compute_means(self, names: Sequence[str]) -> Iterator[tuple[str, float]]:
-        """Yield the means to log: of all labels, NaN where there is none, and of each."""
+        """Yield the means to log, of all labels and of each.
+
+        A mean is NaN where there is no score.
+        """
         summary = summarize(self.table, names, intervals=False)
         for score in LOGGED:
             mean = summary["foreground_mean"].get(score)
@@ -139,7 +154,7 @@ class Evaluator(nn.Module):
                     yield f"{score}/{label}", described[score]["mean"]
 
     def _find_cut_cases(self, limited: bool) -> list[str]:
-        """Return the cases with missing slices, which only a limit of the trainer allows."""
+        """Find the cases with missing slices, for which a limit must account."""
         # Asked of all ranks, so that all of them end with this error: the others would wait for one that has left.
         incomplete = sorted(gather_from_ranks(self.assembler.list_incomplete()))
         if incomplete and not limited:
@@ -151,7 +166,10 @@ class Evaluator(nn.Module):
         return incomplete
 
     def _refuse_no_case(self, trainer: Trainer, stage: Stage, limited: bool) -> None:
-        """Raise where an evaluation has no score: NaN would end an early stopping, or become the best."""
+        """Refuse an evaluation without a score.
+
+        NaN would end an early stopping, or become the best.
+        """
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # it tries the code, and nobody reads its scores
             return
         if not limited:
@@ -163,7 +181,10 @@ class Evaluator(nn.Module):
         )
 
     def _check_finite(self, stage: Stage, step: int) -> None:
-        """Raise for a diverged network: it predicts something all the same, and must not become the best one."""
+        """Check that the network has not diverged.
+
+        It predicts something all the same, and must not become the best one.
+        """
         if not torch.isfinite(self.loss.compute()):
             raise DivergedError(
                 f"The {stage} loss is not finite at step {step}: training has diverged, or the images or "
@@ -172,10 +193,7 @@ class Evaluator(nn.Module):
 
 
 def _list_expected_cases(trainer: Trainer, stage: Stage) -> list[str] | None:
-    """List the cases that have to be scored.
-
-    Unknown with loaders of one's own.
-    """
+    """List the cases to be scored; `None` with loaders of one's own."""
     loader = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
     dataset = getattr(loader, "dataset", None)
     return [case.case_id for case in dataset.cases] if isinstance(dataset, SliceDataset) else None

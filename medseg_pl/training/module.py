@@ -78,7 +78,7 @@ class FitState:
 
     Attributes:
         validated: After how many batches, of all epochs, the last validation was complete.
-        lr_factor: What a search multiplied the optimizer's learning rate by.
+        lr_factor: The factor by which a search multiplied the optimizer's learning rate.
         restored_metrics: The last scores before a resume.
         without_gradient: Parameters that DDP does not wait for.
     """
@@ -187,7 +187,7 @@ class SegmentationModule(LightningModule):
         self.seed = seed
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
-        """Compute the logits of raw images."""
+        """Compute the logits of raw images, see `SegmentationModel.forward`."""
         logits: Tensor = self.model(image, statistics)
         return logits
 
@@ -230,7 +230,7 @@ class SegmentationModule(LightningModule):
             self.fit_state.without_gradient = exclude_from_ddp(self.trainer.strategy, self, names)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Stop where a parameter that DDP does not share got a gradient after all."""
+        """Refuse a gradient of a parameter that DDP does not share."""
         if self.fit_state.without_gradient:
             refuse_gradients(self, self.fit_state.without_gradient)
 
@@ -254,7 +254,7 @@ class SegmentationModule(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Thaw the encoder when it is time.
 
-        Schedule parameters that a finetuning callback has thawed, too.
+        Parameters that a finetuning callback has thawed join the schedules.
         """
         self.fine_tuning.freeze(self.model.network, self.current_epoch)
         include_added_groups(self._list_schedules())
@@ -294,7 +294,7 @@ class SegmentationModule(LightningModule):
         self._reset_scores()
 
     def on_validation_epoch_end(self) -> None:
-        """Summarize all cases of all ranks, and step the schedules that follow scores."""
+        """Summarize the cases of all ranks; step schedules that follow scores."""
         self._summarize("val")
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             # Before anyone saves a checkpoint at the end of this validation; Lightning's own step would come after it.
@@ -323,7 +323,7 @@ class SegmentationModule(LightningModule):
             step_schedule(self.trainer, scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record precision and counters for what comes later.
+        """Record precision and counters in a checkpoint.
 
         Evaluations use the precision; a resumed fit goes on from the counters.
         """
@@ -347,7 +347,7 @@ class SegmentationModule(LightningModule):
         checkpoint["metrics"] = {name: value.detach().cpu() for name, value in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the last scores, and let changed settings win over those of the checkpoint."""
+        """Restore the last scores, with changed settings replacing the checkpoint's."""
         self.fit_state.restored_metrics = checkpoint.get("metrics", {})
         self.fit_state.validated = checkpoint.get("validated", -1)
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
@@ -363,7 +363,7 @@ class SegmentationModule(LightningModule):
             log.warning("Changed since the checkpoint was written, and in force from here on: %s.", ", ".join(changes))
 
     def _evaluate(self, batch: EvaluationBatch) -> list[Prediction]:
-        """Predict a batch of slices, add to the loss, and score the cases that it completes."""
+        """Predict slices, add to the loss, and score the completed cases."""
         if not batch.slices:
             return []
         references = self.evaluator.resize_references(batch).to(batch.image.device)

@@ -147,12 +147,15 @@ def summarize_outcomes(outcomes: Sequence[Outcome], folder: Path) -> str:
 
 
 def write_findings(path: Path, findings: Sequence[ImageFinding]) -> None:
-    """Write the findings of a case, so that a repeated prediction knows them."""
+    """Write the findings of a case for a repeated prediction."""
     write_text(path, json.dumps(findings) + "\n", replace=True)
 
 
 def read_findings(path: Path) -> list[ImageFinding]:
-    """Read what `write_findings` wrote; a case of an older release has no findings."""
+    """Read a file of `write_findings`.
+
+    A case of an older release has no findings.
+    """
     if not path.is_file():
         return []
     return [ImageFinding(*finding) for finding in json.loads(path.read_text(encoding="utf-8"))]
@@ -167,14 +170,14 @@ def _shorten(paths: Sequence[Path], root: Path) -> str:
 
 
 class CaseResult(NamedTuple):
-    """A case with its prediction, or with the reason why there is none.
+    """A case with its prediction, or the reason why it has none.
 
     Attributes:
         case: The case.
         volume: Its image; `None` if it cannot be read.
         prediction: `None` if the case could not be predicted.
         error: Why it could not.
-        evidence: What speaks against the prediction, if a review was asked for.
+        evidence: Evidence against the prediction, if a review was asked for.
     """
 
     case: Case
@@ -187,7 +190,7 @@ class CaseResult(NamedTuple):
 class PredictionModule(LightningModule):
     """Predict the cases of a source.
 
-    A case that cannot be predicted stops no other.
+    A case that cannot be predicted does not stop the others.
 
     Args:
         predictor: The models.
@@ -229,13 +232,20 @@ class PredictionModule(LightningModule):
         return make_case_loader(remaining, self.source, self.predictor.labels, self.workers)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave the case where it is: the predictor moves a few slices at a time."""
+        """Leave the case on the CPU: the predictor moves single slices."""
         return batch
 
     def predict_step(self, batch: LoadedCase | None, batch_idx: int) -> list[CaseResult]:
         """Predict a case, or nothing if all were finished before.
 
         Lightning warns of a step that returns `None`.
+
+        Args:
+            batch: The case; `None` where all were finished.
+            batch_idx: Its number.
+
+        Returns:
+            The result of the case, which may be an error.
         """
         if batch is None:
             return []

@@ -39,9 +39,13 @@ def restore_accumulation(trainer: Trainer) -> None:
 
 
 def count_run_steps(trainer: Trainer) -> float:
-    """Count the optimizer steps of a run, from its first to its last; infinite where only time ends it.
+    """Count the optimizer steps of a run, first to last.
 
-    Steps that are done count as they were done, and those to come as the settings are now. Needs the training loader.
+    Steps that are done count as they were done, and those to come as the settings are now. It needs the training
+    loader.
+
+    Returns:
+        Infinite where only time ends the run.
     """
     limits: list[float] = [trainer.max_steps] if trainer.max_steps != -1 else []
     batches, epochs = trainer.num_training_batches, trainer.max_epochs
@@ -62,7 +66,10 @@ def has_time_limit(trainer: Trainer) -> bool:
 
 
 def get_passed_hundredths(trainer: Trainer) -> int:
-    """Return how many hundredths of a run's time have passed, the same on all ranks; 0 without a limit."""
+    """Return the passed hundredths of a run's time, equal on all ranks.
+
+    It is 0 without a limit.
+    """
     if not (timers := _find_timers(trainer)):
         return 0
     shares = [timer.time_elapsed() / (timer.time_elapsed() + max(0.0, _get_remaining(timer))) for timer in timers]
@@ -70,12 +77,17 @@ def get_passed_hundredths(trainer: Trainer) -> int:
 
 
 def estimate_seconds_left(trainer: Trainer, by_steps: float) -> float:
-    """Return how long a training still takes: what its steps take, or what a time limit leaves of it."""
+    """Estimate the time that a training still takes.
+
+    Args:
+        trainer: May have a time limit, which leaves no more than its rest.
+        by_steps: What its steps take, in seconds.
+    """
     return max(0.0, min([by_steps, *(_get_remaining(timer) for timer in _find_timers(trainer))]))
 
 
 def plan_schedules(trainer: Trainer) -> None:
-    """Fit the schedules to the length of the run, and say where they do not follow it.
+    """Fit the schedules to the run, and note where they differ.
 
     Raises:
         SettingError: A schedule ends before the run does, or its warm-up does not, or the run has no end to plan for.
@@ -98,6 +110,10 @@ def plan_schedules(trainer: Trainer) -> None:
 
 def step_schedule(trainer: Trainer, scheduler: Any) -> None:
     """Step a schedule, which may follow the time as well.
+
+    Args:
+        trainer: Its run.
+        scheduler: The schedule.
 
     Raises:
         SettingError: The schedule is over.
@@ -139,7 +155,7 @@ def _plan_schedule(scheduler: WarmupPolynomialLR, steps: float, trainer: Trainer
 
 
 def _check_warmup(scheduler: WarmupPolynomialLR, steps: float) -> None:
-    """Refuse a warm-up as long as the run, and tell of one that takes most of it."""
+    """Refuse a warm-up as long as the run; note a long one."""
     warmup = scheduler.planned_warmup
     if scheduler.last_epoch >= warmup or warmup <= steps / 2:
         return
@@ -154,7 +170,10 @@ def _check_warmup(scheduler: WarmupPolynomialLR, steps: float) -> None:
 
 
 def _require_length(scheduler: OneCycleLR, interval: str, steps: float, trainer: Trainer) -> None:
-    """Refuse a cycle that ends before the run: torch would stop training in its middle."""
+    """Refuse a cycle that ends before the run.
+
+    Torch would stop training in its middle.
+    """
     needed = steps if interval == "step" else trainer.max_epochs or 0
     if math.isfinite(needed) and needed > scheduler.total_steps:
         raise SettingError(
@@ -176,8 +195,8 @@ def _get_remaining(timer: Timer) -> float:
 def validate_at_end(trainer: Trainer, validated: int) -> None:
     """Validate where training ends, unless the last validation saw these weights.
 
-    Lightning validates where its intervals say so, and a run may end between two of them, or before the first. To be
-    called when an epoch ends, or what there is of it, before anyone saves or looks at scores.
+    Lightning validates where its intervals say so, and a run may end between two of them, or before the first. Call
+    this when an epoch ends, or the part of it that there is, before anyone saves or reads scores.
 
     Args:
         trainer: Fits.
@@ -214,7 +233,7 @@ def _shift_counters(trainer: Trainer, change: int) -> None:
 
 
 class PhaseTracker(Callback):
-    """Track the phase of the current batch, so that an error can say where it happened.
+    """Track the phase of the current batch, for errors.
 
     Lightning's own state forgets that as soon as something fails.
 
@@ -243,9 +262,9 @@ class PhaseTracker(Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's progress bar, ended before results are printed.
+    """Lightning's progress bar without the run's number.
 
-    It leaves out the number of the run.
+    It ends before results are printed.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -272,9 +291,8 @@ class ProgressBar(RichProgressBar):
 class LogLines(Callback):
     """Print one plain line after each validation of a training.
 
-    For log files, where a bar would be noise.
-
-    Lines are 78 characters long, under a header that comes again and again, since logs are read from their end.
+    It is for log files, where a bar would be noise. Lines are 78 characters long, under a header that comes again and
+    again, since logs are read from their end.
     """
 
     def __init__(self) -> None:
@@ -312,8 +330,5 @@ class LogLines(Callback):
 
 
 def _align(values: dict[str, str]) -> str:
-    """Align a line of the table.
-
-    A dash stands for a value that is missing.
-    """
+    """Align a line of the table; missing values become a dash."""
     return "".join(f"{values.get(name, '–'):>{width}}" for name, width in _WIDTHS.items()) + "\n"

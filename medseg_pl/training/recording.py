@@ -25,7 +25,9 @@ INSTANTIATOR = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
 def keep_settings(
     module: HyperparametersMixin, arguments: Mapping[str, Any], part: str, network: tuple[int, int] | None = None
 ) -> str:
-    """Keep constructor arguments as hyperparameters: LightningCLI's own, or a description of a script's objects.
+    """Keep constructor arguments as hyperparameters.
+
+    LightningCLI gives its own; the objects of a script are described.
 
     Args:
         module: A module or data module, within its constructor.
@@ -51,20 +53,30 @@ def keep_settings(
 
 
 def describe_arguments(arguments: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """Describe constructor arguments as LightningCLI does: plain values, and classes with their `init_args`.
+    """Describe constructor arguments as LightningCLI does.
 
     Args:
         arguments: Arguments of a constructor.
         part: `model` or `data`, for an error.
 
+    Returns:
+        Plain values, and classes with their `init_args`.
+
     Raises:
-        SettingError: An argument is an object of which nobody can tell how it was made.
+        SettingError: It cannot be told how an argument was made.
     """
     return {name: _describe(value, f"{part}.{name}") for name, value in arguments.items()}
 
 
 def describe_network(network: Any, in_channels: int, classes: int) -> Any:
-    """Describe a network or its factory without `in_channels` and `classes`, which follow from other settings.
+    """Describe a network or its factory.
+
+    `in_channels` and `classes` are left out, since they follow from other settings.
+
+    Args:
+        network: The network, or what makes it.
+        in_channels: Channels of its images.
+        classes: Channels of its logits.
 
     Raises:
         SettingError: A ready network was made with arguments that cannot be read from it.
@@ -107,7 +119,7 @@ def _describe(value: Any, name: str) -> Any:
 
 
 def _describe_object(value: Any, name: str, derived: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe an object by the arguments that it keeps, and check that they make the same object again."""
+    """Describe an object by its arguments, which must make it again."""
     if isinstance(value, Recorded):
         described = describe_arguments(value.made_with, name)
         return {"class_path": _get_import_path(type(value), name), "init_args": described}
@@ -151,7 +163,7 @@ def _get_factory(factory: Any) -> Any:
 
 
 def _get_import_path(function: Callable[..., Any], name: str) -> str:
-    """Return the shortest path under which a class or function can be imported."""
+    """Return the shortest import path of a class or function."""
     parts = str(function.__module__).split(".")
     if "." not in function.__qualname__:
         for count in range(1, len(parts) + 1):
@@ -165,7 +177,7 @@ def _get_import_path(function: Callable[..., Any], name: str) -> str:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Check whether two objects are alike in all that their constructors have set, weights left aside."""
+    """Tell whether constructors left two objects alike, apart from weights."""
     if type(one) is not type(other):
         return False
     if isinstance(one, nn.Module):
@@ -178,9 +190,9 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _get_public_attributes(value: Any) -> dict[str, Any]:
-    """Return plain attributes.
+    """Return the public attributes of an object as plain values.
 
-    Objects are represented by their class and attributes of their own.
+    An object among them becomes its class with its own attributes.
     """
     public = {name: each for name, each in vars(value).items() if not name.startswith("_") and name != "training"}
     return {name: _to_comparable(each) for name, each in public.items()}

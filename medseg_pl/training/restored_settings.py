@@ -24,7 +24,7 @@ Made: TypeAlias = dict[str, Any]
 
 
 def describe_optimization(made: Made) -> dict[str, Any]:
-    """Describe an optimizer and its schedule as their settings make them, before the first step."""
+    """Describe optimizer and schedule before the first step, by their settings."""
     configured = made.get("lr_scheduler", {})
     scheduler = configured.get("scheduler")
     return {
@@ -37,7 +37,7 @@ def describe_optimization(made: Made) -> dict[str, Any]:
 
 
 def apply_changed_optimization(checkpoint: dict[str, Any], now: dict[str, Any], make: Callable[[], Made]) -> list[str]:
-    """Put changed settings of optimizer and schedule into the state that a checkpoint restores.
+    """Apply changed settings of optimizer and schedule to a restored state.
 
     A schedule whose settings changed stands where it would stand if it had had them from the beginning; one that
     follows scores keeps what it has made of the rate so far.
@@ -48,7 +48,7 @@ def apply_changed_optimization(checkpoint: dict[str, Any], now: dict[str, Any], 
         make: Makes optimizer and schedule anew.
 
     Returns:
-        What differs, such as `lr_scheduler.gamma 0.1 → 0.5`.
+        The differences, such as `lr_scheduler.gamma 0.1 → 0.5`.
 
     Raises:
         SettingError: The present schedule is over already.
@@ -76,7 +76,7 @@ def apply_changed_optimization(checkpoint: dict[str, Any], now: dict[str, Any], 
 
 
 def has_same_learning_rate(checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Tell whether the optimizer is given the rates that it was given when a checkpoint was written."""
+    """Tell whether the optimizer has the same rates as the checkpoint's."""
     before = checkpoint.get("optimization")
     return before is not None and [_get_setting(group, "lr") for group in before["groups"]] == [
         _get_setting(group, "lr") for group in now["groups"]
@@ -84,10 +84,14 @@ def has_same_learning_rate(checkpoint: Mapping[str, Any], now: Mapping[str, Any]
 
 
 def apply_changed_numbers(checkpoint: dict[str, Any], callbacks: Sequence[Callback]) -> list[str]:
-    """Put numbers that callbacks were given, such as a patience, into the states that a checkpoint restores.
+    """Apply changed numbers of callbacks, such as a patience, to restored states.
+
+    Args:
+        checkpoint: Is changed, where numbers differ.
+        callbacks: The present callbacks.
 
     Returns:
-        What differs, such as `EarlyStopping.patience 3 → 10`.
+        The differences, such as `EarlyStopping.patience 3 → 10`.
     """
     changes = []
     for callback in callbacks:
@@ -101,7 +105,7 @@ def apply_changed_numbers(checkpoint: dict[str, Any], callbacks: Sequence[Callba
 
 
 def _replay(checkpoint: dict[str, Any], made: Made) -> None:
-    """Step a new schedule to where the checkpoint is, and take its state and rates."""
+    """Step a new schedule to the checkpoint's position; take its state."""
     scheduler = made["lr_scheduler"]["scheduler"]
     try:
         with warnings.catch_warnings():
@@ -138,7 +142,7 @@ def _count_schedule_steps(checkpoint: Mapping[str, Any], interval: str) -> int:
 def _keep_reductions(
     checkpoint: dict[str, Any], before: Mapping[str, Any], now: Mapping[str, Any], reached: Sequence[float]
 ) -> None:
-    """Give a schedule that follows scores its changed settings.
+    """Apply changed settings to a schedule that follows scores.
 
     The rate stays as far reduced as it is.
     """
@@ -155,7 +159,10 @@ def _keep_reductions(
 
 
 def _is_scheduled_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Tell whether rates differ, or what else a schedule may set, and not the optimizer's own settings alone."""
+    """Tell whether rates differ, or other values that a schedule may set.
+
+    The optimizer's own settings do not count.
+    """
     cycled = ("lr", "initial_lr", "momentum", "betas")
     return (
         before["optimizer"] != now["optimizer"]
@@ -188,7 +195,7 @@ def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def _get_setting(group: Mapping[str, Any], key: str) -> Any:
-    """Return a setting of a parameter group.
+    """Return a setting of a parameter group before any schedule.
 
     A schedule changes the rate even before the first step.
     """

@@ -40,14 +40,20 @@ from medseg_pl.training.csv_logger import RunLogger
 
 
 def make_run_logger(experiment: Path, resumption: ResumePoint | None, locks: FolderLocks) -> RunLogger:
-    """Make the log of a training, in a new run folder of the experiment or in the one that is resumed."""
+    """Make the logger of a training's run folder.
+
+    Args:
+        experiment: The folder of the experiment's runs.
+        resumption: The state to resume; a new run folder is made where it has none.
+        locks: Lock the run folder for this process.
+    """
     if resumption and (run := resumption.folder):
         return RunLogger(run.parent.parent, run.parent.name, locks, run.name, resumption.steps)
     return RunLogger(experiment.parent, experiment.name, locks)
 
 
 def configure_privacy(loggers: Sequence[Logger], folder: Path | None = None) -> None:
-    """Keep personal data from loggers, and let W&B resume the run of a run folder.
+    """Keep personal data from loggers, and let W&B resume its run.
 
     Args:
         loggers: Loggers of the trainer; in a training the run's log is among them.
@@ -72,10 +78,10 @@ def make_progress_callbacks() -> list[Callback]:
 def make_fit_callbacks(
     given: Sequence[Callback], stop: StopSignals, *, keeps: bool, save_predictions: bool = True
 ) -> list[Callback]:
-    """Make the callbacks of a training, but for its progress.
+    """Make the callbacks of a training, except for its progress.
 
     Args:
-        given: Callbacks of the settings; where one takes the place of ours, ours is left out.
+        given: Callbacks of the settings; they replace our own of the same purpose.
         stop: Signals that ask the training to stop.
         keeps: Whether checkpoints are kept.
         save_predictions: Whether the masks of the validation at the end are kept.
@@ -92,7 +98,13 @@ def make_fit_callbacks(
 
 
 def make_eval_callbacks(given: Sequence[Callback], folder: str, *, save_predictions: bool = True) -> list[Callback]:
-    """Make the callbacks of `validate` and `test`, which write to a folder, but for their progress."""
+    """Make the callbacks of `validate` and `test`, except for their progress.
+
+    Args:
+        given: Callbacks of the settings.
+        folder: Where they write.
+        save_predictions: Whether masks are kept.
+    """
     return [ScoreWriter(folder, save_predictions), OverlayWriter(directory=folder), *_make_media_logger(given, folder)]
 
 
@@ -106,7 +118,11 @@ def complete_plugins(given: Sequence[Any]) -> list[Any]:
 
 
 def to_list(value: Any) -> list[Any]:
-    """Turn a setting of the trainer, which may be one thing, several, or a switch, into a list."""
+    """Convert a setting of the trainer to a list.
+
+    Args:
+        value: One thing, several, or a switch.
+    """
     # Lightning takes a switch where it takes a list: `logger: true` is its own default logger.
     if value in (None, True, False):
         return []
@@ -114,7 +130,7 @@ def to_list(value: Any) -> list[Any]:
 
 
 def _make_media_logger(given: Sequence[Callback], folder: str | None = None) -> list[Callback]:
-    """Make a logger of media, unless one is given with settings of its own."""
+    """Make a logger of media, unless one is given."""
     own = [callback for callback in given if isinstance(callback, MediaLogger)]
     for callback in own:
         callback.directory = callback.directory or folder
@@ -138,7 +154,13 @@ def _make_checkpoint_callbacks(given: Sequence[Callback]) -> list[Callback]:
 
 
 def _refuse_taken_name(callback: ModelCheckpoint) -> None:
-    """Raise where a further `ModelCheckpoint` writes to the file of the best weights or of the last state."""
+    """Refuse a `ModelCheckpoint` that writes to a file of ours.
+
+    These are the best weights and the last state.
+
+    Raises:
+        SettingError: It would.
+    """
     if callback.dirpath is None and callback.filename in ("best", "last"):
         raise SettingError(
             f"trainer.callbacks: every run keeps a file {callback.filename!r}; give ModelCheckpoint another filename. "

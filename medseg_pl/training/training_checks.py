@@ -46,7 +46,15 @@ _MOST = 0.05
 
 
 def require_same_settings(data: object, model: object) -> None:
-    """Raise `SettingError` where the model would see other images than it was made for."""
+    """Check that data module and model agree on their images.
+
+    Args:
+        data: The data module.
+        model: The model.
+
+    Raises:
+        SettingError: The model would see other images than it was made for.
+    """
     for name in ("labels", "channels", "context_slices", "resize"):
         ours, theirs = getattr(data, name), getattr(model, name, None)
         if theirs is not None and theirs != ours:
@@ -57,7 +65,10 @@ def require_same_settings(data: object, model: object) -> None:
 
 
 def warn_about_left_out(source: Source, cases: Sequence[Case]) -> None:
-    """Warn of files that may hold an image and are in no case, and of time axes read as channels."""
+    """Warn of unused files that may be images, and of time axes.
+
+    Points in time are read as channels.
+    """
     for note in find_time_axes(cases):
         log.warning("%s", note)
     lost = [each for each in source.list_left_out() if each.is_lost]
@@ -68,19 +79,17 @@ def warn_about_left_out(source: Source, cases: Sequence[Case]) -> None:
 
 
 def refuse_faults(data: PreparedData, labels: LabelMap, resize: Resize, *, validates: bool) -> None:
-    """Run the checks that need no look at pixels.
-
-    Warn of what is doubtful.
+    """Run the checks that need no pixels, and warn of doubtful findings.
 
     Args:
-        data: What is to be trained on.
+        data: The data of the training.
         labels: Of its masks.
-        resize: How images are brought to the network.
+        resize: How images are resized for the network.
         validates: Whether weights are chosen by the validation cases.
 
     Raises:
         DataError: A check finds an error, or no validation case holds a label.
-        SettingError: Labels were not looked for in some cases, and `labels.partial` does not allow it.
+        SettingError: Labels were not annotated in some cases, and `labels.partial` does not allow it.
     """
     find_annotated_labels(list(data.cases.values()), labels)
     counted = {
@@ -107,12 +116,14 @@ def refuse_faults(data: PreparedData, labels: LabelMap, resize: Resize, *, valid
 
 
 def refuse_duplicates(data: PreparedData, results: Path, *, allowed: bool) -> tuple[Duplicate, ...]:
-    """Search for the same image on two sides: a leak as much as a patient is, though no group tells.
+    """Search for the same image on two sides of the split.
+
+    It is a leak as much as a patient on both sides is, though no group tells.
 
     Args:
-        data: What is to be trained on.
-        results: A folder for what is found.
-        allowed: Whether certain copies are warned of and not refused.
+        data: The data of the training.
+        results: A folder for the results of the search.
+        allowed: Whether to warn of certain copies instead of refusing them.
 
     Returns:
         The certain copies.
@@ -143,11 +154,14 @@ def refuse_duplicates(data: PreparedData, results: Path, *, allowed: bool) -> tu
 
 
 def check_trainer(trainer: Trainer, module: nn.Module) -> None:
-    """Raise `SettingError` where a trainer would fail, or train something else than it says.
+    """Check that a trainer can train, and trains what it says.
 
     Args:
         trainer: About to fit.
         module: The model, with an encoder as `backbone` where it has one.
+
+    Raises:
+        SettingError: It would fail, or train something else.
     """
     check_precision(str(trainer.precision))
     if not trainer.limit_train_batches:
@@ -189,7 +203,9 @@ def check_precision(precision: str) -> None:
 
 
 def require_validation(trainer: Trainer, schedulers: Iterable[Any]) -> None:
-    """Refuse a training without validation where something waits for scores, and warn of any other.
+    """Refuse a training without the validation that something waits for.
+
+    Any other training without validation gets a warning.
 
     Args:
         trainer: Starts to fit.
@@ -214,7 +230,9 @@ def require_validation(trainer: Trainer, schedulers: Iterable[Any]) -> None:
 
 
 def exclude_from_ddp(strategy: DDPStrategy, module: nn.Module, names: Sequence[str]) -> list[str]:
-    """Let DDP wait for no gradient of parameters that never get one, as long as it does not look for them itself.
+    """Exclude parameters that never get a gradient from DDP.
+
+    A strategy that looks for them itself is left alone.
 
     Args:
         strategy: Has not wrapped the module yet.
@@ -233,7 +251,7 @@ def exclude_from_ddp(strategy: DDPStrategy, module: nn.Module, names: Sequence[s
 
 
 def find_unused_parameters(strategy: DDPStrategy) -> None:
-    """Let DDP look in each step for the parameters that take part in it.
+    """Let DDP find the parameters that take part in each step.
 
     DDP has to know a frozen encoder from the beginning, or its gradients would not be shared after it is thawed.
 
@@ -244,7 +262,15 @@ def find_unused_parameters(strategy: DDPStrategy) -> None:
 
 
 def refuse_gradients(module: nn.Module, names: Sequence[str]) -> None:
-    """Raise `SettingError` if one of these parameters got a gradient: no other process knows of it."""
+    """Refuse gradients of parameters that no other process knows.
+
+    Args:
+        module: The module.
+        names: The parameters.
+
+    Raises:
+        SettingError: One of them got a gradient.
+    """
     for name in names:
         if module.get_parameter(name).grad is not None:
             raise SettingError(
@@ -263,7 +289,7 @@ def _warn_about_excluded(names: Sequence[str]) -> None:
 
 
 def warn_about_slow_average(trainer: Trainer, steps: float) -> None:
-    """Warn where Lightning's plain average still is the run's first weights at its end.
+    """Warn if Lightning's plain average ends as the run's first weights.
 
     Args:
         trainer: Whose callbacks are looked at.
@@ -280,7 +306,12 @@ def warn_about_slow_average(trainer: Trainer, steps: float) -> None:
 
 
 def compute_first_share(callback: EMAWeightAveraging, steps: float) -> float:
-    """Return the share of the first averaged weights in the average after a run's steps."""
+    """Compute the share of the first averaged weights after some steps.
+
+    Args:
+        callback: The average.
+        steps: Optimizer steps of the run.
+    """
     if math.isinf(steps):
         return 0.0
     begin = callback.update_starting_at_step or 0

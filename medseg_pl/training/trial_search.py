@@ -37,7 +37,7 @@ class Trial(NamedTuple):
         number: Its number, from 0.
         state: `complete`, `pruned`, `failed` or `running`.
         score: The best of its validation scores; `None` where it has none.
-        epoch: When it had it.
+        epoch: The epoch of this score.
         arguments: Its values, as they are written on a command line, by setting.
     """
 
@@ -49,13 +49,13 @@ class Trial(NamedTuple):
 
 
 class Search:
-    """A search that is kept in a journal, in which its trials write as well.
+    """A search in a journal that its trials write to as well.
 
     Args:
         journal: The file; made if it is not there.
-        space: What is tried.
+        space: The values to try.
         seed: Of the values; the same seed and scores give the same values, however often the search was cut off.
-        binding: What else must be the same whenever the search goes on.
+        binding: Anything else that must stay the same whenever the search goes on.
 
     Raises:
         SettingError: The search was begun with another space or other settings, or Optuna is not installed.
@@ -90,10 +90,10 @@ class Search:
         return self.read(asked.number)
 
     def tell(self, number: int, *, failed: bool = False) -> Trial:
-        """End a trial: its score is the best that it reported.
+        """End a trial, with the best score that it reported.
 
         Args:
-            number: Of the trial.
+            number: The number of the trial.
             failed: Whether it has no score that counts.
         """
         trial = self.read(number)
@@ -125,19 +125,27 @@ class Search:
 
 
 def find_best(trials: list[Trial], space: SearchSpace) -> Trial | None:
-    """Find the complete trial with the best score; the first of equals."""
+    """Find the complete trial with the best score; the first of equals.
+
+    Args:
+        trials: All trials.
+        space: Decides which score is better.
+
+    Returns:
+        `None` where no trial is complete.
+    """
     sign = 1 if space.goal == "maximize" else -1
     complete = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
     return max(complete, key=lambda trial: (sign * (trial.score or 0.0), -trial.number), default=None)
 
 
 class TrialReport(Callback):
-    """Report a trial's validation scores to its search, and end the trial where it is behind the others.
+    """Report a trial's scores to its search, and end losing trials.
 
     Args:
         journal: The file of the search.
         trial: The number of the trial.
-        metric: Which score, by the name under which it is logged.
+        metric: The score, by the name under which it is logged.
         prunes: Whether the trial may be ended.
 
     Raises:
@@ -151,7 +159,11 @@ class TrialReport(Callback):
         self.prunes = prunes
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report, and let the training end as if this epoch were its last."""
+        """Report the score; a losing trial ends as after its last epoch.
+
+        Raises:
+            SettingError: The score is not logged.
+        """
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self.metric not in trainer.callback_metrics:
@@ -165,10 +177,7 @@ class TrialReport(Callback):
 
 
 def _report(callback: TrialReport, epoch: int, value: float) -> bool:
-    """Write a score to the journal.
-
-    Tell whether the trial is to end.
-    """
+    """Write a score to the journal; tell whether the trial should end."""
     optuna = _import_optuna()
     pruner = optuna.pruners.MedianPruner(_TRIALS_BEFORE_PRUNING, _EPOCHS_BEFORE_PRUNING)
     study = optuna.load_study(study_name=_STUDY, storage=_open_journal(Path(callback.journal)), pruner=pruner)

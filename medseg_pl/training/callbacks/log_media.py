@@ -39,13 +39,12 @@ from medseg_pl.training.module import SegmentationModule
 class MediaLogger(Callback):
     """Fill the dashboards of the loggers that are configured.
 
-    `metrics.csv` gets the throughput.
-
     Cases and groups have hashed names there, see `Pseudonyms`. No pixel leaves the machine unless `overlays` is set.
+    The throughput goes to `metrics.csv`, too.
 
     Args:
         overlays: How many fixed cases, and how many of the worst, are shown as images at each validation and test.
-        directory: Where `dashboard.json` is; the run folder by default.
+        directory: The folder of `dashboard.json`; the run folder by default.
     """
 
     def __init__(self, overlays: int = 0, directory: str | None = None) -> None:
@@ -94,7 +93,10 @@ class MediaLogger(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the images a second, as often as the loss is, whose logging waits for the device anyway."""
+        """Log the images per second as often as the loss.
+
+        Logging the loss waits for the device anyway.
+        """
         self._image_count += len(batch.image) if isinstance(batch, Batch) else 0
         stepped = trainer.global_step != self._step  # not while gradients are still being accumulated
         self._step = trainer.global_step
@@ -121,10 +123,7 @@ class MediaLogger(Callback):
         self._keep_images(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log pictures.
-
-        The table and the summary if the validation is that of the best weights.
-        """
+        """Log pictures, and for the best weights also table and summary."""
         if trainer.sanity_checking or not isinstance(pl_module, SegmentationModule):
             return
         self._log_pictures(trainer, pl_module, "val")
@@ -141,7 +140,7 @@ class MediaLogger(Callback):
             self._log_scores(trainer, pl_module, "test")
 
     def _open(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find the dashboards and the key to the names on them, and log the settings."""
+        """Find the dashboards and their key to names; log the settings."""
         folder = self.directory or trainer.log_dir  # a broadcast: every rank takes part
         self._dashboards = [log for log in trainer.loggers if isinstance(log, WandbLogger | TensorBoardLogger)]
         if not trainer.is_global_zero or not self._dashboards:
@@ -220,10 +219,10 @@ class MediaLogger(Callback):
 
 
 class ImageBuffer:
-    """Keep the pictures that may be shown at the end of an evaluation, and no more, while its cases come.
+    """Keep only the pictures that the end of an evaluation may show.
 
     Args:
-        labels: What is drawn and scored.
+        labels: The labels to draw and score.
         size: How many of the worst cases are kept, on each process.
         fixed: The cases that are kept whatever their score.
     """
@@ -237,7 +236,10 @@ class ImageBuffer:
         self._scores: dict[str, float] = {}
 
     def is_wanted(self, case: Prediction) -> bool:
-        """Score a case, tell whether to add it, and drop the pictures that it takes the place of."""
+        """Score a case, and tell whether to add its picture.
+
+        Pictures that it displaces are dropped.
+        """
         pairs = [LabelPair(case, self.labels, index) for index in range(len(self.labels.names))]
         self._scores[case.case_id] = _average_defined([float(self._overlap.score(pair)["dice"]) for pair in pairs])
         worst = sorted((score, name) for name, score in self._scores.items())[: self.size]
@@ -254,7 +256,10 @@ class ImageBuffer:
         self.pictures[case.case_id] = Picture(case.case_id, rgb, reference[:, depth], prediction[:, depth])
 
     def gather(self, wanted: Sequence[str]) -> dict[str, Picture]:
-        """Gather the pictures of these cases from all processes, in the given order; every process takes part."""
+        """Gather the pictures of these cases from all processes, in order.
+
+        Each process must call it.
+        """
         pictures = gather_from_ranks([self.pictures[name] for name in wanted if name in self.pictures])
         by_name = {picture.case_id: picture for picture in pictures}
         return {name: by_name[name] for name in wanted if name in by_name}
@@ -263,7 +268,7 @@ class ImageBuffer:
 def average_dice(table: Sequence[CaseScore]) -> dict[str, float]:
     """Average the Dice of each case over its labels.
 
-    Infinite if no label is defined, which is nobody's fault.
+    It is infinite if no label is defined, so that the case is none of the worst.
     """
     values: dict[str, list[float]] = {}
     for score in table:
@@ -273,6 +278,10 @@ def average_dice(table: Sequence[CaseScore]) -> dict[str, float]:
 
 def find_worst_cases(table: Sequence[CaseScore], size: int) -> list[str]:
     """Find the cases with the lowest mean Dice, the worst first.
+
+    Args:
+        table: A row for each case and label.
+        size: The number of cases.
 
     >>> rows = [CaseScore(name, "p", "a", {"dice": dice}, "ok", "px") for name, dice in {"x": 0.9, "y": 0.1}.items()]
     >>> find_worst_cases(rows, 1)

@@ -13,7 +13,7 @@ from medseg_pl.models.fine_tuning import get_part
 
 
 class WarmupEMA(WeightAveraging):
-    """Average the weights exponentially, with a decay that rises to its full value.
+    """Average the weights exponentially, with a decay that rises.
 
     After `n` updates the decay is `min(decay, (1 + n) / (10 + n))`. With a plain decay of 0.999 the weights after the
     first step are 63 % of the average at the end of a run of 457 steps; here they are forgotten. Validation,
@@ -48,7 +48,7 @@ def compute_decay(decay: float, updates: float) -> float:
 
 
 def _make_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Make the function that `AveragedModel` calls with all tensors of one kind at once."""
+    """Make the function that `AveragedModel` calls with many tensors at once."""
 
     @torch.no_grad()
     def average(averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:

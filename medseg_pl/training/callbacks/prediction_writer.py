@@ -44,13 +44,13 @@ _WHITE = 255
 
 
 class OverlayWriter(Callback):
-    """Draws image, reference and prediction of the first cases of `validate` and `test`, one PNG a case.
+    """Draws image, reference and prediction of the first evaluated cases.
 
-    Of a volume it draws the slice that holds most of the labels.
+    `validate` and `test` get one PNG for each case. Of a volume it shows the slice that holds most of the labels.
 
     Args:
-        cases: How many, on each process.
-        directory: Where to; `overlays/` in the run folder by default.
+        cases: The number of cases, on each process.
+        directory: The folder of the pictures; `overlays/` in the run folder by default.
     """
 
     def __init__(self, cases: int = 8, directory: str | None = None) -> None:
@@ -70,7 +70,7 @@ class OverlayWriter(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Draw what the batch completed, at the end of training and in `validate`."""
+        """Draw completed cases in `validate`, and at the end of training."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._draw(trainer, pl_module, outputs, "val")
 
@@ -97,7 +97,16 @@ class OverlayWriter(Callback):
 
 
 def overlay(case: Prediction, cached: CachedCase, labels: LabelMap) -> NDArray[np.uint8]:
-    """Draw image, reference and prediction on the slice with most reference."""
+    """Draw image, reference and prediction on the slice with most reference.
+
+    Args:
+        case: The prediction with its reference.
+        cached: The case in the cache.
+        labels: The labels of the masks.
+
+    Returns:
+        `(H, W, 3)` picture.
+    """
     assert case.reference is not None, "overlays compare with a reference"
     # By the reference and not the prediction, so that the slice is the same for every model.
     annotated = labels.planes(case.reference)
@@ -107,17 +116,23 @@ def overlay(case: Prediction, cached: CachedCase, labels: LabelMap) -> NDArray[n
 
 
 def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], depth: int) -> NDArray[np.uint8]:
-    """Convert a slice to RGB, gray between the case's percentiles."""
+    """Convert a slice to RGB, gray between the case's percentiles.
+
+    Args:
+        image: `(C, D, H, W)` raw values.
+        statistics: Of the channels, see `compute_channel_statistics`.
+        depth: The number of the slice.
+    """
     return to_rgb(image[:, depth], float(statistics[0, LOW]), float(statistics[0, HIGH]))
 
 
 class Inputs(NamedTuple):
-    """What a prediction was given.
+    """The inputs of a prediction.
 
     Attributes:
         root: The folder or file.
         cases: All cases in it, over all ranks.
-        left_out: What is in no case.
+        left_out: Files that belong to no case.
         finished: The cases that had been predicted before.
     """
 
@@ -128,15 +143,17 @@ class Inputs(NamedTuple):
 
 
 class PredictionWriter(Callback):
-    """Writes each case as soon as it is predicted, and what became of each input when the run ends, well or not.
+    """Writes each case as soon as it is predicted, then all outcomes.
+
+    The outcome of each input is written when the run ends, well or not.
 
     Args:
-        output: Where to.
+        output: The folder of the predictions.
         source: Knows the formats.
-        inputs: All that was given, for `predictions.csv`.
+        inputs: All inputs, for `predictions.csv`.
         labels: With the values that are written.
         overlays: Whether a picture of each case is drawn as well, in `overlays/`.
-        queue: Takes down what a review has to know of each case.
+        queue: Records what a review needs of each case.
     """
 
     def __init__(
@@ -202,7 +219,7 @@ class PredictionWriter(Callback):
                 self.queue.note(stage, case.case_id, result.evidence, drawn)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Join what the format wants in one file, once all ranks are done."""
+        """Join the files of formats that want one, after all ranks."""
         parts = gather_from_ranks([(self.written, self.faults)])
         self.written = frozenset[str]().union(*(written for written, _ in parts))
         self.faults = {name: fault for _, faults in parts for name, fault in faults.items()}
@@ -222,7 +239,10 @@ class PredictionWriter(Callback):
                 sys.stdout.write(f"{self.queue.write()}\n")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write what became of each input so far, as far as this rank knows; nothing is gathered from stopped ranks."""
+        """Write the outcomes of inputs so far, as this rank knows them.
+
+        Nothing is gathered from stopped ranks.
+        """
         if not (trainer.is_global_zero and self._began):  # before, the folder may be another run's
             return
         # The disk may be full still, or gone. What stopped the run is what is to be told, not that it cannot be listed.
@@ -235,7 +255,7 @@ class PredictionWriter(Callback):
             write_outcomes(self._table, self.outcomes)
 
     def _read_findings(self, cases: Iterable[str]) -> dict[str, list[ImageFinding]]:
-        """Read what is unlike the training images in cases of all ranks, and of earlier runs."""
+        """Read the findings of cases of all ranks and earlier runs."""
         notes = {name: self.output.directory / self.output.note(name, FINDINGS) for name in cases}
         return {name: read_findings(path) for name, path in notes.items()}
 
@@ -245,7 +265,14 @@ class PredictionWriter(Callback):
 
 
 def picture(volume: Volume, mask: NDArray[np.uint8], labels: LabelMap, depth: int | None = None) -> NDArray[np.uint8]:
-    """Draw a slice, by default that with most of the prediction, without and with outlines."""
+    """Draw a slice of a prediction without and with outlines.
+
+    Args:
+        volume: The image.
+        mask: The prediction.
+        labels: Its labels.
+        depth: The number of the slice; by default the one with most of the prediction.
+    """
     planes = labels.planes(mask)
     depth = int(planes.sum(axis=(0, 2, 3)).argmax()) if depth is None else depth
     rgb = rgb_of(volume.image, compute_channel_statistics(volume.image), depth)
@@ -253,7 +280,7 @@ def picture(volume: Volume, mask: NDArray[np.uint8], labels: LabelMap, depth: in
 
 
 def _is_limited(trainer: Trainer) -> bool:
-    """Tell whether the settings ask for some batches alone.
+    """Tell whether the settings limit the batches.
 
     An integer counts them, a float is a share.
     """
@@ -262,7 +289,10 @@ def _is_limited(trainer: Trainer) -> bool:
 
 
 def _write_probabilities(path: Path, prediction: Prediction, labels: LabelMap) -> None:
-    """`(K, D, H, W)` with the labels' names; not in half precision, which moves what is close to one half."""
+    """Write probabilities `(K, D, H, W)` with the labels' names.
+
+    Half precision would move what is close to one half.
+    """
     assert prediction.probabilities is not None, "asked for"
     with write_atomically(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, probabilities=prediction.probabilities, labels=np.array(labels.names))

@@ -52,8 +52,8 @@ _PACKAGES = (
 class ConfigWriter(SaveConfigCallback):
     """Write `config.yaml` when a run starts.
 
-    When a run goes on, that file stays; settings that are others now are written as `config_resumed_<n>.yaml` beside
-    it, and named on the terminal.
+    When a run resumes, that file stays; changed settings are written as `config_resumed_<n>.yaml` beside it, and named
+    on the terminal.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -80,10 +80,10 @@ class ConfigWriter(SaveConfigCallback):
 
 
 class ProvenanceWriter(Callback):
-    """Write `splits.json` and `environment.json` when training starts, and print what a step of it is.
+    """Write `splits.json` and `environment.json` when training starts.
 
-    `splits.json` names the group of each case, so that anyone can see that none is on two sides. When a run goes on,
-    both files stay; its new environment is added to the `resumed` ones.
+    It also prints what makes up a training step. `splits.json` names the group of each case, so that anyone can see
+    that none is on two sides. When a run resumes, both files stay; its new environment is added to the `resumed` ones.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -107,9 +107,10 @@ class ProvenanceWriter(Callback):
 
 
 class ProfileWriter(Callback):
-    """Write into each checkpoint what the training cases were like, and what validation's predictions may be like.
+    """Write the profile of the training cases into each checkpoint.
 
-    Predictions are those of the last validation before the checkpoint; all ranks write the same.
+    It also holds the limits of validation's predictions, those of the last validation before the checkpoint. All ranks
+    write the same.
     """
 
     def __init__(self) -> None:
@@ -136,7 +137,10 @@ class ProfileWriter(Callback):
         self._facts = dict(sorted(gather_from_ranks(list(self._facts.items()))))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write the profile; before the first validation of a resumed run, that of the checkpoint it came from."""
+        """Write the profile into a checkpoint.
+
+        Before the first validation of a resumed run, it is that of the checkpoint it came from.
+        """
         data = getattr(trainer, "datamodule", None)
         profile: TrainingProfile | None = getattr(data, "profile", None)
         # A run that goes on saves before it validates again, and the limits of its past hold until then.
@@ -151,7 +155,7 @@ class ProfileWriter(Callback):
 
 
 def describe_environment(trainer: Trainer) -> dict[str, Any]:
-    """Describe what a training runs on.
+    """Describe the machine and the data of a training.
 
     `data` is null for a data module of one's own.
     """
@@ -187,7 +191,7 @@ seed 0'
 
 
 def fingerprint_data(trainer: Trainer) -> dict[str, Any] | None:
-    """Describe each side of the split: how much data it has and what it is like, with a digest.
+    """Describe each side of the split in figures, with a digest.
 
     The digest covers what files hold and how they are read, not where they are.
     """
@@ -209,7 +213,10 @@ def fingerprint_data(trainer: Trainer) -> dict[str, Any] | None:
 
 
 def _describe_training(trainer: Trainer) -> dict[str, Any]:
-    """Describe what a learning rate belongs to: samples of an optimizer's step, processes, precision, seed."""
+    """Describe what a learning rate depends on.
+
+    These are the samples of an optimizer's step, processes, precision and seed.
+    """
     data, module = trainer.datamodule, trainer.lightning_module  # type: ignore[attr-defined]
     batch = data.batch_size if isinstance(data, SegmentationDataModule) else None
     accumulated = count_accumulated_batches(trainer, trainer.current_epoch)
@@ -239,10 +246,7 @@ def _read_determinism() -> bool | Literal["warn"]:
 
 
 def _describe_hardware() -> dict[str, Any]:
-    """Describe processor, cores, memory and GPUs.
-
-    Nothing tells one machine from another of its kind.
-    """
+    """Describe processor, cores, memory and GPUs, but no single machine."""
     return {
         "cpu": _read_processor(Path("/proc/cpuinfo")),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -254,7 +258,7 @@ def _describe_hardware() -> dict[str, Any]:
 
 
 def _read_processor(table: Path) -> str:
-    """Read the name of the model on Linux; elsewhere the architecture."""
+    """Read the processor's model on Linux, elsewhere its architecture."""
     model = re.search(r"^model name\s*:\s*(.+)$", table.read_text(errors="replace"), re.M) if table.is_file() else None
     return model[1] if model else platform.machine()
 
@@ -285,7 +289,7 @@ def _list_configs(folder: Path) -> list[Path]:
 
 
 def _list_changes(before: Any, now: Any, name: str = "") -> list[str]:
-    """List the settings that differ, but for the checkpoint that training goes on from.
+    """List the settings that differ, except for the checkpoint to resume.
 
     >>> _list_changes({"trainer": {"max_epochs": 2}, "ckpt_path": None}, {"trainer": {"max_epochs": 3}})
     ['trainer.max_epochs']

@@ -39,7 +39,7 @@ _UNFINISHED = ".writing-"
 
 
 class SavedMasks:
-    """The masks of a stage while it runs.
+    """The masks of a stage while it runs, and where they go.
 
     They move to their place, all at once, when their scores are written.
 
@@ -110,14 +110,12 @@ class SavedMasks:
             log.warning("The masks of %d case(s) are not kept, %s among them: %s", len(self.faults), case_id, fault)
 
     def finish(self, place: Path, means: Mapping[str, float], bins: Mapping[str, CalibrationSums]) -> None:
-        """Move the folder to its place.
-
-        On rank zero, once all ranks have written.
+        """Move the folder to its place, on rank zero after all ranks.
 
         Args:
-            place: A folder that is not there.
+            place: A folder that does not exist.
             means: The mean Dice of every case of the stage.
-            bins: What each label's probabilities come to, where they were measured.
+            bins: The binned probabilities of each label, where they were measured.
         """
         with name_errors(place, self.folder):
             self.source.finish(self.folder)
@@ -130,7 +128,7 @@ class SavedMasks:
             self.folder.rename(place)
 
     def discard(self) -> None:
-        """Remove everything; the stage did not end well."""
+        """Remove everything after a stage that failed."""
         with suppress(OSError):
             shutil.rmtree(self.folder)
         self._locks.release()
@@ -148,7 +146,7 @@ class SavedMasks:
         write_picture(picture_path(pictures_in(self.folder), prediction.case_id), picture)
 
     def _select(self, case_id: str, mean_dice: float) -> bool:
-        """Decide whether a case is pictured, and remove the picture of another that no longer is."""
+        """Decide whether to picture a case, and remove the picture it displaces."""
         self._pictured[case_id] = mean_dice
         dropped = set(self._pictured) - set(select_cases(dict(sorted(self._pictured.items()))))
         for name in dropped:
@@ -162,10 +160,7 @@ class SavedMasks:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the folders of stages that were killed.
-
-    Nobody has the locks of these.
-    """
+    """Remove the folders of killed stages, whose locks nobody holds."""
     for left in folder.glob(f"{_UNFINISHED}*"):
         with suppress(FolderLockedError), FolderLocks() as locks:
             locks.acquire(left)
@@ -180,7 +175,7 @@ def _to_lists(sums: CalibrationSums) -> dict[str, list[float]]:
 def average_dice(dice: Sequence[float]) -> float:
     """Average the labels of a case that have a score.
 
-    NaN where none has.
+    It is NaN where none has.
 
     >>> average_dice([0.5, float("nan"), 1.0])
     0.75
@@ -190,14 +185,14 @@ def average_dice(dice: Sequence[float]) -> float:
 
 
 class ScoreWriter(Callback):
-    """Writes what `validate` and `test` found, and prints the summary.
+    """Writes the scores of `validate` and `test`, and prints the summary.
 
     The files are `scores_<stage>.csv`, `summary_<stage>.json`, `objects_<stage>.csv` where `ObjectMetric` is among the
-    metrics, and the masks in `predictions/<stage>/`. Of a training
-    only the validation of the best weights, at its end, is written.
+    metrics, and the masks in `predictions/<stage>/`. A training writes only the validation of the best weights, at its
+    end.
 
     Args:
-        directory: Where to; the run folder by default.
+        directory: The folder of the files; the run folder by default.
         save_predictions: Whether masks are kept.
     """
 

@@ -41,14 +41,12 @@ class _StepRecord:
 
 
 class FiniteCheck(Callback):
-    """End a run that has diverged.
+    """End a diverged run at the first loss that is not finite.
 
-    At the first loss that is no number, and before any file is written.
-
-    On a GPU the losses are copied to the host without waiting for them, so that a fault is reported a few steps later
-    than it happens; before a checkpoint is saved, all of them are waited for, and the weights and what the optimizer
-    remembers are looked at. With `16-mixed` a loss or a gradient that is not finite is part of the method: the step is
-    left out and the loss scale lowered; many in a row are an error.
+    No file is written after it. On a GPU the losses are copied to the host without waiting for them, so that a fault is
+    reported a few steps later than it happens; before a checkpoint is saved, all of them are waited for, and the
+    weights and the optimizer's state are checked. With `16-mixed` a loss or a gradient that is not finite is part of
+    the method: the step is left out and the loss scale lowered; many in a row are an error.
 
     Args:
         skips: How many steps in a row `16-mixed` may leave out.
@@ -75,7 +73,11 @@ class FiniteCheck(Callback):
             self._check_step(self._records.popleft())
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse to save what is not finite."""
+        """Refuse to save what is not finite.
+
+        Raises:
+            DivergedError: A tensor is not.
+        """
         self._check_all()
         saved = list(_iterate_state(checkpoint))
         broken = [name for name, value in saved if not _is_finite(value)]
@@ -141,7 +143,7 @@ def _copy_loss_scale(trainer: Trainer) -> Tensor | None:
 
 
 def _iterate_state(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Iterate over what training goes on from: the weights, and the optimizers' memory of gradients.
+    """Iterate over the weights and the optimizers' memory of gradients.
 
     A gradient whose square is infinite leaves weights alone: Adam divides by that square ever after, and nothing moves.
     """
@@ -162,13 +164,13 @@ def _name_cases(cases: tuple[str, ...]) -> str:
 
 
 class Preemption(Callback):
-    """End a training that is asked to stop, to go on later.
+    """End a training that is asked to stop, to be resumed.
 
     The exit code is 75, or 130 after Ctrl-C.
 
     All ranks agree before each step, by one number summed over them: whoever was signaled, all of them leave at the
     same step. Lightning exchanges such a number before each step as well, so ours never waits for a device that would
-    not have been waited for anyway. A validation is broken off, and is run again when the training goes on: ranks have
+    not have been waited for anyway. A validation is broken off, and is run again when the training resumes: ranks have
     different numbers of validation batches, so they agree after the last one. Before the first step nothing is saved,
     and Ctrl-C ends at once whatever is being done.
 
@@ -181,7 +183,10 @@ class Preemption(Callback):
         self._requeue = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keep Lightning's handlers out: they run collectives, and save, in the middle of whatever is being done."""
+        """Keep Lightning's signal handlers out.
+
+        They run collectives, and save, in the middle of whatever is being done.
+        """
         trainer._signal_connector = _NoHandlers(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -195,7 +200,7 @@ class Preemption(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Leave between two steps of the optimizer.
 
-        Here, and not at a batch's end, the last one is logged as well.
+        At a batch's end the last one would not have been logged yet.
         """
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._leave_on_signal(trainer)
@@ -206,11 +211,17 @@ class Preemption(Callback):
             raise StopIteration  # ends Lightning's loop over the batches
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave before the cases of all ranks are merged, which a validation that was broken off has not."""
+        """Leave before the cases of all ranks are merged.
+
+        A validation that was broken off does not have them all.
+        """
         self._leave_on_signal(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Go back into the queue, last of all: Slurm ends this job at once."""
+        """Put the job back into the queue, last of all.
+
+        Slurm ends this job at once.
+        """
         # Before the first step, another rank may have left while this one waited for it, which is an error of its own.
         leaving = isinstance(exception, PreemptedError) or not trainer.global_step
         if leaving and trainer.is_global_zero and (self._requeue or self.stop.time_is_up):
@@ -231,7 +242,7 @@ class Preemption(Callback):
         raise make_stop_error(received, saved)
 
     def _save(self, trainer: Trainer) -> str:
-        """Save the state of a training that has one, and say in a sentence what there is to go on from."""
+        """Save the state of a training, and describe it in a sentence."""
         if trainer.state.fn != TrainerFn.FITTING:
             return "Training is done; the same command with --ckpt_path last scores its best weights."
         if trainer.sanity_checking or not trainer.global_step:
@@ -250,9 +261,7 @@ class _NoHandlers(_SignalConnector):
 
 
 def requeue_job(environment: Mapping[str, str]) -> None:
-    """Put a Slurm job back into the queue.
-
-    A refusal is a warning.
+    """Put a Slurm job back into the queue; warn if refused.
 
     Args:
         environment: The environment variables of the job.

@@ -28,10 +28,10 @@ State = dict[str, Any]
 
 
 class LoopPosition(NamedTuple):
-    """How far a training has come.
+    """Position of a training in its epochs and batches.
 
     Attributes:
-        epoch: Which epoch it is in, from 0.
+        epoch: The present epoch, from 0.
         batch: How many batches of this epoch are done; 0 is also the end of the epoch before.
         total: How many batches are done in all epochs.
         last: Whether no batch is left in this epoch, so that only its validation and its end are.
@@ -59,14 +59,19 @@ def make_resumable(trainer: Trainer, state: State, validated: int) -> State:
 
 
 def pending_accumulation_batches(trainer: Trainer) -> int:
-    """Count the batches that wait for the optimizer's step: a checkpoint written now has to run them again."""
+    """Count the batches that wait for the optimizer's step.
+
+    A checkpoint written now has to run them again.
+    """
     state = trainer.fit_loop.state_dict()
     position = read_position(state, trainer.num_training_batches, trainer.accumulate_grad_batches)
     return int(state["epoch_loop.batch_progress"]["total"]["processed"]) - position.total
 
 
 def count_done_batches(loop: Any) -> tuple[int, bool]:
-    """Count the batches of its epoch that a resumed training has done when the loader is made.
+    """Count the batches of its epoch that a resumed training has done.
+
+    It is called when the loader is made.
 
     Args:
         loop: `Trainer.fit_loop`, with the counters that a checkpoint gave it.
@@ -89,11 +94,11 @@ def fix_epoch_restart(trainer: Trainer) -> None:
 
 
 def read_position(state: State, batches: float, accumulated: int) -> LoopPosition:
-    """Read the position from counters, whichever hook they are of.
+    """Read the position of a training from counters of any hook.
 
     Args:
         state: The counters.
-        batches: Of an epoch.
+        batches: Batches of an epoch.
         accumulated: Batches for each step of the optimizer. Those that wait for one are not done: their gradients are
             in no checkpoint.
     """
@@ -109,11 +114,11 @@ def read_position(state: State, batches: float, accumulated: int) -> LoopPositio
 
 
 def make_counters(position: LoopPosition, state: State, *, steps: int, due: bool, pending: bool) -> State:
-    """Make the counters of a trainer that stands at the end of a batch or of an epoch.
+    """Make a trainer's counters at the end of a batch or epoch.
 
     Args:
-        position: Where it stands.
-        state: The counters that are not about it are taken from here.
+        position: The position of the training.
+        state: All other counters are taken from here.
         steps: Of the optimizer.
         due: Whether this position has a validation.
         pending: Whether it is still to be run.
@@ -135,7 +140,7 @@ def make_counters(position: LoopPosition, state: State, *, steps: int, due: bool
 
 
 def _has_validation(trainer: Trainer, position: LoopPosition) -> bool:
-    """Tell whether the trainer validates after the last batch that is done, by its own rule."""
+    """Tell whether the trainer validates after the last batch done."""
     every = trainer.val_check_batch
     if not position.batch or not trainer.enable_validation or every is None or math.isinf(every):
         return False
@@ -170,7 +175,10 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the best so far of this run, wherever its folder is now; another run's best is not ours."""
+        """Restore the best checkpoint of this run, wherever its folder is now.
+
+        Another run's best is ignored.
+        """
         folder = Path(str(self.dirpath))
         best = folder / Path(state_dict["best_model_path"]).name
         if not best.is_file():
@@ -183,7 +191,7 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Keep `last.ckpt`, the state to resume from.
 
-    Written at each epoch's end, and every few minutes in between.
+    It is written at each epoch's end, and every few minutes in between.
 
     Args:
         minutes: How much training a crash may cost at most.
@@ -194,19 +202,19 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; a run that trains is not complete."""
+        """Start the clock, and mark the run as not complete."""
         self._saved_at = time.monotonic()
         run = get_run_folder(last_checkpoint_path(trainer))
         if trainer.is_global_zero:
             forget_complete(run)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Save when the minutes have passed, or training is told to stop in mid-epoch."""
+        """Save after some minutes, or when training stops in mid-epoch."""
         if not trainer.is_last_batch and (trainer.should_stop or self._is_due(trainer)):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after the validation of the epoch, or of as much of it as there is."""
+        """Save after the validation of an epoch, even a partial one."""
         self._save(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -228,9 +236,12 @@ class LastCheckpoint(Checkpoint):
 
 
 def find_best_weights(trainer: Trainer) -> Path | None:
-    """Find the file of the best weights, wherever their callback stands in the trainer's list.
+    """Find the file of the best weights.
 
     Lightning's `trainer.checkpoint_callback` is the first that keeps any checkpoint, `LastCheckpoint` included.
+
+    Args:
+        trainer: May have the callback of the best weights anywhere in its list.
 
     Returns:
         The file; `None` where no validation was better than another, or no checkpoints are kept.
@@ -241,9 +252,13 @@ def find_best_weights(trainer: Trainer) -> Path | None:
 
 
 def keep_last_as_best(trainer: Trainer) -> Path | None:
-    """Keep the newest weights as the best ones, if a training ended in the validation at its end.
+    """Keep the newest weights as the best, after a stop in validation.
 
-    Lightning does not train where nothing is left to train, and so does not validate either. Every rank has to ask.
+    It was the validation at the end of the training. Lightning does not train where nothing is left to train, and so
+    does not validate either. Each rank must call it.
+
+    Args:
+        trainer: After its `fit`.
 
     Returns:
         `best.ckpt`; `None` where the trainer keeps no best weights, or has no validation.
@@ -262,10 +277,8 @@ def keep_last_as_best(trainer: Trainer) -> Path | None:
 
 
 def last_checkpoint_path(trainer: Trainer) -> Path:
-    """Return the path of this run's `last.ckpt`.
+    """Return the path of this run's `last.ckpt`, the same on each rank.
 
-    Every rank has to call, and gets the same one.
-
-    `trainer.save_checkpoint(last_checkpoint(trainer))` saves the state at a step's end.
+    Each rank must call it. `trainer.save_checkpoint(last_checkpoint(trainer))` saves the state at a step's end.
     """
     return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / LAST

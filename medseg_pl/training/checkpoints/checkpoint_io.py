@@ -33,13 +33,12 @@ _REMEDIES = {
 
 
 class DurableCheckpointIO(CheckpointIO):
-    """Save through a temporary file beside the target.
-
-    Load nothing that is damaged or would run code.
+    """Save through a temporary file, and load only whole, harmless files.
 
     A file is written under another name in the same folder, synced to the disk, read back, and then renamed: there is
-    no moment at which a crash, a full disk or a lost machine leaves less than what was there before. Of `last.ckpt`
-    the one before is kept as `last.previous.ckpt`, and loaded where `last.ckpt` is damaged.
+    no moment at which a crash, a full disk or a lost machine leaves less than what was there before. The `last.ckpt`
+    before the present one is kept as `last.previous.ckpt`, and loaded where `last.ckpt` is damaged. Nothing that would
+    run code is loaded.
     """
 
     def __init__(self) -> None:
@@ -66,7 +65,7 @@ class DurableCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: MapLocation = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Load a verified file, or the one before it where that is kept.
+        """Load a verified file, or the kept one before it.
 
         Args:
             path: A file; never a URL.
@@ -81,7 +80,7 @@ class DurableCheckpointIO(CheckpointIO):
         return load_or_previous(require_local_file(path), map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a file; a folder stays, since this class writes none."""
+        """Remove a file; keep folders, since this class writes none."""
         Path(path).unlink(missing_ok=True)
 
     def _save(self, checkpoint: dict[str, Any], target: Path) -> None:
@@ -105,7 +104,10 @@ class DurableCheckpointIO(CheckpointIO):
         self._whole.add(target)
 
     def _is_whole(self, path: Path) -> bool:
-        """Tell whether a file is worth keeping: a damaged one must not take the place of a good one."""
+        """Tell whether a file is worth keeping.
+
+        A damaged one must not take the place of a good one.
+        """
         if path not in self._whole and path.is_file():
             try:
                 verify_checksums(path)
@@ -125,9 +127,11 @@ def previous_path(path: Path) -> Path:
 
 
 def load_or_previous(path: Path, map_location: MapLocation = "cpu") -> dict[str, Any]:
-    """Load a checkpoint.
+    """Load a checkpoint, or with a warning the one saved before it.
 
-    If it is damaged, warn and load the one saved before it.
+    Args:
+        path: The checkpoint.
+        map_location: As `torch.load` takes it.
 
     Raises:
         UnreadableFileError: The file cannot be loaded, and there is none from before that can.
@@ -151,7 +155,15 @@ def _read_back(path: Path) -> None:
 
 
 def link_or_copy(path: Path, name: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no hard links."""
+    """Give a file a second name: a hard link, else a copy.
+
+    Args:
+        path: The file.
+        name: The second name.
+
+    Raises:
+        OSError: Neither can be made.
+    """
     try:
         name.hardlink_to(path)
     except OSError as error:

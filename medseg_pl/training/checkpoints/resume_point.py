@@ -32,7 +32,7 @@ _RECORDS = ("config.yaml", "hparams.yaml", "splits.json", "environment.json", "m
 
 
 class ResumePoint(NamedTuple):
-    """Where training goes on.
+    """The state and the run folder from which training resumes.
 
     Attributes:
         checkpoint: The state that is restored; `None` if a run was stopped before its first save, and begins again in
@@ -59,10 +59,10 @@ class ResumePoint(NamedTuple):
 
 
 class _RunComplete(Exception):  # noqa: N818  an answer and no error
-    """A run has trained as long as it was told to.
+    """A run has trained as long as it should.
 
     Args:
-        message: What a reader is told.
+        message: The text for the reader.
         run: Its folder.
     """
 
@@ -72,12 +72,14 @@ class _RunComplete(Exception):  # noqa: N818  an answer and no error
 
 
 def lock_resume_point(name: str, experiment: Path, limits: Mapping[str, Any], locks: FolderLocks) -> ResumePoint | None:
-    """Find the checkpoint to resume from, and lock its run folder before the data is read.
+    """Find the checkpoint to resume from, and lock its run folder.
+
+    It is locked before the data is read.
 
     Args:
-        name: What `--ckpt_path` says: a file, a run folder, or `last`.
+        name: The value of `--ckpt_path`: a file, a run folder, or `last`.
         experiment: The folder of the experiment's runs.
-        limits: How long training is told to last; a run that has done so ends the block of `report_complete_run`.
+        limits: How long training should last; a run that has done so ends the block of `report_complete_run`.
         locks: Lock the run folder for this process.
 
     Returns:
@@ -109,9 +111,10 @@ def lock_resume_point(name: str, experiment: Path, limits: Mapping[str, Any], lo
 
 @contextmanager
 def report_complete_run() -> Iterator[list[Path]]:
-    """Say that there is nothing to train, and end well.
+    """Report a complete run that the block finds, without an error.
 
-    What it gives is then the run's folder.
+    Yields:
+        A list that gets the folder of the complete run.
     """
     complete: list[Path] = []
     try:
@@ -163,13 +166,25 @@ def find_newest_run(experiment: Path) -> Path | None:
 
 
 def remove_records(run: Path) -> None:
-    """Remove the records of a run that was never saved: settings and split may be others now."""
+    """Remove the records of a run that was never saved.
+
+    Settings and split may have changed since.
+    """
     for name in _RECORDS:
         (run / name).unlink(missing_ok=True)
 
 
 def record_complete(run: Path, limits: Mapping[str, Any], epochs: int, steps: int) -> None:
-    """Record that a run has trained as long as it was told to, and that its scores are written."""
+    """Record that a run has trained as long as it should.
+
+    Its scores are written by then.
+
+    Args:
+        run: The run folder.
+        limits: How long training should last.
+        epochs: Epochs that are done.
+        steps: Steps of the optimizer that are done.
+    """
     record = {"epochs": epochs, "steps": steps, "limits": dict(limits)}
     write_text(run / _COMPLETE, json.dumps(record, indent=1) + "\n", replace=True)
 
@@ -182,17 +197,14 @@ def forget_complete(run: Path) -> None:
 def is_complete(run: Path, limits: Mapping[str, Any]) -> bool:
     """Tell whether a run has trained as long as these limits say.
 
-    With other limits it goes on.
+    With other limits it may go on.
     """
     path = run / _COMPLETE
     return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8"))["limits"] == limits)
 
 
 def _read_first_whole(candidates: list[Path]) -> ResumePoint | None:
-    """Read the first checkpoint that is not damaged.
-
-    Warn of those passed over.
-    """
+    """Read the first whole checkpoint, with a warning of damaged ones before."""
     present = [path for path in candidates if path.is_file()]
     damaged: list[UnreadableFileError] = []
     for path in present:
@@ -228,7 +240,11 @@ def _read_checkpoint(path: Path) -> ResumePoint:
 
 
 def _require_long_enough(point: ResumePoint, limits: Mapping[str, Any]) -> None:
-    """Raise `TooShortError` for a length of training that the state has passed already."""
+    """Check that the limits do not end before the state.
+
+    Raises:
+        TooShortError: They do.
+    """
     for name, done in (("max_epochs", point.epochs), ("max_steps", point.steps)):
         limit = limits.get(name)
         if limit is not None and 0 <= int(limit) < done:
@@ -239,10 +255,7 @@ def _require_long_enough(point: ResumePoint, limits: Mapping[str, Any]) -> None:
 
 
 def _lock_run(run: Path, locks: FolderLocks) -> None:
-    """Lock the run folder.
-
-    Only the first process of the job takes the lock, for all of them.
-    """
+    """Lock the run folder in the first process, for all of them."""
     if _is_first_process():
         locks.acquire(run)
 
