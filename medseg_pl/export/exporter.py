@@ -70,12 +70,15 @@ NOT_KNOWN = "not known"
 
 
 def export(arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Write the folder and prove it with its golden cases.
+    """Write the folder, and prove it with its golden cases.
 
     It gets its name only then.
 
+    Args:
+        arguments: Those of `medseg export`.
+
     Returns:
-        What the export costs in Dice, where it was measured.
+        The cost of the export in Dice, where it was measured.
 
     Raises:
         SettingError: A package is missing, or the checkpoint's settings name code that is not allowed.
@@ -169,7 +172,7 @@ def _write(
 
 
 def copy_runner(folder: Path) -> None:
-    """Copy the runner, the modules that it shares with medseg, and what it needs to be installed.
+    """Copy the runner, the modules that it shares, and its requirements.
 
     The modules lie in a package of another name, so that a folder on Python's path never hides medseg itself.
     """
@@ -188,7 +191,7 @@ def copy_runner(folder: Path) -> None:
 
 
 def select_network_weights(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Select the network's weights of a model's state, under the names that the network gives."""
+    """Select the network's weights from a model's state, by the network's names."""
     prefix = "network."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return {name: value.contiguous().clone() for name, value in weights.items()}
@@ -208,7 +211,11 @@ def _measure(trained: CheckpointInfo, folder: Path, source: Source) -> dict[str,
 
 
 def _run_self_test(folder: Path) -> str:
-    """Run `run.py --self-test` in a process that sees only the folder, and return what it prints."""
+    """Run `run.py --self-test` where only the folder is visible.
+
+    Returns:
+        What it prints.
+    """
     # Isolated: neither this environment's variables nor the current folder may help the runner.
     command = [sys.executable, "-I", "run.py", "--self-test"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -222,10 +229,7 @@ def _run_self_test(folder: Path) -> str:
 
 
 def _find_slicing(trained: CheckpointInfo) -> str:
-    """Find how the source cuts volumes.
-
-    Without a setting it takes the file's own slices.
-    """
+    """Find how the source cuts volumes; by default into the file's slices."""
     return str((trained.settings["data"]["source"].get("init_args") or {}).get("slicing", "file"))
 
 
@@ -255,7 +259,7 @@ def _require_packages() -> None:
 
 
 class EnsembleNetwork(nn.Module):
-    r"""Compute logits whose probabilities are the mean of those of several networks.
+    r"""Compute logits whose probabilities are the mean over several networks.
 
     With exclusive classes the softmax of $\log \sum_i \mathrm{softmax}(z_i)$ is the mean of the softmaxes; otherwise
     the sigmoid of $\log \bar p - \log (1 - \bar p)$ is $\bar p$.
@@ -281,7 +285,7 @@ class EnsembleNetwork(nn.Module):
 
 
 def load_ensemble(members: Sequence[CheckpointInfo], changes: dict[str, Any]) -> SegmentationModel:
-    """Load checkpoints that differ in their weights alone as one model.
+    """Load checkpoints that differ only in their weights as one model.
 
     Args:
         members: At least one.
@@ -315,7 +319,7 @@ def write_cards(folder: Path, trained: CheckpointInfo, spec: Mapping[str, Any], 
     Args:
         folder: Of the export.
         trained: The checkpoint, whose run folder has the scores.
-        spec: What the export says of itself.
+        spec: The specification of the export.
         ensemble: The file of the ensemble of which the checkpoint is the first member; its folder has the scores.
 
     Raises:
@@ -352,7 +356,11 @@ def write_cards(folder: Path, trained: CheckpointInfo, spec: Mapping[str, Any], 
 def find_run(trained: CheckpointInfo, labels: list[str]) -> Run:
     """Read the run of a checkpoint.
 
-    Without a run folder, what the checkpoint itself says.
+    A checkpoint without a run folder gives a run without scores.
+
+    Args:
+        trained: The checkpoint.
+        labels: The labels of its model.
     """
     folder = get_run_folder(Path(trained.path))
     if (folder / "config.yaml").is_file():

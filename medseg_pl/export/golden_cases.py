@@ -31,11 +31,11 @@ Spacing = tuple[float, float, float]
 
 
 class GoldenCase(NamedTuple):
-    """An image, or probabilities, to which the result is known.
+    """An image, or probabilities, with the known result.
 
     Attributes:
         name: Of its file.
-        arrays: What goes in and what has to come out.
+        arrays: The input and the expected output.
         whole_image_max_pixels: In place of the specification's, so that small images show what large ones go through.
     """
 
@@ -45,7 +45,9 @@ class GoldenCase(NamedTuple):
 
 
 def make_golden_cases(model: SegmentationModel, whole_image_max_pixels: int) -> list[GoldenCase]:
-    """Make cases whose sizes are odd, smaller and larger than a window, whole and in windows, of several types.
+    """Make golden cases of many sizes and types.
+
+    Sizes are odd, smaller and larger than a window, so that cases run whole and in windows.
 
     Args:
         model: The trained model; or one around the exported graph, where its precision is lower.
@@ -101,7 +103,10 @@ def _predict(
 
 
 def _decide(model: SegmentationModel, rng: np.random.Generator) -> GoldenCase:
-    """Decide on probabilities in blocks that are sparse on the left, and full of holes on the right."""
+    """Decide on probabilities in blocks.
+
+    Blocks are sparse on the left, and full of holes on the right.
+    """
     labels, spacing_mm = model.labels, (2.0, 0.75, 0.5)
     density = np.where(np.arange(13) < 7, 0.15, 0.85)
     blocks = rng.random((labels.classes, 5, 11, 13), np.float32)
@@ -126,13 +131,16 @@ def _as_array(spacing_mm: Spacing | None) -> dict[str, NDArray[Any]]:
 
 
 def _choose_spacing(model: SegmentationModel) -> Spacing:
-    """Such that a slice grows on one axis and shrinks on the other, where the model has a spacing of its own."""
+    """Choose a spacing for which a slice grows on one axis only.
+
+    It shrinks on the other, where the model has a spacing of its own.
+    """
     y, x = model.spacing_mm or (0.75, 0.5)
     return 3.0, 1.3 * y, 0.8 * x
 
 
 def _find_ranges(how: Normalization, channels: int) -> list[tuple[float, float]]:
-    """Find the raw values that the model is made for, channel by channel."""
+    """Find each channel's raw values that the model is made for."""
     if isinstance(how, PerChannel):
         return [_find_ranges(one, 1)[0] for one in how.channels if isinstance(one, Normalization)]
     if isinstance(how, IntensityWindow):
@@ -165,7 +173,7 @@ def _round_to_odd(length: float) -> int:
 
 
 def measure_accuracy(trained: CheckpointInfo, predictor: Predictor, folder: Path, source: Source) -> dict[str, Any]:
-    """Measure the mean Dice over the validation cases, both ways.
+    """Measure the mean Dice of checkpoint and export over the validation cases.
 
     Args:
         trained: The checkpoint.
@@ -205,6 +213,6 @@ def measure_accuracy(trained: CheckpointInfo, predictor: Predictor, folder: Path
 
 
 def _add_cost(dice: dict[str, float | None]) -> dict[str, float | None]:
-    """Add what is lost; unknown if no case has the label."""
+    """Add the loss of Dice, unknown if no case has the label."""
     before, after = dice["checkpoint"], dice["exported"]
     return {**dice, "cost": None if before is None or after is None else before - after}

@@ -52,7 +52,7 @@ def read_image(path: Path, slicing: Slicing, orientation: str | None = None) -> 
 
 
 def read_picture(path: Path) -> Array:
-    """Read `(C, H, W)` upright: one channel for gray, three for color, no value changed."""
+    """Read `(C, H, W)` upright, with no value changed."""
     from PIL import Image, ImageOps
 
     try:
@@ -126,7 +126,7 @@ def read_volume(path: Path) -> tuple[Array, Geometry]:
 
 
 def paint_labels(mask: Array, spec: dict[str, Any], picture: bool) -> dict[str, Array]:
-    """Turn a mask into what its files hold.
+    """Convert a mask to the content of its files.
 
     Args:
         mask: `(M, D, H, W)`.
@@ -151,7 +151,10 @@ def paint_labels(mask: Array, spec: dict[str, Any], picture: bool) -> dict[str, 
 
 
 def _paint(plane: Array, marks: list[list[int]]) -> Array:
-    """Put the mark of each index, a value or a color, in its place, in the smallest type that holds all."""
+    """Paint the mark of each index in the smallest data type.
+
+    A mark is a value or a color.
+    """
     table = np.array(marks)
     low, high = int(table.min()), int(table.max())
     table = table.astype(np.min_scalar_type(min(low, -high - 1) if low < 0 else high))
@@ -160,13 +163,28 @@ def _paint(plane: Array, marks: list[list[int]]) -> Array:
 
 
 def list_outputs(folder: Path, sources: list[Path], spec: dict[str, Any]) -> list[Path]:
-    """List the files that `write_mask` writes."""
+    """List the files that `write_mask` writes.
+
+    Args:
+        folder: The folder of the masks.
+        sources: The files of the case.
+        spec: The specification.
+    """
     names = spec["labels"]["names"] if spec["labels"]["task"] == "multilabel" else [""]
     return [folder / name / _name_output(source) for name in names for source in sources]
 
 
 def write_mask(folder: Path, sources: list[Path], mask: Array, spec: dict[str, Any]) -> None:
-    """Write a file for each source and, where labels may overlap, each label; named like the source, on its grid."""
+    """Write a file for each source, and each label that may overlap.
+
+    Files are named like their source, and lie on its grid.
+
+    Args:
+        folder: The folder of the masks.
+        sources: The files of the case.
+        mask: `(M, D, H, W)`.
+        spec: The specification.
+    """
     volume = is_volume(sources[0])
     for name, values in paint_labels(mask, spec, picture=not volume).items():
         for depth, source in enumerate(sources):

@@ -75,13 +75,18 @@ class DeployedNetwork(nn.Module):
         self.dtype = dtype
 
     def forward(self, image: Float[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
-        """Compute the logits of raw images."""
+        """Compute the logits of raw images.
+
+        Args:
+            image: `(B, C, H, W)`.
+            statistics: `(B, C, 4)` of each channel over its whole case.
+        """
         logits: Tensor = self.network(self.normalization(image, statistics).to(self.dtype))
         return logits.float()
 
 
 def export_onnx(model: SegmentationModel, precision: str) -> OnnxModel:
-    """Export the network for any size; failing that, for the window's.
+    """Export the network for any size, or else for the window's.
 
     Args:
         model: The trained model, in evaluation mode on the CPU.
@@ -107,7 +112,12 @@ def export_onnx(model: SegmentationModel, precision: str) -> OnnxModel:
 
 
 def replace_network(model: SegmentationModel, graph: onnx.ModelProto) -> SegmentationModel:
-    """Copy a model with a graph in place of its network and its normalization."""
+    """Copy a model, with a graph for its network and normalization.
+
+    Args:
+        model: The trained model.
+        graph: Takes raw images, and gives logits.
+    """
     replaced = copy.deepcopy(model)
     replaced.normalization = _RawValues()
     replaced.network = _Session(graph, replaced.normalization)
@@ -186,7 +196,7 @@ def _make_example(model: SegmentationModel, size: tuple[int, int], batch: int) -
 
 
 def _agrees(graph: onnx.ModelProto, deployed: DeployedNetwork, model: SegmentationModel) -> bool:
-    """Tell whether the graph computes what the network does at sizes that it was not exported with.
+    """Tell whether the graph computes the network at sizes of no export.
 
     Some networks look at the size of an image in Python, which export turns into a constant without a word.
     """
@@ -207,7 +217,7 @@ def _agrees(graph: onnx.ModelProto, deployed: DeployedNetwork, model: Segmentati
 
 
 def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Quantize weights to 8 bits; values are quantized as they come."""
+    """Quantize weights to 8 bits, and values at run time."""
     ready = onnx.ModelProto()
     ready.CopyFrom(model)
     # What its own preparation notes: without it, it recommends that, which is done already and needs fixed sizes.
@@ -220,7 +230,10 @@ def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _remove_origin(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove where torch says that operators come from: lines of code, and paths of this machine."""
+    """Remove the origin of operators that torch notes.
+
+    It names lines of code, and paths of this machine.
+    """
     graph = model.graph
     values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
     for part in (model, graph, *graph.node, *values, *model.functions):
@@ -242,10 +255,11 @@ def _silence_exporter() -> Iterator[None]:
 
 @contextmanager
 def _settle_same_padding() -> Iterator[None]:
-    """Pad as every allowed size does where timm would compute the padding from the size.
+    """Pad by one number, the padding of every allowed size.
 
-    Its formula for an unknown size puts each layer's expression into the next one's, and torch then compares them for
-    hours. The sides are multiples of all strides, for which the padding is one number; `_agrees` holds it to that.
+    timm would compute the padding from the size. Its formula for an unknown size puts each layer's expression into the
+    next one's, and torch then compares them for hours. The sides are multiples of all strides, for which the padding is
+    one number; `_agrees` holds it to that.
     """
     compute = padding.get_same_padding
 
@@ -271,7 +285,7 @@ def make_specification(
     precision: str,
     orientation: str | None = None,
 ) -> dict[str, Any]:
-    """Make the specification: all that a program has to know to use the exported network.
+    """Make the specification that a program needs to use the exported network.
 
     Args:
         model: The trained model.
@@ -321,12 +335,14 @@ def make_specification(
 
 
 def seal_folder(folder: Path, model: onnx.ModelProto, spec: Mapping[str, Any]) -> None:
-    """Write the model with the specification inside, and the specification with the checksum of every file.
+    """Write the model and the specification, with checksums of all files.
+
+    The model holds the specification too.
 
     Args:
         folder: Where all other files are.
         model: The network.
-        spec: Of all fields but `files`.
+        spec: All fields but `files`.
     """
     del model.metadata_props[:]
     model.metadata_props.add(key="medseg", value=json.dumps(spec))

@@ -96,10 +96,10 @@ TRANSFORMS = {
 
 
 class Model:
-    """A network with all that happens before and after it.
+    """A network with all steps before and after it.
 
     Args:
-        folder: Where spec.json and model.onnx are.
+        folder: The folder of spec.json and model.onnx.
     """
 
     def __init__(self, folder: Path = FOLDER) -> None:
@@ -112,14 +112,30 @@ class Model:
         self.profiles = [TrainingProfile.from_dict(plain) for plain in self.spec.get("profiles", [])]
 
     def compare_image(self, image: Array, geometry: Geometry) -> list[ImageFinding]:
-        """Compare an image `(C, D, H, W)` with those that the model was trained on."""
+        """Compare an image with those that the model was trained on.
+
+        Args:
+            image: `(C, D, H, W)` raw values.
+            geometry: Its grid.
+
+        Returns:
+            What is unlike the training images.
+        """
         if not self.profiles:
             return []
         facts = measure_image(image, geometry.spacing_mm, find_axis_codes(geometry))
         return merge_findings([compare_image(facts, profile) for profile in self.profiles])
 
     def compare_mask(self, mask: Array, geometry: Geometry) -> list[ImageFinding]:
-        """Compare a predicted mask `(M, D, H, W)` with the references of training."""
+        """Compare a predicted mask with the references of training.
+
+        Args:
+            mask: `(M, D, H, W)`.
+            geometry: Its grid.
+
+        Returns:
+            What is unlike the references.
+        """
         if not self.profiles:
             return []
         names, overlapping = self.spec["labels"]["names"], self.spec["labels"]["task"] == "multilabel"
@@ -193,7 +209,10 @@ class Model:
         return resize_linear(padding.undo(probabilities), native)
 
     def _predict_windows(self, image: Array, statistics: Array, fill: Array, most: int) -> Array:
-        """Predict a fitted slice: whole where it is small enough, else by the weighted mean over windows."""
+        """Predict a resized slice, whole if it is small enough.
+
+        Otherwise it is the weighted mean over windows.
+        """
         size, window = (image.shape[1], image.shape[2]), (self.spec["window"][0], self.spec["window"][1])
         frame = compute_padded_size(size, 1, at_least=window)
         whole = compute_padded_size(size, self.spec["size_divisor"], at_least=window)
@@ -239,7 +258,13 @@ def read_specification(folder: Path) -> dict[str, Any]:
 
 
 def check_names(spec: Any) -> None:
-    """Raise `RefusedError` where a name would lead out of the folder that it is part of: it may be a stranger's."""
+    """Check that no name leads out of its folder.
+
+    The specification may be a stranger's.
+
+    Raises:
+        RefusedError: A name does.
+    """
     try:
         golden = [case["file"].removeprefix("golden/") for case in spec.get("golden", ())]
         names = [*spec.get("labels", {}).get("names", ()), *golden]
@@ -251,12 +276,20 @@ def check_names(spec: Any) -> None:
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a file or a folder may be called so, on every system."""
+    """Tell whether every system allows a file or folder this name."""
     return name.strip(". ") == name != "" and name.isprintable() and not set(name) & set('/\\:*?"<>|')
 
 
 def check_specification(spec: dict[str, Any], metadata: dict[str, str]) -> None:
-    """Raise `RefusedError` unless spec.json says what the model was exported with, in every field."""
+    """Check that spec.json is what the model was exported with.
+
+    Args:
+        spec: The content of spec.json.
+        metadata: That of the model.
+
+    Raises:
+        RefusedError: A field differs.
+    """
     if "medseg" not in metadata:
         raise RefusedError("model.onnx holds no specification, so it is not the one that belongs to spec.json.")
     # Checksums cannot stand in the model: its own is among them.
@@ -266,7 +299,13 @@ def check_specification(spec: dict[str, Any], metadata: dict[str, str]) -> None:
 
 
 def list_differences(now: Any, then: Any, where: str = "") -> list[str]:
-    """List the fields in which two JSON values differ, and how."""
+    """List the fields in which two JSON values differ, and how.
+
+    Args:
+        now: The present value.
+        then: The other value.
+        where: The name of the field that holds them.
+    """
     if isinstance(now, dict) and isinstance(then, dict):
         names = sorted({*now, *then})
         pairs = [(now.get(name, ...), then.get(name, ...), f"{where}.{name}".lstrip(".")) for name in names]
@@ -279,7 +318,7 @@ def list_differences(now: Any, then: Any, where: str = "") -> list[str]:
 
 
 def to_storable(image: Array) -> Array:
-    """Keep the types that scanners write; make everything else `float32`."""
+    """Keep the types that scanners write; convert everything else to `float32`."""
     keeps = image.dtype.name in ("uint8", "uint16", "int16", "float32")
     stored = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("=") if keeps else np.float32)
     if not np.isfinite(stored).any():
@@ -290,14 +329,24 @@ def to_storable(image: Array) -> Array:
 def stack_context(image: Array, depth: int, context: int) -> Array:
     """Stack a slice and its neighbors as channels.
 
-    Beyond the ends the last slice stands in.
+    Beyond an end of the volume, its outermost slice is repeated.
+
+    Args:
+        image: `(C, D, H, W)`.
+        depth: The number of the slice.
+        context: Neighbors on each side.
     """
     indices = np.clip(np.arange(depth - context, depth + context + 1), 0, image.shape[1] - 1)
     return image[:, indices].swapaxes(0, 1).reshape(-1, *image.shape[2:])
 
 
 def resize_linear(probabilities: Array, size: Size) -> Array:
-    """Scale `(K, H, W)` linearly both ways, as torch's `interpolate` does it."""
+    """Scale `(K, H, W)` linearly both ways, as torch's `interpolate` does.
+
+    Args:
+        probabilities: `(K, h, w)`.
+        size: `(height, width)` afterwards.
+    """
     height, width = size
     return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in probabilities])
 
@@ -305,7 +354,9 @@ def resize_linear(probabilities: Array, size: Size) -> Array:
 def gaussian_weights(window: Size, sigma: float) -> Array:
     """Compute weights that trust the middle of a window.
 
-    `sigma` is a share of its side.
+    Args:
+        window: `(height, width)`.
+        sigma: Standard deviation as a share of the window's side.
     """
     axes = [(np.arange(side, dtype=np.float32) - (side - 1) / 2) / (side * sigma) for side in window]
     y, x = (np.exp(-0.5 * axis**2) for axis in axes)
@@ -314,7 +365,12 @@ def gaussian_weights(window: Size, sigma: float) -> Array:
 
 
 def activate(logits: Array, activation: str) -> Array:
-    """Turn logits into probabilities `(K, H, W)`."""
+    """Convert logits to probabilities.
+
+    Args:
+        logits: `(K, H, W)`.
+        activation: `sigmoid` or `softmax`.
+    """
     if activation == "sigmoid":
         return np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * logits))  # as a sigmoid, without overflow
     powers = np.exp(logits - logits.max(axis=0))  # less the maximum: no power overflows
@@ -323,9 +379,14 @@ def activate(logits: Array, activation: str) -> Array:
 
 
 def decide(probabilities: Array, decision: dict[str, Any]) -> Array:
-    """Decide on `(K, ...)` probabilities as the mask `(M, ...)`.
+    """Decide on probabilities: the likeliest class, or labels above a threshold.
 
-    The likeliest class, or every label above a threshold.
+    Args:
+        probabilities: `(K, ...)`.
+        decision: `rule`, and a `threshold` where labels may overlap.
+
+    Returns:
+        `(M, ...)`.
     """
     if decision["rule"] == "likeliest":
         likeliest: Array = probabilities.argmax(axis=0)[None]
@@ -335,7 +396,13 @@ def decide(probabilities: Array, decision: dict[str, Any]) -> Array:
 
 
 def postprocess_mask(mask: Array, spacing_mm: Spacing | None, spec: dict[str, Any]) -> Array:
-    """Post-process `(M, D, H, W)` in place, label by label, as the specification's `postprocess` says."""
+    """Post-process a mask in place, label by label.
+
+    Args:
+        mask: `(M, D, H, W)`.
+        spacing_mm: Between voxels along `(z, y, x)`, where it is known.
+        spec: The specification, with `postprocess`.
+    """
     overlapping = spec["labels"]["task"] == "multilabel"
     z, y, x = spacing_mm or (1.0, 1.0, 1.0)
     voxel = y * x if mask.shape[1] == 1 else z * y * x  # sizes of a single slice are areas
@@ -367,7 +434,15 @@ def run_self_test(folder: Path = FOLDER) -> list[str]:
 
 
 def check_files(folder: Path, spec: dict[str, Any]) -> None:
-    """Raise `RefusedError` unless every file is the one that was exported."""
+    """Check that the folder's files are those that were exported.
+
+    Args:
+        folder: The exported model.
+        spec: The specification, with a checksum for each file.
+
+    Raises:
+        RefusedError: A file is missing, is another one, or is not listed.
+    """
     shipped = [f"medseg_runtime/{name}.py" for name in RUNTIME]
     golden = [case["file"] for case in spec["golden"]]
     expected = {"model.onnx", "weights.safetensors", "run.py", "requirements.txt", *shipped, *golden}
@@ -378,7 +453,16 @@ def check_files(folder: Path, spec: dict[str, Any]) -> None:
 
 
 def check_file(folder: Path, name: str, digest: str | None) -> None:
-    """Raise `RefusedError` unless the file has the checksum."""
+    """Check a file against its checksum.
+
+    Args:
+        folder: The exported model.
+        name: The file.
+        digest: Its SHA-256, hexadecimal.
+
+    Raises:
+        RefusedError: The file is missing, or is another one.
+    """
     if not (folder / name).is_file():
         raise RefusedError(f"{name} is missing. Take the folder as it was made.")
     if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
@@ -386,7 +470,12 @@ def check_file(folder: Path, name: str, digest: str | None) -> None:
 
 
 def check_case(model: Model, path: Path, whole_image_max_pixels: int | None) -> str:
-    """Run a golden case, and say in a line how well it agrees.
+    """Run a golden case, and describe in a line how it agrees.
+
+    Args:
+        model: The exported model.
+        path: The file of the case.
+        whole_image_max_pixels: In place of the specification's.
 
     Raises:
         RefusedError: It does not agree.
@@ -414,7 +503,15 @@ def check_case(model: Model, path: Path, whole_image_max_pixels: int | None) -> 
 
 
 def group_files(images: list[Path], together: str | None) -> list[tuple[list[Path], list[Path]]]:
-    """Group files into cases: the files of each, and those of them that get a mask."""
+    """Group files into cases.
+
+    Args:
+        images: The files.
+        together: How files make up one case: `slices`, or the channels of one image; `None` for a case each.
+
+    Returns:
+        For each case its files, and those of them that get a mask.
+    """
     if together is None:
         return [([path], [path]) for path in images]
     return [(images, images if together == "slices" else images[:1])]
@@ -431,8 +528,14 @@ def check_outputs(paths: list[Path]) -> None:
 def run_case(model: Model, paths: list[Path], masked: list[Path], arguments: argparse.Namespace) -> list[ImageFinding]:
     """Read, predict and write one case.
 
+    Args:
+        model: The exported model.
+        paths: The files of the case.
+        masked: Those of them that get a mask.
+        arguments: Those of the command.
+
     Returns:
-        In what it is unlike the training cases.
+        What is unlike the training cases.
 
     Raises:
         ForeignImageError: It has a warning, and such cases are refused.
@@ -470,10 +573,10 @@ def refuse_warnings(findings: list[ImageFinding]) -> None:
 
 
 def read_outcomes(path: Path) -> list[tuple[str, ...]]:
-    """Read what `write_outcomes` wrote in an earlier run, if there was one.
+    """Read the outcomes of an earlier run, if there was one.
 
     Raises:
-        RefusedError: It is a file of something else.
+        RefusedError: The file is something else.
     """
     if not path.exists():
         return []

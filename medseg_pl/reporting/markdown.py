@@ -158,7 +158,12 @@ def _make_row(label: str, described: Mapping[str, Any]) -> list[Any]:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Format the lines of a table."""
+    """Format the lines of a table.
+
+    Args:
+        header: The names of the columns.
+        rows: The cells, empty where `None`.
+    """
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines]
 
@@ -175,7 +180,13 @@ def escape(text: str) -> str:
 
 
 def fill_readme(path: Path, run: Run) -> tuple[bool, list[str]]:
-    """Write what the run says between the marks of a README, and nothing elsewhere.
+    """Write a run's blocks between the marks of a README.
+
+    Nothing else in it changes.
+
+    Args:
+        path: The README.
+        run: The run.
 
     Returns:
         Whether the file changed, and the blocks that it has no marks for.
@@ -212,8 +223,8 @@ def fill_markers(text: str, blocks: Mapping[str, str], what: str) -> str:
 
     Args:
         text: With at least one pair of marks.
-        blocks: What goes between the marks of each name. Those without marks are left out.
-        what: What to call the text in an error.
+        blocks: The text to put between the marks of each name. Those without marks are left out.
+        what: The text's name in errors.
 
     Raises:
         SettingError: There are no marks, or they do not come in pairs, or have a name that no block has.
@@ -232,7 +243,12 @@ def fill_markers(text: str, blocks: Mapping[str, str], what: str) -> str:
 
 
 def find_missing_markers(text: str, blocks: Mapping[str, str]) -> list[str]:
-    """Find the blocks for which the text has no markers."""
+    """Find the blocks for which the text has no markers.
+
+    Args:
+        text: The text.
+        blocks: By the names of their markers.
+    """
     marked = {mark[2] for mark in _MARK.finditer(text)}
     return [name for name in blocks if name not in marked]
 
@@ -264,6 +280,6 @@ def _check_marks(marks: list[tuple[bool, str]], blocks: Mapping[str, str], what:
 
 
 def _strip_marks(block: str) -> str:
-    """Strip what would be taken for a marker when the file is read again."""
+    """Strip text that would be read as a marker."""
     # A label may be named like a mark, and the next run would find three where there were two.
     return block.replace("<!--", "<! --").replace("-->", "-- >")

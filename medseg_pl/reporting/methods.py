@@ -22,7 +22,10 @@ _STAGES = {"test": "test", "val": "validation", "crossval": "held-out", "evaluat
 
 
 def write_methods(run: Run) -> str:
-    """Write the paragraph: data, model, training, evaluation and software, as far as they were recorded."""
+    """Write the methods paragraph, as far as the run recorded them.
+
+    It covers data, model, training, evaluation and software.
+    """
     software = list_software(run)
     parts = (
         _describe_data(run),
@@ -127,7 +130,7 @@ def describe_training(run: Run) -> str:
 
 
 def describe_choice(run: Run) -> str:
-    """Describe by which cases the weights were chosen, and what follows for the scores."""
+    """Describe which cases chose the weights, and what follows for scores."""
     chosen = "the weights with the highest Dice on the validation cases were kept"
     scored = run.summary.get("scored")
     # A reader has to know it: choosing by the scored cases makes scores better than they are.
@@ -199,7 +202,7 @@ def count_scored(run: Run) -> str:
 
 
 def get_survey(run: Run) -> Mapping[str, Any]:
-    """Return what the data set was like; empty where nobody recorded it."""
+    """Return the survey of the data set, empty if not recorded."""
     return ((run.environment or {}).get("data") or {}).get("survey") or {}
 
 
@@ -237,8 +240,8 @@ class ChecklistItem(NamedTuple):
     Attributes:
         claim: Its number in CLAIM; empty where it has none.
         tripod: Its number in TRIPOD+AI; empty where it has none.
-        subject: What is asked for.
-        answer: What the run says; empty where it is for the authors to say.
+        subject: The subject that it asks for.
+        answer: The answer of the run; empty where it is for the authors to say.
         evidence: The files that show it.
     """
 
@@ -268,7 +271,7 @@ def write_paper_notes(run: Run) -> str:
 
 
 def write_checklist(run: Run) -> str:
-    """Write the items with an answer, each with its evidence, then those that are open.
+    """Write the answered items with their evidence, then the open ones.
 
     References:
         Tejani et al., "Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update", Radiology:

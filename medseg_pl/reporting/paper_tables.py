@@ -27,10 +27,7 @@ METRICS = {
 
 
 class Cell(NamedTuple):
-    """A field of a table.
-
-    It is bold where a difference is shown.
-    """
+    """A field of a table, in bold where a difference is shown."""
 
     text: str
     bold: bool = False
@@ -55,7 +52,7 @@ class PaperTable(NamedTuple):
 def format_latex(table: PaperTable) -> str:
     """Format a table for LaTeX with the package booktabs.
 
-    What a group's rows begin with alike is its heading.
+    The cells that all rows of a group begin with become its heading.
     """
     # A column that says the same in each row would push the last one off the page of an article.
     headed = len(table.header) > 2 and all(len({row[0] for row in group}) == 1 for group in table.groups)
@@ -85,7 +82,7 @@ def format_latex(table: PaperTable) -> str:
 
 
 def _format_latex_group(group: Sequence[Sequence[Cell]], headed: int | None) -> str:
-    """Format the rows of a group, under a heading over so many columns."""
+    """Format the rows of a group, under a heading across columns."""
     rows = [row[1:] if headed else row for row in group]
     lines = [f"    {' & '.join(map(_to_latex, row))} \\\\" for row in rows]
     heading = [f"    \\multicolumn{{{headed}}}{{@{{}}l}}{{{_to_latex(group[0][0])}}} \\\\"] if headed else []
@@ -123,7 +120,7 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    r"""Escape a stranger's text so that LaTeX prints it and obeys none of it.
+    r"""Escape a stranger's text, so that LaTeX prints it without obeying.
 
     >>> print(escape_latex(r"50% of large_bowel & \input{x} ± 1"))
     50\% of large\_bowel \& \textbackslash{}input\{x\} $\pm$ 1
@@ -147,7 +144,9 @@ def _to_markdown(cell: Cell) -> str:
 
 
 def make_crossval_table(run: Run) -> PaperTable:
-    """Make the table of a cross-validation: pooled means with intervals, and their spread over folds.
+    """Make the table of a cross-validation.
+
+    It holds pooled means with intervals, and their spread over folds.
 
     Args:
         run: A cross-validation, see `medseg_pl.reporting.run.read_run`.
@@ -190,7 +189,10 @@ def make_crossval_table(run: Run) -> PaperTable:
 
 
 def list_crossval_rows(run: Run) -> list[Row]:
-    """List the numbers of `make_crossval_table` for a program: a row for each label and metric."""
+    """List the numbers of `make_crossval_table` for a program.
+
+    There is a row for each label and metric.
+    """
     folds = (run.summary.get("folds") or {}).get("labels", {})
     rows: list[Row] = []
     for label, described in run.summary["labels"].items():
@@ -212,10 +214,10 @@ def make_comparison_table(
     The better one is bold where its corrected p is below 0.05.
 
     Args:
-        metrics: By name what `compare_metric` gave.
+        metrics: The results of `compare_metric`, by the metric's name.
         matched: The paired rows.
         tables: Both tables, as `compare_metric` took them.
-        names: What the caption calls both runs.
+        names: The caption's names of both runs.
     """
     groups = []
     for metric, compared in metrics.items():
@@ -256,7 +258,10 @@ def _name_metric(metric: str, unit: str) -> str:
 
 
 def _find_better(mean: Mapping[str, Any], higher_is_better: bool) -> str | None:
-    """Find which run has the better mean over labels, `None` where that may be chance."""
+    """Find the run with the better mean over labels.
+
+    `None` where the difference may be chance.
+    """
     # The mean over labels is one hypothesis, which needs no correction for their number.
     if mean["p"] is None or mean["p"] >= ALPHA or not mean["difference"]:
         return None

@@ -33,15 +33,15 @@ class Run:
     """One run, or one evaluation.
 
     Args:
-        folder: Where it is; not for showing.
-        title: What it is called on the page: its experiment and its folder's name.
-        stage: What was scored: `test`, `val` or `evaluate`.
+        folder: Its folder; not for showing.
+        title: Its name on the page: its experiment and its folder's name.
+        stage: The scored stage: `test`, `val` or `evaluate`.
         rows: The table of scores, one row for each case and label.
         summary: The content of `summary_<stage>.json`.
         log: The rows of `metrics.csv`.
         splits: The content of `splits.json`.
         environment: The content of `environment.json`.
-        config: The settings that the run last had.
+        config: The last settings of the run.
         table: The file that holds `rows`, the newest of its stage.
         reliability: Bins of each label's probabilities, where `CalibrationMetric` measured them.
         folds: Of a cross-validation the runs of its folds, in their order.
@@ -77,17 +77,22 @@ class Run:
         return {case_id: sum(values) / len(values) for case_id, values in cases.items()}
 
     def values(self, label: str, metric: str) -> list[tuple[Row, float]]:
-        """Return the scored rows of a label with their scores."""
+        """Return the scored rows of a label with their scores.
+
+        Args:
+            label: The label.
+            metric: The column; rows without a number in it are left out.
+        """
         scored = ((row, read_number(row, metric)) for row in self.rows if row["label"] == label)
         return [(row, value) for row, value in scored if not math.isnan(value)]
 
 
 def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = None) -> Run:
-    """Read a folder.
+    """Read the folder of a run or of an evaluation.
 
     Args:
-        folder: The folder of a run or of an evaluation.
-        stage: Which scores; those of the test by default, or else the only ones.
+        folder: The folder.
+        stage: The scored stage; the test by default, or else the only one there is.
         labels: With them a run that was not scored is read as well, and has these labels and no rows.
 
     Raises:
@@ -119,7 +124,7 @@ def read_run(folder: Path, stage: str | None, labels: Sequence[str] | None = Non
 
 
 def _read_crossval(folder: Path, table: Path, rows: Sequence[Row], summary: Values) -> Run:
-    """Read a cross-validation: its own scores, with settings and environment of its folds."""
+    """Read a cross-validation's scores, with settings and environment of its folds."""
     names = (summary.get("folds") or {}).get("runs")
     if not isinstance(names, list) or not names or any(find_path_fault(str(name)) is not None for name in names):
         raise UnreadableFileError(
@@ -153,10 +158,7 @@ def _read_crossval(folder: Path, table: Path, rows: Sequence[Row], summary: Valu
 def _add_bins(
     folds: Sequence[Mapping[str, Mapping[str, Sequence[float]]]],
 ) -> dict[str, dict[str, list[float]]]:
-    """Add the bins of all folds.
-
-    Empty unless each of them has measured them alike.
-    """
+    """Add the bins of all folds, if each measured them alike."""
     first = folds[0]
     shapes = [
         {label: {name: len(sums) for name, sums in bins.items()} for label, bins in fold.items()} for fold in folds
@@ -186,7 +188,7 @@ def _make_unscored(labels: Sequence[str]) -> tuple[Path | None, Sequence[Row], V
 
 
 def read_number(row: Mapping[str, Any], column: str) -> float:
-    """Read the number in a column; NaN where there is none."""
+    """Read the number in a column, NaN where there is none."""
     value = row.get(column, math.nan)
     # An empty cell is read as an empty string.
     return math.nan if isinstance(value, str) else float(value)
@@ -201,7 +203,7 @@ def _make_title(folder: Path, config: Values | None) -> str:
 
 
 def _read_config(folder: Path) -> Values | None:
-    """Read the newest configuration; a resumed run may have several."""
+    """Read the newest configuration, of which a resumed run may have several."""
     # By length first: config_resumed_10 comes after config_resumed_9.
     later = sorted(folder.glob("config_resumed_*.yaml"), key=lambda path: (len(path.name), path.name))
     path = [folder / "config.yaml", *later][-1]
@@ -230,7 +232,7 @@ def _require_mapping(path: Path, content: Any) -> Values:
 
 
 class Setting(NamedTuple):
-    """One line: what a setting is in each run, and whether the runs differ."""
+    """A setting's value in each run, and whether the runs differ."""
 
     name: str
     values: list[str]
@@ -238,7 +240,7 @@ class Setting(NamedTuple):
 
 
 def compare_settings(runs: Sequence[Run]) -> list[Setting]:
-    """Compare the settings of runs, redacted; what differs comes first."""
+    """Compare the redacted settings of runs, with differences first."""
     return _align_settings([redact_config(run.config or {}) for run in runs])
 
 

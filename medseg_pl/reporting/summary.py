@@ -17,7 +17,10 @@ _NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 class Subset(NamedTuple):
-    """A side of the split, with the number of its cases and of its patients where they are known."""
+    """A side of the split with its numbers of cases and patients.
+
+    That of patients is `None` where it is not known.
+    """
 
     name: str
     cases: int
@@ -25,11 +28,11 @@ class Subset(NamedTuple):
 
 
 class SplitAudit(NamedTuple):
-    """What the files say.
+    """Result of an audit of the split.
 
     Attributes:
         verdict: `yes`, `no`, or `unknown`.
-        headline: The same in a few words.
+        headline: The verdict in a few words.
         sentences: Why.
         sides: The sides that hold cases.
     """
@@ -41,7 +44,7 @@ class SplitAudit(NamedTuple):
 
 
 def audit_split(run: Run) -> SplitAudit:
-    """Compare the patients of all sides, and those that were scored with those that were trained on."""
+    """Compare the patients of all sides, and the scored with the trained."""
     if run.folds:
         return _audit_folds(run)
     if run.splits is None:
@@ -68,7 +71,7 @@ def audit_split(run: Run) -> SplitAudit:
 
 
 def _audit_folds(run: Run) -> SplitAudit:
-    """Audit each fold, and whether each case was scored by the fold that held it out."""
+    """Audit each fold, and whether cases were scored by their own fold."""
     audits = [audit_split(fold) for fold in run.folds]
     held_out = [{str(name) for name in (fold.splits or {}).get("val") or []} for fold in run.folds]
     # Of a fold, its validation cases are those that the whole was scored on.
@@ -101,7 +104,7 @@ def _audit_folds(run: Run) -> SplitAudit:
 
 
 def _map_patients(run: Run) -> dict[str, str]:
-    """Map cases to patients; older records know only those that were scored."""
+    """Map cases to patients, in older records only those that were scored."""
     assert run.splits is not None, "asked for before"
     recorded: Any = run.splits.get("groups")
     patients = {str(name): str(group) for name, group in recorded.items()} if isinstance(recorded, Mapping) else {}
@@ -130,7 +133,10 @@ def _describe_faults(shared: int, leaked: set[str]) -> list[str]:
 
 
 def _is_one_each(groups: Mapping[str, str]) -> bool:
-    """Tell whether there are as many patients as cases, which is what a forgotten group pattern looks like."""
+    """Tell whether each case has a patient of its own.
+
+    This is what a forgotten group pattern looks like.
+    """
     return len(groups) > 1 and len(set(groups.values())) == len(groups)
 
 
@@ -228,7 +234,8 @@ def find_weaknesses(run: Run) -> Finding:
 def compute_mean_interval(run: Run) -> tuple[float, float] | None:
     """Compute the 95 % interval of the mean Dice.
 
-    `None` for too few patients.
+    Returns:
+        `None` for too few patients.
     """
     columns = []
     for label in run.labels:
@@ -263,9 +270,9 @@ class Subgroup(NamedTuple):
     """Some of the cases.
 
     Attributes:
-        kind: What they have in common: `site`, or `size of liver`.
-        value: Which of its values they have.
-        cases: How many there are.
+        kind: Their common property: `site`, or `size of liver`.
+        value: Its value.
+        cases: Their number.
         mean: Their mean Dice over labels.
         labels: The mean and the interval of each label, `None` where it has none.
     """

@@ -47,10 +47,10 @@ class CaseEntry(NamedTuple):
     """A case on the page.
 
     Attributes:
-        number: Its place, by which the page refers to it.
+        number: Its position, by which the page refers to it.
         case_id: Its id; not for showing.
-        name: What it is called.
-        group: What its patient is called.
+        name: The name to show.
+        group: The name of its patient to show.
         scores: For each run its rows by label; empty where the run did not score the case.
         means: For each run the mean Dice over labels; `None` where no label has one.
     """
@@ -75,7 +75,12 @@ class CaseEntry(NamedTuple):
 
 
 def list_case_entries(runs: Sequence[Run], names: Names) -> list[CaseEntry]:
-    """List the cases of all runs, the first run's worst first."""
+    """List the cases of all runs, the first run's worst first.
+
+    Args:
+        runs: The runs.
+        names: Give cases and patients the names to show.
+    """
     by_run = [_map_cases(run.rows) for run in runs]
     groups = {str(row["case_id"]): str(row["group"]) for run in reversed(runs) for row in run.rows}
     of_runs = [run.means for run in runs]
@@ -125,7 +130,7 @@ def _rank(mean: float | None) -> float:
 
 
 class Names(NamedTuple):
-    """Turns ids into what is shown.
+    """Converts ids to the names to show.
 
     Attributes:
         record: The key to hashed names; `None` shows the ids.
@@ -149,6 +154,10 @@ def choose_names(folder: Path, *, plain: bool) -> Names:
 
     Hashed names are those of the run's dashboards. A run without a dashboard gets a key now, which stays in its folder;
     where nothing can be written there, the names hold for this page alone.
+
+    Args:
+        folder: The run folder.
+        plain: Whether ids are shown as they are.
     """
     if plain:
         return Names(None)
@@ -166,14 +175,17 @@ METRICS = {"brier": "Brier score", "ece": "calibration error", "entropy": "entro
 
 
 class Calibration(NamedTuple):
-    """A label, with mean and interval of each metric, `None` where it was not measured."""
+    """A label with mean and interval of each metric.
+
+    A metric is `None` where it was not measured.
+    """
 
     label: str
     values: list[tuple[float, Any] | None]
 
 
 def list_calibration(run: Run) -> list[Calibration]:
-    """List the calibration of each label; empty where it was not measured."""
+    """List the calibration of each label, if it was measured."""
     if not any(metric in run.summary.get("foreground_mean", {}) for metric in METRICS):
         return []
     return [Calibration(label, [_read_metric(run, label, metric) for metric in METRICS]) for label in run.labels]
@@ -185,14 +197,14 @@ def _read_metric(run: Run, label: str, metric: str) -> tuple[float, Any] | None:
 
 
 class MetricComparison(NamedTuple):
-    """One metric of two runs.
+    """Comparison of two runs by one metric.
 
     Attributes:
         name: The metric's name for a reader.
         higher_is_better: Whether it is.
         digits: After the point.
         labels: Fields by label, see `medseg_pl.metrics.statistics.comparison.compare_metric`.
-        mean: The same of the mean over labels.
+        mean: The fields of the mean over labels.
         sentences: What it says in plain words.
         drawing: The differences.
     """
@@ -207,11 +219,11 @@ class MetricComparison(NamedTuple):
 
 
 class RunComparison(NamedTuple):
-    """The first run, and another one.
+    """Comparison of the first run with another one.
 
     Attributes:
         letter: The other one's letter.
-        metrics: What could be compared.
+        metrics: The metrics that could be compared.
         unpaired: Rows that one of them lacks.
         fault: Why nothing could be compared, for the terminal: it may name cases.
     """
@@ -223,7 +235,7 @@ class RunComparison(NamedTuple):
 
 
 def compare_runs(runs: Sequence[Run]) -> list[RunComparison]:
-    """Compare every run but the first with the first, on the cases that both have scored."""
+    """Compare each later run with the first on their common cases."""
     return [_compare(runs[0], other, chr(ord("A") + index)) for index, other in enumerate(runs[1:], start=1)]
 
 

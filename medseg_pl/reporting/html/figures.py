@@ -30,10 +30,10 @@ def draw_distribution(runs: Sequence[Run], metric: str, what: str, places: Mappi
     """Draw each case as a point, the quartiles and the mean's interval.
 
     Args:
-        runs: Whose scores.
+        runs: The runs with the scores.
         metric: Their column.
-        what: What the axis is called.
-        places: The place of each case on the page.
+        what: The label of the axis.
+        places: The position of each case on the page.
     """
     labels = _list_labels(runs)
     lines = [(label, index) for label in labels for index in range(len(runs)) if label in runs[index].labels]
@@ -53,13 +53,16 @@ def draw_distribution(runs: Sequence[Run], metric: str, what: str, places: Mappi
 
 
 def draw_curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: str) -> Markup | None:
-    """Draw logged values over training steps; `None` without any.
+    """Draw logged values over training steps.
 
     Args:
-        run: Whose log.
-        columns: What each column of the log is called, and the place of its color.
-        what: What the axis is called.
-        name: Of the drawing, unlike those of others.
+        run: The run with the log.
+        columns: The name of each column of the log, and the number of its color.
+        what: The label of the axis.
+        name: The name of the drawing, unlike others on the page.
+
+    Returns:
+        `None` without any value.
     """
     logged = {column: _select_logged(run, column) for column in columns}
     logged = {column: points for column, points in logged.items() if points}
@@ -82,7 +85,16 @@ def draw_curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, nam
 
 
 def draw_size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | None:
-    """Draw Dice over the reference's volume, on a logarithmic axis."""
+    """Draw Dice over the reference's volume, on a logarithmic axis.
+
+    Args:
+        run: The run with the scores.
+        places: The position of each case on the page.
+        name: The name of the drawing, unlike others on the page.
+
+    Returns:
+        `None` where no volume is known.
+    """
     sized = {label: _select_sized(run, label) for label in run.labels}
     sized = {label: rows for label, rows in sized.items() if rows}
     if not sized:
@@ -106,7 +118,15 @@ def draw_size_and_score(run: Run, places: Mapping[str, int], name: str) -> Marku
 
 
 def draw_recall_by_size(run: Run, name: str) -> Markup | None:
-    """Draw the share of objects found over their size, on a logarithmic axis; `None` without objects."""
+    """Draw the share of objects found over their size.
+
+    Args:
+        run: The run with the objects.
+        name: The name of the drawing, unlike others on the page.
+
+    Returns:
+        `None` without objects.
+    """
     objects = run.summary.get("objects") or {}
     bins = {label: [each for each in objects[label]["recall_by_size"] if each["n"]] for label in objects}
     bins = {label: each for label, each in bins.items() if each}
@@ -138,7 +158,13 @@ def draw_reliability(
 ) -> Markup | None:
     """Draw how often voxels of a given probability have the label.
 
-    `None` where it was not measured.
+    Args:
+        bins: The binned probabilities of each label.
+        labels: The labels in their order.
+        name: The name of the drawing, unlike others on the page.
+
+    Returns:
+        `None` where nothing was measured.
     """
     if not bins:
         return None
@@ -162,7 +188,13 @@ def draw_reliability(
 
 
 def draw_differences(compared: Mapping[str, Any], what: str, name: str) -> Markup:
-    """Draw the mean difference of two runs with its interval by label."""
+    """Draw the mean difference of two runs with its interval by label.
+
+    Args:
+        compared: As `compare_metric` gives it.
+        what: The metric's name for a reader.
+        name: The name of the drawing, unlike others on the page.
+    """
     lines = [*compared["labels"].items(), ("mean", compared["mean"])]
 
     def draw(axes: Axes) -> None:
@@ -184,9 +216,9 @@ def draw_differences(compared: Mapping[str, Any], what: str, name: str) -> Marku
 
 
 def _add_legend(axes: Axes) -> None:
-    """In two columns where names are many.
+    """Add a legend, in two columns for many names.
 
-    None where it would hide the drawing.
+    There is none where it would hide the drawing.
     """
     names = len(axes.get_legend_handles_labels()[1])
     if names <= _MOST_NAMES:
@@ -296,7 +328,7 @@ def draw_svg(draw: Draw, what: str, height: float, anchors: str) -> Markup:
 
     Args:
         draw: Puts everything on the axes.
-        what: What is to be seen, for those who do not see it.
+        what: A description for those who do not see it.
         height: In pixels.
         anchors: Makes names within the drawing unlike those of the page's other drawings.
     """
@@ -312,7 +344,10 @@ def draw_svg(draw: Draw, what: str, height: float, anchors: str) -> Markup:
 
 
 def _embed_svg(text: str, what: str, anchors: str) -> str:
-    """Reduce a file to an element with the page's colors and own ids."""
+    """Reduce an SVG file to an element with the page's own colors.
+
+    Ids within it become unique on the page.
+    """
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style [^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     opened = re.search(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', text)

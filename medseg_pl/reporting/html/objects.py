@@ -47,8 +47,8 @@ class ObjectList(NamedTuple):
 
     Attributes:
         entries: The largest ones.
-        missed: How many were missed.
-        invented: How many were invented.
+        missed: The number of missed ones.
+        invented: The number of invented ones.
     """
 
     entries: list[ObjectEntry]
@@ -57,12 +57,12 @@ class ObjectList(NamedTuple):
 
 
 def list_object_entries(run: Run, entries: Sequence[CaseEntry], notes: list[str], *, pictures: bool) -> ObjectList:
-    """List what a run missed and invented, the largest first.
+    """List the objects that a run missed and invented, the largest first.
 
     Args:
-        run: Whose table of objects.
+        run: The run with the table of objects.
         entries: The cases of the page.
-        notes: Takes what is wrong with files of pictures.
+        notes: Takes the faults of picture files.
         pictures: Whether the page holds pictures.
     """
     wrong = [row for row in run.objects if row["status"] in ("missed", "invented")]
@@ -103,7 +103,7 @@ def _add_pictures(run: Run, listed: Sequence[ObjectEntry], rows: Sequence[Row], 
 
 
 def _draw(entry: ObjectEntry, picture: CasePicture, depth: float, labels: int) -> ObjectEntry:
-    """Draw the kept slice that is nearest to the center of an object."""
+    """Draw the kept slice nearest to an object's center."""
     nearest = min(picture.slices, key=lambda index: abs(index - depth))
     masks = [picture.reference, picture.prediction]
     thumbnail = draw_thumbnail(picture._replace(telling=nearest), masks, labels)

@@ -53,7 +53,10 @@ _DRAWN = {"dice": "Dice", "hd95_mm": "HD95", "nsd": "NSD"}
 
 
 def write_report(arguments: argparse.Namespace) -> list[str]:
-    """Write the page and the notes for a paper, fill the README, and say what is missing.
+    """Write the page and the notes for a paper; fill the README.
+
+    Args:
+        arguments: Those of `medseg report`.
 
     Returns:
         What is missing, a line each.
@@ -133,7 +136,7 @@ def render_page(
     Args:
         runs: The runs, the first being the one that the others are compared with.
         entries: The cases of all runs.
-        compared: The first run beside each other.
+        compared: The comparison of each other run with the first.
         pictures: The pixels.
         hashed: Whether names are hashed.
     """
@@ -233,7 +236,10 @@ def _list_labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _make_shades(color: Sequence[int]) -> tuple[str, str]:
-    """Make a color for light pages and one for dark: a bright line is lost on white."""
+    """Make a color for light pages and one for dark.
+
+    A bright line is lost on white.
+    """
     light = [round(part * min(1.0, 330 / (sum(color) or 1))) for part in color]
     return f"rgb({light[0]} {light[1]} {light[2]})", f"rgb({color[0]} {color[1]} {color[2]})"
 

@@ -30,7 +30,7 @@ class Pictures:
     """Pixels of the page.
 
     Args:
-        cases: What the viewer shows, by the number of the case.
+        cases: The content of the viewer, by the number of the case.
         thumbnails: WebP files of the galleries as base64, by the number of the case.
         overlapping: Whether labels have a channel of the masks each.
         notes: What is missing and why, for the terminal: they name files.
@@ -43,9 +43,9 @@ class Pictures:
 
 
 def load_pictures(runs: Sequence[Run], entries: Sequence[CaseEntry], most: int) -> Pictures:
-    """Read what the runs keep of their cases.
+    """Read the pictures that the runs keep of their cases.
 
-    What is missing is left out, with a note.
+    A missing one is left out, with a note.
 
     Args:
         runs: The runs.
@@ -81,7 +81,12 @@ def select_gallery(entries: Sequence[CaseEntry]) -> list[CaseEntry]:
 
 
 def find_picture_folders(run: Run, notes: list[str]) -> list[Path]:
-    """Find where a run, or each fold of a cross-validation, keeps its pictures."""
+    """Find the picture folders of a run, or of its folds.
+
+    Args:
+        run: The run.
+        notes: Takes a note where there are none.
+    """
     kept = [pictures_in(predictions_beside(each.table)) for each in run.folds or [run] if each.table is not None]
     folders = [folder for folder in kept if folder.is_dir()]
     if not folders and run.stage != "evaluate":
@@ -95,9 +100,15 @@ def _find_picture(folders: Sequence[Path], case_id: str) -> Path | None:
 
 
 def read_if_kept(folders: Sequence[Path], case_id: str, notes: list[str]) -> CasePicture | None:
-    """Read the picture of a case.
+    """Read the picture of a case, if it was kept.
 
-    `None` where none was kept, or it is damaged, which is noted.
+    Args:
+        folders: The folders of pictures.
+        case_id: The case.
+        notes: Takes a note of a damaged picture.
+
+    Returns:
+        `None` where no picture was kept, or it is damaged.
     """
     if (path := _find_picture(folders, case_id)) is None:
         return None
@@ -109,7 +120,7 @@ def read_if_kept(folders: Sequence[Path], case_id: str, notes: list[str]) -> Cas
 
 
 def _is_comparable(picture: CasePicture | None, first: CasePicture | None, run: Run, first_run: Run) -> bool:
-    """Check whether the masks of two runs are of the same labels on the same grid."""
+    """Tell whether masks of two runs have the same labels and grid."""
     if picture is None or first is None:
         return False
     same_grid = picture.reference.shape == first.reference.shape and picture.overlapping == first.overlapping
@@ -119,7 +130,7 @@ def _is_comparable(picture: CasePicture | None, first: CasePicture | None, run: 
 def _add_case(
     pictures: Pictures, entry: CaseEntry, read: Sequence[CasePicture | None], labels: int, *, with_thumbnail: bool
 ) -> None:
-    """Add a case with the masks of all runs, on slices that any of them keeps."""
+    """Add a case with all runs' masks, on slices that any keeps."""
     available = [picture for picture in read if picture is not None]
     first = available[0]
     images = {
