@@ -96,7 +96,11 @@ def _check_depth(image: Any, path: Path) -> None:
 
 
 def read_volume(path: Path) -> tuple[Array, Geometry]:
-    """Read `(C, D, H, W)` with `D` the file's last axis, and its grid."""
+    """Read a volume and its grid, sliced along the file's last axis.
+
+    Returns:
+        `(C, D, H, W)` raw values, and the grid.
+    """
     import nibabel
 
     try:

@@ -85,9 +85,10 @@ class SavedMasks:
         return masks
 
     def add(self, prediction: Prediction, case: Case, stored: CachedCase, mean_dice: float) -> None:
-        """Write the mask of a case, and its picture if it is one of the worst or best so far.
+        """Write a case's mask, and its picture if it may be wanted.
 
-        A mask that the source cannot write is left out with a warning at the end; a full disk stops the stage.
+        Pictures show the worst and the best cases so far. If the source cannot write a mask, the case is left out and a
+        warning follows at the end; a full disk stops the stage.
 
         Args:
             prediction: The decided mask with its reference.
