@@ -53,7 +53,7 @@ class CaseAssembler:
         slices: Sequence[SliceReference],
         references: Sequence[UInt8[np.ndarray, "m _ _"]] = (),
     ) -> list[Prediction]:
-        """Take slices, in any order, and return the cases that they complete.
+        """Take slices in any order, and return the cases that they complete.
 
         Args:
             probabilities: The rows of each slice on its native grid, `(1, K, rows, W)`.
@@ -83,7 +83,12 @@ class CaseAssembler:
         return predictions
 
     def assemble(self, probabilities: Float32[np.ndarray, "k d h w"], geometry: Geometry) -> Prediction:
-        """Predict a whole case from its probabilities on the native grid."""
+        """Predict a whole case from its probabilities on the native grid.
+
+        Args:
+            probabilities: `(K, D, H, W)`.
+            geometry: The native grid.
+        """
         rows = slice(0, geometry.shape[1])
         slices = [SliceReference("", "", index, geometry) for index in range(geometry.shape[0])]
         blocks = [[RowBlock(rows, torch.from_numpy(probabilities[None, :, index]))] for index in range(len(slices))]

@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 
 class TrainingComparison:
-    """Compare images and masks with the training cases of one or several models.
+    """Compare images and masks with the training cases of models.
 
     Args:
-        profiles: Of the models; without any nothing is compared. What at least half of them find is found.
+        profiles: One for each model; without any nothing is compared. A finding of at least half of them counts.
         labels: The structures in the masks.
         on_foreign: What happens to a case with a warning.
     """
@@ -41,6 +41,10 @@ class TrainingComparison:
     def compare_image(self, volume: Volume, description: str) -> tuple[ImageFinding, ...]:
         """Compare an image before it is predicted.
 
+        Args:
+            volume: The image.
+            description: The image's name in errors.
+
         Raises:
             ForeignImageError: It has a warning, and such images are refused.
         """
@@ -51,6 +55,10 @@ class TrainingComparison:
 
     def compare_prediction(self, prediction: Prediction, description: str) -> tuple[ImageFinding, ...]:
         """Compare the mask of a case with the references of training.
+
+        Args:
+            prediction: The case with its mask.
+            description: The image's name in errors.
 
         Raises:
             ForeignImageError: It has a warning, and such cases are refused.
@@ -73,7 +81,7 @@ class TrainingComparison:
 
 
 def read_profiles(checkpoints: Sequence[CheckpointInfo]) -> list[TrainingProfile]:
-    """Read what the training images of checkpoints were like, with a warning where one does not say it.
+    """Read the profiles of checkpoints; warn of checkpoints without one.
 
     Raises:
         UnreadableFileError: A profile is damaged.

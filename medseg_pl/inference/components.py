@@ -14,9 +14,7 @@ _TOUCHING = np.ones((3, 3, 3), bool)
 
 
 def keep_largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Keep the component with most voxels.
-
-    Of several as large, the first in the array.
+    """Keep the component with most voxels, the first of equals.
 
     >>> keep_largest_component(np.array([[[1, 0, 1, 1, 0, 1]]], bool)).astype(int)
     array([[[0, 0, 1, 1, 0, 0]]])
@@ -41,6 +39,10 @@ def measure_components(mask: NDArray[np.bool_]) -> list[int]:
 def remove_small_components(mask: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
     """Remove components of fewer voxels.
 
+    Args:
+        mask: `(D, H, W)`.
+        least: The smallest number of voxels to keep.
+
     >>> remove_small_components(np.array([[[1, 0, 1, 1, 0, 1]]], bool), least=2).astype(int)
     array([[[0, 0, 1, 1, 0, 0]]])
     """
@@ -52,7 +54,7 @@ def remove_small_components(mask: NDArray[np.bool_], least: float) -> NDArray[np
 
 
 def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill holes: in space, or within the slice of a case that has only one.
+    """Fill holes: in space, or in the plane of a single slice.
 
     >>> fill_holes(np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], bool)).astype(int)
     array([[[1, 1, 1],

@@ -28,7 +28,7 @@ _SIZE_RATIO = 1.5
 
 
 class Evidence(NamedTuple):
-    """One thing that speaks against a label of a case.
+    """A piece of evidence against a label of a case.
 
     Attributes:
         strength: From 0 to 1; NaN if unknown.
@@ -45,7 +45,7 @@ class LabelEvidence(NamedTuple):
     Attributes:
         evidence: By its kind.
         size: Volume of the label in ml, or voxels without a spacing; cases are compared by it.
-        size_words: The same for a person.
+        size_words: The size for a person.
     """
 
     evidence: dict[str, Evidence]
@@ -98,12 +98,14 @@ def assess_prediction(
     member_masks: Sequence[UInt8[np.ndarray, "m d h w"]],
     geometry: Geometry,
 ) -> CaseEvidence:
-    """Find evidence against a prediction: `doubt` of its probabilities, `disagreement` of its models.
+    """Find evidence against a prediction in its probabilities and members.
+
+    The kinds are `doubt` of the probabilities and `disagreement` of the models.
 
     Args:
         labels: The labels.
         mask: The prediction.
-        probabilities: What it was decided by.
+        probabilities: `(K, D, H, W)` that it was decided by.
         member_masks: Predictions of each model, or of each view of the image, alone.
         geometry: The grid.
     """
@@ -132,11 +134,16 @@ def assess_reference(
 ) -> CaseEvidence:
     """Find evidence against a reference in a model's prediction.
 
-    The model must not be trained on the case.
+    The model must not be trained on the case. `surprise` is the Dice that the model expects of its own mask, less the
+    Dice that it expects of the reference: 0 if both are alike, and small if the model itself is in doubt.
 
-    `surprise` is the Dice that the model expects of its own mask, less the Dice that it expects of the reference:
-    0 if both are alike, and small if the model itself is in doubt. There is none against labels that were not looked
-    for, those that `annotated` does not name; it names all where it is `None`.
+    Args:
+        labels: The labels.
+        reference: The annotated mask, `(M, D, H, W)`.
+        mask: The prediction.
+        probabilities: `(K, D, H, W)` that it was decided by.
+        geometry: The grid.
+        annotated: The labels that were annotated, all where `None`; there is no evidence against others.
     """
     looked_for = labels.find_annotated(annotated)
     drawn, predicted = labels.planes(reference), labels.planes(mask)
@@ -186,7 +193,11 @@ def expected_dice(probability: Float[np.ndarray, "*shape"], mask: Bool[np.ndarra
 def agreement(others: Sequence[Bool[np.ndarray, "*shape"]], mask: Bool[np.ndarray, "*shape"]) -> float:
     """Average the Dice of a mask with others of its image.
 
-    1 if both are empty; NaN without others.
+    Two empty masks agree with 1. The mean is NaN without others.
+
+    Args:
+        others: The other masks.
+        mask: The mask.
 
     >>> mask, half = np.array([True, True, False]), np.array([True, False, False])
     >>> agreement([mask, half], mask)
@@ -202,7 +213,9 @@ def describe_discrepancy(
     names: list[str],
     geometry: Geometry,
 ) -> str:
-    """Say how one label was drawn differently than predicted, the plainest explanation first.
+    """Describe how a label was drawn differently than predicted.
+
+    The plainest explanation comes first.
 
     Args:
         drawn: The reference of all labels.
@@ -236,7 +249,7 @@ def describe_discrepancy(
 
 
 def format_size(voxels: int, geometry: Geometry) -> str:
-    """Format a volume, or an area of pixels if the spacing is unknown.
+    """Format a volume, or a number of pixels without a spacing.
 
     >>> format_size(2000, Geometry((10, 20, 20), (2.0, 1.0, 1.0)))
     '4 ml'
@@ -251,7 +264,7 @@ def _dice(first: Bool[np.ndarray, "*shape"], second: Bool[np.ndarray, "*shape"])
 
 
 def _shift(mask: NDArray[np.bool_], step: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Move a mask by whole voxels; what leaves the image is lost."""
+    """Move a mask by whole voxels, and lose what leaves the image."""
     shifted = np.zeros_like(mask)
     source = tuple(slice(max(0, -s), min(n, n - s)) for s, n in zip(step.tolist(), mask.shape, strict=True))
     target = tuple(slice(max(0, s), min(n, n + s)) for s, n in zip(step.tolist(), mask.shape, strict=True))

@@ -23,7 +23,7 @@ _BLOCK_VALUES = 1 << 25
 
 
 class _Member(NamedTuple):
-    """A model with its way from raw slices to probabilities on the resized grid."""
+    """A model with its way from slices to resized probabilities."""
 
     model: SegmentationModel
     resize: Resize
@@ -31,7 +31,7 @@ class _Member(NamedTuple):
 
 
 class Inferer:
-    """Compute class probabilities of slices: whole or in windows, averaged over flips and models.
+    """Compute class probabilities of slices, averaged over flips and models.
 
     Args:
         models: In evaluation mode, on one device, of the same labels and channels.
@@ -48,7 +48,7 @@ class Inferer:
         self.members = [_make_member(model, tta, whole_image_max_pixels) for model in models]
 
     def infer_batch(self, batch: EvaluationBatch, on_logits: OnLogits | None = None) -> list[Iterator[RowBlock]]:
-        """Compute the probabilities of slices that are resized already, with a single model.
+        """Compute the probabilities of resized slices with a single model.
 
         Args:
             batch: Raw slices on the resized grid.
@@ -69,7 +69,7 @@ class Inferer:
         geometry: Geometry,
         indices: range,
     ) -> list[Iterator[RowBlock]]:
-        """Compute the probabilities of some slices of a volume, with the mean of all models.
+        """Compute the mean probabilities of all models for slices of a volume.
 
         Args:
             image: The whole volume, raw values.
@@ -95,7 +95,14 @@ class Inferer:
         return self._bring_to_native(blocks, [geometry] * len(indices))
 
     def count_slices_at_once(self, geometry: Geometry, batch_size: int) -> int:
-        """Return how many slices fit a batch: fewer if they are too large for the network to see whole."""
+        """Return how many slices fit into a batch.
+
+        They are fewer if the network cannot see such slices whole.
+
+        Args:
+            geometry: The grid of the volume.
+            batch_size: The largest number.
+        """
         sizes = [member.resize.adapt_to(geometry).compute_fitted_size(geometry.shape[1:]) for member in self.members]
         # A slice that runs in windows costs as much memory as several whole ones.
         shares = [h * w / member.window.max_pixels for (h, w), member in zip(sizes, self.members, strict=True)]
@@ -104,7 +111,7 @@ class Inferer:
     def _bring_to_native(
         self, member_blocks: Sequence[Iterator[RowBlock]], geometries: Sequence[Geometry]
     ) -> list[Iterator[RowBlock]]:
-        """Resize each slice of each member to its native grid, and average the members."""
+        """Resize each member's slices to their native grid, and average members."""
         # Slice by slice: in an evaluation the slices of a batch may differ in their native size.
         slices = zip(*(split_slices(blocks, len(geometries)) for blocks in member_blocks), strict=True)
         return [
@@ -151,7 +158,10 @@ def _infer_member(
 
 
 def _make_reader(resized: Sequence[Shaped[np.ndarray, "c h w"]], statistics: Float32[np.ndarray, "c 4"]) -> ReadRows:
-    """Read rows of slices as the network takes them, so that a huge image is never held in 32 bits."""
+    """Read rows of slices as input of the network.
+
+    A huge image is never held in 32 bits.
+    """
 
     def read(rows: slice) -> Tensor:
         return torch.from_numpy(np.stack([as_network_type(pixels[:, rows], statistics) for pixels in resized]))
@@ -160,7 +170,15 @@ def _make_reader(resized: Sequence[Shaped[np.ndarray, "c h w"]], statistics: Flo
 
 
 def split_slices(blocks: Iterator[RowBlock], count: int) -> list[Iterator[RowBlock]]:
-    """Split the blocks of a stack of slices into those of each slice."""
+    """Split the blocks of a stack of slices by slice.
+
+    Args:
+        blocks: The blocks of the stack, `(B, K, rows, W)`.
+        count: The number of slices `B`.
+
+    Returns:
+        The blocks of each slice.
+    """
     if count == 1:  # it may be huge, and passes a few rows at a time
         return [blocks]
     # Several slices at once are small enough, see `Inferer.count_slices_at_once`.
@@ -172,7 +190,7 @@ def split_slices(blocks: Iterator[RowBlock], count: int) -> list[Iterator[RowBlo
 def resize_to_native(
     blocks: Iterable[RowBlock], resize: Resize, native: tuple[int, int], block_values: int = _BLOCK_VALUES
 ) -> Iterator[RowBlock]:
-    """Bring the blocks of a slice from the resized grid to its own.
+    """Resize the blocks of a slice to its native grid.
 
     Args:
         blocks: On the resized grid.
@@ -192,7 +210,9 @@ def resize_to_native(
 
 
 def average_members(members: Sequence[Iterator[RowBlock]], height: int) -> Iterator[RowBlock]:
-    """Average the probabilities of several models, whose blocks may end at different rows.
+    """Average the probabilities of several models.
+
+    Their blocks may end at different rows.
 
     Args:
         members: The blocks of each model, of one slice.

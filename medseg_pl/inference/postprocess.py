@@ -32,9 +32,7 @@ FEWEST_PATIENTS = 6
 def apply_postprocess(
     mask: UInt8[np.ndarray, "m d h w"], geometry: Geometry, labels: LabelMap, postprocess: Mapping[str, PostProcessing]
 ) -> UInt8[np.ndarray, "m d h w"]:
-    """Return a predicted mask with each label post-processed.
-
-    In the order of the labels; the mask itself is not changed.
+    """Copy a predicted mask with each label post-processed in order.
 
     Where labels exclude each other, what a label loses becomes background, and it gains background alone.
 
@@ -42,7 +40,7 @@ def apply_postprocess(
         mask: The prediction.
         geometry: Its grid.
         labels: The labels.
-        postprocess: What is done to each label, by its name.
+        postprocess: The post-processing of each label, by its name.
     """
     processed = mask.copy()
     for index, name in enumerate(labels.names):
@@ -64,9 +62,9 @@ def apply_postprocess(
 
 
 def voxel_size(geometry: Geometry) -> float:
-    """Return the unit of `minimum_size`.
+    """Return the size of a voxel in the unit of `minimum_size`.
 
-    A pixel's area in a case of one slice, else a voxel's volume; 1 if unknown.
+    It is a pixel's area in a case of one slice, else a voxel's volume; 1 if the spacing is unknown.
     """
     z, y, x = geometry.spacing_in_unit
     return y * x if geometry.shape[0] == 1 else z * y * x
@@ -107,7 +105,7 @@ class DiceGain:
 
 
 def list_candidates(smallest: float | None) -> list[PostProcessing]:
-    """List the post-processing that is tried for a label, the first doing nothing.
+    """List post-processing to try for a label, the first doing nothing.
 
     Args:
         smallest: The size of the smallest component ever annotated: anything below half of it is taken for noise.
@@ -125,9 +123,15 @@ def list_candidates(smallest: float | None) -> list[PostProcessing]:
 def measure_smallest_components(
     reference: UInt8[np.ndarray, "m d h w"], labels: LabelMap, geometry: Geometry
 ) -> list[float]:
-    """Find the smallest component of each label, in the unit of `minimum_size`.
+    """Measure the smallest component of each label.
 
-    Infinity without any.
+    Args:
+        reference: The annotated mask, `(M, D, H, W)`.
+        labels: The labels.
+        geometry: The grid.
+
+    Returns:
+        Sizes in the unit of `minimum_size`; infinity where the label is absent.
     """
     sizes = (measure_components(labels.plane(reference, index)) for index in range(len(labels.names)))
     return [float(min(voxels, default=np.inf)) * voxel_size(geometry) for voxels in sizes]
@@ -143,9 +147,18 @@ def score_candidates(
 ) -> list[float]:
     """Compute the Dice of one label of a case with each candidate.
 
-    1 if neither predicted nor annotated.
-
     Voxels that nobody annotated do not count.
+
+    Args:
+        prediction: The predicted mask, `(M, D, H, W)`.
+        reference: The annotated mask.
+        geometry: The grid of both.
+        labels: The labels.
+        index: The label, counted from 0.
+        tried: The candidates.
+
+    Returns:
+        The Dice of each; 1 if the label is neither predicted nor annotated.
     """
     counted = ~labels.find_unannotated(reference, index)
     annotated = labels.plane(reference, index)
@@ -160,9 +173,10 @@ def score_candidates(
 def choose_gains(
     tried: Sequence[Sequence[PostProcessing]], dices: Sequence[Float[np.ndarray, "n _"]], groups: Sequence[str]
 ) -> list[DiceGain]:
-    """Choose for each label the candidate with the highest mean Dice, among those that gain not by chance.
+    """Choose the best candidate of each label, judged by mean Dice.
 
-    If no gain is sure, the candidate with the highest mean is returned all the same, with its p.
+    It is the best among those that gain not by chance. If no gain is sure, the candidate with the highest mean is
+    returned all the same, with its p.
 
     Args:
         tried: The candidates of each label, the first doing nothing.
@@ -187,7 +201,7 @@ def _choose_gain(
     p: Sequence[float],
     number: int,
 ) -> DiceGain:
-    """Choose among the candidates of one label, by their p-values and their means."""
+    """Choose a candidate of one label by p-values and means."""
     means = dices.mean(axis=0)
     sure = np.array(p) <= ALPHA
     chosen = int(np.where(sure, means, -np.inf).argmax() if sure.any() else means.argmax())

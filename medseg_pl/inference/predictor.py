@@ -42,7 +42,7 @@ _AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class EnsemblePrediction(NamedTuple):
-    """A prediction and the masks of its members, to measure where they disagree.
+    """A prediction with its members' masks, to measure where they disagree.
 
     Attributes:
         prediction: With its probabilities.
@@ -57,9 +57,8 @@ class EnsemblePrediction(NamedTuple):
 class Predictor:
     """Predicts with one model, or with the mean over several.
 
-    All know the same labels.
-
-    The models may differ in everything else: architecture, size, spacing, context, normalization.
+    The models have the same labels. They may differ in everything else: architecture, size, spacing, context,
+    normalization.
 
     Args:
         models: In evaluation mode, on one device.
@@ -70,9 +69,9 @@ class Predictor:
             predictions are on the even grid.
         tta: Flips to average over, in place of each model's own.
         whole_image_max_pixels: Images with more pixels run in windows, in place of each model's own limit.
-        postprocess: What is done to each label of a predicted case, in place of what the first model says.
+        postprocess: The post-processing of each label, in place of the first model's.
         orientation: Axis codes of the training slices: files that say how they lie are brought to them, and masks back.
-        profiles: What the training images of each model were like; without them images are compared with nothing.
+        profiles: Summaries of each model's training images; without them images are compared with nothing.
         on_foreign: What happens to an image that is unlike the training images: `mark` predicts it, and the prediction
             has findings; `refuse` raises `ForeignImageError`; `ignore` compares nothing.
 
@@ -130,7 +129,7 @@ class Predictor:
             device: `cpu`, `cuda`, `cuda:1` …; a GPU by default, where there is one.
             batch_size: Slices at a time.
             plugins: Packages of your own that the checkpoints' settings may name.
-            postprocess: What is done to each label, in place of what the first checkpoint says.
+            postprocess: The post-processing of each label, in place of the first checkpoint's.
             on_foreign: What happens to an image that is unlike the training images, see the class.
 
         Raises:
@@ -161,10 +160,10 @@ class Predictor:
     def select_models(self, indices: Sequence[int], tta: TtaMode | None = None) -> Predictor:
         """Return a predictor of some of the models.
 
-        It post-processes as the first of them asks.
+        It post-processes as the first of them does.
 
         Args:
-            indices: Which of `models`.
+            indices: Numbers of the models, from 0.
             tta: Flips to average over, in place of this predictor's.
         """
         return Predictor(
@@ -223,7 +222,7 @@ class Predictor:
     def predict_volume(
         self, volume: Volume, description: str, *, probabilities: bool = False, case_id: str = "", group: str = ""
     ) -> Prediction:
-        """Predict what a source has read.
+        """Predict an image that a source has read.
 
         Args:
             volume: The image, on its grid.
@@ -313,7 +312,11 @@ class Predictor:
 
 
 def _check_members(models: Sequence[SegmentationModel]) -> None:
-    """Raise `SettingError` unless the models know the same labels and take the same channels."""
+    """Check that models have the same labels and channels.
+
+    Raises:
+        SettingError: They have not.
+    """
     if not models:
         raise SettingError("A prediction needs at least one model.")
     first, *others = [(list(model.labels.names), model.labels.task, model.channels) for model in models]

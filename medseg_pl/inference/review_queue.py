@@ -58,7 +58,7 @@ class RankedCase(NamedTuple):
 
 
 def rank_cases(cases: Mapping[str, CaseEvidence], names: Sequence[str]) -> list[RankedCase]:
-    """Rank all cases, the one to look at first in front.
+    """Rank all cases, with the one to review first on top.
 
     The evidence against a label, that of its size among all cases with it, counts by how much it exceeds what is usual
     for the label, and a case counts by its worst label.
@@ -86,7 +86,7 @@ def rank_cases(cases: Mapping[str, CaseEvidence], names: Sequence[str]) -> list[
 
 
 def format_ranking(ranked: Sequence[RankedCase]) -> list[dict[str, str | int | float]]:
-    """Make the rows of a table, the case to look at first on top."""
+    """Format a ranking as rows of a table."""
     return [
         {
             "rank": rank,
@@ -112,13 +112,13 @@ def name_picture(rank: int, case_id: str) -> str:
 class ReviewQueue:
     """Write `review.csv`, and pictures of the first cases in `review/`.
 
-    An interrupted review goes on.
+    An interrupted review can be resumed.
 
     Args:
         output: The folder of the predictions.
-        cases: All that are, or will be, predicted.
+        cases: All cases that are, or will be, predicted.
         labels: The names of the labels.
-        top: How many pictures.
+        top: The number of pictures.
     """
 
     def __init__(self, output: OutputFolder, cases: Sequence[Case], labels: Sequence[str], top: int) -> None:
@@ -141,7 +141,7 @@ class ReviewQueue:
         return self.output.case(case.case_id, (*case.images, *case.masks))
 
     def write(self) -> str:
-        """Rank all finished cases; return a line that says where."""
+        """Rank all finished cases, and return a line that says where."""
         finished = [case.case_id for case in self.cases if self.is_finished(case)]
         if not finished:
             return "No case is there to be reviewed."
@@ -159,11 +159,14 @@ class ReviewQueue:
 
 
 def implausibility(sizes: Sequence[float]) -> Float64[np.ndarray, "n"]:
-    """Rate how unusual the size of a label is in each of several cases; 0 with fewer than `FEWEST_CASES`.
+    """Compute how unusual the size of a label is in each case.
 
-    Where a label is present, 0 up to 3 robust standard deviations from the median, 0.5 at 6, towards 1. Where it is
-    absent, or present although most cases lack it, 0 if a tenth of the cases or more are like that, towards 1 if no
-    other is.
+    Where a label is present, it is 0 up to 3 robust standard deviations from the median, 0.5 at 6, and rises towards 1.
+    Where the label is absent, or present although most cases lack it, it is 0 if a tenth of the cases or more are like
+    that, and rises towards 1 if no other is.
+
+    Args:
+        sizes: One for each case; 0 is returned for all where there are fewer than `FEWEST_CASES`.
 
     >>> implausibility([100, 100, 90, 110, 100, 95, 105, 10, 100]).round(2)[[2, 7]]
     array([0.  , 0.88])
@@ -189,7 +192,7 @@ def implausibility(sizes: Sequence[float]) -> Float64[np.ndarray, "n"]:
 
 
 def combine_evidence(strengths: Sequence[float]) -> float:
-    """Return the chance that any of independent pieces of evidence is true.
+    """Compute the chance that any of independent pieces of evidence is true.
 
     NaN counts as none.
 
@@ -200,9 +203,10 @@ def combine_evidence(strengths: Sequence[float]) -> float:
 
 
 def excess_over_median(strengths: Sequence[float]) -> Float64[np.ndarray, "n"]:
-    """Subtract the median over all cases: what all have is no reason to look at one of them.
+    """Subtract the median over all cases from evidence.
 
-    With fewer than `FEWEST_CASES` the strengths are returned as they are.
+    Evidence that all cases have is no reason to review one of them. With fewer than `FEWEST_CASES` the strengths are
+    returned as they are.
 
     >>> excess_over_median([0.5, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.125]).tolist()
     [0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
@@ -212,7 +216,7 @@ def excess_over_median(strengths: Sequence[float]) -> Float64[np.ndarray, "n"]:
 
 
 def _add_implausibility(cases: Sequence[LabelEvidence]) -> list[dict[str, Evidence]]:
-    """Add the evidence of a label's size in each case, compared with all cases."""
+    """Add the evidence of a label's size compared with all cases."""
     sizes = [case.size for case in cases]
     usual = cases[int(np.argsort(sizes, kind="stable")[len(sizes) // 2])].size_words
     return [

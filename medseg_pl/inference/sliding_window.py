@@ -27,7 +27,7 @@ ReadRows = Callable[[slice], Tensor]
 
 
 class DihedralTransform(NamedTuple):
-    """A flip of left and right, if asked for, and then quarter turns against the clock.
+    """An optional flip of left and right, then counterclockwise quarter turns.
 
     >>> image = torch.tensor([[[[1, 2, 3]]]])
     >>> DihedralTransform(mirrored=True, turns=1).apply(image).tolist()
@@ -150,7 +150,7 @@ class SlidingWindow:
     ) -> Iterator[RowBlock]:
         """Compute probabilities block by block.
 
-        No more than one row of windows is held.
+        It holds no more than one row of windows.
 
         Args:
             network: Normalized images to logits.
@@ -176,7 +176,11 @@ class SlidingWindow:
             yield image.crop_padding(RowBlock(slice(top, next_top), block))
 
     def _choose_window(self, size: tuple[int, int]) -> tuple[tuple[int, int], Padding]:
-        """Return what the network sees at a time, the whole image if it fits, and the padding for it."""
+        """Choose the window, which is the whole image if it fits.
+
+        Returns:
+            Its size, and the padding for it.
+        """
         whole = compute_padded_size(size, self.size_divisor, at_least=self.window)
         # Whole, every pixel sees its context, and nothing is computed twice.
         if whole[0] * whole[1] <= self.max_pixels:
@@ -192,7 +196,7 @@ class SlidingWindow:
         columns: Sequence[slice],
         on_logits: OnLogits,
     ) -> Iterator[tuple[slice, Float[Tensor, "b k r _"]]]:
-        """Compute the probabilities of each window of a row, averaged over all transforms."""
+        """Compute the probabilities of a row's windows, averaged over all transforms."""
         for span in columns:
             image = strip[..., span]
             # In 32 bits under autocast, too: sums of weighted windows would lose digits in half precision.
@@ -206,10 +210,7 @@ class SlidingWindow:
 
 
 class _WindowAccumulator:
-    """Sum windows row by row.
-
-    Each pixel weighs the more, the nearer it is to the middle of its window.
-    """
+    """Sum windows row by row, with more weight towards their middle."""
 
     def __init__(self, window: tuple[int, int], width: int) -> None:
         self.weights = gaussian_weights(window)
@@ -219,7 +220,8 @@ class _WindowAccumulator:
     def add_row(self, windows: Iterable[tuple[slice, Tensor]], ready: int) -> Float[Tensor, "b k r w"]:
         """Add the windows of the next row.
 
-        Return its first `ready` rows, which no later window reaches.
+        Returns:
+            Its first `ready` rows, which no later window reaches.
         """
         total: Tensor | None = None
         weight = torch.zeros(0)
@@ -236,7 +238,7 @@ class _WindowAccumulator:
         return total[..., :ready, :] / weight[:ready]
 
     def _start_row(self, like: Float[Tensor, "b k r c"]) -> tuple[Tensor, Tensor]:
-        """Return sums and weights that hold what the row above reaches of this one."""
+        """Start sums and weights with those reaching from the row above."""
         height = len(self.weights)
         total = like.new_zeros((*like.shape[:2], height, self.width))
         weight = like.new_zeros((height, self.width))
@@ -249,7 +251,7 @@ class _WindowAccumulator:
 
 @dataclass(frozen=True)
 class _PaddedImage:
-    """Images of one size in their padding, read a few rows at a time."""
+    """Images of one size with their padding, read by rows."""
 
     read: ReadRows
     size: tuple[int, int]
@@ -275,7 +277,7 @@ class _PaddedImage:
         return RowBlock(inner, block.probabilities[..., within, columns])
 
     def crop(self, on_logits: OnLogits | None) -> OnLogits:
-        """Return a callback for logits of padded windows that passes on the part in the image."""
+        """Wrap a callback so that it sees logits without the padding."""
 
         def call(logits: Tensor, rows: slice, columns: slice) -> None:
             image_rows, window_rows = _intersect(rows, self.padding.top, self.size[0])
@@ -288,7 +290,7 @@ class _PaddedImage:
 
 
 def _intersect(span: slice, before: int, length: int) -> tuple[slice, slice]:
-    """Return the part of an axis that a span of its padded form covers: on the axis, and within the span.
+    """Map a span of a padded axis to the axis and itself.
 
     >>> _intersect(slice(0, 4), before=1, length=2)
     (slice(0, 2, None), slice(1, 3, None))

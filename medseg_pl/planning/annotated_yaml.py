@@ -63,7 +63,7 @@ def _format_lines(settings: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 
 def _format_scalar(value: Any) -> str:
-    """Format a value on one line, quoted where YAML would read something else."""
+    """Format a value on one line, quoted if YAML would misread it."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
     # PyYAML ends a bare scalar with the mark of a document's end.
     text = text.removesuffix("...\n").rstrip("\n")  # only these: a no-break space may be the value

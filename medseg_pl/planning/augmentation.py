@@ -20,7 +20,12 @@ _FINE = 4.0
 
 
 def plan_augmentation(fingerprint: Fingerprint, labels: LabelMap) -> dict[str, Any]:
-    """Plan the augmentation, `Commented` wherever there was a choice."""
+    """Plan the augmentation, `Commented` wherever there was a choice.
+
+    Args:
+        fingerprint: The data set in numbers.
+        labels: What its masks hold; a label of one side forbids flips.
+    """
     sided = [name for name in labels.names if _SIDES.search(name)]
     flip = Commented(0.0, f"{sided[0]} knows its side") if sided else Commented(0.5, "no label is named by its side")
     settings = {"flip_horizontal": flip, **_plan_moves(fingerprint), "scale": 0.2, **_plan_intensities(fingerprint)}

@@ -18,12 +18,12 @@ from medseg_pl.planning.objects import ObjectSize, measure_objects, measure_vert
 
 @dataclass(frozen=True)
 class Survey:
-    """What can be said of a data set without a look at its pixels.
+    """Properties of a data set known without its pixels.
 
     Args:
-        cases: How many there are.
-        groups: Of how many patients.
-        slices: How many slices they have together.
+        cases: The number of cases.
+        groups: The number of their patients.
+        slices: The number of slices they have together.
         channels: Channels of an image, the largest number where they differ.
         types: Of the stored values: `("uint8",)` where all images hold 8 bit.
         sizes: `(height, width)` of the slices at the 5th, 50th and 95th percentile of the cases.
@@ -52,7 +52,7 @@ class Fingerprint(Survey):
     """A data set in numbers; planning from it is a pure function.
 
     Args:
-        modalities: What the data set says of each channel, in capitals; empty where it says nothing.
+        modalities: The modality of each channel as the data set says, in capitals; empty where it says nothing.
         lowest: The smallest intensity of each channel in any case.
         foreground_intensities: The 0.5th and the 99.5th percentile of the labeled voxels of training cases, of each
             channel.
@@ -68,12 +68,12 @@ class Fingerprint(Survey):
 
 
 def survey_cases(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> Survey:
-    """Look at what the store knows of every case.
+    """Survey all cases by what the cache knows of each.
 
     Args:
         cases: All of them, with references.
         index: Of the same cases in the cache.
-        labels: What the masks hold.
+        labels: The labels of the masks.
     """
     # Of (C, D, H, W): channels are no part of a size.
     shapes = index.shapes[:, 1:]
@@ -100,15 +100,15 @@ def survey_cases(cases: Sequence[Case], index: CacheIndex, labels: LabelMap) -> 
 def compute_fingerprint(
     cases: Sequence[Case], index: CacheIndex, labels: LabelMap, modalities: Sequence[str] = ()
 ) -> Fingerprint:
-    """Look at the pixels of every training case once.
+    """Compute the fingerprint from the pixels of every training case.
 
     Validation cases teach nothing but their sizes.
 
     Args:
         cases: All of them, with references.
         index: Of the same cases in the cache.
-        labels: What the masks hold.
-        modalities: What the data set says of each channel; one name stands for all of them.
+        labels: The labels of the masks.
+        modalities: The modality of each channel as the data set says; one name stands for all of them.
     """
     counted = survey_cases(cases, index, labels)
     training = index.select(_find_training_cases(cases, index))
@@ -131,7 +131,10 @@ def compute_fingerprint(
 
 
 def _find_training_cases(cases: Sequence[Case], index: CacheIndex) -> tuple[str, ...]:
-    """Find the cases that fold 0 of the plan trains on, as `fit` will; all where one patient makes no split."""
+    """Find the cases that `fit` will train on in fold 0.
+
+    They are all cases where one patient makes no split.
+    """
     groups = len({case.group for case in cases})
     settings = SplitSettings(fold=0, folds=min(5, groups), fractions=None, file=None, seed=0)
     if groups < 2:
@@ -143,7 +146,7 @@ def _find_training_cases(cases: Sequence[Case], index: CacheIndex) -> tuple[str,
 
 
 def _sample_intensities(case: CachedCase, channel: int) -> tuple[float, NDArray[np.float32]]:
-    """Find the lowest value of a channel, and those at the store's sample of labeled voxels.
+    """Find a channel's lowest value, and the cached sample of labeled voxels.
 
     A case without the channel has none; `fit` refuses it.
     """

@@ -24,7 +24,7 @@ _BANDS = 16
 class ObjectSize:
     """How large the objects of a label are on a slice.
 
-    Medians over slices that hold it.
+    Numbers are medians over the slices that hold it.
 
     Args:
         thickness_pixels: How thick it is at a typical place: four times the mean distance to its border, which is the
@@ -44,8 +44,8 @@ def measure_objects(index: CacheIndex, labels: LabelMap) -> dict[str, ObjectSize
     """Measure the objects of each label that is in any mask.
 
     Args:
-        index: Cases with references, of which up to 200 are looked at, on three slices each.
-        labels: What the masks hold.
+        index: Cases with references, of which up to 200 are examined, on three slices each.
+        labels: The labels of the masks.
     """
     sizes: dict[str, list[tuple[float, float, float, int]]] = {name: [] for name in labels.names}
     for number in _spread(len(index), _MOST_CASES):
@@ -118,7 +118,7 @@ def _take_medians(rows: list[tuple[float, float, float, int]]) -> ObjectSize:
 
 
 def _compute_profile(case: CachedCase) -> Float64[np.ndarray, " n"]:
-    """Compute the mean brightness of horizontal bands, in units of its own deviation."""
+    """Compute the standardized mean brightness of horizontal bands."""
     image: NDArray[np.float64] = np.asarray(case.image[:, case.image.shape[1] // 2], np.float64)
     rows = np.where(np.isfinite(image), image, 0.0).mean(axis=(0, 2))
     bands = np.interp((np.arange(_BANDS) + 0.5) / _BANDS * len(rows) - 0.5, np.arange(len(rows)), rows)

@@ -60,7 +60,7 @@ def plan(
     weights: Collection[str] = (),
     batch_limit: int | None = None,
 ) -> dict[str, Any]:
-    """Plan the settings of model, data and trainer, `Commented` wherever there was a choice.
+    """Plan model, data and trainer, `Commented` wherever there was a choice.
 
     Args:
         fingerprint: The data set in numbers.
@@ -127,7 +127,12 @@ def count_validation_pixels(fingerprint: Fingerprint, resize: str, size: list[in
 
 
 def find_slice_size(fingerprint: Fingerprint, settings: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the size of a validation's slice on the grid of a plan without comments."""
+    """Find the size of a validation's slice after resizing.
+
+    Args:
+        fingerprint: The data set in numbers.
+        settings: Those of a plan, without comments.
+    """
     model = settings["model"]
     if model["resize"] == "fit":
         return model["input_size"][0], model["input_size"][1]
@@ -222,7 +227,7 @@ def _bring_to_spacing(fingerprint: Fingerprint, spacing: list[float] | None) -> 
 
 
 def _find_reason_to_shrink(fingerprint: Fingerprint, scale: _Scale) -> str | None:
-    """Say why images larger than a patch are made smaller.
+    """Explain why images larger than a patch are made smaller.
 
     `None` where crops of their pixels are better.
     """

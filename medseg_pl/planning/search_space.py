@@ -32,13 +32,13 @@ _RANGES = {"uniform": float, "int_uniform": int, "log_uniform_values": float, "q
 
 
 class Choice(NamedTuple):
-    """Values of which one is taken, as they are written on a command line."""
+    """Values to choose from, as a command line has them."""
 
     values: tuple[str, ...]
 
 
 class Range(NamedTuple):
-    """Numbers between two ends, which belong to it.
+    """Numbers between two ends, both included.
 
     Attributes:
         low: The lowest.
@@ -56,7 +56,7 @@ class Range(NamedTuple):
 
 
 class SearchSpace(NamedTuple):
-    """The values that a search may try, and the score by which it compares.
+    """The values that a search may try, and its score.
 
     Attributes:
         parameters: By the name of the setting, such as `data.batch_size`.
@@ -71,15 +71,16 @@ class SearchSpace(NamedTuple):
     method: str
 
     def count_combinations(self) -> int | None:
-        """Count what a grid tries.
+        """Count the combinations of a grid.
 
-        `None` where a range has no end of values.
+        Returns:
+            `None` where a range has no end of values.
         """
         choices = [each for each in self.parameters.values() if isinstance(each, Choice)]
         return prod(len(each.values) for each in choices) if len(choices) == len(self.parameters) else None
 
     def get_combination(self, number: int) -> dict[str, str]:
-        """Return one combination of a grid; the last parameter changes first.
+        """Return one combination of a grid, whose last parameter changes first.
 
         >>> space = SearchSpace({"a": Choice(("1", "2")), "b": Choice(("x", "y"))}, "val/dice", "maximize", "grid")
         >>> [space.get_combination(number) for number in (0, 1, 2)]
@@ -89,7 +90,7 @@ class SearchSpace(NamedTuple):
         return dict(zip(choices, next(islice(product(*choices.values()), number, None)), strict=True))
 
     def list_arguments(self, end: Literal[0, -1]) -> list[str]:
-        """List the settings with which all parameters are at one end of what is tried.
+        """List the settings with all parameters at one end.
 
         >>> parameters = {"data.batch_size": Range(4, 16), "model.loss": Choice(("a", "b"))}
         >>> space = SearchSpace(parameters, "val/dice", "maximize", "bayes")
