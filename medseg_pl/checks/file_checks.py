@@ -113,7 +113,7 @@ _LEFT_OUT = {
 class FaultError(Exception):
     """Reading stopped at a fault that a finding describes.
 
-    Never leaves this package.
+    It never leaves this package.
     """
 
     def __init__(self, finding: Finding) -> None:
@@ -128,10 +128,10 @@ def read_or_diagnose(
 
     Args:
         path: The file.
-        header: What it says of itself.
+        header: Its header.
         case_id: The case.
         read: Decodes the file.
-        memory_bytes: Files that claim more are not decoded; what the machine has by default.
+        memory_bytes: Files that claim more are not decoded; the machine's memory by default.
 
     Raises:
         FaultError: The file cannot be read; it holds the finding.
@@ -161,7 +161,13 @@ def read_or_diagnose(
 
 
 def diagnose(path: Path, case_id: str, fault: Exception) -> Finding:
-    """Find the fault of a file at which a reader gave up."""
+    """Find the fault of a file that its reader could not read.
+
+    Args:
+        path: The file.
+        case_id: The case.
+        fault: What the reader raised.
+    """
     content, promised = detect_format(path), promised_format(path)
     size = path.stat().st_size
     if content == "nothing":
@@ -176,7 +182,13 @@ def diagnose(path: Path, case_id: str, fault: Exception) -> Finding:
 
 
 def check_extension(path: Path, header: FileHeader, case_id: str) -> Iterator[Finding]:
-    """Find a file that could be read although its name says something else."""
+    """Find a file that was read although its name says something else.
+
+    Args:
+        path: The file.
+        header: Its header.
+        case_id: The case.
+    """
     promised = promised_format(path)
     if promised is not None and header.content not in (promised, "unknown", "nothing"):
         message = f"The name says {promised}, the content is {header.content}."
@@ -187,6 +199,11 @@ def check_links(path: Path, root: Path, case_id: str) -> Iterator[Finding]:
     """Find a link that leads out of the data set.
 
     It may be the file, or a folder on the way to it.
+
+    Args:
+        path: The file.
+        root: The folder of the data set.
+        case_id: The case.
     """
     above = [parent for parent in path.parents if parent.is_relative_to(root) and parent != root]
     if any(each.is_symlink() for each in (path, *above)) and not path.resolve().is_relative_to(root.resolve()):
@@ -201,7 +218,10 @@ def describe_error(fault: Exception) -> str:
 
 
 def _is_read_anyway(content: str, promised: str) -> bool:
-    """Whether the readers open this content under this name: then the damage is elsewhere."""
+    """Tell whether readers open this content under this name.
+
+    The damage is then elsewhere.
+    """
     return content in PICTURES.values() and promised in set(PICTURES.values()) - {"TIFF"}
 
 
@@ -211,7 +231,7 @@ class CaseListing:
 
     Args:
         cases: All that have an image; masks may be missing.
-        findings: What is wrong with names and lists.
+        findings: Faults of names and lists.
     """
 
     cases: tuple[Case, ...]
@@ -234,9 +254,9 @@ def list_cases(source: Source) -> CaseListing:
 
 
 def _list_tolerantly(source: Source, on_problem: OnProblem) -> list[Case]:
-    """List the cases.
+    """List the cases, and report problems.
 
-    Of a source that collects no problems the first one is the only one.
+    A source that collects no problems reports only the first one.
     """
     if "on_problem" in signature(source.cases).parameters:
         return source.cases(on_problem=on_problem)
@@ -244,7 +264,7 @@ def _list_tolerantly(source: Source, on_problem: OnProblem) -> list[Case]:
 
 
 def _explain_no_cases(source: Source) -> Problem:
-    """Say why a data set is empty where its listing has reported nothing."""
+    """Explain why a data set without reported problems is empty."""
     try:
         source.cases()
     except DataError as fault:
@@ -253,7 +273,10 @@ def _explain_no_cases(source: Source) -> Problem:
 
 
 def _report_left_out(source: Source) -> Iterator[Finding]:
-    """Report files and links that are in no case: those that may hold an image one by one, the others together."""
+    """Report files and links that belong to no case.
+
+    Those that may hold an image are reported one by one, the others together.
+    """
     try:
         left_out = source.list_left_out()
     except DataError:  # the listing's own fault, which is among the findings

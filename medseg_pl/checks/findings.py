@@ -40,7 +40,7 @@ class Code(NamedTuple):
 
     Attributes:
         level: How bad it is.
-        meaning: What is wrong, in a line.
+        meaning: The fault, in a line.
         remedy: What to do, as a sentence.
     """
 
@@ -71,26 +71,36 @@ class Finding:
 
 
 class Codes(dict[str, Code]):
-    """The codes of one subject by name, declared beside the rules that find them."""
+    """The codes of one subject by name.
+
+    They are declared beside the rules that find them.
+    """
 
     def find(self, code: str, message: str, case_id: str = "", file: Path | None = None) -> Finding:
-        """Make a finding of a declared kind."""
+        """Make a finding of a declared kind.
+
+        Args:
+            code: The name of the kind.
+            message: What was expected, and what came.
+            case_id: The case, or nothing where it is about the whole data set.
+            file: The file that is at fault.
+        """
         level, _, remedy = self[code]
         return Finding(code, level, case_id, file, message, remedy)
 
 
 def error(meaning: str, remedy: str) -> Code:
-    """Declare a code that makes training fail or scores wrong."""
+    """Declare a code for what fails training or falsifies scores."""
     return Code("error", meaning, remedy)
 
 
 def warning(meaning: str, remedy: str) -> Code:
-    """Declare a code that is probably a fault."""
+    """Declare a code for a probable fault."""
     return Code("warning", meaning, remedy)
 
 
 def note(meaning: str, remedy: str = "Nothing must be done.") -> Code:
-    """Declare a code that is worth knowing."""
+    """Declare a code for something worth knowing."""
     return Code("note", meaning, remedy)
 
 
@@ -127,16 +137,16 @@ class SmallComponents(NamedTuple):
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """One mask file, or the mask of one label where a file holds none.
+    """One mask file, or the mask of one label without a file.
 
     Args:
         path: The file.
         label: The index of the label that it holds alone, `None` where it holds all.
         geometry: Its grid.
-        header: What the file says of itself.
-        voxels: How many there are.
+        header: Its header.
+        voxels: The number of its voxels.
         values: Its values, the commonest first, a few hundred at most.
-        distinct: How many different values or colors there are.
+        distinct: The number of different values or colors.
         finite: Whether all values are numbers.
         whole: Whether all values are whole numbers.
         colored: Whether it is read by color.
@@ -164,10 +174,10 @@ class ImageFacts:
 
     Args:
         path: The first file.
-        headers: What each file says of itself.
+        headers: The header of each file.
         geometry: The grid of the first.
         grids: That of each file.
-        channels: How many.
+        channels: The number of channels.
         dtype: The type of the values.
         finite: The share of values that are numbers.
         lowest: The smallest number.
@@ -179,8 +189,8 @@ class ImageFacts:
         contrast: Mean of the middle less mean of the rim, in standard deviations.
         constant: The channels that hold a single value.
         digest: The same for images with the same pixels.
-        signature: What copies of the image have in common; `None` of images of a single value.
-        modality: What a DICOM file says of itself, or nothing.
+        signature: Properties that copies of the image share; `None` of images of a single value.
+        modality: The modality that a DICOM file names, or nothing.
         turned_bright: Whether a DICOM file stores bright as low (MONOCHROME1).
     """
 
@@ -210,9 +220,9 @@ class Alignment(NamedTuple):
 
     Attributes:
         shift: The pixels `(y, x)` by which the mask fits best.
-        distance: The length of the shift in pixels of the image as it was looked at, large ones being shrunk.
+        distance: The length of the shift in pixels of the examined image; large images are shrunk.
         here: The mean gradient under the borders as they are, 1 being the average over all shifts.
-        best: The same at the best shift.
+        best: The mean gradient at the best shift.
     """
 
     shift: tuple[int, int]
@@ -223,15 +233,15 @@ class Alignment(NamedTuple):
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """One case.
+    """The facts of one case.
 
     Args:
         case: Its files.
-        image: What is known of its pixels, `None` where they cannot be read.
-        masks: What is known of its masks, those that can be read.
+        image: The facts of its pixels, `None` where they cannot be read.
+        masks: The facts of its readable masks.
         alignment: How mask and image fit, `None` where that cannot be told.
         overlap: Voxels that have several labels, where each label has a file of its own.
-        findings: What reading it has shown.
+        findings: The findings made while reading it.
     """
 
     case: Case
@@ -243,10 +253,10 @@ class CaseFacts:
 
 
 class LabelLookup:
-    """Finds the label that each value or color of a mask stands for.
+    """Finds the label of each value or color in a mask.
 
     Args:
-        labels: What masks should hold.
+        labels: The labels that masks should hold.
     """
 
     def __init__(self, labels: LabelMap) -> None:
@@ -254,9 +264,14 @@ class LabelLookup:
         self._known: dict[tuple[MaskValue, int | None, bool, bool], int | None] = {}
 
     def find(self, value: MaskValue, mask: MaskFacts) -> int | None:
-        """Return the label, counted from 1.
+        """Return the label of a value.
 
-        0 for background, 255 for what is ignored, `None` for no label's value.
+        Args:
+            value: The value, or the color.
+            mask: The mask that holds it.
+
+        Returns:
+            The label counted from 1, 0 for background, 255 for ignored voxels, `None` where it is no label's value.
         """
         # Hundreds of masks share a few values, and encoding one by itself costs as much as encoding an array.
         key = (value, mask.label, mask.colored, mask.stored)
@@ -300,11 +315,11 @@ class LabelLookup:
 
 
 class LabelCounts(NamedTuple):
-    """What the cache knows of a case without opening a file.
+    """Label counts of a case, known to the cache without opening files.
 
     Attributes:
         geometry: Its grid.
-        label_voxels: How many voxels each label has; `None` without a reference.
+        label_voxels: The number of voxels of each label; `None` without a reference.
     """
 
     geometry: Geometry
@@ -320,16 +335,16 @@ class AnnotatedCase(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """What rules judge.
+    """The facts of a data set for the rules.
 
     Args:
-        labels: What masks should hold.
+        labels: The labels that masks should hold.
         annotated: The cases with their label counts.
         geometries: The grid of each image, by case id; of those that could be read.
         splits: The splits that are to be checked.
-        patch: How images are brought to the network; `None` where that is not known.
-        cases: What reading each case has shown; nothing in quick checks, which read no file.
-        modalities: What the data set says of each channel, such as `CT`; one name stands for all channels.
+        patch: How images are resized for the network; `None` where that is not known.
+        cases: The facts of each case; nothing in quick checks, which read no file.
+        modalities: The modality of each channel as the data set says, such as `CT`; one name stands for all channels.
         tolerance_found: Whether the tolerance of the labels was concluded from the masks, and not set.
     """
 

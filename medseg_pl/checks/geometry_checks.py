@@ -115,13 +115,16 @@ def _check_mask_grid(case_id: str, image: ImageFacts, mask: MaskFacts) -> Iterat
 
 
 def _is_proved_upright(image: FileHeader, mask: FileHeader) -> bool:
-    """Whether a mask can only fit because the image was turned: height and width were exchanged, and differ."""
+    """Tell whether a mask fits only because the image was turned.
+
+    Height and width were exchanged, and differ.
+    """
     sideways = (image.orientation >= _SIDEWAYS) != (mask.orientation >= _SIDEWAYS)
     return sideways and image.size is not None and image.size[0] != image.size[1]
 
 
 def _find_mismatch(expected: Geometry, got: Geometry) -> tuple[str, str] | None:
-    """Find the plainest difference of two grids: its code, and words for it."""
+    """Find the plainest difference of two grids, as code and words."""
     if expected.shape != got.shape:
         return (
             "shape-mismatch",
@@ -145,7 +148,7 @@ def _find_mismatch(expected: Geometry, got: Geometry) -> tuple[str, str] | None:
 
 
 def find_axis_codes(affine: Affine) -> str:
-    """Find where the axes of the file point to, such as `RAS`.
+    """Find the directions of the file's axes, such as `RAS`.
 
     They are the reverse of `(D, H, W)`.
 
@@ -175,9 +178,8 @@ def check_spacings(dataset: Dataset) -> Iterator[Finding]:
 def check_patch(dataset: Dataset) -> Iterator[Finding]:
     """Find images that fill less than half of a training patch.
 
-    The network would see mostly padding.
-
-    A little padding is usual, since the sides of a patch divide by what the network asks for.
+    The network would see mostly padding. A little padding is usual, since the sides of a patch divide by what the
+    network asks for.
     """
     patch = dataset.patch
     if patch is None or patch.mode != "none":
@@ -195,7 +197,7 @@ def check_patch(dataset: Dataset) -> Iterator[Finding]:
 
 
 def compare_grids(dataset: Dataset) -> Iterator[Finding]:
-    """Find cases whose size, spacing or orientation is unlike that of the others."""
+    """Find cases that differ from others in size, spacing or orientation."""
     yield from _compare_orientations(dataset.images)
     if len(dataset.images) < _ENOUGH:
         return
@@ -208,9 +210,9 @@ def compare_grids(dataset: Dataset) -> Iterator[Finding]:
 
 
 def find_shifted_masks(dataset: Dataset) -> Iterator[Finding]:
-    """Find masks that are moved from the edges of their images.
+    """Find masks that are shifted from the edges of their images.
 
-    Either those of most other cases lie on edges, or all are moved alike.
+    There are such masks where most others lie on edges, or all are shifted alike.
     """
     measured = [(facts, facts.alignment) for facts in dataset.cases if facts.alignment is not None]
     moved = [

@@ -67,13 +67,13 @@ class _MaskFile(NamedTuple):
 
     @property
     def plane(self) -> NDArray[Any]:
-        """Values `(D, H, W)`; colors are brought into one number."""
+        """Values `(D, H, W)`, or colors combined into one number."""
         return self.pixels if self.pixels.ndim == 3 else self.pixels.max(axis=0)
 
 
 @dataclass
 class _CaseReader:
-    """Reads the files of one case and collects what is wrong with them."""
+    """Reads the files of one case and collects their faults."""
 
     case_id: str
     headers: dict[Path, FileHeader]
@@ -121,14 +121,13 @@ def inspect_cases(
 ) -> Iterator[CaseFacts]:
     """Read every case once, in order.
 
-    A fault of one case is among its findings and stops nothing.
-
-    Threads, since decoders and array code release the interpreter, and a process would have to import torch first.
+    A fault of one case is among its findings and does not stop the others. Threads do the work: decoders and array code
+    release the interpreter, and a process would have to import torch first.
 
     Args:
         source: Reads the cases.
-        cases: What to read.
-        labels: What masks hold; `None` where that is to be seen from the masks.
+        cases: The cases to read.
+        labels: The labels of the masks; `None` to infer them from the masks.
         root: The data set's folder, for links that lead out of it.
         workers: How many cases are read, and in memory, at once.
         advance: Called after each case.
@@ -140,7 +139,14 @@ def inspect_cases(
 
 
 def inspect_case(source: Source, case: Case, *, labels: LabelMap | None, root: Path) -> CaseFacts:
-    """Read one case."""
+    """Read one case, and find its faults.
+
+    Args:
+        source: Reads the case.
+        case: The case.
+        labels: The labels of the masks; `None` to infer them from the masks.
+        root: The data set's folder, for links that lead out of it.
+    """
     links = [found for path in (*case.images, *case.masks) for found in check_links(path, root, case.case_id)]
     if isinstance(source, FileSource) and source.has_value_masks(case):
         facts = _inspect_files(source, case, labels)
@@ -151,7 +157,10 @@ def inspect_case(source: Source, case: Case, *, labels: LabelMap | None, root: P
 
 
 def _inspect_files(source: FileSource, case: Case, labels: LabelMap | None) -> CaseFacts:
-    """See which label each mask file holds, all of them where there is one file for several labels."""
+    """Read the mask files of a case, and the label of each.
+
+    A single file for several labels holds all of them.
+    """
     shares = source.count_label_files(case)
     if len(case.masks) <= 1 and len(shares) <= 1 and (labels is None or not labels.overlapping):
         return _measure_files(case, [None] * len(case.masks), labels)
@@ -192,7 +201,7 @@ def _measure_files(case: Case, mask_labels: Sequence[int | None], labels: LabelM
 def _measure_channels(
     case: Case, channels: Sequence[_Pixels], reader: _CaseReader
 ) -> tuple[NDArray[Any] | None, ImageFacts | None]:
-    """Join and measure all channels; nothing where a file cannot be read."""
+    """Join and measure all channels, unless a file cannot be read."""
     if len(channels) < len(case.images):
         return None, None
     same = len({values.shape[1:] for values, _ in channels}) == 1
@@ -205,6 +214,10 @@ def read_any_mask(path: Path, labels: LabelMap | None = None) -> _Pixels:
     """Read a mask's values, or its colors.
 
     Colors are read where the labels are known by them or the file holds nothing else.
+
+    Args:
+        path: The file.
+        labels: Labels that may have colors.
     """
     try:
         return read_mask_file(path, labels)
@@ -238,10 +251,7 @@ def _count_overlap(masks: Sequence[_MaskFile], labels: LabelMap | None) -> int:
 
 
 def _inspect_volume(source: Source, case: Case, labels: LabelMap) -> CaseFacts:
-    """Read a case as its source does.
-
-    Where that fails, look for the fault file by file.
-    """
+    """Read a case as its source does, else find the faulty file."""
     try:
         volume = source.read(case, labels)
     except (DataError, *DAMAGE) as error:
@@ -250,7 +260,7 @@ def _inspect_volume(source: Source, case: Case, labels: LabelMap) -> CaseFacts:
 
 
 def _find_resampling(source: Source, case: Case) -> Iterator[Finding]:
-    """Find what is resampled of a series that is read as a volume of even slices."""
+    """Find the resampling of a series with uneven slices."""
     if not isinstance(source, DicomSource) or not source.resamples:
         return
     series = open_series(case.images, resample=True)
@@ -265,7 +275,7 @@ def _find_resampling(source: Source, case: Case) -> Iterator[Finding]:
 def _diagnose_volume(source: Source, case: Case, labels: LabelMap, error: Exception) -> CaseFacts:
     """Find what is wrong with the slices.
 
-    Where they are in order, it is the mask, and the image is measured.
+    Where they are in order, the mask is at fault, and the image is measured.
     """
     if faults := list(_check_images(source, case)):
         return CaseFacts(case, findings=tuple(faults))

@@ -145,7 +145,10 @@ def _find_unusual(
 
 
 def _find_white(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
-    """Find 8-bit images that are white to a large part where others are not: deeper ones, cut off at 255."""
+    """Find 8-bit images that are largely white where others are not.
+
+    They are deeper images, cut off at 255.
+    """
     usual = float(np.median([image.at_top for _, image in images]))
     for name, image in images:
         if image.dtype == "uint8" and image.highest == 255 and image.at_top >= _CLIPPED_8_BIT > 10 * usual:
@@ -186,7 +189,10 @@ def _find_raw_ct(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
 
 
 def _find_inverted(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
-    """Find images whose middle is darker than their rim where nearly all others' is brighter, or the reverse."""
+    """Find images whose contrast between middle and rim is reversed.
+
+    The middle is darker than the rim where it is brighter in nearly all others, or the reverse.
+    """
     contrasts = np.array([image.contrast for _, image in images])
     usual = float(np.sign(np.median(contrasts)))
     clear = contrasts * usual >= _CLEAR_CONTRAST

@@ -66,7 +66,13 @@ class LabelSettings:
         return None if self.colors is None else [name for name in self.colors if name not in others]
 
     def describe(self, names: Sequence[str], task: Task | None = None, **inferred: object) -> LabelMap:
-        """Describe labels by these settings, and by what was inferred where nothing was set."""
+        """Describe labels by these settings, completed by what was inferred.
+
+        Args:
+            names: The labels.
+            task: The inferred task.
+            **inferred: Further settings, for those that are `None` here.
+        """
         given = [value for value in (self.values or {}).values() if value is not None]
         settings = {
             "values": given or None,
@@ -86,7 +92,7 @@ class Labeling(NamedTuple):
     """The labels of a data set.
 
     Attributes:
-        labels: What the masks hold; a stand-in where there is a problem.
+        labels: The labels of the masks; a stand-in where there is a problem.
         notes: What was concluded rather than read, in words.
         problem: Why the masks do not tell their labels, with the remedy; empty where they do.
     """
@@ -97,13 +103,13 @@ class Labeling(NamedTuple):
 
 
 def infer_labels(masks: Sequence[MaskFacts], settings: LabelSettings, separate: Sequence[str] = ()) -> Labeling:
-    """Infer what masks hold, for everything that is not set.
+    """Infer the labels of masks where they are not set.
 
     Rare values, and those that compression or smoothing leave along borders, are no labels.
 
     Args:
         masks: The masks, or a sample of them.
-        settings: What is set.
+        settings: The given settings.
         separate: The labels of data sets that keep each in files of its own.
     """
     masks = [mask for mask in masks if mask.finite]
@@ -122,7 +128,7 @@ def infer_labels(masks: Sequence[MaskFacts], settings: LabelSettings, separate: 
 
 
 def make_exclusive_labels(values: dict[str, int]) -> LabelMap:
-    """Make labels that exclude each other, written as briefly as a configuration would.
+    """Make labels that exclude each other, without redundant settings.
 
     >>> make_exclusive_labels({"liver": 1, "tumour": 2})
     LabelMap(names=['liver', 'tumour'], task='multiclass', ...)
@@ -159,7 +165,7 @@ def _infer_values(masks: Sequence[MaskFacts], settings: LabelSettings) -> Labeli
 
 
 def _infer_separate(masks: Sequence[MaskFacts], settings: LabelSettings, names: Sequence[str]) -> Labeling:
-    """Infer the value of each label where each has files of its own."""
+    """Infer the values of labels that have files of their own."""
     values: list[int] = []
     for index, name in enumerate(names):
         files = [mask for mask in masks if mask.label == index]
@@ -207,7 +213,7 @@ def _infer_colors(masks: Sequence[MaskFacts], settings: LabelSettings) -> Labeli
 def _infer_tolerance(
     masks: Sequence[MaskFacts], labels: LabelMap, settings: LabelSettings, notes: tuple[str, ...] = ()
 ) -> Labeling:
-    """Infer the tolerance with which smeared masks can be read, or say why there is none."""
+    """Infer the tolerance for smeared masks, or explain why none exists."""
     smeared = [mask for mask in masks if find_smear(mask)]
     label_values = _list_label_values(labels, colored=masks[0].colored)
     values = np.array([count.value for mask in smeared for count in mask.values])
@@ -257,7 +263,7 @@ def _list_candidates(mask: MaskFacts) -> list[MaskValue]:
 def _part_by_frequency(
     candidates: Sequence[Iterable[MaskValue]], masks: int
 ) -> tuple[list[MaskValue], list[MaskValue]]:
-    """Part values into those of many masks, or between these, and the others."""
+    """Divide values into common ones, with those between, and the others."""
     counts = Counter(value for several in candidates for value in several)
     least = max(2, _LABEL_SHARE * masks) if masks > 2 else 1
     frequent = sorted(value for value, number in counts.items() if number >= least)
@@ -304,7 +310,7 @@ def _explain_no_label(masks: Sequence[MaskFacts]) -> str:
 def find_smear(mask: MaskFacts) -> list[MaskValueCount]:
     """Find mask values left along borders or near two extremes.
 
-    They are no labels: compression or smoothing has left them.
+    Compression or smoothing has left them, so that they are no labels.
     """
     main = [count for count in mask.values if _is_structure(count, mask)]
     rest = [count for count in mask.values if count not in main and any(count.value)]
@@ -328,9 +334,14 @@ def is_smoothed(mask: MaskFacts) -> bool:
 
 
 def classify_smear(mask: MaskFacts, unknown: list[MaskValueCount]) -> str | None:
-    """Name what has left values that no label has.
+    """Name the cause of values that no label has.
 
-    That is compression or smoothing; `None` for neither.
+    Args:
+        mask: The mask.
+        unknown: The values.
+
+    Returns:
+        The code of compression or of smoothing; `None` for neither.
     """
     smear = [count for count in unknown if not _is_structure(count, mask)]
     if len(smear) < _FEW_STRAYS or _are_coherent(smear):
@@ -339,12 +350,12 @@ def classify_smear(mask: MaskFacts, unknown: list[MaskValueCount]) -> str | None
 
 
 def _is_structure(count: MaskValueCount, mask: MaskFacts) -> bool:
-    """Whether a value is that of a structure and not of a smeared border."""
+    """Tell whether a value is a structure's, not a smeared border's."""
     return count.coherence >= _COHERENT and count.voxels >= _STRUCTURE_SHARE * mask.voxels
 
 
 def _share_near_structures(mask: MaskFacts, smear: list[MaskValueCount]) -> float:
-    """Compute the share of smeared pixels that lie near a value of a structure or an extreme."""
+    """Compute the share of smeared pixels near a structure or an extreme."""
     main = [count for count in mask.values if _is_structure(count, mask)]
     everything = np.array([count.value for count in mask.values])
     true = np.array([everything.min(axis=0), everything.max(axis=0), *(count.value for count in main)])

@@ -60,14 +60,12 @@ _SAMPLED_CASES = 200
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What is set of a data set.
-
-    The data have to tell the rest.
+    """The given settings of a data set; the data tell the rest.
 
     Args:
         layout: One of `LAYOUTS`.
         reading: Settings of its source, by their names in `READING`.
-        labels: What is set of labels.
+        labels: The given settings of labels.
     """
 
     layout: str | None = None
@@ -86,12 +84,12 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class OpenedDataset:
-    """A data set before its masks were looked at.
+    """A data set before its masks are read.
 
     Args:
         source: Reads it.
         config: The source as `class_path` and `init_args`, for a configuration.
-        labels: What its description says of labels; `None` where the masks have to tell.
+        labels: The labels that its description names; `None` to infer them from the masks.
         separate: The labels that have files of their own.
         modalities: `CT`, `MRI` or whatever the data set says of each channel; nothing where it says nothing.
         notes: What was concluded rather than read, in words.
@@ -107,11 +105,11 @@ class OpenedDataset:
 
 @dataclass(frozen=True)
 class DetectedDataset:
-    """A data set as it was found.
+    """A data set as it was detected.
 
     Args:
         source: Reads it.
-        labels: What its masks hold.
+        labels: The labels of its masks.
         config: The source as `class_path` and `init_args`, for a configuration.
         modalities: `CT`, `MRI` or whatever the data set says of each channel; nothing where it says nothing.
         notes: What was concluded rather than read, in words.
@@ -125,11 +123,11 @@ class DetectedDataset:
 
 
 def detect_dataset(directory: Path, settings: DataSettings | None = None) -> DetectedDataset:
-    """Find out how a data set is laid out and what its masks hold.
+    """Detect a data set's layout and the labels of its masks.
 
     Args:
         directory: The data set.
-        settings: What is set of it.
+        settings: The given settings.
 
     Raises:
         MissingDataError: There is no such folder, or nothing in it that is known.
@@ -140,7 +138,11 @@ def detect_dataset(directory: Path, settings: DataSettings | None = None) -> Det
 
 
 def detect_labels(opened: OpenedDataset, settings: LabelSettings) -> DetectedDataset:
-    """Find out what the masks of an opened data set hold.
+    """Detect the labels of an opened data set.
+
+    Args:
+        opened: The data set.
+        settings: The given settings of labels.
 
     Raises:
         SettingError: Something has to be set that the masks do not say.
@@ -154,7 +156,11 @@ def detect_labels(opened: OpenedDataset, settings: LabelSettings) -> DetectedDat
 
 
 def open_data_set(directory: Path, settings: DataSettings) -> OpenedDataset:
-    """Find the layout of a data set and the settings of its source.
+    """Open a data set with the detected layout and its source's settings.
+
+    Args:
+        directory: The data set.
+        settings: The given settings.
 
     Raises:
         MissingDataError: There is no such folder, or nothing in it that is known.
@@ -189,7 +195,7 @@ def infer_dataset_labels(opened: OpenedDataset, cases: Sequence[Case], settings:
     Args:
         opened: The data set.
         cases: Its cases, as many as can be read.
-        settings: What is set of labels.
+        settings: The given settings of labels.
     """
     labeling = _infer_labels(opened, cases, settings)
     partial = any(case.annotated_labels is not None for case in cases)
@@ -197,7 +203,7 @@ def infer_dataset_labels(opened: OpenedDataset, cases: Sequence[Case], settings:
 
 
 def _infer_labels(opened: OpenedDataset, cases: Sequence[Case], settings: LabelSettings) -> Labeling:
-    """Take the labels that are described, or infer them from a sample of masks."""
+    """Return the described labels, or infer them from some masks."""
     if (
         opened.labels is not None
         or not isinstance(opened.source, FileSource)
@@ -312,7 +318,7 @@ def _open_folder(directory: Path, settings: DataSettings) -> OpenedDataset:
 
 
 def _complete_labels(labels: LabelMap | None, settings: LabelSettings) -> Labeling:
-    """Put what is set in the place of what a data set describes."""
+    """Replace what a data set describes by what is set."""
     if settings.names is not None:
         return Labeling(settings.describe(settings.names))
     assert labels is not None, "a data set that is no files names its labels, or they were named"
@@ -329,7 +335,7 @@ def _complete_labels(labels: LabelMap | None, settings: LabelSettings) -> Labeli
 def _measure_masks(source: FileSource, separate: bool, case: Case) -> list[MaskFacts]:
     """Measure the masks of a case.
 
-    Those that cannot be read are for `check` to report.
+    Masks that cannot be read are for `check` to report.
     """
     labels: list[int | None] = [None] * len(case.masks)
     if separate:

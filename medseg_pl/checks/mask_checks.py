@@ -114,7 +114,7 @@ _Color = tuple[int, int, int]
 def check_mask_values(dataset: Dataset) -> Iterator[Finding]:
     """Find masks with unknown values, risky storage, or doubtful content.
 
-    Doubtful are masks that are empty, full or in specks.
+    Masks are doubtful when they are empty, full or in specks.
     """
     lookup = dataset.lookup
     masks = [mask for facts in dataset.cases for mask in facts.masks]
@@ -157,7 +157,7 @@ def check_labels(dataset: Dataset) -> Iterator[Finding]:
 
 
 def check_annotated_labels(dataset: Dataset) -> Iterator[Finding]:
-    """Find what was not looked for, and what is drawn or named against it."""
+    """Find labels that were not annotated, and what contradicts it."""
     names = dataset.labels.names
     counts = dict.fromkeys(names, 0)
     for case, voxels in dataset.annotated:
@@ -186,9 +186,8 @@ def check_ignore_value(dataset: Dataset) -> Iterator[Finding]:
 def check_palettes(dataset: Dataset) -> Iterator[Finding]:
     """Report the first mask whose palette contradicts that of another.
 
-    A program made one palette for each file.
-
-    Grays are left out: a palette of grays is often there for show, and its order has been checked in each file.
+    A program made one palette for each file. Grays are left out: a palette of grays is often there for show, and its
+    order has been checked in each file.
     """
     color_of: dict[int, tuple[_Color, Path]] = {}
     index_of: dict[_Color, tuple[int, Path]] = {}
@@ -208,7 +207,7 @@ def check_palettes(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _list_used_colors(mask: MaskFacts) -> Iterator[tuple[int, _Color]]:
-    """List index and color of what stands in a mask that is read by its indices, grays left out."""
+    """List index and color of an indexed mask's content, without grays."""
     if mask.colored or not mask.header.palette:
         return
     for count in mask.values:
@@ -219,7 +218,7 @@ def _list_used_colors(mask: MaskFacts) -> Iterator[tuple[int, _Color]]:
 
 
 def _holds_ignored(mask: MaskFacts, lookup: LabelLookup) -> bool:
-    """Whether a mask has 255 beside labels, and nothing else that is unknown."""
+    """Tell whether a mask's only unknown value beside labels is 255."""
     return {count.value for count in lookup.find_unknown(mask)} == {(255.0,)} and any(lookup.count_voxels([mask]))
 
 
@@ -267,7 +266,10 @@ def _describe_expected(mask: MaskFacts, labels: LabelMap) -> str:
 
 
 def _check_tolerance(facts: CaseFacts, mask: MaskFacts, lookup: LabelLookup) -> Iterator[Finding]:
-    """Report a mask that only the tolerance makes readable: what `plan` writes trains, on edges that were guessed."""
+    """Report a mask that only the tolerance makes readable.
+
+    The configuration of `plan` trains on it, with edges that were guessed.
+    """
     if moved := LabelLookup(replace(lookup.labels, tolerance=0)).find_unknown(mask):
         code = "mask-antialiased" if is_smoothed(mask) and not mask.header.lossy else "mask-jpeg-artifacts"
         message = (
@@ -301,7 +303,7 @@ def _check_specks(facts: CaseFacts, mask: MaskFacts) -> Iterator[Finding]:
 
 
 def _check_filling(facts: CaseFacts, lookup: LabelLookup) -> Iterator[Finding]:
-    """Find masks of nothing but background, and masks of nothing but one label."""
+    """Find masks of background alone, or of one label alone."""
     indices = [lookup.find(count.value, mask) for mask in facts.masks for count in mask.values]
     if not facts.masks or None in indices:
         return

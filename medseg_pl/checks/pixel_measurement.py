@@ -49,10 +49,10 @@ def measure_image(
 
     Args:
         pixels: All channels.
-        grids: Where each file lies.
+        grids: The grid of each file.
         paths: The files.
-        headers: What each says of itself.
-        modality: What DICOM calls the kind of image.
+        headers: The header of each.
+        modality: As DICOM names it.
         turned_bright: Whether it is stored with bright as low.
     """
     finite = float(np.isfinite(pixels).mean()) if pixels.dtype.kind == "f" else 1.0
@@ -85,7 +85,12 @@ def measure_image(
 
 
 def sample_finite(pixels: Shaped[np.ndarray, "..."], most: int = _SAMPLE) -> Shaped[np.ndarray, " n"]:
-    """Draw numbers evenly from an array, without NaN and infinity."""
+    """Draw finite numbers evenly from an array.
+
+    Args:
+        pixels: The array.
+        most: About the largest number of values.
+    """
     values = pixels.ravel()[:: max(1, pixels.size // most)]
     return values[np.isfinite(values)] if values.dtype.kind == "f" else values
 
@@ -97,7 +102,9 @@ def _find_ends(pixels: NDArray[Any], finite: float) -> tuple[float, float]:
 
 
 def _measure_contrast(pixels: Shaped[np.ndarray, "c d h w"]) -> float:
-    """Subtract the mean of the rim from that of the middle, in standard deviations, in the middle slice.
+    """Measure the contrast of middle and rim in the middle slice.
+
+    It is in standard deviations.
 
     >>> image = np.zeros((1, 1, 16, 16))
     >>> image[..., 4:12, 4:12] = 1
@@ -132,13 +139,13 @@ def measure_mask(
     stored: bool = False,
     with_components: bool = True,
 ) -> MaskFacts:
-    """Count what a mask file holds.
+    """Count the values of a mask file.
 
     Args:
         pixels: Values `(D, H, W)`, or colors `(3, D, H, W)`.
-        geometry: Where they lie.
+        geometry: Their grid.
         path: The file.
-        header: What it says of itself.
+        header: Its header.
         label: The index of the label that the file holds alone.
         stored: Whether the values are those of a stored mask.
         with_components: Whether components are measured too, which takes longest.
@@ -172,9 +179,9 @@ def measure_mask(
 
 
 def index_values(values: Shaped[np.ndarray, "d h w"]) -> tuple[Shaped[np.ndarray, "d h w"], Shaped[np.ndarray, " n"]]:
-    """Index each value in the sorted table of those that occur.
+    """Index each value in a sorted table of all values.
 
-    As `np.unique` does, but faster for few.
+    It does what `np.unique` does, but faster for few values.
 
     >>> indices, table = index_values(np.array([[[0, 255, 7]]]))
     >>> indices.tolist(), table.tolist()
@@ -207,7 +214,7 @@ def _unpack_color(packed: Any) -> tuple[int, int, int]:
 def _measure_coherence(
     indices: Shaped[np.ndarray, "d h w"], counts: Shaped[np.ndarray, " n"]
 ) -> Shaped[np.ndarray, " n"]:
-    """Measure the share of each value's pixels followed by the same value, along rows or columns."""
+    """Measure the share of each value's pixels followed by the same value."""
     shares = []
     for before, after in ((indices[..., :-1], indices[..., 1:]), (indices[..., :-1, :], indices[..., 1:, :])):
         same = np.bincount(before[before == after].ravel(), minlength=len(counts))
@@ -232,10 +239,12 @@ def _measure_components(mask: Bool[np.ndarray, "d h w"], value: float) -> SmallC
 def measure_alignment(image: Shaped[np.ndarray, "c d h w"], mask: Shaped[np.ndarray, "d h w"]) -> Alignment | None:
     """Measure how well the borders in a mask lie on edges.
 
-    The slices with most of the mask are measured.
+    It measures the slices with most of the mask. The gradient under the borders is averaged for every shift within a
+    few pixels. Where masks lie on edges, the average has its peak at no shift; a mask that was moved has it elsewhere.
 
-    The gradient under the borders is averaged for every shift within a few pixels. Where masks lie on edges, the
-    average has its peak at no shift; a mask that was moved has it elsewhere.
+    Args:
+        image: All channels.
+        mask: The mask on the same grid.
 
     Returns:
         `None` where there are too few borders, or no shift within reach is the best.
@@ -266,7 +275,7 @@ def measure_alignment(image: Shaped[np.ndarray, "c d h w"], mask: Shaped[np.ndar
 def _shrink(
     planes: Shaped[np.ndarray, "c h w"], mask: Shaped[np.ndarray, "h w"], scale: float
 ) -> tuple[Float[np.ndarray, "H W"], Shaped[np.ndarray, "H W"]]:
-    """Average all channels without outliers, and shrink the average and the mask where they are large."""
+    """Average the channels without outliers, and shrink large slices with their mask."""
     values = sample_finite(planes)
     # Metal and markers would outshine every edge of tissue.
     low, high = np.percentile(values, [1, 99]).tolist() if values.size else (0.0, 1.0)
@@ -293,6 +302,9 @@ def _find_borders(labels: Shaped[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _sum_under_border(border: Bool[np.ndarray, "h w"], values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "n n"]:
-    """Sum the values under the border for each shift, beyond the image being 0."""
+    """Sum the values under the border for each shift.
+
+    Values beyond the image are 0.
+    """
     padded = cv2.copyMakeBorder(values, _REACH, _REACH, _REACH, _REACH, cv2.BORDER_CONSTANT, value=0)
     return np.asarray(cv2.matchTemplate(padded, border.astype(np.float32), cv2.TM_CCORR))

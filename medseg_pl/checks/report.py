@@ -61,12 +61,13 @@ _STYLES: dict[Level, str] = {"error": "bold red", "warning": "yellow", "note": "
 def draw_thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None:
     """Draw a JPEG of the slice with most of the mask.
 
-    `None` where the image cannot be read.
-
     Args:
         source: Reads the case.
         case: The case.
-        labels: What its masks hold.
+        labels: The labels of its masks.
+
+    Returns:
+        `None` where the image cannot be read.
     """
     try:
         image, mask = (
@@ -116,7 +117,7 @@ def _read_volume(source: Source, case: Case, labels: LabelMap) -> tuple[NDArray[
 
 
 def _render(planes: Shaped[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Render a slice at most 224 pixels on a side, in color where it has three channels, else gray."""
+    """Render a slice within 224 pixels, colored where it has three channels."""
     values = sample_finite(planes)
     low, high = np.percentile(values, [0.5, 99.5]).tolist() if values.size else (0.0, 1.0)
     shown = planes if len(planes) == 3 else planes[:1].repeat(3, axis=0)
@@ -153,7 +154,12 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def inspect_dataset(settings: CheckSettings, workers: int) -> Report:
-    """Find the cases, read each, and run all rules."""
+    """Find the cases, read each, and run all rules.
+
+    Args:
+        settings: The settings of the check.
+        workers: How many cases are read at once.
+    """
     listing = list_cases(settings.source)
     with warnings.catch_warnings(), show_progress("Checking cases", len(listing.cases)) as advance:
         warnings.simplefilter("ignore")  # decoders warn of damage, of which the findings speak
@@ -189,7 +195,12 @@ def print_report(console: Console, report: Report, root: Path) -> None:
 
 
 def to_json(report: Report, settings: CheckSettings) -> dict[str, Any]:
-    """Give what `--json` prints."""
+    """Return the content of `--json`.
+
+    Args:
+        report: The findings.
+        settings: The settings of the check.
+    """
     return {
         "directory": make_printable(str(settings.root)),
         "notes": list(report.notes),
@@ -201,7 +212,12 @@ def to_json(report: Report, settings: CheckSettings) -> dict[str, Any]:
 
 
 def describe_dataset(report: Report, settings: CheckSettings) -> dict[str, Any]:
-    """Describe the data in numbers."""
+    """Describe the data in numbers.
+
+    Args:
+        report: The facts of the cases.
+        settings: The settings of the check.
+    """
     images = [case.image for case in report.cases if case.image is not None]
     lookup = LabelLookup(report.labels)
     present = np.array([lookup.count_voxels(case.masks) for case in report.cases if case.masks], dtype=bool)
@@ -231,7 +247,7 @@ def _summarize_extent(lengths: Any) -> Mapping[str, list[float]]:
 
 
 def summarize_report(report: Report) -> str:
-    """Give the result in two short lines: what was counted, and what to do."""
+    """Summarize the result in two lines: counts, and what to do."""
     counts, cases = report.counts(), count_noun(len(report.cases), "case")
     of_whom = ", patients unknown" if report.patients is None else f" of {count_noun(report.patients, 'patient')}"
     of_whom = of_whom if report.cases else ""
@@ -243,7 +259,12 @@ def summarize_report(report: Report) -> str:
 def describe_finding(finding: Finding, root: Path) -> dict[str, str]:
     """Describe a finding as it is shown.
 
-    Files are below the data set, and names are printable text.
+    Args:
+        finding: The finding.
+        root: The data set; files are named below it.
+
+    Returns:
+        Printable texts.
     """
     file = finding.file
     relative = "" if file is None else file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
@@ -265,7 +286,13 @@ def _group_by_code(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
 
 
 def write_page(path: Path, report: Report, settings: CheckSettings) -> None:
-    """Write one HTML file that needs no other, to be read without a terminal."""
+    """Write one HTML file that needs no other file.
+
+    Args:
+        path: The file to write.
+        report: The findings.
+        settings: The settings of the check.
+    """
     # Names of files may be a stranger's: whatever stands in them is text and no markup.
     environment = Environment(
         loader=PackageLoader("medseg_pl.checks", ""),
@@ -295,7 +322,7 @@ def write_page(path: Path, report: Report, settings: CheckSettings) -> None:
 def rank_worst_cases(report: Report) -> list[tuple[str, list[Finding]]]:
     """Rank cases by their gravest finding, then by their number.
 
-    Notes make no case one of the worst.
+    A case with notes alone is not ranked.
     """
     by_case: dict[str, list[Finding]] = defaultdict(list)
     for finding in report.findings:
@@ -310,7 +337,7 @@ def rank_worst_cases(report: Report) -> list[tuple[str, list[Finding]]]:
 
 
 def choose_examples(report: Report) -> list[str]:
-    """Choose cases without an error or a warning, evenly over the data set."""
+    """Choose cases without errors or warnings, evenly over the data set."""
     doubtful = {finding.case_id for finding in report.findings if finding.level != "note"}
     good = [facts.case.case_id for facts in report.cases if facts.masks and facts.case.case_id not in doubtful]
     # Neighbors in the list are often of one patient, and alike.
@@ -355,6 +382,9 @@ def _describe_code(code: str, findings: Sequence[Finding], root: Path) -> Text:
 
 
 def _choose_width() -> int:
-    """Take the terminal's width, but no wider than can be read with ease; the same for files and pipes."""
+    """Choose the terminal's width, limited to what reads easily.
+
+    Files and pipes get the same width.
+    """
     console = Console()
     return min(_WIDTH, console.width) if console.is_terminal else _WIDTH

@@ -102,7 +102,7 @@ def find_duplicates(dataset: Dataset) -> Iterator[Finding]:
 
 
 def read_declared_splits(cases: Sequence[Case]) -> tuple[list[Split], list[Finding]]:
-    """Read the splits that the cases themselves declare: one, or one for each fold."""
+    """Read the splits that cases declare: one, or one for each fold."""
     declaring = [case for case in cases if case.split is not None or case.fold is not None]
     if not declaring:
         return [], []
@@ -121,7 +121,15 @@ def read_declared_splits(cases: Sequence[Case]) -> tuple[list[Split], list[Findi
 
 
 def read_split_file(path: Path, cases: Sequence[Case]) -> tuple[list[Split], list[Finding]]:
-    """Read the split of a `splits.json`, or all folds of nnU-Net's."""
+    """Read the split of a `splits.json`, or all folds of nnU-Net's.
+
+    Args:
+        path: The file.
+        cases: The cases of the data set.
+
+    Returns:
+        The splits, and what is wrong with them.
+    """
     try:
         content = read_json(path)
         splits = [
@@ -196,14 +204,14 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True)
 class Report:
-    """What was found.
+    """The findings of all checks.
 
     Args:
-        cases: What is known of each case.
+        cases: The facts of each case.
         findings: The worst first.
-        labels: What the masks hold, as far as that is known.
+        labels: The labels of the masks, as far as they are known.
         notes: What was concluded rather than read, in words.
-        patients: How many there are; `None` where nothing says who is whom.
+        patients: The number of patients; `None` where nothing identifies them.
     """
 
     cases: tuple[CaseFacts, ...]
@@ -228,14 +236,14 @@ def run_checks(
     choose_splits: ChooseSplits = lambda _: ([], []),
     tolerance_found: bool = False,
 ) -> Report:
-    """Run all rules on what is known of the cases.
+    """Run all rules on the facts of the cases.
 
     Args:
-        cases: What reading each has shown.
-        listing_findings: What listing them has shown.
-        labels: What masks should hold.
-        modalities: What the data set says of each channel.
-        patch: How images are brought to the network.
+        cases: The facts of each case.
+        listing_findings: The findings of listing them.
+        labels: The labels that masks should hold.
+        modalities: The modality of each channel as the data set says.
+        patch: How images are resized for the network.
         choose_splits: Gives the splits that are to be checked.
         tolerance_found: Whether the tolerance of the labels was concluded from the masks, and not set.
     """
@@ -271,14 +279,14 @@ def run_quick_checks(
     split: Split,
     patch: Resize | None = None,
 ) -> list[Finding]:
-    """Run the rules that need no pixel: the cache has counted the labels already.
+    """Run the rules that need no pixels, only the cache's label counts.
 
     Args:
         cases: All cases of the run.
-        counts: What the cache knows of each, by case id.
-        labels: What the masks hold.
+        counts: The label counts of each, by case id.
+        labels: The labels of the masks.
         split: The case ids of `train`, `val` and `test`.
-        patch: How images are brought to the network.
+        patch: How images are resized for the network.
 
     Returns:
         The worst first.
@@ -292,7 +300,7 @@ def run_quick_checks(
 def summarize_findings(findings: Sequence[Finding]) -> list[str]:
     """Write a paragraph for each kind of finding.
 
-    It has the first in its own words, the number of the others, and the remedy.
+    It has the message of the first finding, the number of the others, and the remedy.
 
     Args:
         findings: As `run_quick_checks` gives them.
@@ -307,7 +315,7 @@ def summarize_findings(findings: Sequence[Finding]) -> list[str]:
 
 
 def sort_by_severity(findings: Iterable[Finding]) -> list[Finding]:
-    """Sort by level, then in the order of the codes, then by case and file."""
+    """Sort by level, code, case and file."""
     order = {code: index for index, code in enumerate(CODES)}
     return sorted(
         findings, key=lambda f: (LEVELS.index(f.level), order[f.code], f.case_id, str(f.file or ""), f.message)

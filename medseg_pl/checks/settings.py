@@ -39,13 +39,13 @@ _SOURCES = ("DecathlonSource", "DicomSource", "FolderSource", "ManifestSource", 
 
 
 class CheckSettings(NamedTuple):
-    """What is to be checked.
+    """The settings of a check.
 
     Attributes:
         root: The folder of the data set.
         opened: The data set.
-        label_settings: What is set of labels.
-        patch: How images are brought to the network, where that is known.
+        label_settings: The given settings of labels.
+        patch: How images are resized for the network, where that is known.
         split: The split of a configuration, or `None`.
     """
 
@@ -61,9 +61,9 @@ class CheckSettings(NamedTuple):
         return self.opened.source
 
     def infer_labels(self, cases: Sequence[Case]) -> Labeling:
-        """Infer what masks should hold.
+        """Infer the labels that masks should hold.
 
-        Of regions, the values that they are made of.
+        Regions give the values that they are made of.
         """
         labeling = infer_dataset_labels(self.opened, cases, self.label_settings)
         labels, notes = labeling.labels, labeling.notes
@@ -76,6 +76,13 @@ class CheckSettings(NamedTuple):
         """Choose the splits to check.
 
         They come from the configuration's file, from the data, or are drawn.
+
+        Args:
+            cases: All cases.
+            label_voxels: Balances a drawn split by label.
+
+        Returns:
+            The splits, and what is wrong with them.
         """
         if self.split is not None and self.split.file is not None:
             return read_split_file(Path(self.split.file), cases)
@@ -91,7 +98,7 @@ class CheckSettings(NamedTuple):
 
 
 def read_settings(arguments: argparse.Namespace) -> CheckSettings:
-    """Read what the command line asks for.
+    """Read the settings of a check from the command line.
 
     Raises:
         MissingDataError: There is no data set that is known.
@@ -108,13 +115,13 @@ def read_settings(arguments: argparse.Namespace) -> CheckSettings:
 
 
 class Configuration(NamedTuple):
-    """What a configuration says of its data.
+    """The settings of a configuration about its data.
 
     Attributes:
         source: Reads it.
         source_settings: The source as `class_path` and `init_args`.
-        labels: What its masks hold; `None` where it does not say.
-        patch: How images are brought to the network.
+        labels: The labels of its masks; `None` where it does not say.
+        patch: How images are resized for the network.
         split: How they are split.
     """
 
@@ -157,10 +164,14 @@ def open_configured(
 ) -> tuple[OpenedDataset, Configuration]:
     """Open the data set of a configuration.
 
-    Labels that were named win over its own.
+    Labels that the user named replace its own.
+
+    Args:
+        paths: The files, as `fit` takes them.
+        directory: The data set, where it is not the one that the configuration names.
+        settings: The given settings.
 
     Raises:
-        MissingDataError: The data set is not there.
         SettingError: The configuration cannot be read, or options describe another source than it names.
     """
     if settings.reading or settings.layout:
@@ -196,7 +207,8 @@ def _make_source(settings: Mapping[str, Any], directory: Path | None) -> tuple[B
 def _make(kind: Any, setting: str, values: Mapping[str, Any]) -> Any:
     """Make an object from the settings of a file.
 
-    Raise `SettingError` where they are not those of its constructor.
+    Raises:
+        SettingError: They are not those of its constructor.
     """
     try:
         return kind(**values)
