@@ -31,13 +31,18 @@ LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
 
 
 def make_whole_number_type(low: int, high: int) -> type:
-    """Make the type of a whole number from `low` to `high`."""
+    """Make the type of a whole number within limits.
+
+    Args:
+        low: The smallest number.
+        high: The largest number.
+    """
     number: type = restricted_number_type(f"a whole number from {low} to {high}", int, [(">=", low), ("<=", high)])
     return number
 
 
 def parse_once(parse: Callable[[str], T]) -> Callable[[Any], T]:
-    """Leave a parsed value as it is.
+    """Wrap a parser to leave parsed values as they are.
 
     jsonargparse applies a type to its own result again.
     """
@@ -156,7 +161,10 @@ def add_data_root(parser: ArgumentParser) -> None:
 
 
 def add_plugins(parser: ArgumentParser) -> None:
-    """Add the packages that settings may name; `medseg_pl.cli.parser.split_names` reads them."""
+    """Add the option for packages that settings may name.
+
+    `medseg_pl.cli.parser.split_names` reads them.
+    """
     packages = "code of yours that settings may name; several by commas, or by giving it again"
     parser.add_argument("--plugins", action="append", default=[], metavar="PACKAGE", help=packages)
 

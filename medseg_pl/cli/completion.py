@@ -55,7 +55,7 @@ def make_root_parser() -> ArgumentParser:
 
 
 def _make_trainer_parsers() -> dict[str, ArgumentParser]:
-    """Make the parsers of Lightning's commands, with the names and options of the sources that come with medseg."""
+    """Make the parsers of Lightning's commands, with medseg's sources."""
     from medseg_pl.cli import crossval, tune  # torch and Lightning, for which --help shall not wait
     from medseg_pl.cli.lightning_cli import make_parser
     from medseg_pl.data import sources
@@ -79,7 +79,7 @@ def _make_trainer_parsers() -> dict[str, ArgumentParser]:
 
 
 def _add_values(action: argparse.Action) -> None:
-    """Say that an option takes files, folders, or one of several words, which the help shows in braces."""
+    """Complete an option's values: files, folders, or words of its help."""
     if action.option_strings and not action.option_strings[0].startswith("-"):
         action.help = argparse.SUPPRESS  # a link between settings, which nobody can type
     metavar = action.metavar if isinstance(action.metavar, str) else ""

@@ -68,11 +68,11 @@ class Plan(NamedTuple):
     Attributes:
         folder: Of the cross-validation.
         runs: The folder of all experiments.
-        folds: How many.
+        folds: The number of folds.
         arguments: Of `medseg fit`, but for those that differ from fold to fold.
-        settings: What they come to.
+        settings: The settings that they give.
         limits: How long a training lasts.
-        notes: What a reader should know.
+        notes: Notes for the reader.
     """
 
     folder: Path
@@ -101,10 +101,10 @@ class Plan(NamedTuple):
 
 
 def run(arguments: Sequence[str], stop: StopSignals) -> int:
-    """Train the folds that are not complete, and put their results together.
+    """Train the folds that are not complete, and collect their results.
 
     Args:
-        arguments: What follows `crossval` on the command line.
+        arguments: The arguments after `crossval` on the command line.
         stop: Notes that this process is asked to stop.
 
     Returns:
@@ -120,7 +120,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
 
 
 def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
-    """Read the options that are not settings.
+    """Read the options that are not settings, and return the rest.
 
     The rest is for `medseg fit`.
     """
@@ -147,7 +147,7 @@ def _run_folds(options: Arguments, arguments: Sequence[str], stop: StopSignals) 
 def _train_one(plan: Plan, fold: int, stop: StopSignals) -> CrossvalResults | None:
     """Train one fold in this process.
 
-    Whoever completes the last one collects the results.
+    The process that completes the last fold collects the results.
     """
     from medseg_pl.cli.run import run as run_trainer
 
@@ -168,7 +168,10 @@ def _train_one(plan: Plan, fold: int, stop: StopSignals) -> CrossvalResults | No
 
 
 def _acquire_patiently(locks: FolderLocks, folder: Path) -> None:
-    """Wait for another fold that collects: it may have looked before this one was complete."""
+    """Wait for another fold that collects.
+
+    It may have looked before this one was complete.
+    """
     deadline = time.monotonic() + _LOCK_S
     while True:
         try:
@@ -214,7 +217,7 @@ def _finish(plan: Plan) -> CrossvalResults:
 
 
 def make_plan(arguments: Sequence[str]) -> Plan:
-    """Read the settings, and refuse what cannot be cross-validated, before anything is trained.
+    """Read the settings, and refuse bad ones before training begins.
 
     Args:
         arguments: Of `medseg fit`.
@@ -248,7 +251,7 @@ def make_plan(arguments: Sequence[str]) -> Plan:
 
 
 def _count_folds(settings: Mapping[str, Any], plugins: Sequence[str]) -> int:
-    """Count the folds: those of a file, of the data set, or of `data.folds`."""
+    """Count the folds of a file, the data set, or `data.folds`."""
     data = settings["data"]
     if data["split_file"] is not None:
         return _count_in_file(find_config(data["split_file"]))
@@ -279,7 +282,11 @@ def _count_in_file(path: Path) -> int:
 
 
 def _check_same_settings(plan: Plan, fold: int) -> None:
-    """Raise `SettingError` where a fold was begun with settings under which it is another experiment."""
+    """Check that a fold was begun with the same settings.
+
+    Raises:
+        SettingError: It was begun with settings that make it another experiment.
+    """
     run = find_newest_run(plan.get_folder(fold))
     path = run / "config.yaml" if run is not None else None
     if path is None or not path.is_file():

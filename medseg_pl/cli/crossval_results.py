@@ -28,7 +28,7 @@ STAGE = "crossval"
 
 
 class CrossvalResults(NamedTuple):
-    """What a cross-validation ends with.
+    """The results of a cross-validation.
 
     Attributes:
         scores: The table of all cases.
@@ -51,9 +51,9 @@ class FoldSplit(NamedTuple):
 
 
 def collect_folds(folder: Path, runs: Sequence[Path]) -> CrossvalResults:
-    """Check the folds, and write their scores and the ensemble of their models.
+    """Check the folds; write their scores and their models' ensemble.
 
-    What is there already and says the same stays.
+    Existing files with the same content stay.
 
     Args:
         folder: Of the cross-validation.
@@ -88,7 +88,7 @@ def collect_folds(folder: Path, runs: Sequence[Path]) -> CrossvalResults:
 def write_paper_files(scores: Path, run: Run) -> list[Path]:
     """Write the tables and the notes for a paper beside the scores.
 
-    What is there stays.
+    Existing files stay.
 
     Args:
         scores: The table of all cases, whose number the files get.
@@ -112,7 +112,7 @@ def write_paper_files(scores: Path, run: Run) -> list[Path]:
 
 
 def _join_objects(runs: Sequence[Path]) -> list[Row]:
-    """Join the tables of objects, in the very digits of the folds, sorted by case."""
+    """Join the folds' tables of objects digit by digit, sorted by case."""
     rows: list[Row] = [
         {**row, "fold": fold} for fold, run in enumerate(runs) for row in read_object_texts(find_scores(run, "val"))
     ]
@@ -134,7 +134,13 @@ def _read_split(path: Path) -> FoldSplit:
 
 
 def _check_splits(tables: Sequence[FoldTable], splits: Sequence[FoldSplit]) -> None:
-    """Raise `DataError` unless each case is scored once, by a model that was not trained on its patient."""
+    """Check that each case is scored once, by the right model.
+
+    The right model was not trained on the patient of the case.
+
+    Raises:
+        DataError: A case is not.
+    """
     for table, split in zip(tables, splits, strict=True):
         scored = {score.case_id for score in table.scores}
         # Somebody may have scored the fold again, with a split of its own.
@@ -161,7 +167,7 @@ def _list_groups(split: FoldSplit, names: frozenset[str]) -> set[str]:
 
 
 def _describe_origin(origin: str) -> str:
-    """Describe how the split of all folds came about, by that of one.
+    """Describe the origin of all folds' split by that of one.
 
     >>> _describe_origin("fold 0 of 5 by group, seed 0")
     'each fold of 5 by group, seed 0'

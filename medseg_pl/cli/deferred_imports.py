@@ -24,10 +24,8 @@ _RUNNING = threading.RLock()
 class DeferredModule(ModuleType):
     """A module that runs at the first use of a missing name.
 
-    Names in `sources` do not run it.
-
-    Modules below a package can be imported before. `importlib.util.LazyLoader` would run it for its `__file__` already,
-    which `inspect` reads of every imported module.
+    Names in `sources` do not run it. Modules below a package can be imported before. `importlib.util.LazyLoader` would
+    run it for its `__file__` already, which `inspect` reads of every imported module.
     """
 
     sources: ClassVar[Mapping[str, Callable[[], Any]]] = {}
@@ -92,7 +90,7 @@ _DEFERRED: Mapping[str, type[DeferredModule]] = {
 
 
 def defer_imports() -> None:
-    """Run the modules of `_DEFERRED` at their first use, unless they are imported already."""
+    """Defer the modules of `_DEFERRED` to their first use, unless imported."""
     for name, kind in _DEFERRED.items():
         spec = None if name in sys.modules else _find_spec(name)
         if spec is not None:

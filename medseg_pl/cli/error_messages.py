@@ -69,11 +69,14 @@ _NOISE = (
 def user_errors(command: str, tracker: PhaseTracker) -> Iterator[None]:
     """Raise a known error of the block as a `MedsegError`.
 
-    Any other keeps its trace.
+    Any other error keeps its trace.
 
     Args:
-        command: What was asked for, since the remedies depend on it.
+        command: The command that is running, since the remedies depend on it.
         tracker: Knows the phase, since the settings that save memory depend on it.
+
+    Raises:
+        MedsegError: A known error was raised.
     """
     try:
         yield
@@ -85,9 +88,15 @@ def user_errors(command: str, tracker: PhaseTracker) -> Iterator[None]:
 
 
 def to_user_error(error: Exception, command: str, phase: Phase) -> MedsegError | None:
-    """Turn a known error into one that a user can act on.
+    """Convert a known error to one that a user can act on.
 
-    `None` of an error that is not known.
+    Args:
+        error: The error.
+        command: The command that is running, since the remedies depend on it.
+        phase: What the training was doing.
+
+    Returns:
+        `None` for an unknown error.
     """
     text = str(error)
     again = "go on with --ckpt_path last" if command == "fit" else "repeat the command"
@@ -134,7 +143,7 @@ def _describe_memory(phase: Phase) -> OutOfMemoryError:
 
 
 def _unpack_worker_error(error: MedsegError) -> MedsegError | None:
-    """Return the message of an error that was raised in a worker, without the trace that torch packs around it.
+    """Return the message of a worker's error without torch's trace.
 
     A trace is indented, so it ends where the error's name begins a line. Of errors that led to each other the last one
     was raised; its message may look like a name as well.
@@ -155,7 +164,7 @@ def _take_line(text: str) -> str:
 class PrintableFormatter(logging.Formatter):
     """Remove from messages what a terminal would obey.
 
-    Cases are named in them, and a stranger names files.
+    Messages name cases, and a stranger may have named their files.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -34,15 +34,15 @@ def add_jobs(parser: ArgumentParser, what: str) -> None:
 def take_options(
     command: str, what: str, add_arguments: Callable[[ArgumentParser], None], arguments: Sequence[str]
 ) -> tuple[Arguments, list[str]]:
-    """Take the options that are not settings.
+    """Take the options that are not settings, and return the rest.
 
     The rest is for `medseg fit`.
 
     Args:
         command: Its name.
-        what: What it does, for its help.
+        what: Its purpose, for its help.
         add_arguments: Declares its options, `--jobs` among them.
-        arguments: What follows the command.
+        arguments: The arguments after the command.
 
     Raises:
         SettingError: An option has a value that it does not take.
@@ -62,6 +62,10 @@ def take_options(
 
 def parse_settings(early: EarlyOptions, rest: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], Path]:
     """Parse the arguments of `medseg fit`.
+
+    Args:
+        early: The options that are not settings.
+        rest: All other arguments.
 
     Returns:
         The settings, how long a training lasts, and the folder of the experiment.
@@ -86,11 +90,11 @@ def check_keeps_checkpoints(trainer: Mapping[str, Any]) -> None:
 
 
 def list_changes(path: Path, settings: Mapping[str, Any]) -> list[str]:
-    """List the settings under which a run that was begun is another experiment.
+    """List the changed settings that make a run another experiment.
 
     Args:
         path: The configuration that it wrote.
-        settings: Of now.
+        settings: The present ones.
 
     Raises:
         UnreadableFileError: The file is no configuration that medseg wrote.
@@ -121,9 +125,12 @@ def select_binding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """List the settings that differ.
+    """List the settings that differ, except for new ones.
 
-    One that the earlier version did not have is none of them.
+    Args:
+        before: The earlier settings.
+        now: The present ones.
+        name: The name of the setting that holds them.
 
     >>> list_differences({"data": {"folds": 5}}, {"data": {"folds": 4, "new": True}})
     ['data.folds']

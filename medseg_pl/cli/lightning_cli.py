@@ -75,20 +75,20 @@ besides: --data_root DIR, where the data set is now; --plugins PACKAGE[,PACKAGE]
 class TrainerParser(LightningArgumentParser):
     """Parser of a training command, with errors of one paragraph.
 
-    Errors of the classes that settings name are so, too.
+    That includes errors of the classes that settings name.
     """
 
     @classmethod
     def subclass_with_locator(cls, locate: Callable[[str], str]) -> type[TrainerParser]:
         """Make a parser class that says where a class is named.
 
-        So do the parsers that it makes for nested settings.
+        The parsers that it makes for nested settings do so, too.
         """
         return type(cls.__name__, (cls,), {"locate": staticmethod(locate)})
 
     @staticmethod
     def locate(name: str) -> str:
-        """Say where a class or a setting is named; not known here."""
+        """Return where a class or a setting is named; empty here."""
         return ""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -102,10 +102,10 @@ class MedsegCLI(LightningCLI):
 
     Args:
         command: `fit`, `validate`, `test` or `predict`.
-        arguments: What follows it, without the options of `EarlyOptions`.
+        arguments: The arguments after it, without the options of `EarlyOptions`.
         configs: The configuration files among them.
         checkpoints: Of `validate`, `test` and `predict`, with settings that hold unless others are given.
-        data_root: Where the data set of a training is now.
+        data_root: The present folder of the data set of a training.
         stop: Notes that a training is asked to stop.
         locks: Locks folders for this process.
         phase: Follows what is being done.
@@ -145,7 +145,10 @@ class MedsegCLI(LightningCLI):
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MedsegCLI:
-        """Return itself: jsonargparse's makers of optimizers refer to it, and averaged weights are a copied module."""
+        """Return itself.
+
+        jsonargparse's makers of optimizers refer to it, and averaged weights are a copied module.
+        """
         return self
 
     def setup_parser(
@@ -160,7 +163,10 @@ class MedsegCLI(LightningCLI):
         return locate_setting(name, self.arguments, self.configs, checkpoint and checkpoint.path, settings)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, after a misspelled section: without it, whatever else is missing would be blamed."""
+        """Parse the arguments, after a check for misspelled sections.
+
+        Without it, whatever else is missing would be blamed.
+        """
         sections = sorted({name.split(".")[0] for name in list_options(parser)}) if self.configs else []
         for path in self.configs:
             check_sections(path, sections)
@@ -171,10 +177,13 @@ class MedsegCLI(LightningCLI):
             source.init_args.manifest = relocate_source(source.as_dict(), self.data_root)["init_args"]["manifest"]
 
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: the checkpoint's settings are defaults already, so that given ones win."""
+        """Do nothing.
+
+        The checkpoint's settings are defaults already, so that given ones win.
+        """
 
     def before_instantiate_classes(self) -> None:
-        """Refuse settings that medseg does not take, and find the checkpoint to resume from."""
+        """Refuse settings that medseg does not take; find the resume point."""
         if self.config.weights_only is False:
             raise SettingError(
                 "--weights_only=false would run code that a checkpoint holds. medseg never does; leave it out."
@@ -205,7 +214,7 @@ class MedsegCLI(LightningCLI):
                 raise SettingError(f"trainer.{name} is 0: nothing would be trained. Set it to 1 or more.")
 
     def instantiate_classes(self) -> None:
-        """Instantiate, with what the trainer finds wrong in its settings as one paragraph."""
+        """Instantiate the classes, with the trainer's errors in one paragraph."""
         try:
             super().instantiate_classes()
         except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError) as error:
@@ -273,7 +282,7 @@ class MedsegCLI(LightningCLI):
         )
 
     def _fit(self) -> None:
-        """Train, score the validation cases with the best weights as anyone would load them, and complete the run."""
+        """Train, score the best weights on validation cases, and complete the run."""
         self.trainer.fit(
             self.model,
             datamodule=self.datamodule,
@@ -313,7 +322,7 @@ def make_parser(
 
     Args:
         command: Its name.
-        parser_class: What to make.
+        parser_class: The class of the parser.
         settings: Further arguments of the parser, such as `default_config_files`.
     """
     parser = parser_class(

@@ -79,12 +79,13 @@ def pair_folders(
 ) -> tuple[list[MaskPair], list[str]]:
     """Pair references with predictions by name.
 
-    Returns a pair for each reference, sorted, and the predictions without a reference.
-
     Args:
         reference: The folder of references.
         prediction: The folder of predictions.
         labels: The labels' own folders on both sides, where there is one for each label.
+
+    Returns:
+        A pair for each reference, sorted, and the predictions without a reference.
 
     Raises:
         MissingDataError: A folder is not there or has no masks, a label of a reference is missing, or no reference has
@@ -117,10 +118,13 @@ def list_left_out(directory: Path) -> list[LeftOut]:
 
 
 def list_marked(directory: Path) -> list[tuple[str, str]] | None:
-    """List the inputs that a prediction marked as unlike the training images, and why.
+    """List the inputs marked as unlike the training images, and why.
 
     Args:
-        directory: The folder of masks; `None` is returned where no `predictions.csv` of medseg lies in it.
+        directory: The folder of predicted masks.
+
+    Returns:
+        `None` where the folder holds no `predictions.csv` of medseg.
     """
     path = directory / "predictions.csv"
     if not path.is_file():
@@ -149,7 +153,7 @@ def read_pair(
 ) -> Prediction:
     """Decode both sides of one case, on the grid of its reference.
 
-    A prediction that is missing is empty.
+    A missing prediction is empty.
 
     Args:
         pair: The files.
@@ -192,7 +196,7 @@ def label_of_each_value(
     """Make a label for each value, and describe the labels.
 
     Args:
-        found: What `values_in` gave for every case.
+        found: The result of `values_in` for every case.
         task: `binary` for one label and `multiclass` for several, by default.
         ignore_value: The value that is no label.
 
@@ -261,7 +265,11 @@ def _masks(directory: Path, what: str) -> dict[str, Path]:
 def _check_references(
     names: Sequence[str], references: Sequence[dict[str, Path]], directory: Path, folders: Sequence[str]
 ) -> None:
-    """Raise `MissingDataError` where a case has a reference of one label and none of another."""
+    """Check that each case has the references of all labels.
+
+    Raises:
+        MissingDataError: A case lacks the reference of a label.
+    """
     sides = list(zip(folders, references, strict=True))
     lacking = [f"{folder}/{name}" for name in names for folder, files in sides if name not in files]
     if lacking:
@@ -272,12 +280,12 @@ def _check_references(
 
 
 class Known(NamedTuple):
-    """What is known of cases, by their ids.
+    """Patients, strata and annotated labels by case id.
 
     Attributes:
         groups: The patient of each case.
         strata: Such as `{"site": "north"}`, for each case.
-        annotated: The labels that were looked for in a case; all in cases without an entry.
+        annotated: The labels that were annotated in a case; all in cases without an entry.
     """
 
     groups: dict[str, str]
@@ -286,9 +294,12 @@ class Known(NamedTuple):
 
 
 def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Known:
-    """Match the patient in each case's name.
+    """Find the patient in each case's name by a pattern.
 
-    Without a pattern each is its own.
+    Args:
+        names: The cases.
+        pattern: A regular expression; without it each case is its own patient.
+        setting: The option that gives it, for errors.
 
     Raises:
         DataError: The pattern does not match every name.
@@ -306,9 +317,9 @@ def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Kn
 
 
 def known_by_table(names: Sequence[str], path: Path, strata: Sequence[str] | None) -> Known:
-    """Patient and strata as a CSV gives them.
+    """Read the patient and strata of each case from a CSV.
 
-    Rows of other cases are left alone.
+    Rows of other cases are ignored.
 
     Args:
         names: The cases.

@@ -55,15 +55,15 @@ class CommandParser(ArgumentParser):
 
 
 class EarlyOptions(NamedTuple):
-    """What has to be known of a training command before its parser is made.
+    """Options of a training command that its parser depends on.
 
     Attributes:
         checkpoints: Of `--ckpt_path`, in their order.
         plugins: Packages of `--plugins`. Read from the command line alone: no file may allow itself anything.
-        data_root: Where the data set is now.
+        data_root: The present folder of the data set.
         configs: Configuration files; they stay among the arguments, as do `runs` and `experiment`.
         runs: The folder of all experiments.
-        experiment: Where it is given.
+        experiment: Its name, where it is given.
     """
 
     checkpoints: list[str]
@@ -89,7 +89,7 @@ class EarlyParser(argparse.ArgumentParser):
         raise SettingError(f"{message.removeprefix('argument ').capitalize()}.")
 
     def take(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Parse the options of this parser, and return all other arguments as they are.
+        """Parse the options of this parser, and return all other arguments.
 
         >>> parser = EarlyParser()
         >>> _ = parser.add_argument("--jobs", type=int)
@@ -105,7 +105,7 @@ class EarlyParser(argparse.ArgumentParser):
 
 
 def read_early_options(arguments: Sequence[str]) -> tuple[EarlyOptions, list[str]]:
-    """Read what has to be known before a training command's parser is made.
+    """Read the options that a training command's parser depends on.
 
     Returns:
         The options, and the arguments without `--ckpt_path`, `--plugins` and `--data_root`.
@@ -143,7 +143,9 @@ def _restore_spaces(value: Any) -> Any:
 
 
 def split_names(values: Sequence[str]) -> list[str]:
-    """Split the values of an option that can be repeated and take several names.
+    """Split the values of an option into names.
+
+    It can be repeated, and takes several names at a time.
 
     >>> split_names(["mypackage, other", "third"])
     ['mypackage', 'other', 'third']
@@ -167,8 +169,8 @@ def locate_setting(
         name: As in `torch.nn.Module`, or `model.loss`.
         arguments: The raw arguments.
         configs: The files that they name.
-        checkpoint: Where the settings are from that are not given.
-        settings: These, as text.
+        checkpoint: The source of all settings that are not given.
+        settings: These settings, as text.
 
     >>> locate_setting("model.loss", ["--model.loss=mine.Loss"], [])
     ' on the command line'
@@ -187,8 +189,12 @@ def locate_setting(
 def check_sections(path: Path, sections: Sequence[str]) -> None:
     """Check that a configuration file is YAML with known sections.
 
+    Args:
+        path: The file.
+        sections: The known ones.
+
     Raises:
-        SettingError: It is not so.
+        SettingError: It is not.
     """
     if not path.is_file():
         near = difflib.get_close_matches(path.as_posix(), list_config_names(), n=1)
@@ -216,7 +222,7 @@ def check_sections(path: Path, sections: Sequence[str]) -> None:
 
 
 def describe_instantiation_error(message: str) -> str:
-    """Say that settings were read, but the objects that they name cannot be made.
+    """Explain that settings were read, but their objects cannot be made.
 
     >>> describe_instantiation_error("Requirement 'wandb>=0.12.10' not met. HINT: Try pip")
     "The settings need a package that is not installed (Requirement 'wandb>=0.12.10' not met). Install it with pip \
@@ -250,7 +256,7 @@ install 'medseg[wandb]', or leave out what needs it."
 
 
 def describe_parse_error(message: str, options: Sequence[str]) -> str:
-    r"""Put a parser's message into one paragraph.
+    r"""Convert a parser's message to one paragraph.
 
     A misspelled name gets the nearest one.
 

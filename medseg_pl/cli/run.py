@@ -33,8 +33,8 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
     """Run one of Lightning's commands.
 
     Args:
-        command: Which.
-        arguments: What follows it on the command line.
+        command: `fit`, `validate`, `test` or `predict`.
+        arguments: The arguments after it on the command line.
         stop: Where it is noted that a training is asked to stop.
 
     Returns:
@@ -77,7 +77,7 @@ def run(command: str, arguments: Sequence[str], stop: StopSignals | None = None)
 
 
 def _describe_training(run: Path) -> dict[str, Any]:
-    """Describe what a training has left: its best checkpoint, and the scores of the validation cases."""
+    """Describe the best checkpoint of a training and its validation scores."""
     best, scores = run / "checkpoints" / "best.ckpt", list_tables(run, "val")
     summary = json.loads(locate_summary(scores[-1]).read_text(encoding="utf-8")) if scores else None
     return {"run": str(run), "checkpoint": str(best) if best.is_file() else None, "summary": summary}
@@ -85,7 +85,10 @@ def _describe_training(run: Path) -> dict[str, Any]:
 
 @contextmanager
 def _write_default_configs(trained: Sequence[CheckpointInfo], data_root: str | None) -> Iterator[list[str]]:
-    """Write the first checkpoint's settings as a configuration of the lowest rank: whatever is given wins over it."""
+    """Write the first checkpoint's settings as a default configuration.
+
+    Any given setting replaces one of them.
+    """
     if not trained:
         yield []
         return
@@ -101,7 +104,7 @@ def _write_default_configs(trained: Sequence[CheckpointInfo], data_root: str | N
 
 
 def _find_checkpoints(command: str, early: EarlyOptions) -> list[str]:
-    """Find the checkpoints that a command cannot do without, in the runs of the experiment that is named."""
+    """Find the checkpoints that a command needs among an experiment's runs."""
     if command != "predict" and len(early.checkpoints) > 1:
         raise SettingError(f"--ckpt_path is given twice: {' and '.join(early.checkpoints)}. Give it once.")
     # The name becomes a pattern of `glob`, and brackets in it are meant as they stand.

@@ -52,7 +52,12 @@ class RunLengthPair(MaskPair):
         return self.submission.classes
 
     def read(self, labels: LabelMap, group: str, spacing_mm: tuple[float, float, float] | None = None) -> Prediction:
-        """Draw both sides; a prediction that is missing is empty.
+        """Draw both sides; a missing prediction is empty.
+
+        Args:
+            labels: The labels to draw.
+            group: The patient.
+            spacing_mm: Not used: the slices know their own.
 
         Raises:
             DataError: A slice or a row is missing, or a row does not fit its slice.
@@ -64,7 +69,7 @@ class RunLengthPair(MaskPair):
 
 
 def holds_run_lengths(reference: Path) -> bool:
-    """Tell whether a folder of references is a data set in the UW-Madison layout."""
+    """Tell whether a reference folder is in the UW-Madison layout."""
     return (reference / _REFERENCES).is_file()
 
 

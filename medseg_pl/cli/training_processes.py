@@ -26,13 +26,13 @@ _JOB_NAMES = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID")
 
 
 class Training(NamedTuple):
-    """A training of its own process.
+    """A training in a process of its own.
 
     Attributes:
-        kind: What it is one of: a fold, or a trial.
+        kind: What it belongs to: a fold, or a trial.
         number: Its number among them.
-        arguments: What follows `medseg`.
-        log: The file that takes what it prints; `None` for this terminal.
+        arguments: The arguments after `medseg`.
+        log: The file that takes its output; `None` for this terminal.
     """
 
     kind: Literal["Fold", "Trial"]
@@ -66,13 +66,13 @@ def run_trainings(
     Where one fails, the others save their state and end.
 
     Args:
-        trainings: What is to be trained; each is taken when there is a place for it.
-        jobs: How many at once.
+        trainings: The trainings; each is started when there is a place for it.
+        jobs: How many run at once.
         stop: Notes that this process is asked to stop; the trainings are then asked as well, and waited for.
         environments: Variables of each of `jobs` places beside those of this process, such as its devices.
         report: Takes a line for the reader.
-        stdout: What takes the output of trainings without a log; that of this process by default.
-        goes_on: Takes a training that has ended and its exit code, and says whether the failure is borne.
+        stdout: Takes the output of trainings without a log; that of this process by default.
+        goes_on: Takes a training that has ended and its exit code, and says whether the failure is tolerated.
 
     Raises:
         MedsegError: One failed, or everything was asked to stop; the exit code is that of the training.
@@ -115,7 +115,7 @@ def make_environments(jobs: int, devices: Any) -> list[dict[str, str]]:
     """Make environments for trainings that share this machine.
 
     Args:
-        jobs: How many.
+        jobs: How many run at once.
         devices: `trainer.devices`, of one training.
     """
     # One training at a time needs no count, for which torch would be imported, which takes seconds.
@@ -135,9 +135,9 @@ def share_machine(
     """Share GPUs and cores among trainings that run at once.
 
     Args:
-        jobs: How many.
-        environment: What this process was given; what it says wins.
-        gpus: How many GPUs it sees.
+        jobs: Their number.
+        environment: The variables of this process; where one is set, it stays.
+        gpus: The number of GPUs that it sees.
         devices: `trainer.devices`, of one training.
         cores: Of the machine.
 
@@ -163,7 +163,7 @@ def share_machine(
 
 
 class _Running:
-    """The processes of trainings, by their place among those that run at once."""
+    """The processes of running trainings, by their place."""
 
     def __init__(self, environments: Sequence[Mapping[str, str]], stdout: int | None) -> None:
         self.environments = environments
@@ -218,7 +218,10 @@ def _start_process(training: Training, environment: Mapping[str, str], stdout: i
 
 
 def _make_follower() -> Callable[[], None] | None:
-    """Make what lets a child be asked to stop when this process is killed; Linux alone knows how."""
+    """Make a function that ties a child to this process.
+
+    The child is asked to stop when this process is killed; Linux alone can do so.
+    """
     if not sys.platform.startswith("linux"):
         return None
     libc, parent = ctypes.CDLL(None), os.getpid()
@@ -232,7 +235,7 @@ def _make_follower() -> Callable[[], None] | None:
 
 
 def _make_error(training: Training, code: int) -> MedsegError:
-    """Make the error of a training that failed, with the exit code that it gave."""
+    """Make the error of a failed training, with its exit code."""
     said = f" {_read_message(training.log)}" if training.log else ""
     again = "The others kept their state, and the same command goes on."
     if code < 0:
@@ -247,10 +250,7 @@ def _make_error(training: Training, code: int) -> MedsegError:
 
 
 def _read_message(log: Path) -> str:
-    """Read what medseg said last in a log.
-
-    Its name where it said nothing.
-    """
+    """Read medseg's last message in a log, or the log's name."""
     # The log has the lines of every life of the training, and only the last one explains this end.
     text = log.read_text(encoding="utf-8", errors="replace")[-_LAST_LINES:]
     lines = [line.removeprefix("medseg: ") for line in text.splitlines() if line.startswith("medseg: ")]

@@ -59,9 +59,9 @@ class Plan(NamedTuple):
         folder: Of the search.
         runs: The folder of all experiments.
         arguments: Of `medseg fit`, but for those that differ from trial to trial.
-        settings: What they come to.
+        settings: The settings that they give.
         space: What differs.
-        trials: How many.
+        trials: The number of trials.
         prunes: Whether trials that are behind are ended.
     """
 
@@ -78,7 +78,12 @@ class Plan(NamedTuple):
         return self.folder / f"trial_{number}"
 
     def make_training(self, trial: Trial, log: bool) -> Training:
-        """Make the training of a trial, which begins or goes on."""
+        """Make the training of a trial, which may be resumed.
+
+        Args:
+            trial: The trial.
+            log: Whether its output goes to a file.
+        """
         folder = self.get_folder(trial.number)
         values = [f"--{name}={value}" for name, value in trial.arguments.items()]
         report = {"journal": self.folder / JOURNAL, "trial": trial.number, "metric": self.space.metric}
@@ -92,10 +97,10 @@ class Plan(NamedTuple):
 
 
 def run(arguments: Sequence[str], stop: StopSignals) -> int:
-    """Run the trials asked for, and write the best settings.
+    """Run the requested trials, and write the best settings.
 
     Args:
-        arguments: What follows `tune` on the command line.
+        arguments: The arguments after `tune` on the command line.
         stop: Notes that this process is asked to stop.
 
     Returns:
@@ -120,7 +125,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
 
 
 def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
-    """Read the options that are not settings.
+    """Read the options that are not settings, and return the rest.
 
     The rest is for `medseg fit`.
     """
@@ -131,7 +136,7 @@ def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
 
 
 def make_plan(options: Arguments, arguments: Sequence[str]) -> Plan:
-    """Read space and settings, and refuse what cannot be tried, before anything is trained.
+    """Read space and settings, and refuse bad ones before training begins.
 
     Args:
         options: Of this command.

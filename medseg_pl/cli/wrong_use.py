@@ -176,11 +176,11 @@ def describe_unknown_command(name: str, commands: Sequence[str]) -> str:
 
 
 def check_arguments(command: str, arguments: Sequence[str]) -> None:
-    """Check what can be known of a training command's arguments without its parser.
+    """Check a training command's arguments as far as possible without its parser.
 
     Args:
         command: `fit`, `validate`, `test`, `predict`, `crossval` or `tune`.
-        arguments: What follows it.
+        arguments: The arguments after it.
 
     Raises:
         SettingError: Something is missing, or a setting does not exist.
@@ -198,7 +198,7 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
 
 
 def _split_options(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each long option's name, without `--` and a closing `+`, with its values."""
+    """Yield each long option's plain name with its values."""
     for index, argument in enumerate(arguments):
         if not argument.startswith("--") or argument == "--":
             continue

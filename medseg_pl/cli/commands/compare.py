@@ -77,7 +77,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Compare, print, and write what was asked for.
+    """Compare two tables, print the result, and write requested files.
 
     Raises:
         OutputExistsError: A file to be written is there already.
@@ -113,7 +113,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _name_run(file: Path) -> str:
-    """Name a run in a caption: by its folders, or by its table where that has a name of its own.
+    """Name a run for a caption by its folders or its table.
 
     >>> _name_run(Path("runs/demo/version_0/scores_test.csv")), _name_run(Path("ours.csv"))
     ('demo, version_0', 'ours')
@@ -125,9 +125,14 @@ def _name_run(file: Path) -> str:
 
 
 def check_metric(name: str, tables: Sequence[Table]) -> str:
-    """Return `name` if both tables can be compared by it.
+    """Return a metric that both tables can be compared by.
 
-    Else raise `SettingError`: it must say which run is better, and both tables must have it.
+    Args:
+        name: The column.
+        tables: Both tables.
+
+    Raises:
+        SettingError: It does not say which run is better, or a table lacks it.
     """
     lacking = [table for table in tables if name not in table.rows[0]]
     comparable = [column for column in HIGHER_IS_BETTER if all(column in table.rows[0] for table in tables)]
@@ -144,7 +149,7 @@ def check_metric(name: str, tables: Sequence[Table]) -> str:
 
 
 def csv_rows(result: Mapping[str, Any]) -> list[Row]:
-    """Make the rows of `--csv`, with an empty field for what cannot be said."""
+    """Make the rows of `--csv`, with unknown fields empty."""
     rows: list[Row] = []
     for metric, compared in result["metrics"].items():
         labels = [("label", name, fields) for name, fields in compared["labels"].items()]
@@ -173,7 +178,12 @@ def introduction(files: Sequence[Path]) -> list[str]:
 
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
-    """Print a table for each metric, each with a line in plain words."""
+    """Print a table for each metric, each with a plain sentence.
+
+    Args:
+        console: Where to print.
+        result: The comparison.
+    """
     unpaired = [result[side]["unpaired"] for side in "ab"]
     if any(unpaired):
         _say(console, f"Left out: {unpaired[0]} rows that only A has, {unpaired[1]} that only B has.")
@@ -190,9 +200,14 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool) -> Grid:
-    """One metric: a row for each label and one for their mean.
+    """Make a table of one metric that fits 80 columns.
 
-    Fits 80 columns.
+    It has a row for each label, and one for their mean.
+
+    Args:
+        compared: As `compare_metric` gives it.
+        decimals: Digits after the point.
+        ruled: Whether a line separates the header.
     """
     frame, padding = (box.SIMPLE_HEAD, 0) if ruled else (None, (0, 1))
     table = Grid(box=frame, padding=padding, pad_edge=False, show_edge=False)

@@ -155,7 +155,7 @@ def parse_spacing(text: str) -> tuple[float, ...]:
 
 
 def evaluate(arguments: Namespace) -> None:
-    """Pair, score, write and print.
+    """Pair masks, score them, and write and print the result.
 
     Nothing is written unless every case was scored.
 
@@ -210,7 +210,8 @@ def evaluate(arguments: Namespace) -> None:
 def _pair(arguments: Namespace, labels: LabelMap | None) -> tuple[Sequence[MaskPair], list[str], list[str]]:
     """Pair two tables of run lengths, or the files of two folders.
 
-    Returns pairs, strangers and notes.
+    Returns:
+        Pairs, predictions without a reference, and notes.
     """
     from medseg_pl.cli.mask_pairs import list_left_out, pair_folders
     from medseg_pl.cli.run_lengths import holds_run_lengths, pair_tables
@@ -237,7 +238,7 @@ def _compare_raters(
     labels: LabelMap,
     scorer: Callable[[MaskPair], tuple[list[CaseScore], Sequence[ObjectRow]]],
 ) -> dict[tuple[str, str], list[CaseScore]]:
-    """Score the prediction against every other rater, and each two raters against each other.
+    """Score the prediction against further raters, and raters pairwise.
 
     Raises:
         MissingDataError: A rater has no mask of a case.
@@ -279,11 +280,11 @@ def make_metrics(
     objects: Mapping[str, Any] | None = None,
     shapes: bool = False,
 ) -> list[CaseMetric]:
-    """Make the metrics of `medseg test`, without distances where there is no tolerance.
+    """Make the metrics of `medseg test`.
 
     Args:
         labels: The labels that are scored.
-        tolerance: Of NSD.
+        tolerance: Of NSD; no distances are measured where `None`.
         objects: Settings of `ObjectMetric`; no objects where `None`.
         shapes: Whether centerlines and borders are scored.
     """
@@ -303,7 +304,13 @@ def make_metrics(
 
 
 def facts_of(metrics: Sequence[CaseMetric], pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> dict[str, Any]:
-    """Collect what the summary says besides the scores."""
+    """Collect what the summary says besides the scores.
+
+    Args:
+        metrics: The metrics.
+        pairs: The scored cases.
+        unmatched: Predictions without a reference.
+    """
     from medseg_pl.metrics import SurfaceMetric
 
     tolerances = [metric.tolerance for metric in metrics if isinstance(metric, SurfaceMetric)]
@@ -321,12 +328,12 @@ def score(
     make: Callable[[], list[CaseMetric]],
     spacing: Sequence[float] | None,
 ) -> tuple[list[CaseScore], Sequence[ObjectRow]]:
-    """Score one case, and list its objects where they are asked for.
+    """Score one case, and list its objects if asked for.
 
     Args:
         pair: Its files.
-        labels: What is scored.
-        known: The patient of each case, and the labels that were looked for in it.
+        labels: The labels that are scored.
+        known: The patient of each case, and the labels that were annotated in it.
         make: Makes the metrics.
         spacing: `(y, x)` or `(z, y, x)` in mm where the files do not know it; volumes stay unknown without `z`.
     """
@@ -345,7 +352,10 @@ def score(
 
 
 def _with_thickness(spacing: Sequence[float] | None) -> tuple[float, float, float] | None:
-    """`(z, y, x)`; a raster file is one slice, in which no distance depends on how thick it is."""
+    """Complete a spacing to `(z, y, x)`.
+
+    A raster file is one slice, in which no distance depends on how thick it is.
+    """
     if spacing is None:
         return None
     *thickness, y, x = spacing
@@ -387,7 +397,10 @@ def _check_annotated(annotated: Mapping[str, Sequence[str]], labels: LabelMap, t
 
 
 def _check_pairs(arguments: Namespace, pairs: Sequence[MaskPair]) -> None:
-    """Raise where a prediction is missing that should be there, or a spacing was given that files know."""
+    """Check that no required prediction is missing, and no spacing superfluous.
+
+    Files may know their own spacing.
+    """
     from medseg_pl.data.sources.base import abbreviate
 
     missing = [pair.case_id for pair in pairs if not pair.complete]
@@ -462,7 +475,14 @@ def _notes(arguments: Namespace, pairs: Sequence[MaskPair], unmatched: Sequence[
 def map_cases(pairs: Sequence[MaskPair], function: Callable[[MaskPair], T], workers: int, doing: str) -> list[T]:
     """Apply a function to several pairs at a time.
 
-    Results come in the order of the pairs.
+    Args:
+        pairs: The cases.
+        function: What to apply.
+        workers: How many pairs at a time.
+        doing: What goes on, for the progress.
+
+    Returns:
+        Results in the order of the pairs.
 
     Raises:
         DataError: Some cases cannot be used; the others are tried before it is raised.

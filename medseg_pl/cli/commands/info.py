@@ -50,7 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Describe and print.
+    """Describe the installation or a path, and print it.
 
     Raises:
         MissingDataError: There is nothing at the path.
@@ -103,7 +103,7 @@ def _describe_data_set(path: Path) -> dict[str, Any]:
 def describe_installation() -> dict[str, Any]:
     """Describe this installation: versions, CUDA, GPUs and commit.
 
-    Imports none of the packages.
+    It imports none of the packages.
     """
     # Versions come from the packages' metadata: importing torch for its own takes seconds.
     return {
@@ -300,6 +300,10 @@ def _list_gpus() -> list[str]:
 
 def list_lines(described: Mapping[str, Any], indent: str = "") -> Sequence[str]:
     """List a description as lines of names and values.
+
+    Args:
+        described: The description, which may be nested.
+        indent: In front of each line.
 
     >>> list_lines({"kind": "run", "cases": {"train": 2, "val": 1}, "gpus": []})
     ['kind: run', 'cases:', '  train: 2', '  val: 1', 'gpus: –']

@@ -49,7 +49,7 @@ def run(arguments: Namespace) -> int:
 
 
 class ProjectNames(NamedTuple):
-    """What the files of a project are filled with.
+    """Values to fill into the files of a project.
 
     Attributes:
         name: Of the project.
@@ -66,6 +66,9 @@ def make_project(arguments: argparse.Namespace) -> tuple[ProjectNames, Sequence[
     """Write the project beside its place, then move it there.
 
     A failure leaves nothing that looks whole.
+
+    Args:
+        arguments: Those of `medseg new`.
 
     Returns:
         The project's names, and notes on the plan for its data.
@@ -92,7 +95,7 @@ def make_project(arguments: argparse.Namespace) -> tuple[ProjectNames, Sequence[
 
 
 def make_package_name(project: str) -> str:
-    """Make a package name of the project's, which no other package has by chance.
+    """Make a package name that no other package has by chance.
 
     >>> make_package_name("Liver-MRI 2"), make_package_name("2024")
     ('liver_mri_2_parts', 'project_2024_parts')
@@ -102,9 +105,14 @@ def make_package_name(project: str) -> str:
 
 
 def fill_template(template: Path, target: Path, names: ProjectNames) -> None:
-    """Copy a folder of the template, its names and contents filled in.
+    """Copy a folder of the template, and fill in names and contents.
 
-    `package` becomes the project's own.
+    The folder `package` becomes the project's own package.
+
+    Args:
+        template: The folder of the template.
+        target: The new folder.
+        names: The values to fill in.
     """
     import jinja2
 

@@ -66,7 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Write the data set and say so.
+    """Write the data set, and print what to do with it.
 
     Raises:
         OutputExistsError: The folder is not empty.
@@ -107,9 +107,15 @@ def write_phantom(directory: Path, layout: str, cases: int, seed: int, slices: i
 
 
 def make_scans(cases: int, seed: int, slices: int, size: tuple[int, int]) -> Iterator[LabeledScan]:
-    """Make the first `cases` volumes of an endless row of patients.
+    """Make the first volumes of an endless row of patients.
 
     Each is made when asked for; every third is oblique.
+
+    Args:
+        cases: The number of volumes.
+        seed: Decides every voxel.
+        slices: Slices of each volume.
+        size: Width and height in pixels; every fourth patient has another one.
     """
     patients = (_scans_of(patient, seed, slices, size) for patient in count())
     for number, scan in enumerate(islice(chain.from_iterable(patients), cases), start=1):

@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> int:
 
 
 def choose(arguments: Namespace) -> None:
-    """Choose the post-processing of each label and write a checkpoint that has it.
+    """Choose the post-processing of each label, and write a new checkpoint.
 
     Raises:
         OutputExistsError: The new file exists.
@@ -75,7 +75,16 @@ def choose(arguments: Namespace) -> None:
 
 
 def measure_gains(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dict[str, DiceGain]:
-    """Measure the gain of the best post-processing of each label on some cases."""
+    """Measure the gain of each label's best post-processing.
+
+    Args:
+        predictor: Predicts the cases.
+        source: Reads them.
+        cases: The cases, with references.
+
+    Returns:
+        The gain by label.
+    """
     import numpy as np
 
     from medseg_pl.inference.postprocess import choose_gains, list_candidates, score_candidates

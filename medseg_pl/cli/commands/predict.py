@@ -88,7 +88,7 @@ def predict(
         locks: Locks the output folder for this process.
 
     Returns:
-        What became of each input; see `raise_faults`.
+        The outcome of each input; see `raise_faults`.
     """
     output = OutputFolder(options.folder, _record(options, trainer, module, data.source, checkpoints), locks)
     output.check()  # before models are loaded, which takes longer
@@ -119,7 +119,11 @@ def predict(
 
 
 def describe_outcomes(outcomes: Sequence[Outcome], folder: Path) -> dict[str, Any]:
-    """Give what `--json` prints.
+    """Return the content of `--json`.
+
+    Args:
+        outcomes: The outcome of each input.
+        folder: The folder of the predictions.
 
     >>> outcomes = [Outcome("a.png", "a", "written"), Outcome("b.png", "b", "failed", "Damaged.")]
     >>> described = describe_outcomes(outcomes, Path("masks"))
@@ -131,9 +135,16 @@ def describe_outcomes(outcomes: Sequence[Outcome], folder: Path) -> dict[str, An
 
 
 def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Raise `DataError` if an input has no mask or is unlike the training images.
+    """Report inputs without a mask, or unlike the training images.
 
-    The others were predicted.
+    All other inputs were predicted.
+
+    Args:
+        outcomes: The outcome of each input.
+        folder: The folder of the predictions.
+
+    Raises:
+        DataError: There are such inputs.
     """
     marked = [outcome for outcome in outcomes if outcome.is_marked]
     remark = _describe_marked(marked, len(outcomes))
@@ -152,7 +163,7 @@ def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
 
 
 def _describe_marked(marked: Sequence[Outcome], inputs: int) -> str:
-    """Describe the inputs that are unlike the training images, the first of them with their findings."""
+    """Describe inputs unlike the training images, the first with their findings."""
     named = [f"{outcome.path}: {outcome.reason}" for outcome in marked[:_FAULTS_SHOWN]]
     more = [f"And {len(marked) - _FAULTS_SHOWN} more."] if len(marked) > _FAULTS_SHOWN else []
     return (
@@ -164,7 +175,7 @@ def _describe_marked(marked: Sequence[Outcome], inputs: int) -> str:
 def _make_predictor(
     module: SegmentationModule, checkpoints: Sequence[CheckpointInfo], batch_size: int, on_foreign: OnForeign
 ) -> Predictor:
-    """Take the first model with the settings that were given, and those of further checkpoints with its flips."""
+    """Combine the first model, with given settings, with further checkpoints' models."""
     first, *others = checkpoints
     load_weights(module.model, first.path)
     models = [module.model.eval(), *(load_model(trained) for trained in others)]
@@ -179,7 +190,10 @@ def _record(
     source: Source,
     checkpoints: Sequence[CheckpointInfo],
 ) -> dict[str, Any]:
-    """Record what masks follow from, which must be the same when a prediction is resumed."""
+    """Record what masks depend on.
+
+    It must be the same when a prediction is resumed.
+    """
     settings = {key: value for key, value in module.hparams.items() if key != "_instantiator"}
     return {
         "input": str(options.images.resolve()),

@@ -66,10 +66,10 @@ _MARKED_SHOWN = 10
 
 
 def review(arguments: Namespace) -> None:
-    """Review the cases that some checkpoint was not trained on, and write the queue.
+    """Review cases that a checkpoint was not trained on; write the queue.
 
     Raises:
-        SettingError: A checkpoint does not say whom it was trained on.
+        SettingError: A checkpoint does not record its training patients.
         DataError: There is no case to review; or some could not be read, and the others were reviewed.
     """
     from medseg_pl.data.prepared_data import open_source
@@ -116,7 +116,7 @@ def _list_marked(cases: Sequence[Case], output: OutputFolder) -> list[str]:
 
 
 class CrossFoldPredictor:
-    """Predict each patient with the models that were not trained on that patient.
+    """Predict each patient with models that were not trained on them.
 
     Args:
         trained: The checkpoints.
@@ -125,7 +125,7 @@ class CrossFoldPredictor:
         on_foreign: What happens to a case that is unlike the training images.
 
     Raises:
-        SettingError: A checkpoint does not say whom it was trained on, or the models do not go together.
+        SettingError: A checkpoint does not record its training patients, or the models do not go together.
     """
 
     def __init__(
@@ -154,7 +154,8 @@ class CrossFoldPredictor:
     def select_untrained(self, group: str) -> Predictor | None:
         """Select the models that were not trained on a patient.
 
-        `None` if all were.
+        Returns:
+            `None` if all were.
         """
         indices = [index for index, groups in enumerate(self.trained_groups) if group not in groups]
         return self.predictor.select_models(indices) if indices else None
@@ -163,7 +164,11 @@ class CrossFoldPredictor:
 def select_cases(cases: Sequence[Case], predictor: CrossFoldPredictor) -> list[Case]:
     """Select labeled cases that a model can review.
 
-    Print how many are left out.
+    It prints how many are left out.
+
+    Args:
+        cases: All cases.
+        predictor: Has the models.
 
     Raises:
         DataError: No case can be reviewed.
@@ -185,7 +190,8 @@ def select_cases(cases: Sequence[Case], predictor: CrossFoldPredictor) -> list[C
 def _review_all(cases: Sequence[Case], source: Source, predictor: CrossFoldPredictor, queue: ReviewQueue) -> list[str]:
     """Review all cases.
 
-    Return the errors of those that could not be read.
+    Returns:
+        The errors of those that could not be read.
     """
     from medseg_pl.io.progress import show_progress
 
@@ -201,7 +207,7 @@ def _review_all(cases: Sequence[Case], source: Source, predictor: CrossFoldPredi
 
 
 def _review(case: Case, source: Source, predictor: CrossFoldPredictor, queue: ReviewQueue) -> None:
-    """Compare the labels of a case with its prediction, unless that was done before."""
+    """Compare a case's labels with its prediction, unless done before."""
     from medseg_pl.inference.evidence import assess_reference
     from medseg_pl.training.prediction import FINDINGS, write_findings
 
@@ -238,7 +244,10 @@ def _draw(
 
 
 def _record(trained: Sequence[CheckpointInfo], source: Source) -> dict[str, Any]:
-    """Record what a review follows from, which must be the same when it is resumed."""
+    """Record what a review depends on.
+
+    It must be the same when a review is resumed.
+    """
     from medseg_pl.io.atomic_files import hash_file
 
     return {
