@@ -144,7 +144,7 @@ def shorten(text: str, most: int = 80) -> str:
 
 
 def count_noun(amount: int, one: str, several: str | None = None) -> str:
-    """Write an amount with its noun, and with the verb that goes with it.
+    """Write an amount with its noun and the verb that follows.
 
     >>> count_noun(1, "case"), count_noun(3, "case"), count_noun(1, "case is", "cases are")
     ('1 case', '3 cases', '1 case is')

@@ -31,7 +31,7 @@ _EXTENT = (0.02, 0.98)
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What an image is like, without what it shows.
+    """Properties of an image, without its content.
 
     Args:
         numbers: By name, such as `span[0]` for channel 0; a fact that is not known is absent.
@@ -198,7 +198,7 @@ def _measure_colors(coarse: Array) -> dict[str, float]:
 def _measure_pattern(coarse: Array, depth: int) -> NDArray[np.float32]:
     """Average over the cells of a coarse grid.
 
-    Sides that are shorter than it repeat their voxels.
+    Sides that are shorter than the grid repeat their voxels.
     """
     pattern = coarse
     for axis, cells in enumerate(_GRID_PICTURE if depth == 1 else _GRID_VOLUME, start=1):
@@ -214,7 +214,10 @@ def _measure_pattern(coarse: Array, depth: int) -> NDArray[np.float32]:
 
 
 def standardize(pattern: Array) -> NDArray[np.float32]:
-    """Bring each channel to a mean of 0 and a length of 1; a channel of one value becomes 0."""
+    """Scale each channel to mean 0 and length 1.
+
+    A channel of one value becomes 0.
+    """
     flat = pattern.reshape(len(pattern), -1).astype(np.float64)
     centered = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centered, axis=1, keepdims=True)

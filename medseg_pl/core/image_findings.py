@@ -19,7 +19,7 @@ OnForeign = Literal["mark", "refuse", "ignore"]
 
 
 class ImageFinding(NamedTuple):
-    """One way in which an image or its mask is unlike the training cases.
+    """A difference of an image or mask from the training cases.
 
     Attributes:
         code: Stable from release to release, see `CODES`.
@@ -154,6 +154,9 @@ def compare_mask(
         profile: Of the training cases.
         names: The labels.
         spaced: Whether volumes are in millilitres.
+
+    Returns:
+        Findings sorted by code.
     """
     findings = []
     for name in names:
@@ -209,10 +212,7 @@ def describe_findings(findings: Sequence[ImageFinding]) -> str:
 
 
 def _find_excess(numbers: Mapping[str, float], profile: TrainingProfile, kinds: Sequence[str]) -> str:
-    """Find the fact of some kinds that lies furthest outside.
-
-    Empty where all lie inside.
-    """
+    """Find the fact of some kinds that lies furthest outside, if any."""
     excess = {
         name: profile.limits[name].measure_excess(value)
         for name, value in numbers.items()
@@ -242,7 +242,10 @@ def _find_unknown(facts: ImageFacts, profile: TrainingProfile) -> Iterator[Image
 
 
 def _find_causes(facts: ImageFacts, numbers: Mapping[str, float], profile: TrainingProfile) -> Iterator[ImageFinding]:
-    """Find an inversion or an exchange of channels after which the image is like the training images."""
+    """Find an inversion or exchange of channels that explains the findings.
+
+    The image would then be like the training images.
+    """
     channels = len(facts.pattern)
     before = _count_outside(numbers, profile, channels)
     if before and _count_outside(_invert(numbers), profile, channels) < before / 2:
@@ -270,7 +273,7 @@ def _count_outside(numbers: Mapping[str, float], profile: TrainingProfile, chann
 
 
 def _invert(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Compute the facts of the inverted image, as far as they do not depend on its scale."""
+    """Compute facts of the inverted image that do not depend on scale."""
     inverted = dict(numbers)
     for name, value in numbers.items():
         kind, _, channel = name.partition("[")

@@ -55,7 +55,10 @@ def require_at_least(part: str, **settings: tuple[int, int]) -> None:
 
 
 def find_pattern_fault(pattern: str) -> str | None:
-    r"""Say why a pattern finds no patient in names, and what to do; `None` where it can.
+    r"""Explain why a pattern finds no patient in names, and the remedy.
+
+    Returns:
+        `None` where it can find one.
 
     >>> find_pattern_fault(r"case\d+")
     'has no parentheses around the patient. Write (case\\d+)'

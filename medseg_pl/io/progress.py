@@ -35,7 +35,7 @@ def can_redraw(console: Console) -> bool:
 
 
 def announce(doing: str) -> None:
-    """Print what takes a while on standard error, for terminals and log files alike.
+    """Print what takes a while on standard error, terminal or not.
 
     Args:
         doing: Such as `Reading 12 cases`.

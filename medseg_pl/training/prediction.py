@@ -83,7 +83,7 @@ def list_outcomes(
     limited: bool = False,
     findings: Mapping[str, Sequence[ImageFinding]] | None = None,
 ) -> list[Outcome]:
-    """List the outcome of each input, sorted by its path below the root.
+    """List the outcome of each input by its path below the root.
 
     Args:
         cases: All cases.

@@ -214,7 +214,7 @@ def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_p
 
 
 def note_unknown_patients(source: Source, cases: Sequence[Case]) -> list[str]:
-    r"""Note that each case counts as a patient, where nothing says who is whom.
+    r"""Note that each case counts as a patient if nothing identifies patients.
 
     Args:
         source: The data set.
