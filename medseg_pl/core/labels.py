@@ -281,7 +281,11 @@ class LabelMap:
         return found
 
     def plane(self, mask: UInt8[np.ndarray, "m ..."], index: int) -> Bool[np.ndarray, "..."]:
-        """Select the voxels of label `index`.
+        """Select the voxels of one label.
+
+        Args:
+            mask: A stored mask, `(M, ...)`.
+            index: The label, counted from 0.
 
         >>> LabelMap(["a", "b"], "multiclass").plane(np.array([[2, 0, 1]], np.uint8), 1)
         array([ True, False, False])
@@ -290,12 +294,22 @@ class LabelMap:
         return found
 
     def find_unannotated(self, mask: UInt8[np.ndarray, "m ..."], index: int) -> Bool[np.ndarray, "..."]:
-        """Select the voxels in which label `index` was not annotated."""
+        """Select the voxels in which a label was not annotated.
+
+        Args:
+            mask: A stored mask, `(M, ...)`.
+            index: The label, counted from 0.
+        """
         found: NDArray[np.bool_] = mask[index if self.overlapping else 0] == IGNORE
         return found
 
     def probability(self, probabilities: Float[np.ndarray, "k ..."], index: int) -> Float[np.ndarray, "..."]:
-        """Select the plane of label `index` in probabilities from `activate`."""
+        """Select the plane of one label in probabilities.
+
+        Args:
+            probabilities: `(K, ...)` from `activate`.
+            index: The label, counted from 0.
+        """
         plane: NDArray[Any] = probabilities[index + (self.task == "multiclass")]
         return plane
 

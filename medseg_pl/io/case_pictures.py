@@ -55,9 +55,12 @@ _MOST_PIXELS = 1 << 30
 
 
 def to_gray(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8[np.ndarray, "h w"]:
-    """Scale values between `low` and `high` to 0 to 255.
+    """Scale values to 0 to 255, and clip those outside.
 
-    Values outside are clipped.
+    Args:
+        pixels: `(h, w)`.
+        low: The value that becomes 0.
+        high: The value that becomes 255.
 
     >>> to_gray(np.array([[0.0, 5.0, 20.0]]), low=0, high=10)
     array([[  0, 127, 255]], dtype=uint8)

@@ -19,7 +19,7 @@ _NAMES = {"train": "training", "val": "validation", "test": "test"}
 class Subset(NamedTuple):
     """A side of the split with its numbers of cases and patients.
 
-    That of patients is `None` where it is not known.
+    The number of patients is `None` where it is unknown.
     """
 
     name: str

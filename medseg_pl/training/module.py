@@ -187,7 +187,12 @@ class SegmentationModule(LightningModule):
         self.seed = seed
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b k h w"]:
-        """Compute the logits of raw images, see `SegmentationModel.forward`."""
+        """Compute the logits of raw images.
+
+        Args:
+            image: `(B, C * (2k + 1), H, W)`; the neighbor is the outer index, the channel the inner one.
+            statistics: `(B, C * (2k + 1), 4)` of each channel over its whole case, see `compute_channel_statistics`.
+        """
         logits: Tensor = self.model(image, statistics)
         return logits
 
