@@ -36,7 +36,7 @@ _PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the training may use.
+    """The hardware that a training may use.
 
     Args:
         gpu: Whether there is one.
@@ -50,7 +50,12 @@ class Hardware:
 
 
 def detect_hardware(device: str | None, memory_gb: float | None) -> Hardware:
-    """Take what was asked for, or what the machine has."""
+    """Detect the hardware, unless the user names it.
+
+    Args:
+        device: `cpu` or `gpu`; by default a GPU where there is one.
+        memory_gb: Its memory; by default that of the machine, or 16 for a GPU that is not here.
+    """
     here = torch.cuda.is_available()
     gpu = here if device is None else device == "gpu"
     if memory_gb is None:
@@ -64,13 +69,13 @@ def detect_hardware(device: str | None, memory_gb: float | None) -> Hardware:
 
 
 def is_here(hardware: Hardware) -> bool:
-    """Check whether a training planned for it can be tried on this machine."""
+    """Tell whether a training planned for hardware can run on this machine."""
     return torch.cuda.is_available() if hardware.gpu else True
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Pixels of slices a second, through the planned network.
+    """Pixels of slices per second through the planned network.
 
     Args:
         training: In training steps, forward and back.
@@ -85,7 +90,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a training does with its minutes.
+    """Steps and validations that fit into a training's minutes.
 
     Args:
         minutes: Of wall time, from start to end.
@@ -93,7 +98,7 @@ class Budget:
         steps: Of the optimizer.
         validations: Spread over the run, the last one at its end.
         validation_seconds: Of each of them.
-        speed: What it was computed with.
+        speed: The speed that it was computed with.
     """
 
     minutes: float
@@ -120,7 +125,7 @@ class Budget:
 
 
 def look_up_speed(hardware: Hardware) -> Speed:
-    """Return a speed where none was measured: that of the slower processors of a kind."""
+    """Look up the speed of a kind's slower processors, without measuring."""
     if hardware.gpu:
         return Speed(3e7, 1e8, "a table, for GPUs")
     if hardware.bf16:
@@ -161,7 +166,7 @@ def choose_budget(minutes: float, speed: Speed, patch_pixels: int, validation_pi
 def measure_speed(
     settings: Mapping[str, Any], hardware: Hardware, slice_size: tuple[int, int], most: int
 ) -> tuple[Speed, int]:
-    """Train a planned network for a few steps on noise, and predict a slice.
+    """Measure a planned network's speed on noise, in training and prediction.
 
     Args:
         settings: Plain values of a plan's `model` and `trainer`, without pretrained weights.

@@ -22,7 +22,7 @@ from medseg_pl.planning.planner import choose_batch_limit, find_slice_size, plan
 
 
 class PlannedConfig(NamedTuple):
-    """A configuration, and what there is to say of it.
+    """A configuration with notes for the reader.
 
     Attributes:
         text: The YAML file.
@@ -45,11 +45,11 @@ def plan_config(
     probes: bool = False,
     pretrained: bool = True,
 ) -> PlannedConfig:
-    """Read a data set whole and write a configuration for it.
+    """Read a whole data set, and write a configuration for it.
 
     Args:
         dataset: The data set.
-        hardware: What it is planned for.
+        hardware: The hardware to plan for.
         name: Of the experiment.
         workers: How many cases are read at once.
         minutes: Wall time of the training; by default 10 on a CPU and 120 on a GPU.
@@ -96,7 +96,15 @@ def _plan_by_speed(
 
 
 def measure_dataset(dataset: DetectedDataset, workers: int) -> Fingerprint:
-    """Decode every case into the store, where `fit` finds it again, and measure."""
+    """Decode every case into the cache, which `fit` uses, and measure.
+
+    Args:
+        dataset: The data set.
+        workers: How many cases are read at once.
+
+    Raises:
+        DataError: A case has no reference.
+    """
     cases = dataset.source.cases()
     _require_masks(cases)
     announce(f"Reading {count_noun(len(cases), 'case')}")
