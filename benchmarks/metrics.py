@@ -102,12 +102,12 @@ def search_rule() -> None:
         ours, theirs = surface.find_border(prediction[box]), surface.find_border(reference[box])
         origins, length = ours & ~theirs, np.asarray(spacing)
         tree, transform = medians(
-            lambda: surface._by_tree(origins, theirs, length),  # noqa: B023  called at once
-            lambda: surface._by_transform(origins, theirs, length),  # noqa: B023
+            lambda: surface._query_tree(origins, theirs, length),  # noqa: B023  called at once
+            lambda: surface._apply_transform(origins, theirs, length),  # noqa: B023
         )
         points = int(origins.sum() + theirs.sum())
         cost = (tree / (points * np.log2(points))) / (transform / origins.size)
-        chosen = "tree" if surface._tree_is_faster(origins, theirs) else "transform"
+        chosen = "tree" if surface._is_tree_faster(origins, theirs) else "transform"
         print(
             f"{origins.size:9} voxels {points:7} points: {tree:7.1f} / {transform:7.1f} ms, cost {cost:.2f}, {chosen}"
         )

@@ -81,19 +81,21 @@ class LabelPair:
     def annotated(self) -> Bool[np.ndarray, "d h w"]:
         """The voxels that count."""
         assert self.case.reference is not None, "CaseMetric.update has checked it"
-        return ~self.labels.find_unannotated(self.case.reference, self.index) & self.is_annotated
+        unknown = self.labels.find_unannotated(self.case.reference, self.index)
+        return np.logical_not(unknown, out=unknown) if self.is_annotated else np.zeros_like(unknown)
 
     @cached_property
     def reference(self) -> Bool[np.ndarray, "d h w"]:
         """The voxels that were annotated as the label."""
         assert self.case.reference is not None, "CaseMetric.update has checked it"
-        return self.labels.plane(self.case.reference, self.index) & self.is_annotated
+        marked = self.labels.plane(self.case.reference, self.index)
+        return marked if self.is_annotated else np.zeros_like(marked)
 
     @cached_property
     def prediction(self) -> Bool[np.ndarray, "d h w"]:
         """The voxels that were predicted as the label."""
-        found: NDArray[np.bool_] = self.labels.plane(self.case.mask, self.index) & self.annotated
-        return found
+        found = self.labels.plane(self.case.mask, self.index)
+        return np.logical_and(found, self.annotated, out=found)
 
     @property
     def probability(self) -> Float[np.ndarray, "d h w"]:
