@@ -96,7 +96,7 @@ def compute_image_signature(
 
 
 def compute_pixel_digest(image: Shaped[np.ndarray, "c d h w"]) -> str:
-    """Hash the pixels in any order, unchanged by flips and turns.
+    """Digest the pixels without their order, unchanged by flips and turns.
 
     Different images may have one digest: `find_equal_orientation` has the last word.
 

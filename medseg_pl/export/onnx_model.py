@@ -196,7 +196,7 @@ def _make_example(model: SegmentationModel, size: tuple[int, int], batch: int) -
 
 
 def _agrees(graph: onnx.ModelProto, deployed: DeployedNetwork, model: SegmentationModel) -> bool:
-    """Tell whether the graph computes the network at sizes of no export.
+    """Tell whether the graph matches the network at other sizes.
 
     Some networks look at the size of an image in Python, which export turns into a constant without a word.
     """
@@ -255,7 +255,7 @@ def _silence_exporter() -> Iterator[None]:
 
 @contextmanager
 def _settle_same_padding() -> Iterator[None]:
-    """Pad by one number, the padding of every allowed size.
+    """Fix timm's padding at what every allowed size needs.
 
     timm would compute the padding from the size. Its formula for an unknown size puts each layer's expression into the
     next one's, and torch then compares them for hours. The sides are multiples of all strides, for which the padding is

@@ -290,7 +290,9 @@ class _PaddedImage:
 
 
 def _intersect(span: slice, before: int, length: int) -> tuple[slice, slice]:
-    """Map a span of a padded axis to the axis and itself.
+    """Find which part of an axis a span of its padding covers.
+
+    It is given on the axis, and within the span.
 
     >>> _intersect(slice(0, 4), before=1, length=2)
     (slice(0, 2, None), slice(1, 3, None))

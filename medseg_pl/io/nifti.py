@@ -154,7 +154,10 @@ def _check_offset(path: Path) -> None:
 
 
 def is_unspaced(path: Path) -> bool:
-    """Tell whether a header has a spacing of 0, nibabel's 1 mm."""
+    """Tell whether a header gives 0 for a spacing.
+
+    nibabel takes it for 1 mm.
+    """
     with gzip.open(path) if _is_compressed(path) else path.open("rb") as file:
         header = file.read(176)
     for size, dim, dims, pixdim, kind in ((348, 40, "8h", 76, "8f"), (540, 16, "8q", 104, "8d")):

@@ -62,7 +62,7 @@ def is_itk(path: Path) -> bool:
 
 
 def is_volume_name(path: Path) -> bool:
-    """Tell by its name whether a file is a volume with grid."""
+    """Tell by name whether a file is a volume with a grid."""
     return bool(find_suffix(path, tuple(VOLUMES)))
 
 

@@ -27,7 +27,10 @@ _MM = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "um": 0.001, "µm": 0.001, "μm
 
 
 def makes_volume(tiff: tifffile.TiffFile) -> bool:
-    """Tell whether pages have one size and follow along one axis."""
+    """Tell whether the pages of a stack make a volume.
+
+    They are then of one size, and follow each other along one axis.
+    """
     series = _list_main_series(tiff)
     return len(series) == 1 and len(_list_stack_axes(series[0])) < 2 and series[0].ndim > 2
 

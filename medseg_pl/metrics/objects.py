@@ -182,7 +182,7 @@ class ObjectMetric(CaseMetric):
 
 
 def collect_objects(metrics: Sequence[CaseMetric]) -> ObjectTable | None:
-    """Collect the objects of all processes from the metric with them.
+    """Collect the objects of all processes from the metric that keeps them.
 
     Returns:
         `None` where no metric keeps objects.

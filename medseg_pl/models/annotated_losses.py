@@ -20,7 +20,7 @@ _IMPOSSIBLE = -1e4
 
 
 def leave_out_labels(logits: Tensor, target: Tensor, annotated: Tensor | None) -> tuple[Tensor, Tensor]:
-    r"""Leave the labels that a sample is not annotated for out.
+    r"""Leave out of a loss the labels without annotation in a sample.
 
     A label that may overlap others is ignored there. Where labels exclude each other, what is marked as background may
     be any label $s \in S$ that was not annotated, so that their probabilities are added:

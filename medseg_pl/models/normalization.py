@@ -96,7 +96,7 @@ class ZScore(Normalization):
 
 
 class IntensityWindow(Normalization):
-    """A fixed range of values to -1 … 1, as for CT.
+    """A fixed range of values, scaled to -1 … 1 for CT.
 
     The units of CT are the same everywhere.
 

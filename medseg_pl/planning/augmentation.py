@@ -24,7 +24,7 @@ def plan_augmentation(fingerprint: Fingerprint, labels: LabelMap) -> dict[str, A
 
     Args:
         fingerprint: The data set in numbers.
-        labels: What its masks hold; a label of one side forbids flips.
+        labels: The labels of the masks; one that is named by its side rules out a horizontal flip.
     """
     sided = [name for name in labels.names if _SIDES.search(name)]
     flip = Commented(0.0, f"{sided[0]} knows its side") if sided else Commented(0.5, "no label is named by its side")

@@ -54,7 +54,7 @@ def detect_hardware(device: str | None, memory_gb: float | None) -> Hardware:
 
     Args:
         device: `cpu` or `gpu`; by default a GPU where there is one.
-        memory_gb: Its memory; by default that of the machine, or 16 for a GPU that is not here.
+        memory_gb: By default that of the GPU or the machine, or 16 for a GPU that is not here.
     """
     here = torch.cuda.is_available()
     gpu = here if device is None else device == "gpu"

@@ -397,9 +397,11 @@ def _check_annotated(annotated: Mapping[str, Sequence[str]], labels: LabelMap, t
 
 
 def _check_pairs(arguments: Namespace, pairs: Sequence[MaskPair]) -> None:
-    """Check that no required prediction is missing, and no spacing superfluous.
+    """Check that predictions are complete, and that a given spacing is needed.
 
-    Files may know their own spacing.
+    Raises:
+        MissingDataError: References have no prediction.
+        SettingError: Files know their own spacing.
     """
     from medseg_pl.data.sources.base import abbreviate
 

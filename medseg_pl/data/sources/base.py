@@ -86,7 +86,7 @@ class Source(Recorded, ABC):
         Files that are no case are for `list_left_out` to name, and hide no case.
 
         Args:
-            directory: The folder of images, or a single one.
+            directory: The folder of images, or an image.
         """
 
     @abstractmethod

@@ -182,7 +182,7 @@ class DecathlonSource(FileSource):
 
     Both dialects are read: the Decathlon's own, whose `training` lists pairs of files, and nnU-Net v2's, whose
     `file_ending` and `channel_names` describe files such as `imagesTr/liver_01_0000.nii.gz` with the channel behind
-    the case's name, or whose `dataset` lists the files of each case. Of pictures, one file may hold all channels.
+    the case's name, or whose `dataset` lists the files of each case. A single picture may hold all channels.
 
     nnU-Net's label `ignore` is `labels.ignore_value`. Its regions, labels with several values, overlap: with the task
     multilabel each is where the mask has any of its values.

@@ -143,7 +143,7 @@ def _collect_elements(groups: Sequence[Dataset]) -> Dataset:
 
 
 def _place_projection(dataset: Dataset, path: Path, frame: int, size: tuple[int, int]) -> Plane:
-    """Place an image without a position, such as a radiograph, at 0.
+    """Place an image without position, such as a radiograph, at the origin.
 
     Without a distance between its pixels it has no thickness, and so no spacing.
     """

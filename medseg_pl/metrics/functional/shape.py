@@ -82,7 +82,9 @@ def topology_sensitivity(counts: CenterlineCounts) -> float:
 
 
 def cl_dice(counts: CenterlineCounts) -> float:
-    """Compute clDice, the harmonic mean of both shares; 0 where they are.
+    """Compute clDice, the harmonic mean of both shares.
+
+    It is 0 where both are 0.
 
     References:
         Shit et al., "clDice: a novel topology-preserving loss function for tubular structure segmentation", CVPR 2021.

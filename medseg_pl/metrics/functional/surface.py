@@ -80,7 +80,9 @@ def surface_distances(
 
 
 def hausdorff(distances: SurfaceDistances) -> float:
-    """Compute HD, the largest distance in either direction; NaN for empty masks.
+    """Compute HD, the largest distance in either direction.
+
+    It is NaN where both masks are empty.
 
     >>> hausdorff(SurfaceDistances(np.array([1.5, 1.0]), np.array([1.0, 1.5])))
     1.5
