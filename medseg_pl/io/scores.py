@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg_pl.core.errors import MissingDataError, UnreadableFileError, replace_controls
+from medseg_pl.core.errors import MissingDataError, UnreadableFileError, count_noun, replace_controls
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.config_files import read_json
 
@@ -228,6 +228,17 @@ def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableFileError(f"{path} is damaged: {error}. Remove it, or run medseg test again.") from None
     return lists
+
+
+def describe_scored_cases(summary: Mapping[str, Any], stage: str, whom: str = "patient") -> str:
+    """Count the cases of a summary, and say where a test was of the validation cases.
+
+    >>> describe_scored_cases({"n_cases": 4, "n_groups": 1, "scored": {"side": "val"}}, "test")
+    '4 validation cases of 1 patient, scored again'
+    """
+    again = stage == "test" and (summary.get("scored") or {}).get("side") == "val"
+    cases = count_noun(summary.get("n_cases", 0), "validation case" if again else "case")
+    return f"{cases} of {count_noun(summary.get('n_groups', 0), whom)}{', scored again' if again else ''}"
 
 
 def choose_numbered_paths(directory: Path, *names: str) -> list[Path]:

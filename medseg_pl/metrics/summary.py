@@ -13,9 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from medseg_pl.core.errors import make_printable
+from medseg_pl.core.errors import count_noun, make_printable
 from medseg_pl.io.atomic_files import write_atomically
-from medseg_pl.io.scores import PREDICTIONS, Row, choose_numbered_paths, write_rows, write_summary
+from medseg_pl.io.scores import (
+    PREDICTIONS,
+    Row,
+    choose_numbered_paths,
+    describe_scored_cases,
+    write_rows,
+    write_summary,
+)
 from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, NOT_ANNOTATED, UNDEFINED, CaseScore
 from medseg_pl.metrics.functional.overlap import OverlapCounts, dice
 from medseg_pl.metrics.measures import FORMULAS
@@ -147,11 +154,11 @@ def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str
     unseen = {name: total for name, (total, missed) in patients.items() if total >= 2 and not missed}
     with_five = "with 5 it holds the mean {} to {} times in 100".format(*HELD_WITH_FEW)
     said = [
-        f"{labels}: {total} patients make a 95 % interval too narrow; {with_five}."
+        f"{labels}: {count_noun(total, 'patient')} make a 95 % interval too narrow; {with_five}."
         for total, labels in _join_by_total(few).items()
     ]
     said += [
-        f"{labels}: none of {total} patients was missed, so the interval knows of no misses; up to "
+        f"{labels}: none of {count_noun(total, 'patient')} was missed, so the interval knows of no misses; up to "
         f"{100 * estimate_most_missed(total):.0f} % of patients may be missed."
         for total, labels in _join_by_total(unseen).items()
         if estimate_most_missed(total) > _RARE
@@ -266,7 +273,7 @@ def make_summary_tables(summary: Mapping[str, Any], stage: str) -> list[Table]:
         summary: As `summarize` gives it.
         stage: The scored stage, for the title.
     """
-    title = f"{stage}: {summary['n_cases']} cases of {summary['n_groups']} groups"
+    title = f"{stage}: {describe_scored_cases(summary, stage, 'group')}"
     tables = [_make_table(summary, title, _OVERLAP, "dice")]
     if "hd95_mm" in summary["foreground_mean"]:
         tables.append(_make_table(summary, f"distances in {' and '.join(summary['units'])}", _DISTANCES, "hd95_mm"))

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medseg_pl.core.errors import SettingError
+from medseg_pl.core.errors import SettingError, count_noun
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.inference.sliding_window import get_transforms
 from medseg_pl.planning.annotated_yaml import Commented
@@ -169,7 +169,11 @@ def _plan_data(fingerprint: Fingerprint, augmentation: dict[str, Any], scale: _S
     slices = _round_to_power(scale.batch_pixels / math.prod(fingerprint.sizes[2]), 1, 64)
     return {
         "fold": 0,
-        "folds": Commented(min(5, fingerprint.groups), f"{fingerprint.groups} patients"),
+        "folds": Commented(
+            min(5, fingerprint.groups),
+            f"{count_noun(fingerprint.groups, 'patient')}, none kept for a test; split_fractions: [0.6, 0.2, 0.2] "
+            "keeps a fifth",
+        ),
         "batch_size": Commented(budget.batch, f"leaves {budget.steps} steps"),
         "eval_batch_size": Commented(slices, "whole slices"),
         "samples_per_epoch": Commented(budget.samples_per_epoch, f"a tenth of {budget.steps} steps"),
@@ -246,7 +250,7 @@ def _describe_objects(fingerprint: Fingerprint) -> str:
     if not fingerprint.objects:
         return "no object was measured"
     name, size = find_thinnest(fingerprint.objects)
-    return f"{name} is {size.thickness_pixels:.0f} pixels thick, in {size.count} part(s) of an image"
+    return f"{name} is {size.thickness_pixels:.0f} pixels thick, in {count_noun(size.count, 'part')} of an image"
 
 
 def _choose_encoder_depth(slice_size: tuple[int, int], scale: _Scale) -> Commented:
@@ -284,8 +288,10 @@ def _choose_resize(
 def _choose_weights(fingerprint: Fingerprint, scale: _Scale, weights: Collection[str]) -> Commented:
     photographs = fingerprint.channels == 3 and fingerprint.depth == 1
     if not photographs and fingerprint.groups >= _FEW:
-        return Commented(None, f"{fingerprint.groups} patients of gray images teach an encoder by themselves")
-    reason = "images of three channels" if photographs else f"only {fingerprint.groups} patients"
+        return Commented(
+            None, f"{count_noun(fingerprint.groups, 'patient')} of gray images teach an encoder by themselves"
+        )
+    reason = "images of three channels" if photographs else f"only {count_noun(fingerprint.groups, 'patient')}"
     if scale.pretrained in weights:
         return Commented(f"medseg:{scale.pretrained}", f"ImageNet: {reason}")
     return Commented(None, f"would help ({reason}): pip install 'medseg[pretrained]' and plan again")
@@ -293,7 +299,9 @@ def _choose_weights(fingerprint: Fingerprint, scale: _Scale, weights: Collection
 
 def _plan_network(scale: _Scale, depth: Commented, fingerprint: Fingerprint, pretrained: Commented) -> dict[str, Any]:
     channels = [max(16, 256 >> level) for level in range(5 - depth.value, 5)]
-    encoder = Commented(scale.encoder, f"for {fingerprint.slices} slices on a {'GPU' if scale is _GPU else 'CPU'}")
+    encoder = Commented(
+        scale.encoder, f"for {count_noun(fingerprint.slices, 'slice')} on a {'GPU' if scale is _GPU else 'CPU'}"
+    )
     if pretrained.value is not None:
         encoder = Commented(f"tu-tf_{scale.pretrained}", "small, and its pretrained weights are installed")
         if scale is _CPU:  # a decoder as light as the encoder

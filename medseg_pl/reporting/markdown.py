@@ -13,6 +13,7 @@ import yaml
 from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.io.atomic_files import write_atomically
 from medseg_pl.io.privacy import redact_config
+from medseg_pl.io.scores import describe_scored_cases
 from medseg_pl.metrics.statistics.intervals import NOTHING, format_interval, format_number
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings
 from medseg_pl.reporting.summary import assess_certainty, audit_split, compute_mean_interval, find_weaknesses
@@ -143,7 +144,7 @@ def _write_evaluation(run: Run) -> str:
     ]
     # Counts of labels are not added up: a case that misses two labels would count twice.
     rows.append([*last, format_number(means.get("nsd")), run.summary.get("n_cases"), "", ""])
-    what = f"{run.stage}: {run.summary.get('n_cases')} cases of {run.summary.get('n_groups')} patients."
+    what = f"{run.stage}: {describe_scored_cases(run.summary, run.stage)}."
     sentences = [*assess_certainty(run).sentences, *find_weaknesses(run).sentences]
     return "\n".join([what, "", *format_table(header, rows), "", " ".join(escape(sentence) for sentence in sentences)])
 

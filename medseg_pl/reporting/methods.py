@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from medseg_pl.core.errors import count_noun
 from medseg_pl.io.privacy import redact_config
+from medseg_pl.io.scores import describe_scored_cases
 from medseg_pl.metrics.statistics.intervals import RESAMPLES, format_interval, format_number
 from medseg_pl.reporting.markdown import escape, format_table
 from medseg_pl.reporting.run import Run
@@ -14,6 +16,7 @@ from medseg_pl.reporting.summary import (
     audit_split,
     compute_mean_interval,
     find_weaknesses,
+    get_scored_side,
     list_size_thirds,
     list_strata,
 )
@@ -39,14 +42,15 @@ def write_methods(run: Run) -> str:
 
 def _describe_data(run: Run) -> str:
     survey, audit = get_survey(run), audit_split(run)
-    whole = f"The data set has {survey['cases']} cases of {survey['groups']} patients. " if survey else ""
+    amounts = [count_noun(survey[key], noun) for key, noun in (("cases", "case"), ("groups", "patient")) if survey]
+    whole = f"The data set has {' of '.join(amounts)}. " if survey else ""
     if run.folds:
         how = (
-            f"It was split into {len(run.folds)} folds by patient; each case was scored by the model that was not "
-            "trained on its patient."
+            f"It was split into {count_noun(len(run.folds), 'fold')} by patient; each case was scored by the model "
+            "that was not trained on its patient."
         )
     else:
-        how = "; ".join(f"{side.name}: {side.cases} cases" for side in audit.sides)
+        how = "; ".join(f"{side.name}: {count_noun(side.cases, 'case')}" for side in audit.sides)
         how = f"It was split into {how}." if how else ""
     trust = "No patient is on two sides of a split." if audit.verdict == "yes" else ""
     return " ".join(filter(None, (whole.strip(), how, trust)))
@@ -132,9 +136,8 @@ def describe_training(run: Run) -> str:
 def describe_choice(run: Run) -> str:
     """Describe which cases chose the weights, and what follows for scores."""
     chosen = "the weights with the highest Dice on the validation cases were kept"
-    scored = run.summary.get("scored")
     # A reader has to know it: choosing by the scored cases makes scores better than they are.
-    same = run.stage in ("val", "crossval") or (isinstance(scored, Mapping) and scored.get("side") == "val")
+    same = get_scored_side(run) in ("val", "crossval")
     return f"{chosen}, which are the cases that were scored, so the scores are a little too good" if same else chosen
 
 
@@ -142,8 +145,8 @@ def _describe_scores(run: Run) -> str:
     if not run.rows:
         return ""
     return (
-        f"Scores are of the {_STAGES.get(run.stage, run.stage)} cases ({count_scored(run)}), on the grid of each "
-        f"reference: {describe_metrics(run)}. {describe_interval()} {describe_performance(run)}"
+        f"Scores are of the {_STAGES.get(get_scored_side(run), run.stage)} cases ({count_scored(run)}), on the grid of "
+        f"each reference: {describe_metrics(run)}. {describe_interval()} {describe_performance(run)}"
     )
 
 
@@ -198,7 +201,7 @@ def list_software(run: Run) -> str:
 
 def count_scored(run: Run) -> str:
     """Count the cases and patients that were scored."""
-    return f"{run.summary.get('n_cases', 0)} cases of {run.summary.get('n_groups', 0)} patients" if run.rows else ""
+    return describe_scored_cases(run.summary, "") if run.rows else ""
 
 
 def get_survey(run: Run) -> Mapping[str, Any]:
@@ -298,7 +301,8 @@ def _list_data_items(run: Run) -> list[ChecklistItem]:
     audit = audit_split(run)
     survey = get_survey(run)
     sides = ", ".join(
-        f"{side.name}: {side.cases} cases" + ("" if side.groups is None else f" of {side.groups} patients")
+        f"{side.name}: {count_noun(side.cases, 'case')}"
+        + ("" if side.groups is None else f" of {count_noun(side.groups, 'patient')}")
         for side in audit.sides
     )
     origin = (run.summary.get("scored") or {}).get("split") or (run.splits or {}).get("origin") or ""
@@ -319,7 +323,9 @@ def _list_data_items(run: Run) -> list[ChecklistItem]:
 def _list_model_items(run: Run) -> list[ChecklistItem]:
     prefix = _find_prefix(run)
     config, environment = f"`{prefix}config.yaml`", f"`{prefix}environment.json`"
-    folds = f"mean of the probabilities of {len(run.folds)} models, one for each fold" if run.folds else ""
+    folds = (
+        f"mean of the probabilities of {count_noun(len(run.folds), 'model')}, one for each fold" if run.folds else ""
+    )
     chosen = describe_choice(run) if run.config else ""
     output = "a probability for each voxel and label, and the mask decided from them" if run.config else ""
     return [

@@ -8,12 +8,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from medseg_pl.core.errors import count_noun
 from medseg_pl.metrics.statistics.intervals import RESAMPLES, Values, bootstrap_means, describe
 from medseg_pl.reporting.run import Run, read_number
 
 SIDES = ("train", "val", "test")
 
 _NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def get_scored_side(run: Run) -> str:
+    """Return whose cases were scored: `val` for a test without test cases, else the stage."""
+    scored = run.summary.get("scored")
+    again = run.stage == "test" and isinstance(scored, Mapping) and scored.get("side") == "val"
+    return "val" if again else run.stage
+
+
+def describe_cases(runs: Sequence[Run], cases: int) -> str:
+    """Count the cases of a page, and say of which sides they are."""
+    sides = list(dict.fromkeys(map(get_scored_side, runs)))
+    if len(sides) > 1 or sides[0] not in ("val", "test"):
+        return f"{count_noun(cases, 'case')}, {' and '.join(_NAMES.get(side, side) for side in sides)}"
+    again = ", scored again" if any(run.stage != sides[0] for run in runs) else ""
+    return f"{count_noun(cases, f'{_NAMES[sides[0]]} case')}{again}"
 
 
 class Subset(NamedTuple):
@@ -62,7 +79,7 @@ def audit_split(run: Run) -> SplitAudit:
         return SplitAudit("no", "no: the scores are too good", [*_describe_faults(shared, leaked), *origin], counted)
     unknown = [name for names in sides.values() for name in names if name not in groups]
     if unknown:
-        why = f"No case is on two sides; of {len(unknown)} cases the run did not record the patient."
+        why = f"No case is on two sides; of {count_noun(len(unknown), 'case')} the run did not record the patient."
         return SplitAudit("unknown", "by case, not by patient", [why, *_list_remarks(run, groups), *origin], counted)
     why = "No patient is on two sides, and no case that was scored was trained on."
     # A short yes is all that many read.
@@ -90,13 +107,17 @@ def _audit_folds(run: Run) -> SplitAudit:
     bad = [index for index, audit in enumerate(audits) if audit.verdict == "no"]
     if bad or astray:
         faults = [f"Fold {index}: {' '.join(audits[index].sentences)}" for index in bad]
-        faults += [f"{len(astray)} cases were scored by a fold that did not hold them out."] if astray else []
+        faults += (
+            [f"{count_noun(len(astray), 'case was', 'cases were')} scored by a fold that did not hold them out."]
+            if astray
+            else []
+        )
         return SplitAudit("no", "no: the scores are too good", faults, sides)
     unknown = [index for index, audit in enumerate(audits) if audit.verdict == "unknown"]
     if unknown:
         why = f"Fold {unknown[0]}: {' '.join(audits[unknown[0]].sentences)}"
         return SplitAudit("unknown", audits[unknown[0]].headline, [why], sides)
-    why = f"Each case was scored by that of {len(audits)} models which was not trained on its patient."
+    why = f"Each case was scored by that of {count_noun(len(audits), 'model')} which was not trained on its patient."
     scored = run.summary.get("scored") or {}
     origin = [f"The split: {scored['split']}."] if scored.get("split") else []
     remarks = _list_remarks(run, {str(row["case_id"]): str(row["group"]) for row in run.rows})
@@ -128,7 +149,11 @@ def _count_shared(sides: Mapping[str, Sequence[str]], groups: Mapping[str, str])
 
 
 def _describe_faults(shared: int, leaked: set[str]) -> list[str]:
-    sentences = [f"{shared} patients or cases are on two sides of the split."] if shared else []
+    sentences = (
+        [f"{count_noun(shared, 'patient or case is', 'patients or cases are')} on two sides of the split."]
+        if shared
+        else []
+    )
     return sentences + ([f"{len(leaked)} of the cases that were scored were trained on."] if leaked else [])
 
 
@@ -145,7 +170,7 @@ def _list_remarks(run: Run, groups: Mapping[str, str]) -> list[str]:
     if _is_one_each(groups):
         sentences.append("Each case counts as a patient of its own, which is right only if no patient has two.")
     if accepted := (run.splits or {}).get("accepted_duplicates"):
-        sentences.append(f"{len(accepted)} images that are on two sides were allowed on purpose.")
+        sentences.append(f"{count_noun(len(accepted), 'image')} on two sides: allowed on purpose.")
     scored = run.summary.get("scored")
     if isinstance(scored, Mapping):
         side = scored.get("side")
@@ -177,8 +202,8 @@ def assess_quality(run: Run) -> Finding:
     """Report the means over labels."""
     means = run.summary.get("foreground_mean", {})
     cases, groups = run.summary.get("n_cases", 0), run.summary.get("n_groups", 0)
-    of_whom = f"{_count_noun(cases, 'case')} of {_count_noun(groups, 'patient')}"
-    sentences = [f"The mean over {_count_noun(len(run.labels), 'label')} of {of_whom}."]
+    of_whom = f"{count_noun(cases, 'case')} of {count_noun(groups, 'patient')}"
+    sentences = [f"The mean over {count_noun(len(run.labels), 'label')} of {of_whom}."]
     unit = " and ".join(run.summary.get("units", []))
     if (distance := means.get("hd95_mm")) is not None:
         sentences.append(f"95 % of the outline is within {distance:.1f} {unit} (HD95, mean over cases).")
@@ -192,12 +217,10 @@ def assess_certainty(run: Run) -> Finding:
     groups = int(run.summary.get("n_groups", 0))
     interval = compute_mean_interval(run)
     if interval is None:
-        why = (
-            f"{_count_noun(groups, 'patient')} cannot say how much patients differ: the score may not hold for others."
-        )
+        why = f"{count_noun(groups, 'patient')} cannot say how much patients differ: the score may not hold for others."
         return Finding("How sure?", "no interval", [why])
     low, high = interval
-    sentences = [f"95 % interval of the mean, drawn over {groups} patients."]
+    sentences = [f"95 % interval of the mean, drawn over {count_noun(groups, 'patient')}."]
     sentences += _describe_spread(run)
     sentences += run.summary.get("cautions", [])
     return Finding("How sure?", f"{low:.3f} to {high:.3f}", sentences)
@@ -208,7 +231,7 @@ def _describe_spread(run: Run) -> list[str]:
     spread = (run.summary.get("folds") or {}).get("foreground_mean", {}).get("dice") or {}
     if spread.get("mean") is None or spread.get("std") is None:
         return []
-    return [f"Over {spread['n']} folds the mean Dice is {spread['mean']:.3f} ± {spread['std']:.3f}."]
+    return [f"Over {count_noun(spread['n'], 'fold')} the mean Dice is {spread['mean']:.3f} ± {spread['std']:.3f}."]
 
 
 def find_weaknesses(run: Run) -> Finding:
@@ -224,7 +247,7 @@ def find_weaknesses(run: Run) -> Finding:
     )
     sentences.append(f"Missed: {missed}; false positives: {false_positives}.")
     if (stratum := find_weakest([*list_strata(run), *list_size_thirds(run)])) is not None:
-        who = _count_noun(stratum.cases, "case")
+        who = count_noun(stratum.cases, "case")
         sentences.append(f"Weakest by {stratum.kind}: {stratum.value} ({who}, {_format_dice(stratum.mean)}).")
     worst = min(run.means.items(), key=lambda item: item[1], default=None)
     headline = f"worst case {worst[1]:.3f}" if worst else "not known"
@@ -256,10 +279,6 @@ def _get_count(run: Run, label: str, name: str) -> int:
 
 def _format_dice(mean: float | None) -> str:
     return "no score" if mean is None else f"Dice {mean:.3f}"
-
-
-def _count_noun(amount: int, noun: str) -> str:
-    return f"{amount} {noun}{'' if amount == 1 else 's'}"
 
 
 # Rows of a label below which thirds of it say nothing.
@@ -345,8 +364,7 @@ def list_limitations(run: Run) -> list[str]:
 def _check_split(run: Run) -> list[str]:
     proof = audit_split(run)
     sentences = [] if proof.verdict == "yes" else [f"Can the split be trusted? {proof.headline}."]
-    scored = run.summary.get("scored")
-    if run.stage == "val" or (isinstance(scored, dict) and scored.get("side") == "val"):
+    if get_scored_side(run) == "val":
         sentences.append("It was scored on the cases by which training chose its best weights: a little too good.")
     return sentences
 
@@ -356,14 +374,14 @@ def _check_label(run: Run, label: str) -> list[str]:
     dice, counts = described.get("dice", {}), described.get("counts", {})
     sentences = []
     if (cases := int(dice.get("n") or 0)) < _FEW_CASES:
-        sentences.append(f"{label}: scored on {cases} cases only.")
+        sentences.append(f"{label}: scored on {count_noun(cases, 'case')} only.")
     ends = dice.get("ci95")
     if ends and ends[1] - ends[0] > _WIDE:
         sentences.append(f"{label}: the mean Dice lies anywhere from {ends[0]:.3f} to {ends[1]:.3f} (95 %).")
     if missed := int(counts.get("n_missed") or 0):
-        sentences.append(f"{label}: missed altogether in {missed} cases.")
+        sentences.append(f"{label}: missed altogether in {count_noun(missed, 'case')}.")
     if false_positives := int(counts.get("n_false_alarm") or 0):
-        sentences.append(f"{label}: a false positive in {_count_noun(false_positives, 'case')}.")
+        sentences.append(f"{label}: a false positive in {count_noun(false_positives, 'case')}.")
     return sentences
 
 

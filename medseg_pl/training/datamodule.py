@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, SettingError, count_noun
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.stop_signals import leave_if_asked
 from medseg_pl.core.training_profile import TrainingProfile
@@ -209,7 +209,7 @@ class SegmentationDataModule(LightningDataModule):
         before, now = set(state_dict.get("split", {}).get("train", ())), self._prepared.split.train
         if before != set(now):
             raise DataError(
-                f"The checkpoint was trained on {len(before)} cases, but the split now has {len(now)} or "
+                f"The checkpoint was trained on {count_noun(len(before), 'case')}, but the split now has {len(now)} or "
                 "others for training. Set the split's settings and the data as they were, or start a new run."
             )
 
@@ -277,7 +277,11 @@ class SegmentationDataModule(LightningDataModule):
         """Serve whole slices of the test cases, or else of validation's."""
         split = self.prepared.split
         if not split.test:
-            log.warning("The split has no test cases (%s): testing on the validation cases.", split.origin)
+            log.warning(
+                "The split has no test cases (%s), so the validation cases are scored again. They chose the weights: "
+                "scores are a little too good. Hold out cases by data.split_fractions, or run medseg crossval.",
+                split.origin,
+            )
         return self._evaluation_loader(self.prepared.test_names)
 
     def _evaluation_loader(self, names: Sequence[str]) -> DataLoader[EvaluationBatch]:

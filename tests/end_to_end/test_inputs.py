@@ -121,8 +121,10 @@ def test_a_page_beside_its_run(run: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["report", str(run), "-o", str(run / "page.pdf")]) == 2
     assert "page.pdf is no .html file" in capsys.readouterr().err
     assert main(["report", str(run), "--pictures", "0"]) == 0
-    assert (run / "report.html").is_file()
-    assert main(["report", str(run), "--pictures", "0"]) == 1  # nothing is overwritten
+    first = (run / "report.html").read_bytes()
+    assert main(["report", str(run), "--pictures", "0", "--names"]) == 0
+    assert (run / "report.html").read_bytes() == first  # nothing is overwritten
+    assert (run / "report_2.html").is_file()
 
 
 def test_masks_look_like_those_of_training(run: Path, root: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_run_folder_alone_makes_the_page(alone: Path, tmp_path: Path, capsys: 
     page = tmp_path / "page.html"
     assert main(["report", str(alone), "-o", str(page)]) == 0
     cases = json.loads((alone / "splits.json").read_text())["val"]
-    assert f"Pictures: {len(cases)} of {len(cases)} cases." in capsys.readouterr().out
+    assert f"Pictures: {len(cases)} of {len(cases)} case" in capsys.readouterr().out
     shown = pictures_of(page)
     assert {(picture["width"], picture["height"], picture["depth"]) for picture in shown} == {(40, 36, 6)}
     assert len(shown) == len(cases) == page.read_text().count('class="card"')

@@ -41,7 +41,7 @@ def test_one_patient_on_two_sides_is_found(tmp_path: Path) -> None:
     groups = {"trained_1": "patient01", "trained_2": "b", "watched": "c"}
     groups |= {row.case_id: row.group for row in some_scores(6, seed=0)}
     proof = proof_of(tmp_path, groups=groups)
-    assert (proof.verdict, proof.sentences[0]) == ("no", "1 patients or cases are on two sides of the split.")
+    assert (proof.verdict, proof.sentences[0]) == ("no", "1 patient or case is on two sides of the split.")
 
 
 def test_a_scored_case_that_was_trained_on_is_found(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_few_cases_a_miss_and_a_wide_interval(tmp_path: Path) -> None:
     few, wide, missed, caution = list_limitations(run_of(tmp_path, [0.9, 0.8, 0.0, 0.7, 0.9]))
     assert few == "liver: scored on 5 cases only."
     assert wide.startswith("liver: the mean Dice lies anywhere from 0.")
-    assert missed == "liver: missed altogether in 1 cases."
+    assert missed == "liver: missed altogether in 1 case."
     assert caution.startswith("liver: 5 patients make a 95 % interval too narrow")
 
 

@@ -167,10 +167,10 @@ class TestLoaders:
         data = ready(make())
         tested = {reference.case_id for batch in data.test_dataloader() for reference in batch.slices}
         assert tested == set(data.prepared.split.val)
-        assert caplog.messages == [
-            "The split has no test cases (fold 0 of 5 by group, stratified by label, seed 0): testing on the "
-            "validation cases."
-        ]
+        (message,) = caplog.messages
+        assert message.startswith("The split has no test cases (fold 0 of 5 by group, stratified by label, seed 0)")
+        assert "validation cases are scored again" in message
+        assert "data.split_fractions" in message
 
     def test_test_cases_are_tested_where_there_are_some(self, make: Make, caplog: pytest.LogCaptureFixture) -> None:
         data = ready(make(split_fractions=(0.6, 0.2, 0.2)))
@@ -435,7 +435,7 @@ class TestScoring:
         unseen = trained["split"]["val"][0]
         data = make(split_file=_split_file(make, train=trained["split"]["test"], val=[unseen]))
         data.use_checkpoint_split({**trained, "groups": [unseen]})
-        with pytest.raises(DataError, match=rf"1 of the 1 cases to be scored .* trained on, such as {unseen}"):
+        with pytest.raises(DataError, match=rf"1 of the 1 case to be scored .* trained on, such as {unseen}"):
             ready(data).val_dataloader()
 
     def test_without_a_checkpoint_nothing_is_refused(self, make: Make) -> None:
@@ -543,7 +543,7 @@ class TestFaults:
         with pytest.raises(SettingError) as error:
             make(channels=3).prepare_data()
         assert str(error.value) == (
-            f"Case phantom_001 ({phantom / 'imagesTr/phantom_001.nii.gz'}) has 1 channel(s), but model.channels is 3. "
+            f"Case phantom_001 ({phantom / 'imagesTr/phantom_001.nii.gz'}) has 1 channel, but model.channels is 3. "
             "Set model.channels to 1, or convert the images that differ."
         )
 

@@ -1,7 +1,7 @@
 """`medseg report`: one HTML page that says how good a run is, how sure that is, where it fails, and on whom.
 
 The page is a single file: it opens from disk, asks no server for anything, and holds no path, host or user. Cases and
-patients have hashed names (HMAC), the same as on the run's dashboards, unless `--names true` is given; the key stays in
+patients have hashed names (HMAC), the same as on the run's dashboards, unless `--names` is given; the key stays in
 `dashboard.json` of the first run's folder.
 
 Pictures are those that `medseg test` or `validate` kept in the run folder beside the masks; neither the data nor the
@@ -33,15 +33,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     several = "run folder, or folder of an evaluation; the others are compared with the first"
     add("runs", type=Path, nargs="+", metavar="RUN", help=several)
-    add("-o", "--output", type=Path, metavar="FILE", help="a new page (.html); default: RUN/report.html")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="a new page (.html); default: report.html in RUN, or report_2.html …",
+    )
     add("--readme", type=Path, metavar="FILE", help="a README; what the run says is put between its medseg: marks")
     methods = "a new Markdown file: a methods paragraph, and the items of CLAIM and TRIPOD+AI that the run answers"
     add("--methods", type=Path, metavar="FILE", help=methods)
     add("--stage", choices=STAGES, help="which scores; default: test where they are there, else the only ones")
     pictures = "how many cases get pictures, the worst first; 0 for none; default: %(default)s"
     add("--pictures", type=make_whole_number_type(0, 100_000), default=50, metavar="N", help=pictures)
-    names = "true: call cases and patients by their names; default: hashed names"
-    add("--names", type=bool, default=False, metavar="true|false", help=names)
+    names = "call cases and patients by their names; default: hashed names"
+    add("--names", type=bool, nargs="?", const=True, default=False, metavar="true|false", help=names)
     add_json(parser)
 
 

@@ -15,10 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from medseg_pl import __version__
-from medseg_pl.core.errors import SettingError, make_printable
+from medseg_pl.core.errors import SettingError, count_noun, make_printable
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.case_pictures import COLORS
-from medseg_pl.io.scores import note_newest
+from medseg_pl.io.scores import choose_numbered_paths, note_newest
 from medseg_pl.metrics.statistics.intervals import format_interval, format_number, format_p
 from medseg_pl.reporting.html import figures
 from medseg_pl.reporting.html.cases import (
@@ -36,7 +36,14 @@ from medseg_pl.reporting.html.pictures import Pictures, load_pictures, select_ga
 from medseg_pl.reporting.markdown import fill_readme
 from medseg_pl.reporting.methods import write_paper_notes
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings, read_run
-from medseg_pl.reporting.summary import audit_split, compute_mean_interval, list_findings, list_size_thirds, list_strata
+from medseg_pl.reporting.summary import (
+    audit_split,
+    compute_mean_interval,
+    describe_cases,
+    list_findings,
+    list_size_thirds,
+    list_strata,
+)
 
 _MOST_NOTES = 5
 
@@ -66,7 +73,8 @@ def write_report(arguments: argparse.Namespace) -> list[str]:
         SettingError: The page is no HTML, or a README is of several runs.
     """
     if arguments.output is None and arguments.readme is None and arguments.methods is None:
-        arguments.output = arguments.runs[0] / "report.html"
+        # After a test a run has other scores than after its training, and the page of these stays.
+        (arguments.output,) = choose_numbered_paths(arguments.runs[0], "report.html")
     if arguments.output is not None and arguments.output.suffix.lower() not in (".html", ".htm"):
         raise SettingError(
             f"-o {arguments.output} is no .html file, and a page is HTML. Name it .html; a browser prints it as PDF."
@@ -111,7 +119,7 @@ def _write_page(arguments: argparse.Namespace, runs: Sequence[Run]) -> list[str]
     pictures = load_pictures(runs, entries, arguments.pictures) if arguments.pictures else Pictures()
     notes += [_print(f"Note: {note}") for note in list(dict.fromkeys(pictures.notes))[:_MOST_NOTES]]
     if arguments.pictures:
-        _print(f"Pictures: {len(pictures.cases)} of {len(entries)} cases.")
+        _print(f"Pictures: {len(pictures.cases)} of {count_noun(len(entries), 'case')}.")
     write_text(arguments.output, render_page(runs, entries, compared, pictures, hashed=names.record is not None))
     _print(f"Wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.1f} MB.")
     return notes
@@ -151,6 +159,7 @@ def render_page(
             runs=[_describe_run(run, index, places, objects[index]) for index, run in enumerate(runs)],
             labels=_list_labels(runs),
             entries=entries,
+            scored=describe_cases(runs, len(entries)),
             places=places,
             hashed=hashed,
             spreads=_draw_distributions(runs, places),

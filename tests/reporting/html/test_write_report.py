@@ -116,6 +116,24 @@ def test_a_page_that_is_there_stays(tmp_path: Path, two_runs: list[Path], capsys
     assert (tmp_path / "page.html").read_text() == "mine"
 
 
+def test_a_second_report_of_a_run_has_a_name_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path, some_scores(3, seed=0))
+    (run / "report.html").write_text("mine")
+    assert report(run, "--names") == 0
+    assert f"Wrote {run / 'report_2.html'}" in capsys.readouterr().out
+    assert "case000" in (run / "report_2.html").read_text()
+    assert (run / "report.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("side", "header"), [("test", "4 test cases"), ("val", "4 validation cases, scored again")])
+def test_the_header_says_whose_cases_were_scored(tmp_path: Path, side: str, header: str) -> None:
+    run = write_run(tmp_path, some_scores(4, seed=0))
+    summary = json.loads((run / "summary_test.json").read_text())
+    (run / "summary_test.json").write_text(json.dumps({**summary, "scored": {"side": side, "split": "fold 0 of 5"}}))
+    assert report(run) == 0
+    assert f'<p class="quiet">{header} · medseg' in (run / "report.html").read_text()
+
+
 def test_a_folder_without_scores_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(tmp_path, "-o", tmp_path / "page.html") == 1
     assert "Expected scores_test.csv" in capsys.readouterr().err
