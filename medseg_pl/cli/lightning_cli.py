@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 import medseg_pl.models.losses  # noqa: F401  its classes can then be named without their module
-from medseg_pl.cli.arguments import keep_stdout_for, print_json
+from medseg_pl.cli.arguments import keep_stdout_for, print_json, print_line
 from medseg_pl.cli.commands.predict import PredictOptions, add_options, describe_outcomes, predict, raise_faults
 from medseg_pl.cli.parser import (
     check_sections,
@@ -26,7 +27,7 @@ from medseg_pl.cli.parser import (
     list_options,
     locate_setting,
 )
-from medseg_pl.core.errors import SettingError, shorten
+from medseg_pl.core.errors import SettingError, count_noun, shorten
 from medseg_pl.core.import_policy import explain_refusal
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.core.validation import find_path_fault
@@ -280,6 +281,9 @@ class MedsegCLI(LightningCLI):
             verbose=self.config.verbose,
             weights_only=True,
         )
+        if self.trainer.is_global_zero:
+            side = " --stage val" if self.command == "validate" else ""
+            print_line(f"See it on a page: medseg report {shlex.quote(str(self._get_evaluated_folder()))}{side}")
 
     def _fit(self) -> None:
         """Train, score the best weights on validation cases, and complete the run."""
@@ -295,6 +299,18 @@ class MedsegCLI(LightningCLI):
         folder = self.trainer.log_dir  # a broadcast: every rank takes part
         if folder and self.trainer.is_global_zero and not self.config.trainer.fast_dev_run:
             record_complete(Path(folder), self._get_limits(), epochs, steps)
+            # A fold or a trial has a folder within an experiment; the command that trains them all says what is next.
+            if best and "/" not in str(self.config.experiment):
+                self._print_next(Path(folder))
+
+    def _print_next(self, run: Path) -> None:
+        """Print the commands that a trained run asks for."""
+        name, tests = shlex.quote(str(run)), self.datamodule.prepared.split.test
+        print_line("Next:")
+        if tests:
+            print_line(f"  medseg test --ckpt_path {name}    score the {count_noun(len(tests), 'test case')}")
+        print_line(f"  medseg report {name}    see scores and cases on a page")
+        print_line(f"  medseg predict --ckpt_path {name} --input IMAGES --output MASKS")
 
 
 def get_limits(config: Namespace) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +169,16 @@ def require_absent(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and path.exists():
             raise OutputExistsError(
-                f"{path} exists already and is not overwritten. Choose another output, or move it away."
+                f"{path} exists already and is not overwritten. Choose another name, such as {_number(path).name}, or "
+                "move it away."
             )
+
+
+def _number(path: Path) -> Path:
+    """Return the first free name of a file with a number, such as `report_2.html`."""
+    stem, dot, suffix = path.name.partition(".")
+    numbered = (path.with_name(f"{stem}_{number}{dot}{suffix}") for number in count(2))
+    return next(other for other in numbered if not other.exists())
 
 
 def require_empty(directory: Path, but: str = "") -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from medseg_pl.core.errors import MissingDataError, SettingError, get_first_line
+from medseg_pl.core.errors import MissingDataError, SettingError, count_noun, get_first_line
 from medseg_pl.models.encoders import suggest_encoders
 
 Shape = tuple[int, int, int, int]
@@ -155,8 +155,8 @@ def explain_error(error: Exception, network: nn.Module, shape: tuple[int, ...]) 
         )
     if _CHANNELS.search(text):
         return (
-            f"{name} does not take {shape[1]} channels, as many as model.channels and model.context_slices give. "
-            "Set them, or the network's in_channels."
+            f"{name} does not take {count_noun(shape[1], 'channel')}, as many as model.channels and "
+            "model.context_slices give. Set them, or the network's in_channels."
         )
     if not any(phrase in text for phrase in _SIZES):
         return None

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from medseg_pl.core.errors import SettingError
+from medseg_pl.core.errors import SettingError, count_noun
 from medseg_pl.core.intensity import HIGH, LOW, MEAN, STD
 from medseg_pl.core.validation import Recorded
 
@@ -199,7 +199,7 @@ class MeanStd(Normalization):
         slices, rest = divmod(image.shape[1], len(self.mean))
         if rest:
             raise SettingError(
-                f"MeanStd has {len(self.mean)} channel(s), but the images have {image.shape[1]}. Give "
+                f"MeanStd has {count_noun(len(self.mean), 'channel')}, but the images have {image.shape[1]}. Give "
                 "model.normalization one mean and one std for each of model.channels."
             )
         mean, std = (buffer.repeat(slices)[None, :, None, None] for buffer in (self.mean, self.std))
@@ -239,7 +239,8 @@ class PerChannel(Normalization):
         count = len(self.channels)
         if image.shape[1] % count:
             raise SettingError(
-                f"PerChannel has {count} normalization(s), but the images have {image.shape[1]} channel(s). Give "
+                f"PerChannel has {count_noun(count, 'normalization')}, but the images have "
+                f"{count_noun(image.shape[1], 'channel')}. Give "
                 "model.normalization.channels one for each of model.channels."
             )
         # The channels of each slice follow one another, so those of one kind are `count` apart.

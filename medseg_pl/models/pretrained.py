@@ -193,6 +193,8 @@ def build_pretrained(
     loaded = load_pretrained(network, file, inputs, classes, request.encoder)
     for note in loaded.notes:
         log.info("%s", note)
+    for detail in loaded.details:
+        log.debug("%s", detail)
     return network, loaded.statistics or find_input_statistics(*request)
 
 
@@ -201,10 +203,12 @@ class LoadedWeights(NamedTuple):
 
     Attributes:
         notes: Sentences on counts of layers, adapted ones and those that stay fresh.
+        details: Sentences for whoever wrote the file.
         statistics: The input statistics of the model that the weights are from, where they are known.
     """
 
     notes: list[str]
+    details: list[str]
     statistics: InputStatistics | None
 
 
@@ -245,7 +249,7 @@ def load_pretrained(
         raise _make_misfit_error(path, reasons, longest, trained, encoder)
     network.load_state_dict(fitted.state, strict=False)
     notes = [f"Pretrained weights are from {name}.", *fitted.notes]
-    return LoadedWeights(notes, trained and trained.statistics)
+    return LoadedWeights(notes, fitted.details, trained and trained.statistics)
 
 
 def _load_content(path: Path) -> Any:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from medseg_pl.core.errors import count_noun
 from medseg_pl.models.normalization import InputStatistics
 from medseg_pl.models.weight_adaptation import (
     Classes,
@@ -66,10 +67,12 @@ class FittedWeights(NamedTuple):
     Attributes:
         state: A part of the network's state dict.
         notes: Sentences on counts of layers, adapted ones and those that stay fresh.
+        details: Sentences for whoever wrote the file.
     """
 
     state: dict[str, Tensor]
     notes: list[str]
+    details: list[str]
 
 
 def fit_weights(
@@ -111,7 +114,8 @@ def fit_weights(
     if not match.target_prefix and not fresh:
         notes += _add_head(state, match, source, {name: target[name] for name in head}, classes, trained)
     used = {match.pairs[name] for name in state}
-    return FittedWeights(state, [*_describe(state, target, [n for n in source if n not in used], match), *notes])
+    details = _describe_file([name for name in source if name not in used], match)
+    return FittedWeights(state, [_count_layers(state, target), *notes], details)
 
 
 def _list_head(target: Weights, rows: int) -> list[str]:
@@ -178,13 +182,13 @@ def _adapt_stem(state: dict[str, Tensor], target: Weights, after: Input, before:
         if before is not None and before.channels * before.slices == channels:
             state[name] = adapt_slices(state[name], before, after)
             notes.append(
-                f"{name} was trained on {before.slices} slice(s) of {before.channels} channel(s), and is adapted to "
-                f"{after.slices} of {after.channels}."
+                f"Filters for {count_noun(before.slices, 'slice')} of {count_noun(before.channels, 'channel')} are "
+                f"adapted to {after.slices} of {after.channels}."
             )
         else:
             state[name] = adapt_channels(state[name], seen)
             how = "are summed" if seen == 1 else "are repeated and rescaled"
-            notes.append(f"The filters of {name} for {channels} input channel(s) {how} for {seen}.")
+            notes.append(f"Filters for {count_noun(channels, 'input channel')} {how} for {seen}.")
     return notes
 
 
@@ -232,25 +236,27 @@ def _add_head(
     return ["The file does not name its labels; the head is taken as it is."]
 
 
-def _describe(state: Weights, target: Weights, superfluous: Sequence[str], match: Match) -> list[str]:
-    """Count the loaded layers, the fresh ones and the file's others."""
+def _count_layers(state: Weights, target: Weights) -> str:
+    """Count the layers of each part that were loaded, and name the parts that stay fresh."""
     counts, fresh = [], []
     for part in dict.fromkeys(name.partition(".")[0] for name in target):
         layers = list_layers(name for name in target if name.partition(".")[0] == part)
         loaded = list_layers(name for name in state if name.partition(".")[0] == part)
-        counts.append(f"{len(loaded)} of {len(layers)} of {part}")
         # A part that is fresh as a whole is named once, and not layer by layer.
         fresh += [layer for layer in layers if layer not in loaded] if loaded else [part]
-    how = " by the order of their shapes" if match.by_order else ""
-    notes = [f"Layers loaded{how}: {', '.join(counts)}."]
+        counts += [f"{len(loaded)} of {count_noun(len(layers), 'layer')} of {part}"] if loaded else []
+    return f"Loaded: {', '.join(counts)}." + (f" Random at first: {_list_some(fresh)}." if fresh else "")
+
+
+def _describe_file(superfluous: Sequence[str], match: Match) -> list[str]:
+    """Describe how layers were found in the file, and which it has besides."""
+    details = ["Layers were matched by the order of their shapes."] if match.by_order else []
     if match.source_prefix:
-        notes.append(f"Names in the file begin with {match.source_prefix}")
-    if fresh:
-        notes.append(f"Random at first: {_list_some(fresh)}.")
+        details.append(f"Names in the file begin with {match.source_prefix}")
     if superfluous:
         layers = list_layers(superfluous)
-        notes.append(f"{len(layers)} layer(s) of the file are not used: {_list_some(layers)}.")
-    return notes
+        details.append(f"Not used of the file: {count_noun(len(layers), 'layer')}, {_list_some(layers)}.")
+    return details
 
 
 def _list_some(names: Sequence[str]) -> str:

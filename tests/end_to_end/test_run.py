@@ -79,7 +79,9 @@ def test_test_needs_only_the_checkpoint(
     assert main(["test", "--ckpt_path", str(moved), "--trainer.enable_progress_bar=true"]) == 0
     split = json.loads((run_folder / "splits.json").read_text())
     assert sorted({row["case_id"] for row in rows_of(tmp_path / "scores_test.csv")}) == split["test"]
-    assert "95 % interval" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "95 % interval" in said
+    assert said.splitlines()[-1].startswith("See it on a page: medseg report ")
 
 
 def test_validate_repeats_the_end_of_training_to_the_last_digit(

@@ -49,7 +49,8 @@ class TestWholeFile:
         with pytest.raises(OutputExistsError) as caught:
             write_text(target, "new")
         assert str(caught.value) == (
-            f"{target} exists already and is not overwritten. Choose another output, or move it away."
+            f"{target} exists already and is not overwritten. Choose another name, such as scores_2.csv, or "
+            "move it away."
         )
         assert target.read_text() == "old"
         assert names(tmp_path) == ["scores.csv"]

@@ -104,7 +104,7 @@ class TestMeanStd:
         with pytest.raises(SettingError) as caught:
             MeanStd()(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 4))
         assert str(caught.value) == (
-            "MeanStd has 3 channel(s), but the images have 4. Give model.normalization one mean and one std for each "
+            "MeanStd has 3 channels, but the images have 4. Give model.normalization one mean and one std for each "
             "of model.channels."
         )
 
@@ -125,7 +125,7 @@ class TestPerChannel:
         assert layer(pixels, statistics).flatten().tolist() == [-1, 1, 0, 2]
 
     def test_one_normalization_for_each_channel(self) -> None:
-        with pytest.raises(SettingError, match=r"has 2 normalization\(s\), but the images have 3 channel\(s\)"):
+        with pytest.raises(SettingError, match=r"has 2 normalizations, but the images have 3 channels"):
             PerChannel([ZScore(), ZScore()])(torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 4))
         with pytest.raises(SettingError, match=r"for each of model\.channels; got none"):
             PerChannel([])

@@ -162,11 +162,11 @@ class TestLoads:
         network = make_empty_unet(encoder, channels, depth)
         notes = load_pretrained(network, loads, Input(channels, 0), LESION).notes
         sys.stdout.write(f"{row:32}{encoder:28}{channels} channel(s), depth {depth}. {notes[1]}\n")  # shown by -rP
-        assert f"{layers} of encoder" in notes[1]
+        assert f"{layers} layers of encoder" in notes[1]
         loaded, of = (int(part) for part in layers.split(" of "))
         changed = {name.rpartition(".")[0] for name, value in network.state_dict().items() if value.any()}
         assert len([name for name in changed if name.startswith("encoder.")]) == loaded <= of
-        assert (channels == 3) == (not any("input channel(s)" in note for note in notes))
+        assert (channels == 3) == (not any("Filters for " in note for note in notes))
         assert all(torch.isfinite(value).all() for value in network.state_dict().values())
 
     def test_each_tensor_is_where_it_was(self, tmp_path: Path) -> None:
@@ -180,9 +180,10 @@ class TestLoads:
 
     def test_safetensors_are_read(self, tmp_path: Path) -> None:
         save_file(make_contiguous(get_timm("resnet18")), tmp_path / "model.safetensors")
-        notes = load_pretrained(make_empty_unet("resnet18"), tmp_path / "model.safetensors", Input(3, 0), LESION).notes
-        assert "40 of 40 of encoder" in notes[1]
-        assert "1 layer(s) of the file are not used: fc." in notes
+        loaded = load_pretrained(make_empty_unet("resnet18"), tmp_path / "model.safetensors", Input(3, 0), LESION)
+        assert "40 of 40 layers of encoder" in loaded.notes[1]
+        assert "Not used of the file: 1 layer, fc." in loaded.details
+        assert not any("fc" in note for note in loaded.notes)  # a user need not know the file's layers
 
     def test_arguments_of_a_training_script_do_no_harm(self, tmp_path: Path) -> None:
         content = {"model": get_torchvision("resnet18"), "args": argparse.Namespace(lr=0.1)}
@@ -320,7 +321,7 @@ class TestCheckpoint:
                 assert weight.unique().item() == bias.item() == row
         new = [name for name in after[0] if name not in before[0]]
         assert any(f"{', '.join(new) or 'none'} is new" in note for note in notes)
-        assert "12 of 12 of decoder" in notes[1]
+        assert "12 of 12 layers of decoder" in notes[1]
 
     def test_probabilities_of_a_shared_label_stay(self, tmp_path: Path) -> None:
         state, sigmoid, _ = self.load(tmp_path, ["a"], "multiclass", Classes(["a"], "binary"), Input(1, 0), Input(1, 0))
@@ -337,7 +338,7 @@ class TestCheckpoint:
         slices = torch.rand(1, 5, 16, 16)
         with torch.no_grad():
             torch.testing.assert_close(network(slices), single(slices[:, 2:3]))
-        assert any("1 slice(s) of 1 channel(s), and is adapted to 5 of 1" in note for note in notes)
+        assert any("Filters for 1 slice of 1 channel are adapted to 5 of 1" in note for note in notes)
 
     def test_lost_neighbors_are_replaced_by_the_outermost(self, tmp_path: Path) -> None:
         state, network, _ = self.load(tmp_path, ["lesion"], "binary", LESION, Input(1, 1), Input(1, 0))
@@ -357,13 +358,12 @@ class TestCheckpoint:
         _, network, notes = self.load(
             tmp_path, ["a", "b"], "multiclass", Classes(["b"], "binary"), Input(1, 0), Input(3, 0)
         )
-        assert "20 of 20 of encoder, 12 of 12 of decoder, 1 of 1 of segmentation_head" in notes[1]
+        assert "20 of 20 layers of encoder, 12 of 12 layers of decoder, 1 of 1 layer of segmentation_head" in notes[1]
         assert network.segmentation_head[0].bias.item() == 2
 
     def test_another_decoder_starts_fresh(self, tmp_path: Path) -> None:
         state, network, notes = self.load(tmp_path, ["lesion"], "binary", LESION, Input(1, 0), Input(1, 0), width=8)
-        assert "20 of 20 of encoder, 0 of 12 of decoder, 0 of 1 of segmentation_head" in notes[1]
-        assert "Random at first: decoder, segmentation_head." in notes
+        assert notes[1] == "Loaded: 20 of 20 layers of encoder. Random at first: decoder, segmentation_head."
         assert network.encoder.model.conv1.weight.equal(state["encoder.model.conv1.weight"])
 
 
@@ -496,7 +496,7 @@ class TestPackages:
         labels = LabelMap(["lesion"], "binary")
         with caplog.at_level(logging.INFO):
             model = SegmentationModel(network, labels, MeanStd(), 3, pretrained="medseg:efficientnet_lite0").eval()
-        assert "96 of 96 of encoder" in caplog.text
+        assert "96 of 96 layers of encoder" in caplog.text
         assert "Input normalization follows the weights: mean 0.5/0.5/0.5 and std 0.5/0.5/0.5 of 255." in caplog.text
         stored = torch.load(locate_weights("medseg:efficientnet_lite0"), weights_only=True)
         classifier = timm.create_model("tf_efficientnet_lite0").eval()

@@ -9,6 +9,7 @@ A data set in the UW-Madison layout is a reference, too: the cases of a `submiss
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ from medseg_pl.cli.arguments import (
     parse_once,
     parse_pattern,
 )
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, make_printable
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, make_printable
 
 if TYPE_CHECKING:
     from medseg_pl.cli.mask_pairs import Known, MaskPair
@@ -205,6 +206,7 @@ def evaluate(arguments: Namespace) -> None:
     print_scores(*written, "evaluate")
     for line in describe_agreement(facts.get("raters", {})):
         sys.stdout.write(f"{make_printable(line)}\n")
+    sys.stdout.write(f"See it on a page: medseg report {make_printable(shlex.quote(str(arguments.output)))}\n")
 
 
 def _pair(arguments: Namespace, labels: LabelMap | None) -> tuple[Sequence[MaskPair], list[str], list[str]]:
@@ -265,8 +267,8 @@ def _compare_raters(
             compared = [pair for pair in compared if pair.case_id in scored]
             if lacking := sorted(scored - {pair.case_id for pair in compared}):
                 raise MissingDataError(
-                    f"{len(lacking)} of {len(scored)} cases have no mask in {folders[other]}: {abbreviate(lacking)}. "
-                    "Each rater needs a mask of each case; add them, or leave the rater out."
+                    f"{len(lacking)} of {count_noun(len(scored), 'case')} have no mask in {folders[other]}: "
+                    f"{abbreviate(lacking)}. Each rater needs a mask of each case; add them, or leave the rater out."
                 )
             results = map_cases(compared, scorer, arguments.num_workers, f"{one} – {other}")
             tables[one, other] = [row for rows, _ in results for row in rows]
@@ -414,8 +416,9 @@ def _check_pairs(arguments: Namespace, pairs: Sequence[MaskPair]) -> None:
     knowing = [str(pair.references[0]) for pair in pairs if pair.knows_spacing]
     if knowing and arguments.spacing is not None:
         raise SettingError(
-            f"--spacing is for files that do not know their own, but {len(knowing)} reference(s) do: "
-            f"{abbreviate(knowing)}. Leave it out, or score the raster files apart."
+            "--spacing is for files that do not know their own, but "
+            f"{count_noun(len(knowing), 'reference does', 'references do')}: {abbreviate(knowing)}. "
+            "Leave it out, or score the raster files apart."
         )
 
 
@@ -517,4 +520,6 @@ def _list_faults(faults: Sequence[DataError], cases: int) -> str:
         sentences.append(
             "Here --labels 4=tumour gives labels.names and labels.values, and --ignore_value is labels.ignore_value."
         )
-    return f"{len(faults)} of {cases} cases cannot be scored, and nothing was written. {' '.join(sentences)}"
+    return (
+        f"{len(faults)} of {count_noun(cases, 'case')} cannot be scored, and nothing was written. {' '.join(sentences)}"
+    )

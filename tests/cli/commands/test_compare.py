@@ -321,7 +321,7 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.Capture
     code, said = refusal(tmp_path, capsys, FAIR, BETTER, "--csv", str(tmp_path / "old"))
     assert (code, said) == (
         1,
-        "medseg: old exists already and is not overwritten. Choose another output, or move it away.\n",
+        "medseg: old exists already and is not overwritten. Choose another name, such as old_2, or move it away.\n",
     )
     assert (tmp_path / "old").read_text() == "irreplaceable"
 

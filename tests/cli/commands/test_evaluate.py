@@ -401,7 +401,7 @@ def test_a_prediction_that_lies_elsewhere_is_refused(tmp_path: Path, refused: Re
     reference = save_volume(tmp_path / "reference" / "a.nii.gz", blocks((6, 7, 5), 1))
     prediction = save_volume(tmp_path / "prediction" / "a.nii.gz", blocks((6, 7, 5), 1), moved=moved)
     assert refused("--labels=lesion") == (
-        f"1 of 1 cases cannot be scored, and nothing was written. Case a: {prediction} lies elsewhere in space "
+        f"1 of 1 case cannot be scored, and nothing was written. Case a: {prediction} lies elsewhere in space "
         f"(flipped, shifted, or of another spacing): a corner is 2.0 voxels from where the reference {reference} has "
         "it. Write the prediction on the grid of its reference, or correct the affine."
     )
@@ -450,7 +450,7 @@ def test_a_spacing_for_files_that_know_theirs_is_refused(tmp_path: Path, refused
     save(tmp_path, "a.png", BAR, LOWER)
     save(tmp_path, "b.nii.gz", blocks((6, 7, 5), 1), blocks((6, 7, 5), 1))
     assert refused("--labels=lesion", "--spacing=1,1", code=2) == (
-        "--spacing is for files that do not know their own, but 1 reference(s) do: "
+        "--spacing is for files that do not know their own, but 1 reference does: "
         f"{tmp_path / 'reference' / 'b.nii.gz'}. Leave it out, or score the raster files apart."
     )
 

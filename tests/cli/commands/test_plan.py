@@ -42,7 +42,11 @@ def test_a_plan_trains_with_nothing_edited(phantom: Path, tmp_path: Path, capsys
     assert settings["model"]["network"]["init_args"]["encoder_depth"] == 3
     short = ["--trainer.max_epochs=2", "--data.samples_per_epoch=8", "--data.num_workers=0", "--data.folds=2"]
     assert main(["fit", "--config", str(config), "--runs", str(tmp_path / "runs"), *short]) == 0
-    assert (tmp_path / "runs" / "data" / "version_0" / "scores_val.csv").is_file()
+    run = tmp_path / "runs" / "data" / "version_0"
+    assert (run / "scores_val.csv").is_file()
+    said = capsys.readouterr().out
+    assert f"  medseg report {run} " in said
+    assert "  medseg test" not in said  # a plan holds no test cases out
 
 
 @pytest.mark.parametrize("phantom", ["uw_madison"], indirect=True)
@@ -59,7 +63,8 @@ def test_a_file_that_is_there_stays(phantom: Path, tmp_path: Path, capsys: pytes
     assert main(["plan", str(phantom), "-o", str(config), "--no_probe"]) == 1
     assert (
         capsys.readouterr().err
-        == f"medseg: {config} exists already and is not overwritten. Choose another output, or move it away.\n"
+        == f"medseg: {config} exists already and is not overwritten. Choose another name, such as plan_2.yaml, or move "
+        "it away.\n"
     )
     assert config.read_text() == "mine"
 

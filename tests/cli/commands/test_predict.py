@@ -27,6 +27,8 @@ def test_masks_alone_unless_more_is_asked_for(tmp_path: Path) -> None:
     )
     more = parsed(f"--input={images}", f"--output={masks}", "--review=true", "--review_top=3")
     assert PredictOptions.from_namespace(more)[2:] == (False, False, True, 3, "mark")
+    switched = parsed(f"--input={images}", "--overlays", f"--output={masks}", "--review")
+    assert PredictOptions.from_namespace(switched)[2:5] == (False, True, True)
 
 
 @pytest.mark.parametrize("output", ["images", "images/masks", "images/../images/masks"])
@@ -43,7 +45,7 @@ def test_a_folder_beside_the_images_with_their_name_in_front_is_fine(tmp_path: P
 
 def test_a_single_input_that_fails_has_no_others() -> None:
     failed = Outcome("a.png", "a", "failed", "Case a: broken.")
-    with pytest.raises(DataError, match=r"^1 of 1 inputs could not be predicted\. Case a: broken\. "):
+    with pytest.raises(DataError, match=r"^1 of 1 input could not be predicted\. Case a: broken\. "):
         raise_faults([failed], Path("masks"))
     with pytest.raises(DataError, match=r"^1 of 2 inputs could not be predicted; the others were\. Case a: broken\. "):
         raise_faults([failed, Outcome("b.png", "b", "written", "")], Path("masks"))
