@@ -114,9 +114,9 @@ options
                               an ensemble; so is ensemble.json of a crossval
   --input DIR                 images in the data set's layout, or one image
   -o, --output DIR            a new folder for the masks
-  --probabilities true        write the probabilities, too
-  --overlays true             draw a picture of each case, too
-  --review true               say which cases a person should look at
+  --probabilities             write the probabilities, too
+  --overlays                  draw a picture of each case, too
+  --review                    say which cases a person should look at
   --review_top N              how many of them to draw (20)
   --on_foreign NAME           images unlike training: mark, refuse or ignore
   --json                      print which inputs have masks, and nothing else

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, SettingError, count_noun
 from medseg_pl.core.image_findings import OnForeign
 from medseg_pl.data.prepared_data import use_mask_values
 from medseg_pl.data.sources import Source
@@ -61,9 +61,11 @@ def add_options(parser: LightningArgumentParser) -> None:
         "--input", type=str, required=True, help="A folder of images in the data set's layout, or an image."
     )
     parser.add_argument("-o", "--output", type=str, required=True, help="A new folder for the masks.")
-    parser.add_argument("--probabilities", type=bool, default=False, help="Write the probabilities, too.")
-    parser.add_argument("--overlays", type=bool, default=False, help="Draw a picture of each case, too.")
-    parser.add_argument("--review", type=bool, default=False, help="Say which cases a person should look at.")
+    # Without a value they are true; a value is taken as well, since a configuration has one.
+    switch: dict[str, Any] = {"type": bool, "nargs": "?", "const": True, "default": False}
+    parser.add_argument("--probabilities", **switch, help="Write the probabilities, too.")
+    parser.add_argument("--overlays", **switch, help="Draw a picture of each case, too.")
+    parser.add_argument("--review", **switch, help="Say which cases a person should look at.")
     parser.add_argument("--review_top", type=int, default=20, help="How many of them to draw.")
     foreign = "Images unlike those of training: mark them, refuse them without a mask, or ignore it."
     parser.add_argument("--on_foreign", type=OnForeign, default="mark", help=foreign)
@@ -157,7 +159,7 @@ def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
     more = [f"And {len(faults) - _FAULTS_SHOWN} more."] if len(faults) > _FAULTS_SHOWN else []
     others = "; the others were" if len(faults) < len(outcomes) else ""
     raise DataError(
-        f"{len(faults)} of {len(outcomes)} inputs could not be predicted{others}. "
+        f"{len(faults)} of {count_noun(len(outcomes), 'input')} could not be predicted{others}. "
         f"{' '.join([*reasons, *more, *([remark] if marked else [])])} {folder / 'predictions.csv'} lists them all."
     )
 
@@ -167,8 +169,8 @@ def _describe_marked(marked: Sequence[Outcome], inputs: int) -> str:
     named = [f"{outcome.path}: {outcome.reason}" for outcome in marked[:_FAULTS_SHOWN]]
     more = [f"And {len(marked) - _FAULTS_SHOWN} more."] if len(marked) > _FAULTS_SHOWN else []
     return (
-        f"{len(marked)} of {inputs} inputs are unlike what the model was trained on; they were predicted, so look at "
-        f"their masks. {' '.join([*named, *more])}"
+        f"{len(marked)} of {count_noun(inputs, 'input')} are unlike what the model was trained on; they were "
+        f"predicted, so look at their masks. {' '.join([*named, *more])}"
     )
 
 
