@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from medseg_pl.checks.findings import Codes, Dataset, Finding, ImageFacts, MaskFacts, error, note, warning
+from medseg_pl.core.errors import count_noun
 from medseg_pl.core.geometry import Affine, Geometry
 from medseg_pl.io.file_header import FileHeader
 
@@ -231,7 +232,8 @@ def find_shifted_masks(dataset: Dataset) -> Iterator[Finding]:
     for facts, alignment in moved:
         y, x = alignment.shift
         gain = alignment.best / max(alignment.here, 1e-6)
-        message = f"Borders lie on edges {gain:.1f} times as strong when the mask is moved by {y} rows and {x} columns."
+        way = f"{count_noun(y, 'row')} and {count_noun(x, 'column')}"
+        message = f"Borders lie on edges {gain:.1f} times as strong when the mask is moved by {way}."
         yield CODES.find("image-mask-shift", message, facts.case.case_id, next(iter(facts.case.masks), None))
 
 

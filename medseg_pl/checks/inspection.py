@@ -25,7 +25,7 @@ from medseg_pl.checks.file_checks import (
 from medseg_pl.checks.findings import Alignment, CaseFacts, Codes, Finding, ImageFacts, MaskFacts
 from medseg_pl.checks.geometry_checks import find_axis_codes
 from medseg_pl.checks.pixel_measurement import measure_alignment, measure_image, measure_mask
-from medseg_pl.core.errors import DataError, GeometryError, LabelOverlapError, MaskValueError
+from medseg_pl.core.errors import DataError, GeometryError, LabelOverlapError, MaskValueError, count_noun
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -165,7 +165,8 @@ def _inspect_files(source: FileSource, case: Case, labels: LabelMap | None) -> C
     if len(case.masks) <= 1 and len(shares) <= 1 and (labels is None or not labels.overlapping):
         return _measure_files(case, [None] * len(case.masks), labels)
     if case.masks and labels is not None and len(shares) != len(labels.names):
-        message = f"{len(case.masks)} mask file(s) for the {len(labels.names)} labels {', '.join(labels.names)}."
+        amount = count_noun(len(labels.names), "label")
+        message = f"{count_noun(len(case.masks), 'mask file')} for the {amount} {', '.join(labels.names)}."
         facts = _measure_files(replace(case, masks=()), [], labels)
         finding = _CODES.find("mask-count", message, case.case_id, case.masks[0])
         return replace(facts, case=case, findings=(*facts.findings, finding))
@@ -268,7 +269,8 @@ def _find_resampling(source: Source, case: Case) -> Iterator[Finding]:
         code, message = "slices-interpolated", strip_remedy(problem.message)
         if problem.code == "uneven" and series.resampling:
             code = "slices-resampled"
-            message += f" Resampled to {series.geometry.shape[0]} slices, {series.resampling.distance_mm:.2f} mm apart."
+            slices = count_noun(series.geometry.shape[0], "slice")
+            message += f" Resampled to {slices}, {series.resampling.distance_mm:.2f} mm apart."
         yield _CODES.find(code, message, case.case_id, case.images[0].parent)
 
 

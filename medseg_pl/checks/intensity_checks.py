@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from medseg_pl.checks.findings import Codes, Dataset, Finding, ImageFacts, error, note, warning
+from medseg_pl.core.errors import count_noun
 
 CODES: Codes = Codes(
     {
@@ -74,7 +75,7 @@ def check_intensities(dataset: Dataset) -> Iterator[Finding]:
 def compare_intensities(dataset: Dataset) -> Iterator[Finding]:
     """Find cases whose intensities are unlike those of the others."""
     images = [(name, image) for name, image in dataset.images if not _is_constant(image)]
-    yield from _find_unusual(dataset.images, "channels-differ", lambda image: f"{image.channels} channel(s)")
+    yield from _find_unusual(dataset.images, "channels-differ", lambda image: count_noun(image.channels, "channel"))
     yield from _find_unusual(dataset.images, "data-types-differ", lambda image: f"values of the type {image.dtype}")
     if len(images) >= _ENOUGH:
         yield from _find_white(images)

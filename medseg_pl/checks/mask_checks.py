@@ -20,6 +20,7 @@ from medseg_pl.checks.findings import (
     warning,
 )
 from medseg_pl.checks.label_inference import classify_smear, is_smoothed
+from medseg_pl.core.errors import count_noun
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.mask_values import format_marks
 
@@ -140,16 +141,18 @@ def check_labels(dataset: Dataset) -> Iterator[Finding]:
     if not any(any(voxels) for _, voxels in cases):
         # Where nothing is understood, what is wrong with each mask says more than that its labels are missing.
         if cases and not any(dataset.lookup.find_unknown(mask) for mask in masks):
-            message = f"None of {len(cases)} masks holds {', '.join(dataset.labels.names)}."
+            message = f"None of {count_noun(len(cases), 'mask')} holds {', '.join(dataset.labels.names)}."
             yield CODES.find("masks-all-empty", message, "", next(iter(cases[0][0].masks), None))
         return
     for index, name in enumerate(dataset.labels.names):
         holders = [case for case, voxels in cases if voxels[index]]
         patients = {case.group for case in holders}
         if not holders:
-            yield CODES.find("label-never-present", f"The label {name!r} is in none of {len(cases)} masks.")
+            yield CODES.find(
+                "label-never-present", f"The label {name!r} is in none of {count_noun(len(cases), 'mask')}."
+            )
         elif len(holders) == 1 and len(cases) >= _FEWEST_CASES:
-            message = f"The label {name!r} is in one of {len(cases)} cases."
+            message = f"The label {name!r} is in one of {count_noun(len(cases), 'case')}."
             yield CODES.find("label-in-one-case", message, holders[0].case_id, next(iter(holders[0].masks), None))
         elif len(patients) == 1 and len({case.group for case, _ in cases}) >= _FEWEST_CASES:
             message = f"The label {name!r} is in {len(holders)} cases, all of them of the patient {holders[0].group}."
@@ -171,7 +174,9 @@ def check_annotated_labels(dataset: Dataset) -> Iterator[Finding]:
                 yield CODES.find("unannotated-label-present", message, case.case_id, next(iter(case.masks), None))
     for name, count in counts.items():
         if count:
-            message = f"The label {name!r} was not looked for in {count} of {len(dataset.annotated)} cases."
+            message = (
+                f"The label {name!r} was not looked for in {count} of {count_noun(len(dataset.annotated), 'case')}."
+            )
             yield CODES.find("label-not-looked-for", message)
 
 

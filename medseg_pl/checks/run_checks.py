@@ -30,6 +30,7 @@ from medseg_pl.checks.findings import (
     error,
     warning,
 )
+from medseg_pl.core.errors import count_noun
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data import duplicates
@@ -108,7 +109,9 @@ def read_declared_splits(cases: Sequence[Case]) -> tuple[list[Split], list[Findi
         return [], []
     findings = []
     if silent := [case.case_id for case in cases if case.split is None and case.fold is None]:
-        message = f"{len(silent)} of {len(cases)} cases declare neither split nor fold: {abbreviate(silent)}."
+        message = (
+            f"{len(silent)} of {count_noun(len(cases), 'case')} declare neither split nor fold: {abbreviate(silent)}."
+        )
         findings.append(_DATASET_CODES.find("split-invalid", message, silent[0]))
     folds = sorted({case.fold for case in declaring if case.split is None and case.fold is not None}) or [0]
     splits = []
@@ -142,7 +145,8 @@ def read_split_file(path: Path, cases: Sequence[Case]) -> tuple[list[Split], lis
     named = dict.fromkeys(name for split in splits for names in split.values() for name in names)
     unknown = [name for name in named if name not in present]
     if unknown:
-        message = f"The split names {len(unknown)} cases that are not there: {abbreviate(unknown)}."
+        amount = count_noun(len(unknown), "case that is", "cases that are")
+        message = f"The split names {amount} not there: {abbreviate(unknown)}."
         return list(splits), [_DATASET_CODES.find("split-invalid", message, "", path)]
     return list(splits), []
 
@@ -165,7 +169,7 @@ def _check_split(dataset: Dataset, split: Split) -> Iterator[Finding]:
     for index, name in enumerate(dataset.labels.names):
         present = any(voxels[index] for _, voxels in dataset.annotated if voxels is not None)
         if trained and present and not any(voxels[index] for _, voxels in trained if voxels is not None):
-            message = f"The label {name!r} is in none of {len(trained)} cases."
+            message = f"The label {name!r} is in none of {count_noun(len(trained), 'case')}."
             yield _DATASET_CODES.find("label-missing-from-training", message)
 
 

@@ -32,7 +32,6 @@ from medseg_pl.data.sources import (
 from medseg_pl.data.splits import LabelVoxels, SplitSettings
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.config_files import find_config, read_yaml
-from medseg_pl.io.paths import require_folder
 
 BuiltInSource = DecathlonSource | DicomSource | FolderSource | ManifestSource | PolygonSource | UWMadisonSource
 _SOURCES = ("DecathlonSource", "DicomSource", "FolderSource", "ManifestSource", "PolygonSource", "UWMadisonSource")
@@ -180,8 +179,6 @@ def open_configured(
             f"--config and --{name} both say how the data is read. Set data.source in the configuration."
         )
     config = read_configuration(paths, directory)
-    remedy = "Set data.source.root in the configuration, or name the folder as DIR."
-    require_folder(Path(config.source.root), "the configuration's data", remedy)
     separate = config.source.read_mask_labels() if isinstance(config.source, ManifestSource) else []
     masks = config.source.masks if isinstance(config.source, FolderSource) else None
     separate = list(masks) if isinstance(masks, dict) else separate

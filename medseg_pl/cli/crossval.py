@@ -37,7 +37,7 @@ from medseg_pl.cli.error_messages import quiet_libraries, user_errors
 from medseg_pl.cli.fit_settings import add_jobs, check_keeps_checkpoints, list_changes, parse_settings, take_options
 from medseg_pl.cli.parser import read_early_options
 from medseg_pl.cli.training_processes import Training, make_environments, run_trainings
-from medseg_pl.core.errors import FolderLockedError, SettingError, UnreadableFileError
+from medseg_pl.core.errors import FolderLockedError, SettingError, UnreadableFileError, count_noun
 from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.data.prepared_data import open_source
@@ -152,7 +152,9 @@ def _train_one(plan: Plan, fold: int, stop: StopSignals) -> CrossvalResults | No
     from medseg_pl.cli.run import run as run_trainer
 
     if not 0 <= fold < plan.folds:
-        raise SettingError(f"--fold must be from 0 to {plan.folds - 1}, for {plan.folds} folds; got {fold}.")
+        raise SettingError(
+            f"--fold must be from 0 to {plan.folds - 1}, for {count_noun(plan.folds, 'fold')}; got {fold}."
+        )
     if plan.find_complete(fold) is None:
         run_trainer("fit", plan.list_arguments(fold), stop)
     # Of several processes of one job, one collects.
@@ -241,7 +243,9 @@ def make_plan(arguments: Sequence[str]) -> Plan:
         folds = _count_folds(settings, early.plugins)
     notes = ["data.split_fractions is left out: all cases are shared among the folds."] if fractions else []
     if folds != settings["data"]["folds"]:
-        notes.append(f"The split has {folds} folds, so data.folds {settings['data']['folds']} does not count.")
+        notes.append(
+            f"The split has {count_noun(folds, 'fold')}, so data.folds {settings['data']['folds']} does not count."
+        )
     # The same arguments, in full, as the trainings get them
     override = ["--data.split_fractions=null"] if fractions else []
     plan = Plan(folder, str(settings["runs"]), folds, [*arguments, *override], settings, limits, notes)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medseg_pl.core.errors import DataError, MissingDataError, UnreadableFileError
+from medseg_pl.core.errors import DataError, MissingDataError, UnreadableFileError, count_noun
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.config_files import read_json
 from medseg_pl.io.scores import (
@@ -152,13 +152,15 @@ def _check_splits(tables: Sequence[FoldTable], splits: Sequence[FoldSplit]) -> N
             )
         seen = _list_groups(split, split.train) & _list_groups(split, split.val)
         if seen:
-            raise DataError(f"Fold {table.fold} was trained on {len(seen)} patients that it held out. Train it anew.")
+            raise DataError(
+                f"Fold {table.fold} was trained on {count_noun(len(seen), 'patient')} that it held out. Train it anew."
+            )
     held_out = frozenset[str]().union(*(split.val for split in splits))
     never = sorted(frozenset[str]().union(*(split.train for split in splits)) - held_out)
     if never:
         raise DataError(
-            f"{len(never)} cases were trained on by all {len(splits)} folds and held out by none, {never[0]} among "
-            "them. Set data.folds to the number of folds that the split has."
+            f"{count_noun(len(never), 'case was', 'cases were')} trained on by all {count_noun(len(splits), 'fold')} "
+            f"and held out by none, {never[0]} among them. Set data.folds to the number of folds that the split has."
         )
 
 
@@ -184,4 +186,6 @@ def describe_folds(summary: Mapping[str, Any]) -> str:
     dice = summary["folds"]["foreground_mean"].get("dice") or {}
     if dice.get("mean") is None or dice.get("std") is None:
         return "The mean Dice is known of fewer than two folds."
-    return f"Mean Dice over {dice['n']} folds: {dice['mean']:.4f} ± {dice['std']:.4f} (standard deviation)."
+    return (
+        f"Mean Dice over {count_noun(dice['n'], 'fold')}: {dice['mean']:.4f} ± {dice['std']:.4f} (standard deviation)."
+    )

@@ -20,7 +20,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError
+from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError, count_noun
 from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import Prediction
 from medseg_pl.data.sources.base import abbreviate, explain_unread, find_group, parse_annotated_labels
@@ -274,7 +274,8 @@ def _check_references(
     lacking = [f"{folder}/{name}" for name in names for folder, files in sides if name not in files]
     if lacking:
         raise MissingDataError(
-            f"{len(lacking)} reference(s) are not in {directory}: {abbreviate(lacking)}. A case needs a mask of each "
+            f"{count_noun(len(lacking), 'reference is', 'references are')} not in {directory}: {abbreviate(lacking)}. "
+            "A case needs a mask of each "
             "label, an empty one where the label is absent; add them, or leave the case out."
         )
 
@@ -310,8 +311,8 @@ def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Kn
     strangers = [name for name in names if pattern is not None and re.search(pattern, name) is None]
     if strangers:
         raise DataError(
-            f"{setting} {pattern!r} does not match {len(strangers)} of {len(names)} cases: {abbreviate(strangers)}. "
-            "Their patients are unknown; correct the pattern so that it matches every name."
+            f"{setting} {pattern!r} does not match {len(strangers)} of {count_noun(len(names), 'case')}: "
+            f"{abbreviate(strangers)}. Their patients are unknown; correct the pattern so that it matches every name."
         )
     return Known({name: find_group(name, pattern) for name in names}, {})
 
@@ -339,8 +340,8 @@ def known_by_table(names: Sequence[str], path: Path, strata: Sequence[str] | Non
     absent = [name for name in names if name not in known]
     if absent:
         raise DataError(
-            f"{len(absent)} of {len(names)} cases have no row in {path}: {abbreviate(absent)}. Add them; case_id is "
-            "the file's name without suffix and with sub-folders."
+            f"{len(absent)} of {count_noun(len(names), 'case')} have no row in {path}: {abbreviate(absent)}. Add them; "
+            "case_id is the file's name without suffix and with sub-folders."
         )
     groups = {name: require_field(known[name][1], "group", known[name][0]) for name in names}
     annotated = {

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medseg_pl.core.errors import MaskValueError, SettingError, shorten
+from medseg_pl.core.errors import MaskValueError, SettingError, count_noun, shorten
 from medseg_pl.core.mask_values import Mark, check_colors, paint, translate
 from medseg_pl.core.validation import find_name_fault
 
@@ -96,7 +96,7 @@ class LabelMap:
         if self.values is not None and (len(self.values) != len(names) or len(set(self.values)) < different):
             raise SettingError(
                 f"labels.values needs one {'' if self.overlapping else 'different '}value for each of the "
-                f"{len(names)} labels; got {list(self.values)}."
+                f"{count_noun(len(names), 'label')}; got {list(self.values)}."
             )
         if 0 in (self.values or ()):
             raise SettingError(

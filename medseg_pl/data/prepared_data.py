@@ -12,7 +12,7 @@ import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, SettingError, count_noun
 from medseg_pl.core.geometry import find_axis_codes
 from medseg_pl.core.import_policy import explain_refusal, restrict_imports
 from medseg_pl.core.labels import LabelMap
@@ -250,7 +250,9 @@ def require_masks(cases: Sequence[Case], remedy: str) -> None:
     """
     unlabeled = [case.case_id for case in cases if not case.masks]
     if unlabeled:
-        raise DataError(f"{len(unlabeled)} of {len(cases)} cases have no mask, {unlabeled[0]} among them. {remedy}")
+        raise DataError(
+            f"{len(unlabeled)} of {count_noun(len(cases), 'case')} have no mask, {unlabeled[0]} among them. {remedy}"
+        )
 
 
 def vary_source(source: Source, settings: Mapping[str, Any]) -> Source:
@@ -328,8 +330,8 @@ def _check_channels(cases: Sequence[Case], index: CacheIndex, channels: int) -> 
     for number in np.flatnonzero(counts != channels)[:1].tolist():
         case = cases[number]
         raise SettingError(
-            f"Case {case.case_id} ({case.images[0]}) has {counts[number]} channel(s), but model.channels is "
-            f"{channels}. Set model.channels to {counts[number]}, or convert the images that differ."
+            f"Case {case.case_id} ({case.images[0]}) has {count_noun(int(counts[number]), 'channel')}, but "
+            f"model.channels is {channels}. Set model.channels to {counts[number]}, or convert the images that differ."
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun
 from medseg_pl.core.types import Case
 from medseg_pl.io.config_files import find_config, read_json
 
@@ -182,7 +182,8 @@ def split_by_folds(
     groups = sorted({case.group for case in cases})
     if len(groups) < folds:
         raise SettingError(
-            f"{folds} folds need at least {folds} patients (groups); the data has {len(groups)}. Lower data.folds."
+            f"{count_noun(folds, 'fold')} need at least {count_noun(folds, 'patient')} (groups); the data has "
+            f"{len(groups)}. Lower data.folds."
         )
     amounts = _count_amounts(cases, groups, label_voxels)
     fold_of = dict(zip(groups, assign_stratified(amounts, None, [1 / folds] * folds, seed).tolist(), strict=True))
@@ -217,8 +218,8 @@ def split_by_fractions(
     wanted[0] = len(groups) - wanted[1] - wanted[2]
     if wanted[0] < 1:
         raise SettingError(
-            f"{len(groups)} patients (groups) are too few for the fractions {list(fractions)}. Set "
-            "data.folds, or a share of 0 for test."
+            f"{count_noun(len(groups), 'patient (group) is', 'patients (groups) are')} too few for the fractions "
+            f"{list(fractions)}. Set data.folds, or a share of 0 for test."
         )
     used_sides = [side for side in range(3) if wanted[side]]
     amounts = _count_amounts(cases, groups, label_voxels)
@@ -245,8 +246,8 @@ def find_declared_split(cases: Sequence[Case], fold: int) -> Split | None:
     undeclared = [case.case_id for case in cases if case.split is None and case.fold is None]
     if undeclared:
         raise DataError(
-            f"{len(undeclared)} cases declare neither split nor fold while others do, {undeclared[0]} among them. "
-            "Declare all or none."
+            f"{count_noun(len(undeclared), 'case declares', 'cases declare')} neither split nor fold while others do, "
+            f"{undeclared[0]} among them. Declare all or none."
         )
     val = [case.case_id for case in cases if case.split == "val" or (case.split is None and case.fold == fold)]
     test = [case.case_id for case in cases if case.split == "test"]
@@ -274,7 +275,8 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
         content = read_json(path)
         if isinstance(content, list) and not 0 <= fold < len(content):
             raise SettingError(
-                f"{path} has {len(content)} folds; data.fold must be from 0 to {len(content) - 1}, not {fold}."
+                f"{path} has {count_noun(len(content), 'fold')}; data.fold must be from 0 to {len(content) - 1}, not "
+                f"{fold}."
             )
         # nnU-Net's splits_final.json is a list of folds.
         chosen: dict[str, Any] = content[fold] if isinstance(content, list) else content
@@ -287,8 +289,8 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
     unknown = [name for names in sides.values() for name in names if name not in case_ids]
     if unknown:
         raise DataError(
-            f"{path} names {len(unknown)} cases that the data does not have, {unknown[0]} among them. Correct their "
-            "names, or set data.source to the data that it was written for."
+            f"{path} names {count_noun(len(unknown), 'case')} that the data does not have, {unknown[0]} among them. "
+            "Correct their names, or set data.source to the data that it was written for."
         )
     named = Counter(name for names in sides.values() for name in names)
     repeated = [name for name, times in named.items() if times > 1]
@@ -313,7 +315,8 @@ def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:
     missing = [name for name in (*split.val, *split.test) if name not in case_ids]
     if missing:
         raise DataError(
-            f"The data lacks {len(missing)} cases that the checkpoint's split scores, such as {missing[0]}. Set "
+            f"The data lacks {count_noun(len(missing), 'case')} that the checkpoint's split scores, such as "
+            f"{missing[0]}. Set "
             "data.source to the data of the training, or give a split: data.split_file, data.split_fractions or "
             "data.folds."
         )
@@ -334,7 +337,8 @@ def refuse_trained_groups(cases: Sequence[Case], trained: Iterable[str]) -> None
     seen = [case.case_id for case in cases if case.group in groups]
     if seen:
         raise DataError(
-            f"{len(seen)} of the {len(cases)} cases to be scored are of patients that this checkpoint was trained "
+            f"{len(seen)} of the {count_noun(len(cases), 'case')} to be scored are of patients that this checkpoint "
+            "was trained "
             f"on, such as {seen[0]}. Leave the split's settings as they were in training, or give other data."
         )
 
@@ -371,8 +375,8 @@ def _make_split(cases: Sequence[Case], val: Sequence[str], test: Sequence[str], 
         )
     if not split.train or not split.val:
         raise DataError(
-            f"The split ({origin}) leaves {len(split.train)} cases for training and {len(split.val)} for validation; "
-            "both need at least one."
+            f"The split ({origin}) leaves {count_noun(len(split.train), 'case')} for training and {len(split.val)} for "
+            "validation; both need at least one."
         )
     return split
 

@@ -31,7 +31,7 @@ try:
     import onnxruntime
     from numpy.typing import NDArray
 
-    from medseg_pl.core.errors import ForeignImageError, MedsegError
+    from medseg_pl.core.errors import ForeignImageError, MedsegError, count_noun
     from medseg_pl.core.geometry import Geometry, find_axis_codes
     from medseg_pl.core.image_facts import measure_image, measure_mask
     from medseg_pl.core.image_findings import (
@@ -181,7 +181,9 @@ class Model:
     def _find_scale(self, image: Array, spacing_mm: Spacing | None) -> tuple[float, float]:
         """Find by how much a slice grows to have the model's spacing."""
         if len(image) != self.spec["channels"]:
-            raise RefusedError(f"it has {len(image)} channel(s), but the model takes {self.spec['channels']}")
+            raise RefusedError(
+                f"it has {count_noun(len(image), 'channel')}, but the model takes {self.spec['channels']}"
+            )
         goal = self.spec["spacing_mm"]
         if goal is None:
             return 1.0, 1.0

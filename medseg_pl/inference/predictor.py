@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Shaped, UInt8
 
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, SettingError, count_noun
 from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
 from medseg_pl.core.image_findings import ImageFinding, OnForeign
 from medseg_pl.core.import_policy import restrict_imports
@@ -300,9 +300,11 @@ class Predictor:
 
     def _check(self, volume: Volume, description: str) -> None:
         if len(volume.image) != self.channels:
+            remedies = {1: "Save it in gray.", 3: "Save it in color (RGB)."}
+            remedy = remedies.get(self.channels, "Give the channels that it was trained on.")
             raise DataError(
-                f"{description} has {len(volume.image)} channel(s), but the model takes {self.channels}. Give images "
-                "like those that it was trained on."
+                f"{description} has {count_noun(len(volume.image), 'channel')}, but the model takes {self.channels}. "
+                f"{remedy}"
             )
         if volume.geometry.spacing_mm is None and any(model.spacing_mm is not None for model in self.models):
             raise DataError(
@@ -329,7 +331,7 @@ def _check_members(models: Sequence[SegmentationModel]) -> None:
 
 
 def _describe(names: Sequence[str], task: str, channels: int) -> str:
-    return f"{', '.join(names)} ({task}), {channels} channel(s)"
+    return f"{', '.join(names)} ({task}), {count_noun(channels, 'channel')}"
 
 
 def _read_image(path: Path, labels: LabelMap, uneven_slices: UnevenSlices) -> Volume:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from medseg_pl.core.errors import MaskValueError, MissingDataError, UnreadableFileError
+from medseg_pl.core.errors import MaskValueError, MissingDataError, UnreadableFileError, count_noun
 from medseg_pl.core.mask_values import find_unique_marks, format_marks, read_palette_values
 from medseg_pl.io import size_limits, tiff
 from medseg_pl.io.atomic_files import write_atomically
@@ -104,7 +104,7 @@ def read_mask_colors(path: Path) -> NDArray[Any]:
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UnreadableFileError(f"{path} holds values of the type {pixels.dtype}; expected colors of 8 or 16 bits.")
     if len(pixels) not in (1, 3):
-        raise UnreadableFileError(f"{path} has {len(pixels)} channels; expected colors. Save it as RGB.")
+        raise UnreadableFileError(f"{path} has {count_noun(len(pixels), 'channel')}; expected colors. Save it as RGB.")
     return np.broadcast_to(pixels, (3, *pixels.shape[1:]))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import DataError, GeometryError, MaskValueError
+from medseg_pl.core.errors import DataError, GeometryError, MaskValueError, count_noun
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.io.itk import read_itk, read_itk_header
 from medseg_pl.io.paths import find_suffix
@@ -261,7 +261,7 @@ def decode_runs(text: str, shape: tuple[int, int], source: str = "run lengths") 
     # Compared this way round, huge numbers do not overflow.
     if (starts < 0).any() or (lengths < 0).any() or (lengths > mask.size - starts).any():
         raise MaskValueError(
-            f"{source}: a run leaves the image of {shape[0]} rows and {shape[1]} columns. "
+            f"{source}: a run leaves the image of {count_noun(shape[0], 'row')} and {shape[1]} columns. "
             "Check that width and height are not exchanged."
         )
     # One index for each pixel of each run: its start repeated, plus its place within the run.

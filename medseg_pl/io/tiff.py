@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import MaskValueError, MissingDataError, UnreadableFileError
+from medseg_pl.core.errors import MaskValueError, MissingDataError, UnreadableFileError, count_noun
 from medseg_pl.core.mask_values import read_palette_values
 from medseg_pl.io import size_limits
 from medseg_pl.io.paths import promised_format
@@ -193,7 +193,7 @@ def apply_tags(planes: NDArray[Any], page: Any, path: Path, *, seen: bool) -> ND
     if page.photometric == _PHOTOMETRIC.PALETTE:
         if len(planes) != 1:
             raise UnreadableFileError(
-                f"{path} has a palette and {len(planes)} channels, which is not read. Save them as gray."
+                f"{path} has a palette and {count_noun(len(planes), 'channel')}, which is not read. Save them as gray."
             )
         table = read_palette(page.colormap)
         planes = _look_up(planes[0], table) if seen else read_palette_values(planes[0], table.T, path)[None]

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
+from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError, count_noun
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.io import itk, nifti, size_limits, tiff
 from medseg_pl.io.atomic_files import write_atomically
@@ -119,7 +119,8 @@ def _open_series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
             held = claimed // (page.imagewidth * page.imagelength * page.samplesperpixel)
             if described > held:
                 raise UnreadableFileError(
-                    f"{path} describes {described} images and holds {held}. Replace it with an intact copy."
+                    f"{path} describes {count_noun(described, 'image')} and holds {held}. Replace it with an intact "
+                    "copy."
                 )
             yield tiff, series
     except FileNotFoundError:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, SettingError, count_noun
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Prediction
 from medseg_pl.metrics.functional.overlap import OverlapCounts, count
@@ -332,13 +332,13 @@ def _require_all(scored: set[str], expected: set[str]) -> None:
     absent, foreign = sorted(expected - scored), sorted(scored - expected)
     if absent:
         raise DataError(
-            f"{len(absent)} of {len(expected)} cases were scored by no process, {absent[0]} among them, so no score is "
-            "given. The sampler must serve every case; leave trainer.use_distributed_sampler off."
+            f"{len(absent)} of {count_noun(len(expected), 'case')} were scored by no process, {absent[0]} among them, "
+            "so no score is given. The sampler must serve every case; leave trainer.use_distributed_sampler off."
         )
     if foreign:
         raise DataError(
-            f"{len(foreign)} cases were scored that are none of the {len(expected)} expected, {foreign[0]} among them, "
-            "so no score is given. The loader serves other cases than its data set names."
+            f"{count_noun(len(foreign), 'scored case is', 'scored cases are')} none of the {len(expected)} expected, "
+            f"{foreign[0]} among them, so no score is given. The loader serves other cases than its data set names."
         )
 
 

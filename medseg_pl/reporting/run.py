@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medseg_pl.core.errors import MissingDataError, UnreadableFileError
+from medseg_pl.core.errors import MissingDataError, UnreadableFileError, count_noun
 from medseg_pl.core.validation import find_path_fault
 from medseg_pl.io.config_files import read_json, read_yaml
 from medseg_pl.io.privacy import redact_config
@@ -140,7 +140,7 @@ def _read_crossval(folder: Path, table: Path, rows: Sequence[Row], summary: Valu
     environment["data"] = {"survey": survey} if survey else {}
     return Run(
         folder=folder,
-        title=f"{folder.resolve().name}, {len(folds)} folds",
+        title=f"{folder.resolve().name}, {count_noun(len(folds), 'fold')}",
         stage=CROSSVAL,
         rows=rows,
         summary=summary,

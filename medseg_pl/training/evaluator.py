@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torchmetrics.aggregation import MeanMetric
 
-from medseg_pl.core.errors import DataError, DivergedError
+from medseg_pl.core.errors import DataError, DivergedError, count_noun
 from medseg_pl.core.types import EvaluationBatch, Prediction
 from medseg_pl.data.datasets import SliceDataset
 from medseg_pl.data.transforms.resize import Resize
@@ -118,8 +118,8 @@ class Evaluator(nn.Module):
             self._refuse_no_case(trainer, stage, limited)
         if cut and cut != self.cut and not trainer.sanity_checking:
             log.warning(
-                "trainer.limit_%s_batches cuts %d cases, %s among them: they are left out of the scores.",
-                *(stage, len(cut), cut[0]),
+                "trainer.limit_%s_batches cuts %s, %s among them: they are left out of the scores.",
+                *(stage, count_noun(len(cut), "case"), cut[0]),
             )
             self.cut = cut
         self.facts["complete"] = not limited
@@ -159,8 +159,8 @@ class Evaluator(nn.Module):
         incomplete = sorted(gather_from_ranks(self.assembler.list_incomplete()))
         if incomplete and not limited:
             raise DataError(
-                f"Slices of {len(incomplete)} cases never came, {incomplete[0]} among them, so no score is given. A "
-                "data module of your own must serve every slice of a case, all of them to one process."
+                f"Slices of {count_noun(len(incomplete), 'case')} never came, {incomplete[0]} among them, so no score "
+                "is given. A data module of your own must serve every slice of a case, all of them to one process."
             )
         self.assembler.reset()
         return incomplete

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torch.utils.data import DataLoader
 
-from medseg_pl.core.errors import MedsegError
+from medseg_pl.core.errors import MedsegError, count_noun
 from medseg_pl.core.image_findings import ImageFinding, describe_findings, has_warning
 from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.data.datasets import LoadedCase, make_case_loader
@@ -139,11 +139,11 @@ def summarize_outcomes(outcomes: Sequence[Outcome], folder: Path) -> str:
     '0 new cases written to out; 1 finished before'
     """
     counts = Counter(outcome.status for outcome in outcomes)
-    new = "new cases" if counts["finished before"] + counts["marked before"] else "cases"
+    new = "new case" if counts["finished before"] + counts["marked before"] else "case"
     # What was written comes first; a text beside the images is nobody's concern.
     others = [status for status in get_args(Status) if status not in ("written", "no image")]
     parts = [f"{counts[status]} {status}" for status in others if counts[status]]
-    return "; ".join([f"{counts['written'] + counts['marked']} {new} written to {folder}", *parts])
+    return "; ".join([f"{count_noun(counts['written'] + counts['marked'], new)} written to {folder}", *parts])
 
 
 def write_findings(path: Path, findings: Sequence[ImageFinding]) -> None:

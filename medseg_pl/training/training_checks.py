@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg_pl.checks import LabelCounts, run_quick_checks, summarize_findings
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, SettingError, count_noun
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.duplicates import Duplicate, find_duplicates_across_sides
@@ -74,7 +74,9 @@ def warn_about_left_out(source: Source, cases: Sequence[Case]) -> None:
     lost = [each for each in source.list_left_out() if each.is_lost]
     if lost:
         log.warning(
-            "%d file(s) of the data set may hold an image and are left out. %s", len(lost), describe_left_out(lost)
+            "Left out of the data set: %s that may hold an image. %s",
+            count_noun(len(lost), "file"),
+            describe_left_out(lost),
         )
 
 
@@ -134,16 +136,17 @@ def refuse_duplicates(data: PreparedData, results: Path, *, allowed: bool) -> tu
     alike = find_duplicates_across_sides(data.split, data.cases, data.index, results)
     if similar := [str(duplicate) for duplicate in alike if not duplicate.certain]:
         log.warning(
-            "%d cases look like a case on another side of the split: %s. Look at them; if they are copies, give "
+            "%s like a case on another side of the split: %s. Look at them; if they are copies, give "
             "both the same patient (data.source's group).",
-            len(similar),
+            count_noun(len(similar), "case looks", "cases look"),
             "; ".join(similar[:3]),
         )
     certain = tuple(duplicate for duplicate in alike if duplicate.certain)
     if not certain:
         return ()
     listed = "; ".join(str(duplicate) for duplicate in certain[:3])
-    message = f"{len(certain)} cases show what a case on another side of the split shows: {listed}"
+    amount = count_noun(len(certain), "case shows", "cases show")
+    message = f"{amount} what a case on another side of the split shows: {listed}"
     if not allowed:
         raise DataError(
             f"{message}. Scores would look better than they are. Remove the copies, or give both the same patient "

@@ -99,7 +99,7 @@ def test_files(tmp_path: Path) -> None:
     path.write_text(json.dumps({"train": ["a"], "val": ["x"]}))
     splits, found = read_split_file(path, known)
     assert (len(splits), codes(found)) == (1, ["split-invalid"])
-    assert found[0].message == "The split names 1 cases that are not there: x."
+    assert found[0].message == "The split names 1 case that is not there: x."
 
 
 @pytest.mark.parametrize("content", ["", "{", "3", "[3]", '{"train": 3}', '"text"'])

@@ -196,7 +196,7 @@ def test_a_series_that_is_resampled_is_no_error(tmp_path: Path) -> None:
     assert [codes(one.findings) for one in resampled] == [[], ["slices-interpolated"], ["slices-resampled"]]
     gap, uneven = (one.findings[0] for one in resampled[1:])
     assert (gap.level, uneven.level) == ("warning", "note")
-    assert gap.message.endswith("1 slice(s) between them seem to be missing.")
+    assert gap.message.endswith("1 slice between them seems to be missing.")
     assert uneven.message == (
         f"{tmp_path / 'uneven'}: slices are 3.00 to 6.00 mm apart (5 of 3.00 mm, 4 of 6.00 mm); a volume has even "
         "distances. Resampled to 14 slices, 3.00 mm apart."

@@ -65,7 +65,7 @@ def test_a_reference_needs_a_mask_of_each_label(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError) as error:
         pair_folders(reference, prediction, ORGANS.names)
     assert str(error.value) == (
-        f"1 reference(s) are not in {reference}: bowel/b. A case needs a mask of each label, an empty one where the "
+        f"1 reference is not in {reference}: bowel/b. A case needs a mask of each label, an empty one where the "
         "label is absent; add them, or leave the case out."
     )
 
@@ -255,9 +255,9 @@ def test_a_table_knows_patients_and_strata(tmp_path: Path) -> None:
 def test_what_a_table_may_lack(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"none\.csv does not exist\. Set --cases to your CSV file\."):
         known_by_table(["a"], tmp_path / "none.csv", None)
-    with pytest.raises(DataError, match=r"lacks the column\(s\) group; expected case_id, group and optionally "):
+    with pytest.raises(DataError, match=r"lacks columns: group; expected case_id, group and optionally "):
         known_by_table(["a"], table(tmp_path, "case_id,patient", "a,p1"), None)
-    with pytest.raises(DataError, match=r"lacks the column\(s\) vendor that --strata names; got case_id, group, site"):
+    with pytest.raises(DataError, match=r"lacks columns that --strata names: vendor; got case_id, group, site"):
         known_by_table(["a"], table(tmp_path, "case_id,group,site", "a,p1,"), ["site", "vendor"])
     with pytest.raises(SettingError, match="--strata names group, which is a column of every table of scores already"):
         known_by_table(["a"], table(tmp_path, "case_id,group", "a,p1"), ["group"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from medseg_pl.core import errors
@@ -36,3 +39,11 @@ def test_broken_data_can_be_caught_as_one() -> None:
     }
     assert set(errors.DataError.__subclasses__()) == family
     assert not issubclass(errors.SettingError, errors.DataError)
+
+
+def test_amounts_have_their_nouns_from_one_helper() -> None:
+    """No text of the package says `1 case(s)`, and none adds the plural's letter by itself."""
+    texts = {path: path.read_text(encoding="utf-8") for path in Path(errors.__file__).parents[1].rglob("*.py")}
+    by_hand = re.compile(r"(\}|%d) [a-z ]+\(s\)|'' if \w+ == 1 else 's'")
+    assert len(texts) > 100
+    assert [path.name for path, text in texts.items() if by_hand.search(text)] == []

@@ -289,8 +289,9 @@ def test_a_restored_split_needs_the_cases_that_are_scored(missing: str, count: i
     with pytest.raises(DataError) as error:
         restore_split(SAVED.as_dict(), data)
     assert str(error.value) == (
-        f"The data lacks {count} cases that the checkpoint's split scores, such as {missing[0]}0. Set data.source to "
-        "the data of the training, or give a split: data.split_file, data.split_fractions or data.folds."
+        f"The data lacks {count} case{'s' * (count > 1)} that the checkpoint's split scores, such as {missing[0]}0. "
+        "Set data.source to the data of the training, or give a split: data.split_file, data.split_fractions or "
+        "data.folds."
     )
 
 

@@ -103,7 +103,7 @@ def test_truncated_image(refused_folder: Refused, folder: Path) -> None:
 
 def test_wrong_number_of_channels(refused_folder: Refused) -> None:
     error = refused_folder("--model.channels=3", code=2)
-    assert "has 1 channel(s), but model.channels is 3. Set model.channels to 1" in error
+    assert "has 1 channel, but model.channels is 3. Set model.channels to 1" in error
 
 
 def test_encoder_that_does_not_exist(refused: Refused, phantoms: dict[str, Path]) -> None:

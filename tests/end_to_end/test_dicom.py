@@ -259,7 +259,7 @@ def test_an_error_names_the_file_and_nobody(
     paths[2].unlink()
     assert predict(run, tmp_path / "in", tmp_path / "out", "--data.source.uneven_slices=refuse") == 1
     said = capsys.readouterr().err
-    assert "1 slice(s) between them seem to be missing" in said
+    assert "1 slice between them seems to be missing" in said
     assert str(paths[1]) in said
     assert SECRET not in said
 

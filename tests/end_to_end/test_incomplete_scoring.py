@@ -43,7 +43,7 @@ def test_a_slice_that_never_came(
     monkeypatch.setattr("medseg_pl.training.datamodule.CaseBatchSampler", Forgetful)
     assert score(copied) == 1
     error = " ".join(capsys.readouterr().err.split())
-    assert re.search(r"Slices of 1 cases never came, case\d+_day\d+ among them, so no score is given\.", error)
+    assert re.search(r"Slices of 1 case never came, case\d+_day\d+ among them, so no score is given\.", error)
     assert written(copied) == []
 
 

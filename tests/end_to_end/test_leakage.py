@@ -48,7 +48,7 @@ def fit(folder: Path, *options: str) -> int:
 def test_a_copy_on_the_other_side_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(folder) == 1
     error = capsys.readouterr().err
-    assert "1 cases show what a case on another side of the split shows: p9 is p1 (nearly the same pixels" in error
+    assert "1 case shows what a case on another side of the split shows: p9 is p1 (nearly the same pixels" in error
     assert "data.allow_duplicates=true trains all the same, and the run records it." in error
     assert not (folder.parent / "runs").exists()
 

@@ -81,7 +81,7 @@ def test_arrays_and_files(checkpoint: str, scans: Path, tmp_path: Path) -> None:
     assert predictor.predict(pixels, probabilities=False).probabilities is None
     with pytest.raises(SettingError, match="no label 'liver'; the model knows large_bowel, small_bowel, stomach"):
         from_file.plane("liver")
-    with pytest.raises(DataError, match=r"image has 3 channel\(s\), but the model takes 1"):
+    with pytest.raises(DataError, match=r"image has 3 channels, but the model takes 1. Save it in gray"):
         predictor.predict(np.zeros((3, 1, 8, 8), np.uint8))
     with pytest.raises(DataError, match=r"shape \(8,\); expected \(H, W\), \(D, H, W\) or \(C, D, H, W\)"):
         predictor.predict(np.zeros(8))
@@ -138,7 +138,7 @@ def test_a_bad_file_stops_no_other(
 
     bad.write_bytes(whole)  # mended: the next run does what is missing, and nothing twice
     assert predict(checkpoint, tmp_path / "in", tmp_path / "out") == 0
-    assert "1 new cases written" in capsys.readouterr().out
+    assert "1 new case written" in capsys.readouterr().out
     after = {path.stem: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cases").iterdir()}
     assert len(after) == len(cases)
     assert {name: after[name] for name in written} == written

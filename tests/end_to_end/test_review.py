@@ -110,7 +110,7 @@ def test_an_interrupted_review_goes_on(
     assert len(rows(tmp_path / "out")) == 7
     bad.write_bytes(whole)
     assert predict(tmp_path / "in", tmp_path / "out", checkpoint, relative) == 0
-    assert "1 new cases written" in capsys.readouterr().out
+    assert "1 new case written" in capsys.readouterr().out
     assert predict(scans, tmp_path / "whole", checkpoint, relative) == 0
     assert results(tmp_path / "out") == results(tmp_path / "whole")
     assert predict(scans, tmp_path / "whole", checkpoint, relative, options=()) == 1

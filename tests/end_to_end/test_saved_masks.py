@@ -66,7 +66,9 @@ def test_without_a_writer_there_are_scores_and_pictures(
 ) -> None:
     refuse_to_write(monkeypatch, NotImplementedError(reason))
     assert validate(run) == 0
-    assert f"1 case(s) are not kept, case103_day2 among them: {reason or 'UWMadisonSource has no write'}" in caplog.text
+    assert (
+        f"Masks are not kept of 1 case, such as case103_day2: {reason or 'UWMadisonSource has no write'}" in caplog.text
+    )
     assert (run / "scores_val_2.csv").is_file()
     (picture,) = pictures_in(run / "predictions" / "val_2").iterdir()
     assert picture.read_bytes() == (pictures_in(run / "predictions" / "val") / picture.name).read_bytes()

@@ -372,7 +372,7 @@ class TestRunning:
         (tmp_path / "text.png").write_text("no image")
         code, said = run(exported["photographs"], tmp_path / "text.png", gray, good, "-o", tmp_path / "masks")
         assert code == 1
-        assert f"{gray} was left out: it has 1 channel(s), but the model takes 3" in said
+        assert f"{gray} was left out: it has 1 channel, but the model takes 3" in said
         assert "text.png was left out" in said
         assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["good.png", "predictions.csv"]
         assert "good.png is there already" in run(exported["photographs"], good, "-o", tmp_path / "masks")[1]

@@ -61,7 +61,7 @@ def test_an_absent_case_is_named() -> None:
 
 
 def test_no_case_at_all_is_not_a_perfect_table() -> None:
-    with pytest.raises(DataError, match="1 of 1 cases were scored by no process, case0 among them"):
+    with pytest.raises(DataError, match="1 of 1 case were scored by no process, case0 among them"):
         ledger(BINARY).table(["case0"])
 
 
@@ -69,7 +69,7 @@ def test_a_case_that_nobody_expected_is_named() -> None:
     with pytest.raises(DataError) as error:
         ledger(BINARY, 1, 0, 2).table(["case1"])
     assert str(error.value) == (
-        "2 cases were scored that are none of the 1 expected, case0 among them, so no score is given. The loader "
+        "2 scored cases are none of the 1 expected, case0 among them, so no score is given. The loader "
         "serves other cases than its data set names."
     )
 

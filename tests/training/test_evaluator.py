@@ -122,7 +122,7 @@ def test_cases_that_a_limit_cuts_are_named_once(evaluator: Evaluator, caplog: py
         add(evaluator, RIGHT, "a")
         add(evaluator, RIGHT, "b", depth=2)
         evaluator.finish(trainer(limit_val_batches=2), "val")
-    assert caplog.messages == ["trainer.limit_val_batches cuts 1 cases, b among them: they are left out of the scores."]
+    assert caplog.messages == ["trainer.limit_val_batches cuts 1 case, b among them: they are left out of the scores."]
 
 
 @pytest.mark.parametrize("trial", [{"sanity_checking": True}, {"fast_dev_run": 1, "limit_val_batches": 1}])
@@ -134,7 +134,7 @@ def test_in_a_trial_of_the_code_a_mean_may_be_no_number(trial: dict[str, Any], e
 
 def test_a_case_of_which_slices_are_missing_is_an_error(evaluator: Evaluator) -> None:
     assert not add(evaluator, RIGHT, "a", depth=2)
-    with pytest.raises(DataError, match="Slices of 1 cases never came, a among them"):
+    with pytest.raises(DataError, match="Slices of 1 case never came, a among them"):
         evaluator.finish(trainer(), "val")
 
 

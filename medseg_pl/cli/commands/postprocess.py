@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from medseg_pl.cli.arguments import add_json, add_model
 from medseg_pl.cli.parser import split_names
-from medseg_pl.core.errors import make_printable
+from medseg_pl.core.errors import count_noun, make_printable
 
 if TYPE_CHECKING:
     from medseg_pl.core.labels import LabelMap
@@ -144,16 +144,17 @@ def _describe(name: str, gain: DiceGain) -> str:
 
     steps = ", ".join(f"{key} {value:g}" for key, value in asdict(gain.postprocess).items() if value)
     if not steps:
-        return f"{name}: nothing helps (Dice {gain.before:.4f} on {gain.cases} cases)"
+        return f"{name}: nothing helps (Dice {gain.before:.4f} on {count_noun(gain.cases, 'case')})"
     low, high = gain.interval
     if gain.is_safe:
         verdict = "chosen"
     elif gain.patients < FEWEST_PATIENTS:
-        verdict = f"not chosen, since fewer than {FEWEST_PATIENTS} patients cannot show a gain"
+        verdict = f"not chosen, since fewer than {count_noun(FEWEST_PATIENTS, 'patient')} cannot show a gain"
     else:
         verdict = f"not chosen, since that may be chance (p above {ALPHA})"
     return (
-        f"{name}: {steps}: Dice {gain.before:.4f} -> {gain.after:.4f} on {gain.cases} cases of {gain.patients} patients"
+        f"{name}: {steps}: Dice {gain.before:.4f} -> {gain.after:.4f} on {count_noun(gain.cases, 'case')} of "
+        f"{count_noun(gain.patients, 'patient')}"
         f", 95 % interval of the gain {low:+.4f} to {high:+.4f}, p {gain.p:.2g} with {gain.tried} tried; "
         f"{verdict}"
     )

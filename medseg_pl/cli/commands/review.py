@@ -21,7 +21,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from medseg_pl.cli.arguments import add_json, add_model, make_whole_number_type
 from medseg_pl.cli.parser import split_names
-from medseg_pl.core.errors import DataError, SettingError
+from medseg_pl.core.errors import DataError, SettingError, count_noun
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,11 +97,13 @@ def review(arguments: Namespace) -> None:
             sys.stdout.write(f"{where}\n")
         marked = _list_marked(cases, output)
     if errors:
-        raise DataError(f"{len(errors)} cases could not be reviewed; the others were. {' '.join([*errors, *marked])}")
+        raise DataError(
+            f"{count_noun(len(errors), 'case')} could not be reviewed; the others were. {' '.join([*errors, *marked])}"
+        )
     if marked:
         raise DataError(
-            f"{len(marked)} of {len(cases)} cases are unlike what the models were trained on; they were reviewed. "
-            f"{' '.join(marked[:_MARKED_SHOWN])}"
+            f"{len(marked)} of {count_noun(len(cases), 'case')} are unlike what the models were trained on; they were "
+            f"reviewed. {' '.join(marked[:_MARKED_SHOWN])}"
         )
 
 
@@ -176,13 +178,13 @@ def select_cases(cases: Sequence[Case], predictor: CrossFoldPredictor) -> list[C
     selected = [case for case in cases if case.masks and predictor.select_untrained(case.group) is not None]
     if not selected:
         raise DataError(
-            f"None of the {len(cases)} cases can be reviewed: every checkpoint was trained on all of their patients. "
-            "Give the checkpoints of several folds."
+            f"None of the {count_noun(len(cases), 'case')} can be reviewed: every checkpoint was trained on all of "
+            "their patients. Give the checkpoints of several folds."
         )
     if len(selected) < len(cases):
         sys.stdout.write(
-            f"{len(cases) - len(selected)} of {len(cases)} cases are left out: they have no labels, or every "
-            "checkpoint was trained on their patients. Checkpoints of all folds review every case.\n"
+            f"{len(cases) - len(selected)} of {count_noun(len(cases), 'case')} are left out: they have no labels, or "
+            "every checkpoint was trained on their patients. Checkpoints of all folds review every case.\n"
         )
     return selected
 

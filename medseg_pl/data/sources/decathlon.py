@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import Case, Volume
@@ -223,7 +223,10 @@ class DecathlonSource(FileSource):
             listed = {path for case in cases for path in case.images}
             others = [path for path in list_files(self.root / "imagesTr") if is_image(path) and path not in listed]
             if others:
-                message = f"{len(others)} image(s) are in no entry: {abbreviate([path.name for path in others])}."
+                message = (
+                    f"{count_noun(len(others), 'image is', 'images are')} in no entry: "
+                    f"{abbreviate([path.name for path in others])}."
+                )
                 on_problem(Problem("unlisted-file", message, "", others[0]))
         return cases
 
@@ -437,7 +440,7 @@ class DecathlonSource(FileSource):
         missing = [(case_id, path, name) for case_id, path, name in listed if not path.is_file()]
         if missing:
             error = MissingDataError(
-                f"{len(missing)} file(s) that {self._path} speaks of do not exist: "
+                f"{self._path} speaks of {count_noun(len(missing), 'missing file')}: "
                 f"{abbreviate([str(path) for _, path, _ in missing])}. Complete the download, or remove the entries."
             )
             problems = [

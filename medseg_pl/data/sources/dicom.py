@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun
 from medseg_pl.core.geometry import Reorientation, find_slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -216,7 +216,7 @@ class DicomSource(Source):
         if not chosen and on_problem is None:
             raise MissingDataError(
                 f"{self.root} holds no CT, MR, PET or X-ray images that are called like {self.images!r} "
-                f"({len(self._tree.entries)} DICOM file(s), {len(found)} series). Set data.source.root "
+                f"({count_noun(len(self._tree.entries), 'DICOM file')}, {len(found)} series). Set data.source.root "
                 "or data.source.images."
             )
         return chosen
@@ -259,9 +259,9 @@ class DicomSource(Source):
         pictures = [path for path in self._tree.others if is_image(path)]
         if len(bare) == len(folders) and pictures:
             raise MissingDataError(
-                f"{self.root} has DICOM images without references and {len(pictures)} other image(s), such as "
-                f"{pictures[0].name}. Masks of DICOM are SEG or RTSTRUCT: convert them, or convert the series to NIfTI "
-                "as well and use FolderSource."
+                f"{self.root} has DICOM images without references and {count_noun(len(pictures), 'other image')}, such "
+                f"as {pictures[0].name}. Masks of DICOM are SEG or RTSTRUCT: convert them, or convert the series to "
+                "NIfTI as well and use FolderSource."
             )
         if len(bare) == len(folders) or (bare and not self.skip_unreferenced):
             raise MissingDataError(
@@ -333,7 +333,7 @@ class DicomSource(Source):
         held = [f"{number} {name!r}" for several in structures.values() for number, name in several]
         raise MissingDataError(
             f"Case {case.case_id}: nothing drawn is called {' or '.join(repr(key) for key in keys)}, the label "
-            f"{label!r}; {abbreviate([str(path) for path in structures])} hold(s) {abbreviate(held, 20) or 'nothing'}. "
+            f"{label!r}; in {abbreviate([str(path) for path in structures])}: {abbreviate(held, 20) or 'nothing'}. "
             "Name it with data.source.segments, or set data.source.missing_is_empty."
         )
 
@@ -407,8 +407,8 @@ def _report_resampling(case: Case, series: dicom.Series) -> None:
     gaps = [problem for problem in series.unevenness if problem.code == "gap"]
     if gaps:
         log.warning(
-            "Case %s: slices seem to be missing in %d place(s) and are interpolated. Restore them to be safe.",
-            *(case.case_id, len(gaps)),
+            "Case %s: slices seem to be missing in %s and are interpolated. Restore them to be safe.",
+            *(case.case_id, count_noun(len(gaps), "place")),
         )
 
 

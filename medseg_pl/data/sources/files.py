@@ -13,7 +13,14 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError, UnreadableFileError
+from medseg_pl.core.errors import (
+    DataError,
+    GeometryError,
+    MissingDataError,
+    SettingError,
+    UnreadableFileError,
+    count_noun,
+)
 from medseg_pl.core.geometry import Geometry, Reorientation, Slicing, find_slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.mask_values import round_near_whole
@@ -188,7 +195,9 @@ def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[
         return pixels[..., None, :, :], Geometry((1, *pixels.shape[-2:]))
     values, geometry = volumes.read_volume(path, seen=False)
     if len(values) != 1:
-        raise UnreadableFileError(f"{path} is a mask with {len(values)} channels; expected one value for each voxel.")
+        raise UnreadableFileError(
+            f"{path} is a mask with {count_noun(len(values), 'channel')}; expected one value for each voxel."
+        )
     return round_near_whole(values[0]), geometry
 
 
@@ -228,7 +237,8 @@ def encode_mask_files(
         return labels.encode(pixels[0], str(paths[0]), is_read_by_color(paths[0], labels))[None]
     if len(shares) != len(labels.names):
         raise GeometryError(
-            f"Case {case_id} has {len(paths)} mask file(s) for the {len(labels.names)} labels "
+            f"Case {case_id} has {count_noun(len(paths), 'mask file')} for the "
+            f"{count_noun(len(labels.names), 'label')} "
             f"{', '.join(labels.names)}. Name one for each in data.source, or set model.labels.task to multiclass for "
             "one mask with ids."
         )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -186,8 +186,8 @@ class FolderSource(FileSource):
         ]
         if alone:
             raise SettingError(
-                f"{len(alone)} images would be masks of themselves: {abbreviate(alone)}. Where images and masks share "
-                "a folder, set data.source.mask_name to what sets them apart, such as '{stem}_mask'."
+                f"{count_noun(len(alone), 'image')} would be masks of themselves: {abbreviate(alone)}. Where images "
+                "and masks share a folder, set data.source.mask_name to what sets them apart, such as '{stem}_mask'."
             )
         return pairs
 
@@ -223,14 +223,15 @@ class FolderSource(FileSource):
             lonely = [str(path) for name, path in images.items() if needed[name][index] and not pairs[name][index]]
             if lonely:
                 raise MissingDataError(
-                    f"{len(lonely)} of {len(images)} images have no mask in {self.root / pattern.folder}: "
+                    f"{len(lonely)} of {count_noun(len(images), 'image')} have no mask in "
+                    f"{self.root / pattern.folder}: "
                     f"{abbreviate(lonely)}; expected the name {pattern.name!r}. Add the masks, move the images away, "
                     f"or set {pattern.setting}."
                 )
             orphans = [str(path) for path in masks[pattern.folder].values() if path not in used]
             if orphans:
                 raise MissingDataError(
-                    f"{len(orphans)} of {len(masks[pattern.folder])} masks belong to no image in "
+                    f"{len(orphans)} of {count_noun(len(masks[pattern.folder]), 'mask')} belong to no image in "
                     f"{self.root / self.images}: {abbreviate(orphans)}. Add the images, move the masks away, or set "
                     f"{pattern.setting}."
                 )
@@ -242,11 +243,12 @@ class FolderSource(FileSource):
         shared = {path: times for path, times in sorted(uses.items()) if times > 1}
         if shared:
             error = DataError(
-                f"{len(shared)} masks belong to several images or labels: {abbreviate(list(map(str, shared)))}. Make "
+                f"{count_noun(len(shared), 'mask belongs', 'masks belong')} to several images or labels: "
+                f"{abbreviate(list(map(str, shared)))}. Make "
                 f"the names in {_SETTING} or data.source.mask_name tell them apart."
             )
             problems = [
-                Problem("shared-mask", f"The mask belongs to {times} images or labels.", "", path)
+                Problem("shared-mask", f"The mask belongs to {count_noun(times, 'image')} or labels.", "", path)
                 for path, times in shared.items()
             ]
             raise_or_report(error, problems, on_problem)
@@ -274,8 +276,8 @@ class FolderSource(FileSource):
             }
             if unknown := sorted(annotated.keys() - set(images)):
                 raise DataError(
-                    f"{path} names {len(unknown)} case(s) that are not there: {abbreviate(unknown)}. Correct case_id: "
-                    "the image's name without suffix and with sub-folders."
+                    f"{path} names {count_noun(len(unknown), 'case that is', 'cases that are')} not there: "
+                    f"{abbreviate(unknown)}. Correct case_id: the image's name without suffix and with sub-folders."
                 )
         except DataError as error:
             raise_or_report(error, [Problem("listing-invalid", strip_remedy(str(error)), "", path)], on_problem)

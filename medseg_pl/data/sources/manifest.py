@@ -81,7 +81,7 @@ def read_table(path: Path, needed: Collection[str], expected: str, remedy: str) 
     missing = set(needed) - set(columns)
     if missing:
         raise DataError(
-            f"{path} lacks the column(s) {', '.join(sorted(missing))}; expected {expected}; got {', '.join(columns)}."
+            f"{path} lacks columns: {', '.join(sorted(missing))}; expected {expected}; got {', '.join(columns)}."
         )
     if not rows:
         raise MissingDataError(f"{path} has no rows. Write one for each image.")
@@ -125,9 +125,7 @@ def choose_strata_columns(columns: Collection[str], named: Sequence[str] | None,
         )
     missing = [name for name in named if name not in columns]
     if missing:
-        raise DataError(
-            f"{path} lacks the column(s) {', '.join(missing)} that {setting} names; got {', '.join(columns)}."
-        )
+        raise DataError(f"{path} lacks columns that {setting} names: {', '.join(missing)}; got {', '.join(columns)}.")
     return list(dict.fromkeys(named))  # each once, in the order of the setting
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError
+from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError, count_noun
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import (
@@ -90,7 +90,7 @@ class PolygonSource(FileSource):
         lonely = sorted(set(images) - set(files))
         if lonely:
             error = MissingDataError(
-                f"{len(lonely)} of {len(images)} images have no annotations in {whole}: "
+                f"{len(lonely)} of {count_noun(len(images), 'image')} have no annotations in {whole}: "
                 f"{abbreviate([str(images[name]) for name in lonely])}. Annotate them (also with nothing), move them "
                 f"away, or set {_SETTING}."
             )
@@ -210,7 +210,8 @@ class PolygonSource(FileSource):
         named = [entry for entry in entries if PurePosixPath(entry.name).name == case.images[0].name]
         if len(named) != 1:
             raise DataError(
-                f"{case.masks[0]} holds {len(entries)} images, {len(named)} of them {case.images[0].name}; expected "
+                f"{case.masks[0]} holds {count_noun(len(entries), 'image')}, {len(named)} of them "
+                f"{case.images[0].name}; expected "
                 f"one. Give the file itself with {_SETTING} if it is that of all images."
             )
         return named[0]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError
+from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError, count_noun
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -289,8 +289,8 @@ def _slice(path: Path, name: _SliceName) -> UInt8[np.ndarray, "h w"] | np.ndarra
     if pixels.shape != (1, name.height, name.width):
         channels, height, width = pixels.shape
         raise GeometryError(
-            f"{path} is {width} x {height} pixels with {channels} channel(s), but its name says {name.width} x "
-            f"{name.height} and one channel. Replace the file with an intact copy."
+            f"{path} is {width} x {height} pixels with {count_noun(channels, 'channel')}, but its name says "
+            f"{name.width} x {name.height} and one channel. Replace the file with an intact copy."
         )
     plane: np.ndarray = pixels[0]
     return plane
@@ -309,11 +309,11 @@ def _read_runs(table: Path, column: str) -> dict[tuple[str, str], str]:
             raise DataError(f"{table} is no CSV in UTF-8: {error}. Save it as such.") from error
     if missing or not rows:
         raise DataError(
-            f"{table} {'lacks the column(s) ' + ', '.join(sorted(missing)) if missing else 'has no rows'}; "
+            f"{table} {'lacks columns: ' + ', '.join(sorted(missing)) if missing else 'has no rows'}; "
             f"expected rows with id, class and {column}, separated by commas. Restore the competition's table."
         )
     runs = {(row["id"], row["class"]): row[column] or "" for row in rows}
     if len(runs) < len(rows):
         twice, count = Counter((row["id"], row["class"]) for row in rows).most_common(1)[0]
-        raise DataError(f"{table} has {count} rows for {twice[0]}, class {twice[1]}. Keep one of them.")
+        raise DataError(f"{table} has {count_noun(count, 'row')} for {twice[0]}, class {twice[1]}. Keep one of them.")
     return runs

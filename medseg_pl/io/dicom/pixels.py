@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.utils import iter_pixels
 
-from medseg_pl.core.errors import UnreadableFileError
+from medseg_pl.core.errors import UnreadableFileError, count_noun
 from medseg_pl.io.dicom.headers import explain_damage, get_text, require_element
 from medseg_pl.io.size_limits import MAX_PIXELS, MAX_VOXELS, check_claim
 
@@ -73,7 +73,8 @@ def read_layout(dataset: Dataset, path: Path) -> PixelLayout:
     check_claim(path, rows * columns * frames, MAX_VOXELS, "voxels")
     if samples != 1 or min(rows, columns, frames) < 1 or not 1 <= bits <= 32:
         raise UnreadableFileError(
-            f"{path} holds {frames} image(s) of {rows} x {columns} pixels with {samples} value(s) of {bits} bits each; "
+            f"{path} holds {count_noun(frames, 'image')} of {rows} x {columns} pixels with "
+            f"{count_noun(samples, 'value')} of {bits} bits each; "
             "expected one value of 1 to 32 bits a pixel. Convert colors to gray, or export it again."
         )
     return PixelLayout(frames, (rows, columns), bits, signed, inverted)
@@ -151,8 +152,8 @@ def _iterate_compressed(
                 yield number, _apply_sign(_decode(frame, path, layout, decode), layout)
     if number + 1 < layout.frames:
         raise UnreadableFileError(
-            f"{path} claims {layout.frames} image(s) and holds {number + 1}: it is cut off. Replace it with a "
-            "complete copy."
+            f"{path} claims {count_noun(layout.frames, 'image')} and holds {number + 1}: it is cut off. Replace it "
+            "with a complete copy."
         )
 
 
@@ -220,7 +221,7 @@ def _check_length(dataset: Dataset, path: Path, layout: PixelLayout) -> None:
         got = len(dataset.PixelData)
     if got < promised:
         raise UnreadableFileError(
-            f"{path} holds {got} bytes of pixel data; expected {promised} for {layout.frames} image(s) of "
+            f"{path} holds {got} bytes of pixel data; expected {promised} for {count_noun(layout.frames, 'image')} of "
             f"{layout.size[0]} x {layout.size[1]} pixels. It is cut off: replace it with a complete copy."
         )
 

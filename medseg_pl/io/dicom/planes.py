@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 from pydicom.dataset import Dataset
 
-from medseg_pl.core.errors import UnreadableFileError
+from medseg_pl.core.errors import UnreadableFileError, count_noun
 from medseg_pl.io.dicom.headers import explain_damage, get_items, get_kind, get_text, require_element
 from medseg_pl.io.dicom.pixels import read_layout
 
@@ -102,8 +102,8 @@ def read_planes(dataset: Dataset, path: Path) -> list[Plane]:
         found = collect_frame_elements(dataset, path)
         if len(found) != layout.frames:
             raise UnreadableFileError(
-                f"{path} holds {layout.frames} images and the places of {len(found)}. Export it again as enhanced "
-                "multi-frame DICOM, or as one file for each slice."
+                f"{path} holds {count_noun(layout.frames, 'image')} and the places of {len(found)}. Export it again as "
+                "enhanced multi-frame DICOM, or as one file for each slice."
             )
         if get_kind(dataset) == "projection":
             return [_place_projection(dataset, path, frame, layout.size) for frame in range(layout.frames)]
@@ -197,7 +197,7 @@ def _read_numbers(elements: Dataset, keyword: str, count: int, path: Path) -> tu
     numbers = tuple(float(number) for number in (value if isinstance(value, Iterable) else [value]))
     if len(numbers) != count or not all(abs(number) < FARTHEST_MM for number in numbers):
         raise UnreadableFileError(
-            f"{path} has the {len(numbers)} number(s) {numbers} in {keyword}; expected {count}, each less than "
+            f"{path} has {count_noun(len(numbers), 'number')} {numbers} in {keyword}; expected {count}, each less than "
             f"{FARTHEST_MM:g}. Correct the header, or export it again."
         )
     return numbers

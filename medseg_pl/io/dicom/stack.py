@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from medseg_pl.core.errors import count_noun
 from medseg_pl.core.geometry import Geometry, to_affine
 from medseg_pl.io.dicom.planes import Plane
 
@@ -78,7 +79,7 @@ def describe_mixed_series(files: Sequence[tuple[str, Path]]) -> str | None:
     if len(counts) < 2:
         return None
     names = dict(reversed(files))
-    parts = (f"{count} image(s) such as {names[series].name}" for series, count in counts.items())
+    parts = (f"{count_noun(count, 'image')} such as {names[series].name}" for series, count in counts.items())
     return (
         f"{files[0][1].parent} holds {len(counts)} series: {', '.join(parts)}. A volume is one series: move each into "
         "a folder of its own."
@@ -148,7 +149,8 @@ def _find_duplicates(planes: Sequence[Plane]) -> Iterator[Problem]:
         first, second, *_ = next(group for group in repeated if len(group) > 1)
         yield Problem(
             "duplicate",
-            f"{_name(ordered[first])} and {_name(ordered[second])} lie in the same place: {len(ordered)} slices are "
+            f"{_name(ordered[first])} and {_name(ordered[second])} lie in the same place: "
+            f"{count_noun(len(ordered), 'slice')} are "
             f"in {len(repeated)} places. Expected one slice in each: remove copies, and give every time point, echo "
             "or direction a folder of its own.",
         )
@@ -175,7 +177,8 @@ def _find_gaps(planes: Sequence[Plane]) -> Iterator[Problem]:
         yield Problem(
             "gap",
             f"{_name(ordered[before])} and {_name(ordered[before + 1])} are {steps_mm[before]:.2f} mm apart, other "
-            f"slices of this series {usual_mm:.2f} mm: {missing} slice(s) between them seem to be missing. Restore "
+            f"slices of this series {usual_mm:.2f} mm: "
+            f"{count_noun(missing, 'slice between them seems', 'slices between them seem')} to be missing. Restore "
             f"them, move the series away, or {_RESAMPLE}, which interpolates them.",
         )
 

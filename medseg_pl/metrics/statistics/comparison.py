@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from medseg_pl.core.errors import count_noun
 from medseg_pl.metrics.statistics.intervals import (
     FEW_GROUPS,
     HELD_WITH_FEW,
@@ -287,7 +288,7 @@ def note_too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
     if least < ALPHA:
         return ""
     p = "the corrected p" if len(tested) > 1 else "p"
-    return f"With {groups} groups {p} is at least {least:.3g}: no difference can be shown, however large."
+    return f"With {count_noun(groups, 'group')} {p} is at least {least:.3g}: no difference can be shown, however large."
 
 
 def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
@@ -308,7 +309,8 @@ def note_empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:
     undefined, alarms_a, alarms_b = (
         sum(fields[name] for fields in labels.values()) for name in ("undefined", "false_alarms_a", "false_alarms_b")
     )
-    said = [f"{undefined} rows without a score in either run are left out"] if undefined else []
+    rows = count_noun(undefined, "row without a score in either run is", "rows without a score in either run are")
+    said = [f"{rows} left out"] if undefined else []
     if alarms_a or alarms_b:
         said.append(
             f"where one run alone found what the reference has not, the other got the best score (false alarms: "

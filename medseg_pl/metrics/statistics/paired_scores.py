@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from medseg_pl.core.errors import DataError
+from medseg_pl.core.errors import DataError, count_noun
 
 Row = Mapping[str, str | int | float]
 
@@ -220,5 +220,5 @@ def _quote_some(keys: Sequence[tuple[str, str]]) -> str:
     '4 rows (c1 liver, c2 liver, c3 liver …)'
     """
     named = (f"{case_id} {label}" for label, case_id in keys[:3])
-    rows = "1 row" if len(keys) == 1 else f"{len(keys)} rows"
+    rows = count_noun(len(keys), "row")
     return f"{rows} ({', '.join(named)}{' …' if len(keys) > 3 else ''})"

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from medseg_pl.core.errors import FolderLockedError, MedsegError
+from medseg_pl.core.errors import FolderLockedError, MedsegError, count_noun
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Prediction
 from medseg_pl.data.cache.case import CachedCase
@@ -108,7 +108,8 @@ class SavedMasks:
     def warn_of_faults(self) -> None:
         """Name a mask that this rank could not write."""
         for case_id, fault in list(self.faults.items())[:1]:
-            log.warning("The masks of %d case(s) are not kept, %s among them: %s", len(self.faults), case_id, fault)
+            cases = count_noun(len(self.faults), "case")
+            log.warning("Masks are not kept of %s, such as %s: %s", cases, case_id, fault)
 
     def finish(self, place: Path, means: Mapping[str, float], bins: Mapping[str, CalibrationSums]) -> None:
         """Move the folder to its place, on rank zero after all ranks.

@@ -179,7 +179,7 @@ def test_files_that_do_not_exist_are_counted_and_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError) as error:
         source.cases()
     assert str(error.value) == (
-        f"2 file(s) that {tmp_path / 'dataset.json'} speaks of do not exist: {tmp_path / 'labelsTr/a.nii.gz'}, "
+        f"{tmp_path / 'dataset.json'} speaks of 2 missing files: {tmp_path / 'labelsTr/a.nii.gz'}, "
         f"{tmp_path / 'imagesTr/b.nii.gz'}. Complete the download, or remove the entries."
     )
     assert tree(tmp_path) == before
@@ -187,7 +187,7 @@ def test_files_that_do_not_exist_are_counted_and_named(tmp_path: Path) -> None:
 
 def test_a_channel_that_does_not_exist_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
-    with pytest.raises(MissingDataError, match=r"1 file\(s\) .* do not exist: .*imagesTr/a_0001\.nii\.gz\."):
+    with pytest.raises(MissingDataError, match=r"speaks of 1 missing file: .*imagesTr/a_0001\.nii\.gz\."):
         describe(tmp_path, NNUNET).cases()
 
 

@@ -218,7 +218,7 @@ class TestLabels:
         with pytest.raises(MissingDataError) as error:
             self.read(root, LabelMap(["liver", "pancreas"], "multiclass"))
         assert str(error.value) == (
-            f"Case p1/ct: nothing drawn is called 'pancreas', the label 'pancreas'; {root / 'p1/seg/1-1.dcm'} hold(s) "
+            f"Case p1/ct: nothing drawn is called 'pancreas', the label 'pancreas'; in {root / 'p1/seg/1-1.dcm'}: "
             "1 'Liver', 2 'Spleen'. Name it with data.source.segments, or set data.source.missing_is_empty."
         )
         with pytest.raises(MissingDataError, match=r"nothing drawn is called 'Hepar' or 7, the label 'liver'; "):
@@ -362,16 +362,14 @@ class TestRefused:
         with pytest.raises(MissingDataError) as error:
             DicomSource(str(tmp_path)).cases()
         assert str(error.value) == (
-            f"{tmp_path} holds no CT, MR, PET or X-ray images that are called like '*' (4 DICOM file(s), 0 series). "
+            f"{tmp_path} holds no CT, MR, PET or X-ray images that are called like '*' (4 DICOM files, 0 series). "
             "Set data.source.root or data.source.images."
         )
 
     def test_two_series_in_a_folder(self, tmp_path: Path) -> None:
         save_case(tmp_path, "p1")
         save_series(tmp_path / "p1/ct", stored()[:1], series="scout", names=["scout"])
-        with pytest.raises(
-            DataError, match=r"p1/ct holds 2 series: 4 image\(s\) such as IM001\.dcm, 1 image\(s\) such"
-        ):
+        with pytest.raises(DataError, match=r"p1/ct holds 2 series: 4 images such as IM001\.dcm, 1 image such"):
             DicomSource(str(tmp_path)).cases()
 
     def test_a_series_that_lies_in_two_folders_would_leak(self, tmp_path: Path) -> None:
@@ -383,7 +381,7 @@ class TestRefused:
     def test_a_missing_slice(self, tmp_path: Path) -> None:
         save_case(tmp_path, "p1")[2].unlink()
         source = DicomSource(str(tmp_path))
-        with pytest.raises(GeometryError, match=r"1 slice\(s\) between them seem to be missing"):
+        with pytest.raises(GeometryError, match=r"1 slice between them seems to be missing"):
             source.read(source.cases()[0], LIVER)
 
 
@@ -506,7 +504,7 @@ class TestSeveralInOneFolder:
     def test_pictures_beside_a_series_are_no_masks_of_it(self, tmp_path: Path) -> None:
         save_series(tmp_path / "p1" / "ct", stored())
         save_raster(tmp_path / "p1" / "masks" / "001.png", np.eye(8, dtype=np.uint8))
-        with pytest.raises(MissingDataError, match=r"1 other image\(s\), such as 001\.png\. Masks of DICOM are SEG"):
+        with pytest.raises(MissingDataError, match=r"1 other image, such as 001\.png\. Masks of DICOM are SEG"):
             DicomSource(str(tmp_path)).cases()
 
 
@@ -614,7 +612,7 @@ class TestUneven:
         paths[1].unlink()
         DicomSource.read(*self.open(tmp_path / "gap", references=None), ORGANS)
         assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
-        assert caplog.messages[1].startswith("Case p1: slices seem to be missing in 1 place(s) and are interpolated.")
+        assert caplog.messages[1].startswith("Case p1: slices seem to be missing in 1 place and are interpolated.")
 
 
 class TestProjections:

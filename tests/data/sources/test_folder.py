@@ -174,7 +174,7 @@ class TestSeveralFilesOfSeveralLabels(SourceContract):
 
     def test_files_without_a_label_cannot_be_told_apart(self, subject: Subject, tmp_path: Path) -> None:
         source = FolderSource(str(tmp_path), mask_name="{stem}_*")
-        with pytest.raises(GeometryError, match=r"Case a has 3 mask file\(s\) for the 2 labels cell, debris"):
+        with pytest.raises(GeometryError, match=r"Case a has 3 mask files for the 2 labels cell, debris"):
             source.read(source.cases()[0], subject.labels)
 
 
@@ -303,14 +303,14 @@ def test_a_mask_of_two_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         FolderSource(str(tmp_path), mask_name="{stem}_*").cases()
     assert str(error.value) == (
-        f"1 masks belong to several images or labels: {tmp_path / 'masks/a_b_1.png'}. Make the names in "
+        f"1 mask belongs to several images or labels: {tmp_path / 'masks/a_b_1.png'}. Make the names in "
         "data.source.masks or data.source.mask_name tell them apart."
     )
 
 
 def test_a_mask_of_two_labels_is_refused(tmp_path: Path) -> None:
     make(tmp_path, ["a.png"], ["a.png"])
-    with pytest.raises(DataError, match="1 masks belong to several images or labels"):
+    with pytest.raises(DataError, match="1 mask belongs to several images or labels"):
         FolderSource(str(tmp_path), masks={"liver": "masks", "spleen": "masks"}).cases()
 
 
@@ -566,5 +566,5 @@ def test_a_table_says_which_labels_were_looked_for(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"1 of 3 images have no mask in .*liver"):
         FolderSource(str(tmp_path), masks=folders).cases()
     (tmp_path / "looked.csv").write_text("case_id,annotated_labels\nz,liver\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"looked\.csv names 1 case\(s\) that are not there: z\. Correct case_id"):
+    with pytest.raises(DataError, match=r"looked\.csv names 1 case that is not there: z\. Correct case_id"):
         source.cases()

@@ -208,7 +208,7 @@ def test_a_row_that_ends_too_early_is_an_empty_field(tmp_path: Path) -> None:
 
 
 def test_missing_columns_are_named_beside_those_that_are_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"lacks the column\(s\) case_id, group; expected .*; got id, image\."):
+    with pytest.raises(DataError, match=r"lacks columns: case_id, group; expected .*; got id, image\."):
         manifest(tmp_path, "id,image", "a,a.png").cases()
 
 
@@ -269,7 +269,7 @@ def test_a_named_column_has_to_be_there_and_may_be_no_column_of_scores(tmp_path:
     manifest(tmp_path, "case_id,group,image,site", "a,p1,a.png,north")
     with pytest.raises(
         DataError,
-        match=r"cases\.csv lacks the column\(s\) scanner that data\.source\.strata names; got case_id, group, image, s",
+        match=r"cases\.csv lacks columns that data\.source\.strata names: scanner; got case_id, group, image, s",
     ):
         ManifestSource(str(tmp_path / "cases.csv"), strata=["site", "scanner"]).cases()
     with pytest.raises(
@@ -305,9 +305,7 @@ def test_site_and_scanner_need_not_be_there_unless_they_are_named() -> None:
     assert choose_strata_columns(["case_id"], None, TABLE, "strata") == []
     assert choose_strata_columns(["case_id", "site"], [], TABLE, "strata") == []
     assert choose_strata_columns(["age", "site"], ["site", "age", "site"], TABLE, "strata") == ["site", "age"]
-    with pytest.raises(
-        DataError, match=r"^cases\.csv lacks the column\(s\) site that strata names; got case_id, group\.$"
-    ):
+    with pytest.raises(DataError, match=r"^cases\.csv lacks columns that strata names: site; got case_id, group\.$"):
         choose_strata_columns(["case_id", "group"], ["site"], TABLE, "strata")
 
 

@@ -185,7 +185,7 @@ def test_a_run_that_leaves_the_image_names_row_and_class(tmp_path: Path) -> None
 def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
     root = make(tmp_path, [])
     (root / "train.csv").write_text("id,class,predicted\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"train\.csv .*lacks the column\(s\) segmentation; expected rows"):
+    with pytest.raises(DataError, match=r"train\.csv .*lacks columns: segmentation; expected rows"):
         read(root)
 
 
@@ -196,7 +196,7 @@ def test_a_slice_unlike_its_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GeometryError) as error:
         read(root)
     assert str(error.value) == (
-        f"{file} is 4 x 6 pixels with 1 channel(s), but its name says 6 x 4 and one channel. "
+        f"{file} is 4 x 6 pixels with 1 channel, but its name says 6 x 4 and one channel. "
         "Replace the file with an intact copy."
     )
 

@@ -134,7 +134,7 @@ class TestRefused:
         with pytest.raises(UnreadableFileError) as error:
             read_series([path])
         assert str(error.value) == (
-            f"{path} holds 100 bytes of pixel data; expected 768 for 1 image(s) of 16 x 24 pixels. It is cut off: "
+            f"{path} holds 100 bytes of pixel data; expected 768 for 1 image of 16 x 24 pixels. It is cut off: "
             "replace it with a complete copy."
         )
 

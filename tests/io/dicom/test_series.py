@@ -338,8 +338,8 @@ class TestRefused:
         with pytest.raises(GeometryError) as error:
             read_series([path for path in paths if path.exists()])
         assert str(error.value) == (
-            f"{paths[2]} and {paths[4]} are 5.00 mm apart, other slices of this series 2.50 mm: 1 slice(s) between "
-            "them seem to be missing. Restore them, move the series away, or set data.source.uneven_slices to "
+            f"{paths[2]} and {paths[4]} are 5.00 mm apart, other slices of this series 2.50 mm: 1 slice between "
+            "them seems to be missing. Restore them, move the series away, or set data.source.uneven_slices to "
             "resample, which interpolates them."
         )
 
@@ -349,7 +349,7 @@ class TestRefused:
         with pytest.raises(GeometryError) as error:
             read_series(list_series_files(tmp_path))
         assert str(error.value) == (
-            f"{tmp_path} holds 2 series: 5 image(s) such as IM001.dcm, 1 image(s) such as scout.dcm. A volume is one "
+            f"{tmp_path} holds 2 series: 5 images such as IM001.dcm, 1 image such as scout.dcm. A volume is one "
             "series: move each into a folder of its own."
         )
 
@@ -390,7 +390,7 @@ class TestRefused:
         [
             ({"PixelSpacing": [0.5, 0.0]}, r"PixelSpacing \(0\.5, 0\.0\); expected"),
             ({"PixelSpacing": [0.5, -1.0]}, r"PixelSpacing \(0\.5, -1\.0\); expected"),
-            ({"PixelSpacing": [0.5]}, r"has the 1 number\(s\) \(0\.5,\) in PixelSpacing; expected 2, each less than"),
+            ({"PixelSpacing": [0.5]}, r"has 1 number \(0\.5,\) in PixelSpacing; expected 2, each less than"),
             ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "expected two unit vectors at a right angle"),
             ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, "expected two unit vectors at a right angle"),
             ({"ImagePositionPatient": ["nan", "0", "0"]}, r"in ImagePositionPatient; expected 3, each less than"),
@@ -398,7 +398,7 @@ class TestRefused:
             ({"RescaleSlope": 0}, r"has the rescale slope 0\.0 and intercept -1024\.0; expected numbers of less"),
             ({"RescaleIntercept": "inf"}, r"has the rescale slope 1\.0 and intercept inf; expected numbers of less"),
             ({"PhotometricInterpretation": "RGB"}, "holds pixels of the kind RGB; expected MONOCHROME1 or MONOCHROME2"),
-            ({"SamplesPerPixel": 3}, r"with 3 value\(s\) of 16 bits each; .* Convert colors to gray"),
+            ({"SamplesPerPixel": 3}, r"with 3 values of 16 bits each; .* Convert colors to gray"),
             ({"ModalityLUTSequence": []}, r"by a table \(ModalityLUTSequence\), which is not read"),
         ],
     )

@@ -89,7 +89,7 @@ def test_a_missing_slice_is_named_by_its_neighbors() -> None:
     assert problem == (
         "gap",
         f"{Path('folder/002.dcm')} and {Path('folder/003.dcm')} are 7.50 mm apart, other slices of this series 2.50 "
-        "mm: 2 slice(s) between them seem to be missing. Restore them, move the series away, or set "
+        "mm: 2 slices between them seem to be missing. Restore them, move the series away, or set "
         "data.source.uneven_slices to resample, which interpolates them.",
     )
 
@@ -216,7 +216,7 @@ def test_several_series_are_counted_and_not_identified() -> None:
     files = [("1.2.840.1", Path("in/b")), ("1.2.840.2", Path("in/c")), ("1.2.840.1", Path("in/a"))]
     message = describe_mixed_series(files)
     assert message == (
-        f"{Path('in')} holds 2 series: 2 image(s) such as b, 1 image(s) such as c. A volume is one series: move each "
+        f"{Path('in')} holds 2 series: 2 images such as b, 1 image such as c. A volume is one series: move each "
         "into a folder of its own."
     )
     assert describe_mixed_series(files[:1]) is None
