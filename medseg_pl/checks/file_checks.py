@@ -161,13 +161,7 @@ def read_or_diagnose(
 
 
 def diagnose(path: Path, case_id: str, fault: Exception) -> Finding:
-    """Find the fault of a file that its reader could not read.
-
-    Args:
-        path: The file.
-        case_id: The case.
-        fault: What the reader raised.
-    """
+    """Find the fault of a file that its reader could not read."""
     content, promised = detect_format(path), promised_format(path)
     size = path.stat().st_size
     if content == "nothing":
@@ -182,13 +176,7 @@ def diagnose(path: Path, case_id: str, fault: Exception) -> Finding:
 
 
 def check_extension(path: Path, header: FileHeader, case_id: str) -> Iterator[Finding]:
-    """Find a file that was read although its name says something else.
-
-    Args:
-        path: The file.
-        header: Its header.
-        case_id: The case.
-    """
+    """Find a file that was read although its name says something else."""
     promised = promised_format(path)
     if promised is not None and header.content not in (promised, "unknown", "nothing"):
         message = f"The name says {promised}, the content is {header.content}."
@@ -199,11 +187,6 @@ def check_links(path: Path, root: Path, case_id: str) -> Iterator[Finding]:
     """Find a link that leads out of the data set.
 
     It may be the file, or a folder on the way to it.
-
-    Args:
-        path: The file.
-        root: The folder of the data set.
-        case_id: The case.
     """
     above = [parent for parent in path.parents if parent.is_relative_to(root) and parent != root]
     if any(each.is_symlink() for each in (path, *above)) and not path.resolve().is_relative_to(root.resolve()):
@@ -218,10 +201,8 @@ def describe_error(fault: Exception) -> str:
 
 
 def _is_read_anyway(content: str, promised: str) -> bool:
-    """Tell whether readers open this content under this name.
-
-    The damage is then elsewhere.
-    """
+    """Tell whether readers open this content under this name."""
+    # The damage is then elsewhere.
     return content in PICTURES.values() and promised in set(PICTURES.values()) - {"TIFF"}
 
 
@@ -273,10 +254,8 @@ def _explain_no_cases(source: Source) -> Problem:
 
 
 def _report_left_out(source: Source) -> Iterator[Finding]:
-    """Report files and links that belong to no case.
-
-    Those that may hold an image are reported one by one, the others together.
-    """
+    """Report files and links that belong to no case."""
+    # Files that may hold an image are reported one by one, the others together.
     try:
         left_out = source.list_left_out()
     except DataError:  # the listing's own fault, which is among the findings

@@ -266,10 +266,6 @@ class LabelLookup:
     def find(self, value: MaskValue, mask: MaskFacts) -> int | None:
         """Return the label of a value.
 
-        Args:
-            value: The value, or the color.
-            mask: The mask that holds it.
-
         Returns:
             The label counted from 1, 0 for background, 255 for ignored voxels, `None` where it is no label's value.
         """

@@ -116,10 +116,8 @@ def _check_mask_grid(case_id: str, image: ImageFacts, mask: MaskFacts) -> Iterat
 
 
 def _is_proved_upright(image: FileHeader, mask: FileHeader) -> bool:
-    """Tell whether a mask fits only because the image was turned.
-
-    Height and width were exchanged, and differ.
-    """
+    """Tell whether a mask fits only because the image was turned."""
+    # Height and width were exchanged, and differ.
     sideways = (image.orientation >= _SIDEWAYS) != (mask.orientation >= _SIDEWAYS)
     return sideways and image.size is not None and image.size[0] != image.size[1]
 

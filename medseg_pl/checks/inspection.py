@@ -157,10 +157,7 @@ def inspect_case(source: Source, case: Case, *, labels: LabelMap | None, root: P
 
 
 def _inspect_files(source: FileSource, case: Case, labels: LabelMap | None) -> CaseFacts:
-    """Read the mask files of a case, and the label of each.
-
-    A single file for several labels holds all of them.
-    """
+    """Read the mask files of a case, and the label of each."""
     shares = source.count_label_files(case)
     if len(case.masks) <= 1 and len(shares) <= 1 and (labels is None or not labels.overlapping):
         return _measure_files(case, [None] * len(case.masks), labels)
@@ -215,10 +212,6 @@ def read_any_mask(path: Path, labels: LabelMap | None = None) -> _Pixels:
     """Read a mask's values, or its colors.
 
     Colors are read where the labels are known by them or the file holds nothing else.
-
-    Args:
-        path: The file.
-        labels: Labels that may have colors.
     """
     try:
         return read_mask_file(path, labels)

@@ -146,10 +146,8 @@ def _find_unusual(
 
 
 def _find_white(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
-    """Find 8-bit images that are largely white where others are not.
-
-    They are deeper images, cut off at 255.
-    """
+    """Find 8-bit images that are largely white where others are not."""
+    # They are deeper images, cut off at 255.
     usual = float(np.median([image.at_top for _, image in images]))
     for name, image in images:
         if image.dtype == "uint8" and image.highest == 255 and image.at_top >= _CLIPPED_8_BIT > 10 * usual:

@@ -336,10 +336,6 @@ def is_smoothed(mask: MaskFacts) -> bool:
 def classify_smear(mask: MaskFacts, unknown: list[MaskValueCount]) -> str | None:
     """Name the cause of values that no label has.
 
-    Args:
-        mask: The mask.
-        unknown: The values.
-
     Returns:
         The code of compression or of smoothing; `None` for neither.
     """

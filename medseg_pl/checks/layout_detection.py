@@ -140,10 +140,6 @@ def detect_dataset(directory: Path, settings: DataSettings | None = None) -> Det
 def detect_labels(opened: OpenedDataset, settings: LabelSettings) -> DetectedDataset:
     """Detect the labels of an opened data set.
 
-    Args:
-        opened: The data set.
-        settings: The given settings of labels.
-
     Raises:
         SettingError: Something has to be set that the masks do not say.
     """
@@ -157,10 +153,6 @@ def detect_labels(opened: OpenedDataset, settings: LabelSettings) -> DetectedDat
 
 def open_data_set(directory: Path, settings: DataSettings) -> OpenedDataset:
     """Open a data set with the detected layout and its source's settings.
-
-    Args:
-        directory: The data set.
-        settings: The given settings.
 
     Raises:
         MissingDataError: There is no such folder, or nothing in it that is known.

@@ -271,10 +271,8 @@ def _describe_expected(mask: MaskFacts, labels: LabelMap) -> str:
 
 
 def _check_tolerance(facts: CaseFacts, mask: MaskFacts, lookup: LabelLookup) -> Iterator[Finding]:
-    """Report a mask that only the tolerance makes readable.
-
-    The configuration of `plan` trains on it, with edges that were guessed.
-    """
+    """Report a mask that only the tolerance makes readable."""
+    # The configuration of `plan` trains on it, with edges that were guessed.
     if moved := LabelLookup(replace(lookup.labels, tolerance=0)).find_unknown(mask):
         code = "mask-antialiased" if is_smoothed(mask) and not mask.header.lossy else "mask-jpeg-artifacts"
         message = (

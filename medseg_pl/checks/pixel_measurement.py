@@ -85,12 +85,7 @@ def measure_image(
 
 
 def sample_finite(pixels: Shaped[np.ndarray, "..."], most: int = _SAMPLE) -> Shaped[np.ndarray, " n"]:
-    """Draw finite numbers evenly from an array.
-
-    Args:
-        pixels: The array.
-        most: About the largest number of values.
-    """
+    """Draw finite numbers evenly from an array."""
     values = pixels.ravel()[:: max(1, pixels.size // most)]
     return values[np.isfinite(values)] if values.dtype.kind == "f" else values
 
@@ -242,10 +237,6 @@ def measure_alignment(image: Shaped[np.ndarray, "c d h w"], mask: Shaped[np.ndar
     It measures the slices with most of the mask. The gradient under the borders is averaged for every shift within a
     few pixels. Where masks lie on edges, the average has its peak at no shift; a mask that was moved has it elsewhere.
 
-    Args:
-        image: All channels.
-        mask: The mask on the same grid.
-
     Returns:
         `None` where there are too few borders, or no shift within reach is the best.
     """
@@ -302,9 +293,7 @@ def _find_borders(labels: Shaped[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _sum_under_border(border: Bool[np.ndarray, "h w"], values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "n n"]:
-    """Sum the values under the border for each shift.
-
-    Values beyond the image are 0.
-    """
+    """Sum the values under the border for each shift."""
+    # Values beyond the image are 0.
     padded = cv2.copyMakeBorder(values, _REACH, _REACH, _REACH, _REACH, cv2.BORDER_CONSTANT, value=0)
     return np.asarray(cv2.matchTemplate(padded, border.astype(np.float32), cv2.TM_CCORR))

@@ -154,12 +154,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def inspect_dataset(settings: CheckSettings, workers: int) -> Report:
-    """Find the cases, read each, and run all rules.
-
-    Args:
-        settings: The settings of the check.
-        workers: How many cases are read at once.
-    """
+    """Find the cases, read each, and run all rules."""
     listing = list_cases(settings.source)
     with warnings.catch_warnings(), show_progress("Checking cases", len(listing.cases)) as advance:
         warnings.simplefilter("ignore")  # decoders warn of damage, of which the findings speak
@@ -195,12 +190,7 @@ def print_report(console: Console, report: Report, root: Path) -> None:
 
 
 def to_json(report: Report, settings: CheckSettings) -> dict[str, Any]:
-    """Return the content of `--json`.
-
-    Args:
-        report: The findings.
-        settings: The settings of the check.
-    """
+    """Return the content of `--json`."""
     return {
         "directory": make_printable(str(settings.root)),
         "notes": list(report.notes),
@@ -212,12 +202,7 @@ def to_json(report: Report, settings: CheckSettings) -> dict[str, Any]:
 
 
 def describe_dataset(report: Report, settings: CheckSettings) -> dict[str, Any]:
-    """Describe the data in numbers.
-
-    Args:
-        report: The facts of the cases.
-        settings: The settings of the check.
-    """
+    """Describe the data in numbers."""
     images = [case.image for case in report.cases if case.image is not None]
     lookup = LabelLookup(report.labels)
     present = np.array([lookup.count_voxels(case.masks) for case in report.cases if case.masks], dtype=bool)
@@ -259,10 +244,6 @@ def summarize_report(report: Report) -> str:
 def describe_finding(finding: Finding, root: Path) -> dict[str, str]:
     """Describe a finding as it is shown.
 
-    Args:
-        finding: The finding.
-        root: The data set; files are named below it.
-
     Returns:
         Printable texts.
     """
@@ -286,13 +267,7 @@ def _group_by_code(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
 
 
 def write_page(path: Path, report: Report, settings: CheckSettings) -> None:
-    """Write one HTML file that needs no other file.
-
-    Args:
-        path: The file to write.
-        report: The findings.
-        settings: The settings of the check.
-    """
+    """Write one HTML file that needs no other file."""
     # Names of files may be a stranger's: whatever stands in them is text and no markup.
     environment = Environment(
         loader=PackageLoader("medseg_pl.checks", ""),
@@ -382,9 +357,7 @@ def _describe_code(code: str, findings: Sequence[Finding], root: Path) -> Text:
 
 
 def _choose_width() -> int:
-    """Choose the terminal's width, limited to what reads easily.
-
-    Files and pipes get the same width.
-    """
+    """Choose the terminal's width, limited to what reads easily."""
+    # Files and pipes get the same width.
     console = Console()
     return min(_WIDTH, console.width) if console.is_terminal else _WIDTH

@@ -126,10 +126,6 @@ def read_declared_splits(cases: Sequence[Case]) -> tuple[list[Split], list[Findi
 def read_split_file(path: Path, cases: Sequence[Case]) -> tuple[list[Split], list[Finding]]:
     """Read the split of a `splits.json`, or all folds of nnU-Net's.
 
-    Args:
-        path: The file.
-        cases: The cases of the data set.
-
     Returns:
         The splits, and what is wrong with them.
     """

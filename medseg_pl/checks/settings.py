@@ -202,11 +202,7 @@ def _make_source(settings: Mapping[str, Any], directory: Path | None) -> tuple[B
 
 
 def _make(kind: Any, setting: str, values: Mapping[str, Any]) -> Any:
-    """Make an object from the settings of a file.
-
-    Raises:
-        SettingError: They are not those of its constructor.
-    """
+    """Make an object from settings; raise `SettingError` for wrong ones."""
     try:
         return kind(**values)
     except (TypeError, ValueError, AttributeError) as error:

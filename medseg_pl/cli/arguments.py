@@ -31,12 +31,7 @@ LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
 
 
 def make_whole_number_type(low: int, high: int) -> type:
-    """Make the type of a whole number within limits.
-
-    Args:
-        low: The smallest number.
-        high: The largest number.
-    """
+    """Make the type of a whole number within limits."""
     number: type = restricted_number_type(f"a whole number from {low} to {high}", int, [(">=", low), ("<=", high)])
     return number
 

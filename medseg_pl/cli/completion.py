@@ -79,10 +79,8 @@ def _make_trainer_parsers() -> dict[str, ArgumentParser]:
 
 
 def _add_values(action: argparse.Action) -> None:
-    """Let completion offer an option's files, folders or words.
-
-    The words are those in braces in its help.
-    """
+    """Let completion offer an option's files, folders or words."""
+    # The words are those in braces in its help.
     if action.option_strings and not action.option_strings[0].startswith("-"):
         action.help = argparse.SUPPRESS  # a link between settings, which nobody can type
     metavar = action.metavar if isinstance(action.metavar, str) else ""

@@ -170,10 +170,8 @@ def _train_one(plan: Plan, fold: int, stop: StopSignals) -> CrossvalResults | No
 
 
 def _acquire_patiently(locks: FolderLocks, folder: Path) -> None:
-    """Wait for another fold that collects.
-
-    It may have looked before this one was complete.
-    """
+    """Wait for another fold that collects."""
+    # It may have looked before this one was complete.
     deadline = time.monotonic() + _LOCK_S
     while True:
         try:
@@ -286,11 +284,7 @@ def _count_in_file(path: Path) -> int:
 
 
 def _check_same_settings(plan: Plan, fold: int) -> None:
-    """Check that a fold was begun with the same settings.
-
-    Raises:
-        SettingError: It was begun with settings that make it another experiment.
-    """
+    """Check that a fold was begun as the same experiment."""
     run = find_newest_run(plan.get_folder(fold))
     path = run / "config.yaml" if run is not None else None
     if path is None or not path.is_file():

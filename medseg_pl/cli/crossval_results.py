@@ -134,13 +134,7 @@ def _read_split(path: Path) -> FoldSplit:
 
 
 def _check_splits(tables: Sequence[FoldTable], splits: Sequence[FoldSplit]) -> None:
-    """Check that each case is scored once, by the right model.
-
-    The right model was not trained on the patient of the case.
-
-    Raises:
-        DataError: A case is not.
-    """
+    """Check that each case is scored once, without its patient in training."""
     for table, split in zip(tables, splits, strict=True):
         scored = {score.case_id for score in table.scores}
         # Somebody may have scored the fold again, with a split of its own.

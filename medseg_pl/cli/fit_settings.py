@@ -63,10 +63,6 @@ def take_options(
 def parse_settings(early: EarlyOptions, rest: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], Path]:
     """Parse the arguments of `medseg fit`.
 
-    Args:
-        early: The options that are not settings.
-        rest: All other arguments.
-
     Returns:
         The settings, how long a training lasts, and the folder of the experiment.
     """
@@ -126,11 +122,6 @@ def select_binding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def list_differences(before: Any, now: Any, name: str = "") -> list[str]:
     """List the settings that differ, except for new ones.
-
-    Args:
-        before: The earlier settings.
-        now: The present ones.
-        name: The name of the setting that holds them.
 
     >>> list_differences({"data": {"folds": 5}}, {"data": {"folds": 4, "new": True}})
     ['data.folds']

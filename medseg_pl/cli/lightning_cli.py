@@ -146,10 +146,8 @@ class MedsegCLI(LightningCLI):
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MedsegCLI:
-        """Return itself.
-
-        jsonargparse's makers of optimizers refer to it, and averaged weights are a copied module.
-        """
+        """Return itself."""
+        # jsonargparse's makers of optimizers refer to it, and averaged weights are a copied module.
         return self
 
     def setup_parser(
@@ -178,10 +176,7 @@ class MedsegCLI(LightningCLI):
             source.init_args.manifest = relocate_source(source.as_dict(), self.data_root)["init_args"]["manifest"]
 
     def _parse_ckpt_path(self) -> None:
-        """Do nothing.
-
-        The checkpoint's settings are defaults already, so that given ones win.
-        """
+        """Do nothing: the checkpoint's settings are defaults, which given ones replace."""
 
     def before_instantiate_classes(self) -> None:
         """Refuse settings that medseg does not take; find the resume point."""

@@ -265,11 +265,7 @@ def _masks(directory: Path, what: str) -> dict[str, Path]:
 def _check_references(
     names: Sequence[str], references: Sequence[dict[str, Path]], directory: Path, folders: Sequence[str]
 ) -> None:
-    """Check that each case has the references of all labels.
-
-    Raises:
-        MissingDataError: A case lacks the reference of a label.
-    """
+    """Check that each case has the references of all labels."""
     sides = list(zip(folders, references, strict=True))
     lacking = [f"{folder}/{name}" for name in names for folder, files in sides if name not in files]
     if lacking:

@@ -189,10 +189,6 @@ def locate_setting(
 def check_sections(path: Path, sections: Sequence[str]) -> None:
     """Check that a configuration file is YAML with known sections.
 
-    Args:
-        path: The file.
-        sections: The known ones.
-
     Raises:
         SettingError: It is not.
     """

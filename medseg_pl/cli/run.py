@@ -85,10 +85,7 @@ def _describe_training(run: Path) -> dict[str, Any]:
 
 @contextmanager
 def _write_default_configs(trained: Sequence[CheckpointInfo], data_root: str | None) -> Iterator[list[str]]:
-    """Write the first checkpoint's settings as a default configuration.
-
-    Any given setting replaces one of them.
-    """
+    """Write the first checkpoint's settings as defaults, which given settings replace."""
     if not trained:
         yield []
         return

@@ -54,11 +54,6 @@ class RunLengthPair(MaskPair):
     def read(self, labels: LabelMap, group: str, spacing_mm: tuple[float, float, float] | None = None) -> Prediction:
         """Draw both sides; a missing prediction is empty.
 
-        Args:
-            labels: The labels to draw.
-            group: The patient.
-            spacing_mm: Not used: the slices know their own.
-
         Raises:
             DataError: A slice or a row is missing, or a row does not fit its slice.
         """

@@ -218,10 +218,8 @@ def _start_process(training: Training, environment: Mapping[str, str], stdout: i
 
 
 def _make_follower() -> Callable[[], None] | None:
-    """Make a function that ties a child to this process.
-
-    The child is asked to stop when this process is killed; Linux alone can do so.
-    """
+    """Make a function that ties a child to this process."""
+    # The child is asked to stop when this process is killed; Linux alone can do so.
     if not sys.platform.startswith("linux"):
         return None
     libc, parent = ctypes.CDLL(None), os.getpid()

@@ -78,12 +78,7 @@ class Plan(NamedTuple):
         return self.folder / f"trial_{number}"
 
     def make_training(self, trial: Trial, log: bool) -> Training:
-        """Make the training of a trial, which may be resumed.
-
-        Args:
-            trial: The trial.
-            log: Whether its output goes to a file.
-        """
+        """Make the training of a trial, which may be resumed."""
         folder = self.get_folder(trial.number)
         values = [f"--{name}={value}" for name, value in trial.arguments.items()]
         report = {"journal": self.folder / JOURNAL, "trial": trial.number, "metric": self.space.metric}

@@ -242,10 +242,7 @@ def _find_unknown(facts: ImageFacts, profile: TrainingProfile) -> Iterator[Image
 
 
 def _find_causes(facts: ImageFacts, numbers: Mapping[str, float], profile: TrainingProfile) -> Iterator[ImageFinding]:
-    """Find an inversion or exchange of channels that explains the findings.
-
-    The image would then be like the training images.
-    """
+    """Find an inversion or exchange of channels that explains the findings."""
     channels = len(facts.pattern)
     before = _count_outside(numbers, profile, channels)
     if before and _count_outside(_invert(numbers), profile, channels) < before / 2:

@@ -192,11 +192,7 @@ def _find_smallest_gap(marks: Iterable[Mark]) -> int:
 
 
 def _suggest_origin(strays: Float64[np.ndarray, "n c"], rivals: Sequence[Sequence[Mark]], what: str) -> str:
-    """Suggest where unclaimed marks come from.
-
-    Returns:
-        An empty text where they may as well be labels that nobody named.
-    """
+    """Suggest where marks come from, unless they may be unnamed labels."""
     if (strays[np.isfinite(strays)] % 1).any():
         return (
             " Values between whole numbers are what interpolation leaves: resample masks with nearest neighbor, or "

@@ -118,10 +118,6 @@ def compute_pixel_digest(image: Shaped[np.ndarray, "c d h w"]) -> str:
 def find_equal_orientation(a: Shaped[np.ndarray, "..."], b: Shaped[np.ndarray, "..."]) -> Orientation | None:
     """Find the orientation in which `b` equals `a` exactly.
 
-    Args:
-        a: `(C, D, H, W)`.
-        b: The other image.
-
     Returns:
         `None` where they differ in every orientation.
 
@@ -175,10 +171,6 @@ def coarse_similarity(
     A flip changes the sign of the odd frequencies along its axis. So the products of even and of odd ones are summed
     apart, and the largest of the four sums over both flips follows without a further product of matrices.
 
-    Args:
-        rows: Coarse patterns of n images.
-        columns: Those of m images.
-
     Returns:
         `(n, m)` cosines.
     """
@@ -196,10 +188,6 @@ def agreement(a: ImageSignature, b: ImageSignature) -> tuple[float, Orientation]
 
     Both are cut into 8 x 8 tiles, 4 x 4 where there are few pixels, and correlated tile by tile, over the frequencies
     that the smaller one resolves.
-
-    Args:
-        a: The image.
-        b: The one that may be its copy.
 
     Returns:
         The correlation, and the orientation that brings `b` onto `a`.

@@ -241,10 +241,6 @@ def has_other_orientation(index: CacheIndex, orientation: str | None) -> bool:
 def require_masks(cases: Sequence[Case], remedy: str) -> None:
     """Check that each case has a mask.
 
-    Args:
-        cases: The cases.
-        remedy: The sentence that says what to do.
-
     Raises:
         DataError: Some have none.
     """
@@ -297,10 +293,6 @@ def list_rater_cases(source: Source, cases: Sequence[Case]) -> list[Case]:
 
 def find_annotated_labels(cases: Sequence[Case], labels: LabelMap) -> NDArray[np.bool_] | None:
     """Tell for each case and label whether it was annotated.
-
-    Args:
-        cases: The cases.
-        labels: The labels.
 
     Returns:
         `(cases, N)`; `None` where all labels were annotated in all cases.

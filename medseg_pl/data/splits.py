@@ -303,10 +303,6 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
 def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:
     """Restore a checkpoint's split, without cases that came since.
 
-    Args:
-        recorded: The split by sides.
-        cases: Those of the data set.
-
     Raises:
         DataError: Cases that the checkpoint wants to score are not there.
     """
@@ -345,10 +341,6 @@ def refuse_trained_groups(cases: Sequence[Case], trained: Iterable[str]) -> None
 
 def find_leaking_groups(split: Split, cases: Iterable[Case]) -> list[str]:
     """Find the groups with cases on more than one side.
-
-    Args:
-        split: The sides.
-        cases: All cases.
 
     Returns:
         The groups, sorted.

@@ -74,9 +74,6 @@ def export(arguments: argparse.Namespace) -> dict[str, Any] | None:
 
     It gets its name only then.
 
-    Args:
-        arguments: Those of `medseg export`.
-
     Returns:
         The cost of the export in Dice, where it was measured.
 
@@ -211,11 +208,7 @@ def _measure(trained: CheckpointInfo, folder: Path, source: Source) -> dict[str,
 
 
 def _run_self_test(folder: Path) -> str:
-    """Run `run.py --self-test` where only the folder is visible.
-
-    Returns:
-        What it prints.
-    """
+    """Run `run.py --self-test` where only the folder is visible."""
     # Isolated: neither this environment's variables nor the current folder may help the runner.
     command = [sys.executable, "-I", "run.py", "--self-test"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -357,10 +350,6 @@ def find_run(trained: CheckpointInfo, labels: list[str]) -> Run:
     """Read the run of a checkpoint.
 
     A checkpoint without a run folder gives a run without scores.
-
-    Args:
-        trained: The checkpoint.
-        labels: The labels of its model.
     """
     folder = get_run_folder(Path(trained.path))
     if (folder / "config.yaml").is_file():

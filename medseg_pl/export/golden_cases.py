@@ -131,10 +131,8 @@ def _as_array(spacing_mm: Spacing | None) -> dict[str, NDArray[Any]]:
 
 
 def _choose_spacing(model: SegmentationModel) -> Spacing:
-    """Choose a spacing for which a slice grows on one axis only.
-
-    It shrinks on the other, where the model has a spacing of its own.
-    """
+    """Choose a spacing for which a slice grows on one axis only."""
+    # It shrinks on the other, where the model has a spacing of its own.
     y, x = model.spacing_mm or (0.75, 0.5)
     return 3.0, 1.3 * y, 0.8 * x
 

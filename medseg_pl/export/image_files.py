@@ -155,10 +155,7 @@ def paint_labels(mask: Array, spec: dict[str, Any], picture: bool) -> dict[str, 
 
 
 def _paint(plane: Array, marks: list[list[int]]) -> Array:
-    """Paint the mark of each index in the smallest data type.
-
-    A mark is a value or a color.
-    """
+    """Paint the mark of each index in the smallest data type."""
     table = np.array(marks)
     low, high = int(table.min()), int(table.max())
     table = table.astype(np.min_scalar_type(min(low, -high - 1) if low < 0 else high))
@@ -167,13 +164,7 @@ def _paint(plane: Array, marks: list[list[int]]) -> Array:
 
 
 def list_outputs(folder: Path, sources: list[Path], spec: dict[str, Any]) -> list[Path]:
-    """List the files that `write_mask` writes.
-
-    Args:
-        folder: The folder of the masks.
-        sources: The files of the case.
-        spec: The specification.
-    """
+    """List the files that `write_mask` writes."""
     names = spec["labels"]["names"] if spec["labels"]["task"] == "multilabel" else [""]
     return [folder / name / _name_output(source) for name in names for source in sources]
 

@@ -112,12 +112,7 @@ def export_onnx(model: SegmentationModel, precision: str) -> OnnxModel:
 
 
 def replace_network(model: SegmentationModel, graph: onnx.ModelProto) -> SegmentationModel:
-    """Copy a model, with a graph for its network and normalization.
-
-    Args:
-        model: The trained model.
-        graph: Takes raw images, and gives logits.
-    """
+    """Copy a model, with a graph for its network and normalization."""
     replaced = copy.deepcopy(model)
     replaced.normalization = _RawValues()
     replaced.network = _Session(graph, replaced.normalization)
@@ -230,10 +225,8 @@ def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _remove_origin(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove the origin of operators that torch notes.
-
-    It names lines of code, and paths of this machine.
-    """
+    """Remove the origin of operators that torch notes."""
+    # It names lines of code, and paths of this machine.
     graph = model.graph
     values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
     for part in (model, graph, *graph.node, *values, *model.functions):

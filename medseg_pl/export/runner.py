@@ -211,10 +211,7 @@ class Model:
         return resize_linear(padding.undo(probabilities), native)
 
     def _predict_windows(self, image: Array, statistics: Array, fill: Array, most: int) -> Array:
-        """Predict a resized slice, whole if it is small enough.
-
-        Otherwise it is the weighted mean over windows.
-        """
+        """Predict a resized slice: whole if small, else averaged over windows."""
         size, window = (image.shape[1], image.shape[2]), (self.spec["window"][0], self.spec["window"][1])
         frame = compute_padded_size(size, 1, at_least=window)
         whole = compute_padded_size(size, self.spec["size_divisor"], at_least=window)
@@ -285,10 +282,6 @@ def is_name(name: str) -> bool:
 def check_specification(spec: dict[str, Any], metadata: dict[str, str]) -> None:
     """Check that spec.json is what the model was exported with.
 
-    Args:
-        spec: The content of spec.json.
-        metadata: That of the model.
-
     Raises:
         RefusedError: A field differs.
     """
@@ -301,13 +294,7 @@ def check_specification(spec: dict[str, Any], metadata: dict[str, str]) -> None:
 
 
 def list_differences(now: Any, then: Any, where: str = "") -> list[str]:
-    """List the fields in which two JSON values differ, and how.
-
-    Args:
-        now: The present value.
-        then: The other value.
-        where: The name of the field that holds them.
-    """
+    """List the fields in which two JSON values differ, and how."""
     if isinstance(now, dict) and isinstance(then, dict):
         names = sorted({*now, *then})
         pairs = [(now.get(name, ...), then.get(name, ...), f"{where}.{name}".lstrip(".")) for name in names]
@@ -438,10 +425,6 @@ def run_self_test(folder: Path = FOLDER) -> list[str]:
 def check_files(folder: Path, spec: dict[str, Any]) -> None:
     """Check that the folder's files are those that were exported.
 
-    Args:
-        folder: The exported model.
-        spec: The specification, with a checksum for each file.
-
     Raises:
         RefusedError: A file is missing, is another one, or is not listed.
     """
@@ -457,11 +440,6 @@ def check_files(folder: Path, spec: dict[str, Any]) -> None:
 def check_file(folder: Path, name: str, digest: str | None) -> None:
     """Check a file against its checksum.
 
-    Args:
-        folder: The exported model.
-        name: The file.
-        digest: Its SHA-256, hexadecimal.
-
     Raises:
         RefusedError: The file is missing, or is another one.
     """
@@ -473,11 +451,6 @@ def check_file(folder: Path, name: str, digest: str | None) -> None:
 
 def check_case(model: Model, path: Path, whole_image_max_pixels: int | None) -> str:
     """Run a golden case, and describe in a line how it agrees.
-
-    Args:
-        model: The exported model.
-        path: The file of the case.
-        whole_image_max_pixels: In place of the specification's.
 
     Raises:
         RefusedError: It does not agree.

@@ -41,10 +41,6 @@ class TrainingComparison:
     def compare_image(self, volume: Volume, description: str) -> tuple[ImageFinding, ...]:
         """Compare an image before it is predicted.
 
-        Args:
-            volume: The image.
-            description: The image's name in errors.
-
         Raises:
             ForeignImageError: It has a warning, and such images are refused.
         """
@@ -55,10 +51,6 @@ class TrainingComparison:
 
     def compare_prediction(self, prediction: Prediction, description: str) -> tuple[ImageFinding, ...]:
         """Compare the mask of a case with the references of training.
-
-        Args:
-            prediction: The case with its mask.
-            description: The image's name in errors.
 
         Raises:
             ForeignImageError: It has a warning, and such cases are refused.

@@ -195,10 +195,6 @@ def agreement(others: Sequence[Bool[np.ndarray, "*shape"]], mask: Bool[np.ndarra
 
     Two empty masks agree with 1. The mean is NaN without others.
 
-    Args:
-        others: The other masks.
-        mask: The mask.
-
     >>> mask, half = np.array([True, True, False]), np.array([True, False, False])
     >>> agreement([mask, half], mask)
     0.8333333333333333

@@ -98,10 +98,6 @@ class Inferer:
         """Return how many slices fit into a batch.
 
         They are fewer if the network cannot see such slices whole.
-
-        Args:
-            geometry: The grid of the volume.
-            batch_size: The largest number.
         """
         sizes = [member.resize.adapt_to(geometry).compute_fitted_size(geometry.shape[1:]) for member in self.members]
         # A slice that runs in windows costs as much memory as several whole ones.
@@ -158,10 +154,8 @@ def _infer_member(
 
 
 def _make_reader(resized: Sequence[Shaped[np.ndarray, "c h w"]], statistics: Float32[np.ndarray, "c 4"]) -> ReadRows:
-    """Read rows of slices as input of the network.
-
-    A huge image is never held in 32 bits.
-    """
+    """Read rows of slices as input of the network."""
+    # A huge image is never held in 32 bits.
 
     def read(rows: slice) -> Tensor:
         return torch.from_numpy(np.stack([as_network_type(pixels[:, rows], statistics) for pixels in resized]))

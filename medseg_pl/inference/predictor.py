@@ -314,11 +314,7 @@ class Predictor:
 
 
 def _check_members(models: Sequence[SegmentationModel]) -> None:
-    """Check that models have the same labels and channels.
-
-    Raises:
-        SettingError: They have not.
-    """
+    """Check that models have the same labels and channels."""
     if not models:
         raise SettingError("A prediction needs at least one model.")
     first, *others = [(list(model.labels.names), model.labels.task, model.channels) for model in models]

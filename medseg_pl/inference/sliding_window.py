@@ -176,11 +176,7 @@ class SlidingWindow:
             yield image.crop_padding(RowBlock(slice(top, next_top), block))
 
     def _choose_window(self, size: tuple[int, int]) -> tuple[tuple[int, int], Padding]:
-        """Choose the window, which is the whole image if it fits.
-
-        Returns:
-            Its size, and the padding for it.
-        """
+        """Choose the window, the whole image if it fits, and its padding."""
         whole = compute_padded_size(size, self.size_divisor, at_least=self.window)
         # Whole, every pixel sees its context, and nothing is computed twice.
         if whole[0] * whole[1] <= self.max_pixels:

@@ -46,10 +46,6 @@ def read_annotations(path: Path) -> list[AnnotatedImage]:
 def read_coco(path: Path, content: Mapping[str, Any]) -> list[AnnotatedImage]:
     """Read all images of a COCO file, those without an annotation included.
 
-    Args:
-        path: The file, for errors.
-        content: The JSON that it holds.
-
     Raises:
         DataError: A field is missing, or an annotation refers to nothing.
         MaskValueError: An annotation has no outline.
@@ -234,10 +230,6 @@ def read_labelme(path: Path, content: Mapping[str, Any]) -> list[AnnotatedImage]
 
     The copy of its pixels in the file is not read.
 
-    Args:
-        path: The file, for errors.
-        content: The JSON that it holds.
-
     Raises:
         DataError: A field is missing.
         MaskValueError: A shape has no area, or none that is read.
@@ -311,11 +303,6 @@ def load_json(path: Path) -> Any:
 def require_list(record: Mapping[str, Any], name: str, where: str) -> list[Any]:
     """Return a field that must be a list.
 
-    Args:
-        record: The fields by name.
-        name: The field.
-        where: Where it stands, for errors.
-
     Raises:
         DataError: The field is missing or no list.
     """
@@ -332,11 +319,6 @@ def require_text(record: Mapping[str, Any], name: str, where: str) -> str:
 def require_size(record: Mapping[str, Any], names: tuple[str, str], where: str) -> tuple[int, int]:
     """Return `(height, width)` from two fields.
 
-    Args:
-        record: The fields by name.
-        names: The fields of height and width.
-        where: Where they stand, for errors.
-
     Raises:
         DataError: A field is no number of pixels, or both claim too large an image.
     """
@@ -348,10 +330,6 @@ def require_size(record: Mapping[str, Any], names: tuple[str, str], where: str) 
 
 def read_points(values: Iterable[Any], where: str) -> NDArray[np.float64]:
     """Read corners `(x, y)` from numbers or pairs of numbers.
-
-    Args:
-        values: The numbers or pairs.
-        where: Where they stand, for errors.
 
     Raises:
         MaskValueError: They are no finite pairs, or fewer than three.
@@ -366,13 +344,7 @@ def read_points(values: Iterable[Any], where: str) -> NDArray[np.float64]:
 
 
 def refuse_shape(shape: str, where: str, readable: Sequence[str]) -> MaskValueError:
-    """Make the error for an annotation without an area.
-
-    Args:
-        shape: The kind of shape.
-        where: Where it stands.
-        readable: The kinds that are read.
-    """
+    """Make the error for an annotation without an area."""
     return MaskValueError(
         f"{where} is a {shape}, which covers no pixels; expected one of {', '.join(readable)}. Draw its outline, or "
         "delete it."

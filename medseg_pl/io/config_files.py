@@ -43,11 +43,8 @@ def read_yaml(path: Path) -> Any:
 
 
 def _require_shallow(content: Any) -> Any:
-    """Return content that is not nested too deep.
-
-    Raises:
-        ValueError: A recursive function would run out of stack.
-    """
+    """Return content that is not nested too deep."""
+    # A function that calls itself would run out of stack.
     level = [content]
     for _ in range(_MAX_DEPTH):
         containers = [value for value in level if isinstance(value, dict | list)]

@@ -138,11 +138,8 @@ def _is_compressed(path: Path) -> bool:
 
 
 def _check_offset(path: Path) -> None:
-    """Check that voxels begin early enough for their header to be read.
-
-    Raises:
-        UnreadableFileError: What lies before them would fill the memory.
-    """
+    """Check that voxels begin early enough for their header to be read."""
+    # What lies before them would fill the memory.
     with gzip.open(path) if _is_compressed(path) else path.open("rb") as file:
         header = file.read(176)
     for size, place, kind in ((348, 108, "f"), (540, 168, "q")):

@@ -197,11 +197,6 @@ def _identify(directory: Path) -> tuple[int, int]:
 def require_folder(directory: Path, what: str, remedy: str) -> Path:
     """Return a folder that must exist.
 
-    Args:
-        directory: The folder.
-        what: What it should hold, for the error.
-        remedy: The sentence that names its setting.
-
     Raises:
         MissingDataError: There is no such folder.
     """

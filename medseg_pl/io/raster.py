@@ -177,11 +177,8 @@ def _open(path: Path) -> Image.Image:
 
 
 def _check_alone(path: Path, image: Image.Image) -> None:
-    """Check that a file holds a single frame.
-
-    Raises:
-        UnreadableFileError: It holds several, of which Pillow decodes the first.
-    """
+    """Check that a file holds a single frame."""
+    # Of several frames, Pillow decodes the first.
     try:
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
     except _DAMAGE as error:

@@ -388,10 +388,6 @@ def match_structures(structures: Sequence[Structure], keys: Sequence[StructureKe
 
     Upper and lower case are the same, and so are spaces and underscores.
 
-    Args:
-        structures: The structures of a file.
-        keys: Their names or numbers.
-
     >>> match_structures([Structure(1, "Left Kidney"), Structure(2, "liver")], ["left_kidney", 2])
     [1, 2]
     """

@@ -125,10 +125,6 @@ def list_tables(folder: Path, stage: str) -> list[Path]:
 
     A later one has a higher number, see `choose_numbered_paths`. Tables without a summary beside them come first: their
     run was stopped in between.
-
-    Args:
-        folder: The folder.
-        stage: The scored stage.
     """
     tables = [path for path in folder.glob(f"scores_{stage}*.csv") if parse_stage(path) == stage]
     return sorted(tables, key=lambda path: (locate_summary(path).is_file(), _parse_number(path)))
@@ -324,11 +320,7 @@ def _split(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
-    """Check that the columns are those of a score table, each once.
-
-    Raises:
-        UnreadableFileError: They are not.
-    """
+    """Check that the columns are those of a score table, each once."""
     wrong = [f"no column {name}" for name in _NAMES if name not in header]
     wrong += [f"the column {name} twice" for name in dict.fromkeys(header) if header.count(name) > 1]
     if wrong:

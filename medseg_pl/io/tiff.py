@@ -112,11 +112,7 @@ def _open_page(path: Path) -> Iterator[Any]:
 
 
 def _check_claim(path: Path, page: Any) -> None:
-    """Check that the page and its tiles do not fill the memory.
-
-    Raises:
-        UnreadableFileError: One of them would.
-    """
+    """Check that the page and its tiles do not fill the memory."""
     item_bytes = page.samplesperpixel * -(-page.bitspersample // 8)
     for width, length, depth in (
         (page.imagewidth, page.imagelength, page.imagedepth),
@@ -152,10 +148,6 @@ def is_left_to_pillow(page: Any) -> bool:
 
 def check_depth_for_pillow(page: Any, path: Path) -> None:
     """Check that a page has at most the 8 bits Pillow keeps.
-
-    Args:
-        page: The page.
-        path: The file, for errors.
 
     Raises:
         UnreadableFileError: It has more.
@@ -228,10 +220,8 @@ def find_alpha(page: Any) -> list[int]:
 
 
 def _has_differences(page: Any) -> bool:
-    """Tell whether samples are luminance and color differences.
-
-    Only a JPEG's decoder turns these into colors.
-    """
+    """Tell whether samples are luminance and color differences."""
+    # Only a JPEG's decoder turns these into colors.
     return bool(page.photometric == _PHOTOMETRIC.YCBCR and page.compression not in _JPEG)
 
 

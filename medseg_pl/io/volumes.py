@@ -130,11 +130,7 @@ def _open_series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
 
 
 def _check_room(path: Path, page: Any, claimed_bytes: int) -> None:
-    """Check that a file can hold the voxels that its tags claim.
-
-    Raises:
-        UnreadableFileError: It cannot.
-    """
+    """Check that a file can hold the voxels that its tags claim."""
     held = path.stat().st_size * (1 if page.compression == tifffile.COMPRESSION.NONE else _MOST_PACKED)
     if claimed_bytes > held:
         raise UnreadableFileError(
@@ -161,10 +157,8 @@ def _describe_contents(tiff: tifffile.TiffFile) -> str:
 
 
 def _move_channels_first(series: Any) -> NDArray[Any]:
-    """Arrange a series as `(C, D, H, W)`.
-
-    Samples of a page stand inside channels with pages of their own, however they are stored.
-    """
+    """Arrange a series as `(C, D, H, W)`."""
+    # Samples of a page stand inside channels with pages of their own, however they are stored.
     data: NDArray[Any] = series.asarray()
     axes, stack = series.axes, _list_stack_axes(series)
     lengthy = [place for place, axis in enumerate(axes) if axis in "CSYX" or axis in stack]

@@ -302,10 +302,8 @@ def _check_probability(pair: LabelPair) -> Float[np.ndarray, "d h w"]:
 
 
 def _average_entropy(pair: LabelPair) -> float:
-    """Average the entropy over the predicted voxels of a label.
-
-    It goes slice by slice, to hold few of them in memory.
-    """
+    """Average the entropy over the predicted voxels of a label."""
+    # Slice by slice, to hold few voxels in memory.
     assert pair.case.probabilities is not None, "they have been checked"
     total = 0.0
     for z, predicted in enumerate(pair.prediction):

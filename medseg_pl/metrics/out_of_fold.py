@@ -42,10 +42,6 @@ class FoldTable(NamedTuple):
 def read_fold(table: Path, fold: int) -> FoldTable:
     """Read the scores of one fold, and the summary beside them.
 
-    Args:
-        table: The table of scores.
-        fold: The number of the fold.
-
     Raises:
         MissingDataError: There is no such table.
         UnreadableFileError: The table or its summary is damaged.

@@ -74,10 +74,6 @@ def summarize(
 def average_foreground(labels: dict[str, dict[str, Any]], metric: str) -> float | None:
     """Average the means of labels.
 
-    Args:
-        labels: The summary of each label.
-        metric: The column.
-
     Returns:
         `None` where no label has a mean.
     """
@@ -171,9 +167,6 @@ def estimate_most_missed(patients: int) -> float:
 
     It holds where none of the patients was missed.
 
-    Args:
-        patients: Their number.
-
     References:
         Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249:1743, 1983.
 
@@ -254,10 +247,6 @@ def make_row(score: CaseScore, strata: Mapping[str, str]) -> Row:
 
     The columns that every table has come first, then those of optional metrics, then strata. A stratum that has the
     name of a column, such as `group`, becomes `stratum_group`.
-
-    Args:
-        score: The scores of one case and label.
-        strata: The strata of the case, by name.
     """
     always = {name: score.values.get(name, math.nan) for name in (*COUNTS, *SCORES, *VOLUMES)}
     optional = {name: value for name, value in score.values.items() if name not in always}
@@ -267,12 +256,7 @@ def make_row(score: CaseScore, strata: Mapping[str, str]) -> Row:
 
 
 def make_summary_tables(summary: Mapping[str, Any], stage: str) -> list[Table]:
-    """Make tables of the labels' means that fit 80 columns.
-
-    Args:
-        summary: As `summarize` gives it.
-        stage: The scored stage, for the title.
-    """
+    """Make tables of the labels' means that fit 80 columns."""
     title = f"{stage}: {describe_scored_cases(summary, stage, 'group')}"
     tables = [_make_table(summary, title, _OVERLAP, "dice")]
     if "hd95_mm" in summary["foreground_mean"]:

@@ -127,10 +127,6 @@ def exclude_ignored(loss: nn.Module, labels: LabelMap) -> nn.Module:
 def check_loss(loss: nn.Module, labels: LabelMap) -> None:
     """Check on a background image that a loss skips ignored pixels.
 
-    Args:
-        loss: Takes logits and target.
-        labels: Decide the shape of both.
-
     Raises:
         SettingError: It cannot be computed, is not one number, or depends on ignored pixels.
     """
@@ -162,10 +158,6 @@ def check_soft_targets(loss: nn.Module, labels: LabelMap) -> None:
     """Check that a loss takes the mean of several raters.
 
     Such a target lies between 0 and 1.
-
-    Args:
-        loss: Takes logits and target.
-        labels: The labels that the raters drew.
 
     Raises:
         SettingError: Labels exclude each other, or the loss rounds what is between 0 and 1, or refuses it.

@@ -86,10 +86,6 @@ def expand_ensembles(names: Sequence[str | Path]) -> list[str]:
 def refuse_ensemble(name: str, command: str) -> None:
     """Refuse an ensemble for a command that takes one checkpoint.
 
-    Args:
-        name: The checkpoint as the user gave it.
-        command: The name of the command.
-
     Raises:
         SettingError: It is an ensemble.
     """

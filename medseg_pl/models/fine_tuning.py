@@ -53,10 +53,6 @@ class FineTuning:
         """Freeze or thaw the encoder for an epoch.
 
         A frozen encoder has no gradients, and its batch normalization keeps its stored statistics.
-
-        Args:
-            network: The network with the encoder.
-            epoch: The epoch that begins.
         """
         if not self.freezes_encoder:
             return
@@ -66,10 +62,6 @@ class FineTuning:
 
     def group(self, module: nn.Module, network: nn.Module) -> list[dict[str, Any]]:
         """Group the parameters of a module for an optimizer.
-
-        Args:
-            module: Holds the network, and a loss with parameters of its own.
-            network: The network with the encoder.
 
         Returns:
             See `group_parameters`.

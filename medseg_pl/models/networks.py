@@ -185,11 +185,7 @@ def _find_accepted_sizes(network: nn.Module, shape: tuple[int, ...]) -> Iterator
 
 
 def _run_on_shapes(network: nn.Module, shape: Shape) -> tuple[object, dict[str, Tensor]]:
-    """Run forward with stand-ins for weights.
-
-    Returns:
-        The output and the stand-ins.
-    """
+    """Run forward with stand-ins for weights; return output and stand-ins."""
     parameters = {
         name: value.detach().to("meta").requires_grad_(value.requires_grad)
         for name, value in network.named_parameters()

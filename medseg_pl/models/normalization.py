@@ -81,12 +81,7 @@ class ZScore(Normalization):
         self.clip = clip
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """Normalize a batch, see `Normalization`.
-
-        Args:
-            image: Raw values of any type.
-            statistics: `(B, C, 4)` of each channel over its whole case.
-        """
+        """Normalize a batch, see `Normalization`."""
         columns = statistics[..., None, None]
         values = image.float()
         # Implants and markers in MRI are far brighter than any tissue.
@@ -113,12 +108,7 @@ class IntensityWindow(Normalization):
         self.high = high
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
-        """Normalize a batch, see `Normalization`.
-
-        Args:
-            image: Raw values of any type.
-            statistics: Not used.
-        """
+        """Normalize a batch, see `Normalization`."""
         return (image.float().clamp(self.low, self.high) - self.low) * (2 / (self.high - self.low)) - 1
 
 
@@ -155,10 +145,6 @@ class MeanStd(Normalization):
     def follow_weights(self, statistics: InputStatistics, channels: int) -> str:
         """Adopt the weights' statistics unless mean and deviation are given.
 
-        Args:
-            statistics: Of the images that the weights were trained on.
-            channels: Channels of an image.
-
         Returns:
             A sentence for the user.
         """
@@ -187,10 +173,6 @@ class MeanStd(Normalization):
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
         """Normalize a batch, see `Normalization`.
-
-        Args:
-            image: Raw values of any type.
-            statistics: Not used.
 
         Raises:
             SettingError: The images have another number of channels.
@@ -228,10 +210,6 @@ class PerChannel(Normalization):
 
     def forward(self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]) -> Float[Tensor, "b c h w"]:
         """Normalize a batch, see `Normalization`.
-
-        Args:
-            image: Raw values of any type.
-            statistics: `(B, C, 4)` of each channel over its whole case.
 
         Raises:
             SettingError: The images have another number of channels.

@@ -206,10 +206,6 @@ def follow_scores(scheduler: Any, scores: Mapping[str, Tensor]) -> None:
 
     It follows `val/loss`, or its monitor in Lightning's variant.
 
-    Args:
-        scheduler: The schedule.
-        scores: The new scores, by name.
-
     Raises:
         SettingError: There is no such score.
     """

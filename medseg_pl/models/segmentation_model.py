@@ -136,12 +136,7 @@ class SegmentationModel(nn.Module):
     def normalize(
         self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]
     ) -> Float[Tensor, "b c h w"]:
-        """Normalize raw values for the network, in its memory format.
-
-        Args:
-            image: As `forward` takes it.
-            statistics: Likewise.
-        """
+        """Normalize raw values for the network, in its memory format."""
         values: Tensor = self.normalization(image, statistics)
         return values.contiguous(memory_format=self.memory_format)
 
@@ -187,10 +182,6 @@ def load_model(checkpoint: CheckpointInfo | str | Path, plugins: Sequence[str] =
 
 def load_weights(model: SegmentationModel, path: str | Path) -> None:
     """Load a checkpoint's weights into a model of the same settings.
-
-    Args:
-        model: Is changed.
-        path: The checkpoint.
 
     Raises:
         SettingError: The model is another.

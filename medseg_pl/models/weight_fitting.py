@@ -119,10 +119,8 @@ def fit_weights(
 
 
 def _list_head(target: Weights, rows: int) -> list[str]:
-    """List the tensors of the segmentation head.
-
-    Where none has its name, it is the last layer with a row for each class.
-    """
+    """List the tensors of the segmentation head."""
+    # Where none has its name, it is the last layer with a row for each class.
     if named := [name for name in target if name.startswith(_HEAD)]:
         return named
     layers = [get_layer(name) for name, value in target.items() if value.ndim > 1 and len(value) == rows]
@@ -195,11 +193,7 @@ def _adapt_stem(state: dict[str, Tensor], target: Weights, after: Input, before:
 def _add_rest(
     state: dict[str, Tensor], match: Match, source: Weights, target: Weights, others: Sequence[str]
 ) -> list[str]:
-    """Add decoder and other parts that the file holds as a whole.
-
-    Returns:
-        The names of those that stay fresh.
-    """
+    """Add other parts that the file holds whole; return fresh ones' names."""
     fresh = []
     rest = [name for name in target if name not in set(others)]
     for part in dict.fromkeys(name.partition(".")[0] for name in rest):

@@ -98,10 +98,6 @@ def _plan_by_speed(
 def measure_dataset(dataset: DetectedDataset, workers: int) -> Fingerprint:
     """Decode every case into the cache, which `fit` uses, and measure.
 
-    Args:
-        dataset: The data set.
-        workers: How many cases are read at once.
-
     Raises:
         DataError: A case has no reference.
     """

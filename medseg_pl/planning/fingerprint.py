@@ -131,10 +131,8 @@ def compute_fingerprint(
 
 
 def _find_training_cases(cases: Sequence[Case], index: CacheIndex) -> tuple[str, ...]:
-    """Find the cases that `fit` will train on in fold 0.
-
-    They are all cases where one patient makes no split.
-    """
+    """Find the cases that `fit` will train on in fold 0."""
+    # Where one patient makes no split, they are all cases.
     groups = len({case.group for case in cases})
     settings = SplitSettings(fold=0, folds=min(5, groups), fractions=None, file=None, seed=0)
     if groups < 2:

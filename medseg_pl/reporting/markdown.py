@@ -159,12 +159,7 @@ def _make_row(label: str, described: Mapping[str, Any]) -> list[Any]:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Format the lines of a table.
-
-    Args:
-        header: The names of the columns.
-        rows: The cells, empty where `None`.
-    """
+    """Format the lines of a table."""
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines]
 
@@ -184,10 +179,6 @@ def fill_readme(path: Path, run: Run) -> tuple[bool, list[str]]:
     """Write a run's blocks between the marks of a README.
 
     Nothing else in it changes.
-
-    Args:
-        path: The README.
-        run: The run.
 
     Returns:
         Whether the file changed, and the blocks that it has no marks for.
@@ -244,12 +235,7 @@ def fill_markers(text: str, blocks: Mapping[str, str], what: str) -> str:
 
 
 def find_missing_markers(text: str, blocks: Mapping[str, str]) -> list[str]:
-    """Find the blocks for which the text has no markers.
-
-    Args:
-        text: The text.
-        blocks: By the names of their markers.
-    """
+    """Find the blocks for which the text has no markers."""
     marked = {mark[2] for mark in _MARK.finditer(text)}
     return [name for name in blocks if name not in marked]
 

@@ -77,12 +77,7 @@ class Run:
         return {case_id: sum(values) / len(values) for case_id, values in cases.items()}
 
     def values(self, label: str, metric: str) -> list[tuple[Row, float]]:
-        """Return the scored rows of a label with their scores.
-
-        Args:
-            label: The label.
-            metric: The column; rows without a number in it are left out.
-        """
+        """Return the scored rows of a label with their scores."""
         scored = ((row, read_number(row, metric)) for row in self.rows if row["label"] == label)
         return [(row, value) for row, value in scored if not math.isnan(value)]
 

@@ -158,10 +158,8 @@ def _describe_faults(shared: int, leaked: set[str]) -> list[str]:
 
 
 def _is_one_each(groups: Mapping[str, str]) -> bool:
-    """Tell whether each case has a patient of its own.
-
-    This is what a forgotten group pattern looks like.
-    """
+    """Tell whether each case has a patient of its own."""
+    # This is what a forgotten group pattern looks like.
     return len(groups) > 1 and len(set(groups.values())) == len(groups)
 
 

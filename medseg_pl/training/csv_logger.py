@@ -98,10 +98,8 @@ class LogBeforeSave(Callback):
 
 
 def _is_log_pending(trainer: Trainer) -> bool:
-    """Tell whether Lightning logs after this hook.
-
-    It does at the end of a batch with a logged step, or of an epoch.
-    """
+    """Tell whether Lightning logs after this hook."""
+    # It does at the end of a batch with a logged step, or of an epoch.
     if not trainer.training:
         return False
     batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current

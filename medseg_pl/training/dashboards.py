@@ -238,11 +238,6 @@ def log_scores(dashboard: Dashboard, stage: str, rows: Sequence[Mapping[str, Any
     """Log a table with a row for each case and label.
 
     W&B can sort it, TensorBoard shows it as text.
-
-    Args:
-        dashboard: Takes the table.
-        stage: The scored stage.
-        rows: Its rows.
     """
     _log_table(dashboard, f"scores/{stage}", rows, _TABLE_COLUMNS)
 
@@ -274,13 +269,6 @@ def log_pictures(dashboard: Dashboard, name: str, pictures: Mapping[str, Picture
     """Log pictures by caption.
 
     W&B has masks to switch on and off, TensorBoard shows them side by side.
-
-    Args:
-        dashboard: Takes the pictures.
-        name: The name that they are logged under.
-        pictures: By their captions.
-        labels: The labels of the masks.
-        step: The step of the training.
     """
     if isinstance(dashboard, TensorBoardLogger):
         for number, picture in enumerate(pictures.values()):
@@ -305,10 +293,6 @@ def log_summary(dashboard: Dashboard, settings: Mapping[str, Any], values: Mappi
 
 def make_mask_layers(picture: Picture, labels: LabelMap) -> dict[str, dict[str, Any]]:
     """Make W&B's layers of masks.
-
-    Args:
-        picture: The masks.
-        labels: Their labels.
 
     Returns:
         For reference and prediction one layer for each label if labels may overlap, else one for all labels.

@@ -101,10 +101,6 @@ class Evaluator(nn.Module):
     def finish(self, trainer: Trainer, stage: Stage) -> None:
         """Merge the tables of all ranks.
 
-        Args:
-            trainer: Its ranks evaluate.
-            stage: The evaluated stage.
-
         Raises:
             DataError: A case, or a slice of one, is missing though the trainer was not told to stop early; or no case
                 is complete.
@@ -166,10 +162,8 @@ class Evaluator(nn.Module):
         return incomplete
 
     def _refuse_no_case(self, trainer: Trainer, stage: Stage, limited: bool) -> None:
-        """Refuse an evaluation without a score.
-
-        NaN would end an early stopping, or become the best.
-        """
+        """Refuse an evaluation without a score."""
+        # NaN would end an early stopping, or become the best.
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # it tries the code, and nobody reads its scores
             return
         if not limited:
@@ -181,10 +175,8 @@ class Evaluator(nn.Module):
         )
 
     def _check_finite(self, stage: Stage, step: int) -> None:
-        """Check that the network has not diverged.
-
-        It predicts something all the same, and must not become the best one.
-        """
+        """Check that the network has not diverged."""
+        # It predicts something all the same, and must not become the best one.
         if not torch.isfinite(self.loss.compute()):
             raise DivergedError(
                 f"The {stage} loss is not finite at step {step}: training has diverged, or the images or "

@@ -240,10 +240,6 @@ class PredictionModule(LightningModule):
 
         Lightning warns of a step that returns `None`.
 
-        Args:
-            batch: The case; `None` where all were finished.
-            batch_idx: Its number.
-
         Returns:
             The result of the case, which may be an error.
         """

@@ -111,10 +111,6 @@ def plan_schedules(trainer: Trainer) -> None:
 def step_schedule(trainer: Trainer, scheduler: Any) -> None:
     """Step a schedule, which may follow the time as well.
 
-    Args:
-        trainer: Its run.
-        scheduler: The schedule.
-
     Raises:
         SettingError: The schedule is over.
     """
@@ -170,10 +166,8 @@ def _check_warmup(scheduler: WarmupPolynomialLR, steps: float) -> None:
 
 
 def _require_length(scheduler: OneCycleLR, interval: str, steps: float, trainer: Trainer) -> None:
-    """Refuse a cycle that ends before the run.
-
-    Torch would stop training in its middle.
-    """
+    """Refuse a cycle that ends before the run."""
+    # Torch would stop training in its middle.
     needed = steps if interval == "step" else trainer.max_epochs or 0
     if math.isfinite(needed) and needed > scheduler.total_steps:
         raise SettingError(

@@ -86,10 +86,6 @@ def has_same_learning_rate(checkpoint: Mapping[str, Any], now: Mapping[str, Any]
 def apply_changed_numbers(checkpoint: dict[str, Any], callbacks: Sequence[Callback]) -> list[str]:
     """Apply changed numbers of callbacks, such as a patience, to restored states.
 
-    Args:
-        checkpoint: Is changed, where numbers differ.
-        callbacks: The present callbacks.
-
     Returns:
         The differences, such as `EarlyStopping.patience 3 → 10`.
     """
@@ -159,10 +155,8 @@ def _keep_reductions(
 
 
 def _is_scheduled_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Tell whether rates differ, or other values that a schedule may set.
-
-    The optimizer's own settings do not count.
-    """
+    """Tell whether rates differ, or other values that a schedule may set."""
+    # The optimizer's own settings do not count.
     cycled = ("lr", "initial_lr", "momentum", "betas")
     return (
         before["optimizer"] != now["optimizer"]

@@ -98,13 +98,7 @@ def make_fit_callbacks(
 
 
 def make_eval_callbacks(given: Sequence[Callback], folder: str, *, save_predictions: bool = True) -> list[Callback]:
-    """Make the callbacks of `validate` and `test`, except for their progress.
-
-    Args:
-        given: Callbacks of the settings.
-        folder: Where they write.
-        save_predictions: Whether masks are kept.
-    """
+    """Make the callbacks of `validate` and `test`, except for their progress."""
     return [ScoreWriter(folder, save_predictions), OverlayWriter(directory=folder), *_make_media_logger(given, folder)]
 
 
@@ -154,13 +148,8 @@ def _make_checkpoint_callbacks(given: Sequence[Callback]) -> list[Callback]:
 
 
 def _refuse_taken_name(callback: ModelCheckpoint) -> None:
-    """Refuse a `ModelCheckpoint` that writes to a file of ours.
-
-    These are the best weights and the last state.
-
-    Raises:
-        SettingError: It would.
-    """
+    """Refuse a `ModelCheckpoint` that writes to a file of ours."""
+    # Ours are the best weights and the last state.
     if callback.dirpath is None and callback.filename in ("best", "last"):
         raise SettingError(
             f"trainer.callbacks: every run keeps a file {callback.filename!r}; give ModelCheckpoint another filename. "

@@ -48,10 +48,6 @@ _MOST = 0.05
 def require_same_settings(data: object, model: object) -> None:
     """Check that data module and model agree on their images.
 
-    Args:
-        data: The data module.
-        model: The model.
-
     Raises:
         SettingError: The model would see other images than it was made for.
     """
@@ -267,10 +263,6 @@ def find_unused_parameters(strategy: DDPStrategy) -> None:
 def refuse_gradients(module: nn.Module, names: Sequence[str]) -> None:
     """Refuse gradients of parameters that no other process knows.
 
-    Args:
-        module: The module.
-        names: The parameters.
-
     Raises:
         SettingError: One of them got a gradient.
     """
@@ -309,12 +301,7 @@ def warn_about_slow_average(trainer: Trainer, steps: float) -> None:
 
 
 def compute_first_share(callback: EMAWeightAveraging, steps: float) -> float:
-    """Compute the share of the first averaged weights after some steps.
-
-    Args:
-        callback: The average.
-        steps: Optimizer steps of the run.
-    """
+    """Compute the share of the first averaged weights after some steps."""
     if math.isinf(steps):
         return 0.0
     begin = callback.update_starting_at_step or 0

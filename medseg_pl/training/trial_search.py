@@ -127,10 +127,6 @@ class Search:
 def find_best(trials: list[Trial], space: SearchSpace) -> Trial | None:
     """Find the complete trial with the best score; the first of equals.
 
-    Args:
-        trials: All trials.
-        space: Decides which score is better.
-
     Returns:
         `None` where no trial is complete.
     """

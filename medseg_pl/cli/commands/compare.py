@@ -127,10 +127,6 @@ def _name_run(file: Path) -> str:
 def check_metric(name: str, tables: Sequence[Table]) -> str:
     """Return a metric that both tables can be compared by.
 
-    Args:
-        name: The column.
-        tables: Both tables.
-
     Raises:
         SettingError: It does not say which run is better, or a table lacks it.
     """
@@ -178,12 +174,7 @@ def introduction(files: Sequence[Path]) -> list[str]:
 
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
-    """Print a table for each metric, each with a plain sentence.
-
-    Args:
-        console: Where to print.
-        result: The comparison.
-    """
+    """Print a table for each metric, each with a plain sentence."""
     unpaired = [result[side]["unpaired"] for side in "ab"]
     if any(unpaired):
         _say(console, f"Left out: {count_noun(unpaired[0], 'row')} that only A has, {unpaired[1]} that only B has.")

@@ -306,13 +306,7 @@ def make_metrics(
 
 
 def facts_of(metrics: Sequence[CaseMetric], pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> dict[str, Any]:
-    """Collect what the summary says besides the scores.
-
-    Args:
-        metrics: The metrics.
-        pairs: The scored cases.
-        unmatched: Predictions without a reference.
-    """
+    """Collect what the summary says besides the scores."""
     from medseg_pl.metrics import SurfaceMetric
 
     tolerances = [metric.tolerance for metric in metrics if isinstance(metric, SurfaceMetric)]
@@ -354,10 +348,8 @@ def score(
 
 
 def _with_thickness(spacing: Sequence[float] | None) -> tuple[float, float, float] | None:
-    """Complete a spacing to `(z, y, x)`.
-
-    A raster file is one slice, in which no distance depends on how thick it is.
-    """
+    """Complete a spacing to `(z, y, x)`."""
+    # A raster file is one slice, in which no distance depends on how thick it is.
     if spacing is None:
         return None
     *thickness, y, x = spacing
@@ -399,12 +391,7 @@ def _check_annotated(annotated: Mapping[str, Sequence[str]], labels: LabelMap, t
 
 
 def _check_pairs(arguments: Namespace, pairs: Sequence[MaskPair]) -> None:
-    """Check that predictions are complete, and that a given spacing is needed.
-
-    Raises:
-        MissingDataError: References have no prediction.
-        SettingError: Files know their own spacing.
-    """
+    """Check that predictions are complete, and that a given spacing is needed."""
     from medseg_pl.data.sources.base import abbreviate
 
     missing = [pair.case_id for pair in pairs if not pair.complete]

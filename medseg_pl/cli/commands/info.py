@@ -301,10 +301,6 @@ def _list_gpus() -> list[str]:
 def list_lines(described: Mapping[str, Any], indent: str = "") -> Sequence[str]:
     """List a description as lines of names and values.
 
-    Args:
-        described: The description, which may be nested.
-        indent: In front of each line.
-
     >>> list_lines({"kind": "run", "cases": {"train": 2, "val": 1}, "gpus": []})
     ['kind: run', 'cases:', '  train: 2', '  val: 1', 'gpus: –']
     """

@@ -67,9 +67,6 @@ def make_project(arguments: argparse.Namespace) -> tuple[ProjectNames, Sequence[
 
     A failure leaves nothing that looks whole.
 
-    Args:
-        arguments: Those of `medseg new`.
-
     Returns:
         The project's names, and notes on the plan for its data.
 
@@ -108,11 +105,6 @@ def fill_template(template: Path, target: Path, names: ProjectNames) -> None:
     """Copy a folder of the template, and fill in names and contents.
 
     The folder `package` becomes the project's own package.
-
-    Args:
-        template: The folder of the template.
-        target: The new folder.
-        names: The values to fill in.
     """
     import jinja2
 

@@ -77,11 +77,6 @@ def choose(arguments: Namespace) -> None:
 def measure_gains(predictor: Predictor, source: Source, cases: Sequence[Case]) -> dict[str, DiceGain]:
     """Measure the gain of each label's best post-processing.
 
-    Args:
-        predictor: Predicts the cases.
-        source: Reads them.
-        cases: The cases, with references.
-
     Returns:
         The gain by label.
     """

@@ -123,10 +123,6 @@ def predict(
 def describe_outcomes(outcomes: Sequence[Outcome], folder: Path) -> dict[str, Any]:
     """Return the content of `--json`.
 
-    Args:
-        outcomes: The outcome of each input.
-        folder: The folder of the predictions.
-
     >>> outcomes = [Outcome("a.png", "a", "written"), Outcome("b.png", "b", "failed", "Damaged.")]
     >>> described = describe_outcomes(outcomes, Path("masks"))
     >>> described["counts"], described["inputs"][0]
@@ -140,10 +136,6 @@ def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Report inputs without a mask, or unlike the training images.
 
     All other inputs were predicted.
-
-    Args:
-        outcomes: The outcome of each input.
-        folder: The folder of the predictions.
 
     Raises:
         DataError: There are such inputs.
@@ -192,10 +184,7 @@ def _record(
     source: Source,
     checkpoints: Sequence[CheckpointInfo],
 ) -> dict[str, Any]:
-    """Record what masks depend on.
-
-    It must be the same when a prediction is resumed.
-    """
+    """Record what masks depend on, which a resumed prediction must share."""
     settings = {key: value for key, value in module.hparams.items() if key != "_instantiator"}
     return {
         "input": str(options.images.resolve()),

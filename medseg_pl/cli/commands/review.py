@@ -168,10 +168,6 @@ def select_cases(cases: Sequence[Case], predictor: CrossFoldPredictor) -> list[C
 
     It prints how many are left out.
 
-    Args:
-        cases: All cases.
-        predictor: Has the models.
-
     Raises:
         DataError: No case can be reviewed.
     """
@@ -190,11 +186,7 @@ def select_cases(cases: Sequence[Case], predictor: CrossFoldPredictor) -> list[C
 
 
 def _review_all(cases: Sequence[Case], source: Source, predictor: CrossFoldPredictor, queue: ReviewQueue) -> list[str]:
-    """Review all cases.
-
-    Returns:
-        The errors of those that could not be read.
-    """
+    """Review all cases; return the errors of unreadable ones."""
     from medseg_pl.io.progress import show_progress
 
     errors = []
@@ -246,10 +238,7 @@ def _draw(
 
 
 def _record(trained: Sequence[CheckpointInfo], source: Source) -> dict[str, Any]:
-    """Record what a review depends on.
-
-    It must be the same when a review is resumed.
-    """
+    """Record what a review depends on, which a resumed one must share."""
     from medseg_pl.io.atomic_files import hash_file
 
     return {

@@ -110,13 +110,7 @@ class CacheIndex:
 
     @classmethod
     def from_rows(cls, directory: Path, rows: Shaped[np.ndarray, " n"], case_ids: Sequence[str]) -> CacheIndex:
-        """Make the index of all rows.
-
-        Args:
-            directory: Of the cache.
-            rows: As `read_rows` makes them.
-            case_ids: The case of each row.
-        """
+        """Make the index of all rows."""
         # Ids are numbers as well: a worker that counts a reference to an object copies the page that it lies on.
         return cls(directory, rows, np.array(list(case_ids), dtype=np.str_), np.arange(len(rows)))
 

@@ -140,11 +140,6 @@ class Source(Recorded, ABC):
 def raise_or_report(error: DataError, problems: Iterable[Problem], on_problem: OnProblem | None) -> None:
     """Raise an error, or report its problems.
 
-    Args:
-        error: The error.
-        problems: The problems that it is made of.
-        on_problem: Takes each problem; without it the error is raised.
-
     Raises:
         DataError: The error, where nobody takes the problems.
     """

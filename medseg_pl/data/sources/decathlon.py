@@ -96,12 +96,6 @@ def list_channels(root: Path, name: str, ending: str, channels: int) -> list[str
 
     A picture with several channels may stand in `<case>_0000` alone.
 
-    Args:
-        root: The folder of the data set.
-        name: The case.
-        ending: The files' suffix.
-        channels: The number of channels.
-
     Returns:
         Paths below the root.
     """
@@ -233,10 +227,6 @@ class DecathlonSource(FileSource):
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Decode one case, after a check of its labels' values.
 
-        Args:
-            case: One of `cases`.
-            labels: The meaning of the values in its masks.
-
         Raises:
             SettingError: `dataset.json` gives a label another value, or means ignored voxels by it.
             DataError: A file cannot be used as it is.
@@ -272,13 +262,7 @@ class DecathlonSource(FileSource):
         return self._described.make_value_labels() if labels.overlapping and self._described.regions else labels
 
     def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
-        """Decode the mask of one case; unite regions from its values.
-
-        Args:
-            case: One of `cases`.
-            labels: The meaning of the values in its mask.
-            grid: The grid of the image.
-        """
+        """Decode the mask of one case; unite regions from its values."""
         held = self.get_file_labels(labels)
         if held is labels:
             return super().read_masks(case, labels, grid)

@@ -151,10 +151,6 @@ class DicomSource(Source):
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Sort and decode the slices of a case, and draw its references.
 
-        Args:
-            case: One of `cases`.
-            labels: The structures to draw.
-
         Raises:
             DataError: A file cannot be used as it is.
         """
@@ -347,9 +343,6 @@ class DicomFolder(DicomSource):
 
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each series.
-
-        Args:
-            on_problem: Takes each problem, see `Source.cases`.
 
         Raises:
             MissingDataError: There is no series.

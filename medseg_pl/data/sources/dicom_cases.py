@@ -131,11 +131,6 @@ def write_as_nifti(
 def check_known(setting: str, names: Iterable[str], labels: LabelMap) -> None:
     """Check that a setting names only labels that exist.
 
-    Args:
-        setting: Its name below `data.source`.
-        names: The labels that it names.
-        labels: All labels.
-
     Raises:
         SettingError: It names another one.
     """

@@ -95,14 +95,7 @@ class FileSource(Source):
         return [1] * len(case.masks)
 
     def write(self, directory: Path, case: Case, mask: UInt8[np.ndarray, "m d h w"], labels: LabelMap) -> None:
-        """Write a mask in the image's format; overlapping labels in folders.
-
-        Args:
-            directory: The folder of predictions.
-            case: The case, whose id names the file.
-            mask: As `LabelMap.decide` gives it, `(M, D, H, W)`.
-            labels: The meaning of its values or channels.
-        """
+        """Write a mask in the image's format; overlapping labels in folders."""
         template = case.images[0]
         if self.slicing != "file" or self.orientation is not None:
             mask = self._find_slicing(case, read_image_geometry(template)).undo(mask)
@@ -285,11 +278,6 @@ def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
 def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
     """Check that masks come in the order of the labels.
 
-    Args:
-        names: The labels of the masks.
-        labels: All labels.
-        what: The setting or file that names them, for errors.
-
     Raises:
         SettingError: Names or order differ.
     """
@@ -304,11 +292,6 @@ def resolve_inside(root: Path, relative: str, what: str) -> Path:
     """Resolve a name below `root`, which it may not leave.
 
     A manifest may be a stranger's. A name may be spelled in another form of Unicode than the file's.
-
-    Args:
-        root: The folder.
-        relative: The name.
-        what: The file that holds the name, for errors.
 
     Raises:
         MissingDataError: The name leaves the folder, or is one that no file can have.
@@ -368,10 +351,6 @@ def bring_to_grid(case_id: str, path: Path, array: NDArray[Any], got: Geometry, 
 def find_turn(got: Geometry, grid: Geometry) -> Reorientation | None:
     """Find the reorientation that brings a file exactly onto a grid.
 
-    Args:
-        got: The file's grid.
-        grid: The other grid.
-
     Returns:
         `None` where the file lies there already, or elsewhere.
     """
@@ -383,11 +362,7 @@ def find_turn(got: Geometry, grid: Geometry) -> Reorientation | None:
 
 
 def _check_grid(case_id: str, path: Path, got: Geometry, grid: CaseGrid) -> None:
-    """Check that a file lies on the grid of its case.
-
-    Raises:
-        GeometryError: It does not.
-    """
+    """Check that a file lies on the grid of its case."""
     if grid.geometry.shape != got.shape:
         raise GeometryError(
             f"Case {case_id}: {path} is {_size(got.shape)}, but the {grid.what} {grid.path} is "
@@ -409,12 +384,7 @@ def _check_grid(case_id: str, path: Path, got: Geometry, grid: CaseGrid) -> None
 
 
 def reorient_volume(volume: Volume, slicing: Reorientation) -> Volume:
-    """Reorient image and mask of a volume.
-
-    Args:
-        volume: The volume.
-        slicing: The reorientation of its axes `(D, H, W)`.
-    """
+    """Reorient image and mask of a volume."""
     if slicing == Reorientation():
         return volume
     mask = None if volume.mask is None else np.ascontiguousarray(slicing.apply(volume.mask))

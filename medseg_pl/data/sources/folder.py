@@ -123,10 +123,6 @@ class FolderSource(FileSource):
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Decode one case, each label from the pattern given to it.
 
-        Args:
-            case: One of `cases`.
-            labels: The meaning of the values in its masks.
-
         Raises:
             SettingError: `masks` names other labels, or names them in another order.
             DataError: A file cannot be used as it is.
@@ -199,11 +195,7 @@ class FolderSource(FileSource):
         annotated: Mapping[str, tuple[str, ...] | None],
         on_problem: OnProblem | None,
     ) -> set[str]:
-        """Find images and masks that are left over.
-
-        Returns:
-            The names of images that lack a mask.
-        """
+        """Find unpaired images and masks; return the images without a mask."""
         used = {
             *images.values(),
             *(path for mask_lists in pairs.values() for paths in mask_lists for path in paths),

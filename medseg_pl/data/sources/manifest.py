@@ -40,10 +40,6 @@ _COLUMNS_OF_SCORES = (
 def read_text(path: Path, remedy: str) -> str:
     """Read a table in UTF-8, with or without a byte order mark.
 
-    Args:
-        path: The table.
-        remedy: What to do where there is no such file.
-
     Raises:
         DataError: It is not UTF-8.
         MissingDataError: There is no such file.
@@ -91,10 +87,6 @@ def read_table(path: Path, needed: Collection[str], expected: str, remedy: str) 
 def check_unique(names: Sequence[str], path: Path) -> None:
     """Check that no case has several rows in a table.
 
-    Args:
-        names: The case of each row.
-        path: The table.
-
     Raises:
         DataError: A case has.
     """
@@ -132,10 +124,6 @@ def choose_strata_columns(columns: Collection[str], named: Sequence[str] | None,
 def read_strata(row: Mapping[str, str | None], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Read the strata that a row fills in.
 
-    Args:
-        row: The fields by column.
-        columns: The columns of strata.
-
     Returns:
         Column and value of each.
 
@@ -148,11 +136,6 @@ def read_strata(row: Mapping[str, str | None], columns: Sequence[str]) -> tuple[
 
 def require_field(row: Mapping[str, str | None], column: str, where: str) -> str:
     """Return the field of a row, which must not be empty.
-
-    Args:
-        row: The fields by column.
-        column: The column.
-        where: Where the row stands, for errors.
 
     Raises:
         DataError: The field is empty.
@@ -246,10 +229,6 @@ class ManifestSource(FileSource):
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Decode one case; the columns `mask_<label>` hold its labels.
-
-        Args:
-            case: One of `cases`.
-            labels: The meaning of the values in its masks.
 
         Raises:
             SettingError: The columns name other labels, or name them in another order.

@@ -81,10 +81,6 @@ class MaskPattern(NamedTuple):
 def match_stem(name: str, pattern: str) -> str | None:
     """Return what an image's name shares with those of its masks.
 
-    Args:
-        name: The image's name.
-        pattern: The images' names, with `{stem}`.
-
     Returns:
         `None` where the name does not match.
 

@@ -116,11 +116,6 @@ class PolygonSource(FileSource):
     def read_masks(self, case: Case, labels: LabelMap, grid: CaseGrid) -> UInt8[np.ndarray, "m d h w"]:
         """Draw the outlines of one case.
 
-        Args:
-            case: One of `cases`, with annotations.
-            labels: The labels of their categories.
-            grid: The grid of the image.
-
         Raises:
             GeometryError: The outlines were drawn on an image of another size.
             MaskValueError: A category belongs to no label, or exclusive labels overlap.

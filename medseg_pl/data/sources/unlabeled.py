@@ -64,9 +64,6 @@ class ImageFolder(FileSource):
     def cases(self, on_problem: OnProblem | None = None) -> list[Case]:
         """List one case for each image.
 
-        Args:
-            on_problem: Takes each problem, see `Source.cases`.
-
         Raises:
             MissingDataError: There is no image.
         """

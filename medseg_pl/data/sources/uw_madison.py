@@ -75,10 +75,6 @@ class RunTable:
     def draw(self, case: Case, labels: LabelMap) -> UInt8[np.ndarray, "m d h w"]:
         """Draw the labels on the slices of a case.
 
-        Args:
-            case: A case of `UWMadisonSource`.
-            labels: The classes to draw.
-
         Raises:
             SettingError: No row is of a label.
             DataError: A row is missing or does not fit its slice.
@@ -153,10 +149,6 @@ class UWMadisonSource(Source):
 
     def read(self, case: Case, labels: LabelMap) -> Volume:
         """Stack the slices in numerical order, and draw the runs.
-
-        Args:
-            case: One of `cases`.
-            labels: The classes to draw.
 
         Raises:
             DataError: A slice is missing, or a row is missing or does not fit its slice.
@@ -252,12 +244,7 @@ def _slice_number(path: Path) -> int:
 
 
 def _check_stack(case: Case, names: list[_SliceName]) -> None:
-    """Check that slices have one size and spacing and no gap.
-
-    Raises:
-        DataError: A number is missing or comes twice.
-        GeometryError: Sizes or spacings differ.
-    """
+    """Check that slices have one size and spacing and no gap."""
     where = f"Case {case.case_id} ({case.images[0].parent})"
     numbers = [int(name.number) for name in names]
     # Slices of the set begin at any number, but a gap would shift everything behind it.

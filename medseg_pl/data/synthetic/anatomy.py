@@ -50,12 +50,7 @@ def make_tube(corners: Float64[np.ndarray, "n 3"], radius: float, rng: np.random
 
 
 def draw_wave(rng: np.random.Generator, count: int) -> Float64[np.ndarray, "n"]:
-    """Draw a slow random function of unit spread along a tube.
-
-    Args:
-        rng: The source of randomness.
-        count: The number of its values.
-    """
+    """Draw a slow random function of unit spread along a tube."""
     smooth: Float64[np.ndarray, "n"] = ndimage.gaussian_filter1d(rng.standard_normal(count), 8, mode="reflect")
     return smooth / 0.19  # the spread that this filter leaves of white noise
 
@@ -118,12 +113,7 @@ def draw_organs(rng: np.random.Generator) -> tuple[Organ, ...]:
 
 
 def move_tube(tube: Tube, rng: np.random.Generator) -> Tube:
-    """Move, bend and fill a tube as on another day.
-
-    Args:
-        tube: The tube.
-        rng: The source of randomness.
-    """
+    """Move, bend and fill a tube as on another day."""
     bend = np.stack([draw_wave(rng, len(tube.radii)) for _ in range(3)], axis=1)
     points = tube.points + rng.normal(0, 0.012, 3) + 0.015 * bend
     return Tube(points, tube.radii * rng.uniform(0.92, 1.08))
@@ -242,12 +232,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def on_another_day(patient: Patient, rng: np.random.Generator) -> Patient:
-    """Change filling, positions, gas and gain moderately.
-
-    Args:
-        patient: The patient.
-        rng: The source of randomness.
-    """
+    """Change filling, positions, gas and gain moderately."""
     tubes = [move_tube(organ.tube, rng) for organ in patient.organs]
     z, y, x = np.array(patient.offset) + rng.normal(0, 0.01, 3)
     looks = [replace(organ.look, gas=organ.look.gas + rng.normal(0, 0.2)) for organ in patient.organs]

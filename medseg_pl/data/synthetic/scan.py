@@ -99,12 +99,7 @@ def make_grid(shape: tuple[int, int, int], tilt: float, offset: tuple[float, flo
 
 
 def cover_solid(grid: VoxelGrid, solid: Ellipsoid) -> Mask:
-    """Return the voxels that a solid covers.
-
-    Args:
-        grid: The positions of the voxels.
-        solid: The solid.
-    """
+    """Return the voxels that a solid covers."""
     (z, y, x), (tall, high, wide) = solid.center, solid.radii
     cosine, sine = np.float32(np.cos(solid.angle)), np.float32(np.sin(solid.angle))
     dy, dx = grid.y - np.float32(y), grid.x - np.float32(x)
@@ -114,12 +109,7 @@ def cover_solid(grid: VoxelGrid, solid: Ellipsoid) -> Mask:
 
 
 def sweep(grid: VoxelGrid, tube: Tube) -> Sweep:
-    """Draw a tube ball by ball, visiting the box around each.
-
-    Args:
-        grid: The positions of the voxels.
-        tube: The tube.
-    """
+    """Draw a tube ball by ball, visiting the box around each."""
     depth = np.full(grid.shape, _FAR, np.float32)
     nearest = np.zeros(grid.shape, np.int32)
     for number, (center, radius) in enumerate(zip(grid.to_indices(tube.points), tube.radii, strict=True)):
@@ -170,22 +160,12 @@ class Trunk:
 
 
 def draw_texture(rng: np.random.Generator, grid: VoxelGrid) -> Texture:
-    """Draw the texture of one scan.
-
-    Args:
-        rng: The source of randomness.
-        grid: The positions of the voxels.
-    """
+    """Draw the texture of one scan."""
     return Texture(grain=_draw_noise(rng, grid, 0.012), mottle=_draw_noise(rng, grid, 0.045))
 
 
 def cover_trunk(patient: Patient, grid: VoxelGrid) -> Trunk:
-    """Return the layers of the trunk, skin to cavity.
-
-    Args:
-        patient: The patient.
-        grid: The positions of the voxels.
-    """
+    """Return the layers of the trunk, skin to cavity."""
     high, wide = patient.trunk
     fat, muscle = patient.rim
     insets = (0.0, fat, fat + muscle)
@@ -194,14 +174,7 @@ def cover_trunk(patient: Patient, grid: VoxelGrid) -> Trunk:
 
 
 def paint_surroundings(solids: tuple[Ellipsoid, ...], grid: VoxelGrid, trunk: Trunk, texture: Texture) -> Field:
-    """Paint fat, muscle wall, mesentery and solid structures.
-
-    Args:
-        solids: The structures without a label; later ones cover earlier ones.
-        grid: The positions of the voxels.
-        trunk: The layers of the trunk.
-        texture: The texture of the scan.
-    """
+    """Paint fat, muscle wall, mesentery and solid structures."""
     strands = np.exp(-((texture.mottle / 0.22) ** 2))  # where noise crosses zero it draws thin lines, like vessels
     tissue = np.where(trunk.body, np.float32(0.82), np.float32(0.0))
     tissue[trunk.wall] = 0.25
@@ -216,13 +189,6 @@ def paint_interior(rng: np.random.Generator, grid: VoxelGrid, organ: Organ, swee
     """Paint wall, content and gas of an organ.
 
     The patient lies on the back, so gas is in front.
-
-    Args:
-        rng: The source of randomness.
-        grid: The positions of the voxels.
-        organ: The organ.
-        sweep: Its tube on the grid.
-        texture: The texture of the scan.
     """
     tube, look = organ.tube, organ.look
     count = len(tube.radii)
@@ -275,13 +241,7 @@ def simulate_abdomen(rng: np.random.Generator, shape: tuple[int, int, int] = (24
 
 
 def simulate_days(patient_seed: Seed, day_seeds: Sequence[Seed], shape: tuple[int, int, int]) -> Iterator[Phantom]:
-    """Simulate the scans of one patient on several days.
-
-    Args:
-        patient_seed: Decides the patient.
-        day_seeds: Decide what changes from day to day.
-        shape: `(D, H, W)` in voxels.
-    """
+    """Simulate the scans of one patient on several days."""
     patient = draw_patient(np.random.default_rng(patient_seed))
     for seed in day_seeds:
         yield _scan(patient, np.random.default_rng(seed), shape)

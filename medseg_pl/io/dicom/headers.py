@@ -167,10 +167,6 @@ def read_entry(path: Path, *, patient: bool = False) -> DicomFile | None:
 def read_dataset(path: Path, *, pixels: bool = False) -> Dataset:
     """Read the header of a file, with its pixels on request.
 
-    Args:
-        path: The file.
-        pixels: Whether to read them.
-
     Raises:
         MissingDataError: There is no such file.
         UnreadableFileError: It is no DICOM, or it is damaged.
@@ -213,11 +209,6 @@ def get_items(dataset: Dataset, keyword: str) -> list[Dataset]:
 
 def require_element(dataset: Dataset, keyword: str, path: Path) -> Any:
     """Return the value of an element that the file must have.
-
-    Args:
-        dataset: The content of the file.
-        keyword: The element.
-        path: The file, for errors.
 
     Raises:
         UnreadableFileError: It is missing or empty.
@@ -381,10 +372,6 @@ def name_series(folder: str, entries: Sequence[DicomFile]) -> dict[str, list[Dic
 
     A folder's only series is called after the folder, several are `<folder>/series_<number>`; without numbers that
     tell them apart they stay together, to be refused as mixed. A projection is `<folder>/<file>`.
-
-    Args:
-        folder: The name of the folder.
-        entries: Its files.
 
     Returns:
         The images of each case, by its name.

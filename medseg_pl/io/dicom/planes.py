@@ -90,10 +90,6 @@ class Plane:
 def read_planes(dataset: Dataset, path: Path) -> list[Plane]:
     """Read the positions of a file's images.
 
-    Args:
-        dataset: The content of the file.
-        path: The file, for errors.
-
     Raises:
         UnreadableFileError: The header lacks a position, or gives an impossible one.
     """
@@ -113,10 +109,6 @@ def read_planes(dataset: Dataset, path: Path) -> list[Plane]:
 
 def collect_frame_elements(dataset: Dataset, path: Path) -> list[Dataset]:
     """Collect the elements that place each image, wherever the file keeps them.
-
-    Args:
-        dataset: The content of the file.
-        path: The file, for errors.
 
     Returns:
         One data set for each image.

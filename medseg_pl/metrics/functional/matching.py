@@ -115,10 +115,6 @@ def count_disagreement(reference: int, prediction: int) -> float:
     It is `|P - R| / max(P, R)`, from 0 to 1: 1 where exactly one mask is empty, NaN where both are. The plain
     difference could be improved by predicting nothing.
 
-    Args:
-        reference: The number of objects in the reference.
-        prediction: The number in the prediction.
-
     >>> count_disagreement(reference=4, prediction=5), count_disagreement(reference=1, prediction=0)
     (0.2, 1.0)
     """

@@ -159,10 +159,6 @@ def find_objects(mask: Bool[np.ndarray, "d h w"], connectivity: Connectivity = "
 def count_overlaps(reference: Objects, prediction: Objects) -> ObjectOverlaps:
     """Count the voxels that objects of two masks share.
 
-    Args:
-        reference: The objects of the reference.
-        prediction: Those of the prediction, in a mask of the same shape.
-
     Returns:
         Only pairs that share voxels.
 
@@ -195,10 +191,8 @@ def _list_steps(height: int, width: int, connectivity: Connectivity) -> Sequence
 def _link_runs(
     starts: NDArray[np.int64], ends: NDArray[np.int64], step: int, connectivity: Connectivity
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pair each run with those it touches a step of rows ahead.
-
-    Rows between slices are empty.
-    """
+    """Pair each run with those it touches a step of rows ahead."""
+    # Rows between slices are empty.
     slack = 1 if connectivity == "full" else 0  # corners touch where one run ends as the other begins
     low = np.searchsorted(ends, starts + step + 1 - slack, side="left")
     high = np.searchsorted(starts, ends + step - 1 + slack, side="right")

@@ -84,10 +84,6 @@ def recall(counts: OverlapCounts) -> float:
 def count(prediction: Bool[np.ndarray, "..."], reference: Bool[np.ndarray, "..."]) -> OverlapCounts:
     """Count the voxels of one label in exact integers.
 
-    Args:
-        prediction: The label's mask.
-        reference: The same label, annotated.
-
     >>> count(np.array([True, True, False]), np.array([True, False, True]))
     OverlapCounts(tp=1, fp=1, fn=1)
     """

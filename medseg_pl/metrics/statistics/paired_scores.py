@@ -163,11 +163,7 @@ def _read_score(row: Row, metric: str, name: str) -> float:
 
 
 def _check_same_case(row_a: Row, row_b: Row, a: str, b: str) -> None:
-    """Check that two rows of one name can be of one case.
-
-    Raises:
-        DataError: They cannot.
-    """
+    """Check that two rows of one name can be of one case."""
     case = f"Case {row_a['case_id']}, label {row_a['label']}"
     if row_a.get("group") != row_b.get("group"):
         raise DataError(

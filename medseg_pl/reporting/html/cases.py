@@ -75,12 +75,7 @@ class CaseEntry(NamedTuple):
 
 
 def list_case_entries(runs: Sequence[Run], names: Names) -> list[CaseEntry]:
-    """List the cases of all runs, the first run's worst first.
-
-    Args:
-        runs: The runs.
-        names: Give cases and patients the names to show.
-    """
+    """List the cases of all runs, the first run's worst first."""
     by_run = [_map_cases(run.rows) for run in runs]
     groups = {str(row["case_id"]): str(row["group"]) for run in reversed(runs) for row in run.rows}
     of_runs = [run.means for run in runs]
@@ -154,10 +149,6 @@ def choose_names(folder: Path, *, plain: bool) -> Names:
 
     Hashed names are those of the run's dashboards. A run without a dashboard gets a key now, which stays in its folder;
     where nothing can be written there, the names hold for this page alone.
-
-    Args:
-        folder: The run folder.
-        plain: Whether ids are shown as they are.
     """
     if plain:
         return Names(None)

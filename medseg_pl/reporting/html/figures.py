@@ -87,11 +87,6 @@ def draw_curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, nam
 def draw_size_and_score(run: Run, places: Mapping[str, int], name: str) -> Markup | None:
     """Draw Dice over the reference's volume, on a logarithmic axis.
 
-    Args:
-        run: The run with the scores.
-        places: The position of each case on the page.
-        name: The name of the drawing, unlike others on the page.
-
     Returns:
         `None` where no volume is known.
     """
@@ -119,10 +114,6 @@ def draw_size_and_score(run: Run, places: Mapping[str, int], name: str) -> Marku
 
 def draw_recall_by_size(run: Run, name: str) -> Markup | None:
     """Draw the share of objects found over their size.
-
-    Args:
-        run: The run with the objects.
-        name: The name of the drawing, unlike others on the page.
 
     Returns:
         `None` without objects.
@@ -158,11 +149,6 @@ def draw_reliability(
 ) -> Markup | None:
     """Draw how often voxels of a given probability have the label.
 
-    Args:
-        bins: The binned probabilities of each label.
-        labels: The labels in their order.
-        name: The name of the drawing, unlike others on the page.
-
     Returns:
         `None` where nothing was measured.
     """
@@ -188,13 +174,7 @@ def draw_reliability(
 
 
 def draw_differences(compared: Mapping[str, Any], what: str, name: str) -> Markup:
-    """Draw the mean difference of two runs with its interval by label.
-
-    Args:
-        compared: As `compare_metric` gives it.
-        what: The metric's name for a reader.
-        name: The name of the drawing, unlike others on the page.
-    """
+    """Draw the mean difference of two runs with its interval by label."""
     lines = [*compared["labels"].items(), ("mean", compared["mean"])]
 
     def draw(axes: Axes) -> None:
@@ -344,10 +324,8 @@ def draw_svg(draw: Draw, what: str, height: float, anchors: str) -> Markup:
 
 
 def _embed_svg(text: str, what: str, anchors: str) -> str:
-    """Reduce an SVG file to an element with the page's own colors.
-
-    Ids within it become unique on the page.
-    """
+    """Reduce an SVG file to an element with the page's own colors."""
+    # Ids within it become unique on the page.
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style [^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     opened = re.search(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', text)

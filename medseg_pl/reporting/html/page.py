@@ -62,9 +62,6 @@ _DRAWN = {"dice": "Dice", "hd95_mm": "HD95", "nsd": "NSD"}
 def write_report(arguments: argparse.Namespace) -> list[str]:
     """Write the page and the notes for a paper; fill the README.
 
-    Args:
-        arguments: Those of `medseg report`.
-
     Returns:
         What is missing, a line each.
 
@@ -245,10 +242,8 @@ def _list_labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _make_shades(color: Sequence[int]) -> tuple[str, str]:
-    """Make a color for light pages and one for dark.
-
-    A bright line is lost on white.
-    """
+    """Make a color for light pages and one for dark."""
+    # A bright line is lost on white.
     light = [round(part * min(1.0, 330 / (sum(color) or 1))) for part in color]
     return f"rgb({light[0]} {light[1]} {light[2]})", f"rgb({color[0]} {color[1]} {color[2]})"
 

@@ -279,10 +279,6 @@ def average_dice(table: Sequence[CaseScore]) -> dict[str, float]:
 def find_worst_cases(table: Sequence[CaseScore], size: int) -> list[str]:
     """Find the cases with the lowest mean Dice, the worst first.
 
-    Args:
-        table: A row for each case and label.
-        size: The number of cases.
-
     >>> rows = [CaseScore(name, "p", "a", {"dice": dice}, "ok", "px") for name, dice in {"x": 0.9, "y": 0.1}.items()]
     >>> find_worst_cases(rows, 1)
     ['y']

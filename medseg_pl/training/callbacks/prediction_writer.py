@@ -99,11 +99,6 @@ class OverlayWriter(Callback):
 def overlay(case: Prediction, cached: CachedCase, labels: LabelMap) -> NDArray[np.uint8]:
     """Draw image, reference and prediction on the slice with most reference.
 
-    Args:
-        case: The prediction with its reference.
-        cached: The case in the cache.
-        labels: The labels of the masks.
-
     Returns:
         `(H, W, 3)` picture.
     """
@@ -289,10 +284,8 @@ def _is_limited(trainer: Trainer) -> bool:
 
 
 def _write_probabilities(path: Path, prediction: Prediction, labels: LabelMap) -> None:
-    """Write probabilities `(K, D, H, W)` with the labels' names.
-
-    Half precision would move what is close to one half.
-    """
+    """Write probabilities `(K, D, H, W)` with the labels' names."""
+    # Half precision would move what is close to one half.
     assert prediction.probabilities is not None, "asked for"
     with write_atomically(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, probabilities=prediction.probabilities, labels=np.array(labels.names))

@@ -213,10 +213,7 @@ def fingerprint_data(trainer: Trainer) -> dict[str, Any] | None:
 
 
 def _describe_training(trainer: Trainer) -> dict[str, Any]:
-    """Describe what a learning rate depends on.
-
-    These are the samples of an optimizer's step, processes, precision and seed.
-    """
+    """Describe what a learning rate depends on."""
     data, module = trainer.datamodule, trainer.lightning_module  # type: ignore[attr-defined]
     batch = data.batch_size if isinstance(data, SegmentationDataModule) else None
     accumulated = count_accumulated_batches(trainer, trainer.current_epoch)

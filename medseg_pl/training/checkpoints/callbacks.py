@@ -240,9 +240,6 @@ def find_best_weights(trainer: Trainer) -> Path | None:
 
     Lightning's `trainer.checkpoint_callback` is the first that keeps any checkpoint, `LastCheckpoint` included.
 
-    Args:
-        trainer: May have the callback of the best weights anywhere in its list.
-
     Returns:
         The file; `None` where no validation was better than another, or no checkpoints are kept.
     """
@@ -256,9 +253,6 @@ def keep_last_as_best(trainer: Trainer) -> Path | None:
 
     It was the validation at the end of the training. Lightning does not train where nothing is left to train, and so
     does not validate either. Each rank must call it.
-
-    Args:
-        trainer: After its `fit`.
 
     Returns:
         `best.ckpt`; `None` where the trainer keeps no best weights, or has no validation.

@@ -104,10 +104,8 @@ class DurableCheckpointIO(CheckpointIO):
         self._whole.add(target)
 
     def _is_whole(self, path: Path) -> bool:
-        """Tell whether a file is worth keeping.
-
-        A damaged one must not take the place of a good one.
-        """
+        """Tell whether a file is worth keeping."""
+        # A damaged one must not take the place of a good one.
         if path not in self._whole and path.is_file():
             try:
                 verify_checksums(path)
@@ -128,10 +126,6 @@ def previous_path(path: Path) -> Path:
 
 def load_or_previous(path: Path, map_location: MapLocation = "cpu") -> dict[str, Any]:
     """Load a checkpoint, or with a warning the one saved before it.
-
-    Args:
-        path: The checkpoint.
-        map_location: As `torch.load` takes it.
 
     Raises:
         UnreadableFileError: The file cannot be loaded, and there is none from before that can.
@@ -156,10 +150,6 @@ def _read_back(path: Path) -> None:
 
 def link_or_copy(path: Path, name: Path) -> None:
     """Give a file a second name: a hard link, else a copy.
-
-    Args:
-        path: The file.
-        name: The second name.
 
     Raises:
         OSError: Neither can be made.

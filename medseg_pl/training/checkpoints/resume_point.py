@@ -178,12 +178,6 @@ def record_complete(run: Path, limits: Mapping[str, Any], epochs: int, steps: in
     """Record that a run has trained as long as it should.
 
     Its scores are written by then.
-
-    Args:
-        run: The run folder.
-        limits: How long training should last.
-        epochs: Epochs that are done.
-        steps: Steps of the optimizer that are done.
     """
     record = {"epochs": epochs, "steps": steps, "limits": dict(limits)}
     write_text(run / _COMPLETE, json.dumps(record, indent=1) + "\n", replace=True)
@@ -240,11 +234,7 @@ def _read_checkpoint(path: Path) -> ResumePoint:
 
 
 def _require_long_enough(point: ResumePoint, limits: Mapping[str, Any]) -> None:
-    """Check that the limits do not end before the state.
-
-    Raises:
-        TooShortError: They do.
-    """
+    """Check that the limits do not end before the state."""
     for name, done in (("max_epochs", point.epochs), ("max_steps", point.steps)):
         limit = limits.get(name)
         if limit is not None and 0 <= int(limit) < done:
