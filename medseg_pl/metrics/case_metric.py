@@ -81,8 +81,9 @@ class LabelPair:
     def annotated(self) -> Bool[np.ndarray, "d h w"]:
         """The voxels that count."""
         assert self.case.reference is not None, "CaseMetric.update has checked it"
-        unknown = self.labels.find_unannotated(self.case.reference, self.index)
-        return np.logical_not(unknown, out=unknown) if self.is_annotated else np.zeros_like(unknown)
+        counted = self.labels.find_unannotated(self.case.reference, self.index)
+        np.logical_not(counted, out=counted)
+        return counted if self.is_annotated else np.zeros_like(counted)
 
     @cached_property
     def reference(self) -> Bool[np.ndarray, "d h w"]:
@@ -95,7 +96,8 @@ class LabelPair:
     def prediction(self) -> Bool[np.ndarray, "d h w"]:
         """The voxels that were predicted as the label."""
         found = self.labels.plane(self.case.mask, self.index)
-        return np.logical_and(found, self.annotated, out=found)
+        np.logical_and(found, self.annotated, out=found)
+        return found
 
     @property
     def probability(self) -> Float[np.ndarray, "d h w"]:
