@@ -227,7 +227,7 @@ def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
 
 
 def describe_scored_cases(summary: Mapping[str, Any], stage: str, whom: str = "patient") -> str:
-    """Count the cases of a summary, and say where a test was of the validation cases.
+    """Count a summary's cases, and name validation cases behind a test.
 
     >>> describe_scored_cases({"n_cases": 4, "n_groups": 1, "scored": {"side": "val"}}, "test")
     '4 validation cases of 1 patient, scored again'

@@ -18,14 +18,17 @@ _NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 def get_scored_side(run: Run) -> str:
-    """Return whose cases were scored: `val` for a test without test cases, else the stage."""
+    """Return the side of the split that was scored.
+
+    It is `val` for a test without test cases, otherwise the stage.
+    """
     scored = run.summary.get("scored")
     again = run.stage == "test" and isinstance(scored, Mapping) and scored.get("side") == "val"
     return "val" if again else run.stage
 
 
 def describe_cases(runs: Sequence[Run], cases: int) -> str:
-    """Count the cases of a page, and say of which sides they are."""
+    """Count the cases of a page, and name their sides."""
     sides = list(dict.fromkeys(map(get_scored_side, runs)))
     if len(sides) > 1 or sides[0] not in ("val", "test"):
         return f"{count_noun(cases, 'case')}, {' and '.join(_NAMES.get(side, side) for side in sides)}"
