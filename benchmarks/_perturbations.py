@@ -208,3 +208,15 @@ def borrow_content(volume: Volume, other: Volume) -> Volume:
         ranks = np.argsort(np.argsort(zoomed.ravel(), kind="stable"), kind="stable")
         channels.append(np.sort(channel.ravel())[ranks].reshape(shape))
     return Volume(np.stack(channels), None, volume.geometry)
+
+
+def draw_head() -> Volume:
+    """Draw a head: skull, brain and ventricles, as shells of ellipsoids."""
+    z, y, x = np.mgrid[-1:1:24j, -1:1:96j, -1:1:80j]
+    image = np.random.default_rng(0).normal(0, 2, z.shape)
+    shells = [(0.95, 0.95, 0.85, 200), (0.85, 0.85, 0.75, 90), (0.8, 0.8, 0.7, 120)]
+    for depth, height, width, value in shells:
+        image[(z / depth) ** 2 + (y / height) ** 2 + (x / width) ** 2 < 1] += value - 100
+    for side in (-0.15, 0.15):
+        image[(z / 0.4) ** 2 + (y / 0.35) ** 2 + ((x - side) / 0.1) ** 2 < 1] -= 60
+    return Volume(image[None].astype(np.float32), None, Geometry((24, 96, 80), (3.0, 2.0, 2.0)))

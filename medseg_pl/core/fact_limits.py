@@ -18,6 +18,7 @@ _TOLERANCES = {
     "offset": 0.1,
     "flat": 0.1,
     "constant": 0.03,
+    "repeated": 0.03,
     "step": 0.2,
     "filled": 0.1,
     "grain": 0.05,

@@ -5,6 +5,7 @@ An exported model ships this file: it imports numpy alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -61,7 +62,7 @@ def measure_image(
     """
     depth, height, width = image.shape[1:]
     chosen = np.unique(np.linspace(0, depth - 1, min(depth, _SLICES)).round().astype(int))
-    step = max(1, int(np.sqrt(len(chosen) * height * width / _SAMPLE)))
+    step = max(1, math.ceil(math.sqrt(len(chosen) * height * width / _SAMPLE)))
     # Indexing by slices first: a mapped volume is read no further than that.
     coarse = np.stack([image[:, index, step // 2 :: step, step // 2 :: step] for index in chosen], axis=1)
     coarse = _fill_not_finite(coarse)
@@ -139,30 +140,44 @@ def _crop_slices(channel: Array, indices: Array) -> NDArray[np.float32]:
 
 def _measure_channel(values: Array, pixels: Array) -> dict[str, float]:
     """Measure intensities of a sample, and noise and sharpness of neighboring pixels."""
-    flat = values.ravel()
-    quantiles = np.percentile(flat, PERCENTILES)
+    # Sorted once, for all that is asked of the distribution.
+    flat = np.sort(values, axis=None)
+    quantiles = _interpolate_quantiles(flat)
     low, high = float(quantiles[0]), float(quantiles[-1])
     span = high - low
     if span <= 0:  # more than 99 percent have one value
-        low, high = float(flat.min()), float(flat.max())
+        low, high = float(flat[0]), float(flat[-1])
         if (span := high - low) <= 0:
             return {"blank": 1.0}
     numbers = {"blank": 0.0, "span": float(np.log10(span)), "offset": low / span}
     shape = (quantiles[1:-1] - low) / span
     numbers |= {f"shape{percent:.0f}": float(s) for percent, s in zip(PERCENTILES[1:-1], shape, strict=True)}
-    for name, end in (("at_low", flat.min()), ("at_high", flat.max())):
-        numbers[name] = float(np.log10((flat == end).mean() + 1e-3))
+    at_low, at_high = np.searchsorted(flat, flat[0], "right"), len(flat) - np.searchsorted(flat, flat[-1], "left")
+    for name, count in (("at_low", at_low), ("at_high", at_high)):
+        numbers[name] = float(np.log10(count / len(flat) + 1e-3))
     return numbers | _measure_steps(flat, low, high) | _measure_texture(pixels, span)
 
 
-def _measure_steps(flat: Array, low: float, high: float) -> dict[str, float]:
+def _interpolate_quantiles(ordered: Array) -> NDArray[np.float64]:
+    """Interpolate `PERCENTILES` of sorted values, as `np.percentile` does."""
+    positions = np.asarray(PERCENTILES) / 100 * (len(ordered) - 1)
+    below = positions.astype(int)
+    above = np.minimum(below + 1, len(ordered) - 1)
+    first, second = ordered[below].astype(np.float64), ordered[above].astype(np.float64)
+    quantiles: NDArray[np.float64] = first + (positions - below) * (second - first)
+    return quantiles
+
+
+def _measure_steps(ordered: Array, low: float, high: float) -> dict[str, float]:
     """Measure the step from value to value, and the share of steps in use: an export or a remapping leaves gaps."""
-    values = np.unique(flat[(flat >= low) & (flat <= high)])
-    if len(values) < 2:
+    first, last = np.searchsorted(ordered, low, "left"), np.searchsorted(ordered, high, "right")
+    gaps = np.diff(ordered[first:last])
+    gaps = gaps[gaps > 0]
+    if not len(gaps):
         return {}
     # Not the smallest gap: the rounding of floats makes some between equal values.
-    step = float(np.quantile(np.diff(values), 0.25))
-    return {"step": float(np.log10(step)), "filled": min(1.0, len(values) * step / (high - low + step))}
+    step = float(np.quantile(gaps, 0.25))
+    return {"step": float(np.log10(step)), "filled": min(1.0, (len(gaps) + 1) * step / (high - low + step))}
 
 
 def _measure_texture(pixels: Array, span: float) -> dict[str, float]:
@@ -172,14 +187,17 @@ def _measure_texture(pixels: Array, span: float) -> dict[str, float]:
     cross = pixels[:, :-2, 1:-1] + pixels[:, 2:, 1:-1] + pixels[:, 1:-1, :-2] + pixels[:, 1:-1, 2:]
     noise = float(np.abs(cross - 4 * pixels[:, 1:-1, 1:-1]).mean()) / span
     steps = [step for step in _STEPS if step < min(pixels.shape[1:])]
-    changes = [pixels[..., step:] - pixels[..., :-step] for step in steps]
-    means = [float(np.abs(change).mean()) for change in changes]
+    changes = [np.abs(pixels[..., step:] - pixels[..., :-step]) for step in steps]
+    means = [float(change.mean()) for change in changes]
     rows, columns = (np.ptp(pixels, axis=axis) == 0 for axis in (2, 1))
+    # Of columns with content: a margin repeats itself in any image.
+    repeated = (changes[0].max(axis=1) == 0) & ~columns[:, 1:]
     numbers = {
         "noise": float(np.log10(noise + 1e-5)),
         # Against the slope: blurring takes far more of the noise than of the edges.
         "grain": float(np.log10((noise + 1e-5) / (means[0] / span + 1e-5))),
         "flat": float((changes[0] == 0).mean()),
+        "repeated": float(repeated.mean()),
         "constant": float(rows.mean() + columns.mean()) / 2,
     }
     pairs = zip(steps, means, means[1:], strict=False)

@@ -81,7 +81,7 @@ _RULES = (
     ("F109", ("at_low", "at_high")),
     ("F107", ("color",)),
     ("F110", ("noise",)),
-    ("F111", ("sharpness1", "sharpness2", "sharpness4", "sharpness8", "grain", "flat")),
+    ("F111", ("sharpness1", "sharpness2", "sharpness4", "sharpness8", "grain", "flat", "repeated")),
     ("F113", ("pattern",)),
     ("F102", ("spacing",)),
     ("F112", ("size", "extent", "constant")),
@@ -102,6 +102,7 @@ _FACTS = {
     "filled": "share of values in use",
     "constant": "share of rows and columns of one value",
     "flat": "share of pixels like their neighbors",
+    "repeated": "share of columns like their neighbors",
     "continuity": "difference between neighboring slices",
     "pattern": "similarity to the training images",
     "spacing": "spacing",
@@ -115,6 +116,7 @@ _FACTS = {
 _BASES = {"size": 2, "extent": 2} | dict.fromkeys(
     ("span", "at_low", "at_high", "color", "noise", "grain", "step", "spacing"), 10
 )
+_BYTES = ("uint8", "int8")
 _MASK_BASES = {"volume": 10, "share": 10}
 _UNITS = {"spacing": " mm", "size": " pixels", "extent": " mm"}
 _FLIPS = {"flip_height": "upside down", "flip_width": "mirrored", "flip_depth": "with its slices in reverse order"}
@@ -132,12 +134,13 @@ def compare_image(facts: ImageFacts, profile: TrainingProfile) -> list[ImageFind
     """
     numbers = {**facts.numbers, **compare_pattern(facts.pattern, profile.template, profile.spread)}
     # A blank image has no other facts worth a word: all would be outside.
-    if numbers.get("blank[0]") and _find_excess(numbers, profile, ("blank",)):
+    outside = _measure_excess(numbers, profile)
+    if numbers.get("blank[0]") and _find_furthest(outside, ("blank",)):
         return [ImageFinding("F108", "warning", "The image has one value almost everywhere.")]
     findings = [*_find_words(facts, profile), *_find_unknown(facts, profile)]
     for code, kinds in _RULES:
-        if excess := _find_excess(numbers, profile, kinds):
-            findings.append(ImageFinding(code, "warning", _describe(excess, numbers, profile.limits)))
+        if name := _find_furthest(outside, kinds):
+            findings.append(ImageFinding(code, "warning", _describe(name, numbers, profile.limits)))
     # A cause alone marks nothing: chance alone may bring a good image nearer by inverting it.
     if findings:
         findings += _find_causes(facts, numbers, profile)
@@ -211,15 +214,17 @@ def describe_findings(findings: Sequence[ImageFinding]) -> str:
     return " ".join(str(finding) for finding in findings)
 
 
-def _find_excess(numbers: Mapping[str, float], profile: TrainingProfile, kinds: Sequence[str]) -> str:
+def _measure_excess(numbers: Mapping[str, float], profile: TrainingProfile) -> dict[str, float]:
+    """Measure how far each fact lies outside its limits, of those that do."""
+    limits = profile.limits
+    excess = {name: limits[name].measure_excess(value) for name, value in numbers.items() if name in limits}
+    return {name: value for name, value in excess.items() if value > 0}
+
+
+def _find_furthest(excess: Mapping[str, float], kinds: Sequence[str]) -> str:
     """Find the fact of some kinds that lies furthest outside, if any."""
-    excess = {
-        name: profile.limits[name].measure_excess(value)
-        for name, value in numbers.items()
-        if name in profile.limits and name.split("[")[0].split(".")[0] in kinds
-    }
-    worst = max(excess, key=lambda name: excess[name], default="")
-    return worst if worst and excess[worst] > 0 else ""
+    names = [name for name in excess if name.split("[")[0].split(".")[0] in kinds]
+    return max(names, key=lambda name: excess[name], default="")
 
 
 def _find_words(facts: ImageFacts, profile: TrainingProfile) -> Iterator[ImageFinding]:
@@ -228,6 +233,13 @@ def _find_words(facts: ImageFacts, profile: TrainingProfile) -> Iterator[ImageFi
         known, word = profile.words.get(name, ()), facts.words.get(name)
         if known and word and word not in known:
             yield ImageFinding("F106", "warning", f"The {name} is {word}; training had {', '.join(known)}.")
+    known, word = profile.words.get("dtype", ()), facts.words.get("dtype")
+    # Ranges differ tenfold in many data sets, so that 256 values alone would pass for a faint image.
+    if known and word in _BYTES and not set(known) & set(_BYTES):
+        narrowest = max(10**limits.least for name, limits in profile.limits.items() if name.startswith("span["))
+        if narrowest > 255:
+            pixels = f"{', '.join(known)} with ranges from {_format(narrowest)}"
+            yield ImageFinding("F101", "warning", f"The pixels are {word}; training had {pixels}.")
     known, word = profile.words.get("orientation", ()), facts.words.get("orientation")
     if known and word and word not in known:
         yield ImageFinding("F103", "warning", f"The axes run towards {word}; training had {', '.join(known)}.")

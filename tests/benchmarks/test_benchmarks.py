@@ -17,13 +17,13 @@ FOLDER = Path("benchmarks").resolve()
 SMALL: dict[str, dict[str, Any]] = {
     "augmentation": {"PATCHES": 2, "ROUNDS": 1},
     "duplicates": {"PEOPLE": 3, "CONTRASTS": (0.05,)},
-    "foreign_inputs": {"PHANTOMS": 8, "SLICES": 6, "PERTURBED": 1},
     "gpu": {},
     "rle": {"MASKS": 2, "ROUNDS": 1},
     "sliding_window": {"SHAPES": [(129, 140)], "ROUNDS": 1},
 }
 SLOW: dict[str, dict[str, Any]] = {
     "export_runner": {"ROUNDS": 1, "VOLUMES": 1},
+    "foreign_inputs": {"PHANTOMS": 8, "STEPS": 20, "PERTURBED": 1, "ROUNDS": 1},
     "intervals": {"DATA_SETS": 3, "PATIENTS": (5, 10)},
     "loader": {"IMAGES": 2, "FEW": 2, "MANY": 4, "DRAWN": 4, "ROUNDS": 1},
     "metrics": {"ROUNDS": 1},

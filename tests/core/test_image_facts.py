@@ -61,6 +61,15 @@ class TestImages:
         image[..., :32] = 0
         assert measure_image(image).numbers["constant[0]"] == pytest.approx(0.25)
 
+    def test_columns_that_repeat_their_neighbors(self) -> None:
+        image = np.random.default_rng(0).random((1, 1, 64, 64), np.float32)
+        assert measure_image(image).numbers["repeated[0]"] == 0
+        # Three of four borders between columns lie inside of a block.
+        blocks = image[..., ::4].repeat(4, axis=-1)
+        assert measure_image(blocks).numbers["repeated[0]"] == pytest.approx(48 / 63)
+        image[..., :32] = 0
+        assert measure_image(image).numbers["repeated[0]"] == 0  # a margin
+
     def test_one_value_is_blank(self) -> None:
         facts = measure_image(np.full((1, 2, 8, 8), 7, np.int16))
         assert facts.numbers["blank[0]"] == 1

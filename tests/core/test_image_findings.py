@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medseg_pl.core.fact_limits import Limits
 from medseg_pl.core.image_facts import measure_image, measure_mask
 from medseg_pl.core.image_findings import (
     CODES,
@@ -117,6 +118,15 @@ class TestHeaders:
         known = replace(PROFILE, words={**PROFILE.words, "modality": ["MR"]})
         assert find_codes(draw_image(300), known, modality="CT") == {"F106"}
         assert find_codes(draw_image(300), known, modality="MR") == set()
+
+    def test_bytes_have_no_room_for_the_range_of_training(self) -> None:
+        image = draw_image(300)
+        spread = [Limits(each.low - 3, each.high, each.least, each.most) for each in PROFILE.limits.values()]
+        faint = replace(PROFILE, limits=dict(zip(PROFILE.limits, spread, strict=True)))
+        exported = (255 * image / image.max()).astype(np.uint8)
+        messages = [str(each) for each in compare_image(measure_image(exported, (3.0, 1.0, 1.0), "SAR"), faint)]
+        assert any("F101 The pixels are uint8; training had float32" in message for message in messages)
+        assert "F101" not in find_codes((image / 2).astype(np.float32), faint)
 
     def test_what_is_not_known_is_a_note(self) -> None:
         findings = compare_image(measure_image(draw_image(300)), PROFILE)
