@@ -275,6 +275,7 @@ def write_page(path: Path, report: Report, settings: CheckSettings) -> None:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
+    environment.filters["count_noun"] = count_noun
     groups = [
         {"code": code, "kind": CODES[code], "findings": [describe_finding(f, settings.root) for f in findings]}
         for code, findings in _group_by_code(report.findings).items()

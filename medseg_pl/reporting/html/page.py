@@ -262,5 +262,10 @@ def _make_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": format_number, "interval": format_interval, "p": format_p}
+    environment.filters |= {
+        "count_noun": count_noun,
+        "number": format_number,
+        "interval": format_interval,
+        "p": format_p,
+    }
     return environment

@@ -44,7 +44,8 @@ function caseTable(table, form, count) {
   const filter = () => {
     for (const row of rows) row.hidden = !passes(row);
     const shown = rows.filter((row) => !row.hidden).length;
-    count.textContent = shown === rows.length ? `${shown} cases` : `${shown} of ${rows.length} cases`;
+    const total = `${rows.length} ${rows.length === 1 ? "case" : "cases"}`;
+    count.textContent = shown === rows.length ? total : `${shown} of ${total}`;
   };
 
   buttons.forEach((button, column) => button.addEventListener("click", () => sort(column)));
