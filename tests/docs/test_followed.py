@@ -28,7 +28,8 @@ ADDED = {
 def typed(words: Sequence[str]) -> list[str]:
     """The arguments of `medseg`, with what makes them small, and with patterns as a shell expands them."""
     command, *arguments = words
-    added = ADDED.get(command, ())
+    # The help of a class is asked for by itself: jsonargparse refuses settings behind it.
+    added = () if any(word.endswith(".help") for word in arguments) else ADDED.get(command, ())
     if "--model.network" in arguments:
         added = tuple(option for option in added if "network" not in option)
     expanded = [path for word in arguments for path in (_matches(word) if "/fold*/" in word else [word])]
