@@ -24,12 +24,16 @@ def inputs(phantoms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     root = tmp_path_factory.mktemp("foreign") / "images"
     for case in sorted((phantoms["uw_madison"] / "train").glob("*/*"))[:2]:
         shutil.copytree(case, root / case.parent.name / case.name)
-    second = sorted(root.glob("*/*"))[1]
-    for path in second.rglob("*.png"):
+    invert(sorted(root.glob("*/*"))[1])
+    return root
+
+
+def invert(scan: Path) -> None:
+    """Invert the slices of a scan."""
+    for path in scan.rglob("*.png"):
         pixels = read_image(path)[0]
         path.unlink()
         write_png(path, (pixels.max() - pixels).astype(np.uint16))
-    return root
 
 
 def run(checkpoint: str, inputs: Path, output: Path, *options: str) -> int:
@@ -70,6 +74,25 @@ def test_python_finds_the_same(checkpoint: str, phantoms: dict[str, Path]) -> No
     assert "F105" in {finding.code for finding in predictor.predict(image.max() - image).findings}
     with pytest.raises(ForeignImageError, match="F105"):
         Predictor.from_checkpoint(checkpoint, device="cpu", on_foreign="refuse").predict(image.max() - image)
+
+
+def test_a_review_lists_marked_and_refused_images(
+    checkpoint: str, phantoms: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = shutil.copytree(phantoms["uw_madison"], tmp_path / "moved")
+    groups = read_checkpoint(checkpoint).data["groups"]
+    untrained = [scan for scan in sorted((moved / "train").glob("*/*")) if scan.parent.name not in groups]
+    invert(untrained[0])
+    review = ["review", "--ckpt_path", checkpoint, "--data_root", str(moved), "--device=cpu"]
+    assert main([*review, "-o", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert f"1 of {len(untrained)} cases" in error
+    assert untrained[0].name in error and "F105" in error
+    assert len((tmp_path / "out" / "review.csv").read_text().splitlines()) == 1 + len(untrained)
+    assert main([*review, "-o", str(tmp_path / "refused"), "--on_foreign=refuse"]) == 1
+    assert "1 case could not be reviewed" in capsys.readouterr().err
+    assert len((tmp_path / "refused" / "review.csv").read_text().splitlines()) == len(untrained)
+    assert main([*review, "-o", str(tmp_path / "ignored"), "--on_foreign=ignore"]) == 0
 
 
 def test_the_checkpoint_holds_ranges_and_no_case(checkpoint: str) -> None:

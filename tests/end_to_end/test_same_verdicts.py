@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,3 +79,24 @@ def test_three_ways_say_the_same(trained: str, phantoms: dict[str, Path], tmp_pa
     assert main(["export", "--ckpt_path", trained, "-o", str(tmp_path / "exported")]) == 0
     assert runner.main([*map(str, paths), "-o", str(tmp_path / "run")], tmp_path / "exported") == 1
     assert read_table(tmp_path / "run") == said
+
+
+def test_an_evaluation_repeats_what_was_marked(
+    trained: str, phantoms: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, mask = (sorted((phantoms["decathlon"] / part).glob("*.nii.gz"))[0] for part in ("imagesTr", "labelsTr"))
+    pixels, geometry = read_image_file(image)
+    for name, stored in (("as-it-was", pixels), ("inverted", pixels.max() - pixels)):
+        write_nifti(tmp_path / "in" / f"{name}.nii.gz", stored[0], geometry)
+        (tmp_path / "reference").mkdir(exist_ok=True)
+        shutil.copy(mask, tmp_path / "reference" / f"{name}.nii.gz")
+    predict = ["predict", "--ckpt_path", trained, "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert main([*predict, "--trainer.accelerator=cpu", "--data.num_workers=0"]) == 1
+    capsys.readouterr()
+    folders = ["--reference", str(tmp_path / "reference"), "--prediction", str(tmp_path / "out")]
+    labels = "1=large_bowel,2=small_bowel,3=stomach"
+    assert main(["evaluate", *folders, "--labels", labels, "-o", str(tmp_path / "scores")]) == 0
+    assert json.loads((tmp_path / "scores" / "summary_evaluate.json").read_text())["n_marked"] == 1
+    said = capsys.readouterr().out
+    assert "inverted.nii.gz: F101" in said
+    assert "as-it-was" not in said.partition("Marked as unlike")[2]
