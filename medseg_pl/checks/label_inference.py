@@ -199,7 +199,7 @@ def _infer_colors(masks: Sequence[MaskFacts], settings: LabelSettings) -> Labeli
     ground = (0, 0, 0) if (0, 0, 0) in colors or not colors else max(colors, key=lambda color: voxels[color])
     colors = [color for color in colors if color != ground]
     if not colors:
-        return Labeling(UNNAMED, problem="No color but one stands in the masks. Name the labels with --colors.")
+        return Labeling(UNNAMED, problem="The masks hold a single color. Name the labels with --colors.")
     names = ["foreground"] if len(colors) == 1 else ["color_{:02x}{:02x}{:02x}".format(*color) for color in colors]
     table = {"background": ground} if ground != (0, 0, 0) else {}
     labels = settings.describe(names, colors={**table, **dict(zip(names, colors, strict=True))})
@@ -225,7 +225,7 @@ def _infer_tolerance(
         why = "smoothed edges (anti-aliasing)" if smoothed else "the traces of JPEG compression"
         listing = format_marks([tuple(value) for value in label_values[1:]])
         problem = (
-            f"The masks have {why} round {listing}, so what lies between is no label. "
+            f"The masks have {why} round {listing}, so values in between are not labels. "
             "Export them without smoothing, as PNG; or name the labels with --labels and set --tolerance."
         )
         return Labeling(labels, notes, problem)
@@ -299,7 +299,7 @@ def _note_values(values: Sequence[int], rare: Sequence[int]) -> tuple[str, ...]:
 def _explain_no_label(masks: Sequence[MaskFacts]) -> str:
     broken = next((mask for mask in masks if not mask.whole), None)
     if broken is None:
-        return "No value but 0 stands in the masks. Name the labels with --labels."
+        return "The masks hold only the value 0. Name the labels with --labels."
     value = next(count.value[0] for count in broken.values if count.value[0] % 1)
     return (
         f"{broken.path} holds {value:g}, but labels are whole numbers. Export the masks again without interpolation, "

@@ -166,7 +166,7 @@ def open_data_set(directory: Path, settings: DataSettings) -> OpenedDataset:
         raise SettingError(f"There is no layout {layout!r}. Choose one of {', '.join(LAYOUTS)}.")
     if foreign := sorted(settings.reading.keys() - _READ_BY[layout]):
         raise SettingError(
-            f"--{foreign[0]} says nothing of the layout {layout}, which {directory} has. Leave it out, or choose "
+            f"--{foreign[0]} does not apply to {directory}, whose layout is {layout}. Leave it out, or choose "
             "another --layout."
         )
     openers = {

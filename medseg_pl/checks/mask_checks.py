@@ -62,7 +62,7 @@ CODES: Codes = Codes(
             "Write the labels' values into the mask, or set labels.values.",
         ),
         "ignore-value-unset": error(
-            "255 beside the labels' values, and nobody said what it means",
+            "255 beside the labels' values, with no meaning set",
             "Set labels.ignore_value (--ignore_value 255) if it marks what nobody annotated.",
         ),
         "mask-antialiased": error("a mask with smoothed edges", "Export the mask without smoothing."),
@@ -85,7 +85,7 @@ CODES: Codes = Codes(
             "a label of one patient only", "It cannot be both learned and tested: add patients or leave it out."
         ),
         "annotated-label-unknown": error(
-            "a case that is annotated for a label that there is not",
+            "a case annotated for a label that does not exist",
             "Correct the names in annotated_labels, or labels.names.",
         ),
         "unannotated-label-present": error(

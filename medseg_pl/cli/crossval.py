@@ -227,7 +227,7 @@ def make_plan(arguments: Sequence[str]) -> Plan:
     """
     early, rest = read_early_options(find_configs(arguments))
     if early.checkpoints:
-        raise SettingError("medseg crossval goes on by itself where it was cut off. Leave --ckpt_path out.")
+        raise SettingError("medseg crossval resumes by itself. Remove --ckpt_path.")
     # Configurations name a fold for medseg fit, which is passed over; who types one means something by it.
     if any(argument.split("=")[0] == "--data.fold" for argument in rest):
         raise SettingError("--data.fold: medseg crossval trains every fold. --fold K trains one of them.")
@@ -242,7 +242,7 @@ def make_plan(arguments: Sequence[str]) -> Plan:
     notes = ["data.split_fractions is left out: all cases are shared among the folds."] if fractions else []
     if folds != settings["data"]["folds"]:
         notes.append(
-            f"The split has {count_noun(folds, 'fold')}, so data.folds {settings['data']['folds']} does not count."
+            f"The split has {count_noun(folds, 'fold')}, so data.folds {settings['data']['folds']} is ignored."
         )
     # The same arguments, in full, as the trainings get them
     override = ["--data.split_fractions=null"] if fractions else []

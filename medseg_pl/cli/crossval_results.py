@@ -127,10 +127,10 @@ def _read_split(path: Path) -> FoldSplit:
         return FoldSplit(train, val, groups, str(content.get("origin", "")))
     except OSError:
         raise MissingDataError(
-            f"{path} is not there, so nobody can tell who was held out. Train the fold anew."
+            f"{path} is missing, so the held-out patients are unknown. Train the fold again."
         ) from None
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UnreadableFileError(f"{path} is no split that medseg wrote: {error}. Train the fold anew.") from None
+        raise UnreadableFileError(f"{path} is no split that medseg wrote: {error}. Train the fold again.") from None
 
 
 def _check_splits(tables: Sequence[FoldTable], splits: Sequence[FoldSplit]) -> None:

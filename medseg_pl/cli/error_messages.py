@@ -116,24 +116,24 @@ def to_user_error(error: Exception, command: str, phase: Phase) -> MedsegError |
     if monitor := _NO_SCORE.search(text):
         names = ", ".join(sorted(re.findall(r"`([^`]+)`", text[monitor.end() :])[1:]))
         return SettingError(
-            f"EarlyStopping follows {monitor.group(1)}, which is not logged. Set its monitor to one of {names}."
+            f"EarlyStopping monitors {monitor.group(1)}, which is not logged. Set its monitor to one of {names}."
         )
     if _NO_SHARED_MEMORY.search(text):
         return OutOfMemoryError(
-            "/dev/shm is full, through which loading processes hand over batches. Give the container a larger one "
+            "/dev/shm is full; data-loading processes pass batches through it. Give the container a larger one "
             f"(docker run --shm-size=2g), set data.num_workers to 0, or lower data.batch_size; then {again}."
         )
     if _NO_MEMORY.search(text):
         return _describe_memory(phase)
     if _DEAD_WORKER.search(text):
         return WorkerDiedError(
-            "A process that loads data has died, as one does that is killed or finds no memory. Lower "
+            "A data-loading process died: it was killed, or ran out of memory. Lower "
             f"data.num_workers or data.batch_size, see that /dev/shm is large enough, and {again}."
         )
     if _LOST_RANK.search(text):
         return WorkerDiedError(
-            f"Another process of this run has ended, so this one ends as well ({_take_line(text)}). Its own message "
-            f"says why. {again.capitalize()}."
+            f"Another process of this run ended, so this one stops ({_take_line(text)}). See its message "
+            f"for the cause. {again.capitalize()}."
         )
     return None
 

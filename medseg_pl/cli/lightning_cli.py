@@ -322,7 +322,7 @@ def get_experiment_folder(config: Namespace) -> Path:
     """
     name = str(config.experiment)
     if (fault := find_path_fault(name)) is not None:
-        raise SettingError(f"The experiment {shorten(name)} {fault}. Name it plainly; --runs says where it goes.")
+        raise SettingError(f"The experiment {shorten(name)} {fault}. Use a plain name, and set its folder with --runs.")
     return Path(config.runs, name)
 
 

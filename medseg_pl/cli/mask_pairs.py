@@ -209,7 +209,7 @@ def label_of_each_value(
     references, predictions = (frozenset[int]().union(*side) - {ignore_value} for side in zip(*found, strict=True))
     values = sorted(references | predictions)
     if not values:
-        raise DataError("All masks are empty, so there is no telling which labels there are. Name them with --labels.")
+        raise DataError("All masks are empty, so their labels are unknown. Name them with --labels.")
     if len(values) > MOST_LABELS:
         raise DataError(
             f"The files hold {len(values)} different values, which are no labels. Are they images, or were masks "

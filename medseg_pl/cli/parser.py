@@ -203,8 +203,8 @@ def check_sections(path: Path, sections: Sequence[str]) -> None:
         raise SettingError(f"{path} is not valid YAML: {error}.") from error
     if address:
         raise SettingError(
-            f"{path}: the setting {address[0]} is the address {shorten(address[1])}; settings in files open none. "
-            "Download it and give its path, or type the setting on the command line."
+            f"{path}: the setting {address[0]} is the address {shorten(address[1])}; configuration files may not open "
+            "addresses. Download it and give its path, or type the setting on the command line."
         )
     if not isinstance(content, dict):
         raise SettingError(

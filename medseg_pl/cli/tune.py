@@ -143,7 +143,7 @@ def make_plan(options: Arguments, arguments: Sequence[str]) -> Plan:
     space = read_search_space(options.space)
     early, rest = read_early_options(find_configs(arguments))
     if early.checkpoints:
-        raise SettingError("medseg tune goes on by itself where it was cut off. Leave --ckpt_path out.")
+        raise SettingError("medseg tune resumes by itself. Remove --ckpt_path.")
     combinations = space.count_combinations() if space.method == "grid" else None
     with restrict_imports(early.plugins), user_errors("fit", PhaseTracker()):
         settings, _, folder = parse_settings(early, rest)

@@ -188,7 +188,7 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
     options = dict(_split_options(arguments))
     if arguments and not arguments[0].startswith("-"):
         option = "--ckpt_path" if arguments[0].endswith((".ckpt", ".json")) else "--config"
-        raise SettingError(f"medseg {command} takes options alone. Write {option} {_quote(arguments[0])}.")
+        raise SettingError(f"medseg {command} takes no positional arguments. Write {option} {_quote(arguments[0])}.")
     if any(name.endswith(".help") for name in options):
         return  # who asks what a class takes need not have data
     _check_required(command, arguments, options)
@@ -268,7 +268,7 @@ def _check_value(name: str, values: Sequence[str], options: Mapping[str, Sequenc
     elif (
         name.startswith("trainer.callbacks") and value == "EarlyStopping" and "trainer.callbacks.monitor" not in options
     ):
-        raise SettingError(f"EarlyStopping needs what it follows. Use {_EARLY_STOPPING}.")
+        raise SettingError(f"EarlyStopping needs a score to monitor. Use {_EARLY_STOPPING}.")
 
 
 def _check_config(value: str) -> None:

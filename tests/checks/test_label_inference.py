@@ -142,7 +142,7 @@ def test_interpolated_masks_are_told_by_name() -> None:
 
 
 def test_masks_that_tell_nothing() -> None:
-    nothing = "No value but 0 stands in the masks. Name the labels with --labels."
+    nothing = "The masks hold only the value 0. Name the labels with --labels."
     assert conclude(masks(())) == Labeling(UNNAMED, problem=nothing)
     assert conclude([]) == Labeling(UNNAMED, problem=nothing)
 

@@ -136,7 +136,7 @@ class TestLabels:
         assert "the rare values 9 are taken for faults; name them with --labels if not" in found.notes
 
     def test_nothing_annotated(self, tmp_path: Path) -> None:
-        with pytest.raises(SettingError, match=r"No value but 0 stands in the masks\. Name the labels with --labels\."):
+        with pytest.raises(SettingError, match=r"The masks hold only the value 0\. Name the labels with --labels\."):
             detect_dataset(folder_of(tmp_path, [[0, 0]]))
 
     def test_named_labels_win(self, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ class TestLabels:
         found = detect_dataset(phantoms["decathlon"], said)
         assert found.labels == LabelMap(ORGANS, "multiclass", None, 9)
         assert found.config["init_args"]["slicing"] == "axial"
-        with pytest.raises(SettingError, match=r"--mask_name says nothing of the layout decathlon"):
+        with pytest.raises(SettingError, match=r"--mask_name does not apply to .*, whose layout is decathlon"):
             detect_dataset(phantoms["decathlon"], DataSettings("decathlon", {"mask_name": "{stem}_seg"}))
 
     def test_settings_of_labels(self) -> None:

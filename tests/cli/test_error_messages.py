@@ -52,12 +52,12 @@ NAMES = ("lightning.pytorch", "lightning.fabric", "huggingface_hub")
             WorkerDiedError,
             "Lower data.num_workers",
         ),
-        (RuntimeError("[gloo] Connection closed by peer [::1]:5"), WorkerDiedError, "Another process of this run has"),
+        (RuntimeError("[gloo] Connection closed by peer [::1]:5"), WorkerDiedError, "Another process of this run ended"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), MissingDataError, "a.png is not there"),
         (
             RuntimeError("Early stopping conditioned on metric `val/dic` which is not available. `val/dice`"),
             SettingError,
-            "EarlyStopping follows val/dic, which is not logged",
+            "EarlyStopping monitors val/dic, which is not logged",
         ),
         (
             RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"),
@@ -119,7 +119,7 @@ def test_how_to_go_on_depends_on_the_command(command: str, elsewhere: str, again
     assert str(full.value).endswith(f"Free some space{elsewhere}, then {again}.")
     with pytest.raises(WorkerDiedError) as lost, user_errors(command, TRAINING):
         raise RuntimeError("Connection closed by peer")
-    assert str(lost.value).endswith(f"Its own message says why. {again[0].upper()}{again[1:]}.")
+    assert str(lost.value).endswith(f"See its message for the cause. {again[0].upper()}{again[1:]}.")
 
 
 class Failing(Dataset[int]):

@@ -193,7 +193,7 @@ def test_files_that_may_be_masks_are_named(tmp_path: Path) -> None:
 
 
 def test_values_that_say_nothing_are_refused() -> None:
-    with pytest.raises(DataError, match=r"All masks are empty, so there is no telling which labels there are\. Name "):
+    with pytest.raises(DataError, match=r"All masks are empty, so their labels are unknown\. Name "):
         label_of_each_value([sides(set(), {9}), sides(set(), set())], ignore_value=9)
     with pytest.raises(DataError, match=r"The files hold 300 different values, which are no labels\. Are they images"):
         label_of_each_value([sides(set(range(1, 301)), set())])

@@ -260,7 +260,7 @@ def test_worker_killed(fit: Fit, runs: Path, told: Callable[[], str], monkeypatc
     in_worker(monkeypatch, lambda dataset, index: os.kill(os.getpid(), signal.SIGKILL))
     assert fit("--data.num_workers=1") == 1
     error = told()
-    assert "A process that loads data has died" in error
+    assert "A data-loading process died" in error
     assert "Lower data.num_workers" in error
     assert step_of_last(runs) == 2
     assert_nothing_looks_finished(runs)
@@ -329,7 +329,7 @@ def test_rank_killed(
     )
     assert done.returncode != 0
     assert re.search(
-        r"medseg: Another process of this run has ended, so this one ends as well \(.+\)\. Its own message says why\. "
+        r"medseg: Another process of this run ended, so this one stops \(.+\)\. See its message for the cause\. "
         r"Go on with --ckpt_path last\.",
         done.stderr,
     ), done.stderr

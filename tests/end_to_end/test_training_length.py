@@ -111,7 +111,10 @@ def test_a_run_validates_at_its_end_at_the_latest(end: str, fit: Fit, tmp_path: 
     ("options", "said"),
     [
         (["--trainer.limit_val_batches=0", *STOPPING], "EarlyStopping waits for scores, but trainer.limit_val_batches"),
-        ([*STOPPING, "--trainer.callbacks.monitor=val/dic"], "EarlyStopping follows val/dic, which is not logged. Set"),
+        (
+            [*STOPPING, "--trainer.callbacks.monitor=val/dic"],
+            "EarlyStopping monitors val/dic, which is not logged. Set",
+        ),
         (["--model.lr_scheduler.init_args.warmup_steps=100"], "warms up for 100 steps, but the run has 3"),
         (["--trainer.max_epochs=-1"], "no end that the learning rate could follow. Set trainer.max_epochs"),
     ],

@@ -134,7 +134,7 @@ def check_metric(name: str, tables: Sequence[Table]) -> str:
     comparable = [column for column in HIGHER_IS_BETTER if all(column in table.rows[0] for table in tables)]
     choice = f"Choose from {', '.join(comparable) or 'nothing: no other column of both can be compared'}."
     if len(lacking) < len(tables) and name not in HIGHER_IS_BETTER:
-        raise SettingError(f"--metric {name}: more of it is neither better nor worse, so no run can win. {choice}")
+        raise SettingError(f"--metric {name}: neither higher nor lower is better, so it cannot rank runs. {choice}")
     if lacking:
         near = difflib.get_close_matches(name, comparable, n=1)
         hint = f"Did you mean {near[0]}?" if near and near[0] != name else choice

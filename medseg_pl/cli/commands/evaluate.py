@@ -373,9 +373,9 @@ def _check_options(arguments: Namespace) -> None:
             "--strata names columns of the table that --cases gives. Give it too, or leave --strata out."
         )
     if not arguments.objects and (given := [name for name in _OBJECT_OPTIONS if arguments[name] is not None]):
-        raise SettingError(f"--{given[0]} says how objects are counted, which --objects asks for. Give it too.")
+        raise SettingError(f"--{given[0]} needs --objects. Add it.")
     if arguments.tolerance is not None and arguments.no_distances:
-        raise SettingError("--tolerance is that of NSD, which --no_distances leaves out. Give one of the two.")
+        raise SettingError("--tolerance sets NSD's tolerance, but --no_distances skips NSD. Give one of the two.")
     if arguments.task == "multilabel" and arguments.labels is None:
         raise SettingError("--task multilabel needs --labels: the sub-folders that hold the masks are named like them.")
 

@@ -185,7 +185,7 @@ def test_nothing_is_overwritten(folder: Path, tmp_path: Path, capsys: Printed) -
     ("options", "said"),
     [
         ((), "There is nothing to check. Give a folder, or a training's configuration with --config."),
-        (("{folder}", "--layout", "decathlon", "--images", "x"), "--images says nothing of the layout decathlon"),
+        (("{folder}", "--layout", "decathlon", "--images", "x"), "--images does not apply to "),
         (("--config", "c.yaml", "--mask_name", "{{stem}}_seg"), "--config and --mask_name both say how"),
         (("{folder}", "--patch", "0", "5"), "--patch needs a height and a width of at least 1 pixel"),
         (("--config", "{folder}/nowhere.yaml"), "cannot be read: No such file"),

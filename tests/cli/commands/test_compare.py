@@ -262,9 +262,9 @@ def test_scores_that_cannot_be_compared_are_refused(
         ("iou", "there is no such column in b.csv. Choose from dice, hd95_mm."),
         (
             "volume_prediction_ml",
-            "more of it is neither better nor worse, so no run can win. Choose from dice, hd95_mm.",
+            "neither higher nor lower is better, so it cannot rank runs. Choose from dice, hd95_mm.",
         ),
-        ("tp", "more of it is neither better nor worse, so no run can win. Choose from dice, hd95_mm."),
+        ("tp", "neither higher nor lower is better, so it cannot rank runs. Choose from dice, hd95_mm."),
     ],
 )
 def test_a_metric_that_cannot_be_compared(

@@ -425,7 +425,7 @@ def test_nothing_paired_shows_a_name_of_each_side(tmp_path: Path, refused: Refus
         ),
         (
             ["--tolerance=2", "--no_distances"],
-            "--tolerance is that of NSD, which --no_distances leaves out. Give one of",
+            "--tolerance sets NSD's tolerance, but --no_distances skips NSD. Give one of",
         ),
         (["--task=multilabel"], "--task multilabel needs --labels: the sub-folders that hold the masks are named like"),
         (["--labels=a,b", "--task=binary"], "A binary task has one label; got 2: a, b."),
