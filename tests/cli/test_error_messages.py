@@ -52,7 +52,7 @@ NAMES = ("lightning.pytorch", "lightning.fabric", "huggingface_hub")
             WorkerDiedError,
             "Lower data.num_workers",
         ),
-        (RuntimeError("[gloo] Connection closed by peer [::1]:5"), WorkerDiedError, "Another process of this run ended"),
+        (RuntimeError("[gloo] Connection closed by peer [::1]:5"), WorkerDiedError, "Another process of this run"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), MissingDataError, "a.png is not there"),
         (
             RuntimeError("Early stopping conditioned on metric `val/dic` which is not available. `val/dice`"),
