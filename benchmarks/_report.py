@@ -72,7 +72,7 @@ def finish(claims: Iterable[Claim], details: Any, packages: Iterable[str] = (), 
     conditions = {
         "packages": {name: _version(name) for name in (*ALWAYS, *packages)},
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": find_processor(),
         "cores": cores or len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 1),
     }
@@ -90,7 +90,7 @@ def list_left_out(why: str) -> None:
         Path(sys.argv[-1]).write_text(json.dumps({"claims": [], "left_out": why}, indent=1) + "\n")
 
 
-def _processor() -> str:
+def find_processor() -> str:
     """Its name on Linux; elsewhere what Python knows of it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

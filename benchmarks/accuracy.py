@@ -7,9 +7,10 @@ hand: `smp.Unet("resnet18")`, Dice and cross-entropy, AdamW, flips, crops of 256
 learning rate that falls with the time.
 
     python benchmarks/accuracy.py --work FOLDER [--datasets nuclei chase hippocampus] [--arms scratch pretrained loop]
-        [--seeds 0 1 2] [--minutes 10] [--core 0] [--chart FILE.svg] [FILE.json]
+        [--seeds 0 1 2] [--minutes 10] [--core 0] [--record FILE.csv] [--chart FILE.svg] [FILE.json]
 
 The folder keeps each finished run, with its plan, its scores and its minutes: what is there is not trained again.
+Neither is what stands in the record, a table of every case's Dice in every run, to which finished runs are added.
 Minutes are those of a clock: leave the core to it. nnU-Net stands beside medseg in `nnunet.py`, which trains it where
 it is installed.
 """
@@ -31,11 +32,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-from _report import Claim, finish, list_left_out
+from _report import Claim, find_processor, finish, list_left_out
 from nnunet import fold_0
 
 ARMS = {"pretrained": "plan, ImageNet weights", "scratch": "plan, random weights", "loop": "plain loop"}
 CROP, BATCH, RATE = 256, 8, 1e-3
+RUN = ("dataset", "budget", "arm", "seed", "minutes", "computed", "processor")
+SCORE = ("case_id", "group", "label", "tp", "fp", "fn", "dice", "status", "unit")
+"""The columns of the record: of a run, and of a case's score."""
 
 
 class DataSet(NamedTuple):
@@ -220,6 +224,54 @@ def run_arm(arm: str, name: str, seed: int, options: argparse.Namespace) -> dict
     return found
 
 
+def restore(options: argparse.Namespace) -> None:
+    """Put the runs of the record into the folder, where it has none of them."""
+    if options.record is None or not options.record.is_file():
+        return
+    with options.record.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    runs: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        runs.setdefault(tuple(row[key] for key in RUN), []).append(row)
+    for (name, budget, arm, seed, minutes, computed, _), scores in runs.items():
+        folder = options.work / f"{name}_{budget}min" / f"{arm}_{seed}"
+        if (folder / "result.json").is_file():
+            continue
+        (folder / "scores").mkdir(parents=True, exist_ok=True)
+        write_rows(folder / "scores" / "scores_evaluate.csv", [{key: row[key] for key in SCORE} for row in scores])
+        dice = mean(float(row["dice"]) for row in scores if row["dice"])
+        found = {"dataset": name, "arm": arm, "seed": int(seed), "dice": dice}
+        spent = {"minutes": float(minutes), "computed": float(computed)}
+        (folder / "result.json").write_text(json.dumps({**found, **spent}, indent=1))
+
+
+def record(run: dict[str, Any], options: argparse.Namespace) -> None:
+    """Add a run to the record, unless it is there."""
+    if options.record is None:
+        return
+    known: list[dict[str, Any]] = []
+    if options.record.is_file():
+        with options.record.open(newline="") as file:
+            known = list(csv.DictReader(file))
+    budget = f"{options.minutes:g}"
+    this = (run["dataset"], budget, run["arm"], str(run["seed"]))
+    if any(tuple(row[key] for key in RUN[:4]) == this for row in known):
+        return
+    spent = {"minutes": run["minutes"], "computed": run["computed"], "processor": find_processor()}
+    head = dict(zip(RUN[:4], this, strict=True)) | spent
+    scores = options.work / f"{run['dataset']}_{budget}min" / f"{run['arm']}_{run['seed']}" / "scores"
+    with (scores / "scores_evaluate.csv").open(newline="") as file:
+        new = [head | {key: row[key] for key in SCORE} for row in csv.DictReader(file)]
+    write_rows(options.record, known + new)
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def average_seeds(name: str, arm: str, options: argparse.Namespace) -> Path:
     """A table of scores in which each case has the mean of its Dice over seeds."""
     root = options.work / f"{name}_{options.minutes:g}min"
@@ -228,12 +280,11 @@ def average_seeds(name: str, arm: str, options: argparse.Namespace) -> Path:
         with (root / f"{arm}_{seed}" / "scores" / "scores_evaluate.csv").open(newline="") as file:
             tables.append(list(csv.DictReader(file)))
     path = root / f"mean_{arm}.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(tables[0][0]))
-        writer.writeheader()
-        for rows in zip(*tables, strict=True):
-            dice = [float(row["dice"]) for row in rows if row["dice"]]
-            writer.writerow({**rows[0], "dice": mean(dice) if dice else ""})
+    averaged = []
+    for rows in zip(*tables, strict=True):
+        dice = [float(row["dice"]) for row in rows if row["dice"]]
+        averaged.append({**{key: rows[0][key] for key in SCORE}, "dice": mean(dice) if dice else ""})
+    write_rows(path, averaged)
     return path
 
 
@@ -308,6 +359,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--record", type=Path)
     parser.add_argument("--chart", type=Path)
     parser.add_argument("json", nargs="?", help="file of all numbers")
     options = parser.parse_args()
@@ -317,12 +369,14 @@ def main() -> None:
     options.work = options.work.resolve()
     options.root = Path(os.environ["MEDSEG_TEST_DATA"]).resolve()
     os.environ["MEDSEG_TEST_DATA"] = str(options.root)
+    restore(options)
     runs, bars, claims = [], {}, []
     for name in options.datasets:
         for seed in options.seeds:
             for arm in options.arms:
                 found = run_arm(arm, name, seed, options)
                 runs.append(found)
+                record(found, options)
                 print(
                     f"{name:12s} {arm:10s} seed {seed}: Dice {found['dice']:.4f}, {found['minutes']} minutes "
                     f"({found['computed']} computed)",
@@ -345,7 +399,11 @@ def main() -> None:
         for other in [arm for arm in options.arms if arm != "pretrained" and "pretrained" in options.arms]:
             tables = [average_seeds(name, arm, options) for arm in (other, "pretrained")]
             subprocess.run([sys.executable, "-m", "medseg_pl", "compare", *tables], check=True)
-    if "chase" in bars and "pretrained" in options.arms:
+    # Masks are not in the record.
+    if (
+        "chase" in bars
+        and (options.work / f"chase_{options.minutes:g}min" / f"pretrained_{options.seeds[0]}/masks").is_dir()
+    ):
         compare_observers(options)
     if options.chart:
         draw_chart(bars, options.chart, options.minutes)
