@@ -187,13 +187,14 @@ def _plan_trainer(hardware: Hardware, budget: Budget) -> dict[str, Any]:
         "class_path": Commented("medseg_pl.training.callbacks.WarmupEMA", "smoother than the last weights"),
         "init_args": {"decay": Commented(0.999 if budget.steps > 5000 else 0.99, "the last steps count")},
     }
+    minutes = "1 minute" if budget.minutes == 1 else f"{budget.minutes:g} minutes"
     speed = f"{budget.speed.training / 1e6:.2g} million pixels a second: {budget.speed.source}"
     every = -(-EPOCHS // budget.validations)
     return {
         "accelerator": "auto",
         "devices": 1,
         "precision": _choose_precision(hardware),
-        "max_epochs": Commented(EPOCHS, f"{budget.steps} steps in {budget.minutes:g} minutes; {speed}"),
+        "max_epochs": Commented(EPOCHS, f"{budget.steps} steps in {minutes}; {speed}"),
         "max_time": Commented(budget.time_limit, "ends it on a slower machine; the learning rate follows"),
         "check_val_every_n_epoch": Commented(every, "validation takes at most a tenth of the time"),
         "log_every_n_steps": 10,

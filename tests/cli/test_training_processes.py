@@ -17,8 +17,6 @@ from medseg_pl.core.errors import InterruptedRunError, MedsegError, PreemptedErr
 from medseg_pl.core.stop_signals import StopSignals
 from tests.timeouts import HANG_S
 
-pytestmark = pytest.mark.processes
-
 PROGRAM = """#!{python}
 import os, signal, sys, time
 folder, name, what = sys.argv[3:]
