@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from argparse import SUPPRESS
@@ -282,6 +283,8 @@ class MedsegCLI(LightningCLI):
 
     def _fit(self) -> None:
         """Train, score the best weights on validation cases, and complete the run."""
+        # Of the folds or trials of one experiment, which have the same data, the first speaks for all.
+        self.datamodule.warns_of_patients = not re.search(r"/(fold|trial)_[1-9]\d*$", str(self.config.experiment))
         self.trainer.fit(
             self.model,
             datamodule=self.datamodule,

@@ -29,8 +29,8 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.duplicates import Duplicate, find_duplicates_across_sides
 from medseg_pl.data.prepared_data import PreparedData, find_annotated_labels, find_time_axes
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.base import describe_left_out
-from medseg_pl.data.splits import SIDES
+from medseg_pl.data.sources.base import describe_left_out, note_unknown_patients
+from medseg_pl.data.splits import SIDES, SplitSettings
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.models.optimizers import is_score_driven
 
@@ -74,6 +74,19 @@ def warn_about_left_out(source: Source, cases: Sequence[Case]) -> None:
             count_noun(len(lost), "file"),
             describe_left_out(lost),
         )
+
+
+def warn_about_unknown_patients(source: Source, cases: Sequence[Case], settings: SplitSettings) -> None:
+    """Warn before a split is drawn of images whose patients are unknown.
+
+    Args:
+        source: The data set.
+        cases: Those of the training.
+        settings: Of the split; one that a file or the data gives has settled who is whom.
+    """
+    if settings.find_explicit_split(cases) is None:
+        for note in note_unknown_patients(source, cases, "--data.source.group"):
+            log.warning("%s.", note[0].upper() + note[1:])
 
 
 def refuse_faults(data: PreparedData, labels: LabelMap, resize: Resize, *, validates: bool) -> None:

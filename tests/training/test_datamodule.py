@@ -589,6 +589,23 @@ class TestFaults:
             "of 3 more. Choose a smaller patch, or expect padding."
         )
 
+    @pytest.mark.parametrize("source", ["unknown", "grouped", "split file", "later fold"])
+    def test_unknown_patients_are_told_once(
+        self, source: str, make: Make, phantom: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        names = [f"phantom_{number:03}" for number in range(1, CASES + 1)]
+        (tmp_path / "split.json").write_text(json.dumps({"train": names[1:], "val": names[:1]}))
+        settings = {"split_file": str(tmp_path / "split.json")} if source == "split file" else {"folds": 2}
+        group = r"phantom_(\d+)" if source == "grouped" else None
+        data = make(source=DecathlonSource(str(phantom), group), **settings)
+        data.warns_of_patients = source != "later fold"
+        data.trainer = trainer("fit")
+        data.prepare_data()
+        data.trainer = trainer("validate")
+        data.prepare_data()
+        told = [message for message in caplog.messages if "--data.source.group" in message]
+        assert len(told) == (source == "unknown")
+
     def test_cases_without_a_mask(self, make: Make, tmp_path: Path) -> None:
         for name in "ab":
             save_raster(tmp_path / "images" / f"{name}.png", noise((9, 12)))

@@ -208,19 +208,20 @@ def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_p
     return "_".join(part for part in match.groups() if part is not None) or match.group(0)
 
 
-def note_unknown_patients(source: Source, cases: Sequence[Case]) -> list[str]:
+def note_unknown_patients(source: Source, cases: Sequence[Case], option: str = "--group") -> list[str]:
     r"""Note that each case counts as a patient if nothing identifies patients.
 
     Args:
         source: The data set.
         cases: Its cases.
+        option: How the command takes the pattern.
     """
     # Only a source that looks for patients in names has a pattern; tables and folders of patients name them.
     if getattr(source, "group", "") is not None or any(case.group != case.case_id for case in cases):
         return []
     return [
         "every image is taken for a patient of its own; where one has several, find patients in names, as with "
-        r"--group '(patient\d+)_'"
+        rf"{option} '(patient\d+)_'"
     ]
 
 
