@@ -58,6 +58,7 @@ _NOISE = (
     ".*instantiate_classes.*",
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*custom batch sampler.*",
+    "This DataLoader will create .* worker processes",  # on one core; scores do not depend on it
     "The provided params to be frozen already exist",  # BackboneFinetuning leaves batch normalization trainable
     "Image size .* exceeds limit of .* pixels, could be decompression bomb",  # ours is larger, and is an error
     "The `srun` command is available on your system but is not used",  # not every run on a cluster's machine is a job

@@ -286,7 +286,7 @@ def score_patients(
 def test_ten_patients_of_whom_none_was_missed_know_of_no_misses() -> None:
     (caution,) = list_cautions(score_patients(10, FOUND), ["liver"])
     assert caution.startswith("liver: none of 10 patients was missed")
-    assert "up to 26 % of patients may be missed" in caution  # 1 - 0.05 ** (1 / 10)
+    assert "up to 26 % of all patients may be" in caution  # 1 - 0.05 ** (1 / 10)
 
 
 def test_one_miss_is_enough_to_know_of_misses() -> None:
@@ -301,13 +301,13 @@ def test_many_patients_without_a_miss_are_enough() -> None:
 def test_fewer_than_ten_patients_are_few() -> None:
     scores = [*score_patients(8, FOUND), *score_patients(1, MISSED, first=8)]
     (caution,) = list_cautions(scores, ["liver"])
-    assert caution.startswith("liver: 9 patients make a 95 % interval too narrow")
+    assert caution.startswith("liver: with 9 patients the true 95 % interval is wider")
 
 
 def test_cases_of_one_patient_count_once() -> None:
     scores = [replace(score, group=f"p{i % 5}") for i, score in enumerate(score_patients(20, FOUND))]
     assert [caution.split(" patients")[0] for caution in list_cautions(scores, ["liver"])] == [
-        "liver: 5",
+        "liver: with 5",
         "liver: none of 5",
     ]
 

@@ -107,7 +107,7 @@ def test_few_cases_a_miss_and_a_wide_interval(tmp_path: Path) -> None:
     assert few == "liver: scored on 5 cases only."
     assert wide.startswith("liver: the mean Dice lies anywhere from 0.")
     assert missed == "liver: missed altogether in 1 case."
-    assert caution.startswith("liver: 5 patients make a 95 % interval too narrow")
+    assert caution.startswith("liver: with 5 patients the true 95 % interval is wider")
 
 
 def test_misses_that_were_not_seen(tmp_path: Path) -> None:

@@ -301,7 +301,8 @@ def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
     if not 2 <= groups < FEW_GROUPS:
         return ""
     low, high = HELD_WITH_FEW
-    return f"{groups} groups make a 95 % interval too narrow; with 5 it holds the mean {low} to {high} times in 100."
+    with_five = f"with 5, one like this holds the mean {low} to {high} times in 100"
+    return f"With {groups} groups the true 95 % interval is wider ({with_five})."
 
 
 def note_empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:

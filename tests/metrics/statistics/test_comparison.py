@@ -237,6 +237,8 @@ def test_what_became_of_empty_references_is_told_only_where_there_are_some() -> 
 
 
 def test_intervals_over_few_groups_are_said_to_be_too_narrow() -> None:
-    assert note_narrow_intervals({"a": {"groups": 1}, "b": {"groups": 9}}).startswith("9 groups make a 95 % interval")
+    assert note_narrow_intervals({"a": {"groups": 1}, "b": {"groups": 9}}).startswith(
+        "With 9 groups the true 95 % interval"
+    )
     assert note_narrow_intervals({"a": {"groups": 1}}) == ""
     assert note_narrow_intervals({"a": {"groups": 4}, "b": {"groups": 10}}) == ""
