@@ -63,6 +63,7 @@ settings that people touch                               default
   --model.labels.names '[a, b]'    what the masks hold
   --model.labels.task NAME         binary, multiclass or multilabel
   --data.fold N                    fold that is held out 0 (of --data.folds 5)
+  --data.split_fractions LIST      shares with a test: '[.6, .2, .2]'
   --data.batch_size N              for each device       8
   --data.samples_per_epoch N       patches an epoch      one for each slice
   --data.num_workers N             loading processes     2
