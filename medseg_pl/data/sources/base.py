@@ -219,10 +219,40 @@ def note_unknown_patients(source: Source, cases: Sequence[Case], option: str = "
     # Only a source that looks for patients in names has a pattern; tables and folders of patients name them.
     if getattr(source, "group", "") is not None or any(case.group != case.case_id for case in cases):
         return []
-    return [
-        "every image is taken for a patient of its own; where one has several, find patients in names, as with "
-        rf"{option} '(patient\d+)_'"
-    ]
+    pattern = suggest_group_pattern([case.case_id for case in cases])
+    example = rf"as with {option} '(patient\d+)_'" if pattern is None else f"perhaps {option} '{pattern}'"
+    return [f"every image is taken for a patient of its own; where one has several, find patients in names, {example}"]
+
+
+def suggest_group_pattern(case_ids: Sequence[str]) -> str | None:
+    r"""Suggest a pattern for patients if names share numbered beginnings.
+
+    Args:
+        case_ids: The names of all cases.
+
+    Returns:
+        `None` where names differ otherwise, or where no two share a beginning.
+
+    >>> suggest_group_pattern(["slide 00 field 1", "slide 00 field 2", "slide 01 field 1", "slide 02 field 1"])
+    '(slide \\d+)'
+    >>> suggest_group_pattern(["P01_visit1", "P01_visit2", "P02_visit1", "P03_visit1"])
+    '(P\\d+)_'
+    >>> suggest_group_pattern(["case_1", "case_2", "case_3"])
+    """
+    # Text and numbers take turns, beginning with a text that may be empty.
+    parts = [re.split(r"(\d+)", name) for name in case_ids]
+    for place, column in enumerate(zip(*parts, strict=False)):
+        if len(set(column)) == 1:
+            continue
+        beginnings = {tuple(name[: place + 1]) for name in parts}
+        before = "".join(parts[0][:place])
+        # Two beginnings are rather two sequences or sites. Other signs would have to be quoted for a shell.
+        if place % 2 == 0 or not 3 <= len(beginnings) < len(parts) or not re.fullmatch(r"[\w ./-]*", before):
+            return None
+        after = {name[place + 1][:1] for name in parts}
+        separator = after.pop() if len(after) == 1 and after < {"_", "-", "/"} else ""
+        return f"({before.replace('.', '[.]')}\\d+){separator}"
+    return None
 
 
 def parse_annotated_labels(text: str, where: str) -> tuple[str, ...] | None:

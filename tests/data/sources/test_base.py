@@ -11,7 +11,7 @@ from medseg_pl.core.errors import DataError, SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
 from medseg_pl.data.sources import Source
-from medseg_pl.data.sources.base import abbreviate, check_pattern, find_group
+from medseg_pl.data.sources.base import abbreviate, check_pattern, find_group, suggest_group_pattern
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,38 @@ def test_a_name_without_a_patient_is_an_error() -> None:
     ) as e:
         find_group("scan_7", r"Image_(\d+)")
     assert str(e.value).endswith("Correct data.source.group so that it matches every name.")
+
+
+@pytest.mark.parametrize(
+    ("beginnings", "ends", "pattern"),
+    [
+        ([f"slide {number:02}" for number in range(16)], [" field 1", " field 2", " field 3"], r"(slide \d+)"),
+        (["P01", "P02", "P10"], ["_visit1", "_visit2"], r"(P\d+)_"),
+        (["1", "2", "3"], ["-left", "-right"], r"(\d+)-"),
+        (["set1.5/p1", "set1.5/p2", "set1.5/p3"], ["/a", "/b"], r"(set1[.]5/p\d+)/"),
+        (["Image_01", "Image_02", "Image_03"], ["L", "R"], r"(Image_\d+)"),
+    ],
+)
+def test_a_suggested_pattern_finds_the_beginnings(beginnings: list[str], ends: list[str], pattern: str) -> None:
+    names = [beginning + end for beginning in beginnings for end in ends]
+    assert suggest_group_pattern(names) == pattern
+    assert [find_group(name, pattern) for name in names] == [begin for begin in beginnings for _ in ends]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        ["p1"],
+        ["p1_a", "p2_a", "p3_a"],  # nothing is shared
+        ["T1_a", "T1_b", "T2_a", "T2_b"],  # rather sequences than patients
+        ["a1_x", "a1_y", "b2_x", "b3_x"],  # no common text before the number
+        ["it's 1 a", "it's 1 b", "it's 2 a", "it's 3 a"],  # would need quotes
+        ["p1", "p1a", "p", "p2", "p3"],
+    ],
+)
+def test_no_pattern_is_guessed(names: list[str]) -> None:
+    assert suggest_group_pattern(names) is None
 
 
 def test_an_optional_part_that_is_absent_does_not_break_the_group() -> None:
