@@ -250,7 +250,8 @@ class LabelMap:
         background, ignore = self._get_other_marks(colored)
         marks = [background] * 256
         marks[1 : len(self.names) + 1] = self._list_marks(colored)
-        marks[IGNORE] = ignore or background
+        # No prediction has it, and -1 would make the type of all masks a signed one
+        marks[IGNORE] = ignore if ignore is not None and IGNORE in mask[0] else background
         return paint(mask[0], marks)
 
     def decode_one(

@@ -204,7 +204,8 @@ def _write_picture(path: Path, values: Array) -> None:
     if values.min(initial=0) < 0 or values.max(initial=0) > (255 if values.ndim == 3 else 65535):
         raise RefusedError("its labels have values that a PNG cannot hold")
     pixels = values if values.ndim == 2 else np.moveaxis(values, 0, -1)
-    Image.fromarray(pixels.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)).save(path, format="PNG")
+    # By the labels and not by what this mask holds, so that all masks of a folder are of one type
+    Image.fromarray(pixels.astype(np.uint8 if values.itemsize == 1 else np.uint16)).save(path, format="PNG")
 
 
 def _write_volume(path: Path, values: Array, source: Path, spec: dict[str, Any]) -> None:
@@ -216,8 +217,7 @@ def _write_volume(path: Path, values: Array, source: Path, spec: dict[str, Any])
     header = image.header.copy()
     header.set_slope_inter(1.0, 0.0)
     header["cal_min"], header["cal_max"] = 0, 0
-    if not np.array_equal(values.astype(header.get_data_dtype()), values):
-        header.set_data_dtype(values.dtype)
+    header.set_data_dtype(values.dtype)  # that of the image was meant for intensities
     header.set_data_shape((*image.shape, 1, 1)[: max(2, min(3, len(image.shape)))])
     data = turn.undo(values).transpose(2, 1, 0).astype(header.get_data_dtype())
     result = type(image)(data.reshape(header.get_data_shape()), None, header)

@@ -92,8 +92,8 @@ def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
 def write_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
     """Write `(D, H, W)` label values with a template's header.
 
-    Affine, codes, shape and data type stay the same. The template's scaling is dropped, since it was meant for
-    intensities; so is a data type too small for the labels.
+    Affine, codes, units and shape stay the same. The data type is the mask's. The template's type and scaling are
+    dropped, since they were meant for intensities.
     """
     import nibabel  # noqa: PLC0415
 
@@ -102,8 +102,7 @@ def write_mask_like(path: Path, mask: NDArray[Any], template: Path) -> None:
     header.set_slope_inter(1.0, 0.0)
     header["cal_min"], header["cal_max"] = 0, 0
     spatial = (*image.shape, 1, 1)[:3]
-    if not np.array_equal(mask.astype(header.get_data_dtype()), mask):
-        header.set_data_dtype(mask.dtype)
+    header.set_data_dtype(mask.dtype)
     values = mask.transpose(2, 1, 0).astype(header.get_data_dtype())
     header.set_data_shape(spatial[: max(2, min(3, len(image.shape)))])
     result = type(image)(values.reshape(header.get_data_shape()), None, header)

@@ -71,7 +71,7 @@ def write_stack_like(path: Path, mask: NDArray[Any], template: Path) -> None:
 
     Args:
         path: The file to write.
-        mask: `(D, H, W)`, a page for each slice.
+        mask: `(D, H, W)`, a page for each slice; of more than 8 bits, it is written in 16.
         template: The stack whose spacing is noted, as ImageJ does.
 
     Raises:
@@ -82,7 +82,8 @@ def write_stack_like(path: Path, mask: NDArray[Any], template: Path) -> None:
             f"{path} cannot hold labels.values from {mask.min()} to {mask.max()}; expected 0 to 65535. Choose other "
             "values for what is written."
         )
-    values = mask.astype(np.uint16 if mask.max(initial=0) > 255 else np.uint8)
+    # By the type and not by what this mask holds, so that all masks of a folder are of one type
+    values = mask.astype(np.uint8 if mask.itemsize == 1 else np.uint16)
     spacing_mm = read_stack_geometry(template).spacing_mm
     noted: dict[str, Any] = {"axes": "ZYX"}
     resolution = None

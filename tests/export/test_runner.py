@@ -149,7 +149,7 @@ class TestFiles:
     @pytest.mark.parametrize("slicing", get_args(Slicing))
     @pytest.mark.parametrize("value", [3, 700])
     def test_volumes_are_written_alike(self, tmp_path: Path, slicing: Slicing, value: int) -> None:
-        path = save_volume(tmp_path / "a.nii", noise((4, 5, 6)), (0.5, 3.0, 1.25))
+        path = save_volume(tmp_path / "a.nii", noise((4, 5, 6)).astype(np.float32), (0.5, 3.0, 1.25))
         labels = LabelMap(["x"], "binary", [value])
         (tmp_path / "ours").mkdir()
         source = FolderSource(str(tmp_path), images=".", masks=None, slicing=slicing)
@@ -159,7 +159,9 @@ class TestFiles:
         spec = {"slicing": slicing, "labels": {"names": ["x"], "task": "binary", "values": [value], "colors": None}}
         image_files.write_mask(tmp_path / "theirs", [path], mask[None], spec)
         assert (tmp_path / "theirs" / "a.nii").read_bytes() == (tmp_path / "ours" / "a.nii").read_bytes()
-        assert set(np.unique(nibabel.load(tmp_path / "ours" / "a.nii").get_fdata())) == {0, value}
+        written = nibabel.load(tmp_path / "ours" / "a.nii")
+        assert set(np.unique(written.get_fdata())) == {0, value}
+        assert written.get_data_dtype() == np.min_scalar_type(value)
 
     @pytest.mark.parametrize("colors", [None, {"a": (9, 8, 7), "b": (0, 0, 255), "background": (1, 1, 1)}])
     @pytest.mark.parametrize("values", [None, [5, 300]])

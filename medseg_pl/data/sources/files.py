@@ -254,7 +254,8 @@ def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
 
     Args:
         stem: The file without its suffix.
-        values: `(D, H, W)`; for pictures also colors, `(3, D, H, W)`.
+        values: `(D, H, W)` in the smallest type for the labels, as `LabelMap.decode` returns it; for pictures also
+            colors, `(3, D, H, W)`.
         template: The image whose format and grid are taken.
 
     Raises:
@@ -270,9 +271,8 @@ def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
             "other values for what is written."
         )
     pixels = np.moveaxis(values[:, 0], 0, -1) if values.ndim == 4 else values[0]
-    raster.write_png(
-        stem.with_name(stem.name + ".png"), pixels.astype(np.uint16 if values.max(initial=0) > 255 else np.uint8)
-    )
+    # By the labels and not by what this mask holds, so that all masks of a folder are of one type
+    raster.write_png(stem.with_name(stem.name + ".png"), pixels.astype(np.uint8 if values.itemsize == 1 else np.uint16))
 
 
 def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813  its own documentation calls it so
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -236,6 +237,31 @@ def test_overlapping_masks_are_written_as_they_are_read(
     assert [sorted(np.unique(read_mask_file(path)[0])) for path in written] == [[0, value] for value in expected]
 
 
+@pytest.mark.parametrize(("value", "dtype"), [(3, np.uint8), (300, np.uint16)])
+@pytest.mark.parametrize("suffix", [".nii", ".mha", ".nrrd", ".tif", ".png"])
+def test_labels_alone_decide_the_type_of_masks(tmp_path: Path, suffix: str, value: int, dtype: type) -> None:
+    """Neither the image's type nor what one mask holds mixes types in a folder; -1 is ignored and never written."""
+    labels = LabelMap(["liver", "spleen"], "multiclass", values=[1, value], ignore_value=-1)
+    path, shape = tmp_path / f"image{suffix}", (1 if suffix == ".png" else 3, 5, 6)
+    image = noise(shape).astype(np.float32)
+    if suffix == ".nii":
+        save_volume(path, image.T)
+    elif suffix == ".png":
+        save_raster(path, noise(shape[1:]))
+    elif suffix == ".tif":
+        tifffile.imwrite(path, image, imagej=True)
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(image), str(path))
+    case = Case("p1", "p1", (path,))
+    for highest in (0, 1, 2):
+        mask = noise((1, *shape)) % (highest + 1)
+        Pairs(tmp_path).write(tmp_path / str(highest), case, mask, labels)
+        (written,) = (tmp_path / str(highest)).iterdir()
+        pixels = read_mask_file(written)[0]
+        assert pixels.dtype == dtype
+        np.testing.assert_array_equal(pixels.reshape(shape), np.array([0, 1, value])[mask[0]])
+
+
 def test_a_written_mask_has_the_values_of_the_files(tmp_path: Path) -> None:
     labels = LabelMap(["liver", "spleen"], "multiclass", values=[40, 700])
     image = save_raster(tmp_path / "images" / "p1.jpg", noise((9, 12)))
@@ -254,7 +280,7 @@ def test_a_volume_comes_back_with_its_own_header(tmp_path: Path) -> None:
     Pairs(tmp_path).write(tmp_path / "out", case, blocks((5, 7, 6), 1, 2)[None], ORGANS)
     written, template = nibabel.load(tmp_path / "out/p1.nii.gz"), nibabel.load(image)
     np.testing.assert_array_equal(written.affine, template.affine)
-    assert written.get_data_dtype() == template.get_data_dtype()
+    assert written.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asarray(written.dataobj).T, blocks((5, 7, 6), 1, 2))
 
 
@@ -383,7 +409,10 @@ class TestSlicing:
         volume = source.read(case, ORGANS)
         assert volume.mask is not None
         source.write(folder / "out", case, volume.mask, ORGANS)
-        assert (folder / "out/p1.nii").read_bytes() == (folder / "p1.nii").read_bytes()
+        # All but the type is the image's, to the last byte
+        header.set_data_dtype(np.uint8)
+        nibabel.save(nibabel.Nifti1Image(stored.astype(np.uint8), affine, header), folder / "expected.nii")
+        assert (folder / "out/p1.nii").read_bytes() == (folder / "expected.nii").read_bytes()
 
         placed = np.array(nibabel.load(folder / "p1.nii").affine)
         for voxel in np.ndindex(*volume.geometry.shape):
