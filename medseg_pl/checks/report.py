@@ -36,7 +36,7 @@ from medseg_pl.core.errors import DataError, SettingError, count_noun, make_prin
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FileSource, Source
-from medseg_pl.data.sources.base import note_unknown_patients
+from medseg_pl.data.sources.base import note_fine_pattern, note_unknown_patients
 from medseg_pl.data.sources.files import CaseGrid, bring_to_grid, read_image_file, read_mask_file
 from medseg_pl.io.atomic_files import require_absent, write_text
 from medseg_pl.io.case_pictures import COLORS, draw_contours, to_gray
@@ -176,7 +176,8 @@ def inspect_dataset(settings: CheckSettings, workers: int) -> Report:
         choose_splits=partial(settings.choose_splits, listing.cases),
     )
     unknown = note_unknown_patients(settings.source, listing.cases)
-    notes = (*labeling.notes, *settings.opened.notes, *report.notes, *unknown)
+    fine = note_fine_pattern(settings.source, listing.cases)
+    notes = (*labeling.notes, *settings.opened.notes, *report.notes, *unknown, *fine)
     return replace(report, notes=notes, patients=None if unknown else len({case.group for case in listing.cases}))
 
 

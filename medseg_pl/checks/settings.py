@@ -87,6 +87,13 @@ class CheckSettings(NamedTuple):
             return read_split_file(Path(self.split.file), cases)
         # The data's own split comes first, since `fit` takes it as well.
         declared, findings = read_declared_splits(cases)
+        pattern = getattr(self.source, "group", None)
+        if not declared and pattern is not None and len({case.group for case in cases}) == 1 < len(cases):
+            message = (
+                f"The group pattern {pattern!r} finds 1 patient in {len(cases)} cases; training and validation need "
+                "two. Add patients, or correct --group."
+            )
+            return [], [CODES.find("split-invalid", message)]
         if declared or self.split is None or not cases:
             return declared, findings
         try:

@@ -224,6 +224,24 @@ def note_unknown_patients(source: Source, cases: Sequence[Case], option: str = "
     return [f"every image is taken for a patient of its own; where one has several, find patients in names, {example}"]
 
 
+def note_fine_pattern(source: Source, cases: Sequence[Case]) -> list[str]:
+    """Note that a pattern tells cases apart whose names share beginnings.
+
+    Args:
+        source: The data set.
+        cases: Its cases.
+    """
+    given = getattr(source, "group", None)
+    if given is None or len({case.group for case in cases}) < len(cases):
+        return []
+    pattern = suggest_group_pattern([case.case_id for case in cases])
+    if pattern is None:
+        return []
+    return [
+        f"--group '{given}' finds another patient in each of {len(cases)} cases; perhaps --group '{pattern}' is meant"
+    ]
+
+
 def suggest_group_pattern(case_ids: Sequence[str]) -> str | None:
     r"""Suggest a pattern for patients if names share numbered beginnings.
 

@@ -90,6 +90,25 @@ def test_patients_are_counted_where_a_pattern_finds_them(folder: Path, capsys: P
     assert "--group" not in text
 
 
+def test_a_pattern_that_finds_one_patient_is_an_error(folder: Path) -> None:
+    code, report = run_json("check", folder, *NAMED, "--group", "(p)")
+    assert (code, report["codes"]["split-invalid"]) == (1, 1)
+    (found,) = [each for each in report["findings"] if each["code"] == "split-invalid"]
+    assert "'(p)' finds 1 patient in 10 cases" in found["message"]
+    assert "correct --group" in found["message"]
+
+
+def test_a_pattern_that_finds_as_many_patients_as_cases_is_noted(folder: Path) -> None:
+    for number, name in enumerate(NAMES):
+        for kind in ("images", "masks"):
+            (folder / kind / f"{name}.png").rename(folder / kind / f"q{number // 2}_{number % 2}.png")
+    code, report = run_json("check", folder, *NAMED, "--group", "(.*)")
+    assert code == 0
+    assert any("'(.*)'" in note and r"--group '(q\d+)_'" in note for note in report["notes"])
+    _, report = run_json("check", folder, *NAMED, "--group", r"(q\d+)_")
+    assert not any("--group" in note for note in report["notes"])
+
+
 def test_what_is_concluded_is_said(folder: Path, capsys: Printed) -> None:
     assert check(folder) == 0
     text = " ".join(capsys.readouterr().out.split())
