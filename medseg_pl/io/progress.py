@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -42,6 +44,16 @@ def announce(doing: str) -> None:
     """
     sys.stderr.write(f"{make_printable(doing)} …\n")
     sys.stderr.flush()
+
+
+def announce_choice(path: Path) -> None:
+    """Print on standard error which file a word or folder stands for.
+
+    Of several processes on a machine, the first one does.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        sys.stderr.write(f"Using {make_printable(str(path))}\n")
+        sys.stderr.flush()
 
 
 @contextmanager

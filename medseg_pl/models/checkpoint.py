@@ -13,6 +13,7 @@ import torch
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 from medseg_pl.core.import_policy import check_stored
 from medseg_pl.core.validation import iterate_texts
+from medseg_pl.io.progress import announce_choice
 
 SHARED = (
     "labels.names",
@@ -79,7 +80,7 @@ class CheckpointInfo(NamedTuple):
 
 
 def find_checkpoint(name: str, runs: Path = _RUNS, experiment: str = "*") -> str:
-    """Find the file that `--ckpt_path` means.
+    """Find the file that `--ckpt_path` means, and announce it unless named.
 
     Args:
         name: A file; a run folder, or an experiment with several, for the `best.ckpt` of the newest run; `best` or
@@ -97,15 +98,16 @@ def find_checkpoint(name: str, runs: Path = _RUNS, experiment: str = "*") -> str
         )
         if not files:
             raise MissingDataError(f"There is no {name}.ckpt of a run below {runs}. Set --ckpt_path to a file.")
-        return str(files[-1])
-    if path.is_dir():
+    elif path.is_dir():
         files = [file for pattern in _PATTERNS for file in sorted(path.glob(pattern), key=_get_run_number)]
         if not files:
             raise MissingDataError(
                 f"{path} is a folder without checkpoints/best.ckpt. Set --ckpt_path to a run folder or a file."
             )
-        return str(files[-1])
-    return name
+    else:
+        return name
+    announce_choice(files[-1])
+    return str(files[-1])
 
 
 def _get_run_number(checkpoint: Path) -> tuple[int, str]:

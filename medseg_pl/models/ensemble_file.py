@@ -11,6 +11,7 @@ from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFile
 from medseg_pl.core.validation import find_path_fault
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.config_files import read_json
+from medseg_pl.io.progress import announce_choice
 
 ENSEMBLE = "ensemble.json"
 """The file's name in the folder of a cross-validation."""
@@ -75,10 +76,12 @@ def find_ensemble(name: str | Path) -> Path | None:
 
 
 def expand_ensembles(names: Sequence[str | Path]) -> list[str]:
-    """Replace each ensemble among checkpoints by its members."""
+    """Replace each ensemble by its members, and announce those of folders."""
     expanded: list[str] = []
     for name in names:
         ensemble = find_ensemble(name)
+        if ensemble is not None and ensemble != Path(name):
+            announce_choice(ensemble)
         expanded += [str(name)] if ensemble is None else [str(member) for member in read_ensemble(ensemble)]
     return expanded
 

@@ -113,6 +113,7 @@ def test_one_image_or_the_root_of_a_data_set(run: Path, root: Path, tmp_path: Pa
 def test_the_best_weights_of_the_newest_run(run: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     named = ["--runs", str(root / "runs"), "--experiment", "demo"]
     assert main(["validate", "--ckpt_path", "best", *named]) == 0
+    assert f"Using {run / 'checkpoints' / 'best.ckpt'}\n" in capsys.readouterr().err
     assert main(["validate", "--ckpt_path=best", "--runs", str(root / "nowhere")]) == 1
     assert "There is no best.ckpt of a run below" in capsys.readouterr().err
 

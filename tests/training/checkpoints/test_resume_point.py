@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from medseg_pl.core.errors import MissingDataError
+from medseg_pl.models.ensemble_file import expand_ensembles, write_ensemble
 from medseg_pl.training.checkpoints import ResumePoint, find_checkpoint, find_resume_point, remove_records
 
 
@@ -60,6 +61,23 @@ class TestFindCheckpoint:
         assert find_checkpoint("last", tmp_path) == str(tmp_path / files[0])
         with pytest.raises(MissingDataError, match=r"There is no last\.ckpt of a run below"):
             find_checkpoint("last", tmp_path, "b")
+
+    def test_only_a_choice_is_announced(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.make(tmp_path, "b/version_3/checkpoints/best.ckpt", "a/version_0/checkpoints/best.ckpt", "f/x.ckpt")
+        files = [str(tmp_path / name / "checkpoints/best.ckpt") for name in ("a/version_0", "b/version_3")]
+        for name, runs in (("best", tmp_path), (str(tmp_path / "a"), tmp_path), (files[1], tmp_path)):
+            find_checkpoint(name, runs)
+        said = capsys.readouterr()
+        assert (said.out, said.err) == ("", f"Using {files[0]}\n" * 2)
+        write_ensemble(tmp_path / "f/ensemble.json", [tmp_path / "f/x.ckpt"])
+        for name in ("f", "f/ensemble.json"):
+            assert expand_ensembles([tmp_path / name]) == [str(tmp_path / "f/x.ckpt")]
+        assert capsys.readouterr().err == f"Using {tmp_path / 'f/ensemble.json'}\n"
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        find_checkpoint("best", tmp_path)
+        assert capsys.readouterr().err == ""
 
     def test_a_run_folder_goes_on_from_its_last_state(self, tmp_path: Path) -> None:
         with pytest.raises(MissingDataError, match=r"There is no checkpoint .*version_0/checkpoints/last\.ckpt"):
