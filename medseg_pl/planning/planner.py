@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from medseg_pl.checks import CODES
 from medseg_pl.core.errors import SettingError, count_noun
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.inference.sliding_window import get_transforms
@@ -157,6 +158,12 @@ def _require_learnable(fingerprint: Fingerprint) -> None:
         )
     if not any(fingerprint.label_cases.values()):
         raise SettingError("No label is in any mask. Correct --labels, or the masks.")
+    if absent := [name for name, cases in fingerprint.label_cases.items() if not cases]:
+        more = f" The same of {len(absent) - 1} more." if absent[1:] else ""
+        raise SettingError(
+            f"The label {absent[0]!r} is in none of {count_noun(fingerprint.cases, 'mask')}.{more} "
+            f"{CODES['label-never-present'].remedy}"
+        )
 
 
 def _plan_schedule() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -193,6 +194,9 @@ class TestLabels:
     def test_nothing_annotated(self) -> None:
         with pytest.raises(SettingError, match=r"No label is in any mask\. Correct --labels, or the masks\."):
             plan(replace(MRI, label_cases={"liver": 0, "tumour": 0}), ORGANS, CPU)
+        said = "The label 'tumour' is in none of 40 masks. Correct the label's name or value, or leave the label out."
+        with pytest.raises(SettingError, match=f"^{re.escape(said)}$"):
+            plan(replace(MRI, label_cases={"liver": 40, "tumour": 0}), ORGANS, CPU)
 
 
 class TestRun:
