@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shlex
 from collections.abc import Iterator
@@ -204,5 +205,17 @@ def require_folder(directory: Path, what: str, remedy: str) -> Path:
         found = "a file" if directory.exists() else "nothing"
         # The shipped demo trains on synthetic data, which a command makes within seconds.
         made = f"Make it: medseg phantom {shlex.quote(str(directory))}. " if directory.name == "phantom" else ""
-        raise MissingDataError(f"Expected {what} in the folder {directory}, found {found} there. {made}{remedy}")
+        near = find_similar_folder(directory)
+        hint = f"Did you mean {near}? " if near is not None else ""
+        raise MissingDataError(f"Expected {what} in the folder {directory}, found {found} there. {made}{hint}{remedy}")
     return directory
+
+
+def find_similar_folder(directory: Path) -> Path | None:
+    """Find a folder of nearly the same name beside a missing one."""
+    try:
+        others = [path.name for path in sorted(directory.parent.glob("[!.]*")) if path.is_dir()]
+    except OSError:
+        return None
+    near = difflib.get_close_matches(directory.name, others, n=1)
+    return directory.with_name(near[0]) if near else None

@@ -120,6 +120,11 @@ class TestRequireFolder:
             f"Expected images in the folder {tmp_path / 'gone'}, found nothing there. Set data.source.root."
         )
 
+    def test_a_folder_of_nearly_the_same_name_is_suggested(self, tmp_path: Path) -> None:
+        (tmp_path / "scans").mkdir()
+        with pytest.raises(MissingDataError, match=r"scan, found nothing there\. Did you mean .*scans\? Set"):
+            require_folder(tmp_path / "scan", "images", "Set data.source.root.")
+
     def test_the_data_of_the_demo_can_be_made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(MissingDataError, match=r"Make it: medseg phantom data/phantom\. Set data\.source\.root\."):

@@ -12,7 +12,7 @@ from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.data.sources.files import is_image
 from medseg_pl.data.sources.named_masks import STEM
-from medseg_pl.io.paths import is_picture, list_files, name_below
+from medseg_pl.io.paths import find_similar_folder, is_picture, list_files, name_below
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr")
 _MASK_WORDS = re.compile(r"mask|seg|label|annot|manual|truth|(^|[_\-. ])gt|roi|contour", re.IGNORECASE)
@@ -67,9 +67,10 @@ def find_folder_layout(directory: Path, said: Mapping[str, Any]) -> FolderLayout
         said: The given ones of `images`, `masks`, `image_name`, `mask_name`, `group` and `slicing`.
 
     Raises:
-        MissingDataError: There are no images.
+        MissingDataError: There are no images, or a given folder does not exist.
         SettingError: Several folders or names may be those of masks, or none.
     """
+    _require_given_folders(directory, said)
     images = said.get("images") or find_image_folder(directory)
     if images is None:
         raise MissingDataError(f"{directory} holds no image that can be read. Give the folder that holds them.")
@@ -97,6 +98,21 @@ def find_folder_layout(directory: Path, said: Mapping[str, Any]) -> FolderLayout
         settings["group"] = group
         notes = (*notes, f"the images that {group!r} finds alike in are taken for one patient (data.source.group)")
     return FolderLayout({"images": images, **settings}, labels, notes)
+
+
+def _require_given_folders(directory: Path, said: Mapping[str, Any]) -> None:
+    """Raise `MissingDataError` for `--images` or `--masks` that are not there."""
+    masks = said.get("masks")
+    given = {"images": [said.get("images")], "masks": list(masks.values()) if isinstance(masks, Mapping) else [masks]}
+    for option, names in given.items():
+        for name in names:
+            # A path with a pattern ends in the names of files.
+            if name is None or STEM in name or "*" in name or (directory / name).is_dir():
+                continue
+            near = find_similar_folder(directory / name)
+            similar = near and PurePosixPath(name).with_name(near.name)
+            remedy = f"Correct --{option}." if similar is None else f"Did you mean --{option} {similar}?"
+            raise MissingDataError(f"The folder {directory / name} does not exist. {remedy}")
 
 
 def find_patterns(images: Sequence[str], masks: Sequence[str]) -> list[Pattern]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medseg_pl.core.errors import SettingError
+from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.sources.folder_layout import Pattern, find_folder_layout, find_patterns, find_patterns_within
 from tests.sample_files import save_raster
@@ -97,6 +97,19 @@ class TestOneFolder:
 
 
 class TestFolders:
+    @pytest.mark.parametrize(
+        ("said", "message"),
+        [
+            ({"images": "scan"}, r"scan does not exist\. Did you mean --images scans\?"),
+            ({"images": "x"}, r"x does not exist\. Correct --images\."),
+            ({"images": "scans", "masks": {"organ": "inner/mask"}}, r"mask does not .* --masks inner/masks\?"),
+        ],
+    )
+    def test_a_given_folder_must_exist(self, said: dict[str, Any], message: str, tmp_path: Path) -> None:
+        write(tmp_path, "scans/a.png", "inner/masks/a.png")
+        with pytest.raises(MissingDataError, match=message):
+            find_folder_layout(tmp_path, said)
+
     def test_a_folder_for_each_label(self, tmp_path: Path) -> None:
         names = [f"images/{n}.png" for n in "ab"]
         write(tmp_path, *names, *(f"masks/{label}/{n}.png" for n in "ab" for label in ("liver", "spleen")))
