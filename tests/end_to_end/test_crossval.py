@@ -185,7 +185,7 @@ def test_folds_of_other_settings_are_not_mixed(
     ("arguments", "reason"),
     [
         (["crossval"], "needs --config"),
-        ([*CONFIG, "--ckpt_path", "last"], "Leave --ckpt_path out"),
+        ([*CONFIG, "--ckpt_path", "last"], "Remove --ckpt_path"),
         ([*CONFIG, "--data.fold=1"], "--fold K"),
         ([*CONFIG, "--jobs=0"], "--jobs must be from 1"),
         ([*CONFIG, "--jobs=2", "--fold=1"], "one of the two"),

@@ -92,7 +92,7 @@ def test_repeating_the_command_trains_nothing(
         (None, [], "needs --config FILE and --space FILE"),
         ({"values": [1]}, ["--trials", "0"], "--trials must be at least 1"),
         ({"values": [1]}, ["--jobs", "0"], "--jobs must be from 1 to 256"),
-        ({"values": [1]}, ["--ckpt_path", "last"], "goes on by itself"),
+        ({"values": [1]}, ["--ckpt_path", "last"], "resumes by itself"),
         ({"values": ["fast"]}, [], "fast"),
         ({"values": [1]}, ["--trainer.fast_dev_run=true"], "keeps no checkpoints"),
     ],
