@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from medseg_pl.core.errors import DataError, SettingError, count_noun
-from medseg_pl.core.image_findings import OnForeign
+from medseg_pl.core.image_findings import CODES, OnForeign
 from medseg_pl.data.prepared_data import use_mask_values
 from medseg_pl.data.sources import Source
 from medseg_pl.data.sources.unlabeled import ImageFolder
@@ -146,7 +147,7 @@ def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
     if not faults and not marked:
         return
     if not faults:
-        raise DataError(f"{remark} {folder / 'predictions.csv'} lists them all.")
+        raise DataError(f"{remark} {folder / 'predictions.csv'} has the numbers.")
     reasons = [fault.reason if fault.case_id else f"{fault.path}: {fault.reason}" for fault in faults[:_FAULTS_SHOWN]]
     more = [f"And {len(faults) - _FAULTS_SHOWN} more."] if len(faults) > _FAULTS_SHOWN else []
     others = "; the others were" if len(faults) < len(outcomes) else ""
@@ -157,13 +158,25 @@ def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
 
 
 def _describe_marked(marked: Sequence[Outcome], inputs: int) -> str:
-    """Describe inputs unlike the training images, the first with their findings."""
-    named = [f"{outcome.path}: {outcome.reason}" for outcome in marked[:_FAULTS_SHOWN]]
+    """Describe inputs unlike the training images, the first ones in words."""
+    named = [f"{outcome.path}: {_explain_codes(outcome.reason)}." for outcome in marked[:_FAULTS_SHOWN]]
     more = [f"And {len(marked) - _FAULTS_SHOWN} more."] if len(marked) > _FAULTS_SHOWN else []
     return (
         f"{len(marked)} of {count_noun(inputs, 'input')} are unlike what the model was trained on; they were "
         f"predicted, so look at their masks. {' '.join([*named, *more])}"
     )
+
+
+def _explain_codes(reason: str) -> str:
+    """Say in words what findings are about; their numbers are in the table.
+
+    >>> _explain_codes("F102 The spacing was not compared. F201 a: it is empty. F201 b: it is empty.")
+    'no voxel of a label that every training case has (F201)'
+    """
+    said = re.findall(r"\b(F\d{3}) (.*?)(?= F\d{3} |$)", reason)
+    # A note is no reason for a mark: it says what could not be compared.
+    codes = dict.fromkeys(code for code, text in said if code in CODES and not text.endswith("not compared."))
+    return "; ".join(f"{CODES[code].meaning} ({code})" for code in codes)
 
 
 def _make_predictor(
