@@ -300,11 +300,11 @@ class Predictor:
 
     def _check(self, volume: Volume, description: str) -> None:
         if len(volume.image) != self.channels:
-            remedies = {1: "Save it in gray.", 3: "Save it in color (RGB)."}
-            remedy = remedies.get(self.channels, "Give the channels that it was trained on.")
+            remedies = {1: "Save it in gray", 3: "Save it in color (RGB)"}
+            remedy = remedies.get(self.channels, "Give the channels that it was trained on")
             raise DataError(
                 f"{description} has {count_noun(len(volume.image), 'channel')}, but the model takes {self.channels}. "
-                f"{remedy}"
+                f"{remedy}, or choose a model of such images."
             )
         if volume.geometry.spacing_mm is None and any(model.spacing_mm is not None for model in self.models):
             raise DataError(
