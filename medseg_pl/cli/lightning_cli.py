@@ -49,6 +49,7 @@ from medseg_pl.training.checkpoints import (
 )
 from medseg_pl.training.datamodule import SegmentationDataModule
 from medseg_pl.training.module import SegmentationModule
+from medseg_pl.training.progress import is_time_up
 from medseg_pl.training.trainer_defaults import (
     complete_plugins,
     configure_privacy,
@@ -292,6 +293,8 @@ class MedsegCLI(LightningCLI):
             weights_only=self.config.weights_only,
         )
         epochs, steps = self.trainer.current_epoch, self.trainer.global_step
+        if is_time_up(self.trainer) and self.trainer.is_global_zero:
+            print_line(f"The time limit ended the training after {count_noun(steps, 'step')}.")
         if best := find_best_weights(self.trainer) or keep_last_as_best(self.trainer):
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
         folder = self.trainer.log_dir  # a broadcast: every rank takes part

@@ -65,6 +65,11 @@ def has_time_limit(trainer: Trainer) -> bool:
     return bool(_find_timers(trainer))
 
 
+def is_time_up(trainer: Trainer) -> bool:
+    """Check whether a time limit has ended the run."""
+    return any(_get_remaining(timer) <= 0 for timer in _find_timers(trainer))
+
+
 def get_passed_hundredths(trainer: Trainer) -> int:
     """Return the passed hundredths of a run's time, equal on all ranks.
 

@@ -92,9 +92,12 @@ SLOW_ENDS = list(ENDS)[3:]
 
 
 @pytest.mark.parametrize("end", [pytest.param(end, marks=[pytest.mark.slow] * (end in SLOW_ENDS)) for end in ENDS])
-def test_a_run_validates_at_its_end_at_the_latest(end: str, fit: Fit, tmp_path: Path) -> None:
+def test_a_run_validates_at_its_end_at_the_latest(
+    end: str, fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options, steps = ENDS[end]
     assert fit(*options) == 0
+    assert ("The time limit ended the training after " in capsys.readouterr().out) == (end == "by time")
     run = tmp_path / "demo" / "version_0"
     steps = steps or 1 + max(logged(run, "train/loss"))
     # The best weights are scored in the end, after the last step; what was trained was, at that step and once.
