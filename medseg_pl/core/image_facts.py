@@ -259,10 +259,12 @@ def _measure_label(plane: Array, spacing_mm: Spacing | None) -> dict[str, float]
         "volume": float(np.log10(count * voxels)),
         "share": float(np.log10(count / plane.size)),
     }
+    rows = thinned.sum(axis=2, dtype=np.int64)
+    profiles = (rows.sum(axis=1), rows.sum(axis=0), thinned.sum(axis=(0, 1), dtype=np.int64))
     for axis, name in enumerate(AXES):
         if plane.shape[axis] == 1:
             continue
-        profile = np.count_nonzero(thinned, axis=tuple({0, 1, 2} - {axis})).astype(np.float64)
+        profile = profiles[axis].astype(np.float64)
         centers = (np.arange(len(profile)) + 0.5) / len(profile)
         reached = np.cumsum(profile) / profile.sum()
         first, last = np.searchsorted(reached, _EXTENT)

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from medseg_pl.core.fact_limits import Limits
 from medseg_pl.core.image_facts import ImageFacts
-from medseg_pl.core.training_profile import TrainingProfile, compare_pattern
+from medseg_pl.core.training_profile import TrainingProfile
 
 OnForeign = Literal["mark", "refuse", "ignore"]
 """What happens to an image with a warning: `mark` lists it, `refuse` writes no mask, `ignore` compares nothing."""
@@ -132,7 +132,7 @@ def compare_image(facts: ImageFacts, profile: TrainingProfile) -> list[ImageFind
     Returns:
         Findings sorted by code; none for an image like the training images.
     """
-    numbers = {**facts.numbers, **compare_pattern(facts.pattern, profile.template, profile.spread)}
+    numbers = {**facts.numbers, **profile.mean_pattern.compare(facts.pattern)}
     # A blank image has no other facts worth a word: all would be outside.
     outside = _measure_excess(numbers, profile)
     if numbers.get("blank[0]") and _find_furthest(outside, ("blank",)):
@@ -161,18 +161,16 @@ def compare_mask(
     Returns:
         Findings sorted by code.
     """
+    excess = _measure_excess({f"label.{fact}": value for fact, value in facts.items()}, profile)
+    outside = {fact.removeprefix("label."): amount for fact, amount in excess.items()}
     findings = []
     for name in names:
         for code, kind in _MASK_RULES:
             if code == "F202" and kind == "volume" and not _is_comparable(profile, spaced):
                 continue
-            excess = {
-                fact: profile.limits[f"label.{fact}"].measure_excess(value)
-                for fact, value in facts.items()
-                if fact.startswith(f"{name}.{kind}") and f"label.{fact}" in profile.limits
-            }
-            fact = max(excess, key=lambda each: excess[each], default="")
-            if fact and excess[fact] > 0:
+            unlike = [fact for fact in outside if fact.startswith(f"{name}.{kind}")]
+            if unlike:
+                fact = max(unlike, key=lambda each: outside[each])
                 findings.append(
                     ImageFinding(code, "warning", _describe_label(name, kind, fact, facts[fact], profile.limits))
                 )
@@ -263,7 +261,7 @@ def _find_causes(facts: ImageFacts, numbers: Mapping[str, float], profile: Train
     if before and 1 < channels <= 4:
         for order in list(permutations(range(channels)))[1:]:
             exchanged = _exchange(facts, order)
-            others = {**exchanged.numbers, **compare_pattern(exchanged.pattern, profile.template, profile.spread)}
+            others = {**exchanged.numbers, **profile.mean_pattern.compare(exchanged.pattern)}
             if _count_outside(others, profile, channels) < before / 2:
                 listed = ", ".join(str(channel) for channel in order)
                 yield ImageFinding(

@@ -6,9 +6,10 @@ An exported model ships this file: it imports numpy and its neighbors alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,11 @@ class TrainingProfile:
     words: Mapping[str, Sequence[str]]
     template: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 1, 1, 1), np.float32))
     spread: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 1, 1, 1), np.float32))
+
+    @cached_property
+    def mean_pattern(self) -> Template:
+        """The template, made ready once for all images that are compared."""
+        return Template(self.template, self.spread)
 
     @property
     def orientation(self) -> str | None:
@@ -96,14 +102,15 @@ def describe_training(
     patterns = np.stack([facts.pattern for facts in training if facts.pattern.shape == shape]).astype(np.float64)
     total = patterns.sum(axis=0)
     template, spread = standardize(total), patterns.std(axis=0).astype(np.float32)
+    mean = Template(template, spread)
     rows = [
         # Without the case itself, or a few training cases would look more alike than any other does.
-        {**facts.numbers, **compare_pattern(facts.pattern, total - facts.pattern, spread)}
+        {**facts.numbers, **Template(total - facts.pattern, spread).compare(facts.pattern)}
         if facts.pattern.shape == shape
         else facts.numbers
         for facts in training
     ]
-    held_out = [{**facts.numbers, **compare_pattern(facts.pattern, template, spread)} for facts in validation]
+    held_out = [{**facts.numbers, **mean.compare(facts.pattern)} for facts in validation]
     images = make_limits(rows, held_out)
     labels = make_limits([_name_label_facts(mask) for mask in masks])
     words = {
@@ -139,39 +146,62 @@ def _name_label_facts(mask: Mapping[str, float]) -> dict[str, float]:
     return {f"label.{name}": value for name, value in mask.items()}
 
 
-def compare_pattern(
-    pattern: NDArray[Any], template: NDArray[Any], spread: NDArray[Any] | None = None
-) -> dict[str, float]:
-    """Correlate a pattern with the training images' mean pattern.
+class Template:
+    """A mean pattern of training images, made ready for comparing many images with it.
 
     Args:
-        pattern: `(C, d, h, w)`, standardized.
-        template: The mean pattern; nothing is compared where its shape differs.
+        pattern: `(C, d, h, w)`, of any scale.
         spread: How much each cell varies: those that vary little count more.
 
-    Returns:
-        `pattern[c]` of each channel, and `turn.<name>` of each mirroring or exchange of axes: the correlation of the
-        parts that it changes, 1 for an image like the training images and -1 for one that was turned.
-
     >>> image = np.zeros((1, 1, 2, 2)); image[0, 0, 0] = 1
-    >>> compare_pattern(standardize(image[..., ::-1, :]), image)["turn.flip_height"]
+    >>> Template(image).compare(standardize(image[..., ::-1, :]))["turn.flip_height"]
     -1.0
     """
-    if pattern.shape != template.shape or not template.size:
-        return {}
-    mean = standardize(template)
-    channels = (pattern * mean).reshape(len(mean), -1).sum(axis=1)
-    numbers = {f"pattern[{channel}]": float(value) for channel, value in enumerate(channels)}
-    spread = np.ones_like(mean) if spread is None else spread
-    # At least half the median, or a single cell that hardly varies would decide alone.
-    trust = 1 / np.maximum(spread, max(float(np.median(spread)) / 2, 1e-4))
-    for name, axes in _list_turns(template.shape):
-        weights = np.minimum(trust, _turn(trust, name, axes))
-        odd, odd_mean = weights * (pattern - _turn(pattern, name, axes)), weights * (mean - _turn(mean, name, axes))
-        length = float(np.linalg.norm(odd) * np.linalg.norm(odd_mean))
-        if length > 1e-6:
-            numbers[f"turn.{name}"] = round(float((odd * odd_mean).sum()) / length, 5)
-    return numbers
+
+    def __init__(self, pattern: NDArray[Any], spread: NDArray[Any] | None = None) -> None:
+        self.shape = pattern.shape
+        self.mean = standardize(pattern) if pattern.size else pattern
+        self.turns = list(self._weigh_turns(spread)) if pattern.size else []
+
+    def compare(self, pattern: NDArray[Any]) -> dict[str, float]:
+        """Correlate a pattern with the training images' mean pattern.
+
+        Args:
+            pattern: `(C, d, h, w)`, standardized; nothing is compared where its shape differs.
+
+        Returns:
+            `pattern[c]` of each channel, and `turn.<name>` of each mirroring or exchange of axes: the correlation of
+            the parts that it changes, 1 for an image like the training images and -1 for one that was turned.
+        """
+        if pattern.shape != self.shape or not self.mean.size:
+            return {}
+        channels = (pattern * self.mean).reshape(len(self.mean), -1).sum(axis=1)
+        numbers = {f"pattern[{channel}]": float(value) for channel, value in enumerate(channels)}
+        for turn in self.turns:
+            odd = turn.weights * (pattern - _turn(pattern, turn.name, turn.axes))
+            length = float(np.linalg.norm(odd) * turn.length)
+            if length > 1e-6:
+                numbers[f"turn.{turn.name}"] = round(float((odd * turn.odd).sum()) / length, 5)
+        return numbers
+
+    def _weigh_turns(self, spread: NDArray[Any] | None) -> Iterator[_Turn]:
+        spread = np.ones_like(self.mean) if spread is None else spread
+        # At least half the median, or a single cell that hardly varies would decide alone.
+        trust = 1 / np.maximum(spread, max(float(np.median(spread)) / 2, 1e-4))
+        for name, axes in _list_turns(self.shape):
+            weights = np.minimum(trust, _turn(trust, name, axes))
+            odd = weights * (self.mean - _turn(self.mean, name, axes))
+            yield _Turn(name, axes, weights, odd, np.linalg.norm(odd))
+
+
+class _Turn(NamedTuple):
+    """A mirroring or exchange of axes, with what it changes in the mean pattern."""
+
+    name: str
+    axes: tuple[int, ...]
+    weights: NDArray[Any]
+    odd: NDArray[Any]
+    length: np.floating[Any]
 
 
 def _list_turns(shape: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
