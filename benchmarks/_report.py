@@ -12,7 +12,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,12 +90,15 @@ def list_left_out(why: str) -> None:
 
 
 def find_processor() -> str:
-    """Its name on Linux; elsewhere what Python knows of it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    """Its name and whether it computes in bf16, on Linux; elsewhere what Python knows of it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = known.get("flags", known.get("Features", "")).split()
+    bf16 = next((flag for flag in ("amx_bf16", "avx512_bf16", "bf16") if flag in flags), "no bf16")
+    return f"{known.get('model name', platform.machine())} ({bf16})"
 
 
 def _version(package: str) -> str | None:
