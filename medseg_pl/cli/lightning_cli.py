@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from argparse import SUPPRESS
@@ -284,8 +283,6 @@ class MedsegCLI(LightningCLI):
 
     def _fit(self) -> None:
         """Train, score the best weights on validation cases, and complete the run."""
-        # Of the folds or trials of one experiment, which have the same data, the first speaks for all.
-        self.datamodule.warns_of_patients = not re.search(r"/(fold|trial)_[1-9]\d*$", str(self.config.experiment))
         self.trainer.fit(
             self.model,
             datamodule=self.datamodule,

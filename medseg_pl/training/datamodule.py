@@ -147,7 +147,6 @@ class SegmentationDataModule(LightningDataModule):
         self.rater_sources = [vary_source(source, settings) for settings in raters or ()]
         self.cache_dir = Path(cache_dir) if cache_dir else find_default_directory()
         self.seed = seed
-        self.warns_of_patients = True
         self._recorded: Mapping[str, Any] = {}
         self._prepared: PreparedData | None = None
 
@@ -224,8 +223,7 @@ class SegmentationDataModule(LightningDataModule):
         prepared = self._prepare(decodes=True)
         warn_about_left_out(self.source, list(prepared.cases.values()))
         if self.trainer and self.trainer.state.fn == "fit":
-            if self.warns_of_patients:
-                warn_about_unknown_patients(self.source, list(prepared.cases.values()), self.split_settings)
+            warn_about_unknown_patients(self.source, list(prepared.cases.values()), self.split_settings)
             module = self.trainer.lightning_module
             if self.rater == "mean" and isinstance(module, SegmentationModule):
                 check_soft_targets(module.loss, self.labels)

@@ -589,7 +589,7 @@ class TestFaults:
             "of 3 more. Choose a smaller patch, or expect padding."
         )
 
-    @pytest.mark.parametrize("source", ["unknown", "grouped", "split file", "later fold"])
+    @pytest.mark.parametrize("source", ["unknown", "grouped", "split file"])
     def test_unknown_patients_are_told_once(
         self, source: str, make: Make, phantom: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -598,7 +598,6 @@ class TestFaults:
         settings = {"split_file": str(tmp_path / "split.json")} if source == "split file" else {"folds": 2}
         group = r"phantom_(\d+)" if source == "grouped" else None
         data = make(source=DecathlonSource(str(phantom), group), **settings)
-        data.warns_of_patients = source != "later fold"
         data.trainer = trainer("fit")
         data.prepare_data()
         data.trainer = trainer("validate")
