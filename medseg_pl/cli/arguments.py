@@ -177,6 +177,9 @@ def parse_path(text: str) -> Path:
 def parse_names(text: str) -> list[str]:
     """Split names at commas.
 
+    Raises:
+        ArgumentTypeError: A name is empty.
+
     >>> parse_names("site, scanner")
     ['site', 'scanner']
     """
@@ -189,6 +192,9 @@ def parse_names(text: str) -> list[str]:
 @parse_once
 def parse_labels(text: str) -> dict[str, int | None]:
     """Parse names, with their values in the files where these are given.
+
+    Raises:
+        ArgumentTypeError: A name is empty or repeated, or only some have a whole number.
 
     >>> parse_labels("1=liver,4=tumour"), parse_labels("lesion")
     ({'liver': 1, 'tumour': 4}, {'lesion': None})
@@ -207,6 +213,9 @@ def parse_labels(text: str) -> dict[str, int | None]:
 def parse_masks(text: str) -> str | dict[str, str]:
     """Parse a folder of masks, or one for each label.
 
+    Raises:
+        ArgumentTypeError: A label is repeated, or a part with labels is no `label=folder`.
+
     >>> parse_masks("masks"), parse_masks("liver=a,spleen=b")
     ('masks', {'liver': 'a', 'spleen': 'b'})
     """
@@ -223,6 +232,9 @@ def parse_masks(text: str) -> str | dict[str, str]:
 def parse_colors(text: str) -> dict[str, tuple[int, int, int]]:
     """Parse the color of each label.
 
+    Raises:
+        ArgumentTypeError: A label is repeated, or a part is no `label=#rrggbb`.
+
     >>> parse_colors("lesion=#ff0000,background=#FFFFFF")
     {'lesion': (255, 0, 0), 'background': (255, 255, 255)}
     """
@@ -235,7 +247,11 @@ def parse_colors(text: str) -> dict[str, tuple[int, int, int]]:
 
 @parse_once
 def parse_pattern(text: str) -> str:
-    """Check a pattern that finds patients in names."""
+    """Check a pattern that finds patients in names.
+
+    Raises:
+        ArgumentTypeError: It is no regular expression, or has no parentheses around the patient.
+    """
     if fault := find_pattern_fault(text):
         raise ArgumentTypeError(f"{text!r} {fault}")
     return text

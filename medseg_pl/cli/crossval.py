@@ -123,6 +123,9 @@ def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
     """Read the options that are not settings, and return the rest.
 
     The rest is for `medseg fit`.
+
+    Raises:
+        SettingError: One fold and several jobs are asked for.
     """
     options, rest = take_options("crossval", HELP, add_arguments, arguments)
     if options.fold is not None and options.jobs > 1:

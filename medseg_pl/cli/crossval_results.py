@@ -60,8 +60,8 @@ def collect_folds(folder: Path, runs: Sequence[Path]) -> CrossvalResults:
         runs: The run folder of each fold, below it.
 
     Raises:
-        DataError: Scores are missing, or a case was scored by none or two of the folds, or by a model that was trained
-            on its patient.
+        DataError: Scores or a best checkpoint are missing, or a case was scored by none or two of the folds, or by a
+            model that was trained on its patient.
     """
     tables = [read_fold(find_scores(run, "val"), fold) for fold, run in enumerate(runs)]
     splits = [_read_split(run / "splits.json") for run in runs]

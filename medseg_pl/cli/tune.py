@@ -100,6 +100,9 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        SettingError: The configuration or the search space is missing.
     """
     options, rest = read_options(arguments)
     if options.space is None or not rest:
@@ -123,6 +126,9 @@ def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
     """Read the options that are not settings, and return the rest.
 
     The rest is for `medseg fit`.
+
+    Raises:
+        SettingError: No trial is asked for.
     """
     options, rest = take_options("tune", HELP, add_arguments, arguments)
     if options.trials < 1:

@@ -42,6 +42,9 @@ class PostProcessing:
         minimum_size: Remove smaller components: in mm³, in mm² for an image of one slice, or in voxels where the
             spacing is unknown.
         largest_only: Remove all components but the largest.
+
+    Raises:
+        SettingError: `minimum_size` is negative or infinite.
     """
 
     fill_holes: bool = False
@@ -67,6 +70,9 @@ class Case:
         fold: The fold in which the case is held out, where the data set itself says so.
         strata: Further properties, such as `(("site", "A"),)`; scores are also reported by each of them.
         annotated_labels: The labels that were annotated in this case; all where `None`.
+
+    Raises:
+        DataError: The id is no safe relative path, see `find_path_fault`.
     """
 
     case_id: str

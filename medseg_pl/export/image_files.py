@@ -52,7 +52,11 @@ def read_image(path: Path, slicing: Slicing, orientation: str | None = None) -> 
 
 
 def read_picture(path: Path) -> Array:
-    """Read `(C, H, W)` upright, with no value changed."""
+    """Read `(C, H, W)` upright, with no value changed.
+
+    Raises:
+        RefusedError: It is too large, holds several images, or cannot be read without loss.
+    """
     from PIL import Image, ImageOps
 
     try:
@@ -100,6 +104,9 @@ def read_volume(path: Path) -> tuple[Array, Geometry]:
 
     Returns:
         `(C, D, H, W)` raw values, and the grid.
+
+    Raises:
+        RefusedError: The file is damaged, or has other axes or complex numbers.
     """
     import nibabel
 

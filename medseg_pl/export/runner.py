@@ -247,7 +247,11 @@ class Model:
 
 
 def read_specification(folder: Path) -> dict[str, Any]:
-    """Read spec.json."""
+    """Read spec.json.
+
+    Raises:
+        RefusedError: It is no JSON, or holds a name that `check_names` refuses.
+    """
     try:
         spec: dict[str, Any] = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -307,7 +311,11 @@ def list_differences(now: Any, then: Any, where: str = "") -> list[str]:
 
 
 def to_storable(image: Array) -> Array:
-    """Keep the types that scanners write; convert everything else to `float32`."""
+    """Keep the types that scanners write; convert everything else to `float32`.
+
+    Raises:
+        RefusedError: No value is finite.
+    """
     keeps = image.dtype.name in ("uint8", "uint16", "int16", "float32")
     stored = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("=") if keeps else np.float32)
     if not np.isfinite(stored).any():
@@ -513,7 +521,8 @@ def run_case(model: Model, paths: list[Path], masked: list[Path], arguments: arg
         What is unlike the training cases.
 
     Raises:
-        ForeignImageError: It has a warning, and such cases are refused.
+        ForeignImageError: The case has a warning, and such cases are refused.
+        RefusedError: Volumes are given as slices, or an image cannot be read.
     """
     parts = [read_image(path, model.spec["slicing"], model.spec.get("orientation")) for path in paths]
     slices = arguments.together == "slices"

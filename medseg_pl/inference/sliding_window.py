@@ -109,6 +109,9 @@ class SlidingWindow:
         overlap: The share of a window that its neighbor covers again.
         max_pixels: Images up to this many pixels run whole, which is faster and sees more context.
         transforms: Flips and turns whose probabilities are averaged in each window, the identity first.
+
+    Raises:
+        SettingError: `overlap` is negative, or not below 1.
     """
 
     def __init__(

@@ -100,6 +100,9 @@ def decode_counts(text: str, where: str) -> NDArray[np.int64]:
         text: Such as `52203`.
         where: What to call them in an error.
 
+    Raises:
+        MaskValueError: A letter is none of the code, or a number is too long.
+
     >>> decode_counts("52203", "counts").tolist()
     [5, 2, 2, 2, 5]
     """
@@ -311,7 +314,11 @@ def require_list(record: Mapping[str, Any], name: str, where: str) -> list[Any]:
 
 
 def require_text(record: Mapping[str, Any], name: str, where: str) -> str:
-    """Return a field that must be a text that is not empty."""
+    """Return a field that must be a text that is not empty.
+
+    Raises:
+        DataError: The field is missing, empty or no text.
+    """
     text: str = _require(record, name, str, where)
     return text
 

@@ -36,7 +36,11 @@ _VALUES = ("L", "I;16", "I;16B", "I", "F")
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """`(height, width)` of what `read_image` gives, from the header, without decoding."""
+    """Read the `(height, width)` of what `read_image` gives, without decoding.
+
+    Raises:
+        UnreadableFileError: The file is damaged, or claims too much.
+    """
     if tiff.is_tiff(path):
         return tiff.size(path)
     with _open(path) as image:

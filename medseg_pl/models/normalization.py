@@ -98,6 +98,9 @@ class IntensityWindow(Normalization):
     Args:
         low: The value that becomes -1; everything below does too.
         high: The value that becomes 1; everything above does too.
+
+    Raises:
+        SettingError: `low` is not below `high`.
     """
 
     def __init__(self, low: float, high: float) -> None:
@@ -123,6 +126,9 @@ class MeanStd(Normalization):
         mean: Mean of each channel, as a share of `maximum`.
         std: Standard deviation of each channel, likewise.
         maximum: The largest value an image can hold, 255 for 8-bit files and 65535 for 16-bit ones.
+
+    Raises:
+        SettingError: `mean` and `std` differ in length, or a deviation or `maximum` is not above 0.
     """
 
     def __init__(
@@ -195,6 +201,9 @@ class PerChannel(Normalization):
 
     Args:
         channels: One normalization for each of `model.channels`, in their order.
+
+    Raises:
+        SettingError: There is no normalization.
     """
 
     def __init__(self, channels: Sequence[Normalization]) -> None:

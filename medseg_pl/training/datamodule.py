@@ -85,6 +85,9 @@ class SegmentationDataModule(LightningDataModule):
         rater: Whose masks are trained on: `first`, `random` at each sample, or the `mean` as a soft target.
         cache_dir: Where decoded cases are kept; `$MEDSEG_CACHE` or the user's cache folder by default.
         seed: Order and augmentation; linked from `seed_everything` on the command line.
+
+    Raises:
+        SettingError: A number is out of its range, or only one of `raters` and `rater` is set.
     """
 
     def __init__(

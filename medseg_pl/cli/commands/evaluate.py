@@ -109,6 +109,9 @@ def run(arguments: Namespace) -> int:
 def parse_tolerance(text: str) -> Tolerance:
     """Parse one number, or one for each label.
 
+    Raises:
+        ArgumentTypeError: It is no number, or a part is no `label=number`.
+
     >>> parse_tolerance("1.5"), parse_tolerance("liver=2,tumour=1")
     (1.5, {'liver': 2.0, 'tumour': 1.0})
     """
@@ -127,6 +130,9 @@ def parse_tolerance(text: str) -> Tolerance:
 def parse_numbers(text: str) -> list[float]:
     """Parse numbers that are not negative.
 
+    Raises:
+        ArgumentTypeError: One of them is negative, infinite or no number.
+
     >>> parse_numbers("0,0.5")
     [0.0, 0.5]
     """
@@ -142,6 +148,9 @@ def parse_numbers(text: str) -> list[float]:
 @parse_once
 def parse_spacing(text: str) -> tuple[float, ...]:
     """Parse two or three lengths in mm.
+
+    Raises:
+        ArgumentTypeError: There is another amount of them, or one is not a finite number above 0.
 
     >>> parse_spacing("0.5,0.25")
     (0.5, 0.25)

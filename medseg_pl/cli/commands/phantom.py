@@ -126,6 +126,9 @@ def make_scans(cases: int, seed: int, slices: int, size: tuple[int, int]) -> Ite
 def parse_size(text: str) -> tuple[int, int]:
     """Parse `WxH` as two numbers.
 
+    Raises:
+        ArgumentTypeError: A side is no number from 32 to 2048.
+
     >>> parse_size("112x96")
     (112, 96)
     """

@@ -46,7 +46,11 @@ class PredictOptions(NamedTuple):
 
     @classmethod
     def from_namespace(cls, options: Namespace) -> PredictOptions:
-        """Take the options of a command line."""
+        """Take the options of a command line.
+
+        Raises:
+            SettingError: The output lies inside the input.
+        """
         images, folder = Path(options["input"]), Path(options["output"])
         if folder.resolve().is_relative_to(images.resolve()):
             raise SettingError(

@@ -91,6 +91,9 @@ class DicomSource(Source):
             `{liver: [10200004, SCT, Liver]}`. What is not given is an organ.
         property_categories: The same for their categories: `{tumour: [49755003, SCT, Morphologically Abnormal
             Structure]}`. What is not given is an anatomical structure.
+
+    Raises:
+        SettingError: `group` finds no patient, or is set together with `group_by_patient_id`.
     """
 
     def __init__(

@@ -181,6 +181,9 @@ def read_mask_file(path: Path, labels: LabelMap | None = None) -> tuple[NDArray[
 
     Returns:
         `(D, H, W)` values or `(3, D, H, W)` colors, and the grid.
+
+    Raises:
+        UnreadableFileError: A volume has several values for each voxel.
     """
     if not volumes.is_volume(path):
         colored = labels is not None and is_read_by_color(path, labels)

@@ -117,6 +117,9 @@ class StandardAugmentation(AlbumentationsAugmentation):
         low_resolution: Shrinks to this share of the pixels' number along an axis at the least, and enlarges again; 1
             for never.
         intensity_probability: How often each change of intensity happens.
+
+    Raises:
+        SettingError: `blur` is below 0.5 but not 0, or `low_resolution` is not above 0 and at most 1.
     """
 
     def __init__(

@@ -76,6 +76,9 @@ class Resize:
         spacing_mm: With `none`, bring every slice to these distances `(y, x)` between pixels first.
         scale: By how much `(height, width)` grow; `adapt_to` finds it for a case.
 
+    Raises:
+        SettingError: `mode` is unknown, a size or distance not above 0, or `spacing_mm` set with `fit`.
+
     >>> Resize("fit", (100, 100)).compute_scaled_size((400, 200))
     (100, 50)
     """
