@@ -85,7 +85,7 @@ def measure_image(
 
 
 def sample_finite(pixels: Shaped[np.ndarray, "..."], most: int = _SAMPLE) -> Shaped[np.ndarray, " n"]:
-    """Draw finite numbers evenly from an array."""
+    """Draw about `most` values evenly from an array, the finite ones."""
     values = pixels.ravel()[:: max(1, pixels.size // most)]
     return values[np.isfinite(values)] if values.dtype.kind == "f" else values
 

@@ -31,7 +31,7 @@ LAYOUTS = ("decathlon", "uw_madison", "manifest", "dicom", "polygons", "folder")
 
 
 def make_whole_number_type(low: int, high: int) -> type:
-    """Make the type of a whole number within limits."""
+    """Make the type of whole numbers from `low` to `high`, both included."""
     number: type = restricted_number_type(f"a whole number from {low} to {high}", int, [(">=", low), ("<=", high)])
     return number
 

@@ -42,7 +42,7 @@ class CrossvalResults(NamedTuple):
 
 
 class FoldSplit(NamedTuple):
-    """Who was trained on, and who was held out."""
+    """The cases that one fold trained on and held out, with patients."""
 
     train: frozenset[str]
     val: frozenset[str]

@@ -245,7 +245,7 @@ def _values(path: Path) -> set[int]:
 
 
 def _masks(directory: Path, what: str) -> dict[str, Path]:
-    """All masks below a folder, by name."""
+    """List all masks below a folder, by name."""
     require_folder(directory, what, "Correct the path; labels that may overlap have one folder each, named like them.")
     files = [path for path in list_files(directory) if is_image(path)]
     lossy = sorted(str(path) for path in files if is_lossy(path))

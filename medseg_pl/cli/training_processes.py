@@ -47,7 +47,7 @@ class Training(NamedTuple):
 
 
 def complete_or_stop(training: Training, code: int) -> bool:
-    """Tell whether this training is complete, so others may begin."""
+    """Accept exit code 0 alone; any other ends the other trainings."""
     return code == 0
 
 

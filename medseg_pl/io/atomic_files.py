@@ -134,7 +134,7 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, replace: bool = False) -> None:
-    """Write a text file whole: UTF-8, the same line ends everywhere."""
+    """Write a UTF-8 text whole, line ends as given, see `write_atomically`."""
     with write_atomically(path, replace=replace) as temporary:
         temporary.write_bytes(text.encode())
 

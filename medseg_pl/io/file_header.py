@@ -216,7 +216,7 @@ def _read_tiff_header(path: Path) -> FileHeader:
 
 
 def _find_last_byte(page: Any) -> int:
-    """Where the last strip or tile ends."""
+    """Find where the last strip or tile ends."""
     return max((start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
 
 

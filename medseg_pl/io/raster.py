@@ -192,7 +192,7 @@ def _check_alone(path: Path, image: Image.Image) -> None:
 
 
 def _read_seen(path: Path) -> NDArray[Any]:
-    """`(H, W)` or `(H, W, 3)`, through a palette and without transparency."""
+    """Read `(H, W)` or `(H, W, 3)`, by palette, without transparency."""
     with _open(path) as opened:
         image = _turn_upright(opened, path)
         if image.mode not in (*_VALUES, "RGB"):
@@ -255,7 +255,7 @@ def _read_deep(path: Path, *, seen: bool) -> NDArray[Any] | None:
 
 
 def _to_planes(pixels: NDArray[Any]) -> NDArray[Any]:
-    """`(H, W)` or `(H, W, C)` as `(C, H, W)`."""
+    """Convert `(H, W)` or `(H, W, C)` to `(C, H, W)`."""
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 

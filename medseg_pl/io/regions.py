@@ -358,7 +358,7 @@ def read_layers(path: Path, geometry: Geometry) -> NDArray[Any]:
 
 
 def find_segment(layers: NDArray[Any], segment: Segment, path: Path) -> Bool[np.ndarray, "d h w"]:
-    """Mark the voxels of a segment.
+    """Mark the voxels of a segment in `(L, D, H, W)` layers.
 
     Raises:
         MaskValueError: The file has no such layer.

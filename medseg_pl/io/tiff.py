@@ -85,7 +85,7 @@ def read(path: Path, *, seen: bool) -> NDArray[Any] | None:
 
 
 def size(path: Path) -> tuple[int, int]:
-    """`(height, width)` of what `read` gives, from the header, without decoding."""
+    """Read the `(height, width)` of what `read` gives, without decoding."""
     with _open_page(path) as page:
         height, width = int(page.imagelength), int(page.imagewidth)
         # Codes 5 to 8 exchange rows and columns.

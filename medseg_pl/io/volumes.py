@@ -141,7 +141,7 @@ def _check_room(path: Path, page: Any, claimed_bytes: int) -> None:
 
 
 def _list_main_series(tiff: tifffile.TiffFile) -> list[Any]:
-    """All series but those of small copies and of transparency."""
+    """List all series but those of small copies and of transparency."""
     return [each for each in tiff.series if not (each.keyframe.is_reduced or each.keyframe.is_mask)]
 
 
@@ -181,7 +181,7 @@ def _make_geometry(tiff: tifffile.TiffFile, page: Any, shape: tuple[int, ...]) -
 
 
 def _read_imagej_spacing(noted: dict[str, Any], page: Any) -> tuple[float, float, float] | None:
-    """Millimeters along `(z, y, x)`, `None` unless ImageJ notes all three."""
+    """Read millimeters along `(z, y, x)`; `None` unless ImageJ notes all three."""
     unit = _MM.get(str(noted.get("unit", "")).replace("\\u00B5", "µ"))
     if unit is None or not {"XResolution", "YResolution"} <= {tag.name for tag in page.tags}:
         return None

@@ -183,7 +183,7 @@ def _count_patients(scores: Sequence[CaseScore]) -> tuple[int, int]:
 
 
 def _join_by_total(totals: Mapping[str, int]) -> dict[int, str]:
-    """Labels with equal numbers of patients share a sentence."""
+    """Join labels with equal numbers of patients into one sentence."""
     return {
         total: ", ".join(name for name, own in totals.items() if own == total)
         for total in dict.fromkeys(totals.values())

@@ -159,7 +159,7 @@ def _make_row(label: str, described: Mapping[str, Any]) -> list[Any]:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Format the lines of a table."""
+    """Format the lines of a table; cells have `|` escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines]
 

@@ -261,7 +261,7 @@ def _align_settings(settings: Sequence[Mapping[str, Any]]) -> list[Setting]:
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as `a.b.c` and text.
+    """Flatten nested settings to `a.b.c` and text.
 
     >>> list(_flatten({"model": {"input_size": [96, 112], "loss": {"class_path": "a.Dice", "init_args": {"n": True}}}}))
     [('model.input_size', '96, 112'), ('model.loss', 'a.Dice'), ('model.loss.n', 'true')]

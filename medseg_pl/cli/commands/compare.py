@@ -158,7 +158,7 @@ def csv_rows(result: Mapping[str, Any]) -> list[Row]:
 
 
 def introduction(files: Sequence[Path]) -> list[str]:
-    """Which tables are compared, and what a reader should know of them."""
+    """Name the compared tables, and what a reader should know of them."""
     lines = [f"A  {files[0]}", f"B  {files[1]}"]
     stages = [parse_stage(file) for file in files]
     if None not in stages and stages[0] != stages[1]:
@@ -216,7 +216,7 @@ def comparison_table(compared: Mapping[str, Any], decimals: int, *, ruled: bool)
 
 
 def _cells(fields: Mapping[str, Any], decimals: int) -> list[str]:
-    """Numbers as they are printed, a dash for what cannot be said."""
+    """Format numbers as they are printed, unknown ones as a dash."""
     numbers = [format_number(fields[name], decimals) for name in ("mean_a", "mean_b", "difference")]
     ends = format_interval(fields["interval"], decimals)
     by_case = "–" if fields["wins"] is None else f"{fields['wins']}/{fields['ties']}/{fields['losses']}"

@@ -508,7 +508,7 @@ def map_cases(pairs: Sequence[MaskPair], function: Callable[[MaskPair], T], work
 
 
 def _list_faults(faults: Sequence[DataError], cases: int) -> str:
-    """One paragraph: the first faults in their own words."""
+    """Put the first faults into one paragraph, in their own words."""
     sentences = [str(fault) for fault in faults[:_FAULTS_SHOWN]]
     if len(faults) > _FAULTS_SHOWN:
         sentences.append(f"And {len(faults) - _FAULTS_SHOWN} more.")

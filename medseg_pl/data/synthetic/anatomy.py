@@ -14,7 +14,7 @@ STEP = 0.03
 
 @dataclass(frozen=True)
 class Tube:
-    """A hollow organ: balls along a path."""
+    """A hollow organ: balls along a path, in body units."""
 
     points: Float64[np.ndarray, "n 3"]
     radii: Float64[np.ndarray, "n"]
@@ -24,7 +24,7 @@ class Tube:
 class Ellipsoid:
     """A solid structure of one mean intensity.
 
-    It is turned by `angle` radians in the slice.
+    It is turned by `angle` radians in the slice. Lengths along `(z, y, x)` are in body units.
     """
 
     center: tuple[float, float, float]

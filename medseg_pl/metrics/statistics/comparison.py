@@ -226,7 +226,7 @@ def _compare(labels: Sequence[PairedScores], resamples: int, seed: int) -> Compa
 
 
 def _count_wins(scores: PairedScores, higher_is_better: bool) -> tuple[int, int, int]:
-    """In how many cases the second run is better, equal and worse."""
+    """Count cases in which the second run is better, equal and worse."""
     gains = np.sign(subtract_scores(scores)) * (1 if higher_is_better else -1)
     return int((gains > 0).sum()), int((gains == 0).sum()), int((gains < 0).sum())
 
@@ -260,7 +260,7 @@ def compare_metric(
 
 
 def conclude(metric: str, labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which run is better for which labels, in words.
+    """Name in words which run is better for which labels.
 
     >>> conclude("dice", {"liver": {"better": "b"}, "spleen": {"better": None}})
     'dice: B is better for liver; no difference is shown for spleen.'

@@ -210,7 +210,7 @@ def _map_rows(table: Table) -> dict[tuple[str, str], Row]:
 
 
 def _quote_some(keys: Sequence[tuple[str, str]]) -> str:
-    """How many cases and labels, and the first of them.
+    """Count cases and labels, and quote the first of them.
 
     >>> _quote_some([("liver", "c1"), ("liver", "c2"), ("liver", "c3"), ("spleen", "c1")])
     '4 rows (c1 liver, c2 liver, c3 liver …)'

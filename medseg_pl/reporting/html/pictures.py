@@ -81,7 +81,7 @@ def select_gallery(entries: Sequence[CaseEntry]) -> list[CaseEntry]:
 
 
 def find_picture_folders(run: Run, notes: list[str]) -> list[Path]:
-    """Find the picture folders of a run, or of its folds."""
+    """Find picture folders of a run or its folds; note a lack."""
     kept = [pictures_in(predictions_beside(each.table)) for each in run.folds or [run] if each.table is not None]
     folders = [folder for folder in kept if folder.is_dir()]
     if not folders and run.stage != "evaluate":
@@ -95,7 +95,7 @@ def _find_picture(folders: Sequence[Path], case_id: str) -> Path | None:
 
 
 def read_if_kept(folders: Sequence[Path], case_id: str, notes: list[str]) -> CasePicture | None:
-    """Read the picture of a case, if it was kept.
+    """Read the picture of a case, if it was kept; note damage.
 
     Returns:
         `None` where no picture was kept, or it is damaged.
