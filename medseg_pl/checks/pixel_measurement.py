@@ -237,6 +237,10 @@ def measure_alignment(image: Shaped[np.ndarray, "c d h w"], mask: Shaped[np.ndar
     It measures the slices with most of the mask. The gradient under the borders is averaged for every shift within a
     few pixels. Where masks lie on edges, the average has its peak at no shift; a mask that was moved has it elsewhere.
 
+    Args:
+        image: Raw values of all channels.
+        mask: Label values, on the grid of the image.
+
     Returns:
         `None` where there are too few borders, or no shift within reach is the best.
     """

@@ -78,7 +78,12 @@ class Plan(NamedTuple):
         return self.folder / f"trial_{number}"
 
     def make_training(self, trial: Trial, log: bool) -> Training:
-        """Make the training of a trial, which may be resumed."""
+        """Make the training of a trial, which may be resumed.
+
+        Args:
+            trial: Its number and its values of the settings in the space.
+            log: Whether its output goes to a file, not to this terminal.
+        """
         folder = self.get_folder(trial.number)
         values = [f"--{name}={value}" for name, value in trial.arguments.items()]
         report = {"journal": self.folder / JOURNAL, "trial": trial.number, "metric": self.space.metric}

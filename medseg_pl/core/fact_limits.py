@@ -199,6 +199,9 @@ def belongs_to(name: str, label: str) -> bool:
     """Tell whether a fact is of this very label.
 
     Another label's name may begin with this one.
+
+    >>> belongs_to("liver.volume", "liver"), belongs_to("liver.left.volume", "liver")
+    (True, False)
     """
     return name.startswith(f"{label}.") and name.removeprefix(f"{label}.").split(".")[0] in _LABEL_FACTS
 

@@ -245,6 +245,9 @@ def standardize(pattern: Array) -> NDArray[np.float32]:
     """Scale each channel to mean 0 and length 1.
 
     A channel of one value becomes 0.
+
+    >>> standardize(np.array([[1, 1, 3, 3]])).tolist()
+    [[-0.5, -0.5, 0.5, 0.5]]
     """
     flat = pattern.reshape(len(pattern), -1).astype(np.float64)
     centered = flat - flat.mean(axis=1, keepdims=True)

@@ -144,7 +144,7 @@ class Batch(NamedTuple):
 class SliceReference:
     """The slice and case that one image of an evaluation batch shows.
 
-    Fields are as in `Case`.
+    `index` counts its slices from 0, `geometry` is the native grid; other fields are as in `Case`.
     """
 
     case_id: str

@@ -180,6 +180,12 @@ class SliceDataset(Dataset[EvaluationBatch]):
     """Whole slices of whole cases, for evaluation and prediction.
 
     An item is a batch of one slice. `depths` and `sizes` are the slices of each case and their size once resized.
+
+    Args:
+        cases: The cases, in the order of the index.
+        index: Their decoded pixels.
+        resize: How slices are resized for the network.
+        context: Neighbors on each side of a slice.
     """
 
     def __init__(self, cases: Sequence[Case], index: CacheIndex, resize: Resize, context: int) -> None:

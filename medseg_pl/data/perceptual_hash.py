@@ -75,7 +75,14 @@ class ImageSignature:
 
 
 class Orientation(NamedTuple):
-    """A combination of mirroring, quarter turns and reversed slices."""
+    """A combination of mirroring, quarter turns and reversed slices.
+
+    Attributes:
+        reversed_slices: Whether the order of the slices is reversed.
+        transposed: Whether rows become columns, before all flips.
+        flipped_down: Whether the order of the rows is reversed.
+        flipped_across: Whether the order of the columns is reversed.
+    """
 
     reversed_slices: bool
     transposed: bool
@@ -170,6 +177,10 @@ def coarse_similarity(
 
     A flip changes the sign of the odd frequencies along its axis. So the products of even and of odd ones are summed
     apart, and the largest of the four sums over both flips follows without a further product of matrices.
+
+    Args:
+        rows: Patterns as `compute_coarse_patterns` gives them, of length 1.
+        columns: Those that each of them is compared with.
 
     Returns:
         `(n, m)` cosines.

@@ -298,7 +298,11 @@ def check_specification(spec: dict[str, Any], metadata: dict[str, str]) -> None:
 
 
 def list_differences(now: Any, then: Any, where: str = "") -> list[str]:
-    """List the fields in which two JSON values differ, and how."""
+    """List the fields in which two JSON values differ, and how.
+
+    >>> list_differences({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}})
+    ['a.b[1] is 2 and was 3']
+    """
     if isinstance(now, dict) and isinstance(then, dict):
         names = sorted({*now, *then})
         pairs = [(now.get(name, ...), then.get(name, ...), f"{where}.{name}".lstrip(".")) for name in names]

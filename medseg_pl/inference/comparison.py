@@ -41,6 +41,10 @@ class TrainingComparison:
     def compare_image(self, volume: Volume, description: str) -> tuple[ImageFinding, ...]:
         """Compare an image before it is predicted.
 
+        Args:
+            volume: Raw values and their grid; its mask is not looked at.
+            description: The case and its file, which an error begins with.
+
         Raises:
             ForeignImageError: It has a warning, and such images are refused.
         """

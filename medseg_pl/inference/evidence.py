@@ -177,6 +177,10 @@ def expected_dice(probability: Float[np.ndarray, "*shape"], mask: Bool[np.ndarra
     An empty mask is right, with a Dice of 1, if nothing is there, and wrong, with 0, if anything is: the chance of the
     former is at most `1 - max p`.
 
+    Args:
+        probability: `p`, of the label, in [0, 1].
+        mask: `M`, the voxels that were given the label.
+
     >>> expected_dice(np.array([1.0, 0.5, 0.5, 0.0]), np.array([True, True, False, False]))
     0.75
     >>> expected_dice(np.array([0.25, 0.125]), np.array([False, False]))

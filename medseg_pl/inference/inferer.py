@@ -98,6 +98,10 @@ class Inferer:
         """Return how many slices fit into a batch.
 
         They are fewer if the network cannot see such slices whole.
+
+        Args:
+            geometry: The native grid of the slices.
+            batch_size: Slices in a batch if none is larger than the network sees whole.
         """
         sizes = [member.resize.adapt_to(geometry).compute_fitted_size(geometry.shape[1:]) for member in self.members]
         # A slice that runs in windows costs as much memory as several whole ones.

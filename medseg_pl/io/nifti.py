@@ -77,7 +77,13 @@ def read_geometry(path: Path) -> Geometry:
 
 
 def write_nifti(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
-    """Write `(D, H, W)` or `(C, D, H, W)` on a grid."""
+    """Write `(D, H, W)` or `(C, D, H, W)` on a grid.
+
+    Args:
+        path: Ends in `.nii` or `.nii.gz`, and must not exist.
+        array: Its data type is kept.
+        geometry: The grid; 1 mm where the spacing is unknown, along the axes where the affine is.
+    """
     z, y, x = geometry.spacing_mm or (1.0, 1.0, 1.0)
     affine = np.diag([x, y, z, 1.0]) if geometry.affine is None else np.asarray(geometry.affine)[:, _REVERSED]
     volume = array.transpose(2, 1, 0) if array.ndim == 3 else array.transpose(3, 2, 1, 0)

@@ -36,6 +36,10 @@ DETACHED = (".raw.gz", ".raw.bz2", ".raw", ".zraw", ".img")
 def find_suffix(path: Path, suffixes: tuple[str, ...] = IMAGES) -> str:
     """Find which of `suffixes` a name has, in the name's own spelling.
 
+    Args:
+        path: The file, whether it is there or not.
+        suffixes: In lower case; double ones stand before the single ones that they end in.
+
     Returns:
         Empty where the name has none of them.
 
@@ -197,6 +201,11 @@ def _identify(directory: Path) -> tuple[int, int]:
 
 def require_folder(directory: Path, what: str, remedy: str) -> Path:
     """Return a folder that must exist.
+
+    Args:
+        directory: The folder.
+        what: What it should hold, for the error.
+        remedy: The last sentence of the error.
 
     Raises:
         MissingDataError: There is no such folder.

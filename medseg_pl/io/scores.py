@@ -197,7 +197,12 @@ def pictures_in(predictions: Path) -> Path:
 
 
 def write_reliability(predictions: Path, bins: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Write the binned probabilities of each label, for `read_reliability`."""
+    """Write the binned probabilities of each label, for `read_reliability`.
+
+    Args:
+        predictions: The folder of the scored masks.
+        bins: By label the lists `voxels`, `positives` and `probability`, sums in each bin.
+    """
     write_text(predictions / _RELIABILITY, json.dumps(bins) + "\n", replace=True)
 
 

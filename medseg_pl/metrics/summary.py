@@ -76,6 +76,9 @@ def average_foreground(labels: dict[str, dict[str, Any]], metric: str) -> float 
 
     Returns:
         `None` where no label has a mean.
+
+    >>> average_foreground({"a": {"dice": {"mean": 0.5}}, "b": {"dice": {"mean": None}}}, "dice")
+    0.5
     """
     means = [label[metric]["mean"] for label in labels.values() if metric in label]
     known = [mean for mean in means if mean is not None]

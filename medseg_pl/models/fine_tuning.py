@@ -63,6 +63,10 @@ class FineTuning:
     def group(self, module: nn.Module, network: nn.Module) -> list[dict[str, Any]]:
         """Group the parameters of a module for an optimizer.
 
+        Args:
+            module: Holds all parameters, those of the loss as well.
+            network: A part of it, whose encoder may have a learning rate of its own.
+
         Returns:
             See `group_parameters`.
         """

@@ -101,6 +101,9 @@ class IntensityWindow(Normalization):
 
     Raises:
         SettingError: `low` is not below `high`.
+
+    >>> IntensityWindow(-100, 100)(torch.tensor([[[[0, 50, 500]]]]), torch.zeros(1, 1, 4)).tolist()
+    [[[[0.0, 0.5, 1.0]]]]
     """
 
     def __init__(self, low: float, high: float) -> None:

@@ -136,7 +136,12 @@ class SegmentationModel(nn.Module):
     def normalize(
         self, image: Shaped[Tensor, "b c h w"], statistics: Float[Tensor, "b c 4"]
     ) -> Float[Tensor, "b c h w"]:
-        """Normalize raw values for the network, in its memory format."""
+        """Normalize raw values for the network, in its memory format.
+
+        Args:
+            image: Raw values of any type, channels as in `forward`.
+            statistics: Of each channel over its whole case, as in `forward`.
+        """
         values: Tensor = self.normalization(image, statistics)
         return values.contiguous(memory_format=self.memory_format)
 

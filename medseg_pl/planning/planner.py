@@ -122,7 +122,14 @@ def choose_batch_limit(size: list[int], hardware: Hardware) -> int:
 
 
 def count_validation_pixels(fingerprint: Fingerprint, resize: str, size: list[int], slice_size: tuple[int, int]) -> int:
-    """Count the pixels that a validation on one fold predicts."""
+    """Count the pixels that a validation on one fold predicts.
+
+    Args:
+        fingerprint: The data set in numbers; its slices are divided into five folds, or one for each patient.
+        resize: `none` or `fit`.
+        size: `[height, width]` of a patch, which `fit` predicts.
+        slice_size: `(height, width)` of a usual slice, which `none` predicts whole.
+    """
     slices = fingerprint.slices / min(5, fingerprint.groups)
     return round(slices * math.prod(size if resize == "fit" else slice_size))
 

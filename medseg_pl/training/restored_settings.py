@@ -76,7 +76,12 @@ def apply_changed_optimization(checkpoint: dict[str, Any], now: dict[str, Any], 
 
 
 def has_same_learning_rate(checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Tell whether the optimizer has the same rates as the checkpoint's."""
+    """Tell whether the optimizer has the same rates as the checkpoint's.
+
+    Args:
+        checkpoint: A checkpoint; older ones do not say their rates, which differ then.
+        now: The optimizer as `describe_optimization` describes it.
+    """
     before = checkpoint.get("optimization")
     return before is not None and [_get_setting(group, "lr") for group in before["groups"]] == [
         _get_setting(group, "lr") for group in now["groups"]

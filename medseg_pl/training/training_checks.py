@@ -314,7 +314,15 @@ def warn_about_slow_average(trainer: Trainer, steps: float) -> None:
 
 
 def compute_first_share(callback: EMAWeightAveraging, steps: float) -> float:
-    """Compute the share of the first averaged weights after some steps."""
+    """Compute the share that the first weights keep in the average.
+
+    Args:
+        callback: Says when it averages, and how slowly.
+        steps: Optimizer steps of the run, infinite if unknown.
+
+    Returns:
+        In [0, 1]; 0 if it averages once an epoch, or never.
+    """
     if math.isinf(steps):
         return 0.0
     begin = callback.update_starting_at_step or 0

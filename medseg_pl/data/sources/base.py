@@ -140,6 +140,11 @@ class Source(Recorded, ABC):
 def raise_or_report(error: DataError, problems: Iterable[Problem], on_problem: OnProblem | None) -> None:
     """Raise an error, or report its problems.
 
+    Args:
+        error: Names all problems, for a caller who reads one text.
+        problems: The same faults one by one, for a report.
+        on_problem: Takes each problem; `None` raises the error instead.
+
     Raises:
         DataError: The error, where nobody takes the problems.
     """

@@ -296,6 +296,11 @@ def resolve_inside(root: Path, relative: str, what: str) -> Path:
 
     A manifest may be a stranger's. A name may be spelled in another form of Unicode than the file's.
 
+    Args:
+        root: The folder of the data set.
+        relative: The name as it is written, with `/` or as the system does.
+        what: The file that holds the name, which the error begins with.
+
     Raises:
         MissingDataError: The name leaves the folder, or is one that no file can have.
     """

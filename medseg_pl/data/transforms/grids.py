@@ -132,6 +132,9 @@ def resize_mask(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     Args:
         mask: `(M, H, W)`.
         size: `(height, width)` afterwards.
+
+    >>> resize_mask(np.array([[[1, 2]]], np.uint8), (1, 4)).tolist()
+    [[[1, 1, 2, 2]]]
     """
     height, width = size
     if mask.shape[1:] == size:

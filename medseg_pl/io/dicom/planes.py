@@ -78,7 +78,12 @@ class Plane:
         return offsets
 
     def point(self, row: float, column: float) -> Float64[np.ndarray, "3"]:
-        """Compute the position of a pixel in mm (LPS)."""
+        """Compute the position of a pixel in mm (LPS).
+
+        Args:
+            row: From 0 at the center of the first row, may be fractional.
+            column: Likewise, along a row.
+        """
         _, down_column, along_row = self.axes
         between_rows, between_columns = self.spacing_mm
         place: Float64[np.ndarray, "3"] = (

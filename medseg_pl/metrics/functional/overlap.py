@@ -45,7 +45,11 @@ class OverlapCounts(NamedTuple):
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """Divide, with NaN for a denominator of 0."""
+    """Divide, with NaN for a denominator of 0.
+
+    >>> ratio(1, 4), ratio(1, 0)
+    (0.25, nan)
+    """
     return numerator / denominator if denominator else float("nan")
 
 
@@ -72,12 +76,12 @@ def iou(counts: OverlapCounts) -> float:
 
 
 def precision(counts: OverlapCounts) -> float:
-    """`TP / (TP + FP)`, NaN where the prediction is empty."""
+    """Compute `TP / (TP + FP)`, NaN where the prediction is empty."""
     return ratio(counts.tp, counts.tp + counts.fp)
 
 
 def recall(counts: OverlapCounts) -> float:
-    """`TP / (TP + FN)`, NaN where the reference is empty."""
+    """Compute `TP / (TP + FN)`, NaN where the reference is empty."""
     return ratio(counts.tp, counts.tp + counts.fn)
 
 

@@ -162,7 +162,15 @@ def find_bounding_box(mask: Bool[np.ndarray, "d h w"]) -> tuple[slice, slice, sl
 
 
 def measure_diagonal(shape: tuple[int, int, int], spacing: Spacing) -> float:
-    """Measure an image's diagonal, or its slice's: no distance is larger."""
+    """Measure an image's diagonal, or its slice's: no distance is larger.
+
+    Args:
+        shape: `(D, H, W)` in voxels; the diagonal is that of the slice if `D` is 1.
+        spacing: `(z, y, x)`; the result is in its unit.
+
+    >>> measure_diagonal((1, 30, 40), (5.0, 0.5, 0.5))
+    25.0
+    """
     return float(np.linalg.norm([shape[axis] * spacing[axis] for axis in _select_axes(shape)]))
 
 

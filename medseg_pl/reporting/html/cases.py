@@ -168,7 +168,9 @@ METRICS = {"brier": "Brier score", "ece": "calibration error", "entropy": "entro
 class Calibration(NamedTuple):
     """A label with mean and interval of each metric.
 
-    A metric is `None` where it was not measured.
+    Attributes:
+        label: The name.
+        values: `(mean, interval)` of each of `METRICS`, `None` where it was not measured.
     """
 
     label: str

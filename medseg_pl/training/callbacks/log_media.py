@@ -248,7 +248,13 @@ class ImageBuffer:
         return case.case_id in wanted
 
     def add(self, case: Prediction, image: NDArray[Any], statistics: NDArray[np.float32]) -> None:
-        """Keep the slice of a case in which the masks differ most."""
+        """Keep the slice of a case in which the masks differ most.
+
+        Args:
+            case: Mask and reference on the native grid.
+            image: `(C, D, H, W)` raw values.
+            statistics: `(C, 4)` of its channels.
+        """
         assert case.reference is not None, "only cases with a reference are shown"
         reference, prediction = (self.labels.planes(mask) for mask in (case.reference, case.mask))
         depth = select_slice(reference, prediction)
