@@ -56,6 +56,10 @@ class TrainingComparison:
     def compare_prediction(self, prediction: Prediction, description: str) -> tuple[ImageFinding, ...]:
         """Compare the mask of a case with the references of training.
 
+        Args:
+            prediction: The mask on the native grid; its reference is not looked at.
+            description: The case and its file, which an error begins with.
+
         Raises:
             ForeignImageError: It has a warning, and such cases are refused.
         """

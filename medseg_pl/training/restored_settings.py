@@ -91,6 +91,10 @@ def has_same_learning_rate(checkpoint: Mapping[str, Any], now: Mapping[str, Any]
 def apply_changed_numbers(checkpoint: dict[str, Any], callbacks: Sequence[Callback]) -> list[str]:
     """Apply changed numbers of callbacks, such as a patience, to restored states.
 
+    Args:
+        checkpoint: Changed in place.
+        callbacks: Those of the trainer, with the numbers that are set now.
+
     Returns:
         The differences, such as `EarlyStopping.patience 3 → 10`.
     """
