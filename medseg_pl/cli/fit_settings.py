@@ -26,7 +26,7 @@ _FREE_OF_SOURCE = ("root", "manifest")
 
 
 def add_jobs(parser: ArgumentParser, what: str) -> None:
-    """Add how many trainings run at once."""
+    """Add how many trainings run at once; the help calls them `what`."""
     jobs = f"how many {what} to train at once, each on devices of its own where there are several; default: 1"
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
 

@@ -301,7 +301,7 @@ def read_split(path: Path, cases: Sequence[Case], fold: int) -> Split:
 
 
 def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:
-    """Restore a checkpoint's split, without cases that came since.
+    """Restore what `Split.as_dict` recorded, without cases that came since.
 
     Raises:
         DataError: Cases that the checkpoint wants to score are not there.

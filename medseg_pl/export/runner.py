@@ -284,7 +284,7 @@ def is_name(name: str) -> bool:
 
 
 def check_specification(spec: dict[str, Any], metadata: dict[str, str]) -> None:
-    """Check that spec.json is what the model was exported with.
+    """Check that spec.json is what the metadata of model.onnx says.
 
     Raises:
         RefusedError: A field differs.
@@ -450,7 +450,7 @@ def check_files(folder: Path, spec: dict[str, Any]) -> None:
 
 
 def check_file(folder: Path, name: str, digest: str | None) -> None:
-    """Check a file against its checksum.
+    """Check a file against its SHA-256 in hexadecimal digits.
 
     Raises:
         RefusedError: The file is missing, or is another one.

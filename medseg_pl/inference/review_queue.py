@@ -128,7 +128,7 @@ class ReviewQueue:
         self.top = top
 
     def note(self, stage: Path, case_id: str, evidence: CaseEvidence, picture: NDArray[np.uint8]) -> None:
-        """Write the evidence of a case beside its other files."""
+        """Write a case's evidence and `(H, W, 3)` picture beside its files."""
         write_text(stage / self.output.note(case_id, ".json"), json.dumps(evidence.as_dict(), allow_nan=False) + "\n")
         write_png(stage / self.output.note(case_id, ".png"), picture)
 

@@ -317,7 +317,7 @@ def draw_thumbnail(picture: CasePicture, masks: Sequence[UInt8[np.ndarray, "m d 
 
 
 def pack_mask(mask: UInt8[np.ndarray, "m s h w"], level: int) -> str:
-    """Deflate a mask without loss, which image formats do not promise."""
+    """Deflate a mask to base64 without loss, which images do not promise."""
     return encode_base64(zlib.compress(mask.tobytes(), level))
 
 

@@ -43,7 +43,7 @@ def check_claim(path: Path, count: int, most: int, unit: str, item_bytes: int = 
 
 
 def too_large(path: Path, limit: int, unit: str) -> UnreadableFileError:
-    """Make the error for a file that claims too much."""
+    """Make the error for a file that claims more than a limit."""
     return UnreadableFileError(
         f"{path} claims more than {limit:,} {unit} and is not decoded. Divide it, or remove it from the data set."
     )

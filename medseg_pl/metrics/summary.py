@@ -72,7 +72,7 @@ def summarize(
 
 
 def average_foreground(labels: dict[str, dict[str, Any]], metric: str) -> float | None:
-    """Average the means of labels.
+    """Average the labels' means of one metric.
 
     Returns:
         `None` where no label has a mean.

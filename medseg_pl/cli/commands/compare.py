@@ -174,7 +174,7 @@ def introduction(files: Sequence[Path]) -> list[str]:
 
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
-    """Print a table for each metric, each with a plain sentence."""
+    """Print a table and a plain sentence for each metric of `--json`."""
     unpaired = [result[side]["unpaired"] for side in "ab"]
     if any(unpaired):
         _say(console, f"Left out: {count_noun(unpaired[0], 'row')} that only A has, {unpaired[1]} that only B has.")

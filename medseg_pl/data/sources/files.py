@@ -279,7 +279,7 @@ def write_mask_file(stem: Path, values: NDArray[Any], template: Path) -> None:
 
 
 def check_mask_names(names: Sequence[str], labels: LabelMap, what: str) -> None:
-    """Check that masks come in the order of the labels.
+    """Check that the masks that `what` names are in the labels' order.
 
     Raises:
         SettingError: Names or order differ.

@@ -241,7 +241,7 @@ def simulate_abdomen(rng: np.random.Generator, shape: tuple[int, int, int] = (24
 
 
 def simulate_days(patient_seed: Seed, day_seeds: Sequence[Seed], shape: tuple[int, int, int]) -> Iterator[Phantom]:
-    """Simulate the scans of one patient on several days."""
+    """Simulate `(D, H, W)` scans of one patient on several days."""
     patient = draw_patient(np.random.default_rng(patient_seed))
     for seed in day_seeds:
         yield _scan(patient, np.random.default_rng(seed), shape)

@@ -175,7 +175,7 @@ def remove_records(run: Path) -> None:
 
 
 def record_complete(run: Path, limits: Mapping[str, Any], epochs: int, steps: int) -> None:
-    """Record that a run has trained as long as it should.
+    """Record that a run has trained as long as `limits` told it.
 
     Its scores are written by then.
     """
