@@ -165,8 +165,8 @@ def _list_groups(split: FoldSplit, names: frozenset[str]) -> set[str]:
 def _describe_origin(origin: str) -> str:
     """Describe the origin of all folds' split by that of one.
 
-    >>> _describe_origin("fold 0 of 5 by group, seed 0")
-    'each fold of 5 by group, seed 0'
+    >>> _describe_origin("fold 0 of 5 by patient, seed 0")
+    'each fold of 5 by patient, seed 0'
     """
     return re.sub(r"\bfold \d+\b", "each fold", origin)
 

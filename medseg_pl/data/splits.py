@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, count_part
 from medseg_pl.core.types import Case
 from medseg_pl.io.config_files import find_config, read_json
 
@@ -182,7 +182,7 @@ def split_by_folds(
     groups = sorted({case.group for case in cases})
     if len(groups) < folds:
         raise SettingError(
-            f"{count_noun(folds, 'fold')} need at least {count_noun(folds, 'patient')} (groups); the data has "
+            f"{count_noun(folds, 'fold')} need at least {count_noun(folds, 'patient')}; the data has "
             f"{len(groups)}. Lower data.folds."
         )
     amounts = _count_amounts(cases, groups, label_voxels)
@@ -218,7 +218,7 @@ def split_by_fractions(
     wanted[0] = len(groups) - wanted[1] - wanted[2]
     if wanted[0] < 1:
         raise SettingError(
-            f"{count_noun(len(groups), 'patient (group) is', 'patients (groups) are')} too few for the fractions "
+            f"{count_noun(len(groups), 'patient is', 'patients are')} too few for the fractions "
             f"{list(fractions)}. Set data.folds, or a share of 0 for test."
         )
     used_sides = [side for side in range(3) if wanted[side]]
@@ -333,9 +333,8 @@ def refuse_trained_groups(cases: Sequence[Case], trained: Iterable[str]) -> None
     seen = [case.case_id for case in cases if case.group in groups]
     if seen:
         raise DataError(
-            f"{len(seen)} of the {count_noun(len(cases), 'case')} to be scored are of patients that this checkpoint "
-            "was trained "
-            f"on, such as {seen[0]}. Leave the split's settings as they were in training, or give other data."
+            f"{count_part(len(seen), len(cases), 'scored case', 'is', 'are')} of patients that this checkpoint was "
+            f"trained on, such as {seen[0]}. Leave the split's settings as they were in training, or give other data."
         )
 
 
@@ -388,4 +387,4 @@ def _count_amounts(
 
 
 def _describe_balance(amounts: Float64[np.ndarray, "g a"]) -> str:
-    return "by group, stratified by label" if amounts.shape[1] > 1 else "by group"
+    return "by patient, stratified by label" if amounts.shape[1] > 1 else "by patient"

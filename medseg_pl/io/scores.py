@@ -231,7 +231,7 @@ def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
     return lists
 
 
-def describe_scored_cases(summary: Mapping[str, Any], stage: str, whom: str = "patient") -> str:
+def describe_scored_cases(summary: Mapping[str, Any], stage: str) -> str:
     """Count a summary's cases, and name validation cases behind a test.
 
     >>> describe_scored_cases({"n_cases": 4, "n_groups": 1, "scored": {"side": "val"}}, "test")
@@ -239,7 +239,7 @@ def describe_scored_cases(summary: Mapping[str, Any], stage: str, whom: str = "p
     """
     again = stage == "test" and (summary.get("scored") or {}).get("side") == "val"
     cases = count_noun(summary.get("n_cases", 0), "validation case" if again else "case")
-    return f"{cases} of {count_noun(summary.get('n_groups', 0), whom)}{', scored again' if again else ''}"
+    return f"{cases} of {count_noun(summary.get('n_groups', 0), 'patient')}{', scored again' if again else ''}"
 
 
 def choose_numbered_paths(directory: Path, *names: str) -> list[Path]:

@@ -260,7 +260,7 @@ def make_row(score: CaseScore, strata: Mapping[str, str]) -> Row:
 
 def make_summary_tables(summary: Mapping[str, Any], stage: str) -> list[Table]:
     """Make tables of the labels' means that fit 80 columns."""
-    title = f"{stage}: {describe_scored_cases(summary, stage, 'group')}"
+    title = f"{stage}: {describe_scored_cases(summary, stage)}"
     tables = [_make_table(summary, title, _OVERLAP, "dice")]
     if "hd95_mm" in summary["foreground_mean"]:
         tables.append(_make_table(summary, f"distances in {' and '.join(summary['units'])}", _DISTANCES, "hd95_mm"))

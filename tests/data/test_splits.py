@@ -74,7 +74,7 @@ def test_the_order_of_the_cases_does_not_matter(sizes: list[int], seed: int, shu
 def test_sides_are_sorted_and_the_origin_is_said() -> None:
     split = split_by_folds(cases(*[3] * 6), fold=2, folds=3, seed=7)
     assert all(list(getattr(split, side)) == sorted(getattr(split, side)) for side in SIDES)
-    assert split.origin == "fold 2 of 3 by group, seed 7"
+    assert split.origin == "fold 2 of 3 by patient, seed 7"
 
 
 def test_another_seed_holds_out_other_patients() -> None:
@@ -98,7 +98,7 @@ def test_a_fold_that_does_not_exist_is_refused(fold: int, folds: int) -> None:
 def test_more_folds_than_patients_are_refused() -> None:
     with pytest.raises(SettingError) as error:
         split_by_folds(cases(9, 9, 9), 0, 5, 0)
-    assert str(error.value) == "5 folds need at least 5 patients (groups); the data has 3. Lower data.folds."
+    assert str(error.value) == "5 folds need at least 5 patients; the data has 3. Lower data.folds."
 
 
 @given(sizes=some_patients, seed=st.integers(0, 1000))
@@ -116,7 +116,7 @@ def test_a_share_of_zero_leaves_the_side_empty_and_a_small_one_does_not() -> Non
     assert [len(side) for side in sides(split)] == [9, 1, 0]
     split = split_by_fractions(cases(*[1] * 10), (0.98, 0.01, 0.01), 0)
     assert [len(side) for side in sides(split)] == [8, 1, 1]
-    assert split.origin == "fractions 0.98, 0.01, 0.01 by group, seed 0"
+    assert split.origin == "fractions 0.98, 0.01, 0.01 by patient, seed 0"
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.2, 0.2), (0.5, 0.5), (1.2, -0.1, -0.1), (0.0, 0.5, 0.5)])
@@ -128,7 +128,7 @@ def test_shares_must_add_up(fractions: tuple[float, ...]) -> None:
 
 
 def test_too_few_patients_for_three_sides() -> None:
-    with pytest.raises(SettingError, match=r"2 patients \(groups\) are too few for the fractions \[0\.5, 0\.3, 0\.2\]"):
+    with pytest.raises(SettingError, match=r"2 patients are too few for the fractions \[0\.5, 0\.3, 0\.2\]"):
         split_by_fractions(cases(5, 5), (0.5, 0.3, 0.2), 0)
 
 
@@ -264,11 +264,11 @@ def test_a_file_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
         read_split(tmp_path / "s.json", cases(1, 1), 0)
 
 
-SAVED = Split(("A0", "A1"), ("B0",), ("C0",), "fold 1 of 3 by group, seed 4")
+SAVED = Split(("A0", "A1"), ("B0",), ("C0",), "fold 1 of 3 by patient, seed 4")
 
 
 def test_a_split_is_plain_values() -> None:
-    expected = {"train": ["A0", "A1"], "val": ["B0"], "test": ["C0"], "origin": "fold 1 of 3 by group, seed 4"}
+    expected = {"train": ["A0", "A1"], "val": ["B0"], "test": ["C0"], "origin": "fold 1 of 3 by patient, seed 4"}
     assert SAVED.as_dict() == expected
     assert json.loads(json.dumps(SAVED.as_dict())) == expected
 

@@ -88,7 +88,7 @@ def test_each_case_is_scored_once_by_the_fold_that_held_it_out(folder: Path, pha
     counts = [summary["objects"][label]["n_reference"] for label in summary["labels"]]
     assert sum(counts) == sum(row["mask"] == "reference" for row in objects) > 0
     assert summary["n_cases"] == 8 and summary["folds"]["foreground_mean"]["dice"]["n"] == 2
-    assert summary["scored"]["split"].startswith("each fold of 2 by group")
+    assert summary["scored"]["split"].startswith("each fold of 2 by patient")
     assert summary["folds"]["runs"] == ["fold_0/version_0", "fold_1/version_0"]
 
 

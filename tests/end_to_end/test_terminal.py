@@ -138,8 +138,8 @@ def test_a_dumb_terminal_gets_plain_lines(command: str, monkeypatch: pytest.Monk
 
 def test_results_are_printed_under_the_bar() -> None:
     lines = [line.rstrip() for line in shown("test", "").lines]
-    (title,) = (number for number, line in enumerate(lines) if "4 cases of 2 groups" in line)
-    assert lines[title].strip() == "test: 4 cases of 2 groups"
+    (title,) = (number for number, line in enumerate(lines) if "4 cases of 2 patients" in line)
+    assert lines[title].strip() == "test: 4 cases of 2 patients"
     assert not any("Testing" in line for line in lines[title:])
 
 

@@ -126,7 +126,7 @@ class TestWriteScores:
         folder.mkdir()
         print_scores(*write_scores(folder, "test", ledger().table(), LABELS.names), "test")
         said = capsys.readouterr().out
-        assert "test: 2 cases of 2 groups" in said
+        assert "test: 2 cases of 2 patients" in said
         assert "distances in mm" in said
         assert said.endswith(f"Scores of every case: {folder / 'scores_test.csv'}\n")
 
@@ -188,7 +188,7 @@ class TestTables:
 
     def test_no_case_at_all(self) -> None:
         text = printed(summarize([], LABELS.names))
-        assert "test: 0 cases of 0 groups" in text
+        assert "test: 0 cases of 0 patients" in text
         assert _cells(text, "liver") == ["–", "–", "–", "–", "–", "0"]
 
     @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched
 from medseg_pl.reporting.paper_tables import format_latex, format_markdown, make_comparison_table
 
 _LEGEND = (
-    "B − A: mean difference, with its 95 % interval. p: whole groups change sign; Holm: corrected for the labels. "
+    "B − A: mean difference, with its 95 % interval. p: whole patients change sign; Holm: corrected for the labels. "
     "w/t/l: cases that B wins, ties, loses. needed: cases that would show this difference in 80 of 100 studies."
 )
 _NO_EDGE = 100_000
@@ -183,7 +183,7 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
         _say(
             console,
             f"\n{metric} ({better} is better): {count_noun(mean['cases'], 'case')} of "
-            f"{count_noun(mean['groups'], 'group')}",
+            f"{count_noun(mean['groups'], 'patient')}",
         )
         table = comparison_table(compared, 2 if metric.endswith("_mm") else 3, ruled=console.is_terminal)
         console.print(table, width=min(console.width, _WIDTH))

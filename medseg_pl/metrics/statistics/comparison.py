@@ -273,26 +273,28 @@ def conclude(metric: str, labels: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def note_too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """Note that too few groups can show no difference; empty otherwise.
+    """Note that too few patients can show no difference; empty otherwise.
 
     Of 2^G combinations of signs two are as extreme as any.
 
     >>> note_too_few({"liver": {"groups": 5}})
-    'With 5 groups p is at least 0.0625: no difference can be shown, however large.'
+    'With 5 patients p is at least 0.0625: no difference can be shown, however large.'
     """
     tested = [fields["groups"] for fields in labels.values() if fields["groups"] > 1]
     groups = max(tested, default=0)
     if not tested:
-        return "With fewer than two groups there is neither an interval nor a p."
+        return "With fewer than two patients there is neither an interval nor a p."
     least = min(1.0, 2 * len(tested) / 2**groups)
     if least < ALPHA:
         return ""
     p = "the corrected p" if len(tested) > 1 else "p"
-    return f"With {count_noun(groups, 'group')} {p} is at least {least:.3g}: no difference can be shown, however large."
+    return (
+        f"With {count_noun(groups, 'patient')} {p} is at least {least:.3g}: no difference can be shown, however large."
+    )
 
 
 def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """Note that intervals over few groups are too narrow; empty otherwise.
+    """Note that intervals over few patients are too narrow; empty otherwise.
 
     >>> note_narrow_intervals({"liver": {"groups": 10}})
     ''
@@ -302,7 +304,7 @@ def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     low, high = HELD_WITH_FEW
     with_five = f"with 5, one like this holds the mean {low} to {high} times in 100"
-    return f"With {groups} groups the true 95 % interval is wider ({with_five})."
+    return f"With {groups} patients the true 95 % interval is wider ({with_five})."
 
 
 def note_empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:

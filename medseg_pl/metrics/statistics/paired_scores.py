@@ -167,8 +167,8 @@ def _check_same_case(row_a: Row, row_b: Row, a: str, b: str) -> None:
     case = f"Case {row_a['case_id']}, label {row_a['label']}"
     if row_a.get("group") != row_b.get("group"):
         raise DataError(
-            f"{case}: its group is {row_a.get('group')!r} in {a} and {row_b.get('group')!r} in {b}. One patient must "
-            "have one name; score both runs with the same groups."
+            f"{case}: its patient (group) is {row_a.get('group')!r} in {a} and {row_b.get('group')!r} in {b}. One "
+            "patient must have one name; score both runs with the same patients."
         )
     voxels_a, voxels_b = _count_reference_voxels(row_a, a), _count_reference_voxels(row_b, b)
     if voxels_a != voxels_b:

@@ -88,7 +88,7 @@ def test_a_run_that_is_better_in_every_patient(tmp_path: Path, capsys: pytest.Ca
     assert (liver["wins"], liver["ties"], liver["losses"]) == (8, 0, 0)
     assert (liver["cases"], liver["groups"], liver["better"]) == (8, 8, "b")
     printed = capsys.readouterr().out
-    assert "dice (higher is better): 8 cases of 8 groups\n" in printed
+    assert "dice (higher is better): 8 cases of 8 patients\n" in printed
     assert "\ndice: B is better for liver.\n" in printed
     assert re.search(
         r"\nliver +0\.\d{3} +0\.\d{3} +0\.\d{3} +0\.\d{3} to 0\.\d{3} +0\.008 +0\.008 +8/0/0 +\d+\n", printed
@@ -164,7 +164,7 @@ def test_the_first_run_can_be_the_better_one(tmp_path: Path, capsys: pytest.Capt
     assert compared["difference"] > 0
     assert (compared["better"], compared["losses"]) == ("a", 8)
     printed = capsys.readouterr().out
-    assert "\nhd95_mm (lower is better): 8 cases of 8 groups\n" in printed
+    assert "\nhd95_mm (lower is better): 8 cases of 8 patients\n" in printed
     assert "\nhd95_mm: A is better for liver.\n" in printed
 
 
@@ -182,7 +182,7 @@ def test_images_of_one_patient_count_as_one(tmp_path: Path, capsys: pytest.Captu
     a, b = ([score(f"p{i % 2}_{i}", "liver", voxels) for i in range(20)] for voxels in (60, 70))
     compared = compare(tmp_path, a, b)["metrics"]["dice"]["labels"]["liver"]
     assert (compared["cases"], compared["groups"], compared["p"], compared["better"]) == (20, 2, 2 / 4, None)
-    expected = "With 2 groups p is at least 0.5: no difference can be shown, however large.\n"
+    expected = "With 2 patients p is at least 0.5: no difference can be shown, however large.\n"
     assert expected in capsys.readouterr().out
 
 
@@ -193,7 +193,7 @@ def test_of_one_patient_nothing_can_be_said(tmp_path: Path, capsys: pytest.Captu
         assert [fields[name] for name in ("interval", "p", "p_holm", "cases_needed")] == [None] * 4
     printed = capsys.readouterr().out
     assert re.search(r"\nliver +0\.750 +0\.824 +0\.074 +– +– +– +5/0/0 +–\n", printed)
-    assert "\nWith fewer than two groups there is neither an interval nor a p.\n" in printed
+    assert "\nWith fewer than two patients there is neither an interval nor a p.\n" in printed
 
 
 def test_a_false_alarm_costs_its_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,7 +240,7 @@ def test_unless_that_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("changes", "message"),
     [
         ({"fn": 40}, "Case p0, label liver: the reference has 100 voxels in a.csv and 120 in b.csv, so the runs were"),
-        ({"group": "p1"}, "Case p0, label liver: its group is 'p0' in a.csv and 'p1' in b.csv."),
+        ({"group": "p1"}, "Case p0, label liver: its patient (group) is 'p0' in a.csv and 'p1' in b.csv."),
         ({"unit": "px"}, "Case p0, label liver: hd95_mm is in mm in a.csv and in px in b.csv."),
         ({"hd95_mm": math.nan}, "b.csv: hd95_mm of case p0, label liver, is empty although its status is ok: it was"),
     ],

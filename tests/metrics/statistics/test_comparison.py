@@ -224,7 +224,7 @@ def test_the_first_run_minus_the_second_is_the_same_the_other_way_round() -> Non
 
 def test_the_least_corrected_p() -> None:
     labels = {name: {"groups": 6} for name in ("liver", "spleen")}
-    assert note_too_few(labels).startswith("With 6 groups the corrected p is at least 0.0625:")
+    assert note_too_few(labels).startswith("With 6 patients the corrected p is at least 0.0625:")
     assert not note_too_few({"liver": {"groups": 6}})
 
 
@@ -238,7 +238,7 @@ def test_what_became_of_empty_references_is_told_only_where_there_are_some() -> 
 
 def test_intervals_over_few_groups_are_said_to_be_too_narrow() -> None:
     assert note_narrow_intervals({"a": {"groups": 1}, "b": {"groups": 9}}).startswith(
-        "With 9 groups the true 95 % interval"
+        "With 9 patients the true 95 % interval"
     )
     assert note_narrow_intervals({"a": {"groups": 1}}) == ""
     assert note_narrow_intervals({"a": {"groups": 4}, "b": {"groups": 10}}) == ""

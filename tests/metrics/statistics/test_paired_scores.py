@@ -78,7 +78,7 @@ def test_nothing_in_common_is_an_error_even_then() -> None:
         (
             [row()],
             [row(group="p2")],
-            r"^Case c1, label liver: its group is 'p1' in a\.csv and 'p2' in b\.csv\. One patient must have one name",
+            r"^Case c1, label liver: its patient \(group\) is 'p1' in a\.csv and 'p2' in b\.csv\. One patient must",
         ),
         (
             [row()],
