@@ -19,7 +19,7 @@ from medseg_pl.cli import help_pages
 from medseg_pl.cli.commands import FILE_COMMANDS
 from medseg_pl.cli.deferred_imports import defer_imports
 from medseg_pl.cli.wrong_use import check_arguments, describe_unknown_command
-from medseg_pl.core.errors import MedsegError, SettingError, convert_file_errors, make_printable
+from medseg_pl.core.errors import MedsegError, SettingError, convert_file_errors, make_printable, name_options
 from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopSignals
 from medseg_pl.io.config_files import find_shipped_configs
 from medseg_pl.io.installation import describe_torchvision_mismatch, describe_versions
@@ -113,7 +113,12 @@ def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
             module = importlib.import_module(MODULES[command])
         parser = CommandParser(f"medseg {command}", str(module.__doc__).splitlines()[0])
         module.add_arguments(parser)
-        return int(module.run(parser.parse_args(arguments)))
+        parsed = parser.parse_args(arguments)
+        try:
+            return int(module.run(parsed))
+        except MedsegError as error:
+            error.args = (name_options(str(error), vars(parsed)), *error.args[1:])
+            raise
     raise SettingError(describe_unknown_command(command, (*TRAINER_COMMANDS, *REPEATING, *MODULES)))
 
 

@@ -77,8 +77,8 @@ CODES: Codes = Codes(
         "listing-invalid": error("an entry of a list cannot be used", "Correct or remove the entry."),
         "unlisted-file": note("an image that no list names", "Add it to the list, or move it away."),
         "group-unknown": error(
-            "the group pattern does not match, so the patient is unknown",
-            "Correct the pattern so that it matches every name.",
+            "a name in which the pattern finds no patient",
+            "Correct data.source.group so that it matches every name.",
         ),
         "shared-mask": error(
             "a mask that belongs to several images or labels", "Make the names, or the pattern, tell them apart."

@@ -20,7 +20,7 @@ from medseg_pl.checks.findings import (
     warning,
 )
 from medseg_pl.checks.label_inference import classify_smear, is_smoothed
-from medseg_pl.core.errors import count_noun
+from medseg_pl.core.errors import count_noun, count_part
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.mask_values import format_marks
 
@@ -59,11 +59,11 @@ CODES: Codes = Codes(
         ),
         "mask-0-255": error(
             "a mask of 0 and 255 where labels have other values",
-            "Write the labels' values into the mask, or set labels.values.",
+            "Write the labels' values into the mask, or say with labels.values which value each label has.",
         ),
         "ignore-value-unset": error(
             "255 beside the labels' values, with no meaning set",
-            "Set labels.ignore_value (--ignore_value 255) if it marks what nobody annotated.",
+            "Set labels.ignore_value to 255 if it marks what nobody annotated.",
         ),
         "mask-antialiased": error("a mask with smoothed edges", "Export the mask without smoothing."),
         "mask-unknown-value": error(
@@ -299,8 +299,8 @@ def _check_specks(facts: CaseFacts, mask: MaskFacts) -> Iterator[Finding]:
     for value, largest, tiny, count in mask.components:
         if tiny and largest >= max(_LARGE, _DOMINANT * voxels[value]):
             message = (
-                f"{tiny} of {count} components of the value {value:g} have {TINY} voxels or fewer; the largest has "
-                f"{largest:,}."
+                f"{count_part(tiny, count, 'component', 'has', 'have')} {TINY} voxels or fewer (value {value:g}); "
+                f"the largest has {largest:,}."
             )
             yield CODES.find("mask-specks", message, facts.case.case_id, mask.path)
 

@@ -32,7 +32,7 @@ from medseg_pl.checks.inspection import inspect_cases
 from medseg_pl.checks.pixel_measurement import index_values, sample_finite
 from medseg_pl.checks.run_checks import CODES, Report, run_checks
 from medseg_pl.checks.settings import CheckSettings, read_settings
-from medseg_pl.core.errors import DataError, SettingError, count_noun, make_printable
+from medseg_pl.core.errors import DataError, SettingError, count_noun, make_printable, name_options
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FileSource, Source
@@ -143,7 +143,7 @@ def check(arguments: argparse.Namespace) -> int:
     if arguments.patch and min(arguments.patch) < 1:
         raise SettingError(f"--patch needs a height and a width of at least 1 pixel; got {arguments.patch}.")
     settings = read_settings(arguments)
-    report = inspect_dataset(settings, arguments.num_workers)
+    report = _name_options(inspect_dataset(settings, arguments.num_workers), vars(arguments))
     if arguments.json:
         sys.stdout.write(f"{json.dumps(to_json(report, settings), indent=1)}\n")
     else:
@@ -151,6 +151,13 @@ def check(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         write_page(arguments.html, report, settings)
     return 1 if report.counts()["error"] else 0
+
+
+def _name_options(report: Report, arguments: Mapping[str, Any]) -> Report:
+    """Name settings in notes and findings as options of the command."""
+    name = partial(name_options, arguments=arguments)
+    findings = (replace(each, message=name(each.message), remedy=name(each.remedy)) for each in report.findings)
+    return replace(report, notes=tuple(map(name, report.notes)), findings=tuple(findings))
 
 
 def inspect_dataset(settings: CheckSettings, workers: int) -> Report:
@@ -184,7 +191,7 @@ def inspect_dataset(settings: CheckSettings, workers: int) -> Report:
 def print_report(console: Console, report: Report, root: Path) -> None:
     """Print a table with a row for each code, and the verdict."""
     for note in report.notes:
-        console.print(Text(f"Note: {note}."))
+        console.print(Text(f"Note: {note}."), soft_wrap=True)  # a pattern in it is copied whole
     if report.findings:
         console.print(_make_table(report.findings, root))
     console.print(Text(summarize_report(report), style="bold"), soft_wrap=True)
@@ -355,7 +362,7 @@ def _describe_code(code: str, findings: Sequence[Finding], root: Path) -> Text:
     for name in names[:_MOST_NAMES]:
         text.append(f"{name}\n", style="cyan not bold")
     text.append(f"and {len(names) - _MOST_NAMES} more\n" if len(names) > _MOST_NAMES else "", style="cyan not bold")
-    return text.append(f"→ {CODES[code].remedy}", style="not bold")
+    return text.append(f"→ {shown[0]['remedy']}", style="not bold")
 
 
 def _choose_width() -> int:

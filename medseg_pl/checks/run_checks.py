@@ -30,7 +30,7 @@ from medseg_pl.checks.findings import (
     error,
     warning,
 )
-from medseg_pl.core.errors import count_noun
+from medseg_pl.core.errors import count_noun, count_part
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data import duplicates
@@ -110,7 +110,8 @@ def read_declared_splits(cases: Sequence[Case]) -> tuple[list[Split], list[Findi
     findings = []
     if silent := [case.case_id for case in cases if case.split is None and case.fold is None]:
         message = (
-            f"{len(silent)} of {count_noun(len(cases), 'case')} declare neither split nor fold: {abbreviate(silent)}."
+            f"{count_part(len(silent), len(cases), 'case', 'declares', 'declare')} neither split nor fold: "
+            f"{abbreviate(silent)}."
         )
         findings.append(_DATASET_CODES.find("split-invalid", message, silent[0]))
     folds = sorted({case.fold for case in declaring if case.split is None and case.fold is not None}) or [0]

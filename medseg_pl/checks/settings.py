@@ -7,6 +7,7 @@ medseg are made: nothing else is imported.
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,8 +91,8 @@ class CheckSettings(NamedTuple):
         pattern = getattr(self.source, "group", None)
         if not declared and pattern is not None and len({case.group for case in cases}) == 1 < len(cases):
             message = (
-                f"The group pattern {pattern!r} finds 1 patient in {len(cases)} cases; training and validation need "
-                "two. Add patients, or correct --group."
+                f"The pattern {shlex.quote(pattern)} finds 1 patient in {len(cases)} cases; training and "
+                "validation need two. Add patients, or correct data.source.group."
             )
             return [], [CODES.find("split-invalid", message)]
         if declared or self.split is None or not cases:

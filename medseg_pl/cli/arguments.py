@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
@@ -253,5 +254,5 @@ def parse_pattern(text: str) -> str:
         ArgumentTypeError: It is no regular expression, or has no parentheses around the patient.
     """
     if fault := find_pattern_fault(text):
-        raise ArgumentTypeError(f"{text!r} {fault}")
+        raise ArgumentTypeError(f"{shlex.quote(text)} {fault}")
     return text

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError, count_noun
+from medseg_pl.core.errors import DataError, MaskValueError, MissingDataError, count_noun, count_part
 from medseg_pl.core.labels import IGNORE, LabelMap, Task
 from medseg_pl.core.types import Prediction
 from medseg_pl.data.sources.base import abbreviate, explain_unread, find_group, parse_annotated_labels
@@ -251,9 +252,9 @@ def _masks(directory: Path, what: str) -> dict[str, Path]:
     lossy = sorted(str(path) for path in files if is_lossy(path))
     if lossy:
         raise DataError(
-            f"{len(lossy)} of {len(files)} {what} are in a lossy format, which does not keep the values of labels: "
-            f"{abbreviate(lossy)}. "
-            "Save them as PNG from the original, or move them away if they are no masks."
+            f"{count_part(len(lossy), len(files), what.removesuffix('s'), 'is', 'are')} in a lossy format, which does "
+            f"not keep the values of labels: {abbreviate(lossy)}. Save them as PNG from the original, or move them "
+            "away if they are no masks."
         )
     if not files:
         raise MissingDataError(
@@ -305,10 +306,11 @@ def known_by_name(names: Sequence[str], pattern: str | None, setting: str) -> Kn
     {'p1_a': 'p1', 'p1_b': 'p1'}
     """
     strangers = [name for name in names if pattern is not None and re.search(pattern, name) is None]
-    if strangers:
+    if pattern is not None and strangers:
         raise DataError(
-            f"{setting} {pattern!r} does not match {len(strangers)} of {count_noun(len(names), 'case')}: "
-            f"{abbreviate(strangers)}. Their patients are unknown; correct the pattern so that it matches every name."
+            f"{setting} {shlex.quote(pattern)} finds no patient in {len(strangers)} of "
+            f"{count_noun(len(names), 'case')}: {abbreviate(strangers)}. Correct the pattern so that it matches "
+            "every name."
         )
     return Known({name: find_group(name, pattern) for name in names}, {})
 
@@ -336,8 +338,8 @@ def known_by_table(names: Sequence[str], path: Path, strata: Sequence[str] | Non
     absent = [name for name in names if name not in known]
     if absent:
         raise DataError(
-            f"{len(absent)} of {count_noun(len(names), 'case')} have no row in {path}: {abbreviate(absent)}. Add them; "
-            "case_id is the file's name without suffix and with sub-folders."
+            f"{count_part(len(absent), len(names), 'case', 'has', 'have')} no row in {path}: {abbreviate(absent)}. Add "
+            "them; case_id is the file's name without suffix and with sub-folders."
         )
     groups = {name: require_field(known[name][1], "group", known[name][0]) for name in names}
     annotated = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 class MedsegError(Exception):
@@ -143,6 +144,32 @@ def shorten(text: str, most: int = 80) -> str:
     return f"'{make_printable(text[:most])}{'…' if len(text) > most else ''}'"
 
 
+_SETTING = re.compile(r"(?:--)?(?:data\.source(?:\.init_args)?|(?:model\.)?labels)\.(\w+)")
+_OTHER_OPTIONS = {"root": "data_root", "names": "labels", "values": "labels"}
+
+
+def name_options(text: str, arguments: Mapping[str, Any]) -> str:
+    """Name settings in a message as options of the command that shows it.
+
+    Args:
+        text: The message.
+        arguments: Those of the command. With `config` the settings are that file's, and keep their names.
+
+    >>> name_options("Correct data.source.group, or set data.source.raters.", {"group": None})
+    'Correct --group, or set data.source.raters.'
+    """
+    if arguments.get("config"):
+        return text
+
+    def replace(match: re.Match[str]) -> str:
+        option = _OTHER_OPTIONS.get(match[1], match[1])
+        return f"--{option}" if option in arguments else match[0]
+
+    if "labels" in arguments:
+        text = text.replace("labels.names and labels.values", "--labels VALUE=NAME")
+    return _SETTING.sub(replace, text)
+
+
 def count_noun(amount: int, one: str, several: str | None = None) -> str:
     """Write an amount with its noun and the verb that follows.
 
@@ -150,6 +177,15 @@ def count_noun(amount: int, one: str, several: str | None = None) -> str:
     ('1 case', '3 cases', '1 case is')
     """
     return f"{amount} {one if amount == 1 else several or f'{one}s'}"
+
+
+def count_part(part: int, whole: int, noun: str, verb: str, verbs: str) -> str:
+    """Write how many of how many, with the verb that follows.
+
+    >>> count_part(1, 12, "case", "has", "have"), count_part(2, 12, "case", "has", "have")
+    ('1 of 12 cases has', '2 of 12 cases have')
+    """
+    return f"{part} of {count_noun(whole, noun)} {verb if part == 1 else verbs}"
 
 
 def get_first_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -61,14 +62,14 @@ def find_pattern_fault(pattern: str) -> str | None:
         `None` where it can find one.
 
     >>> find_pattern_fault(r"case\d+")
-    'has no parentheses around the patient. Write (case\\d+)'
+    "has no parentheses around the patient. Write '(case\\d+)'"
     """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         return f"is not a regular expression: {error}"
     # Without parentheses nobody can tell what was meant to be the patient: `scan` would find one for all.
-    return None if compiled.groups else f"has no parentheses around the patient. Write ({pattern})"
+    return None if compiled.groups else f"has no parentheses around the patient. Write {shlex.quote(f'({pattern})')}"
 
 
 MAX_LENGTH = 120

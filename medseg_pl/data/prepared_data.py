@@ -12,7 +12,7 @@ import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser
 from numpy.typing import NDArray
 
-from medseg_pl.core.errors import DataError, SettingError, count_noun
+from medseg_pl.core.errors import DataError, SettingError, count_noun, count_part
 from medseg_pl.core.geometry import find_axis_codes
 from medseg_pl.core.import_policy import explain_refusal, restrict_imports
 from medseg_pl.core.labels import LabelMap
@@ -107,8 +107,8 @@ def select_recorded_cases(cases: Sequence[Case], recorded: Mapping[str, Any], si
     missing = [name for name in names if name not in annotated]
     if missing:
         raise DataError(
-            f"{len(missing)} of the checkpoint's {len(names)} {_SIDES[side]} cases are not there or have no mask, "
-            f"{missing[0]} among them. Name the folder of the data set with --data_root."
+            f"Of the checkpoint's {count_noun(len(names), f'{_SIDES[side]} case')} {len(missing)} cannot be found with "
+            f"a mask, {missing[0]} among them. Name the folder of the data set with --data_root."
         )
     selected = [annotated[name] for name in names]
     if side != "train":
@@ -247,7 +247,8 @@ def require_masks(cases: Sequence[Case], remedy: str) -> None:
     unlabeled = [case.case_id for case in cases if not case.masks]
     if unlabeled:
         raise DataError(
-            f"{len(unlabeled)} of {count_noun(len(cases), 'case')} have no mask, {unlabeled[0]} among them. {remedy}"
+            f"{count_part(len(unlabeled), len(cases), 'case', 'has', 'have')} no mask, {unlabeled[0]} among them. "
+            f"{remedy}"
         )
 
 

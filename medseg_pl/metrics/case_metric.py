@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from medseg_pl.core.errors import DataError, SettingError, count_noun
+from medseg_pl.core.errors import DataError, SettingError, count_noun, count_part
 from medseg_pl.core.labels import IGNORE, LabelMap
 from medseg_pl.core.types import Prediction
 from medseg_pl.metrics.functional.overlap import OverlapCounts, count
@@ -334,8 +334,8 @@ def _require_all(scored: set[str], expected: set[str]) -> None:
     absent, foreign = sorted(expected - scored), sorted(scored - expected)
     if absent:
         raise DataError(
-            f"{len(absent)} of {count_noun(len(expected), 'case')} were scored by no process, {absent[0]} among them, "
-            "so no score is given. The sampler must serve every case; leave trainer.use_distributed_sampler off."
+            f"{count_part(len(absent), len(expected), 'case', 'was', 'were')} scored by no process, {absent[0]} among "
+            "them, so no score is given. The sampler must serve every case; leave trainer.use_distributed_sampler off."
         )
     if foreign:
         raise DataError(

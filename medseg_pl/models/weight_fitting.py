@@ -137,7 +137,7 @@ def _find_fault(match: Match, source: Weights, target: Weights, main: Sequence[s
         return f"{wrong} is {list(target[wrong].shape)}, and {stored} in the file {list(source[stored].shape)}"
     # Without the stem all later layers would see other features than they were trained on.
     if matched[0] != main[0] or len(matched) < _MIN_SHARE * len(main):
-        return f"{len(matched)} of {len(main)} tensors of the network are in the file, which is too few"
+        return f"the file has {len(matched)} of the network's {count_noun(len(main), 'tensor')}, which is too few"
     part = ENCODER if not match.target_prefix and main[0].startswith(ENCODER) else ""
     start = match.source_prefix + part
     theirs = {simplify_name(name): name for name in source}

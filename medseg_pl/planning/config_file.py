@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from medseg_pl.checks.layout_detection import DetectedDataset
-from medseg_pl.core.errors import DataError, count_noun
+from medseg_pl.core.errors import DataError, count_noun, count_part
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
@@ -146,6 +146,6 @@ def _require_masks(cases: Sequence[Case]) -> None:
     lacking = [case.case_id for case in cases if not case.masks]
     if lacking:
         raise DataError(
-            f"{len(lacking)} of {count_noun(len(cases), 'case')} have no reference, {lacking[0]} among them. Planning "
-            "needs all of them annotated; move the others away."
+            f"{count_part(len(lacking), len(cases), 'case', 'has', 'have')} no reference, {lacking[0]} among them. "
+            "Planning needs all of them annotated; move the others away."
         )

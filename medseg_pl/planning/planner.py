@@ -160,8 +160,8 @@ def _get_value(value: Any) -> Any:
 def _require_learnable(fingerprint: Fingerprint) -> None:
     if fingerprint.groups < 2:
         raise SettingError(
-            f"The data has {fingerprint.groups} patient (group); training and validation need two. Add patients, or "
-            "correct --group."
+            f"The data has {count_noun(fingerprint.groups, 'patient')}; training and validation need two. Add "
+            "patients, or correct data.source.group."
         )
     if not any(fingerprint.label_cases.values()):
         raise SettingError("No label is in any mask. Correct --labels, or the masks.")

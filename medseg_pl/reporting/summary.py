@@ -157,7 +157,9 @@ def _describe_faults(shared: int, leaked: set[str]) -> list[str]:
         if shared
         else []
     )
-    return sentences + ([f"{len(leaked)} of the cases that were scored were trained on."] if leaked else [])
+    return sentences + (
+        [f"{count_noun(len(leaked), 'scored case was', 'scored cases were')} trained on."] if leaked else []
+    )
 
 
 def _is_one_each(groups: Mapping[str, str]) -> bool:

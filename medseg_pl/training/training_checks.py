@@ -85,7 +85,7 @@ def warn_about_unknown_patients(source: Source, cases: Sequence[Case], settings:
         settings: Of the split; one that a file or the data gives has settled who is whom.
     """
     if settings.find_explicit_split(cases) is None:
-        for note in note_unknown_patients(source, cases, "--data.source.group"):
+        for note in note_unknown_patients(source, cases):
             log.warning("%s.", note[0].upper() + note[1:])
 
 
@@ -119,8 +119,8 @@ def refuse_faults(data: PreparedData, labels: LabelMap, resize: Resize, *, valid
     annotated = [name for name in data.split.val if any(counted[name].label_voxels or ())]
     if not annotated and validates:
         raise DataError(
-            f"None of the {len(data.split.val)} validation cases ({data.split.origin}) holds a label, so no score "
-            "can choose the best weights. Move a patient who has one to the validation side."
+            f"None of {count_noun(len(data.split.val), 'validation case')} ({data.split.origin}) holds a label, so no "
+            "score can choose the best weights. Move a patient who has one to the validation side."
         )
     for message in summarize_findings(findings):
         log.warning("%s", message)
@@ -146,7 +146,7 @@ def refuse_duplicates(data: PreparedData, results: Path, *, allowed: bool) -> tu
     if similar := [str(duplicate) for duplicate in alike if not duplicate.certain]:
         log.warning(
             "%s like a case on another side of the split: %s. Look at them; if they are copies, give "
-            "both the same patient (data.source's group).",
+            "both the same patient (data.source.group).",
             count_noun(len(similar), "case looks", "cases look"),
             "; ".join(similar[:3]),
         )
@@ -159,7 +159,7 @@ def refuse_duplicates(data: PreparedData, results: Path, *, allowed: bool) -> tu
     if not allowed:
         raise DataError(
             f"{message}. Scores would look better than they are. Remove the copies, or give both the same patient "
-            "(data.source's group); data.allow_duplicates=true trains all the same, and the run records it."
+            "(data.source.group); data.allow_duplicates=true trains all the same, and the run records it."
         )
     log.warning("%s. They are allowed, and recorded in splits.json.", message)
     return certain

@@ -86,7 +86,7 @@ def test_folds() -> None:
 def test_some_cases_declare_nothing() -> None:
     _, found = read_declared_splits(cases(a="train", b="val", c=None))
     assert codes(found) == ["split-invalid"]
-    assert "1 of 3 cases declare neither split nor fold: c." in found[0].message
+    assert "1 of 3 cases declares neither split nor fold: c." in found[0].message
 
 
 def test_files(tmp_path: Path) -> None:

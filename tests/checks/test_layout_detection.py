@@ -47,7 +47,7 @@ class TestLayouts:
         assert isinstance(found.source, DecathlonSource)
         assert found.labels == LabelMap(ORGANS, "multiclass")
         assert found.modalities == ("MRI",)
-        assert "--group" in " ".join(found.notes)  # names of volumes do not say who is whom
+        assert "--data.source.group" in " ".join(found.notes)  # names of volumes do not say who is whom
         assert found.config == {
             "class_path": "medseg_pl.DecathlonSource",
             "init_args": {"root": str(phantoms["decathlon"])},

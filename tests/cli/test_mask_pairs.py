@@ -239,8 +239,8 @@ def test_a_pattern_has_to_match_every_name() -> None:
     with pytest.raises(DataError) as error:
         known_by_name(["p1_a", "x", "y"], "^(p[0-9])_", "--group")
     assert str(error.value) == (
-        "--group '^(p[0-9])_' does not match 2 of 3 cases: x, y. Their patients are unknown; correct the pattern so "
-        "that it matches every name."
+        "--group '^(p[0-9])_' finds no patient in 2 of 3 cases: x, y. Correct the pattern so that it matches every "
+        "name."
     )
 
 

@@ -74,7 +74,7 @@ def test_missing_folder(refused: Refused, tmp_path: Path) -> None:
 def test_image_without_mask(refused_folder: Refused, folder: Path) -> None:
     (folder / "masks" / "b.png").unlink()
     error = refused_folder(code=1)
-    assert "1 of 3 images have no mask" in error
+    assert "1 of 3 images has no mask" in error
     assert str(folder / "images" / "b.png") in error
     assert "set data.source.mask_name" in error
 

@@ -14,11 +14,13 @@ from medseg_pl.checks.settings import read_settings
 from medseg_pl.cli.commands.check import add_arguments
 from medseg_pl.cli.commands.phantom import write_phantom
 from medseg_pl.cli.parser import CommandParser
+from medseg_pl.core.errors import name_options
 from tests.end_to_end.clean_sets import CLEAN, NAMED, NAMES, write_folder
 from tests.end_to_end.defects import DEFECTS, VICTIM, Defect
 from tests.printed_json import run_json
 
 Write = Callable[[Path], None]
+OPTIONS = dict.fromkeys(("labels", "task", "ignore_value", "colors", "tolerance", "group", "slicing"))
 
 
 def checked(root: Path, options: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
@@ -59,14 +61,16 @@ def test_nothing_is_found_in_a_clean_set(clean_sets: dict[Write, Path], write: W
 def test_the_fault_is_found_and_no_other(clean_sets: dict[Write, Path], tmp_path: Path, defect: Defect) -> None:
     root = spoilt(clean_sets, defect, tmp_path)
     before = {path: path.lstat().st_mtime_ns for path in root.rglob("*")}
-    code, report = checked(root, CLEAN[defect.write] if defect.options is None else defect.options)
+    options = CLEAN[defect.write] if defect.options is None else defect.options
+    code, report = checked(root, options)
     assert {finding["code"] for finding in report["findings"]} == {defect.code} | defect.also, report["findings"]
     assert code == int(any(CODES[name].level == "error" for name in {defect.code} | defect.also))
     assert {path: path.lstat().st_mtime_ns for path in root.rglob("*")} == before
     for finding in report["findings"]:
         assert finding["message"].endswith(".")
         assert str(root) not in finding["message"]
-        assert finding["remedy"] == CODES[finding["code"]].remedy
+        remedy = CODES[finding["code"]].remedy
+        assert finding["remedy"] == (remedy if "--config" in options else name_options(remedy, OPTIONS))
 
 
 @pytest.mark.trainings

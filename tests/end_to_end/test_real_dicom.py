@@ -188,9 +188,7 @@ def test_a_label_map_of_a_part_of_its_slices(real_data: Path, tmp_path: Path) ->
 
 
 def test_a_label_map_without_its_series_is_named(real_data: Path) -> None:
-    with pytest.raises(
-        MissingDataError, match=r"1 of 3 references were drawn on a series .* .*labelmap_seg\.dcm\. Add"
-    ):
+    with pytest.raises(MissingDataError, match=r"1 of 3 references was drawn on a series .* .*labelmap_seg\.dcm\. Add"):
         DicomSource(str(real_data / "dicom_seg")).cases()
 
 

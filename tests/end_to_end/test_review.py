@@ -12,6 +12,7 @@ import torch
 
 from medseg_pl.__main__ import main
 from medseg_pl.cli.commands.phantom import make_scans
+from medseg_pl.core.errors import count_part
 from medseg_pl.data.sources import UWMadisonSource
 from medseg_pl.data.synthetic import ORGANS
 from medseg_pl.data.synthetic.layouts import write_uw_madison
@@ -134,7 +135,7 @@ class TestLabels:
         assert {row["case_id"] for row in queued} == left
         assert len(list((tmp_path / "out" / "review").iterdir())) == 2
         said = capsys.readouterr().out
-        assert f"{len(cases) - len(left)} of {len(cases)} cases are left out" in said
+        assert count_part(len(cases) - len(left), len(cases), "case", "is", "are") + " left out" in said
         assert f"Where to look first: {tmp_path / 'out' / 'review.csv'}" in said
 
     def test_corrected_labels_are_looked_at_again(

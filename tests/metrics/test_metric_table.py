@@ -61,7 +61,7 @@ def test_an_absent_case_is_named() -> None:
 
 
 def test_no_case_at_all_is_not_a_perfect_table() -> None:
-    with pytest.raises(DataError, match="1 of 1 case were scored by no process, case0 among them"):
+    with pytest.raises(DataError, match="1 of 1 case was scored by no process, case0 among them"):
         ledger(BINARY).table(["case0"])
 
 

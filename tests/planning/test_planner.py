@@ -205,7 +205,7 @@ class TestRun:
         assert chosen(MRI, "data", "folds") == 5
 
     def test_one_patient_cannot_be_split(self) -> None:
-        with pytest.raises(SettingError, match=r"The data has 1 patient \(group\); training and validation need two"):
+        with pytest.raises(SettingError, match=r"The data has 1 patient; training and validation need two"):
             plan(replace(MRI, groups=1), ORGANS, CPU)
 
     @pytest.mark.parametrize("memory", [1, 2, 8, 80])

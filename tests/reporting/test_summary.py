@@ -46,7 +46,7 @@ def test_one_patient_on_two_sides_is_found(tmp_path: Path) -> None:
 
 def test_a_scored_case_that_was_trained_on_is_found(tmp_path: Path) -> None:
     proof = proof_of(tmp_path, train=["case003"], test=["case000"])
-    assert (proof.verdict, proof.sentences[0]) == ("no", "1 of the cases that were scored were trained on.")
+    assert (proof.verdict, proof.sentences[0]) == ("no", "1 scored case was trained on.")
 
 
 def test_a_split_that_names_no_patients_is_doubtful(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ class TestLoaders:
         tested = {reference.case_id for batch in data.test_dataloader() for reference in batch.slices}
         assert tested == set(data.prepared.split.val)
         (message,) = caplog.messages
-        assert message.startswith("The split has no test cases (fold 0 of 5 by group, stratified by label, seed 0)")
+        assert message.startswith("The split has no test cases (fold 0 of 5 by patient, stratified by label, seed 0)")
         assert "validation cases are scored again" in message
         assert "data.split_fractions" in message
 
@@ -427,7 +427,7 @@ class TestScoring:
         with pytest.raises(DataError) as error:
             data.val_dataloader()
         assert str(error.value) == (
-            f"1 of the 2 cases to be scored are of patients that this checkpoint was trained on, such as {seen}. "
+            f"1 of 2 scored cases is of patients that this checkpoint was trained on, such as {seen}. "
             "Leave the split's settings as they were in training, or give other data."
         )
 
@@ -435,7 +435,7 @@ class TestScoring:
         unseen = trained["split"]["val"][0]
         data = make(split_file=_split_file(make, train=trained["split"]["test"], val=[unseen]))
         data.use_checkpoint_split({**trained, "groups": [unseen]})
-        with pytest.raises(DataError, match=rf"1 of the 1 case to be scored .* trained on, such as {unseen}"):
+        with pytest.raises(DataError, match=rf"1 of 1 scored case is .* trained on, such as {unseen}"):
             ready(data).val_dataloader()
 
     def test_without_a_checkpoint_nothing_is_refused(self, make: Make) -> None:
@@ -449,9 +449,9 @@ class TestScoring:
         self, make: Make, settings: dict[str, Any], stage: str, side: str
     ) -> None:
         origin = (
-            "fractions 0.4, 0.4, 0.2 by group, stratified by label, seed 0"
+            "fractions 0.4, 0.4, 0.2 by patient, stratified by label, seed 0"
             if settings
-            else "fold 0 of 5 by group, stratified by label, seed 0"
+            else "fold 0 of 5 by patient, stratified by label, seed 0"
         )
         assert ready(make(**settings)).prepared.describe_scored(stage) == {"side": side, "split": origin}
 
@@ -574,7 +574,7 @@ class TestFaults:
         data = make(source=FolderSource(str(tmp_path)), labels=labels, split_file=str(tmp_path / "split.json"))
         data.trainer = trainer("fit")
         data.trainer.limit_val_batches = 1.0
-        with pytest.raises(DataError, match=r"None of the 1 validation cases .*holds a label.*Move a patient"):
+        with pytest.raises(DataError, match=r"None of 1 validation case .*holds a label.*Move a patient"):
             data.prepare_data()
         data.trainer.limit_val_batches = 0  # without validations nobody misses it
         data.prepare_data()

@@ -30,7 +30,7 @@ from medseg_pl.cli.arguments import (
     parse_once,
     parse_pattern,
 )
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, make_printable
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, count_part, make_printable
 
 if TYPE_CHECKING:
     from medseg_pl.cli.mask_pairs import Known, MaskPair
@@ -276,7 +276,7 @@ def _compare_raters(
             compared = [pair for pair in compared if pair.case_id in scored]
             if lacking := sorted(scored - {pair.case_id for pair in compared}):
                 raise MissingDataError(
-                    f"{len(lacking)} of {count_noun(len(scored), 'case')} have no mask in {folders[other]}: "
+                    f"{count_part(len(lacking), len(scored), 'case', 'has', 'have')} no mask in {folders[other]}: "
                     f"{abbreviate(lacking)}. Each rater needs a mask of each case; add them, or leave the rater out."
                 )
             results = map_cases(compared, scorer, arguments.num_workers, f"{one} – {other}")
@@ -406,7 +406,8 @@ def _check_pairs(arguments: Namespace, pairs: Sequence[MaskPair]) -> None:
     missing = [pair.case_id for pair in pairs if not pair.complete]
     if missing and not arguments.missing_as_empty:
         raise MissingDataError(
-            f"{len(missing)} of {len(pairs)} references have no prediction in {arguments.prediction}: "
+            f"{count_part(len(missing), len(pairs), 'reference', 'has', 'have')} no prediction in "
+            f"{arguments.prediction}: "
             f"{abbreviate(missing)}. Add the predictions, or set --missing_as_empty, which scores them as missed."
         )
     knowing = [str(pair.references[0]) for pair in pairs if pair.knows_spacing]
@@ -462,8 +463,8 @@ def _notes(arguments: Namespace, pairs: Sequence[MaskPair], unmatched: Sequence[
         lines.append("--reference and --prediction are one folder, so every prediction is perfect.")
     if arguments.group is None and arguments.cases is None and pairs[0].group is None:
         lines.append(
-            "Every case is its own group, so intervals assume that no patient has two cases; --group or --cases name "
-            "the patients."
+            "Every case is taken for a patient of its own, so intervals assume that no patient has two cases; --group "
+            "or --cases name the patients."
         )
     if unmatched:
         lines.append(f"Predictions without a reference, left out: {len(unmatched)} ({abbreviate(list(unmatched))}).")
@@ -512,10 +513,6 @@ def _list_faults(faults: Sequence[DataError], cases: int) -> str:
     sentences = [str(fault) for fault in faults[:_FAULTS_SHOWN]]
     if len(faults) > _FAULTS_SHOWN:
         sentences.append(f"And {len(faults) - _FAULTS_SHOWN} more.")
-    if any("labels.values" in sentence for sentence in sentences):
-        sentences.append(
-            "Here --labels 4=tumour gives labels.names and labels.values, and --ignore_value is labels.ignore_value."
-        )
     return (
         f"{len(faults)} of {count_noun(cases, 'case')} cannot be scored, and nothing was written. {' '.join(sentences)}"
     )

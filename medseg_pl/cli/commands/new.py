@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from medseg_pl import __version__
 from medseg_pl.cli.arguments import add_data_options, add_json, add_num_workers, keep_stdout_for, print_json
-from medseg_pl.core.errors import SettingError, make_printable
+from medseg_pl.core.errors import SettingError, make_printable, name_options
 from medseg_pl.io.paths import require_folder
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def make_project(arguments: argparse.Namespace) -> tuple[ProjectNames, Sequence[
         fill_template(Path(__file__).with_name("template"), staging, names)
         if planned is not None:
             (staging / "configs" / "train.yaml").write_text(planned.text)
-    notes = planned.notes if planned else ()
+    notes = [name_options(note, vars(arguments)) for note in (planned.notes if planned else ())]
     for note in notes:
         sys.stdout.write(f"Note: {make_printable(note)}.\n")
     sys.stdout.write(f"Made {arguments.project}; go on with\n  cd {arguments.project} && make demo\n")

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveFloat
 
 from medseg_pl.cli.arguments import add_data_set, add_json, add_num_workers, choose_data_set, print_json
-from medseg_pl.core.errors import SettingError, make_printable
+from medseg_pl.core.errors import SettingError, make_printable, name_options
 from medseg_pl.io.atomic_files import require_absent, write_text
 
 
@@ -70,10 +70,11 @@ def run(arguments: Namespace) -> int:
         pretrained=not arguments.no_pretrained,
     )
     write_text(arguments.output, planned.text)
+    notes = [name_options(note, vars(arguments)) for note in planned.notes]
     if arguments.json:
-        print_json({"config": str(arguments.output), "summary": planned.summary, "notes": list(planned.notes)})
+        print_json({"config": str(arguments.output), "summary": planned.summary, "notes": notes})
         return 0
-    for note in planned.notes:
+    for note in notes:
         sys.stdout.write(f"Note: {make_printable(note)}.\n")
     sys.stdout.write(f"{make_printable(planned.summary)}\nWrote {arguments.output}; train with\n")
     sys.stdout.write(f"  medseg fit --config {shlex.quote(str(arguments.output))}\n")

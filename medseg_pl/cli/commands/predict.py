@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from medseg_pl.core.errors import DataError, SettingError, count_noun
+from medseg_pl.core.errors import DataError, SettingError, count_noun, count_part
 from medseg_pl.core.image_findings import CODES, OnForeign
 from medseg_pl.data.prepared_data import use_mask_values
 from medseg_pl.data.sources import Source
@@ -166,8 +166,8 @@ def _describe_marked(marked: Sequence[Outcome], inputs: int) -> str:
     named = [f"{outcome.path}: {_explain_codes(outcome.reason)}." for outcome in marked[:_FAULTS_SHOWN]]
     more = [f"And {len(marked) - _FAULTS_SHOWN} more."] if len(marked) > _FAULTS_SHOWN else []
     return (
-        f"{len(marked)} of {count_noun(inputs, 'input')} are unlike what the model was trained on; they were "
-        f"predicted, so look at their masks. {' '.join([*named, *more])}"
+        f"{count_part(len(marked), inputs, 'input', 'is', 'are')} unlike what the model was trained on, and predicted "
+        f"all the same, so look at the masks. {' '.join([*named, *more])}"
     )
 
 

@@ -21,7 +21,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from medseg_pl.cli.arguments import add_json, add_model, make_whole_number_type
 from medseg_pl.cli.parser import split_names
-from medseg_pl.core.errors import DataError, SettingError, count_noun
+from medseg_pl.core.errors import DataError, SettingError, count_noun, count_part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,8 +102,8 @@ def review(arguments: Namespace) -> None:
         )
     if marked:
         raise DataError(
-            f"{len(marked)} of {count_noun(len(cases), 'case')} are unlike what the models were trained on; they were "
-            f"reviewed. {' '.join(marked[:_MARKED_SHOWN])}"
+            f"{count_part(len(marked), len(cases), 'case', 'is', 'are')} unlike what the models were trained on, and "
+            f"reviewed all the same. {' '.join(marked[:_MARKED_SHOWN])}"
         )
 
 
@@ -179,8 +179,8 @@ def select_cases(cases: Sequence[Case], predictor: CrossFoldPredictor) -> list[C
         )
     if len(selected) < len(cases):
         sys.stdout.write(
-            f"{len(cases) - len(selected)} of {count_noun(len(cases), 'case')} are left out: they have no labels, or "
-            "every checkpoint was trained on their patients. Checkpoints of all folds review every case.\n"
+            f"{count_part(len(cases) - len(selected), len(cases), 'case', 'is', 'are')} left out, for want of labels "
+            "or since every checkpoint was trained on the patient. Checkpoints of all folds review every case.\n"
         )
     return selected
 

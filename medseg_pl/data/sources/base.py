@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
@@ -184,6 +185,10 @@ def strip_remedy(message: str) -> str:
     return ". ".join(sentences[:-1]) + "." if len(sentences) > 1 else message
 
 
+_GROUP = "--data.source.group"
+_EXAMPLE = r"(patient\d+)_"
+
+
 def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_problem: OnProblem | None = None) -> str:
     """Find the patient in a case's name by a pattern.
 
@@ -201,31 +206,31 @@ def find_group(case_id: str, pattern: str | None, path: Path | None = None, on_p
     """
     if pattern is None:
         return case_id
+    shown = shlex.quote(pattern)  # as it is typed: a literal of Python would double each backslash
     if (match := re.search(pattern, case_id)) is None:
         error = DataError(
-            f"The group pattern {pattern!r} does not match the case {case_id!r}, so its patient is unknown and a split "
-            "could leak. Correct data.source.group so that it matches every name."
+            f"The pattern {shown} finds no patient in the case {case_id!r}, so a split could leak. Correct "
+            "data.source.group so that it matches every name."
         )
-        message = f"The group pattern {pattern!r} does not match {case_id!r}."
+        message = f"The pattern {shown} finds no patient in {case_id!r}."
         raise_or_report(error, [Problem("group-unknown", message, case_id, path)], on_problem)
         return case_id
     # An alternative that did not match is None; where none of them did, the whole match is the patient.
     return "_".join(part for part in match.groups() if part is not None) or match.group(0)
 
 
-def note_unknown_patients(source: Source, cases: Sequence[Case], option: str = "--group") -> list[str]:
+def note_unknown_patients(source: Source, cases: Sequence[Case]) -> list[str]:
     r"""Note that each case counts as a patient if nothing identifies patients.
 
     Args:
         source: The data set.
         cases: Its cases.
-        option: How the command takes the pattern.
     """
     # Only a source that looks for patients in names has a pattern; tables and folders of patients name them.
     if getattr(source, "group", "") is not None or any(case.group != case.case_id for case in cases):
         return []
     pattern = suggest_group_pattern([case.case_id for case in cases])
-    example = rf"as with {option} '(patient\d+)_'" if pattern is None else f"perhaps {option} '{pattern}'"
+    example = f"{'as with' if pattern is None else 'perhaps'} {_GROUP} {shlex.quote(pattern or _EXAMPLE)}"
     return [f"every image is taken for a patient of its own; where one has several, find patients in names, {example}"]
 
 
@@ -243,7 +248,8 @@ def note_fine_pattern(source: Source, cases: Sequence[Case]) -> list[str]:
     if pattern is None:
         return []
     return [
-        f"--group '{given}' finds another patient in each of {len(cases)} cases; perhaps --group '{pattern}' is meant"
+        f"{_GROUP} {shlex.quote(given)} finds another patient in each of {len(cases)} cases; perhaps {_GROUP} "
+        f"{shlex.quote(pattern)} is meant"
     ]
 
 
@@ -308,7 +314,7 @@ def parse_annotated_labels(text: str, where: str) -> tuple[str, ...] | None:
 def check_pattern(pattern: str | None) -> None:
     """Raise `SettingError` where a group pattern cannot find a patient."""
     if pattern is not None and (fault := find_pattern_fault(pattern)):
-        raise SettingError(f"data.source.group {pattern!r} {fault}.")
+        raise SettingError(f"data.source.group {shlex.quote(pattern)} {fault}.")
 
 
 def abbreviate(names: list[str], most: int = 3) -> str:

@@ -296,7 +296,8 @@ class DecathlonSource(FileSource):
             if expected != value:
                 raise SettingError(
                     f"labels.names gives {name!r} the value {value}, but {self.root / 'dataset.json'} says that it is "
-                    f"{expected}. Put the names into the order of dataset.json, or set labels.values."
+                    f"{expected}. Put the names into the order of dataset.json, or say with labels.values which "
+                    "value each has."
                 )
 
     @cached_property

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, count_part
 from medseg_pl.core.geometry import Reorientation, find_slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -238,9 +238,9 @@ class DicomSource(Source):
                 lonely.append(entry.path)
         if lonely:
             missing = MissingDataError(
-                f"{len(lonely)} of {len(chosen)} references were drawn on a series that is not below {self.root}: "
-                f"{abbreviate(list(map(str, lonely)))}. Add the series, move the references away, or set "
-                "data.source.references."
+                f"{count_part(len(lonely), len(chosen), 'reference', 'was', 'were')} drawn on a series that is not "
+                f"below {self.root}: {abbreviate(list(map(str, lonely)))}. Add the series, move the references "
+                "away, or set data.source.references."
             )
             message = "It was drawn on a series that is not there."
             raise_or_report(missing, [Problem("missing-image", message, "", path) for path in lonely], on_problem)
@@ -264,7 +264,8 @@ class DicomSource(Source):
             )
         if len(bare) == len(folders) or (bare and not self.skip_unreferenced):
             raise MissingDataError(
-                f"{len(bare)} of {len(folders)} series below {self.root} have no reference (DICOM SEG or RTSTRUCT): "
+                f"{len(bare)} of {len(folders)} series below {self.root} {'has' if len(bare) == 1 else 'have'} no "
+                "reference (DICOM SEG or RTSTRUCT): "
                 f"{abbreviate(bare)}. Add the references, choose the series with data.source.images, or set "
                 "data.source.skip_unreferenced."
             )

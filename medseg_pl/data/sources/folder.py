@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, count_part
 from medseg_pl.core.geometry import Slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Volume
@@ -215,7 +215,7 @@ class FolderSource(FileSource):
             lonely = [str(path) for name, path in images.items() if needed[name][index] and not pairs[name][index]]
             if lonely:
                 raise MissingDataError(
-                    f"{len(lonely)} of {count_noun(len(images), 'image')} have no mask in "
+                    f"{count_part(len(lonely), len(images), 'image', 'has', 'have')} no mask in "
                     f"{self.root / pattern.folder}: "
                     f"{abbreviate(lonely)}; expected the name {pattern.name!r}. Add the masks, move the images away, "
                     f"or set {pattern.setting}."
@@ -223,8 +223,8 @@ class FolderSource(FileSource):
             orphans = [str(path) for path in masks[pattern.folder].values() if path not in used]
             if orphans:
                 raise MissingDataError(
-                    f"{len(orphans)} of {count_noun(len(masks[pattern.folder]), 'mask')} belong to no image in "
-                    f"{self.root / self.images}: {abbreviate(orphans)}. Add the images, move the masks away, or set "
+                    f"{count_part(len(orphans), len(masks[pattern.folder]), 'mask', 'belongs', 'belong')} to no image "
+                    f"in {self.root / self.images}: {abbreviate(orphans)}. Add the images, move the masks away, or set "
                     f"{pattern.setting}."
                 )
         return set()

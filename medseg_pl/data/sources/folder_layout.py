@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -96,7 +97,8 @@ def find_folder_layout(directory: Path, said: Mapping[str, Any]) -> FolderLayout
     found = [name for name in names if _is_image_name(name, settings)]
     if "group" not in settings and (group := _find_group(found, directory / images)):
         settings["group"] = group
-        notes = (*notes, f"the images that {group!r} finds alike in are taken for one patient (data.source.group)")
+        by = f"data.source.group {shlex.quote(group)}"
+        notes = (*notes, f"the images in which {by} finds the same are taken for one patient")
     return FolderLayout({"images": images, **settings}, labels, notes)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError, count_noun
+from medseg_pl.core.errors import DataError, GeometryError, MissingDataError, SettingError, count_noun, count_part
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources.base import (
@@ -90,7 +90,7 @@ class PolygonSource(FileSource):
         lonely = sorted(set(images) - set(files))
         if lonely:
             error = MissingDataError(
-                f"{len(lonely)} of {count_noun(len(images), 'image')} have no annotations in {whole}: "
+                f"{count_part(len(lonely), len(images), 'image', 'has', 'have')} no annotations in {whole}: "
                 f"{abbreviate([str(images[name]) for name in lonely])}. Annotate them (also with nothing), move them "
                 f"away, or set {_SETTING}."
             )
@@ -100,8 +100,8 @@ class PolygonSource(FileSource):
         orphans = sorted(set(files) - set(images))
         if orphans:
             error = MissingDataError(
-                f"{len(orphans)} annotated images are not in {self.root / self.images}: {abbreviate(orphans)}. Add "
-                "them, or set data.source.images."
+                f"{count_noun(len(orphans), 'annotated image is', 'annotated images are')} not in "
+                f"{self.root / self.images}: {abbreviate(orphans)}. Add them, or set data.source.images."
             )
             problems = [
                 Problem("missing-image", f"The annotated image {n} is not there.", n, files[n]) for n in orphans

@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from medseg_pl.core.errors import DivergedError, PreemptedError
+from medseg_pl.core.errors import DivergedError, PreemptedError, count_part
 from medseg_pl.core.stop_signals import BY_HAND, LEAVE, NOTHING_TO_SAVE, TIME_IS_UP, StopSignals, make_stop_error
 from medseg_pl.core.types import Batch
 from medseg_pl.training.checkpoints import last_checkpoint_path
@@ -83,8 +83,8 @@ class FiniteCheck(Callback):
         broken = [name for name, value in saved if not _is_finite(value)]
         if broken:
             raise DivergedError(
-                f"At step {trainer.global_step} {len(broken)} of the {len(saved)} tensors to save are not finite "
-                f"numbers, {broken[0]} among them: training has diverged, and nothing was saved. {_REMEDY}"
+                f"At step {trainer.global_step} {count_part(len(broken), len(saved), 'tensor', 'is', 'are')} not "
+                f"finite, {broken[0]} among them: training has diverged, and nothing was saved. {_REMEDY}"
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

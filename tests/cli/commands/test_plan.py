@@ -159,7 +159,7 @@ def test_cases_without_reference(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ]
     (tmp_path / "data" / "cases.csv").write_text("\n".join(rows))
     assert main(["plan", str(tmp_path / "data"), "-o", str(tmp_path / "plan.yaml"), "--no_probe"]) == 1
-    assert f"1 of {len(images)} cases have no reference, {images[0].stem} among them." in capsys.readouterr().err
+    assert f"1 of {len(images)} cases has no reference, {images[0].stem} among them." in capsys.readouterr().err
     assert not (tmp_path / "plan.yaml").exists()
 
 
@@ -168,3 +168,23 @@ def test_small_settings_win_over_a_plan(tmp_path: Path) -> None:
     assert main(["plan", str(tmp_path / "data"), "-o", str(tmp_path / "plan.yaml"), *PLANNED]) == 0
     fit = ["fit", "--config", str(tmp_path / "plan.yaml"), "--runs", str(tmp_path / "runs"), "--data.folds=2", *SMALL]
     assert main([*fit, "--data.samples_per_epoch=8"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--group", r"(x\d+)_"], r"The pattern '(x\d+)_' finds no patient in the case 'case101_day"),
+        (["--group", r"(x\d+)_"], "Correct --group so that it matches every name."),
+        (
+            ["--labels", "stomach"],
+            "their file values with --labels VALUE=NAME, or set --ignore_value.",
+        ),
+        (["--mask_name", "{stem}_seg"], "or set --mask_name."),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_options_of_the_command(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_phantom(tmp_path / "data", "folder", cases=2, seed=0, slices=2, size=(40, 36))
+    assert main(["plan", str(tmp_path / "data"), "-o", str(tmp_path / "plan.yaml"), *PLANNED, *options]) in (1, 2)
+    assert said in capsys.readouterr().err

@@ -274,7 +274,7 @@ def test_names_in_another_order_than_the_description_are_refused(tmp_path: Path,
         source.read(case, LabelMap(["cancer", "liver"], "multiclass"))
     assert str(error.value) == (
         f"labels.names gives 'cancer' the value 1, but {tmp_path / 'dataset.json'} says that it is 2. Put the names "
-        "into the order of dataset.json, or set labels.values."
+        "into the order of dataset.json, or say with labels.values which value each has."
     )
 
 

@@ -265,7 +265,7 @@ class TestReferences:
 
     def test_leaving_out_every_series_is_no_data_set(self, tmp_path: Path) -> None:
         save_series(tmp_path / "p1", stored())
-        with pytest.raises(MissingDataError, match=r"1 of 1 series below .* have no reference"):
+        with pytest.raises(MissingDataError, match=r"1 of 1 series below .* has no reference"):
             DicomSource(str(tmp_path), skip_unreferenced=True).cases()
 
     def test_a_reference_whose_series_is_not_there_is_named(self, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ class TestReferences:
         with pytest.raises(MissingDataError) as error:
             DicomSource(str(tmp_path)).cases()
         assert str(error.value) == (
-            f"1 of 2 references were drawn on a series that is not below {tmp_path}: {lonely}. Add the series, move "
+            f"1 of 2 references was drawn on a series that is not below {tmp_path}: {lonely}. Add the series, move "
             "the references away, or set data.source.references."
         )
         assert len(DicomSource(str(tmp_path), references="*/seg/*").cases()) == 1
@@ -317,7 +317,7 @@ class TestGroups:
             save_case(tmp_path, name)
         groups = [case.group for case in DicomSource(str(tmp_path), group=r"(site\d)/(p\d)").cases()]
         assert groups == ["site1_p7", "site1_p8", "site2_p7"]
-        with pytest.raises(DataError, match="does not match the case 'site1/p7/ct'"):
+        with pytest.raises(DataError, match="finds no patient in the case 'site1/p7/ct'"):
             DicomSource(str(tmp_path), group="(patient)").cases()
 
     def test_the_patient_id_may_decide_and_is_not_kept(self, tmp_path: Path) -> None:

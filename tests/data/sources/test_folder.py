@@ -320,7 +320,7 @@ def test_labels_that_share_a_folder_leave_nothing_over(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError) as error:
         source.cases()
     assert str(error.value) == (
-        f"1 of 3 masks belong to no image in {tmp_path / 'images'}: {tmp_path / 'masks/a_kidney.png'}. "
+        f"1 of 3 masks belongs to no image in {tmp_path / 'images'}: {tmp_path / 'masks/a_kidney.png'}. "
         "Add the images, move the masks away, or set data.source.masks."
     )
 
@@ -406,7 +406,7 @@ def test_masks_without_an_image_are_counted_and_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError) as error:
         FolderSource(str(root)).cases()
     assert str(error.value) == (
-        f"1 of 2 masks belong to no image in {root / 'images'}: {root / 'masks/b.png'}. "
+        f"1 of 2 masks belongs to no image in {root / 'images'}: {root / 'masks/b.png'}. "
         "Add the images, move the masks away, or set data.source.mask_name."
     )
 
@@ -415,7 +415,7 @@ def test_the_folder_of_the_label_that_lacks_a_mask_is_named(tmp_path: Path) -> N
     root = make(tmp_path, ["a.png", "b.png"], ["a.png", "b.png"], folder="organs/liver")
     make(tmp_path, [], ["a.png"], folder="organs/spleen")
     source = FolderSource(str(root), masks={"liver": "organs/liver", "spleen": "organs/spleen"})
-    with pytest.raises(MissingDataError, match=f"1 of 2 images have no mask in {root / 'organs/spleen'}: .*b.png"):
+    with pytest.raises(MissingDataError, match=f"1 of 2 images has no mask in {root / 'organs/spleen'}: .*b.png"):
         source.cases()
 
 
@@ -473,7 +473,7 @@ def test_a_broken_pattern_is_refused_at_once() -> None:
 
 def test_a_name_that_the_pattern_misses_is_an_error(tmp_path: Path) -> None:
     source = FolderSource(str(make(tmp_path, ["p1.png", "x.png"], ["p1.png", "x.png"])), group=r"p(\d)")
-    with pytest.raises(DataError, match="does not match the case 'x'"):
+    with pytest.raises(DataError, match="finds no patient in the case 'x'"):
         source.cases()
 
 
@@ -563,7 +563,7 @@ def test_a_table_says_which_labels_were_looked_for(tmp_path: Path) -> None:
     assert [case.annotated_labels for case in cases] == [("liver",), ("spleen",), None]
     assert [source.count_label_files(case) for case in cases] == [[1, 0], [0, 1], [1, 1]]
     assert [len(case.masks) for case in cases] == [1, 1, 2]
-    with pytest.raises(MissingDataError, match=r"1 of 3 images have no mask in .*liver"):
+    with pytest.raises(MissingDataError, match=r"1 of 3 images has no mask in .*liver"):
         FolderSource(str(tmp_path), masks=folders).cases()
     (tmp_path / "looked.csv").write_text("case_id,annotated_labels\nz,liver\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"looked\.csv names 1 case that is not there: z\. Correct case_id"):

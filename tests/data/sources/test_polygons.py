@@ -132,13 +132,13 @@ class TestPairs:
     def test_an_image_without_annotations(self, tmp_path: Path) -> None:
         source = coco(tmp_path)
         save_images(tmp_path, "images/b.png")
-        with pytest.raises(MissingDataError, match=r"1 of 2 images have no annotations .*images/b\.png"):
+        with pytest.raises(MissingDataError, match=r"1 of 2 images has no annotations .*images/b\.png"):
             source.cases()
 
     def test_annotations_without_an_image(self, tmp_path: Path) -> None:
         coco(tmp_path)
         save_coco(tmp_path / "annotations.json", {"a.png": [], "c.png": []}, SIZE)
-        with pytest.raises(MissingDataError, match=r"1 annotated images are not in .*c\.png"):
+        with pytest.raises(MissingDataError, match=r"1 annotated image is not in .*c\.png"):
             PolygonSource(str(tmp_path)).cases()
 
     def test_an_image_that_is_listed_twice(self, tmp_path: Path) -> None:
