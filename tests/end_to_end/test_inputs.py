@@ -102,6 +102,17 @@ def test_nothing_that_can_be_read(run: Path, tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "out").exists()
 
 
+def test_nothing_is_said_of_masks_where_none_is_written(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert predict(run, tmp_path / "in", tmp_path / "out") == 1
+    printed = capsys.readouterr()
+    assert "a.png" in printed.err
+    assert "Masks hold" not in printed.out
+
+
 def test_one_image_or_the_root_of_a_data_set(run: Path, root: Path, tmp_path: Path) -> None:
     assert predict(run, root / "images/p3.png", tmp_path / "one") == 0
     assert statuses(tmp_path / "one") == {"p3.png": "written"}

@@ -228,7 +228,7 @@ class PredictionWriter(Callback):
             self.source.finish(self.output.directory)
             write_outcomes(self._table, self.outcomes)
             sys.stdout.write(f"{summarize_outcomes(self.outcomes, self.output.directory)}\n")
-            if set(self.labels.values or ()) == {_WHITE}:
+            if self.written and set(self.labels.values or ()) == {_WHITE}:
                 sys.stdout.write(f"Masks hold 0 and {_WHITE}, as the training masks do.\n")
             if self.queue:
                 sys.stdout.write(f"{self.queue.write()}\n")
