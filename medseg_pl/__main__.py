@@ -9,6 +9,7 @@ import gc
 import importlib
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from medseg_pl import __version__
 from medseg_pl.cli import help_pages
 from medseg_pl.cli.commands import FILE_COMMANDS
 from medseg_pl.cli.deferred_imports import defer_imports
-from medseg_pl.cli.wrong_use import check_arguments, describe_unknown_command
+from medseg_pl.cli.wrong_use import check_arguments, describe_unknown_command, find_unquoted_path
 from medseg_pl.core.errors import MedsegError, SettingError, convert_file_errors, make_printable, name_options
 from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopSignals
 from medseg_pl.io.config_files import find_shipped_configs
@@ -75,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MedsegError as error:
         if debug:
             raise
-        sys.stderr.write(f"medseg: {make_printable(str(error))}\n")
+        path = find_unquoted_path(arguments[1:])
+        unquoted = path and f"A shell takes {path} for several words. Quote the path: {shlex.quote(path)}."
+        sys.stderr.write(f"medseg: {make_printable(unquoted or str(error))}\n")
         return error.exit_code
     except StoppedError as stopped:
         sys.stderr.write(f"medseg: {stopped} {_AFTER_STOP.get(command, _BEGINS_AGAIN)}\n")

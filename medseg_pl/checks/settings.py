@@ -32,7 +32,7 @@ from medseg_pl.data.sources import (
 )
 from medseg_pl.data.splits import LabelVoxels, SplitSettings
 from medseg_pl.data.transforms.resize import Resize
-from medseg_pl.io.config_files import find_config, read_yaml
+from medseg_pl.io.config_files import describe_missing_config, find_config, read_yaml
 
 BuiltInSource = DecathlonSource | DicomSource | FolderSource | ManifestSource | PolygonSource | UWMadisonSource
 _SOURCES = ("DecathlonSource", "DicomSource", "FolderSource", "ManifestSource", "PolygonSource", "UWMadisonSource")
@@ -239,6 +239,8 @@ def _read_files(paths: Sequence[Path]) -> dict[str, Any]:
     for path in map(find_config, paths):
         try:
             content = read_yaml(path)
+        except FileNotFoundError:
+            raise SettingError(describe_missing_config(path)) from None
         except OSError as error:
             raise SettingError(f"The configuration {path} cannot be read: {error.strerror}.") from None
         except ValueError as error:

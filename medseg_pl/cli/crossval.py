@@ -43,12 +43,12 @@ from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.data.prepared_data import open_source
 from medseg_pl.io.config_files import find_config, find_configs, read_json
 from medseg_pl.io.folders import FolderLocks
+from medseg_pl.io.scores import find_newest_run
 from medseg_pl.metrics.summary import print_scores
 from medseg_pl.reporting import read_run
 from medseg_pl.reporting.html.page import write_report
 from medseg_pl.training.callbacks import PhaseTracker
 from medseg_pl.training.checkpoints import is_complete
-from medseg_pl.training.checkpoints.resume_point import find_newest_run
 
 HELP = "Train every fold, and score each case by the model that did not see its patient."
 _LOCK_S = 60

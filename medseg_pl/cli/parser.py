@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 
 from medseg_pl.core.errors import SettingError, shorten
 from medseg_pl.core.validation import find_address
-from medseg_pl.io.config_files import find_shipped_configs, list_config_names, read_yaml
+from medseg_pl.io.config_files import describe_missing_config, read_yaml
 
 _EXTRAS = ("wandb", "tensorboard")
 """Packages that come with an extra of the same name."""
@@ -36,9 +36,27 @@ class CommandParser(ArgumentParser):
         if (missing := re.fullmatch(r"the following arguments are required: ([\w, ]+)\.?", message)) is not None:
             needed = ", ".join(self._describe_argument(name) for name in missing[1].split(", "))
             raise SettingError(f"{self.prog} needs {needed}. See {self.prog} --help.") from ex
+        if (unknown := re.match(r"[Uu]nrecognized arguments: (.*)", message, re.S)) is not None:
+            raise SettingError(self._describe_unrecognized(unknown[1].split())) from ex
         message = re.sub(r'^Parser key "(\w+)"( element \d+)?:', r"--\1:", message)
         message = re.sub(r"Not of type (a whole number .*?): ", r"expected \1; ", message)
         raise SettingError(f"{describe_parse_error(message, list_options(self))} See {self.prog} --help.") from ex
+
+    def _describe_unrecognized(self, words: Sequence[str]) -> str:
+        """Suggest for each wrong option the nearest one, or quotes for a path.
+
+        >>> parser = CommandParser("medseg plan", "")
+        >>> _ = parser.add_argument("--labels")
+        >>> parser._describe_unrecognized(["--label", "x"])
+        'There is no --label: did you mean --labels? See medseg plan --help.'
+        """
+        sentences = []
+        for word in [word.partition("=")[0] for word in words if word.startswith("-")][:3]:
+            near = difflib.get_close_matches(word.lstrip("-").replace("-", "_"), list_options(self), n=1)
+            sentences.append(f"There is no {shorten(word)[1:-1]}" + (f": did you mean --{near[0]}?" if near else "."))
+        if not sentences:
+            sentences = [f"{self.prog} does not take {shorten(' '.join(words))}. Quote a path that has spaces."]
+        return f"{' '.join(sentences)} See {self.prog} --help."
 
     def _describe_argument(self, name: str) -> str:
         """Name an argument as it is typed.
@@ -193,9 +211,7 @@ def check_sections(path: Path, sections: Sequence[str]) -> None:
         SettingError: It is not.
     """
     if not path.is_file():
-        near = difflib.get_close_matches(path.as_posix(), list_config_names(), n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"The shipped ones are in {find_shipped_configs()}."
-        raise SettingError(f"There is no configuration {path}. {hint}")
+        raise SettingError(describe_missing_config(path))
     try:
         content = read_yaml(path)
         address = find_address(content)

@@ -29,10 +29,9 @@ from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.io.config_files import find_configs, read_yaml
 from medseg_pl.io.folders import FolderLocks
-from medseg_pl.io.scores import format_rows, write_numbered_files
+from medseg_pl.io.scores import find_newest_run, format_rows, write_numbered_files
 from medseg_pl.planning.search_space import SearchSpace, read_search_space
 from medseg_pl.training.callbacks import PhaseTracker
-from medseg_pl.training.checkpoints.resume_point import find_newest_run
 from medseg_pl.training.trial_search import JOURNAL, Search, Trial, find_best
 
 HELP = "Find the settings with the best validation score."

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from medseg_pl.core.errors import SettingError, make_printable
-from medseg_pl.io.config_files import find_config, find_shipped_configs, list_config_names
+from medseg_pl.io.config_files import describe_missing_config, find_config
 
 OTHER_COMMANDS = {
     "train": "fit",
@@ -175,6 +175,28 @@ def describe_unknown_command(name: str, commands: Sequence[str]) -> str:
     return f"There is no command '{make_printable(name[:40])}'. {hint}"
 
 
+def find_unquoted_path(arguments: Sequence[str]) -> str | None:
+    """Find words that together are an existing path, typed without quotes.
+
+    >>> find_unquoted_path(["my", "data", "--labels", "a"])
+    """
+    for start, first in enumerate(arguments):
+        word = first.partition("=")[2] if first.startswith("-") else first
+        for end in range(start + 1, len(arguments)):
+            if not word or _exists(word) or arguments[end].startswith("-"):
+                break
+            if _exists(path := " ".join([word, *arguments[start + 1 : end + 1]])):
+                return path
+    return None
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # a text that no file can be called
+        return False
+
+
 def check_arguments(command: str, arguments: Sequence[str]) -> None:
     """Check a training command's arguments as far as possible without its parser.
 
@@ -192,8 +214,9 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
     if any(name.endswith(".help") for name in options):
         return  # who asks what a class takes need not have data
     _check_required(command, arguments, options)
+    if unknown := [fault for name in options if (fault := _find_name_fault(command, name))]:
+        raise SettingError(f"medseg {command} has no {' It has no '.join(unknown[:2])}")
     for name, values in options.items():
-        _check_name(command, name)
         _check_value(name, values, options)
 
 
@@ -232,11 +255,12 @@ def _check_required(command: str, arguments: Sequence[str], options: Mapping[str
                 raise SettingError(f"medseg predict needs --{name}{instead}: {what}.")
 
 
-def _check_name(command: str, name: str) -> None:
+def _find_name_fault(command: str, name: str) -> str | None:
+    """Name the setting that a wrong one may stand for; `None` for a right one."""
     name = name.removesuffix("+")
     known = (*SETTINGS, *OWN.get(command, ()))
     if name in known or name.startswith(OPEN) or name.removesuffix(".help") in known:
-        return
+        return None
     plain = name.replace("-", "_").lower()
     other = f"--{plain}" if plain in known else OTHER_SETTINGS.get(plain)
     if other is None:
@@ -245,8 +269,7 @@ def _check_name(command: str, name: str) -> None:
         # What is like no setting goes on to the parser, which knows more about classes than this list.
         near = difflib.get_close_matches(plain, candidates, n=1, cutoff=0.8)
         other = f"--{candidates[near[0]]}" if near else None
-    if other is not None:
-        raise SettingError(f"medseg {command} has no --{_quote(name)}. Use {other}.")
+    return None if other is None else f"--{_quote(name)}. Use {other}."
 
 
 def _check_value(name: str, values: Sequence[str], options: Mapping[str, Sequence[str]]) -> None:
@@ -272,11 +295,8 @@ def _check_value(name: str, values: Sequence[str], options: Mapping[str, Sequenc
 
 
 def _check_config(value: str) -> None:
-    if find_config(value).is_file():
-        return
-    near = difflib.get_close_matches(Path(value).as_posix(), list_config_names(), n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"The shipped ones are in {find_shipped_configs()}."
-    raise SettingError(f"There is no configuration {_quote(value)}. {hint}")
+    if not find_config(value).is_file():
+        raise SettingError(describe_missing_config(value))
 
 
 def _quote(text: str) -> str:

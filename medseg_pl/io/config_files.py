@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from medseg_pl.core.errors import make_printable
+from medseg_pl.io.paths import suggest_similar
 
 _MAX_DEPTH = 60
 _MAX_ITEMS = 10_000_000
@@ -93,6 +98,14 @@ def find_configs(arguments: Sequence[str]) -> list[str]:
         place = f"{_NAME}/"
         found.append(f"{option}{equals}{find_config(value)}" if value.startswith(place) else argument)
     return found
+
+
+def describe_missing_config(path: str | Path) -> str:
+    """Say that there is no such configuration, and which one may be meant."""
+    near = difflib.get_close_matches(Path(path).as_posix(), list_config_names(), n=1)
+    shipped = f"Did you mean {near[0]}?" if near else f"The shipped ones are in {find_shipped_configs()}."
+    hint = suggest_similar(Path(path), Path.is_file).strip() or shipped
+    return f"There is no configuration {shlex.quote(make_printable(str(path)[:60]))}. {hint}"
 
 
 def list_config_names() -> list[str]:

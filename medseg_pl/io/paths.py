@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 from unicodedata import normalize
@@ -214,17 +214,34 @@ def require_folder(directory: Path, what: str, remedy: str) -> Path:
         found = "a file" if directory.exists() else "nothing"
         # The shipped demo trains on synthetic data, which a command makes within seconds.
         made = f"Make it: medseg phantom {shlex.quote(str(directory))}. " if directory.name == "phantom" else ""
-        near = find_similar_folder(directory)
-        hint = f"Did you mean {near}? " if near is not None else ""
+        hint = suggest_similar(directory, Path.is_dir)
         raise MissingDataError(f"Expected {what} in the folder {directory}, found {found} there. {made}{hint}{remedy}")
     return directory
 
 
-def find_similar_folder(directory: Path) -> Path | None:
-    """Find a folder of nearly the same name beside a missing one."""
-    try:
-        others = [path.name for path in sorted(directory.parent.glob("[!.]*")) if path.is_dir()]
-    except OSError:
-        return None
-    near = difflib.get_close_matches(directory.name, others, n=1)
-    return directory.with_name(near[0]) if near else None
+def suggest_similar(path: Path, is_wanted: Callable[[Path], bool] = Path.exists) -> str:
+    """Ask whether a path of nearly the same name was meant; empty if none is there."""
+    near = find_similar_path(path, is_wanted)
+    return f"Did you mean {shlex.quote(str(near))}? " if near is not None else ""
+
+
+def find_similar_path(path: Path, is_wanted: Callable[[Path], bool] = Path.exists) -> Path | None:
+    """Find a path whose parts are nearly called as those of a missing one.
+
+    Args:
+        path: The missing file or folder.
+        is_wanted: Whether what was found is what was looked for.
+    """
+    found = Path()
+    for part in path.parts:
+        if not (found / part).exists():
+            try:
+                # By stems, since a file may be there with another suffix, such as .yaml for .yml.
+                others = {other.stem: other for other in sorted(found.glob("[!.]*"))}
+            except OSError:
+                return None
+            near = difflib.get_close_matches(Path(part).stem, others, n=1)
+            if not near:
+                return None
+        found = found / part if (found / part).exists() else others[near[0]]
+    return found if found != path and is_wanted(found) else None

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError, count_noun, replace_controls
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.config_files import read_json
+from medseg_pl.io.paths import suggest_similar
 
 Row = Mapping[str, str | int | float]
 
@@ -105,8 +107,10 @@ def find_scores(path: Path, stage: str | None = None) -> Path:
         return path
     if not path.is_dir():
         raise MissingDataError(
-            f"There is nothing at {path}. Name a run folder, such as runs/demo/version_0, or a table of scores (.csv)."
+            f"There is nothing at {path}. {suggest_similar(path)}Name a run folder, such as runs/demo/version_0, or a "
+            "table of scores (.csv)."
         )
+    require_run_folder(path)
     stages = sorted({parse_stage(entry) or entry.name for entry in path.glob("scores_*.csv")})
     wanted = stage or ("test" if "test" in stages else stages[0] if len(stages) == 1 else None)
     if wanted in stages:
@@ -118,6 +122,28 @@ def find_scores(path: Path, stage: str | None = None) -> Path:
     raise MissingDataError(
         f"Expected {expected}, in {path}, found {found}. Name the file itself, or the folder of a run that was scored."
     )
+
+
+def require_run_folder(folder: Path) -> None:
+    """Check that a folder does not merely hold runs.
+
+    Raises:
+        MissingDataError: It does; the newest run is named.
+    """
+    if any(folder.glob("scores_*.csv")) or (folder / "checkpoints").is_dir():
+        return
+    # `runs` itself holds experiments, of which the one that was changed last is meant.
+    within = sorted(folder.glob("[!.]*/"), key=lambda path: -path.stat().st_mtime)
+    newest = next((run for each in (folder, *within) if (run := find_newest_run(each)) is not None), None)
+    if newest is not None:
+        raise MissingDataError(f"{folder} holds runs and is none itself. Name one, such as {shlex.quote(str(newest))}.")
+
+
+def find_newest_run(experiment: Path) -> Path | None:
+    """Find the run folder with the highest number."""
+    numbers = [re.fullmatch(r"version_(\d+)", path.name) for path in experiment.glob("version_*") if path.is_dir()]
+    runs = [int(match[1]) for match in numbers if match]
+    return experiment / f"version_{max(runs)}" if runs else None
 
 
 def list_tables(folder: Path, stage: str) -> list[Path]:
@@ -229,6 +255,10 @@ def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableFileError(f"{path} is damaged: {error}. Remove it, or run medseg test again.") from None
     return lists
+
+
+SCORED_AGAIN = "the validation cases are scored again. They chose the weights: scores are a little too good."
+"""What to know of a test without test cases."""
 
 
 def describe_scored_cases(summary: Mapping[str, Any], stage: str) -> str:

@@ -13,7 +13,9 @@ import torch
 from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
 from medseg_pl.core.import_policy import check_stored
 from medseg_pl.core.validation import iterate_texts
+from medseg_pl.io.paths import suggest_similar
 from medseg_pl.io.progress import announce_choice
+from medseg_pl.io.scores import require_run_folder
 
 SHARED = (
     "labels.names",
@@ -101,6 +103,7 @@ def find_checkpoint(name: str, runs: Path = _RUNS, experiment: str = "*") -> str
     elif path.is_dir():
         files = [file for pattern in _PATTERNS for file in sorted(path.glob(pattern), key=_get_run_number)]
         if not files:
+            require_run_folder(path)
             raise MissingDataError(
                 f"{path} is a folder without checkpoints/best.ckpt. Set --ckpt_path to a run folder or a file."
             )
@@ -155,7 +158,8 @@ def require_local_file(name: str | Path) -> Path:
         raise SettingError(f"--ckpt_path {name} is a URL; checkpoints are loaded from files alone. Download it first.")
     if not (path := Path(name)).is_file():
         raise MissingDataError(
-            f"There is no checkpoint {path}. Set --ckpt_path to a file such as checkpoints/best.ckpt."
+            f"There is no checkpoint {path}. {suggest_similar(path)}Set --ckpt_path to a file such as "
+            "checkpoints/best.ckpt."
         )
     return path
 

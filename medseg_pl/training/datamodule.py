@@ -37,6 +37,7 @@ from medseg_pl.data.splits import SplitSettings, refuse_trained_groups
 from medseg_pl.data.transforms.augmentation import Augmentation
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.io.progress import show_progress
+from medseg_pl.io.scores import SCORED_AGAIN
 from medseg_pl.models.annotated_losses import check_soft_targets
 from medseg_pl.training.checkpoints.callbacks import count_done_batches
 from medseg_pl.training.module import SegmentationModule
@@ -283,9 +284,10 @@ class SegmentationDataModule(LightningDataModule):
         split = self.prepared.split
         if not split.test:
             log.warning(
-                "The split has no test cases (%s), so the validation cases are scored again. They chose the weights: "
-                "scores are a little too good. Hold out cases by data.split_fractions, or run medseg crossval.",
+                "The split has no test cases (%s), so %s Hold out cases by data.split_fractions, or run medseg "
+                "crossval.",
                 split.origin,
+                SCORED_AGAIN,
             )
         return self._evaluation_loader(self.prepared.test_names)
 

@@ -35,6 +35,7 @@ AT_ONCE = {
     f"{FIT} --lr 0.01": "--model.optimizer.lr X",
     f"{FIT} --learning-rate 0.01": "--model.optimizer.lr X",
     f"{FIT} --epochs 3": "--trainer.max_epochs N",
+    f"{FIT} --lr 1 --epochs 3": "It has no --epochs. Use --trainer.max_epochs N.",
     f"{FIT} --batch_size 4": "--data.batch_size N",
     f"{FIT} --batch-size=4": "--data.batch_size N",
     f"{FIT} --gpus 2": "--trainer.devices N",
@@ -156,6 +157,44 @@ def test_other_commands_name_what_they_lack(words: str, needed: str, capsys: pyt
     assert main(shlex.split(words)) in (1, 2)
     said = capsys.readouterr().err.removeprefix("medseg: ").strip()
     assert needed in said
+    assert is_short(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("plan --label x --grup y -o z", "--label: did you mean --labels? There is no --grup: did you mean --group?"),
+        ("evaluate --referense a --prediktion b", "--referense: did you mean --reference? There is no --prediktion"),
+        ("plan my data/images -o z", "Quote the path: 'my data/images'."),
+        ("check --data_root=my data", "Quote the path: 'my data'."),
+        ("predict --ckpt_path a.ckpt --input my data --output z", "Quote the path: 'my data'."),
+        ("plan data -o my plan.yaml", "does not take 'plan.yaml'. Quote a path that has spaces."),
+        ("check --config plan.yml", "Did you mean plan.yaml?"),
+        ("fit --config plan.yml", "Did you mean plan.yaml?"),
+        ("plan --config paln.yaml -o z", "Did you mean plan.yaml?"),
+        ("info plan.yml", "Did you mean plan.yaml?"),
+        ("export --ckpt_path runs/b/version_1/checkpoint/best.ckpt -o z", "runs/b/version_1/checkpoints/best.ckpt?"),
+        ("test --ckpt_path runs/b/version_1/checkpoints/bset.ckpt", "runs/b/version_1/checkpoints/best.ckpt?"),
+        ("report runs/a", "Name one, such as runs/a/version_10."),
+        ("report runs", "Name one, such as runs/"),
+        ("report runs/aa/version_2", "Did you mean runs/a/version_2?"),
+        ("compare runs/a runs/a", "Name one, such as runs/a/version_10."),
+        ("test --ckpt_path runs/a", "Name one, such as runs/a/version_10."),
+        ("export --ckpt_path runs/a -o z", "Name one, such as runs/a/version_10."),
+        ("info runs", "Name one, such as runs/"),
+    ],
+)
+def test_wrong_names_and_paths_are_answered_with_the_right_ones(
+    words: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("my data/images", "data", "runs/a/version_2", "runs/a/version_10", "runs/b/version_1/checkpoints"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("plan.yaml", "runs/b/version_1/checkpoints/best.ckpt"):
+        (tmp_path / file).touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(words)) in (1, 2)
+    said = capsys.readouterr().err.strip().splitlines()[-1].removeprefix("medseg: ")
+    assert remedy in said
     assert is_short(said)
 
 

@@ -16,6 +16,7 @@ from medseg_pl.__main__ import main
 from medseg_pl.models.ensemble_file import write_ensemble
 from medseg_pl.models.segmentation_model import load_model
 from tests.printed_json import run_json
+from tests.reporting.run_folders import some_scores, write_run
 
 
 def test_without_a_path_it_says_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,6 +56,15 @@ def test_runs_experiments_and_ensembles(run_folder: Path, tmp_path: Path) -> Non
     code, described = run_json("info", tmp_path / "ensemble.json")
     assert (code, described["kind"], described["members"]) == (0, "ensemble", ["checkpoints/best.ckpt"])
     assert described["first"]["kind"] == "checkpoint"
+
+
+def test_validation_cases_behind_a_test_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path, some_scores(4, seed=1))
+    assert "caution" not in run_json("info", run)[1]["scores"]["test"]
+    summary = json.loads((run / "summary_test.json").read_text())
+    (run / "summary_test.json").write_text(json.dumps({**summary, "scored": {"side": "val"}}))
+    assert main(["info", str(run)]) == 0
+    assert "caution: the validation cases are scored again. They chose the weights" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("layout", "source"), [("uw_madison", "UWMadisonSource"), ("decathlon", "DecathlonSource")])

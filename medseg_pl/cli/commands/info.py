@@ -27,12 +27,13 @@ from medseg_pl.cli.arguments import add_json, print_json
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError, make_printable
 from medseg_pl.io.config_files import read_json
 from medseg_pl.io.installation import find_cuda, find_version, read_own_git_state
+from medseg_pl.io.paths import suggest_similar
 from medseg_pl.io.privacy import redact_config
-from medseg_pl.io.scores import list_tables, parse_stage
+from medseg_pl.io.scores import SCORED_AGAIN, list_tables, parse_stage, require_run_folder
 from medseg_pl.io.torch_archive import TensorShape, count_elements, read_archive
 from medseg_pl.models.ensemble_file import find_ensemble, read_ensemble
 from medseg_pl.reporting.run import Run, read_run
-from medseg_pl.reporting.summary import compute_mean_interval
+from medseg_pl.reporting.summary import compute_mean_interval, get_scored_side
 
 _PACKAGES = ("torch", "lightning", "segmentation-models-pytorch", "timm", "numpy", "onnxruntime")
 _RUN_FILES = ("config.yaml", "splits.json", "environment.json", "checkpoints")
@@ -67,8 +68,13 @@ def run(arguments: Namespace) -> int:
 
 def _describe(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise MissingDataError(f"There is nothing at {path}. Name a checkpoint, a run folder or a data set.")
-    return describe_path(path) or _describe_data_set(path)
+        raise MissingDataError(
+            f"There is nothing at {path}. {suggest_similar(path)}Name a checkpoint, a run folder or a data set."
+        )
+    if (described := describe_path(path)) is not None:
+        return described
+    require_run_folder(path)
+    return _describe_data_set(path)
 
 
 def _describe_data_set(path: Path) -> dict[str, Any]:
@@ -272,6 +278,7 @@ def _describe_scores(run: Run) -> dict[str, Any]:
         "ci95": ends and list(ends),
         "labels": {label: (each.get("dice") or {}).get("mean") for label, each in run.summary["labels"].items()},
         **({"over_folds": folds} if folds else {}),
+        **({"caution": SCORED_AGAIN} if get_scored_side(run) != run.stage else {}),
     }
 
 

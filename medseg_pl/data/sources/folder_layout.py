@@ -13,7 +13,7 @@ from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.data.sources.files import is_image
 from medseg_pl.data.sources.named_masks import STEM
-from medseg_pl.io.paths import find_similar_folder, is_picture, list_files, name_below
+from medseg_pl.io.paths import find_similar_path, is_picture, list_files, name_below
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr")
 _MASK_WORDS = re.compile(r"mask|seg|label|annot|manual|truth|(^|[_\-. ])gt|roi|contour", re.IGNORECASE)
@@ -111,7 +111,7 @@ def _require_given_folders(directory: Path, said: Mapping[str, Any]) -> None:
             # A path with a pattern ends in the names of files.
             if name is None or STEM in name or "*" in name or (directory / name).is_dir():
                 continue
-            near = find_similar_folder(directory / name)
+            near = find_similar_path(directory / name, Path.is_dir)
             similar = near and PurePosixPath(name).with_name(near.name)
             remedy = f"Correct --{option}." if similar is None else f"Did you mean --{option} {similar}?"
             raise MissingDataError(f"The folder {directory / name} does not exist. {remedy}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from medseg_pl.core.errors import TooShortError, UnreadableFileError
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.folders import FolderLocks
+from medseg_pl.io.scores import find_newest_run, require_run_folder
 from medseg_pl.models.checkpoint import get_run_folder, load_verified, require_local_file
 from medseg_pl.training.checkpoints.checkpoint_io import LAST, previous_path
 
@@ -141,6 +141,7 @@ def find_resume_point(name: str, experiment: Path) -> ResumePoint | None:
         UnreadableFileError: The file and the one before it are damaged, or hold no state of a training.
     """
     if name != NEWEST and Path(name).is_dir():
+        require_run_folder(Path(name))
         name = str(Path(name, "checkpoints", LAST))
     if name != NEWEST:
         return _read_first_whole([require_local_file(name), previous_path(Path(name))])
@@ -156,13 +157,6 @@ def find_resume_point(name: str, experiment: Path) -> ResumePoint | None:
         ended = (run / _COMPLETE).is_file() or any(run.glob("scores_*"))
         return None if ended else ResumePoint(None, 0, 0, run)
     return point._replace(folder=run)
-
-
-def find_newest_run(experiment: Path) -> Path | None:
-    """Find the run folder with the highest number."""
-    numbers = [re.fullmatch(r"version_(\d+)", path.name) for path in experiment.glob("version_*") if path.is_dir()]
-    runs = [int(match[1]) for match in numbers if match]
-    return experiment / f"version_{max(runs)}" if runs else None
 
 
 def remove_records(run: Path) -> None:

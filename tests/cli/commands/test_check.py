@@ -219,7 +219,7 @@ def test_nothing_is_overwritten(folder: Path, tmp_path: Path, capsys: Printed) -
         (("{folder}", "--layout", "decathlon", "--images", "x"), "--images does not apply to "),
         (("--config", "c.yaml", "--mask_name", "{{stem}}_seg"), "--config and --mask_name both say how"),
         (("{folder}", "--patch", "0", "5"), "--patch needs a height and a width of at least 1 pixel"),
-        (("--config", "{folder}/nowhere.yaml"), "cannot be read: No such file"),
+        (("--config", "{folder}/nowhere.yaml"), "There is no configuration "),
     ],
 )
 def test_wrong_use(folder: Path, capsys: Printed, options: tuple[str, ...], said: str) -> None:

@@ -301,12 +301,12 @@ def test_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_folder_without_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "run" / "version_0").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     path = save(tmp_path / "a.csv", FAIR)
     assert main(["compare", path, str(tmp_path / "run")]) == 1
     assert capsys.readouterr() == (
         "",
-        f"medseg: Expected scores_test.csv, or one other table of scores, in {tmp_path / 'run'}, found version_0/. "
+        f"medseg: Expected scores_test.csv, or one other table of scores, in {tmp_path / 'run'}, found checkpoints/. "
         "Name the file itself, or the folder of a run that was scored.\n",
     )
 
