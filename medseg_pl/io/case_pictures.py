@@ -303,7 +303,9 @@ def draw_thumbnail(picture: CasePicture, masks: Sequence[UInt8[np.ndarray, "m d 
     if decoded is None:
         raise UnreadableFileError("A picture of a case holds a slice that is no image. Run medseg test again.")
     size = _fit_size(picture.reference.shape[2:], _THUMBNAIL, enlarge=True)
-    rgb = cv2.resize(decoded, size, interpolation=cv2.INTER_AREA if size[0] < decoded.shape[1] else cv2.INTER_LINEAR)
+    # What is small was never shrunk: its pixels are shown as they are.
+    enlarging = cv2.INTER_NEAREST if max(picture.reference.shape[2:]) <= _SIDES[-1] else cv2.INTER_LINEAR
+    rgb = cv2.resize(decoded, size, interpolation=cv2.INTER_AREA if size[0] < decoded.shape[1] else enlarging)
     gap = np.zeros((size[1], 3, 3), np.uint8)
     panels: list[NDArray[np.uint8]] = []
     for mask in masks:

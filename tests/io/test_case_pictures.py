@@ -227,6 +227,17 @@ def test_a_thumbnail_shows_a_panel_for_each_set_of_masks(labels: LabelMap) -> No
     assert np.ptp(plain.astype(int), axis=2).max() < 30 < np.ptp(outlined.astype(int), axis=2).max(), "only one is gray"
 
 
+def test_a_thumbnail_of_a_small_slice_shows_its_pixels() -> None:
+    stripes = np.broadcast_to(np.arange(12) // 3 % 2 * 200.0, (1, 3, 12, 12)).copy()
+    mask = np.zeros((3, 3, 12, 12), np.uint8)
+    mask[:, 1, :1, :1] = 1
+    picture = draw(stripes, mask, mask)
+    gray = np.asarray(decode(draw_thumbnail(picture, [mask * 0], 3))).astype(int).mean(axis=2)[30:]
+    between = (gray > 60) & (gray < 195)
+    assert gray.shape == (150, 180)
+    assert between.mean() < 0.1, "few pixels between two values: edges stay sharp"
+
+
 @pytest.mark.parametrize(
     "change",
     [

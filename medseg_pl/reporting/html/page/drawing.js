@@ -26,6 +26,7 @@ function drawCase(canvas, picture, state, labels, colors, overlapping) {
     picture.reference[(overlapping ? label * picture.slices.length : 0) * size + state.slice * size + pixel] === IGNORED;
   canvas.width = width * scale;
   canvas.height = height * scale;
+  brush.imageSmoothingEnabled = Math.max(width, height) > 128; // what is small was never shrunk: its pixels as they are
   brush.drawImage(picture.images[state.slice], 0, 0, canvas.width, canvas.height);
   const prediction = picture.predictions[state.run];
   const shown = labels.map((_, label) => label).filter((label) => state.labels[label]);
