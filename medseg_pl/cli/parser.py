@@ -39,6 +39,7 @@ class CommandParser(ArgumentParser):
         if (unknown := re.match(r"[Uu]nrecognized arguments: (.*)", message, re.S)) is not None:
             raise SettingError(self._describe_unrecognized(unknown[1].split())) from ex
         message = re.sub(r'^Parser key "(\w+)"( element \d+)?:', r"--\1:", message)
+        message = message.replace("Not of type PositiveFloat: ", "expected a number above 0; ")
         message = re.sub(r"Not of type (a whole number .*?): ", r"expected \1; ", message)
         raise SettingError(f"{describe_parse_error(message, list_options(self))} See {self.prog} --help.") from ex
 
@@ -55,7 +56,10 @@ class CommandParser(ArgumentParser):
             near = difflib.get_close_matches(word.lstrip("-").replace("-", "_"), list_options(self), n=1)
             sentences.append(f"There is no {shorten(word)[1:-1]}" + (f": did you mean --{near[0]}?" if near else "."))
         if not sentences:
-            sentences = [f"{self.prog} does not take {shorten(' '.join(words))}. Quote a path that has spaces."]
+            named = next((f"--{each.dest}" for each in self._actions if each.required and each.option_strings), "")
+            takes_none = all(each.option_strings for each in self._actions)
+            before = f"Write its option before it, such as {named}, or quote" if named and takes_none else "Quote"
+            sentences = [f"{self.prog} does not take {shorten(' '.join(words))}. {before} a path that has spaces."]
         return f"{' '.join(sentences)} See {self.prog} --help."
 
     def _describe_argument(self, name: str) -> str:

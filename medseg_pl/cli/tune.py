@@ -10,6 +10,7 @@ runs/<experiment>/trial_<n>/version_0/   a run folder of medseg fit for each tri
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import ArgumentParser
 from argparse import Namespace as Arguments
@@ -219,7 +220,7 @@ def _write_results(plan: Plan, trials: Sequence[Trial]) -> None:
     written = write_numbered_files(plan.folder, texts)
     print_line(f"Best of {len(trials)}: trial {best.number}, {score}: {_describe_values(best)}")
     print_line(f"All trials: {written['trials.csv']}")
-    print_line(f"To train with them: medseg fit --config {written['best.yaml']}")
+    print_line(f"To train with them: medseg fit --config {shlex.quote(str(written['best.yaml']))}")
 
 
 def _read_config(plan: Plan, trial: Trial) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def find_scores(path: Path, stage: str | None = None) -> Path:
         return (list_tables(path, wanted) or [path / wanted])[-1]
     names = [entry.name for entry in sorted(path.glob("scores_*.csv"))]
     names = names or sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
-    found = ", ".join(names[:8]) + (" …" if len(names) > 8 else "") or "nothing"
+    found = ", ".join(names[:3]) + (" …" if len(names) > 3 else "") or "nothing"
     expected = f"scores_{stage}.csv" if stage else "scores_test.csv, or one other table of scores"
     raise MissingDataError(
         f"Expected {expected}, in {path}, found {found}. Name the file itself, or the folder of a run that was scored."

@@ -169,6 +169,8 @@ def test_other_commands_name_what_they_lack(words: str, needed: str, capsys: pyt
         ("check --data_root=my data", "Quote the path: 'my data'."),
         ("predict --ckpt_path a.ckpt --input my data --output z", "Quote the path: 'my data'."),
         ("plan data -o my plan.yaml", "does not take 'plan.yaml'. Quote a path that has spaces."),
+        ("export runs/a", "Write its option before it, such as --ckpt_path"),
+        ("plan data --minutes 0 -o z", "--minutes: expected a number above 0"),
         ("check --config plan.yml", "Did you mean plan.yaml?"),
         ("fit --config plan.yml", "Did you mean plan.yaml?"),
         ("plan --config paln.yaml -o z", "Did you mean plan.yaml?"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ def make_project(arguments: argparse.Namespace) -> tuple[ProjectNames, Sequence[
     notes = [name_options(note, vars(arguments)) for note in (planned.notes if planned else ())]
     for note in notes:
         sys.stdout.write(f"Note: {make_printable(note)}.\n")
-    sys.stdout.write(f"Made {arguments.project}; go on with\n  cd {arguments.project} && make demo\n")
+    sys.stdout.write(f"Made {arguments.project}; go on with\n  cd {shlex.quote(str(arguments.project))} && make demo\n")
     return names, notes
 
 
