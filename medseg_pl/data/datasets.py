@@ -354,7 +354,7 @@ class LoadedCase(NamedTuple):
 
     Attributes:
         case: The case.
-        volume: Without a mask; `None` where the files cannot be read.
+        volume: `None` where the files cannot be read.
         fault: Why they cannot; empty where they can.
     """
 

@@ -162,9 +162,9 @@ def compute_low_frequencies(
     return np.asarray(frequencies / largest, dtype=np.float16)
 
 
-def compute_coarse_patterns(signatures: Float16[np.ndarray, "n z 32 32"]) -> Float32[np.ndarray, "n z 12 12"]:
+def compute_coarse_patterns(frequencies: Float16[np.ndarray, "n z 32 32"]) -> Float32[np.ndarray, "n z 12 12"]:
     """Scale the coarsest frequencies, softened, to unit length."""
-    kept = signatures[..., :_COARSEST, :_COARSEST].astype(np.float32) * _make_ramp(_COARSEST)
+    kept = frequencies[..., :_COARSEST, :_COARSEST].astype(np.float32) * _make_ramp(_COARSEST)
     softened = np.sign(kept) * np.abs(kept) ** np.float32(_SOFTENING)
     lengths = np.sqrt((softened**2).sum(axis=(1, 2, 3), keepdims=True))
     return np.asarray(softened / np.where(lengths > 0, lengths, 1))

@@ -312,9 +312,8 @@ def restore_split(recorded: Mapping[str, Any], cases: Sequence[Case]) -> Split:
     if missing:
         raise DataError(
             f"The data lacks {count_noun(len(missing), 'case')} that the checkpoint's split scores, such as "
-            f"{missing[0]}. Set "
-            "data.source to the data of the training, or give a split: data.split_file, data.split_fractions or "
-            "data.folds."
+            f"{missing[0]}. Set data.source to the data of the training, or give a split: data.split_file, "
+            "data.split_fractions or data.folds."
         )
     return replace(split, train=tuple(name for name in split.train if name in case_ids))
 

@@ -101,7 +101,7 @@ def decode_counts(text: str, where: str) -> NDArray[np.int64]:
         where: What to call them in an error.
 
     Raises:
-        MaskValueError: A letter is none of the code, or a number is too long.
+        MaskValueError: A letter is none of the code, or a number is too long or has no end.
 
     >>> decode_counts("52203", "counts").tolist()
     [5, 2, 2, 2, 5]
@@ -119,6 +119,8 @@ def decode_counts(text: str, where: str) -> NDArray[np.int64]:
             signed = value - (1 << shift) if code & 16 else value
             lengths.append(signed + (lengths[-2] if len(lengths) > 2 else 0))
             value = shift = 0
+    if shift:
+        raise MaskValueError(f"{where} has run lengths that end too early. Export the annotation again.")
     return np.array(lengths, dtype=np.int64)
 
 

@@ -53,7 +53,7 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
     try:
         image = _import_sitk().ReadImage(str(path))
     except RuntimeError as error:
-        raise size_limits.unreadable(path, _extract_reason(error), _READ) from error
+        raise size_limits.make_decoding_error(path, _extract_reason(error), _READ) from error
     data: NDArray[Any] = _import_sitk().GetArrayFromImage(image)
     channels_last = image.GetNumberOfComponentsPerPixel() > 1
     if image.GetDimension() + channels_last > 4:
@@ -126,7 +126,7 @@ def _open(path: Path) -> Any:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise size_limits.unreadable(path, _extract_reason(error), _READ) from error
+        raise size_limits.make_decoding_error(path, _extract_reason(error), _READ) from error
     return reader
 
 
@@ -261,9 +261,9 @@ def read_itk_header(path: Path) -> ItkHeader:
     try:
         return _parse_nrrd(path, head) if head.startswith(b"NRRD") else _parse_meta_image(path, head)
     except KeyError as error:
-        raise size_limits.unreadable(path, ValueError(f"the field {error} is missing"), _READ) from error
+        raise size_limits.make_decoding_error(path, ValueError(f"the field {error} is missing"), _READ) from error
     except (ValueError, OverflowError) as error:
-        raise size_limits.unreadable(path, error, _READ) from error
+        raise size_limits.make_decoding_error(path, error, _READ) from error
 
 
 def _parse_meta_image(path: Path, head: bytes) -> ItkHeader:

@@ -51,7 +51,7 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     try:
         data = _read_voxels(image, path)
     except list_damage() as error:
-        raise size_limits.unreadable(path, error, _READ) from error
+        raise size_limits.make_decoding_error(path, error, _READ) from error
     if data.dtype.kind not in "iuf":
         raise UnreadableFileError(f"{path} holds values of the type {data.dtype}; expected one real number per voxel.")
     if data.dtype == np.float64:  # the header scales, or the file is in double precision: more than any scanner has
@@ -127,7 +127,7 @@ def _load(path: Path) -> Any:
         image: Any = nibabel.load(path)
         item_bytes = image.get_data_dtype().itemsize
     except list_damage() as error:
-        raise size_limits.unreadable(path, error, _READ) from error
+        raise size_limits.make_decoding_error(path, error, _READ) from error
     voxels = math.prod(image.shape)
     size_limits.check_claim(path, voxels, size_limits.MAX_VOXELS, "voxels", item_bytes)
     if _is_compressed(path) and voxels * item_bytes > path.stat().st_size * _GZIP_RATIO:
@@ -152,7 +152,7 @@ def _check_offset(path: Path) -> None:
             if header[:4] == struct.pack(f"{order}i", size) and len(header) == 176:
                 (offset,) = struct.unpack_from(f"{order}{kind}", header, place)
                 if not offset <= size_limits.MAX_BEHIND_BYTES:
-                    raise size_limits.too_large(path, size_limits.MAX_BEHIND_BYTES, "bytes of header")
+                    raise size_limits.make_size_error(path, size_limits.MAX_BEHIND_BYTES, "bytes of header")
 
 
 def is_unspaced(path: Path) -> bool:

@@ -50,7 +50,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
             # Codes 5 to 8 exchange rows and columns.
             sideways = image.getexif().get(_ORIENTATION, 1) >= 5
         except _DAMAGE as error:
-            raise size_limits.unreadable(path, error, _DECODED) from error
+            raise size_limits.make_decoding_error(path, error, _DECODED) from error
         return (image.width, image.height) if sideways else (image.height, image.width)
 
 
@@ -170,7 +170,7 @@ def _open(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
     except (UnidentifiedImageError, *_DAMAGE) as error:
-        raise size_limits.unreadable(path, error, _DECODED) from error
+        raise size_limits.make_decoding_error(path, error, _DECODED) from error
     try:
         size_limits.check_claim(path, image.width * image.height, size_limits.MAX_PIXELS, "pixels")
         _check_alone(path, image)
@@ -186,7 +186,7 @@ def _check_alone(path: Path, image: Image.Image) -> None:
     try:
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
     except _DAMAGE as error:
-        raise size_limits.unreadable(path, error, _DECODED) from error
+        raise size_limits.make_decoding_error(path, error, _DECODED) from error
     if frames > 1:
         raise UnreadableFileError(f"{path} holds {frames} frames; expected one image. Save each as a file of its own.")
 
@@ -207,7 +207,7 @@ def _turn_upright(image: Image.Image, path: Path) -> Image.Image:
         image.load()
         orientation = image.getexif().get(_ORIENTATION, 1)
     except _DAMAGE as error:
-        raise size_limits.unreadable(path, error, _DECODED) from error
+        raise size_limits.make_decoding_error(path, error, _DECODED) from error
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -333,7 +333,7 @@ def read_codestream(path: Path) -> Codestream:
         if start < 0:
             raise ValueError("it has no codestream")
     except (struct.error, IndexError, ValueError) as error:
-        raise size_limits.unreadable(path, error, "be decoded as JPEG 2000") from error
+        raise size_limits.make_decoding_error(path, error, "be decoded as JPEG 2000") from error
     width, height = right - left, lower - upper
     size_limits.check_claim(path, width * height, size_limits.MAX_PIXELS, "pixels", 2 * channels)
     return Codestream(width, height, any(depth > 7 for depth in depths), transform != _REVERSIBLE)
@@ -351,7 +351,7 @@ def read_deep_jpeg2000(path: Path) -> NDArray[Any]:
     try:
         pixels: NDArray[Any] = imagecodecs.jpeg2k_decode(path.read_bytes())
     except (imagecodecs.Jpeg2kError, ValueError, RuntimeError) as error:
-        raise size_limits.unreadable(path, error, "be decoded as JPEG 2000") from error
+        raise size_limits.make_decoding_error(path, error, "be decoded as JPEG 2000") from error
     if not 2 <= pixels.ndim <= 3:
         raise UnreadableFileError(f"{path} has {pixels.ndim} axes; expected one image. Save it as PNG or TIFF.")
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)

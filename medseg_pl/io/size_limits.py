@@ -37,19 +37,19 @@ def check_claim(path: Path, count: int, most: int, unit: str, item_bytes: int = 
         UnreadableFileError: The file claims more.
     """
     if count > most:
-        raise too_large(path, most, unit)
+        raise make_size_error(path, most, unit)
     if count * item_bytes > most * MAX_ITEM_BYTES:
-        raise too_large(path, most * MAX_ITEM_BYTES, "bytes")
+        raise make_size_error(path, most * MAX_ITEM_BYTES, "bytes")
 
 
-def too_large(path: Path, limit: int, unit: str) -> UnreadableFileError:
+def make_size_error(path: Path, limit: int, unit: str) -> UnreadableFileError:
     """Make the error for a file that claims more than a limit."""
     return UnreadableFileError(
         f"{path} claims more than {limit:,} {unit} and is not decoded. Divide it, or remove it from the data set."
     )
 
 
-def unreadable(path: Path, error: BaseException, what: str) -> UnreadableFileError:
+def make_decoding_error(path: Path, error: BaseException, what: str) -> UnreadableFileError:
     """Make the error for a file that its library cannot decode.
 
     Args:

@@ -108,7 +108,7 @@ def _open_page(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
     except DAMAGE as error:
-        raise size_limits.unreadable(path, error, "be decoded as an image") from error
+        raise size_limits.make_decoding_error(path, error, "be decoded as an image") from error
 
 
 def _check_claim(path: Path, page: Any) -> None:

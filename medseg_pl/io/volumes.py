@@ -127,7 +127,7 @@ def _open_series(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
     except FileNotFoundError:
         raise MissingDataError(f"{path} does not exist.") from None
     except DAMAGE as error:
-        raise size_limits.unreadable(path, error, "be decoded as a stack") from error
+        raise size_limits.make_decoding_error(path, error, "be decoded as a stack") from error
 
 
 def _check_room(path: Path, page: Any, claimed_bytes: int) -> None:

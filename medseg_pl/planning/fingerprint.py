@@ -15,6 +15,9 @@ from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.splits import SplitSettings
 from medseg_pl.planning.objects import ObjectSize, measure_objects, measure_vertical_order
 
+MOST_FOLDS = 5
+"""Folds of a plan; fewer where there are fewer patients."""
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -134,7 +137,7 @@ def _find_training_cases(cases: Sequence[Case], index: CacheIndex) -> tuple[str,
     """Find the cases that `fit` will train on in fold 0."""
     # Where one patient makes no split, they are all cases.
     groups = len({case.group for case in cases})
-    settings = SplitSettings(fold=0, folds=min(5, groups), fractions=None, file=None, seed=0)
+    settings = SplitSettings(fold=0, folds=min(MOST_FOLDS, groups), fractions=None, file=None, seed=0)
     if groups < 2:
         return tuple(case.case_id for case in cases)
     if (split := settings.find_explicit_split(cases)) is None:

@@ -23,7 +23,7 @@ from medseg_pl.inference.sliding_window import get_transforms
 from medseg_pl.planning.annotated_yaml import Commented
 from medseg_pl.planning.augmentation import plan_augmentation
 from medseg_pl.planning.budget import EPOCHS, Budget, Hardware, Speed, choose_budget, look_up_speed
-from medseg_pl.planning.fingerprint import Fingerprint
+from medseg_pl.planning.fingerprint import MOST_FOLDS, Fingerprint
 from medseg_pl.planning.objects import find_thickest, find_thinnest
 
 
@@ -130,7 +130,7 @@ def count_validation_pixels(fingerprint: Fingerprint, resize: str, size: list[in
         size: `[height, width]` of a patch, which `fit` predicts.
         slice_size: `(height, width)` of a usual slice, which `none` predicts whole.
     """
-    slices = fingerprint.slices / min(5, fingerprint.groups)
+    slices = fingerprint.slices / min(MOST_FOLDS, fingerprint.groups)
     return round(slices * math.prod(size if resize == "fit" else slice_size))
 
 
@@ -184,7 +184,7 @@ def _plan_data(fingerprint: Fingerprint, augmentation: dict[str, Any], scale: _S
     return {
         "fold": 0,
         "folds": Commented(
-            min(5, fingerprint.groups),
+            min(MOST_FOLDS, fingerprint.groups),
             f"{count_noun(fingerprint.groups, 'patient')}, none kept for a test; split_fractions: [0.6, 0.2, 0.2] "
             "keeps a fifth",
         ),

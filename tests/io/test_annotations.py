@@ -101,6 +101,7 @@ class TestCoco:
             ({"segmentation": [[1, 2, 3, float("nan"), 3, 1]]}, "expected at least 3"),
             ({"segmentation": {"size": [3, 3], "counts": [9]}}, "mask of 3 x 3 in an image of 9 x 12"),
             ({"segmentation": {"size": [9, 12], "counts": "\x00"}}, "cannot be decoded"),
+            ({"segmentation": {"size": [9, 12], "counts": "52203P"}}, "end too early"),
             ({"category_id": 99}, "refers to image 10 and category 99"),
             ({"image_id": None}, "an entry without 'image_id'"),
             ({"segmentation": {"size": [9, 12], "counts": [1, "x"]}}, "run lengths that are no numbers"),

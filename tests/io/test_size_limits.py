@@ -31,8 +31,8 @@ def test_a_claim_beyond_it_is_not(count: int, item_bytes: int, said: str) -> Non
 
 def test_damage_says_what_the_library_says(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"12345")
-    error = size_limits.unreadable(tmp_path / "a.png", ValueError("no header"), "be decoded as an image")
+    error = size_limits.make_decoding_error(tmp_path / "a.png", ValueError("no header"), "be decoded as an image")
     assert str(error) == (
         f"{tmp_path / 'a.png'} (5 bytes) cannot be decoded as an image: no header. Replace it with an intact copy."
     )
-    assert "(0 bytes)" in str(size_limits.unreadable(tmp_path / "gone", ValueError("x"), "be read"))
+    assert "(0 bytes)" in str(size_limits.make_decoding_error(tmp_path / "gone", ValueError("x"), "be read"))

@@ -103,9 +103,9 @@ def run(arguments: Namespace) -> int:
     elif arguments.format != "text":
         sys.stdout.write(texts[arguments.format])
     else:
-        for line in introduction(files):
+        for line in introduce(files):
             console.print(Text(line), soft_wrap=True)  # a path that is folded cannot be copied
-        show(console, result)
+        print_comparison(console, result)
     for kind, text in texts.items():
         if arguments[kind] is not None:
             write_text(arguments[kind], text)
@@ -157,7 +157,7 @@ def csv_rows(result: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def introduction(files: Sequence[Path]) -> list[str]:
+def introduce(files: Sequence[Path]) -> list[str]:
     """Name the compared tables, and what a reader should know of them."""
     lines = [f"A  {files[0]}", f"B  {files[1]}"]
     stages = [parse_stage(file) for file in files]
@@ -173,7 +173,7 @@ def introduction(files: Sequence[Path]) -> list[str]:
     return lines
 
 
-def show(console: Console, result: Mapping[str, Any]) -> None:
+def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
     """Print a table and a plain sentence for each metric of `--json`."""
     unpaired = [result[side]["unpaired"] for side in "ab"]
     if any(unpaired):

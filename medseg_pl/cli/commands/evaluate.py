@@ -110,7 +110,7 @@ def parse_tolerance(text: str) -> Tolerance:
     """Parse one number, or one for each label.
 
     Raises:
-        ArgumentTypeError: It is no number, or a part is no `label=number`.
+        ArgumentTypeError: It is no number, a label is repeated, or a part is no `label=number`.
 
     >>> parse_tolerance("1.5"), parse_tolerance("liver=2,tumour=1")
     (1.5, {'liver': 2.0, 'tumour': 1.0})
@@ -119,8 +119,9 @@ def parse_tolerance(text: str) -> Tolerance:
     try:
         if "=" not in text:
             return float(text)
-        if all(name.strip() for name, _, _ in parts):
-            return {name.strip(): float(number) for name, _, number in parts}
+        tolerances = {name.strip(): float(number) for name, _, number in parts}
+        if all(tolerances) and len(tolerances) == len(parts):
+            return tolerances
     except ValueError:
         pass
     raise ArgumentTypeError(f"expected one number, or liver=2,tumour=1, got {text!r}")
@@ -193,7 +194,7 @@ def evaluate(arguments: Namespace) -> None:
     tolerance = None if arguments.no_distances else 1.0 if arguments.tolerance is None else arguments.tolerance
     objects_as = _list_object_options(arguments) if arguments.objects else None
     make = partial(make_metrics, labels, tolerance, objects=objects_as, shapes=arguments.shapes)
-    facts = facts_of(make(), pairs, unmatched)
+    facts = collect_facts(make(), pairs, unmatched)
     _check_annotated(known.annotated, labels, arguments.cases)
     scorer = partial(score, labels=labels, known=known, make=make, spacing=arguments.spacing)
     marked = list_marked(arguments.prediction)
@@ -314,7 +315,7 @@ def make_metrics(
     return [OverlapMetric(labels), *surface, VolumeMetric(labels), *further]
 
 
-def facts_of(metrics: Sequence[CaseMetric], pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> dict[str, Any]:
+def collect_facts(metrics: Sequence[CaseMetric], pairs: Sequence[MaskPair], unmatched: Sequence[str]) -> dict[str, Any]:
     """Collect what the summary says besides the scores."""
     from medseg_pl.metrics import SurfaceMetric
 

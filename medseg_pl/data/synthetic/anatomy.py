@@ -231,7 +231,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     )
 
 
-def on_another_day(patient: Patient, rng: np.random.Generator) -> Patient:
+def draw_another_day(patient: Patient, rng: np.random.Generator) -> Patient:
     """Change filling, positions, gas and gain moderately."""
     tubes = [move_tube(organ.tube, rng) for organ in patient.organs]
     z, y, x = np.array(patient.offset) + rng.normal(0, 0.01, 3)

@@ -18,9 +18,9 @@ from medseg_pl.data.synthetic.anatomy import (
     Organ,
     Patient,
     Tube,
+    draw_another_day,
     draw_patient,
     draw_wave,
-    on_another_day,
 )
 
 Field = Float32[np.ndarray, "d h w"]
@@ -261,7 +261,7 @@ def merge_exclusive(masks: Bool[np.ndarray, "k *shape"]) -> UInt8[np.ndarray, "*
 
 def _scan(patient: Patient, rng: np.random.Generator, shape: tuple[int, int, int]) -> Phantom:
     """Simulate one scan: anatomy, texture, bias and noise."""
-    today = on_another_day(patient, rng)
+    today = draw_another_day(patient, rng)
     grid = make_grid(shape, today.tilt, today.offset)
     texture = draw_texture(rng, grid)
     trunk = cover_trunk(today, grid)

@@ -435,6 +435,7 @@ def test_nothing_paired_shows_a_name_of_each_side(tmp_path: Path, refused: Refus
             ["--labels=a,b", "--tolerance=a=2"],
             "The tolerance of NSD names a; expected one number, or one for each of the",
         ),
+        (["--labels=a", "--tolerance=a=2,a=3"], "argument --tolerance: expected one number, or liver=2,tumour=1"),
         (["--labels=a", "--tolerance=-1"], "The tolerance of NSD must be"),
         (["--labels=a", "--tolerance=nan"], "The tolerance of NSD must be"),
     ],
