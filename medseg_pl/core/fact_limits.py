@@ -30,7 +30,6 @@ _TOLERANCES = {
     "noise": 0.15,
     "sharpness": 0.06,
     "color": 0.2,
-    "blank": 0.5,
     "spacing": 0.04,
     "size": 0.2,
     "extent": 0.2,
@@ -40,16 +39,18 @@ _TOLERANCES = {
     "share": 0.15,
     "center": 0.05,
     "label_extent": 0.08,
-    "present": 0.0,
 }
 """How far outside the training cases a fact may be at least, in its own unit."""
 
-_OPEN_ABOVE = ("pattern", "turn", "present")
+_OPEN_ABOVE = ("pattern", "turn")
 """More of these is always better."""
 
+_FLAGS = ("present", "blank")
+"""Either 0 or 1."""
+
 _LABEL_FACTS = ("volume", "share", "present", "center", "extent", "dice")
-_WIDEST = 4.0
-"""Limits of a label are widened at most so many times: beyond, they would catch nothing."""
+_WIDEST, _WIDEST_IMAGE = 4.0, 2.0
+"""Limits of a label, and of an image, are widened at most so many times: beyond, they would catch little."""
 _FOUND, _HIT = 0.3, 0.1
 """Dice of most validation cases from which a label is judged, and of each of them from which it may not be absent."""
 
@@ -108,7 +109,8 @@ class Limits(NamedTuple):
 def make_limits(rows: Sequence[Mapping[str, float]], held_out: Sequence[Mapping[str, float]] = ()) -> dict[str, Limits]:
     """Make limits from training facts, widened for validation cases.
 
-    At most 2 % of the validation cases stay outside, counting any of their facts.
+    At most 2 % of the validation cases stay outside, counting any of their facts. The fewer they are and the nearer to
+    a limit, the wider are all limits, so that of further cases as few are expected outside.
 
     Args:
         rows: Facts of each training case, by name.
@@ -117,27 +119,23 @@ def make_limits(rows: Sequence[Mapping[str, float]], held_out: Sequence[Mapping[
     Returns:
         The limits of each fact, by name.
     """
-    limits: dict[str, Limits] = {}
-    slacks: dict[str, float] = {}
-    for name in sorted({name for row in rows for name in row}):
-        values = np.array([row[name] for row in rows if name in row])
-        # The fewer cases there are, the less their range says of the next one.
-        tolerance = (1 + _TOLERANCES_OF_FEW / len(values)) * _TOLERANCES[_find_kind(name)]
-        slack = tolerance + (_SPREADS + _SPREADS_OF_FEW / len(values)) * _measure_spread(values)
-        if name.endswith(".present"):
-            # Absent in a single training case is enough: the label may be absent.
-            limits[name] = Limits(0.5 if values.min() > 0 else -1.0, 2.0, float(values.min()), float(values.max()))
-            continue
-        least, most = (float(end) for end in np.quantile(values, (_TAIL, 1 - _TAIL)))
-        high = 1e9 if _find_kind(name) in _OPEN_ABOVE else most + slack
-        # Below 0 an image is more like the turned training images than like the others.
-        low = min(0.0, least - slack) if _find_kind(name) == "turn" else least - slack
-        limits[name] = Limits(low, high, least, most)
-        slacks[name] = slack / 2
+    columns = {
+        name: np.array([row[name] for row in rows if name in row])
+        for name in sorted({name for row in rows for name in row})
+    }
+    slacks = {name: _measure_slack(name, values) for name, values in columns.items()}
+    limits = {name: _limit_fact(name, values, slacks[name]) for name, values in columns.items()}
     typical = _select_typical(held_out, limits)
+    reaches = [_find_furthest_reach(row, limits) for row in typical]
+    # Few validation cases, or some near a limit, say that the next case may lie further out in any of its facts.
+    factor = min(max(1.0, extrapolate_tail(reaches, MOST_FALSE_ALARMS)), _WIDEST_IMAGE) if reaches else 1.0
     return {
-        name: _widen(each, [row[name] for row in typical if name in row], slacks.get(name, 0.0))
-        for name, each in limits.items()
+        name: _widen(
+            _limit_fact(name, values, factor * slacks[name]),
+            [row[name] for row in typical if name in row],
+            slacks[name] / 2,
+        )
+        for name, values in columns.items()
     }
 
 
@@ -161,11 +159,7 @@ def calibrate_label(
     if not scores or np.median(scores) < _FOUND:
         return {}
     shapes = {name: each for name, each in limits.items() if not name.endswith(".present")}
-    reaches = [
-        max(each.measure_reach(row[name]) for name, each in shapes.items() if name in row)
-        for row in typical
-        if any(name in row for name in shapes)
-    ]
+    reaches = [_find_furthest_reach(row, shapes) for row in typical if any(name in row for name in shapes)]
     factor = max(1.0, extrapolate_tail(reaches, share))
     kept = {name: each.scale(factor) for name, each in shapes.items()} if factor <= _WIDEST else {}
     if min(scores) >= _HIT and all(_is_clearly_there(row, limits) for row in typical):
@@ -187,6 +181,35 @@ def extrapolate_tail(values: Sequence[float], share: float) -> float:
     (1.66, 0.2)
     """
     return float((1 + sum(values)) * (share ** (-1 / (len(values) + 1)) - 1))
+
+
+def _measure_slack(name: str, values: NDArray[np.float64]) -> float:
+    """Measure how far outside the training cases a fact may lie; the fewer they are, the less their range says."""
+    kind, number = _find_kind(name), len(values)
+    if kind in _FLAGS:
+        return 0.0
+    return (1 + _TOLERANCES_OF_FEW / number) * _TOLERANCES[kind] + (
+        _SPREADS + _SPREADS_OF_FEW / number
+    ) * _measure_spread(values)
+
+
+def _limit_fact(name: str, values: NDArray[np.float64], slack: float) -> Limits:
+    """Limit a fact by the range of the training cases, and by the slack outside it."""
+    kind = _find_kind(name)
+    if kind in _FLAGS:
+        least, most = float(values.min()), float(values.max())
+        # Absent in a single training case is enough: the label may be absent. So with a blank image.
+        present, blank = Limits(0.5 if least > 0 else -1.0, 2.0, least, most), Limits(-1.0, 0.5 + most, least, most)
+        return present if kind == "present" else blank
+    least, most = (float(end) for end in np.quantile(values, (_TAIL, 1 - _TAIL)))
+    high = 1e9 if kind in _OPEN_ABOVE else most + slack
+    # Below 0 an image is more like the turned training images than like the others.
+    low = min(0.0, least - slack) if kind == "turn" else least - slack
+    return Limits(low, high, least, most)
+
+
+def _find_furthest_reach(row: Mapping[str, float], limits: Mapping[str, Limits]) -> float:
+    return max((limits[name].measure_reach(value) for name, value in row.items() if name in limits), default=0.0)
 
 
 def _is_clearly_there(row: Mapping[str, float], limits: Mapping[str, Limits]) -> bool:

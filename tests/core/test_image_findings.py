@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medseg_pl.core.fact_limits import Limits
+from medseg_pl.core.fact_limits import Limits, make_limits
 from medseg_pl.core.image_facts import measure_image, measure_mask
 from medseg_pl.core.image_findings import (
     CODES,
@@ -240,6 +240,29 @@ class TestProfile:
     def test_each_code_has_a_meaning_and_a_remedy(self) -> None:
         assert all(code.meaning and code.remedy.endswith(".") for code in CODES.values())
         assert list(CODES) == sorted(CODES)
+
+
+@pytest.mark.parametrize(
+    ("validation", "factor"),
+    # 0.02 ** (-1 / (n + 1)) - 1 for n cases within the training range; at least 1, and at most 2.
+    [(0, 1.0), (1, 2.0), (4, 1.1867), (40, 1.0)],
+)
+def test_few_validation_cases_widen_the_limits(validation: int, factor: float) -> None:
+    limits = make_limits([{"noise[0]": 1.0}] * 4, [{"noise[0]": 1.0}] * validation)["noise[0]"]
+    # Four equal values: no spread, and a tolerance of 0.15 that is (1 + 6 / 4) times as wide.
+    assert limits == pytest.approx((1 - factor * 0.375, 1 + factor * 0.375, 1.0, 1.0), abs=1e-3)
+
+
+def test_a_validation_case_near_the_limit_widens_all_limits() -> None:
+    rows = [{"noise[0]": 1.0, "sharpness1[0]": 0.5}] * 4
+    # It reaches 0.225 of 0.375: (1 + 0.6) times 0.02 ** (-1 / 2) - 1, of which at most 2 counts.
+    limits = make_limits(rows, [{"noise[0]": 1.225, "sharpness1[0]": 0.5}])
+    assert limits["sharpness1[0]"].low == pytest.approx(0.5 - 2 * 2.5 * 0.06)
+
+
+def test_a_blank_image_is_found_after_few_training_cases() -> None:
+    limits = make_limits([{"blank[0]": 0.0}] * 3, [{"blank[0]": 0.0}])["blank[0]"]
+    assert limits.low < 0 < limits.high < 1
 
 
 def test_half_the_models_of_an_ensemble_decide() -> None:
