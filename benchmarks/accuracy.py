@@ -2,9 +2,10 @@
 
 Data sets, in the folder `MEDSEG_TEST_DATA`: nuclei (every fifth image is held out), CHASE_DB1 (trained on the first 20
 photographs, scored on the last 8) and the hippocampus (fold 0 of nnU-Net's split). Each arm trains with nothing edited
-but the seed, alone on one core, and predicts the held-out cases with its last weights. The loop is what one writes by
-hand: `smp.Unet("resnet18")`, Dice and cross-entropy, AdamW, flips, crops of 256, bf16 where the processor has it, and a
-learning rate that falls with the time.
+but the seed, alone on one core, and predicts the held-out cases with its last weights; a plan that takes no pretrained
+weights counts for both of its arms. The loop is what one writes by hand: `smp.Unet("resnet18")`, Dice and
+cross-entropy, AdamW, flips, crops of 256, bf16 where the processor has it, and a learning rate that falls with the
+time.
 
     python benchmarks/accuracy.py --work FOLDER [--datasets nuclei chase hippocampus] [--arms scratch pretrained loop]
         [--seeds 0 1 2] [--minutes 10] [--core 0] [--record FILE.csv] [--chart FILE.svg] [FILE.json]
@@ -22,6 +23,7 @@ import csv
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -32,6 +34,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from _report import Claim, find_processor, finish, list_left_out
 from nnunet import fold_0
 
@@ -96,6 +99,11 @@ def train_plan(arm: str, name: str, folder: Path, options: argparse.Namespace, s
     settings = ["--data.split_file", folder / "split.json", "--data.num_workers", "0", "--seed_everything", str(seed)]
     fit = ["-m", "medseg_pl", "fit", "--config", plan, "--runs", folder / "runs", "--experiment", "run", *settings]
     return run_pinned(fit, options.core, log)
+
+
+def takes_no_weights(plan: Path) -> bool:
+    """Tell whether a plan with pretrained weights is one with random weights, as for gray images of many patients."""
+    return plan.is_file() and yaml.safe_load(plan.read_text())["model"].get("pretrained") is None
 
 
 def predict_plan(folder: Path) -> Callable[[Any, str], Any]:
@@ -206,6 +214,12 @@ def run_arm(arm: str, name: str, seed: int, options: argparse.Namespace) -> dict
     result = folder / "result.json"
     if result.is_file():
         return dict(json.loads(result.read_text()))
+    twin = folder.with_name(f"pretrained_{seed}")
+    if arm == "scratch" and takes_no_weights(twin / "plan.yaml"):
+        shutil.copytree(twin, folder, dirs_exist_ok=True)
+        found = {**json.loads(result.read_text()), "arm": arm}
+        result.write_text(json.dumps(found, indent=1))
+        return found
     folder.mkdir(parents=True, exist_ok=True)
     data = open_data(name, options.root)
     sides = split(name, data)
