@@ -209,7 +209,9 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
     """
     options = dict(_split_options(arguments))
     if arguments and not arguments[0].startswith("-"):
-        option = "--ckpt_path" if arguments[0].endswith((".ckpt", ".json")) else "--config"
+        # A run folder is meant as the model; `fit` and its kin take a configuration.
+        scores = command in ("validate", "test", "predict") and Path(arguments[0]).is_dir()
+        option = "--ckpt_path" if scores or arguments[0].endswith((".ckpt", ".json")) else "--config"
         raise SettingError(f"medseg {command} takes no positional arguments. Write {option} {_quote(arguments[0])}.")
     if any(name.endswith(".help") for name in options):
         return  # who asks what a class takes need not have data

@@ -300,7 +300,8 @@ class Predictor:
 
     def _check(self, volume: Volume, description: str) -> None:
         if len(volume.image) != self.channels:
-            remedies = {1: "Save it in gray", 3: "Save it in color (RGB)"}
+            # A volume has no colors: its channels are sequences, or phases.
+            remedies = {1: "Save it in gray", 3: "Save it in color (RGB)"} if volume.image.shape[1] == 1 else {}
             remedy = remedies.get(self.channels, "Give the channels that it was trained on")
             raise DataError(
                 f"{description} has {count_noun(len(volume.image), 'channel')}, but the model takes {self.channels}. "

@@ -151,9 +151,9 @@ def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str
     patients = {name: _count_patients([score for score in scores if score.label == name]) for name in names}
     few = {name: total for name, (total, _) in patients.items() if 2 <= total < FEW_GROUPS}
     unseen = {name: total for name, (total, missed) in patients.items() if total >= 2 and not missed}
-    with_five = "with 5, one like this holds the mean {} to {} times in 100".format(*HELD_WITH_FEW)
+    with_five = "with 5, such a one holds the mean {} to {} times in 100".format(*HELD_WITH_FEW)
     said = [
-        f"{labels}: with {count_noun(total, 'patient')} the true 95 % interval is wider ({with_five})."
+        f"{labels}: {count_noun(total, 'patient')} are few for a 95 % interval: {with_five}."
         for total, labels in _join_by_total(few).items()
     ]
     said += [

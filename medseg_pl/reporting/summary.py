@@ -211,7 +211,11 @@ def assess_quality(run: Run) -> Finding:
     if (distance := means.get("hd95_mm")) is not None:
         sentences.append(f"95 % of the outline is within {distance:.1f} {unit} (HD95, mean over cases).")
     if (near := means.get("nsd")) is not None:
-        sentences.append(f"{100 * near:.0f} % of the outline is within the tolerance (NSD).")
+        tolerance = run.summary.get("nsd_tolerance")
+        widths = set(tolerance.values()) if isinstance(tolerance, Mapping) else {tolerance} - {None}
+        within = f"{widths.pop():g} {unit}" if len(widths) == 1 else "the tolerance"
+        # Rounded down: all of it would say that nothing is further away.
+        sentences.append(f"{math.floor(1000 * near) / 10:g} % of the outline is within {within} (NSD).")
     return Finding("How good?", _format_dice(means.get("dice")), sentences)
 
 

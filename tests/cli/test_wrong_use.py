@@ -181,6 +181,7 @@ def test_other_commands_name_what_they_lack(words: str, needed: str, capsys: pyt
         ("report runs", "Name one, such as runs/"),
         ("report runs/aa/version_2", "Did you mean runs/a/version_2?"),
         ("compare runs/a runs/a", "Name one, such as runs/a/version_10."),
+        ("test runs/a/version_10", "Write --ckpt_path runs/a/version_10."),
         ("test --ckpt_path runs/a", "Name one, such as runs/a/version_10."),
         ("export --ckpt_path runs/a -o z", "Name one, such as runs/a/version_10."),
         ("info runs", "Name one, such as runs/"),

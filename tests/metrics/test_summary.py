@@ -301,13 +301,13 @@ def test_many_patients_without_a_miss_are_enough() -> None:
 def test_fewer_than_ten_patients_are_few() -> None:
     scores = [*score_patients(8, FOUND), *score_patients(1, MISSED, first=8)]
     (caution,) = list_cautions(scores, ["liver"])
-    assert caution.startswith("liver: with 9 patients the true 95 % interval is wider")
+    assert caution.startswith("liver: 9 patients are few for a 95 % interval")
 
 
 def test_cases_of_one_patient_count_once() -> None:
     scores = [replace(score, group=f"p{i % 5}") for i, score in enumerate(score_patients(20, FOUND))]
     assert [caution.split(" patients")[0] for caution in list_cautions(scores, ["liver"])] == [
-        "liver: with 5",
+        "liver: 5",
         "liver: none of 5",
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from medseg_pl.reporting import Run
 from medseg_pl.reporting.run import read_run
 from medseg_pl.reporting.summary import (
     SplitAudit,
+    assess_quality,
     audit_split,
     find_weakest,
     find_weaknesses,
@@ -98,6 +100,14 @@ def run_of(folder: Path, dice: list[float], **survey: Any) -> Run:
     return read_run(folder, None)
 
 
+def test_a_share_of_the_outline_is_not_rounded_up(tmp_path: Path) -> None:
+    # The square root of 0.9996, whose NSD is that number: not 100 %.
+    run = run_of(tmp_path, [0.9998] * 3)
+    assert "99.9 % of the outline is within the tolerance (NSD)." in assess_quality(run).sentences
+    known = replace(run, summary={**run.summary, "nsd_tolerance": {"liver": 1.0}})
+    assert "99.9 % of the outline is within 1 mm (NSD)." in assess_quality(known).sentences
+
+
 def test_a_good_model_on_many_patients_has_none(tmp_path: Path) -> None:
     assert list_limitations(run_of(tmp_path, [0.9, 0.91] * 30)) == []
 
@@ -107,7 +117,7 @@ def test_few_cases_a_miss_and_a_wide_interval(tmp_path: Path) -> None:
     assert few == "liver: scored on 5 cases only."
     assert wide.startswith("liver: the mean Dice lies anywhere from 0.")
     assert missed == "liver: missed altogether in 1 case."
-    assert caution.startswith("liver: with 5 patients the true 95 % interval is wider")
+    assert caution.startswith("liver: 5 patients are few for a 95 % interval")
 
 
 def test_misses_that_were_not_seen(tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Export a checkpoint, see `medseg_pl.export.exporter`."""
     from medseg_pl.export.exporter import export  # torch, for which --help shall not wait
+    from medseg_pl.io.progress import announce
 
+    announce("Writing the network and testing it, which takes up to a minute")
     with keep_stdout_for(arguments.json):
         measured = export(arguments)
     if arguments.json:

@@ -40,13 +40,13 @@ def run(arguments: Namespace) -> int:
         OutputExistsError: The file is there already.
         SettingError: Something has to be said that the data does not say.
     """
+    require_absent(arguments.output)
     from medseg_pl.checks.layout_detection import DataSettings, detect_labels, open_data_set
     from medseg_pl.checks.settings import open_configured
     from medseg_pl.io.progress import announce
     from medseg_pl.planning.budget import detect_hardware
     from medseg_pl.planning.config_file import plan_config
 
-    require_absent(arguments.output)
     said = DataSettings.from_arguments(arguments)
     root = choose_data_set(arguments)
     if root is None and not arguments.config:

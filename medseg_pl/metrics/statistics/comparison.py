@@ -303,8 +303,8 @@ def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
     if not 2 <= groups < FEW_GROUPS:
         return ""
     low, high = HELD_WITH_FEW
-    with_five = f"with 5, one like this holds the mean {low} to {high} times in 100"
-    return f"With {groups} patients the true 95 % interval is wider ({with_five})."
+    with_five = f"with 5, such a one holds the mean {low} to {high} times in 100"
+    return f"{groups} patients are few for a 95 % interval: {with_five}."
 
 
 def note_empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:
