@@ -107,8 +107,8 @@ def select_recorded_cases(cases: Sequence[Case], recorded: Mapping[str, Any], si
     missing = [name for name in names if name not in annotated]
     if missing:
         raise DataError(
-            f"Of the checkpoint's {count_noun(len(names), f'{_SIDES[side]} case')} {len(missing)} cannot be found with "
-            f"a mask, {missing[0]} among them. Name the folder of the data set with --data_root."
+            f"The data set lacks {len(missing)} of the checkpoint's {count_noun(len(names), f'{_SIDES[side]} case')}, "
+            f"or the mask, {missing[0]} among them. Name the folder of the data set with --data_root."
         )
     selected = [annotated[name] for name in names]
     if side != "train":

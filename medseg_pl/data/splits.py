@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun, count_part
+from medseg_pl.core.errors import DataError, MissingDataError, SettingError, count_noun
 from medseg_pl.core.types import Case
 from medseg_pl.io.config_files import find_config, read_json
 
@@ -332,8 +332,8 @@ def refuse_trained_groups(cases: Sequence[Case], trained: Iterable[str]) -> None
     seen = [case.case_id for case in cases if case.group in groups]
     if seen:
         raise DataError(
-            f"{count_part(len(seen), len(cases), 'scored case', 'is', 'are')} of patients that this checkpoint was "
-            f"trained on, such as {seen[0]}. Leave the split's settings as they were in training, or give other data."
+            f"The checkpoint was trained on the patients of {len(seen)} of {count_noun(len(cases), 'scored case')}, "
+            f"such as {seen[0]}. Leave the split's settings as they were in training, or give other data."
         )
 
 

@@ -132,7 +132,7 @@ def test_patients_that_were_trained_on_are_not_scored(
 ) -> None:
     shutil.copy(checkpoint, tmp_path / "best.ckpt")
     assert main(["test", "--ckpt_path", str(tmp_path / "best.ckpt"), "--data.split_fractions=[0.2,0.2,0.6]"]) == 1
-    assert "are of patients that this checkpoint was trained on" in capsys.readouterr().err
+    assert "The checkpoint was trained on the patients of" in capsys.readouterr().err
     assert not list(tmp_path.glob("scores*"))
 
 

@@ -212,7 +212,7 @@ class TestRefusals:
             (partial(get_timm, "seresnet18"), "resnet18", "has the layer layer1.0.se", "like tu-seresnet18"),
             (partial(get_torchvision, "vgg11"), "resnet18", "no layer of the file has a name", "most like vgg11"),
             (partial(get_timm, "tf_efficientnet_lite1"), "tu-tf_efficientnet_lite0", "", "tu-tf_efficientnet_lite1"),
-            (lambda: {"conv1.weight": torch.ones(64, 3, 7, 7)}, "resnet18", "1 of 100 tensors", "same architecture"),
+            (lambda: {"conv1.weight": torch.ones(64, 3, 7, 7)}, "resnet18", "1 of the network", "same architecture"),
             (lambda: {"linear.weight": torch.ones(2, 2)}, "resnet18", "no layer of the file", "same architecture"),
             (lambda: {"epoch": 3}, "resnet18", "it holds no weights", "same architecture"),
             (lambda: [1, 2], "resnet18", "it holds no weights", "same architecture"),

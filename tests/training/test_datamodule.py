@@ -427,7 +427,7 @@ class TestScoring:
         with pytest.raises(DataError) as error:
             data.val_dataloader()
         assert str(error.value) == (
-            f"1 of 2 scored cases is of patients that this checkpoint was trained on, such as {seen}. "
+            f"The checkpoint was trained on the patients of 1 of 2 scored cases, such as {seen}. "
             "Leave the split's settings as they were in training, or give other data."
         )
 
@@ -435,7 +435,7 @@ class TestScoring:
         unseen = trained["split"]["val"][0]
         data = make(split_file=_split_file(make, train=trained["split"]["test"], val=[unseen]))
         data.use_checkpoint_split({**trained, "groups": [unseen]})
-        with pytest.raises(DataError, match=rf"1 of 1 scored case is .* trained on, such as {unseen}"):
+        with pytest.raises(DataError, match=rf"patients of 1 of 1 scored case, such as {unseen}"):
             ready(data).val_dataloader()
 
     def test_without_a_checkpoint_nothing_is_refused(self, make: Make) -> None:
