@@ -237,8 +237,6 @@ def test_what_became_of_empty_references_is_told_only_where_there_are_some() -> 
 
 
 def test_intervals_over_few_groups_are_said_to_be_too_narrow() -> None:
-    assert note_narrow_intervals({"a": {"groups": 1}, "b": {"groups": 9}}).startswith(
-        "With 9 patients the true 95 % interval"
-    )
+    assert note_narrow_intervals({"a": {"groups": 1}, "b": {"groups": 9}}).startswith("9 patients are few for")
     assert note_narrow_intervals({"a": {"groups": 1}}) == ""
     assert note_narrow_intervals({"a": {"groups": 4}, "b": {"groups": 10}}) == ""
