@@ -103,7 +103,11 @@ def measure_mask(planes: Iterable[Array], names: Sequence[str], spacing_mm: Spac
 
 
 def _spread_indices(length: int, most: int) -> list[int]:
-    """Spread at most so many indices evenly, both ends included."""
+    """Spread at most so many indices evenly, both ends included.
+
+    >>> _spread_indices(24, 4), _spread_indices(2, 4)
+    ([0, 8, 15, 23], [0, 1])
+    """
     count = min(length, most)
     return [round(index * (length - 1) / max(1, count - 1)) for index in range(count)]
 
@@ -231,7 +235,11 @@ def _measure_pattern(coarse: Array, depth: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=128)
 def _average_cells(length: int, cells: int) -> NDArray[np.float32]:
-    """Make the matrix that averages the voxels of each cell along one side."""
+    """Make the matrix that averages the voxels of each cell along one side.
+
+    >>> _average_cells(5, 2).round(2).tolist()[0], _average_cells(1, 2).tolist()
+    ([0.5, 0.5, 0.0, 0.0, 0.0], [[1.0], [1.0]])
+    """
     starts = np.arange(cells) * length // cells
     # Cells differ by a voxel in size, and hold one at least.
     ends = np.maximum(np.arange(1, cells + 1) * length // cells, starts + 1)
