@@ -293,6 +293,8 @@ class MedsegCLI(LightningCLI):
         if is_time_up(self.trainer) and self.trainer.is_global_zero:
             print_line(f"The time limit ended the training after {count_noun(steps, 'step')}.")
         if best := find_best_weights(self.trainer) or keep_last_as_best(self.trainer):
+            if (tta := self.model.model.tta) != "none" and self.trainer.is_global_zero:
+                print_line(f"The best weights, averaged over model.tta: {tta}; scores of epochs are without it.")
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
         folder = self.trainer.log_dir  # a broadcast: every rank takes part
         if folder and self.trainer.is_global_zero and not self.config.trainer.fast_dev_run:

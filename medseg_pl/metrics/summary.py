@@ -157,8 +157,8 @@ def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str
         for total, labels in _join_by_total(few).items()
     ]
     said += [
-        f"{labels}: none of {count_noun(total, 'patient')} was missed here, but up to "
-        f"{100 * estimate_most_missed(total):.0f} % of all patients may be."
+        f"{labels}: entirely missed or invented in none of {count_noun(total, 'patient')} here, but perhaps in up to "
+        f"{100 * estimate_most_missed(total):.0f} % of all patients."
         for total, labels in _join_by_total(unseen).items()
         if estimate_most_missed(total) > _RARE
     ]

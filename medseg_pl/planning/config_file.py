@@ -64,7 +64,7 @@ def plan_config(
     weights = find_installed_weights() if pretrained else []
     settings = plan(fingerprint, dataset.labels, hardware, minutes, weights=weights)
     if probes and is_here(hardware):
-        announce("Measuring how fast the planned network trains here")
+        announce("Measuring how fast the planned network trains here, for about half a minute")
         settings = _plan_by_speed(settings, fingerprint, dataset.labels, hardware, minutes, weights)
     cases = dataset.source.cases()
     notes = [note.rstrip(".") for note in find_time_axes(cases)]

@@ -304,6 +304,10 @@ class TestPretrained:
         assert self.plan(replace(MRI, groups=900)) == (None, "tu-resnet10t")
         assert self.plan(MRI, GPU) == ("medseg:efficientnet_lite2", "tu-tf_efficientnet_lite2")
 
+    def test_patients_are_counted_where_some_have_several_cases(self) -> None:
+        assert "only 30 patients" in reason(MRI, "model", "pretrained")
+        assert "only 40 cases" in reason(replace(MRI, groups=40), "model", "pretrained")
+
     def test_photographs_are_normalized_as_the_weights_were_trained(self) -> None:
         planned = plan(PHOTOGRAPHS, ORGANS, CPU, weights=["efficientnet_lite0"])["model"]["normalization"]
         assert planned["class_path"].value == "medseg_pl.MeanStd"

@@ -47,6 +47,8 @@ def test_a_plan_trains_with_nothing_edited(phantom: Path, tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert f"  medseg report {run} " in said
     assert "  medseg test" not in said  # a plan holds no test cases out
+    tta = settings["model"]["tta"]
+    assert (f"averaged over model.tta: {tta}; scores of epochs are without it." in said) == (tta != "none")
 
 
 @pytest.mark.parametrize("phantom", ["uw_madison"], indirect=True)
@@ -54,6 +56,13 @@ def test_planning_again_gives_the_same_file(phantom: Path, tmp_path: Path) -> No
     for name in ("first", "second"):
         assert main(["plan", str(phantom), "-o", str(tmp_path / f"{name}.yaml"), *PLANNED]) == 0
     assert (tmp_path / "first.yaml").read_bytes() == (tmp_path / "second.yaml").read_bytes()
+
+
+def test_an_experiment_has_a_name_without_spaces(tmp_path: Path) -> None:
+    root, config = tmp_path / "my  data", tmp_path / "plan.yaml"
+    write_phantom(root, "folder", cases=6, seed=0, slices=6, size=(40, 36))
+    assert main(["plan", str(root), "-o", str(config), *PLANNED]) == 0
+    assert yaml.safe_load(config.read_text())["experiment"] == "my_data"
 
 
 @pytest.mark.parametrize("phantom", ["folder"], indirect=True)
