@@ -96,8 +96,8 @@ class Budget:
         minutes: Of wall time, from start to end.
         batch: Patches in a step.
         steps: Of the optimizer.
-        validations: Spread over the run, the last one at its end.
-        validation_seconds: Of each of them.
+        validations: Spread over the run.
+        scoring_seconds: Of the best weights, at its end.
         speed: The speed that it was computed with.
     """
 
@@ -105,7 +105,7 @@ class Budget:
     batch: int
     steps: int
     validations: int
-    validation_seconds: float
+    scoring_seconds: float
     speed: Speed
 
     @property
@@ -117,8 +117,8 @@ class Budget:
     def time_limit(self) -> str:
         """Return the time after which a slower machine stops, as Lightning's `DD:HH:MM:SS`."""
         # Later than the plan, so that the limit stops only a machine that is slower than the one measured.
-        # It is counted from the first step, and the last validation comes after it.
-        around = START_SECONDS + self.validation_seconds
+        # It is counted from the first step, and the scoring comes after it.
+        around = START_SECONDS + self.scoring_seconds
         minutes, seconds = divmod(round(max(1.0, _GUARD * self.minutes * 60 - around)), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours // 24:02d}:{hours % 24:02d}:{minutes:02d}:{seconds:02d}"
@@ -133,7 +133,9 @@ def look_up_speed(hardware: Hardware) -> Speed:
     return Speed(1.5e5, 5e5, "a table, for processors without bf16")
 
 
-def choose_budget(minutes: float, speed: Speed, patch_pixels: int, validation_pixels: float, most: int) -> Budget:
+def choose_budget(
+    minutes: float, speed: Speed, patch_pixels: int, validation_pixels: float, turns: int, most: int
+) -> Budget:
     """Choose batch, steps and validations.
 
     The batch is the largest power of two that leaves 400 steps: fewer steps train worse than smaller batches. It is at
@@ -144,9 +146,10 @@ def choose_budget(minutes: float, speed: Speed, patch_pixels: int, validation_pi
         speed: Of the planned network.
         patch_pixels: Pixels of a training patch.
         validation_pixels: Pixels of all slices that a validation predicts.
+        turns: How often each is predicted when the best weights are scored at the end.
         most: The largest batch that fits into memory.
 
-    >>> budget = choose_budget(10, Speed(3e5, 1e6, "example"), 256**2, 20 * 256**2, most=8)
+    >>> budget = choose_budget(10, Speed(3e5, 1e6, "example"), 256**2, 20 * 256**2, turns=1, most=8)
     >>> budget.batch, budget.steps, budget.validations
     (4, 630, 5)
     """
@@ -154,13 +157,13 @@ def choose_budget(minutes: float, speed: Speed, patch_pixels: int, validation_pi
     # A validation predicts whole slices, so it costs by their pixels and not by the patches of training.
     cost = validation_pixels / speed.inference
     validations = min(_MOST_VALIDATIONS, max(1, int(_VALIDATION_SHARE * seconds / max(cost, 1e-9))))
-    left = _OVERHEAD * (seconds - START_SECONDS - validations * cost)
+    left = _OVERHEAD * (seconds - START_SECONDS - (validations + turns) * cost)
     patches = max(0.0, left) * speed.training / patch_pixels
     # At least two: batch normalization of one image learns that image.
     batch = 1 << int(math.log2(max(2, min(most, max(_LEAST_BATCH, patches / _ENOUGH_STEPS)))))
     # A multiple of the epochs, so that the last one is as long as the others and the schedule ends at zero.
     steps = max(_LEAST_STEPS, int(patches / batch)) // EPOCHS * EPOCHS
-    return Budget(minutes, batch, steps, validations, cost, speed)
+    return Budget(minutes, batch, steps, validations, turns * cost, speed)
 
 
 def measure_speed(

@@ -84,12 +84,12 @@ def plan(
     pretrained = _choose_weights(fingerprint, scale, weights)
     augmentation = plan_augmentation(fingerprint, labels)
     tta = _choose_tta(augmentation["init_args"])
-    turns = len(get_transforms(tta.value))
     budget = choose_budget(
         minutes if minutes is not None else (120 if hardware.gpu else 10),
         speed or look_up_speed(hardware),
         math.prod(size.value),
-        turns * count_validation_pixels(fingerprint, resize.value, size.value, sizes[1]),
+        count_validation_pixels(fingerprint, resize.value, size.value, sizes[1]),
+        len(get_transforms(tta.value)),
         min(batch_limit or 32, choose_batch_limit(size.value, hardware)),
     )
     return {
@@ -148,9 +148,10 @@ def find_slice_size(fingerprint: Fingerprint, settings: Mapping[str, Any]) -> tu
 
 
 def _choose_tta(moves: Mapping[str, Any]) -> Commented:
-    """Choose to average over flips where training turns images both ways."""
-    flips = (_get_value(moves["flip_horizontal"]), _get_value(moves.get("flip_vertical", 0.0)))
-    return Commented("flips", "as in training") if all(flips) else Commented("none", "training does not flip both ways")
+    """Choose to average over the flips that training has seen."""
+    flips = tuple(bool(_get_value(moves.get(name, 0.0))) for name in ("flip_horizontal", "flip_vertical"))
+    mode = {(True, True): "flips", (True, False): "horizontal", (False, True): "vertical"}.get(flips, "none")
+    return Commented(mode, "training does not flip" if mode == "none" else "as in training")
 
 
 def _get_value(value: Any) -> Any:

@@ -256,7 +256,7 @@ class TestRun:
         speed = Speed(3.4e5, 1e6, "measured in steps of 4 here")
         said = reason(MRI, "trainer", "max_epochs", minutes=7, speed=speed)
         assert said.endswith("steps in 7 minutes; 0.34 million pixels a second: measured in steps of 4 here")
-        assert chosen(MRI, "trainer", "max_time") == "00:00:11:40"
+        assert chosen(MRI, "trainer", "max_time") == "00:00:11:31"
         assert chosen(MRI, "trainer", "max_time", hardware=GPU) == "00:02:23:50"
 
 
@@ -283,7 +283,13 @@ class TestObjects:
         for order, objects, flip in ((0.9, LESION, 0.0), (0.1, LESION, 0.5), (0.9, VESSELS, 0.5)):
             found = replace(PHOTOGRAPHS, objects=objects, vertical_order=order)
             assert chosen(found, *path) == flip
-            assert chosen(found, "model", "tta") == ("flips" if flip else "none")
+            assert chosen(found, "model", "tta") == ("flips" if flip else "horizontal")
+
+    def test_predictions_are_flipped_as_training_was(self) -> None:
+        sided = LabelMap(["left kidney", "right kidney"], "multiclass")
+        assert chosen(MRI, "model", "tta") == "horizontal"
+        assert chosen(MRI, "model", "tta", labels=sided) == "none"
+        assert chosen(PHOTOGRAPHS, "model", "tta", labels=sided) == "vertical"
 
     def test_thin_structures_are_not_blurred(self) -> None:
         path = ("data", "augmentation", "init_args", "blur")
