@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.core.geometry import Geometry
-from medseg_pl.core.intensity import HIGH, LOW
+from medseg_pl.core.intensity import HIGH, LOW, PERCENTILES
 from medseg_pl.io.atomic_files import write_text
 from medseg_pl.io.config_files import read_json
 from medseg_pl.io.raster import encode_webp
@@ -50,6 +50,9 @@ _QUALITY = 72
 
 _THUMBNAIL = 180
 
+# `medseg_pl.core.labels.IGNORE`; its module imports torch, which a report does without.
+_IGNORED = 255
+
 # A file that claims larger masks is damaged, or somebody wants the memory to run out.
 _MOST_PIXELS = 1 << 30
 
@@ -67,6 +70,30 @@ def to_gray(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8
     """
     scaled = (np.nan_to_num(pixels.astype(np.float32)) - low) / max(high - low, 1e-6)
     return (scaled.clip(0, 1) * 255).astype(np.uint8)
+
+
+def choose_window(
+    values: Shaped[np.ndarray, "d h w"], statistics: Float32[np.ndarray, "c 4"], labeled: Bool[np.ndarray, "d h w"]
+) -> tuple[float, float]:
+    """Choose the values that become black and white, so that labels keep their shades.
+
+    Args:
+        values: The first channel's raw values.
+        statistics: See `medseg_pl.core.intensity.compute_channel_statistics`.
+        labeled: Where any label is.
+
+    >>> image = np.array([[[[0.0, 40.0, 200.0, 240.0]]]])
+    >>> choose_window(image[0], np.array([[0, 1, 10, 50]], np.float32), image[0] > 200)
+    (10.0, 240.0)
+    """
+    low, high = float(statistics[0, LOW]), float(statistics[0, HIGH])
+    inside = values[labeled]
+    inside = inside[np.isfinite(inside)]
+    if not inside.size:
+        return low, high
+    # Small bright lesions lie above the percentiles of the image: all of them would be the same white.
+    darkest, brightest = np.percentile(inside, PERCENTILES).tolist()
+    return min(low, darkest), max(high, brightest)
 
 
 def to_rgb(pixels: Shaped[np.ndarray, "c h w"], low: float, high: float) -> UInt8[np.ndarray, "h w 3"]:
@@ -226,8 +253,9 @@ def draw_case(
     marked = (reference != 0).any(axis=(0, 2, 3)) | (prediction != 0).any(axis=(0, 2, 3))
     slices = select_slices(marked, MOST_SLICES, telling)
     sides = _SIDES if len(slices) > _FEW_SLICES else (_LARGE_SIDE, *_SIDES)
+    window = choose_window(image[0], statistics, ((reference != 0) & (reference != _IGNORED)).any(axis=0))
     for side in sides:
-        images = [_draw_slice(image[:, index], statistics, side) for index in slices]
+        images = [_draw_slice(image[:, index], window, side) for index in slices]
         fitting = max(1, _BYTES * len(slices) // sum(map(len, images)))
         if fitting >= min(_ENOUGH_SLICES, len(slices)):
             break
@@ -336,13 +364,13 @@ def _unpack_mask(text: str, shape: Sequence[int]) -> UInt8[np.ndarray, "m d h w"
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def _draw_slice(pixels: Shaped[np.ndarray, "c h w"], statistics: Float32[np.ndarray, "c 4"], side: int) -> bytes:
+def _draw_slice(pixels: Shaped[np.ndarray, "c h w"], window: tuple[float, float], side: int) -> bytes:
     """Encode one slice, no larger than asked for."""
     # Scaled down before colors are made of it, so that a slice of 20,000 pixels a side takes no further memory.
     size = _fit_size(pixels.shape[1:], side)
     channels = pixels if len(pixels) == 3 and pixels.dtype == np.uint8 else pixels[:1]
     small: NDArray[Any] = np.stack([cv2.resize(channel, size, interpolation=cv2.INTER_AREA) for channel in channels])
-    return encode_webp(to_rgb(small, float(statistics[0, LOW]), float(statistics[0, HIGH])), _QUALITY)
+    return encode_webp(to_rgb(small, *window), _QUALITY)
 
 
 def _fit_size(shape: Sequence[int], side: int, *, enlarge: bool = False) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from medseg_pl.core.labels import LabelMap
 from medseg_pl.io.case_pictures import (
     COLORS,
     CasePicture,
+    choose_window,
     draw_case,
     draw_contours,
     draw_side_by_side,
@@ -215,6 +216,38 @@ def test_a_large_image_without_depth_keeps_more_of_its_pixels() -> None:
     image, mask = np.zeros((3, 1, 700, 800), np.uint8), np.zeros((1, 1, 700, 800), np.uint8)
     picture = draw(image, mask, mask, LabelMap(["a"], "binary"))
     assert picture.reference.shape == (1, 1, 560, 640) and decode(picture.images[0]).size == (640, 560)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_bright_labels_keep_their_shades(dtype: type) -> None:
+    image = np.random.default_rng(0).integers(40, 60, (1, 1, 200, 200)).astype(dtype)
+    mask = np.zeros((1, 1, 200, 200), np.uint8)
+    mask[0, 0, 100:110, 90:100] = 1  # 0.25 % of the image: above its percentiles
+    mask[0, 0, :50] = 255  # nobody annotated these
+    image[0, 0, 100:110, 90:95], image[0, 0, 100:110, 95:100] = 160, 240
+    image[0, 0, 0, 0] = 255
+    picture = draw(image, mask, mask * 0, LabelMap(["a"], "binary"))
+    gray = np.asarray(decode(picture.images[0]).convert("L")).astype(int)
+    darker, brighter = gray[102:108, 91:94], gray[102:108, 97:99]
+    assert abs(darker.mean() - 255 * 120 / 200) < 12 and brighter.mean() > 245
+    assert gray[120:, :80].max() < 60, "noise of the ground is not stretched"
+
+
+def test_dark_labels_keep_their_shades() -> None:
+    image = np.full((1, 1, 100, 100), 1000, np.int16)
+    mask = np.zeros((1, 1, 100, 100), np.uint8)
+    mask[0, 0, :4, :4] = 1
+    image[0, 0, ::2] = 1100
+    image[0, 0, :4, :2], image[0, 0, :4, 2:4] = -1000, 0
+    window = choose_window(image[0], compute_channel_statistics(image), mask[0] == 1)
+    assert window == (-1000, 1100)
+
+
+def test_a_window_without_labels_is_that_of_the_image() -> None:
+    image = np.full((1, 1, 4, 4), np.nan, np.float32)
+    statistics = np.array([[0, 1, -7, 9]], np.float32)
+    for labeled in (np.zeros((1, 4, 4), bool), np.ones((1, 4, 4), bool)):
+        assert choose_window(image[0], statistics, labeled) == (-7, 9)
 
 
 @pytest.mark.parametrize("labels", [LABELS, LabelMap(["a", "b", "c"], "multiclass")])
