@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +149,32 @@ def test_nothing_is_wider_than_the_window(browser: Browser, page_of_two: Path, w
     opened = browser.new_page(viewport={"width": width, "height": 800})
     opened.goto(page_of_two.as_uri())
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    opened.close()
+
+
+@pytest.mark.parametrize("width", [420, 800, 1280])
+def test_navigation_is_whole_and_cut_tables_have_a_shade(browser: Browser, page: Path, width: int) -> None:
+    opened = browser.new_page(viewport={"width": width, "height": 800})
+    opened.goto(page.as_uri())
+    assert opened.evaluate("(nav => nav.scrollWidth <= nav.clientWidth)(document.querySelector('nav'))")
+    table = opened.locator("#scores .wide")
+    assert table.evaluate("each => each.scrollWidth > each.clientWidth") is (width < 1280)
+    assert table.evaluate("each => getComputedStyle(each).backgroundAttachment") == "local, local, scroll, scroll"
+    opened.close()
+
+
+@pytest.mark.parametrize(("width", "rows"), [(1280, [4, 4, 2]), (800, [2] * 5), (420, [1] * 10)])
+def test_no_card_is_alone_at_the_end_of_a_grid(
+    browser: Browser, page_with_pictures: Path, width: int, rows: list[int]
+) -> None:
+    opened = browser.new_page(viewport={"width": width, "height": 800})
+    opened.goto(page_with_pictures.as_uri())
+    opened.evaluate("""() => {
+      const gallery = document.querySelector(".gallery");
+      while (gallery.children.length < 10) gallery.append(gallery.children[0].cloneNode(true));
+    }""")
+    tops = opened.locator(".gallery").first.locator(".card").evaluate_all("all => all.map((one) => one.offsetTop)")
+    assert list(Counter(tops).values()) == rows
     opened.close()
 
 
