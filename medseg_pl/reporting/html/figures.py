@@ -175,7 +175,9 @@ def draw_reliability(
 
 def draw_differences(compared: Mapping[str, Any], what: str, name: str) -> Markup:
     """Draw the mean difference of two runs with its interval by label."""
-    lines = [*compared["labels"].items(), ("mean", compared["mean"])]
+    lines = list(compared["labels"].items())
+    if len(lines) > 1:
+        lines.append(("mean", compared["mean"]))
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=QUIET, linewidth=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -32,7 +33,7 @@ from medseg_pl.reporting.html.cases import (
     to_page_data,
 )
 from medseg_pl.reporting.html.objects import ObjectList, list_object_entries
-from medseg_pl.reporting.html.pictures import Pictures, load_pictures, select_gallery
+from medseg_pl.reporting.html.pictures import Pictures, load_pictures, split_gallery
 from medseg_pl.reporting.markdown import fill_readme
 from medseg_pl.reporting.methods import write_paper_notes
 from medseg_pl.reporting.run import Run, compare_environments, compare_settings, read_run
@@ -157,12 +158,13 @@ def render_page(
             labels=_list_labels(runs),
             entries=entries,
             scored=describe_cases(runs, len(entries)),
+            outlines=list(zip(_list_labels(runs), itertools.cycle(COLORS), strict=False)),
             places=places,
             hashed=hashed,
             spreads=_draw_distributions(runs, places),
             compared=compared,
             pictures=pictures,
-            gallery=_split_gallery(entries, pictures),
+            gallery=split_gallery(entries, pictures),
             settings=compare_settings(runs),
             environment=compare_environments(runs),
             colors=[_make_shades(color) for color in (*COLORS, *_MORE)],
@@ -211,6 +213,8 @@ def _describe_run(run: Run, index: int, numbers: Mapping[str, int], objects: Obj
 def _draw_curves(run: Run, letter: str) -> list[Markup | None]:
     labels = run.labels if len(run.labels) <= _MOST_LINES else []
     dice = {"val/dice": ("mean", 11)} | {f"val/dice/{name}": (name, index) for index, name in enumerate(labels)}
+    if len(labels) == 1:  # whose curve is the mean's
+        dice = {"val/dice": (labels[0], 0)}
     rates = sorted({column for row in run.log for column in row if column.startswith("lr-")})
     return [
         figures.draw_curves(
@@ -227,14 +231,6 @@ def _draw_distributions(runs: Sequence[Run], places: Mapping[str, int]) -> list[
     names = {metric: f"{name}, {' or '.join(sorted(units))}" if metric == "hd95_mm" else name
              for metric, name in _DRAWN.items()}  # fmt: skip
     return [figures.draw_distribution(runs, metric, names[metric], places) for metric in measured]
-
-
-def _split_gallery(entries: Sequence[CaseEntry], pictures: Pictures) -> list[tuple[str, list[CaseEntry]]]:
-    """Split the cases with a thumbnail into the worst and the best."""
-    drawn = [entry for entry in entries if entry.number in pictures.thumbnails]
-    shown = select_gallery(drawn)
-    half = (len(shown) + 1) // 2
-    return [(title, part) for title, part in (("The worst", shown[:half]), ("The best", shown[half:])) if part]
 
 
 def _list_labels(runs: Sequence[Run]) -> list[str]:

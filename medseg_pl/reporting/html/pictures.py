@@ -73,11 +73,19 @@ def load_pictures(runs: Sequence[Run], entries: Sequence[CaseEntry], most: int) 
 
 
 def select_gallery(entries: Sequence[CaseEntry]) -> list[CaseEntry]:
-    """Choose the worst, then the best, and no case twice."""
+    """Choose the worst and the best, no case twice, in the order of the entries."""
     scored = [entry for entry in entries if entry.means[0] is not None]
-    each = min(_IN_GALLERY, (len(scored) + 1) // 2)
-    # Entries come worst first; `max` keeps the middle one of an odd number from being shown twice.
-    return [*scored[:each], *scored[max(each, len(scored) - each) :][::-1]]
+    return [*scored[:_IN_GALLERY], *scored[max(_IN_GALLERY, len(scored) - _IN_GALLERY) :]]
+
+
+def split_gallery(entries: Sequence[CaseEntry], pictures: Pictures) -> list[tuple[str, list[CaseEntry]]]:
+    """Split the cases with a thumbnail into the worst and the best; few stay together."""
+    shown = [entry for entry in entries if entry.number in pictures.thumbnails]
+    scored = sum(entry.means[0] is not None for entry in entries)
+    if scored <= 2 * _IN_GALLERY:
+        return [("", shown)] if shown else []
+    half = (len(shown) + 1) // 2
+    return [(title, part) for title, part in (("The worst", shown[:half]), ("The best", shown[half:][::-1])) if part]
 
 
 def find_picture_folders(run: Run, notes: list[str]) -> list[Path]:

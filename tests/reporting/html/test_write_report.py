@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,28 @@ from medseg_pl.io.scores import pictures_in, write_rows
 from medseg_pl.metrics.object_summary import summarize_objects
 from medseg_pl.metrics.objects import OBJECT_COLUMNS, ObjectTable
 from tests.reporting.run_folders import HOSTILE, score, some_scores, write_run
+
+
+@pytest.fixture(scope="module")
+def page_of_one_label(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of five cases with pictures and one label."""
+    folder = tmp_path_factory.mktemp("one_label")
+    table = [score(f"case{i}", f"p{i}", "lesion", 0.5 + i / 10) for i in range(5)]
+    run = write_run(folder / "run", table, ["lesion"])
+    write_pictures(run, [row.case_id for row in table])
+    assert report(run, "-o", folder / "page.html", "--names", "true") == 0
+    return (folder / "page.html").read_text()
+
+
+def write_pictures(run: Path, case_ids: Sequence[str]) -> None:
+    """Pictures of a square that nobody found."""
+    mask = np.zeros((1, 3, 16, 16), np.uint8)
+    mask[0, 1, 4:9, 4:9] = 1
+    image = np.zeros((1, 3, 16, 16), np.uint8)
+    statistics = compute_channel_statistics(image)
+    drawn = draw_case(image, statistics, mask, mask * 0, Geometry((3, 16, 16)), telling=1, overlapping=False)
+    for case_id in case_ids:
+        write_picture(picture_path(pictures_in(run / "predictions" / "test"), case_id), drawn)
 
 
 def report(*arguments: object) -> int:
@@ -194,15 +217,63 @@ def test_missed_and_invented_objects_are_listed_and_pictured(tmp_path: Path) -> 
     assert listed == [("invented", "0.300 ml"), ("missed", "0.100 ml")]
     assert "Share of objects found over their size" in text
     assert "outlines of reference and prediction" not in text
-    mask = np.zeros((1, 3, 16, 16), np.uint8)
-    mask[0, 1, 4:9, 4:9] = 1
-    image = np.zeros((1, 3, 16, 16), np.uint8)
-    drawn = draw_case(
-        *(image, compute_channel_statistics(image), mask, mask * 0, Geometry((3, 16, 16))), telling=1, overlapping=False
-    )
-    write_picture(picture_path(pictures_in(run / "predictions" / "test"), "case0"), drawn)
+    write_pictures(run, ["case0"])
     assert report(run, "-o", tmp_path / "drawn.html", "--names", "true") == 0
     text = (tmp_path / "drawn.html").read_text()
     assert 'alt="Slice 1 of case0 with the outlines of reference and prediction"' in text
     assert "<span>missed: lesion, 0.100 ml</span>" in text
     assert Tags(text).found
+
+
+def get_section(page: str, name: str) -> str:
+    return page.split(f'<section id="{name}">')[1].split("</section>", maxsplit=1)[0]
+
+
+def test_few_cases_are_in_the_gallery_once_the_worst_first(page_of_one_label: str) -> None:
+    gallery = get_section(page_of_one_label, "gallery")
+    assert re.findall(r"<span>(case\d)</span>", gallery) == [f"case{i}" for i in range(5)]
+    assert "<h3>" not in gallery
+
+
+def test_of_many_cases_the_gallery_has_the_worst_and_the_best(tmp_path: Path) -> None:
+    table = [score(f"case{i:02d}", f"p{i}", "lesion", 0.5 + i / 100) for i in range(13)]
+    run = write_run(tmp_path / "run", table, ["lesion"])
+    write_pictures(run, [row.case_id for row in table])
+    assert report(run, "-o", tmp_path / "page.html", "--names", "true") == 0
+    worst, best = get_section((tmp_path / "page.html").read_text(), "gallery").split("<h3>The best</h3>")
+    assert "<h3>The worst</h3>" in worst
+    assert re.findall(r"<span>case(\d+)</span>", worst) == [f"{i:02d}" for i in range(6)]
+    assert re.findall(r"<span>case(\d+)</span>", best) == [f"{i:02d}" for i in range(12, 6, -1)]
+
+
+def test_the_gallery_says_which_side_is_which_and_what_colors_mean(
+    page_of_one_label: str, page_with_pictures: Path
+) -> None:
+    gallery = get_section(page_of_one_label, "gallery")
+    assert "Left: outlines of the reference. Right: outlines of the prediction." in gallery
+    assert '--swatch: rgb(255 176 0)"></span>lesion</span>' in gallery
+    gallery = get_section(page_with_pictures.read_text(), "gallery")
+    assert "From left to right: outlines of the reference, then of the predictions of A, B." in gallery
+    assert re.findall(r"rgb\((.*?)\)\"></span>(\w+)", gallery) == [
+        ("255 176 0", "large_bowel"),
+        ("100 143 255", "small_bowel"),
+        ("220 38 127", "stomach"),
+    ]
+
+
+def test_one_label_has_no_column_and_curve_of_its_mean(page_of_one_label: str, page: Path) -> None:
+    headings = r'<th scope="col"><button type="button">(.*?)</button>'
+    assert re.findall(headings, page_of_one_label) == ["case", "patient", "Dice", "faults"]
+    assert "mean of labels" not in page_of_one_label and "mean Dice" not in get_section(page_of_one_label, "strata")
+    curves = [get_section(text, "training") for text in (page_of_one_label, page.read_text())]
+    assert [">mean</text>" in text for text in curves] == [False, True]
+    assert ">lesion</text>" in curves[0]
+
+
+def test_sizes_stand_beside_their_drawing_and_sites_do_not(page_of_one_label: str, page: Path) -> None:
+    for text, sizes in ((page_of_one_label, "too few to be told apart by size"), (page.read_text(), "smallest third")):
+        sites, by_size = get_section(text, "strata").split("<h4>By size</h4>")
+        assert ">south<" in sites and "<svg" not in sites
+        assert sizes in by_size and "<svg" in by_size
+    beside = get_section(page_of_one_label, "strata").split('<div class="beside">')[1]
+    assert "too few" not in beside
