@@ -18,6 +18,9 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import generate_uid
 
+from medseg_pl.core.geometry import Geometry
+from medseg_pl.io.dicom.series import open_series, read_values
+
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -229,6 +232,12 @@ def save_structures(
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def read_series(files: Sequence[Path]) -> tuple[NDArray[Any], Geometry]:
+    """The volume of a series with one channel, and its grid."""
+    series = open_series(files)
+    return read_values(series)[None], series.geometry
 
 
 def edit(path: Path, **elements: Any) -> Path:

@@ -127,15 +127,6 @@ def infer_labels(masks: Sequence[MaskFacts], settings: LabelSettings, separate: 
     return _infer_values(gray, settings)
 
 
-def make_exclusive_labels(values: dict[str, int]) -> LabelMap:
-    """Make labels that exclude each other, without redundant settings.
-
-    >>> make_exclusive_labels({"liver": 1, "tumour": 2})
-    LabelMap(names=['liver', 'tumour'], task='multiclass', ...)
-    """
-    return LabelSettings().describe(list(values), values=list(values.values()))
-
-
 def _infer_values(masks: Sequence[MaskFacts], settings: LabelSettings) -> Labeling:
     candidates = [[value for value in _list_candidates(mask) if value[0] != settings.ignore_value] for mask in masks]
     frequent, rare = _part_by_frequency(candidates, len(masks))

@@ -150,7 +150,6 @@ OWN = {
 _CHECKPOINT = (
     "a file such as runs/demo/version_0/checkpoints/best.ckpt, a run folder, or best for that of the newest run"
 )
-_CALLBACKS = "trainer.callbacks"
 _LOGGERS = ("csv", "tensorboard", "wandb")
 _FOLDERS = (
     ("input", "", "a folder of images, or an image"),

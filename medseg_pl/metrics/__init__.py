@@ -40,24 +40,7 @@ _MODULES = {
     "summarize": "summary",
 }
 
-__all__ = [
-    "BoundaryMetric",
-    "CalibrationMetric",
-    "CaseMetric",
-    "CaseScore",
-    "CenterlineMetric",
-    "LabelPair",
-    "MetricTable",
-    "ObjectMetric",
-    "ObjectTable",
-    "OverlapMetric",
-    "SurfaceMetric",
-    "UWMadisonScore",
-    "VolumeMetric",
-    "collect_objects",
-    "gather_from_ranks",
-    "summarize",
-]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -15,8 +15,8 @@ from medseg_pl.core.types import Volume
 from medseg_pl.data.sources import DicomSource
 from medseg_pl.io.dicom.headers import read_entry
 from medseg_pl.io.dicom.references import read_segmentation, read_structures
-from medseg_pl.io.dicom.series import find_series_problems, list_series_files, open_series, read_series
-from tests.dicom_files import save_series
+from medseg_pl.io.dicom.series import find_series_problems, open_series
+from tests.dicom_files import read_series, save_series
 
 pytestmark = [
     pytest.mark.realdata,
@@ -39,7 +39,8 @@ def read(root: Path, references: str, labels: LabelMap) -> Volume:
 
 @pytest.mark.parametrize(("folder", "slices", "spacing_mm"), [("dicom_seg/ct", 3, 1.0), ("dicom_rtstruct", 2, 5.0)])
 def test_series_read_in_hounsfield_units(real_data: Path, folder: str, slices: int, spacing_mm: float) -> None:
-    files = list_series_files(real_data / folder)
+    paths = sorted((real_data / folder).iterdir())
+    files = [path for path in paths if (entry := read_entry(path)) is not None and entry.kind == "image"]
     assert len(files) == slices
     assert find_series_problems(files) == []
     values, geometry = read_series(files)
@@ -93,7 +94,7 @@ def soft_tissue(image: np.ndarray, mask: np.ndarray) -> float:
 def test_the_liver_as_highdicom_reads_it(real_data: Path) -> None:
     volume = read(real_data / "dicom_seg", "liver_seg.dcm", LIVER)
     assert volume.mask is not None
-    planes = open_series(list_series_files(real_data / "dicom_seg" / "ct")).planes
+    planes = open_series(sorted((real_data / "dicom_seg" / "ct").iterdir())).planes
     instances = [dcmread(plane.path).SOPInstanceUID for plane in planes]
     file = highdicom.seg.segread(real_data / "dicom_seg" / "liver_seg.dcm")
     expected = file.get_pixels_by_source_instance(instances, ignore_spatial_locations=True)[..., 0]

@@ -11,10 +11,10 @@ from pydicom.data import get_testdata_file
 
 from medseg_pl.core.errors import MissingDataError, UnreadableFileError
 from medseg_pl.io.dicom.headers import get_items, get_text, is_dicom, read_dataset, read_entry, require_element
-from medseg_pl.io.dicom.series import read_series
 from tests.dicom_files import (
     SECRET,
     SPACING,
+    read_series,
     remove_preamble,
     save_segmentation,
     save_series,

@@ -19,8 +19,7 @@ from medseg_pl.core.errors import MedsegError, UnreadableFileError
 from medseg_pl.io.dicom import pixels
 from medseg_pl.io.dicom.headers import read_dataset
 from medseg_pl.io.dicom.pixels import read_codestream_size, read_frames
-from medseg_pl.io.dicom.series import read_series
-from tests.dicom_files import compress, edit, save_enhanced, save_series
+from tests.dicom_files import compress, edit, read_series, save_enhanced, save_series
 
 RNG = np.random.default_rng(0)
 STORED = RNG.integers(0, 3000, (3, 16, 24)).astype(np.int16)

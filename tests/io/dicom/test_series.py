@@ -18,10 +18,7 @@ from pydicom.data import get_testdata_file
 from medseg_pl.core.errors import GeometryError, MissingDataError, UnreadableFileError
 from medseg_pl.io.dicom.series import (
     find_series_problems,
-    list_series_files,
     open_series,
-    read_series,
-    read_series_geometry,
     read_values,
 )
 from medseg_pl.io.nifti import write_nifti
@@ -35,6 +32,7 @@ from tests.dicom_files import (
     edit,
     evenly,
     normal_of,
+    read_series,
     save_enhanced,
     save_series,
 )
@@ -148,7 +146,7 @@ class TestPlace:
     @pytest.mark.parametrize("thickness", [None, "", 0])
     def test_a_single_slice_without_a_thickness_has_no_spacing(self, tmp_path: Path, thickness: Any) -> None:
         (path,) = save_series(tmp_path, STORED[:1], SliceThickness=thickness)
-        geometry = read_series_geometry([path])
+        geometry = open_series([path]).geometry
         assert geometry.spacing_mm is None
         np.testing.assert_allclose((np.array(geometry.affine) @ (0, 1, 1, 1))[:3], to_ras(np.add(ORIGIN, (X, Y, 0))))
 
@@ -157,7 +155,7 @@ class TestPlace:
         _, geometry = read_series(paths)
         for path in paths:
             edit(path, PixelData=None)
-        assert read_series_geometry(paths) == geometry
+        assert open_series(paths).geometry == geometry
 
 
 class TestValues:
@@ -319,7 +317,7 @@ class TestResampled:
         paths = save_series(tmp_path, STORED)
         series = open_series(paths, resample=True)
         assert (series.resampling, series.unevenness) == (None, ())
-        assert series.geometry == read_series_geometry(paths)
+        assert series.geometry == open_series(paths).geometry
         np.testing.assert_array_equal(read_values(series), STORED - 1024)
 
     def test_a_missing_slice_is_filled_and_told(self, tmp_path: Path) -> None:
@@ -347,7 +345,7 @@ class TestRefused:
         save_series(tmp_path, STORED)
         save_series(tmp_path, STORED[:1], series="scout", names=["scout.dcm"])
         with pytest.raises(GeometryError) as error:
-            read_series(list_series_files(tmp_path))
+            read_series(sorted(tmp_path.iterdir()))
         assert str(error.value) == (
             f"{tmp_path} holds 2 series: 5 images such as IM001.dcm, 1 image such as scout.dcm. A volume is one "
             "series: move each into a folder of its own."
@@ -357,7 +355,7 @@ class TestRefused:
         paths = save_series(tmp_path, STORED)
         (tmp_path / "copy.dcm").write_bytes(paths[1].read_bytes())
         with pytest.raises(GeometryError, match=r"lie in the same place: 6 slices are in 5 places\. Expected one"):
-            read_series(list_series_files(tmp_path))
+            read_series(sorted(tmp_path.iterdir()))
 
     @pytest.mark.parametrize(
         "element",
@@ -425,8 +423,8 @@ class TestRefused:
         save_series(tmp_path, STORED[:1], series="scout", names=["scout.dcm"])
         edit(paths[1], ImagePositionPatient=None)
         edit(paths[2], PixelData=b"")
-        messages = [problem.message for problem in find_series_problems(list_series_files(tmp_path))]
-        assert [problem.code for problem in find_series_problems(list_series_files(tmp_path))] == [
+        messages = [problem.message for problem in find_series_problems(sorted(tmp_path.iterdir()))]
+        assert [problem.code for problem in find_series_problems(sorted(tmp_path.iterdir()))] == [
             "unreadable",
             "mixed",
         ]
@@ -451,15 +449,6 @@ class TestProblems:
         for path in paths:
             edit(path, PixelData=None)
         assert [problem.code for problem in find_series_problems(paths)] == ["gap"]
-
-
-def test_files_of_a_series_are_found_among_others(tmp_path: Path) -> None:
-    paths = save_series(tmp_path, STORED, names=["IM1", "IM2", "IM3.dcm", "1.2.3", "x.ima"])
-    (tmp_path / "README.txt").write_text("text")
-    (tmp_path / "._IM1").write_text("what macOS leaves behind")
-    save_series(tmp_path, STORED[:1], names=["dose.dcm"], SOPClassUID="1.2.840.10008.5.1.4.1.1.481.2")
-    save_series(tmp_path / "below", STORED)
-    assert list_series_files(tmp_path) == sorted(paths)
 
 
 def edit_raw(path: Path, **elements: Any) -> None:
