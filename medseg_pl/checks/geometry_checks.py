@@ -9,7 +9,7 @@ import numpy as np
 
 from medseg_pl.checks.findings import Codes, Dataset, Finding, ImageFacts, MaskFacts, error, note, warning
 from medseg_pl.core.errors import count_noun
-from medseg_pl.core.geometry import Affine, Geometry
+from medseg_pl.core.geometry import Geometry, find_axis_codes
 from medseg_pl.io.file_header import FileHeader
 
 _GRID = "Export the mask again from this image, or resample it onto the image's grid with nearest neighbor."
@@ -132,7 +132,7 @@ def _find_mismatch(expected: Geometry, got: Geometry) -> tuple[str, str] | None:
     # Only where the image has a place: pictures have none, and neither have their masks.
     if expected.affine is not None and got.is_unplaced:
         return "place-unknown", "does not say where it lies (sform and qform codes are 0), as does"
-    axes = [find_axis_codes(grid.affine) for grid in (expected, got) if grid.affine is not None]
+    axes = [find_file_axes(grid) for grid in (expected, got) if grid.affine is not None]
     if len(axes) == 2 and axes[0] != axes[1]:
         return "orientation-mismatch", f"has axes towards {axes[1]}, expected {axes[0]} as has"
     if expected.spacing_mm and got.spacing_mm and not np.allclose(expected.spacing_mm, got.spacing_mm, _SAME_SPACING):
@@ -146,22 +146,13 @@ def _find_mismatch(expected: Geometry, got: Geometry) -> tuple[str, str] | None:
     return None
 
 
-def find_axis_codes(affine: Affine) -> str:
+def find_file_axes(grid: Geometry) -> str | None:
     """Find the directions of the file's axes, such as `RAS`.
 
     They are the reverse of `(D, H, W)`.
-
-    >>> find_axis_codes(((0, 0, -1, 0), (0, 2, 0, 0), (3, 0, 0, 0), (0, 0, 0, 1)))
-    'LAS'
     """
-    matrix = np.array(affine)[:3, :3]
-    size = np.abs(matrix / np.linalg.norm(matrix, axis=0))
-    free, codes = [0, 1, 2], ""
-    for column in (2, 1, 0):
-        axis = int(free[size[free, column].argmax()])
-        free.remove(axis)
-        codes += ("LR", "PA", "IS")[axis][int(matrix[axis, column] > 0)]
-    return codes
+    codes = find_axis_codes(grid)
+    return codes and codes[::-1]
 
 
 def check_spacings(dataset: Dataset) -> Iterator[Finding]:
@@ -248,8 +239,7 @@ def _find_outliers(
 
 
 def _compare_orientations(images: Sequence[tuple[str, ImageFacts]]) -> Iterator[Finding]:
-    affines = [(name, image, image.geometry.affine) for name, image in images]
-    axes = [(name, image, find_axis_codes(affine)) for name, image, affine in affines if affine is not None]
+    axes = [(name, image, find_file_axes(image.geometry)) for name, image in images if image.geometry.affine]
     counts = Counter(codes for _, _, codes in axes)
     for name, image, codes in axes:
         usual, number = counts.most_common(1)[0]

@@ -23,7 +23,7 @@ from medseg_pl.checks.file_checks import (
     read_or_diagnose,
 )
 from medseg_pl.checks.findings import Alignment, CaseFacts, Codes, Finding, ImageFacts, MaskFacts
-from medseg_pl.checks.geometry_checks import find_axis_codes
+from medseg_pl.checks.geometry_checks import find_file_axes
 from medseg_pl.checks.pixel_measurement import measure_alignment, measure_image, measure_mask
 from medseg_pl.core.errors import DataError, GeometryError, LabelOverlapError, MaskValueError, count_noun
 from medseg_pl.core.geometry import Geometry
@@ -106,7 +106,7 @@ class _CaseReader:
         """Reorient a file as its source does, and note it."""
         if first is None or (turn := find_turn(pixels[1], first[1])) is None:
             return pixels
-        codes = [find_axis_codes(grid.affine) for grid in (pixels[1], first[1]) if grid.affine is not None]
+        codes = [find_file_axes(grid) for grid in (pixels[1], first[1]) if grid.affine is not None]
         self.add("axes-turned", f"Its axes run towards {codes[0]}, those of the image towards {codes[-1]}.", path)
         return turn.apply(pixels[0]), pixels[1].reorient(turn)
 

@@ -62,7 +62,7 @@ def measure_image(
     ({'dtype': 'uint8', 'orientation': 'SAR'}, 0.5, 3.0)
     """
     depth, height, width = image.shape[1:]
-    chosen = _spread_indices(depth, _SLICES)
+    chosen = spread_indices(depth, _SLICES)
     step = max(1, math.ceil(math.sqrt(len(chosen) * height * width / _SAMPLE)))
     # Indexing by slices first: a mapped volume is read no further than that.
     coarse = np.stack([image[:, index, step // 2 :: step, step // 2 :: step] for index in chosen], axis=1)
@@ -102,10 +102,10 @@ def measure_mask(planes: Iterable[Array], names: Sequence[str], spacing_mm: Spac
     return numbers
 
 
-def _spread_indices(length: int, most: int) -> list[int]:
+def spread_indices(length: int, most: int) -> list[int]:
     """Spread at most so many indices evenly, both ends included.
 
-    >>> _spread_indices(24, 4), _spread_indices(2, 4)
+    >>> spread_indices(24, 4), spread_indices(2, 4)
     ([0, 8, 15, 23], [0, 1])
     """
     count = min(length, most)
@@ -116,7 +116,7 @@ def _measure_continuity(image: Array) -> float:
     """Divide the change from slice to slice by that from each to the next but one."""
     depth, height, width = image.shape[1:]
     step = max(1, min(height, width) // 48)
-    starts = _spread_indices(depth - 2, _DETAILED_SLICES)
+    starts = spread_indices(depth - 2, _DETAILED_SLICES)
     triples = _fill_not_finite(np.stack([image[0, start : start + 3, ::step, ::step] for start in starts]))
     # The mean of quotients would follow the slices in which nothing changes.
     near, far = (float(np.abs(triples[:, other] - triples[:, 0]).mean()) for other in (1, 2))

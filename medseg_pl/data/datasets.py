@@ -23,7 +23,7 @@ from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.cache.index import CacheIndex
 from medseg_pl.data.sources import Source
 from medseg_pl.data.transforms.augmentation import Augmentation
-from medseg_pl.data.transforms.grids import Padding, pad_constant, resize_image, resize_mask
+from medseg_pl.data.transforms.grids import Padding, pad_constant, resize_image, resize_mask, stack_context
 from medseg_pl.data.transforms.resize import Resize
 
 Draw = tuple[int, int]
@@ -276,25 +276,6 @@ def prepare_slice(
     repeated = np.tile(statistics, (2 * context + 1, 1))
     pixels = np.array(stack_context(image, depth, context))  # a copy: a stored image is read-only
     return as_network_type(resize.apply(pixels, repeated[:, LOW]), repeated), repeated
-
-
-def stack_context(image: Shaped[np.ndarray, "c d h w"], depth: int, context: int) -> Shaped[np.ndarray, "n h w"]:
-    """Stack a slice with its neighbors as channels.
-
-    Beyond an end of the volume, its outermost slice is repeated.
-
-    Args:
-        image: `(C, D, H, W)`.
-        depth: The number of the slice.
-        context: Neighbors on each side.
-
-    Returns:
-        `(C * (2 * context + 1), H, W)`; the neighbor is the outer index, the channel the inner one.
-    """
-    if not context:
-        return image[:, depth]
-    places = np.clip(np.arange(depth - context, depth + context + 1), 0, image.shape[1] - 1)
-    return image[:, places].swapaxes(0, 1).reshape(-1, *image.shape[2:])
 
 
 def crop(planes: Shaped[np.ndarray, "c h w"], box: tuple[int, int, int, int], fill: NDArray[Any]) -> NDArray[Any]:

@@ -52,6 +52,7 @@ try:
         pad_constant,
         resize_image,
         scale_size,
+        stack_context,
     )
     from medseg_pl.export.image_files import RefusedError, list_outputs, paint_labels, read_image, write_mask
     from medseg_pl.inference.components import fill_holes, keep_largest_component, remove_small_components
@@ -325,20 +326,6 @@ def to_storable(image: Array) -> Array:
     if not np.isfinite(stored).any():
         raise RefusedError("it holds no number at all, only NaN or infinity")
     return stored
-
-
-def stack_context(image: Array, depth: int, context: int) -> Array:
-    """Stack a slice and its neighbors as channels.
-
-    Beyond an end of the volume, its outermost slice is repeated.
-
-    Args:
-        image: `(C, D, H, W)`.
-        depth: The number of the slice.
-        context: Neighbors on each side.
-    """
-    indices = np.clip(np.arange(depth - context, depth + context + 1), 0, image.shape[1] - 1)
-    return image[:, indices].swapaxes(0, 1).reshape(-1, *image.shape[2:])
 
 
 def resize_linear(probabilities: Array, size: Size) -> Array:

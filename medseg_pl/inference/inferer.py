@@ -13,7 +13,8 @@ from torch import Tensor
 from medseg_pl.core.geometry import Geometry
 from medseg_pl.core.intensity import LOW
 from medseg_pl.core.types import EvaluationBatch, TtaMode
-from medseg_pl.data.datasets import as_network_type, stack_context
+from medseg_pl.data.datasets import as_network_type
+from medseg_pl.data.transforms.grids import stack_context
 from medseg_pl.data.transforms.resize import Resize
 from medseg_pl.inference.sliding_window import OnLogits, ReadRows, RowBlock, SlidingWindow, concat_rows, get_transforms
 from medseg_pl.models.segmentation_model import SegmentationModel

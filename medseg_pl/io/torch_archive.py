@@ -58,18 +58,6 @@ def read_archive(path: Path) -> dict[str, Any]:
     return content
 
 
-def count_elements(shape: Sequence[int]) -> int:
-    """Count the elements of a tensor.
-
-    >>> count_elements((2, 3, 4)), count_elements(())
-    (24, 1)
-    """
-    total = 1
-    for side in shape:
-        total *= int(side)
-    return total
-
-
 def _read_member(path: Path) -> bytes:
     # torch names the folder inside after the file, or "archive" where it wrote to a stream.
     with zipfile.ZipFile(path) as archive:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from numpy.typing import NDArray
 
+from medseg_pl.core.image_facts import spread_indices
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.cache.index import CacheIndex
@@ -30,13 +31,11 @@ class ObjectSize:
         thickness_pixels: How thick it is at a typical place: four times the mean distance to its border, which is the
             width of a tube.
         reach_share: Diameter of the largest circle inside it, as a share of the image's shorter side.
-        area_share: The largest connected object as a share of the image's area.
         count: Connected objects on a slice.
     """
 
     thickness_pixels: float
     reach_share: float
-    area_share: float
     count: int
 
 
@@ -47,8 +46,8 @@ def measure_objects(index: CacheIndex, labels: LabelMap) -> dict[str, ObjectSize
         index: Cases with references, of which up to 200 are examined, on three slices each.
         labels: The labels of the masks.
     """
-    sizes: dict[str, list[tuple[float, float, float, int]]] = {name: [] for name in labels.names}
-    for number in _spread(len(index), _MOST_CASES):
+    sizes: dict[str, list[tuple[float, float, int]]] = {name: [] for name in labels.names}
+    for number in spread_indices(len(index), _MOST_CASES):
         for plane in _iterate_planes(index[number], labels):
             for name, label in zip(labels.names, plane, strict=True):
                 if label.any():
@@ -66,7 +65,7 @@ def measure_vertical_order(index: CacheIndex) -> float:
     Returns:
         From 0 to 1; 0 for fewer than four cases, which cannot tell.
     """
-    profiles = [_compute_profile(index[number]) for number in _spread(len(index), _MOST_CASES)]
+    profiles = [_compute_profile(index[number]) for number in spread_indices(len(index), _MOST_CASES)]
     if len(profiles) < 4:
         return 0.0
     odd = np.array([(profile - profile[::-1]) / 2 for profile in profiles])
@@ -87,34 +86,28 @@ def find_thinnest(objects: Mapping[str, ObjectSize]) -> tuple[str, ObjectSize]:
     return min(objects.items(), key=lambda pair: pair[1].thickness_pixels)
 
 
-def _spread(length: int, most: int) -> list[int]:
-    """Choose at most so many numbers below a length, evenly."""
-    return sorted(set(np.linspace(0, length - 1, min(length, most)).round().astype(int).tolist())) if length else []
-
-
 def _iterate_planes(case: CachedCase, labels: LabelMap) -> Iterator[Bool[np.ndarray, "n h w"]]:
     """Yield labels of the slices in which the case's sampled voxels lie."""
     if case.mask is None:
         return
     slices = sorted({int(d) for voxels in case.foreground for d in np.asarray(voxels)[:, 0]})
-    for position in _spread(len(slices), _SLICES_PER_CASE):
+    for position in spread_indices(len(slices), _SLICES_PER_CASE):
         yield labels.planes(np.asarray(case.mask[:, slices[position]]))
 
 
-def _measure_plane(label: Bool[np.ndarray, "h w"]) -> tuple[float, float, float, int]:
+def _measure_plane(label: Bool[np.ndarray, "h w"]) -> tuple[float, float, int]:
     # A border of background: the distance transform knows none outside the image.
     framed = np.pad(label, 1).astype(np.uint8)
-    count, _, statistics, _ = cv2.connectedComponentsWithStats(framed, connectivity=8)
-    largest = float(statistics[1:, cv2.CC_STAT_AREA].max())
+    count, _ = cv2.connectedComponents(framed, connectivity=8)
     distances = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[framed > 0]
     # A distance runs from a pixel's center to that of the first one outside.
     reach = 2 * float(distances.max()) - 1
-    return 4 * float((distances - 0.5).mean()), reach / min(label.shape), largest / label.size, count - 1
+    return 4 * float((distances - 0.5).mean()), reach / min(label.shape), count - 1
 
 
-def _take_medians(rows: list[tuple[float, float, float, int]]) -> ObjectSize:
-    thickness, reach, area, count = np.median(np.array(rows), axis=0).tolist()
-    return ObjectSize(thickness, reach, area, round(count))
+def _take_medians(rows: list[tuple[float, float, int]]) -> ObjectSize:
+    thickness, reach, count = np.median(np.array(rows), axis=0).tolist()
+    return ObjectSize(thickness, reach, round(count))
 
 
 def _compute_profile(case: CachedCase) -> Float64[np.ndarray, " n"]:

@@ -56,7 +56,7 @@ def _write_dataset(run: Run) -> str:
 
 def write_survey(run: Run) -> list[str]:
     """Write a table of what the data is like."""
-    seen = _get_survey(run)
+    seen = get_survey(run)
     if not seen:
         return ["What the data is like was not recorded."]
     low, middle, high = (" × ".join(map(str, size)) for size in seen["sizes"])
@@ -76,7 +76,7 @@ def write_survey(run: Run) -> list[str]:
 
 def write_label_shares(run: Run) -> list[str]:
     """Write a table of how much there is of each label."""
-    seen = _get_survey(run)
+    seen = get_survey(run)
     if not seen:
         return ["How much there is of each label was not recorded."]
     counted = seen["label_cases"].items()
@@ -85,7 +85,8 @@ def write_label_shares(run: Run) -> list[str]:
     return format_table(["label", "cases that have it", "share of all voxels"], rows)
 
 
-def _get_survey(run: Run) -> Mapping[str, Any]:
+def get_survey(run: Run) -> Mapping[str, Any]:
+    """Return the survey of the data set, empty if not recorded."""
     return ((run.environment or {}).get("data") or {}).get("survey") or {}
 
 

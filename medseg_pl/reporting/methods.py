@@ -10,7 +10,7 @@ from medseg_pl.core.errors import count_noun
 from medseg_pl.io.privacy import redact_config
 from medseg_pl.io.scores import describe_scored_cases
 from medseg_pl.metrics.statistics.intervals import RESAMPLES, format_interval, format_number
-from medseg_pl.reporting.markdown import escape, format_table
+from medseg_pl.reporting.markdown import escape, format_table, get_survey
 from medseg_pl.reporting.run import Run
 from medseg_pl.reporting.summary import (
     audit_split,
@@ -202,11 +202,6 @@ def list_software(run: Run) -> str:
 def count_scored(run: Run) -> str:
     """Count the cases and patients that were scored."""
     return describe_scored_cases(run.summary, "") if run.rows else ""
-
-
-def get_survey(run: Run) -> Mapping[str, Any]:
-    """Return the survey of the data set, empty if not recorded."""
-    return ((run.environment or {}).get("data") or {}).get("survey") or {}
 
 
 def _get_section(run: Run, name: str) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from medseg_pl.checks.geometry_checks import (
     check_patch,
     check_spacings,
     compare_grids,
-    find_axis_codes,
+    find_file_axes,
     find_shifted_masks,
 )
 from medseg_pl.checks.pixel_measurement import measure_alignment
@@ -102,7 +102,7 @@ def test_channels_share_a_grid_too() -> None:
     ],
 )
 def test_axes_are_named_in_the_order_of_the_file(matrix: NDArray[np.float64], expected: str) -> None:
-    assert find_axis_codes(to_affine(matrix)) == expected
+    assert find_file_axes(Geometry((2, 2, 2), affine=to_affine(matrix))) == expected
 
 
 @pytest.mark.parametrize(

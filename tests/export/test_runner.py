@@ -21,7 +21,6 @@ from torch.nn.functional import interpolate
 from medseg_pl.core.geometry import Geometry, Slicing, find_slicing
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import PostProcessing, TtaMode
-from medseg_pl.data.datasets import stack_context
 from medseg_pl.data.sources import FolderSource
 from medseg_pl.data.sources.files import write_mask_file
 from medseg_pl.data.transforms.resize import gaussian_weights
@@ -48,14 +47,6 @@ def test_probabilities_are_scaled_as_torch_scales_them(height: int, width: int, 
 
 
 class TestBeforeTheNetwork:
-    @pytest.mark.parametrize("context", [0, 1, 2])
-    def test_neighbors(self, context: int) -> None:
-        image = noise((2, 3, 4, 5))
-        for depth in range(3):
-            np.testing.assert_array_equal(
-                runner.stack_context(image, depth, context), stack_context(image, depth, context)
-            )
-
     def test_an_image_without_a_number_is_refused(self) -> None:
         with pytest.raises(runner.RefusedError, match="no number at all"):
             runner.to_storable(np.full((1, 1, 2, 2), np.nan))

@@ -39,8 +39,8 @@ MRI = Fingerprint(
     objects={},
     vertical_order=0.0,
 )
-LESION = {"lesion": ObjectSize(thickness_pixels=90.0, reach_share=0.3, area_share=0.1, count=1)}
-VESSELS = {"vessel": ObjectSize(thickness_pixels=8.0, reach_share=0.02, area_share=0.07, count=2)}
+LESION = {"lesion": ObjectSize(thickness_pixels=90.0, reach_share=0.3, count=1)}
+VESSELS = {"vessel": ObjectSize(thickness_pixels=8.0, reach_share=0.02, count=2)}
 PHOTOGRAPHS = replace(
     MRI,
     channels=3,

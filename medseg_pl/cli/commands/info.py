@@ -13,6 +13,7 @@ No name of a case is printed, and nothing that a file names is run.
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 import sys
@@ -30,7 +31,7 @@ from medseg_pl.io.installation import find_cuda, find_version, read_own_git_stat
 from medseg_pl.io.paths import suggest_similar
 from medseg_pl.io.privacy import redact_config
 from medseg_pl.io.scores import SCORED_AGAIN, list_tables, parse_stage, require_run_folder
-from medseg_pl.io.torch_archive import TensorShape, count_elements, read_archive
+from medseg_pl.io.torch_archive import TensorShape, read_archive
 from medseg_pl.models.ensemble_file import find_ensemble, read_ensemble
 from medseg_pl.reporting.run import Run, read_run
 from medseg_pl.reporting.summary import compute_mean_interval, get_scored_side
@@ -174,7 +175,7 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
             "epoch": content.get("epoch"),
             "step": content.get("global_step"),
             "resumable": "optimizer_states" in content,
-            "parameters": sum(count_elements(each.shape) for each in weights),
+            "parameters": sum(math.prod(each.shape) for each in weights),
             "precision": str(content.get("precision")),
             "model": {name: shown["model"].get(name) for name in _SHOWN_OF_MODEL},
             "data": {

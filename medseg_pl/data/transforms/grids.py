@@ -144,6 +144,25 @@ def resize_mask(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return np.stack([cv2.resize(plane, (width, height), interpolation=nearest) for plane in mask])
 
 
+def stack_context(image: NDArray[Any], depth: int, context: int) -> NDArray[Any]:
+    """Stack a slice with its neighbors as channels.
+
+    Beyond an end of the volume, its outermost slice is repeated.
+
+    Args:
+        image: `(C, D, H, W)`.
+        depth: The number of the slice.
+        context: Neighbors on each side.
+
+    Returns:
+        `(C * (2 * context + 1), H, W)`; the neighbor is the outer index, the channel the inner one.
+    """
+    if not context:
+        return image[:, depth]
+    places = np.clip(np.arange(depth - context, depth + context + 1), 0, image.shape[1] - 1)
+    return image[:, places].swapaxes(0, 1).reshape(-1, *image.shape[2:])
+
+
 def pad_constant(image: NDArray[Any], padding: Padding, fill: NDArray[Any]) -> NDArray[Any]:
     """Pad an image with a constant for each channel.
 

@@ -22,6 +22,7 @@ from medseg_pl.metrics import CaseScore, OverlapMetric
 from medseg_pl.metrics.case_metric import LabelPair, gather_from_ranks
 from medseg_pl.metrics.summary import make_row, summarize
 from medseg_pl.training.callbacks.prediction_writer import rgb_of
+from medseg_pl.training.callbacks.score_writer import average_cases, average_dice
 from medseg_pl.training.dashboards import (
     Dashboard,
     Picture,
@@ -175,7 +176,7 @@ class MediaLogger(Callback):
     def _log_pictures(self, trainer: Trainer, module: SegmentationModule, stage: str) -> None:
         if self._images is None:
             return
-        means = average_dice(module.evaluator.table)
+        means = average_cases(module.evaluator.table)
         worst = find_worst_cases(module.evaluator.table, self.overlays)
         for name, wanted in {"fixed": sorted(self._images.fixed), "worst": worst}.items():
             pictures = self._images.gather(wanted)
@@ -241,9 +242,8 @@ class ImageBuffer:
         Pictures that it displaces are dropped.
         """
         pairs = [LabelPair(case, self.labels, index) for index in range(len(self.labels.names))]
-        self._scores[case.case_id] = _average_defined([float(self._overlap.score(pair)["dice"]) for pair in pairs])
-        worst = sorted((score, name) for name, score in self._scores.items())[: self.size]
-        wanted = {*self.fixed, *(name for _, name in worst)}
+        self._scores[case.case_id] = average_dice([float(self._overlap.score(pair)["dice"]) for pair in pairs])
+        wanted = {*self.fixed, *_list_lowest(self._scores, self.size)}
         self.pictures = {name: picture for name, picture in self.pictures.items() if name in wanted}
         return case.case_id in wanted
 
@@ -271,17 +271,6 @@ class ImageBuffer:
         return {name: by_name[name] for name in wanted if name in by_name}
 
 
-def average_dice(table: Sequence[CaseScore]) -> dict[str, float]:
-    """Average the Dice of each case over its labels.
-
-    It is infinite if no label is defined, so that the case is none of the worst.
-    """
-    values: dict[str, list[float]] = {}
-    for score in table:
-        values.setdefault(score.case_id, []).append(float(score.values["dice"]))
-    return {name: _average_defined(dice) for name, dice in values.items()}
-
-
 def find_worst_cases(table: Sequence[CaseScore], size: int) -> list[str]:
     """Find the cases with the lowest mean Dice, the worst first.
 
@@ -289,12 +278,12 @@ def find_worst_cases(table: Sequence[CaseScore], size: int) -> list[str]:
     >>> find_worst_cases(rows, 1)
     ['y']
     """
-    return [name for _, name in sorted((mean, name) for name, mean in average_dice(table).items())[:size]]
+    return _list_lowest(average_cases(table), size)
 
 
-def _average_defined(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.inf
+def _list_lowest(means: Mapping[str, float], size: int) -> list[str]:
+    # A case of which no label is defined is none of the worst.
+    return sorted(means, key=lambda name: (math.isnan(means[name]), np.nan_to_num(means[name]), name))[:size]
 
 
 def _flatten_means(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:

@@ -10,7 +10,6 @@ import platform
 import re
 import sys
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ from medseg_pl.core.types import Prediction
 from medseg_pl.data.profiling import measure_prediction
 from medseg_pl.data.splits import SIDES
 from medseg_pl.io.atomic_files import write_text
-from medseg_pl.io.installation import read_git_state
+from medseg_pl.io.installation import find_version, read_git_state
 from medseg_pl.metrics import gather_from_ranks
 from medseg_pl.models.optimizers import is_score_driven
 from medseg_pl.planning.fingerprint import survey_cases
@@ -162,7 +161,7 @@ def describe_environment(trainer: Trainer) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": platform.system(),
-        "packages": {name: _find_version(name) for name in _PACKAGES},
+        "packages": {name: find_version(name) for name in _PACKAGES},
         "git": read_git_state(Path.cwd()),
         "hardware": _describe_hardware(),
         "training": _describe_training(trainer),
@@ -270,13 +269,6 @@ def _read_memory_gib() -> float | None:
 def _describe_gpu(number: int) -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(number)
     return {"name": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1)}
-
-
-def _find_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _list_configs(folder: Path) -> list[Path]:

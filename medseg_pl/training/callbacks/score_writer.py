@@ -281,12 +281,12 @@ class ScoreWriter(Callback):
             Path(directory), stage, table, module.labels.names, strata=strata, facts=facts, objects=objects
         )
         if masks is not None:
-            masks.finish(predictions_beside(scores), _average_cases(table), bins)
+            masks.finish(predictions_beside(scores), average_cases(table), bins)
         print_scores(scores, summary, stage)
 
 
-def _average_cases(table: Sequence[CaseScore]) -> dict[str, float]:
-    """Compute the mean Dice over labels of each case."""
+def average_cases(table: Sequence[CaseScore]) -> dict[str, float]:
+    """Average the Dice of each case over its labels, see `average_dice`."""
     cases: dict[str, list[float]] = {}
     for row in table:
         cases.setdefault(row.case_id, []).append(float(row.values["dice"]))
