@@ -13,7 +13,7 @@ import yaml
 from medseg_pl.cli.lightning_cli import get_experiment_folder, get_limits, make_parser
 from medseg_pl.cli.parser import EarlyOptions, EarlyParser, check_sections, list_options
 from medseg_pl.core.errors import SettingError, UnreadableFileError
-from medseg_pl.io.config_files import read_yaml
+from medseg_pl.io.config_files import list_differences, read_yaml
 
 _EPILOG = """\
 besides: every setting of medseg fit, such as --config FILE, --experiment NAME, --trainer.max_epochs N; --data_root DIR;
@@ -118,18 +118,3 @@ def select_binding(settings: Mapping[str, Any]) -> dict[str, Any]:
         "seed_everything": settings["seed_everything"],
         "trainer": {"precision": settings["trainer"]["precision"]},
     }
-
-
-def list_differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """List the settings that differ, except for new ones.
-
-    >>> list_differences({"data": {"folds": 5}}, {"data": {"folds": 4, "new": True}})
-    ['data.folds']
-    """
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return [] if before == now else [name]
-    return [
-        difference
-        for key in before
-        for difference in list_differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-    ]

@@ -1,13 +1,13 @@
-"""JSON and YAML of any origin, each fault a ValueError; the configurations that ship with medseg."""
+"""JSON and YAML of any origin, each fault a ValueError; configurations that ship; YAML with reasons as comments."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -64,6 +64,21 @@ def _require_shallow(content: Any) -> Any:
 _NAME = "configs"
 
 
+def list_differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """List the settings that differ, except for new ones.
+
+    >>> list_differences({"data": {"folds": 5}}, {"data": {"folds": 4, "new": True}})
+    ['data.folds']
+    """
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [name]
+    return [
+        difference
+        for key in before
+        for difference in list_differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+    ]
+
+
 def find_shipped_configs() -> Path:
     """Find the shipped configurations: in the package, or in a clone."""
     package = Path(__file__).resolve().parents[1]
@@ -112,3 +127,68 @@ def list_config_names() -> list[str]:
     """List what ships, as a command names it: `configs/model/tiny.yaml` …."""
     folder = find_shipped_configs()
     return sorted((_NAME / path.relative_to(folder)).as_posix() for path in folder.rglob("*.yaml"))
+
+
+class Commented(NamedTuple):
+    """A value with a comment."""
+
+    value: Any
+    comment: str
+
+
+def dump_annotated_yaml(settings: Mapping[str, Any]) -> str:
+    """Write nested mappings as YAML, the same text for the same settings.
+
+    >>> print(dump_annotated_yaml({"model": {"channels": Commented(1, "gray"), "input_size": [64, 64]}}), end="")
+    model:
+      channels: 1  # gray
+      input_size: [64, 64]
+
+    A list of mappings takes a line for each of their values, so that each can have its comment.
+
+    >>> print(dump_annotated_yaml({"channels": [{"low": Commented(0, "air")}, {"low": 1}]}), end="")
+    channels:
+      - low: 0  # air
+      - low: 1
+    """
+    return "".join(line + "\n" for line in _format_lines(settings, ""))
+
+
+def remove_comments(settings: Any) -> Any:
+    """Return nested settings as plain values.
+
+    >>> remove_comments({"channels": Commented(1, "gray")})
+    {'channels': 1}
+    """
+    if isinstance(settings, Commented):
+        return remove_comments(settings.value)
+    if isinstance(settings, Mapping):
+        return {key: remove_comments(value) for key, value in settings.items()}
+    return [remove_comments(value) for value in settings] if isinstance(settings, list) else settings
+
+
+def _format_lines(settings: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, value in settings.items():
+        inner, comment = value if isinstance(value, Commented) else (value, "")
+        if isinstance(inner, Mapping):
+            yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
+            yield from _format_lines(inner, indent + "  ")
+        elif isinstance(inner, list) and inner and all(isinstance(item, Mapping) and item for item in inner):
+            yield f"{indent}{key}:" + (f"  # {comment}" if comment else "")
+            for item in inner:
+                first, *others = _format_lines(item, indent + "    ")
+                yield f"{indent}  - {first.lstrip()}"
+                yield from others
+        else:
+            yield f"{indent}{key}: {_format_scalar(inner)}" + (f"  # {comment}" if comment else "")
+
+
+def _format_scalar(value: Any) -> str:
+    """Format a value on one line, quoted if YAML would misread it."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
+    # PyYAML ends a bare scalar with the mark of a document's end.
+    text = text.removesuffix("...\n").rstrip("\n")  # only these: a no-break space may be the value
+    if text.isprintable():
+        return text
+    # Line breaks, of which Unicode has several, would be folded; between double quotes they are escaped.
+    return yaml.safe_dump(value, default_style='"', default_flow_style=True, width=10**9).strip()

@@ -80,11 +80,6 @@ def format_rows(rows: Sequence[Row], columns: Sequence[str] = ()) -> str:
     return buffer.getvalue()
 
 
-def write_summary(path: Path, summary: Mapping[str, Any], *, replace: bool = False) -> None:
-    """Write a summary as JSON, see `format_summary`."""
-    write_text(path, format_summary(summary), replace=replace)
-
-
 def format_summary(summary: Mapping[str, Any]) -> str:
     """Format a summary as JSON that any parser reads: no NaN."""
     return json.dumps(summary, indent=1, allow_nan=False) + "\n"

@@ -51,11 +51,16 @@ def read_archive(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError("it holds no dictionary")
     except Exception as error:  # a damaged pickle makes its reader stumble in any way
-        raise UnreadableFileError(
-            f"{path} is not a checkpoint that medseg fit wrote, or it is damaged ({type(error).__name__}). Use "
-            "best.ckpt or last.ckpt of a run folder."
-        ) from error
+        raise make_checkpoint_error(path, error) from error
     return content
+
+
+def make_checkpoint_error(path: Path, error: Exception) -> UnreadableFileError:
+    """Make the error for a file that cannot be read as a checkpoint."""
+    return UnreadableFileError(
+        f"{path} is not a checkpoint that medseg fit wrote, or it is damaged "
+        f"({type(error).__name__}). Use best.ckpt or last.ckpt of a run folder."
+    )
 
 
 def _read_member(path: Path) -> bytes:

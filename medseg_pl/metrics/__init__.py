@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from medseg_pl.metrics.case_metric import LabelPair as LabelPair
     from medseg_pl.metrics.case_metric import MetricTable as MetricTable
     from medseg_pl.metrics.case_metric import gather_from_ranks as gather_from_ranks
+    from medseg_pl.metrics.measures import BoundaryMetric as BoundaryMetric
     from medseg_pl.metrics.measures import CalibrationMetric as CalibrationMetric
+    from medseg_pl.metrics.measures import CenterlineMetric as CenterlineMetric
     from medseg_pl.metrics.measures import OverlapMetric as OverlapMetric
     from medseg_pl.metrics.measures import SurfaceMetric as SurfaceMetric
     from medseg_pl.metrics.measures import UWMadisonScore as UWMadisonScore
@@ -17,14 +19,12 @@ if TYPE_CHECKING:
     from medseg_pl.metrics.objects import ObjectMetric as ObjectMetric
     from medseg_pl.metrics.objects import ObjectTable as ObjectTable
     from medseg_pl.metrics.objects import collect_objects as collect_objects
-    from medseg_pl.metrics.shape import BoundaryMetric as BoundaryMetric
-    from medseg_pl.metrics.shape import CenterlineMetric as CenterlineMetric
     from medseg_pl.metrics.summary import summarize as summarize
 
 _MODULES = {
     "CalibrationMetric": "measures",
-    "BoundaryMetric": "shape",
-    "CenterlineMetric": "shape",
+    "BoundaryMetric": "measures",
+    "CenterlineMetric": "measures",
     "MetricTable": "case_metric",
     "ObjectMetric": "objects",
     "ObjectTable": "objects",

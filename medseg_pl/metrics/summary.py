@@ -14,14 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from medseg_pl.core.errors import count_noun, make_printable
-from medseg_pl.io.atomic_files import write_atomically
+from medseg_pl.io.atomic_files import write_atomically, write_text
 from medseg_pl.io.scores import (
     PREDICTIONS,
     Row,
     choose_numbered_paths,
     describe_scored_cases,
+    format_summary,
     write_rows,
-    write_summary,
 )
 from medseg_pl.metrics.case_metric import DISTANCES, FALSE_ALARM, MISSED, NOT_ANNOTATED, UNDEFINED, CaseScore
 from medseg_pl.metrics.functional.overlap import OverlapCounts, dice
@@ -231,7 +231,7 @@ def write_scores(
         write_rows(listed, objects.rows, columns=OBJECT_COLUMNS)
     with write_atomically(scores) as rows, write_atomically(file) as described:
         write_rows(rows, [make_row(score, (strata or {}).get(score.case_id, {})) for score in table], replace=True)
-        write_summary(described, summary, replace=True)
+        write_text(described, format_summary(summary), replace=True)
     return scores, summary
 
 

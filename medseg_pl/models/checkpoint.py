@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
-from medseg_pl.core.errors import MissingDataError, SettingError, UnreadableFileError
+from medseg_pl.core.errors import MissingDataError, SettingError
 from medseg_pl.core.import_policy import check_stored
 from medseg_pl.core.validation import iterate_texts
 from medseg_pl.io.paths import suggest_similar
 from medseg_pl.io.progress import announce_choice
 from medseg_pl.io.scores import require_run_folder
+from medseg_pl.io.torch_archive import make_checkpoint_error
 
 SHARED = (
     "labels.names",
@@ -143,7 +144,7 @@ def read_checkpoint(name: str) -> CheckpointInfo:
     except SettingError as error:
         raise SettingError(f"{path} is not loaded: {error}") from error
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise _make_unreadable_error(path, error) from error
+        raise make_checkpoint_error(path, error) from error
     return CheckpointInfo(name, settings, data, profile)
 
 
@@ -181,7 +182,7 @@ def load_verified(path: Path, map_location: MapLocation = "cpu", *, mmap: bool =
         loaded = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
         return dict(loaded)
     except Exception as error:  # A damaged pickle makes its reader stumble in any way, over an IndexError as well.
-        raise _make_unreadable_error(path, error) from error
+        raise make_checkpoint_error(path, error) from error
 
 
 def verify_checksums(path: Path) -> None:
@@ -200,13 +201,6 @@ def verify_checksums(path: Path) -> None:
             raise zipfile.BadZipFile("torch.save gives no attributes")
         if (damaged := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"{damaged} fails its checksum")
-
-
-def _make_unreadable_error(path: Path, error: Exception) -> UnreadableFileError:
-    return UnreadableFileError(
-        f"{path} is not a checkpoint that medseg fit wrote, or it is damaged "
-        f"({type(error).__name__}). Use best.ckpt or last.ckpt of a run folder."
-    )
 
 
 def _drop_downloads(network: Any) -> Any:

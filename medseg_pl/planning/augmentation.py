@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from medseg_pl.core.labels import LabelMap
-from medseg_pl.planning.annotated_yaml import Commented
+from medseg_pl.io.config_files import Commented
 from medseg_pl.planning.fingerprint import Fingerprint
 from medseg_pl.planning.objects import find_thickest, find_thinnest
 

@@ -13,9 +13,9 @@ from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case_cache import CaseCache, find_default_directory
 from medseg_pl.data.prepared_data import find_time_axes
 from medseg_pl.data.sources.base import note_unknown_patients
+from medseg_pl.io.config_files import dump_annotated_yaml, remove_comments
 from medseg_pl.io.progress import announce, show_progress
 from medseg_pl.models.pretrained import PACKAGES
-from medseg_pl.planning.annotated_yaml import dump_annotated_yaml, remove_comments
 from medseg_pl.planning.budget import Hardware, is_here, measure_speed
 from medseg_pl.planning.fingerprint import Fingerprint, compute_fingerprint
 from medseg_pl.planning.planner import choose_batch_limit, find_slice_size, plan

@@ -20,7 +20,7 @@ from medseg_pl.checks import CODES
 from medseg_pl.core.errors import SettingError, count_noun
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.inference.sliding_window import get_transforms
-from medseg_pl.planning.annotated_yaml import Commented
+from medseg_pl.io.config_files import Commented
 from medseg_pl.planning.augmentation import plan_augmentation
 from medseg_pl.planning.budget import EPOCHS, Budget, Hardware, Speed, choose_budget, look_up_speed
 from medseg_pl.planning.fingerprint import MOST_FOLDS, Fingerprint

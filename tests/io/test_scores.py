@@ -16,12 +16,12 @@ from medseg_pl.core.errors import MissingDataError, OutputExistsError, Unreadabl
 from medseg_pl.io.scores import (
     choose_numbered_paths,
     find_scores,
+    format_summary,
     note_newest,
     read_cell,
     read_rows,
     write_cell,
     write_rows,
-    write_summary,
 )
 
 
@@ -58,18 +58,16 @@ def test_a_table_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     assert target.read_text() == "a\n2\n"
 
 
-def test_a_summary_is_plain_json(tmp_path: Path) -> None:
+def test_a_summary_is_plain_json() -> None:
     summary = {"foreground_mean": {"dice": 0.75}, "labels": {"spleen": {"std": None, "ci95": [0.5, 1.0]}}}
-    write_summary(tmp_path / "summary.json", summary)
-    text = (tmp_path / "summary.json").read_text()
+    text = format_summary(summary)
     assert json.loads(text, parse_constant=pytest.fail) == summary
     assert text.endswith("}\n")
 
 
-def test_a_summary_with_nan_is_not_written(tmp_path: Path) -> None:
+def test_a_summary_with_nan_is_not_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_summary(tmp_path / "summary.json", {"dice": math.nan})
-    assert not list(tmp_path.iterdir())
+        format_summary({"dice": math.nan})
 
 
 def test_taken_names_are_counted_on(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import torch
 
 from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
+from medseg_pl.io.config_files import Commented
 from medseg_pl.planning import budget
-from medseg_pl.planning.annotated_yaml import Commented
 from medseg_pl.planning.budget import Hardware, Speed
 from medseg_pl.planning.fingerprint import Fingerprint
 from medseg_pl.planning.objects import ObjectSize

@@ -23,6 +23,7 @@ from medseg_pl.core.types import Prediction
 from medseg_pl.data.profiling import measure_prediction
 from medseg_pl.data.splits import SIDES
 from medseg_pl.io.atomic_files import write_text
+from medseg_pl.io.config_files import list_differences
 from medseg_pl.io.installation import find_version, read_git_state
 from medseg_pl.metrics import gather_from_ranks
 from medseg_pl.models.optimizers import is_score_driven
@@ -75,7 +76,10 @@ class ConfigWriter(SaveConfigCallback):
 
     def _list_changes_since(self, written: Path) -> list[str]:
         now = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        return _list_changes(yaml.safe_load(written.read_text(encoding="utf-8")), now)
+        before = yaml.safe_load(written.read_text(encoding="utf-8"))
+        # Both ways, since a setting may be new or gone.
+        changes = dict.fromkeys([*list_differences(before, now), *list_differences(now, before)])
+        return [name for name in changes if name != "ckpt_path"]
 
 
 class ProvenanceWriter(Callback):
@@ -275,19 +279,3 @@ def _list_configs(folder: Path) -> list[Path]:
     """List the configurations in a run folder, oldest first."""
     first, later = folder / "config.yaml", list(folder.glob("config_resumed_*.yaml"))
     return [first, *sorted(later, key=lambda path: (len(path.name), path.name))] if first.is_file() else []
-
-
-def _list_changes(before: Any, now: Any, name: str = "") -> list[str]:
-    """List the settings that differ, except for the checkpoint to resume.
-
-    >>> _list_changes({"trainer": {"max_epochs": 2}, "ckpt_path": None}, {"trainer": {"max_epochs": 3}})
-    ['trainer.max_epochs']
-    """
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return [] if before == now else [name]
-    keys = [key for key in {**before, **now} if (name, key) != ("", "ckpt_path")]
-    return [
-        change
-        for key in keys
-        for change in _list_changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
-    ]

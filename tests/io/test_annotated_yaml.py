@@ -7,7 +7,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from medseg_pl.planning.annotated_yaml import Commented, dump_annotated_yaml
+from medseg_pl.io.config_files import Commented, dump_annotated_yaml
 
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20))
 LEAVES = st.one_of(VALUES, st.lists(VALUES, max_size=3), VALUES.map(lambda value: Commented(value, "because: # so")))
