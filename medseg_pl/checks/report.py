@@ -17,7 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from rich import box
@@ -33,6 +33,7 @@ from medseg_pl.checks.pixel_measurement import index_values, sample_finite
 from medseg_pl.checks.run_checks import CODES, Report, run_checks
 from medseg_pl.checks.settings import CheckSettings, read_settings
 from medseg_pl.core.errors import DataError, SettingError, count_noun, make_printable, name_options
+from medseg_pl.core.intensity import PERCENTILES
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.sources import FileSource, Source
@@ -80,7 +81,7 @@ def draw_thumbnail(source: Source, case: Case, labels: LabelMap) -> bytes | None
     if mask is not None and mask.shape != image.shape[1:]:
         mask = None
     index = image.shape[1] // 2 if mask is None else int(np.count_nonzero(mask, axis=(1, 2)).argmax())
-    picture = _render(image[:, index])
+    picture = _render(image[:, index], None if mask is None else mask[index] != 0)
     if mask is not None:
         values = cv2.resize(mask[index].astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         planes = np.stack([values == value for value in range(1, len(COLORS) + 1)])
@@ -116,10 +117,12 @@ def _read_volume(source: Source, case: Case, labels: LabelMap) -> tuple[NDArray[
     return volume.image, np.max([plane * np.uint8(number) for number, plane in enumerate(planes, start=1)], axis=0)
 
 
-def _render(planes: Shaped[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "H W 3"]:
+def _render(planes: Shaped[np.ndarray, "c h w"], labeled: Bool[np.ndarray, "h w"] | None) -> UInt8[np.ndarray, "H W 3"]:
     """Render a slice within 224 pixels, colored where it has three channels."""
-    values = sample_finite(planes)
-    low, high = np.percentile(values, [0.5, 99.5]).tolist() if values.size else (0.0, 1.0)
+    low, high = _compute_range(planes) or (0.0, 1.0)
+    # Small bright lesions lie above the percentiles of the image: all of them would be the same white.
+    darkest, brightest = (None if labeled is None else _compute_range(planes[:, labeled])) or (low, high)
+    low, high = min(low, darkest), max(high, brightest)
     shown = planes if len(planes) == 3 else planes[:1].repeat(3, axis=0)
     picture = np.stack([to_gray(plane, low, high) for plane in shown], axis=-1)
     scale = _SIDE / max(picture.shape[:2])
@@ -127,6 +130,14 @@ def _render(planes: Shaped[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "H W 3"]:
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     resized: NDArray[np.uint8] = np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
     return resized
+
+
+def _compute_range(values: Shaped[np.ndarray, "..."]) -> tuple[float, float] | None:
+    values = sample_finite(values)
+    if not values.size:
+        return None
+    low, high = np.percentile(values, PERCENTILES).tolist()
+    return low, high
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -149,9 +149,10 @@ def find_slice_size(fingerprint: Fingerprint, settings: Mapping[str, Any]) -> tu
 
 def _choose_tta(moves: Mapping[str, Any]) -> Commented:
     """Choose to average over the flips that training has seen."""
-    flips = tuple(bool(_get_value(moves.get(name, 0.0))) for name in ("flip_horizontal", "flip_vertical"))
-    mode = {(True, True): "flips", (True, False): "horizontal", (False, True): "vertical"}.get(flips, "none")
-    return Commented(mode, "training does not flip" if mode == "none" else "as in training")
+    flipped = [side for side in ("horizontal", "vertical") if _get_value(moves.get(f"flip_{side}", 0.0))]
+    if not flipped:
+        return Commented("none", "training does not flip")
+    return Commented("flips" if len(flipped) == 2 else flipped[0], "as in training")
 
 
 def _get_value(value: Any) -> Any:

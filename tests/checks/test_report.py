@@ -80,3 +80,14 @@ def test_large_and_strange_images(tmp_path: Path) -> None:
     save_raster(tmp_path / "images" / "a.png", tall)
     save_raster(tmp_path / "masks" / "a.png", tall[..., 0])
     assert drawn(FolderSource(str(tmp_path)), EXCLUSIVE).shape == (224, 1, 3)
+
+
+def test_small_bright_lesions_keep_their_shades(tmp_path: Path) -> None:
+    """Both halves lie above 99.5 % of the image."""
+    image, mask = np.full((300, 300), 20, np.uint8), np.zeros((300, 300), np.uint8)
+    image[100:120, 100:110], image[100:120, 110:120] = 150, 250
+    mask[100:120, 100:120] = 1
+    save_raster(tmp_path / "images" / "a.png", image)
+    save_raster(tmp_path / "masks" / "a.png", mask)
+    left, right = drawn(FolderSource(str(tmp_path)), EXCLUSIVE)[82, [79, 85], 1].astype(int)
+    assert right - left > 60

@@ -232,9 +232,9 @@ def _draw(
     from medseg_pl.io.case_pictures import draw_side_by_side
     from medseg_pl.training.callbacks.prediction_writer import rgb_of
 
-    rgb = rgb_of(volume.image, compute_channel_statistics(volume.image), depth)
-    drawn, predicted = (labels.planes(each)[:, depth] for each in (reference, mask))
-    return draw_side_by_side(rgb, drawn, predicted)
+    drawn, predicted = labels.planes(reference), labels.planes(mask)
+    rgb = rgb_of(volume.image, compute_channel_statistics(volume.image), drawn, depth)
+    return draw_side_by_side(rgb, drawn[:, depth], predicted[:, depth])
 
 
 def _record(trained: Sequence[CheckpointInfo], source: Source) -> dict[str, Any]:

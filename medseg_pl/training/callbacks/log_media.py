@@ -258,7 +258,7 @@ class ImageBuffer:
         assert case.reference is not None, "only cases with a reference are shown"
         reference, prediction = (self.labels.planes(mask) for mask in (case.reference, case.mask))
         depth = select_slice(reference, prediction)
-        rgb = rgb_of(image, statistics, depth)
+        rgb = rgb_of(image, statistics, reference, depth)
         self.pictures[case.case_id] = Picture(case.case_id, rgb, reference[:, depth], prediction[:, depth])
 
     def gather(self, wanted: Sequence[str]) -> dict[str, Picture]:

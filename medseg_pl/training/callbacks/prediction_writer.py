@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from medseg_pl.core.errors import DataError
 from medseg_pl.core.image_findings import ImageFinding
-from medseg_pl.core.intensity import HIGH, LOW, compute_channel_statistics
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case, Prediction, Volume
 from medseg_pl.data.cache.case import CachedCase
 from medseg_pl.data.sources import Source
 from medseg_pl.inference.review_queue import ReviewQueue
 from medseg_pl.io.atomic_files import write_atomically
-from medseg_pl.io.case_pictures import draw_contours, draw_side_by_side, to_rgb
+from medseg_pl.io.case_pictures import choose_window, draw_contours, draw_side_by_side, to_rgb
 from medseg_pl.io.folders import OutputFolder
 from medseg_pl.io.paths import LeftOut
 from medseg_pl.io.raster import write_png
@@ -106,19 +106,20 @@ def overlay(case: Prediction, cached: CachedCase, labels: LabelMap) -> NDArray[n
     # By the reference and not the prediction, so that the slice is the same for every model.
     annotated = labels.planes(case.reference)
     depth = int(annotated.sum(axis=(0, 2, 3)).argmax())
-    rgb = rgb_of(cached.image, cached.statistics, depth)
+    rgb = rgb_of(cached.image, cached.statistics, annotated, depth)
     return draw_side_by_side(rgb, annotated[:, depth], labels.planes(case.mask)[:, depth])
 
 
-def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], depth: int) -> NDArray[np.uint8]:
-    """Convert a slice to RGB, gray between the case's percentiles.
+def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], planes: NDArray[Any], depth: int) -> NDArray[np.uint8]:
+    """Convert a slice to RGB, gray as `choose_window` says.
 
     Args:
         image: `(C, D, H, W)` raw values.
         statistics: Of the channels, see `compute_channel_statistics`.
+        planes: `(L, D, H, W)`, where each label is.
         depth: The number of the slice.
     """
-    return to_rgb(image[:, depth], float(statistics[0, LOW]), float(statistics[0, HIGH]))
+    return to_rgb(image[:, depth], *choose_window(image[0], statistics, (planes != 0).any(axis=0)))
 
 
 class Inputs(NamedTuple):
@@ -270,7 +271,7 @@ def picture(volume: Volume, mask: NDArray[np.uint8], labels: LabelMap, depth: in
     """
     planes = labels.planes(mask)
     depth = int(planes.sum(axis=(0, 2, 3)).argmax()) if depth is None else depth
-    rgb = rgb_of(volume.image, compute_channel_statistics(volume.image), depth)
+    rgb = rgb_of(volume.image, compute_channel_statistics(volume.image), planes, depth)
     return np.concatenate([rgb, draw_contours(rgb, planes[:, depth])], axis=1)
 
 

@@ -14,6 +14,7 @@ import pytest
 from lightning.pytorch import LightningModule, Trainer
 
 from medseg_pl.core.errors import OutputExistsError
+from medseg_pl.core.intensity import compute_channel_statistics
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Prediction
 from medseg_pl.data.sources import FolderSource
@@ -110,3 +111,12 @@ def test_what_was_not_asked_for_is_no_fault(
     writer.on_predict_end(trainer(limit), MODULE)
     assert statuses(writer) == {"a": "written", "b": status, "c": status}
     assert any(each.is_fault for each in writer.outcomes) == (status == "not reached")
+
+
+def test_small_bright_lesions_keep_their_shades() -> None:
+    """Both voxels lie above 99.5 % of the image."""
+    image = np.full((1, 1, 50, 50), 20, np.int16)
+    image[0, 0, 10, 10:12] = 100, 180
+    planes = image > 50
+    rgb = prediction_writer.rgb_of(image, compute_channel_statistics(image), planes, depth=0)
+    assert rgb[10, 10:12, 0].tolist() == [127, 255]
