@@ -20,6 +20,7 @@ from medseg_pl.io.case_pictures import select_slice
 from medseg_pl.io.privacy import Pseudonyms
 from medseg_pl.metrics import CaseScore, OverlapMetric
 from medseg_pl.metrics.case_metric import LabelPair, gather_from_ranks
+from medseg_pl.metrics.statistics.intervals import format_number
 from medseg_pl.metrics.summary import make_row, summarize
 from medseg_pl.training.callbacks.prediction_writer import rgb_of
 from medseg_pl.training.callbacks.score_writer import average_cases, average_dice
@@ -183,7 +184,7 @@ class MediaLogger(Callback):
             if not trainer.is_global_zero or not pictures:
                 continue
             captions = {
-                f"{self._record.pseudonym('case', case_id)}, Dice {means[case_id]:.3f}": picture
+                f"{self._record.pseudonym('case', case_id)}, Dice {format_number(means[case_id])}": picture
                 for case_id, picture in pictures.items()
             }
             for dashboard in self._dashboards:
