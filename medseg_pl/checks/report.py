@@ -40,7 +40,7 @@ from medseg_pl.data.sources import FileSource, Source
 from medseg_pl.data.sources.base import note_fine_pattern, note_unknown_patients
 from medseg_pl.data.sources.files import CaseGrid, bring_to_grid, read_image_file, read_mask_file
 from medseg_pl.io.atomic_files import require_absent, write_text
-from medseg_pl.io.case_pictures import COLORS, draw_contours, to_gray
+from medseg_pl.io.case_pictures import COLORS, draw_contours, to_gray, widen_window
 from medseg_pl.io.progress import show_progress
 
 _SIDE = 224
@@ -119,10 +119,10 @@ def _read_volume(source: Source, case: Case, labels: LabelMap) -> tuple[NDArray[
 
 def _render(planes: Shaped[np.ndarray, "c h w"], labeled: Bool[np.ndarray, "h w"] | None) -> UInt8[np.ndarray, "H W 3"]:
     """Render a slice within 224 pixels, colored where it has three channels."""
-    low, high = _compute_range(planes) or (0.0, 1.0)
-    # Small bright lesions lie above the percentiles of the image: all of them would be the same white.
-    darkest, brightest = (None if labeled is None else _compute_range(planes[:, labeled])) or (low, high)
-    low, high = min(low, darkest), max(high, brightest)
+    values = sample_finite(planes)
+    low, high = np.percentile(values, PERCENTILES).tolist() if values.size else (0.0, 1.0)
+    if labeled is not None:
+        low, high = widen_window(low, high, planes[:, labeled])
     shown = planes if len(planes) == 3 else planes[:1].repeat(3, axis=0)
     picture = np.stack([to_gray(plane, low, high) for plane in shown], axis=-1)
     scale = _SIDE / max(picture.shape[:2])
@@ -130,14 +130,6 @@ def _render(planes: Shaped[np.ndarray, "c h w"], labeled: Bool[np.ndarray, "h w"
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     resized: NDArray[np.uint8] = np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
     return resized
-
-
-def _compute_range(values: Shaped[np.ndarray, "..."]) -> tuple[float, float] | None:
-    values = sample_finite(values)
-    if not values.size:
-        return None
-    low, high = np.percentile(values, PERCENTILES).tolist()
-    return low, high
 
 
 def check(arguments: argparse.Namespace) -> int:

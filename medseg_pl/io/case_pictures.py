@@ -86,13 +86,20 @@ def choose_window(
     >>> choose_window(image[0], np.array([[0, 1, 10, 50]], np.float32), image[0] > 200)
     (10.0, 240.0)
     """
-    low, high = float(statistics[0, LOW]), float(statistics[0, HIGH])
-    inside = values[labeled]
-    inside = inside[np.isfinite(inside)]
-    if not inside.size:
+    return widen_window(float(statistics[0, LOW]), float(statistics[0, HIGH]), values[labeled])
+
+
+def widen_window(low: float, high: float, labeled: Shaped[np.ndarray, "..."]) -> tuple[float, float]:
+    """Widen a window to the percentiles of the labeled values.
+
+    >>> widen_window(10, 50, np.array([240.0])), widen_window(10, 50, np.array([]))
+    ((10, 240.0), (10, 50))
+    """
+    finite = labeled[np.isfinite(labeled)]
+    if not finite.size:
         return low, high
     # Small bright lesions lie above the percentiles of the image: all of them would be the same white.
-    darkest, brightest = np.percentile(inside, PERCENTILES).tolist()
+    darkest, brightest = np.percentile(finite, PERCENTILES).tolist()
     return min(low, darkest), max(high, brightest)
 
 

@@ -305,14 +305,14 @@ def _choose_resize(
 def _choose_weights(fingerprint: Fingerprint, scale: _Scale, weights: Collection[str]) -> Commented:
     photographs = fingerprint.channels == 3 and fingerprint.depth == 1
     if not photographs and fingerprint.groups >= _FEW:
-        return Commented(None, f"{_count_patients(fingerprint)} of gray images teach an encoder by themselves")
-    reason = "images of three channels" if photographs else f"only {_count_patients(fingerprint)}"
+        return Commented(None, f"{_describe_patients(fingerprint)} of gray images teach an encoder by themselves")
+    reason = "images of three channels" if photographs else f"only {_describe_patients(fingerprint)}"
     if scale.pretrained in weights:
         return Commented(f"medseg:{scale.pretrained}", f"ImageNet: {reason}")
     return Commented(None, f"would help ({reason}): pip install 'medseg[pretrained]' and plan again")
 
 
-def _count_patients(fingerprint: Fingerprint) -> str:
+def _describe_patients(fingerprint: Fingerprint) -> str:
     # One of each case may be known, or none at all.
     return count_noun(fingerprint.groups, "case" if fingerprint.groups == fingerprint.cases else "patient")
 

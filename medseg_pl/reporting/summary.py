@@ -206,7 +206,8 @@ def assess_quality(run: Run) -> Finding:
     means = run.summary.get("foreground_mean", {})
     cases, groups = run.summary.get("n_cases", 0), run.summary.get("n_groups", 0)
     of_whom = f"{count_noun(cases, 'case')} of {count_noun(groups, 'patient')}"
-    sentences = [f"The mean over {count_noun(len(run.labels), 'label')} of {of_whom}."]
+    what = f"Dice of {run.labels[0]}" if len(run.labels) == 1 else f"mean over {len(run.labels)} labels"
+    sentences = [f"The {what} in {of_whom}."]
     unit = " and ".join(run.summary.get("units", []))
     if (distance := means.get("hd95_mm")) is not None:
         sentences.append(f"95 % of the outline is within {distance:.1f} {unit} (HD95, mean over cases).")

@@ -100,6 +100,10 @@ def run_of(folder: Path, dice: list[float], **survey: Any) -> Run:
     return read_run(folder, None)
 
 
+def test_one_label_has_no_mean_over_labels(tmp_path: Path) -> None:
+    assert assess_quality(run_of(tmp_path, [0.8] * 3)).sentences[0] == "The Dice of liver in 3 cases of 3 patients."
+
+
 def test_a_share_of_the_outline_is_not_rounded_up(tmp_path: Path) -> None:
     # The square root of 0.9996, whose NSD is that number: not 100 %.
     run = run_of(tmp_path, [0.9998] * 3)

@@ -63,7 +63,7 @@ def run(arguments: Namespace) -> int:
     planned = plan_config(
         found,
         hardware,
-        "_".join(root.resolve().name.split()),  # of the folder of its runs, which one types
+        "_".join(root.resolve().name.split()),  # names the folder of its runs, which one types
         arguments.num_workers,
         arguments.minutes,
         probes=not arguments.no_probe,

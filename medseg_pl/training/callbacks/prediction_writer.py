@@ -119,7 +119,7 @@ def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], planes: NDArray
         planes: `(L, D, H, W)`, where each label is.
         depth: The number of the slice.
     """
-    return to_rgb(image[:, depth], *choose_window(image[0], statistics, (planes != 0).any(axis=0)))
+    return to_rgb(image[:, depth], *choose_window(image[0], statistics, np.asarray(planes.any(axis=0))))
 
 
 class Inputs(NamedTuple):
