@@ -219,6 +219,8 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
         raise SettingError(f"medseg {command} has no {' It has no '.join(unknown[:2])}")
     for name, values in options.items():
         _check_value(name, values, options)
+    if command == "predict":
+        _check_output(arguments, options)
 
 
 def _split_options(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -254,6 +256,21 @@ def _check_required(command: str, arguments: Sequence[str], options: Mapping[str
                 near = difflib.get_close_matches(name, options.keys() - {"input", "output"}, n=1)
                 instead = f", not --{near[0]}" if near else ""
                 raise SettingError(f"medseg predict needs --{name}{instead}: {what}.")
+
+
+def _check_output(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> None:
+    from medseg_pl.io.folders import check_kept_input
+
+    after_short = arguments[arguments.index("-o") + 1 :] if "-o" in arguments else []
+    images, output = options.get("input", [])[:1], (options.get("output") or after_short)[:1]
+    # Other faults of the two are the parser's to name.
+    if (
+        output
+        and images
+        and _exists(images[0])
+        and not Path(output[0]).resolve().is_relative_to(Path(images[0]).resolve())
+    ):
+        check_kept_input(Path(output[0]), Path(images[0]))
 
 
 def _find_name_fault(command: str, name: str) -> str | None:

@@ -20,7 +20,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
+_OWN = ".medseg"
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -105,6 +106,32 @@ def _write_holder(path: Path, holder: str) -> None:
         path.write_text(holder, encoding="utf-8")
 
 
+def check_kept_input(directory: Path, images: Path) -> None:
+    """Check that an output folder is free, or holds results of these images.
+
+    It takes no model, whose loading takes longer. `OutputFolder.check` compares the rest.
+
+    Args:
+        directory: The folder.
+        images: What `record["input"]` of the results would be.
+
+    Raises:
+        OutputExistsError: It holds anything else.
+    """
+    _check_kept(directory, lambda kept: json.loads(kept).get("input") == str(images.resolve()))
+
+
+def _check_kept(directory: Path, is_same: Callable[[str], bool]) -> None:
+    record = directory / _OWN / "record.json"
+    if not record.is_file():
+        require_empty(directory, but=_OWN)  # of a run that was interrupted before its record
+    elif not is_same(record.read_text(encoding="utf-8")):
+        raise OutputExistsError(
+            f"{directory} holds results of other inputs, checkpoints or settings; nothing was written. Choose another "
+            "folder, or repeat the command that began it."
+        )
+
+
 class OutputFolder:
     """A folder of results by case that an interrupted command can finish.
 
@@ -118,7 +145,7 @@ class OutputFolder:
         self.directory = directory
         self.record = json.dumps(record, indent=1, sort_keys=True) + "\n"
         self.locks = locks
-        self._own = directory / ".medseg"
+        self._own = directory / _OWN
 
     def check(self) -> None:
         """Check that the folder is free, or holds the same record's results.
@@ -126,14 +153,7 @@ class OutputFolder:
         Raises:
             OutputExistsError: It holds anything else.
         """
-        record = self._own / "record.json"
-        if not record.is_file():
-            require_empty(self.directory, but=self._own.name)  # of a run that was interrupted before its record
-        elif record.read_text(encoding="utf-8") != self.record:
-            raise OutputExistsError(
-                f"{self.directory} holds results of other inputs, checkpoints or settings; nothing was written. Choose "
-                "another folder, or repeat the command that began it."
-            )
+        _check_kept(self.directory, lambda kept: kept == self.record)
 
     def begin(self) -> None:
         """Make the folder, and remove half-written files of an interrupted run.

@@ -16,7 +16,7 @@ from medseg_pl.cli import help_pages
 from medseg_pl.cli.lightning_cli import TrainerParser, make_parser
 from medseg_pl.cli.parser import describe_instantiation_error, list_options
 from medseg_pl.cli.wrong_use import OPEN, OTHER_SETTINGS, OWN, SETTINGS, check_arguments
-from medseg_pl.core.errors import SettingError
+from medseg_pl.core.errors import OutputExistsError, SettingError
 
 FIT = "fit --config configs/experiment/demo.yaml"
 MOST_LETTERS = 200
@@ -256,3 +256,20 @@ def test_the_help_of_predict_begins_with_its_own_options() -> None:
     page = help_pages.COMMANDS["predict"]
     assert page.index("--input") < page.index("--output") < page.index("--model.tta")
     assert Path("docs/settings.md").name in page
+
+
+@pytest.mark.parametrize("option", ["-o", "--output"])
+def test_results_of_other_images_are_refused_before_a_model_is_loaded(option: str, tmp_path: Path) -> None:
+    arguments = ["--ckpt_path", "best.ckpt", "--input", str(tmp_path), option, f"{tmp_path}_masks"]
+    check_arguments("predict", arguments)
+    own = Path(f"{tmp_path}_masks", ".medseg")
+    own.mkdir(parents=True)
+    check_arguments("predict", arguments)  # begun, and ended before anything was written
+    (own / "record.json").write_text(json.dumps({"input": str(tmp_path)}))
+    check_arguments("predict", arguments)
+    (own / "record.json").write_text(json.dumps({"input": "elsewhere"}))
+    with pytest.raises(OutputExistsError, match="holds results of other inputs"):
+        check_arguments("predict", arguments)
+    (own / "record.json").rename(own.parent / "notes.txt")
+    with pytest.raises(OutputExistsError, match="is not empty"):
+        check_arguments("predict", arguments)
