@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg_pl.core.intensity import STD
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.core.types import Case
 from medseg_pl.data.cache.case import CachedCase
@@ -59,6 +61,8 @@ class Fingerprint(Survey):
         lowest: The smallest intensity of each channel in any case.
         foreground_intensities: The 0.5th and the 99.5th percentile of the labeled voxels of training cases, of each
             channel.
+        contrast_varies: The 90th percentile of the training cases' standard deviations over the 10th.
+        share_varies: The same of the share of their voxels that are labeled.
         objects: How large the objects of each label are.
         vertical_order: How much all images have the same side up, see `measure_vertical_order`.
     """
@@ -66,6 +70,8 @@ class Fingerprint(Survey):
     modalities: tuple[str, ...]
     lowest: tuple[float, ...]
     foreground_intensities: tuple[tuple[float, float], ...]
+    contrast_varies: float
+    share_varies: float
     objects: Mapping[str, ObjectSize]
     vertical_order: float
 
@@ -128,6 +134,10 @@ def compute_fingerprint(
         foreground_intensities=tuple(
             _compute_percentiles(np.concatenate([foreground for _, foreground in channel])) for channel in by_channel
         ),
+        contrast_varies=_compute_spread(
+            np.array([training[number].statistics[:, STD].mean() for number in range(len(training))])
+        ),
+        share_varies=_compute_spread(_compute_labeled_shares(training)),
         objects=measure_objects(training, labels),
         vertical_order=measure_vertical_order(training),
     )
@@ -166,6 +176,11 @@ def _sample_intensities(case: CachedCase, channel: int) -> tuple[float, NDArray[
     return lowest, foreground[np.isfinite(foreground)]
 
 
+def _compute_labeled_shares(index: CacheIndex) -> NDArray[np.float64]:
+    labeled = np.array([index.get_label_voxels(number) for number in range(len(index))])
+    return np.asarray(labeled.sum(axis=1) / index.shapes[:, 1:].prod(axis=1))
+
+
 def _compute_percentiles(values: NDArray[np.float32]) -> tuple[float, float]:
     if not len(values):
         return 0.0, 1.0
@@ -179,10 +194,10 @@ def _compute_size_percentiles(sizes: NDArray[np.int64]) -> tuple[tuple[int, int]
     return (int(low[0]), int(low[1])), (int(middle[0]), int(middle[1])), (int(high[0]), int(high[1]))
 
 
-def _compute_spread(in_plane: NDArray[np.float64]) -> float:
+def _compute_spread(values: NDArray[np.floating[Any]]) -> float:
     # Not the extremes: one odd scanner among hundreds must not decide for all.
-    low, high = np.percentile(in_plane, [10, 90], axis=0)
-    return float((high / low).max())
+    low, high = np.percentile(values, [10, 90], axis=0)
+    return float((high / np.maximum(low, np.finfo(np.float32).tiny)).max())
 
 
 def _median_spacing(spacings_mm: NDArray[np.float64]) -> tuple[float, float, float]:

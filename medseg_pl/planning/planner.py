@@ -42,10 +42,16 @@ _GPU = _Scale("resnet34", "efficientnet_lite2", 512, 1 << 21)
 # What a pixel of a batch takes in a training step of the larger encoder, in bf16, roughly and on the safe side.
 _BYTES_A_PIXEL = 1500
 _FEW = 50
+_FEW_STEPS = 2000
+"""Shorter runs with pretrained weights gain from larger steps."""
 _LARGE = 0.15
 """Objects that reach over this share of an image are recognized by what lies around them."""
 _THIN = 3.0
 """Pixels: thinner structures are lost when an image is made smaller."""
+_UNEVEN = 1.3
+"""Photographs of one scene whose contrasts differ more were lit or stained unlike each other."""
+_ONE_SCENE = 2.0
+"""Labels fill shares of an image that differ less. More, and contrasts may differ by what is in view."""
 _NORMALIZATIONS = "medseg_pl."
 _RARE = 1e-3
 # Hounsfield units that only a CT has below; air has -1000.
@@ -104,7 +110,7 @@ def plan(
             "spacing_mm": spacing,
             "normalization": _plan_normalization(fingerprint, pretrained.value),
             "loss": _plan_loss(fingerprint),
-            "optimizer": _plan_optimizer(budget.batch, pretrained.value),
+            "optimizer": _plan_optimizer(budget, pretrained.value),
             "lr_scheduler": _plan_schedule(),
             "tta": tta,
             "channels_last": Commented(True, "faster with mixed precision"),
@@ -361,12 +367,7 @@ def _plan_normalization(fingerprint: Fingerprint, pretrained: str | None) -> Any
     windowed = [_is_ct(modality, low) for modality, low in zip(fingerprint.modalities, fingerprint.lowest, strict=True)]
     if not any(windowed):
         if fingerprint.channels == 3 and fingerprint.types == ("uint8",) and fingerprint.depth == 1:
-            if pretrained is not None:
-                return {
-                    "class_path": Commented(_NORMALIZATIONS + "MeanStd", "the statistics of the pretrained weights")
-                }
-            kind = Commented(_NORMALIZATIONS + "MeanStd", "photographs: the statistics of ImageNet")
-            return {"class_path": kind, "init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
+            return _normalize_photographs(fingerprint, pretrained)
         return _plan_z_scores("intensities have no unit: per case and channel")
     channels = [
         _plan_window(*fingerprint.foreground_intensities[i])
@@ -380,6 +381,16 @@ def _plan_normalization(fingerprint: Fingerprint, pretrained: str | None) -> Any
         _NORMALIZATIONS + "PerChannel", "each channel by its own intensities, in the order of the channels"
     )
     return {"class_path": kind, "init_args": {"channels": channels}}
+
+
+def _normalize_photographs(fingerprint: Fingerprint, pretrained: str | None) -> dict[str, Any]:
+    if fingerprint.contrast_varies >= _UNEVEN and fingerprint.share_varies <= _ONE_SCENE:
+        times = f"{fingerprint.contrast_varies:.1f} times"
+        return _plan_z_scores(f"photographs of one scene differ {times} in contrast: per case and channel")
+    if pretrained is not None:
+        return {"class_path": Commented(_NORMALIZATIONS + "MeanStd", "the statistics of the pretrained weights")}
+    kind = Commented(_NORMALIZATIONS + "MeanStd", "photographs: the statistics of ImageNet")
+    return {"class_path": kind, "init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
 
 
 def _is_ct(modality: str, lowest: float) -> bool:
@@ -406,12 +417,16 @@ def _plan_loss(fingerprint: Fingerprint) -> dict[str, Any]:
     return {"class_path": "medseg_pl.WeightedSum", "init_args": {"losses": terms, "weights": [1.0, 0.5]}}
 
 
-def _plan_optimizer(batch: int, pretrained: str | None) -> dict[str, Any]:
-    rate = 1e-3 if pretrained else 3e-3 if batch >= 8 else 2e-3
-    reason = "gentle on pretrained weights" if pretrained else f"for a batch of {batch}"
+def _plan_optimizer(budget: Budget, pretrained: str | None) -> dict[str, Any]:
+    if pretrained is None:
+        rate = Commented(3e-3 if budget.batch >= 8 else 2e-3, f"for a batch of {budget.batch}")
+    elif budget.steps < _FEW_STEPS:
+        rate = Commented(3e-3, f"{budget.steps} steps are few: the decoder is random at first")
+    else:
+        rate = Commented(1e-3, "gentle on pretrained weights")
     return {
         "class_path": "torch.optim.AdamW",
-        "init_args": {"lr": Commented(rate, reason), "weight_decay": 0.01, "fused": True},
+        "init_args": {"lr": rate, "weight_decay": 0.01, "fused": True},
     }
 
 

@@ -90,6 +90,14 @@ def test_how_much_pixels_differ(tmp_path: Path) -> None:
     assert found.spacing_varies == 2.0
 
 
+def test_how_much_contrasts_and_labels_differ(tmp_path: Path) -> None:
+    """Two patients with two scans each, of which one has three times the contrast and twice the label of the other."""
+    scan, more = (volume((1, 4, 5), None, liver, tumour=0) for liver in (2, 4))
+    found = measured(tmp_path, *[scan, replace(more, image=scan.image * 3)] * 2)
+    assert found.contrast_varies == pytest.approx(2.8 / 1.2)  # percentiles of 1 and 3
+    assert found.share_varies == pytest.approx(3.8 / 2.2)
+
+
 def test_voxels_that_are_no_number_are_left_out(tmp_path: Path, volumes: list[Volume]) -> None:
     image = volumes[0].image.astype(np.float32)
     image[0, 0, 0, 0], image[0, 1, 3, 4] = np.nan, -np.inf

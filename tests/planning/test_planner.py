@@ -34,6 +34,8 @@ MRI = Fingerprint(
     spacing_varies=1.0,
     lowest=(0.0,),
     foreground_intensities=((80.0, 900.0),),
+    contrast_varies=1.2,
+    share_varies=1.5,
     label_shares={"liver": 0.03, "tumour": 0.001},
     label_cases={"liver": 40, "tumour": 12},
     objects={},
@@ -318,6 +320,18 @@ class TestPretrained:
         planned = plan(PHOTOGRAPHS, ORGANS, CPU, weights=["efficientnet_lite0"])["model"]["normalization"]
         assert planned["class_path"].value == "medseg_pl.MeanStd"
         assert "init_args" not in planned  # those of the weights then hold
+
+    def test_photographs_of_unlike_contrast_are_normalized_one_by_one(self) -> None:
+        planned = plan(replace(PHOTOGRAPHS, contrast_varies=1.8), ORGANS, CPU, weights=["efficientnet_lite0"])
+        assert planned["model"]["normalization"]["class_path"].value == "medseg_pl.ZScore"
+        assert planned["model"]["pretrained"].value == "medseg:efficientnet_lite0"
+        crowded = replace(PHOTOGRAPHS, contrast_varies=1.8, share_varies=9.0)  # some hold many objects, some few
+        assert chosen(crowded, "model", "normalization", "class_path") == "medseg_pl.MeanStd"
+
+    @pytest.mark.parametrize(("minutes", "rate"), [(10, 3e-3), (600, 1e-3)])
+    def test_few_steps_are_large_ones(self, minutes: float, rate: float) -> None:
+        found = plan(PHOTOGRAPHS, ORGANS, CPU, minutes, weights=["efficientnet_lite0"])
+        assert found["model"]["optimizer"]["init_args"]["lr"].value == rate
 
     def test_weights_that_are_not_installed_are_named(self) -> None:
         assert chosen(PHOTOGRAPHS, "model", "pretrained") is None
