@@ -134,7 +134,7 @@ def _write_training(run: Run) -> str:
 def _write_evaluation(run: Run) -> str:
     labels: Mapping[str, Any] = run.summary["labels"]
     unit = " and ".join(run.summary.get("units", []))
-    header = ["label", "Dice", "95 % interval", f"HD95, {unit}", "NSD", "cases", "missed", "false positives"]
+    header = ["label", "Dice", "95 % interval", f"HD95, {unit}", "NSD", "cases", "entirely missed", "invented"]
     rows = [_make_row(label, described) for label, described in labels.items()]
     means = run.summary.get("foreground_mean", {})
     last = [

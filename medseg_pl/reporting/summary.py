@@ -209,15 +209,27 @@ def assess_quality(run: Run) -> Finding:
     what = f"Dice of {run.labels[0]}" if len(run.labels) == 1 else f"mean over {len(run.labels)} labels"
     sentences = [f"The {what} in {of_whom}."]
     unit = " and ".join(run.summary.get("units", []))
-    if (distance := means.get("hd95_mm")) is not None:
-        sentences.append(f"95 % of the outline is within {distance:.1f} {unit} (HD95, mean over cases).")
+    if (distance := _compute_median_distance(run)) is not None:
+        outline = "the outline" if len(run.labels) == 1 else "each label's outline"
+        sentences.append(f"In half of the cases, 95 % of {outline} is within {distance:.1f} {unit} (HD95).")
     if (near := means.get("nsd")) is not None:
         tolerance = run.summary.get("nsd_tolerance")
         widths = set(tolerance.values()) if isinstance(tolerance, Mapping) else {tolerance} - {None}
         within = f"{widths.pop():g} {unit}" if len(widths) == 1 else "the tolerance"
         # Rounded down: all of it would say that nothing is further away.
-        sentences.append(f"{math.floor(1000 * near) / 10:g} % of the outline is within {within} (NSD).")
+        sentences.append(f"On average, {math.floor(1000 * near) / 10:g} % of the outline is within {within} (NSD).")
     return Finding("How good?", _format_dice(means.get("dice")), sentences)
+
+
+def _compute_median_distance(run: Run) -> float | None:
+    """Compute the median over cases of the HD95 of each case's worst label."""
+    # A mean would be a few far outliers' and of no case.
+    worst: dict[str, float] = {}
+    for label in run.labels:
+        for row, distance in run.values(label, "hd95_mm"):
+            case_id = str(row["case_id"])
+            worst[case_id] = max(distance, worst.get(case_id, 0.0))
+    return float(np.median(list(worst.values()))) if worst else None
 
 
 def assess_certainty(run: Run) -> Finding:
@@ -250,10 +262,12 @@ def find_weaknesses(run: Run) -> Finding:
         return Finding("Where does it fail?", "not known", ["No label has a score."])
     low = min(scored, key=lambda label: scored[label])
     sentences = [f"{low} is the weakest label, with a mean Dice of {scored[low]:.3f}."] if len(scored) > 1 else []
-    missed, false_positives = (
-        sum(_get_count(run, label, name) for label in run.labels) for name in ("n_missed", "n_false_alarm")
+    missed, invented = (
+        count_noun(len({row["case_id"] for row in run.rows if row["status"] == status}), "case")
+        for status in ("missed", "false_alarm")
     )
-    sentences.append(f"Missed: {missed}; false positives: {false_positives}.")
+    entirely = "Entirely" if len(run.labels) == 1 else "A label entirely"
+    sentences.append(f"{entirely} missed: {missed}; invented: {invented}.")
     if (stratum := find_weakest([*list_strata(run), *list_size_thirds(run)])) is not None:
         who = count_noun(stratum.cases, "case")
         sentences.append(f"Weakest by {stratum.kind}: {stratum.value} ({who}, {_format_dice(stratum.mean)}).")
@@ -279,10 +293,6 @@ def compute_mean_interval(run: Run) -> tuple[float, float] | None:
 def _get_label_mean(run: Run, label: str) -> float | None:
     mean: Any = run.summary["labels"][label].get("dice", {}).get("mean")
     return None if mean is None else float(mean)
-
-
-def _get_count(run: Run, label: str, name: str) -> int:
-    return int(run.summary["labels"][label].get("counts", {}).get(name, 0))
 
 
 def _format_dice(mean: float | None) -> str:
@@ -387,9 +397,9 @@ def _check_label(run: Run, label: str) -> list[str]:
     if ends and ends[1] - ends[0] > _WIDE:
         sentences.append(f"{label}: the mean Dice lies anywhere from {ends[0]:.3f} to {ends[1]:.3f} (95 %).")
     if missed := int(counts.get("n_missed") or 0):
-        sentences.append(f"{label}: missed altogether in {count_noun(missed, 'case')}.")
-    if false_positives := int(counts.get("n_false_alarm") or 0):
-        sentences.append(f"{label}: a false positive in {count_noun(false_positives, 'case')}.")
+        sentences.append(f"{label}: entirely missed in {count_noun(missed, 'case')}.")
+    if invented := int(counts.get("n_false_alarm") or 0):
+        sentences.append(f"{label}: invented in {count_noun(invented, 'case')}.")
     return sentences
 
 

@@ -107,9 +107,28 @@ def test_one_label_has_no_mean_over_labels(tmp_path: Path) -> None:
 def test_a_share_of_the_outline_is_not_rounded_up(tmp_path: Path) -> None:
     # The square root of 0.9996, whose NSD is that number: not 100 %.
     run = run_of(tmp_path, [0.9998] * 3)
-    assert "99.9 % of the outline is within the tolerance (NSD)." in assess_quality(run).sentences
+    assert "On average, 99.9 % of the outline is within the tolerance (NSD)." in assess_quality(run).sentences
     known = replace(run, summary={**run.summary, "nsd_tolerance": {"liver": 1.0}})
-    assert "99.9 % of the outline is within 1 mm (NSD)." in assess_quality(known).sentences
+    assert "On average, 99.9 % of the outline is within 1 mm (NSD)." in assess_quality(known).sentences
+
+
+def test_a_far_outlier_does_not_speak_for_all_outlines(tmp_path: Path) -> None:
+    # HD95 is 40 mm times what Dice lacks to 1: 4, 8 and 40 mm for 0.9, 0.8 and a miss, of which the mean is 17.3.
+    run = run_of(tmp_path / "one", [0.9, 0.8, 0.0])
+    assert "In half of the cases, 95 % of the outline is within 8.0 mm (HD95)." in assess_quality(run).sentences
+    both = [score(f"c{i}", f"p{i}", label, dice) for i in range(3) for label, dice in (("a", 0.9), ("b", 0.8))]
+    run = read_run(write_run(tmp_path / "two", both, ["a", "b"]), None)
+    assert (
+        "In half of the cases, 95 % of each label's outline is within 8.0 mm (HD95)." in assess_quality(run).sentences
+    )
+
+
+def test_cases_in_which_a_label_was_missed_are_counted_once(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "one", [0.9, 0.0, 0.8])
+    assert "Entirely missed: 1 case; invented: 0 cases." in find_weaknesses(run).sentences
+    table = [score("c0", "p0", label, 0.0) for label in ("a", "b")]
+    run = read_run(write_run(tmp_path / "two", table, ["a", "b"]), None)
+    assert "A label entirely missed: 1 case; invented: 0 cases." in find_weaknesses(run).sentences
 
 
 def test_a_good_model_on_many_patients_has_none(tmp_path: Path) -> None:
@@ -120,7 +139,7 @@ def test_few_cases_a_miss_and_a_wide_interval(tmp_path: Path) -> None:
     few, wide, missed, caution = list_limitations(run_of(tmp_path, [0.9, 0.8, 0.0, 0.7, 0.9]))
     assert few == "liver: scored on 5 cases only."
     assert wide.startswith("liver: the mean Dice lies anywhere from 0.")
-    assert missed == "liver: missed altogether in 1 case."
+    assert missed == "liver: entirely missed in 1 case."
     assert caution.startswith("liver: 5 patients are few for a 95 % interval")
 
 

@@ -38,7 +38,8 @@ SHOWN = {
     "volume_prediction_ml": ("prediction, ml", 2),
 }
 
-_FAULTS = {"missed": "missed", "false_alarm": "false alarm"}
+# The statuses that are faults, as the page calls them: voxels alone are false positives.
+_FAULTS = {"missed": "entirely missed", "false_alarm": "invented"}
 
 _COMPARED = ("dice", "hd95_mm", "nsd")
 
@@ -64,7 +65,7 @@ class CaseEntry(NamedTuple):
 
     @property
     def faults(self) -> list[str]:
-        """What any run missed, or found where there is none: `missed: liver`."""
+        """What any run missed, or found where there is none: `entirely missed: liver`."""
         faults = {
             (str(row["status"]), label): f"{_FAULTS[str(row['status'])]}: {label}"
             for rows in self.scores
@@ -110,7 +111,8 @@ def to_page_data(entries: Sequence[CaseEntry]) -> list[dict[str, Any]]:
 def _to_row_data(row: Row) -> dict[str, Any]:
     numbers = {column: read_number(row, column) for column in SHOWN if column in row}
     rounded = {column: None if math.isnan(value) else round(value, 5) for column, value in numbers.items()}
-    return {**rounded, "status": str(row["status"]), "unit": str(row.get("unit", ""))}
+    status = str(row["status"])
+    return {**rounded, "status": _FAULTS.get(status, status), "unit": str(row.get("unit", ""))}
 
 
 def _map_cases(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:

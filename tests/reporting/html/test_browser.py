@@ -127,7 +127,7 @@ def test_a_link_to_a_case_opens_it_at_once(browser: Browser, page: Path) -> None
     opened = browser.new_page()
     opened.goto(f"{page.as_uri()}#case-0")
     expect(opened.locator("#viewer-title")).to_have_text("case004")
-    assert "missed" in opened.locator("#viewer-scores").inner_text()
+    assert "entirely missed" in opened.locator("#viewer-scores").inner_text()
     opened.close()
 
 

@@ -77,7 +77,7 @@ def test_the_page_knows_every_score_of_every_case(page: Path) -> None:
         rows = {row.label: row for row in table if row.case_id == case["name"]}
         assert case["group"] == rows["stomach"].group
         assert case["scores"][0]["large_bowel"]["dice"] == pytest.approx(rows["large_bowel"].values["dice"], abs=1e-5)
-    assert data["cases"][0]["scores"][0]["small_bowel"]["status"] == "missed"  # the worst comes first
+    assert data["cases"][0]["scores"][0]["small_bowel"]["status"] == "entirely missed"  # the worst comes first
 
 
 def test_the_page_says_what_the_summary_says(page: Path, two_runs: list[Path]) -> None:
@@ -212,7 +212,7 @@ def test_missed_and_invented_objects_are_listed_and_pictured(tmp_path: Path) -> 
     (run / "summary_test.json").write_text(json.dumps(summary))
     assert report(run, "-o", tmp_path / "plain.html", "--names", "true") == 0
     text = (tmp_path / "plain.html").read_text()
-    assert "The largest 2 of 1 missed objects and 1 false positives" in text
+    assert "The largest 2 of 1 missed and 1 invented objects" in text
     listed = re.findall(r"<td>lesion</td><td>(\w+)</td><td>([\d.]+ ml)</td><td>4\.0 mm</td><td>1, 3, 5</td>", text)
     assert listed == [("invented", "0.300 ml"), ("missed", "0.100 ml")]
     assert "Share of objects found over their size" in text
