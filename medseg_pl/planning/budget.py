@@ -26,7 +26,7 @@ _LEAST_STEPS = 20
 _LEAST_BATCH = 4
 _OVERHEAD = 0.95
 """The share of the time in which steps run: the rest loads, logs and saves."""
-_GUARD = 1.2
+_GUARD = 1.1
 _STEPS = 10
 _WARMUP = 2
 _MOST_SECONDS = 40.0
@@ -117,9 +117,9 @@ class Budget:
     def time_limit(self) -> str:
         """Return the time after which a slower machine stops, as Lightning's `DD:HH:MM:SS`."""
         # Later than the plan, so that the limit stops only a machine that is slower than the one measured.
-        # It is counted from the first step, and the scoring comes after it.
+        # It is counted from the first step, and the scoring comes after it, as much slower.
         around = START_SECONDS + self.scoring_seconds
-        minutes, seconds = divmod(round(max(1.0, _GUARD * self.minutes * 60 - around)), 60)
+        minutes, seconds = divmod(round(max(1.0, _GUARD * (self.minutes * 60 - around))), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours // 24:02d}:{hours % 24:02d}:{minutes:02d}:{seconds:02d}"
 

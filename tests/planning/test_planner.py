@@ -258,8 +258,8 @@ class TestRun:
         speed = Speed(3.4e5, 1e6, "measured in steps of 4 here")
         said = reason(MRI, "trainer", "max_epochs", minutes=7, speed=speed)
         assert said.endswith("steps in 7 minutes; 0.34 million pixels a second: measured in steps of 4 here")
-        assert chosen(MRI, "trainer", "max_time") == "00:00:11:31"
-        assert chosen(MRI, "trainer", "max_time", hardware=GPU) == "00:02:23:50"
+        assert chosen(MRI, "trainer", "max_time") == "00:00:10:28"
+        assert chosen(MRI, "trainer", "max_time", hardware=GPU) == "00:02:11:49"
 
 
 class TestObjects:
