@@ -8,7 +8,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -52,31 +52,36 @@ def draw_distribution(runs: Sequence[Run], metric: str, what: str, places: Mappi
     return draw_svg(draw, f"{what} of every case, by label", _FRAME + _ROW * len(lines), f"spread-{metric}")
 
 
-def draw_curves(run: Run, columns: Mapping[str, tuple[str, int]], what: str, name: str) -> Markup | None:
+class Curve(NamedTuple):
+    """A column of a run's log, its name on the page, and the number of its color."""
+
+    run: Run
+    column: str
+    name: str
+    color: int
+
+
+def draw_curves(curves: Sequence[Curve], what: str, name: str) -> Markup | None:
     """Draw logged values over training steps.
 
     Args:
-        run: The run with the log.
-        columns: The name of each column of the log, and the number of its color.
+        curves: What is drawn.
         what: The label of the axis.
         name: The name of the drawing, unlike others on the page.
 
     Returns:
         `None` without any value.
     """
-    logged = {column: _select_logged(run, column) for column in columns}
-    logged = {column: points for column, points in logged.items() if points}
+    logged = [(curve, points) for curve in curves if (points := _select_logged(curve.run, curve.column))]
     if not logged:
         return None
 
     def draw(axes: Axes) -> None:
-        for column, points in logged.items():
-            title, index = columns[column]
+        for curve, points in logged:
             steps, values = zip(*points, strict=True)
             marker = "o" if len(points) < 40 else None
-            axes.plot(
-                steps, values, color=pick_series_color(index), label=_shorten(title), marker=marker, markersize=3.5
-            )
+            color, label = pick_series_color(curve.color), _shorten(curve.name)
+            axes.plot(steps, values, color=color, label=label, marker=marker, markersize=3.5)
         axes.set_xlabel("steps of the optimizer")
         axes.set_ylabel(what)
         _add_legend(axes)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -32,6 +33,7 @@ from medseg_pl.reporting.html.cases import (
     list_case_entries,
     to_page_data,
 )
+from medseg_pl.reporting.html.figures import Curve
 from medseg_pl.reporting.html.objects import ObjectList, list_object_entries
 from medseg_pl.reporting.html.pictures import Pictures, load_pictures, split_gallery
 from medseg_pl.reporting.markdown import fill_readme
@@ -197,6 +199,7 @@ def _describe_run(run: Run, index: int, numbers: Mapping[str, int], objects: Obj
         "interval": compute_mean_interval(run),
         "answers": list_findings(run),
         "curves": [drawing for drawing in _draw_curves(run, letter) if drawing],
+        "fold_report": _suggest_fold_report(run),
         "strata": list_strata(run),
         "sizes": list_size_thirds(run),
         "size_drawing": figures.draw_size_and_score(run, numbers, letter),
@@ -204,6 +207,7 @@ def _describe_run(run: Run, index: int, numbers: Mapping[str, int], objects: Obj
         "has_objects": bool(run.summary.get("objects")),
         "recall_drawing": figures.draw_recall_by_size(run, letter),
         "calibration": list_calibration(run),
+        "calibration_command": _suggest_calibration(run),
         "reliability": figures.draw_reliability(run.reliability, run.labels, letter),
         "proof": audit_split(run),
         "digest": ((run.environment or {}).get("data") or {}).get("sha256"),
@@ -211,18 +215,45 @@ def _describe_run(run: Run, index: int, numbers: Mapping[str, int], objects: Obj
 
 
 def _draw_curves(run: Run, letter: str) -> list[Markup | None]:
+    if run.folds:
+        return [_draw_fold_curves(run, *each, letter) for each in (("val/loss", "loss"), ("val/dice", "Dice"))]
     labels = run.labels if len(run.labels) <= _MOST_LINES else []
-    dice = {"val/dice": ("mean", 11)} | {f"val/dice/{name}": (name, index) for index, name in enumerate(labels)}
+    dice = [Curve(run, "val/dice", "mean", 11)]
+    dice += [Curve(run, f"val/dice/{name}", name, index) for index, name in enumerate(labels)]
     if len(labels) == 1:  # whose curve is the mean's
-        dice = {"val/dice": (labels[0], 0)}
+        dice = [Curve(run, "val/dice", labels[0], 0)]
     rates = sorted({column for row in run.log for column in row if column.startswith("lr-")})
     return [
         figures.draw_curves(
-            run, {"train/loss": ("training", 1), "val/loss": ("validation", 0)}, "loss", f"loss-{letter}"
+            [Curve(run, "train/loss", "training", 1), Curve(run, "val/loss", "validation", 0)], "loss", f"loss-{letter}"
         ),
-        figures.draw_curves(run, dice, "validation Dice", f"dice-{letter}"),
-        figures.draw_curves(run, {name: (name, 5) for name in rates[:1]}, "learning rate", f"rate-{letter}"),
+        figures.draw_curves(dice, "validation Dice", f"dice-{letter}"),
+        figures.draw_curves([Curve(run, name, name, 5) for name in rates[:1]], "learning rate", f"rate-{letter}"),
     ]
+
+
+def _draw_fold_curves(run: Run, column: str, what: str, letter: str) -> Markup | None:
+    """Draw a value of each fold's log."""
+    curves = [Curve(fold, column, f"fold {index}", index) for index, fold in enumerate(run.folds)]
+    return figures.draw_curves(curves, f"validation {what}", f"{what}-{letter}")
+
+
+def _suggest_fold_report(run: Run) -> str:
+    """Return the command that reports one fold, if the run has folds."""
+    if not run.folds:
+        return ""
+    return f"medseg report {quote(str(Path('runs', run.folder.resolve().name, run.summary['folds']['runs'][0])))}"
+
+
+def _suggest_calibration(run: Run) -> str:
+    """Return the command that measures the calibration of a run, if one does."""
+    commands = {"val": "validate", "test": "test"}
+    experiment = (run.config or {}).get("experiment")
+    if run.stage not in commands or not experiment:
+        return ""
+    # As `fit` names its folders: the page tells nothing of where these are.
+    folder = quote(str(Path("runs", str(experiment), run.folder.resolve().name)))
+    return f"medseg {commands[run.stage]} --ckpt_path {folder} --model.metrics+=medseg_pl.CalibrationMetric"
 
 
 def _draw_distributions(runs: Sequence[Run], places: Mapping[str, int]) -> list[Markup]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medseg_pl.core.errors import UnreadableFileError
 from medseg_pl.io.case_pictures import (
     MOST_SLICES,
@@ -147,6 +150,7 @@ def _add_case(
         "aspect": first.aspect,
         "depth": first.reference.shape[1],
         "slices": slices,
+        "left_out": describe_left_out(slices, [first.reference, *(picture.prediction for picture in available)]),
         "telling": slices.index(first.telling),
         "images": [encode_base64(images[index]) for index in slices],
         "reference": pack_mask(first.reference[:, slices], level=9),
@@ -155,3 +159,20 @@ def _add_case(
     if with_thumbnail:
         masks = [first.reference, *(picture.prediction for picture in available)]
         pictures.thumbnails[entry.number] = encode_base64(draw_thumbnail(first, masks, labels))
+
+
+def describe_left_out(slices: Sequence[int], masks: Sequence[NDArray[np.uint8]]) -> str:
+    """Say which slices of a case are not on the page.
+
+    Args:
+        slices: The slices on the page.
+        masks: `(M, D, h, w)` each, of the whole case.
+    """
+    depth = masks[0].shape[1]
+    left_out = np.setdiff1d(np.arange(depth), slices)
+    if not left_out.size:
+        return ""
+    numbers = f"{len(slices)} of {depth} slices are on this page"
+    if not any(mask[:, left_out].any() for mask in masks):
+        return f"{numbers}: the others hold neither reference nor prediction."
+    return f"{numbers}, evenly spread to keep it small: others hold labels too."

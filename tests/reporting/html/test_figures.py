@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from medseg_pl.reporting.html import figures
-from medseg_pl.reporting.html.figures import INK, draw_svg, pick_series_color
+from medseg_pl.reporting.html.figures import INK, Curve, draw_svg, pick_series_color
 from medseg_pl.reporting.run import read_run
 from tests.reporting.run_folders import score, write_run
 
@@ -40,7 +40,7 @@ def test_the_validation_of_the_best_weights_is_no_point_of_the_curve(tmp_path: P
 
 def test_what_was_not_logged_is_not_drawn(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path, [score("a", "p", "liver", 0.5)], ["liver"]), None)
-    assert figures.draw_curves(run, {"val/nothing": ("nothing", 0)}, "nothing", "x") is None
+    assert figures.draw_curves([Curve(run, "val/nothing", "nothing", 0)], "nothing", "x") is None
     assert figures.draw_reliability({}, ["liver"], "x") is None
 
 

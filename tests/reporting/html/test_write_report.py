@@ -22,6 +22,7 @@ from medseg_pl.io.privacy import Pseudonyms
 from medseg_pl.io.scores import pictures_in, write_rows
 from medseg_pl.metrics.object_summary import summarize_objects
 from medseg_pl.metrics.objects import OBJECT_COLUMNS, ObjectTable
+from medseg_pl.reporting.html.pictures import describe_left_out
 from tests.reporting.run_folders import HOSTILE, score, some_scores, write_run
 
 
@@ -268,6 +269,48 @@ def test_one_label_has_no_column_and_curve_of_its_mean(page_of_one_label: str, p
     curves = [get_section(text, "training") for text in (page_of_one_label, page.read_text())]
     assert [">mean</text>" in text for text in curves] == [False, True]
     assert ">lesion</text>" in curves[0]
+
+
+def test_an_unmeasured_calibration_is_one_line_with_its_command(page_of_one_label: str) -> None:
+    assert 'id="calibration"' not in page_of_one_label and "#calibration" not in page_of_one_label
+    command = "medseg test --ckpt_path runs/one_label0/run --model.metrics+=medseg_pl.CalibrationMetric"
+    assert f"<code>{command}</code>" in get_section(page_of_one_label, "scores")
+
+
+def test_hashed_names_are_announced_above_the_cases(page_of_two: Path, page_of_one_label: str) -> None:
+    announced = "names of cases and patients are hashed here: <code>medseg report --names</code>"
+    above = get_section(page_of_two.read_text(), "cases").split("<form")[0]
+    assert announced in above and announced not in page_of_one_label
+
+
+def test_folds_share_drawings_of_their_curves(tmp_path: Path) -> None:
+    folds = [tmp_path / "cv" / f"fold_{i}" / "version_0" for i in range(2)]
+    for index, fold in enumerate(folds):
+        write_run(fold, [score(f"case{index}", f"p{index}", "lesion", 0.5)], ["lesion"])
+        for path in fold.glob("s*_test.*"):
+            path.rename(fold / path.name.replace("_test", "_val"))
+    for path in folds[0].glob("s*_val.*"):
+        text = path.read_text()
+        (tmp_path / "cv" / path.name.replace("_val", "_crossval")).write_text(text)
+    summary = json.loads((tmp_path / "cv" / "summary_crossval.json").read_text())
+    summary["folds"] = {"runs": ["fold_0/version_0", "fold_1/version_0"]}
+    (tmp_path / "cv" / "summary_crossval.json").write_text(json.dumps(summary))
+    assert report(tmp_path / "cv", "-o", tmp_path / "page.html") == 0
+    training = get_section((tmp_path / "page.html").read_text(), "training")
+    assert training.count("<svg") == 2 and training.count(">fold 1</text>") == 2
+    assert "<code>medseg report runs/cv/fold_0/version_0</code>" in training
+    assert "no log of a training" not in training
+
+
+def test_left_out_slices_are_explained() -> None:
+    masks = [np.zeros((1, 5, 4, 4), np.uint8), np.zeros((1, 5, 4, 4), np.uint8)]
+    masks[0][0, 1:3] = 1
+    assert describe_left_out(range(5), masks) == ""
+    neither = "3 of 5 slices are on this page: the others hold neither reference nor prediction."
+    assert describe_left_out([0, 1, 2], masks) == neither
+    masks[1][0, 4] = 1
+    spread = "3 of 5 slices are on this page, evenly spread to keep it small: others hold labels too."
+    assert describe_left_out([0, 1, 2], masks) == spread
 
 
 def test_sizes_stand_beside_their_drawing_and_sites_do_not(page_of_one_label: str, page: Path) -> None:

@@ -27,7 +27,7 @@ function caseViewer(dialog, data, order) {
 
   const scoreTable = (scores, title) => {
     const table = element("table", undefined, { class: "numbers" });
-    const columns = data.columns.filter(([key]) => Object.values(scores).some((row) => row[key] !== undefined));
+    const columns = data.columns.filter(([key]) => Object.values(scores).some((row) => typeof row[key] === "number"));
     if (title) table.append(element("caption", title));
     const head = table.createTHead().insertRow();
     const unit = Object.values(scores)[0].unit;
@@ -110,9 +110,7 @@ function caseViewer(dialog, data, order) {
     slider.addEventListener("input", () => ((state.slice = Number(slider.value)), draw()));
     const line = element("div", undefined, { class: "slice" });
     line.append(slider, element("output", "", { id: "viewer-slice-name" }));
-    const left = picture.depth - picture.slices.length;
-    const notes = [];
-    if (left) notes.push(element("p", `${picture.slices.length} of ${picture.depth} slices are on this page.`, { class: "quiet" }));
+    const notes = picture.left_out ? [element("p", picture.left_out, { class: "quiet" })] : [];
     canvas = element("canvas", undefined, { role: "img", "aria-label": "slice with masks" });
     canvas.style.aspectRatio = String(picture.aspect);
     return picture.slices.length > 1 ? [canvas, line, ...notes] : [canvas, ...notes];
