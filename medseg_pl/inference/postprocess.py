@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -78,7 +79,7 @@ class DiceGain:
         postprocess: The post-processing.
         before: Mean Dice without it; a case that has the label neither predicted nor annotated counts as 1.
         after: Mean Dice with it.
-        interval: 95 % interval over patients of the mean difference; NaN with fewer than two of them.
+        interval: 95 % interval over patients of the mean difference; NaN where so few have none.
         cases: Number of cases.
         patients: Number of patients.
         tried: Number of candidates tried, of all labels.
@@ -101,7 +102,7 @@ class DiceGain:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for a file."""
-        return {**asdict(self), "interval": list(self.interval)}
+        return {**asdict(self), "interval": None if math.isnan(self.interval[0]) else list(self.interval)}
 
 
 def list_candidates(smallest: float | None) -> list[PostProcessing]:

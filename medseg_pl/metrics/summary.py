@@ -28,7 +28,7 @@ from medseg_pl.metrics.functional.overlap import OverlapCounts, dice
 from medseg_pl.metrics.measures import FORMULAS
 from medseg_pl.metrics.object_summary import summarize_objects
 from medseg_pl.metrics.objects import OBJECT_COLUMNS, ObjectTable
-from medseg_pl.metrics.statistics.intervals import FEW_GROUPS, HELD_WITH_FEW, describe, format_interval, format_number
+from medseg_pl.metrics.statistics.intervals import describe, format_interval, format_number, note_few_groups
 
 # What is known of each case, by its id: `{"case_1": {"site": "A"}}`.
 Strata = Mapping[str, Mapping[str, str]]
@@ -138,7 +138,7 @@ _RARE = 0.05
 
 
 def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str]:
-    """List for which labels an interval is too narrow, and why.
+    """List for which labels an interval says too little, and why.
 
     There may be few patients, or no miss among them. An interval of a mean knows of misses only where some were seen:
     in simulations with misses, the intervals that do not hold the true mean come nearly all from data sets without a
@@ -149,15 +149,15 @@ def list_cautions(scores: Sequence[CaseScore], names: Sequence[str]) -> list[str
         names: The labels, in their order.
     """
     patients = {name: _count_patients([score for score in scores if score.label == name]) for name in names}
-    few = {name: total for name, (total, _) in patients.items() if 2 <= total < FEW_GROUPS}
-    unseen = {name: total for name, (total, missed) in patients.items() if total >= 2 and not missed}
-    with_five = "with 5, such a one holds the mean {} to {} times in 100".format(*HELD_WITH_FEW)
+    several = {name: total for name, (total, _) in patients.items() if total >= 2}
+    unseen = {name: total for name, total in several.items() if not patients[name][1]}
     said = [
-        f"{labels}: {count_noun(total, 'patient')} are few for a 95 % interval: {with_five}."
-        for total, labels in _join_by_total(few).items()
+        f"{labels}: {note[0].lower()}{note[1:]}"
+        for total, labels in _join_by_total(several).items()
+        if (note := note_few_groups(total))
     ]
     said += [
-        f"{labels}: entirely missed or invented in none of {count_noun(total, 'patient')} here, but perhaps in up to "
+        f"{labels}: found in each of {count_noun(total, 'patient')} here, which does not rule out misses in up to "
         f"{100 * estimate_most_missed(total):.0f} % of all patients."
         for total, labels in _join_by_total(unseen).items()
         if estimate_most_missed(total) > _RARE

@@ -229,6 +229,11 @@ def test_where_nothing_helps_nothing_is_done() -> None:
     assert gain.interval == (0.0, 0.0)
 
 
+def test_a_gain_of_few_patients_has_no_interval() -> None:
+    gain = choose_one([NOTHING, LARGEST], np.array([[0.5, 0.6], [0.6, 0.8]]), ["a", "b"])
+    assert gain.as_dict()["interval"] is None
+
+
 def test_without_a_reference_no_size_is_tried() -> None:
     assert {cleaning.minimum_size for cleaning in list_candidates(None)} == {0.0}
     assert list_candidates(None)[0] == list_candidates(8.0)[0] == NOTHING

@@ -287,7 +287,7 @@ def test_ten_patients_of_whom_none_was_missed_know_of_no_misses() -> None:
     (caution,) = list_cautions(score_patients(10, FOUND), ["liver"])
     # 1 - 0.05 ** (1 / 10)
     assert caution == (
-        "liver: entirely missed or invented in none of 10 patients here, but perhaps in up to 26 % of all patients."
+        "liver: found in each of 10 patients here, which does not rule out misses in up to 26 % of all patients."
     )
 
 
@@ -303,27 +303,27 @@ def test_many_patients_without_a_miss_are_enough() -> None:
 def test_fewer_than_ten_patients_are_few() -> None:
     scores = [*score_patients(8, FOUND), *score_patients(1, MISSED, first=8)]
     (caution,) = list_cautions(scores, ["liver"])
-    assert caution.startswith("liver: 9 patients are few for a 95 % interval")
+    assert caution.startswith("liver: with 9 patients an interval is too narrow")
 
 
 def test_cases_of_one_patient_count_once() -> None:
     scores = [replace(score, group=f"p{i % 5}") for i, score in enumerate(score_patients(20, FOUND))]
     assert [caution.split(" patients")[0] for caution in list_cautions(scores, ["liver"])] == [
-        "liver: 5",
-        "liver: entirely missed or invented in none of 5",
+        "liver: with 5",
+        "liver: found in each of 5",
     ]
 
 
 def test_patients_without_the_label_do_not_count() -> None:
     scores = [*score_patients(10, FOUND), *score_patients(30, ABSENT, first=10)]
     (caution,) = list_cautions(scores, ["liver"])
-    assert "none of 10 patients" in caution
+    assert "each of 10 patients" in caution
 
 
 def test_labels_of_equal_numbers_share_a_sentence() -> None:
     scores = [*score_patients(10, FOUND), *score_patients(10, FOUND, "spleen")]
     (caution,) = list_cautions(scores, ["liver", "spleen"])
-    assert caution.startswith("liver, spleen: entirely missed or invented in none of 10 patients")
+    assert caution.startswith("liver, spleen: found in each of 10 patients")
 
 
 def test_one_patient_has_no_interval_to_warn_of() -> None:

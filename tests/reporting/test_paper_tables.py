@@ -28,7 +28,7 @@ SPECIAL = r"\input{/etc/passwd} 100% $x_1^2$ #1 & ~{} <a|b> \"q\" a--b ?`"
 
 
 def compare(better: float) -> PaperTable:
-    """Two runs on eight patients; one is better by so much in each of them."""
+    """Two runs on ten patients; one is better by so much in each of them."""
     rows = [
         [
             {
@@ -41,7 +41,8 @@ def compare(better: float) -> PaperTable:
             }
             | {"tp": 100, "fn": 0}
             for each in (
-                score(f"c{i}", f"p{i}", "liver", 0.5 + i / 100 + shift * (1 if better else (-1) ** i)) for i in range(8)
+                score(f"c{i}", f"p{i}", "liver", 0.5 + i / 100 + shift * (1 if better else (-1) ** i))
+                for i in range(10)
             )
         ]
         for shift in (0.0, better or 0.01)
@@ -65,8 +66,8 @@ def find_bold(table: PaperTable) -> list[tuple[int, int]]:
 def test_the_better_run_is_bold_for_its_label_and_the_mean() -> None:
     table = compare(better=0.1)
     assert find_bold(table) == [(0, 3), (1, 3)] * 2  # column B, whether more or less is better
-    low, high = bootstrap_interval([0.5 + i / 100 for i in range(8)], [f"p{i}" for i in range(8)])
-    assert table.groups[0][0][2].text == f"0.535 [{low:.3f}, {high:.3f}]"
+    low, high = bootstrap_interval([0.5 + i / 100 for i in range(10)], [f"p{i}" for i in range(10)])
+    assert table.groups[0][0][2].text == f"0.545 [{low:.3f}, {high:.3f}]"
     assert table.groups[0][0][0].text == "Dice" and table.groups[1][0][0].text == "HD95 (mm)"
 
 

@@ -140,12 +140,12 @@ def test_few_cases_a_miss_and_a_wide_interval(tmp_path: Path) -> None:
     assert few == "liver: scored on 5 cases only."
     assert wide.startswith("liver: the mean Dice lies anywhere from 0.")
     assert missed == "liver: entirely missed in 1 case."
-    assert caution.startswith("liver: 5 patients are few for a 95 % interval")
+    assert caution.startswith("liver: with 5 patients an interval is too narrow")
 
 
 def test_misses_that_were_not_seen(tmp_path: Path) -> None:
     (caution,) = list_limitations(run_of(tmp_path, [0.9, 0.91] * 10))
-    assert caution.startswith("liver: entirely missed or invented in none of 20 patients")
+    assert caution.startswith("liver: found in each of 20 patients")
 
 
 @pytest.mark.parametrize(("spacing", "said"), [([3.0, 0.5, 0.75], 1), (None, 0)])

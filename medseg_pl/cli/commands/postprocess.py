@@ -8,6 +8,7 @@ corrected for all that was tried, is written into a copy of the checkpoint, with
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -141,6 +142,7 @@ def _describe(name: str, gain: DiceGain) -> str:
     if not steps:
         return f"{name}: nothing helps (Dice {gain.before:.4f} on {count_noun(gain.cases, 'case')})"
     low, high = gain.interval
+    interval = "" if math.isnan(low) else f", 95 % interval of the gain {low:+.4f} to {high:+.4f}"
     if gain.is_safe:
         verdict = "chosen"
     elif gain.patients < FEWEST_PATIENTS:
@@ -150,6 +152,5 @@ def _describe(name: str, gain: DiceGain) -> str:
     return (
         f"{name}: {steps}: Dice {gain.before:.4f} -> {gain.after:.4f} on {count_noun(gain.cases, 'case')} of "
         f"{count_noun(gain.patients, 'patient')}"
-        f", 95 % interval of the gain {low:+.4f} to {high:+.4f}, p {gain.p:.2g} with {gain.tried} tried; "
-        f"{verdict}"
+        f"{interval}, p {gain.p:.2g} with {gain.tried} tried; {verdict}"
     )

@@ -13,13 +13,12 @@ from jaxtyping import Float64
 
 from medseg_pl.core.errors import count_noun
 from medseg_pl.metrics.statistics.intervals import (
-    FEW_GROUPS,
-    HELD_WITH_FEW,
     Totals,
     Values,
     bootstrap_means,
     compute_mean_and_error,
     estimate_rounding,
+    note_few_groups,
     sum_groups,
 )
 from medseg_pl.metrics.statistics.paired_scores import HIGHER_IS_BETTER, Matched, PairedScores, Table, pair_scores
@@ -41,7 +40,7 @@ class Comparison:
         mean_a: The mean over cases of the first run.
         mean_b: The mean of the second run.
         difference: Mean of the second minus the first.
-        interval: 95 % of the difference, drawn over groups; `None` with fewer than two.
+        interval: 95 % of the difference, drawn over groups; `None` where so few have none.
         p: Of the sign-flip test over groups; `None` with fewer than two.
         p_holm: Corrected for the number of labels; `None` for the mean over labels, which is no member of the family.
         wins: Cases in which the second run is better; `None` for the mean over labels, like the two that follow.
@@ -213,6 +212,8 @@ def _compare(labels: Sequence[PairedScores], resamples: int, seed: int) -> Compa
     totals = sum_groups(columns)
     low, high = bootstrap_means(columns, resamples=resamples, seed=seed)
     shares = (totals.sums / totals.counts.sum(axis=0)).sum(axis=1)
+    # What rounding alone made has no sign to flip: ten such signs that agree would show a difference.
+    shares = np.where(np.abs(shares) <= estimate_rounding(totals), 0.0, shares)
     return Comparison(
         cases=cases,
         groups=len(shares),
@@ -294,17 +295,13 @@ def note_too_few(labels: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def note_narrow_intervals(labels: Mapping[str, Mapping[str, Any]]) -> str:
-    """Note that intervals over few patients are too narrow; empty otherwise.
+    """Note what few patients do to intervals; empty otherwise.
 
     >>> note_narrow_intervals({"liver": {"groups": 10}})
     ''
     """
     groups = max((fields["groups"] for fields in labels.values()), default=0)
-    if not 2 <= groups < FEW_GROUPS:
-        return ""
-    low, high = HELD_WITH_FEW
-    with_five = f"with 5, such a one holds the mean {low} to {high} times in 100"
-    return f"{groups} patients are few for a 95 % interval: {with_five}."
+    return note_few_groups(groups) if groups > 1 else ""
 
 
 def note_empty_masks(labels: Mapping[str, Mapping[str, Any]]) -> str:

@@ -10,13 +10,15 @@ import numpy as np
 from jaxtyping import Float64, Int8
 from numpy.typing import NDArray
 
+from medseg_pl.core.errors import count_noun
+
 RESAMPLES = 2000
+
+# Two groups may agree by chance, and where they do not, their interval is the range of their values.
+FEWEST_GROUPS = 3
 
 # With fewer groups an interval holds the true mean less often than it says.
 FEW_GROUPS = 10
-
-# In how many of 100 simulated data sets of 5 patients without misses an interval holds the true mean.
-HELD_WITH_FEW = (85, 94)
 
 # Drawn numbers in memory, whatever the number of groups: arrays that fit the cache are twice as fast.
 _HELD_AT_ONCE = 2**14
@@ -60,7 +62,8 @@ def bootstrap_interval(
         seed: Makes the interval a function of the data alone, whatever the order of the cases.
 
     Returns:
-        The lower and the upper end, within the range of the values; both NaN with fewer than two groups.
+        The lower and the upper end, within the range of the values; both NaN with fewer than three groups, or where
+        the means of fewer than ten are all alike.
 
     References:
         Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 12; drawn by cluster as in Cameron,
@@ -83,13 +86,17 @@ def bootstrap_means(columns: Sequence[Values], *, resamples: int, seed: int) -> 
         seed: Makes the interval a function of the data alone.
 
     Returns:
-        Both ends; NaN where a column has fewer than two groups, or where fewer than half of the draws count.
+        Both ends; NaN where a column has fewer than three groups, where the means of fewer than ten groups are all
+        alike, or where fewer than half of the draws count.
     """
-    if not columns or any(len(set(column.groups)) < 2 for column in columns):
+    if not columns or any(len(set(column.groups)) < FEWEST_GROUPS for column in columns):
         return float("nan"), float("nan")
     totals = sum_groups(columns)
     mean, error = compute_mean_and_error(totals)
     noise = estimate_rounding(totals)
+    # So few that agree by chance would look like certainty.
+    if error <= noise and len(totals.sums) < FEW_GROUPS:
+        return float("nan"), float("nan")
     drawn = _draw_resamples(totals, resamples, np.random.default_rng(seed))
     deviations = np.sort(_studentize(drawn - [mean, 0.0], noise))
     if len(deviations) < resamples / 2:
@@ -275,6 +282,27 @@ def format_interval(ends: Sequence[float] | None, digits: int = 3, joint: str = 
     '0.50 to 0.75'
     """
     return NOTHING if ends is None else joint.join(f"{end:.{digits}f}" for end in ends)
+
+
+def note_few_groups(groups: int) -> str:
+    """Note what few patients do to an interval; empty where they are enough.
+
+    >>> note_few_groups(2)
+    'With 2 patients there is no interval.'
+    >>> note_few_groups(3)
+    'With 3 patients an interval is only the range of their cases: do not quote it as a 95 % interval.'
+    >>> note_few_groups(9)
+    'With 9 patients an interval is too narrow: it holds the mean less often than 95 times in 100.'
+    """
+    with_few = f"With {count_noun(groups, 'patient')}"
+    if groups < FEWEST_GROUPS:
+        return f"{with_few} there is no interval."
+    # One draw in 27 is of one patient alone: it has no spread, so the ends are those of the values.
+    if groups == 3:
+        return f"{with_few} an interval is only the range of their cases: do not quote it as a 95 % interval."
+    if groups < FEW_GROUPS:
+        return f"{with_few} an interval is too narrow: it holds the mean less often than 95 times in 100."
+    return ""
 
 
 def format_p(value: float | None) -> str:

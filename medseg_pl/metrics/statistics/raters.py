@@ -50,9 +50,9 @@ def summarize_agreement(tables: Mapping[Pair, Sequence[CaseScore]], names: Seque
     $$m = \operatorname{mean}_i s(P, R_i), \qquad h = \operatorname{mean}_{i<j} s(R_i, R_j), \qquad d = m - h.$$
 
     The interval of the mean of $d$ is drawn over patients. The prediction is `below` where the interval is on the worse
-    side of 0 as a whole, `above` where it is on the better side, and `within` inter-rater agreement else; with fewer
-    than two patients there is no verdict. Where two masks are both empty they agree, with the best score; where all
-    are, the case is left out.
+    side of 0 as a whole, `above` where it is on the better side, and `within` inter-rater agreement else; without
+    an interval there is no verdict. Where two masks are both empty they agree, with the best score; where all are, the
+    case is left out.
 
     Args:
         tables: The scores of each two masks; `PREDICTION` is one of the two, or both are raters.

@@ -21,6 +21,7 @@ from medseg_pl.metrics.statistics.intervals import (
     compute_mean_and_error,
     compute_selection_p,
     describe,
+    note_few_groups,
     sum_groups,
 )
 
@@ -75,8 +76,8 @@ def test_with_many_patients_it_is_the_interval_of_scipy(method: str) -> None:
     np.testing.assert_allclose(ours, theirs, atol=0.05 * (theirs.high - theirs.low))
 
 
-def test_two_patients_say_little_however_many_images_they_have() -> None:
-    assert bootstrap_interval([0.0] * 50 + [1.0] * 50, ["a"] * 50 + ["b"] * 50) == (0.0, 1.0)
+def test_three_patients_say_little_however_many_images_they_have() -> None:
+    assert bootstrap_interval([0.0] * 50 + [1.0] * 50, ["a"] * 25 + ["b"] * 25 + ["c"] * 50) == (0.0, 1.0)
     low, high = bootstrap_interval([0.0] * 50 + [1.0] * 50, [str(i) for i in range(100)])
     # The standard error of a share of one half among a hundred is 0.05.
     assert (low, high) == (pytest.approx(0.5 - 1.98 * 0.05, abs=0.02), pytest.approx(0.5 + 1.98 * 0.05, abs=0.02))
@@ -94,7 +95,7 @@ def test_with_one_case_a_patient_it_is_the_usual_standard_error() -> None:
 
 
 def test_columns_of_one_patient_are_drawn_together() -> None:
-    up, groups = [0.1, 0.5, 0.4, 0.9, 0.3, 0.8], list("abcdef")
+    up, groups = [0.1, 0.5, 0.4, 0.9, 0.3, 0.8] * 2, list("abcdefghijkl")
     down = [1 - value for value in up]
     # What one label gains the other loses: the mean of both is known without error. Drawn apart, it would not be.
     assert bootstrap_means([Values(up, groups), Values(down, groups)], resamples=500, seed=0) == (0.5, 0.5)
@@ -123,29 +124,51 @@ def test_so_do_labels_that_are_seldom_drawn_together() -> None:
 def test_the_interval_holds_the_mean_and_stays_within_the_values(cases: list[tuple[float, str]]) -> None:
     values, groups = [value for value, _ in cases], [group for _, group in cases]
     low, high = bootstrap_interval(values, groups, resamples=200)
-    if len(set(groups)) < 2:
+    if len(set(groups)) < 3:
         assert math.isnan(low)
-        assert math.isnan(high)
-    else:
+    assert math.isnan(low) == math.isnan(high)
+    if not math.isnan(low):
+        assert low < high, "so few patients of one mean have no interval"
         assert min(values) <= low <= np.mean(values) + 1e-12
         assert np.mean(values) - 1e-12 <= high <= max(values)
 
 
-def test_equal_scores_have_no_uncertainty() -> None:
-    assert bootstrap_interval([0.5, 0.5, 0.5], ["a", "b", "c"]) == (0.5, 0.5)
+def test_equal_scores_of_many_patients_have_no_uncertainty() -> None:
+    assert bootstrap_interval([0.5] * 10, list("abcdefghij")) == (0.5, 0.5)
 
 
-@pytest.mark.parametrize("groups", [[], ["a"], ["a", "a"]])
-def test_fewer_than_two_patients_have_no_interval(groups: list[str]) -> None:
-    assert all(math.isnan(end) for end in bootstrap_interval([0.5] * len(groups), groups))
+@pytest.mark.parametrize(
+    ("values", "groups"),
+    [
+        ([1.0] * 9, "abcdefghi"),
+        ([1.5, 2.0, 1.75, 1.0, 2.5], "aabcc"),  # each patient has the mean 1.75, although cases differ
+    ],
+)
+def test_few_patients_that_agree_by_chance_have_no_interval(values: list[float], groups: str) -> None:
+    assert all(math.isnan(end) for end in bootstrap_interval(values, list(groups)))
+    assert describe(values, list(groups))["ci95"] is None
+
+
+@pytest.mark.parametrize("groups", ["", "a", "aa", "ab", "aab"])
+def test_fewer_than_three_patients_have_no_interval(groups: str) -> None:
+    values = [0.5, 0.75, 1.0][: len(groups)]
+    assert all(math.isnan(end) for end in bootstrap_interval(values, list(groups)))
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3, unique=True))
+def test_the_interval_of_three_patients_is_the_range_that_its_caution_names(values: list[float]) -> None:
+    if max(values) - min(values) > 1e-6:
+        assert bootstrap_interval(values, list("abc")) == (min(values), max(values))
+    assert "range of their cases" in note_few_groups(3)
 
 
 def test_rounding_is_no_uncertainty() -> None:
-    assert bootstrap_interval([0.1] * 7, list("aaabbcd")) == (0.1, 0.1)
+    assert bootstrap_interval([0.1] * 13, list("aaabbcdefghij")) == (0.1, 0.1)
     # Every patient has the same mean, 0.2 up to the last digit, although his slices differ.
     for values, groups in ([0.1, 0.2, 0.3, 0.2], "aaab"), ([0.1, 0.2, 0.3, 0.15, 0.25, 0.2], "aaabbc"):
-        assert bootstrap_interval(values, list(groups)) == (pytest.approx(0.2), pytest.approx(0.2))
-    low, high = bootstrap_interval([0.0, 1e-309], ["a", "b"])
+        many = values + [0.2] * 8
+        assert bootstrap_interval(many, [*groups, *"ijklmnop"]) == (pytest.approx(0.2), pytest.approx(0.2))
+    low, high = bootstrap_interval([0.0] * 9 + [1e-309], list("abcdefghij"))
     assert low == high, "the square of such a deviation is 0"
 
 
@@ -167,14 +190,14 @@ def test_the_seed_makes_the_interval() -> None:
 
 
 def test_a_description_worked_out_on_paper() -> None:
-    described = describe([1.0, math.nan, 3.0, 8.0], ["a", "b", "c", "c"])
+    described = describe([1.0, math.nan, 3.0, 8.0, 4.0], ["a", "b", "c", "c", "d"])
     assert described == {
         "mean": 4.0,
-        "median": 3.0,
-        "std": pytest.approx(math.sqrt((9 + 1 + 16) / 2)),
-        # Patient b has no value; of the draws of a and c, half have one patient alone, and so no spread.
+        "median": 3.5,
+        "std": pytest.approx(math.sqrt((9 + 1 + 16) / 3)),
+        # Patient b has no value; of the draws of a, c and d, one in nine has one patient alone, and so no spread.
         "ci95": [1.0, 8.0],
-        "n": 3,
+        "n": 4,
     }
 
 
