@@ -19,7 +19,7 @@ from medseg_pl import __version__
 from medseg_pl.cli import help_pages
 from medseg_pl.cli.commands import FILE_COMMANDS
 from medseg_pl.cli.deferred_imports import defer_imports
-from medseg_pl.cli.wrong_use import check_arguments, describe_unknown_command, find_unquoted_path
+from medseg_pl.cli.wrong_use import check_arguments, check_new_files, describe_unknown_command, find_unquoted_path
 from medseg_pl.core.errors import MedsegError, SettingError, convert_file_errors, make_printable, name_options
 from medseg_pl.core.stop_signals import NOTHING_TO_SAVE, StoppedError, StopSignals
 from medseg_pl.io.config_files import find_shipped_configs
@@ -104,12 +104,12 @@ def _dispatch(command: str, arguments: list[str], stop: StopSignals) -> int:
 
         return run(command, arguments, stop)
     if command in REPEATING:
-        if not {"-h", "--help"} & set(arguments):
-            check_arguments(command, arguments)
+        check_arguments(command, arguments)
         with _pause_collector():
             repeating = importlib.import_module(f"medseg_pl.cli.{command}")
         return int(repeating.run(arguments, stop))
     if command in MODULES:
+        check_new_files(command, arguments)
         with _pause_collector():
             from medseg_pl.cli.parser import CommandParser
 

@@ -127,7 +127,7 @@ def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
     Raises:
         SettingError: One fold and several jobs are asked for.
     """
-    options, rest = take_options("crossval", HELP, add_arguments, arguments)
+    options, rest = take_options(add_arguments, arguments)
     if options.fold is not None and options.jobs > 1:
         raise SettingError("--fold trains one fold, and --jobs several at once. Give one of the two.")
     return options, rest

@@ -15,10 +15,6 @@ from medseg_pl.cli.parser import EarlyOptions, EarlyParser, check_sections, list
 from medseg_pl.core.errors import SettingError, UnreadableFileError
 from medseg_pl.io.config_files import list_differences, read_yaml
 
-_EPILOG = """\
-besides: every setting of medseg fit, such as --config FILE, --experiment NAME, --trainer.max_epochs N; --data_root DIR;
---plugins PACKAGE; --debug. See medseg fit --help.
-"""
 _MOST_JOBS = 256
 # What may change between two lives of a training: where it runs, and where its data is.
 _FREE = ("fold", "num_workers", "cache_dir", "eval_batch_size")
@@ -32,26 +28,19 @@ def add_jobs(parser: ArgumentParser, what: str) -> None:
 
 
 def take_options(
-    command: str, what: str, add_arguments: Callable[[ArgumentParser], None], arguments: Sequence[str]
+    add_arguments: Callable[[ArgumentParser], None], arguments: Sequence[str]
 ) -> tuple[Arguments, list[str]]:
     """Take the options that are not settings, and return the rest.
 
     The rest is for `medseg fit`.
 
     Args:
-        command: Its name.
-        what: Its purpose, for its help.
         add_arguments: Declares its options, `--jobs` among them.
         arguments: The arguments after the command.
 
     Raises:
         SettingError: An option has a value that it does not take.
-        SystemExit: The help is asked for.
     """
-    if {"-h", "--help"} & set(arguments):
-        helper = ArgumentParser(f"medseg {command}", description=what, epilog=_EPILOG)
-        add_arguments(helper)
-        helper.parse_args(["--help"])
     parser = EarlyParser()
     add_arguments(parser)
     options, rest = parser.take(arguments)

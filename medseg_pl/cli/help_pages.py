@@ -128,8 +128,59 @@ options
 
 """
 
+_CROSSVAL = """\
+usage: medseg crossval --config FILE [--jobs N] [any setting of medseg fit]
+
+Train every fold, and score each case by the model that did not see its
+patient. It takes folds × the plan's minutes; the same command goes on where
+it was cut off:
+  medseg crossval --config plan.yaml --experiment cv
+
+options
+  --config FILE               the configuration, as for medseg fit
+  --data_root DIR             the data set                 of the configuration
+  --experiment NAME           folder below runs/           default
+  --data.folds N              how many folds               5
+  --jobs N                    how many folds to train at once, each on devices
+                              of its own where there are several; default: 1
+  --fold K                    train this one and no other, as in an array of
+                              jobs; the last one collects the results
+  --json                      print the summary of scores, and nothing else
+  --trainer.max_time DD:HH:MM:SS    how long each fold takes at most
+  --trainer.accelerator NAME  cpu or gpu
+  --plugins PACKAGE           code of yours that settings name
+
+"""
+
+_TUNE = """\
+usage: medseg tune --config FILE --space FILE [--trials N] [--jobs N]
+                   [any setting of medseg fit]
+
+Find the settings with the best validation score. It takes trials × the plan's
+minutes at most; the same command goes on where it was cut off:
+  medseg tune --config plan.yaml --experiment search \\
+      --space configs/sweeps/learning_rate.yaml
+
+options
+  --config FILE               the configuration, as for medseg fit
+  --space FILE                which settings to vary, as in a W&B sweep
+  --data_root DIR             the data set                 of the configuration
+  --experiment NAME           folder below runs/           default
+  --trials N                  how many in all              20
+  --jobs N                    how many trials to train at once, each on devices
+                              of its own where there are several; default: 1
+  --no_pruning                train each trial to its end, however bad it is
+  --json                      print all trials, and nothing else
+  --trainer.max_time DD:HH:MM:SS    how long each trial takes at most
+  --trainer.accelerator NAME  cpu or gpu
+  --plugins PACKAGE           code of yours that settings name
+
+"""
+
 COMMANDS = {
     "fit": _FIT + _MORE,
+    "crossval": _CROSSVAL + _MORE,
+    "tune": _TUNE + _MORE,
     "validate": _TEST.format(command="validate", cases="validation") + _MORE,
     "test": _TEST.format(command="test", cases="test") + _MORE,
     "predict": _PREDICT + _MORE,

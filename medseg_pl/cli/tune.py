@@ -135,7 +135,7 @@ def read_options(arguments: Sequence[str]) -> tuple[Arguments, list[str]]:
     Raises:
         SettingError: No trial is asked for.
     """
-    options, rest = take_options("tune", HELP, add_arguments, arguments)
+    options, rest = take_options(add_arguments, arguments)
     if options.trials < 1:
         raise SettingError(f"--trials must be at least 1; got {options.trials}.")
     return options, rest

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from medseg_pl.core.errors import SettingError, make_printable
+from medseg_pl.core.errors import MissingDataError, SettingError, make_printable
 from medseg_pl.io.config_files import describe_missing_config, find_config
 
 OTHER_COMMANDS = {
@@ -155,7 +155,22 @@ _FOLDERS = (
     ("input", "", "a folder of images, or an image"),
     ("output", "-o", "a new folder for the masks"),
 )
-_LISTS = ("model.labels.names", "model.labels.values", "model.input_size", "model.spacing_mm", "data.split_fractions")
+_NUMBERS = {
+    "model.input_size": ("height, width", "[256, 256]"),
+    "model.spacing_mm": ("y, x", "[0.5, 0.5]"),
+    "data.split_fractions": ("train, val, test", "[0.6, 0.2, 0.2]"),
+}
+"""Settings that take one number for each of these."""
+_LISTS = ("model.labels.names", "model.labels.values", *_NUMBERS)
+_NEW_FILES = {
+    "check": ("html",),
+    "compare": ("csv", "latex", "markdown"),
+    "plan": ("output",),
+    "postprocess": ("output",),
+    "report": ("output", "methods"),
+}
+_NEW_FOLDERS = ("evaluate", "export")
+"""Commands whose output is a folder that must be absent or empty."""
 
 
 def describe_unknown_command(name: str, commands: Sequence[str]) -> str:
@@ -220,7 +235,33 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
     for name, values in options.items():
         _check_value(name, values, options)
     if command == "predict":
-        _check_output(arguments, options)
+        _check_folders(arguments, options)
+
+
+def check_new_files(command: str, arguments: Sequence[str]) -> None:
+    """Check that what a command of `FILE_COMMANDS` writes is not there, before its imports.
+
+    Args:
+        command: Its name.
+        arguments: The arguments after it.
+
+    Raises:
+        OutputExistsError: A file or a folder is there.
+    """
+    from medseg_pl.io.atomic_files import require_absent, require_empty
+
+    if {"-h", "--help"} & set(arguments):
+        return
+    options = dict(_split_options(arguments))
+    output = _find_output(arguments, options)
+    given = {name: Path(values[0]) for name, values in options.items() if values} | (
+        {"output": output} if output else {}
+    )
+    require_absent(*(given.get(name) for name in _NEW_FILES.get(command, ())))
+    if command in _NEW_FOLDERS and output:
+        require_empty(output)
+    if command == "new" and arguments and not arguments[0].startswith("-"):
+        require_empty(Path(arguments[0]))
 
 
 def _split_options(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -246,6 +287,8 @@ def _check_required(command: str, arguments: Sequence[str], options: Mapping[str
             f"medseg {command} needs --config FILE. Make one for your data: medseg plan "
             f"{_quote(given[0] if given else 'mydata')} -o plan.yaml, then medseg {command} --config plan.yaml."
         )
+    if command == "tune" and "space" not in options:
+        raise SettingError("medseg tune needs --space FILE, such as configs/sweeps/learning_rate.yaml.")
     if command in ("validate", "test", "predict") and "ckpt_path" not in options:
         wrong = next((name for name in options if OTHER_SETTINGS.get(name, "").startswith("--ckpt_path")), None)
         instead = f", not --{wrong}" if wrong else ""
@@ -258,19 +301,23 @@ def _check_required(command: str, arguments: Sequence[str], options: Mapping[str
                 raise SettingError(f"medseg predict needs --{name}{instead}: {what}.")
 
 
-def _check_output(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> None:
+def _check_folders(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> None:
     from medseg_pl.io.folders import check_kept_input
 
+    if not options.get("input"):
+        return
+    images, output = Path(options["input"][0]), _find_output(arguments, options)
+    if not _exists(str(images)):
+        raise MissingDataError(f"--input {images} does not exist. Give a folder of images, or an image.")
+    # An output within the input is the parser's to refuse.
+    if output and not output.resolve().is_relative_to(images.resolve()):
+        check_kept_input(output, images)
+
+
+def _find_output(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> Path | None:
     after_short = arguments[arguments.index("-o") + 1 :] if "-o" in arguments else []
-    images, output = options.get("input", [])[:1], (options.get("output") or after_short)[:1]
-    # Other faults of the two are the parser's to name.
-    if (
-        output
-        and images
-        and _exists(images[0])
-        and not Path(output[0]).resolve().is_relative_to(Path(images[0]).resolve())
-    ):
-        check_kept_input(Path(output[0]), Path(images[0]))
+    given = options.get("output") or after_short
+    return Path(given[0]) if given else None
 
 
 def _find_name_fault(command: str, name: str) -> str | None:
@@ -298,18 +345,34 @@ def _check_value(name: str, values: Sequence[str], options: Mapping[str, Sequenc
         _check_config(value)
     elif name == "data" and not value.endswith((".yaml", ".yml", ".json")) and value[:1] != "{":
         raise SettingError(f"--data takes a file of settings, got {_quote(value)}. Use --data_root {_quote(value)}.")
-    elif name in _LISTS and not re.match(r"\s*(\[|null$)", value):
-        items = [*values, *values] if name == "model.input_size" and len(values) == 1 else values
-        text = ", ".join(each.rstrip(",") for each in items)
-        raise SettingError(
-            f"--{name} takes a list, got {_quote(' '.join(values))}. Write --{name} {_quote(f'[{text}]')}."
-        )
+    elif name in _LISTS or value.startswith(("[", "{")):
+        _check_list(name, values)
     elif name == "trainer.logger" and value.lower() in _LOGGERS:
         raise SettingError(f"--{name} takes a class, got {value}. Use --config configs/logger/{value.lower()}.yaml.")
     elif (
         name.startswith("trainer.callbacks") and value == "EarlyStopping" and "trainer.callbacks.monitor" not in options
     ):
         raise SettingError(f"EarlyStopping needs a score to monitor. Use {_EARLY_STOPPING}.")
+
+
+def _check_list(name: str, values: Sequence[str]) -> None:
+    text = " ".join(values).strip()
+    if text == "null":
+        return
+    parts, example = _NUMBERS.get(name, ("", ""))
+    amount, given = parts.count(",") + 1, re.split(r"[,\s]+", text.strip("[], "))
+    is_list, is_side = text.startswith(("[", "{")), amount == 2 and len(given) == 1
+    if parts and len(given) != amount and (is_list or not is_side):
+        raise SettingError(
+            f"--{name} takes {'two' if amount == 2 else 'three'} numbers ({parts}), got {_quote(text)}. Write them as "
+            f"in --{name} {_quote(example)}."
+        )
+    if not is_list:
+        items = ", ".join(each.rstrip(",") for each in ([*values, *values] if parts and is_side else values))
+        raise SettingError(f"--{name} takes a list, got {_quote(text)}. Write --{name} {_quote(f'[{items}]')}.")
+    if len(values) > 1 and text.endswith(("]", "}")):
+        names = f" ({parts})" if parts else ""
+        raise SettingError(f"A shell splits {make_printable(text[:60])}. Quote it: --{name} {_quote(text)}{names}.")
 
 
 def _check_config(value: str) -> None:

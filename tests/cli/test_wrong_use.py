@@ -6,15 +6,17 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from lightning.pytorch import Trainer
 
 from medseg_pl.__main__ import main
-from medseg_pl.cli import help_pages
+from medseg_pl.cli import crossval, help_pages, tune
 from medseg_pl.cli.lightning_cli import TrainerParser, make_parser
-from medseg_pl.cli.parser import describe_instantiation_error, list_options
+from medseg_pl.cli.parser import EarlyParser, describe_instantiation_error, list_options
 from medseg_pl.cli.wrong_use import OPEN, OTHER_SETTINGS, OWN, SETTINGS, check_arguments
 from medseg_pl.core.errors import OutputExistsError, SettingError
 
@@ -54,6 +56,22 @@ AT_ONCE = {
     f"{FIT} --model.labels.names lesion": "--model.labels.names '[lesion]'",
     f"{FIT} --model.labels.names liver tumor": "--model.labels.names '[liver, tumor]'",
     f"{FIT} --model.input_size 256": "--model.input_size '[256, 256]'",
+    f"{FIT} --model.spacing_mm 0.5": "--model.spacing_mm '[0.5, 0.5]'",
+    f"{FIT} --data.split_fractions [0.6, 0.2, 0.2]": (
+        "A shell splits [0.6, 0.2, 0.2]. Quote it: --data.split_fractions '[0.6, 0.2, 0.2]' (train, val, test)."
+    ),
+    f"{FIT} --data.split_fractions=[0.6, 0.2, 0.2]": "Quote it: --data.split_fractions '[0.6, 0.2, 0.2]'",
+    f"{FIT} --data.split_fractions 0.6 0.2 0.2": "Write --data.split_fractions '[0.6, 0.2, 0.2]'.",
+    f"{FIT} --data.split_fractions '[0.6, 0.2]'": "takes three numbers (train, val, test)",
+    f"{FIT} --data.split_fractions 0.2": "as in --data.split_fractions '[0.6, 0.2, 0.2]'",
+    f"{FIT} --model.input_size [64, 64]": "Quote it: --model.input_size '[64, 64]' (height, width).",
+    f"{FIT} --model.input_size '[256]'": "takes two numbers (height, width)",
+    f"{FIT} --model.input_size 64 64 64": "takes two numbers (height, width)",
+    f"{FIT} --model.spacing_mm '[1, 1, 1]'": "takes two numbers (y, x)",
+    f"{FIT} --model.labels.names [a, b]": "Quote it: --model.labels.names '[a, b]'.",
+    f"{FIT} --model.labels.values [1, 2]": "Quote it: --model.labels.values '[1, 2]'.",
+    f"{FIT} --trainer.devices [0, 1]": "Quote it: --trainer.devices '[0, 1]'.",
+    f"{FIT} --model.labels.colors {{a: red, b: blue}}": "Quote it: --model.labels.colors '{a: red, b: blue}'.",
     f"{FIT} --trainer.logger wandb": "--config configs/logger/wandb.yaml",
     f"{FIT} --trainer.callbacks EarlyStopping": "--trainer.callbacks.monitor=val/dice",
     f"{FIT} --trainer.callbacks+=EarlyStopping": "--trainer.callbacks.monitor=val/dice",
@@ -64,6 +82,7 @@ AT_ONCE = {
     "predict --ckpt_path best --inputs a --output b": "needs --input, not --inputs",
     "predict --ckpt_path best --input a": "needs --output",
     "crossval --jobs 2": "medseg crossval --config plan.yaml",
+    f"{FIT.replace('fit', 'tune')} --trials 3": "--space FILE, such as configs/sweeps/learning_rate.yaml",
     f"cross{FIT} --folds 5".replace("crossfit", "crossval"): "--data.folds N",
 }
 """What is answered before torch is imported."""
@@ -85,22 +104,52 @@ def is_short(sentence: str) -> bool:
     return len(sentence.splitlines()) == 1 and len(sentence) <= MOST_LETTERS
 
 
-def test_typical_mistakes_are_answered_before_torch_is_imported() -> None:
+def answer_without_torch(lines: Iterable[str], folder: Path | None = None) -> list[tuple[int, str]]:
+    """Run commands in a process of their own, and return their exit codes and answers."""
     code = (
         "import contextlib, io, json, shlex, sys; from medseg_pl.__main__ import main\n"
         "answers = []\n"
         "for line in json.load(sys.stdin):\n"
         "    with contextlib.redirect_stderr(io.StringIO()) as said:\n"
-        "        answers.append((main(shlex.split(line)), said.getvalue()))\n"
+        "        answers.append((main(shlex.split(line)), said.getvalue().removeprefix('medseg: ').strip()))\n"
         "print(json.dumps([answers, sorted({'torch', 'lightning', 'jsonargparse'} & set(sys.modules))]))"
     )
-    words = json.dumps(list(AT_ONCE))
-    done = subprocess.run([sys.executable, "-c", code], input=words, capture_output=True, text=True, check=True)
+    words = json.dumps(list(lines))
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=words, capture_output=True, text=True, check=True, cwd=folder
+    )
     answers, imported = json.loads(done.stdout)
     assert imported == []
-    for (line, remedy), (exit_code, said) in zip(AT_ONCE.items(), answers, strict=True):
-        sentence = said.removeprefix("medseg: ").strip()
+    return [(exit_code, said) for exit_code, said in answers]
+
+
+def test_typical_mistakes_are_answered_before_torch_is_imported() -> None:
+    for (line, remedy), (exit_code, sentence) in zip(AT_ONCE.items(), answer_without_torch(AT_ONCE), strict=True):
         assert exit_code == 2, line
+        assert remedy in sentence, f"{line}: {sentence}"
+        assert is_short(sentence), f"{line}: {sentence}"
+
+
+def test_files_that_are_there_or_missing_are_answered_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    for name in ("page.html", "plan.yaml", "full/a.png"):
+        (tmp_path / name).touch()
+    remedies = {
+        "check full --html page.html": "such as page_2.html",
+        "plan full -o plan.yaml": "such as plan_2.yaml",
+        "plan full --output=plan.yaml": "such as plan_2.yaml",
+        "report full -o page.html": "such as page_2.html",
+        "compare full full --csv page.html": "such as page_2.html",
+        "postprocess --ckpt_path a.ckpt -o plan.yaml": "such as plan_2.yaml",
+        "export --ckpt_path a.ckpt -o full": "full exists and is not empty",
+        "evaluate --reference full --prediction full -o full": "full exists and is not empty",
+        "new full": "full exists and is not empty",
+        "predict --ckpt_path a.ckpt --input nowhere -o masks": "--input nowhere does not exist",
+    }
+    for (line, remedy), (exit_code, sentence) in zip(
+        remedies.items(), answer_without_torch(remedies, tmp_path), strict=True
+    ):
+        assert exit_code == 1, line
         assert remedy in sentence, f"{line}: {sentence}"
         assert is_short(sentence), f"{line}: {sentence}"
 
@@ -238,12 +287,21 @@ def test_help_fits_on_one_screen(command: str, capsys: pytest.CaptureFixture[str
     assert len(named) >= 10
 
 
-def test_the_help_of_fit_names_twenty_settings_that_exist(parser: TrainerParser) -> None:
-    settings = [line.split()[0] for line in help_pages.COMMANDS["fit"].splitlines() if line.startswith("  --")]
-    assert len(settings) >= 20
+@pytest.mark.parametrize(("command", "least"), [("fit", 20), ("crossval", 10), ("tune", 10)])
+def test_the_help_of_a_training_names_settings_that_exist(command: str, least: int) -> None:
+    settings = [line.split()[0] for line in help_pages.COMMANDS[command].splitlines() if line.startswith("  --")]
+    assert len(settings) >= least
+    assert {f"--{name}" for name in OWN[command]} <= set(settings)
     for setting in settings:
         name = setting.removeprefix("--").removesuffix(".help")
-        assert name in (*SETTINGS, *OWN["fit"]) or name.startswith(OPEN), setting
+        assert name in (*SETTINGS, *OWN[command]) or name.startswith(OPEN), setting
+
+
+@pytest.mark.parametrize("module", [crossval, tune])
+def test_the_options_of_repeated_trainings_are_those_of_their_parsers(module: ModuleType) -> None:
+    parser = EarlyParser()
+    module.add_arguments(parser)
+    assert {action.dest for action in parser._actions} == set(OWN[module.__name__.rpartition(".")[2]])
 
 
 def test_the_help_of_a_class_needs_no_configuration() -> None:
