@@ -26,7 +26,8 @@ _LEAST_STEPS = 20
 _LEAST_BATCH = 4
 _OVERHEAD = 0.95
 """The share of the time in which steps run: the rest loads, logs and saves."""
-_GUARD = 1.1
+_GUARD, _LEAST_GUARD_SECONDS = 0.1, 10.0
+"""By how much of the time, and by how many seconds at least, steps may last longer than planned."""
 _STEPS = 10
 _WARMUP = 2
 _MOST_SECONDS = 40.0
@@ -115,11 +116,17 @@ class Budget:
 
     @property
     def time_limit(self) -> str:
-        """Return the time after which a slower machine stops, as Lightning's `DD:HH:MM:SS`."""
+        """Return the time after which a slower machine stops, as Lightning's `DD:HH:MM:SS`.
+
+        >>> Budget(1, 4, 320, 1, 10.0, Speed(3e5, 1e6, "example")).time_limit
+        '00:00:00:50'
+        """
         # Later than the plan, so that the limit stops only a machine that is slower than the one measured.
         # It is counted from the first step, and the scoring comes after it, as much slower.
-        around = START_SECONDS + self.scoring_seconds
-        minutes, seconds = divmod(round(max(1.0, _GUARD * (self.minutes * 60 - around))), 60)
+        steps = 60 * self.minutes - START_SECONDS - self.scoring_seconds
+        # A busy moment or a slow first batch takes as many seconds of a short run as of a long one.
+        limit = steps + max(_GUARD * steps, _LEAST_GUARD_SECONDS)
+        minutes, seconds = divmod(round(max(1.0, limit)), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours // 24:02d}:{hours % 24:02d}:{minutes:02d}:{seconds:02d}"
 

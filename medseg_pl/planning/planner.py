@@ -217,7 +217,9 @@ def _plan_trainer(hardware: Hardware, budget: Budget) -> dict[str, Any]:
         "devices": 1,
         "precision": _choose_precision(hardware),
         "max_epochs": Commented(EPOCHS, f"{budget.steps} steps in {minutes}; {speed}"),
-        "max_time": Commented(budget.time_limit, "ends it on a slower machine; the learning rate follows"),
+        "max_time": Commented(
+            budget.time_limit, "from the first step; ends it on a slower machine; the learning rate follows"
+        ),
         "check_val_every_n_epoch": Commented(every, "validation takes at most a tenth of the time"),
         "log_every_n_steps": 10,
         "callbacks": [average],

@@ -14,7 +14,7 @@ from medseg_pl.core.errors import SettingError
 from medseg_pl.core.labels import LabelMap
 from medseg_pl.io.config_files import Commented
 from medseg_pl.planning import budget
-from medseg_pl.planning.budget import Hardware, Speed
+from medseg_pl.planning.budget import Budget, Hardware, Speed
 from medseg_pl.planning.fingerprint import Fingerprint
 from medseg_pl.planning.objects import ObjectSize
 from medseg_pl.planning.planner import plan
@@ -253,6 +253,19 @@ class TestRun:
         monkeypatch.setattr(budget, "_MOST_SECONDS", 100.0)
         monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: now))
         assert budget._time_fastest(turn, torch.device("cpu")) == 3.0
+
+    @pytest.mark.parametrize(
+        ("minutes", "scoring_seconds", "limit"),
+        [
+            (1, 10.0, "00:00:00:50"),  # 60 - 10 - 10 seconds of steps, and 10
+            (1.5, 10.0, "00:00:01:20"),  # 90 - 10 - 10, and 10
+            (4, 6.0, "00:00:04:06"),  # 240 - 10 - 6, and a tenth
+            (120, 60.0, "00:02:10:43"),  # 7200 - 10 - 60, and a tenth
+            (0.1, 60.0, "00:00:00:01"),
+        ],
+    )
+    def test_the_limit_is_later_than_the_plan(self, minutes: float, scoring_seconds: float, limit: str) -> None:
+        assert Budget(minutes, 4, 320, 1, scoring_seconds, Speed(3e5, 1e6, "example")).time_limit == limit
 
     def test_the_comment_tells_speed_and_minutes(self) -> None:
         speed = Speed(3.4e5, 1e6, "measured in steps of 4 here")

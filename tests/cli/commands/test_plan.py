@@ -95,7 +95,7 @@ def test_reasons_stand_beside_the_choices(tmp_path: Path) -> None:
         "task: multiclass\n",
         "encoder_weights: null  # nothing is downloaded; see pretrained\n",
         "resize: none  # pixels as they are: ",
-        "max_time: 00:00:11:50  # ends it on a slower machine; the learning rate follows\n",
+        "max_time: 00:00:10:49  # from the first step; ends it on a slower machine; the learning rate follows\n",
         "class_path: medseg_pl.ZScore  # intensities have no unit: per case and channel\n",
         "flip_horizontal: 0.5  # no label is named by its side\n",
     ):
