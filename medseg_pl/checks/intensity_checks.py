@@ -32,7 +32,7 @@ CODES: Codes = Codes(
             "transparency that hides pixels; it is dropped", "Flatten the image onto a background."
         ),
         "intensity-outlier": warning(
-            "intensities far from those of the other cases", "Check the scale of the case, and its origin."
+            "intensities far from those of the other cases", "Check the scale of the case, and where it comes from."
         ),
         "monochrome1": note("a DICOM image stored inverted; it is turned back"),
         "alpha-opaque": note("transparency that hides nothing; it is dropped"),

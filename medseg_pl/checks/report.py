@@ -361,7 +361,7 @@ def _describe_code(code: str, findings: Sequence[Finding], root: Path) -> Text:
     shown = [describe_finding(finding, root) for finding in findings]
     names = list(dict.fromkeys(one["file"] or one["case_id"] for one in shown if one["file"] or one["case_id"]))
     text = Text(code, style="bold").append(f": {CODES[code].meaning}\n", style="not bold")
-    text.append(f"{shown[0]['message']}\n" if len(shown) == 1 else "", style="dim not bold")
+    text.append(f"{'First: ' if len(shown) > 1 else ''}{shown[0]['message']}\n", style="dim not bold")
     for name in names[:_MOST_NAMES]:
         text.append(f"{name}\n", style="cyan not bold")
     text.append(f"and {len(names) - _MOST_NAMES} more\n" if len(names) > _MOST_NAMES else "", style="cyan not bold")

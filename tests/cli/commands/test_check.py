@@ -78,6 +78,7 @@ def test_many_files_are_counted(folder: Path, capsys: Printed) -> None:
         path.write_bytes(b"")
     assert check(folder, *NAMED) == 1
     text = capsys.readouterr().out
+    assert "First: The file has no byte." in text
     assert "images/p0_a.png" in text
     assert "images/p3_a.png" not in text
     assert "and 7 more" in text
