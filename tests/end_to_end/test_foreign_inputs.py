@@ -56,7 +56,9 @@ def test_a_foreign_image_is_marked_and_stays_so(
     assert second["input"] in capsys.readouterr().err
     # A repeated command predicts nothing, and still says it.
     assert run(checkpoint, inputs, tmp_path / "out") == 1
-    assert [row["status"] for row in read_table(tmp_path / "out")] == ["finished before", "marked before"]
+    again = read_table(tmp_path / "out")
+    assert [row["status"] for row in again] == ["finished before", "marked before"]
+    assert [row["reason"] for row in again] == [first["reason"], second["reason"]]
 
 
 def test_refused_and_ignored_images(checkpoint: str, inputs: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from medseg_pl.core.errors import DataError, SettingError, count_noun, count_par
 from medseg_pl.core.image_findings import CODES, OnForeign
 from medseg_pl.data.prepared_data import use_mask_values
 from medseg_pl.data.sources import Source
+from medseg_pl.data.sources.base import abbreviate
 from medseg_pl.data.sources.unlabeled import ImageFolder
 from medseg_pl.inference.comparison import read_profiles
 from medseg_pl.inference.predictor import Predictor
@@ -152,8 +153,10 @@ def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
         return
     if not faults:
         raise DataError(f"{remark} {folder / 'predictions.csv'} has the numbers.")
-    reasons = [fault.reason if fault.case_id else f"{fault.path}: {fault.reason}" for fault in faults[:_FAULTS_SHOWN]]
-    more = [f"And {len(faults) - _FAULTS_SHOWN} more."] if len(faults) > _FAULTS_SHOWN else []
+    alike = _group_alike(faults)
+    reasons = [_describe_alike(group) for group in alike[:_FAULTS_SHOWN]]
+    rest = sum(map(len, alike[_FAULTS_SHOWN:]))
+    more = [f"And {rest} more."] if rest else []
     others = "; the others were" if len(faults) < len(outcomes) else ""
     raise DataError(
         f"{len(faults)} of {count_noun(len(outcomes), 'input')} could not be predicted{others}. "
@@ -161,10 +164,36 @@ def raise_faults(outcomes: Sequence[Outcome], folder: Path) -> None:
     )
 
 
+def _group_alike(faults: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Group faults whose reasons differ in the case and its file alone."""
+    groups: dict[str, list[Outcome]] = {}
+    for fault in faults:
+        path, name = re.escape(fault.path.partition(";")[0]), re.escape(fault.case_id)
+        subject = rf"^(.*?{path}[^\s)]*\)?|Case {name}(?= |:))" if fault.case_id else "^(?!)"
+        groups.setdefault(re.sub(subject, "", fault.reason), []).append(fault)
+    return list(groups.values())
+
+
+def _describe_alike(faults: Sequence[Outcome]) -> str:
+    """Describe the first of some faults, and name the others.
+
+    >>> outcomes = [Outcome(f"{name}.png", name, "failed", f"Case {name}: damaged.") for name in "abcde"]
+    >>> _describe_alike(outcomes)
+    'Case a: damaged. The same holds for b.png, c.png, d.png and 1 more.'
+    """
+    first, *others = faults
+    reason = first.reason if first.case_id else f"{first.path}: {first.reason}"
+    return f"{reason} The same holds for {abbreviate([each.path for each in others])}." if others else reason
+
+
 def _describe_marked(marked: Sequence[Outcome], inputs: int) -> str:
-    """Describe inputs unlike the training images, the first ones in words."""
-    named = [f"{outcome.path}: {_explain_codes(outcome.reason)}." for outcome in marked[:_FAULTS_SHOWN]]
-    more = [f"And {len(marked) - _FAULTS_SHOWN} more."] if len(marked) > _FAULTS_SHOWN else []
+    """Describe inputs unlike the training images, by what is found of them."""
+    alike: dict[str, list[str]] = {}
+    for outcome in marked:
+        alike.setdefault(_explain_codes(outcome.reason), []).append(outcome.path)
+    named = [f"{abbreviate(paths)}: {meaning}." for meaning, paths in list(alike.items())[:_FAULTS_SHOWN]]
+    rest = sum(map(len, list(alike.values())[_FAULTS_SHOWN:]))
+    more = [f"And {rest} more."] if rest else []
     return (
         f"{count_part(len(marked), inputs, 'input', 'is', 'are')} unlike what the model was trained on, and predicted "
         f"all the same, so look at the masks. {' '.join([*named, *more])}"

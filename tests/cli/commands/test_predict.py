@@ -49,3 +49,27 @@ def test_a_single_input_that_fails_has_no_others() -> None:
         raise_faults([failed], Path("masks"))
     with pytest.raises(DataError, match=r"^1 of 2 inputs could not be predicted; the others were\. Case a: broken\. "):
         raise_faults([failed, Outcome("b.png", "b", "written", "")], Path("masks"))
+
+
+def test_faults_of_one_kind_are_told_once() -> None:
+    remedy = "has 3 channels, but the model takes 1. Save it in gray, or choose a model of such images."
+    names = [f"image {number:02d}" for number in range(45)]
+    colored = [Outcome(f"a/{name}.png", name, "failed", f"Case {name} (in/a/{name}.png) {remedy}") for name in names]
+    broken = Outcome("b.png", "b", "failed", "in/b.png (8 bytes) cannot be decoded.")
+    unread = [Outcome(f"{name}.npy", "", "not read", "npy is not read.") for name in "cd"]
+    with pytest.raises(DataError) as caught:
+        raise_faults([*colored, broken, *unread], Path("masks"))
+    assert str(caught.value) == (
+        "48 of 48 inputs could not be predicted. "
+        f"Case image 00 (in/a/image 00.png) {remedy} The same holds for a/image 01.png, a/image 02.png, "
+        "a/image 03.png and 41 more. in/b.png (8 bytes) cannot be decoded. c.npy: npy is not read. The same holds for "
+        "d.npy. masks/predictions.csv lists them all."
+    )
+
+
+def test_marks_of_one_kind_are_told_once() -> None:
+    reason = "F105 The middle is darker."
+    marked = [Outcome(f"{number}.png", str(number), "marked", reason) for number in range(12)]
+    with pytest.raises(DataError, match=r"0\.png, 1\.png, 2\.png and 9 more: [^.]* \(F105\)\. masks") as caught:
+        raise_faults(marked, Path("masks"))
+    assert str(caught.value).count("F105") == 1
