@@ -166,8 +166,21 @@ def name_options(text: str, arguments: Mapping[str, Any]) -> str:
         return f"--{option}" if option in arguments else match[0]
 
     if "labels" in arguments:
+        found = re.search(r"the values? (\d+)[, ]", text)
+        example = _add_label(arguments["labels"] or {}, found[1]) if found else "VALUE=NAME"
+        text = text.replace("with labels.names and labels.values", f"as in --labels {example}")
         text = text.replace("labels.names and labels.values", "--labels VALUE=NAME")
     return _SETTING.sub(replace, text)
+
+
+def _add_label(labels: Mapping[str, int | None], value: str) -> str:
+    """Write labels as an option that names a further value.
+
+    >>> _add_label({"nuclei": None, "dots": None}, "255"), _add_label({"liver": 1}, "4")
+    ('255=nuclei', '1=liver,4=other')
+    """
+    numbered = [f"{number}={name}" for name, number in labels.items() if number is not None]
+    return ",".join([*numbered, f"{value}={'other' if numbered else next(iter(labels), 'lesion')}"])
 
 
 def count_noun(amount: int, one: str, several: str | None = None) -> str:

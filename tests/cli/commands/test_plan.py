@@ -186,7 +186,7 @@ def test_small_settings_win_over_a_plan(tmp_path: Path) -> None:
         (["--group", r"(x\d+)_"], "Correct --group so that it matches every name."),
         (
             ["--labels", "stomach"],
-            "their file values with --labels VALUE=NAME, or set --ignore_value.",
+            "their file values as in --labels 2=stomach, or set --ignore_value.",
         ),
         (["--mask_name", "{stem}_seg"], "or set --mask_name."),
     ],
