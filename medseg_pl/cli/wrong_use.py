@@ -248,16 +248,14 @@ def check_new_files(command: str, arguments: Sequence[str]) -> None:
     Raises:
         OutputExistsError: A file or a folder is there.
     """
-    from medseg_pl.io.atomic_files import require_absent, require_empty
-
     if {"-h", "--help"} & set(arguments):
         return
+    from medseg_pl.io.atomic_files import require_absent, require_empty
+
     options = dict(_split_options(arguments))
     output = _find_output(arguments, options)
-    given = {name: Path(values[0]) for name, values in options.items() if values} | (
-        {"output": output} if output else {}
-    )
-    require_absent(*(given.get(name) for name in _NEW_FILES.get(command, ())))
+    others = {name: Path(values[0]) for name, values in options.items() if values}
+    require_absent(*({**others, "output": output}.get(name) for name in _NEW_FILES.get(command, ())))
     if command in _NEW_FOLDERS and output:
         require_empty(output)
     if command == "new" and arguments and not arguments[0].startswith("-"):

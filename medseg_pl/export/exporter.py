@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from torch.nn.functional import log_softmax, logsigmoid
 
 from medseg_pl import __version__
 from medseg_pl.core import errors, fact_limits, geometry, image_facts, image_findings, intensity, training_profile
-from medseg_pl.core.errors import ExportError, SettingError
+from medseg_pl.core.errors import ExportError, SettingError, make_printable
 from medseg_pl.core.import_policy import restrict_imports
 from medseg_pl.data.prepared_data import open_source, use_mask_values
 from medseg_pl.data.sources import Source
@@ -94,7 +95,10 @@ def export(arguments: argparse.Namespace) -> dict[str, Any] | None:
     plugins = [name for value in arguments.plugins for name in value.split(",")]
     with restrict_imports(plugins), write_folder_atomically(arguments.output) as folder:
         measured = _write(folder, members, ensemble, arguments)
-    sys.stdout.write(f"Wrote {arguments.output}: python run.py IMAGE ... -o DIR runs it without torch.\n")
+    program = shlex.quote(str(arguments.output / "run.py"))
+    sys.stdout.write(
+        f"Wrote {arguments.output}: python {make_printable(program)} IMAGE -o DIR runs it without torch.\n"
+    )
     return measured
 
 

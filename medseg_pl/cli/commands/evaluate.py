@@ -409,7 +409,8 @@ def _check_pairs(arguments: Namespace, pairs: Sequence[MaskPair]) -> None:
         raise MissingDataError(
             f"{count_part(len(missing), len(pairs), 'reference', 'has', 'have')} no prediction in "
             f"{arguments.prediction}: "
-            f"{abbreviate(missing)}. Add the predictions, or set --missing_as_empty, which scores them as missed."
+            f"{abbreviate(missing)}. Add them, or set --missing_as_empty, which scores them as missed. To score the "
+            "others alone, copy their references to a folder of their own."
         )
     knowing = [str(pair.references[0]) for pair in pairs if pair.knows_spacing]
     if knowing and arguments.spacing is not None:

@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> int:
     from medseg_pl.export.exporter import export  # torch, for which --help shall not wait
     from medseg_pl.io.progress import announce
 
-    announce("Writing the network and testing it, which takes up to a minute")
+    announce("Writing the network and testing it, which takes a minute or two")
     with keep_stdout_for(arguments.json):
         measured = export(arguments)
     if arguments.json:

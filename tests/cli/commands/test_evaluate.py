@@ -296,8 +296,9 @@ def test_a_reference_without_a_prediction(
     save(tmp_path, "b.png", BAR, None)
     save(tmp_path, "c.png", BAR * 0, None)
     assert refused("--labels=lesion") == (
-        f"2 of 3 references have no prediction in {tmp_path / 'prediction'}: b, c. Add the predictions, or set "
-        "--missing_as_empty, which scores them as missed."
+        f"2 of 3 references have no prediction in {tmp_path / 'prediction'}: b, c. Add them, or set "
+        "--missing_as_empty, which scores them as missed. To score the others alone, copy their references to a folder "
+        "of their own."
     )
     rows, summary = evaluate("--missing_as_empty")
     assert columns(rows, "label", "dice", "status") == [
@@ -380,7 +381,7 @@ def test_every_bad_case_is_told_at_once(tmp_path: Path, refused: Refused, monkey
     )
     assert f" {reference / 'bad2.png'} holds the value 9, which no label claims" in error
     assert "Case bad4: " in error
-    assert " file values with --labels VALUE=NAME, or set --ignore_value. " in error
+    assert " file values as in --labels 9=lesion, or set --ignore_value. " in error
     assert error.endswith(" And 2 more.")
 
 
