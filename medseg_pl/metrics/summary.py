@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,15 @@ from medseg_pl.metrics.functional.overlap import OverlapCounts, dice
 from medseg_pl.metrics.measures import FORMULAS
 from medseg_pl.metrics.object_summary import summarize_objects
 from medseg_pl.metrics.objects import OBJECT_COLUMNS, ObjectTable
-from medseg_pl.metrics.statistics.intervals import describe, format_interval, format_number, note_few_groups
+from medseg_pl.metrics.statistics.intervals import (
+    RESAMPLES,
+    Values,
+    bootstrap_means,
+    describe,
+    format_interval,
+    format_number,
+    note_few_groups,
+)
 
 # What is known of each case, by its id: `{"case_1": {"site": "A"}}`.
 Strata = Mapping[str, Mapping[str, str]]
@@ -43,6 +51,9 @@ _OVERLAP = {"Dice": "dice", "IoU": "iou", "precision": "precision", "recall": "r
 
 _WIDTH = 80
 
+# The scores whose mean over labels has an interval: those that the tables print with one.
+_HEADLINES = ("dice", "hd95_mm")
+
 _DISTANCES = {"HD95": "hd95_mm", "ASSD": "assd_mm", "NSD": "nsd"}
 
 
@@ -52,8 +63,8 @@ def summarize(
     """Compute the content of `summary_<stage>.json`.
 
     Per label the mean over cases with its interval, drawn over groups; `foreground_mean` is the mean of the labels'
-    means. Pooled Dice comes from the summed counts and has a name of its own: large cases outweigh small ones in it,
-    and leaving a bad case out can improve it.
+    means, and `foreground_ci95` its interval for Dice and HD95. Pooled Dice comes from the summed counts and has a name
+    of its own: large cases outweigh small ones in it, and leaving a bad case out can improve it.
 
     Args:
         scores: One for each case and label.
@@ -90,6 +101,8 @@ def _summarize(scores: Sequence[CaseScore], names: Sequence[str], intervals: boo
     metrics = _list_metrics(scores)
     labels = {name: _summarize_label(rows, metrics, intervals) for name, rows in of_label.items()}
     averaged = [metric for metric in metrics if not metric.startswith(("volume_", "objects_"))]
+    headlines = [metric for metric in _HEADLINES if intervals and metric in metrics]
+    ends = {metric: _compute_mean_interval(of_label.values(), metric) for metric in headlines}
     return {
         "foreground_mean": {metric: average_foreground(labels, metric) for metric in averaged},
         "labels": labels,
@@ -97,7 +110,7 @@ def _summarize(scores: Sequence[CaseScore], names: Sequence[str], intervals: boo
         "units": sorted({score.unit for score in scores}),
         "n_cases": len({score.case_id for score in scores}),
         "n_groups": len({score.group for score in scores}),
-        **({"cautions": list_cautions(scores, names)} if intervals else {}),
+        **({"foreground_ci95": ends, "cautions": list_cautions(scores, names)} if intervals else {}),
     }
 
 
@@ -111,6 +124,17 @@ def _summarize_label(scores: Sequence[CaseScore], metrics: Sequence[str], interv
     counts = {"n_undefined": statuses[UNDEFINED], "n_missed": statuses[MISSED], "n_false_alarm": statuses[FALSE_ALARM]}
     unknown = {"n_not_annotated": statuses[NOT_ANNOTATED]} if statuses[NOT_ANNOTATED] else {}
     return {**described, "counts": {**counts, **unknown}}
+
+
+def _compute_mean_interval(labels: Iterable[Sequence[CaseScore]], metric: str) -> list[float] | None:
+    """Compute the interval of the mean over labels that have a score."""
+    known = [
+        [(float(value), score.group) for score in rows if not math.isnan(value := score.values.get(metric, math.nan))]
+        for rows in labels
+    ]
+    columns = [Values(*zip(*pairs, strict=True)) for pairs in known if pairs]
+    low, high = bootstrap_means(columns, resamples=RESAMPLES, seed=0)
+    return None if math.isnan(low) else [low, high]
 
 
 def _list_metrics(scores: Sequence[CaseScore]) -> list[str]:
@@ -278,5 +302,6 @@ def _make_table(summary: Mapping[str, Any], title: str, columns: Mapping[str, st
         interval = format_interval(described.get(headline, {}).get("ci95"), joint=" – ")
         table.add_row(Text(make_printable(label)), value, interval, *rest, str(described["counts"]["n_missed"]))
     value, *rest = (format_number(summary["foreground_mean"].get(name), 4) for name in columns.values())
-    table.add_row("mean", value, "", *rest, "", style="bold")
+    interval = format_interval(summary.get("foreground_ci95", {}).get(headline), joint=" – ")
+    table.add_row("mean", value, interval, *rest, "", style="bold")
     return table

@@ -168,7 +168,7 @@ def make_crossval_table(run: Run) -> PaperTable:
     ]
     means = summary.get("foreground_mean", {})
     # Of the other metrics the summary has intervals by label alone.
-    pooled = {"dice": compute_mean_interval(run)}
+    pooled = {**summary.get("foreground_ci95", {}), "dice": compute_mean_interval(run)}
     last = [
         Cell("mean"),
         *(

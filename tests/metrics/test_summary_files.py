@@ -20,6 +20,8 @@ from medseg_pl.core.types import Prediction
 from medseg_pl.io.scores import read_rows
 from medseg_pl.metrics import CaseScore, MetricTable, OverlapMetric, SurfaceMetric, VolumeMetric, summarize
 from medseg_pl.metrics.summary import make_row, make_summary_tables, print_scores, write_scores
+from medseg_pl.reporting import read_run
+from medseg_pl.reporting.summary import compute_mean_interval
 
 COLUMNS = [
     *("case_id", "group", "label"),
@@ -130,6 +132,23 @@ class TestWriteScores:
         assert "distances in mm" in said
         assert said.endswith(f"Scores of every case: {folder / 'scores_test.csv'}\n")
 
+    def test_the_mean_over_labels_is_printed_with_its_interval(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        table = [
+            CaseScore(f"c{i}", f"p{i}", label, {"tp": 1, "fp": 0, "fn": 0, "dice": i / 12, "hd95_mm": 4.0}, "ok", "mm")
+            for i in range(10)
+            for label in ("liver", "spleen")
+        ]
+        scores, summary = write_scores(tmp_path, "test", table, ["liver", "spleen", "cyst"])
+        low, high = summary["labels"]["liver"]["dice"]["ci95"]  # both labels have the same scores
+        assert summary["foreground_ci95"] == {"dice": pytest.approx([low, high]), "hd95_mm": [4.0, 4.0]}
+        run = read_run(tmp_path, "test")
+        assert compute_mean_interval(run) == pytest.approx((low, high)), "the report says the same"
+        print_scores(scores, summary, "test")
+        means = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("mean")]
+        assert [line[2:5] for line in means] == [[f"{low:.3f}", "–", f"{high:.3f}"], ["4.000", "–", "4.000"]]
+
 
 class TestRow:
     SCORE = CaseScore("a", "p", "liver", {"dice": 0.5, "own": 7.0}, "ok", "px")
@@ -157,9 +176,9 @@ class TestTables:
         overlap, distances = printed(summary).split("distances in mm")
         assert _cells(overlap, "liver") == ["0.6667", "–", "0.5000", "0.7500", "0.7500", "0"]
         assert _cells(overlap, "tumour") == ["0.8000", "–", "0.6667", "1.0000", "0.6667", "0"]
-        assert _cells(overlap, "mean") == ["0.7333", "0.5833", "0.8750", "0.7083"]
+        assert _cells(overlap, "mean") == ["0.7333", "–", "0.5833", "0.8750", "0.7083"]
         assert _cells(distances, "liver") == ["0.4750", "–", "0.1667", "1.0000", "0"]
-        assert _cells(distances, "mean") == ["0.4625", "0.1333", "1.0000"]
+        assert _cells(distances, "mean") == ["0.4625", "–", "0.1333", "1.0000"]
 
     def test_intervals_are_those_of_the_headline(self) -> None:
         summary = summarize(ledger().table(), LABELS.names)
