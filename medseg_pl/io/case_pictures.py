@@ -50,6 +50,9 @@ _QUALITY = 72
 
 _THUMBNAIL = 180
 
+# Color whose brightest value, of 255, is below is brightened.
+_DARK = 128
+
 # `medseg_pl.core.labels.IGNORE`; its module imports torch, which a report does without.
 _IGNORED = 255
 
@@ -73,20 +76,28 @@ def to_gray(pixels: Shaped[np.ndarray, "h w"], low: float, high: float) -> UInt8
 
 
 def choose_window(
-    values: Shaped[np.ndarray, "d h w"], statistics: Float32[np.ndarray, "c 4"], labeled: Bool[np.ndarray, "d h w"]
+    image: Shaped[np.ndarray, "c d h w"], statistics: Float32[np.ndarray, "c 4"], labeled: Bool[np.ndarray, "d h w"]
 ) -> tuple[float, float]:
     """Choose the values that become black and white, so that labels keep their shades.
 
     Args:
-        values: The first channel's raw values.
+        image: Raw values. Of color all channels count, of others the first.
         statistics: See `medseg_pl.core.intensity.compute_channel_statistics`.
         labeled: Where any label is.
 
     >>> image = np.array([[[[0.0, 40.0, 200.0, 240.0]]]])
-    >>> choose_window(image[0], np.array([[0, 1, 10, 50]], np.float32), image[0] > 200)
+    >>> choose_window(image, np.array([[0, 1, 10, 50]], np.float32), image[0] > 200)
     (10.0, 240.0)
     """
-    return widen_window(float(statistics[0, LOW]), float(statistics[0, HIGH]), values[labeled])
+    if not _is_color(image):
+        return widen_window(float(statistics[0, LOW]), float(statistics[0, HIGH]), image[0, labeled])
+    # Colors stay as they are, unless all is dark as in fluorescence: nobody would see what was found.
+    _, brightest = widen_window(0.0, float(statistics[:, HIGH].max()), image[:, labeled])
+    return 0.0, max(brightest, 1.0) if brightest < _DARK else 255.0
+
+
+def _is_color(pixels: Shaped[np.ndarray, "c *s"]) -> bool:
+    return len(pixels) == 3 and pixels.dtype == np.uint8
 
 
 def widen_window(low: float, high: float, labeled: Shaped[np.ndarray, "..."]) -> tuple[float, float]:
@@ -107,15 +118,15 @@ def to_rgb(pixels: Shaped[np.ndarray, "c h w"], low: float, high: float) -> UInt
     """Convert an image to RGB.
 
     Args:
-        pixels: `(C, h, w)`; three channels of 8 bits are taken for color.
-        low: The value of any other image's first channel that becomes black.
-        high: The one that becomes white.
+        pixels: `(C, h, w)`; three channels of 8 bits are taken for color, of others the first is shown.
+        low: The value that becomes black; of color it is 0.
+        high: The value that becomes white, or a color's brightest.
 
     Returns:
         `(h, w, 3)`.
     """
-    if len(pixels) == 3 and pixels.dtype == np.uint8:
-        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    if _is_color(pixels):
+        return np.ascontiguousarray((pixels * (255 / high)).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
     return np.stack([to_gray(pixels[0], low, high)] * 3, axis=-1)
 
 
@@ -260,7 +271,7 @@ def draw_case(
     marked = (reference != 0).any(axis=(0, 2, 3)) | (prediction != 0).any(axis=(0, 2, 3))
     slices = select_slices(marked, MOST_SLICES, telling)
     sides = _SIDES if len(slices) > _FEW_SLICES else (_LARGE_SIDE, *_SIDES)
-    window = choose_window(image[0], statistics, ((reference != 0) & (reference != _IGNORED)).any(axis=0))
+    window = choose_window(image, statistics, ((reference != 0) & (reference != _IGNORED)).any(axis=0))
     for side in sides:
         images = [_draw_slice(image[:, index], window, side) for index in slices]
         fitting = max(1, _BYTES * len(slices) // sum(map(len, images)))
@@ -347,9 +358,7 @@ def draw_thumbnail(picture: CasePicture, masks: Sequence[UInt8[np.ndarray, "m d 
         pixels = mask[:, picture.telling]
         planes = pixels == 1 if picture.overlapping else pixels == np.arange(1, labels + 1)[:, None, None]
         large = [cv2.resize(plane.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) for plane in planes]
-        inner = [cv2.erode(plane, np.ones((3, 3), np.uint8)) for plane in large]  # makes outlines of two pixels
-        outlined = draw_contours(draw_contours(np.asarray(rgb, np.uint8), np.stack(large) > 0), np.stack(inner) > 0)
-        panels += [outlined, gap]
+        panels += [draw_contours(np.asarray(rgb, np.uint8), np.stack(large) > 0), gap]
     return encode_webp(np.concatenate(panels[:-1], axis=1), _QUALITY + 8)
 
 
@@ -375,7 +384,7 @@ def _draw_slice(pixels: Shaped[np.ndarray, "c h w"], window: tuple[float, float]
     """Encode one slice, no larger than asked for."""
     # Scaled down before colors are made of it, so that a slice of 20,000 pixels a side takes no further memory.
     size = _fit_size(pixels.shape[1:], side)
-    channels = pixels if len(pixels) == 3 and pixels.dtype == np.uint8 else pixels[:1]
+    channels = pixels if _is_color(pixels) else pixels[:1]
     small: NDArray[Any] = np.stack([cv2.resize(channel, size, interpolation=cv2.INTER_AREA) for channel in channels])
     return encode_webp(to_rgb(small, *window), _QUALITY)
 

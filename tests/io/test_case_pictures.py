@@ -30,6 +30,7 @@ from medseg_pl.io.case_pictures import (
     select_slice,
     select_slices,
     to_gray,
+    to_rgb,
     write_picture,
 )
 
@@ -239,15 +240,29 @@ def test_dark_labels_keep_their_shades() -> None:
     mask[0, 0, :4, :4] = 1
     image[0, 0, ::2] = 1100
     image[0, 0, :4, :2], image[0, 0, :4, 2:4] = -1000, 0
-    window = choose_window(image[0], compute_channel_statistics(image), mask[0] == 1)
+    window = choose_window(image, compute_channel_statistics(image), mask[0] == 1)
     assert window == (-1000, 1100)
+
+
+@pytest.mark.parametrize(("brightest", "shown"), [(60, [255, 127, 0]), (200, [200, 100, 0])])
+def test_dark_color_is_brightened_and_stays_that_color(brightest: int, shown: list[int]) -> None:
+    image = np.zeros((3, 1, 20, 20), np.uint8)
+    image[:, 0, 4:12, 4:12] = np.array([brightest, brightest // 2, 0])[:, None, None]
+    labeled = image[0] > 0
+    rgb = to_rgb(image[:, 0], *choose_window(image, compute_channel_statistics(image), labeled))
+    assert rgb[5, 5].tolist() == shown and rgb[0, 0].tolist() == [0, 0, 0]
+
+
+def test_black_color_stays_black() -> None:
+    image = np.zeros((3, 1, 4, 4), np.uint8)
+    assert not to_rgb(image[:, 0], *choose_window(image, compute_channel_statistics(image), image[0] > 0)).any()
 
 
 def test_a_window_without_labels_is_that_of_the_image() -> None:
     image = np.full((1, 1, 4, 4), np.nan, np.float32)
     statistics = np.array([[0, 1, -7, 9]], np.float32)
     for labeled in (np.zeros((1, 4, 4), bool), np.ones((1, 4, 4), bool)):
-        assert choose_window(image[0], statistics, labeled) == (-7, 9)
+        assert choose_window(image, statistics, labeled) == (-7, 9)
 
 
 @pytest.mark.parametrize("labels", [LABELS, LabelMap(["a", "b", "c"], "multiclass")])

@@ -24,6 +24,8 @@ _FRAME = 62
 _MOST_POINTS = 400
 _LONGEST_NAME = 18
 _MOST_NAMES = 12
+# A distance of so many times the median is an outlier, for which an axis becomes logarithmic.
+_FAR = 10
 
 
 def draw_distribution(runs: Sequence[Run], metric: str, what: str, places: Mapping[str, int]) -> Markup:
@@ -48,8 +50,20 @@ def draw_distribution(runs: Sequence[Run], metric: str, what: str, places: Mappi
         axes.tick_params(axis="y", length=0, colors=INK)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(what)
+        values = [value for label, index in lines for _, value in runs[index].values(label, metric)]
+        if metric.endswith("_mm") and values and max(values) > _FAR * float(np.median(values)):
+            _set_log_scale(axes, max(values))
 
     return draw_svg(draw, f"{what} of every case, by label", _FRAME + _ROW * len(lines), f"spread-{metric}")
+
+
+def _set_log_scale(axes: Axes, most: float) -> None:
+    """Make distances logarithmic from 1 on, so that one far outlier leaves the others apart."""
+    axes.set_xscale("symlog", linthresh=1, linscale=0.4)  # which has a 0
+    axes.set_xlim(-0.1, 1.2 * most)
+    axes.set_xticks([tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= 1.2 * most])
+    axes.xaxis.set_major_formatter(lambda distance, _: f"{distance:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 class Curve(NamedTuple):

@@ -111,7 +111,7 @@ def overlay(case: Prediction, cached: CachedCase, labels: LabelMap) -> NDArray[n
 
 
 def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], planes: NDArray[Any], depth: int) -> NDArray[np.uint8]:
-    """Convert a slice to RGB, gray as `choose_window` says.
+    """Convert a slice to RGB, as bright as `choose_window` says.
 
     Args:
         image: `(C, D, H, W)` raw values.
@@ -119,7 +119,7 @@ def rgb_of(image: NDArray[Any], statistics: NDArray[np.float32], planes: NDArray
         planes: `(L, D, H, W)`, where each label is.
         depth: The number of the slice.
     """
-    return to_rgb(image[:, depth], *choose_window(image[0], statistics, np.asarray(planes.any(axis=0))))
+    return to_rgb(image[:, depth], *choose_window(image, statistics, np.asarray(planes.any(axis=0))))
 
 
 class Inputs(NamedTuple):

@@ -282,6 +282,20 @@ def test_the_difference_tells_what_was_missed_from_what_was_invented(viewed: Wat
     assert missed[0] == missed[1] == missed[2]
 
 
+def test_brightness_multiplies_the_image_and_leaves_the_masks(viewed: Watched) -> None:
+    page = viewed.page
+    page.keyboard.press("ArrowLeft")
+    for key in "rpd":
+        page.keyboard.press(key)
+    page.get_by_label("opacity").fill("1")
+    dark = color_at(page, 1.5, 1.5)
+    page.get_by_label("brightness").fill("2")
+    bright = color_at(page, 1.5, 1.5)
+    assert 0 < dark[0] < 255
+    assert all(abs(after - min(255, 2 * before)) < 3 for before, after in zip(dark, bright, strict=True))
+    assert color_at(page, 23.5, 14.5) == [60, 210, 255]
+
+
 def test_the_prediction_of_the_other_run_can_be_chosen(viewed: Watched) -> None:
     page = viewed.page
     page.keyboard.press("d")

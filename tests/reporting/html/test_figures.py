@@ -22,6 +22,15 @@ def test_every_case_is_a_point_that_leads_to_it(tmp_path: Path) -> None:
     assert sorted(re.findall(r'<a href="#case-(\d+)">', drawn)) == [str(10 + i) for i in range(7)]
 
 
+@pytest.mark.parametrize(("worst", "ticks"), [(0.9, False), (0.0, True)])
+def test_one_far_outlier_makes_distances_logarithmic(tmp_path: Path, worst: float, ticks: bool) -> None:
+    # HD95 is 40 mm times what Dice lacks to 1: 2 mm, and 4 or 40 mm.
+    table = [score(f"c{i}", f"p{i}", "liver", dice) for i, dice in enumerate([0.95] * 8 + [worst])]
+    run = read_run(write_run(tmp_path, table, ["liver"]), None)
+    drawn = figures.draw_distribution([run], "hd95_mm", "HD95", {f"c{i}": i for i in range(9)})
+    assert all(f">{tick}</text>" in drawn for tick in (1, 10, 20)) == ticks
+
+
 def test_of_very_many_cases_the_extremes_are_among_the_points(tmp_path: Path) -> None:
     table = [score(f"c{i}", f"p{i}", "liver", (i + 1) / 1000) for i in range(900)]
     run = read_run(write_run(tmp_path, table, ["liver"]), None)

@@ -28,6 +28,10 @@ function drawCase(canvas, picture, state, labels, colors, overlapping) {
   canvas.height = height * scale;
   brush.imageSmoothingEnabled = Math.max(width, height) > 128; // what is small was never shrunk: its pixels as they are
   brush.drawImage(picture.images[state.slice], 0, 0, canvas.width, canvas.height);
+  brush.globalCompositeOperation = "color-dodge"; // divides by 1 less the fill: a filter, which not all browsers have
+  brush.fillStyle = `rgb(${Array(3).fill(255 * (1 - 1 / state.brightness)).join(" ")})`;
+  brush.fillRect(0, 0, canvas.width, canvas.height);
+  brush.globalCompositeOperation = "source-over";
   const prediction = picture.predictions[state.run];
   const shown = labels.map((_, label) => label).filter((label) => state.labels[label]);
 

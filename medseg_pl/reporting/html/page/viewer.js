@@ -7,6 +7,7 @@ function caseViewer(dialog, data, order) {
     prediction: true,
     difference: false,
     opacity: 0.4,
+    brightness: 1,
     labels: data.labels.map(() => true),
     run: 0,
     slice: 0,
@@ -53,6 +54,15 @@ function caseViewer(dialog, data, order) {
     return label;
   };
 
+  const slide = (name, min, max) => {
+    const label = element("label", name);
+    const range = element("input", undefined, { type: "range", min, max, step: 0.05, id: `viewer-${name}` });
+    range.value = state[name];
+    range.addEventListener("input", () => ((state[name] = Number(range.value)), draw()));
+    label.append(range);
+    return label;
+  };
+
   const group = (title, ...inner) => {
     const made = element("fieldset");
     made.append(element("legend", title), ...inner);
@@ -79,11 +89,6 @@ function caseViewer(dialog, data, order) {
   };
 
   const controls = () => {
-    const opacity = element("input", undefined, { type: "range", min: 0, max: 1, step: 0.05, id: "viewer-opacity" });
-    opacity.value = state.opacity;
-    opacity.addEventListener("input", () => ((state.opacity = Number(opacity.value)), draw()));
-    const strength = element("label", "opacity");
-    strength.append(opacity);
     const legend = element("p", "Difference: ", { class: "quiet" });
     for (const [name, color] of [["missed", MISSED], ["false positive", FALSE_POSITIVE]]) {
       legend.append(element("span", "■ ", { style: `color: rgb(${color.join(" ")})` }), `${name} `);
@@ -95,7 +100,8 @@ function caseViewer(dialog, data, order) {
         check("reference, outlined", "r", () => state.reference, (on) => (state.reference = on)),
         check("prediction, filled", "p", () => state.prediction, (on) => (state.prediction = on)),
         check("difference", "d", () => state.difference, (on) => (state.difference = on)),
-        strength,
+        slide("opacity", 0, 1),
+        slide("brightness", 1, 8),
         legend,
       ),
       group("Labels", ...data.labels.map(labelCheck)),
@@ -210,7 +216,7 @@ function caseViewer(dialog, data, order) {
   // On the document: a page that was opened at a case has the focus outside of the dialog.
   document.addEventListener("keydown", (event) => {
     if (!dialog.open || event.ctrlKey || event.altKey || event.metaKey) return;
-    if (event.target.matches("#viewer-opacity, select") && moves[event.key]) return; // they have these keys themselves
+    if (event.target.matches(".controls [type=range], select") && moves[event.key]) return; // they have these keys themselves
     if (moves[event.key]) moves[event.key][0](moves[event.key][1]);
     else if (!/^[a-z1-9]$/i.test(event.key) || !press(event.key.toLowerCase())) return;
     event.preventDefault();
