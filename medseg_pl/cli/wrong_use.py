@@ -251,6 +251,7 @@ def check_new_files(command: str, arguments: Sequence[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         return
     from medseg_pl.io.atomic_files import require_absent, require_empty
+    from medseg_pl.io.folders import check_kept_input
 
     options = dict(_split_options(arguments))
     output = _find_output(arguments, options)
@@ -258,8 +259,10 @@ def check_new_files(command: str, arguments: Sequence[str]) -> None:
     require_absent(*({**others, "output": output}.get(name) for name in _NEW_FILES.get(command, ())))
     if command in _NEW_FOLDERS and output:
         require_empty(output)
-    if command == "new" and arguments and not arguments[0].startswith("-"):
+    if command in ("new", "phantom") and arguments and not arguments[0].startswith("-"):
         require_empty(Path(arguments[0]))
+    if command == "review" and output:
+        check_kept_input(output)
 
 
 def _split_options(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -106,19 +106,19 @@ def _write_holder(path: Path, holder: str) -> None:
         path.write_text(holder, encoding="utf-8")
 
 
-def check_kept_input(directory: Path, images: Path) -> None:
+def check_kept_input(directory: Path, images: Path | None = None) -> None:
     """Check that an output folder is free, or holds results of these images.
 
     It takes no model, whose loading takes longer. `OutputFolder.check` compares the rest.
 
     Args:
         directory: The folder.
-        images: What `record["input"]` of the results would be.
+        images: What `record["input"]` of the results would be; any results will do without it.
 
     Raises:
         OutputExistsError: It holds anything else.
     """
-    _check_kept(directory, lambda kept: json.loads(kept).get("input") == str(images.resolve()))
+    _check_kept(directory, lambda kept: images is None or json.loads(kept).get("input") == str(images.resolve()))
 
 
 def _check_kept(directory: Path, is_same: Callable[[str], bool]) -> None:
