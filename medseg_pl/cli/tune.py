@@ -105,15 +105,8 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
 
     Returns:
         The exit code.
-
-    Raises:
-        SettingError: The configuration or the search space is missing.
     """
     options, rest = read_options(arguments)
-    if options.space is None or not rest:
-        raise SettingError(
-            "medseg tune needs --config FILE and --space FILE, such as configs/sweeps/learning_rate.yaml."
-        )
     quiet_libraries()
     with keep_stdout_for(options.json):
         plan = make_plan(options, rest)

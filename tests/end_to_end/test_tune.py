@@ -89,7 +89,7 @@ def test_repeating_the_command_trains_nothing(
 @pytest.mark.parametrize(
     ("space", "arguments", "says"),
     [
-        (None, [], "needs --config FILE and --space FILE"),
+        (None, [], "needs --space FILE"),
         ({"values": [1]}, ["--trials", "0"], "--trials must be at least 1"),
         ({"values": [1]}, ["--jobs", "0"], "--jobs must be from 1 to 256"),
         ({"values": [1]}, ["--ckpt_path", "last"], "resumes by itself"),
