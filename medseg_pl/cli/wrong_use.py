@@ -304,12 +304,14 @@ def _check_required(command: str, arguments: Sequence[str], options: Mapping[str
 
 def _check_folders(arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> None:
     from medseg_pl.io.folders import check_kept_input
+    from medseg_pl.io.paths import suggest_similar
 
     if not options.get("input"):
         return
     images, output = Path(options["input"][0]), _find_output(arguments, options)
     if not _exists(str(images)):
-        raise MissingDataError(f"--input {images} does not exist. Give a folder of images, or an image.")
+        remedy = f"{suggest_similar(images)}Give a folder of images, or an image."
+        raise MissingDataError(f"--input {images} does not exist. {remedy}")
     # An output within the input is the parser's to refuse.
     if output and not output.resolve().is_relative_to(images.resolve()):
         check_kept_input(output, images)

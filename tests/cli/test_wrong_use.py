@@ -146,6 +146,7 @@ def test_files_that_are_there_or_missing_are_answered_before_torch_is_imported(t
         "new full": "full exists and is not empty",
         "phantom full": "full exists and is not empty",
         "review --ckpt_path a.ckpt -o full": "full exists and is not empty",
+        "predict --ckpt_path a.ckpt --input ful -o masks": "--input ful does not exist. Did you mean full?",
         "predict --ckpt_path a.ckpt --input nowhere -o masks": "--input nowhere does not exist",
     }
     for (line, remedy), (exit_code, sentence) in zip(
