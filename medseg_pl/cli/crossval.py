@@ -43,7 +43,7 @@ from medseg_pl.core.stop_signals import StopSignals
 from medseg_pl.data.prepared_data import open_source
 from medseg_pl.io.config_files import find_config, find_configs, read_json
 from medseg_pl.io.folders import FolderLocks
-from medseg_pl.io.scores import find_newest_run
+from medseg_pl.io.scores import SCORED_BY_FOLD, find_newest_run
 from medseg_pl.metrics.summary import print_scores
 from medseg_pl.reporting import read_run
 from medseg_pl.reporting.html.page import write_report
@@ -209,6 +209,7 @@ def _finish(plan: Plan) -> CrossvalResults:
     results = collect_folds(plan.folder, [path for path in runs if path is not None])
     print_scores(results.scores, results.summary, STAGE)
     print_line(describe_folds(results.summary))
+    print_line(SCORED_BY_FOLD)
     written = write_paper_files(results.scores, read_run(plan.folder, STAGE))
     print_line(f"For a paper: {', '.join(str(path) for path in written)}")
     page = plan.folder / results.scores.name.replace(f"scores_{STAGE}", "report").replace(".csv", ".html")

@@ -172,14 +172,15 @@ def _describe_origin(origin: str) -> str:
 
 
 def describe_folds(summary: Mapping[str, Any]) -> str:
-    """Describe in a line how much the folds differ.
+    """Describe in a line how much the folds differ, and what to quote.
 
-    >>> describe_folds({"folds": {"foreground_mean": {"dice": {"mean": 0.875, "std": 0.0125, "n": 5}}}})
-    'Mean Dice over 5 folds: 0.8750 ± 0.0125 (standard deviation).'
+    >>> print(describe_folds({"folds": {"foreground_mean": {"dice": {"mean": 0.875, "std": 0.0125, "n": 5}}}}))
+    Mean Dice over 5 folds: 0.8750 ± 0.0125 (standard deviation). Quote the table's means with their intervals instead.
     """
     dice = summary["folds"]["foreground_mean"].get("dice") or {}
     if dice.get("mean") is None or dice.get("std") is None:
         return "The mean Dice is known of fewer than two folds."
     return (
-        f"Mean Dice over {count_noun(dice['n'], 'fold')}: {dice['mean']:.4f} ± {dice['std']:.4f} (standard deviation)."
+        f"Mean Dice over {count_noun(dice['n'], 'fold')}: {dice['mean']:.4f} ± {dice['std']:.4f} (standard deviation). "
+        "Quote the table's means with their intervals instead."
     )

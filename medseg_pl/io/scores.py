@@ -255,6 +255,9 @@ def read_reliability(table: Path) -> dict[str, dict[str, list[float]]]:
 SCORED_AGAIN = "the validation cases are scored again. They chose the weights: scores are a little too good."
 """What to know of a test without test cases."""
 
+SCORED_BY_FOLD = "Scores are a little too good: each fold chose its best weights by the cases that it scored."
+"""What to know of a cross-validation."""
+
 
 def describe_scored_cases(summary: Mapping[str, Any], stage: str) -> str:
     """Count a summary's cases, and name validation cases behind a test.

@@ -284,8 +284,7 @@ class SegmentationDataModule(LightningDataModule):
         split = self.prepared.split
         if not split.test:
             log.warning(
-                "The split has no test cases (%s), so %s Hold out cases by data.split_fractions, or run medseg "
-                "crossval.",
+                "The split has no test cases (%s), so %s Hold out cases by data.split_fractions.",
                 split.origin,
                 SCORED_AGAIN,
             )

@@ -171,6 +171,7 @@ class TestLoaders:
         assert message.startswith("The split has no test cases (fold 0 of 5 by patient, stratified by label, seed 0)")
         assert "validation cases are scored again" in message
         assert "data.split_fractions" in message
+        assert "crossval" not in message, "its folds choose their weights by the cases that they score, too"
 
     def test_test_cases_are_tested_where_there_are_some(self, make: Make, caplog: pytest.LogCaptureFixture) -> None:
         data = ready(make(split_fractions=(0.6, 0.2, 0.2)))
