@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from medseg_pl.core.errors import count_noun
 from medseg_pl.io.privacy import redact_config
 from medseg_pl.io.scores import describe_scored_cases
-from medseg_pl.metrics.statistics.intervals import RESAMPLES, format_interval, format_number
+from medseg_pl.metrics.statistics.intervals import RESAMPLES, format_interval, format_number, note_few_groups
 from medseg_pl.reporting.markdown import escape, format_table, get_survey
 from medseg_pl.reporting.run import Run
 from medseg_pl.reporting.summary import (
@@ -89,8 +89,22 @@ def describe_model(run: Run) -> str:
     labels = model.get("labels") or {}
     return (
         f"A {_name_class(network)} network{encoder} saw {seen} and found {_join_words(run.labels)} "
-        f"({labels.get('task', 'labels')}). Preparation: {describe_preparation(run)}."
+        f"({labels.get('task', 'labels')}). Preparation: {describe_preparation(run)}.{_describe_averaged_views(model)}"
     )
+
+
+_VIEWS = {
+    "horizontal": "the image and its horizontal flip",
+    "vertical": "the image and its vertical flip",
+    "flips": "the image and its three flips",
+    "all": "the eight flips and turns of the image",
+}
+
+
+def _describe_averaged_views(model: Mapping[str, Any]) -> str:
+    """Describe test-time augmentation, if there is any."""
+    views = _VIEWS.get(str(model.get("tta")))
+    return f" Its probabilities are means over {views}." if views else ""
 
 
 def describe_start(run: Run) -> str:
@@ -99,14 +113,17 @@ def describe_start(run: Run) -> str:
     if not model:
         return ""
     arguments = (model.get("network") or {}).get("init_args") or {}
-    if (run.config or {}).get("model", {}).get("pretrained"):
-        return "weights of a file"
+    in_encoder = "in the encoder, random ones in the decoder"
+    # Not of the redacted settings, in which there is no file.
+    if pretrained := (run.config or {})["model"].get("pretrained"):
+        package = str(pretrained).removeprefix("medseg:")
+        return "weights of a file" if package == pretrained else f"ImageNet weights ({package}) {in_encoder}"
     weights = arguments.get("encoder_weights")
-    return f"encoder: {weights}; decoder: random" if weights else "random"
+    return f"{weights} weights {in_encoder}" if weights else "random weights"
 
 
 def describe_training(run: Run) -> str:
-    """Describe length, crops, optimizer, loss and seed."""
+    """Describe initial weights, length, crops, optimizer, loss and seed."""
     model, data, trainer = (_get_section(run, name) for name in ("model", "data", "trainer"))
     if not model or not data:
         return ""
@@ -126,11 +143,22 @@ def describe_training(run: Run) -> str:
     training = (run.environment or {}).get("training") or {}
     batch = training.get("effective_batch") or data.get("batch_size")
     return (
-        f"It was trained{length} on crops of {_join_size(model)} pixels{augmented}, in batches of {batch}, with "
+        f"It started from {describe_start(run)}. It was trained{length} on crops of {_join_size(model)} pixels"
+        f"{augmented}, in batches of {batch}, with "
         f"{_name_class(model.get('optimizer'))}{rate}{schedule} and {_name_class(model.get('loss'))}, in precision "
         f"{trainer.get('precision', 'not known')}, seed {(run.config or {}).get('seed_everything', 'not known')};"
-        f" {describe_choice(run)}."
+        f" {describe_choice(run)}.{_describe_averaged_weights(trainer)}"
     )
+
+
+def _describe_averaged_weights(trainer: Mapping[str, Any]) -> str:
+    """Describe the exponential moving average of the weights, if there is one."""
+    callbacks = trainer.get("callbacks") or []
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if _name_class(callback) in ("WarmupEMA", "EMAWeightAveraging"):
+            decay = (callback.get("init_args") or {}).get("decay")
+            return f" Its weights are an exponential moving average{f' (decay {decay:g})' if decay else ''}."
+    return ""
 
 
 def describe_choice(run: Run) -> str:
@@ -144,9 +172,11 @@ def describe_choice(run: Run) -> str:
 def _describe_scores(run: Run) -> str:
     if not run.rows:
         return ""
+    few = note_few_groups(int(run.summary.get("n_groups", 0)))
     return (
         f"Scores are of the {_STAGES.get(get_scored_side(run), run.stage)} cases ({count_scored(run)}), on the grid of "
         f"each reference: {describe_metrics(run)}. {describe_interval()} {describe_performance(run)}"
+        f"{few and f' {few}'}"
     )
 
 

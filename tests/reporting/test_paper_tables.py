@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from medseg_pl.__main__ import main
 from medseg_pl.metrics.statistics.comparison import compare_metric
 from medseg_pl.metrics.statistics.intervals import bootstrap_interval
 from medseg_pl.metrics.statistics.paired_scores import Table, match
+from medseg_pl.reporting import read_run
+from medseg_pl.reporting.methods import list_items, write_methods
 from medseg_pl.reporting.paper_tables import (
     Cell,
     PaperTable,
@@ -21,7 +24,7 @@ from medseg_pl.reporting.paper_tables import (
     format_markdown,
     make_comparison_table,
 )
-from tests.reporting.run_folders import HOSTILE_LABEL, score, some_scores, write_run, write_two_runs
+from tests.reporting.run_folders import CONFIG, HOSTILE_LABEL, score, some_scores, write_run, write_two_runs
 from tests.timeouts import HANG_S
 
 SPECIAL = r"\input{/etc/passwd} 100% $x_1^2$ #1 & ~{} <a|b> \"q\" a--b ?`"
@@ -169,6 +172,40 @@ def test_methods_answer_with_evidence_and_name_what_is_open(tmp_path: Path, caps
     assert not (run / "report.html").exists()
     assert main(["report", str(run), "--methods", str(tmp_path / "methods.md")]) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({}, "It started from random weights."),
+        ({"pretrained": "/home/someone/best.ckpt"}, "It started from weights of a file."),
+        (
+            {"pretrained": "medseg:efficientnet_lite0"},
+            "It started from ImageNet weights (efficientnet_lite0) in the encoder, random ones in the decoder.",
+        ),
+        (
+            {"network": {"class_path": "smp.Unet", "init_args": {"encoder_weights": "imagenet"}}},
+            "It started from imagenet weights in the encoder, random ones in the decoder.",
+        ),
+        ({"tta": "horizontal"}, "Its probabilities are means over the image and its horizontal flip."),
+    ],
+)
+def test_methods_name_initial_weights_and_averages(model: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    network = {"class_path": "smp.Unet"}
+    averaging = {"class_path": "medseg_pl.training.callbacks.WarmupEMA", "init_args": {"decay": 0.99}}
+    config = {
+        **CONFIG,
+        "model": {**CONFIG["model"], "network": network, **model},
+        "trainer": {**CONFIG["trainer"], "callbacks": [averaging]},
+    }
+    run = read_run(write_run(tmp_path / "demo" / "version_0", some_scores(8, seed=1), config=config), "test")
+    text = write_methods(run)
+    assert sentence in text and "/home/someone" not in text
+    assert "Its weights are an exponential moving average (decay 0.99)." in text
+    assert ("means over" in text) == ("tta" in model)
+    started = next(item for item in list_items(run) if item.subject == "Initial weights")
+    assert started.answer in text
+    assert "With 4 patients an interval is too narrow" in text
 
 
 def test_a_run_that_recorded_nothing_has_few_answers(tmp_path: Path) -> None:
